@@ -1,0 +1,32 @@
+# scikit-learn's handwritten digits: 8 x 8 pixels, 10 classes, 1,257 / 540.
+data_preprocessor = dict(
+    num_classes=10,
+    # Of the training split, in the pixel range 0 to 255.
+    mean=[77.9, 77.9, 77.9],
+    std=[95.9, 95.9, 95.9],
+    to_rgb=True)
+
+# `Resize` does nothing to the set's own images; it is for pictures that come
+# in through an inferencer.
+test_pipeline = [dict(type='Resize', scale=(8, 8)), dict(type='PackInputs')]
+# Digits shifted by up to a pixel are still that digit.
+train_pipeline = [
+    dict(type='RandomCrop', crop_size=8, padding=1),
+    dict(type='PackInputs')
+]
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=0,
+    dataset=dict(
+        type='lm4ve.DigitsDataset', split='train', pipeline=train_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=True))
+val_dataloader = dict(
+    batch_size=270,
+    num_workers=0,
+    dataset=dict(
+        type='lm4ve.DigitsDataset', split='test', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False))
+val_evaluator = dict(type='Accuracy', topk=(1, ))
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator

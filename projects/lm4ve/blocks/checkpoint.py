@@ -1,0 +1,254 @@
+"""Find a language model checkpoint and build single layers of it.
+
+The whole model is built on the meta device (names and shapes, no memory); of
+it, the chosen layers get their weights. Where a layer's weights lie in the
+files is found by looking: the one prefix under which every name of the layer's
+``state_dict()`` exists. So no table of key prefixes is needed, and a file that
+does not hold a whole layer is noticed before anything is read.
+"""
+import hashlib
+import json
+import re
+from operator import attrgetter
+from typing import Dict, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from lm4ve.blocks.families import check_supported, layer_spec
+from lm4ve.blocks.files import find_files
+from lm4ve.blocks.meta_layout import open_meta
+from lm4ve.blocks.readers import TensorReader, open_huggingface
+from lm4ve.errors import CheckpointError, UserError
+
+# BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
+_OLD_NAMES = {
+    'LayerNorm.weight': 'LayerNorm.gamma',
+    'LayerNorm.bias': 'LayerNorm.beta',
+}
+
+
+class LanguageModel:
+    """A language model of which layers can be had one at a time.
+
+    Args:
+        config (PretrainedConfig): Its text config.
+        name (str): What the user calls it.
+        reader (TensorReader, optional): Its weights; None for random ones.
+    """
+
+    def __init__(self,
+                 config: PretrainedConfig,
+                 name: str,
+                 reader: Optional[TensorReader] = None) -> None:
+        self.config = config
+        self.name = name
+        self.reader = reader
+        with torch.device('meta'):
+            self.skeleton = AutoModel.from_config(config)
+        self.spec = layer_spec(config)
+        self._layers = self._find_layers()
+
+    @property
+    def num_layers(self) -> int:
+        return len(self._layers)
+
+    def _find_layers(self) -> nn.ModuleList:
+        count = self.config.num_hidden_layers
+        for module in self.skeleton.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == count:
+                return module
+        raise AssertionError(f'{type(self.skeleton)} has no list of layers')
+
+    def resolve_layers(self, layers: Sequence[int]) -> list:
+        """Turn negative layer indices into positive ones.
+
+        Raises:
+            UserError: An index is out of range, or there are none.
+        """
+        if isinstance(layers, int) or not len(layers):
+            raise UserError(
+                f'block.layers={layers!r} must be a non-empty sequence of '
+                'layer indices, for example (-1,).')
+        count = self.num_layers
+        for i in layers:
+            if not -count <= i < count:
+                raise UserError(
+                    f"block.layers={tuple(layers)}: '{self.name}' has "
+                    f'{count} layers, so {i} is out of range (valid: '
+                    f'{-count} to {count - 1}). Fix: change block.layers.')
+        return [i % count for i in layers]
+
+    def load_layer(self, index: int, dtype: torch.dtype,
+                   digest: 'hashlib._Hash') -> nn.Module:
+        """Build one layer with its weights from the files.
+
+        Args:
+            index (int): The layer, from 0.
+            dtype (torch.dtype): Type to store the weights in.
+            digest: A hash that the weights are fed to (see ``feed``).
+
+        Returns:
+            nn.Module: ``transformers``' layer, on the CPU.
+
+        Raises:
+            CheckpointError: Weights are missing, damaged, or have shapes that
+                disagree with the config.
+        """
+        layer = self._layers[index]
+        stored = self._stored_names(layer, index)
+        for name, param in layer.state_dict().items():
+            shape = self.reader.shape(stored[name])
+            if shape != tuple(param.shape):
+                raise CheckpointError(
+                    f"'{stored[name]}' of '{self.name}' has the shape "
+                    f'{list(shape)}, but its config.json implies '
+                    f'{list(param.shape)}. Fix: config and weights are of '
+                    'different models; copy both from the same release.')
+        state = {}
+        for name in sorted(stored):
+            weight = self.reader.read(stored[name])
+            feed(digest, name, weight)
+            state[name] = weight.to(dtype)
+        layer.load_state_dict(state, strict=True, assign=True)
+        return layer
+
+    def random_layer(self, index: int, dtype: torch.dtype,
+                     digest: 'hashlib._Hash') -> nn.Module:
+        """Build one layer with the family's own random initialisation.
+
+        Draws from torch's global CPU generator: the caller seeds and restores
+        it.
+        """
+        layer = self._layers[index]
+        self._initialise(layer)
+        for name, weight in sorted(layer.state_dict().items()):
+            feed(digest, name, weight)
+        return layer.to(dtype)
+
+    def final_norm(self, dtype: torch.dtype) -> Optional[nn.Module]:
+        """The norm after the last layer, with unit gain and no bias.
+
+        The released code of the paper builds it and never loads its weight.
+        """
+        if not self.spec.final_norm:
+            return None
+        norm = attrgetter(self.spec.final_norm)(self.skeleton)
+        self._initialise(norm)
+        return norm.to(dtype)
+
+    def _initialise(self, module: nn.Module) -> None:
+        module.to_empty(device='cpu')
+        with torch.no_grad():
+            module.apply(self.skeleton._init_weights)
+
+    def rotary(self) -> Optional[nn.Module]:
+        """A real copy of the model's rotary embedding (fp32, CPU), or None."""
+        rotary = getattr(self.skeleton, 'rotary_emb', None)
+        return None if rotary is None else type(rotary)(self.config)
+
+    def _stored_names(self, layer: nn.Module, index: int) -> Dict[str, str]:
+        """Map a layer's parameter names to the names in the files."""
+        names = set(self.reader.names())
+        wanted = list(layer.state_dict())
+        pattern = re.compile(rf'(.*\.)?{index}\.{re.escape(wanted[0])}')
+        old = {
+            w: next((w[:-len(new)] + o
+                     for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
+            for w in wanted
+        }
+        prefixes = [
+            m.group(0)[:-len(wanted[0])]
+            for m in (pattern.fullmatch(n) for n in names) if m
+        ]
+        found = []
+        for prefix in sorted(prefixes):
+            for spelling in ({w: w for w in wanted}, old):
+                stored = {w: prefix + s for w, s in spelling.items()}
+                if names.issuperset(stored.values()):
+                    found.append(stored)
+                    break
+        if len(found) == 1:
+            return found[0]
+        kind = self.config.model_type
+        if found:
+            raise CheckpointError(
+                f"Layer {index} of '{self.name}' is there more than once: "
+                f'{", ".join(f[wanted[0]] for f in found)}. Fix: keep one.')
+        raise CheckpointError(
+            f"'{self.name}' says model_type '{kind}', but its weights are not "
+            f"laid out like that family's layers: no prefix has all of "
+            f'{", ".join(wanted[:3])}, ... for layer {index}; found '
+            f'{", ".join(sorted(names)[:3])}, ... This is a layout of remote '
+            'code or of an early conversion. Fix: use a checkpoint that '
+            f"transformers' own {kind} classes load.")
+
+
+def feed(digest: 'hashlib._Hash', name: str, weight: Tensor) -> None:
+    """Feed one tensor to a hash, in a canonical form.
+
+    fp32, in ``transformers``' names and row order: the same weights have one
+    hash, whether they come from fp16 or fp32 files or from Meta's layout.
+    """
+    digest.update(f'{name}{list(weight.shape)}'.encode())
+    flat = weight.detach().float().contiguous().view(-1)
+    digest.update(flat.numpy())
+
+
+def open_language_model(checkpoint: Optional[str],
+                        arch: Optional[dict],
+                        weights: bool = True) -> LanguageModel:
+    """Open a language model by the arguments of ``LLMBlock``.
+
+    Args:
+        checkpoint (str, optional): See :func:`lm4ve.blocks.files.find_files`.
+        arch (dict, optional): Config fields with ``model_type``, used when
+            there is no checkpoint.
+        weights (bool): False reads the configuration only.
+
+    Raises:
+        CheckpointError: Files are missing or damaged.
+        UnsupportedModelError: The family has no spec or is refused.
+        UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
+    """
+    if (checkpoint is None) == (arch is None):
+        raise UserError(
+            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give '
+            'exactly one. A checkpoint (a local folder or a hub id) for a '
+            'real language model; arch=dict(model_type=..., hidden_size=..., '
+            '...) for a random block without files.')
+    if arch is not None:
+        fields = dict(arch)
+        check_supported(fields)
+        return LanguageModel(_config(fields, 'arch'), name='arch')
+    source, filename = find_files(checkpoint)
+    config_file = source.find('config.json')
+    if config_file is not None:
+        try:
+            fields = json.loads(config_file.read_text())
+        except ValueError as e:
+            raise CheckpointError(
+                f'{config_file} is not JSON: {e}. Fix: copy it again.') from e
+        check_supported(fields)
+        config = _config(fields, str(config_file)).get_text_config()
+        reader = open_huggingface(source, filename) if weights else None
+        return LanguageModel(config, source.name, reader)
+    if source.find('params.json') is not None:
+        config, reader = open_meta(source)
+        return LanguageModel(config, source.name, reader)
+    raise CheckpointError(
+        f"block.checkpoint='{source.name}' has neither config.json (Hugging "
+        'Face) nor params.json (Meta); found '
+        f'{", ".join(source.names()[:12]) or "nothing"}. Fix: point at the '
+        'folder that holds one of them beside the weights.')
+
+
+def _config(fields: dict, origin: str) -> PretrainedConfig:
+    fields = dict(fields)
+    kind = fields.pop('model_type')
+    try:
+        return AutoConfig.for_model(kind, **fields)
+    except (TypeError, ValueError, KeyError) as e:
+        raise CheckpointError(
+            f"{origin} is not a valid '{kind}' config: {e}") from e

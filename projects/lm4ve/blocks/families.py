@@ -1,0 +1,233 @@
+"""One spec a language model family: which parts of its layer are what.
+
+The parts are modules of ``transformers``; a spec only names them, so that one
+forward pass (``layer.py``) serves every family. A layer has two branches,
+attention and MLP, and each has three optional norms: before the branch, on the
+branch's output, and after the residual sum.
+
+To add a family: print ``transformers``' layer, name its parts here, and add a
+tiny config of it to ``tests/families.py``; the parity tests do the rest.
+"""
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional, Tuple, Union
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+from lm4ve.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Names the parts of a ``transformers`` decoder or encoder layer.
+
+    Attributes:
+        attention (str): The submodule that holds the projections.
+        qkv (tuple[str, ...]): Query, key and value projection in it, or the
+            one fused projection.
+        split (callable, optional): Of a fused projection: ``(config, heads,
+            kv_heads, head_dim) -> (q, k, v)`` row indices.
+        out (str): Output projection in ``attention``.
+        qk_norm (str): '' (none), 'head' (a norm over each head's channels) or
+            'all' (over all heads' channels together).
+        attention_norms, mlp_norms (tuple[str, str, str]): Norms before the
+            branch, on its output, after the residual sum; '' for none.
+        mlp (tuple[str, ...]): Modules that make up the MLP, in order.
+        parallel (bool): Both branches read the layer's input.
+        shared_norm (bool): Of parallel branches: the MLP reads the same
+            normed input as attention.
+        final_norm (str): The model's norm after the last layer; '' for none.
+    """
+    attention: str = 'self_attn'
+    qkv: Tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj')
+    split: Optional[Callable] = None
+    out: str = 'o_proj'
+    qk_norm: str = ''
+    attention_norms: Tuple[str, str, str] = ('input_layernorm', '', '')
+    mlp_norms: Tuple[str, str, str] = ('post_attention_layernorm', '', '')
+    mlp: Tuple[str, ...] = ('mlp', )
+    parallel: bool = False
+    shared_norm: bool = False
+    final_norm: str = 'norm'
+
+
+def _rows_concatenated(config, heads: int, kv_heads: int, head_dim: int):
+    """All queries, then all keys, then all values."""
+    q, kv = heads * head_dim, kv_heads * head_dim
+    rows = torch.arange(q + 2 * kv)
+    return rows[:q], rows[q:q + kv], rows[q + kv:]
+
+
+def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
+    """For each KV head: its queries, its key, its value."""
+    group = heads // kv_heads
+    rows = torch.arange((heads + 2 * kv_heads) * head_dim)
+    rows = rows.view(kv_heads, group + 2, head_dim)
+    return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1),
+            rows[:, group + 1].reshape(-1))
+
+
+def _gpt_neox(config) -> LayerSpec:
+    return LayerSpec(
+        attention='attention',
+        qkv=('query_key_value', ),
+        split=_rows_grouped,
+        out='dense',
+        parallel=config.use_parallel_residual,
+        final_norm='final_layer_norm')
+
+
+def _opt(config) -> LayerSpec:
+    first, second = 'self_attn_layer_norm', 'final_layer_norm'
+    before = config.do_layer_norm_before  # False only for opt-350m
+    removed = getattr(config, '_remove_final_layer_norm', False)
+    return LayerSpec(
+        out='out_proj',
+        attention_norms=(first, '', '') if before else ('', '', first),
+        mlp_norms=(second, '', '') if before else ('', '', second),
+        mlp=('fc1', 'activation_fn', 'fc2'),
+        final_norm='decoder.final_layer_norm'
+        if before and not removed else '')
+
+
+def _falcon(config) -> LayerSpec:
+    if config.alibi:
+        raise UnsupportedModelError(
+            'falcon with alibi=True adds a position bias to the attention '
+            'scores, which has no meaning for image tokens. Choose a falcon '
+            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).')
+    names = dict(
+        attention='self_attention',
+        qkv=('query_key_value', ),
+        # The three layouts of falcon-rw, -7b and -40b differ only in how many
+        # queries share a key.
+        split=_rows_grouped,
+        out='dense',
+        final_norm='ln_f')
+    if not config.parallel_attn:
+        return LayerSpec(**names)
+    if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
+        return LayerSpec(
+            parallel=True,
+            attention_norms=('ln_attn', '', ''),
+            mlp_norms=('ln_mlp', '', ''),
+            **names)
+    return LayerSpec(
+        parallel=True, shared_norm=True, mlp_norms=('', '', ''), **names)
+
+
+_LLAMA = LayerSpec()
+_BERT = LayerSpec(
+    attention='attention',
+    qkv=('self.query', 'self.key', 'self.value'),
+    out='output.dense',
+    attention_norms=('', '', 'attention.output.LayerNorm'),
+    mlp_norms=('', '', 'output.LayerNorm'),
+    mlp=('intermediate.dense', 'intermediate.intermediate_act_fn',
+         'output.dense'),
+    final_norm='')
+_GEMMA2 = dict(
+    attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
+    mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''))
+
+#: ``model_type`` of a config -> its spec, or a function of the config.
+FAMILIES: Dict[str, Union[LayerSpec, Callable[[PretrainedConfig],
+                                              LayerSpec]]] = {
+    'llama': _LLAMA,
+    'mistral': _LLAMA,
+    'qwen2': _LLAMA,
+    'qwen3': LayerSpec(qk_norm='head'),
+    'gemma': _LLAMA,
+    'gemma2': LayerSpec(**_GEMMA2),
+    'gemma3_text': LayerSpec(qk_norm='head', **_GEMMA2),
+    'phi': LayerSpec(
+        out='dense',
+        parallel=True,
+        shared_norm=True,
+        mlp_norms=('', '', ''),
+        final_norm='final_layernorm'),
+    'phi3': LayerSpec(qkv=('qkv_proj', ), split=_rows_concatenated),
+    'gpt_neox': _gpt_neox,
+    'gpt2': LayerSpec(
+        attention='attn',
+        qkv=('c_attn', ),
+        split=_rows_concatenated,
+        out='c_proj',
+        attention_norms=('ln_1', '', ''),
+        mlp_norms=('ln_2', '', ''),
+        final_norm='ln_f'),
+    'opt': _opt,
+    'olmo2': LayerSpec(
+        qk_norm='all',
+        attention_norms=('', 'post_attention_layernorm', ''),
+        mlp_norms=('', 'post_feedforward_layernorm', '')),
+    'granite': _LLAMA,
+    'smollm3': _LLAMA,
+    'starcoder2': _LLAMA,
+    'falcon': _falcon,
+    'bert': _BERT,
+    'roberta': _BERT,
+}
+
+_REFUSED = {
+    'bloom': 'it adds an alibi position bias to the attention scores',
+    'mpt': 'it adds an alibi position bias to the attention scores',
+    'mixformer-sequential': 'it is the remote-code layout of early Phi models;'
+    ' use a checkpoint with model_type "phi"',
+    'phi-msft': 'it is the remote-code layout of early Phi models; use a '
+    'checkpoint with model_type "phi"',
+    'RefinedWeb': 'it is the remote-code layout of early Falcon models; use a '
+    'checkpoint with model_type "falcon"',
+    'RefinedWebModel': 'it is the remote-code layout of early Falcon models; '
+    'use a checkpoint with model_type "falcon"',
+}
+# Fields by which configs name a mixture of experts.
+_EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts',
+            'moe_num_experts')
+
+
+def layer_spec(config: PretrainedConfig) -> LayerSpec:
+    """Return the spec of a (text) config's layers.
+
+    Raises:
+        UnsupportedModelError: There is none, with the reason where the family
+            is refused on purpose.
+    """
+    spec = FAMILIES[config.model_type]
+    return spec(config) if callable(spec) else spec
+
+
+def check_supported(config: dict) -> None:
+    """Refuse a raw ``config.json`` that no block can be built of.
+
+    Args:
+        config (dict): The parsed file.
+
+    Raises:
+        UnsupportedModelError: Unknown family, mixture of experts, alibi,
+            quantised weights, or a layout that needs remote code.
+    """
+    kind = config.get('model_type', '')
+    text = config.get('text_config') or {}
+    supported = ', '.join(sorted({*FAMILIES, 'gemma3'}))
+    if config.get('quantization_config') or text.get('quantization_config'):
+        raise UnsupportedModelError(
+            f"model_type '{kind}' with quantization_config: quantised weights "
+            'have no gradient with respect to their input in plain PyTorch. '
+            'Fix: point block.checkpoint at the unquantised release and set '
+            "block.dtype='bfloat16' to save memory.")
+    if kind in _REFUSED:
+        raise UnsupportedModelError(
+            f"model_type '{kind}' is refused: {_REFUSED[kind]}. "
+            f'Supported: {supported}.')
+    if any(d.get(k) for d in (config, text) for k in _EXPERTS):
+        raise UnsupportedModelError(
+            f"model_type '{kind}' is a mixture of experts: its layers route "
+            'each token to other weights, and there is no single block to '
+            f'insert. Fix: choose a dense model. Supported: {supported}.')
+    if text.get('model_type', kind) not in FAMILIES:
+        raise UnsupportedModelError(
+            f"model_type '{kind}' has no layer spec. Supported: {supported}. "
+            'Fix: choose one of these for block.checkpoint, or add a spec to '
+            'lm4ve/blocks/families.py (docs/add_a_family.md).')

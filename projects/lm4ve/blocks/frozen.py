@@ -1,0 +1,72 @@
+"""Keep a module's tensors out of reach of everything that would change or store them.
+
+Host models re-initialise every ``Linear`` after construction, EMA deep-copies
+the model, checkpoints save its ``state_dict()`` and optimizers take its
+``parameters()``. ``requires_grad=False`` stops only the last of these. A
+:class:`Frozen` module hides what it wraps from all four, yet computes with it,
+moves with ``.to()`` and can be found (and hooked) by its name.
+"""
+from typing import Dict, Iterator, Tuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Frozen(nn.Module):
+    """Wraps a module whose tensors are read-only, unsaved and shared by copies.
+
+    Args:
+        module (nn.Module): Any module without persistent state of its own
+            besides its parameters. It is set to eval mode for good.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        # Not through nn.Module.__setattr__, which would register it.
+        self.__dict__['wrapped'] = module.requires_grad_(False).eval()
+
+    def forward(self, *args, **kwargs):
+        return self.__dict__['wrapped'](*args, **kwargs)
+
+    def tensors(self) -> Iterator[Tuple[str, Tensor]]:
+        """Yield name and value of each hidden tensor."""
+        yield from self.__dict__['wrapped'].named_parameters()
+
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        with torch.no_grad():
+            self.__dict__['wrapped']._apply(fn)
+        return self
+
+    def __deepcopy__(self, memo: dict) -> 'Frozen':
+        copy = type(self)(self.__dict__['wrapped'])
+        memo[id(self)] = copy
+        return copy
+
+    def extra_repr(self) -> str:
+        return repr(self.__dict__['wrapped'])
+
+
+def frozen_tensors(module: nn.Module) -> Dict[str, Tensor]:
+    """Return every frozen tensor below a module, by its qualified name."""
+    return {
+        f'{path}.{name}' if path else name: tensor
+        for path, m in module.named_modules() if isinstance(m, Frozen)
+        for name, tensor in m.tensors()
+    }
+
+
+def count_parameters(module: nn.Module) -> Tuple[int, int]:
+    """Count a model's parameters.
+
+    Args:
+        module (nn.Module): Any model, with or without frozen blocks.
+
+    Returns:
+        tuple[int, int]: Trainable and frozen parameters. The second counts
+        both :class:`Frozen` tensors and parameters without gradient.
+    """
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    plain = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    hidden = sum(t.numel() for t in frozen_tensors(module).values())
+    return trainable, plain + hidden

@@ -1,0 +1,236 @@
+"""The forward pass of one language model layer, for every family.
+
+``transformers``' own layers are causal, want rotary tables and compute every
+token. The parts are theirs; the lines that join them are ours, so that a layer
+can be bidirectional, without rotary, and compute only the tokens that are read.
+"""
+from operator import attrgetter
+from typing import Callable, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from lm4ve.blocks.families import LayerSpec
+
+Queries = Union[None, slice, Tensor]
+Rotary = Optional[Tuple[Tensor, Tensor]]
+
+
+def take_tokens(x: Tensor, queries: Queries) -> Tensor:
+    """Select tokens.
+
+    Args:
+        x (Tensor): ``[B, N, D]``.
+        queries: None (all), a slice over N, or indices ``[B, Q]`` (int64).
+
+    Returns:
+        Tensor: ``[B, Q, D]``.
+    """
+    if queries is None:
+        return x
+    if isinstance(queries, slice):
+        return x[:, queries]
+    return x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary position embedding to the first ``cos.shape[-1]`` channels.
+
+    Args:
+        x (Tensor): ``[B, H, N, d]``.
+        cos, sin (Tensor): ``[B or 1, N, r]`` with even ``r <= d``.
+    """
+    cos, sin = cos[:, None].to(x.dtype), sin[:, None].to(x.dtype)
+    width = cos.shape[-1]
+    turned, rest = x[..., :width], x[..., width:]
+    left, right = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-right, left), dim=-1) * sin
+    return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+
+def attend(q: Tensor,
+           k: Tensor,
+           v: Tensor,
+           mask: Optional[Tensor],
+           scale: float,
+           softcap: Optional[float] = None) -> Tensor:
+    """Softmax attention.
+
+    Args:
+        q (Tensor): ``[B, H, Q, d]``.
+        k, v (Tensor): ``[B, KV, N, d]`` where KV divides H.
+        mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``, True
+            where a query may look.
+        scale (float): Factor of the scores.
+        softcap (float, optional): Scores s become ``c tanh(s / c)`` (gemma2).
+
+    Returns:
+        Tensor: ``[B, H, Q, d]``.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1:
+        k = k.repeat_interleave(groups, dim=1)
+        v = v.repeat_interleave(groups, dim=1)
+    if softcap is None:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, scale=scale)
+    # The fused kernels cannot cap scores.
+    scores = torch.tanh(q @ k.transpose(-2, -1) * (scale / softcap)) * softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+class LLMLayer(nn.Module):
+    """One layer of a language model as a visual encoder layer.
+
+    All families end up with the same parts: separate q, k and v projections
+    (fused ones are split, transposed ones turned), up to three norms a branch,
+    and an MLP.
+
+    Args:
+        layer (nn.Module): ``transformers``' layer with its weights.
+        spec (LayerSpec): What its parts are called.
+        config (PretrainedConfig): The (text) config it was built from.
+        wrap (callable): ``wrap(part, is_norm)`` returns the module to use for
+            a part: itself, or a frozen one.
+    """
+
+    def __init__(self, layer: nn.Module, spec: LayerSpec,
+                 config: PretrainedConfig,
+                 wrap: Callable[[nn.Module, bool], nn.Module]) -> None:
+        super().__init__()
+        for module in layer.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.  # the LLM's regularisation is not the host's
+
+        def norm(name: str):
+            return wrap(attrgetter(name)(layer), True) if name else None
+
+        attention = attrgetter(spec.attention)(layer)
+        heads = config.num_attention_heads
+        q, k, v = _projections(attention, spec, config, heads)
+        self.head_dim = q.out_features // heads
+        self.parallel = spec.parallel
+        self.shared_norm = spec.shared_norm
+        self.norm_heads = spec.qk_norm == 'head'
+        self.scale = _scale(attention, self.head_dim)
+        self.softcap = getattr(attention, 'attn_logit_softcapping', None)
+        self.residual_scale = getattr(layer, 'residual_multiplier', 1.)
+        self.uses_rotary = bool(getattr(attention, 'use_rope', True))
+
+        self.q_proj, self.k_proj, self.v_proj = (
+            wrap(p, False) for p in (q, k, v))
+        self.o_proj = wrap(_as_linear(attrgetter(spec.out)(attention)), False)
+        self.q_norm = wrap(attention.q_norm, True) if spec.qk_norm else None
+        self.k_norm = wrap(attention.k_norm, True) if spec.qk_norm else None
+        (self.attention_norm, self.attention_out_norm,
+         self.attention_post_norm) = map(norm, spec.attention_norms)
+        (self.mlp_norm, self.mlp_out_norm,
+         self.mlp_post_norm) = map(norm, spec.mlp_norms)
+        parts = [attrgetter(name)(layer) for name in spec.mlp]
+        mlp = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
+        self.mlp = wrap(mlp, False)
+
+    def forward(self,
+                x: Tensor,
+                mask: Optional[Tensor] = None,
+                queries: Queries = None,
+                rotary: Rotary = None) -> Tensor:
+        """Run the layer.
+
+        Args:
+            x (Tensor): ``[B, N, D]``.
+            mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
+            queries: Which tokens to compute: None, a slice, or ``[B, Q]``.
+            rotary (tuple[Tensor, Tensor], optional): cos and sin ``[1, N, r]``.
+
+        Returns:
+            Tensor: ``[B, Q, D]``.
+        """
+        normed = _through(self.attention_norm, x)
+        x = take_tokens(x, queries)
+        attended = self._attention(normed, mask, queries, rotary)
+        attended = _through(self.attention_out_norm,
+                            attended) * self.residual_scale
+        if self.parallel:
+            source = take_tokens(normed, queries) if self.shared_norm else x
+            return x + attended + self._mlp(source)
+        x = _through(self.attention_post_norm, x + attended)
+        return _through(self.mlp_post_norm, x + self._mlp(x))
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        x = self.mlp(_through(self.mlp_norm, x))
+        return _through(self.mlp_out_norm, x) * self.residual_scale
+
+    def _attention(self, x: Tensor, mask: Optional[Tensor], queries: Queries,
+                   rotary: Rotary) -> Tensor:
+        q = self._heads(self.q_proj(take_tokens(x, queries)), self.q_norm)
+        k = self._heads(self.k_proj(x), self.k_norm)
+        v = self._heads(self.v_proj(x), None)
+        if rotary is not None and self.uses_rotary:
+            cos, sin = rotary
+            k = rotate(k, cos, sin)
+            q = rotate(q, take_tokens(*_like(cos, q, queries)),
+                       take_tokens(*_like(sin, q, queries)))
+        out = attend(q, k, v, mask, self.scale, self.softcap)
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, norm: Optional[nn.Module]) -> Tensor:
+        """``[B, N, H * d] -> [B, H, N, d]``, with the q or k norm."""
+        if norm is not None and not self.norm_heads:
+            x = norm(x)
+        x = x.unflatten(-1, (-1, self.head_dim))
+        if norm is not None and self.norm_heads:
+            x = norm(x)
+        return x.transpose(1, 2)
+
+
+def _through(module: Optional[nn.Module], x: Tensor) -> Tensor:
+    return x if module is None else module(x)
+
+
+def _like(table: Tensor, q: Tensor, queries: Queries):
+    """A rotary table with q's batch where queries differ by sample."""
+    if isinstance(queries, Tensor):
+        table = table.expand(q.shape[0], -1, -1)
+    return table, queries
+
+
+def _scale(attention: nn.Module, head_dim: int) -> float:
+    scaling = getattr(attention, 'scaling', None)
+    return float(head_dim**-0.5 if scaling is None else scaling)
+
+
+def _as_linear(module: nn.Module) -> nn.Linear:
+    if isinstance(module, Conv1D):
+        return _linear(module.weight.detach().t().contiguous(), module.bias)
+    return module
+
+
+def _linear(weight: Tensor, bias: Optional[Tensor]) -> nn.Linear:
+    linear = nn.Linear(
+        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
+    linear.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach())
+    return linear
+
+
+def _projections(attention: nn.Module, spec: LayerSpec,
+                 config: PretrainedConfig, heads: int):
+    """Return q, k and v as linear layers, split where the family fuses them."""
+    modules = [_as_linear(attrgetter(name)(attention)) for name in spec.qkv]
+    if spec.split is None:
+        return modules
+    fused, = modules
+    head_dim = getattr(config, 'head_dim', None) or config.hidden_size // heads
+    kv_heads = (fused.out_features // head_dim - heads) // 2
+    rows = spec.split(config, heads, kv_heads, head_dim)
+    return [
+        _linear(fused.weight[r],
+                None if fused.bias is None else fused.bias[r]) for r in rows
+    ]

@@ -1,0 +1,177 @@
+"""``LLMBlockNeck``: mapper, block, mapper, norm, around any feature layout.
+
+The paper's place for it is after an encoder's last block and before its final
+norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
+(``out_type='raw', final_norm=False``) and the neck applies the norm.
+"""
+from typing import Callable, Optional, Sequence, Tuple, Union
+
+import torch
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.errors import UserError
+
+RESIDUALS = ('none', 'inner', 'outer', 'both')
+OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
+LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
+
+
+@MODELS.register_module()
+class LLMBlockNeck(BaseModule):
+    """``x -> Linear(C, D) -> block -> Linear(D, C) -> norm``.
+
+    Args:
+        in_channels (int): C, the backbone's width.
+        block (dict | nn.Module): Config of :class:`lm4ve.blocks.LLMBlock`,
+            :class:`lm4ve.blocks.MLPBlock`, or any module with ``embed_dims``
+            and their ``forward(x, padding_mask, queries)``.
+        norm_cfg (dict, optional): The encoder's final norm, which comes after
+            the block. None: no norm.
+        residual (str): 'none' as in the paper; 'inner' adds the block's input
+            to its output (in D), 'outer' the neck's input to the second
+            mapper's output (in C, before the norm), 'both' does both (the
+            variants of arXiv 2403.17343).
+        out_type (str): 'raw' gives all tokens in the layout they came in;
+            'cls_token' gives ``[B, C]`` of token 0 and computes only it;
+            'avg_featmap' gives ``[B, C]``, the mean over tokens, then the norm
+            (as VideoMAE's ``fc_norm``).
+        low_rank (str): How the rank C of the block's input is used to save
+            computation: 'auto', 'absorb', 'fold' or 'off'. All give the same
+            result; only 'off' is implemented so far and is what 'auto' picks.
+        init_cfg (dict | list, optional): Of the mappers. Parts of the block
+            are never initialised by it.
+
+    Raises:
+        UserError: An argument is not one of those above.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        block: Union[dict, nn.Module],
+        norm_cfg: Optional[dict] = dict(type='LN', eps=1e-6),
+        residual: str = 'none',
+        out_type: str = 'raw',
+        low_rank: str = 'auto',
+        init_cfg: Union[dict, Sequence[dict], None] = dict(
+            type='TruncNormal', layer='Linear', std=.02),
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        for field, value, allowed in (('residual', residual, RESIDUALS),
+                                      ('out_type', out_type, OUT_TYPES),
+                                      ('low_rank', low_rank, LOW_RANKS)):
+            if value not in allowed:
+                raise UserError(f"neck.{field}='{value}' must be one of "
+                                f'{", ".join(allowed)}.')
+        self.in_channels = in_channels
+        self.residual = residual
+        self.out_type = out_type
+        self.low_rank = low_rank
+        self.block = block if isinstance(
+            block, nn.Module) else MODELS.build(block)
+        embed_dims = self.block.embed_dims
+        self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
+        self.mapper_out = nn.Linear(embed_dims, in_channels, bias=False)
+        self.norm = None
+        if norm_cfg is not None:
+            self.norm = build_norm_layer(norm_cfg, in_channels)[1]
+
+    def forward(self,
+                feats: Union[Tensor, Sequence[Tensor]],
+                padding_mask: Optional[Tensor] = None,
+                queries: Queries = None) -> Union[Tensor, Tuple[Tensor, ...]]:
+        """Run the neck.
+
+        Args:
+            feats (Tensor | Sequence[Tensor]): Features, or a sequence of which
+                the last entry is used: tokens ``[B, N, C]``, an image map
+                ``[B, C, H, W]`` or a clip map ``[B, C, T, H, W]``.
+            padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+            queries (slice | Tensor, optional): The tokens to compute (see
+                :class:`lm4ve.blocks.LLMBlock`); only for token features with
+                ``out_type='raw'``.
+
+        Returns:
+            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence. For
+            'raw' in the layout of the input (``[B, Q, C]`` with queries), else
+            ``[B, C]``.
+
+        Raises:
+            UserError: The features have another width or an unknown layout.
+        """
+        is_sequence = isinstance(feats, (tuple, list))
+        x = feats[-1] if is_sequence else feats
+        tokens, restore = self._to_tokens(x)
+        if self.out_type != 'raw' or restore is not None:
+            if queries is not None:
+                raise UserError(
+                    f"queries go with tokens [B, N, C] and out_type='raw', "
+                    f"got features {list(x.shape)} and neck.out_type="
+                    f"'{self.out_type}'.")
+        if self.out_type == 'cls_token':
+            if restore is not None:
+                raise UserError(
+                    f'neck.out_type=\'cls_token\' needs tokens [B, N, C], got '
+                    f"a map {list(x.shape)}. Fix: out_type='raw' followed by a "
+                    "pooling neck, or 'avg_featmap'.")
+            queries = slice(0, 1)
+        out = self._through_block(tokens, padding_mask, queries)
+        if self.out_type == 'avg_featmap':
+            out = _mean(out, padding_mask)
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.out_type == 'cls_token':
+            out = out[:, 0]
+        elif self.out_type == 'raw' and restore is not None:
+            out = restore(out)
+        return (out, ) if is_sequence else out
+
+    def _through_block(self, tokens: Tensor, padding_mask: Optional[Tensor],
+                       queries: Queries) -> Tensor:
+        """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
+        hidden = self.mapper_in(tokens)
+        out = self.block(hidden, padding_mask=padding_mask, queries=queries)
+        if self.residual in ('inner', 'both'):
+            out = out + take_tokens(hidden, queries)
+        out = self.mapper_out(out)
+        if self.residual in ('outer', 'both'):
+            out = out + take_tokens(tokens, queries)
+        return out
+
+    def _to_tokens(self, x: Tensor) -> Tuple[Tensor, Optional[Callable]]:
+        """Flatten maps to ``[B, N, C]``; also return how to undo it."""
+        if x.dim() == 3:
+            tokens, restore = x, None
+        elif x.dim() in (4, 5):
+            shape = x.shape[2:]
+            tokens = x.flatten(2).transpose(1, 2)
+
+            def restore(out: Tensor) -> Tensor:
+                return out.transpose(1, 2).unflatten(2, shape)
+        else:
+            raise UserError(
+                f'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or '
+                f'[B, C, T, H, W], got {x.dim()} dimensions: {list(x.shape)}. '
+                "Fix: let the backbone give raw features (for a ViT of "
+                "mmpretrain: backbone.out_type='raw', "
+                'backbone.final_norm=False).')
+        if tokens.shape[-1] != self.in_channels:
+            raise UserError(
+                f'neck.in_channels={self.in_channels}, but the backbone gives '
+                f'{tokens.shape[-1]} channels (features {list(x.shape)}). '
+                f'Fix: set model.neck.in_channels={tokens.shape[-1]}.')
+        return tokens, restore
+
+
+def _mean(x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``."""
+    if padding_mask is None:
+        return x.mean(dim=1)
+    kept = (~padding_mask)[..., None].to(x.dtype)
+    # where(), not a product: what stands at padded places may be anything.
+    x = torch.where(padding_mask[..., None], 0., x)
+    return x.sum(dim=1) / kept.sum(dim=1)
