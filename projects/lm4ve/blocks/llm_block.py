@@ -80,6 +80,12 @@ class LLMBlock(nn.Module):
         if dtype not in _DTYPES:
             raise UserError(f"block.dtype='{dtype}' must be one of "
                             f'{", ".join(_DTYPES)}.')
+        if trainable != 'none' and dtype != 'float32':
+            raise UserError(
+                f"block.trainable='{trainable}' with block.dtype='{dtype}': "
+                'updates are lost in 16-bit weights, and loss scaling refuses '
+                "them. Fix: block.dtype='float32' (mixed precision still "
+                'works around the block).')
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
         self.seed, self.trainable = seed, trainable

@@ -1,4 +1,5 @@
-"""What happens around a model while it trains: checkpoints, processes, command lines."""
+"""What happens around a model while it trains: checkpoints, EMA, command lines."""
 from lm4ve.engine.checkpoints import AtomicCheckpointHook, PlainCheckpointHook
+from lm4ve.engine.ema import KeptEMAHook
 
-__all__ = ['AtomicCheckpointHook', 'PlainCheckpointHook']
+__all__ = ['AtomicCheckpointHook', 'KeptEMAHook', 'PlainCheckpointHook']

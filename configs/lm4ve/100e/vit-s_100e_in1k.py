@@ -1,0 +1,3 @@
+_base_ = '../vit-s_in1k.py'
+
+train_cfg = dict(max_epochs=100)

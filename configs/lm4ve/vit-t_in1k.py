@@ -1,0 +1,5 @@
+# DeiT-T by the same recipe as vit-s_in1k.py.
+_base_ = './vit-s_in1k.py'
+
+model = dict(
+    backbone=dict(arch='deit-tiny'), head=dict(in_channels=192))
