@@ -1,6 +1,6 @@
 # The embedded default without a block: a 64-wide, 3-deep ViT on 2 x 2 patches.
 _base_ = [
-    '../_base_/datasets/digits.py', '../_base_/schedules/onecycle_60e.py',
+    '../_base_/datasets/digits.py', '../_base_/schedules/onecycle_100e.py',
     '../_base_/default_runtime.py'
 ]
 
@@ -20,7 +20,8 @@ model = dict(
         type='VisionTransformerClsHead',
         num_classes=10,
         in_channels=64,
-        loss=dict(type='CrossEntropyLoss')),
+        loss=dict(
+            type='LabelSmoothLoss', label_smooth_val=0.1, mode='original')),
     init_cfg=[
         dict(type='TruncNormal', layer='Linear', std=.02),
         dict(type='Constant', layer='LayerNorm', val=1., bias=0.),

@@ -9,8 +9,9 @@ data_preprocessor = dict(
 # `Resize` does nothing to the set's own images; it is for pictures that come
 # in through an inferencer.
 test_pipeline = [dict(type='Resize', scale=(8, 8)), dict(type='PackInputs')]
-# Digits shifted by up to a pixel are still that digit.
+# Digits turned a little or shifted by a pixel are still those digits.
 train_pipeline = [
+    dict(type='Rotate', angle=15., prob=0.7, random_negative_prob=0.5),
     dict(type='RandomCrop', crop_size=8, padding=1),
     dict(type='PackInputs')
 ]

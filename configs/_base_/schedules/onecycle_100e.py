@@ -1,4 +1,4 @@
-# AdamW, one cycle over 60 epochs: small data on a CPU.
+# AdamW, one cycle over 100 epochs: small data on a CPU.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=3e-3, weight_decay=0.05),
     paramwise_cfg=dict(
@@ -12,10 +12,10 @@ optim_wrapper = dict(
 param_scheduler = dict(
     type='OneCycleLR',
     eta_max=3e-3,
-    total_steps=60,
+    total_steps=100,
     by_epoch=True,
     convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=10)
+train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=20)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=64)
