@@ -12,13 +12,14 @@ import sys
 import time
 from pathlib import Path
 
-from lm4ve.blocks import count_parameters
-from lm4ve.engine.cli import run_tool
-from lm4ve.errors import UserError
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from rich.console import Console
 from rich.table import Table
+
+from lm4ve.blocks import count_parameters
+from lm4ve.engine.cli import run_tool
+from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {

@@ -4,13 +4,19 @@
 """
 from copy import deepcopy
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 import mmengine
-from lm4ve.engine.cli import (build_runner, common_parser, finish_config,
-                              load_config, run_tool)
-from lm4ve.errors import UserError
 from mmengine.config import ConfigDict
 from mmengine.evaluator import DumpResults
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.engine.cli import (
+    build_runner,
+    common_parser,
+    finish_config,
+    load_config,
+    run_tool,
+)
+from lm4ve.errors import UserError
 
 
 def parse_args():

@@ -3,8 +3,13 @@
     python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
 """
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import (build_runner, common_parser, finish_config,
-                              load_config, run_tool)
+from lm4ve.engine.cli import (
+    build_runner,
+    common_parser,
+    finish_config,
+    load_config,
+    run_tool,
+)
 from lm4ve.errors import UserError
 
 

@@ -9,8 +9,6 @@ from lm4ve import blocks, engine, necks  # noqa: F401  (they register)
 from lm4ve.hosts import connect_installed_hosts
 from lm4ve.version import __version__  # noqa: F401
 
-
-
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
 # when no distribution has this name. The subpackage is found in an editable
 # install and in a wheel; the name `lm4ve` alone is not (the distribution's

@@ -1,12 +1,13 @@
 """A block at any place inside an encoder, with the encoder's names unchanged."""
 import copy
 
-import lm4ve  # noqa: F401
 import pytest
 import torch
+from mmengine.registry import MODELS
+
+import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert
-from mmengine.registry import MODELS
 
 pytest.importorskip('mmpretrain')
 

@@ -1,12 +1,13 @@
 """The neck around any feature layout, against a plain recomputation."""
-import lm4ve  # noqa: F401
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS
+
+import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, MLPBlock
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
-from mmengine.registry import MODELS
 
 C, D = 12, 32
 ARCH = dict(

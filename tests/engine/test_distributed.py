@@ -1,0 +1,112 @@
+"""Two CPU processes train as one does: gloo, DDP, the shell scripts."""
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lm4ve.blocks import LLMBlock, frozen_tensors
+
+pytest.importorskip('mmpretrain')
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFIG = '''
+_base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
+custom_imports = dict(imports=['lm4ve', 'tests.engine.recording'])
+custom_hooks = [dict(type='RecordHook', out='{out}')]
+# No augmentation: its random numbers differ by process.
+train_dataloader = dict(
+    batch_size={batch}, dataset=dict(pipeline=[dict(type='PackInputs')]))
+train_cfg = dict(
+    _delete_=True, type='IterBasedTrainLoop', max_iters=20, val_interval=20)
+param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=20))
+work_dir = '{out}/work'
+'''
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def environment() -> dict:
+    # The scripts call `python`: make it this one.
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return {
+        **os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT),
+        'OMP_NUM_THREADS': '1', 'PORT': str(free_port())
+    }
+
+
+def train(tmp_path: Path, processes: int, batch: int) -> list:
+    """Train 20 steps; return what each rank recorded."""
+    out = tmp_path / f'{processes}'
+    out.mkdir()
+    config = out / 'config.py'
+    config.write_text(CONFIG.format(root=ROOT, out=out, batch=batch))
+    command = [sys.executable, ROOT / 'tools/train.py', config]
+    if processes > 1:
+        command = ['bash', ROOT / 'tools/dist_train.sh', config, str(processes)]
+    done = subprocess.run(
+        list(map(str, command)), env=environment(), text=True,
+        capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return [
+        json.loads((out / f'rank{r}.json').read_text())
+        for r in range(processes)
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
+    single, = train(tmp_path, processes=1, batch=32)
+    first, second = train(tmp_path, processes=2, batch=16)
+    assert first['trained'] == second['trained']
+    assert first['frozen'] == second['frozen'] == single['frozen']
+    assert len(single['losses']) == len(first['losses']) == 20
+    assert first['losses'] == pytest.approx(single['losses'], abs=1e-4)
+    assert len(set(single['losses'])) == 20  # it did train
+
+    out = tmp_path / '2'
+    metrics = out / 'metrics.json'
+    command = [
+        'bash', ROOT / 'tools/dist_test.sh', out / 'config.py',
+        out / 'work/iter_20.pth', '2', '--out', metrics, '--out-item',
+        'metrics'
+    ]
+    done = subprocess.run(
+        list(map(str, command)), env=environment(), text=True,
+        capture_output=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    scalars = [
+        json.loads(line)
+        for path in (out / 'work').glob('*/vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    logged = [s['accuracy/top1'] for s in scalars if 'accuracy/top1' in s]
+    tested = json.loads(metrics.read_text())['accuracy/top1']
+    assert tested == pytest.approx(logged[0])
+
+
+def test_random_frozen_weights_are_the_same_in_every_process():
+    """They come from a seed: MMEngine broadcasts parameters only."""
+    arch = dict(
+        model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
+    script = ('import hashlib, torch; from lm4ve.blocks import *\n'
+              'torch.manual_seed(int(__import__("os").environ["RANK"]))\n'
+              f'b = LLMBlock(arch={arch!r}, seed=3)\n'
+              'print("FINGERPRINT", b.source["fingerprint"])')
+    printed = set()
+    for rank in '01':
+        done = subprocess.run(
+            [sys.executable, '-c', script], env={**environment(), 'RANK': rank},
+            text=True, capture_output=True, check=True)
+        printed.add(done.stdout.split('FINGERPRINT')[1].strip())
+    own = LLMBlock(arch=arch, seed=3)
+    assert printed == {own.source['fingerprint']}
+    assert frozen_tensors(own)
