@@ -231,7 +231,7 @@ def open_language_model(checkpoint: Optional[str],
             raise CheckpointError(
                 f'{config_file} is not JSON: {e}. Fix: copy it again.') from e
         check_supported(fields)
-        config = _config(fields, str(config_file)).get_text_config()
+        config = _config(fields, str(config_file))
         reader = open_huggingface(source, filename) if weights else None
         return LanguageModel(config, source.name, reader)
     if source.find('params.json') is not None:
@@ -248,7 +248,7 @@ def _config(fields: dict, origin: str) -> PretrainedConfig:
     fields = dict(fields)
     kind = fields.pop('model_type')
     try:
-        return AutoConfig.for_model(kind, **fields)
+        return AutoConfig.for_model(kind, **fields).get_text_config()
     except (TypeError, ValueError, KeyError) as e:
         raise CheckpointError(
             f"{origin} is not a valid '{kind}' config: {e}") from e

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Tuple, Union
 
 import torch
-from torch import Tensor
 from transformers import PretrainedConfig
 
 from lm4ve.errors import UnsupportedModelError
@@ -31,6 +30,8 @@ class LayerSpec:
         out (str): Output projection in ``attention``.
         qk_norm (str): '' (none), 'head' (a norm over each head's channels) or
             'all' (over all heads' channels together).
+        qk_norms (tuple[str, str]): What these two norms are called in
+            ``attention``.
         attention_norms, mlp_norms (tuple[str, str, str]): Norms before the
             branch, on its output, after the residual sum; '' for none.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
@@ -44,6 +45,7 @@ class LayerSpec:
     split: Optional[Callable] = None
     out: str = 'o_proj'
     qk_norm: str = ''
+    qk_norms: Tuple[str, str] = ('q_norm', 'k_norm')
     attention_norms: Tuple[str, str, str] = ('input_layernorm', '', '')
     mlp_norms: Tuple[str, str, str] = ('post_attention_layernorm', '', '')
     mlp: Tuple[str, ...] = ('mlp', )
@@ -76,6 +78,17 @@ def _gpt_neox(config) -> LayerSpec:
         out='dense',
         parallel=config.use_parallel_residual,
         final_norm='final_layer_norm')
+
+
+def _phi(config) -> LayerSpec:
+    return LayerSpec(
+        out='dense',
+        qk_norm='head' if config.qk_layernorm else '',
+        qk_norms=('q_layernorm', 'k_layernorm'),
+        parallel=True,
+        shared_norm=True,
+        mlp_norms=('', '', ''),
+        final_norm='final_layernorm')
 
 
 def _opt(config) -> LayerSpec:
@@ -141,12 +154,7 @@ FAMILIES: Dict[str, Union[LayerSpec, Callable[[PretrainedConfig],
     'gemma': _LLAMA,
     'gemma2': LayerSpec(**_GEMMA2),
     'gemma3_text': LayerSpec(qk_norm='head', **_GEMMA2),
-    'phi': LayerSpec(
-        out='dense',
-        parallel=True,
-        shared_norm=True,
-        mlp_norms=('', '', ''),
-        final_norm='final_layernorm'),
+    'phi': _phi,
     'phi3': LayerSpec(qkv=('qkv_proj', ), split=_rows_concatenated),
     'gpt_neox': _gpt_neox,
     'gpt2': LayerSpec(

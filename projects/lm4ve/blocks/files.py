@@ -1,4 +1,4 @@
-"""Where the files of a language model come from: a folder, one file, a package, the hub.
+"""Where a language model's files come from: a folder, one file, a package, the hub.
 
 Everything above this file asks a :class:`FileSource` for a file *by name* and
 gets a local path or ``None``, so that a shard that is not asked for is neither
@@ -71,20 +71,18 @@ class HubSource(FileSource):
 
     def find(self, filename: str) -> Optional[Path]:
         import huggingface_hub
-        from huggingface_hub.errors import (EntryNotFoundError,
-                                            HfHubHTTPError,
-                                            LocalEntryNotFoundError)
+        from huggingface_hub import errors
         try:
             return Path(
                 huggingface_hub.hf_hub_download(
                     self.repo_id, filename, revision=self.revision))
-        except LocalEntryNotFoundError as e:
+        except errors.LocalEntryNotFoundError as e:
             # Offline, and the file is not in the cache: not the same as a
             # repository that lacks the file.
             raise CheckpointError(self._unreachable(e)) from e
-        except EntryNotFoundError:
+        except errors.EntryNotFoundError:
             return None
-        except (HfHubHTTPError, OSError, ValueError) as e:
+        except (errors.HfHubHTTPError, OSError, ValueError) as e:
             raise CheckpointError(self._unreachable(e)) from e
 
     def _unreachable(self, error: Exception) -> str:
@@ -157,7 +155,7 @@ def find_files(checkpoint: str) -> tuple:
         return FolderSource(path, name=text), None
     if path.is_file():
         return FolderSource(path.parent, name=text), path.name
-    if _HUB_ID.fullmatch(text) and not path.suffix in ('.pth', '.bin',
+    if _HUB_ID.fullmatch(text) and path.suffix not in ('.pth', '.bin',
                                                        '.safetensors'):
         return HubSource(text), None
     raise CheckpointError(

@@ -106,6 +106,8 @@ class LLMLayer(nn.Module):
         for module in layer.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.  # the LLM's regularisation is not the host's
+            elif hasattr(module, 'residual_dropout'):  # starcoder2's MLP
+                module.residual_dropout = 0.
 
         def norm(name: str):
             return wrap(attrgetter(name)(layer), True) if name else None
@@ -125,8 +127,9 @@ class LLMLayer(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (
             wrap(p, False) for p in (q, k, v))
         self.o_proj = wrap(_as_linear(attrgetter(spec.out)(attention)), False)
-        self.q_norm = wrap(attention.q_norm, True) if spec.qk_norm else None
-        self.k_norm = wrap(attention.k_norm, True) if spec.qk_norm else None
+        self.q_norm, self.k_norm = (
+            wrap(getattr(attention, name), True) if spec.qk_norm else None
+            for name in spec.qk_norms)
         (self.attention_norm, self.attention_out_norm,
          self.attention_post_norm) = map(norm, spec.attention_norms)
         (self.mlp_norm, self.mlp_out_norm,

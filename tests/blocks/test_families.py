@@ -1,0 +1,185 @@
+"""Each family's layer equals ``transformers``' own, however it is used."""
+from operator import attrgetter
+
+import pytest
+import torch
+from torch import nn
+
+from lm4ve.blocks import FAMILIES as SPECS
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.errors import UserError
+from tests.blocks.reference import reference_layer, takes_rotary
+from tests.families import FAMILIES, decoder_layers, random_model
+
+NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
+WITH_ROTARY = [v for v in FAMILIES if v not in NO_ROTARY]
+WAYS = [(v, causal, rotary) for v in FAMILIES for causal in (False, True)
+        for rotary in ((False, True) if v in WITH_ROTARY else (False, ))]
+
+
+def tokens(seed: int = 0, length: int = 6) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, length, 32, generator=generator)
+
+
+def right_padding(length: int = 6) -> torch.Tensor:
+    """No padding in sample 0, two tokens of it in sample 1."""
+    padding = torch.zeros(2, length, dtype=torch.bool)
+    padding[1, -2:] = True
+    return padding
+
+
+def test_every_spec_has_a_tiny_config():
+    assert {f['model_type'] for f in FAMILIES.values()} == set(SPECS)
+
+
+def test_the_families_without_rotary_are_known():
+    assert NO_ROTARY == ['gpt2', 'gpt2-scaled', 'opt', 'opt-350m', 'bert', 'roberta']
+
+
+@pytest.mark.parametrize('layer', (0, 1))
+@pytest.mark.parametrize('variant, causal, rotary', WAYS)
+def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary,
+                                          layer):
+    block = LLMBlock(
+        checkpoints(variant),
+        layers=(layer, ),
+        causal=causal,
+        rotary=rotary,
+        final_norm=False)
+    for padding in (None, right_padding()):
+        x = tokens()
+        expected = reference_layer(
+            random_model(variant), layer, x, causal, rotary, padding)
+        got = block(x, padding)
+        real = slice(None) if padding is None else ~padding
+        torch.testing.assert_close(
+            got[real], expected[real], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_every_parameter_of_the_layer_is_used(checkpoints, variant):
+    # A part that a spec forgets would be a wrong block without any error.
+    block = LLMBlock(checkpoints(variant), layers=(0, ), final_norm=False)
+    held = sum(t.numel() for t in frozen_tensors(block).values())
+    layer = decoder_layers(random_model(variant))[0]
+    assert held == sum(p.numel() for p in layer.parameters())
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_bidirectional_sees_the_last_token_and_causal_does_not(
+        checkpoints, variant):
+    x = tokens()
+    changed = x.clone()
+    # Random: a constant would be cancelled by a LayerNorm.
+    changed[:, -1] = tokens(seed=1)[:, -1]
+    for causal in (False, True):
+        block = LLMBlock(checkpoints(variant), causal=causal)
+        difference = (block(x) - block(changed))[:, 0].abs().max()
+        assert (difference == 0) if causal else (difference > 1e-4)
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_gradients_reach_the_input_and_nothing_frozen(checkpoints, variant):
+    block = LLMBlock(checkpoints(variant))
+    x = tokens().requires_grad_()
+    # Of one output, so that every input token can only matter by attention.
+    block(x)[:, 0].square().sum().backward()
+    assert (x.grad.abs().amax(dim=-1) > 0).all()
+    assert list(block.parameters()) == []
+    assert frozen_tensors(block)
+    assert all(t.grad is None and not t.requires_grad
+               for t in frozen_tensors(block).values())
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_padding_does_not_matter_whatever_it_holds(checkpoints, variant):
+    block = LLMBlock(checkpoints(variant), layers=(0, 1))
+    x, padding = tokens(), right_padding()
+    changed = x.clone()
+    changed[padding] = 5 * tokens(seed=1)[padding]
+    assert torch.equal(
+        block(x, padding)[~padding], block(changed, padding)[~padding])
+
+
+@pytest.mark.parametrize('variant', ['llama', 'gemma2'])
+def test_left_padding_of_a_causal_block_stays_finite(checkpoints, variant):
+    # The first tokens have nothing to look at; what becomes of them must not
+    # spoil the others in the next layer.
+    block = LLMBlock(checkpoints(variant), layers=(0, 1), causal=True)
+    padding = right_padding().flip(1)
+    x = tokens().requires_grad_()
+    out = block(x, padding)
+    alone = block(x[1:, 2:])
+    torch.testing.assert_close(out[1:, 2:], alone, atol=1e-5, rtol=1e-5)
+    out[~padding].sum().backward()
+    assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
+    path = checkpoints(variant)
+    plain = LLMBlock(path, final_norm=False)
+    block = LLMBlock(path, final_norm=True)
+    if variant in ('bert', 'roberta', 'opt-350m'):
+        assert block.final_norm is None
+        return
+    model = random_model(variant)
+    names = ('norm', 'final_layernorm', 'final_layer_norm',
+             'decoder.final_layer_norm', 'ln_f')
+    name = next(n for n in names if _has(model, n))
+    source = attrgetter(name)(model)
+    if isinstance(source, nn.LayerNorm):
+        unit = nn.LayerNorm(32, eps=source.eps)
+    else:
+        eps = getattr(source, 'variance_epsilon', getattr(source, 'eps', None))
+        unit = type(source)(32, eps=eps)
+    x = tokens()
+    torch.testing.assert_close(block(x), unit(plain(x)), atol=1e-6, rtol=1e-6)
+
+
+def _has(model: nn.Module, name: str) -> bool:
+    try:
+        attrgetter(name)(model)
+    except AttributeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize('variant', NO_ROTARY)
+def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
+    with pytest.raises(UserError, match='block.rotary=True.*no rotary'):
+        LLMBlock(checkpoints(variant), rotary=True)
+
+
+@pytest.mark.parametrize('variant', ['starcoder2', 'gpt2', 'phi', 'opt'])
+def test_a_trained_block_has_no_dropout_of_its_own(checkpoints, variant):
+    block = LLMBlock(checkpoints(variant), trainable='all').train()
+    x = tokens()
+    assert torch.equal(block(x), block(x))
+
+
+def test_text_part_of_a_nested_config(tmp_path):
+    from transformers import Gemma3Config, Gemma3Model
+    vision = dict(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=28,
+        patch_size=14)
+    config = Gemma3Config(
+        text_config=FAMILIES['gemma3_text'], vision_config=vision)
+    model = Gemma3Model(config).eval()
+    text = random_model('gemma3_text')
+    model.language_model.load_state_dict(text.state_dict())
+    model.save_pretrained(tmp_path)
+    block = LLMBlock(str(tmp_path), layers=(0, ), final_norm=False)
+    x = tokens()
+    torch.testing.assert_close(
+        block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5)
+    arch = dict(
+        model_type='gemma3',
+        text_config=FAMILIES['gemma3_text'],
+        vision_config=vision)
+    assert LLMBlock(arch=arch).source['model_type'] == 'gemma3_text'

@@ -1,0 +1,30 @@
+"""What every test gets: one thread, and no word to any network."""
+import os
+
+import pytest
+
+os.environ.setdefault('HF_HUB_OFFLINE', '1')
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session')
+def checkpoints(tmp_path_factory):
+    """``checkpoints(variant, **options)``: a Hugging Face folder, written once.
+
+    Takes what :func:`tests.families.write_huggingface` takes; returns a str.
+    """
+    from tests.families import write_huggingface
+    written = {}
+
+    def get(variant: str, **options) -> str:
+        key = variant, tuple(sorted((k, str(v)) for k, v in options.items()))
+        if key not in written:
+            folder = tmp_path_factory.mktemp(variant)
+            written[key] = str(write_huggingface(folder, variant, **options))
+        return written[key]
+
+    return get
