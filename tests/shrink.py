@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / 'configs' / 'lm4ve'
 
 IMAGE_SIZE = 32
-CLASSES = ('n01440764', 'n01443537', 'n01484850', 'n01491361')
+# More than five: the configs report top-5.
+CLASSES = tuple(f'n0{1440764 + i}' for i in range(6))
 # RepeatAugSampler draws multiples of 256 samples.
 TRAIN_IMAGES, VAL_IMAGES = 256, 8
 

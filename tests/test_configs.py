@@ -4,6 +4,7 @@ import torch
 
 from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.engine.cli import build_runner
+from mmengine.registry import FUNCTIONS, MODELS
 from tests.shrink import Shrinker, all_configs
 
 pytest.importorskip('mmpretrain')
@@ -55,5 +56,7 @@ def test_fsdp_config_builds_its_runner_and_model(shrinker, tmp_path):
     cfg = shrinker.load('vit-b_llama_fsdp_in1k.py', tmp_path)
     runner = build_runner(cfg)
     assert type(runner).__name__ == 'FlexibleRunner'
-    model = runner.build_model(cfg.model)
-    assert frozen_tensors(model)
+    assert type(runner.strategy).__name__ == 'FSDPStrategy'
+    policy = cfg.strategy.model_wrapper.auto_wrap_policy.type
+    assert callable(FUNCTIONS.get(policy))
+    assert frozen_tensors(MODELS.build(cfg.model))

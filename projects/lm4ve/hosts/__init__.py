@@ -1,4 +1,4 @@
-"""One small module a host framework; each is imported only where its host is installed."""
+"""One small module a host framework, imported only where the host is installed."""
 import importlib
 import importlib.util
 
