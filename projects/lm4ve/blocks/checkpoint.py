@@ -67,7 +67,8 @@ class LanguageModel:
         Raises:
             UserError: An index is out of range, or there are none.
         """
-        if isinstance(layers, int) or not len(layers):
+        if not (isinstance(layers, (list, tuple, range)) and layers
+                and all(isinstance(i, int) for i in layers)):
             raise UserError(
                 f'block.layers={layers!r} must be a non-empty sequence of '
                 'layer indices, for example (-1,).')

@@ -6,6 +6,7 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 :class:`Frozen` module hides what it wraps from all four, yet computes with it,
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
+from copy import deepcopy
 from typing import Dict, Iterator, Tuple
 
 import torch
@@ -39,8 +40,12 @@ class Frozen(nn.Module):
         return self
 
     def __deepcopy__(self, memo: dict) -> 'Frozen':
-        copy = type(self)(self.__dict__['wrapped'])
-        memo[id(self)] = copy
+        # The values are shared, the modules are not: casting or moving a copy
+        # must leave the original as it is.
+        wrapped = self.__dict__['wrapped']
+        for tensor in wrapped.parameters():
+            memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
+        copy = memo[id(self)] = type(self)(deepcopy(wrapped, memo))
         return copy
 
     def extra_repr(self) -> str:

@@ -167,6 +167,13 @@ class LLMBlock(nn.Module):
             for name, param in self.named_parameters():
                 param.copy_(values[name])
 
+    def _apply(self, fn, recurse: bool = True):
+        super()._apply(fn, recurse)
+        # Somebody may have cast the whole model: compute in what is there.
+        tensors = list(frozen_tensors(self).values()) + list(self.parameters())
+        self.dtype = tensors[0].dtype
+        return self
+
     # ------------------------------------------------------------ computing
     def forward(self,
                 x: Tensor,
@@ -211,9 +218,17 @@ class LLMBlock(nn.Module):
                 f'LLMBlock takes [B, N, {self.embed_dims}], got '
                 f'{list(x.shape)}. Fix: the mapper before it must give the '
                 "language model's width, block.embed_dims.")
-        if isinstance(queries, Tensor) and queries.dim() != 2:
-            raise UserError('queries must be a slice or indices [B, Q], got '
-                            f'a tensor {list(queries.shape)}.')
+        if isinstance(queries, Tensor):
+            if (queries.dim() != 2 or queries.shape[0] != x.shape[0]
+                    or queries.dtype != torch.int64):
+                raise UserError(
+                    'queries must be a slice or int64 indices '
+                    f'[{x.shape[0]}, Q], got {queries.dtype} '
+                    f'{list(queries.shape)}.')
+        elif not (queries is None or isinstance(queries, slice)):
+            raise UserError(
+                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], '
+                f'got {queries!r}.')
         if padding_mask is None:
             return
         if padding_mask.shape != x.shape[:2] or (padding_mask.dtype
