@@ -1,0 +1,18 @@
+"""Checkpoints from elsewhere to ours, and ours to self-contained releases.
+
+The tools in ``tools/model_converters`` only parse arguments and call this.
+"""
+from lm4ve.converters.block import compare_block
+from lm4ve.converters.rename import (
+    Rules,
+    read_checkpoint,
+    rename,
+    select_state,
+    write_checkpoint,
+)
+from lm4ve.converters.vit import convert_vit
+
+__all__ = [
+    'Rules', 'compare_block', 'convert_vit', 'read_checkpoint', 'rename',
+    'select_state', 'write_checkpoint'
+]
