@@ -5,6 +5,7 @@ The flags are mmpretrain's; one set of tools serves every task of the suite.
 import argparse
 import os
 import os.path as osp
+import pickle
 import subprocess
 import sys
 from typing import Callable
@@ -149,6 +150,15 @@ def run_tool(main: Callable[[], None]) -> None:
         main()
     except UserError as e:
         print(f'\nerror: {e}', file=sys.stderr)
+        sys.exit(2)
+    except pickle.UnpicklingError as e:
+        reason = str(e).strip().splitlines()[-1].strip()
+        print(
+            '\nerror: a checkpoint was not loaded: it holds more than tensors '
+            f'and plain data, and loading it could run code. ({reason}) Fix: '
+            'convert it in a trusted place; or, if you trust its origin, set '
+            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this command.',
+            file=sys.stderr)
         sys.exit(2)
     finally:
         if torch.distributed.is_initialized():
