@@ -3,6 +3,7 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.models import ConvNeXt
 from torch import nn
 
+from lm4ve import image  # noqa: F401  (its classes register)
 from lm4ve.registry import MODELS
 from lm4ve.zoo import MIM_FOLDER
 

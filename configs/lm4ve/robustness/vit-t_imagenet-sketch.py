@@ -1,0 +1,7 @@
+# ViT-T, trained on ImageNet-1k, tested on ImageNet-Sketch.
+_base_ = [
+    '../vit-t_in1k.py', '../../_base_/datasets/imagenet-sketch.py'
+]
+
+test_dataloader = {{_base_.variant_dataloader}}
+test_evaluator = {{_base_.variant_evaluator}}
