@@ -304,7 +304,7 @@ class LLMBlock(nn.Module):
         if record is None:
             missing_keys.append(prefix + SOURCE_KEY)
         elif frozen_tensors(self):
-            self._accept(json.loads(bytes(record.tolist())), embedded)
+            self._accept(_parse(record, prefix + SOURCE_KEY), embedded)
         super()._load_from_state_dict(state_dict, prefix, local_metadata,
                                       strict, missing_keys, unexpected_keys,
                                       error_msgs)
@@ -315,12 +315,14 @@ class LLMBlock(nn.Module):
             return
         if embedded and self.checkpoint is None:
             mine = frozen_tensors(self)
-            if set(mine) != set(embedded):
+            differ = sorted(set(mine) ^ set(embedded)) or [
+                n for n in mine if mine[n].shape != embedded[n].shape
+            ]
+            if differ:
                 raise CheckpointError(
                     'The self-contained checkpoint embeds other tensors than '
-                    'block.arch has: '
-                    f'{sorted(set(mine) ^ set(embedded))[:4]}. Fix: use the '
-                    'config that was released beside it.')
+                    f'block.arch has; they differ in {", ".join(differ[:4])}. '
+                    'Fix: use the config that was released beside it.')
             with torch.no_grad():
                 for name, tensor in mine.items():
                     tensor.copy_(embedded[name])
@@ -331,6 +333,18 @@ class LLMBlock(nn.Module):
             f'config asks for. Checkpoint: {_tell(record)}. Config: '
             f'{_tell(self.source)}. Fix: set model.neck.block.checkpoint, '
             'layers, pretrained and seed to the checkpoint\'s.')
+
+
+def _parse(record: Tensor, key: str) -> dict:
+    try:
+        source = json.loads(bytes(record.tolist()))
+        _tell(source)  # has every field
+    except (ValueError, KeyError, TypeError) as e:
+        raise CheckpointError(
+            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). "
+            'It records which frozen weights the model was trained with. '
+            'Fix: copy the checkpoint again.') from e
+    return source
 
 
 def _tell(source: dict) -> str:
