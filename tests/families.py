@@ -111,13 +111,12 @@ def random_model(variant: str, seed: int = 0, **changes) -> PreTrainedModel:
         seed (int): Same seed, same weights.
         **changes: Other config fields.
     """
-    key = tuple(sorted(changes.items()))
-    return _random_model(variant, seed, key)
+    return _random_model(variant, seed, json.dumps(changes, sort_keys=True))
 
 
 @cache
-def _random_model(variant: str, seed: int, changes: tuple) -> PreTrainedModel:
-    config = config_of(variant, **dict(changes))
+def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
+    config = config_of(variant, **json.loads(changes))
     config._attn_implementation = 'eager'
     state = torch.get_rng_state()
     model = AutoModel.from_config(config).eval().requires_grad_(False)

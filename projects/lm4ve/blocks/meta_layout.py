@@ -6,7 +6,7 @@ are split over several files (model parallelism) and joined here.
 """
 import json
 from pathlib import Path
-from typing import Iterable, List, Tuple
+from typing import Iterable, List, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -78,21 +78,26 @@ class MetaFiles(TensorReader):
 
     def shape(self, name: str) -> Tuple[int, ...]:
         meta, dim = self._names[name]
-        shape = list(self.shards[0].shape(meta))
+        shapes = self._ask('shape', meta, dim)
+        shape = list(shapes[0])
         if dim is not None:
-            shape[dim] = sum(s.shape(meta)[dim] for s in self.shards)
+            shape[dim] = sum(s[dim] for s in shapes)
         return tuple(shape)
 
-    def read(self, name: str) -> Tensor:
-        meta, dim = self._names[name]
+    def _ask(self, method: str, meta: str, dim: Optional[int]) -> list:
+        """Ask every file that holds a part of a tensor."""
         shards = self.shards[:1] if dim is None else self.shards
         try:
-            parts = [s.read(meta) for s in shards]
+            return [getattr(s, method)(meta) for s in shards]
         except KeyError as e:
             raise CheckpointError(
                 f"'{meta}' is not in every consolidated.*.pth of "
                 f"'{self.source.name}'. Fix: the files are of different "
                 'downloads; copy all of them again.') from e
+
+    def read(self, name: str) -> Tensor:
+        meta, dim = self._names[name]
+        parts = self._ask('read', meta, dim)
         weight = parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
         if name.endswith('q_proj.weight'):
             return rotary_rows_to_huggingface(weight, self.heads)
@@ -130,14 +135,14 @@ def open_meta(source: FileSource):
         raise CheckpointError(
             f'{path} describes a mixture of experts, which has no single '
             'MLP to put into an encoder. Fix: choose a dense model.')
-    files = [
-        source.find(n) for n in source.names()
-        if n.startswith('consolidated.') and n.endswith('.pth')
-    ]
+    files: List[Path] = []
+    # By number, not by listing: a hub repository cannot be listed offline.
+    while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
+        files.append(file)
     if not files:
         raise CheckpointError(
             f"block.checkpoint='{source.name}' has params.json but no "
-            'consolidated.*.pth. Fix: download the weights too.')
+            'consolidated.00.pth. Fix: download the weights too.')
     reader = MetaFiles(source, files, params)
     gate = 'layers.0.mlp.gate_proj.weight'
     if gate not in reader.names():
@@ -145,6 +150,13 @@ def open_meta(source: FileSource):
             f"'{files[0]}' has no tensor 'layers.0.feed_forward.w1.weight'. "
             "Expected Meta's LLaMA names. Fix: check that params.json and "
             'the weights belong together.')
+    rows = reader.shape('layers.0.self_attn.q_proj.weight')[0]
+    if rows != int(params['dim']):
+        raise CheckpointError(
+            f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' "
+            f'hold {rows} of the {params["dim"]} query rows that params.json '
+            'implies. Fix: download all of them (numbered from 00 without a '
+            'gap), and params.json from the same release.')
     # The hidden width is a formula of three fields in params.json; the weight
     # itself cannot be wrong.
     hidden = reader.shape(gate)[0]
