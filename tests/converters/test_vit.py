@@ -1,5 +1,4 @@
 """The released image checkpoints give the same logits after conversion."""
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -15,23 +14,13 @@ from lm4ve.blocks.checkpoint import open_language_model
 from lm4ve.errors import CheckpointError, UserError
 
 from . import released as r
+from .tools import FOLDER, ROOT, run_converter
 
 pytest.importorskip('mmpretrain')
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def load_tool(name: str):
-    """Import a tool, which is a script and no module of the package."""
-    path = ROOT / f'tools/model_converters/{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 def convert(*args) -> None:
-    load_tool('vit_to_mmpretrain').main([str(a) for a in args])
+    run_converter('vit_to_mmpretrain', *args)
 
 
 def build(llm=None, layers=(-1, ), **block):
@@ -305,7 +294,7 @@ def test_tool_prints_one_message(tmp_path):
     """As a user starts it: exit code 2 and no traceback."""
     done = subprocess.run(
         [
-            sys.executable, ROOT / 'tools/model_converters/vit_to_mmpretrain.py',
+            sys.executable, FOLDER / 'vit_to_mmpretrain.py',
             tmp_path / 'none.pth', tmp_path / 'dst.pth'
         ],
         capture_output=True,

@@ -141,9 +141,9 @@ def read_checkpoint(path: Union[str, Path]) -> dict:
         raise CheckpointError(
             f"'{path}' was not loaded: it holds {what}, and loading such a "
             'pickle could run code. Expected tensors, plain containers and '
-            'argparse.Namespace. Fix: if you trust its origin, write its '
-            'model state alone to a new file: torch.save(torch.load(path, '
-            "weights_only=False)['model'], new_path).") from e
+            'argparse.Namespace. Fix: if you trust its origin, load it once '
+            'with weights_only=False and save its model state alone to a new '
+            'file.') from e
     except (RuntimeError, ValueError, EOFError, OSError) as e:
         reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
         raise CheckpointError(
