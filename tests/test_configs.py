@@ -1,10 +1,10 @@
 """Every config builds, trains, validates, saves and resumes."""
 import pytest
 import torch
+from mmengine.registry import FUNCTIONS, MODELS
 
 from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.engine.cli import build_runner
-from mmengine.registry import FUNCTIONS, MODELS
 from tests.shrink import Shrinker, all_configs
 
 pytest.importorskip('mmpretrain')

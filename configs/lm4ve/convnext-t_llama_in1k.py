@@ -14,6 +14,9 @@ model = dict(
 custom_hooks = [
     dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')
 ]
+train_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
+val_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
+test_dataloader = val_dataloader
 custom_imports = dict(imports=['lm4ve'])
 default_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook', max_keep_ckpts=3),

@@ -14,6 +14,9 @@ model = dict(
             block={{_base_.llm_block}}),
         dict(type='GlobalAveragePooling')
     ])
+train_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
+val_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
+test_dataloader = val_dataloader
 custom_imports = dict(imports=['lm4ve'])
 default_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook', max_keep_ckpts=3),

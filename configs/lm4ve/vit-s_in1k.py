@@ -4,7 +4,11 @@ _base_ = 'mmpretrain::deit/deit-small_4xb256_in1k.py'
 
 model = dict(backbone=dict(drop_path_rate=0.1))
 train_dataloader = dict(
-    num_workers=8, sampler=dict(type='RepeatAugSampler', shuffle=True))
+    num_workers=8,
+    dataset=dict(type='lm4ve.CheckedImageNet'),
+    sampler=dict(type='RepeatAugSampler', shuffle=True))
+val_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
+test_dataloader = val_dataloader
 optim_wrapper = dict(
     type='AmpOptimWrapper', loss_scale='dynamic', clip_grad=None)
 # The average is kept; the raw weights are evaluated.
