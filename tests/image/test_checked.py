@@ -221,13 +221,18 @@ def test_workers_skip_and_the_main_process_keeps_its_own_count(
 
 
 def test_worker_error_names_the_file(root):
-    path = write(root / CLASSES[0] / 'zero.jpg', b'')
+    path = write(root / CLASSES[0] / '0.JPEG', b'')
     loader = DataLoader(
         folder(root, on_corrupt='refuse'),
         num_workers=1,
         collate_fn=lambda x: x)
-    with pytest.raises(UserError, match=path):
-        next(iter(loader))
+    batches = iter(loader)
+    try:
+        with pytest.raises(UserError, match=path):
+            next(batches)
+    finally:
+        # Left to the garbage collector, it waits five seconds for the worker.
+        batches._shutdown_workers()
 
 
 # -------------------------------------------------------------------- testing

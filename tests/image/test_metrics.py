@@ -168,7 +168,7 @@ def test_two_processes_report_what_one_does():
         port = s.getsockname()[1]
     with mp.Manager() as manager:
         out = manager.dict()
-        mp.spawn(_rank, (port, out), nprocs=2)
+        mp.start_processes(_rank, (port, out), nprocs=2, start_method='fork')
         found = dict(out)
     assert found[0] == found[1]
     assert found[0]['CorruptionAccuracy'] == evaluate(CorruptionAccuracy(),

@@ -155,19 +155,21 @@ class ImageNetC(ImageNetVariant):
     def groups(self) -> List[Tuple[str, dict]]:
         found, missing = [], []
         for corruption in self.corruptions:
+            folder = fileio.join_path(self.img_prefix, corruption)
+            if not fileio.isdir(folder):
+                missing.append(corruption)
+                continue
             for severity in self.severities:
-                name = fileio.join_path(corruption, str(severity))
-                folder = fileio.join_path(self.img_prefix, name)
-                if fileio.isdir(folder):
+                path = fileio.join_path(folder, str(severity))
+                if fileio.isdir(path):
                     fields = dict(corruption=corruption, severity=severity)
-                    found.append((folder, fields))
+                    found.append((path, fields))
                 else:
-                    missing.append(name)
+                    missing.append(f'{corruption}/{severity}')
         if missing:
             raise UserError(
-                f"{len(missing)} folder(s) <corruption>/<severity> of ImageNet-C "
-                f"are missing in '{self.img_prefix}': {listing(missing, 15)}. "
-                'Fix: unpack all of its archives there, without a folder between '
-                '(not noise/gaussian_noise), or name the ones to test on in '
-                'dataset.corruptions and dataset.severities.')
+                f"Folders of ImageNet-C are missing in '{self.img_prefix}': "
+                f'{listing(missing, 15)}. Fix: unpack all of its archives there, '
+                'without a folder between (not noise/gaussian_noise), or name '
+                'the ones to test on in dataset.corruptions and severities.')
         return found
