@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Dict, Optional, Sequence
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
@@ -27,6 +28,9 @@ _OLD_NAMES = {
     'LayerNorm.weight': 'LayerNorm.gamma',
     'LayerNorm.bias': 'LayerNorm.beta',
 }
+# What transformers raises about fields that cannot be.
+_IMPOSSIBLE = (TypeError, ValueError, KeyError, ArithmeticError,
+               AssertionError, RuntimeError, StrictDataclassError)
 
 
 class LanguageModel:
@@ -45,8 +49,12 @@ class LanguageModel:
         self.config = config
         self.name = name
         self.reader = reader
-        with torch.device('meta'):
-            self.skeleton = AutoModel.from_config(config)
+        try:
+            with torch.device('meta'):
+                self.skeleton = AutoModel.from_config(config)
+        except _IMPOSSIBLE as e:
+            raise _invalid(f"The config of '{name}'", config.model_type,
+                           e) from e
         self.spec = layer_spec(config)
         self._layers = self._find_layers()
 
@@ -181,9 +189,9 @@ class LanguageModel:
             f"'{self.name}' says model_type '{kind}', but its weights are not "
             f"laid out like that family's layers: no prefix has all of "
             f'{", ".join(wanted[:3])}, ... for layer {index}; found '
-            f'{", ".join(sorted(names)[:3])}, ... This is a layout of remote '
-            'code or of an early conversion. Fix: use a checkpoint that '
-            f"transformers' own {kind} classes load.")
+            f'{", ".join(sorted(names)[:3]) or "no tensors"}, ... This is a '
+            'layout of remote code or of an early conversion. Fix: use a '
+            f"checkpoint that transformers' own {kind} classes load.")
 
 
 def feed(digest: 'hashlib._Hash', name: str, weight: Tensor) -> None:
@@ -220,9 +228,7 @@ def open_language_model(checkpoint: Optional[str],
             'real language model; arch=dict(model_type=..., hidden_size=..., '
             '...) for a random block without files.')
     if arch is not None:
-        fields = dict(arch)
-        check_supported(fields)
-        return LanguageModel(_config(fields, 'arch'), name='arch')
+        return LanguageModel(_config(arch, 'block.arch'), name='arch')
     source, filename = find_files(checkpoint)
     config_file = source.find('config.json')
     if config_file is not None:
@@ -231,7 +237,6 @@ def open_language_model(checkpoint: Optional[str],
         except ValueError as e:
             raise CheckpointError(
                 f'{config_file} is not JSON: {e}. Fix: copy it again.') from e
-        check_supported(fields)
         config = _config(fields, str(config_file))
         reader = open_huggingface(source, filename) if weights else None
         return LanguageModel(config, source.name, reader)
@@ -246,10 +251,26 @@ def open_language_model(checkpoint: Optional[str],
 
 
 def _config(fields: dict, origin: str) -> PretrainedConfig:
-    fields = dict(fields)
-    kind = fields.pop('model_type')
-    try:
-        return AutoConfig.for_model(kind, **fields).get_text_config()
-    except (TypeError, ValueError, KeyError) as e:
+    """Build the text config; refuse what no block can be built of."""
+    kind = fields.get('model_type') if isinstance(fields, dict) else None
+    if not isinstance(kind, str):
         raise CheckpointError(
-            f"{origin} is not a valid '{kind}' config: {e}") from e
+            f"{origin} has no model_type, the name of the model's family in "
+            'transformers. Fix: use the config.json that was released beside '
+            "the weights, or arch=dict(model_type='llama', ...).")
+    check_supported(fields)
+    fields = {k: v for k, v in fields.items() if k != 'model_type'}
+    try:
+        config = AutoConfig.for_model(kind, **fields).get_text_config()
+    except _IMPOSSIBLE as e:
+        raise _invalid(origin, kind, e) from e
+    layer_spec(config)  # refuses variants, before any weights are fetched
+    return config
+
+
+def _invalid(origin: str, kind: str, error: Exception) -> CheckpointError:
+    reason = ' '.join(str(error).split())
+    return CheckpointError(
+        f"{origin} is not that of a valid '{kind}' model "
+        f'({type(error).__name__}: {reason}). Fix: correct the field, or copy '
+        "the model's config.json again.")

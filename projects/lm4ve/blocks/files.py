@@ -21,6 +21,7 @@ PACKAGED_MODELS = {
      '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'),
 }
 PACKAGE_SCHEME = 'package:'
+_WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
@@ -151,12 +152,16 @@ def find_files(checkpoint: str) -> tuple:
         folder = locate_packaged(text[len(PACKAGE_SCHEME):])
         return FolderSource(folder, name=text), None
     path = Path(text).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         return FolderSource(path, name=text), None
     if path.is_file():
+        if not path.name.endswith(_WEIGHT_FILES):
+            raise CheckpointError(
+                f"block.checkpoint='{text}' is no weight file "
+                f'({", ".join("*" + s for s in _WEIGHT_FILES)}). Fix: point '
+                'at the folder that holds it, or at the weights.')
         return FolderSource(path.parent, name=text), path.name
-    if _HUB_ID.fullmatch(text) and path.suffix not in ('.pth', '.bin',
-                                                       '.safetensors'):
+    if _HUB_ID.fullmatch(text) and not text.endswith(_WEIGHT_FILES):
         return HubSource(text), None
     raise CheckpointError(
         f"block.checkpoint='{text}' does not exist. Fix: point "

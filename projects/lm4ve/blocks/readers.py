@@ -7,6 +7,7 @@ block. Opening is cheap (a header, or the pickle of names).
 """
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Dict, Iterable, Optional, Tuple
@@ -36,11 +37,14 @@ class TensorReader:
 
 
 def _unsafe(path: Path, error: Exception) -> CheckpointError:
+    # The rest of torch's text advises to switch the check off.
+    found = re.search(r'GLOBAL (\S+) was not an allowed', str(error))
+    what = f' ({found.group(1)})' if found else ''
     return CheckpointError(
-        f'{path} was not loaded: it holds more than plain tensors, and '
+        f'{path} was not loaded: it holds more than plain tensors{what}, and '
         'loading such a pickle could run code. Fix: convert it to '
         'safetensors in a trusted place, or point block.checkpoint at a '
-        f'copy that has *.safetensors. ({str(error).splitlines()[0]})')
+        'copy that has *.safetensors.')
 
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
@@ -89,8 +93,17 @@ class TorchFile(TensorReader):
         self._whole: Optional[Dict[str, Tensor]] = None
 
     def _load(self) -> Dict[str, Tensor]:
-        if self._whole is not None:
-            return self._whole
+        if self._whole is None:
+            content = self._load_any()
+            if not isinstance(content, dict):
+                raise CheckpointError(
+                    f'{self.path} holds a {type(content).__name__}, not named '
+                    'tensors. Fix: use the file that was released as the '
+                    "model's weights.")
+            return content
+        return self._whole
+
+    def _load_any(self):
         try:
             return torch.load(
                 self.path, map_location='cpu', mmap=True, weights_only=True)
@@ -153,8 +166,8 @@ class IndexedFiles(TensorReader):
         self.source = source
         self.index = index
         try:
-            self.weight_map = json.loads(index.read_text())['weight_map']
-        except (ValueError, KeyError, UnicodeDecodeError) as e:
+            self.weight_map = dict(json.loads(index.read_text())['weight_map'])
+        except (ValueError, KeyError, TypeError) as e:
             raise CheckpointError(
                 f'{index} is not a weight index ({type(e).__name__}: {e}). '
                 'Fix: copy the file again.') from e
