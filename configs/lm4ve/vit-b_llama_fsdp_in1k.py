@@ -5,6 +5,9 @@
 #   tools/dist_train.sh configs/lm4ve/vit-b_llama_fsdp_in1k.py 8
 _base_ = './vit-b_llama_in1k.py'
 
+# 'fold' and 'absorb' read the mapper's weight outside its module's forward pass,
+# where FSDP holds a shard of it only.
+model = dict(neck=dict(low_rank='off'))
 runner_type = 'FlexibleRunner'
 strategy = dict(
     type='FSDPStrategy',

@@ -155,13 +155,38 @@ class LLMLayer(nn.Module):
             Tensor: ``[B, Q, D]``.
         """
         normed = _through(self.attention_norm, x)
-        x = take_tokens(x, queries)
-        attended = self._attention(normed, mask, queries, rotary)
+        q = self.heads(self.q_proj(take_tokens(normed, queries)), self.q_norm)
+        k = self.heads(self.k_proj(normed), self.k_norm)
+        v = self.heads(self.v_proj(normed), None)
+        q, k = self.rotated(q, k, queries, rotary)
+        out = attend(q, k, v, mask, self.scale, self.softcap)
+        return self.finish(
+            take_tokens(x, queries), take_tokens(normed, queries), out)
+
+    def rotated(self, q: Tensor, k: Tensor, queries: Queries, rotary: Rotary):
+        """Return q and k with rotary position embedding, if there is any."""
+        if rotary is None or not self.uses_rotary:
+            return q, k
+        cos, sin = rotary
+        at = [take_tokens(*_like(table, q, queries)) for table in rotary]
+        return rotate(q, *at), rotate(k, cos, sin)
+
+    def finish(self, x: Tensor, normed: Tensor, out: Tensor) -> Tensor:
+        """From the heads' outputs on: projection, residuals, norms, MLP.
+
+        Args:
+            x (Tensor): The layer's input at the queries, ``[B, Q, D]``.
+            normed (Tensor): The same after the norm before attention.
+            out (Tensor): What the heads attended to, ``[B, H, Q, d]``.
+
+        Returns:
+            Tensor: ``[B, Q, D]``.
+        """
+        attended = self.o_proj(out.transpose(1, 2).flatten(2))
         attended = _through(self.attention_out_norm,
                             attended) * self.residual_scale
         if self.parallel:
-            source = take_tokens(normed, queries) if self.shared_norm else x
-            return x + attended + self._mlp(source)
+            return x + attended + self._mlp(normed if self.shared_norm else x)
         x = _through(self.attention_post_norm, x + attended)
         return _through(self.mlp_post_norm, x + self._mlp(x))
 
@@ -169,20 +194,7 @@ class LLMLayer(nn.Module):
         x = self.mlp(_through(self.mlp_norm, x))
         return _through(self.mlp_out_norm, x) * self.residual_scale
 
-    def _attention(self, x: Tensor, mask: Optional[Tensor], queries: Queries,
-                   rotary: Rotary) -> Tensor:
-        q = self._heads(self.q_proj(take_tokens(x, queries)), self.q_norm)
-        k = self._heads(self.k_proj(x), self.k_norm)
-        v = self._heads(self.v_proj(x), None)
-        if rotary is not None and self.uses_rotary:
-            cos, sin = rotary
-            k = rotate(k, cos, sin)
-            q = rotate(q, take_tokens(*_like(cos, q, queries)),
-                       take_tokens(*_like(sin, q, queries)))
-        out = attend(q, k, v, mask, self.scale, self.softcap)
-        return self.o_proj(out.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor, norm: Optional[nn.Module]) -> Tensor:
+    def heads(self, x: Tensor, norm: Optional[nn.Module]) -> Tensor:
         """``[B, N, H * d] -> [B, H, N, d]``, with the q or k norm."""
         if norm is not None and not self.norm_heads:
             x = norm(x)

@@ -2,15 +2,14 @@
 
 Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 2310.12973, section 3). This file owns what the block *is*: which layers, what
-of it trains, how it is told apart in a checkpoint. What a layer computes is in
-``layer.py``, where weights come from in ``checkpoint.py``.
+of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
+where weights come from in ``checkpoint.py``, what a saved state says in ``record.py``.
 """
 import hashlib
-import inspect
-import json
-from typing import Dict, Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -18,18 +17,25 @@ from torch import Tensor, nn
 from lm4ve.blocks.checkpoint import LanguageModel, open_language_model
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.blocks.low_rank import (
+    FoldMemory,
+    cheapest,
+    explain,
+    may_absorb,
+    run_layer,
+    sizes_of,
+)
+from lm4ve.blocks.record import RecordsSource
+from lm4ve.blocks.rotary import RotaryTables
+from lm4ve.errors import UserError
 
 _DTYPES = dict(
     float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _TRAINABLE = ('none', 'norms', 'all')
-# Entries of the state dict beside the trained parameters.
-SOURCE_KEY = 'llm_source'
-EMBEDDED = 'embedded.'
 
 
 @MODELS.register_module()
-class LLMBlock(nn.Module):
+class LLMBlock(RecordsSource):
     """Layers of a language model as a visual encoder layer.
 
     Args:
@@ -95,7 +101,8 @@ class LLMBlock(nn.Module):
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
         # Not registered: its table stays fp32, whatever the block is cast to.
-        self.__dict__['_rotary'] = _RotaryTables(model) if rotary else None
+        self.__dict__['_folded'] = FoldMemory()
+        self.__dict__['_rotary'] = RotaryTables(model) if rotary else None
 
         parts, fingerprint = self._build(model, final_norm)
         self.layers = parts.layers
@@ -196,28 +203,105 @@ class LLMBlock(nn.Module):
         Raises:
             UserError: A shape is wrong, or a sample is all padding.
         """
-        self._check(x, padding_mask, queries)
-        self._follow(x.device)
-        mask = self._mask(x, padding_mask, None)
-        last = len(self.layers) - 1
-        with torch.autocast(x.device.type, enabled=False):
-            h = x.to(self.dtype)
-            for i, layer in enumerate(self.layers):
-                wanted = queries if i == last else None
-                if i == last and queries is not None and self.causal:
-                    mask = self._mask(x, padding_mask, queries)
-                h = layer(h, mask, wanted, self._rotary_of(i, x))
-            if self.final_norm is not None:
-                h = self.final_norm(h)
-        return h.to(x.dtype)
-
-    def _check(self, x: Tensor, padding_mask: Optional[Tensor],
-               queries: Queries) -> None:
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
             raise UserError(
                 f'LLMBlock takes [B, N, {self.embed_dims}], got '
                 f'{list(x.shape)}. Fix: the mapper before it must give the '
                 "language model's width, block.embed_dims.")
+        return self._run(x, padding_mask, queries, self._plain_first)
+
+    def forward_mapped(self,
+                       x: Tensor,
+                       weight: Tensor,
+                       padding_mask: Optional[Tensor] = None,
+                       queries: Queries = None,
+                       low_rank: str = 'auto') -> Tensor:
+        """Run the block on ``F.linear(x, weight)``, using that its rank is C.
+
+        Args:
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+            weight (Tensor): The mapper, ``[D, C]``, without bias.
+            padding_mask, queries: As of :meth:`forward`.
+            low_rank (str): 'fold', 'absorb', 'off', or 'auto' for the one with
+                the fewest operations (see ``low_rank.py``).
+
+        Returns:
+            Tensor: As :meth:`forward` gives for the mapped tokens.
+        """
+        method = self._method(x, queries, low_rank)
+        if method == 'off':
+            return self(F.linear(x, weight), padding_mask, queries)
+
+        remember = self.__dict__['_folded'].for_weights(self.layers[0], weight)
+
+        def first(layer, h, mask, wanted, rotary):
+            return run_layer(layer, h, weight, method, self.dtype, mask, wanted,
+                             rotary, remember)
+
+        return self._run(x, padding_mask, queries, first)
+
+    def _run(self, x: Tensor, padding_mask: Optional[Tensor], queries: Queries,
+             first: Callable) -> Tensor:
+        """Run all layers; ``first`` runs the first one."""
+        self._check(x, padding_mask, queries)
+        self._follow(x.device)
+        mask = self._mask(x, padding_mask, None)
+        last = len(self.layers) - 1
+        h = x
+        with torch.autocast(x.device.type, enabled=False):
+            for i, layer in enumerate(self.layers):
+                wanted = queries if i == last else None
+                if i == last and queries is not None and self.causal:
+                    mask = self._mask(x, padding_mask, queries)
+                run = first if i == 0 else self._plain
+                h = run(layer, h, mask, wanted, self._rotary_of(i, x))
+            if self.final_norm is not None:
+                h = self.final_norm(h)
+        return h.to(x.dtype)
+
+    def _plain_first(self, layer, h, mask, wanted, rotary) -> Tensor:
+        return layer(h.to(self.dtype), mask, wanted, rotary)
+
+    @staticmethod
+    def _plain(layer, h, mask, wanted, rotary) -> Tensor:
+        return layer(h, mask, wanted, rotary)
+
+    # ------------------------------------------------- low rank of the input
+    def check_low_rank(self, low_rank: str) -> None:
+        """Refuse a method that this block's first layer cannot use.
+
+        Raises:
+            UserError: 'absorb' with rotary embedding or k norms.
+        """
+        if low_rank == 'absorb' and not self._may_absorb():
+            raise UserError(
+                "neck.low_rank='absorb' moves the projections past the keys, "
+                f"which block.rotary=True and the k norms of some families do "
+                f"not allow ('{self.source['model_type']}'). Fix: "
+                "low_rank='fold' or 'auto'.")
+
+    def _may_absorb(self) -> bool:
+        return may_absorb(self.layers[0], self.__dict__['_rotary'] is not None)
+
+    def _method(self, x: Tensor, queries: Queries, low_rank: str) -> str:
+        """Pick a method for this batch; 'auto' says once what it picked."""
+        if low_rank != 'auto':
+            return low_rank
+        # Only the last layer is asked for a part of the tokens.
+        queries = queries if len(self.layers) == 1 else None
+        sizes = sizes_of(self.layers[0], x, queries)
+        method = cheapest(sizes, self._may_absorb())
+        told = self.__dict__.setdefault('_told', set())
+        if method not in told and not torch.compiler.is_compiling():
+            told.add(method)
+            print_log(
+                f"LLMBlock: low_rank='auto' chose '{method}' for "
+                f'{explain(sizes)}',
+                logger='current')
+        return method
+
+    def _check(self, x: Tensor, padding_mask: Optional[Tensor],
+               queries: Queries) -> None:
         if isinstance(queries, Tensor):
             if (queries.dim() != 2 or queries.shape[0] != x.shape[0]
                     or queries.dtype != torch.int64):
@@ -277,105 +361,3 @@ class LLMBlock(nn.Module):
         if first is not None and first.device != device:
             for module in hidden:
                 module.to(device)
-
-    # ---------------------------------------------------------- checkpoints
-    def frozen_state(self) -> Dict[str, Tensor]:
-        """The frozen tensors, for a self-contained release file."""
-        return {
-            EMBEDDED + name: t.detach().cpu()
-            for name, t in frozen_tensors(self).items()
-        }
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        record = json.dumps(self.source).encode()
-        # A tensor, since distributed init and EMA walk over tensors only.
-        destination[prefix + SOURCE_KEY] = torch.tensor(
-            list(record), dtype=torch.uint8)
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict,
-                              missing_keys, unexpected_keys, error_msgs):
-        record = state_dict.pop(prefix + SOURCE_KEY, None)
-        start = prefix + EMBEDDED
-        embedded = {
-            k[len(start):]: state_dict.pop(k)
-            for k in list(state_dict) if k.startswith(start)
-        }
-        if record is None:
-            missing_keys.append(prefix + SOURCE_KEY)
-        elif frozen_tensors(self):
-            self._accept(_parse(record, prefix + SOURCE_KEY), embedded)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      strict, missing_keys, unexpected_keys,
-                                      error_msgs)
-
-    def _accept(self, record: dict, embedded: Dict[str, Tensor]) -> None:
-        """Check a checkpoint's record against this block's frozen weights."""
-        if record['fingerprint'] == self.source['fingerprint']:
-            return
-        if embedded and self.checkpoint is None:
-            mine = frozen_tensors(self)
-            differ = sorted(set(mine) ^ set(embedded)) or [
-                n for n in mine if mine[n].shape != embedded[n].shape
-            ]
-            if differ:
-                raise CheckpointError(
-                    'The self-contained checkpoint embeds other tensors than '
-                    f'block.arch has; they differ in {", ".join(differ[:4])}. '
-                    'Fix: use the config that was released beside it.')
-            with torch.no_grad():
-                for name, tensor in mine.items():
-                    tensor.copy_(embedded[name])
-            self.source = record
-            return
-        raise CheckpointError(
-            'The checkpoint was made with other frozen weights than the '
-            f'config asks for. Checkpoint: {_tell(record)}. Config: '
-            f'{_tell(self.source)}. Fix: set model.neck.block.checkpoint, '
-            'layers, pretrained and seed to the checkpoint\'s.')
-
-
-def _parse(record: Tensor, key: str) -> dict:
-    try:
-        source = json.loads(bytes(record.tolist()))
-        _tell(source)  # has every field
-    except (ValueError, KeyError, TypeError) as e:
-        raise CheckpointError(
-            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). "
-            'It records which frozen weights the model was trained with. '
-            'Fix: copy the checkpoint again.') from e
-    return source
-
-
-def _tell(source: dict) -> str:
-    origin = 'pre-trained' if source['pretrained'] else (
-        f"random with seed {source['seed']}")
-    return (f"layers {source['layers']} of '{source['source']}' "
-            f"({source['model_type']}, {origin}, fingerprint "
-            f"{source['fingerprint'][:12]})")
-
-
-class _RotaryTables:
-    """cos and sin of a model's rotary embedding, in fp32, by length."""
-
-    def __init__(self, model: LanguageModel) -> None:
-        self.module = model.rotary()
-        if self.module is None:
-            raise UserError(
-                f"block.rotary=True, but '{model.config.model_type}' has no "
-                'rotary embedding. Fix: remove the field.')
-        self.layer_types = None
-        if 'layer_type' in inspect.signature(self.module.forward).parameters:
-            self.layer_types = model.config.layer_types
-        self._cache: dict = {}
-
-    def __call__(self, layer: int, length: int, device: torch.device):
-        kind = self.layer_types[layer] if self.layer_types else None
-        key = (kind, length, device)
-        if key not in self._cache:
-            positions = torch.arange(length)[None]
-            args = (torch.zeros(1), positions) + ((kind, ) if kind else ())
-            with torch.no_grad():
-                cos, sin = self.module(*args)
-            self._cache[key] = cos.to(device), sin.to(device)
-        return self._cache[key]

@@ -10,7 +10,7 @@ from typing import Dict, Optional, Sequence, Union
 import torch
 from torch import Tensor
 
-from lm4ve.blocks.llm_block import SOURCE_KEY
+from lm4ve.blocks.record import SOURCE_KEY
 from lm4ve.converters.block import compare_block
 from lm4ve.converters.rename import Rules, rename
 from lm4ve.errors import UserError

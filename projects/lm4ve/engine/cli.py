@@ -149,7 +149,11 @@ def run_tool(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as e:
-        print(f'\nerror: {e}', file=sys.stderr)
+        # A dataloader worker's error arrives with its traceback as text.
+        message = str(e).rpartition('lm4ve.errors.')[2]
+        if message != str(e):
+            message = message.partition(': ')[2]
+        print(f'\nerror: {message.strip()}', file=sys.stderr)
         sys.exit(2)
     except pickle.UnpicklingError as e:
         reason = str(e).strip().splitlines()[-1].strip()

@@ -7,10 +7,12 @@ norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
 from typing import Callable, Optional, Sequence, Tuple, Union
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.layer import Queries, take_tokens
 from lm4ve.errors import UserError
@@ -40,8 +42,14 @@ class LLMBlockNeck(BaseModule):
             'avg_featmap' gives ``[B, C]``, the mean over tokens, then the norm
             (as VideoMAE's ``fc_norm``).
         low_rank (str): How the rank C of the block's input is used to save
-            computation: 'auto', 'absorb', 'fold' or 'off'. All give the same
-            result; only 'off' is implemented so far and is what 'auto' picks.
+            computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
+            'off', or 'auto', which counts the operations for each batch and
+            picks the cheapest. All give the same result. Only with 'off' is
+            the mapper a module whose forward hooks fire.
+        with_cp (bool): Recompute mappers and block in the backward pass
+            instead of storing their activations.
+        compile (bool | dict): Run mappers and block through ``torch.compile``,
+            with these options.
         init_cfg (dict | list, optional): Of the mappers. Parts of the block
             are never initialised by it.
 
@@ -57,6 +65,8 @@ class LLMBlockNeck(BaseModule):
         residual: str = 'none',
         out_type: str = 'raw',
         low_rank: str = 'auto',
+        with_cp: bool = False,
+        compile: Union[bool, dict] = False,
         init_cfg: Union[dict, Sequence[dict], None] = dict(
             type='TruncNormal', layer='Linear', std=.02),
     ) -> None:
@@ -71,9 +81,13 @@ class LLMBlockNeck(BaseModule):
         self.residual = residual
         self.out_type = out_type
         self.low_rank = low_rank
+        self.with_cp = with_cp
+        self.compile_options = {} if compile is True else compile or None
         self.block = block if isinstance(
             block, nn.Module) else MODELS.build(block)
         embed_dims = self.block.embed_dims
+        if hasattr(self.block, 'check_low_rank'):
+            self.block.check_low_rank(low_rank)
         self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
         self.mapper_out = nn.Linear(embed_dims, in_channels, bias=False)
         self.norm = None
@@ -119,7 +133,7 @@ class LLMBlockNeck(BaseModule):
                     f"a map {list(x.shape)}. Fix: out_type='raw' followed by a "
                     "pooling neck, or 'avg_featmap'.")
             queries = slice(0, 1)
-        out = self._through_block(tokens, padding_mask, queries)
+        out = self._run(tokens, padding_mask, queries)
         if self.out_type == 'avg_featmap':
             out = _mean(out, padding_mask)
         if self.norm is not None:
@@ -130,13 +144,39 @@ class LLMBlockNeck(BaseModule):
             out = restore(out)
         return (out, ) if is_sequence else out
 
+    def _run(self, *args) -> Tensor:
+        """``_through_block``, compiled and checkpointed as the fields say."""
+        function = self._through_block
+        if self.compile_options is not None:
+            function = self.__dict__.get('_compiled')
+            if function is None:
+                function = torch.compile(self._through_block,
+                                         **self.compile_options)
+                self.__dict__['_compiled'] = function
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(function, *args, use_reentrant=False)
+        return function(*args)
+
+    def __getstate__(self) -> dict:
+        # A compiled method belongs to the module it was made of: copies (EMA)
+        # compile their own.
+        return {k: v for k, v in super().__getstate__().items()
+                if k != '_compiled'}
+
     def _through_block(self, tokens: Tensor, padding_mask: Optional[Tensor],
                        queries: Queries) -> Tensor:
         """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
-        hidden = self.mapper_in(tokens)
-        out = self.block(hidden, padding_mask=padding_mask, queries=queries)
-        if self.residual in ('inner', 'both'):
-            out = out + take_tokens(hidden, queries)
+        weight = self.mapper_in.weight
+        if self.low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
+            out = self.block.forward_mapped(tokens, weight, padding_mask,
+                                            queries, self.low_rank)
+            if self.residual in ('inner', 'both'):
+                out = out + F.linear(take_tokens(tokens, queries), weight)
+        else:
+            hidden = self.mapper_in(tokens)
+            out = self.block(hidden, padding_mask=padding_mask, queries=queries)
+            if self.residual in ('inner', 'both'):
+                out = out + take_tokens(hidden, queries)
         out = self.mapper_out(out)
         if self.residual in ('outer', 'both'):
             out = out + take_tokens(tokens, queries)

@@ -1,0 +1,334 @@
+"""The first layer's attention from an input of low rank, exactly and for less.
+
+Behind the mapper ``W`` (``[D, C]``, C << D) the block's input ``h = W x`` has rank
+C, and so has its norm: for every token it is a scale times a linear map,
+
+    norm(h_n) = A xs_n + b,   A = diag(g) W,   xs_n = s_n x_n,
+
+where s is the norm's scale, g and b its gain and bias. (Layer norm: W with its
+columns centred. Families that norm after the branch: s = 1, g = 1, b = 0.) Keys
+and values are frozen projections of that. Two ways to use it:
+
+fold
+    ``k = (Wk A) xs + Wk b``. A token costs C instead of D; the folded matrix costs
+    ``D C`` a row once a step, and nothing in evaluation, where it is cached.
+absorb
+    ``q . k = (A' Wk' q) . xs + q . Wk b``, and values are pooled as ``xs``
+    before ``A`` and ``Wv`` act. No key or value is ever computed. For few queries; not
+    with rotary embedding or k norms, which act on keys.
+
+The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
+off: in 16 bits it overflows or turns negative.
+"""
+from dataclasses import dataclass
+from typing import Callable, Dict, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lm4ve.blocks.frozen import Frozen
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, attend, take_tokens
+
+METHODS = ('off', 'fold', 'absorb')
+# Remembers what depends on weights alone: ``(name, make) -> make()``.
+Remember = Callable[[str, Callable[[], Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the cost of the first layer's attention depends on.
+
+    Attributes:
+        batch, tokens, queries (int): B, N, Q.
+        channels, width (int): C, D.
+        heads, kv_heads, head_dim (int): H, KV, d.
+        normed (bool): There is a norm before attention.
+        folded (bool): Folded matrices are at hand (evaluation).
+    """
+    batch: int
+    tokens: int
+    queries: int
+    channels: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    normed: bool = True
+    folded: bool = False
+
+
+def count_macs(s: Sizes) -> Dict[str, int]:
+    """Count multiply-accumulates, up to the heads' outputs, by method.
+
+    The mapper, the norm's scale, projections and attention of a forward pass;
+    output projection and MLP are the same for all. (The backward pass costs
+    about the same again for each.)
+    """
+    q_dim, kv_dim = s.heads * s.head_dim, s.kv_heads * s.head_dim
+    all_tokens = s.batch * s.tokens
+    asked = s.batch * s.queries
+    scores = 2 * asked * s.tokens * q_dim
+    off = (all_tokens * s.channels * s.width +
+           all_tokens * s.width * 2 * kv_dim + asked * s.width * q_dim + scores)
+    scale = all_tokens * s.channels**2 * s.normed
+    once = 0 if s.folded else s.width * s.channels
+    if not s.folded and s.normed:
+        scale += s.channels**2 * s.width
+    mapped = asked * s.channels * s.width
+    fold_rows = 2 * kv_dim
+    query = asked * s.width * q_dim
+    if s.queries == s.tokens:
+        fold_rows, query = fold_rows + q_dim, 0
+    fold = (once * fold_rows + all_tokens * s.channels * fold_rows + scale +
+            mapped + query + scores)
+    absorb = (scale + mapped + asked * s.width * q_dim + asked *
+              (2 * q_dim * s.width + 2 * s.heads * s.width * s.channels +
+               2 * s.heads * s.tokens * s.channels))
+    return dict(off=off, fold=fold, absorb=absorb)
+
+
+def cheapest(sizes: Sizes, may_absorb: bool) -> str:
+    """Return the method with the fewest multiply-accumulates."""
+    if sizes.channels >= sizes.width:
+        return 'off'
+    costs = count_macs(sizes)
+    if not may_absorb:
+        del costs['absorb']
+    return min(costs, key=costs.get)
+
+
+def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
+    """Return the sizes of a batch ``x [B, N, C]`` before a layer."""
+    batch, tokens, channels = x.shape
+    asked = tokens
+    if isinstance(queries, slice):
+        asked = len(range(tokens)[queries])
+    elif queries is not None:
+        asked = queries.shape[1]
+    q, k = (projection_tensors(p)[0] for p in (layer.q_proj, layer.k_proj))
+    return Sizes(
+        batch, tokens, asked, channels, q.shape[1],
+        len(q) // layer.head_dim, len(k) // layer.head_dim, layer.head_dim,
+        layer.attention_norm is not None, not torch.is_grad_enabled())
+
+
+def explain(sizes: Sizes) -> str:
+    """Say in words what a choice was based on."""
+    costs = ', '.join(f'{name} {macs / 1e9:.2f}'
+                      for name, macs in count_macs(sizes).items())
+    return (f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} '
+            f'are read, C={sizes.channels}, D={sizes.width} (GMAC up to the '
+            f'heads: {costs})')
+
+
+class FoldMemory:
+    """Keeps, in evaluation, what depends on weights alone until one changes.
+
+    While gradients are recorded it keeps nothing: every training step folds
+    anew, since the mapper has changed.
+    """
+
+    def __init__(self) -> None:
+        self._stamp: tuple = ()
+        self._values: Dict[str, Tensor] = {}
+
+    def __deepcopy__(self, memo: dict) -> 'FoldMemory':
+        return type(self)()  # a copy (EMA) has a mapper of its own
+
+    def for_weights(self, layer: LLMLayer, weight: Tensor) -> Remember:
+        """Return the function that remembers for these weights."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return lambda name, make: make()
+        tensors = [weight, *layer_tensors(layer)]
+        if any(t.is_inference() for t in tensors):
+            return lambda name, make: make()  # these have no version
+        stamp = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
+        if stamp != self._stamp:
+            self._stamp, self._values = stamp, {}
+        return self._get
+
+    def _get(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._values:
+            self._values[name] = make()
+        return self._values[name]
+
+
+def may_absorb(layer: LLMLayer, rotary: bool) -> bool:
+    """Whether nothing acts on a layer's keys between projection and scores."""
+    return layer.k_norm is None and not (rotary and layer.uses_rotary)
+
+
+class LowRankInput:
+    """``norm(W x) = A xs + b`` of one batch, for one layer's attention norm.
+
+    Args:
+        x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+        weight (Tensor): The mapper W, ``[D, C]``.
+        norm (nn.Module, optional): The norm before attention.
+        dtype (torch.dtype): The block's.
+        remember (callable): See :data:`Remember`.
+
+    Attributes:
+        xs (Tensor): Scaled tokens, ``[B, N, C]``, in ``dtype``.
+        a (Tensor): ``[D, C]``, in ``dtype``.
+        b (Tensor | None): ``[D]``, in ``dtype``.
+    """
+
+    def __init__(self, x: Tensor, weight: Tensor, norm: Optional[nn.Module],
+                 dtype: torch.dtype, remember: Remember) -> None:
+        self.remember = remember
+        self.b = None
+        if norm is None:
+            self.xs, self.a = x.to(dtype), weight.to(dtype)
+            return
+        centred, gain, bias, eps = _affine(norm)
+        weight = weight.float()
+        if centred:
+            weight = weight - weight.mean(dim=0, keepdim=True)
+        gram = remember('gram', lambda: weight.t() @ weight / len(weight))
+        x = x.float()
+        square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.)
+        self.xs = (x * torch.rsqrt(square + eps)).to(dtype)
+        self.a = remember(
+            'a', lambda: (weight if gain is None else gain.float()[:, None] *
+                          weight).to(dtype))
+        if bias is not None:
+            self.b = bias.to(dtype)
+
+    def fold(self, name: str, projection: nn.Module) -> Tensor:
+        """Return a projection of the normed tokens, ``[B, N, rows]``."""
+        weight, bias = projection_tensors(projection)
+        folded = self.remember(name, lambda: weight @ self.a)
+        return F.linear(self.xs, folded, self.constant(name, weight, bias))
+
+    def constant(self, name: str, weight: Tensor,
+                 bias: Optional[Tensor]) -> Optional[Tensor]:
+        """What a projection makes of the norm's bias, plus its own."""
+        if self.b is None:
+            return bias
+        made = self.remember(f'{name} constant', lambda: weight @ self.b)
+        return made if bias is None else made + bias
+
+
+def _affine(norm: nn.Module):
+    """Describe a norm: centred or not, gain ``[D]``, bias ``[D]``, epsilon."""
+    module = norm.wrapped if isinstance(norm, Frozen) else norm
+    if isinstance(module, nn.LayerNorm):
+        return True, module.weight, module.bias, module.eps
+    eps = getattr(module, 'variance_epsilon', None) or module.eps
+    # Families differ in what they store (gemma: gain - 1). A vector of ones
+    # has mean square 1, so the norm itself tells its gain.
+    ones = torch.ones_like(module.weight)
+    return False, module(ones).float() * (1 + eps)**.5, None, eps
+
+
+def projection_tensors(projection: nn.Module):
+    """Return weight and bias of a linear layer, frozen or not."""
+    module = projection.wrapped if isinstance(projection, Frozen) else projection
+    return module.weight, module.bias
+
+
+def layer_tensors(layer: LLMLayer) -> list:
+    """Return every tensor that folded matrices are made of, but the mapper."""
+    tensors = [
+        t for p in (layer.q_proj, layer.k_proj, layer.v_proj)
+        for t in projection_tensors(p) if t is not None
+    ]
+    norm = layer.attention_norm
+    if norm is not None:
+        module = norm.wrapped if isinstance(norm, Frozen) else norm
+        tensors += list(module.parameters())
+    return tensors
+
+
+def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer,
+           mask: Optional[Tensor]) -> Tensor:
+    """Attention with the projections moved to the queries' side.
+
+    Args:
+        q (Tensor): ``[B, H, Q, d]``.
+        low (LowRankInput): The keys' and values' tokens.
+        layer (LLMLayer): Whose projections.
+        mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
+
+    Returns:
+        Tensor: ``[B, H, Q, d]``.
+    """
+    batch, heads, asked, head_dim = q.shape
+    wk, bk = projection_tensors(layer.k_proj)
+    wv, bv = projection_tensors(layer.v_proj)
+    kv_heads = len(wk) // head_dim
+    tokens = low.xs.shape[1]
+
+    def by_kv_head(x: Tensor) -> Tensor:
+        """``[B, H, Q, *] -> [KV, B * H / KV * Q, *]``."""
+        x = x.reshape(batch, kv_heads, -1, x.shape[-1])
+        return x.transpose(0, 1).reshape(kv_heads, -1, x.shape[-1])
+
+    def by_sample(x: Tensor) -> Tensor:
+        """The way back."""
+        x = x.view(kv_heads, batch, -1, x.shape[-1]).transpose(0, 1)
+        return x.reshape(batch, heads, asked, x.shape[-1])
+
+    # Before the products: unscaled scores could leave float16's range.
+    q = q * layer.scale
+    moved = by_kv_head(q) @ wk.view(kv_heads, head_dim, -1) @ low.a
+    scores = by_sample(moved).flatten(1, 2) @ low.xs.transpose(1, 2)
+    scores = scores.view(batch, heads, asked, tokens).float()
+    constant = low.constant('k', wk, bk)
+    if constant is not None and (layer.softcap is not None
+                                 or constant.requires_grad):
+        # Without a cap it is the same for every key, and softmax drops it; a
+        # trained bias must not stay unused, or DDP stops.
+        constant = constant.view(kv_heads, 1, head_dim)
+        constant = constant.repeat_interleave(heads // kv_heads, dim=0)
+        scores = scores + (q * constant).sum(-1, keepdim=True).float()
+    if layer.softcap is not None:
+        scores = torch.tanh(scores / layer.softcap) * layer.softcap
+    if mask is not None:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    weights = torch.softmax(scores, dim=-1).to(q.dtype)
+    pooled = (weights.flatten(1, 2) @ low.xs).view(batch, heads, asked, -1)
+    normed = by_kv_head(pooled) @ low.a.t()
+    if low.b is not None:
+        normed = normed + low.b
+    out = normed @ wv.view(kv_heads, head_dim, -1).transpose(1, 2)
+    if bv is not None:
+        out = out + bv.view(kv_heads, 1, head_dim)
+    return by_sample(out)
+
+
+def run_layer(layer: LLMLayer, x: Tensor, weight: Tensor, method: str,
+              dtype: torch.dtype, mask: Optional[Tensor], queries: Queries,
+              rotary: Rotary, remember: Remember) -> Tensor:
+    """Run a layer on ``W x`` without computing what the queries do not need.
+
+    Args:
+        layer (LLMLayer): The block's first layer.
+        x (Tensor): ``[B, N, C]``.
+        weight (Tensor): The mapper, ``[D, C]``.
+        method (str): 'fold' or 'absorb'.
+        dtype, mask, queries, rotary, remember: As elsewhere in this file.
+
+    Returns:
+        Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
+    """
+    low = LowRankInput(x, weight, layer.attention_norm, dtype, remember)
+    hidden = F.linear(take_tokens(x, queries).to(dtype), weight.to(dtype))
+    normed = hidden
+    if layer.attention_norm is not None:
+        normed = layer.attention_norm(hidden)
+    if queries is None:
+        q = low.fold('q', layer.q_proj)
+    else:
+        q = layer.q_proj(normed)
+    q = layer.heads(q, layer.q_norm)
+    if method == 'absorb':
+        out = absorb(q, low, layer, mask)
+    else:
+        k = layer.heads(low.fold('k', layer.k_proj), layer.k_norm)
+        v = layer.heads(low.fold('v', layer.v_proj), None)
+        q, k = layer.rotated(q, k, queries, rotary)
+        out = attend(q, k, v, mask, layer.scale, layer.softcap)
+    return layer.finish(hidden, normed, out)

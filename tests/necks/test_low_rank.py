@@ -1,0 +1,290 @@
+"""Using the input's low rank changes the cost, not the result."""
+import copy
+
+import pytest
+import torch
+
+import lm4ve  # noqa: F401
+from lm4ve.blocks.low_rank import Sizes, cheapest, count_macs
+from lm4ve.errors import UserError
+from lm4ve.necks import LLMBlockNeck
+from tests.families import FAMILIES
+
+C = 8
+NO_ABSORB = ('qwen3', 'gemma3_text', 'olmo2', 'phi-qk-norm')
+WITHOUT_ROTARY = ('bert', 'roberta', 'opt', 'opt-350m', 'gpt2', 'gpt2-scaled')
+QUERIES = {
+    'first': slice(0, 1),
+    'some': torch.tensor([[0, 3], [4, 2]]),
+    'all': None,
+}
+
+
+def necks(checkpoint: str, low_rank: str, neck=(), **block):
+    """A plain neck and one with the method, with the same weights."""
+    out = []
+    for method in ('off', low_rank):
+        torch.manual_seed(0)
+        out.append(
+            LLMBlockNeck(
+                in_channels=C,
+                low_rank=method,
+                block=dict(type='LLMBlock', checkpoint=checkpoint, **block),
+                **dict(neck)))
+        for p in (out[-1].mapper_in.weight, out[-1].mapper_out.weight):
+            torch.nn.init.normal_(p, std=.4)
+    return out
+
+
+def results(neck, x, **kwargs) -> dict:
+    """Output and every gradient."""
+    x = x.clone().requires_grad_()
+    out = neck(x, **kwargs)
+    direction = torch.randn(
+        out.shape, generator=torch.Generator().manual_seed(1))
+    (out * direction).sum().backward()
+    return dict(
+        out=out.detach(),
+        x=x.grad,
+        **{n: p.grad
+           for n, p in neck.named_parameters()})
+
+
+def assert_same(pair, x, tolerance=1e-5, **kwargs):
+    expected, got = (results(neck, x, **kwargs) for neck in pair)
+    for name, value in expected.items():
+        # (A key bias has no gradient but rounding: softmax does not see it.)
+        error = (got[name] - value).norm() / value.norm().clamp_min(1e-2)
+        assert error < tolerance, (name, error)
+
+
+def tokens():
+    return torch.randn(2, 5, C, generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize('queries', QUERIES)
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+@pytest.mark.parametrize('family', FAMILIES)
+def test_outputs_and_all_gradients_equal_the_plain_path(
+        family, method, queries, checkpoints):
+    if method == 'absorb' and family in NO_ABSORB:
+        with pytest.raises(UserError, match='absorb.*Fix'):
+            necks(checkpoints(family), method)
+        return
+    pair = necks(checkpoints(family), method)
+    assert_same(pair, tokens(), queries=QUERIES[queries])
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+@pytest.mark.parametrize('family', ['llama-gqa', 'gpt2', 'gemma2', 'bert'])
+def test_padding_and_causal_masks_are_kept(family, method, checkpoints):
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 3:] = True
+    pair = necks(checkpoints(family), method)
+    assert_same(pair, tokens(), padding_mask=mask, queries=slice(0, 2))
+    pair = necks(checkpoints(family), method, causal=True)
+    index = torch.tensor([[0, 2], [1, 4]])
+    assert_same(pair, tokens(), padding_mask=mask, queries=index)
+
+
+@pytest.mark.parametrize('family', [
+    f for f in FAMILIES if f not in WITHOUT_ROTARY])
+def test_folding_with_rotary_embedding(family, checkpoints):
+    pair = necks(checkpoints(family), 'fold', rotary=True)
+    for queries in QUERIES.values():
+        assert_same(pair, tokens(), queries=queries)
+    with pytest.raises(UserError, match='rotary=True'):
+        necks(checkpoints('llama'), 'absorb', rotary=True)
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
+@pytest.mark.parametrize('family', ['llama-gqa', 'opt', 'bert'])
+def test_of_several_layers_the_first_uses_it(family, method, checkpoints):
+    pair = necks(checkpoints(family), method, layers=(0, 1))
+    assert_same(pair, tokens(), queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+@pytest.mark.parametrize('residual', ['inner', 'outer', 'both'])
+def test_residual_modes(residual, method, checkpoints):
+    pair = necks(checkpoints('llama'), method, neck=dict(residual=residual))
+    assert_same(pair, tokens(), queries=slice(0, 1))
+    assert_same(pair, tokens())
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+@pytest.mark.parametrize('trainable', ['norms', 'all'])
+def test_trained_parts_get_their_gradients(trainable, method, checkpoints):
+    for family in ('llama', 'gemma', 'gpt2'):
+        pair = necks(checkpoints(family), method, trainable=trainable)
+        assert_same(pair, tokens(), queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+@pytest.mark.parametrize('family', ['llama-gqa', 'gemma2', 'gpt2', 'bert'])
+def test_bfloat16_is_close_to_the_plain_fp32_path(family, method, checkpoints):
+    plain, _ = necks(checkpoints(family), method)
+    _, short = necks(checkpoints(family), method, dtype='bfloat16')
+    assert_same((plain, short), tokens(), 3e-2, queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_the_norms_scale_is_not_taken_in_16_bits_under_autocast(
+        method, checkpoints):
+    plain, low = necks(checkpoints('llama'), method)
+    # Squares of 16-bit numbers of this size are beyond float16's range.
+    x = tokens() * 1e3
+    with torch.autocast('cpu', torch.float16):
+        out = low(x, queries=slice(0, 1))
+    assert torch.isfinite(out).all()
+    expected = plain(x, queries=slice(0, 1))
+    torch.testing.assert_close(out.float(), expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_tokens_of_zeros_stay_finite(method, checkpoints):
+    pair = necks(checkpoints('llama'), method)
+    x = tokens()
+    x[:, 1] = 0
+    assert_same(pair, x, queries=slice(0, 1))
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_evaluation_reuses_folded_weights_until_one_changes(
+        method, checkpoints):
+    plain, low = necks(checkpoints('gpt2'), method)
+    x = tokens()
+    with torch.no_grad():
+        for _ in range(2):
+            torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
+        for neck in (plain, low):
+            neck.mapper_in.weight.mul_(-.7)
+        torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
+        for neck in (plain, low):
+            neck.double()
+        torch.testing.assert_close(
+            low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5)
+
+
+def test_evaluation_folds_once(checkpoints, monkeypatch):
+    _, low = necks(checkpoints('llama'), 'fold')
+    memory = low.block.__dict__['_folded']
+    with torch.no_grad():
+        low(tokens())
+        first = dict(memory._values)
+        low(tokens())
+        assert first and all(memory._values[k] is v for k, v in first.items())
+    with torch.inference_mode():
+        low(tokens())
+
+
+def test_training_after_evaluation_has_gradients(checkpoints):
+    plain, low = necks(checkpoints('llama'), 'fold')
+    with torch.no_grad():
+        low(tokens())
+    assert_same((plain, low), tokens())
+
+
+def test_a_copy_folds_its_own_mapper(checkpoints):
+    _, low = necks(checkpoints('llama'), 'fold')
+    with torch.no_grad():
+        low(tokens())
+        twin = copy.deepcopy(low)
+        twin.mapper_in.weight.zero_()
+        twin.mapper_in.weight.add_(low.mapper_in.weight)
+        torch.testing.assert_close(twin(tokens()), low(tokens()))
+        twin.mapper_in.weight.neg_()
+        assert not torch.allclose(twin(tokens()), low(tokens()))
+
+
+@pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
+def test_activation_checkpointing_gives_the_same(low_rank, checkpoints):
+    pair = [necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1]
+            for cp in (False, True)]
+    assert_same(pair, tokens(), queries=slice(0, 1))
+
+
+def test_activation_checkpointing_stores_less(checkpoints):
+    def stored(with_cp):
+        _, neck = necks(checkpoints('llama'), 'off', neck=dict(with_cp=with_cp))
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(
+                lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            neck(tokens().requires_grad_())
+        return sum(sizes)
+
+    assert stored(True) < stored(False) / 4
+
+
+def test_the_backward_pass_stores_no_input_of_a_frozen_projection(checkpoints):
+    """Only a weight's gradient would need it."""
+    _, neck = necks(checkpoints('llama'), 'off')
+    inputs, saved = [], []
+    # (The output projection's input is also attention's output, which
+    # attention's own backward pass needs.)
+    for name in ('q_proj', 'k_proj', 'v_proj', 'mlp'):
+        getattr(neck.block.layers[0], name).register_forward_hook(
+            lambda m, args, out: inputs.append(args[0]))
+    with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        out = neck(tokens().requires_grad_())
+    assert out.requires_grad
+    assert inputs and not {t.data_ptr() for t in inputs} & set(saved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
+def test_compiled_gives_the_same(low_rank, checkpoints):
+    plain, _ = necks(checkpoints('llama'), low_rank)
+    _, compiled = necks(
+        checkpoints('llama'), low_rank, neck=dict(compile=dict(backend='eager')))
+    assert_same((plain, compiled), tokens(), queries=slice(0, 1))
+    twin = copy.deepcopy(compiled)
+    with torch.no_grad():
+        twin.mapper_out.weight.zero_()
+    assert_same((plain, compiled), tokens(), queries=slice(0, 1))
+
+
+BASE = dict(batch=8, tokens=197, channels=384, width=4096, heads=32,
+            kv_heads=32, head_dim=128)
+
+
+@pytest.mark.parametrize('changes, expected', [
+    (dict(queries=1), 'absorb'),
+    (dict(queries=197, batch=1), 'off'),
+    (dict(queries=197, batch=64), 'fold'),
+    (dict(queries=1, channels=4096), 'off'),
+    (dict(queries=1, channels=8192), 'off'),
+], ids=['class token', 'all, small batch', 'all, large batch', 'C = D', 'C > D'])
+def test_auto_takes_the_cheapest(changes, expected):
+    assert cheapest(Sizes(**{**BASE, **changes}), may_absorb=True) == expected
+
+
+def test_auto_folds_where_absorbing_is_not_possible():
+    sizes = Sizes(**BASE, queries=1)
+    assert cheapest(sizes, may_absorb=False) == 'fold'
+
+
+def test_counts_equal_hand_computed_ones():
+    sizes = Sizes(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4,
+                  kv_heads=2, head_dim=2)
+    # Mapper, k and v, q, scores and sums.
+    off = 10 * 3 * 8 + 10 * 8 * 8 + 2 * 8 * 8 + 2 * 2 * 5 * 8
+    # Gram and scale, mapper, q; fold k and v, k and v, scores and sums.
+    shared = 3 * 3 * 8 + 10 * 9 + 2 * 3 * 8 + 2 * 8 * 8
+    fold = shared + 8 * 8 * 3 + 10 * 3 * 8 + 2 * 2 * 5 * 8
+    absorb = shared + 2 * (2 * 8 * 8 + 2 * 4 * 8 * 3 + 2 * 4 * 5 * 3)
+    assert count_macs(sizes) == dict(off=off, fold=fold, absorb=absorb)
+
+
+def test_auto_says_once_what_it_chose_and_why(checkpoints, monkeypatch):
+    said = []
+    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log',
+                        lambda text, **kwargs: said.append(text))
+    _, neck = necks(checkpoints('llama'), 'auto')
+    said.clear()
+    for _ in range(3):
+        neck(tokens(), queries=slice(0, 1))
+    assert len(said) == 1
+    for word in ("'absorb'", '2 x 5 tokens', 'C=8', 'D=32', 'GMAC'):
+        assert word in said[0]
