@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.checkpoint import open_language_model
-from lm4ve.blocks.record import SOURCE_KEY
 from lm4ve.blocks.meta_layout import rotary_rows_to_huggingface
+from lm4ve.blocks.record import SOURCE_KEY
 from lm4ve.converters.rename import listing
 from lm4ve.errors import CheckpointError, UserError
 

@@ -1,0 +1,118 @@
+"""What the benchmarks share: timing, the machine's own ceiling, tables."""
+import argparse
+import json
+import platform
+import statistics
+import time
+from datetime import date
+from pathlib import Path
+from typing import Callable, List, Optional, Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+DTYPES = dict(
+    float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags of every benchmark."""
+    p = argparse.ArgumentParser(description=description)
+    p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
+    p.add_argument(
+        '--threads', type=int, default=2, help='CPU threads; default 2')
+    p.add_argument(
+        '--repeats', type=int, default=5, help='timed runs; the median counts')
+    p.add_argument('--warmup', type=int, default=1, help='untimed runs')
+    p.add_argument('--out', type=Path, help='write the rows as JSON')
+    return p
+
+
+class Timer:
+    """Times a function on a device.
+
+    Args:
+        device (str): On CUDA, events time it and peak memory is reported.
+        repeats, warmup (int): Timed and untimed runs.
+    """
+
+    def __init__(self, device: str, repeats: int, warmup: int) -> None:
+        self.cuda = torch.device(device).type == 'cuda'
+        self.repeats, self.warmup = repeats, warmup
+
+    def __call__(self, function: Callable[[], None]) -> dict:
+        """Return ``seconds`` (median) and, on CUDA, ``peak_mb``."""
+        for _ in range(self.warmup):
+            function()
+        if not self.cuda:
+            times = []
+            for _ in range(self.repeats):
+                start = time.perf_counter()
+                function()
+                times.append(time.perf_counter() - start)
+            return dict(seconds=statistics.median(times))
+        torch.cuda.reset_peak_memory_stats()
+        pairs = []
+        for _ in range(self.repeats):
+            pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            pair[0].record()
+            function()
+            pair[1].record()
+            pairs.append(pair)
+        torch.cuda.synchronize()
+        return dict(
+            seconds=statistics.median(a.elapsed_time(b) for a, b in pairs) / 1e3,
+            peak_mb=torch.cuda.max_memory_allocated() / 1e6)
+
+
+def matmul_rate(timer: Timer, rows: int, width: int, dtype: torch.dtype,
+                device: str) -> float:
+    """Measure a ``[rows, width] x [width, width]`` product, in MAC/s."""
+    a = torch.randn(rows, width, dtype=dtype, device=device)
+    b = torch.randn(width, width, dtype=dtype, device=device)
+    return rows * width * width / timer(lambda: a @ b)['seconds']
+
+
+def machine(device: str) -> str:
+    """Name the machine, the software and the day."""
+    name = platform.processor()
+    if torch.device(device).type == 'cuda':
+        name = torch.cuda.get_device_name()
+    else:
+        info = Path('/proc/cpuinfo')
+        text = info.read_text() if info.is_file() else ''
+        names = [line.partition(': ')[2] for line in text.splitlines()
+                 if line.startswith('model name')]
+        flags = ' '.join(
+            f for f in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
+            if f' {f} ' in text.replace('\n', ' '))
+        name = f'{names[0] if names else name}, {flags}'
+    return (f'{name}; {torch.get_num_threads()} threads; torch '
+            f'{torch.__version__}; {date.today()}')
+
+
+def report(title: str, rows: List[dict], columns: Sequence[str],
+           args: argparse.Namespace, notes: Optional[Sequence[str]] = None):
+    """Print rows as a table and write them as JSON."""
+    where = machine(args.device)
+    table = Table(title=f'{title}\n{where}')
+    for column in columns:
+        table.add_column(column, justify='left' if column == 'path' else 'right')
+    for row in rows:
+        table.add_row(*(_show(row.get(c)) for c in columns))
+    console = Console(width=120)
+    console.print(table)
+    for note in notes or ():
+        console.print(note, highlight=False)
+    if args.out:
+        args.out.write_text(
+            json.dumps(dict(title=title, machine=where, rows=rows), indent=1))
+
+
+def _show(value) -> str:
+    if value is None:
+        return ''
+    if isinstance(value, float):
+        return f'{value:.4g}'
+    return str(value)
