@@ -1,12 +1,12 @@
 """Find a language model checkpoint and build single layers of it.
 
-The whole model is built on the meta device (names and shapes, no memory); of
-it, the chosen layers get their weights. Where a layer's weights lie in the
-files is found by looking: the one prefix under which every name of the layer's
-``state_dict()`` exists. So no table of key prefixes is needed, and a file that
-does not hold a whole layer is noticed before anything is read.
+The chosen layers are built on the meta device (names and shapes, no memory) and
+get their weights. Where these lie in the files is found by looking: the one
+prefix under which every name of the layer's ``state_dict()`` exists. So no table
+of key prefixes is needed, and a file that does not hold a whole layer is noticed
+before anything is read.
 """
-import hashlib
+import copy
 import json
 import re
 from operator import attrgetter
@@ -14,11 +14,12 @@ from typing import Dict, Optional, Sequence
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.files import find_files
+from lm4ve.blocks.fingerprint import Fingerprint
 from lm4ve.blocks.meta_layout import open_meta
 from lm4ve.blocks.readers import TensorReader, open_huggingface
 from lm4ve.errors import CheckpointError, UserError
@@ -50,24 +51,23 @@ class LanguageModel:
         self.name = name
         self.reader = reader
         try:
-            with torch.device('meta'):
-                self.skeleton = AutoModel.from_config(config)
+            self.skeleton = _skeleton(config)
         except _IMPOSSIBLE as e:
             raise _invalid(f"The config of '{name}'", config.model_type,
                            e) from e
         self.spec = layer_spec(config)
-        self._layers = self._find_layers()
 
     @property
     def num_layers(self) -> int:
-        return len(self._layers)
+        return self.config.num_hidden_layers
 
-    def _find_layers(self) -> nn.ModuleList:
-        count = self.config.num_hidden_layers
-        for module in self.skeleton.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == count:
-                return module
-        raise AssertionError(f'{type(self.skeleton)} has no list of layers')
+    def _bare_layer(self, index: int) -> nn.Module:
+        """Build a layer on the meta device: names and shapes, no memory."""
+        first, = next(m for m in self.skeleton.modules()
+                      if isinstance(m, nn.ModuleList))
+        with torch.device('meta'):
+            # The skeleton's config also names an attention implementation.
+            return type(first)(self.skeleton.config, layer_idx=index)
 
     def resolve_layers(self, layers: Sequence[int]) -> list:
         """Turn negative layer indices into positive ones.
@@ -90,13 +90,13 @@ class LanguageModel:
         return [i % count for i in layers]
 
     def load_layer(self, index: int, dtype: torch.dtype,
-                   digest: 'hashlib._Hash') -> nn.Module:
+                   digest: Fingerprint) -> nn.Module:
         """Build one layer with its weights from the files.
 
         Args:
             index (int): The layer, from 0.
             dtype (torch.dtype): Type to store the weights in.
-            digest: A hash that the weights are fed to (see ``feed``).
+            digest (Fingerprint): Takes the weights as they were stored.
 
         Returns:
             nn.Module: ``transformers``' layer, on the CPU.
@@ -105,7 +105,7 @@ class LanguageModel:
             CheckpointError: Weights are missing, damaged, or have shapes that
                 disagree with the config.
         """
-        layer = self._layers[index]
+        layer = self._bare_layer(index)
         stored = self._stored_names(layer, index)
         for name, param in layer.state_dict().items():
             shape = self.reader.shape(stored[name])
@@ -118,22 +118,22 @@ class LanguageModel:
         state = {}
         for name in sorted(stored):
             weight = self.reader.read(stored[name])
-            feed(digest, name, weight)
+            digest.update(name, weight)
             state[name] = weight.to(dtype)
         layer.load_state_dict(state, strict=True, assign=True)
         return layer
 
     def random_layer(self, index: int, dtype: torch.dtype,
-                     digest: 'hashlib._Hash') -> nn.Module:
+                     digest: Fingerprint) -> nn.Module:
         """Build one layer with the family's own random initialisation.
 
         Draws from torch's global CPU generator: the caller seeds and restores
         it.
         """
-        layer = self._layers[index]
+        layer = self._bare_layer(index)
         self._initialise(layer)
         for name, weight in sorted(layer.state_dict().items()):
-            feed(digest, name, weight)
+            digest.update(name, weight)
         return layer.to(dtype)
 
     def final_norm(self, dtype: torch.dtype) -> Optional[nn.Module]:
@@ -194,15 +194,19 @@ class LanguageModel:
             f"checkpoint that transformers' own {kind} classes load.")
 
 
-def feed(digest: 'hashlib._Hash', name: str, weight: Tensor) -> None:
-    """Feed one tensor to a hash, in a canonical form.
+def _skeleton(config: PretrainedConfig) -> nn.Module:
+    """Build a model with one layer on the meta device.
 
-    fp32, in ``transformers``' names and row order: the same weights have one
-    hash, whether they come from fp16 or fp32 files or from Meta's layout.
+    It tells the classes of layers, final norm and rotary embedding. The
+    config's own layers are built from the whole config, one at a time.
     """
-    digest.update(f'{name}{list(weight.shape)}'.encode())
-    flat = weight.detach().float().contiguous().view(-1)
-    digest.update(flat.numpy())
+    short = copy.deepcopy(config)
+    # Set after validation: lists with an entry a layer keep their length.
+    short.num_hidden_layers = 1
+    with torch.device('meta'):
+        model = AutoModel.from_config(short)
+    model.config.num_hidden_layers = config.num_hidden_layers
+    return model
 
 
 def open_language_model(checkpoint: Optional[str],

@@ -5,7 +5,6 @@ Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
 where weights come from in ``checkpoint.py``, what a saved state says in ``record.py``.
 """
-import hashlib
 from typing import Callable, Optional, Sequence
 
 import torch
@@ -15,6 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.checkpoint import LanguageModel, open_language_model
+from lm4ve.blocks.fingerprint import Fingerprint
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
 from lm4ve.blocks.low_rank import (
@@ -129,7 +129,7 @@ class LLMBlock(RecordsSource):
     # ------------------------------------------------------------- building
     def _build(self, model: LanguageModel, with_final_norm: bool):
         """Build layers and final norm; return them and their fingerprint."""
-        digest = hashlib.sha256()
+        digest = Fingerprint()
         parts = nn.Module()
         # The CPU generator alone: torch.manual_seed would touch CUDA's too.
         state = torch.default_generator.get_state()
