@@ -11,6 +11,15 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def no_scope_left_over():
+    """A Runner sets MMEngine's default scope for good; not beyond its test."""
+    from mmengine.registry import DefaultScope
+    DefaultScope._instance_dict.clear()
+    yield
+    DefaultScope._instance_dict.clear()
+
+
 @pytest.fixture(scope='session')
 def checkpoints(tmp_path_factory):
     """``checkpoints(variant, **options)``: a Hugging Face folder, written once.

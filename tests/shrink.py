@@ -1,4 +1,4 @@
-"""Make any config of ``configs/lm4ve`` small enough to run in a second or two.
+"""Make any image config small enough to run in a second or two.
 
 What stays real: the config's structure, its hooks, samplers, pipelines and
 optimizer settings, the file layout of the language model and of the data. What
@@ -13,21 +13,13 @@ from mmengine.config import Config, ConfigDict
 
 from lm4ve.engine.cli import finish_config
 from tests.families import write_huggingface
-
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / 'configs' / 'lm4ve'
+from tests.tasks import CONFIGS
 
 IMAGE_SIZE = 32
 # More than five: the configs report top-5.
 CLASSES = tuple(f'n0{1440764 + i}' for i in range(6))
 # RepeatAugSampler draws multiples of 256 samples.
 TRAIN_IMAGES, VAL_IMAGES = 256, 8
-
-
-def all_configs() -> list:
-    """Return every config file of ours, relative to ``configs/lm4ve``."""
-    return sorted(
-        str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py'))
 
 
 class Shrinker:

@@ -1,11 +1,12 @@
-"""Every config builds, trains, validates, saves and resumes."""
+"""Every image config builds, trains, validates, saves and resumes."""
 import pytest
 import torch
 from mmengine.registry import FUNCTIONS, MODELS
 
 from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.engine.cli import build_runner
-from tests.shrink import Shrinker, all_configs
+from tests.shrink import Shrinker
+from tests.tasks import TASKS, all_configs, configs_of
 
 pytest.importorskip('mmpretrain')
 
@@ -20,7 +21,7 @@ def blocks_of(model) -> list:
 
 
 @pytest.mark.parametrize('name', [
-    c for c in all_configs()
+    c for c in configs_of('image')
     if 'fsdp' not in c and not c.startswith('robustness')
 ])
 def test_config_trains_validates_saves_and_resumes(name, shrinker, tmp_path):
@@ -60,3 +61,8 @@ def test_fsdp_config_builds_its_runner_and_model(shrinker, tmp_path):
     policy = cfg.strategy.model_wrapper.auto_wrap_policy.type
     assert callable(FUNCTIONS.get(policy))
     assert frozen_tensors(MODELS.build(cfg.model))
+
+
+def test_every_config_is_some_tasks_to_test():
+    claimed = [c for task in TASKS for c in configs_of(task)]
+    assert sorted(claimed) == all_configs()

@@ -6,7 +6,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401
-from tests.shrink import CONFIGS, Shrinker
+from tests.shrink import Shrinker
+from tests.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')
 from mmpretrain.registry import MODELS  # noqa: E402

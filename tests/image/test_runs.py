@@ -13,7 +13,8 @@ from torch import nn
 from lm4ve.engine.cli import build_runner
 from lm4ve.image.synsets import class_indices
 from tests.image.images import broken_files, fill_once, write
-from tests.shrink import CONFIGS, Shrinker
+from tests.shrink import Shrinker
+from tests.tasks import CONFIGS
 
 ROBUSTNESS = sorted(p.stem for p in (CONFIGS / 'robustness').glob('*.py'))
 VARIANTS = ('a', 'c', 'r', 'sketch')
