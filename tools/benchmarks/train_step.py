@@ -57,7 +57,6 @@ def main() -> None:
     p.add_argument('--low-rank', nargs='+', default=['auto'])
     args = p.parse_args()
     torch.set_num_threads(args.threads)
-    timer = Timer(args.device, args.repeats, args.warmup)
     rows = []
     for case in args.cases:
         batch, dtype = case.split(':')
@@ -89,7 +88,7 @@ def main() -> None:
                 ratio=ratios[len(ratios) // 2],
                 peak_mb=times[name][0].get('peak_mb')))
         del plain, steps
-    rate = matmul_rate(timer, 16 * 197, 384, torch.float32, args.device)
+    rate = matmul_rate(args.device, 16 * 197, 384, torch.float32)
     report('A training step: forward, backward, AdamW', rows,
            ('path', 'batch', 'dtype', 'seconds', 'ratio', 'peak_mb'), args,
            [f'This machine: {rate / 1e9:.0f} GMAC/s in fp32 on ViT-S-sized '

@@ -32,7 +32,9 @@ def take_tokens(x: Tensor, queries: Queries) -> Tensor:
     if queries is None:
         return x
     if isinstance(queries, slice):
-        return x[:, queries]
+        # Contiguous: on a strided input a 16-bit linear layer falls back to a
+        # batched product, with a copy of its weight for every sample.
+        return x[:, queries].contiguous()
     return x.gather(1, queries[..., None].expand(-1, -1, x.shape[-1]))
 
 

@@ -317,7 +317,9 @@ def run_layer(layer: LLMLayer, x: Tensor, weight: Tensor, method: str,
     low = LowRankInput(x, weight, layer.attention_norm, dtype, remember)
     hidden = F.linear(take_tokens(x, queries).to(dtype), weight.to(dtype))
     normed = hidden
-    if layer.attention_norm is not None:
+    # Where all tokens are folded, only an MLP that shares the norm reads it.
+    if layer.attention_norm is not None and (queries is not None
+                                             or layer.shared_norm):
         normed = layer.attention_norm(hidden)
     if queries is None:
         q = low.fold('q', layer.q_proj)
