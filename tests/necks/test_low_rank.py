@@ -266,15 +266,23 @@ def test_auto_folds_where_absorbing_is_not_possible():
 
 
 def test_counts_equal_hand_computed_ones():
-    sizes = Sizes(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4,
-                  kv_heads=2, head_dim=2)
-    # Mapper, k and v, q, scores and sums.
-    off = 10 * 3 * 8 + 10 * 8 * 8 + 2 * 8 * 8 + 2 * 2 * 5 * 8
-    # Gram and scale, mapper, q; fold k and v, k and v, scores and sums.
-    shared = 3 * 3 * 8 + 10 * 9 + 2 * 3 * 8 + 2 * 8 * 8
-    fold = shared + 8 * 8 * 3 + 10 * 3 * 8 + 2 * 2 * 5 * 8
-    absorb = shared + 2 * (2 * 8 * 8 + 2 * 4 * 8 * 3 + 2 * 4 * 5 * 3)
-    assert count_macs(sizes) == dict(off=off, fold=fold, absorb=absorb)
+    sizes = dict(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4,
+                 kv_heads=2, head_dim=2)
+    # Once where the weights alone decide, per token, per query; by name.
+    mapper, keys_values, query = 10 * 3 * 8, 10 * 8 * 8, 2 * 8 * 8
+    attention, scale, gram = 2 * 2 * 5 * 8, 10 * 9, 3 * 3 * 8
+    mapped, fold, folded = 2 * 3 * 8, 8 * 8 * 3, 10 * 3 * 8
+    moved, turned, pooled = 2 * 2 * 8 * 8, 2 * 2 * 4 * 3 * 8, 2 * 2 * 4 * 3 * 5
+    assert count_macs(Sizes(**sizes, training=False)) == dict(
+        off=mapper + keys_values + query + attention,
+        fold=mapped + folded + scale + query + attention,
+        absorb=mapped + scale + query + moved + turned + pooled)
+    assert count_macs(Sizes(**sizes)) == dict(
+        off=3 * (mapper + attention) + 2 * (keys_values + query),
+        fold=3 * (mapped + folded + scale + gram + attention) +
+        2 * (fold + query),
+        absorb=3 * (mapped + scale + gram + turned + pooled) +
+        2 * (query + moved))
 
 
 def test_auto_says_once_what_it_chose_and_why(checkpoints, monkeypatch):

@@ -44,7 +44,8 @@ class Sizes:
         channels, width (int): C, D.
         heads, kv_heads, head_dim (int): H, KV, d.
         normed (bool): There is a norm before attention.
-        folded (bool): Folded matrices are at hand (evaluation).
+        training (bool): Gradients are recorded. If not, folded matrices are
+            at hand.
     """
     batch: int
     tokens: int
@@ -55,37 +56,43 @@ class Sizes:
     kv_heads: int
     head_dim: int
     normed: bool = True
-    folded: bool = False
+    training: bool = True
 
 
 def count_macs(s: Sizes) -> Dict[str, int]:
     """Count multiply-accumulates, up to the heads' outputs, by method.
 
-    The mapper, the norm's scale, projections and attention of a forward pass;
-    output projection and MLP are the same for all. (The backward pass costs
-    about the same again for each.)
+    The mapper, the norm's scale, projections and attention; the output
+    projection and the MLP are the same for all. In training the backward pass
+    is counted too: a product is done twice in all where one factor is frozen
+    (forward, gradient of the other factor), three times where none is.
     """
+    c, d, every = s.channels, s.width, s.batch * s.tokens
     q_dim, kv_dim = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    all_tokens = s.batch * s.tokens
     asked = s.batch * s.queries
-    scores = 2 * asked * s.tokens * q_dim
-    off = (all_tokens * s.channels * s.width +
-           all_tokens * s.width * 2 * kv_dim + asked * s.width * q_dim + scores)
-    scale = all_tokens * s.channels**2 * s.normed
-    once = 0 if s.folded else s.width * s.channels
-    if not s.folded and s.normed:
-        scale += s.channels**2 * s.width
-    mapped = asked * s.channels * s.width
-    fold_rows = 2 * kv_dim
-    query = asked * s.width * q_dim
+    attention = 2 * asked * s.tokens * q_dim
+    query = asked * d * q_dim
+    scale = every * c * c * s.normed
+    gram = c * c * d * s.normed * s.training
+    folded_rows = 2 * kv_dim
     if s.queries == s.tokens:
-        fold_rows, query = fold_rows + q_dim, 0
-    fold = (once * fold_rows + all_tokens * s.channels * fold_rows + scale +
-            mapped + query + scores)
-    absorb = (scale + mapped + asked * s.width * q_dim + asked *
-              (2 * q_dim * s.width + 2 * s.heads * s.width * s.channels +
-               2 * s.heads * s.tokens * s.channels))
-    return dict(off=off, fold=fold, absorb=absorb)
+        folded_rows, folded_query = folded_rows + q_dim, 0
+    else:
+        folded_query = query
+    # Method -> (products with a frozen factor, products without).
+    counts = dict(
+        off=(every * d * 2 * kv_dim + query, every * c * d + attention),
+        fold=(s.training * folded_rows * d * c + folded_query,
+              asked * c * d + every * c * folded_rows + scale + gram +
+              attention),
+        absorb=(query + 2 * asked * q_dim * d,
+                asked * c * d + scale + gram + 2 * asked * s.heads * c *
+                (d + s.tokens)))
+    factors = (2, 3) if s.training else (1, 1)
+    return {
+        name: factors[0] * frozen + factors[1] * free
+        for name, (frozen, free) in counts.items()
+    }
 
 
 def cheapest(sizes: Sizes, may_absorb: bool) -> str:
@@ -110,7 +117,7 @@ def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
     return Sizes(
         batch, tokens, asked, channels, q.shape[1],
         len(q) // layer.head_dim, len(k) // layer.head_dim, layer.head_dim,
-        layer.attention_norm is not None, not torch.is_grad_enabled())
+        layer.attention_norm is not None, torch.is_grad_enabled())
 
 
 def explain(sizes: Sizes) -> str:
