@@ -4,7 +4,7 @@ import importlib.util
 
 from mmengine.logging import print_log
 
-_HOSTS = ('mmpretrain', )
+_HOSTS = ('mmpretrain', 'mmaction')
 
 
 def connect_installed_hosts() -> None:
