@@ -32,27 +32,37 @@ META = dict(
                  'attention_norm', 'ffn_norm'), strict=True))
 LAYER_BYTES = 2 * sum(torch.Size(s).numel() for s in SHAPES.values())
 
-# Runs in a process of its own, so that its peak is its own.
-READ = '''
-import json, resource, sys, time
-import lm4ve
-from lm4ve.blocks.llm_block import LLMBlock
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Runs in a process of its own, so that its peak is its own. What is imported on
+# first use is imported before the clock starts.
+_PRELUDE = '''
+import json, time, torch
+def peak():
+    text = open('/proc/self/status').read()
+    return int(text.split('VmHWM:')[1].split()[0]) * 1024
+'''
+_REPORT = '''
+seconds = time.perf_counter() - start
+print(json.dumps(dict(seconds=seconds, peak_mb=(peak() - before) / 1e6)))
+'''
+READ = _PRELUDE + '''
+from lm4ve.blocks import LLMBlock
+LLMBlock(arch=dict(model_type='llama', hidden_size=64, intermediate_size=64,
+                   num_attention_heads=2, num_hidden_layers=1, vocab_size=8))
+before = peak()
 start = time.perf_counter()
 LLMBlock({path!r}, layers=({layer},), dtype={dtype!r})
-seconds = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps(dict(seconds=seconds, peak_mb=(after - before) * 1024 / 1e6)))
-'''
-WHOLE = '''
-import json, resource, time, torch
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+''' + _REPORT
+WHOLE = _PRELUDE + '''
+before = peak()
 start = time.perf_counter()
 torch.load({path!r}, weights_only=True, map_location='cpu')
-seconds = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps(dict(seconds=seconds, peak_mb=(after - before) * 1024 / 1e6)))
-'''
+''' + _REPORT
+RAW = _PRELUDE + '''
+before = peak()
+start = time.perf_counter()
+with open({path!r}, 'rb', buffering=0) as f:
+    f.read({size})
+''' + _REPORT
 
 
 def write_checkpoints(folder: Path, layers: int) -> dict:
@@ -94,23 +104,19 @@ def forget(folder: Path) -> None:
 
 def run(code: str) -> dict:
     """Run code in a process of its own; return the JSON it prints last."""
-    done = subprocess.run([sys.executable, '-c', code], text=True, check=True,
-                          capture_output=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code], text=True, check=True,
+        capture_output=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def raw_read(path: Path) -> dict:
-    """Read as many bytes as a layer has, and nothing else."""
-    import time
-    with open(path, 'rb', buffering=0) as f:
-        start = time.perf_counter()
-        left = LAYER_BYTES
-        while left > 0:
-            chunk = f.read(min(left, 1 << 24))
-            if not chunk:
-                break
-            left -= len(chunk)
-        return dict(seconds=time.perf_counter() - start)
+def middle(code: str, repeats: int, ready) -> dict:
+    """Run code several times, each after ``ready()``; the median by seconds."""
+    results = []
+    for _ in range(repeats):
+        ready()
+        results.append(run(code))
+    return sorted(results, key=lambda r: r['seconds'])[repeats // 2]
 
 
 def main() -> None:
@@ -123,33 +129,37 @@ def main() -> None:
     whole = folders['meta'] / 'consolidated.00.pth'
     rows = []
     for cache in ('cold', 'warm'):
-        def ready(folder, cache=cache):
-            if cache == 'cold':
-                forget(folder)
+        def measure(code, folder, repeats=args.repeats, cache=cache):
+            return middle(
+                code, repeats,
+                lambda: forget(folder) if cache == 'cold' else None)
 
         for name, folder in folders.items():
             for dtype in ('float16', 'float32'):
-                ready(folder)
-                result = run(READ.format(
-                    path=str(folder), layer=args.layers // 2, dtype=dtype))
+                code = READ.format(
+                    path=str(folder), layer=args.layers // 2, dtype=dtype)
                 rows.append(dict(path=f'one layer, {name}', cache=cache,
-                                 dtype=dtype, **result))
-        ready(folders['meta'])
-        rows.append(dict(path='the whole file (torch.load)', cache=cache,
-                         dtype='float16', **run(WHOLE.format(path=str(whole)))))
-        ready(folders['meta'])
-        rows.append(dict(path="raw read of a layer's bytes", cache=cache,
-                         **raw_read(whole)))
+                                 dtype=dtype, **measure(code, folder)))
+        rows.append(dict(
+            path='the whole file (torch.load)', cache=cache, dtype='float16',
+            **measure(WHOLE.format(path=str(whole)), folders['meta'], 1)))
+        raw = measure(RAW.format(path=str(whole), size=LAYER_BYTES),
+                      folders['meta'])
+        rows.append(dict(path="raw read of a layer's bytes", cache=cache, **raw))
+        for row in rows:
+            if row['cache'] == cache:
+                row['of raw'] = row['seconds'] / raw['seconds']
     for row in rows:
-        if 'peak_mb' in row:
-            row['of a layer'] = row['peak_mb'] * 1e6 / LAYER_BYTES
+        size = LAYER_BYTES * (2 if row.get('dtype') == 'float32' else 1)
+        row['of the block'] = row['peak_mb'] * 1e6 / size
     report(
         f'Reading one layer ({LAYER_BYTES / 1e6:.0f} MB in float16) of '
         f'{args.layers} ({whole.stat().st_size / 1e9:.1f} GB)', rows,
-        ('path', 'cache', 'dtype', 'seconds', 'peak_mb', 'of a layer'), args,
-        ['peak_mb: rise of the process\'s peak memory; of a layer: the same in '
-         'layers of float16. Seconds include building the block and its '
-         'fingerprint (SHA-256).'])
+        ('path', 'cache', 'dtype', 'seconds', 'of raw', 'peak_mb',
+         'of the block'), args,
+        ["peak_mb: rise of the process's peak memory; of the block: the same in "
+         "units of the block's bytes. Seconds include building the block and "
+         'its fingerprint (SHA-256). Median of --repeats processes.'])
 
 
 if __name__ == '__main__':

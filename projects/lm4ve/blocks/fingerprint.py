@@ -6,7 +6,7 @@ in the smallest type that holds all its values exactly.
 """
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Iterator, Optional
+from typing import Iterator, List
 
 import torch
 from torch import Tensor
@@ -15,33 +15,40 @@ _CHUNK = 1 << 20  # elements; conversions never need more memory than this
 
 
 class Fingerprint:
-    """SHA-256 over named tensors, computed beside the reading of the next one."""
+    """SHA-256 over named tensors, computed beside the reading of the next ones."""
+
+    _THREADS = 2
 
     def __init__(self) -> None:
-        self._sha = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Optional[Future] = None
+        self._pool = ThreadPoolExecutor(self._THREADS)
+        self._pending: List[Future] = []
+        self._total = hashlib.sha256()
 
     def update(self, name: str, weight: Tensor) -> None:
-        """Add a tensor; it must not change until the next call."""
-        self._wait()
-        self._pending = self._pool.submit(self._feed, name, weight.detach())
+        """Add a tensor, which must not change from now on."""
+        # Few at a time: what waits here is held in memory.
+        while len(self._pending) >= self._THREADS:
+            self._take_one()
+        self._pending.append(
+            self._pool.submit(_digest, name, weight.detach()))
 
     def hexdigest(self) -> str:
-        """Return the hash of all tensors so far."""
-        self._wait()
-        return self._sha.hexdigest()
+        """Return the hash of all tensors so far, in the order they came in."""
+        while self._pending:
+            self._take_one()
+        return self._total.hexdigest()
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
+    def _take_one(self) -> None:
+        self._total.update(self._pending.pop(0).result())
 
-    def _feed(self, name: str, weight: Tensor) -> None:
-        dtype = _smallest_exact(weight)
-        self._sha.update(f'{name}{list(weight.shape)}{dtype}'.encode())
-        for chunk in _chunks(weight):
-            # numpy knows no bfloat16, and the bytes are what counts.
-            self._sha.update(chunk.to(dtype).view(torch.uint8).numpy())
+
+def _digest(name: str, weight: Tensor) -> bytes:
+    dtype = _smallest_exact(weight)
+    sha = hashlib.sha256(f'{name}{list(weight.shape)}{dtype}'.encode())
+    for chunk in _chunks(weight):
+        # numpy knows no bfloat16, and the bytes are what counts.
+        sha.update(chunk.to(dtype).view(torch.uint8).numpy())
+    return sha.digest()
 
 
 def _chunks(weight: Tensor) -> Iterator[Tensor]:

@@ -91,6 +91,7 @@ class TorchFile(TensorReader):
         self.path = path
         # Only for the old format, which is read once as a whole.
         self._whole: Optional[Dict[str, Tensor]] = None
+        self._shapes: Optional[Dict[str, Tuple[int, ...]]] = None
 
     def _load(self) -> Dict[str, Tensor]:
         if self._whole is None:
@@ -128,10 +129,18 @@ class TorchFile(TensorReader):
         return self._whole
 
     def names(self) -> Iterable[str]:
-        return [k for k, v in self._load().items() if isinstance(v, Tensor)]
+        return self._index()
 
     def shape(self, name: str) -> Tuple[int, ...]:
-        return tuple(self._load()[name].shape)
+        return self._index()[name]
+
+    def _index(self) -> Dict[str, Tuple[int, ...]]:
+        if self._shapes is None:
+            self._shapes = {
+                k: tuple(v.shape)
+                for k, v in self._load().items() if isinstance(v, Tensor)
+            }
+        return self._shapes
 
     def read(self, name: str) -> Tensor:
         tensor = self._load()[name]
