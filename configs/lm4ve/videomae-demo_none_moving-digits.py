@@ -1,0 +1,43 @@
+# The embedded default of action recognition without a block: VideoMAE's ViT,
+# 64 wide and 3 deep, on tubes of 2 x 8 x 8 pixels.
+_base_ = [
+    '../_base_/datasets/moving-digits.py', '../_base_/video_runtime.py'
+]
+
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(
+        type='VisionTransformer',
+        img_size=32,
+        patch_size=8,
+        embed_dims=64,
+        depth=3,
+        num_heads=4,
+        num_frames=8,
+        tubelet_size=2),
+    neck=None,
+    cls_head=dict(
+        type='TimeSformerHead',
+        num_classes=8,
+        in_channels=64,
+        average_clips='prob'),
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor',
+        # Of the training split.
+        mean=[21.3, 21.3, 21.3],
+        std=[53., 53., 53.],
+        format_shape='NCTHW'))
+
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
+param_scheduler = dict(
+    type='OneCycleLR',
+    eta_max=1e-3,
+    total_steps=7,
+    by_epoch=True,
+    convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=7, val_interval=7)
+val_cfg = dict()
+test_cfg = dict()
+auto_scale_lr = dict(base_batch_size=32)
