@@ -29,7 +29,7 @@ CLASSES = ('left', 'right', 'up', 'down', 'growing', 'shrinking',
 #: Pixels a side, frames a clip, frames a second.
 SIZE, FRAMES, FPS = 32, 8, 8
 #: Clips of each split. A digit's scan belongs to one split only.
-CLIPS = dict(train=4000, val=400, test=800)
+CLIPS = dict(train=8000, val=400, test=800)
 #: Side of a digit in pixels, from the smallest to the largest.
 SIDES = (12., 22.)
 #: Change a frame, drawn uniformly for each clip: pixels, share of the range of
@@ -63,7 +63,7 @@ def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
         whole = np.floor((x, y)).astype(int)
         # OpenCV's angles are counter-clockwise.
         place = cv2.getRotationMatrix2D((3.5, 3.5), -angle, side / 8)
-        place[:, 2] += SIZE // 2 - 3.5 + (x, y) - whole
+        place[:, 2] += np.array((x, y)) - whole + SIZE // 2 - 3.5
         frame = cv2.warpAffine(
             digit.astype(np.float32), place, (SIZE, SIZE))
         # Drawn in the middle, where all of it fits, then moved.
