@@ -3,7 +3,7 @@
     python tools/benchmarks/train_step.py --out train_step.json
 """
 import torch
-from block import LLAMA_7B
+from block import LLAMA_7B, plain_reference
 from common import Timer, matmul_rate, parser, report
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -31,6 +31,15 @@ def classifier(**block):
     return MODELS.build(cfg)
 
 
+def reference_classifier():
+    """DeiT-S with the plain fp32 block: all tokens, explicit softmax."""
+    model = classifier(dtype='float32')
+    neck = model.neck
+    neck.forward = lambda feats: (
+        plain_reference(neck, feats[-1], LLAMA_7B)[:, 0], )
+    return model
+
+
 def trainer(model, batch: int, device: str):
     """Return a function that takes one AdamW step on random images."""
     model.to(device).train()
@@ -55,6 +64,9 @@ def main() -> None:
         '--cases', nargs='+', default=['16:float32', '32:bfloat16'],
         help='batch:type of the frozen weights')
     p.add_argument('--low-rank', nargs='+', default=['auto'])
+    p.add_argument(
+        '--reference', action='store_true',
+        help='time the plain fp32 block too (several times slower)')
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     rows = []
@@ -66,6 +78,9 @@ def main() -> None:
             m: trainer(classifier(dtype=dtype, low_rank=m), batch, args.device)
             for m in args.low_rank
         }
+        if args.reference:
+            steps['plain reference'] = trainer(
+                reference_classifier(), batch, args.device)
         # Interleaved, so that a change of the machine's speed hits both.
         times = {name: [] for name in ('plain', *steps)}
         once = Timer(args.device, 1, 0)
@@ -84,7 +99,8 @@ def main() -> None:
                                             strict=True))
             rows.append(dict(
                 path=f'ViT-S + LLaMA-7B block ({name})', batch=batch,
-                dtype=dtype, seconds=middle[name],
+                dtype='float32' if 'plain' in name else dtype,
+                seconds=middle[name],
                 ratio=ratios[len(ratios) // 2],
                 peak_mb=times[name][0].get('peak_mb')))
         del plain, steps
