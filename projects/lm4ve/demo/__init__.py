@@ -1,4 +1,5 @@
 """The embedded default: real, small data from installed packages."""
 from lm4ve.demo.digits import DigitsDataset
+from lm4ve.demo.primitives import PrimitivesDataset
 
-__all__ = ['DigitsDataset']
+__all__ = ['DigitsDataset', 'PrimitivesDataset']

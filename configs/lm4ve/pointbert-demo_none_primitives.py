@@ -1,0 +1,28 @@
+# The embedded set of shapes with a small Point-BERT and no block.
+_base_ = [
+    '../_base_/datasets/primitives.py',
+    '../_base_/schedules/pointcloud_onecycle_20e.py',
+    '../_base_/pointcloud_runtime.py'
+]
+
+model = dict(
+    type='lm4ve.PointCloudClassifier',
+    backbone=dict(
+        type='lm4ve.PointBERT',
+        embed_dims=64,
+        depth=3,
+        num_heads=4,
+        num_groups=32,
+        group_size=16,
+        encoder_dims=64,
+        encoder_channels=(32, 64, 96),
+        mlp_ratio=2.,
+        drop_path_rate=0.),
+    neck=None,
+    head=dict(
+        type='lm4ve.PointClsHead',
+        in_channels=64,
+        num_classes=10,
+        hidden=(128, ),
+        dropout=.2,
+        label_smoothing=.1))
