@@ -1,0 +1,4 @@
+# Control: the same block from random initialisation, frozen.
+_base_ = './pointbert-demo_minilm_primitives.py'
+
+model = dict(neck=dict(block=dict(pretrained=False)))

@@ -1,0 +1,6 @@
+# Control (GELU and LayerNorm in the block's place) on OBJ_ONLY.
+_base_ = './pointbert_mlp_scanobjectnn-hardest.py'
+
+train_dataloader = dict(dataset=dict(variant='objectonly'))
+val_dataloader = dict(dataset=dict(variant='objectonly'))
+test_dataloader = dict(dataset=dict(variant='objectonly'))

@@ -1,0 +1,6 @@
+# Point-BERT on OBJ_ONLY.
+_base_ = './pointbert_scanobjectnn-hardest.py'
+
+train_dataloader = dict(dataset=dict(variant='objectonly'))
+val_dataloader = dict(dataset=dict(variant='objectonly'))
+test_dataloader = dict(dataset=dict(variant='objectonly'))
