@@ -15,15 +15,32 @@ def _child(parent: Registry, locations: list) -> Registry:
         parent.name, parent=parent, scope=SCOPE, locations=locations)
 
 
-MODELS = _child(
-    root.MODELS,
-    ['lm4ve.necks', 'lm4ve.blocks', 'lm4ve.video', 'lm4ve.pointcloud'])
-DATASETS = _child(
-    root.DATASETS,
-    ['lm4ve.image', 'lm4ve.demo', 'lm4ve.video', 'lm4ve.pointcloud'])
+MODELS = _child(root.MODELS, [
+    'lm4ve.necks',
+    'lm4ve.blocks',
+    'lm4ve.video',
+    'lm4ve.pointcloud',
+    'lm4ve.motion'
+])
+DATASETS = _child(root.DATASETS, [
+    'lm4ve.image',
+    'lm4ve.demo',
+    'lm4ve.video',
+    'lm4ve.pointcloud',
+    'lm4ve.motion'
+])
 DATA_SAMPLERS = _child(root.DATA_SAMPLERS, ['lm4ve.image'])
-TRANSFORMS = _child(
-    root.TRANSFORMS, ['lm4ve.image', 'lm4ve.video', 'lm4ve.pointcloud'])
-METRICS = _child(root.METRICS, ['lm4ve.image', 'lm4ve.pointcloud'])
-FUNCTIONS = _child(root.FUNCTIONS, ['lm4ve.image'])
-HOOKS = _child(root.HOOKS, ['lm4ve.engine'])
+TRANSFORMS = _child(root.TRANSFORMS, [
+    'lm4ve.image',
+    'lm4ve.video',
+    'lm4ve.pointcloud',
+    'lm4ve.motion'
+])
+METRICS = _child(root.METRICS, [
+    'lm4ve.image',
+    'lm4ve.pointcloud',
+    'lm4ve.motion'
+])
+FUNCTIONS = _child(root.FUNCTIONS, ['lm4ve.image', 'lm4ve.motion'])
+HOOKS = _child(root.HOOKS, ['lm4ve.engine', 'lm4ve.motion'])
+VISUALIZERS = _child(root.VISUALIZERS, ['lm4ve.motion'])
