@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.hosts.mmaction_scope import build_in_own_scope
-from lm4ve.hosts.mmaction_vit import drop_unused_norm
+from lm4ve.hosts.mmaction_vit import drop_unused_norm, hand_norm_to_neck
 from lm4ve.necks import LLMBlockNeck as _LLMBlockNeck
 from lm4ve.registry import MODELS
 
 build_in_own_scope(BaseRecognizer)
 drop_unused_norm(VisionTransformer)
+hand_norm_to_neck(BaseRecognizer)
 
 
 @MMACTION_MODELS.register_module()
@@ -62,15 +63,6 @@ class LLMBlockNeck(_LLMBlockNeck):
                 'neck takes tokens or a map. Fix: '
                 'model.backbone.return_feat_map=True (VisionTransformer).')
         return super().forward(x), {}
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs) -> None:
-        if prefix.endswith('neck.') and self.norm is not None:
-            backbone = f'{prefix[:-len("neck.")]}backbone.fc_norm.'
-            for name in ('weight', 'bias'):
-                if backbone + name in state_dict:
-                    value = state_dict.pop(backbone + name)
-                    state_dict.setdefault(f'{prefix}norm.{name}', value)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 @MODELS.register_module()
