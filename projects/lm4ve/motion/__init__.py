@@ -5,6 +5,7 @@ from lm4ve.motion.cache import SceneCache
 from lm4ve.motion.datasets import MotionDataset
 from lm4ve.motion.forecaster import MotionForecaster
 from lm4ve.motion.metrics import MotionMetric, forecast_metrics
+from lm4ve.motion.mmtransformer import MMTransformer, ProposalDecoder
 from lm4ve.motion.preprocess import preprocess
 from lm4ve.motion.scene import Scene, SceneError
 from lm4ve.motion.transforms import (
@@ -14,10 +15,17 @@ from lm4ve.motion.transforms import (
     collate_scenes,
 )
 from lm4ve.motion.vectornet import TrajectoryDecoder, VectorNet
+from lm4ve.motion.visualization import (
+    MotionVisualizationHook,
+    MotionVisualizer,
+    save_grid,
+)
 
 __all__ = [
-    'Argoverse1Reader', 'Argoverse2Reader', 'FlipScene', 'MaskHistory',
-    'MotionDataset', 'MotionForecaster', 'MotionMetric', 'Scene', 'SceneCache',
-    'SceneError', 'TrajectoryDecoder', 'VectorNet', 'VectorizeScene',
-    'collate_scenes', 'forecast_metrics', 'preprocess'
+    'Argoverse1Reader', 'Argoverse2Reader', 'FlipScene', 'MMTransformer',
+    'MaskHistory', 'MotionDataset', 'MotionForecaster', 'MotionMetric',
+    'MotionVisualizationHook', 'MotionVisualizer', 'ProposalDecoder', 'Scene',
+    'SceneCache', 'SceneError', 'TrajectoryDecoder', 'VectorNet',
+    'VectorizeScene', 'collate_scenes', 'forecast_metrics', 'preprocess',
+    'save_grid'
 ]

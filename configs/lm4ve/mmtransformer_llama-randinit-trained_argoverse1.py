@@ -1,0 +1,6 @@
+# Control: the block from random initialisation, trained (the paper's "random").
+_base_ = './mmtransformer_llama_argoverse1.py'
+
+model = dict(
+    neck=dict(
+        block=dict(pretrained=False, trainable='all', dtype='float32')))

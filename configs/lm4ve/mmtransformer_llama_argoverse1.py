@@ -1,0 +1,10 @@
+# mmTransformer with LLaMA-7B's last block, frozen, on agent and lane tokens.
+_base_ = ['./mmtransformer_argoverse1.py', '../_base_/llm/llama-7b.py']
+
+model = dict(
+    encoder=dict(final_norm=False),
+    neck=dict(
+        _delete_=True,
+        type='LLMBlockNeck',
+        in_channels=128,
+        block={{_base_.llm_block}}))
