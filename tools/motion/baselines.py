@@ -1,0 +1,73 @@
+"""Score the baselines that need no training on a config's validation set.
+
+    python tools/motion/baselines.py configs/lm4ve/vectornet-demo_none_sim.py
+"""
+import argparse
+import json
+
+from mmengine.config import Config, DictAction
+from mmengine.evaluator import Evaluator
+from mmengine.registry import init_default_scope
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.engine.cli import run_tool
+from lm4ve.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
+from lm4ve.motion.cache import SceneCache
+from lm4ve.registry import DATASETS
+
+
+def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
+    """Metrics of one baseline, by the config's own evaluator."""
+    evaluator = Evaluator(evaluator_cfg)
+    evaluator.dataset_meta = dataset.metainfo
+    for i in track(range(len(dataset)), name):
+        scene = dataset.scene(i)
+        trajectories, probabilities = forecast(scene)
+        evaluator.process([
+            dict(scene=scene, trajectories=trajectories,
+                 probabilities=probabilities)])
+    return evaluator.evaluate(len(dataset))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('--out', help='JSON file for the results')
+    parser.add_argument('--train-cache', help='scenes for the nearest '
+                        "neighbours; default: the config's training set")
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.val_dataloader.dataset)
+    if args.train_cache:
+        train = SceneCache(args.train_cache)
+    else:
+        known = DATASETS.build(cfg.train_dataloader.dataset)
+        train = (known.scene(i) for i in range(len(known)))
+    baselines = {
+        'constant velocity': ConstantVelocity(),
+        'Kalman filter': Kalman(),
+        'nearest neighbours': NearestNeighbor(train),
+    }
+    results = {name: score(b, dataset, cfg.val_evaluator, name)
+               for name, b in baselines.items()}
+    columns = [c for c in next(iter(results.values())) if 'scenes' not in c]
+    table = Table(title=f'{len(dataset)} scenes')
+    for c in ('', *columns):
+        table.add_column(c.rpartition('/')[2], justify='right' if c else 'left')
+    for name, r in results.items():
+        table.add_row(name, *(f'{r[c]:.3f}' for c in columns))
+    Console(width=120).print(table)
+    if args.out:
+        with open(args.out, 'w') as f:
+            json.dump(results, f, indent=2)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,53 @@
+"""Draw a grid of scenes with a model's forecasts, or a baseline's, as one PNG.
+
+    python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
+"""
+import argparse
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.engine.cli import run_tool
+from lm4ve.motion.baselines import ConstantVelocity
+from lm4ve.motion.transforms import collate_scenes
+from lm4ve.motion.visualization import save_grid
+from lm4ve.registry import DATASETS
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('out', help='PNG')
+    parser.add_argument('--checkpoint', help='default: constant velocity')
+    parser.add_argument('--scenes', type=int, default=6)
+    parser.add_argument('--every', type=int, default=1, help='draw every n-th')
+    parser.add_argument('--columns', type=int, default=3)
+    parser.add_argument('--extent', type=float, default=45., help='metres')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args()
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    rows = range(0, len(dataset), args.every)[:args.scenes]
+    if args.checkpoint:
+        model = MODELS.build(cfg.model)
+        load_checkpoint(model, args.checkpoint, map_location='cpu')
+        model.eval()
+        with torch.no_grad():
+            samples = model.test_step(collate_scenes([dataset[i] for i in rows]))
+    else:
+        baseline, samples = ConstantVelocity(), []
+        for scene in map(dataset.scene, rows):
+            lines, p = baseline(scene)
+            samples.append(dict(scene=scene, trajectories=lines, probabilities=p))
+    save_grid(args.out, samples, columns=args.columns, extent=args.extent)
+    print(f'written: {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
