@@ -1,5 +1,5 @@
 # The embedded default of action recognition without a block: VideoMAE's ViT,
-# 64 wide and 3 deep, on tubes of 2 x 8 x 8 pixels.
+# 64 wide and 3 deep, on tubes of 4 x 8 x 8 pixels.
 _base_ = [
     '../_base_/datasets/moving-digits.py', '../_base_/video_runtime.py'
 ]
@@ -14,7 +14,7 @@ model = dict(
         depth=3,
         num_heads=4,
         num_frames=8,
-        tubelet_size=2),
+        tubelet_size=4),
     neck=None,
     cls_head=dict(
         type='TimeSformerHead',
@@ -29,15 +29,15 @@ model = dict(
         format_shape='NCTHW'))
 
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
 param_scheduler = dict(
     type='OneCycleLR',
-    eta_max=1e-3,
-    total_steps=4,
+    eta_max=2e-3,
+    total_steps=5,
     by_epoch=True,
     convert_to_iter_based=True)
-train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=2)
+train_cfg = dict(by_epoch=True, max_epochs=5, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(base_batch_size=32)
