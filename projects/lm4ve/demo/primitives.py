@@ -61,7 +61,7 @@ def make_object(name: str, num_points: int, rng: np.random.Generator,
     points = points - points.mean(axis=0)
     points = points @ random_rotation(rng).T
     # In a random frame, so that the scale also shears the shape.
-    points = points * rng.uniform(.7, 1.4, 3)
+    points = points * rng.uniform(.8, 1.3, 3)
     points = points @ random_rotation(rng).T
     points = points / np.linalg.norm(points, axis=1).max()
     points = _take_away(points, rng, o3d, num_points)
@@ -71,7 +71,7 @@ def make_object(name: str, num_points: int, rng: np.random.Generator,
     chosen = rng.choice(len(points), num_points, len(points) < num_points,
                         weight / weight.sum())
     points = points[chosen]
-    points = points + rng.normal(scale=rng.uniform(0, .02), size=points.shape)
+    points = points + rng.normal(scale=rng.uniform(0, .01), size=points.shape)
     points = points - points.mean(axis=0)
     points = points / np.linalg.norm(points, axis=1).max()
     return points.astype(np.float32)
@@ -82,7 +82,7 @@ def _take_away(points: np.ndarray, rng: np.random.Generator, o3d,
     """Missing parts and self-occlusion; keeps at least ``least`` points."""
     for _ in range(rng.integers(0, 3)):
         hole = points[rng.integers(len(points))]
-        far = np.linalg.norm(points - hole, axis=1) > rng.uniform(.15, .4)
+        far = np.linalg.norm(points - hole, axis=1) > rng.uniform(.15, .35)
         if far.sum() >= 2 * least:
             points = points[far]
     if rng.random() < .3:
