@@ -50,8 +50,8 @@ def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
     Args:
         digit (np.ndarray): Float ``[8, 8]``, 0 (paper) to 1 (ink).
         states (np.ndarray): ``[T, 4]``: x and y of its middle from the picture's
-            in pixels, the size as a share of the range of its logarithm, and the angle in
-            degrees, clockwise.
+            in pixels, the size as a share of the range of its logarithm, and
+            the angle in degrees, clockwise.
 
     Returns:
         np.ndarray: uint8 ``[T, SIZE, SIZE]``; what leaves on one side comes
