@@ -30,7 +30,13 @@ def _register_models() -> None:
     index = MIM_FOLDER / 'model-index.yml'
     if not hasattr(ModelHub, '_models_dict'):
         return  # another version's hub: get_model still takes config paths
+    before = set(ModelHub._models_dict)
     ModelHub.register_model_index(index, config_prefix=MIM_FOLDER)
+    for name in set(ModelHub._models_dict) - before:
+        # One metafile lists every task's configs; mmpretrain builds images'.
+        tasks = {r.task for r in ModelHub._models_dict[name].results or ()}
+        if 'Image Classification' not in tasks:
+            del ModelHub._models_dict[name]
 
 
 _register_models()
