@@ -9,8 +9,8 @@ import random
 import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
-from timm.data.auto_augment import rand_augment_transform
 
+from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
 
 
@@ -24,6 +24,9 @@ class ClipRandAugment(BaseTransform):
             them stronger with the magnitude (``run_class_finetuning.py``).
         fill (tuple[int]): RGB of what comes in at the borders.
 
+    Raises:
+        UserError: timm is not installed.
+
     Required and modified key: ``imgs``, a list of uint8 ``[H, W, 3]``.
     """
 
@@ -32,11 +35,17 @@ class ClipRandAugment(BaseTransform):
                  fill: tuple = (124, 116, 104)) -> None:
         self.config = config
         self.fill = tuple(fill)
+        try:
+            from timm.data.auto_augment import rand_augment_transform
+        except ImportError as e:
+            raise UserError('lm4ve.ClipRandAugment needs timm. Fix: pip install '
+                            'timm') from e
+        self._make = rand_augment_transform
 
     def transform(self, results: dict) -> dict:
         height, width = results['imgs'][0].shape[:2]
         # As in timm's own pipeline; shifts are a share of the picture.
-        augment = rand_augment_transform(
+        augment = self._make(
             self.config,
             dict(
                 translate_const=int(min(height, width) * .45),
