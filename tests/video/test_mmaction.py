@@ -258,7 +258,8 @@ def test_importing_lm4ve_does_not_import_mmactions_models():
     """They come when they are first asked for, with the neck among them."""
     found = python(
         'import sys, lm4ve, json\n'
-        'before = [m for m in ("mmaction.models", "mmaction.datasets") '
+        'before = [m for m in ("mmaction.models", "mmaction.datasets", '
+        '"transformers.modeling_utils") '
         'if m in sys.modules]\n'
         'from mmengine.registry import MODELS\n'
         'neck = MODELS.get("mmaction.LLMBlockNeck")\n'
@@ -279,7 +280,7 @@ def test_a_broken_mmaction_is_passed_over(tmp_path):
     ) == 'lm4ve.necks.llm_block_neck [] DigitsDataset'
 
 
-def test_a_repaired_mmaction_is_left_alone(monkeypatch):
+def test_a_repaired_mmaction_is_left_alone(monkeypatch, tmp_path):
     """Its own module is found before ours, its working models stay on."""
     from mmaction.utils import dependency
 
@@ -293,11 +294,13 @@ def test_a_repaired_mmaction_is_left_alone(monkeypatch):
     mmaction_multimodal.leave_out_multimodal()
     assert dependency.WITH_MULTIMODAL is False
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
-    for name in ('apply_chunking_to_forward', 'prune_linear_layer',
-                 'find_pruneable_heads_and_indices'):
-        monkeypatch.setattr(
-            mmaction_multimodal.transformers.modeling_utils, name, None,
-            raising=False)
+    repaired = tmp_path / 'mmaction'
+    vindlu = repaired / 'models/multimodal/vindlu/modeling_bert.py'
+    vindlu.parent.mkdir(parents=True)
+    vindlu.write_text('from transformers.modeling_utils import (\n'
+                      '    PreTrainedModel)\n')
+    monkeypatch.setattr(
+        dependency, '__file__', str(repaired / 'utils/dependency.py'))
     mmaction_multimodal.leave_out_multimodal()
     assert dependency.WITH_MULTIMODAL is True
 
