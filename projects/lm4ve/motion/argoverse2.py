@@ -213,5 +213,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     if len(table) == 0 or table[list(COLUMNS)].isna().any(axis=None):
         raise SceneError(f"'{path}' is empty or has NaN cells. Fix: repair or "
                          'remove the scenario.', 'not finite')
+    # Whatever index was written with it: rows are counted from 0 here.
+    table = table.reset_index(drop=True)
     table['track_id'] = table['track_id'].astype(str)
     return table
