@@ -230,7 +230,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
             'tools/model_converters/pointbert.py, and set '
             'model.backbone to its sizes.')
     model.load_state_dict({k: state[k] for k in mine if k in state},
-                          strict=True)
+                          strict=False)
     fresh = [k for k in optional if k not in state]
     print_log(
         f"Encoder initialised from '{path}'"
