@@ -29,11 +29,13 @@ model = dict(
         format_shape='NCTHW'))
 
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    # Without it single steps have undone all that was learned.
+    clip_grad=dict(max_norm=1.),
     paramwise_cfg=dict(norm_decay_mult=0., bias_decay_mult=0.))
 param_scheduler = dict(
     type='OneCycleLR',
-    eta_max=2e-3,
+    eta_max=1e-3,
     total_steps=7,
     by_epoch=True,
     convert_to_iter_based=True)
