@@ -1,5 +1,4 @@
-"""Two CPU processes train and test a recognizer with the neck: DDP, gloo."""
-import json
+"""Two CPU processes train a recognizer with the neck: DDP, gloo."""
 import subprocess
 
 import pytest
@@ -10,7 +9,7 @@ from tests.tasks import CONFIGS, ROOT  # noqa: E402
 
 
 @pytest.mark.slow
-def test_two_processes_train_and_test(tmp_path):
+def test_two_processes_train(tmp_path):
     """DDP stops at the second step if a parameter was not reached."""
     config = CONFIGS / 'videomae-demo_minilm_moving-digits.py'
     options = ['train_cfg.max_epochs=2', 'param_scheduler.total_steps=2',
@@ -23,16 +22,12 @@ def test_two_processes_train_and_test(tmp_path):
                     for k, v in dict(train=16, val=8, test=8).items()]
     work = tmp_path / 'work'
 
-    def run(script, *args):
-        done = subprocess.run(
-            ['bash', ROOT / 'tools' / script, config, *map(str, args),
-             '--work-dir', work, '--cfg-options', *options],
-            env=environment(), text=True, capture_output=True, timeout=300,
-            check=False)
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-
-    run('dist_train.sh', 2)
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train.sh', config, '2', '--work-dir', work,
+         '--cfg-options', *options],
+        env=environment(), text=True, capture_output=True, timeout=300,
+        check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    # One of them wrote the videos, the other waited.
     assert (tmp_path / 'data/digits/recipe.json').is_file()
-    run('dist_test.sh', work / 'epoch_2.pth', 2, '--out', work / 'm.json',
-        '--out-item', 'metrics')
-    assert 0 <= json.loads((work / 'm.json').read_text())['acc/top1'] <= 1
+    assert (work / 'epoch_2.pth').is_file()
