@@ -4,7 +4,8 @@ The paper's place for it is after an encoder's last block and before its final
 norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
 (``out_type='raw', final_norm=False``) and the neck applies the norm.
 """
-from typing import Callable, Optional, Sequence, Tuple, Union
+from contextlib import contextmanager
+from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +45,9 @@ class LLMBlockNeck(BaseModule):
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
-            picks the cheapest. All give the same result. Only with 'off' is
-            the mapper a module whose forward hooks fire.
+            picks the cheapest. All give the same result. Only with 'off', or
+            within :meth:`observe`, is the mapper a module whose forward hooks
+            fire.
         with_cp (bool): Recompute mappers and block in the backward pass
             instead of storing their activations.
         compile (bool | dict): Run mappers and block through ``torch.compile``,
@@ -93,6 +95,21 @@ class LLMBlockNeck(BaseModule):
         self.norm = None
         if norm_cfg is not None:
             self.norm = build_norm_layer(norm_cfg, in_channels)[1]
+        self._observed = False
+
+    @contextmanager
+    def observe(self) -> Iterator['LLMBlockNeck']:
+        """Within it every token is computed, and every part as a module.
+
+        The result stays the same; it costs what ``low_rank='off'`` with all
+        tokens costs. For forward hooks, which see nothing of what is folded,
+        compiled or not computed.
+        """
+        before, self._observed = self._observed, True
+        try:
+            yield self
+        finally:
+            self._observed = before
 
     def forward(self,
                 feats: Union[Tensor, Sequence[Tensor]],
@@ -133,7 +150,11 @@ class LLMBlockNeck(BaseModule):
                     f"a map {list(x.shape)}. Fix: out_type='raw' followed by a "
                     "pooling neck, or 'avg_featmap'.")
             queries = slice(0, 1)
-        out = self._run(tokens, padding_mask, queries)
+        if self._observed:
+            out = self._through_block(tokens, padding_mask, None)
+            out = take_tokens(out, queries)
+        else:
+            out = self._run(tokens, padding_mask, queries)
         if self.out_type == 'avg_featmap':
             out = _mean(out, padding_mask)
         if self.norm is not None:
@@ -167,9 +188,10 @@ class LLMBlockNeck(BaseModule):
                        queries: Queries) -> Tensor:
         """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
         weight = self.mapper_in.weight
-        if self.low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
+        low_rank = 'off' if self._observed else self.low_rank
+        if low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
             out = self.block.forward_mapped(tokens, weight, padding_mask,
-                                            queries, self.low_rank)
+                                            queries, low_rank)
             if self.residual in ('inner', 'both'):
                 out = out + F.linear(take_tokens(tokens, queries), weight)
         else:
