@@ -67,14 +67,17 @@ class Attention:
         weights (Tensor): ``[B, H, N]`` over the placed tokens; what the prefix gets
             is left out, so a row sums to at most 1.
         row (str): Whose row: 'class token', 'focal agent' or 'mean over tokens'.
+        layout (Layout): The tokens' places.
     """
     name: str
     weights: Tensor
     row: str
+    layout: Layout
 
     def summed(self) -> Tensor:
         """Sum over heads, min-max normalised: the paper's baseline, ``[B, N]``."""
-        return normalize(self.weights.double().sum(dim=1))
+        return normalize(self.weights.double().sum(dim=1),
+                         self.layout.padding_mask)
 
 
 @dataclass
@@ -224,13 +227,15 @@ def _attention(model: nn.Module, seen: _Seen, points: Mapping[str, Point]
         layout = _layout_or_none(model, seen.inputs, x)
         if layout is not None:
             weights = attention_row(module, x, row, layout.padding_mask)
-            found['encoder'] = Attention(name, weights[..., layout.prefix:], words)
+            found['encoder'] = Attention(
+                name, weights[..., layout.prefix:], words, layout)
     if seen.layer is not None:
         name, layer, (x, mask, _, rotary) = seen.layer
         prefix = reference.prefix
         weights = llm_attention_row(layer, x, mask, rotary, row,
                                     reference.padding_mask)
-        found['block'] = Attention(name, weights[..., prefix:], words)
+        found['block'] = Attention(name, weights[..., prefix:], words,
+                                   reference)
     return found
 
 
