@@ -217,25 +217,26 @@ def _hooks(model: nn.Module, wanted: Mapping[str, Tuple[nn.Module, bool]],
 def _attention(model: nn.Module, seen: _Seen, points: Mapping[str, Point]
                ) -> Dict[str, Attention]:
     """Recompute the rows; a module whose tokens have no place gives none."""
-    reference = next(iter(points.values())).layout
-    row, words = _row(reference, seen.inputs)
     found = {}
     if seen.encoder is not None:
         name, module, x = seen.encoder
         if getattr(module, 'batch_first', True) is False:
             x = x.transpose(0, 1)
-        layout = _layout_or_none(model, seen.inputs, x)
+        layout = _layout_or_none(model, seen.inputs, x, points)
         if layout is not None:
+            row, words = _row(layout, seen.inputs)
             weights = attention_row(module, x, row, layout.padding_mask)
             found['encoder'] = Attention(
                 name, weights[..., layout.prefix:], words, layout)
     if seen.layer is not None:
         name, layer, (x, mask, _, rotary) = seen.layer
-        prefix = reference.prefix
-        weights = llm_attention_row(layer, x, mask, rotary, row,
-                                    reference.padding_mask)
-        found['block'] = Attention(name, weights[..., prefix:], words,
-                                   reference)
+        layout = _layout_or_none(model, seen.inputs, x, points)
+        if layout is not None:
+            row, words = _row(layout, seen.inputs)
+            weights = llm_attention_row(layer, x, mask, rotary, row,
+                                        layout.padding_mask)
+            found['block'] = Attention(name, weights[..., layout.prefix:], words,
+                                       layout)
     return found
 
 
@@ -248,7 +249,15 @@ def _row(layout: Layout, inputs: Any):
     return None, 'mean over tokens'
 
 
-def _layout_or_none(model, inputs, x) -> Optional[Layout]:
+def _layout_or_none(model: nn.Module, inputs: Any, x: Tensor,
+                    points: Mapping[str, Point]) -> Optional[Layout]:
+    """The places of an attention's tokens; those of a point with as many, first.
+
+    A point may know a map's grid, and points differ in resolution.
+    """
+    for point in points.values():
+        if point.layout.prefix + point.layout.num_placed == x.shape[1]:
+            return point.layout
     try:
         return layout_of(model, inputs, x.shape[1])
     except UserError:
