@@ -14,6 +14,9 @@ from lm4ve.registry import DATASETS
 #: Share of the held-out split, and the seed that draws it (stratified).
 TEST_SHARE = 0.3
 SPLIT_SEED = 0
+#: Share of the training split that tuning may look at (stratified, same seed).
+VAL_SHARE = 0.2
+SPLITS = ('train', 'fit', 'val', 'test')
 
 
 @DATASETS.register_module()
@@ -21,7 +24,9 @@ class DigitsDataset(BaseDataset):
     """Handwritten digits, 8 x 8 pixels.
 
     Args:
-        split (str): 'train' (70 %, 1,257 images) or 'test' (30 %, 540).
+        split (str): 'train' (70 %, 1,257 images) or 'test' (30 %, 540). For
+            choosing hyper-parameters without the test split, 'train' itself is
+            cut in two: 'fit' (1,005 images) and 'val' (252).
         **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
 
     Each sample gives the pipeline ``img`` (uint8 ``[8, 8, 3]``, three equal
@@ -31,19 +36,18 @@ class DigitsDataset(BaseDataset):
     METAINFO = dict(classes=tuple(str(i) for i in range(10)))
 
     def __init__(self, split: str = 'train', **kwargs) -> None:
-        if split not in ('train', 'test'):
-            raise UserError(f"dataset.split='{split}' must be 'train' or "
-                            "'test'.")
+        if split not in SPLITS:
+            raise UserError(f"dataset.split='{split}' must be one of "
+                            f'{", ".join(SPLITS)}.')
         self.split = split
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list:
         digits = load_digits()
-        train, test = train_test_split(
-            np.arange(len(digits.target)),
-            test_size=TEST_SHARE,
-            random_state=SPLIT_SEED,
-            stratify=digits.target)
+        train, test = _cut(
+            np.arange(len(digits.target)), digits.target, TEST_SHARE)
+        fit, val = _cut(train, digits.target, VAL_SHARE)
+        chosen = dict(train=train, fit=fit, val=val, test=test)[self.split]
         pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
         return [
             dict(
@@ -51,5 +55,14 @@ class DigitsDataset(BaseDataset):
                 img_shape=(8, 8),
                 ori_shape=(8, 8),
                 gt_label=int(digits.target[i]))
-            for i in (train if self.split == 'train' else test)
+            for i in chosen
         ]
+
+
+def _cut(indices: np.ndarray, labels: np.ndarray, share: float) -> list:
+    """Cut indices in two, ``share`` of them in the second part, stratified."""
+    return train_test_split(
+        indices,
+        test_size=share,
+        random_state=SPLIT_SEED,
+        stratify=labels[indices])

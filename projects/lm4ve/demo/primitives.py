@@ -20,6 +20,8 @@ from lm4ve.registry import DATASETS
 
 #: Change it with anything below that changes the objects.
 VERSION = 1
+#: Share of the training split's objects that tuning may look at, of each class.
+VAL_SHARE = .2
 _MESHES: Dict[str, Callable] = dict(
     sphere=lambda m, r: m.create_sphere(1., resolution=24),
     box=lambda m, r: m.create_box(*r.uniform(.6, 1.6, 3)),
@@ -123,9 +125,11 @@ class PrimitivesDataset(PointCloudDataset):
     Beside the cached array lies its fingerprint, which is compared on reading.
 
     Args:
-        split (str): 'train' or 'test', which have different seeds.
-        per_class (int, optional): Objects of each class; default: 300 to train
-            with, 100 to test with.
+        split (str): 'train' or 'test', which have different seeds. For choosing
+            hyper-parameters without the test split, 'train' itself is cut in
+            two: 'fit' and 'val' (a fifth of each class).
+        per_class (int, optional): Objects of each class, before that cut;
+            default: 300 to train with, 100 to test with.
         num_points (int): Of each cloud.
         seed (int): Of the set.
         cache_dir (str, optional): Default: :func:`default_cache`.
@@ -144,16 +148,17 @@ class PrimitivesDataset(PointCloudDataset):
                  seed: int = 0,
                  cache_dir: Optional[str] = None,
                  **kwargs) -> None:
-        self.split = check_split(split)
-        self.per_class = per_class or dict(train=300, test=100)[split]
+        self.split = check_split(split, ('train', 'fit', 'val', 'test'))
+        self.per_class = per_class or (100 if split == 'test' else 300)
         self.num_points, self.seed = num_points, seed
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
         super().__init__(**kwargs)
 
     def load_data_list(self) -> List[dict]:
-        key = (f'version {VERSION}, {self.split}, {self.per_class}, '
+        made_as = 'test' if self.split == 'test' else 'train'
+        key = (f'version {VERSION}, {made_as}, {self.per_class}, '
                f'{self.num_points}, {self.seed}')
-        name = f'primitives_{self.split}'
+        name = f'primitives_{made_as}'
         seed = 2 * self.seed + (self.split == 'test')
         made = []
 
@@ -177,9 +182,19 @@ class PrimitivesDataset(PointCloudDataset):
                 f'delete {name}_*.npy there; they are made anew.')
         self._clouds = clouds
         return [
-            dict(path=name, row=i, gt_label=i // self.per_class)
-            for i in range(len(clouds))
+            dict(path=name, row=int(i), gt_label=int(i // self.per_class))
+            for i in self._rows(len(clouds))
         ]
+
+    def _rows(self, count: int) -> np.ndarray:
+        """Rows of the array that belong to the split, class by class."""
+        rows = np.arange(count)
+        if self.split in ('train', 'test'):
+            return rows
+        # Objects of a class are independent draws: any of them will do.
+        held_out = rows % self.per_class >= round(
+            (1 - VAL_SHARE) * self.per_class)
+        return rows[held_out if self.split == 'val' else ~held_out]
 
     def read(self, info: dict) -> np.ndarray:
         return self._clouds[info['row']]

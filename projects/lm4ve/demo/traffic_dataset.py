@@ -8,10 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Dict, Optional
 
+from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
-from lm4ve.demo.traffic_files import write_argoverse1, write_argoverse2
+from lm4ve.demo.traffic_files import (
+    PER_SIMULATION,
+    write_argoverse1,
+    write_argoverse2,
+)
 from lm4ve.errors import UserError
 from lm4ve.motion.argoverse1 import Argoverse1Reader
 from lm4ve.motion.argoverse2 import Argoverse2Reader
@@ -20,6 +25,8 @@ from lm4ve.motion.preprocess import preprocess
 from lm4ve.registry import DATASETS
 
 LAYOUTS = ('argoverse1', 'argoverse2')
+#: Share of a split's simulations that tuning may look at.
+VAL_SHARE = .2
 
 
 @DATASETS.register_module()
@@ -32,6 +39,9 @@ class TrafficDataset(MotionDataset):
         counts (dict[str, int]): Scenes of each split. The splits' simulations
             differ, their two cities are the same, as in Argoverse.
         layout (str): 'argoverse1' or 'argoverse2'.
+        part (str, optional): For choosing hyper-parameters without the held-out
+            split: 'fit' is the first four fifths of the split, 'val' the rest.
+            Cut between simulations, since scenes of one overlap in time.
         **kwargs: Of :class:`lm4ve.motion.MotionDataset`.
 
     Raises:
@@ -40,21 +50,50 @@ class TrafficDataset(MotionDataset):
 
     def __init__(self, split: str, root: str = 'data/traffic-sim',
                  counts: Optional[Dict[str, int]] = None,
-                 layout: str = 'argoverse1', **kwargs) -> None:
+                 layout: str = 'argoverse1',
+                 part: Optional[str] = None, **kwargs) -> None:
         counts = dict(counts or dict(train=3000, val=500))
         if split not in counts or layout not in LAYOUTS:
             raise UserError(
                 f"TrafficDataset: split='{split}' must be one of "
                 f'{", ".join(counts)}, layout=\'{layout}\' one of '
                 f'{", ".join(LAYOUTS)}.')
+        if part is not None:
+            if kwargs.get('indices') is not None:
+                raise UserError('TrafficDataset: part and indices both choose '
+                                'scenes. Fix: set one of them.')
+            kwargs['indices'] = part_of(part, counts[split])
         root = Path(root)
-        # Only one process writes; the others wait for it.
+        # Only one process writes; the others wait for it, those of this training
+        # at the barrier and those of another one at the lock.
         if is_main_process():
-            write_traffic(root, counts, layout)
-            preprocess(traffic_reader(root, split, layout),
-                       root / f'{split}.cache', quiet=True)
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f'{root.name}.lock')):
+                write_traffic(root, counts, layout)
+                preprocess(traffic_reader(root, split, layout),
+                           root / f'{split}.cache', quiet=True)
         barrier()
         super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
+
+
+def part_of(part: str, count: int) -> range:
+    """Scenes of a part of a split.
+
+    Args:
+        part (str): 'fit' or 'val'.
+        count (int): Scenes of the split.
+
+    Raises:
+        UserError: There is no such part, or there is only one simulation.
+    """
+    simulations = -(-count // PER_SIMULATION)
+    if part not in ('fit', 'val') or simulations < 2:
+        raise UserError(
+            f"TrafficDataset: part='{part}' must be 'fit' or 'val', and needs "
+            f'more than {PER_SIMULATION} scenes (two simulations), found '
+            f'{count}. Fix: set another part, or a larger dataset.counts.')
+    cut = PER_SIMULATION * (simulations - max(1, round(VAL_SHARE * simulations)))
+    return range(cut) if part == 'fit' else range(cut, count)
 
 
 def traffic_reader(root: Path, split: str, layout: str):

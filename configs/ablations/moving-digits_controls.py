@@ -1,0 +1,52 @@
+# Video (moving digits): the controls, on a quarter of the clips and fewer epochs
+# than the full training.
+name = 'moving-digits_controls'
+title = 'Moving digits, ViT 64 wide and 3 deep on tubes'
+base = '../lm4ve/videomae-demo_none_moving-digits.py'
+metric = 'acc/top1'
+seeds = 8
+reference = 'frozen pre-trained'
+
+_epochs = 7
+_clips = dict(train=2000, val=400, test=800)
+_root = 'data/moving-digits-2000'
+common = {
+    'train_cfg.max_epochs': _epochs,
+    'param_scheduler.total_steps': _epochs,
+    'train_dataloader.dataset.clips': _clips,
+    'train_dataloader.dataset.data_root': _root,
+    'train_dataloader.num_workers': 0,
+    'test_dataloader.dataset.clips': _clips,
+    'test_dataloader.dataset.data_root': _root,
+    'test_dataloader.num_workers': 0,
+}
+_block = '../lm4ve/videomae-demo_minilm_moving-digits.py'
+variants = {
+    'none': dict(),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(
+        config=_block,
+        options={
+            'model.neck.block.pretrained': False,
+            'model.neck.block.seed': '{seed}',
+        }),
+    'trained random': dict(
+        config=_block,
+        options={
+            'model.neck.block.pretrained': False,
+            'model.neck.block.trainable': 'all',
+            'model.neck.block.seed': '{seed}',
+        }),
+    'MLP': dict(
+        config=_block,
+        options={
+            'model.neck.block':
+            dict(_delete_=True, type='MLPBlock', embed_dims=384),
+        }),
+}
+# The validation clips show scans that are in neither of the other splits.
+tune = dict(
+    fields=('optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'),
+    values=(3e-4, 1e-3, 3e-3),
+    seeds=1,
+    options={'test_dataloader.dataset.split': 'val'})

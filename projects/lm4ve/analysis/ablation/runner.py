@@ -1,0 +1,173 @@
+"""Runs trials as sub-processes on a number of workers.
+
+A trial that fails does not stop the others. Stopping the tool stops its trials; what
+is finished stays, and the next start goes on from there.
+"""
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Iterable, List, Optional, Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lm4ve.analysis.ablation.grid import Trial
+from lm4ve.analysis.ablation.store import Store
+from lm4ve.analysis.ablation.trial import OWNER, write_spec
+
+#: Seconds that a trial has to end after it was asked to.
+GRACE = 5.
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no result, with the file that says why."""
+    trial: Trial
+    log: Path
+    reason: str
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    process: subprocess.Popen
+    worker: int
+
+
+class Workers:
+    """A number of workers, each with a share of the machine.
+
+    Args:
+        store (Store): Locked.
+        count (int): Trials at a time.
+        threads (int): CPU threads of each.
+        gpus (Sequence[str]): Devices to share out; none: every trial sees what
+            there is.
+        gpus_per_trial (int): More than one: a trial trains distributed.
+        keep_checkpoints (bool): Keep the last one of each trial.
+        console (Console): Where progress goes; a bar on a terminal, lines else.
+    """
+
+    def __init__(self, store: Store, count: int = 1, threads: int = 1,
+                 gpus: Sequence[str] = (), gpus_per_trial: int = 1,
+                 keep_checkpoints: bool = False,
+                 console: Optional[Console] = None) -> None:
+        self.store, self.count, self.threads = store, count, threads
+        self.gpus, self.gpus_per_trial = list(gpus), gpus_per_trial
+        self.keep_checkpoints = keep_checkpoints
+        self.console = console or Console()
+
+    def run(self, trials: Iterable[Trial], say: Callable[[dict], str]
+            ) -> List[Failure]:
+        """Run what has no result yet.
+
+        Args:
+            trials (Iterable[Trial]): Of them, the same id is run once.
+            say (Callable): Result -> a few words for the progress.
+
+        Returns:
+            list[Failure]: In the trials' order.
+        """
+        wanted = list({t.id: t for t in trials}.values())
+        todo = [t for t in wanted if self.store.result(t) is None]
+        if not wanted:
+            return []
+        with self._progress() as bar:
+            task = bar.add_task(wanted[0].stage, total=len(wanted),
+                                completed=len(wanted) - len(todo))
+            return self._loop(todo, len(wanted), say, bar, task)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), console=self.console,
+            disable=not self.console.is_terminal)
+
+    def _loop(self, todo: List[Trial], total: int, say: Callable, bar: Progress,
+              task) -> List[Failure]:
+        queue, running, failed = list(todo), [], []
+        free = list(range(self.count))
+        done = total - len(todo)
+        try:
+            while queue or running:
+                while queue and free:
+                    worker = free.pop(0)
+                    trial = queue.pop(0)
+                    running.append(
+                        _Running(trial, self._start(trial, worker), worker))
+                time.sleep(.1)
+                for r in [r for r in running if r.process.poll() is not None]:
+                    running.remove(r)
+                    free.append(r.worker)
+                    done += 1
+                    bar.advance(task)
+                    failure = self._outcome(r)
+                    words = failure.reason if failure else say(
+                        self.store.result(r.trial))
+                    self.console.print(
+                        f'{done}/{total} {r.trial}: {words}', highlight=False,
+                        markup=False, soft_wrap=True)
+                    failed += [failure] if failure else []
+        finally:
+            _stop([r.process for r in running])
+        order = [t.id for t in todo]
+        return sorted(failed, key=lambda f: order.index(f.trial.id))
+
+    def _start(self, trial: Trial, worker: int) -> subprocess.Popen:
+        folder = self.store.clear(trial)
+        spec = write_spec(trial, folder, self.keep_checkpoints)
+        env = dict(os.environ, OMP_NUM_THREADS=str(self.threads),
+                   MKL_NUM_THREADS=str(self.threads))
+        env[OWNER] = str(os.getpid())
+        if self.gpus:
+            first = worker * self.gpus_per_trial
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(
+                self.gpus[first:first + self.gpus_per_trial])
+        command = ['-m', 'lm4ve.analysis.ablation.trial', str(spec)]
+        if self.gpus_per_trial > 1:
+            command = ['-m', 'torch.distributed.run', '--standalone',
+                       f'--nproc-per-node={self.gpus_per_trial}', *command,
+                       '--launcher', 'pytorch']
+        with open(folder / 'log.txt', 'wb') as log:
+            return subprocess.Popen(
+                [sys.executable, *command], env=env, stdin=subprocess.DEVNULL,
+                stdout=log, stderr=subprocess.STDOUT,
+                # The tool passes Ctrl-C on; a terminal must not do it too.
+                start_new_session=True,
+                pass_fds=() if self.store.lock_fd is None else (
+                    self.store.lock_fd, ))
+
+    def _outcome(self, r: _Running) -> Optional[Failure]:
+        folder = self.store.folder(r.trial)
+        if r.process.returncode == 0 and self.store.result(r.trial) is not None:
+            return None
+        log = folder / 'log.txt'
+        lines = log.read_text(errors='replace').strip().splitlines()
+        last = lines[-1] if lines else 'no output'
+        return Failure(r.trial, log, f'failed (exit code {r.process.returncode}): '
+                       f'{last}')
+
+
+def _stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Ask trials to end, and end those that do not."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        for p in processes:
+            if p.poll() is None:
+                try:
+                    os.killpg(p.pid, kind)
+                except ProcessLookupError:
+                    pass
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and any(p.poll() is None for p in processes):
+            time.sleep(.05)
