@@ -7,6 +7,7 @@ The reference is the plain block: every token, explicit softmax, fp32.
 import torch
 import torch.nn.functional as F
 from common import DTYPES, Timer, matmul_rate, parser, report
+from products import count_gmac, record, time_products
 from torch import nn
 
 import lm4ve  # noqa: F401
@@ -104,7 +105,7 @@ def main() -> None:
                             device=args.device)
     asked = slice(0, args.queries)
 
-    rows, state, expected = [], None, None
+    rows, known, state, expected = [], {}, None, None
     for dtype in args.dtypes:
         neck = LLMBlockNeck(
             args.channels, dict(type='LLMBlock', arch=arch, dtype=dtype))
@@ -142,25 +143,28 @@ def main() -> None:
             use = slow if queries is None else timer
             measured = use(lambda n=neck, r=run: gradients(n, r, x, direction))
             macs = macs_of_path(neck, x, queries, method, arch)
-            ceiling = macs / rate
+            products = record(lambda n=neck, r=run: gradients(n, r, x, direction))
+            ceiling = time_products(products, args.device, timer, known)
             rows.append(
                 dict(path=name, dtype=dtype, speedup=base / measured['seconds'],
                      error=worst(expected, got),
-                     GMAC=macs / 1e9, ceiling=ceiling,
-                     **{'of ceiling': measured['seconds'] / ceiling},
+                     GMAC=macs / 1e9, run=count_gmac(products), ceiling=ceiling,
+                     **{'of ceiling': measured['seconds'] / ceiling,
+                        'of peak': measured['seconds'] * rate / macs},
                      **measured))
         del neck, runs
     rows.append(backbone_row(timer, args, base))
     report(
         f'Neck at D={args.width}, C={args.channels}, {args.batch} x '
         f'{args.tokens} tokens, {args.queries} read: forward + backward', rows,
-        ('path', 'dtype', 'seconds', 'speedup', 'error', 'GMAC', 'ceiling',
-         'of ceiling', 'peak_mb'), args,
+        ('path', 'dtype', 'seconds', 'speedup', 'error', 'GMAC', 'run', 'ceiling',
+         'of ceiling', 'of peak', 'peak_mb'), args,
         ['error: largest relative error of output and gradients against the '
          'reference.',
-         'GMAC: of forward and backward; ceiling: the seconds they take at the '
-         'rate of a measured '
-         f'[{args.batch * args.tokens}, {args.width}] x [{args.width}, '
+         'GMAC: of forward and backward, counted; run: of the products that ran; '
+         'ceiling: the seconds that these take, each by itself with its shapes, '
+         'types and layouts; of peak: against the counted GMAC at the best rate '
+         f'of one [{args.batch * args.tokens}, {args.width}] x [{args.width}, '
          f'{args.width}] product.'])
 
 
