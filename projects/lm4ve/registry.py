@@ -42,5 +42,5 @@ METRICS = _child(root.METRICS, [
     'lm4ve.motion'
 ])
 FUNCTIONS = _child(root.FUNCTIONS, ['lm4ve.image', 'lm4ve.motion'])
-HOOKS = _child(root.HOOKS, ['lm4ve.engine', 'lm4ve.motion'])
+HOOKS = _child(root.HOOKS, ['lm4ve.engine', 'lm4ve.motion', 'lm4ve.analysis.hook'])
 VISUALIZERS = _child(root.VISUALIZERS, ['lm4ve.motion'])

@@ -1,0 +1,254 @@
+"""Sheets: the panels of one sample side by side, as figures, pixels and videos.
+
+Places are computed in inches and not by matplotlib's layout engine: rows and columns
+stay aligned whatever the labels, and drawing takes a fraction of the time.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, List, Optional, Tuple, Union
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from lm4ve.analysis.panels import TokenMap
+from lm4ve.analysis.samples import Sample, Section
+
+DPI = 100
+#: Inches: a panel, the room of its colour bar, between rows, around all.
+_PANEL, _BAR, _MARGIN = 1.7, .62, .18
+_HEADING, _LINE = .25, .19
+#: Columns of panels beside the input's.
+_FEWEST, _MOST = 3, 6
+#: A strip's frame, and how many of them at most.
+_FRAME, _MOST_FRAMES = .95, 8
+_NOTE = ("Colours run from a panel's smallest to its largest value; the numbers at "
+         'its bar are those values, not normalised.')
+
+
+@dataclass
+class _Page:
+    """What is to be drawn, in inches from the upper left corner."""
+    width: float
+    height: float = 0.
+    items: List[Tuple[float, float, float, float, Callable]] = None
+    texts: List[Tuple[float, float, str, dict]] = None
+
+    def __post_init__(self) -> None:
+        self.items, self.texts = [], []
+
+    def text(self, x: float, y: float, text: str, **style) -> None:
+        self.texts.append((x, y, text, {'fontsize': 8, 'va': 'top', **style}))
+
+    def panel(self, x: float, y: float, width: float, height: float,
+              draw: Callable) -> None:
+        self.items.append((x, y, width, height, draw))
+
+    def figure(self) -> Figure:
+        figure = Figure(figsize=(self.width, self.height), dpi=DPI,
+                        facecolor='white')
+        for x, y, width, height, draw in self.items:
+            box = (x / self.width, 1 - (y + height) / self.height,
+                   width / self.width, height / self.height)
+            draw(figure.add_axes(box))
+        for x, y, text, style in self.texts:
+            figure.text(x / self.width, 1 - y / self.height, text,
+                        parse_math=False, **style)
+        return figure
+
+
+def draw_sheet(sample: Sample, note: str = '', time: Optional[int] = None) -> Figure:
+    """Draw a sample.
+
+    Args:
+        sample (Sample): What.
+        note (str): A line below its name, for example the checkpoint.
+        time (int, optional): This frame of a clip as a sheet of panels; None: a
+            clip as a strip, a row a quantity and a column a frame.
+
+    Returns:
+        Figure: Of matplotlib, without a window or pyplot's state.
+    """
+    if sample.kind == 'video' and time is None:
+        return _strip(sample, note).figure()
+    return _grid(sample, note, time or 0).figure()
+
+
+def to_image(figure: Figure) -> np.ndarray:
+    """A figure as uint8 RGB, ``[height, width, 3]``."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def animate(sample: Sample, note: str = '') -> np.ndarray:
+    """Draw each frame of a clip as a sheet, uint8 ``[T, H, W, 3]``, H and W even.
+
+    Colour scales are those of the whole clip.
+    """
+    frames = np.stack([to_image(draw_sheet(sample, note, t))
+                       for t in range(sample.picture.times)])
+    # H.264 takes even sizes only.
+    return frames[:, :frames.shape[1] // 2 * 2, :frames.shape[2] // 2 * 2]
+
+
+def save_gif(path: Union[str, Path], frames: np.ndarray, fps: float) -> None:
+    """Write frames ``[T, H, W, 3]`` as a GIF that repeats for ever."""
+    from PIL import Image
+    # One palette for all frames: colours do not flicker.
+    stacked = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
+    palette = stacked.quantize(255, dither=Image.Dither.NONE)
+    pictures = [Image.fromarray(f).quantize(palette=palette,
+                                            dither=Image.Dither.NONE)
+                for f in frames]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], loop=0,
+                     duration=round(1000 / fps), optimize=True)
+
+
+# ---------------------------------------------------------------------- one frame
+def _grid(sample: Sample, note: str, time: int) -> _Page:
+    """Input and facts in the first column, sections beside and below them."""
+    widest = max(len(s.maps) for s in sample.sections)
+    columns = min(max(widest, _FEWEST), _MOST)
+    pitch, height = _PANEL + _BAR, _PANEL * sample.picture.aspect
+    page = _Page(2 * _MARGIN + (columns + 1) * pitch - .1)
+    y = _header(page, sample, note)
+    page.text(_MARGIN, y, 'Input' if sample.kind != 'video' else
+              f'Input, frame {time + 1} of {sample.picture.times}',
+              fontsize=9, weight='bold')
+    page.panel(_MARGIN, y + _HEADING + _title_room(sample.sections[0]), _PANEL, height,
+               lambda axes: sample.picture.draw_input(axes, time))
+    for section in sample.sections:
+        page.text(_MARGIN + pitch, y, section.title, fontsize=9, weight='bold')
+        y += _HEADING
+        room = _title_room(section)
+        for i, tokens in enumerate(section.maps):
+            if i and i % columns == 0:
+                y += room + height + .12
+            x = _MARGIN + (1 + i % columns) * pitch
+            _titled(page, section, tokens, x, y)
+            _valued(page, sample, section.colors, tokens, time, x, y + room,
+                    _PANEL, height)
+        y += room + height + .2
+    page.text(_MARGIN, y, _NOTE, fontsize=7, color='.35')
+    page.height = y + _LINE + _MARGIN
+    return page
+
+
+def _title_room(section: Section) -> float:
+    """Inches above a panel: two lines, or one where the section names the module."""
+    return .2 if section.is_attention else .34
+
+
+def _titled(page: _Page, section: Section, tokens: TokenMap, x: float,
+            y: float) -> None:
+    page.text(x, y, tokens.title, fontsize=8)
+    if not section.is_attention:
+        page.text(x, y + .155, shortened(tokens.module, 31), fontsize=6.5,
+                  color='.35', family='monospace')
+
+
+def _valued(page: _Page, sample: Sample, colors: str, tokens: TokenMap, time: int,
+            x: float, y: float, width: float, height: float) -> None:
+    """A panel and its colour bar."""
+    page.panel(x, y, width, height, lambda axes: sample.picture.draw_values(
+        axes, tokens, colors, time))
+    _bar(page, colors, tokens, x + width + .05, y, height)
+
+
+def _bar(page: _Page, colors: str, tokens: TokenMap, x: float, y: float,
+         height: float) -> None:
+    norm = tokens.norm()
+    ticks = [norm.vmin, (norm.vmin + norm.vmax) / 2, norm.vmax]
+    if height < 1.2:
+        ticks = [norm.vmin, norm.vmax]
+
+    def draw(axes) -> None:
+        axes.figure.colorbar(ScalarMappable(norm, colors), cax=axes, ticks=ticks)
+        axes.set_yticklabels([number(t) for t in ticks], fontsize=6.5)
+        axes.tick_params(length=2, pad=1.5, width=.5)
+        # The outer numbers stay within the bar's height.
+        labels = axes.get_yticklabels()
+        labels[0].set_va('bottom')
+        labels[-1].set_va('top')
+        axes.spines['outline'].set(linewidth=.5, color='.6')
+
+    page.panel(x, y, .08, height, draw)
+
+
+# ----------------------------------------------------------------------- a strip
+def _strip(sample: Sample, note: str) -> _Page:
+    """A row a quantity, a column a frame."""
+    times = sample.picture.times
+    shown = np.unique(np.linspace(
+        0, times - 1, min(times, _MOST_FRAMES)).round().astype(int))
+    height, gap = _FRAME * sample.picture.aspect, .06
+    across = len(shown) * (_FRAME + gap)
+    # Room for the header where there are few frames.
+    page = _Page(max(2 * _MARGIN + across + _BAR, 6.))
+    y = _header(page, sample, note)
+
+    def row(y: float, draw: Callable) -> None:
+        for column, time in enumerate(shown):
+            page.panel(_MARGIN + column * (_FRAME + gap), y, _FRAME, height,
+                       lambda axes, time=time: draw(axes, int(time)))
+
+    page.text(_MARGIN, y, 'Input', fontsize=8, weight='bold')
+    for column, time in enumerate(shown):
+        page.text(_MARGIN + column * (_FRAME + gap) + _FRAME / 2, y + .02,
+                  '' if column == 0 else f'frame {time + 1}', fontsize=6.5,
+                  ha='center', color='.35')
+    y += .2
+    row(y, sample.picture.draw_input)
+    y += height + .12
+    for section in sample.sections:
+        # Of attention the sum: heads are in the sheets of single frames.
+        for tokens in section.maps[:1] if section.is_attention else section.maps:
+            page.text(_MARGIN, y, _row_title(section, tokens), fontsize=7)
+            y += .17
+            row(y, lambda axes, time, s=section, t=tokens:
+                sample.picture.draw_values(axes, t, s.colors, time))
+            _bar(page, section.colors, tokens, _MARGIN + across, y, height)
+            y += height + .09
+        y += .06
+    page.text(_MARGIN, y, _NOTE.replace('panel', 'row'), fontsize=7, color='.35')
+    page.height = y + _LINE + _MARGIN
+    return page
+
+
+def _row_title(section: Section, tokens: TokenMap) -> str:
+    if section.is_attention:
+        return f'{section.title}, {tokens.title}'
+    return f'{section.title}, {tokens.title} ({tokens.module})'
+
+
+# ------------------------------------------------------------------------- words
+def _header(page: _Page, sample: Sample, note: str) -> float:
+    """Name, facts and note; returns where the panels may begin."""
+    y = _MARGIN
+    letters = int(page.width * 15)
+    page.text(_MARGIN, y, shortened(sample.name, int(letters * .8)), fontsize=11,
+              weight='bold')
+    y += .26
+    lines = ['   '.join(f'{k}: {v}' for k, v in sample.facts.items())]
+    for line in [*filter(None, lines), *filter(None, note.split('\n'))]:
+        page.text(_MARGIN, y, shortened(line, letters), fontsize=8,
+                  color='.2')
+        y += _LINE
+    return y + .12
+
+
+def shortened(text: str, letters: int) -> str:
+    """Cut the middle out of a text that is too long."""
+    if len(text) <= letters:
+        return text
+    half = (letters - 1) // 2
+    return f'{text[:letters - 1 - half]}…{text[-half:]}'
+
+
+def number(value: float) -> str:
+    """Three significant digits, as short as it can be read."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f'{value:.3g}'
+    return f'{value:.1e}'.replace('e-0', 'e-').replace('e+0', 'e')
