@@ -2,7 +2,12 @@
 
 A trial that fails does not stop the others. Stopping the tool stops its trials; what
 is finished stays, and the next start goes on from there.
+
+A small trial trains for a dozen seconds, and importing everything takes five: one
+process imports once and forks into trials (the standard library's fork server).
 """
+import contextlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -10,7 +15,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, List, Optional, Sequence
+from typing import Callable, Iterable, List, Optional, Sequence, Union
 
 from rich.console import Console
 from rich.progress import (
@@ -22,10 +27,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from lm4ve.analysis.ablation.fields import read_config
 from lm4ve.analysis.ablation.grid import Trial
 from lm4ve.analysis.ablation.store import Store
-from lm4ve.analysis.ablation.trial import OWNER, write_spec
+from lm4ve.analysis.ablation.trial import OWNER, SCOPES, run_forked, write_spec
 
+Process = Union[multiprocessing.process.BaseProcess, '_Distributed']
 #: Seconds that a trial has to end after it was asked to.
 GRACE = 5.
 
@@ -41,7 +48,7 @@ class Failure:
 @dataclass
 class _Running:
     trial: Trial
-    process: subprocess.Popen
+    process: 'Process'
     worker: int
 
 
@@ -83,6 +90,9 @@ class Workers:
         todo = [t for t in wanted if self.store.result(t) is None]
         if not wanted:
             return []
+        scopes = {read_config(c).get('default_scope') for c in
+                  {t.config for t in todo}}
+        os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
         with self._progress() as bar:
             task = bar.add_task(wanted[0].stage, total=len(wanted),
                                 completed=len(wanted) - len(todo))
@@ -107,7 +117,7 @@ class Workers:
                     running.append(
                         _Running(trial, self._start(trial, worker), worker))
                 time.sleep(.1)
-                for r in [r for r in running if r.process.poll() is not None]:
+                for r in [r for r in running if r.process.exitcode is not None]:
                     running.remove(r)
                     free.append(r.worker)
                     done += 1
@@ -124,50 +134,72 @@ class Workers:
         order = [t.id for t in todo]
         return sorted(failed, key=lambda f: order.index(f.trial.id))
 
-    def _start(self, trial: Trial, worker: int) -> subprocess.Popen:
+    def _start(self, trial: Trial, worker: int) -> 'Process':
         folder = self.store.clear(trial)
         spec = write_spec(trial, folder, self.keep_checkpoints)
-        env = dict(os.environ, OMP_NUM_THREADS=str(self.threads),
+        env = dict(OMP_NUM_THREADS=str(self.threads),
                    MKL_NUM_THREADS=str(self.threads))
         env[OWNER] = str(os.getpid())
         if self.gpus:
             first = worker * self.gpus_per_trial
             env['CUDA_VISIBLE_DEVICES'] = ','.join(
                 self.gpus[first:first + self.gpus_per_trial])
-        command = ['-m', 'lm4ve.analysis.ablation.trial', str(spec)]
         if self.gpus_per_trial > 1:
-            command = ['-m', 'torch.distributed.run', '--standalone',
-                       f'--nproc-per-node={self.gpus_per_trial}', *command,
-                       '--launcher', 'pytorch']
-        with open(folder / 'log.txt', 'wb') as log:
-            return subprocess.Popen(
-                [sys.executable, *command], env=env, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=subprocess.STDOUT,
-                # The tool passes Ctrl-C on; a terminal must not do it too.
-                start_new_session=True,
-                pass_fds=() if self.store.lock_fd is None else (
-                    self.store.lock_fd, ))
+            return _distributed(spec, env, self.gpus_per_trial)
+        process = _fork_server(env).Process(
+            target=run_forked, args=(str(spec), env, self.threads))
+        process.start()
+        return process
 
     def _outcome(self, r: _Running) -> Optional[Failure]:
         folder = self.store.folder(r.trial)
-        if r.process.returncode == 0 and self.store.result(r.trial) is not None:
+        if r.process.exitcode == 0 and self.store.result(r.trial) is not None:
             return None
         log = folder / 'log.txt'
         lines = log.read_text(errors='replace').strip().splitlines()
         last = lines[-1] if lines else 'no output'
-        return Failure(r.trial, log, f'failed (exit code {r.process.returncode}): '
+        return Failure(r.trial, log, f'failed (exit code {r.process.exitcode}): '
                        f'{last}')
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
+class _Distributed(subprocess.Popen):
+    """A sub-process with the names of :class:`multiprocessing.Process`."""
+
+    @property
+    def exitcode(self) -> Optional[int]:
+        return self.poll()
+
+
+def _distributed(spec: Path, env: dict, count: int) -> _Distributed:
+    """Start a trial on several devices, by torchrun."""
+    with open(spec.with_name('log.txt'), 'wb') as log:
+        return _Distributed(
+            [sys.executable, '-m', 'torch.distributed.run', '--standalone',
+             f'--nproc-per-node={count}', '-m', 'lm4ve.analysis.ablation.trial',
+             str(spec), '--launcher', 'pytorch'],
+            env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT,
+            # The tool passes Ctrl-C on; a terminal must not do it too.
+            start_new_session=True)
+
+
+def _fork_server(env: dict):
+    """Return the context whose processes fork from one that has imported all."""
+    # Read when libraries are loaded, that is in the server.
+    os.environ.update({k: env[k] for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')})
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['lm4ve.analysis.ablation.preload'])
+    return context
+
+
+def _stop(processes: Sequence['Process']) -> None:
     """Ask trials to end, and end those that do not."""
     for kind in (signal.SIGTERM, signal.SIGKILL):
         for p in processes:
-            if p.poll() is None:
-                try:
+            if p.exitcode is None:
+                # Each is the leader of a group: its data loaders end with it.
+                with contextlib.suppress(ProcessLookupError):
                     os.killpg(p.pid, kind)
-                except ProcessLookupError:
-                    pass
         end = time.monotonic() + GRACE
-        while time.monotonic() < end and any(p.poll() is None for p in processes):
+        while time.monotonic() < end and any(p.exitcode is None for p in processes):
             time.sleep(.05)

@@ -16,15 +16,11 @@ import json
 import os
 import shutil
 import socket
-import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional
 
 from lm4ve.analysis.ablation.grid import Grid, Trial
 from lm4ve.errors import UserError
-
-#: Seconds that trials of a killed tool may take to notice it and end.
-ORPHANS = 15.
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -52,8 +48,6 @@ class Store:
 
     def __init__(self, work_dir: Path) -> None:
         self.work_dir = Path(work_dir)
-        #: File descriptor of the lock, for the trials to hold it too.
-        self.lock_fd: Optional[int] = None
 
     def folder(self, trial: Trial) -> Path:
         return self.work_dir / 'trials' / trial.id
@@ -79,54 +73,28 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Own the folder.
 
-        The lock is the kernel's (flock), on a descriptor that the trials inherit:
-        it ends with the last of them, however the tool ends.
+        The lock is the kernel's (flock): however its owner ends, it ends with it.
+        Trials of a killed tool end within a moment; should one still finish, it
+        writes what its successor would write.
 
         Raises:
             UserError: Another tool runs in the folder.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
         path = self.work_dir / 'lock'
-        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._take(fd, path)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f'{os.getpid()} {socket.gethostname()}\n'.encode(), 0)
-            self.lock_fd = fd
-            yield
-        finally:
-            self.lock_fd = None
-            os.close(fd)
-
-    @staticmethod
-    def _take(fd: int, path: Path) -> None:
-        end = time.monotonic() + ORPHANS
-        while True:
+        with open(path, 'a+') as f:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                owner = os.pread(fd, 200, 0).decode().split()
-                if _lives(owner) or time.monotonic() > end:
-                    raise UserError(
-                        f"'{path.parent}' is in use by process "
-                        f"{' on '.join(owner) or 'unknown'} ('{path.name}'). Fix: "
-                        'wait for it, end it, or set another --work-dir.'
-                    ) from None
-            time.sleep(.2)
-
-
-def _lives(owner: Sequence[str]) -> bool:
-    """Whether the lock's owner is there; one on another machine: yes."""
-    if len(owner) != 2 or owner[1] != socket.gethostname():
-        return len(owner) == 2
-    try:
-        os.kill(int(owner[0]), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+                f.seek(0)
+                raise UserError(
+                    f"'{self.work_dir}' is in use by {f.read().strip()} "
+                    f"('{path}'). Fix: wait for it, end it, or set another "
+                    '--work-dir.') from None
+            f.truncate(0)
+            f.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+            f.flush()
+            yield
 
 
 # --------------------------------------------------------------------- tables

@@ -29,6 +29,8 @@ from lm4ve.errors import UserError
 
 #: Environment variable with the tool's process id.
 OWNER = 'LM4VE_ABLATION_OWNER'
+#: Environment variable with the configs' default scopes, separated by commas.
+SCOPES = 'LM4VE_ABLATION_SCOPES'
 
 
 def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
@@ -115,6 +117,25 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def run_forked(spec: str, env: dict, threads: int) -> None:
+    """Be a trial in a process that the fork server made.
+
+    Args:
+        spec (str): Path of the specification; the log goes beside it.
+        env (dict): Environment variables.
+        threads (int): CPU threads.
+    """
+    # A group of its own: the tool passes Ctrl-C on; a terminal must not do it too.
+    os.setsid()
+    with open(Path(spec).with_name('log.txt'), 'wb') as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    os.environ.update(env)
+    torch.set_num_threads(threads)
+    sys.argv = ['trial', spec]
+    run_tool(main)
 
 
 def main() -> None:
