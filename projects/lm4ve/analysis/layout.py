@@ -104,9 +104,11 @@ def layout_of(model: nn.Module, inputs: Any, count: int,
     prefix = getattr(backbone, 'num_extra_tokens', None)
     if prefix is None:
         prefix = int(getattr(backbone, 'cls_token', None) is not None)
+    grid = getattr(backbone, 'patch_resolution', None)
+    if grid is not None and math.prod(grid) == count:
+        prefix = 0  # seen before the class token joins, or after it left
     placed = count - prefix
     if kind == 'image':
-        grid = getattr(backbone, 'patch_resolution', None)
         if grid is None or math.prod(grid) != placed:
             grid = _factor(placed, *inputs.shape[-2:])
         return _fitting(Layout(kind, prefix, tuple(grid)), count)
