@@ -19,6 +19,11 @@ def sample_name(output: Any, number: int) -> str:
         number = number if found is None else int(found)
     # A number too: files of two classes may share a name.
     name = f'{number:05d}' if name is None else f'{number:05d}_{name}'
+    return safe_name(name)
+
+
+def safe_name(name: str) -> str:
+    """A name with nothing but letters, digits, `_`, `.` and `-`."""
     return re.sub(r'[^\w.-]+', '_', name)
 
 

@@ -15,7 +15,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, init_default_scope
 from torch import nn
 
-from lm4ve.analysis.batches import sample_name
+from lm4ve.analysis.batches import safe_name, sample_name
 from lm4ve.blocks.record import SOURCE_KEY
 from lm4ve.converters.rename import listing, read_checkpoint, select_state
 from lm4ve.errors import CheckpointError, UserError
@@ -185,12 +185,13 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> List[Given]:
     if wrong:
         raise UserError(f'--indices {" ".join(map(str, wrong))}: the test set has '
                         f'{count} samples, numbers 0 to {count - 1}.')
-    return [Given(sample_name(_first(d['data_samples'] if 'data_samples' in d else d),
-                              i), d)
+    return [Given(f'test_{sample_name(_meta(d), i)}', d)
             for i, d in ((i, dataset[i]) for i in indices)]
 
 
-def _first(sample: Any) -> Any:
+def _meta(data: dict) -> Any:
+    """What a pipeline tells of a sample besides its inputs."""
+    sample = data.get('data_samples', data)
     return sample[0] if isinstance(sample, list) else sample
 
 
@@ -215,8 +216,14 @@ def samples_of_files(cfg: Config, files: Sequence[str],
     pipeline = [dict(t) for t in _dataset(cfg).pipeline]
     read = dict(image=_image, video=_video, pointcloud=_cloud,
                 motion=lambda *a: _scene(*a, map_dir))[task]
-    return [Given(sample_name({}, i) + f'_{p.stem}', read(cfg, p, pipeline))
-            for i, p in enumerate(paths)]
+    return [Given(name, read(cfg, path, pipeline))
+            for name, path in zip(_names(paths), paths, strict=True)]
+
+
+def _names(paths: Sequence[Path]) -> List[str]:
+    """Names of the paths, with a number where two are the same."""
+    stems = [safe_name(p.stem) for p in paths]
+    return [s if stems.count(s) == 1 else f'{i}_{s}' for i, s in enumerate(stems)]
 
 
 def _check_kind(path: Path, task: str) -> None:

@@ -5,7 +5,7 @@ cells over a frame, colours of a cloud's points, of a scene's agents and lanes. 
 in, no model and no state of pyplot, so that a training process can draw.
 """
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 import numpy as np
 from matplotlib import colormaps
@@ -18,7 +18,7 @@ from lm4ve.errors import UserError
 #: Share of a cell's colour; the rest is the frame in grey, to see what is there.
 COVER = .85
 #: Behind clouds and scenes: both ends of the colour maps can be seen on it.
-BACKGROUND = '#dcdcdc'
+BACKGROUND = '#c6c6c6'
 #: From where clouds are seen, z up; as `lm4ve.pointcloud.pictures` has it.
 _EYE = np.array([1.7, -2., 1.3])
 
@@ -159,7 +159,7 @@ class Cloud:
             norm = Normalize(low - .6 * (high - low), high)
         known = np.isfinite(values)
         shades = colormaps[colors](norm(values))
-        shades[~known] = (.68, .68, .68, 1.)
+        shades[~known] = (.58, .58, .58, 1.)
         size = float(np.clip(4500 / len(values), 2., 24.)) * np.where(known, 1., .3)
         axes.scatter(*self.seen[self.order, :2].T, c=shades[self.order],
                      s=size[self.order], linewidths=0)
@@ -206,6 +206,8 @@ class TrafficScene:
                        self.prediction.get('trajectories'),
                        self.prediction.get('probabilities'), self.extent)
             axes.set_title('')
+            for text in list(axes.texts):  # no room for probabilities
+                text.remove()
         self._finish(axes, 'white')
 
     def draw_values(self, axes: Axes, tokens: TokenMap, colors: str,
@@ -213,19 +215,20 @@ class TrafficScene:
         """Colour agents and lanes; what has no token is thin and white."""
         count = len(self.agents)
         shade, norm = colormaps[colors], tokens.norm()
-        lanes = tokens.values[count:]
-        self._lanes(axes, shade(norm(lanes)) if len(lanes) else None)
+        self._lanes(axes, tokens.values[count:], lambda v: shade(norm(v)))
         # The focal agent last, on top.
         for i in reversed(range(count)):
             self._agent(axes, i, shade(norm(tokens.values[i])))
         self._finish(axes, BACKGROUND)
 
-    def _lanes(self, axes: Axes, colors: Optional[np.ndarray] = None) -> None:
-        kept = ~self.lane_padding
-        if colors is None:
-            colors, width = '.75' if self.prediction is None else 'white', .8
-        else:
-            colors, width = colors[kept], 1.6
+    def _lanes(self, axes: Axes, values: Sequence[float] = (),
+               shade: Optional[Callable] = None) -> None:
+        """Draw lanes, those with large values on top; thin ones without values."""
+        kept = np.flatnonzero(~self.lane_padding)
+        colors, width = 'white' if shade else '.75', .8
+        if len(values):
+            kept = kept[np.argsort(values[kept], kind='stable')]
+            colors, width = shade(values[kept]), 1.6
         axes.add_collection(LineCollection(
             self.lanes[kept], colors=colors, linewidths=width, zorder=1))
 

@@ -16,8 +16,9 @@ from lm4ve.analysis.panels import TokenMap
 from lm4ve.analysis.samples import Sample, Section
 
 DPI = 100
-#: Inches: a panel, the room of its colour bar, between rows, around all.
-_PANEL, _BAR, _MARGIN = 1.7, .62, .18
+#: Inches: a panel, the room of its colour bar, around all.
+_PANELS = dict(image=1.7, video=1.7, pointcloud=1.9, motion=2.1)
+_BAR, _MARGIN = .62, .18
 _HEADING, _LINE = .25, .19
 #: Columns of panels beside the input's.
 _FEWEST, _MOST = 3, 6
@@ -111,13 +112,14 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
     """Input and facts in the first column, sections beside and below them."""
     widest = max(len(s.maps) for s in sample.sections)
     columns = min(max(widest, _FEWEST), _MOST)
-    pitch, height = _PANEL + _BAR, _PANEL * sample.picture.aspect
+    side = _PANELS[sample.kind]
+    pitch, height = side + _BAR, side * sample.picture.aspect
     page = _Page(2 * _MARGIN + (columns + 1) * pitch - .1)
     y = _header(page, sample, note)
     page.text(_MARGIN, y, 'Input' if sample.kind != 'video' else
               f'Input, frame {time + 1} of {sample.picture.times}',
               fontsize=9, weight='bold')
-    page.panel(_MARGIN, y + _HEADING + _title_room(sample.sections[0]), _PANEL, height,
+    page.panel(_MARGIN, y + _HEADING + _title_room(sample.sections[0]), side, height,
                lambda axes: sample.picture.draw_input(axes, time))
     for section in sample.sections:
         page.text(_MARGIN + pitch, y, section.title, fontsize=9, weight='bold')
@@ -129,7 +131,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
             x = _MARGIN + (1 + i % columns) * pitch
             _titled(page, section, tokens, x, y)
             _valued(page, sample, section.colors, tokens, time, x, y + room,
-                    _PANEL, height)
+                    side, height)
         y += room + height + .2
     page.text(_MARGIN, y, _NOTE, fontsize=7, color='.35')
     page.height = y + _LINE + _MARGIN
