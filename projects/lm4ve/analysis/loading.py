@@ -12,7 +12,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, init_default_scope
+from mmengine.registry import (
+    DATASETS,
+    FUNCTIONS,
+    MODELS,
+    Registry,
+    init_default_scope,
+)
 from torch import nn
 
 from lm4ve.analysis.batches import safe_name, sample_name
@@ -75,13 +81,21 @@ def _dataset(cfg: Config) -> dict:
 
 def task_of(cfg: Config) -> str:
     """Name what a config's model takes: one of :data:`lm4ve.analysis.KINDS`."""
-    kind = MODELS.get(cfg.model.type)
+    kind = _registered(MODELS, cfg.model.type)
     modules = [c.__module__ for c in getattr(kind, '__mro__', ())]
     for start, task in (('lm4ve.motion', 'motion'),
                         ('lm4ve.pointcloud', 'pointcloud'), ('mmaction', 'video')):
         if any(m.startswith(start) for m in modules):
             return task
     return 'image'
+
+
+def _registered(registry: Registry, name: Union[str, type]) -> Any:
+    """What a config's ``type`` names; `get` alone does not look into its scope."""
+    if not isinstance(name, str):
+        return name
+    with registry.switch_scope_and_registry(None) as scoped:
+        return scoped.get(name)
 
 
 # ------------------------------------------------------------------------- model
@@ -156,8 +170,9 @@ def _load(model: nn.Module, state: dict, checkpoint: str) -> None:
 def _classes(cfg: Config, checkpoint: dict) -> Optional[Sequence[str]]:
     dataset = _dataset(cfg)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    kind = _registered(DATASETS, dataset.type)
     return ((dataset.get('metainfo') or {}).get('classes') or meta.get('classes')
-            or getattr(DATASETS.get(dataset.type), 'METAINFO', {}).get('classes'))
+            or getattr(kind, 'METAINFO', {}).get('classes'))
 
 
 def collate(cfg: Config, samples: Sequence[dict]) -> Any:
@@ -167,7 +182,7 @@ def collate(cfg: Config, samples: Sequence[dict]) -> Any:
         # Lists: pictures may differ in size.
         return pseudo_collate(list(samples))
     options = {k: v for k, v in function.items() if k != 'type'}
-    return FUNCTIONS.get(function['type'])(list(samples), **options)
+    return _registered(FUNCTIONS, function['type'])(list(samples), **options)
 
 
 # ----------------------------------------------------------------------- samples
