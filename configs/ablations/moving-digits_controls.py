@@ -1,5 +1,4 @@
-# Video (moving digits): the controls, on a quarter of the clips and fewer epochs
-# than the full training.
+# Video (moving digits): the controls, on an eighth of the full training's clips.
 name = 'moving-digits_controls'
 title = 'Moving digits, ViT 64 wide and 3 deep on tubes'
 base = '../lm4ve/videomae-demo_none_moving-digits.py'
@@ -8,8 +7,8 @@ seeds = 8
 reference = 'frozen pre-trained'
 
 _epochs = 7
-_clips = dict(train=2000, val=400, test=800)
-_root = 'data/moving-digits-2000'
+_clips = dict(train=1000, val=400, test=400)
+_root = 'data/moving-digits-1000'
 common = {
     'train_cfg.max_epochs': _epochs,
     'param_scheduler.total_steps': _epochs,

@@ -1,5 +1,5 @@
-# Point clouds (open3d's primitives): the controls. A third of the epochs of the
-# full training.
+# Point clouds (open3d's primitives): the controls, on a third of the objects and a
+# third of the epochs of the full training.
 name = 'primitives_controls'
 title = 'Primitives, Point-BERT 64 wide and 3 deep'
 base = '../lm4ve/pointbert-demo_none_primitives.py'
@@ -11,6 +11,8 @@ _epochs = 10
 common = {
     'train_cfg.max_epochs': _epochs,
     'param_scheduler.total_steps': _epochs,
+    'train_dataloader.dataset.per_class': 100,
+    'test_dataloader.dataset.per_class': 100,
 }
 _block = '../lm4ve/pointbert-demo_minilm_primitives.py'
 variants = {
