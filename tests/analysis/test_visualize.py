@@ -144,8 +144,8 @@ def test_videos_frames_and_clips(tmp_path):
             Image.fromarray(frame.to_ndarray(format='rgb24')).save(
                 frames / f'{i + 8}.png')  # 8.png ... 15.png: by number
     out = tmp_path / 'out'
-    visualize(config, 'none', video, '--out-dir', out, '--measures', 'frequency',
-              '--no-attention', '--fps', 2, '--device', 'cpu')
+    visualize(config, 'none', video, '--out-dir', out, '--points',
+              'b=neck.block', '--no-attention', '--fps', 2, '--device', 'cpu')
     assert sorted(p.name for p in out.iterdir()) == ['3.gif', '3.mp4', '3.png',
                                                      'index.html']
     assert is_sheet(out / '3.png')
@@ -167,7 +167,7 @@ def test_point_clouds(tmp_path):
     config = written(cfg, tmp_path)
     np.save(tmp_path / 'mine.npy', 40 * cloud(300) + 7)
     visualize(config, '-', tmp_path / 'mine.npy', '--indices', 1, '--out-dir',
-              tmp_path / 'out', '--device', 'cpu')
+              tmp_path / 'out', '--no-attention', '--device', 'cpu')
     assert is_sheet(tmp_path / 'out/mine.png')
     words = page(tmp_path / 'out').words
     assert 'sphere' in words and re.search(r'test_00001', words)

@@ -61,6 +61,8 @@ class Frames:
         pixels (np.ndarray): uint8 ``[T, H, W, 3]``, RGB; T = 1 for an image.
     """
 
+    caption = ''
+
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = pixels
 
@@ -117,6 +119,7 @@ class Cloud:
         groups (np.ndarray): int ``[G, S]``, each group's points.
     """
     times, aspect = 1, 1.
+    caption = 'near points are dark'
 
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
@@ -182,17 +185,28 @@ class TrafficScene:
         prediction (dict, optional): As of
             :func:`lm4ve.motion.visualization.draw_scene`: ``scene``, and perhaps
             ``trajectories`` and ``probabilities``.
-        extent (float): Half the side of what is shown, metres.
+        extent (float, optional): Half the side of what is shown, metres; default:
+            so that agents and forecasts fit, 40 to 60.
     """
     times, aspect = 1, 1.
+    caption = 'past blue, truth green, forecasts red'
 
     def __init__(self, agents: np.ndarray, agents_valid: np.ndarray,
                  lanes: np.ndarray, lane_padding: np.ndarray,
                  prediction: Optional[dict] = None,
-                 extent: float = 50.) -> None:
+                 extent: Optional[float] = None) -> None:
         self.agents, self.agents_valid = agents, agents_valid
         self.lanes, self.lane_padding = lanes, lane_padding
-        self.prediction, self.extent = prediction, extent
+        self.prediction = prediction
+        self.extent = extent or self._fitting_extent()
+
+    def _fitting_extent(self) -> float:
+        shown = [self.agents[self.agents_valid]]
+        if self.prediction is not None and 'trajectories' in self.prediction:
+            shown.append(self.prediction['scene'].to_local(
+                np.asarray(self.prediction['trajectories'])).reshape(-1, 2))
+        reach = np.abs(np.concatenate(shown)).max(initial=0.)
+        return float(np.clip(1.1 * reach, 40., 60.))
 
     def draw_input(self, axes: Axes, time: int = 0) -> None:
         """Draw the map, histories, the truth and the forecasts."""

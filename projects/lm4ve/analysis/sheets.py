@@ -121,6 +121,8 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
               fontsize=9, weight='bold')
     page.panel(_MARGIN, y + _HEADING + _title_room(sample.sections[0]), side, height,
                lambda axes: sample.picture.draw_input(axes, time))
+    page.text(_MARGIN, y + _HEADING + _title_room(sample.sections[0]) + height + .05,
+              sample.picture.caption, fontsize=6.5, color='.35')
     for section in sample.sections:
         page.text(_MARGIN + pitch, y, section.title, fontsize=9, weight='bold')
         y += _HEADING
