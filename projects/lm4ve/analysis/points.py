@@ -3,7 +3,7 @@
 The paper compares the encoder's output with what the block makes of it; a *point* is
 a label and a module's name, with ``:input`` after it for what goes into the module.
 """
-from typing import Dict, List, Mapping, Optional, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 from torch import nn
 
@@ -95,3 +95,19 @@ def resolve_points(model: nn.Module, points: Optional[Mapping[str, str]]
                 f'{", ".join(inside) or "none"}.')
         found[label] = modules[path], name.endswith(_INPUT)
     return found
+
+
+def read_points(words: Sequence[str]) -> Optional[Dict[str, str]]:
+    """Read ``LABEL=MODULE`` words of a command line; None of none.
+
+    Raises:
+        UserError: A word is not of that form, or a label is there twice.
+    """
+    points: Dict[str, str] = {}
+    for word in words:
+        label, _, module = word.partition('=')
+        if not label or not module or label in points:
+            raise UserError(f"--points '{word}' must be LABEL=MODULE, each label "
+                            'once, for example encoder=neck:input.')
+        points[label] = module
+    return points or None

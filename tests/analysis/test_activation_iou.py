@@ -1,0 +1,394 @@
+"""The tool, its data sets and the geometry of masks."""
+import csv
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import Compose
+from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.registry import MODELS, init_default_scope
+from PIL import Image
+from torch import nn
+
+from lm4ve.analysis import analyse
+from lm4ve.analysis.mask_datasets import (
+    IMAGENET_S_50,
+    ImageNetS,
+    MaskFolder,
+    MaskFollower,
+    batches,
+    open_masks,
+)
+from lm4ve.analysis.pseudo_masks import IGNORED, maps_of
+from lm4ve.errors import UserError
+
+pytest.importorskip('mmpretrain')
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tool():
+    path = ROOT / 'tools/analysis/activation_iou.py'
+    spec = importlib.util.spec_from_file_location('activation_iou', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# ------------------------------------------------------------------------- models
+class Paint(nn.Module):
+    """One channel a token: -1 where half of the patch is bright, else 1."""
+
+    def forward(self, x):
+        bright = nn.functional.avg_pool2d(x[:, :1], 4) >= 127
+        return (1 - 2 * bright.float()).flatten(2).transpose(1, 2)
+
+
+class Flat(nn.Module):
+    """The same for every token."""
+
+    def forward(self, x):
+        return torch.ones(*x.shape[:2], 6) / 3
+
+
+@MODELS.register_module(force=True)
+class MaskIsTheActivation(BaseModel):
+    """What it makes of a white-on-black picture is the picture's mask."""
+
+    def __init__(self, data_preprocessor=None):
+        super().__init__(ImgDataPreprocessor())
+        self.paint, self.flat = Paint(), Flat()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.flat(self.paint(inputs))
+        return list(range(len(inputs)))
+
+
+CONFIG = """
+default_scope = 'mmpretrain'
+model = dict(type='mmengine.MaskIsTheActivation')
+test_dataloader = dict(dataset=dict(type='CustomDataset', pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)),
+    dict(type='PackInputs')]))
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'mask_model.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def write_folder(root: Path, count=10) -> list:
+    """White rectangles on black, and they are the masks too; returns the masks."""
+    rng = np.random.default_rng(0)
+    masks = []
+    for name in ('images', 'masks'):
+        (root / name).mkdir(parents=True)
+    for i in range(count):
+        mask = np.zeros((16, 16), np.uint8)
+        y, x = rng.integers(0, 8, 2)
+        mask[y:y + rng.integers(4, 8), x:x + rng.integers(4, 8)] = 255
+        cv2.imwrite(str(root / f'images/{i}.png'), mask)
+        cv2.imwrite(str(root / f'masks/{i}.png'), mask)
+        masks.append(mask)
+    return masks
+
+
+def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
+        config, tmp_path, capsys):
+    masks = write_folder(tmp_path / 'data')
+    report = tool().main([
+        str(config), 'none', '--data-root', str(tmp_path / 'data'), '--layout',
+        'folder', '--points', 'mask=paint', 'constant=flat', '--bootstrap', '50',
+        '--batch-size', '4', '--out-dir', str(tmp_path / 'out')])
+    share = [(m.reshape(4, 4, 4, 4).mean((1, 3)) >= 127.5) for m in masks]
+    kept = [s.mean() for s in share if s.any()]
+    assert report.images == len(kept) >= 8
+    assert len(report.empty) == 10 - len(kept)
+    prior = report.rows[0]
+    assert prior.iou == pytest.approx(np.mean(kept), abs=1e-12)
+    found = {(r.measure, r.point, r.variant, r.threshold_choice): r.iou
+             for r in report.rows}
+    for measure in ('magnitude', 'frequency'):
+        for choice in ('best per image', 'fixed'):
+            assert found[measure, 'mask', 'as is', choice] == 1
+            assert found[measure, 'mask', 'inverted', choice] == 0
+        for variant in ('as is', 'inverted', 'shuffled'):
+            assert found[measure, 'constant', variant, 'best per image'] == (
+                pytest.approx(prior.iou, abs=1e-12))
+
+    shown = capsys.readouterr().out
+    assert 'untrained weights' in shown and '100.0 [100.0, 100.0]' in shown
+    written = json.loads((tmp_path / 'out/iou.json').read_text())
+    assert written['images'] == report.images and written['seed'] == 0
+    with open(tmp_path / 'out/iou.csv') as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == len(report.rows) + len(report.differences) + len(
+        report.curves)
+    assert {float(r['iou']) for r in rows if r['point'] == 'mask'
+            and r['table'] == 'rows' and r['variant'] == 'as is'} == {1.}
+    assert cv2.imread(str(tmp_path / 'out/iou.png')).std() > 1
+
+
+def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
+    report = tool().main([
+        str(ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py'), 'none',
+        '--bootstrap', '20', '--split', 'val', '--out-dir', str(tmp_path),
+        '--cfg-options', 'test_dataloader.dataset.indices=12'])
+    assert report.images == 12 and report.fixing_images == 2
+    assert {(r.measure, r.point) for r in report.rows[1:]} == {
+        *((m, p) for m in ('magnitude', 'frequency')
+          for p in ('encoder', 'mapped', 'block', 'after')),
+        ('attention', 'encoder'), ('attention', 'block')}
+    assert {(r.measure, r.point) for r in report.differences} == {
+        *((m, p) for m in ('magnitude', 'frequency')
+          for p in ('after - encoder', 'block - mapped')),
+        ('attention', 'block - encoder')}
+    assert {r.note for r in report.rows if r.measure == 'attention'} == {
+        'class token'}
+    assert all(r.low <= r.iou <= r.high for r in report.rows)
+
+
+def test_attention_without_a_class_token_is_the_mean_of_all_rows():
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='VisionTransformer', img_size=8, patch_size=4,
+            with_cls_token=False, out_type='avg_featmap',
+            arch=dict(embed_dims=8, num_layers=1, num_heads=2,
+                      feedforward_channels=8)),
+        head=dict(type='LinearClsHead', num_classes=2, in_channels=8)))
+    found = maps_of(analyse(model, dict(inputs=torch.randn(2, 3, 8, 8))))
+    notes = {m.measure: m.note for m in found}
+    assert notes['attention'] == 'mean over tokens'
+    assert next(m for m in found if m.measure == 'attention').values.shape == (2, 4)
+
+
+# ----------------------------------------------------------------------- geometry
+def pipeline(*steps) -> Compose:
+    init_default_scope('mmpretrain')
+    return Compose([*steps, dict(type='PackInputs')])
+
+
+def follow(steps, img, mask):
+    follower = MaskFollower(pipeline(*steps).transforms)
+    return follower('x', dict(img=img), mask)
+
+
+@pytest.mark.parametrize('size', [(40, 61), (61, 40), (33, 33)])
+def test_masks_follow_resizing_and_cropping(size):
+    """A picture whose colour is its mask comes out with its mask."""
+    mask = np.zeros(size, np.uint8)
+    cv2.ellipse(mask, (size[1] // 3, size[0] // 2), (9, 14), 30, 0, 360, 1, -1)
+    mask[:6, -6:] = IGNORED
+    img = np.stack([255 * (mask == 1), 255 * (mask == IGNORED), 0 * mask],
+                   -1).astype(np.uint8)
+    nearest = dict(interpolation='nearest', backend='pillow')
+    crop = dict(type='CenterCrop', crop_size=24)
+    packed, moved = follow(
+        [dict(type='ResizeEdge', scale=28, edge='short', **nearest), crop], img,
+        mask)
+    pixels = packed['inputs'].numpy()
+    assert moved.shape == (24, 24) and (moved == 1).any()
+    assert np.array_equal(pixels[0] == 255, moved == 1)
+    assert np.array_equal(pixels[1] == 255, moved == IGNORED)
+    # With the interpolation of the recipes, edges blur and nothing else differs.
+    packed, moved = follow(
+        [dict(type='ResizeEdge', scale=28, edge='short', interpolation='bicubic',
+              backend='pillow'), crop], img, mask)
+    assert np.mean((packed['inputs'][0].numpy() >= 128) == (moved == 1)) > .98
+
+
+def test_what_is_padded_does_not_count():
+    img = np.full((10, 10, 3), 200, np.uint8)
+    for step in (dict(type='CenterCrop', crop_size=14, auto_pad=True),
+                 dict(type='Pad', size=(14, 14))):
+        packed, moved = follow([step], img, np.ones((10, 10), np.uint8))
+        padded = packed['inputs'][0].numpy() == 0
+        assert padded.sum() == 14 * 14 - 10 * 10
+        assert np.array_equal(moved == IGNORED, padded)
+
+
+def test_a_transform_that_masks_cannot_follow_is_refused():
+    with pytest.raises(UserError, match=r'pipeline\[1\] is RandomFlip'):
+        MaskFollower(pipeline(dict(type='Resize', scale=(8, 8)),
+                              dict(type='RandomFlip', prob=1.)).transforms)
+
+
+# ---------------------------------------------------------------------- data sets
+def write_imagenet_s(root: Path, ids: np.ndarray, name=IMAGENET_S_50[2]) -> Path:
+    for part, suffix in (('validation', 'JPEG'), ('validation-segmentation', 'png')):
+        (root / part / name).mkdir(parents=True, exist_ok=True)
+        rgb = np.stack([ids % 256, ids // 256, 0 * ids], -1).astype(np.uint8)
+        Image.fromarray(rgb).save(root / part / name / f'a.{suffix}')
+    return root
+
+
+def test_imagenet_s_foreground_is_the_images_own_class(tmp_path):
+    ids = np.array([[3, 0, 1000], [3, 7, 256 + 3], [0, 3, 1000]])
+    data = ImageNetS(write_imagenet_s(tmp_path, ids))
+    assert len(data) == 1
+    name, sample, mask = data[0]
+    assert name == sample['img_path'] and name.endswith('n01531178/a.JPEG')
+    i = IGNORED
+    assert mask.tolist() == [[1, 0, i], [1, 0, 0], [0, 1, i]]
+
+
+def test_larger_imagenet_s_takes_its_own_list_of_classes(tmp_path):
+    write_imagenet_s(tmp_path, np.full((2, 2), 300), 'n00000300')
+    with pytest.raises(UserError, match="folder 'n00000300', which is not in"):
+        ImageNetS(tmp_path)
+    names = [f'n{i:08d}' for i in range(1, 400)]
+    (tmp_path / 'ImageNetS_categories_im399.txt').write_text('\n'.join(names))
+    assert (ImageNetS(tmp_path)[0][2] == 1).all()
+
+
+def test_the_list_of_imagenet_s_50_is_whole():
+    assert len(set(IMAGENET_S_50)) == 50
+    assert list(IMAGENET_S_50) == sorted(IMAGENET_S_50)
+    assert all(re.fullmatch(r'n\d{8}', c) for c in IMAGENET_S_50)
+
+
+def masks_of(mode: str) -> Image.Image:
+    values = np.array([[0, 1], [255, 7]], np.uint8)
+    if mode == 'P':
+        image = Image.fromarray(values, 'P')
+        # Colours that would mislead: 0 is white, all else black.
+        image.putpalette([255] * 3 + [0] * 3 * 255)
+        return image
+    if mode in ('RGB', 'RGBA'):
+        opaque = np.full_like(values, 255)
+        channels = [0 * values, values, 0 * values, opaque]
+        return Image.fromarray(np.stack(channels[:len(mode)], -1), mode)
+    if mode == 'LA':
+        return Image.fromarray(np.stack([values, np.full_like(values, 255)], -1),
+                               mode)
+    return Image.fromarray(values).convert(mode) if mode != 'I;16' else (
+        Image.fromarray(values.astype(np.uint16)))
+
+
+@pytest.mark.parametrize('mode', ['P', 'L', 'LA', '1', 'I', 'I;16', 'RGB', 'RGBA'])
+@pytest.mark.filterwarnings('ignore')
+def test_masks_of_any_kind_are_foreground_above_0(tmp_path, mode):
+    for name in ('images', 'masks'):
+        (tmp_path / name / 'deep').mkdir(parents=True)
+    Image.new('RGB', (2, 2)).save(tmp_path / 'images/deep/x.jpg')
+    masks_of(mode).save(tmp_path / 'masks/deep/x.png')
+    # '1' holds what is above 127.
+    expected = [[0, 0], [1, 0]] if mode == '1' else [[0, 1], [1, 1]]
+    assert MaskFolder(tmp_path)[0][2].tolist() == expected
+    if mode in ('P', 'L'):
+        expected[1][0] = IGNORED
+        assert MaskFolder(tmp_path, ignored=255)[0][2].tolist() == expected
+
+
+def test_a_pipeline_without_a_loader_gets_pixels(tmp_path):
+    write_folder(tmp_path, 2)
+    steps = pipeline(dict(type='Resize', scale=(8, 8)))
+    items = open_masks(tmp_path, 'folder', steps)
+    (names, data, masks), = batches(items, MaskFollower(steps.transforms), 2)
+    assert [Path(n).name for n in names] == ['0.png', '1.png']
+    assert len(data['inputs']) == 2 and data['inputs'][0].shape == (3, 8, 8)
+    assert masks[0].shape == (8, 8)
+
+
+# --------------------------------------------------------------------- bad inputs
+def spoil(tmp_path: Path, how: str) -> Path:
+    root = tmp_path / 'data'
+    write_folder(root, 3)
+    mask = root / 'masks/1.png'
+    if how == 'no mask':
+        mask.unlink()
+    elif how == 'size':
+        cv2.imwrite(str(mask), np.full((16, 17), 255, np.uint8))
+    elif how == 'no foreground':
+        cv2.imwrite(str(mask), np.zeros((16, 16), np.uint8))
+    elif how == 'no image':
+        mask.write_bytes(b'text')
+    elif how == 'float':
+        Image.fromarray(np.ones((16, 16), np.float32)).save(
+            root / 'masks/1.tif')
+        mask.unlink()
+    elif how == 'empty':
+        for path in (root / 'images').iterdir():
+            path.unlink()
+    elif how == 'no folder':
+        (root / 'masks').rename(root / 'labels')
+    return root
+
+
+@pytest.mark.parametrize('how, found', [
+    ('no mask', r"images/1.png' has no mask: '.*masks/1.png' is not there"),
+    ('size', r'images/1.png: the image has 16 x 16 pixels, its mask 16 x 17'),
+    ('no foreground', r'images/1.png: its mask has no foreground .*--skip-empty'),
+    ('no image', r"masks/1.png' is not an image that can be read"),
+    ('float', r"masks/1.tif' has mode F; masks are palette, grey or RGB"),
+    ('empty', r"images' has no images"),
+    ('no folder', r"masks' is not there"),
+])
+def test_bad_files_are_told_by_name(config, tmp_path, how, found):
+    root = spoil(tmp_path, how)
+    with pytest.raises(UserError, match=found):
+        tool().main([str(config), 'none', '--data-root', str(root), '--layout',
+                     'folder', '--points', 'mask=paint', '--out-dir',
+                     str(tmp_path / 'out')])
+    assert not (tmp_path / 'out').exists()
+
+
+def test_images_without_foreground_can_be_passed_over(config, tmp_path):
+    root = spoil(tmp_path, 'no foreground')
+    report = tool().main([
+        str(config), 'none', '--data-root', str(root), '--layout', 'folder',
+        '--points', 'mask=paint', '--out-dir', str(tmp_path / 'out'),
+        '--bootstrap', '9', '--skip-empty', '--rule', 'any'])
+    assert report.images == 2
+
+
+def test_imagenet_s_masks_must_be_rgb(tmp_path):
+    write_imagenet_s(tmp_path, np.full((2, 2), 3))
+    path, = tmp_path.glob('validation-segmentation/*/*.png')
+    Image.fromarray(np.full((2, 2), 3, np.uint8)).save(path)
+    with pytest.raises(UserError, match='has mode L; ImageNet-S'):
+        ImageNetS(tmp_path)[0]
+
+
+def test_an_unknown_layout_is_refused(tmp_path):
+    with pytest.raises(UserError, match="layout='voc' must be one of imagenet-s"):
+        open_masks(tmp_path, 'voc', Compose([]))
+
+
+def test_images_of_two_sizes_do_not_share_a_batch():
+    steps = pipeline()
+    items = [(f'{n}', dict(img=np.ones((n, n, 3), np.uint8)),
+              np.ones((n, n), np.uint8)) for n in (8, 9)]
+    with pytest.raises(UserError, match=r'9 leaves the pipeline with \(9, 9\)'):
+        list(batches(items, MaskFollower(steps.transforms), 2))
+
+
+@pytest.mark.parametrize('arguments, found', [
+    (['--data-root', '.'], '--data-root and --layout go together'),
+    (['--layout', 'folder'], '--data-root and --layout go together'),
+    (['--ignored', '255'], '--ignored is for --layout folder'),
+    (['--layout', 'folder', '--data-root', '.', '--split', 'val'], 'has no splits'),
+    (['--bootstrap', '0'], '--bootstrap 0 must be 1 or more'),
+    (['--thresholds', '1.5'], r'thresholds=\[1.5\] must be'),
+    (['--points', 'encoder'], "--points 'encoder' must be LABEL=MODULE"),
+], ids=lambda a: ' '.join(a) if isinstance(a, list) else '')
+def test_mistakes_in_arguments_are_told(config, arguments, found):
+    with pytest.raises(UserError, match=found):
+        tool().main([str(config), 'none', *arguments])
+
+
+def test_a_data_set_without_masks_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
+        tool().main([str(ROOT / 'configs/lm4ve/vit-demo_none_digits.py'), 'none',
+                     '--out-dir', str(tmp_path / 'out')])

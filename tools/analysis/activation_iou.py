@@ -1,0 +1,148 @@
+"""How well activations and attention cover the foreground: pseudo-mask IoU.
+
+    python tools/analysis/activation_iou.py CONFIG CHECKPOINT
+    python tools/analysis/activation_iou.py CONFIG CHECKPOINT \\
+        --data-root /path/to/ImageNetS50 --layout imagenet-s
+
+Without --data-root the masks are those of the config's own data set (textured
+digits). Prints tables; writes iou.json, iou.csv and iou.png. docs/analysis.md says how
+it is measured.
+"""
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Optional, Sequence
+
+from mmengine.config import DictAction
+from mmengine.dataset import Compose
+from mmengine.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.analysis import analyse
+from lm4ve.analysis.iou_report import Report, summarise, tables, write
+from lm4ve.analysis.loading import UNTRAINED, collate, load_model, read_config
+from lm4ve.analysis.mask_datasets import (
+    LAYOUTS,
+    MaskFollower,
+    SampleMasks,
+    batches,
+    open_masks,
+)
+from lm4ve.analysis.points import read_points, resolve_points
+from lm4ve.analysis.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
+from lm4ve.engine.cli import run_tool
+from lm4ve.errors import UserError
+
+
+def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config')
+    parser.add_argument('checkpoint', help="a file, or 'none': untrained")
+    parser.add_argument('--data-root', help="folder of images and masks; default: "
+                        "the config's data set, which must have masks")
+    parser.add_argument('--layout', choices=sorted(LAYOUTS),
+                        help='how --data-root is laid out: imagenet-s (ImageNetS50, '
+                        '300 or 919) or folder (images/NAME.jpg, masks/NAME.png)')
+    parser.add_argument('--split', help="of the config's data set ('train', 'val', "
+                        "'test'; default: as configured), or of ImageNet-S "
+                        "('validation', the default)")
+    parser.add_argument('--ignored', type=int, help='with --layout folder: grey '
+                        'level or palette index that does not count')
+    parser.add_argument('--points', nargs='+', default=[], metavar='LABEL=MODULE',
+                        help="where to look; ':input' after a module's name for "
+                        'what goes into it; default: around the block')
+    parser.add_argument('--thresholds', nargs='+', type=float,
+                        default=list(THRESHOLDS))
+    parser.add_argument('--rule', choices=RULES, default='majority',
+                        help='a token is foreground if at least half of its area is, '
+                        'or any of it')
+    parser.add_argument('--fixed-share', type=float, default=.2,
+                        help='share of the images on which thresholds are fixed')
+    parser.add_argument('--skip-empty', action='store_true',
+                        help='pass over images whose mask has no foreground')
+    parser.add_argument('--bootstrap', type=int, default=2000, help='resamples')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='of the split, the bootstrap and shuffled maps')
+    parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--out-dir', help='default: work_dirs/<config>/iou')
+    parser.add_argument('--device', help='default: a GPU if there is one')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse what does not go together, before anything is loaded."""
+    if (args.data_root is None) != (args.layout is None):
+        raise UserError('--data-root and --layout go together. Fix: give both, or '
+                        "neither for the config's own data set.")
+    if args.ignored is not None and args.layout != 'folder':
+        raise UserError('--ignored is for --layout folder.')
+    if args.split is not None and args.layout == 'folder':
+        raise UserError('--layout folder has no splits. Fix: leave out --split.')
+    for name in ('bootstrap', 'batch_size'):
+        if getattr(args, name) < 1:
+            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)} must '
+                            'be 1 or more.')
+
+
+def open_data(cfg, args: argparse.Namespace):
+    """Return the images with masks, and what sends them through the pipeline."""
+    loader = cfg.get('test_dataloader') or cfg.val_dataloader
+    if args.layout is None:
+        if args.split is not None:
+            loader.dataset.split = args.split
+        dataset = DATASETS.build(loader.dataset)
+        return SampleMasks(dataset), MaskFollower(dataset.pipeline.transforms)
+    pipeline = Compose(loader.dataset.pipeline)
+    options = dict(split=args.split) if args.split else {}
+    if args.ignored is not None:
+        options['ignored'] = args.ignored
+    follower = MaskFollower(pipeline.transforms)
+    return open_masks(args.data_root, args.layout, pipeline, **options), follower
+
+
+def main(argv: Optional[Sequence[str]] = None) -> Report:
+    args = parse_args(argv)
+    check(args)
+    points = read_points(args.points)
+    scores = Scores(tuple(args.thresholds), args.rule, args.seed)
+    cfg = read_config(args.config, args.cfg_options)
+    items, follower = open_data(cfg, args)
+    split_images(len(items), args.fixed_share, args.seed)
+    model = load_model(cfg, args.checkpoint, args.device).model
+    resolve_points(model, points)
+    console = Console()
+    found = batches(items, follower, args.batch_size, args.skip_empty,
+                    partial(collate, cfg))
+    for names, data, masks in track(
+            found, 'images', total=-(-len(items) // args.batch_size),
+            console=console, transient=True):
+        analysis = analyse(model, data, points)
+        size = tuple(analysis.inputs.shape[-2:])
+        if size != masks[0].shape:
+            raise UserError(f"The model's preprocessor pads images to {size}, masks "
+                            f'have {masks[0].shape}. Fix: a test pipeline that ends '
+                            'in a size that needs no padding.')
+        scores.add(maps_of(analysis), masks, names)
+    report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
+    weights = ('untrained weights' if args.checkpoint in UNTRAINED
+               else args.checkpoint)
+    title = f'{Path(args.config).stem}, {weights}'
+    for table in tables(report, title):
+        console.print(table)
+    if report.empty:
+        console.print(f'{len(report.empty)} image(s) left out: no token is '
+                      f'foreground by the rule "{args.rule}".')
+    folder = args.out_dir or f'work_dirs/{Path(args.config).stem}/iou'
+    about = dict(title=title, **{k: v for k, v in vars(args).items()
+                                 if k not in ('cfg_options', 'out_dir')})
+    for path in write(report, folder, about):
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return report
+
+
+if __name__ == '__main__':
+    run_tool(main)
