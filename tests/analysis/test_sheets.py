@@ -207,6 +207,23 @@ def test_segments_of_a_frame_wise_model_are_its_frames():
     assert (cells(second, 2, 2)[..., 1] < .3).all()
 
 
+def test_of_frames_joined_to_clips_the_first_clip_is_shown():
+    pixels = np.zeros((2, 6, 16, 16, 3), np.uint8)
+    pixels[1, 1] = 200
+    tokens = spike(8, 0, rows=6)  # three clips a sample, of two frames each
+    tokens[3] = spike(8, 6)[0]  # sample 1, clip 0, frame 1, lower left
+    analysis = analysis_of('video', normalized(pixels), Layout('video', 0, (2, 2, 2)),
+                           tokens, samples=2)
+    single = torch.zeros(12, 4, 8)  # a point before frames are joined
+    single[7, 3] = 100.  # sample 1, frame 1, lower right
+    analysis.points['before'] = Point('enc', single, Layout('video', 0, (2, 2)))
+    sample = drawn(analysis, measures=['magnitude'])[1]
+    one, two, *shown = panels(draw_sheet(sample))
+    assert len(shown) == 4 and one[9:-9, 9:-9].max() == 0 < 180 < two[9:-9, 9:-9].min()
+    green = [cells(p, 2, 2)[..., 1].argmax() for p in shown]
+    assert green[1] == 2 and green[3] == 3
+
+
 # ------------------------------------------------------------------------- clouds
 def test_a_group_lights_up_where_its_points_are():
     rng = np.random.default_rng(0)

@@ -11,10 +11,12 @@ import torch
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 import av  # noqa: E402
+from mmengine.model import BaseModel  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
-from lm4ve.analysis import loading  # noqa: E402
+from lm4ve.analysis import analyse, loading  # noqa: E402
 from lm4ve.engine.cli import build_runner  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from tests.motion.shrink import MotionShrinker  # noqa: E402
@@ -24,6 +26,7 @@ from tests.shrink import Shrinker  # noqa: E402
 from tests.tasks import ROOT  # noqa: E402
 from tests.video.shrink import VideoShrinker  # noqa: E402
 
+from .models import neck  # noqa: E402
 from .test_sheets import Links  # noqa: E402
 
 
@@ -128,6 +131,27 @@ def test_files_of_one_name_get_a_number(digits, tmp_path):
         loading.read_config(digits[0]),
         [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]])
     assert [g.name for g in given] == ['0_x', '1_x', 'my_cat']
+
+
+class Convolution(BaseModel):
+    """A backbone whose map has other proportions than its picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 8, (16, 5), (16, 5))
+        self.neck = MODELS.build(neck(8))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.neck(self.backbone(inputs))
+        return [{}] * len(inputs)
+
+
+@pytest.mark.parametrize('points', [None, dict(b='neck.block')])
+def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
+    analysis = analyse(Convolution(), dict(inputs=torch.rand(2, 3, 32, 32)), points)
+    layouts = [p.layout for p in (*analysis.points.values(),
+                                  *analysis.attention.values())]
+    assert {layout.grid for layout in layouts} == {(2, 6)}
 
 
 # -------------------------------------------------------------------- other tasks

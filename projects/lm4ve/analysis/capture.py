@@ -3,6 +3,7 @@
 One call, :func:`analyse`, serves every task: it gives tokens at each point, their
 places, and attention, from which pictures, scores and pages are made.
 """
+import math
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
@@ -105,6 +106,8 @@ class Analysis:
 class _Seen:
     """What the hooks collect."""
     inputs: Any = None
+    # Number of tokens to the grid of a map that a neck was given.
+    grids: Dict[int, Tuple[int, ...]] = field(default_factory=dict)
     values: Dict[str, Any] = field(default_factory=dict)
     encoder: Optional[Tuple[str, nn.Module, Tensor]] = None
     layer: Optional[Tuple[str, nn.Module, tuple]] = None
@@ -148,7 +151,9 @@ def analyse(model: nn.Module, data: dict,
                 f'{type(module).__name__} did not run as a module. Fix: name one '
                 'that does, for example the one around it.')
         tokens, grid = to_tokens(_tensor_of(seen.values[label], label))
-        layout = layout_of(model, seen.inputs, tokens.shape[1], grid)
+        # Inside a neck maps are tokens, whose grid the neck's input tells.
+        layout = layout_of(model, seen.inputs, tokens.shape[1],
+                           grid or seen.grids.get(tokens.shape[1]))
         name = names.get(label) or _name_of(model, module, is_input)
         found[label] = Point(name, tokens[:, layout.prefix:], layout)
     rows = _attention(model, seen, found) if attention else {}
@@ -178,7 +183,14 @@ def _hooks(model: nn.Module, wanted: Mapping[str, Tuple[nn.Module, bool]],
     def keep_inputs(module, args, output):
         seen.inputs = output['inputs']
 
+    def keep_grid(module, args):
+        x = args[0][-1] if isinstance(args[0], (tuple, list)) else args[0]
+        if isinstance(x, Tensor) and x.dim() > 3:
+            seen.grids[math.prod(x.shape[2:])] = tuple(x.shape[2:])
+
     handles.append(model.data_preprocessor.register_forward_hook(keep_inputs))
+    handles += [neck.register_forward_pre_hook(keep_grid)
+                for _, neck in necks_of(model)]
     for label, (module, is_input) in wanted.items():
         if is_input:
             handles.append(module.register_forward_pre_hook(
@@ -222,7 +234,7 @@ def _attention(model: nn.Module, seen: _Seen, points: Mapping[str, Point]
         name, module, x = seen.encoder
         if getattr(module, 'batch_first', True) is False:
             x = x.transpose(0, 1)
-        layout = _layout_or_none(model, seen.inputs, x, points)
+        layout = _layout_or_none(model, seen, x, points)
         if layout is not None:
             row, words = _row(layout, seen.inputs)
             weights = attention_row(module, x, row, layout.padding_mask)
@@ -230,7 +242,7 @@ def _attention(model: nn.Module, seen: _Seen, points: Mapping[str, Point]
                 name, weights[..., layout.prefix:], words, layout)
     if seen.layer is not None:
         name, layer, (x, mask, _, rotary) = seen.layer
-        layout = _layout_or_none(model, seen.inputs, x, points)
+        layout = _layout_or_none(model, seen, x, points)
         if layout is not None:
             row, words = _row(layout, seen.inputs)
             weights = llm_attention_row(layer, x, mask, rotary, row,
@@ -249,7 +261,7 @@ def _row(layout: Layout, inputs: Any):
     return None, 'mean over tokens'
 
 
-def _layout_or_none(model: nn.Module, inputs: Any, x: Tensor,
+def _layout_or_none(model: nn.Module, seen: _Seen, x: Tensor,
                     points: Mapping[str, Point]) -> Optional[Layout]:
     """The places of an attention's tokens; those of a point with as many, first.
 
@@ -259,7 +271,8 @@ def _layout_or_none(model: nn.Module, inputs: Any, x: Tensor,
         if point.layout.prefix + point.layout.num_placed == x.shape[1]:
             return point.layout
     try:
-        return layout_of(model, inputs, x.shape[1])
+        return layout_of(model, seen.inputs, x.shape[1],
+                         seen.grids.get(x.shape[1]))
     except UserError:
         return None
 

@@ -18,6 +18,8 @@ from lm4ve.errors import UserError
 
 #: Colour maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
+#: Of a frame-wise video model's crops and segments.
+MOST_FRAMES = 32
 
 
 @dataclass
@@ -103,19 +105,21 @@ def samples_of(analysis: Analysis,
 
     Returns:
         list[Sample]: Of several views of a sample (crops, clips) the first; the
-        segments of a frame-wise video model are its frames.
+        segments of a frame-wise video model are its frames, those of the first
+        clip where a neck joins them.
     """
     measures = check_measures(measures)
     if len(names) != len(analysis.outputs):
         raise ValueError(f'{len(names)} names for {len(analysis.outputs)} samples')
-    pictures = _pictures(analysis, model)
+    frames = _frames_shown(analysis)
+    pictures = _pictures(analysis, model, frames)
     found = []
     for i, name in enumerate(names):
         sections, numbers = [], []
-        rows = _rows(analysis, i)
         for measure in measures:
             maps = []
             for label, point in analysis.points.items():
+                rows = _rows(analysis, i, point.tokens, point.layout, frames)
                 values = _values(point, measure, rows)
                 maps.append(_map(label, point.name, values, point.layout, rows))
                 numbers.append(Number(measure, label, point.name,
@@ -123,6 +127,7 @@ def samples_of(analysis: Analysis,
                                       float(np.nanmax(maps[-1].values))))
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
+            rows = _rows(analysis, i, attention.weights, attention.layout, frames)
             sections.append(_attention_section(label, attention, rows, heads))
             numbers.append(_entropy_row(label, attention, rows))
         found.append(Sample(name, analysis.kind, pictures[i], sections,
@@ -131,11 +136,29 @@ def samples_of(analysis: Analysis,
 
 
 # ----------------------------------------------------------------------- tokens
-def _rows(analysis: Analysis, i: int) -> slice:
-    """Rows of the points that belong to sample ``i`` and are shown."""
-    first = i * analysis.views
-    is_framewise = analysis.kind == 'video' and analysis.inputs.dim() == 5
-    return slice(first, first + (analysis.views if is_framewise else 1))
+def _frames_shown(analysis: Analysis) -> int:
+    """Frames of a frame-wise video model's sample that are drawn; else 0.
+
+    Where a neck joins frames to clips, those of the first clip; else all, but of
+    many crops and segments the first ones.
+    """
+    if analysis.kind != 'video' or analysis.inputs.dim() != 5:
+        return 0
+    layouts = [v.layout for v in (*analysis.points.values(),
+                                  *analysis.attention.values())]
+    joined = max(_times(x) for x in layouts)
+    return joined if joined > 1 else min(analysis.inputs.shape[1], MOST_FRAMES)
+
+
+def _times(layout: Layout) -> int:
+    return layout.grid[0] if len(layout.grid) == 3 else 1
+
+
+def _rows(analysis: Analysis, i: int, values: Tensor, layout: Layout,
+          frames: int) -> slice:
+    """Rows of a point's or an attention's that are shown of sample ``i``."""
+    each = len(values) // len(analysis.outputs)
+    return slice(i * each, i * each + max(frames // _times(layout), 1))
 
 
 def _array(x: Tensor) -> np.ndarray:
@@ -161,8 +184,7 @@ def _map(title: str, module: str, values: np.ndarray, layout: Layout,
          rows: slice) -> TokenMap:
     grid = tuple(layout.grid)
     if layout.kind == 'video':
-        times = grid[0] if len(grid) == 3 else 1
-        grid = (times * (rows.stop - rows.start), *grid[-2:])
+        grid = (_times(layout) * (rows.stop - rows.start), *grid[-2:])
     return TokenMap(title, module, values, grid)
 
 
@@ -207,7 +229,7 @@ def _entropy_row(label: str, attention: Attention, rows: slice) -> Number:
 
 
 # --------------------------------------------------------------------- pictures
-def _pictures(analysis: Analysis, model: nn.Module) -> list:
+def _pictures(analysis: Analysis, model: nn.Module, frames: int) -> list:
     inputs, count = analysis.inputs, len(analysis.outputs)
     if analysis.kind == 'motion':
         arrays = {k: inputs[k].cpu().numpy() for k in (
@@ -228,7 +250,7 @@ def _pictures(analysis: Analysis, model: nn.Module) -> list:
     if analysis.kind == 'image':
         return [Frames(p[None]) for p in pixels]
     # Clips [B, V, T, H, W, 3], of which the first view; frames [B, V, H, W, 3].
-    return [Frames(p[0] if inputs.dim() == 6 else p) for p in pixels]
+    return [Frames(p[:frames] if frames else p[0]) for p in pixels]
 
 
 def _prediction(output: Any) -> Optional[dict]:
