@@ -149,7 +149,7 @@ class Shrinker:
         loader.num_workers = 0
         loader.pop('persistent_workers', None)
         dataset = loader.dataset
-        if dataset.type == 'lm4ve.DigitsDataset':
+        if dataset.type in ('lm4ve.DigitsDataset', 'lm4ve.TexturedDigits'):
             dataset.indices = 16
             loader.batch_size = 8
             return

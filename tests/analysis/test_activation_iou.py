@@ -261,30 +261,30 @@ def test_the_list_of_imagenet_s_50_is_whole():
 def masks_of(mode: str) -> Image.Image:
     values = np.array([[0, 1], [255, 7]], np.uint8)
     if mode == 'P':
-        image = Image.fromarray(values, 'P')
+        image = Image.fromarray(values)
         # Colours that would mislead: 0 is white, all else black.
         image.putpalette([255] * 3 + [0] * 3 * 255)
         return image
     if mode in ('RGB', 'RGBA'):
         opaque = np.full_like(values, 255)
         channels = [0 * values, values, 0 * values, opaque]
-        return Image.fromarray(np.stack(channels[:len(mode)], -1), mode)
+        return Image.fromarray(np.stack(channels[:len(mode)], -1))
     if mode == 'LA':
-        return Image.fromarray(np.stack([values, np.full_like(values, 255)], -1),
-                               mode)
+        return Image.fromarray(np.stack([values, np.full_like(values, 255)], -1))
     return Image.fromarray(values).convert(mode) if mode != 'I;16' else (
         Image.fromarray(values.astype(np.uint16)))
 
 
 @pytest.mark.parametrize('mode', ['P', 'L', 'LA', '1', 'I', 'I;16', 'RGB', 'RGBA'])
-@pytest.mark.filterwarnings('ignore')
 def test_masks_of_any_kind_are_foreground_above_0(tmp_path, mode):
     for name in ('images', 'masks'):
         (tmp_path / name / 'deep').mkdir(parents=True)
     Image.new('RGB', (2, 2)).save(tmp_path / 'images/deep/x.jpg')
-    masks_of(mode).save(tmp_path / 'masks/deep/x.png')
+    suffix = 'tif' if mode == 'I' else 'png'  # Pillow writes no PNG of 32 bits
+    masks_of(mode).save(tmp_path / f'masks/deep/x.{suffix}')
     # '1' holds what is above 127.
     expected = [[0, 0], [1, 0]] if mode == '1' else [[0, 1], [1, 1]]
+    assert Image.open(next((tmp_path / 'masks/deep').iterdir())).mode == mode
     assert MaskFolder(tmp_path)[0][2].tolist() == expected
     if mode in ('P', 'L'):
         expected[1][0] = IGNORED
