@@ -134,7 +134,8 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
         report.curves)
     assert {float(r['iou']) for r in rows if r['point'] == 'mask'
             and r['table'] == 'rows' and r['variant'] == 'as is'} == {1.}
-    assert cv2.imread(str(tmp_path / 'out/iou.png')).std() > 1
+    for name in ('iou', 'pseudo_masks'):
+        assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
 
 
 def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
@@ -392,3 +393,12 @@ def test_a_data_set_without_masks_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
         tool().main([str(ROOT / 'configs/lm4ve/vit-demo_none_digits.py'), 'none',
                      '--out-dir', str(tmp_path / 'out')])
+
+
+def test_pictures_are_dark_outside_the_pseudo_mask():
+    from lm4ve.analysis.iou_figure import _lit
+    pixels = np.full((4, 8, 3), 200, np.uint8)
+    lit = _lit(pixels, np.array([1, 0, 0, 0, 0, 1, 0, 0], bool), (2, 4))
+    bright = (lit == 200).all(-1)
+    assert bright[:2, :2].all() and bright[2:, 2:4].all() and bright.sum() == 8
+    assert (lit[~bright] == 50).all()

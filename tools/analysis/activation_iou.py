@@ -5,13 +5,13 @@
         --data-root /path/to/ImageNetS50 --layout imagenet-s
 
 Without --data-root the masks are those of the config's own data set (textured
-digits). Prints tables; writes iou.json, iou.csv and iou.png. docs/analysis.md says how
-it is measured.
+digits). Prints tables; writes iou.json, iou.csv, iou.png (IoU over the threshold) and
+pseudo_masks.png. docs/analysis.md says how it is measured.
 """
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Optional, Sequence
+from typing import Iterable, List, Optional, Sequence
 
 from mmengine.config import DictAction
 from mmengine.dataset import Compose
@@ -21,6 +21,7 @@ from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
+from lm4ve.analysis.iou_figure import Example, draw_examples, examples_of
 from lm4ve.analysis.iou_report import Report, summarise, tables, write
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model, read_config
 from lm4ve.analysis.mask_datasets import (
@@ -67,6 +68,8 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--seed', type=int, default=0,
                         help='of the split, the bootstrap and shuffled maps')
     parser.add_argument('--batch-size', type=int, default=32)
+    parser.add_argument('--figure', type=int, default=6,
+                        help='images shown with their pseudo-masks; 0: none')
     parser.add_argument('--out-dir', help='default: work_dirs/<config>/iou')
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -104,6 +107,27 @@ def open_data(cfg, args: argparse.Namespace):
     return open_masks(args.data_root, args.layout, pipeline, **options), follower
 
 
+def score_all(model, found: Iterable, points: Optional[dict], scores: Scores,
+              examples: int) -> List[Example]:
+    """Score every batch; return the first images to show."""
+    # As the preprocessors of mmpretrain and of MMEngine call it.
+    is_bgr = any(getattr(model.data_preprocessor, k, False)
+                 for k in ('to_rgb', '_channel_conversion'))
+    shown: List[Example] = []
+    for names, data, masks in found:
+        analysis = analyse(model, data, points)
+        size = tuple(analysis.inputs.shape[-2:])
+        if size != masks[0].shape:
+            raise UserError(f"The model's preprocessor pads images to {size}, masks "
+                            f'have {masks[0].shape}. Fix: a test pipeline that ends '
+                            'in a size that needs no padding.')
+        maps = maps_of(analysis)
+        scores.add(maps, masks, names)
+        shown += examples_of(data['inputs'], masks, maps, is_bgr,
+                             examples - len(shown))
+    return shown
+
+
 def main(argv: Optional[Sequence[str]] = None) -> Report:
     args = parse_args(argv)
     check(args)
@@ -117,16 +141,9 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     console = Console()
     found = batches(items, follower, args.batch_size, args.skip_empty,
                     partial(collate, cfg))
-    for names, data, masks in track(
-            found, 'images', total=-(-len(items) // args.batch_size),
-            console=console, transient=True):
-        analysis = analyse(model, data, points)
-        size = tuple(analysis.inputs.shape[-2:])
-        if size != masks[0].shape:
-            raise UserError(f"The model's preprocessor pads images to {size}, masks "
-                            f'have {masks[0].shape}. Fix: a test pipeline that ends '
-                            'in a size that needs no padding.')
-        scores.add(maps_of(analysis), masks, names)
+    found = track(found, 'images', total=-(-len(items) // args.batch_size),
+                  console=console, transient=True)
+    examples = score_all(model, found, points, scores, args.figure)
     report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = ('untrained weights' if args.checkpoint in UNTRAINED
                else args.checkpoint)
@@ -136,10 +153,14 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     if report.empty:
         console.print(f'{len(report.empty)} image(s) left out: no token is '
                       f'foreground by the rule "{args.rule}".')
-    folder = args.out_dir or f'work_dirs/{Path(args.config).stem}/iou'
+    folder = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou')
     about = dict(title=title, **{k: v for k, v in vars(args).items()
                                  if k not in ('cfg_options', 'out_dir')})
-    for path in write(report, folder, about):
+    paths = write(report, folder, about)
+    if examples:
+        paths.append(folder / 'pseudo_masks.png')
+        draw_examples(examples, report, args.rule, paths[-1], title)
+    for path in paths:
         console.print(str(path), highlight=False, soft_wrap=True)
     return report
 
