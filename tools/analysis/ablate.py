@@ -126,7 +126,7 @@ def main() -> None:
     report(whole, store, whole.tuning() + whole.main(chosen), chosen, console)
     if failed:
         lines = '\n'.join(f'  {f.trial}: {f.reason}\n    {f.log}' for f in failed)
-        raise UserError(f'{len(failed)} trials failed:\n{lines}\nFix: see their '
+        raise UserError(f'{len(failed)} trial(s) failed:\n{lines}\nFix: see their '
                         'logs; the same command tries them again.')
 
 

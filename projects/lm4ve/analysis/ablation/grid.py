@@ -213,8 +213,8 @@ def _grid(raw: dict, folder: Path) -> Grid:
                         'them; docs/ablations.md says what they mean.')
     name = raw['name']
     if not isinstance(name, str) or not re.fullmatch(r'[\w.-]+', name):
-        raise UserError(f'name={name!r} must be a text of letters, digits, dots '
-                        'and dashes: it names the folder of the results.')
+        raise UserError(f'name={name!r} names the folder of the results. Fix: a '
+                        'text of letters, digits, dots and dashes.')
     variants = _variants(raw, folder)
     names = [v.name for v in variants]
     if raw['reference'] not in names:
@@ -223,7 +223,8 @@ def _grid(raw: dict, folder: Path) -> Grid:
     for key, kind in (('metric', str), ('greater_is_better', bool),
                       ('keep_checkpoints', bool), ('common', dict)):
         if key in raw and not isinstance(raw[key], kind):
-            raise UserError(f'{key}={raw[key]!r} must be a {kind.__name__}.')
+            raise UserError(f'{key}={raw[key]!r} has the wrong type. Fix: set '
+                            f'it to a {kind.__name__}.')
     return Grid(
         name=name,
         title=raw.get('title', name),
@@ -247,31 +248,38 @@ def _refuse_unknown(found: dict, allowed: Sequence[str], what: str) -> None:
 
 def _seeds(value: Any, name: str) -> Tuple[int, ...]:
     """A number of seeds, or the seeds."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = range(value)
-    seeds = tuple(value) if isinstance(value, (list, tuple, range)) else ()
+    number = isinstance(value, int) and not isinstance(value, bool)
+    seeds = tuple(range(value)) if number else (
+        tuple(value) if isinstance(value, (list, tuple)) else ())
     if (not seeds or len(set(seeds)) < len(seeds)
             or not all(isinstance(s, int) and s >= 0 for s in seeds)):
-        raise UserError(f'{name}={value!r} must be a number of seeds of at least '
-                        '1, or a list of different seeds from 0 on.')
+        raise UserError(f'{name}={value!r} gives no seeds, or one twice. Fix: a '
+                        'number of at least 1, or a list of different seeds from '
+                        '0 on.')
     return seeds
 
 
 def _variants(raw: dict, folder: Path) -> Tuple[Variant, ...]:
     given = raw['variants']
     if not isinstance(given, dict) or not given:
-        raise UserError('variants must be a dict: name -> dict(config=..., '
-                        f'options=..., x=...), at least one; found {given!r}.')
+        raise UserError(f'variants={given!r} holds none. Fix: a dict of at least '
+                        'one: name -> dict(config=..., options=..., x=...).')
     found = []
     for name, v in given.items():
         if not isinstance(v, dict):
-            raise UserError(f"variants['{name}']={v!r} must be a dict.")
+            raise UserError(f"variants['{name}']={v!r} is no dict. Fix: "
+                            'dict(config=..., options=..., x=...), or dict().')
         _refuse_unknown(v, _VARIANT_FIELDS, f"field of variants['{name}']")
         x = v.get('x')
         if x is not None and not (isinstance(x, (int, float)) and math.isfinite(x)):
-            raise UserError(f"variants['{name}'].x={x!r} must be a number.")
+            raise UserError(f"variants['{name}'].x={x!r} is no number. Fix: its "
+                            'place on the axis of the sweep.')
         config = _config(v.get('config', raw['base']), folder)
-        found.append(Variant(str(name), config, v.get('options', {}), x))
+        options = v.get('options', {})
+        if not isinstance(options, dict):
+            raise UserError(f"variants['{name}'].options={options!r} is no dict. "
+                            'Fix: dotted config field -> value.')
+        found.append(Variant(str(name), config, options, x))
     with_x = sum(v.x is not None for v in found)
     if 0 < with_x < len(found):
         raise UserError(f'x is set in {with_x} of {len(found)} variants. Fix: in '
@@ -291,22 +299,23 @@ def _config(name: str, folder: Path) -> Path:
                     raise UserError(f"the config '{name}' has no {key}. Fix: name "
                                     'one that trains and tests.')
             return path
-    raise UserError(f"the config '{name}' does not exist, neither from "
-                    f"'{folder}' nor from the current folder.")
+    raise UserError(f"the config '{name}' does not exist, neither from '{folder}' "
+                    'nor from the current folder. Fix: its path from one of them.')
 
 
 def _tune(raw: Optional[dict]) -> Optional[Tune]:
     if raw is None:
         return None
     if not isinstance(raw, dict):
-        raise UserError(f'tune={raw!r} must be a dict.')
+        raise UserError(f'tune={raw!r} is no dict. Fix: '
+                        'dict(fields=..., values=..., seeds=..., options=...).')
     _refuse_unknown(raw, _TUNE_FIELDS, 'field of tune')
     fields = raw.get('fields', ())
     fields = (fields, ) if isinstance(fields, str) else tuple(fields)
     values = tuple(raw.get('values', ()))
     if not fields or len(values) < 2 or len(set(map(repr, values))) < len(values):
-        raise UserError(f'tune.fields={fields} and tune.values={values}: at least '
-                        'one field and two different values are needed.')
+        raise UserError(f'tune.fields={fields} and tune.values={values} leave no '
+                        'choice. Fix: at least one field and two different values.')
     options = raw.get('options', {})
     if not options:
         raise UserError('tune.options is missing: tuning would choose by the test '

@@ -137,7 +137,8 @@ class Workers:
     def _start(self, trial: Trial, worker: int) -> 'Process':
         folder = self.store.clear(trial)
         spec = write_spec(trial, folder, self.keep_checkpoints)
-        env = dict(OMP_NUM_THREADS=str(self.threads),
+        # Whole: the server's is that of its own start.
+        env = dict(os.environ, OMP_NUM_THREADS=str(self.threads),
                    MKL_NUM_THREADS=str(self.threads))
         env[OWNER] = str(os.getpid())
         if self.gpus:
@@ -177,7 +178,7 @@ def _distributed(spec: Path, env: dict, count: int) -> _Distributed:
             [sys.executable, '-m', 'torch.distributed.run', '--standalone',
              f'--nproc-per-node={count}', '-m', 'lm4ve.analysis.ablation.trial',
              str(spec), '--launcher', 'pytorch'],
-            env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=log,
+            env=env, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT,
             # The tool passes Ctrl-C on; a terminal must not do it too.
             start_new_session=True)
