@@ -12,7 +12,7 @@ import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, Optional, Sequence
+from typing import Optional, Sequence
 
 from mmengine.config import DictAction
 from PIL import Image
@@ -28,7 +28,7 @@ from lm4ve.analysis.loading import (
     samples_of_files,
 )
 from lm4ve.analysis.page import Entry, write_page
-from lm4ve.analysis.points import resolve_points
+from lm4ve.analysis.points import read_points, resolve_points
 from lm4ve.analysis.samples import Sample, check_measures, samples_of
 from lm4ve.analysis.sheets import animate, draw_sheet, save_gif, to_image
 from lm4ve.engine.cli import run_tool
@@ -57,18 +57,6 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
-
-
-def read_points(words: Sequence[str]) -> Optional[Dict[str, str]]:
-    """``label=module`` words as a dict; None of none."""
-    points = {}
-    for word in words:
-        label, _, module = word.partition('=')
-        if not label or not module or label in points:
-            raise UserError(f"--points '{word}' must be LABEL=MODULE, each label "
-                            'once, for example encoder=neck:input.')
-        points[label] = module
-    return points or None
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:

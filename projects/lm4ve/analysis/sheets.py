@@ -97,9 +97,13 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 def save_gif(path: Union[str, Path], frames: np.ndarray, fps: float) -> None:
     """Write frames ``[T, H, W, 3]`` as a GIF that repeats for ever."""
     from PIL import Image
-    # One palette for all frames: colours do not flicker.
-    stacked = Image.fromarray(frames.reshape(-1, *frames.shape[2:]))
-    palette = stacked.quantize(255, dither=Image.Dither.NONE)
+    # One palette for all frames, so that colours do not flicker; of the colours and
+    # not of the pixels, most of which are white.
+    packed = np.unique(frames.astype(np.int32) @ [65536, 256, 1])
+    colors = np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1)
+    chosen = Image.fromarray(colors[None].astype(np.uint8)).quantize(254, kmeans=4)
+    palette = Image.new('P', (1, 1))
+    palette.putpalette((chosen.getpalette() + 762 * [0])[:762] + 3 * [0] + 3 * [255])
     pictures = [Image.fromarray(f).quantize(palette=palette,
                                             dither=Image.Dither.NONE)
                 for f in frames]
