@@ -151,6 +151,8 @@ class Shrinker:
         dataset = loader.dataset
         if dataset.type in ('lm4ve.DigitsDataset', 'lm4ve.TexturedDigits'):
             dataset.indices = 16
+            if 'variants' in dataset:
+                dataset.variants = 1
             loader.batch_size = 8
             return
         loader.batch_size = 64 if field == 'train' else 4
