@@ -402,3 +402,24 @@ def test_pictures_are_dark_outside_the_pseudo_mask():
     bright = (lit == 200).all(-1)
     assert bright[:2, :2].all() and bright[2:, 2:4].all() and bright.sum() == 8
     assert (lit[~bright] == 50).all()
+
+
+def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from lm4ve.analysis.iou_report import plot, summarise
+    from lm4ve.analysis.pseudo_masks import Scores, TokenMaps
+    truth = np.tile([[1, 0], [0, 0]], (6, 1, 1)).astype(np.uint8)
+    scores = Scores()
+    # The better measure comes last: its panel must not be cut to the first's range.
+    scores.add([TokenMaps('magnitude', 'encoder', np.ones((6, 4)), (2, 2)),
+                TokenMaps('frequency', 'encoder',
+                          truth.reshape(6, 4).astype(float), (2, 2))],
+               list(truth), 'abcdef')
+    drawn = []
+    monkeypatch.setattr(Figure, 'savefig', lambda f, *a, **k: drawn.append(f))
+    plot(summarise(scores, resamples=9), tmp_path / 'x.png')
+    for ax in drawn[0].axes:
+        low, high = ax.get_ylim()
+        for line in ax.lines:
+            assert low <= min(line.get_ydata()) and max(line.get_ydata()) <= high

@@ -146,7 +146,7 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     examples = score_all(model, found, points, scores, args.figure)
     report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = ('untrained weights' if args.checkpoint in UNTRAINED
-               else args.checkpoint)
+               else Path(args.checkpoint).name)
     title = f'{Path(args.config).stem}, {weights}'
     for table in tables(report, title):
         console.print(table)

@@ -84,7 +84,7 @@ def draw_examples(examples: Sequence[Example], report: Report, rule: str,
             ax.imshow(picture, interpolation='nearest')
             ax.set(xticks=[], yticks=[])
             ax.set_xlabel(score, fontsize=7, labelpad=1)
-            if row is axes[0]:
+            if example is examples[0]:
                 ax.set_title(name, fontsize=7)
     figure.suptitle(title, fontsize=8)
     figure.savefig(path, dpi=110)

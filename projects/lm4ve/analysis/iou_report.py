@@ -188,10 +188,11 @@ def plot(report: Report, path: Union[str, Path], title: str = '') -> None:
             ax.plot(x, y, 'o-', ms=3, color=f'C{i}', label=point)
             ax.fill_between(x, low, high, color=f'C{i}', alpha=.2, lw=0)
         ax.axhline(prior.iou, color='.5', ls='--', lw=1, label=prior.measure)
-        ax.set(title=measure, xlabel='threshold', ylim=(0, None))
+        ax.set(title=measure, xlabel='threshold')
         ax.grid(alpha=.3)
         ax.legend(fontsize=7)
     axes[0].set_ylabel('IoU, mean over images')
+    axes[0].set_ylim(bottom=0)  # last: the panels share it
     figure.suptitle(title, fontsize=9)
     figure.savefig(path, dpi=110)
 
