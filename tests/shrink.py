@@ -72,6 +72,7 @@ class Shrinker:
         cfg = Config.fromfile(CONFIGS / name)
         cfg.work_dir = str(work_dir)
         cfg.launcher = 'none'
+        cfg.load_from = None  # another experiment's checkpoint
         cfg.log_level = 'WARNING'
         self._blocks(cfg.model)
         self._model(cfg.model)
