@@ -3,13 +3,12 @@
 Places are computed in inches and not by matplotlib's layout engine: rows and columns
 stay aligned whatever the labels, and drawing takes a fraction of the time.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple, Union
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from lm4ve.analysis.panels import TokenMap
@@ -33,11 +32,10 @@ class _Page:
     """What is to be drawn, in inches from the upper left corner."""
     width: float
     height: float = 0.
-    items: List[Tuple[float, float, float, float, Callable]] = None
-    texts: List[Tuple[float, float, str, dict]] = None
-
-    def __post_init__(self) -> None:
-        self.items, self.texts = [], []
+    items: List[Tuple[float, float, float, float, Callable]] = field(
+        default_factory=list)
+    bars: List[Tuple[float, float, float, str]] = field(default_factory=list)
+    texts: List[Tuple[float, float, str, dict]] = field(default_factory=list)
 
     def text(self, x: float, y: float, text: str, **style) -> None:
         self.texts.append((x, y, text, {'fontsize': 8, 'va': 'top', **style}))
@@ -53,10 +51,21 @@ class _Page:
             box = (x / self.width, 1 - (y + height) / self.height,
                    width / self.width, height / self.height)
             draw(figure.add_axes(box))
+        self._draw_bars(figure)
         for x, y, text, style in self.texts:
             figure.text(x / self.width, 1 - y / self.height, text,
                         parse_math=False, **style)
         return figure
+
+    def _draw_bars(self, figure: Figure) -> None:
+        """All colour bars in one set of axes: one for each takes long to draw."""
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        ramp = np.linspace(1, 0, 128)[:, None]
+        for x, y, height, colors in self.bars:
+            axes.imshow(ramp, cmap=colors, aspect='auto',
+                        extent=(x, x + .08, y + height, y))
+        axes.set(xlim=(0, self.width), ylim=(self.height, 0))
 
 
 def draw_sheet(sample: Sample, note: str = '', time: Optional[int] = None) -> Figure:
@@ -168,21 +177,12 @@ def _valued(page: _Page, sample: Sample, colors: str, tokens: TokenMap, time: in
 def _bar(page: _Page, colors: str, tokens: TokenMap, x: float, y: float,
          height: float) -> None:
     norm = tokens.norm()
-    ticks = [norm.vmin, (norm.vmin + norm.vmax) / 2, norm.vmax]
-    if height < 1.2:
-        ticks = [norm.vmin, norm.vmax]
-
-    def draw(axes) -> None:
-        axes.figure.colorbar(ScalarMappable(norm, colors), cax=axes, ticks=ticks)
-        axes.set_yticklabels([number(t) for t in ticks], fontsize=6.5)
-        axes.tick_params(length=2, pad=1.5, width=.5)
-        # The outer numbers stay within the bar's height.
-        labels = axes.get_yticklabels()
-        labels[0].set_va('bottom')
-        labels[-1].set_va('top')
-        axes.spines['outline'].set(linewidth=.5, color='.6')
-
-    page.panel(x, y, .08, height, draw)
+    page.bars.append((x, y, height, colors))
+    ticks = [(0., norm.vmax, 'top'), (1., norm.vmin, 'bottom')]
+    if height > 1.2:
+        ticks.insert(1, (.5, (norm.vmin + norm.vmax) / 2, 'center'))
+    for share, value, side in ticks:
+        page.text(x + .1, y + share * height, number(value), fontsize=6.5, va=side)
 
 
 # ----------------------------------------------------------------------- a strip
