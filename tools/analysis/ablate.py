@@ -99,7 +99,7 @@ def run(grid: Grid, store: Store, args, console: Console) -> list:
                 f'({result["wall_seconds"]:.0f} s)')
 
     workers = Workers(store, args.workers, args.threads, check_gpus(args),
-                      args.gpus_per_trial, grid.keep_checkpoints, console)
+                      grid.keep_checkpoints, console)
     failed = workers.run(grid.tuning(), say)
     return failed + workers.run(grid.main(choose(grid, store)), say)
 
@@ -113,7 +113,8 @@ def main() -> None:
     # As Ctrl-C does: what runs is stopped on the way out.
     signal.signal(signal.SIGTERM, terminate)
     whole = load_grid(args.grid)
-    grid, store = part_of(whole, args), Store(args.work_dir)
+    grid = part_of(whole, args)
+    store = Store(args.work_dir, args.gpus_per_trial)
     console = Console()
     if args.list:
         print_list(grid, store, console)

@@ -14,10 +14,11 @@ from scipy import stats
 
 import lm4ve  # noqa: F401
 from lm4ve.analysis.ablation import Store, load_grid
+from lm4ve.analysis.ablation import store as stores
 from lm4ve.errors import UserError
 from tests.tasks import ROOT
 
-from .toy import GRID, TUNE, WAIT, write_grid
+from .toy import GRID, HANG, TUNE, write_grid
 
 TOOL = ROOT / 'tools/analysis/ablate.py'
 
@@ -59,16 +60,18 @@ def test_killed_and_started_again_it_writes_the_same(tmp_path, ablate):
     assert len(results(tmp_path / 'whole')) == 4 + 4
     assert not list((tmp_path / 'whole').rglob('*.pth'))
 
-    torn = tmp_path / 'torn'
+    torn, hang = tmp_path / 'torn', tmp_path / 'hang'
     process = subprocess.Popen(
         [sys.executable, TOOL, grid, '--work-dir', torn, '--workers', '2'],
-        env={**os.environ, 'PYTHONPATH': str(ROOT), WAIT: '.05'},
+        env={**os.environ, 'PYTHONPATH': str(ROOT), HANG: str(hang)},
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # In the main trials, two of them at work.
+    # In the main trials, and in the middle of one.
     wait_for(lambda: len(results(torn)) >= 5)
+    hang.touch()
+    wait_for(hang.with_suffix('.hanging').exists)
     process.kill()
     process.wait()
-    assert 5 <= len(results(torn)) < 8
+    assert len(results(torn)) < 8
     kept = {p: p.stat().st_mtime_ns for p in results(torn)}
     half = next(p for p in torn.glob('trials/*') if p / 'result.json' not in kept)
     (half / 'left-over').touch()
@@ -149,11 +152,12 @@ def test_a_failing_trial_is_named_and_stops_nothing(tmp_path, ablate, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind, code', [('SIGTERM', 143), ('SIGINT', 130)])
 def test_stopped_it_stops_its_trials(tmp_path, ablate, monkeypatch, kind, code):
-    monkeypatch.setenv(WAIT, '10')
+    monkeypatch.setenv(HANG, str(tmp_path / 'hang'))
+    (tmp_path / 'hang').touch()
     path = write_grid(tmp_path)
 
     def stop():
-        wait_for(lambda: list(tmp_path.glob('out/trials/*/run/*')))
+        wait_for((tmp_path / 'hang.hanging').exists)
         os.kill(os.getpid(), getattr(signal, kind))
 
     thread = threading.Thread(target=stop)
@@ -175,6 +179,18 @@ def test_one_tool_a_folder_and_a_dead_owners_lock_is_nothing(tmp_path):
         pass
 
 
+def test_a_folder_that_a_trial_still_writes_to_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(stores, 'ORPHANS', .2)
+    store = Store(tmp_path)
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    folder = store.clear(trial)
+    with stores.hold(folder), stores.hold(folder):
+        with pytest.raises(UserError, match='still written to'):
+            store.clear(trial)
+        assert folder.exists()
+    assert not list(store.clear(trial).iterdir())
+
+
 def test_only_a_whole_result_of_its_own_counts(tmp_path):
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     store = Store(tmp_path / 'out')
@@ -185,6 +201,22 @@ def test_only_a_whole_result_of_its_own_counts(tmp_path):
         assert store.result(trial) is None
     path.write_text(f'{{"id": "{trial.id}", "metrics": {{"a": 1}}}}')
     assert store.result(trial)['metrics'] == dict(a=1)
+
+
+@pytest.mark.slow
+def test_a_trial_on_several_devices_is_another_than_on_one(tmp_path, ablate,
+                                                           monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    path = write_grid(tmp_path)
+    part = ('--variants', 'two', '--seeds', 0)
+    assert ablate(path, tmp_path / 'out', *part, '--gpus', '0,1',
+                  '--gpus-per-trial', 2) == 0
+    log = next((tmp_path / 'out').glob('trials/*/log.txt')).read_text()
+    # Four batches in an epoch, shared by two.
+    assert 'Epoch(train) [2][2/2]' in log
+    trial = load_grid(path).main({})[2]
+    assert Store(tmp_path / 'out', 2).result(trial) is not None
+    assert Store(tmp_path / 'out').result(trial) is None
 
 
 def test_devices_must_suffice_for_the_workers(tmp_path, ablate, capsys):

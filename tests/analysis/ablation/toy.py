@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from lm4ve.registry import DATASETS, METRICS, MODELS
 
-#: Environment variable: seconds that each training step sleeps.
-WAIT = 'LM4VE_TEST_WAIT'
+#: Environment variable: a file. Where it is, training hangs, after it has said so by
+#: a file beside.
+HANG = 'LM4VE_TEST_HANG'
 
 
 @DATASETS.register_module(force=True)
@@ -48,7 +49,10 @@ class ToyModel(BaseModel):
             raise RuntimeError('the toy is broken')
         out = self.second(self.first(x))
         if mode == 'loss':
-            time.sleep(float(os.environ.get(WAIT, 0)))
+            hang = Path(os.environ.get(HANG, '/none'))
+            if hang.exists():
+                hang.with_suffix('.hanging').touch()
+                time.sleep(600)
             return dict(loss=((out - y)**2).mean())
         return list(((out - y)**2).detach().flatten())
 

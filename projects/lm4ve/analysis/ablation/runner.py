@@ -61,17 +61,17 @@ class Workers:
         threads (int): CPU threads of each.
         gpus (Sequence[str]): Devices to share out; none: every trial sees what
             there is.
-        gpus_per_trial (int): More than one: a trial trains distributed.
+            More than one for each trial, by ``store.world_size``: it trains
+            distributed.
         keep_checkpoints (bool): Keep the last one of each trial.
         console (Console): Where progress goes; a bar on a terminal, lines else.
     """
 
     def __init__(self, store: Store, count: int = 1, threads: int = 1,
-                 gpus: Sequence[str] = (), gpus_per_trial: int = 1,
-                 keep_checkpoints: bool = False,
+                 gpus: Sequence[str] = (), keep_checkpoints: bool = False,
                  console: Optional[Console] = None) -> None:
         self.store, self.count, self.threads = store, count, threads
-        self.gpus, self.gpus_per_trial = list(gpus), gpus_per_trial
+        self.gpus = list(gpus)
         self.keep_checkpoints = keep_checkpoints
         self.console = console or Console()
 
@@ -142,11 +142,11 @@ class Workers:
                    MKL_NUM_THREADS=str(self.threads))
         env[OWNER] = str(os.getpid())
         if self.gpus:
-            first = worker * self.gpus_per_trial
+            first = worker * self.store.world_size
             env['CUDA_VISIBLE_DEVICES'] = ','.join(
-                self.gpus[first:first + self.gpus_per_trial])
-        if self.gpus_per_trial > 1:
-            return _distributed(spec, env, self.gpus_per_trial)
+                self.gpus[first:first + self.store.world_size])
+        if self.store.world_size > 1:
+            return _distributed(spec, env, self.store.world_size)
         process = _fork_server(env).Process(
             target=run_forked, args=(str(spec), env, self.threads))
         process.start()

@@ -16,11 +16,15 @@ import json
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, TextIO
 
 from lm4ve.analysis.ablation.grid import Grid, Trial
 from lm4ve.errors import UserError
+
+#: Seconds that a trial of a killed tool may take to end.
+ORPHANS = 30.
 
 
 def replace_file(path: Path, text: str) -> None:
@@ -44,10 +48,12 @@ class Store:
 
     Args:
         work_dir (Path): Made when something is written.
+        world_size (int): Processes that a trial trains with. Their number changes
+            the batch: results of another number do not count.
     """
 
-    def __init__(self, work_dir: Path) -> None:
-        self.work_dir = Path(work_dir)
+    def __init__(self, work_dir: Path, world_size: int = 1) -> None:
+        self.work_dir, self.world_size = Path(work_dir), world_size
 
     def folder(self, trial: Trial) -> Path:
         return self.work_dir / 'trials' / trial.id
@@ -58,13 +64,22 @@ class Store:
             found = json.loads((self.folder(trial) / 'result.json').read_text())
         except (OSError, ValueError):
             return None
-        whole = isinstance(found, dict) and found.get('id') == trial.id
-        return found if whole and isinstance(found.get('metrics'), dict) else None
+        if not isinstance(found, dict) or not isinstance(found.get('metrics'), dict):
+            return None
+        same = (found.get('id') == trial.id
+                and found.get('world_size', 1) == self.world_size)
+        return found if same else None
 
     def clear(self, trial: Trial) -> Path:
-        """Begin a trial's folder anew."""
+        """Begin a trial's folder anew.
+
+        Raises:
+            UserError: A trial of an earlier tool still writes there.
+        """
         folder = self.folder(trial)
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            _wait_until_free(folder)
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
         return folder
 
@@ -74,8 +89,6 @@ class Store:
         """Own the folder.
 
         The lock is the kernel's (flock): however its owner ends, it ends with it.
-        Trials of a killed tool end within a moment; should one still finish, it
-        writes what its successor would write.
 
         Raises:
             UserError: Another tool runs in the folder.
@@ -95,6 +108,33 @@ class Store:
             f.write(f'process {os.getpid()} on {socket.gethostname()}\n')
             f.flush()
             yield
+
+
+def hold(folder: Path) -> TextIO:
+    """Mark a trial's folder as in use until the returned file is closed.
+
+    All processes of a trial may hold it; the kernel lets go when the last ends.
+    """
+    f = open(folder / 'lock', 'w')
+    fcntl.flock(f, fcntl.LOCK_SH)
+    return f
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait for a trial of a killed tool; it notices that within a moment."""
+    end = time.monotonic() + ORPHANS
+    with open(folder / 'lock', 'w') as f:
+        while True:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise UserError(
+                        f"'{folder}' is still written to by a trial of a tool that "
+                        'is gone. Fix: end that process, then start again.'
+                    ) from None
+            time.sleep(.1)
 
 
 # --------------------------------------------------------------------- tables

@@ -17,12 +17,12 @@ from statistics import median
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis.ablation.fields import identity, merge, read_config
 from lm4ve.analysis.ablation.grid import Trial
-from lm4ve.analysis.ablation.store import replace_file
+from lm4ve.analysis.ablation.store import hold, replace_file
 from lm4ve.blocks import count_parameters
 from lm4ve.engine.cli import build_runner, finish_config, load_config, run_tool
 from lm4ve.errors import UserError
@@ -91,6 +91,7 @@ def run(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         frozen=frozen,
         step_seconds=median(map(float, steps)),
         wall_seconds=time.time() - start,
+        world_size=get_world_size(),
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name() if torch.cuda.is_available()
         else 'CPU')
@@ -146,9 +147,10 @@ def main() -> None:
     follow_parent()
     spec = json.loads(args.spec.read_text())
     folder = args.spec.parent
-    result = run(spec, folder, args.launcher)
-    if is_main_process():
-        replace_file(folder / 'result.json', json.dumps(result, indent=1))
+    with hold(folder):
+        result = run(spec, folder, args.launcher)
+        if is_main_process():
+            replace_file(folder / 'result.json', json.dumps(result, indent=1))
 
 
 if __name__ == '__main__':
