@@ -74,21 +74,22 @@ def digits(tmp_path_factory):
 def test_image_from_file_and_index(digits, tmp_path, capsys):
     config, checkpoint, picture = digits
     visualize(config, checkpoint, picture, '--indices', 3, '--out-dir', tmp_path,
-              '--all-heads', '--device', 'cpu')
+              '--measures', 'frequency', '--device', 'cpu')
     printed = capsys.readouterr().out.split()
     names = ['my_cat.png', 'test_00003.png']
     assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
     assert all(is_sheet(tmp_path / n) for n in names)
     found = page(tmp_path)
     for words in ('my_cat', 'test_00003', 'prediction:', 'truth:', 'neck.mapper_in',
-                  'frequency', 'attention entropy', str(checkpoint), '--all-heads'):
+                  'frequency', 'attention entropy', str(checkpoint), '--indices'):
         assert words in found.words
     assert found.words.count('truth:') == 1  # of the test sample alone
     # Two attentions of 4 and 12 heads take more rows than three heads do.
-    few = tmp_path / 'few'
-    visualize(config, checkpoint, picture, '--out-dir', few, '--device', 'cpu')
-    heights = [Image.open(f / 'my_cat.png').height for f in (tmp_path, few)]
-    assert heights[0] > 1.2 * heights[1]
+    visualize(config, checkpoint, picture, '--out-dir', tmp_path / 'all',
+              '--measures', 'frequency', '--all-heads', '--device', 'cpu')
+    few, every = (Image.open(f / 'my_cat.png').height
+                  for f in (tmp_path, tmp_path / 'all'))
+    assert every > 1.2 * few
 
 
 def test_a_files_tokens_are_those_of_the_same_picture_in_the_set(digits, tmp_path):
