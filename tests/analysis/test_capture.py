@@ -93,6 +93,17 @@ def test_without_a_neck_the_encoders_last_block_is_seen(task):
     assert list(seen.attention) == ['encoder']
 
 
+def test_views_that_are_tested_in_parts_are_all_seen():
+    model, data = build('video')
+    whole = analyse(model, data)
+    model.test_cfg = dict(max_testing_views=1)
+    parts = analyse(model, data)
+    assert model.test_cfg == dict(max_testing_views=1)
+    assert parts.views == 2
+    torch.testing.assert_close(parts.points['after'].tokens,
+                               whole.points['after'].tokens)
+
+
 def test_any_module_can_be_named():
     model, data = build('image')
     seen = analyse(model, data, dict(

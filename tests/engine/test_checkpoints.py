@@ -252,6 +252,18 @@ def test_old_checkpoints_are_deleted_after_the_new_one_is_there(
     ]
 
 
+def test_validation_without_training_needs_no_checkpoints(tmp_path):
+    loader = dict(dataset=Data(), batch_size=4,
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = make_runner(
+        tmp_path, val_dataloader=loader, val_cfg=dict(),
+        val_evaluator=[dict(type='DumpResults', out_file_path=str(
+            tmp_path / 'out.pkl'))])
+    runner.model.forward = lambda inputs, mode: list(inputs)
+    runner.val()
+    assert (tmp_path / 'out.pkl').exists()
+
+
 def test_keeping_few_survives_a_resume(tmp_path):
     make_runner(tmp_path, epochs=2).train()
     make_runner(tmp_path, epochs=3, resume=True).train()

@@ -164,12 +164,19 @@ def analyse(model: nn.Module, data: dict,
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, with every module's own mode restored."""
+    """Evaluation mode, all views at once; both restored afterwards."""
     modes = {m: m.training for m in model.modules()}
     model.eval()
+    test_cfg = getattr(model, 'test_cfg', None)
+    if test_cfg and 'max_testing_views' in test_cfg:
+        # In parts, only the last part's activations would be kept.
+        model.test_cfg = {k: v for k, v in test_cfg.items()
+                          if k != 'max_testing_views'}
     try:
         yield
     finally:
+        if test_cfg is not None:
+            model.test_cfg = test_cfg
         for module, mode in modes.items():
             module.training = mode
 

@@ -130,6 +130,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner, metrics) -> None:
+        if not self.save_best:
+            return  # `runner.val()` without training: there is no backend yet
         backend = self.file_backend
         deferred = self.file_backend = _DeferredRemoval(backend)
         try:
