@@ -1,6 +1,6 @@
 # Digits on photographs: the small ViT with the last block of all-MiniLM-L6-v2.
 # From scratch this was at chance after 1,000 steps. It begins with the encoder of the
-# model without a block, which is to be trained first, and goes on for 471 steps.
+# model without a block, which is to be trained first, and goes on for 472 steps.
 _base_ = ['./vit-demo_none_textured-digits.py', '../_base_/llm/minilm.py']
 
 load_from = 'work_dirs/vit-demo_none_textured-digits/epoch_3.pth'
