@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
@@ -252,16 +253,25 @@ def test_old_checkpoints_are_deleted_after_the_new_one_is_there(
     ]
 
 
+class Mean(BaseMetric):
+    """A metric that gives a number."""
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results += data_samples
+
+    def compute_metrics(self, results) -> dict:
+        return dict(mean=float(torch.stack(results).mean()))
+
+
 def test_validation_without_training_needs_no_checkpoints(tmp_path):
     loader = dict(dataset=Data(), batch_size=4,
                   sampler=dict(type='DefaultSampler', shuffle=False))
     runner = make_runner(
         tmp_path, val_dataloader=loader, val_cfg=dict(),
-        val_evaluator=[dict(type='DumpResults', out_file_path=str(
-            tmp_path / 'out.pkl'))])
+        val_evaluator=Evaluator(Mean()))
     runner.model.forward = lambda inputs, mode: list(inputs)
-    runner.val()
-    assert (tmp_path / 'out.pkl').exists()
+    expected = torch.stack([d['inputs'] for d in map(Data().__getitem__, range(8))])
+    assert runner.val() == dict(mean=pytest.approx(float(expected.mean())))
 
 
 def test_keeping_few_survives_a_resume(tmp_path):
