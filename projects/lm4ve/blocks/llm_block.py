@@ -25,6 +25,7 @@ from lm4ve.blocks.low_rank import (
     run_layer,
     sizes_of,
 )
+from lm4ve.blocks.pieces import freeze
 from lm4ve.blocks.record import RecordsSource
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError
@@ -156,7 +157,7 @@ class LLMBlock(RecordsSource):
     def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
         if self.trainable == 'all' or (self.trainable == 'norms' and is_norm):
             return part.requires_grad_(True)
-        return Frozen(part)
+        return freeze(part, is_norm)
 
     def init_weights(self) -> None:
         """Give trained parts their source's weights back.
