@@ -61,7 +61,8 @@ def test_train_resume_and_test_agree(tmp_path):
     (['model.neck.block.checkpoint=./nowhere/llama'],
      r"block.checkpoint='./nowhere/llama' does not exist"),
     (['model.neck.in_channels=32'], 'neck.in_channels=32, but the backbone'),
-], ids=['checkpoint missing', 'width'])
+    (['load_from=./nowhere/a.pth'], "load_from='./nowhere/a.pth' does not exist"),
+], ids=['checkpoint missing', 'width', 'start missing'])
 def test_mistakes_end_in_one_message(tmp_path, options, found):
     done = tool('train.py', DEMO, '--work-dir', tmp_path,
                 options=[*SHORT, *options], check=False)

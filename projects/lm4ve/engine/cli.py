@@ -138,7 +138,17 @@ def _slurm_environment(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the config's runner (``runner_type``, or MMEngine's default)."""
+    """Build the config's runner (``runner_type``, or MMEngine's default).
+
+    Raises:
+        UserError: ``load_from`` names a file that is not there.
+    """
+    start = cfg.get('load_from')
+    if start and '://' not in start and not osp.exists(start):
+        raise UserError(
+            f"load_from='{start}' does not exist. Fix: train that model first (a "
+            "folder below work_dirs has its config's name), correct the path, or "
+            'set load_from=None to begin anew.')
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
