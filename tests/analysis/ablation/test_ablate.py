@@ -26,7 +26,10 @@ TOOL = ROOT / 'tools/analysis/ablate.py'
 @pytest.fixture
 def ablate(monkeypatch):
     """``ablate(grid, folder, *args)`` runs the tool here; returns its exit code."""
-    before = signal.getsignal(signal.SIGTERM)
+    before = {kind: signal.getsignal(kind)
+              for kind in (signal.SIGTERM, signal.SIGINT)}
+    # A shell's background jobs, as CI may be one, start with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def run(grid, folder, *args) -> int:
         monkeypatch.setattr(sys, 'argv', [
@@ -38,7 +41,8 @@ def ablate(monkeypatch):
         return 0
 
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for kind, handler in before.items():
+        signal.signal(kind, handler)
 
 
 def results(folder) -> list:
