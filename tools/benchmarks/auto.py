@@ -2,9 +2,11 @@
 
     python tools/benchmarks/auto.py --dtype bfloat16 --out auto.json
 """
+from functools import partial
+
 import torch
 from block import LLAMA_7B
-from common import Timer, parser, report
+from common import in_rounds, parser, report, seconds
 
 import lm4ve  # noqa: F401
 from lm4ve.necks import LLMBlockNeck
@@ -22,7 +24,6 @@ def main() -> None:
         args.channels, dict(type='LLMBlock', arch=LLAMA_7B, dtype=args.dtype))
     neck.init_weights()
     neck.to(args.device)
-    once = Timer(args.device, 1, 0)
     rows = []
     for out_type in ('cls_token', 'raw'):
         methods = ['off', 'fold'] + ['absorb'] * (out_type == 'cls_token')
@@ -31,19 +32,14 @@ def main() -> None:
             x = torch.randn(batch, args.tokens, args.channels,
                             device=args.device, requires_grad=True)
 
-            def step(x=x):
+            def step(method, x=x):
+                neck.low_rank = method
                 neck.zero_grad()
                 neck(x).sum().backward()
 
-            times = {m: [] for m in methods}
-            # Interleaved, so that a change of the machine's speed hits all.
-            for round_ in range(args.warmup + args.repeats):
-                for method in methods:
-                    neck.low_rank = method
-                    seconds = once(step)['seconds']
-                    if round_ >= args.warmup:
-                        times[method].append(seconds)
-            best = {m: min(t) for m, t in times.items()}
+            times = in_rounds({m: partial(step, m) for m in methods}, args.device,
+                              args.repeats, args.warmup)
+            best = {m: min(seconds(t)) for m, t in times.items()}
             queries = slice(0, 1) if out_type == 'cls_token' else None
             chosen = neck.block._method(x, queries, 'auto')
             rows.append(dict(

@@ -4,10 +4,21 @@
 
 The reference is the plain block: every token, explicit softmax, fp32.
 """
+from statistics import median
+
 import torch
 import torch.nn.functional as F
-from common import DTYPES, Timer, matmul_rate, parser, report
-from products import count_gmac, record, time_products
+from common import (
+    DTYPES,
+    in_rounds,
+    matmul_rate,
+    middle,
+    parser,
+    ratio,
+    report,
+    seconds,
+)
+from products import ceilings, count_gmac, product_runs, record
 from torch import nn
 
 import lm4ve  # noqa: F401
@@ -82,6 +93,51 @@ def macs_of_path(neck, x, queries, method, arch) -> int:
     return count_macs(s)[method] + asked * (rest + 3 * s.channels * s.width)
 
 
+def make_necks(args, arch: dict) -> dict:
+    """Build the neck in each type, 'reference' in fp32, with equal weights."""
+    necks, state = {}, None
+    for name in ('reference', *args.dtypes):
+        dtype = 'float32' if name == 'reference' else name
+        neck = LLMBlockNeck(
+            args.channels, dict(type='LLMBlock', arch=arch, dtype=dtype))
+        if state is None:
+            nn.init.trunc_normal_(neck.mapper_in.weight, std=.02)
+            nn.init.trunc_normal_(neck.mapper_out.weight, std=.02)
+            state = {k: v for k, v in neck.state_dict().items() if 'llm' not in k}
+        neck.load_state_dict(state, strict=False)
+        necks[name] = neck.to(args.device)
+        if args.compile and name != 'reference':
+            compiled = LLMBlockNeck(args.channels, neck.block, compile=True)
+            compiled.load_state_dict(state, strict=False)
+            necks[name, 'compiled'] = compiled.to(args.device)
+    return necks
+
+
+def make_paths(necks: dict, dtypes, asked: slice) -> dict:
+    """``(dtype, name) -> (neck, method, queries, function of x)``."""
+    paths = {}
+    for dtype in dtypes:
+        for name, method, queries in (
+                ('all tokens', 'off', None),
+                ('all tokens, fold', 'fold', None),
+                ('all tokens, fold, compiled', 'fold', None),
+                ('queries only', 'off', asked),
+                ('queries only, fold', 'fold', asked),
+                ('queries only, absorb', 'absorb', asked)):
+            neck = necks[dtype]
+            if 'compiled' in name:
+                neck = necks.get((dtype, 'compiled'))
+                if neck is None:
+                    continue
+
+            def run(t, neck=neck, method=method, queries=queries):
+                neck.low_rank = method
+                out = neck(t, queries=queries)
+                return out if queries is not None else out[:, asked]
+            paths[dtype, name] = neck, method, queries, run
+    return paths
+
+
 def main() -> None:
     p = parser(__doc__)
     p.add_argument('--dtypes', nargs='+', default=['float32', 'bfloat16'])
@@ -90,77 +146,69 @@ def main() -> None:
     p.add_argument('--channels', type=int, default=384)
     p.add_argument('--queries', type=int, default=1,
                    help='tokens that are read; default 1, the class token')
-    p.add_argument('--reference-repeats', type=int, default=3)
     p.add_argument('--width', type=int, default=4096,
                    help="the language model's width; smaller for a trial")
+    p.add_argument('--compile', action='store_true',
+                   help='also through torch.compile (on a CPU it needs a C++ '
+                   'compiler)')
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     arch = dict(LLAMA_7B, hidden_size=args.width,
                 intermediate_size=args.width * 11008 // 4096)
-    timer = Timer(args.device, args.repeats, args.warmup)
-    slow = Timer(args.device, args.reference_repeats, 1)
     torch.manual_seed(0)
     x = torch.randn(args.batch, args.tokens, args.channels, device=args.device)
     direction = torch.randn(args.batch, args.queries, args.channels,
                             device=args.device)
     asked = slice(0, args.queries)
+    necks = make_necks(args, arch)
+    paths = make_paths(necks, args.dtypes, asked)
+    rates = {d: matmul_rate(args.device, args.batch * args.tokens, args.width,
+                            DTYPES[d]) for d in args.dtypes}
 
-    rows, known, state, expected = [], {}, None, None
-    for dtype in args.dtypes:
-        neck = LLMBlockNeck(
-            args.channels, dict(type='LLMBlock', arch=arch, dtype=dtype))
-        nn.init.trunc_normal_(neck.mapper_in.weight, std=.02)
-        nn.init.trunc_normal_(neck.mapper_out.weight, std=.02)
-        if state is None:
-            state = {k: v for k, v in neck.state_dict().items() if 'llm' not in k}
-        neck.load_state_dict(state, strict=False)
-        neck.to(args.device)
-        rate = matmul_rate(args.device, args.batch * args.tokens, args.width,
-                           DTYPES[dtype])
-        runs = {}
-        if expected is None:
-            def reference(t, neck=neck):
-                return plain_reference(neck.float(), t, arch)[:, asked]
-            expected = gradients(neck, reference, x, direction)
-            measured = slow(
-                lambda n=neck: gradients(n, reference, x, direction))
-            base = measured['seconds']
-            rows.append(dict(path='plain reference, all tokens', dtype='float32',
-                             speedup=1., error=0., **measured))
-        for name, method, queries in (
-                ('all tokens', 'off', None),
-                ('all tokens, fold', 'fold', None),
-                ('queries only', 'off', asked),
-                ('queries only, fold', 'fold', asked),
-                ('queries only, absorb', 'absorb', asked)):
-            def run(t, neck=neck, method=method, queries=queries):
-                neck.low_rank = method
-                out = neck(t, queries=queries)
-                return out if queries is not None else out[:, asked]
-            runs[name] = run, method, queries
-        for name, (run, method, queries) in runs.items():
-            got = gradients(neck, run, x, direction)
-            use = slow if queries is None else timer
-            measured = use(lambda n=neck, r=run: gradients(n, r, x, direction))
-            macs = macs_of_path(neck, x, queries, method, arch)
-            products = record(lambda n=neck, r=run: gradients(n, r, x, direction))
-            ceiling = time_products(products, args.device, timer, known)
-            rows.append(
-                dict(path=name, dtype=dtype, speedup=base / measured['seconds'],
-                     error=worst(expected, got),
-                     GMAC=macs / 1e9, run=count_gmac(products), ceiling=ceiling,
-                     **{'of ceiling': measured['seconds'] / ceiling,
-                        'of peak': measured['seconds'] * rate / macs},
-                     **measured))
-        del neck, runs
-    rows.append(backbone_row(timer, args, base))
+    def reference():
+        return gradients(
+            necks['reference'],
+            lambda t: plain_reference(necks['reference'], t, arch)[:, asked], x,
+            direction)
+
+    runs = {k: lambda n=neck, r=run: gradients(n, r, x, direction)
+            for k, (neck, _, _, run) in paths.items()}
+    expected = reference()
+    errors = {k: worst(expected, run()) for k, run in runs.items()}
+    # What compiled code runs is not seen: the same products as without.
+    products = {k: record(runs[k[0], k[1].removesuffix(', compiled')])
+                for k in runs}
+    timed = in_rounds(
+        {'reference': reference, 'backbone': backbone_step(args), **runs,
+         **product_runs({p for found in products.values() for p in found},
+                        args.device)},
+        args.device, args.repeats, args.warmup)
+
+    base = seconds(timed['reference'])
+    rows = [dict(path='plain reference, all tokens', dtype='float32',
+                 speedup=1., error=0., **middle(timed['reference']))]
+    times = {k: seconds(v) for k, v in timed.items()}
+    for key, (neck, method, queries, _) in paths.items():
+        macs = macs_of_path(neck, x, queries, method, arch)
+        ceiling = ceilings(products[key], times)
+        own = middle(timed[key])
+        rows.append(dict(
+            path=key[1], dtype=key[0], speedup=ratio(base, times[key]),
+            error=errors[key], GMAC=macs / 1e9, run=count_gmac(products[key]),
+            ceiling=median(ceiling),
+            **{'of ceiling': ratio(times[key], ceiling),
+               'of peak': own['seconds'] * rates[key[0]] / macs}, **own))
+    rows.append(dict(
+        path='(ViT-S without the block)', dtype='float32',
+        speedup=ratio(base, times['backbone']), **middle(timed['backbone'])))
     report(
         f'Neck at D={args.width}, C={args.channels}, {args.batch} x '
         f'{args.tokens} tokens, {args.queries} read: forward + backward', rows,
         ('path', 'dtype', 'seconds', 'speedup', 'error', 'GMAC', 'run', 'ceiling',
          'of ceiling', 'of peak', 'peak_mb'), args,
-        ['error: largest relative error of output and gradients against the '
-         'reference.',
+        [f'Medians of {args.repeats} rounds; speedup and of ceiling: medians of '
+         'ratios within a round. error: largest relative error of output and '
+         'gradients against the reference.',
          'GMAC: of forward and backward, counted; run: of the products that ran; '
          'ceiling: the seconds that these take, each by itself with its shapes, '
          'types and layouts; of peak: against the counted GMAC at the best rate '
@@ -168,7 +216,7 @@ def main() -> None:
          f'{args.width}] product.'])
 
 
-def backbone_row(timer: Timer, args, base: float) -> dict:
+def backbone_step(args):
     """The encoder that the block is added to: mmpretrain's ViT-S."""
     from mmpretrain.models import VisionTransformer
     vit = VisionTransformer('deit-small', img_size=224, patch_size=16)
@@ -179,9 +227,7 @@ def backbone_row(timer: Timer, args, base: float) -> dict:
         vit.zero_grad()
         vit(images)[0].sum().backward()
 
-    measured = timer(step)
-    return dict(path='(ViT-S without the block)', dtype='float32',
-                speedup=base / measured['seconds'], **measured)
+    return step
 
 
 if __name__ == '__main__':

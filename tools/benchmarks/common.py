@@ -6,7 +6,7 @@ import statistics
 import time
 from datetime import date
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import Callable, Dict, List, Optional, Sequence
 
 import torch
 from rich.console import Console
@@ -66,6 +66,42 @@ class Timer:
             peak_mb=torch.cuda.max_memory_allocated() / 1e6)
 
 
+def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: int,
+              warmup: int) -> Dict[str, List[dict]]:
+    """Time functions one after the other, round by round.
+
+    A machine's speed drifts by more than what is to be told apart. Within a round
+    all meet the same machine, so that ratios are taken there.
+
+    Returns:
+        dict: Of each name a :class:`Timer` row a round, warm-up left out.
+    """
+    once = Timer(device, 1, 0)
+    rows: Dict[str, List[dict]] = {name: [] for name in functions}
+    for round_ in range(warmup + repeats):
+        for name, function in functions.items():
+            row = once(function)
+            if round_ >= warmup:
+                rows[name].append(row)
+    return rows
+
+
+def seconds(rows: List[dict]) -> List[float]:
+    """Return the seconds of each round."""
+    return [row['seconds'] for row in rows]
+
+
+def middle(rows: List[dict]) -> dict:
+    """Return the median seconds and, on CUDA, the peak memory of rounds."""
+    return {**rows[-1], 'seconds': statistics.median(seconds(rows))}
+
+
+def ratio(these: Sequence[float], those: Sequence[float]) -> float:
+    """Return the median over rounds of a ratio."""
+    return statistics.median(
+        a / b for a, b in zip(these, those, strict=True))
+
+
 def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype,
                 repeats: int = 15) -> float:
     """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
@@ -101,10 +137,12 @@ def report(title: str, rows: List[dict], columns: Sequence[str],
     where = machine(args.device)
     table = Table(title=f'{title}\n{where}')
     for column in columns:
-        table.add_column(column, justify='left' if column == 'path' else 'right')
+        table.add_column(
+            column, justify='left' if column == 'path' else 'right',
+            no_wrap=column == 'path')
     for row in rows:
         table.add_row(*(_show(row.get(c)) for c in columns))
-    console = Console(width=120)
+    console = Console(width=140)
     console.print(table)
     for note in notes or ():
         console.print(note, highlight=False)

@@ -5,10 +5,9 @@ then each is run by itself. What a function takes beyond their sum is norms,
 activations, softmax, casts and memory traffic.
 """
 from collections import Counter
-from typing import Callable, Dict, Tuple
+from typing import Callable, Dict, Iterable, List, Tuple
 
 import torch
-from common import Timer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 Shape = Tuple[int, ...]
@@ -67,21 +66,34 @@ def count_gmac(products: Dict[Product, int]) -> float:
     return total / 1e9
 
 
-def time_products(products: Dict[Product, int], device: str, timer: Timer,
-                  known: Dict[Product, float]) -> float:
-    """Seconds that the products take, each run by itself.
+def product_runs(products: Iterable[Product],
+                 device: str) -> Dict[Product, Callable[[], object]]:
+    """Return of each product a function that runs it by itself."""
+    tensors: Dict[tuple, torch.Tensor] = {}
+
+    def tensor(shape: Shape, stride: Shape, dtype: torch.dtype) -> torch.Tensor:
+        key = shape, stride, dtype
+        if key not in tensors:
+            tensors[key] = torch.empty_strided(
+                shape, stride, dtype=dtype, device=device).normal_()
+        return tensors[key]
+
+    runs = {}
+    for key in products:
+        a, a_stride, b, b_stride, dtype = key
+        left, right = tensor(a, a_stride, dtype), tensor(b, b_stride, dtype)
+        runs[key] = lambda x=left, y=right: x @ y
+    return runs
+
+
+def ceilings(products: Dict[Product, int],
+             times: Dict[Product, List[float]]) -> List[float]:
+    """Return of each round the seconds that a function's products take.
 
     Args:
         products (dict): Of :func:`record`.
-        device (str): Where.
-        timer (Timer): Its median counts.
-        known (dict): Product to seconds; filled, so that paths share figures.
+        times (dict): Of each product its seconds in each round.
     """
-    for key in products:
-        if key not in known:
-            a, a_stride, b, b_stride, dtype = key
-            left = torch.empty_strided(a, a_stride, dtype=dtype, device=device)
-            right = torch.empty_strided(b, b_stride, dtype=dtype, device=device)
-            left.normal_(), right.normal_()
-            known[key] = timer(lambda x=left, y=right: x @ y)['seconds']
-    return sum(known[k] * n for k, n in products.items())
+    return [sum(second * products[key] for key, second in
+                zip(products, round_, strict=True))
+            for round_ in zip(*(times[key] for key in products), strict=True)]

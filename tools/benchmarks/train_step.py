@@ -4,7 +4,7 @@
 """
 import torch
 from block import LLAMA_7B, plain_reference
-from common import Timer, matmul_rate, parser, report
+from common import in_rounds, matmul_rate, middle, parser, ratio, report, seconds
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
@@ -81,28 +81,16 @@ def main() -> None:
         if args.reference:
             steps['plain reference'] = trainer(
                 reference_classifier(), batch, args.device)
-        # Interleaved, so that a change of the machine's speed hits both.
-        times = {name: [] for name in ('plain', *steps)}
-        once = Timer(args.device, 1, 0)
-        for round_ in range(args.warmup + args.repeats):
-            for name, step in (('plain', plain), *steps.items()):
-                measured = once(step)
-                if round_ >= args.warmup:
-                    times[name].append(measured)
-        middle = {k: sorted(t['seconds'] for t in v)[len(v) // 2]
-                  for k, v in times.items()}
-        rows.append(dict(path='ViT-S', batch=batch, seconds=middle['plain'],
-                         ratio=1., peak_mb=times['plain'][0].get('peak_mb')))
+        timed = in_rounds({'plain': plain, **steps}, args.device, args.repeats,
+                          args.warmup)
+        rows.append(dict(path='ViT-S', batch=batch, ratio=1.,
+                         **middle(timed['plain'])))
         for name in steps:
-            ratios = sorted(a['seconds'] / b['seconds']
-                            for a, b in zip(times[name], times['plain'],
-                                            strict=True))
             rows.append(dict(
                 path=f'ViT-S + LLaMA-7B block ({name})', batch=batch,
                 dtype='float32' if 'plain' in name else dtype,
-                seconds=middle[name],
-                ratio=ratios[len(ratios) // 2],
-                peak_mb=times[name][0].get('peak_mb')))
+                ratio=ratio(seconds(timed[name]), seconds(timed['plain'])),
+                **middle(timed[name])))
         del plain, steps
     rate = matmul_rate(args.device, 16 * 197, 384, torch.float32)
     report('A training step: forward, backward, AdamW', rows,
