@@ -1,10 +1,10 @@
 # Video (moving digits): the controls, on an eighth of the full training's clips.
+_base_ = './_base_/demo_controls.py'
+
 name = 'moving-digits_controls'
 title = 'Moving digits, ViT 64 wide and 3 deep on tubes'
 base = '../lm4ve/videomae-demo_none_moving-digits.py'
 metric = 'acc/top1'
-seeds = 8
-reference = 'frozen pre-trained'
 
 _epochs = 7
 _clips = dict(train=1000, val=400, test=400)
@@ -21,21 +21,9 @@ common = {
 }
 _block = '../lm4ve/videomae-demo_minilm_moving-digits.py'
 variants = {
-    'none': dict(),
     'frozen pre-trained': dict(config=_block),
-    'frozen random': dict(
-        config=_block,
-        options={
-            'model.neck.block.pretrained': False,
-            'model.neck.block.seed': '{seed}',
-        }),
-    'trained random': dict(
-        config=_block,
-        options={
-            'model.neck.block.pretrained': False,
-            'model.neck.block.trainable': 'all',
-            'model.neck.block.seed': '{seed}',
-        }),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
     'MLP': dict(
         config=_block,
         options={
@@ -45,7 +33,5 @@ variants = {
 }
 # The validation clips show scans that are in neither of the other splits.
 tune = dict(
-    fields=('optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'),
     values=(3e-4, 1e-3, 3e-3),
-    seeds=1,
     options={'test_dataloader.dataset.split': 'val'})

@@ -1,14 +1,14 @@
-# Motion forecasting (simulated traffic): the controls, on fewer scenes and epochs
-# than the full training.
+# Motion forecasting (simulated traffic): the controls, on a third of the scenes of
+# the full training.
+_base_ = './_base_/demo_controls.py'
+
 name = 'sim_controls'
 title = 'Simulated traffic, VectorNet 64 wide'
 base = '../lm4ve/vectornet-demo_none_sim.py'
 metric = 'motion/minFDE@6'
 greater_is_better = False
-seeds = 8
-reference = 'frozen pre-trained'
 
-_epochs = 12
+_epochs = 24
 _counts = dict(train=960, val=500)
 _root = 'data/traffic-sim-960'
 common = {
@@ -21,21 +21,9 @@ common = {
 }
 _block = '../lm4ve/vectornet-demo_minilm_sim.py'
 variants = {
-    'none': dict(),
     'frozen pre-trained': dict(config=_block),
-    'frozen random': dict(
-        config=_block,
-        options={
-            'model.neck.block.pretrained': False,
-            'model.neck.block.seed': '{seed}',
-        }),
-    'trained random': dict(
-        config=_block,
-        options={
-            'model.neck.block.pretrained': False,
-            'model.neck.block.trainable': 'all',
-            'model.neck.block.seed': '{seed}',
-        }),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
     'MLP': dict(
         config=_block,
         options={
@@ -45,9 +33,7 @@ variants = {
 }
 # 'val' is the held-out split here, so that tuning cuts the training split.
 tune = dict(
-    fields=('optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'),
-    values=(7e-4, 2e-3, 6e-3),
-    seeds=1,
+    values=(3e-4, 1e-3, 3e-3, 6e-3, 1.2e-2),
     options={
         'train_dataloader.dataset.part': 'fit',
         'test_dataloader.dataset.split': 'train',
