@@ -33,7 +33,7 @@ variants = {
 }
 # 'val' is the held-out split here, so that tuning cuts the training split.
 tune = dict(
-    values=(3e-4, 1e-3, 3e-3, 6e-3, 1.2e-2),
+    values=(1e-3, 3e-3, 6e-3, 1.2e-2),
     options={
         'train_dataloader.dataset.part': 'fit',
         'test_dataloader.dataset.split': 'train',
