@@ -33,5 +33,5 @@ variants = {
 }
 # The validation clips show scans that are in neither of the other splits.
 tune = dict(
-    values=(3e-4, 1e-3, 3e-3),
+    values=(3e-4, 1e-3, 3e-3, 6e-3),
     options={'test_dataloader.dataset.split': 'val'})
