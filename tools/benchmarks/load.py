@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import torch
-from common import parser, report
+from common import middle, parser, ratio, report, seconds
 from safetensors.torch import save_file
 
 D, HIDDEN, HEADS = 4096, 11008, 32
@@ -104,19 +104,49 @@ def forget(folder: Path) -> None:
 
 def run(code: str) -> dict:
     """Run code in a process of its own; return the JSON it prints last."""
+    threads = dict(OMP_NUM_THREADS=str(torch.get_num_threads()))
     done = subprocess.run(
         [sys.executable, '-c', code], text=True, check=True,
-        capture_output=True)
+        capture_output=True, env={**os.environ, **threads})
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def middle(code: str, repeats: int, ready) -> dict:
-    """Run code several times, each after ``ready()``; the median by seconds."""
-    results = []
+def measure(cache: str, folders: dict, layer: int, repeats: int) -> list:
+    """Read the layer in every way, in rounds; return a row a way.
+
+    Ratios are taken within a round: a machine's speed drifts.
+    """
+    whole = folders['meta'] / 'consolidated.00.pth'
+    ways = {
+        ("raw read of a layer's bytes", None):
+        (RAW.format(path=str(whole), size=LAYER_BYTES), folders['meta'])
+    }
+    for name, folder in folders.items():
+        for dtype in ('float16', 'float32'):
+            ways[f'one layer, {name}', dtype] = (READ.format(
+                path=str(folder), layer=layer, dtype=dtype), folder)
+
+    def once(code: str, folder: Path) -> dict:
+        if cache == 'cold':
+            forget(folder)
+        return run(code)
+
+    runs: dict = {way: [] for way in ways}
     for _ in range(repeats):
-        ready()
-        results.append(run(code))
-    return sorted(results, key=lambda r: r['seconds'])[repeats // 2]
+        for way, what in ways.items():
+            runs[way].append(once(*what))
+    raw, *_ = runs.values()
+    whole_way = 'the whole file (torch.load)', 'float16'
+    runs[whole_way] = [once(WHOLE.format(path=str(whole)), folders['meta'])]
+    rows = []
+    for (path, dtype), results in runs.items():
+        size = LAYER_BYTES * (2 if dtype == 'float32' else 1)
+        peak = max(r['peak_mb'] for r in results)
+        rows.append({
+            'path': path, 'cache': cache, 'dtype': dtype, **middle(results),
+            'of raw': ratio(seconds(results), seconds(raw[:len(results)])),
+            'peak_mb': peak, 'of the block': peak * 1e6 / size})
+    return rows
 
 
 def main() -> None:
@@ -126,40 +156,18 @@ def main() -> None:
     args = p.parse_args()
     torch.set_num_threads(args.threads)
     folders = write_checkpoints(args.folder, args.layers)
-    whole = folders['meta'] / 'consolidated.00.pth'
-    rows = []
-    for cache in ('cold', 'warm'):
-        def measure(code, folder, repeats=args.repeats, cache=cache):
-            return middle(
-                code, repeats,
-                lambda: forget(folder) if cache == 'cold' else None)
-
-        for name, folder in folders.items():
-            for dtype in ('float16', 'float32'):
-                code = READ.format(
-                    path=str(folder), layer=args.layers // 2, dtype=dtype)
-                rows.append(dict(path=f'one layer, {name}', cache=cache,
-                                 dtype=dtype, **measure(code, folder)))
-        rows.append(dict(
-            path='the whole file (torch.load)', cache=cache, dtype='float16',
-            **measure(WHOLE.format(path=str(whole)), folders['meta'], 1)))
-        raw = measure(RAW.format(path=str(whole), size=LAYER_BYTES),
-                      folders['meta'])
-        rows.append(dict(path="raw read of a layer's bytes", cache=cache, **raw))
-        for row in rows:
-            if row['cache'] == cache:
-                row['of raw'] = row['seconds'] / raw['seconds']
-    for row in rows:
-        size = LAYER_BYTES * (2 if row.get('dtype') == 'float32' else 1)
-        row['of the block'] = row['peak_mb'] * 1e6 / size
+    size = (folders['meta'] / 'consolidated.00.pth').stat().st_size
+    rows = [row for cache in ('cold', 'warm') for row in measure(
+        cache, folders, args.layers // 2, args.repeats)]
     report(
         f'Reading one layer ({LAYER_BYTES / 1e6:.0f} MB in float16) of '
-        f'{args.layers} ({whole.stat().st_size / 1e9:.1f} GB)', rows,
+        f'{args.layers} ({size / 1e9:.1f} GB)', rows,
         ('path', 'cache', 'dtype', 'seconds', 'of raw', 'peak_mb',
          'of the block'), args,
-        ["peak_mb: rise of the process's peak memory; of the block: the same in "
-         "units of the block's bytes. Seconds include building the block and "
-         'its fingerprint (SHA-256). Median of --repeats processes.'])
+        ["of raw: the median over --repeats rounds of the ratio within one; "
+         "peak_mb: the largest rise of a process's peak memory; of the block: the "
+         "same in units of the block's bytes. Seconds include building the block "
+         'and its fingerprint (SHA-256).'])
 
 
 if __name__ == '__main__':

@@ -118,8 +118,14 @@ class LanguageModel:
         state = {}
         for name in sorted(stored):
             weight = self.reader.read(stored[name])
-            digest.update(name, weight)
-            state[name] = weight.to(dtype)
+            # The hash runs beside the copy, and where it can from the copy, so
+            # that the file's pages are let go.
+            if weight.dtype != dtype:
+                digest.update(name, weight)
+            state[name] = weight.to(
+                dtype, copy=True, memory_format=torch.contiguous_format)
+            if weight.dtype == dtype:
+                digest.update(name, state[name])
         layer.load_state_dict(state, strict=True, assign=True)
         return layer
 

@@ -1,16 +1,19 @@
 """Read single tensors of a checkpoint, one at a time, without executing code.
 
-A reader knows which tensors there are and reads one on request. Files are
-opened for each tensor and closed again: a memory map that stays open keeps the
-pages that were touched in memory, which would double the peak of loading a
-block. Opening is cheap (a header, or the pickle of names).
+A reader knows which tensors there are and maps one on request. Each has a map of
+its own, which ends with it: one that stays open keeps the pages that were touched
+in memory, which would double the peak of loading a block.
 """
 import json
 import pickle
 import re
+import struct
+import sys
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
-from typing import Dict, Iterable, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Tuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,7 +35,11 @@ class TensorReader:
         raise NotImplementedError
 
     def read(self, name: str) -> Tensor:
-        """Read one tensor into memory of its own (CPU, its stored dtype)."""
+        """Return one tensor (CPU, its stored dtype).
+
+        It may be a map of the file, which is to be read only and soon: copy it
+        to keep it.
+        """
         raise NotImplementedError
 
 
@@ -77,79 +84,139 @@ class SafetensorsFile(TensorReader):
 
     def read(self, name: str) -> Tensor:
         with self._open() as f:
-            return f.get_tensor(name).clone()
+            return f.get_tensor(name)
 
 
 class TorchFile(TensorReader):
     """One file written by ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
 
-    Files in PyTorch's zip format (1.6 and later) are memory-mapped; older ones
-    have to be read as a whole, which a warning says.
+    Files in PyTorch's zip format (1.6 and later) are unpickled once, which maps
+    them and tells the names, shapes and places of all tensors. Older files have to
+    be read as a whole, which a warning says.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Only for the old format, which is read once as a whole.
-        self._whole: Optional[Dict[str, Tensor]] = None
-        self._shapes: Optional[Dict[str, Tuple[int, ...]]] = None
+        self._tensors: Optional[Dict[str, Tensor]] = None
+        # Of a zip: its values stay untouched, only their addresses are used.
+        self._is_zip = False
+        self._address: Optional[int] = None
 
-    def _load(self) -> Dict[str, Tensor]:
-        if self._whole is None:
-            content = self._load_any()
-            if not isinstance(content, dict):
-                raise CheckpointError(
-                    f'{self.path} holds a {type(content).__name__}, not named '
-                    'tensors. Fix: use the file that was released as the '
-                    "model's weights.")
-            return content
-        return self._whole
+    def names(self) -> Iterable[str]:
+        return self._index().keys()
 
-    def _load_any(self):
+    def shape(self, name: str) -> Tuple[int, ...]:
+        return tuple(self._index()[name].shape)
+
+    def read(self, name: str) -> Tensor:
+        tensor = self._index()[name]
+        if not self._is_zip:
+            return tensor
+        if self._address is None or tensor.layout != torch.strided:
+            return self._load(mmap=True)[name]
+        offset = tensor.data_ptr() - self._address if tensor.numel() else 0
+        if offset % tensor.element_size():
+            return self._load(mmap=True)[name]
         try:
-            return torch.load(
-                self.path, map_location='cpu', mmap=True, weights_only=True)
-        except pickle.UnpicklingError as e:
-            raise _unsafe(self.path, e) from e
-        except (RuntimeError, ValueError, EOFError, OSError) as e:
-            if self.path.stat().st_size == 0 or _is_zip(self.path):
-                raise _damaged(self.path, e) from e
+            return _map_at(self.path, offset, tensor)
+        except RuntimeError as e:
+            raise _damaged(self.path, e) from e
+
+    def _index(self) -> Dict[str, Tensor]:
+        if self._tensors is None:
+            self._is_zip = self.path.stat().st_size == 0 or _is_zip(self.path)
+            if self._is_zip:
+                self._tensors = self._load(mmap=True)
+                self._address = _address(self.path, self._tensors.values())
+            else:
+                self._tensors = self._load_old()
+        return self._tensors
+
+    def _load_old(self) -> Dict[str, Tensor]:
         warnings.warn(
             f'{self.path} is in the format from before PyTorch 1.6, which '
             'cannot be memory-mapped: the whole file '
             f'({self.path.stat().st_size / 1e9:.1f} GB) is read into memory. '
             'Convert it to safetensors to avoid this.',
             stacklevel=2)
+        return self._load()
+
+    def _load(self, **kwargs) -> Dict[str, Tensor]:
         try:
-            self._whole = torch.load(
-                self.path, map_location='cpu', weights_only=True)
+            content = torch.load(
+                self.path, map_location='cpu', weights_only=True, **kwargs)
         except pickle.UnpicklingError as e:
             raise _unsafe(self.path, e) from e
         except (RuntimeError, ValueError, EOFError, OSError) as e:
             raise _damaged(self.path, e) from e
-        return self._whole
-
-    def names(self) -> Iterable[str]:
-        return self._index()
-
-    def shape(self, name: str) -> Tuple[int, ...]:
-        return self._index()[name]
-
-    def _index(self) -> Dict[str, Tuple[int, ...]]:
-        if self._shapes is None:
-            self._shapes = {
-                k: tuple(v.shape)
-                for k, v in self._load().items() if isinstance(v, Tensor)
-            }
-        return self._shapes
-
-    def read(self, name: str) -> Tensor:
-        tensor = self._load()[name]
-        return tensor if self._whole is not None else tensor.clone()
+        if not isinstance(content, dict):
+            raise CheckpointError(
+                f'{self.path} holds a {type(content).__name__}, not named '
+                "tensors. Fix: use the file that was released as the model's "
+                'weights.')
+        return {k: v for k, v in content.items() if isinstance(v, Tensor)}
 
 
 def _is_zip(path: Path) -> bool:
     with open(path, 'rb') as f:
         return f.read(2) == b'PK'
+
+
+def _address(path: Path, tensors: Iterable[Tensor]) -> Optional[int]:
+    """Find the address that torch has mapped a file to.
+
+    torch does not tell where in the file a tensor is. The zip's directory tells
+    where the storages are, and mapped ones have the same sizes and distances.
+
+    Returns:
+        int | None: None if the two disagree, or if the bytes in the file are
+        not those in memory, because of their order or of compression.
+    """
+    try:
+        stored = _storages(path)
+    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, OSError):
+        return None
+    dense = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
+    mapped = sorted({(s.data_ptr(), s.nbytes()) for s in dense if s.nbytes()})
+    if not mapped or len(mapped) != len(stored):
+        return None
+    address = mapped[0][0] - stored[0][0]
+    found = [(start - address, size) for start, size in mapped]
+    return address if found == stored else None
+
+
+def _storages(path: Path) -> List[Tuple[int, int]]:
+    """Return start and size, in bytes, of a zip's storages, as they lie.
+
+    Raises:
+        ValueError: They are compressed or in another machine's byte order.
+    """
+    found = []
+    with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
+        for entry in z.infolist():
+            folder, _, name = entry.filename.partition('/')
+            if name == 'byteorder' and z.read(entry).decode() != sys.byteorder:
+                raise ValueError('another byte order')
+            if name.startswith('data/') and entry.file_size:
+                if entry.compress_type != zipfile.ZIP_STORED:
+                    raise ValueError('compressed')
+                # A local header: 30 bytes, of which the last four are lengths,
+                # and the name and the padding that have these.
+                f.seek(entry.header_offset)
+                lengths = struct.unpack('<26x2H', f.read(30))
+                found.append(
+                    (entry.header_offset + 30 + sum(lengths), entry.file_size))
+    return sorted(found)
+
+
+def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
+    """Map a tensor like the given one from a byte of a file on."""
+    last = sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
+    size = (last + 1) * like.element_size() if like.numel() else 0
+    file = torch.from_file(
+        str(path), shared=False, size=offset + size, dtype=torch.uint8)
+    return file[offset:].view(like.dtype).as_strided(
+        like.shape, like.stride(), offset // like.element_size())
 
 
 def open_file(path: Path) -> TensorReader:
