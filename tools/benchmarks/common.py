@@ -29,41 +29,25 @@ def parser(description: str) -> argparse.ArgumentParser:
     return p
 
 
-class Timer:
-    """Times a function on a device.
+def timed(function: Callable[[], None], device: str) -> dict:
+    """Run a function once.
 
-    Args:
-        device (str): On CUDA, events time it and peak memory is reported.
-        repeats, warmup (int): Timed and untimed runs.
+    Returns:
+        dict: ``seconds`` and, on CUDA (where events time it), ``peak_mb``.
     """
-
-    def __init__(self, device: str, repeats: int, warmup: int) -> None:
-        self.cuda = torch.device(device).type == 'cuda'
-        self.repeats, self.warmup = repeats, warmup
-
-    def __call__(self, function: Callable[[], None]) -> dict:
-        """Return ``seconds`` (median) and, on CUDA, ``peak_mb``."""
-        for _ in range(self.warmup):
-            function()
-        if not self.cuda:
-            times = []
-            for _ in range(self.repeats):
-                start = time.perf_counter()
-                function()
-                times.append(time.perf_counter() - start)
-            return dict(seconds=statistics.median(times))
-        torch.cuda.reset_peak_memory_stats()
-        pairs = []
-        for _ in range(self.repeats):
-            pair = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-            pair[0].record()
-            function()
-            pair[1].record()
-            pairs.append(pair)
-        torch.cuda.synchronize()
-        return dict(
-            seconds=statistics.median(a.elapsed_time(b) for a, b in pairs) / 1e3,
-            peak_mb=torch.cuda.max_memory_allocated() / 1e6)
+    if torch.device(device).type != 'cuda':
+        start = time.perf_counter()
+        function()
+        return dict(seconds=time.perf_counter() - start)
+    torch.cuda.reset_peak_memory_stats()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    function()
+    end.record()
+    torch.cuda.synchronize()
+    return dict(
+        seconds=start.elapsed_time(end) / 1e3,
+        peak_mb=torch.cuda.max_memory_allocated() / 1e6)
 
 
 def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: int,
@@ -74,13 +58,12 @@ def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: in
     all meet the same machine, so that ratios are taken there.
 
     Returns:
-        dict: Of each name a :class:`Timer` row a round, warm-up left out.
+        dict: Of each name a row of :func:`timed` a round, warm-up left out.
     """
-    once = Timer(device, 1, 0)
     rows: Dict[str, List[dict]] = {name: [] for name in functions}
     for round_ in range(warmup + repeats):
         for name, function in functions.items():
-            row = once(function)
+            row = timed(function, device)
             if round_ >= warmup:
                 rows[name].append(row)
     return rows
@@ -107,10 +90,8 @@ def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype,
     """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
-    once = Timer(device, 1, 0)
-    once(lambda: a @ b)
-    best = min(once(lambda: a @ b)['seconds'] for _ in range(repeats))
-    return rows * width * width / best
+    runs = [timed(lambda: a @ b, device)['seconds'] for _ in range(repeats + 1)]
+    return rows * width * width / min(runs[1:])
 
 
 def machine(device: str) -> str:

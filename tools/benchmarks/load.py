@@ -14,23 +14,24 @@ import torch
 from common import middle, parser, ratio, report, seconds
 from safetensors.torch import save_file
 
-D, HIDDEN, HEADS = 4096, 11008, 32
-SHAPES = {
-    'self_attn.q_proj.weight': (D, D),
-    'self_attn.k_proj.weight': (D, D),
-    'self_attn.v_proj.weight': (D, D),
-    'self_attn.o_proj.weight': (D, D),
-    'mlp.gate_proj.weight': (HIDDEN, D),
-    'mlp.up_proj.weight': (HIDDEN, D),
-    'mlp.down_proj.weight': (D, HIDDEN),
-    'input_layernorm.weight': (D, ),
-    'post_attention_layernorm.weight': (D, ),
+HEADS = 32
+# Of a weight: its sides in LLaMA-7B, in units of the width.
+HIDDEN = 11008 / 4096
+SIDES = {
+    'self_attn.q_proj.weight': (1, 1),
+    'self_attn.k_proj.weight': (1, 1),
+    'self_attn.v_proj.weight': (1, 1),
+    'self_attn.o_proj.weight': (1, 1),
+    'mlp.gate_proj.weight': (HIDDEN, 1),
+    'mlp.up_proj.weight': (HIDDEN, 1),
+    'mlp.down_proj.weight': (1, HIDDEN),
+    'input_layernorm.weight': (1, ),
+    'post_attention_layernorm.weight': (1, ),
 }
 META = dict(
-    zip(SHAPES, ('attention.wq', 'attention.wk', 'attention.wv', 'attention.wo',
+    zip(SIDES, ('attention.wq', 'attention.wk', 'attention.wv', 'attention.wo',
                  'feed_forward.w1', 'feed_forward.w3', 'feed_forward.w2',
                  'attention_norm', 'ffn_norm'), strict=True))
-LAYER_BYTES = 2 * sum(torch.Size(s).numel() for s in SHAPES.values())
 
 # Runs in a process of its own, so that its peak is its own. What is imported on
 # first use is imported before the clock starts.
@@ -65,8 +66,19 @@ with open({path!r}, 'rb', buffering=0) as f:
 ''' + _REPORT
 
 
-def write_checkpoints(folder: Path, layers: int) -> dict:
-    """Write both layouts; return their folders."""
+def shapes(width: int) -> dict:
+    """Shapes of a layer's weights."""
+    return {k: tuple(int(s * width) for s in sides) for k, sides in SIDES.items()}
+
+
+def layer_bytes(width: int) -> int:
+    """Bytes of a layer in float16."""
+    return 2 * sum(torch.Size(s).numel() for s in shapes(width).values())
+
+
+def write_checkpoints(folder: Path, layers: int, width: int) -> dict:
+    """Write both layouts, where they are not there; return their folders."""
+    folder = folder / f'{layers}-layers-of-{width}'
     hf, meta = folder / 'huggingface', folder / 'meta'
     if (meta / 'params.json').is_file():
         return dict(huggingface=hf, meta=meta)
@@ -74,7 +86,7 @@ def write_checkpoints(folder: Path, layers: int) -> dict:
     meta.mkdir(parents=True, exist_ok=True)
     index, everything = {}, {}
     for i in range(layers):
-        layer = {k: torch.randn(s).mul_(.02).half() for k, s in SHAPES.items()}
+        layer = {k: torch.randn(s).mul_(.02).half() for k, s in shapes(width).items()}
         shard = f'model-{i + 1:05d}-of-{layers:05d}.safetensors'
         named = {f'model.layers.{i}.{k}': v for k, v in layer.items()}
         save_file(named, hf / shard)
@@ -86,10 +98,11 @@ def write_checkpoints(folder: Path, layers: int) -> dict:
     (hf / 'model.safetensors.index.json').write_text(
         json.dumps(dict(weight_map=index)))
     (hf / 'config.json').write_text(json.dumps(dict(
-        model_type='llama', hidden_size=D, intermediate_size=HIDDEN,
-        num_attention_heads=HEADS, num_hidden_layers=layers, vocab_size=32000)))
+        model_type='llama', hidden_size=width,
+        intermediate_size=int(HIDDEN * width), num_attention_heads=HEADS,
+        num_hidden_layers=layers, vocab_size=32000)))
     (meta / 'params.json').write_text(json.dumps(dict(
-        dim=D, n_heads=HEADS, n_layers=layers, norm_eps=1e-6, vocab_size=-1)))
+        dim=width, n_heads=HEADS, n_layers=layers, norm_eps=1e-6, vocab_size=-1)))
     return dict(huggingface=hf, meta=meta)
 
 
@@ -111,15 +124,16 @@ def run(code: str) -> dict:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def measure(cache: str, folders: dict, layer: int, repeats: int) -> list:
-    """Read the layer in every way, in rounds; return a row a way.
+def measure(cache: str, folders: dict, layer: int, size: int,
+            repeats: int) -> list:
+    """Read a layer of so many bytes in every way, in rounds; return a row a way.
 
     Ratios are taken within a round: a machine's speed drifts.
     """
     whole = folders['meta'] / 'consolidated.00.pth'
     ways = {
         ("raw read of a layer's bytes", None):
-        (RAW.format(path=str(whole), size=LAYER_BYTES), folders['meta'])
+        (RAW.format(path=str(whole), size=size), folders['meta'])
     }
     for name, folder in folders.items():
         for dtype in ('float16', 'float32'):
@@ -140,12 +154,12 @@ def measure(cache: str, folders: dict, layer: int, repeats: int) -> list:
     runs[whole_way] = [once(WHOLE.format(path=str(whole)), folders['meta'])]
     rows = []
     for (path, dtype), results in runs.items():
-        size = LAYER_BYTES * (2 if dtype == 'float32' else 1)
+        held = size * (2 if dtype == 'float32' else 1)
         peak = max(r['peak_mb'] for r in results)
         rows.append({
             'path': path, 'cache': cache, 'dtype': dtype, **middle(results),
             'of raw': ratio(seconds(results), seconds(raw[:len(results)])),
-            'peak_mb': peak, 'of the block': peak * 1e6 / size})
+            'peak_mb': peak, 'of the block': peak * 1e6 / held})
     return rows
 
 
@@ -153,15 +167,18 @@ def main() -> None:
     p = parser(__doc__)
     p.add_argument('--folder', type=Path, required=True)
     p.add_argument('--layers', type=int, default=8)
+    p.add_argument('--width', type=int, default=4096,
+                   help="the language model's width; smaller for a trial")
     args = p.parse_args()
     torch.set_num_threads(args.threads)
-    folders = write_checkpoints(args.folder, args.layers)
-    size = (folders['meta'] / 'consolidated.00.pth').stat().st_size
+    folders = write_checkpoints(args.folder, args.layers, args.width)
+    size = layer_bytes(args.width)
+    whole = (folders['meta'] / 'consolidated.00.pth').stat().st_size
     rows = [row for cache in ('cold', 'warm') for row in measure(
-        cache, folders, args.layers // 2, args.repeats)]
+        cache, folders, args.layers // 2, size, args.repeats)]
     report(
-        f'Reading one layer ({LAYER_BYTES / 1e6:.0f} MB in float16) of '
-        f'{args.layers} ({size / 1e9:.1f} GB)', rows,
+        f'Reading one layer ({size / 1e6:.0f} MB in float16) of {args.layers} '
+        f'({whole / 1e9:.1f} GB)', rows,
         ('path', 'cache', 'dtype', 'seconds', 'of raw', 'peak_mb',
          'of the block'), args,
         ["of raw: the median over --repeats rounds of the ratio within one; "

@@ -357,8 +357,7 @@ class LLMBlock(RecordsSource):
 
         ``.to()`` moves them, but FSDP moves only registered parameters.
         """
-        hidden = [m for m in self.modules() if isinstance(m, Frozen)]
-        first = next((t for m in hidden for _, t in m.tensors()), None)
-        if first is not None and first.device != device:
-            for module in hidden:
+        for module in self.modules():
+            if isinstance(module, Frozen) and any(
+                    t.device != device for _, t in module.tensors()):
                 module.to(device)

@@ -112,15 +112,20 @@ class TorchFile(TensorReader):
         tensor = self._index()[name]
         if not self._is_zip:
             return tensor
-        if self._address is None or tensor.layout != torch.strided:
-            return self._load(mmap=True)[name]
-        offset = tensor.data_ptr() - self._address if tensor.numel() else 0
-        if offset % tensor.element_size():
+        offset = self._offset(tensor)
+        if offset is None:
             return self._load(mmap=True)[name]
         try:
             return _map_at(self.path, offset, tensor)
         except RuntimeError as e:
             raise _damaged(self.path, e) from e
+
+    def _offset(self, tensor: Tensor) -> Optional[int]:
+        """Byte of the file that a tensor starts at; None: not known."""
+        if self._address is None or tensor.layout != torch.strided:
+            return None
+        offset = tensor.data_ptr() - self._address if tensor.numel() else 0
+        return None if offset % tensor.element_size() else offset
 
     def _index(self) -> Dict[str, Tensor]:
         if self._tensors is None:
@@ -174,7 +179,8 @@ def _address(path: Path, tensors: Iterable[Tensor]) -> Optional[int]:
     """
     try:
         stored = _storages(path)
-    except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, OSError):
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError,
+            RuntimeError, OSError):
         return None
     dense = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
     mapped = sorted({(s.data_ptr(), s.nbytes()) for s in dense if s.nbytes()})
@@ -192,11 +198,12 @@ def _storages(path: Path) -> List[Tuple[int, int]]:
         ValueError: They are compressed or in another machine's byte order.
     """
     found = []
+    order = 'little'  # of files from before torch 2.1, which do not say it
     with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
         for entry in z.infolist():
-            folder, _, name = entry.filename.partition('/')
-            if name == 'byteorder' and z.read(entry).decode() != sys.byteorder:
-                raise ValueError('another byte order')
+            name = entry.filename.partition('/')[2]
+            if name == 'byteorder':
+                order = z.read(entry).decode()
             if name.startswith('data/') and entry.file_size:
                 if entry.compress_type != zipfile.ZIP_STORED:
                     raise ValueError('compressed')
@@ -206,6 +213,8 @@ def _storages(path: Path) -> List[Tuple[int, int]]:
                 lengths = struct.unpack('<26x2H', f.read(30))
                 found.append(
                     (entry.header_offset + 30 + sum(lengths), entry.file_size))
+    if order != sys.byteorder:
+        raise ValueError(f'{order} endian')
     return sorted(found)
 
 
