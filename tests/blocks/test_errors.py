@@ -25,6 +25,13 @@ def edit_config(folder: Path, **changes) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def change_last(path: Path, ending: str, change) -> None:
+    """Change the last layer's tensor with a name that ends so."""
+    state = torch.load(path, weights_only=True)
+    name = max(n for n in state if n.endswith(ending))
+    torch.save({**state, name: change(state[name])}, path)
+
+
 def truncate(path: Path, share: float = .5) -> None:
     os.truncate(path, int(path.stat().st_size * share))
 
@@ -207,6 +214,19 @@ def test_pickles_without_named_tensors(tmp_path, content):
         LLMBlock(str(tmp_path))
 
 
+@pytest.mark.parametrize('change', [
+    lambda w: w.to(torch.int8), lambda w: w.to(torch.float8_e4m3fn),
+    lambda w: w.to(torch.complex64), lambda w: w.to_sparse(),
+    lambda w: w.to('meta')
+], ids=['int8', 'float8', 'complex', 'sparse', 'meta'])
+def test_weights_that_are_no_plain_numbers(tmp_path, change):
+    write_huggingface(tmp_path, 'llama', 'bin')
+    change_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
+    with pytest.raises(
+            CheckpointError, match='up_proj.weight.*is stored as torch.*Fix'):
+        LLMBlock(str(tmp_path))
+
+
 class Payload:
     """Creates a file when unpickled."""
 
@@ -327,6 +347,11 @@ def test_a_config_of_transformers_own_mixture_is_refused(tmp_path):
     (lambda f: f.joinpath('consolidated.00.pth').unlink(), 'consolidated.00.pth'),
     (lambda f: truncate(f / 'consolidated.01.pth'),
      'consolidated.01.pth.*truncated'),
+    (lambda f: change_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
+     r'w2.weight.*has the shapes.*expected equal'),
+    (lambda f: [change_last(f / f'consolidated.0{n}.pth', 'w2.weight', torch.sum)
+                for n in (0, 1)],
+     r'w2.weight.*has the shapes \(\), \(\).*expected equal'),
     (lambda f: torch.save({}, f / 'consolidated.01.pth'),
      'not in every consolidated'),
     (lambda f: torch.save({}, f / 'consolidated.00.pth'),

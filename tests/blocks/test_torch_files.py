@@ -17,6 +17,7 @@ from tests.families import write_meta
 def all_kinds() -> dict:
     g = torch.Generator().manual_seed(0)
     base = torch.randn(6, 4, generator=g)
+    conjugate = torch.randn(3, generator=g, dtype=torch.complex64).conj()
     return {
         'plain': base,
         'shared': base[2:],
@@ -28,16 +29,20 @@ def all_kinds() -> dict:
         'float16': torch.randn(3, 2, generator=g).half(),
         'int64': torch.arange(7),
         'bool': torch.tensor([True, False, True]),
+        'conjugate': conjugate,
+        'negative': (conjugate * 1).conj().imag,
         'scalar': torch.tensor(3.),
         'empty': torch.empty(0, 4),
         'parameter': torch.nn.Parameter(torch.randn(2, 2, generator=g)),
     }
 
 
-def rewritten(path: Path, order: str = sys.byteorder, reverse: bool = False) -> Path:
+def rewritten(path: Path, order: str = sys.byteorder, reverse: bool = False,
+              **kwargs) -> Path:
     """The same file by Python's zipfile, saying that it is in a byte order."""
     other = path.with_stem(f'{order}-{reverse}')
-    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, 'w') as target:
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(
+            other, 'w', **kwargs) as target:
         for entry in sorted(source.infolist(), key=lambda e: e.header_offset,
                             reverse=reverse):
             said = entry.filename.endswith('/byteorder')
@@ -86,6 +91,54 @@ def test_a_zip_written_by_something_else(file):
         assert_as_torch_reads_it(rewritten(file, reverse=reverse))
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
+@pytest.mark.parametrize('between', range(4))
+def test_a_zip_behind_another(file, dtype, between):
+    # Python and torch do not agree on which of the two the places are of.
+    contents = []
+    for value in (1, 2):
+        torch.save({n: torch.full((8, 8), value, dtype=dtype) for n in 'ab'}, file)
+        contents.append(file.read_bytes())
+    file.write_bytes((b'\0' * between).join(contents))
+    assert_as_torch_reads_it(file)
+
+
+@pytest.mark.parametrize('size', [3, 30_000])
+def test_a_compressed_zip_is_refused(file, size):
+    torch.save({'a': torch.ones(size)}, file)
+    packed = rewritten(file, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=f'{packed.name}.*compressed.*Fix'):
+        TorchFile(packed).names()
+
+
+@pytest.mark.parametrize('content', [
+    b'version https://git-lfs.github.com/spec/v1', b'<!doctype html>'])
+def test_a_pointer_or_a_page_in_the_place_of_weights(file, content):
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'begins with .*{content[:7].decode()}'):
+        TorchFile(file).names()
+
+
+def test_a_damaged_pickle(file):
+    # What torch makes of a wrong byte is anything, but never another error.
+    whole = file.read_bytes()
+    start = whole.index(b'\x80\x02')
+    for i in range(start + 2, start + 60):
+        for byte in (b'\0', b'K', b'q', b't', b'R'):
+            file.write_bytes(whole[:i] + byte + whole[i + 1:])
+            try:
+                tensors = TorchFile(file)
+                for name in tensors.names():
+                    tensors.read(name)
+            except CheckpointError as e:
+                assert 'kinds.pth' in str(e)
+
+
+def test_names_that_are_no_strings_are_left_out(file):
+    torch.save({0: torch.ones(1), 'a': torch.ones(1)}, file)
+    assert list(TorchFile(file).names()) == ['a']
+
+
 def test_an_empty_file_of_no_tensors(file):
     torch.save({}, file)
     assert list(TorchFile(file).names()) == []
@@ -99,6 +152,7 @@ def test_a_file_of_another_byte_order(file):
 
 
 def test_a_file_is_unpickled_once_for_all_its_tensors(file, monkeypatch):
+    torch.save({'a': torch.ones(2), 'b': torch.eye(2)}, file)
     calls, load = [], torch.load
     monkeypatch.setattr(
         torch, 'load', lambda *a, **kw: calls.append(a) or load(*a, **kw))
@@ -114,6 +168,24 @@ def test_a_file_that_shrinks_between(file):
     os.truncate(file, 100)
     with pytest.raises(CheckpointError, match='kinds.pth.*truncated or damaged'):
         tensors.read(names[0])
+
+
+def test_a_file_that_goes_away_between(file):
+    tensors = TorchFile(file)
+    names = list(tensors.names())
+    file.unlink()
+    with pytest.raises(CheckpointError, match='kinds.pth.*now gone'):
+        tensors.read(names[0])
+
+
+def test_a_file_that_is_replaced_between(file, tmp_path):
+    tensors = TorchFile(file)
+    tensors.names()
+    torch.save({'first': torch.zeros(99), **all_kinds()}, tmp_path / 'new')
+    os.replace(tmp_path / 'new', file)
+    for name in ('plain', 'conjugate'):
+        with pytest.raises(CheckpointError, match='kinds.pth changed.*Fix'):
+            tensors.read(name)
 
 
 @pytest.mark.parametrize('content', [[torch.zeros(2)], torch.zeros(2)], ids=type)

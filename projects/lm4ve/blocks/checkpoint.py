@@ -29,6 +29,8 @@ _OLD_NAMES = {
     'LayerNorm.weight': 'LayerNorm.gamma',
     'LayerNorm.bias': 'LayerNorm.beta',
 }
+# Integers and 8-bit floats are nothing without their scales.
+_STORED_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What transformers raises about fields that cannot be.
 _IMPOSSIBLE = (TypeError, ValueError, KeyError, ArithmeticError,
                AssertionError, RuntimeError, StrictDataclassError)
@@ -102,8 +104,8 @@ class LanguageModel:
             nn.Module: ``transformers``' layer, on the CPU.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, or have shapes that
-                disagree with the config.
+            CheckpointError: Weights are missing, damaged, quantised, or have
+                shapes that disagree with the config.
         """
         layer = self._bare_layer(index)
         stored = self._stored_names(layer, index)
@@ -118,6 +120,13 @@ class LanguageModel:
         state = {}
         for name in sorted(stored):
             weight = self.reader.read(stored[name])
+            if (weight.dtype not in _STORED_TYPES or weight.is_meta
+                    or weight.layout != torch.strided):
+                raise CheckpointError(
+                    f"'{stored[name]}' of '{self.name}' is stored as "
+                    f'{weight.dtype} ({weight.layout}, {weight.device}). '
+                    'Expected dense numbers of 16, 32 or 64 bits. Fix: use '
+                    "the model's original weights, not quantised ones.")
             # The hash runs beside the copy, and where it can from the copy, so
             # that the file's pages are let go.
             if weight.dtype != dtype:

@@ -80,8 +80,15 @@ class MetaFiles(TensorReader):
         meta, dim = self._names[name]
         shapes = self._ask('shape', meta, dim)
         shape = list(shapes[0])
-        if dim is not None:
-            shape[dim] = sum(s[dim] for s in shapes)
+        if dim is None:
+            return tuple(shape)
+        if len(shape) != 2 or len(set(shapes)) > 1:
+            raise CheckpointError(
+                f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the "
+                f"consolidated.*.pth of '{self.source.name}', expected equal "
+                'matrices. Fix: the files are of different downloads; copy all '
+                'of them again.')
+        shape[dim] *= len(shapes)
         return tuple(shape)
 
     def _ask(self, method: str, meta: str, dim: Optional[int]) -> list:

@@ -56,8 +56,9 @@ def _unsafe(path: Path, error: Exception) -> CheckpointError:
 
 def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
     return CheckpointError(
-        f'{path} ({path.stat().st_size:,} bytes) cannot be read and looks '
+        f'{path} ({size}) cannot be read and looks '
         f'truncated or damaged: {reason}. Fix: download or copy the file '
         'again and compare its size with the original.')
 
@@ -101,6 +102,7 @@ class TorchFile(TensorReader):
         # Of a zip: its values stay untouched, only their addresses are used.
         self._is_zip = False
         self._address: Optional[int] = None
+        self._version: tuple = ()
 
     def names(self) -> Iterable[str]:
         return self._index().keys()
@@ -113,26 +115,36 @@ class TorchFile(TensorReader):
         if not self._is_zip:
             return tensor
         offset = self._offset(tensor)
-        if offset is None:
-            return self._load(mmap=True)[name]
         try:
-            return _map_at(self.path, offset, tensor)
-        except RuntimeError as e:
+            if offset is None:
+                found = self._load(mmap=True)[name]
+            else:
+                found = _map_at(self.path, offset, tensor)
+            same = _version(self.path) == self._version
+        except (RuntimeError, KeyError, OSError) as e:
             raise _damaged(self.path, e) from e
+        if not same:
+            raise CheckpointError(
+                f'{self.path} changed while it was read. Fix: start again when '
+                'nothing writes to it any more.')
+        return found
 
     def _offset(self, tensor: Tensor) -> Optional[int]:
         """Byte of the file that a tensor starts at; None: not known."""
-        if self._address is None or tensor.layout != torch.strided:
+        if (self._address is None or tensor.layout != torch.strided
+                or tensor.is_neg() or tensor.is_conj()):
             return None
         offset = tensor.data_ptr() - self._address if tensor.numel() else 0
         return None if offset % tensor.element_size() else offset
 
     def _index(self) -> Dict[str, Tensor]:
         if self._tensors is None:
-            self._is_zip = self.path.stat().st_size == 0 or _is_zip(self.path)
+            self._version = _version(self.path)
+            self._is_zip = _is_zip(self.path)
             if self._is_zip:
+                stored = _storages(self.path)
                 self._tensors = self._load(mmap=True)
-                self._address = _address(self.path, self._tensors.values())
+                self._address = _address(stored, self._tensors.values())
             else:
                 self._tensors = self._load_old()
         return self._tensors
@@ -152,36 +164,51 @@ class TorchFile(TensorReader):
                 self.path, map_location='cpu', weights_only=True, **kwargs)
         except pickle.UnpicklingError as e:
             raise _unsafe(self.path, e) from e
-        except (RuntimeError, ValueError, EOFError, OSError) as e:
+        except (RuntimeError, ValueError, EOFError, OSError, LookupError,
+                TypeError, AttributeError) as e:
             raise _damaged(self.path, e) from e
         if not isinstance(content, dict):
             raise CheckpointError(
                 f'{self.path} holds a {type(content).__name__}, not named '
                 "tensors. Fix: use the file that was released as the model's "
                 'weights.')
-        return {k: v for k, v in content.items() if isinstance(v, Tensor)}
+        return {k: v for k, v in content.items()
+                if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _version(path: Path) -> tuple:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _is_zip(path: Path) -> bool:
+    """Tell a zip from a pickle, and both from a Git LFS pointer or a web page.
+
+    Raises:
+        CheckpointError: It is neither.
+    """
     with open(path, 'rb') as f:
-        return f.read(2) == b'PK'
+        start = f.read(16)
+    if not start.startswith((b'PK', b'\x80')):
+        raise _damaged(path, ValueError(
+            f'it begins with {start!r}, unlike any file of torch.save'))
+    return start[:2] == b'PK'
 
 
-def _address(path: Path, tensors: Iterable[Tensor]) -> Optional[int]:
+def _address(stored: List[Tuple[int, int]],
+             tensors: Iterable[Tensor]) -> Optional[int]:
     """Find the address that torch has mapped a file to.
 
     torch does not tell where in the file a tensor is. The zip's directory tells
     where the storages are, and mapped ones have the same sizes and distances.
 
+    Args:
+        stored (list): The storages in the file, see :func:`_storages`.
+        tensors (Iterable[Tensor]): The mapped ones.
+
     Returns:
-        int | None: None if the two disagree, or if the bytes in the file are
-        not those in memory, because of their order or of compression.
+        int | None: None if the two disagree.
     """
-    try:
-        stored = _storages(path)
-    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError,
-            RuntimeError, OSError):
-        return None
     dense = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
     mapped = sorted({(s.data_ptr(), s.nbytes()) for s in dense if s.nbytes()})
     if not mapped or len(mapped) != len(stored):
@@ -194,28 +221,40 @@ def _address(path: Path, tensors: Iterable[Tensor]) -> Optional[int]:
 def _storages(path: Path) -> List[Tuple[int, int]]:
     """Return start and size, in bytes, of a zip's storages, as they lie.
 
+    Nothing is returned if they are not known for certain: the zip is damaged, in
+    another machine's byte order, or has something before its first entry (of
+    which Python's reader of zips and torch's think differently).
+
     Raises:
-        ValueError: They are compressed or in another machine's byte order.
+        CheckpointError: They are compressed, which torch's map does not see.
     """
     found = []
     order = 'little'  # of files from before torch 2.1, which do not say it
-    with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
-        for entry in z.infolist():
-            name = entry.filename.partition('/')[2]
-            if name == 'byteorder':
-                order = z.read(entry).decode()
-            if name.startswith('data/') and entry.file_size:
-                if entry.compress_type != zipfile.ZIP_STORED:
-                    raise ValueError('compressed')
-                # A local header: 30 bytes, of which the last four are lengths,
-                # and the name and the padding that have these.
-                f.seek(entry.header_offset)
-                lengths = struct.unpack('<26x2H', f.read(30))
-                found.append(
-                    (entry.header_offset + 30 + sum(lengths), entry.file_size))
-    if order != sys.byteorder:
-        raise ValueError(f'{order} endian')
-    return sorted(found)
+    try:
+        with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
+            entries = z.infolist()
+            for entry in entries:
+                name = entry.filename.partition('/')[2]
+                if name == 'byteorder':
+                    order = z.read(entry).decode()
+                if name.startswith('data/') and entry.file_size:
+                    # A local header: 30 bytes, of which the last four are
+                    # lengths, and the name and padding that have these.
+                    f.seek(entry.header_offset)
+                    lengths = struct.unpack('<26x2H', f.read(30))
+                    found.append((entry.header_offset + 30 + sum(lengths),
+                                  entry.file_size))
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError,
+            RuntimeError, OSError):
+        return []
+    if any(e.compress_type != zipfile.ZIP_STORED for e in entries
+           if e.filename.partition('/')[2].startswith('data/')):
+        raise CheckpointError(
+            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: '
+            'write it again with torch.save(torch.load(file, '
+            'weights_only=True), file).')
+    first = min((e.header_offset for e in entries), default=0)
+    return sorted(found) if first == 0 and order == sys.byteorder else []
 
 
 def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
@@ -224,8 +263,7 @@ def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
     size = (last + 1) * like.element_size() if like.numel() else 0
     file = torch.from_file(
         str(path), shared=False, size=offset + size, dtype=torch.uint8)
-    return file[offset:].view(like.dtype).as_strided(
-        like.shape, like.stride(), offset // like.element_size())
+    return file[offset:].view(like.dtype).as_strided(like.shape, like.stride())
 
 
 def open_file(path: Path) -> TensorReader:
