@@ -102,12 +102,18 @@ def machine(device: str) -> str:
     else:
         info = Path('/proc/cpuinfo')
         text = info.read_text() if info.is_file() else ''
-        names = [line.partition(': ')[2] for line in text.splitlines()
-                 if line.startswith('model name')]
+        # Virtual machines often hide the model's name, never its numbers.
+        values = {}
+        for line in text.splitlines():
+            key, _, value = line.partition(':')
+            values.setdefault(key.strip(), value.strip())
+        if 'model name' in values:
+            name = (f"{values['model name']} (family {values.get('cpu family')}, "
+                    f"model {values.get('model')})")
         flags = ' '.join(
             f for f in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
             if f' {f} ' in text.replace('\n', ' '))
-        name = f'{names[0] if names else name}, {flags}'
+        name = f'{name}, {flags}'
     return (f'{name}; {torch.get_num_threads()} threads; torch '
             f'{torch.__version__}; {date.today()}')
 
