@@ -232,23 +232,23 @@ def _storages(path: Path) -> List[Tuple[int, int]]:
     order = 'little'  # of files from before torch 2.1, which do not say it
     try:
         with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
-            entries = z.infolist()
-            for entry in entries:
-                name = entry.filename.partition('/')[2]
+            entries = {e: e.filename.partition('/')[2] for e in z.infolist()}
+            data = [e for e, name in entries.items()
+                    if name.startswith('data/') and e.file_size]
+            for entry, name in entries.items():
                 if name == 'byteorder':
                     order = z.read(entry).decode()
-                if name.startswith('data/') and entry.file_size:
-                    # A local header: 30 bytes, of which the last four are
-                    # lengths, and the name and padding that have these.
-                    f.seek(entry.header_offset)
-                    lengths = struct.unpack('<26x2H', f.read(30))
-                    found.append((entry.header_offset + 30 + sum(lengths),
-                                  entry.file_size))
+            for entry in data:
+                # A local header: 30 bytes, of which the last four are lengths,
+                # and the name and padding that have these.
+                f.seek(entry.header_offset)
+                lengths = struct.unpack('<26x2H', f.read(30))
+                found.append((entry.header_offset + 30 + sum(lengths),
+                              entry.file_size))
     except (zipfile.BadZipFile, zlib.error, struct.error, ValueError,
             RuntimeError, OSError):
         return []
-    if any(e.compress_type != zipfile.ZIP_STORED for e in entries
-           if e.filename.partition('/')[2].startswith('data/')):
+    if any(e.compress_type != zipfile.ZIP_STORED for e in data):
         raise CheckpointError(
             f'{path} is a compressed zip, which cannot be memory-mapped. Fix: '
             'write it again with torch.save(torch.load(file, '
