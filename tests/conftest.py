@@ -1,4 +1,5 @@
 """What every test gets: one thread, and no word to any network."""
+
 import os
 
 import pytest
@@ -15,6 +16,7 @@ torch.set_num_threads(1)
 def no_scope_left_over():
     """A Runner sets MMEngine's default scope for good; not beyond its test."""
     from mmengine.registry import DefaultScope
+
     DefaultScope._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
@@ -24,9 +26,10 @@ def no_scope_left_over():
 def checkpoints(tmp_path_factory):
     """``checkpoints(variant, **options)``: a Hugging Face folder, written once.
 
-    Takes what :func:`tests.families.write_huggingface` takes; returns a str.
+    Takes what :func:`tests.helpers.families.write_huggingface` takes; returns a str.
     """
-    from tests.families import write_huggingface
+    from tests.helpers.families import write_huggingface
+
     written = {}
 
     def get(variant: str, **options) -> str:

@@ -3,6 +3,7 @@
 open3d is for point clouds only, so its absence is a note; OpenCV is needed by
 everything, so its absence ends the set-up.
 """
+
 import importlib
 import re
 import sys
@@ -38,13 +39,16 @@ def missing_library(module: str) -> str:
 def main() -> None:
     package = missing_library('cv2')
     if package:
-        sys.exit('error: OpenCV lacks a system library; run: apt-get install '
-                 f'{package}')
+        sys.exit(
+            f'error: OpenCV lacks a system library; run: apt-get install {package}'
+        )
     package = missing_library('open3d')
     if package:
-        print('note: open3d lacks a system library; for point clouds run: '
-              f'apt-get install {package} (image and video tasks work '
-              'without)')
+        print(
+            'note: open3d lacks a system library; for point clouds run: '
+            f'apt-get install {package} (image and video tasks work '
+            'without)'
+        )
 
 
 if __name__ == '__main__':

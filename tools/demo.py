@@ -4,6 +4,7 @@ Trains a small ViT on real handwritten digits, once with a frozen block of
 all-MiniLM-L6-v2 and once without, tests both on the held-out 30 %, and prints
 what was measured, whichever is ahead.
 """
+
 import argparse
 import json
 import statistics
@@ -18,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lm4ve.blocks import count_parameters
-from lm4ve.engine.cli import run_tool
+from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +33,10 @@ def run(*command) -> None:
     """Run one of our tools; its log goes to the screen and its work dir."""
     done = subprocess.run([sys.executable, *map(str, command)], check=False)
     if done.returncode:
-        raise UserError(f'{Path(command[0]).name} failed (exit code '
-                        f'{done.returncode}); its output is above.')
+        raise UserError(
+            f'{Path(command[0]).name} failed (exit code '
+            f'{done.returncode}); its output is above.'
+        )
 
 
 def train_and_test(name: str, work_dir: Path, options: list) -> dict:
@@ -44,8 +47,17 @@ def train_and_test(name: str, work_dir: Path, options: list) -> dict:
     run(ROOT / 'tools/train.py', config, '--work-dir', work_dir, *overrides)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text())
     metrics = work_dir / 'test_metrics.json'
-    run(ROOT / 'tools/test.py', config, checkpoint, '--work-dir', work_dir,
-        '--out', metrics, '--out-item', 'metrics')
+    run(
+        ROOT / 'tools/test.py',
+        config,
+        checkpoint,
+        '--work-dir',
+        work_dir,
+        '--out',
+        metrics,
+        '--out-item',
+        'metrics',
+    )
     cfg = Config.fromfile(config)
     init_default_scope(cfg.default_scope)
     trainable, frozen = count_parameters(MODELS.build(cfg.model))
@@ -55,7 +67,8 @@ def train_and_test(name: str, work_dir: Path, options: list) -> dict:
         frozen=frozen,
         step=step_time(work_dir, start),
         checkpoint=checkpoint,
-        wall=time.time() - start)
+        wall=time.time() - start,
+    )
 
 
 def step_time(work_dir: Path, since: float) -> float:
@@ -75,20 +88,34 @@ def main() -> None:
         '--cfg-options',
         nargs='+',
         default=[],
-        help='overrides for both trainings, for example train_cfg.max_epochs=5')
+        help='overrides for both trainings, for example train_cfg.max_epochs=5',
+    )
     args = parser.parse_args()
     table = Table(title='Handwritten digits, 540 held-out images')
-    for column in ('', 'top-1 %', 'trainable', 'frozen', 's / step',
-                   'checkpoint', 'training + test'):
+    for column in (
+        '',
+        'top-1 %',
+        'trainable',
+        'frozen',
+        's / step',
+        'checkpoint',
+        'training + test',
+    ):
         table.add_column(column, justify='left' if not column else 'right')
     places = []
     for label, name in VARIANTS.items():
         work_dir = args.work_dir / name
         r = train_and_test(name, work_dir, args.cfg_options)
         size = r['checkpoint'].stat().st_size / 1e6
-        table.add_row(label, f'{r["top1"]:.2f}', f'{r["trainable"]:,}',
-                      f'{r["frozen"]:,}', f'{r["step"]:.4f}', f'{size:.2f} MB',
-                      f'{r["wall"]:.0f} s')
+        table.add_row(
+            label,
+            f'{r["top1"]:.2f}',
+            f'{r["trainable"]:,}',
+            f'{r["frozen"]:,}',
+            f'{r["step"]:.4f}',
+            f'{size:.2f} MB',
+            f'{r["wall"]:.0f} s',
+        )
         places += [
             f'{label}',
             f'  checkpoint   {r["checkpoint"]}',

@@ -1,7 +1,8 @@
 """Test a checkpoint of any task of the suite.
 
-    python tools/test.py CONFIG CHECKPOINT
+python tools/test.py CONFIG CHECKPOINT
 """
+
 from copy import deepcopy
 
 import mmengine
@@ -9,7 +10,7 @@ from mmengine.config import ConfigDict
 from mmengine.evaluator import DumpResults
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import (
+from lm4ve.engine.command_line import (
     build_runner,
     common_parser,
     finish_config,
@@ -26,20 +27,24 @@ def parse_args():
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what --out holds: metrics or predictions (the default)')
+        help='what --out holds: metrics or predictions (the default)',
+    )
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument(
-        '--show-dir', help='folder for pictures of the predictions')
+        '--show', action='store_true', help='show predictions in a window'
+    )
     parser.add_argument(
-        '--show', action='store_true', help='show predictions in a window')
+        '--interval', type=int, default=1, help='draw every n-th sample'
+    )
     parser.add_argument(
-        '--interval', type=int, default=1, help='draw every n-th sample')
-    parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds a window stays')
+        '--wait-time', type=float, default=2, help='seconds a window stays'
+    )
     parser.add_argument(
         '--tta',
         action='store_true',
         help="test-time augmentation: the config's tta_model and "
-        'tta_pipeline, or flips')
+        'tta_pipeline, or flips',
+    )
     return parser.parse_args()
 
 
@@ -55,13 +60,15 @@ def merge_args(cfg, args):
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError(
                 '--show and --show-dir need default_hooks.visualization='
-                'dict(type="VisualizationHook") in the config.')
+                'dict(type="VisualizationHook") in the config.'
+            )
         cfg.default_hooks.visualization.update(
             enable=True,
             show=args.show,
             wait_time=args.wait_time,
             out_dir=args.show_dir,
-            interval=args.interval)
+            interval=args.interval,
+        )
     if args.tta:
         _use_tta(cfg)
     return cfg
@@ -73,9 +80,8 @@ def _use_tta(cfg):
         cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
     if 'tta_pipeline' not in cfg:
         pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
-        flips = [dict(type='RandomFlip', prob=p) for p in (1., 0.)]
-        pipeline[-1] = dict(
-            type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
         cfg.tta_pipeline = pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
@@ -86,8 +92,7 @@ def main():
     cfg = finish_config(merge_args(load_config(args), args), args)
     runner = build_runner(cfg)
     if args.out and args.out_item in ('pred', None):
-        runner.test_evaluator.metrics.append(
-            DumpResults(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)

@@ -1,9 +1,10 @@
 """Train a model of any task of the suite.
 
-    python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
+python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
 """
+
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import (
+from lm4ve.engine.command_line import (
     build_runner,
     common_parser,
     finish_config,
@@ -20,18 +21,20 @@ def parse_args():
         nargs='?',
         const='auto',
         help='a checkpoint to resume from; without a value, the latest one in '
-        'the work directory')
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate')
+        'the work directory',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate to the actual batch size, by '
-        'auto_scale_lr.base_batch_size')
+        'auto_scale_lr.base_batch_size',
+    )
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='set persistent_workers=False in the dataloaders')
+        help='set persistent_workers=False in the dataloaders',
+    )
     return parser.parse_args()
 
 
@@ -49,7 +52,8 @@ def merge_args(cfg, args):
         if cfg.get('auto_scale_lr') is None:
             raise UserError(
                 '--auto-scale-lr needs the field auto_scale_lr='
-                'dict(base_batch_size=...), which this config lacks.')
+                'dict(base_batch_size=...), which this config lacks.'
+            )
         cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
         for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

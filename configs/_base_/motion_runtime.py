@@ -1,5 +1,5 @@
 # The runtime of motion forecasting, on MMEngine alone.
-custom_imports = dict(imports=['lm4ve', 'lm4ve.motion', 'lm4ve.demo.traffic_dataset'])
+custom_imports = dict(imports=['lm4ve'])
 # Our own types are named with their scope.
 default_scope = 'mmengine'
 default_hooks = dict(

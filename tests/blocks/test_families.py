@@ -1,4 +1,5 @@
 """Each family's layer equals ``transformers``' own, however it is used."""
+
 from operator import attrgetter
 
 import pytest
@@ -9,12 +10,16 @@ from lm4ve.blocks import FAMILIES as SPECS
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import UserError
 from tests.blocks.reference import reference_layer, takes_rotary
-from tests.families import FAMILIES, decoder_layers, random_model
+from tests.helpers.families import FAMILIES, decoder_layers, random_model
 
 NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
 WITH_ROTARY = [v for v in FAMILIES if v not in NO_ROTARY]
-WAYS = [(v, causal, rotary) for v in FAMILIES for causal in (False, True)
-        for rotary in ((False, True) if v in WITH_ROTARY else (False, ))]
+WAYS = [
+    (v, causal, rotary)
+    for v in FAMILIES
+    for causal in (False, True)
+    for rotary in ((False, True) if v in WITH_ROTARY else (False,))
+]
 
 
 def tokens(seed: int = 0, length: int = 6) -> torch.Tensor:
@@ -39,36 +44,35 @@ def test_the_families_without_rotary_are_known():
 
 @pytest.mark.parametrize('layer', (0, 1))
 @pytest.mark.parametrize('variant, causal, rotary', WAYS)
-def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary,
-                                          layer):
+def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     block = LLMBlock(
         checkpoints(variant),
-        layers=(layer, ),
+        layers=(layer,),
         causal=causal,
         rotary=rotary,
-        final_norm=False)
+        final_norm=False,
+    )
     for padding in (None, right_padding()):
         x = tokens()
         expected = reference_layer(
-            random_model(variant), layer, x, causal, rotary, padding)
+            random_model(variant), layer, x, causal, rotary, padding
+        )
         got = block(x, padding)
         real = slice(None) if padding is None else ~padding
-        torch.testing.assert_close(
-            got[real], expected[real], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(got[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
 def test_every_parameter_of_the_layer_is_used(checkpoints, variant):
     # A part that a spec forgets would be a wrong block without any error.
-    block = LLMBlock(checkpoints(variant), layers=(0, ), final_norm=False)
+    block = LLMBlock(checkpoints(variant), layers=(0,), final_norm=False)
     held = sum(t.numel() for t in frozen_tensors(block).values())
     layer = decoder_layers(random_model(variant))[0]
     assert held == sum(p.numel() for p in layer.parameters())
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
-def test_bidirectional_sees_the_last_token_and_causal_does_not(
-        checkpoints, variant):
+def test_bidirectional_sees_the_last_token_and_causal_does_not(checkpoints, variant):
     x = tokens()
     changed = x.clone()
     # Random: a constant would be cancelled by a LayerNorm.
@@ -88,8 +92,9 @@ def test_gradients_reach_the_input_and_nothing_frozen(checkpoints, variant):
     assert (x.grad.abs().amax(dim=-1) > 0).all()
     assert list(block.parameters()) == []
     assert frozen_tensors(block)
-    assert all(t.grad is None and not t.requires_grad
-               for t in frozen_tensors(block).values())
+    assert all(
+        t.grad is None and not t.requires_grad for t in frozen_tensors(block).values()
+    )
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
@@ -98,8 +103,7 @@ def test_padding_does_not_matter_whatever_it_holds(checkpoints, variant):
     x, padding = tokens(), right_padding()
     changed = x.clone()
     changed[padding] = 5 * tokens(seed=1)[padding]
-    assert torch.equal(
-        block(x, padding)[~padding], block(changed, padding)[~padding])
+    assert torch.equal(block(x, padding)[~padding], block(changed, padding)[~padding])
 
 
 @pytest.mark.parametrize('variant', ['llama', 'gemma2'])
@@ -125,8 +129,13 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
         assert block.final_norm is None
         return
     model = random_model(variant)
-    names = ('norm', 'final_layernorm', 'final_layer_norm',
-             'decoder.final_layer_norm', 'ln_f')
+    names = (
+        'norm',
+        'final_layernorm',
+        'final_layer_norm',
+        'decoder.final_layer_norm',
+        'ln_f',
+    )
     name = next(n for n in names if _has(model, n))
     source = attrgetter(name)(model)
     if isinstance(source, nn.LayerNorm):
@@ -161,25 +170,26 @@ def test_a_trained_block_has_no_dropout_of_its_own(checkpoints, variant):
 
 def test_text_part_of_a_nested_config(tmp_path):
     from transformers import Gemma3Config, Gemma3Model
+
     vision = dict(
         hidden_size=16,
         intermediate_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
         image_size=28,
-        patch_size=14)
-    config = Gemma3Config(
-        text_config=FAMILIES['gemma3_text'], vision_config=vision)
+        patch_size=14,
+    )
+    config = Gemma3Config(text_config=FAMILIES['gemma3_text'], vision_config=vision)
     model = Gemma3Model(config).eval()
     text = random_model('gemma3_text')
     model.language_model.load_state_dict(text.state_dict())
     model.save_pretrained(tmp_path)
-    block = LLMBlock(str(tmp_path), layers=(0, ), final_norm=False)
+    block = LLMBlock(str(tmp_path), layers=(0,), final_norm=False)
     x = tokens()
     torch.testing.assert_close(
-        block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5)
+        block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5
+    )
     arch = dict(
-        model_type='gemma3',
-        text_config=FAMILIES['gemma3_text'],
-        vision_config=vision)
+        model_type='gemma3', text_config=FAMILIES['gemma3_text'], vision_config=vision
+    )
     assert LLMBlock(arch=arch).source['model_type'] == 'gemma3_text'

@@ -1,4 +1,5 @@
 """Which tokens are computed, of which layers, in which type."""
+
 import pytest
 import torch
 
@@ -24,24 +25,34 @@ def gathered(full: torch.Tensor, queries) -> torch.Tensor:
 
 
 @pytest.mark.parametrize('queries', QUERIES.values(), ids=QUERIES)
-@pytest.mark.parametrize('layers', [(0, ), (0, 1), (1, 0)])
+@pytest.mark.parametrize('layers', [(0,), (0, 1), (1, 0)])
 @pytest.mark.parametrize('causal', [False, True])
-@pytest.mark.parametrize('variant, rotary', [
-    ('llama-gqa', False), ('llama-gqa', True), ('gemma3_text', True),
-    ('phi', True), ('smollm3', True), ('gpt2', False), ('falcon-40b', True),
-    ('opt-350m', False), ('bert', False)
-])
+@pytest.mark.parametrize(
+    'variant, rotary',
+    [
+        ('llama-gqa', False),
+        ('llama-gqa', True),
+        ('gemma3_text', True),
+        ('phi', True),
+        ('smollm3', True),
+        ('gpt2', False),
+        ('falcon-40b', True),
+        ('opt-350m', False),
+        ('bert', False),
+    ],
+)
 def test_queries_give_the_same_tokens_as_the_full_output(
-        checkpoints, variant, rotary, causal, layers, queries):
-    block = LLMBlock(
-        checkpoints(variant), layers=layers, causal=causal, rotary=rotary)
+    checkpoints, variant, rotary, causal, layers, queries
+):
+    block = LLMBlock(checkpoints(variant), layers=layers, causal=causal, rotary=rotary)
     x = tokens()
     for padding in (None, right_padding()):
         torch.testing.assert_close(
             block(x, padding, queries),
             gathered(block(x, padding), queries),
             atol=1e-6,
-            rtol=1e-5)
+            rtol=1e-5,
+        )
 
 
 def test_only_the_queried_tokens_pass_the_last_mlp(checkpoints):
@@ -49,20 +60,27 @@ def test_only_the_queried_tokens_pass_the_last_mlp(checkpoints):
     seen = []
     for layer in block.layers:
         layer.mlp.register_forward_hook(
-            lambda module, args, out: seen.append(out.shape[1]))
+            lambda module, args, out: seen.append(out.shape[1])
+        )
         layer.q_proj.register_forward_hook(
-            lambda module, args, out: seen.append(out.shape[1]))
+            lambda module, args, out: seen.append(out.shape[1])
+        )
     block(tokens(), queries=slice(0, 1))
     assert seen == [6, 6, 1, 1]
 
 
-@pytest.mark.parametrize('queries', [
-    0, [0, 1],
-    torch.tensor([0, 1]),
-    torch.tensor([[0], [1]], dtype=torch.int32),
-    torch.ones(2, 6, dtype=torch.bool),
-    torch.zeros(3, 1, dtype=torch.long)
-], ids=['int', 'list', '1d', 'int32', 'mask', 'other batch'])
+@pytest.mark.parametrize(
+    'queries',
+    [
+        0,
+        [0, 1],
+        torch.tensor([0, 1]),
+        torch.tensor([[0], [1]], dtype=torch.int32),
+        torch.ones(2, 6, dtype=torch.bool),
+        torch.zeros(3, 1, dtype=torch.long),
+    ],
+    ids=['int', 'list', '1d', 'int32', 'mask', 'other batch'],
+)
 def test_other_queries_are_refused(checkpoints, queries):
     block = LLMBlock(checkpoints('llama'))
     with pytest.raises(UserError, match=r'queries must be .*int64 .*\[2, Q\]'):
@@ -72,10 +90,8 @@ def test_other_queries_are_refused(checkpoints, queries):
 def test_layers_run_in_the_given_order(checkpoints):
     path = checkpoints('llama')
     x = tokens()
-    first, second = (
-        LLMBlock(path, layers=(i, ), final_norm=False) for i in (0, 1))
-    for layers, expected in (((0, 1), second(first(x))),
-                             ((1, 0), first(second(x)))):
+    first, second = (LLMBlock(path, layers=(i,), final_norm=False) for i in (0, 1))
+    for layers, expected in (((0, 1), second(first(x))), ((1, 0), first(second(x)))):
         block = LLMBlock(path, layers=layers, final_norm=False)
         assert torch.equal(block(x), expected)
 
@@ -88,15 +104,18 @@ def test_negative_layers_count_from_the_end(checkpoints):
     assert LLMBlock(path).source['layers'] == [1]
 
 
-@pytest.mark.parametrize('layers, message', [
-    ((2, ), r'has 2 layers, so 2 is out of range \(valid: -2 to 1\)'),
-    ((0, -3), 'so -3 is out of range'),
-    ((1, -1), 'names a layer twice'),
-    ((), 'non-empty'),
-    (1, 'non-empty sequence'),
-    (('a', ), 'layers'),
-    (None, 'layers'),
-])
+@pytest.mark.parametrize(
+    'layers, message',
+    [
+        ((2,), r'has 2 layers, so 2 is out of range \(valid: -2 to 1\)'),
+        ((0, -3), 'so -3 is out of range'),
+        ((1, -1), 'names a layer twice'),
+        ((), 'non-empty'),
+        (1, 'non-empty sequence'),
+        (('a',), 'layers'),
+        (None, 'layers'),
+    ],
+)
 def test_layers_that_are_not_there(checkpoints, layers, message):
     with pytest.raises(UserError, match=message):
         LLMBlock(checkpoints('llama'), layers=layers)
@@ -106,13 +125,16 @@ def test_layers_that_are_not_there(checkpoints, layers, message):
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 @pytest.mark.parametrize('rotary', [False, True])
 def test_16_bit_blocks_are_close_and_keep_the_input_type(
-        checkpoints, variant, dtype, rotary):
+    checkpoints, variant, dtype, rotary
+):
     rotary = rotary and variant in ('llama', 'gemma2')
     path = checkpoints(variant)
     block = LLMBlock(path, rotary=rotary, dtype=dtype)
     x = tokens()
-    out, full = block(x, right_padding()), LLMBlock(path, rotary=rotary)(
-        x, right_padding())
+    out, full = (
+        block(x, right_padding()),
+        LLMBlock(path, rotary=rotary)(x, right_padding()),
+    )
     assert out.dtype == torch.float32
     scale = full.abs().max()
     assert (out - full)[~right_padding()].abs().max() / scale < 3e-2
@@ -127,7 +149,8 @@ def test_autocast_does_not_reach_into_the_block(checkpoints, dtype):
     for name, module in block.named_modules():
         if name.endswith('_proj'):
             module.register_forward_hook(
-                lambda module, args, out: seen.append(out.dtype))
+                lambda module, args, out: seen.append(out.dtype)
+            )
     x = tokens()
     with torch.autocast('cpu', torch.bfloat16):
         inside = block(x)

@@ -1,4 +1,5 @@
 """What trains, what it starts from, and the random control."""
+
 import warnings
 
 import pytest
@@ -9,17 +10,29 @@ from torch import nn
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import CheckpointError, UserError
 from tests.blocks.test_families import tokens
-from tests.families import FAMILIES, decoder_layers, random_model
+from tests.helpers.families import FAMILIES, decoder_layers, random_model
 
-VARIANTS = ['llama', 'qwen3', 'gemma2', 'olmo2', 'phi-qk-norm', 'gpt2', 'opt',
-            'falcon-40b', 'bert']
+VARIANTS = [
+    'llama',
+    'qwen3',
+    'gemma2',
+    'olmo2',
+    'phi-qk-norm',
+    'gpt2',
+    'opt',
+    'falcon-40b',
+    'bert',
+]
 
 
 def norm_size(variant: str) -> int:
     """Number of parameters in the norms of layer 1."""
     return sum(
-        p.numel() for m in decoder_layers(random_model(variant))[1].modules()
-        if 'Norm' in type(m).__name__ for p in m.parameters())
+        p.numel()
+        for m in decoder_layers(random_model(variant))[1].modules()
+        if 'Norm' in type(m).__name__
+        for p in m.parameters()
+    )
 
 
 @pytest.mark.parametrize('variant', VARIANTS)
@@ -51,21 +64,25 @@ def test_the_final_norm_trains_from_unit_gain(checkpoints):
 @pytest.mark.parametrize('pretrained', [True, False])
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_a_host_gives_trained_parts_their_source_back(
-        checkpoints, variant, pretrained, trainable):
+    checkpoints, variant, pretrained, trainable
+):
 
     class Host(BaseModule):
-
         def __init__(self) -> None:
             super().__init__(
-                init_cfg=[dict(type='TruncNormal', layer='Linear', std=.02),
-                          dict(type='Constant', layer='LayerNorm', val=3.)])
+                init_cfg=[
+                    dict(type='TruncNormal', layer='Linear', std=0.02),
+                    dict(type='Constant', layer='LayerNorm', val=3.0),
+                ]
+            )
             self.mapper = nn.Linear(8, 32)
             self.block = LLMBlock(
                 checkpoints(variant),
                 layers=(0, 1),
                 pretrained=pretrained,
                 seed=3,
-                trainable=trainable)
+                trainable=trainable,
+            )
 
     host = Host()
     before = {k: v.clone() for k, v in host.block.named_parameters()}
@@ -79,7 +96,7 @@ def test_a_host_gives_trained_parts_their_source_back(
 def test_overwritten_parts_come_back_too(checkpoints):
     block = LLMBlock(checkpoints('llama'), trainable='all')
     expected = block(tokens())
-    initialize(block, dict(type='Normal', layer='Linear', std=5.))
+    initialize(block, dict(type='Normal', layer='Linear', std=5.0))
     assert not torch.equal(block(tokens()), expected)
     block.init_weights()
     assert torch.equal(block(tokens()), expected)
@@ -118,10 +135,14 @@ def test_random_blocks_depend_on_their_seed_only(variant):
     assert first(x).isfinite().all()
 
 
-@pytest.mark.parametrize('options', [
-    dict(pretrained=False), dict(pretrained=True),
-    dict(pretrained=False, trainable='all', rotary=True)
-])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(pretrained=False),
+        dict(pretrained=True),
+        dict(pretrained=False, trainable='all', rotary=True),
+    ],
+)
 def test_the_global_random_state_is_left_alone(checkpoints, options):
     path = checkpoints('llama')
     torch.manual_seed(7)
@@ -132,16 +153,15 @@ def test_the_global_random_state_is_left_alone(checkpoints, options):
 
 
 def test_random_layers_differ_and_have_the_familys_initialisation():
-    block = LLMBlock(
-        arch=dict(FAMILIES['llama'], initializer_range=.5), layers=(0, 1))
-    first, second = (
-        layer.q_proj.wrapped.weight for layer in block.layers)
+    block = LLMBlock(arch=dict(FAMILIES['llama'], initializer_range=0.5), layers=(0, 1))
+    first, second = (layer.q_proj.wrapped.weight for layer in block.layers)
     assert not torch.equal(first, second)
-    assert first.std().item() == pytest.approx(.5, rel=.1)
+    assert first.std().item() == pytest.approx(0.5, rel=0.1)
 
 
 def test_a_random_block_needs_no_weight_file(checkpoints, tmp_path):
-    from tests.families import config_of
+    from tests.helpers.families import config_of
+
     config_of('llama').save_pretrained(tmp_path)
     block = LLMBlock(str(tmp_path), pretrained=False)
     twin = LLMBlock(checkpoints('llama'), pretrained=False)
@@ -152,7 +172,8 @@ def test_a_random_block_needs_no_weight_file(checkpoints, tmp_path):
 
 
 def test_a_random_meta_block_equals_the_hugging_face_one(checkpoints, tmp_path):
-    from tests.families import write_meta
+    from tests.helpers.families import write_meta
+
     block = LLMBlock(str(write_meta(tmp_path)), pretrained=False)
     twin = LLMBlock(checkpoints('llama'), pretrained=False)
     assert torch.equal(block(tokens()), twin(tokens()))
@@ -160,7 +181,8 @@ def test_a_random_meta_block_equals_the_hugging_face_one(checkpoints, tmp_path):
 
 def test_the_same_random_weights_in_other_types():
     full, half = (
-        LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16'))
+        LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16')
+    )
     assert full.source['fingerprint'] == half.source['fingerprint']
     for name, value in frozen_tensors(full).items():
         assert torch.equal(value.bfloat16(), frozen_tensors(half)[name])
@@ -170,5 +192,11 @@ def test_building_warns_of_nothing(checkpoints):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         LLMBlock(checkpoints('llama'))
-        LLMBlock(arch=dict(model_type='llama', num_hidden_layers=1,
-                           hidden_size=64, num_attention_heads=4))
+        LLMBlock(
+            arch=dict(
+                model_type='llama',
+                num_hidden_layers=1,
+                hidden_size=64,
+                num_attention_heads=4,
+            )
+        )

@@ -1,4 +1,5 @@
 """A release computes the same without the language model it was made with."""
+
 import shutil
 import subprocess
 import sys
@@ -14,41 +15,44 @@ from mmengine.runner import load_checkpoint
 
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.checkpoint import open_language_model
+from lm4ve.blocks.language_model import open_language_model
 from lm4ve.converters.release import portable_arch
 from lm4ve.errors import CheckpointError, UserError
-from tests.families import FAMILIES, config_of, write_huggingface
-
-from .tools import ROOT, run_converter
+from tests.helpers.converters import ROOT, run_converter
+from tests.helpers.families import FAMILIES, config_of, write_huggingface
 
 pytest.importorskip('mmpretrain')
 
-VIT = '''dict(type='VisionTransformer', arch=dict(embed_dims=16, num_layers=2,
+VIT = """dict(type='VisionTransformer', arch=dict(embed_dims=16, num_layers=2,
     num_heads=2, feedforward_channels=32), img_size=16, patch_size=8,
-    init_cfg=dict(type='Pretrained', checkpoint='/nowhere/vit.pth'), {raw})'''
+    init_cfg=dict(type='Pretrained', checkpoint='/nowhere/vit.pth'), {raw})"""
 RAW = VIT.format(raw="out_type='raw', final_norm=False")
 NECK = "dict(type='LLMBlockNeck', in_channels=16, {out}block=llm_block)"
-HEAD = '''dict(type='{}ClsHead', num_classes=5, in_channels=16,
-    loss=dict(type='CrossEntropyLoss'))'''
+HEAD = """dict(type='{}ClsHead', num_classes=5, in_channels=16,
+    loss=dict(type='CrossEntropyLoss'))"""
 # Where a block can be.
 PLACES = {
-    'neck':
-    (RAW, NECK.format(out="out_type='cls_token', "), 'VisionTransformer'),
-    'necks': ('''dict(type='ResNet', depth=18, stem_channels=4, base_channels=2,
-    norm_cfg=dict(type='BN'))''', f"[{NECK.format(out='')}, "
-              "dict(type='GlobalAveragePooling')]", 'Linear'),
-    'insert': (f"dict(type='LLMBlockInsert', after='layers.0', backbone="
-               f"{VIT.format(raw='')}, neck={NECK.format(out='')})", 'None',
-               'VisionTransformer'),
+    'neck': (RAW, NECK.format(out="out_type='cls_token', "), 'VisionTransformer'),
+    'necks': (
+        """dict(type='ResNet', depth=18, stem_channels=4, base_channels=2,
+    norm_cfg=dict(type='BN'))""",
+        f"[{NECK.format(out='')}, dict(type='GlobalAveragePooling')]",
+        'Linear',
+    ),
+    'insert': (
+        f"dict(type='LLMBlockInsert', after='layers.0', backbone="
+        f'{VIT.format(raw="")}, neck={NECK.format(out="")})',
+        'None',
+        'VisionTransformer',
+    ),
 }
 
 
-def write_config(path: Path, checkpoint: str, place: str = 'neck',
-                 **block) -> Path:
+def write_config(path: Path, checkpoint: str, place: str = 'neck', **block) -> Path:
     backbone, neck, head = PLACES[place]
     options = ''.join(f', {k}={v!r}' for k, v in block.items())
     pipeline = "[dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]"
-    path.write_text(f'''
+    path.write_text(f"""
 custom_imports = dict(imports=['lm4ve'])
 default_scope = 'mmpretrain'
 work_dir = '/nowhere'
@@ -59,7 +63,7 @@ model = dict(type='ImageClassifier', backbone={backbone}, neck={neck},
     head={HEAD.format(head)})
 test_dataloader = dict(dataset=dict(type='lm4ve.DigitsDataset',
     pipeline={pipeline}))
-''')
+""")
     return path
 
 
@@ -88,15 +92,18 @@ def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
             ema_state_dict=model.state_dict(),
             optimizer=dict(state={}),
             message_hub=dict(log_scalars={}),
-            meta=meta), folder / 'epoch_3.pth')
-    run_converter('make_release', config, folder / 'epoch_3.pth',
-                  folder / 'out', *flags)
+            meta=meta,
+        ),
+        folder / 'epoch_3.pth',
+    )
+    run_converter(
+        'make_release', config, folder / 'epoch_3.pth', folder / 'out', *flags
+    )
     return model, folder / 'out'
 
 
 def outputs(model):
-    images = torch.randn(
-        4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return model(images)
 
@@ -123,16 +130,20 @@ def test_every_place(place, tmp_path):
     assert_same(model, out)
 
 
-@pytest.mark.parametrize('block', [
-    dict(layers=(0, -1)),
-    dict(rotary=True, causal=True),
-    dict(final_norm=False),
-    dict(dtype='bfloat16'),
-    dict(dtype='float16'),
-    dict(trainable='norms'),
-    dict(trainable='all'),
-    dict(pretrained=False, seed=3),
-], ids=str)
+@pytest.mark.parametrize(
+    'block',
+    [
+        dict(layers=(0, -1)),
+        dict(rotary=True, causal=True),
+        dict(final_norm=False),
+        dict(dtype='bfloat16'),
+        dict(dtype='float16'),
+        dict(trainable='norms'),
+        dict(trainable='all'),
+        dict(pretrained=False, seed=3),
+    ],
+    ids=str,
+)
 def test_every_option(block, tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     model, out = make(tmp_path, str(llm), **block)
@@ -141,7 +152,7 @@ def test_every_option(block, tmp_path):
     kept = {k: v for k, v in block.items() if k not in ('pretrained', 'layers')}
     cfg = Config.fromfile(out / 'small.py').model.neck.block
     assert {k: cfg[k] for k in kept} == kept
-    assert cfg.layers == ((0, 1) if 'layers' in block else (1, ))
+    assert cfg.layers == ((0, 1) if 'layers' in block else (1,))
     assert released.neck.block.layer_indices == list(cfg.layers)
 
 
@@ -229,8 +240,9 @@ def test_a_release_of_a_release(tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     model, out = make(tmp_path, str(llm))
     shutil.rmtree(llm)
-    run_converter('make_release', out / 'small.py', out / 'small.pth',
-                  tmp_path / 'second')
+    run_converter(
+        'make_release', out / 'small.py', out / 'small.pth', tmp_path / 'second'
+    )
     assert_same(model, tmp_path / 'second')
 
 
@@ -245,9 +257,14 @@ def test_shipped_configs(name, tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-    run_converter('make_release', ROOT / f'configs/lm4ve/{name}.py',
-                  tmp_path / 'a.pth', tmp_path / 'out', '--cfg-options',
-                  f'{option}={llm}')
+    run_converter(
+        'make_release',
+        ROOT / f'configs/lm4ve/{name}.py',
+        tmp_path / 'a.pth',
+        tmp_path / 'out',
+        '--cfg-options',
+        f'{option}={llm}',
+    )
     shutil.rmtree(llm)
     cfg = Config.fromfile(tmp_path / f'out/{name}.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
@@ -260,13 +277,15 @@ def test_shipped_configs(name, tmp_path):
 
 def test_without_a_block(tmp_path):
     config = write_config(tmp_path / 'small.py', 'unused')
-    text = config.read_text().replace(PLACES['neck'][1], 'None').replace(
-        "out_type='raw', final_norm=False", '')
+    text = (
+        config.read_text()
+        .replace(PLACES['neck'][1], 'None')
+        .replace("out_type='raw', final_norm=False", '')
+    )
     config.write_text(text)
     model = build(config)
     torch.save(model.state_dict(), tmp_path / 'bare.pth')
-    run_converter('make_release', config, tmp_path / 'bare.pth',
-                  tmp_path / 'out')
+    run_converter('make_release', config, tmp_path / 'bare.pth', tmp_path / 'out')
     assert 'LLMBlock' not in (tmp_path / 'out/small.py').read_text()
     assert_same(model, tmp_path / 'out')
 
@@ -279,8 +298,9 @@ def test_options_are_merged(tmp_path):
     args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b')
     with pytest.raises(CheckpointError, match='does not exist'):
         run_converter('make_release', *args)
-    run_converter('make_release', *args, '--cfg-options',
-                  f'model.neck.block.checkpoint={moved}')
+    run_converter(
+        'make_release', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}'
+    )
     assert_same(model, tmp_path / 'b')
 
 
@@ -290,11 +310,21 @@ def test_refusals(tmp_path):
     args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
     other = write_huggingface(tmp_path / 'other', 'llama', seed=1)
     with pytest.raises(CheckpointError, match='other frozen weights'):
-        run_converter('make_release', *args, tmp_path / 'b', '--cfg-options',
-                      f'model.neck.block.checkpoint={other}')
+        run_converter(
+            'make_release',
+            *args,
+            tmp_path / 'b',
+            '--cfg-options',
+            f'model.neck.block.checkpoint={other}',
+        )
     with pytest.raises(CheckpointError, match='is not a checkpoint of'):
-        run_converter('make_release', *args, tmp_path / 'b', '--cfg-options',
-                      'model.head.num_classes=6')
+        run_converter(
+            'make_release',
+            *args,
+            tmp_path / 'b',
+            '--cfg-options',
+            'model.head.num_classes=6',
+        )
     with pytest.raises(UserError, match='would be overwritten'):
         run_converter('make_release', *args, tmp_path)
     with pytest.raises(UserError, match='config.*does not exist'):
@@ -308,22 +338,23 @@ def test_refusals(tmp_path):
 def test_inferencer(tmp_path):
     """mmpretrain's inferencer takes the two files as they are."""
     from mmpretrain.apis import ImageClassificationInferencer
+
     model, out = make(tmp_path, 'package:all-MiniLM-L6-v2')
     inferencer = ImageClassificationInferencer(
-        model=str(out / 'small.py'),
-        pretrained=str(out / 'small.pth'),
-        device='cpu')
-    image = np.random.default_rng(0).integers(
-        0, 255, (20, 30, 3), dtype=np.uint8)
-    result, = inferencer(image)
+        model=str(out / 'small.py'), pretrained=str(out / 'small.pth'), device='cpu'
+    )
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    (result,) = inferencer(image)
     assert result['pred_class'] in 'abcde'
     # The same from the trained model.
     from mmpretrain.apis import get_model
+
     trained = get_model(
         str(tmp_path / 'small.py'),
         pretrained=str(tmp_path / 'epoch_3.pth'),
-        device='cpu')
-    expected, = ImageClassificationInferencer(trained)(image)
+        device='cpu',
+    )
+    (expected,) = ImageClassificationInferencer(trained)(image)
     assert np.array_equal(result['pred_scores'], expected['pred_scores'])
 
 
@@ -333,8 +364,10 @@ def test_test_tool_scores_the_same(tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     demo = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
     config = tmp_path / 'digits.py'
-    config.write_text(f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block='
-                      f'dict(checkpoint={str(llm)!r})))\n')
+    config.write_text(
+        f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block='
+        f'dict(checkpoint={str(llm)!r})))\n'
+    )
     cfg = Config.fromfile(config)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
@@ -344,11 +377,18 @@ def test_test_tool_scores_the_same(tmp_path):
     def predictions(config, checkpoint):
         done = subprocess.run(
             [
-                sys.executable, ROOT / 'tools/test.py', config, checkpoint,
-                '--work-dir', tmp_path / 'work', '--out', tmp_path / 'out.pkl'
+                sys.executable,
+                ROOT / 'tools/test.py',
+                config,
+                checkpoint,
+                '--work-dir',
+                tmp_path / 'work',
+                '--out',
+                tmp_path / 'out.pkl',
             ],
             capture_output=True,
-            text=True)
+            text=True,
+        )
         assert done.returncode == 0, done.stderr
         return mmengine.load(tmp_path / 'out.pkl')
 

@@ -1,4 +1,5 @@
 """A hook for tests that train in other processes: losses and weights to JSON."""
+
 import hashlib
 import json
 from pathlib import Path
@@ -34,9 +35,12 @@ class RecordHook(Hook):
         if is_model_wrapper(model):
             model = model.module
         from lm4ve.blocks import frozen_tensors
+
         digest = {}
-        for kind, tensors in (('trained', dict(model.named_parameters())),
-                              ('frozen', frozen_tensors(model))):
+        for kind, tensors in (
+            ('trained', dict(model.named_parameters())),
+            ('frozen', frozen_tensors(model)),
+        ):
             sha = hashlib.sha256()
             for name, tensor in sorted(tensors.items()):
                 sha.update(name.encode())
@@ -44,4 +48,5 @@ class RecordHook(Hook):
             digest[kind] = sha.hexdigest()
         self.out.mkdir(parents=True, exist_ok=True)
         (self.out / f'rank{get_rank()}.json').write_text(
-            json.dumps(dict(losses=self.losses, **digest)))
+            json.dumps(dict(losses=self.losses, **digest))
+        )

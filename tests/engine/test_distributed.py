@@ -1,4 +1,5 @@
 """Two CPU processes train as one does: gloo, DDP, the shell scripts."""
+
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ from lm4ve.blocks import LLMBlock, frozen_tensors
 pytest.importorskip('mmpretrain')
 ROOT = Path(__file__).resolve().parents[2]
 
-CONFIG = '''
+CONFIG = """
 _base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
 custom_imports = dict(imports=['lm4ve', 'tests.engine.recording'])
 custom_hooks = [dict(type='RecordHook', out='{out}')]
@@ -25,7 +26,7 @@ train_cfg = dict(
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=20))
 work_dir = '{out}/work'
-'''
+"""
 
 
 def free_port() -> int:
@@ -38,8 +39,11 @@ def environment() -> dict:
     # The scripts call `python`: make it this one.
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     return {
-        **os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT),
-        'OMP_NUM_THREADS': '1', 'PORT': str(free_port())
+        **os.environ,
+        'PATH': path,
+        'PYTHONPATH': str(ROOT),
+        'OMP_NUM_THREADS': '1',
+        'PORT': str(free_port()),
     }
 
 
@@ -53,18 +57,20 @@ def train(tmp_path: Path, processes: int, batch: int) -> list:
     if processes > 1:
         command = ['bash', ROOT / 'tools/dist_train.sh', config, str(processes)]
     done = subprocess.run(
-        list(map(str, command)), env=environment(), text=True,
-        capture_output=True, timeout=300, check=False)
+        list(map(str, command)),
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return [
-        json.loads((out / f'rank{r}.json').read_text())
-        for r in range(processes)
-    ]
+    return [json.loads((out / f'rank{r}.json').read_text()) for r in range(processes)]
 
 
 @pytest.mark.slow
 def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
-    single, = train(tmp_path, processes=1, batch=32)
+    (single,) = train(tmp_path, processes=1, batch=32)
     first, second = train(tmp_path, processes=2, batch=16)
     assert first['trained'] == second['trained']
     assert first['frozen'] == second['frozen'] == single['frozen']
@@ -75,13 +81,24 @@ def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
     out = tmp_path / '2'
     metrics = out / 'metrics.json'
     command = [
-        'bash', ROOT / 'tools/dist_test.sh', out / 'config.py',
-        out / 'work/iter_20.pth', '2', '--out', metrics, '--out-item',
-        'metrics'
+        'bash',
+        ROOT / 'tools/dist_test.sh',
+        out / 'config.py',
+        out / 'work/iter_20.pth',
+        '2',
+        '--out',
+        metrics,
+        '--out-item',
+        'metrics',
     ]
     done = subprocess.run(
-        list(map(str, command)), env=environment(), text=True,
-        capture_output=True, timeout=300, check=False)
+        list(map(str, command)),
+        env=environment(),
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     scalars = [
         json.loads(line)
@@ -95,17 +112,22 @@ def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
 
 def test_random_frozen_weights_are_the_same_in_every_process():
     """They come from a seed: MMEngine broadcasts parameters only."""
-    arch = dict(
-        model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
-    script = ('import hashlib, torch; from lm4ve.blocks import *\n'
-              'torch.manual_seed(int(__import__("os").environ["RANK"]))\n'
-              f'b = LLMBlock(arch={arch!r}, seed=3)\n'
-              'print("FINGERPRINT", b.source["fingerprint"])')
+    arch = dict(model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
+    script = (
+        'import hashlib, torch; from lm4ve.blocks import *\n'
+        'torch.manual_seed(int(__import__("os").environ["RANK"]))\n'
+        f'b = LLMBlock(arch={arch!r}, seed=3)\n'
+        'print("FINGERPRINT", b.source["fingerprint"])'
+    )
     printed = set()
     for rank in '01':
         done = subprocess.run(
-            [sys.executable, '-c', script], env={**environment(), 'RANK': rank},
-            text=True, capture_output=True, check=True)
+            [sys.executable, '-c', script],
+            env={**environment(), 'RANK': rank},
+            text=True,
+            capture_output=True,
+            check=True,
+        )
         printed.add(done.stdout.split('FINGERPRINT')[1].strip())
     own = LLMBlock(arch=arch, seed=3)
     assert printed == {own.source['fingerprint']}

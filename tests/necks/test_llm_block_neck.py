@@ -1,4 +1,5 @@
 """The neck around any feature layout, against a plain recomputation."""
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ ARCH = dict(
     num_key_value_heads=2,
     num_hidden_layers=2,
     intermediate_size=48,
-    vocab_size=8)
+    vocab_size=8,
+)
 
 
 def make(**kwargs) -> LLMBlockNeck:
@@ -27,7 +29,7 @@ def make(**kwargs) -> LLMBlockNeck:
     neck.init_weights()
     # Mappers of ordinary size, so that a missing residual shows.
     for mapper in (neck.mapper_in, neck.mapper_out):
-        torch.nn.init.normal_(mapper.weight, std=.3)
+        torch.nn.init.normal_(mapper.weight, std=0.3)
     return neck
 
 
@@ -46,7 +48,8 @@ def test_tokens_go_through_mappers_block_residuals_and_norm(residual):
     neck = make(residual=residual)
     x = torch.randn(2, 5, C)
     expected = F.layer_norm(
-        plain(neck, x, residual), (C, ), neck.norm.weight, neck.norm.bias, 1e-6)
+        plain(neck, x, residual), (C,), neck.norm.weight, neck.norm.bias, 1e-6
+    )
     torch.testing.assert_close(neck(x), expected)
 
 
@@ -62,9 +65,11 @@ def test_class_token_computes_one_query_only():
     neck = make(out_type='cls_token')
     seen = []
     neck.block.layers[0].q_proj.register_forward_hook(
-        lambda m, args, out: seen.append(args[0].shape[1]))
+        lambda m, args, out: seen.append(args[0].shape[1])
+    )
     neck.block.layers[0].mlp.register_forward_hook(
-        lambda m, args, out: seen.append(args[0].shape[1]))
+        lambda m, args, out: seen.append(args[0].shape[1])
+    )
     neck(torch.randn(2, 5, C))
     assert seen == [1, 1]
 
@@ -85,8 +90,9 @@ def test_mean_leaves_padding_out():
     torch.testing.assert_close(neck(x, padding_mask=mask)[:1], expected)
 
 
-@pytest.mark.parametrize('shape', [(2, C, 3, 4), (2, C, 2, 3, 4)],
-                         ids=['NCHW', 'NCTHW'])
+@pytest.mark.parametrize(
+    'shape', [(2, C, 3, 4), (2, C, 2, 3, 4)], ids=['NCHW', 'NCTHW']
+)
 def test_maps_keep_their_layout(shape):
     neck = make()
     x = torch.randn(shape)
@@ -129,8 +135,8 @@ def test_padding_tokens_do_not_change_the_others():
     other = x.clone()
     other[:, 4] = torch.randn(2, C)
     torch.testing.assert_close(
-        neck(x, padding_mask=mask)[:, :4],
-        neck(other, padding_mask=mask)[:, :4])
+        neck(x, padding_mask=mask)[:, :4], neck(other, padding_mask=mask)[:, :4]
+    )
 
 
 def test_only_mappers_and_norm_train():
@@ -138,7 +144,10 @@ def test_only_mappers_and_norm_train():
     neck(torch.randn(2, 5, C)).sum().backward()
     names = {n for n, p in neck.named_parameters()}
     assert names == {
-        'mapper_in.weight', 'mapper_out.weight', 'norm.weight', 'norm.bias'
+        'mapper_in.weight',
+        'mapper_out.weight',
+        'norm.weight',
+        'norm.bias',
     }
     assert all(p.grad is not None for p in neck.parameters())
 
@@ -148,9 +157,8 @@ def test_mlp_block_is_gelu_and_layer_norm():
     assert isinstance(neck.block, MLPBlock)
     x = torch.randn(2, 5, C)
     hidden = F.gelu(F.linear(x, neck.mapper_in.weight))
-    hidden = F.layer_norm(hidden, (D, ))
-    torch.testing.assert_close(
-        neck(x), F.linear(hidden, neck.mapper_out.weight))
+    hidden = F.layer_norm(hidden, (D,))
+    torch.testing.assert_close(neck(x), F.linear(hidden, neck.mapper_out.weight))
 
 
 def test_norm_can_be_left_out_or_replaced():
@@ -167,17 +175,17 @@ def test_a_block_module_is_taken_as_it_is():
 def test_every_scope_builds_it_by_its_plain_name(scope):
     pytest.importorskip('mmpretrain')
     from mmpretrain.registry import MODELS as HOST
+
     registry = HOST if scope == 'mmpretrain' else MODELS
     neck = registry.build(
-        dict(
-            type='LLMBlockNeck',
-            in_channels=C,
-            block=dict(type='LLMBlock', arch=ARCH)))
+        dict(type='LLMBlockNeck', in_channels=C, block=dict(type='LLMBlock', arch=ARCH))
+    )
     assert type(neck) is LLMBlockNeck
 
 
-@pytest.mark.parametrize('x', [torch.randn(2, C), torch.randn(2, C, 1, 1, 1, 1)],
-                         ids=['2 dims', '6 dims'])
+@pytest.mark.parametrize(
+    'x', [torch.randn(2, C), torch.randn(2, C, 1, 1, 1, 1)], ids=['2 dims', '6 dims']
+)
 def test_unknown_layouts_are_refused_with_what_is_taken(x):
     with pytest.raises(UserError, match=r'\[B, N, C\].*out_type=.raw'):
         make()(x)
@@ -209,4 +217,4 @@ def test_wrong_words_list_the_right_ones(field):
 def test_mapper_weights_are_initialised_small():
     neck = LLMBlockNeck(in_channels=C, block=dict(type='LLMBlock', arch=ARCH))
     neck.init_weights()
-    assert .01 < neck.mapper_in.weight.std() < .03
+    assert 0.01 < neck.mapper_in.weight.std() < 0.03

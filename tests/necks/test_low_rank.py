@@ -1,4 +1,5 @@
 """Using the input's low rank changes the cost, not the result."""
+
 import copy
 
 import pytest
@@ -8,16 +9,12 @@ import lm4ve  # noqa: F401
 from lm4ve.blocks.low_rank import Sizes, cheapest, count_macs
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
-from tests.families import FAMILIES
+from tests.helpers.families import FAMILIES
 
 C = 8
 NO_ABSORB = ('qwen3', 'gemma3_text', 'olmo2', 'phi-qk-norm')
 WITHOUT_ROTARY = ('bert', 'roberta', 'opt', 'opt-350m', 'gpt2', 'gpt2-scaled')
-QUERIES = {
-    'first': slice(0, 1),
-    'some': torch.tensor([[0, 3], [4, 2]]),
-    'all': None,
-}
+QUERIES = {'first': slice(0, 1), 'some': torch.tensor([[0, 3], [4, 2]]), 'all': None}
 
 
 def necks(checkpoint: str, low_rank: str, neck=(), **block):
@@ -30,9 +27,11 @@ def necks(checkpoint: str, low_rank: str, neck=(), **block):
                 in_channels=C,
                 low_rank=method,
                 block=dict(type='LLMBlock', checkpoint=checkpoint, **block),
-                **dict(neck)))
+                **dict(neck),
+            )
+        )
         for p in (out[-1].mapper_in.weight, out[-1].mapper_out.weight):
-            torch.nn.init.normal_(p, std=.4)
+            torch.nn.init.normal_(p, std=0.4)
     return out
 
 
@@ -40,14 +39,11 @@ def results(neck, x, **kwargs) -> dict:
     """Output and every gradient."""
     x = x.clone().requires_grad_()
     out = neck(x, **kwargs)
-    direction = torch.randn(
-        out.shape, generator=torch.Generator().manual_seed(1))
+    direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * direction).sum().backward()
     return dict(
-        out=out.detach(),
-        x=x.grad,
-        **{n: p.grad
-           for n, p in neck.named_parameters()})
+        out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()}
+    )
 
 
 def assert_same(pair, x, tolerance=1e-5, **kwargs):
@@ -66,7 +62,8 @@ def tokens():
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
 @pytest.mark.parametrize('family', FAMILIES)
 def test_outputs_and_all_gradients_equal_the_plain_path(
-        family, method, queries, checkpoints):
+    family, method, queries, checkpoints
+):
     if method == 'absorb' and family in NO_ABSORB:
         with pytest.raises(UserError, match='absorb.*Fix'):
             necks(checkpoints(family), method)
@@ -87,8 +84,7 @@ def test_padding_and_causal_masks_are_kept(family, method, checkpoints):
     assert_same(pair, tokens(), padding_mask=mask, queries=index)
 
 
-@pytest.mark.parametrize('family', [
-    f for f in FAMILIES if f not in WITHOUT_ROTARY])
+@pytest.mark.parametrize('family', [f for f in FAMILIES if f not in WITHOUT_ROTARY])
 def test_folding_with_rotary_embedding(family, checkpoints):
     pair = necks(checkpoints(family), 'fold', rotary=True)
     for queries in QUERIES.values():
@@ -129,8 +125,7 @@ def test_bfloat16_is_close_to_the_plain_fp32_path(family, method, checkpoints):
 
 
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
-def test_the_norms_scale_is_not_taken_in_16_bits_under_autocast(
-        method, checkpoints):
+def test_the_norms_scale_is_not_taken_in_16_bits_under_autocast(method, checkpoints):
     plain, low = necks(checkpoints('llama'), method)
     # Squares of 16-bit numbers of this size are beyond float16's range.
     x = tokens() * 1e3
@@ -150,20 +145,20 @@ def test_tokens_of_zeros_stay_finite(method, checkpoints):
 
 
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
-def test_evaluation_reuses_folded_weights_until_one_changes(
-        method, checkpoints):
+def test_evaluation_reuses_folded_weights_until_one_changes(method, checkpoints):
     plain, low = necks(checkpoints('gpt2'), method)
     x = tokens()
     with torch.no_grad():
         for _ in range(2):
             torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
         for neck in (plain, low):
-            neck.mapper_in.weight.mul_(-.7)
+            neck.mapper_in.weight.mul_(-0.7)
         torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
         for neck in (plain, low):
             neck.double()
         torch.testing.assert_close(
-            low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5)
+            low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_evaluation_folds_once(checkpoints, monkeypatch):
@@ -199,8 +194,10 @@ def test_a_copy_folds_its_own_mapper(checkpoints):
 
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
 def test_activation_checkpointing_gives_the_same(low_rank, checkpoints):
-    pair = [necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1]
-            for cp in (False, True)]
+    pair = [
+        necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1]
+        for cp in (False, True)
+    ]
     assert_same(pair, tokens(), queries=slice(0, 1))
 
 
@@ -209,7 +206,8 @@ def test_activation_checkpointing_stores_less(checkpoints):
         _, neck = necks(checkpoints('llama'), 'off', neck=dict(with_cp=with_cp))
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(
-                lambda t: sizes.append(t.numel()) or t, lambda t: t):
+            lambda t: sizes.append(t.numel()) or t, lambda t: t
+        ):
             neck(tokens().requires_grad_())
         return sum(sizes)
 
@@ -224,9 +222,11 @@ def test_the_backward_pass_stores_no_input_of_a_frozen_projection(checkpoints):
     # attention's own backward pass needs.)
     for name in ('q_proj', 'k_proj', 'v_proj', 'mlp'):
         getattr(neck.block.layers[0], name).register_forward_hook(
-            lambda m, args, out: inputs.append(args[0]))
+            lambda m, args, out: inputs.append(args[0])
+        )
     with torch.autograd.graph.saved_tensors_hooks(
-            lambda t: saved.append(t.data_ptr()) or t, lambda t: t):
+        lambda t: saved.append(t.data_ptr()) or t, lambda t: t
+    ):
         out = neck(tokens().requires_grad_())
     assert out.requires_grad
     assert inputs and not {t.data_ptr() for t in inputs} & set(saved)
@@ -237,7 +237,8 @@ def test_the_backward_pass_stores_no_input_of_a_frozen_projection(checkpoints):
 def test_compiled_gives_the_same(low_rank, checkpoints):
     plain, _ = necks(checkpoints('llama'), low_rank)
     _, compiled = necks(
-        checkpoints('llama'), low_rank, neck=dict(compile=dict(backend='eager')))
+        checkpoints('llama'), low_rank, neck=dict(compile=dict(backend='eager'))
+    )
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
     twin = copy.deepcopy(compiled)
     with torch.no_grad():
@@ -245,17 +246,22 @@ def test_compiled_gives_the_same(low_rank, checkpoints):
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
 
 
-BASE = dict(batch=8, tokens=197, channels=384, width=4096, heads=32,
-            kv_heads=32, head_dim=128)
+BASE = dict(
+    batch=8, tokens=197, channels=384, width=4096, heads=32, kv_heads=32, head_dim=128
+)
 
 
-@pytest.mark.parametrize('changes, expected', [
-    (dict(queries=1), 'absorb'),
-    (dict(queries=197, batch=1), 'off'),
-    (dict(queries=197, batch=64), 'fold'),
-    (dict(queries=1, channels=4096), 'off'),
-    (dict(queries=1, channels=8192), 'off'),
-], ids=['class token', 'all, small batch', 'all, large batch', 'C = D', 'C > D'])
+@pytest.mark.parametrize(
+    'changes, expected',
+    [
+        (dict(queries=1), 'absorb'),
+        (dict(queries=197, batch=1), 'off'),
+        (dict(queries=197, batch=64), 'fold'),
+        (dict(queries=1, channels=4096), 'off'),
+        (dict(queries=1, channels=8192), 'off'),
+    ],
+    ids=['class token', 'all, small batch', 'all, large batch', 'C = D', 'C > D'],
+)
 def test_auto_takes_the_cheapest(changes, expected):
     assert cheapest(Sizes(**{**BASE, **changes}), may_absorb=True) == expected
 
@@ -266,8 +272,16 @@ def test_auto_folds_where_absorbing_is_not_possible():
 
 
 def test_counts_equal_hand_computed_ones():
-    sizes = dict(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4,
-                 kv_heads=2, head_dim=2)
+    sizes = dict(
+        batch=2,
+        tokens=5,
+        queries=1,
+        channels=3,
+        width=8,
+        heads=4,
+        kv_heads=2,
+        head_dim=2,
+    )
     # Once where the weights alone decide, per token, per query; by name.
     mapper, keys_values, query = 10 * 3 * 8, 10 * 8 * 8, 2 * 8 * 8
     attention, scale, gram = 2 * 2 * 5 * 8, 10 * 9, 3 * 3 * 8
@@ -276,19 +290,20 @@ def test_counts_equal_hand_computed_ones():
     assert count_macs(Sizes(**sizes, training=False)) == dict(
         off=mapper + keys_values + query + attention,
         fold=mapped + folded + scale + query + attention,
-        absorb=mapped + scale + query + moved + turned + pooled)
+        absorb=mapped + scale + query + moved + turned + pooled,
+    )
     assert count_macs(Sizes(**sizes)) == dict(
         off=3 * (mapper + attention) + 2 * (keys_values + query),
-        fold=3 * (mapped + folded + scale + gram + attention) +
-        2 * (fold + query),
-        absorb=3 * (mapped + scale + gram + turned + pooled) +
-        2 * (query + moved))
+        fold=3 * (mapped + folded + scale + gram + attention) + 2 * (fold + query),
+        absorb=3 * (mapped + scale + gram + turned + pooled) + 2 * (query + moved),
+    )
 
 
 def test_auto_says_once_what_it_chose_and_why(checkpoints, monkeypatch):
     said = []
-    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log',
-                        lambda text, **kwargs: said.append(text))
+    monkeypatch.setattr(
+        'lm4ve.blocks.llm_block.print_log', lambda text, **kwargs: said.append(text)
+    )
     _, neck = necks(checkpoints('llama'), 'auto')
     said.clear()
     for _ in range(3):

@@ -8,10 +8,11 @@ Without --data-root the masks are those of the config's own data set (textured
 digits). Prints tables; writes iou.json, iou.csv, iou.png (IoU over the threshold) and
 pseudo_masks.png. docs/analysis.md says how it is measured.
 """
+
 import argparse
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Iterable, List, Optional, Sequence
 
 from mmengine.config import DictAction
 from mmengine.dataset import Compose
@@ -20,56 +21,91 @@ from rich.console import Console
 from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.analysis import analyse
-from lm4ve.analysis.iou_figure import Example, draw_examples, examples_of
-from lm4ve.analysis.iou_report import Report, summarise, tables, write
-from lm4ve.analysis.loading import UNTRAINED, collate, load_model, read_config
-from lm4ve.analysis.mask_datasets import (
+from lm4ve.activations import analyse
+from lm4ve.activations.loading import UNTRAINED, collate, load_model, read_config
+from lm4ve.activations.points import read_points, resolve_points
+from lm4ve.engine.command_line import run_tool
+from lm4ve.errors import UserError
+from lm4ve.iou.figure import Example, draw_examples, examples_of
+from lm4ve.iou.mask_datasets import (
     LAYOUTS,
     MaskFollower,
     SampleMasks,
     batches,
     open_masks,
 )
-from lm4ve.analysis.points import read_points, resolve_points
-from lm4ve.analysis.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
-from lm4ve.engine.cli import run_tool
-from lm4ve.errors import UserError
+from lm4ve.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
+from lm4ve.iou.report import Report, summarise, tables, write
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config')
     parser.add_argument('checkpoint', help="a file, or 'none': untrained")
-    parser.add_argument('--data-root', help="folder of images and masks; default: "
-                        "the config's data set, which must have masks")
-    parser.add_argument('--layout', choices=sorted(LAYOUTS),
-                        help='how --data-root is laid out: imagenet-s (ImageNetS50, '
-                        '300 or 919) or folder (images/NAME.jpg, masks/NAME.png)')
-    parser.add_argument('--split', help="of the config's data set ('train', 'val', "
-                        "'test'; default: as configured), or of ImageNet-S "
-                        "('validation', the default)")
-    parser.add_argument('--ignored', type=int, help='with --layout folder: grey '
-                        'level or palette index that does not count')
-    parser.add_argument('--points', nargs='+', default=[], metavar='LABEL=MODULE',
-                        help="where to look; ':input' after a module's name for "
-                        'what goes into it; default: around the block')
-    parser.add_argument('--thresholds', nargs='+', type=float,
-                        default=list(THRESHOLDS))
-    parser.add_argument('--rule', choices=RULES, default='majority',
-                        help='a token is foreground if at least half of its area is, '
-                        'or any of it')
-    parser.add_argument('--fixed-share', type=float, default=.2,
-                        help='share of the images on which thresholds are fixed')
-    parser.add_argument('--skip-empty', action='store_true',
-                        help='pass over images whose mask has no foreground')
+    parser.add_argument(
+        '--data-root',
+        help='folder of images and masks; default: '
+        "the config's data set, which must have masks",
+    )
+    parser.add_argument(
+        '--layout',
+        choices=sorted(LAYOUTS),
+        help='how --data-root is laid out: imagenet-s (ImageNetS50, '
+        '300 or 919) or folder (images/NAME.jpg, masks/NAME.png)',
+    )
+    parser.add_argument(
+        '--split',
+        help="of the config's data set ('train', 'val', "
+        "'test'; default: as configured), or of ImageNet-S "
+        "('validation', the default)",
+    )
+    parser.add_argument(
+        '--ignored',
+        type=int,
+        help='with --layout folder: grey level or palette index that does not count',
+    )
+    parser.add_argument(
+        '--points',
+        nargs='+',
+        default=[],
+        metavar='LABEL=MODULE',
+        help="where to look; ':input' after a module's name for "
+        'what goes into it; default: around the block',
+    )
+    parser.add_argument('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
+    parser.add_argument(
+        '--rule',
+        choices=RULES,
+        default='majority',
+        help='a token is foreground if at least half of its area is, or any of it',
+    )
+    parser.add_argument(
+        '--fixed-share',
+        type=float,
+        default=0.2,
+        help='share of the images on which thresholds are fixed',
+    )
+    parser.add_argument(
+        '--skip-empty',
+        action='store_true',
+        help='pass over images whose mask has no foreground',
+    )
     parser.add_argument('--bootstrap', type=int, default=2000, help='resamples')
-    parser.add_argument('--seed', type=int, default=0,
-                        help='of the split, the bootstrap and shuffled maps')
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='of the split, the bootstrap and shuffled maps',
+    )
     parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument('--figure', type=int, default=6,
-                        help='images shown with their pseudo-masks; 0: none')
+    parser.add_argument(
+        '--figure',
+        type=int,
+        default=6,
+        help='images shown with their pseudo-masks; 0: none',
+    )
     parser.add_argument('--out-dir', help='default: work_dirs/<config>/iou')
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
@@ -79,16 +115,19 @@ def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is loaded."""
     if (args.data_root is None) != (args.layout is None):
-        raise UserError('--data-root and --layout go together. Fix: give both, or '
-                        "neither for the config's own data set.")
+        raise UserError(
+            '--data-root and --layout go together. Fix: give both, or '
+            "neither for the config's own data set."
+        )
     if args.ignored is not None and args.layout != 'folder':
         raise UserError('--ignored is for --layout folder.')
     if args.split is not None and args.layout == 'folder':
         raise UserError('--layout folder has no splits. Fix: leave out --split.')
     for name in ('bootstrap', 'batch_size'):
         if getattr(args, name) < 1:
-            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)} must '
-                            'be 1 or more.')
+            raise UserError(
+                f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more.'
+            )
 
 
 def open_data(cfg, args: argparse.Namespace):
@@ -107,28 +146,32 @@ def open_data(cfg, args: argparse.Namespace):
     return open_masks(args.data_root, args.layout, pipeline, **options), follower
 
 
-def score_all(model, found: Iterable, points: Optional[dict], scores: Scores,
-              examples: int) -> List[Example]:
+def score_all(
+    model, found: Iterable, points: dict | None, scores: Scores, examples: int
+) -> list[Example]:
     """Score every batch; return the first images to show."""
     # As the preprocessors of mmpretrain and of MMEngine call it.
-    is_bgr = any(getattr(model.data_preprocessor, k, False)
-                 for k in ('to_rgb', '_channel_conversion'))
-    shown: List[Example] = []
+    is_bgr = any(
+        getattr(model.data_preprocessor, k, False)
+        for k in ('to_rgb', '_channel_conversion')
+    )
+    shown: list[Example] = []
     for names, data, masks in found:
         analysis = analyse(model, data, points)
         size = tuple(analysis.inputs.shape[-2:])
         if size != masks[0].shape:
-            raise UserError(f"The model's preprocessor pads images to {size}, masks "
-                            f'have {masks[0].shape}. Fix: a test pipeline that ends '
-                            'in a size that needs no padding.')
+            raise UserError(
+                f"The model's preprocessor pads images to {size}, masks "
+                f'have {masks[0].shape}. Fix: a test pipeline that ends '
+                'in a size that needs no padding.'
+            )
         maps = maps_of(analysis)
         scores.add(maps, masks, names)
-        shown += examples_of(data['inputs'], masks, maps, is_bgr,
-                             examples - len(shown))
+        shown += examples_of(data['inputs'], masks, maps, is_bgr, examples - len(shown))
     return shown
 
 
-def main(argv: Optional[Sequence[str]] = None) -> Report:
+def main(argv: Sequence[str] | None = None) -> Report:
     args = parse_args(argv)
     check(args)
     points = read_points(args.points)
@@ -139,23 +182,36 @@ def main(argv: Optional[Sequence[str]] = None) -> Report:
     model = load_model(cfg, args.checkpoint, args.device).model
     resolve_points(model, points)
     console = Console()
-    found = batches(items, follower, args.batch_size, args.skip_empty,
-                    partial(collate, cfg))
-    found = track(found, 'images', total=-(-len(items) // args.batch_size),
-                  console=console, transient=True)
+    found = batches(
+        items, follower, args.batch_size, args.skip_empty, partial(collate, cfg)
+    )
+    found = track(
+        found,
+        'images',
+        total=-(-len(items) // args.batch_size),
+        console=console,
+        transient=True,
+    )
     examples = score_all(model, found, points, scores, args.figure)
     report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
-    weights = ('untrained weights' if args.checkpoint in UNTRAINED
-               else Path(args.checkpoint).name)
+    weights = (
+        'untrained weights'
+        if args.checkpoint in UNTRAINED
+        else Path(args.checkpoint).name
+    )
     title = f'{Path(args.config).stem}, {weights}'
     for table in tables(report, title):
         console.print(table)
     if report.empty:
-        console.print(f'{len(report.empty)} image(s) left out: no token is '
-                      f'foreground by the rule "{args.rule}".')
+        console.print(
+            f'{len(report.empty)} image(s) left out: no token is '
+            f'foreground by the rule "{args.rule}".'
+        )
     folder = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou')
-    about = dict(title=title, **{k: v for k, v in vars(args).items()
-                                 if k not in ('cfg_options', 'out_dir')})
+    about = dict(
+        title=title,
+        **{k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')},
+    )
     paths = write(report, folder, about)
     if examples:
         paths.append(folder / 'pseudo_masks.png')

@@ -7,19 +7,20 @@ INPUT are files of the config's task: images; videos or folders of frames; point
 clouds and meshes; scenes (Argoverse 1's .csv, Argoverse 2's .parquet). --indices are
 samples of its test set. docs/analysis.md says what is shown.
 """
+
 import argparse
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Optional, Sequence
 
 from mmengine.config import DictAction
 from PIL import Image
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.analysis import analyse
-from lm4ve.analysis.loading import (
+from lm4ve.activations import analyse
+from lm4ve.activations.loading import (
     UNTRAINED,
     collate,
     load_model,
@@ -27,33 +28,48 @@ from lm4ve.analysis.loading import (
     samples_by_index,
     samples_of_files,
 )
-from lm4ve.analysis.page import Entry, write_page
-from lm4ve.analysis.points import read_points, resolve_points
-from lm4ve.analysis.samples import Sample, check_measures, samples_of
-from lm4ve.analysis.sheets import animate, draw_sheet, save_gif, to_image
-from lm4ve.engine.cli import run_tool
+from lm4ve.activations.page import Entry, write_page
+from lm4ve.activations.points import read_points, resolve_points
+from lm4ve.activations.samples import Sample, check_measures, samples_of
+from lm4ve.activations.sheets import animate, draw_sheet, save_gif, to_image
+from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('config')
     parser.add_argument('checkpoint', help="a file, or 'none': untrained")
     parser.add_argument('input', nargs='*', help='files')
-    parser.add_argument('--indices', nargs='+', type=int, default=[],
-                        help='samples of the test set, from 0')
+    parser.add_argument(
+        '--indices',
+        nargs='+',
+        type=int,
+        default=[],
+        help='samples of the test set, from 0',
+    )
     parser.add_argument('--out-dir', help='default: work_dirs/<config>/activations')
-    parser.add_argument('--points', nargs='+', default=[], metavar='LABEL=MODULE',
-                        help="where to look; ':input' after a module's name for "
-                        'what goes into it; default: around the block')
+    parser.add_argument(
+        '--points',
+        nargs='+',
+        default=[],
+        metavar='LABEL=MODULE',
+        help="where to look; ':input' after a module's name for "
+        'what goes into it; default: around the block',
+    )
     parser.add_argument('--measures', nargs='+', default=['magnitude', 'frequency'])
     parser.add_argument('--no-attention', action='store_true')
-    parser.add_argument('--all-heads', action='store_true',
-                        help='a panel for every attention head, not for three')
-    parser.add_argument('--fps', type=float, default=4., help='of videos written')
-    parser.add_argument('--map-dir', help="Argoverse 1's map_files; default: found "
-                        'above the files')
+    parser.add_argument(
+        '--all-heads',
+        action='store_true',
+        help='a panel for every attention head, not for three',
+    )
+    parser.add_argument('--fps', type=float, default=4.0, help='of videos written')
+    parser.add_argument(
+        '--map-dir', help="Argoverse 1's map_files; default: found above the files"
+    )
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
@@ -65,7 +81,8 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
     movie = None
     if sample.kind == 'video':
-        from lm4ve.demo.moving_digits import write_video
+        from lm4ve.tasks.video.demo.moving_digits import write_video
+
         frames = animate(sample, note)
         save_gif(folder / f'{sample.name}.gif', frames, fps)
         movie = folder / f'{sample.name}.mp4'
@@ -73,18 +90,21 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     return Entry(sample.name, sheet, movie, sample.facts, sample.numbers)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     points = read_points(args.points)
     measures = check_measures(args.measures)
     if not (args.input or args.indices):
-        raise UserError('Nothing to look at. Fix: give files, or --indices of the '
-                        'test set.')
+        raise UserError(
+            'Nothing to look at. Fix: give files, or --indices of the test set.'
+        )
     if args.fps <= 0:
         raise UserError(f'--fps {args.fps} must be above 0.')
     cfg = read_config(args.config, args.cfg_options)
-    given = [*samples_of_files(cfg, args.input, args.map_dir),
-             *samples_by_index(cfg, args.indices)]
+    given = [
+        *samples_of_files(cfg, args.input, args.map_dir),
+        *samples_by_index(cfg, args.indices),
+    ]
     model, classes = load_model(cfg, args.checkpoint, args.device)
     resolve_points(model, points)
     name = Path(args.config).stem
@@ -94,18 +114,31 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for sample in given:
-        analysis = analyse(model, collate(cfg, [sample.data]), points,
-                           not args.no_attention)
-        drawn, = samples_of(analysis, model, [sample.name], measures, classes,
-                            None if args.all_heads else 3)
+        analysis = analyse(
+            model, collate(cfg, [sample.data]), points, not args.no_attention
+        )
+        (drawn,) = samples_of(
+            analysis,
+            model,
+            [sample.name],
+            measures,
+            classes,
+            None if args.all_heads else 3,
+        )
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)
     words = sys.argv if argv is None else ['visualize_activations.py', *argv]
-    write_page(folder / 'index.html', f'Activations of {name}', {
-        'config': args.config, 'checkpoint': checkpoint,
-        'command': shlex.join(map(str, words)),
-        'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
-    }, entries)
+    write_page(
+        folder / 'index.html',
+        f'Activations of {name}',
+        {
+            'config': args.config,
+            'checkpoint': checkpoint,
+            'command': shlex.join(map(str, words)),
+            'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
+        },
+        entries,
+    )
     print(folder / 'index.html')
 
 

@@ -1,29 +1,29 @@
 """What the benchmarks share: timing, the machine's own ceiling, tables."""
+
 import argparse
 import json
 import platform
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-DTYPES = dict(
-    float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags of every benchmark."""
     p = argparse.ArgumentParser(description=description)
     p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
+    p.add_argument('--threads', type=int, default=2, help='CPU threads; default 2')
     p.add_argument(
-        '--threads', type=int, default=2, help='CPU threads; default 2')
-    p.add_argument(
-        '--repeats', type=int, default=5, help='timed runs; the median counts')
+        '--repeats', type=int, default=5, help='timed runs; the median counts'
+    )
     p.add_argument('--warmup', type=int, default=1, help='untimed runs')
     p.add_argument('--out', type=Path, help='write the rows as JSON')
     return p
@@ -47,11 +47,13 @@ def timed(function: Callable[[], None], device: str) -> dict:
     torch.cuda.synchronize()
     return dict(
         seconds=start.elapsed_time(end) / 1e3,
-        peak_mb=torch.cuda.max_memory_allocated() / 1e6)
+        peak_mb=torch.cuda.max_memory_allocated() / 1e6,
+    )
 
 
-def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: int,
-              warmup: int) -> Dict[str, List[dict]]:
+def in_rounds(
+    functions: dict[str, Callable[[], None]], device: str, repeats: int, warmup: int
+) -> dict[str, list[dict]]:
     """Time functions one after the other, round by round.
 
     A machine's speed drifts by more than what is to be told apart. Within a round
@@ -60,7 +62,7 @@ def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: in
     Returns:
         dict: Of each name a row of :func:`timed` a round, warm-up left out.
     """
-    rows: Dict[str, List[dict]] = {name: [] for name in functions}
+    rows: dict[str, list[dict]] = {name: [] for name in functions}
     for round_ in range(warmup + repeats):
         for name, function in functions.items():
             row = timed(function, device)
@@ -69,24 +71,24 @@ def in_rounds(functions: Dict[str, Callable[[], None]], device: str, repeats: in
     return rows
 
 
-def seconds(rows: List[dict]) -> List[float]:
+def seconds(rows: list[dict]) -> list[float]:
     """Return the seconds of each round."""
     return [row['seconds'] for row in rows]
 
 
-def middle(rows: List[dict]) -> dict:
+def middle(rows: list[dict]) -> dict:
     """Return the median seconds and, on CUDA, the peak memory of rounds."""
     return {**rows[-1], 'seconds': statistics.median(seconds(rows))}
 
 
 def ratio(these: Sequence[float], those: Sequence[float]) -> float:
     """Return the median over rounds of a ratio."""
-    return statistics.median(
-        a / b for a, b in zip(these, those, strict=True))
+    return statistics.median(a / b for a, b in zip(these, those, strict=True))
 
 
-def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype,
-                repeats: int = 15) -> float:
+def matmul_rate(
+    device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15
+) -> float:
     """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
@@ -108,25 +110,38 @@ def machine(device: str) -> str:
             key, _, value = line.partition(':')
             values.setdefault(key.strip(), value.strip())
         if 'model name' in values:
-            name = (f"{values['model name']} (family {values.get('cpu family')}, "
-                    f"model {values.get('model')})")
+            name = (
+                f'{values["model name"]} (family {values.get("cpu family")}, '
+                f'model {values.get("model")})'
+            )
         flags = ' '.join(
-            f for f in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
-            if f' {f} ' in text.replace('\n', ' '))
+            f
+            for f in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
+            if f' {f} ' in text.replace('\n', ' ')
+        )
         name = f'{name}, {flags}'
-    return (f'{name}; {torch.get_num_threads()} threads; torch '
-            f'{torch.__version__}; {date.today()}')
+    return (
+        f'{name}; {torch.get_num_threads()} threads; torch '
+        f'{torch.__version__}; {date.today()}'
+    )
 
 
-def report(title: str, rows: List[dict], columns: Sequence[str],
-           args: argparse.Namespace, notes: Optional[Sequence[str]] = None):
+def report(
+    title: str,
+    rows: list[dict],
+    columns: Sequence[str],
+    args: argparse.Namespace,
+    notes: Sequence[str] | None = None,
+):
     """Print rows as a table and write them as JSON."""
     where = machine(args.device)
     table = Table(title=f'{title}\n{where}')
     for column in columns:
         table.add_column(
-            column, justify='left' if column == 'path' else 'right',
-            no_wrap=column == 'path')
+            column,
+            justify='left' if column == 'path' else 'right',
+            no_wrap=column == 'path',
+        )
     for row in rows:
         table.add_row(*(_show(row.get(c)) for c in columns))
     console = Console(width=140)
@@ -135,7 +150,8 @@ def report(title: str, rows: List[dict], columns: Sequence[str],
         console.print(note, highlight=False)
     if args.out:
         args.out.write_text(
-            json.dumps(dict(title=title, machine=where, rows=rows), indent=1))
+            json.dumps(dict(title=title, machine=where, rows=rows), indent=1)
+        )
 
 
 def _show(value) -> str:

@@ -1,7 +1,8 @@
 """Time grouping: our farthest points beside open3d's, and neighbours.
 
-    OMP_NUM_THREADS=1 python tools/benchmarks/grouping.py
+OMP_NUM_THREADS=1 python tools/benchmarks/grouping.py
 """
+
 import argparse
 import statistics
 import time
@@ -10,8 +11,8 @@ import numpy as np
 import open3d as o3d
 import torch
 
-from lm4ve.pointcloud import farthest_point_sample, nearest_neighbours
-from lm4ve.pointcloud.geometry import take_points
+from lm4ve.tasks.pointcloud import farthest_point_sample, nearest_neighbours
+from lm4ve.tasks.pointcloud.geometry import take_points
 
 
 def median_ms(run, repeats: int) -> float:
@@ -38,17 +39,20 @@ def main() -> None:
         for x in points.numpy().astype(np.float64)
     ]
     centres = take_points(points, farthest_point_sample(points, args.groups))
-    ours = median_ms(
-        lambda: farthest_point_sample(points, args.groups), args.repeats)
+    ours = median_ms(lambda: farthest_point_sample(points, args.groups), args.repeats)
     theirs = median_ms(
         lambda: [c.farthest_point_down_sample(args.groups) for c in clouds],
-        args.repeats)
+        args.repeats,
+    )
     neighbours = median_ms(
-        lambda: nearest_neighbours(points, centres, 32), args.repeats)
-    print(f'{args.batch} x {args.points} points to {args.groups} groups, '
-          f'{torch.get_num_threads()} thread(s), medians of {args.repeats}\n'
-          f'farthest points {ours:.1f} ms, open3d {theirs:.1f} ms '
-          f'(x {ours / theirs:.2f}); 32 neighbours {neighbours:.1f} ms')
+        lambda: nearest_neighbours(points, centres, 32), args.repeats
+    )
+    print(
+        f'{args.batch} x {args.points} points to {args.groups} groups, '
+        f'{torch.get_num_threads()} thread(s), medians of {args.repeats}\n'
+        f'farthest points {ours:.1f} ms, open3d {theirs:.1f} ms '
+        f'(x {ours / theirs:.2f}); 32 neighbours {neighbours:.1f} ms'
+    )
 
 
 if __name__ == '__main__':

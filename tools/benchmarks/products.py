@@ -4,15 +4,16 @@ Every product that a function runs is recorded with its shapes, types and layout
 then each is run by itself. What a function takes beyond their sum is norms,
 activations, softmax, casts and memory traffic.
 """
+
 from collections import Counter
-from typing import Callable, Dict, Iterable, List, Tuple
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Shape = Tuple[int, ...]
+Shape = tuple[int, ...]
 # Left and right factor, each with shape and strides; and the type.
-Product = Tuple[Shape, Shape, Shape, Shape, torch.dtype]
+Product = tuple[Shape, Shape, Shape, Shape, torch.dtype]
 
 
 class Recorder(TorchDispatchMode):
@@ -42,8 +43,7 @@ class Recorder(TorchDispatchMode):
         backward = 'backward' in name
         q, k, v = args[1:4] if backward else args[:3]
         q, k, v = (t.flatten(0, 1) for t in (q, k, v))
-        weights = torch.empty(
-            (*q.shape[:2], k.shape[1]), dtype=q.dtype, device='meta')
+        weights = torch.empty((*q.shape[:2], k.shape[1]), dtype=q.dtype, device='meta')
         self._add(q, k.transpose(1, 2), 2 if backward else 1)
         self._add(weights, v, 2 if backward else 1)
 
@@ -55,7 +55,7 @@ def record(function: Callable[[], object]) -> Counter:
     return recorder.products
 
 
-def count_gmac(products: Dict[Product, int]) -> float:
+def count_gmac(products: dict[Product, int]) -> float:
     """Multiply-accumulates of products, in 1e9."""
     total = 0
     for (a, _, b, _, _), times in products.items():
@@ -66,16 +66,18 @@ def count_gmac(products: Dict[Product, int]) -> float:
     return total / 1e9
 
 
-def product_runs(products: Iterable[Product],
-                 device: str) -> Dict[Product, Callable[[], object]]:
+def product_runs(
+    products: Iterable[Product], device: str
+) -> dict[Product, Callable[[], object]]:
     """Return of each product a function that runs it by itself."""
-    tensors: Dict[tuple, torch.Tensor] = {}
+    tensors: dict[tuple, torch.Tensor] = {}
 
     def tensor(shape: Shape, stride: Shape, dtype: torch.dtype) -> torch.Tensor:
         key = shape, stride, dtype
         if key not in tensors:
             tensors[key] = torch.empty_strided(
-                shape, stride, dtype=dtype, device=device).normal_()
+                shape, stride, dtype=dtype, device=device
+            ).normal_()
         return tensors[key]
 
     runs = {}
@@ -86,14 +88,18 @@ def product_runs(products: Iterable[Product],
     return runs
 
 
-def ceilings(products: Dict[Product, int],
-             times: Dict[Product, List[float]]) -> List[float]:
+def ceilings(
+    products: dict[Product, int], times: dict[Product, list[float]]
+) -> list[float]:
     """Return of each round the seconds that a function's products take.
 
     Args:
         products (dict): Of :func:`record`.
         times (dict): Of each product its seconds in each round.
     """
-    return [sum(second * products[key] for key, second in
-                zip(products, round_, strict=True))
-            for round_ in zip(*(times[key] for key in products), strict=True)]
+    return [
+        sum(
+            second * products[key] for key, second in zip(products, round_, strict=True)
+        )
+        for round_ in zip(*(times[key] for key in products), strict=True)
+    ]

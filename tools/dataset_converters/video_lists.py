@@ -5,33 +5,38 @@
     python tools/dataset_converters/video_lists.py videomae train.csv OUT.txt \\
         --root /data/ssv2
 """
+
 import argparse
-from typing import Optional, Sequence
+from collections.abc import Sequence
 
-from lm4ve.engine.cli import run_tool
-from lm4ve.video.lists import read_ssv2, read_videomae, write_list
+from lm4ve.engine.command_line import run_tool
+from lm4ve.tasks.video.video_lists import read_ssv2, read_videomae, write_list
 
 
-def parse_args(argv: Optional[Sequence[str]]) -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     kinds = parser.add_subparsers(dest='kind', required=True)
     ssv2 = kinds.add_parser('ssv2', help="the data set's official files")
     ssv2.add_argument('labels', help='template -> number, JSON')
     ssv2.add_argument(
-        'split', help='train or validation, JSON; or the test answers, CSV')
+        'split', help='train or validation, JSON; or the test answers, CSV'
+    )
     ssv2.add_argument('out', help='the list to write')
     ssv2.add_argument(
-        '--extension', default='webm', help='of the video files; default: webm')
+        '--extension', default='webm', help='of the video files; default: webm'
+    )
     videomae = kinds.add_parser('videomae', help="VideoMAE's CSV files")
     videomae.add_argument('csv', help='"path label" a line')
     videomae.add_argument('out', help='the list to write')
     videomae.add_argument(
-        '--root', default='', help='leading part of the paths to take off')
+        '--root', default='', help='leading part of the paths to take off'
+    )
     return parser.parse_args(argv)
 
 
-def main(argv: Optional[Sequence[str]] = None) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.kind == 'ssv2':
         entries = read_ssv2(args.labels, args.split, args.extension)

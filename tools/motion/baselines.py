@@ -1,7 +1,8 @@
 """Score the baselines that need no training on a config's validation set.
 
-    python tools/motion/baselines.py configs/lm4ve/vectornet-demo_none_sim.py
+python tools/motion/baselines.py configs/lm4ve/vectornet-demo_none_sim.py
 """
+
 import argparse
 import json
 
@@ -13,10 +14,10 @@ from rich.progress import track
 from rich.table import Table
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import run_tool
-from lm4ve.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
-from lm4ve.motion.cache import SceneCache
+from lm4ve.engine.command_line import run_tool
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
+from lm4ve.tasks.motion.datasets.cache import SceneCache
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
@@ -26,9 +27,9 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     for i in track(range(len(dataset)), name):
         scene = dataset.scene(i)
         trajectories, probabilities = forecast(scene)
-        evaluator.process([
-            dict(scene=scene, trajectories=trajectories,
-                 probabilities=probabilities)])
+        evaluator.process(
+            [dict(scene=scene, trajectories=trajectories, probabilities=probabilities)]
+        )
     return evaluator.evaluate(len(dataset))
 
 
@@ -36,8 +37,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('--out', help='JSON file for the results')
-    parser.add_argument('--train-cache', help='scenes for the nearest '
-                        "neighbours; default: the config's training set")
+    parser.add_argument(
+        '--train-cache',
+        help="scenes for the nearest neighbours; default: the config's training set",
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
@@ -55,8 +58,10 @@ def main() -> None:
         'Kalman filter': Kalman(),
         'nearest neighbours': NearestNeighbor(train),
     }
-    results = {name: score(b, dataset, cfg.val_evaluator, name)
-               for name, b in baselines.items()}
+    results = {
+        name: score(b, dataset, cfg.val_evaluator, name)
+        for name, b in baselines.items()
+    }
     columns = [c for c in next(iter(results.values())) if 'scenes' not in c]
     table = Table(title=f'{len(dataset)} scenes')
     for c in ('', *columns):

@@ -1,7 +1,8 @@
 """Draw a grid of scenes with a model's forecasts, or a baseline's, as one PNG.
 
-    python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
+python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 """
+
 import argparse
 
 import torch
@@ -10,11 +11,11 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import run_tool
-from lm4ve.motion.baselines import ConstantVelocity
-from lm4ve.motion.transforms import collate_scenes
-from lm4ve.motion.visualization import save_grid
+from lm4ve.engine.command_line import run_tool
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.motion.baselines import ConstantVelocity
+from lm4ve.tasks.motion.transforms import collate_scenes
+from lm4ve.tasks.motion.visualization import save_grid
 
 
 def main() -> None:
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--every', type=int, default=1, help='draw every n-th')
     parser.add_argument('--columns', type=int, default=3)
-    parser.add_argument('--extent', type=float, default=45., help='metres')
+    parser.add_argument('--extent', type=float, default=45.0, help='metres')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
     cfg = Config.fromfile(args.config)
@@ -33,7 +34,7 @@ def main() -> None:
         cfg.merge_from_dict(args.cfg_options)
     init_default_scope(cfg.default_scope)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    rows = range(0, len(dataset), args.every)[:args.scenes]
+    rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
         model = MODELS.build(cfg.model)
         load_checkpoint(model, args.checkpoint, map_location='cpu')

@@ -7,28 +7,44 @@
 
 A killed run goes on where it stopped when it is started again.
 """
+
 import argparse
 import json
 
-from lm4ve.engine.cli import run_tool
+from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
-from lm4ve.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
+from lm4ve.tasks.motion import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    SceneCache,
+    preprocess,
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument('dataset', choices=['argoverse1', 'argoverse2'])
     parser.add_argument('data_dir', help='folder of the split')
     parser.add_argument('out', help='the cache to write')
     parser.add_argument('--map-dir', help='map_files of Argoverse 1')
-    parser.add_argument('--map-range', type=float, default=142.,
-                        help='metres around the focal agent; default: 142')
+    parser.add_argument(
+        '--map-range',
+        type=float,
+        default=142.0,
+        help='metres around the focal agent; default: 142',
+    )
     parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--on-bad', choices=['skip', 'refuse'], default='skip',
-                        help='leave bad files out and count them, or stop')
-    parser.add_argument('--no-verify', action='store_true',
-                        help='do not hash the finished file')
+    parser.add_argument(
+        '--on-bad',
+        choices=['skip', 'refuse'],
+        default='skip',
+        help='leave bad files out and count them, or stop',
+    )
+    parser.add_argument(
+        '--no-verify', action='store_true', help='do not hash the finished file'
+    )
     args = parser.parse_args()
     if args.dataset == 'argoverse1':
         if args.map_dir is None:

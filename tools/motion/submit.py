@@ -4,8 +4,9 @@
         work_dirs/vectornet_llama_argoverse1/epoch_60.pth submission.h5 \\
         --cache data/argoverse1/test.cache
 """
+
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.cli import (
+from lm4ve.engine.command_line import (
     build_runner,
     common_parser,
     finish_config,
@@ -18,8 +19,7 @@ def main() -> None:
     parser = common_parser('Write a submission')
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
-    parser.add_argument('--cache', help='of the test set; default: as the config '
-                        'says')
+    parser.add_argument('--cache', help='of the test set; default: as the config says')
     args = parser.parse_args()
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False

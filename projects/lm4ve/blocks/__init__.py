@@ -1,10 +1,15 @@
 """Language model layers as visual encoder layers. Knows nothing of necks or hosts."""
-from lm4ve.blocks.controls import MLPBlock
+
 from lm4ve.blocks.families import FAMILIES
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.llm_block import LLMBlock
+from lm4ve.blocks.mlp_block import MLPBlock
 
 __all__ = [
-    'FAMILIES', 'Frozen', 'LLMBlock', 'MLPBlock', 'count_parameters',
-    'frozen_tensors'
+    'FAMILIES',
+    'Frozen',
+    'LLMBlock',
+    'MLPBlock',
+    'count_parameters',
+    'frozen_tensors',
 ]

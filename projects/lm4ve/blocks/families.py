@@ -6,10 +6,11 @@ attention and MLP, and each has three optional norms: before the branch, on the
 branch's output, and after the residual sum.
 
 To add a family: print ``transformers``' layer, name its parts here, and add a
-tiny config of it to ``tests/families.py``; the parity tests do the rest.
+tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest.
 """
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional, Tuple, Union
 
 import torch
 from transformers import PretrainedConfig
@@ -40,15 +41,16 @@ class LayerSpec:
             normed input as attention.
         final_norm (str): The model's norm after the last layer; '' for none.
     """
+
     attention: str = 'self_attn'
-    qkv: Tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj')
-    split: Optional[Callable] = None
+    qkv: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj')
+    split: Callable | None = None
     out: str = 'o_proj'
     qk_norm: str = ''
-    qk_norms: Tuple[str, str] = ('q_norm', 'k_norm')
-    attention_norms: Tuple[str, str, str] = ('input_layernorm', '', '')
-    mlp_norms: Tuple[str, str, str] = ('post_attention_layernorm', '', '')
-    mlp: Tuple[str, ...] = ('mlp', )
+    qk_norms: tuple[str, str] = ('q_norm', 'k_norm')
+    attention_norms: tuple[str, str, str] = ('input_layernorm', '', '')
+    mlp_norms: tuple[str, str, str] = ('post_attention_layernorm', '', '')
+    mlp: tuple[str, ...] = ('mlp',)
     parallel: bool = False
     shared_norm: bool = False
     final_norm: str = 'norm'
@@ -58,7 +60,7 @@ def _rows_concatenated(config, heads: int, kv_heads: int, head_dim: int):
     """All queries, then all keys, then all values."""
     q, kv = heads * head_dim, kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
-    return rows[:q], rows[q:q + kv], rows[q + kv:]
+    return rows[:q], rows[q : q + kv], rows[q + kv :]
 
 
 def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
@@ -66,18 +68,22 @@ def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
-    return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1),
-            rows[:, group + 1].reshape(-1))
+    return (
+        rows[:, :group].reshape(-1),
+        rows[:, group].reshape(-1),
+        rows[:, group + 1].reshape(-1),
+    )
 
 
 def _gpt_neox(config) -> LayerSpec:
     return LayerSpec(
         attention='attention',
-        qkv=('query_key_value', ),
+        qkv=('query_key_value',),
         split=_rows_grouped,
         out='dense',
         parallel=config.use_parallel_residual,
-        final_norm='final_layer_norm')
+        final_norm='final_layer_norm',
+    )
 
 
 def _phi(config) -> LayerSpec:
@@ -88,7 +94,8 @@ def _phi(config) -> LayerSpec:
         parallel=True,
         shared_norm=True,
         mlp_norms=('', '', ''),
-        final_norm='final_layernorm')
+        final_norm='final_layernorm',
+    )
 
 
 def _opt(config) -> LayerSpec:
@@ -100,8 +107,8 @@ def _opt(config) -> LayerSpec:
         attention_norms=(first, '', '') if before else ('', '', first),
         mlp_norms=(second, '', '') if before else ('', '', second),
         mlp=('fc1', 'activation_fn', 'fc2'),
-        final_norm='decoder.final_layer_norm'
-        if before and not removed else '')
+        final_norm='decoder.final_layer_norm' if before and not removed else '',
+    )
 
 
 def _falcon(config) -> LayerSpec:
@@ -109,15 +116,17 @@ def _falcon(config) -> LayerSpec:
         raise UnsupportedModelError(
             'falcon with alibi=True adds a position bias to the attention '
             'scores, which has no meaning for image tokens. Choose a falcon '
-            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).')
+            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
+        )
     names = dict(
         attention='self_attention',
-        qkv=('query_key_value', ),
+        qkv=('query_key_value',),
         # The three layouts of falcon-rw, -7b and -40b differ only in how many
         # queries share a key.
         split=_rows_grouped,
         out='dense',
-        final_norm='ln_f')
+        final_norm='ln_f',
+    )
     if not config.parallel_attn:
         return LayerSpec(**names)
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
@@ -125,9 +134,9 @@ def _falcon(config) -> LayerSpec:
             parallel=True,
             attention_norms=('ln_attn', '', ''),
             mlp_norms=('ln_mlp', '', ''),
-            **names)
-    return LayerSpec(
-        parallel=True, shared_norm=True, mlp_norms=('', '', ''), **names)
+            **names,
+        )
+    return LayerSpec(parallel=True, shared_norm=True, mlp_norms=('', '', ''), **names)
 
 
 _LLAMA = LayerSpec()
@@ -137,16 +146,16 @@ _BERT = LayerSpec(
     out='output.dense',
     attention_norms=('', '', 'attention.output.LayerNorm'),
     mlp_norms=('', '', 'output.LayerNorm'),
-    mlp=('intermediate.dense', 'intermediate.intermediate_act_fn',
-         'output.dense'),
-    final_norm='')
+    mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
+    final_norm='',
+)
 _GEMMA2 = dict(
     attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
-    mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''))
+    mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
+)
 
 #: ``model_type`` of a config -> its spec, or a function of the config.
-FAMILIES: Dict[str, Union[LayerSpec, Callable[[PretrainedConfig],
-                                              LayerSpec]]] = {
+FAMILIES: dict[str, LayerSpec | Callable[[PretrainedConfig], LayerSpec]] = {
     'llama': _LLAMA,
     'mistral': _LLAMA,
     'qwen2': _LLAMA,
@@ -155,21 +164,23 @@ FAMILIES: Dict[str, Union[LayerSpec, Callable[[PretrainedConfig],
     'gemma2': LayerSpec(**_GEMMA2),
     'gemma3_text': LayerSpec(qk_norm='head', **_GEMMA2),
     'phi': _phi,
-    'phi3': LayerSpec(qkv=('qkv_proj', ), split=_rows_concatenated),
+    'phi3': LayerSpec(qkv=('qkv_proj',), split=_rows_concatenated),
     'gpt_neox': _gpt_neox,
     'gpt2': LayerSpec(
         attention='attn',
-        qkv=('c_attn', ),
+        qkv=('c_attn',),
         split=_rows_concatenated,
         out='c_proj',
         attention_norms=('ln_1', '', ''),
         mlp_norms=('ln_2', '', ''),
-        final_norm='ln_f'),
+        final_norm='ln_f',
+    ),
     'opt': _opt,
     'olmo2': LayerSpec(
         qk_norm='all',
         attention_norms=('', 'post_attention_layernorm', ''),
-        mlp_norms=('', 'post_feedforward_layernorm', '')),
+        mlp_norms=('', 'post_feedforward_layernorm', ''),
+    ),
     'granite': _LLAMA,
     'smollm3': _LLAMA,
     'starcoder2': _LLAMA,
@@ -191,8 +202,7 @@ _REFUSED = {
     'use a checkpoint with model_type "falcon"',
 }
 # Fields by which configs name a mixture of experts.
-_EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts',
-            'moe_num_experts')
+_EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
 
 
 def layer_spec(config: PretrainedConfig) -> LayerSpec:
@@ -224,18 +234,21 @@ def check_supported(config: dict) -> None:
             f"model_type '{kind}' with quantization_config: quantised weights "
             'have no gradient with respect to their input in plain PyTorch. '
             'Fix: point block.checkpoint at the unquantised release and set '
-            "block.dtype='bfloat16' to save memory.")
+            "block.dtype='bfloat16' to save memory."
+        )
     if kind in _REFUSED:
         raise UnsupportedModelError(
-            f"model_type '{kind}' is refused: {_REFUSED[kind]}. "
-            f'Supported: {supported}.')
+            f"model_type '{kind}' is refused: {_REFUSED[kind]}. Supported: {supported}."
+        )
     if any(d.get(k) for d in (config, text) for k in _EXPERTS):
         raise UnsupportedModelError(
             f"model_type '{kind}' is a mixture of experts: its layers route "
             'each token to other weights, and there is no single block to '
-            f'insert. Fix: choose a dense model. Supported: {supported}.')
+            f'insert. Fix: choose a dense model. Supported: {supported}.'
+        )
     if text.get('model_type', kind) not in FAMILIES:
         raise UnsupportedModelError(
             f"model_type '{kind}' has no layer spec. Supported: {supported}. "
             'Fix: choose one of these for block.checkpoint, or add a spec to '
-            'lm4ve/blocks/families.py (docs/add_a_family.md).')
+            'lm4ve/blocks/families.py (docs/add_a_family.md).'
+        )

@@ -6,8 +6,9 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 :class:`Frozen` module hides what it wraps from all four, yet computes with it,
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
+
+from collections.abc import Iterator
 from copy import deepcopy
-from typing import Dict, Iterator, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class Frozen(nn.Module):
     def forward(self, *args, **kwargs):
         return self.__dict__['wrapped'](*args, **kwargs)
 
-    def tensors(self) -> Iterator[Tuple[str, Tensor]]:
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of each hidden tensor."""
         yield from self.__dict__['wrapped'].named_parameters()
 
@@ -52,16 +53,17 @@ class Frozen(nn.Module):
         return repr(self.__dict__['wrapped'])
 
 
-def frozen_tensors(module: nn.Module) -> Dict[str, Tensor]:
+def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every frozen tensor below a module, by its qualified name."""
     return {
         f'{path}.{name}' if path else name: tensor
-        for path, m in module.named_modules() if isinstance(m, Frozen)
+        for path, m in module.named_modules()
+        if isinstance(m, Frozen)
         for name, tensor in m.tensors()
     }
 
 
-def count_parameters(module: nn.Module) -> Tuple[int, int]:
+def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Count a model's parameters.
 
     Args:

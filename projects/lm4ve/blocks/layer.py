@@ -4,8 +4,9 @@
 token. The parts are theirs; the lines that join them are ours, so that a layer
 can be bidirectional, without rotary, and compute only the tokens that are read.
 """
+
+from collections.abc import Callable
 from operator import attrgetter
-from typing import Callable, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lm4ve.blocks.families import LayerSpec
 
-Queries = Union[None, slice, Tensor]
-Rotary = Optional[Tuple[Tensor, Tensor]]
+Queries = slice | Tensor | None
+Rotary = tuple[Tensor, Tensor] | None
 
 
 def take_tokens(x: Tensor, queries: Queries) -> Tensor:
@@ -53,12 +54,14 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
 
-def attend(q: Tensor,
-           k: Tensor,
-           v: Tensor,
-           mask: Optional[Tensor],
-           scale: float,
-           softcap: Optional[float] = None) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float | None = None,
+) -> Tensor:
     """Softmax attention.
 
     Args:
@@ -77,8 +80,7 @@ def attend(q: Tensor,
         k = k.repeat_interleave(groups, dim=1)
         v = v.repeat_interleave(groups, dim=1)
     if softcap is None:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     # The fused kernels cannot cap scores.
     scores = torch.tanh(q @ k.transpose(-2, -1) * (scale / softcap)) * softcap
     if mask is not None:
@@ -101,15 +103,19 @@ class LLMLayer(nn.Module):
             a part: itself, or a frozen one.
     """
 
-    def __init__(self, layer: nn.Module, spec: LayerSpec,
-                 config: PretrainedConfig,
-                 wrap: Callable[[nn.Module, bool], nn.Module]) -> None:
+    def __init__(
+        self,
+        layer: nn.Module,
+        spec: LayerSpec,
+        config: PretrainedConfig,
+        wrap: Callable[[nn.Module, bool], nn.Module],
+    ) -> None:
         super().__init__()
         for module in layer.modules():
             if isinstance(module, nn.Dropout):
-                module.p = 0.  # the LLM's regularisation is not the host's
+                module.p = 0.0  # the LLM's regularisation is not the host's
             elif hasattr(module, 'residual_dropout'):  # starcoder2's MLP
-                module.residual_dropout = 0.
+                module.residual_dropout = 0.0
 
         def norm(name: str):
             return wrap(attrgetter(name)(layer), True) if name else None
@@ -123,28 +129,32 @@ class LLMLayer(nn.Module):
         self.norm_heads = spec.qk_norm == 'head'
         self.scale = _scale(attention, self.head_dim)
         self.softcap = getattr(attention, 'attn_logit_softcapping', None)
-        self.residual_scale = getattr(layer, 'residual_multiplier', 1.)
+        self.residual_scale = getattr(layer, 'residual_multiplier', 1.0)
         self.uses_rotary = bool(getattr(attention, 'use_rope', True))
 
-        self.q_proj, self.k_proj, self.v_proj = (
-            wrap(p, False) for p in (q, k, v))
+        self.q_proj, self.k_proj, self.v_proj = (wrap(p, False) for p in (q, k, v))
         self.o_proj = wrap(_as_linear(attrgetter(spec.out)(attention)), False)
         self.q_norm, self.k_norm = (
             wrap(getattr(attention, name), True) if spec.qk_norm else None
-            for name in spec.qk_norms)
-        (self.attention_norm, self.attention_out_norm,
-         self.attention_post_norm) = map(norm, spec.attention_norms)
-        (self.mlp_norm, self.mlp_out_norm,
-         self.mlp_post_norm) = map(norm, spec.mlp_norms)
+            for name in spec.qk_norms
+        )
+        (self.attention_norm, self.attention_out_norm, self.attention_post_norm) = map(
+            norm, spec.attention_norms
+        )
+        (self.mlp_norm, self.mlp_out_norm, self.mlp_post_norm) = map(
+            norm, spec.mlp_norms
+        )
         parts = [attrgetter(name)(layer) for name in spec.mlp]
         mlp = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
         self.mlp = wrap(mlp, False)
 
-    def forward(self,
-                x: Tensor,
-                mask: Optional[Tensor] = None,
-                queries: Queries = None,
-                rotary: Rotary = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        queries: Queries = None,
+        rotary: Rotary = None,
+    ) -> Tensor:
         """Run the layer.
 
         Args:
@@ -162,8 +172,7 @@ class LLMLayer(nn.Module):
         v = self.heads(self.v_proj(normed), None)
         q, k = self.rotated(q, k, queries, rotary)
         out = attend(q, k, v, mask, self.scale, self.softcap)
-        return self.finish(
-            take_tokens(x, queries), take_tokens(normed, queries), out)
+        return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
 
     def rotated(self, q: Tensor, k: Tensor, queries: Queries, rotary: Rotary):
         """Return q and k with rotary position embedding, if there is any."""
@@ -185,8 +194,7 @@ class LLMLayer(nn.Module):
             Tensor: ``[B, Q, D]``.
         """
         attended = self.o_proj(out.transpose(1, 2).flatten(2))
-        attended = _through(self.attention_out_norm,
-                            attended) * self.residual_scale
+        attended = _through(self.attention_out_norm, attended) * self.residual_scale
         if self.parallel:
             return x + attended + self._mlp(normed if self.shared_norm else x)
         x = _through(self.attention_post_norm, x + attended)
@@ -196,7 +204,7 @@ class LLMLayer(nn.Module):
         x = self.mlp(_through(self.mlp_norm, x))
         return _through(self.mlp_out_norm, x) * self.residual_scale
 
-    def heads(self, x: Tensor, norm: Optional[nn.Module]) -> Tensor:
+    def heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         """``[B, N, H * d] -> [B, H, N, d]``, with the q or k norm."""
         if norm is not None and not self.norm_heads:
             x = norm(x)
@@ -206,7 +214,7 @@ class LLMLayer(nn.Module):
         return x.transpose(1, 2)
 
 
-def _through(module: Optional[nn.Module], x: Tensor) -> Tensor:
+def _through(module: nn.Module | None, x: Tensor) -> Tensor:
     return x if module is None else module(x)
 
 
@@ -228,26 +236,28 @@ def _as_linear(module: nn.Module) -> nn.Linear:
     return module
 
 
-def _linear(weight: Tensor, bias: Optional[Tensor]) -> nn.Linear:
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     linear = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
+        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta'
+    )
     linear.weight = nn.Parameter(weight.detach())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach())
     return linear
 
 
-def _projections(attention: nn.Module, spec: LayerSpec,
-                 config: PretrainedConfig, heads: int):
+def _projections(
+    attention: nn.Module, spec: LayerSpec, config: PretrainedConfig, heads: int
+):
     """Return q, k and v as linear layers, split where the family fuses them."""
     modules = [_as_linear(attrgetter(name)(attention)) for name in spec.qkv]
     if spec.split is None:
         return modules
-    fused, = modules
+    (fused,) = modules
     head_dim = getattr(config, 'head_dim', None) or config.hidden_size // heads
     kv_heads = (fused.out_features // head_dim - heads) // 2
     rows = spec.split(config, heads, kv_heads, head_dim)
     return [
-        _linear(fused.weight[r],
-                None if fused.bias is None else fused.bias[r]) for r in rows
+        _linear(fused.weight[r], None if fused.bias is None else fused.bias[r])
+        for r in rows
     ]

@@ -5,7 +5,8 @@ Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
 where weights come from in ``checkpoint.py``, what a saved state says in ``record.py``.
 """
-from typing import Callable, Optional, Sequence
+
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,9 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.checkpoint import LanguageModel, open_language_model
-from lm4ve.blocks.fingerprint import Fingerprint
+from lm4ve.blocks.chunked import freeze
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
+from lm4ve.blocks.language_model import LanguageModel, open_language_model
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
 from lm4ve.blocks.low_rank import (
     FoldMemory,
@@ -25,13 +26,12 @@ from lm4ve.blocks.low_rank import (
     run_layer,
     sizes_of,
 )
-from lm4ve.blocks.pieces import freeze
-from lm4ve.blocks.record import RecordsSource
+from lm4ve.blocks.provenance import RecordsSource
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError
+from lm4ve.llm.fingerprint import Fingerprint
 
-_DTYPES = dict(
-    float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+_DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _TRAINABLE = ('none', 'norms', 'all')
 
 
@@ -69,30 +69,35 @@ class LLMBlock(RecordsSource):
             checkpoints and unsupported models.
     """
 
-    def __init__(self,
-                 checkpoint: Optional[str] = None,
-                 layers: Sequence[int] = (-1, ),
-                 pretrained: bool = True,
-                 seed: int = 0,
-                 trainable: str = 'none',
-                 causal: bool = False,
-                 rotary: bool = False,
-                 final_norm: bool = True,
-                 dtype: str = 'float32',
-                 arch: Optional[dict] = None) -> None:
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        layers: Sequence[int] = (-1,),
+        pretrained: bool = True,
+        seed: int = 0,
+        trainable: str = 'none',
+        causal: bool = False,
+        rotary: bool = False,
+        final_norm: bool = True,
+        dtype: str = 'float32',
+        arch: dict | None = None,
+    ) -> None:
         super().__init__()
         if trainable not in _TRAINABLE:
-            raise UserError(f"block.trainable='{trainable}' must be one of "
-                            f'{", ".join(_TRAINABLE)}.')
+            raise UserError(
+                f"block.trainable='{trainable}' must be one of {', '.join(_TRAINABLE)}."
+            )
         if dtype not in _DTYPES:
-            raise UserError(f"block.dtype='{dtype}' must be one of "
-                            f'{", ".join(_DTYPES)}.')
+            raise UserError(
+                f"block.dtype='{dtype}' must be one of {', '.join(_DTYPES)}."
+            )
         if trainable != 'none' and dtype != 'float32':
             raise UserError(
                 f"block.trainable='{trainable}' with block.dtype='{dtype}': "
                 'updates are lost in 16-bit weights, and loss scaling refuses '
                 "them. Fix: block.dtype='float32' (mixed precision still "
-                'works around the block).')
+                'works around the block).'
+            )
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
         self.seed, self.trainable = seed, trainable
@@ -115,7 +120,8 @@ class LLMBlock(RecordsSource):
             layers=self.layer_indices,
             pretrained=self.pretrained,
             seed=None if self.pretrained else seed,
-            fingerprint=fingerprint)
+            fingerprint=fingerprint,
+        )
         print_log(f'LLMBlock: {self.describe()}', logger='current')
 
     def describe(self) -> str:
@@ -123,9 +129,11 @@ class LLMBlock(RecordsSource):
         trained, frozen = count_parameters(self)
         s = self.source
         origin = 'pre-trained' if s['pretrained'] else f'random, seed {s["seed"]}'
-        return (f"layers {s['layers']} of '{s['source']}' ({s['model_type']}, "
-                f'D={self.embed_dims}, {origin}), {frozen:,} frozen and '
-                f'{trained:,} trainable parameters, {self.dtype}')
+        return (
+            f"layers {s['layers']} of '{s['source']}' ({s['model_type']}, "
+            f'D={self.embed_dims}, {origin}), {frozen:,} frozen and '
+            f'{trained:,} trainable parameters, {self.dtype}'
+        )
 
     # ------------------------------------------------------------- building
     def _build(self, model: LanguageModel, with_final_norm: bool):
@@ -139,8 +147,10 @@ class LLMBlock(RecordsSource):
             make = model.load_layer if self.pretrained else model.random_layer
             parts.layers = nn.ModuleList(
                 LLMLayer(
-                    make(i, self.dtype, digest), model.spec, model.config,
-                    self._wrap) for i in self._distinct(self.layer_indices))
+                    make(i, self.dtype, digest), model.spec, model.config, self._wrap
+                )
+                for i in self._distinct(self.layer_indices)
+            )
         finally:
             torch.default_generator.set_state(state)
         norm = model.final_norm(self.dtype) if with_final_norm else None
@@ -150,8 +160,10 @@ class LLMBlock(RecordsSource):
     @staticmethod
     def _distinct(indices: Sequence[int]) -> Sequence[int]:
         if len(set(indices)) != len(indices):
-            raise UserError(f'block.layers={tuple(indices)} names a layer '
-                            'twice. Fix: name each layer once.')
+            raise UserError(
+                f'block.layers={tuple(indices)} names a layer '
+                'twice. Fix: name each layer once.'
+            )
         return indices
 
     def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
@@ -167,8 +179,7 @@ class LLMBlock(RecordsSource):
         """
         if self.trainable == 'none':
             return
-        model = open_language_model(
-            self.checkpoint, self.arch, weights=self.pretrained)
+        model = open_language_model(self.checkpoint, self.arch, weights=self.pretrained)
         fresh, _ = self._build(model, self.final_norm is not None)
         values = dict(fresh.named_parameters())
         with torch.no_grad():
@@ -183,10 +194,9 @@ class LLMBlock(RecordsSource):
         return self
 
     # ------------------------------------------------------------ computing
-    def forward(self,
-                x: Tensor,
-                padding_mask: Optional[Tensor] = None,
-                queries: Queries = None) -> Tensor:
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
+    ) -> Tensor:
         """Run the block.
 
         Args:
@@ -208,15 +218,18 @@ class LLMBlock(RecordsSource):
             raise UserError(
                 f'LLMBlock takes [B, N, {self.embed_dims}], got '
                 f'{list(x.shape)}. Fix: the mapper before it must give the '
-                "language model's width, block.embed_dims.")
+                "language model's width, block.embed_dims."
+            )
         return self._run(x, padding_mask, queries, self._plain_first)
 
-    def forward_mapped(self,
-                       x: Tensor,
-                       weight: Tensor,
-                       padding_mask: Optional[Tensor] = None,
-                       queries: Queries = None,
-                       low_rank: str = 'auto') -> Tensor:
+    def forward_mapped(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        padding_mask: Tensor | None = None,
+        queries: Queries = None,
+        low_rank: str = 'auto',
+    ) -> Tensor:
         """Run the block on ``F.linear(x, weight)``, using that its rank is C.
 
         Args:
@@ -236,13 +249,15 @@ class LLMBlock(RecordsSource):
         remember = self.__dict__['_folded'].for_weights(self.layers[0], weight)
 
         def first(layer, h, mask, wanted, rotary):
-            return run_layer(layer, h, weight, method, self.dtype, mask, wanted,
-                             rotary, remember)
+            return run_layer(
+                layer, h, weight, method, self.dtype, mask, wanted, rotary, remember
+            )
 
         return self._run(x, padding_mask, queries, first)
 
-    def _run(self, x: Tensor, padding_mask: Optional[Tensor], queries: Queries,
-             first: Callable) -> Tensor:
+    def _run(
+        self, x: Tensor, padding_mask: Tensor | None, queries: Queries, first: Callable
+    ) -> Tensor:
         """Run all layers; ``first`` runs the first one."""
         self._check(x, padding_mask, queries)
         self._follow(x.device)
@@ -277,9 +292,10 @@ class LLMBlock(RecordsSource):
         if low_rank == 'absorb' and not self._may_absorb():
             raise UserError(
                 "neck.low_rank='absorb' moves the projections past the keys, "
-                f"which block.rotary=True and the k norms of some families do "
+                f'which block.rotary=True and the k norms of some families do '
                 f"not allow ('{self.source['model_type']}'). Fix: "
-                "low_rank='fold' or 'auto'.")
+                "low_rank='fold' or 'auto'."
+            )
 
     def _may_absorb(self) -> bool:
         return may_absorb(self.layers[0], self.__dict__['_rotary'] is not None)
@@ -296,32 +312,36 @@ class LLMBlock(RecordsSource):
         if method not in told and not torch.compiler.is_compiling():
             told.add(method)
             print_log(
-                f"LLMBlock: low_rank='auto' chose '{method}' for "
-                f'{explain(sizes)}',
-                logger='current')
+                f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}",
+                logger='current',
+            )
         return method
 
-    def _check(self, x: Tensor, padding_mask: Optional[Tensor],
-               queries: Queries) -> None:
+    def _check(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
         if isinstance(queries, Tensor):
-            if (queries.dim() != 2 or queries.shape[0] != x.shape[0]
-                    or queries.dtype != torch.int64):
+            if (
+                queries.dim() != 2
+                or queries.shape[0] != x.shape[0]
+                or queries.dtype != torch.int64
+            ):
                 raise UserError(
                     'queries must be a slice or int64 indices '
                     f'[{x.shape[0]}, Q], got {queries.dtype} '
-                    f'{list(queries.shape)}.')
+                    f'{list(queries.shape)}.'
+                )
         elif not (queries is None or isinstance(queries, slice)):
             raise UserError(
                 f'queries must be a slice or int64 indices [{x.shape[0]}, Q], '
-                f'got {queries!r}.')
+                f'got {queries!r}.'
+            )
         if padding_mask is None:
             return
-        if padding_mask.shape != x.shape[:2] or (padding_mask.dtype
-                                                 != torch.bool):
+        if padding_mask.shape != x.shape[:2] or (padding_mask.dtype != torch.bool):
             raise UserError(
                 f'padding_mask must be bool {list(x.shape[:2])} (True = '
                 f'padding), got {padding_mask.dtype} '
-                f'{list(padding_mask.shape)}.')
+                f'{list(padding_mask.shape)}.'
+            )
         if not torch.compiler.is_compiling():
             full = padding_mask.all(dim=1)
             if full.any():
@@ -329,18 +349,23 @@ class LLMBlock(RecordsSource):
                     f'padding_mask marks every token of sample(s) '
                     f'{full.nonzero().flatten().tolist()} as padding; there '
                     'is nothing to attend to. Fix: drop empty samples before '
-                    'batching, or check that True means padding.')
+                    'batching, or check that True means padding.'
+                )
 
-    def _mask(self, x: Tensor, padding_mask: Optional[Tensor],
-              queries: Queries) -> Optional[Tensor]:
+    def _mask(
+        self, x: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor | None:
         """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
         mask = None
         if padding_mask is not None:
             mask = ~padding_mask[:, None, None, :]
         if self.causal:
             keys = torch.arange(x.shape[1], device=x.device)
-            at = keys[queries] if isinstance(queries, slice) else (
-                keys if queries is None else queries)
+            at = (
+                keys[queries]
+                if isinstance(queries, slice)
+                else (keys if queries is None else queries)
+            )
             past = at[..., None] >= keys
             past = past[:, None] if past.dim() == 3 else past[None, None]
             mask = past if mask is None else past & mask
@@ -359,5 +384,6 @@ class LLMBlock(RecordsSource):
         """
         for module in self.modules():
             if isinstance(module, Frozen) and any(
-                    t.device != device for _, t in module.tensors()):
+                t.device != device for _, t in module.tensors()
+            ):
                 module.to(device)

@@ -20,8 +20,9 @@ absorb
 The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.
 """
+
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,7 @@ class Sizes:
         training (bool): Gradients are recorded. If not, folded matrices are
             at hand.
     """
+
     batch: int
     tokens: int
     queries: int
@@ -59,7 +61,7 @@ class Sizes:
     training: bool = True
 
 
-def count_macs(s: Sizes) -> Dict[str, int]:
+def count_macs(s: Sizes) -> dict[str, int]:
     """Count multiply-accumulates, up to the heads' outputs, by method.
 
     The mapper, the norm's scale, projections and attention; the output
@@ -82,12 +84,15 @@ def count_macs(s: Sizes) -> Dict[str, int]:
     # Method -> (products with a frozen factor, products without).
     counts = dict(
         off=(every * d * 2 * kv_dim + query, every * c * d + attention),
-        fold=(s.training * folded_rows * d * c + folded_query,
-              asked * c * d + every * c * folded_rows + scale + gram +
-              attention),
-        absorb=(query + 2 * asked * q_dim * d,
-                asked * c * d + scale + gram + 2 * asked * s.heads * c *
-                (d + s.tokens)))
+        fold=(
+            s.training * folded_rows * d * c + folded_query,
+            asked * c * d + every * c * folded_rows + scale + gram + attention,
+        ),
+        absorb=(
+            query + 2 * asked * q_dim * d,
+            asked * c * d + scale + gram + 2 * asked * s.heads * c * (d + s.tokens),
+        ),
+    )
     factors = (2, 3) if s.training else (1, 1)
     return {
         name: factors[0] * frozen + factors[1] * free
@@ -115,18 +120,29 @@ def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
         asked = queries.shape[1]
     q, k = (projection_tensors(p)[0] for p in (layer.q_proj, layer.k_proj))
     return Sizes(
-        batch, tokens, asked, channels, q.shape[1],
-        len(q) // layer.head_dim, len(k) // layer.head_dim, layer.head_dim,
-        layer.attention_norm is not None, torch.is_grad_enabled())
+        batch,
+        tokens,
+        asked,
+        channels,
+        q.shape[1],
+        len(q) // layer.head_dim,
+        len(k) // layer.head_dim,
+        layer.head_dim,
+        layer.attention_norm is not None,
+        torch.is_grad_enabled(),
+    )
 
 
 def explain(sizes: Sizes) -> str:
     """Say in words what a choice was based on."""
-    costs = ', '.join(f'{name} {macs / 1e9:.2f}'
-                      for name, macs in count_macs(sizes).items())
-    return (f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} '
-            f'are read, C={sizes.channels}, D={sizes.width} (GMAC up to the '
-            f'heads: {costs})')
+    costs = ', '.join(
+        f'{name} {macs / 1e9:.2f}' for name, macs in count_macs(sizes).items()
+    )
+    return (
+        f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} '
+        f'are read, C={sizes.channels}, D={sizes.width} (GMAC up to the '
+        f'heads: {costs})'
+    )
 
 
 class FoldMemory:
@@ -138,7 +154,7 @@ class FoldMemory:
 
     def __init__(self) -> None:
         self._stamp: tuple = ()
-        self._values: Dict[str, Tensor] = {}
+        self._values: dict[str, Tensor] = {}
 
     def __deepcopy__(self, memo: dict) -> 'FoldMemory':
         return type(self)()  # a copy (EMA) has a mapper of its own
@@ -182,8 +198,14 @@ class LowRankInput:
         b (Tensor | None): ``[D]``, in ``dtype``.
     """
 
-    def __init__(self, x: Tensor, weight: Tensor, norm: Optional[nn.Module],
-                 dtype: torch.dtype, remember: Remember) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        norm: nn.Module | None,
+        dtype: torch.dtype,
+        remember: Remember,
+    ) -> None:
         self.remember = remember
         self.b = None
         if norm is None:
@@ -195,11 +217,14 @@ class LowRankInput:
             weight = weight - weight.mean(dim=0, keepdim=True)
         gram = remember('gram', lambda: weight.t() @ weight / len(weight))
         x = x.float()
-        square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.)
+        square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
         self.xs = (x * torch.rsqrt(square + eps)).to(dtype)
         self.a = remember(
-            'a', lambda: (weight if gain is None else gain.float()[:, None] *
-                          weight).to(dtype))
+            'a',
+            lambda: (weight if gain is None else gain.float()[:, None] * weight).to(
+                dtype
+            ),
+        )
         if bias is not None:
             self.b = bias.to(dtype)
 
@@ -209,8 +234,7 @@ class LowRankInput:
         folded = self.remember(name, lambda: weight @ self.a)
         return F.linear(self.xs, folded, self.constant(name, weight, bias))
 
-    def constant(self, name: str, weight: Tensor,
-                 bias: Optional[Tensor]) -> Optional[Tensor]:
+    def constant(self, name: str, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """What a projection makes of the norm's bias, plus its own."""
         if self.b is None:
             return bias
@@ -227,7 +251,7 @@ def _affine(norm: nn.Module):
     # Families differ in what they store (gemma: gain - 1). A vector of ones
     # has mean square 1, so the norm itself tells its gain.
     ones = torch.ones_like(module.weight)
-    return False, module(ones).float() * (1 + eps)**.5, None, eps
+    return False, module(ones).float() * (1 + eps) ** 0.5, None, eps
 
 
 def projection_tensors(projection: nn.Module):
@@ -239,8 +263,10 @@ def projection_tensors(projection: nn.Module):
 def layer_tensors(layer: LLMLayer) -> list:
     """Return every tensor that folded matrices are made of, but the mapper."""
     tensors = [
-        t for p in (layer.q_proj, layer.k_proj, layer.v_proj)
-        for t in projection_tensors(p) if t is not None
+        t
+        for p in (layer.q_proj, layer.k_proj, layer.v_proj)
+        for t in projection_tensors(p)
+        if t is not None
     ]
     norm = layer.attention_norm
     if norm is not None:
@@ -249,8 +275,9 @@ def layer_tensors(layer: LLMLayer) -> list:
     return tensors
 
 
-def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer,
-           mask: Optional[Tensor]) -> Tensor:
+def absorb(
+    q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None
+) -> Tensor:
     """Attention with the projections moved to the queries' side.
 
     Args:
@@ -284,8 +311,7 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer,
     scores = by_sample(moved).flatten(1, 2) @ low.xs.transpose(1, 2)
     scores = scores.view(batch, heads, asked, tokens).float()
     constant = low.constant('k', wk, bk)
-    if constant is not None and (layer.softcap is not None
-                                 or constant.requires_grad):
+    if constant is not None and (layer.softcap is not None or constant.requires_grad):
         # Without a cap it is the same for every key, and softmax drops it; a
         # trained bias must not stay unused, or DDP stops.
         constant = constant.view(kv_heads, 1, head_dim)
@@ -306,9 +332,17 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer,
     return by_sample(out)
 
 
-def run_layer(layer: LLMLayer, x: Tensor, weight: Tensor, method: str,
-              dtype: torch.dtype, mask: Optional[Tensor], queries: Queries,
-              rotary: Rotary, remember: Remember) -> Tensor:
+def run_layer(
+    layer: LLMLayer,
+    x: Tensor,
+    weight: Tensor,
+    method: str,
+    dtype: torch.dtype,
+    mask: Tensor | None,
+    queries: Queries,
+    rotary: Rotary,
+    remember: Remember,
+) -> Tensor:
     """Run a layer on ``W x`` without computing what the queries do not need.
 
     Args:
@@ -325,8 +359,7 @@ def run_layer(layer: LLMLayer, x: Tensor, weight: Tensor, method: str,
     hidden = F.linear(take_tokens(x, queries).to(dtype), weight.to(dtype))
     normed = hidden
     # Where all tokens are folded, only an MLP that shares the norm reads it.
-    if layer.attention_norm is not None and (queries is not None
-                                             or layer.shared_norm):
+    if layer.attention_norm is not None and (queries is not None or layer.shared_norm):
         normed = layer.attention_norm(hidden)
     if queries is None:
         q = low.fold('q', layer.q_proj)

@@ -1,9 +1,10 @@
 """Rotary tables of a language model, for the blocks that keep rotary embedding."""
+
 import inspect
 
 import torch
 
-from lm4ve.blocks.checkpoint import LanguageModel
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import UserError
 
 
@@ -22,7 +23,8 @@ class RotaryTables:
         if self.module is None:
             raise UserError(
                 f"block.rotary=True, but '{model.config.model_type}' has no "
-                'rotary embedding. Fix: remove the field.')
+                'rotary embedding. Fix: remove the field.'
+            )
         self.layer_types = None
         if 'layer_type' in inspect.signature(self.module.forward).parameters:
             self.layer_types = model.config.layer_types
@@ -33,7 +35,7 @@ class RotaryTables:
         key = (kind, length, device)
         if key not in self._cache:
             positions = torch.arange(length)[None]
-            args = (torch.zeros(1), positions) + ((kind, ) if kind else ())
+            args = (torch.zeros(1), positions) + ((kind,) if kind else ())
             with torch.no_grad():
                 cos, sin = self.module(*args)
             self._cache[key] = cos.to(device), sin.to(device)

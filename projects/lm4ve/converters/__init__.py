@@ -2,17 +2,23 @@
 
 The tools in ``tools/model_converters`` only parse arguments and call this.
 """
+
 from lm4ve.converters.block import compare_block
-from lm4ve.converters.rename import (
+from lm4ve.converters.key_rules import (
     Rules,
     read_checkpoint,
     rename,
     select_state,
     write_checkpoint,
 )
-from lm4ve.converters.vit import convert_vit
+from lm4ve.tasks.image.converters import convert_vit
 
 __all__ = [
-    'Rules', 'compare_block', 'convert_vit', 'read_checkpoint', 'rename',
-    'select_state', 'write_checkpoint'
+    'Rules',
+    'compare_block',
+    'convert_vit',
+    'read_checkpoint',
+    'rename',
+    'select_state',
+    'write_checkpoint',
 ]

@@ -4,18 +4,19 @@ The authors' code stores the frozen block in every checkpoint. Ours record which
 layer of which language model it is; before that record is written, each of the
 file's tensors is compared with the layer that it claims to be.
 """
+
 import re
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.checkpoint import open_language_model
-from lm4ve.blocks.meta_layout import rotary_rows_to_huggingface
-from lm4ve.blocks.record import SOURCE_KEY
-from lm4ve.converters.rename import listing
+from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.converters.key_rules import listing
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 
 # Meta's name in a layer -> the name in a layer of LLMBlock.
 _LAYER_NAMES = {
@@ -35,11 +36,13 @@ _LAYER_NAMES = {
 _IGNORED = re.compile(
     r'(layers\.\d+\.attention\.)?(inner_attention\.)?'
     r'(rope\.freqs|rotary_emb\.inv_freq|freqs_cis|cache_[kv]|mask)'
-    r'|tok_embeddings\.weight|output\.weight')
+    r'|tok_embeddings\.weight|output\.weight'
+)
 
 
-def compare_block(state: Dict[str, Tensor], prefix: str, llm: str,
-                  layer: Union[int, Sequence[int]]) -> Tensor:
+def compare_block(
+    state: dict[str, Tensor], prefix: str, llm: str, layer: int | Sequence[int]
+) -> Tensor:
     """Check that a foreign checkpoint's block is a layer of a language model.
 
     Args:
@@ -61,60 +64,64 @@ def compare_block(state: Dict[str, Tensor], prefix: str, llm: str,
             difference), is missing or unknown, or the final norm has a gain.
         UserError: The language model is no LLaMA.
     """
-    layers = (layer, ) if isinstance(layer, int) else tuple(layer)
-    mine = {
-        k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)
-    }
-    wanted = [f'layers.{i}.{n}' for i in range(len(layers))
-              for n in _LAYER_NAMES]
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    wanted = [f'layers.{i}.{n}' for i in range(len(layers)) for n in _LAYER_NAMES]
     _account(mine, wanted, prefix)
     block = LLMBlock(checkpoint=llm, layers=layers)
     if block.source['model_type'] != 'llama':
         raise UserError(
             f"'{llm}' is a {block.source['model_type']}, but the checkpoint's "
             f"block '{prefix}' has LLaMA's names. Fix: give the LLaMA that it "
-            'was trained with.')
+            'was trained with.'
+        )
     differences = _differences(mine, block, layers)
     if differences:
         _, name, what = max(differences)
         advice = _advice(mine, llm, block.layer_indices)
         raise CheckpointError(
             f"'{prefix}{name}' of the checkpoint is not that of "
-            f"{block.describe().partition(' (')[0]}: {what} "
+            f'{block.describe().partition(" (")[0]}: {what} '
             f'({len(differences)} of {len(wanted)} tensors differ). '
             f'{advice} A block that was trained with the model is none of the '
-            'language model and is not converted.')
+            'language model and is not converted.'
+        )
     return block.state_dict()[SOURCE_KEY]
 
 
-def _account(mine: Dict[str, Tensor], wanted: List[str], prefix: str) -> None:
+def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
     missing = [prefix + n for n in wanted if n not in mine]
     if missing:
         raise CheckpointError(
             f"The checkpoint's block lacks {listing(missing)}. Fix: give as "
             'many layers as the checkpoint has, and check that the file is '
-            'complete.')
+            'complete.'
+        )
     norm = 'norm.weight'
     unknown = [
-        prefix + n for n in mine
+        prefix + n
+        for n in mine
         if n not in wanted and n != norm and not _IGNORED.fullmatch(n)
     ]
     if unknown:
         raise CheckpointError(
             f"The checkpoint's block has {len(unknown)} key(s) that are no "
             f'part of a LLaMA layer: {listing(unknown)}. Nothing was written. '
-            'Fix: if they are of further layers, name all of them (--layer).')
+            'Fix: if they are of further layers, name all of them (--layer).'
+        )
     if norm in mine and not bool((mine[norm] == 1).all()):
         raise CheckpointError(
             f"'{prefix}{norm}' is not all ones (it spans "
             f'{mine[norm].min():.4g} to {mine[norm].max():.4g}). Expected '
             'ones: the released code never loads it, and LLMBlock applies the '
             'final norm with unit gain. A model that was trained with another '
-            'gain would give other outputs here, so it is not converted.')
+            'gain would give other outputs here, so it is not converted.'
+        )
 
 
-def _differences(mine: Dict[str, Tensor], block: LLMBlock,
-                 layers: Sequence[int]) -> List[Tuple[float, str, str]]:
+def _differences(
+    mine: dict[str, Tensor], block: LLMBlock, layers: Sequence[int]
+) -> list[tuple[float, str, str]]:
     """List (size, name, description) of each tensor that is not the block's."""
     found = []
     theirs = frozen_tensors(block)
@@ -124,41 +131,51 @@ def _differences(mine: Dict[str, Tensor], block: LLMBlock,
             name = f'layers.{i}.{meta}'
             tensor, expected = mine[name], theirs[f'layers.{i}.{ours}']
             if tensor.shape != expected.shape:
-                found.append((float('inf'), name, 'its shape is '
-                              f'{list(tensor.shape)}, expected '
-                              f'{list(expected.shape)}'))
+                found.append(
+                    (
+                        float('inf'),
+                        name,
+                        'its shape is '
+                        f'{list(tensor.shape)}, expected '
+                        f'{list(expected.shape)}',
+                    )
+                )
                 continue
             if meta.endswith(('wq.weight', 'wk.weight')):
-                tensor = rotary_rows_to_huggingface(
-                    tensor, tensor.shape[0] // head_dim)
+                tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)
             # The same weights in the file's precision, should it be lower.
             expected = expected.to(tensor.dtype)
             if not torch.equal(tensor, expected):
                 size = (tensor.float() - expected.float()).abs().max().item()
-                found.append(
-                    (size, name, f'the largest difference is {size:.3g}'))
+                found.append((size, name, f'the largest difference is {size:.3g}'))
     return found
 
 
-def _advice(mine: Dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
+def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
     """Say which layers of the language model the block is, if any."""
     found = [
         _find(mine[f'layers.{i}.attention_norm.weight'], llm)
         for i in range(len(layers))
     ]
     if found == list(layers):
-        return ('Its first norm is the same. Fix: check that both are of the '
-                'same release and that neither file is damaged.')
+        return (
+            'Its first norm is the same. Fix: check that both are of the '
+            'same release and that neither file is damaged.'
+        )
     if None in found:
-        return (f"No layer of '{llm}' has this block's first norm. Fix: give "
-                'the language model that the checkpoint was trained with '
-                '(LLaMA-1 7B for the released ones).')
-    return ('Its first norm is that of layer '
-            f'{", ".join(map(str, found))}. Fix: --layer '
-            f'{" ".join(map(str, found))}')
+        return (
+            f"No layer of '{llm}' has this block's first norm. Fix: give "
+            'the language model that the checkpoint was trained with '
+            '(LLaMA-1 7B for the released ones).'
+        )
+    return (
+        'Its first norm is that of layer '
+        f'{", ".join(map(str, found))}. Fix: --layer '
+        f'{" ".join(map(str, found))}'
+    )
 
 
-def _find(norm: Tensor, llm: str) -> Optional[int]:
+def _find(norm: Tensor, llm: str) -> int | None:
     # A norm is a few kilobytes: cheap to compare with those of all layers.
     model = open_language_model(llm, None)
     for name in model.reader.names():

@@ -4,11 +4,12 @@ A checkpoint of ours names the layer that its frozen weights are; a release hold
 them. Its config describes the layer by the language model's own configuration
 (``arch``), so that nothing is downloaded or looked up where it is used.
 """
+
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Iterator, Optional, Tuple, Union
 
 import torch
 from mmengine.config import Config
@@ -17,28 +18,47 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.checkpoint import open_language_model
-from lm4ve.converters.rename import (
+from lm4ve.blocks.language_model import open_language_model
+from lm4ve.converters.key_rules import (
     listing,
     read_checkpoint,
     select_state,
     write_checkpoint,
 )
-from lm4ve.engine.checkpoints import write_atomically
+from lm4ve.engine.checkpoint_hooks import write_atomically
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.version import __version__
 
 # Fields of a language model's config that say nothing of its layers: where it
 # was loaded from, remote code, storage type (the block's `dtype` decides), and
 # heads for text. `id2label` has integer keys, which configs do not keep.
-_NOT_OF_LAYERS = frozenset((
-    '_name_or_path', '_commit_hash', 'auto_map', 'architectures', 'dtype',
-    'torch_dtype', 'transformers_version', 'id2label', 'label2id',
-    'problem_type', 'finetuning_task', 'task_specific_params', 'use_cache',
-    'return_dict', 'output_attentions', 'output_hidden_states',
-    'gradient_checkpointing', 'classifier_dropout', 'tokenizer_class',
-    'chunk_size_feed_forward', '_attn_implementation',
-    '_attn_implementation_autoset', '_experts_implementation'))
+_NOT_OF_LAYERS = frozenset(
+    (
+        '_name_or_path',
+        '_commit_hash',
+        'auto_map',
+        'architectures',
+        'dtype',
+        'torch_dtype',
+        'transformers_version',
+        'id2label',
+        'label2id',
+        'problem_type',
+        'finetuning_task',
+        'task_specific_params',
+        'use_cache',
+        'return_dict',
+        'output_attentions',
+        'output_hidden_states',
+        'gradient_checkpointing',
+        'classifier_dropout',
+        'tokenizer_class',
+        'chunk_size_feed_forward',
+        '_attn_implementation',
+        '_attn_implementation_autoset',
+        '_experts_implementation',
+    )
+)
 # Fields of a run that mean nothing elsewhere.
 _NOT_OF_RELEASE = ('work_dir', 'launcher')
 
@@ -53,6 +73,7 @@ class Release:
         trained, frozen (int): Bytes of tensors in it.
         kept (int): Frozen tensors that 16 bits would have changed.
     """
+
     config: Path
     checkpoint: Path
     size: int
@@ -86,21 +107,21 @@ def portable_arch(config: PretrainedConfig) -> dict:
         ) from e
     again = _fields(open_language_model(None, plain).config)
     lost = [
-        k for k in {*fields, *again}
+        k
+        for k in {*fields, *again}
         if json.dumps(fields.get(k)) != json.dumps(again.get(k))
     ]
     if lost:
         raise UserError(
             f"The config of this '{config.model_type}' does not describe it: "
             f'{listing(lost)} come(s) out differently from what went in. Fix: '
-            'test with the language model itself, and report this.')
+            'test with the language model itself, and report this.'
+        )
     return plain
 
 
 def _fields(config: PretrainedConfig) -> dict:
-    return {
-        k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS
-    }
+    return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
 
 
 def release_config(cfg: Config) -> Config:
@@ -122,8 +143,10 @@ def release_config(cfg: Config) -> Config:
     """
     fields = copy.deepcopy(cfg.to_dict())
     if not isinstance(fields.get('model'), dict):
-        raise UserError(f"The config '{cfg.filename}' has no model=dict(...), "
-                        'so there is nothing to release.')
+        raise UserError(
+            f"The config '{cfg.filename}' has no model=dict(...), "
+            'so there is nothing to release.'
+        )
     for node in _dicts(fields['model']):
         if _is_block(node):
             _make_portable(node)
@@ -155,19 +178,22 @@ def _dicts(node: object) -> Iterator[dict]:
 
 def _is_block(node: object) -> bool:
     # With a scope ('mmengine.LLMBlock') or as a class's full name, too.
-    return isinstance(node, dict) and (str(node.get('type', '')).rpartition(
-        '.')[2] == LLMBlock.__name__)
+    return isinstance(node, dict) and (
+        str(node.get('type', '')).rpartition('.')[2] == LLMBlock.__name__
+    )
 
 
 def _make_portable(block: dict) -> None:
     model = open_language_model(
-        block.get('checkpoint'), block.get('arch'), weights=False)
+        block.get('checkpoint'), block.get('arch'), weights=False
+    )
     block.update(
         checkpoint=None,
         pretrained=False,
         # Without negative indices, which would hide which layer it is.
-        layers=tuple(model.resolve_layers(block.get('layers', (-1, )))),
-        arch=portable_arch(model.config))
+        layers=tuple(model.resolve_layers(block.get('layers', (-1,)))),
+        arch=portable_arch(model.config),
+    )
 
 
 def _without_pretrained(node: dict) -> None:
@@ -185,11 +211,13 @@ def _is_pretrained(init: object) -> bool:
     return isinstance(init, dict) and init.get('type') == 'Pretrained'
 
 
-def make_release(config: Union[str, Path],
-                 checkpoint: Union[str, Path],
-                 folder: Union[str, Path],
-                 half: bool = False,
-                 options: Optional[dict] = None) -> Release:
+def make_release(
+    config: str | Path,
+    checkpoint: str | Path,
+    folder: str | Path,
+    half: bool = False,
+    options: dict | None = None,
+) -> Release:
     """Write a self-contained release and check that it holds the same model.
 
     Args:
@@ -215,7 +243,8 @@ def make_release(config: Union[str, Path],
         if target.exists() and target.samefile(source):
             raise UserError(
                 f"'{target}' is what the release is made of and would be "
-                'overwritten. Fix: choose another folder.')
+                'overwritten. Fix: choose another folder.'
+            )
     cfg = read_config(config, options)
     content = read_checkpoint(checkpoint)
     state = select_state(content, origin=f"'{checkpoint}'")
@@ -235,23 +264,24 @@ def make_release(config: Union[str, Path],
     return Release(*out, size, _bytes(trained), _bytes(frozen), kept)
 
 
-def read_config(path: Union[str, Path],
-                options: Optional[dict] = None) -> Config:
+def read_config(path: str | Path, options: dict | None = None) -> Config:
     """Read a config file and merge overrides into it.
 
     Raises:
         UserError: It does not exist.
     """
     if not Path(path).is_file():
-        raise UserError(f"The config '{path}' does not exist. Fix: give the "
-                        'config that the checkpoint was trained with.')
+        raise UserError(
+            f"The config '{path}' does not exist. Fix: give the "
+            'config that the checkpoint was trained with.'
+        )
     cfg = Config.fromfile(path)
     if options:
         cfg.merge_from_dict(options)
     return cfg
 
 
-def _load(cfg: Config, state: Dict[str, Tensor], origin: str) -> nn.Module:
+def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
     """Build the config's model as the runner does, and load all of a state."""
     model_cfg = copy.deepcopy(cfg.model)
     if cfg.get('data_preprocessor') is not None:
@@ -265,12 +295,12 @@ def _load(cfg: Config, state: Dict[str, Tensor], origin: str) -> nn.Module:
         raise CheckpointError(
             f"{origin} is not a checkpoint of '{cfg.filename}': {e}. Fix: give "
             'the config that it was trained with, with the same overrides '
-            '(--cfg-options).') from e
+            '(--cfg-options).'
+        ) from e
     return model
 
 
-def _frozen_state(model: nn.Module,
-                  half: bool) -> Tuple[Dict[str, Tensor], int]:
+def _frozen_state(model: nn.Module, half: bool) -> tuple[dict[str, Tensor], int]:
     """Collect the frozen tensors of all blocks, by their names in the file."""
     state, kept = {}, 0
     for path, module in model.named_modules():
@@ -306,40 +336,44 @@ def _without_folder(record: Tensor) -> Tensor:
 def _plain_meta(content: dict, cfg_text: str) -> dict:
     """What is kept of a checkpoint's meta; MMEngine's inferencers read `cfg`."""
     meta = content.get('meta') or {}
-    kept = {
-        k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta
-    }
+    kept = {k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta}
     return dict(kept, cfg=cfg_text, lm4ve_version=__version__)
 
 
-def _bytes(state: Dict[str, Tensor]) -> int:
+def _bytes(state: dict[str, Tensor]) -> int:
     return sum(t.nbytes for t in state.values())
 
 
 def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     """Load the written files and compare every tensor with the model's."""
     again = _load(
-        Config.fromfile(config), select_state(read_checkpoint(checkpoint)),
-        f"'{checkpoint}'")
+        Config.fromfile(config),
+        select_state(read_checkpoint(checkpoint)),
+        f"'{checkpoint}'",
+    )
     outside = [
-        path for path, m in again.named_modules()
+        path
+        for path, m in again.named_modules()
         if isinstance(m, LLMBlock) and m.checkpoint is not None
     ]
     if outside:
         raise UserError(
             f"The block(s) {listing(outside)} of '{config}' are built by code "
             'and not by the config, so the release still needs their language '
-            "model. Fix: give the block in the config (block=dict(type="
-            "'LLMBlock', ...)).")
+            'model. Fix: give the block in the config (block=dict(type='
+            "'LLMBlock', ...))."
+        )
     ours = {**model.state_dict(), **frozen_tensors(model)}
     theirs = {**again.state_dict(), **frozen_tensors(again)}
     different = [
-        k for k in {*ours, *theirs} if not k.endswith('llm_source') and
-        (k not in ours or k not in theirs or not torch.equal(
-            ours[k], theirs[k]))
+        k
+        for k in {*ours, *theirs}
+        if not k.endswith('llm_source')
+        and (k not in ours or k not in theirs or not torch.equal(ours[k], theirs[k]))
     ]
     if different:
         raise CheckpointError(
             f"'{checkpoint}' was written, but loads as another model: "
             f'{listing(different)} differ. Do not use it. Fix: report this '
-            'with the config.')
+            'with the config.'
+        )

@@ -4,6 +4,7 @@ MMEngine's EMA hook evaluates the average and stores it as ``state_dict``;
 mmpretrain's can evaluate the raw weights, but still stores the average there,
 so that a test of the file would score other weights than training reported.
 """
+
 from mmengine.hooks import EMAHook
 
 from lm4ve.registry import HOOKS

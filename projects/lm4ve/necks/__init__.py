@@ -1,5 +1,6 @@
 """Where blocks meet encoders. Knows nothing of host frameworks."""
-from lm4ve.necks.insert import LLMBlockInsert
+
+from lm4ve.necks.llm_block_insert import LLMBlockInsert
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 __all__ = ['LLMBlockInsert', 'LLMBlockNeck']

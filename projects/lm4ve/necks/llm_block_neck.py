@@ -4,12 +4,12 @@ The paper's place for it is after an encoder's last block and before its final
 norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
 (``out_type='raw', final_norm=False``) and the neck applies the norm.
 """
+
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Callable, Iterator, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -62,31 +62,34 @@ class LLMBlockNeck(BaseModule):
     def __init__(
         self,
         in_channels: int,
-        block: Union[dict, nn.Module],
-        norm_cfg: Optional[dict] = dict(type='LN', eps=1e-6),
+        block: dict | nn.Module,
+        norm_cfg: dict | None = dict(type='LN', eps=1e-6),
         residual: str = 'none',
         out_type: str = 'raw',
         low_rank: str = 'auto',
         with_cp: bool = False,
-        compile: Union[bool, dict] = False,
-        init_cfg: Union[dict, Sequence[dict], None] = dict(
-            type='TruncNormal', layer='Linear', std=.02),
+        compile: bool | dict = False,
+        init_cfg: dict | Sequence[dict] | None = dict(
+            type='TruncNormal', layer='Linear', std=0.02
+        ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        for field, value, allowed in (('residual', residual, RESIDUALS),
-                                      ('out_type', out_type, OUT_TYPES),
-                                      ('low_rank', low_rank, LOW_RANKS)):
+        for field, value, allowed in (
+            ('residual', residual, RESIDUALS),
+            ('out_type', out_type, OUT_TYPES),
+            ('low_rank', low_rank, LOW_RANKS),
+        ):
             if value not in allowed:
-                raise UserError(f"neck.{field}='{value}' must be one of "
-                                f'{", ".join(allowed)}.')
+                raise UserError(
+                    f"neck.{field}='{value}' must be one of {', '.join(allowed)}."
+                )
         self.in_channels = in_channels
         self.residual = residual
         self.out_type = out_type
         self.low_rank = low_rank
         self.with_cp = with_cp
         self.compile_options = {} if compile is True else compile or None
-        self.block = block if isinstance(
-            block, nn.Module) else MODELS.build(block)
+        self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         embed_dims = self.block.embed_dims
         if hasattr(self.block, 'check_low_rank'):
             self.block.check_low_rank(low_rank)
@@ -94,7 +97,7 @@ class LLMBlockNeck(BaseModule):
         self.mapper_out = nn.Linear(embed_dims, in_channels, bias=False)
         self.norm = None
         if norm_cfg is not None:
-            self.norm = build_norm_layer(norm_cfg, in_channels)[1]
+            self.norm = _build_norm(norm_cfg, in_channels)
         self._observed = False
 
     @contextmanager
@@ -111,10 +114,12 @@ class LLMBlockNeck(BaseModule):
         finally:
             self._observed = before
 
-    def forward(self,
-                feats: Union[Tensor, Sequence[Tensor]],
-                padding_mask: Optional[Tensor] = None,
-                queries: Queries = None) -> Union[Tensor, Tuple[Tensor, ...]]:
+    def forward(
+        self,
+        feats: Tensor | Sequence[Tensor],
+        padding_mask: Tensor | None = None,
+        queries: Queries = None,
+    ) -> Tensor | tuple[Tensor, ...]:
         """Run the neck.
 
         Args:
@@ -141,14 +146,16 @@ class LLMBlockNeck(BaseModule):
             if queries is not None:
                 raise UserError(
                     f"queries go with tokens [B, N, C] and out_type='raw', "
-                    f"got features {list(x.shape)} and neck.out_type="
-                    f"'{self.out_type}'.")
+                    f'got features {list(x.shape)} and neck.out_type='
+                    f"'{self.out_type}'."
+                )
         if self.out_type == 'cls_token':
             if restore is not None:
                 raise UserError(
-                    f'neck.out_type=\'cls_token\' needs tokens [B, N, C], got '
+                    f"neck.out_type='cls_token' needs tokens [B, N, C], got "
                     f"a map {list(x.shape)}. Fix: out_type='raw' followed by a "
-                    "pooling neck, or 'avg_featmap'.")
+                    "pooling neck, or 'avg_featmap'."
+                )
             queries = slice(0, 1)
         if self._observed:
             out = self._through_block(tokens, padding_mask, None)
@@ -163,7 +170,7 @@ class LLMBlockNeck(BaseModule):
             out = out[:, 0]
         elif self.out_type == 'raw' and restore is not None:
             out = restore(out)
-        return (out, ) if is_sequence else out
+        return (out,) if is_sequence else out
 
     def _run(self, *args) -> Tensor:
         """``_through_block``, compiled and checkpointed as the fields say."""
@@ -171,8 +178,7 @@ class LLMBlockNeck(BaseModule):
         if self.compile_options is not None:
             function = self.__dict__.get('_compiled')
             if function is None:
-                function = torch.compile(self._through_block,
-                                         **self.compile_options)
+                function = torch.compile(self._through_block, **self.compile_options)
                 self.__dict__['_compiled'] = function
         if self.with_cp and torch.is_grad_enabled():
             return checkpoint(function, *args, use_reentrant=False)
@@ -181,17 +187,18 @@ class LLMBlockNeck(BaseModule):
     def __getstate__(self) -> dict:
         # A compiled method belongs to the module it was made of: copies (EMA)
         # compile their own.
-        return {k: v for k, v in super().__getstate__().items()
-                if k != '_compiled'}
+        return {k: v for k, v in super().__getstate__().items() if k != '_compiled'}
 
-    def _through_block(self, tokens: Tensor, padding_mask: Optional[Tensor],
-                       queries: Queries) -> Tensor:
+    def _through_block(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
         """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
         weight = self.mapper_in.weight
         low_rank = 'off' if self._observed else self.low_rank
         if low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
-            out = self.block.forward_mapped(tokens, weight, padding_mask,
-                                            queries, low_rank)
+            out = self.block.forward_mapped(
+                tokens, weight, padding_mask, queries, low_rank
+            )
             if self.residual in ('inner', 'both'):
                 out = out + F.linear(take_tokens(tokens, queries), weight)
         else:
@@ -204,7 +211,7 @@ class LLMBlockNeck(BaseModule):
             out = out + take_tokens(tokens, queries)
         return out
 
-    def _to_tokens(self, x: Tensor) -> Tuple[Tensor, Optional[Callable]]:
+    def _to_tokens(self, x: Tensor) -> tuple[Tensor, Callable | None]:
         """Flatten maps to ``[B, N, C]``; also return how to undo it."""
         if x.dim() == 3:
             tokens, restore = x, None
@@ -218,22 +225,35 @@ class LLMBlockNeck(BaseModule):
             raise UserError(
                 f'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or '
                 f'[B, C, T, H, W], got {x.dim()} dimensions: {list(x.shape)}. '
-                "Fix: let the backbone give raw features (for a ViT of "
+                'Fix: let the backbone give raw features (for a ViT of '
                 "mmpretrain: backbone.out_type='raw', "
-                'backbone.final_norm=False).')
+                'backbone.final_norm=False).'
+            )
         if tokens.shape[-1] != self.in_channels:
             raise UserError(
                 f'neck.in_channels={self.in_channels}, but the backbone gives '
                 f'{tokens.shape[-1]} channels (features {list(x.shape)}). '
-                f'Fix: set model.neck.in_channels={tokens.shape[-1]}.')
+                f'Fix: set model.neck.in_channels={tokens.shape[-1]}.'
+            )
         return tokens, restore
 
 
-def _mean(x: Tensor, padding_mask: Optional[Tensor]) -> Tensor:
+def _build_norm(cfg: dict, channels: int) -> nn.Module:
+    """Build a norm layer from its config, layer norms without mmcv."""
+    if cfg.get('type') == 'LN':
+        options = {k: v for k, v in cfg.items() if k != 'type'}
+        trainable = options.pop('requires_grad', True)
+        return nn.LayerNorm(channels, **options).requires_grad_(trainable)
+    from mmcv.cnn import build_norm_layer
+
+    return build_norm_layer(cfg, channels)[1]
+
+
+def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``."""
     if padding_mask is None:
         return x.mean(dim=1)
     kept = (~padding_mask)[..., None].to(x.dtype)
     # where(), not a product: what stands at padded places may be anything.
-    x = torch.where(padding_mask[..., None], 0., x)
+    x = torch.where(padding_mask[..., None], 0.0, x)
     return x.sum(dim=1) / kept.sum(dim=1)

@@ -1,4 +1,5 @@
 """Carries the configs (``.mim/``) so that other projects can inherit ``lm4ve::``."""
+
 from pathlib import Path
 
 #: The folder that holds ``configs`` and ``model-index.yml``.

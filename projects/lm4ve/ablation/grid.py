@@ -1,0 +1,406 @@
+"""What a grid is: variants of a config times seeds, read from one Python file.
+
+All that can be wrong with it is found here, before the first training starts.
+"""
+
+import ast
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from lm4ve.ablation.fields import identity, merge, read_config
+from lm4ve.errors import UserError
+
+FIELDS = (
+    'name',
+    'title',
+    'base',
+    'metric',
+    'greater_is_better',
+    'seeds',
+    'reference',
+    'common',
+    'variants',
+    'tune',
+    'xlabel',
+    'keep_checkpoints',
+)
+_NEEDED = ('name', 'base', 'metric', 'seeds', 'reference', 'variants')
+_VARIANT_FIELDS = ('config', 'options', 'x')
+_TUNE_FIELDS = ('fields', 'values', 'seeds', 'options')
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One column of the comparison.
+
+    Attributes:
+        name (str): As tables and plots show it.
+        config (Path): The config that it starts from.
+        options (dict): Dotted config field -> value.
+        x (float, optional): Its place on the axis of a sweep.
+    """
+
+    name: str
+    config: Path
+    options: dict[str, Any]
+    x: float | None = None
+
+
+@dataclass(frozen=True)
+class Tune:
+    """How a value is chosen for each variant, without the test set.
+
+    Attributes:
+        fields (tuple[str]): Config fields that all take the value.
+        values (tuple): Tried for every variant.
+        seeds (tuple[int]): Each value's score is the mean over these.
+        options (dict): Overrides that train on one part of the training data and
+            test on another.
+    """
+
+    fields: tuple[str, ...]
+    values: tuple[Any, ...]
+    seeds: tuple[int, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training with one test.
+
+    Attributes:
+        id (str): Of all that determines the result
+            (:func:`lm4ve.ablation.fields.identity`).
+        stage (str): 'tune' or 'main'.
+        variant (str): The variant's name.
+        seed (int): Of the training.
+        value: The tuned value; None without tuning.
+        config (Path): The config file.
+        options (dict): Every override, the seed included.
+    """
+
+    id: str
+    stage: str
+    variant: str
+    seed: int
+    value: Any
+    config: Path
+    options: dict[str, Any]
+
+    def __str__(self) -> str:
+        value = '' if self.value is None else f', {self.value}'
+        return f'{self.stage} {self.variant}, seed {self.seed}{value}'
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A checked grid; :func:`load_grid` makes it.
+
+    Attributes: the fields that ``docs/ablations.md`` describes.
+    """
+
+    name: str
+    title: str
+    metric: str
+    greater_is_better: bool
+    seeds: tuple[int, ...]
+    reference: str
+    common: dict[str, Any]
+    variants: tuple[Variant, ...]
+    tune: Tune | None
+    xlabel: str | None
+    keep_checkpoints: bool
+
+    @property
+    def is_sweep(self) -> bool:
+        """Whether the variants lie on an axis of numbers."""
+        return all(v.x is not None for v in self.variants)
+
+    def trial(self, variant: Variant, stage: str, seed: int, value: Any) -> Trial:
+        """Return one trial of a variant.
+
+        Raises:
+            UserError: An override hits no field of the config.
+        """
+        options = {**self.common, **variant.options}
+        if self.tune is not None:
+            options.update({f: value for f in self.tune.fields})
+            if stage == 'tune':
+                options.update(self.tune.options)
+        options = _with_seed({**options, 'randomness.seed': seed}, seed)
+        where = f"{self.name}: variant '{variant.name}'"
+        cfg = merge(read_config(variant.config), options, where)
+        return Trial(
+            identity(cfg), stage, variant.name, seed, value, variant.config, options
+        )
+
+    def tuning(self) -> list[Trial]:
+        """Every tuning trial, in the grid's order."""
+        if self.tune is None:
+            return []
+        return [
+            self.trial(v, 'tune', seed, value)
+            for v in self.variants
+            for value in self.tune.values
+            for seed in self.tune.seeds
+        ]
+
+    def main(self, values: dict[str, Any]) -> list[Trial]:
+        """The trials that the comparison is made of, in the grid's order.
+
+        Args:
+            values (dict): Variant -> its tuned value. Of a grid that tunes, a
+                variant that is not in it has no trials yet.
+        """
+        return [
+            self.trial(v, 'main', seed, values.get(v.name))
+            for v in self.variants
+            if self.tune is None or v.name in values
+            for seed in self.seeds
+        ]
+
+
+def _with_seed(value: Any, seed: int) -> Any:
+    """Replace '{seed}': the number where it is all of the text."""
+    if isinstance(value, dict):
+        return {k: _with_seed(v, seed) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_seed(v, seed) for v in value)
+    if isinstance(value, str) and '{seed}' in value:
+        return seed if value == '{seed}' else value.replace('{seed}', str(seed))
+    return value
+
+
+# -------------------------------------------------------------------- reading
+def load_grid(path: Path) -> Grid:
+    """Read and check a grid file.
+
+    Args:
+        path (Path): A Python file; ``docs/ablations.md`` describes its fields.
+
+    Returns:
+        Grid: Every trial of it has been expanded once.
+
+    Raises:
+        UserError: Something in it is wrong; the message names file and field.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"The grid '{path}' does not exist. Fix: see "
+            'configs/ablations/ for what there is.'
+        )
+    _refuse_repeated_keys(path)
+    try:
+        # Names with an underscore are the file's own.
+        raw = {
+            k: v
+            for k, v in Config.fromfile(path).to_dict().items()
+            if not k.startswith('_')
+        }
+    except (SyntaxError, NameError, TypeError, KeyError) as e:
+        raise UserError(
+            f"The grid '{path}' cannot be read: {e}. Fix: it must be "
+            'a Python file of plain assignments.'
+        ) from e
+    try:
+        grid = _grid(raw, path.parent)
+        # The values that tuning may pick share their fields: one stands for all.
+        first = None if grid.tune is None else grid.tune.values[0]
+        grid.tuning()
+        grid.main({v.name: first for v in grid.variants})
+    except UserError as e:
+        raise UserError(f"Grid '{path}': {e}") from None
+    return grid
+
+
+def _refuse_repeated_keys(path: Path) -> None:
+    """Python keeps the last of two equal keys and says nothing."""
+    try:
+        tree = ast.parse(path.read_text())
+    except SyntaxError as e:
+        raise UserError(
+            f"The grid '{path}' is no Python file: {e}. Fix: mend that line."
+        ) from e
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            keys = [k.value for k in node.keys if isinstance(k, ast.Constant)]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise UserError(
+                        f"Grid '{path}', line {node.lineno}: '{key}' is there "
+                        'twice. Fix: give each variant (and each override) a '
+                        'name of its own.'
+                    )
+
+
+def _grid(raw: dict, folder: Path) -> Grid:
+    _refuse_unknown(raw, FIELDS, 'field')
+    missing = [f for f in _NEEDED if f not in raw]
+    if missing:
+        raise UserError(
+            f'the fields {", ".join(missing)} are missing. Fix: set '
+            'them; docs/ablations.md says what they mean.'
+        )
+    name = raw['name']
+    if not isinstance(name, str) or not re.fullmatch(r'[\w.-]+', name):
+        raise UserError(
+            f'name={name!r} names the folder of the results. Fix: a '
+            'text of letters, digits, dots and dashes.'
+        )
+    variants = _variants(raw, folder)
+    names = [v.name for v in variants]
+    if raw['reference'] not in names:
+        raise UserError(
+            f"reference='{raw['reference']}' is none of the variants. "
+            f'Fix: one of {", ".join(names)}.'
+        )
+    for key, kind in (
+        ('metric', str),
+        ('greater_is_better', bool),
+        ('keep_checkpoints', bool),
+        ('common', dict),
+    ):
+        if key in raw and not isinstance(raw[key], kind):
+            raise UserError(
+                f'{key}={raw[key]!r} has the wrong type. Fix: set '
+                f'it to a {kind.__name__}.'
+            )
+    return Grid(
+        name=name,
+        title=raw.get('title', name),
+        metric=raw['metric'],
+        greater_is_better=raw.get('greater_is_better', True),
+        seeds=_seeds(raw['seeds'], 'seeds'),
+        reference=raw['reference'],
+        common=raw.get('common', {}),
+        variants=variants,
+        tune=_tune(raw.get('tune')),
+        xlabel=raw.get('xlabel'),
+        keep_checkpoints=raw.get('keep_checkpoints', False),
+    )
+
+
+def _refuse_unknown(found: dict, allowed: Sequence[str], what: str) -> None:
+    for key in found:
+        if key not in allowed:
+            raise UserError(
+                f"there is no {what} '{key}'. Fix: one of {', '.join(allowed)}."
+            )
+
+
+def _seeds(value: Any, name: str) -> tuple[int, ...]:
+    """A number of seeds, or the seeds."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    seeds = (
+        tuple(range(value))
+        if number
+        else (tuple(value) if isinstance(value, (list, tuple)) else ())
+    )
+    if (
+        not seeds
+        or len(set(seeds)) < len(seeds)
+        or not all(isinstance(s, int) and s >= 0 for s in seeds)
+    ):
+        raise UserError(
+            f'{name}={value!r} gives no seeds, or one twice. Fix: a '
+            'number of at least 1, or a list of different seeds from '
+            '0 on.'
+        )
+    return seeds
+
+
+def _variants(raw: dict, folder: Path) -> tuple[Variant, ...]:
+    given = raw['variants']
+    if not isinstance(given, dict) or not given:
+        raise UserError(
+            f'variants={given!r} holds none. Fix: a dict of at least '
+            'one: name -> dict(config=..., options=..., x=...).'
+        )
+    found = []
+    for name, v in given.items():
+        if not isinstance(v, dict):
+            raise UserError(
+                f"variants['{name}']={v!r} is no dict. Fix: "
+                'dict(config=..., options=..., x=...), or dict().'
+            )
+        _refuse_unknown(v, _VARIANT_FIELDS, f"field of variants['{name}']")
+        x = v.get('x')
+        if x is not None and not (isinstance(x, (int, float)) and math.isfinite(x)):
+            raise UserError(
+                f"variants['{name}'].x={x!r} is no number. Fix: its "
+                'place on the axis of the sweep.'
+            )
+        config = _config(v.get('config', raw['base']), folder)
+        options = v.get('options', {})
+        if not isinstance(options, dict):
+            raise UserError(
+                f"variants['{name}'].options={options!r} is no dict. "
+                'Fix: dotted config field -> value.'
+            )
+        found.append(Variant(str(name), config, options, x))
+    with_x = sum(v.x is not None for v in found)
+    if 0 < with_x < len(found):
+        raise UserError(
+            f'x is set in {with_x} of {len(found)} variants. Fix: in '
+            'all (a sweep) or in none.'
+        )
+    return tuple(found)
+
+
+def _config(name: str, folder: Path) -> Path:
+    """Find a config, relative to the grid file or else to where we are."""
+    for start in (folder, Path()):
+        if (start / name).is_file():
+            path = (start / name).resolve()
+            cfg = read_config(path)
+            for key in (
+                'train_dataloader',
+                'train_cfg',
+                'test_dataloader',
+                'test_evaluator',
+            ):
+                if cfg.get(key) is None:
+                    raise UserError(
+                        f"the config '{name}' has no {key}. Fix: name "
+                        'one that trains and tests.'
+                    )
+            return path
+    raise UserError(
+        f"the config '{name}' does not exist, neither from '{folder}' "
+        'nor from the current folder. Fix: its path from one of them.'
+    )
+
+
+def _tune(raw: dict | None) -> Tune | None:
+    if raw is None:
+        return None
+    if not isinstance(raw, dict):
+        raise UserError(
+            f'tune={raw!r} is no dict. Fix: '
+            'dict(fields=..., values=..., seeds=..., options=...).'
+        )
+    _refuse_unknown(raw, _TUNE_FIELDS, 'field of tune')
+    fields = raw.get('fields', ())
+    fields = (fields,) if isinstance(fields, str) else tuple(fields)
+    values = tuple(raw.get('values', ()))
+    if not fields or len(values) < 2 or len(set(map(repr, values))) < len(values):
+        raise UserError(
+            f'tune.fields={fields} and tune.values={values} leave no '
+            'choice. Fix: at least one field and two different values.'
+        )
+    options = raw.get('options', {})
+    if not options:
+        raise UserError(
+            'tune.options is missing: tuning would choose by the test '
+            'set. Fix: overrides that test on a part of the training '
+            "data, for example {'train_dataloader.dataset.split': "
+            "'fit', 'test_dataloader.dataset.split': 'val'}."
+        )
+    return Tune(fields, values, _seeds(raw.get('seeds', 1), 'tune.seeds'), options)

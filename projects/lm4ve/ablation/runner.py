@@ -1,0 +1,239 @@
+"""Runs trials as sub-processes on a number of workers.
+
+A trial that fails does not stop the others. Stopping the tool stops its trials; what
+is finished stays, and the next start goes on from there.
+
+A small trial trains for a dozen seconds, and importing everything takes five: one
+process imports once and forks into trials (the standard library's fork server).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Union
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from lm4ve.ablation.fields import read_config
+from lm4ve.ablation.grid import Trial
+from lm4ve.ablation.store import Store
+from lm4ve.ablation.trial import OWNER, SCOPES, run_forked, write_spec
+
+Process = Union[multiprocessing.process.BaseProcess, '_Distributed']
+#: Seconds that a trial has to end after it was asked to.
+GRACE = 5.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no result, with the file that says why."""
+
+    trial: Trial
+    log: Path
+    reason: str
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    process: 'Process'
+    worker: int
+
+
+class Workers:
+    """A number of workers, each with a share of the machine.
+
+    Args:
+        store (Store): Locked.
+        count (int): Trials at a time.
+        threads (int): CPU threads of each.
+        gpus (Sequence[str]): Devices to share out; none: every trial sees what
+            there is.
+            More than one for each trial, by ``store.world_size``: it trains
+            distributed.
+        keep_checkpoints (bool): Keep the last one of each trial.
+        console (Console): Where progress goes; a bar on a terminal, lines else.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        count: int = 1,
+        threads: int = 1,
+        gpus: Sequence[str] = (),
+        keep_checkpoints: bool = False,
+        console: Console | None = None,
+    ) -> None:
+        self.store, self.count, self.threads = store, count, threads
+        self.gpus = list(gpus)
+        self.keep_checkpoints = keep_checkpoints
+        self.console = console or Console()
+
+    def run(self, trials: Iterable[Trial], say: Callable[[dict], str]) -> list[Failure]:
+        """Run what has no result yet.
+
+        Args:
+            trials (Iterable[Trial]): Of them, the same id is run once.
+            say (Callable): Result -> a few words for the progress.
+
+        Returns:
+            list[Failure]: In the trials' order.
+        """
+        wanted = list({t.id: t for t in trials}.values())
+        todo = [t for t in wanted if self.store.result(t) is None]
+        if not wanted:
+            return []
+        scopes = {read_config(c).get('default_scope') for c in {t.config for t in todo}}
+        os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
+        with self._progress() as bar:
+            task = bar.add_task(
+                wanted[0].stage, total=len(wanted), completed=len(wanted) - len(todo)
+            )
+            return self._loop(todo, len(wanted), say, bar, task)
+
+    def _progress(self) -> Progress:
+        return Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def _loop(
+        self, todo: list[Trial], total: int, say: Callable, bar: Progress, task
+    ) -> list[Failure]:
+        queue, running, failed = list(todo), [], []
+        free = list(range(self.count))
+        done = total - len(todo)
+        try:
+            while queue or running:
+                while queue and free:
+                    worker = free.pop(0)
+                    trial = queue.pop(0)
+                    running.append(_Running(trial, self._start(trial, worker), worker))
+                time.sleep(0.1)
+                for r in [r for r in running if r.process.exitcode is not None]:
+                    running.remove(r)
+                    free.append(r.worker)
+                    done += 1
+                    bar.advance(task)
+                    failure = self._outcome(r)
+                    words = (
+                        failure.reason if failure else say(self.store.result(r.trial))
+                    )
+                    self.console.print(
+                        f'{done}/{total} {r.trial}: {words}',
+                        highlight=False,
+                        markup=False,
+                        soft_wrap=True,
+                    )
+                    failed += [failure] if failure else []
+        finally:
+            _stop([r.process for r in running])
+        order = [t.id for t in todo]
+        return sorted(failed, key=lambda f: order.index(f.trial.id))
+
+    def _start(self, trial: Trial, worker: int) -> 'Process':
+        folder = self.store.clear(trial)
+        spec = write_spec(trial, folder, self.keep_checkpoints)
+        # Whole: the server's is that of its own start.
+        env = dict(
+            os.environ,
+            OMP_NUM_THREADS=str(self.threads),
+            MKL_NUM_THREADS=str(self.threads),
+        )
+        env[OWNER] = str(os.getpid())
+        if self.gpus:
+            first = worker * self.store.world_size
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(
+                self.gpus[first : first + self.store.world_size]
+            )
+        if self.store.world_size > 1:
+            return _distributed(spec, env, self.store.world_size)
+        process = _fork_server(env).Process(
+            target=run_forked, args=(str(spec), env, self.threads)
+        )
+        process.start()
+        return process
+
+    def _outcome(self, r: _Running) -> Failure | None:
+        folder = self.store.folder(r.trial)
+        if r.process.exitcode == 0 and self.store.result(r.trial) is not None:
+            return None
+        log = folder / 'log.txt'
+        lines = log.read_text(errors='replace').strip().splitlines()
+        last = lines[-1] if lines else 'no output'
+        return Failure(r.trial, log, f'failed (exit code {r.process.exitcode}): {last}')
+
+
+class _Distributed(subprocess.Popen):
+    """A sub-process with the names of :class:`multiprocessing.Process`."""
+
+    @property
+    def exitcode(self) -> int | None:
+        return self.poll()
+
+
+def _distributed(spec: Path, env: dict, count: int) -> _Distributed:
+    """Start a trial on several devices, by torchrun."""
+    with open(spec.with_name('log.txt'), 'wb') as log:
+        return _Distributed(
+            [
+                sys.executable,
+                '-m',
+                'torch.distributed.run',
+                '--standalone',
+                f'--nproc-per-node={count}',
+                '-m',
+                'lm4ve.ablation.trial',
+                str(spec),
+                '--launcher',
+                'pytorch',
+            ],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # The tool passes Ctrl-C on; a terminal must not do it too.
+            start_new_session=True,
+        )
+
+
+def _fork_server(env: dict):
+    """Return the context whose processes fork from one that has imported all."""
+    # Read when libraries are loaded, that is in the server.
+    os.environ.update({k: env[k] for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS')})
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['lm4ve.ablation.preload'])
+    return context
+
+
+def _stop(processes: Sequence['Process']) -> None:
+    """Ask trials to end, and end those that do not."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        for p in processes:
+            if p.exitcode is None:
+                # Each is the leader of a group: its data loaders end with it.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(p.pid, kind)
+        end = time.monotonic() + GRACE
+        while time.monotonic() < end and any(p.exitcode is None for p in processes):
+            time.sleep(0.05)

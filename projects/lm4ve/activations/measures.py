@@ -1,0 +1,122 @@
+"""Magnitude and frequency of token activations, the paper's two measures.
+
+Pang et al. (arXiv 2310.12973, section 5) look at frozen blocks through two numbers
+a token: how far it is from the mean token, and how far the phases of its spectrum
+over channels are from their mean. The pseudo-code printed there centres over rows of
+the token grid only and does not wrap angles; both are put right here, and the second
+can be switched back.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from lm4ve.errors import UserError
+
+
+def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """Distance of each token from the mean token.
+
+    Args:
+        tokens (Tensor): ``[B, N, C]``, any floating type.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding, which
+            does not count for the mean.
+
+    Returns:
+        Tensor: float64 ``[B, N]``, the L2 norm over channels of token minus mean;
+        0 at padding.
+
+    Raises:
+        UserError: The shapes are others, or a value is not finite.
+    """
+    tokens = _checked(tokens, padding_mask)
+    centred = tokens - _mean(tokens, padding_mask)
+    return _cleared(centred.norm(dim=-1), padding_mask)
+
+
+def frequency(
+    tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True
+) -> Tensor:
+    """Distance of each token's spectral phases from their mean over tokens.
+
+    Args:
+        tokens (Tensor): ``[B, N, C]``, any floating type.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+        wrap (bool): Treat angles as angles: the mean is the circular one, and
+            differences are wrapped into [-pi, pi). False takes plain means and
+            differences, as the paper's pseudo-code.
+
+    Returns:
+        Tensor: float64 ``[B, N]``, the L2 norm over the C frequencies of the FFT
+        over channels, in radians; 0 at padding.
+
+    Raises:
+        UserError: As of :func:`magnitude`.
+    """
+    tokens = _checked(tokens, padding_mask)
+    angles = torch.fft.fft(tokens, dim=-1).angle()
+    if wrap:
+        towards = torch.polar(torch.ones_like(angles), angles)
+        difference = angles - _mean(towards, padding_mask).angle()
+        difference = torch.remainder(difference + math.pi, 2 * math.pi) - math.pi
+    else:
+        difference = angles - _mean(angles, padding_mask)
+    return _cleared(difference.norm(dim=-1), padding_mask)
+
+
+def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+    """Scale each sample's values to 0 ... 1 by its minimum and maximum.
+
+    Args:
+        values (Tensor): ``[B, N]``.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
+
+    Returns:
+        Tensor: ``[B, N]``; 0 where all values of a sample are equal, and at padding.
+    """
+    low, high = values, values
+    if padding_mask is not None:
+        low = values.masked_fill(padding_mask, torch.inf)
+        high = values.masked_fill(padding_mask, -torch.inf)
+    low, high = low.amin(-1, keepdim=True), high.amax(-1, keepdim=True)
+    span = high - low
+    scaled = (values - low) / torch.where(span > 0, span, 1.0)
+    return _cleared(scaled, padding_mask)
+
+
+def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
+    if tokens.dim() != 3:
+        raise UserError(
+            f'tokens must be [B, N, C], got {list(tokens.shape)}. '
+            'Fix: flatten maps to tokens first.'
+        )
+    if padding_mask is not None and (
+        padding_mask.shape != tokens.shape[:2] or padding_mask.dtype != torch.bool
+    ):
+        raise UserError(
+            f'padding_mask must be bool {list(tokens.shape[:2])}, got '
+            f'{padding_mask.dtype} {list(padding_mask.shape)}.'
+        )
+    tokens = tokens.detach().double()
+    if padding_mask is not None:
+        tokens = tokens.masked_fill(padding_mask[..., None], 0.0)
+    if not tokens.isfinite().all():
+        raise UserError(
+            'The activations hold values that are not finite. Fix: '
+            'check the checkpoint; in 16 bits, try block.dtype='
+            "'float32'."
+        )
+    return tokens
+
+
+def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, 1, C]``."""
+    if padding_mask is None:
+        return x.mean(dim=1, keepdim=True)
+    kept = (~padding_mask)[..., None]
+    return (x * kept).sum(dim=1, keepdim=True) / kept.sum(dim=1, keepdim=True)
+
+
+def _cleared(values: Tensor, padding_mask: Tensor | None) -> Tensor:
+    return values if padding_mask is None else values.masked_fill(padding_mask, 0.0)

@@ -1,0 +1,207 @@
+"""``ActivationVisHook``: sheets of activations while a model is validated or tested.
+
+For watching what a block does as training goes on, in whatever the visualizer writes
+to. Drawing is imported when a picture is due: naming the hook costs nothing.
+"""
+
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from lm4ve.activations.batches import sample_name, take
+from lm4ve.activations.capture import MEASURES, analyse
+from lm4ve.activations.points import resolve_points
+from lm4ve.errors import UserError
+from lm4ve.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ActivationVisHook(Hook):
+    """Draw activations of some samples in validation and testing.
+
+    A sample's sheet goes to ``runner.visualizer.add_image`` as
+    ``<val or test>_activations_<sample>``, at the step ``runner.iter``. Only the
+    main process draws, of its own share of the samples, and nothing is communicated.
+    The weights are those that are evaluated (the average, where an EMA hook swaps
+    it in). Neither the model's mode nor a random generator is left changed.
+
+    Args:
+        enable (bool): Default: off.
+        interval (int): Every n-th sample of the main process.
+        points (dict[str, str], optional): Label to module name; default:
+            :func:`lm4ve.activations.default_points`.
+        measures (Sequence[str]): 'magnitude', 'frequency'.
+        attention (bool): Also draw attention, where it can be read.
+        heads (int): Heads with a panel of their own, beside their sum.
+        out_dir (str, optional): PNG files ``<mode>_activations_<sample>_<step>.png``
+            here instead of the backends.
+        max_samples (int): At most so many in each validation or test.
+
+    Raises:
+        UserError: An argument is wrong, or a point is no module of the model (before
+            training or testing starts).
+
+    A model in shards (FSDP, DeepSpeed) cannot be run by one process alone: nothing
+    is drawn, and the log says so.
+    """
+
+    # After the visualization hooks of the hosts, before the slow ones.
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        enable: bool = False,
+        interval: int = 100,
+        points: dict[str, str] | None = None,
+        measures: Sequence[str] = ('magnitude', 'frequency'),
+        attention: bool = True,
+        heads: int = 3,
+        out_dir: str | None = None,
+        max_samples: int = 8,
+    ) -> None:
+        for name, value, least in (
+            ('interval', interval, 1),
+            ('heads', heads, 0),
+            ('max_samples', max_samples, 1),
+        ):
+            if not isinstance(value, int) or value < least:
+                raise UserError(
+                    f'ActivationVisHook.{name}={value!r} must be an '
+                    f'integer of at least {least}.'
+                )
+        wrong = [m for m in measures if m not in MEASURES]
+        if wrong or not measures or isinstance(measures, str):
+            raise UserError(
+                f'ActivationVisHook.measures={measures!r} must be a list '
+                f'of one or more of {", ".join(MEASURES)}.'
+            )
+        self.enable, self.interval, self.points = enable, interval, points
+        self.measures, self.attention = tuple(measures), attention
+        self.heads, self.out_dir, self.max_samples = heads, out_dir, max_samples
+        self._seen = self._drawn = 0
+
+    def before_run(self, runner) -> None:
+        """Look the points up, so that a typing error does not cost an epoch."""
+        if not self.enable:
+            return
+        if _is_sharded(runner.model):
+            print_log(
+                'ActivationVisHook: the model is in shards, so that one process '
+                'cannot run it alone; no activations are drawn. '
+                'tools/analysis/visualize_activations.py draws them of a checkpoint.',
+                logger='current',
+                level=logging.WARNING,
+            )
+            self.enable = False
+            return
+        resolve_points(_bare(runner.model), self.points)
+
+    def before_val_epoch(self, runner) -> None:
+        self._seen = self._drawn = 0
+
+    def before_test_epoch(self, runner) -> None:
+        self._seen = self._drawn = 0
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'val', data_batch, outputs)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'test', data_batch, outputs)
+
+    def _draw(self, runner, mode: str, data_batch: Any, outputs: Any) -> None:
+        if not self.enable or not is_main_process():
+            return
+        count = len(outputs)
+        chosen = [i for i in range(count) if (self._seen + i) % self.interval == 0]
+        chosen = chosen[: self.max_samples - self._drawn]
+        first, self._seen = self._seen, self._seen + count
+        if not chosen:
+            return
+        self._drawn += len(chosen)
+        names = [
+            sample_name(outputs[i], (first + i) * get_world_size() + get_rank())
+            for i in chosen
+        ]
+        try:
+            self._show(runner, mode, take(data_batch, chosen, count), names)
+        except UserError as e:
+            # No picture is worth a training that ends here.
+            print_log(
+                f'ActivationVisHook draws no more: {e}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            self.enable = False
+
+    def _show(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
+        from lm4ve.activations.samples import samples_of
+        from lm4ve.activations.sheets import draw_sheet, to_image
+
+        model = _bare(runner.model)
+        with _same_random_numbers():
+            analysis = analyse(model, batch, self.points, self.attention)
+            samples = samples_of(
+                analysis,
+                model,
+                names,
+                self.measures,
+                (runner.visualizer.dataset_meta or {}).get('classes'),
+                self.heads,
+            )
+        step = runner.iter
+        for sample in samples:
+            note = f'{runner.experiment_name}, {mode}, iteration {step}'
+            image = to_image(draw_sheet(sample, note))
+            self._send(runner, f'{mode}_activations_{sample.name}', image, step)
+
+    def _send(self, runner, name: str, image: np.ndarray, step: int) -> None:
+        if self.out_dir is None:
+            runner.visualizer.add_image(name, image, step=step)
+            return
+        from PIL import Image
+
+        Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(Path(self.out_dir) / f'{name}_{step}.png')
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether a forward pass of one process alone would wait for the others."""
+    kinds = {k.__name__ for m in model.modules() for k in type(m).__mro__}
+    return bool(
+        kinds
+        & {
+            'FullyShardedDataParallel',
+            'FSDPModule',
+            'DeepSpeedEngine',
+            'MMDeepSpeedEngineWrapper',
+            'ColossalAIModelWrapper',
+        }
+    )
+
+
+@contextmanager
+def _same_random_numbers() -> Iterator[None]:
+    """Leave the generators of torch, numpy and Python as they were."""
+    numpy, python = np.random.get_state(), random.getstate()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        np.random.set_state(numpy)
+        random.setstate(python)

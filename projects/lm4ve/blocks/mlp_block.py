@@ -1,0 +1,32 @@
+"""The capacity control of the paper: is it the block, or just more parameters?
+
+Section 4 replaces the language model block by a GELU and a LayerNorm between
+the same two mappers. (The other control, a block from random initialisation,
+is ``LLMBlock(pretrained=False)``, frozen or trained.)
+"""
+
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries, take_tokens
+
+
+@MODELS.register_module()
+class MLPBlock(nn.Module):
+    """GELU and LayerNorm in the place of a language model block.
+
+    Args:
+        embed_dims (int): Width D, as of the block it stands for.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.act = nn.GELU()
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
+    ) -> Tensor:
+        """``[B, N, D] -> [B, Q, D]``; tokens do not mix, so no mask is needed."""
+        return self.norm(self.act(take_tokens(x, queries)))

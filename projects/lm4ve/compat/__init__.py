@@ -1,0 +1,33 @@
+"""Repairs of released versions of the frameworks that lm4ve extends.
+
+One file a defect; each says what is broken, in which versions, where it is
+reported upstream, and when the file may go. ``is_needed()`` looks at what is
+installed, and a test fails once a repair is no longer needed. Nothing is imported
+for a repair: it waits until somebody imports the module that it is about.
+"""
+
+from importlib import import_module
+
+import wrapt
+
+#: Imported module -> the repairs that are due right after its import.
+REPAIRS = {
+    'mmaction.registry': ('mmaction_drn', 'mmaction_multimodal'),
+    'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
+    'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
+    'mmpretrain.apis.model': ('mmpretrain_model_hub',),
+}
+
+
+def apply() -> None:
+    """Apply every repair as soon as the module that it is about is imported."""
+    for module, names in REPAIRS.items():
+        for name in names:
+            _apply_after(module, f'{__name__}.{name}')
+
+
+def _apply_after(module: str, repair: str) -> None:
+
+    @wrapt.when_imported(module)
+    def _(imported) -> None:
+        import_module(repair).repair(imported)

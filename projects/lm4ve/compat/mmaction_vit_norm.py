@@ -1,0 +1,34 @@
+"""VideoMAE's ViT keeps a norm that it does not use when it gives its map.
+
+Broken in mmaction2 1.2.0 (not reported upstream): with ``return_feat_map=True``
+``VisionTransformer`` returns before ``fc_norm``. Under DDP a parameter without a
+gradient stops training at the second iteration. May go once the class builds
+``fc_norm`` only where it is used.
+"""
+
+import inspect
+from functools import wraps
+from types import ModuleType
+
+
+def is_needed(vit_mae: ModuleType) -> bool:
+    """Return whether ``fc_norm`` is built whatever the ViT returns."""
+    original = inspect.unwrap(vit_mae.VisionTransformer.__init__)
+    return 'not return_feat_map' not in inspect.getsource(original)
+
+
+def repair(vit_mae: ModuleType) -> None:
+    """Build that ViT without ``fc_norm`` where it would not be used.
+
+    Args:
+        vit_mae (ModuleType): ``mmaction.models.backbones.vit_mae``.
+    """
+    original = vit_mae.VisionTransformer.__init__
+
+    @wraps(original)
+    def __init__(self, *args, **kwargs) -> None:
+        original(self, *args, **kwargs)
+        if self.return_feat_map and getattr(self, 'fc_norm', None) is not None:
+            self.fc_norm = None
+
+    vit_mae.VisionTransformer.__init__ = __init__

@@ -1,0 +1,196 @@
+"""What the command line tools share: flags, processes without CUDA, error messages.
+
+The flags are mmpretrain's; one set of tools serves every task of the suite.
+"""
+
+import argparse
+import os
+import os.path as osp
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from lm4ve.errors import UserError
+
+_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def common_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags that training and testing share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument(
+        '--work-dir',
+        help='where logs, checkpoints and metrics go; '
+        'default: ./work_dirs/<config name>',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config fields, for example model.neck.block.layers='
+        '"(15,)" train_cfg.max_epochs=100',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='use automatic mixed precision (needs a GPU)'
+    )
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='set pin_memory=False in the dataloaders',
+    )
+    # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    return parser
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and merge the shared flags into it.
+
+    Raises:
+        UserError: The file does not exist.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if not osp.isfile(args.config):
+        raise UserError(
+            f"The config '{args.config}' does not exist. "
+            'Fix: see configs/lm4ve/ for what there is.'
+        )
+    cfg = Config.fromfile(args.config)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join('./work_dirs', name)
+    return cfg
+
+
+def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
+    """Set dataloader defaults, apply --cfg-options, adapt to the machine."""
+    pin = torch.cuda.is_available() and not args.no_pin_memory
+    for field in _DATALOADERS:
+        if cfg.get(field) is None:
+            continue
+        loader = cfg[field]
+        loader.setdefault('pin_memory', pin)
+        if args.no_pin_memory:
+            loader['pin_memory'] = False
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    for field in _DATALOADERS:
+        if cfg.get(field) is not None:
+            workers = cfg[field].get('num_workers', 0)
+            if workers > 0:
+                cfg[field].setdefault('persistent_workers', True)
+            else:
+                cfg[field]['persistent_workers'] = False
+    _adapt_to_cpu(cfg)
+    return cfg
+
+
+def _adapt_to_cpu(cfg: Config) -> None:
+    """Without an accelerator: no mixed precision, and processes over gloo."""
+    if torch.cuda.is_available():
+        return
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is not None and wrapper.get('type') == 'AmpOptimWrapper':
+        print_log(
+            'optim_wrapper.type=AmpOptimWrapper (mixed precision) needs a '
+            'GPU, and there is none: training in fp32.',
+            logger='current',
+            level=30,
+        )
+        wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+    if cfg.launcher == 'none':
+        return
+    # MMEngine's own initialisation selects a CUDA device; a group that is
+    # there already is left alone.
+    if not torch.distributed.is_initialized():
+        if cfg.launcher == 'slurm':
+            _slurm_environment(cfg)
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
+    cfg.model_wrapper_cfg.update(device_ids=None)
+    cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+
+
+def _slurm_environment(cfg: Config) -> None:
+    """Set torch's rendezvous variables from Slurm's."""
+    env = os.environ
+    nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
+    if 'MASTER_ADDR' not in env:
+        first = subprocess.run(
+            ['scontrol', 'show', 'hostnames', nodes],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()[0]
+        env['MASTER_ADDR'] = first
+    port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
+    env.setdefault('MASTER_PORT', str(port))
+    env['RANK'] = env['SLURM_PROCID']
+    env['WORLD_SIZE'] = env['SLURM_NTASKS']
+    env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the config's runner (``runner_type``, or MMEngine's default).
+
+    Raises:
+        UserError: ``load_from`` names a file that is not there.
+    """
+    start = cfg.get('load_from')
+    if start and '://' not in start and not osp.exists(start):
+        raise UserError(
+            f"load_from='{start}' does not exist. Fix: train that model first (a "
+            "folder below work_dirs has its config's name), correct the path, or "
+            'set load_from=None to begin anew.'
+        )
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool; print what the user can mend in one message, exit with 2."""
+    try:
+        main()
+    except UserError as e:
+        # A dataloader worker's error arrives with its traceback as text.
+        message = str(e).rpartition('lm4ve.errors.')[2]
+        if message != str(e):
+            message = message.partition(': ')[2]
+        print(f'\nerror: {message.strip()}', file=sys.stderr)
+        sys.exit(2)
+    except pickle.UnpicklingError as e:
+        reason = str(e).strip().splitlines()[-1].strip()
+        print(
+            '\nerror: a checkpoint was not loaded: it holds more than tensors '
+            f'and plain data, and loading it could run code. ({reason}) Fix: '
+            'convert it in a trusted place; or, if you trust its origin, set '
+            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this command.',
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -1,0 +1,193 @@
+"""LLaMA as Meta publishes it: ``params.json`` and ``consolidated.*.pth``.
+
+Names and row order are turned into the Hugging Face ones while reading, so
+that nothing above this file knows of a second layout. From 13B up the weights
+are split over several files (model parallelism) and joined here.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import LlamaConfig
+
+from lm4ve.errors import CheckpointError
+from lm4ve.llm.readers import TensorReader, TorchFile
+from lm4ve.llm.sources import FileSource
+
+# Hugging Face name in a layer -> (Meta's name, dimension that is split over
+# the files; None: every file holds all of it).
+_LAYER_NAMES = {
+    'self_attn.q_proj.weight': ('attention.wq.weight', 0),
+    'self_attn.k_proj.weight': ('attention.wk.weight', 0),
+    'self_attn.v_proj.weight': ('attention.wv.weight', 0),
+    'self_attn.o_proj.weight': ('attention.wo.weight', 1),
+    'mlp.gate_proj.weight': ('feed_forward.w1.weight', 0),
+    'mlp.down_proj.weight': ('feed_forward.w2.weight', 1),
+    'mlp.up_proj.weight': ('feed_forward.w3.weight', 0),
+    'input_layernorm.weight': ('attention_norm.weight', None),
+    'post_attention_layernorm.weight': ('ffn_norm.weight', None),
+}
+
+
+def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
+    """Reorder the rows of a q or k projection.
+
+    Meta rotates neighbouring pairs ``(0, 1), (2, 3), ...`` of a head, Hugging
+    Face the halves ``(0, d/2), (1, d/2 + 1), ...``. The same permutation of q
+    and k leaves attention without rotary as it is.
+
+    Args:
+        weight (Tensor): ``[heads * d, D]`` in Meta's order.
+        heads (int): Heads in it (KV heads for k).
+
+    Returns:
+        Tensor: The same rows in Hugging Face's order.
+    """
+    rows, cols = weight.shape
+    pairs = weight.view(heads, rows // heads // 2, 2, cols)
+    return pairs.transpose(1, 2).reshape(rows, cols)
+
+
+class MetaFiles(TensorReader):
+    """A Meta checkpoint under the names of ``transformers``' LLaMA layers.
+
+    Args:
+        source (FileSource): The folder.
+        files (list[Path]): ``consolidated.*.pth``, in order.
+        params (dict): The content of ``params.json``.
+    """
+
+    def __init__(self, source: FileSource, files: list[Path], params: dict) -> None:
+        self.source = source
+        self.shards = [TorchFile(f) for f in files]
+        self.heads = int(params['n_heads'])
+        self.kv_heads = int(params.get('n_kv_heads') or self.heads)
+        on_disk = set(self.shards[0].names())
+        self._names = {}
+        for i in range(int(params['n_layers'])):
+            for hf, (meta, dim) in _LAYER_NAMES.items():
+                if f'layers.{i}.{meta}' in on_disk:
+                    self._names[f'layers.{i}.{hf}'] = (f'layers.{i}.{meta}', dim)
+
+    def names(self) -> Iterable[str]:
+        return self._names.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        meta, dim = self._names[name]
+        shapes = self._ask('shape', meta, dim)
+        shape = list(shapes[0])
+        if dim is None:
+            return tuple(shape)
+        if len(shape) != 2 or len(set(shapes)) > 1:
+            raise CheckpointError(
+                f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the "
+                f"consolidated.*.pth of '{self.source.name}', expected equal "
+                'matrices. Fix: the files are of different downloads; copy all '
+                'of them again.'
+            )
+        shape[dim] *= len(shapes)
+        return tuple(shape)
+
+    def _ask(self, method: str, meta: str, dim: int | None) -> list:
+        """Ask every file that holds a part of a tensor."""
+        shards = self.shards[:1] if dim is None else self.shards
+        try:
+            return [getattr(s, method)(meta) for s in shards]
+        except KeyError as e:
+            raise CheckpointError(
+                f"'{meta}' is not in every consolidated.*.pth of "
+                f"'{self.source.name}'. Fix: the files are of different "
+                'downloads; copy all of them again.'
+            ) from e
+
+    def read(self, name: str) -> Tensor:
+        meta, dim = self._names[name]
+        parts = self._ask('read', meta, dim)
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+        if name.endswith('q_proj.weight'):
+            return rotary_rows_to_huggingface(weight, self.heads)
+        if name.endswith('k_proj.weight'):
+            return rotary_rows_to_huggingface(weight, self.kv_heads)
+        return weight
+
+
+def open_meta(source: FileSource):
+    """Open a Meta folder.
+
+    Args:
+        source (FileSource): A folder with ``params.json``.
+
+    Returns:
+        tuple[LlamaConfig, MetaFiles]: Its configuration in ``transformers``'
+        words, and its tensors.
+
+    Raises:
+        CheckpointError: A file or a field is missing, or the parameters ask
+            for something that is no plain LLaMA (mixture of experts).
+    """
+    path = source.find('params.json')
+    try:
+        params = json.loads(path.read_text())
+        missing = {'dim', 'n_heads', 'n_layers', 'norm_eps'} - set(params)
+    except ValueError as e:
+        raise CheckpointError(f'{path} is not JSON: {e}. Fix: copy it again.') from e
+    if missing:
+        raise CheckpointError(
+            f'{path} lacks {", ".join(sorted(missing))}. Expected the '
+            'params.json of a LLaMA release. Fix: copy it again.'
+        )
+    if params.get('moe') or params.get('moe_args'):
+        raise CheckpointError(
+            f'{path} describes a mixture of experts, which has no single '
+            'MLP to put into an encoder. Fix: choose a dense model.'
+        )
+    files: list[Path] = []
+    # By number, not by listing: a hub repository cannot be listed offline.
+    while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
+        files.append(file)
+    if not files:
+        raise CheckpointError(
+            f"block.checkpoint='{source.name}' has params.json but no "
+            'consolidated.00.pth. Fix: download the weights too.'
+        )
+    reader = MetaFiles(source, files, params)
+    gate = 'layers.0.mlp.gate_proj.weight'
+    if gate not in reader.names():
+        raise CheckpointError(
+            f"'{files[0]}' has no tensor 'layers.0.feed_forward.w1.weight'. "
+            "Expected Meta's LLaMA names. Fix: check that params.json and "
+            'the weights belong together.'
+        )
+    rows = reader.shape('layers.0.self_attn.q_proj.weight')[0]
+    if rows != int(params['dim']):
+        raise CheckpointError(
+            f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' "
+            f'hold {rows} of the {params["dim"]} query rows that params.json '
+            'implies. Fix: download all of them (numbered from 00 without a '
+            'gap), and params.json from the same release.'
+        )
+    # The hidden width is a formula of three fields in params.json; the weight
+    # itself cannot be wrong.
+    hidden = reader.shape(gate)[0]
+    rope = dict(rope_type='default', rope_theta=float(params.get('rope_theta', 1e4)))
+    if params.get('use_scaled_rope'):
+        rope.update(
+            rope_type='llama3',
+            factor=float(params.get('rope_scaling_factor', 8)),
+            low_freq_factor=1.0,
+            high_freq_factor=float(params.get('rope_high_freq_factor', 4)),
+            original_max_position_embeddings=8192,
+        )
+    config = LlamaConfig(
+        hidden_size=int(params['dim']),
+        intermediate_size=hidden,
+        num_hidden_layers=int(params['n_layers']),
+        num_attention_heads=reader.heads,
+        num_key_value_heads=reader.kv_heads,
+        rms_norm_eps=float(params['norm_eps']),
+        rope_parameters=rope,
+    )
+    return config, reader

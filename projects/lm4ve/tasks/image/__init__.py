@@ -1,0 +1,35 @@
+"""Image classification on mmpretrain: checked folders, ImageNet variants, the demos."""
+
+from lm4ve.tasks.task import Task
+
+TASK = Task(
+    name='image',
+    title='image classification',
+    package=__name__,
+    extra='image',
+    models=('mmpretrain.models.classifiers.base.BaseClassifier',),
+    registers={
+        'datasets.folders': ('CheckedImageFolder', 'CheckedImageNet'),
+        'datasets.imagenet_variants': ('ImageNetC', 'ImageNetVariant'),
+        'demo.digits': ('DigitsDataset',),
+        'demo.textured_digits': ('TexturedDigits',),
+        'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
+        'models': ('RawConvNeXt',),
+    },
+    exports={'datasets.folders': ('CheckedMixin',)},
+    input_noun='an image',
+    input_suffixes=(
+        '.jpg',
+        '.jpeg',
+        '.png',
+        '.bmp',
+        '.webp',
+        '.tif',
+        '.tiff',
+        '.ppm',
+        '.pgm',
+    ),
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

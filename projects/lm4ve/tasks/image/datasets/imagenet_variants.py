@@ -1,0 +1,196 @@
+"""ImageNet's test sets of other distributions, for models of its 1,000 classes.
+
+Folders are named by wnid there, and -A and -R have 200 of the classes: a label
+is the class's index among the 1,000, never the folder's place in the listing.
+"""
+
+import re
+from collections.abc import Sequence
+
+from mmengine import fileio
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
+from mmpretrain.datasets.custom import find_folders, get_samples
+
+from lm4ve.errors import UserError
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.image.datasets.folders import (
+    CheckedMixin,
+    empty_folders_error,
+    listing,
+)
+from lm4ve.tasks.image.datasets.synsets import class_indices
+
+#: The 15 corruptions of ImageNet-C's benchmark, in the order of its paper.
+CORRUPTIONS = (
+    'gaussian_noise',
+    'shot_noise',
+    'impulse_noise',
+    'defocus_blur',
+    'glass_blur',
+    'motion_blur',
+    'zoom_blur',
+    'snow',
+    'frost',
+    'fog',
+    'brightness',
+    'contrast',
+    'elastic_transform',
+    'pixelate',
+    'jpeg_compression',
+)
+SEVERITIES = (1, 2, 3, 4, 5)
+
+
+@DATASETS.register_module()
+class ImageNetVariant(CheckedMixin, CustomDataset):
+    """ImageNet-A, -R or -Sketch, in the layout of their archives::
+
+        <data_root>/<data_prefix>/<wnid>/*.jpg
+
+    Args:
+        variant (str): 'a', 'r' or 'sketch'.
+        data_root (str): The folder of the class folders.
+        data_prefix (str): A folder between ('sketch' in ImageNet-Sketch's
+            archive).
+        on_corrupt, verify: Of :class:`lm4ve.tasks.image.CheckedMixin`.
+        **kwargs: Of mmpretrain's ``CustomDataset``; ``test_mode`` is on.
+
+    ``gt_label`` is an index among the 1,000 classes. ``metainfo`` has all their
+    names as ``classes``, and as ``subset`` the sorted indices of the variant's
+    own, which :class:`lm4ve.tasks.image.SubsetAccuracy` reads.
+
+    Raises:
+        UserError: timm is missing; a class folder is missing, empty, or of a
+            class that the variant does not have.
+    """
+
+    METAINFO = {'classes': IMAGENET_CATEGORIES}
+
+    def __init__(
+        self,
+        variant: str,
+        data_root: str,
+        data_prefix: str = '',
+        metainfo: dict | None = None,
+        **kwargs,
+    ) -> None:
+        self.variant = variant
+        self.class_indices = class_indices(variant)
+        metainfo = dict(subset=sorted(self.class_indices.values()), **(metainfo or {}))
+        kwargs.setdefault('test_mode', True)
+        super().__init__(
+            data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs
+        )
+
+    def groups(self) -> list[tuple[str, dict]]:
+        """Folders that hold class folders, each with its samples' extra fields."""
+        return [(self.img_prefix, {})]
+
+    def load_data_list(self) -> list:
+        self.check_paths()
+        data_list = []
+        for folder, fields in self.groups():
+            self._check_class_folders(folder)
+            samples, empty = get_samples(folder, self.class_indices, self.is_valid_file)
+            if empty:
+                raise empty_folders_error(folder, empty, self.extensions)
+            data_list += [
+                dict(img_path=fileio.join_path(folder, path), gt_label=label, **fields)
+                for path, label in samples
+            ]
+        return data_list
+
+    def _check_class_folders(self, folder: str) -> None:
+        wnids = self.class_indices
+        found, _ = find_folders(folder)
+        # Anything else (`__MACOSX`) is somebody's clutter.
+        found = [f for f in found if re.fullmatch(r'n\d{8}', f)]
+        missing = [w for w in wnids if w not in found]
+        foreign = [f for f in found if f not in wnids]
+        problems = [
+            f'{len(names)} {what} ({listing(names)})'
+            for names, what in (
+                (missing, 'are missing'),
+                (foreign, 'are of other classes'),
+            )
+            if names
+        ]
+        if problems:
+            raise UserError(
+                f"'{folder}' is not ImageNet-{self.variant.capitalize()}, which "
+                f'has {len(wnids)} class folders named by wnid: of the folders '
+                f'{" and ".join(problems)}. Fix: check dataset.variant, '
+                'data_root and data_prefix, or unpack the archive again.'
+            )
+
+
+@DATASETS.register_module()
+class ImageNetC(ImageNetVariant):
+    """ImageNet-C, all corruptions and severities in one data set::
+
+        <data_root>/<corruption>/<severity>/<wnid>/*.JPEG
+
+    Args:
+        data_root (str): The folder of the corruptions' folders.
+        corruptions (sequence of str, optional): Default: the benchmark's 15.
+            Others that have a folder (the four extra ones) can be named.
+        severities (sequence of int): Default: 1 to 5.
+        **kwargs: Of :class:`ImageNetVariant`.
+
+    Samples carry ``corruption`` and ``severity``; name both in the
+    ``meta_keys`` of ``PackInputs`` for :class:`lm4ve.tasks.image.CorruptionAccuracy`.
+    All of it are 3.75 million images: the scan for corrupt files takes about as
+    long as their decoding in the test (``verify=False`` leaves it out).
+
+    Raises:
+        UserError: Folders are missing, or a field names nothing.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        corruptions: Sequence[str] | None = None,
+        severities: Sequence[int] = SEVERITIES,
+        metainfo: dict | None = None,
+        **kwargs,
+    ) -> None:
+        if isinstance(corruptions, str) or isinstance(severities, (int, str)):
+            raise UserError(
+                f'dataset.corruptions={corruptions!r} and dataset.severities='
+                f'{severities!r} must be lists.'
+            )
+        self.corruptions = tuple(CORRUPTIONS if corruptions is None else corruptions)
+        self.severities = tuple(severities)
+        if not self.corruptions or not self.severities:
+            raise UserError(
+                'dataset.corruptions and dataset.severities must '
+                'name at least one of each.'
+            )
+        metainfo = dict(
+            corruptions=self.corruptions, severities=self.severities, **(metainfo or {})
+        )
+        super().__init__(variant='c', data_root=data_root, metainfo=metainfo, **kwargs)
+
+    def groups(self) -> list[tuple[str, dict]]:
+        found, missing = [], []
+        for corruption in self.corruptions:
+            folder = fileio.join_path(self.img_prefix, corruption)
+            if not fileio.isdir(folder):
+                missing.append(corruption)
+                continue
+            for severity in self.severities:
+                path = fileio.join_path(folder, str(severity))
+                if fileio.isdir(path):
+                    fields = dict(corruption=corruption, severity=severity)
+                    found.append((path, fields))
+                else:
+                    missing.append(f'{corruption}/{severity}')
+        if missing:
+            raise UserError(
+                f"Folders of ImageNet-C are missing in '{self.img_prefix}': "
+                f'{listing(missing, 15)}. Fix: unpack all of its archives there, '
+                'without a folder between (not noise/gaussian_noise), or name '
+                'the ones to test on in dataset.corruptions and severities.'
+            )
+        return found

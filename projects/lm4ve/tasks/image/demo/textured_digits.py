@@ -1,0 +1,206 @@
+"""Handwritten digits on photographs, with the mask of their strokes.
+
+To ask whether activations pick out the foreground one needs masks. scikit-learn's
+digits are their own masks (a threshold on the scanned pixels); pasted on cluttered
+crops of the photographs in scikit-image's wheel, at any place, in any size, brighter
+or darker than what is behind them, finding them is a task. Nothing is downloaded.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lm4ve.errors import UserError
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.image.demo.digits import DigitsDataset
+
+#: Photographs and photographed textures of scikit-image, none in two parts. Left out:
+#: those with writing, drawings, and pictures that are mostly empty.
+PHOTOGRAPHS = dict(
+    fit=(
+        'astronaut.png',
+        'camera.png',
+        'coffee.png',
+        'coins.png',
+        'grass.png',
+        'brick.png',
+    ),
+    val=('rocket.jpg', 'clock_motion.png'),
+    test=('chelsea.png', 'motorcycle_left.png', 'gravel.png', 'ihc.png'),
+)
+PHOTOGRAPHS['train'] = PHOTOGRAPHS['fit'] + PHOTOGRAPHS['val']
+#: Pixels a side of a picture.
+SIZE = 32
+#: Side of the digit's box, and of the crop behind it before scaling, in pixels.
+SIDES, CROPS = (22.0, 28.0), (32, 160)
+#: Distance of the strokes' grey level from the background's mean, in levels, and
+#: what the background's contrast is multiplied with.
+CONTRAST, FADING = (90.0, 150.0), (0.4, 0.8)
+#: Ink (0 to 1) from which a pixel is foreground.
+INK = 0.5
+_CODES = dict(train=0, fit=1, val=2, test=3)
+
+
+@DATASETS.register_module()
+class TexturedDigits(DigitsDataset):
+    """scikit-learn's digits on crops of scikit-image's photographs.
+
+    Splits are those of :class:`DigitsDataset`; digits *and* photographs of 'fit',
+    'val' and 'test' are disjoint ('train' is 'fit' and 'val').
+
+    Args:
+        split (str): 'train' (1,257 digits), 'fit', 'val' or 'test' (540).
+        variants (int): Pictures of each digit. A picture is determined by split,
+            digit, variant and seed: with many variants, no two views in training
+            are alike, on any number of workers and after a resume.
+        max_angle (float): Digits are turned by up to so many degrees.
+        seed (int): Another one gives other places, sizes and backgrounds.
+        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        UserError: ``variants`` is not positive, or a photograph is not in the
+            installed scikit-image.
+
+    Each sample gives the pipeline ``img`` (uint8 ``[32, 32, 3]``, BGR as mmcv reads
+    files), ``gt_label``, ``gt_mask`` (uint8 ``[32, 32]``, 1 on the strokes) and
+    ``photograph`` (the file's name). Pipelines do not turn or shift ``gt_mask``.
+    """
+
+    def __init__(
+        self,
+        split: str = 'train',
+        variants: int = 1,
+        max_angle: float = 0.0,
+        seed: int = 0,
+        **kwargs,
+    ) -> None:
+        if variants < 1:
+            raise UserError(f'dataset.variants={variants} must be 1 or more.')
+        self.variants = variants
+        self.max_angle = max_angle
+        self.seed = seed
+        super().__init__(split=split, **kwargs)
+
+    @property
+    def photographs(self) -> tuple[str, ...]:
+        """Files behind this split's digits."""
+        return PHOTOGRAPHS[self.split]
+
+    def load_data_list(self) -> list:
+        # Fails here, not in the first batch.
+        _photographs(self.photographs)
+        self._inks = []
+        rows = []
+        for at, digit in enumerate(super().load_data_list()):
+            self._inks.append(digit['img'][..., 0].astype(np.float32) / 255)
+            rows.append(dict(digit=at, gt_label=digit['gt_label']))
+        return [dict(row, variant=v) for v in range(self.variants) for row in rows]
+
+    def get_data_info(self, idx: int) -> dict:
+        """Draw picture ``idx``."""
+        info = super().get_data_info(idx)
+        rng = np.random.default_rng(
+            (self.seed, _CODES[self.split], info['digit'], info['variant'])
+        )
+        files = self.photographs
+        name = files[rng.integers(len(files))]
+        img, mask = paste(
+            self._inks[info['digit']],
+            crop(_photographs(files)[name], rng),
+            rng,
+            self.max_angle,
+        )
+        info.update(
+            img=img,
+            gt_mask=mask,
+            photograph=name,
+            img_shape=(SIZE, SIZE),
+            ori_shape=(SIZE, SIZE),
+        )
+        return info
+
+
+def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Cut a random square, mirrored or not, at a random scale.
+
+    Args:
+        photograph (np.ndarray): uint8 ``[H, W, 3]``.
+        rng (np.random.Generator): Where the randomness comes from.
+
+    Returns:
+        np.ndarray: float32 ``[SIZE, SIZE, 3]``, 0 to 255.
+    """
+    height, width = photograph.shape[:2]
+    side = rng.integers(CROPS[0], min(CROPS[1], height, width) + 1)
+    y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    square = photograph[y : y + side, x : x + side]
+    if rng.random() < 0.5:
+        square = square[:, ::-1]
+    return cv2.resize(
+        np.ascontiguousarray(square), (SIZE, SIZE), interpolation=cv2.INTER_AREA
+    ).astype(np.float32)
+
+
+def paste(
+    ink: np.ndarray,
+    background: np.ndarray,
+    rng: np.random.Generator,
+    max_angle: float = 0.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write a digit on a background.
+
+    The strokes have one colour, about as often darker as brighter than the
+    background's mean, so that they are not simply what is brightest.
+
+    Args:
+        ink (np.ndarray): float32 ``[8, 8]``, 0 (paper) to 1.
+        background (np.ndarray): float32 ``[SIZE, SIZE, 3]``, 0 to 255.
+        rng (np.random.Generator): Where the randomness comes from.
+        max_angle (float): Largest turn in degrees.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: The picture, uint8 ``[SIZE, SIZE, 3]``, and
+        the mask, uint8 ``[SIZE, SIZE]``, 1 where the ink is :data:`INK` or more.
+    """
+    side = rng.uniform(*SIDES)
+    middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
+    place = cv2.getRotationMatrix2D(
+        (3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8
+    )
+    # Pixel centres are half a pixel from the corner.
+    place[:, 2] += middle - 0.5 - 3.5
+    alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]
+    level, contrast = background.mean(), rng.uniform(*CONTRAST)
+    background = level + rng.uniform(*FADING) * (background - level)
+    if rng.random() < 0.5:
+        contrast = -contrast
+    if not 0 <= level + contrast <= 255:
+        contrast = -contrast
+    colour = level + contrast + rng.uniform(-25, 25, size=3)
+    img = background * (1 - alpha) + colour.clip(0, 255) * alpha
+    mask = (alpha[..., 0] >= INK).astype(np.uint8)
+    return np.rint(img).clip(0, 255).astype(np.uint8), mask
+
+
+@cache
+def _photographs(names: Sequence[str]) -> dict[str, np.ndarray]:
+    return {name: _photograph(name) for name in names}
+
+
+def _photograph(name: str, folder: Path | None = None) -> np.ndarray:
+    """Read a photograph of scikit-image's wheel as uint8 ``[H, W, 3]``, BGR."""
+    import skimage
+
+    # By path: `skimage.data` would download what is missing.
+    path = (folder or Path(skimage.__file__).parent / 'data') / name
+    img = cv2.imread(str(path)) if path.is_file() else None
+    if img is None:
+        raise UserError(
+            f"lm4ve.TexturedDigits needs '{path}', and scikit-image "
+            f'{skimage.__version__} does not have it. Fix: install another '
+            'version of scikit-image (0.22 to 0.26 have it).'
+        )
+    return img

@@ -1,0 +1,191 @@
+"""Accuracies of the ImageNet variants, on top of mmpretrain's ``Accuracy``."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import print_log
+from mmpretrain.evaluation import Accuracy
+
+from lm4ve.errors import UserError
+from lm4ve.registry import METRICS
+from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
+
+#: AlexNet's top-1 errors (%), the mean over severities, by which the paper of
+#: ImageNet-C (arXiv 1903.12261, and its code) divides a model's.
+ALEXNET_ERRORS = dict(
+    zip(
+        CORRUPTIONS,
+        (
+            88.6428,
+            89.4468,
+            92.2640,
+            81.9880,
+            82.6268,
+            78.5948,
+            79.8360,
+            86.6816,
+            82.6572,
+            81.9324,
+            56.4592,
+            85.3204,
+            64.6056,
+            71.7840,
+            60.6500,
+        ),
+        strict=True,
+    )
+)
+
+
+@METRICS.register_module()
+class SubsetAccuracy(Accuracy):
+    """Accuracy of a 1,000-class model among some of its classes.
+
+    The custom for ImageNet-A and -R: the scores of the other classes are left
+    out before the best is taken, so that none of them can be the answer.
+
+    Args:
+        topk (int or sequence of int): Default: 1.
+        indices (sequence of int, optional): The classes, among the model's.
+            Default: ``subset`` of the data set's metainfo.
+        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+
+    Raises:
+        UserError: No subset is known; the model has too few classes; a label is
+            not of the subset.
+
+    Results: ``accuracy/top{k}`` in percent.
+    """
+
+    def __init__(
+        self,
+        topk: int | Sequence[int] = (1,),
+        indices: Sequence[int] | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        # Ranks count, not probabilities: those of a subset may all be tiny.
+        super().__init__(
+            topk=topk, thrs=None, collect_device=collect_device, prefix=prefix
+        )
+        self.indices = indices
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep the subset's scores ``[S]`` and the label's place in it."""
+        indices = self.indices
+        if indices is None:
+            indices = (self.dataset_meta or {}).get('subset')
+        if indices is None:
+            raise UserError(
+                'SubsetAccuracy knows no subset: the data set has no metainfo '
+                "'subset'. Fix: test on lm4ve.ImageNetVariant, or set "
+                'test_evaluator.indices.'
+            )
+        indices = torch.as_tensor(indices)
+        for sample in data_samples:
+            score = sample['pred_score'].cpu()
+            if score.numel() <= indices.max():
+                raise UserError(
+                    f'The model has {score.numel()} classes, and the subset '
+                    f'class {int(indices.max())}. Fix: test a model of '
+                    "ImageNet's 1,000 classes."
+                )
+            label = sample['gt_label'].cpu()
+            place = (indices == label).nonzero().flatten()
+            if place.numel() != 1:
+                raise UserError(
+                    f'The label {label.tolist()} is not of the subset of '
+                    f'{len(indices)} classes. Fix: the data set and '
+                    'test_evaluator.indices must belong together.'
+                )
+            self.results.append(dict(pred_score=score[indices], gt_label=place))
+
+
+@METRICS.register_module()
+class CorruptionAccuracy(Accuracy):
+    """Top-1 accuracy of ImageNet-C: every corruption and severity weighs the same.
+
+    Args:
+        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+
+    Samples need ``corruption`` and ``severity``
+    (:class:`lm4ve.tasks.image.ImageNetC`, and ``meta_keys`` of ``PackInputs``).
+
+    Results, in percent: ``accuracy/top1``, the mean over all (corruption,
+    severity) pairs; ``accuracy/<corruption>``, the mean over its severities; and
+    ``accuracy/mCE``, the mean over corruptions of the error over AlexNet's, if
+    all 15 with their 5 severities were tested.
+
+    Raises:
+        UserError: Samples do not say their corruption and severity.
+    """
+
+    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(topk=1, collect_device=collect_device, prefix=prefix)
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Keep four small values a sample: the set has 3.75 million."""
+        for sample in data_samples:
+            if 'corruption' not in sample or 'severity' not in sample:
+                raise UserError(
+                    "CorruptionAccuracy: samples have no 'corruption' or "
+                    "'severity'. Fix: test on lm4ve.ImageNetC and add both to "
+                    'the meta_keys of PackInputs.'
+                )
+            if 'pred_score' in sample:
+                pred = sample['pred_score'].argmax()
+            else:
+                pred = sample['pred_label']
+            self.results.append(
+                (
+                    sample['corruption'],
+                    int(sample['severity']),
+                    int(pred),
+                    int(sample['gt_label']),
+                )
+            )
+
+    def compute_metrics(self, results: list[tuple]) -> dict:
+        groups = defaultdict(lambda: ([], []))
+        for corruption, severity, pred, label in results:
+            preds, labels = groups[corruption, severity]
+            preds.append(pred)
+            labels.append(label)
+        accuracies = {
+            group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
+            for group, (preds, labels) in groups.items()
+        }
+        self._warn_of_missing(accuracies)
+        by_corruption = defaultdict(dict)
+        for (corruption, severity), accuracy in accuracies.items():
+            by_corruption[corruption][severity] = accuracy
+        means = {c: _mean(s.values()) for c, s in by_corruption.items()}
+        metrics = dict(top1=_mean(accuracies.values()), **means)
+        if all(set(by_corruption[c]) >= set(SEVERITIES) for c in CORRUPTIONS):
+            metrics['mCE'] = _mean(
+                100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS
+            )
+        return metrics
+
+    def _warn_of_missing(self, found) -> None:
+        meta = self.dataset_meta or {}
+        wanted = [
+            (c, s)
+            for c in meta.get('corruptions', ())
+            for s in meta.get('severities', ())
+        ]
+        missing = [f'{c}/{s}' for c, s in wanted if (c, s) not in found]
+        if missing:
+            print_log(
+                f'CorruptionAccuracy: {len(missing)} of {len(wanted)} groups '
+                f'have no image and do not count: {", ".join(missing)}.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)

@@ -1,0 +1,35 @@
+"""Motion forecasting: Argoverse 1 and 2, VectorNet, mmTransformer, metrics."""
+
+from lm4ve.tasks.task import Task
+
+TASK = Task(
+    name='motion',
+    title='motion forecasting',
+    package=__name__,
+    extra='motion',
+    models=('lm4ve.tasks.motion.models.forecaster.MotionForecaster',),
+    registers={
+        'datasets.motion_dataset': ('MotionDataset',),
+        'demo.traffic_dataset': ('TrafficDataset',),
+        'metrics': ('MotionMetric',),
+        'models.forecaster': ('MotionForecaster',),
+        'models.mmtransformer': ('MMTransformer', 'ProposalDecoder'),
+        'models.vectornet': ('TrajectoryDecoder', 'VectorNet'),
+        'transforms': ('FlipScene', 'MaskHistory', 'VectorizeScene', 'collate_scenes'),
+        'visualization': ('MotionVisualizationHook', 'MotionVisualizer'),
+    },
+    exports={
+        'datasets.argoverse1': ('Argoverse1Reader',),
+        'datasets.argoverse2': ('Argoverse2Reader',),
+        'datasets.cache': ('SceneCache',),
+        'datasets.preprocessing': ('preprocess',),
+        'metrics': ('forecast_metrics',),
+        'scene': ('Scene', 'SceneError'),
+        'visualization': ('save_grid',),
+    },
+    input_noun='a traffic scene',
+    input_suffixes=('.csv', '.parquet'),
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

@@ -1,0 +1,56 @@
+"""The cache of a split as a data set of MMEngine's Runner."""
+
+from collections.abc import Sequence
+
+from mmengine.dataset import Compose
+from torch.utils.data import Dataset
+
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.motion.datasets.cache import SceneCache
+
+
+@DATASETS.register_module()
+class MotionDataset(Dataset):
+    """Scenes of a cache that ``tools/motion/preprocess.py`` has written.
+
+    Args:
+        cache (str): The file.
+        pipeline (Sequence[dict]): Transforms of ``dict(scene=Scene)``.
+        indices (int | Sequence[int], optional): The first so many scenes, or
+            these.
+        verify (bool): Hash the whole file first (its count and index are always
+            checked).
+        metainfo (dict, optional): More of it.
+
+    Raises:
+        UserError: See :class:`lm4ve.tasks.motion.datasets.cache.SceneCache`.
+    """
+
+    def __init__(
+        self,
+        cache: str,
+        pipeline: Sequence = (),
+        indices: int | Sequence[int] | None = None,
+        verify: bool = False,
+        metainfo: dict | None = None,
+    ) -> None:
+        self.scenes = SceneCache(cache, verify)
+        count = len(self.scenes)
+        if indices is None:
+            self.indices = range(count)
+        elif isinstance(indices, int):
+            self.indices = range(min(indices, count))
+        else:
+            self.indices = list(indices)
+        self.pipeline = Compose(pipeline)
+        self.metainfo = dict(metainfo or {})
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def scene(self, i: int):
+        """The :class:`lm4ve.tasks.motion.scene.Scene` ``i``."""
+        return self.scenes[self.indices[i]]
+
+    def __getitem__(self, i: int) -> dict:
+        return self.pipeline(dict(scene=self.scene(i), sample_idx=i))

@@ -1,0 +1,278 @@
+"""A traffic simulator: vehicles on a small city's lanes, and what a sensor sees.
+
+Vehicles follow their lane by the intelligent driver model (Treiber, Hennecke and
+Helbing, Physical Review E 62, 2000), slow down for turns and red lights, and choose
+a branch at random. What comes out is noisy, is hidden at times, and starts late.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lm4ve.tasks.motion.demo.traffic_roads import Lane, build_city
+from lm4ve.tasks.motion.scene import STEP
+
+#: The cities; both data sets' writers name them.
+CITY_SEEDS = dict(PIT=11, MIA=12)
+CITY_ORIGINS = dict(PIT=(1500.0, 200.0), MIA=(300.0, 2400.0))
+#: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
+ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
+#: Seconds of green for each of a light's two phases.
+GREEN = 12.0
+#: How far ahead drivers look, metres.
+SIGHT = 60.0
+#: Noise of a position, metres.
+NOISE = 0.04
+
+
+@dataclass
+class Window:
+    """A cut of a simulation, as a data set's writer takes it.
+
+    Attributes:
+        city (str): A key of :data:`CITY_SEEDS`.
+        positions (np.ndarray): ``[A, T, 2]``, metres, with noise.
+        headings (np.ndarray): ``[A, T]``, radians.
+        speeds (np.ndarray): ``[A, T]``, m/s.
+        valid (np.ndarray): bool ``[A, T]``.
+        focal, sensor (int): Which agent is to be forecast, which carries the
+            sensor.
+    """
+
+    city: str
+    positions: np.ndarray
+    headings: np.ndarray
+    speeds: np.ndarray
+    valid: np.ndarray
+    focal: int
+    sensor: int
+
+
+class _Vehicle:
+    __slots__ = ('lane', 'route', 's', 'speed', 'wish')
+
+    def __init__(self, lane: int, s: float, speed: float, wish: float) -> None:
+        self.lane, self.s, self.speed, self.wish = lane, s, speed, wish
+        self.route: list[int] = []
+
+
+class Simulation:
+    """Vehicles in one city.
+
+    Args:
+        city (str): A key of :data:`CITY_SEEDS`.
+        seed (int): Of the traffic.
+        vehicles (int): How many.
+    """
+
+    def __init__(self, city: str, seed: int, vehicles: int = 60) -> None:
+        self.city = city
+        self.lanes: dict[int, Lane] = city_lanes(city)
+        self.rng = np.random.default_rng(seed)
+        self.time = float(self.rng.uniform(0, 2 * GREEN))
+        self.vehicles = self._place(vehicles)
+
+    def _place(self, count: int) -> list[_Vehicle]:
+        streets = [i for i, lane in self.lanes.items() if lane.junction < 0]
+        slots = [
+            (i, s)
+            for i in streets
+            for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)
+        ]
+        chosen = self.rng.permutation(len(slots))[:count]
+        return [
+            _Vehicle(
+                *slots[n],
+                speed=self.rng.uniform(4, 9),
+                wish=self.rng.uniform(0.8, 1.15),
+            )
+            for n in chosen
+        ]
+
+    def run(self, steps: int):
+        """Simulate.
+
+        Returns:
+            tuple[np.ndarray, np.ndarray, np.ndarray]: Positions ``[V, steps, 2]``,
+            headings and speeds ``[V, steps]``.
+        """
+        shape = len(self.vehicles), steps
+        positions = np.zeros((*shape, 2))
+        headings, speeds = np.zeros(shape), np.zeros(shape)
+        for t in range(steps):
+            self._step()
+            for n, v in enumerate(self.vehicles):
+                lane = self.lanes[v.lane]
+                x, y = lane.point(v.s)
+                piece = min(np.searchsorted(lane.at, v.s, 'right'), len(lane.at) - 1)
+                ahead = lane.line[piece] - lane.line[piece - 1]
+                positions[n, t] = x, y
+                headings[n, t] = np.arctan2(ahead[1], ahead[0])
+                speeds[n, t] = v.speed
+        return positions, headings, speeds
+
+    def _step(self) -> None:
+        self.time += STEP
+        order: dict[int, list] = {}
+        for v in self.vehicles:
+            order.setdefault(v.lane, []).append(v)
+        for row in order.values():
+            row.sort(key=lambda v: v.s)
+        changes = [self._acceleration(v, order) for v in self.vehicles]
+        for v, a in zip(self.vehicles, changes, strict=True):
+            speed = max(v.speed + a * STEP, 0.0)
+            v.s += (v.speed + speed) / 2 * STEP
+            v.speed = speed
+            while v.s > self.lanes[v.lane].length:
+                v.s -= self.lanes[v.lane].length
+                v.lane = self._route(v, 1)[0]
+                v.route.pop(0)
+
+    def _route(self, v: _Vehicle, count: int) -> list[int]:
+        """The next lanes; branches are chosen at random when first asked for."""
+        while len(v.route) < count:
+            last = self.lanes[v.route[-1] if v.route else v.lane]
+            v.route.append(int(self.rng.choice(last.successors)))
+        return v.route
+
+    def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
+        lane = self.lanes[v.lane]
+        wanted = lane.limit * v.wish
+        gap, closing = self._ahead_on_lane(v, order)
+        distance, number = lane.length - v.s, 0
+        here = lane
+        while distance < SIGHT:
+            if here.gate >= 0 and gap is None and self._red(here):
+                # A red light is a standing car, unless it is too late to brake.
+                if distance > v.speed**2 / (2 * 4.0) - 1.0:
+                    gap, closing = distance + MIN_GAP - 1.0, v.speed
+            number += 1
+            index = self._route(v, number)[number - 1]
+            here = self.lanes[index]
+            # Slow down in time for the turn: v^2 = u^2 + 2 b d.
+            limit = here.limit * v.wish
+            wanted = min(wanted, np.sqrt(limit**2 + 2 * 1.5 * distance))
+            if gap is None and order.get(index):
+                other = order[index][0]
+                gap = distance + other.s - CAR
+                closing = v.speed - other.speed
+            distance += here.length
+        return idm(v.speed, wanted, gap, closing)
+
+    @staticmethod
+    def _ahead_on_lane(v: _Vehicle, order: dict[int, list]):
+        for other in order[v.lane]:
+            if other.s > v.s and other is not v:
+                return other.s - v.s - CAR, v.speed - other.speed
+        return None, 0.0
+
+    def _red(self, lane: Lane) -> bool:
+        shifted = self.time + lane.gate * 5.0
+        return int(shifted // GREEN) % 2 != lane.phase
+
+
+def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
+    """Acceleration of the intelligent driver model, m/s^2.
+
+    Args:
+        speed, wanted (float): m/s.
+        gap (float, optional): To the car ahead, metres; None: free road.
+        closing (float): Speed minus that of the car ahead, m/s.
+    """
+    a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
+    if gap is not None:
+        wish = MIN_GAP + max(
+            0.0,
+            speed * TIME_GAP + speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING)),
+        )
+        a -= ACCELERATION * (wish / max(gap, 0.3)) ** 2
+    return float(np.clip(a, -7.0, ACCELERATION))
+
+
+def city_lanes(city: str) -> dict[int, Lane]:
+    """The lanes of one of the two cities."""
+    return build_city(CITY_SEEDS[city], CITY_ORIGINS[city])
+
+
+def windows(
+    city: str,
+    seed: int,
+    count: int,
+    steps: int,
+    history: int,
+    vehicles: int = 60,
+    stride: int = 15,
+) -> list[Window]:
+    """Cut scenes out of a simulation.
+
+    Args:
+        city (str): A key of :data:`CITY_SEEDS`.
+        seed (int): Same seed, same scenes.
+        count (int): How many.
+        steps, history (int): Of a scene, and of its observed part.
+        vehicles (int): In the city.
+        stride (int): Steps between the starts of windows.
+    """
+    rng = np.random.default_rng([seed, 1])
+    simulation = Simulation(city, seed, vehicles)
+    simulation.run(50)  # until nobody remembers how they were placed
+    per_window = 4
+    total = steps + stride * (-(-count // per_window) - 1)
+    positions, headings, speeds = simulation.run(total)
+    found: list[Window] = []
+    for start in range(0, total - steps + 1, stride):
+        cut = slice(start, start + steps)
+        # As in Argoverse, agents that do something are worth a forecast.
+        moved = np.linalg.norm(
+            positions[:, start + steps - 1] - positions[:, start], axis=-1
+        )
+        going = np.flatnonzero(moved > 0.15 * steps)
+        if len(going) < per_window:
+            going = np.argsort(-moved)[:per_window]
+        for focal in rng.permutation(going)[:per_window]:
+            if len(found) == count:
+                return found
+            found.append(
+                _observe(
+                    rng,
+                    city,
+                    positions[:, cut],
+                    headings[:, cut],
+                    speeds[:, cut],
+                    int(focal),
+                    history,
+                )
+            )
+    return found
+
+
+def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
+    """What a vehicle near the focal one sees of it and of others."""
+    count, steps = positions.shape[:2]
+    distance = np.linalg.norm(positions - positions[focal], axis=-1)
+    nearest = np.argsort(distance[:, history - 1])
+    sensor = int(nearest[1])
+    valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
+    for n in range(count):
+        if n in (focal, sensor):
+            continue
+        if rng.random() < 0.25:  # came into view late
+            valid[n, : rng.integers(1, steps // 2)] = False
+        if rng.random() < 0.3:  # hidden behind another for a while
+            start = rng.integers(0, steps - 5)
+            valid[n, start : start + rng.integers(3, max(steps // 4, 4))] = False
+    if rng.random() < 0.2:
+        valid[focal, : rng.integers(1, history // 3)] = False
+    valid[sensor] = True
+    valid[focal, history // 3 :] = True
+    seen = np.flatnonzero(valid.any(axis=1))
+    noisy = positions[seen] + rng.normal(0, NOISE, positions[seen].shape)
+    return Window(
+        city,
+        noisy,
+        headings[seen],
+        speeds[seen],
+        valid[seen],
+        int(np.searchsorted(seen, focal)),
+        int(np.searchsorted(seen, sensor)),
+    )

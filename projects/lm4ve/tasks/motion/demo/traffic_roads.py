@@ -1,0 +1,178 @@
+"""A small city for the traffic simulator: curved streets, crossings, turns.
+
+Intersections on a distorted grid are joined by curved two-way streets; at each
+intersection short lanes join every street's end with every other street's start.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lm4ve.tasks.motion.scene import LANE_POINTS, resample
+
+#: Distance of a lane from its street's middle, metres.
+OFFSET = 1.9
+#: Streets end this far from an intersection's middle, metres.
+SETBACK = 12.0
+#: Speed limits of streets, and the sideways acceleration that drivers accept.
+LIMITS, SIDEWAYS = (9.0, 14.0), 2.0
+
+
+@dataclass
+class Lane:
+    """One lane.
+
+    Attributes:
+        line (np.ndarray): ``[10, 2]``, metres, in the direction of travel.
+        turn (str): 'NONE', 'LEFT' or 'RIGHT'.
+        junction (int): Of the intersection it lies in; -1 on a street.
+        control (bool): Has a traffic light at its end.
+        gate (int): Intersection whose light stands at its end; -1: none.
+        phase (int): In which of the light's two phases it may go.
+        limit (float): Metres per second.
+        successors, predecessors (list[int]): Lane ids.
+        opposite (int): Lane id of the other direction; -1: none.
+    """
+
+    line: np.ndarray
+    turn: str = 'NONE'
+    junction: int = -1
+    control: bool = False
+    gate: int = -1
+    phase: int = 0
+    limit: float = 12.0
+    successors: list[int] = field(default_factory=list)
+    predecessors: list[int] = field(default_factory=list)
+    opposite: int = -1
+
+    def __post_init__(self) -> None:
+        steps = np.linalg.norm(np.diff(self.line, axis=0), axis=-1)
+        self.at = np.concatenate([[0.0], np.cumsum(steps)])
+
+    @property
+    def length(self) -> float:
+        return float(self.at[-1])
+
+    def point(self, s: float) -> tuple[float, float]:
+        """Position after ``s`` metres."""
+        return (
+            np.interp(s, self.at, self.line[:, 0]),
+            np.interp(s, self.at, self.line[:, 1]),
+        )
+
+
+def build_city(
+    seed: int,
+    origin: tuple[float, float] = (0.0, 0.0),
+    size: int = 4,
+    spacing: float = 95.0,
+) -> dict[int, Lane]:
+    """Make a city.
+
+    Args:
+        seed (int): Same seed, same city.
+        origin (tuple): Of its corner, metres.
+        size (int): Intersections along each side.
+        spacing (float): Between them, metres.
+
+    Returns:
+        dict[int, Lane]: Lanes by id.
+    """
+    rng = np.random.default_rng(seed)
+    nodes = {
+        (i, j): np.array([i, j]) * spacing + rng.uniform(-14, 14, 2)
+        for i in range(size)
+        for j in range(size)
+    }
+    turn = rng.uniform(0, 2 * np.pi)
+    c, s = np.cos(turn), np.sin(turn)
+    nodes = {k: np.array([[c, -s], [s, c]]) @ v + origin for k, v in nodes.items()}
+    lit = {k: bool(rng.random() < 0.6) for k in nodes}
+    lanes: dict[int, Lane] = {}
+    arriving: dict[tuple, list] = {k: [] for k in nodes}
+    leaving: dict[tuple, list] = {k: [] for k in nodes}
+    index = {k: n for n, k in enumerate(nodes)}
+    for a in nodes:
+        for b in ((a[0] + 1, a[1]), (a[0], a[1] + 1)):
+            if b in nodes:
+                _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index)
+    for k in nodes:
+        _junction(lanes, arriving[k], leaving[k], index[k])
+    for i, lane in lanes.items():
+        for j in lane.successors:
+            lanes[j].predecessors.append(i)
+    return lanes
+
+
+def _bezier(points: np.ndarray, count: int = 60) -> np.ndarray:
+    """A cubic curve by its four control points ``[4, 2]``."""
+    t = np.linspace(0, 1, count)[:, None]
+    a, b, c, d = points
+    return (
+        (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
+    )
+
+
+def _sideways(line: np.ndarray) -> np.ndarray:
+    """Unit vectors to the right of a line's direction."""
+    ahead = np.gradient(line, axis=0)
+    ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
+    return np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1)
+
+
+def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
+    start, end = nodes[a], nodes[b]
+    ahead = (end - start) / np.linalg.norm(end - start)
+    side = np.array([ahead[1], -ahead[0]])
+    start, end = start + SETBACK * ahead, end - SETBACK * ahead
+    third = (end - start) / 3
+    bends = rng.normal(0, 9, 2)
+    middle = _bezier(
+        np.array(
+            [start, start + third + bends[0] * side, end - third + bends[1] * side, end]
+        )
+    )
+    limit = float(rng.uniform(*LIMITS))
+    first = len(lanes)
+    for line, end_node, start_node in ((middle, b, a), (middle[::-1], a, b)):
+        line = resample(line + OFFSET * _sideways(line), 2 * LANE_POINTS - 1)
+        # Two segments a direction, as long streets are cut in real maps.
+        i = len(lanes)
+        gate = index[end_node] if lit[end_node] else -1
+        lanes[i] = Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1])
+        lanes[i + 1] = Lane(
+            line[LANE_POINTS - 1 :],
+            limit=limit,
+            control=lit[end_node],
+            gate=gate,
+            phase=int(a[0] == b[0]),
+        )
+        arriving[end_node].append((start_node, i + 1))
+        leaving[start_node].append((end_node, i))
+    for i, j in ((first, first + 3), (first + 1, first + 2)):
+        lanes[i].opposite, lanes[j].opposite = j, i
+
+
+def _junction(lanes, arriving, leaving, number) -> None:
+    for origin, i in arriving:
+        for target, j in leaving:
+            if origin == target:
+                continue  # no U-turns
+            start, end = lanes[i].line[-1], lanes[j].line[0]
+            d0 = lanes[i].line[-1] - lanes[i].line[-2]
+            d1 = lanes[j].line[1] - lanes[j].line[0]
+            d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
+            reach = np.linalg.norm(end - start) * 0.4
+            line = resample(
+                _bezier(np.array([start, start + reach * d0, end - reach * d1, end]))
+            )
+            angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
+            turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
+            length = np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
+            curvature = abs(angle) / length
+            limit = min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3)))
+            k = len(lanes)
+            lanes[k] = Lane(line, turn, junction=number, limit=float(limit))
+            lanes[k].control = lanes[i].control
+            lanes[k].successors.append(j)
+            lanes[i].successors.append(k)

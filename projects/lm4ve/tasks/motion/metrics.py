@@ -1,0 +1,235 @@
+"""minADE, minFDE, miss rate and brier-minFDE, in both conventions.
+
+The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must say
+which it shows. Pure functions of numpy first, MMEngine's metric at the end.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError
+from lm4ve.registry import METRICS
+from lm4ve.tasks.motion.submission import FORMATS, write_submission
+
+#: 'argoverse1' (argoverse-api, ``eval_forecasting.py``): minADE is the ADE of the
+#: trajectory with the smallest FDE; probabilities are normalised over the K kept
+#: ones before they enter brier-minFDE.
+#: 'argoverse2' (code in the wild, for example Forecast-MAE): minADE is the smallest
+#: ADE of all K; probabilities stay as they are (``normalize=False`` in av2-api).
+CONVENTIONS = ('argoverse1', 'argoverse2')
+MISS_METRES = 2.0
+
+
+def displacements(
+    predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
+):
+    """ADE and FDE of each prediction.
+
+    Args:
+        predictions (np.ndarray): ``[K, F, 2]``, metres.
+        truth (np.ndarray): ``[F, 2]``.
+        valid (np.ndarray, optional): bool ``[F]``, which steps of the truth are
+            known. The mean is over these; the end point is the last of them.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: ADE and FDE, ``[K]``.
+
+    Raises:
+        ValueError: Shapes do not fit, or no step is valid.
+    """
+    predictions = np.asarray(predictions, dtype=np.float64)
+    truth = np.asarray(truth, dtype=np.float64)
+    if predictions.ndim != 3 or predictions.shape[1:] != truth.shape:
+        raise ValueError(
+            f'predictions {list(predictions.shape)} do not fit a '
+            f'truth of {list(truth.shape)}'
+        )
+    if valid is None:
+        valid = np.ones(len(truth), dtype=bool)
+    if not valid.any():
+        raise ValueError('no step of the truth is valid')
+    errors = np.linalg.norm(predictions - truth, axis=-1)[:, valid]
+    return errors.mean(axis=1), errors[:, -1]
+
+
+def most_probable(probabilities: np.ndarray, k: int) -> np.ndarray:
+    """Indices of the k highest probabilities, highest first, ties in their order.
+
+    All of them if there are fewer than k.
+    """
+    return np.argsort(-np.asarray(probabilities), kind='stable')[:k]
+
+
+def forecast_metrics(
+    predictions: np.ndarray,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    valid: np.ndarray | None = None,
+    k: int = 6,
+    convention: str = 'argoverse1',
+    miss_threshold: float = MISS_METRES,
+) -> dict[str, float]:
+    """The metrics of one agent.
+
+    Args:
+        predictions (np.ndarray): ``[N, F, 2]``, metres.
+        probabilities (np.ndarray): ``[N]``, in [0, 1].
+        truth (np.ndarray): ``[F, 2]``.
+        valid (np.ndarray, optional): bool ``[F]``, see :func:`displacements`.
+        k (int): The k most probable predictions count; all if there are fewer.
+        convention (str): One of :data:`CONVENTIONS`.
+        miss_threshold (float): An end point off by more is a miss, metres.
+
+    Returns:
+        dict[str, float]: ``minADE``, ``minFDE`` (metres), ``MR`` (0 or 1),
+        ``brier-minFDE``. Of predictions that share the smallest FDE the most
+        probable one is the best.
+
+    Raises:
+        ValueError: Shapes do not fit; a value is out of range or not finite.
+    """
+    if convention not in CONVENTIONS:
+        raise ValueError(
+            f"convention='{convention}' must be one of {', '.join(CONVENTIONS)}"
+        )
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    if k < 1 or len(probabilities) != len(predictions) or not len(predictions):
+        raise ValueError(
+            f'k={k}, {len(predictions)} predictions and {len(probabilities)} '
+            'probabilities: expected k >= 1 and equally many, at least one'
+        )
+    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
+        raise ValueError('probabilities must be in [0, 1]')
+    if not np.isfinite(predictions).all():
+        raise ValueError('a prediction is not a finite number')
+    kept = most_probable(probabilities, k)
+    ade, fde = displacements(np.asarray(predictions)[kept], truth, valid)
+    best = fde.argmin()
+    p = probabilities[kept]
+    if convention == 'argoverse1':
+        min_ade = ade[best]
+        p = p / p.sum() if p.sum() > 0 else np.full(len(p), 1 / len(p))
+    else:
+        min_ade = ade.min()
+    return {
+        'minADE': float(min_ade),
+        'minFDE': float(fde[best]),
+        'MR': float(fde[best] > miss_threshold),
+        'brier-minFDE': float(fde[best] + (1 - p[best]) ** 2),
+    }
+
+
+@METRICS.register_module()
+class MotionMetric(BaseMetric):
+    """Mean of :func:`forecast_metrics` over scenes, for several k.
+
+    Args:
+        convention (str): One of :data:`CONVENTIONS`.
+        k (Sequence[int]): Numbers of predictions.
+        miss_threshold (float): Metres.
+        submission (str, optional): Also write the predictions to this file for
+            the data set's server (``.h5`` for Argoverse 1, ``.parquet`` for
+            Argoverse 2).
+        submission_format (str, optional): Default: the convention.
+        format_only (bool): Only write the file: for test sets without truth.
+        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+
+    Data samples are dicts with ``scene``, ``trajectories`` (``[K, F, 2]`` in city
+    coordinates) and ``probabilities`` (``[K]``) of the focal agent.
+
+    Results: ``<metric>@<k>``, metres; MR as a fraction; ``scenes``, how many
+    counted. Scenes without any known future do not count; how many is logged.
+
+    Raises:
+        UserError: A field is wrong; no scene has a known future.
+    """
+
+    default_prefix = 'motion'
+
+    def __init__(
+        self,
+        convention: str = 'argoverse1',
+        k: Sequence[int] = (1, 6),
+        miss_threshold: float = MISS_METRES,
+        submission: str | None = None,
+        submission_format: str | None = None,
+        format_only: bool = False,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if convention not in CONVENTIONS:
+            raise UserError(
+                f"MotionMetric.convention='{convention}' must be one "
+                f'of {", ".join(CONVENTIONS)}.'
+            )
+        if format_only and submission is None:
+            raise UserError(
+                'MotionMetric.format_only needs a file, for example '
+                "submission='work_dirs/submission.h5'."
+            )
+        self.convention, self.k = convention, tuple(k)
+        self.miss_threshold = miss_threshold
+        self.submission, self.format_only = submission, format_only
+        self.submission_format = submission_format or convention
+        if self.submission_format not in FORMATS:
+            raise UserError(
+                f"MotionMetric.submission_format='{self.submission_format}' must "
+                f'be one of {", ".join(FORMATS)}.'
+            )
+
+    def process(self, data_batch, data_samples: Sequence[dict]) -> None:
+        """Score a batch; keep a few numbers a scene."""
+        for sample in data_samples:
+            scene, h = sample['scene'], sample['scene'].history_steps
+            result = dict(scene_id=scene.scene_id)
+            valid = scene.valid[scene.focal, h:]
+            if not self.format_only and valid.any():
+                truth = scene.positions[scene.focal, h:]
+                for k in self.k:
+                    result[k] = forecast_metrics(
+                        sample['trajectories'],
+                        sample['probabilities'],
+                        truth,
+                        valid,
+                        k,
+                        self.convention,
+                        self.miss_threshold,
+                    )
+            if self.submission is not None:
+                result.update(
+                    track_id=scene.track_ids[scene.focal],
+                    trajectories=sample['trajectories'],
+                    probabilities=sample['probabilities'],
+                )
+            self.results.append(result)
+
+    def compute_metrics(self, results: list[dict]) -> dict:
+        if self.submission is not None:
+            write_submission(self.submission, results, self.submission_format)
+        if self.format_only:
+            return {}
+        scored = [r for r in results if self.k[0] in r]
+        if not scored:
+            raise UserError(
+                f'None of the {len(results)} scenes has a known future (a test '
+                'set?). Fix: evaluate on the validation set, or set '
+                'test_evaluator.format_only=True and a submission file.'
+            )
+        if len(scored) < len(results):
+            print_log(
+                f'MotionMetric: {len(results) - len(scored)} of '
+                f'{len(results)} scenes have no known future and do not '
+                'count',
+                logger='current',
+                level=30,
+            )
+        metrics = {
+            f'{name}@{k}': float(np.mean([r[k][name] for r in scored]))
+            for k in self.k
+            for name in scored[0][k]
+        }
+        return dict(metrics, scenes=len(scored))

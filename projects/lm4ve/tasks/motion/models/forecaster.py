@@ -1,0 +1,109 @@
+"""``MotionForecaster``: encoder, optional language model block, decoder, losses.
+
+The block takes agent and lane tokens with their padding mask, after the encoder
+and before the trajectory decoder (arXiv 2310.12973, section 4.3); only the agents
+that are decoded are its queries.
+"""
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from lm4ve.blocks.layer import take_tokens
+from lm4ve.registry import MODELS
+
+
+@MODELS.register_module()
+class MotionForecaster(BaseModel):
+    """A model of trajectories.
+
+    Args:
+        encoder (dict): Of a module ``(inputs) -> dict`` with ``tokens``
+            ``[B, N, C]`` (agents first), ``padding_mask`` bool ``[B, N]`` and
+            whatever its decoder wants besides.
+        decoder (dict): Of a module ``(features [B, Q, C], encoded, inputs) ->
+            (trajectories [B, Q, K, F, 2], scores [B, Q, K])``, metres in the focal
+            frame and logits, with ``loss(trajectories, scores, future,
+            future_valid)``, a dict of scalars, and ``select(trajectories,
+            probabilities)``, the final choice of a scene.
+        neck (dict, optional): ``LLMBlockNeck``.
+        data_preprocessor (dict, optional): Default: MMEngine's, which moves
+            tensors to the model's device.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModel``.
+    """
+
+    def __init__(
+        self,
+        encoder: dict,
+        decoder: dict,
+        neck: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.encoder = MODELS.build(encoder)
+        self.neck = None if neck is None else MODELS.build(neck)
+        self.decoder = MODELS.build(decoder)
+
+    def forward(
+        self, inputs: dict[str, Tensor], data_samples: list = None, mode: str = 'tensor'
+    ) -> tuple | dict[str, Tensor] | list:
+        """Run on a batch of :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
+
+        Args:
+            inputs (dict[str, Tensor]): As described there.
+            data_samples (list[dict]): One a scene.
+            mode (str): 'tensor' gives trajectories ``[B, Q, K, F, 2]`` (focal
+                frame, metres) and logits ``[B, Q, K]``; 'loss' a dict of losses;
+                'predict' the samples with ``trajectories`` (float64
+                ``[K, F, 2]``, city coordinates) and ``probabilities``
+                (``[K]``) of the focal agent, the most probable first.
+        """
+        encoded = self.encoder(inputs)
+        tokens, queries = encoded['tokens'], inputs['queries']
+        if self.neck is None:
+            features = take_tokens(tokens, queries)
+        else:
+            features = self.neck(
+                tokens, padding_mask=encoded['padding_mask'], queries=queries
+            )
+        trajectories, scores = self.decoder(features, encoded, inputs)
+        if mode == 'loss':
+            return self._loss(trajectories, scores, inputs)
+        if mode == 'predict':
+            return self._predict(trajectories, scores, data_samples)
+        return trajectories, scores
+
+    def _loss(
+        self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        queries = inputs['queries']
+        at = queries[:, :, None, None].expand(-1, -1, *inputs['future'].shape[2:])
+        future = inputs['future'].gather(1, at)
+        valid = inputs['future_valid'].gather(1, at[..., 0])
+        known = valid.any(dim=-1) & ~inputs['query_padding']
+        if not known.any():
+            # A step without any truth: zero, with a path to every parameter.
+            return dict(loss=(trajectories.sum() + scores.sum()) * 0.0)
+        return self.decoder.loss(
+            trajectories[known], scores[known], future[known], valid[known]
+        )
+
+    def _predict(
+        self, trajectories: Tensor, scores: Tensor, data_samples: list[dict]
+    ) -> list[dict]:
+        # The focal agent is the first; softmax in fp32 also under autocast.
+        probabilities = scores[:, 0].float().softmax(dim=-1)
+        results = []
+        for i, sample in enumerate(data_samples):
+            lines, p = self.decoder.select(trajectories[i, 0].float(), probabilities[i])
+            order = torch.argsort(p, descending=True, stable=True)
+            lines, p = lines[order].cpu().numpy(), p[order].cpu().numpy()
+            results.append(
+                dict(
+                    sample,
+                    probabilities=p,
+                    trajectories=sample['scene'].to_world(lines),
+                )
+            )
+        return results

@@ -1,0 +1,332 @@
+"""mmTransformer (Liu et al., arXiv 2103.11624): stacked transformers over proposals.
+
+A motion extractor turns each agent's history into K proposals, a map aggregator
+lets them query the lanes, a social constructor lets agents meet. Sizes and layers
+follow the released inference code (github.com/decisionforce/mmTransformer); where
+the paper differs there is a field. The stacks are torch's own transformer layers.
+"""
+
+import math
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion.models.losses import end_distances
+from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
+from lm4ve.tasks.motion.models.regions import Regions, select_apart
+from lm4ve.tasks.motion.models.vectornet import SubGraph
+from lm4ve.tasks.motion.scene import STEP
+
+
+def encoder_stack(
+    channels: int, heads: int, feedforward: int, layers: int, final_norm: bool = True
+) -> nn.TransformerEncoder:
+    """Pre-norm encoder layers, ReLU, no dropout."""
+    layer = nn.TransformerEncoderLayer(
+        channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
+    )
+    norm = nn.LayerNorm(channels) if final_norm else None
+    return nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
+
+
+class DecoderStack(nn.Module):
+    """Pre-norm decoder layers; optionally a learned position for each query.
+
+    Args:
+        channels, heads, feedforward, layers (int): Of the layers.
+        positions (int): Queries that get a learned embedding before every layer
+            (the paper); 0: none (the code).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int,
+        feedforward: int,
+        layers: int,
+        positions: int = 0,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerDecoderLayer(
+                channels,
+                heads,
+                feedforward,
+                dropout=0.0,
+                batch_first=True,
+                norm_first=True,
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(channels)
+        self.position = (
+            nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
+        )
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
+        for layer in self.layers:
+            if self.position is not None:
+                x = x + self.position
+            x = layer(x, memory, memory_key_padding_mask=mask)
+        return self.norm(x)
+
+
+def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
+    """Sine and cosine position embedding ``[steps, channels]``."""
+    at = torch.arange(steps, device=like.device, dtype=torch.float32)[:, None]
+    rates = torch.exp(
+        torch.arange(0, channels, 2, device=like.device)
+        * (-math.log(10000.0) / channels)
+    )
+    table = torch.stack([(at * rates).sin(), (at * rates).cos()], dim=-1)
+    return table.flatten(1).to(like.dtype)
+
+
+def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.LayerNorm(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, outputs),
+    )
+
+
+@MODELS.register_module()
+class MMTransformer(BaseModule):
+    """Motion extractor, map aggregator and the social constructor's encoder.
+
+    Args:
+        num_proposals (int): K: 6 (released) or 36 (with regions).
+        channels (int): Of tokens.
+        num_heads (int), feedforward (int): Of every layer.
+        query_position (bool): A learned position embedding before every decoder
+            layer (the paper); the code has none.
+        final_norm (bool): LayerNorm after the social constructor. False with a
+            neck, whose own norm comes after the block.
+        init_cfg (dict, optional): Default: Xavier for linear layers.
+    """
+
+    def __init__(
+        self,
+        num_proposals: int = 6,
+        channels: int = 128,
+        num_heads: int = 2,
+        feedforward: int = 256,
+        query_position: bool = False,
+        final_norm: bool = True,
+        init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
+    ) -> None:
+        super().__init__(init_cfg)
+        k, c = num_proposals, channels
+        sizes = c, num_heads, feedforward
+        positions = k if query_position else 0
+        self.embed_dims, self.num_proposals = c, k
+        self.motion_in = nn.Linear(4, c)
+        self.motion_encoder = encoder_stack(*sizes, 2)
+        self.motion_decoder = DecoderStack(*sizes, 2, positions)
+        self.proposals = nn.Parameter(nn.init.orthogonal_(torch.empty(k, c)))
+        self.place = _mlp(2, c // 2, c // 2)
+        self.fuse_place = _mlp(c + c // 2, c, c)
+        self.lane_graph = SubGraph(7, (c // 4, c // 4))
+        self.lane_in = nn.Linear(c // 2, c)
+        self.lane_encoder = encoder_stack(*sizes, 2)
+        self.lane_decoder = DecoderStack(*sizes, 2, positions)
+        self.summary = nn.Sequential(_mlp(k * c, c, c), nn.ReLU())
+        self.fuse_summary = _mlp(c + c // 2, c, c)
+        self.social = encoder_stack(*sizes, 2, final_norm)
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`.
+
+        Also gives ``proposals`` ``[B, A, K, C]``.
+        """
+        place = self.place(inputs['agents'][:, :, -1])
+        proposals = self._motion(inputs)
+        wide = place[:, :, None].expand(-1, -1, self.num_proposals, -1)
+        proposals = self.fuse_place(torch.cat([proposals, wide], dim=-1))
+        lanes, lane_mask = self._lanes(inputs), inputs['lane_padding']
+        agents = proposals.shape[1]
+        # Each agent's proposals see each other, and all of the scene's lanes.
+        proposals = self.lane_decoder(
+            proposals.flatten(0, 1),
+            lanes.repeat_interleave(agents, dim=0),
+            lane_mask.repeat_interleave(agents, dim=0),
+        ).unflatten(0, (-1, agents))
+        summary = self.summary(proposals.flatten(2))
+        summary = self.fuse_summary(torch.cat([summary, place], dim=-1))
+        agent_mask = inputs['agent_padding']
+        tokens = self.social(summary, src_key_padding_mask=agent_mask)
+        return dict(
+            tokens=torch.cat([tokens, lanes], dim=1),
+            padding_mask=torch.cat([agent_mask, lane_mask], dim=1),
+            proposals=proposals,
+        )
+
+    def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
+        agents, valid = inputs['agents'], inputs['agents_valid']
+        count = agents.shape[2] - 1
+        both = (valid[..., 1:] & valid[..., :-1])[..., None]
+        times = (torch.arange(count, device=agents.device) + 0.5) * STEP
+        times = times.to(agents.dtype)[:, None].expand(*both.shape[:3], 1)
+        x = torch.cat(
+            [torch.where(both, agents.diff(dim=2), 0.0), times, both.to(agents.dtype)],
+            dim=-1,
+        )
+        x = self.motion_in(x) * math.sqrt(self.embed_dims)
+        x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
+        queries = self.proposals.expand(len(x), -1, -1)
+        out = self.motion_decoder(queries, self.motion_encoder(x))
+        return out.unflatten(0, agents.shape[:2])
+
+    def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
+        lanes, extra = inputs['lanes'], inputs['lane_attributes']
+        vectors = torch.cat(
+            [
+                lanes[..., :-1, :],
+                lanes[..., 1:, :],
+                extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1),
+            ],
+            dim=-1,
+        )
+        x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
+        return self.lane_encoder(x, src_key_padding_mask=inputs['lane_padding'])
+
+
+@MODELS.register_module()
+class ProposalDecoder(BaseModule):
+    """Heads on each proposal; losses of the vanilla or the region-based training.
+
+    Args:
+        future_steps (int): F.
+        channels (int): Of tokens.
+        num_heads (int), feedforward (int): Of the social decoder.
+        social_decoder_layers (int): Layers in which proposals query the agents:
+            0 as the code (which builds but never calls them), 4 as the paper.
+        regions (str, optional): None trains the proposal whose end is nearest;
+            'fan' or a file of ``tools/motion/make_regions.py`` trains by regions
+            (the paper, section 3.4).
+        num_regions (int): M of 'fan'; a file says its own.
+        learned_weights (bool): Losses weighted by learned uncertainties (the
+            paper); else their plain sum.
+        huber_delta (float): Of the regression, metres. Not given by the paper.
+        select (int, optional): Keep so many proposals whose ends are apart by
+            ``select_metres``, by score; None keeps all. The paper does not give
+            the distance.
+        init_cfg (dict, optional): Default: Xavier for linear layers.
+
+    Raises:
+        UserError: See :class:`lm4ve.tasks.motion.models.regions.Regions`.
+    """
+
+    def __init__(
+        self,
+        future_steps: int,
+        channels: int = 128,
+        num_heads: int = 2,
+        feedforward: int = 256,
+        social_decoder_layers: int = 0,
+        regions: str | None = None,
+        num_regions: int = 6,
+        learned_weights: bool = True,
+        huber_delta: float = 1.0,
+        select: int | None = None,
+        select_metres: float = 2.0,
+        init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
+    ) -> None:
+        super().__init__(init_cfg)
+        self.future_steps, c = future_steps, channels
+        self.huber_delta = huber_delta
+        self.keep, self.select_metres = select, select_metres
+        self.regions = None if regions is None else Regions.load(regions, num_regions)
+        self.social = (
+            DecoderStack(c, num_heads, feedforward, social_decoder_layers)
+            if social_decoder_layers
+            else None
+        )
+        self.regression = nn.Sequential(
+            nn.Linear(2 * c, 2 * c),
+            nn.LayerNorm(2 * c),
+            nn.ReLU(),
+            nn.Linear(2 * c, c),
+            nn.LayerNorm(c),
+            nn.ReLU(),
+            nn.Linear(c, 2 * future_steps),
+        )
+        self.score = nn.Sequential(
+            nn.Linear(2 * c, 4 * c),
+            nn.ReLU(),
+            nn.Linear(4 * c, 2 * c),
+            nn.LayerNorm(2 * c),
+            nn.ReLU(),
+            nn.Linear(2 * c, c),
+            nn.ReLU(),
+            nn.Linear(c, 1),
+        )
+        names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')
+        self.sigmas = (
+            nn.ParameterDict({n: nn.Parameter(torch.ones(())) for n in names})
+            if learned_weights
+            else None
+        )
+
+    def forward(
+        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
+    ):
+        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
+
+        Step offsets are summed up from where an agent is.
+        """
+        queries = inputs['queries']
+        k, c = encoded['proposals'].shape[2:]
+        at = queries[..., None, None].expand(-1, -1, k, c)
+        x = encoded['proposals'].gather(1, at)
+        if self.social is not None:
+            x = self._social(x, encoded, inputs)
+        x = torch.cat([features[:, :, None].expand_as(x), x], dim=-1)
+        offsets = self.regression(x).unflatten(-1, (self.future_steps, 2))
+        at = queries[..., None].expand(-1, -1, 2)
+        here = inputs['agents'][:, :, -1].gather(1, at)
+        lines = here[:, :, None, None] + offsets.cumsum(dim=-2)
+        return lines, self.score(x)[..., 0]
+
+    def _social(
+        self, x: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
+    ) -> Tensor:
+        count, agents = x.shape[1], inputs['agents'].shape[1]
+        memory = encoded['tokens'][:, :agents].repeat_interleave(count, dim=0)
+        mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
+        return self.social(x.flatten(0, 1), memory, mask).unflatten(0, (-1, count))
+
+    def loss(
+        self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of N agents; see :func:`lm4ve.tasks.motion.models.proposal_losses`."""
+        distances = end_distances(trajectories, future, valid)
+        members = (
+            None
+            if self.regions is None
+            else self.regions.members(future, valid, scores.shape[1])
+        )
+        losses = proposal_losses(
+            trajectories, scores, future, valid, distances, members, self.huber_delta
+        )
+        if self.sigmas is None:
+            return {f'loss_{n}': v for n, v in losses.items()}
+        out = {}
+        for name, value in losses.items():
+            sigma = self.sigmas[name]
+            out[f'loss_{name}'] = value / sigma**2 + (sigma.abs() + 1).log()
+        return out
+
+    def select(self, trajectories: Tensor, probabilities: Tensor):
+        """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
+        if self.keep is None:
+            return trajectories, probabilities
+        kept = select_apart(
+            trajectories[:, -1], probabilities, self.keep, self.select_metres
+        )
+        p = probabilities[kept]
+        return trajectories[kept], p / p.sum()

@@ -1,0 +1,203 @@
+"""Regions of end points for mmTransformer's region-based training.
+
+The paper (section 3.4) partitions the training set's end points by equal-size
+K-means and takes the clusters' convex hulls; fan shapes are its alternative. Each
+region owns an equal share of the proposals.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.spatial import ConvexHull
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.motion.models.losses import final_step
+
+
+def equal_clusters(
+    points: np.ndarray, count: int, seed: int = 0, rounds: int = 20
+) -> np.ndarray:
+    """K-means with clusters of equal size (up to one point).
+
+    Assignment takes the pairs of point and centre by distance, nearest first,
+    while a centre has room.
+
+    Args:
+        points (np.ndarray): ``[N, 2]``, metres; normalised inside.
+        count (int): M clusters.
+
+    Returns:
+        np.ndarray: int64 ``[N]``, the cluster of each point.
+    """
+    scaled = (points - points.mean(0)) / np.maximum(points.std(0), 1e-6)
+    centres = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
+    labels = np.full(len(points), -1)
+    for _ in range(rounds):
+        distances = np.linalg.norm(scaled[:, None] - centres, axis=-1)
+        new = np.full(len(points), -1)
+        room = np.full(count, len(points) // count)
+        room[: len(points) % count] += 1
+        for pair in distances.ravel().argsort(kind='stable'):
+            i, m = divmod(int(pair), count)
+            if new[i] < 0 and room[m] > 0:
+                new[i] = m
+                room[m] -= 1
+        if (new == labels).all():
+            break
+        labels = new
+        centres = np.stack([scaled[labels == m].mean(0) for m in range(count)])
+    return labels
+
+
+def write_regions(
+    path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0
+) -> None:
+    """Cluster end points ``[N, 2]`` (focal frame, metres) and write the hulls.
+
+    Raises:
+        UserError: There are too few points for hulls.
+    """
+    if len(points) < 4 * count:
+        raise UserError(
+            f'{len(points)} end points are too few for {count} '
+            f'regions. Fix: give at least {4 * count} scenes.'
+        )
+    labels = equal_clusters(points, count, seed)
+    clusters = [points[labels == m] for m in range(count)]
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        json.dumps(
+            dict(
+                centres=[c.mean(0).tolist() for c in clusters],
+                hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
+            )
+        )
+    )
+
+
+class Regions(nn.Module):
+    """Says in which region a point lies.
+
+    Inside one hull: that region. In none, or in several: that of the nearest
+    centre (among those).
+
+    Args:
+        centres (Tensor): ``[M, 2]``, metres.
+        planes (list[Tensor]): Of each region half planes ``[P, 3]``: a point
+            (x, y) is inside where ``a x + b y + c <= 0`` for all.
+    """
+
+    def __init__(self, centres: Tensor, planes: list[Tensor]) -> None:
+        super().__init__()
+        self.register_buffer('centres', centres, persistent=False)
+        size = max(len(p) for p in planes)
+        # Padded by planes that hold everything.
+        table = torch.zeros(len(planes), size, 3)
+        for i, p in enumerate(planes):
+            table[i, : len(p)] = p
+        self.register_buffer('planes', table, persistent=False)
+
+    @classmethod
+    def load(cls, source: str, count: int = 6) -> 'Regions':
+        """Of a file, or ``count`` fans around 'straight ahead'.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        if source == 'fan':
+            return cls.fan(count)
+        try:
+            found = json.loads(Path(source).read_text())
+            centres = torch.tensor(found['centres'], dtype=torch.float32)
+            planes = [
+                torch.from_numpy(ConvexHull(np.array(h)).equations).float()
+                for h in found['hulls']
+            ]
+        except OSError as e:
+            raise UserError(
+                f"decoder.regions='{source}' does not exist. Fix: write it with "
+                "tools/motion/make_regions.py, or set regions='fan'."
+            ) from e
+        except (ValueError, KeyError, TypeError) as e:
+            raise UserError(
+                f"decoder.regions='{source}' is damaged ({e}). Fix: "
+                'write it again with tools/motion/make_regions.py.'
+            ) from e
+        return cls(centres, planes)
+
+    @classmethod
+    def fan(cls, count: int) -> 'Regions':
+        """Sectors of equal angle over the half plane ahead."""
+        edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
+        middles = (edges[1:] + edges[:-1]) / 2
+        centres = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
+        planes = []
+        for low, high in zip(edges[:-1], edges[1:], strict=True):
+            planes.append(
+                torch.tensor(
+                    [
+                        [np.sin(low), -np.cos(low), 0.0],
+                        [-np.sin(high), np.cos(high), 0.0],
+                    ],
+                    dtype=torch.float32,
+                )
+            )
+        return cls(torch.from_numpy(centres).float(), planes)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points ``[N, 2]`` to regions, int64 ``[N]``."""
+        a, c = self.planes[..., :2], self.planes[..., 2]
+        sides = torch.einsum('mpk,nk->nmp', a, points.to(a.dtype)) + c
+        inside = (sides <= 1e-4).all(dim=-1)
+        distances = torch.cdist(points.to(a.dtype), self.centres)
+        none = ~inside.any(dim=1, keepdim=True)
+        return distances.masked_fill(~(inside | none), torch.inf).argmin(dim=1)
+
+    def members(self, future: Tensor, valid: Tensor, count: int) -> Tensor:
+        """Which of ``count`` proposals belong to the truth's region, ``[N, K]``.
+
+        Raises:
+            UserError: The proposals cannot be shared out equally.
+        """
+        regions = len(self.centres)
+        if count % regions:
+            raise UserError(
+                f'encoder.num_proposals={count} must be a multiple of the '
+                f'{regions} regions of decoder.regions.'
+            )
+        rows = torch.arange(len(future), device=future.device)
+        mine = self(future[rows, final_step(valid)])
+        owner = torch.arange(count, device=future.device) // (count // regions)
+        return mine[:, None] == owner
+
+
+def select_apart(
+    ends: Tensor, probabilities: Tensor, keep: int, metres: float
+) -> Tensor:
+    """Greedy choice by probability of end points that lie apart.
+
+    Where too few lie apart, the most probable of the others follow.
+
+    Args:
+        ends (Tensor): ``[K, 2]``.
+        probabilities (Tensor): ``[K]``.
+        keep (int): How many.
+        metres (float): Ends nearer than this to a chosen one are passed over.
+
+    Returns:
+        Tensor: int64 ``[min(keep, K)]``.
+    """
+    order = probabilities.argsort(descending=True, stable=True).tolist()
+    near = (torch.cdist(ends, ends) < metres).tolist()
+    chosen: list = []
+    for i in order:
+        if len(chosen) < keep and not any(near[i][j] for j in chosen):
+            chosen.append(i)
+    rest = [i for i in order if i not in chosen]
+    chosen += rest[: keep - len(chosen)]
+    return torch.tensor(chosen, device=ends.device)

@@ -1,0 +1,224 @@
+"""VectorNet (Gao et al., arXiv 2005.04259) with a decoder of K trajectories.
+
+Every agent's history and every lane is a polyline of vectors; a sub-graph encodes
+each into one token, one attention lets all tokens meet, and the agents' tokens are
+decoded. Sizes follow the version that the paper of the blocks used: sub-graphs of
+32, 64 and 128 channels, tokens of 256, one attention layer, six residual heads.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1
+from lm4ve.tasks.motion.scene import STEP
+
+
+def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
+    """History as vectors x, y, dx, dy, mask, t.
+
+    Args:
+        agents (Tensor): ``[B, A, H, 2]``, metres, gaps filled.
+        valid (Tensor): bool ``[B, A, H]``.
+
+    Returns:
+        Tensor: ``[B, A, H - 1, 6]``; x, y are a vector's end, t its mean time in
+        seconds before the last step; a vector with an end not observed is 0 but
+        for its time.
+    """
+    kept = (valid[..., 1:] & valid[..., :-1])[..., None]
+    count = agents.shape[2]
+    times = (torch.arange(1, count, device=agents.device) - count + 0.5) * STEP
+    times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
+    ends, moves = agents[..., 1:, :], agents.diff(dim=2)
+    return torch.cat(
+        [
+            torch.where(kept, ends, 0.0),
+            torch.where(kept, moves, 0.0),
+            kept.to(agents.dtype),
+            times,
+        ],
+        dim=-1,
+    )
+
+
+def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
+    """Lanes as vectors x, y, dx, dy, turn, intersection, control.
+
+    Args:
+        lanes (Tensor): ``[B, L, P, 2]``, metres.
+        attributes (Tensor): ``[B, L, 3]``.
+
+    Returns:
+        Tensor: ``[B, L, P - 1, 7]``; x, y are a vector's middle.
+    """
+    middles = (lanes[..., 1:, :] + lanes[..., :-1, :]) / 2
+    extra = attributes[:, :, None].expand(-1, -1, middles.shape[2], -1)
+    return torch.cat([middles, lanes.diff(dim=2), extra], dim=-1)
+
+
+class SubGraph(nn.Module):
+    """Levels of Linear, LayerNorm, ReLU, each joined with the polyline's maximum.
+
+    Args:
+        in_channels (int): Of a vector.
+        channels (Sequence[int]): Of the levels before the maximum is joined.
+
+    ``forward``: vectors ``[..., V, in_channels]`` to ``[..., 2 * channels[-1]]``.
+    """
+
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList()
+        for c in channels:
+            self.levels.append(
+                nn.Sequential(nn.Linear(in_channels, c), nn.LayerNorm(c), nn.ReLU())
+            )
+            in_channels = 2 * c
+
+    def forward(self, x: Tensor) -> Tensor:
+        for level in self.levels:
+            x = level(x)
+            x = torch.cat([x, x.amax(dim=-2, keepdim=True).expand_as(x)], dim=-1)
+        return x.amax(dim=-2)
+
+
+@MODELS.register_module()
+class VectorNet(BaseModule):
+    """Agents and lanes to tokens that have seen each other.
+
+    Args:
+        channels (Sequence[int]): Of the sub-graphs' levels; tokens have twice the
+            last.
+        num_heads (int): Of the attention.
+        num_layers (int): Attention layers, each with a residual connection.
+        final_norm (bool): LayerNorm of the output. False with a neck, whose own
+            norm comes after the block.
+        scale (float): Metres are divided by this.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int] = (32, 64, 128),
+        num_heads: int = 1,
+        num_layers: int = 1,
+        final_norm: bool = True,
+        scale: float = 10.0,
+        init_cfg: dict = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.embed_dims = 2 * channels[-1]
+        self.scale = scale
+        self.agents = SubGraph(6, channels)
+        self.lanes = SubGraph(7, channels)
+        self.norms = nn.ModuleList(
+            nn.LayerNorm(self.embed_dims) for _ in range(num_layers)
+        )
+        self.attentions = nn.ModuleList(
+            nn.MultiheadAttention(self.embed_dims, num_heads, batch_first=True)
+            for _ in range(num_layers)
+        )
+        self.final_norm = nn.LayerNorm(self.embed_dims) if final_norm else nn.Identity()
+
+    def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`."""
+        agents = agent_vectors(inputs['agents'] / self.scale, inputs['agents_valid'])
+        lanes = lane_vectors(inputs['lanes'] / self.scale, inputs['lane_attributes'])
+        x = torch.cat([self.agents(agents), self.lanes(lanes)], dim=1)
+        mask = torch.cat([inputs['agent_padding'], inputs['lane_padding']], dim=1)
+        for norm, attention in zip(self.norms, self.attentions, strict=True):
+            y = norm(x)
+            x = x + attention(y, y, y, key_padding_mask=mask, need_weights=False)[0]
+        return dict(tokens=self.final_norm(x), padding_mask=mask)
+
+
+class ResidualMLP(nn.Module):
+    """``x + LN(Linear(ReLU(LN(Linear(x)))))``, then a linear layer."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.block = nn.Sequential(
+            nn.Linear(channels, channels),
+            nn.LayerNorm(channels),
+            nn.ReLU(),
+            nn.Linear(channels, channels),
+            nn.LayerNorm(channels),
+        )
+        self.out = nn.Linear(channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.relu(x + self.block(x)))
+
+
+@MODELS.register_module()
+class TrajectoryDecoder(BaseModule):
+    """K residual MLPs give trajectories, one more their scores.
+
+    Trained on the trajectory whose end is nearest to the truth: smooth L1 on it,
+    cross-entropy on the scores.
+
+    Args:
+        in_channels (int): C.
+        future_steps (int): F.
+        num_modes (int): K.
+        scale (float): Outputs are multiplied by this to metres.
+        cls_weight (float): Of the cross-entropy.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        future_steps: int,
+        num_modes: int = 6,
+        scale: float = 10.0,
+        cls_weight: float = 1.0,
+        init_cfg: dict = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.future_steps, self.scale = future_steps, scale
+        self.cls_weight = cls_weight
+        self.modes = nn.ModuleList(
+            ResidualMLP(in_channels, 2 * future_steps) for _ in range(num_modes)
+        )
+        self.classifier = ResidualMLP(in_channels, num_modes)
+
+    def forward(
+        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
+    ):
+        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
+
+        Trajectories are offsets from where an agent is.
+        """
+        lines = torch.stack([m(features) for m in self.modes], dim=2)
+        lines = lines.unflatten(-1, (self.future_steps, 2)) * self.scale
+        at = inputs['queries'][..., None].expand(-1, -1, 2)
+        here = inputs['agents'][:, :, -1].gather(1, at)
+        return here[:, :, None, None] + lines, self.classifier(features)
+
+    def loss(
+        self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of N agents.
+
+        Args:
+            trajectories (Tensor): ``[N, K, F, 2]``.
+            scores (Tensor): ``[N, K]``, logits.
+            future (Tensor): ``[N, F, 2]``.
+            valid (Tensor): bool ``[N, F]``.
+        """
+        best = end_distances(trajectories, future, valid).argmin(dim=1)
+        rows = torch.arange(len(best), device=best.device)
+        return dict(
+            loss_reg=masked_smooth_l1(trajectories[rows, best], future, valid),
+            loss_cls=self.cls_weight * F.cross_entropy(scores, best),
+        )
+
+    def select(self, trajectories: Tensor, probabilities: Tensor):
+        """All of them."""
+        return trajectories, probabilities

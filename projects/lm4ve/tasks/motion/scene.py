@@ -1,0 +1,226 @@
+"""``Scene``: what every data set is read into and every model sees.
+
+Agents and lanes in a city's coordinates, with masks for what was not observed,
+and the focal agent's pose, in whose frame models compute. Argoverse 1, Argoverse
+2 and the simulator differ in their readers alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lm4ve.errors import UserError
+
+#: Seconds between two steps of both Argoverse sets.
+STEP = 0.1
+#: Points of a lane's centre line.
+LANE_POINTS = 10
+#: Kinds of agents; a scene stores their indices. The last stands for the rest.
+AGENT_TYPES = (
+    'vehicle',
+    'pedestrian',
+    'motorcyclist',
+    'cyclist',
+    'bus',
+    'static',
+    'other',
+)
+#: Values of ``lane_turns``.
+TURNS = ('NONE', 'LEFT', 'RIGHT')
+#: Steps and metres of the window that gives an agent's heading (mmTransformer).
+HEADING_STEPS, HEADING_METRES = 7, 2.0
+
+
+class SceneError(UserError):
+    """One sequence cannot become a scene; ``kind`` groups such errors in counts.
+
+    MMEngine and worker processes rebuild errors from their message alone, so
+    the kind is a part of it.
+    """
+
+    def __init__(self, message: str, kind: str = 'unreadable') -> None:
+        super().__init__(message)
+        self.kind = kind
+
+    def __reduce__(self):
+        return type(self), (str(self), self.kind)
+
+
+@dataclass
+class Scene:
+    """One traffic scene of A agents, T steps and L lanes.
+
+    Attributes:
+        scene_id (str): Its name in the data set.
+        city (str): City of the map, for example 'PIT' or 'austin'.
+        track_ids (list[str]): ``[A]``, names of the agents.
+        agent_types (np.ndarray): int8 ``[A]``, indices of :data:`AGENT_TYPES`.
+        positions (np.ndarray): float64 ``[A, T, 2]``, metres in the city's
+            frame; 0 where not valid.
+        valid (np.ndarray): bool ``[A, T]``, whether the agent was observed.
+        focal (int): Index of the agent to forecast.
+        history_steps (int): H; steps H to T are the future (all invalid in test
+            sets).
+        lanes (np.ndarray): float64 ``[L, 10, 2]``, centre lines in the direction
+            of travel.
+        lane_turns (np.ndarray): int8 ``[L]``, indices of :data:`TURNS`.
+        lane_intersections (np.ndarray): bool ``[L]``.
+        lane_controls (np.ndarray): bool ``[L]``, traffic control.
+        map_range (float): Lanes are complete within this distance (metres) of
+            the origin along both axes.
+        origin (np.ndarray): float64 ``[2]``, the focal agent's last observed
+            position.
+        heading (float): Its direction there, radians from the city's x axis.
+    """
+
+    scene_id: str
+    city: str
+    track_ids: list[str]
+    agent_types: np.ndarray
+    positions: np.ndarray
+    valid: np.ndarray
+    focal: int
+    history_steps: int
+    lanes: np.ndarray
+    lane_turns: np.ndarray
+    lane_intersections: np.ndarray
+    lane_controls: np.ndarray
+    map_range: float
+    origin: np.ndarray = field(default=None)
+    heading: float = field(default=None)
+
+    def __post_init__(self) -> None:
+        if self.origin is None:
+            self.origin = self.positions[self.focal, self.history_steps - 1].copy()
+        if self.heading is None:
+            self.heading = heading_of(
+                self.positions[self.focal, : self.history_steps],
+                self.valid[self.focal, : self.history_steps],
+                self.lanes,
+            )
+
+    @property
+    def future_steps(self) -> int:
+        """F, the number of steps after the history."""
+        return self.positions.shape[1] - self.history_steps
+
+    def check(self) -> 'Scene':
+        """Return the scene, if a model can work on it.
+
+        Raises:
+            SceneError: A coordinate is not finite; the focal agent is not
+                observed at the last step of the history, or less than twice.
+        """
+        observed = self.positions[self.valid]
+        if not (np.isfinite(observed).all() and np.isfinite(self.lanes).all()):
+            raise SceneError(
+                f"Scene '{self.scene_id}' has a coordinate that is not a finite "
+                'number. Fix: repair or remove the file.',
+                'not finite',
+            )
+        history = self.valid[self.focal, : self.history_steps]
+        if history.sum() < 2 or not history[-1]:
+            raise SceneError(
+                f"Scene '{self.scene_id}': the focal agent "
+                f"'{self.track_ids[self.focal]}' is observed at "
+                f'{int(history.sum())} of {self.history_steps} steps'
+                f'{"" if history[-1] else ", not at the last"}; expected the '
+                'last and one before. Fix: remove the file.',
+                'no history',
+            )
+        return self
+
+    def moved(self, angle: float, shift: Sequence[float]) -> 'Scene':
+        """Return the same scene in a frame turned by ``angle`` and shifted.
+
+        Args:
+            angle (float): Radians.
+            shift (Sequence[float]): ``[2]``, metres, after the turn.
+        """
+        turn = rotation(angle).T
+        positions = np.where(self.valid[..., None], self.positions @ turn + shift, 0.0)
+        return Scene(
+            self.scene_id,
+            self.city,
+            self.track_ids,
+            self.agent_types,
+            positions,
+            self.valid,
+            self.focal,
+            self.history_steps,
+            self.lanes @ turn + shift,
+            self.lane_turns,
+            self.lane_intersections,
+            self.lane_controls,
+            self.map_range,
+            self.origin @ turn + np.asarray(shift),
+            self.heading + angle,
+        )
+
+    def to_local(self, points: np.ndarray) -> np.ndarray:
+        """City coordinates ``[..., 2]`` in the focal frame (x ahead, y left)."""
+        return (points - self.origin) @ rotation(self.heading)
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """Focal frame ``[..., 2]`` in city coordinates, float64."""
+        points = np.asarray(points, dtype=np.float64)
+        return points @ rotation(self.heading).T + self.origin
+
+
+def rotation(angle: float) -> np.ndarray:
+    """Return the matrix that turns column vectors by ``angle``, ``[2, 2]``."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s], [s, c]])
+
+
+def heading_of(
+    history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None
+) -> float:
+    """Direction in which an agent moves at the end of its history, in radians.
+
+    A straight line over time is fitted to the last 7 observed points, or to as
+    many more as it takes to span 2 m (mmTransformer's preprocessing; fitted over
+    time, not y over x, so that it turns with the frame). An agent that stands
+    has the direction of the nearest lane; where there is no lane, 0.
+
+    Args:
+        history (np.ndarray): ``[H, 2]``, metres.
+        valid (np.ndarray): bool ``[H]``.
+        lanes (np.ndarray, optional): ``[L, P, 2]``.
+    """
+    steps = np.flatnonzero(valid)
+    points = history[steps]
+    if len(points) == 0:
+        return 0.0
+    first = max(len(points) - HEADING_STEPS, 0)
+    while first > 0 and np.linalg.norm(points[-1] - points[first]) < HEADING_METRES:
+        first -= 1
+    if len(points) - first >= 2:
+        times = steps[first:] - steps[first:].mean()
+        velocity = times @ points[first:] / (times @ times)
+        travelled = velocity * (steps[-1] - steps[first])
+        if np.linalg.norm(travelled) >= HEADING_METRES / 2:
+            return float(np.arctan2(velocity[1], velocity[0]))
+    if lanes is None or len(lanes) == 0:
+        return 0.0
+    start, ahead = lanes[:, :-1], np.diff(lanes, axis=1)
+    lengths = np.linalg.norm(ahead, axis=-1)
+    distances = np.linalg.norm(start + ahead / 2 - points[-1], axis=-1)
+    distances[lengths < 1e-6] = np.inf
+    lane, piece = np.unravel_index(distances.argmin(), distances.shape)
+    direction = ahead[lane, piece]
+    return float(np.arctan2(direction[1], direction[0]))
+
+
+def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
+    """Points equally spaced by arc length, ends included: ``[n, D] -> [count, D]``.
+
+    A line of one point, or of no length, is repeated.
+    """
+    line = np.asarray(line, dtype=np.float64)
+    lengths = np.linalg.norm(np.diff(line, axis=0), axis=-1)
+    keep = np.concatenate([[True], lengths > 0])
+    line, at = line[keep], np.concatenate([[0.0], np.cumsum(lengths)])[keep]
+    wanted = np.linspace(0, at[-1], count)
+    return np.stack([np.interp(wanted, at, c) for c in line.T], axis=-1)

@@ -1,0 +1,98 @@
+"""Files for the evaluation servers of Argoverse 1 and 2.
+
+Argoverse 1 (argoverse-api, ``competition_util.py``): HDF5, one data set
+``argoverse_forecasting`` of rows sequence, x, y, probability, 30 rows a trajectory.
+Argoverse 2 (av2-api, ``eval/submission.py``): parquet, one row a trajectory.
+"""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from lm4ve.errors import UserError
+
+#: Format -> (suffix, steps of a trajectory).
+FORMATS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))
+
+
+def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None:
+    """Write predictions of a test set's focal agents.
+
+    Args:
+        path (str | Path): Of the file; its suffix must be the format's.
+        forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
+            (``[K, F, 2]``, city coordinates in metres), ``probabilities``
+            (``[K]``; normalised here, since both servers ask for it).
+        form (str): A key of :data:`FORMATS`.
+
+    Raises:
+        UserError: Suffix or number of steps are not the format's, or an Argoverse
+            1 sequence is not named by its number.
+    """
+    path = Path(path)
+    suffix, steps = FORMATS[form]
+    if path.suffix != suffix:
+        raise UserError(f"submission='{path}': a file for {form} ends in '{suffix}'.")
+    for f in forecasts:
+        if f['trajectories'].shape[1:] != (steps, 2):
+            raise UserError(
+                f"Scene '{f['scene_id']}' has trajectories "
+                f'{list(f["trajectories"].shape)}, the server of {form} takes '
+                f'[K, {steps}, 2]. Fix: submit a model of that data set.'
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Best first: servers take the first k where probabilities tie.
+    ordered = [_sorted(f) for f in forecasts]
+    (_write_h5 if form == 'argoverse1' else _write_parquet)(path, ordered)
+
+
+def _sorted(forecast: dict) -> dict:
+    p = np.asarray(forecast['probabilities'], dtype=np.float64)
+    order = np.argsort(-p, kind='stable')
+    p = p[order] / p.sum()
+    return dict(
+        forecast,
+        probabilities=p,
+        trajectories=np.asarray(forecast['trajectories'])[order],
+    )
+
+
+def _write_h5(path: Path, forecasts: list[dict]) -> None:
+    rows = []
+    for f in forecasts:
+        if not f['scene_id'].isdigit():
+            raise UserError(
+                f"Scene '{f['scene_id']}' is not a number, which Argoverse 1 "
+                'sequences are named by. Fix: submit the Argoverse 1 test set.'
+            )
+        k, steps = f['trajectories'].shape[:2]
+        table = np.empty((k * steps, 4))
+        table[:, 0] = int(f['scene_id'])
+        table[:, 1:3] = f['trajectories'].reshape(-1, 2).astype(np.float32)
+        table[:, 3] = np.repeat(f['probabilities'], steps)
+        rows.append(table)
+    with h5py.File(path, 'w') as h:
+        h.create_dataset(
+            'argoverse_forecasting',
+            data=np.concatenate(rows),
+            compression='gzip',
+            compression_opts=9,
+        )
+
+
+def _write_parquet(path: Path, forecasts: list[dict]) -> None:
+    pd.DataFrame(
+        [
+            dict(
+                scenario_id=f['scene_id'],
+                track_id=f['track_id'],
+                probability=p,
+                predicted_trajectory_x=line[:, 0],
+                predicted_trajectory_y=line[:, 1],
+            )
+            for f in forecasts
+            for p, line in zip(f['probabilities'], f['trajectories'], strict=True)
+        ]
+    ).to_parquet(path)

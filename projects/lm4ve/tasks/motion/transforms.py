@@ -1,0 +1,217 @@
+"""From a scene to the arrays that models take, and from samples to a batch.
+
+All is in the focal agent's frame (x ahead, y left, origin at its last observed
+position), so that predictions turn and move with the scene.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lm4ve.errors import UserError
+from lm4ve.registry import FUNCTIONS, TRANSFORMS
+from lm4ve.tasks.motion.scene import Scene
+
+#: Lane attributes: turn (-1 left, 1 right), intersection, traffic control.
+_TURN_VALUES = np.array([0.0, -1.0, 1.0], dtype=np.float32)
+
+
+@TRANSFORMS.register_module()
+class VectorizeScene:
+    """Choose agents and lanes of a scene and express them in the focal frame.
+
+    Args:
+        agent_range (float): Agents farther from the focal one are left out,
+            metres.
+        lane_range (float): Lanes with no point in the square of +- this many
+            metres are left out.
+        min_history (int): Agents observed at fewer steps are left out, and those
+            that are not observed at the last.
+        decode (str): Which agents are decoded, and trained on if their future
+            is known: 'focal' or 'all'.
+
+    Takes ``results['scene']``; adds float32 arrays in metres:
+
+    - ``agents`` ``[A, H, 2]``, the focal one first, gaps filled by the nearest
+      observed step before (else after); ``agents_valid`` bool ``[A, H]``
+    - ``future`` ``[A, F, 2]``, ``future_valid`` bool ``[A, F]``
+    - ``lanes`` ``[L, 10, 2]``, ``lane_attributes`` ``[L, 3]``. A scene without
+      lanes gets one of zeros, so that there is something to attend to.
+    - ``queries`` int64 ``[Q]``, indices of the agents to decode.
+    """
+
+    def __init__(
+        self,
+        agent_range: float = 100.0,
+        lane_range: float = 100.0,
+        min_history: int = 4,
+        decode: str = 'focal',
+    ) -> None:
+        if decode not in ('focal', 'all'):
+            raise UserError(
+                f"VectorizeScene.decode='{decode}' must be 'focal' or 'all'."
+            )
+        self.agent_range, self.lane_range = agent_range, lane_range
+        self.min_history, self.decode = min_history, decode
+
+    def __call__(self, results: dict) -> dict:
+        scene: Scene = results['scene']
+        # The square may stand on its corner in the city's frame.
+        if self.lane_range * 2**0.5 > scene.map_range + 1e-6:
+            raise UserError(
+                f'VectorizeScene.lane_range={self.lane_range} needs lanes up to '
+                f'{self.lane_range * 2**0.5:.0f} m away, the cache has them up to '
+                f'{scene.map_range:.0f} m. Fix: preprocess with a larger '
+                '--map-range.'
+            )
+        kept = self._agents(scene)
+        h = scene.history_steps
+        local = scene.to_local(scene.positions[kept]).astype(np.float32)
+        valid = scene.valid[kept]
+        results['agents'] = fill_gaps(local[:, :h], valid[:, :h])
+        results['agents_valid'] = valid[:, :h]
+        results['future'] = np.where(valid[:, h:, None], local[:, h:], np.float32(0))
+        results['future_valid'] = valid[:, h:]
+        results['lanes'], results['lane_attributes'] = self._lanes(scene)
+        count = 1 if self.decode == 'focal' else len(kept)
+        results['queries'] = np.arange(count)
+        results['track_ids'] = [scene.track_ids[i] for i in kept[:count]]
+        return results
+
+    def _agents(self, scene: Scene) -> np.ndarray:
+        history = scene.valid[:, : scene.history_steps]
+        last = scene.positions[:, scene.history_steps - 1]
+        near = np.linalg.norm(last - scene.origin, axis=-1) <= self.agent_range
+        kept = near & history[:, -1] & (history.sum(axis=1) >= self.min_history)
+        kept[scene.focal] = False
+        return np.concatenate([[scene.focal], np.flatnonzero(kept)])
+
+    def _lanes(self, scene: Scene):
+        lanes = scene.to_local(scene.lanes).astype(np.float32)
+        attributes = np.stack(
+            [
+                _TURN_VALUES[scene.lane_turns],
+                scene.lane_intersections,
+                scene.lane_controls,
+            ],
+            axis=-1,
+        ).astype(np.float32)
+        kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
+        lanes, attributes = lanes[kept], attributes[kept]
+        if len(lanes) == 0:
+            lanes = np.zeros((1, *scene.lanes.shape[1:]), dtype=np.float32)
+            attributes = np.zeros((1, 3), dtype=np.float32)
+        return lanes, attributes
+
+
+def fill_gaps(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Put the last valid position before a gap into it (at the start the next).
+
+    Args:
+        positions (np.ndarray): ``[A, T, 2]``.
+        valid (np.ndarray): bool ``[A, T]``, at least one True a row.
+    """
+    steps = np.arange(valid.shape[1])
+    at = np.maximum.accumulate(np.where(valid, steps, -1), axis=1)
+    at = np.where(at < 0, valid.argmax(axis=1)[:, None], at)
+    return np.take_along_axis(positions, at[..., None], axis=1)
+
+
+@TRANSFORMS.register_module()
+class FlipScene:
+    """Mirror left and right with a probability (mmTransformer's augmentation).
+
+    Comes after :class:`VectorizeScene`; only for training, since the truth in
+    city coordinates stays as it is.
+
+    Args:
+        prob (float): Of a flip.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = prob
+
+    def __call__(self, results: dict) -> dict:
+        if np.random.random() < self.prob:
+            mirror = np.array([1, -1], dtype=np.float32)
+            for key in ('agents', 'future', 'lanes'):
+                results[key] = results[key] * mirror
+            turn = np.array([-1, 1, 1], dtype=np.float32)
+            results['lane_attributes'] = results['lane_attributes'] * turn
+        return results
+
+
+@TRANSFORMS.register_module()
+class MaskHistory:
+    """Hide the first steps of histories, as if tracks had started late.
+
+    mmTransformer's augmentation masks some of the first 10 steps at random.
+
+    Args:
+        steps (int): At most so many of the first steps.
+        prob (float): Of masking, for each scene.
+    """
+
+    def __init__(self, steps: int = 10, prob: float = 0.5) -> None:
+        self.steps, self.prob = steps, prob
+
+    def __call__(self, results: dict) -> dict:
+        if np.random.random() < self.prob:
+            hidden = np.random.randint(1, self.steps + 1)
+            valid = results['agents_valid'].copy()
+            valid[:, :hidden] = False
+            # An agent that would vanish keeps what it has.
+            none = ~valid.any(axis=1)
+            valid[none] = results['agents_valid'][none]
+            results['agents_valid'] = valid
+            results['agents'] = fill_gaps(results['agents'], valid)
+        return results
+
+
+@FUNCTIONS.register_module()
+def collate_scenes(samples: list[dict]) -> dict[str, object]:
+    """Pad samples of :class:`VectorizeScene` to one batch.
+
+    Returns:
+        dict: ``inputs``, a dict of tensors: ``agents`` ``[B, A, H, 2]``,
+        ``agents_valid`` ``[B, A, H]``, ``agent_padding`` bool ``[B, A]`` (True =
+        padding), ``future``, ``future_valid``, ``lanes`` ``[B, L, 10, 2]``,
+        ``lane_attributes`` ``[B, L, 3]``, ``lane_padding`` ``[B, L]``, ``queries``
+        int64 ``[B, Q]``, ``query_padding`` ``[B, Q]``; and ``data_samples``, a
+        list of dicts with the scene's name, pose and truth.
+    """
+    inputs = {}
+    for key, padding in (
+        ('agents', 'agent_padding'),
+        ('lanes', 'lane_padding'),
+        ('queries', 'query_padding'),
+        ('agents_valid', None),
+        ('future', None),
+        ('future_valid', None),
+        ('lane_attributes', None),
+    ):
+        inputs[key], mask = pad([torch.as_tensor(s[key]) for s in samples])
+        if padding:
+            inputs[padding] = mask
+    return dict(
+        inputs=inputs,
+        data_samples=[
+            dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples
+        ],
+    )
+
+
+def pad(tensors: list[Tensor], count: int | None = None):
+    """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]``, and say what is padding.
+
+    Returns:
+        tuple[Tensor, Tensor]: The stack with zeros at the end, and bool
+        ``[B, n]``, True = padding.
+    """
+    count = max(len(t) for t in tensors) if count is None else count
+    out = tensors[0].new_zeros((len(tensors), count, *tensors[0].shape[1:]))
+    mask = torch.ones(len(tensors), count, dtype=torch.bool)
+    for i, t in enumerate(tensors):
+        out[i, : len(t)] = t
+        mask[i, : len(t)] = False
+    return out, mask

@@ -1,0 +1,234 @@
+"""Pictures of scenes: map, history, truth, and K forecasts with probabilities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.hooks import Hook
+from mmengine.visualization import Visualizer
+
+from lm4ve.registry import HOOKS, VISUALIZERS
+from lm4ve.tasks.motion.scene import Scene
+
+_LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
+_PAST, _TRUTH, _FORECAST = '#1f4e9c', '#1a8f3c', '#d0452b'
+
+
+def draw_scene(
+    axes,
+    scene: Scene,
+    trajectories: np.ndarray | None = None,
+    probabilities: np.ndarray | None = None,
+    extent: float = 45.0,
+) -> None:
+    """Draw a scene in its focal frame.
+
+    Args:
+        axes (matplotlib.axes.Axes): Where.
+        scene (Scene): What.
+        trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
+        probabilities (np.ndarray, optional): ``[K]``; written at the ends.
+        extent (float): Half the side of what is shown, metres.
+    """
+    h = scene.history_steps
+    for line, inside in zip(
+        scene.to_local(scene.lanes), scene.lane_intersections, strict=True
+    ):
+        axes.plot(*line.T, color=_JUNCTION if inside else _LANE, lw=0.8, zorder=1)
+    local = scene.to_local(scene.positions)
+    for i, (points, valid) in enumerate(zip(local, scene.valid, strict=True)):
+        past = points[:h][valid[:h]]
+        if i == scene.focal or len(past) == 0:
+            continue
+        axes.plot(*past.T, color=_OTHER, lw=1.2, zorder=2)
+        axes.plot(*past[-1], 'o', color=_OTHER, ms=2.5, zorder=2)
+    points, valid = local[scene.focal], scene.valid[scene.focal]
+    if trajectories is not None:
+        lines = scene.to_local(np.asarray(trajectories))
+        p = (
+            np.full(len(lines), 1 / len(lines))
+            if probabilities is None
+            else (np.asarray(probabilities))
+        )
+        for line, q in zip(lines, p, strict=True):
+            shade = 0.35 + 0.65 * float(q) / max(float(p.max()), 1e-9)
+            line = np.concatenate([np.zeros((1, 2)), line])
+            axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
+            axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
+            axes.annotate(
+                f'{q:.2f}',
+                line[-1],
+                fontsize=6,
+                color=_FORECAST,
+                xytext=(2, 2),
+                textcoords='offset points',
+                annotation_clip=True,
+                zorder=6,
+            )
+    axes.plot(*points[:h][valid[:h]].T, color=_PAST, lw=2.0, zorder=5)
+    future = points[h:][valid[h:]]
+    if len(future):
+        axes.plot(*future.T, color=_TRUTH, lw=2.0, zorder=3)
+        axes.plot(*future[-1], '*', color=_TRUTH, ms=8, zorder=5)
+    axes.plot(0, 0, 'o', color=_PAST, ms=4, zorder=5)
+    axes.set(
+        xlim=(-extent, extent),
+        ylim=(-extent, extent),
+        aspect='equal',
+        xticks=[],
+        yticks=[],
+    )
+    axes.set_title(f'{scene.scene_id[-12:]} ({scene.city})', fontsize=7)
+
+
+def scene_grid(
+    samples: Sequence[dict], columns: int = 3, extent: float = 45.0
+) -> Figure:
+    """A figure of several scenes.
+
+    Args:
+        samples (Sequence[dict]): ``scene``, and optionally ``trajectories`` and
+            ``probabilities``, as of :func:`draw_scene`.
+        columns (int): Pictures in a row.
+        extent (float): See :func:`draw_scene`.
+    """
+    columns = min(columns, len(samples))
+    rows = -(-len(samples) // columns)
+    figure = Figure(figsize=(3.0 * columns, 3.2 * rows), dpi=110, layout='constrained')
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(samples) :]:
+        ax.axis('off')
+    for ax, sample in zip(axes, samples, strict=False):
+        draw_scene(
+            ax,
+            sample['scene'],
+            sample.get('trajectories'),
+            sample.get('probabilities'),
+            extent,
+        )
+    handles = [
+        axes[0].plot([], [], color=c, label=t)[0]
+        for c, t in (
+            (_PAST, 'history'),
+            (_TRUTH, 'truth'),
+            (_FORECAST, 'forecasts with probability'),
+            (_OTHER, 'other agents'),
+        )
+    ]
+    figure.legend(
+        handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False
+    )
+    return figure
+
+
+def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
+    """Write :func:`scene_grid` as a PNG."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scene_grid(samples, **options).savefig(path)
+
+
+def to_image(figure: Figure) -> np.ndarray:
+    """A figure as uint8 RGB, ``[height, width, 3]``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@VISUALIZERS.register_module()
+class MotionVisualizer(Visualizer):
+    """MMEngine's visualizer for motion data samples; takes its arguments."""
+
+    def add_datasample(
+        self,
+        name: str,
+        data_sample: dict,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_file: str | None = None,
+        step: int = 0,
+        extent: float = 45.0,
+    ) -> np.ndarray:
+        """Draw a sample; send it to the backends, a file or a window.
+
+        Args:
+            name (str): Of the picture.
+            data_sample (dict): See :func:`scene_grid`.
+            show (bool): In a window, for ``wait_time`` seconds.
+            out_file (str, optional): A PNG instead of the backends.
+            step (int): Global step.
+            extent (float): See :func:`draw_scene`.
+
+        Returns:
+            np.ndarray: uint8 RGB.
+        """
+        image = to_image(scene_grid([data_sample], extent=extent))
+        self.set_image(image)
+        if show:
+            self.show(image, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            import cv2
+
+            Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(out_file), image[..., ::-1])
+        else:
+            self.add_image(name, image, step=step)
+        return image
+
+
+@HOOKS.register_module()
+class MotionVisualizationHook(Hook):
+    """Draw forecasts in validation and testing.
+
+    Args:
+        enable (bool): Default: off.
+        interval (int): Every n-th scene.
+        show (bool), wait_time (float): In a window.
+        out_dir (str, optional): PNG files here instead of the backends.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        enable: bool = False,
+        interval: int = 500,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | None = None,
+        **kwargs,
+    ) -> None:
+        self.enable, self.interval = enable, interval
+        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'val', batch_idx, outputs)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'test', batch_idx, outputs)
+
+    def _draw(self, runner, mode: str, batch_idx: int, outputs) -> None:
+        if not self.enable:
+            return
+        loader = runner.val_dataloader if mode == 'val' else (runner.test_dataloader)
+        first = batch_idx * (loader.batch_size or len(outputs))
+        for i, sample in enumerate(outputs, start=first):
+            if i % self.interval:
+                continue
+            name = sample['scene'].scene_id
+            out = (
+                None
+                if self.out_dir is None
+                else (str(Path(self.out_dir) / f'{name}.png'))
+            )
+            runner.visualizer.add_datasample(
+                f'{mode}_{name}',
+                sample,
+                show=self.show,
+                wait_time=self.wait_time,
+                out_file=out,
+                step=runner.iter,
+            )

@@ -1,0 +1,44 @@
+"""Point-cloud classification on MMEngine's Runner: everything that is its own."""
+
+from lm4ve.tasks.task import Task
+
+TASK = Task(
+    name='pointcloud',
+    title='point-cloud classification',
+    package=__name__,
+    extra='pointcloud',
+    models=('lm4ve.tasks.pointcloud.models.classifier.PointCloudClassifier',),
+    registers={
+        'datasets.mesh_collections': ('ModelNet40', 'ShapeNet'),
+        'datasets.point_clouds': ('PointCloudFolder', 'ScanObjectNN'),
+        'demo.primitives': ('PrimitivesDataset',),
+        'metrics': ('PointCloudAccuracy', 'PointCloudVote'),
+        'models.classifier': (
+            'PointCloudClassifier',
+            'PointCloudPreprocessor',
+            'PointClsHead',
+        ),
+        'models.pointbert': ('PointBERT', 'PointMAE'),
+        'transforms': (
+            'NormalizeToUnitSphere',
+            'PackPointCloud',
+            'RandomJitter',
+            'RandomPointDropout',
+            'RandomRotate',
+            'RandomScaleTranslate',
+            'RepeatDraws',
+            'SamplePoints',
+        ),
+    },
+    exports={
+        'datasets.point_clouds': ('PointCloudDataset',),
+        'geometry': ('farthest_point_sample', 'group_points', 'nearest_neighbours'),
+        'metrics': ('confusion_matrix',),
+        'models.classifier': ('PointCloudDataSample',),
+    },
+    input_noun='a point cloud',
+    input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

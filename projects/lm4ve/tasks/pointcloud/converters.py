@@ -1,0 +1,164 @@
+"""Published Point-BERT and Point-MAE checkpoints as classifiers of this suite.
+
+Three kinds by their names: pre-training (``transformer_q.`` or
+``MAE_encoder.``), fine-tuned classifiers, and the paper's Point-BERT + LLaMA
+(``llama_dim_mapper1/2``, ``llama.``), whose block is compared with the language
+model that it claims to be and left out.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.converters.block import compare_block
+from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.errors import CheckpointError, UserError
+
+BLOCK_PREFIX = 'llama.'
+_WB = r'(weight|bias)'
+_TRUNK = (
+    (r'(cls_token|cls_pos)', r'backbone.\1'),
+    (
+        r'(encoder\.(?:first|second)_conv\.[013]\.'
+        r'(?:weight|bias|running_mean|running_var|num_batches_tracked))',
+        r'backbone.\1',
+    ),
+    (rf'(reduce_dim|pos_embed\.[02])\.{_WB}', r'backbone.\1.\2'),
+    (
+        r'blocks\.blocks\.(\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.'
+        r'(?:weight|bias))',
+        r'backbone.blocks.\1',
+    ),
+    (r'cls_head_finetune\.(\d+\.\w+)', r'head.layers.\1'),
+)
+_REQUIRED = (
+    'backbone.encoder.first_conv.0.weight',
+    'backbone.pos_embed.0.weight',
+    'backbone.blocks.0.attn.qkv.weight',
+)
+RULES = Rules(
+    renames=(*_TRUNK, (rf'norm\.{_WB}', r'backbone.norm.\1')),
+    required=(*_REQUIRED, 'backbone.norm.weight'),
+)
+LLAMA_RULES = Rules(
+    renames=(
+        *_TRUNK,
+        (rf'norm\.{_WB}', r'neck.norm.\1'),
+        (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
+        (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
+    ),
+    required=(
+        *_REQUIRED,
+        'neck.norm.weight',
+        'neck.mapper_in.weight',
+        'neck.mapper_out.weight',
+    ),
+)
+#: Of pre-training: what is kept begins so, and what of that is not the encoder's.
+_PRETRAINING = ('transformer_q.', 'MAE_encoder.')
+_NOT_ENCODER = re.compile(r'(cls_head|lm_head)\..*|mask_token')
+# The rest of pre-training: momentum encoder, queue, tokeniser, decoder.
+_REST = re.compile(
+    r'(transformer_[qk]|dvae|MAE_decoder|decoder_pos_embed|'
+    r'increase_dim|norm_p)\..*|queue.*|mask_token'
+)
+
+
+def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Strip prefixes, and of pre-training keep the encoder.
+
+    Args:
+        state (dict[str, Tensor]): Without ``module.``; names may begin with
+            ``base_model.``.
+
+    Returns:
+        dict[str, Tensor]: By the names of a fine-tuned classifier.
+
+    Raises:
+        CheckpointError: Pre-training with keys that are no known part of it.
+    """
+    state = {k.removeprefix('base_model.'): v for k, v in state.items()}
+    prefix = next(
+        (p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None
+    )
+    if prefix is None:
+        return state
+    unknown = [k for k in state if not k.startswith(prefix) and not _REST.fullmatch(k)]
+    if unknown:
+        raise CheckpointError(
+            f'A pre-training checkpoint ({prefix}...) with {len(unknown)} '
+            f'unknown key(s): {", ".join(sorted(unknown)[:20])}.'
+        )
+    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in mine.items() if not _NOT_ENCODER.fullmatch(k)}
+
+
+def convert_pointbert(
+    state: dict[str, Tensor],
+    llm: str | None = None,
+    layer: int | Sequence[int] = -1,
+    num_classes: int | None = None,
+    origin: str = 'The checkpoint',
+) -> dict[str, Tensor]:
+    """Convert a state of Point-BERT, Point-MAE, or Point-BERT + LLaMA.
+
+    Args:
+        state (dict[str, Tensor]): By the published names.
+        llm (str, optional): The language model that the block is of; needed
+            if there is one.
+        layer (int | Sequence[int]): Its layer(s) that the block is.
+        num_classes (int, optional): Keep the head's first rows only: the
+            ScanObjectNN checkpoints have 40, of which 15 were ever used.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: The state of :class:`PointCloudClassifier`; of
+        pre-training without a head.
+
+    Raises:
+        UserError: A block without ``llm``, or the reverse; fewer classes than
+            asked for.
+        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
+            :func:`lm4ve.converters.block.compare_block`.
+    """
+    state = select_encoder(state)
+    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
+    has_block = len(rest) < len(state)
+    if has_block != (llm is not None):
+        raise UserError(
+            f'{origin} has {"a" if has_block else "no"} language model block '
+            f"('{BLOCK_PREFIX}...'). Fix: "
+            + (
+                'give the language model that it is compared with (--llm).'
+                if has_block
+                else 'leave out --llm.'
+            )
+        )
+    converted, _ = rename(rest, LLAMA_RULES if has_block else RULES, origin)
+    converted = {
+        k: v.to(torch.float32) if v.dtype.is_floating_point else v
+        for k, v in converted.items()
+    }
+    if num_classes is not None:
+        _cut_head(converted, num_classes, origin)
+    if has_block:
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
+            state, BLOCK_PREFIX, llm, layer
+        )
+    return converted
+
+
+def _cut_head(state: dict[str, Tensor], num_classes: int, origin: str) -> None:
+    parts = [int(k.split('.')[2]) for k in state if k.startswith('head.')]
+    rows = len(state[f'head.layers.{max(parts)}.bias']) if parts else 0
+    if rows < num_classes:
+        raise UserError(
+            f'{origin} has a head of {rows} classes, fewer than '
+            f'--num-classes {num_classes}.'
+        )
+    for part in ('weight', 'bias'):
+        key = f'head.layers.{max(parts)}.{part}'
+        state[key] = state[key][:num_classes]

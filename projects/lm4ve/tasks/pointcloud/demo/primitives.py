@@ -1,0 +1,214 @@
+"""Ten classes of shapes, made from open3d's mesh primitives: no download.
+
+Each object is one mesh with random proportions, bent out of them by a random
+scale of each axis, in a random pose over all of SO(3), with parts missing, seen
+from one side or all, unevenly sampled and noisy. What a bounding box tells of it
+is far from enough (``tests/tasks/pointcloud/test_primitives.py`` has that baseline).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from lm4ve.errors import UserError
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split
+from lm4ve.tasks.pointcloud.datasets.readers import _open3d, cached_array
+from lm4ve.tasks.pointcloud.transforms import random_rotation
+
+#: Change it with anything below that changes the objects.
+VERSION = 1
+#: Share of the training split's objects that tuning may look at, of each class.
+VAL_SHARE = 0.2
+_MESHES: dict[str, Callable] = dict(
+    sphere=lambda m, r: m.create_sphere(1.0, resolution=24),
+    box=lambda m, r: m.create_box(*r.uniform(0.6, 1.6, 3)),
+    cone=lambda m, r: m.create_cone(1.0, r.uniform(1.2, 2.6), resolution=32),
+    cylinder=lambda m, r: m.create_cylinder(1.0, r.uniform(1.0, 3.0), resolution=32),
+    torus=lambda m, r: m.create_torus(1.0, r.uniform(0.2, 0.45)),
+    tetrahedron=lambda m, r: m.create_tetrahedron(1.0),
+    octahedron=lambda m, r: m.create_octahedron(1.0),
+    mobius=lambda m, r: m.create_mobius(
+        length_split=48, width_split=8, width=r.uniform(0.4, 0.9)
+    ),
+    arrow=lambda m, r: m.create_arrow(
+        cylinder_radius=r.uniform(0.6, 1.0),
+        cone_radius=r.uniform(1.4, 2.0),
+        cylinder_height=r.uniform(3.0, 5.0),
+        cone_height=r.uniform(2.0, 3.0),
+    ),
+    frame=lambda m, r: m.create_coordinate_frame(1.0),
+)
+CLASSES = tuple(_MESHES)
+
+
+def make_object(
+    name: str, num_points: int, rng: np.random.Generator, o3d=None
+) -> np.ndarray:
+    """Make one object.
+
+    Args:
+        name (str): One of :data:`CLASSES`.
+        num_points (int): N.
+        rng (np.random.Generator): All that is random comes from it.
+        o3d (module, optional): open3d.
+
+    Returns:
+        np.ndarray: float32 ``[N, 3]``: mean at the origin, farthest point at
+        distance 1.
+    """
+    o3d = o3d or _open3d()
+    mesh = _MESHES[name](o3d.geometry.TriangleMesh, rng)
+    o3d.utility.random.seed(int(rng.integers(2**31)))
+    # More than are kept: what is taken away below leaves enough.
+    points = np.asarray(mesh.sample_points_uniformly(8 * num_points).points)
+    points = points - points.mean(axis=0)
+    points = points @ random_rotation(rng).T
+    # In a random frame, so that the scale also shears the shape.
+    points = points * rng.uniform(0.8, 1.3, 3)
+    points = points @ random_rotation(rng).T
+    points = points / np.linalg.norm(points, axis=1).max()
+    points = _take_away(points, rng, o3d, num_points)
+    # Denser at one side than at the other.
+    direction = random_rotation(rng)[0]
+    weight = np.exp(rng.uniform(0, 1.0) * points @ direction)
+    chosen = rng.choice(
+        len(points), num_points, len(points) < num_points, weight / weight.sum()
+    )
+    points = points[chosen]
+    points = points + rng.normal(scale=rng.uniform(0, 0.01), size=points.shape)
+    points = points - points.mean(axis=0)
+    points = points / np.linalg.norm(points, axis=1).max()
+    return points.astype(np.float32)
+
+
+def _take_away(
+    points: np.ndarray, rng: np.random.Generator, o3d, least: int
+) -> np.ndarray:
+    """Missing parts and self-occlusion; keeps at least ``least`` points."""
+    for _ in range(rng.integers(0, 3)):
+        hole = points[rng.integers(len(points))]
+        far = np.linalg.norm(points - hole, axis=1) > rng.uniform(0.15, 0.35)
+        if far.sum() >= 2 * least:
+            points = points[far]
+    if rng.random() < 0.3:
+        # Seen by a camera at some distance: the far side is hidden.
+        cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
+        eye = 4.0 * random_rotation(rng)[0]
+        _, seen = cloud.hidden_point_removal(eye, 400.0)
+        if len(seen) >= least:
+            points = points[np.sort(seen)]
+    return points
+
+
+def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
+    """Make a set: float32 ``[10 * per_class, num_points, 3]``, class by class."""
+    o3d = _open3d()
+    rng = np.random.default_rng(seed)
+    return np.stack(
+        [
+            make_object(name, num_points, rng, o3d)
+            for name in CLASSES
+            for _ in range(per_class)
+        ]
+    )
+
+
+def fingerprint(clouds: np.ndarray) -> str:
+    """SHA-256 of a set's coordinates, rounded to 1e-3 of the radius."""
+    rounded = np.ascontiguousarray(np.rint(clouds * 1000).astype('<i2'))
+    return hashlib.sha256(rounded).hexdigest()
+
+
+def default_cache() -> Path:
+    """``$LM4VE_CACHE``, or ``~/.cache/lm4ve``."""
+    return Path(os.environ.get('LM4VE_CACHE', '~/.cache/lm4ve')).expanduser()
+
+
+@DATASETS.register_module()
+class PrimitivesDataset(PointCloudDataset):
+    """The set of shapes as a data set; made on first use and kept.
+
+    Beside the cached array lies its fingerprint, which is compared on reading.
+
+    Args:
+        split (str): 'train' or 'test', which have different seeds. For choosing
+            hyper-parameters without the test split, 'train' itself is cut in
+            two: 'fit' and 'val' (a fifth of each class).
+        per_class (int, optional): Objects of each class, before that cut;
+            default: 300 to train with, 100 to test with.
+        num_points (int): Of each cloud.
+        seed (int): Of the set.
+        cache_dir (str, optional): Default: :func:`default_cache`.
+        **kwargs: Of :class:`lm4ve.tasks.pointcloud.PointCloudDataset`.
+
+    Raises:
+        UserError: The cached file is not what was written.
+    """
+
+    METAINFO = dict(classes=CLASSES)
+
+    def __init__(
+        self,
+        split: str = 'train',
+        per_class: int | None = None,
+        num_points: int = 512,
+        seed: int = 0,
+        cache_dir: str | None = None,
+        **kwargs,
+    ) -> None:
+        self.split = check_split(split, ('train', 'fit', 'val', 'test'))
+        self.per_class = per_class or (100 if split == 'test' else 300)
+        self.num_points, self.seed = num_points, seed
+        self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
+        super().__init__(**kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        made_as = 'test' if self.split == 'test' else 'train'
+        key = (
+            f'version {VERSION}, {made_as}, {self.per_class}, '
+            f'{self.num_points}, {self.seed}'
+        )
+        name = f'primitives_{made_as}'
+        seed = 2 * self.seed + (self.split == 'test')
+        made = []
+
+        def build() -> np.ndarray:
+            made.append(make_primitives(self.per_class, self.num_points, seed))
+            return made[0]
+
+        def digest() -> np.ndarray:
+            return np.frombuffer(
+                bytes.fromhex(fingerprint(made[0] if made else clouds)), 'u1'
+            )
+
+        clouds = cached_array(self.cache_dir, name, key, build)
+        expected = cached_array(self.cache_dir, f'{name}_sha256', key, digest)
+        found = fingerprint(clouds)
+        if bytes(expected).hex() != found:
+            raise UserError(
+                f"The cached shapes in '{self.cache_dir}' ({name}) have the "
+                f'fingerprint {found[:12]}, expected '
+                f'{bytes(expected).hex()[:12]}: the file has changed. Fix: '
+                f'delete {name}_*.npy there; they are made anew.'
+            )
+        self._clouds = clouds
+        return [
+            dict(path=name, row=int(i), gt_label=int(i // self.per_class))
+            for i in self._rows(len(clouds))
+        ]
+
+    def _rows(self, count: int) -> np.ndarray:
+        """Rows of the array that belong to the split, class by class."""
+        rows = np.arange(count)
+        if self.split in ('train', 'test'):
+            return rows
+        # Objects of a class are independent draws: any of them will do.
+        held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
+        return rows[held_out if self.split == 'val' else ~held_out]
+
+    def read(self, info: dict) -> np.ndarray:
+        return self._clouds[info['row']]

@@ -1,0 +1,249 @@
+"""Encoder, neck and head as one classifier for MMEngine's Runner.
+
+The head reads the class token beside the maximum over the other tokens, so a
+neck between encoder and head keeps all tokens (``out_type='raw'``) and applies
+the final norm.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.registry import MODELS
+
+
+class PointCloudDataSample(BaseDataElement):
+    """What is known and predicted of one cloud.
+
+    ``gt_label`` int64 ``[1]``; ``pred_logits`` and ``pred_scores`` float
+    ``[classes]``; ``pred_label`` int64 ``[1]``.
+    """
+
+    def set_prediction(self, logits: Tensor) -> 'PointCloudDataSample':
+        """Set the prediction from logits ``[classes]``; returns itself."""
+        self.pred_logits = logits
+        self.pred_scores = logits.softmax(-1)
+        self.pred_label = logits.argmax(-1, keepdim=True)
+        return self
+
+
+@MODELS.register_module()
+class PointCloudPreprocessor(BaseDataPreprocessor):
+    """Stack clouds ``[N, 3]`` to a batch ``[B, N, 3]`` on the model's device."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Cast and stack.
+
+        Args:
+            data (dict): ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``),
+                and ``data_samples``.
+            training (bool): Not used.
+
+        Raises:
+            UserError: The clouds have different numbers of points.
+        """
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        if not isinstance(inputs, Tensor):
+            sizes = sorted({len(x) for x in inputs})
+            if len(sizes) > 1:
+                raise UserError(
+                    f'Clouds of {sizes[0]} to {sizes[-1]} points in one batch. '
+                    "Fix: put dict(type='lm4ve.SamplePoints', num=...) into "
+                    'the pipeline.'
+                )
+            inputs = torch.stack(list(inputs))
+        return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
+
+
+@MODELS.register_module()
+class PointClsHead(BaseModule):
+    """Class token and maximum of the other tokens, through a small MLP.
+
+    Args:
+        in_channels (int): C of the tokens.
+        num_classes (int): Number of classes.
+        hidden (Sequence[int]): Widths between; (256, ) in Point-BERT, (256, 256)
+            in Point-MAE.
+        norm (bool): Batch norm after each hidden layer, as in Point-MAE.
+        dropout (float): After each hidden layer.
+        label_smoothing (float): Of the cross-entropy.
+        init_cfg (dict | list, optional): As of every MMEngine module.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        hidden: Sequence[int] = (256,),
+        norm: bool = False,
+        dropout: float = 0.5,
+        label_smoothing: float = 0.2,
+        init_cfg: dict | Sequence[dict] | None = dict(
+            type='TruncNormal', layer='Linear', std=0.02
+        ),
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        parts: list[nn.Module] = []
+        width = 2 * in_channels
+        for size in hidden:
+            parts.append(nn.Linear(width, size))
+            if norm:
+                parts.append(nn.BatchNorm1d(size))
+            parts += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            width = size
+        self.layers = nn.Sequential(*parts, nn.Linear(width, num_classes))
+        self.num_classes = num_classes
+        self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """``[B, 1 + G, C]`` to logits ``[B, classes]``."""
+        pooled = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
+        return self.layers(pooled)
+
+
+@MODELS.register_module()
+class PointCloudClassifier(BaseModel):
+    """Classify point clouds.
+
+    Args:
+        backbone (dict): An encoder ``[B, N, 3] -> [B, 1 + G, C]``.
+        head (dict): Of tokens to logits, with ``loss`` and ``num_classes``.
+        neck (dict, optional): Of tokens to tokens, for example LLMBlockNeck.
+        pretrained (str, optional): A checkpoint of this suite (made by
+            ``tools/model_converters/pointbert.py`` of a published one) whose
+            encoder training starts from. All of the encoder must be in it, its
+            final norm goes to where this model has it, its head is left out.
+        data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
+        init_cfg (dict | list, optional): As of every MMEngine module.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        head: dict,
+        neck: dict | None = None,
+        pretrained: str | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(
+            data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), init_cfg
+        )
+        self.pretrained = pretrained
+        self.backbone = MODELS.build(backbone)
+        self.neck = None if neck is None else MODELS.build(neck)
+        self.head = MODELS.build(head)
+
+    def init_weights(self) -> None:
+        """Initialise, then load the encoder of ``pretrained``.
+
+        Raises:
+            CheckpointError: It is missing or damaged, or is of another encoder.
+        """
+        super().init_weights()
+        if self.pretrained is None:
+            return
+        load_encoder(self, self.pretrained)
+
+    def extract_tokens(self, inputs: Tensor) -> Tensor:
+        """Clouds ``[B, N, 3]`` to the tokens that the head reads."""
+        tokens = self.backbone(inputs)
+        return tokens if self.neck is None else self.neck(tokens)
+
+    def forward(
+        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
+    ):
+        """Run the model.
+
+        Args:
+            inputs (Tensor): ``[B, N, 3]``.
+            data_samples (list[PointCloudDataSample], optional): With
+                ``gt_label`` for 'loss'.
+            mode (str): 'tensor' gives logits ``[B, classes]``, 'loss' a dict of
+                losses, 'predict' the samples with predictions.
+
+        Raises:
+            UserError: A label is not one of the head's classes.
+        """
+        logits = self.head(self.extract_tokens(inputs))
+        if mode == 'tensor':
+            return logits
+        if mode == 'loss':
+            labels = torch.cat([s.gt_label for s in data_samples])
+            return dict(loss=self.head.loss(logits, self._checked(labels)))
+        if mode == 'predict':
+            data_samples = data_samples or [
+                PointCloudDataSample() for _ in range(len(logits))
+            ]
+            return [
+                s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)
+            ]
+        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+
+    def _checked(self, labels: Tensor) -> Tensor:
+        # On a GPU the check would wait for it; there the loss itself asserts.
+        if not labels.is_cuda and int(labels.max()) >= self.head.num_classes:
+            raise UserError(
+                f'The data has label {int(labels.max())}, but '
+                f'head.num_classes={self.head.num_classes}. Fix: set '
+                'model.head.num_classes to the number of classes.'
+            )
+        return labels
+
+
+def load_encoder(model: PointCloudClassifier, path: str) -> None:
+    """Load the encoder of a checkpoint of this suite.
+
+    Args:
+        model (PointCloudClassifier): Whose encoder (and final norm, which may
+            be the neck's) takes the weights.
+        path (str): A checkpoint with the names of :class:`PointCloudClassifier`.
+
+    Raises:
+        CheckpointError: The file is missing or damaged, a tensor of the encoder
+            is not in it or has another shape; nothing is loaded then.
+    """
+    # Converters import the model's classes for their names.
+    from lm4ve.converters.key_rules import listing, read_checkpoint, select_state
+
+    state = select_state(read_checkpoint(path), origin=f"'{path}'")
+    own_norm = model.backbone.norm is not None
+    for part in ('weight', 'bias'):
+        old, new = f'neck.norm.{part}', f'backbone.norm.{part}'
+        if not own_norm:
+            old, new = new, old
+        if old in state:
+            state[new] = state.pop(old)
+    mine = {
+        k: v
+        for k, v in model.state_dict().items()
+        if k.startswith(('backbone.', 'neck.norm.'))
+    }
+    # In pre-training Point-MAE has no class token: it starts at random.
+    optional = ('backbone.cls_token', 'backbone.cls_pos')
+    missing = [k for k in mine if k not in state and k not in optional]
+    other = [k for k in mine if k in state and state[k].shape != mine[k].shape]
+    if missing or other:
+        raise CheckpointError(
+            f"model.pretrained='{path}' is not of this encoder: "
+            f'{len(missing)} tensor(s) are missing ({listing(missing, 5)}) and '
+            f'{len(other)} have another shape ({listing(other, 5)}). Fix: '
+            'convert the published checkpoint with '
+            'tools/model_converters/pointbert.py, and set '
+            'model.backbone to its sizes.'
+        )
+    model.load_state_dict({k: state[k] for k in mine if k in state}, strict=False)
+    fresh = [k for k in optional if k not in state]
+    print_log(
+        f"Encoder initialised from '{path}'"
+        + (f'; not in it, so random: {listing(fresh)}.' if fresh else '.'),
+        logger='current',
+        level=logging.INFO,
+    )

@@ -1,0 +1,223 @@
+"""Point-BERT's encoder: a cloud as a class token and tokens of local groups.
+
+Yu et al., CVPR 2022 (arXiv 2111.14819); sizes and order of operations are those
+of the authors' code, since its checkpoints are to be loaded. Point-MAE (Pang et
+al., ECCV 2022, arXiv 2203.06604) fine-tunes the same trunk.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from mmengine.model.weight_init import trunc_normal_
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.registry import MODELS
+from lm4ve.tasks.pointcloud.geometry import group_points, take_points
+
+_INIT = [
+    dict(type='TruncNormal', layer=['Linear', 'Conv1d'], std=0.02),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
+]
+
+
+def _transformer_block(**kwargs) -> nn.Module:
+    """timm's ViT block: the one that Point-BERT's code was copied from."""
+    try:
+        # Here, since the other tasks do not need timm.
+        from timm.models.vision_transformer import Block
+    except ImportError as e:
+        raise UserError(
+            "Point-BERT and Point-MAE are built from timm's transformer "
+            f'block, which cannot be imported ({e}). Fix: pip install timm '
+            '(requirements/pointcloud.txt).'
+        ) from e
+    return Block(**kwargs)
+
+
+class GroupEncoder(BaseModule):
+    """A small PointNet: the points of each group to one vector.
+
+    Two point-wise stages; the second sees each point's features beside the
+    group's maximum (Point-BERT, section 3.1). The names of its parts are those
+    of the published checkpoints.
+
+    Args:
+        out_channels (int): Width of the vector.
+        channels (Sequence[int]): Widths inside: (128, 256, 512) in the paper.
+    """
+
+    def __init__(
+        self, out_channels: int, channels: Sequence[int] = (128, 256, 512)
+    ) -> None:
+        super().__init__()
+        first, pooled, second = channels
+        self.first_conv = nn.Sequential(
+            nn.Conv1d(3, first, 1),
+            nn.BatchNorm1d(first),
+            nn.ReLU(inplace=True),
+            nn.Conv1d(first, pooled, 1),
+        )
+        self.second_conv = nn.Sequential(
+            nn.Conv1d(2 * pooled, second, 1),
+            nn.BatchNorm1d(second),
+            nn.ReLU(inplace=True),
+            nn.Conv1d(second, out_channels, 1),
+        )
+
+    def forward(self, groups: Tensor) -> Tensor:
+        """``[B, G, S, 3]``, relative to the centres, to ``[B, G, C]``."""
+        # Point-wise convolutions as matrix products over all points, which is
+        # what they are; on a CPU this is several times as fast.
+        x = groups.flatten(0, 2)
+        conv, norm, relu, last = self.first_conv
+        x = _pointwise(
+            relu(norm(_pointwise(x, conv.weight, conv.bias))), last.weight, last.bias
+        )
+        x = x.unflatten(0, (-1, groups.shape[2]))
+        pooled = x.amax(dim=1, keepdim=True)
+        # The group's maximum is the same for all its points: project it once.
+        conv, norm, relu, last = self.second_conv
+        width = pooled.shape[-1]
+        x = _pointwise(x, conv.weight[:, width:]) + _pointwise(
+            pooled, conv.weight[:, :width], conv.bias
+        )
+        x = _pointwise(relu(norm(x.flatten(0, 1))), last.weight, last.bias)
+        x = x.unflatten(0, (-1, groups.shape[2])).amax(dim=1)
+        return x.unflatten(0, groups.shape[:2])
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Apply the weights ``[D, C, 1]`` of a convolution to ``[..., C]``."""
+    return F.linear(x, weight.squeeze(-1), bias)
+
+
+@MODELS.register_module()
+class PointBERT(BaseModule):
+    """Point-BERT's encoder, up to or including its final norm.
+
+    Args:
+        embed_dims (int): C, the transformer's width.
+        depth (int): Number of its blocks.
+        num_heads (int): Heads of each.
+        num_groups (int): G, tokens of a cloud: 64 of 1024 points, 128 of 2048,
+            256 of 4096, 512 of 8192 in the paper.
+        group_size (int): Points of a group.
+        encoder_dims (int): Width of a group's vector; where it is not C, a
+            Linear ``reduce_dim`` follows.
+        encoder_channels (Sequence[int]): Widths inside :class:`GroupEncoder`.
+        drop_path_rate (float): Stochastic depth, from 0 at the first block to
+            this at the last.
+        mlp_ratio (float): Width of a block's MLP by C.
+        final_norm (bool): Apply the final norm. False where a neck applies it.
+        norm_cfg (dict): Of the final norm.
+        init_cfg (dict | list, optional): As of every MMEngine module.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 384,
+        depth: int = 12,
+        num_heads: int = 6,
+        num_groups: int = 64,
+        group_size: int = 32,
+        encoder_dims: int = 256,
+        encoder_channels: Sequence[int] = (128, 256, 512),
+        drop_path_rate: float = 0.1,
+        mlp_ratio: float = 4.0,
+        final_norm: bool = True,
+        norm_cfg: dict = dict(type='LN', eps=1e-5),
+        init_cfg: dict | Sequence[dict] | None = _INIT,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if embed_dims % num_heads:
+            raise UserError(
+                f'backbone.embed_dims={embed_dims} is not a multiple of '
+                f'backbone.num_heads={num_heads}.'
+            )
+        self.embed_dims = embed_dims
+        self.num_groups, self.group_size = num_groups, group_size
+        self.encoder = GroupEncoder(encoder_dims, encoder_channels)
+        self.reduce_dim: nn.Module | None = None
+        if encoder_dims != embed_dims:
+            self.reduce_dim = nn.Linear(encoder_dims, embed_dims)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
+        self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
+        self.pos_embed = nn.Sequential(
+            nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims)
+        )
+        self.blocks = nn.ModuleList(
+            _transformer_block(
+                dim=embed_dims,
+                num_heads=num_heads,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=False,
+                drop_path=rate,
+                norm_layer=nn.LayerNorm,
+            )
+            for rate in torch.linspace(0, drop_path_rate, depth).tolist()
+        )
+        self.norm: nn.Module | None = None
+        if final_norm:
+            self.norm = build_norm_layer(norm_cfg, embed_dims)[1]
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        trunc_normal_(self.cls_token, std=0.02)
+        trunc_normal_(self.cls_pos, std=0.02)
+
+    def group(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Cut clouds into groups.
+
+        Args:
+            points (Tensor): ``[B, N, 3]``.
+
+        Returns:
+            tuple[Tensor, Tensor]: Centres ``[B, G, 3]`` and int64 indices of
+            each group's points ``[B, G, S]``. Token ``1 + g`` is group g.
+        """
+        return group_points(points, self.num_groups, self.group_size)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Encode clouds.
+
+        Args:
+            points (Tensor): ``[B, N, 3]``, in the unit that the model was
+                trained in (unit sphere, or as in the files).
+
+        Returns:
+            Tensor: ``[B, 1 + G, C]``, the class token first.
+
+        Raises:
+            UserError: The clouds have fewer points than groups or a group.
+        """
+        centres, index = self.group(points)
+        groups = take_points(points, index) - centres[:, :, None]
+        tokens = self.encoder(groups)
+        if self.reduce_dim is not None:
+            tokens = self.reduce_dim(tokens)
+        batch = len(points)
+        x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
+        position = torch.cat(
+            (self.cls_pos.expand(batch, -1, -1), self.pos_embed(centres)), dim=1
+        )
+        for block in self.blocks:
+            # Positions are added before every block, not once.
+            x = block(x + position)
+        return x if self.norm is None else self.norm(x)
+
+
+@MODELS.register_module()
+class PointMAE(PointBERT):
+    """Point-MAE's encoder: Point-BERT's trunk without ``reduce_dim``.
+
+    Args:
+        embed_dims (int): C; a group's vector has this width too.
+        **kwargs: Of :class:`PointBERT`.
+    """
+
+    def __init__(self, embed_dims: int = 384, **kwargs) -> None:
+        super().__init__(embed_dims, encoder_dims=embed_dims, **kwargs)

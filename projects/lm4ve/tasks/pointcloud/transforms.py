@@ -1,0 +1,231 @@
+"""Transforms of single clouds: ``results['points']``, float32 ``[N, 3]``, metres
+or whatever the files are in.
+
+Randomness is numpy's global generator, which MMEngine seeds in every worker.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, Compose
+
+from lm4ve.errors import UserError
+from lm4ve.registry import TRANSFORMS
+from lm4ve.tasks.pointcloud.geometry import farthest_point_sample
+from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
+
+
+@TRANSFORMS.register_module()
+class NormalizeToUnitSphere(BaseTransform):
+    """Move the mean to the origin and scale the farthest point to distance 1.
+
+    A cloud whose points are all equal becomes zeros.
+    """
+
+    def transform(self, results: dict) -> dict:
+        points = results['points']
+        points = points - points.mean(axis=0)
+        radius = np.sqrt((points**2).sum(axis=1).max())
+        results['points'] = points / radius if radius > 0 else points
+        return results
+
+
+@TRANSFORMS.register_module()
+class SamplePoints(BaseTransform):
+    """Keep ``num`` points; a smaller cloud is filled up with repeats.
+
+    Args:
+        num (int): How many.
+        method (str): 'fps' (farthest points, from the first point on), 'random'
+            (without replacement), or 'first' (which is 'fps' for clouds that are
+            stored in farthest-point order, as :class:`lm4ve.ModelNet40` does).
+        fill (bool): Fill up smaller clouds by repeating their points; False
+            keeps them as they are ("capped at available").
+    """
+
+    def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
+        if method not in ('fps', 'random', 'first'):
+            raise UserError(
+                f"SamplePoints.method='{method}' must be 'fps', 'random' or 'first'."
+            )
+        if num < 1:
+            raise UserError(f'SamplePoints.num={num} must be at least 1.')
+        self.num, self.method, self.fill = num, method, fill
+
+    def transform(self, results: dict) -> dict:
+        points = results['points']
+        count = len(points)
+        if count < self.num:
+            if self.fill:
+                # Each point as often as any other, plus or minus one.
+                points = np.resize(points, (self.num, points.shape[1]))
+        elif self.method == 'random':
+            points = points[np.random.permutation(count)[: self.num]]
+        elif self.method == 'first' or count == self.num:
+            points = points[: self.num]
+        else:
+            index = farthest_point_sample(torch.from_numpy(points)[None], self.num)
+            points = points[index[0].numpy()]
+        results['points'] = points
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomScaleTranslate(BaseTransform):
+    """Scale each axis and shift: Point-BERT's only augmentation.
+
+    Args:
+        scale (Sequence[float]): Smallest and largest factor, for each axis anew.
+        shift (float): Largest shift along each axis, in the points' unit.
+    """
+
+    def __init__(
+        self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2
+    ) -> None:
+        self.scale, self.shift = tuple(scale), shift
+
+    def transform(self, results: dict) -> dict:
+        scale = np.random.uniform(*self.scale, size=3)
+        shift = np.random.uniform(-self.shift, self.shift, size=3)
+        results['points'] = (results['points'] * scale + shift).astype(np.float32)
+        return results
+
+
+def random_rotation(rng=np.random) -> np.ndarray:
+    """A rotation from the uniform distribution over SO(3), ``[3, 3]``.
+
+    A normalised Gaussian quaternion (Shoemake, Graphics Gems III, 1992).
+    """
+    w, x, y, z = q = rng.normal(size=4)
+    w, x, y, z = q / np.linalg.norm(q)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+@TRANSFORMS.register_module()
+class RandomRotate(BaseTransform):
+    """Rotate about the origin.
+
+    Args:
+        group (str): 'z' (about that axis, any angle) or 'so3' (any rotation).
+    """
+
+    def __init__(self, group: str = 'z') -> None:
+        if group not in ('z', 'so3'):
+            raise UserError(f"RandomRotate.group='{group}' must be 'z' or 'so3'.")
+        self.group = group
+
+    def transform(self, results: dict) -> dict:
+        if self.group == 'so3':
+            rotation = random_rotation()
+        else:
+            a = np.random.uniform(0, 2 * np.pi)
+            rotation = np.array(
+                [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
+            )
+        results['points'] = (results['points'] @ rotation.T).astype(np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomJitter(BaseTransform):
+    """Add Gaussian noise to each coordinate.
+
+    Args:
+        std (float): Of the noise, in the points' unit.
+        clip (float): Largest absolute value of it.
+    """
+
+    def __init__(self, std: float = 0.01, clip: float = 0.05) -> None:
+        self.std, self.clip = std, clip
+
+    def transform(self, results: dict) -> dict:
+        points = results['points']
+        noise = np.random.normal(scale=self.std, size=points.shape)
+        noise = noise.clip(-self.clip, self.clip)
+        results['points'] = points + noise.astype(np.float32)
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomPointDropout(BaseTransform):
+    """Drop a random share of the points (PointNet++'s augmentation).
+
+    A dropped point is replaced by one that stays, so that the number of points
+    does not change; at least one stays.
+
+    Args:
+        max_ratio (float): The share is uniform between 0 and this, below 1.
+    """
+
+    def __init__(self, max_ratio: float = 0.875) -> None:
+        if not 0 <= max_ratio < 1:
+            raise UserError(
+                f'RandomPointDropout.max_ratio={max_ratio} must be at least 0 '
+                'and below 1.'
+            )
+        self.max_ratio = max_ratio
+
+    def transform(self, results: dict) -> dict:
+        points = results['points']
+        dropped = np.random.random(len(points)) < np.random.uniform(0, self.max_ratio)
+        if dropped.any() and not dropped.all():
+            points = points.copy()
+            points[dropped] = points[np.argmin(dropped)]
+            results['points'] = points
+        return results
+
+
+@TRANSFORMS.register_module()
+class PackPointCloud(BaseTransform):
+    """To what the model takes: ``inputs`` and ``data_samples``.
+
+    Args:
+        meta_keys (Sequence[str]): Entries that go along as meta information.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'path')) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        sample = PointCloudDataSample(
+            metainfo={k: results[k] for k in self.meta_keys if k in results}
+        )
+        if 'gt_label' in results:
+            sample.gt_label = torch.tensor([results['gt_label']])
+        points = np.ascontiguousarray(results['points'], dtype=np.float32)
+        return dict(inputs=torch.from_numpy(points), data_samples=sample)
+
+
+@TRANSFORMS.register_module()
+class RepeatDraws(BaseTransform):
+    """Several augmented draws of a cloud, for voting.
+
+    The draws come from a generator of their own, seeded by ``seed`` and the
+    sample's index: a test gives the same figure whatever the number of workers
+    and however often it is run.
+
+    Args:
+        transforms (list[dict]): What is drawn, ending with PackPointCloud.
+        num (int): How many draws.
+        seed (int): Of the draws.
+    """
+
+    def __init__(self, transforms: list[dict], num: int = 10, seed: int = 0) -> None:
+        self.transforms = Compose(transforms)
+        self.num, self.seed = num, seed
+
+    def transform(self, results: dict) -> dict | None:
+        state = np.random.get_state()
+        np.random.seed((self.seed * 1_000_003 + results['sample_idx']) % 2**32)
+        try:
+            draws = [self.transforms(dict(results)) for _ in range(self.num)]
+        finally:
+            np.random.set_state(state)
+        return {k: [d[k] for d in draws] for k in draws[0]}

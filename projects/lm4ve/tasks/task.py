@@ -1,0 +1,75 @@
+"""What a task tells the suite about itself, so that nothing else has to know it.
+
+Everything outside of a task's folder (the registries, the command line tools, the
+activation analysis) asks the task. To add one, write a folder like those beside
+this file and name it in the table of :mod:`lm4ve.tasks`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the suite. Declaring it imports nothing of the task.
+
+    Attributes:
+        name (str): Its short name, which is also that of its config folder.
+        title (str): What it is called in messages, for example 'motion
+            forecasting'.
+        package (str): The Python package, ``__name__`` of its ``__init__.py``.
+        extra (str): The extra of this distribution that installs what it needs.
+        models (tuple[str, ...]): Full names of the classes that its models derive
+            from; a config or a model belongs to the task if one of them is among
+            the bases of its class.
+        registers (Mapping[str, tuple[str, ...]]): Module below the package to the
+            names that it registers, for example
+            ``{'datasets': ('DigitsDataset', )}``.
+        exports (Mapping[str, tuple[str, ...]]): Module to further public names,
+            which the package offers beside the registered ones.
+        input_noun (str): What the model takes, for example 'an image'.
+        input_suffixes (tuple[str, ...]): Endings of the files that hold it.
+        takes_folders (bool): A folder may stand for one input.
+    """
+
+    name: str
+    title: str
+    package: str
+    extra: str
+    models: tuple[str, ...]
+    registers: Mapping[str, tuple[str, ...]]
+    input_noun: str
+    input_suffixes: tuple[str, ...]
+    takes_folders: bool = False
+    exports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def module_of(self, name: str) -> str | None:
+        """Return the full name of the module that registers a name, or None."""
+        for module, names in self.registers.items():
+            if name in names:
+                return f'{self.package}.{module}'
+        return None
+
+    def recognizes(self, model_class: Any) -> bool:
+        """Return whether a class is a model of this task."""
+        bases = getattr(model_class, '__mro__', ())
+        return any(f'{c.__module__}.{c.__qualname__}' in self.models for c in bases)
+
+    def attribute(self, name: str) -> Any:
+        """Return a public name of the package, importing its module on demand.
+
+        To be a package's ``__getattr__``.
+        """
+        for module, names in [*self.registers.items(), *self.exports.items()]:
+            if name in names:
+                found = importlib.import_module(f'{self.package}.{module}')
+                return getattr(found, name)
+        raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
+
+    @property
+    def public_names(self) -> list[str]:
+        """All names that :meth:`attribute` knows, sorted."""
+        tables = [*self.registers.values(), *self.exports.values()]
+        return sorted(name for names in tables for name in names)

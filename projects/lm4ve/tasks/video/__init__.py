@@ -1,0 +1,33 @@
+"""Action recognition on mmaction2: checked video lists, augmentation, the demo."""
+
+from lm4ve.tasks.task import Task
+
+TASK = Task(
+    name='video',
+    title='action recognition',
+    package=__name__,
+    extra='video',
+    models=('mmaction.models.recognizers.base.BaseRecognizer',),
+    registers={
+        'datasets': ('CheckedRepeatAugDataset', 'CheckedVideoDataset'),
+        'demo.moving_digits_dataset': ('MovingDigitsDataset',),
+        'models': ('RawSwinTransformer3D', 'Recognizer2D'),
+        'transforms': ('ClipRandAugment',),
+    },
+    input_noun='a video',
+    input_suffixes=(
+        '.mp4',
+        '.avi',
+        '.mkv',
+        '.mov',
+        '.webm',
+        '.m4v',
+        '.mpg',
+        '.mpeg',
+        '.gif',
+    ),
+    takes_folders=True,
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

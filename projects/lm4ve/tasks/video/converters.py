@@ -1,0 +1,166 @@
+"""VideoMAE's published checkpoints, and the paper's video models, for mmaction2.
+
+VideoMAE's names (github.com/MCG-NJU/VideoMAE) are those of its
+``modeling_pretrain.py`` and ``modeling_finetune.py``; the paper's
+(github.com/ziqipang/LM4VisualEncoding, ``video_understanding``) are the latter
+with two mappers and the block. Ours are those of mmaction2's
+``VisionTransformer`` in a ``Recognizer3D`` with ``TimeSformerHead``.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.converters.block import compare_block
+from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.errors import UserError
+
+BLOCK_PREFIX = 'llama.'
+_WB = r'(weight|bias)'
+_ENC = r'(?:encoder\.|backbone\.)?'
+
+_TRUNK = (
+    (rf'{_ENC}patch_embed\.proj\.{_WB}', r'backbone.patch_embed.projection.\1'),
+    (rf'{_ENC}blocks\.(\d+)\.norm([12])\.{_WB}', r'backbone.blocks.\1.norm\2.\3'),
+    (
+        rf'{_ENC}blocks\.(\d+)\.attn\.([qv]_bias|qkv\.weight)',
+        r'backbone.blocks.\1.attn.\2',
+    ),
+    (rf'{_ENC}blocks\.(\d+)\.attn\.proj\.{_WB}', r'backbone.blocks.\1.attn.proj.\2'),
+    (rf'{_ENC}blocks\.(\d+)\.mlp\.fc1\.{_WB}', r'backbone.blocks.\1.mlp.layers.0.0.\2'),
+    (rf'{_ENC}blocks\.(\d+)\.mlp\.fc2\.{_WB}', r'backbone.blocks.\1.mlp.layers.1.\2'),
+    (rf'{_ENC}blocks\.(\d+)\.gamma_([12])', r'backbone.blocks.\1.gamma_\2'),
+)
+_REQUIRED = (
+    'backbone.patch_embed.projection.weight',
+    'backbone.blocks.0.attn.qkv.weight',
+)
+_POSITIONS = ((rf'{_ENC}pos_embed', 'the fixed sinusoid, made anew'),)
+#: Of pre-training the encoder alone is fine-tuned; its final norm is not used
+#: (fine-tuning's ``fc_norm`` starts afresh).
+PRETRAINED_RULES = Rules(
+    renames=_TRUNK,
+    dropped=(
+        *_POSITIONS,
+        (r'encoder\.norm\.(weight|bias)', "pre-training's final norm"),
+        (
+            r'decoder\..+|encoder_to_decoder\.weight|mask_token|'
+            r'decoder_pos_embed',
+            "pre-training's decoder",
+        ),
+    ),
+    required=_REQUIRED,
+)
+_FINETUNED = (*_TRUNK, (rf'head\.{_WB}', r'cls_head.fc_cls.\1'))
+#: Plain ViT: the final norm is the backbone's.
+FINETUNED_RULES = Rules(
+    renames=(*_FINETUNED, (rf'{_ENC}fc_norm\.{_WB}', r'backbone.fc_norm.\1')),
+    dropped=_POSITIONS,
+    required=(*_REQUIRED, 'backbone.fc_norm.weight', 'cls_head.fc_cls.weight'),
+)
+#: With a block: the final norm comes after it, in the neck.
+LLAMA_RULES = Rules(
+    renames=(
+        *_FINETUNED,
+        (rf'{_ENC}fc_norm\.{_WB}', r'neck.norm.\1'),
+        (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
+        (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
+    ),
+    dropped=_POSITIONS,
+    required=(
+        *_REQUIRED,
+        'neck.norm.weight',
+        'neck.mapper_in.weight',
+        'neck.mapper_out.weight',
+        'cls_head.fc_cls.weight',
+    ),
+)
+
+
+def convert_videomae(
+    state: dict[str, Tensor],
+    llm: str | None = None,
+    layer: int | Sequence[int] = 15,
+    img_size: int = 224,
+    num_frames: int = 16,
+    origin: str = 'The checkpoint',
+) -> dict[str, Tensor]:
+    """Convert a state of VideoMAE (either stage) or of the paper's video model.
+
+    Args:
+        state (dict[str, Tensor]): By the published names.
+        llm (str, optional): The language model that the block is of; needed
+            if there is one.
+        layer (int | Sequence[int]): Its layer(s) that the block is; the
+            released video models have layer 15.
+        img_size (int): Side of the pictures in pixels, and
+        num_frames (int): frames of a clip: for the table of positions, which
+            published files do not have.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: The state of mmaction2's model, fp32. Of a
+        pre-trained one everything but the head, with the final norm as
+        fine-tuning starts it.
+
+    Raises:
+        UserError: There is a block, but no language model to compare it with,
+            or the reverse; the sizes do not fit the patches.
+        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
+            :func:`lm4ve.converters.block.compare_block`.
+    """
+    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
+    has_block = len(rest) < len(state)
+    if has_block and llm is None:
+        raise UserError(
+            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose "
+            'weights are not copied but compared with their source. Fix: give '
+            'the language model with --llm (a LLaMA-1 7B folder in Meta or '
+            'Hugging Face layout for the released checkpoints).'
+        )
+    if llm is not None and not has_block:
+        raise UserError(
+            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: "
+            'leave out --llm.'
+        )
+    is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in rest)
+    rules = (
+        LLAMA_RULES
+        if has_block
+        else PRETRAINED_RULES
+        if is_pretraining
+        else FINETUNED_RULES
+    )
+    renamed, _ = rename(rest, rules, origin)
+    converted = {k: v.to(torch.float32) for k, v in renamed.items()}
+    width, _, tube, *patch = converted['backbone.patch_embed.projection.weight'].shape
+    if num_frames % tube or img_size % patch[0]:
+        raise UserError(
+            f'{origin} has patches of {tube} frames and {patch[0]} pixels, of '
+            f'which {num_frames} frames and {img_size} pixels are no multiples.'
+            ' Fix: --num-frames, --img-size.'
+        )
+    count = num_frames // tube * (img_size // patch[0]) ** 2
+    converted['backbone.pos_embed'] = sinusoid_positions(count, width)
+    if is_pretraining:
+        converted['backbone.fc_norm.weight'] = torch.ones(width)
+        converted['backbone.fc_norm.bias'] = torch.zeros(width)
+    if has_block:
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
+            state, BLOCK_PREFIX, llm, layer
+        )
+    return converted
+
+
+def sinusoid_positions(count: int, width: int) -> Tensor:
+    """Return VideoMAE's fixed positions, ``[1, count, width]``, fp32.
+
+    Channels ``2i`` and ``2i + 1`` are the sine and cosine of the position by
+    ``10000 ** (2i / width)`` (Attention Is All You Need, section 3.5).
+    """
+    rates = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
+    angles = torch.arange(count, dtype=torch.float64)[:, None] / rates
+    table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    return table[None, :, :width].to(torch.float32)

@@ -1,0 +1,223 @@
+"""Handwritten digits that move in one of eight ways: a small, real video data set.
+
+For seeing video training work without a download. The digits are scikit-learn's
+scans, the files H.264 as real videos are, so that lists, decoders, sampling and
+testing over several views are those of a real data set.
+
+No single frame tells the class. Position and angle are uniform and wrap around,
+and so does the logarithm of the size, for every class and at every frame; the
+class is only in which of the three changes, and in which direction.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+
+from lm4ve.errors import UserError
+
+#: The classes, in the order of their labels.
+CLASSES = (
+    'left',
+    'right',
+    'up',
+    'down',
+    'growing',
+    'shrinking',
+    'turning clockwise',
+    'turning counter-clockwise',
+)
+#: Pixels a side, frames a clip, frames a second.
+SIZE, FRAMES, FPS = 32, 8, 8
+#: Clips of each split. A digit's scan belongs to one split only.
+CLIPS = dict(train=8000, val=400, test=800)
+#: Side of a digit in pixels, from the smallest to the largest.
+SIDES = (12.0, 22.0)
+#: Change a frame, drawn uniformly for each clip: pixels, share of the range of
+#: sizes (which wraps around), degrees.
+STEPS = dict(shift=(2.0, 4.0), size=(0.06, 0.12), angle=(12.0, 24.0))
+#: x, y, size, angle: which of them a class changes, and the sign.
+_CHANGES = np.array(
+    [
+        (-1, 0, 0, 0),
+        (1, 0, 0, 0),
+        (0, -1, 0, 0),
+        (0, 1, 0, 0),
+        (0, 0, 1, 0),
+        (0, 0, -1, 0),
+        (0, 0, 0, 1),
+        (0, 0, 0, -1),
+    ]
+)
+_SEEDS = dict(train=0, val=1, test=2)
+_RECIPE = 'recipe.json'
+
+
+def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """Draw a digit at given places.
+
+    Args:
+        digit (np.ndarray): Float ``[8, 8]``, 0 (paper) to 1 (ink).
+        states (np.ndarray): ``[T, 4]``: x and y of its middle from the picture's
+            in pixels, the size as a share of the range of its logarithm, and
+            the angle in degrees, clockwise.
+
+    Returns:
+        np.ndarray: uint8 ``[T, SIZE, SIZE]``; what leaves on one side comes
+        in on the other.
+    """
+    frames = []
+    for x, y, size, angle in states:
+        side = SIDES[0] * (SIDES[1] / SIDES[0]) ** (size % 1)
+        whole = np.floor((x, y)).astype(int)
+        # OpenCV's angles are counter-clockwise.
+        place = cv2.getRotationMatrix2D((3.5, 3.5), -angle, side / 8)
+        place[:, 2] += np.array((x, y)) - whole + SIZE // 2 - 3.5
+        frame = cv2.warpAffine(digit.astype(np.float32), place, (SIZE, SIZE))
+        # Drawn in the middle, where all of it fits, then moved.
+        frames.append(np.roll(frame, tuple(whole[::-1]), axis=(0, 1)))
+    return np.rint(255 * np.clip(frames, 0, 1)).astype(np.uint8)
+
+
+def draw_states(label: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw how a clip of a class moves.
+
+    Args:
+        label (int): Index into :data:`CLASSES`.
+        rng (np.random.Generator): Where the randomness comes from.
+
+    Returns:
+        np.ndarray: ``[FRAMES, 4]``, as :func:`render` takes it.
+    """
+    start = rng.uniform(0, (SIZE, SIZE, 1, 360))
+    shift, size, angle = (rng.uniform(*STEPS[k]) for k in ('shift', 'size', 'angle'))
+    step = _CHANGES[label] * (shift, shift, size, angle)
+    return start + np.arange(FRAMES)[:, None] * step
+
+
+def clips(split: str, count: int = None) -> Iterator[tuple[np.ndarray, int]]:
+    """Generate a split.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        count (int, optional): How many clips; default: :data:`CLIPS`.
+
+    Yields:
+        tuple[np.ndarray, int]: uint8 ``[FRAMES, SIZE, SIZE]`` and the label.
+        The same ones each time; classes take turns.
+    """
+    rng = np.random.default_rng(_SEEDS[split])
+    scans = _scans()[split]
+    for i in range(CLIPS[split] if count is None else count):
+        label = i % len(CLASSES)
+        digit = scans[rng.integers(len(scans))] / 16
+        yield render(digit, draw_states(label, rng)), label
+
+
+def _scans() -> dict[str, np.ndarray]:
+    """The digits' scans, 60, 20 and 20 per cent, stratified by digit."""
+    images, digits = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8)
+    train, rest, _, kind = train_test_split(
+        images, digits, test_size=0.4, random_state=0, stratify=digits
+    )
+    val, test = train_test_split(rest, test_size=0.5, random_state=0, stratify=kind)
+    return dict(train=train, val=val, test=test)
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: int = FPS) -> None:
+    """Write frames as H.264 in an MP4 file.
+
+    Args:
+        path (str | Path): Where to; overwritten.
+        frames (np.ndarray): uint8 ``[T, H, W]`` (grey) or ``[T, H, W, 3]``
+            (RGB), H and W even.
+        fps (int): Frames a second.
+    """
+    if frames.ndim == 3:
+        frames = np.repeat(frames[..., None], 3, axis=-1)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=fps)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = 'yuv420p'
+        stream.options = dict(crf='16', preset='veryfast', threads='1')
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(
+                np.ascontiguousarray(frame), format='rgb24'
+            )
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> Path:
+    """Write the data set: videos and ``{train,val,test}.txt``, mmaction2's lists.
+
+    A folder that holds it already is left as it is. It appears as a whole, so
+    that nobody else sees half of it.
+
+    Args:
+        folder (str | Path): Where to.
+        counts (dict[str, int]): Clips of each split.
+
+    Returns:
+        Path: ``folder``.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    folder = Path(folder)
+    recipe = dict(
+        size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts)
+    )
+    # As JSON gives it back: tuples become lists.
+    recipe = json.loads(json.dumps(recipe))
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            found = json.loads((folder / _RECIPE).read_text())
+        except (OSError, ValueError):
+            found = None
+        if found != recipe:
+            raise UserError(
+                f"'{folder}' is not empty and does not hold the moving digits "
+                f'that are asked for ({_RECIPE}: found {found}, expected '
+                f'{recipe}). Fix: remove the folder, or set dataset.data_root '
+                'to another one.'
+            )
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    try:
+        for split, count in counts.items():
+            (partial / split).mkdir()
+            digits = len(str(max(count - 1, 1)))
+            lines = []
+            for i, (frames, label) in enumerate(clips(split, count)):
+                name = f'{split}/{i:0{digits}d}.mp4'
+                write_video(partial / name, frames)
+                lines.append(f'{name} {label}\n')
+            (partial / f'{split}.txt').write_text(''.join(lines))
+        (partial / _RECIPE).write_text(json.dumps(recipe, indent=1))
+        partial.chmod(0o777 & ~_umask())
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            # Another process was faster; then it wrote the same.
+            if not (folder / _RECIPE).is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,172 @@
+"""Grids: what they expand to, and that each mistake ends in one message."""
+
+from pathlib import Path
+
+import pytest
+
+from lm4ve.ablation import load_grid
+from lm4ve.errors import UserError
+from tests.ablation.toy import GRID, TUNE, write_grid
+from tests.helpers.tasks import ROOT
+
+GRIDS = sorted((ROOT / 'configs/ablations').glob('*.py'))
+
+
+@pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
+def test_every_grid_of_ours_expands(path):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmaction')
+    grid = load_grid(path)
+    assert grid.name == path.stem
+    values = {v.name: grid.tune and grid.tune.values[0] for v in grid.variants}
+    main = grid.main(values)
+    assert len(main) == len(grid.variants) * len(grid.seeds)
+    # Each variant and seed is a training of its own.
+    ids = {t.id for t in main + grid.tuning()}
+    assert len(ids) == len(main) + len(grid.tuning())
+    for t in main:
+        assert t.options['randomness.seed'] == t.seed
+        if t.options.get('model.neck.block.pretrained') is False:
+            assert t.options['model.neck.block.seed'] == t.seed
+    for t in grid.tuning():
+        # Never by the test split.
+        tested_on = [
+            t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')
+        ]
+        assert tested_on in (['val', None], ['train', 'val'])
+
+
+def test_ids_say_all_that_a_result_depends_on(tmp_path):
+    def ids(text):
+        grid = load_grid(write_grid(tmp_path, text))
+        return [
+            t.id
+            for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})
+        ]
+
+    first = ids(GRID + TUNE)
+    assert first == ids(GRID + TUNE)
+    # Other names, other order of keys, other helpers: the same trainings.
+    assert first == ids((GRID + TUNE).replace("'one'", "'1'") + '_helper = 3\n')
+    changed = ids((GRID + TUNE).replace("'model.width': 1", "'model.width': 3"))
+    # Tuning comes first: two values of each variant; then two seeds of each.
+    same = [a == b for a, b in zip(first, changed, strict=True)]
+    assert same == [False, False, True, True, False, False, True, True]
+
+
+def test_seeds_and_tuned_values_reach_the_options(tmp_path):
+    text = GRID.replace(
+        "{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}"
+    )
+    grid = load_grid(
+        write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE)
+    )
+    trial = grid.main(dict(one=0.01))[1]
+    assert trial.options == {
+        'model.width': 5,
+        'work_dir': 'at-5',
+        'randomness.seed': 5,
+        'optim_wrapper.optimizer.lr': 0.01,
+    }
+    assert [t.value for t in grid.tuning()] == [0.01, 0.1] * 2
+    assert grid.tuning()[0].options['train_dataloader.dataset.part'] == 'fit'
+    # What is not tuned yet has no main trials.
+    assert {t.variant for t in grid.main(dict(two=0.1))} == {'two'}
+
+
+def test_a_block_can_be_replaced_and_then_changed(tmp_path):
+    text = GRID.replace(
+        "{'model.width': 1}",
+        """{
+        'model': dict(_delete_=True, type='ToyModel', frozen=True),
+        'model.width': 4}""",
+    )
+    trial = load_grid(write_grid(tmp_path, text)).main({})[0]
+    assert trial.options['model']['_delete_'] is True
+
+
+MISTAKES = {
+    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "no field 'sead'"),
+    'field missing': ("metric = 'toy/error'", '', 'fields metric are missing'),
+    'name': ("name = 'toy'", "name = 'a/b'", "name='a/b' names"),
+    'config': ("base = 'config.py'", "base = 'no.py'", "'no.py' does not exist"),
+    'reference': ("reference = 'two'", "reference = '2'", "reference='2' is none"),
+    'no seeds': ('seeds = 2', 'seeds = 0', 'seeds=0 gives no'),
+    'seeds twice': ('seeds = 2', 'seeds = (1, 1)', r'seeds=\(1, 1\) gives no'),
+    'variants twice': (
+        "'two': dict(),",
+        "'two': dict(), 'one': dict()",
+        "'one' is there twice",
+    ),
+    'no variants': ('variants = {', 'variants = {}\n_x = {', 'at least one'),
+    'options no dict': ("{'model.width': 1}", '3', 'options=3 is no dict'),
+    'tune no dict': ('tune = dict(', 'tune = 3\n_x = dict(', 'tune=3 is no dict'),
+    'seeds of the wrong kind': ('seeds = 2', "seeds = 'a'", "seeds='a' gives no"),
+    'variant field': ("'two': dict()", "'two': dict(opts={})", "no field .*'opts'"),
+    'x in some': ("'two': dict()", "'two': dict(x=1)", 'x is set in 1 of 2'),
+    'x no number': ("'two': dict()", "'two': dict(x='a')", "x='a' is no number"),
+    'misspelt option': (
+        "'model.width'",
+        "'model.widht'",
+        r"model \(ToyModel\) has no 'widht'.*width",
+    ),
+    'option below nothing': (
+        "'model.width'",
+        "'model.neck.block.seed'",
+        r"model \(ToyModel\) has no 'neck'",
+    ),
+    'option below a number': ("'model.width'", "'model.width.x'", 'model.width'),
+    'top-level option': ("'model.width'", "'modle.width'", "has no 'modle'"),
+    'dict over a number': (
+        "'model.width': 1",
+        "'model.width': dict(a=1)",
+        "'_delete_': True",
+    ),
+    'argument of a new part': (
+        "'model.width': 1",
+        "'model': dict(_delete_=True, type='ToyModel', with_=1)",
+        "'ToyModel' takes no 'with_'",
+    ),
+    'not Python': ("name = 'toy'", "name = 'toy", 'no Python file'),
+    'metric': ("metric = 'toy/error'", 'metric = 3', 'metric=3 has the wrong type'),
+    'one value': ('values=(.01, .1)', 'values=(.1, )', 'two different values'),
+    'tuning by the test set': (
+        "options={'train_dataloader.dataset.part': 'fit',\n"
+        "             'test_dataloader.dataset.part': 'val'}",
+        'options={}',
+        'choose by the test',
+    ),
+    'tuned field': (
+        "'optim_wrapper.optimizer.lr'",
+        "'optim_wrapper.optimiser.lr'",
+        "has no 'optimiser'",
+    ),
+}
+
+
+@pytest.mark.parametrize('old, new, found', list(MISTAKES.values()), ids=list(MISTAKES))
+def test_mistakes_end_in_one_message(tmp_path, old, new, found):
+    text = GRID + TUNE
+    assert text.count(old) == 1
+    path = write_grid(tmp_path, text.replace(old, new))
+    with pytest.raises(UserError, match=found) as e:
+        load_grid(path)
+    assert 'Fix: ' in str(e.value)
+    assert str(path) in str(e.value)
+
+
+def test_a_missing_grid_ends_in_one_message():
+    with pytest.raises(UserError, match="'no.py' does not exist"):
+        load_grid(Path('no.py'))
+
+
+def test_options_may_be_arguments_that_the_config_leaves_to_their_defaults(tmp_path):
+    text = GRID.replace(
+        "{'model.width': 1}",
+        """{
+        'model.frozen': True, 'train_dataloader.drop_last': True,
+        'optim_wrapper.optimizer.momentum': .9, 'randomness.deterministic': True,
+        'train_dataloader.dataset.noise': .2, 'train_cfg.val_begin': 2,
+        'default_hooks.checkpoint.max_keep_ckpts': 1, 'auto_scale_lr': None}""",
+    )
+    assert load_grid(write_grid(tmp_path, text))

@@ -1,0 +1,207 @@
+"""A saved model remembers which language model it was trained around."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint, save_checkpoint
+from mmengine.runner.checkpoint import get_state_dict
+from torch import nn
+
+from lm4ve.blocks import LLMBlock
+from lm4ve.errors import CheckpointError
+from tests.blocks.test_families import tokens
+from tests.helpers.families import FAMILIES
+
+
+class Host(nn.Module):
+    """A mapper and a block, as a neck has them."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__()
+        self.mapper = nn.Linear(32, 32)
+        self.block = LLMBlock(*args, **kwargs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(self.mapper(x))
+
+
+def embedded(host: Host, prefix: str = 'block.') -> dict:
+    """The state of a self-contained release."""
+    frozen = host.block.frozen_state()
+    return {**host.state_dict(), **{prefix + k: v for k, v in frozen.items()}}
+
+
+def test_a_matching_state_loads_strictly(checkpoints):
+    path = checkpoints('llama')
+    host, other = Host(path), Host(path)
+    result = other.load_state_dict(host.state_dict(), strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    assert torch.equal(host(tokens()), other(tokens()))
+    block = LLMBlock(path)
+    block.load_state_dict(host.block.state_dict(), strict=True)
+
+
+def test_loading_leaves_the_given_state_alone(checkpoints):
+    host = Host(checkpoints('llama'))
+    state = embedded(host)
+    keys = list(state)
+    host.load_state_dict(state)
+    assert list(state) == keys
+
+
+def test_mmengine_saves_and_loads_it(checkpoints, tmp_path, caplog):
+    path = checkpoints('llama')
+    host, other = Host(path), Host(path)
+    file = str(tmp_path / 'model.pth')
+    state = get_state_dict(host)
+    assert sorted(state) == ['block.llm_source', 'mapper.bias', 'mapper.weight']
+    save_checkpoint(dict(state_dict=state), file)
+    torch.load(file, weights_only=True)
+    load_checkpoint(other, file, map_location='cpu', strict=True)
+    assert torch.equal(host(tokens()), other(tokens()))
+
+
+@pytest.mark.parametrize('trainable', ['norms', 'all'])
+def test_trained_parts_are_saved_and_loaded(checkpoints, trainable):
+    path = checkpoints('llama')
+    host = Host(path, trainable=trainable)
+    with torch.no_grad():
+        for param in host.block.parameters():
+            param.add_(torch.randn(param.shape))
+    other = Host(path, trainable=trainable)
+    other.load_state_dict(host.state_dict(), strict=True)
+    assert torch.equal(host(tokens()), other(tokens()))
+
+
+OTHERS = {
+    'another layer': dict(layers=(0,)),
+    'another model': dict(seed=1),
+    'random weights': dict(pretrained=False),
+}
+
+
+def build(checkpoints, layers=(1,), seed=0, **options) -> Host:
+    return Host(checkpoints('llama', seed=seed), layers=layers, **options)
+
+
+@pytest.mark.parametrize('options', OTHERS.values(), ids=OTHERS)
+def test_another_language_model_is_an_error_that_names_both(
+    checkpoints, options, tmp_path
+):
+    host, other = build(checkpoints), build(checkpoints, **options)
+    state = other.state_dict()
+    mine, theirs = host.block.source, other.block.source
+    before = copy.deepcopy(host.block.source)
+    file = str(tmp_path / 'model.pth')
+    save_checkpoint(dict(state_dict=state), file)
+    for load in (
+        lambda: host.load_state_dict(state),
+        lambda: host.load_state_dict(state, strict=False),
+        lambda: load_checkpoint(host, file),
+    ):
+        with pytest.raises(CheckpointError, match='other frozen weights') as e:
+            load()
+        for source in (mine, theirs):
+            assert source['source'] in str(e.value)
+            assert f'layers {source["layers"]}' in str(e.value)
+            assert source['fingerprint'][:12] in str(e.value)
+        assert 'model.neck.block.checkpoint' in str(e.value)
+    assert host.block.source == before
+
+
+def test_the_path_of_the_same_model_does_not_matter(checkpoints, tmp_path):
+    from tests.helpers.families import write_huggingface, write_meta
+
+    write_huggingface(tmp_path / 'half', 'llama', dtype=torch.float16)
+    write_meta(tmp_path / 'meta')
+    state = Host(checkpoints('llama')).state_dict()
+    for folder in ('half', 'meta'):
+        Host(str(tmp_path / folder)).load_state_dict(state, strict=True)
+
+
+def test_another_type_of_the_same_weights_is_accepted(checkpoints):
+    path = checkpoints('llama')
+    Host(path, dtype='bfloat16').load_state_dict(Host(path).state_dict())
+
+
+def test_a_state_without_a_record_is_missing_a_key(checkpoints):
+    host = Host(checkpoints('llama'))
+    state = host.state_dict()
+    del state['block.llm_source']
+    with pytest.raises(RuntimeError, match='block.llm_source'):
+        host.load_state_dict(state)
+    result = host.load_state_dict(state, strict=False)
+    assert result.missing_keys == ['block.llm_source']
+
+
+@pytest.mark.parametrize('record', [b'', b'{', b'[]', b'{}', b'\xff\xfe'])
+def test_a_damaged_record_is_named(checkpoints, record):
+    host = Host(checkpoints('llama'))
+    state = host.state_dict()
+    state['block.llm_source'] = torch.tensor(list(record), dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match='block.llm_source.*damaged'):
+        host.load_state_dict(state)
+
+
+def test_a_fully_trained_block_takes_any_record(checkpoints):
+    # All of its weights are in the state; where they came from is history.
+    path = checkpoints('llama')
+    state = Host(path, layers=(0,), trainable='all').state_dict()
+    host = Host(path, layers=(1,), trainable='all')
+    host.load_state_dict(state, strict=True)
+
+
+@pytest.mark.parametrize('trainable', ['none', 'norms'])
+def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_path):
+    host = Host(checkpoints('llama'), trainable=trainable)
+    options = dict(arch=FAMILIES['llama'], trainable=trainable)
+    state = embedded(host)
+    plain, through_file = Host(**options), Host(**options)
+    plain.load_state_dict(state, strict=True)
+    file = str(tmp_path / 'release.pth')
+    torch.save(dict(state_dict=state), file)
+    load_checkpoint(through_file, file, strict=True)
+    for other in (plain, through_file):
+        assert torch.equal(other(tokens()), host(tokens()))
+        assert other.block.source == host.block.source
+    # And what is saved of it is accepted where the language model is there.
+    host.load_state_dict(plain.state_dict(), strict=True)
+
+
+def test_embedded_weights_load_where_the_language_model_is(checkpoints):
+    host = Host(checkpoints('llama'))
+    host.load_state_dict(embedded(host), strict=True)
+
+
+def test_embedded_weights_do_not_replace_another_checkpoint(checkpoints):
+    host, other = build(checkpoints), build(checkpoints, layers=(0,))
+    with pytest.raises(CheckpointError, match='other frozen weights'):
+        host.load_state_dict(embedded(other))
+
+
+def test_embedded_weights_of_another_shape_are_refused(checkpoints):
+    state = embedded(Host(checkpoints('llama')))
+    for arch in (FAMILIES['bert'], FAMILIES['llama-gqa']):
+        host = Host(arch=arch)
+        before = host.block.frozen_state()
+        with pytest.raises(CheckpointError, match='self-contained.*block.arch'):
+            host.load_state_dict(state)
+        for name, value in host.block.frozen_state().items():
+            assert torch.equal(value, before[name])
+
+
+def test_loading_embedded_weights_reaches_an_ema_copy(checkpoints):
+    # It shares the values; the two must not drift apart.
+    host = Host(checkpoints('llama'))
+    other = Host(arch=FAMILIES['llama'])
+    twin = copy.deepcopy(other)
+    other.load_state_dict(embedded(host))
+    assert torch.equal(twin.block(tokens()), host.block(tokens()))
+
+
+def test_frozen_state_is_a_copy_free_view_of_all_frozen_tensors(checkpoints):
+    state = LLMBlock(checkpoints('llama'), layers=(0, 1)).frozen_state()
+    assert all(k.startswith('embedded.') for k in state)
+    assert 'embedded.layers.1.q_proj.weight' in state
+    assert 'embedded.final_norm.weight' in state

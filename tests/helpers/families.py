@@ -1,0 +1,309 @@
+"""Tiny random language models of every supported family, in real file layouts.
+
+For tests of anything that needs a language model checkpoint:
+
+- :data:`FAMILIES` maps a variant's name to config fields, which are also what
+  ``LLMBlock(arch=...)`` takes;
+- :func:`random_model` builds ``transformers``' own model of a variant;
+- :func:`write_huggingface` and :func:`write_meta` write the same model as a
+  checkpoint folder, in every layout that is found in the wild.
+
+The values are multiples of 1/64 below 4, so that fp32, fp16 and bf16 files hold
+the same weights. Norm gains and biases are random too: a parity test of a model
+with unit gains would not notice a norm that was left out.
+"""
+
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+_SIZES = dict(
+    vocab_size=32,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=64,
+    pad_token_id=0,
+    bos_token_id=1,
+    eos_token_id=2,
+)
+_GQA = dict(_SIZES, num_key_value_heads=2)
+# A head width that does not follow from the others, as real ones of gemma.
+_GEMMA = dict(_GQA, head_dim=16)
+_GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, layer_types=None)
+
+
+def _of(model_type: str, sizes: dict = _SIZES, **fields) -> dict:
+    return dict(sizes, model_type=model_type, **fields)
+
+
+#: Name of a variant -> config fields of it.
+FAMILIES: dict[str, dict] = {
+    'llama': _of('llama', rms_norm_eps=1e-5),
+    'llama-gqa': _of('llama', _GQA, rms_norm_eps=1e-5),
+    'llama-bias': _of('llama', _GQA, attention_bias=True, mlp_bias=True),
+    'mistral': _of('mistral', _GQA, sliding_window=2),
+    'qwen2': _of('qwen2', _GQA),
+    'qwen3': _of('qwen3', _GEMMA),
+    'gemma': _of('gemma', _GEMMA),
+    'gemma2': _of('gemma2', _GEMMA2, attn_logit_softcapping=2.0),
+    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2),
+    'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
+    'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
+    'phi3': _of('phi3', _GQA),
+    'gpt_neox': _of('gpt_neox', rotary_pct=0.5, use_parallel_residual=True),
+    'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
+    'gpt2': _of('gpt2'),
+    'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
+    'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
+    'opt-350m': _of(
+        'opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False
+    ),
+    'olmo2': _of('olmo2', _GQA),
+    'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
+    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0]),
+    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1),
+    'falcon-rw': _of(
+        'falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False
+    ),
+    'falcon-7b': _of('falcon', multi_query=True, alibi=False),
+    'falcon-40b': _of(
+        'falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False
+    ),
+    'falcon-11b': _of(
+        'falcon',
+        num_kv_heads=2,
+        new_decoder_architecture=True,
+        num_ln_in_parallel_attn=1,
+        alibi=False,
+    ),
+    'bert': _of('bert'),
+    'roberta': _of('roberta'),
+}
+
+#: How the weights of a Hugging Face folder may be laid out.
+LAYOUTS = ('safetensors', 'sharded-safetensors', 'bin', 'sharded-bin', 'legacy-bin')
+
+
+def config_of(variant: str, **changes) -> PretrainedConfig:
+    """Return ``transformers``' config of a variant."""
+    fields = dict(FAMILIES[variant], **changes)
+    return AutoConfig.for_model(fields.pop('model_type'), **fields)
+
+
+def random_model(variant: str, seed: int = 0, **changes) -> PreTrainedModel:
+    """Build a variant's model with every weight random, in eval mode.
+
+    Attention is 'eager', which obeys any explicit additive mask.
+
+    Args:
+        variant (str): A key of :data:`FAMILIES`.
+        seed (int): Same seed, same weights.
+        **changes: Other config fields.
+    """
+    return _random_model(variant, seed, json.dumps(changes, sort_keys=True))
+
+
+@cache
+def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
+    config = config_of(variant, **json.loads(changes))
+    config._attn_implementation = 'eager'
+    state = torch.get_rng_state()
+    model = AutoModel.from_config(config).eval().requires_grad_(False)
+    torch.set_rng_state(state)
+    generator = torch.Generator().manual_seed(seed)
+    for param in model.parameters():
+        noise = torch.randn(param.shape, generator=generator)
+        scale = 0.2 if param.dim() == 1 else 0.12
+        # On top of the initial value: 1 for most gains, 0 for gemma's.
+        value = (param if param.dim() == 1 else 0.0) + scale * noise
+        param.copy_((value * 64).round() / 64)
+    return model
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """Return the list of a model's layers."""
+    count = model.config.get_text_config().num_hidden_layers
+    return next(
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
+    )
+
+
+def write_huggingface(
+    folder: Path,
+    family: str,
+    layout: str = 'safetensors',
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    rename: Callable[[str], str] | None = None,
+    extra: dict[str, Tensor] | None = None,
+    **changes,
+) -> Path:
+    """Write a random tiny model as a Hugging Face checkpoint folder.
+
+    Args:
+        folder (Path): Created if need be.
+        family (str): A key of :data:`FAMILIES`.
+        layout (str): One of :data:`LAYOUTS`. Sharded ones have one shard for
+            each layer and one for the rest.
+        seed (int): Of the weights.
+        dtype (torch.dtype): Of the files.
+        rename (callable, optional): From the bare model's tensor names to the
+            names in the files, for other prefixes.
+        extra (dict[str, Tensor], optional): More tensors to write.
+        **changes: Other config fields.
+
+    Returns:
+        Path: ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = random_model(family, seed, **changes)
+    if layout == 'safetensors' and not (rename or extra):
+        # A copy, since a dtype is for the whole model.
+        copy = type(model)(model.config)
+        copy.load_state_dict(model.state_dict())
+        copy.to(dtype).save_pretrained(folder)
+        return folder
+    model.config.save_pretrained(folder)
+    state = {
+        (rename or str)(k): v.to(dtype).contiguous()
+        for k, v in model.state_dict().items()
+    }
+    state.update(extra or {})
+    _write_state(folder, state, layout)
+    return folder
+
+
+def _write_state(folder: Path, state: dict[str, Tensor], layout: str) -> None:
+    if layout == 'safetensors':
+        save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
+    elif layout == 'bin':
+        torch.save(state, folder / 'pytorch_model.bin')
+    elif layout == 'legacy-bin':
+        torch.save(
+            state, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=False
+        )
+    elif layout in ('sharded-safetensors', 'sharded-bin'):
+        _write_shards(folder, state, layout == 'sharded-safetensors')
+    else:
+        raise ValueError(f'layout={layout!r} is not one of {LAYOUTS}')
+
+
+def _write_shards(folder: Path, state: dict[str, Tensor], safe: bool) -> None:
+    stem, suffix = ('model', 'safetensors') if safe else ('pytorch_model', 'bin')
+    groups = _by_layer(state)
+    weight_map = {}
+    for i, names in enumerate(groups, start=1):
+        shard = f'{stem}-{i:05d}-of-{len(groups):05d}.{suffix}'
+        part = {n: state[n] for n in names}
+        if safe:
+            save_file(part, folder / shard, metadata={'format': 'pt'})
+        else:
+            torch.save(part, folder / shard)
+        weight_map.update(dict.fromkeys(names, shard))
+    index = dict(
+        metadata=dict(
+            total_size=sum(t.numel() * t.element_size() for t in state.values())
+        ),
+        weight_map=weight_map,
+    )
+    (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))
+
+
+def _by_layer(state: dict[str, Tensor]) -> list[list[str]]:
+    """Group names: the rest, layer 0, layer 1, ..."""
+    groups: dict[int, list[str]] = {-1: []}
+    for name in state:
+        number = next((int(p) for p in name.split('.') if p.isdigit()), -1)
+        groups.setdefault(number, []).append(name)
+    return [groups[i] for i in sorted(groups) if groups[i]]
+
+
+# Meta's name of each tensor of a layer, and the dimension that is split over
+# the files of a model-parallel release.
+_META_LAYER = {
+    'self_attn.q_proj': ('attention.wq', 0),
+    'self_attn.k_proj': ('attention.wk', 0),
+    'self_attn.v_proj': ('attention.wv', 0),
+    'self_attn.o_proj': ('attention.wo', 1),
+    'mlp.gate_proj': ('feed_forward.w1', 0),
+    'mlp.down_proj': ('feed_forward.w2', 1),
+    'mlp.up_proj': ('feed_forward.w3', 0),
+    'input_layernorm': ('attention_norm', None),
+    'post_attention_layernorm': ('ffn_norm', None),
+}
+
+
+def write_meta(
+    folder: Path,
+    shards: int = 1,
+    family: str = 'llama',
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    **params,
+) -> Path:
+    """Write a random tiny LLaMA as Meta does.
+
+    The weights are those of ``write_huggingface(folder, family, seed=seed)``,
+    with the rows of q and k in Meta's order.
+
+    Args:
+        folder (Path): Created if need be.
+        shards (int): Number of ``consolidated.NN.pth`` files.
+        family (str): 'llama' or 'llama-gqa'.
+        seed (int): Of the weights.
+        dtype (torch.dtype): Of the files.
+        **params: More entries of ``params.json``.
+
+    Returns:
+        Path: ``folder``.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = random_model(family, seed)
+    config = model.config
+    state = {
+        'tok_embeddings.weight': (model.embed_tokens.weight, 1),
+        'norm.weight': (model.norm.weight, None),
+        'output.weight': (model.embed_tokens.weight, 0),
+        'rope.freqs': (torch.ones(config.head_dim // 2), None),
+    }
+    heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
+    for i, layer in enumerate(model.layers):
+        for name, (meta, dim) in _META_LAYER.items():
+            weight = layer.get_submodule(name).weight
+            count = heads.get(name.rpartition('.')[2])
+            if count:
+                weight = _rotary_rows_to_meta(weight, count)
+            state[f'layers.{i}.{meta}.weight'] = weight, dim
+    for n in range(shards):
+        part = {
+            k: (w if dim is None else w.chunk(shards, dim)[n]).to(dtype, copy=True)
+            for k, (w, dim) in state.items()
+        }
+        torch.save(part, folder / f'consolidated.{n:02d}.pth')
+    fields = dict(
+        dim=config.hidden_size,
+        n_heads=config.num_attention_heads,
+        n_layers=config.num_hidden_layers,
+        norm_eps=config.rms_norm_eps,
+        multiple_of=16,
+        vocab_size=-1,
+    )
+    if config.num_key_value_heads != config.num_attention_heads:
+        fields.update(n_kv_heads=config.num_key_value_heads)
+    (folder / 'params.json').write_text(json.dumps({**fields, **params}))
+    return folder
+
+
+def _rotary_rows_to_meta(weight: Tensor, heads: int) -> Tensor:
+    """From halves ``(0, d/2), ...`` of a head to pairs ``(0, 1), ...``."""
+    rows, cols = weight.shape
+    halves = weight.view(heads, 2, rows // heads // 2, cols)
+    return halves.transpose(1, 2).reshape(rows, cols)

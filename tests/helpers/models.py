@@ -1,0 +1,179 @@
+"""A tiny model and a batch of every task, random weights."""
+
+import functools
+import tempfile
+
+import torch
+from mmengine.registry import MODELS, init_default_scope
+
+import lm4ve  # noqa: F401
+
+D = 24
+BLOCK = dict(
+    type='LLMBlock',
+    layers=(0, 1),
+    arch=dict(
+        model_type='llama',
+        hidden_size=D,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=8,
+    ),
+)
+TASKS = ('image', 'video', 'pointcloud', 'motion')
+
+
+def neck(channels: int, **options):
+    return dict(type='LLMBlockNeck', in_channels=channels, block=BLOCK, **options)
+
+
+def image(block=True, **options):
+    """An mmpretrain ViT on 6 x 4 patches, wider than high; three classes."""
+    init_default_scope('mmpretrain')
+    raw = dict(out_type='raw', final_norm=False) if block else {}
+    model = MODELS.build(
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(
+                type='VisionTransformer',
+                img_size=(16, 24),
+                patch_size=4,
+                arch=dict(
+                    embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24
+                ),
+                **raw,
+            ),
+            neck=neck(16, **{'out_type': 'cls_token', **options}) if block else None,
+            head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16),
+        )
+    )
+    from mmpretrain.structures import DataSample
+
+    samples = [DataSample().set_gt_label(i) for i in range(2)]
+    return model, dict(inputs=torch.randn(2, 3, 16, 24), data_samples=samples)
+
+
+def video(block=True, **options):
+    """A VideoMAE ViT on 2 x 4 x 4 tubes; two views a clip."""
+    init_default_scope('mmaction')
+    from mmaction.structures import ActionDataSample
+
+    model = MODELS.build(
+        dict(
+            type='mmaction.Recognizer3D',
+            backbone=dict(
+                type='VisionTransformer',
+                img_size=16,
+                patch_size=4,
+                embed_dims=16,
+                depth=2,
+                num_heads=2,
+                num_frames=4,
+                tubelet_size=2,
+                mlp_ratio=2.0,
+                **(dict(return_feat_map=True) if block else {}),
+            ),
+            neck=neck(16, **{'out_type': 'avg_featmap', **options}) if block else None,
+            cls_head=dict(
+                type='TimeSformerHead',
+                num_classes=3,
+                in_channels=16,
+                average_clips='prob',
+            ),
+            data_preprocessor=dict(type='ActionDataPreprocessor', format_shape='NCTHW'),
+        )
+    )
+    samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
+    clips = [torch.randn(2, 3, 4, 16, 16) for _ in range(2)]
+    return model, dict(inputs=clips, data_samples=samples)
+
+
+def pointcloud(block=True, **options):
+    """A Point-BERT with six groups."""
+    from lm4ve.tasks.pointcloud import PointCloudDataSample
+
+    model = MODELS.build(
+        dict(
+            type='lm4ve.PointCloudClassifier',
+            backbone=dict(
+                type='lm4ve.PointBERT',
+                embed_dims=16,
+                depth=2,
+                num_heads=2,
+                num_groups=6,
+                group_size=5,
+                encoder_dims=8,
+                encoder_channels=(4, 6, 8),
+                final_norm=not block,
+            ),
+            neck=neck(16, **options) if block else None,
+            head=dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3),
+        )
+    )
+    samples = []
+    for i in range(2):
+        sample = PointCloudDataSample()
+        sample.gt_label = torch.tensor([i])
+        samples.append(sample)
+    return model, dict(
+        inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples
+    )
+
+
+@functools.cache
+def scenes() -> list:
+    """Two simulated scenes, through the files of Argoverse 1."""
+    from pathlib import Path
+
+    from lm4ve.tasks.motion import Argoverse1Reader
+    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_argoverse1(root, dict(train=2))
+        reader = Argoverse1Reader(root / 'train' / 'data', root / 'map_files')
+        return [reader.read(f) for f in reader.files()]
+
+
+def motion(block=True, encoder='VectorNet', **options):
+    """A VectorNet or mmTransformer on two scenes of unequal size."""
+    from lm4ve.tasks.motion import VectorizeScene, collate_scenes
+
+    sizes = (
+        dict(channels=(4, 8))
+        if encoder == 'VectorNet'
+        else dict(channels=16, feedforward=24)
+    )
+    decoder = (
+        dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
+        if encoder == 'VectorNet'
+        else dict(
+            type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30
+        )
+    )
+    if encoder == 'VectorNet':
+        sizes['final_norm'] = not block
+    model = MODELS.build(
+        dict(
+            type='lm4ve.MotionForecaster',
+            encoder=dict(type=f'lm4ve.{encoder}', **sizes),
+            decoder=decoder,
+            neck=neck(16, **options) if block else None,
+        )
+    )
+    vectorize = VectorizeScene()
+    return model, collate_scenes([vectorize(dict(scene=s)) for s in scenes()])
+
+
+def build(task: str, **options):
+    """Model (eval) and batch of a task."""
+    torch.manual_seed(0)
+    model, data = globals()[task](**options)
+    model.init_weights()
+    # Hosts start heads at zero and mappers near it: nothing would be seen.
+    for name, m in model.named_modules():
+        if isinstance(m, torch.nn.Linear) and ('mapper' in name or 'head' in name):
+            torch.nn.init.normal_(m.weight, std=0.3)
+    return model.eval(), data

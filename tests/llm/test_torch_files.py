@@ -1,0 +1,223 @@
+"""Tensors of PyTorch's files, read one at a time, are those that torch reads."""
+
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm4ve.blocks import LLMBlock
+from lm4ve.errors import CheckpointError
+from lm4ve.llm.readers import TorchFile
+from tests.helpers.families import write_meta
+from tests.llm.test_readers import assert_equal_blocks
+
+
+def all_kinds() -> dict:
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(6, 4, generator=g)
+    conjugate = torch.randn(3, generator=g, dtype=torch.complex64).conj()
+    return {
+        'plain': base,
+        'shared': base[2:],
+        'column': base[:, 1],
+        'transposed': torch.randn(4, 6, generator=g).t(),
+        'strided': torch.randn(8, 8, generator=g)[1::2, ::3],
+        'expanded': torch.randn(1, 3, generator=g).expand(4, 3),
+        'bfloat16': torch.randn(5, generator=g).bfloat16(),
+        'float16': torch.randn(3, 2, generator=g).half(),
+        'int64': torch.arange(7),
+        'bool': torch.tensor([True, False, True]),
+        'conjugate': conjugate,
+        'negative': (conjugate * 1).conj().imag,
+        'scalar': torch.tensor(3.0),
+        'empty': torch.empty(0, 4),
+        'parameter': torch.nn.Parameter(torch.randn(2, 2, generator=g)),
+    }
+
+
+def rewritten(
+    path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs
+) -> Path:
+    """The same file by Python's zipfile, saying that it is in a byte order."""
+    other = path.with_stem(f'{order}-{reverse}')
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(other, 'w', **kwargs) as target,
+    ):
+        for entry in sorted(
+            source.infolist(), key=lambda e: e.header_offset, reverse=reverse
+        ):
+            said = entry.filename.endswith('/byteorder')
+            target.writestr(
+                entry.filename, order.encode() if said else source.read(entry)
+            )
+    return other
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / 'kinds.pth'
+    torch.save(all_kinds(), path)
+    return path
+
+
+def assert_as_torch_reads_it(path: Path) -> None:
+    expected = {
+        k: v
+        for k, v in torch.load(path, weights_only=True).items()
+        if isinstance(v, torch.Tensor)
+    }
+    mine = TorchFile(path)
+    assert set(mine.names()) == set(expected)
+    for name, value in expected.items():
+        assert mine.shape(name) == tuple(value.shape)
+        read = mine.read(name)
+        assert read.dtype == value.dtype, name
+        # Swapped bytes are NaN here and there.
+        torch.testing.assert_close(
+            read.to_dense(), value.to_dense(), rtol=0, atol=0, equal_nan=True
+        )
+
+
+def test_every_kind_of_tensor(file):
+    assert_as_torch_reads_it(file)
+
+
+@pytest.mark.parametrize(
+    'extra',
+    [[torch.ones(9)], dict(a=torch.ones(9)), torch.eye(3).to_sparse()],
+    ids=['list', 'dict', 'sparse'],
+)
+def test_a_file_with_storages_that_no_name_is_for(file, extra):
+    # Then places cannot be told from the zip's directory.
+    torch.save(dict(extra=extra, **all_kinds()), file)
+    assert_as_torch_reads_it(file)
+
+
+def test_a_zip_written_by_something_else(file):
+    # No alignment, and storages in another order.
+    for reverse in (False, True):
+        assert_as_torch_reads_it(rewritten(file, reverse=reverse))
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
+@pytest.mark.parametrize('between', range(4))
+def test_a_zip_behind_another(file, dtype, between):
+    # Python and torch do not agree on which of the two the places are of.
+    contents = []
+    for value in (1, 2):
+        torch.save({n: torch.full((8, 8), value, dtype=dtype) for n in 'ab'}, file)
+        contents.append(file.read_bytes())
+    file.write_bytes((b'\0' * between).join(contents))
+    assert_as_torch_reads_it(file)
+
+
+@pytest.mark.parametrize('size', [3, 30_000])
+def test_a_compressed_zip_is_refused(file, size):
+    torch.save({'a': torch.ones(size)}, file)
+    packed = rewritten(file, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match=f'{packed.name}.*compressed.*Fix'):
+        TorchFile(packed).names()
+
+
+@pytest.mark.parametrize(
+    'content', [b'version https://git-lfs.github.com/spec/v1', b'<!doctype html>']
+)
+def test_a_pointer_or_a_page_in_the_place_of_weights(file, content):
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'begins with .*{content[:7].decode()}'):
+        TorchFile(file).names()
+
+
+def test_a_damaged_pickle(file):
+    # What torch makes of a wrong byte is anything, but never another error.
+    whole = file.read_bytes()
+    start = whole.index(b'\x80\x02')
+    for i in range(start + 2, start + 60):
+        for byte in (b'\0', b'K', b'q', b't', b'R'):
+            file.write_bytes(whole[:i] + byte + whole[i + 1 :])
+            try:
+                tensors = TorchFile(file)
+                for name in tensors.names():
+                    tensors.read(name)
+            except CheckpointError as e:
+                assert 'kinds.pth' in str(e)
+
+
+def test_names_that_are_no_strings_are_left_out(file):
+    torch.save({0: torch.ones(1), 'a': torch.ones(1)}, file)
+    assert list(TorchFile(file).names()) == ['a']
+
+
+def test_an_empty_file_of_no_tensors(file):
+    torch.save({}, file)
+    assert list(TorchFile(file).names()) == []
+
+
+def test_a_file_of_another_byte_order(file):
+    other = 'big' if sys.byteorder == 'little' else 'little'
+    swapped = rewritten(file, other)
+    assert TorchFile(swapped).read('int64')[1] == 1 << 56
+    assert_as_torch_reads_it(swapped)
+
+
+def test_a_file_is_unpickled_once_for_all_its_tensors(file, monkeypatch):
+    torch.save({'a': torch.ones(2), 'b': torch.eye(2)}, file)
+    calls, load = [], torch.load
+    monkeypatch.setattr(
+        torch, 'load', lambda *a, **kw: calls.append(a) or load(*a, **kw)
+    )
+    tensors = TorchFile(file)
+    for name in tensors.names():
+        tensors.read(name)
+    assert len(calls) == 1
+
+
+def test_a_file_that_shrinks_between(file):
+    tensors = TorchFile(file)
+    names = list(tensors.names())
+    os.truncate(file, 100)
+    with pytest.raises(CheckpointError, match='kinds.pth.*truncated or damaged'):
+        tensors.read(names[0])
+
+
+def test_a_file_that_goes_away_between(file):
+    tensors = TorchFile(file)
+    names = list(tensors.names())
+    file.unlink()
+    with pytest.raises(CheckpointError, match='kinds.pth.*now gone'):
+        tensors.read(names[0])
+
+
+def test_a_file_that_is_replaced_between(file, tmp_path):
+    tensors = TorchFile(file)
+    tensors.names()
+    torch.save({'first': torch.zeros(99), **all_kinds()}, tmp_path / 'new')
+    os.replace(tmp_path / 'new', file)
+    for name in ('plain', 'conjugate'):
+        with pytest.raises(CheckpointError, match='kinds.pth changed.*Fix'):
+            tensors.read(name)
+
+
+@pytest.mark.parametrize('content', [[torch.zeros(2)], torch.zeros(2)], ids=type)
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
+def test_a_file_without_names(tmp_path, content, zipped):
+    path = tmp_path / 'consolidated.00.pth'
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match='not named tensors'):
+            TorchFile(path).names()
+
+
+def test_a_block_does_not_depend_on_metas_files_any_more(checkpoints, tmp_path):
+    write_meta(tmp_path)
+    block = LLMBlock(str(tmp_path))
+    for path in tmp_path.glob('*.pth'):
+        size = path.stat().st_size
+        with open(path, 'r+b') as f:
+            f.write(b'\0' * size)
+    assert_equal_blocks(block, LLMBlock(checkpoints('llama')))

@@ -1,0 +1,177 @@
+"""Metrics of the ImageNet variants against values worked out by hand."""
+
+import pytest
+
+pytest.importorskip('mmpretrain')
+
+import torch
+import torch.multiprocessing as mp
+from mmengine.evaluator import Evaluator
+from mmpretrain.structures import DataSample
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.image import CorruptionAccuracy, SubsetAccuracy
+from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
+from lm4ve.tasks.image.metrics import ALEXNET_ERRORS
+
+
+def scored(label: int, scores, **meta) -> DataSample:
+    sample = DataSample(metainfo=meta).set_gt_label(label)
+    return sample.set_pred_score(torch.tensor(scores))
+
+
+def answered(corruption: str, severity: int, right: bool) -> DataSample:
+    return scored(
+        1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity
+    )
+
+
+def evaluate(metric, samples, meta=None, batch: int = 2) -> dict:
+    evaluator = Evaluator([metric])
+    evaluator.dataset_meta = meta or {}
+    for i in range(0, len(samples), batch):
+        evaluator.process(samples[i : i + batch])
+    return evaluator.evaluate(len(samples))
+
+
+# --------------------------------------------------------------------- subset
+# Classes 1, 3 and 4 of six.
+SUBSET = [
+    scored(1, [0.50, 0.20, 0.20, 0.05, 0.04, 0.01]),  # 0 is best, 1 of the subset
+    scored(3, [0.00, 0.30, 0.10, 0.25, 0.05, 0.30]),  # second of the subset
+    scored(4, [0.40, 0.20, 0.30, 0.06, 0.04, 0.00]),  # last of the subset
+    scored(3, [0.00, 1e-9, 0.50, 3e-9, 2e-9, 0.50]),  # best of tiny scores
+]
+
+
+def test_classes_outside_the_subset_are_no_answers():
+    metrics = evaluate(SubsetAccuracy(topk=(1, 2), indices=[1, 3, 4]), SUBSET)
+    assert metrics['accuracy/top1'] == pytest.approx(50.0)
+    assert metrics['accuracy/top2'] == pytest.approx(75.0)
+
+
+def test_subset_is_taken_from_the_data_set():
+    metrics = evaluate(SubsetAccuracy(), SUBSET, dict(subset=[1, 3, 4]))
+    assert metrics == {'accuracy/top1': pytest.approx(50.0)}
+
+
+def test_subset_equals_masking_the_logits():
+    generator = torch.Generator().manual_seed(0)
+    indices = sorted(torch.randperm(1000, generator=generator)[:200].tolist())
+    logits = torch.randn(64, 1000, generator=generator)
+    labels = [indices[i] for i in torch.randint(200, (64,), generator=generator)]
+    # Half of the answers are right among the subset, wrong among all.
+    for i in range(0, 64, 2):
+        logits[i, labels[i]] += 8
+        logits[i, next(j for j in range(1000) if j not in indices)] += 20
+    masked = torch.full_like(logits, -torch.inf)
+    masked[:, indices] = logits[:, indices]
+    hits = masked.argmax(1) == torch.tensor(labels)
+    assert 0 < hits.sum() < 64
+    samples = [
+        scored(label, p.tolist())
+        for label, p in zip(labels, logits.softmax(1), strict=True)
+    ]
+    metrics = evaluate(SubsetAccuracy(indices=indices), samples)
+    assert metrics['accuracy/top1'] == pytest.approx(100 * hits.float().mean())
+
+
+@pytest.mark.parametrize(
+    'indices, word',
+    [(None, 'no subset'), ([1, 3, 9], '6 classes'), ([0, 2], 'not of the subset')],
+)
+def test_subset_that_does_not_fit_is_refused(indices, word):
+    with pytest.raises(UserError, match=word):
+        evaluate(SubsetAccuracy(indices=indices), SUBSET)
+
+
+# ----------------------------------------------------------------- corruption
+def test_groups_weigh_the_same_whatever_their_size():
+    samples = (
+        # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
+        [answered('fog', 1, True)]
+        + [answered('fog', 2, i == 0) for i in range(4)]
+        + [answered('snow', 1, i == 0) for i in range(2)]
+        + [answered('snow', 2, False)]
+    )
+    metrics = evaluate(CorruptionAccuracy(), samples)
+    assert metrics == {
+        'accuracy/fog': pytest.approx((100 + 25) / 2),
+        'accuracy/snow': pytest.approx((50 + 0) / 2),
+        'accuracy/top1': pytest.approx((100 + 25 + 50 + 0) / 4),
+    }
+
+
+def test_mce_needs_the_whole_benchmark():
+    # Severities 1 to 4 are right, 5 is wrong: an error of 20 % everywhere.
+    samples = [answered(c, s, s < 5) for c in CORRUPTIONS for s in SEVERITIES]
+    metrics = evaluate(CorruptionAccuracy(), samples)
+    assert metrics['accuracy/top1'] == pytest.approx(80.0)
+    expected = sum(20 / e for e in ALEXNET_ERRORS.values()) / 15 * 100
+    assert metrics['accuracy/mCE'] == pytest.approx(expected)
+    assert 'accuracy/mCE' not in evaluate(CorruptionAccuracy(), samples[1:])
+
+
+def test_groups_without_images_are_reported(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        'lm4ve.tasks.image.metrics.print_log',
+        lambda message, **_: lines.append(message),
+    )
+    evaluate(
+        CorruptionAccuracy(),
+        [answered('fog', 1, True)],
+        dict(corruptions=('fog',), severities=(1, 2)),
+    )
+    assert '1 of 2 groups' in lines[0] and 'fog/2' in lines[0]
+
+
+def test_samples_without_their_group_are_refused():
+    with pytest.raises(UserError, match='meta_keys'):
+        evaluate(CorruptionAccuracy(), [scored(1, [0.1, 0.9])])
+
+
+# ---------------------------------------------------------------- distributed
+def seven() -> list:
+    return [
+        answered('fog', 1 + i // 5, right)
+        for i, right in enumerate([1, 0, 0, 1, 1, 0, 0])
+    ]
+
+
+def _rank(rank: int, port: int, out) -> None:
+    import os
+
+    from torch import distributed
+
+    os.environ.update(
+        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2'
+    )
+    distributed.init_process_group('gloo')
+    metrics, samples = {}, seven()
+    for metric in (CorruptionAccuracy(), SubsetAccuracy(indices=[0, 1])):
+        # DefaultSampler gives rank r every second sample and repeats the first
+        # to fill up.
+        own = (samples + samples[:1])[rank::2]
+        evaluator = Evaluator([metric])
+        evaluator.process(own)
+        name = type(metric).__name__
+        metrics[name] = evaluator.evaluate(len(samples))
+    out[rank] = metrics
+    distributed.destroy_process_group()
+
+
+def test_two_processes_report_what_one_does():
+    import socket
+
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    with mp.Manager() as manager:
+        out = manager.dict()
+        mp.start_processes(_rank, (port, out), nprocs=2, start_method='fork')
+        found = dict(out)
+    assert found[0] == found[1]
+    assert found[0]['CorruptionAccuracy'] == evaluate(CorruptionAccuracy(), seven())
+    assert found[0]['CorruptionAccuracy']['accuracy/top1'] == pytest.approx(30)
+    assert found[0]['SubsetAccuracy']['accuracy/top1'] == pytest.approx(100 * 3 / 7)

@@ -1,0 +1,185 @@
+"""The neck in mmpretrain's classifiers: the paper's place, names, inference."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import lm4ve  # noqa: F401
+from tests.helpers.tasks import CONFIGS
+from tests.tasks.image.shrink import Shrinker
+
+pytest.importorskip('mmpretrain')
+from mmpretrain.registry import MODELS  # noqa: E402
+
+ARCH = dict(
+    model_type='llama',
+    hidden_size=24,
+    num_attention_heads=4,
+    num_hidden_layers=1,
+    intermediate_size=32,
+    vocab_size=8,
+)
+
+
+def neck(channels: int, **kwargs) -> dict:
+    return dict(
+        type='LLMBlockNeck',
+        in_channels=channels,
+        block=dict(type='LLMBlock', arch=ARCH),
+        **kwargs,
+    )
+
+
+def evaluate(cfg: dict) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.eval()
+    return model
+
+
+def twins(cfg: dict, raw: dict):
+    """A backbone as it is and in its raw form, with the same weights."""
+    plain, bare = evaluate(cfg), evaluate({**cfg, **raw})
+    for p in plain.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    own = plain.state_dict()
+    bare.load_state_dict({k: own[k] for k in bare.state_dict()})
+    return plain, bare
+
+
+VIT = dict(
+    type='VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
+    img_size=16,
+    patch_size=8,
+)
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_raw_vit_is_the_vit_before_its_final_norm():
+    plain, bare = twins(VIT, dict(out_type='raw', final_norm=False))
+    x = IMAGES[..., :16, :16]
+    torch.testing.assert_close(plain.ln1(bare(x)[0])[:, 0], plain(x)[0])
+
+
+def test_raw_swin_is_the_swin_before_its_final_norm():
+    cfg = dict(
+        type='SwinTransformer',
+        arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+        img_size=32,
+        window_size=1,
+    )
+    plain, bare = twins(cfg, dict(norm_cfg=None))
+    tokens = bare(IMAGES)[0].flatten(2).transpose(1, 2)
+    expected = plain(IMAGES)[0].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(plain.norm3(tokens), expected)
+
+
+def test_raw_convnext_is_the_convnext_before_pooling_and_norm():
+    cfg = dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 8, 12, 16]))
+    plain, bare = twins(cfg, dict(type='lm4ve.RawConvNeXt'))
+    pooled = bare(IMAGES)[0].mean((-2, -1), keepdim=True)
+    torch.testing.assert_close(plain.norm3(pooled).flatten(1), plain(IMAGES)[0])
+
+
+@pytest.mark.parametrize('with_cls_token', [True, False])
+@pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
+def test_token_sequences_with_and_without_class_token(with_cls_token, out_type):
+    model = evaluate(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                VIT, out_type='raw', final_norm=False, with_cls_token=with_cls_token
+            ),
+            neck=neck(16, out_type=out_type),
+        )
+    )
+    out = model.extract_feat(IMAGES[..., :16, :16])
+    tokens = 5 if with_cls_token else 4
+    assert isinstance(out, tuple) and len(out) == 1
+    assert out[0].shape == ((2, tokens, 16) if out_type == 'raw' else (2, 16))
+
+
+def test_a_pooling_neck_may_follow():
+    model = evaluate(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='ResNet', depth=18, base_channels=4, stem_channels=4),
+            neck=[neck(32, norm_cfg=None), dict(type='GlobalAveragePooling')],
+            head=dict(type='LinearClsHead', num_classes=3, in_channels=32),
+        )
+    )
+    assert model(IMAGES).shape == (2, 3)
+
+
+def test_get_model_knows_our_names():
+    from mmpretrain import get_model, list_models
+
+    names = list_models('*llama*')
+    assert 'vit-s_llama_in1k' in names
+    assert not any(n.startswith('videomae') for n in names)
+    model = get_model('vit-demo_minilm_digits')
+    assert type(model.neck).__name__ == 'LLMBlockNeck'
+
+
+def test_every_config_is_in_the_metafile():
+    index = Config.fromfile(CONFIGS / 'metafile.yml')
+    listed = {m['Config'] for m in index.Models}
+    own = {
+        f'configs/lm4ve/{p.relative_to(CONFIGS)}'
+        for p in CONFIGS.rglob('*.py')
+        if p.parent.name != 'robustness'
+    }
+    assert listed == own
+
+
+@pytest.mark.parametrize(
+    'name', ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::lm4ve/vit-s_opt-1.3b_in1k.py']
+)
+def test_other_projects_inherit_our_configs(name, tmp_path):
+    path = tmp_path / 'theirs.py'
+    path.write_text(
+        f'_base_ = {name!r}\nmodel = dict(neck=dict(block=dict(layers=(-2, ))))\n'
+    )
+    cfg = Config.fromfile(path)
+    assert cfg.model.neck.type == 'LLMBlockNeck'
+    assert cfg.model.neck.block.layers == (-2,)
+
+
+def test_inferencer_takes_our_config_and_checkpoint(tmp_path):
+    """It never calls init_weights: frozen weights come from the source."""
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    from lm4ve.engine.command_line import build_runner
+
+    cfg = Shrinker(tmp_path).load('vit-demo_minilm_digits.py', tmp_path / 'run')
+    runner = build_runner(cfg)
+    runner.train()
+    inferencer = ImageClassificationInferencer(
+        model=str(CONFIGS / 'vit-demo_minilm_digits.py'),
+        pretrained=str(tmp_path / 'run/epoch_1.pth'),
+        device='cpu',
+    )
+    from lm4ve.tasks.image import DigitsDataset
+
+    image = DigitsDataset(split='test').get_data_info(0)['img']
+    (result,) = inferencer(image)
+    runner.model.eval()
+    data = runner.model.data_preprocessor(
+        dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)])
+    )
+    scores = runner.model(**data, mode='tensor').softmax(-1)[0]
+    np.testing.assert_allclose(
+        result['pred_scores'], scores.detach().numpy(), atol=1e-5
+    )
+    init_default_scope('mmengine')
+
+
+def test_drop_path_and_layer_decay_see_the_encoder_as_before():
+    cfg = Config.fromfile(CONFIGS / 'vit-s_llama-middle_in1k.py')
+    cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=ARCH)
+    model = evaluate(cfg.model)
+    depth, total = model.get_layer_depth('backbone.layers.5.ln1.weight')
+    assert (depth, total) == (6, 14)

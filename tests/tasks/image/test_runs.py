@@ -1,0 +1,149 @@
+"""The robustness configs test a model; checked data sets train one."""
+
+from functools import cache
+
+import pytest
+
+pytest.importorskip('mmpretrain')
+pytest.importorskip('timm')
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from lm4ve.engine.command_line import build_runner
+from lm4ve.tasks.image.datasets.synsets import class_indices
+from tests.helpers.tasks import CONFIGS
+from tests.tasks.image.images import broken_files, fill_once, write
+from tests.tasks.image.shrink import Shrinker
+
+ROBUSTNESS = sorted(p.stem for p in (CONFIGS / 'robustness').glob('*.py'))
+VARIANTS = ('a', 'c', 'r', 'sketch')
+ARCH = dict(
+    _delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
+)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """All variants in the layouts of their archives, one image a class."""
+    root = tmp_path_factory.mktemp('data')
+    fill_once(root / 'imagenet-a', class_indices('a'))
+    fill_once(root / 'imagenet-r', class_indices('r'))
+    fill_once(root / 'imagenet-sketch' / 'sketch', class_indices('sketch'))
+    (root / 'imagenet-c' / 'fog').mkdir(parents=True)
+    for severity in (1, 2):
+        (root / 'imagenet-c' / 'fog' / str(severity)).symlink_to(
+            root / 'imagenet-sketch' / 'sketch'
+        )
+    write(root / 'imagenet-a' / 'n01498041' / 'half.jpg', broken_files()['half.jpg'])
+    return root
+
+
+@cache
+def in1k(model: str) -> Config:
+    return Config.fromfile(CONFIGS / f'{model}_in1k.py')
+
+
+def load(name: str, data, work_dir) -> Config:
+    cfg = Config.fromfile(CONFIGS / 'robustness' / f'{name}.py')
+    loader = cfg.test_dataloader
+    pipeline = loader.dataset.pipeline
+    for transform in pipeline:
+        for key in ('scale', 'crop_size'):
+            if key in transform:
+                transform[key] //= 7
+    folder = loader.dataset.data_root.rpartition('/')[2]
+    cfg.merge_from_dict(
+        {
+            'work_dir': str(work_dir),
+            'model.backbone.arch': ARCH,
+            'model.backbone.img_size': 32,
+            'model.head.in_channels': 16,
+            'test_dataloader.dataset.data_root': str(data / folder),
+            'test_dataloader.num_workers': 0,
+            'test_dataloader.batch_size': 250,
+            'optim_wrapper.type': 'OptimWrapper',
+            'optim_wrapper.loss_scale': None,
+        }
+    )
+    if name.endswith('imagenet-c'):
+        cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
+    return cfg
+
+
+def test_there_is_a_config_for_each_size_block_and_variant():
+    assert ROBUSTNESS == sorted(
+        f'vit-{size}{block}_imagenet-{variant}'
+        for size in 'tsb'
+        for block in ('', '_llama')
+        for variant in VARIANTS
+    )
+
+
+@pytest.mark.parametrize('name', ROBUSTNESS)
+def test_config_is_its_model_with_another_test(name):
+    cfg = Config.fromfile(CONFIGS / 'robustness' / f'{name}.py')
+    base = in1k(name.rpartition('_')[0])
+    own = {'variant_dataloader', 'variant_evaluator'}
+    tests = {'test_dataloader', 'test_evaluator'}
+    assert set(cfg) - own == set(base)
+    for key in set(base) - tests:
+        assert cfg[key] == base[key]
+    dataset = cfg.test_dataloader.dataset
+    assert '_delete_' not in dataset and 'split' not in dataset
+    assert '_delete_' not in cfg.test_evaluator
+
+
+@pytest.mark.parametrize(
+    'variant, count, evaluator',
+    [
+        ('a', 200, 'SubsetAccuracy'),
+        ('r', 200, 'SubsetAccuracy'),
+        ('sketch', 1000, 'Accuracy'),
+        ('c', 2000, 'CorruptionAccuracy'),
+    ],
+)
+def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
+    cfg = load(f'vit-t_imagenet-{variant}', data, tmp_path)
+    runner = build_runner(cfg)
+    # Always the same answer, class 6, which is of ImageNet-A but not of -R:
+    # there another class, the first of the subset, is left to be the best.
+    fc = runner.model.head.layers.head
+    nn.init.zeros_(fc.weight)
+    with torch.no_grad():
+        fc.bias.copy_(-torch.arange(1000.0) / 100)
+        fc.bias[6] = 5.0
+    metrics = runner.test()
+    dataset = runner.test_loop.dataloader.dataset
+    assert len(dataset) == count
+    assert dataset.num_corrupt == (variant == 'a')
+    assert type(runner.test_evaluator.metrics[0]).__name__ == evaluator
+    expected = 100 / (200 if variant in 'ar' else 1000)
+    assert metrics['accuracy/top1'] == pytest.approx(expected)
+    if variant == 'c':
+        assert metrics['accuracy/fog'] == pytest.approx(expected)
+        assert 'accuracy/mCE' not in metrics
+    else:
+        assert metrics['accuracy/top5'] == pytest.approx(5 * expected)
+
+
+def test_imagenet_recipe_trains_on_a_checked_data_set(tmp_path):
+    shrinker = Shrinker(tmp_path / 'stand-ins')
+    bad = [
+        write(
+            shrinker.imagenet() / split / 'n01440764' / 'half.JPEG',
+            broken_files()['half.jpg'],
+        )
+        for split in ('train', 'val')
+    ]
+    cfg = shrinker.load('vit-t_in1k.py', tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.dataset.type = 'lm4ve.CheckedImageNet'
+    cfg.train_dataloader.update(num_workers=1, persistent_workers=False)
+    runner = build_runner(cfg)
+    runner.train()
+    assert runner.iter > 0
+    val = runner.val_loop.dataloader.dataset
+    assert val.test_mode and list(val.corrupt_files) == bad[1:]
+    assert not runner.train_loop.dataloader.dataset.test_mode

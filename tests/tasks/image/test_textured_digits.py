@@ -1,0 +1,97 @@
+"""Digits on photographs: the same each time, with masks that are the strokes."""
+
+import numpy as np
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.image import DigitsDataset, TexturedDigits
+from lm4ve.tasks.image.demo import textured_digits as td
+
+
+def dataset(split='test', **kwargs) -> TexturedDigits:
+    return TexturedDigits(split=split, pipeline=[], **kwargs)
+
+
+def test_a_picture_depends_on_split_digit_variant_and_seed_only():
+    first, again = dataset(variants=2)[3], dataset(variants=5, indices=10)[3]
+    for key in ('img', 'gt_mask', 'gt_label', 'photograph'):
+        assert np.array_equal(first[key], again[key]), key
+    count = len(dataset())
+    other_variant = dataset(variants=2)[3 + count]
+    other_seed = dataset(seed=1)[3]
+    for other in (other_variant, other_seed):
+        assert other['gt_label'] == first['gt_label']
+        assert not np.array_equal(other['img'], first['img'])
+
+
+def test_samples_are_the_digits_of_the_split_in_order():
+    digits = DigitsDataset(split='test', pipeline=[])
+    pictures = dataset(variants=2)
+    assert len(pictures) == 2 * len(digits)
+    for i in (0, 7, 539):
+        sample = pictures[i]
+        assert sample['gt_label'] == digits[i]['gt_label']
+        assert sample['img'].shape == (td.SIZE, td.SIZE, 3)
+        assert sample['img'].dtype == sample['gt_mask'].dtype == np.uint8
+        assert sample['gt_mask'].shape == sample['img'].shape[:2]
+
+
+def test_the_mask_is_where_strokes_were_pasted():
+    """On a black background the picture is ink times colour, and nothing else."""
+    ink = DigitsDataset(split='test', pipeline=[])[0]['img'][..., 0] / 255
+    background = np.zeros((td.SIZE, td.SIZE, 3), np.float32)
+    for seed in range(5):
+        img, mask = td.paste(
+            ink.astype(np.float32),
+            background,
+            np.random.default_rng(seed),
+            max_angle=15.0,
+        )
+        share = img.max(-1) / img.max()
+        assert set(np.unique(mask)) == {0, 1}
+        assert (share[mask == 1] > td.INK - 0.02).all()
+        assert (share[mask == 0] < td.INK + 0.02).all()
+        # All of the digit is in the picture: its ink is as large as its box.
+        assert mask[[0, -1]].sum() + mask[:, [0, -1]].sum() < 0.2 * mask.sum()
+
+
+def test_strokes_are_brighter_about_as_often_as_darker_than_the_rest():
+    """So that a brightness threshold is no segmentation."""
+    data, brighter = dataset(), []
+    for i in range(100):
+        sample = data[i]
+        grey, mask = sample['img'].mean(-1), sample['gt_mask'] == 1
+        assert 0 < mask.mean() < 0.5
+        brighter.append(grey[mask].mean() > grey[~mask].mean())
+    assert 0.3 < np.mean(brighter) < 0.7
+
+
+def test_splits_share_neither_digits_nor_photographs():
+    parts = [dataset(split) for split in ('fit', 'val', 'test')]
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            assert not set(one.photographs) & set(other.photographs)
+    whole = dataset('train')
+    assert len(whole) == len(parts[0]) + len(parts[1])
+    assert set(whole.photographs) == {*parts[0].photographs, *parts[1].photographs}
+    used = {parts[2][i]['photograph'] for i in range(60)}
+    assert used == set(parts[2].photographs)
+
+
+@pytest.mark.parametrize(
+    'kwargs, found',
+    [
+        (dict(split='all'), "dataset.split='all' must be one of"),
+        (dict(variants=0), 'dataset.variants=0 must be 1 or more'),
+    ],
+    ids=['split', 'variants'],
+)
+def test_mistakes_are_told(kwargs, found):
+    with pytest.raises(UserError, match=found):
+        dataset(**kwargs)
+
+
+def test_a_missing_photograph_is_told_and_not_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr('skimage.__file__', str(tmp_path / '__init__.py'))
+    with pytest.raises(UserError, match=r'chelsea.png.*does not have it'):
+        td._photograph('chelsea.png')

@@ -1,0 +1,37 @@
+"""The embedded default learns: a small part of it beats constant velocity."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from lm4ve.engine.command_line import build_runner
+from lm4ve.tasks.motion import forecast_metrics
+from lm4ve.tasks.motion.baselines import ConstantVelocity
+from tests.helpers.tasks import CONFIGS
+
+
+@pytest.mark.slow
+def test_a_short_training_beats_constant_velocity_by_far(tmp_path):
+    cfg = Config.fromfile(CONFIGS / 'vectornet-demo_none_sim.py')
+    cfg.work_dir, cfg.launcher, cfg.log_level = str(tmp_path), 'none', 'WARNING'
+    cfg.visualizer.vis_backends = []
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.update(
+            root=str(tmp_path / 'data'), counts=dict(train=800, val=100)
+        )
+    # Each scene counts from both sides of the mirror.
+    cfg.train_cfg.update(max_epochs=12, val_interval=12)
+    cfg.param_scheduler.total_steps = 12
+    runner = build_runner(cfg)
+    runner.train()
+    learnt = runner.message_hub.get_scalar('val/motion/minFDE@6').current()
+    dataset = runner.val_dataloader.dataset
+    straight = np.mean(
+        [
+            forecast_metrics(*ConstantVelocity()(s), s.positions[s.focal, 20:])[
+                'minFDE'
+            ]
+            for s in map(dataset.scene, range(len(dataset)))
+        ]
+    )
+    assert learnt <= 0.6 * straight

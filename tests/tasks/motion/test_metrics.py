@@ -1,0 +1,215 @@
+"""Metrics against cases worked out by hand, and against the ``av2`` package."""
+
+import numpy as np
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.motion import MotionMetric, forecast_metrics
+
+TRUTH = np.array([[1.0, 0.0], [2.0, 0.0]])
+
+
+def line(*offsets):
+    """The truth with y replaced."""
+    return np.stack([TRUTH[:, 0], offsets], axis=-1)
+
+
+# y offsets of the predictions, their probabilities, k, valid, and what follows:
+# (minADE, minFDE, MR, brier-minFDE) for Argoverse 1, then for Argoverse 2.
+CASES = {
+    # ADE 1 and 1.5; FDE 2 and 1: the smallest FDE has the larger ADE.
+    'minADE-of-the-minFDE-trajectory': (
+        [(0, 2), (2, 1)],
+        [0.5, 0.5],
+        6,
+        None,
+        (1.5, 1, 0, 1.25),
+        (1, 1, 0, 1.25),
+    ),
+    'one-prediction': ([(3, 3)], [1.0], 6, None, (3, 3, 1, 3), (3, 3, 1, 3)),
+    'exactly-two-metres-is-no-miss': (
+        [(0, 2)],
+        [1.0],
+        1,
+        None,
+        (1, 2, 0, 2),
+        (1, 2, 0, 2),
+    ),
+    'k-keeps-the-most-probable': (
+        [(0, 0), (3, 5)],
+        [0.4, 0.6],
+        1,
+        None,
+        # Argoverse 1 normalises .6 to 1 over the one that is kept.
+        (4, 5, 1, 5),
+        (4, 5, 1, 5.16),
+    ),
+    'renormalised-over-the-kept': (
+        [(0, 0), (4, 4), (8, 8)],
+        [0.3, 0.5, 0.2],
+        2,
+        None,
+        # .3 of .8 is .375: (1 - .375)^2 = .390625; unnormalised .7^2 = .49.
+        (0, 0, 0, 0.390625),
+        (0, 0, 0, 0.49),
+    ),
+    'fde-tie-takes-the-more-probable': (
+        [(4, 1), (0, 1)],
+        [0.25, 0.75],
+        6,
+        None,
+        (0.5, 1, 0, 1.0625),
+        (0.5, 1, 0, 1.0625),
+    ),
+    'fde-tie-of-equal-probabilities-takes-the-first': (
+        [(4, 1), (0, 1)],
+        [0.5, 0.5],
+        6,
+        None,
+        (2.5, 1, 0, 1.25),
+        (0.5, 1, 0, 1.25),
+    ),
+    'probability-tie-keeps-the-first': (
+        [(1, 1), (0, 0)],
+        [0.5, 0.5],
+        1,
+        None,
+        (1, 1, 0, 1),
+        (1, 1, 0, 1.25),
+    ),
+    'k-larger-than-the-predictions': (
+        [(1, 1), (2, 3)],
+        [0.5, 0.5],
+        100,
+        None,
+        (1, 1, 0, 1.25),
+        (1, 1, 0, 1.25),
+    ),
+    'missing-end-of-the-future': (
+        # Only the first step is known: it is the mean and the end.
+        [(3, 0), (1, 9)],
+        [0.5, 0.5],
+        6,
+        [True, False],
+        (1, 1, 0, 1.25),
+        (1, 1, 0, 1.25),
+    ),
+    'missing-start-of-the-future': (
+        [(3, 0), (1, 9)],
+        [0.5, 0.5],
+        6,
+        [False, True],
+        (0, 0, 0, 0.25),
+        (0, 0, 0, 0.25),
+    ),
+}
+
+
+@pytest.mark.parametrize('convention, at', [('argoverse1', 4), ('argoverse2', 5)])
+@pytest.mark.parametrize('case', CASES)
+def test_equals_hand_computed(case, convention, at):
+    offsets, p, k, valid, *_ = CASES[case]
+    found = forecast_metrics(
+        np.stack([line(*o) for o in offsets]),
+        np.array(p),
+        TRUTH,
+        None if valid is None else np.array(valid),
+        k,
+        convention,
+    )
+    assert list(found) == ['minADE', 'minFDE', 'MR', 'brier-minFDE']
+    np.testing.assert_allclose(list(found.values()), CASES[case][at], atol=1e-12)
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_equals_av2_on_random_input(seed):
+    av2 = pytest.importorskip('av2.datasets.motion_forecasting.eval.metrics')
+    rng = np.random.default_rng(seed)
+    predictions, truth = rng.normal(0, 2, (6, 60, 2)), rng.normal(0, 2, (60, 2))
+    p = rng.dirichlet(np.ones(6))
+    found = forecast_metrics(predictions, p, truth, k=6, convention='argoverse2')
+    fde = av2.compute_fde(predictions, truth)
+    assert found['minADE'] == pytest.approx(av2.compute_ade(predictions, truth).min())
+    assert found['minFDE'] == pytest.approx(fde.min())
+    assert found['MR'] == av2.compute_is_missed_prediction(predictions, truth).all()
+    assert found['brier-minFDE'] == pytest.approx(
+        av2.compute_brier_fde(predictions, truth, p)[fde.argmin()]
+    )
+    # Argoverse 1's normalisation is av2's with normalize=True on the kept ones.
+    kept = np.argsort(-p)[:3]
+    fde = av2.compute_fde(predictions[kept], truth)
+    best = fde.argmin()
+    found = forecast_metrics(predictions, p, truth, k=3, convention='argoverse1')
+    assert found['minADE'] == pytest.approx(
+        av2.compute_ade(predictions[kept], truth)[best]
+    )
+    assert found['brier-minFDE'] == pytest.approx(
+        av2.compute_brier_fde(predictions[kept], truth, p[kept], normalize=True)[best]
+    )
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(k=0), 'k=0'),
+        (dict(probabilities=np.ones(3) / 3), '3 probabilities'),
+        (dict(probabilities=np.array([1.5, 0.0])), r'\[0, 1\]'),
+        (dict(predictions=np.full((2, 2, 2), np.nan)), 'not a finite'),
+        (dict(predictions=np.zeros((2, 3, 2))), 'do not fit'),
+        (dict(valid=np.zeros(2, dtype=bool)), 'no step'),
+        (dict(convention='nuscenes'), 'convention'),
+    ],
+)
+def test_refuses_what_cannot_be_scored(change, message):
+    fields = dict(
+        predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5])
+    )
+    with pytest.raises(ValueError, match=message):
+        forecast_metrics(**{**fields, **change})
+
+
+def sample(scene, shift):
+    truth = scene.positions[scene.focal, scene.history_steps :]
+    return dict(
+        scene=scene, trajectories=(truth + shift)[None], probabilities=np.ones(1)
+    )
+
+
+def test_metric_is_the_mean_over_scenes_for_every_k(scenes):
+    metric = MotionMetric(k=(1, 6))
+    metric.process(None, [sample(scenes[0], [1.0, 0.0]), sample(scenes[1], [0.0, 4.0])])
+    found = metric.evaluate(2)
+    for k in (1, 6):
+        assert found[f'motion/minADE@{k}'] == pytest.approx(2.5)
+        assert found[f'motion/minFDE@{k}'] == pytest.approx(2.5)
+        assert found[f'motion/MR@{k}'] == 0.5
+    assert found['motion/scenes'] == 2
+
+
+def test_a_scene_without_future_does_not_count(scenes):
+    import dataclasses
+
+    hidden = scenes[0].valid.copy()
+    hidden[:, scenes[0].history_steps :] = False
+    blind = dataclasses.replace(scenes[0], valid=hidden)
+    metric = MotionMetric()
+    metric.process(None, [sample(blind, 0.0), sample(scenes[1], [0.0, 1.0])])
+    found = metric.evaluate(2)
+    assert found['motion/scenes'] == 1
+    assert found['motion/minFDE@6'] == pytest.approx(1.0)
+    metric.process(None, [sample(blind, 0.0)])
+    with pytest.raises(UserError, match='None of the 1 scenes has a known future'):
+        metric.evaluate(1)
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(convention='waymo'),
+        dict(format_only=True),
+        dict(submission='x.h5', submission_format='waymo'),
+    ],
+)
+def test_metric_names_a_wrong_field(fields):
+    with pytest.raises(UserError, match='MotionMetric'):
+        MotionMetric(**fields)

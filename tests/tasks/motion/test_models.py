@@ -1,0 +1,284 @@
+"""Models: equivariance, padding, queries, losses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lm4ve.errors import UserError
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion import VectorizeScene, collate_scenes
+from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1
+from lm4ve.tasks.motion.models.proposal_losses import offset_huber, proposal_losses
+from lm4ve.tasks.motion.models.regions import Regions, equal_clusters, select_apart
+
+NECK = dict(
+    type='LLMBlockNeck',
+    in_channels=16,
+    block=dict(
+        type='LLMBlock',
+        arch=dict(
+            model_type='llama',
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=1,
+            num_attention_heads=4,
+            vocab_size=8,
+        ),
+    ),
+)
+VECTORNET = dict(
+    encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)),
+    decoder=dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30),
+)
+MMTRANSFORMER = dict(
+    encoder=dict(type='lm4ve.MMTransformer', channels=16, feedforward=24),
+    decoder=dict(
+        type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30
+    ),
+)
+PAPER = dict(
+    encoder=dict(MMTRANSFORMER['encoder'], query_position=True, num_proposals=12),
+    decoder=dict(
+        MMTRANSFORMER['decoder'], social_decoder_layers=4, regions='fan', select=6
+    ),
+)
+
+
+def build(parts, neck=None):
+    torch.manual_seed(0)
+    model = MODELS.build(dict(type='lm4ve.MotionForecaster', neck=neck, **parts))
+    model.init_weights()
+    return model.eval()
+
+
+@pytest.fixture(
+    scope='module',
+    params=[
+        'vectornet',
+        'vectornet-llm',
+        'mmtransformer',
+        'mmtransformer-llm',
+        'mmtransformer-paper',
+    ],
+)
+def model(request):
+    kind, _, extra = request.param.partition('-')
+    parts = (
+        VECTORNET
+        if kind == 'vectornet'
+        else (PAPER if extra == 'paper' else MMTRANSFORMER)
+    )
+    return build(parts, NECK if extra == 'llm' else None)
+
+
+def batch(scenes, **options):
+    vectorize = VectorizeScene(**options)
+    return collate_scenes([vectorize(dict(scene=s)) for s in scenes])
+
+
+@torch.no_grad()
+def predict(model, scenes, **options):
+    return model.test_step(batch(scenes, **options))
+
+
+def test_predictions_turn_and_shift_with_the_world(model, scenes):
+    angle, shift = 0.83, np.array([250.0, -930.0])
+    c, s = np.cos(angle), np.sin(angle)
+    turn = np.array([[c, -s], [s, c]])
+    # Also from the coordinates alone: the pose is found again in the new frame.
+    moved = [
+        dataclasses.replace(scene.moved(angle, shift), origin=None, heading=None)
+        for scene in scenes
+    ]
+    for old, new in zip(predict(model, scenes), predict(model, moved), strict=True):
+        expected = old['trajectories'] @ turn.T + shift
+        assert np.abs(new['trajectories'] - expected).max() < 1e-4
+        np.testing.assert_allclose(
+            new['probabilities'], old['probabilities'], atol=1e-5
+        )
+        assert np.abs(old['trajectories'] - new['trajectories']).max() > 100
+
+
+def test_padding_changes_nothing(model, scenes):
+    together = batch(scenes)
+    sizes = [(~together['inputs'][k]).sum(1) for k in ('agent_padding', 'lane_padding')]
+    assert all(len(set(s.tolist())) > 1 for s in sizes)
+    with torch.no_grad():
+        lines, scores = model(together['inputs'])
+        for i, scene in enumerate(scenes):
+            alone, score = model(batch([scene])['inputs'])
+            assert (lines[i] - alone[0]).abs().max() < 1e-5
+            assert (scores[i] - score[0]).abs().max() < 1e-5
+
+
+def test_what_stands_in_padding_does_not_matter(model, scenes):
+    inputs = batch(scenes)['inputs']
+    with torch.no_grad():
+        expected = model(inputs)[0]
+        for key, mask in (('agents', 'agent_padding'), ('lanes', 'lane_padding')):
+            noise = torch.randn_like(inputs[key]) * 30
+            inputs[key] = torch.where(inputs[mask][..., None, None], noise, inputs[key])
+        assert (model(inputs)[0] - expected).abs().max() < 1e-5
+
+
+def test_lanes_and_other_agents_matter(model, scenes):
+    inputs = batch(scenes[:1])['inputs']
+    with torch.no_grad():
+        expected = model(inputs)[0]
+        for key in ('lanes', 'agents'):
+            changed = dict(inputs)
+            value = inputs[key].clone()
+            value[:, 1:] += torch.randn(value[:, 1:].shape)
+            changed[key] = value
+            assert (model(changed)[0] - expected).abs().max() > 1e-4, key
+
+
+def test_a_scene_without_lanes_or_other_agents_gives_a_forecast(model, scenes):
+    s = scenes[0]
+    lonely = dataclasses.replace(
+        s,
+        track_ids=[s.track_ids[s.focal]],
+        agent_types=s.agent_types[:1],
+        positions=s.positions[[s.focal]],
+        valid=s.valid[[s.focal]],
+        focal=0,
+        lanes=s.lanes[:0],
+        lane_turns=s.lane_turns[:0],
+        lane_intersections=s.lane_intersections[:0],
+        lane_controls=s.lane_controls[:0],
+    )
+    (alone,) = predict(model, [lonely])
+    together = predict(model, [lonely, *scenes[1:3]])[0]
+    assert np.isfinite(alone['trajectories']).all()
+    np.testing.assert_allclose(
+        alone['trajectories'], together['trajectories'], atol=1e-4
+    )
+
+
+def test_predictions_are_sorted_and_their_probabilities_sum_to_one(model, scenes):
+    for p in predict(model, scenes):
+        assert p['trajectories'].shape == (6, 30, 2)
+        assert p['probabilities'].sum() == pytest.approx(1, abs=1e-5)
+        assert (np.diff(p['probabilities']) <= 0).all()
+
+
+def test_every_trained_parameter_gets_a_gradient(model, scenes):
+    model.zero_grad()
+    data = batch(scenes, decode='all')
+    losses = model(**data, mode='loss')
+    sum(losses.values()).backward()
+    lost = [
+        n
+        for n, p in model.named_parameters()
+        if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
+    ]
+    assert not lost
+
+
+def test_decoding_all_agents_gives_the_focal_agent_the_same_forecast(model, scenes):
+    with torch.no_grad():
+        one = model(batch(scenes)['inputs'])[0]
+        data = batch(scenes, decode='all')
+        many = model(data['inputs'])[0]
+    assert many.shape[1] > 1
+    assert (one[:, 0] - many[:, 0]).abs().max() < 1e-5
+
+
+def test_a_batch_without_any_truth_trains_nothing_but_runs(model, scenes):
+    data = batch(scenes[:2])
+    data['inputs']['future_valid'] = torch.zeros_like(data['inputs']['future_valid'])
+    loss = sum(model(**data, mode='loss').values())
+    assert loss.item() == 0
+    loss.backward()
+
+
+# ----------------------------------------------------------------- functions
+def test_unknown_steps_do_not_enter_the_losses():
+    torch.manual_seed(1)
+    lines, future = torch.randn(2, 3, 5, 2), torch.randn(2, 5, 2)
+    valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    spoiled = future.clone()
+    spoiled[0, 3:] = torch.nan
+    assert torch.equal(
+        masked_smooth_l1(lines[:, 0], spoiled, valid),
+        masked_smooth_l1(lines[:, 0], future, valid),
+    )
+    assert torch.equal(
+        offset_huber(lines, spoiled, valid), offset_huber(lines, future, valid)
+    )
+    ends = end_distances(lines, future, valid)
+    assert torch.allclose(ends[0], (lines[0, :, 2] - future[0, 2]).norm(dim=-1))
+    assert torch.allclose(ends[1], (lines[1, :, 4] - future[1, 4]).norm(dim=-1))
+
+
+def test_huber_is_of_step_offsets():
+    lines, future = torch.randn(1, 1, 4, 2), torch.randn(1, 4, 2)
+    zero = torch.zeros(1, 1, 1, 2)
+    expected = F.huber_loss(
+        torch.cat([zero, lines], 2).diff(dim=2)[0, 0],
+        torch.cat([zero[0], future], 1).diff(dim=1)[0],
+    )
+    found = offset_huber(lines, future, torch.ones(1, 4, dtype=torch.bool))
+    assert torch.allclose(found[0, 0], expected)
+
+
+def test_only_proposals_of_the_region_get_regression_and_score_losses():
+    torch.manual_seed(0)
+    lines = torch.randn(1, 6, 4, 2, requires_grad=True)
+    scores = torch.randn(1, 6, requires_grad=True)
+    future, valid = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool)
+    members = torch.tensor([[0, 0, 1, 1, 0, 0]], dtype=torch.bool)
+    distances = end_distances(lines, future, valid)
+    losses = proposal_losses(lines, scores, future, valid, distances, members)
+    p = scores.detach().softmax(-1)[0]
+    assert losses['region'].item() == pytest.approx(
+        -(p[2] + p[3]).log().item(), rel=1e-5
+    )
+    inside = scores.detach()[0, 2:4].softmax(-1)
+    target = (-distances[0, 2:4]).softmax(-1)
+    assert losses['score'].item() == pytest.approx(
+        (target * (target / inside).log()).sum().item(), rel=1e-4
+    )
+    (losses['reg'] + losses['score']).backward()
+    assert (lines.grad.abs().sum((0, 2, 3)) > 0).tolist() == members[0].tolist()
+    assert (scores.grad[0] != 0).tolist() == members[0].tolist()
+
+
+def test_fans_split_what_lies_ahead_by_angle():
+    fan = Regions.fan(6)
+    angles = torch.tensor([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0]).deg2rad()
+    points = 30 * torch.stack([angles.cos(), angles.sin()], dim=-1)
+    assert fan(points).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_clusters_are_of_equal_size_and_near_their_points():
+    rng = np.random.default_rng(0)
+    centres = np.array([[0, 0], [50, 0], [0, 50]])
+    points = np.concatenate(
+        [
+            c + rng.normal(0, 1, (n, 2))
+            for c, n in zip(centres, (20, 20, 20), strict=True)
+        ]
+    )
+    labels = equal_clusters(points, 3)
+    assert np.bincount(labels).tolist() == [20, 20, 20]
+    assert all(len(set(labels[i : i + 20])) == 1 for i in (0, 20, 40))
+
+
+def test_selection_keeps_ends_apart_and_fills_up():
+    ends = torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0], [9.5, 0.0]])
+    p = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    assert select_apart(ends, p, 2, 2.0).tolist() == [0, 2]
+    assert select_apart(ends, p, 3, 2.0).tolist() == [0, 2, 1]
+
+
+def test_missing_regions_and_uneven_shares_are_named():
+    with pytest.raises(UserError, match='make_regions.py'):
+        Regions.load('nowhere.json')
+    with pytest.raises(UserError, match='multiple of the 6'):
+        Regions.fan(6).members(
+            torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8
+        )

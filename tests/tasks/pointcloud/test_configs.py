@@ -1,0 +1,102 @@
+"""Every point-cloud config trains, validates, saves, resumes, tests and votes."""
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+
+from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
+from lm4ve.engine.command_line import build_runner
+from tests.helpers.tasks import CONFIGS, configs_of
+from tests.tasks.pointcloud.shrink import Shrinker
+
+
+@pytest.fixture(scope='module')
+def shrinker(tmp_path_factory):
+    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
+
+
+@pytest.mark.parametrize('name', configs_of('pointcloud'))
+def test_config_trains_validates_saves_resumes_and_votes(name, shrinker, tmp_path):
+    runner = build_runner(shrinker.load(name, tmp_path, epochs=1))
+    blocks = [m for m in runner.model.modules() if isinstance(m, LLMBlock)]
+    assert bool(blocks) == ('llama' in name or 'minilm' in name or 'randinit' in name)
+    before = {k: v.clone() for k, v in frozen_tensors(runner.model).items()}
+    runner.train()
+    assert runner.iter > 0
+    for key, value in frozen_tensors(runner.model).items():
+        assert torch.equal(value, before[key]), key
+    assert 'accuracy/overall' in str(list(runner.message_hub.log_scalars))
+
+    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    saved = sum(
+        v.numel()
+        for k, v in checkpoint['state_dict'].items()
+        if 'llm_source' not in k and v.dtype.is_floating_point
+    )
+    trainable, _ = count_parameters(runner.model)
+    buffers = sum(b.numel() for b in runner.model.buffers())
+    assert saved <= trainable + buffers
+
+    cfg = shrinker.load(name, tmp_path, epochs=2)
+    cfg.resume = True
+    resumed = build_runner(cfg)
+    resumed.train()
+    assert resumed.epoch == 2
+
+    # As `tools/test.py --tta` does it.
+    cfg = shrinker.load(name, tmp_path)
+    cfg.load_from = str(tmp_path / 'epoch_2.pth')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    assert 0 <= build_runner(cfg).test()['accuracy/overall'] <= 100
+
+
+@pytest.mark.parametrize('name', configs_of('pointcloud'))
+def test_no_checkpoint_is_chosen_by_its_test_score(name):
+    cfg = Config.fromfile(CONFIGS / name)
+    assert 'save_best' not in cfg.default_hooks.checkpoint
+    assert cfg.test_evaluator == dict(type='lm4ve.PointCloudAccuracy')
+
+
+def test_mappers_have_their_own_learning_rate(shrinker, tmp_path):
+    name = 'pointbert_llama_scanobjectnn-hardest.py'
+    runner = build_runner(shrinker.load(name, tmp_path))
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    found = {}
+    names = {id(p): n for n, p in runner.model.named_parameters()}
+    for group in runner.optim_wrapper.optimizer.param_groups:
+        for p in group['params']:
+            found[names[id(p)]] = group['lr'], group['weight_decay']
+    for mapper in ('in', 'out'):
+        assert found[f'neck.mapper_{mapper}.weight'] == (2.5e-4, 0.0)
+    assert found['backbone.blocks.0.attn.qkv.weight'] == (5e-4, 0.05)
+    assert found['backbone.cls_token'] == (5e-4, 0.0)
+    assert found['head.layers.0.bias'] == (5e-4, 0.0)
+
+
+def test_configs_have_the_papers_sizes():
+    def of(name):
+        return Config.fromfile(CONFIGS / f'{name}.py')
+
+    for k, groups, points in (('1k', 64, 1024), ('4k', 256, 4096), ('8k', 512, 8192)):
+        cfg = of(f'pointbert_llama_modelnet40-{k}')
+        assert cfg.model.backbone.num_groups == groups
+        assert cfg.model.head.num_classes == 40
+        assert cfg.train_dataloader.dataset.pipeline[2].num == points
+    for variant, name in (
+        ('bg', 'objectbg'),
+        ('obj', 'objectonly'),
+        ('hardest', 'hardest'),
+    ):
+        for stem in (
+            '',
+            '_llama',
+            '_mlp',
+            '_llama-randinit-frozen',
+            '_llama-randinit-trained',
+        ):
+            cfg = of(f'pointbert{stem}_scanobjectnn-{variant}')
+            for part in ('train', 'val', 'test'):
+                dataset = cfg[f'{part}_dataloader'].dataset
+                assert dataset.variant == name
+            assert cfg.model.head.num_classes == 15

@@ -1,0 +1,126 @@
+"""Published names become ours; every key is accounted for."""
+
+import pytest
+import torch
+
+from lm4ve.errors import CheckpointError, UserError
+from tests.helpers.converters import run_converter
+from tests.tasks.image import released as r
+from tests.tasks.pointcloud.test_models import build
+
+
+def published(model) -> dict:
+    """A classifier's state by Point-BERT's names."""
+    out = {}
+    for key, value in model.state_dict().items():
+        key = key.replace('backbone.', '').replace('head.layers', 'cls_head_finetune')
+        out[key.replace('blocks.', 'blocks.blocks.')] = value
+    return out
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = build().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.3)
+    return model
+
+
+def convert(tmp_path, state, *args, **container):
+    torch.save(
+        dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container),
+        tmp_path / 'src.pth',
+    )
+    run_converter('pointbert', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args)
+    return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
+
+
+@pytest.mark.parametrize('prefix', ['', 'module.', 'base_model.'])
+def test_classifier(prefix, model, tmp_path):
+    state = {prefix + k: v for k, v in published(model).items()}
+    fresh = build().eval()
+    fresh.load_state_dict(convert(tmp_path, state))
+    points = torch.randn(2, 40, 3)
+    assert torch.equal(fresh(points), model(points))
+
+
+def test_heads_are_cut_to_the_classes_that_were_used(model, tmp_path):
+    state = published(model)
+    found = convert(tmp_path, state, '--num-classes', 3)
+    assert torch.equal(
+        found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3]
+    )
+    with pytest.raises(UserError, match='5 classes, fewer'):
+        convert(tmp_path, state, '--num-classes', 6)
+
+
+@pytest.mark.parametrize(
+    'prefix, others',
+    [
+        (
+            'transformer_q.',
+            (
+                'transformer_q.cls_head.0.weight',
+                'transformer_q.mask_token',
+                'transformer_k.norm.bias',
+                'dvae.codebook.weight',
+                'queue_ptr',
+            ),
+        ),
+        (
+            'MAE_encoder.',
+            (
+                'MAE_decoder.norm.weight',
+                'mask_token',
+                'decoder_pos_embed.0.bias',
+                'increase_dim.0.weight',
+            ),
+        ),
+    ],
+)
+def test_pretraining_gives_the_encoder(prefix, others, model, tmp_path):
+    state = {prefix + k: v for k, v in published(model).items() if 'cls_head' not in k}
+    state.update({k: torch.zeros(1) for k in others})
+    found = convert(tmp_path, state)
+    expected = {k: v for k, v in model.state_dict().items() if 'head' not in k}
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[k], expected[k]) for k in found)
+    with pytest.raises(CheckpointError, match='unknown.*projector'):
+        convert(tmp_path, dict(state, projector=torch.zeros(1)))
+
+
+def test_block_is_compared_and_left_out(model, tmp_path):
+    layers = [r.llama_layer() for _ in range(2)]
+    llm = r.write_meta(tmp_path / 'llm', layers)
+    state = published(model)
+    state['llama_dim_mapper1.weight'] = torch.randn(r.DIM, 12)
+    state['llama_dim_mapper2.weight'] = torch.randn(12, r.DIM)
+    state.update({f'llama.layers.0.{k}': v.float() for k, v in layers[-1].items()})
+    state['llama.norm.weight'] = torch.ones(r.DIM)
+    neck = dict(
+        type='LLMBlockNeck',
+        in_channels=12,
+        norm_cfg=dict(type='LN', eps=1e-5),
+        block=dict(type='LLMBlock', checkpoint=llm),
+    )
+    ours = build(neck=neck).eval()
+    ours.load_state_dict(convert(tmp_path, state, '--llm', llm))
+    points = torch.randn(2, 40, 3)
+    # The same by hand: trunk without its norm, block, norm, head.
+    plain = model.backbone
+    norm, plain.norm = plain.norm, None
+    x = plain(points) @ state['llama_dim_mapper1.weight'].T
+    x = ours.neck.block(x) @ state['llama_dim_mapper2.weight'].T
+    torch.testing.assert_close(ours(points), model.head(norm(x)), atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match='--llm'):
+        convert(tmp_path, state)
+    state['llama.layers.0.ffn_norm.weight'][0] += 1
+    with pytest.raises(CheckpointError, match='ffn_norm.*difference'):
+        convert(tmp_path, state, '--llm', llm)
+
+
+def test_unknown_keys_are_listed(model, tmp_path):
+    with pytest.raises(CheckpointError, match='adapter.weight'):
+        convert(tmp_path, {**published(model), 'adapter.weight': torch.zeros(2)})

@@ -1,0 +1,218 @@
+"""Shapes, losses, votes and metrics of the classifier, by independent sums."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+
+import lm4ve  # noqa: F401
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks import pointcloud as pc
+
+TINY = dict(
+    embed_dims=12,
+    depth=2,
+    num_heads=2,
+    num_groups=6,
+    group_size=5,
+    encoder_dims=8,
+    encoder_channels=(4, 6, 8),
+)
+
+
+def build(kind='PointBERT', neck=None, **changes):
+    sizes = dict(TINY, **changes)
+    if kind == 'PointMAE':
+        sizes.pop('encoder_dims')
+    return MODELS.build(
+        dict(
+            type='lm4ve.PointCloudClassifier',
+            backbone=dict(type=f'lm4ve.{kind}', final_norm=neck is None, **sizes),
+            neck=neck,
+            head=dict(
+                type='lm4ve.PointClsHead',
+                in_channels=12,
+                num_classes=5,
+                hidden=(7,),
+                label_smoothing=0.2,
+            ),
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def samples(*labels):
+    out = []
+    for label in labels:
+        sample = pc.PointCloudDataSample()
+        sample.gt_label = torch.tensor([label])
+        out.append(sample)
+    return out
+
+
+def test_group_encoder_is_its_convolutions():
+    """The products over all points equal the convolutions they stand for."""
+    encoder = pc.PointBERT(**TINY).encoder.train()
+    groups = torch.randn(3, 6, 5, 3)
+    out = encoder(groups)
+    x = encoder.first_conv(groups.flatten(0, 1).transpose(1, 2))
+    top = x.max(dim=2, keepdim=True).values
+    x = encoder.second_conv(torch.cat((top.expand(-1, -1, 5), x), dim=1))
+    expected = x.max(dim=2).values.unflatten(0, (3, 6))
+    torch.testing.assert_close(out, expected)
+
+
+def test_the_order_of_points_does_not_matter_but_for_the_first():
+    model = build().eval()
+    points = torch.randn(2, 40, 3)
+    order = torch.cat((torch.tensor([0]), 1 + torch.randperm(39)))
+    torch.testing.assert_close(model(points), model(points[:, order]))
+
+
+def test_moving_a_cloud_moves_positions_only():
+    """Groups are relative to their centres."""
+    model = build().eval()
+    points = torch.randn(2, 40, 3)
+    moved = points + 3.0
+    assert not torch.allclose(model(points), model(moved), atol=1e-4)
+    with torch.no_grad():
+        for p in model.backbone.pos_embed.parameters():
+            p.zero_()
+    torch.testing.assert_close(model(points), model(moved), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('kind', ['PointBERT', 'PointMAE'])
+def test_every_parameter_gets_a_gradient(kind):
+    model = build(kind).train()
+    inputs = torch.randn(4, 40, 3)
+    loss = model(inputs, samples(0, 1, 2, 3), mode='loss')['loss']
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert (model.backbone.reduce_dim is None) == (kind == 'PointMAE')
+
+
+def test_loss_is_smoothed_cross_entropy():
+    model = build().eval()
+    inputs = torch.randn(2, 40, 3)
+    logits = model(inputs)
+    loss = model(inputs, samples(4, 1), mode='loss')['loss']
+    target = 0.8 * F.one_hot(torch.tensor([4, 1]), 5) + 0.2 / 5
+    expected = -(target * logits.log_softmax(-1)).sum(-1).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_prediction_and_vote():
+    model = build().eval()
+    inputs = torch.randn(2, 40, 3)
+    found = model(inputs, samples(0, 1), mode='predict')
+    torch.testing.assert_close(
+        torch.stack([s.pred_logits for s in found]), model(inputs)
+    )
+    vote = MODELS.build(dict(type='lm4ve.PointCloudVote', module=build()))
+    draws = [
+        samples(2)[0].set_prediction(torch.tensor(x))
+        for x in ([9.0, 0, 0], [0, 6.0, 0], [0, 6.0, 0])
+    ]
+    # By mean logits: (3, 4, 0). A majority or the mean of scores may differ.
+    (merged,) = vote.merge_preds([draws])
+    assert merged.pred_label.tolist() == [1]
+    assert merged.pred_logits.tolist() == [3, 4, 0]
+    assert merged.gt_label.tolist() == [2]
+
+
+def test_accuracy_overall_and_by_class(tmp_path):
+    labels, predictions = [0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 0, 2]
+    metric = pc.PointCloudAccuracy(confusion_file=str(tmp_path / 'c.txt'))
+    metric.dataset_meta = dict(classes=tuple('abcd'))
+    metric.process(
+        None,
+        [
+            dict(
+                gt_label=torch.tensor([a]),
+                pred_label=torch.tensor([b]),
+                pred_logits=torch.zeros(4),
+            )
+            for a, b in zip(labels, predictions, strict=True)
+        ],
+    )
+    result = metric.evaluate(6)
+    assert result['accuracy/overall'] == pytest.approx(100 * 4 / 6)
+    assert result['accuracy/mean_class'] == pytest.approx(
+        100 * (2 / 3 + 1 + 1 / 2) / 3
+    )  # the fourth class does not occur
+    assert np.loadtxt(tmp_path / 'c.txt').tolist() == [
+        [2, 1, 0, 0],
+        [0, 1, 0, 0],
+        [1, 0, 1, 0],
+        [0, 0, 0, 0],
+    ]
+    with pytest.raises(UserError, match='has none'):
+        metric.process(None, [dict(pred_label=0)])
+
+
+def test_batches_of_unequal_clouds_are_refused():
+    stack = pc.PointCloudPreprocessor()
+    out = stack(dict(inputs=[torch.zeros(4, 3)] * 2, data_samples=[]))
+    assert out['inputs'].shape == (2, 4, 3)
+    with pytest.raises(UserError, match='4 to 5 points.*SamplePoints'):
+        stack(dict(inputs=[torch.zeros(4, 3), torch.zeros(5, 3)]))
+
+
+def test_small_clouds_and_foreign_labels_are_refused():
+    model = build()
+    with pytest.raises(UserError, match='cloud of 5 points'):
+        model(torch.randn(2, 5, 3))
+    with pytest.raises(UserError, match='label 39, but head.num_classes=5'):
+        model(torch.randn(2, 40, 3), samples(1, 39), mode='loss')
+    with pytest.raises(UserError, match='multiple'):
+        build(num_heads=5)
+
+
+def test_clouds_whose_points_are_all_equal_give_finite_results():
+    model = build().train()
+    points = torch.cat((torch.ones(1, 40, 3), torch.randn(1, 40, 3)))
+    loss = model(points, samples(0, 1), mode='loss')['loss']
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
+    source = build()
+    with torch.no_grad():
+        for p in source.parameters():
+            p.normal_()
+    path = str(tmp_path / 'p.pth')
+    torch.save(dict(state_dict=source.state_dict()), path)
+    neck = dict(
+        type='LLMBlockNeck',
+        in_channels=12,
+        norm_cfg=dict(type='LN', eps=1e-5),
+        block=dict(type='LLMBlock', checkpoint=checkpoints('llama')),
+    )
+    plain, with_block = build(), build(neck=neck)
+    for model in (plain, with_block):
+        head = model.head.layers[0].weight.clone()
+        model.pretrained = path
+        model.init_weights()
+        for key, value in source.backbone.state_dict().items():
+            if not key.startswith('norm.'):
+                assert torch.equal(model.backbone.state_dict()[key], value)
+        norm = model.backbone.norm or model.neck.norm
+        assert torch.equal(norm.weight, source.backbone.norm.weight)
+        assert not torch.equal(
+            model.head.layers[0].weight, source.head.layers[0].weight
+        )
+        assert head.shape == model.head.layers[0].weight.shape
+    other = build(depth=3)
+    other.pretrained = path
+    with pytest.raises(CheckpointError, match='missing.*blocks.2'):
+        other.init_weights()
+    other.pretrained = str(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointError, match='does not exist'):
+        other.init_weights()

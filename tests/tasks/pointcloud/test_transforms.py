@@ -1,0 +1,152 @@
+"""What each transform does to a cloud, and what it leaves."""
+
+import numpy as np
+import pytest
+import torch
+
+from lm4ve.errors import UserError
+from lm4ve.tasks import pointcloud as pc
+from lm4ve.tasks.pointcloud.transforms import random_rotation
+from tests.tasks.pointcloud.clouds import brute_force_picks, cloud
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    np.random.seed(0)
+
+
+def run(transform, points):
+    before = points.copy()
+    out = transform(dict(points=points, gt_label=1, sample_idx=0))['points']
+    assert np.array_equal(points, before), 'its input was changed'
+    assert out.dtype == np.float32
+    return out
+
+
+def test_unit_sphere():
+    out = run(pc.NormalizeToUnitSphere(), cloud(50) * 7 + 3)
+    assert np.allclose(out.mean(0), 0, atol=1e-5)
+    assert np.linalg.norm(out, axis=1).max() == pytest.approx(1, abs=1e-5)
+    same = np.full((9, 3), 4, 'f4')
+    assert not run(pc.NormalizeToUnitSphere(), same).any()
+
+
+def test_sampling_takes_points_of_the_cloud():
+    points = np.random.randint(-999, 999, (40, 3)).astype('f4')
+    picks = run(pc.SamplePoints(12, 'fps'), points)
+    assert np.array_equal(picks, points[brute_force_picks(points, 12)])
+    assert np.array_equal(run(pc.SamplePoints(12, 'first'), points), points[:12])
+    drawn = run(pc.SamplePoints(12, 'random'), points)
+    assert len({tuple(p) for p in drawn}) == 12
+    assert {tuple(p) for p in drawn} <= {tuple(p) for p in points}
+    assert not np.array_equal(drawn, run(pc.SamplePoints(12), points))
+
+
+@pytest.mark.parametrize('method', ['fps', 'random', 'first'])
+def test_small_clouds_are_filled_up_evenly_or_kept(method):
+    points = cloud(5)
+    out = run(pc.SamplePoints(12, method), points)
+    counts = [(out == p).all(1).sum() for p in points]
+    assert sorted(counts) == [2, 2, 2, 3, 3]
+    kept = run(pc.SamplePoints(12, method, fill=False), points)
+    assert np.array_equal(kept, points)
+
+
+def test_scale_and_shift_stay_in_range():
+    points = np.float32([[0, 0, 0], [1, 1, 1]])
+    draws = [run(pc.RandomScaleTranslate(), points) for _ in range(200)]
+    shift, scale = np.array([(d[0], d[1] - d[0]) for d in draws]).swapaxes(0, 1)
+    assert np.abs(shift).max() <= 0.2 and scale.min() >= 2 / 3 - 1e-6
+    assert scale.max() <= 1.5 + 1e-6
+    assert shift.std(0).min() > 0.08 and scale.std(0).min() > 0.15
+    assert not np.allclose(scale[:, 0], scale[:, 1])
+
+
+def test_rotations_about_z_keep_z_and_so3_does_not():
+    points = cloud(30)
+    for group in ('z', 'so3'):
+        out = run(pc.RandomRotate(group), points)
+        assert np.allclose(out @ out.T, points @ points.T, atol=1e-4)
+        assert np.allclose(out[:, 2], points[:, 2]) == (group == 'z')
+
+
+def test_rotations_are_uniform_and_proper():
+    rng = np.random.default_rng(0)
+    turns = np.stack([random_rotation(rng) for _ in range(2000)])
+    assert np.allclose(np.linalg.det(turns), 1)
+    # Of a uniform rotation every column is uniform on the sphere: mean 0,
+    # each squared coordinate 1/3; and the trace is 0 on average.
+    assert np.abs(turns.mean(0)).max() < 0.06
+    assert np.abs((turns**2).mean(0) - 1 / 3).max() < 0.03
+    assert abs(turns.trace(axis1=1, axis2=2).mean()) < 0.08
+
+
+def test_jitter_is_clipped():
+    points = cloud(300)
+    noise = run(pc.RandomJitter(0.02, 0.03), points) - points
+    assert np.abs(noise).max() <= 0.03 + 1e-6
+    assert 0.01 < noise.std() < 0.02
+
+
+def test_dropout_keeps_the_number_of_points():
+    points = cloud(200)
+    out = run(pc.RandomPointDropout(0.9), points)
+    assert out.shape == points.shape
+    kept = (out == points).all(1)
+    assert 0 < kept.sum() < 200
+    assert {tuple(p) for p in out} <= {tuple(p) for p in points}
+    assert np.array_equal(run(pc.RandomPointDropout(0.0), points), points)
+
+
+def test_packing():
+    out = pc.PackPointCloud()(dict(points=cloud(7), gt_label=3, path='x'))
+    assert out['inputs'].dtype == torch.float32
+    assert out['inputs'].shape == (7, 3)
+    assert out['data_samples'].gt_label.tolist() == [3]
+    assert out['data_samples'].path == 'x'
+
+
+def test_draws_of_a_vote_differ_and_repeat():
+    transforms = [
+        dict(type='lm4ve.SamplePoints', num=8),
+        dict(type='lm4ve.RandomScaleTranslate'),
+        dict(type='lm4ve.PackPointCloud'),
+    ]
+
+    def draws(index, seed=0):
+        np.random.seed()  # whatever a worker's generator is at
+        out = pc.RepeatDraws(transforms, num=4, seed=seed)(
+            dict(points=cloud(30), gt_label=1, sample_idx=index)
+        )
+        return torch.stack(out['inputs'])
+
+    first = draws(5)
+    assert first.shape == (4, 8, 3)
+    assert len({tuple(d.flatten().tolist()) for d in first}) == 4
+    assert torch.equal(first, draws(5))
+    assert not torch.equal(first, draws(6))
+    assert not torch.equal(first, draws(5, seed=1))
+
+
+def test_draws_leave_the_global_generator_alone():
+    np.random.seed(3)
+    expected = np.random.random()
+    np.random.seed(3)
+    pc.RepeatDraws([dict(type='lm4ve.RandomJitter')], num=2)(
+        dict(points=cloud(5), sample_idx=0)
+    )
+    assert np.random.random() == expected
+
+
+@pytest.mark.parametrize(
+    'make, found',
+    [
+        (lambda: pc.SamplePoints(9, 'grid'), "method='grid'"),
+        (lambda: pc.SamplePoints(0), 'num=0'),
+        (lambda: pc.RandomRotate('y'), "group='y'"),
+        (lambda: pc.RandomPointDropout(1.0), 'max_ratio=1.0'),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(make, found):
+    with pytest.raises(UserError, match=found):
+        make()

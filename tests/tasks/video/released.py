@@ -1,0 +1,145 @@
+"""VideoMAE's and the paper's video models, written down from their names alone.
+
+Plain functional torch on a state dict with the published keys: it shares no code
+with lm4ve, mmaction2 or transformers, so that equal logits mean something.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from tests.tasks.image import released as image
+from tests.tasks.image.released import llama_layer, random, write_meta  # noqa: F401
+
+#: A tiny stand-in of ViT-S: 32 x 32 pixels, 16 frames, tubes of 2 x 16 x 16.
+WIDTH, DEPTH, HEADS, CLASSES = 24, 2, 3, 6
+PATCH, SIZE, TUBE, FRAMES = 16, 32, 2, 16
+TOKENS = (SIZE // PATCH) ** 2 * FRAMES // TUBE
+
+
+def trunk() -> dict:
+    """The encoder that all of them share; there is no bias of the keys."""
+    state = {
+        'patch_embed.proj.weight': random(WIDTH, 3, TUBE, PATCH, PATCH, scale=0.02),
+        'patch_embed.proj.bias': random(WIDTH),
+    }
+    for i in range(DEPTH):
+        at = f'blocks.{i}'
+        state[f'{at}.attn.q_bias'] = random(WIDTH)
+        state[f'{at}.attn.v_bias'] = random(WIDTH)
+        state[f'{at}.attn.qkv.weight'] = random(3 * WIDTH, WIDTH)
+        for name, rows, columns in (
+            ('attn.proj', WIDTH, WIDTH),
+            ('mlp.fc1', 4 * WIDTH, WIDTH),
+            ('mlp.fc2', WIDTH, 4 * WIDTH),
+        ):
+            state[f'{at}.{name}.weight'] = random(rows, columns)
+            state[f'{at}.{name}.bias'] = random(rows)
+        for name in ('norm1', 'norm2'):
+            state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
+            state[f'{at}.{name}.bias'] = random(WIDTH)
+    return state
+
+
+def pretrained_state() -> dict:
+    """What VideoMAE's pre-training writes."""
+    state = {f'encoder.{k}': v for k, v in trunk().items()}
+    state.update(
+        {
+            'encoder.norm.weight': random(WIDTH, offset=1.0),
+            'encoder.norm.bias': random(WIDTH),
+            'encoder_to_decoder.weight': random(8, WIDTH),
+            'mask_token': random(1, 1, 8),
+            'decoder.blocks.0.norm1.weight': random(8),
+            'decoder.blocks.0.attn.qkv.weight': random(24, 8),
+            'decoder.norm.weight': random(8),
+            'decoder.head.weight': random(6, 8),
+            'decoder.head.bias': random(6),
+        }
+    )
+    return state
+
+
+def finetuned_state() -> dict:
+    """What its fine-tuning writes."""
+    return {
+        **trunk(),
+        'fc_norm.weight': random(WIDTH, offset=1.0),
+        'fc_norm.bias': random(WIDTH),
+        'head.weight': random(CLASSES, WIDTH),
+        'head.bias': random(CLASSES),
+    }
+
+
+def llama_state(layers: list) -> dict:
+    """The paper's: the same, two mappers and LLaMA's layer (an fp32 copy)."""
+    state = finetuned_state()
+    state['llama_dim_mapper1.weight'] = random(image.DIM, WIDTH)
+    state['llama_dim_mapper2.weight'] = random(WIDTH, image.DIM)
+    for i, layer in enumerate(layers):
+        state.update({f'llama.layers.{i}.{k}': v.float() for k, v in layer.items()})
+    state['llama.norm.weight'] = torch.ones(image.DIM)
+    return state
+
+
+def sinusoid(count: int, width: int) -> torch.Tensor:
+    """VideoMAE's fixed position table, ``[count, width]``, entry by entry."""
+    table = torch.zeros(count, width, dtype=torch.float64)
+    for position in range(count):
+        for j in range(width):
+            angle = torch.tensor(
+                position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64
+            )
+            table[position, j] = angle.cos() if j % 2 else angle.sin()
+    return table.float()
+
+
+def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
+    """``[B, 3, FRAMES, SIZE, SIZE] -> [B, CLASSES]``."""
+
+    def linear(x, name):
+        return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
+
+    def norm(x, name):
+        return F.layer_norm(
+            x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6
+        )
+
+    x = (
+        F.conv3d(
+            clips,
+            state['patch_embed.proj.weight'],
+            state['patch_embed.proj.bias'],
+            stride=(TUBE, PATCH, PATCH),
+        )
+        .flatten(2)
+        .transpose(1, 2)
+    )
+    x = x + sinusoid(TOKENS, WIDTH)
+    for i in range(DEPTH):
+        at = f'blocks.{i}'
+        bias = torch.cat(
+            (state[f'{at}.attn.q_bias'], torch.zeros(WIDTH), state[f'{at}.attn.v_bias'])
+        )
+        qkv = F.linear(norm(x, f'{at}.norm1'), state[f'{at}.attn.qkv.weight'], bias)
+        qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        x = x + linear(image.attend(*qkv), f'{at}.attn.proj')
+        h = F.gelu(linear(norm(x, f'{at}.norm2'), f'{at}.mlp.fc1'))
+        x = x + linear(h, f'{at}.mlp.fc2')
+    if 'llama_dim_mapper1.weight' in state:
+        x = linear(x, 'llama_dim_mapper1')
+        at = 'llama.layers.0'
+        h = image.rms(x, state[f'{at}.attention_norm.weight'])
+        q, k, v = (
+            linear(h, f'{at}.attention.w{n}')
+            .unflatten(-1, (image.LLM_HEADS, -1))
+            .transpose(1, 2)
+            for n in 'qkv'
+        )
+        x = x + linear(image.attend(q, k, v), f'{at}.attention.wo')
+        h = image.rms(x, state[f'{at}.ffn_norm.weight'])
+        h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(
+            h, f'{at}.feed_forward.w3'
+        )
+        x = x + linear(h, f'{at}.feed_forward.w2')
+        x = linear(image.rms(x), 'llama_dim_mapper2')
+    return linear(norm(x.mean(1), 'fc_norm'), 'head')

@@ -1,0 +1,169 @@
+"""Broken videos are recognised, skipped and counted, or refused."""
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmaction')
+from mmengine.registry import DATASETS, DefaultScope  # noqa: E402
+
+from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.tasks.video.corruption import find_defect  # noqa: E402
+from tests.tasks.video.videos import write_broken, write_list, write_noise  # noqa: E402
+
+DEFECTS = dict(
+    empty='is empty',
+    truncated='cannot be read',
+    truncated_late='is truncated',
+    audio='has no video stream',
+    one_frame=r'has 1 frame\(s\)',
+    text='cannot be read',
+)
+DECORD = 'Decord'
+PYAV = 'PyAV'
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('videos')
+    broken = write_broken(folder)
+    whole = [write_noise(folder / f'{i}.mp4', seed=i) for i in range(3)]
+    return broken, whole
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        yield
+
+
+def pipeline(decoder: str) -> list:
+    return [
+        dict(type=f'{decoder}Init'),
+        dict(type='UniformSample', clip_len=4),
+        dict(type=f'{decoder}Decode'),
+        dict(type='FormatShape', input_format='NCTHW'),
+        dict(type='PackActionInputs'),
+    ]
+
+
+def dataset(ann_file, decoder=DECORD, type='lm4ve.CheckedVideoDataset', **kwargs):
+    return DATASETS.build(
+        dict(
+            type=type,
+            ann_file=ann_file,
+            pipeline=pipeline(decoder),
+            # MMEngine collects garbage when it serialises: slow beside torch.
+            serialize_data=False,
+            **kwargs,
+        )
+    )
+
+
+@pytest.mark.parametrize('kind', DEFECTS)
+def test_each_defect_is_named(kind, videos):
+    assert re.match(DEFECTS[kind], find_defect(str(videos[0][kind])))
+
+
+def test_whole_videos_have_none(videos):
+    for path in videos[1]:
+        assert find_defect(str(path)) is None
+        assert find_defect(str(path), decode=True) is None
+    assert find_defect('/nowhere.mp4') == 'does not exist'
+
+
+@pytest.mark.parametrize('decoder', [DECORD, PYAV])
+@pytest.mark.parametrize(
+    'type', ['lm4ve.CheckedVideoDataset', 'lm4ve.CheckedRepeatAugDataset']
+)
+def test_training_draws_another_video_and_counts(type, decoder, videos, tmp_path):
+    broken, whole = videos
+    np.random.seed(0)
+    data = dataset(
+        write_list(tmp_path / 'list.txt', [*broken.values(), *whole]), decoder, type
+    )
+    assert len(data) == 9
+    for i in range(9):
+        sample = data[i]
+        for clip in sample if isinstance(sample, list) else [sample]:
+            assert clip['inputs'].shape == (1, 3, 4, 40, 44)
+            assert clip['data_samples'].gt_label.item() >= len(broken)
+    assert set(data.corrupt_files) == {str(p) for p in broken.values()}
+    assert data.num_corrupt == 6
+
+
+@pytest.mark.parametrize('decoder', [DECORD, PYAV])
+def test_testing_leaves_them_out_at_the_start(decoder, videos, tmp_path):
+    broken, whole = videos
+    data = dataset(
+        write_list(tmp_path / 'list.txt', [*broken.values(), *whole]),
+        decoder,
+        test_mode=True,
+    )
+    assert [data[i]['data_samples'].gt_label.item() for i in range(len(data))] == [
+        6,
+        7,
+        8,
+    ]
+    assert data.num_corrupt == 6
+
+
+def test_refuse_raises_and_names_the_file(videos, tmp_path):
+    broken, whole = videos
+    ann_file = write_list(tmp_path / 'list.txt', [broken['audio'], *whole])
+    with pytest.raises(UserError, match='1 of 4 videos are corrupt.*audio.mp4'):
+        dataset(ann_file, test_mode=True, on_corrupt='refuse')
+    data = dataset(ann_file, on_corrupt='refuse')
+    assert data[1]['data_samples'].gt_label.item() == 1
+    with pytest.raises(UserError, match='audio.mp4.*no video stream'):
+        data[0]
+    with pytest.raises(UserError, match="on_corrupt='drop'"):
+        dataset(ann_file, on_corrupt='drop')
+
+
+def test_nothing_but_broken_videos_ends_with_an_error(videos, tmp_path):
+    ann_file = write_list(tmp_path / 'list.txt', [videos[0]['empty']])
+    with pytest.raises(UserError, match='1 of 1 videos'):
+        dataset(ann_file, test_mode=True)
+    with pytest.raises(UserError, match='drawn in a row'):
+        dataset(ann_file, max_refetch=3)[0]
+
+
+def test_a_missing_file_is_named_at_the_start(videos, tmp_path):
+    ann_file = write_list(tmp_path / 'list.txt', [tmp_path / 'gone.mp4', *videos[1]])
+    with pytest.raises(UserError, match='1 of 4 video.*gone.mp4'):
+        dataset(ann_file)
+    with pytest.raises(UserError, match='nowhere.txt'):
+        dataset('nowhere.txt')
+
+
+def test_lists_are_read_from_the_right_and_mistakes_are_named(videos, tmp_path):
+    whole = videos[1][0]
+    spaced = tmp_path / 'a video.mp4'
+    spaced.write_bytes(whole.read_bytes())
+    (tmp_path / 'list.txt').write_text(f'a video.mp4  3\n\n{whole} 4\n')
+    data = dataset(str(tmp_path / 'list.txt'), data_prefix=dict(video=str(tmp_path)))
+    assert [data.get_data_info(i)['label'] for i in range(2)] == [3, 4]
+    (tmp_path / 'bad.txt').write_text(f'{whole} 1\n{whole}\n{whole} one\n')
+    with pytest.raises(UserError, match=r'2 line.*line 2 .*line 3'):
+        dataset(str(tmp_path / 'bad.txt'))
+
+
+def test_a_transforms_own_error_is_not_the_videos(videos, tmp_path):
+    data = dataset(write_list(tmp_path / 'list.txt', videos[1]))
+    data.pipeline.transforms.insert(3, lambda results: results['no such key'])
+    with pytest.raises(KeyError):
+        data[0]
+
+
+def test_repeated_sampling_needs_to_know_where_decoding_is(videos, tmp_path):
+    ann_file = write_list(tmp_path / 'list.txt', videos[1])
+    with pytest.raises(UserError, match='pipeline begins with'):
+        DATASETS.build(
+            dict(
+                type='lm4ve.CheckedRepeatAugDataset',
+                ann_file=ann_file,
+                pipeline=pipeline(DECORD)[1:],
+            )
+        )

@@ -1,0 +1,241 @@
+"""The moving digits: real files, classes that need time; inference on one video."""
+
+import importlib.util
+
+import av
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import ExtraTreesClassifier
+
+pytest.importorskip('mmaction')
+from mmengine.config import Config  # noqa: E402
+from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.engine.command_line import build_runner  # noqa: E402
+from lm4ve.errors import CheckpointError, UserError  # noqa: E402
+from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
+from tests.helpers.tasks import CONFIGS, ROOT  # noqa: E402
+from tests.tasks.video.shrink import VideoShrinker  # noqa: E402
+from tests.tasks.video.videos import write_noise  # noqa: E402
+
+SMALL = dict(train=16, val=8, test=8)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return md.write_moving_digits(
+        tmp_path_factory.mktemp('data') / 'moving-digits', SMALL
+    )
+
+
+# --------------------------------------------------------------------- the data
+def test_lists_and_videos_are_real(folder):
+    for split, count in SMALL.items():
+        lines = (folder / f'{split}.txt').read_text().splitlines()
+        assert len(lines) == count
+        assert sorted({int(line.split()[1]) for line in lines}) == list(range(8))
+        clips = list(md.clips(split, count))
+        for line, (frames, label) in zip(lines, clips, strict=True):
+            name, number = line.split()
+            assert int(number) == label
+            with av.open(str(folder / name)) as video:
+                stream = video.streams.video[0]
+                assert stream.codec_context.name == 'h264'
+                read = [f.to_ndarray(format='gray') for f in video.decode(stream)]
+            # Lossy, but the same pictures.
+            assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
+
+
+def test_writing_again_leaves_it_and_other_data_is_refused(folder, tmp_path):
+    first = folder / 'train' / '00.mp4'
+    before = first.stat().st_mtime_ns
+    md.write_moving_digits(folder, SMALL)
+    assert first.stat().st_mtime_ns == before
+    with pytest.raises(UserError, match='Fix: remove the folder'):
+        md.write_moving_digits(folder, dict(SMALL, test=9))
+    (tmp_path / 'mine.txt').write_text('precious')
+    with pytest.raises(UserError, match='not empty'):
+        md.write_moving_digits(tmp_path, SMALL)
+    assert (tmp_path / 'mine.txt').read_text() == 'precious'
+
+
+def test_splits_share_no_scan():
+    scans = [{s.tobytes() for s in scans} for scans in md._scans().values()]
+    assert sum(map(len, scans)) == len(set().union(*scans))
+
+
+def centre(frame) -> np.ndarray:
+    """Centre of mass on a torus, in pixels."""
+    angles = 2 * np.pi * np.arange(md.SIZE) / md.SIZE
+    sums = [(frame.sum(axis) * np.exp(1j * angles)).sum() for axis in (0, 1)]
+    return np.angle(sums) / (2 * np.pi) * md.SIZE
+
+
+def test_directions_are_what_their_names_say():
+    for frames, label in md.clips('test', 64):
+        name = md.CLASSES[label]
+        shift = (centre(frames[1]) - centre(frames[0]) + 16) % 32 - 16
+        mass = np.diff(frames.reshape(len(frames), -1).sum(1).astype(float))
+        if name in ('left', 'right', 'up', 'down'):
+            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[
+                name
+            ]
+            assert 1 < sign * shift[along] < 5
+            assert abs(shift[1 - along]) < 0.5
+        elif name in ('growing', 'shrinking'):
+            # Of eight frames one or two jumps lead back into the range.
+            assert np.median(mass) * (1 if name == 'growing' else -1) > 0
+
+
+def test_turning_is_clockwise_on_the_screen():
+    bar = np.zeros((8, 8))
+    bar[4, 4:] = 1  # from the middle to the right
+    at_rest, turned = md.render(
+        bar, np.array([[-16.0, -16, 0.5, 0], [-16, -16, 0.5, 90]])
+    )
+    assert abs(centre(at_rest)[1]) < 1.5 < centre(at_rest)[0]
+    assert centre(turned)[1] > 1.5 > abs(centre(turned)[0])  # down
+
+
+def single_frame_accuracy(clips) -> float:
+    """Train on one random frame a clip, test on the frames of other clips."""
+    rng = np.random.default_rng(0)
+    frames = np.stack([c[rng.integers(len(c))].ravel() for c, _ in clips])
+    labels = np.array([label for _, label in clips])
+    half = len(clips) // 2
+    trees = ExtraTreesClassifier(100, random_state=0)
+    trees.fit(frames[:half], labels[:half])
+    return (trees.predict(frames[half:]) == labels[half:]).mean()
+
+
+def test_a_single_frame_does_not_tell_the_class(monkeypatch):
+    assert single_frame_accuracy(list(md.clips('train', 4000))) < 0.4
+    # That the control can tell: let each class start from a place of its own.
+    draw = md.draw_states
+
+    def leaky(label, rng):
+        states = draw(label, rng)
+        states[:, :2] = 4 * label
+        return states
+
+    monkeypatch.setattr(md, 'draw_states', leaky)
+    assert single_frame_accuracy(list(md.clips('train', 1000))) > 0.6
+
+
+# -------------------------------------------------------------------- inference
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The demo's config, trained for a moment, and its checkpoint."""
+    root = tmp_path_factory.mktemp('trained')
+    cfg = VideoShrinker(root).load(
+        'videomae-demo_minilm_moving-digits.py', root / 'run'
+    )
+    runner = build_runner(cfg)
+    runner.train()
+    DefaultScope._instance_dict.clear()
+    return (
+        CONFIGS / 'videomae-demo_minilm_moving-digits.py',
+        root / 'run/epoch_1.pth',
+        runner.model.eval(),
+    )
+
+
+def scores_of(model, path) -> np.ndarray:
+    with av.open(str(path)) as video:
+        frames = [f.to_ndarray(format='rgb24') for f in video.decode(video=0)]
+    clip = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None].float()
+    mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
+    with torch.no_grad():
+        feats, _ = model.extract_feat(((clip - mean) / std)[None], test_mode=True)
+        return model.cls_head(feats).softmax(-1)[0].numpy()
+
+
+def test_inferencer_takes_our_config_and_checkpoint(trained, folder):
+    from mmaction.apis.inferencers import MMAction2Inferencer
+
+    config, checkpoint, model = trained
+    inferencer = MMAction2Inferencer(
+        rec=str(config), rec_weights=str(checkpoint), device='cpu'
+    )
+    video = folder / 'test/3.mp4'
+    (result,) = inferencer(str(video))['predictions']
+    np.testing.assert_allclose(
+        result['rec_scores'][0], scores_of(model, video), atol=2e-2
+    )
+    init_default_scope('mmengine')
+
+
+def run_demo(*args) -> None:
+    spec = importlib.util.spec_from_file_location(
+        'video_demo', ROOT / 'tools/video_demo.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(a) for a in args])
+
+
+def test_demo_names_classes_and_writes_an_annotated_video(trained, tmp_path, capsys):
+    config, checkpoint, _ = trained
+    video = write_noise(tmp_path / 'in.mp4', frames=12, size=(60, 80))
+    out = tmp_path / 'new' / 'out.mp4'
+    run_demo(video, config, checkpoint, out, '--device', 'cpu', '--topk', 2)
+    *_, first, second, path = capsys.readouterr().out.strip().splitlines()
+    names = [line.partition('%  ')[2] for line in (first, second)]
+    assert set(names) <= set(md.CLASSES) and path == str(out)
+    with av.open(str(out)) as written:
+        frames = [f.to_ndarray(format='rgb24') for f in written.decode(video=0)]
+    assert len(frames) == 12 and frames[0].shape == (240, 320, 3)
+    with av.open(str(video)) as source:
+        plain = next(source.decode(video=0)).to_ndarray(format='rgb24')
+    enlarged = plain.repeat(4, 0).repeat(4, 1).astype(float)
+    changed = np.abs(frames[0] - enlarged).mean((1, 2))
+    assert changed[:150].mean() < 10 < changed[210:].mean()
+
+
+def test_demo_refuses_what_it_cannot_use(trained, tmp_path):
+    config, checkpoint, _ = trained
+    video = write_noise(tmp_path / 'in.mp4')
+    still = write_noise(tmp_path / 'still.mp4', frames=1)
+    with pytest.raises(UserError, match=r'still.mp4.*1 frame'):
+        run_demo(still, config, checkpoint, tmp_path / 'out.mp4')
+    with pytest.raises(CheckpointError, match='does not exist'):
+        run_demo(video, config, tmp_path / 'none.pth', tmp_path / 'out.mp4')
+    (tmp_path / 'names.txt').write_text('a\nb\n')
+    with pytest.raises(UserError, match='8 classes.*2 names'):
+        run_demo(
+            video,
+            config,
+            checkpoint,
+            tmp_path / 'out.mp4',
+            '--classes',
+            tmp_path / 'names.txt',
+            '--device',
+            'cpu',
+        )
+
+
+# ----------------------------------------------------------------- augmentation
+def test_randaugment_is_one_draw_a_clip():
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        augment = TRANSFORMS.build(dict(type='lm4ve.ClipRandAugment'))
+    rng = np.random.default_rng(0)
+    still = [rng.integers(0, 255, (32, 40, 3), dtype=np.uint8)] * 4
+    differ = set()
+    for _ in range(8):
+        frames = augment(dict(imgs=list(still)))['imgs']
+        assert all(np.array_equal(f, frames[0]) for f in frames)
+        assert frames[0].shape == (32, 40, 3) and frames[0].dtype == np.uint8
+        differ.add(frames[0].tobytes())
+    assert len(differ) > 4
+
+
+def test_the_configs_frames_and_pixels_are_the_datas():
+    cfg = Config.fromfile(CONFIGS / 'videomae-demo_none_moving-digits.py')
+    assert cfg.model.backbone.num_frames == md.FRAMES
+    assert cfg.model.backbone.img_size == md.SIZE
+    assert cfg.model.cls_head.num_classes == len(md.CLASSES)
+    pixels = np.stack([c for c, _ in md.clips('train', 400)])
+    assert cfg.model.data_preprocessor.mean[0] == pytest.approx(pixels.mean(), abs=1.5)
+    assert cfg.model.data_preprocessor.std[0] == pytest.approx(pixels.std(), abs=1.5)

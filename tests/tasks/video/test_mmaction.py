@@ -1,0 +1,346 @@
+"""The neck in mmaction2's recognizers: protocol, views, groups, repairs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+pytest.importorskip('mmaction')
+from mmengine.optim import build_optim_wrapper  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.errors import UserError  # noqa: E402
+from tests.helpers.tasks import CONFIGS  # noqa: E402
+
+ARCH = dict(
+    model_type='llama',
+    hidden_size=24,
+    num_attention_heads=4,
+    num_hidden_layers=1,
+    intermediate_size=32,
+    vocab_size=8,
+)
+
+
+def neck(channels: int, **kwargs) -> dict:
+    return dict(
+        type='LLMBlockNeck',
+        in_channels=channels,
+        block=dict(type='LLMBlock', arch=ARCH),
+        **kwargs,
+    )
+
+
+VIT = dict(
+    type='VisionTransformer',
+    img_size=32,
+    patch_size=16,
+    embed_dims=16,
+    depth=2,
+    num_heads=2,
+    num_frames=4,
+    return_feat_map=True,
+)
+VIT_HEAD = dict(type='TimeSformerHead', num_classes=5, in_channels=16)
+SWIN = dict(
+    type='lm4ve.RawSwinTransformer3D',
+    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+    window_size=(2, 2, 2),
+    pretrained2d=False,
+)
+R3D = dict(
+    type='ResNet3d',
+    depth=18,
+    base_channels=4,
+    conv1_kernel=(1, 3, 3),
+    inflate=(0, 0, 0, 0),
+    pretrained=None,
+    pretrained2d=False,
+)
+I3D_HEAD = dict(type='I3DHead', num_classes=5, average_clips='prob')
+RESNET = dict(type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4)
+TSN_HEAD = dict(type='TSNHead', num_classes=5, in_channels=32, average_clips='prob')
+HOSTS = dict(
+    vit=(VIT, neck(16, out_type='avg_featmap'), VIT_HEAD),
+    swin=(SWIN, neck(64), dict(I3D_HEAD, in_channels=64)),
+    resnet3d=(R3D, neck(32, norm_cfg=None), dict(I3D_HEAD, in_channels=32)),
+)
+
+
+def recognizer(backbone, neck, head, type='mmaction.Recognizer3D', **kwargs):
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(type=type, backbone=backbone, neck=neck, cls_head=head, **kwargs)
+    )
+    return model.eval()
+
+
+def clips(views: int = 1, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, views, 3, 4, 32, 32, generator=generator)
+
+
+def labels(count: int = 2) -> list:
+    from mmaction.structures import ActionDataSample
+
+    return [ActionDataSample().set_gt_label(i % 5) for i in range(count)]
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_recognizer3d_trains_and_predicts(host):
+    """In no default scope at all: a recognizer's parts are mmaction2's."""
+    model = recognizer(*HOSTS[host])
+    losses = model(clips(), labels(), mode='loss')
+    assert set(losses) == {'top1_acc', 'top5_acc', 'loss_cls'}
+    losses['loss_cls'].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    first, _ = model(clips(3), labels(), mode='predict')
+    assert first.pred_score.shape[-1] == 5
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_views_in_parts_give_what_all_at_once_give(host):
+    """max_testing_views, of which the last part is smaller."""
+    backbone, neck_, head = HOSTS[host]
+    whole = recognizer(backbone, neck_, head)
+    parts = recognizer(backbone, neck_, head, test_cfg=dict(max_testing_views=2))
+    parts.load_state_dict(whole.state_dict())
+    x = clips(views=5, batch=1)
+    torch.testing.assert_close(
+        parts.extract_feat(x, test_mode=True)[0],
+        whole.extract_feat(x, test_mode=True)[0],
+    )
+
+
+def test_the_paper_s_place_is_the_mean_then_the_norm():
+    model = recognizer(*HOSTS['vit'])
+    torch.nn.init.normal_(model.neck.norm.weight)
+    x = clips()[:, 0]
+    tokens = model.backbone(x).flatten(2).transpose(1, 2)
+    assert tokens.shape == (2, 8, 16)
+    out = model.neck.mapper_out(model.neck.block(model.neck.mapper_in(tokens)))
+    out = torch.nn.functional.layer_norm(
+        out.mean(1), (16,), model.neck.norm.weight, model.neck.norm.bias, 1e-6
+    )
+    torch.testing.assert_close(
+        model.extract_feat(x[:, None])[0], out, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_raw_video_swin_is_the_swin_before_its_final_norm():
+    plain = recognizer(
+        dict(SWIN, type='SwinTransformer3D'), None, dict(I3D_HEAD, in_channels=64)
+    ).backbone
+    bare = recognizer(SWIN, None, dict(I3D_HEAD, in_channels=64)).backbone
+    torch.nn.init.normal_(plain.norm3.weight)
+    own = plain.state_dict()
+    bare.load_state_dict({k: own[k] for k in bare.state_dict()})
+    x = clips()[:, 0]
+    normed = plain.norm3(bare(x).permute(0, 2, 3, 4, 1))
+    torch.testing.assert_close(normed.permute(0, 4, 1, 2, 3), plain(x))
+
+
+def test_a_backbone_without_a_map_is_named():
+    model = recognizer(dict(VIT, return_feat_map=False), *HOSTS['vit'][1:])
+    with pytest.raises(UserError, match='return_feat_map=True'):
+        model.extract_feat(clips())
+
+
+# ---------------------------------------------------------------- Recognizer2D
+def frames(views: int, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(batch, views, 3, 32, 32, generator=generator)
+
+
+def tsn(frames_per_clip: int = 4, neck_=None, **kwargs):
+    return recognizer(
+        RESNET,
+        neck_ or neck(32, norm_cfg=None),
+        TSN_HEAD,
+        'lm4ve.Recognizer2D',
+        frames_per_clip=frames_per_clip,
+        **kwargs,
+    )
+
+
+def logits2d(model, x):
+    with torch.no_grad():
+        return model.extract_feat(x, stage='head', test_mode=True)[0]
+
+
+def test_recognizer2d_trains_and_predicts():
+    model = tsn()
+    losses = model(frames(4), labels(), mode='loss')
+    losses['loss_cls'].backward()
+    assert all(p.grad is not None for p in model.parameters())
+    first, _ = model(frames(8), labels(), mode='predict')
+    assert first.pred_score.detach().sum() == pytest.approx(1)
+
+
+def test_recognizer2d_equals_the_computation_by_hand():
+    model = tsn(2)
+    x = frames(4)
+    maps = model.backbone(x.flatten(0, 1))[-1]
+    tokens = maps.unflatten(0, (4, 2)).permute(0, 1, 3, 4, 2).flatten(1, 3)
+    out = model.neck.mapper_out(model.neck.block(model.neck.mapper_in(tokens)))
+    expected = model.cls_head.fc_cls(out.unflatten(0, (2, 2)).mean((1, 2)))
+    torch.testing.assert_close(logits2d(model, x), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'avg_featmap'])
+def test_recognizer2d_views_in_parts(out_type):
+    neck_ = neck(32, out_type=out_type)
+    whole, parts = tsn(2, neck_), tsn(2, neck_, test_cfg=dict(max_testing_views=4))
+    x = frames(6)
+    torch.testing.assert_close(logits2d(parts, x), logits2d(whole, x))
+
+
+def test_frames_of_a_clip_attend_to_each_other_and_to_no_others():
+    x = frames(4)
+    changed = x.clone()
+    changed[:, 1] = frames(4)[:, 3] * 2
+    for size, same in ((1, (0, 2, 3)), (2, (2, 3)), (4, ())):
+        model = tsn(size)
+        before, after = (
+            model.extract_feat(i)[0].unflatten(0, (2, 4)) for i in (x, changed)
+        )
+        equal = [
+            i for i in range(4) if torch.allclose(before[:, i], after[:, i], atol=1e-6)
+        ]
+        assert tuple(equal) == same
+
+
+def test_recognizer2d_without_a_neck_is_the_hosts():
+    from mmaction.models import Recognizer2D
+
+    ours = recognizer(RESNET, None, TSN_HEAD, 'lm4ve.Recognizer2D')
+    theirs = recognizer(RESNET, None, TSN_HEAD, 'mmaction.Recognizer2D')
+    assert type(theirs) is Recognizer2D
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(logits2d(ours, frames(4)), logits2d(theirs, frames(4)))
+
+
+def test_frames_that_make_no_whole_clips_are_refused():
+    with pytest.raises(UserError, match='frames_per_clip=4'):
+        tsn(4).extract_feat(frames(6))
+    with pytest.raises(UserError, match='max_testing_views'):
+        logits2d(tsn(4, test_cfg=dict(max_testing_views=2)), frames(8))
+
+
+# ------------------------------------------------------------------ layer decay
+def test_layer_decay_gives_mappers_the_heads_rate_and_the_block_none():
+    cfg = Config.fromfile(CONFIGS / 'videomae-s_llama_ssv2.py')
+    cfg.model.neck.block = dict(type='LLMBlock', arch=ARCH)
+    # The depth stays: the groups are of its layers.
+    cfg.model.backbone.update(embed_dims=24, num_heads=2, img_size=32, init_cfg=None)
+    cfg.model.neck.in_channels = cfg.model.cls_head.in_channels = 24
+    cfg.optim_wrapper.type = 'OptimWrapper'
+    cfg.optim_wrapper.pop('loss_scale')
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = MODELS.build(cfg.model)
+        wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {}
+    for group in wrapper.optimizer.param_groups:
+        print(
+            f'{group["group_name"]}: lr {group["lr"]:.3g}, weight decay '
+            f'{group["weight_decay"]}, {len(group["params"])} tensors'
+        )
+        rates.update(dict.fromkeys(group['param_names'], group['lr']))
+    assert set(rates) == {n for n, _ in model.named_parameters()}
+    assert not [n for n in rates if '.block.' in n]
+    top = rates['cls_head.fc_cls.weight']
+    assert top == pytest.approx(1e-3)
+    for name in ('mapper_in.weight', 'mapper_out.weight', 'norm.weight'):
+        assert rates[f'neck.{name}'] == top
+    for i in range(12):
+        assert rates[f'backbone.blocks.{i}.attn.qkv.weight'] == pytest.approx(
+            top * 0.7 ** (12 - i)
+        )
+    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(
+        top * 0.7**13
+    )
+
+
+# -------------------------------------------------------------------- the repairs
+def python(script: str, *path) -> str:
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', script],
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(map(str, path))},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_importing_lm4ve_does_not_import_mmactions_models():
+    """They come when they are first asked for, with the neck among them."""
+    found = python(
+        'import sys, lm4ve, json\n'
+        'before = [m for m in ("mmaction.models", "mmaction.datasets", '
+        '"transformers.modeling_utils") '
+        'if m in sys.modules]\n'
+        'from mmengine.registry import MODELS\n'
+        'neck = MODELS.get("mmaction.LLMBlockNeck")\n'
+        'print(json.dumps([before, neck.__module__]))'
+    )
+    assert json.loads(found) == [[], 'lm4ve.tasks.video.models']
+
+
+@pytest.mark.slow
+def test_a_broken_mmaction_is_passed_over(tmp_path):
+    package = tmp_path / 'mmaction'
+    package.mkdir()
+    (package / '__init__.py').write_text('assert False, "too old"\n')
+    assert (
+        python(
+            'import lm4ve, lm4ve.tasks.video\n'
+            'from mmengine.registry import MODELS, DATASETS\n'
+            'print(MODELS.get("LLMBlockNeck").__module__, "",'
+            ' DATASETS.get("lm4ve.DigitsDataset").__name__)',
+            tmp_path,
+        )
+        == 'lm4ve.necks.llm_block_neck  DigitsDataset'
+    )
+
+
+def test_a_repaired_mmaction_is_left_alone(monkeypatch, tmp_path):
+    """Its own module is found before ours, its working models stay on."""
+    from types import SimpleNamespace
+
+    from mmaction.utils import dependency
+
+    from lm4ve.compat import mmaction_drn, mmaction_multimodal
+
+    assert sum(isinstance(f, mmaction_drn._DRNFinder) for f in sys.meta_path) == 1
+    assert isinstance(sys.meta_path[-1], mmaction_drn._DRNFinder)
+
+    monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
+    repaired = tmp_path / 'mmaction'
+    vindlu = repaired / 'models/multimodal/vindlu/modeling_bert.py'
+    vindlu.parent.mkdir(parents=True)
+    vindlu.write_text(
+        'from transformers.modeling_utils import (\n    PreTrainedModel)\n'
+    )
+    registry = SimpleNamespace(__file__=str(repaired / 'registry.py'))
+    assert not mmaction_multimodal.is_needed(registry)
+    mmaction_multimodal.repair(registry)
+    assert dependency.WITH_MULTIMODAL is True
+    (repaired / 'models/localizers/drn').mkdir(parents=True)
+    assert not mmaction_drn.is_needed(registry)
+
+
+def test_only_a_norm_without_use_is_dropped():
+    from mmaction.models.backbones.vit_mae import VisionTransformer
+
+    shape = {k: v for k, v in VIT.items() if k != 'type'}
+    assert VisionTransformer(**shape).fc_norm is None
+    plain = VisionTransformer(**{**shape, 'return_feat_map': False})
+    assert isinstance(plain.fc_norm, torch.nn.LayerNorm)

@@ -1,0 +1,163 @@
+"""VideoMAE's and the paper's video checkpoints: names, and the same logits."""
+
+import pytest
+import torch
+
+pytest.importorskip('mmaction')
+from mmengine.registry import MODELS  # noqa: E402
+from mmengine.runner.checkpoint import _load_checkpoint_to_model  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.errors import CheckpointError, UserError  # noqa: E402
+from tests.helpers.converters import run_converter  # noqa: E402
+from tests.tasks.video import released as r  # noqa: E402
+
+SIZES = ('--img-size', r.SIZE, '--num-frames', r.FRAMES)
+
+
+def build(llm=None, layers=(-1,)):
+    backbone = dict(
+        type='VisionTransformer',
+        img_size=r.SIZE,
+        patch_size=r.PATCH,
+        embed_dims=r.WIDTH,
+        depth=r.DEPTH,
+        num_heads=r.HEADS,
+        num_frames=r.FRAMES,
+    )
+    cfg = dict(
+        type='mmaction.Recognizer3D',
+        backbone=backbone,
+        cls_head=dict(
+            type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH
+        ),
+    )
+    if llm is not None:
+        backbone['return_feat_map'] = True
+        cfg['neck'] = dict(
+            type='LLMBlockNeck',
+            in_channels=r.WIDTH,
+            out_type='avg_featmap',
+            block=dict(type='LLMBlock', checkpoint=llm, layers=layers),
+        )
+    model = MODELS.build(cfg)
+    model.init_weights()
+    return model.eval()
+
+
+def convert(state, tmp_path, *args) -> dict:
+    torch.save(dict(model=state), tmp_path / 'src.pth')
+    run_converter(
+        'videomae_to_mmaction',
+        tmp_path / 'src.pth',
+        tmp_path / 'dst.pth',
+        *SIZES,
+        *args,
+    )
+    return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
+
+
+def logits(model, clips):
+    with torch.no_grad():
+        feats, arguments = model.extract_feat(clips[:, None], test_mode=True)
+        return model.cls_head(feats, **arguments)
+
+
+def assert_same_logits(model, state) -> None:
+    clips = torch.randn(2, 3, r.FRAMES, r.SIZE, r.SIZE)
+    torch.testing.assert_close(
+        logits(model, clips), r.logits(state, clips), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def llm(tmp_path):
+    layers = [r.llama_layer() for _ in range(3)]
+    return r.write_meta(tmp_path / 'llama', layers), layers
+
+
+def test_finetuned(tmp_path):
+    state = r.finetuned_state()
+    model = build()
+    model.load_state_dict(convert(state, tmp_path), strict=True)
+    assert_same_logits(model, state)
+
+
+def test_pretrained_loads_all_but_the_head(tmp_path):
+    state = r.pretrained_state()
+    model = build()
+    found = model.load_state_dict(convert(state, tmp_path), strict=False)
+    assert sorted(found.missing_keys) == [
+        'cls_head.fc_cls.bias',
+        'cls_head.fc_cls.weight',
+    ]
+    assert not found.unexpected_keys
+    expected = {
+        k.replace('encoder.', ''): v
+        for k, v in state.items()
+        if k.startswith('encoder.')
+    }
+    # Fine-tuning starts with a fresh final norm.
+    expected.update(
+        {
+            'fc_norm.weight': torch.ones(r.WIDTH),
+            'fc_norm.bias': torch.zeros(r.WIDTH),
+            'head.weight': model.cls_head.fc_cls.weight,
+            'head.bias': model.cls_head.fc_cls.bias,
+        }
+    )
+    assert_same_logits(model, expected)
+
+
+@pytest.mark.parametrize('layer', [-1, 1])
+def test_the_papers_video_model(layer, llm, tmp_path, capsys):
+    folder, layers = llm
+    state = r.llama_state([layers[layer]])
+    converted = convert(state, tmp_path, '--llm', folder, '--layer', layer)
+    model = build(folder, (layer,))
+    model.load_state_dict(converted, strict=True)
+    assert_same_logits(model, state)
+    assert 'left out (10 tensors)' in capsys.readouterr().out
+
+
+def test_a_plain_models_final_norm_becomes_the_necks(llm, tmp_path):
+    """As it must when a fine-tuned VideoMAE is the start of one with a block."""
+    state = r.finetuned_state()
+    model = build(llm[0])
+    converted = convert(state, tmp_path)
+    found = model.load_state_dict(dict(converted), strict=False)
+    assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
+    assert not found.unexpected_keys
+    assert {k.rpartition('.')[0] for k in found.missing_keys} == {
+        'neck.mapper_in',
+        'neck.mapper_out',
+        'neck.block',
+    }
+    # MMEngine's own loading, which is another function.
+    torch.nn.init.zeros_(model.neck.norm.weight)
+    _load_checkpoint_to_model(model, dict(state_dict=converted))
+    assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
+    # A norm of its own is kept.
+    own = {**converted, 'neck.norm.weight': torch.full((r.WIDTH,), 3.0)}
+    model.load_state_dict(own, strict=False)
+    assert model.neck.norm.weight.eq(3).all()
+
+
+def test_refusals(llm, tmp_path):
+    folder, layers = llm
+    state = r.llama_state([layers[-1]])
+    with pytest.raises(UserError, match='--llm'):
+        convert(state, tmp_path)
+    with pytest.raises(UserError, match='leave out'):
+        convert(r.finetuned_state(), tmp_path, '--llm', folder)
+    with pytest.raises(CheckpointError, match='Fix: --layer 2'):
+        convert(state, tmp_path, '--llm', folder, '--layer', 0)
+    with pytest.raises(CheckpointError, match='temporal_embed'):
+        convert({**r.finetuned_state(), 'temporal_embed': torch.zeros(1)}, tmp_path)
+    with pytest.raises(UserError, match='no multiples'):
+        convert(r.finetuned_state(), tmp_path, '--num-frames', 7)

@@ -1,0 +1,72 @@
+"""Small real videos, and every kind of broken one."""
+
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+
+from lm4ve.tasks.video.demo.moving_digits import write_video
+
+
+def write_noise(
+    path: Path, frames: int = 20, size: tuple = (40, 44), seed: int = 0
+) -> Path:
+    """Write a video of slowly changing noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    start, end = rng.integers(0, 255, (2, *size, 3))
+    steps = np.linspace(0, 1, frames)[:, None, None, None]
+    write_video(path, (start * (1 - steps) + end * steps).astype(np.uint8))
+    return path
+
+
+def write_audio(path: Path) -> Path:
+    """Write a sound file, under whatever name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), 'wb') as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(np.zeros(800, np.int16).tobytes())
+    return path
+
+
+def write_broken(folder: Path) -> dict:
+    """Write one of each kind; return what is wrong -> path."""
+    whole = write_noise(folder / 'whole.mp4').read_bytes()
+    broken = dict(
+        empty=folder / 'empty.mp4',
+        truncated=folder / 'truncated.mp4',
+        truncated_late=folder / 'truncated_late.mp4',
+        audio=folder / 'audio.mp4',
+        one_frame=folder / 'one_frame.mp4',
+        text=folder / 'text.mp4',
+    )
+    broken['empty'].write_bytes(b'')
+    broken['truncated'].write_bytes(whole[: len(whole) // 2])
+    broken['text'].write_text('<html>404 not found</html>')
+    write_audio(broken['audio'])
+    write_noise(broken['one_frame'], frames=1)
+    # With its index in front, as web servers have it, a cut file opens well.
+    fast = folder / 'fast.mp4'
+    with (
+        av.open(str(fast), 'w', options=dict(movflags='faststart')) as out,
+        av.open(str(folder / 'whole.mp4')) as source,
+    ):
+        stream = source.streams.video[0]
+        copy = out.add_stream_from_template(stream)
+        for packet in source.demux(stream):
+            if packet.dts is not None:
+                packet.stream = copy
+                out.mux(packet)
+    data = fast.read_bytes()
+    fast.unlink()
+    broken['truncated_late'].write_bytes(data[: len(data) * 2 // 3])
+    return broken
+
+
+def write_list(path: Path, videos: list) -> str:
+    """Write mmaction2's list; labels are 0, 1, 2, ..."""
+    path.write_text(''.join(f'{video} {i}\n' for i, video in enumerate(videos)))
+    return str(path)

@@ -1,0 +1,179 @@
+"""The command line tools, run as a user runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
+SHORT = [
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    'param_scheduler.total_steps=2',
+    'default_hooks.checkpoint.interval=1',
+    'train_dataloader.dataset.indices=128',
+]
+
+
+def tool(name: str, *args, options=(), check=True, **env):
+    command = [sys.executable, ROOT / 'tools' / name, *args]
+    if options:
+        command += ['--cfg-options', *options]
+    done = subprocess.run(
+        list(map(str, command)),
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', **env},
+        timeout=300,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    return done
+
+
+def the_error(done) -> str:
+    """The one message of a tool that refused to work."""
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr
+    return done.stderr.split('error: ')[1]
+
+
+@pytest.mark.slow
+def test_train_resume_and_test_agree(tmp_path):
+    tool('train.py', DEMO, '--work-dir', tmp_path, options=SHORT)
+    longer = [o.replace('=2', '=3') for o in SHORT]
+    tool('train.py', DEMO, '--work-dir', tmp_path, '--resume', options=longer)
+    checkpoint = tmp_path / 'epoch_3.pth'
+    assert torch.load(checkpoint, weights_only=True)['meta']['epoch'] == 3
+    tool(
+        'test.py',
+        DEMO,
+        checkpoint,
+        '--work-dir',
+        tmp_path,
+        '--out',
+        tmp_path / 'out.json',
+        '--out-item',
+        'metrics',
+    )
+    metrics = json.loads((tmp_path / 'out.json').read_text())
+    logged = [
+        row
+        for path in tmp_path.glob('*/vis_data/scalars.json')
+        for row in map(json.loads, path.read_text().splitlines())
+        if row.get('step') == 3 and 'accuracy/top1' in row
+    ]
+    assert metrics['accuracy/top1'] == pytest.approx(logged[0]['accuracy/top1'])
+    assert list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'options, found',
+    [
+        (
+            ['model.neck.block.checkpoint=./nowhere/llama'],
+            r"block.checkpoint='./nowhere/llama' does not exist",
+        ),
+        (['model.neck.in_channels=32'], 'neck.in_channels=32, but the backbone'),
+        (['load_from=./nowhere/a.pth'], "load_from='./nowhere/a.pth' does not exist"),
+    ],
+    ids=['checkpoint missing', 'width', 'start missing'],
+)
+def test_mistakes_end_in_one_message(tmp_path, options, found):
+    done = tool(
+        'train.py',
+        DEMO,
+        '--work-dir',
+        tmp_path,
+        options=[*SHORT, *options],
+        check=False,
+    )
+    assert found in the_error(done)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+@pytest.mark.slow
+def test_a_missing_config_ends_in_one_message():
+    assert 'does not exist' in the_error(tool('train.py', 'no.py', check=False))
+
+
+@pytest.mark.slow
+def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path):
+    target = tmp_path / 'ran'
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f'touch {target}',)
+
+    torch.save(dict(state_dict=Payload()), tmp_path / 'bad.pth')
+    done = tool(
+        'test.py', DEMO, tmp_path / 'bad.pth', '--work-dir', tmp_path, check=False
+    )
+    assert 'could run code' in the_error(done)
+    assert not target.exists()
+
+
+@pytest.mark.slow
+def test_demo_prints_one_table_of_what_was_measured(tmp_path):
+    done = tool('demo.py', '--work-dir', tmp_path, options=SHORT)
+    table = done.stdout[done.stdout.index('held-out') :]
+    for word in (
+        'ViT + frozen MiniLM block',
+        '1,774,464',
+        'MB',
+        'tensorboard',
+        'epoch_2.pth',
+    ):
+        assert word in table
+
+
+@pytest.mark.parametrize(
+    'script', ['dist_train.sh', 'dist_test.sh', 'slurm_train.sh', 'slurm_test.sh']
+)
+def test_shell_scripts_say_how_to_call_them(script):
+    done = subprocess.run(
+        ['bash', ROOT / 'tools' / script], text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert f'tools/{script} ' in done.stderr
+
+
+def test_slurm_script_passes_its_arguments_on(tmp_path):
+    srun = tmp_path / 'srun'
+    srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
+    srun.chmod(0o755)
+    done = subprocess.run(
+        [
+            'bash',
+            ROOT / 'tools/slurm_train.sh',
+            'part',
+            'job',
+            'cfg.py',
+            'work',
+            '--amp',
+        ],
+        text=True,
+        capture_output=True,
+        check=True,
+        env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'},
+    )
+    words = done.stdout.splitlines()
+    for word in (
+        'part',
+        '--gres=gpu:8',
+        '--ntasks=16',
+        '--ntasks-per-node=8',
+        'cfg.py',
+        '--work-dir=work',
+        '--launcher=slurm',
+        '--amp',
+    ):
+        assert word in words
