@@ -1,6 +1,7 @@
 """Every repair of another package says when it is no longer needed."""
 
 import importlib
+import re
 
 import pytest
 
@@ -25,4 +26,4 @@ def test_the_installed_release_still_needs_the_repair(module, repair):
 def test_a_repair_says_what_it_repairs_and_when_it_may_go(repairs):
     for repair in repairs:
         text = importlib.import_module(f'lm4ve.compat.{repair}').__doc__
-        assert '1.2.0' in text and 'ay go' in text, repair
+        assert re.search(r'\d+\.\d+\.\d+', text) and 'ay go' in text, repair

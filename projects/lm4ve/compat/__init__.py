@@ -15,6 +15,7 @@ REPAIRS = {
     'mmaction.registry': ('mmaction_drn', 'mmaction_multimodal'),
     'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
     'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
+    'mmengine.registry.root': ('mmengine_root_models',),
     'mmpretrain.apis.model': ('mmpretrain_model_hub',),
 }
 
