@@ -1,5 +1,5 @@
 # The paper's model on ImageNet-1k, at the ablations' 100 epochs: what of the block
-# does it? A trial takes about a day on 8 GPUs; see docs/ablations.md.
+# does it? A trial takes about a day on 8 GPUs; see docs/guides/ablations.md.
 name = 'vit-s_in1k_controls'
 title = 'ImageNet-1k, ViT-S, 100 epochs: controls'
 base = '../lm4ve/100e/vit-s_100e_in1k.py'

@@ -3,7 +3,7 @@
     python tools/analysis/ablate.py configs/ablations/digits_controls.py \\
         --work-dir work_dirs/ablations --workers 2
 
-Started again after a kill, it goes on where it was. See docs/ablations.md.
+Started again after a kill, it goes on where it was. See docs/guides/ablations.md.
 """
 
 import argparse

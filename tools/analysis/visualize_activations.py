@@ -5,7 +5,7 @@
 
 INPUT are files of the config's task: images; videos or folders of frames; point
 clouds and meshes; scenes (Argoverse 1's .csv, Argoverse 2's .parquet). --indices are
-samples of its test set. docs/analysis.md says what is shown.
+samples of its test set. docs/guides/activations.md says what is shown.
 """
 
 import argparse

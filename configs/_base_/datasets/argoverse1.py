@@ -1,5 +1,5 @@
 # Argoverse 1 motion forecasting, from the caches of tools/motion/preprocess.py
-# (docs/motion.md). Scored by its own convention.
+# (docs/guides/motion_forecasting.md). Scored by its own convention.
 pipeline = [dict(type='lm4ve.VectorizeScene', agent_range=100., lane_range=100.)]
 train_dataloader = dict(
     batch_size=32,

@@ -1,7 +1,7 @@
 # Point-BERT as published: 384 wide, 12 deep, 64 groups of 32 of 1024 points.
 model = dict(
     type='lm4ve.PointCloudClassifier',
-    # Converted from the published pre-training on ShapeNet (docs/pointcloud.md);
+    # Converted from the published pre-training on ShapeNet (docs/guides/point_clouds.md);
     # None trains from scratch.
     pretrained='data/pretrained/point-bert.pth',
     backbone=dict(

@@ -102,7 +102,7 @@ class Trial:
 class Grid:
     """A checked grid; :func:`load_grid` makes it.
 
-    Attributes: the fields that ``docs/ablations.md`` describes.
+    Attributes: the fields that ``docs/guides/ablations.md`` describes.
     """
 
     name: str
@@ -182,7 +182,7 @@ def load_grid(path: Path) -> Grid:
     """Read and check a grid file.
 
     Args:
-        path (Path): A Python file; ``docs/ablations.md`` describes its fields.
+        path (Path): A Python file; ``docs/guides/ablations.md`` describes its fields.
 
     Returns:
         Grid: Every trial of it has been expanded once.
@@ -246,7 +246,7 @@ def _grid(raw: dict, folder: Path) -> Grid:
     if missing:
         raise UserError(
             f'the fields {", ".join(missing)} are missing. Fix: set '
-            'them; docs/ablations.md says what they mean.'
+            'them; docs/guides/ablations.md says what they mean.'
         )
     name = raw['name']
     if not isinstance(name, str) or not re.fullmatch(r'[\w.-]+', name):

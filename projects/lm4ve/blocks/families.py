@@ -250,5 +250,5 @@ def check_supported(config: dict) -> None:
         raise UnsupportedModelError(
             f"model_type '{kind}' has no layer spec. Supported: {supported}. "
             'Fix: choose one of these for block.checkpoint, or add a spec to '
-            'lm4ve/blocks/families.py (docs/add_a_family.md).'
+            'lm4ve/blocks/families.py (docs/extend/add_a_family.md).'
         )

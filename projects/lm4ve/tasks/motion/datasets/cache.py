@@ -145,7 +145,7 @@ class SceneCache:
         if not self.path.is_file():
             raise UserError(
                 f"The cache '{self.path}' does not exist. Fix: make it with "
-                'tools/motion/preprocess.py (see docs/motion.md).'
+                'tools/motion/preprocess.py (see docs/guides/motion_forecasting.md).'
             )
         self._open()
         if verify:

@@ -123,7 +123,7 @@ class ModelNet40(PointCloudDataset):
                 f"'{root}' has neither modelnet40_{self.split}.txt nor "
                 f'<class>/{self.split}/*.off. Fix: unpack '
                 'modelnet40_normal_resampled or ModelNet40 there (see '
-                'docs/pointcloud.md), or set data_root.'
+                'docs/guides/point_clouds.md), or set data_root.'
             )
         key = '\n'.join(
             [

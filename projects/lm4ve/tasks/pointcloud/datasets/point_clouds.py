@@ -56,7 +56,7 @@ class PointCloudDataset(BaseDataset):
         if not root.is_dir():
             raise UserError(
                 f"dataset.data_root='{root}' is no folder. Fix: put or link the "
-                'data there (docs/pointcloud.md has its layout), or set '
+                'data there (docs/guides/point_clouds.md has its layout), or set '
                 'data_root of the dataloaders.'
             )
         return root

@@ -28,7 +28,7 @@ def _open3d():
         raise UserError(
             f'open3d, which reads point clouds and meshes, cannot be imported '
             f'({e}). Fix: pip install -r requirements/pointcloud.txt, and see '
-            'docs/install.md for its system libraries.'
+            'docs/get_started/install.md for its system libraries.'
         ) from e
     open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
     return open3d
