@@ -1,6 +1,7 @@
 """Controlled ablations: a config, its variants, seeds, and a paired comparison.
 
-``tools/analysis/ablate.py`` is the command; ``docs/guides/ablations.md`` says how to use it.
+``tools/analysis/ablate.py`` is the command, and ``docs/guides/ablations.md`` says
+how to use it.
 """
 
 from lm4ve.ablation.grid import Grid, Trial, Tune, Variant, load_grid

@@ -100,7 +100,8 @@ class CheckedVideoMixin:
         if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
             raise UserError(
                 f"dataset.ann_file: '{self.ann_file}' does not exist. Fix: "
-                'check the path; docs/guides/action_recognition.md says how lists are made.'
+                'check the path; docs/guides/action_recognition.md says how lists '
+                'are made.'
             )
         data_list, wrong = [], []
         for number, line in enumerate(list_from_file(self.ann_file), start=1):
