@@ -3,7 +3,7 @@ _base_ = './_base_/demo_controls.py'
 
 name = 'moving-digits_controls'
 title = 'Moving digits, ViT 64 wide and 3 deep on tubes'
-base = '../lm4ve/videomae-demo_none_moving-digits.py'
+base = '../video/videomae-demo_none_moving-digits.py'
 metric = 'acc/top1'
 
 _epochs = 7
@@ -19,7 +19,7 @@ common = {
     'test_dataloader.dataset.data_root': _root,
     'test_dataloader.num_workers': 0,
 }
-_block = '../lm4ve/videomae-demo_minilm_moving-digits.py'
+_block = '../video/videomae-demo_minilm_moving-digits.py'
 variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),

@@ -4,7 +4,7 @@ _base_ = './_base_/demo_controls.py'
 
 name = 'primitives_controls'
 title = 'Primitives, Point-BERT 64 wide and 3 deep'
-base = '../lm4ve/pointbert-demo_none_primitives.py'
+base = '../pointcloud/pointbert-demo_none_primitives.py'
 metric = 'accuracy/overall'
 
 _epochs = 25
@@ -14,12 +14,12 @@ common = {
     'train_dataloader.dataset.per_class': 100,
     'test_dataloader.dataset.per_class': 100,
 }
-_block = '../lm4ve/pointbert-demo_minilm_primitives.py'
+_block = '../pointcloud/pointbert-demo_minilm_primitives.py'
 variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../lm4ve/pointbert-demo_mlp_primitives.py'),
+    'MLP': dict(config='../pointcloud/pointbert-demo_mlp_primitives.py'),
 }
 tune = dict(
     values=(3e-4, 1e-3, 3e-3),

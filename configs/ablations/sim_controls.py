@@ -4,7 +4,7 @@ _base_ = './_base_/demo_controls.py'
 
 name = 'sim_controls'
 title = 'Simulated traffic, VectorNet 64 wide'
-base = '../lm4ve/vectornet-demo_none_sim.py'
+base = '../motion/vectornet-demo_none_sim.py'
 metric = 'motion/minFDE@6'
 greater_is_better = False
 
@@ -19,7 +19,7 @@ common = {
     'test_dataloader.dataset.counts': _counts,
     'test_dataloader.dataset.root': _root,
 }
-_block = '../lm4ve/vectornet-demo_minilm_sim.py'
+_block = '../motion/vectornet-demo_minilm_sim.py'
 variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),

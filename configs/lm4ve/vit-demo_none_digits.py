@@ -1,6 +1,6 @@
 # The embedded default without a block: a 64-wide, 3-deep ViT on 2 x 2 patches.
 _base_ = [
-    '../_base_/datasets/digits.py', '../_base_/schedules/onecycle_100e.py',
+    '../_base_/image/digits.py', '../_base_/image/onecycle_100e.py',
     '../_base_/default_runtime.py'
 ]
 

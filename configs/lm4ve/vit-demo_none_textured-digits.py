@@ -1,7 +1,7 @@
 # Digits on photographs, which have masks: a 64-wide, 3-deep ViT on an 8 x 8 grid.
 _base_ = [
-    '../_base_/datasets/textured-digits.py',
-    '../_base_/schedules/onecycle_100e.py', '../_base_/default_runtime.py'
+    '../_base_/image/textured-digits.py',
+    '../_base_/image/onecycle_100e.py', '../_base_/default_runtime.py'
 ]
 
 model = dict(

@@ -47,6 +47,11 @@ def _register_in_mmaction(_) -> None:
     importlib.import_module('lm4ve.tasks.video.models')
 
 
+@wrapt.when_imported('mmpretrain.apis.model')
+def _add_to_mmpretrain(model) -> None:
+    importlib.import_module('lm4ve.zoo').add_to_mmpretrain(model)
+
+
 def __getattr__(name: str):
     if name in _SUBPACKAGES:
         return importlib.import_module(f'lm4ve.{name}')

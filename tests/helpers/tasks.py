@@ -1,28 +1,21 @@
-"""Which task a config belongs to: by the first word of its name.
+"""Which task a config belongs to: the folder that it lies in says so.
 
-Each task tests its own configs (``tests/<task>/test_configs.py``; the image
-task in ``tests/tasks/image/test_configs.py``), and no config may go untested.
+Each task tests its own configs (``tests/tasks/<task>/test_configs.py``), and no
+config may go untested (``tests/test_config_folders.py``).
 """
 
 from pathlib import Path
 
+from lm4ve.tasks import TASKS
+
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = ROOT / 'configs' / 'lm4ve'
+CONFIGS = ROOT / 'configs'
 
-#: Task -> how the names of its configs begin.
-TASKS = {
-    'image': ('vit-', 'resnet50_', 'swin-t_', 'convnext-t_'),
-    'video': ('videomae-', 'tsn-', 'swin3d-'),
-    'pointcloud': ('pointbert', 'pointmae'),
-    'motion': ('vectornet', 'mmtransformer'),
-}
+#: Task -> its config folder. The paper's image experiments lie in the algorithm's.
+FOLDERS = {task: CONFIGS / ('lm4ve' if task == 'image' else task) for task in TASKS}
 
 
-def all_configs() -> list:
-    """Return every config file of ours, relative to ``configs/lm4ve``."""
-    return sorted(str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py'))
-
-
-def configs_of(task: str) -> list:
-    """Return the config files of a task, relative to ``configs/lm4ve``."""
-    return [c for c in all_configs() if Path(c).name.startswith(TASKS[task])]
+def configs_of(task: str) -> list[str]:
+    """Return the config files of a task, relative to its folder."""
+    folder = FOLDERS[task]
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))

@@ -6,7 +6,7 @@
         --llm data/llm/llama-7b
 
 A pre-training's goes to data/pretrained/, where the configs look for it; the
-others are tested with configs/lm4ve/videomae-s_ssv2.py and -s_llama_ssv2.py.
+others are tested with configs/video/videomae-s_ssv2.py and -s_llama_ssv2.py.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Score the baselines that need no training on a config's validation set.
 
-python tools/motion/baselines.py configs/lm4ve/vectornet-demo_none_sim.py
+python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 """
 
 import argparse

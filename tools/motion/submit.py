@@ -1,6 +1,6 @@
 """Write a test set's forecasts for the server of Argoverse 1 or 2.
 
-    python tools/motion/submit.py configs/lm4ve/vectornet_llama_argoverse1.py \\
+    python tools/motion/submit.py configs/motion/vectornet_llama_argoverse1.py \\
         work_dirs/vectornet_llama_argoverse1/epoch_60.pth submission.h5 \\
         --cache data/argoverse1/test.cache
 """

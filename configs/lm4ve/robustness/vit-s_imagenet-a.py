@@ -1,6 +1,6 @@
 # ViT-S, trained on ImageNet-1k, tested on ImageNet-A.
 _base_ = [
-    '../vit-s_in1k.py', '../../_base_/datasets/imagenet-a.py'
+    '../vit-s_in1k.py', '../../_base_/image/imagenet-a.py'
 ]
 
 test_dataloader = {{_base_.variant_dataloader}}

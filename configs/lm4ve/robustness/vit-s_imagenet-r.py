@@ -1,6 +1,6 @@
 # ViT-S, trained on ImageNet-1k, tested on ImageNet-R.
 _base_ = [
-    '../vit-s_in1k.py', '../../_base_/datasets/imagenet-r.py'
+    '../vit-s_in1k.py', '../../_base_/image/imagenet-r.py'
 ]
 
 test_dataloader = {{_base_.variant_dataloader}}

@@ -1,6 +1,6 @@
 # ViT-S, trained on ImageNet-1k, tested on ImageNet-Sketch.
 _base_ = [
-    '../vit-s_in1k.py', '../../_base_/datasets/imagenet-sketch.py'
+    '../vit-s_in1k.py', '../../_base_/image/imagenet-sketch.py'
 ]
 
 test_dataloader = {{_base_.variant_dataloader}}

@@ -1,6 +1,6 @@
 # ViT-T with LLaMA-7B's last block, trained on ImageNet-1k, tested on ImageNet-C.
 _base_ = [
-    '../vit-t_llama_in1k.py', '../../_base_/datasets/imagenet-c.py'
+    '../vit-t_llama_in1k.py', '../../_base_/image/imagenet-c.py'
 ]
 
 test_dataloader = {{_base_.variant_dataloader}}

@@ -16,7 +16,6 @@ REPAIRS = {
     'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
     'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
     'mmengine.registry.root': ('mmengine_root_models',),
-    'mmpretrain.apis.model': ('mmpretrain_model_hub',),
 }
 
 

@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from lm4ve.engine.command_line import finish_config
 from tests.helpers.families import write_huggingface
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import FOLDERS
 
 IMAGE_SIZE = 32
 # More than five: the configs report top-5.
@@ -29,6 +29,8 @@ class Shrinker:
     Args:
         folder (Path): Where the stand-ins are written.
     """
+
+    task = 'image'
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +72,7 @@ class Shrinker:
     # --------------------------------------------------------------- configs
     def load(self, name: str, work_dir: Path, epochs: int = 1) -> Config:
         """Load a config, shrunk, as the command line tools would see it."""
-        cfg = Config.fromfile(CONFIGS / name)
+        cfg = Config.fromfile(FOLDERS[self.task] / name)
         cfg.work_dir = str(work_dir)
         cfg.launcher = 'none'
         cfg.load_from = None  # another experiment's checkpoint

@@ -13,11 +13,11 @@ from torch import nn
 
 from lm4ve.engine.command_line import build_runner
 from lm4ve.tasks.image.datasets.synsets import class_indices
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import FOLDERS
 from tests.tasks.image.images import broken_files, fill_once, write
 from tests.tasks.image.shrink import Shrinker
 
-ROBUSTNESS = sorted(p.stem for p in (CONFIGS / 'robustness').glob('*.py'))
+ROBUSTNESS = sorted(p.stem for p in (FOLDERS['image'] / 'robustness').glob('*.py'))
 VARIANTS = ('a', 'c', 'r', 'sketch')
 ARCH = dict(
     _delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
@@ -42,11 +42,11 @@ def data(tmp_path_factory):
 
 @cache
 def in1k(model: str) -> Config:
-    return Config.fromfile(CONFIGS / f'{model}_in1k.py')
+    return Config.fromfile(FOLDERS['image'] / f'{model}_in1k.py')
 
 
 def load(name: str, data, work_dir) -> Config:
-    cfg = Config.fromfile(CONFIGS / 'robustness' / f'{name}.py')
+    cfg = Config.fromfile(FOLDERS['image'] / 'robustness' / f'{name}.py')
     loader = cfg.test_dataloader
     pipeline = loader.dataset.pipeline
     for transform in pipeline:
@@ -83,7 +83,7 @@ def test_there_is_a_config_for_each_size_block_and_variant():
 
 @pytest.mark.parametrize('name', ROBUSTNESS)
 def test_config_is_its_model_with_another_test(name):
-    cfg = Config.fromfile(CONFIGS / 'robustness' / f'{name}.py')
+    cfg = Config.fromfile(FOLDERS['image'] / 'robustness' / f'{name}.py')
     base = in1k(name.rpartition('_')[0])
     own = {'variant_dataloader', 'variant_evaluator'}
     tests = {'test_dataloader', 'test_evaluator'}

@@ -19,7 +19,7 @@ from lm4ve.tasks.motion import (
 )
 from lm4ve.tasks.motion.models.regions import write_regions
 from tests.helpers.families import write_huggingface
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import FOLDERS
 
 
 class MotionShrinker:
@@ -74,7 +74,7 @@ class MotionShrinker:
 
     def load(self, name: str, work_dir: Path, epochs: int = 1) -> Config:
         """Load a config, shrunk, as the command line tools would see it."""
-        cfg = Config.fromfile(CONFIGS / name)
+        cfg = Config.fromfile(FOLDERS['motion'] / name)
         cfg.work_dir, cfg.launcher = str(work_dir), 'none'
         cfg.log_level = 'WARNING'
         self._model(cfg.model)

@@ -269,7 +269,7 @@ def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(
             argoverse1 / 'map_files',
         )
         assert f'"count": {len(SceneCache(tmp_path / f"{split}.cache"))}' in out
-    cfg = Config.fromfile(ROOT / 'configs/lm4ve/vectornet_argoverse1.py')
+    cfg = Config.fromfile(ROOT / 'configs/motion/vectornet_argoverse1.py')
     for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
         loader.num_workers = 0

@@ -7,12 +7,12 @@ from mmengine.config import Config
 from lm4ve.engine.command_line import build_runner
 from lm4ve.tasks.motion import forecast_metrics
 from lm4ve.tasks.motion.baselines import ConstantVelocity
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import FOLDERS
 
 
 @pytest.mark.slow
 def test_a_short_training_beats_constant_velocity_by_far(tmp_path):
-    cfg = Config.fromfile(CONFIGS / 'vectornet-demo_none_sim.py')
+    cfg = Config.fromfile(FOLDERS['motion'] / 'vectornet-demo_none_sim.py')
     cfg.work_dir, cfg.launcher, cfg.log_level = str(tmp_path), 'none', 'WARNING'
     cfg.visualizer.vis_backends = []
     for split in ('train', 'val', 'test'):

@@ -13,7 +13,7 @@ from mmengine.registry import MODELS
 
 from lm4ve.engine.command_line import finish_config
 from tests.helpers.families import write_huggingface
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import FOLDERS
 from tests.tasks.pointcloud.clouds import (
     write_modelnet40_meshes,
     write_modelnet40_text,
@@ -43,7 +43,7 @@ class Shrinker:
 
     def load(self, name: str, work_dir: Path, epochs: int = 1) -> Config:
         """Load a config, shrunk, as the command line tools would see it."""
-        cfg = Config.fromfile(CONFIGS / name)
+        cfg = Config.fromfile(FOLDERS['pointcloud'] / name)
         cfg.update(work_dir=str(work_dir), launcher='none', log_level='WARNING')
         cfg.visualizer.vis_backends = []
         self._model(cfg.model)

@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 
 from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.engine.command_line import build_runner
-from tests.helpers.tasks import CONFIGS, configs_of
+from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.pointcloud.shrink import Shrinker
 
 
@@ -53,7 +53,7 @@ def test_config_trains_validates_saves_resumes_and_votes(name, shrinker, tmp_pat
 
 @pytest.mark.parametrize('name', configs_of('pointcloud'))
 def test_no_checkpoint_is_chosen_by_its_test_score(name):
-    cfg = Config.fromfile(CONFIGS / name)
+    cfg = Config.fromfile(FOLDERS['pointcloud'] / name)
     assert 'save_best' not in cfg.default_hooks.checkpoint
     assert cfg.test_evaluator == dict(type='lm4ve.PointCloudAccuracy')
 
@@ -76,7 +76,7 @@ def test_mappers_have_their_own_learning_rate(shrinker, tmp_path):
 
 def test_configs_have_the_papers_sizes():
     def of(name):
-        return Config.fromfile(CONFIGS / f'{name}.py')
+        return Config.fromfile(FOLDERS['pointcloud'] / f'{name}.py')
 
     for k, groups, points in (('1k', 64, 1024), ('4k', 256, 4096), ('8k', 512, 8192)):
         cfg = of(f'pointbert_llama_modelnet40-{k}')

@@ -19,6 +19,8 @@ CLASSES = 6  # more than five: top-5 is reported
 class VideoShrinker(Shrinker):
     """Shrinks video configs; writes stand-in models and videos once."""
 
+    task = 'video'
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._videos = None

@@ -16,7 +16,7 @@ import lm4ve  # noqa: E402, F401
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
-from tests.helpers.tasks import CONFIGS, ROOT  # noqa: E402
+from tests.helpers.tasks import FOLDERS, ROOT  # noqa: E402
 from tests.tasks.video.shrink import VideoShrinker  # noqa: E402
 from tests.tasks.video.videos import write_noise  # noqa: E402
 
@@ -136,7 +136,7 @@ def trained(tmp_path_factory):
     runner.train()
     DefaultScope._instance_dict.clear()
     return (
-        CONFIGS / 'videomae-demo_minilm_moving-digits.py',
+        FOLDERS['video'] / 'videomae-demo_minilm_moving-digits.py',
         root / 'run/epoch_1.pth',
         runner.model.eval(),
     )
@@ -232,7 +232,7 @@ def test_randaugment_is_one_draw_a_clip():
 
 
 def test_the_configs_frames_and_pixels_are_the_datas():
-    cfg = Config.fromfile(CONFIGS / 'videomae-demo_none_moving-digits.py')
+    cfg = Config.fromfile(FOLDERS['video'] / 'videomae-demo_none_moving-digits.py')
     assert cfg.model.backbone.num_frames == md.FRAMES
     assert cfg.model.backbone.img_size == md.SIZE
     assert cfg.model.cls_head.num_classes == len(md.CLASSES)

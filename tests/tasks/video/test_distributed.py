@@ -6,13 +6,13 @@ import pytest
 
 pytest.importorskip('mmaction')
 from tests.engine.test_distributed import environment  # noqa: E402
-from tests.helpers.tasks import CONFIGS, ROOT  # noqa: E402
+from tests.helpers.tasks import FOLDERS, ROOT  # noqa: E402
 
 
 @pytest.mark.slow
 def test_two_processes_train(tmp_path):
     """DDP stops at the second step if a parameter was not reached."""
-    config = CONFIGS / 'videomae-demo_minilm_moving-digits.py'
+    config = FOLDERS['video'] / 'videomae-demo_minilm_moving-digits.py'
     options = [
         'train_cfg.max_epochs=2',
         'param_scheduler.total_steps=2',

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.errors import UserError  # noqa: E402
-from tests.helpers.tasks import CONFIGS  # noqa: E402
+from tests.helpers.tasks import FOLDERS  # noqa: E402
 
 ARCH = dict(
     model_type='llama',
@@ -234,7 +234,7 @@ def test_frames_that_make_no_whole_clips_are_refused():
 
 # ------------------------------------------------------------------ layer decay
 def test_layer_decay_gives_mappers_the_heads_rate_and_the_block_none():
-    cfg = Config.fromfile(CONFIGS / 'videomae-s_llama_ssv2.py')
+    cfg = Config.fromfile(FOLDERS['video'] / 'videomae-s_llama_ssv2.py')
     cfg.model.neck.block = dict(type='LLMBlock', arch=ARCH)
     # The depth stays: the groups are of its layers.
     cfg.model.backbone.update(embed_dims=24, num_heads=2, img_size=32, init_cfg=None)

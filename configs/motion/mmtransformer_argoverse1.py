@@ -1,7 +1,7 @@
 # mmTransformer on Argoverse 1 with 6 proposals (its released version), no block.
 _base_ = [
-    '../_base_/datasets/argoverse1.py', '../_base_/schedules/motion_32e.py',
-    '../_base_/motion_runtime.py'
+    '../_base_/motion/argoverse1.py', '../_base_/motion/schedule_32e.py',
+    '../_base_/motion/runtime.py'
 ]
 
 # As in mmTransformer: agents within 56 m, lanes in a square of +-65 m.

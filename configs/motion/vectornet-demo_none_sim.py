@@ -1,7 +1,7 @@
 # The embedded default without a block: a small VectorNet on simulated traffic.
 _base_ = [
-    '../_base_/datasets/traffic_sim.py', '../_base_/schedules/motion_demo.py',
-    '../_base_/motion_runtime.py'
+    '../_base_/motion/traffic_sim.py', '../_base_/motion/onecycle_30e.py',
+    '../_base_/motion/runtime.py'
 ]
 
 model = dict(

@@ -1,7 +1,7 @@
 # VectorNet on Argoverse 1, without a block.
 _base_ = [
-    '../_base_/datasets/argoverse1.py', '../_base_/schedules/motion_60e.py',
-    '../_base_/motion_runtime.py'
+    '../_base_/motion/argoverse1.py', '../_base_/motion/schedule_60e.py',
+    '../_base_/motion/runtime.py'
 ]
 
 model = dict(

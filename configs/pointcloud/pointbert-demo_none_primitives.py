@@ -1,8 +1,8 @@
 # The embedded set of shapes with a small Point-BERT and no block.
 _base_ = [
-    '../_base_/datasets/primitives.py',
-    '../_base_/schedules/pointcloud_onecycle_30e.py',
-    '../_base_/pointcloud_runtime.py'
+    '../_base_/pointcloud/primitives.py',
+    '../_base_/pointcloud/onecycle_30e.py',
+    '../_base_/pointcloud/runtime.py'
 ]
 
 model = dict(

@@ -1,9 +1,9 @@
 # VideoMAE ViT-S with LLaMA-7B's layer 15 on Kinetics-400. Not in the paper:
 # VideoMAE's recipe for that set (150 epochs), with the same neck.
 _base_ = [
-    '../_base_/models/videomae-s_ssv2.py',
-    '../_base_/datasets/k400_videomae.py',
-    '../_base_/schedules/videomae-s_40e.py', '../_base_/video_runtime.py',
+    '../_base_/video/videomae-s.py',
+    '../_base_/video/k400.py',
+    '../_base_/video/schedule_40e.py', '../_base_/video/runtime.py',
     '../_base_/llm/llama-7b_layer15.py'
 ]
 

@@ -1,7 +1,7 @@
 # The embedded default of action recognition without a block: VideoMAE's ViT,
 # 64 wide and 3 deep, on tubes of 4 x 8 x 8 pixels.
 _base_ = [
-    '../_base_/datasets/moving-digits.py', '../_base_/video_runtime.py'
+    '../_base_/video/moving-digits.py', '../_base_/video/runtime.py'
 ]
 
 model = dict(

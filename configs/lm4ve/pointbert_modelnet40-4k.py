@@ -1,7 +1,0 @@
-# Point-BERT on ModelNet40, 4096 points in 256 groups.
-_base_ = [
-    '../_base_/models/pointbert.py', '../_base_/datasets/modelnet40-4k.py',
-    '../_base_/schedules/pointcloud_300e.py', '../_base_/pointcloud_runtime.py'
-]
-
-model = dict(backbone=dict(num_groups=256), head=dict(num_classes=40))

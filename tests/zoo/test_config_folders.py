@@ -1,0 +1,73 @@
+"""No config is missing from its task's tests, its metafile or its README."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from lm4ve.tasks import task_of_model
+from lm4ve.zoo import MIM_FOLDER
+from tests.helpers.tasks import CONFIGS, FOLDERS, ROOT, configs_of
+
+PAGES = sorted(CONFIGS.glob('*/README.md'))
+
+
+def models_of(folder: Path) -> list[dict]:
+    return yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
+
+
+def test_every_folder_of_configs_belongs_to_a_task():
+    folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
+    own = {folder.name for folder in FOLDERS.values()}
+    assert folders - own == {'_base_', 'ablations'}
+
+
+@pytest.mark.parametrize('task', FOLDERS)
+def test_a_folders_configs_declare_models_of_its_task(task):
+    pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
+    found = set()
+    for name in configs_of(task):
+        cfg = Config.fromfile(FOLDERS[task] / name)
+        found.add((cfg.model.type, cfg.default_scope))
+    for model, scope in found:
+        init_default_scope(scope)
+        with MODELS.switch_scope_and_registry(scope) as registry:
+            assert task_of_model(registry.get(model)).name == task
+
+
+@pytest.mark.parametrize('task', FOLDERS)
+def test_the_metafile_lists_every_config_of_its_folder_once(task):
+    folder = FOLDERS[task]
+    listed = [m['Config'] for m in models_of(folder)]
+    # Those below robustness/ test models that others train.
+    own = [c for c in configs_of(task) if not c.startswith('robustness/')]
+    assert sorted(listed) == [f'configs/{folder.name}/{c}' for c in own]
+    for model in models_of(folder):
+        assert model['Name'] == Path(model['Config']).stem
+        assert model['Results'][0]['Dataset']
+
+
+def test_the_model_index_imports_every_metafile():
+    index = yaml.safe_load((MIM_FOLDER / 'model-index.yml').read_text())['Import']
+    assert index == sorted(str(p.relative_to(ROOT)) for p in CONFIGS.glob('*/*.yml'))
+    names = [m['Name'] for p in index for m in models_of((ROOT / p).parent)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda p: p.parent.name)
+def test_links_resolve_and_no_table_cell_is_empty(page):
+    for link in links_of(page):
+        assert (page.parent / link).exists(), link
+    for line in page.read_text().splitlines():
+        if line.startswith('|'):
+            cells = [c.strip() for c in line.strip('|').split('|')]
+            assert all(cells), f'an empty cell: {line}'
+
+
+def links_of(page: Path) -> list[str]:
+    """Return the targets of a page's links to files, without their anchors."""
+    targets = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', page.read_text())
+    return [t for t in targets if '://' not in t]
