@@ -16,8 +16,7 @@ from mmengine.runner import Runner
 
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.engine.checkpoint_hooks import write_atomically
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, UserError
 
 ARCH = dict(
     model_type='llama',
@@ -244,11 +243,11 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'fsync', full)
     runner = make_runner(tmp_path, epochs=2, resume=True)
-    with pytest.raises(CheckpointError, match=r'epoch_2.pth.*No space left'):
+    with pytest.raises(UserError, match=r'epoch_2.pth.*No space left.*--resume'):
         runner.train()
     assert (tmp_path / 'epoch_1.pth').read_bytes() == good
     assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
-    assert not list(tmp_path.glob('*.tmp')) and not list(tmp_path.glob('.*.tmp'))
+    assert not [p for p in tmp_path.iterdir() if '.tmp' in p.name]
 
 
 def test_old_checkpoints_are_deleted_after_the_new_one_is_there(tmp_path, monkeypatch):
@@ -301,20 +300,6 @@ def test_keeping_few_survives_a_resume(tmp_path):
         'epoch_2.pth',
         'epoch_3.pth',
     ]
-
-
-def test_writing_is_atomic(tmp_path, monkeypatch):
-    path = tmp_path / 'file'
-    write_atomically(b'old', path)
-
-    def broken(*args):
-        raise OSError(errno.EIO, 'Input/output error')
-
-    monkeypatch.setattr(os, 'replace', broken)
-    with pytest.raises(CheckpointError, match='Input/output error'):
-        write_atomically(b'new', path)
-    assert path.read_bytes() == b'old'
-    assert [p.name for p in tmp_path.iterdir()] == ['file']
 
 
 def test_a_foreign_pickle_is_not_executed(tmp_path):

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry, init_default_scope
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
 from lm4ve.activations.batches import safe_name, sample_name
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.key_rules import listing, read_checkpoint, select_state
+from lm4ve.engine import config as config_files
+from lm4ve.engine.checkpoint_files import load_strictly, read_checkpoint, select_state
+from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 
 #: What stands for no checkpoint.
@@ -57,15 +59,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     Raises:
         UserError: It does not exist, or has neither test nor validation data.
     """
-    if not Path(path).is_file():
-        raise UserError(
-            f"The config '{path}' does not exist. Fix: see "
-            'configs/lm4ve/ for what there is.'
-        )
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    cfg = config_files.read_config(path, options)
     if _loader(cfg) is None:
         raise UserError(
             f"The config '{path}' has neither test_dataloader nor "
@@ -132,7 +126,9 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
     if content is None:
         _initialise(model)
     else:
-        _load(model, select_state(content, origin=f"'{checkpoint}'"), checkpoint)
+        origin = f"'{checkpoint}'"
+        state = select_state(content, origin=origin)
+        load_strictly(model, state, origin, optional=(SOURCE_KEY,))
     return Loaded(model.to(device).eval(), _classes(cfg, content or {}))
 
 
@@ -159,26 +155,6 @@ def _initialise(model: nn.Module) -> None:
             f'Training would begin with a file that is not there: {e}. Fix: give '
             'a checkpoint, or take the file out with --cfg-options.'
         ) from e
-
-
-def _load(model: nn.Module, state: dict, checkpoint: str) -> None:
-    try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-    except RuntimeError as e:  # shapes
-        reason = str(e).strip().splitlines()
-        raise CheckpointError(
-            f"'{checkpoint}' is of another model than the config's: "
-            f'{reason[min(1, len(reason) - 1)].strip()} Fix: give the config that '
-            'it was trained with.'
-        ) from e
-    missing = [k for k in missing if not k.endswith(SOURCE_KEY)]
-    if missing or unexpected:
-        raise CheckpointError(
-            f"'{checkpoint}' is of another model than the config's: it lacks "
-            f'{len(missing)} tensor(s) ({listing(missing, 3) or "none"}) and has '
-            f'{len(unexpected)} more ({listing(unexpected, 3) or "none"}). Fix: '
-            'give the config that it was trained with.'
-        )
 
 
 def _classes(cfg: Config, checkpoint: dict) -> Sequence[str] | None:

@@ -11,7 +11,7 @@ from jinja2 import Environment
 
 from lm4ve.activations.samples import Number
 from lm4ve.activations.sheets import number
-from lm4ve.engine.checkpoint_hooks import write_atomically
+from lm4ve.engine.files import write_text
 
 _TEMPLATE = """<!DOCTYPE html>
 <html lang="en">
@@ -126,7 +126,7 @@ def write_page(
     text = environment.from_string(_TEMPLATE).render(
         title=title, facts=facts, entries=entries
     )
-    write_atomically(text.encode(), path)
+    write_text(text, path)
 
 
 def _base64(path: Path) -> str:

@@ -4,10 +4,9 @@ The tools in ``tools/model_converters`` only parse arguments and call this.
 """
 
 from lm4ve.converters.block import compare_block
-from lm4ve.converters.key_rules import (
-    Rules,
+from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.engine.checkpoint_files import (
     read_checkpoint,
-    rename,
     select_state,
     write_checkpoint,
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import open_language_model
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.key_rules import listing
+from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 

@@ -19,13 +19,17 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import open_language_model
-from lm4ve.converters.key_rules import (
-    listing,
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.engine.checkpoint_files import (
+    load_strictly,
     read_checkpoint,
+    read_state,
     select_state,
     write_checkpoint,
 )
-from lm4ve.engine.checkpoint_hooks import write_atomically
+from lm4ve.engine.config import read_config
+from lm4ve.engine.files import write_text
+from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.version import __version__
 
@@ -106,11 +110,11 @@ def portable_arch(config: PretrainedConfig) -> dict:
             f'file cannot: {e}. Fix: test with the language model itself.'
         ) from e
     again = _fields(open_language_model(None, plain).config)
-    lost = [
+    lost = sorted(
         k
         for k in {*fields, *again}
         if json.dumps(fields.get(k)) != json.dumps(again.get(k))
-    ]
+    )
     if lost:
         raise UserError(
             f"The config of this '{config.model_type}' does not describe it: "
@@ -245,7 +249,7 @@ def make_release(
                 f"'{target}' is what the release is made of and would be "
                 'overwritten. Fix: choose another folder.'
             )
-    cfg = read_config(config, options)
+    cfg = read_config(config, options, set_scope=False)
     content = read_checkpoint(checkpoint)
     state = select_state(content, origin=f"'{checkpoint}'")
     released = release_config(cfg)
@@ -254,31 +258,14 @@ def make_release(
     trained = model.state_dict()
     frozen, kept = _frozen_state(model, half)
     for name in trained:
-        if name.endswith('.llm_source') or name == 'llm_source':
+        if name.rpartition('.')[2] == SOURCE_KEY:
             trained[name] = _without_folder(trained[name])
     text = released.pretty_text
     meta = _plain_meta(content, text)
     size = write_checkpoint({**trained, **frozen}, meta, out[1])
-    write_atomically(text.encode(), out[0])
+    write_text(text, out[0])
     _check(model, *out)
     return Release(*out, size, _bytes(trained), _bytes(frozen), kept)
-
-
-def read_config(path: str | Path, options: dict | None = None) -> Config:
-    """Read a config file and merge overrides into it.
-
-    Raises:
-        UserError: It does not exist.
-    """
-    if not Path(path).is_file():
-        raise UserError(
-            f"The config '{path}' does not exist. Fix: give the "
-            'config that the checkpoint was trained with.'
-        )
-    cfg = Config.fromfile(path)
-    if options:
-        cfg.merge_from_dict(options)
-    return cfg
 
 
 def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
@@ -289,14 +276,7 @@ def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(model_cfg)
     model.eval()
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as e:
-        raise CheckpointError(
-            f"{origin} is not a checkpoint of '{cfg.filename}': {e}. Fix: give "
-            'the config that it was trained with, with the same overrides '
-            '(--cfg-options).'
-        ) from e
+    load_strictly(model, state, origin)
     return model
 
 
@@ -347,9 +327,7 @@ def _bytes(state: dict[str, Tensor]) -> int:
 def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     """Load the written files and compare every tensor with the model's."""
     again = _load(
-        Config.fromfile(config),
-        select_state(read_checkpoint(checkpoint)),
-        f"'{checkpoint}'",
+        read_config(config, set_scope=False), read_state(checkpoint), f"'{checkpoint}'"
     )
     outside = [
         path
@@ -365,12 +343,12 @@ def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
         )
     ours = {**model.state_dict(), **frozen_tensors(model)}
     theirs = {**again.state_dict(), **frozen_tensors(again)}
-    different = [
+    different = sorted(
         k
         for k in {*ours, *theirs}
-        if not k.endswith('llm_source')
+        if not k.endswith(SOURCE_KEY)
         and (k not in ours or k not in theirs or not torch.equal(ours[k], theirs[k]))
-    ]
+    )
     if different:
         raise CheckpointError(
             f"'{checkpoint}' was written, but loads as another model: "

@@ -1,6 +1,4 @@
-"""What happens around a model while it trains: checkpoints, EMA, command lines."""
+"""What happens around a model while it trains: checkpoints, EMA, files, command lines.
 
-from lm4ve.engine.checkpoint_hooks import AtomicCheckpointHook, PlainCheckpointHook
-from lm4ve.engine.ema import KeptEMAHook
-
-__all__ = ['AtomicCheckpointHook', 'KeptEMAHook', 'PlainCheckpointHook']
+Importing this package imports nothing: blocks and tasks use its small modules.
+"""

@@ -5,7 +5,6 @@ before it first; a full disk or a killed job then leaves none. It also pickles
 its message hub, which ``torch.load(weights_only=True)`` rightly refuses.
 """
 
-import os
 from collections import deque
 from pathlib import Path
 
@@ -16,36 +15,14 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import HistoryBuffer
 
-from lm4ve.errors import CheckpointError
+from lm4ve.engine.files import write_atomically, write_text
 from lm4ve.registry import HOOKS
 
-
-def write_atomically(data: bytes, path: str | Path) -> None:
-    """Write a file so that ``path`` holds either the old or the new content.
-
-    Written beside, synced to disk, renamed.
-
-    Raises:
-        CheckpointError: There is no room or no permission; ``path`` is as it
-            was and nothing is left beside it.
-    """
-    path = Path(path)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(beside, 'wb') as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise CheckpointError(
-            f'{path} ({len(data) / 1e6:.1f} MB) could not be written: '
-            f'{e.strerror}. The checkpoints written before it are untouched. '
-            'Fix: make room (or set default_hooks.checkpoint.max_keep_ckpts, '
-            'or work_dir on another disk), then continue with --resume.'
-        ) from e
+#: What to do when a checkpoint cannot be written.
+_FIX = (
+    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
+    'another disk), then continue with --resume'
+)
 
 
 @register_backend('lm4ve_atomic')
@@ -53,10 +30,10 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local backend with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_atomically(obj, filepath)
+        write_atomically(obj, filepath, _FIX)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        write_atomically(obj.encode(encoding), filepath)
+        write_atomically(obj.encode(encoding), filepath, _FIX)
 
 
 class _DeferredRemoval:
@@ -120,9 +97,7 @@ class AtomicCheckpointHook(CheckpointHook):
         )
         if not is_main_process():
             return
-        write_atomically(
-            self.last_ckpt.encode(), Path(runner.work_dir) / 'last_checkpoint'
-        )
+        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint', _FIX)
         for old in outdated:
             path = self.file_backend.join_path(
                 self.out_dir, self.filename_tmpl.format(old)

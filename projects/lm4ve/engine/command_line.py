@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -61,15 +62,10 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the shared flags into it.
 
     Raises:
-        UserError: The file does not exist.
+        UserError: See :func:`lm4ve.engine.config.read_config`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if not osp.isfile(args.config):
-        raise UserError(
-            f"The config '{args.config}' does not exist. "
-            'Fix: see configs/lm4ve/ for what there is.'
-        )
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config, set_scope=False)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

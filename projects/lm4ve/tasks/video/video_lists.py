@@ -9,7 +9,7 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm4ve.engine.checkpoint_hooks import write_atomically
+from lm4ve.engine.files import write_text
 from lm4ve.errors import UserError
 
 Entries = list[tuple[str, int]]
@@ -125,7 +125,7 @@ def write_list(entries: Sequence[tuple[str, int]], path: str | Path) -> None:
             f"There is no video to write to '{path}'. Fix: check the source."
         )
     text = ''.join(f'{name} {label}\n' for name, label in entries)
-    write_atomically(text.encode(), path)
+    write_text(text, path)
 
 
 def _text(path: str | Path) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.checkpoint_hooks import write_atomically
+from lm4ve.engine.files import write_atomically
 from lm4ve.errors import UserError
 
 MESHES = ('.off', '.obj', '.stl')

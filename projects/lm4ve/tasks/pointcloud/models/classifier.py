@@ -14,6 +14,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from lm4ve.engine.checkpoint_files import read_state
+from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.registry import MODELS
 
@@ -210,10 +212,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
         CheckpointError: The file is missing or damaged, a tensor of the encoder
             is not in it or has another shape; nothing is loaded then.
     """
-    # Converters import the model's classes for their names.
-    from lm4ve.converters.key_rules import listing, read_checkpoint, select_state
-
-    state = select_state(read_checkpoint(path), origin=f"'{path}'")
+    state = read_state(path)
     own_norm = model.backbone.norm is not None
     for part in ('weight', 'bias'):
         old, new = f'neck.norm.{part}', f'backbone.norm.{part}'

@@ -1,0 +1,209 @@
+"""The one place that reads and writes checkpoint files, without executing code.
+
+A checkpoint is a pickle, and a pickle can run anything when it is loaded. Here
+only tensors and plain containers are accepted, and a file that is missing, damaged,
+unsafe or of another model ends in one message that says which it is.
+"""
+
+import argparse
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lm4ve.engine.files import write_atomically
+from lm4ve.engine.text import listing
+from lm4ve.errors import CheckpointError, UserError
+
+# Training scripts of timm's descent store their command line. A Namespace sets
+# attributes on itself and does nothing else, so that reading one runs no code;
+# nothing else is allowed beside tensors and plain containers.
+_SAFE_CLASSES = [argparse.Namespace]
+# Where training scripts put the model's state, in the order of looking.
+_STATE_KEYS = ('model', 'state_dict', 'module', 'base_model')
+_EMA_KEYS = ('model_ema',)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a training checkpoint without executing code.
+
+    Tensors stay in the file (memory-mapped) until they are used, so that an
+    optimizer's state or an average that is not wanted costs no memory.
+
+    Args:
+        path (str | Path): A file written by ``torch.save``.
+
+    Returns:
+        dict: Its content, tensors on the CPU.
+
+    Raises:
+        CheckpointError: There is no such file, it is damaged, holds more than
+            tensors and plain containers, or is no dict.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(
+            f"The checkpoint '{path}' does not exist. Fix: correct the path."
+        )
+    try:
+        with torch.serialization.safe_globals(_SAFE_CLASSES):
+            content = torch.load(
+                path,
+                map_location='cpu',
+                mmap=zipfile.is_zipfile(path) or None,
+                weights_only=True,
+            )
+    except pickle.UnpicklingError as e:
+        name = re.search(r'GLOBAL (\S+)', str(e))
+        what = f"an object of '{name[1]}'" if name else 'more than tensors'
+        raise CheckpointError(
+            f"'{path}' was not loaded: it holds {what}, and loading such a "
+            'pickle could run code. Expected tensors, plain containers and '
+            'argparse.Namespace. Fix: if you trust its origin, load it once '
+            'with weights_only=False and save its model state alone to a new '
+            'file.'
+        ) from e
+    except (RuntimeError, ValueError, EOFError, OSError) as e:
+        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
+        raise CheckpointError(
+            f"'{path}' ({path.stat().st_size:,} bytes) cannot be read and "
+            f'looks truncated or damaged: {reason}. Fix: download or copy it '
+            'again.'
+        ) from e
+    if not isinstance(content, dict):
+        raise CheckpointError(
+            f"'{path}' holds a {type(content).__name__}, expected a dict of "
+            f'tensors or one with the key {", ".join(map(repr, _STATE_KEYS))}.'
+        )
+    return content
+
+
+def select_state(
+    checkpoint: dict[str, Any], ema: bool = False, origin: str = 'The checkpoint'
+) -> dict[str, Tensor]:
+    """Find the model's state in a training checkpoint.
+
+    Args:
+        checkpoint (dict): What :func:`read_checkpoint` returns.
+        ema (bool): Take the moving average instead of the weights.
+        origin (str): What the message calls the file.
+
+    Returns:
+        dict[str, Tensor]: Tensors by name, without the ``module.`` of
+        distributed training.
+
+    Raises:
+        UserError: There is no state, or no average where one is asked for.
+    """
+    wanted = _EMA_KEYS if ema else _STATE_KEYS
+    bare = {} if ema else checkpoint
+    state = next((checkpoint[k] for k in wanted if k in checkpoint), bare)
+    if not _all_tensors(state):
+        raise UserError(
+            f'{origin} has no {"moving average" if ema else "model state"}: '
+            f'expected a dict of tensors under {", ".join(wanted)}'
+            f'{"" if ema else ", or nothing but tensors"}; found the keys '
+            f'{listing(list(checkpoint), 20)}.'
+            f'{" Fix: leave out the flag for the average." if ema else ""}'
+        )
+    prefix = 'module.'
+    if all(k.startswith(prefix) for k in state):
+        state = {k[len(prefix) :]: v for k, v in state.items()}
+    return dict(state)
+
+
+def _all_tensors(state: object) -> bool:
+    return (
+        isinstance(state, dict)
+        and bool(state)
+        and all(isinstance(v, Tensor) for v in state.values())
+    )
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """Return the model's state of a checkpoint file.
+
+    Raises:
+        CheckpointError: See :func:`read_checkpoint`.
+        UserError: See :func:`select_state`.
+    """
+    return select_state(read_checkpoint(path), origin=f"'{path}'")
+
+
+def load_strictly(
+    model: nn.Module,
+    state: dict[str, Tensor],
+    origin: str,
+    optional: Sequence[str] = (),
+) -> None:
+    """Load a state of which every tensor fits, and which lacks none.
+
+    MMEngine's ``load_checkpoint`` only logs what does not fit, and goes on with
+    weights that were never trained.
+
+    Args:
+        model (nn.Module): The model to load into.
+        state (dict[str, Tensor]): Tensors by the model's names.
+        origin (str): What the message calls the file.
+        optional (Sequence[str]): Endings of names that may be missing.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another shape; the
+            message names them.
+    """
+    try:
+        missing, unknown = model.load_state_dict(state, strict=False)
+    except RuntimeError as e:  # torch lists the shapes that differ, one a line
+        lines = [line.strip().rstrip('.') for line in str(e).splitlines()]
+        found = listing([x for x in lines if x.startswith('size')] or lines, 3)
+    else:
+        missing = [k for k in missing if not k.endswith(tuple(optional))]
+        if not missing and not unknown:
+            return
+        found = (
+            f'it lacks {len(missing)} tensor(s) ({listing(missing, 3) or "none"}) and '
+            f'has {len(unknown)} more ({listing(unknown, 3) or "none"})'
+        )
+    raise CheckpointError(
+        f"{origin} is of another model than the config's: {found}. Fix: give the "
+        'config that it was trained with, with the same overrides (--cfg-options).'
+    )
+
+
+def write_checkpoint(
+    state: dict[str, Tensor], meta: dict[str, Any], path: str | Path
+) -> int:
+    """Write ``dict(meta=..., state_dict=...)``, or leave ``path`` as it was.
+
+    Args:
+        state (dict[str, Tensor]): Tensors by name.
+        meta (dict): Plain data, so that the file loads with
+            ``weights_only=True``.
+        path (str | Path): Where to.
+
+    Returns:
+        int: The file's size in bytes.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    content = dict(meta=meta, state_dict={k: _own(v) for k, v in state.items()})
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    with buffer.getbuffer() as data:
+        write_atomically(data, path)
+        return len(data)
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """Return the tensor alone: ``torch.save`` writes all that a view is a view of."""
+    tensor = tensor.detach().cpu()
+    if tensor.untyped_storage().nbytes() > tensor.nbytes:
+        return tensor.clone()
+    return tensor

@@ -1,0 +1,31 @@
+"""Reading a config: overrides, the scope, and a file that is not there."""
+
+import pytest
+from mmengine.registry import DefaultScope
+
+from lm4ve.engine.config import read_config
+from lm4ve.errors import UserError
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text("default_scope = 'lm4ve'\nmodel = dict(depth=2)\n")
+    return path
+
+
+def test_overrides_and_scope(config):
+    cfg = read_config(config, {'model.depth': 3})
+    assert cfg.model.depth == 3
+    assert DefaultScope.get_current_instance().scope_name == 'lm4ve'
+
+
+def test_the_scope_can_be_left_alone(config):
+    before = DefaultScope.get_current_instance()
+    read_config(config, set_scope=False)
+    assert DefaultScope.get_current_instance() is before
+
+
+def test_a_missing_file_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"'.*no\.py' does not exist. Fix"):
+        read_config(tmp_path / 'no.py')
