@@ -1,0 +1,87 @@
+"""Code blocks of the documentation, and how the tests treat each.
+
+A comment before a block says what becomes of it::
+
+    <!-- run
+    train.py --cfg-options train_cfg.max_epochs=1
+    CHECKPOINT=work_dirs/vit-demo_minilm_digits/epoch_1.pth
+    -->
+
+runs it; ``script.py WORDS`` adds words to every call of that script, to make it
+short, and ``NAME=VALUE`` replaces a placeholder. ``<!-- not run: reason -->`` says why
+it cannot run here. Every shell block needs one of them. A Python block without a
+comment is a fragment of a config, which must parse and name registered types.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    'README.md', 'CONTRIBUTING.md', *sorted(
+        str(p.relative_to(ROOT))
+        for folder in ('get_started', 'guides', 'extend')
+        for p in (ROOT / 'docs' / folder).glob('*.md')
+    )
+]
+
+_BLOCK = re.compile(
+    r'(?:<!--\s*(?P<note>(?:not )?run\b[^>]*?)\s*-->\n+)?'
+    r'^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```', re.M | re.S)
+
+
+@dataclass
+class Block:
+    """One fenced block.
+
+    Attributes:
+        line (int): Where its fence stands, from 1.
+        language (str): 'bash', 'python', ...
+        code (str): What is in it, without indentation.
+        note (str): The text of the comment before it, or ''.
+    """
+
+    line: int
+    language: str
+    code: str
+    note: str = ''
+    additions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def runs(self) -> bool:
+        return self.note.startswith('run')
+
+    @property
+    def reason(self) -> str:
+        """Why it does not run, or ''."""
+        return self.note.removeprefix('not run').strip(' :\n') if (
+            self.note.startswith('not run')) else ''
+
+    def script(self) -> str:
+        """Return the shell commands as they are to be run."""
+        code = self.code.replace('\\\n', ' ')
+        for addition in self.note.splitlines()[1:]:
+            addition = addition.strip()
+            script, _, words = addition.partition(' ')
+            if script.endswith(('.py', '.sh')):
+                code = re.sub(
+                    rf'^([^#\n]*/{re.escape(script)}[^#\n]*?)( *#.*)?$',
+                    lambda m, words=words: f'{m[1]} {words}', code, flags=re.M)
+            elif '=' in addition:
+                name, _, value = addition.partition('=')
+                code = re.sub(rf'\b{re.escape(name)}\b', value, code)
+        return code
+
+
+def blocks_of(page: str) -> list[Block]:
+    """Return the fenced blocks of a page, in order."""
+    text = (ROOT / page).read_text()
+    found = []
+    for m in _BLOCK.finditer(text):
+        indent = m['indent']
+        code = ''.join(line.removeprefix(indent)
+                       for line in m['code'].splitlines(keepends=True))
+        line = text.count('\n', 0, m.start('language')) + 1
+        found.append(Block(line, m['language'], code, m['note'] or ''))
+    return found

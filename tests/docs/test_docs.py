@@ -1,0 +1,107 @@
+"""The documentation is right: links lead somewhere, and what can run does run."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import PAGES, ROOT, blocks_of
+
+_LINKED = sorted(
+    str(p.relative_to(ROOT))
+    for p in (
+        *ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'),
+        *(ROOT / 'configs').rglob('*.md'))
+)
+_LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
+
+
+def _anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
+    headings = re.findall(r'^#+ +(.*)$', text, flags=re.M)
+    plain = (re.sub(r'[^\w\s-]', '', h.replace('`', '')).lower() for h in headings)
+    return {re.sub(r'\s', '-', h.strip()) for h in plain}
+
+
+@pytest.mark.parametrize('page', _LINKED)
+def test_every_link_leads_to_a_file_or_a_heading(page):
+    source = ROOT / page
+    for groups in _LINK.findall(source.read_text()):
+        link = next(g for g in groups if g)
+        if re.match(r'[a-z]+:', link):
+            continue
+        path, _, anchor = link.partition('#')
+        target = (source.parent / path).resolve() if path else source
+        assert target.exists(), f'{page}: {link}'
+        if anchor and target.suffix == '.md':
+            assert anchor in _anchors(target), f'{page}: {link}'
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_every_command_runs_or_says_why_not(page):
+    for block in blocks_of(page):
+        if block.language in ('bash', 'sh', 'console'):
+            assert block.runs or block.reason, f'{page}:{block.line}'
+
+
+def _types(tree: ast.AST) -> set[str]:
+    """Return the names that a fragment gives as ``type='...'``."""
+    words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
+    return {
+        k.value.value for k in words
+        if k.arg == 'type' and isinstance(k.value, ast.Constant)
+    }
+
+
+def _is_registered(name: str) -> bool:
+    import mmaction.registry
+    import mmpretrain.registry
+    from mmengine import registry as root
+
+    import lm4ve.registry
+    for package in (lm4ve.registry, mmpretrain.registry, mmaction.registry, root):
+        for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS'):
+            if getattr(package, kind).get(name) is not None:
+                return True
+    return False
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_fragments_of_configs_parse_and_name_what_is_there(page):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmaction')
+    for block in blocks_of(page):
+        if block.language != 'python':
+            continue
+        tree = ast.parse(block.code, f'{page}:{block.line}')
+        if not (block.runs or block.reason):
+            for name in _types(tree):
+                assert _is_registered(name), f'{page}:{block.line}: {name}'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    'page', [p for p in PAGES if any(b.runs for b in blocks_of(p))]
+)
+def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
+    for name in ('configs', 'tools', 'docs', 'Makefile'):
+        (tmp_path / name).symlink_to(ROOT / name)
+    environment = {
+        **os.environ, 'OMP_NUM_THREADS': '1',
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+    for block in blocks_of(page):
+        if not block.runs:
+            continue
+        command = ([sys.executable, '-c', block.code] if block.language == 'python'
+                   else ['bash', '-eu', '-c', block.script()])
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, text=True, capture_output=True,
+            timeout=240, check=False)
+        where = f'{page}:{block.line}\n{command[-1]}\n'
+        assert done.returncode == 0, (
+            where + done.stdout[-1000:] + done.stderr[-2000:])
