@@ -8,7 +8,7 @@ A comment before a block says what becomes of it::
     -->
 
 runs it; ``script.py WORDS`` adds words to every call of that script, to make it
-short, and ``NAME=VALUE`` replaces a placeholder. ``<!-- not run: reason -->`` says why
+short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason -->`` says why
 it cannot run here. Every shell block needs one of them. A Python block without a
 comment is a fragment of a config, which must parse and name registered types.
 """
@@ -70,7 +70,7 @@ class Block:
                     lambda m, words=words: f'{m[1]} {words}', code, flags=re.M)
             elif '=' in addition:
                 name, _, value = addition.partition('=')
-                code = re.sub(rf'\b{re.escape(name)}\b', value, code)
+                code = code.replace(name, value)
         return code
 
 
