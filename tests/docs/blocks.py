@@ -19,16 +19,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
-    'README.md', 'CONTRIBUTING.md', *sorted(
+    'README.md',
+    'CONTRIBUTING.md',
+    *sorted(
         str(p.relative_to(ROOT))
         for folder in ('get_started', 'guides', 'extend')
         for p in (ROOT / 'docs' / folder).glob('*.md')
-    )
+    ),
 ]
 
 _BLOCK = re.compile(
     r'(?:<!--\s*(?P<note>(?:not )?run\b[^>]*?)\s*-->\n+)?'
-    r'^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```', re.M | re.S)
+    r'^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```',
+    re.M | re.S,
+)
 
 
 @dataclass
@@ -55,8 +59,11 @@ class Block:
     @property
     def reason(self) -> str:
         """Why it does not run, or ''."""
-        return self.note.removeprefix('not run').strip(' :\n') if (
-            self.note.startswith('not run')) else ''
+        return (
+            self.note.removeprefix('not run').strip(' :\n')
+            if (self.note.startswith('not run'))
+            else ''
+        )
 
     def script(self) -> str:
         """Return the shell commands as they are to be run."""
@@ -67,7 +74,10 @@ class Block:
             if script.endswith(('.py', '.sh')):
                 code = re.sub(
                     rf'^([^#\n]*/{re.escape(script)}[^#\n]*?)( *#.*)?$',
-                    lambda m, words=words: f'{m[1]} {words}', code, flags=re.M)
+                    lambda m, words=words: f'{m[1]} {words}',
+                    code,
+                    flags=re.M,
+                )
             elif '=' in addition:
                 name, _, value = addition.partition('=')
                 code = code.replace(name, value)
@@ -80,8 +90,9 @@ def blocks_of(page: str) -> list[Block]:
     found = []
     for m in _BLOCK.finditer(text):
         indent = m['indent']
-        code = ''.join(line.removeprefix(indent)
-                       for line in m['code'].splitlines(keepends=True))
+        code = ''.join(
+            line.removeprefix(indent) for line in m['code'].splitlines(keepends=True)
+        )
         line = text.count('\n', 0, m.start('language')) + 1
         found.append(Block(line, m['language'], code, m['note'] or ''))
     return found

@@ -14,10 +14,14 @@ from tests.docs.blocks import PAGES, ROOT, blocks_of
 _LINKED = sorted(
     str(p.relative_to(ROOT))
     for p in (
-        *ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'),
-        *(ROOT / 'configs').rglob('*.md'))
+        *ROOT.glob('*.md'),
+        *(ROOT / 'docs').rglob('*.md'),
+        *(ROOT / 'configs').rglob('*.md'),
+    )
 )
-_LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
+_LINK = re.compile(
+    r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"'
+)
 
 
 def _anchors(page: Path) -> set[str]:
@@ -53,7 +57,8 @@ def _types(tree: ast.AST) -> set[str]:
     """Return the names that a fragment gives as ``type='...'``."""
     words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
     return {
-        k.value.value for k in words
+        k.value.value
+        for k in words
         if k.arg == 'type' and isinstance(k.value, ast.Constant)
     }
 
@@ -64,6 +69,7 @@ def _is_registered(name: str) -> bool:
     from mmengine import registry as root
 
     import lm4ve.registry
+
     for package in (lm4ve.registry, mmpretrain.registry, mmaction.registry, root):
         for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS'):
             if getattr(package, kind).get(name) is not None:
@@ -92,16 +98,26 @@ def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
     for name in ('configs', 'tools', 'docs', 'Makefile'):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = {
-        **os.environ, 'OMP_NUM_THREADS': '1',
-        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
+        **os.environ,
+        'OMP_NUM_THREADS': '1',
+        'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+    }
     for block in blocks_of(page):
         if not block.runs:
             continue
-        command = ([sys.executable, '-c', block.code] if block.language == 'python'
-                   else ['bash', '-eu', '-c', block.script()])
+        command = (
+            [sys.executable, '-c', block.code]
+            if block.language == 'python'
+            else ['bash', '-eu', '-c', block.script()]
+        )
         done = subprocess.run(
-            command, cwd=tmp_path, env=environment, text=True, capture_output=True,
-            timeout=240, check=False)
+            command,
+            cwd=tmp_path,
+            env=environment,
+            text=True,
+            capture_output=True,
+            timeout=240,
+            check=False,
+        )
         where = f'{page}:{block.line}\n{command[-1]}\n'
-        assert done.returncode == 0, (
-            where + done.stdout[-1000:] + done.stderr[-2000:])
+        assert done.returncode == 0, where + done.stdout[-1000:] + done.stderr[-2000:]
