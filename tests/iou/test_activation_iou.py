@@ -317,8 +317,7 @@ def test_pictures_are_dark_outside_the_pseudo_mask():
 
 
 def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
-
+    from lm4ve.engine import figures
     from lm4ve.iou.pseudo_masks import Scores, TokenMaps
     from lm4ve.iou.report import plot, summarise
 
@@ -336,7 +335,7 @@ def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
         'abcdef',
     )
     drawn = []
-    monkeypatch.setattr(Figure, 'savefig', lambda f, *a, **k: drawn.append(f))
+    monkeypatch.setattr(figures, 'save_figure', lambda f, *a, **k: drawn.append(f))
     plot(summarise(scores, resamples=9), tmp_path / 'x.png')
     for ax in drawn[0].axes:
         low, high = ax.get_ylim()

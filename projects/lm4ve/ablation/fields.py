@@ -23,6 +23,7 @@ from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop
 from torch.utils.data import DataLoader
 
+from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.version import __version__
 
@@ -33,20 +34,15 @@ _LOADER = ('batch_sampler', 'collate_fn', 'dataset', 'sampler', 'worker_init_fn'
 
 @functools.cache
 def _read(path: Path) -> Config:
-    return Config.fromfile(path)
+    return read_config(path, set_scope=False)
 
 
-def read_config(path: Path) -> Config:
-    """Return a config file's content, a copy of its own.
+def fresh_config(path: Path) -> Config:
+    """Return a config file's content, a copy of its own; each file is read once.
 
     Raises:
         UserError: There is no such file.
     """
-    if not path.is_file():
-        raise UserError(
-            f"The config '{path}' does not exist. Fix: see "
-            'configs/lm4ve/ for what there is.'
-        )
     return copy.deepcopy(_read(path))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from lm4ve.ablation.fields import identity, merge, read_config
+from lm4ve.ablation.fields import fresh_config, identity, merge
 from lm4ve.errors import UserError
 
 FIELDS = (
@@ -135,7 +135,7 @@ class Grid:
                 options.update(self.tune.options)
         options = _with_seed({**options, 'randomness.seed': seed}, seed)
         where = f"{self.name}: variant '{variant.name}'"
-        cfg = merge(read_config(variant.config), options, where)
+        cfg = merge(fresh_config(variant.config), options, where)
         return Trial(
             identity(cfg), stage, variant.name, seed, value, variant.config, options
         )
@@ -359,7 +359,7 @@ def _config(name: str, folder: Path) -> Path:
     for start in (folder, Path()):
         if (start / name).is_file():
             path = (start / name).resolve()
-            cfg = read_config(path)
+            cfg = fresh_config(path)
             for key in (
                 'train_dataloader',
                 'train_cfg',

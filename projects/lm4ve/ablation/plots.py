@@ -2,14 +2,12 @@
 
 from pathlib import Path
 
-import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
 
-matplotlib.use('Agg')
-import numpy as np  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-
-from lm4ve.ablation.grid import Grid  # noqa: E402
-from lm4ve.ablation.statistics import Summary  # noqa: E402
+from lm4ve.ablation.grid import Grid
+from lm4ve.ablation.statistics import Summary
+from lm4ve.engine.figures import save_figure
 
 _COLOR, _REFERENCE = '#4477aa', '#cc6677'
 
@@ -31,16 +29,15 @@ def plot(
     """
     draw = _sweep if grid.is_sweep else _categories
     width = 6.4 if grid.is_sweep else 1.6 + 1.25 * len(summaries)
-    fig, ax = plt.subplots(figsize=(max(width, 4.8), 3.8), layout='constrained')
+    fig = Figure(figsize=(max(width, 4.8), 3.8), layout='constrained')
+    ax = fig.subplots()
     draw(ax, grid, scores, summaries)
     better = 'higher' if grid.greater_is_better else 'lower'
     ax.set_ylabel(f'{grid.metric} ({better} is better)')
     ax.set_title(grid.title, fontsize=11)
     ax.grid(axis='y', alpha=0.3)
     ax.spines[['top', 'right']].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fig.savefig(path, dpi=140, metadata=dict(Software=None))
-    plt.close(fig)
+    save_figure(fig, path, dpi=140, metadata=dict(Software=None))
 
 
 def _categories(ax, grid: Grid, scores, summaries) -> None:

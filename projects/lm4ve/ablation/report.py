@@ -8,7 +8,8 @@ from rich.table import Table
 
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, median_of, summarize
-from lm4ve.ablation.store import Store, metric_of, replace_file, write_tables
+from lm4ve.ablation.store import WRITE_FIX, Store, metric_of, write_tables
+from lm4ve.engine.files import write_text
 
 _COLUMNS = (
     'variant',
@@ -81,7 +82,7 @@ def report(
     wide.print(table)
     lines = [f'| {" | ".join(r)} |' for r in [columns, *rows]]
     lines.insert(1, '|---' + '|---:' * (len(columns) - 1) + '|')
-    replace_file(out / 'table.md', '\n'.join([*lines, '', caption, '']))
+    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md', WRITE_FIX)
     if summaries:
         from lm4ve.ablation.plots import plot
 

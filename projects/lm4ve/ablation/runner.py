@@ -29,7 +29,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from lm4ve.ablation.fields import read_config
+from lm4ve.ablation.fields import fresh_config
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.store import Store
 from lm4ve.ablation.trial import OWNER, SCOPES, run_forked, write_spec
@@ -98,7 +98,9 @@ class Workers:
         todo = [t for t in wanted if self.store.result(t) is None]
         if not wanted:
             return []
-        scopes = {read_config(c).get('default_scope') for c in {t.config for t in todo}}
+        scopes = {
+            fresh_config(c).get('default_scope') for c in {t.config for t in todo}
+        }
         os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
         with self._progress() as bar:
             task = bar.add_task(

@@ -23,28 +23,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lm4ve.ablation.grid import Grid, Trial
+from lm4ve.engine.files import write_text
 from lm4ve.errors import UserError
 
 #: Seconds that a trial of a killed tool may take to end.
 ORPHANS = 30.0
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file so that it holds the old or the new text, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with open(beside, 'w', encoding='utf-8') as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    except OSError as e:
-        beside.unlink(missing_ok=True)
-        raise UserError(
-            f"'{path}' could not be written: {e.strerror}. Fix: make "
-            'room, or set another --work-dir.'
-        ) from e
+#: What to do when a file cannot be written.
+WRITE_FIX = 'make room, or set another --work-dir'
 
 
 class Store:
@@ -204,7 +191,7 @@ def _csv(path: Path, rows: list[dict]) -> None:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
-    replace_file(path, text.getvalue())
+    write_text(text.getvalue(), path, WRITE_FIX)
 
 
 def choose(grid: Grid, store: Store) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.ablation.fields import identity, merge, read_config
+from lm4ve.ablation.fields import fresh_config, identity, merge
 from lm4ve.ablation.grid import Trial
-from lm4ve.ablation.store import hold, replace_file
+from lm4ve.ablation.store import WRITE_FIX, hold
 from lm4ve.blocks import count_parameters
 from lm4ve.engine.command_line import build_runner, finish_config, load_config, run_tool
+from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
 
 #: Environment variable with the tool's process id.
@@ -44,7 +45,7 @@ def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
         keep_checkpoints=keep_checkpoints,
     )
     path = folder / 'spec.json'
-    replace_file(path, json.dumps(spec, indent=1))
+    write_json(spec, path, WRITE_FIX)
     return path
 
 
@@ -56,7 +57,7 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     """
     options = ast.literal_eval(spec['options'])
     path = Path(spec['config'])
-    if identity(merge(read_config(path), options, 'trial')) != spec['id']:
+    if identity(merge(fresh_config(path), options, 'trial')) != spec['id']:
         raise UserError(
             f"The config '{path}' (or one it inherits from) has "
             'changed since the grid was read. Fix: start the grid '
@@ -159,7 +160,7 @@ def main() -> None:
     with hold(folder):
         result = run(spec, folder, args.launcher)
         if is_main_process():
-            replace_file(folder / 'result.json', json.dumps(result, indent=1))
+            write_json(result, folder / 'result.json', WRITE_FIX)
 
 
 if __name__ == '__main__':

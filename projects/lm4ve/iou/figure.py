@@ -78,7 +78,9 @@ def draw_examples(
         path (str | Path): The picture.
         title (str): Above it.
     """
-    from matplotlib.figure import Figure  # not with `import lm4ve`; no window
+    from matplotlib.figure import Figure
+
+    from lm4ve.engine.figures import save_figure
 
     thresholds = {
         (r.measure, r.point): r.threshold
@@ -115,7 +117,7 @@ def draw_examples(
             if example is examples[0]:
                 ax.set_title(name, fontsize=7)
     figure.suptitle(title, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid) -> np.ndarray:

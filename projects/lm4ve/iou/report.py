@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.engine.files import replacing, write_json
 from lm4ve.iou.bootstrap import bootstrap_mean
 from lm4ve.iou.pseudo_masks import PRIOR, VARIANTS, Key, Scores, split_images
 
@@ -166,12 +167,11 @@ def write(report: Report, folder: str | Path, about: dict) -> list[Path]:
         list[Path]: The files.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f'iou.{end}' for end in ('json', 'csv', 'png')]
     # NaN, of a single image's interval, is not JSON.
     plain = json.loads(json.dumps(asdict(report)), parse_constant=lambda _: None)
-    paths[0].write_text(json.dumps(dict(about, **plain), indent=1))
-    with open(paths[1], 'w', newline='') as f:
+    write_json(dict(about, **plain), paths[0])
+    with replacing(paths[1]) as beside, open(beside, 'w', newline='') as f:
         out = csv.DictWriter(f, ['table', *Row.__dataclass_fields__])
         out.writeheader()
         for table in ('rows', 'differences', 'curves'):
@@ -190,7 +190,9 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
         path (str | Path): The picture.
         title (str): Above it.
     """
-    from matplotlib.figure import Figure  # not with `import lm4ve`; no window
+    from matplotlib.figure import Figure
+
+    from lm4ve.engine.figures import save_figure
 
     measures = list(dict.fromkeys(row.measure for row in report.curves))
     figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
@@ -216,7 +218,7 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
     axes[0].set_ylabel('IoU, mean over images')
     axes[0].set_ylim(bottom=0)  # last: the panels share it
     figure.suptitle(title, fontsize=9)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def tables(report: Report, title: str) -> list:

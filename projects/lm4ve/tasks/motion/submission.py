@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 
 #: Format -> (suffix, steps of a trajectory).
@@ -42,10 +43,10 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
                 f'{list(f["trajectories"].shape)}, the server of {form} takes '
                 f'[K, {steps}, 2]. Fix: submit a model of that data set.'
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
     # Best first: servers take the first k where probabilities tie.
     ordered = [_sorted(f) for f in forecasts]
-    (_write_h5 if form == 'argoverse1' else _write_parquet)(path, ordered)
+    with replacing(path) as beside:
+        (_write_h5 if form == 'argoverse1' else _write_parquet)(beside, ordered)
 
 
 def _sorted(forecast: dict) -> dict:

@@ -14,6 +14,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 from lm4ve.registry import METRICS, MODELS
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
@@ -101,7 +102,8 @@ class PointCloudAccuracy(BaseMetric):
             'confusion matrix (row: true class) and recall\n' + '\n'.join(rows)
         )
         if self.confusion_file is not None:
-            np.savetxt(self.confusion_file, matrix, fmt='%d')
+            with replacing(self.confusion_file) as beside:
+                np.savetxt(beside, matrix, fmt='%d')
 
 
 @MODELS.register_module()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 
 _PROBE = (
@@ -91,13 +92,11 @@ def draw_cloud(
         raise UserError(f"backend='{backend}' must be auto, open3d or matplotlib.")
     if backend == 'auto':
         backend = 'open3d' if can_render_with_open3d() else 'matplotlib'
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     points = points - points.mean(axis=0)
     points = points / max(np.abs(points).max(), 1e-9)
-    if backend == 'open3d':
-        _open3d(points, colors, path, size)
-    else:
-        _matplotlib(points, colors, path, size)
+    draw = _open3d if backend == 'open3d' else _matplotlib
+    with replacing(path) as beside:
+        draw(points, colors, beside, size)
     return backend
 
 
@@ -118,11 +117,9 @@ def _open3d(points, colors, path, size: int) -> None:
 
 
 def _matplotlib(points, colors, path, size: int) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(size / 100, size / 100), dpi=100)
-    FigureCanvasAgg(figure)
     axes = figure.add_axes([0, 0, 1, 1], projection='3d')
     axes.scatter(*points.T, c=colors, s=12, depthshade=False)
     axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))

@@ -17,17 +17,13 @@ from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
+from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.corruption import find_defect
 
 _MAX_THREADS = 16
 _DECODERS = (('DecordInit', 'DecordDecode'), ('PyAVInit', 'PyAVDecode'))
-
-
-def _listing(names: Sequence[str], limit: int = 5) -> str:
-    more = len(names) - limit
-    return ', '.join(names[:limit]) + (f' and {more} more' if more > 0 else '')
 
 
 class CheckedVideoMixin:
@@ -113,7 +109,7 @@ class CheckedVideoMixin:
         if wrong:
             raise UserError(
                 f"dataset.ann_file: '{self.ann_file}' has {len(wrong)} line(s) "
-                f'that are no path and label: {_listing(wrong)}. Expected '
+                f'that are no path and label: {listing(wrong)}. Expected '
                 f'path, {self.delimiter!r}, integer. Fix: correct them, or set '
                 'dataset.delimiter.'
             )
@@ -147,7 +143,7 @@ class CheckedVideoMixin:
         if missing:
             raise UserError(
                 f"dataset.ann_file: '{self.ann_file}' names {len(missing)} of "
-                f'{len(paths)} video(s) that do not exist: {_listing(missing)}. '
+                f'{len(paths)} video(s) that do not exist: {listing(missing)}. '
                 'Fix: put them there, set dataset.data_prefix.video, or take '
                 'them out of the list.'
             )
@@ -188,13 +184,13 @@ class CheckedVideoMixin:
         summary = f'{type(self).__name__}: {total - kept} of {total} videos are corrupt'
         if bad and (self.on_corrupt == 'refuse' or not kept):
             raise UserError(
-                f'{summary}: {_listing(bad)}. Fix: fetch the data again'
+                f'{summary}: {listing(bad)}. Fix: fetch the data again'
                 + (", or set dataset.on_corrupt='skip'." if kept else '.')
             )
         if bad:
             print_log(
                 f'{summary} and left out; metrics are over the other {kept}: '
-                f'{_listing(bad, 20)}.',
+                f'{listing(bad, 20)}.',
                 logger='current',
                 level=logging.WARNING,
             )

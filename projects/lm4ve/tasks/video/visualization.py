@@ -11,9 +11,9 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from lm4ve.engine.config import read_config
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.demo.moving_digits import write_video
@@ -74,7 +74,7 @@ def classify(
 
 
 def _classes_of(config: str | Path) -> Sequence[str] | None:
-    cfg = Config.fromfile(config)
+    cfg = read_config(config, set_scope=False)
     with DefaultScope.overwrite_default_scope('mmaction'):
         kind = DATASETS.get(cfg.test_dataloader.dataset.type)
     given = cfg.test_dataloader.dataset.get('metainfo') or {}

@@ -17,18 +17,13 @@ from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders
 from torch.utils.data import get_worker_info
 
+from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.corruption import find_defect
 
 _CHUNK = 512
 _MAX_THREADS = 16
-
-
-def listing(names: Sequence[str], limit: int = 5) -> str:
-    """The first names and how many more there are."""
-    more = len(names) - limit
-    return ', '.join(names[:limit]) + (f' and {more} more' if more > 0 else '')
 
 
 def empty_folders_error(

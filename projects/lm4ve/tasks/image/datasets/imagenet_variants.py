@@ -12,13 +12,10 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.datasets.custom import find_folders, get_samples
 
+from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.image.datasets.folders import (
-    CheckedMixin,
-    empty_folders_error,
-    listing,
-)
+from lm4ve.tasks.image.datasets.folders import CheckedMixin, empty_folders_error
 from lm4ve.tasks.image.datasets.synsets import class_indices
 
 #: The 15 corruptions of ImageNet-C's benchmark, in the order of its paper.

@@ -14,6 +14,7 @@ from scipy.spatial import ConvexHull
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.models.losses import final_step
 
@@ -68,16 +69,11 @@ def write_regions(
         )
     labels = equal_clusters(points, count, seed)
     clusters = [points[labels == m] for m in range(count)]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(
-        json.dumps(
-            dict(
-                centres=[c.mean(0).tolist() for c in clusters],
-                hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
-            )
-        )
+    regions = dict(
+        centres=[c.mean(0).tolist() for c in clusters],
+        hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
     )
+    write_json(regions, path)
 
 
 class Regions(nn.Module):
