@@ -11,6 +11,7 @@ import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
 
 from lm4ve import compat, registry  # noqa: F401  (the scope is known from here on)
+from lm4ve.compat import old_names
 from lm4ve.version import __version__  # noqa: F401
 
 _SUBPACKAGES = (
@@ -32,6 +33,7 @@ _SUBPACKAGES = (
 # location says nothing of where an editable install keeps its code).
 MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 compat.apply()
+old_names.install()
 
 
 @wrapt.when_imported('mmengine.model')

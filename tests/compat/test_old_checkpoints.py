@@ -74,10 +74,7 @@ def runner_of(case: str, **changes) -> Runner:
     cfg = Config.fromfile(f'{PLACE}/{case}.py')
     # Runners of one second would share a message hub.
     cfg.update(
-        work_dir='work',
-        log_level='WARNING',
-        experiment_name=Path.cwd().name,
-        **changes,
+        work_dir='work', log_level='WARNING', experiment_name=Path.cwd().name, **changes
     )
     return Runner.from_cfg(cfg)
 
@@ -174,7 +171,9 @@ def test_averaged_weights(case):
     ema = read(case)['ema_state_dict']
     assert ema.pop('steps') > 0
     state = {k.removeprefix('module.'): v for k, v in ema.items()}
-    assert any(not torch.equal(v, read(case)['state_dict'][k]) for k, v in state.items())
+    assert any(
+        not torch.equal(v, read(case)['state_dict'][k]) for k, v in state.items()
+    )
     runner = runner_of(case)
     runner.model.load_state_dict(state, strict=True)
     assert_as_before(outputs(case, runner), f'{case}.ema')

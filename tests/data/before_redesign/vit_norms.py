@@ -3,9 +3,5 @@ _base_ = './vit.py'
 
 model = dict(
     backbone=dict(with_cls_token=False),
-    neck=dict(
-        residual='both',
-        out_type='avg_featmap',
-        block=dict(trainable='norms'),
-    ),
+    neck=dict(residual='both', out_type='avg_featmap', block=dict(trainable='norms')),
 )
