@@ -81,7 +81,7 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
     movie = None
     if sample.kind == 'video':
-        from lm4ve.tasks.video.demo.moving_digits import write_video
+        from lm4ve.tasks.video.video_files import write_video
 
         frames = animate(sample, note)
         save_gif(folder / f'{sample.name}.gif', frames, fps)

@@ -10,7 +10,11 @@ import argparse
 from collections.abc import Sequence
 
 from lm4ve.engine.command_line import run_tool
-from lm4ve.tasks.video.video_lists import read_ssv2, read_videomae, write_list
+from lm4ve.tasks.video.datasets.list_conversion import (
+    read_ssv2,
+    read_videomae,
+    write_list,
+)
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -37,7 +37,7 @@ def log(monkeypatch):
     def record(message, logger=None, level=logging.INFO):
         lines.append((level, message))
 
-    monkeypatch.setattr('lm4ve.tasks.image.datasets.folders.print_log', record)
+    monkeypatch.setattr('lm4ve.engine.integrity.print_log', record)
     return lines
 
 
@@ -210,7 +210,7 @@ def test_workers_skip_and_the_main_process_keeps_its_own_count(
         with log_file.open('a') as f:  # several processes write
             f.write(message + '\n')
 
-    monkeypatch.setattr('lm4ve.tasks.image.datasets.folders.print_log', record)
+    monkeypatch.setattr('lm4ve.engine.integrity.print_log', record)
     bad = break_images(root)
     dataset = folder(root)
     loader = DataLoader(dataset, batch_size=1, num_workers=2, collate_fn=lambda x: x)

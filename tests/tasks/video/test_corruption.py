@@ -167,3 +167,13 @@ def test_repeated_sampling_needs_to_know_where_decoding_is(videos, tmp_path):
                 pipeline=pipeline(DECORD)[1:],
             )
         )
+
+
+@pytest.mark.parametrize('scan, verify', [('packets', None), ('off', False)])
+def test_the_old_name_of_verify_still_works(scan, verify, videos, tmp_path):
+    broken, whole = videos
+    ann_file = write_list(tmp_path / 'list.txt', [broken['empty'], *whole])
+    with pytest.warns(DeprecationWarning, match='Use verify='):
+        data = dataset(ann_file, test_mode=True, scan=scan)
+    assert data.verify is verify
+    assert len(data) == (4 if scan == 'off' else 3)

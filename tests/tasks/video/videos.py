@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from lm4ve.tasks.video.demo.moving_digits import write_video
+from lm4ve.tasks.video.video_files import write_video
 
 
 def write_noise(
@@ -17,7 +17,7 @@ def write_noise(
     rng = np.random.default_rng(seed)
     start, end = rng.integers(0, 255, (2, *size, 3))
     steps = np.linspace(0, 1, frames)[:, None, None, None]
-    write_video(path, (start * (1 - steps) + end * steps).astype(np.uint8))
+    write_video(path, (start * (1 - steps) + end * steps).astype(np.uint8), fps=8)
     return path
 
 

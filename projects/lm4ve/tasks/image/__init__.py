@@ -16,7 +16,7 @@ TASK = Task(
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
         'models': ('RawConvNeXt',),
     },
-    exports={'datasets.folders': ('CheckedMixin',)},
+    exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
     input_suffixes=(
         '.jpg',

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from lm4ve.engine.config import read_config
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.video.corruption import find_defect
-from lm4ve.tasks.video.demo.moving_digits import write_video
+from lm4ve.tasks.video.video_files import write_video
 
 Ranking = list[tuple[str, float]]
 _MIN_HEIGHT = 240

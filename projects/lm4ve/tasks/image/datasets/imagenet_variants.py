@@ -15,7 +15,7 @@ from mmpretrain.datasets.custom import find_folders, get_samples
 from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.image.datasets.folders import CheckedMixin, empty_folders_error
+from lm4ve.tasks.image.datasets.folders import CheckedImageMixin, empty_folders_error
 from lm4ve.tasks.image.datasets.synsets import class_indices
 
 #: The 15 corruptions of ImageNet-C's benchmark, in the order of its paper.
@@ -40,7 +40,7 @@ SEVERITIES = (1, 2, 3, 4, 5)
 
 
 @DATASETS.register_module()
-class ImageNetVariant(CheckedMixin, CustomDataset):
+class ImageNetVariant(CheckedImageMixin, CustomDataset):
     """ImageNet-A, -R or -Sketch, in the layout of their archives::
 
         <data_root>/<data_prefix>/<wnid>/*.jpg
@@ -50,8 +50,8 @@ class ImageNetVariant(CheckedMixin, CustomDataset):
         data_root (str): The folder of the class folders.
         data_prefix (str): A folder between ('sketch' in ImageNet-Sketch's
             archive).
-        on_corrupt, verify: Of :class:`lm4ve.tasks.image.CheckedMixin`.
-        **kwargs: Of mmpretrain's ``CustomDataset``; ``test_mode`` is on.
+        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
+        **kwargs: Passed to mmpretrain's ``CustomDataset``; ``test_mode`` is on.
 
     ``gt_label`` is an index among the 1,000 classes. ``metainfo`` has all their
     names as ``classes``, and as ``subset`` the sorted indices of the variant's
@@ -133,12 +133,12 @@ class ImageNetC(ImageNetVariant):
         corruptions (sequence of str, optional): Default: the benchmark's 15.
             Others that have a folder (the four extra ones) can be named.
         severities (sequence of int): Default: 1 to 5.
-        **kwargs: Of :class:`ImageNetVariant`.
+        **kwargs: Passed to :class:`ImageNetVariant`.
 
     Samples carry ``corruption`` and ``severity``; name both in the
     ``meta_keys`` of ``PackInputs`` for :class:`lm4ve.tasks.image.CorruptionAccuracy`.
-    All of it are 3.75 million images: the scan for corrupt files takes about as
-    long as their decoding in the test (``verify=False`` leaves it out).
+    The whole set has 3.75 million images: the scan for corrupt files takes about as
+    long as decoding them in the test (``verify=False`` leaves it out).
 
     Raises:
         UserError: Folders are missing, or a field names nothing.

@@ -16,13 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from lm4ve.errors import UserError
+from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
 CLASSES = (
@@ -133,30 +133,6 @@ def _scans() -> dict[str, np.ndarray]:
     return dict(train=train, val=val, test=test)
 
 
-def write_video(path: str | Path, frames: np.ndarray, fps: int = FPS) -> None:
-    """Write frames as H.264 in an MP4 file.
-
-    Args:
-        path (str | Path): Where to; overwritten.
-        frames (np.ndarray): uint8 ``[T, H, W]`` (grey) or ``[T, H, W, 3]``
-            (RGB), H and W even.
-        fps (int): Frames a second.
-    """
-    if frames.ndim == 3:
-        frames = np.repeat(frames[..., None], 3, axis=-1)
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('libx264', rate=fps)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = 'yuv420p'
-        stream.options = dict(crf='16', preset='veryfast', threads='1')
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(
-                np.ascontiguousarray(frame), format='rgb24'
-            )
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-
-
 def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> Path:
     """Write the data set: videos and ``{train,val,test}.txt``, mmaction2's lists.
 
@@ -201,7 +177,7 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
             lines = []
             for i, (frames, label) in enumerate(clips(split, count)):
                 name = f'{split}/{i:0{digits}d}.mp4'
-                write_video(partial / name, frames)
+                write_video(partial / name, frames, FPS)
                 lines.append(f'{name} {label}\n')
             (partial / f'{split}.txt').write_text(''.join(lines))
         (partial / _RECIPE).write_text(json.dumps(recipe, indent=1))

@@ -6,7 +6,7 @@ from mmengine.dist import barrier, is_main_process
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.video.datasets import CheckedVideoDataset
+from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 from lm4ve.tasks.video.demo.moving_digits import CLASSES, CLIPS, write_moving_digits
 
 
@@ -19,7 +19,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
         data_root (str): Where the videos and lists are; they are written there
             if they are not (a few seconds).
         clips (dict[str, int]): Clips of each split.
-        **kwargs: Of :class:`CheckedVideoDataset`.
+        **kwargs: Passed to :class:`CheckedVideoDataset`.
 
     Raises:
         UserError: There is no such split, or ``data_root`` holds something else.

@@ -1,4 +1,4 @@
-"""Video lists of others as mmaction2's: one ``path label`` a line.
+"""Convert the video lists of other projects to mmaction2's: one ``path label`` a line.
 
 Something-Something V2 comes with JSON files of its own; VideoMAE reads
 headerless CSV files, with a space between path and label and no frame count.

@@ -1,0 +1,210 @@
+"""Video lists that are checked, so that broken data is named and not trained on.
+
+mmaction2 reads lists without looking at the files: a missing or damaged one
+ends a training hours into an epoch, in a worker, often without its name.
+"""
+
+import os.path as osp
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from mmaction.datasets import RepeatAugDataset, VideoDataset
+from mmaction.utils import get_str_type
+from mmengine.fileio import list_from_file
+
+from lm4ve.deprecation import renamed_argument
+from lm4ve.engine.integrity import IntegrityMixin
+from lm4ve.engine.text import listing
+from lm4ve.errors import UserError
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.video.corruption import find_defect
+
+_MAX_THREADS = 16
+_DECODERS = (('DecordInit', 'DecordDecode'), ('PyAVInit', 'PyAVDecode'))
+
+
+class CheckedVideoMixin(IntegrityMixin):
+    """Checks for data sets derived from mmaction2's ``VideoDataset``.
+
+    The list has one ``path label`` a line; the label is what follows the last
+    delimiter, so that paths may hold it. Every file is looked up when the list
+    is read.
+
+    Args:
+        on_corrupt (str): What becomes of a video that is empty, truncated,
+            without a video stream or has a single frame: 'skip' or 'refuse', as
+            :mod:`lm4ve.engine.integrity` describes.
+        verify (bool or 'decode', optional): Whether all videos are read when the data
+            set is loaded; default: for tests only. True reads the packets of
+            each and decodes its first frame, 'decode' decodes all of it, False
+            trusts the list. In training each process does the former for each
+            file the first time that it draws it.
+        scan (str): The old name of ``verify`` for tests: 'packets', 'decode' or
+            'off'.
+        *args, **kwargs: Passed to the data set.
+
+    Raises:
+        UserError: The list is missing or malformed; files of it do not exist; a
+            corrupt video was refused; nothing but corrupt videos was found.
+
+    Files on remote storage (``io_backend`` of the pipeline's first transform) are
+    not looked up or scanned.
+    """
+
+    noun = 'video'
+
+    @renamed_argument('scan', 'verify', dict(packets=None, off=False))
+    def __init__(self, *args, **kwargs) -> None:
+        self._whole_files: set[str] = set()
+        super().__init__(*args, **kwargs)
+
+    @property
+    def _is_local(self) -> bool:
+        first = self.pipeline.transforms[0] if self.pipeline.transforms else None
+        return getattr(first, 'io_backend', 'disk') == 'disk'
+
+    # ------------------------------------------------------------- the list
+    def load_data_list(self) -> list[dict]:
+        if not osp.isfile(self.ann_file) and '://' not in self.ann_file:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' does not exist. Fix: "
+                'check the path; docs/guides/action_recognition.md says how lists '
+                'are made.'
+            )
+        data_list, wrong = [], []
+        for number, line in enumerate(list_from_file(self.ann_file), start=1):
+            if line.strip():
+                try:
+                    data_list.append(self._entry(line.strip()))
+                except ValueError:
+                    wrong.append(f'line {number} ({line.strip()[:60]!r})')
+        if wrong:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' has {len(wrong)} line(s) "
+                f'that are no path and label: {listing(wrong)}. Expected '
+                f'path, {self.delimiter!r}, integer. Fix: correct them, or set '
+                'dataset.delimiter.'
+            )
+        if not data_list:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' names no "
+                'video. Fix: make the list again.'
+            )
+        if self._is_local:
+            self._look_up([self.path_of(d) for d in data_list])
+        return data_list
+
+    def _entry(self, line: str) -> dict:
+        """Read ``path label``, or ``path label label ...`` of several classes."""
+        if self.multi_class:
+            name, *labels = line.split(self.delimiter)
+            label = [int(i) for i in labels if i]
+        else:
+            name, _, label = line.rpartition(self.delimiter)
+            label = int(label)
+        name = name.rstrip(self.delimiter)
+        if not name:
+            raise ValueError
+        prefix = self.data_prefix.get('video')
+        return dict(filename=osp.join(prefix, name) if prefix else name, label=label)
+
+    def _look_up(self, paths: Sequence[str]) -> None:
+        with ThreadPoolExecutor(_MAX_THREADS) as pool:
+            there = list(pool.map(osp.isfile, paths))
+        missing = [p for p, found in zip(paths, there, strict=True) if not found]
+        if missing:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' names {len(missing)} of "
+                f'{len(paths)} video(s) that do not exist: {listing(missing)}. '
+                'Fix: put them there, set dataset.data_prefix.video, or take '
+                'them out of the list.'
+            )
+
+    # ------------------------------------------------------------ the files
+    def path_of(self, info: dict) -> str:
+        """Return the file of an entry, as mmaction2's DecordInit opens it."""
+        path = info['filename']
+        return path if osp.splitext(path)[1] else f'{path}.mp4'
+
+    def is_scanned(self) -> bool:
+        """Return whether all files are read when the list is loaded."""
+        return self._is_local and super().is_scanned()
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Say what is wrong with a video; one that was whole is not read again."""
+        trusted = self.test_mode and self.verify is False
+        if not self._is_local or not decode and (trusted or path in self._whole_files):
+            return None
+        defect = find_defect(path, decode)
+        if defect is None:
+            self._whole_files.add(path)
+        return defect
+
+    def find_defect_behind(self, error: Exception, path: str) -> str | None:
+        """Say which defect made the pipeline fail; a decoder's own error is one."""
+        defect = super().find_defect_behind(error, path)
+        return defect or (
+            f'cannot be decoded ({error})' if _is_decoders(error) else None
+        )
+
+
+def _is_decoders(error: Exception) -> bool:
+    """Whether decord or PyAV raised it (both have error classes of their own)."""
+    return type(error).__module__.partition('.')[0] in ('decord', 'av')
+
+
+@DATASETS.register_module()
+class CheckedVideoDataset(CheckedVideoMixin, VideoDataset):
+    """mmaction2's ``VideoDataset`` with the checks of :class:`CheckedVideoMixin`.
+
+    Set ``test_mode=True`` for data that is evaluated on.
+    """
+
+
+class _RepeatAugDataset(RepeatAugDataset):
+    """mmaction2's ``RepeatAugDataset``, with PyAV as well."""
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: list,
+        num_repeats: int = 2,
+        sample_once: bool = False,
+        **kwargs,
+    ) -> None:
+        found = tuple(
+            get_str_type(t['type']) if isinstance(t, dict) else type(t).__name__
+            for t in pipeline[:3:2]
+        )
+        if found not in _DECODERS:
+            raise UserError(
+                f'dataset.pipeline begins with {found}; repeated sampling '
+                'decodes between the first transform and the third. Expected '
+                f'one of {_DECODERS}, with the sampling between them.'
+            )
+        self.num_repeats = num_repeats
+        self.sample_once = sample_once
+        # The host's own constructor refuses PyAV, which its method can use.
+        super(RepeatAugDataset, self).__init__(ann_file, pipeline=pipeline, **kwargs)
+
+
+@DATASETS.register_module()
+class CheckedRepeatAugDataset(CheckedVideoMixin, _RepeatAugDataset):
+    """mmaction2's ``RepeatAugDataset`` with the checks of :class:`CheckedVideoMixin`.
+
+    A video is opened once and gives ``num_repeats`` clips, each sampled and
+    augmented on its own. Its pipeline begins with initialisation, sampling and
+    decoding; batches need ``collate_fn=dict(type='repeat_pseudo_collate')``.
+
+    Args:
+        ann_file (str): The list.
+        pipeline (list): Transforms; the first and the third are DecordInit and
+            DecordDecode, or PyAVInit and PyAVDecode.
+        num_repeats (int): Clips of a video in a batch.
+        sample_once (bool): The same frames for all of them.
+        on_corrupt, verify: See :class:`CheckedVideoMixin`.
+        **kwargs: Passed to mmaction2's ``VideoDataset``.
+
+    Raises:
+        UserError: The pipeline begins otherwise.
+    """
