@@ -1,21 +1,35 @@
 # Two commands on a fresh machine: `make demo` and `make test`.
-# Another Python: `make demo PYTHON=/path/to/python3.11`.
+# Another Python:           make demo PYTHON=/path/to/python3.13
+# A second one beside it:   make test VENV=.venv-3.13 PYTHON=python3.13
+# Some of the tests:        make test ARGS='tests/blocks -m "not slow"'
 PYTHON ?=
-VENV := .venv
+VENV ?= .venv
+ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean setup
+.PHONY: demo test docs lint format typecheck setup clean
 
 demo: $(STAMP)
-	$(BIN)/python tools/demo.py
+	$(BIN)/python tools/demo.py $(ARGS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/codespell
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(STAMP)
+	$(BIN)/mypy
 
 setup: $(STAMP)
 
@@ -24,4 +38,4 @@ $(STAMP): requirements.txt $(wildcard requirements/*.txt) pyproject.toml tools/s
 	touch $@
 
 clean:
-	rm -rf $(VENV) work_dirs
+	rm -rf $(VENV) work_dirs site

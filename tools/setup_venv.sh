@@ -6,25 +6,31 @@ set -eu
 cd "$(dirname "$0")/.."
 venv=${1:-.venv}
 
-supported() { # is this a Python that can be run, of version 3.10 to 3.12?
-  "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 13))' 2>/dev/null
+supported() { # can this Python be run, and is it 3.11 to 3.14?
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2>/dev/null
 }
+makes_venvs() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
-found=""
-for candidate in ${PYTHON:-python3.12 python3.11 python3.10 python3 python}; do
-  if supported "$candidate"; then found=$candidate; break; fi
+found="" bare=""
+for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.14 python}; do
+  supported "$candidate" || continue
+  if makes_venvs "$candidate"; then found=$candidate; break; fi
+  bare=${bare:-$candidate}
 done
+if [ -z "$found" ] && [ -n "$bare" ]; then
+  echo "error: $bare cannot make virtual environments; run: apt-get install python$(version "$bare")-venv" >&2
+  exit 1
+fi
 if [ -z "$found" ]; then
   have=$(${PYTHON:-python3} --version 2>&1 | tail -n 1 || true)
-  echo "error: lm4ve needs Python 3.10, 3.11 or 3.12 (open3d and decord have no wheels for others); found: ${have:-none}. Install one (Debian 12, Ubuntu 24.04: apt-get install python3 python3-venv; elsewhere: pyenv, uv or conda) and run: make demo PYTHON=/path/to/python3.11" >&2
-  exit 1
-fi
-if ! "$found" -c 'import ensurepip, venv' 2>/dev/null; then
-  version=$("$found" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-  echo "error: $found cannot make virtual environments; run: apt-get install python$version-venv" >&2
+  echo "error: lm4ve needs Python 3.11, 3.12, 3.13 or 3.14; found: ${have:-none}. Install one (Debian 12 and 13, Ubuntu 24.04: apt-get install python3 python3-venv; elsewhere: pyenv, uv or conda), or name one: make setup PYTHON=/path/to/python3.11" >&2
   exit 1
 fi
 
-[ -x "$venv/bin/python" ] && supported "$venv/bin/python" || "$found" -m venv --clear "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+if ! [ -x "$venv/bin/python" ] || [ "$(version "$venv/bin/python")" != "$(version "$found")" ]; then
+  echo "Making $venv with $("$found" --version) ($(command -v "$found"))"
+  "$found" -m venv --clear "$venv"
+fi
+"$venv/bin/python" tools/install_requirements.py
 "$venv/bin/python" tools/check_system.py
