@@ -1,9 +1,12 @@
 """What users install: a wheel that carries the configs, a set-up that explains."""
 
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -17,7 +20,7 @@ def test_a_wheel_carries_the_configs_and_others_inherit_them(tmp_path):
     pytest.importorskip('mmpretrain')
     source = tmp_path / 'source'
     ignore = shutil.ignore_patterns('__pycache__', '*.egg-info')
-    for name in ('projects', 'configs'):
+    for name in ('projects', 'configs', 'requirements'):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
     for name in ('pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
@@ -83,10 +86,10 @@ def set_up(tmp_path: Path, **python: str):
 
 
 def test_an_unsupported_python_gives_one_line(tmp_path):
-    done = set_up(tmp_path, python3='[ "$1" = -c ] && exit 1; echo Python 3.13.5')
+    done = set_up(tmp_path, python3='[ "$1" = -c ] && exit 1; echo Python 3.10.12')
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert 'needs Python 3.10, 3.11 or 3.12' in line and '3.13.5' in line
+    assert 'needs Python 3.11, 3.12, 3.13 or 3.14' in line and '3.10.12' in line
 
 
 def test_no_python_at_all_gives_one_line(tmp_path):
@@ -96,12 +99,91 @@ def test_no_python_at_all_gives_one_line(tmp_path):
     assert 'needs Python' in line
 
 
+#: A Python that cannot make virtual environments, as Debian's without its -venv.
+BARE = 'case "$2" in *ensurepip*) exit 1;; *print*) echo {};; esac'
+#: One that can, and says what it is asked to make.
+WHOLE = 'case "$1" in -m) echo "$0 $*" >&2; exit 1;; esac; echo 3.11'
+
+
 def test_a_python_without_venv_names_the_apt_package(tmp_path):
-    body = 'case "$2" in *ensurepip*) exit 1;; *version_info\\[:2\\]*) echo 3.11;; esac'
-    done = set_up(tmp_path, python3_11=body)
+    done = set_up(tmp_path, python3=BARE.format('3.13'))
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert 'apt-get install python3.11-venv' in line
+    assert 'apt-get install python3.13-venv' in line
+
+
+def test_another_python_serves_where_the_first_cannot_make_environments(tmp_path):
+    done = set_up(tmp_path, python3=BARE.format('3.13'), python3_11=WHOLE)
+    made = f'{tmp_path}/python3.11 -m venv --clear {tmp_path}/venv'
+    assert done.stderr.strip() == made
+
+
+@pytest.mark.parametrize('minor, fine', [(10, 0), (11, 1), (13, 1), (14, 1), (15, 0)])
+def test_the_set_up_and_the_package_agree_on_pythons(tmp_path, minor, fine):
+    """The script's own expression, run here with another version in its place."""
+    body = (
+        f'exec {sys.executable} -c "import sys; sys.version_info = (3, {minor}); '
+        'exec(sys.argv[1])" "$2"'
+    )
+    done = set_up(tmp_path, python3=f'[ "$1" = -c ] || exit 1\n{body}')
+    assert ('needs Python' not in done.stderr) == fine
+    assert requires_python().contains(f'3.{minor}') == (minor >= 11)
+
+
+def requires_python():
+    from packaging.specifiers import SpecifierSet
+
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    return SpecifierSet(project['requires-python'])
+
+
+FAKE_PIP = """\
+import sys
+if '--quiet' not in sys.argv:
+    print('Collecting torch')
+    print('  Downloading torch-2.13.0-py3-none-any.whl (527.0 MB)')
+    print('Progress 263500000 of 527000000')
+    print('Progress 527000000 of 527000000')
+    print('Requirement already satisfied: numpy')
+    print('{last}')
+    sys.exit({code})
+"""
+
+
+def run_install(tmp_path: Path, last: str, code: int):
+    """Run the install with a stand-in for pip, in an environment that is a folder."""
+    (tmp_path / 'pip.py').write_text(FAKE_PIP.format(last=last, code=code))
+    script = (
+        f'import runpy, sys; sys.prefix = {str(tmp_path)!r}; '
+        f'runpy.run_path({str(ROOT / "tools/install_requirements.py")!r}, '
+        "run_name='__main__')"
+    )
+    return subprocess.run(
+        [sys.executable, '-c', script],
+        text=True,
+        capture_output=True,
+        check=False,
+        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+    )
+
+
+def test_the_install_shows_large_downloads_and_keeps_the_rest_in_its_log(tmp_path):
+    done = run_install(tmp_path, 'Installing collected packages: torch, numpy', 0)
+    assert done.returncode == 0, done.stderr
+    first, *between, last = done.stdout.splitlines()
+    assert 'install.log' in first and last == 'Installed.'
+    assert between[0] == 'Downloading torch: 527 of 527 MB'
+    assert between[1:] in ([], ['Installing: 0 of 2 packages'])
+    log = (tmp_path / 'install.log').read_text()
+    assert 'already satisfied: numpy' in log and 'Progress' not in log
+
+
+def test_a_failed_install_shows_what_pip_said(tmp_path):
+    done = run_install(tmp_path, 'ERROR: No matching distribution found for av', 1)
+    assert done.returncode == 1
+    *said, line = done.stderr.strip().splitlines()
+    assert said[-1] == 'ERROR: No matching distribution found for av'
+    assert line.startswith('error: pip failed (exit code 1)')
 
 
 @pytest.mark.parametrize(
@@ -129,6 +211,20 @@ def test_a_missing_system_library_names_the_apt_package(tmp_path, module, code, 
     )
     assert done.returncode == code
     (text,) = (done.stdout + done.stderr).strip().splitlines()
-    import re
-
     assert re.match(line, text)
+
+
+def test_a_package_that_is_not_installed_lacks_no_library():
+    checks = runpy.run_path(str(ROOT / 'tools/check_system.py'))
+    assert checks['missing_library']('no_such_package_here') == ''
+
+
+def test_pre_commit_and_make_check_with_the_same_versions():
+    pinned = dict(
+        line.split('==')
+        for line in (ROOT / 'requirements/tests.txt').read_text().splitlines()
+        if '==' in line
+    )
+    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
+    found = dict(re.findall(r'/(ruff|codespell)(?:-pre-commit)?\n +rev: v(\S+)', hooks))
+    assert found == {name: pinned[name] for name in ('ruff', 'codespell')}

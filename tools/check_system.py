@@ -1,10 +1,11 @@
-"""Say in one line which system libraries the installed packages miss.
+"""Say in one line which system library an installed package lacks.
 
-open3d is for point clouds only, so its absence is a note; OpenCV is needed by
-everything, so its absence ends the set-up.
+OpenCV is needed by everything, so that a library that it lacks ends the set-up.
+open3d is for point clouds only, so that a library that it lacks is worth a note.
 """
 
 import importlib
+import importlib.util
 import re
 import sys
 
@@ -24,7 +25,12 @@ APT = {
 
 
 def missing_library(module: str) -> str:
-    """Return the apt package that importing a module asks for, or ''."""
+    """Return the apt package that importing a module asks for, or ''.
+
+    A module that is not installed asks for none.
+    """
+    if importlib.util.find_spec(module) is None:
+        return ''
     try:
         importlib.import_module(module)
     except (ImportError, OSError) as e:
