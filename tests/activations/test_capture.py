@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from lm4ve.activations import analyse, default_points, magnitude, normalize
 from lm4ve.activations.points import necks_of
-from lm4ve.activations.token_layout import layout_of
 from lm4ve.errors import UserError
+from lm4ve.tasks import get_task
 from tests.helpers.models import TASKS, D, build
 
 PLACES = dict(image=(1, (4, 6)), video=(0, (2, 4, 4)), pointcloud=(1, (6,)))
@@ -148,7 +148,7 @@ def test_names_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match='gives no tensor of tokens'):
         analyse(model, data, dict(x='neck'))  # one vector an image
     with pytest.raises(UserError, match=r'26 tokens do not fit image .*\(4, 6\)'):
-        layout_of(model, data['inputs'], 26)
+        get_task('image').analysis.layout(model, data['inputs'], 26)
     with pytest.raises(UserError, match='did not run as a module'):
         analyse(model, data, dict(x='backbone.layers'))
     with pytest.raises(UserError, match='no LLMBlockNeck and no known list'):

@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 from mmengine.model import MMDistributedDataParallel
+from mmengine.structures import BaseDataElement
 
 pytest.importorskip('mmpretrain')
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.activations import visualizer_hook as hook_module  # noqa: E402
-from lm4ve.activations.batches import sample_name, take  # noqa: E402
-from lm4ve.activations.visualizer_hook import ActivationVisHook  # noqa: E402
+from lm4ve.activations.visualizer_hook import ActivationVisHook, take  # noqa: E402
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.tasks import get_task  # noqa: E402
 from tests.tasks.image.shrink import Shrinker  # noqa: E402
 from tests.tasks.motion.shrink import MotionShrinker  # noqa: E402
 
@@ -276,12 +277,8 @@ def test_take_picks_samples_at_any_depth():
 
 
 def test_names_are_safe_for_files():
-    class Output(dict):
-        pass
-
-    from mmengine.structures import BaseDataElement
-
+    name = get_task('image').analysis.sample_name
     named = BaseDataElement(metainfo=dict(img_path='a/b/my cat:1.jpg', sample_idx=4))
-    assert sample_name(named, 9) == '00004_my_cat_1'
-    assert sample_name(BaseDataElement(), 9) == '00009'
-    assert sample_name(dict(scene=None), 9) == '00009'
+    assert name(named, 9) == '00004_my_cat_1'
+    assert name(BaseDataElement(), 9) == '00009'
+    assert get_task('motion').analysis.sample_name(dict(scene=None), 9) == '00009'

@@ -15,10 +15,11 @@ from PIL import Image
 
 from lm4ve.activations import Analysis, Attention, Layout, Point
 from lm4ve.activations.page import Entry, write_page
-from lm4ve.activations.panels import BACKGROUND, COVER
 from lm4ve.activations.samples import Number, entropy, samples_of
-from lm4ve.activations.sheets import animate, draw_sheet, save_gif, to_image
+from lm4ve.activations.sheets import animate, draw_sheet, save_gif
+from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
+from lm4ve.tasks.pictures import BACKGROUND, COVER
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 MODEL = SimpleNamespace(
@@ -302,7 +303,7 @@ def test_a_group_lights_up_where_its_points_are():
 
 
 def test_a_point_of_several_groups_has_their_mean():
-    from lm4ve.activations.panels import Cloud
+    from lm4ve.tasks.pointcloud.analysis import Cloud
 
     cloud = Cloud(
         np.random.default_rng(0).normal(size=(4, 3)), np.array([[0, 1, 1], [1, 2, 2]])

@@ -12,8 +12,8 @@ import torch
 pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 import av  # noqa: E402
-from mmengine.model import BaseModel  # noqa: E402
 from mmengine.registry import MODELS  # noqa: E402
+from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
@@ -182,7 +182,7 @@ def test_files_of_one_name_get_a_number(digits, tmp_path):
     assert [g.name for g in given] == ['0_x', '1_x', 'my_cat']
 
 
-class Convolution(BaseModel):
+class Convolution(BaseClassifier):
     """A backbone whose map has other proportions than its picture."""
 
     def __init__(self) -> None:
@@ -298,7 +298,7 @@ def test_traffic_scenes(tmp_path):
     with pytest.raises(UserError, match=r'No folder map_files above .*--map-dir'):
         loading.samples_of_files(loading.read_config(config), [lonely])
     loading.samples_of_files(
-        loading.read_config(config), [lonely], str(tmp_path / 'traffic/map_files')
+        loading.read_config(config), [lonely], map_dir=tmp_path / 'traffic/map_files'
     )
     with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
         loading.samples_of_files(

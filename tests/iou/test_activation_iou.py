@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.model import BaseModel, ImgDataPreprocessor
+from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models.classifiers.base import BaseClassifier
 from PIL import Image
 from torch import nn
 
@@ -19,7 +20,6 @@ from lm4ve.errors import UserError
 from lm4ve.iou.pseudo_masks import maps_of
 from tests.iou.masks import write_folder
 
-pytest.importorskip('mmpretrain')
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -48,11 +48,11 @@ class Flat(nn.Module):
 
 
 @MODELS.register_module(force=True)
-class MaskIsTheActivation(BaseModel):
+class MaskIsTheActivation(BaseClassifier):
     """What it makes of a white-on-black picture is the picture's mask."""
 
     def __init__(self, data_preprocessor=None):
-        super().__init__(ImgDataPreprocessor())
+        super().__init__(data_preprocessor=ImgDataPreprocessor())
         self.paint, self.flat = Paint(), Flat()
         self.weight = nn.Parameter(torch.zeros(1))
 

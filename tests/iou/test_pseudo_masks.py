@@ -94,16 +94,16 @@ def analysis_of(
     tokens: torch.Tensor,
     weights: torch.Tensor = None,
     row: str = 'class token',
-    kind='image',
+    inputs=(3, 4, 4),
     views=1,
 ) -> Analysis:
-    layout = Layout(kind, 0, (2, 2))
+    layout = Layout('image', 0, (2, 2))
     attention = (
         {} if weights is None else {'encoder': Attention('a', weights, row, layout)}
     )
     return Analysis(
-        kind,
-        torch.zeros(len(tokens), 3, 4, 4),
+        'image',
+        torch.zeros(len(tokens), *inputs),
         {'encoder': Point('m', tokens, layout)},
         attention,
         [],
@@ -142,7 +142,9 @@ def test_a_constant_activation_scores_the_class_prior(noise):
 
 
 @pytest.mark.parametrize(
-    'change', [dict(kind='video'), dict(views=2)], ids=['video', 'views']
+    'change',
+    [dict(inputs=(1, 3, 4, 4, 4)), dict(views=2)],
+    ids=['video', 'views'],
 )
 def test_models_of_other_tasks_are_refused(change):
     with pytest.raises(UserError, match='sees each image once'):

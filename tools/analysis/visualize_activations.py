@@ -31,9 +31,16 @@ from lm4ve.activations.loading import (
 from lm4ve.activations.page import Entry, write_page
 from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.activations.samples import Sample, check_measures, samples_of
-from lm4ve.activations.sheets import animate, draw_sheet, save_gif, to_image
+from lm4ve.activations.sheets import animate, draw_sheet, save_gif
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
+from lm4ve.tasks import all_tasks
+
+
+def input_options() -> dict[str, str]:
+    """Return what the tasks need to know beside a file: name to help text."""
+    return {k: v for task in all_tasks() for k, v in task.input_options.items()}
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,9 +74,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='a panel for every attention head, not for three',
     )
     parser.add_argument('--fps', type=float, default=4.0, help='of videos written')
-    parser.add_argument(
-        '--map-dir', help="Argoverse 1's map_files; default: found above the files"
-    )
+    for name, text in input_options().items():
+        parser.add_argument(f'--{name.replace("_", "-")}', help=text)
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(argv)
@@ -80,7 +86,7 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     sheet = folder / f'{sample.name}.png'
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
     movie = None
-    if sample.kind == 'video':
+    if sample.picture.is_clip:
         from lm4ve.tasks.video.video_files import write_video
 
         frames = animate(sample, note)
@@ -101,8 +107,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.fps <= 0:
         raise UserError(f'--fps {args.fps} must be above 0.')
     cfg = read_config(args.config, args.cfg_options)
+    options = {name: getattr(args, name) for name in input_options()}
     given = [
-        *samples_of_files(cfg, args.input, args.map_dir),
+        *samples_of_files(cfg, args.input, **options),
         *samples_by_index(cfg, args.indices),
     ]
     model, classes = load_model(cfg, args.checkpoint, args.device)

@@ -3,7 +3,7 @@
 from lm4ve.activations.capture import Analysis, Attention, Point, analyse
 from lm4ve.activations.measures import frequency, magnitude, normalize
 from lm4ve.activations.points import default_points
-from lm4ve.activations.token_layout import Layout
+from lm4ve.tasks.analysis import Layout
 
 __all__ = [
     'Analysis',

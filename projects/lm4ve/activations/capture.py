@@ -5,9 +5,10 @@ places, and attention, from which pictures, scores and pages are made.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from lm4ve.activations.attention import (
 )
 from lm4ve.activations.measures import frequency, magnitude, normalize
 from lm4ve.activations.points import necks_of, resolve_points
-from lm4ve.activations.token_layout import Layout, kind_of, layout_of, to_tokens
 from lm4ve.errors import UserError
+from lm4ve.tasks import task_of_model
+from lm4ve.tasks.analysis import Layout, TaskAnalysis
 
 MEASURES = dict(magnitude=magnitude, frequency=frequency)
 
@@ -88,7 +90,7 @@ class Analysis:
     """All that was seen of one batch.
 
     Attributes:
-        kind (str): 'image', 'video', 'pointcloud' or 'motion'.
+        kind (str): The name of the model's task.
         inputs (Tensor | dict): The preprocessed batch.
         points (dict[str, Point]): By label, in the order asked for.
         attention (dict[str, Attention]): 'encoder' (its last block) and 'block' (the
@@ -137,10 +139,11 @@ def analyse(
         Analysis: With float tensors on the model's device.
 
     Raises:
-        UserError: A name is no module's, a module did not run or gives no tokens, or
-            tokens cannot be placed.
+        UserError: The model belongs to no task, a name is no module's, a module did
+            not run or gives no tokens, or tokens cannot be placed.
     """
     model = model.module if is_model_wrapper(model) else model
+    task = task_of_model(type(model))
     wanted = resolve_points(model, points)
     names = dict(points or {})
     with ExitStack() as stack:
@@ -149,7 +152,6 @@ def analyse(
             stack.enter_context(neck.observe())
         seen = stack.enter_context(_hooks(model, wanted, attention))
         outputs = model.test_step(data)
-    kind = kind_of(seen.inputs)
     found = {}
     for label, (module, is_input) in wanted.items():
         if label not in seen.values:
@@ -160,15 +162,28 @@ def analyse(
             )
         tokens, grid = to_tokens(_tensor_of(seen.values[label], label))
         # Inside a neck maps are tokens, whose grid the neck's input tells.
-        layout = layout_of(
+        layout = task.analysis.layout(
             model, seen.inputs, tokens.shape[1], grid or seen.grids.get(tokens.shape[1])
         )
         name = names.get(label) or _name_of(model, module, is_input)
         found[label] = Point(name, tokens[:, layout.prefix :], layout)
-    rows = _attention(model, seen, found) if attention else {}
+    rows = _attention(model, task.analysis, seen, found) if attention else {}
     batch = len(next(iter(found.values())).tokens)
     return Analysis(
-        kind, seen.inputs, found, rows, outputs, batch // max(len(outputs), 1)
+        task.name, seen.inputs, found, rows, outputs, batch // max(len(outputs), 1)
+    )
+
+
+def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
+    """Flatten a map to ``[B, N, C]``; also return its grid (None for tokens)."""
+    if x.dim() == 3:
+        return x, None
+    if x.dim() in (4, 5):
+        return x.flatten(2).transpose(1, 2), tuple(x.shape[2:])
+    raise UserError(
+        'Activations must be tokens [B, N, C] or maps [B, C, H, W] or '
+        f'[B, C, T, H, W], got {list(x.shape)}. Fix: name another '
+        'module.'
     )
 
 
@@ -255,58 +270,40 @@ def _hooks(
 
 
 def _attention(
-    model: nn.Module, seen: _Seen, points: Mapping[str, Point]
+    model: nn.Module, task: TaskAnalysis, seen: _Seen, points: Mapping[str, Point]
 ) -> dict[str, Attention]:
     """Recompute the rows; a module whose tokens have no place gives none."""
+
+    def layout_of(x: Tensor) -> Layout | None:
+        # A point may know a map's grid, and points differ in resolution.
+        for layout in (p.layout for p in points.values()):
+            if layout.prefix + layout.num_placed == x.shape[1]:
+                return layout
+        try:
+            return task.layout(
+                model, seen.inputs, x.shape[1], seen.grids.get(x.shape[1])
+            )
+        except UserError:
+            return None
+
     found = {}
+
+    def keep(label: str, name: str, x: Tensor, weights_of: Callable) -> None:
+        layout = layout_of(x)
+        if layout is not None:
+            row, words = task.attention_row(layout, seen.inputs)
+            weights = weights_of(row, layout.padding_mask)[..., layout.prefix :]
+            found[label] = Attention(name, weights, words, layout)
+
     if seen.encoder is not None:
         name, module, x = seen.encoder
         if getattr(module, 'batch_first', True) is False:
             x = x.transpose(0, 1)
-        layout = _layout_or_none(model, seen, x, points)
-        if layout is not None:
-            row, words = _row(layout, seen.inputs)
-            weights = attention_row(module, x, row, layout.padding_mask)
-            found['encoder'] = Attention(
-                name, weights[..., layout.prefix :], words, layout
-            )
+        keep('encoder', name, x, partial(attention_row, module, x))
     if seen.layer is not None:
         name, layer, (x, mask, _, rotary) = seen.layer
-        layout = _layout_or_none(model, seen, x, points)
-        if layout is not None:
-            row, words = _row(layout, seen.inputs)
-            weights = llm_attention_row(
-                layer, x, mask, rotary, row, layout.padding_mask
-            )
-            found['block'] = Attention(
-                name, weights[..., layout.prefix :], words, layout
-            )
+        keep('block', name, x, partial(llm_attention_row, layer, x, mask, rotary))
     return found
-
-
-def _row(layout: Layout, inputs: Any):
-    """Whose row of the attention is of interest, and its name."""
-    if layout.kind == 'motion':
-        return inputs['queries'][:, 0], 'focal agent'
-    if layout.prefix:
-        return 0, 'class token'
-    return None, 'mean over tokens'
-
-
-def _layout_or_none(
-    model: nn.Module, seen: _Seen, x: Tensor, points: Mapping[str, Point]
-) -> Layout | None:
-    """The places of an attention's tokens; those of a point with as many, first.
-
-    A point may know a map's grid, and points differ in resolution.
-    """
-    for point in points.values():
-        if point.layout.prefix + point.layout.num_placed == x.shape[1]:
-            return point.layout
-    try:
-        return layout_of(model, seen.inputs, x.shape[1], seen.grids.get(x.shape[1]))
-    except UserError:
-        return None
 
 
 def _name_of(model: nn.Module, module: nn.Module, is_input: bool) -> str:

@@ -5,38 +5,25 @@ that pipeline begins with something else than a file. What is wrong with an inpu
 said before a model is built.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
-from lm4ve.activations.batches import safe_name, sample_name
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.engine import config as config_files
 from lm4ve.engine.checkpoint_files import load_strictly, read_checkpoint, select_state
-from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks import Task, all_tasks, task_of_config
+from lm4ve.tasks.analysis import safe_name, tested_dataset
 
 #: What stands for no checkpoint.
 UNTRAINED = ('none', '-')
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm')
-VIDEOS = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.gif')
-CLOUDS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
-SCENES = ('.csv', '.parquet')
-_SUFFIXES = dict(image=IMAGES, video=VIDEOS, pointcloud=CLOUDS, motion=SCENES)
-_WORDS = dict(
-    image='an image',
-    video='a video',
-    pointcloud='a point cloud',
-    motion='a traffic scene',
-)
 
 
 class Given(NamedTuple):
@@ -70,27 +57,6 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
 
 def _loader(cfg: Config) -> dict | None:
     return cfg.get('test_dataloader') or cfg.get('val_dataloader')
-
-
-def _dataset(cfg: Config) -> dict:
-    dataset = _loader(cfg).dataset
-    while 'pipeline' not in dataset and 'dataset' in dataset:  # a wrapper
-        dataset = dataset.dataset
-    return dataset
-
-
-def task_of(cfg: Config) -> str:
-    """Name what a config's model takes: one of :data:`lm4ve.activations.KINDS`."""
-    kind = _registered(MODELS, cfg.model.type)
-    modules = [c.__module__ for c in getattr(kind, '__mro__', ())]
-    for start, task in (
-        ('lm4ve.tasks.motion', 'motion'),
-        ('lm4ve.tasks.pointcloud', 'pointcloud'),
-        ('mmaction', 'video'),
-    ):
-        if any(m.startswith(start) for m in modules):
-            return task
-    return 'image'
 
 
 def _registered(registry: Registry, name: str | type) -> Any:
@@ -158,7 +124,7 @@ def _initialise(model: nn.Module) -> None:
 
 
 def _classes(cfg: Config, checkpoint: dict) -> Sequence[str] | None:
-    dataset = _dataset(cfg)
+    dataset = tested_dataset(cfg)
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
     kind = _registered(DATASETS, dataset.type)
     return (
@@ -187,6 +153,7 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
     """
     if not indices:
         return []
+    task = task_of_config(cfg).analysis
     dataset = DATASETS.build(_loader(cfg).dataset)
     count = len(dataset)
     wrong = [i for i in indices if not 0 <= i < count]
@@ -195,192 +162,69 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
             f'--indices {" ".join(map(str, wrong))}: the test set has '
             f'{count} samples, numbers 0 to {count - 1}.'
         )
-    return [
-        Given(f'test_{sample_name(_meta(d), i)}', d)
-        for i, d in ((i, dataset[i]) for i in indices)
-    ]
+    found = []
+    for i in indices:
+        data = dataset[i]
+        sample = data.get('data_samples', data)
+        sample = sample[0] if isinstance(sample, list) else sample
+        found.append(Given(f'test_{task.sample_name(sample, i)}', data))
+    return found
 
 
-def _meta(data: dict) -> Any:
-    """What a pipeline tells of a sample besides its inputs."""
-    sample = data.get('data_samples', data)
-    return sample[0] if isinstance(sample, list) else sample
-
-
-def samples_of_files(
-    cfg: Config, files: Sequence[str], map_dir: str | None = None
-) -> list[Given]:
+def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[Given]:
     """Read files as the config's task needs them, by its test pipeline.
 
     Args:
         cfg (Config): See :func:`read_config`.
-        files (Sequence[str]): Images; videos and folders of frames; clouds and
-            meshes; Argoverse 1's CSV and Argoverse 2's parquet files.
-        map_dir (str, optional): Argoverse 1's ``map_files``; default: the next
-            folder of that name above the file.
+        files (Sequence[str]): Files of the kinds that the task declares.
+        **options: Those of :attr:`lm4ve.tasks.Task.input_options` that were given,
+            for example ``map_dir``; None counts as not given.
 
     Raises:
-        UserError: A file is missing, unreadable, or of another task.
+        UserError: A file is missing, unreadable, or of another task, or the task has
+            no such option.
     """
-    task = task_of(cfg)
+    task = task_of_config(cfg)
+    options = {k: v for k, v in options.items() if v is not None}
     paths = [Path(f) for f in files]
     for path in paths:
-        _check_kind(path, task)
-    pipeline = [dict(t) for t in _dataset(cfg).pipeline]
-    read = dict(
-        image=_image,
-        video=_video,
-        pointcloud=_cloud,
-        motion=lambda *a: _scene(*a, map_dir),
-    )[task]
+        _check_file(path, task)
+    for name in options.keys() - task.input_options.keys():
+        raise UserError(
+            f'--{name.replace("_", "-")} says nothing of {task.input_noun}, which is '
+            'what the config takes. Fix: leave it out.'
+        )
     return [
-        Given(name, read(cfg, path, pipeline))
+        Given(
+            name,
+            task.analysis.read_input(
+                cfg, path, [dict(t) for t in tested_dataset(cfg).pipeline], **options
+            ),
+        )
         for name, path in zip(_names(paths), paths, strict=True)
     ]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """Names of the paths, with a number where two are the same."""
+    """Name the paths, with a number where two names are the same."""
     stems = [safe_name(p.stem) for p in paths]
     return [s if stems.count(s) == 1 else f'{i}_{s}' for i, s in enumerate(stems)]
 
 
-def _check_kind(path: Path, task: str) -> None:
+def _check_file(path: Path, task: Task) -> None:
+    """Refuse what is not there, or what the task does not read."""
     if not path.exists():
         raise UserError(
             f"'{path}' does not exist. Fix: correct the path, or take "
             'samples of the test set with --indices.'
         )
-    if path.is_dir():
-        if task != 'video':
-            raise UserError(
-                f"'{path}' is a folder; the config takes "
-                f'{_WORDS[task]}: a file ending in '
-                f'{", ".join(_SUFFIXES[task])}.'
-            )
-        return
     suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES[task]:
-        other = [_WORDS[t] for t, s in _SUFFIXES.items() if suffix in s]
-        raise UserError(
-            f"'{path}' is {other[0] if other else 'of an unknown kind'}; the config "
-            f'takes {_WORDS[task]}: a file ending in {", ".join(_SUFFIXES[task])}'
-            f'{", or a folder of frames" if task == "video" else ""}.'
-        )
-
-
-def _image(cfg: Config, path: Path, pipeline: list[dict]) -> dict:
-    from lm4ve.tasks.image.corruption import find_defect
-
-    defect = find_defect(str(path), decode=True)
-    if defect is not None:
-        raise UserError(f"The image '{path}' {defect}. Fix: give another one.")
-    results: dict[str, Any] = dict(img_path=str(path))
-    if not any('LoadImage' in t['type'] for t in pipeline):
-        # The data set gives arrays, in the order that its preprocessor expects.
-        preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
-        pixels = cv2.imread(str(path))
-        if not preprocessor.get('to_rgb', False):
-            pixels = np.ascontiguousarray(pixels[..., ::-1])
-        results.update(
-            img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2]
-        )
-        size = cfg.model.get('backbone', {}).get('img_size')
-        if size and not any('Resize' in t['type'] for t in pipeline):
-            size = (size, size) if isinstance(size, int) else tuple(size)[::-1]
-            pipeline = [dict(type='Resize', scale=size), *pipeline]
-    return Compose(pipeline)(results)
-
-
-def _video(cfg: Config, path: Path, pipeline: list[dict]) -> dict:
-    # One clip and one crop, as mmaction2's inferencer has it.
-    pipeline = [t for t in pipeline if 'Init' not in t['type']]
-    for t in pipeline:
-        if t['type'] in ('ThreeCrop', 'TenCrop'):
-            t['type'] = 'CenterCrop'
-        if t['type'] == 'SampleFrames' and cfg.model.type.endswith('Recognizer3D'):
-            t['num_clips'] = 1
-    at = next(i for i, t in enumerate(pipeline) if 'Decode' in t['type'])
-    results: dict[str, Any] = dict(label=-1, start_index=0, modality='RGB')
-    if path.is_dir():
-        frames = _frames(path)
-        results.update(array=frames, total_frames=len(frames))
-        pipeline[at] = dict(type='ArrayDecode')
-    else:
-        from lm4ve.tasks.video.corruption import find_defect
-
-        defect = find_defect(str(path))
-        if defect is not None:
-            raise UserError(f"The video '{path}' {defect}. Fix: give another one.")
-        results.update(filename=str(path))
-        pipeline[at] = dict(type='DecordDecode')
-        pipeline.insert(0, dict(type='DecordInit'))
-    return Compose(pipeline)(results)
-
-
-def _frames(folder: Path) -> np.ndarray:
-    """A folder's images as one array, RGB; by number, then by name."""
-    files = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in IMAGES),
-        key=lambda p: (len(p.stem), p.stem),
-    )
-    frames = [cv2.imread(str(p)) for p in files]
-    bad = [p.name for p, f in zip(files, frames, strict=True) if f is None]
-    sizes = {f.shape for f in frames if f is not None}
-    if bad or len(frames) < 2 or len(sizes) > 1:
-        found = (
-            f'{listing(bad, 3)} cannot be read'
-            if bad
-            else f'{len(frames)} image(s) of {len(sizes)} size(s)'
-        )
-        raise UserError(
-            f"The folder of frames '{folder}': {found}; expected two or "
-            f'more of one size, ending in {", ".join(IMAGES)}.'
-        )
-    return np.stack(frames)[..., ::-1]
-
-
-def _cloud(cfg: Config, path: Path, pipeline: list[dict]) -> dict:
-    from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
-
-    for t in pipeline:
-        # Data sets store farthest points first, or in random order; files do not.
-        if t['type'].endswith('SamplePoints') and t.get('method') == 'first':
-            t['method'] = 'fps'
-    if _dataset(cfg).type.endswith('PrimitivesDataset'):
-        # Its objects are of that size already.
-        pipeline = [dict(type='lm4ve.NormalizeToUnitSphere'), *pipeline]
-    points = drop_nonfinite(read_points(path), f"'{path}'")
-    np.random.seed(0)
-    return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
-
-
-def _scene(cfg: Config, path: Path, pipeline: list[dict], map_dir: str | None) -> dict:
-    from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
-
-    read: Callable
-    if path.suffix.lower() == '.csv':
-        read = Argoverse1Reader(path.parent, _map_files(path, map_dir)).read
-    else:
-        read = Argoverse2Reader(path.parent.parent).read
-    scene = read(path)
-    expected = cfg.model.decoder.get('future_steps', scene.future_steps)
-    if scene.future_steps != expected:
-        raise UserError(
-            f"'{path}' has {scene.future_steps} steps to forecast, the config's "
-            f'model {expected}. Fix: give files of the data set that it was trained '
-            'on.'
-        )
-    return Compose(pipeline)(dict(scene=scene, sample_idx=0))
-
-
-def _map_files(path: Path, map_dir: str | None) -> Path:
-    if map_dir is not None:
-        return Path(map_dir)
-    for folder in path.resolve().parents:
-        if (folder / 'map_files').is_dir():
-            return folder / 'map_files'
+    if task.takes_folders if path.is_dir() else suffix in task.input_suffixes:
+        return
+    other = [t.input_noun for t in all_tasks() if suffix in t.input_suffixes]
+    found = 'a folder' if path.is_dir() else (*other, 'of an unknown kind')[0]
     raise UserError(
-        f"No folder map_files above '{path}'. Fix: --map-dir, with the "
-        'folder of hd_maps.tar.gz.'
+        f"'{path}' is {found}; the config takes {task.input_noun}: a file ending in "
+        f'{", ".join(task.input_suffixes)}'
+        f'{", or a folder of frames" if task.takes_folders else ""}.'
     )

@@ -57,7 +57,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
             if isinstance(blocks, (nn.ModuleList, nn.Sequential)) and len(blocks):
                 return dict(encoder=f'{encoder}.{stack}.{len(blocks) - 1}')
         if encoder == 'encoder':
-            return dict(encoder=encoder)  # a motion encoder gives its tokens
+            return dict(encoder=encoder)  # it gives tokens itself
     raise UserError(
         f'{type(model).__name__} has no LLMBlockNeck and no known list of blocks. '
         "Fix: name a module, for example points=dict(encoder='backbone.layer4')."

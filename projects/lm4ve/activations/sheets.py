@@ -9,15 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lm4ve.activations.panels import TokenMap
 from lm4ve.activations.samples import Sample, Section
+from lm4ve.engine.figures import to_image
+from lm4ve.tasks.pictures import TokenMap
 
 DPI = 100
-#: Inches: a panel, the room of its colour bar, around all.
-_PANELS = dict(image=1.7, video=1.7, pointcloud=1.9, motion=2.1)
+#: Inches: the room of a panel's color bar, around all.
 _BAR, _MARGIN = 0.62, 0.18
 _HEADING, _LINE = 0.25, 0.19
 #: Columns of panels beside the input's.
@@ -91,16 +90,9 @@ def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figur
     Returns:
         Figure: Of matplotlib, without a window or pyplot's state.
     """
-    if sample.kind == 'video' and time is None:
+    if sample.picture.is_clip and time is None:
         return _strip(sample, note).figure()
     return _grid(sample, note, time or 0).figure()
-
-
-def to_image(figure: Figure) -> np.ndarray:
-    """A figure as uint8 RGB, ``[height, width, 3]``."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def animate(sample: Sample, note: str = '') -> np.ndarray:
@@ -145,7 +137,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
     """Input and facts in the first column, sections beside and below them."""
     widest = max(len(s.maps) for s in sample.sections)
     columns = min(max(widest, _FEWEST), _MOST)
-    side = _PANELS[sample.kind]
+    side = sample.picture.side
     pitch, height = side + _BAR, side * sample.picture.aspect
     page = _Page(2 * _MARGIN + (columns + 1) * pitch - 0.1)
     y = _header(page, sample, note)
@@ -153,7 +145,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
         _MARGIN,
         y,
         'Input'
-        if sample.kind != 'video'
+        if not sample.picture.is_clip
         else f'Input, frame {time + 1} of {sample.picture.times}',
         fontsize=9,
         weight='bold',

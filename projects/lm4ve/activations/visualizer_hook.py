@@ -4,6 +4,7 @@ For watching what a block does as training goes on, in whatever the visualizer w
 to. Drawing is imported when a picture is due: naming the hook costs nothing.
 """
 
+import copy
 import logging
 import random
 from collections.abc import Iterator, Sequence
@@ -17,13 +18,13 @@ from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
-from lm4ve.activations.batches import sample_name, take
 from lm4ve.activations.capture import MEASURES, analyse
 from lm4ve.activations.points import resolve_points
 from lm4ve.errors import UserError
 from lm4ve.registry import HOOKS
+from lm4ve.tasks import task_of_model
 
 
 @HOOKS.register_module()
@@ -105,7 +106,9 @@ class ActivationVisHook(Hook):
             )
             self.enable = False
             return
-        resolve_points(_bare(runner.model), self.points)
+        model = _bare(runner.model)
+        self._task = task_of_model(type(model)).analysis
+        resolve_points(model, self.points)
 
     def before_val_epoch(self, runner) -> None:
         self._seen = self._drawn = 0
@@ -130,7 +133,9 @@ class ActivationVisHook(Hook):
             return
         self._drawn += len(chosen)
         names = [
-            sample_name(outputs[i], (first + i) * get_world_size() + get_rank())
+            self._task.sample_name(
+                outputs[i], (first + i) * get_world_size() + get_rank()
+            )
             for i in chosen
         ]
         try:
@@ -146,7 +151,8 @@ class ActivationVisHook(Hook):
 
     def _show(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
         from lm4ve.activations.samples import samples_of
-        from lm4ve.activations.sheets import draw_sheet, to_image
+        from lm4ve.activations.sheets import draw_sheet
+        from lm4ve.engine.figures import to_image
 
         model = _bare(runner.model)
         with _same_random_numbers():
@@ -173,6 +179,31 @@ class ActivationVisHook(Hook):
 
         Path(self.out_dir).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(Path(self.out_dir) / f'{name}_{step}.png')
+
+
+def take(data: Any, rows: list[int], count: int) -> Any:
+    """Some samples of a batch.
+
+    Args:
+        data (Any): A batch: tensors ``[count, ...]`` and lists of ``count`` entries,
+            at any depth of dicts.
+        rows (list[int]): Which.
+        count (int): Samples of the batch.
+
+    Returns:
+        Any: Of the same structure. Entries that are not tensors are copied, since
+        models write predictions into them.
+    """
+    if isinstance(data, Tensor):
+        return data[rows] if data.dim() and len(data) == count else data
+    if isinstance(data, dict):
+        return type(data)((k, take(v, rows, count)) for k, v in data.items())
+    if isinstance(data, (list, tuple)) and len(data) == count:
+        return [
+            v if isinstance(v, Tensor) else copy.deepcopy(v)
+            for v in (data[i] for i in rows)
+        ]
+    return data
 
 
 def _bare(model: nn.Module) -> nn.Module:

@@ -146,7 +146,7 @@ def maps_of(
     Raises:
         UserError: The model does not take images, or looks at several views.
     """
-    if analysis.kind != 'image' or analysis.views != 1:
+    if getattr(analysis.inputs, 'ndim', 0) != 4 or analysis.views != 1:
         raise UserError(
             'Pseudo-masks need a model that sees each image once, found '
             f'{analysis.kind} with {analysis.views} view(s) a sample. Fix: give '

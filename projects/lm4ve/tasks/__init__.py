@@ -3,16 +3,39 @@
 import importlib
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
 from lm4ve.errors import UserError
 from lm4ve.tasks.task import Task
 
-#: Name -> the package that declares ``TASK``. A new task is one more row.
+#: Name -> the package that declares ``TASK``. A new task is one more row. Projects
+#: that use lm4ve add theirs with :func:`register_task`, in a module that the
+#: ``custom_imports`` of their configs name, so that every process has the row.
 TASKS = {
     'image': 'lm4ve.tasks.image',
     'video': 'lm4ve.tasks.video',
     'pointcloud': 'lm4ve.tasks.pointcloud',
     'motion': 'lm4ve.tasks.motion',
 }
+
+
+def register_task(name: str, package: str) -> None:
+    """Add a task of another project to the table.
+
+    Args:
+        name (str): As its declaration has it.
+        package (str): The importable package whose ``TASK`` declares it.
+
+    Raises:
+        UserError: Another package has this name already.
+    """
+    known = TASKS.setdefault(name, package)
+    if known != package:
+        raise UserError(
+            f"The task '{name}' of '{package}' cannot be added: '{known}' has that "
+            'name. Fix: choose another name.'
+        )
 
 
 def get_task(name: str) -> Task:
@@ -42,4 +65,32 @@ def task_of_model(model_class: Any) -> Task:
     )
 
 
-__all__ = ['TASKS', 'Task', 'all_tasks', 'get_task', 'task_of_model']
+def task_of_config(cfg: Config) -> Task:
+    """Return the task that a config's model belongs to.
+
+    Raises:
+        UserError: Its class is not registered, or derives from no model of any task.
+    """
+    name = cfg.model.type
+    if not isinstance(name, str):
+        return task_of_model(name)
+    # `get` alone does not look into the config's scope.
+    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as scoped:
+        model_class = scoped.get(name)
+    if model_class is None:
+        raise UserError(
+            f"model.type='{name}' is not registered. Fix: correct the name, or add the "
+            'module that registers it to custom_imports.'
+        )
+    return task_of_model(model_class)
+
+
+__all__ = [
+    'TASKS',
+    'Task',
+    'all_tasks',
+    'get_task',
+    'register_task',
+    'task_of_config',
+    'task_of_model',
+]

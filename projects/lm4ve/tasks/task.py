@@ -8,7 +8,10 @@ this file and name it in the table of :mod:`lm4ve.tasks`.
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lm4ve.tasks.analysis import TaskAnalysis
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Task:
         input_noun (str): What the model takes, for example 'an image'.
         input_suffixes (tuple[str, ...]): Endings of the files that hold it.
         takes_folders (bool): A folder may stand for one input.
+        input_options (Mapping[str, str]): Name to help text of what reading a file
+            may need besides it; the analysis tools make a flag of each.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Task:
     input_noun: str
     input_suffixes: tuple[str, ...]
     takes_folders: bool = False
+    input_options: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def module_of(self, name: str) -> str | None:
@@ -67,6 +73,11 @@ class Task:
                 found = importlib.import_module(f'{self.package}.{module}')
                 return getattr(found, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
+
+    @property
+    def analysis(self) -> 'TaskAnalysis':
+        """``ANALYSIS`` of the package's module ``analysis``, imported on demand."""
+        return importlib.import_module(f'{self.package}.analysis').ANALYSIS
 
     @property
     def public_names(self) -> list[str]:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.hooks import Hook
 from mmengine.visualization import Visualizer
 
+from lm4ve.engine.figures import to_image
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.scene import Scene
 
@@ -127,15 +128,6 @@ def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     scene_grid(samples, **options).savefig(path)
-
-
-def to_image(figure: Figure) -> np.ndarray:
-    """A figure as uint8 RGB, ``[height, width, 3]``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 @VISUALIZERS.register_module()

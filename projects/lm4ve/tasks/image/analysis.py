@@ -1,0 +1,69 @@
+"""What the analysis of activations asks the image task."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.image import TASK
+from lm4ve.tasks.pictures import Frames, pixels_of
+
+
+class ImageAnalysis(TaskAnalysis):
+    """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
+
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
+        from lm4ve.tasks.image.corruption import find_defect
+
+        defect = find_defect(str(path), decode=True)
+        if defect is not None:
+            raise UserError(f"The image '{path}' {defect}. Fix: give another one.")
+        results: dict[str, Any] = dict(img_path=str(path))
+        if not any('LoadImage' in t['type'] for t in pipeline):
+            # The data set gives arrays, in the order that its preprocessor expects.
+            preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
+            pixels = cv2.imread(str(path))
+            if not preprocessor.get('to_rgb', False):
+                pixels = np.ascontiguousarray(pixels[..., ::-1])
+            results.update(
+                img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2]
+            )
+            size = cfg.model.get('backbone', {}).get('img_size')
+            if size and not any('Resize' in t['type'] for t in pipeline):
+                size = (size, size) if isinstance(size, int) else tuple(size)[::-1]
+                pipeline = [dict(type='Resize', scale=size), *pipeline]
+        return Compose(pipeline)(results)
+
+    def layout(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
+    ) -> Layout:
+        if grid is not None:
+            return Layout(self.task.name, 0, grid)
+        backbone = getattr(model, 'backbone', model)
+        prefix = prefix_of(backbone, count)
+        grid = getattr(backbone, 'patch_resolution', None)
+        if grid is None or math.prod(grid) != count - prefix:
+            grid = proportional_grid(count - prefix, *inputs.shape[-2:])
+        return Layout(self.task.name, prefix, tuple(grid)).fitting(count)
+
+    def pictures(
+        self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
+    ) -> list[Frames]:
+        return [Frames(p[None]) for p in pixels_of(inputs, model.data_preprocessor)]
+
+
+ANALYSIS = ImageAnalysis(TASK)

@@ -1,0 +1,139 @@
+"""What the analysis of activations asks the point-cloud task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.analysis import Layout, TaskAnalysis, tested_dataset
+from lm4ve.tasks.pictures import BACKGROUND, Picture, TokenMap, without_ticks
+from lm4ve.tasks.pointcloud import TASK
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+#: From where clouds are seen, z up; `lm4ve.tasks.pointcloud.visualization` has it too.
+_EYE = np.array([1.7, -2.0, 1.3])
+
+
+class PointCloudAnalysis(TaskAnalysis):
+    """Clouds ``[B, N, 3]``, a token for each group of points."""
+
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
+        from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
+
+        for t in pipeline:
+            # Data sets store farthest points first, or in random order; files do not.
+            if t['type'].endswith('SamplePoints') and t.get('method') == 'first':
+                t['method'] = 'fps'
+        if tested_dataset(cfg).type.endswith('PrimitivesDataset'):
+            # Its objects are of that size already.
+            pipeline = [dict(type='lm4ve.NormalizeToUnitSphere'), *pipeline]
+        points = drop_nonfinite(read_points(path), f"'{path}'")
+        np.random.seed(0)
+        return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
+
+    def layout(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
+    ) -> Layout:
+        backbone = getattr(model, 'backbone', model)
+        groups = getattr(backbone, 'num_groups', count - 1)
+        return Layout(self.task.name, count - groups, (groups,)).fitting(count)
+
+    def pictures(
+        self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
+    ) -> list['Cloud']:
+        _, groups = model.backbone.group(inputs)
+        return [
+            Cloud(points.detach().double().cpu().numpy(), index.cpu().numpy())
+            for points, index in zip(inputs, groups, strict=True)
+        ]
+
+
+class Cloud(Picture):
+    """A point cloud and its token groups, seen from one side.
+
+    Args:
+        points (np.ndarray): float ``[N, 3]``.
+        groups (np.ndarray): int ``[G, S]``, each group's points.
+    """
+
+    side = 1.9
+    caption = 'near points are dark'
+
+    def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
+        self.groups = groups
+        towards = _EYE / np.linalg.norm(_EYE)
+        right = np.cross([0.0, 0.0, 1.0], towards)
+        right /= np.linalg.norm(right)
+        view = np.stack([right, np.cross(towards, right), towards])
+        middle = (points.max(axis=0) + points.min(axis=0)) / 2
+        #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
+        self.seen = (points - middle) @ view.T
+        # Far ones first, so that near ones cover them.
+        self.order = np.argsort(self.seen[:, 2], kind='stable')
+
+    def point_values(self, values: np.ndarray) -> np.ndarray:
+        """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
+        if len(values) != len(self.groups):
+            raise UserError(f'{len(values)} values for {len(self.groups)} groups.')
+        count, total = np.zeros((2, len(self.seen)))
+        for group, value in zip(self.groups, values, strict=True):
+            group = np.unique(group)
+            count[group] += 1
+            total[group] += value
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+        """Draw the points, near ones dark."""
+        self._scatter(axes, self.seen[:, 2], 'Greys', None)
+
+    def draw_values(
+        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
+        """Color the points by their groups; those without one are small and gray."""
+        self._scatter(axes, self.point_values(tokens.values), colors, tokens.norm())
+
+    def _scatter(
+        self, axes: 'Axes', values: np.ndarray, colors: str, norm: 'Normalize | None'
+    ) -> None:
+        from matplotlib import colormaps
+        from matplotlib.colors import Normalize
+
+        if norm is None:
+            low, high = values.min(), values.max()
+            # Not from white: the far side is to be seen too.
+            norm = Normalize(low - 0.6 * (high - low), high)
+        known = np.isfinite(values)
+        shades = colormaps[colors](norm(values))
+        shades[~known] = (0.58, 0.58, 0.58, 1.0)
+        size = float(np.clip(4500 / len(values), 2.0, 24.0)) * np.where(known, 1.0, 0.3)
+        axes.scatter(
+            *self.seen[self.order, :2].T,
+            c=shades[self.order],
+            s=size[self.order],
+            linewidths=0,
+        )
+        reach = 1.06 * np.abs(self.seen[:, :2]).max()
+        axes.set(
+            xlim=(-reach, reach),
+            ylim=(-reach, reach),
+            aspect='equal',
+            facecolor=BACKGROUND,
+        )
+        without_ticks(axes)
+
+
+ANALYSIS = PointCloudAnalysis(TASK)

@@ -1,0 +1,118 @@
+"""What the analysis of activations asks the video task."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from lm4ve.engine.text import listing
+from lm4ve.errors import UserError
+from lm4ve.tasks.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.pictures import Frames, pixels_of
+from lm4ve.tasks.video import TASK
+
+#: At most so many frames of a frame-wise model's crops and segments are shown.
+MOST_FRAMES = 32
+_FRAME_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+
+
+class VideoAnalysis(TaskAnalysis):
+    """Clips ``[B, V, 3, T, H, W]`` or frames ``[B, V, 3, H, W]``.
+
+    Tokens lie on a grid of times, rows and columns; those of a frame-wise model on
+    a grid of rows and columns in each frame.
+    """
+
+    def read_input(
+        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    ) -> dict:
+        from lm4ve.tasks.video.corruption import find_defect
+
+        # One clip and one crop, as mmaction2's inferencer has it.
+        pipeline = [t for t in pipeline if 'Init' not in t['type']]
+        for t in pipeline:
+            if t['type'] in ('ThreeCrop', 'TenCrop'):
+                t['type'] = 'CenterCrop'
+            if t['type'] == 'SampleFrames' and cfg.model.type.endswith('Recognizer3D'):
+                t['num_clips'] = 1
+        at = next(i for i, t in enumerate(pipeline) if 'Decode' in t['type'])
+        results: dict[str, Any] = dict(label=-1, start_index=0, modality='RGB')
+        if path.is_dir():
+            frames = _read_frames(path)
+            results.update(array=frames, total_frames=len(frames))
+            pipeline[at] = dict(type='ArrayDecode')
+        else:
+            defect = find_defect(str(path))
+            if defect is not None:
+                raise UserError(f"The video '{path}' {defect}. Fix: give another one.")
+            results.update(filename=str(path))
+            pipeline[at] = dict(type='DecordDecode')
+            pipeline.insert(0, dict(type='DecordInit'))
+        return Compose(pipeline)(results)
+
+    def layout(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        count: int,
+        grid: tuple[int, ...] | None = None,
+    ) -> Layout:
+        if grid is not None:
+            return Layout(self.task.name, 0, grid)
+        backbone = getattr(model, 'backbone', model)
+        prefix = prefix_of(backbone, count)
+        placed = count - prefix
+        plane = getattr(backbone, 'grid_size', None)
+        if plane is None or placed % math.prod(plane):
+            plane = proportional_grid(placed, *inputs.shape[-2:])
+        grid = (placed // math.prod(plane), *plane)
+        return Layout(self.task.name, prefix, grid).fitting(count)
+
+    def frames_shown(self, inputs: Tensor, layouts: Sequence[Layout]) -> int:
+        """Return how many frames of a frame-wise model's sample are drawn.
+
+        Where a neck joins frames to clips they are the first clip's; else they are
+        all, but of many crops and segments the first ones.
+        """
+        if inputs.dim() != 5:
+            return 0
+        joined = max(layout.times for layout in layouts)
+        return joined if joined > 1 else min(inputs.shape[1], MOST_FRAMES)
+
+    def pictures(
+        self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
+    ) -> list[Frames]:
+        pixels = pixels_of(inputs, model.data_preprocessor)
+        # Clips [B, V, T, H, W, 3], of which the first view; frames [B, V, H, W, 3].
+        return [Frames(p[:frames] if frames else p[0], is_clip=True) for p in pixels]
+
+
+def _read_frames(folder: Path) -> np.ndarray:
+    """Read a folder's images as one RGB array, by number, then by name."""
+    files = sorted(
+        (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES),
+        key=lambda p: (len(p.stem), p.stem),
+    )
+    frames = [cv2.imread(str(p)) for p in files]
+    bad = [p.name for p, f in zip(files, frames, strict=True) if f is None]
+    sizes = {f.shape for f in frames if f is not None}
+    if bad or len(frames) < 2 or len(sizes) > 1:
+        found = (
+            f'{listing(bad, 3)} cannot be read'
+            if bad
+            else f'{len(frames)} image(s) of {len(sizes)} size(s)'
+        )
+        raise UserError(
+            f"The folder of frames '{folder}': {found}; expected two or "
+            f'more of one size, ending in {", ".join(_FRAME_SUFFIXES)}.'
+        )
+    return np.stack(frames)[..., ::-1]
+
+
+ANALYSIS = VideoAnalysis(TASK)
