@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +12,10 @@ pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 
 
-@pytest.mark.parametrize(
-    'module, repair', [(m, r) for m, repairs in compat.REPAIRS.items() for r in repairs]
-)
+TABLES = compat.REPAIRS | compat.OVERRIDES
+
+
+@pytest.mark.parametrize('module, repair', [(m, r) for m in TABLES for r in TABLES[m]])
 def test_the_installed_release_still_needs_the_repair(module, repair):
     file = importlib.import_module(f'lm4ve.compat.{repair}')
     assert file.is_needed(importlib.import_module(module)), (
@@ -22,8 +24,30 @@ def test_the_installed_release_still_needs_the_repair(module, repair):
     )
 
 
-@pytest.mark.parametrize('repairs', compat.REPAIRS.values())
+@pytest.mark.parametrize('repairs', TABLES.values())
 def test_a_repair_says_what_it_repairs_and_when_it_may_go(repairs):
     for repair in repairs:
         text = importlib.import_module(f'lm4ve.compat.{repair}').__doc__
         assert re.search(r'\d+\.\d+\.\d+', text) and 'ay go' in text, repair
+
+
+def test_every_file_of_the_folder_is_in_a_table():
+    files = {p.stem for p in Path(compat.__file__).parent.glob('*.py')}
+    # Old names are ours, not a repair of another package.
+    repairs = {r for repairs in TABLES.values() for r in repairs}
+    assert files - {'__init__', 'old_names'} == repairs
+
+
+def test_private_members_of_mmengine_are_named_in_compat_only():
+    private = re.compile(
+        r'_save_checkpoint_with_step|_save_best_checkpoint|_swap_ema_\w+|\._locations'
+        r'|\._models_dict|\b_load_checkpoint\(|runner\._\w+'
+    )
+    package = Path(compat.__file__).parents[1]
+    found = [
+        f'{path.relative_to(package)}: {name}'
+        for path in package.rglob('*.py')
+        if path.parent.name != 'compat'
+        for name in private.findall(path.read_text(encoding='utf-8'))
+    ]
+    assert not found

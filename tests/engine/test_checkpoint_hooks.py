@@ -3,8 +3,11 @@
 import errno
 import os
 import pickle
+from collections import OrderedDict, defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
@@ -16,6 +19,7 @@ from mmengine.runner import Runner
 
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.engine.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.errors import CheckpointError, UserError
 
 ARCH = dict(
@@ -337,6 +341,32 @@ def test_message_hub_is_plain_data(tmp_path):
     assert 'train/loss' in hub['log_scalars']
     assert isinstance(hub['runtime_info'], dict)
     assert isinstance(MessageHub.get_current_instance(), MessageHub)
+
+
+class Pair(NamedTuple):
+    """A container that ``weights_only=True`` refuses."""
+
+    a: object
+    b: object
+
+
+def test_containers_of_any_kind_are_stored_as_plain_ones(tmp_path):
+    counts = defaultdict(list, x=[np.float32(1.5)])
+    checkpoint = dict(
+        message_hub=dict(
+            log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))
+        ),
+        meta=OrderedDict(sizes=(np.arange(2), {3})),
+        param_schedulers=[dict(pair=Pair(1, None), function=len)],
+    )
+    checkpoint['message_hub']['resumed_keys'] = defaultdict(bool, a=True)
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    read = load(tmp_path / 'a.pth')
+    assert read['message_hub']['runtime_info'] == dict(pair=(1, dict(x=[1.5])))
+    assert read['message_hub']['resumed_keys'] == dict(a=True)
+    assert read['meta'] == dict(sizes=([0, 1], {3}))
+    assert read['param_schedulers'] == [dict(pair=(1, None))]
 
 
 def test_frozen_weights_move_and_cast_with_the_model():

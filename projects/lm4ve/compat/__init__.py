@@ -17,6 +17,12 @@ REPAIRS = {
     'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
     'mmengine.registry.root': ('mmengine_root_models',),
 }
+#: Module -> the files with classes that override private methods of one of its
+#: classes. Nothing is applied: :mod:`lm4ve.engine` derives its hooks from them.
+OVERRIDES = {
+    'mmengine.hooks.checkpoint_hook': ('mmengine_checkpoint_order',),
+    'mmengine.hooks.ema_hook': ('mmengine_ema_swap',),
+}
 
 
 def apply() -> None:

@@ -1,28 +1,26 @@
 """Checkpoints that survive a crash and load without executing code.
 
-MMEngine writes a checkpoint straight to its final name and deletes the one
-before it first; a full disk or a killed job then leaves none. It also pickles
-its message hub, which ``torch.load(weights_only=True)`` rightly refuses.
+MMEngine writes a checkpoint straight to its final name and deletes the one before it
+first; a full disk or a killed job then leaves none. It also pickles its message hub,
+which ``torch.load(weights_only=True)`` rightly refuses (mmengine issue 1655).
 """
 
-from collections import deque
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
 
-from lm4ve.engine.files import write_atomically, write_text
+from lm4ve.compat.mmengine_checkpoint_order import WRITE_FIX, SavesBeforeDeleting
+from lm4ve.engine.files import write_atomically
 from lm4ve.registry import HOOKS
 
-#: What to do when a checkpoint cannot be written.
-_FIX = (
-    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
-    'another disk), then continue with --resume'
-)
+Checkpoint = dict[str, Any]
 
 
 @register_backend('lm4ve_atomic')
@@ -30,31 +28,16 @@ class AtomicLocalBackend(LocalBackend):
     """MMEngine's local backend with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        write_atomically(obj, filepath, _FIX)
+        """Write bytes; see :func:`lm4ve.engine.files.write_atomically`."""
+        write_atomically(obj, filepath, WRITE_FIX)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        write_atomically(obj.encode(encoding), filepath, _FIX)
-
-
-class _DeferredRemoval:
-    """A file backend that collects removals instead of carrying them out."""
-
-    def __init__(self, backend) -> None:
-        self.backend = backend
-        self.removals: list = []
-
-    def __getattr__(self, name: str):
-        return getattr(self.backend, name)
-
-    def remove(self, filepath: str) -> None:
-        self.removals.append((self.backend.remove, filepath))
-
-    def rmtree(self, dir_path: str) -> None:
-        self.removals.append((self.backend.rmtree, dir_path))
+        """Write a text; see :func:`lm4ve.engine.files.write_atomically`."""
+        write_atomically(obj.encode(encoding), filepath, WRITE_FIX)
 
 
 @HOOKS.register_module()
-class AtomicCheckpointHook(CheckpointHook):
+class AtomicCheckpointHook(SavesBeforeDeleting):
     """``CheckpointHook`` that never has fewer good files than before.
 
     The new checkpoint is written beside its name and renamed; outdated ones
@@ -62,7 +45,8 @@ class AtomicCheckpointHook(CheckpointHook):
     storage (``backend_args``) the order is kept and writing is MMEngine's.
     """
 
-    def before_train(self, runner) -> None:
+    def before_train(self, runner: Runner) -> None:
+        """Choose the atomic backend where the files are local."""
         super().before_train(runner)
         if (
             isinstance(self.file_backend, LocalBackend)
@@ -71,72 +55,26 @@ class AtomicCheckpointHook(CheckpointHook):
         ):
             self.backend_args = dict(backend='lm4ve_atomic')
 
-    def _save_checkpoint_with_step(self, runner, step, meta) -> None:
-        # MMEngine's, with saving before deleting.
-        ids = list(getattr(self, 'keep_ckpt_ids', ()))
-        outdated: list = []
-        if self.max_keep_ckpts > 0 and ids[-1:] != [step]:
-            ids.append(step)
-            outdated = ids[: -self.max_keep_ckpts]
-            ids = ids[-self.max_keep_ckpts :]
-            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
-            runner.message_hub.update_info('keep_ckpt_ids', ids)
-        filename = self.filename_tmpl.format(step)
-        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
-        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            filename,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if not is_main_process():
-            return
-        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint', _FIX)
-        for old in outdated:
-            path = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old)
-            )
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
-                self.file_backend.rmtree(path)
 
-    def _save_best_checkpoint(self, runner, metrics) -> None:
-        if not self.save_best:
-            return  # `runner.val()` without training: there is no backend yet
-        backend = self.file_backend
-        deferred = self.file_backend = _DeferredRemoval(backend)
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        finally:
-            self.file_backend = backend
-        current = {getattr(self, 'best_ckpt_path', None)}
-        current |= set((getattr(self, 'best_ckpt_path_dict', None) or {}).values())
-        for remove, path in deferred.removals:
-            if path not in current:
-                remove(path)
+def _to_plain(value: Any) -> Any:
+    """Return the same data in dicts, lists, tuples and Python numbers.
 
-
-def _to_plain(value):
-    """numpy scalars and arrays as Python numbers and lists, at any depth."""
+    ``torch.load(weights_only=True)`` refuses their subclasses, such as named tuples
+    and defaultdicts, and numpy's scalars and arrays.
+    """
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
-    if isinstance(value, dict):
-        return type(value)((k, _to_plain(v)) for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return type(value)(_to_plain(v) for v in value)
+    if isinstance(value, Mapping):
+        return {k: _to_plain(v) for k, v in value.items()}
+    for kind in (list, tuple, set):
+        if isinstance(value, kind):
+            return kind(map(_to_plain, value))
     return value
 
 
-def _without_functions(value):
+def _without_functions(value: Any) -> Any:
     """Drop the functions among a scheduler's attributes (one-cycle has one).
 
     A scheduler is built from its config before its state is loaded, so it has
@@ -144,8 +82,8 @@ def _without_functions(value):
     """
     if isinstance(value, dict):
         return {k: _without_functions(v) for k, v in value.items() if not callable(v)}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_without_functions(v) for v in value)
+    if isinstance(value, list):
+        return list(map(_without_functions, value))
     return value
 
 
@@ -162,30 +100,30 @@ class PlainCheckpointHook(Hook):
     priority = 'LOWEST'
     _MARK = 'lm4ve_history'
 
-    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: dict[str, Any]
+    ) -> None:
+        """Replace what is no plain data in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         if hub is not None:
             hub['log_scalars'] = {
                 k: self._pack(v) for k, v in hub['log_scalars'].items()
             }
-            hub['runtime_info'] = _to_plain(dict(hub['runtime_info']))
-            hub['resumed_keys'] = dict(hub['resumed_keys'])
-        if 'param_schedulers' in checkpoint:
-            checkpoint['param_schedulers'] = _without_functions(
-                checkpoint['param_schedulers']
-            )
+            for key in ('runtime_info', 'resumed_keys'):
+                hub[key] = _to_plain(hub[key])
         for key in ('meta', 'param_schedulers'):
             if key in checkpoint:
-                checkpoint[key] = _to_plain(checkpoint[key])
+                checkpoint[key] = _to_plain(_without_functions(checkpoint[key]))
 
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         if isinstance(hub, dict):
             hub['log_scalars'] = {
                 k: self._unpack(v) for k, v in hub['log_scalars'].items()
             }
 
-    def _pack(self, buffer):
+    def _pack(self, buffer: Any) -> Any:
         if not isinstance(buffer, HistoryBuffer):
             return _to_plain(buffer)
         history, counts = buffer.data
@@ -195,7 +133,7 @@ class PlainCheckpointHook(Hook):
             'max_length': int(buffer.max_length),
         }
 
-    def _unpack(self, value):
+    def _unpack(self, value: Any) -> Any:
         if not (isinstance(value, dict) and self._MARK in value):
             return value
         return HistoryBuffer(

@@ -1,0 +1,109 @@
+"""MMEngine deletes an old checkpoint before it has written the new one.
+
+True of MMEngine 0.10.7 (not reported upstream): with ``max_keep_ckpts=1`` or
+``save_best``, a full disk or a killed job at that moment leaves no checkpoint at all,
+and ``last_checkpoint`` may be left empty. The order is fixed inside two private methods
+of ``CheckpointHook``, which are overridden here and nowhere else. May go once the hook
+saves before it deletes.
+"""
+
+import inspect
+from collections import deque
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+
+from lm4ve.engine.files import write_text
+
+#: What to do when a checkpoint cannot be written.
+WRITE_FIX = (
+    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
+    'another disk), then continue with --resume'
+)
+
+
+def is_needed(checkpoint_hook: ModuleType) -> bool:
+    """Return whether MMEngine's hook still deletes before it saves.
+
+    Args:
+        checkpoint_hook (ModuleType): ``mmengine.hooks.checkpoint_hook``.
+    """
+    text = inspect.getsource(checkpoint_hook.CheckpointHook._save_checkpoint_with_step)
+    return text.index('.remove(') < text.index('save_checkpoint(\n')
+
+
+class _DeferredRemoval:
+    """A file backend that collects removals instead of carrying them out."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removals: list[tuple[Any, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, filepath: str) -> None:
+        self.removals.append((self.backend.remove, filepath))
+
+    def rmtree(self, dir_path: str) -> None:
+        self.removals.append((self.backend.rmtree, dir_path))
+
+
+class SavesBeforeDeleting(CheckpointHook):
+    """MMEngine's ``CheckpointHook`` in the other order."""
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict[str, Any]
+    ) -> None:
+        ids = list(getattr(self, 'keep_ckpt_ids', ()))
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0 and ids[-1:] != [step]:
+            ids.append(step)
+            outdated = ids[: -self.max_keep_ckpts]
+            ids = ids[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', ids)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint', WRITE_FIX)
+        for old in outdated:
+            path = self.file_backend.join_path(
+                self.out_dir, self.filename_tmpl.format(old)
+            )
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
+                self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return  # `runner.val()` without training: there is no backend yet
+        backend = self.file_backend
+        deferred = self.file_backend = _DeferredRemoval(backend)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        current = {getattr(self, 'best_ckpt_path', None)}
+        current |= set((getattr(self, 'best_ckpt_path_dict', None) or {}).values())
+        for remove, path in deferred.removals:
+            if path not in current:
+                remove(path)
