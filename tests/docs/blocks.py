@@ -7,7 +7,8 @@ A comment before a block says what becomes of it::
     CHECKPOINT=work_dirs/vit-demo_minilm_digits/epoch_1.pth
     -->
 
-runs it; ``script.py WORDS`` adds words to every call of that script, to make it
+runs it; ``<!-- run by PAGE -->`` says that PAGE, from the root, runs the same commands.
+``script.py WORDS`` adds words to every call of that script, to make it
 short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason -->`` says why
 it cannot run here. Every shell block needs one of them. A Python block without a
 comment is a fragment of a config, which must parse and name registered types.
@@ -54,7 +55,18 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return self.note.startswith('run')
+        return bool(re.match(r'run(?! by)', self.note))
+
+    @property
+    def run_by(self) -> str:
+        """The page that runs the same commands, or ''."""
+        return self.note[7:].strip() if self.note.startswith('run by ') else ''
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands as they stand, without comments."""
+        lines = self.code.replace('\\\n', ' ').splitlines()
+        return [' '.join(line.split(' #')[0].split()) for line in lines if line]
 
     @property
     def reason(self) -> str:

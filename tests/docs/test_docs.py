@@ -50,7 +50,11 @@ def test_every_link_leads_to_a_file_or_a_heading(page):
 def test_every_command_runs_or_says_why_not(page):
     for block in blocks_of(page):
         if block.language in ('bash', 'sh', 'console'):
-            assert block.runs or block.reason, f'{page}:{block.line}'
+            assert block.runs or block.run_by or block.reason, f'{page}:{block.line}'
+        if block.run_by:
+            there = [c for b in blocks_of(block.run_by) if b.runs for c in b.commands]
+            missing = [c for c in block.commands if c not in there]
+            assert not missing, f'{page}:{block.line}'
 
 
 def _types(tree: ast.AST) -> set[str]:
@@ -85,7 +89,7 @@ def test_fragments_of_configs_parse_and_name_what_is_there(page):
         if block.language != 'python':
             continue
         tree = ast.parse(block.code, f'{page}:{block.line}')
-        if not (block.runs or block.reason):
+        if not block.note:
             for name in _types(tree):
                 assert _is_registered(name), f'{page}:{block.line}: {name}'
 
