@@ -1,0 +1,132 @@
+"""Run a command as if only one extra's packages were installed.
+
+What an extra needs is read from the installed metadata and closed over the
+requirements of requirements. Everything else is hidden from the command and from the
+processes that it starts, by a ``sitecustomize`` that Python runs before anything.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tests.helpers.tasks import ROOT
+
+#: Runs first in each process. Returning None hides a module; raising would break
+#: other packages' own checks of what is installed.
+HIDE = """\
+import json, os, sys
+from importlib.machinery import PathFinder
+from importlib.metadata import DistributionFinder, MetadataPathFinder
+
+HIDDEN = json.loads(os.environ['LM4VE_TEST_HIDDEN'])
+MODULES, NAMES = set(HIDDEN['modules']), set(HIDDEN['distributions'])
+
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition('.')[0] in MODULES:
+            return None
+        return super().find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, context=DistributionFinder.Context()):
+        for found in MetadataPathFinder.find_distributions(context):
+            if found.metadata['Name'] not in NAMES:
+                yield found
+
+
+sys.meta_path[:] = [Finder if f is PathFinder else f for f in sys.meta_path]
+"""
+
+
+def normalized(name: str) -> str:
+    """Return a distribution's name as the packaging standard writes it."""
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def needed_by(extras: tuple[str, ...]) -> set[str]:
+    """Return the distributions that lm4ve with these extras brings.
+
+    Args:
+        extras (tuple[str, ...]): Names of extras; an empty tuple is the core.
+
+    Returns:
+        set[str]: Normalized names, ``lm4ve`` among them.
+    """
+    found: set[str] = set()
+    asked = [Requirement(f'lm4ve[{",".join(extras)}]')]
+    seen = set()
+    while asked:
+        requirement = asked.pop()
+        key = normalized(requirement.name), frozenset(requirement.extras)
+        if key in seen:
+            continue
+        seen.add(key)
+        found.add(key[0])
+        for line in _requires(requirement.name):
+            needed = Requirement(line)
+            if needed.marker is None or any(
+                needed.marker.evaluate(dict(extra=extra))
+                for extra in requirement.extras or {''}
+            ):
+                asked.append(needed)
+    return found
+
+
+def _requires(name: str) -> list[str]:
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:
+        return []  # for another platform
+
+
+def run_alone(extras: tuple[str, ...], *command, folder: Path) -> str:
+    """Run ``python *command`` with no other packages than the extras'.
+
+    Args:
+        extras (tuple[str, ...]): Names of extras.
+        *command: A script and its arguments, or ``-c`` and code.
+        folder (Path): Where the command runs.
+
+    Returns:
+        str: What it printed. It has ended well, or this raises AssertionError.
+    """
+    kept = needed_by(extras)
+    modules = [
+        module
+        for module, names in metadata.packages_distributions().items()
+        # Some distributions install a `tests`; here it is ours.
+        if module != 'tests' and not kept & {normalized(name) for name in names}
+    ]
+    names = [
+        d.metadata['Name']
+        for d in metadata.distributions()
+        if normalized(d.metadata['Name']) not in kept
+    ]
+    site = folder / 'site'
+    site.mkdir(exist_ok=True)
+    (site / 'sitecustomize.py').write_text(HIDE)
+    paths = [str(site), str(ROOT / 'projects'), str(ROOT)]
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        cwd=folder,
+        env={
+            **os.environ,
+            'PYTHONPATH': os.pathsep.join(paths),
+            'LM4VE_TEST_HIDDEN': json.dumps(dict(modules=modules, distributions=names)),
+            'LM4VE_CACHE': str(folder / 'cache'),
+        },
+    )
+    assert done.returncode == 0, done.stdout[-6000:]
+    return done.stdout

@@ -1,0 +1,192 @@
+"""Each extra is enough for its task: every package that it does not bring is hidden.
+
+For each task this imports all modules, looks up all registered names, and trains the
+embedded demo at a tiny size by the command that users type. A requirement that is
+missing in ``requirements/<extra>.txt`` fails here, although the package is installed.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lm4ve.tasks import TASKS, get_task
+from tests.helpers.extras import needed_by, run_alone
+from tests.helpers.tasks import FOLDERS, ROOT
+
+#: A block of the core's own, since the embedded language model is another extra.
+BLOCK = """dict(
+    _delete_=True, type='LLMBlock', pretrained=False,
+    arch=dict(model_type='llama', hidden_size=32, intermediate_size=48,
+              num_attention_heads=4, num_hidden_layers=1, vocab_size=8))"""
+
+#: Task -> its demo, and the fields that make its data set small.
+DEMOS = dict(
+    image=('vit-demo_minilm_digits', ['indices=16'] * 2),
+    video=(
+        'videomae-demo_minilm_moving-digits',
+        ["data_root='clips', clips=dict(train=8, val=8, test=8)"] * 2,
+    ),
+    pointcloud=('pointbert-demo_minilm_primitives', ['per_class=2'] * 2),
+    motion=(
+        'vectornet-demo_minilm_sim',
+        ["root='traffic', counts=dict(train=6, val=4)"] * 2,
+    ),
+)
+
+#: What the suite must never ask for outside of the task that needs it.
+HEAVY = {
+    'image': {'mmaction2', 'pandas', 'pyarrow', 'h5py', 'open3d', 'av', 'decord'},
+    'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'open3d'},
+    'pointcloud': {'mmpretrain', 'mmaction2', 'pyarrow', 'av', 'decord'},
+    'motion': {'mmpretrain', 'mmaction2', 'open3d', 'av', 'decord', 'timm'},
+}
+
+IMPORT_ALL = """
+import importlib, pkgutil
+import lm4ve
+package = importlib.import_module({package!r})
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+    importlib.import_module(module.name)
+"""
+
+LOOK_UP_ALL = """
+from lm4ve import registry
+registries = [r for r in vars(registry).values() if isinstance(r, registry.Registry)]
+for name in {names}:
+    assert any(r.get('lm4ve.' + name) for r in registries), name
+"""
+
+CORE = """
+import torch
+from mmengine.registry import HOOKS, MODELS
+import lm4ve
+import mmengine.model
+
+block = dict(
+    type='LLMBlock', pretrained=False,
+    arch=dict(model_type='llama', hidden_size=32, intermediate_size=48,
+              num_attention_heads=4, num_hidden_layers=1, vocab_size=8))
+neck = MODELS.build(dict(type='LLMBlockNeck', in_channels=16, block=block))
+x = torch.randn(2, 5, 16, requires_grad=True)
+neck((x,))[-1].sum().backward()
+assert x.grad.abs().sum() > 0
+assert MODELS.build(block)(torch.randn(2, 5, 32)).shape == (2, 5, 32)
+assert HOOKS.get('lm4ve.AtomicCheckpointHook').__name__ == 'AtomicCheckpointHook'
+from lm4ve.engine import command_line
+"""
+
+
+def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
+    """Write a demo's config, made tiny; keeps its model's parts and its logs."""
+    name, (train, val) = DEMOS[task]
+    loaders = [
+        f'{split}_dataloader = dict(batch_size=4, num_workers=0, '
+        f'persistent_workers=False, dataset=dict({fields}))'
+        for split, fields in (('train', train), ('val', val), ('test', val))
+    ]
+    lines = [
+        f'_base_ = {str(FOLDERS[task] / f"{name}.py")!r}',
+        *loaders,
+        'train_cfg = dict(max_epochs=1, val_interval=1)',
+        'param_scheduler = dict(total_steps=1)',
+        'default_hooks = dict(checkpoint=dict(interval=1))',
+        *([f'model = dict(neck=dict(block={block}))'] if block else []),
+    ]
+    path = folder / f'{task}.py'
+    path.write_text('\n'.join(lines))
+    return path
+
+
+def train(task: str, extras: tuple[str, ...], folder: Path, **options) -> None:
+    config = small_config(task, folder, **options)
+    run_alone(
+        extras, ROOT / 'tools/train.py', config, '--work-dir', 'run', folder=folder
+    )
+    (curve,) = folder.glob('run/*/vis_data/events.out.*')
+    (scalars,) = folder.glob('run/*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in scalars.read_text().splitlines()]
+    assert any('loss' in row for row in rows) and curve.stat().st_size
+    assert (folder / 'run/epoch_1.pth').is_file()
+
+
+def test_the_core_alone_gives_blocks_and_necks(tmp_path):
+    assert not needed_by(()) & {'mmcv-lite', 'mmpretrain', 'mmaction2', 'scikit-learn'}
+    run_alone((), '-c', CORE, folder=tmp_path)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_a_task_brings_no_other_task_s_packages(task):
+    assert not needed_by((get_task(task).extra,)) & HEAVY[task]
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_all_modules_and_names_of_a_task_need_its_extra_only(task, tmp_path):
+    declared = get_task(task)
+    names = [n for names in declared.registers.values() for n in names]
+    code = IMPORT_ALL.format(package=declared.package)
+    code += LOOK_UP_ALL.format(names=[*names, 'AtomicCheckpointHook'])
+    run_alone((declared.extra,), '-c', code, folder=tmp_path)
+
+
+@pytest.mark.parametrize('extra', ['activations', 'iou', 'ablation', 'analysis'])
+def test_all_modules_of_an_analysis_need_its_extra_only(extra, tmp_path):
+    parts = ['activations', 'iou', 'ablation'] if extra == 'analysis' else [extra]
+    code = ''.join(IMPORT_ALL.format(package=f'lm4ve.{part}') for part in parts)
+    run_alone((extra,), '-c', code, folder=tmp_path)
+
+
+def test_the_collective_extras_are_their_parts():
+    parts = ('activations', 'iou', 'ablation')
+    assert needed_by(('analysis',)) == needed_by(parts)
+    assert needed_by(('all',)) == needed_by((*TASKS, *parts, 'demo'))
+
+
+def test_what_an_extra_lacks_is_hidden_and_named_with_the_extra(tmp_path):
+    code = (
+        'import lm4ve\nfrom lm4ve.errors import UserError\n'
+        'from mmengine.registry import DATASETS\n'
+        "try: DATASETS.get('lm4ve.CheckedImageNet')\n"
+        'except UserError as e: print(e)\n'
+    )
+    assert 'pip install "lm4ve[image]"' in run_alone((), '-c', code, folder=tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', TASKS)
+def test_a_task_trains_with_its_extra_only(task, tmp_path):
+    train(task, (get_task(task).extra,), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_demo_trains_the_embedded_language_model_with_its_extra_only(tmp_path):
+    train('image', ('demo',), tmp_path, block=None)
+
+
+@pytest.mark.slow
+def test_activations_of_an_image_are_drawn_with_two_extras_only(tmp_path):
+    config = small_config('image', tmp_path)
+    tool = ROOT / 'tools/analysis/visualize_activations.py'
+    command = tool, config, 'none', '--indices', 0, '--out-dir', 'out'
+    run_alone(('image', 'activations'), *command, folder=tmp_path)
+    assert list(tmp_path.glob('out/*.html')) and list(tmp_path.glob('out/*.png'))
+
+
+@pytest.mark.slow
+def test_pseudo_masks_are_scored_with_two_extras_only(tmp_path):
+    config = FOLDERS['image'] / 'vit-demo_none_textured-digits.py'
+    small = '--cfg-options', 'test_dataloader.dataset.indices=8'
+    tool = ROOT / 'tools/analysis/activation_iou.py'
+    command = tool, config, 'none', '--bootstrap', 5, '--out-dir', 'out', *small
+    run_alone(('image', 'iou'), *command, folder=tmp_path)
+    assert {'iou.csv', 'iou.png'} <= {p.name for p in tmp_path.glob('out/*')}
+
+
+@pytest.mark.slow
+def test_a_grid_runs_with_its_extra_only(tmp_path):
+    from tests.ablation.toy import write_grid
+
+    tool = ROOT / 'tools/analysis/ablate.py'
+    command = tool, write_grid(tmp_path), '--work-dir', 'out'
+    run_alone(('ablation',), *command, folder=tmp_path)
+    assert {'table.md', 'plot.png'} <= {p.name for p in tmp_path.glob('out/toy/*')}
