@@ -142,9 +142,7 @@ def test_a_constant_activation_scores_the_class_prior(noise):
 
 
 @pytest.mark.parametrize(
-    'change',
-    [dict(inputs=(1, 3, 4, 4, 4)), dict(views=2)],
-    ids=['video', 'views'],
+    'change', [dict(inputs=(1, 3, 4, 4, 4)), dict(views=2)], ids=['video', 'views']
 )
 def test_models_of_other_tasks_are_refused(change):
     with pytest.raises(UserError, match='sees each image once'):

@@ -11,15 +11,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm4ve.converters import (
-    convert_vit,
-    read_checkpoint,
-    select_state,
-    write_checkpoint,
-)
+from lm4ve.converters import read_checkpoint, select_state, write_checkpoint
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
-from lm4ve.tasks.image.converters import BLOCK_PREFIX
+from lm4ve.tasks.image.converters import BLOCK_PREFIX, convert_vit
 from lm4ve.version import __version__
 
 

@@ -3,6 +3,9 @@
 The tools in ``tools/model_converters`` only parse arguments and call this.
 """
 
+import importlib
+from typing import Any
+
 from lm4ve.converters.block import compare_block
 from lm4ve.converters.key_rules import Rules, rename
 from lm4ve.engine.checkpoint_files import (
@@ -10,14 +13,19 @@ from lm4ve.engine.checkpoint_files import (
     select_state,
     write_checkpoint,
 )
-from lm4ve.tasks.image.converters import convert_vit
 
 __all__ = [
     'Rules',
     'compare_block',
-    'convert_vit',
     'read_checkpoint',
     'rename',
     'select_state',
     'write_checkpoint',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Its old place. Imported on demand, since a task's converters import this package.
+    if name == 'convert_vit':
+        return importlib.import_module('lm4ve.tasks.image.converters').convert_vit
+    raise AttributeError(f"module 'lm4ve.converters' has no attribute '{name}'")
