@@ -228,3 +228,10 @@ def test_pre_commit_and_make_check_with_the_same_versions():
     hooks = (ROOT / '.pre-commit-config.yaml').read_text()
     found = dict(re.findall(r'/(ruff|codespell)(?:-pre-commit)?\n +rev: v(\S+)', hooks))
     assert found == {name: pinned[name] for name in ('ruff', 'codespell')}
+
+
+@pytest.mark.parametrize('script', ['.ci/run', '.github/workflows/ci.yml'])
+def test_ci_calls_make_targets_that_exist(script):
+    called = set(re.findall(r'\bmake ([a-z]+)', (ROOT / script).read_text()))
+    targets = set(re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.M))
+    assert {'lint', 'typecheck', 'test', 'docs'} <= called <= targets

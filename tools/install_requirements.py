@@ -70,7 +70,8 @@ def show_installation(pip, total: int, progress: Progress) -> None:
         # pip removes an older version before it writes the newer one.
         count = max(0, min(total, len(list(SITE.glob('*.dist-info'))) - before))
         step = count * 10 // total
-        progress.show(f'Installing: {count} of {total} packages', step != shown)
+        text = f'Installing: {count} of {total} packages'
+        progress.show(text, milestone=not LIVE and step != shown)
         shown = step
         time.sleep(0.5)
 
