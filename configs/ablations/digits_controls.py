@@ -21,4 +21,5 @@ tune = dict(
     options={
         'train_dataloader.dataset.split': 'fit',
         'test_dataloader.dataset.split': 'val',
-    })
+    },
+)

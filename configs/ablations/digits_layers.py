@@ -14,7 +14,8 @@ tune = dict(values=(1e-3, 2e-3, 3e-3))
 variants = dict(
     _delete_=True,
     **{
-        f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i, )})
+        f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)})
         for i in range(5)
     },
-    **{'layer 5': dict(x=5)})
+    **{'layer 5': dict(x=5)},
+)

@@ -8,12 +8,16 @@ reference = 'frozen pre-trained'
 
 variants = {
     'none': dict(),
-    'frozen pre-trained': dict(config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'),
+    'frozen pre-trained': dict(
+        config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'
+    ),
     'frozen random': dict(
         config='../pointcloud/pointbert_llama-randinit-frozen_scanobjectnn-hardest.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'trained random': dict(
         config='../pointcloud/pointbert_llama-randinit-trained_scanobjectnn-hardest.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'MLP': dict(config='../pointcloud/pointbert_mlp_scanobjectnn-hardest.py'),
 }

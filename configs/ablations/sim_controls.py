@@ -27,9 +27,9 @@ variants = {
     'MLP': dict(
         config=_block,
         options={
-            'model.neck.block':
-            dict(_delete_=True, type='MLPBlock', embed_dims=384),
-        }),
+            'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)
+        },
+    ),
 }
 # 'val' is the held-out split here, so that tuning cuts the training split.
 tune = dict(
@@ -38,4 +38,5 @@ tune = dict(
         'train_dataloader.dataset.part': 'fit',
         'test_dataloader.dataset.split': 'train',
         'test_dataloader.dataset.part': 'val',
-    })
+    },
+)

@@ -12,9 +12,11 @@ variants = {
     'frozen pre-trained': dict(config='../motion/vectornet_llama_argoverse1.py'),
     'frozen random': dict(
         config='../motion/vectornet_llama-randinit-frozen_argoverse1.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'trained random': dict(
         config='../motion/vectornet_llama-randinit-trained_argoverse1.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'MLP': dict(config='../motion/vectornet_mlp_argoverse1.py'),
 }

@@ -11,9 +11,11 @@ variants = {
     'frozen pre-trained': dict(config='../video/videomae-s_llama_ssv2.py'),
     'frozen random': dict(
         config='../video/videomae-s_llama-randinit-frozen_ssv2.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'trained random': dict(
         config='../video/videomae-s_llama-randinit-trained_ssv2.py',
-        options={'model.neck.block.seed': '{seed}'}),
+        options={'model.neck.block.seed': '{seed}'},
+    ),
     'MLP': dict(config='../video/videomae-s_mlp_ssv2.py'),
 }

@@ -1,13 +1,12 @@
 # Which of LLaMA-7B's 32 layers? The paper's figure of it, with seeds.
+_base_ = './_base_/in1k_100e.py'
+
 name = 'vit-s_in1k_layers'
 title = 'ImageNet-1k, ViT-S, 100 epochs: layer of LLaMA-7B'
-base = '../lm4ve/100e/vit-s_llama_100e_in1k.py'
-metric = 'accuracy/top1'
-seeds = 3
 reference = 'layer 31'
 xlabel = 'layer'
 
 variants = {
-    f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i, )})
+    f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)})
     for i in (0, 3, 7, 11, 15, 19, 23, 27, 31)
 }

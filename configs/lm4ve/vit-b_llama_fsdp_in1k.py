@@ -17,7 +17,10 @@ strategy = dict(
         use_orig_params=True,
         auto_wrap_policy=dict(
             type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy',
-            min_num_params=1_000_000)))
+            min_num_params=1_000_000,
+        ),
+    ),
+)
 optim_wrapper = dict(type='AmpOptimWrapper', use_fsdp=True)
 # An average of sharded weights is not supported by MMEngine's hook.
 custom_hooks = []

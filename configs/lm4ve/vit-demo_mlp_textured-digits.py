@@ -1,5 +1,4 @@
 # Control: GELU and LayerNorm in the block's place, same width.
 _base_ = './vit-demo_minilm_textured-digits.py'
 
-model = dict(
-    neck=dict(block=dict(_delete_=True, type='MLPBlock', embed_dims=384)))
+model = dict(neck=dict(block=dict(_delete_=True, type='MLPBlock', embed_dims=384)))

@@ -1,18 +1,4 @@
 # The block before the encoder's first block.
-_base_ = ['./vit-s_in1k.py', '../_base_/llm/llama-7b.py']
+_base_ = './vit-s_llama-middle_in1k.py'
 
-model = dict(
-    backbone=dict(
-        _delete_=True,
-        type='LLMBlockInsert',
-        after='drop_after_pos',
-        backbone=dict(
-            type='mmpretrain.VisionTransformer',
-            arch='deit-small',
-            img_size=224,
-            patch_size=16,
-            drop_path_rate=0.1),
-        neck=dict(
-            type='LLMBlockNeck',
-            in_channels=384,
-            block={{_base_.llm_block}})))
+model = dict(backbone=dict(after='drop_after_pos'))

@@ -11,8 +11,8 @@ model = dict(
             arch='deit-small',
             img_size=224,
             patch_size=16,
-            drop_path_rate=0.1),
-        neck=dict(
-            type='LLMBlockNeck',
-            in_channels=384,
-            block={{_base_.llm_block}})))
+            drop_path_rate=0.1,
+        ),
+        neck=dict(type='LLMBlockNeck', in_channels=384, block=_base_.llm_block),
+    )
+)

@@ -1,6 +1,4 @@
-# Control: the block from random initialisation, trained (the paper's "random").
+# Control: the block from random initialization, trained (the paper's "random").
 _base_ = './vit-s_llama_in1k.py'
 
-model = dict(
-    neck=dict(
-        block=dict(pretrained=False, trainable='all', dtype='float32')))
+model = dict(neck=dict(block=dict(pretrained=False, trainable='all', dtype='float32')))

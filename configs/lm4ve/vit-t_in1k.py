@@ -1,5 +1,4 @@
 # DeiT-T by the same recipe as vit-s_in1k.py.
 _base_ = './vit-s_in1k.py'
 
-model = dict(
-    backbone=dict(arch='deit-tiny'), head=dict(in_channels=192))
+model = dict(backbone=dict(arch='deit-tiny'), head=dict(in_channels=192))

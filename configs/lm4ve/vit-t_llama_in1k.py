@@ -1,11 +1,8 @@
 # ViT-T with LLaMA-7B's last block, frozen, before the final norm: the paper's model.
-_base_ = ['./vit-t_in1k.py', '../_base_/llm/llama-7b.py']
+_base_ = './vit-s_llama_in1k.py'
 
 model = dict(
-    backbone=dict(out_type='raw', final_norm=False),
-    neck=dict(
-        _delete_=True,
-        type='LLMBlockNeck',
-        in_channels=192,
-        out_type='cls_token',
-        block={{_base_.llm_block}}))
+    backbone=dict(arch='deit-tiny'),
+    neck=dict(in_channels=192),
+    head=dict(in_channels=192),
+)

@@ -8,4 +8,6 @@ model = dict(
         social_decoder_layers=4,
         regions='data/argoverse1/regions.json',
         learned_weights=True,
-        select=6))
+        select=6,
+    ),
+)

@@ -1,10 +1,11 @@
 # mmTransformer with LLaMA-7B's last block, frozen, on agent and lane tokens.
-_base_ = ['./mmtransformer_argoverse1.py', '../_base_/llm/llama-7b.py']
+_base_ = [
+    './mmtransformer_argoverse1.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/necks/raw.py',
+]
 
 model = dict(
     encoder=dict(final_norm=False),
-    neck=dict(
-        _delete_=True,
-        type='LLMBlockNeck',
-        in_channels=128,
-        block={{_base_.llm_block}}))
+    neck=dict(**_base_.llm_neck, in_channels=128, block=_base_.llm_block),
+)

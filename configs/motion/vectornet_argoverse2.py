@@ -1,12 +1,9 @@
 # VectorNet on Argoverse 2, without a block.
 _base_ = [
-    '../_base_/motion/argoverse2.py', '../_base_/motion/schedule_60e.py',
-    '../_base_/motion/runtime.py'
+    '../_base_/motion/vectornet.py',
+    '../_base_/motion/argoverse2.py',
+    '../_base_/motion/schedule_60e.py',
+    '../_base_/motion/runtime.py',
 ]
 
-model = dict(
-    type='lm4ve.MotionForecaster',
-    encoder=dict(type='lm4ve.VectorNet', channels=(32, 64, 128)),
-    neck=None,
-    decoder=dict(
-        type='lm4ve.TrajectoryDecoder', in_channels=256, future_steps=60))
+model = dict(decoder=dict(future_steps=60))

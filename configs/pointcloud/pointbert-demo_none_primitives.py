@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/pointcloud/primitives.py',
     '../_base_/pointcloud/onecycle_30e.py',
-    '../_base_/pointcloud/runtime.py'
+    '../_base_/default_runtime.py',
 ]
 
 model = dict(
@@ -16,16 +16,19 @@ model = dict(
         group_size=16,
         encoder_dims=64,
         encoder_channels=(32, 64, 96),
-        mlp_ratio=2.,
-        drop_path_rate=0.,
+        mlp_ratio=2.0,
+        drop_path_rate=0.0,
         # PyTorch's own: a deviation of .02 is too small for so narrow a model.
-        init_cfg=None),
+        init_cfg=None,
+    ),
     neck=None,
     head=dict(
         type='lm4ve.PointClsHead',
         in_channels=64,
         num_classes=10,
-        hidden=(128, ),
-        dropout=.2,
-        label_smoothing=.1,
-        init_cfg=None))
+        hidden=(128,),
+        dropout=0.2,
+        label_smoothing=0.1,
+        init_cfg=None,
+    ),
+)

@@ -1,6 +1,4 @@
-# Control (random block, frozen) on OBJ_BG.
-_base_ = './pointbert_llama-randinit-frozen_scanobjectnn-hardest.py'
+# Control: the block from random initialization, frozen. The paper lacks it.
+_base_ = './pointbert_llama_scanobjectnn-bg.py'
 
-train_dataloader = dict(dataset=dict(variant='objectbg'))
-val_dataloader = dict(dataset=dict(variant='objectbg'))
-test_dataloader = dict(dataset=dict(variant='objectbg'))
+model = dict(neck=dict(block=dict(pretrained=False)))

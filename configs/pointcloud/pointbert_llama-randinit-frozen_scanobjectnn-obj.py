@@ -1,6 +1,4 @@
-# Control (random block, frozen) on OBJ_ONLY.
-_base_ = './pointbert_llama-randinit-frozen_scanobjectnn-hardest.py'
+# Control: the block from random initialization, frozen. The paper lacks it.
+_base_ = './pointbert_llama_scanobjectnn-obj.py'
 
-train_dataloader = dict(dataset=dict(variant='objectonly'))
-val_dataloader = dict(dataset=dict(variant='objectonly'))
-test_dataloader = dict(dataset=dict(variant='objectonly'))
+model = dict(neck=dict(block=dict(pretrained=False)))

@@ -1,6 +1,4 @@
-# Control (random block, trained) on OBJ_ONLY.
-_base_ = './pointbert_llama-randinit-trained_scanobjectnn-hardest.py'
+# Control: the block from random initialization, trained (the paper's "random").
+_base_ = './pointbert_llama_scanobjectnn-obj.py'
 
-train_dataloader = dict(dataset=dict(variant='objectonly'))
-val_dataloader = dict(dataset=dict(variant='objectonly'))
-test_dataloader = dict(dataset=dict(variant='objectonly'))
+model = dict(neck=dict(block=dict(pretrained=False, trainable='all', dtype='float32')))

@@ -1,21 +1,12 @@
-# Point-BERT with LLaMA-7B's last block, frozen, before the final norm.
+# Point-BERT with LLaMA-7B's last block, frozen, before the final norm, on PB_T50_RS.
 _base_ = [
-    './pointbert_scanobjectnn-hardest.py', '../_base_/llm/llama-7b.py'
+    './pointbert_scanobjectnn-hardest.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/pointcloud/neck.py',
 ]
 
 model = dict(
     backbone=dict(final_norm=False),
-    neck=dict(
-        _delete_=True,
-        type='LLMBlockNeck',
-        in_channels=384,
-        norm_cfg=dict(type='LN', eps=1e-5),
-        block={{_base_.llm_block}}))
-# The mappers' own learning rate: 2.5e-4, without weight decay, as released. (The
-# paper's text says 5e-5: lr_mult=.1.)
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys={
-            'mapper_in': dict(lr_mult=.5, decay_mult=0.),
-            'mapper_out': dict(lr_mult=.5, decay_mult=0.)
-        }))
+    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.mapper_rates))

@@ -1,6 +1,12 @@
-# Point-BERT with LLaMA-7B's last block on OBJ_ONLY.
-_base_ = './pointbert_llama_scanobjectnn-hardest.py'
+# Point-BERT with LLaMA-7B's last block, frozen, on ScanObjectNN OBJ_ONLY.
+_base_ = [
+    './pointbert_scanobjectnn-obj.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/pointcloud/neck.py',
+]
 
-train_dataloader = dict(dataset=dict(variant='objectonly'))
-val_dataloader = dict(dataset=dict(variant='objectonly'))
-test_dataloader = dict(dataset=dict(variant='objectonly'))
+model = dict(
+    backbone=dict(final_norm=False),
+    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block),
+)
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.mapper_rates))

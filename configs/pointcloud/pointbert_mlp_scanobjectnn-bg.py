@@ -1,6 +1,4 @@
-# Control (GELU and LayerNorm in the block's place) on OBJ_BG.
-_base_ = './pointbert_mlp_scanobjectnn-hardest.py'
+# Control: GELU and LayerNorm in the block's place (the paper's "MLP").
+_base_ = './pointbert_llama_scanobjectnn-bg.py'
 
-train_dataloader = dict(dataset=dict(variant='objectbg'))
-val_dataloader = dict(dataset=dict(variant='objectbg'))
-test_dataloader = dict(dataset=dict(variant='objectbg'))
+model = dict(neck=dict(block=dict(_delete_=True, type='MLPBlock', embed_dims=4096)))

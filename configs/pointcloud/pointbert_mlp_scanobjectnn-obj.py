@@ -1,6 +1,4 @@
-# Control (GELU and LayerNorm in the block's place) on OBJ_ONLY.
-_base_ = './pointbert_mlp_scanobjectnn-hardest.py'
+# Control: GELU and LayerNorm in the block's place (the paper's "MLP").
+_base_ = './pointbert_llama_scanobjectnn-obj.py'
 
-train_dataloader = dict(dataset=dict(variant='objectonly'))
-val_dataloader = dict(dataset=dict(variant='objectonly'))
-test_dataloader = dict(dataset=dict(variant='objectonly'))
+model = dict(neck=dict(block=dict(_delete_=True, type='MLPBlock', embed_dims=4096)))

@@ -1,7 +1,9 @@
 # Point-BERT on ModelNet40, 1024 points in 64 groups.
 _base_ = [
-    '../_base_/pointcloud/pointbert.py', '../_base_/pointcloud/modelnet40-1k.py',
-    '../_base_/pointcloud/schedule_300e.py', '../_base_/pointcloud/runtime.py'
+    '../_base_/pointcloud/pointbert.py',
+    '../_base_/pointcloud/modelnet40-1k.py',
+    '../_base_/pointcloud/schedule_300e.py',
+    '../_base_/default_runtime.py',
 ]
 
 model = dict(head=dict(num_classes=40))

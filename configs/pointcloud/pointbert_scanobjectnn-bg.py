@@ -1,6 +1,7 @@
-# Point-BERT on OBJ_BG.
-_base_ = './pointbert_scanobjectnn-hardest.py'
-
-train_dataloader = dict(dataset=dict(variant='objectbg'))
-val_dataloader = dict(dataset=dict(variant='objectbg'))
-test_dataloader = dict(dataset=dict(variant='objectbg'))
+# Point-BERT on ScanObjectNN OBJ_BG.
+_base_ = [
+    '../_base_/pointcloud/pointbert.py',
+    '../_base_/pointcloud/scanobjectnn-bg.py',
+    '../_base_/pointcloud/schedule_300e.py',
+    '../_base_/default_runtime.py',
+]

@@ -1,6 +1,7 @@
-# Point-BERT on OBJ_ONLY.
-_base_ = './pointbert_scanobjectnn-hardest.py'
-
-train_dataloader = dict(dataset=dict(variant='objectonly'))
-val_dataloader = dict(dataset=dict(variant='objectonly'))
-test_dataloader = dict(dataset=dict(variant='objectonly'))
+# Point-BERT on ScanObjectNN OBJ_ONLY.
+_base_ = [
+    '../_base_/pointcloud/pointbert.py',
+    '../_base_/pointcloud/scanobjectnn-obj.py',
+    '../_base_/pointcloud/schedule_300e.py',
+    '../_base_/default_runtime.py',
+]

@@ -12,20 +12,20 @@ model = dict(
         num_heads=6,
         num_groups=128,
         group_size=32,
-        drop_path_rate=.1),
-    head=dict(hidden=(256, 256), norm=True))
+        drop_path_rate=0.1,
+    ),
+    head=dict(hidden=(256, 256), norm=True),
+)
 train_pipeline = [
     dict(type='lm4ve.SamplePoints', num=2048, method='random'),
-    dict(type='lm4ve.RandomScaleTranslate', scale=(2 / 3, 3 / 2), shift=.2),
-    dict(type='lm4ve.PackPointCloud')
+    dict(type='lm4ve.RandomScaleTranslate', scale=(2 / 3, 3 / 2), shift=0.2),
+    dict(type='lm4ve.PackPointCloud'),
 ]
 test_pipeline = [
     dict(type='lm4ve.SamplePoints', num=2048, method='fps'),
-    dict(type='lm4ve.PackPointCloud')
+    dict(type='lm4ve.PackPointCloud'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-tta_pipeline = [
-    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline)
-]
+test_dataloader = val_dataloader
+tta_pipeline = [dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline)]

@@ -3,7 +3,7 @@
 _base_ = [
     'mmaction::recognition/swin/'
     'swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb.py',
-    '../_base_/llm/llama-7b.py'
+    '../_base_/llm/llama-7b.py',
 ]
 
 model = dict(
@@ -12,11 +12,14 @@ model = dict(
         type='LLMBlockNeck',
         in_channels=768,
         norm_cfg=dict(type='LN', eps=1e-5),
-        block={{_base_.llm_block}}))
+        block=_base_.llm_block,
+    ),
+)
 train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 val_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 test_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 custom_imports = dict(imports=['lm4ve'])
 default_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
-    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'))
+    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
+)

@@ -1,26 +1,5 @@
 # ImageNet-R (30,000 images of 200 classes), scored among those classes.
 # data/imagenet-r/<wnid>/*.jpg
-# A config with test fields of its own takes these two variables as its
-# test_dataloader and test_evaluator; `_delete_` clears what it inherited.
-variant_dataloader = dict(
-    batch_size=64,
-    num_workers=5,
-    dataset=dict(
-        _delete_=True,
-        type='lm4ve.ImageNetVariant',
-        variant='r',
-        data_root='data/imagenet-r',
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(
-                type='ResizeEdge',
-                scale=256,
-                edge='short',
-                backend='pillow',
-                interpolation='bicubic'),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ]),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-variant_evaluator = dict(
-    _delete_=True, type='lm4ve.SubsetAccuracy', topk=(1, 5))
+_base_ = './imagenet-a.py'
+
+variant = dict(variant='r', data_root='data/imagenet-r')

@@ -2,9 +2,10 @@
 data_preprocessor = dict(
     num_classes=10,
     # Of the training split, in the pixel range 0 to 255.
-    mean=[114., 114., 114.],
-    std=[50., 50., 50.],
-    to_rgb=True)
+    mean=[114.0, 114.0, 114.0],
+    std=[50.0, 50.0, 50.0],
+    to_rgb=True,
+)
 
 # `Resize` does nothing to the set's own images; it is for pictures that come
 # in through an inferencer.
@@ -19,15 +20,17 @@ train_dataloader = dict(
         split='train',
         # An "epoch" is this many views of each digit, all different.
         variants=30,
-        max_angle=15.,
-        pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+        max_angle=15.0,
+        pipeline=train_pipeline,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
 val_dataloader = dict(
     batch_size=270,
     num_workers=0,
-    dataset=dict(
-        type='lm4ve.TexturedDigits', split='test', pipeline=test_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False))
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+    dataset=dict(type='lm4ve.TexturedDigits', split='test', pipeline=test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_evaluator = dict(type='Accuracy', topk=(1,))
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -1,25 +1,8 @@
-# Argoverse 2 motion forecasting, from the caches of tools/motion/preprocess.py
-# (docs/guides/motion_forecasting.md). Scored by its own convention.
-pipeline = [dict(type='lm4ve.VectorizeScene', agent_range=100., lane_range=100.)]
-train_dataloader = dict(
-    batch_size=32,
-    num_workers=8,
-    dataset=dict(
-        type='lm4ve.MotionDataset',
-        cache='data/argoverse2/train.cache',
-        pipeline=pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='lm4ve.collate_scenes'))
-val_dataloader = dict(
-    batch_size=64,
-    num_workers=8,
-    dataset=dict(
-        type='lm4ve.MotionDataset',
-        cache='data/argoverse2/val.cache',
-        pipeline=pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='lm4ve.collate_scenes'))
-val_evaluator = dict(
-    type='lm4ve.MotionMetric', convention='argoverse2', k=(1, 6))
+# Argoverse 2 motion forecasting, as Argoverse 1 but scored by its own convention.
+_base_ = './argoverse1.py'
+
+train_dataloader = dict(dataset=dict(cache='data/argoverse2/train.cache'))
+val_dataloader = dict(dataset=dict(cache='data/argoverse2/val.cache'))
 test_dataloader = val_dataloader
+val_evaluator = dict(convention='argoverse2')
 test_evaluator = val_evaluator

@@ -5,7 +5,7 @@ train_pipeline = [
     dict(type='SampleFrames', clip_len=8, frame_interval=1, num_clips=1),
     dict(type='DecordDecode'),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')
+    dict(type='PackActionInputs'),
 ]
 # `Resize` does nothing to the set's own videos; it is for others that come in
 # through an inferencer.
@@ -15,7 +15,7 @@ test_pipeline = [
     dict(type='DecordDecode'),
     dict(type='Resize', scale=(32, 32), keep_ratio=False),
     dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')
+    dict(type='PackActionInputs'),
 ]
 
 train_dataloader = dict(
@@ -23,10 +23,10 @@ train_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     dataset=dict(
-        type='lm4ve.MovingDigitsDataset',
-        split='train',
-        pipeline=train_pipeline),
-    sampler=dict(type='DefaultSampler', shuffle=True))
+        type='lm4ve.MovingDigitsDataset', split='train', pipeline=train_pipeline
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
 val_dataloader = dict(
     batch_size=50,
     num_workers=1,
@@ -35,8 +35,10 @@ val_dataloader = dict(
         type='lm4ve.MovingDigitsDataset',
         split='val',
         pipeline=test_pipeline,
-        test_mode=True),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        test_mode=True,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
 test_dataloader = dict(
     batch_size=50,
     num_workers=1,
@@ -45,7 +47,9 @@ test_dataloader = dict(
         type='lm4ve.MovingDigitsDataset',
         split='test',
         pipeline=test_pipeline,
-        test_mode=True),
-    sampler=dict(type='DefaultSampler', shuffle=False))
+        test_mode=True,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
 val_evaluator = dict(type='AccMetric')
 test_evaluator = val_evaluator

@@ -14,7 +14,9 @@ model = dict(
         init_cfg=dict(
             type='Pretrained',
             checkpoint='data/pretrained/videomae-s_ssv2-2400e.pth',
-            prefix='backbone.')),
+            prefix='backbone.',
+        ),
+    ),
     neck=None,
     cls_head=dict(
         type='TimeSformerHead',
@@ -23,7 +25,8 @@ model = dict(
         label_smooth_eps=0.1,
         # VideoMAE scales a std of 0.02 by 0.001.
         init_std=2e-5,
-        average_clips='prob'),
+        average_clips='prob',
+    ),
     data_preprocessor=dict(
         type='ActionDataPreprocessor',
         mean=[123.675, 116.28, 103.53],
@@ -32,6 +35,9 @@ model = dict(
             type='RandomBatchAugment',
             augments=[
                 dict(type='MixupBlending', alpha=0.8, num_classes=174),
-                dict(type='CutmixBlending', alpha=1., num_classes=174)
-            ]),
-        format_shape='NCTHW'))
+                dict(type='CutmixBlending', alpha=1.0, num_classes=174),
+            ],
+        ),
+        format_shape='NCTHW',
+    ),
+)

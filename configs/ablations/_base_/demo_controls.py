@@ -2,17 +2,12 @@
 seeds = 8
 reference = 'frozen pre-trained'
 
-_random = {
-    'model.neck.block.pretrained': False,
-    'model.neck.block.seed': '{seed}',
-}
+_random = {'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
 variants = {
     'none': dict(),
     'frozen pre-trained': dict(),
     'frozen random': dict(options=_random),
-    'trained random': dict(
-        options={**_random, 'model.neck.block.trainable': 'all'}),
+    'trained random': dict(options={**_random, 'model.neck.block.trainable': 'all'}),
     'MLP': dict(),
 }
-tune = dict(
-    fields=('optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'), seeds=1)
+tune = dict(fields=('optim_wrapper.optimizer.lr', 'param_scheduler.eta_max'), seeds=1)

@@ -1,7 +1,5 @@
 # ViT-B, trained on ImageNet-1k, tested on ImageNet-A.
-_base_ = [
-    '../vit-b_in1k.py', '../../_base_/image/imagenet-a.py'
-]
+_base_ = ['../vit-b_in1k.py', '../../_base_/image/imagenet-a.py']
 
-test_dataloader = {{_base_.variant_dataloader}}
-test_evaluator = {{_base_.variant_evaluator}}
+test_dataloader = dict(dataset=dict(_delete_=True, **_base_.variant))
+test_evaluator = dict(_delete_=True, **_base_.variant_evaluator)
