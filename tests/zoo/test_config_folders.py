@@ -57,6 +57,12 @@ def test_the_model_index_imports_every_metafile():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize('task', FOLDERS)
+def test_the_readme_links_every_config_of_its_folder(task):
+    own = [c for c in configs_of(task) if not c.startswith('robustness/')]
+    assert set(own) <= set(links_of(FOLDERS[task] / 'README.md'))
+
+
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.parent.name)
 def test_links_resolve_and_no_table_cell_is_empty(page):
     for link in links_of(page):

@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from lm4ve.ablation.fields import fresh_config, identity, merge
 from lm4ve.errors import UserError
+from lm4ve.zoo.moved_configs import where_it_went
 
 FIELDS = (
     'name',
@@ -374,7 +375,8 @@ def _config(name: str, folder: Path) -> Path:
             return path
     raise UserError(
         f"the config '{name}' does not exist, neither from '{folder}' "
-        'nor from the current folder. Fix: its path from one of them.'
+        'nor from the current folder. '
+        f'Fix: {where_it_went(name) or "its path from one of them."}'
     )
 
 

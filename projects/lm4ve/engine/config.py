@@ -1,6 +1,7 @@
 """The one way to read a config file."""
 
 import os.path as osp
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from lm4ve.errors import UserError
+from lm4ve.zoo.moved_configs import where_it_went
 
 
 def read_config(
@@ -26,12 +28,21 @@ def read_config(
         Config: The whole config.
 
     Raises:
-        UserError: The file does not exist; of a config that has moved, the
-            message gives the new path.
+        UserError: The file, or one that it inherits, does not exist; of a config
+            that has moved, the message gives the new path.
     """
     if not osp.isfile(path):
         raise UserError(f"The config '{path}' does not exist. Fix: {_advice(path)}")
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as e:
+        missing = re.fullmatch('file "(.+)" does not exist', str(e))
+        if missing is None:
+            raise
+        raise UserError(
+            f"The config '{path}' inherits '{missing[1]}', which does not exist. "
+            f'Fix: {_advice(missing[1])}'
+        ) from e
     if options:
         cfg.merge_from_dict(options)
     if set_scope:
@@ -40,4 +51,4 @@ def read_config(
 
 
 def _advice(path: str | Path) -> str:
-    return 'see configs/ for what there is.'
+    return where_it_went(path) or 'see configs/ for what there is.'

@@ -125,7 +125,8 @@ def test_get_model_knows_our_names():
 
 
 @pytest.mark.parametrize(
-    'name', ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::lm4ve/vit-s_opt-1.3b_in1k.py']
+    'name',
+    ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::video/videomae-s_llama_ssv2.py'],
 )
 def test_other_projects_inherit_our_configs(name, tmp_path):
     path = tmp_path / 'theirs.py'

@@ -85,7 +85,7 @@ def test_there_is_a_config_for_each_size_block_and_variant():
 def test_config_is_its_model_with_another_test(name):
     cfg = Config.fromfile(FOLDERS['image'] / 'robustness' / f'{name}.py')
     base = in1k(name.rpartition('_')[0])
-    own = {'variant_dataloader', 'variant_evaluator'}
+    own = {'variant', 'variant_evaluator'}
     tests = {'test_dataloader', 'test_evaluator'}
     assert set(cfg) - own == set(base)
     for key in set(base) - tests:
