@@ -13,13 +13,13 @@ import sys
 import time
 from pathlib import Path
 
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from rich.console import Console
 from rich.table import Table
 
 from lm4ve.blocks import count_parameters
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,8 +58,7 @@ def train_and_test(name: str, work_dir: Path, options: list) -> dict:
         '--out-item',
         'metrics',
     )
-    cfg = Config.fromfile(config)
-    init_default_scope(cfg.default_scope)
+    cfg = read_config(config)
     trainable, frozen = count_parameters(MODELS.build(cfg.model))
     return dict(
         top1=json.loads(metrics.read_text())['accuracy/top1'],

@@ -86,7 +86,9 @@ def test_a_config_may_inherit_what_moved(tmp_path):
         read_config(path)
 
 
-@pytest.mark.parametrize('tool', ['tools/train.py', 'tools/analysis/ablate.py'])
+@pytest.mark.parametrize(
+    'tool', ['tools/train.py', 'tools/motion/baselines.py', 'tools/analysis/ablate.py']
+)
 def test_a_tool_names_the_new_path(tool, tmp_path):
     old = 'configs/lm4ve/vectornet-demo_none_sim.py'
     given = old

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.tasks.pointcloud import group_points
 from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
 
@@ -31,8 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--backend', default='auto', choices=['auto', 'open3d', 'matplotlib']
     )
     args = parser.parse_args(argv)
-    cfg = Config.fromfile(args.config)
-    init_default_scope(cfg.default_scope)
+    cfg = read_config(args.config)
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     backbone = cfg.model.backbone
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)

@@ -6,15 +6,15 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 import argparse
 import json
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.evaluator import Evaluator
-from mmengine.registry import init_default_scope
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.datasets.cache import SceneCache
@@ -43,10 +43,7 @@ def main() -> None:
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.default_scope)
+    cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     if args.train_cache:
         train = SceneCache(args.train_cache)

@@ -6,12 +6,13 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 import argparse
 
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.config import DictAction
+from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.baselines import ConstantVelocity
 from lm4ve.tasks.motion.transforms import collate_scenes
@@ -29,10 +30,7 @@ def main() -> None:
     parser.add_argument('--extent', type=float, default=45.0, help='metres')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args()
-    cfg = Config.fromfile(args.config)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
-    init_default_scope(cfg.default_scope)
+    cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
