@@ -28,10 +28,7 @@ DEMOS = dict(
         ["data_root='clips', clips=dict(train=8, val=8, test=8)"] * 2,
     ),
     pointcloud=('pointbert-demo_minilm_primitives', ['per_class=2'] * 2),
-    motion=(
-        'vectornet-demo_minilm_sim',
-        ["root='traffic', counts=dict(train=6, val=4)"] * 2,
-    ),
+    motion=('vectornet-demo_minilm_sim', ["root='traffic', counts=dict(train=6, val=4)"] * 2),
 )
 
 #: What the suite must never ask for outside of the task that needs it.
@@ -100,9 +97,7 @@ def small_config(task: str, folder: Path, block: str | None = BLOCK) -> Path:
 
 def train(task: str, extras: tuple[str, ...], folder: Path, **options) -> None:
     config = small_config(task, folder, **options)
-    run_alone(
-        extras, ROOT / 'tools/train.py', config, '--work-dir', 'run', folder=folder
-    )
+    run_alone(extras, ROOT / 'tools/train.py', config, '--work-dir', 'run', folder=folder)
     (curve,) = folder.glob('run/*/vis_data/events.out.*')
     (scalars,) = folder.glob('run/*/vis_data/scalars.json')
     rows = [json.loads(line) for line in scalars.read_text().splitlines()]

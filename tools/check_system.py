@@ -45,9 +45,7 @@ def missing_library(module: str) -> str:
 def main() -> None:
     package = missing_library('cv2')
     if package:
-        sys.exit(
-            f'error: OpenCV lacks a system library; run: apt-get install {package}'
-        )
+        sys.exit(f'error: OpenCV lacks a system library; run: apt-get install {package}')
     package = missing_library('open3d')
     if package:
         print(

@@ -23,10 +23,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-VARIANTS = {
-    'ViT + frozen MiniLM block': 'vit-demo_minilm_digits',
-    'ViT': 'vit-demo_none_digits',
-}
+VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
 
 
 def run(*command) -> None:
@@ -34,8 +31,7 @@ def run(*command) -> None:
     done = subprocess.run([sys.executable, *map(str, command)], check=False)
     if done.returncode:
         raise UserError(
-            f'{Path(command[0]).name} failed (exit code '
-            f'{done.returncode}); its output is above.'
+            f'{Path(command[0]).name} failed (exit code {done.returncode}); its output is above.'
         )
 
 

@@ -30,20 +30,13 @@ def parse_args():
         help='what --out holds: metrics or predictions (the default)',
     )
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument(
-        '--show', action='store_true', help='show predictions in a window'
-    )
-    parser.add_argument(
-        '--interval', type=int, default=1, help='draw every n-th sample'
-    )
-    parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds a window stays'
-    )
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's tta_model and "
-        'tta_pipeline, or flips',
+        help="test-time augmentation: the config's tta_model and tta_pipeline, or flips",
     )
     return parser.parse_args()
 

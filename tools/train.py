@@ -20,15 +20,13 @@ def parse_args():
         '--resume',
         nargs='?',
         const='auto',
-        help='a checkpoint to resume from; without a value, the latest one in '
-        'the work directory',
+        help='a checkpoint to resume from; without a value, the latest one in the work directory',
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate to the actual batch size, by '
-        'auto_scale_lr.base_batch_size',
+        help='scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
         '--no-persistent-workers',

@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = None
     if args.classes:
         names = Path(args.classes).read_text(encoding='utf-8').splitlines()
-    ranking = classify(
-        args.video, args.config, args.checkpoint, names, args.topk, args.device
-    )
+    ranking = classify(args.video, args.config, args.checkpoint, names, args.topk, args.device)
     for name, score in ranking:
         print(f'{100 * score:5.1f} %  {name}')
     write_annotated(args.video, ranking, args.out)

@@ -8,9 +8,7 @@ reference = 'frozen pre-trained'
 
 variants = {
     'none': dict(),
-    'frozen pre-trained': dict(
-        config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'
-    ),
+    'frozen pre-trained': dict(config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'),
     'frozen random': dict(
         config='../pointcloud/pointbert_llama-randinit-frozen_scanobjectnn-hardest.py',
         options={'model.neck.block.seed': '{seed}'},

@@ -3,9 +3,7 @@ _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', '../_base_/llm/llama-7b.p
 
 model = dict(
     neck=[
-        dict(
-            type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block
-        ),
+        dict(type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block),
         dict(type='GlobalAveragePooling'),
     ]
 )

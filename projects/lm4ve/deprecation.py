@@ -68,6 +68,4 @@ class RenamedOption(argparse.Action):
 
 def _warn(old: str, new: str) -> None:
     # 3: the caller of what calls this, which is where the old name stands.
-    warnings.warn(
-        f'{old} is deprecated. Use {new} instead.', DeprecationWarning, stacklevel=3
-    )
+    warnings.warn(f'{old} is deprecated. Use {new} instead.', DeprecationWarning, stacklevel=3)

@@ -63,9 +63,7 @@ def _import_module_of(name: str) -> None:
 
 def _child(parent: Registry) -> LazyRegistry:
     # A location keeps MMEngine from looking for `lm4ve.utils`.
-    return LazyRegistry(
-        parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry']
-    )
+    return LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry'])
 
 
 MODELS = _child(root.MODELS)

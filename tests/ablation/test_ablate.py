@@ -105,10 +105,7 @@ def test_tables_hold_what_the_trials_gave(tmp_path, ablate, capsys):
         best = min(tried, key=lambda r: float(r['toy/error']))
         assert [r['chosen'] for r in tried] == [str(int(r is best)) for r in tried]
         assert {r['value'] for r in rows if r['variant'] == variant} == {best['value']}
-    one, two = (
-        [float(r['toy/error']) for r in rows if r['variant'] == v]
-        for v in ('one', 'two')
-    )
+    one, two = ([float(r['toy/error']) for r in rows if r['variant'] == v] for v in ('one', 'two'))
     table = (tmp_path / 'out/toy/table.md').read_text().splitlines()
     cells = [c.strip() for c in table[2].split('|')[1:-1]]
     assert cells[:2] == ['one', '3']
@@ -128,16 +125,13 @@ def test_tables_hold_what_the_trials_gave(tmp_path, ablate, capsys):
     assert listed.count('done') == 10 and 'to do' not in listed
     path.write_text(path.read_text().replace("'toy/error'", "'toy/eror'"))
     assert ablate(path, tmp_path / 'out', '--report-only') == 2
-    assert "metric='toy/eror' is not what the test reported: toy/error" in (
-        capsys.readouterr().err
-    )
+    assert "metric='toy/eror' is not what the test reported: toy/error" in (capsys.readouterr().err)
 
 
 @pytest.mark.slow
 def test_a_failing_trial_is_named_and_stops_nothing(tmp_path, ablate, capsys):
     text = GRID.replace(
-        "'one': dict(options={'model.width': 1})",
-        "'broken': dict(options={'model.fail': True})",
+        "'one': dict(options={'model.width': 1})", "'broken': dict(options={'model.fail': True})"
     )
     path = write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (4, 7)'))
     assert ablate(path, tmp_path / 'out') == 2
@@ -203,13 +197,7 @@ def test_only_a_whole_result_of_its_own_counts(tmp_path):
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     store = Store(tmp_path / 'out')
     path = store.clear(trial) / 'result.json'
-    for text in (
-        '',
-        '{"id": ',
-        '[]',
-        '{"id": "other", "metrics": {}}',
-        f'{{"id": "{trial.id}"}}',
-    ):
+    for text in ('', '{"id": ', '[]', '{"id": "other", "metrics": {}}', f'{{"id": "{trial.id}"}}'):
         path.write_text(text)
         assert store.result(trial) is None
     path.write_text(f'{{"id": "{trial.id}", "metrics": {{"a": 1}}}}')
@@ -217,16 +205,11 @@ def test_only_a_whole_result_of_its_own_counts(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_trial_on_several_devices_is_another_than_on_one(
-    tmp_path, ablate, monkeypatch
-):
+def test_a_trial_on_several_devices_is_another_than_on_one(tmp_path, ablate, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
     path = write_grid(tmp_path)
     part = ('--variants', 'two', '--seeds', 0)
-    assert (
-        ablate(path, tmp_path / 'out', *part, '--gpus', '0,1', '--gpus-per-trial', 2)
-        == 0
-    )
+    assert ablate(path, tmp_path / 'out', *part, '--gpus', '0,1', '--gpus-per-trial', 2) == 0
     log = next((tmp_path / 'out').glob('trials/*/log.txt')).read_text()
     # Four batches in an epoch, shared by two.
     assert 'Epoch(train) [2][2/2]' in log
@@ -238,7 +221,5 @@ def test_a_trial_on_several_devices_is_another_than_on_one(
 def test_devices_must_suffice_for_the_workers(tmp_path, ablate, capsys):
     path = write_grid(tmp_path)
     assert ablate(path, tmp_path / 'out', '--workers', 2, '--gpus', '0') == 2
-    assert '--gpus names 1 devices, 2 workers with 1 each need 2' in (
-        capsys.readouterr().err
-    )
+    assert '--gpus names 1 devices, 2 workers with 1 each need 2' in (capsys.readouterr().err)
     assert not results(tmp_path / 'out')

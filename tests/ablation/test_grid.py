@@ -30,19 +30,14 @@ def test_every_grid_of_ours_expands(path):
             assert t.options['model.neck.block.seed'] == t.seed
     for t in grid.tuning():
         # Never by the test split.
-        tested_on = [
-            t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')
-        ]
+        tested_on = [t.options.get(f'test_dataloader.dataset.{k}') for k in ('split', 'part')]
         assert tested_on in (['val', None], ['train', 'val'])
 
 
 def test_ids_say_all_that_a_result_depends_on(tmp_path):
     def ids(text):
         grid = load_grid(write_grid(tmp_path, text))
-        return [
-            t.id
-            for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})
-        ]
+        return [t.id for t in grid.tuning() + grid.main({v.name: 0.1 for v in grid.variants})]
 
     first = ids(GRID + TUNE)
     assert first == ids(GRID + TUNE)
@@ -55,12 +50,8 @@ def test_ids_say_all_that_a_result_depends_on(tmp_path):
 
 
 def test_seeds_and_tuned_values_reach_the_options(tmp_path):
-    text = GRID.replace(
-        "{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}"
-    )
-    grid = load_grid(
-        write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE)
-    )
+    text = GRID.replace("{'model.width': 1}", "{'model.width': '{seed}', 'work_dir': 'at-{seed}'}")
+    grid = load_grid(write_grid(tmp_path, text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE))
     trial = grid.main(dict(one=0.01))[1]
     assert trial.options == {
         'model.width': 5,
@@ -93,11 +84,7 @@ MISTAKES = {
     'reference': ("reference = 'two'", "reference = '2'", "reference='2' is none"),
     'no seeds': ('seeds = 2', 'seeds = 0', 'seeds=0 gives no'),
     'seeds twice': ('seeds = 2', 'seeds = (1, 1)', r'seeds=\(1, 1\) gives no'),
-    'variants twice': (
-        "'two': dict(),",
-        "'two': dict(), 'one': dict()",
-        "'one' is there twice",
-    ),
+    'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "'one' is there twice"),
     'no variants': ('variants = {', 'variants = {}\n_x = {', 'at least one'),
     'options no dict': ("{'model.width': 1}", '3', 'options=3 is no dict'),
     'tune no dict': ('tune = dict(', 'tune = 3\n_x = dict(', 'tune=3 is no dict'),
@@ -117,11 +104,7 @@ MISTAKES = {
     ),
     'option below a number': ("'model.width'", "'model.width.x'", 'model.width'),
     'top-level option': ("'model.width'", "'modle.width'", "has no 'modle'"),
-    'dict over a number': (
-        "'model.width': 1",
-        "'model.width': dict(a=1)",
-        "'_delete_': True",
-    ),
+    'dict over a number': ("'model.width': 1", "'model.width': dict(a=1)", "'_delete_': True"),
     'argument of a new part': (
         "'model.width': 1",
         "'model': dict(_delete_=True, type='ToyModel', with_=1)",

@@ -30,9 +30,7 @@ def test_primitives_fit_and_val_are_the_training_split(tmp_path):
     from lm4ve.tasks.pointcloud import PrimitivesDataset
 
     def clouds(split):
-        data = PrimitivesDataset(
-            split=split, per_class=5, num_points=16, cache_dir=str(tmp_path)
-        )
+        data = PrimitivesDataset(split=split, per_class=5, num_points=16, cache_dir=str(tmp_path))
         samples = [data[i] for i in range(len(data))]
         return {(s['points'].tobytes(), s['gt_label']) for s in samples}
 

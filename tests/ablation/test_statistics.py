@@ -44,13 +44,8 @@ def test_degenerate_pairs():
 def by_closed_testing(p: list) -> list:
     """Holm by its definition: a hypothesis falls if every set with it falls."""
     everyone = range(len(p))
-    sets = [
-        s for n in range(1, len(p) + 1) for s in itertools.combinations(everyone, n)
-    ]
-    return [
-        max(min(1.0, len(s) * min(p[i] for i in s)) for s in sets if k in s)
-        for k in everyone
-    ]
+    sets = [s for n in range(1, len(p) + 1) for s in itertools.combinations(everyone, n)]
+    return [max(min(1.0, len(s) * min(p[i] for i in s)) for s in sets if k in s) for k in everyone]
 
 
 def test_holm_is_the_closed_test_of_bonferroni():
@@ -79,9 +74,7 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
     difference = np.array([other[s] - base[s] for s in common])
     assert (first.count, first.pairs) == (4, 3)
     assert first.difference == pytest.approx(difference.mean())
-    assert (first.difference_low, first.difference_high) == pytest.approx(
-        interval(difference)
-    )
+    assert (first.difference_low, first.difference_high) == pytest.approx(interval(difference))
     assert first.p_t == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
     # `c` has one pair only: no test, so that one comparison is all there is.
     assert first.holm_t == first.p_t and first.holm_wilcoxon == first.p_wilcoxon
@@ -90,12 +83,7 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
 
 def test_holm_corrects_summaries_for_every_comparison():
     rng = np.random.default_rng(4)
-    scores = {
-        k: dict(enumerate(rng.normal(i / 2, 1, 6).tolist()))
-        for i, k in enumerate('abcd')
-    }
+    scores = {k: dict(enumerate(rng.normal(i / 2, 1, 6).tolist())) for i, k in enumerate('abcd')}
     found = summarize(scores, 'a')
-    assert [s.holm_t for s in found[1:]] == pytest.approx(
-        holm([s.p_t for s in found[1:]])
-    )
+    assert [s.holm_t for s in found[1:]] == pytest.approx(holm([s.p_t for s in found[1:]]))
     assert any(s.holm_t > s.p_t for s in found[1:])

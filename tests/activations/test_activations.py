@@ -45,9 +45,7 @@ def test_magnitude_equals_numpy(channels):
 def test_frequency_equals_numpy(channels, wrap):
     x = tokens(3, 11, channels)
     expected = np.stack([numpy_frequency(s, wrap) for s in x.numpy()])
-    np.testing.assert_allclose(
-        frequency(x, wrap=wrap).numpy(), expected, rtol=0, atol=1e-6
-    )
+    np.testing.assert_allclose(frequency(x, wrap=wrap).numpy(), expected, rtol=0, atol=1e-6)
 
 
 def test_angles_on_both_sides_of_pi_are_near_each_other():

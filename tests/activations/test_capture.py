@@ -40,9 +40,7 @@ def test_points_are_what_goes_in_and_comes_out_of_the_neck(task):
     prefix = seen.points['encoder'].layout.prefix
     if task != 'motion':
         assert (prefix, seen.points['encoder'].layout.grid) == PLACES[task]
-    for label, expected in dict(
-        encoder=x, mapped=mapped, block=block, after=after
-    ).items():
+    for label, expected in dict(encoder=x, mapped=mapped, block=block, after=after).items():
         torch.testing.assert_close(
             seen.points[label].tokens, expected[:, prefix:], rtol=1e-4, atol=1e-5
         )
@@ -76,16 +74,11 @@ def test_looking_changes_neither_predictions_nor_modes(task):
         plain = model.test_step(data)
     for a, b in zip(seen.outputs, plain, strict=True):
         if task == 'motion':
-            a, b = (
-                torch.from_numpy(a['trajectories']),
-                torch.from_numpy(b['trajectories']),
-            )
+            a, b = (torch.from_numpy(a['trajectories']), torch.from_numpy(b['trajectories']))
             torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
             continue
         name = {'video': 'pred_score', 'image': 'pred_score'}.get(task, 'pred_scores')
-        torch.testing.assert_close(
-            getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -105,9 +98,7 @@ def test_views_that_are_tested_in_parts_are_all_seen():
     parts = analyse(model, data)
     assert model.test_cfg == dict(max_testing_views=1)
     assert parts.views == 2
-    torch.testing.assert_close(
-        parts.points['after'].tokens, whole.points['after'].tokens
-    )
+    torch.testing.assert_close(parts.points['after'].tokens, whole.points['after'].tokens)
 
 
 def test_any_module_can_be_named():
@@ -250,8 +241,7 @@ def test_an_observed_neck_gives_the_same_and_its_parts_fire(out_type):
     if out_type == 'raw':
         with neck.observe():
             torch.testing.assert_close(
-                neck(x, queries=queries),
-                neck(x).gather(1, queries[..., None].expand(-1, -1, 6)),
+                neck(x, queries=queries), neck(x).gather(1, queries[..., None].expand(-1, -1, 6))
             )
     neck(x)
     assert len(fired) == (1 if out_type != 'raw' else 3)

@@ -59,10 +59,7 @@ def trained(tmp_path_factory):
     """Two epochs of two steps, with pictures to two backends."""
     root = tmp_path_factory.mktemp('with')
     runner = digits_runner(
-        root,
-        backends=('LocalVisBackend', 'TensorboardVisBackend'),
-        enable=True,
-        interval=9,
+        root, backends=('LocalVisBackend', 'TensorboardVisBackend'), enable=True, interval=9
     )
     return root, train_from_the_same_start(runner), runner
 
@@ -80,11 +77,7 @@ def test_pictures_go_to_the_backends_at_their_steps(trained):
     events = EventAccumulator(
         str(next(root.glob('*/vis_data'))), size_guidance=dict(images=0)
     ).Reload()
-    found = {
-        (tag, event.step)
-        for tag in events.Tags()['images']
-        for event in events.Images(tag)
-    }
+    found = {(tag, event.step) for tag in events.Tags()['images'] for event in events.Images(tag)}
     assert found == expected
 
 
@@ -164,14 +157,9 @@ def test_only_the_main_process_draws(trained, monkeypatch):
     assert one_batch(trained[2], ActivationVisHook(enable=True)) == []
 
 
-def test_a_distributed_model_is_drawn_without_communication(
-    trained, monkeypatch, tmp_path
-):
+def test_a_distributed_model_is_drawn_without_communication(trained, monkeypatch, tmp_path):
     torch.distributed.init_process_group(
-        'gloo',
-        store=torch.distributed.FileStore(str(tmp_path / 's'), 1),
-        rank=0,
-        world_size=1,
+        'gloo', store=torch.distributed.FileStore(str(tmp_path / 's'), 1), rank=0, world_size=1
     )
     try:
         wrapped = MMDistributedDataParallel(trained[2].model)
@@ -212,9 +200,7 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
 
 
 def test_scenes_are_drawn_by_name(tmp_path):
-    cfg = MotionShrinker(tmp_path, None, None).load(
-        'vectornet-demo_minilm_sim.py', tmp_path
-    )
+    cfg = MotionShrinker(tmp_path, None, None).load('vectornet-demo_minilm_sim.py', tmp_path)
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     cfg.custom_hooks = [dict(type='lm4ve.ActivationVisHook', interval=3, **SMALL)]
     runner = build_runner(cfg)

@@ -29,9 +29,7 @@ MODEL = SimpleNamespace(
 
 def spike(count: int, at: int, channels: int = 8, rows: int = 1) -> torch.Tensor:
     """Tokens of noise, one of which is far from the others."""
-    tokens = 0.01 * torch.randn(
-        rows, count, channels, generator=torch.Generator().manual_seed(0)
-    )
+    tokens = 0.01 * torch.randn(rows, count, channels, generator=torch.Generator().manual_seed(0))
     tokens[:, at] += 100.0
     return tokens
 
@@ -54,9 +52,7 @@ def analysis_of(kind, inputs, layout, tokens, attention=None, samples=1):
 
 
 def drawn(analysis, model=MODEL, **options):
-    return samples_of(
-        analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options
-    )
+    return samples_of(analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options)
 
 
 def panels(figure) -> list:
@@ -100,12 +96,8 @@ def image():
     weights = torch.full((1, 3, 8), 0.05)
     weights[0, 1, 3] = 0.6  # head 2, upper right
     layout = Layout('image', 1, (2, 4))
-    attention = dict(
-        block=Attention('neck.block.layers.0', weights, 'class token', layout)
-    )
-    return pixels, analysis_of(
-        'image', normalized(pixels)[None], layout, spike(8, 7), attention
-    )
+    attention = dict(block=Attention('neck.block.layers.0', weights, 'class token', layout))
+    return pixels, analysis_of('image', normalized(pixels)[None], layout, spike(8, 7), attention)
 
 
 def test_an_image_is_shown_as_it_was(image):
@@ -181,18 +173,13 @@ def test_no_label_lies_on_another(image):
     for i, a in enumerate(boxes):
         assert figure.bbox.containsx(a.x1) and figure.bbox.containsy(a.y0)
         for b in boxes[i + 1 :]:
-            overlap = (
-                min(a.x1, b.x1) - max(a.x0, b.x0),
-                min(a.y1, b.y1) - max(a.y0, b.y0),
-            )
+            overlap = (min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0))
             assert min(overlap) < 1.5, (a, b)
 
 
 def test_equal_values_are_drawn_too():
     layout = Layout('image', 0, (2, 2))
-    (sample,) = drawn(
-        analysis_of('image', torch.zeros(1, 3, 8, 8), layout, torch.ones(1, 4, 6))
-    )
+    (sample,) = drawn(analysis_of('image', torch.zeros(1, 3, 8, 8), layout, torch.ones(1, 4, 6)))
     assert to_image(draw_sheet(sample)).std() > 0
     assert [n.largest for n in sample.numbers] == [0.0, 0.0]
 
@@ -242,9 +229,7 @@ def test_segments_of_a_frame_wise_model_are_its_frames():
     pixels = np.zeros((1, 3, 16, 16, 3), np.uint8)
     tokens = 0.01 * torch.randn(3, 4, 8)
     tokens[2, 1] = 100.0  # segment 2, upper right
-    analysis = analysis_of(
-        'video', normalized(pixels), Layout('video', 0, (2, 2)), tokens
-    )
+    analysis = analysis_of('video', normalized(pixels), Layout('video', 0, (2, 2)), tokens)
     (sample,) = drawn(analysis, measures=['magnitude'])
     *_, second, third = panels(draw_sheet(sample))
     assert cells(third, 2, 2)[0, 1, 1] > 0.5
@@ -284,10 +269,7 @@ def test_a_group_lights_up_where_its_points_are():
     tokens = torch.tensor([9.0, 0.0, 0.0])[None, :, None].expand(1, 3, 6)
     (sample,) = drawn(
         analysis_of(
-            'pointcloud',
-            torch.from_numpy(points)[None],
-            Layout('pointcloud', 1, (3,)),
-            tokens,
+            'pointcloud', torch.from_numpy(points)[None], Layout('pointcloud', 1, (3,)), tokens
         ),
         model,
         measures=['magnitude'],
@@ -305,12 +287,8 @@ def test_a_group_lights_up_where_its_points_are():
 def test_a_point_of_several_groups_has_their_mean():
     from lm4ve.tasks.pointcloud.analysis import Cloud
 
-    cloud = Cloud(
-        np.random.default_rng(0).normal(size=(4, 3)), np.array([[0, 1, 1], [1, 2, 2]])
-    )
-    np.testing.assert_array_equal(
-        cloud.point_values(np.array([2.0, 5.0])), [2.0, 3.5, 5.0, np.nan]
-    )
+    cloud = Cloud(np.random.default_rng(0).normal(size=(4, 3)), np.array([[0, 1, 1], [1, 2, 2]]))
+    np.testing.assert_array_equal(cloud.point_values(np.array([2.0, 5.0])), [2.0, 3.5, 5.0, np.nan])
     with pytest.raises(UserError, match='3 values for 2 groups'):
         cloud.point_values(np.zeros(3))
 
@@ -358,9 +336,7 @@ def test_padding_counts_for_nothing():
     np.testing.assert_allclose(values[[0, 1, 3]], expected)
     assert np.isnan(values[[2, 4]]).all()
     (number,) = sample.numbers
-    np.testing.assert_allclose(
-        [number.mean, number.largest], [expected.mean(), expected.max()]
-    )
+    np.testing.assert_allclose([number.mean, number.largest], [expected.mean(), expected.max()])
     background = np.array([int(BACKGROUND[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     panel = panels(draw_sheet(sample))[1]
     assert has_color(panel, background).mean() > 0.8
@@ -401,9 +377,7 @@ class Links(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.links += [
-            v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')
-        ]
+        self.links += [v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')]
 
     def handle_data(self, data):
         self.words += data
@@ -428,8 +402,7 @@ def test_a_page_fetches_nothing_and_escapes_names(tmp_path):
     assert not {'script', 'link', 'i', 'iframe'} & page.tags
     assert '://' not in text and 'url(' not in text
     assert all(
-        u.startswith(('data:image/png;base64,', 'data:video/mp4;base64,', '#s'))
-        for u in page.links
+        u.startswith(('data:image/png;base64,', 'data:video/mp4;base64,', '#s')) for u in page.links
     )
     assert sum(u.startswith('data:') for u in page.links) == 4
     for words in (name, '<b>cat</b>', 'tool <x>', '1.2e4', '1.2e-4', '<i>'):

@@ -67,8 +67,7 @@ def digits(tmp_path_factory):
     build_runner(cfg).train()
     picture = folder / 'my cat.png'
     cv2.imwrite(
-        str(picture),
-        np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8),
+        str(picture), np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
     )
     return config, folder / 'run/epoch_1.pth', picture
 
@@ -119,9 +118,7 @@ def test_image_from_file_and_index(digits, tmp_path, capsys):
         '--device',
         'cpu',
     )
-    few, every = (
-        Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all')
-    )
+    few, every = (Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all'))
     assert every > 1.2 * few
 
 
@@ -165,9 +162,7 @@ def test_an_untrained_model_is_said_to_be_one(digits, tmp_path):
     found = page(tmp_path / 'a').words
     assert 'untrained (seed 0)' in found and 'backbone.layers.0' in found
     assert 'attention entropy' not in found
-    first, second = (
-        np.asarray(Image.open(tmp_path / n / 'test_00000.png')) for n in 'ab'
-    )
+    first, second = (np.asarray(Image.open(tmp_path / n / 'test_00000.png')) for n in 'ab')
     np.testing.assert_array_equal(first, second)
 
 
@@ -176,8 +171,7 @@ def test_files_of_one_name_get_a_number(digits, tmp_path):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / 'x.png'), np.zeros((8, 8, 3), np.uint8))
     given = loading.samples_of_files(
-        loading.read_config(digits[0]),
-        [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]],
+        loading.read_config(digits[0]), [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]]
     )
     assert [g.name for g in given] == ['0_x', '1_x', 'my_cat']
 
@@ -198,9 +192,7 @@ class Convolution(BaseClassifier):
 @pytest.mark.parametrize('points', [None, dict(b='neck.block')])
 def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
     analysis = analyse(Convolution(), dict(inputs=torch.rand(2, 3, 32, 32)), points)
-    layouts = [
-        p.layout for p in (*analysis.points.values(), *analysis.attention.values())
-    ]
+    layouts = [p.layout for p in (*analysis.points.values(), *analysis.attention.values())]
     assert {layout.grid for layout in layouts} == {(2, 6)}
 
 
@@ -233,12 +225,7 @@ def test_videos_frames_and_clips(tmp_path):
         '--device',
         'cpu',
     )
-    assert sorted(p.name for p in out.iterdir()) == [
-        '3.gif',
-        '3.mp4',
-        '3.png',
-        'index.html',
-    ]
+    assert sorted(p.name for p in out.iterdir()) == ['3.gif', '3.mp4', '3.png', 'index.html']
     assert is_sheet(out / '3.png')
     with av.open(str(out / '3.mp4')) as container:
         assert sum(1 for _ in container.decode(video=0)) == 8
@@ -253,9 +240,7 @@ def test_videos_frames_and_clips(tmp_path):
 
 
 def test_point_clouds(tmp_path):
-    cfg = PointCloudShrinker(tmp_path).load(
-        'pointbert-demo_minilm_primitives.py', tmp_path / 'run'
-    )
+    cfg = PointCloudShrinker(tmp_path).load('pointbert-demo_minilm_primitives.py', tmp_path / 'run')
     config = written(cfg, tmp_path)
     np.save(tmp_path / 'mine.npy', 40 * cloud(300) + 7)
     visualize(
@@ -273,9 +258,7 @@ def test_point_clouds(tmp_path):
     assert is_sheet(tmp_path / 'out/mine.png')
     words = page(tmp_path / 'out').words
     assert 'sphere' in words and re.search(r'test_00001', words)
-    (given,) = loading.samples_of_files(
-        loading.read_config(config), [tmp_path / 'mine.npy']
-    )
+    (given,) = loading.samples_of_files(loading.read_config(config), [tmp_path / 'mine.npy'])
     # Of any size and place: brought to where the set's objects are.
     assert 0.5 < given.data['inputs'].norm(dim=1).max() <= 1 + 1e-6
 
@@ -310,10 +293,7 @@ def test_traffic_scenes(tmp_path):
 def write_bad_files(folder: Path) -> dict:
     (folder / 'frames').mkdir()
     whole = folder / 'whole.jpg'
-    cv2.imwrite(
-        str(whole),
-        np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8),
-    )
+    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
     cut = folder / 'cut.jpg'
     cut.write_bytes(whole.read_bytes()[:1000])
     for name in ('clip.mp4', 'cloud.ply', 'scene.csv', 'notes.doc'):
@@ -401,9 +381,7 @@ def test_configs_that_cannot_be_used_are_refused(digits, tmp_path):
 
 
 def test_damaged_videos_and_folders_are_refused(tmp_path):
-    cfg = VideoShrinker(tmp_path).load(
-        'videomae-demo_minilm_moving-digits.py', tmp_path / 'run'
-    )
+    cfg = VideoShrinker(tmp_path).load('videomae-demo_minilm_moving-digits.py', tmp_path / 'run')
     cfg = loading.read_config(written(cfg, tmp_path))
     (tmp_path / 'text.mp4').write_text('text')
     (tmp_path / 'one').mkdir()

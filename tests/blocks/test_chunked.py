@@ -30,9 +30,7 @@ def run(block, x, **kwargs):
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
-def test_output_and_gradient_equal_the_whole(
-    checkpoints, variant, small_pieces, monkeypatch
-):
+def test_output_and_gradient_equal_the_whole(checkpoints, variant, small_pieces, monkeypatch):
     block = LLMBlock(checkpoints(variant), layers=(0, 1))
     x = torch.randn(2, 7, block.embed_dims)
     mask = torch.zeros(2, 7, dtype=torch.bool)
@@ -40,9 +38,7 @@ def test_output_and_gradient_equal_the_whole(
     got = run(block, x, padding_mask=mask)
     layer = block.layers[0]
     parts = [
-        m
-        for m in layer.modules()
-        if isinstance(m, (pieces.FrozenNorm, pieces.FrozenGatedMLP))
+        m for m in layer.modules() if isinstance(m, (pieces.FrozenNorm, pieces.FrozenGatedMLP))
     ]
     assert len(small_pieces) >= 2 * len(parts)
     monkeypatch.undo()
@@ -91,9 +87,7 @@ def test_an_input_without_gradient_gets_none(small_pieces):
 def test_only_the_inputs_are_kept(small_pieces):
     kept = []
     x = torch.randn(9, 4, requires_grad=True)
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: kept.append(t.shape) or t, lambda t: t
-    ):
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         pieces.in_pieces(lambda t: t.exp().sin().exp(), x)
     assert kept == [(9, 4)]
 

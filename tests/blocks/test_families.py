@@ -46,17 +46,11 @@ def test_the_families_without_rotary_are_known():
 @pytest.mark.parametrize('variant, causal, rotary', WAYS)
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     block = LLMBlock(
-        checkpoints(variant),
-        layers=(layer,),
-        causal=causal,
-        rotary=rotary,
-        final_norm=False,
+        checkpoints(variant), layers=(layer,), causal=causal, rotary=rotary, final_norm=False
     )
     for padding in (None, right_padding()):
         x = tokens()
-        expected = reference_layer(
-            random_model(variant), layer, x, causal, rotary, padding
-        )
+        expected = reference_layer(random_model(variant), layer, x, causal, rotary, padding)
         got = block(x, padding)
         real = slice(None) if padding is None else ~padding
         torch.testing.assert_close(got[real], expected[real], atol=1e-5, rtol=1e-5)
@@ -92,9 +86,7 @@ def test_gradients_reach_the_input_and_nothing_frozen(checkpoints, variant):
     assert (x.grad.abs().amax(dim=-1) > 0).all()
     assert list(block.parameters()) == []
     assert frozen_tensors(block)
-    assert all(
-        t.grad is None and not t.requires_grad for t in frozen_tensors(block).values()
-    )
+    assert all(t.grad is None and not t.requires_grad for t in frozen_tensors(block).values())
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
@@ -129,13 +121,7 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
         assert block.final_norm is None
         return
     model = random_model(variant)
-    names = (
-        'norm',
-        'final_layernorm',
-        'final_layer_norm',
-        'decoder.final_layer_norm',
-        'ln_f',
-    )
+    names = ('norm', 'final_layernorm', 'final_layer_norm', 'decoder.final_layer_norm', 'ln_f')
     name = next(n for n in names if _has(model, n))
     source = attrgetter(name)(model)
     if isinstance(source, nn.LayerNorm):
@@ -186,10 +172,6 @@ def test_text_part_of_a_nested_config(tmp_path):
     model.save_pretrained(tmp_path)
     block = LLMBlock(str(tmp_path), layers=(0,), final_norm=False)
     x = tokens()
-    torch.testing.assert_close(
-        block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5
-    )
-    arch = dict(
-        model_type='gemma3', text_config=FAMILIES['gemma3_text'], vision_config=vision
-    )
+    torch.testing.assert_close(block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5)
+    arch = dict(model_type='gemma3', text_config=FAMILIES['gemma3_text'], vision_config=vision)
     assert LLMBlock(arch=arch).source['model_type'] == 'gemma3_text'

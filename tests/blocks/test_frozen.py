@@ -40,14 +40,8 @@ def test_parameters_are_counted_all_the_same(checkpoints):
     layer = sum(p.numel() for p in random_model('llama').layers[1].parameters())
     path = checkpoints('llama')
     assert count_parameters(LLMBlock(path, final_norm=False)) == (0, layer)
-    assert count_parameters(LLMBlock(path, final_norm=False, trainable='norms')) == (
-        64,
-        layer - 64,
-    )
-    assert count_parameters(LLMBlock(path, final_norm=False, trainable='all')) == (
-        layer,
-        0,
-    )
+    assert count_parameters(LLMBlock(path, final_norm=False, trainable='norms')) == (64, layer - 64)
+    assert count_parameters(LLMBlock(path, final_norm=False, trainable='all')) == (layer, 0)
 
 
 @pytest.mark.parametrize(
@@ -67,9 +61,7 @@ def test_initialisers_of_a_host_do_not_reach_them(checkpoints, variant, init_cfg
     before = snapshot(block)
     host = nn.Sequential(nn.Linear(8, 32), block)
     initialize(host, init_cfg)
-    host.apply(
-        lambda m: m.reset_parameters() if hasattr(m, 'reset_parameters') else None
-    )
+    host.apply(lambda m: m.reset_parameters() if hasattr(m, 'reset_parameters') else None)
     block.init_weights()
     assert_same(frozen_tensors(block), before)
     model = random_model(variant)
@@ -80,8 +72,7 @@ def test_initialisers_of_a_host_do_not_reach_them(checkpoints, variant, init_cfg
     }[variant]
     value = model.get_submodule(source).weight
     assert any(
-        v.shape == value.shape and torch.equal(v, value)
-        for v in frozen_tensors(block).values()
+        v.shape == value.shape and torch.equal(v, value) for v in frozen_tensors(block).values()
     )
 
 
@@ -112,9 +103,7 @@ def test_casting_a_copy_leaves_the_original_alone(block):
 def test_hooks_of_a_copy_are_its_own(block):
     calls = []
     twin = copy.deepcopy(block)
-    twin.layers[0].q_proj.register_forward_hook(
-        lambda module, args, out: calls.append(1)
-    )
+    twin.layers[0].q_proj.register_forward_hook(lambda module, args, out: calls.append(1))
     block(tokens())
     assert not calls
     twin(tokens())
@@ -130,9 +119,7 @@ def test_an_ema_copy_shares_and_keeps_them(block, update_buffers):
     average.update_parameters(host)
     shared = frozen_tensors(average.module[1])
     assert_same(shared, before)
-    assert all(
-        t.data_ptr() == shared[k].data_ptr() for k, t in frozen_tensors(block).items()
-    )
+    assert all(t.data_ptr() == shared[k].data_ptr() for k, t in frozen_tensors(block).items())
 
 
 def test_moving_and_casting_reach_them(block):
@@ -143,23 +130,17 @@ def test_moving_and_casting_reach_them(block):
     block.float()
     assert torch.equal(block(x), expected)
     block.to('meta')
-    assert all(
-        t.is_meta and not t.requires_grad for t in frozen_tensors(block).values()
-    )
+    assert all(t.is_meta and not t.requires_grad for t in frozen_tensors(block).values())
 
 
 @pytest.mark.parametrize('trainable', ['none', 'all'])
 @pytest.mark.parametrize('variant', ['llama', 'bert'])
-def test_a_cast_model_computes_in_the_type_of_its_weights(
-    checkpoints, variant, trainable
-):
+def test_a_cast_model_computes_in_the_type_of_its_weights(checkpoints, variant, trainable):
     block = LLMBlock(checkpoints(variant), trainable=trainable)
     x = tokens()
     expected = block(x)
     model = nn.Sequential(block).to(torch.float64)
-    torch.testing.assert_close(
-        model(x.double()).float(), expected, atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(model(x.double()).float(), expected, atol=1e-5, rtol=1e-5)
     assert model.half()(x.half()).dtype == torch.float16
 
 
@@ -179,9 +160,7 @@ def test_hooks_find_the_parts_by_name(block):
             lambda module, args, out, name=name: shapes.update({name: out.shape})
         )
     block(tokens())
-    assert shapes == dict.fromkeys(
-        ('layers.0.q_proj', 'layers.1.mlp', 'final_norm'), (2, 6, 32)
-    )
+    assert shapes == dict.fromkeys(('layers.0.q_proj', 'layers.1.mlp', 'final_norm'), (2, 6, 32))
 
 
 def test_pickling_keeps_everything(block):
@@ -191,9 +170,7 @@ def test_pickling_keeps_everything(block):
     assert list(twin.state_dict()) == ['llm_source']
 
 
-@pytest.mark.parametrize(
-    'backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])
 def test_compiled_blocks_give_equal_results(checkpoints, backend):
     torch.compiler.reset()
     block = LLMBlock(checkpoints('llama-gqa'), layers=(0, 1), causal=True, rotary=True)

@@ -86,9 +86,7 @@ def build(checkpoints, layers=(1,), seed=0, **options) -> Host:
 
 
 @pytest.mark.parametrize('options', OTHERS.values(), ids=OTHERS)
-def test_another_language_model_is_an_error_that_names_both(
-    checkpoints, options, tmp_path
-):
+def test_another_language_model_is_an_error_that_names_both(checkpoints, options, tmp_path):
     host, other = build(checkpoints), build(checkpoints, **options)
     state = other.state_dict()
     mine, theirs = host.block.source, other.block.source

@@ -48,10 +48,7 @@ def test_queries_give_the_same_tokens_as_the_full_output(
     x = tokens()
     for padding in (None, right_padding()):
         torch.testing.assert_close(
-            block(x, padding, queries),
-            gathered(block(x, padding), queries),
-            atol=1e-6,
-            rtol=1e-5,
+            block(x, padding, queries), gathered(block(x, padding), queries), atol=1e-6, rtol=1e-5
         )
 
 
@@ -59,12 +56,8 @@ def test_only_the_queried_tokens_pass_the_last_mlp(checkpoints):
     block = LLMBlock(checkpoints('llama'), layers=(0, 1))
     seen = []
     for layer in block.layers:
-        layer.mlp.register_forward_hook(
-            lambda module, args, out: seen.append(out.shape[1])
-        )
-        layer.q_proj.register_forward_hook(
-            lambda module, args, out: seen.append(out.shape[1])
-        )
+        layer.mlp.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+        layer.q_proj.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
     block(tokens(), queries=slice(0, 1))
     assert seen == [6, 6, 1, 1]
 
@@ -124,17 +117,12 @@ def test_layers_that_are_not_there(checkpoints, layers, message):
 @pytest.mark.parametrize('variant', ['llama', 'gemma2', 'gpt2', 'bert'])
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 @pytest.mark.parametrize('rotary', [False, True])
-def test_16_bit_blocks_are_close_and_keep_the_input_type(
-    checkpoints, variant, dtype, rotary
-):
+def test_16_bit_blocks_are_close_and_keep_the_input_type(checkpoints, variant, dtype, rotary):
     rotary = rotary and variant in ('llama', 'gemma2')
     path = checkpoints(variant)
     block = LLMBlock(path, rotary=rotary, dtype=dtype)
     x = tokens()
-    out, full = (
-        block(x, right_padding()),
-        LLMBlock(path, rotary=rotary)(x, right_padding()),
-    )
+    out, full = (block(x, right_padding()), LLMBlock(path, rotary=rotary)(x, right_padding()))
     assert out.dtype == torch.float32
     scale = full.abs().max()
     assert (out - full)[~right_padding()].abs().max() / scale < 3e-2
@@ -148,9 +136,7 @@ def test_autocast_does_not_reach_into_the_block(checkpoints, dtype):
     seen = []
     for name, module in block.named_modules():
         if name.endswith('_proj'):
-            module.register_forward_hook(
-                lambda module, args, out: seen.append(out.dtype)
-            )
+            module.register_forward_hook(lambda module, args, out: seen.append(out.dtype))
     x = tokens()
     with torch.autocast('cpu', torch.bfloat16):
         inside = block(x)

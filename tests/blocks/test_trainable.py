@@ -12,17 +12,7 @@ from lm4ve.errors import CheckpointError, UserError
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES, decoder_layers, random_model
 
-VARIANTS = [
-    'llama',
-    'qwen3',
-    'gemma2',
-    'olmo2',
-    'phi-qk-norm',
-    'gpt2',
-    'opt',
-    'falcon-40b',
-    'bert',
-]
+VARIANTS = ['llama', 'qwen3', 'gemma2', 'olmo2', 'phi-qk-norm', 'gpt2', 'opt', 'falcon-40b', 'bert']
 
 
 def norm_size(variant: str) -> int:
@@ -63,9 +53,7 @@ def test_the_final_norm_trains_from_unit_gain(checkpoints):
 @pytest.mark.parametrize('trainable', ['norms', 'all'])
 @pytest.mark.parametrize('pretrained', [True, False])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_a_host_gives_trained_parts_their_source_back(
-    checkpoints, variant, pretrained, trainable
-):
+def test_a_host_gives_trained_parts_their_source_back(checkpoints, variant, pretrained, trainable):
 
     class Host(BaseModule):
         def __init__(self) -> None:
@@ -180,9 +168,7 @@ def test_a_random_meta_block_equals_the_hugging_face_one(checkpoints, tmp_path):
 
 
 def test_the_same_random_weights_in_other_types():
-    full, half = (
-        LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16')
-    )
+    full, half = (LLMBlock(arch=FAMILIES['llama'], dtype=d) for d in ('float32', 'bfloat16'))
     assert full.source['fingerprint'] == half.source['fingerprint']
     for name, value in frozen_tensors(full).items():
         assert torch.equal(value.bfloat16(), frozen_tensors(half)[name])
@@ -194,9 +180,6 @@ def test_building_warns_of_nothing(checkpoints):
         LLMBlock(checkpoints('llama'))
         LLMBlock(
             arch=dict(
-                model_type='llama',
-                num_hidden_layers=1,
-                hidden_size=64,
-                num_attention_heads=4,
+                model_type='llama', num_hidden_layers=1, hidden_size=64, num_attention_heads=4
             )
         )

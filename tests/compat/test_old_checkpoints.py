@@ -58,11 +58,7 @@ def project(tmp_path, monkeypatch):
 
 
 def files(folder: Path) -> dict:
-    return {
-        p.relative_to(folder): p.stat().st_mtime_ns
-        for p in folder.rglob('*')
-        if p.is_file()
-    }
+    return {p.relative_to(folder): p.stat().st_mtime_ns for p in folder.rglob('*') if p.is_file()}
 
 
 def read(case: str) -> dict:
@@ -73,9 +69,7 @@ def runner_of(case: str, **changes) -> Runner:
     """Return the runner that the tools would build; its model is not loaded yet."""
     cfg = Config.fromfile(f'{PLACE}/{case}.py')
     # Runners of one second would share a message hub.
-    cfg.update(
-        work_dir='work', log_level='WARNING', experiment_name=Path.cwd().name, **changes
-    )
+    cfg.update(work_dir='work', log_level='WARNING', experiment_name=Path.cwd().name, **changes)
     return Runner.from_cfg(cfg)
 
 
@@ -171,9 +165,7 @@ def test_averaged_weights(case):
     ema = read(case)['ema_state_dict']
     assert ema.pop('steps') > 0
     state = {k.removeprefix('module.'): v for k, v in ema.items()}
-    assert any(
-        not torch.equal(v, read(case)['state_dict'][k]) for k, v in state.items()
-    )
+    assert any(not torch.equal(v, read(case)['state_dict'][k]) for k, v in state.items())
     runner = runner_of(case)
     runner.model.load_state_dict(state, strict=True)
     assert_as_before(outputs(case, runner), f'{case}.ema')
@@ -212,20 +204,14 @@ def test_scene_cache():
     assert len(dataset) == 4
     sample = dataset[0]
     assert_as_before(
-        {k: np.asarray(v) for k, v in sample.items() if isinstance(v, np.ndarray)},
-        'scene',
+        {k: np.asarray(v) for k, v in sample.items() if isinstance(v, np.ndarray)}, 'scene'
     )
 
 
 def test_modelnet40_cache():
     """An array whose making takes an hour is found again."""
     dataset = DATASETS.build(
-        dict(
-            type='lm4ve.ModelNet40',
-            data_root=f'{PLACE}/modelnet40',
-            num_points=16,
-            pipeline=[],
-        )
+        dict(type='lm4ve.ModelNet40', data_root=f'{PLACE}/modelnet40', num_points=16, pipeline=[])
     )
     clouds = {str(i): dataset[i]['points'] for i in range(len(dataset))}
     assert_as_before(clouds | {'labels': np.array([0, 0, 2])}, 'modelnet40')

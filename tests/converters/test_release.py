@@ -96,9 +96,7 @@ def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
         ),
         folder / 'epoch_3.pth',
     )
-    run_converter(
-        'make_release', config, folder / 'epoch_3.pth', folder / 'out', *flags
-    )
+    run_converter('make_release', config, folder / 'epoch_3.pth', folder / 'out', *flags)
     return model, folder / 'out'
 
 
@@ -240,9 +238,7 @@ def test_a_release_of_a_release(tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     model, out = make(tmp_path, str(llm))
     shutil.rmtree(llm)
-    run_converter(
-        'make_release', out / 'small.py', out / 'small.pth', tmp_path / 'second'
-    )
+    run_converter('make_release', out / 'small.py', out / 'small.pth', tmp_path / 'second')
     assert_same(model, tmp_path / 'second')
 
 
@@ -298,9 +294,7 @@ def test_options_are_merged(tmp_path):
     args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b')
     with pytest.raises(CheckpointError, match='does not exist'):
         run_converter('make_release', *args)
-    run_converter(
-        'make_release', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}'
-    )
+    run_converter('make_release', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}')
     assert_same(model, tmp_path / 'b')
 
 
@@ -319,11 +313,7 @@ def test_refusals(tmp_path):
         )
     with pytest.raises(CheckpointError, match='another model than.*: size mismatch'):
         run_converter(
-            'make_release',
-            *args,
-            tmp_path / 'b',
-            '--cfg-options',
-            'model.head.num_classes=6',
+            'make_release', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
         )
     with pytest.raises(UserError, match='would be overwritten'):
         run_converter('make_release', *args, tmp_path)
@@ -350,9 +340,7 @@ def test_inferencer(tmp_path):
     from mmpretrain.apis import get_model
 
     trained = get_model(
-        str(tmp_path / 'small.py'),
-        pretrained=str(tmp_path / 'epoch_3.pth'),
-        device='cpu',
+        str(tmp_path / 'small.py'), pretrained=str(tmp_path / 'epoch_3.pth'), device='cpu'
     )
     (expected,) = ImageClassificationInferencer(trained)(image)
     assert np.array_equal(result['pred_scores'], expected['pred_scores'])
@@ -365,8 +353,7 @@ def test_test_tool_scores_the_same(tmp_path):
     demo = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
     config = tmp_path / 'digits.py'
     config.write_text(
-        f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block='
-        f'dict(checkpoint={str(llm)!r})))\n'
+        f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block=dict(checkpoint={str(llm)!r})))\n'
     )
     cfg = Config.fromfile(config)
     with DefaultScope.overwrite_default_scope('mmpretrain'):

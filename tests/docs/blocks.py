@@ -102,9 +102,7 @@ def blocks_of(page: str) -> list[Block]:
     found = []
     for m in _BLOCK.finditer(text):
         indent = m['indent']
-        code = ''.join(
-            line.removeprefix(indent) for line in m['code'].splitlines(keepends=True)
-        )
+        code = ''.join(line.removeprefix(indent) for line in m['code'].splitlines(keepends=True))
         line = text.count('\n', 0, m.start('language')) + 1
         found.append(Block(line, m['language'], code, m['note'] or ''))
     return found

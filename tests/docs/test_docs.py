@@ -13,15 +13,9 @@ from tests.docs.blocks import PAGES, ROOT, blocks_of
 
 _LINKED = sorted(
     str(p.relative_to(ROOT))
-    for p in (
-        *ROOT.glob('*.md'),
-        *(ROOT / 'docs').rglob('*.md'),
-        *(ROOT / 'configs').rglob('*.md'),
-    )
+    for p in (*ROOT.glob('*.md'), *(ROOT / 'docs').rglob('*.md'), *(ROOT / 'configs').rglob('*.md'))
 )
-_LINK = re.compile(
-    r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"'
-)
+_LINK = re.compile(r'(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
 
 
 def _anchors(page: Path) -> set[str]:
@@ -60,11 +54,7 @@ def test_every_command_runs_or_says_why_not(page):
 def _types(tree: ast.AST) -> set[str]:
     """Return the names that a fragment gives as ``type='...'``."""
     words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)
-    return {
-        k.value.value
-        for k in words
-        if k.arg == 'type' and isinstance(k.value, ast.Constant)
-    }
+    return {k.value.value for k in words if k.arg == 'type' and isinstance(k.value, ast.Constant)}
 
 
 def _is_registered(name: str) -> bool:
@@ -95,9 +85,7 @@ def test_fragments_of_configs_parse_and_name_what_is_there(page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'page', [p for p in PAGES if any(b.runs for b in blocks_of(p))]
-)
+@pytest.mark.parametrize('page', [p for p in PAGES if any(b.runs for b in blocks_of(p))])
 def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
     for name in ('configs', 'tools', 'docs', 'Makefile'):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -68,13 +68,9 @@ class Data(torch.utils.data.Dataset):
         return dict(inputs=torch.randn(3, 4, generator=generator))
 
 
-def make_runner(
-    work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs
-) -> Runner:
+def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs) -> Runner:
     default_hooks = dict(
-        checkpoint=dict(
-            type='lm4ve.AtomicCheckpointHook', interval=1, max_keep_ckpts=2
-        ),
+        checkpoint=dict(type='lm4ve.AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
         logger=dict(type='LoggerHook', interval=1),
     )
     if plain:
@@ -83,9 +79,7 @@ def make_runner(
         model=model or Toy(),
         work_dir=str(work_dir),
         train_dataloader=dict(
-            dataset=Data(),
-            batch_size=4,
-            sampler=dict(type='DefaultSampler', shuffle=True),
+            dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=True)
         ),
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
@@ -173,9 +167,7 @@ def test_resume_continues_with_history_and_equals_an_uninterrupted_run(tmp_path)
     source = frozen_copy(runner.model)
     runner.train()
     assert_equal(runner.model, source)
-    for (name, a), b in zip(
-        whole.model.named_parameters(), runner.model.parameters(), strict=True
-    ):
+    for (name, a), b in zip(whole.model.named_parameters(), runner.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
     history = runner.message_hub.log_scalars['train/loss']
     assert isinstance(history, HistoryBuffer)
@@ -269,10 +261,7 @@ def test_old_checkpoints_are_deleted_after_the_new_one_is_there(tmp_path, monkey
         ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'],
         ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth'],
     ]
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == [
-        'epoch_3.pth',
-        'epoch_4.pth',
-    ]
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
 
 
 class Mean(BaseMetric):
@@ -286,9 +275,7 @@ class Mean(BaseMetric):
 
 
 def test_validation_without_training_needs_no_checkpoints(tmp_path):
-    loader = dict(
-        dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False)
-    )
+    loader = dict(dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False))
     runner = make_runner(
         tmp_path, val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Mean())
     )
@@ -300,10 +287,7 @@ def test_validation_without_training_needs_no_checkpoints(tmp_path):
 def test_keeping_few_survives_a_resume(tmp_path):
     make_runner(tmp_path, epochs=2).train()
     make_runner(tmp_path, epochs=3, resume=True).train()
-    assert sorted(p.name for p in tmp_path.glob('*.pth')) == [
-        'epoch_2.pth',
-        'epoch_3.pth',
-    ]
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
 
 
 def test_a_foreign_pickle_is_not_executed(tmp_path):
@@ -353,9 +337,7 @@ class Pair(NamedTuple):
 def test_containers_of_any_kind_are_stored_as_plain_ones(tmp_path):
     counts = defaultdict(list, x=[np.float32(1.5)])
     checkpoint = dict(
-        message_hub=dict(
-            log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))
-        ),
+        message_hub=dict(log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))),
         meta=OrderedDict(sizes=(np.arange(2), {3})),
         param_schedulers=[dict(pair=Pair(1, None), function=len)],
     )

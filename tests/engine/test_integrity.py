@@ -75,9 +75,7 @@ def write(tmp_path):
         ('decode', True, ['a']),
     ],
 )
-def test_verify_says_when_and_how_deep_files_are_scanned(
-    verify, test_mode, kept, write, log
-):
+def test_verify_says_when_and_how_deep_files_are_scanned(verify, test_mode, kept, write, log):
     data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
     texts = [open(data.get_data_info(i)['path']).read() for i in range(len(data))]
     assert texts == kept

@@ -73,8 +73,7 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
         for line in _requires(requirement.name):
             needed = Requirement(line)
             if needed.marker is None or any(
-                needed.marker.evaluate(dict(extra=extra))
-                for extra in requirement.extras or {''}
+                needed.marker.evaluate(dict(extra=extra)) for extra in requirement.extras or {''}
             ):
                 asked.append(needed)
     return found

@@ -63,20 +63,14 @@ FAMILIES: dict[str, dict] = {
     'gpt2': _of('gpt2'),
     'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
     'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
-    'opt-350m': _of(
-        'opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False
-    ),
+    'opt-350m': _of('opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
     'olmo2': _of('olmo2', _GQA),
     'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
     'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0]),
     'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1),
-    'falcon-rw': _of(
-        'falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False
-    ),
+    'falcon-rw': _of('falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False),
     'falcon-7b': _of('falcon', multi_query=True, alibi=False),
-    'falcon-40b': _of(
-        'falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False
-    ),
+    'falcon-40b': _of('falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False),
     'falcon-11b': _of(
         'falcon',
         num_kv_heads=2,
@@ -131,9 +125,7 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the list of a model's layers."""
     count = model.config.get_text_config().num_hidden_layers
-    return next(
-        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count
-    )
+    return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
 
 
 def write_huggingface(
@@ -172,10 +164,7 @@ def write_huggingface(
         copy.to(dtype).save_pretrained(folder)
         return folder
     model.config.save_pretrained(folder)
-    state = {
-        (rename or str)(k): v.to(dtype).contiguous()
-        for k, v in model.state_dict().items()
-    }
+    state = {(rename or str)(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
     state.update(extra or {})
     _write_state(folder, state, layout)
     return folder
@@ -187,9 +176,7 @@ def _write_state(folder: Path, state: dict[str, Tensor], layout: str) -> None:
     elif layout == 'bin':
         torch.save(state, folder / 'pytorch_model.bin')
     elif layout == 'legacy-bin':
-        torch.save(
-            state, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=False
-        )
+        torch.save(state, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=False)
     elif layout in ('sharded-safetensors', 'sharded-bin'):
         _write_shards(folder, state, layout == 'sharded-safetensors')
     else:
@@ -209,9 +196,7 @@ def _write_shards(folder: Path, state: dict[str, Tensor], safe: bool) -> None:
             torch.save(part, folder / shard)
         weight_map.update(dict.fromkeys(names, shard))
     index = dict(
-        metadata=dict(
-            total_size=sum(t.numel() * t.element_size() for t in state.values())
-        ),
+        metadata=dict(total_size=sum(t.numel() * t.element_size() for t in state.values())),
         weight_map=weight_map,
     )
     (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))

@@ -40,9 +40,7 @@ def image(block=True, **options):
                 type='VisionTransformer',
                 img_size=(16, 24),
                 patch_size=4,
-                arch=dict(
-                    embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24
-                ),
+                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24),
                 **raw,
             ),
             neck=neck(16, **{'out_type': 'cls_token', **options}) if block else None,
@@ -77,10 +75,7 @@ def video(block=True, **options):
             ),
             neck=neck(16, **{'out_type': 'avg_featmap', **options}) if block else None,
             cls_head=dict(
-                type='TimeSformerHead',
-                num_classes=3,
-                in_channels=16,
-                average_clips='prob',
+                type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob'
             ),
             data_preprocessor=dict(type='ActionDataPreprocessor', format_shape='NCTHW'),
         )
@@ -117,9 +112,7 @@ def pointcloud(block=True, **options):
         sample = PointCloudDataSample()
         sample.gt_label = torch.tensor([i])
         samples.append(sample)
-    return model, dict(
-        inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples
-    )
+    return model, dict(inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples)
 
 
 @functools.cache
@@ -141,17 +134,11 @@ def motion(block=True, encoder='VectorNet', **options):
     """A VectorNet or mmTransformer on two scenes of unequal size."""
     from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 
-    sizes = (
-        dict(channels=(4, 8))
-        if encoder == 'VectorNet'
-        else dict(channels=16, feedforward=24)
-    )
+    sizes = dict(channels=(4, 8)) if encoder == 'VectorNet' else dict(channels=16, feedforward=24)
     decoder = (
         dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
         if encoder == 'VectorNet'
-        else dict(
-            type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30
-        )
+        else dict(type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30)
     )
     if encoder == 'VectorNet':
         sizes['final_norm'] = not block

@@ -106,9 +106,7 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
     assert len(report.empty) == 10 - len(kept)
     prior = report.rows[0]
     assert prior.iou == pytest.approx(np.mean(kept), abs=1e-12)
-    found = {
-        (r.measure, r.point, r.variant, r.threshold_choice): r.iou for r in report.rows
-    }
+    found = {(r.measure, r.point, r.variant, r.threshold_choice): r.iou for r in report.rows}
     for measure in ('magnitude', 'frequency'):
         for choice in ('best per image', 'fixed'):
             assert found[measure, 'mask', 'as is', choice] == 1
@@ -183,9 +181,7 @@ def test_attention_without_a_class_token_is_the_mean_of_all_rows():
                 patch_size=4,
                 with_cls_token=False,
                 out_type='avg_featmap',
-                arch=dict(
-                    embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8
-                ),
+                arch=dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8),
             ),
             head=dict(type='LinearClsHead', num_classes=2, in_channels=8),
         )
@@ -327,9 +323,7 @@ def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
     scores.add(
         [
             TokenMaps('magnitude', 'encoder', np.ones((6, 4)), (2, 2)),
-            TokenMaps(
-                'frequency', 'encoder', truth.reshape(6, 4).astype(float), (2, 2)
-            ),
+            TokenMaps('frequency', 'encoder', truth.reshape(6, 4).astype(float), (2, 2)),
         ],
         list(truth),
         'abcdef',

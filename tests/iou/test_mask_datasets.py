@@ -42,9 +42,7 @@ def test_masks_follow_resizing_and_cropping(size):
     mask = np.zeros(size, np.uint8)
     cv2.ellipse(mask, (size[1] // 3, size[0] // 2), (9, 14), 30, 0, 360, 1, -1)
     mask[:6, -6:] = IGNORED
-    img = np.stack([255 * (mask == 1), 255 * (mask == IGNORED), 0 * mask], -1).astype(
-        np.uint8
-    )
+    img = np.stack([255 * (mask == 1), 255 * (mask == IGNORED), 0 * mask], -1).astype(np.uint8)
     nearest = dict(interpolation='nearest', backend='pillow')
     crop = dict(type='CenterCrop', crop_size=24)
     packed, moved = follow(
@@ -58,11 +56,7 @@ def test_masks_follow_resizing_and_cropping(size):
     packed, moved = follow(
         [
             dict(
-                type='ResizeEdge',
-                scale=28,
-                edge='short',
-                interpolation='bicubic',
-                backend='pillow',
+                type='ResizeEdge', scale=28, edge='short', interpolation='bicubic', backend='pillow'
             ),
             crop,
         ],
@@ -189,8 +183,7 @@ def test_an_unknown_layout_is_refused(tmp_path):
 def test_images_of_two_sizes_do_not_share_a_batch():
     steps = pipeline()
     items = [
-        (f'{n}', dict(img=np.ones((n, n, 3), np.uint8)), np.ones((n, n), np.uint8))
-        for n in (8, 9)
+        (f'{n}', dict(img=np.ones((n, n, 3), np.uint8)), np.ones((n, n), np.uint8)) for n in (8, 9)
     ]
     with pytest.raises(UserError, match=r'9 leaves the pipeline with \(9, 9\)'):
         list(batches(items, MaskFollower(steps.transforms), 2))

@@ -76,9 +76,7 @@ def test_iou_of_cases_done_by_hand():
     ]
     for predicted, valid, expected in cases:
         found = iou(
-            np.array(predicted, bool),
-            truth,
-            None if valid is None else np.array(valid, bool),
+            np.array(predicted, bool), truth, None if valid is None else np.array(valid, bool)
         )
         assert found == pytest.approx(expected, abs=1e-12), (predicted, valid)
     assert np.isnan(iou(np.zeros(5, bool), np.zeros(5, bool)))
@@ -98,9 +96,7 @@ def analysis_of(
     views=1,
 ) -> Analysis:
     layout = Layout('image', 0, (2, 2))
-    attention = (
-        {} if weights is None else {'encoder': Attention('a', weights, row, layout)}
-    )
+    attention = {} if weights is None else {'encoder': Attention('a', weights, row, layout)}
     return Analysis(
         'image',
         torch.zeros(len(tokens), *inputs),
@@ -176,8 +172,7 @@ def test_each_image_has_its_best_threshold_inverted_too():
     thresholds = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
         best = [
-            max(_by_counting(x > t, y) for t in thresholds)
-            for x, y in zip(m, truth, strict=True)
+            max(_by_counting(x > t, y) for t in thresholds) for x, y in zip(m, truth, strict=True)
         ]
         assert row[variant].iou == pytest.approx(np.mean(best), abs=1e-12)
         assert row[variant].images == 12
@@ -201,9 +196,7 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
         report = summarise(some_scores(maps, truth), 0.3, 50, seed=4)
         assert report.fixing_images == 9
         return next(
-            r
-            for r in report.rows
-            if r.threshold_choice == 'fixed' and r.variant == 'as is'
+            r for r in report.rows if r.threshold_choice == 'fixed' and r.variant == 'as is'
         )
 
     row = fixed(maps)
@@ -213,8 +206,7 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     }
     assert row.threshold == max(means, key=means.get)
     assert row.iou == pytest.approx(
-        np.mean([_by_counting(maps[i] > row.threshold, truth[i]) for i in rest]),
-        abs=1e-12,
+        np.mean([_by_counting(maps[i] > row.threshold, truth[i]) for i in rest]), abs=1e-12
     )
     assert row.images == 21
     changed = maps.copy()
@@ -260,9 +252,7 @@ def test_differences_are_paired_by_image():
         if r.variant == 'as is' and r.threshold_choice == 'best per image'
     )
     assert row.point == 'after - encoder'
-    before, after = (
-        scores.tables['magnitude', p, 'as is'].max(1) for p in ('encoder', 'after')
-    )
+    before, after = (scores.tables['magnitude', p, 'as is'].max(1) for p in ('encoder', 'after'))
     mean, low, high = bootstrap_mean(after - before, 300, 1)
     assert (row.iou, row.low, row.high) == pytest.approx((mean, low, high))
     single = next(
@@ -282,11 +272,7 @@ def test_the_bootstrap_equals_one_done_by_hand_and_pairs_columns():
     assert np.allclose(low, np.percentile(means, 2.5, axis=0), atol=1e-12)
     assert np.allclose(high, np.percentile(means, 97.5, axis=0), atol=1e-12)
     scipys = stats.bootstrap(
-        (values[:, 1],),
-        np.mean,
-        n_resamples=400,
-        method='percentile',
-        rng=np.random.default_rng(7),
+        (values[:, 1],), np.mean, n_resamples=400, method='percentile', rng=np.random.default_rng(7)
     )
     assert np.allclose(scipys.confidence_interval, (low[1], high[1]))
 

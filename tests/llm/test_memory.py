@@ -98,15 +98,11 @@ def write(folder: Path, layout: str) -> None:
         part = names[n * len(names) // 2 : (n + 1) * len(names) // 2]
         save_file({k: state[k] for k in part}, folder / shard)
         weight_map.update(dict.fromkeys(part, shard))
-    (folder / 'model.safetensors.index.json').write_text(
-        json.dumps(dict(weight_map=weight_map))
-    )
+    (folder / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=weight_map)))
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not Path('/proc/self/status').exists(), reason='reads peak memory from /proc'
-)
+@pytest.mark.skipif(not Path('/proc/self/status').exists(), reason='reads peak memory from /proc')
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'bin', 'meta'])
 def test_one_layer_costs_the_memory_of_one_layer(tmp_path, layout):
     write(tmp_path, layout)

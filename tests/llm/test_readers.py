@@ -27,13 +27,10 @@ def assert_equal_blocks(block: LLMBlock, expected: LLMBlock) -> None:
 @pytest.mark.parametrize('variant', ['llama-gqa', 'gpt2', 'bert'])
 @pytest.mark.parametrize('layout', LAYOUTS)
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
-def test_every_layout_gives_the_same_block(
-    checkpoints, tmp_path, variant, layout, dtype
-):
+def test_every_layout_gives_the_same_block(checkpoints, tmp_path, variant, layout, dtype):
     write_huggingface(tmp_path, variant, layout, dtype=dtype)
     assert_equal_blocks(
-        LLMBlock(str(tmp_path), layers=(1, 0)),
-        LLMBlock(checkpoints(variant), layers=(1, 0)),
+        LLMBlock(str(tmp_path), layers=(1, 0)), LLMBlock(checkpoints(variant), layers=(1, 0))
     )
 
 
@@ -64,9 +61,7 @@ def test_metas_rotary_base_is_used(checkpoints, tmp_path):
     rope = dict(rope_type='default', rope_theta=500.0)
     write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=rope)
     assert not torch.equal(block(tokens()), usual(tokens()))
-    assert torch.equal(
-        block(tokens()), LLMBlock(str(tmp_path / 'hf'), rotary=True)(tokens())
-    )
+    assert torch.equal(block(tokens()), LLMBlock(str(tmp_path / 'hf'), rotary=True)(tokens()))
 
 
 def test_metas_scaled_rotary_is_llama3s(tmp_path):
@@ -106,9 +101,7 @@ PREFIXES = {
 }
 
 
-@pytest.mark.parametrize(
-    'variant, prefix', [(v, p) for v, ps in PREFIXES.items() for p in ps]
-)
+@pytest.mark.parametrize('variant, prefix', [(v, p) for v, ps in PREFIXES.items() for p in ps])
 def test_any_prefix_is_found(checkpoints, tmp_path, variant, prefix):
     write_huggingface(tmp_path, variant, rename=lambda name: prefix + name)
     assert_equal_blocks(LLMBlock(str(tmp_path)), LLMBlock(checkpoints(variant)))
@@ -220,9 +213,7 @@ def hub(monkeypatch):
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
-def test_a_hub_id_fetches_only_the_shards_of_the_layer(
-    checkpoints, tmp_path, hub, layout
-):
+def test_a_hub_id_fetches_only_the_shards_of_the_layer(checkpoints, tmp_path, hub, layout):
     write_huggingface(tmp_path, 'llama', layout)
     asked = hub(tmp_path)
     block = LLMBlock('org/tiny-llama', layers=(0,))
@@ -267,17 +258,13 @@ def test_every_layer_of_a_real_model():
     # A requirement of ours: a missing or changed package fails here.
     folder = locate_packaged('all-MiniLM-L6-v2')
     model = AutoModel.from_pretrained(folder).eval()
-    ids = torch.randint(
-        1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0)
-    )
+    ids = torch.randint(1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0))
     padding = torch.zeros(3, 12, dtype=torch.bool)
     padding[1, 5:] = padding[2, 9:] = True
     for mask in (None, padding):
         real = torch.ones_like(padding) if mask is None else ~mask
         with torch.no_grad():
-            states = model(
-                ids, attention_mask=real.long(), output_hidden_states=True
-            ).hidden_states
+            states = model(ids, attention_mask=real.long(), output_hidden_states=True).hidden_states
         for i in range(6):
             block = LLMBlock(MINILM, layers=(i,))
             assert block.source['source'] == MINILM

@@ -38,22 +38,13 @@ def all_kinds() -> dict:
     }
 
 
-def rewritten(
-    path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs
-) -> Path:
+def rewritten(path: Path, order: str = sys.byteorder, reverse: bool = False, **kwargs) -> Path:
     """The same file by Python's zipfile, saying that it is in a byte order."""
     other = path.with_stem(f'{order}-{reverse}')
-    with (
-        zipfile.ZipFile(path) as source,
-        zipfile.ZipFile(other, 'w', **kwargs) as target,
-    ):
-        for entry in sorted(
-            source.infolist(), key=lambda e: e.header_offset, reverse=reverse
-        ):
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(other, 'w', **kwargs) as target:
+        for entry in sorted(source.infolist(), key=lambda e: e.header_offset, reverse=reverse):
             said = entry.filename.endswith('/byteorder')
-            target.writestr(
-                entry.filename, order.encode() if said else source.read(entry)
-            )
+            target.writestr(entry.filename, order.encode() if said else source.read(entry))
     return other
 
 
@@ -66,9 +57,7 @@ def file(tmp_path) -> Path:
 
 def assert_as_torch_reads_it(path: Path) -> None:
     expected = {
-        k: v
-        for k, v in torch.load(path, weights_only=True).items()
-        if isinstance(v, torch.Tensor)
+        k: v for k, v in torch.load(path, weights_only=True).items() if isinstance(v, torch.Tensor)
     }
     mine = TorchFile(path)
     assert set(mine.names()) == set(expected)
@@ -167,9 +156,7 @@ def test_a_file_of_another_byte_order(file):
 def test_a_file_is_unpickled_once_for_all_its_tensors(file, monkeypatch):
     torch.save({'a': torch.ones(2), 'b': torch.eye(2)}, file)
     calls, load = [], torch.load
-    monkeypatch.setattr(
-        torch, 'load', lambda *a, **kw: calls.append(a) or load(*a, **kw)
-    )
+    monkeypatch.setattr(torch, 'load', lambda *a, **kw: calls.append(a) or load(*a, **kw))
     tensors = TorchFile(file)
     for name in tensors.names():
         tensors.read(name)

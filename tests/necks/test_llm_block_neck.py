@@ -47,9 +47,7 @@ def plain(neck, tokens, residual='none', mask=None):
 def test_tokens_go_through_mappers_block_residuals_and_norm(residual):
     neck = make(residual=residual)
     x = torch.randn(2, 5, C)
-    expected = F.layer_norm(
-        plain(neck, x, residual), (C,), neck.norm.weight, neck.norm.bias, 1e-6
-    )
+    expected = F.layer_norm(plain(neck, x, residual), (C,), neck.norm.weight, neck.norm.bias, 1e-6)
     torch.testing.assert_close(neck(x), expected)
 
 
@@ -90,9 +88,7 @@ def test_mean_leaves_padding_out():
     torch.testing.assert_close(neck(x, padding_mask=mask)[:1], expected)
 
 
-@pytest.mark.parametrize(
-    'shape', [(2, C, 3, 4), (2, C, 2, 3, 4)], ids=['NCHW', 'NCTHW']
-)
+@pytest.mark.parametrize('shape', [(2, C, 3, 4), (2, C, 2, 3, 4)], ids=['NCHW', 'NCTHW'])
 def test_maps_keep_their_layout(shape):
     neck = make()
     x = torch.randn(shape)
@@ -143,12 +139,7 @@ def test_only_mappers_and_norm_train():
     neck = make()
     neck(torch.randn(2, 5, C)).sum().backward()
     names = {n for n, p in neck.named_parameters()}
-    assert names == {
-        'mapper_in.weight',
-        'mapper_out.weight',
-        'norm.weight',
-        'norm.bias',
-    }
+    assert names == {'mapper_in.weight', 'mapper_out.weight', 'norm.weight', 'norm.bias'}
     assert all(p.grad is not None for p in neck.parameters())
 
 

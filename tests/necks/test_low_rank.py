@@ -41,9 +41,7 @@ def results(neck, x, **kwargs) -> dict:
     out = neck(x, **kwargs)
     direction = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
     (out * direction).sum().backward()
-    return dict(
-        out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()}
-    )
+    return dict(out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()})
 
 
 def assert_same(pair, x, tolerance=1e-5, **kwargs):
@@ -61,9 +59,7 @@ def tokens():
 @pytest.mark.parametrize('queries', QUERIES)
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_outputs_and_all_gradients_equal_the_plain_path(
-    family, method, queries, checkpoints
-):
+def test_outputs_and_all_gradients_equal_the_plain_path(family, method, queries, checkpoints):
     if method == 'absorb' and family in NO_ABSORB:
         with pytest.raises(UserError, match='absorb.*Fix'):
             necks(checkpoints(family), method)
@@ -156,9 +152,7 @@ def test_evaluation_reuses_folded_weights_until_one_changes(method, checkpoints)
         torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
         for neck in (plain, low):
             neck.double()
-        torch.testing.assert_close(
-            low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5)
 
 
 def test_evaluation_folds_once(checkpoints, monkeypatch):
@@ -194,10 +188,7 @@ def test_a_copy_folds_its_own_mapper(checkpoints):
 
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
 def test_activation_checkpointing_gives_the_same(low_rank, checkpoints):
-    pair = [
-        necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1]
-        for cp in (False, True)
-    ]
+    pair = [necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1] for cp in (False, True)]
     assert_same(pair, tokens(), queries=slice(0, 1))
 
 
@@ -236,9 +227,7 @@ def test_the_backward_pass_stores_no_input_of_a_frozen_projection(checkpoints):
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
 def test_compiled_gives_the_same(low_rank, checkpoints):
     plain, _ = necks(checkpoints('llama'), low_rank)
-    _, compiled = necks(
-        checkpoints('llama'), low_rank, neck=dict(compile=dict(backend='eager'))
-    )
+    _, compiled = necks(checkpoints('llama'), low_rank, neck=dict(compile=dict(backend='eager')))
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
     twin = copy.deepcopy(compiled)
     with torch.no_grad():
@@ -246,9 +235,7 @@ def test_compiled_gives_the_same(low_rank, checkpoints):
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
 
 
-BASE = dict(
-    batch=8, tokens=197, channels=384, width=4096, heads=32, kv_heads=32, head_dim=128
-)
+BASE = dict(batch=8, tokens=197, channels=384, width=4096, heads=32, kv_heads=32, head_dim=128)
 
 
 @pytest.mark.parametrize(
@@ -272,16 +259,7 @@ def test_auto_folds_where_absorbing_is_not_possible():
 
 
 def test_counts_equal_hand_computed_ones():
-    sizes = dict(
-        batch=2,
-        tokens=5,
-        queries=1,
-        channels=3,
-        width=8,
-        heads=4,
-        kv_heads=2,
-        head_dim=2,
-    )
+    sizes = dict(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4, kv_heads=2, head_dim=2)
     # Once where the weights alone decide, per token, per query; by name.
     mapper, keys_values, query = 10 * 3 * 8, 10 * 8 * 8, 2 * 8 * 8
     attention, scale, gram = 2 * 2 * 5 * 8, 10 * 9, 3 * 3 * 8

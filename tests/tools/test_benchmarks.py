@@ -12,15 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def measured(out: Path, name: str, *flags: str) -> list:
     run = subprocess.run(
-        [
-            sys.executable,
-            ROOT / 'tools/benchmarks' / name,
-            *flags,
-            '--threads',
-            '1',
-            '--out',
-            out,
-        ],
+        [sys.executable, ROOT / 'tools/benchmarks' / name, *flags, '--threads', '1', '--out', out],
         capture_output=True,
         text=True,
         timeout=300,

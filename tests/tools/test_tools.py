@@ -88,14 +88,7 @@ def test_train_resume_and_test_agree(tmp_path):
     ids=['checkpoint missing', 'width', 'start missing'],
 )
 def test_mistakes_end_in_one_message(tmp_path, options, found):
-    done = tool(
-        'train.py',
-        DEMO,
-        '--work-dir',
-        tmp_path,
-        options=[*SHORT, *options],
-        check=False,
-    )
+    done = tool('train.py', DEMO, '--work-dir', tmp_path, options=[*SHORT, *options], check=False)
     assert found in the_error(done)
     assert not list(tmp_path.glob('*.pth'))
 
@@ -114,9 +107,7 @@ def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path):
             return os.system, (f'touch {target}',)
 
     torch.save(dict(state_dict=Payload()), tmp_path / 'bad.pth')
-    done = tool(
-        'test.py', DEMO, tmp_path / 'bad.pth', '--work-dir', tmp_path, check=False
-    )
+    done = tool('test.py', DEMO, tmp_path / 'bad.pth', '--work-dir', tmp_path, check=False)
     assert 'could run code' in the_error(done)
     assert not target.exists()
 
@@ -125,13 +116,7 @@ def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path):
 def test_demo_prints_one_table_of_what_was_measured(tmp_path):
     done = tool('demo.py', '--work-dir', tmp_path, options=SHORT)
     table = done.stdout[done.stdout.index('held-out') :]
-    for word in (
-        'ViT + frozen MiniLM block',
-        '1,774,464',
-        'MB',
-        'tensorboard',
-        'epoch_2.pth',
-    ):
+    for word in ('ViT + frozen MiniLM block', '1,774,464', 'MB', 'tensorboard', 'epoch_2.pth'):
         assert word in table
 
 
@@ -151,15 +136,7 @@ def test_slurm_script_passes_its_arguments_on(tmp_path):
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
     done = subprocess.run(
-        [
-            'bash',
-            ROOT / 'tools/slurm_train.sh',
-            'part',
-            'job',
-            'cfg.py',
-            'work',
-            '--amp',
-        ],
+        ['bash', ROOT / 'tools/slurm_train.sh', 'part', 'job', 'cfg.py', 'work', '--amp'],
         text=True,
         capture_output=True,
         check=True,

@@ -54,9 +54,7 @@ def test_what_never_was_one_of_ours_has_no_answer(path, monkeypatch):
 def test_a_folded_sweep_is_a_config_and_overrides(size, old, new, monkeypatch):
     monkeypatch.chdir(ROOT)
     old = f'configs/{old.format(size)}'
-    path, words = (
-        where_it_went(old).removeprefix(f'{old} is now ').split(' --cfg-options ')
-    )
+    path, words = where_it_went(old).removeprefix(f'{old} is now ').split(' --cfg-options ')
     assert path == f'configs/{new}'
     without = read_config(path, set_scope=False)
     cfg = read_config(path, overrides_of(words), set_scope=False)
@@ -80,9 +78,7 @@ def test_the_100_epoch_files_are_an_override(block, monkeypatch):
 def test_a_config_may_inherit_what_moved(tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text("_base_ = 'lm4ve::lm4ve/vectornet_argoverse1.py'\n")
-    with pytest.raises(
-        UserError, match=r'inherits .* moved to .*motion/vectornet_argo'
-    ):
+    with pytest.raises(UserError, match=r'inherits .* moved to .*motion/vectornet_argo'):
         read_config(path)
 
 

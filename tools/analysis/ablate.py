@@ -42,22 +42,15 @@ def parse_args():
         help='device numbers to share out among the workers, for example 0,1,2,3',
     )
     parser.add_argument(
-        '--gpus-per-trial',
-        type=int,
-        default=1,
-        help='of more than one, a trial trains distributed',
+        '--gpus-per-trial', type=int, default=1, help='of more than one, a trial trains distributed'
     )
     parser.add_argument('--seeds', type=int, nargs='+', help='only these')
     parser.add_argument('--variants', nargs='+', help='only these')
     parser.add_argument(
-        '--list',
-        action='store_true',
-        help='print the trials and what is done; run nothing',
+        '--list', action='store_true', help='print the trials and what is done; run nothing'
     )
     parser.add_argument(
-        '--report-only',
-        action='store_true',
-        help='tables and plot of what is done; run nothing',
+        '--report-only', action='store_true', help='tables and plot of what is done; run nothing'
     )
     args = parser.parse_args()
     for name in ('workers', 'threads', 'gpus_per_trial'):
@@ -79,15 +72,12 @@ def part_of(grid: Grid, args) -> Grid:
         for item in given or ():
             if item not in there:
                 raise UserError(
-                    f'{name} {item}: the grid has '
-                    f'{", ".join(map(str, there))}. Fix: name these.'
+                    f'{name} {item}: the grid has {", ".join(map(str, there))}. Fix: name these.'
                 )
     return dataclasses.replace(
         grid,
         seeds=tuple(s for s in grid.seeds if s in (args.seeds or grid.seeds)),
-        variants=tuple(
-            v for v in grid.variants if not args.variants or v.name in args.variants
-        ),
+        variants=tuple(v for v in grid.variants if not args.variants or v.name in args.variants),
     )
 
 
@@ -109,31 +99,19 @@ def print_list(grid: Grid, store: Store, console: Console) -> None:
     for t in trials:
         state = 'done' if store.result(t) else 'to do'
         console.print(f'{t.id}  {state:6} {t}', highlight=False, soft_wrap=True)
-    waiting = len(grid.variants) * len(grid.seeds) - sum(
-        t.stage == 'main' for t in trials
-    )
+    waiting = len(grid.variants) * len(grid.seeds) - sum(t.stage == 'main' for t in trials)
     if waiting:
-        console.print(
-            f'and {waiting} main trials, whose tuned values are not known yet'
-        )
+        console.print(f'and {waiting} main trials, whose tuned values are not known yet')
 
 
 def run(grid: Grid, store: Store, args, console: Console) -> list:
     """Run the tuning trials, then the main ones; return what failed."""
 
     def say(result: dict) -> str:
-        return (
-            f'{grid.metric} {metric_of(grid, result):.4f} '
-            f'({result["wall_seconds"]:.0f} s)'
-        )
+        return f'{grid.metric} {metric_of(grid, result):.4f} ({result["wall_seconds"]:.0f} s)'
 
     workers = Workers(
-        store,
-        args.workers,
-        args.threads,
-        check_gpus(args),
-        grid.keep_checkpoints,
-        console,
+        store, args.workers, args.threads, check_gpus(args), grid.keep_checkpoints, console
     )
     failed = workers.run(grid.tuning(), say)
     return failed + workers.run(grid.main(choose(grid, store)), say)

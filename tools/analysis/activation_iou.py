@@ -27,13 +27,7 @@ from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
 from lm4ve.iou.figure import Example, draw_examples, examples_of
-from lm4ve.iou.mask_datasets import (
-    LAYOUTS,
-    MaskFollower,
-    SampleMasks,
-    batches,
-    open_masks,
-)
+from lm4ve.iou.mask_datasets import LAYOUTS, MaskFollower, SampleMasks, batches, open_masks
 from lm4ve.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
 from lm4ve.iou.report import Report, summarise, tables, write
 
@@ -46,8 +40,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help="a file, or 'none': untrained")
     parser.add_argument(
         '--data-root',
-        help='folder of images and masks; default: '
-        "the config's data set, which must have masks",
+        help="folder of images and masks; default: the config's data set, which must have masks",
     )
     parser.add_argument(
         '--layout',
@@ -88,23 +81,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help='share of the images on which thresholds are fixed',
     )
     parser.add_argument(
-        '--skip-empty',
-        action='store_true',
-        help='pass over images whose mask has no foreground',
+        '--skip-empty', action='store_true', help='pass over images whose mask has no foreground'
     )
     parser.add_argument('--bootstrap', type=int, default=2000, help='resamples')
     parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='of the split, the bootstrap and shuffled maps',
+        '--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps'
     )
     parser.add_argument('--batch-size', type=int, default=32)
     parser.add_argument(
-        '--figure',
-        type=int,
-        default=6,
-        help='images shown with their pseudo-masks; 0: none',
+        '--figure', type=int, default=6, help='images shown with their pseudo-masks; 0: none'
     )
     parser.add_argument('--out-dir', help='default: work_dirs/<config>/iou')
     parser.add_argument('--device', help='default: a GPU if there is one')
@@ -125,9 +110,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError('--layout folder has no splits. Fix: leave out --split.')
     for name in ('bootstrap', 'batch_size'):
         if getattr(args, name) < 1:
-            raise UserError(
-                f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more.'
-            )
+            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more.')
 
 
 def open_data(cfg, args: argparse.Namespace):
@@ -152,8 +135,7 @@ def score_all(
     """Score every batch; return the first images to show."""
     # As the preprocessors of mmpretrain and of MMEngine call it.
     is_bgr = any(
-        getattr(model.data_preprocessor, k, False)
-        for k in ('to_rgb', '_channel_conversion')
+        getattr(model.data_preprocessor, k, False) for k in ('to_rgb', '_channel_conversion')
     )
     shown: list[Example] = []
     for names, data, masks in found:
@@ -182,23 +164,13 @@ def main(argv: Sequence[str] | None = None) -> Report:
     model = load_model(cfg, args.checkpoint, args.device).model
     resolve_points(model, points)
     console = Console()
-    found = batches(
-        items, follower, args.batch_size, args.skip_empty, partial(collate, cfg)
-    )
+    found = batches(items, follower, args.batch_size, args.skip_empty, partial(collate, cfg))
     found = track(
-        found,
-        'images',
-        total=-(-len(items) // args.batch_size),
-        console=console,
-        transient=True,
+        found, 'images', total=-(-len(items) // args.batch_size), console=console, transient=True
     )
     examples = score_all(model, found, points, scores, args.figure)
     report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
-    weights = (
-        'untrained weights'
-        if args.checkpoint in UNTRAINED
-        else Path(args.checkpoint).name
-    )
+    weights = 'untrained weights' if args.checkpoint in UNTRAINED else Path(args.checkpoint).name
     title = f'{Path(args.config).stem}, {weights}'
     for table in tables(report, title):
         console.print(table)
@@ -209,8 +181,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
         )
     folder = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou')
     about = dict(
-        title=title,
-        **{k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')},
+        title=title, **{k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')}
     )
     paths = write(report, folder, about)
     if examples:

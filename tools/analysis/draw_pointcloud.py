@@ -24,12 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--index', type=int, default=0, help='which cloud')
     parser.add_argument(
         '--values',
-        help='.npy with a number for each group, '
-        'for example activations, that colours follow',
+        help='.npy with a number for each group, for example activations, that colours follow',
     )
-    parser.add_argument(
-        '--backend', default='auto', choices=['auto', 'open3d', 'matplotlib']
-    )
+    parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
     args = parser.parse_args(argv)
     cfg = read_config(args.config)
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
@@ -38,9 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     values = args.values and np.load(args.values, allow_pickle=False)
     colors = point_colors(len(points), index[0].numpy(), values)
     backend = draw_cloud(points.numpy(), colors, args.out, args.backend)
-    print(
-        f'{args.out}: {len(points)} points, {len(index[0])} groups, drawn by {backend}'
-    )
+    print(f'{args.out}: {len(points)} points, {len(index[0])} groups, drawn by {backend}')
 
 
 if __name__ == '__main__':

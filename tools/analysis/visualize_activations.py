@@ -51,11 +51,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help="a file, or 'none': untrained")
     parser.add_argument('input', nargs='*', help='files')
     parser.add_argument(
-        '--indices',
-        nargs='+',
-        type=int,
-        default=[],
-        help='samples of the test set, from 0',
+        '--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0'
     )
     parser.add_argument('--out-dir', help='default: work_dirs/<config>/activations')
     parser.add_argument(
@@ -69,9 +65,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('--measures', nargs='+', default=['magnitude', 'frequency'])
     parser.add_argument('--no-attention', action='store_true')
     parser.add_argument(
-        '--all-heads',
-        action='store_true',
-        help='a panel for every attention head, not for three',
+        '--all-heads', action='store_true', help='a panel for every attention head, not for three'
     )
     parser.add_argument('--fps', type=float, default=4.0, help='of videos written')
     for name, text in input_options().items():
@@ -101,17 +95,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     points = read_points(args.points)
     measures = check_measures(args.measures)
     if not (args.input or args.indices):
-        raise UserError(
-            'Nothing to look at. Fix: give files, or --indices of the test set.'
-        )
+        raise UserError('Nothing to look at. Fix: give files, or --indices of the test set.')
     if args.fps <= 0:
         raise UserError(f'--fps {args.fps} must be above 0.')
     cfg = read_config(args.config, args.cfg_options)
     options = {name: getattr(args, name) for name in input_options()}
-    given = [
-        *samples_of_files(cfg, args.input, **options),
-        *samples_by_index(cfg, args.indices),
-    ]
+    given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
     model, classes = load_model(cfg, args.checkpoint, args.device)
     resolve_points(model, points)
     name = Path(args.config).stem
@@ -121,16 +110,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for sample in given:
-        analysis = analyse(
-            model, collate(cfg, [sample.data]), points, not args.no_attention
-        )
+        analysis = analyse(model, collate(cfg, [sample.data]), points, not args.no_attention)
         (drawn,) = samples_of(
-            analysis,
-            model,
-            [sample.name],
-            measures,
-            classes,
-            None if args.all_heads else 3,
+            analysis, model, [sample.name], measures, classes, None if args.all_heads else 3
         )
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)

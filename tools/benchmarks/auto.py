@@ -21,9 +21,7 @@ def main() -> None:
     p.add_argument('--channels', type=int, default=384)
     args = p.parse_args()
     torch.set_num_threads(args.threads)
-    neck = LLMBlockNeck(
-        args.channels, dict(type='LLMBlock', arch=LLAMA_7B, dtype=args.dtype)
-    )
+    neck = LLMBlockNeck(args.channels, dict(type='LLMBlock', arch=LLAMA_7B, dtype=args.dtype))
     neck.init_weights()
     neck.to(args.device)
     rows = []
@@ -32,11 +30,7 @@ def main() -> None:
         for batch in args.batches:
             neck.out_type = out_type
             x = torch.randn(
-                batch,
-                args.tokens,
-                args.channels,
-                device=args.device,
-                requires_grad=True,
+                batch, args.tokens, args.channels, device=args.device, requires_grad=True
             )
 
             def step(method, x=x):
@@ -45,10 +39,7 @@ def main() -> None:
                 neck(x).sum().backward()
 
             times = in_rounds(
-                {m: partial(step, m) for m in methods},
-                args.device,
-                args.repeats,
-                args.warmup,
+                {m: partial(step, m) for m in methods}, args.device, args.repeats, args.warmup
             )
             best = {m: min(seconds(t)) for m, t in times.items()}
             queries = slice(0, 1) if out_type == 'cls_token' else None

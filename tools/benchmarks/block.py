@@ -9,16 +9,7 @@ from statistics import median
 
 import torch
 import torch.nn.functional as F
-from common import (
-    DTYPES,
-    in_rounds,
-    matmul_rate,
-    middle,
-    parser,
-    ratio,
-    report,
-    seconds,
-)
+from common import DTYPES, in_rounds, matmul_rate, middle, parser, ratio, report, seconds
 from products import ceilings, count_gmac, product_runs, record
 from torch import nn
 
@@ -46,14 +37,7 @@ def plain_reference(neck: LLMBlockNeck, x, arch: dict):
     layer = neck.block.layers[0]
     weights = {
         name: getattr(layer, name).wrapped.weight.float()
-        for name in (
-            'q_proj',
-            'k_proj',
-            'v_proj',
-            'o_proj',
-            'attention_norm',
-            'mlp_norm',
-        )
+        for name in ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'attention_norm', 'mlp_norm')
     }
     mlp = layer.mlp.wrapped
     heads, eps = arch['num_attention_heads'], arch['rms_norm_eps']
@@ -68,9 +52,7 @@ def plain_reference(neck: LLMBlockNeck, x, arch: dict):
     out = (torch.softmax(scores, dim=-1) @ v).transpose(1, 2).flatten(2)
     h = h + F.linear(out, weights['o_proj'])
     n = rms_norm(h, weights['mlp_norm'], eps)
-    gate, up, down = (
-        p.weight.float() for p in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-    )
+    gate, up, down = (p.weight.float() for p in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
     h = h + F.linear(F.silu(F.linear(n, gate)) * F.linear(n, up), down)
     h = rms_norm(h, torch.ones_like(weights['mlp_norm']), eps)
     return neck.norm(F.linear(h, neck.mapper_out.weight))
@@ -82,9 +64,7 @@ def gradients(neck, run, x, direction) -> dict:
     x = x.clone().requires_grad_()
     out = run(x)
     (out * direction).sum().backward()
-    return dict(
-        out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()}
-    )
+    return dict(out=out.detach(), x=x.grad, **{n: p.grad for n, p in neck.named_parameters()})
 
 
 def worst(expected: dict, got: dict) -> float:
@@ -106,9 +86,7 @@ def make_necks(args, arch: dict) -> dict:
     necks, state = {}, None
     for name in ('reference', *args.dtypes):
         dtype = 'float32' if name == 'reference' else name
-        neck = LLMBlockNeck(
-            args.channels, dict(type='LLMBlock', arch=arch, dtype=dtype)
-        )
+        neck = LLMBlockNeck(args.channels, dict(type='LLMBlock', arch=arch, dtype=dtype))
         if state is None:
             nn.init.trunc_normal_(neck.mapper_in.weight, std=0.02)
             nn.init.trunc_normal_(neck.mapper_out.weight, std=0.02)
@@ -156,16 +134,10 @@ def main() -> None:
     p.add_argument('--tokens', type=int, default=197)
     p.add_argument('--channels', type=int, default=384)
     p.add_argument(
-        '--queries',
-        type=int,
-        default=1,
-        help='tokens that are read; default 1, the class token',
+        '--queries', type=int, default=1, help='tokens that are read; default 1, the class token'
     )
     p.add_argument(
-        '--width',
-        type=int,
-        default=4096,
-        help="the language model's width; smaller for a trial",
+        '--width', type=int, default=4096, help="the language model's width; smaller for a trial"
     )
     p.add_argument(
         '--compile',
@@ -174,9 +146,7 @@ def main() -> None:
     )
     args = p.parse_args()
     torch.set_num_threads(args.threads)
-    arch = dict(
-        LLAMA_7B, hidden_size=args.width, intermediate_size=args.width * 11008 // 4096
-    )
+    arch = dict(LLAMA_7B, hidden_size=args.width, intermediate_size=args.width * 11008 // 4096)
     torch.manual_seed(0)
     x = torch.randn(args.batch, args.tokens, args.channels, device=args.device)
     direction = torch.randn(args.batch, args.queries, args.channels, device=args.device)
@@ -209,9 +179,7 @@ def main() -> None:
             'reference': reference,
             'backbone': backbone_step(args),
             **runs,
-            **product_runs(
-                {p for found in products.values() for p in found}, args.device
-            ),
+            **product_runs({p for found in products.values() for p in found}, args.device),
         },
         args.device,
         args.repeats,

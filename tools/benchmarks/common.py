@@ -21,9 +21,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=description)
     p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
     p.add_argument('--threads', type=int, default=2, help='CPU threads; default 2')
-    p.add_argument(
-        '--repeats', type=int, default=5, help='timed runs; the median counts'
-    )
+    p.add_argument('--repeats', type=int, default=5, help='timed runs; the median counts')
     p.add_argument('--warmup', type=int, default=1, help='untimed runs')
     p.add_argument('--out', type=Path, help='write the rows as JSON')
     return p
@@ -46,8 +44,7 @@ def timed(function: Callable[[], None], device: str) -> dict:
     end.record()
     torch.cuda.synchronize()
     return dict(
-        seconds=start.elapsed_time(end) / 1e3,
-        peak_mb=torch.cuda.max_memory_allocated() / 1e6,
+        seconds=start.elapsed_time(end) / 1e3, peak_mb=torch.cuda.max_memory_allocated() / 1e6
     )
 
 
@@ -86,9 +83,7 @@ def ratio(these: Sequence[float], those: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(these, those, strict=True))
 
 
-def matmul_rate(
-    device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15
-) -> float:
+def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15) -> float:
     """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
     a = torch.randn(rows, width, dtype=dtype, device=device)
     b = torch.randn(width, width, dtype=dtype, device=device)
@@ -120,10 +115,7 @@ def machine(device: str) -> str:
             if f' {f} ' in text.replace('\n', ' ')
         )
         name = f'{name}, {flags}'
-    return (
-        f'{name}; {torch.get_num_threads()} threads; torch '
-        f'{torch.__version__}; {date.today()}'
-    )
+    return f'{name}; {torch.get_num_threads()} threads; torch {torch.__version__}; {date.today()}'
 
 
 def report(
@@ -138,9 +130,7 @@ def report(
     table = Table(title=f'{title}\n{where}')
     for column in columns:
         table.add_column(
-            column,
-            justify='left' if column == 'path' else 'right',
-            no_wrap=column == 'path',
+            column, justify='left' if column == 'path' else 'right', no_wrap=column == 'path'
         )
     for row in rows:
         table.add_row(*(_show(row.get(c)) for c in columns))
@@ -149,9 +139,7 @@ def report(
     for note in notes or ():
         console.print(note, highlight=False)
     if args.out:
-        args.out.write_text(
-            json.dumps(dict(title=title, machine=where, rows=rows), indent=1)
-        )
+        args.out.write_text(json.dumps(dict(title=title, machine=where, rows=rows), indent=1))
 
 
 def _show(value) -> str:

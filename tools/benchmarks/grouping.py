@@ -41,12 +41,9 @@ def main() -> None:
     centres = take_points(points, farthest_point_sample(points, args.groups))
     ours = median_ms(lambda: farthest_point_sample(points, args.groups), args.repeats)
     theirs = median_ms(
-        lambda: [c.farthest_point_down_sample(args.groups) for c in clouds],
-        args.repeats,
+        lambda: [c.farthest_point_down_sample(args.groups) for c in clouds], args.repeats
     )
-    neighbours = median_ms(
-        lambda: nearest_neighbours(points, centres, 32), args.repeats
-    )
+    neighbours = median_ms(lambda: nearest_neighbours(points, centres, 32), args.repeats)
     print(
         f'{args.batch} x {args.points} points to {args.groups} groups, '
         f'{torch.get_num_threads()} thread(s), medians of {args.repeats}\n'

@@ -133,11 +133,7 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict:
         )
     )
     (meta / 'params.json').write_text(
-        json.dumps(
-            dict(
-                dim=width, n_heads=HEADS, n_layers=layers, norm_eps=1e-6, vocab_size=-1
-            )
-        )
+        json.dumps(dict(dim=width, n_heads=HEADS, n_layers=layers, norm_eps=1e-6, vocab_size=-1))
     )
     return dict(huggingface=hf, meta=meta)
 
@@ -218,10 +214,7 @@ def main() -> None:
     p.add_argument('--folder', type=Path, required=True)
     p.add_argument('--layers', type=int, default=8)
     p.add_argument(
-        '--width',
-        type=int,
-        default=4096,
-        help="the language model's width; smaller for a trial",
+        '--width', type=int, default=4096, help="the language model's width; smaller for a trial"
     )
     args = p.parse_args()
     torch.set_num_threads(args.threads)

@@ -66,18 +66,14 @@ def count_gmac(products: dict[Product, int]) -> float:
     return total / 1e9
 
 
-def product_runs(
-    products: Iterable[Product], device: str
-) -> dict[Product, Callable[[], object]]:
+def product_runs(products: Iterable[Product], device: str) -> dict[Product, Callable[[], object]]:
     """Return of each product a function that runs it by itself."""
     tensors: dict[tuple, torch.Tensor] = {}
 
     def tensor(shape: Shape, stride: Shape, dtype: torch.dtype) -> torch.Tensor:
         key = shape, stride, dtype
         if key not in tensors:
-            tensors[key] = torch.empty_strided(
-                shape, stride, dtype=dtype, device=device
-            ).normal_()
+            tensors[key] = torch.empty_strided(shape, stride, dtype=dtype, device=device).normal_()
         return tensors[key]
 
     runs = {}
@@ -88,9 +84,7 @@ def product_runs(
     return runs
 
 
-def ceilings(
-    products: dict[Product, int], times: dict[Product, list[float]]
-) -> list[float]:
+def ceilings(products: dict[Product, int], times: dict[Product, list[float]]) -> list[float]:
     """Return of each round the seconds that a function's products take.
 
     Args:
@@ -98,8 +92,6 @@ def ceilings(
         times (dict): Of each product its seconds in each round.
     """
     return [
-        sum(
-            second * products[key] for key, second in zip(products, round_, strict=True)
-        )
+        sum(second * products[key] for key, second in zip(products, round_, strict=True))
         for round_ in zip(*(times[key] for key in products), strict=True)
     ]

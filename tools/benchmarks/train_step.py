@@ -16,9 +16,7 @@ def classifier(**block):
     """mmpretrain's DeiT-S, with a block if one is given."""
     cfg = dict(
         type='ImageClassifier',
-        backbone=dict(
-            type='VisionTransformer', arch='deit-small', img_size=224, patch_size=16
-        ),
+        backbone=dict(type='VisionTransformer', arch='deit-small', img_size=224, patch_size=16),
         head=dict(
             type='VisionTransformerClsHead',
             num_classes=1000,
@@ -89,15 +87,9 @@ def main() -> None:
             for m in args.low_rank
         }
         if args.reference:
-            steps['plain reference'] = trainer(
-                reference_classifier(), batch, args.device
-            )
-        timed = in_rounds(
-            {'plain': plain, **steps}, args.device, args.repeats, args.warmup
-        )
-        rows.append(
-            dict(path='ViT-S', batch=batch, ratio=1.0, **middle(timed['plain']))
-        )
+            steps['plain reference'] = trainer(reference_classifier(), batch, args.device)
+        timed = in_rounds({'plain': plain, **steps}, args.device, args.repeats, args.warmup)
+        rows.append(dict(path='ViT-S', batch=batch, ratio=1.0, **middle(timed['plain'])))
         for name in steps:
             rows.append(
                 dict(

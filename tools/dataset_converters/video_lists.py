@@ -10,11 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from lm4ve.engine.command_line import run_tool
-from lm4ve.tasks.video.datasets.list_conversion import (
-    read_ssv2,
-    read_videomae,
-    write_list,
-)
+from lm4ve.tasks.video.datasets.list_conversion import read_ssv2, read_videomae, write_list
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -24,19 +20,13 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     kinds = parser.add_subparsers(dest='kind', required=True)
     ssv2 = kinds.add_parser('ssv2', help="the data set's official files")
     ssv2.add_argument('labels', help='template -> number, JSON')
-    ssv2.add_argument(
-        'split', help='train or validation, JSON; or the test answers, CSV'
-    )
+    ssv2.add_argument('split', help='train or validation, JSON; or the test answers, CSV')
     ssv2.add_argument('out', help='the list to write')
-    ssv2.add_argument(
-        '--extension', default='webm', help='of the video files; default: webm'
-    )
+    ssv2.add_argument('--extension', default='webm', help='of the video files; default: webm')
     videomae = kinds.add_parser('videomae', help="VideoMAE's CSV files")
     videomae.add_argument('csv', help='"path label" a line')
     videomae.add_argument('out', help='the list to write')
-    videomae.add_argument(
-        '--root', default='', help='leading part of the paths to take off'
-    )
+    videomae.add_argument('--root', default='', help='leading part of the paths to take off')
     return parser.parse_args(argv)
 
 

@@ -30,17 +30,14 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override config fields, for example\n'
-        'model.neck.block.checkpoint=/path/to/llama-7b',
+        help='override config fields, for example\nmodel.neck.block.checkpoint=/path/to/llama-7b',
     )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    r = make_release(
-        args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options
-    )
+    r = make_release(args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options)
     print(
         f'{r.config}\n{r.checkpoint}: {r.size / 1e6:.1f} MB, of which '
         f'{r.frozen / 1e6:.1f} MB are frozen weights of the language model '
@@ -48,10 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ' every tensor is equal.'
     )
     if r.kept:
-        print(
-            f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits '
-            'would change them.'
-        )
+        print(f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits would change them.')
 
 
 if __name__ == '__main__':

@@ -28,15 +28,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('dst', type=Path, help='where to write ours')
     parser.add_argument(
         '--llm',
-        help='where there is a block: its language\n'
-        'model, a folder, a weight file or a hub id',
+        help='where there is a block: its language\nmodel, a folder, a weight file or a hub id',
     )
     parser.add_argument(
-        '--layer',
-        type=int,
-        nargs='+',
-        default=[-1],
-        help='the layer(s) of it; default: the last',
+        '--layer', type=int, nargs='+', default=[-1], help='the layer(s) of it; default: the last'
     )
     parser.add_argument(
         '--num-classes',
@@ -50,9 +45,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
-        raise UserError(
-            f"SRC and DST are the same file, '{args.src}'. Fix: write to another one."
-        )
+        raise UserError(f"SRC and DST are the same file, '{args.src}'. Fix: write to another one.")
     origin = f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), origin=origin)
     converted = convert_pointbert(state, args.llm, args.layer, args.num_classes, origin)

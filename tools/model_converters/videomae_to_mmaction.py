@@ -46,9 +46,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
-        raise UserError(
-            f"SRC and DST are the same file, '{args.src}'. Fix: write to another one."
-        )
+        raise UserError(f"SRC and DST are the same file, '{args.src}'. Fix: write to another one.")
     origin = f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), origin=origin)
     converted = convert_videomae(
@@ -59,8 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.llm is not None:
         left = sum(k.startswith(BLOCK_PREFIX) for k in state)
         print(
-            f"The block equals layer {args.layer} of '{args.llm}' and is "
-            f'left out ({left} tensors).'
+            f"The block equals layer {args.layer} of '{args.llm}' and is left out ({left} tensors)."
         )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')
 

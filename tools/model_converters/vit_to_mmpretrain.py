@@ -30,17 +30,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         'or Hugging Face folder, a weight file, or a hub id',
     )
     parser.add_argument(
-        '--layer',
-        type=int,
-        nargs='+',
-        default=[-1],
-        help='the layer(s) of it; default: the last',
+        '--layer', type=int, nargs='+', default=[-1], help='the layer(s) of it; default: the last'
     )
     parser.add_argument(
         '--ema',
         action='store_true',
-        help='take the moving average (model_ema); the paper evaluates the\n'
-        'raw weights',
+        help='take the moving average (model_ema); the paper evaluates the\nraw weights',
     )
     return parser.parse_args(argv)
 
@@ -48,9 +43,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
-        raise UserError(
-            f"SRC and DST are the same file, '{args.src}'. Fix: write to another one."
-        )
+        raise UserError(f"SRC and DST are the same file, '{args.src}'. Fix: write to another one.")
     origin = f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), args.ema, origin)
     converted = convert_vit(state, args.llm, args.layer, origin)
@@ -63,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.llm is not None:
         left = sum(k.startswith(BLOCK_PREFIX) for k in state)
         print(
-            f"The block equals layer {args.layer} of '{args.llm}' and is "
-            f'left out ({left} tensors).'
+            f"The block equals layer {args.layer} of '{args.llm}' and is left out ({left} tensors)."
         )
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')
 

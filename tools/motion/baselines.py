@@ -55,10 +55,7 @@ def main() -> None:
         'Kalman filter': Kalman(),
         'nearest neighbours': NearestNeighbor(train),
     }
-    results = {
-        name: score(b, dataset, cfg.val_evaluator, name)
-        for name, b in baselines.items()
-    }
+    results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
     columns = [c for c in next(iter(results.values())) if 'scenes' not in c]
     table = Table(title=f'{len(dataset)} scenes')
     for c in ('', *columns):

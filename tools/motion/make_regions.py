@@ -19,10 +19,7 @@ def main() -> None:
     parser.add_argument('out')
     parser.add_argument('--regions', type=int, default=6)
     parser.add_argument(
-        '--scenes',
-        type=int,
-        default=20000,
-        help='a random choice of so many; default: 20000',
+        '--scenes', type=int, default=20000, help='a random choice of so many; default: 20000'
     )
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()

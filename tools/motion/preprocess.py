@@ -13,12 +13,7 @@ import json
 
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import (
-    Argoverse1Reader,
-    Argoverse2Reader,
-    SceneCache,
-    preprocess,
-)
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
 
 
 def main() -> None:
@@ -30,10 +25,7 @@ def main() -> None:
     parser.add_argument('out', help='the cache to write')
     parser.add_argument('--map-dir', help='map_files of Argoverse 1')
     parser.add_argument(
-        '--map-range',
-        type=float,
-        default=142.0,
-        help='metres around the focal agent; default: 142',
+        '--map-range', type=float, default=142.0, help='metres around the focal agent; default: 142'
     )
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(
@@ -42,9 +34,7 @@ def main() -> None:
         default='skip',
         help='leave bad files out and count them, or stop',
     )
-    parser.add_argument(
-        '--no-verify', action='store_true', help='do not hash the finished file'
-    )
+    parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args()
     if args.dataset == 'argoverse1':
         if args.map_dir is None:

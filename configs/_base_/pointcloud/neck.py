@@ -5,6 +5,5 @@ _base_ = '../necks/raw.py'
 
 llm_neck = dict(norm_cfg=dict(type='LN', eps=1e-5))
 mapper_rates = dict(
-    mapper_in=dict(lr_mult=0.5, decay_mult=0.0),
-    mapper_out=dict(lr_mult=0.5, decay_mult=0.0),
+    mapper_in=dict(lr_mult=0.5, decay_mult=0.0), mapper_out=dict(lr_mult=0.5, decay_mult=0.0)
 )

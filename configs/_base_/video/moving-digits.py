@@ -22,9 +22,7 @@ train_dataloader = dict(
     batch_size=32,
     num_workers=1,
     persistent_workers=True,
-    dataset=dict(
-        type='lm4ve.MovingDigitsDataset', split='train', pipeline=train_pipeline
-    ),
+    dataset=dict(type='lm4ve.MovingDigitsDataset', split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
@@ -32,10 +30,7 @@ val_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     dataset=dict(
-        type='lm4ve.MovingDigitsDataset',
-        split='val',
-        pipeline=test_pipeline,
-        test_mode=True,
+        type='lm4ve.MovingDigitsDataset', split='val', pipeline=test_pipeline, test_mode=True
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
@@ -44,10 +39,7 @@ test_dataloader = dict(
     num_workers=1,
     persistent_workers=True,
     dataset=dict(
-        type='lm4ve.MovingDigitsDataset',
-        split='test',
-        pipeline=test_pipeline,
-        test_mode=True,
+        type='lm4ve.MovingDigitsDataset', split='test', pipeline=test_pipeline, test_mode=True
     ),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )

@@ -81,8 +81,7 @@ def _has(node: Any, part: str) -> bool:
 def _child(node: Any, part: str, path: Sequence[str], key: str, where: str) -> Any:
     if not _has(node, part):
         raise UserError(
-            f'{where}: {key}: {_describe(node, path)} '
-            f"has no '{part}'. Fix: {_names(node)}."
+            f"{where}: {key}: {_describe(node, path)} has no '{part}'. Fix: {_names(node)}."
         )
     return node[int(part)] if isinstance(node, (list, tuple)) else node[part]
 
@@ -95,8 +94,7 @@ def _check(
     allowed = set() if there else _arguments(node, path, scope)
     if not there and part not in allowed:
         raise UserError(
-            f'{where}: {_describe(node, path)} has no '
-            f"'{part}'. Fix: {_names(node, allowed)}."
+            f"{where}: {_describe(node, path)} has no '{part}'. Fix: {_names(node, allowed)}."
         )
     if not isinstance(value, dict):
         return
@@ -122,8 +120,7 @@ def _check(
         for name in new:
             if name not in allowed | {'type', '_scope_'}:
                 raise UserError(
-                    f"{where}: '{new['type']}' takes no '{name}'. "
-                    f'Fix: {_names({}, allowed)}.'
+                    f"{where}: '{new['type']}' takes no '{name}'. Fix: {_names({}, allowed)}."
                 )
 
 
@@ -199,11 +196,7 @@ def parameters_of(target: Any) -> set[str]:
 def _named(target: Any) -> tuple:
     p = inspect.Parameter
     parameters = inspect.signature(target).parameters.values()
-    names = {
-        q.name
-        for q in parameters
-        if q.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-    }
+    names = {q.name for q in parameters if q.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return names - {'self'}, any(q.kind == p.VAR_KEYWORD for q in parameters)
 
 

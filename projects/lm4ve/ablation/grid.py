@@ -137,9 +137,7 @@ class Grid:
         options = _with_seed({**options, 'randomness.seed': seed}, seed)
         where = f"{self.name}: variant '{variant.name}'"
         cfg = merge(fresh_config(variant.config), options, where)
-        return Trial(
-            identity(cfg), stage, variant.name, seed, value, variant.config, options
-        )
+        return Trial(identity(cfg), stage, variant.name, seed, value, variant.config, options)
 
     def tuning(self) -> list[Trial]:
         """Every tuning trial, in the grid's order."""
@@ -194,17 +192,12 @@ def load_grid(path: Path) -> Grid:
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"The grid '{path}' does not exist. Fix: see "
-            'configs/ablations/ for what there is.'
+            f"The grid '{path}' does not exist. Fix: see configs/ablations/ for what there is."
         )
     _refuse_repeated_keys(path)
     try:
         # Names with an underscore are the file's own.
-        raw = {
-            k: v
-            for k, v in Config.fromfile(path).to_dict().items()
-            if not k.startswith('_')
-        }
+        raw = {k: v for k, v in Config.fromfile(path).to_dict().items() if not k.startswith('_')}
     except (SyntaxError, NameError, TypeError, KeyError) as e:
         raise UserError(
             f"The grid '{path}' cannot be read: {e}. Fix: it must be "
@@ -226,9 +219,7 @@ def _refuse_repeated_keys(path: Path) -> None:
     try:
         tree = ast.parse(path.read_text())
     except SyntaxError as e:
-        raise UserError(
-            f"The grid '{path}' is no Python file: {e}. Fix: mend that line."
-        ) from e
+        raise UserError(f"The grid '{path}' is no Python file: {e}. Fix: mend that line.") from e
     for node in ast.walk(tree):
         if isinstance(node, ast.Dict):
             keys = [k.value for k in node.keys if isinstance(k, ast.Constant)]
@@ -270,8 +261,7 @@ def _grid(raw: dict, folder: Path) -> Grid:
     ):
         if key in raw and not isinstance(raw[key], kind):
             raise UserError(
-                f'{key}={raw[key]!r} has the wrong type. Fix: set '
-                f'it to a {kind.__name__}.'
+                f'{key}={raw[key]!r} has the wrong type. Fix: set it to a {kind.__name__}.'
             )
     return Grid(
         name=name,
@@ -291,9 +281,7 @@ def _grid(raw: dict, folder: Path) -> Grid:
 def _refuse_unknown(found: dict, allowed: Sequence[str], what: str) -> None:
     for key in found:
         if key not in allowed:
-            raise UserError(
-                f"there is no {what} '{key}'. Fix: one of {', '.join(allowed)}."
-            )
+            raise UserError(f"there is no {what} '{key}'. Fix: one of {', '.join(allowed)}.")
 
 
 def _seeds(value: Any, name: str) -> tuple[int, ...]:
@@ -335,8 +323,7 @@ def _variants(raw: dict, folder: Path) -> tuple[Variant, ...]:
         x = v.get('x')
         if x is not None and not (isinstance(x, (int, float)) and math.isfinite(x)):
             raise UserError(
-                f"variants['{name}'].x={x!r} is no number. Fix: its "
-                'place on the axis of the sweep.'
+                f"variants['{name}'].x={x!r} is no number. Fix: its place on the axis of the sweep."
             )
         config = _config(v.get('config', raw['base']), folder)
         options = v.get('options', {})
@@ -349,8 +336,7 @@ def _variants(raw: dict, folder: Path) -> tuple[Variant, ...]:
     with_x = sum(v.x is not None for v in found)
     if 0 < with_x < len(found):
         raise UserError(
-            f'x is set in {with_x} of {len(found)} variants. Fix: in '
-            'all (a sweep) or in none.'
+            f'x is set in {with_x} of {len(found)} variants. Fix: in all (a sweep) or in none.'
         )
     return tuple(found)
 
@@ -361,16 +347,10 @@ def _config(name: str, folder: Path) -> Path:
         if (start / name).is_file():
             path = (start / name).resolve()
             cfg = fresh_config(path)
-            for key in (
-                'train_dataloader',
-                'train_cfg',
-                'test_dataloader',
-                'test_evaluator',
-            ):
+            for key in ('train_dataloader', 'train_cfg', 'test_dataloader', 'test_evaluator'):
                 if cfg.get(key) is None:
                     raise UserError(
-                        f"the config '{name}' has no {key}. Fix: name "
-                        'one that trains and tests.'
+                        f"the config '{name}' has no {key}. Fix: name one that trains and tests."
                     )
             return path
     raise UserError(
@@ -385,8 +365,7 @@ def _tune(raw: dict | None) -> Tune | None:
         return None
     if not isinstance(raw, dict):
         raise UserError(
-            f'tune={raw!r} is no dict. Fix: '
-            'dict(fields=..., values=..., seeds=..., options=...).'
+            f'tune={raw!r} is no dict. Fix: dict(fields=..., values=..., seeds=..., options=...).'
         )
     _refuse_unknown(raw, _TUNE_FIELDS, 'field of tune')
     fields = raw.get('fields', ())

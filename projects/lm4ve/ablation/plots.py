@@ -13,10 +13,7 @@ _COLOR, _REFERENCE = '#4477aa', '#cc6677'
 
 
 def plot(
-    grid: Grid,
-    scores: dict[str, dict[int, float]],
-    summaries: list[Summary],
-    path: Path,
+    grid: Grid, scores: dict[str, dict[int, float]], summaries: list[Summary], path: Path
 ) -> None:
     """Draw a grid's results.
 
@@ -50,16 +47,9 @@ def _categories(ax, grid: Grid, scores, summaries) -> None:
         ax.plot([i - 0.25, i + 0.25], [s.mean] * 2, color=color, lw=2)
         if s.low == s.low:
             ax.errorbar(
-                i,
-                s.mean,
-                [[s.mean - s.low], [s.high - s.mean]],
-                color=color,
-                capsize=5,
-                lw=1.5,
+                i, s.mean, [[s.mean - s.low], [s.high - s.mean]], color=color, capsize=5, lw=1.5
             )
-    ax.set_xticks(
-        range(len(summaries)), [s.variant.replace(' ', '\n') for s in summaries]
-    )
+    ax.set_xticks(range(len(summaries)), [s.variant.replace(' ', '\n') for s in summaries])
     reference = [s.mean for s in summaries if s.variant == grid.reference]
     if reference:
         ax.axhline(reference[0], color=_REFERENCE, lw=0.8, ls=':')
@@ -72,26 +62,12 @@ def _sweep(ax, grid: Grid, scores, summaries) -> None:
     xs = [x_of[s.variant] for s in ordered]
     for s in ordered:
         values = list(scores[s.variant].values())
-        ax.plot(
-            [x_of[s.variant]] * len(values),
-            values,
-            'o',
-            ms=4,
-            alpha=0.35,
-            color=_COLOR,
-            mew=0,
-        )
+        ax.plot([x_of[s.variant]] * len(values), values, 'o', ms=4, alpha=0.35, color=_COLOR, mew=0)
     ax.plot(xs, [s.mean for s in ordered], '-', color=_COLOR, lw=2, marker='_', ms=12)
     ax.fill_between(
-        xs,
-        [s.low for s in ordered],
-        [s.high for s in ordered],
-        color=_COLOR,
-        alpha=0.2,
-        lw=0,
+        xs, [s.low for s in ordered], [s.high for s in ordered], color=_COLOR, alpha=0.2, lw=0
     )
     ax.set_xticks(xs)
     ax.set_xlabel(
-        f'{grid.xlabel or "x"} (points: seeds; band: 95 % interval of the mean)',
-        fontsize=9,
+        f'{grid.xlabel or "x"} (points: seeds; band: 95 % interval of the mean)', fontsize=9
     )

@@ -28,9 +28,7 @@ _COLUMNS = (
 )
 
 
-def scores_of(
-    grid: Grid, store: Store, trials: list[Trial]
-) -> dict[str, dict[int, float]]:
+def scores_of(grid: Grid, store: Store, trials: list[Trial]) -> dict[str, dict[int, float]]:
     """Return variant -> seed -> score, of the main trials that are done.
 
     Raises:
@@ -45,11 +43,7 @@ def scores_of(
 
 
 def report(
-    grid: Grid,
-    store: Store,
-    trials: list[Trial],
-    chosen: dict[str, Any],
-    console: Console,
+    grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any], console: Console
 ) -> None:
     """Write tables and plot of what is done, and print the table.
 
@@ -103,11 +97,7 @@ def _caption(grid: Grid, missing: int) -> str:
 
 
 def _rows(
-    grid: Grid,
-    store: Store,
-    trials: list[Trial],
-    summaries: list[Summary],
-    chosen: dict[str, Any],
+    grid: Grid, store: Store, trials: list[Trial], summaries: list[Summary], chosen: dict[str, Any]
 ) -> list[list[str]]:
     results: dict[str, list] = {}
     for t in trials:

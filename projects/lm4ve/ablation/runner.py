@@ -98,9 +98,7 @@ class Workers:
         todo = [t for t in wanted if self.store.result(t) is None]
         if not wanted:
             return []
-        scopes = {
-            fresh_config(c).get('default_scope') for c in {t.config for t in todo}
-        }
+        scopes = {fresh_config(c).get('default_scope') for c in {t.config for t in todo}}
         os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
         with self._progress() as bar:
             task = bar.add_task(
@@ -138,9 +136,7 @@ class Workers:
                     done += 1
                     bar.advance(task)
                     failure = self._outcome(r)
-                    words = (
-                        failure.reason if failure else say(self.store.result(r.trial))
-                    )
+                    words = failure.reason if failure else say(self.store.result(r.trial))
                     self.console.print(
                         f'{done}/{total} {r.trial}: {words}',
                         highlight=False,
@@ -157,22 +153,14 @@ class Workers:
         folder = self.store.clear(trial)
         spec = write_spec(trial, folder, self.keep_checkpoints)
         # Whole: the server's is that of its own start.
-        env = dict(
-            os.environ,
-            OMP_NUM_THREADS=str(self.threads),
-            MKL_NUM_THREADS=str(self.threads),
-        )
+        env = dict(os.environ, OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads))
         env[OWNER] = str(os.getpid())
         if self.gpus:
             first = worker * self.store.world_size
-            env['CUDA_VISIBLE_DEVICES'] = ','.join(
-                self.gpus[first : first + self.store.world_size]
-            )
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(self.gpus[first : first + self.store.world_size])
         if self.store.world_size > 1:
             return _distributed(spec, env, self.store.world_size)
-        process = _fork_server(env).Process(
-            target=run_forked, args=(str(spec), env, self.threads)
-        )
+        process = _fork_server(env).Process(target=run_forked, args=(str(spec), env, self.threads))
         process.start()
         return process
 

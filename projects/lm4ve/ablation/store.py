@@ -57,10 +57,7 @@ class Store:
             return None
         if not isinstance(found, dict) or not isinstance(found.get('metrics'), dict):
             return None
-        same = (
-            found.get('id') == trial.id
-            and found.get('world_size', 1) == self.world_size
-        )
+        same = found.get('id') == trial.id and found.get('world_size', 1) == self.world_size
         return found if same else None
 
     def clear(self, trial: Trial) -> Path:
@@ -132,9 +129,7 @@ def _wait_until_free(folder: Path) -> None:
 
 
 # --------------------------------------------------------------------- tables
-def write_tables(
-    grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any]
-) -> None:
+def write_tables(grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any]) -> None:
     """Write ``results.csv``, ``timings.csv`` and, of tuning, ``tuning.csv``.
 
     What config and seed determine is in the first and the last; what differs

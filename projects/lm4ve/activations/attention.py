@@ -54,9 +54,7 @@ def attention_row(
         bias = module.qkv.bias
         if bias is None and hasattr(module, 'q_bias'):
             # VideoMAE: no bias for keys.
-            bias = torch.cat(
-                (module.q_bias, torch.zeros_like(module.v_bias), module.v_bias)
-            )
+            bias = torch.cat((module.q_bias, torch.zeros_like(module.v_bias), module.v_bias))
         qkv = F.linear(x, module.qkv.weight, bias)
     q, k, _ = qkv.unflatten(-1, (3, module.num_heads, -1)).unbind(2)
     q, k = (
@@ -113,9 +111,7 @@ def _row(
 
         def pick(t: Tensor) -> Tensor:
             t = t.expand(len(q), -1, -1, -1)
-            return t.gather(
-                2, at[:, None, None, None].expand(-1, t.shape[1], 1, t.shape[3])
-            )
+            return t.gather(2, at[:, None, None, None].expand(-1, t.shape[1], 1, t.shape[3]))
 
     scores = pick(q).float() @ k.float().transpose(-2, -1) * scale
     if softcap is not None:

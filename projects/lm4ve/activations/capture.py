@@ -15,11 +15,7 @@ import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from lm4ve.activations.attention import (
-    attention_row,
-    encoder_attentions,
-    llm_attention_row,
-)
+from lm4ve.activations.attention import attention_row, encoder_attentions, llm_attention_row
 from lm4ve.activations.measures import frequency, magnitude, normalize
 from lm4ve.activations.points import necks_of, resolve_points
 from lm4ve.errors import UserError
@@ -121,10 +117,7 @@ class _Seen:
 
 @torch.no_grad()
 def analyse(
-    model: nn.Module,
-    data: dict,
-    points: Mapping[str, str] | None = None,
-    attention: bool = True,
+    model: nn.Module, data: dict, points: Mapping[str, str] | None = None, attention: bool = True
 ) -> Analysis:
     """Run a model in evaluation and measure its activations.
 
@@ -169,9 +162,7 @@ def analyse(
         found[label] = Point(name, tokens[:, layout.prefix :], layout)
     rows = _attention(model, task.analysis, seen, found) if attention else {}
     batch = len(next(iter(found.values())).tokens)
-    return Analysis(
-        task.name, seen.inputs, found, rows, outputs, batch // max(len(outputs), 1)
-    )
+    return Analysis(task.name, seen.inputs, found, rows, outputs, batch // max(len(outputs), 1))
 
 
 def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
@@ -221,9 +212,7 @@ def _hooks(
             seen.grids[math.prod(x.shape[2:])] = tuple(x.shape[2:])
 
     handles.append(model.data_preprocessor.register_forward_hook(keep_inputs))
-    handles += [
-        neck.register_forward_pre_hook(keep_grid) for _, neck in necks_of(model)
-    ]
+    handles += [neck.register_forward_pre_hook(keep_grid) for _, neck in necks_of(model)]
     for label, (module, is_input) in wanted.items():
         if is_input:
             handles.append(
@@ -250,9 +239,7 @@ def _hooks(
                 x = args[0] if args else kwargs.get('query', kwargs.get('x'))
                 seen.encoder = name, m, x
 
-            handles.append(
-                module.register_forward_pre_hook(keep_encoder, with_kwargs=True)
-            )
+            handles.append(module.register_forward_pre_hook(keep_encoder, with_kwargs=True))
         for name, neck in necks_of(model)[-1:]:
             layers = getattr(neck.block, 'layers', None)
             if layers is None:
@@ -280,9 +267,7 @@ def _attention(
             if layout.prefix + layout.num_placed == x.shape[1]:
                 return layout
         try:
-            return task.layout(
-                model, seen.inputs, x.shape[1], seen.grids.get(x.shape[1])
-            )
+            return task.layout(model, seen.inputs, x.shape[1], seen.grids.get(x.shape[1]))
         except UserError:
             return None
 
@@ -316,12 +301,8 @@ def _tensor_of(value: Any, label: str) -> Tensor:
     if isinstance(value, dict):
         value = value.get('tokens')
     if isinstance(value, (tuple, list)):
-        tensors: list[Tensor] = [
-            v for v in value if isinstance(v, Tensor) and v.dim() >= 3
-        ]
+        tensors: list[Tensor] = [v for v in value if isinstance(v, Tensor) and v.dim() >= 3]
         value = tensors[-1] if tensors else None
     if not isinstance(value, Tensor):
-        raise UserError(
-            f"points['{label}'] gives no tensor of tokens. Fix: name another module."
-        )
+        raise UserError(f"points['{label}'] gives no tensor of tokens. Fix: name another module.")
     return value

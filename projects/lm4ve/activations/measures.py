@@ -35,9 +35,7 @@ def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     return _cleared(centred.norm(dim=-1), padding_mask)
 
 
-def frequency(
-    tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True
-) -> Tensor:
+def frequency(tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True) -> Tensor:
     """Distance of each token's spectral phases from their mean over tokens.
 
     Args:

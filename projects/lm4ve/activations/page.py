@@ -109,9 +109,7 @@ class Entry:
         return '' if self.movie_file is None else _base64(self.movie_file)
 
 
-def write_page(
-    path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]
-) -> None:
+def write_page(path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]) -> None:
     """Write a page.
 
     Args:
@@ -123,9 +121,7 @@ def write_page(
     """
     environment = Environment(autoescape=True)
     environment.filters['number'] = number
-    text = environment.from_string(_TEMPLATE).render(
-        title=title, facts=facts, entries=entries
-    )
+    text = environment.from_string(_TEMPLATE).render(title=title, facts=facts, entries=entries)
     write_text(text, path)
 
 

@@ -81,9 +81,7 @@ def check_measures(measures: Sequence[str]) -> tuple:
     measures = (measures,) if isinstance(measures, str) else tuple(measures)
     wrong = [m for m in measures if m not in MEASURES]
     if wrong or not measures:
-        raise UserError(
-            f'measures={list(measures)} must be one or more of {", ".join(MEASURES)}.'
-        )
+        raise UserError(f'measures={list(measures)} must be one or more of {", ".join(MEASURES)}.')
     return measures
 
 
@@ -144,21 +142,13 @@ def samples_of(
             sections.append(_attention_section(label, attention, rows, heads))
             numbers.append(_entropy_row(label, attention, rows))
         found.append(
-            Sample(
-                name,
-                pictures[i],
-                sections,
-                task.facts(analysis.outputs[i], classes),
-                numbers,
-            )
+            Sample(name, pictures[i], sections, task.facts(analysis.outputs[i], classes), numbers)
         )
     return found
 
 
 # ----------------------------------------------------------------------- tokens
-def _rows(
-    analysis: Analysis, i: int, values: Tensor, layout: Layout, frames: int
-) -> slice:
+def _rows(analysis: Analysis, i: int, values: Tensor, layout: Layout, frames: int) -> slice:
     """Rows of a point's or an attention's that are shown of sample ``i``."""
     each = len(values) // len(analysis.outputs)
     return slice(i * each, i * each + max(frames // layout.times, 1))
@@ -182,18 +172,14 @@ def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     return values.flatten()
 
 
-def _map(
-    title: str, module: str, values: np.ndarray, layout: Layout, rows: slice
-) -> TokenMap:
+def _map(title: str, module: str, values: np.ndarray, layout: Layout, rows: slice) -> TokenMap:
     grid, count = tuple(layout.grid), rows.stop - rows.start
     if count > 1:  # frames one after the other
         grid = (layout.times * count, *grid[-2:])
     return TokenMap(title, module, values, grid)
 
 
-def _attention_section(
-    label: str, attention: Attention, rows: slice, heads: int | None
-) -> Section:
+def _attention_section(label: str, attention: Attention, rows: slice, heads: int | None) -> Section:
     layout, weights = attention.layout, attention.weights[rows].double()
     mask = None if layout.padding_mask is None else layout.padding_mask[rows]
     count = weights.shape[1]
@@ -205,11 +191,7 @@ def _attention_section(
             *((f'head {h + 1}', weights[:, h]) for h in range(shown)),
         ]
     ]
-    row = (
-        attention.row
-        if attention.row.startswith('mean')
-        else (f'of the {attention.row}')
-    )
+    row = attention.row if attention.row.startswith('mean') else (f'of the {attention.row}')
     title = f'Attention, {label}: {row} ({attention.name})'
     return Section(title, ATTENTION_COLORS, maps)
 

@@ -35,18 +35,14 @@ class _Page:
 
     width: float
     height: float = 0.0
-    items: list[tuple[float, float, float, float, Callable]] = field(
-        default_factory=list
-    )
+    items: list[tuple[float, float, float, float, Callable]] = field(default_factory=list)
     bars: list[tuple[float, float, float, str]] = field(default_factory=list)
     texts: list[tuple[float, float, str, dict]] = field(default_factory=list)
 
     def text(self, x: float, y: float, text: str, **style) -> None:
         self.texts.append((x, y, text, {'fontsize': 8, 'va': 'top', **style}))
 
-    def panel(
-        self, x: float, y: float, width: float, height: float, draw: Callable
-    ) -> None:
+    def panel(self, x: float, y: float, width: float, height: float, draw: Callable) -> None:
         self.items.append((x, y, width, height, draw))
 
     def figure(self) -> Figure:
@@ -61,9 +57,7 @@ class _Page:
             draw(figure.add_axes(box))
         self._draw_bars(figure)
         for x, y, text, style in self.texts:
-            figure.text(
-                x / self.width, 1 - y / self.height, text, parse_math=False, **style
-            )
+            figure.text(x / self.width, 1 - y / self.height, text, parse_math=False, **style)
         return figure
 
     def _draw_bars(self, figure: Figure) -> None:
@@ -72,9 +66,7 @@ class _Page:
         axes.set_axis_off()
         ramp = np.linspace(1, 0, 128)[:, None]
         for x, y, height, colors in self.bars:
-            axes.imshow(
-                ramp, cmap=colors, aspect='auto', extent=(x, x + 0.08, y + height, y)
-            )
+            axes.imshow(ramp, cmap=colors, aspect='auto', extent=(x, x + 0.08, y + height, y))
         axes.set(xlim=(0, self.width), ylim=(self.height, 0))
 
 
@@ -100,9 +92,7 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
 
     Colour scales are those of the whole clip.
     """
-    frames = np.stack(
-        [to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)]
-    )
+    frames = np.stack([to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)])
     # H.264 takes even sizes only.
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
 
@@ -119,8 +109,7 @@ def save_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
     palette = Image.new('P', (1, 1))
     palette.putpalette((chosen.getpalette() + 762 * [0])[:762] + 3 * [0] + 3 * [255])
     pictures = [
-        Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE)
-        for f in frames
+        Image.fromarray(f).quantize(palette=palette, dither=Image.Dither.NONE) for f in frames
     ]
     pictures[0].save(
         path,
@@ -173,9 +162,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
                 y += room + height + 0.12
             x = _MARGIN + (1 + i % columns) * pitch
             _titled(page, section, tokens, x, y)
-            _valued(
-                page, sample, section.colors, tokens, time, x, y + room, side, height
-            )
+            _valued(page, sample, section.colors, tokens, time, x, y + room, side, height)
         y += room + height + 0.2
     page.text(_MARGIN, y, _NOTE, fontsize=7, color='.35')
     page.height = y + _LINE + _MARGIN
@@ -187,9 +174,7 @@ def _title_room(section: Section) -> float:
     return 0.2 if section.is_attention else 0.34
 
 
-def _titled(
-    page: _Page, section: Section, tokens: TokenMap, x: float, y: float
-) -> None:
+def _titled(page: _Page, section: Section, tokens: TokenMap, x: float, y: float) -> None:
     page.text(x, y, tokens.title, fontsize=8)
     if not section.is_attention:
         page.text(
@@ -215,18 +200,12 @@ def _valued(
 ) -> None:
     """A panel and its colour bar."""
     page.panel(
-        x,
-        y,
-        width,
-        height,
-        lambda axes: sample.picture.draw_values(axes, tokens, colors, time),
+        x, y, width, height, lambda axes: sample.picture.draw_values(axes, tokens, colors, time)
     )
     _bar(page, colors, tokens, x + width + 0.05, y, height)
 
 
-def _bar(
-    page: _Page, colors: str, tokens: TokenMap, x: float, y: float, height: float
-) -> None:
+def _bar(page: _Page, colors: str, tokens: TokenMap, x: float, y: float, height: float) -> None:
     norm = tokens.norm()
     page.bars.append((x, y, height, colors))
     ticks = [(0.0, norm.vmax, 'top'), (1.0, norm.vmin, 'bottom')]
@@ -240,9 +219,7 @@ def _bar(
 def _strip(sample: Sample, note: str) -> _Page:
     """A row a quantity, a column a frame."""
     times = sample.picture.times
-    shown = np.unique(
-        np.linspace(0, times - 1, min(times, _MOST_FRAMES)).round().astype(int)
-    )
+    shown = np.unique(np.linspace(0, times - 1, min(times, _MOST_FRAMES)).round().astype(int))
     height, gap = _FRAME * sample.picture.aspect, 0.06
     across = len(shown) * (_FRAME + gap)
     # Room for the header where there are few frames.
@@ -302,13 +279,7 @@ def _header(page: _Page, sample: Sample, note: str) -> float:
     """Name, facts and note; returns where the panels may begin."""
     y = _MARGIN
     letters = int(page.width * 15)
-    page.text(
-        _MARGIN,
-        y,
-        shortened(sample.name, int(letters * 0.8)),
-        fontsize=11,
-        weight='bold',
-    )
+    page.text(_MARGIN, y, shortened(sample.name, int(letters * 0.8)), fontsize=11, weight='bold')
     y += 0.26
     lines = ['   '.join(f'{k}: {v}' for k, v in sample.facts.items())]
     for line in [*filter(None, lines), *filter(None, note.split('\n'))]:

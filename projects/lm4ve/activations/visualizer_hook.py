@@ -78,8 +78,7 @@ class ActivationVisHook(Hook):
         ):
             if not isinstance(value, int) or value < least:
                 raise UserError(
-                    f'ActivationVisHook.{name}={value!r} must be an '
-                    f'integer of at least {least}.'
+                    f'ActivationVisHook.{name}={value!r} must be an integer of at least {least}.'
                 )
         wrong = [m for m in measures if m not in MEASURES]
         if wrong or not measures or isinstance(measures, str):
@@ -133,9 +132,7 @@ class ActivationVisHook(Hook):
             return
         self._drawn += len(chosen)
         names = [
-            self._task.sample_name(
-                outputs[i], (first + i) * get_world_size() + get_rank()
-            )
+            self._task.sample_name(outputs[i], (first + i) * get_world_size() + get_rank())
             for i in chosen
         ]
         try:
@@ -143,9 +140,7 @@ class ActivationVisHook(Hook):
         except UserError as e:
             # No picture is worth a training that ends here.
             print_log(
-                f'ActivationVisHook draws no more: {e}',
-                logger='current',
-                level=logging.WARNING,
+                f'ActivationVisHook draws no more: {e}', logger='current', level=logging.WARNING
             )
             self.enable = False
 
@@ -199,10 +194,7 @@ def take(data: Any, rows: list[int], count: int) -> Any:
     if isinstance(data, dict):
         return type(data)((k, take(v, rows, count)) for k, v in data.items())
     if isinstance(data, (list, tuple)) and len(data) == count:
-        return [
-            v if isinstance(v, Tensor) else copy.deepcopy(v)
-            for v in (data[i] for i in rows)
-        ]
+        return [v if isinstance(v, Tensor) else copy.deepcopy(v) for v in (data[i] for i in rows)]
     return data
 
 

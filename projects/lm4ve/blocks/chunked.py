@@ -64,24 +64,16 @@ class _InPieces(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple:
         wanted = ctx.needs_input_grad[2:]
         inputs = ctx.saved_tensors
-        grads = [
-            torch.empty_like(x) if w else None
-            for x, w in zip(inputs, wanted, strict=True)
-        ]
+        grads = [torch.empty_like(x) if w else None for x, w in zip(inputs, wanted, strict=True)]
         for start in range(0, len(grad), ctx.rows):
             piece = slice(start, start + ctx.rows)
             parts = [
-                x[piece].detach().requires_grad_(w)
-                for x, w in zip(inputs, wanted, strict=True)
+                x[piece].detach().requires_grad_(w) for x, w in zip(inputs, wanted, strict=True)
             ]
             with torch.enable_grad():
                 out = ctx.function(*parts)
-            found = torch.autograd.grad(
-                out, [p for p in parts if p.requires_grad], grad[piece]
-            )
-            for target, value in zip(
-                [g for g in grads if g is not None], found, strict=True
-            ):
+            found = torch.autograd.grad(out, [p for p in parts if p.requires_grad], grad[piece])
+            for target, value in zip([g for g in grads if g is not None], found, strict=True):
                 target[piece] = value
         return None, None, *grads
 

@@ -68,11 +68,7 @@ def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
     rows = rows.view(kv_heads, group + 2, head_dim)
-    return (
-        rows[:, :group].reshape(-1),
-        rows[:, group].reshape(-1),
-        rows[:, group + 1].reshape(-1),
-    )
+    return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1), rows[:, group + 1].reshape(-1))
 
 
 def _gpt_neox(config) -> LayerSpec:

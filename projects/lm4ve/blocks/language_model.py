@@ -68,9 +68,7 @@ class LanguageModel:
 
     def _bare_layer(self, index: int) -> nn.Module:
         """Build a layer on the meta device: names and shapes, no memory."""
-        (first,) = next(
-            m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList)
-        )
+        (first,) = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
         with torch.device('meta'):
             # The skeleton's config also names an attention implementation.
             return type(first)(self.skeleton.config, layer_idx=index)
@@ -100,9 +98,7 @@ class LanguageModel:
                 )
         return [i % count for i in layers]
 
-    def load_layer(
-        self, index: int, dtype: torch.dtype, digest: Fingerprint
-    ) -> nn.Module:
+    def load_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
         """Build one layer with its weights from the files.
 
         Args:
@@ -146,17 +142,13 @@ class LanguageModel:
             # that the file's pages are let go.
             if weight.dtype != dtype:
                 digest.update(name, weight)
-            state[name] = weight.to(
-                dtype, copy=True, memory_format=torch.contiguous_format
-            )
+            state[name] = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
             if weight.dtype == dtype:
                 digest.update(name, state[name])
         layer.load_state_dict(state, strict=True, assign=True)
         return layer
 
-    def random_layer(
-        self, index: int, dtype: torch.dtype, digest: Fingerprint
-    ) -> nn.Module:
+    def random_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
         """Build one layer with the family's own random initialisation.
 
         Draws from torch's global CPU generator: the caller seeds and restores
@@ -195,20 +187,11 @@ class LanguageModel:
         wanted = list(layer.state_dict())
         pattern = re.compile(rf'(.*\.)?{index}\.{re.escape(wanted[0])}')
         old = {
-            w: next(
-                (
-                    w[: -len(new)] + o
-                    for new, o in _OLD_NAMES.items()
-                    if w.endswith(new)
-                ),
-                w,
-            )
+            w: next((w[: -len(new)] + o for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
             for w in wanted
         }
         prefixes = [
-            m.group(0)[: -len(wanted[0])]
-            for m in (pattern.fullmatch(n) for n in names)
-            if m
+            m.group(0)[: -len(wanted[0])] for m in (pattern.fullmatch(n) for n in names) if m
         ]
         found = []
         for prefix in sorted(prefixes):
@@ -281,9 +264,7 @@ def open_language_model(
         try:
             fields = json.loads(config_file.read_text())
         except ValueError as e:
-            raise CheckpointError(
-                f'{config_file} is not JSON: {e}. Fix: copy it again.'
-            ) from e
+            raise CheckpointError(f'{config_file} is not JSON: {e}. Fix: copy it again.') from e
         config = _config(fields, str(config_file))
         reader = open_huggingface(source, filename) if weights else None
         return LanguageModel(config, source.name, reader)

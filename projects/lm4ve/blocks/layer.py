@@ -55,12 +55,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None,
-    scale: float,
-    softcap: float | None = None,
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None = None
 ) -> Tensor:
     """Softmax attention.
 
@@ -135,25 +130,18 @@ class LLMLayer(nn.Module):
         self.q_proj, self.k_proj, self.v_proj = (wrap(p, False) for p in (q, k, v))
         self.o_proj = wrap(_as_linear(attrgetter(spec.out)(attention)), False)
         self.q_norm, self.k_norm = (
-            wrap(getattr(attention, name), True) if spec.qk_norm else None
-            for name in spec.qk_norms
+            wrap(getattr(attention, name), True) if spec.qk_norm else None for name in spec.qk_norms
         )
         (self.attention_norm, self.attention_out_norm, self.attention_post_norm) = map(
             norm, spec.attention_norms
         )
-        (self.mlp_norm, self.mlp_out_norm, self.mlp_post_norm) = map(
-            norm, spec.mlp_norms
-        )
+        (self.mlp_norm, self.mlp_out_norm, self.mlp_post_norm) = map(norm, spec.mlp_norms)
         parts = [attrgetter(name)(layer) for name in spec.mlp]
         mlp = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
         self.mlp = wrap(mlp, False)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        queries: Queries = None,
-        rotary: Rotary = None,
+        self, x: Tensor, mask: Tensor | None = None, queries: Queries = None, rotary: Rotary = None
     ) -> Tensor:
         """Run the layer.
 
@@ -237,18 +225,14 @@ def _as_linear(module: nn.Module) -> nn.Linear:
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(
-        weight.shape[1], weight.shape[0], bias=bias is not None, device='meta'
-    )
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
     linear.weight = nn.Parameter(weight.detach())
     if bias is not None:
         linear.bias = nn.Parameter(bias.detach())
     return linear
 
 
-def _projections(
-    attention: nn.Module, spec: LayerSpec, config: PretrainedConfig, heads: int
-):
+def _projections(attention: nn.Module, spec: LayerSpec, config: PretrainedConfig, heads: int):
     """Return q, k and v as linear layers, split where the family fuses them."""
     modules = [_as_linear(attrgetter(name)(attention)) for name in spec.qkv]
     if spec.split is None:
@@ -257,7 +241,4 @@ def _projections(
     head_dim = getattr(config, 'head_dim', None) or config.hidden_size // heads
     kv_heads = (fused.out_features // head_dim - heads) // 2
     rows = spec.split(config, heads, kv_heads, head_dim)
-    return [
-        _linear(fused.weight[r], None if fused.bias is None else fused.bias[r])
-        for r in rows
-    ]
+    return [_linear(fused.weight[r], None if fused.bias is None else fused.bias[r]) for r in rows]

@@ -18,14 +18,7 @@ from lm4ve.blocks.chunked import freeze
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
-from lm4ve.blocks.low_rank import (
-    FoldMemory,
-    cheapest,
-    explain,
-    may_absorb,
-    run_layer,
-    sizes_of,
-)
+from lm4ve.blocks.low_rank import FoldMemory, cheapest, explain, may_absorb, run_layer, sizes_of
 from lm4ve.blocks.provenance import RecordsSource
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError
@@ -88,9 +81,7 @@ class LLMBlock(RecordsSource):
                 f"block.trainable='{trainable}' must be one of {', '.join(_TRAINABLE)}."
             )
         if dtype not in _DTYPES:
-            raise UserError(
-                f"block.dtype='{dtype}' must be one of {', '.join(_DTYPES)}."
-            )
+            raise UserError(f"block.dtype='{dtype}' must be one of {', '.join(_DTYPES)}.")
         if trainable != 'none' and dtype != 'float32':
             raise UserError(
                 f"block.trainable='{trainable}' with block.dtype='{dtype}': "
@@ -146,9 +137,7 @@ class LLMBlock(RecordsSource):
             torch.default_generator.manual_seed(self.seed)
             make = model.load_layer if self.pretrained else model.random_layer
             parts.layers = nn.ModuleList(
-                LLMLayer(
-                    make(i, self.dtype, digest), model.spec, model.config, self._wrap
-                )
+                LLMLayer(make(i, self.dtype, digest), model.spec, model.config, self._wrap)
                 for i in self._distinct(self.layer_indices)
             )
         finally:
@@ -161,8 +150,7 @@ class LLMBlock(RecordsSource):
     def _distinct(indices: Sequence[int]) -> Sequence[int]:
         if len(set(indices)) != len(indices):
             raise UserError(
-                f'block.layers={tuple(indices)} names a layer '
-                'twice. Fix: name each layer once.'
+                f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
             )
         return indices
 
@@ -249,9 +237,7 @@ class LLMBlock(RecordsSource):
         remember = self.__dict__['_folded'].for_weights(self.layers[0], weight)
 
         def first(layer, h, mask, wanted, rotary):
-            return run_layer(
-                layer, h, weight, method, self.dtype, mask, wanted, rotary, remember
-            )
+            return run_layer(layer, h, weight, method, self.dtype, mask, wanted, rotary, remember)
 
         return self._run(x, padding_mask, queries, first)
 
@@ -312,18 +298,13 @@ class LLMBlock(RecordsSource):
         if method not in told and not torch.compiler.is_compiling():
             told.add(method)
             print_log(
-                f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}",
-                logger='current',
+                f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}", logger='current'
             )
         return method
 
     def _check(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
         if isinstance(queries, Tensor):
-            if (
-                queries.dim() != 2
-                or queries.shape[0] != x.shape[0]
-                or queries.dtype != torch.int64
-            ):
+            if queries.dim() != 2 or queries.shape[0] != x.shape[0] or queries.dtype != torch.int64:
                 raise UserError(
                     'queries must be a slice or int64 indices '
                     f'[{x.shape[0]}, Q], got {queries.dtype} '
@@ -331,8 +312,7 @@ class LLMBlock(RecordsSource):
                 )
         elif not (queries is None or isinstance(queries, slice)):
             raise UserError(
-                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], '
-                f'got {queries!r}.'
+                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got {queries!r}.'
             )
         if padding_mask is None:
             return
@@ -352,9 +332,7 @@ class LLMBlock(RecordsSource):
                     'batching, or check that True means padding.'
                 )
 
-    def _mask(
-        self, x: Tensor, padding_mask: Tensor | None, queries: Queries
-    ) -> Tensor | None:
+    def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:
         """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
         mask = None
         if padding_mask is not None:
@@ -383,7 +361,5 @@ class LLMBlock(RecordsSource):
         ``.to()`` moves them, but FSDP moves only registered parameters.
         """
         for module in self.modules():
-            if isinstance(module, Frozen) and any(
-                t.device != device for _, t in module.tensors()
-            ):
+            if isinstance(module, Frozen) and any(t.device != device for _, t in module.tensors()):
                 module.to(device)

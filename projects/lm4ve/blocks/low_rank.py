@@ -95,8 +95,7 @@ def count_macs(s: Sizes) -> dict[str, int]:
     )
     factors = (2, 3) if s.training else (1, 1)
     return {
-        name: factors[0] * frozen + factors[1] * free
-        for name, (frozen, free) in counts.items()
+        name: factors[0] * frozen + factors[1] * free for name, (frozen, free) in counts.items()
     }
 
 
@@ -135,9 +134,7 @@ def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
 
 def explain(sizes: Sizes) -> str:
     """Say in words what a choice was based on."""
-    costs = ', '.join(
-        f'{name} {macs / 1e9:.2f}' for name, macs in count_macs(sizes).items()
-    )
+    costs = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in count_macs(sizes).items())
     return (
         f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} '
         f'are read, C={sizes.channels}, D={sizes.width} (GMAC up to the '
@@ -220,10 +217,7 @@ class LowRankInput:
         square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
         self.xs = (x * torch.rsqrt(square + eps)).to(dtype)
         self.a = remember(
-            'a',
-            lambda: (weight if gain is None else gain.float()[:, None] * weight).to(
-                dtype
-            ),
+            'a', lambda: (weight if gain is None else gain.float()[:, None] * weight).to(dtype)
         )
         if bias is not None:
             self.b = bias.to(dtype)
@@ -275,9 +269,7 @@ def layer_tensors(layer: LLMLayer) -> list:
     return tensors
 
 
-def absorb(
-    q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None
-) -> Tensor:
+def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -> Tensor:
     """Attention with the projections moved to the queries' side.
 
     Args:

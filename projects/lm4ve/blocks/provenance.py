@@ -33,10 +33,7 @@ class RecordsSource(nn.Module):
 
     def frozen_state(self) -> dict[str, Tensor]:
         """The frozen tensors, for a self-contained release file."""
-        return {
-            EMBEDDED + name: t.detach().cpu()
-            for name, t in frozen_tensors(self).items()
-        }
+        return {EMBEDDED + name: t.detach().cpu() for name, t in frozen_tensors(self).items()}
 
     def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
@@ -45,34 +42,19 @@ class RecordsSource(nn.Module):
         destination[prefix + SOURCE_KEY] = torch.tensor(list(record), dtype=torch.uint8)
 
     def _load_from_state_dict(
-        self,
-        state_dict,
-        prefix,
-        local_metadata,
-        strict,
-        missing_keys,
-        unexpected_keys,
-        error_msgs,
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
         record = state_dict.pop(prefix + SOURCE_KEY, None)
         start = prefix + EMBEDDED
         embedded = {
-            k[len(start) :]: state_dict.pop(k)
-            for k in list(state_dict)
-            if k.startswith(start)
+            k[len(start) :]: state_dict.pop(k) for k in list(state_dict) if k.startswith(start)
         }
         if record is None:
             missing_keys.append(prefix + SOURCE_KEY)
         elif frozen_tensors(self):
             self._accept(_parse(record, prefix + SOURCE_KEY), embedded)
         super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
 
     def _accept(self, record: dict, embedded: dict[str, Tensor]) -> None:
@@ -117,11 +99,7 @@ def _parse(record: Tensor, key: str) -> dict:
 
 
 def _tell(source: dict) -> str:
-    origin = (
-        'pre-trained'
-        if source['pretrained']
-        else (f'random with seed {source["seed"]}')
-    )
+    origin = 'pre-trained' if source['pretrained'] else (f'random with seed {source["seed"]}')
     return (
         f"layers {source['layers']} of '{source['source']}' "
         f'({source["model_type"]}, {origin}, fingerprint '

@@ -30,9 +30,7 @@ class DRN:
 class _DRNFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path=None, target=None):
         if fullname in (_PACKAGE, _MODULE):
-            return importlib.machinery.ModuleSpec(
-                fullname, self, is_package=fullname == _PACKAGE
-            )
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=fullname == _PACKAGE)
         return None
 
     def create_module(self, spec):

@@ -21,9 +21,7 @@ def is_needed(registry: ModuleType) -> bool:
 
     Both are read as text: importing either would cost seconds.
     """
-    vindlu = Path(registry.__file__).parent.joinpath(
-        'models/multimodal/vindlu/modeling_bert.py'
-    )
+    vindlu = Path(registry.__file__).parent.joinpath('models/multimodal/vindlu/modeling_bert.py')
     spec = importlib.util.find_spec(_MODULE)
     if not vindlu.is_file() or spec is None or not spec.origin:
         return False

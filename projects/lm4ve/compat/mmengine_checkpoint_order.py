@@ -56,9 +56,7 @@ class _DeferredRemoval:
 class SavesBeforeDeleting(CheckpointHook):
     """MMEngine's ``CheckpointHook`` in the other order."""
 
-    def _save_checkpoint_with_step(
-        self, runner: Runner, step: int, meta: dict[str, Any]
-    ) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
         outdated: list[int] = []
         if self.max_keep_ckpts > 0 and ids[-1:] != [step]:
@@ -85,9 +83,7 @@ class SavesBeforeDeleting(CheckpointHook):
             return
         write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint', WRITE_FIX)
         for old in outdated:
-            path = self.file_backend.join_path(
-                self.out_dir, self.filename_tmpl.format(old)
-            )
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
             elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's

@@ -134,9 +134,7 @@ class MovedPackage(ModuleType):
         except ModuleNotFoundError as e:
             if e.name and not e.name.startswith(_OURS):
                 raise  # a package of the task is missing
-            raise AttributeError(
-                f"module '{self.__name__}' has no attribute '{name}'"
-            ) from e
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'") from e
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Importing `motion.preprocess` would hide the function of that name.

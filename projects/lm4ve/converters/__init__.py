@@ -8,11 +8,7 @@ from typing import Any
 
 from lm4ve.converters.block import compare_block
 from lm4ve.converters.key_rules import Rules, rename
-from lm4ve.engine.checkpoint_files import (
-    read_checkpoint,
-    select_state,
-    write_checkpoint,
-)
+from lm4ve.engine.checkpoint_files import read_checkpoint, select_state, write_checkpoint
 
 __all__ = [
     'Rules',

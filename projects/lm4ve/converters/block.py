@@ -99,9 +99,7 @@ def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
         )
     norm = 'norm.weight'
     unknown = [
-        prefix + n
-        for n in mine
-        if n not in wanted and n != norm and not _IGNORED.fullmatch(n)
+        prefix + n for n in mine if n not in wanted and n != norm and not _IGNORED.fullmatch(n)
     ]
     if unknown:
         raise CheckpointError(
@@ -135,9 +133,7 @@ def _differences(
                     (
                         float('inf'),
                         name,
-                        'its shape is '
-                        f'{list(tensor.shape)}, expected '
-                        f'{list(expected.shape)}',
+                        f'its shape is {list(tensor.shape)}, expected {list(expected.shape)}',
                     )
                 )
                 continue
@@ -153,10 +149,7 @@ def _differences(
 
 def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
     """Say which layers of the language model the block is, if any."""
-    found = [
-        _find(mine[f'layers.{i}.attention_norm.weight'], llm)
-        for i in range(len(layers))
-    ]
+    found = [_find(mine[f'layers.{i}.attention_norm.weight'], llm) for i in range(len(layers))]
     if found == list(layers):
         return (
             'Its first norm is the same. Fix: check that both are of the '

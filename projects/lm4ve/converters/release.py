@@ -111,9 +111,7 @@ def portable_arch(config: PretrainedConfig) -> dict:
         ) from e
     again = _fields(open_language_model(None, plain).config)
     lost = sorted(
-        k
-        for k in {*fields, *again}
-        if json.dumps(fields.get(k)) != json.dumps(again.get(k))
+        k for k in {*fields, *again} if json.dumps(fields.get(k)) != json.dumps(again.get(k))
     )
     if lost:
         raise UserError(
@@ -148,8 +146,7 @@ def release_config(cfg: Config) -> Config:
     fields = copy.deepcopy(cfg.to_dict())
     if not isinstance(fields.get('model'), dict):
         raise UserError(
-            f"The config '{cfg.filename}' has no model=dict(...), "
-            'so there is nothing to release.'
+            f"The config '{cfg.filename}' has no model=dict(...), so there is nothing to release."
         )
     for node in _dicts(fields['model']):
         if _is_block(node):
@@ -188,9 +185,7 @@ def _is_block(node: object) -> bool:
 
 
 def _make_portable(block: dict) -> None:
-    model = open_language_model(
-        block.get('checkpoint'), block.get('arch'), weights=False
-    )
+    model = open_language_model(block.get('checkpoint'), block.get('arch'), weights=False)
     block.update(
         checkpoint=None,
         pretrained=False,
@@ -326,9 +321,7 @@ def _bytes(state: dict[str, Tensor]) -> int:
 
 def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     """Load the written files and compare every tensor with the model's."""
-    again = _load(
-        read_config(config, set_scope=False), read_state(checkpoint), f"'{checkpoint}'"
-    )
+    again = _load(read_config(config, set_scope=False), read_state(checkpoint), f"'{checkpoint}'")
     outside = [
         path
         for path, m in again.named_modules()

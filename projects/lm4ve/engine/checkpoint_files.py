@@ -48,16 +48,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(
-            f"The checkpoint '{path}' does not exist. Fix: correct the path."
-        )
+        raise CheckpointError(f"The checkpoint '{path}' does not exist. Fix: correct the path.")
     try:
         with torch.serialization.safe_globals(_SAFE_CLASSES):
             content = torch.load(
-                path,
-                map_location='cpu',
-                mmap=zipfile.is_zipfile(path) or None,
-                weights_only=True,
+                path, map_location='cpu', mmap=zipfile.is_zipfile(path) or None, weights_only=True
             )
     except pickle.UnpicklingError as e:
         name = re.search(r'GLOBAL (\S+)', str(e))
@@ -137,10 +132,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_strictly(
-    model: nn.Module,
-    state: dict[str, Tensor],
-    origin: str,
-    optional: Sequence[str] = (),
+    model: nn.Module, state: dict[str, Tensor], origin: str, optional: Sequence[str] = ()
 ) -> None:
     """Load a state of which every tensor fits, and which lacks none.
 
@@ -176,9 +168,7 @@ def load_strictly(
     )
 
 
-def write_checkpoint(
-    state: dict[str, Tensor], meta: dict[str, Any], path: str | Path
-) -> int:
+def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str | Path) -> int:
     """Write ``dict(meta=..., state_dict=...)``, or leave ``path`` as it was.
 
     Args:

@@ -100,15 +100,11 @@ class PlainCheckpointHook(Hook):
     priority = 'LOWEST'
     _MARK = 'lm4ve_history'
 
-    def before_save_checkpoint(
-        self, runner: Runner, checkpoint: dict[str, Any]
-    ) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Replace what is no plain data in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         if hub is not None:
-            hub['log_scalars'] = {
-                k: self._pack(v) for k, v in hub['log_scalars'].items()
-            }
+            hub['log_scalars'] = {k: self._pack(v) for k, v in hub['log_scalars'].items()}
             for key in ('runtime_info', 'resumed_keys'):
                 hub[key] = _to_plain(hub[key])
         for key in ('meta', 'param_schedulers'):
@@ -119,9 +115,7 @@ class PlainCheckpointHook(Hook):
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         if isinstance(hub, dict):
-            hub['log_scalars'] = {
-                k: self._unpack(v) for k, v in hub['log_scalars'].items()
-            }
+            hub['log_scalars'] = {k: self._unpack(v) for k, v in hub['log_scalars'].items()}
 
     def _pack(self, buffer: Any) -> Any:
         if not isinstance(buffer, HistoryBuffer):
@@ -137,7 +131,5 @@ class PlainCheckpointHook(Hook):
         if not (isinstance(value, dict) and self._MARK in value):
             return value
         return HistoryBuffer(
-            value[self._MARK].cpu().numpy(),
-            value['counts'].cpu().numpy(),
-            value['max_length'],
+            value[self._MARK].cpu().numpy(), value['counts'].cpu().numpy(), value['max_length']
         )

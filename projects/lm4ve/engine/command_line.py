@@ -29,8 +29,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument('config', help='config file path')
     parser.add_argument(
         '--work-dir',
-        help='where logs, checkpoints and metrics go; '
-        'default: ./work_dirs/<config name>',
+        help='where logs, checkpoints and metrics go; default: ./work_dirs/<config name>',
     )
     parser.add_argument(
         '--cfg-options',
@@ -49,9 +48,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         '--amp', action='store_true', help='use automatic mixed precision (needs a GPU)'
     )
     parser.add_argument(
-        '--no-pin-memory',
-        action='store_true',
-        help='set pin_memory=False in the dataloaders',
+        '--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders'
     )
     # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -135,10 +132,7 @@ def _slurm_environment(cfg: Config) -> None:
     nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
     if 'MASTER_ADDR' not in env:
         first = subprocess.run(
-            ['scontrol', 'show', 'hostnames', nodes],
-            capture_output=True,
-            text=True,
-            check=True,
+            ['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=True
         ).stdout.split()[0]
         env['MASTER_ADDR'] = first
     port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)

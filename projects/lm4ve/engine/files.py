@@ -56,9 +56,7 @@ def replacing(path: str | Path, fix: str = _FIX) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
-def write_atomically(
-    data: bytes | memoryview, path: str | Path, fix: str = _FIX
-) -> None:
+def write_atomically(data: bytes | memoryview, path: str | Path, fix: str = _FIX) -> None:
     """Write bytes so that ``path`` holds either the old or the new content.
 
     Takes and raises what :func:`replacing` does.

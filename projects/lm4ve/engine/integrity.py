@@ -90,17 +90,11 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     scan_decodes = False
 
     def __init__(
-        self,
-        *args: Any,
-        on_corrupt: str = 'skip',
-        verify: bool | str | None = None,
-        **kwargs: Any,
+        self, *args: Any, on_corrupt: str = 'skip', verify: bool | str | None = None, **kwargs: Any
     ) -> None:
         self.on_corrupt = check_policy(on_corrupt)
         if verify not in _SCANS:
-            raise UserError(
-                f'dataset.verify={verify!r} must be one of {listing(_SCANS)}.'
-            )
+            raise UserError(f'dataset.verify={verify!r} must be one of {listing(_SCANS)}.')
         self.verify = verify
         self.corrupt_files: dict[str, str] = {}
         self._corrupt_in_a_row = 0
@@ -147,9 +141,7 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         paths = [self.path_of(d) for d in data_list]
         self.corrupt_files.update(self._find_defects(paths))
         kept = [
-            d
-            for d, path in zip(data_list, paths, strict=True)
-            if path not in self.corrupt_files
+            d for d, path in zip(data_list, paths, strict=True) if path not in self.corrupt_files
         ]
         bad = [f"'{p}' {d}" for p, d in self.corrupt_files.items()]
         summary = (
@@ -226,8 +218,7 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
             worker = get_worker_info()
             where = '' if worker is None else f' of worker {worker.id}'
             _warn(
-                f'{found}: another sample takes its place (corrupt file '
-                f'{self.num_corrupt}{where}).'
+                f'{found}: another sample takes its place (corrupt file {self.num_corrupt}{where}).'
             )
         if self._corrupt_in_a_row > self.max_refetch:
             raise UserError(

@@ -53,21 +53,14 @@ def examples_of(
             Example(
                 pixels[..., ::-1] if is_bgr else pixels,
                 masks[i],
-                [
-                    TokenMaps(m.measure, m.point, m.values[i : i + 1], m.grid)
-                    for m in maps
-                ],
+                [TokenMaps(m.measure, m.point, m.values[i : i + 1], m.grid) for m in maps],
             )
         )
     return found
 
 
 def draw_examples(
-    examples: Sequence[Example],
-    report: Report,
-    rule: str,
-    path: str | Path,
-    title: str = '',
+    examples: Sequence[Example], report: Report, rule: str, path: str | Path, title: str = ''
 ) -> None:
     """Draw image, mask and pseudo-masks with the fixed thresholds, a row an image.
 
@@ -88,17 +81,12 @@ def draw_examples(
         if r.threshold_choice == CHOICES[1] and r.variant == VARIANTS[0]
     }
     columns = 2 + len(examples[0].maps)
-    figure = Figure(
-        figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained'
-    )
+    figure = Figure(figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained')
     axes = figure.subplots(len(examples), columns, squeeze=False)
     for row, example in zip(axes, examples, strict=True):
         grid = example.maps[0].grid
         truth, _ = token_mask(example.mask, grid, rule)
-        shown = [
-            ('image', example.pixels, ''),
-            ('mask', _lit(example.pixels, truth, grid), ''),
-        ]
+        shown = [('image', example.pixels, ''), ('mask', _lit(example.pixels, truth, grid), '')]
         for m in example.maps:
             truth, valid = token_mask(example.mask, m.grid, rule)
             t = thresholds[m.measure, m.point]
@@ -123,8 +111,6 @@ def draw_examples(
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid) -> np.ndarray:
     """The picture, dark where ``tokens`` ``[N]`` is False."""
     height, width = pixels.shape[:2]
-    rows, columns = (
-        np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True)
-    )
+    rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
     light = np.where(tokens.reshape(grid)[rows][:, columns], 1.0, _DIMMED)
     return (pixels * light[..., None]).astype(np.uint8)

@@ -126,9 +126,7 @@ class MaskFollower:
             )
         return twin
 
-    def __call__(
-        self, name: str, sample: dict, mask: np.ndarray
-    ) -> tuple[dict, np.ndarray]:
+    def __call__(self, name: str, sample: dict, mask: np.ndarray) -> tuple[dict, np.ndarray]:
         """Run the pipeline.
 
         Args:
@@ -268,16 +266,13 @@ class ImageNetS(MaskFiles):
             class has no known id.
     """
 
-    def __init__(
-        self, root: str | Path, split: str = 'validation', load_file: bool = True
-    ) -> None:
+    def __init__(self, root: str | Path, split: str = 'validation', load_file: bool = True) -> None:
         self.root = Path(root)
         images, masks = self.root / split, self.root / f'{split}-segmentation'
         pairs = _pairs(
             images,
             masks,
-            f'ImageNet-S has {split}/<wnid>/*.JPEG and '
-            f'{split}-segmentation/<wnid>/*.png',
+            f'ImageNet-S has {split}/<wnid>/*.JPEG and {split}-segmentation/<wnid>/*.png',
         )
         self.ids = self._ids(sorted({p.parent.name for p, _ in pairs}))
         super().__init__(pairs, load_file)
@@ -334,9 +329,7 @@ class MaskFolder(MaskFiles):
         self.ignored = ignored
         super().__init__(
             _pairs(
-                root / 'images',
-                root / 'masks',
-                'A folder has images/NAME.jpg and masks/NAME.png',
+                root / 'images', root / 'masks', 'A folder has images/NAME.jpg and masks/NAME.png'
             ),
             load_file,
         )
@@ -350,8 +343,7 @@ class MaskFolder(MaskFiles):
             values = np.asarray(pixels)
         else:
             raise UserError(
-                f"'{path}' has mode {pixels.mode}; masks are palette, "
-                'grey or RGB images.'
+                f"'{path}' has mode {pixels.mode}; masks are palette, grey or RGB images."
             )
         mask = (values > 0).astype(np.uint8)
         if self.ignored is not None:

@@ -81,9 +81,7 @@ def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     return values[..., None, :] > np.asarray(thresholds)[:, None]
 
 
-def iou(
-    predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
-) -> np.ndarray:
+def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """TP / (TP + FP + FN) over the last axis.
 
     Args:
@@ -159,11 +157,7 @@ def maps_of(
                 values = _array(a.weights).sum(axis=1)
                 found.append(
                     TokenMaps(
-                        measure,
-                        label,
-                        _scaled(values, values.mean(-1)),
-                        a.layout.grid,
-                        a.row,
+                        measure, label, _scaled(values, values.mean(-1)), a.layout.grid, a.row
                     )
                 )
             continue
@@ -174,9 +168,7 @@ def maps_of(
             else:
                 scale = np.full(len(tokens), np.pi * np.sqrt(tokens.shape[-1]))
             values = _array(point.measure(measure, scaled=False))
-            found.append(
-                TokenMaps(measure, label, _scaled(values, scale), point.layout.grid)
-            )
+            found.append(TokenMaps(measure, label, _scaled(values, scale), point.layout.grid))
     return found
 
 
@@ -221,10 +213,7 @@ class Scores:
             )
 
     def add(
-        self,
-        maps: Sequence[TokenMaps],
-        masks: Sequence[np.ndarray],
-        names: Sequence[str],
+        self, maps: Sequence[TokenMaps], masks: Sequence[np.ndarray], names: Sequence[str]
     ) -> None:
         """Score a batch.
 
@@ -235,9 +224,7 @@ class Scores:
         """
         targets = {}
         for grid in dict.fromkeys(m.grid for m in maps):
-            truth, valid = zip(
-                *(token_mask(m, grid, self.rule) for m in masks), strict=True
-            )
+            truth, valid = zip(*(token_mask(m, grid, self.rule) for m in masks), strict=True)
             targets[grid] = np.stack(truth), np.stack(valid)
         kept = np.all([t.any(-1) for t, _ in targets.values()], axis=0)
         first = len(self.names) + len(self.empty)
@@ -252,9 +239,7 @@ class Scores:
             truth, valid = (t[kept][:, None] for t in targets[m.grid])
             order = np.stack(
                 [
-                    np.random.default_rng((self.seed, first + i)).permutation(
-                        m.values.shape[-1]
-                    )
+                    np.random.default_rng((self.seed, first + i)).permutation(m.values.shape[-1])
                     for i in range(len(kept))
                 ]
             )

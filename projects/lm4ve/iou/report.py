@@ -121,9 +121,7 @@ def summarise(
                 some, *bootstrap_mean(columns, resamples, seed), strict=True
             ):
                 note = scores.notes.get(key[1], '') if key[0] == 'attention' else ''
-                rows.append(
-                    Row(*key, choice, threshold, length, *map(float, numbers), note)
-                )
+                rows.append(Row(*key, choice, threshold, length, *map(float, numbers), note))
         return rows
 
     differences = []
@@ -131,10 +129,7 @@ def summarise(
         for before, after in pairs:
             for variant in VARIANTS[:2]:
                 for choice in CHOICES:
-                    a, b = (
-                        chosen.get(((measure, p, variant), choice))
-                        for p in (after, before)
-                    )
+                    a, b = (chosen.get(((measure, p, variant), choice)) for p in (after, before))
                     if a is not None and b is not None:
                         key = measure, f'{after} - {before}', variant
                         differences.append((key, choice, a[0] - b[0], None))
@@ -175,9 +170,7 @@ def write(report: Report, folder: str | Path, about: dict) -> list[Path]:
         out = csv.DictWriter(f, ['table', *Row.__dataclass_fields__])
         out.writeheader()
         for table in ('rows', 'differences', 'curves'):
-            out.writerows(
-                dict(asdict(row), table=table) for row in getattr(report, table)
-            )
+            out.writerows(dict(asdict(row), table=table) for row in getattr(report, table))
     plot(report, paths[2], about.get('title', ''))
     return paths
 
@@ -201,14 +194,10 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
     points = list(dict.fromkeys(row.point for row in report.curves))
     for ax, measure in zip(axes, measures, strict=True):
         for i, point in enumerate(points):
-            rows = [
-                r for r in report.curves if (r.measure, r.point) == (measure, point)
-            ]
+            rows = [r for r in report.curves if (r.measure, r.point) == (measure, point)]
             if not rows:
                 continue
-            x, y, low, high = np.array(
-                [(r.threshold, r.iou, r.low, r.high) for r in rows]
-            ).T
+            x, y, low, high = np.array([(r.threshold, r.iou, r.low, r.high) for r in rows]).T
             ax.plot(x, y, 'o-', ms=3, color=f'C{i}', label=point)
             ax.fill_between(x, low, high, color=f'C{i}', alpha=0.2, lw=0)
         ax.axhline(prior.iou, color='.5', ls='--', lw=1, label=prior.measure)
@@ -236,15 +225,10 @@ def tables(report: Report, title: str) -> list:
     tried = report.images - report.fixing_images
     captions = (
         f'IoU in %, 95 % bootstrap interval over {report.images} images. Everything '
-        f'is foreground: {_number(prior)}.'
-        + (f' Attention, {", ".join(notes)}.' if notes else ''),
-        f'The threshold t of {report.fixing_images} images, tried on the other '
-        f'{tried}.',
+        f'is foreground: {_number(prior)}.' + (f' Attention, {", ".join(notes)}.' if notes else ''),
+        f'The threshold t of {report.fixing_images} images, tried on the other {tried}.',
     )
-    titles = (
-        f'{title}\nBest threshold of each image (sees the truth)',
-        'Fixed threshold',
-    )
+    titles = (f'{title}\nBest threshold of each image (sees the truth)', 'Fixed threshold')
     found = [
         _table(report, choice, *words)
         for choice, *words in zip(CHOICES, titles, captions, strict=True)
@@ -281,14 +265,10 @@ def _differences(report: Report):
     from rich.table import Table
 
     table = Table(
-        title='Behind the block minus before it, paired by image',
-        box=None,
-        pad_edge=False,
+        title='Behind the block minus before it, paired by image', box=None, pad_edge=False
     )
     for name in ('measure', 'points', 'map', *CHOICES):
-        table.add_column(
-            name, justify='right' if name in CHOICES else 'left', no_wrap=True
-        )
+        table.add_column(name, justify='right' if name in CHOICES else 'left', no_wrap=True)
     rows: dict[tuple, dict] = {}
     for r in report.differences:
         rows.setdefault((r.measure, r.point, r.variant), {})[r.threshold_choice] = r

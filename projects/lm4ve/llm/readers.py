@@ -169,9 +169,7 @@ class TorchFile(TensorReader):
 
     def _load(self, **kwargs) -> dict[str, Tensor]:
         try:
-            content = torch.load(
-                self.path, map_location='cpu', weights_only=True, **kwargs
-            )
+            content = torch.load(self.path, map_location='cpu', weights_only=True, **kwargs)
         except pickle.UnpicklingError as e:
             raise _unsafe(self.path, e) from e
         except (
@@ -190,11 +188,7 @@ class TorchFile(TensorReader):
                 "tensors. Fix: use the file that was released as the model's "
                 'weights.'
             )
-        return {
-            k: v
-            for k, v in content.items()
-            if isinstance(k, str) and isinstance(v, Tensor)
-        }
+        return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
 def _version(path: Path) -> tuple:
@@ -211,9 +205,7 @@ def _is_zip(path: Path) -> bool:
     with open(path, 'rb') as f:
         start = f.read(16)
     if not start.startswith((b'PK', b'\x80')):
-        raise _damaged(
-            path, ValueError(f'it begins with {start!r}, unlike any file of torch.save')
-        )
+        raise _damaged(path, ValueError(f'it begins with {start!r}, unlike any file of torch.save'))
     return start[:2] == b'PK'
 
 
@@ -254,11 +246,7 @@ def _storages(path: Path) -> list[tuple[int, int]]:
     try:
         with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
             entries = {e: e.filename.partition('/')[2] for e in z.infolist()}
-            data = [
-                e
-                for e, name in entries.items()
-                if name.startswith('data/') and e.file_size
-            ]
+            data = [e for e, name in entries.items() if name.startswith('data/') and e.file_size]
             for entry, name in entries.items():
                 if name == 'byteorder':
                     order = z.read(entry).decode()
@@ -268,14 +256,7 @@ def _storages(path: Path) -> list[tuple[int, int]]:
                 f.seek(entry.header_offset)
                 lengths = struct.unpack('<26x2H', f.read(30))
                 found.append((entry.header_offset + 30 + sum(lengths), entry.file_size))
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        ValueError,
-        RuntimeError,
-        OSError,
-    ):
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, RuntimeError, OSError):
         return []
     if any(e.compress_type != zipfile.ZIP_STORED for e in data):
         raise CheckpointError(
@@ -291,9 +272,7 @@ def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
     """Map a tensor like the given one from a byte of a file on."""
     last = sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
     size = (last + 1) * like.element_size() if like.numel() else 0
-    file = torch.from_file(
-        str(path), shared=False, size=offset + size, dtype=torch.uint8
-    )
+    file = torch.from_file(str(path), shared=False, size=offset + size, dtype=torch.uint8)
     return file[offset:].view(like.dtype).as_strided(like.shape, like.stride())
 
 

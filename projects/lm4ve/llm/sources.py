@@ -78,9 +78,7 @@ class HubSource(FileSource):
 
         try:
             return Path(
-                huggingface_hub.hf_hub_download(
-                    self.repo_id, filename, revision=self.revision
-                )
+                huggingface_hub.hf_hub_download(self.repo_id, filename, revision=self.revision)
             )
         except errors.LocalEntryNotFoundError as e:
             # Offline, and the file is not in the cache: not the same as a

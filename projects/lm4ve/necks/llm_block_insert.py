@@ -30,9 +30,7 @@ class _ThroughNeck:
 
 
 @MODELS.register_module()
-def LLMBlockInsert(
-    backbone: dict | nn.Module, after: str, neck: dict | nn.Module
-) -> nn.Module:
+def LLMBlockInsert(backbone: dict | nn.Module, after: str, neck: dict | nn.Module) -> nn.Module:
     """Build a backbone whose named submodule's output goes through a neck.
 
     Args:

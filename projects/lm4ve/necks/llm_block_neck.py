@@ -69,9 +69,7 @@ class LLMBlockNeck(BaseModule):
         low_rank: str = 'auto',
         with_cp: bool = False,
         compile: bool | dict = False,
-        init_cfg: dict | Sequence[dict] | None = dict(
-            type='TruncNormal', layer='Linear', std=0.02
-        ),
+        init_cfg: dict | Sequence[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for field, value, allowed in (
@@ -80,9 +78,7 @@ class LLMBlockNeck(BaseModule):
             ('low_rank', low_rank, LOW_RANKS),
         ):
             if value not in allowed:
-                raise UserError(
-                    f"neck.{field}='{value}' must be one of {', '.join(allowed)}."
-                )
+                raise UserError(f"neck.{field}='{value}' must be one of {', '.join(allowed)}.")
         self.in_channels = in_channels
         self.residual = residual
         self.out_type = out_type
@@ -196,9 +192,7 @@ class LLMBlockNeck(BaseModule):
         weight = self.mapper_in.weight
         low_rank = 'off' if self._observed else self.low_rank
         if low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
-            out = self.block.forward_mapped(
-                tokens, weight, padding_mask, queries, low_rank
-            )
+            out = self.block.forward_mapped(tokens, weight, padding_mask, queries, low_rank)
             if self.residual in ('inner', 'both'):
                 out = out + F.linear(take_tokens(tokens, queries), weight)
         else:

@@ -81,9 +81,7 @@ class TaskAnalysis(ABC):
         self.task = task
 
     @abstractmethod
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         """Send a file through the config's test pipeline.
 
         Args:
@@ -102,11 +100,7 @@ class TaskAnalysis(ABC):
 
     @abstractmethod
     def layout(
-        self,
-        model: nn.Module,
-        inputs: Any,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, model: nn.Module, inputs: Any, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         """Find the places of ``count`` tokens.
 
@@ -161,8 +155,7 @@ class TaskAnalysis(ABC):
         get = getattr(output, 'get', lambda key: None)
         source, index = get('img_path') or get('filename'), get('sample_idx')
         return numbered(
-            number if index is None else int(index),
-            Path(str(source)).stem if source else None,
+            number if index is None else int(index), Path(str(source)).stem if source else None
         )
 
 

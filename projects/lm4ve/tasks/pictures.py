@@ -72,9 +72,7 @@ class Picture(ABC):
         """Draw what the model was given, at a frame."""
 
     @abstractmethod
-    def draw_values(
-        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
-    ) -> None:
+    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Draw the tokens' values in their places.
 
         Args:
@@ -100,9 +98,7 @@ class Frames(Picture):
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         self._show(axes, self.pixels[time])
 
-    def draw_values(
-        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
-    ) -> None:
+    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Draw a frame in gray under the tokens' cells.
 
         The tokens' grid is (rows, columns) or (times, rows, columns); a frame shows

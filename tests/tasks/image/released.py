@@ -51,9 +51,7 @@ def vit_state() -> dict:
 
 def llama_layer() -> dict:
     """One layer by Meta's names, in fp16 as Meta publishes it."""
-    layer = {
-        f'attention.{n}.weight': random(DIM, DIM) for n in ('wq', 'wk', 'wv', 'wo')
-    }
+    layer = {f'attention.{n}.weight': random(DIM, DIM) for n in ('wq', 'wk', 'wv', 'wo')}
     layer.update(
         {
             'feed_forward.w1.weight': random(HIDDEN, DIM),
@@ -81,9 +79,7 @@ def write_meta(folder: Path, layers: list) -> str:
             )
         )
     )
-    state = {
-        f'layers.{i}.{k}': v for i, layer in enumerate(layers) for k, v in layer.items()
-    }
+    state = {f'layers.{i}.{k}': v for i, layer in enumerate(layers) for k, v in layer.items()}
     for i in range(len(layers)):
         state[f'layers.{i}.attention.inner_attention.rope.freqs'] = random(4)
     state['norm.weight'] = random(DIM, offset=1.0)
@@ -136,15 +132,10 @@ def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
         return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
 
     def norm(x, name):
-        return F.layer_norm(
-            x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6
-        )
+        return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
 
     x = F.conv2d(
-        images,
-        state['patch_embed.proj.weight'],
-        state['patch_embed.proj.bias'],
-        stride=PATCH,
+        images, state['patch_embed.proj.weight'], state['patch_embed.proj.bias'], stride=PATCH
     )
     x = x.flatten(2).transpose(1, 2)
     x = torch.cat((state['cls_token'].expand(len(x), -1, -1), x), dim=1)
@@ -163,16 +154,12 @@ def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
             at = f'llama.layers.{i}'
             h = rms(x, state[f'{at}.attention_norm.weight'])
             q, k, v = (
-                linear(h, f'{at}.attention.w{n}')
-                .unflatten(-1, (LLM_HEADS, -1))
-                .transpose(1, 2)
+                linear(h, f'{at}.attention.w{n}').unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2)
                 for n in 'qkv'
             )
             x = x + linear(attend(q, k, v), f'{at}.attention.wo')
             h = rms(x, state[f'{at}.ffn_norm.weight'])
-            h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(
-                h, f'{at}.feed_forward.w3'
-            )
+            h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(h, f'{at}.feed_forward.w3')
             x = x + linear(h, f'{at}.feed_forward.w2')
         x = linear(rms(x), 'llama_dim_mapper2')
     return linear(norm(x, 'norm')[:, 0], 'head')

@@ -22,12 +22,7 @@ def blocks_of(model) -> list:
 
 
 @pytest.mark.parametrize(
-    'name',
-    [
-        c
-        for c in configs_of('image')
-        if 'fsdp' not in c and not c.startswith('robustness')
-    ],
+    'name', [c for c in configs_of('image') if 'fsdp' not in c and not c.startswith('robustness')]
 )
 def test_config_trains_validates_saves_and_resumes(name, shrinker, tmp_path):
     runner = build_runner(shrinker.load(name, tmp_path, epochs=1))

@@ -39,9 +39,7 @@ def build(llm=None, layers=(-1,), **block):
             patch_size=r.PATCH,
         ),
         head=dict(
-            type='mmpretrain.VisionTransformerClsHead',
-            num_classes=r.CLASSES,
-            in_channels=r.WIDTH,
+            type='mmpretrain.VisionTransformerClsHead', num_classes=r.CLASSES, in_channels=r.WIDTH
         ),
     )
     if llm is not None:

@@ -126,9 +126,7 @@ def test_missing_root_is_refused_when_built_and_through_the_registry(tmp_path):
     with pytest.raises(UserError, match='does not exist'):
         folder(tmp_path / 'nowhere')
     with pytest.raises(UserError, match="train' does not exist"):
-        DATASETS.build(
-            dict(type='lm4ve.CheckedImageNet', data_root=str(tmp_path), split='train')
-        )
+        DATASETS.build(dict(type='lm4ve.CheckedImageNet', data_root=str(tmp_path), split='train'))
 
 
 def test_missing_annotation_file_is_refused(root):
@@ -193,17 +191,13 @@ def test_a_bug_of_the_pipeline_is_not_taken_for_a_corrupt_file(root):
     def broken_transform(results):
         raise ZeroDivisionError
 
-    dataset = CheckedImageFolder(
-        data_root=str(root), pipeline=[LOAD[0], broken_transform]
-    )
+    dataset = CheckedImageFolder(data_root=str(root), pipeline=[LOAD[0], broken_transform])
     with pytest.raises(ZeroDivisionError):
         dataset[0]
     assert dataset.num_corrupt == 0
 
 
-def test_workers_skip_and_the_main_process_keeps_its_own_count(
-    root, tmp_path, monkeypatch
-):
+def test_workers_skip_and_the_main_process_keeps_its_own_count(root, tmp_path, monkeypatch):
     log_file = tmp_path / 'log.txt'
 
     def record(message, **_):
@@ -223,9 +217,7 @@ def test_workers_skip_and_the_main_process_keeps_its_own_count(
 
 def test_worker_error_names_the_file(root):
     path = write(root / CLASSES[0] / '0.JPEG', b'')
-    loader = DataLoader(
-        folder(root, on_corrupt='refuse'), num_workers=1, collate_fn=lambda x: x
-    )
+    loader = DataLoader(folder(root, on_corrupt='refuse'), num_workers=1, collate_fn=lambda x: x)
     batches = iter(loader)
     try:
         with pytest.raises(UserError, match=path):
@@ -262,9 +254,7 @@ def test_validation_split_of_imagenet_is_scanned(root, log):
 
 def test_annotation_file_is_scanned_too(root, log):
     write(root / 'zero.jpg', b'')
-    write(
-        root / 'list.txt', f'{CLASSES[0]}/0.JPEG 0\nzero.jpg 1\ngone.jpg 1\n'.encode()
-    )
+    write(root / 'list.txt', f'{CLASSES[0]}/0.JPEG 0\nzero.jpg 1\ngone.jpg 1\n'.encode())
     dataset = folder(root, ann_file='list.txt', test_mode=True)
     assert len(dataset) == 1 and dataset.num_corrupt == 2
 

@@ -16,10 +16,7 @@ from lm4ve.tasks.image.datasets.synsets import class_indices
 from tests.tasks.image.images import fill_once, write
 
 META_KEYS = ('img_path', 'corruption', 'severity')
-PIPELINE = [
-    dict(type='LoadImageFromFile'),
-    dict(type='PackInputs', meta_keys=META_KEYS),
-]
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs', meta_keys=META_KEYS)]
 
 
 def timm_indices(variant: str) -> list:
@@ -103,9 +100,7 @@ def test_corrupt_images_of_a_variant_are_left_out(tmp_path):
 
 def test_sketch_is_read_from_the_folder_of_its_archive(thousand, tmp_path):
     (tmp_path / 'sketch').symlink_to(thousand)
-    dataset = ImageNetVariant(
-        'sketch', data_root=str(tmp_path), data_prefix='sketch', verify=False
-    )
+    dataset = ImageNetVariant('sketch', data_root=str(tmp_path), data_prefix='sketch', verify=False)
     assert dataset.get_gt_labels().tolist() == list(range(1000))
 
 
@@ -172,12 +167,7 @@ def test_missing_corruptions_are_named(thousand, tmp_path):
 
 @pytest.mark.parametrize(
     'fields',
-    [
-        dict(corruptions='fog'),
-        dict(severities=3),
-        dict(corruptions=[]),
-        dict(severities=[]),
-    ],
+    [dict(corruptions='fog'), dict(severities=3), dict(corruptions=[]), dict(severities=[])],
 )
 def test_fields_that_name_no_list_are_refused(fields, tmp_path):
     with pytest.raises(UserError, match='dataset.corruptions'):

@@ -21,9 +21,7 @@ def scored(label: int, scores, **meta) -> DataSample:
 
 
 def answered(corruption: str, severity: int, right: bool) -> DataSample:
-    return scored(
-        1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity
-    )
+    return scored(1, [0.1, 0.9] if right else [0.9, 0.1], corruption=corruption, severity=severity)
 
 
 def evaluate(metric, samples, meta=None, batch: int = 2) -> dict:
@@ -69,16 +67,14 @@ def test_subset_equals_masking_the_logits():
     hits = masked.argmax(1) == torch.tensor(labels)
     assert 0 < hits.sum() < 64
     samples = [
-        scored(label, p.tolist())
-        for label, p in zip(labels, logits.softmax(1), strict=True)
+        scored(label, p.tolist()) for label, p in zip(labels, logits.softmax(1), strict=True)
     ]
     metrics = evaluate(SubsetAccuracy(indices=indices), samples)
     assert metrics['accuracy/top1'] == pytest.approx(100 * hits.float().mean())
 
 
 @pytest.mark.parametrize(
-    'indices, word',
-    [(None, 'no subset'), ([1, 3, 9], '6 classes'), ([0, 2], 'not of the subset')],
+    'indices, word', [(None, 'no subset'), ([1, 3, 9], '6 classes'), ([0, 2], 'not of the subset')]
 )
 def test_subset_that_does_not_fit_is_refused(indices, word):
     with pytest.raises(UserError, match=word):
@@ -115,8 +111,7 @@ def test_mce_needs_the_whole_benchmark():
 def test_groups_without_images_are_reported(monkeypatch):
     lines = []
     monkeypatch.setattr(
-        'lm4ve.tasks.image.metrics.print_log',
-        lambda message, **_: lines.append(message),
+        'lm4ve.tasks.image.metrics.print_log', lambda message, **_: lines.append(message)
     )
     evaluate(
         CorruptionAccuracy(),
@@ -133,10 +128,7 @@ def test_samples_without_their_group_are_refused():
 
 # ---------------------------------------------------------------- distributed
 def seven() -> list:
-    return [
-        answered('fog', 1 + i // 5, right)
-        for i, right in enumerate([1, 0, 0, 1, 1, 0, 0])
-    ]
+    return [answered('fog', 1 + i // 5, right) for i, right in enumerate([1, 0, 0, 1, 1, 0, 0])]
 
 
 def _rank(rank: int, port: int, out) -> None:

@@ -25,10 +25,7 @@ ARCH = dict(
 
 def neck(channels: int, **kwargs) -> dict:
     return dict(
-        type='LLMBlockNeck',
-        in_channels=channels,
-        block=dict(type='LLMBlock', arch=ARCH),
-        **kwargs,
+        type='LLMBlockNeck', in_channels=channels, block=dict(type='LLMBlock', arch=ARCH), **kwargs
     )
 
 
@@ -90,9 +87,7 @@ def test_token_sequences_with_and_without_class_token(with_cls_token, out_type):
     model = evaluate(
         dict(
             type='ImageClassifier',
-            backbone=dict(
-                VIT, out_type='raw', final_norm=False, with_cls_token=with_cls_token
-            ),
+            backbone=dict(VIT, out_type='raw', final_norm=False, with_cls_token=with_cls_token),
             neck=neck(16, out_type=out_type),
         )
     )
@@ -125,14 +120,11 @@ def test_get_model_knows_our_names():
 
 
 @pytest.mark.parametrize(
-    'name',
-    ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::video/videomae-s_llama_ssv2.py'],
+    'name', ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::video/videomae-s_llama_ssv2.py']
 )
 def test_other_projects_inherit_our_configs(name, tmp_path):
     path = tmp_path / 'theirs.py'
-    path.write_text(
-        f'_base_ = {name!r}\nmodel = dict(neck=dict(block=dict(layers=(-2, ))))\n'
-    )
+    path.write_text(f'_base_ = {name!r}\nmodel = dict(neck=dict(block=dict(layers=(-2, ))))\n')
     cfg = Config.fromfile(path)
     assert cfg.model.neck.type == 'LLMBlockNeck'
     assert cfg.model.neck.block.layers == (-2,)
@@ -157,13 +149,9 @@ def test_inferencer_takes_our_config_and_checkpoint(tmp_path):
     image = DigitsDataset(split='test').get_data_info(0)['img']
     (result,) = inferencer(image)
     runner.model.eval()
-    data = runner.model.data_preprocessor(
-        dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)])
-    )
+    data = runner.model.data_preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))
     scores = runner.model(**data, mode='tensor').softmax(-1)[0]
-    np.testing.assert_allclose(
-        result['pred_scores'], scores.detach().numpy(), atol=1e-5
-    )
+    np.testing.assert_allclose(result['pred_scores'], scores.detach().numpy(), atol=1e-5)
     init_default_scope('mmengine')
 
 

@@ -19,9 +19,7 @@ from tests.tasks.image.shrink import Shrinker
 
 ROBUSTNESS = sorted(p.stem for p in (FOLDERS['image'] / 'robustness').glob('*.py'))
 VARIANTS = ('a', 'c', 'r', 'sketch')
-ARCH = dict(
-    _delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32
-)
+ARCH = dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
 
 @pytest.fixture(scope='module')
@@ -131,10 +129,7 @@ def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
 def test_imagenet_recipe_trains_on_a_checked_data_set(tmp_path):
     shrinker = Shrinker(tmp_path / 'stand-ins')
     bad = [
-        write(
-            shrinker.imagenet() / split / 'n01440764' / 'half.JPEG',
-            broken_files()['half.jpg'],
-        )
+        write(shrinker.imagenet() / split / 'n01440764' / 'half.JPEG', broken_files()['half.jpg'])
         for split in ('train', 'val')
     ]
     cfg = shrinker.load('vit-t_in1k.py', tmp_path)

@@ -42,10 +42,7 @@ def test_the_mask_is_where_strokes_were_pasted():
     background = np.zeros((td.SIZE, td.SIZE, 3), np.float32)
     for seed in range(5):
         img, mask = td.paste(
-            ink.astype(np.float32),
-            background,
-            np.random.default_rng(seed),
-            max_angle=15.0,
+            ink.astype(np.float32), background, np.random.default_rng(seed), max_angle=15.0
         )
         share = img.max(-1) / img.max()
         assert set(np.unique(mask)) == {0, 1}

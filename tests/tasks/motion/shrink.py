@@ -11,12 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lm4ve.engine.command_line import finish_config
-from lm4ve.tasks.motion import (
-    Argoverse1Reader,
-    Argoverse2Reader,
-    SceneCache,
-    preprocess,
-)
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
 from lm4ve.tasks.motion.models.regions import write_regions
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS
@@ -41,9 +36,7 @@ class MotionShrinker:
             return checkpoint
         if self._llama is None:
             self._llama = str(
-                write_huggingface(
-                    self.folder / 'llama', 'llama', layout='sharded-safetensors'
-                )
+                write_huggingface(self.folder / 'llama', 'llama', layout='sharded-safetensors')
             )
         return self._llama
 
@@ -62,11 +55,7 @@ class MotionShrinker:
         if not out.is_file():
             scenes = SceneCache(self.cache('argoverse1', 'train'))
             # A point for every known step: eight ends are too few for hulls.
-            ends = [
-                p
-                for s in scenes
-                for p in s.to_local(s.positions[s.focal, s.history_steps :])
-            ]
+            ends = [p for s in scenes for p in s.to_local(s.positions[s.focal, s.history_steps :])]
             import numpy as np
 
             write_regions(out, np.array(ends), 6)
@@ -85,9 +74,7 @@ class MotionShrinker:
             # A test set has no truth; `test` validates, as in the configs.
             files = 'train' if split == 'train' else 'val'
             if data.type == 'lm4ve.TrafficDataset':
-                data.update(
-                    root=str(self.folder / 'traffic'), counts=dict(train=6, val=4)
-                )
+                data.update(root=str(self.folder / 'traffic'), counts=dict(train=6, val=4))
             else:
                 data.cache = self.cache(Path(data.cache).parent.name, files)
         cfg.train_cfg.max_epochs = epochs

@@ -12,12 +12,7 @@ import pytest
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import (
-    MotionMetric,
-    MotionVisualizer,
-    SceneCache,
-    forecast_metrics,
-)
+from lm4ve.tasks.motion import MotionMetric, MotionVisualizer, SceneCache, forecast_metrics
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.demo.traffic import idm, windows
 from lm4ve.tasks.motion.demo.traffic_dataset import TrafficDataset
@@ -33,15 +28,11 @@ def straight(scene, speed=8.0):
     positions, valid = scene.positions.copy(), scene.valid.copy()
     positions[scene.focal] = [100.0, 50.0] + steps * speed * np.array([0.6, 0.8])
     valid[scene.focal] = True
-    return dataclasses.replace(
-        scene, positions=positions, valid=valid, origin=None, heading=None
-    )
+    return dataclasses.replace(scene, positions=positions, valid=valid, origin=None, heading=None)
 
 
 # ---------------------------------------------------------------- baselines
-@pytest.mark.parametrize(
-    'baseline, close', [(ConstantVelocity(), 1e-9), (Kalman(), 0.1)]
-)
+@pytest.mark.parametrize('baseline, close', [(ConstantVelocity(), 1e-9), (Kalman(), 0.1)])
 def test_straight_motion_is_continued(baseline, close, scenes):
     scene = straight(scenes[0])
     lines, p = baseline(scene)
@@ -118,9 +109,7 @@ def test_argoverse2_submission_is_read_by_av2(tmp_path):
     p, tracks = found.predictions['abc']
     np.testing.assert_allclose(p, [0.625, 0.25, 0.125])
     np.testing.assert_allclose(tracks['a'], f['trajectories'][[1, 0, 2]])
-    assert list(pd.read_parquet(tmp_path / 'x.parquet')) == (
-        submission.SUBMISSION_COL_NAMES
-    )
+    assert list(pd.read_parquet(tmp_path / 'x.parquet')) == (submission.SUBMISSION_COL_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -131,9 +120,7 @@ def test_argoverse2_submission_is_read_by_av2(tmp_path):
         ('x.h5', 'argoverse1', dict(scene_id='abc'), 'not a number'),
     ],
 )
-def test_a_submission_that_a_server_refuses_is_named(
-    name, form, change, message, tmp_path
-):
+def test_a_submission_that_a_server_refuses_is_named(name, form, change, message, tmp_path):
     with pytest.raises(UserError, match=message):
         write_submission(tmp_path / name, [{**forecast(30), **change}], form)
 
@@ -143,11 +130,7 @@ def test_the_metric_writes_a_test_sets_submission(scenes, tmp_path):
     metric.process(
         None,
         [
-            dict(
-                scene=s,
-                trajectories=np.zeros((6, 30, 2)),
-                probabilities=np.full(6, 1 / 6),
-            )
+            dict(scene=s, trajectories=np.zeros((6, 30, 2)), probabilities=np.full(6, 1 / 6))
             for s in scenes[:2]
         ],
     )
@@ -196,12 +179,7 @@ def test_cities_join_up():
 
 @pytest.mark.parametrize(
     'speed, gap, closing, sign',
-    [
-        (5.0, None, 0.0, 1),
-        (12.0, None, 0.0, 0),
-        (12.0, 5.0, 5.0, -1),
-        (0.0, 2.0, 0.0, 0),
-    ],
+    [(5.0, None, 0.0, 1), (12.0, None, 0.0, 0), (12.0, 5.0, 5.0, -1), (0.0, 2.0, 0.0, 0)],
 )
 def test_the_driver_model_accelerates_follows_and_brakes(speed, gap, closing, sign):
     assert np.sign(round(idm(speed, 12.0, gap, closing), 6)) == sign
@@ -209,9 +187,7 @@ def test_the_driver_model_accelerates_follows_and_brakes(speed, gap, closing, si
 
 def test_traffic_keeps_to_lanes_and_repeats_by_seed():
     first, second = (windows('PIT', 5, 4, 50, 20) for _ in range(2))
-    lines = np.concatenate(
-        [lane.line for lane in build_city(11, (1500.0, 200.0)).values()]
-    )
+    lines = np.concatenate([lane.line for lane in build_city(11, (1500.0, 200.0)).values()])
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.positions, b.positions)
         seen = a.positions[a.valid]
@@ -256,9 +232,7 @@ def tool(monkeypatch, capsys):
     return run
 
 
-def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(
-    argoverse1, tmp_path, tool
-):
+def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(argoverse1, tmp_path, tool):
     for split in ('train', 'val', 'test'):
         out = tool(
             'preprocess.py',
@@ -281,9 +255,7 @@ def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(
     scores = json.loads((tmp_path / 'scores.json').read_text())
     expected = np.mean(
         [
-            forecast_metrics(*ConstantVelocity()(s), s.positions[s.focal, 20:])[
-                'minFDE'
-            ]
+            forecast_metrics(*ConstantVelocity()(s), s.positions[s.focal, 20:])['minFDE']
             for s in SceneCache(tmp_path / 'val.cache')
         ]
     )
@@ -291,9 +263,7 @@ def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(
     assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbours'}
     with pytest.raises(SystemExit):
         tool('make_regions.py', tmp_path / 'val.cache', tmp_path / 'r.json')
-    tool(
-        'make_regions.py', tmp_path / 'train.cache', tmp_path / 'r.json', '--regions', 2
-    )
+    tool('make_regions.py', tmp_path / 'train.cache', tmp_path / 'r.json', '--regions', 2)
     assert len(json.loads((tmp_path / 'r.json').read_text())['hulls']) == 2
     tool('draw.py', tmp_path / 'config.py', tmp_path / 'grid.png', '--scenes', 2)
     assert (tmp_path / 'grid.png').stat().st_size > 5000

@@ -96,9 +96,7 @@ def spoil(data):
 
 def test_bad_files_are_skipped_and_counted_by_kind(data, argoverse1, tmp_path):
     spoil(data)
-    footer = preprocess(
-        reader_of(data, argoverse1), tmp_path / 'c', chunk_size=3, quiet=True
-    )
+    footer = preprocess(reader_of(data, argoverse1), tmp_path / 'c', chunk_size=3, quiet=True)
     assert footer['skipped'] == {
         'missing columns': 1,
         'no focal agent': 1,
@@ -113,9 +111,7 @@ def test_bad_files_are_skipped_and_counted_by_kind(data, argoverse1, tmp_path):
 def test_bad_files_can_be_refused(data, argoverse1, tmp_path):
     spoil(data)
     with pytest.raises(UserError, match='1.csv.*lacks the column'):
-        preprocess(
-            reader_of(data, argoverse1), tmp_path / 'c', on_bad='refuse', quiet=True
-        )
+        preprocess(reader_of(data, argoverse1), tmp_path / 'c', on_bad='refuse', quiet=True)
     with pytest.raises(UserError, match='on_bad'):
         preprocess(reader_of(data, argoverse1), tmp_path / 'c', on_bad='ignore')
 

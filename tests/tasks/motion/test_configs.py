@@ -47,9 +47,7 @@ def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_pat
 
     saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
     size = sum(
-        v.numel()
-        for k, v in saved.items()
-        if 'llm_source' not in k and v.dtype.is_floating_point
+        v.numel() for k, v in saved.items() if 'llm_source' not in k and v.dtype.is_floating_point
     )
     assert size == count_parameters(runner.model)[0]
 

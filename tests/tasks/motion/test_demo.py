@@ -28,9 +28,7 @@ def test_a_short_training_beats_constant_velocity_by_far(tmp_path):
     dataset = runner.val_dataloader.dataset
     straight = np.mean(
         [
-            forecast_metrics(*ConstantVelocity()(s), s.positions[s.focal, 20:])[
-                'minFDE'
-            ]
+            forecast_metrics(*ConstantVelocity()(s), s.positions[s.focal, 20:])['minFDE']
             for s in map(dataset.scene, range(len(dataset)))
         ]
     )

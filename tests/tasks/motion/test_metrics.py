@@ -27,14 +27,7 @@ CASES = {
         (1, 1, 0, 1.25),
     ),
     'one-prediction': ([(3, 3)], [1.0], 6, None, (3, 3, 1, 3), (3, 3, 1, 3)),
-    'exactly-two-metres-is-no-miss': (
-        [(0, 2)],
-        [1.0],
-        1,
-        None,
-        (1, 2, 0, 2),
-        (1, 2, 0, 2),
-    ),
+    'exactly-two-metres-is-no-miss': ([(0, 2)], [1.0], 1, None, (1, 2, 0, 2), (1, 2, 0, 2)),
     'k-keeps-the-most-probable': (
         [(0, 0), (3, 5)],
         [0.4, 0.6],
@@ -140,9 +133,7 @@ def test_equals_av2_on_random_input(seed):
     fde = av2.compute_fde(predictions[kept], truth)
     best = fde.argmin()
     found = forecast_metrics(predictions, p, truth, k=3, convention='argoverse1')
-    assert found['minADE'] == pytest.approx(
-        av2.compute_ade(predictions[kept], truth)[best]
-    )
+    assert found['minADE'] == pytest.approx(av2.compute_ade(predictions[kept], truth)[best])
     assert found['brier-minFDE'] == pytest.approx(
         av2.compute_brier_fde(predictions[kept], truth, p[kept], normalize=True)[best]
     )
@@ -161,18 +152,14 @@ def test_equals_av2_on_random_input(seed):
     ],
 )
 def test_refuses_what_cannot_be_scored(change, message):
-    fields = dict(
-        predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5])
-    )
+    fields = dict(predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5]))
     with pytest.raises(ValueError, match=message):
         forecast_metrics(**{**fields, **change})
 
 
 def sample(scene, shift):
     truth = scene.positions[scene.focal, scene.history_steps :]
-    return dict(
-        scene=scene, trajectories=(truth + shift)[None], probabilities=np.ones(1)
-    )
+    return dict(scene=scene, trajectories=(truth + shift)[None], probabilities=np.ones(1))
 
 
 def test_metric_is_the_mean_over_scenes_for_every_k(scenes):

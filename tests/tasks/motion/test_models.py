@@ -35,15 +35,11 @@ VECTORNET = dict(
 )
 MMTRANSFORMER = dict(
     encoder=dict(type='lm4ve.MMTransformer', channels=16, feedforward=24),
-    decoder=dict(
-        type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30
-    ),
+    decoder=dict(type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30),
 )
 PAPER = dict(
     encoder=dict(MMTRANSFORMER['encoder'], query_position=True, num_proposals=12),
-    decoder=dict(
-        MMTRANSFORMER['decoder'], social_decoder_layers=4, regions='fan', select=6
-    ),
+    decoder=dict(MMTRANSFORMER['decoder'], social_decoder_layers=4, regions='fan', select=6),
 )
 
 
@@ -66,11 +62,7 @@ def build(parts, neck=None):
 )
 def model(request):
     kind, _, extra = request.param.partition('-')
-    parts = (
-        VECTORNET
-        if kind == 'vectornet'
-        else (PAPER if extra == 'paper' else MMTRANSFORMER)
-    )
+    parts = VECTORNET if kind == 'vectornet' else (PAPER if extra == 'paper' else MMTRANSFORMER)
     return build(parts, NECK if extra == 'llm' else None)
 
 
@@ -96,9 +88,7 @@ def test_predictions_turn_and_shift_with_the_world(model, scenes):
     for old, new in zip(predict(model, scenes), predict(model, moved), strict=True):
         expected = old['trajectories'] @ turn.T + shift
         assert np.abs(new['trajectories'] - expected).max() < 1e-4
-        np.testing.assert_allclose(
-            new['probabilities'], old['probabilities'], atol=1e-5
-        )
+        np.testing.assert_allclose(new['probabilities'], old['probabilities'], atol=1e-5)
         assert np.abs(old['trajectories'] - new['trajectories']).max() > 100
 
 
@@ -153,9 +143,7 @@ def test_a_scene_without_lanes_or_other_agents_gives_a_forecast(model, scenes):
     (alone,) = predict(model, [lonely])
     together = predict(model, [lonely, *scenes[1:3]])[0]
     assert np.isfinite(alone['trajectories']).all()
-    np.testing.assert_allclose(
-        alone['trajectories'], together['trajectories'], atol=1e-4
-    )
+    np.testing.assert_allclose(alone['trajectories'], together['trajectories'], atol=1e-4)
 
 
 def test_predictions_are_sorted_and_their_probabilities_sum_to_one(model, scenes):
@@ -203,12 +191,9 @@ def test_unknown_steps_do_not_enter_the_losses():
     spoiled = future.clone()
     spoiled[0, 3:] = torch.nan
     assert torch.equal(
-        masked_smooth_l1(lines[:, 0], spoiled, valid),
-        masked_smooth_l1(lines[:, 0], future, valid),
+        masked_smooth_l1(lines[:, 0], spoiled, valid), masked_smooth_l1(lines[:, 0], future, valid)
     )
-    assert torch.equal(
-        offset_huber(lines, spoiled, valid), offset_huber(lines, future, valid)
-    )
+    assert torch.equal(offset_huber(lines, spoiled, valid), offset_huber(lines, future, valid))
     ends = end_distances(lines, future, valid)
     assert torch.allclose(ends[0], (lines[0, :, 2] - future[0, 2]).norm(dim=-1))
     assert torch.allclose(ends[1], (lines[1, :, 4] - future[1, 4]).norm(dim=-1))
@@ -234,9 +219,7 @@ def test_only_proposals_of_the_region_get_regression_and_score_losses():
     distances = end_distances(lines, future, valid)
     losses = proposal_losses(lines, scores, future, valid, distances, members)
     p = scores.detach().softmax(-1)[0]
-    assert losses['region'].item() == pytest.approx(
-        -(p[2] + p[3]).log().item(), rel=1e-5
-    )
+    assert losses['region'].item() == pytest.approx(-(p[2] + p[3]).log().item(), rel=1e-5)
     inside = scores.detach()[0, 2:4].softmax(-1)
     target = (-distances[0, 2:4]).softmax(-1)
     assert losses['score'].item() == pytest.approx(
@@ -258,10 +241,7 @@ def test_clusters_are_of_equal_size_and_near_their_points():
     rng = np.random.default_rng(0)
     centres = np.array([[0, 0], [50, 0], [0, 50]])
     points = np.concatenate(
-        [
-            c + rng.normal(0, 1, (n, 2))
-            for c, n in zip(centres, (20, 20, 20), strict=True)
-        ]
+        [c + rng.normal(0, 1, (n, 2)) for c, n in zip(centres, (20, 20, 20), strict=True)]
     )
     labels = equal_clusters(points, 3)
     assert np.bincount(labels).tolist() == [20, 20, 20]
@@ -279,6 +259,4 @@ def test_missing_regions_and_uneven_shares_are_named():
     with pytest.raises(UserError, match='make_regions.py'):
         Regions.load('nowhere.json')
     with pytest.raises(UserError, match='multiple of the 6'):
-        Regions.fan(6).members(
-            torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8
-        )
+        Regions.fan(6).members(torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8)

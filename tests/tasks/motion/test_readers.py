@@ -8,12 +8,7 @@ import pandas as pd
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import (
-    Argoverse1Reader,
-    Argoverse2Reader,
-    SceneError,
-    VectorizeScene,
-)
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneError, VectorizeScene
 from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Map
 from lm4ve.tasks.motion.datasets.argoverse2 import centre_line, read_map
 from lm4ve.tasks.motion.demo.traffic import city_lanes
@@ -147,9 +142,7 @@ def test_a_flip_mirrors_everything_and_turns_left_into_right(scenes):
     for key in ('agents', 'future', 'lanes'):
         np.testing.assert_array_equal(flipped[key], plain[key] * [1, -1])
     assert plain['lane_attributes'][:, 0].any()
-    np.testing.assert_array_equal(
-        flipped['lane_attributes'], plain['lane_attributes'] * [-1, 1, 1]
-    )
+    np.testing.assert_array_equal(flipped['lane_attributes'], plain['lane_attributes'] * [-1, 1, 1])
 
 
 def test_masked_history_looks_like_a_late_start(scenes):
@@ -162,9 +155,7 @@ def test_masked_history_looks_like_a_late_start(scenes):
 
 
 def test_too_small_a_map_is_named(argoverse1):
-    reader = Argoverse1Reader(
-        argoverse1 / 'train/data', argoverse1 / 'map_files', map_range=80.0
-    )
+    reader = Argoverse1Reader(argoverse1 / 'train/data', argoverse1 / 'map_files', map_range=80.0)
     scene = reader.read(reader.files()[0])
     with pytest.raises(UserError, match='lane_range=100.* needs lanes up to 141'):
         VectorizeScene(lane_range=100.0)(dict(scene=scene))
@@ -198,10 +189,7 @@ BAD1 = {
         'names 2 cities',
     ),
     'no focal agent': (lambda t: t[~agent(t)], 'has 0 tracks'),
-    'steps': (
-        lambda t: t[t.TIMESTAMP < np.sort(t.TIMESTAMP.unique())[33]],
-        '33 time stamps',
-    ),
+    'steps': (lambda t: t[t.TIMESTAMP < np.sort(t.TIMESTAMP.unique())[33]], '33 time stamps'),
 }
 
 
@@ -243,11 +231,7 @@ def scenario(argoverse2, tmp_path):
     """A copy of one scenario: its reader and the two files."""
     source = sorted((argoverse2 / 'train').iterdir())[0]
     folder = shutil.copytree(source, tmp_path / 'train' / source.name)
-    return (
-        Argoverse2Reader(tmp_path / 'train'),
-        *folder.glob('*.parquet'),
-        *folder.glob('*.json'),
-    )
+    return (Argoverse2Reader(tmp_path / 'train'), *folder.glob('*.parquet'), *folder.glob('*.json'))
 
 
 @pytest.mark.parametrize('case', BAD2)

@@ -25,9 +25,7 @@ def write_scanobjectnn(root: Path, per_split: int = 15, points: int = 64) -> Pat
     return root
 
 
-def write_modelnet40_text(
-    root: Path, points: int = 80, names=('airplane', 'night_stand')
-) -> Path:
+def write_modelnet40_text(root: Path, points: int = 80, names=('airplane', 'night_stand')) -> Path:
     """``modelnet40_normal_resampled``, with a few of its classes."""
     for split, numbers in (('train', (1, 2)), ('test', (3,))):
         listed = [f'{n}_{i:04d}' for n in names for i in numbers]

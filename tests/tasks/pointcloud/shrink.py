@@ -80,9 +80,7 @@ class Shrinker:
             elif not block.checkpoint.startswith('package:'):
                 block.checkpoint = self._once(
                     'llama-7b',
-                    lambda f: write_huggingface(
-                        f, 'llama', layout='sharded-safetensors'
-                    ),
+                    lambda f: write_huggingface(f, 'llama', layout='sharded-safetensors'),
                 )
         if model.get('pretrained'):
             model.pretrained = self._once(
@@ -115,9 +113,7 @@ class Shrinker:
             loader.batch_size = 2
         else:
             dataset.update(
-                per_class=2,
-                num_points=POINTS,
-                cache_dir=str(self.folder / 'primitives'),
+                per_class=2, num_points=POINTS, cache_dir=str(self.folder / 'primitives')
             )
 
     def _points(self, pipeline: list) -> None:

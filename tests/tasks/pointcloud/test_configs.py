@@ -83,18 +83,8 @@ def test_configs_have_the_papers_sizes():
         assert cfg.model.backbone.num_groups == groups
         assert cfg.model.head.num_classes == 40
         assert cfg.train_dataloader.dataset.pipeline[2].num == points
-    for variant, name in (
-        ('bg', 'objectbg'),
-        ('obj', 'objectonly'),
-        ('hardest', 'hardest'),
-    ):
-        for stem in (
-            '',
-            '_llama',
-            '_mlp',
-            '_llama-randinit-frozen',
-            '_llama-randinit-trained',
-        ):
+    for variant, name in (('bg', 'objectbg'), ('obj', 'objectonly'), ('hardest', 'hardest')):
+        for stem in ('', '_llama', '_mlp', '_llama-randinit-frozen', '_llama-randinit-trained'):
             cfg = of(f'pointbert{stem}_scanobjectnn-{variant}')
             for part in ('train', 'val', 'test'):
                 dataset = cfg[f'{part}_dataloader'].dataset

@@ -30,8 +30,7 @@ def model():
 
 def convert(tmp_path, state, *args, **container):
     torch.save(
-        dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container),
-        tmp_path / 'src.pth',
+        dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container), tmp_path / 'src.pth'
     )
     run_converter('pointbert', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args)
     return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
@@ -49,9 +48,7 @@ def test_classifier(prefix, model, tmp_path):
 def test_heads_are_cut_to_the_classes_that_were_used(model, tmp_path):
     state = published(model)
     found = convert(tmp_path, state, '--num-classes', 3)
-    assert torch.equal(
-        found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3]
-    )
+    assert torch.equal(found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3])
     with pytest.raises(UserError, match='5 classes, fewer'):
         convert(tmp_path, state, '--num-classes', 6)
 

@@ -39,9 +39,7 @@ def test_modelnet40_text_comes_in_farthest_point_order(tmp_path):
     data = pc.ModelNet40(str(tmp_path), 'train', num_points=20)
     assert [d['gt_label'] for d in data] == [0, 0, 23, 23]
     points = data[3]['points']
-    everything = np.loadtxt(
-        tmp_path / 'night_stand/night_stand_0002.txt', delimiter=','
-    )[:, :3]
+    everything = np.loadtxt(tmp_path / 'night_stand/night_stand_0002.txt', delimiter=',')[:, :3]
     picks = pc.SamplePoints(20, 'fps')(dict(points=everything.astype('f4')))['points']
     assert np.allclose(points, picks, atol=1e-5)
     assert len(pc.ModelNet40(str(tmp_path), 'test', num_points=20)) == 2
@@ -213,10 +211,7 @@ def test_h5_files_that_are_cut_or_missing(tmp_path):
         (lambda root: pc.ModelNet40(root), 'neither modelnet40_train.txt'),
         (lambda root: pc.ShapeNet(root), 'neither shapenet_pc'),
         (lambda root: pc.PointCloudFolder(root), 'one a class'),
-        (
-            lambda root: pc.PointCloudFolder(root, metainfo=dict(classes=('cat',))),
-            'expected cat',
-        ),
+        (lambda root: pc.PointCloudFolder(root, metainfo=dict(classes=('cat',))), 'expected cat'),
         (lambda root: pc.ScanObjectNN(root, on_nonfinite='keep'), "'keep'"),
     ],
 )

@@ -5,12 +5,7 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.pointcloud import (
-    farthest_point_sample,
-    geometry,
-    group_points,
-    nearest_neighbours,
-)
+from lm4ve.tasks.pointcloud import farthest_point_sample, geometry, group_points, nearest_neighbours
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 # Whole numbers: distances are exact, so that ties are ties.
@@ -49,8 +44,7 @@ def test_neighbours_are_the_nearest(clouds, k, chunk, monkeypatch):
     found = nearest_neighbours(clouds, centres, k)
     assert found.shape == (2, centres.shape[1], k)
     squares = (
-        (centres.numpy()[:, :, None].astype(int) - clouds.numpy()[:, None].astype(int))
-        ** 2
+        (centres.numpy()[:, :, None].astype(int) - clouds.numpy()[:, None].astype(int)) ** 2
     ).sum(-1)
     # Which of equally near points is free; their distances are not.
     mine = np.take_along_axis(squares, found.numpy(), axis=-1)

@@ -110,9 +110,7 @@ def test_prediction_and_vote():
     model = build().eval()
     inputs = torch.randn(2, 40, 3)
     found = model(inputs, samples(0, 1), mode='predict')
-    torch.testing.assert_close(
-        torch.stack([s.pred_logits for s in found]), model(inputs)
-    )
+    torch.testing.assert_close(torch.stack([s.pred_logits for s in found]), model(inputs))
     vote = MODELS.build(dict(type='lm4ve.PointCloudVote', module=build()))
     draws = [
         samples(2)[0].set_prediction(torch.tensor(x))
@@ -133,9 +131,7 @@ def test_accuracy_overall_and_by_class(tmp_path):
         None,
         [
             dict(
-                gt_label=torch.tensor([a]),
-                pred_label=torch.tensor([b]),
-                pred_logits=torch.zeros(4),
+                gt_label=torch.tensor([a]), pred_label=torch.tensor([b]), pred_logits=torch.zeros(4)
             )
             for a, b in zip(labels, predictions, strict=True)
         ],
@@ -205,9 +201,7 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
                 assert torch.equal(model.backbone.state_dict()[key], value)
         norm = model.backbone.norm or model.neck.norm
         assert torch.equal(norm.weight, source.backbone.norm.weight)
-        assert not torch.equal(
-            model.head.layers[0].weight, source.head.layers[0].weight
-        )
+        assert not torch.equal(model.head.layers[0].weight, source.head.layers[0].weight)
         assert head.shape == model.head.layers[0].weight.shape
     other = build(depth=3)
     other.pretrained = path

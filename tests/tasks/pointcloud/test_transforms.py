@@ -132,9 +132,7 @@ def test_draws_leave_the_global_generator_alone():
     np.random.seed(3)
     expected = np.random.random()
     np.random.seed(3)
-    pc.RepeatDraws([dict(type='lm4ve.RandomJitter')], num=2)(
-        dict(points=cloud(5), sample_idx=0)
-    )
+    pc.RepeatDraws([dict(type='lm4ve.RandomJitter')], num=2)(dict(points=cloud(5), sample_idx=0))
     assert np.random.random() == expected
 
 

@@ -86,9 +86,7 @@ def sinusoid(count: int, width: int) -> torch.Tensor:
     table = torch.zeros(count, width, dtype=torch.float64)
     for position in range(count):
         for j in range(width):
-            angle = torch.tensor(
-                position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64
-            )
+            angle = torch.tensor(position / 10000 ** (2 * (j // 2) / width), dtype=torch.float64)
             table[position, j] = angle.cos() if j % 2 else angle.sin()
     return table.float()
 
@@ -100,9 +98,7 @@ def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
         return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
 
     def norm(x, name):
-        return F.layer_norm(
-            x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6
-        )
+        return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
 
     x = (
         F.conv3d(
@@ -130,16 +126,12 @@ def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
         at = 'llama.layers.0'
         h = image.rms(x, state[f'{at}.attention_norm.weight'])
         q, k, v = (
-            linear(h, f'{at}.attention.w{n}')
-            .unflatten(-1, (image.LLM_HEADS, -1))
-            .transpose(1, 2)
+            linear(h, f'{at}.attention.w{n}').unflatten(-1, (image.LLM_HEADS, -1)).transpose(1, 2)
             for n in 'qkv'
         )
         x = x + linear(image.attend(q, k, v), f'{at}.attention.wo')
         h = image.rms(x, state[f'{at}.ffn_norm.weight'])
-        h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(
-            h, f'{at}.feed_forward.w3'
-        )
+        h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(h, f'{at}.feed_forward.w3')
         x = x + linear(h, f'{at}.feed_forward.w2')
         x = linear(image.rms(x), 'llama_dim_mapper2')
     return linear(norm(x.mean(1), 'fc_norm'), 'head')

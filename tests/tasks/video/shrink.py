@@ -83,9 +83,7 @@ class VideoShrinker(Shrinker):
         model.cls_head.in_channels = width
         if model.cls_head.num_classes > 100:
             model.cls_head.num_classes = CLASSES
-        for augment in (model.data_preprocessor.get('blending') or {}).get(
-            'augments', ()
-        ):
+        for augment in (model.data_preprocessor.get('blending') or {}).get('augments', ()):
             augment['num_classes'] = CLASSES
 
     def _vit(self, backbone: ConfigDict) -> int:

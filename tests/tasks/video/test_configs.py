@@ -40,20 +40,15 @@ def test_config_trains_tests_on_views_saves_and_resumes(name, shrinker, tmp_path
         assert torch.equal(value, frozen[key]), key
     # No parameter is left without a gradient: DDP would stop at the second step.
     assert reached == set(before)
-    assert any(
-        not torch.equal(v, before[k]) for k, v in runner.model.named_parameters()
-    )
+    assert any(not torch.equal(v, before[k]) for k, v in runner.model.named_parameters())
 
     views = []
     runner.model.register_forward_pre_hook(
-        lambda _, args, kwargs: views.append(kwargs['inputs'].shape[1]),
-        with_kwargs=True,
+        lambda _, args, kwargs: views.append(kwargs['inputs'].shape[1]), with_kwargs=True
     )
     metrics = runner.test()
     assert 0 <= metrics['acc/top1'] <= 1
-    expected = {'ssv2': 2 * 3, 'k400': 15, 'digits': 1}[
-        name[:-3].split('_')[-1].split('-')[-1]
-    ]
+    expected = {'ssv2': 2 * 3, 'k400': 15, 'digits': 1}[name[:-3].split('_')[-1].split('-')[-1]]
     expected = {'tsn': 80, 'swin3d': 12}.get(name.split('-')[0], expected)
     assert set(views) == {expected}
 

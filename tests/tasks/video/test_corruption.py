@@ -74,15 +74,11 @@ def test_whole_videos_have_none(videos):
 
 
 @pytest.mark.parametrize('decoder', [DECORD, PYAV])
-@pytest.mark.parametrize(
-    'type', ['lm4ve.CheckedVideoDataset', 'lm4ve.CheckedRepeatAugDataset']
-)
+@pytest.mark.parametrize('type', ['lm4ve.CheckedVideoDataset', 'lm4ve.CheckedRepeatAugDataset'])
 def test_training_draws_another_video_and_counts(type, decoder, videos, tmp_path):
     broken, whole = videos
     np.random.seed(0)
-    data = dataset(
-        write_list(tmp_path / 'list.txt', [*broken.values(), *whole]), decoder, type
-    )
+    data = dataset(write_list(tmp_path / 'list.txt', [*broken.values(), *whole]), decoder, type)
     assert len(data) == 9
     for i in range(9):
         sample = data[i]
@@ -97,15 +93,9 @@ def test_training_draws_another_video_and_counts(type, decoder, videos, tmp_path
 def test_testing_leaves_them_out_at_the_start(decoder, videos, tmp_path):
     broken, whole = videos
     data = dataset(
-        write_list(tmp_path / 'list.txt', [*broken.values(), *whole]),
-        decoder,
-        test_mode=True,
+        write_list(tmp_path / 'list.txt', [*broken.values(), *whole]), decoder, test_mode=True
     )
-    assert [data[i]['data_samples'].gt_label.item() for i in range(len(data))] == [
-        6,
-        7,
-        8,
-    ]
+    assert [data[i]['data_samples'].gt_label.item() for i in range(len(data))] == [6, 7, 8]
     assert data.num_corrupt == 6
 
 

@@ -25,9 +25,7 @@ SMALL = dict(train=16, val=8, test=8)
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return md.write_moving_digits(
-        tmp_path_factory.mktemp('data') / 'moving-digits', SMALL
-    )
+    return md.write_moving_digits(tmp_path_factory.mktemp('data') / 'moving-digits', SMALL)
 
 
 # --------------------------------------------------------------------- the data
@@ -79,9 +77,7 @@ def test_directions_are_what_their_names_say():
         shift = (centre(frames[1]) - centre(frames[0]) + 16) % 32 - 16
         mass = np.diff(frames.reshape(len(frames), -1).sum(1).astype(float))
         if name in ('left', 'right', 'up', 'down'):
-            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[
-                name
-            ]
+            along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[name]
             assert 1 < sign * shift[along] < 5
             assert abs(shift[1 - along]) < 0.5
         elif name in ('growing', 'shrinking'):
@@ -92,9 +88,7 @@ def test_directions_are_what_their_names_say():
 def test_turning_is_clockwise_on_the_screen():
     bar = np.zeros((8, 8))
     bar[4, 4:] = 1  # from the middle to the right
-    at_rest, turned = md.render(
-        bar, np.array([[-16.0, -16, 0.5, 0], [-16, -16, 0.5, 90]])
-    )
+    at_rest, turned = md.render(bar, np.array([[-16.0, -16, 0.5, 0], [-16, -16, 0.5, 90]]))
     assert abs(centre(at_rest)[1]) < 1.5 < centre(at_rest)[0]
     assert centre(turned)[1] > 1.5 > abs(centre(turned)[0])  # down
 
@@ -129,9 +123,7 @@ def test_a_single_frame_does_not_tell_the_class(monkeypatch):
 def trained(tmp_path_factory):
     """The demo's config, trained for a moment, and its checkpoint."""
     root = tmp_path_factory.mktemp('trained')
-    cfg = VideoShrinker(root).load(
-        'videomae-demo_minilm_moving-digits.py', root / 'run'
-    )
+    cfg = VideoShrinker(root).load('videomae-demo_minilm_moving-digits.py', root / 'run')
     runner = build_runner(cfg)
     runner.train()
     DefaultScope._instance_dict.clear()
@@ -156,21 +148,15 @@ def test_inferencer_takes_our_config_and_checkpoint(trained, folder):
     from mmaction.apis.inferencers import MMAction2Inferencer
 
     config, checkpoint, model = trained
-    inferencer = MMAction2Inferencer(
-        rec=str(config), rec_weights=str(checkpoint), device='cpu'
-    )
+    inferencer = MMAction2Inferencer(rec=str(config), rec_weights=str(checkpoint), device='cpu')
     video = folder / 'test/3.mp4'
     (result,) = inferencer(str(video))['predictions']
-    np.testing.assert_allclose(
-        result['rec_scores'][0], scores_of(model, video), atol=2e-2
-    )
+    np.testing.assert_allclose(result['rec_scores'][0], scores_of(model, video), atol=2e-2)
     init_default_scope('mmengine')
 
 
 def run_demo(*args) -> None:
-    spec = importlib.util.spec_from_file_location(
-        'video_demo', ROOT / 'tools/video_demo.py'
-    )
+    spec = importlib.util.spec_from_file_location('video_demo', ROOT / 'tools/video_demo.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.main([str(a) for a in args])

@@ -24,9 +24,7 @@ def test_two_processes_train(tmp_path):
             f'{dataset}.data_root={tmp_path}/data/digits',
             f'{loader}_dataloader.num_workers=0',
         ]
-        options += [
-            f'{dataset}.clips.{k}={v}' for k, v in dict(train=16, val=8, test=8).items()
-        ]
+        options += [f'{dataset}.clips.{k}={v}' for k, v in dict(train=16, val=8, test=8).items()]
     work = tmp_path / 'work'
 
     done = subprocess.run(

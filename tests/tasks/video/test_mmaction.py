@@ -29,10 +29,7 @@ ARCH = dict(
 
 def neck(channels: int, **kwargs) -> dict:
     return dict(
-        type='LLMBlockNeck',
-        in_channels=channels,
-        block=dict(type='LLMBlock', arch=ARCH),
-        **kwargs,
+        type='LLMBlockNeck', in_channels=channels, block=dict(type='LLMBlock', arch=ARCH), **kwargs
     )
 
 
@@ -74,9 +71,7 @@ HOSTS = dict(
 
 def recognizer(backbone, neck, head, type='mmaction.Recognizer3D', **kwargs):
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(type=type, backbone=backbone, neck=neck, cls_head=head, **kwargs)
-    )
+    model = MODELS.build(dict(type=type, backbone=backbone, neck=neck, cls_head=head, **kwargs))
     return model.eval()
 
 
@@ -112,8 +107,7 @@ def test_views_in_parts_give_what_all_at_once_give(host):
     parts.load_state_dict(whole.state_dict())
     x = clips(views=5, batch=1)
     torch.testing.assert_close(
-        parts.extract_feat(x, test_mode=True)[0],
-        whole.extract_feat(x, test_mode=True)[0],
+        parts.extract_feat(x, test_mode=True)[0], whole.extract_feat(x, test_mode=True)[0]
     )
 
 
@@ -127,9 +121,7 @@ def test_the_paper_s_place_is_the_mean_then_the_norm():
     out = torch.nn.functional.layer_norm(
         out.mean(1), (16,), model.neck.norm.weight, model.neck.norm.bias, 1e-6
     )
-    torch.testing.assert_close(
-        model.extract_feat(x[:, None])[0], out, atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(model.extract_feat(x[:, None])[0], out, atol=1e-5, rtol=1e-4)
 
 
 def test_a_raw_video_swin_is_the_swin_before_its_final_norm():
@@ -206,12 +198,8 @@ def test_frames_of_a_clip_attend_to_each_other_and_to_no_others():
     changed[:, 1] = frames(4)[:, 3] * 2
     for size, same in ((1, (0, 2, 3)), (2, (2, 3)), (4, ())):
         model = tsn(size)
-        before, after = (
-            model.extract_feat(i)[0].unflatten(0, (2, 4)) for i in (x, changed)
-        )
-        equal = [
-            i for i in range(4) if torch.allclose(before[:, i], after[:, i], atol=1e-6)
-        ]
+        before, after = (model.extract_feat(i)[0].unflatten(0, (2, 4)) for i in (x, changed))
+        equal = [i for i in range(4) if torch.allclose(before[:, i], after[:, i], atol=1e-6)]
         assert tuple(equal) == same
 
 
@@ -258,12 +246,8 @@ def test_layer_decay_gives_mappers_the_heads_rate_and_the_block_none():
     for name in ('mapper_in.weight', 'mapper_out.weight', 'norm.weight'):
         assert rates[f'neck.{name}'] == top
     for i in range(12):
-        assert rates[f'backbone.blocks.{i}.attn.qkv.weight'] == pytest.approx(
-            top * 0.7 ** (12 - i)
-        )
-    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(
-        top * 0.7**13
-    )
+        assert rates[f'backbone.blocks.{i}.attn.qkv.weight'] == pytest.approx(top * 0.7 ** (12 - i))
+    assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(top * 0.7**13)
 
 
 # -------------------------------------------------------------------- the repairs
@@ -326,9 +310,7 @@ def test_a_repaired_mmaction_is_left_alone(monkeypatch, tmp_path):
     repaired = tmp_path / 'mmaction'
     vindlu = repaired / 'models/multimodal/vindlu/modeling_bert.py'
     vindlu.parent.mkdir(parents=True)
-    vindlu.write_text(
-        'from transformers.modeling_utils import (\n    PreTrainedModel)\n'
-    )
+    vindlu.write_text('from transformers.modeling_utils import (\n    PreTrainedModel)\n')
     registry = SimpleNamespace(__file__=str(repaired / 'registry.py'))
     assert not mmaction_multimodal.is_needed(registry)
     mmaction_multimodal.repair(registry)

@@ -9,10 +9,7 @@ pytest.importorskip('mmaction')
 from lm4ve.errors import UserError  # noqa: E402
 from tests.helpers.converters import ROOT  # noqa: E402
 
-LABELS = {
-    'Holding something next to something': '1',
-    'Approaching something with your camera': '0',
-}
+LABELS = {'Holding something next to something': '1', 'Approaching something with your camera': '0'}
 TRAIN = [
     dict(
         id='78687',
@@ -49,8 +46,7 @@ def test_official_json(files):
 
 def test_official_test_answers(files):
     (files / 'test.csv').write_text(
-        '1;Holding something next to something\n'
-        '2;Approaching something with your camera\n'
+        '1;Holding something next to something\n2;Approaching something with your camera\n'
     )
     run('ssv2', files / 'labels.json', files / 'test.csv', files / 'out.txt')
     assert (files / 'out.txt').read_text() == '1.webm 1\n2.webm 0\n'
@@ -70,9 +66,7 @@ def test_unknown_templates_and_wrong_labels_are_named(files):
 
 @pytest.mark.parametrize('gap', [' ', '  ', '\t'])
 def test_videomae_csv(gap, tmp_path):
-    (tmp_path / 'train.csv').write_text(
-        f'/data/ssv2/1.mp4{gap}3\n/data/ssv2/a b/2.mp4{gap}0\n'
-    )
+    (tmp_path / 'train.csv').write_text(f'/data/ssv2/1.mp4{gap}3\n/data/ssv2/a b/2.mp4{gap}0\n')
     run('videomae', tmp_path / 'train.csv', tmp_path / 'o', '--root', '/data/ssv2')
     assert (tmp_path / 'o').read_text() == '1.mp4 3\na b/2.mp4 0\n'
     run('videomae', tmp_path / 'train.csv', tmp_path / 'o')

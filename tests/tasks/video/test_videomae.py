@@ -28,9 +28,7 @@ def build(llm=None, layers=(-1,)):
     cfg = dict(
         type='mmaction.Recognizer3D',
         backbone=backbone,
-        cls_head=dict(
-            type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH
-        ),
+        cls_head=dict(type='TimeSformerHead', num_classes=r.CLASSES, in_channels=r.WIDTH),
     )
     if llm is not None:
         backbone['return_feat_map'] = True
@@ -47,13 +45,7 @@ def build(llm=None, layers=(-1,)):
 
 def convert(state, tmp_path, *args) -> dict:
     torch.save(dict(model=state), tmp_path / 'src.pth')
-    run_converter(
-        'videomae_to_mmaction',
-        tmp_path / 'src.pth',
-        tmp_path / 'dst.pth',
-        *SIZES,
-        *args,
-    )
+    run_converter('videomae_to_mmaction', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args)
     return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
 
 
@@ -65,9 +57,7 @@ def logits(model, clips):
 
 def assert_same_logits(model, state) -> None:
     clips = torch.randn(2, 3, r.FRAMES, r.SIZE, r.SIZE)
-    torch.testing.assert_close(
-        logits(model, clips), r.logits(state, clips), atol=1e-5, rtol=1e-5
-    )
+    torch.testing.assert_close(logits(model, clips), r.logits(state, clips), atol=1e-5, rtol=1e-5)
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +82,9 @@ def test_pretrained_loads_all_but_the_head(tmp_path):
     state = r.pretrained_state()
     model = build()
     found = model.load_state_dict(convert(state, tmp_path), strict=False)
-    assert sorted(found.missing_keys) == [
-        'cls_head.fc_cls.bias',
-        'cls_head.fc_cls.weight',
-    ]
+    assert sorted(found.missing_keys) == ['cls_head.fc_cls.bias', 'cls_head.fc_cls.weight']
     assert not found.unexpected_keys
-    expected = {
-        k.replace('encoder.', ''): v
-        for k, v in state.items()
-        if k.startswith('encoder.')
-    }
+    expected = {k.replace('encoder.', ''): v for k, v in state.items() if k.startswith('encoder.')}
     # Fine-tuning starts with a fresh final norm.
     expected.update(
         {

@@ -18,17 +18,7 @@ TASK = Task(
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
-    input_suffixes=(
-        '.jpg',
-        '.jpeg',
-        '.png',
-        '.bmp',
-        '.webp',
-        '.tif',
-        '.tiff',
-        '.ppm',
-        '.pgm',
-    ),
+    input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
 )
 
 __all__ = TASK.public_names

@@ -20,9 +20,7 @@ from lm4ve.tasks.pictures import Frames, pixels_of
 class ImageAnalysis(TaskAnalysis):
     """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
 
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         from lm4ve.tasks.image.corruption import find_defect
 
         defect = find_defect(str(path), decode=True)
@@ -35,9 +33,7 @@ class ImageAnalysis(TaskAnalysis):
             pixels = cv2.imread(str(path))
             if not preprocessor.get('to_rgb', False):
                 pixels = np.ascontiguousarray(pixels[..., ::-1])
-            results.update(
-                img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2]
-            )
+            results.update(img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2])
             size = cfg.model.get('backbone', {}).get('img_size')
             if size and not any('Resize' in t['type'] for t in pipeline):
                 size = (size, size) if isinstance(size, int) else tuple(size)[::-1]
@@ -45,11 +41,7 @@ class ImageAnalysis(TaskAnalysis):
         return Compose(pipeline)(results)
 
     def layout(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         if grid is not None:
             return Layout(self.task.name, 0, grid)

@@ -48,12 +48,7 @@ VIT_LLAMA_RULES = Rules(
         (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
         (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
     ),
-    required=(
-        *_REQUIRED,
-        'neck.norm.weight',
-        'neck.mapper_in.weight',
-        'neck.mapper_out.weight',
-    ),
+    required=(*_REQUIRED, 'neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight'),
 )
 
 

@@ -18,9 +18,7 @@ _ENDS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND\xaeB`\x82'}
 _HEAD, _TAIL = 8, 8
 
 
-def find_defect(
-    path: str, decode: bool = False, backend_args: dict | None = None
-) -> str | None:
+def find_defect(path: str, decode: bool = False, backend_args: dict | None = None) -> str | None:
     """Say what is wrong with an image file.
 
     Args:
@@ -55,16 +53,12 @@ def find_defect(
 
 
 def _has_both_ends(head: bytes, tail: bytes) -> bool:
-    return any(
-        head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items()
-    )
+    return any(head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items())
 
 
 def _read(path: str, decode: bool, backend_args: dict | None):
     """The file's bytes; None if its two ends suffice and are as they should be."""
-    backend = fileio.get_file_backend(
-        path, backend_args=backend_args, enable_singleton=True
-    )
+    backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
     if not isinstance(backend, LocalBackend):
         return backend.get(path)
     with open(path, 'rb') as f:

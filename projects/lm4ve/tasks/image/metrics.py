@@ -67,9 +67,7 @@ class SubsetAccuracy(Accuracy):
         prefix: str | None = None,
     ) -> None:
         # Ranks count, not probabilities: those of a subset may all be tiny.
-        super().__init__(
-            topk=topk, thrs=None, collect_device=collect_device, prefix=prefix
-        )
+        super().__init__(topk=topk, thrs=None, collect_device=collect_device, prefix=prefix)
         self.indices = indices
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
@@ -139,12 +137,7 @@ class CorruptionAccuracy(Accuracy):
             else:
                 pred = sample['pred_label']
             self.results.append(
-                (
-                    sample['corruption'],
-                    int(sample['severity']),
-                    int(pred),
-                    int(sample['gt_label']),
-                )
+                (sample['corruption'], int(sample['severity']), int(pred), int(sample['gt_label']))
             )
 
     def compute_metrics(self, results: list[tuple]) -> dict:
@@ -164,18 +157,12 @@ class CorruptionAccuracy(Accuracy):
         means = {c: _mean(s.values()) for c, s in by_corruption.items()}
         metrics = dict(top1=_mean(accuracies.values()), **means)
         if all(set(by_corruption[c]) >= set(SEVERITIES) for c in CORRUPTIONS):
-            metrics['mCE'] = _mean(
-                100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS
-            )
+            metrics['mCE'] = _mean(100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS)
         return metrics
 
     def _warn_of_missing(self, found) -> None:
         meta = self.dataset_meta or {}
-        wanted = [
-            (c, s)
-            for c in meta.get('corruptions', ())
-            for s in meta.get('severities', ())
-        ]
+        wanted = [(c, s) for c in meta.get('corruptions', ()) for s in meta.get('severities', ())]
         missing = [f'{c}/{s}' for c, s in wanted if (c, s) not in found]
         if missing:
             print_log(

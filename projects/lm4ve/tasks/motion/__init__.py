@@ -29,9 +29,7 @@ TASK = Task(
     },
     input_noun='a traffic scene',
     input_suffixes=('.csv', '.parquet'),
-    input_options={
-        'map_dir': "Argoverse 1's map_files; default: found above the files"
-    },
+    input_options={'map_dir': "Argoverse 1's map_files; default: found above the files"},
 )
 
 __all__ = TASK.public_names

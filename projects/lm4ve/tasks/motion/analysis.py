@@ -30,9 +30,7 @@ class SceneLayout(Layout):
 class MotionAnalysis(TaskAnalysis):
     """Traffic scenes: a dict of agents and lanes, a token for each of them."""
 
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         """Read an Argoverse scene; ``map_dir`` is Argoverse 1's ``map_files``.
 
         By default it is the next folder of that name above the file.
@@ -54,11 +52,7 @@ class MotionAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
-        self,
-        model: nn.Module,
-        inputs: dict,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         mask = torch.cat([inputs['agent_padding'], inputs['lane_padding']], dim=1)
         agents, lanes = (inputs[k].shape[1] for k in ('agent_padding', 'lane_padding'))
@@ -96,14 +90,11 @@ class MotionAnalysis(TaskAnalysis):
         )
         scene = output['scene']
         truth, valid = (
-            x[scene.focal, scene.history_steps :]
-            for x in (scene.positions, scene.valid)
+            x[scene.focal, scene.history_steps :] for x in (scene.positions, scene.valid)
         )
         if valid.any():
             m = forecast_metrics(lines, p, truth, valid)
-            facts['against the truth'] = (
-                f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
-            )
+            facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
         return facts
 
     def sample_name(self, output: dict, number: int) -> str:
@@ -115,8 +106,7 @@ def _find_map_files(path: Path) -> Path:
         if (folder / 'map_files').is_dir():
             return folder / 'map_files'
     raise UserError(
-        f"No folder map_files above '{path}'. Fix: --map-dir, with the "
-        'folder of hd_maps.tar.gz.'
+        f"No folder map_files above '{path}'. Fix: --map-dir, with the folder of hd_maps.tar.gz."
     )
 
 
@@ -182,9 +172,7 @@ class TrafficScene(Picture):
                 text.remove()
         self._finish(axes, 'white')
 
-    def draw_values(
-        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
-    ) -> None:
+    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color agents and lanes; what has no token is thin and white."""
         from matplotlib import colormaps
 

@@ -65,9 +65,7 @@ class Kalman:
     """
 
     def __init__(
-        self,
-        position_noise: float = POSITION_NOISE,
-        acceleration_noise: float = ACCELERATION_NOISE,
+        self, position_noise: float = POSITION_NOISE, acceleration_noise: float = ACCELERATION_NOISE
     ) -> None:
         self.r = position_noise**2
         self.move = np.array([[1.0, STEP], [0.0, 1.0]])

@@ -23,9 +23,7 @@ CONVENTIONS = ('argoverse1', 'argoverse2')
 MISS_METRES = 2.0
 
 
-def displacements(
-    predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
-):
+def displacements(predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None):
     """ADE and FDE of each prediction.
 
     Args:
@@ -44,8 +42,7 @@ def displacements(
     truth = np.asarray(truth, dtype=np.float64)
     if predictions.ndim != 3 or predictions.shape[1:] != truth.shape:
         raise ValueError(
-            f'predictions {list(predictions.shape)} do not fit a '
-            f'truth of {list(truth.shape)}'
+            f'predictions {list(predictions.shape)} do not fit a truth of {list(truth.shape)}'
         )
     if valid is None:
         valid = np.ones(len(truth), dtype=bool)
@@ -92,9 +89,7 @@ def forecast_metrics(
         ValueError: Shapes do not fit; a value is out of range or not finite.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(
-            f"convention='{convention}' must be one of {', '.join(CONVENTIONS)}"
-        )
+        raise ValueError(f"convention='{convention}' must be one of {', '.join(CONVENTIONS)}")
     probabilities = np.asarray(probabilities, dtype=np.float64)
     if k < 1 or len(probabilities) != len(predictions) or not len(predictions):
         raise ValueError(
@@ -163,8 +158,7 @@ class MotionMetric(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if convention not in CONVENTIONS:
             raise UserError(
-                f"MotionMetric.convention='{convention}' must be one "
-                f'of {", ".join(CONVENTIONS)}.'
+                f"MotionMetric.convention='{convention}' must be one of {', '.join(CONVENTIONS)}."
             )
         if format_only and submission is None:
             raise UserError(

@@ -17,15 +17,7 @@ STEP = 0.1
 #: Points of a lane's centre line.
 LANE_POINTS = 10
 #: Kinds of agents; a scene stores their indices. The last stands for the rest.
-AGENT_TYPES = (
-    'vehicle',
-    'pedestrian',
-    'motorcyclist',
-    'cyclist',
-    'bus',
-    'static',
-    'other',
-)
+AGENT_TYPES = ('vehicle', 'pedestrian', 'motorcyclist', 'cyclist', 'bus', 'static', 'other')
 #: Values of ``lane_turns``.
 TURNS = ('NONE', 'LEFT', 'RIGHT')
 #: Steps and metres of the window that gives an agent's heading (mmTransformer).
@@ -174,9 +166,7 @@ def rotation(angle: float) -> np.ndarray:
     return np.array([[c, -s], [s, c]])
 
 
-def heading_of(
-    history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None
-) -> float:
+def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None) -> float:
     """Direction in which an agent moves at the end of its history, in radians.
 
     A straight line over time is fitted to the last 7 observed points, or to as

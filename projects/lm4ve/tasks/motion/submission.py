@@ -53,11 +53,7 @@ def _sorted(forecast: dict) -> dict:
     p = np.asarray(forecast['probabilities'], dtype=np.float64)
     order = np.argsort(-p, kind='stable')
     p = p[order] / p.sum()
-    return dict(
-        forecast,
-        probabilities=p,
-        trajectories=np.asarray(forecast['trajectories'])[order],
-    )
+    return dict(forecast, probabilities=p, trajectories=np.asarray(forecast['trajectories'])[order])
 
 
 def _write_h5(path: Path, forecasts: list[dict]) -> None:

@@ -48,9 +48,7 @@ class VectorizeScene:
         decode: str = 'focal',
     ) -> None:
         if decode not in ('focal', 'all'):
-            raise UserError(
-                f"VectorizeScene.decode='{decode}' must be 'focal' or 'all'."
-            )
+            raise UserError(f"VectorizeScene.decode='{decode}' must be 'focal' or 'all'.")
         self.agent_range, self.lane_range = agent_range, lane_range
         self.min_history, self.decode = min_history, decode
 
@@ -89,12 +87,7 @@ class VectorizeScene:
     def _lanes(self, scene: Scene):
         lanes = scene.to_local(scene.lanes).astype(np.float32)
         attributes = np.stack(
-            [
-                _TURN_VALUES[scene.lane_turns],
-                scene.lane_intersections,
-                scene.lane_controls,
-            ],
-            axis=-1,
+            [_TURN_VALUES[scene.lane_turns], scene.lane_intersections, scene.lane_controls], axis=-1
         ).astype(np.float32)
         kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
         lanes, attributes = lanes[kept], attributes[kept]
@@ -195,9 +188,7 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
             inputs[padding] = mask
     return dict(
         inputs=inputs,
-        data_samples=[
-            dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples
-        ],
+        data_samples=[dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples],
     )
 
 

@@ -33,9 +33,7 @@ def draw_scene(
         extent (float): Half the side of what is shown, metres.
     """
     h = scene.history_steps
-    for line, inside in zip(
-        scene.to_local(scene.lanes), scene.lane_intersections, strict=True
-    ):
+    for line, inside in zip(scene.to_local(scene.lanes), scene.lane_intersections, strict=True):
         axes.plot(*line.T, color=_JUNCTION if inside else _LANE, lw=0.8, zorder=1)
     local = scene.to_local(scene.positions)
     for i, (points, valid) in enumerate(zip(local, scene.valid, strict=True)):
@@ -73,19 +71,11 @@ def draw_scene(
         axes.plot(*future.T, color=_TRUTH, lw=2.0, zorder=3)
         axes.plot(*future[-1], '*', color=_TRUTH, ms=8, zorder=5)
     axes.plot(0, 0, 'o', color=_PAST, ms=4, zorder=5)
-    axes.set(
-        xlim=(-extent, extent),
-        ylim=(-extent, extent),
-        aspect='equal',
-        xticks=[],
-        yticks=[],
-    )
+    axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal', xticks=[], yticks=[])
     axes.set_title(f'{scene.scene_id[-12:]} ({scene.city})', fontsize=7)
 
 
-def scene_grid(
-    samples: Sequence[dict], columns: int = 3, extent: float = 45.0
-) -> Figure:
+def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) -> Figure:
     """A figure of several scenes.
 
     Args:
@@ -102,11 +92,7 @@ def scene_grid(
         ax.axis('off')
     for ax, sample in zip(axes, samples, strict=False):
         draw_scene(
-            ax,
-            sample['scene'],
-            sample.get('trajectories'),
-            sample.get('probabilities'),
-            extent,
+            ax, sample['scene'], sample.get('trajectories'), sample.get('probabilities'), extent
         )
     handles = [
         axes[0].plot([], [], color=c, label=t)[0]
@@ -117,9 +103,7 @@ def scene_grid(
             (_OTHER, 'other agents'),
         )
     ]
-    figure.legend(
-        handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False
-    )
+    figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)
     return figure
 
 
@@ -211,11 +195,7 @@ class MotionVisualizationHook(Hook):
             if i % self.interval:
                 continue
             name = sample['scene'].scene_id
-            out = (
-                None
-                if self.out_dir is None
-                else (str(Path(self.out_dir) / f'{name}.png'))
-            )
+            out = None if self.out_dir is None else (str(Path(self.out_dir) / f'{name}.png'))
             runner.visualizer.add_datasample(
                 f'{mode}_{name}',
                 sample,

@@ -13,11 +13,7 @@ TASK = Task(
         'datasets.point_clouds': ('PointCloudFolder', 'ScanObjectNN'),
         'demo.primitives': ('PrimitivesDataset',),
         'metrics': ('PointCloudAccuracy', 'PointCloudVote'),
-        'models.classifier': (
-            'PointCloudClassifier',
-            'PointCloudPreprocessor',
-            'PointClsHead',
-        ),
+        'models.classifier': ('PointCloudClassifier', 'PointCloudPreprocessor', 'PointClsHead'),
         'models.pointbert': ('PointBERT', 'PointMAE'),
         'transforms': (
             'NormalizeToUnitSphere',

@@ -25,9 +25,7 @@ _EYE = np.array([1.7, -2.0, 1.3])
 class PointCloudAnalysis(TaskAnalysis):
     """Clouds ``[B, N, 3]``, a token for each group of points."""
 
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         from lm4ve.tasks.pointcloud.datasets.readers import drop_nonfinite, read_points
 
         for t in pipeline:
@@ -42,11 +40,7 @@ class PointCloudAnalysis(TaskAnalysis):
         return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
 
     def layout(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         backbone = getattr(model, 'backbone', model)
         groups = getattr(backbone, 'num_groups', count - 1)
@@ -100,9 +94,7 @@ class Cloud(Picture):
         """Draw the points, near ones dark."""
         self._scatter(axes, self.seen[:, 2], 'Greys', None)
 
-    def draw_values(
-        self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0
-    ) -> None:
+    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color the points by their groups; those without one are small and gray."""
         self._scatter(axes, self.point_values(tokens.values), colors, tokens.norm())
 
@@ -121,18 +113,10 @@ class Cloud(Picture):
         shades[~known] = (0.58, 0.58, 0.58, 1.0)
         size = float(np.clip(4500 / len(values), 2.0, 24.0)) * np.where(known, 1.0, 0.3)
         axes.scatter(
-            *self.seen[self.order, :2].T,
-            c=shades[self.order],
-            s=size[self.order],
-            linewidths=0,
+            *self.seen[self.order, :2].T, c=shades[self.order], s=size[self.order], linewidths=0
         )
         reach = 1.06 * np.abs(self.seen[:, :2]).max()
-        axes.set(
-            xlim=(-reach, reach),
-            ylim=(-reach, reach),
-            aspect='equal',
-            facecolor=BACKGROUND,
-        )
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal', facecolor=BACKGROUND)
         without_ticks(axes)
 
 

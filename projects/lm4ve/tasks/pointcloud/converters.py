@@ -50,12 +50,7 @@ LLAMA_RULES = Rules(
         (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
         (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
     ),
-    required=(
-        *_REQUIRED,
-        'neck.norm.weight',
-        'neck.mapper_in.weight',
-        'neck.mapper_out.weight',
-    ),
+    required=(*_REQUIRED, 'neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight'),
 )
 #: Of pre-training: what is kept begins so, and what of that is not the encoder's.
 _PRETRAINING = ('transformer_q.', 'MAE_encoder.')
@@ -81,9 +76,7 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
         CheckpointError: Pre-training with keys that are no known part of it.
     """
     state = {k.removeprefix('base_model.'): v for k, v in state.items()}
-    prefix = next(
-        (p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None
-    )
+    prefix = next((p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None)
     if prefix is None:
         return state
     unknown = [k for k in state if not k.startswith(prefix) and not _REST.fullmatch(k)]
@@ -139,15 +132,12 @@ def convert_pointbert(
         )
     converted, _ = rename(rest, LLAMA_RULES if has_block else RULES, origin)
     converted = {
-        k: v.to(torch.float32) if v.dtype.is_floating_point else v
-        for k, v in converted.items()
+        k: v.to(torch.float32) if v.dtype.is_floating_point else v for k, v in converted.items()
     }
     if num_classes is not None:
         _cut_head(converted, num_classes, origin)
     if has_block:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
-            state, BLOCK_PREFIX, llm, layer
-        )
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
     return converted
 
 
@@ -156,8 +146,7 @@ def _cut_head(state: dict[str, Tensor], num_classes: int, origin: str) -> None:
     rows = len(state[f'head.layers.{max(parts)}.bias']) if parts else 0
     if rows < num_classes:
         raise UserError(
-            f'{origin} has a head of {rows} classes, fewer than '
-            f'--num-classes {num_classes}.'
+            f'{origin} has a head of {rows} classes, fewer than --num-classes {num_classes}.'
         )
     for part in ('weight', 'bias'):
         key = f'head.layers.{max(parts)}.{part}'

@@ -102,9 +102,7 @@ def nearest_neighbours(points: Tensor, centres: Tensor, k: int) -> Tensor:
     for part in centres.split(step, dim=1):
         # By differences: the usual matrix product cancels near zero, so that
         # a point would not be its own nearest neighbour.
-        distance = torch.cdist(
-            part, points, compute_mode='donot_use_mm_for_euclid_dist'
-        )
+        distance = torch.cdist(part, points, compute_mode='donot_use_mm_for_euclid_dist')
         found.append(distance.topk(k, dim=-1, largest=False).indices)
     return torch.cat(found, dim=1)
 
@@ -115,9 +113,7 @@ def take_points(points: Tensor, index: Tensor) -> Tensor:
     return points.gather(1, flat).unflatten(1, index.shape[1:])
 
 
-def group_points(
-    points: Tensor, num_groups: int, group_size: int
-) -> tuple[Tensor, Tensor]:
+def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tensor, Tensor]:
     """Centres by farthest points, and the nearest points of each.
 
     Args:

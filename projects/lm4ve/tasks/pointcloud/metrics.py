@@ -60,15 +60,10 @@ class PointCloudAccuracy(BaseMetric):
         for sample in data_samples:
             if 'gt_label' not in sample:
                 raise UserError(
-                    'accuracy needs labels, and a sample has none.'
-                    ' Fix: a data set with gt_label.'
+                    'accuracy needs labels, and a sample has none. Fix: a data set with gt_label.'
                 )
             self.results.append(
-                (
-                    int(sample['gt_label']),
-                    int(sample['pred_label']),
-                    len(sample['pred_logits']),
-                )
+                (int(sample['gt_label']), int(sample['pred_label']), len(sample['pred_logits']))
             )
 
     def compute_metrics(self, results: list) -> dict:

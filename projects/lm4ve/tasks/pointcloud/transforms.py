@@ -46,9 +46,7 @@ class SamplePoints(BaseTransform):
 
     def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
         if method not in ('fps', 'random', 'first'):
-            raise UserError(
-                f"SamplePoints.method='{method}' must be 'fps', 'random' or 'first'."
-            )
+            raise UserError(f"SamplePoints.method='{method}' must be 'fps', 'random' or 'first'.")
         if num < 1:
             raise UserError(f'SamplePoints.num={num} must be at least 1.')
         self.num, self.method, self.fill = num, method, fill
@@ -80,9 +78,7 @@ class RandomScaleTranslate(BaseTransform):
         shift (float): Largest shift along each axis, in the points' unit.
     """
 
-    def __init__(
-        self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2
-    ) -> None:
+    def __init__(self, scale: Sequence[float] = (2 / 3, 3 / 2), shift: float = 0.2) -> None:
         self.scale, self.shift = tuple(scale), shift
 
     def transform(self, results: dict) -> dict:
@@ -126,9 +122,7 @@ class RandomRotate(BaseTransform):
             rotation = random_rotation()
         else:
             a = np.random.uniform(0, 2 * np.pi)
-            rotation = np.array(
-                [[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]]
-            )
+            rotation = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
         results['points'] = (results['points'] @ rotation.T).astype(np.float32)
         return results
 
@@ -167,8 +161,7 @@ class RandomPointDropout(BaseTransform):
     def __init__(self, max_ratio: float = 0.875) -> None:
         if not 0 <= max_ratio < 1:
             raise UserError(
-                f'RandomPointDropout.max_ratio={max_ratio} must be at least 0 '
-                'and below 1.'
+                f'RandomPointDropout.max_ratio={max_ratio} must be at least 0 and below 1.'
             )
         self.max_ratio = max_ratio
 

@@ -24,10 +24,7 @@ def can_render_with_open3d() -> bool:
     try:
         return (
             subprocess.run(
-                [sys.executable, '-c', _PROBE],
-                check=False,
-                capture_output=True,
-                timeout=60,
+                [sys.executable, '-c', _PROBE], check=False, capture_output=True, timeout=60
             ).returncode
             == 0
         )
@@ -35,9 +32,7 @@ def can_render_with_open3d() -> bool:
         return False
 
 
-def point_colors(
-    count: int, index: np.ndarray, values: np.ndarray | None = None
-) -> np.ndarray:
+def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
     """Colour points by their group.
 
     Args:
@@ -61,20 +56,14 @@ def point_colors(
         if len(values) != len(index):
             raise UserError(f'{len(values)} values for {len(index)} groups.')
         low, high = values.min(), values.max()
-        shades = matplotlib.colormaps['viridis'](
-            (values - low) / (high - low if high > low else 1)
-        )
+        shades = matplotlib.colormaps['viridis']((values - low) / (high - low if high > low else 1))
     for group, shade in zip(index, shades, strict=True):
         colors[group] = shade[:3]
     return colors
 
 
 def draw_cloud(
-    points: np.ndarray,
-    colors: np.ndarray,
-    path: str | Path,
-    backend: str = 'auto',
-    size: int = 600,
+    points: np.ndarray, colors: np.ndarray, path: str | Path, backend: str = 'auto', size: int = 600
 ) -> str:
     """Draw a cloud to a PNG.
 
@@ -103,9 +92,7 @@ def draw_cloud(
 def _open3d(points, colors, path, size: int) -> None:
     import open3d as o3d
 
-    cloud = o3d.geometry.PointCloud(
-        o3d.utility.Vector3dVector(points.astype(np.float64))
-    )
+    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
     cloud.colors = o3d.utility.Vector3dVector(colors)
     renderer = o3d.visualization.rendering.OffscreenRenderer(size, size)
     renderer.scene.set_background([1, 1, 1, 1])

@@ -15,17 +15,7 @@ TASK = Task(
         'transforms': ('ClipRandAugment',),
     },
     input_noun='a video',
-    input_suffixes=(
-        '.mp4',
-        '.avi',
-        '.mkv',
-        '.mov',
-        '.webm',
-        '.m4v',
-        '.mpg',
-        '.mpeg',
-        '.gif',
-    ),
+    input_suffixes=('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.gif'),
     takes_folders=True,
 )
 

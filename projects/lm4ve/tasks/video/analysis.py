@@ -29,9 +29,7 @@ class VideoAnalysis(TaskAnalysis):
     a grid of rows and columns in each frame.
     """
 
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         from lm4ve.tasks.video.corruption import find_defect
 
         # One clip and one crop, as mmaction2's inferencer has it.
@@ -57,11 +55,7 @@ class VideoAnalysis(TaskAnalysis):
         return Compose(pipeline)(results)
 
     def layout(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         if grid is not None:
             return Layout(self.task.name, 0, grid)

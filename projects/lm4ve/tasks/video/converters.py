@@ -24,19 +24,13 @@ _ENC = r'(?:encoder\.|backbone\.)?'
 _TRUNK = (
     (rf'{_ENC}patch_embed\.proj\.{_WB}', r'backbone.patch_embed.projection.\1'),
     (rf'{_ENC}blocks\.(\d+)\.norm([12])\.{_WB}', r'backbone.blocks.\1.norm\2.\3'),
-    (
-        rf'{_ENC}blocks\.(\d+)\.attn\.([qv]_bias|qkv\.weight)',
-        r'backbone.blocks.\1.attn.\2',
-    ),
+    (rf'{_ENC}blocks\.(\d+)\.attn\.([qv]_bias|qkv\.weight)', r'backbone.blocks.\1.attn.\2'),
     (rf'{_ENC}blocks\.(\d+)\.attn\.proj\.{_WB}', r'backbone.blocks.\1.attn.proj.\2'),
     (rf'{_ENC}blocks\.(\d+)\.mlp\.fc1\.{_WB}', r'backbone.blocks.\1.mlp.layers.0.0.\2'),
     (rf'{_ENC}blocks\.(\d+)\.mlp\.fc2\.{_WB}', r'backbone.blocks.\1.mlp.layers.1.\2'),
     (rf'{_ENC}blocks\.(\d+)\.gamma_([12])', r'backbone.blocks.\1.gamma_\2'),
 )
-_REQUIRED = (
-    'backbone.patch_embed.projection.weight',
-    'backbone.blocks.0.attn.qkv.weight',
-)
+_REQUIRED = ('backbone.patch_embed.projection.weight', 'backbone.blocks.0.attn.qkv.weight')
 _POSITIONS = ((rf'{_ENC}pos_embed', 'the fixed sinusoid, made anew'),)
 #: Of pre-training the encoder alone is fine-tuned; its final norm is not used
 #: (fine-tuning's ``fc_norm`` starts afresh).
@@ -122,17 +116,10 @@ def convert_videomae(
         )
     if llm is not None and not has_block:
         raise UserError(
-            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: "
-            'leave out --llm.'
+            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: leave out --llm."
         )
     is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in rest)
-    rules = (
-        LLAMA_RULES
-        if has_block
-        else PRETRAINED_RULES
-        if is_pretraining
-        else FINETUNED_RULES
-    )
+    rules = LLAMA_RULES if has_block else PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
     renamed, _ = rename(rest, rules, origin)
     converted = {k: v.to(torch.float32) for k, v in renamed.items()}
     width, _, tube, *patch = converted['backbone.patch_embed.projection.weight'].shape
@@ -148,9 +135,7 @@ def convert_videomae(
         converted['backbone.fc_norm.weight'] = torch.ones(width)
         converted['backbone.fc_norm.bias'] = torch.zeros(width)
     if has_block:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(
-            state, BLOCK_PREFIX, llm, layer
-        )
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
     return converted
 
 

@@ -39,9 +39,7 @@ class ClipRandAugment(BaseTransform):
         try:
             from timm.data.auto_augment import rand_augment_transform
         except ImportError as e:
-            raise UserError(
-                'lm4ve.ClipRandAugment needs timm. Fix: pip install timm'
-            ) from e
+            raise UserError('lm4ve.ClipRandAugment needs timm. Fix: pip install timm') from e
         self._make = rand_augment_transform
 
     def transform(self, results: dict) -> dict:

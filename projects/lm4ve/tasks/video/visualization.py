@@ -55,14 +55,10 @@ def classify(
         raise CheckpointError(
             f"The checkpoint '{checkpoint}' does not exist. Fix: correct the path."
         )
-    inferencer = MMAction2Inferencer(
-        rec=str(config), rec_weights=str(checkpoint), device=device
-    )
+    inferencer = MMAction2Inferencer(rec=str(config), rec_weights=str(checkpoint), device=device)
     (result,) = inferencer(str(video))['predictions']
     scores = np.asarray(result['rec_scores'][0])
-    classes = (
-        classes or _classes_of(config) or [f'class {i}' for i in range(len(scores))]
-    )
+    classes = classes or _classes_of(config) or [f'class {i}' for i in range(len(scores))]
     if len(classes) != len(scores):
         raise UserError(
             f'The model has {len(scores)} classes, and there are '
@@ -106,11 +102,7 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
     size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
     drawn = [
         _draw(
-            cv2.resize(
-                f,
-                size,
-                interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA,
-            ),
+            cv2.resize(f, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA),
             ranking,
         )
         for f in frames

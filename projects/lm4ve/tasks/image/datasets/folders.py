@@ -18,9 +18,7 @@ from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.corruption import find_defect
 
 
-def empty_folders_error(
-    root: str, folders: Sequence[str], extensions: Sequence[str]
-) -> UserError:
+def empty_folders_error(root: str, folders: Sequence[str], extensions: Sequence[str]) -> UserError:
     """The error for class folders without images."""
     return UserError(
         f"{len(folders)} class folder(s) in '{root}' hold no image: "

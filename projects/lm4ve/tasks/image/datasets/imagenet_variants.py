@@ -76,9 +76,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         self.class_indices = class_indices(variant)
         metainfo = dict(subset=sorted(self.class_indices.values()), **(metainfo or {}))
         kwargs.setdefault('test_mode', True)
-        super().__init__(
-            data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs
-        )
+        super().__init__(data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
         """Folders that hold class folders, each with its samples' extra fields."""
@@ -107,10 +105,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         foreign = [f for f in found if f not in wnids]
         problems = [
             f'{len(names)} {what} ({listing(names)})'
-            for names, what in (
-                (missing, 'are missing'),
-                (foreign, 'are of other classes'),
-            )
+            for names, what in ((missing, 'are missing'), (foreign, 'are of other classes'))
             if names
         ]
         if problems:
@@ -161,8 +156,7 @@ class ImageNetC(ImageNetVariant):
         self.severities = tuple(severities)
         if not self.corruptions or not self.severities:
             raise UserError(
-                'dataset.corruptions and dataset.severities must '
-                'name at least one of each.'
+                'dataset.corruptions and dataset.severities must name at least one of each.'
             )
         metainfo = dict(
             corruptions=self.corruptions, severities=self.severities, **(metainfo or {})

@@ -43,8 +43,6 @@ def class_indices(variant: str) -> dict[str, int]:
         UserError: Another variant was named, or timm is not installed.
     """
     if variant not in _LISTS:
-        raise UserError(
-            f"dataset.variant='{variant}' must be one of {', '.join(VARIANTS)}."
-        )
+        raise UserError(f"dataset.variant='{variant}' must be one of {', '.join(VARIANTS)}.")
     index = {w: i for i, w in enumerate(_read('imagenet_synsets.txt'))}
     return {w: index[w] for w in _read(_LISTS[variant])}

@@ -38,9 +38,7 @@ class DigitsDataset(BaseDataset):
 
     def __init__(self, split: str = 'train', **kwargs) -> None:
         if split not in SPLITS:
-            raise UserError(
-                f"dataset.split='{split}' must be one of {', '.join(SPLITS)}."
-            )
+            raise UserError(f"dataset.split='{split}' must be one of {', '.join(SPLITS)}.")
         self.split = split
         super().__init__(**kwargs)
 

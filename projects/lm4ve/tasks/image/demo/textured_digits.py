@@ -20,14 +20,7 @@ from lm4ve.tasks.image.demo.digits import DigitsDataset
 #: Photographs and photographed textures of scikit-image, none in two parts. Left out:
 #: those with writing, drawings, and pictures that are mostly empty.
 PHOTOGRAPHS = dict(
-    fit=(
-        'astronaut.png',
-        'camera.png',
-        'coffee.png',
-        'coins.png',
-        'grass.png',
-        'brick.png',
-    ),
+    fit=('astronaut.png', 'camera.png', 'coffee.png', 'coins.png', 'grass.png', 'brick.png'),
     val=('rocket.jpg', 'clock_motion.png'),
     test=('chelsea.png', 'motorcycle_left.png', 'gravel.png', 'ihc.png'),
 )
@@ -102,23 +95,14 @@ class TexturedDigits(DigitsDataset):
     def get_data_info(self, idx: int) -> dict:
         """Draw picture ``idx``."""
         info = super().get_data_info(idx)
-        rng = np.random.default_rng(
-            (self.seed, _CODES[self.split], info['digit'], info['variant'])
-        )
+        rng = np.random.default_rng((self.seed, _CODES[self.split], info['digit'], info['variant']))
         files = self.photographs
         name = files[rng.integers(len(files))]
         img, mask = paste(
-            self._inks[info['digit']],
-            crop(_photographs(files)[name], rng),
-            rng,
-            self.max_angle,
+            self._inks[info['digit']], crop(_photographs(files)[name], rng), rng, self.max_angle
         )
         info.update(
-            img=img,
-            gt_mask=mask,
-            photograph=name,
-            img_shape=(SIZE, SIZE),
-            ori_shape=(SIZE, SIZE),
+            img=img, gt_mask=mask, photograph=name, img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE)
         )
         return info
 
@@ -145,10 +129,7 @@ def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def paste(
-    ink: np.ndarray,
-    background: np.ndarray,
-    rng: np.random.Generator,
-    max_angle: float = 0.0,
+    ink: np.ndarray, background: np.ndarray, rng: np.random.Generator, max_angle: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write a digit on a background.
 
@@ -167,9 +148,7 @@ def paste(
     """
     side = rng.uniform(*SIDES)
     middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
-    place = cv2.getRotationMatrix2D(
-        (3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8
-    )
+    place = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8)
     # Pixel centres are half a pixel from the corner.
     place[:, 2] += middle - 0.5 - 3.5
     alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]

@@ -14,14 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.scene import (
-    AGENT_TYPES,
-    LANE_POINTS,
-    TURNS,
-    Scene,
-    SceneError,
-    resample,
-)
+from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, SceneError, resample
 
 HISTORY_STEPS, FUTURE_STEPS = 20, 30
 #: Cities of the data set and the number in their map files' names.
@@ -77,9 +70,7 @@ class Argoverse1Map:
         self.lane_ids = np.array(sorted(ways), dtype=np.int64)
         rows = [ways[i] for i in self.lane_ids]
         self.lines = np.array([_ten_points(r['line']) for r in rows])
-        self.turns = np.array(
-            [TURNS.index(r['turn_direction']) for r in rows], dtype=np.int8
-        )
+        self.turns = np.array([TURNS.index(r['turn_direction']) for r in rows], dtype=np.int8)
         self.intersections = np.array([r['is_intersection'] for r in rows])
         self.controls = np.array([r['has_traffic_control'] for r in rows])
         self.boxes = self._boxes(stem)
@@ -124,10 +115,7 @@ def _read_ways(path: Path) -> dict[int, dict]:
     nodes, ways = {}, {}
     for child in ElementTree.parse(path).getroot():
         if child.tag == 'node':
-            nodes[child.attrib['id']] = (
-                float(child.attrib['x']),
-                float(child.attrib['y']),
-            )
+            nodes[child.attrib['id']] = (float(child.attrib['x']), float(child.attrib['y']))
         elif child.tag == 'way':
             tags, refs = {}, []
             for item in child:
@@ -156,9 +144,7 @@ class Argoverse1Reader:
 
     suffix = '.csv'
 
-    def __init__(
-        self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0
-    ) -> None:
+    def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
         self.data_dir, self.map_dir = Path(data_dir), Path(map_dir)
         self.map_range = float(map_range)
         self._maps: dict[str, Argoverse1Map] = {}
@@ -195,8 +181,7 @@ class Argoverse1Reader:
         cities = table['CITY_NAME'].unique()
         if len(cities) != 1:
             raise SceneError(
-                f"'{path}' names {len(cities)} cities, expected "
-                'one. Fix: remove the file.',
+                f"'{path}' names {len(cities)} cities, expected one. Fix: remove the file.",
                 'bad table',
             )
         city_map = self.city_map(str(cities[0]))
@@ -222,9 +207,7 @@ class Argoverse1Reader:
                 'no focal agent',
             )
         origin = positions[focal[0], HISTORY_STEPS - 1]
-        near = (
-            city_map.near(origin, self.map_range) if np.isfinite(origin).all() else []
-        )
+        near = city_map.near(origin, self.map_range) if np.isfinite(origin).all() else []
         # The classes are AGENT, AV, OTHERS: the focal agents are vehicles.
         kinds = np.full(len(track_ids), AGENT_TYPES.index('other'), np.int8)
         kinds[tracks[(table['OBJECT_TYPE'] != 'OTHERS').to_numpy()]] = 0
@@ -263,7 +246,6 @@ def _read_table(path: Path) -> pd.DataFrame:
         )
     if table[list(COLUMNS)].isna().any(axis=None):
         raise SceneError(
-            f"'{path}' has empty or NaN cells. Fix: repair or remove the file.",
-            'not finite',
+            f"'{path}' has empty or NaN cells. Fix: repair or remove the file.", 'not finite'
         )
     return table

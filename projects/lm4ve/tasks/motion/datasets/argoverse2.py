@@ -63,24 +63,14 @@ def read_map(path: str | Path):
     path = Path(path)
     try:
         lanes = json.loads(path.read_text())['lane_segments'].values()
-        lines = [
-            centre_line(s['left_lane_boundary'], s['right_lane_boundary'])
-            for s in lanes
-        ]
+        lines = [centre_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
         inside = [bool(s['is_intersection']) for s in lanes]
     except OSError as e:
         raise SceneError(
-            f"The map '{path}' cannot be read: {e.strerror}. Fix: "
-            'unpack the scenario again.',
+            f"The map '{path}' cannot be read: {e.strerror}. Fix: unpack the scenario again.",
             'no map',
         ) from e
-    except (
-        json.JSONDecodeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        UnicodeDecodeError,
-    ) as e:
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
         raise SceneError(
             f"The map '{path}' is damaged ({type(e).__name__}: {e}); expected "
             f'lane_segments with {", ".join(_LANE_KEYS)}. Fix: unpack the '
@@ -97,10 +87,7 @@ def centre_line(left: list, right: list) -> np.ndarray:
         left, right (list[dict]): Points with x, y (and z, which counts for the
             arc length as in av2-api).
     """
-    sides = [
-        np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side])
-        for side in (left, right)
-    ]
+    sides = [np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side]) for side in (left, right)]
     return np.mean([resample(s) for s in sides], axis=0)[:, :2]
 
 
@@ -213,9 +200,7 @@ def _near(lanes: np.ndarray, point: np.ndarray, distance: float) -> np.ndarray:
     if len(lanes) == 0:
         return np.zeros(0, dtype=np.int64)
     low, high = lanes.min(axis=1), lanes.max(axis=1)
-    return np.flatnonzero(
-        ((low <= point + distance) & (high >= point - distance)).all(axis=1)
-    )
+    return np.flatnonzero(((low <= point + distance) & (high >= point - distance)).all(axis=1))
 
 
 def _agent_type(name: str) -> int:
@@ -230,8 +215,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = parquet.ParquetFile(path).read().to_pandas()
     except (OSError, pa.ArrowException) as e:
         raise SceneError(
-            f"'{path}' cannot be read as parquet ({e}). Fix: unpack "
-            'the scenario again.',
+            f"'{path}' cannot be read as parquet ({e}). Fix: unpack the scenario again.",
             'unreadable',
         ) from e
     missing = [c for c in COLUMNS if c not in table]
@@ -244,8 +228,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         )
     if len(table) == 0 or table[list(COLUMNS)].isna().any(axis=None):
         raise SceneError(
-            f"'{path}' is empty or has NaN cells. Fix: repair or remove the scenario.",
-            'not finite',
+            f"'{path}' is empty or has NaN cells. Fix: repair or remove the scenario.", 'not finite'
         )
     # Whatever index was written with it: rows are counted from 0 here.
     table = table.reset_index(drop=True)

@@ -170,9 +170,7 @@ class SceneCache:
         except (ValueError, KeyError, TypeError) as e:
             raise self._error(f'its footer is damaged ({e})') from e
         if self._offsets[-1] != begin or (np.diff(self._offsets) <= 0).any():
-            raise self._error(
-                f'its index does not fit the {count} scenes that its footer counts'
-            )
+            raise self._error(f'its index does not fit the {count} scenes that its footer counts')
 
     def _error(self, reason: str) -> UserError:
         return UserError(

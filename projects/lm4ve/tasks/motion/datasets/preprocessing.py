@@ -71,8 +71,7 @@ def preprocess(
     todo = [c for c in chunks if not _is_done(parts, c[0])]
     if len(todo) < len(chunks):
         print_log(
-            f'preprocess: going on after {len(chunks) - len(todo)} of '
-            f'{len(chunks)} chunks',
+            f'preprocess: going on after {len(chunks) - len(todo)} of {len(chunks)} chunks',
             logger='current',
         )
     work = partial(_read_chunk, reader, parts, on_bad)
@@ -145,9 +144,7 @@ def _read_chunk(reader, parts: Path, on_bad: str, chunk: tuple) -> None:
                 raise
             skipped[e.kind] += 1
             examples.append(str(e))
-    write_cache(
-        _part(parts, index), records, skipped=skipped, examples=examples[:NAMED]
-    )
+    write_cache(_part(parts, index), records, skipped=skipped, examples=examples[:NAMED])
 
 
 def _join(path: Path, parts: Path, chunks: int, files: int, source: str) -> dict:
@@ -159,8 +156,7 @@ def _join(path: Path, parts: Path, chunks: int, files: int, source: str) -> dict
     count = sum(map(len, caches))
     if count == 0:
         raise UserError(
-            f'None of the {files} files is usable; {json.dumps(skipped)}. The '
-            f'first: {examples[0]}'
+            f'None of the {files} files is usable; {json.dumps(skipped)}. The first: {examples[0]}'
         )
     assert count + sum(skipped.values()) == files
     footer = write_cache(

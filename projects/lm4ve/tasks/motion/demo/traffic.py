@@ -74,18 +74,10 @@ class Simulation:
 
     def _place(self, count: int) -> list[_Vehicle]:
         streets = [i for i, lane in self.lanes.items() if lane.junction < 0]
-        slots = [
-            (i, s)
-            for i in streets
-            for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)
-        ]
+        slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
         chosen = self.rng.permutation(len(slots))[:count]
         return [
-            _Vehicle(
-                *slots[n],
-                speed=self.rng.uniform(4, 9),
-                wish=self.rng.uniform(0.8, 1.15),
-            )
+            _Vehicle(*slots[n], speed=self.rng.uniform(4, 9), wish=self.rng.uniform(0.8, 1.15))
             for n in chosen
         ]
 
@@ -182,8 +174,7 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
     a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
     if gap is not None:
         wish = MIN_GAP + max(
-            0.0,
-            speed * TIME_GAP + speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING)),
+            0.0, speed * TIME_GAP + speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
         )
         a -= ACCELERATION * (wish / max(gap, 0.3)) ** 2
     return float(np.clip(a, -7.0, ACCELERATION))
@@ -195,13 +186,7 @@ def city_lanes(city: str) -> dict[int, Lane]:
 
 
 def windows(
-    city: str,
-    seed: int,
-    count: int,
-    steps: int,
-    history: int,
-    vehicles: int = 60,
-    stride: int = 15,
+    city: str, seed: int, count: int, steps: int, history: int, vehicles: int = 60, stride: int = 15
 ) -> list[Window]:
     """Cut scenes out of a simulation.
 
@@ -223,9 +208,7 @@ def windows(
     for start in range(0, total - steps + 1, stride):
         cut = slice(start, start + steps)
         # As in Argoverse, agents that do something are worth a forecast.
-        moved = np.linalg.norm(
-            positions[:, start + steps - 1] - positions[:, start], axis=-1
-        )
+        moved = np.linalg.norm(positions[:, start + steps - 1] - positions[:, start], axis=-1)
         going = np.flatnonzero(moved > 0.15 * steps)
         if len(going) < per_window:
             going = np.argsort(-moved)[:per_window]

@@ -18,11 +18,7 @@ from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Reader
 from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.datasets.motion_dataset import MotionDataset
 from lm4ve.tasks.motion.datasets.preprocessing import preprocess
-from lm4ve.tasks.motion.demo.traffic_files import (
-    PER_SIMULATION,
-    write_argoverse1,
-    write_argoverse2,
-)
+from lm4ve.tasks.motion.demo.traffic_files import PER_SIMULATION, write_argoverse1, write_argoverse2
 
 LAYOUTS = ('argoverse1', 'argoverse2')
 #: Share of a split's simulations that tuning may look at.
@@ -67,8 +63,7 @@ class TrafficDataset(MotionDataset):
         if part is not None:
             if kwargs.get('indices') is not None:
                 raise UserError(
-                    'TrafficDataset: part and indices both choose '
-                    'scenes. Fix: set one of them.'
+                    'TrafficDataset: part and indices both choose scenes. Fix: set one of them.'
                 )
             kwargs['indices'] = part_of(part, counts[split])
         root = Path(root)
@@ -78,11 +73,7 @@ class TrafficDataset(MotionDataset):
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_name(f'{root.name}.lock')):
                 write_traffic(root, counts, layout)
-                preprocess(
-                    traffic_reader(root, split, layout),
-                    root / f'{split}.cache',
-                    quiet=True,
-                )
+                preprocess(traffic_reader(root, split, layout), root / f'{split}.cache', quiet=True)
         barrier()
         super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
 

@@ -99,23 +99,16 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
         for k, v in tags:
             ElementTree.SubElement(way, 'tag', k=k, v=v)
         for x, y in lane.line:
-            ElementTree.SubElement(
-                root, 'node', id=str(node), x=f'{x:.6f}', y=f'{y:.6f}'
-            )
+            ElementTree.SubElement(root, 'node', id=str(node), x=f'{x:.6f}', y=f'{y:.6f}')
             ElementTree.SubElement(way, 'nd', ref=str(node))
             node += 1
         ways.append(way)
     root.extend(ways)
-    ElementTree.ElementTree(root).write(
-        folder / f'pruned_argoverse_{stem}_vector_map.xml'
-    )
+    ElementTree.ElementTree(root).write(folder / f'pruned_argoverse_{stem}_vector_map.xml')
     boxes = np.array(
         [
             np.concatenate(
-                [
-                    lane.line.min(0) - argoverse1.HALF_WIDTH,
-                    lane.line.max(0) + argoverse1.HALF_WIDTH,
-                ]
+                [lane.line.min(0) - argoverse1.HALF_WIDTH, lane.line.max(0) + argoverse1.HALF_WIDTH]
             )
             for lane in lanes.values()
         ]
@@ -144,9 +137,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
             if split == 'test':
                 table = table[table['observed']]
             table.to_parquet(folder / f'scenario_{name}.parquet', index=False)
-            (folder / f'log_map_archive_{name}.json').write_text(
-                json.dumps(argoverse2_map(w))
-            )
+            (folder / f'log_map_archive_{name}.json').write_text(json.dumps(argoverse2_map(w)))
 
 
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
@@ -173,8 +164,7 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
             velocity_y=speed * np.sin(heading),
             scenario_id=name,
             start_timestamp=315968000 * 10**9,
-            end_timestamp=315968000 * 10**9
-            + int((window.valid.shape[1] - 1) * STEP * 1e9),
+            end_timestamp=315968000 * 10**9 + int((window.valid.shape[1] - 1) * STEP * 1e9),
             num_timestamps=window.valid.shape[1],
             focal_track_id=str(1000 + window.focal),
             city=CITY_NAMES[window.city],

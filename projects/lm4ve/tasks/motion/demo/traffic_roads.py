@@ -55,17 +55,11 @@ class Lane:
 
     def point(self, s: float) -> tuple[float, float]:
         """Position after ``s`` metres."""
-        return (
-            np.interp(s, self.at, self.line[:, 0]),
-            np.interp(s, self.at, self.line[:, 1]),
-        )
+        return (np.interp(s, self.at, self.line[:, 0]), np.interp(s, self.at, self.line[:, 1]))
 
 
 def build_city(
-    seed: int,
-    origin: tuple[float, float] = (0.0, 0.0),
-    size: int = 4,
-    spacing: float = 95.0,
+    seed: int, origin: tuple[float, float] = (0.0, 0.0), size: int = 4, spacing: float = 95.0
 ) -> dict[int, Lane]:
     """Make a city.
 
@@ -108,9 +102,7 @@ def _bezier(points: np.ndarray, count: int = 60) -> np.ndarray:
     """A cubic curve by its four control points ``[4, 2]``."""
     t = np.linspace(0, 1, count)[:, None]
     a, b, c, d = points
-    return (
-        (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
-    )
+    return (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
 
 
 def _sideways(line: np.ndarray) -> np.ndarray:
@@ -128,9 +120,7 @@ def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
     third = (end - start) / 3
     bends = rng.normal(0, 9, 2)
     middle = _bezier(
-        np.array(
-            [start, start + third + bends[0] * side, end - third + bends[1] * side, end]
-        )
+        np.array([start, start + third + bends[0] * side, end - third + bends[1] * side, end])
     )
     limit = float(rng.uniform(*LIMITS))
     first = len(lanes)
@@ -163,9 +153,7 @@ def _junction(lanes, arriving, leaving, number) -> None:
             d1 = lanes[j].line[1] - lanes[j].line[0]
             d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
             reach = np.linalg.norm(end - start) * 0.4
-            line = resample(
-                _bezier(np.array([start, start + reach * d0, end - reach * d1, end]))
-            )
+            line = resample(_bezier(np.array([start, start + reach * d0, end - reach * d1, end])))
             angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
             turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
             length = np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()

@@ -64,9 +64,7 @@ class MotionForecaster(BaseModel):
         if self.neck is None:
             features = take_tokens(tokens, queries)
         else:
-            features = self.neck(
-                tokens, padding_mask=encoded['padding_mask'], queries=queries
-            )
+            features = self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
         trajectories, scores = self.decoder(features, encoded, inputs)
         if mode == 'loss':
             return self._loss(trajectories, scores, inputs)
@@ -85,9 +83,7 @@ class MotionForecaster(BaseModel):
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.
             return dict(loss=(trajectories.sum() + scores.sum()) * 0.0)
-        return self.decoder.loss(
-            trajectories[known], scores[known], future[known], valid[known]
-        )
+        return self.decoder.loss(trajectories[known], scores[known], future[known], valid[known])
 
     def _predict(
         self, trajectories: Tensor, scores: Tensor, data_samples: list[dict]
@@ -100,10 +96,6 @@ class MotionForecaster(BaseModel):
             order = torch.argsort(p, descending=True, stable=True)
             lines, p = lines[order].cpu().numpy(), p[order].cpu().numpy()
             results.append(
-                dict(
-                    sample,
-                    probabilities=p,
-                    trajectories=sample['scene'].to_world(lines),
-                )
+                dict(sample, probabilities=p, trajectories=sample['scene'].to_world(lines))
             )
         return results

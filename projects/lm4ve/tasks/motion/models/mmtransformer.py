@@ -41,29 +41,17 @@ class DecoderStack(nn.Module):
     """
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        feedforward: int,
-        layers: int,
-        positions: int = 0,
+        self, channels: int, heads: int, feedforward: int, layers: int, positions: int = 0
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.TransformerDecoderLayer(
-                channels,
-                heads,
-                feedforward,
-                dropout=0.0,
-                batch_first=True,
-                norm_first=True,
+                channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
             )
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
-        self.position = (
-            nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
-        )
+        self.position = nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
@@ -78,8 +66,7 @@ def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
     """Sine and cosine position embedding ``[steps, channels]``."""
     at = torch.arange(steps, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(
-        torch.arange(0, channels, 2, device=like.device)
-        * (-math.log(10000.0) / channels)
+        torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels)
     )
     table = torch.stack([(at * rates).sin(), (at * rates).cos()], dim=-1)
     return table.flatten(1).to(like.dtype)
@@ -87,10 +74,7 @@ def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.LayerNorm(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, outputs),
+        nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs)
     )
 
 
@@ -172,8 +156,7 @@ class MMTransformer(BaseModule):
         times = (torch.arange(count, device=agents.device) + 0.5) * STEP
         times = times.to(agents.dtype)[:, None].expand(*both.shape[:3], 1)
         x = torch.cat(
-            [torch.where(both, agents.diff(dim=2), 0.0), times, both.to(agents.dtype)],
-            dim=-1,
+            [torch.where(both, agents.diff(dim=2), 0.0), times, both.to(agents.dtype)], dim=-1
         )
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
@@ -272,9 +255,7 @@ class ProposalDecoder(BaseModule):
             else None
         )
 
-    def forward(
-        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
-    ):
+    def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
 
         Step offsets are summed up from where an agent is.
@@ -292,9 +273,7 @@ class ProposalDecoder(BaseModule):
         lines = here[:, :, None, None] + offsets.cumsum(dim=-2)
         return lines, self.score(x)[..., 0]
 
-    def _social(
-        self, x: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
-    ) -> Tensor:
+    def _social(self, x: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
         count, agents = x.shape[1], inputs['agents'].shape[1]
         memory = encoded['tokens'][:, :agents].repeat_interleave(count, dim=0)
         mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
@@ -306,9 +285,7 @@ class ProposalDecoder(BaseModule):
         """Losses of N agents; see :func:`lm4ve.tasks.motion.models.proposal_losses`."""
         distances = end_distances(trajectories, future, valid)
         members = (
-            None
-            if self.regions is None
-            else self.regions.members(future, valid, scores.shape[1])
+            None if self.regions is None else self.regions.members(future, valid, scores.shape[1])
         )
         losses = proposal_losses(
             trajectories, scores, future, valid, distances, members, self.huber_delta
@@ -325,8 +302,6 @@ class ProposalDecoder(BaseModule):
         """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
-        kept = select_apart(
-            trajectories[:, -1], probabilities, self.keep, self.select_metres
-        )
+        kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_metres)
         p = probabilities[kept]
         return trajectories[kept], p / p.sum()

@@ -5,9 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def offset_huber(
-    trajectories: Tensor, future: Tensor, valid: Tensor, delta: float = 1.0
-) -> Tensor:
+def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor, delta: float = 1.0) -> Tensor:
     """Huber loss on step offsets, a mean over known steps.
 
     An offset is known if both its ends are; the first starts where the agent is.

@@ -19,9 +19,7 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.motion.models.losses import final_step
 
 
-def equal_clusters(
-    points: np.ndarray, count: int, seed: int = 0, rounds: int = 20
-) -> np.ndarray:
+def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 20) -> np.ndarray:
     """K-means with clusters of equal size (up to one point).
 
     Assignment takes the pairs of point and centre by distance, nearest first,
@@ -54,9 +52,7 @@ def equal_clusters(
     return labels
 
 
-def write_regions(
-    path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0
-) -> None:
+def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0) -> None:
     """Cluster end points ``[N, 2]`` (focal frame, metres) and write the hulls.
 
     Raises:
@@ -111,8 +107,7 @@ class Regions(nn.Module):
             found = json.loads(Path(source).read_text())
             centres = torch.tensor(found['centres'], dtype=torch.float32)
             planes = [
-                torch.from_numpy(ConvexHull(np.array(h)).equations).float()
-                for h in found['hulls']
+                torch.from_numpy(ConvexHull(np.array(h)).equations).float() for h in found['hulls']
             ]
         except OSError as e:
             raise UserError(
@@ -136,10 +131,7 @@ class Regions(nn.Module):
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             planes.append(
                 torch.tensor(
-                    [
-                        [np.sin(low), -np.cos(low), 0.0],
-                        [-np.sin(high), np.cos(high), 0.0],
-                    ],
+                    [[np.sin(low), -np.cos(low), 0.0], [-np.sin(high), np.cos(high), 0.0]],
                     dtype=torch.float32,
                 )
             )
@@ -172,9 +164,7 @@ class Regions(nn.Module):
         return mine[:, None] == owner
 
 
-def select_apart(
-    ends: Tensor, probabilities: Tensor, keep: int, metres: float
-) -> Tensor:
+def select_apart(ends: Tensor, probabilities: Tensor, keep: int, metres: float) -> Tensor:
     """Greedy choice by probability of end points that lie apart.
 
     Where too few lie apart, the most probable of the others follow.

@@ -36,12 +36,7 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
     times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
     ends, moves = agents[..., 1:, :], agents.diff(dim=2)
     return torch.cat(
-        [
-            torch.where(kept, ends, 0.0),
-            torch.where(kept, moves, 0.0),
-            kept.to(agents.dtype),
-            times,
-        ],
+        [torch.where(kept, ends, 0.0), torch.where(kept, moves, 0.0), kept.to(agents.dtype), times],
         dim=-1,
     )
 
@@ -75,9 +70,7 @@ class SubGraph(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList()
         for c in channels:
-            self.levels.append(
-                nn.Sequential(nn.Linear(in_channels, c), nn.LayerNorm(c), nn.ReLU())
-            )
+            self.levels.append(nn.Sequential(nn.Linear(in_channels, c), nn.LayerNorm(c), nn.ReLU()))
             in_channels = 2 * c
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,9 +109,7 @@ class VectorNet(BaseModule):
         self.scale = scale
         self.agents = SubGraph(6, channels)
         self.lanes = SubGraph(7, channels)
-        self.norms = nn.ModuleList(
-            nn.LayerNorm(self.embed_dims) for _ in range(num_layers)
-        )
+        self.norms = nn.ModuleList(nn.LayerNorm(self.embed_dims) for _ in range(num_layers))
         self.attentions = nn.ModuleList(
             nn.MultiheadAttention(self.embed_dims, num_heads, batch_first=True)
             for _ in range(num_layers)
@@ -188,9 +179,7 @@ class TrajectoryDecoder(BaseModule):
         )
         self.classifier = ResidualMLP(in_channels, num_modes)
 
-    def forward(
-        self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]
-    ):
+    def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
 
         Trajectories are offsets from where an agent is.

@@ -12,16 +12,8 @@ import torch
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.pointcloud.datasets.point_clouds import (
-    PointCloudDataset,
-    _seed_of,
-    check_split,
-)
-from lm4ve.tasks.pointcloud.datasets.readers import (
-    cached_array,
-    drop_nonfinite,
-    read_points,
-)
+from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, _seed_of, check_split
+from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
 from lm4ve.tasks.pointcloud.geometry import farthest_point_sample
 
 _MODELNET40 = (
@@ -138,8 +130,7 @@ class ModelNet40(PointCloudDataset):
             lambda: self._build(files),
         )
         return [
-            dict(path=str(path), row=i, gt_label=label)
-            for i, (path, label) in enumerate(files)
+            dict(path=str(path), row=i, gt_label=label) for i, (path, label) in enumerate(files)
         ]
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
@@ -151,12 +142,9 @@ class ModelNet40(PointCloudDataset):
             kind = name.rpartition('_')[0]
             if kind not in _MODELNET40:
                 raise UserError(
-                    f"'{names}' lists '{name}', whose class "
-                    f"'{kind}' is none of ModelNet40's."
+                    f"'{names}' lists '{name}', whose class '{kind}' is none of ModelNet40's."
                 )
-            files.append(
-                (self._existing(root / kind / f'{name}.txt'), _MODELNET40.index(kind))
-            )
+            files.append((self._existing(root / kind / f'{name}.txt'), _MODELNET40.index(kind)))
         return files
 
     @staticmethod
@@ -184,9 +172,7 @@ class ModelNet40(PointCloudDataset):
                     f"'{path}' has {len(points)} points, expected at least "
                     f'dataset.num_points={self.num_points}. Fix: lower it.'
                 )
-            index = farthest_point_sample(
-                torch.from_numpy(points)[None], self.num_points
-            )
+            index = farthest_point_sample(torch.from_numpy(points)[None], self.num_points)
             cloud[:] = points[index[0].numpy()]
         return clouds
 
@@ -254,8 +240,7 @@ class ShapeNet(PointCloudDataset):
     @staticmethod
     def _arrays(root: Path) -> dict:
         return {
-            tuple(p.stem.split('-', 1)): p
-            for p in sorted((root / 'shapenet_pc').glob('*-*.npy'))
+            tuple(p.stem.split('-', 1)): p for p in sorted((root / 'shapenet_pc').glob('*-*.npy'))
         }
 
     @staticmethod
@@ -273,10 +258,7 @@ class ShapeNet(PointCloudDataset):
         return models
 
     def _listed(self, root: Path) -> list:
-        for path in (
-            root / f'{self.split}.txt',
-            root / 'ShapeNet-55' / f'{self.split}.txt',
-        ):
+        for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
             if path.is_file():
                 lines = path.read_text().split()
                 return [

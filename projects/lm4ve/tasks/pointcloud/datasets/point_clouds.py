@@ -14,11 +14,7 @@ from mmengine.dataset import BaseDataset
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.pointcloud.datasets.readers import (
-    EXTENSIONS,
-    drop_nonfinite,
-    read_points,
-)
+from lm4ve.tasks.pointcloud.datasets.readers import EXTENSIONS, drop_nonfinite, read_points
 
 
 class PointCloudDataset(BaseDataset):
@@ -31,9 +27,7 @@ class PointCloudDataset(BaseDataset):
 
     def __init__(self, *args, on_nonfinite: str = 'drop', **kwargs) -> None:
         if on_nonfinite not in ('drop', 'refuse'):
-            raise UserError(
-                f"dataset.on_nonfinite='{on_nonfinite}' must be 'drop' or 'refuse'."
-            )
+            raise UserError(f"dataset.on_nonfinite='{on_nonfinite}' must be 'drop' or 'refuse'.")
         self.on_nonfinite = on_nonfinite
         super().__init__(*args, **kwargs)
 
@@ -44,9 +38,7 @@ class PointCloudDataset(BaseDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return an entry with its ``points``."""
         info = super().get_data_info(idx)
-        origin = f"'{info['path']}'" + (
-            f' (cloud {info["row"]})' if 'row' in info else ''
-        )
+        origin = f"'{info['path']}'" + (f' (cloud {info["row"]})' if 'row' in info else '')
         points = np.array(self.read(info), dtype=np.float32)
         info['points'] = drop_nonfinite(points, origin, self.on_nonfinite)
         return info
@@ -112,9 +104,7 @@ class ScanObjectNN(PointCloudDataset):
         )
     )
     VARIANTS = dict(
-        objectbg=('', ''),
-        objectonly=('_nobg', ''),
-        hardest=('', '_augmentedrot_scale75'),
+        objectbg=('', ''), objectonly=('_nobg', ''), hardest=('', '_augmentedrot_scale75')
     )
 
     def __init__(
@@ -128,8 +118,7 @@ class ScanObjectNN(PointCloudDataset):
         self.split = check_split(split)
         if variant not in self.VARIANTS:
             raise UserError(
-                f"dataset.variant='{variant}' must be one of "
-                f'{", ".join(self.VARIANTS)}.'
+                f"dataset.variant='{variant}' must be one of {', '.join(self.VARIANTS)}."
             )
         self.variant, self.folder = variant, folder
         super().__init__(data_root=data_root, **kwargs)
@@ -146,10 +135,7 @@ class ScanObjectNN(PointCloudDataset):
                 f"'{path}' has labels {labels.min()} to {labels.max()}, "
                 f'expected 0 to {count - 1}. Fix: fetch the file again.'
             )
-        return [
-            dict(path=str(path), row=i, gt_label=int(label))
-            for i, label in enumerate(labels)
-        ]
+        return [dict(path=str(path), row=i, gt_label=int(label)) for i, label in enumerate(labels)]
 
     def read(self, info: dict) -> np.ndarray:
         return self._clouds[info['row']]
@@ -184,12 +170,7 @@ def read_h5(path: Path) -> tuple:
             f"'{path}' ({path.stat().st_size:,} bytes) is no whole "
             f'h5 file: {e}. Fix: fetch it again.'
         ) from e
-    if (
-        data.ndim != 3
-        or data.shape[-1] < 3
-        or len(data) != len(labels)
-        or (data.size == 0)
-    ):
+    if data.ndim != 3 or data.shape[-1] < 3 or len(data) != len(labels) or (data.size == 0):
         raise UserError(
             f"'{path}' has data {list(data.shape)} and {len(labels)} labels, "
             'expected data [M, N, 3] and M labels, M and N above 0.'
@@ -232,11 +213,7 @@ class PointCloudFolder(PointCloudDataset):
 
     def load_data_list(self) -> list[dict]:
         root = self._root() / self.split
-        found = (
-            sorted(p.name for p in root.iterdir() if p.is_dir())
-            if root.is_dir()
-            else []
-        )
+        found = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
         classes = self.metainfo.get('classes') or tuple(found)
         missing = [c for c in classes if c not in found]
         if not classes or missing:

@@ -34,9 +34,7 @@ def _open3d():
     return open3d
 
 
-def read_points(
-    path: str | Path, num_samples: int = 10000, seed: int = 0
-) -> np.ndarray:
+def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np.ndarray:
     """Read a file's points.
 
     Args:
@@ -55,8 +53,7 @@ def read_points(
     path = Path(path)
     if not path.is_file():
         raise UserError(
-            f"The point cloud '{path}' does not exist. Fix: check "
-            'data_root and the list of files.'
+            f"The point cloud '{path}' does not exist. Fix: check data_root and the list of files."
         )
     suffix = path.suffix.lower()
     if suffix not in EXTENSIONS:
@@ -65,9 +62,7 @@ def read_points(
             f"'{suffix}', expected {', '.join(EXTENSIONS)}."
         )
     if path.stat().st_size == 0:
-        raise UserError(
-            f"'{path}' is empty (0 bytes). Fix: fetch it again, or remove it."
-        )
+        raise UserError(f"'{path}' is empty (0 bytes). Fix: fetch it again, or remove it.")
     if suffix == '.npy':
         points = _read_array(path)
     elif suffix == '.txt':
@@ -91,13 +86,11 @@ def _read_array(path: Path) -> np.ndarray:
         array = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as e:
         raise UserError(
-            f"'{path}' is no array that can be read safely: {e}. "
-            'Expected numbers [N, 3 or more].'
+            f"'{path}' is no array that can be read safely: {e}. Expected numbers [N, 3 or more]."
         ) from e
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in 'fiu':
         raise UserError(
-            f"'{path}' holds {array.dtype} {list(array.shape)}, "
-            'expected numbers [N, 3 or more].'
+            f"'{path}' holds {array.dtype} {list(array.shape)}, expected numbers [N, 3 or more]."
         )
     return array[:, :3]
 
@@ -113,9 +106,7 @@ def _read_text(path: Path) -> np.ndarray:
             'point a line: x, y, z and perhaps more.'
         ) from e
     if array.size and array.shape[1] < 3:
-        raise UserError(
-            f"'{path}' has {array.shape[1]} column(s), expected at least x, y, z."
-        )
+        raise UserError(f"'{path}' has {array.shape[1]} column(s), expected at least x, y, z.")
     return array[:, :3]
 
 
@@ -157,9 +148,7 @@ def _with_whole_header(path: Path, folder: Path) -> Path:
     return whole
 
 
-def drop_nonfinite(
-    points: np.ndarray, origin: str, on_nonfinite: str = 'drop'
-) -> np.ndarray:
+def drop_nonfinite(points: np.ndarray, origin: str, on_nonfinite: str = 'drop') -> np.ndarray:
     """Remove points with NaN or infinite coordinates.
 
     Args:

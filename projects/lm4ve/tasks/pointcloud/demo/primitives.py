@@ -31,9 +31,7 @@ _MESHES: dict[str, Callable] = dict(
     torus=lambda m, r: m.create_torus(1.0, r.uniform(0.2, 0.45)),
     tetrahedron=lambda m, r: m.create_tetrahedron(1.0),
     octahedron=lambda m, r: m.create_octahedron(1.0),
-    mobius=lambda m, r: m.create_mobius(
-        length_split=48, width_split=8, width=r.uniform(0.4, 0.9)
-    ),
+    mobius=lambda m, r: m.create_mobius(length_split=48, width_split=8, width=r.uniform(0.4, 0.9)),
     arrow=lambda m, r: m.create_arrow(
         cylinder_radius=r.uniform(0.6, 1.0),
         cone_radius=r.uniform(1.4, 2.0),
@@ -45,9 +43,7 @@ _MESHES: dict[str, Callable] = dict(
 CLASSES = tuple(_MESHES)
 
 
-def make_object(
-    name: str, num_points: int, rng: np.random.Generator, o3d=None
-) -> np.ndarray:
+def make_object(name: str, num_points: int, rng: np.random.Generator, o3d=None) -> np.ndarray:
     """Make one object.
 
     Args:
@@ -75,9 +71,7 @@ def make_object(
     # Denser at one side than at the other.
     direction = random_rotation(rng)[0]
     weight = np.exp(rng.uniform(0, 1.0) * points @ direction)
-    chosen = rng.choice(
-        len(points), num_points, len(points) < num_points, weight / weight.sum()
-    )
+    chosen = rng.choice(len(points), num_points, len(points) < num_points, weight / weight.sum())
     points = points[chosen]
     points = points + rng.normal(scale=rng.uniform(0, 0.01), size=points.shape)
     points = points - points.mean(axis=0)
@@ -85,9 +79,7 @@ def make_object(
     return points.astype(np.float32)
 
 
-def _take_away(
-    points: np.ndarray, rng: np.random.Generator, o3d, least: int
-) -> np.ndarray:
+def _take_away(points: np.ndarray, rng: np.random.Generator, o3d, least: int) -> np.ndarray:
     """Missing parts and self-occlusion; keeps at least ``least`` points."""
     for _ in range(rng.integers(0, 3)):
         hole = points[rng.integers(len(points))]
@@ -109,11 +101,7 @@ def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     o3d = _open3d()
     rng = np.random.default_rng(seed)
     return np.stack(
-        [
-            make_object(name, num_points, rng, o3d)
-            for name in CLASSES
-            for _ in range(per_class)
-        ]
+        [make_object(name, num_points, rng, o3d) for name in CLASSES for _ in range(per_class)]
     )
 
 
@@ -168,10 +156,7 @@ class PrimitivesDataset(PointCloudDataset):
 
     def load_data_list(self) -> list[dict]:
         made_as = 'test' if self.split == 'test' else 'train'
-        key = (
-            f'version {VERSION}, {made_as}, {self.per_class}, '
-            f'{self.num_points}, {self.seed}'
-        )
+        key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, {self.seed}'
         name = f'primitives_{made_as}'
         seed = 2 * self.seed + (self.split == 'test')
         made = []
@@ -181,9 +166,7 @@ class PrimitivesDataset(PointCloudDataset):
             return made[0]
 
         def digest() -> np.ndarray:
-            return np.frombuffer(
-                bytes.fromhex(fingerprint(made[0] if made else clouds)), 'u1'
-            )
+            return np.frombuffer(bytes.fromhex(fingerprint(made[0] if made else clouds)), 'u1')
 
         clouds = cached_array(self.cache_dir, name, key, build)
         expected = cached_array(self.cache_dir, f'{name}_sha256', key, digest)

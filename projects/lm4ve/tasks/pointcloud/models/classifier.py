@@ -87,9 +87,7 @@ class PointClsHead(BaseModule):
         norm: bool = False,
         dropout: float = 0.5,
         label_smoothing: float = 0.2,
-        init_cfg: dict | Sequence[dict] | None = dict(
-            type='TruncNormal', layer='Linear', std=0.02
-        ),
+        init_cfg: dict | Sequence[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         parts: list[nn.Module] = []
@@ -135,9 +133,7 @@ class PointCloudClassifier(BaseModel):
         data_preprocessor: dict | None = None,
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
-        super().__init__(
-            data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), init_cfg
-        )
+        super().__init__(data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), init_cfg)
         self.pretrained = pretrained
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
@@ -159,9 +155,7 @@ class PointCloudClassifier(BaseModel):
         tokens = self.backbone(inputs)
         return tokens if self.neck is None else self.neck(tokens)
 
-    def forward(
-        self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'
-    ):
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """Run the model.
 
         Args:
@@ -181,12 +175,8 @@ class PointCloudClassifier(BaseModel):
             labels = torch.cat([s.gt_label for s in data_samples])
             return dict(loss=self.head.loss(logits, self._checked(labels)))
         if mode == 'predict':
-            data_samples = data_samples or [
-                PointCloudDataSample() for _ in range(len(logits))
-            ]
-            return [
-                s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)
-            ]
+            data_samples = data_samples or [PointCloudDataSample() for _ in range(len(logits))]
+            return [s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)]
         raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
 
     def _checked(self, labels: Tensor) -> Tensor:
@@ -221,9 +211,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
         if old in state:
             state[new] = state.pop(old)
     mine = {
-        k: v
-        for k, v in model.state_dict().items()
-        if k.startswith(('backbone.', 'neck.norm.'))
+        k: v for k, v in model.state_dict().items() if k.startswith(('backbone.', 'neck.norm.'))
     }
     # In pre-training Point-MAE has no class token: it starts at random.
     optional = ('backbone.cls_token', 'backbone.cls_pos')

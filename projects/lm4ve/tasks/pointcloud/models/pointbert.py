@@ -50,9 +50,7 @@ class GroupEncoder(BaseModule):
         channels (Sequence[int]): Widths inside: (128, 256, 512) in the paper.
     """
 
-    def __init__(
-        self, out_channels: int, channels: Sequence[int] = (128, 256, 512)
-    ) -> None:
+    def __init__(self, out_channels: int, channels: Sequence[int] = (128, 256, 512)) -> None:
         super().__init__()
         first, pooled, second = channels
         self.first_conv = nn.Sequential(
@@ -74,9 +72,7 @@ class GroupEncoder(BaseModule):
         # what they are; on a CPU this is several times as fast.
         x = groups.flatten(0, 2)
         conv, norm, relu, last = self.first_conv
-        x = _pointwise(
-            relu(norm(_pointwise(x, conv.weight, conv.bias))), last.weight, last.bias
-        )
+        x = _pointwise(relu(norm(_pointwise(x, conv.weight, conv.bias))), last.weight, last.bias)
         x = x.unflatten(0, (-1, groups.shape[2]))
         pooled = x.amax(dim=1, keepdim=True)
         # The group's maximum is the same for all its points: project it once.
@@ -146,9 +142,7 @@ class PointBERT(BaseModule):
             self.reduce_dim = nn.Linear(encoder_dims, embed_dims)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
-        self.pos_embed = nn.Sequential(
-            nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims)
-        )
+        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
         self.blocks = nn.ModuleList(
             _transformer_block(
                 dim=embed_dims,
@@ -201,9 +195,7 @@ class PointBERT(BaseModule):
             tokens = self.reduce_dim(tokens)
         batch = len(points)
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
-        position = torch.cat(
-            (self.cls_pos.expand(batch, -1, -1), self.pos_embed(centres)), dim=1
-        )
+        position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centres)), dim=1)
         for block in self.blocks:
             # Positions are added before every block, not once.
             x = block(x + position)

@@ -15,9 +15,7 @@ from lm4ve.errors import UserError
 Entries = list[tuple[str, int]]
 
 
-def read_ssv2(
-    labels: str | Path, split: str | Path, extension: str = 'webm'
-) -> Entries:
+def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') -> Entries:
     """Read Something-Something V2's official files.
 
     Args:
@@ -37,9 +35,7 @@ def read_ssv2(
     numbers = _numbers(labels)
     split = Path(split)
     if split.suffix == '.csv':
-        samples = [
-            line.split(';', 1) for line in _text(split).splitlines() if line.strip()
-        ]
+        samples = [line.split(';', 1) for line in _text(split).splitlines() if line.strip()]
     else:
         samples = [
             (s.get('id'), s.get('template')) if isinstance(s, dict) else (None, None)
@@ -121,9 +117,7 @@ def write_list(entries: Sequence[tuple[str, int]], path: str | Path) -> None:
         UserError: There is nothing to write.
     """
     if not entries:
-        raise UserError(
-            f"There is no video to write to '{path}'. Fix: check the source."
-        )
+        raise UserError(f"There is no video to write to '{path}'. Fix: check the source.")
     text = ''.join(f'{name} {label}\n' for name, label in entries)
     write_text(text, path)
 
@@ -143,7 +137,5 @@ def _json(path: str | Path, kind: type):
     except ValueError as e:
         raise UserError(f"'{path}' is no JSON file: {e}. Fix: fetch it again.") from e
     if not isinstance(content, kind):
-        raise UserError(
-            f"'{path}' holds a {type(content).__name__}, expected a {kind.__name__}."
-        )
+        raise UserError(f"'{path}' holds a {type(content).__name__}, expected a {kind.__name__}.")
     return content

@@ -87,8 +87,7 @@ class CheckedVideoMixin(IntegrityMixin):
             )
         if not data_list:
             raise UserError(
-                f"dataset.ann_file: '{self.ann_file}' names no "
-                'video. Fix: make the list again.'
+                f"dataset.ann_file: '{self.ann_file}' names no video. Fix: make the list again."
             )
         if self._is_local:
             self._look_up([self.path_of(d) for d in data_list])
@@ -143,9 +142,7 @@ class CheckedVideoMixin(IntegrityMixin):
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Say which defect made the pipeline fail; a decoder's own error is one."""
         defect = super().find_defect_behind(error, path)
-        return defect or (
-            f'cannot be decoded ({error})' if _is_decoders(error) else None
-        )
+        return defect or (f'cannot be decoded ({error})' if _is_decoders(error) else None)
 
 
 def _is_decoders(error: Exception) -> bool:

@@ -150,9 +150,7 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
         UserError: The folder holds something else.
     """
     folder = Path(folder)
-    recipe = dict(
-        size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts)
-    )
+    recipe = dict(size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts))
     # As JSON gives it back: tuples become lists.
     recipe = json.loads(json.dumps(recipe))
     if folder.exists() and any(folder.iterdir()):

@@ -35,9 +35,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
         **kwargs,
     ) -> None:
         if split not in CLIPS:
-            raise UserError(
-                f"dataset.split='{split}' must be one of {', '.join(CLIPS)}."
-            )
+            raise UserError(f"dataset.split='{split}' must be one of {', '.join(CLIPS)}.")
         if is_main_process():
             write_moving_digits(data_root, clips)
         barrier()
