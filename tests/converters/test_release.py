@@ -18,8 +18,9 @@ from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import open_language_model
 from lm4ve.converters.release import portable_arch
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.converters import ROOT, run_converter
 from tests.helpers.families import FAMILIES, config_of, write_huggingface
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 
 pytest.importorskip('mmpretrain')
 
@@ -96,7 +97,7 @@ def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
         ),
         folder / 'epoch_3.pth',
     )
-    run_converter('make_release', config, folder / 'epoch_3.pth', folder / 'out', *flags)
+    run_tool_here('make_release.py', config, folder / 'epoch_3.pth', folder / 'out', *flags)
     return model, folder / 'out'
 
 
@@ -238,7 +239,7 @@ def test_a_release_of_a_release(tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
     model, out = make(tmp_path, str(llm))
     shutil.rmtree(llm)
-    run_converter('make_release', out / 'small.py', out / 'small.pth', tmp_path / 'second')
+    run_tool_here('make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second')
     assert_same(model, tmp_path / 'second')
 
 
@@ -253,8 +254,8 @@ def test_shipped_configs(name, tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-    run_converter(
-        'make_release',
+    run_tool_here(
+        'make_release.py',
         ROOT / f'configs/lm4ve/{name}.py',
         tmp_path / 'a.pth',
         tmp_path / 'out',
@@ -281,7 +282,7 @@ def test_without_a_block(tmp_path):
     config.write_text(text)
     model = build(config)
     torch.save(model.state_dict(), tmp_path / 'bare.pth')
-    run_converter('make_release', config, tmp_path / 'bare.pth', tmp_path / 'out')
+    run_tool_here('make_release.py', config, tmp_path / 'bare.pth', tmp_path / 'out')
     assert 'LLMBlock' not in (tmp_path / 'out/small.py').read_text()
     assert_same(model, tmp_path / 'out')
 
@@ -293,8 +294,8 @@ def test_options_are_merged(tmp_path):
     moved = shutil.move(llm, tmp_path / 'moved')
     args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b')
     with pytest.raises(CheckpointError, match='does not exist'):
-        run_converter('make_release', *args)
-    run_converter('make_release', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}')
+        run_tool_here('make_release.py', *args)
+    run_tool_here('make_release.py', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}')
     assert_same(model, tmp_path / 'b')
 
 
@@ -304,24 +305,24 @@ def test_refusals(tmp_path):
     args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
     other = write_huggingface(tmp_path / 'other', 'llama', seed=1)
     with pytest.raises(CheckpointError, match='other frozen weights'):
-        run_converter(
-            'make_release',
+        run_tool_here(
+            'make_release.py',
             *args,
             tmp_path / 'b',
             '--cfg-options',
             f'model.neck.block.checkpoint={other}',
         )
     with pytest.raises(CheckpointError, match='another model than.*: size mismatch'):
-        run_converter(
-            'make_release', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
+        run_tool_here(
+            'make_release.py', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
         )
     with pytest.raises(UserError, match='would be overwritten'):
-        run_converter('make_release', *args, tmp_path)
+        run_tool_here('make_release.py', *args, tmp_path)
     with pytest.raises(UserError, match='config.*does not exist'):
-        run_converter('make_release', tmp_path / 'none.py', args[1], out)
+        run_tool_here('make_release.py', tmp_path / 'none.py', args[1], out)
     (tmp_path / 'empty.py').write_text('a = 1')
     with pytest.raises(UserError, match='no model'):
-        run_converter('make_release', tmp_path / 'empty.py', args[1], out)
+        run_tool_here('make_release.py', tmp_path / 'empty.py', args[1], out)
     assert not (tmp_path / 'b').exists()
 
 
@@ -380,7 +381,7 @@ def test_test_tool_scores_the_same(tmp_path):
         return mmengine.load(tmp_path / 'out.pkl')
 
     before = predictions(config, tmp_path / 'a.pth')
-    run_converter('make_release', config, tmp_path / 'a.pth', tmp_path / 'r')
+    run_tool_here('make_release.py', config, tmp_path / 'a.pth', tmp_path / 'r')
     shutil.rmtree(llm)
     after = predictions(tmp_path / 'r/digits.py', tmp_path / 'r/digits.pth')
     assert len(before) == len(after) == 540

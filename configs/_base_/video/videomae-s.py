@@ -1,5 +1,5 @@
 # VideoMAE's ViT-S, fine-tuned from its pre-training on Something-Something V2
-# (tools/model_converters/videomae_to_mmaction.py makes that file).
+# (tools/video/convert_checkpoint.py makes that file).
 model = dict(
     type='Recognizer3D',
     backbone=dict(

@@ -1,6 +1,6 @@
 """Checkpoints from elsewhere to ours, and ours to self-contained releases.
 
-The tools in ``tools/model_converters`` only parse arguments and call this.
+The tools ``tools/<task>/convert_checkpoint.py`` only name their arguments and call this.
 """
 
 import importlib

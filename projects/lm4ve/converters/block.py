@@ -18,6 +18,9 @@ from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 
+#: Begins the names of the block in the authors' code for every task.
+BLOCK_PREFIX = 'llama.'
+
 # Meta's name in a layer -> the name in a layer of LLMBlock.
 _LAYER_NAMES = {
     'attention.wq.weight': 'q_proj.weight',

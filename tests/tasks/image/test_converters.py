@@ -13,14 +13,15 @@ from safetensors.torch import save_file
 import lm4ve  # noqa: F401
 from lm4ve.blocks.language_model import open_language_model
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.converters import FOLDER, ROOT, run_converter
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 from tests.tasks.image import released as r
 
 pytest.importorskip('mmpretrain')
 
 
 def convert(*args) -> None:
-    run_converter('vit_to_mmpretrain', *args)
+    run_tool_here('image/convert_checkpoint.py', *args)
 
 
 def build(llm=None, layers=(-1,), **block):
@@ -306,7 +307,7 @@ def test_tool_prints_one_message(tmp_path):
     done = subprocess.run(
         [
             sys.executable,
-            FOLDER / 'vit_to_mmpretrain.py',
+            ROOT / 'tools/image/convert_checkpoint.py',
             tmp_path / 'none.pth',
             tmp_path / 'dst.pth',
         ],

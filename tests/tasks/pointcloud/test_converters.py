@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.converters import run_converter
+from tests.helpers.tools import run_tool_here
 from tests.tasks.image import released as r
 from tests.tasks.pointcloud.test_models import build
 
@@ -32,7 +32,9 @@ def convert(tmp_path, state, *args, **container):
     torch.save(
         dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container), tmp_path / 'src.pth'
     )
-    run_converter('pointbert', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args)
+    run_tool_here(
+        'pointcloud/convert_checkpoint.py', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args
+    )
     return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
 
 

@@ -43,14 +43,14 @@ class VideoShrinker(Shrinker):
 
     def pretrained(self) -> str:
         """Return VideoMAE's pre-training of the shrunk ViT, converted."""
-        from tests.helpers.converters import run_converter
+        from tests.helpers.tools import run_tool_here
 
         source, out = self.folder / 'pretrain.pth', self.folder / 'videomae.pth'
         if not out.is_file():
             torch.manual_seed(0)
             torch.save(dict(model=released.pretrained_state()), source)
-            run_converter(
-                'videomae_to_mmaction',
+            run_tool_here(
+                'video/convert_checkpoint.py',
                 source,
                 out,
                 '--img-size',

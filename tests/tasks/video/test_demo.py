@@ -1,7 +1,5 @@
 """The moving digits: real files, classes that need time; inference on one video."""
 
-import importlib.util
-
 import av
 import numpy as np
 import pytest
@@ -16,7 +14,8 @@ import lm4ve  # noqa: E402, F401
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
-from tests.helpers.tasks import FOLDERS, ROOT  # noqa: E402
+from tests.helpers.tasks import FOLDERS  # noqa: E402
+from tests.helpers.tools import run_tool_here  # noqa: E402
 from tests.tasks.video.shrink import VideoShrinker  # noqa: E402
 from tests.tasks.video.videos import write_noise  # noqa: E402
 
@@ -156,10 +155,7 @@ def test_inferencer_takes_our_config_and_checkpoint(trained, folder):
 
 
 def run_demo(*args) -> None:
-    spec = importlib.util.spec_from_file_location('video_demo', ROOT / 'tools/video_demo.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(a) for a in args])
+    run_tool_here('video/demo.py', *args)
 
 
 def test_demo_names_classes_and_writes_an_annotated_video(trained, tmp_path, capsys):

@@ -1,13 +1,12 @@
 """Something-Something V2's and VideoMAE's lists become mmaction2's."""
 
-import importlib.util
 import json
 
 import pytest
 
 pytest.importorskip('mmaction')
 from lm4ve.errors import UserError  # noqa: E402
-from tests.helpers.converters import ROOT  # noqa: E402
+from tests.helpers.tools import run_tool_here  # noqa: E402
 
 LABELS = {'Holding something next to something': '1', 'Approaching something with your camera': '0'}
 TRAIN = [
@@ -22,11 +21,7 @@ TRAIN = [
 
 
 def run(*args) -> None:
-    path = ROOT / 'tools/dataset_converters/video_lists.py'
-    spec = importlib.util.spec_from_file_location('video_lists', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(a) for a in args])
+    run_tool_here('video/video_lists.py', *args)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from mmengine.runner.checkpoint import _load_checkpoint_to_model  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
-from tests.helpers.converters import run_converter  # noqa: E402
+from tests.helpers.tools import run_tool_here  # noqa: E402
 from tests.tasks.video import released as r  # noqa: E402
 
 SIZES = ('--img-size', r.SIZE, '--num-frames', r.FRAMES)
@@ -45,7 +45,9 @@ def build(llm=None, layers=(-1,)):
 
 def convert(state, tmp_path, *args) -> dict:
     torch.save(dict(model=state), tmp_path / 'src.pth')
-    run_converter('videomae_to_mmaction', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args)
+    run_tool_here(
+        'video/convert_checkpoint.py', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args
+    )
     return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
 
 

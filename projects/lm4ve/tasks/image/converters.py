@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.block import compare_block
+from lm4ve.converters.block import BLOCK_PREFIX, compare_block
 from lm4ve.converters.key_rules import Rules, rename
 from lm4ve.errors import UserError
 
-BLOCK_PREFIX = 'llama.'
 _WB = r'(weight|bias)'
 
 _VIT = (

@@ -117,7 +117,7 @@ class PointCloudClassifier(BaseModel):
         head (dict): Of tokens to logits, with ``loss`` and ``num_classes``.
         neck (dict, optional): Of tokens to tokens, for example LLMBlockNeck.
         pretrained (str, optional): A checkpoint of this suite (made by
-            ``tools/model_converters/pointbert.py`` of a published one) whose
+            ``tools/pointcloud/convert_checkpoint.py`` of a published one) whose
             encoder training starts from. All of the encoder must be in it, its
             final norm goes to where this model has it, its head is left out.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
@@ -223,7 +223,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
             f'{len(missing)} tensor(s) are missing ({listing(missing, 5)}) and '
             f'{len(other)} have another shape ({listing(other, 5)}). Fix: '
             'convert the published checkpoint with '
-            'tools/model_converters/pointbert.py, and set '
+            'tools/pointcloud/convert_checkpoint.py, and set '
             'model.backbone to its sizes.'
         )
     model.load_state_dict({k: state[k] for k in mine if k in state}, strict=False)

@@ -1,0 +1,30 @@
+"""Convert published Point-BERT, Point-MAE and Point-BERT + LLaMA checkpoints.
+
+    python tools/pointcloud/convert_checkpoint.py Point-BERT.pth data/pretrained/point-bert.pth
+    python tools/pointcloud/convert_checkpoint.py scan_hardest_llama.pth OUT.pth \\
+        --llm data/llm/llama-7b --num-classes 15
+
+A pre-trained model becomes a file for model.pretrained. Test a classifier with the
+config of its data set.
+"""
+
+from collections.abc import Sequence
+
+from lm4ve.converters.command_line import convert_file, converter_parser
+from lm4ve.engine.command_line import run_tool
+from lm4ve.tasks.pointcloud.converters import convert_pointbert
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = converter_parser(__doc__)
+    parser.add_argument(
+        '--num-classes',
+        type=int,
+        help='keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)',
+    )
+    args = parser.parse_args(argv)
+    convert_file(args, convert_pointbert, num_classes=args.num_classes)
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -1,0 +1,43 @@
+"""Draw a cloud of a config's test set with its token groups coloured.
+
+python tools/pointcloud/draw.py CONFIG OUT.png --index 3
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmengine.registry import DATASETS
+
+import lm4ve  # noqa: F401
+from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
+from lm4ve.tasks.pointcloud import group_points
+from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('out')
+    parser.add_argument('--index', type=int, default=0, help='which cloud')
+    parser.add_argument(
+        '--values',
+        help='.npy with a number for each group, for example activations, that colours follow',
+    )
+    parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
+    args = parser.parse_args(argv)
+    cfg = read_config(args.config)
+    points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
+    backbone = cfg.model.backbone
+    _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
+    values = args.values and np.load(args.values, allow_pickle=False)
+    colors = point_colors(len(points), index[0].numpy(), values)
+    backend = draw_cloud(points.numpy(), colors, args.out, args.backend)
+    print(f'{args.out}: {len(points)} points, {len(index[0])} groups, drawn by {backend}')
+
+
+if __name__ == '__main__':
+    with torch.no_grad():
+        run_tool(main)
