@@ -43,7 +43,8 @@ def input_options() -> dict[str, str]:
     return {k: v for task in all_tasks() for k, v in task.input_options.items()}
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def flags() -> argparse.ArgumentParser:
+    """Return the parser, with a flag for each input option of the tasks."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -72,7 +73,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(f'--{name.replace("_", "-")}', help=text)
     parser.add_argument('--device', help='default: a GPU if there is one')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    return parser.parse_args(argv)
+    return parser
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
@@ -91,14 +92,16 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args, unknown = flags().parse_known_args(argv)
+    cfg = read_config(args.config, args.cfg_options)
+    if unknown:  # perhaps a flag of the task that reading the config has registered
+        args = flags().parse_args(argv)
     points = read_points(args.points)
     measures = check_measures(args.measures)
     if not (args.input or args.indices):
         raise UserError('Nothing to look at. Fix: give files, or --indices of the test set.')
     if args.fps <= 0:
         raise UserError(f'--fps {args.fps} must be above 0.')
-    cfg = read_config(args.config, args.cfg_options)
     options = {name: getattr(args, name) for name in input_options()}
     given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
     model, classes = load_model(cfg, args.checkpoint, args.device)

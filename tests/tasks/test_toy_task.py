@@ -1,0 +1,78 @@
+"""A task is one folder and one row: the tools serve one that the suite does not know."""
+
+import json
+import runpy
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lm4ve.errors import UserError
+from lm4ve.tasks import TASKS, all_tasks, get_task, register_task
+from tests.helpers.tasks import ROOT
+
+TOY = ROOT / 'tests/tasks/toy'
+
+
+@pytest.fixture(autouse=True)
+def no_row_left_over():
+    """The config's imports add the row, which other tests must not see."""
+    if 'tests.tasks.toy' in sys.modules:  # imported once, by the first test
+        register_task('toy', 'tests.tasks.toy')
+    yield
+    TASKS.pop('toy', None)
+
+
+def tool(monkeypatch, name: str, *args) -> None:
+    """Run a tool here, as the command line would."""
+    path = str(ROOT / 'tools' / name)
+    monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
+    runpy.run_path(path, run_name='__main__')
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('toy')
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        tool(monkeypatch, 'train.py', TOY / 'config.py', '--work-dir', folder)
+    return folder / 'epoch_10.pth'
+
+
+def test_it_trains_and_tests(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / 'metrics.json'
+    args = (TOY / 'config.py', checkpoint, '--work-dir', tmp_path)
+    tool(monkeypatch, 'test.py', *args, '--out', out, '--out-item', 'metrics')
+    assert json.loads(out.read_text())['wave/accuracy'] > 0.9
+
+
+def test_its_activations_are_drawn(checkpoint, tmp_path, monkeypatch, capsys):
+    # As in a new process: the config's imports add the row.
+    monkeypatch.delitem(sys.modules, 'tests.tasks.toy', raising=False)
+    TASKS.pop('toy', None)
+    np.savetxt(tmp_path / 'mine.wave', np.sin(6.28 * 8 * np.arange(32) / 32))
+    args = (TOY / 'config.py', checkpoint, tmp_path / 'mine.wave', '--indices', 1)
+    options = ('--gain', 2, '--device', 'cpu', '--out-dir', tmp_path)
+    tool(monkeypatch, 'analysis/visualize_activations.py', *args, *options)
+    assert np.asarray(Image.open(tmp_path / 'mine.png').convert('L')).std() > 20
+    page = (tmp_path / 'index.html').read_text()
+    assert 'prediction: <b>fast' in page and 'test_00001' in page
+    (tmp_path / 'cat.png').touch()
+    with pytest.raises(SystemExit):
+        tool(monkeypatch, 'analysis/visualize_activations.py', *args[:2], tmp_path / 'cat.png')
+    assert "cat.png' is an image; the config takes a wave" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_it_is_ablated(tmp_path, monkeypatch):
+    args = (TOY / 'grid.py', '--work-dir', tmp_path, '--workers', 2)
+    tool(monkeypatch, 'analysis/ablate.py', *args)
+    table = (tmp_path / 'toy_task/table.md').read_text()
+    assert '| block | 1 |' in table and '| MLP (reference) | 1 |' in table
+
+
+def test_a_name_is_given_once():
+    register_task('toy', 'tests.tasks.toy')
+    assert get_task('toy') in all_tasks()
+    with pytest.raises(UserError, match="'toy' of 'another' cannot be added: 'tests.tasks.toy'"):
+        register_task('toy', 'another')

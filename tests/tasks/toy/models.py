@@ -1,0 +1,29 @@
+"""An encoder of waves, the neck, and a linear head."""
+
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+
+from lm4ve.registry import MODELS
+
+
+@MODELS.register_module()
+class WaveClassifier(BaseModel):
+    """Makes a token of every four samples.
+
+    Args:
+        neck (dict): The config of an ``LLMBlockNeck`` that returns ``[B, 8]``.
+    """
+
+    def __init__(self, neck: dict) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 8), nn.GELU())
+        self.neck = MODELS.build(neck)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, inputs: list, label: list | None = None, mode: str = 'tensor', **_):
+        tokens = self.encoder(torch.stack(inputs).unflatten(1, (-1, 4)))
+        scores = self.head(self.neck(tokens))
+        if mode == 'loss':
+            return dict(loss=nn.functional.cross_entropy(scores, torch.tensor(label)))
+        return [dict(pred_label=s.argmax(), pred_score=s.softmax(0)) for s in scores]
