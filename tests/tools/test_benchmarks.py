@@ -1,42 +1,39 @@
-"""The benchmarks of the block and of loading, at sizes that take seconds."""
+"""Every benchmark, in this process and at sizes that take seconds."""
 
 import json
-import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def measured(out: Path, name: str, *flags: str) -> list:
-    run = subprocess.run(
-        [sys.executable, ROOT / 'tools/benchmarks' / name, *flags, '--threads', '1', '--out', out],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr
-    return json.loads(out.read_text())['rows']
+FOLDER = Path(__file__).resolve().parents[2] / 'tools/benchmarks'
+TINY = '--width 256 --repeats 2 --threads 1'
 
 
 @pytest.fixture(scope='module')
-def rows(tmp_path_factory):
-    return measured(
-        tmp_path_factory.mktemp('benchmark') / 'block.json',
-        'block.py',
-        '--width',
-        '256',
-        '--channels',
-        '32',
-        '--batch',
-        '2',
-        '--tokens',
-        '9',
-        '--repeats',
-        '2',
-    )
+def measured(tmp_path_factory):
+    """Return a function that runs a benchmark and returns its rows."""
+    threads, modules = torch.get_num_threads(), set(sys.modules)
+    out = tmp_path_factory.mktemp('benchmark') / 'rows.json'
+
+    def run(name: str, flags: str = '') -> list[dict]:
+        import_module(name).main([*f'{TINY} {flags} --out'.split(), str(out)])
+        return json.loads(out.read_text())['rows']
+
+    sys.path.insert(0, str(FOLDER))
+    yield run
+    sys.path.remove(str(FOLDER))
+    torch.set_num_threads(threads)
+    for name in {p.stem for p in FOLDER.glob('*.py')} - modules:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope='module')
+def rows(measured):
+    pytest.importorskip('mmpretrain')
+    return measured('block', '--channels 32 --batch 2 --tokens 9')
 
 
 def test_every_path_in_every_type_is_measured(rows):
@@ -59,20 +56,25 @@ def test_the_counted_operations_are_those_that_run(rows):
         assert row['run'] == pytest.approx(row['GMAC'], rel=1e-6), row
 
 
-@pytest.mark.slow
-def test_loading_is_measured_for_every_layout(tmp_path):
-    rows = measured(
-        tmp_path / 'load.json',
-        'load.py',
-        '--folder',
-        str(tmp_path),
-        '--width',
-        '256',
-        '--layers',
-        '2',
-        '--repeats',
-        '1',
-    )
+def test_auto_is_compared_with_every_path(measured):
+    one, every = measured('auto', '--dtype float32 --batches 2 --channels 32 --tokens 9')
+    assert one['ratio'] == one[one['auto']] / min(one[m] for m in ('off', 'fold', 'absorb'))
+    assert every['auto'] in ('off', 'fold') and 'absorb' not in every
+
+
+def test_a_training_step_is_compared_with_one_without_a_block(measured):
+    pytest.importorskip('mmpretrain')
+    rows = measured('train_step', '--cases 1:bfloat16 --reference')
+    assert [(r['batch'], r.get('dtype')) for r in rows] == [
+        (1, None),
+        (1, 'bfloat16'),
+        (1, 'float32'),
+    ]
+    assert rows[0]['ratio'] == 1 and all(r['ratio'] > 0 for r in rows)
+
+
+def test_loading_is_measured_for_every_layout(measured, tmp_path):
+    rows = measured('load', f'--folder {tmp_path} --layers 2 --repeats 1')
     ways = [(r['path'], r['cache'], r['dtype']) for r in rows]
     assert len(set(ways)) == len(ways) == 2 * (1 + 2 * 2 + 1)
     assert all(r['seconds'] > 0 and r['of raw'] > 0 for r in rows)

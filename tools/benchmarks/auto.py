@@ -6,59 +6,45 @@ python tools/benchmarks/auto.py --dtype bfloat16 --out auto.json
 from functools import partial
 
 import torch
-from block import LLAMA_7B
-from common import in_rounds, parser, report, seconds
+from common import DTYPES, in_rounds, llama, parse, parser, report
 
 import lm4ve  # noqa: F401
 from lm4ve.necks import LLMBlockNeck
 
 
-def main() -> None:
-    p = parser(__doc__)
-    p.add_argument('--dtype', default='bfloat16')
+def main(argv=None) -> None:
+    p = parser(__doc__, tokens=197, channels=384)
+    p.add_argument('--dtype', default='bfloat16', choices=DTYPES)
     p.add_argument('--batches', type=int, nargs='+', default=[1, 2, 4, 8, 16])
-    p.add_argument('--tokens', type=int, default=197)
-    p.add_argument('--channels', type=int, default=384)
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
-    neck = LLMBlockNeck(args.channels, dict(type='LLMBlock', arch=LLAMA_7B, dtype=args.dtype))
+    args = parse(p, argv)
+    block = dict(type='LLMBlock', arch=llama(args.width), dtype=args.dtype)
+    neck = LLMBlockNeck(args.channels, block)
     neck.init_weights()
     neck.to(args.device)
+
+    def step(x, method):
+        neck.low_rank = method
+        neck.zero_grad()
+        neck(x).sum().backward()
+
     rows = []
-    for out_type in ('cls_token', 'raw'):
-        methods = ['off', 'fold'] + ['absorb'] * (out_type == 'cls_token')
+    for out_type, queries in (('cls_token', slice(0, 1)), ('raw', None)):
+        neck.out_type = out_type
+        methods = ['off', 'fold', 'absorb'] if queries else ['off', 'fold']
         for batch in args.batches:
-            neck.out_type = out_type
-            x = torch.randn(
-                batch, args.tokens, args.channels, device=args.device, requires_grad=True
-            )
-
-            def step(method, x=x):
-                neck.low_rank = method
-                neck.zero_grad()
-                neck(x).sum().backward()
-
-            times = in_rounds(
-                {m: partial(step, m) for m in methods}, args.device, args.repeats, args.warmup
-            )
-            best = {m: min(seconds(t)) for m, t in times.items()}
-            queries = slice(0, 1) if out_type == 'cls_token' else None
+            x = torch.randn(batch, args.tokens, args.channels, device=args.device)
+            x.requires_grad_()
+            times = in_rounds({m: partial(step, x, m) for m in methods}, args)
+            best = {m: min(row['seconds'] for row in times[m]) for m in methods}
             chosen = neck.block._method(x, queries, 'auto')
-            rows.append(
-                dict(
-                    path=f'{out_type}, batch {batch}',
-                    **best,
-                    auto=chosen,
-                    ratio=best[chosen] / min(best.values()),
-                )
-            )
+            share = best[chosen] / min(best.values())
+            rows.append(dict(path=f'{out_type}, batch {batch}', **best, auto=chosen, ratio=share))
     report(
-        f'auto against the best path, {args.dtype}: seconds (best of '
-        f'{args.repeats}), forward + backward',
+        f"'auto' against the best path, {args.dtype}: seconds (best of {args.repeats}), "
+        'forward + backward',
         rows,
-        ('path', 'off', 'fold', 'absorb', 'auto', 'ratio'),
         args,
-        ['ratio: the chosen path against the fastest one.'],
+        'ratio: the chosen path against the fastest one.',
     )
 
 

@@ -1,8 +1,9 @@
-"""What the benchmarks share: timing, the machine's own ceiling, tables."""
+"""What the benchmarks share: flags, timing, the machine's own ceiling, reports."""
 
 import argparse
 import json
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -14,20 +15,46 @@ from rich.console import Console
 from rich.table import Table
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+HELP = dict(
+    width="the language model's width; smaller for a trial",
+    layers='layers of the checkpoint that is written',
+    queries='tokens that are read; 1 is the class token',
+)
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the flags of every benchmark."""
+def llama(width: int) -> dict:
+    """Return the ``arch`` of one LLaMA layer; 4096 is the width of LLaMA-7B."""
+    return dict(
+        model_type='llama',
+        hidden_size=width,
+        intermediate_size=width * 11008 // 4096,
+        num_attention_heads=32,
+        num_hidden_layers=1,
+        rms_norm_eps=1e-6,
+        vocab_size=8,
+    )
+
+
+def parser(description: str, **numbers: int) -> argparse.ArgumentParser:
+    """Return a parser with the flags of every benchmark and a flag for each number."""
     p = argparse.ArgumentParser(description=description)
     p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
-    p.add_argument('--threads', type=int, default=2, help='CPU threads; default 2')
-    p.add_argument('--repeats', type=int, default=5, help='timed runs; the median counts')
-    p.add_argument('--warmup', type=int, default=1, help='untimed runs')
     p.add_argument('--out', type=Path, help='write the rows as JSON')
+    numbers = dict(threads=2, repeats=5, warmup=1, width=4096, **numbers)
+    for name, default in numbers.items():
+        words = HELP.get(name, name)
+        p.add_argument(f'--{name}', type=int, default=default, help=f'{words}; default {default}')
     return p
 
 
-def timed(function: Callable[[], None], device: str) -> dict:
+def parse(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line and limit torch to its threads."""
+    args = p.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    return args
+
+
+def timed(function: Callable[[], object], device: str) -> dict:
     """Run a function once.
 
     Returns:
@@ -48,39 +75,32 @@ def timed(function: Callable[[], None], device: str) -> dict:
     )
 
 
-def in_rounds(
-    functions: dict[str, Callable[[], None]], device: str, repeats: int, warmup: int
-) -> dict[str, list[dict]]:
+def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[dict]]:
     """Time functions one after the other, round by round.
 
-    A machine's speed drifts by more than what is to be told apart. Within a round
-    all meet the same machine, so that ratios are taken there.
+    A machine's speed drifts by more than the differences that we look for. Within
+    a round all functions meet the same machine, so ratios are taken there.
 
     Returns:
-        dict: Of each name a row of :func:`timed` a round, warm-up left out.
+        dict: For each name one row of :func:`timed` a round, warm-up left out.
     """
-    rows: dict[str, list[dict]] = {name: [] for name in functions}
-    for round_ in range(warmup + repeats):
-        for name, function in functions.items():
-            row = timed(function, device)
-            if round_ >= warmup:
-                rows[name].append(row)
-    return rows
-
-
-def seconds(rows: list[dict]) -> list[float]:
-    """Return the seconds of each round."""
-    return [row['seconds'] for row in rows]
+    rounds = [
+        {name: timed(function, args.device) for name, function in functions.items()}
+        for _ in range(args.warmup + args.repeats)
+    ]
+    return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
 
 
 def middle(rows: list[dict]) -> dict:
-    """Return the median seconds and, on CUDA, the peak memory of rounds."""
-    return {**rows[-1], 'seconds': statistics.median(seconds(rows))}
+    """Return the median seconds and, where measured, the largest peak memory of rounds."""
+    peaks = [row['peak_mb'] for row in rows if 'peak_mb' in row]
+    seconds = statistics.median(row['seconds'] for row in rows)
+    return dict(seconds=seconds, **({'peak_mb': max(peaks)} if peaks else {}))
 
 
-def ratio(these: Sequence[float], those: Sequence[float]) -> float:
-    """Return the median over rounds of a ratio."""
-    return statistics.median(a / b for a, b in zip(these, those, strict=True))
+def ratio(these: list[dict], those: list[dict]) -> float:
+    """Return the median over rounds of the ratio of seconds within a round."""
+    return statistics.median(a['seconds'] / b['seconds'] for a, b in zip(these, those, strict=True))
 
 
 def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15) -> float:
@@ -94,57 +114,33 @@ def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats:
 def machine(device: str) -> str:
     """Name the machine, the software and the day."""
     name = platform.processor()
+    info = Path('/proc/cpuinfo')
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name()
-    else:
-        info = Path('/proc/cpuinfo')
-        text = info.read_text() if info.is_file() else ''
-        # Virtual machines often hide the model's name, never its numbers.
-        values = {}
-        for line in text.splitlines():
-            key, _, value = line.partition(':')
-            values.setdefault(key.strip(), value.strip())
+    elif info.is_file():
+        values = dict(re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M))
         if 'model name' in values:
-            name = (
-                f'{values["model name"]} (family {values.get("cpu family")}, '
-                f'model {values.get("model")})'
-            )
-        flags = ' '.join(
-            f
-            for f in ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16')
-            if f' {f} ' in text.replace('\n', ' ')
-        )
-        name = f'{name}, {flags}'
+            # Virtual machines often hide the model's name, but never its numbers.
+            family, model = values.get('cpu family'), values.get('model')
+            name = f'{values["model name"]} (family {family}, model {model})'
+        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {*values.get('flags', '').split()}
+        name = f'{name}, {" ".join(sorted(fast))}'
     return f'{name}; {torch.get_num_threads()} threads; torch {torch.__version__}; {date.today()}'
 
 
-def report(
-    title: str,
-    rows: list[dict],
-    columns: Sequence[str],
-    args: argparse.Namespace,
-    notes: Sequence[str] | None = None,
-):
-    """Print rows as a table and write them as JSON."""
+def report(title: str, rows: list[dict], args: argparse.Namespace, note: str) -> None:
+    """Print rows as a table, with a dash where a row has no value, and write them as JSON."""
     where = machine(args.device)
     table = Table(title=f'{title}\n{where}')
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     for column in columns:
-        table.add_column(
-            column, justify='left' if column == 'path' else 'right', no_wrap=column == 'path'
-        )
+        left = column == 'path'
+        table.add_column(column, justify='left' if left else 'right', no_wrap=left)
     for row in rows:
-        table.add_row(*(_show(row.get(c)) for c in columns))
+        values = (row.get(c) for c in columns)
+        table.add_row(*(f'{v:.4g}' if isinstance(v, float) else str(v or '-') for v in values))
     console = Console(width=140)
     console.print(table)
-    for note in notes or ():
-        console.print(note, highlight=False)
+    console.print(note, highlight=False)
     if args.out:
         args.out.write_text(json.dumps(dict(title=title, machine=where, rows=rows), indent=1))
-
-
-def _show(value) -> str:
-    if value is None:
-        return ''
-    if isinstance(value, float):
-        return f'{value:.4g}'
-    return str(value)

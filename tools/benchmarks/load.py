@@ -6,100 +6,40 @@ Writes checkpoints of LLaMA-7B's width (float16) in each layout first.
 """
 
 import json
+import multiprocessing
 import os
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import torch
-from common import middle, parser, ratio, report, seconds
+from common import llama, middle, parse, parser, ratio, report, timed
 from safetensors.torch import save_file
 
-HEADS = 32
-# Of a weight: its sides in LLaMA-7B, in units of the width.
-HIDDEN = 11008 / 4096
-SIDES = {
-    'self_attn.q_proj.weight': (1, 1),
-    'self_attn.k_proj.weight': (1, 1),
-    'self_attn.v_proj.weight': (1, 1),
-    'self_attn.o_proj.weight': (1, 1),
-    'mlp.gate_proj.weight': (HIDDEN, 1),
-    'mlp.up_proj.weight': (HIDDEN, 1),
-    'mlp.down_proj.weight': (1, HIDDEN),
-    'input_layernorm.weight': (1,),
-    'post_attention_layernorm.weight': (1,),
-}
-META = dict(
-    zip(
-        SIDES,
-        (
-            'attention.wq',
-            'attention.wk',
-            'attention.wv',
-            'attention.wo',
-            'feed_forward.w1',
-            'feed_forward.w3',
-            'feed_forward.w2',
-            'attention_norm',
-            'ffn_norm',
-        ),
-        strict=True,
-    )
-)
-
-# Runs in a process of its own, so that its peak is its own. What is imported on
-# first use is imported before the clock starts.
-_PRELUDE = """
-import json, time, torch
-def peak():
-    text = open('/proc/self/status').read()
-    return int(text.split('VmHWM:')[1].split()[0]) * 1024
-"""
-_REPORT = """
-seconds = time.perf_counter() - start
-print(json.dumps(dict(seconds=seconds, peak_mb=(peak() - before) / 1e6)))
-"""
-READ = (
-    _PRELUDE
-    + """
 from lm4ve.blocks import LLMBlock
-LLMBlock(arch=dict(model_type='llama', hidden_size=64, intermediate_size=64,
-                   num_attention_heads=2, num_hidden_layers=1, vocab_size=8))
-before = peak()
-start = time.perf_counter()
-LLMBlock({path!r}, layers=({layer},), dtype={dtype!r})
-"""
-    + _REPORT
-)
-WHOLE = (
-    _PRELUDE
-    + """
-before = peak()
-start = time.perf_counter()
-torch.load({path!r}, weights_only=True, map_location='cpu')
-"""
-    + _REPORT
-)
-RAW = (
-    _PRELUDE
-    + """
-before = peak()
-start = time.perf_counter()
-with open({path!r}, 'rb', buffering=0) as f:
-    f.read({size})
-"""
-    + _REPORT
-)
+
+# Name in Hugging Face's layout -> name in Meta's.
+META = {
+    'self_attn.q_proj': 'attention.wq',
+    'self_attn.k_proj': 'attention.wk',
+    'self_attn.v_proj': 'attention.wv',
+    'self_attn.o_proj': 'attention.wo',
+    'mlp.gate_proj': 'feed_forward.w1',
+    'mlp.up_proj': 'feed_forward.w3',
+    'mlp.down_proj': 'feed_forward.w2',
+    'input_layernorm': 'attention_norm',
+    'post_attention_layernorm': 'ffn_norm',
+}
 
 
 def shapes(width: int) -> dict:
-    """Shapes of a layer's weights."""
-    return {k: tuple(int(s * width) for s in sides) for k, sides in SIDES.items()}
-
-
-def layer_bytes(width: int) -> int:
-    """Bytes of a layer in float16."""
-    return 2 * sum(torch.Size(s).numel() for s in shapes(width).values())
+    """Return the shapes of a layer's weights, by Hugging Face's names."""
+    hidden = llama(width)['intermediate_size']
+    known = {
+        'mlp.gate_proj': (hidden, width),
+        'mlp.up_proj': (hidden, width),
+        'mlp.down_proj': (width, hidden),
+    }
+    return {k: known.get(k, (width,) if 'norm' in k else (width, width)) for k in META}
 
 
 def write_checkpoints(folder: Path, layers: int, width: int) -> dict:
@@ -114,27 +54,16 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict:
     for i in range(layers):
         layer = {k: torch.randn(s).mul_(0.02).half() for k, s in shapes(width).items()}
         shard = f'model-{i + 1:05d}-of-{layers:05d}.safetensors'
-        named = {f'model.layers.{i}.{k}': v for k, v in layer.items()}
+        named = {f'model.layers.{i}.{k}.weight': v for k, v in layer.items()}
         save_file(named, hf / shard)
         index.update(dict.fromkeys(named, shard))
         everything.update({f'layers.{i}.{META[k]}.weight': v for k, v in layer.items()})
     torch.save(everything, meta / 'consolidated.00.pth')
     (hf / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=index)))
-    (hf / 'config.json').write_text(
-        json.dumps(
-            dict(
-                model_type='llama',
-                hidden_size=width,
-                intermediate_size=int(HIDDEN * width),
-                num_attention_heads=HEADS,
-                num_hidden_layers=layers,
-                vocab_size=32000,
-            )
-        )
-    )
-    (meta / 'params.json').write_text(
-        json.dumps(dict(dim=width, n_heads=HEADS, n_layers=layers, norm_eps=1e-6, vocab_size=-1))
-    )
+    config = dict(llama(width), num_hidden_layers=layers, vocab_size=32000)
+    (hf / 'config.json').write_text(json.dumps(config))
+    config = dict(dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1)
+    (meta / 'params.json').write_text(json.dumps(config))
     return dict(huggingface=hf, meta=meta)
 
 
@@ -147,97 +76,79 @@ def forget(folder: Path) -> None:
         os.close(fd)
 
 
-def run(code: str) -> dict:
-    """Run code in a process of its own; return the JSON it prints last."""
-    threads = dict(OMP_NUM_THREADS=str(torch.get_num_threads()))
-    done = subprocess.run(
-        [sys.executable, '-c', code],
-        text=True,
-        check=True,
-        capture_output=True,
-        env={**os.environ, **threads},
-    )
-    return json.loads(done.stdout.strip().splitlines()[-1])
+def read_layer(folder: Path, layer: int, dtype: str) -> None:
+    LLMBlock(str(folder), layers=(layer,), dtype=dtype)
 
 
-def measure(cache: str, folders: dict, layer: int, size: int, repeats: int) -> list:
-    """Read a layer of so many bytes in every way, in rounds; return a row a way.
+def read_raw(path: Path, size: int) -> None:
+    with path.open('rb', buffering=0) as f:
+        f.read(size)
 
-    Ratios are taken within a round: a machine's speed drifts.
-    """
+
+def read_whole(path: Path) -> None:
+    torch.load(path, weights_only=True, map_location='cpu')
+
+
+def measure(threads: int, function, *args) -> dict:
+    """Time a call and the rise of this process's peak memory, in MB."""
+    torch.set_num_threads(threads)
+    LLMBlock(arch=llama(64))  # what is imported on first use is imported before the clock starts
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    before = peak()
+    row = timed(lambda: function(*args), 'cpu')
+    return dict(row, peak_mb=(peak() - before) * 1024 / 1e6)
+
+
+def ways_to_read(folders: dict, layer: int, size: int) -> dict:
+    """Return ``(path, dtype) -> (folder, function, its arguments)``."""
     whole = folders['meta'] / 'consolidated.00.pth'
-    ways = {
-        ("raw read of a layer's bytes", None): (
-            RAW.format(path=str(whole), size=size),
-            folders['meta'],
-        )
-    }
+    ways = {("raw read of a layer's bytes", None): (folders['meta'], read_raw, whole, size)}
     for name, folder in folders.items():
         for dtype in ('float16', 'float32'):
-            ways[f'one layer, {name}', dtype] = (
-                READ.format(path=str(folder), layer=layer, dtype=dtype),
-                folder,
-            )
-
-    def once(code: str, folder: Path) -> dict:
-        if cache == 'cold':
-            forget(folder)
-        return run(code)
-
-    runs: dict = {way: [] for way in ways}
-    for _ in range(repeats):
-        for way, what in ways.items():
-            runs[way].append(once(*what))
-    raw, *_ = runs.values()
-    whole_way = 'the whole file (torch.load)', 'float16'
-    runs[whole_way] = [once(WHOLE.format(path=str(whole)), folders['meta'])]
-    rows = []
-    for (path, dtype), results in runs.items():
-        held = size * (2 if dtype == 'float32' else 1)
-        peak = max(r['peak_mb'] for r in results)
-        rows.append(
-            {
-                'path': path,
-                'cache': cache,
-                'dtype': dtype,
-                **middle(results),
-                'of raw': ratio(seconds(results), seconds(raw[: len(results)])),
-                'peak_mb': peak,
-                'of the block': peak * 1e6 / held,
-            }
-        )
-    return rows
+            ways[f'one layer, {name}', dtype] = folder, read_layer, folder, layer, dtype
+    ways['the whole file (torch.load)', 'float16'] = folders['meta'], read_whole, whole
+    return ways
 
 
-def main() -> None:
-    p = parser(__doc__)
+def main(argv=None) -> None:
+    p = parser(__doc__, layers=8)
     p.add_argument('--folder', type=Path, required=True)
-    p.add_argument('--layers', type=int, default=8)
-    p.add_argument(
-        '--width', type=int, default=4096, help="the language model's width; smaller for a trial"
-    )
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(p, argv)
     folders = write_checkpoints(args.folder, args.layers, args.width)
-    size = layer_bytes(args.width)
-    whole = (folders['meta'] / 'consolidated.00.pth').stat().st_size
-    rows = [
-        row
-        for cache in ('cold', 'warm')
-        for row in measure(cache, folders, args.layers // 2, size, args.repeats)
-    ]
+    size = 2 * sum(torch.Size(s).numel() for s in shapes(args.width).values())
+    # Each call has a process of its own, so that its peak is its own.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['lm4ve.blocks'])
+    rows = []
+    with context.Pool(1, maxtasksperchild=1) as pool:
+        for cache in ('cold', 'warm'):
+            runs: dict = {}
+            for i in range(args.repeats):
+                for way, (folder, *call) in ways_to_read(folders, args.layers // 2, size).items():
+                    if read_whole in call and i + 1 < args.repeats:
+                        continue  # it takes long and evicts others from the cache: once, last
+                    if cache == 'cold':
+                        forget(folder)
+                    row = pool.apply(measure, (args.threads, *call))
+                    runs.setdefault(way, []).append(row)
+            raw, *_ = runs.values()
+            for (path, dtype), own in runs.items():
+                row = dict(path=path, cache=cache, dtype=dtype, **middle(own))
+                row['of raw'] = ratio(own, raw[-len(own) :])
+                row['of the block'] = row['peak_mb'] * 1e6 / size / (1 + (dtype == 'float32'))
+                rows.append(row)
+    total = (folders['meta'] / 'consolidated.00.pth').stat().st_size
     report(
         f'Reading one layer ({size / 1e6:.0f} MB in float16) of {args.layers} '
-        f'({whole / 1e9:.1f} GB)',
+        f'({total / 1e9:.1f} GB)',
         rows,
-        ('path', 'cache', 'dtype', 'seconds', 'of raw', 'peak_mb', 'of the block'),
         args,
-        [
-            'of raw: the median over --repeats rounds of the ratio within one; '
-            "peak_mb: the largest rise of a process's peak memory; of the block: the "
-            "same in units of the block's bytes. Seconds include building the block "
-            'and its fingerprint (SHA-256).'
-        ],
+        'of raw: the median over --repeats rounds of the ratio within one; peak_mb: the largest '
+        "rise of a process's peak memory; of the block: the same in units of the block's bytes. "
+        'Seconds include building the block and its fingerprint (SHA-256).',
     )
 
 

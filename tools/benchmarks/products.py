@@ -7,6 +7,8 @@ activations, softmax, casts and memory traffic.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import cache, partial
+from math import prod
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,42 +58,35 @@ def record(function: Callable[[], object]) -> Counter:
 
 
 def count_gmac(products: dict[Product, int]) -> float:
-    """Multiply-accumulates of products, in 1e9."""
-    total = 0
-    for (a, _, b, _, _), times in products.items():
-        macs = b[-1]
-        for size in a:
-            macs *= size
-        total += macs * times
-    return total / 1e9
+    """Count the multiply-accumulates of products, in 1e9."""
+    return sum(prod(a) * b[-1] * times for (a, _, b, _, _), times in products.items()) / 1e9
 
 
 def product_runs(products: Iterable[Product], device: str) -> dict[Product, Callable[[], object]]:
-    """Return of each product a function that runs it by itself."""
-    tensors: dict[tuple, torch.Tensor] = {}
+    """Return for each product a function that runs it by itself."""
 
+    @cache
     def tensor(shape: Shape, stride: Shape, dtype: torch.dtype) -> torch.Tensor:
-        key = shape, stride, dtype
-        if key not in tensors:
-            tensors[key] = torch.empty_strided(shape, stride, dtype=dtype, device=device).normal_()
-        return tensors[key]
+        return torch.empty_strided(shape, stride, dtype=dtype, device=device).normal_()
 
-    runs = {}
-    for key in products:
-        a, a_stride, b, b_stride, dtype = key
-        left, right = tensor(a, a_stride, dtype), tensor(b, b_stride, dtype)
-        runs[key] = lambda x=left, y=right: x @ y
-    return runs
+    return {
+        (a, a_stride, b, b_stride, dtype): partial(
+            torch.matmul, tensor(a, a_stride, dtype), tensor(b, b_stride, dtype)
+        )
+        for a, a_stride, b, b_stride, dtype in products
+    }
 
 
-def ceilings(products: dict[Product, int], times: dict[Product, list[float]]) -> list[float]:
-    """Return of each round the seconds that a function's products take.
+def ceilings(products: dict[Product, int], times: dict[Product, list[dict]]) -> list[dict]:
+    """Return for each round the ``seconds`` that a function's products take.
 
     Args:
-        products (dict): Of :func:`record`.
-        times (dict): Of each product its seconds in each round.
+        products (dict): What :func:`record` returned.
+        times (dict): For each product one row with ``seconds`` a round.
     """
+    rounds = zip(*(times[key] for key in products), strict=True)
+    counts = products.values()
     return [
-        sum(second * products[key] for key, second in zip(products, round_, strict=True))
-        for round_ in zip(*(times[key] for key in products), strict=True)
+        dict(seconds=sum(n * row['seconds'] for n, row in zip(counts, round_, strict=True)))
+        for round_ in rounds
     ]

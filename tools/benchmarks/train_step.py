@@ -4,44 +4,44 @@ python tools/benchmarks/train_step.py --out train_step.json
 """
 
 import torch
-from block import LLAMA_7B, plain_reference
-from common import in_rounds, matmul_rate, middle, parser, ratio, report, seconds
+from block import plain_reference
+from common import in_rounds, llama, matmul_rate, middle, parse, parser, ratio, report
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import lm4ve  # noqa: F401
 
 
-def classifier(**block):
-    """mmpretrain's DeiT-S, with a block if one is given."""
-    cfg = dict(
-        type='ImageClassifier',
-        backbone=dict(type='VisionTransformer', arch='deit-small', img_size=224, patch_size=16),
-        head=dict(
-            type='VisionTransformerClsHead',
-            num_classes=1000,
-            in_channels=384,
-            loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
-        ),
-    )
-    if block:
-        low_rank = block.pop('low_rank', 'auto')
-        cfg['backbone'].update(out_type='raw', final_norm=False)
-        cfg['neck'] = dict(
-            type='LLMBlockNeck',
-            in_channels=384,
-            out_type='cls_token',
-            low_rank=low_rank,
-            block=dict(type='LLMBlock', arch=LLAMA_7B, **block),
+def classifier(neck: dict | None = None):
+    """Build mmpretrain's DeiT-S, with a neck if one is given."""
+    raw = dict(out_type='raw', final_norm=False) if neck else {}
+    return MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='VisionTransformer', arch='deit-small', patch_size=16, **raw),
+            neck=neck,
+            head=dict(
+                type='VisionTransformerClsHead',
+                num_classes=1000,
+                in_channels=384,
+                loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
+            ),
         )
-    return MODELS.build(cfg)
+    )
 
 
-def reference_classifier():
-    """DeiT-S with the plain fp32 block: all tokens, explicit softmax."""
-    model = classifier(dtype='float32')
+def with_block(width: int, dtype: str, low_rank: str = 'auto'):
+    """Build DeiT-S with a block whose class token alone is read."""
+    block = dict(type='LLMBlock', arch=llama(width), dtype=dtype)
+    neck = dict(type='LLMBlockNeck', in_channels=384, block=block, low_rank=low_rank)
+    return classifier(dict(neck, out_type='cls_token'))
+
+
+def with_plain_block(width: int):
+    """Build DeiT-S with the plain fp32 block: all tokens, explicit softmax."""
+    model = with_block(width, 'float32')
     neck = model.neck
-    neck.forward = lambda feats: (plain_reference(neck, feats[-1], LLAMA_7B)[:, 0],)
+    neck.forward = lambda feats: (plain_reference(neck, feats[-1], llama(width))[:, 0],)
     return model
 
 
@@ -61,7 +61,7 @@ def trainer(model, batch: int, device: str):
     return step
 
 
-def main() -> None:
+def main(argv=None) -> None:
     p = parser(__doc__)
     p.add_argument(
         '--cases',
@@ -75,43 +75,32 @@ def main() -> None:
         action='store_true',
         help='time the plain fp32 block too (several times slower)',
     )
-    args = p.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parse(p, argv)
     rows = []
     for case in args.cases:
         batch, dtype = case.split(':')
-        batch = int(batch)
-        plain = trainer(classifier(), batch, args.device)
-        steps = {
-            m: trainer(classifier(dtype=dtype, low_rank=m), batch, args.device)
-            for m in args.low_rank
-        }
+        models = {'plain': classifier()}
+        models |= {m: with_block(args.width, dtype, m) for m in args.low_rank}
         if args.reference:
-            steps['plain reference'] = trainer(reference_classifier(), batch, args.device)
-        timed = in_rounds({'plain': plain, **steps}, args.device, args.repeats, args.warmup)
-        rows.append(dict(path='ViT-S', batch=batch, ratio=1.0, **middle(timed['plain'])))
-        for name in steps:
-            rows.append(
-                dict(
-                    path=f'ViT-S + LLaMA-7B block ({name})',
-                    batch=batch,
-                    dtype='float32' if 'plain' in name else dtype,
-                    ratio=ratio(seconds(timed[name]), seconds(timed['plain'])),
-                    **middle(timed[name]),
-                )
-            )
-        del plain, steps
+            models['plain reference'] = with_plain_block(args.width)
+        times = in_rounds(
+            {name: trainer(model, int(batch), args.device) for name, model in models.items()}, args
+        )
+        for name, own in times.items():
+            row = dict(path='ViT-S', batch=int(batch))
+            if name != 'plain':
+                row['path'] += f' + LLaMA-7B block ({name})'
+                row['dtype'] = 'float32' if name == 'plain reference' else dtype
+            rows.append(dict(row, ratio=ratio(own, times['plain']), **middle(own)))
+        del models
     rate = matmul_rate(args.device, 16 * 197, 384, torch.float32)
     report(
         'A training step: forward, backward, AdamW',
         rows,
-        ('path', 'batch', 'dtype', 'seconds', 'ratio', 'peak_mb'),
         args,
-        [
-            f'This machine: {rate / 1e9:.0f} GMAC/s in fp32 on ViT-S-sized '
-            'products ([3152, 384] x [384, 384]). ratio: median over rounds '
-            'in which both steps run after each other.'
-        ],
+        f'This machine: {rate / 1e9:.0f} GMAC/s in fp32 on ViT-S-sized products '
+        '([3152, 384] x [384, 384]). ratio: median over rounds in which both steps run after '
+        'each other.',
     )
 
 
