@@ -3,10 +3,12 @@
 python tools/test.py CONFIG CHECKPOINT
 """
 
+import argparse
+from collections.abc import Sequence
 from copy import deepcopy
 
 import mmengine
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import lm4ve  # noqa: F401  (registers before the config is read)
@@ -18,9 +20,10 @@ from lm4ve.engine.command_line import (
     run_tool,
 )
 from lm4ve.errors import UserError
+from lm4ve.tasks import task_of_config
 
 
-def parse_args():
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Test (and evaluate) a model')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='file for the results')
@@ -36,12 +39,13 @@ def parse_args():
     parser.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's tta_model and tta_pipeline, or flips",
+        help="test-time augmentation: the config's tta_model and tta_pipeline; for images, "
+        'flips where the config has none',
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def merge_args(cfg, args):
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Merge the testing flags into the config."""
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')
@@ -62,16 +66,25 @@ def merge_args(cfg, args):
             out_dir=args.show_dir,
             interval=args.interval,
         )
-    if args.tta:
-        _use_tta(cfg)
     return cfg
 
 
-def _use_tta(cfg):
-    """Wrap the model for test-time augmentation (mmpretrain's flips)."""
-    if 'tta_model' not in cfg:
-        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
-    if 'tta_pipeline' not in cfg:
+def use_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation.
+
+    Raises:
+        UserError: Neither the config nor its task says how to augment.
+    """
+    missing = [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]
+    task = task_of_config(cfg) if missing else None
+    if task is not None and not task.tta_model:
+        raise UserError(
+            f'--tta needs {" and ".join(missing)} in the config: {task.title} has no '
+            'augmentation by default. Fix: add them, or leave out --tta.'
+        )
+    if 'tta_model' in missing:
+        cfg.tta_model = dict(type=task.tta_model)
+    if 'tta_pipeline' in missing:
         pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
@@ -80,11 +93,13 @@ def _use_tta(cfg):
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
-def main():
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = finish_config(merge_args(load_config(args), args), args)
+    if args.tta:
+        use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
     runner = build_runner(cfg)
-    if args.out and args.out_item in ('pred', None):
+    if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':

@@ -5,6 +5,7 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from mmengine.config import DictAction
 from mmengine.evaluator import Evaluator
@@ -33,7 +34,7 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     return evaluator.evaluate(len(dataset))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('--out', help='JSON file for the results')
@@ -42,7 +43,7 @@ def main() -> None:
         help="scenes for the nearest neighbours; default: the config's training set",
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     if args.train_cache:

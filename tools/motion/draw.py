@@ -4,13 +4,14 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 """
 
 import argparse
+from collections.abc import Sequence
 
 import torch
 from mmengine.config import DictAction
 from mmengine.registry import MODELS
-from mmengine.runner import load_checkpoint
 
 import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.engine.checkpoint_files import load_strictly, read_state
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
@@ -19,7 +20,7 @@ from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import save_grid
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('out', help='PNG')
@@ -29,13 +30,13 @@ def main() -> None:
     parser.add_argument('--columns', type=int, default=3)
     parser.add_argument('--extent', type=float, default=45.0, help='metres')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
         model = MODELS.build(cfg.model)
-        load_checkpoint(model, args.checkpoint, map_location='cpu')
+        load_strictly(model, read_state(args.checkpoint), f"'{args.checkpoint}'")
         model.eval()
         with torch.no_grad():
             samples = model.test_step(collate_scenes([dataset[i] for i in rows]))

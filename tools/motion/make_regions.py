@@ -5,6 +5,7 @@
 """
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from lm4ve.tasks.motion.datasets.cache import SceneCache
 from lm4ve.tasks.motion.models.regions import write_regions
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('cache')
     parser.add_argument('out')
@@ -22,7 +23,7 @@ def main() -> None:
         '--scenes', type=int, default=20000, help='a random choice of so many; default: 20000'
     )
     parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     scenes = SceneCache(args.cache)
     order = np.random.default_rng(args.seed).permutation(len(scenes))
     ends = []

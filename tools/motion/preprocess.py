@@ -10,13 +10,14 @@ A killed run goes on where it stopped when it is started again.
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,7 +36,7 @@ def main() -> None:
         help='leave bad files out and count them, or stop',
     )
     parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.dataset == 'argoverse1':
         if args.map_dir is None:
             raise UserError('Argoverse 1 needs --map-dir MAP_FILES.')

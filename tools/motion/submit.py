@@ -5,6 +5,8 @@
         --cache data/argoverse1/test.cache
 """
 
+from collections.abc import Sequence
+
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import (
     build_runner,
@@ -15,12 +17,12 @@ from lm4ve.engine.command_line import (
 )
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = common_parser('Write a submission')
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as the config says')
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.test_evaluator.update(submission=args.out, format_only=True)

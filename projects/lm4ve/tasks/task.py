@@ -35,6 +35,9 @@ class Task:
         input_noun (str): What the model takes, for example 'an image'.
         input_suffixes (tuple[str, ...]): Endings of the files that hold it.
         takes_folders (bool): A folder may stand for one input.
+        tta_model (str): Type of the model that averages the predictions for an input
+            and its mirror image, which ``tools/test.py --tta`` uses by default; empty
+            where a mirror image may be of another class.
         input_options (Mapping[str, str]): Name to help text of what reading a file
             may need besides it; the analysis tools make a flag of each.
     """
@@ -48,6 +51,7 @@ class Task:
     input_noun: str
     input_suffixes: tuple[str, ...]
     takes_folders: bool = False
+    tta_model: str = ''
     input_options: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

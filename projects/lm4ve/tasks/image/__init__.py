@@ -18,6 +18,7 @@ TASK = Task(
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',
+    tta_model='mmpretrain.AverageClsScoreTTA',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
 )
 
