@@ -227,10 +227,9 @@ def check_supported(config: dict) -> None:
     supported = ', '.join(sorted({*FAMILIES, 'gemma3'}))
     if config.get('quantization_config') or text.get('quantization_config'):
         raise UnsupportedModelError(
-            f"model_type '{kind}' with quantization_config: quantised weights "
-            'have no gradient with respect to their input in plain PyTorch. '
-            'Fix: point block.checkpoint at the unquantised release and set '
-            "block.dtype='bfloat16' to save memory."
+            f"model_type '{kind}' with quantization_config: quantised weights have no gradient "
+            'with respect to their input in plain PyTorch. Fix: point block.checkpoint at the '
+            "unquantised release and set block.dtype='bfloat16' to save memory."
         )
     if kind in _REFUSED:
         raise UnsupportedModelError(

@@ -92,9 +92,8 @@ class LanguageModel:
         for i in layers:
             if not -count <= i < count:
                 raise UserError(
-                    f"block.layers={tuple(layers)}: '{self.name}' has "
-                    f'{count} layers, so {i} is out of range (valid: '
-                    f'{-count} to {count - 1}). Fix: change block.layers.'
+                    f"block.layers={tuple(layers)}: '{self.name}' has {count} layers, so {i} is "
+                    f'out of range (valid: {-count} to {count - 1}). Fix: change block.layers.'
                 )
         return [i % count for i in layers]
 
@@ -119,9 +118,8 @@ class LanguageModel:
             shape = self.reader.shape(stored[name])
             if shape != tuple(param.shape):
                 raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' has the shape "
-                    f'{list(shape)}, but its config.json implies '
-                    f'{list(param.shape)}. Fix: config and weights are of '
+                    f"'{stored[name]}' of '{self.name}' has the shape {list(shape)}, but its "
+                    f'config.json implies {list(param.shape)}. Fix: config and weights are of '
                     'different models; copy both from the same release.'
                 )
         state = {}
@@ -133,10 +131,9 @@ class LanguageModel:
                 or weight.layout != torch.strided
             ):
                 raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' is stored as "
-                    f'{weight.dtype} ({weight.layout}, {weight.device}). '
-                    'Expected dense numbers of 16, 32 or 64 bits. Fix: use '
-                    "the model's original weights, not quantised ones."
+                    f"'{stored[name]}' of '{self.name}' is stored as {weight.dtype} "
+                    f'({weight.layout}, {weight.device}). Expected dense numbers of 16, 32 or 64 '
+                    "bits. Fix: use the model's original weights, not quantised ones."
                 )
             # The hash runs beside the copy, and where it can from the copy, so
             # that the file's pages are let go.
@@ -251,10 +248,9 @@ def open_language_model(
     """
     if (checkpoint is None) == (arch is None):
         raise UserError(
-            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give '
-            'exactly one. A checkpoint (a local folder or a hub id) for a '
-            'real language model; arch=dict(model_type=..., hidden_size=..., '
-            '...) for a random block without files.'
+            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one. A '
+            'checkpoint (a local folder or a hub id) for a real language model; '
+            'arch=dict(model_type=..., hidden_size=..., ...) for a random block without files.'
         )
     if arch is not None:
         return LanguageModel(_config(arch, 'block.arch'), name='arch')
@@ -272,10 +268,9 @@ def open_language_model(
         config, reader = open_meta(source)
         return LanguageModel(config, source.name, reader)
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has neither config.json (Hugging "
-        'Face) nor params.json (Meta); found '
-        f'{", ".join(source.names()[:12]) or "nothing"}. Fix: point at the '
-        'folder that holds one of them beside the weights.'
+        f"block.checkpoint='{source.name}' has neither config.json (Hugging Face) nor params.json "
+        f'(Meta); found {", ".join(source.names()[:12]) or "nothing"}. Fix: point at the folder '
+        'that holds one of them beside the weights.'
     )
 
 
@@ -301,7 +296,6 @@ def _config(fields: dict, origin: str) -> PretrainedConfig:
 def _invalid(origin: str, kind: str, error: Exception) -> CheckpointError:
     reason = ' '.join(str(error).split())
     return CheckpointError(
-        f"{origin} is not that of a valid '{kind}' model "
-        f'({type(error).__name__}: {reason}). Fix: correct the field, or copy '
-        "the model's config.json again."
+        f"{origin} is not that of a valid '{kind}' model ({type(error).__name__}: {reason}). Fix: "
+        "correct the field, or copy the model's config.json again."
     )

@@ -84,10 +84,9 @@ class LLMBlock(RecordsSource):
             raise UserError(f"block.dtype='{dtype}' must be one of {', '.join(_DTYPES)}.")
         if trainable != 'none' and dtype != 'float32':
             raise UserError(
-                f"block.trainable='{trainable}' with block.dtype='{dtype}': "
-                'updates are lost in 16-bit weights, and loss scaling refuses '
-                "them. Fix: block.dtype='float32' (mixed precision still "
-                'works around the block).'
+                f"block.trainable='{trainable}' with block.dtype='{dtype}': updates are lost in "
+                "16-bit weights, and loss scaling refuses them. Fix: block.dtype='float32' (mixed "
+                'precision still works around the block).'
             )
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
@@ -121,9 +120,8 @@ class LLMBlock(RecordsSource):
         s = self.source
         origin = 'pre-trained' if s['pretrained'] else f'random, seed {s["seed"]}'
         return (
-            f"layers {s['layers']} of '{s['source']}' ({s['model_type']}, "
-            f'D={self.embed_dims}, {origin}), {frozen:,} frozen and '
-            f'{trained:,} trainable parameters, {self.dtype}'
+            f"layers {s['layers']} of '{s['source']}' ({s['model_type']}, D={self.embed_dims}, "
+            f'{origin}), {frozen:,} frozen and {trained:,} trainable parameters, {self.dtype}'
         )
 
     # ------------------------------------------------------------- building
@@ -204,9 +202,8 @@ class LLMBlock(RecordsSource):
         """
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
             raise UserError(
-                f'LLMBlock takes [B, N, {self.embed_dims}], got '
-                f'{list(x.shape)}. Fix: the mapper before it must give the '
-                "language model's width, block.embed_dims."
+                f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}. Fix: the mapper '
+                "before it must give the language model's width, block.embed_dims."
             )
         return self._run(x, padding_mask, queries, self._plain_first)
 
@@ -277,10 +274,9 @@ class LLMBlock(RecordsSource):
         """
         if low_rank == 'absorb' and not self._may_absorb():
             raise UserError(
-                "neck.low_rank='absorb' moves the projections past the keys, "
-                f'which block.rotary=True and the k norms of some families do '
-                f"not allow ('{self.source['model_type']}'). Fix: "
-                "low_rank='fold' or 'auto'."
+                "neck.low_rank='absorb' moves the projections past the keys, which "
+                'block.rotary=True and the k norms of some families do not allow '
+                f"('{self.source['model_type']}'). Fix: low_rank='fold' or 'auto'."
             )
 
     def _may_absorb(self) -> bool:
@@ -306,9 +302,8 @@ class LLMBlock(RecordsSource):
         if isinstance(queries, Tensor):
             if queries.dim() != 2 or queries.shape[0] != x.shape[0] or queries.dtype != torch.int64:
                 raise UserError(
-                    'queries must be a slice or int64 indices '
-                    f'[{x.shape[0]}, Q], got {queries.dtype} '
-                    f'{list(queries.shape)}.'
+                    f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got '
+                    f'{queries.dtype} {list(queries.shape)}.'
                 )
         elif not (queries is None or isinstance(queries, slice)):
             raise UserError(
@@ -318,18 +313,16 @@ class LLMBlock(RecordsSource):
             return
         if padding_mask.shape != x.shape[:2] or (padding_mask.dtype != torch.bool):
             raise UserError(
-                f'padding_mask must be bool {list(x.shape[:2])} (True = '
-                f'padding), got {padding_mask.dtype} '
-                f'{list(padding_mask.shape)}.'
+                f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
+                f'{padding_mask.dtype} {list(padding_mask.shape)}.'
             )
         if not torch.compiler.is_compiling():
             full = padding_mask.all(dim=1)
             if full.any():
                 raise UserError(
-                    f'padding_mask marks every token of sample(s) '
-                    f'{full.nonzero().flatten().tolist()} as padding; there '
-                    'is nothing to attend to. Fix: drop empty samples before '
-                    'batching, or check that True means padding.'
+                    'padding_mask marks every token of sample(s) '
+                    f'{full.nonzero().flatten().tolist()} as padding; there is nothing to attend '
+                    'to. Fix: drop empty samples before batching, or check that True means padding.'
                 )
 
     def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:

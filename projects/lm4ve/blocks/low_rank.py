@@ -136,9 +136,8 @@ def explain(sizes: Sizes) -> str:
     """Say in words what a choice was based on."""
     costs = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in count_macs(sizes).items())
     return (
-        f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} '
-        f'are read, C={sizes.channels}, D={sizes.width} (GMAC up to the '
-        f'heads: {costs})'
+        f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} are read, '
+        f'C={sizes.channels}, D={sizes.width} (GMAC up to the heads: {costs})'
     )
 
 

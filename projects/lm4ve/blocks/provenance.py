@@ -78,10 +78,9 @@ class RecordsSource(nn.Module):
             self.source = record
             return
         raise CheckpointError(
-            'The checkpoint was made with other frozen weights than the '
-            f'config asks for. Checkpoint: {_tell(record)}. Config: '
-            f'{_tell(self.source)}. Fix: set model.neck.block.checkpoint, '
-            "layers, pretrained and seed to the checkpoint's."
+            'The checkpoint was made with other frozen weights than the config asks for. '
+            f'Checkpoint: {_tell(record)}. Config: {_tell(self.source)}. Fix: set '
+            "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
         )
 
 
@@ -91,9 +90,8 @@ def _parse(record: Tensor, key: str) -> dict:
         _tell(source)  # has every field
     except (ValueError, KeyError, TypeError) as e:
         raise CheckpointError(
-            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). "
-            'It records which frozen weights the model was trained with. '
-            'Fix: copy the checkpoint again.'
+            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). It records which "
+            'frozen weights the model was trained with. Fix: copy the checkpoint again.'
         ) from e
     return source
 
@@ -102,6 +100,5 @@ def _tell(source: dict) -> str:
     origin = 'pre-trained' if source['pretrained'] else (f'random with seed {source["seed"]}')
     return (
         f"layers {source['layers']} of '{source['source']}' "
-        f'({source["model_type"]}, {origin}, fingerprint '
-        f'{source["fingerprint"][:12]})'
+        f'({source["model_type"]}, {origin}, fingerprint {source["fingerprint"][:12]})'
     )

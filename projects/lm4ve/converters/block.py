@@ -74,9 +74,8 @@ def compare_block(
     block = LLMBlock(checkpoint=llm, layers=layers)
     if block.source['model_type'] != 'llama':
         raise UserError(
-            f"'{llm}' is a {block.source['model_type']}, but the checkpoint's "
-            f"block '{prefix}' has LLaMA's names. Fix: give the LLaMA that it "
-            'was trained with.'
+            f"'{llm}' is a {block.source['model_type']}, but the checkpoint's block '{prefix}' has "
+            "LLaMA's names. Fix: give the LLaMA that it was trained with."
         )
     differences = _differences(mine, block, layers)
     if differences:
@@ -84,9 +83,8 @@ def compare_block(
         advice = _advice(mine, llm, block.layer_indices)
         raise CheckpointError(
             f"'{prefix}{name}' of the checkpoint is not that of "
-            f'{block.describe().partition(" (")[0]}: {what} '
-            f'({len(differences)} of {len(wanted)} tensors differ). '
-            f'{advice} A block that was trained with the model is none of the '
+            f'{block.describe().partition(" (")[0]}: {what} ({len(differences)} of {len(wanted)} '
+            f'tensors differ). {advice} A block that was trained with the model is none of the '
             'language model and is not converted.'
         )
     return block.state_dict()[SOURCE_KEY]
@@ -96,9 +94,8 @@ def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
     missing = [prefix + n for n in wanted if n not in mine]
     if missing:
         raise CheckpointError(
-            f"The checkpoint's block lacks {listing(missing)}. Fix: give as "
-            'many layers as the checkpoint has, and check that the file is '
-            'complete.'
+            f"The checkpoint's block lacks {listing(missing)}. Fix: give as many layers as the "
+            'checkpoint has, and check that the file is complete.'
         )
     norm = 'norm.weight'
     unknown = [
@@ -112,10 +109,9 @@ def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
         )
     if norm in mine and not bool((mine[norm] == 1).all()):
         raise CheckpointError(
-            f"'{prefix}{norm}' is not all ones (it spans "
-            f'{mine[norm].min():.4g} to {mine[norm].max():.4g}). Expected '
-            'ones: the released code never loads it, and LLMBlock applies the '
-            'final norm with unit gain. A model that was trained with another '
+            f"'{prefix}{norm}' is not all ones (it spans {mine[norm].min():.4g} to "
+            f'{mine[norm].max():.4g}). Expected ones: the released code never loads it, and '
+            'LLMBlock applies the final norm with unit gain. A model that was trained with another '
             'gain would give other outputs here, so it is not converted.'
         )
 
@@ -160,13 +156,11 @@ def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
         )
     if None in found:
         return (
-            f"No layer of '{llm}' has this block's first norm. Fix: give "
-            'the language model that the checkpoint was trained with '
-            '(LLaMA-1 7B for the released ones).'
+            f"No layer of '{llm}' has this block's first norm. Fix: give the language model that "
+            'the checkpoint was trained with (LLaMA-1 7B for the released ones).'
         )
     return (
-        'Its first norm is that of layer '
-        f'{", ".join(map(str, found))}. Fix: --layer '
+        f'Its first norm is that of layer {", ".join(map(str, found))}. Fix: --layer '
         f'{" ".join(map(str, found))}'
     )
 

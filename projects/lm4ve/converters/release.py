@@ -329,10 +329,9 @@ def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     ]
     if outside:
         raise UserError(
-            f"The block(s) {listing(outside)} of '{config}' are built by code "
-            'and not by the config, so the release still needs their language '
-            'model. Fix: give the block in the config (block=dict(type='
-            "'LLMBlock', ...))."
+            f"The block(s) {listing(outside)} of '{config}' are built by code and not by the "
+            'config, so the release still needs their language model. Fix: give the block in the '
+            "config (block=dict(type='LLMBlock', ...))."
         )
     ours = {**model.state_dict(), **frozen_tensors(model)}
     theirs = {**again.state_dict(), **frozen_tensors(again)}
@@ -344,7 +343,6 @@ def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     )
     if different:
         raise CheckpointError(
-            f"'{checkpoint}' was written, but loads as another model: "
-            f'{listing(different)} differ. Do not use it. Fix: report this '
-            'with the config.'
+            f"'{checkpoint}' was written, but loads as another model: {listing(different)} differ. "
+            'Do not use it. Fix: report this with the config.'
         )

@@ -83,10 +83,9 @@ class MetaFiles(TensorReader):
             return tuple(shape)
         if len(shape) != 2 or len(set(shapes)) > 1:
             raise CheckpointError(
-                f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the "
-                f"consolidated.*.pth of '{self.source.name}', expected equal "
-                'matrices. Fix: the files are of different downloads; copy all '
-                'of them again.'
+                f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the consolidated.*.pth "
+                f"of '{self.source.name}', expected equal matrices. Fix: the files are of "
+                'different downloads; copy all of them again.'
             )
         shape[dim] *= len(shapes)
         return tuple(shape)
@@ -98,9 +97,8 @@ class MetaFiles(TensorReader):
             return [getattr(s, method)(meta) for s in shards]
         except KeyError as e:
             raise CheckpointError(
-                f"'{meta}' is not in every consolidated.*.pth of "
-                f"'{self.source.name}'. Fix: the files are of different "
-                'downloads; copy all of them again.'
+                f"'{meta}' is not in every consolidated.*.pth of '{self.source.name}'. Fix: the "
+                'files are of different downloads; copy all of them again.'
             ) from e
 
     def read(self, name: str) -> Tensor:
@@ -157,17 +155,15 @@ def open_meta(source: FileSource):
     gate = 'layers.0.mlp.gate_proj.weight'
     if gate not in reader.names():
         raise CheckpointError(
-            f"'{files[0]}' has no tensor 'layers.0.feed_forward.w1.weight'. "
-            "Expected Meta's LLaMA names. Fix: check that params.json and "
-            'the weights belong together.'
+            f"'{files[0]}' has no tensor 'layers.0.feed_forward.w1.weight'. Expected Meta's LLaMA "
+            'names. Fix: check that params.json and the weights belong together.'
         )
     rows = reader.shape('layers.0.self_attn.q_proj.weight')[0]
     if rows != int(params['dim']):
         raise CheckpointError(
-            f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' "
-            f'hold {rows} of the {params["dim"]} query rows that params.json '
-            'implies. Fix: download all of them (numbered from 00 without a '
-            'gap), and params.json from the same release.'
+            f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' hold {rows} of the "
+            f'{params["dim"]} query rows that params.json implies. Fix: download all of them '
+            '(numbered from 00 without a gap), and params.json from the same release.'
         )
     # The hidden width is a formula of three fields in params.json; the weight
     # itself cannot be wrong.

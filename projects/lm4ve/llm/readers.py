@@ -49,10 +49,9 @@ def _unsafe(path: Path, error: Exception) -> CheckpointError:
     found = re.search(r'GLOBAL (\S+) was not an allowed', str(error))
     what = f' ({found.group(1)})' if found else ''
     return CheckpointError(
-        f'{path} was not loaded: it holds more than plain tensors{what}, and '
-        'loading such a pickle could run code. Fix: convert it to '
-        'safetensors in a trusted place, or point block.checkpoint at a '
-        'copy that has *.safetensors.'
+        f'{path} was not loaded: it holds more than plain tensors{what}, and loading such a pickle '
+        'could run code. Fix: convert it to safetensors in a trusted place, or point '
+        'block.checkpoint at a copy that has *.safetensors.'
     )
 
 
@@ -60,9 +59,8 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
     return CheckpointError(
-        f'{path} ({size}) cannot be read and looks '
-        f'truncated or damaged: {reason}. Fix: download or copy the file '
-        'again and compare its size with the original.'
+        f'{path} ({size}) cannot be read and looks truncated or damaged: {reason}. Fix: download '
+        'or copy the file again and compare its size with the original.'
     )
 
 
@@ -159,9 +157,8 @@ class TorchFile(TensorReader):
 
     def _load_old(self) -> dict[str, Tensor]:
         warnings.warn(
-            f'{self.path} is in the format from before PyTorch 1.6, which '
-            'cannot be memory-mapped: the whole file '
-            f'({self.path.stat().st_size / 1e9:.1f} GB) is read into memory. '
+            f'{self.path} is in the format from before PyTorch 1.6, which cannot be memory-mapped: '
+            f'the whole file ({self.path.stat().st_size / 1e9:.1f} GB) is read into memory. '
             'Convert it to safetensors to avoid this.',
             stacklevel=2,
         )
@@ -184,9 +181,8 @@ class TorchFile(TensorReader):
             raise _damaged(self.path, e) from e
         if not isinstance(content, dict):
             raise CheckpointError(
-                f'{self.path} holds a {type(content).__name__}, not named '
-                "tensors. Fix: use the file that was released as the model's "
-                'weights.'
+                f'{self.path} holds a {type(content).__name__}, not named tensors. Fix: use the '
+                "file that was released as the model's weights."
             )
         return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
@@ -260,9 +256,8 @@ def _storages(path: Path) -> list[tuple[int, int]]:
         return []
     if any(e.compress_type != zipfile.ZIP_STORED for e in data):
         raise CheckpointError(
-            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: '
-            'write it again with torch.save(torch.load(file, '
-            'weights_only=True), file).'
+            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: write it again with '
+            'torch.save(torch.load(file, weights_only=True), file).'
         )
     first = min((e.header_offset for e in entries), default=0)
     return sorted(found) if first == 0 and order == sys.byteorder else []
@@ -322,19 +317,17 @@ class IndexedFiles(TensorReader):
             path = self.source.find(shard)
             if path is None:
                 raise CheckpointError(
-                    f"{self.index} says that '{name}' is in '{shard}', but "
-                    f"'{self.source.name}' has no such file. Fix: download "
-                    'that shard (only the shards of the chosen layers are '
-                    'needed).'
+                    f"{self.index} says that '{name}' is in '{shard}', but '{self.source.name}' "
+                    'has no such file. Fix: download that shard (only the shards of the chosen '
+                    'layers are needed).'
                 )
             self._open[shard] = open_file(path)
         try:
             return getattr(self._open[shard], method)(name)
         except _ABSENT as e:
             raise CheckpointError(
-                f"{self.index} says that '{name}' is in '{shard}', but that "
-                f'file does not have it ({e}). Fix: index and shards are of '
-                'different downloads; copy both again.'
+                f"{self.index} says that '{name}' is in '{shard}', but that file does not have it "
+                f'({e}). Fix: index and shards are of different downloads; copy both again.'
             ) from e
 
 
@@ -365,8 +358,7 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> TensorRe
             return open_file(path)
     found = ', '.join(source.names()[:12]) or 'nothing'
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but no weights: "
-        f'expected one of {", ".join(HF_FILES)}; found {found}. Fix: download '
-        'the weights too, or set block.pretrained=False for a random block '
-        'of this shape.'
+        f"block.checkpoint='{source.name}' has a config but no weights: expected one of "
+        f'{", ".join(HF_FILES)}; found {found}. Fix: download the weights too, or set '
+        'block.pretrained=False for a random block of this shape.'
     )

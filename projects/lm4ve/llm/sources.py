@@ -92,11 +92,10 @@ class HubSource(FileSource):
     def _unreachable(self, error: Exception) -> str:
         reason = (str(error).strip().splitlines() or ['no reason given'])[0]
         return (
-            f"block.checkpoint='{self.name}' is neither a local path nor "
-            f'a hub repository that can be read ({type(error).__name__}: '
-            f'{reason}). Fix: correct the path, or download the '
-            'repository once where there is network (`hf download '
-            f'{self.repo_id}`), or set HF_TOKEN if it is gated.'
+            f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that can "
+            f'be read ({type(error).__name__}: {reason}). Fix: correct the path, or download the '
+            f'repository once where there is network (`hf download {self.repo_id}`), or set '
+            'HF_TOKEN if it is gated.'
         )
 
 
@@ -173,8 +172,7 @@ def find_files(checkpoint: str) -> tuple:
     if _HUB_ID.fullmatch(text) and not text.endswith(_WEIGHT_FILES):
         return HubSource(text), None
     raise CheckpointError(
-        f"block.checkpoint='{text}' does not exist. Fix: point "
-        'model.neck.block.checkpoint at a Hugging Face folder, a Meta folder '
-        '(params.json and consolidated.*.pth), a weight file in such a '
-        'folder, or a hub id like "org/name".'
+        f"block.checkpoint='{text}' does not exist. Fix: point model.neck.block.checkpoint at a "
+        'Hugging Face folder, a Meta folder (params.json and consolidated.*.pth), a weight file in '
+        'such a folder, or a hub id like "org/name".'
     )

@@ -54,9 +54,8 @@ def LLMBlockInsert(backbone: dict | nn.Module, after: str, neck: dict | nn.Modul
         neck = MODELS.build({'norm_cfg': None, **neck})
     if getattr(neck, 'out_type', 'raw') != 'raw':
         raise UserError(
-            f"backbone.neck.out_type='{neck.out_type}': inside an "
-            'encoder the neck must give all tokens. Fix: set it '
-            "to 'raw'."
+            f"backbone.neck.out_type='{neck.out_type}': inside an encoder the neck must give all "
+            "tokens. Fix: set it to 'raw'."
         )
     modules = dict(backbone.named_modules())
     if not after or after not in modules:

@@ -141,16 +141,14 @@ class LLMBlockNeck(BaseModule):
         if self.out_type != 'raw' or restore is not None:
             if queries is not None:
                 raise UserError(
-                    f"queries go with tokens [B, N, C] and out_type='raw', "
-                    f'got features {list(x.shape)} and neck.out_type='
-                    f"'{self.out_type}'."
+                    "queries go with tokens [B, N, C] and out_type='raw', got features "
+                    f"{list(x.shape)} and neck.out_type='{self.out_type}'."
                 )
         if self.out_type == 'cls_token':
             if restore is not None:
                 raise UserError(
-                    f"neck.out_type='cls_token' needs tokens [B, N, C], got "
-                    f"a map {list(x.shape)}. Fix: out_type='raw' followed by a "
-                    "pooling neck, or 'avg_featmap'."
+                    f"neck.out_type='cls_token' needs tokens [B, N, C], got a map {list(x.shape)}. "
+                    "Fix: out_type='raw' followed by a pooling neck, or 'avg_featmap'."
                 )
             queries = slice(0, 1)
         if self._observed:
@@ -217,11 +215,9 @@ class LLMBlockNeck(BaseModule):
                 return out.transpose(1, 2).unflatten(2, shape)
         else:
             raise UserError(
-                f'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or '
-                f'[B, C, T, H, W], got {x.dim()} dimensions: {list(x.shape)}. '
-                'Fix: let the backbone give raw features (for a ViT of '
-                "mmpretrain: backbone.out_type='raw', "
-                'backbone.final_norm=False).'
+                'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or [B, C, T, H, W], got '
+                f'{x.dim()} dimensions: {list(x.shape)}. Fix: let the backbone give raw features '
+                "(for a ViT of mmpretrain: backbone.out_type='raw', backbone.final_norm=False)."
             )
         if tokens.shape[-1] != self.in_channels:
             raise UserError(
