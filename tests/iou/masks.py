@@ -1,9 +1,11 @@
-"""Images that are their own masks."""
+"""Images that are their own masks, and pipelines for them."""
 
 from pathlib import Path
 
 import cv2
 import numpy as np
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
 
 
 def write_folder(root: Path, count=10) -> list:
@@ -20,3 +22,8 @@ def write_folder(root: Path, count=10) -> list:
         cv2.imwrite(str(root / f'masks/{i}.png'), mask)
         masks.append(mask)
     return masks
+
+
+def pipeline(*steps) -> Compose:
+    init_default_scope('mmpretrain')
+    return Compose([*steps, dict(type='PackInputs')])

@@ -23,12 +23,13 @@ from tests.iou.masks import write_folder
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def tool():
+def score(config, options: str):
+    """Run the tool on an untrained model; return its report."""
     path = ROOT / 'tools/analysis/activation_iou.py'
     spec = importlib.util.spec_from_file_location('activation_iou', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    return module.main([str(config), 'none', *options.split()])
 
 
 # ------------------------------------------------------------------------- models
@@ -81,24 +82,10 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
     config, tmp_path, capsys
 ):
     masks = write_folder(tmp_path / 'data')
-    report = tool().main(
-        [
-            str(config),
-            'none',
-            '--data-root',
-            str(tmp_path / 'data'),
-            '--layout',
-            'folder',
-            '--points',
-            'mask=paint',
-            'constant=flat',
-            '--bootstrap',
-            '50',
-            '--batch-size',
-            '4',
-            '--out-dir',
-            str(tmp_path / 'out'),
-        ]
+    report = score(
+        config,
+        f'--data-root {tmp_path}/data --layout folder --points mask=paint '
+        f'constant=flat --bootstrap 50 --batch-size 4 --out-dir {tmp_path}/out',
     )
     share = [(m.reshape(4, 4, 4, 4).mean((1, 3)) >= 127.5) for m in masks]
     kept = [s.mean() for s in share if s.any()]
@@ -133,19 +120,10 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
 
 
 def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
-    report = tool().main(
-        [
-            str(ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py'),
-            'none',
-            '--bootstrap',
-            '20',
-            '--split',
-            'val',
-            '--out-dir',
-            str(tmp_path),
-            '--cfg-options',
-            'test_dataloader.dataset.indices=12',
-        ]
+    report = score(
+        ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py',
+        f'--bootstrap 20 --split val --out-dir {tmp_path} --cfg-options '
+        'test_dataloader.dataset.indices=12',
     )
     assert report.images == 12 and report.fixing_images == 2
     assert {(r.measure, r.point) for r in report.rows[1:]} == {
@@ -223,7 +201,7 @@ def spoil(tmp_path: Path, how: str) -> Path:
         ('size', r'images/1.png: the image has 16 x 16 pixels, its mask 16 x 17'),
         ('no foreground', r'images/1.png: its mask has no foreground .*--skip-empty'),
         ('no image', r"masks/1.png' is not an image that can be read"),
-        ('float', r"masks/1.tif' has mode F; masks are palette, grey or RGB"),
+        ('float', r"masks/1.tif' has mode F; masks are palette, gray or RGB"),
         ('empty', r"images' has no images"),
         ('no folder', r"masks' is not there"),
     ],
@@ -231,75 +209,45 @@ def spoil(tmp_path: Path, how: str) -> Path:
 def test_bad_files_are_told_by_name(config, tmp_path, how, found):
     root = spoil(tmp_path, how)
     with pytest.raises(UserError, match=found):
-        tool().main(
-            [
-                str(config),
-                'none',
-                '--data-root',
-                str(root),
-                '--layout',
-                'folder',
-                '--points',
-                'mask=paint',
-                '--out-dir',
-                str(tmp_path / 'out'),
-            ]
+        score(
+            config,
+            f'--data-root {root} --layout folder --points mask=paint --out-dir {tmp_path}/out',
         )
     assert not (tmp_path / 'out').exists()
 
 
-def test_images_without_foreground_can_be_passed_over(config, tmp_path):
+def test_images_without_foreground_can_be_passed_over(config, tmp_path, capsys):
     root = spoil(tmp_path, 'no foreground')
-    report = tool().main(
-        [
-            str(config),
-            'none',
-            '--data-root',
-            str(root),
-            '--layout',
-            'folder',
-            '--points',
-            'mask=paint',
-            '--out-dir',
-            str(tmp_path / 'out'),
-            '--bootstrap',
-            '9',
-            '--skip-empty',
-            '--rule',
-            'any',
-        ]
+    report = score(
+        config,
+        f'--data-root {root} --layout folder --points mask=paint --out-dir '
+        f'{tmp_path}/out --bootstrap 9 --skip-empty --rule any',
     )
     assert report.images == 2
+    shown = capsys.readouterr().out  # the threshold of one image is tried on one
+    assert '100.0 (one image)' in shown and 'nan' not in shown
 
 
 @pytest.mark.parametrize(
     'arguments, found',
     [
-        (['--data-root', '.'], '--data-root and --layout go together'),
-        (['--layout', 'folder'], '--data-root and --layout go together'),
-        (['--ignored', '255'], '--ignored is for --layout folder'),
-        (['--layout', 'folder', '--data-root', '.', '--split', 'val'], 'has no splits'),
-        (['--bootstrap', '0'], '--bootstrap 0 must be 1 or more'),
-        (['--thresholds', '1.5'], r'thresholds=\[1.5\] must be'),
-        (['--points', 'encoder'], "--points 'encoder' must be LABEL=MODULE"),
+        ('--data-root .', '--data-root and --layout go together'),
+        ('--layout folder', '--data-root and --layout go together'),
+        ('--ignored 255', '--ignored is for --layout folder'),
+        ('--layout folder --data-root . --split val', 'has no splits'),
+        ('--bootstrap 0', '--bootstrap 0 must be 1 or more'),
+        ('--thresholds 1.5', r'thresholds=\[1.5\] must be'),
+        ('--points encoder', "--points 'encoder' must be LABEL=MODULE"),
     ],
-    ids=lambda a: ' '.join(a) if isinstance(a, list) else '',
 )
 def test_mistakes_in_arguments_are_told(config, arguments, found):
     with pytest.raises(UserError, match=found):
-        tool().main([str(config), 'none', *arguments])
+        score(config, arguments)
 
 
 def test_a_data_set_without_masks_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
-        tool().main(
-            [
-                str(ROOT / 'configs/lm4ve/vit-demo_none_digits.py'),
-                'none',
-                '--out-dir',
-                str(tmp_path / 'out'),
-            ]
-        )
+        score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}/out')
 
 
 def test_pictures_are_dark_outside_the_pseudo_mask():
@@ -313,9 +261,8 @@ def test_pictures_are_dark_outside_the_pseudo_mask():
 
 
 def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
-    from lm4ve.engine import figures
+    from lm4ve.iou import report
     from lm4ve.iou.pseudo_masks import Scores, TokenMaps
-    from lm4ve.iou.report import plot, summarise
 
     truth = np.tile([[1, 0], [0, 0]], (6, 1, 1)).astype(np.uint8)
     scores = Scores()
@@ -329,8 +276,8 @@ def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
         'abcdef',
     )
     drawn = []
-    monkeypatch.setattr(figures, 'save_figure', lambda f, *a, **k: drawn.append(f))
-    plot(summarise(scores, resamples=9), tmp_path / 'x.png')
+    monkeypatch.setattr(report, 'save_figure', lambda f, *a, **k: drawn.append(f))
+    report.plot(report.summarize(scores, resamples=9), tmp_path / 'x.png')
     for ax in drawn[0].axes:
         low, high = ax.get_ylim()
         for line in ax.lines:

@@ -19,7 +19,7 @@ from lm4ve.iou.pseudo_masks import (
     split_images,
     token_mask,
 )
-from lm4ve.iou.report import summarise
+from lm4ve.iou.report import summarize
 
 
 # ---------------------------------------------------------------------- one image
@@ -167,7 +167,7 @@ def random_scores(count=12, seed=0):
 
 def test_each_image_has_its_best_threshold_inverted_too():
     maps, truth = random_scores()
-    report = summarise(some_scores(maps, truth), resamples=50)
+    report = summarize(some_scores(maps, truth), resamples=50)
     row = {r.variant: r for r in report.rows if r.threshold_choice == 'best per image'}
     thresholds = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
@@ -193,7 +193,7 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     assert sorted([*fixing, *rest]) == list(range(30))
 
     def fixed(maps):
-        report = summarise(some_scores(maps, truth), 0.3, 50, seed=4)
+        report = summarize(some_scores(maps, truth), 0.3, 50, seed=4)
         assert report.fixing_images == 9
         return next(
             r for r in report.rows if r.threshold_choice == 'fixed' and r.variant == 'as is'
@@ -245,7 +245,7 @@ def test_differences_are_paired_by_image():
         list(truth.reshape(-1, 2, 2).astype(np.uint8)),
         [f'{i}' for i in range(20)],
     )
-    report = summarise(scores, resamples=300, seed=1)
+    report = summarize(scores, resamples=300, seed=1)
     row = next(
         r
         for r in report.differences

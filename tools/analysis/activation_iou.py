@@ -27,9 +27,10 @@ from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
 from lm4ve.iou.figure import Example, draw_examples, examples_of
-from lm4ve.iou.mask_datasets import LAYOUTS, MaskFollower, SampleMasks, batches, open_masks
+from lm4ve.iou.mask_datasets import LAYOUTS, SampleMasks, open_masks
+from lm4ve.iou.mask_pipeline import MaskFollower, batches
 from lm4ve.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
-from lm4ve.iou.report import Report, summarise, tables, write
+from lm4ve.iou.report import Report, summarize, tables, write
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -169,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
         found, 'images', total=-(-len(items) // args.batch_size), console=console, transient=True
     )
     examples = score_all(model, found, points, scores, args.figure)
-    report = summarise(scores, args.fixed_share, args.bootstrap, args.seed)
+    report = summarize(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = 'untrained weights' if args.checkpoint in UNTRAINED else Path(args.checkpoint).name
     title = f'{Path(args.config).stem}, {weights}'
     for table in tables(report, title):

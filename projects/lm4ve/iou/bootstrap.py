@@ -1,7 +1,7 @@
-"""Bootstrap intervals of means over images, many columns at once.
+"""Bootstrap intervals of means over images, for many columns at once.
 
-Every column is resampled with the same images, so that the difference of two
-columns has the paired interval.
+Every resample takes the same images in all columns, so that the interval of a column of
+differences is the paired one.
 """
 
 import numpy as np
@@ -16,12 +16,12 @@ def bootstrap_mean(
     Args:
         values (np.ndarray): ``[images]`` or ``[images, columns]``.
         resamples (int): How often to draw images with replacement.
-        seed (int): Of the draws.
+        seed (int): Seeds the draws.
         confidence (float): 0.95 for 95 % intervals.
 
     Returns:
         tuple[np.ndarray, np.ndarray, np.ndarray]: float64 mean and the interval's
-        ends, each ``[]`` or ``[columns]``; of a single image the ends are NaN.
+        ends, each ``[]`` or ``[columns]``. For a single image the ends are NaN.
     """
     values = np.asarray(values, dtype=np.float64)
     mean = values.mean(axis=0)

@@ -1,11 +1,13 @@
-"""Pictures of pseudo-masks: what a number of IoU looks like, image by image."""
+"""Pictures of pseudo-masks, which show image by image what an IoU looks like."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from lm4ve.engine.figures import save_figure
 from lm4ve.iou.pseudo_masks import VARIANTS, TokenMaps, iou, token_mask
 from lm4ve.iou.report import CHOICES, Report
 
@@ -20,7 +22,7 @@ class Example:
     Attributes:
         pixels (np.ndarray): uint8 ``[H, W, 3]``, RGB, as it leaves the pipeline.
         mask (np.ndarray): uint8 ``[H, W]``, as :func:`token_mask` takes it.
-        maps (list[TokenMaps]): Of this image, ``values`` ``[1, N]``.
+        maps (list[TokenMaps]): The image's maps, with ``values`` ``[1, N]``.
     """
 
     pixels: np.ndarray
@@ -39,15 +41,15 @@ def examples_of(
 
     Args:
         inputs (Sequence[Tensor]): ``[3, H, W]`` each, as packed.
-        masks (Sequence[np.ndarray]): Theirs.
-        maps (Sequence[TokenMaps]): Of the batch.
-        is_bgr (bool): The order of the inputs' channels.
-        count (int): How many at most.
+        masks (Sequence[np.ndarray]): The images' masks.
+        maps (Sequence[TokenMaps]): The batch's maps.
+        is_bgr (bool): The inputs' channels are in the order blue, green, red.
+        count (int): Keep at most so many images.
     """
     found = []
     for i in range(min(count, len(masks))):
         pixels = inputs[i].cpu().numpy().transpose(1, 2, 0)
-        if pixels.dtype != np.uint8:  # normalised by the pipeline
+        if pixels.dtype != np.uint8:  # normalized by the pipeline
             pixels = np.uint8(255 * (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9))
         found.append(
             Example(
@@ -66,15 +68,11 @@ def draw_examples(
 
     Args:
         examples (Sequence[Example]): The images.
-        report (Report): Has the thresholds.
-        rule (str): As of :func:`token_mask`.
-        path (str | Path): The picture.
-        title (str): Above it.
+        report (Report): Holds the fixed thresholds.
+        rule (str): The rule of :func:`token_mask` that the report was made with.
+        path (str | Path): The file to write.
+        title (str): Stands above the picture.
     """
-    from matplotlib.figure import Figure
-
-    from lm4ve.engine.figures import save_figure
-
     thresholds = {
         (r.measure, r.point): r.threshold
         for r in report.rows
@@ -109,7 +107,7 @@ def draw_examples(
 
 
 def _lit(pixels: np.ndarray, tokens: np.ndarray, grid) -> np.ndarray:
-    """The picture, dark where ``tokens`` ``[N]`` is False."""
+    """Return the picture, dark where ``tokens`` ``[N]`` is False."""
     height, width = pixels.shape[:2]
     rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
     light = np.where(tokens.reshape(grid)[rows][:, columns], 1.0, _DIMMED)

@@ -1,17 +1,15 @@
-"""Images with masks of their foreground, sent through a config's own test pipeline.
+"""Images with masks of their foreground, from folders or from a data set of MMEngine.
 
-What the model sees is cut and scaled; the mask has to be the same way. It follows the
-pipeline's geometric transforms one by one, with the nearest pixel taken, and a
-transform that it cannot follow is refused instead of being passed over.
+Every source gives items of one form, which :mod:`lm4ve.iou.mask_pipeline` sends through
+a test pipeline.
 """
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import mmcv
 import numpy as np
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import Compose
 from PIL import Image
 
 from lm4ve.errors import UserError
@@ -19,8 +17,6 @@ from lm4ve.iou.pseudo_masks import IGNORED
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
-#: Transforms that leave every pixel where it is, by class name.
-STILL = ('LoadImageFromFile', 'Normalize', 'PackInputs')
 #: Keys under which a data set's sample may carry its mask.
 MASK_KEYS = ('gt_mask', 'gt_seg_map')
 #: ImageNet-S: the id of pixels that do not count.
@@ -28,203 +24,27 @@ IMAGENET_S_IGNORED = 1000
 #: ImageNet-S-50's classes; the id in a mask is the place in this list, from 1 (the
 #: categories file of https://github.com/LUSSeg/ImageNet-S).
 IMAGENET_S_50 = tuple(
-    f'n{n:08d}'
-    for n in (
-        1443537,
-        1491361,
-        1531178,
-        1644373,
-        2104029,
-        2119022,
-        2123597,
-        2133161,
-        2165456,
-        2281406,
-        2325366,
-        2342885,
-        2396427,
-        2483362,
-        2504458,
-        2510455,
-        2690373,
-        2747177,
-        2783161,
-        2814533,
-        2859443,
-        2917067,
-        2992529,
-        3014705,
-        3047690,
-        3095699,
-        3197337,
-        3201208,
-        3445777,
-        3452741,
-        3584829,
-        3630383,
-        3775546,
-        3791053,
-        3874599,
-        3891251,
-        4026417,
-        4335435,
-        4380533,
-        4404412,
-        4447861,
-        4507155,
-        4522168,
-        4557648,
-        4562935,
-        4612504,
-        6794110,
-        7749582,
-        7831146,
-        12998815,
-    )
+    f'n{number}'
+    for number in """
+    01443537 01491361 01531178 01644373 02104029 02119022 02123597 02133161 02165456
+    02281406 02325366 02342885 02396427 02483362 02504458 02510455 02690373 02747177
+    02783161 02814533 02859443 02917067 02992529 03014705 03047690 03095699 03197337
+    03201208 03445777 03452741 03584829 03630383 03775546 03791053 03874599 03891251
+    04026417 04335435 04380533 04404412 04447861 04507155 04522168 04557648 04562935
+    04612504 06794110 07749582 07831146 12998815
+    """.split()
 )
 
 #: A name, what goes into the pipeline, and the mask (uint8 ``[H, W]``: 0, 1, IGNORED).
 Item = tuple[str, dict, np.ndarray]
 
 
-# ---------------------------------------------------------------------- geometry
-class MaskFollower:
-    """Sends an image and its mask through a test pipeline.
-
-    Args:
-        pipeline (Sequence[Callable]): The built transforms.
-
-    Raises:
-        UserError: One of them moves pixels in a way that a mask cannot follow.
-    """
-
-    def __init__(self, pipeline: Sequence[Callable]) -> None:
-        self.steps = []
-        for i, transform in enumerate(pipeline):
-            self.steps.append((transform, self._following(transform, i)))
-
-    @staticmethod
-    def _following(transform: Callable, i: int) -> Callable | None:
-        """The transform for masks; None where pixels stay."""
-        name = type(transform).__name__
-        if name in STILL:
-            return None
-        twin = copy.copy(transform)
-        if name in ('Resize', 'ResizeEdge'):
-            # Pillow's nearest pixel is that of the centre; OpenCV's is not.
-            twin.interpolation, twin.backend = 'nearest', 'pillow'
-        elif name == 'CenterCrop':
-            # What is padded is no background.
-            twin.pad_cfg = dict(twin.pad_cfg, pad_val=dict(img=IGNORED))
-        elif name == 'Pad':
-            twin.pad_val = dict(img=IGNORED)
-        else:
-            raise UserError(
-                f'test_dataloader.dataset.pipeline[{i}] is {name}, and a mask cannot '
-                'follow it. Known: Resize, ResizeEdge, CenterCrop, Pad, '
-                f'{", ".join(STILL)}. Fix: a test pipeline of these.'
-            )
-        return twin
-
-    def __call__(self, name: str, sample: dict, mask: np.ndarray) -> tuple[dict, np.ndarray]:
-        """Run the pipeline.
-
-        Args:
-            name (str): Of the image, for messages.
-            sample (dict): What goes in.
-            mask (np.ndarray): uint8 ``[H, W]``, of the image as it is loaded.
-
-        Returns:
-            tuple[dict, np.ndarray]: What the model's batch is made of, and the mask
-            of its pixels.
-
-        Raises:
-            UserError: The mask has another size than the image.
-        """
-        for transform, twin in self.steps:
-            self._check(name, sample, mask)
-            sample = transform(sample)
-            if twin is not None:
-                mask = twin(dict(img=mask))['img']
-        self._check(name, sample, mask)
-        size = tuple(sample['inputs'].shape[-2:])
-        if size != mask.shape:
-            raise UserError(
-                f'{name}: the pipeline packs {size[0]} x {size[1]} '
-                f'pixels, the mask has {mask.shape[0]} x '
-                f'{mask.shape[1]}.'
-            )
-        return sample, mask
-
-    @staticmethod
-    def _check(name: str, sample: dict, mask: np.ndarray) -> None:
-        img = sample.get('img')
-        if img is not None and img.shape[:2] != mask.shape:
-            raise UserError(
-                f'{name}: the image has {img.shape[0]} x {img.shape[1]} pixels, its '
-                f'mask {mask.shape[0]} x {mask.shape[1]}. Fix: give the mask of '
-                'this very image.'
-            )
-
-
-def batches(
-    items: Sequence[Item],
-    follower: MaskFollower,
-    batch_size: int = 32,
-    skip_empty: bool = False,
-    collate: Callable = pseudo_collate,
-) -> Iterator[tuple[list[str], dict, list[np.ndarray]]]:
-    """Make batches for :func:`lm4ve.activations.analyse`.
-
-    Args:
-        items (Sequence[Item]): Images with masks.
-        follower (MaskFollower): The pipeline.
-        batch_size (int): Images in a batch.
-        skip_empty (bool): Pass over images whose mask has no foreground.
-        collate (Callable): Makes a batch of samples.
-
-    Yields:
-        tuple[list[str], dict, list[np.ndarray]]: Names, the batch, masks.
-
-    Raises:
-        UserError: A mask has no foreground, or images leave the pipeline in
-            different sizes.
-    """
-    names, samples, masks = [], [], []
-    for i in range(len(items)):
-        name, sample, mask = items[i]
-        if not (mask == 1).any():
-            if skip_empty:
-                continue
-            raise UserError(
-                f'{name}: its mask has no foreground (values found: '
-                f'{np.unique(mask)[:5].tolist()}, 1 is foreground, {IGNORED} is '
-                'ignored). Fix: mend or remove it, or pass over such images with '
-                '--skip-empty.'
-            )
-        sample, mask = follower(name, sample, mask)
-        if masks and masks[0].shape != mask.shape:
-            raise UserError(
-                f'{name} leaves the pipeline with {mask.shape} pixels, {names[0]} '
-                f'with {masks[0].shape}. Fix: --batch-size 1, or a test pipeline '
-                'that ends in one size.'
-            )
-        names.append(name)
-        samples.append(sample)
-        masks.append(mask)
-        if len(names) == batch_size:
-            yield names, collate(samples), masks
-            names, samples, masks = [], [], []
-    if names:
-        yield names, collate(samples), masks
-
-
 # -------------------------------------------------------------------------- data
 class MaskFiles:
-    """Pairs of an image's file and its mask's; what the layouts have in common.
+    """Pairs of an image file and its mask's file, which every layout gives.
 
     Args:
-        pairs (Sequence[tuple[Path, Path]]): Image, mask.
+        pairs (Sequence[tuple[Path, Path]]): The files of image and mask.
         load_file (bool): The pipeline reads the file itself.
     """
 
@@ -241,11 +61,14 @@ class MaskFiles:
         if not self.load_file:
             img = mmcv.imread(str(image))
             if img is None:
-                raise UserError(f"'{image}' is not an image that can be read.")
+                raise UserError(
+                    f"'{image}' is not an image that can be read. Fix: mend or remove it."
+                )
             sample.update(img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2])
         return str(image), sample, self.foreground(mask)
 
     def foreground(self, path: Path) -> np.ndarray:
+        """Read a mask, uint8 ``[H, W]``: 0, 1 or :data:`IGNORED`."""
         raise NotImplementedError
 
 
@@ -310,12 +133,12 @@ class MaskFolder(MaskFiles):
     """Any images and masks with the same names: ``ROOT/images``, ``ROOT/masks``.
 
     A mask's pixel is foreground where it is above 0: the index of a palette, the
-    level of a grey image, the largest channel of a colour image (without alpha).
+    level of a gray image, the largest channel of a color image (without alpha).
 
     Args:
         root (str | Path): Has ``images`` and ``masks``, with folders inside or not.
-        ignored (int, optional): Palette index or grey level that does not count, for
-            example 255 in Pascal VOC.
+        ignored (int, optional): The palette index or gray level that does not count,
+            for example 255 in Pascal VOC.
         load_file (bool): See :class:`MaskFiles`.
 
     Raises:
@@ -343,7 +166,8 @@ class MaskFolder(MaskFiles):
             values = np.asarray(pixels)
         else:
             raise UserError(
-                f"'{path}' has mode {pixels.mode}; masks are palette, grey or RGB images."
+                f"'{path}' has mode {pixels.mode}; masks are palette, gray or RGB images. "
+                'Fix: convert it.'
             )
         mask = (values > 0).astype(np.uint8)
         if self.ignored is not None:
@@ -352,7 +176,7 @@ class MaskFolder(MaskFiles):
 
 
 class SampleMasks:
-    """A data set of MMEngine whose samples carry their mask.
+    """A data set of MMEngine, each of whose samples carries its mask.
 
     Args:
         dataset (BaseDataset): With ``gt_mask`` (or ``gt_seg_map``) in its samples, in
@@ -392,7 +216,7 @@ def open_masks(root: str | Path, layout: str, pipeline: Compose, **kwargs) -> Ma
     """Open a folder in one of :data:`LAYOUTS` for a pipeline.
 
     Raises:
-        UserError: The layout is unknown, or as of its class.
+        UserError: The layout is unknown, or its class refuses the folder.
     """
     if layout not in LAYOUTS:
         raise UserError(f"layout='{layout}' must be one of {', '.join(LAYOUTS)}.")
@@ -435,5 +259,5 @@ def _open(path: Path) -> Image.Image:
         image = Image.open(path)
         image.load()
     except OSError as e:
-        raise UserError(f"'{path}' is not an image that can be read: {e}.") from e
+        raise UserError(f"'{path}' is not an image that can be read: {e}. Fix: mend it.") from e
     return image

@@ -2,8 +2,8 @@
 
 Pang et al. (arXiv 2310.12973, section 5) threshold a map of activations and compare
 it with the image's segmentation, each image with the threshold that suits it best.
-That sees the truth. Beside it, a threshold fixed on other images is reported here,
-and what a map that knows nothing would score.
+Their threshold is chosen with the truth in view. This package also reports a threshold
+that is fixed on other images, and the score of a map that knows nothing.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ RULES = ('majority', 'any')
 #: The activation as it is, its negative (some models light up the background), and
 #: its values in random places.
 VARIANTS = ('as is', 'inverted', 'shuffled')
-#: Spans of values below this share of their scale are rounding, not structure.
+#: A span of values below this share of their scale is rounding, not structure.
 _FLAT = 1e-6
-#: In masks of pixels: not counted.
+#: The value of a mask's pixels that do not count.
 IGNORED = 255
 
 Key = tuple[str, str, str]
@@ -72,8 +72,8 @@ def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
     """Threshold maps.
 
     Args:
-        values (np.ndarray): ``[..., N]``, min-max normalised.
-        thresholds (Sequence[float]): T of them.
+        values (np.ndarray): ``[..., N]``, min-max normalized.
+        thresholds (Sequence[float]): The T thresholds.
 
     Returns:
         np.ndarray: bool ``[..., T, N]``, value > threshold.
@@ -82,11 +82,11 @@ def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
 
 
 def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
-    """TP / (TP + FP + FN) over the last axis.
+    """Return TP / (TP + FP + FN) over the last axis.
 
     Args:
         predicted, truth (np.ndarray): bool ``[..., N]``, broadcast together.
-        valid (np.ndarray, optional): bool, tokens that count.
+        valid (np.ndarray, optional): bool ``[..., N]``, the tokens that count.
 
     Returns:
         np.ndarray: float64; NaN where nothing is true and nothing predicted, which
@@ -100,7 +100,7 @@ def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = Non
 
 @dataclass
 class TokenMaps:
-    """Maps of one kind of a batch of images.
+    """Maps of one measure at one point, for a batch of images.
 
     Attributes:
         measure (str): 'magnitude', 'frequency' or 'attention'.
@@ -108,7 +108,7 @@ class TokenMaps:
         values (np.ndarray): float64 ``[B, N]``, 0 to 1. A constant map, which ranks
             no token above another, is all ones: everything is foreground.
         grid (tuple[int, int]): Rows and columns.
-        note (str): Whose attention.
+        note (str): Whose attention it is, for example 'class token'.
     """
 
     measure: str
@@ -133,7 +133,7 @@ def maps_of(
     """Take the maps of a batch of images.
 
     Args:
-        analysis (Analysis): Of the batch.
+        analysis (Analysis): The batch's analysis.
         measures (Sequence[str]): Which of 'magnitude', 'frequency', 'attention'.
 
     Returns:
@@ -188,12 +188,13 @@ class Scores:
     """IoU of every image, map, variant and threshold.
 
     Attributes:
-        thresholds (tuple[float, ...]): T of them.
-        rule (str): As of :func:`token_mask`.
-        seed (int): Of the shuffled maps.
-        names (list[str]): Images scored, in order.
-        empty (list[str]): Images left out: no token is foreground.
-        notes (dict[str, str]): Whose attention.
+        thresholds (tuple[float, ...]): The T thresholds.
+        rule (str): The rule of :func:`token_mask`.
+        seed (int): Seeds the shuffled maps.
+        names (list[str]): The images that are scored, in order.
+        empty (list[str]): The images that are left out, as none of their tokens is
+            foreground.
+        notes (dict[str, str]): Whose attention it is, by the point's label.
     """
 
     thresholds: tuple[float, ...] = THRESHOLDS
@@ -208,8 +209,8 @@ class Scores:
         wrong = [t for t in self.thresholds if not 0 <= t < 1]
         if wrong or not self.thresholds:
             raise UserError(
-                f'thresholds={list(self.thresholds)} must be numbers '
-                'from 0 up to, not including, 1.'
+                f'thresholds={list(self.thresholds)} must be numbers from 0 up to, not '
+                'including, 1. Fix: give at least one such number.'
             )
 
     def add(
@@ -218,9 +219,9 @@ class Scores:
         """Score a batch.
 
         Args:
-            maps (Sequence[TokenMaps]): Of the B images.
-            masks (Sequence[np.ndarray]): Theirs, as :func:`token_mask` takes them.
-            names (Sequence[str]): Theirs.
+            maps (Sequence[TokenMaps]): The maps of the B images.
+            masks (Sequence[np.ndarray]): B masks, as :func:`token_mask` takes them.
+            names (Sequence[str]): B names.
         """
         targets = {}
         for grid in dict.fromkeys(m.grid for m in maps):
@@ -255,7 +256,7 @@ class Scores:
 
     @property
     def tables(self) -> dict[Key, np.ndarray]:
-        """(measure, point, variant) to float64 ``[images, T]``; the prior's T is 1."""
+        """IoU float64 ``[images, T]`` by (measure, point, variant); the prior's T is 1."""
         return {k: np.concatenate(v) for k, v in self._found.items()}
 
 
@@ -264,8 +265,9 @@ def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
 
     Args:
         count (int): How many images there are.
-        share (float): Of them, for choosing; at least one, and one is left.
-        seed (int): Of the draw.
+        share (float): The share of images for choosing; at least one image is chosen
+            and at least one is left.
+        seed (int): Seeds the draw.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Indices, sorted, disjoint, together all.
@@ -274,7 +276,7 @@ def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
         UserError: ``share`` is not between 0 and 1, or there is one image only.
     """
     if not 0 < share < 1:
-        raise UserError(f'fixed_share={share} must be between 0 and 1.')
+        raise UserError(f'fixed_share={share} must be between 0 and 1. Fix: 0.2, say.')
     if count < 2:
         raise UserError(
             f'{count} image(s) with foreground on the token grid: a threshold '

@@ -1,7 +1,7 @@
-"""Pseudo-mask IoU as rows with intervals: for the screen, as JSON and CSV, as a plot.
+"""Pseudo-mask IoU as rows with intervals, shown as tables and a plot, kept as JSON and CSV.
 
-Two ways to choose the threshold stand side by side: the best of each image, the
-paper's, which looks at the truth, and one fixed on some images and tried on the rest.
+Two ways to choose the threshold stand side by side. The paper takes the best one of each
+image, which looks at the truth; the other is fixed on some images and tried on the rest.
 """
 
 import csv
@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
+from rich.table import Table
 
+from lm4ve.engine.figures import save_figure
 from lm4ve.engine.files import replacing, write_json
 from lm4ve.iou.bootstrap import bootstrap_mean
 from lm4ve.iou.pseudo_masks import PRIOR, VARIANTS, Key, Scores, split_images
@@ -31,14 +34,14 @@ class Row:
     """A mean over images with its interval.
 
     Attributes:
-        measure, point, variant (str): Which map.
+        measure, point, variant (str): Name the map.
         threshold_choice (str): One of :data:`CHOICES`; '' for the prior, which has
             no threshold.
         threshold (float, optional): The fixed one; the mean of the best ones.
-        images (int): Over which the mean is.
-        iou, low, high (float): Mean and 95 % interval; of differences, the
-            difference's.
-        note (str): Whose attention.
+        images (int): The number of images in the mean.
+        iou, low, high (float): Mean and 95 % interval of the IoU, or of its
+            difference; the interval of one image is NaN.
+        note (str): Whose attention it is.
     """
 
     measure: str
@@ -62,11 +65,12 @@ class Report:
         differences (list[Row]): After minus before the block, paired; ``point`` is
             'after - encoder', for example.
         curves (list[Row]): Each map as it is at every threshold, over all images.
-        thresholds (tuple[float, ...]): Those tried.
-        images (int): Scored.
-        fixing_images (int): Of them, those on which thresholds were fixed; rows
-            with a fixed threshold are over the others.
-        empty (list[str]): Images left out: no token of theirs is foreground.
+        thresholds (tuple[float, ...]): The thresholds that were tried.
+        images (int): The number of images that were scored.
+        fixing_images (int): On so many of them the thresholds were fixed; rows with a
+            fixed threshold are over the others.
+        empty (list[str]): The images that were left out, as none of their tokens is
+            foreground.
     """
 
     rows: list[Row]
@@ -78,16 +82,16 @@ class Report:
     empty: list[str]
 
 
-def summarise(
+def summarize(
     scores: Scores, fixed_share: float = 0.2, resamples: int = 2000, seed: int = 0
 ) -> Report:
     """Choose thresholds, average over images, bootstrap.
 
     Args:
-        scores (Scores): Of all images.
+        scores (Scores): The IoU of all images.
         fixed_share (float): Share of the images for fixing a threshold.
-        resamples (int): Of the bootstrap.
-        seed (int): Of the split and of the bootstrap.
+        resamples (int): The number of bootstrap resamples.
+        seed (int): Seeds the split and the bootstrap.
 
     Returns:
         Report: Differences of two rows are resampled with the same images.
@@ -112,7 +116,7 @@ def summarise(
         chosen[key, CHOICES[1]] = table[rest, fixed], scores.thresholds[fixed]
 
     def averaged(entries) -> list[Row]:
-        """Rows of (key, choice, per-image values, threshold), of one length each."""
+        """Return a row for each entry (key, choice, per-image values, threshold)."""
         rows = []
         for length in dict.fromkeys(len(e[2]) for e in entries):
             some = [e for e in entries if len(e[2]) == length]
@@ -155,8 +159,8 @@ def write(report: Report, folder: str | Path, about: dict) -> list[Path]:
 
     Args:
         report (Report): What to write.
-        folder (str | Path): Where to; made if it is not there.
-        about (dict): What was run, for the JSON.
+        folder (str | Path): Where the files go; it is made if it is not there.
+        about (dict): Says in the JSON what was run.
 
     Returns:
         list[Path]: The files.
@@ -180,13 +184,9 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
 
     Args:
         report (Report): What to draw.
-        path (str | Path): The picture.
-        title (str): Above it.
+        path (str | Path): The file to write.
+        title (str): Stands above the plot.
     """
-    from matplotlib.figure import Figure
-
-    from lm4ve.engine.figures import save_figure
-
     measures = list(dict.fromkeys(row.measure for row in report.curves))
     figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
     axes = np.atleast_1d(figure.subplots(1, len(measures), sharey=True))
@@ -210,15 +210,15 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
     save_figure(figure, path, dpi=110)
 
 
-def tables(report: Report, title: str) -> list:
-    """Make rich tables: the maps by each choice of threshold, and the differences.
+def tables(report: Report, title: str) -> list[Table]:
+    """Make one table for each choice of the threshold, and one of the differences.
 
     Args:
         report (Report): What to show.
-        title (str): Of the first one.
+        title (str): The title of the first table.
 
     Returns:
-        list[rich.table.Table]: Three; without a block, two.
+        list[Table]: Three tables; two where no point is behind a block.
     """
     prior = next(row for row in report.rows if row.measure == PRIOR[0])
     notes = sorted({f'{r.point}: {r.note}' for r in report.rows if r.note})
@@ -229,54 +229,40 @@ def tables(report: Report, title: str) -> list:
         f'The threshold t of {report.fixing_images} images, tried on the other {tried}.',
     )
     titles = (f'{title}\nBest threshold of each image (sees the truth)', 'Fixed threshold')
-    found = [
-        _table(report, choice, *words)
-        for choice, *words in zip(CHOICES, titles, captions, strict=True)
-    ]
+    found = []
+    for choice, heading, caption in zip(CHOICES, titles, captions, strict=True):
+        by: dict[tuple, dict] = {}
+        for r in report.rows:
+            if r.threshold_choice == choice:
+                threshold = (f'{r.threshold:g}',) if choice == CHOICES[1] else ()
+                cells = (_number(r), *threshold)
+                if r.variant == VARIANTS[2]:
+                    cells = (f'{100 * r.iou:.1f}',)
+                by.setdefault((r.measure, r.point), {})[r.variant] = cells
+        columns = ('as is', 't', 'inverted', 't') if choice == CHOICES[1] else VARIANTS[:2]
+        found.append(_table(heading, ('measure', 'point'), (*columns, VARIANTS[2]), by, caption))
     if report.differences:
-        found.append(_differences(report))
+        by = {}
+        for r in report.differences:
+            cells = (_number(r, '+'),)
+            by.setdefault((r.measure, r.point, r.variant), {})[r.threshold_choice] = cells
+        heading = 'Behind the block minus before it, paired by image'
+        found.append(_table(heading, ('measure', 'points', 'map'), CHOICES, by))
     return found
 
 
-def _table(report: Report, choice: str, title: str, caption: str):
-    from rich.table import Table
-
-    fixed = choice == CHOICES[1]
+def _table(
+    title: str, left: tuple, right: tuple, by: dict[tuple, dict], caption: str | None = None
+) -> Table:
+    """Make a table with a line for each key, whose groups of cells follow it."""
     table = Table(title=title, caption=caption, box=None, pad_edge=False)
-    for name in ('measure', 'point'):
-        table.add_column(name, no_wrap=True)
-    for name in ('as is', *('t',) * fixed, 'inverted', *('t',) * fixed, 'shuffled'):
-        table.add_column(name, justify='right', no_wrap=True)
-    by: dict[tuple, dict] = {}
-    for r in report.rows:
-        if r.threshold_choice == choice:
-            by.setdefault((r.measure, r.point), {})[r.variant] = r
-    for key, row in by.items():
-        cells = []
-        for variant in VARIANTS[:2]:
-            cells.append(_number(row[variant]))
-            if fixed:
-                cells.append(f'{row[variant].threshold:g}')
-        table.add_row(*key, *cells, f'{100 * row[VARIANTS[2]].iou:.1f}')
-    return table
-
-
-def _differences(report: Report):
-    from rich.table import Table
-
-    table = Table(
-        title='Behind the block minus before it, paired by image', box=None, pad_edge=False
-    )
-    for name in ('measure', 'points', 'map', *CHOICES):
-        table.add_column(name, justify='right' if name in CHOICES else 'left', no_wrap=True)
-    rows: dict[tuple, dict] = {}
-    for r in report.differences:
-        rows.setdefault((r.measure, r.point, r.variant), {})[r.threshold_choice] = r
-    for key, found in rows.items():
-        table.add_row(*key, *(_number(found[c], '+') for c in CHOICES))
+    for name in (*left, *right):
+        table.add_column(name, justify='right' if name in right else 'left', no_wrap=True)
+    for key, groups in by.items():
+        table.add_row(*key, *(cell for cells in groups.values() for cell in cells))
     return table
 
 
 def _number(row: Row, sign: str = '') -> str:
     mean, low, high = (f'{100 * v:{sign}.1f}' for v in (row.iou, row.low, row.high))
-    return f'{mean} \\[{low}, {high}]'
+    return f'{mean} (one image)' if np.isnan(row.low) else f'{mean} \\[{low}, {high}]'
