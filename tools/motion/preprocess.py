@@ -12,9 +12,11 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from lm4ve.deprecation import RenamedOption
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.integrity import POLICIES
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,10 +32,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(
+        '--on-corrupt',
         '--on-bad',
-        choices=['skip', 'refuse'],
+        action=RenamedOption,
+        choices=POLICIES,
         default='skip',
-        help='leave bad files out and count them, or stop',
+        help='leave corrupt files out and count them, or stop',
     )
     parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args(argv)
@@ -43,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         reader = Argoverse1Reader(args.data_dir, args.map_dir, args.map_range)
     else:
         reader = Argoverse2Reader(args.data_dir, args.map_range)
-    footer = preprocess(reader, args.out, args.workers, args.on_bad)
+    footer = preprocess_split(reader, args.out, args.workers, args.on_corrupt)
     if not args.no_verify:
         SceneCache(args.out, verify=True)
     footer.pop('source')

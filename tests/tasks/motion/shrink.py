@@ -11,7 +11,7 @@ from pathlib import Path
 from mmengine.config import Config
 
 from lm4ve.engine.command_line import finish_config
-from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 from lm4ve.tasks.motion.models.regions import write_regions
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS
@@ -47,7 +47,7 @@ class MotionShrinker:
             reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
         else:
             reader = Argoverse2Reader(root / split)
-        preprocess(reader, out, quiet=True)
+        preprocess_split(reader, out, quiet=True)
         return str(out)
 
     def regions(self) -> str:

@@ -1,5 +1,6 @@
 """Caches: what goes in comes out; kills, damage and bad files."""
 
+import json
 import pickle
 import shutil
 
@@ -8,7 +9,14 @@ import pandas as pd
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion import Argoverse1Reader, MotionDataset, SceneCache, preprocess
+from lm4ve.tasks.motion import (
+    Argoverse1Reader,
+    Argoverse2Reader,
+    MotionDataset,
+    SceneCache,
+    SceneError,
+    preprocess_split,
+)
 from lm4ve.tasks.motion.datasets.cache import pack, unpack
 
 
@@ -38,7 +46,7 @@ def test_a_scene_comes_back(scenes):
 
 @pytest.mark.parametrize('workers', [1, 2])
 def test_a_cache_holds_all_files_in_order(workers, scenes, reader1, tmp_path):
-    footer = preprocess(reader1, tmp_path / 'c', workers, chunk_size=3, quiet=True)
+    footer = preprocess_split(reader1, tmp_path / 'c', workers, chunk_size=3, quiet=True)
     cache = SceneCache(tmp_path / 'c', verify=True)
     assert footer['count'] == len(cache) == len(scenes)
     assert footer['skipped'] == {}
@@ -61,29 +69,29 @@ def test_a_killed_run_goes_on_where_it_stopped(data, argoverse1, tmp_path):
 
     reader = Killed(data, argoverse1 / 'map_files')
     with pytest.raises(KeyboardInterrupt):
-        preprocess(reader, tmp_path / 'c', chunk_size=2, quiet=True)
+        preprocess_split(reader, tmp_path / 'c', chunk_size=2, quiet=True)
     assert not (tmp_path / 'c').exists()
     # Two chunks are done; of one of them the last bytes never got to the disk.
     part = tmp_path / 'c.parts/000001'
     part.write_bytes(part.read_bytes()[:-5])
     Killed.left, Killed.seen = 100, []
-    footer = preprocess(reader, tmp_path / 'c', chunk_size=2, quiet=True)
+    footer = preprocess_split(reader, tmp_path / 'c', chunk_size=2, quiet=True)
     names = [f.name for f in reader.files()]
     assert Killed.seen == names[2:]
     assert footer['count'] == len(names)
     whole = tmp_path / 'whole'
-    preprocess(Killed(data, argoverse1 / 'map_files'), whole, quiet=True)
+    preprocess_split(Killed(data, argoverse1 / 'map_files'), whole, quiet=True)
     assert SceneCache(whole).footer['sha256'] == footer['sha256']
 
 
 def test_a_finished_cache_is_not_made_again_nor_mistaken(data, argoverse1, tmp_path):
-    first = preprocess(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
+    first = preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
     time = (tmp_path / 'c').stat().st_mtime_ns
-    assert preprocess(reader_of(data, argoverse1), tmp_path / 'c', quiet=True) == first
+    assert preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', quiet=True) == first
     assert (tmp_path / 'c').stat().st_mtime_ns == time
     (data / '1.csv').unlink()
     with pytest.raises(UserError, match='cache of other files'):
-        preprocess(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
+        preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
 
 
 def spoil(data):
@@ -96,7 +104,7 @@ def spoil(data):
 
 def test_bad_files_are_skipped_and_counted_by_kind(data, argoverse1, tmp_path):
     spoil(data)
-    footer = preprocess(reader_of(data, argoverse1), tmp_path / 'c', chunk_size=3, quiet=True)
+    footer = preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', chunk_size=3, quiet=True)
     assert footer['skipped'] == {
         'missing columns': 1,
         'no focal agent': 1,
@@ -108,19 +116,42 @@ def test_bad_files_are_skipped_and_counted_by_kind(data, argoverse1, tmp_path):
     assert len(SceneCache(tmp_path / 'c', verify=True)) == footer['count']
 
 
+def test_a_scenario_with_a_damaged_map_does_not_end_the_run(argoverse2, tmp_path):
+    split = shutil.copytree(argoverse2 / 'val', tmp_path / 'val')
+    maps = sorted(split.glob('*/*.json'))
+    for path, points in zip(maps, ([], [dict(x='left', y=0)]), strict=False):
+        content = json.loads(path.read_text())
+        next(iter(content['lane_segments'].values()))['left_lane_boundary'] = points
+        path.write_text(json.dumps(content))
+    footer = preprocess_split(Argoverse2Reader(split), tmp_path / 'c', quiet=True)
+    assert footer['skipped'] == {'damaged map': 2} and footer['count'] == len(maps) - 2
+    with pytest.raises(SceneError, match='map.*damaged.*no points.*Fix:'):
+        preprocess_split(Argoverse2Reader(split), tmp_path / 'd', on_corrupt='refuse', quiet=True)
+
+
+def test_old_names_of_preprocessing_work_and_name_the_new_ones(reader1, tmp_path):
+    from lm4ve.tasks.motion import preprocess
+
+    with pytest.warns(DeprecationWarning, match='preprocess_split') as warned:
+        preprocess(reader1, tmp_path / 'c', on_bad='skip', quiet=True)
+    assert any("on_corrupt='skip'" in str(w.message) for w in warned)
+
+
 def test_bad_files_can_be_refused(data, argoverse1, tmp_path):
     spoil(data)
     with pytest.raises(UserError, match='1.csv.*lacks the column'):
-        preprocess(reader_of(data, argoverse1), tmp_path / 'c', on_bad='refuse', quiet=True)
-    with pytest.raises(UserError, match='on_bad'):
-        preprocess(reader_of(data, argoverse1), tmp_path / 'c', on_bad='ignore')
+        preprocess_split(
+            reader_of(data, argoverse1), tmp_path / 'c', on_corrupt='refuse', quiet=True
+        )
+    with pytest.raises(UserError, match='on_corrupt'):
+        preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', on_corrupt='ignore')
 
 
 def test_a_split_of_bad_files_alone_is_an_error(data, argoverse1, tmp_path):
     for f in data.iterdir():
         f.write_text('nonsense\n1\n')
     with pytest.raises(UserError, match='None of the 8 files is usable'):
-        preprocess(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
+        preprocess_split(reader_of(data, argoverse1), tmp_path / 'c', quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -134,14 +165,14 @@ def test_a_split_of_bad_files_alone_is_an_error(data, argoverse1, tmp_path):
     ],
 )
 def test_a_half_written_or_damaged_cache_is_named(damage, message, reader1, tmp_path):
-    preprocess(reader1, tmp_path / 'c', quiet=True)
+    preprocess_split(reader1, tmp_path / 'c', quiet=True)
     (tmp_path / 'c').write_bytes(damage((tmp_path / 'c').read_bytes()))
     with pytest.raises(UserError, match=message):
         SceneCache(tmp_path / 'c')
 
 
 def test_changed_bytes_do_not_have_the_footers_hash(reader1, tmp_path):
-    preprocess(reader1, tmp_path / 'c', quiet=True)
+    preprocess_split(reader1, tmp_path / 'c', quiet=True)
     content = bytearray((tmp_path / 'c').read_bytes())
     content[5000] ^= 1
     (tmp_path / 'c').write_bytes(content)
@@ -156,7 +187,7 @@ def test_a_missing_cache_names_the_tool(tmp_path):
 
 
 def test_a_dataset_survives_pickling_and_takes_indices(reader1, scenes, tmp_path):
-    preprocess(reader1, tmp_path / 'c', quiet=True)
+    preprocess_split(reader1, tmp_path / 'c', quiet=True)
     dataset = MotionDataset(str(tmp_path / 'c'), indices=[4, 1])
     copy = pickle.loads(pickle.dumps(dataset))
     assert [copy[i]['scene'].scene_id for i in range(len(copy))] == [

@@ -244,6 +244,13 @@ def test_a_bad_argoverse2_file_is_named(case, scenario):
     assert 'Fix:' in str(e.value)
 
 
+def boundary(points):
+    """A map whose only lane has these points on its left."""
+    right = [dict(x=0.0, y=0.0), dict(x=9.0, y=0.0)]
+    lane = dict(left_lane_boundary=points, right_lane_boundary=right, is_intersection=False)
+    return json.dumps(dict(lane_segments={'1': lane}))
+
+
 def test_a_truncated_parquet_is_named(scenario):
     reader, path, _ = scenario
     path.write_bytes(path.read_bytes()[:-200])
@@ -258,6 +265,9 @@ def test_a_truncated_parquet_is_named(scenario):
         ('{"lane_segments": {', 'damaged'),
         ('{}', 'damaged'),
         ('[]', 'damaged'),
+        (boundary([]), 'boundary has no points'),
+        (boundary([dict(x='left', y=0.0)]), "could not convert string to float: 'left'"),
+        (boundary([dict(x=[1.0], y=0.0)]), 'damaged'),
     ],
 )
 def test_a_bad_argoverse2_map_is_named(text, message, scenario):

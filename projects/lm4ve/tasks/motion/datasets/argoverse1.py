@@ -142,8 +142,6 @@ class Argoverse1Reader:
             both axes, metres. 142 covers any square of +-100 m in its frame.
     """
 
-    suffix = '.csv'
-
     def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
         self.data_dir, self.map_dir = Path(data_dir), Path(map_dir)
         self.map_range = float(map_range)

@@ -40,7 +40,6 @@ COLUMNS = (
 CITIES = ('austin', 'dearborn', 'miami', 'palo-alto', 'pittsburgh', 'washington-dc')
 #: object_type -> one of AGENT_TYPES; what is not here is 'other'.
 _STATIC = ('static', 'background', 'construction', 'riderless_bicycle')
-_LANE_KEYS = ('left_lane_boundary', 'right_lane_boundary', 'is_intersection')
 
 
 def read_map(path: str | Path):
@@ -70,14 +69,14 @@ def read_map(path: str | Path):
             f"The map '{path}' cannot be read: {e.strerror}. Fix: unpack the scenario again.",
             'no map',
         ) from e
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise SceneError(
             f"The map '{path}' is damaged ({type(e).__name__}: {e}); expected "
-            f'lane_segments with {", ".join(_LANE_KEYS)}. Fix: unpack the '
-            'scenario again.',
+            'lane_segments with left_lane_boundary and right_lane_boundary (points with '
+            'numbers x, y) and is_intersection. Fix: unpack the scenario again.',
             'damaged map',
         ) from e
-    return (np.array(lines).reshape(-1, LANE_POINTS, 2), np.array(inside, dtype=bool))
+    return np.array(lines).reshape(-1, LANE_POINTS, 2), np.array(inside, dtype=bool)
 
 
 def centre_line(left: list, right: list) -> np.ndarray:
@@ -86,8 +85,16 @@ def centre_line(left: list, right: list) -> np.ndarray:
     Args:
         left, right (list[dict]): Points with x, y (and z, which counts for the
             arc length as in av2-api).
+
+    Raises:
+        ValueError: A boundary has no point, or a coordinate is not a number.
     """
-    sides = [np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side]) for side in (left, right)]
+    sides = [
+        np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side], dtype=np.float64)
+        for side in (left, right)
+    ]
+    if not all(map(len, sides)):
+        raise ValueError('a lane boundary has no points')
     return np.mean([resample(s) for s in sides], axis=0)[:, :2]
 
 
@@ -98,8 +105,6 @@ class Argoverse2Reader:
         data_dir (str | Path): Folder of the scenario folders.
         map_range (float): As in :class:`~lm4ve.tasks.motion.Argoverse1Reader`.
     """
-
-    suffix = '.parquet'
 
     def __init__(self, data_dir: str | Path, map_range: float = 142.0) -> None:
         self.data_dir, self.map_range = Path(data_dir), float(map_range)

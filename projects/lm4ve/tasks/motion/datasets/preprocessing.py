@@ -1,4 +1,4 @@
-"""From a split's files to its cache: in parallel, resumable, with bad files counted.
+"""From a split's files to its cache: in parallel, resumable, with corrupt files counted.
 
 Files are read in chunks; each finished chunk is a small cache of its own in a
 folder beside, so that a killed run goes on where it stopped. At the end the chunks
@@ -9,26 +9,27 @@ import hashlib
 import json
 import multiprocessing
 import shutil
-from collections import Counter
+import warnings
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
 from mmengine.logging import print_log
 from rich.progress import track
 
+from lm4ve.deprecation import renamed_argument
+from lm4ve.engine.integrity import SkippedFiles, check_policy
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
 
-#: Bad files that are named in the footer and the log.
-NAMED = 10
 
-
-def preprocess(
+@renamed_argument('on_bad', 'on_corrupt')
+def preprocess_split(
     reader,
     path: str | Path,
     workers: int = 1,
-    on_bad: str = 'skip',
+    on_corrupt: str = 'skip',
     chunk_size: int = 256,
     quiet: bool = False,
 ) -> dict:
@@ -38,55 +39,61 @@ def preprocess(
         reader: With ``files()`` and ``read(path) -> Scene``:
             :class:`lm4ve.tasks.motion.Argoverse1Reader` or
             :class:`lm4ve.tasks.motion.Argoverse2Reader`.
-        path (str | Path): Of the cache. ``<path>.parts`` holds what is done so
+        path (str | Path): The cache to write. ``<path>.parts`` holds what is done so
             far.
         workers (int): Processes.
-        on_bad (str): 'skip' leaves bad files out and counts them by kind;
-            'refuse' raises at the first.
+        on_corrupt (str): 'skip' leaves out files that cannot become a scene and
+            counts them by kind; 'refuse' raises at the first.
         chunk_size (int): Files between two savings.
-        quiet (bool): No progress bar.
+        quiet (bool): Show no progress bar.
 
     Returns:
         dict: The cache's footer: ``count``, ``sha256``, ``skipped`` (kind ->
-        count), ``examples`` (messages) and ``source`` (of the files).
+        count), ``examples`` (messages) and ``source`` (a hash of the files' names and
+        sizes).
 
     Raises:
         UserError: A cache of other files is at ``path``; no file is usable; with
-            'refuse', the first bad file.
+            'refuse', the first corrupt file.
     """
-    if on_bad not in ('skip', 'refuse'):
-        raise UserError(f"on_bad='{on_bad}' must be 'skip' or 'refuse'.")
+    check_policy(on_corrupt, 'on_corrupt')
     path = Path(path)
     files = reader.files()
     source = _source(reader, files)
     if path.is_file():
         return _finished(path, source)
     parts = path.with_name(f'{path.name}.parts')
-    parts.mkdir(parents=True, exist_ok=True)
     _claim(parts, f'{source} {chunk_size}')
     chunks = [
-        (i, files[start : start + chunk_size])
-        for i, start in enumerate(range(0, len(files), chunk_size))
+        (parts / f'{number:06d}', files[start : start + chunk_size])
+        for number, start in enumerate(range(0, len(files), chunk_size))
     ]
-    todo = [c for c in chunks if not _is_done(parts, c[0])]
+    todo = [chunk for chunk in chunks if not _is_done(chunk[0])]
     if len(todo) < len(chunks):
         print_log(
             f'preprocess: going on after {len(chunks) - len(todo)} of {len(chunks)} chunks',
             logger='current',
         )
-    work = partial(_read_chunk, reader, parts, on_bad)
-    if workers > 1:
-        # Forked where that exists: a spawned process takes longer to import all
-        # of this than it reads a chunk.
-        methods = multiprocessing.get_all_start_methods()
-        method = 'fork' if 'fork' in methods else 'spawn'
-        with multiprocessing.get_context(method).Pool(workers) as pool:
-            _follow(pool.imap_unordered(work, todo), len(todo), path, quiet)
-    else:
-        _follow(map(work, todo), len(todo), path, quiet)
-    footer = _join(path, parts, len(chunks), len(files), source)
+    work = partial(_read_chunk, reader, on_corrupt)
+    # Forked where that exists: a spawned process takes longer to import all of this
+    # than it reads a chunk.
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('fork' if 'fork' in methods else 'spawn')
+    with context.Pool(workers) if workers > 1 else nullcontext() as pool:
+        done = pool.imap_unordered(work, todo) if pool else map(work, todo)
+        for _ in track(done, path.name, total=len(todo), disable=quiet):
+            pass
+    footer = _join(path, [part for part, _ in chunks], len(files), source)
     shutil.rmtree(parts)
     return footer
+
+
+def preprocess(*args, **kwargs) -> dict:
+    """Call :func:`preprocess_split`, of which this is the deprecated name."""
+    warnings.warn(
+        'preprocess is deprecated. Use preprocess_split instead.', DeprecationWarning, stacklevel=2
+    )
+    return preprocess_split(*args, **kwargs)
 
 
 def _source(reader, files: list) -> str:
@@ -108,70 +115,47 @@ def _finished(path: Path, source: str) -> dict:
 
 
 def _claim(parts: Path, what: str) -> None:
-    """Parts of another run (other files, other chunks) are of no use."""
+    """Empty the folder of parts if they are of another run (other files, other chunks)."""
     note = parts / 'source'
     if note.is_file() and note.read_text() != what:
         shutil.rmtree(parts)
-        parts.mkdir()
+    parts.mkdir(parents=True, exist_ok=True)
     note.write_text(what)
 
 
-def _part(parts: Path, index: int) -> Path:
-    return parts / f'{index:06d}'
-
-
-def _is_done(parts: Path, index: int) -> bool:
+def _is_done(part: Path) -> bool:
     try:
-        SceneCache(_part(parts, index), verify=True)
+        SceneCache(part, verify=True)
         return True
     except UserError:
         return False
 
 
-def _follow(done, total: int, path: Path, quiet: bool) -> None:
-    for _ in track(done, f'{path.name}', total=total, disable=quiet):
-        pass
-
-
-def _read_chunk(reader, parts: Path, on_bad: str, chunk: tuple) -> None:
-    index, files = chunk
-    records, skipped, examples = [], Counter(), []
+def _read_chunk(reader, on_corrupt: str, chunk: tuple[Path, list]) -> None:
+    part, files = chunk
+    records, skipped = [], SkippedFiles(on_corrupt)
     for f in files:
         try:
             records.append(pack(reader.read(f)))
         except SceneError as e:
-            if on_bad == 'refuse':
-                raise
-            skipped[e.kind] += 1
-            examples.append(str(e))
-    write_cache(_part(parts, index), records, skipped=skipped, examples=examples[:NAMED])
+            skipped.add(e.kind, e)
+    write_cache(part, records, skipped=skipped.counts, examples=skipped.examples)
 
 
-def _join(path: Path, parts: Path, chunks: int, files: int, source: str) -> dict:
-    caches = [SceneCache(_part(parts, i)) for i in range(chunks)]
-    skipped: Counter = Counter()
+def _join(path: Path, parts: list[Path], files: int, source: str) -> dict:
+    caches, skipped = [SceneCache(part) for part in parts], SkippedFiles()
     for c in caches:
-        skipped.update(c.footer['skipped'])
-    examples = [m for c in caches for m in c.footer['examples']][:NAMED]
+        skipped.merge(c.footer['skipped'], c.footer['examples'])
     count = sum(map(len, caches))
     if count == 0:
         raise UserError(
-            f'None of the {files} files is usable; {json.dumps(skipped)}. The first: {examples[0]}'
+            f'None of the {files} files is usable; {json.dumps(skipped.counts)}. '
+            f'The first: {skipped.examples[0]}'
         )
-    assert count + sum(skipped.values()) == files
+    assert count + skipped.counts.total() == files
+    records = (c.record(i) for c in caches for i in range(len(c)))
     footer = write_cache(
-        path,
-        (c.record(i) for c in caches for i in range(len(c))),
-        skipped=dict(skipped),
-        examples=examples,
-        source=source,
+        path, records, skipped=skipped.counts, examples=skipped.examples, source=source
     )
-    if skipped:
-        print_log(
-            f'preprocess: left out {sum(skipped.values())} of {files} files '
-            f'({", ".join(f"{k}: {n}" for k, n in skipped.items())}); for '
-            f'example: {examples[0]}',
-            logger='current',
-            level=30,
-        )
+    skipped.warn('preprocess', files)
     return footer

@@ -17,7 +17,7 @@ from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Reader
 from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.datasets.motion_dataset import MotionDataset
-from lm4ve.tasks.motion.datasets.preprocessing import preprocess
+from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
 from lm4ve.tasks.motion.demo.traffic_files import PER_SIMULATION, write_argoverse1, write_argoverse2
 
 LAYOUTS = ('argoverse1', 'argoverse2')
@@ -73,7 +73,8 @@ class TrafficDataset(MotionDataset):
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_name(f'{root.name}.lock')):
                 write_traffic(root, counts, layout)
-                preprocess(traffic_reader(root, split, layout), root / f'{split}.cache', quiet=True)
+                reader = traffic_reader(root, split, layout)
+                preprocess_split(reader, root / f'{split}.cache', quiet=True)
         barrier()
         super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
 
