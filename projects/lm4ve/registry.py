@@ -46,19 +46,15 @@ def _import_module_of(name: str) -> None:
     for module, names in CORE.items():
         if name in names:
             importlib.import_module(module)
-            return
     for task in all_tasks():
-        module = task.module_of(name)
-        if module is None:
-            continue
         try:
-            importlib.import_module(module)
+            if found := task.module_of(name):
+                importlib.import_module(found)
         except ImportError as e:
             raise UserError(
                 f"type='{SCOPE}.{name}' belongs to {task.title} and cannot be "
                 f'imported: {e}. Fix: pip install "lm4ve[{task.extra}]".'
             ) from e
-        return
 
 
 def _child(parent: Registry) -> LazyRegistry:

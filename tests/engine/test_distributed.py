@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 
@@ -110,25 +111,13 @@ def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
     assert tested == pytest.approx(logged[0])
 
 
-def test_random_frozen_weights_are_the_same_in_every_process():
-    """They come from a seed: MMEngine broadcasts parameters only."""
+def test_random_frozen_weights_do_not_depend_on_the_process():
+    """They come from their own seed: MMEngine broadcasts parameters only."""
     arch = dict(model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
-    script = (
-        'import hashlib, torch; from lm4ve.blocks import *\n'
-        'torch.manual_seed(int(__import__("os").environ["RANK"]))\n'
-        f'b = LLMBlock(arch={arch!r}, seed=3)\n'
-        'print("FINGERPRINT", b.source["fingerprint"])'
-    )
-    printed = set()
-    for rank in '01':
-        done = subprocess.run(
-            [sys.executable, '-c', script],
-            env={**environment(), 'RANK': rank},
-            text=True,
-            capture_output=True,
-            check=True,
-        )
-        printed.add(done.stdout.split('FINGERPRINT')[1].strip())
-    own = LLMBlock(arch=arch, seed=3)
-    assert printed == {own.source['fingerprint']}
-    assert frozen_tensors(own)
+    fingerprints = set()
+    for rank in range(2):
+        torch.manual_seed(rank)
+        block = LLMBlock(arch=arch, seed=3)
+        fingerprints.add(block.source['fingerprint'])
+    assert len(fingerprints) == 1 and frozen_tensors(block)
+    assert LLMBlock(arch=arch, seed=4).source['fingerprint'] not in fingerprints

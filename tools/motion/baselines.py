@@ -4,7 +4,6 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 
 from mmengine.config import DictAction
@@ -16,6 +15,7 @@ from rich.table import Table
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.config import read_config
+from lm4ve.engine.files import write_json
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.datasets.cache import SceneCache
@@ -65,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table.add_row(name, *(f'{r[c]:.3f}' for c in columns))
     Console(width=120).print(table)
     if args.out:
-        with open(args.out, 'w') as f:
-            json.dump(results, f, indent=2)
+        write_json(results, args.out)
 
 
 if __name__ == '__main__':

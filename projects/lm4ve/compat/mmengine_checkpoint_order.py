@@ -17,14 +17,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from lm4ve.engine.files import write_text
-
-#: What to do when a checkpoint cannot be written.
-WRITE_FIX = (
-    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
-    'another disk), then continue with --resume'
-)
-
 
 def is_needed(checkpoint_hook: ModuleType) -> bool:
     """Return whether MMEngine's hook still deletes before it saves.
@@ -56,6 +48,9 @@ class _DeferredRemoval:
 class SavesBeforeDeleting(CheckpointHook):
     """MMEngine's ``CheckpointHook`` in the other order."""
 
+    def _write_name(self, name: str, path: Path) -> None:
+        path.write_text(name)
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
         outdated: list[int] = []
@@ -81,7 +76,7 @@ class SavesBeforeDeleting(CheckpointHook):
         )
         if not is_main_process():
             return
-        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint', WRITE_FIX)
+        self._write_name(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
         for old in outdated:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):

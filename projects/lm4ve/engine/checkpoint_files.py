@@ -21,10 +21,6 @@ from lm4ve.engine.files import write_atomically
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 
-# Training scripts of timm's descent store their command line. A Namespace sets
-# attributes on itself and does nothing else, so that reading one runs no code;
-# nothing else is allowed beside tensors and plain containers.
-_SAFE_CLASSES = [argparse.Namespace]
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model')
 _EMA_KEYS = ('model_ema',)
@@ -50,7 +46,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist. Fix: correct the path.")
     try:
-        with torch.serialization.safe_globals(_SAFE_CLASSES):
+        # Training scripts of timm's descent store their command line. A Namespace sets
+        # attributes on itself and does nothing else, so that reading one runs no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(
                 path, map_location='cpu', mmap=zipfile.is_zipfile(path) or None, weights_only=True
             )

@@ -16,24 +16,29 @@ from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
-from lm4ve.compat.mmengine_checkpoint_order import WRITE_FIX, SavesBeforeDeleting
-from lm4ve.engine.files import write_atomically
+from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
+from lm4ve.engine.files import write_atomically, write_text
 from lm4ve.registry import HOOKS
 
 Checkpoint = dict[str, Any]
 
+_WRITE_FIX = (
+    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
+    'another disk), then continue with --resume'
+)
+
 
 @register_backend('lm4ve_atomic')
-class AtomicLocalBackend(LocalBackend):
+class AtomicLocalBackend(LocalBackend):  # type: ignore[misc]
     """MMEngine's local backend with atomic writes."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes; see :func:`lm4ve.engine.files.write_atomically`."""
-        write_atomically(obj, filepath, WRITE_FIX)
+        write_atomically(obj, filepath, _WRITE_FIX)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write a text; see :func:`lm4ve.engine.files.write_atomically`."""
-        write_atomically(obj.encode(encoding), filepath, WRITE_FIX)
+        write_atomically(obj.encode(encoding), filepath, _WRITE_FIX)
 
 
 @HOOKS.register_module()
@@ -45,6 +50,8 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
     storage (``backend_args``) the order is kept and writing is MMEngine's.
     """
 
+    backend_args: dict[str, Any] | None
+
     def before_train(self, runner: Runner) -> None:
         """Choose the atomic backend where the files are local."""
         super().before_train(runner)
@@ -54,6 +61,9 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
             and self.file_client_args is None
         ):
             self.backend_args = dict(backend='lm4ve_atomic')
+
+    def _write_name(self, name: str, path: Path) -> None:
+        write_text(name, path, _WRITE_FIX)
 
 
 def _to_plain(value: Any) -> Any:
@@ -88,7 +98,7 @@ def _without_functions(value: Any) -> Any:
 
 
 @HOOKS.register_module()
-class PlainCheckpointHook(Hook):
+class PlainCheckpointHook(Hook):  # type: ignore[misc]
     """Store plain data only, so that checkpoints load safely.
 
     ``torch.load(weights_only=True)`` accepts tensors and plain containers.

@@ -17,8 +17,9 @@ from lm4ve.engine.files import replacing
 def to_image(figure: Figure) -> np.ndarray:
     """Return a figure as an RGB image, uint8 ``[height, width, 3]``."""
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    canvas.draw()  # type: ignore[no-untyped-call]
+    rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    return np.asarray(rgba)[..., :3].copy()
 
 
 def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
