@@ -1,17 +1,13 @@
-"""Find a language model checkpoint and build single layers of it.
+"""Build single layers of a language model, with a checkpoint's weights or random ones.
 
-The chosen layers are built on the meta device (names and shapes, no memory) and
-get their weights. Where these lie in the files is found by looking: the one
-prefix under which every name of the layer's ``state_dict()`` exists. So no table
-of key prefixes is needed, and a file that does not hold a whole layer is noticed
-before anything is read.
+The chosen layers are built on the meta device (names and shapes, no memory) and then
+get their weights from ``lm4ve.llm``, one tensor at a time.
 """
 
 import copy
-import json
-import re
 from collections.abc import Sequence
 from operator import attrgetter
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -20,15 +16,9 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import Fingerprint
-from lm4ve.llm.meta_layout import open_meta
-from lm4ve.llm.readers import TensorReader, open_huggingface
-from lm4ve.llm.sources import find_files
 
-# BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
-_OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
-# Integers and 8-bit floats are nothing without their scales.
-_STORED_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What transformers raises about fields that cannot be.
 _IMPOSSIBLE = (
     TypeError,
@@ -42,42 +32,32 @@ _IMPOSSIBLE = (
 
 
 class LanguageModel:
-    """A language model of which layers can be had one at a time.
+    """A language model that gives its layers one at a time.
 
     Args:
         config (PretrainedConfig): Its text config.
+        checkpoint (Checkpoint, optional): Its weights; None for random ones.
+
+    Attributes:
         name (str): What the user calls it.
-        reader (TensorReader, optional): Its weights; None for random ones.
+        spec (LayerSpec): What the parts of its layers are called.
     """
 
-    def __init__(
-        self, config: PretrainedConfig, name: str, reader: TensorReader | None = None
-    ) -> None:
+    def __init__(self, config: PretrainedConfig, checkpoint: Checkpoint | None = None) -> None:
         self.config = config
-        self.name = name
-        self.reader = reader
+        self.checkpoint = checkpoint
+        self.name = checkpoint.name if checkpoint else 'arch'
         try:
             self.skeleton = _skeleton(config)
         except _IMPOSSIBLE as e:
-            raise _invalid(f"The config of '{name}'", config.model_type, e) from e
+            raise _invalid(f"The config of '{self.name}'", config.model_type, e) from e
         self.spec = layer_spec(config)
 
-    @property
-    def num_layers(self) -> int:
-        return self.config.num_hidden_layers
-
-    def _bare_layer(self, index: int) -> nn.Module:
-        """Build a layer on the meta device: names and shapes, no memory."""
-        (first,) = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
-        with torch.device('meta'):
-            # The skeleton's config also names an attention implementation.
-            return type(first)(self.skeleton.config, layer_idx=index)
-
-    def resolve_layers(self, layers: Sequence[int]) -> list:
+    def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.
 
         Raises:
-            UserError: An index is out of range, or there are none.
+            UserError: An index is out of range or there twice, or there is none.
         """
         if not (
             isinstance(layers, (list, tuple, range))
@@ -85,17 +65,22 @@ class LanguageModel:
             and all(isinstance(i, int) for i in layers)
         ):
             raise UserError(
-                f'block.layers={layers!r} must be a non-empty sequence of '
-                'layer indices, for example (-1,).'
+                f'block.layers={layers!r} must be a non-empty sequence of layer indices, for '
+                'example (-1,).'
             )
-        count = self.num_layers
+        count = self.config.num_hidden_layers
         for i in layers:
             if not -count <= i < count:
                 raise UserError(
                     f"block.layers={tuple(layers)}: '{self.name}' has {count} layers, so {i} is "
                     f'out of range (valid: {-count} to {count - 1}). Fix: change block.layers.'
                 )
-        return [i % count for i in layers]
+        indices = [i % count for i in layers]
+        if len(set(indices)) != len(indices):
+            raise UserError(
+                f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
+            )
+        return indices
 
     def load_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
         """Build one layer with its weights from the files.
@@ -109,50 +94,26 @@ class LanguageModel:
             nn.Module: ``transformers``' layer, on the CPU.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, quantised, or have
-                shapes that disagree with the config.
+            CheckpointError: See :meth:`lm4ve.llm.checkpoint.Checkpoint.read_layer`.
         """
+        assert self.checkpoint is not None
         layer = self._bare_layer(index)
-        stored = self._stored_names(layer, index)
-        for name, param in layer.state_dict().items():
-            shape = self.reader.shape(stored[name])
-            if shape != tuple(param.shape):
-                raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' has the shape {list(shape)}, but its "
-                    f'config.json implies {list(param.shape)}. Fix: config and weights are of '
-                    'different models; copy both from the same release.'
-                )
+        shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
         state = {}
-        for name in sorted(stored):
-            weight = self.reader.read(stored[name])
-            if (
-                weight.dtype not in _STORED_TYPES
-                or weight.is_meta
-                or weight.layout != torch.strided
-            ):
-                raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' is stored as {weight.dtype} "
-                    f'({weight.layout}, {weight.device}). Expected dense numbers of 16, 32 or 64 '
-                    "bits. Fix: use the model's original weights, not quantised ones."
-                )
-            # The hash runs beside the copy, and where it can from the copy, so
-            # that the file's pages are let go.
-            if weight.dtype != dtype:
-                digest.update(name, weight)
+        for name, weight in self.checkpoint.read_layer(index, shapes):
             state[name] = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
-            if weight.dtype == dtype:
-                digest.update(name, state[name])
+            # The hash runs beside the next copy, and where it can from this copy, so
+            # that the file's pages are let go.
+            digest.update(name, state[name] if weight.dtype == dtype else weight)
         layer.load_state_dict(state, strict=True, assign=True)
         return layer
 
     def random_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
         """Build one layer with the family's own random initialisation.
 
-        Draws from torch's global CPU generator: the caller seeds and restores
-        it.
+        Draws from torch's global CPU generator: the caller seeds and restores it.
         """
-        layer = self._bare_layer(index)
-        self._initialise(layer)
+        layer = self._initialise(self._bare_layer(index))
         for name, weight in sorted(layer.state_dict().items()):
             digest.update(name, weight)
         return layer.to(dtype)
@@ -164,58 +125,28 @@ class LanguageModel:
         """
         if not self.spec.final_norm:
             return None
-        norm = attrgetter(self.spec.final_norm)(self.skeleton)
-        self._initialise(norm)
-        return norm.to(dtype)
-
-    def _initialise(self, module: nn.Module) -> None:
-        module.to_empty(device='cpu')
-        with torch.no_grad():
-            module.apply(self.skeleton._init_weights)
+        return self._initialise(attrgetter(self.spec.final_norm)(self.skeleton)).to(dtype)
 
     def rotary(self) -> nn.Module | None:
         """A real copy of the model's rotary embedding (fp32, CPU), or None."""
         rotary = getattr(self.skeleton, 'rotary_emb', None)
         return None if rotary is None else type(rotary)(self.config)
 
-    def _stored_names(self, layer: nn.Module, index: int) -> dict[str, str]:
-        """Map a layer's parameter names to the names in the files."""
-        names = set(self.reader.names())
-        wanted = list(layer.state_dict())
-        pattern = re.compile(rf'(.*\.)?{index}\.{re.escape(wanted[0])}')
-        old = {
-            w: next((w[: -len(new)] + o for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
-            for w in wanted
-        }
-        prefixes = [
-            m.group(0)[: -len(wanted[0])] for m in (pattern.fullmatch(n) for n in names) if m
-        ]
-        found = []
-        for prefix in sorted(prefixes):
-            for spelling in ({w: w for w in wanted}, old):
-                stored = {w: prefix + s for w, s in spelling.items()}
-                if names.issuperset(stored.values()):
-                    found.append(stored)
-                    break
-        if len(found) == 1:
-            return found[0]
-        kind = self.config.model_type
-        if found:
-            raise CheckpointError(
-                f"Layer {index} of '{self.name}' is there more than once: "
-                f'{", ".join(f[wanted[0]] for f in found)}. Fix: keep one.'
-            )
-        raise CheckpointError(
-            f"'{self.name}' says model_type '{kind}', but its weights are not "
-            f"laid out like that family's layers: no prefix has all of "
-            f'{", ".join(wanted[:3])}, ... for layer {index}; found '
-            f'{", ".join(sorted(names)[:3]) or "no tensors"}, ... This is a '
-            'layout of remote code or of an early conversion. Fix: use a '
-            f"checkpoint that transformers' own {kind} classes load."
-        )
+    def _bare_layer(self, index: int) -> nn.Module:
+        """Build a layer on the meta device: names and shapes, no memory."""
+        (first,) = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
+        with torch.device('meta'):
+            # The skeleton's config also names an attention implementation.
+            layer: nn.Module = type(first)(self.skeleton.config, layer_idx=index)
+        return layer
+
+    def _initialise(self, module: nn.Module) -> nn.Module:
+        module.to_empty(device='cpu')
+        with torch.no_grad():
+            return module.apply(self.skeleton._init_weights)
 
 
-def _skeleton(config: PretrainedConfig) -> nn.Module:
+def _skeleton(config: PretrainedConfig) -> Any:
     """Build a model with one layer on the meta device.
 
     It tells the classes of layers, final norm and rotary embedding. The
@@ -230,58 +161,41 @@ def _skeleton(config: PretrainedConfig) -> nn.Module:
     return model
 
 
-def open_language_model(
-    checkpoint: str | None, arch: dict | None, weights: bool = True
-) -> LanguageModel:
+def open_language_model(checkpoint: str | None, arch: dict[str, Any] | None) -> LanguageModel:
     """Open a language model by the arguments of ``LLMBlock``.
+
+    Only the configuration is read here; weights are read when a layer is built.
 
     Args:
         checkpoint (str, optional): See :func:`lm4ve.llm.sources.find_files`.
         arch (dict, optional): Config fields with ``model_type``, used when
             there is no checkpoint.
-        weights (bool): False reads the configuration only.
 
     Raises:
         CheckpointError: Files are missing or damaged.
         UnsupportedModelError: The family has no spec or is refused.
         UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
     """
-    if (checkpoint is None) == (arch is None):
+    if arch is not None and checkpoint is None:
+        return LanguageModel(_text_config(arch, 'block.arch'))
+    if checkpoint is None or arch is not None:
         raise UserError(
             f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one. A '
             'checkpoint (a local folder or a hub id) for a real language model; '
             'arch=dict(model_type=..., hidden_size=..., ...) for a random block without files.'
         )
-    if arch is not None:
-        return LanguageModel(_config(arch, 'block.arch'), name='arch')
-    source, filename = find_files(checkpoint)
-    config_file = source.find('config.json')
-    if config_file is not None:
-        try:
-            fields = json.loads(config_file.read_text())
-        except ValueError as e:
-            raise CheckpointError(f'{config_file} is not JSON: {e}. Fix: copy it again.') from e
-        config = _config(fields, str(config_file))
-        reader = open_huggingface(source, filename) if weights else None
-        return LanguageModel(config, source.name, reader)
-    if source.find('params.json') is not None:
-        config, reader = open_meta(source)
-        return LanguageModel(config, source.name, reader)
-    raise CheckpointError(
-        f"block.checkpoint='{source.name}' has neither config.json (Hugging Face) nor params.json "
-        f'(Meta); found {", ".join(source.names()[:12]) or "nothing"}. Fix: point at the folder '
-        'that holds one of them beside the weights.'
-    )
+    files = open_checkpoint(checkpoint)
+    return LanguageModel(_text_config(files.config, str(files.config_file)), files)
 
 
-def _config(fields: dict, origin: str) -> PretrainedConfig:
+def _text_config(fields: dict[str, Any], origin: str) -> PretrainedConfig:
     """Build the text config; refuse what no block can be built of."""
     kind = fields.get('model_type') if isinstance(fields, dict) else None
     if not isinstance(kind, str):
         raise CheckpointError(
-            f"{origin} has no model_type, the name of the model's family in "
-            'transformers. Fix: use the config.json that was released beside '
-            "the weights, or arch=dict(model_type='llama', ...)."
+            f"{origin} has no model_type, the name of the model's family in transformers. Fix: use "
+            "the config.json that was released beside the weights, or arch=dict(model_type='llama'"
+            ', ...).'
         )
     check_supported(fields)
     fields = {k: v for k, v in fields.items() if k != 'model_type'}

@@ -93,7 +93,7 @@ class LLMBlock(RecordsSource):
         self.seed, self.trainable = seed, trainable
         self.causal = causal
         self.dtype = _DTYPES[dtype]
-        model = open_language_model(checkpoint, arch, weights=self.pretrained)
+        model = open_language_model(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
         # Not registered: its table stays fp32, whatever the block is cast to.
@@ -136,21 +136,13 @@ class LLMBlock(RecordsSource):
             make = model.load_layer if self.pretrained else model.random_layer
             parts.layers = nn.ModuleList(
                 LLMLayer(make(i, self.dtype, digest), model.spec, model.config, self._wrap)
-                for i in self._distinct(self.layer_indices)
+                for i in self.layer_indices
             )
         finally:
             torch.default_generator.set_state(state)
         norm = model.final_norm(self.dtype) if with_final_norm else None
         parts.final_norm = None if norm is None else self._wrap(norm, True)
         return parts, digest.hexdigest()
-
-    @staticmethod
-    def _distinct(indices: Sequence[int]) -> Sequence[int]:
-        if len(set(indices)) != len(indices):
-            raise UserError(
-                f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
-            )
-        return indices
 
     def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
         if self.trainable == 'all' or (self.trainable == 'norms' and is_norm):
@@ -165,7 +157,7 @@ class LLMBlock(RecordsSource):
         """
         if self.trainable == 'none':
             return
-        model = open_language_model(self.checkpoint, self.arch, weights=self.pretrained)
+        model = open_language_model(self.checkpoint, self.arch)
         fresh, _ = self._build(model, self.final_norm is not None)
         values = dict(fresh.named_parameters())
         with torch.no_grad():

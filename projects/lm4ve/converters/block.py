@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.language_model import open_language_model
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.checkpoint import open_checkpoint
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 
 #: Begins the names of the block in the authors' code for every task.
@@ -167,10 +167,10 @@ def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
 
 def _find(norm: Tensor, llm: str) -> int | None:
     # A norm is a few kilobytes: cheap to compare with those of all layers.
-    model = open_language_model(llm, None)
-    for name in model.reader.names():
+    weights = open_checkpoint(llm).weights
+    for name in weights.names():
         match = re.search(r'layers\.(\d+)\.input_layernorm\.weight$', name)
-        if match and model.reader.shape(name) == tuple(norm.shape):
-            if torch.equal(model.reader.read(name).to(norm.dtype), norm):
+        if match and weights.shape(name) == tuple(norm.shape):
+            if torch.equal(weights.read(name).to(norm.dtype), norm):
                 return int(match[1])
     return None

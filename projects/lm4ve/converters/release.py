@@ -185,7 +185,7 @@ def _is_block(node: object) -> bool:
 
 
 def _make_portable(block: dict) -> None:
-    model = open_language_model(block.get('checkpoint'), block.get('arch'), weights=False)
+    model = open_language_model(block.get('checkpoint'), block.get('arch'))
     block.update(
         checkpoint=None,
         pretrained=False,

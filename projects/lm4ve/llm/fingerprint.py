@@ -22,7 +22,7 @@ class Fingerprint:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(self._THREADS)
-        self._pending: list[Future] = []
+        self._pending: list[Future[bytes]] = []
         self._total = hashlib.sha256()
 
     def update(self, name: str, weight: Tensor) -> None:
@@ -47,7 +47,7 @@ def _digest(name: str, weight: Tensor) -> bytes:
     sha = hashlib.sha256(f'{name}{list(weight.shape)}{dtype}'.encode())
     for chunk in _chunks(weight):
         # numpy knows no bfloat16, and the bytes are what counts.
-        sha.update(chunk.to(dtype).view(torch.uint8).numpy())
+        sha.update(memoryview(chunk.to(dtype).view(torch.uint8).numpy()))
     return sha.digest()
 
 

@@ -1,22 +1,22 @@
 """LLaMA as Meta publishes it: ``params.json`` and ``consolidated.*.pth``.
 
-Names and row order are turned into the Hugging Face ones while reading, so
-that nothing above this file knows of a second layout. From 13B up the weights
-are split over several files (model parallelism) and joined here.
+Names and the order of rows are turned into Hugging Face's while reading, so that
+only this file knows of a second layout. From 13B up the weights are split over several
+files (model parallelism), which are joined here.
 """
 
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import LlamaConfig
 
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.readers import TensorReader, TorchFile
 from lm4ve.llm.sources import FileSource
 
+_Answer = TypeVar('_Answer')
 # Hugging Face name in a layer -> (Meta's name, dimension that is split over
 # the files; None: every file holds all of it).
 _LAYER_NAMES = {
@@ -55,87 +55,86 @@ class MetaFiles(TensorReader):
     """A Meta checkpoint under the names of ``transformers``' LLaMA layers.
 
     Args:
-        source (FileSource): The folder.
+        name (str): What the user calls the checkpoint, for messages.
         files (list[Path]): ``consolidated.*.pth``, in order.
         params (dict): The content of ``params.json``.
     """
 
-    def __init__(self, source: FileSource, files: list[Path], params: dict) -> None:
-        self.source = source
-        self.shards = [TorchFile(f) for f in files]
+    def __init__(self, name: str, files: list[Path], params: dict[str, Any]) -> None:
+        self.name = name
+        self.files = [TorchFile(f) for f in files]
         self.heads = int(params['n_heads'])
         self.kv_heads = int(params.get('n_kv_heads') or self.heads)
-        on_disk = set(self.shards[0].names())
-        self._names = {}
-        for i in range(int(params['n_layers'])):
-            for hf, (meta, dim) in _LAYER_NAMES.items():
-                if f'layers.{i}.{meta}' in on_disk:
-                    self._names[f'layers.{i}.{hf}'] = (f'layers.{i}.{meta}', dim)
+        on_disk = set(self.files[0].names())
+        self._names = {
+            f'layers.{i}.{huggingface}': (f'layers.{i}.{meta}', dim)
+            for i in range(int(params['n_layers']))
+            for huggingface, (meta, dim) in _LAYER_NAMES.items()
+            if f'layers.{i}.{meta}' in on_disk
+        }
 
     def names(self) -> Iterable[str]:
         return self._names.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
         meta, dim = self._names[name]
-        shapes = self._ask('shape', meta, dim)
+        shapes = self._of_every_file(TorchFile.shape, name)
         shape = list(shapes[0])
         if dim is None:
             return tuple(shape)
         if len(shape) != 2 or len(set(shapes)) > 1:
             raise CheckpointError(
                 f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the consolidated.*.pth "
-                f"of '{self.source.name}', expected equal matrices. Fix: the files are of "
-                'different downloads; copy all of them again.'
+                f"of '{self.name}', expected equal matrices. Fix: the files are of different "
+                'downloads; copy all of them again.'
             )
         shape[dim] *= len(shapes)
         return tuple(shape)
 
-    def _ask(self, method: str, meta: str, dim: int | None) -> list:
-        """Ask every file that holds a part of a tensor."""
-        shards = self.shards[:1] if dim is None else self.shards
-        try:
-            return [getattr(s, method)(meta) for s in shards]
-        except KeyError as e:
-            raise CheckpointError(
-                f"'{meta}' is not in every consolidated.*.pth of '{self.source.name}'. Fix: the "
-                'files are of different downloads; copy all of them again.'
-            ) from e
-
     def read(self, name: str) -> Tensor:
-        meta, dim = self._names[name]
-        parts = self._ask('read', meta, dim)
-        weight = parts[0] if len(parts) == 1 else torch.cat(parts, dim=dim)
+        parts = self._of_every_file(TorchFile.read, name)
+        weight = parts[0] if len(parts) == 1 else torch.cat(parts, dim=self._names[name][1] or 0)
         if name.endswith('q_proj.weight'):
             return rotary_rows_to_huggingface(weight, self.heads)
         if name.endswith('k_proj.weight'):
             return rotary_rows_to_huggingface(weight, self.kv_heads)
         return weight
 
+    def _of_every_file(self, ask: Callable[[TorchFile, str], _Answer], name: str) -> list[_Answer]:
+        """Ask every file that holds a part of a tensor."""
+        meta, dim = self._names[name]
+        try:
+            return [ask(f, meta) for f in (self.files[:1] if dim is None else self.files)]
+        except KeyError as e:
+            raise CheckpointError(
+                f"'{meta}' is not in every consolidated.*.pth of '{self.name}'. Fix: the files "
+                'are of different downloads; copy all of them again.'
+            ) from e
 
-def open_meta(source: FileSource):
+
+def open_meta(
+    source: FileSource, path: Path, params: dict[str, Any]
+) -> tuple[dict[str, Any], TensorReader]:
     """Open a Meta folder.
 
     Args:
-        source (FileSource): A folder with ``params.json``.
+        source (FileSource): The folder.
+        path (Path): Its ``params.json``, for messages.
+        params (dict): The content of that file.
 
     Returns:
-        tuple[LlamaConfig, MetaFiles]: Its configuration in ``transformers``'
-        words, and its tensors.
+        tuple[dict, TensorReader]: What the model's ``config.json`` would say, and its
+        tensors under Hugging Face's names.
 
     Raises:
         CheckpointError: A file or a field is missing, or the parameters ask
             for something that is no plain LLaMA (mixture of experts).
     """
-    path = source.find('params.json')
-    try:
-        params = json.loads(path.read_text())
-        missing = {'dim', 'n_heads', 'n_layers', 'norm_eps'} - set(params)
-    except ValueError as e:
-        raise CheckpointError(f'{path} is not JSON: {e}. Fix: copy it again.') from e
+    missing = {'dim', 'n_heads', 'n_layers', 'norm_eps'} - set(params)
     if missing:
         raise CheckpointError(
-            f'{path} lacks {", ".join(sorted(missing))}. Expected the '
-            'params.json of a LLaMA release. Fix: copy it again.'
+            f'{path} lacks {", ".join(sorted(missing))}. Expected the params.json of a LLaMA '
+            'release. Fix: copy it again.'
         )
     if params.get('moe') or params.get('moe_args'):
         raise CheckpointError(
@@ -151,7 +150,7 @@ def open_meta(source: FileSource):
             f"block.checkpoint='{source.name}' has params.json but no "
             'consolidated.00.pth. Fix: download the weights too.'
         )
-    reader = MetaFiles(source, files, params)
+    reader = MetaFiles(source.name, files, params)
     gate = 'layers.0.mlp.gate_proj.weight'
     if gate not in reader.names():
         raise CheckpointError(
@@ -177,7 +176,8 @@ def open_meta(source: FileSource):
             high_freq_factor=float(params.get('rope_high_freq_factor', 4)),
             original_max_position_embeddings=8192,
         )
-    config = LlamaConfig(
+    config = dict(
+        model_type='llama',
         hidden_size=int(params['dim']),
         intermediate_size=hidden,
         num_hidden_layers=int(params['n_layers']),

