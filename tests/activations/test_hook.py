@@ -19,8 +19,7 @@ from lm4ve.activations.visualizer_hook import ActivationVisHook, take  # noqa: E
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.tasks import get_task  # noqa: E402
-from tests.tasks.image.shrink import Shrinker  # noqa: E402
-from tests.tasks.motion.shrink import MotionShrinker  # noqa: E402
+from tests.helpers.shrink import shrinker_of  # noqa: E402
 
 DIGITS = 'vit-demo_minilm_digits.py'
 #: Four panels instead of sixteen: quick to draw.
@@ -29,7 +28,7 @@ SMALL = dict(enable=True, measures=['frequency'], attention=False)
 
 def digits_runner(work_dir: Path, epochs: int = 2, backends=(), **hook):
     """16 images to train with, 16 to validate with, in batches of 8."""
-    cfg = Shrinker(work_dir).load(DIGITS, work_dir, epochs)
+    cfg = shrinker_of('image', work_dir).load(DIGITS, work_dir, epochs)
     cfg.visualizer.vis_backends = [dict(type=b) for b in backends]
     cfg.default_hooks.checkpoint.interval = -1
     if hook:
@@ -186,7 +185,7 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
         return analyse(model, *args)
 
     monkeypatch.setattr(hook_module, 'analyse', record)
-    cfg = Shrinker(tmp_path).load(DIGITS, tmp_path, 1)
+    cfg = shrinker_of('image', tmp_path).load(DIGITS, tmp_path, 1)
     cfg.custom_hooks = [
         dict(type='EMAHook', momentum=0.5),
         dict(type='lm4ve.ActivationVisHook', **SMALL),
@@ -200,7 +199,7 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
 
 
 def test_scenes_are_drawn_by_name(tmp_path):
-    cfg = MotionShrinker(tmp_path, None, None).load('vectornet-demo_minilm_sim.py', tmp_path)
+    cfg = shrinker_of('motion', tmp_path).load('vectornet-demo_minilm_sim.py', tmp_path)
     cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
     cfg.custom_hooks = [dict(type='lm4ve.ActivationVisHook', interval=3, **SMALL)]
     runner = build_runner(cfg)

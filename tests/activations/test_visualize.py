@@ -22,12 +22,9 @@ from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from tests.activations.test_sheets import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
+from tests.helpers.shrink import shrinker_of  # noqa: E402
 from tests.helpers.tasks import ROOT  # noqa: E402
-from tests.tasks.image.shrink import Shrinker  # noqa: E402
-from tests.tasks.motion.shrink import MotionShrinker  # noqa: E402
 from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
-from tests.tasks.pointcloud.shrink import Shrinker as PointCloudShrinker  # noqa: E402
-from tests.tasks.video.shrink import VideoShrinker  # noqa: E402
 
 
 def visualize(*args) -> None:
@@ -62,7 +59,7 @@ def is_sheet(path: Path) -> bool:
 def digits(tmp_path_factory):
     """A config, a checkpoint after one step, and a picture."""
     folder = tmp_path_factory.mktemp('digits')
-    cfg = Shrinker(folder).load('vit-demo_minilm_digits.py', folder / 'run')
+    cfg = shrinker_of('image', folder).load('vit-demo_minilm_digits.py', folder / 'run')
     config = written(cfg, folder)
     build_runner(cfg).train()
     picture = folder / 'my cat.png'
@@ -198,7 +195,7 @@ def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
 
 # -------------------------------------------------------------------- other tasks
 def test_videos_frames_and_clips(tmp_path):
-    shrinker = VideoShrinker(tmp_path)
+    shrinker = shrinker_of('video', tmp_path)
     cfg = shrinker.load('videomae-demo_minilm_moving-digits.py', tmp_path / 'run')
     config = written(cfg, tmp_path)
     loading.samples_by_index(loading.read_config(config), [0])  # writes the set
@@ -240,7 +237,9 @@ def test_videos_frames_and_clips(tmp_path):
 
 
 def test_point_clouds(tmp_path):
-    cfg = PointCloudShrinker(tmp_path).load('pointbert-demo_minilm_primitives.py', tmp_path / 'run')
+    cfg = shrinker_of('pointcloud', tmp_path).load(
+        'pointbert-demo_minilm_primitives.py', tmp_path / 'run'
+    )
     config = written(cfg, tmp_path)
     np.save(tmp_path / 'mine.npy', 40 * cloud(300) + 7)
     visualize(
@@ -264,9 +263,7 @@ def test_point_clouds(tmp_path):
 
 
 def test_traffic_scenes(tmp_path):
-    cfg = MotionShrinker(tmp_path, None, None).load(
-        'vectornet-demo_minilm_sim.py', tmp_path / 'run'
-    )
+    cfg = shrinker_of('motion', tmp_path).load('vectornet-demo_minilm_sim.py', tmp_path / 'run')
     config = written(cfg, tmp_path)
     (indexed,) = loading.samples_by_index(loading.read_config(config), [0])
     scene_id = indexed.data['scene'].scene_id
@@ -381,7 +378,9 @@ def test_configs_that_cannot_be_used_are_refused(digits, tmp_path):
 
 
 def test_damaged_videos_and_folders_are_refused(tmp_path):
-    cfg = VideoShrinker(tmp_path).load('videomae-demo_minilm_moving-digits.py', tmp_path / 'run')
+    cfg = shrinker_of('video', tmp_path).load(
+        'videomae-demo_minilm_moving-digits.py', tmp_path / 'run'
+    )
     cfg = loading.read_config(written(cfg, tmp_path))
     (tmp_path / 'text.mp4').write_text('text')
     (tmp_path / 'one').mkdir()

@@ -1,5 +1,6 @@
 """No config is missing from its task's tests, its metafile or its README."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -36,6 +37,18 @@ def test_a_folders_configs_declare_models_of_its_task(task):
         init_default_scope(scope)
         with MODELS.switch_scope_and_registry(scope) as registry:
             assert task_of_model(registry.get(model)).name == task
+
+
+@pytest.mark.parametrize('task', FOLDERS)
+def test_every_config_is_a_parameter_of_a_test_of_its_task(task):
+    tested = set()
+    for file in (ROOT / 'tests/tasks' / task).glob('test_*.py'):
+        module = importlib.import_module(f'tests.tasks.{task}.{file.stem}')
+        for function in vars(module).values():
+            for mark in getattr(function, 'pytestmark', ()):
+                if mark.name == 'parametrize' and mark.args[0] == 'name':
+                    tested.update(mark.args[1])
+    assert set(configs_of(task)) <= tested
 
 
 @pytest.mark.parametrize('task', FOLDERS)

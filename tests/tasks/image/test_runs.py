@@ -1,6 +1,7 @@
 """The robustness configs test a model; checked data sets train one."""
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -13,11 +14,11 @@ from torch import nn
 
 from lm4ve.engine.command_line import build_runner
 from lm4ve.tasks.image.datasets.synsets import class_indices
-from tests.helpers.tasks import FOLDERS
+from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.image.images import broken_files, fill_once, write
 from tests.tasks.image.shrink import Shrinker
 
-ROBUSTNESS = sorted(p.stem for p in (FOLDERS['image'] / 'robustness').glob('*.py'))
+ROBUSTNESS = [c for c in configs_of('image') if c.startswith('robustness/')]
 VARIANTS = ('a', 'c', 'r', 'sketch')
 ARCH = dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
@@ -44,7 +45,7 @@ def in1k(model: str) -> Config:
 
 
 def load(name: str, data, work_dir) -> Config:
-    cfg = Config.fromfile(FOLDERS['image'] / 'robustness' / f'{name}.py')
+    cfg = Config.fromfile(FOLDERS['image'] / name)
     loader = cfg.test_dataloader
     pipeline = loader.dataset.pipeline
     for transform in pipeline:
@@ -65,14 +66,14 @@ def load(name: str, data, work_dir) -> Config:
             'optim_wrapper.loss_scale': None,
         }
     )
-    if name.endswith('imagenet-c'):
+    if name.endswith('imagenet-c.py'):
         cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
     return cfg
 
 
 def test_there_is_a_config_for_each_size_block_and_variant():
     assert ROBUSTNESS == sorted(
-        f'vit-{size}{block}_imagenet-{variant}'
+        f'robustness/vit-{size}{block}_imagenet-{variant}.py'
         for size in 'tsb'
         for block in ('', '_llama')
         for variant in VARIANTS
@@ -81,8 +82,8 @@ def test_there_is_a_config_for_each_size_block_and_variant():
 
 @pytest.mark.parametrize('name', ROBUSTNESS)
 def test_config_is_its_model_with_another_test(name):
-    cfg = Config.fromfile(FOLDERS['image'] / 'robustness' / f'{name}.py')
-    base = in1k(name.rpartition('_')[0])
+    cfg = Config.fromfile(FOLDERS['image'] / name)
+    base = in1k(Path(name).stem.rpartition('_')[0])
     own = {'variant', 'variant_evaluator'}
     tests = {'test_dataloader', 'test_evaluator'}
     assert set(cfg) - own == set(base)
@@ -103,7 +104,7 @@ def test_config_is_its_model_with_another_test(name):
     ],
 )
 def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
-    cfg = load(f'vit-t_imagenet-{variant}', data, tmp_path)
+    cfg = load(f'robustness/vit-t_imagenet-{variant}.py', data, tmp_path)
     runner = build_runner(cfg)
     # Always the same answer, class 6, which is of ImageNet-A but not of -R:
     # there another class, the first of the subset, is left to be the best.

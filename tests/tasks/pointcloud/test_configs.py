@@ -1,11 +1,10 @@
 """Every point-cloud config trains, validates, saves, resumes, tests and votes."""
 
 import pytest
-import torch
 from mmengine.config import Config, ConfigDict
 
-from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.engine.command_line import build_runner
+from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.pointcloud.shrink import Shrinker
 
@@ -17,32 +16,7 @@ def shrinker(tmp_path_factory):
 
 @pytest.mark.parametrize('name', configs_of('pointcloud'))
 def test_config_trains_validates_saves_resumes_and_votes(name, shrinker, tmp_path):
-    runner = build_runner(shrinker.load(name, tmp_path, epochs=1))
-    blocks = [m for m in runner.model.modules() if isinstance(m, LLMBlock)]
-    assert bool(blocks) == ('llama' in name or 'minilm' in name or 'randinit' in name)
-    before = {k: v.clone() for k, v in frozen_tensors(runner.model).items()}
-    runner.train()
-    assert runner.iter > 0
-    for key, value in frozen_tensors(runner.model).items():
-        assert torch.equal(value, before[key]), key
-    assert 'accuracy/overall' in str(list(runner.message_hub.log_scalars))
-
-    checkpoint = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
-    saved = sum(
-        v.numel()
-        for k, v in checkpoint['state_dict'].items()
-        if 'llm_source' not in k and v.dtype.is_floating_point
-    )
-    trainable, _ = count_parameters(runner.model)
-    buffers = sum(b.numel() for b in runner.model.buffers())
-    assert saved <= trainable + buffers
-
-    cfg = shrinker.load(name, tmp_path, epochs=2)
-    cfg.resume = True
-    resumed = build_runner(cfg)
-    resumed.train()
-    assert resumed.epoch == 2
-
+    train_and_resume(shrinker, name, tmp_path)
     # As `tools/test.py --tta` does it.
     cfg = shrinker.load(name, tmp_path)
     cfg.load_from = str(tmp_path / 'epoch_2.pth')

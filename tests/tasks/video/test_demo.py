@@ -16,7 +16,7 @@ from lm4ve.errors import CheckpointError, UserError  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
 from tests.helpers.tasks import FOLDERS  # noqa: E402
 from tests.helpers.tools import run_tool_here  # noqa: E402
-from tests.tasks.video.shrink import VideoShrinker  # noqa: E402
+from tests.tasks.video.shrink import Shrinker  # noqa: E402
 from tests.tasks.video.videos import write_noise  # noqa: E402
 
 SMALL = dict(train=16, val=8, test=8)
@@ -122,7 +122,7 @@ def test_a_single_frame_does_not_tell_the_class(monkeypatch):
 def trained(tmp_path_factory):
     """The demo's config, trained for a moment, and its checkpoint."""
     root = tmp_path_factory.mktemp('trained')
-    cfg = VideoShrinker(root).load('videomae-demo_minilm_moving-digits.py', root / 'run')
+    cfg = Shrinker(root).load('videomae-demo_minilm_moving-digits.py', root / 'run')
     runner = build_runner(cfg)
     runner.train()
     DefaultScope._instance_dict.clear()

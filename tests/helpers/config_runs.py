@@ -1,0 +1,53 @@
+"""The checks that every config of every task has to pass: it trains, saves and resumes."""
+
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner
+
+from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
+from lm4ve.engine.command_line import build_runner
+from tests.helpers.shrink import Shrinker
+
+
+def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
+    """Train a shrunk config for one epoch, and for a second one after a resume.
+
+    Returns:
+        Runner: The resumed one, after its last validation.
+    """
+    runner = build_runner(shrinker.load(name, work_dir))
+    model = runner.model
+    has_block = any(isinstance(m, LLMBlock) for m in model.modules())
+    assert has_block == any(word in name for word in ('llama', 'minilm', 'randinit'))
+    frozen = {k: v.clone() for k, v in frozen_tensors(model).items()}
+    before = {k: v.clone() for k, v in model.named_parameters() if v.requires_grad}
+    reached = set()
+    for key, value in model.named_parameters():
+        if value.requires_grad:
+            value.register_post_accumulate_grad_hook(lambda _, key=key: reached.add(key))
+    runner.train()
+    assert runner.iter > 0
+    # DDP would stop at the second step if a parameter had no gradient.
+    assert reached == set(before)
+    after = dict(model.named_parameters())
+    assert all(torch.isfinite(v).all() for v in after.values())
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert {k.partition('.')[0] for k in moved} == {k.partition('.')[0] for k in before}
+    assert {k for k in before if k.endswith('mapper_in.weight')} <= moved
+    for key, value in frozen_tensors(model).items():
+        assert torch.equal(value, frozen[key]), key
+    assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars
+
+    state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
+    saved = [v for k, v in state.items() if 'llm_source' not in k and v.is_floating_point()]
+    own = count_parameters(model)[0] + sum(b.numel() for b in model.buffers())
+    assert sum(v.numel() for v in saved) <= own
+
+    cfg = shrinker.load(name, work_dir, epochs=2)
+    cfg.resume = True
+    resumed = build_runner(cfg)
+    resumed.train()
+    assert resumed.epoch == 2
+    assert (work_dir / 'epoch_2.pth').is_file()
+    return resumed
