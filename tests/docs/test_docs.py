@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.blocks import PAGES, ROOT, blocks_of
+from tests.docs.scripts import python_commands, run_script
 
 _LINKED = sorted(
     str(p.relative_to(ROOT))
@@ -94,22 +95,22 @@ def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
         'OMP_NUM_THREADS': '1',
         'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
     }
+    log = tmp_path / 'log.txt'
     for block in blocks_of(page):
         if not block.runs:
             continue
-        command = (
-            [sys.executable, '-c', block.code]
-            if block.language == 'python'
-            else ['bash', '-eu', '-c', block.script()]
-        )
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            capture_output=True,
-            timeout=240,
-            check=False,
-        )
-        where = f'{page}:{block.line}\n{command[-1]}\n'
-        assert done.returncode == 0, where + done.stdout[-1000:] + done.stderr[-2000:]
+        where = f'{page}:{block.line}\n{block.code}\n'
+        if block.language == 'python':
+            commands = [['-c', block.code]]
+        else:
+            commands = python_commands(block.script())
+        if commands is None:
+            shell = ['bash', '-eu', '-c', block.script()]
+            with log.open('ab') as file:
+                done = subprocess.run(
+                    shell, cwd=tmp_path, env=environment, stdout=file, stderr=file, timeout=240
+                )
+            assert done.returncode == 0, where + log.read_text()[-3000:]
+        for words in commands or ():
+            code = run_script(words, tmp_path, environment, log, timeout=240)
+            assert code == 0, where + log.read_text()[-3000:]
