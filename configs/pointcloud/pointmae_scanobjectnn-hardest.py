@@ -3,7 +3,7 @@
 _base_ = './pointbert_scanobjectnn-hardest.py'
 
 model = dict(
-    pretrained='data/pretrained/point-mae.pth',
+    checkpoint='data/pretrained/point-mae.pth',
     backbone=dict(
         _delete_=True,
         type='lm4ve.PointMAE',

@@ -4,7 +4,7 @@
     python tools/pointcloud/convert_checkpoint.py scan_hardest_llama.pth OUT.pth \\
         --llm data/llm/llama-7b --num-classes 15
 
-A pre-trained model becomes a file for model.pretrained. Test a classifier with the
+A pre-trained model becomes a file for model.checkpoint. Test a classifier with the
 config of its data set.
 """
 

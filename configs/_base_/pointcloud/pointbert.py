@@ -3,7 +3,7 @@ model = dict(
     type='lm4ve.PointCloudClassifier',
     # Converted from the published pre-training on ShapeNet, see
     # docs/guides/point_clouds.md; None trains from scratch.
-    pretrained='data/pretrained/point-bert.pth',
+    checkpoint='data/pretrained/point-bert.pth',
     backbone=dict(
         type='lm4ve.PointBERT',
         embed_dims=384,

@@ -197,8 +197,9 @@ def _make_portable(block: dict) -> None:
 
 def _without_pretrained(node: dict) -> None:
     """Take out weights that a release replaces, and that may not be there."""
-    if isinstance(node.get('pretrained'), str):
-        node['pretrained'] = None
+    for key in ('pretrained', 'checkpoint'):
+        if isinstance(node.get(key), str):
+            node[key] = None
     init = node.get('init_cfg')
     if isinstance(init, (list, tuple)):
         node['init_cfg'] = [i for i in init if not _is_pretrained(i)]

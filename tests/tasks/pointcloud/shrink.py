@@ -40,9 +40,9 @@ class Shrinker(shrink.Shrinker):
         if model.backbone.type == 'lm4ve.PointBERT':
             model.backbone.encoder_dims = 8
         model.head.in_channels = 12
-        if model.get('pretrained'):
-            model.pretrained = self.written(
-                Path(model.pretrained).name, lambda path: _write_pretrained(model, path)
+        if model.get('checkpoint'):
+            model.checkpoint = self.written(
+                Path(model.checkpoint).name, lambda path: _write_pretrained(model, path)
             )
         return 12
 
@@ -73,6 +73,6 @@ class Shrinker(shrink.Shrinker):
 
 
 def _write_pretrained(model: ConfigDict, path: Path) -> None:
-    cfg = dict(model, neck=None, pretrained=None)
+    cfg = dict(model, neck=None, checkpoint=None)
     cfg['backbone'] = dict(model.backbone, final_norm=True)
     torch.save(dict(state_dict=MODELS.build(cfg).state_dict()), path)

@@ -128,10 +128,17 @@ def test_points_that_are_no_numbers(tmp_path):
     kept = pc.PointCloudFolder(str(tmp_path))[0]['points']
     assert np.array_equal(kept, np.delete(points, (3, 7), axis=0))
     with pytest.raises(UserError, match='a.npy.*2 of 10 points'):
-        pc.PointCloudFolder(str(tmp_path), on_nonfinite='refuse')[0]
+        pc.PointCloudFolder(str(tmp_path), on_corrupt='refuse')[0]
     np.save(tmp_path / 'train/x/a.npy', points * np.nan)
     with pytest.raises(UserError, match='10 of 10 points'):
         pc.PointCloudFolder(str(tmp_path))[0]
+
+
+def test_the_old_name_of_on_corrupt_works_and_names_the_new_one(tmp_path):
+    write_scanobjectnn(tmp_path)
+    with pytest.warns(DeprecationWarning, match="on_corrupt='skip'"):
+        data = pc.ScanObjectNN(str(tmp_path), on_nonfinite='drop')
+    assert data.on_corrupt == 'skip'
 
 
 @pytest.mark.parametrize(
@@ -212,7 +219,7 @@ def test_h5_files_that_are_cut_or_missing(tmp_path):
         (lambda root: pc.ShapeNet(root), 'neither shapenet_pc'),
         (lambda root: pc.PointCloudFolder(root), 'one a class'),
         (lambda root: pc.PointCloudFolder(root, metainfo=dict(classes=('cat',))), 'expected cat'),
-        (lambda root: pc.ScanObjectNN(root, on_nonfinite='keep'), "'keep'"),
+        (lambda root: pc.ScanObjectNN(root, on_corrupt='keep'), "'keep'"),
     ],
 )
 def test_folders_without_the_data(make, found, tmp_path):

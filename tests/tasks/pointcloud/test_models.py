@@ -194,7 +194,7 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
     plain, with_block = build(), build(neck=neck)
     for model in (plain, with_block):
         head = model.head.layers[0].weight.clone()
-        model.pretrained = path
+        model.checkpoint = path
         model.init_weights()
         for key, value in source.backbone.state_dict().items():
             if not key.startswith('norm.'):
@@ -204,9 +204,22 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
         assert not torch.equal(model.head.layers[0].weight, source.head.layers[0].weight)
         assert head.shape == model.head.layers[0].weight.shape
     other = build(depth=3)
-    other.pretrained = path
+    other.checkpoint = path
     with pytest.raises(CheckpointError, match='missing.*blocks.2'):
         other.init_weights()
-    other.pretrained = str(tmp_path / 'none.pth')
+    other.checkpoint = str(tmp_path / 'none.pth')
     with pytest.raises(CheckpointError, match='does not exist'):
         other.init_weights()
+
+
+def test_the_old_name_of_checkpoint_works_and_names_the_new_one():
+    with pytest.warns(DeprecationWarning, match="checkpoint='p.pth'"):
+        model = MODELS.build(
+            dict(
+                type='lm4ve.PointCloudClassifier',
+                pretrained='p.pth',
+                backbone=dict(type='lm4ve.PointBERT', **TINY),
+                head=dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5),
+            )
+        )
+    assert model.checkpoint == 'p.pth'

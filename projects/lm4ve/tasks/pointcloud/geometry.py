@@ -5,6 +5,7 @@ batched torch is the reference and serves every device; mmcv's are used where
 they are there. Both give the same groups (see the functions on ties).
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,6 +73,12 @@ def farthest_point_sample(points: Tensor, num: int) -> Tensor:
         last = nearest.argmax(1, keepdim=True)
         picks[:, i : i + 1] = last
     return picks
+
+
+def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
+    """Apply :func:`farthest_point_sample` to a cloud: ``[N, C]`` gives ``[num, C]``."""
+    index = farthest_point_sample(torch.from_numpy(points)[None], num)
+    return points[index[0].numpy()]
 
 
 @torch.no_grad()

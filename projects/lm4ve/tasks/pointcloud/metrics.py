@@ -13,6 +13,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
+from sklearn import metrics
 
 from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
@@ -24,9 +25,7 @@ def confusion_matrix(
     labels: Sequence[int], predictions: Sequence[int], num_classes: int
 ) -> np.ndarray:
     """Count: int64 ``[classes, classes]``, true class by row."""
-    cells = np.asarray(labels) * num_classes + np.asarray(predictions)
-    counts = np.bincount(cells, minlength=num_classes**2)
-    return counts.reshape(num_classes, num_classes)
+    return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 
 @METRICS.register_module()

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
+from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.pointcloud.geometry import farthest_point_sample
+from lm4ve.tasks.pointcloud.geometry import farthest_points
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 
 
@@ -63,8 +64,7 @@ class SamplePoints(BaseTransform):
         elif self.method == 'first' or count == self.num:
             points = points[: self.num]
         else:
-            index = farthest_point_sample(torch.from_numpy(points)[None], self.num)
-            points = points[index[0].numpy()]
+            points = farthest_points(points, self.num)
         results['points'] = points
         return results
 
@@ -91,17 +91,12 @@ class RandomScaleTranslate(BaseTransform):
 def random_rotation(rng=np.random) -> np.ndarray:
     """A rotation from the uniform distribution over SO(3), ``[3, 3]``.
 
-    A normalised Gaussian quaternion (Shoemake, Graphics Gems III, 1992).
+    The unit quaternion of four Gaussian numbers (Shoemake, Graphics Gems III, 1992), as
+    SciPy's ``Rotation.random`` draws it, but with the scalar first: the shapes of the
+    demo were made so.
     """
-    w, x, y, z = q = rng.normal(size=4)
-    w, x, y, z = q / np.linalg.norm(q)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    w, x, y, z = rng.normal(size=4)
+    return Rotation.from_quat([x, y, z, w]).as_matrix()
 
 
 @TRANSFORMS.register_module()
@@ -121,8 +116,7 @@ class RandomRotate(BaseTransform):
         if self.group == 'so3':
             rotation = random_rotation()
         else:
-            a = np.random.uniform(0, 2 * np.pi)
-            rotation = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+            rotation = Rotation.from_euler('z', np.random.uniform(0, 2 * np.pi)).as_matrix()
         results['points'] = (results['points'] @ rotation.T).astype(np.float32)
         return results
 

@@ -4,59 +4,22 @@ Reading text files or sampling meshes anew for every epoch would cost more than
 training, so ModelNet40 is brought to one array, once, and kept.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, _seed_of, check_split
+from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
-from lm4ve.tasks.pointcloud.geometry import farthest_point_sample
+from lm4ve.tasks.pointcloud.geometry import farthest_points
 
-_MODELNET40 = (
-    'airplane',
-    'bathtub',
-    'bed',
-    'bench',
-    'bookshelf',
-    'bottle',
-    'bowl',
-    'car',
-    'chair',
-    'cone',
-    'cup',
-    'curtain',
-    'desk',
-    'door',
-    'dresser',
-    'flower_pot',
-    'glass_box',
-    'guitar',
-    'keyboard',
-    'lamp',
-    'laptop',
-    'mantel',
-    'monitor',
-    'night_stand',
-    'person',
-    'piano',
-    'plant',
-    'radio',
-    'range_hood',
-    'sink',
-    'sofa',
-    'stairs',
-    'stool',
-    'table',
-    'tent',
-    'toilet',
-    'tv_stand',
-    'vase',
-    'wardrobe',
-    'xbox',
+_MODELNET40 = tuple(
+    """
+    airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door dresser
+    flower_pot glass_box guitar keyboard lamp laptop mantel monitor night_stand person piano plant
+    radio range_hood sink sofa stairs stool table tent toilet tv_stand vase wardrobe xbox
+    """.split()
 )
 
 
@@ -117,16 +80,12 @@ class ModelNet40(PointCloudDataset):
                 'modelnet40_normal_resampled or ModelNet40 there (see '
                 'docs/guides/point_clouds.md), or set data_root.'
             )
-        key = '\n'.join(
-            [
-                f'version 1, {self.num_points} of {self.num_samples}',
-                *(f'{p.relative_to(root)} {p.stat().st_size}' for p, _ in files),
-            ]
-        )
+        key = [f'version 1, {self.num_points} of {self.num_samples}']
+        key += [f'{p.relative_to(root)} {p.stat().st_size}' for p, _ in files]
         self._clouds = cached_array(
             self.cache_dir or root / 'lm4ve_cache',
             f'modelnet40_{self.split}_{self.num_points}',
-            key,
+            '\n'.join(key),
             lambda: self._build(files),
         )
         return [
@@ -144,16 +103,13 @@ class ModelNet40(PointCloudDataset):
                 raise UserError(
                     f"'{names}' lists '{name}', whose class '{kind}' is none of ModelNet40's."
                 )
-            files.append((self._existing(root / kind / f'{name}.txt'), _MODELNET40.index(kind)))
+            path = root / kind / f'{name}.txt'
+            if not path.is_file():
+                raise UserError(
+                    f"'{path}' is listed but does not exist. Fix: unpack the release again."
+                )
+            files.append((path, _MODELNET40.index(kind)))
         return files
-
-    @staticmethod
-    def _existing(path: Path) -> Path:
-        if not path.is_file():
-            raise UserError(
-                f"'{path}' is listed but does not exist. Fix: unpack the release again."
-            )
-        return path
 
     def _meshes(self, root: Path) -> list[tuple[Path, int]]:
         return [
@@ -165,19 +121,15 @@ class ModelNet40(PointCloudDataset):
     def _build(self, files: list) -> np.ndarray:
         clouds = np.empty((len(files), self.num_points, 3), dtype=np.float32)
         for cloud, (path, _) in zip(clouds, files, strict=True):
-            points = read_points(path, self.num_samples, _seed_of(path.name))
-            points = drop_nonfinite(points, f"'{path}'", self.on_nonfinite)
+            points = read_points(path, self.num_samples, seed_of(path.name))
+            points = drop_nonfinite(points, f"'{path}'", self.on_corrupt)
             if len(points) < self.num_points:
                 raise UserError(
                     f"'{path}' has {len(points)} points, expected at least "
                     f'dataset.num_points={self.num_points}. Fix: lower it.'
                 )
-            index = farthest_point_sample(torch.from_numpy(points)[None], self.num_points)
-            cloud[:] = points[index[0].numpy()]
+            cloud[:] = farthest_points(points, self.num_points)
         return clouds
-
-    def read(self, info: dict) -> np.ndarray:
-        return self._clouds[info['row']]
 
 
 @DATASETS.register_module()
@@ -247,26 +199,14 @@ class ShapeNet(PointCloudDataset):
     def _folders(root: Path) -> dict:
         models = {}
         for folder in sorted(root.glob('[0-9]*/*/')):
-            files = sorted(
-                Path(base) / name
-                for base, _, names in os.walk(folder)
-                for name in names
-                if name.endswith(('.obj', '.ply', '.off', '.npy'))
-            )
+            files = [p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')]
             if files:
-                models[folder.parent.name, folder.name] = files[0]
+                models[folder.parent.name, folder.name] = min(files)
         return models
 
     def _listed(self, root: Path) -> list:
         for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
             if path.is_file():
-                lines = path.read_text().split()
-                return [
-                    tuple(line.removesuffix('.npy').replace('/', '-').split('-', 1))
-                    for line in lines
-                ]
+                lines = path.read_text().replace('/', '-').split()
+                return [tuple(line.removesuffix('.npy').split('-', 1)) for line in lines]
         return []
-
-    def read(self, info: dict) -> np.ndarray:
-        seed = _seed_of(os.path.relpath(info['path'], self.data_root))
-        return read_points(info['path'], self.num_samples, seed)

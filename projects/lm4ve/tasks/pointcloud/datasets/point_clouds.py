@@ -1,17 +1,20 @@
 """Point-cloud classification data in the layouts in which it is published.
 
 Every sample gives the pipeline ``points`` (float32 ``[N, 3]``, finite, at least
-one) and ``gt_label``. Points with NaN or infinite coordinates are dropped, or
-refused, as ``on_nonfinite`` says; clouds of any size come out, and
-``lm4ve.SamplePoints`` brings them to one.
+one) and ``gt_label``. Clouds of any size come out; ``lm4ve.SamplePoints`` brings them
+to one size.
 """
 
+import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.dataset import BaseDataset
 
+from lm4ve.deprecation import renamed_argument
+from lm4ve.engine.integrity import check_policy
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.readers import EXTENSIONS, drop_nonfinite, read_points
@@ -21,26 +24,38 @@ class PointCloudDataset(BaseDataset):
     """Base of these data sets: checks each cloud before the pipeline.
 
     Args:
-        on_nonfinite (str): 'drop' removes such points, 'refuse' raises.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+        on_corrupt (str): What becomes of points with NaN or infinite coordinates:
+            'skip' leaves them out, 'refuse' raises.
+        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
     """
 
-    def __init__(self, *args, on_nonfinite: str = 'drop', **kwargs) -> None:
-        if on_nonfinite not in ('drop', 'refuse'):
-            raise UserError(f"dataset.on_nonfinite='{on_nonfinite}' must be 'drop' or 'refuse'.")
-        self.on_nonfinite = on_nonfinite
+    #: Points to draw from a file that holds a mesh.
+    num_samples = 10000
+    #: ``[M, N, 3]``, where a data set holds its clouds in one array.
+    _clouds: np.ndarray
+
+    @renamed_argument('on_nonfinite', 'on_corrupt', {'drop': 'skip'})
+    def __init__(self, *args, on_corrupt: str = 'skip', **kwargs) -> None:
+        self.on_corrupt = check_policy(on_corrupt)
         super().__init__(*args, **kwargs)
 
     def read(self, info: dict) -> np.ndarray:
-        """Return the points of an entry of ``load_data_list``, ``[N, 3]``."""
-        return read_points(info['path'])
+        """Return the points of an entry of ``load_data_list``, ``[N, 3]``.
+
+        An entry names the ``row`` of the array, or the ``path`` of a file.
+        """
+        if 'row' in info:
+            return self._clouds[info['row']]
+        # Below data_root: a data set that was moved gives the same samples.
+        seed = seed_of(os.path.relpath(info['path'], self.data_root or '.'))
+        return read_points(info['path'], self.num_samples, seed)
 
     def get_data_info(self, idx: int) -> dict:
         """Return an entry with its ``points``."""
         info = super().get_data_info(idx)
         origin = f"'{info['path']}'" + (f' (cloud {info["row"]})' if 'row' in info else '')
         points = np.array(self.read(info), dtype=np.float32)
-        info['points'] = drop_nonfinite(points, origin, self.on_nonfinite)
+        info['points'] = drop_nonfinite(points, origin, self.on_corrupt)
         return info
 
     def _root(self) -> Path:
@@ -77,7 +92,7 @@ class ScanObjectNN(PointCloudDataset):
             (OBJ_ONLY) or 'hardest' (with background, moved, rotated and scaled:
             PB_T50_RS).
         folder (str): 'main_split', or 'split1' to 'split4' of the release.
-        **kwargs: Of :class:`PointCloudDataset`.
+        **kwargs: Passed to :class:`PointCloudDataset`.
 
     Raises:
         UserError: A file is missing, damaged, or lacks a key; labels are out of
@@ -85,22 +100,9 @@ class ScanObjectNN(PointCloudDataset):
     """
 
     METAINFO = dict(
-        classes=(
-            'bag',
-            'bin',
-            'box',
-            'cabinet',
-            'chair',
-            'desk',
-            'display',
-            'door',
-            'shelf',
-            'table',
-            'bed',
-            'pillow',
-            'sink',
-            'sofa',
-            'toilet',
+        classes=tuple(
+            'bag bin box cabinet chair desk display door shelf table bed pillow sink sofa '
+            'toilet'.split()
         )
     )
     VARIANTS = dict(
@@ -136,9 +138,6 @@ class ScanObjectNN(PointCloudDataset):
                 f'expected 0 to {count - 1}. Fix: fetch the file again.'
             )
         return [dict(path=str(path), row=i, gt_label=int(label)) for i, label in enumerate(labels)]
-
-    def read(self, info: dict) -> np.ndarray:
-        return self._clouds[info['row']]
 
 
 def read_h5(path: Path) -> tuple:
@@ -192,7 +191,7 @@ class PointCloudFolder(PointCloudDataset):
         extensions (Sequence[str]): Which files count.
         metainfo (dict, optional): ``classes`` names the class folders to use,
             in the order of their labels; default: all, sorted.
-        **kwargs: Of :class:`PointCloudDataset`.
+        **kwargs: Passed to :class:`PointCloudDataset`.
 
     Raises:
         UserError: There is no class folder, or one without clouds.
@@ -225,11 +224,8 @@ class PointCloudFolder(PointCloudDataset):
         self._metainfo['classes'] = classes
         entries, empty = [], []
         for label, name in enumerate(classes):
-            paths = sorted(
-                p
-                for p in (root / name).rglob('*')
-                if p.suffix.lower() in self.extensions and p.is_file()
-            )
+            files = (p for p in (root / name).rglob('*') if p.is_file())
+            paths = sorted(p for p in files if p.suffix.lower() in self.extensions)
             if not paths:
                 empty.append(name)
             entries += [dict(path=str(p), gt_label=label) for p in paths]
@@ -240,14 +236,7 @@ class PointCloudFolder(PointCloudDataset):
             )
         return entries
 
-    def read(self, info: dict) -> np.ndarray:
-        # Below data_root: a moved data set gives the same samples.
-        inside = Path(info['path']).relative_to(self.data_root).as_posix()
-        return read_points(info['path'], self.num_samples, _seed_of(inside))
 
-
-def _seed_of(name: str) -> int:
-    """A seed that is the same in every process (``hash`` of a str is not)."""
-    import zlib
-
+def seed_of(name: str) -> int:
+    """Return a seed that is the same in every process (``hash`` of a str is not)."""
     return zlib.crc32(name.encode()) & 0x7FFFFFFF

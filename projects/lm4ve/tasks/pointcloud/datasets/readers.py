@@ -12,16 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.files import write_atomically
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 
-MESHES = ('.off', '.obj', '.stl')
-CLOUDS = ('.pcd', '.xyz')
-#: What :func:`read_points` takes. A .ply may be either.
-EXTENSIONS = ('.ply', *CLOUDS, *MESHES, '.npy', '.txt')
+#: What :func:`read_points` takes. A .ply may hold a cloud or a mesh.
+EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
 
 
-def _open3d():
+def import_open3d():
+    """Import open3d and silence its log; our own errors say what is wrong with a file."""
     try:
         import open3d  # heavy, and only file formats and meshes need it
     except (ImportError, OSError) as e:
@@ -63,14 +62,8 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
         )
     if path.stat().st_size == 0:
         raise UserError(f"'{path}' is empty (0 bytes). Fix: fetch it again, or remove it.")
-    if suffix == '.npy':
-        points = _read_array(path)
-    elif suffix == '.txt':
-        points = _read_text(path)
-    elif suffix in CLOUDS:
-        points = _read_cloud(path)
-    else:
-        points = _read_mesh(path, num_samples, seed)
+    read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_cloud, '.xyz': _read_cloud}
+    points = read[suffix](path) if suffix in read else _read_mesh(path, num_samples, seed)
     if len(points) == 0:
         raise UserError(
             f"'{path}' ({path.stat().st_size:,} bytes) has no "
@@ -111,14 +104,14 @@ def _read_text(path: Path) -> np.ndarray:
 
 
 def _read_cloud(path: Path) -> np.ndarray:
-    cloud = _open3d().io.read_point_cloud(
+    cloud = import_open3d().io.read_point_cloud(
         str(path), remove_nan_points=False, remove_infinite_points=False
     )
     return np.asarray(cloud.points)
 
 
 def _read_mesh(path: Path, num_samples: int, seed: int) -> np.ndarray:
-    o3d = _open3d()
+    o3d = import_open3d()
     with tempfile.TemporaryDirectory() as folder:
         source = path
         if path.suffix.lower() == '.off':
@@ -148,29 +141,29 @@ def _with_whole_header(path: Path, folder: Path) -> Path:
     return whole
 
 
-def drop_nonfinite(points: np.ndarray, origin: str, on_nonfinite: str = 'drop') -> np.ndarray:
+def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:
     """Remove points with NaN or infinite coordinates.
 
     Args:
         points (np.ndarray): ``[N, 3]``.
         origin (str): What the message calls the cloud.
-        on_nonfinite (str): 'drop', or 'refuse' to raise.
+        on_corrupt (str): 'skip', or 'refuse' to raise.
 
     Returns:
         np.ndarray: ``[M, 3]``, M > 0.
 
     Raises:
-        UserError: None is finite, or one is not and ``on_nonfinite='refuse'``.
+        UserError: None is finite, or one is not and ``on_corrupt='refuse'``.
     """
     finite = np.isfinite(points).all(axis=1)
     if finite.all():
         return points
     bad = int((~finite).sum())
-    if on_nonfinite == 'refuse' or bad == len(points):
+    if on_corrupt == 'refuse' or bad == len(points):
         raise UserError(
             f'{origin}: {bad} of {len(points)} points have NaN or infinite '
             'coordinates. Fix: repair or remove the cloud'
-            + ('.' if bad == len(points) else ", or set dataset.on_nonfinite='drop'.")
+            + ('.' if bad == len(points) else ", or set dataset.on_corrupt='skip'.")
         )
     return points[finite]
 
@@ -194,11 +187,9 @@ def cached_array(
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     path = Path(cache_dir) / f'{name}_{digest}.npy'
     if not path.is_file():
-        import io
-
-        buffer = io.BytesIO()
-        np.save(buffer, build(), allow_pickle=False)
-        write_atomically(buffer.getvalue(), path)
+        array = build()
+        with replacing(path) as beside:
+            np.save(beside, array, allow_pickle=False)
     try:
         return np.load(path, mmap_mode='r', allow_pickle=False)
     except (ValueError, OSError, EOFError) as e:

@@ -16,7 +16,7 @@ import numpy as np
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split
-from lm4ve.tasks.pointcloud.datasets.readers import _open3d, cached_array
+from lm4ve.tasks.pointcloud.datasets.readers import cached_array, import_open3d
 from lm4ve.tasks.pointcloud.transforms import random_rotation
 
 #: Change it with anything below that changes the objects.
@@ -56,7 +56,7 @@ def make_object(name: str, num_points: int, rng: np.random.Generator, o3d=None) 
         np.ndarray: float32 ``[N, 3]``: mean at the origin, farthest point at
         distance 1.
     """
-    o3d = o3d or _open3d()
+    o3d = o3d or import_open3d()
     mesh = _MESHES[name](o3d.geometry.TriangleMesh, rng)
     o3d.utility.random.seed(int(rng.integers(2**31)))
     # More than are kept: what is taken away below leaves enough.
@@ -98,7 +98,7 @@ def _take_away(points: np.ndarray, rng: np.random.Generator, o3d, least: int) ->
 
 def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     """Make a set: float32 ``[10 * per_class, num_points, 3]``, class by class."""
-    o3d = _open3d()
+    o3d = import_open3d()
     rng = np.random.default_rng(seed)
     return np.stack(
         [make_object(name, num_points, rng, o3d) for name in CLASSES for _ in range(per_class)]
@@ -192,6 +192,3 @@ class PrimitivesDataset(PointCloudDataset):
         # Objects of a class are independent draws: any of them will do.
         held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
         return rows[held_out if self.split == 'val' else ~held_out]
-
-    def read(self, info: dict) -> np.ndarray:
-        return self._clouds[info['row']]

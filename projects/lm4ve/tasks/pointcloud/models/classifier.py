@@ -14,6 +14,7 @@ from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from lm4ve.deprecation import renamed_argument
 from lm4ve.engine.checkpoint_files import read_state
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
@@ -116,7 +117,7 @@ class PointCloudClassifier(BaseModel):
         backbone (dict): An encoder ``[B, N, 3] -> [B, 1 + G, C]``.
         head (dict): Of tokens to logits, with ``loss`` and ``num_classes``.
         neck (dict, optional): Of tokens to tokens, for example LLMBlockNeck.
-        pretrained (str, optional): A checkpoint of this suite (made by
+        checkpoint (str, optional): A checkpoint of this suite (made by
             ``tools/pointcloud/convert_checkpoint.py`` of a published one) whose
             encoder training starts from. All of the encoder must be in it, its
             final norm goes to where this model has it, its head is left out.
@@ -124,31 +125,31 @@ class PointCloudClassifier(BaseModel):
         init_cfg (dict | list, optional): As of every MMEngine module.
     """
 
+    @renamed_argument('pretrained', 'checkpoint')
     def __init__(
         self,
         backbone: dict,
         head: dict,
         neck: dict | None = None,
-        pretrained: str | None = None,
+        checkpoint: str | None = None,
         data_preprocessor: dict | None = None,
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), init_cfg)
-        self.pretrained = pretrained
+        self.checkpoint = checkpoint
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
 
     def init_weights(self) -> None:
-        """Initialise, then load the encoder of ``pretrained``.
+        """Initialise, then load the encoder of ``checkpoint``.
 
         Raises:
             CheckpointError: It is missing or damaged, or is of another encoder.
         """
         super().init_weights()
-        if self.pretrained is None:
-            return
-        load_encoder(self, self.pretrained)
+        if self.checkpoint is not None:
+            load_encoder(self, self.checkpoint)
 
     def extract_tokens(self, inputs: Tensor) -> Tensor:
         """Clouds ``[B, N, 3]`` to the tokens that the head reads."""
@@ -219,7 +220,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
     other = [k for k in mine if k in state and state[k].shape != mine[k].shape]
     if missing or other:
         raise CheckpointError(
-            f"model.pretrained='{path}' is not of this encoder: "
+            f"model.checkpoint='{path}' is not of this encoder: "
             f'{len(missing)} tensor(s) are missing ({listing(missing, 5)}) and '
             f'{len(other)} have another shape ({listing(other, 5)}). Fix: '
             'convert the published checkpoint with '
