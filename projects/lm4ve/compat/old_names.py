@@ -33,12 +33,14 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 #: would hide the function of that name, which ``lm4ve.converters`` still offers.
 MODULES: dict[str, str] = {
     'analysis.activations': 'activations.measures',
+    'analysis.batches': 'tasks.analysis',
     'analysis.bootstrap': 'iou.bootstrap',
     'analysis.hook': 'activations.visualizer_hook',
     'analysis.iou_figure': 'iou.figure',
     'analysis.iou_report': 'iou.report',
-    'analysis.layout': 'activations.token_layout',
+    'analysis.layout': 'tasks.analysis',
     'analysis.mask_datasets': 'iou.mask_datasets',
+    'analysis.panels': 'tasks.pictures',
     'analysis.pseudo_masks': 'iou.pseudo_masks',
     'blocks.checkpoint': 'blocks.language_model',
     'blocks.controls': 'blocks.mlp_block',
@@ -89,10 +91,10 @@ MODULES: dict[str, str] = {
     'pointcloud.readers': 'tasks.pointcloud.datasets.readers',
     'pointcloud.shapes': 'tasks.pointcloud.datasets.mesh_collections',
     'video.annotate': 'tasks.video.visualization',
-    'video.checked': 'tasks.video.datasets',
+    'video.checked': 'tasks.video.datasets.video_lists',
     'video.defects': 'tasks.video.corruption',
     'video.demo': 'tasks.video.demo.moving_digits_dataset',
-    'video.lists': 'tasks.video.video_lists',
+    'video.lists': 'tasks.video.datasets.list_conversion',
 }
 
 

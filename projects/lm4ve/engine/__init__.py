@@ -2,3 +2,18 @@
 
 Importing this package imports nothing: blocks and tasks use its small modules.
 """
+
+import importlib
+from typing import Any
+
+_HOOKS = {
+    'AtomicCheckpointHook': 'checkpoint_hooks',
+    'KeptEMAHook': 'ema',
+    'PlainCheckpointHook': 'checkpoint_hooks',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOOKS:
+        return getattr(importlib.import_module(f'{__name__}.{_HOOKS[name]}'), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
