@@ -87,9 +87,8 @@ def check_gpus(args) -> list:
     needed = args.workers * args.gpus_per_trial
     if (gpus or args.gpus_per_trial > 1) and len(gpus) < needed:
         raise UserError(
-            f'--gpus names {len(gpus)} devices, {args.workers} workers '
-            f'with {args.gpus_per_trial} each need {needed}. Fix: fewer '
-            'workers, or more devices.'
+            f'--gpus names {len(gpus)} devices, {args.workers} workers with {args.gpus_per_trial} '
+            f'each need {needed}. Fix: fewer workers, or more devices.'
         )
     return gpus
 

@@ -144,9 +144,8 @@ def score_all(
         size = tuple(analysis.inputs.shape[-2:])
         if size != masks[0].shape:
             raise UserError(
-                f"The model's preprocessor pads images to {size}, masks "
-                f'have {masks[0].shape}. Fix: a test pipeline that ends '
-                'in a size that needs no padding.'
+                f"The model's preprocessor pads images to {size}, masks have {masks[0].shape}. "
+                'Fix: a test pipeline that ends in a size that needs no padding.'
             )
         maps = maps_of(analysis)
         scores.add(maps, masks, names)

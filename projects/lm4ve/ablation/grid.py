@@ -226,9 +226,8 @@ def _refuse_repeated_keys(path: Path) -> None:
             for key in keys:
                 if keys.count(key) > 1:
                     raise UserError(
-                        f"Grid '{path}', line {node.lineno}: '{key}' is there "
-                        'twice. Fix: give each variant (and each override) a '
-                        'name of its own.'
+                        f"Grid '{path}', line {node.lineno}: '{key}' is there twice. Fix: give "
+                        'each variant (and each override) a name of its own.'
                     )
 
 
@@ -298,9 +297,8 @@ def _seeds(value: Any, name: str) -> tuple[int, ...]:
         or not all(isinstance(s, int) and s >= 0 for s in seeds)
     ):
         raise UserError(
-            f'{name}={value!r} gives no seeds, or one twice. Fix: a '
-            'number of at least 1, or a list of different seeds from '
-            '0 on.'
+            f'{name}={value!r} gives no seeds, or one twice. Fix: a number of at least 1, or a '
+            'list of different seeds from 0 on.'
         )
     return seeds
 
@@ -354,9 +352,8 @@ def _config(name: str, folder: Path) -> Path:
                     )
             return path
     raise UserError(
-        f"the config '{name}' does not exist, neither from '{folder}' "
-        'nor from the current folder. '
-        f'Fix: {where_it_went(name) or "its path from one of them."}'
+        f"the config '{name}' does not exist, neither from '{folder}' nor from the current "
+        f'folder. Fix: {where_it_went(name) or "its path from one of them."}'
     )
 
 
@@ -379,9 +376,8 @@ def _tune(raw: dict | None) -> Tune | None:
     options = raw.get('options', {})
     if not options:
         raise UserError(
-            'tune.options is missing: tuning would choose by the test '
-            'set. Fix: overrides that test on a part of the training '
-            "data, for example {'train_dataloader.dataset.split': "
+            'tune.options is missing: tuning would choose by the test set. Fix: overrides that '
+            "test on a part of the training data, for example {'train_dataloader.dataset.split': "
             "'fit', 'test_dataloader.dataset.split': 'val'}."
         )
     return Tune(fields, values, _seeds(raw.get('seeds', 1), 'tune.seeds'), options)

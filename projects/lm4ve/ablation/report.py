@@ -87,9 +87,8 @@ def report(
 def _caption(grid: Grid, missing: int) -> str:
     better = 'higher' if grid.greater_is_better else 'lower'
     text = (
-        f'{grid.metric}, {better} is better; differences from '
-        f"'{grid.reference}', paired by seed; two-sided p, corrected by Holm "
-        f'for {len(grid.variants) - 1} comparisons.'
+        f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by seed; "
+        f'two-sided p, corrected by Holm for {len(grid.variants) - 1} comparisons.'
     )
     if missing:
         text += f' Unfinished: {missing} trials are missing.'

@@ -91,9 +91,8 @@ class Store:
             except BlockingIOError:
                 f.seek(0)
                 raise UserError(
-                    f"'{self.work_dir}' is in use by {f.read().strip()} "
-                    f"('{path}'). Fix: wait for it, end it, or set another "
-                    '--work-dir.'
+                    f"'{self.work_dir}' is in use by {f.read().strip()} ('{path}'). Fix: wait for "
+                    'it, end it, or set another --work-dir.'
                 ) from None
             f.truncate(0)
             f.write(f'process {os.getpid()} on {socket.gethostname()}\n')

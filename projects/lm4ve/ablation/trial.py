@@ -59,9 +59,8 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     path = Path(spec['config'])
     if identity(merge(fresh_config(path), options, 'trial')) != spec['id']:
         raise UserError(
-            f"The config '{path}' (or one it inherits from) has "
-            'changed since the grid was read. Fix: start the grid '
-            'again.'
+            f"The config '{path}' (or one it inherits from) has changed since the grid was read. "
+            'Fix: start the grid again.'
         )
     args = argparse.Namespace(
         config=str(path),

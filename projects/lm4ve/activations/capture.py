@@ -172,9 +172,8 @@ def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
     if x.dim() in (4, 5):
         return x.flatten(2).transpose(1, 2), tuple(x.shape[2:])
     raise UserError(
-        'Activations must be tokens [B, N, C] or maps [B, C, H, W] or '
-        f'[B, C, T, H, W], got {list(x.shape)}. Fix: name another '
-        'module.'
+        'Activations must be tokens [B, N, C] or maps [B, C, H, W] or [B, C, T, H, W], got '
+        f'{list(x.shape)}. Fix: name another module.'
     )
 
 

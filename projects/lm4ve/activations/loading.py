@@ -106,9 +106,8 @@ def _device(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as e:
         raise UserError(
-            f"--device '{name}' cannot be used: "
-            f'{str(e).splitlines()[0]}. Fix: cpu, or cuda on a machine '
-            'that has one.'
+            f"--device '{name}' cannot be used: {str(e).splitlines()[0]}. Fix: cpu, or cuda on a "
+            'machine that has one.'
         ) from e
     return device
 
@@ -225,6 +224,5 @@ def _check_file(path: Path, task: Task) -> None:
     found = 'a folder' if path.is_dir() else (*other, 'of an unknown kind')[0]
     raise UserError(
         f"'{path}' is {found}; the config takes {task.input_noun}: a file ending in "
-        f'{", ".join(task.input_suffixes)}'
-        f'{", or a folder of frames" if task.takes_folders else ""}.'
+        f'{", ".join(task.input_suffixes)}{", or a folder of frames" if task.takes_folders else ""}.'
     )

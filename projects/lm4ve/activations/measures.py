@@ -101,9 +101,8 @@ def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
         tokens = tokens.masked_fill(padding_mask[..., None], 0.0)
     if not tokens.isfinite().all():
         raise UserError(
-            'The activations hold values that are not finite. Fix: '
-            'check the checkpoint; in 16 bits, try block.dtype='
-            "'float32'."
+            'The activations hold values that are not finite. Fix: check the checkpoint; in 16 '
+            "bits, try block.dtype='float32'."
         )
     return tokens
 

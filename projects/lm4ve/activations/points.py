@@ -92,10 +92,8 @@ def resolve_points(
                 parent = parent.rpartition('.')[0]
             inside = [n for n, _ in modules[parent].named_children()]
             raise UserError(
-                f"points['{label}']='{name}' is no module of "
-                f'{type(model).__name__}. Inside '
-                f"'{parent or type(model).__name__}' there are: "
-                f'{", ".join(inside) or "none"}.'
+                f"points['{label}']='{name}' is no module of {type(model).__name__}. Inside "
+                f"'{parent or type(model).__name__}' there are: {', '.join(inside) or 'none'}."
             )
         found[label] = modules[path], name.endswith(_INPUT)
     return found

@@ -118,9 +118,8 @@ class ImageNetS(MaskFiles):
         pixels = _open(path)
         if pixels.mode != 'RGB':
             raise UserError(
-                f"'{path}' has mode {pixels.mode}; ImageNet-S's masks are "
-                'RGB with id = R + 256 G. Fix: --layout folder for '
-                'other masks.'
+                f"'{path}' has mode {pixels.mode}; ImageNet-S's masks are RGB with id = R + 256 "
+                'G. Fix: --layout folder for other masks.'
             )
         rgb = np.asarray(pixels).astype(int)
         ids = rgb[..., 0] + 256 * rgb[..., 1]
@@ -194,10 +193,9 @@ class SampleMasks:
         self.key = next((k for k in MASK_KEYS if k in found), None)
         if self.key is None:
             raise UserError(
-                f"{type(dataset).__name__}'s samples have no mask (found: "
-                f'{", ".join(found)}; expected {" or ".join(MASK_KEYS)}). Fix: give '
-                '--data-root and --layout, or the config of a data set with masks, '
-                'for example lm4ve.TexturedDigits.'
+                f"{type(dataset).__name__}'s samples have no mask (found: {', '.join(found)}; "
+                f'expected {" or ".join(MASK_KEYS)}). Fix: give --data-root and --layout, or the '
+                'config of a data set with masks, for example lm4ve.TexturedDigits.'
             )
 
     def __len__(self) -> int:

@@ -88,9 +88,8 @@ class MaskFollower:
         img = sample.get('img')
         if img is not None and img.shape[:2] != mask.shape:
             raise UserError(
-                f'{name}: the image has {img.shape[0]} x {img.shape[1]} pixels, its '
-                f'mask {mask.shape[0]} x {mask.shape[1]}. Fix: give the mask of '
-                'this very image.'
+                f'{name}: the image has {img.shape[0]} x {img.shape[1]} pixels, its mask '
+                f'{mask.shape[0]} x {mask.shape[1]}. Fix: give the mask of this very image.'
             )
 
 
@@ -124,16 +123,14 @@ def batches(
                 continue
             raise UserError(
                 f'{name}: its mask has no foreground (values found: '
-                f'{np.unique(mask)[:5].tolist()}, 1 is foreground, {IGNORED} is '
-                'ignored). Fix: mend or remove it, or pass over images without foreground '
-                'with --skip-empty.'
+                f'{np.unique(mask)[:5].tolist()}, 1 is foreground, {IGNORED} is ignored). Fix: '
+                'mend or remove it, or pass over images without foreground with --skip-empty.'
             )
         sample, mask = follower(name, sample, mask)
         if masks and masks[0].shape != mask.shape:
             raise UserError(
-                f'{name} leaves the pipeline with {mask.shape} pixels, {names[0]} '
-                f'with {masks[0].shape}. Fix: --batch-size 1, or a test pipeline '
-                'that ends in one size.'
+                f'{name} leaves the pipeline with {mask.shape} pixels, {names[0]} with '
+                f'{masks[0].shape}. Fix: --batch-size 1, or a test pipeline that ends in one size.'
             )
         names.append(name)
         samples.append(sample)
