@@ -141,6 +141,8 @@ def test_a_failing_trial_is_named_and_stops_nothing(tmp_path, ablate, capsys):
     log = next(line.strip() for line in err.splitlines() if 'log.txt' in line)
     assert 'RuntimeError: the toy is broken' in open(log).read()
     assert len(results(tmp_path / 'out')) == 2
+    table = (tmp_path / 'out/toy/table.md').read_text()
+    assert '| broken | 0 | not run | not run |' in table and '|  |' not in table
 
     # A part of the grid; what failed is tried again.
     assert ablate(path, tmp_path / 'out', '--variants', 'broken', '--seeds', 7) == 2

@@ -1,13 +1,13 @@
 """What a grid is: variants of a config times seeds, read from one Python file.
 
-All that can be wrong with it is found here, before the first training starts.
+Every mistake in a grid is found here, before the first training starts.
 """
 
 import ast
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,6 @@ from mmengine.config import Config
 from lm4ve.ablation.fields import fresh_config, identity, merge
 from lm4ve.errors import UserError
 from lm4ve.zoo.moved_configs import where_it_went
-
-FIELDS = (
-    'name',
-    'title',
-    'base',
-    'metric',
-    'greater_is_better',
-    'seeds',
-    'reference',
-    'common',
-    'variants',
-    'tune',
-    'xlabel',
-    'keep_checkpoints',
-)
-_NEEDED = ('name', 'base', 'metric', 'seeds', 'reference', 'variants')
-_VARIANT_FIELDS = ('config', 'options', 'x')
-_TUNE_FIELDS = ('fields', 'values', 'seeds', 'options')
 
 
 @dataclass(frozen=True)
@@ -76,11 +58,11 @@ class Trial:
     """One training with one test.
 
     Attributes:
-        id (str): Of all that determines the result
+        id (str): A hash of everything that determines the result
             (:func:`lm4ve.ablation.fields.identity`).
         stage (str): 'tune' or 'main'.
         variant (str): The variant's name.
-        seed (int): Of the training.
+        seed (int): The training's seed.
         value: The tuned value; None without tuning.
         config (Path): The config file.
         options (dict): Every override, the seed included.
@@ -107,16 +89,16 @@ class Grid:
     """
 
     name: str
-    title: str
     metric: str
-    greater_is_better: bool
     seeds: tuple[int, ...]
     reference: str
-    common: dict[str, Any]
     variants: tuple[Variant, ...]
-    tune: Tune | None
-    xlabel: str | None
-    keep_checkpoints: bool
+    title: str
+    greater_is_better: bool = True
+    common: dict[str, Any] = field(default_factory=dict)
+    tune: Tune | None = None
+    xlabel: str | None = None
+    keep_checkpoints: bool = False
 
     @property
     def is_sweep(self) -> bool:
@@ -140,7 +122,7 @@ class Grid:
         return Trial(identity(cfg), stage, variant.name, seed, value, variant.config, options)
 
     def tuning(self) -> list[Trial]:
-        """Every tuning trial, in the grid's order."""
+        """Return every tuning trial, in the grid's order."""
         if self.tune is None:
             return []
         return [
@@ -151,11 +133,11 @@ class Grid:
         ]
 
     def main(self, values: dict[str, Any]) -> list[Trial]:
-        """The trials that the comparison is made of, in the grid's order.
+        """Return the trials that the comparison is made of, in the grid's order.
 
         Args:
-            values (dict): Variant -> its tuned value. Of a grid that tunes, a
-                variant that is not in it has no trials yet.
+            values (dict): Variant -> its tuned value. In a grid that tunes, a
+                variant without a value has no trials yet.
         """
         return [
             self.trial(v, 'main', seed, values.get(v.name))
@@ -166,7 +148,7 @@ class Grid:
 
 
 def _with_seed(value: Any, seed: int) -> Any:
-    """Replace '{seed}': the number where it is all of the text."""
+    """Replace '{seed}' by the seed; a text that is '{seed}' alone becomes a number."""
     if isinstance(value, dict):
         return {k: _with_seed(v, seed) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -232,8 +214,9 @@ def _refuse_repeated_keys(path: Path) -> None:
 
 
 def _grid(raw: dict, folder: Path) -> Grid:
-    _refuse_unknown(raw, FIELDS, 'field')
-    missing = [f for f in _NEEDED if f not in raw]
+    _refuse_unknown(raw, ['base', *(f.name for f in fields(Grid))], 'field')
+    needed = ('name', 'base', 'metric', 'seeds', 'reference', 'variants')
+    missing = [f for f in needed if f not in raw]
     if missing:
         raise UserError(
             f'the fields {", ".join(missing)} are missing. Fix: set '
@@ -262,19 +245,9 @@ def _grid(raw: dict, folder: Path) -> Grid:
             raise UserError(
                 f'{key}={raw[key]!r} has the wrong type. Fix: set it to a {kind.__name__}.'
             )
-    return Grid(
-        name=name,
-        title=raw.get('title', name),
-        metric=raw['metric'],
-        greater_is_better=raw.get('greater_is_better', True),
-        seeds=_seeds(raw['seeds'], 'seeds'),
-        reference=raw['reference'],
-        common=raw.get('common', {}),
-        variants=variants,
-        tune=_tune(raw.get('tune')),
-        xlabel=raw.get('xlabel'),
-        keep_checkpoints=raw.get('keep_checkpoints', False),
-    )
+    seeds, tune = _seeds(raw['seeds'], 'seeds'), _tune(raw.get('tune'))
+    given = dict(title=name) | raw | dict(seeds=seeds, variants=variants, tune=tune)
+    return Grid(**{k: v for k, v in given.items() if k != 'base'})
 
 
 def _refuse_unknown(found: dict, allowed: Sequence[str], what: str) -> None:
@@ -284,18 +257,12 @@ def _refuse_unknown(found: dict, allowed: Sequence[str], what: str) -> None:
 
 
 def _seeds(value: Any, name: str) -> tuple[int, ...]:
-    """A number of seeds, or the seeds."""
+    """Return the seeds of a number of them, or of a list."""
+    listed = isinstance(value, (list, tuple))
     number = isinstance(value, int) and not isinstance(value, bool)
-    seeds = (
-        tuple(range(value))
-        if number
-        else (tuple(value) if isinstance(value, (list, tuple)) else ())
-    )
-    if (
-        not seeds
-        or len(set(seeds)) < len(seeds)
-        or not all(isinstance(s, int) and s >= 0 for s in seeds)
-    ):
+    seeds = tuple(value) if listed else tuple(range(value)) if number else ()
+    whole = all(isinstance(s, int) and s >= 0 for s in seeds)
+    if not seeds or len(set(seeds)) < len(seeds) or not whole:
         raise UserError(
             f'{name}={value!r} gives no seeds, or one twice. Fix: a number of at least 1, or a '
             'list of different seeds from 0 on.'
@@ -317,7 +284,7 @@ def _variants(raw: dict, folder: Path) -> tuple[Variant, ...]:
                 f"variants['{name}']={v!r} is no dict. Fix: "
                 'dict(config=..., options=..., x=...), or dict().'
             )
-        _refuse_unknown(v, _VARIANT_FIELDS, f"field of variants['{name}']")
+        _refuse_unknown(v, ('config', 'options', 'x'), f"field of variants['{name}']")
         x = v.get('x')
         if x is not None and not (isinstance(x, (int, float)) and math.isfinite(x)):
             raise UserError(
@@ -364,13 +331,13 @@ def _tune(raw: dict | None) -> Tune | None:
         raise UserError(
             f'tune={raw!r} is no dict. Fix: dict(fields=..., values=..., seeds=..., options=...).'
         )
-    _refuse_unknown(raw, _TUNE_FIELDS, 'field of tune')
-    fields = raw.get('fields', ())
-    fields = (fields,) if isinstance(fields, str) else tuple(fields)
+    _refuse_unknown(raw, [f.name for f in fields(Tune)], 'field of tune')
+    tuned = raw.get('fields', ())
+    tuned = (tuned,) if isinstance(tuned, str) else tuple(tuned)
     values = tuple(raw.get('values', ()))
-    if not fields or len(values) < 2 or len(set(map(repr, values))) < len(values):
+    if not tuned or len(values) < 2 or len(set(map(repr, values))) < len(values):
         raise UserError(
-            f'tune.fields={fields} and tune.values={values} leave no '
+            f'tune.fields={tuned} and tune.values={values} leave no '
             'choice. Fix: at least one field and two different values.'
         )
     options = raw.get('options', {})
@@ -380,4 +347,4 @@ def _tune(raw: dict | None) -> Tune | None:
             "test on a part of the training data, for example {'train_dataloader.dataset.split': "
             "'fit', 'test_dataloader.dataset.split': 'val'}."
         )
-    return Tune(fields, values, _seeds(raw.get('seeds', 1), 'tune.seeds'), options)
+    return Tune(tuned, values, _seeds(raw.get('seeds', 1), 'tune.seeds'), options)

@@ -1,45 +1,26 @@
 """A grid's results as a table on the screen, a Markdown table and a plot."""
 
 import math
+from statistics import median
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.ablation.statistics import Summary, median_of, summarize
+from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import WRITE_FIX, Store, metric_of, write_tables
 from lm4ve.engine.files import write_text
 
-_COLUMNS = (
-    'variant',
-    'n',
-    'mean',
-    '95 % interval',
-    'difference',
-    '95 % interval of it',
-    'p (t)',
-    'Holm',
-    'p (Wilcoxon)',
-    'Holm',
-    'trainable',
-    'frozen',
-    's / step',
-)
 
-
-def scores_of(grid: Grid, store: Store, trials: list[Trial]) -> dict[str, dict[int, float]]:
-    """Return variant -> seed -> score, of the main trials that are done.
-
-    Raises:
-        UserError: A result lacks the metric.
-    """
-    scores: dict[str, dict[int, float]] = {v.name: {} for v in grid.variants}
+def results_of(grid: Grid, store: Store, trials: list[Trial]) -> dict[str, dict[int, dict]]:
+    """Return variant -> seed -> result, of the main trials that are done."""
+    results: dict[str, dict[int, dict]] = {v.name: {} for v in grid.variants}
     for t in trials:
         found = store.result(t)
         if t.stage == 'main' and found is not None:
-            scores[t.variant][t.seed] = metric_of(grid, found)
-    return scores
+            results[t.variant][t.seed] = found
+    return results
 
 
 def report(
@@ -58,24 +39,28 @@ def report(
         UserError: A result lacks the metric.
     """
     write_tables(grid, store, trials, chosen)
-    scores = scores_of(grid, store, trials)
+    results = results_of(grid, store, trials)
+    scores = {
+        variant: {seed: metric_of(grid, r) for seed, r in by_seed.items()}
+        for variant, by_seed in results.items()
+    }
     summaries = summarize(scores, grid.reference)
-    out = store.work_dir / grid.name
-    done = sum(map(len, scores.values()))
-    missing = len(grid.variants) * len(grid.seeds) - done
-    rows = _rows(grid, store, trials, summaries, chosen)
-    columns = [*_COLUMNS, *(['tuned'] if grid.tune else [])]
-    caption = _caption(grid, missing)
+    known = {s.variant: s for s in summaries}
+    rows = [
+        _row(grid, name, known.get(name), list(by_seed.values()), chosen)
+        for name, by_seed in results.items()
+    ]
+    caption = _caption(grid, sum(map(len, scores.values())))
     table = Table(title=grid.title, caption=caption)
-    for name in columns:
+    for name in rows[0]:
         table.add_column(name, justify='left' if name == 'variant' else 'right')
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*row.values())
     # Wide enough for every column where there is no terminal to ask.
-    wide = Console(file=console.file, width=max(console.width, 170))
-    wide.print(table)
-    lines = [f'| {" | ".join(r)} |' for r in [columns, *rows]]
-    lines.insert(1, '|---' + '|---:' * (len(columns) - 1) + '|')
+    Console(file=console.file, width=max(console.width, 170)).print(table)
+    lines = [f'| {" | ".join(cells)} |' for cells in [rows[0], *(r.values() for r in rows)]]
+    lines.insert(1, '|---' + '|---:' * (len(rows[0]) - 1) + '|')
+    out = store.work_dir / grid.name
     write_text('\n'.join([*lines, '', caption, '']), out / 'table.md', WRITE_FIX)
     if summaries:
         from lm4ve.ablation.plots import plot
@@ -84,59 +69,48 @@ def report(
     console.print(f'Results: {out}', highlight=False)
 
 
-def _caption(grid: Grid, missing: int) -> str:
+def _caption(grid: Grid, done: int) -> str:
     better = 'higher' if grid.greater_is_better else 'lower'
     text = (
-        f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by seed; "
-        f'two-sided p, corrected by Holm for {len(grid.variants) - 1} comparisons.'
+        f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by "
+        f'seed; two-sided p, corrected by Holm for {len(grid.variants) - 1} comparisons.'
     )
-    if missing:
-        text += f' Unfinished: {missing} trials are missing.'
-    return text
+    missing = len(grid.variants) * len(grid.seeds) - done
+    return f'{text} Unfinished: {missing} trials are missing.' if missing else text
 
 
-def _rows(
-    grid: Grid, store: Store, trials: list[Trial], summaries: list[Summary], chosen: dict[str, Any]
-) -> list[list[str]]:
-    results: dict[str, list] = {}
-    for t in trials:
-        found = store.result(t)
-        if t.stage == 'main' and found is not None:
-            results.setdefault(t.variant, []).append(found)
-    rows = []
-    for s in summaries:
-        of = results[s.variant]
-        name = s.variant + (' (reference)' if s.variant == grid.reference else '')
-        row = [
-            name,
-            str(s.count),
-            number(s.mean),
-            span(s.low, s.high),
-            number(s.difference, True),
-            span(s.difference_low, s.difference_high, True),
-            p_value(s.p_t),
-            p_value(s.holm_t),
-            p_value(s.p_wilcoxon),
-            p_value(s.holm_wilcoxon),
-            f'{of[0]["trainable"]:,}',
-            f'{of[0]["frozen"]:,}',
-            number(median_of([r['step_seconds'] for r in of])),
-        ]
-        if grid.tune:
-            row.append(_tuned(grid, chosen.get(s.variant)))
-        rows.append(row)
-    return rows
+def _row(
+    grid: Grid, name: str, summary: Summary | None, results: list[dict], chosen: dict[str, Any]
+) -> dict[str, str]:
+    """Return a variant's cells by column; 'not run' where it has no result."""
+    s = summary or Summary(name, 0, *[math.nan] * 4)
+    row = {
+        'variant': f'{name} (reference)' if name == grid.reference else name,
+        'n': str(s.count),
+        'mean': number(s.mean),
+        '95 % interval': span(s.low, s.high),
+        'difference': number(s.difference, True),
+        '95 % interval of it': span(s.difference_low, s.difference_high, True),
+        'p (t)': p_value(s.p_t),
+        'Holm (t)': p_value(s.holm_t),
+        'p (Wilcoxon)': p_value(s.p_wilcoxon),
+        'Holm (Wilcoxon)': p_value(s.holm_wilcoxon),
+        **{k: f'{results[0][k]:,}' if results else '' for k in ('trainable', 'frozen')},
+        's / step': number(median([r['step_seconds'] for r in results] or [math.nan])),
+        **({'tuned': _tuned(grid, chosen.get(name))} if grid.tune else {}),
+    }
+    return row if results else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
 
 
 def _tuned(grid: Grid, value: Any) -> str:
-    """The chosen value, marked where a better one may lie outside."""
+    """Return the chosen value, marked where a better one may lie outside."""
     text = f'{value:g}' if isinstance(value, (int, float)) else str(value)
     values = grid.tune.values
     return f'{text} (edge)' if value in (values[0], values[-1]) else text
 
 
 def number(value: float, signed: bool = False) -> str:
-    """Four significant digits, in plain notation; '-' for NaN."""
+    """Return four significant digits in plain notation; '-' for NaN."""
     if math.isnan(value):
         return '-'
     if value == 0:
@@ -146,12 +120,12 @@ def number(value: float, signed: bool = False) -> str:
 
 
 def span(low: float, high: float, signed: bool = False) -> str:
-    """An interval; '-' for NaN."""
+    """Return an interval in words; '-' for NaN."""
     if math.isnan(low):
         return '-'
     return f'{number(low, signed)} to {number(high, signed)}'
 
 
 def p_value(p: float) -> str:
-    """A p value with three decimals; '-' for NaN."""
+    """Return a p value with three decimals; '-' for NaN."""
     return '-' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'

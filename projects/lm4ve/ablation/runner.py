@@ -1,7 +1,7 @@
-"""Runs trials as sub-processes on a number of workers.
+"""Runs trials as processes of their own on a number of workers.
 
-A trial that fails does not stop the others. Stopping the tool stops its trials; what
-is finished stays, and the next start goes on from there.
+A trial that fails does not stop the others. Stopping the tool stops its trials; finished
+trials stay, and the next start goes on from there.
 
 A small trial trains for a dozen seconds, and importing everything takes five: one
 process imports once and forks into trials (the standard library's fork server).
@@ -20,14 +20,7 @@ from pathlib import Path
 from typing import Union
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from lm4ve.ablation.fields import fresh_config
 from lm4ve.ablation.grid import Trial
@@ -62,12 +55,12 @@ class Workers:
         store (Store): Locked.
         count (int): Trials at a time.
         threads (int): CPU threads of each.
-        gpus (Sequence[str]): Devices to share out; none: every trial sees what
-            there is.
-            More than one for each trial, by ``store.world_size``: it trains
-            distributed.
-        keep_checkpoints (bool): Keep the last one of each trial.
-        console (Console): Where progress goes; a bar on a terminal, lines else.
+        gpus (Sequence[str]): Devices to share out, ``store.world_size`` for each
+            trial, which trains distributed on more than one. Without any, every trial
+            sees all devices.
+        keep_checkpoints (bool): Keep the last checkpoint of each trial.
+        console (Console): Shows the progress, as a bar on a terminal and as lines
+            elsewhere.
     """
 
     def __init__(
@@ -85,14 +78,14 @@ class Workers:
         self.console = console or Console()
 
     def run(self, trials: Iterable[Trial], say: Callable[[dict], str]) -> list[Failure]:
-        """Run what has no result yet.
+        """Run the trials that have no result yet.
 
         Args:
-            trials (Iterable[Trial]): Of them, the same id is run once.
-            say (Callable): Result -> a few words for the progress.
+            trials (Iterable[Trial]): The trials; those of one id are run once.
+            say (Callable): Turns a result into a few words for the progress.
 
         Returns:
-            list[Failure]: In the trials' order.
+            list[Failure]: The failures in the trials' order.
         """
         wanted = list({t.id: t for t in trials}.values())
         todo = [t for t in wanted if self.store.result(t) is None]
@@ -100,26 +93,14 @@ class Workers:
             return []
         scopes = {fresh_config(c).get('default_scope') for c in {t.config for t in todo}}
         os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
-        with self._progress() as bar:
-            task = bar.add_task(
-                wanted[0].stage, total=len(wanted), completed=len(wanted) - len(todo)
-            )
-            return self._loop(todo, len(wanted), say, bar, task)
+        columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
+        shown = self.console.is_terminal
+        with Progress(*columns, console=self.console, disable=not shown) as bar:
+            done = len(wanted) - len(todo)
+            bar.add_task(wanted[0].stage, total=len(wanted), completed=done)
+            return self._loop(todo, len(wanted), say, bar)
 
-    def _progress(self) -> Progress:
-        return Progress(
-            TextColumn('{task.description}'),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-
-    def _loop(
-        self, todo: list[Trial], total: int, say: Callable, bar: Progress, task
-    ) -> list[Failure]:
+    def _loop(self, todo: list[Trial], total: int, say: Callable, bar: Progress) -> list[Failure]:
         queue, running, failed = list(todo), [], []
         free = list(range(self.count))
         done = total - len(todo)
@@ -134,15 +115,11 @@ class Workers:
                     running.remove(r)
                     free.append(r.worker)
                     done += 1
-                    bar.advance(task)
+                    bar.advance(bar.task_ids[0])
                     failure = self._outcome(r)
                     words = failure.reason if failure else say(self.store.result(r.trial))
-                    self.console.print(
-                        f'{done}/{total} {r.trial}: {words}',
-                        highlight=False,
-                        markup=False,
-                        soft_wrap=True,
-                    )
+                    line = f'{done}/{total} {r.trial}: {words}'
+                    self.console.print(line, highlight=False, markup=False, soft_wrap=True)
                     failed += [failure] if failure else []
         finally:
             _stop([r.process for r in running])
@@ -152,7 +129,7 @@ class Workers:
     def _start(self, trial: Trial, worker: int) -> 'Process':
         folder = self.store.clear(trial)
         spec = write_spec(trial, folder, self.keep_checkpoints)
-        # Whole: the server's is that of its own start.
+        # The whole environment, since the server keeps that of its own start.
         env = dict(os.environ, OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads))
         env[OWNER] = str(os.getpid())
         if self.gpus:
@@ -184,20 +161,11 @@ class _Distributed(subprocess.Popen):
 
 def _distributed(spec: Path, env: dict, count: int) -> _Distributed:
     """Start a trial on several devices, by torchrun."""
+    torchrun = f'-m torch.distributed.run --standalone --nproc-per-node={count}'.split()
+    trial = '-m', 'lm4ve.ablation.trial', str(spec), '--launcher', 'pytorch'
     with open(spec.with_name('log.txt'), 'wb') as log:
         return _Distributed(
-            [
-                sys.executable,
-                '-m',
-                'torch.distributed.run',
-                '--standalone',
-                f'--nproc-per-node={count}',
-                '-m',
-                'lm4ve.ablation.trial',
-                str(spec),
-                '--launcher',
-                'pytorch',
-            ],
+            [sys.executable, *torchrun, *trial],
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=log,

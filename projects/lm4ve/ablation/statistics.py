@@ -1,15 +1,15 @@
 """Means, intervals and paired tests over seeds.
 
 The same seed gives every variant the same order of the data and, where layers are
-the same, much of the same initialisation; variants are therefore compared seed by
-seed. Student's t supposes differences that are about normal; Wilcoxon's signed rank
-test, beside it, supposes symmetry only, and with few seeds can say little (its p is
-never below 2 / 2^n).
+the same, much of the same initialization; variants are therefore compared seed by
+seed. Student's t supposes differences that are about normal. Wilcoxon's signed rank
+test supposes symmetry only, and says little with few seeds (its p is never below
+2 / 2^n).
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -55,9 +55,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     values = np.asarray(values, float)
     if len(values) < 2:
         return math.nan, math.nan
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * (
-        values.std(ddof=1) / math.sqrt(len(values))
-    )
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean() - half), float(values.mean() + half)
 
 
@@ -65,11 +63,11 @@ def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Two-sided p values of the paired t-test and of Wilcoxon's signed rank test.
 
     Args:
-        a, b (Sequence[float]): Of the same seeds, in the same order.
+        a, b (Sequence[float]): Scores of the same seeds, in the same order.
 
     Returns:
         tuple[float, float]: NaN for fewer than two pairs. Where all differences
-        are zero there is nothing to see, and both are 1.
+        are zero, both are 1.
     """
     a, b = np.asarray(a, float), np.asarray(b, float)
     if len(a) < 2:
@@ -87,19 +85,18 @@ def holm(p: Sequence[float]) -> list[float]:
     """Correct p values for their number (Holm, Scand. J. Statist. 1979).
 
     Args:
-        p (Sequence[float]): NaN is no test, and stays NaN.
+        p (Sequence[float]): The p values; NaN stands for no test, and stays NaN.
 
     Returns:
         list[float]: In the same order; below a level exactly where the step-down
         procedure rejects at that level.
     """
-    p = np.asarray(p, float)
-    out = np.full(len(p), math.nan)
-    tested = np.flatnonzero(~np.isnan(p))
-    ordered = tested[np.argsort(p[tested], kind='stable')]
-    steps = p[ordered] * np.arange(len(ordered), 0, -1)
-    out[ordered] = np.minimum(np.maximum.accumulate(steps), 1.0)
-    return out.tolist()
+    from statsmodels.stats.multitest import multipletests  # it takes seconds to import
+
+    corrected = np.array(p, float)
+    tested = ~np.isnan(corrected)
+    corrected[tested] = multipletests(corrected[tested], method='holm')[1]
+    return corrected.tolist()
 
 
 def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summary]:
@@ -110,30 +107,22 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
         reference (str): The variant that the others are compared with.
 
     Returns:
-        list[Summary]: In the order of ``scores``, without variants that have no
-        score.
+        list[Summary]: The summaries in the order of ``scores``, without variants
+        that have no score.
     """
     base = scores.get(reference, {})
     found = []
     for name, by_seed in scores.items():
-        if not by_seed:
-            continue
-        values = np.array(list(by_seed.values()))
-        found.append(
-            dict(
-                variant=name,
-                count=len(values),
-                mean=float(values.mean()),
-                std=float(values.std(ddof=1)) if len(values) > 1 else math.nan,
-                **dict(zip(('low', 'high'), interval(values), strict=True)),
-                **(_compare(by_seed, base) if name != reference else {}),
-            )
-        )
-    for kind in ('t', 'wilcoxon'):
-        corrected = holm([f.get(f'p_{kind}', math.nan) for f in found])
-        for f, value in zip(found, corrected, strict=True):
-            f[f'holm_{kind}'] = value
-    return [Summary(**f) for f in found]
+        if by_seed:
+            values = np.array(list(by_seed.values()))
+            std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+            compared = _compare(by_seed, base) if name != reference else {}
+            mean = float(values.mean())
+            found.append(Summary(name, len(values), mean, std, *interval(values), **compared))
+    corrected = zip(
+        found, holm([s.p_t for s in found]), holm([s.p_wilcoxon for s in found]), strict=True
+    )
+    return [replace(s, holm_t=t, holm_wilcoxon=wilcoxon) for s, t, wilcoxon in corrected]
 
 
 def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, float]:
@@ -151,9 +140,3 @@ def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, floa
         p_t=p_t,
         p_wilcoxon=p_wilcoxon,
     )
-
-
-def median_of(values: Sequence[float | None]) -> float:
-    """Median of what is there; NaN of nothing."""
-    there = [v for v in values if v is not None]
-    return float(np.median(there)) if there else math.nan

@@ -14,6 +14,7 @@ import csv
 import fcntl
 import io
 import json
+import math
 import os
 import shutil
 import socket
@@ -28,8 +29,6 @@ from lm4ve.errors import UserError
 
 #: Seconds that a trial of a killed tool may take to end.
 ORPHANS = 30.0
-
-
 #: What to do when a file cannot be written.
 WRITE_FIX = 'make room, or set another --work-dir'
 
@@ -131,8 +130,8 @@ def _wait_until_free(folder: Path) -> None:
 def write_tables(grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any]) -> None:
     """Write ``results.csv``, ``timings.csv`` and, of tuning, ``tuning.csv``.
 
-    What config and seed determine is in the first and the last; what differs
-    from run to run is in ``timings.csv``.
+    Config and seed determine the first and the last; numbers that differ from run to
+    run are in ``timings.csv``.
     """
     done = [(t, r) for t in trials if (r := store.result(t)) is not None]
     metrics = sorted({m for _, r in done for m in r['metrics']})
@@ -151,32 +150,21 @@ def write_tables(grid: Grid, store: Store, trials: list[Trial], chosen: dict[str
             'trial': t.id,
         }
 
-    _csv(out / 'results.csv', [row(t, r) for t, r in done if t.stage == 'main'])
+    main = [row(t, r) for t, r in done if t.stage == 'main']
+    _csv(out / 'results.csv', main)
     if grid.tune:
-        _csv(
-            out / 'tuning.csv',
-            [
-                dict(row(t, r), chosen=int(chosen.get(t.variant) == t.value))
-                for t, r in done
-                if t.stage == 'tune'
-            ],
-        )
-    _csv(
-        out / 'timings.csv',
-        [
-            dict(
-                stage=t.stage,
-                variant=t.variant,
-                seed=t.seed,
-                step_seconds=r['step_seconds'],
-                wall_seconds=r['wall_seconds'],
-                threads=r['threads'],
-                device=r['device'],
-                trial=t.id,
-            )
+        tuning = [
+            row(t, r) | dict(chosen=int(chosen.get(t.variant) == t.value))
             for t, r in done
-        ],
-    )
+            if t.stage == 'tune'
+        ]
+        _csv(out / 'tuning.csv', tuning)
+    times = ('step_seconds', 'wall_seconds', 'threads', 'device')
+    timings = [
+        dict(stage=t.stage, variant=t.variant, seed=t.seed, **{k: r[k] for k in times}, trial=t.id)
+        for t, r in done
+    ]
+    _csv(out / 'timings.csv', timings)
 
 
 def _csv(path: Path, rows: list[dict]) -> None:
@@ -204,16 +192,11 @@ def choose(grid: Grid, store: Store) -> dict[str, Any]:
         scores.setdefault(t.variant, {}).setdefault(t.value, []).append(score)
     best = {}
     for variant, by_value in scores.items():
-        if any(s is None for found in by_value.values() for s in found):
-            continue
-        sign = 1 if grid.greater_is_better else -1
-        means = {v: _rank(sign * sum(s) / len(s)) for v, s in by_value.items()}
-        best[variant] = max(means, key=means.get)
+        if all(s is not None for found in by_value.values() for s in found):
+            sign = 1 if grid.greater_is_better else -1
+            means = {v: sign * sum(s) / len(s) for v, s in by_value.items()}
+            best[variant] = max(means, key=lambda v: (math.isfinite(means[v]), means[v]))
     return best
-
-
-def _rank(score: float) -> float:
-    return score if score == score else float('-inf')
 
 
 def metric_of(grid: Grid, result: dict) -> float:

@@ -222,7 +222,8 @@ def _check_file(path: Path, task: Task) -> None:
         return
     other = [t.input_noun for t in all_tasks() if suffix in t.input_suffixes]
     found = 'a folder' if path.is_dir() else (*other, 'of an unknown kind')[0]
+    folders = ', or a folder of frames' if task.takes_folders else ''
     raise UserError(
         f"'{path}' is {found}; the config takes {task.input_noun}: a file ending in "
-        f'{", ".join(task.input_suffixes)}{", or a folder of frames" if task.takes_folders else ""}.'
+        f'{", ".join(task.input_suffixes)}{folders}. Fix: give one.'
     )
