@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.converters.key_rules import Rules, rename
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.checkpoint import open_checkpoint
@@ -41,6 +42,53 @@ _IGNORED = re.compile(
     r'(rope\.freqs|rotary_emb\.inv_freq|freqs_cis|cache_[kv]|mask)'
     r'|tok_embeddings\.weight|output\.weight'
 )
+
+
+def convert_state(
+    state: dict[str, Tensor],
+    plain: Rules,
+    with_block: Rules,
+    llm: str | None,
+    layer: int | Sequence[int],
+    origin: str,
+) -> dict[str, Tensor]:
+    """Convert a foreign model with or without a block.
+
+    Args:
+        state (dict[str, Tensor]): The checkpoint.
+        plain, with_block (Rules): Its names and ours, in either case.
+        llm (str, optional): The language model that the block is of; needed if there
+            is one.
+        layer (int | Sequence[int]): Its layer(s) that the block is.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: The tensors by our names, floating point ones in fp32. The
+        block's own are left out; :func:`compare_block` gives the record of them.
+
+    Raises:
+        UserError: There is a block, but no language model to compare it with, or the
+            reverse.
+        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
+            :func:`compare_block`.
+    """
+    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
+    has_block = len(rest) < len(state)
+    if has_block and llm is None:
+        raise UserError(
+            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose weights are not "
+            'copied but compared with their source. Fix: give the language model with --llm '
+            '(a LLaMA-1 7B folder in Meta or Hugging Face layout for the released checkpoints).'
+        )
+    if llm is not None and not has_block:
+        raise UserError(
+            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: leave out --llm."
+        )
+    renamed, _ = rename(rest, with_block if has_block else plain, origin)
+    converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
+    if llm is not None:
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
+    return converted
 
 
 def compare_block(

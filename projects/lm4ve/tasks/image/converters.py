@@ -8,13 +8,10 @@ mmpretrain's ``VisionTransformer`` in an ``ImageClassifier`` with
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.block import BLOCK_PREFIX, compare_block
-from lm4ve.converters.key_rules import Rules, rename
-from lm4ve.errors import UserError
+from lm4ve.converters.block import convert_state
+from lm4ve.converters.key_rules import Rules
 
 _WB = r'(weight|bias)'
 
@@ -71,30 +68,6 @@ def convert_vit(
         ``strict=True``; frozen tensors are left out.
 
     Raises:
-        UserError: There is a block, but no language model to compare it with,
-            or the reverse.
-        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
-            :func:`lm4ve.converters.block.compare_block`.
+        UserError, CheckpointError: See :func:`lm4ve.converters.block.convert_state`.
     """
-    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
-    has_block = len(rest) < len(state)
-    if has_block and llm is None:
-        raise UserError(
-            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose "
-            'weights are not copied but compared with their source. Fix: give '
-            'the language model with --llm (a LLaMA-1 7B folder in Meta or '
-            'Hugging Face layout for the released checkpoints).'
-        )
-    if llm is not None and not has_block:
-        raise UserError(
-            f"{origin} has no language model block ('{BLOCK_PREFIX}...'), so "
-            'it is a plain ViT. Fix: leave out --llm.'
-        )
-    rules = VIT_LLAMA_RULES if has_block else VIT_RULES
-    renamed, _ = rename(rest, rules, origin)
-    if has_block:
-        record = compare_block(state, BLOCK_PREFIX, llm, layer)
-    converted = {k: v.to(torch.float32) for k, v in renamed.items()}
-    if has_block:
-        converted[f'neck.block.{SOURCE_KEY}'] = record
-    return converted
+    return convert_state(state, VIT_RULES, VIT_LLAMA_RULES, llm, layer, origin)

@@ -9,12 +9,10 @@ model that it claims to be and left out.
 import re
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.block import BLOCK_PREFIX, compare_block
-from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.converters.block import convert_state
+from lm4ve.converters.key_rules import Rules
 from lm4ve.errors import CheckpointError, UserError
 
 _WB = r'(weight|bias)'
@@ -111,32 +109,13 @@ def convert_pointbert(
         pre-training without a head.
 
     Raises:
-        UserError: A block without ``llm``, or the reverse; fewer classes than
-            asked for.
-        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
-            :func:`lm4ve.converters.block.compare_block`.
+        UserError: There are fewer classes than asked for.
+        UserError, CheckpointError: See :func:`lm4ve.converters.block.convert_state`.
     """
     state = select_encoder(state)
-    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
-    has_block = len(rest) < len(state)
-    if has_block != (llm is not None):
-        raise UserError(
-            f'{origin} has {"a" if has_block else "no"} language model block '
-            f"('{BLOCK_PREFIX}...'). Fix: "
-            + (
-                'give the language model that it is compared with (--llm).'
-                if has_block
-                else 'leave out --llm.'
-            )
-        )
-    converted, _ = rename(rest, LLAMA_RULES if has_block else RULES, origin)
-    converted = {
-        k: v.to(torch.float32) if v.dtype.is_floating_point else v for k, v in converted.items()
-    }
+    converted = convert_state(state, RULES, LLAMA_RULES, llm, layer, origin)
     if num_classes is not None:
         _cut_head(converted, num_classes, origin)
-    if has_block:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
     return converted
 
 

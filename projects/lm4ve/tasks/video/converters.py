@@ -10,11 +10,11 @@ with two mappers and the block. Ours are those of mmaction2's
 from collections.abc import Sequence
 
 import torch
+from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
-from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.converters.block import BLOCK_PREFIX, compare_block
-from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.converters.block import convert_state
+from lm4ve.converters.key_rules import Rules
 from lm4ve.errors import UserError
 
 _WB = r'(weight|bias)'
@@ -99,28 +99,12 @@ def convert_videomae(
         fine-tuning starts it.
 
     Raises:
-        UserError: There is a block, but no language model to compare it with,
-            or the reverse; the sizes do not fit the patches.
-        CheckpointError: See :func:`lm4ve.converters.key_rules.rename` and
-            :func:`lm4ve.converters.block.compare_block`.
+        UserError: The sizes do not fit the patches.
+        UserError, CheckpointError: See :func:`lm4ve.converters.block.convert_state`.
     """
-    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
-    has_block = len(rest) < len(state)
-    if has_block and llm is None:
-        raise UserError(
-            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose "
-            'weights are not copied but compared with their source. Fix: give '
-            'the language model with --llm (a LLaMA-1 7B folder in Meta or '
-            'Hugging Face layout for the released checkpoints).'
-        )
-    if llm is not None and not has_block:
-        raise UserError(
-            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: leave out --llm."
-        )
-    is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in rest)
-    rules = LLAMA_RULES if has_block else PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
-    renamed, _ = rename(rest, rules, origin)
-    converted = {k: v.to(torch.float32) for k, v in renamed.items()}
+    is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
+    plain = PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
+    converted = convert_state(state, plain, LLAMA_RULES, llm, layer, origin)
     width, _, tube, *patch = converted['backbone.patch_embed.projection.weight'].shape
     if num_frames % tube or img_size % patch[0]:
         raise UserError(
@@ -129,22 +113,8 @@ def convert_videomae(
             ' Fix: --num-frames, --img-size.'
         )
     count = num_frames // tube * (img_size // patch[0]) ** 2
-    converted['backbone.pos_embed'] = sinusoid_positions(count, width)
+    converted['backbone.pos_embed'] = get_sinusoid_encoding(count, width)
     if is_pretraining:
         converted['backbone.fc_norm.weight'] = torch.ones(width)
         converted['backbone.fc_norm.bias'] = torch.zeros(width)
-    if has_block:
-        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
     return converted
-
-
-def sinusoid_positions(count: int, width: int) -> Tensor:
-    """Return VideoMAE's fixed positions, ``[1, count, width]``, fp32.
-
-    Channels ``2i`` and ``2i + 1`` are the sine and cosine of the position by
-    ``10000 ** (2i / width)`` (Attention Is All You Need, section 3.5).
-    """
-    rates = 10000 ** (torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angles = torch.arange(count, dtype=torch.float64)[:, None] / rates
-    table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
-    return table[None, :, :width].to(torch.float32)
