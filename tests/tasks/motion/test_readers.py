@@ -183,12 +183,16 @@ BAD1 = {
     'not at the last step': (lambda t: t[~(agent(t) & last(t))], 'not at the last'),
     'unknown city': (lambda t: t.assign(CITY_NAME='NYC'), "no city 'NYC'"),
     'NaN': (lambda t: t.assign(X=t.X.where(t.index != 7)), 'NaN'),
+    'a word': (
+        lambda t: t.assign(X=t.X.astype(str).where(t.index != 7, 'east')),
+        'not a number .*east',
+    ),
     'infinite': (lambda t: t.assign(Y=t.Y.where(t.index != 7, np.inf)), 'not a finite'),
     'two cities': (
         lambda t: t.assign(CITY_NAME=np.where(t.index < 5, 'PIT', 'MIA')),
         'names 2 cities',
     ),
-    'no focal agent': (lambda t: t[~agent(t)], 'has 0 tracks'),
+    'no focal agent': (lambda t: t[~agent(t)], 'has 0 focal tracks .OBJECT_TYPE AGENT'),
     'steps': (lambda t: t[t.TIMESTAMP < np.sort(t.TIMESTAMP.unique())[33]], '33 time stamps'),
 }
 
@@ -221,7 +225,7 @@ BAD2 = {
     ),
     'unknown city': (lambda t: t.assign(city='paris'), "no city 'paris'"),
     'NaN': (lambda t: t.assign(position_y=t.position_y.where(t.index != 3)), 'NaN'),
-    'no focal agent': (lambda t: t.assign(focal_track_id='9'), "no track '9'"),
+    'no focal agent': (lambda t: t.assign(focal_track_id='9'), "0 focal .*focal_track_id '9'"),
     'steps': (lambda t: t.assign(timestep=t.timestep + 5), 'timesteps 5 to 114'),
 }
 
@@ -301,5 +305,5 @@ def test_missing_and_damaged_argoverse1_maps_are_named(argoverse1, tmp_path):
 def test_empty_folders_are_named(tmp_path):
     with pytest.raises(UserError, match=r'No \*.csv'):
         Argoverse1Reader(tmp_path, tmp_path).files()
-    with pytest.raises(UserError, match='No <id>/scenario'):
+    with pytest.raises(UserError, match=r'No \*/scenario_'):
         Argoverse2Reader(tmp_path).files()

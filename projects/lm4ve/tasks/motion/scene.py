@@ -6,7 +6,7 @@ and the focal agent's pose, in whose frame models compute. Argoverse 1, Argovers
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ AGENT_TYPES = ('vehicle', 'pedestrian', 'motorcyclist', 'cyclist', 'bus', 'stati
 #: Values of ``lane_turns``.
 TURNS = ('NONE', 'LEFT', 'RIGHT')
 #: Steps and metres of the window that gives an agent's heading (mmTransformer).
-HEADING_STEPS, HEADING_METRES = 7, 2.0
+HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
 class SceneError(UserError):
@@ -79,18 +79,24 @@ class Scene:
     lane_intersections: np.ndarray
     lane_controls: np.ndarray
     map_range: float
-    origin: np.ndarray = field(default=None)
-    heading: float = field(default=None)
+    origin: np.ndarray | None = None
+    heading: float | None = None
 
     def __post_init__(self) -> None:
         if self.origin is None:
             self.origin = self.positions[self.focal, self.history_steps - 1].copy()
         if self.heading is None:
-            self.heading = heading_of(
-                self.positions[self.focal, : self.history_steps],
-                self.valid[self.focal, : self.history_steps],
-                self.lanes,
-            )
+            self.heading = heading_of(*self.history, self.lanes)
+
+    @property
+    def history(self) -> tuple[np.ndarray, np.ndarray]:
+        """The focal agent's positions ``[H, 2]`` (city's frame) and bool ``[H]``, valid."""
+        return tuple(x[self.focal, : self.history_steps] for x in (self.positions, self.valid))
+
+    @property
+    def future(self) -> tuple[np.ndarray, np.ndarray]:
+        """The same of what is to be forecast, ``[F, 2]`` and bool ``[F]``."""
+        return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
 
     @property
     def future_steps(self) -> int:
@@ -111,7 +117,7 @@ class Scene:
                 'number. Fix: repair or remove the file.',
                 'not finite',
             )
-        history = self.valid[self.focal, : self.history_steps]
+        _, history = self.history
         if history.sum() < 2 or not history[-1]:
             raise SceneError(
                 f"Scene '{self.scene_id}': the focal agent "
@@ -130,24 +136,13 @@ class Scene:
             angle (float): Radians.
             shift (Sequence[float]): ``[2]``, metres, after the turn.
         """
-        turn = rotation(angle).T
-        positions = np.where(self.valid[..., None], self.positions @ turn + shift, 0.0)
-        return Scene(
-            self.scene_id,
-            self.city,
-            self.track_ids,
-            self.agent_types,
-            positions,
-            self.valid,
-            self.focal,
-            self.history_steps,
-            self.lanes @ turn + shift,
-            self.lane_turns,
-            self.lane_intersections,
-            self.lane_controls,
-            self.map_range,
-            self.origin @ turn + np.asarray(shift),
-            self.heading + angle,
+        turn, shift = rotation(angle).T, np.asarray(shift)
+        return replace(
+            self,
+            positions=np.where(self.valid[..., None], self.positions @ turn + shift, 0.0),
+            lanes=self.lanes @ turn + shift,
+            origin=self.origin @ turn + shift,
+            heading=self.heading + angle,
         )
 
     def to_local(self, points: np.ndarray) -> np.ndarray:
@@ -184,13 +179,13 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
     if len(points) == 0:
         return 0.0
     first = max(len(points) - HEADING_STEPS, 0)
-    while first > 0 and np.linalg.norm(points[-1] - points[first]) < HEADING_METRES:
+    while first > 0 and np.linalg.norm(points[-1] - points[first]) < HEADING_METERS:
         first -= 1
     if len(points) - first >= 2:
         times = steps[first:] - steps[first:].mean()
         velocity = times @ points[first:] / (times @ times)
         travelled = velocity * (steps[-1] - steps[first])
-        if np.linalg.norm(travelled) >= HEADING_METRES / 2:
+        if np.linalg.norm(travelled) >= HEADING_METERS / 2:
             return float(np.arctan2(velocity[1], velocity[0]))
     if lanes is None or len(lanes) == 0:
         return 0.0

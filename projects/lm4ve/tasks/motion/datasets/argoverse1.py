@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.errors import UserError
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near
 from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, SceneError, resample
 
 HISTORY_STEPS, FUTURE_STEPS = 20, 30
 #: Cities of the data set and the number in their map files' names.
 CITY_IDS = {'PIT': 10314, 'MIA': 10316}
-COLUMNS = ('TIMESTAMP', 'TRACK_ID', 'OBJECT_TYPE', 'X', 'Y', 'CITY_NAME')
 #: Half the width of a lane, metres (``centerline_utils.py``).
 HALF_WIDTH = 1.9
 
@@ -89,15 +89,14 @@ class Argoverse1Map:
                 boxes[place[int(lane)]] = rows[int(row)]
         return boxes
 
-    def near(self, point: np.ndarray, distance: float) -> np.ndarray:
-        """Indices of lanes whose box overlaps a square around ``point``."""
-        x, y = point
-        b = self.boxes
-        return np.flatnonzero(
-            (b[:, 0] <= x + distance)
-            & (b[:, 2] >= x - distance)
-            & (b[:, 1] <= y + distance)
-            & (b[:, 3] >= y - distance)
+    def near(self, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:
+        """Lanes whose box overlaps a square around ``point``, as fields of a scene."""
+        near = boxes_near(self.boxes, point, distance)
+        return dict(
+            lanes=self.lines[near],
+            lane_turns=self.turns[near],
+            lane_intersections=self.intersections[near],
+            lane_controls=self.controls[near],
         )
 
 
@@ -111,55 +110,42 @@ def _ten_points(line: np.ndarray) -> np.ndarray:
 
 
 def _read_ways(path: Path) -> dict[int, dict]:
-    """Lane id -> its centre line ``[n, 2]`` and tags."""
-    nodes, ways = {}, {}
-    for child in ElementTree.parse(path).getroot():
-        if child.tag == 'node':
-            nodes[child.attrib['id']] = (float(child.attrib['x']), float(child.attrib['y']))
-        elif child.tag == 'way':
-            tags, refs = {}, []
-            for item in child:
-                if item.tag == 'nd':
-                    refs.append(item.attrib['ref'])
-                elif item.tag == 'tag':
-                    tags[item.attrib['k']] = item.attrib['v']
-            ways[int(child.attrib['lane_id'])] = dict(
-                line=np.array([nodes[r] for r in refs]),
-                turn_direction=tags['turn_direction'],
-                is_intersection=tags['is_intersection'] == 'True',
-                has_traffic_control=tags['has_traffic_control'] == 'True',
-            )
+    """Lane id -> its center line ``[n, 2]`` and tags."""
+    root = ElementTree.parse(path).getroot()
+    nodes = {
+        n.attrib['id']: (float(n.attrib['x']), float(n.attrib['y'])) for n in root.iter('node')
+    }
+    ways = {}
+    for way in root.iter('way'):
+        tags = {tag.attrib['k']: tag.attrib['v'] for tag in way.iter('tag')}
+        ways[int(way.attrib['lane_id'])] = dict(
+            line=np.array([nodes[item.attrib['ref']] for item in way.iter('nd')]),
+            turn_direction=tags['turn_direction'],
+            is_intersection=tags['is_intersection'] == 'True',
+            has_traffic_control=tags['has_traffic_control'] == 'True',
+        )
     return ways
 
 
-class Argoverse1Reader:
+class Argoverse1Reader(ArgoverseReader):
     """Reads sequences of one split; a map is read once, when it is needed.
 
     Args:
         data_dir (str | Path): Folder of the CSV files.
         map_dir (str | Path): ``map_files``.
-        map_range (float): How far around the focal agent lanes are kept along
-            both axes, metres. 142 covers any square of +-100 m in its frame.
+        map_range (float): See :class:`ArgoverseReader`.
     """
 
+    pattern, example = '*.csv', 'data/argoverse1/train/data'
+    content = 'Argoverse 1 forecasting sequences'
+    numbers = 'TIMESTAMP', 'X', 'Y'
+    texts = 'TRACK_ID', 'OBJECT_TYPE', 'CITY_NAME'
+    history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
+
     def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
-        self.data_dir, self.map_dir = Path(data_dir), Path(map_dir)
-        self.map_range = float(map_range)
+        super().__init__(data_dir, map_range)
+        self.map_dir = Path(map_dir)
         self._maps: dict[str, Argoverse1Map] = {}
-
-    def files(self) -> list:
-        """Paths of the sequences, sorted by number.
-
-        Raises:
-            UserError: There is none.
-        """
-        found = sorted(self.data_dir.glob('*.csv'), key=lambda p: (len(p.stem), p.stem))
-        if not found:
-            raise UserError(
-                f"No *.csv in '{self.data_dir}'. Fix: give the folder of one "
-                'split, for example data/argoverse1/train/data.'
-            )
-        return found
 
     def city_map(self, city: str) -> Argoverse1Map:
         if city not in self._maps:
@@ -175,7 +161,13 @@ class Argoverse1Reader:
                 unknown city, or :meth:`Scene.check` refuses it.
         """
         path = Path(path)
-        table = _read_table(path)
+        try:
+            table = pd.read_csv(path, dtype=dict.fromkeys(self.texts, str))
+        except (OSError, ValueError) as e:
+            raise SceneError(
+                f"'{path}' cannot be read as CSV: {e}. Fix: unpack it again.", 'unreadable'
+            ) from e
+        table = self.checked(table, path)
         cities = table['CITY_NAME'].unique()
         if len(cities) != 1:
             raise SceneError(
@@ -183,7 +175,7 @@ class Argoverse1Reader:
                 'bad table',
             )
         city_map = self.city_map(str(cities[0]))
-        times = np.unique(table['TIMESTAMP'].to_numpy())
+        times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
         if len(times) not in (HISTORY_STEPS, HISTORY_STEPS + FUTURE_STEPS):
             raise SceneError(
                 f"'{path}' has {len(times)} time stamps, expected "
@@ -191,59 +183,9 @@ class Argoverse1Reader:
                 'set). Fix: remove the file.',
                 'bad table',
             )
-        tracks, track_ids = pd.factorize(table['TRACK_ID'])
-        shape = len(track_ids), HISTORY_STEPS + FUTURE_STEPS
-        positions, valid = np.zeros((*shape, 2)), np.zeros(shape, dtype=bool)
-        steps = np.searchsorted(times, table['TIMESTAMP'].to_numpy())
-        positions[tracks, steps] = table[['X', 'Y']].to_numpy()
-        valid[tracks, steps] = True
-        focal = np.unique(tracks[(table['OBJECT_TYPE'] == 'AGENT').to_numpy()])
-        if len(focal) != 1:
-            raise SceneError(
-                f"'{path}' has {len(focal)} tracks with OBJECT_TYPE AGENT, "
-                'expected one. Fix: remove the file.',
-                'no focal agent',
-            )
-        origin = positions[focal[0], HISTORY_STEPS - 1]
-        near = city_map.near(origin, self.map_range) if np.isfinite(origin).all() else []
+        kinds = table['OBJECT_TYPE'].to_numpy()
         # The classes are AGENT, AV, OTHERS: the focal agents are vehicles.
-        kinds = np.full(len(track_ids), AGENT_TYPES.index('other'), np.int8)
-        kinds[tracks[(table['OBJECT_TYPE'] != 'OTHERS').to_numpy()]] = 0
-        return Scene(
-            scene_id=path.stem,
-            city=city_map.city,
-            track_ids=[str(t) for t in track_ids],
-            agent_types=kinds,
-            positions=positions,
-            valid=valid,
-            focal=int(focal[0]),
-            history_steps=HISTORY_STEPS,
-            lanes=city_map.lines[near],
-            lane_turns=city_map.turns[near],
-            lane_intersections=city_map.intersections[near],
-            lane_controls=city_map.controls[near],
-            map_range=self.map_range,
-        ).check()
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    types = dict(TRACK_ID=str, OBJECT_TYPE=str, CITY_NAME=str)
-    try:
-        table = pd.read_csv(path, dtype=types)
-    except (OSError, ValueError, pd.errors.ParserError) as e:
-        raise SceneError(
-            f"'{path}' cannot be read as CSV: {e}. Fix: unpack it again.", 'unreadable'
-        ) from e
-    missing = [c for c in COLUMNS if c not in table]
-    if missing:
-        raise SceneError(
-            f"'{path}' lacks the column(s) {', '.join(missing)}; it has "
-            f'{", ".join(map(str, table.columns))}. Fix: give Argoverse 1 '
-            'forecasting sequences.',
-            'missing columns',
-        )
-    if table[list(COLUMNS)].isna().any(axis=None):
-        raise SceneError(
-            f"'{path}' has empty or NaN cells. Fix: repair or remove the file.", 'not finite'
-        )
-    return table
+        types = np.where(kinds == 'OTHERS', AGENT_TYPES.index('other'), 0)
+        is_focal = kinds == 'AGENT', 'OBJECT_TYPE AGENT'
+        name = dict(scene_id=path.stem, city=city_map.city)
+        return self.scene(table, path, steps, *is_focal, types, city_map.near, **name)
