@@ -89,9 +89,7 @@ class MotionAnalysis(TaskAnalysis):
             f'{100 * float(np.max(p)):.1f} %'
         )
         scene = output['scene']
-        truth, valid = (
-            x[scene.focal, scene.history_steps :] for x in (scene.positions, scene.valid)
-        )
+        truth, valid = scene.future
         if valid.any():
             m = forecast_metrics(lines, p, truth, valid)
             facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'

@@ -23,11 +23,6 @@ POSITION_NOISE, ACCELERATION_NOISE = 0.1, 1.0
 Forecast = tuple[np.ndarray, np.ndarray]
 
 
-def _history(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    h = scene.history_steps
-    return scene.positions[scene.focal, :h], scene.valid[scene.focal, :h]
-
-
 def _straight(scene: Scene, start: np.ndarray, velocity: np.ndarray) -> Forecast:
     times = np.arange(1, scene.future_steps + 1)[:, None] * STEP
     return (start + velocity * times)[None], np.ones(1)
@@ -44,7 +39,7 @@ class ConstantVelocity:
         self.steps = steps
 
     def __call__(self, scene: Scene) -> Forecast:
-        points, valid = _history(scene)
+        points, valid = scene.history
         seen = np.flatnonzero(valid)
         # Of the observed steps in the window; of the last two if there is one.
         first = seen[seen >= seen[-1] - self.steps][0]
@@ -74,7 +69,7 @@ class Kalman:
         )
 
     def __call__(self, scene: Scene) -> Forecast:
-        points, valid = _history(scene)
+        points, valid = scene.history
         seen = np.flatnonzero(valid)
         # Rows: position, velocity; columns: x, y, which share a covariance.
         state = np.stack([points[seen[0]], np.zeros(2)])
@@ -107,9 +102,10 @@ class NearestNeighbor:
         keys: list[np.ndarray] = []
         futures: list[np.ndarray] = []
         for s in scenes:
-            if s.valid[s.focal, s.history_steps :].all() and s.future_steps:
+            future, valid = s.future
+            if valid.all() and len(future):
                 keys.append(self._key(s))
-                futures.append(s.to_local(s.positions[s.focal, s.history_steps :]))
+                futures.append(s.to_local(future))
         if len(keys) < k:
             raise UserError(
                 f'The nearest-neighbour baseline needs at least {k} scenes with '
@@ -121,7 +117,7 @@ class NearestNeighbor:
 
     @staticmethod
     def _key(scene: Scene) -> np.ndarray:
-        points, valid = _history(scene)
+        points, valid = scene.history
         return fill_gaps(scene.to_local(points)[None], valid[None]).ravel()
 
     def __call__(self, scene: Scene) -> Forecast:

@@ -178,27 +178,16 @@ class MotionMetric(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
-            scene, h = sample['scene'], sample['scene'].history_steps
+            scene = sample['scene']
             result = dict(scene_id=scene.scene_id)
-            valid = scene.valid[scene.focal, h:]
+            forecast = {key: sample[key] for key in ('trajectories', 'probabilities')}
+            truth, valid = scene.future
             if not self.format_only and valid.any():
-                truth = scene.positions[scene.focal, h:]
+                how = dict(convention=self.convention, miss_threshold=self.miss_threshold)
                 for k in self.k:
-                    result[k] = forecast_metrics(
-                        sample['trajectories'],
-                        sample['probabilities'],
-                        truth,
-                        valid,
-                        k,
-                        self.convention,
-                        self.miss_threshold,
-                    )
+                    result[k] = forecast_metrics(*forecast.values(), truth, valid, k, **how)
             if self.submission is not None:
-                result.update(
-                    track_id=scene.track_ids[scene.focal],
-                    trajectories=sample['trajectories'],
-                    probabilities=sample['probabilities'],
-                )
+                result.update(forecast, track_id=scene.track_ids[scene.focal])
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict:
@@ -215,9 +204,8 @@ class MotionMetric(BaseMetric):
             )
         if len(scored) < len(results):
             print_log(
-                f'MotionMetric: {len(results) - len(scored)} of '
-                f'{len(results)} scenes have no known future and do not '
-                'count',
+                f'MotionMetric: {len(results) - len(scored)} of {len(results)} scenes have '
+                'no known future and do not count',
                 logger='current',
                 level=30,
             )

@@ -7,9 +7,7 @@ Argoverse 2 (av2-api, ``eval/submission.py``): parquet, one row a trajectory.
 
 from pathlib import Path
 
-import h5py
 import numpy as np
-import pandas as pd
 
 from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
@@ -43,13 +41,13 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
                 f'{list(f["trajectories"].shape)}, the server of {form} takes '
                 f'[K, {steps}, 2]. Fix: submit a model of that data set.'
             )
-    # Best first: servers take the first k where probabilities tie.
-    ordered = [_sorted(f) for f in forecasts]
+    write = _write_h5 if form == 'argoverse1' else _write_parquet
     with replacing(path) as beside:
-        (_write_h5 if form == 'argoverse1' else _write_parquet)(beside, ordered)
+        write(beside, [_sorted(f) for f in forecasts])
 
 
 def _sorted(forecast: dict) -> dict:
+    """Put the best first, since servers take the first k where probabilities tie."""
     p = np.asarray(forecast['probabilities'], dtype=np.float64)
     order = np.argsort(-p, kind='stable')
     p = p[order] / p.sum()
@@ -57,6 +55,8 @@ def _sorted(forecast: dict) -> dict:
 
 
 def _write_h5(path: Path, forecasts: list[dict]) -> None:
+    import h5py  # only this format needs it
+
     rows = []
     for f in forecasts:
         if not f['scene_id'].isdigit():
@@ -71,15 +71,13 @@ def _write_h5(path: Path, forecasts: list[dict]) -> None:
         table[:, 3] = np.repeat(f['probabilities'], steps)
         rows.append(table)
     with h5py.File(path, 'w') as h:
-        h.create_dataset(
-            'argoverse_forecasting',
-            data=np.concatenate(rows),
-            compression='gzip',
-            compression_opts=9,
-        )
+        packed = dict(compression='gzip', compression_opts=9)
+        h.create_dataset('argoverse_forecasting', data=np.concatenate(rows), **packed)
 
 
 def _write_parquet(path: Path, forecasts: list[dict]) -> None:
+    import pandas as pd  # only this format needs it
+
     pd.DataFrame(
         [
             dict(

@@ -1,8 +1,8 @@
 """What the readers of Argoverse 1 and 2 share: finding files, checking tables, filling arrays.
 
 The data sets differ in their files, columns and maps; each has a module of its own.
-Neither is read by the packages ``argoverse-api`` or ``av2``: the former no longer
-installs, the latter brings kornia, numba, polars and PyAV for a table and a JSON file.
+The package ``av2`` is not used, since it brings kornia, numba, polars and PyAV for a
+table and a JSON file; the tests compare with it.
 """
 
 from collections.abc import Callable

@@ -112,9 +112,7 @@ def _ten_points(line: np.ndarray) -> np.ndarray:
 def _read_ways(path: Path) -> dict[int, dict]:
     """Lane id -> its center line ``[n, 2]`` and tags."""
     root = ElementTree.parse(path).getroot()
-    nodes = {
-        n.attrib['id']: (float(n.attrib['x']), float(n.attrib['y'])) for n in root.iter('node')
-    }
+    nodes = {n.attrib['id']: [float(n.attrib[c]) for c in 'xy'] for n in root.iter('node')}
     ways = {}
     for way in root.iter('way'):
         tags = {tag.attrib['k']: tag.attrib['v'] for tag in way.iter('tag')}

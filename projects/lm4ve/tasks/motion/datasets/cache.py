@@ -9,36 +9,33 @@ exact to about 1e-5 m.
 
 import hashlib
 import json
+import math
 import mmap
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.scene import Scene
 
 MAGIC = b'lm4veMC1'
 _LONG = np.dtype('<i8')
+#: Fields of a scene that a record holds as JSON.
+_PLAIN = 'scene_id', 'city', 'track_ids', 'focal', 'history_steps', 'map_range', 'heading'
 
 
 def pack(scene: Scene) -> bytes:
-    """Serialise a scene: length-prefixed JSON, then the arrays."""
-    head = json.dumps(
-        dict(
-            scene_id=scene.scene_id,
-            city=scene.city,
-            track_ids=scene.track_ids,
-            steps=scene.positions.shape[1],
-            focal=scene.focal,
-            history_steps=scene.history_steps,
-            lanes=len(scene.lanes),
-            points=scene.lanes.shape[1],
-            map_range=scene.map_range,
-            origin=[float(c) for c in scene.origin],
-            heading=scene.heading,
-        )
-    ).encode()
+    """Serialize a scene: length-prefixed JSON, then the arrays."""
+    head = dict(
+        {name: getattr(scene, name) for name in _PLAIN},
+        steps=scene.positions.shape[1],
+        lanes=len(scene.lanes),
+        points=scene.lanes.shape[1],
+        origin=scene.origin.tolist(),
+    )
+    text = json.dumps(head).encode()
     positions = np.where(scene.valid[..., None], scene.positions - scene.origin, 0.0)
     arrays = (
         positions.astype('<f4'),
@@ -49,49 +46,36 @@ def pack(scene: Scene) -> bytes:
         scene.lane_intersections,
         scene.lane_controls,
     )
-    return b''.join(
-        [
-            np.array(len(head), _LONG).tobytes(),
-            head,
-            *(np.ascontiguousarray(a).tobytes() for a in arrays),
-        ]
-    )
+    return b''.join([np.array(len(text), _LONG).tobytes(), text, *(a.tobytes() for a in arrays)])
 
 
 def unpack(record: bytes) -> Scene:
     """The reverse of :func:`pack`."""
-    size = int(np.frombuffer(record, _LONG, 1)[0])
-    h = json.loads(bytes(record[8 : 8 + size]))
-    at = 8 + size
-    agents, steps, lanes = len(h['track_ids']), h['steps'], h['lanes']
+    at = 8 + int(np.frombuffer(record, _LONG, 1)[0])
+    head = json.loads(bytes(record[8:at]))
+    agents, steps, lanes = len(head['track_ids']), head['steps'], head['lanes']
 
     def take(dtype, *shape):
         nonlocal at
-        count = int(np.prod(shape))
-        array = np.frombuffer(record, dtype, count, at).reshape(shape)
+        array = np.frombuffer(record, dtype, math.prod(shape), at).reshape(shape)
         at += array.nbytes
         return array
 
-    origin = np.array(h['origin'])
+    # In the order in which pack() wrote them.
+    origin = np.array(head['origin'])
     positions = take('<f4', agents, steps, 2).astype(np.float64)
-    lines = take('<f4', lanes, h['points'], 2) + origin
+    lines = take('<f4', lanes, head['points'], 2) + origin
     valid = take(bool, agents, steps)
     return Scene(
-        scene_id=h['scene_id'],
-        city=h['city'],
-        track_ids=h['track_ids'],
-        agent_types=take(np.int8, agents),
+        **{name: head[name] for name in _PLAIN},
+        origin=origin,
         positions=np.where(valid[..., None], positions + origin, 0.0),
         valid=valid,
-        focal=h['focal'],
-        history_steps=h['history_steps'],
         lanes=lines,
+        agent_types=take(np.int8, agents),
         lane_turns=take(np.int8, lanes),
         lane_intersections=take(bool, lanes),
         lane_controls=take(bool, lanes),
-        map_range=h['map_range'],
-        origin=origin,
-        heading=h['heading'],
     )
 
 
@@ -106,12 +90,9 @@ def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
     Returns:
         dict: The footer.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'{path.name}.unfinished')
     digest = hashlib.sha256(MAGIC)
     offsets = [len(MAGIC)]
-    with open(beside, 'wb') as f:
+    with replacing(path) as beside, open(beside, 'wb') as f:
         f.write(MAGIC)
         for record in records:
             f.write(record)
@@ -121,7 +102,6 @@ def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
         text = json.dumps(footer).encode()
         f.write(np.array(offsets, _LONG).tobytes())
         f.write(text + np.array(len(text), _LONG).tobytes() + MAGIC)
-    beside.replace(path)
     return footer
 
 
@@ -175,8 +155,7 @@ class SceneCache:
     def _error(self, reason: str) -> UserError:
         return UserError(
             f"The cache '{self.path}' cannot be used: {reason}. "
-            'Fix: remove it and run tools/motion/preprocess.py '
-            'again.'
+            'Fix: remove it and run tools/motion/preprocess.py again.'
         )
 
     def verify(self) -> None:
