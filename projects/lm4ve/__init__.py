@@ -14,19 +14,6 @@ from lm4ve import compat, registry  # noqa: F401  (the scope is known from here 
 from lm4ve.compat import old_names
 from lm4ve.version import __version__  # noqa: F401
 
-_SUBPACKAGES = (
-    'ablation',
-    'activations',
-    'blocks',
-    'converters',
-    'engine',
-    'iou',
-    'llm',
-    'necks',
-    'tasks',
-    'zoo',
-)
-
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
 # when no distribution has this name. The subpackage is found in an editable
 # install and in a wheel; the name `lm4ve` alone is not (the distribution's
@@ -55,6 +42,9 @@ def _add_to_mmpretrain(model) -> None:
 
 
 def __getattr__(name: str):
-    if name in _SUBPACKAGES:
+    try:
         return importlib.import_module(f'lm4ve.{name}')
-    raise AttributeError(f"module 'lm4ve' has no attribute '{name}'")
+    except ModuleNotFoundError as e:
+        if e.name != f'lm4ve.{name}':
+            raise  # a package that the module needs
+        raise AttributeError(f"module 'lm4ve' has no attribute '{name}'") from None

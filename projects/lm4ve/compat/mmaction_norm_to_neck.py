@@ -5,8 +5,9 @@ after the block, so the neck has it, under another name. May go only if the neck
 norm and the ViT's ever share a name.
 """
 
-from functools import wraps
 from types import ModuleType
+
+import wrapt
 
 
 def is_needed(base: ModuleType) -> bool:
@@ -23,15 +24,12 @@ def repair(base: ModuleType) -> None:
     Args:
         base (ModuleType): ``mmaction.models.recognizers.base``.
     """
-    original = base.BaseRecognizer.__init__
 
-    @wraps(original)
-    def __init__(self, *args, **kwargs) -> None:
-        original(self, *args, **kwargs)
+    @wrapt.patch_function_wrapper(base, 'BaseRecognizer.__init__')
+    def _(original, model, args, kwargs) -> None:
+        original(*args, **kwargs)
         # A child sees its own keys only, so the model has to do it.
-        self.register_load_state_dict_pre_hook(_hand_over)
-
-    base.BaseRecognizer.__init__ = __init__
+        model.register_load_state_dict_pre_hook(_hand_over)
 
 
 def _hand_over(model, state_dict, prefix, *args) -> None:

@@ -7,9 +7,9 @@ no such class. Built in another scope, or in none, a recognizer fails with a
 """
 
 import inspect
-from functools import wraps
 from types import ModuleType
 
+import wrapt
 from mmengine.registry import DefaultScope
 
 
@@ -26,11 +26,8 @@ def repair(base: ModuleType) -> None:
     Args:
         base (ModuleType): ``mmaction.models.recognizers.base``.
     """
-    original = base.BaseRecognizer.__init__
 
-    @wraps(original)
-    def __init__(self, *args, **kwargs) -> None:
+    @wrapt.patch_function_wrapper(base, 'BaseRecognizer.__init__')
+    def _(original, model, args, kwargs) -> None:
         with DefaultScope.overwrite_default_scope('mmaction'):
-            original(self, *args, **kwargs)
-
-    base.BaseRecognizer.__init__ = __init__
+            original(*args, **kwargs)

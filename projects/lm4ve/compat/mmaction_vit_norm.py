@@ -7,8 +7,9 @@ gradient stops training at the second iteration. May go once the class builds
 """
 
 import inspect
-from functools import wraps
 from types import ModuleType
+
+import wrapt
 
 
 def is_needed(vit_mae: ModuleType) -> bool:
@@ -23,12 +24,9 @@ def repair(vit_mae: ModuleType) -> None:
     Args:
         vit_mae (ModuleType): ``mmaction.models.backbones.vit_mae``.
     """
-    original = vit_mae.VisionTransformer.__init__
 
-    @wraps(original)
-    def __init__(self, *args, **kwargs) -> None:
-        original(self, *args, **kwargs)
-        if self.return_feat_map and getattr(self, 'fc_norm', None) is not None:
-            self.fc_norm = None
-
-    vit_mae.VisionTransformer.__init__ = __init__
+    @wrapt.patch_function_wrapper(vit_mae, 'VisionTransformer.__init__')
+    def _(original, model, args, kwargs) -> None:
+        original(*args, **kwargs)
+        if model.return_feat_map and getattr(model, 'fc_norm', None) is not None:
+            model.fc_norm = None

@@ -10,16 +10,17 @@ import sys
 import warnings
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_loader
+from importlib.util import find_spec, spec_from_loader
 from types import ModuleType
 from typing import Any
 
 _OURS = 'lm4ve.'
 
 #: Old package -> the packages that offer its names now. A module of an old package
-#: has kept its name in the first of them, unless :data:`MODULES` says otherwise.
+#: has kept its name in one of them or in their :data:`FOLDERS`, unless
+#: :data:`MODULES` says otherwise.
 PACKAGES: dict[str, tuple[str, ...]] = {
-    'analysis': ('activations',),
+    'analysis': ('activations', 'iou'),
     'analysis.ablation': ('ablation',),
     'demo': ('tasks.image', 'tasks.pointcloud'),
     'hosts': ('compat',),
@@ -28,20 +29,18 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     'pointcloud': ('tasks.pointcloud',),
     'video': ('tasks.video',),
 }
+FOLDERS = ('', '.datasets', '.models', '.demo')
 
 #: Old module -> new module. ``converters.rename`` is not among them: importing it
 #: would hide the function of that name, which ``lm4ve.converters`` still offers.
 MODULES: dict[str, str] = {
     'analysis.activations': 'activations.measures',
     'analysis.batches': 'tasks.analysis',
-    'analysis.bootstrap': 'iou.bootstrap',
     'analysis.hook': 'activations.visualizer_hook',
     'analysis.iou_figure': 'iou.figure',
     'analysis.iou_report': 'iou.report',
     'analysis.layout': 'tasks.analysis',
-    'analysis.mask_datasets': 'iou.mask_datasets',
     'analysis.panels': 'tasks.pictures',
-    'analysis.pseudo_masks': 'iou.pseudo_masks',
     'blocks.checkpoint': 'blocks.language_model',
     'blocks.controls': 'blocks.mlp_block',
     'blocks.files': 'llm.sources',
@@ -53,10 +52,7 @@ MODULES: dict[str, str] = {
     'converters.pointbert': 'tasks.pointcloud.converters',
     'converters.videomae': 'tasks.video.converters',
     'converters.vit': 'tasks.image.converters',
-    'demo.digits': 'tasks.image.demo.digits',
     'demo.moving_digits': 'tasks.video.demo.moving_digits',
-    'demo.primitives': 'tasks.pointcloud.demo.primitives',
-    'demo.textured_digits': 'tasks.image.demo.textured_digits',
     'demo.traffic': 'tasks.motion.demo.traffic',
     'demo.traffic_dataset': 'tasks.motion.demo.traffic_dataset',
     'demo.traffic_files': 'tasks.motion.demo.traffic_files',
@@ -69,26 +65,13 @@ MODULES: dict[str, str] = {
     'hosts.mmpretrain': 'tasks.image.models',
     'image.checked': 'tasks.image.datasets.folders',
     'image.defects': 'tasks.image.corruption',
-    'image.synsets': 'tasks.image.datasets.synsets',
     'image.variants': 'tasks.image.datasets.imagenet_variants',
-    'motion.argoverse1': 'tasks.motion.datasets.argoverse1',
-    'motion.argoverse2': 'tasks.motion.datasets.argoverse2',
-    'motion.cache': 'tasks.motion.datasets.cache',
     'motion.datasets': 'tasks.motion.datasets.motion_dataset',
-    'motion.forecaster': 'tasks.motion.models.forecaster',
-    'motion.losses': 'tasks.motion.models.losses',
-    'motion.mmtransformer': 'tasks.motion.models.mmtransformer',
     'motion.preprocess': 'tasks.motion.datasets.preprocessing',
-    'motion.proposal_losses': 'tasks.motion.models.proposal_losses',
-    'motion.regions': 'tasks.motion.models.regions',
-    'motion.vectornet': 'tasks.motion.models.vectornet',
     'necks.insert': 'necks.llm_block_insert',
-    'pointcloud.classifier': 'tasks.pointcloud.models.classifier',
     'pointcloud.datasets': 'tasks.pointcloud.datasets.point_clouds',
     'pointcloud.evaluation': 'tasks.pointcloud.metrics',
     'pointcloud.pictures': 'tasks.pointcloud.visualization',
-    'pointcloud.pointbert': 'tasks.pointcloud.models.pointbert',
-    'pointcloud.readers': 'tasks.pointcloud.datasets.readers',
     'pointcloud.shapes': 'tasks.pointcloud.datasets.mesh_collections',
     'video.annotate': 'tasks.video.visualization',
     'video.checked': 'tasks.video.datasets.video_lists',
@@ -105,7 +88,15 @@ def new_names(old: str) -> tuple[str, ...]:
     if old in PACKAGES:
         return PACKAGES[old]
     package, _, name = old.rpartition('.')
-    return tuple(f'{new}.{name}' for new in PACKAGES.get(package, ())[:1])
+    names = (f'{new}{folder}.{name}' for new in PACKAGES.get(package, ()) for folder in FOLDERS)
+    return tuple(new for new in names if _exists(_OURS + new))[:1]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # the task has no such folder
+        return False
 
 
 class MovedPackage(ModuleType):
@@ -121,7 +112,7 @@ class MovedPackage(ModuleType):
 
     @property
     def __all__(self) -> list[str]:
-        return sorted({name for m in self._successors for name in m.__all__})
+        return sorted({n for m in self._successors for n in getattr(m, '__all__', ())})
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith('__'):
