@@ -9,6 +9,7 @@ from mmengine.model import ExponentialMovingAverage, initialize
 from torch import nn
 
 from lm4ve.blocks import Frozen, LLMBlock, count_parameters, frozen_tensors
+from lm4ve.blocks.provenance import SOURCE_KEY
 from tests.blocks.test_families import right_padding, tokens
 from tests.helpers.families import random_model
 
@@ -31,8 +32,8 @@ def block(checkpoints) -> LLMBlock:
 
 def test_the_state_dict_holds_the_source_only(block):
     state = block.state_dict()
-    assert list(state) == ['llm_source']
-    assert state['llm_source'].dtype == torch.uint8
+    assert list(state) == [SOURCE_KEY]
+    assert state[SOURCE_KEY].dtype == torch.uint8
     assert list(block.parameters()) == list(block.buffers()) == []
 
 
@@ -167,7 +168,7 @@ def test_pickling_keeps_everything(block):
     twin = pickle.loads(pickle.dumps(block))
     assert_same(frozen_tensors(twin), frozen_tensors(block))
     assert torch.equal(twin(tokens()), block(tokens()))
-    assert list(twin.state_dict()) == ['llm_source']
+    assert list(twin.state_dict()) == [SOURCE_KEY]
 
 
 @pytest.mark.parametrize('backend', ['aot_eager', pytest.param('inductor', marks=pytest.mark.slow)])

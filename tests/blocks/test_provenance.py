@@ -9,9 +9,12 @@ from mmengine.runner.checkpoint import get_state_dict
 from torch import nn
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES
+
+KEY = f'block.{SOURCE_KEY}'
 
 
 class Host(nn.Module):
@@ -55,7 +58,7 @@ def test_mmengine_saves_and_loads_it(checkpoints, tmp_path, caplog):
     host, other = Host(path), Host(path)
     file = str(tmp_path / 'model.pth')
     state = get_state_dict(host)
-    assert sorted(state) == ['block.llm_source', 'mapper.bias', 'mapper.weight']
+    assert sorted(state) == [KEY, 'mapper.bias', 'mapper.weight']
     save_checkpoint(dict(state_dict=state), file)
     torch.load(file, weights_only=True)
     load_checkpoint(other, file, map_location='cpu', strict=True)
@@ -126,19 +129,19 @@ def test_another_type_of_the_same_weights_is_accepted(checkpoints):
 def test_a_state_without_a_record_is_missing_a_key(checkpoints):
     host = Host(checkpoints('llama'))
     state = host.state_dict()
-    del state['block.llm_source']
-    with pytest.raises(RuntimeError, match='block.llm_source'):
+    del state[KEY]
+    with pytest.raises(RuntimeError, match=KEY):
         host.load_state_dict(state)
     result = host.load_state_dict(state, strict=False)
-    assert result.missing_keys == ['block.llm_source']
+    assert result.missing_keys == [KEY]
 
 
 @pytest.mark.parametrize('record', [b'', b'{', b'[]', b'{}', b'\xff\xfe'])
 def test_a_damaged_record_is_named(checkpoints, record):
     host = Host(checkpoints('llama'))
     state = host.state_dict()
-    state['block.llm_source'] = torch.tensor(list(record), dtype=torch.uint8)
-    with pytest.raises(CheckpointError, match='block.llm_source.*damaged'):
+    state[KEY] = torch.tensor(list(record), dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
         host.load_state_dict(state)
 
 

@@ -16,6 +16,7 @@ from mmengine.runner import load_checkpoint
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.converters.release import portable_arch
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.families import FAMILIES, config_of, write_huggingface
@@ -200,7 +201,7 @@ def test_only_what_a_release_needs(tmp_path):
     assert content['meta']['epoch'] == 3
     for place in ('nowhere', str(tmp_path), 'secret-place'):
         assert place not in text
-    record = content['state_dict']['neck.block.llm_source']
+    record = content['state_dict'][f'neck.block.{SOURCE_KEY}']
     assert str(tmp_path) not in bytes(record.tolist()).decode()
     # The original is as it was.
     assert 'secret-place' in (tmp_path / 'small.py').read_text()

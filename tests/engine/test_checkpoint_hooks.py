@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.engine.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.errors import CheckpointError, UserError
 
@@ -127,7 +128,7 @@ def test_training_leaves_frozen_weights_and_checkpoints_leave_them_out(tmp_path)
         'neck.mapper_out.weight',
         'neck.norm.weight',
         'neck.norm.bias',
-        'neck.block.llm_source',
+        f'neck.block.{SOURCE_KEY}',
     }
 
 

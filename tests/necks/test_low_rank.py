@@ -157,7 +157,7 @@ def test_evaluation_reuses_folded_weights_until_one_changes(method, checkpoints)
 
 def test_evaluation_folds_once(checkpoints, monkeypatch):
     _, low = necks(checkpoints('llama'), 'fold')
-    memory = low.block.__dict__['_folded']
+    memory = low.block._fold_memory
     with torch.no_grad():
         low(tokens())
         first = dict(memory._values)

@@ -10,12 +10,17 @@ tiny config of it to ``tests/helpers/families.py``; the parity tests do the rest
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig
 
 from lm4ve.errors import UnsupportedModelError
+
+#: Indices of the rows of q, k and v in a fused projection.
+Rows = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class LayerSpec:
 
     attention: str = 'self_attn'
     qkv: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj')
-    split: Callable | None = None
+    split: Callable[[PretrainedConfig, int, int, int], Rows] | None = None
     out: str = 'o_proj'
     qk_norm: str = ''
     qk_norms: tuple[str, str] = ('q_norm', 'k_norm')
@@ -56,14 +61,14 @@ class LayerSpec:
     final_norm: str = 'norm'
 
 
-def _rows_concatenated(config, heads: int, kv_heads: int, head_dim: int):
+def _rows_concatenated(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
     """All queries, then all keys, then all values."""
     q, kv = heads * head_dim, kv_heads * head_dim
     rows = torch.arange(q + 2 * kv)
     return rows[:q], rows[q : q + kv], rows[q + kv :]
 
 
-def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
+def _rows_grouped(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
     """For each KV head: its queries, its key, its value."""
     group = heads // kv_heads
     rows = torch.arange((heads + 2 * kv_heads) * head_dim)
@@ -71,7 +76,7 @@ def _rows_grouped(config, heads: int, kv_heads: int, head_dim: int):
     return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1), rows[:, group + 1].reshape(-1))
 
 
-def _gpt_neox(config) -> LayerSpec:
+def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
     return LayerSpec(
         attention='attention',
         qkv=('query_key_value',),
@@ -82,7 +87,7 @@ def _gpt_neox(config) -> LayerSpec:
     )
 
 
-def _phi(config) -> LayerSpec:
+def _phi(config: PretrainedConfig) -> LayerSpec:
     return LayerSpec(
         out='dense',
         qk_norm='head' if config.qk_layernorm else '',
@@ -94,7 +99,7 @@ def _phi(config) -> LayerSpec:
     )
 
 
-def _opt(config) -> LayerSpec:
+def _opt(config: PretrainedConfig) -> LayerSpec:
     first, second = 'self_attn_layer_norm', 'final_layer_norm'
     before = config.do_layer_norm_before  # False only for opt-350m
     removed = getattr(config, '_remove_final_layer_norm', False)
@@ -107,14 +112,14 @@ def _opt(config) -> LayerSpec:
     )
 
 
-def _falcon(config) -> LayerSpec:
+def _falcon(config: PretrainedConfig) -> LayerSpec:
     if config.alibi:
         raise UnsupportedModelError(
             'falcon with alibi=True adds a position bias to the attention '
             'scores, which has no meaning for image tokens. Choose a falcon '
             'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
         )
-    names = dict(
+    sequential = LayerSpec(
         attention='self_attention',
         qkv=('query_key_value',),
         # The three layouts of falcon-rw, -7b and -40b differ only in how many
@@ -124,15 +129,13 @@ def _falcon(config) -> LayerSpec:
         final_norm='ln_f',
     )
     if not config.parallel_attn:
-        return LayerSpec(**names)
+        return sequential
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
-        return LayerSpec(
-            parallel=True,
-            attention_norms=('ln_attn', '', ''),
-            mlp_norms=('ln_mlp', '', ''),
-            **names,
+        attention_norms, mlp_norms = ('ln_attn', '', ''), ('ln_mlp', '', '')
+        return replace(
+            sequential, parallel=True, attention_norms=attention_norms, mlp_norms=mlp_norms
         )
-    return LayerSpec(parallel=True, shared_norm=True, mlp_norms=('', '', ''), **names)
+    return replace(sequential, parallel=True, shared_norm=True, mlp_norms=('', '', ''))
 
 
 _LLAMA = LayerSpec()
@@ -145,7 +148,7 @@ _BERT = LayerSpec(
     mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
     final_norm='',
 )
-_GEMMA2 = dict(
+_GEMMA2 = LayerSpec(
     attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
     mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
 )
@@ -157,8 +160,8 @@ FAMILIES: dict[str, LayerSpec | Callable[[PretrainedConfig], LayerSpec]] = {
     'qwen2': _LLAMA,
     'qwen3': LayerSpec(qk_norm='head'),
     'gemma': _LLAMA,
-    'gemma2': LayerSpec(**_GEMMA2),
-    'gemma3_text': LayerSpec(qk_norm='head', **_GEMMA2),
+    'gemma2': _GEMMA2,
+    'gemma3_text': replace(_GEMMA2, qk_norm='head'),
     'phi': _phi,
     'phi3': LayerSpec(qkv=('qkv_proj',), split=_rows_concatenated),
     'gpt_neox': _gpt_neox,
@@ -212,7 +215,7 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     return spec(config) if callable(spec) else spec
 
 
-def check_supported(config: dict) -> None:
+def check_supported(config: dict[str, Any]) -> None:
     """Refuse a raw ``config.json`` that no block can be built of.
 
     Args:

@@ -7,8 +7,9 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -22,35 +23,41 @@ class Frozen(nn.Module):
             besides its parameters. It is set to eval mode for good.
     """
 
+    wrapped: nn.Module
+
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        # Not through nn.Module.__setattr__, which would register it.
+        # An assignment would register it as a submodule, which is what it must not be.
         self.__dict__['wrapped'] = module.requires_grad_(False).eval()
 
-    def forward(self, *args, **kwargs):
-        return self.__dict__['wrapped'](*args, **kwargs)
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.wrapped(*args, **kwargs)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield name and value of each hidden tensor."""
-        yield from self.__dict__['wrapped'].named_parameters()
+        yield from self.wrapped.named_parameters()
 
-    def _apply(self, fn, recurse: bool = True):
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            self.__dict__['wrapped']._apply(fn)
+            self.wrapped._apply(fn)
         return self
 
-    def __deepcopy__(self, memo: dict) -> 'Frozen':
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # The values are shared, the modules are not: casting or moving a copy
         # must leave the original as it is.
-        wrapped = self.__dict__['wrapped']
-        for tensor in wrapped.parameters():
+        for tensor in self.wrapped.parameters():
             memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        copy = memo[id(self)] = type(self)(deepcopy(wrapped, memo))
+        copy = memo[id(self)] = type(self)(deepcopy(self.wrapped, memo))
         return copy
 
     def extra_repr(self) -> str:
-        return repr(self.__dict__['wrapped'])
+        return repr(self.wrapped)
+
+
+def unwrap(part: nn.Module) -> nn.Module:
+    """Return what a :class:`Frozen` hides, and any other module as it is."""
+    return part.wrapped if isinstance(part, Frozen) else part
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -5,8 +5,9 @@ token. The parts are theirs; the lines that join them are ours, so that a layer
 can be bidirectional, without rotary, and compute only the tokens that are read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -106,13 +107,14 @@ class LLMLayer(nn.Module):
         wrap: Callable[[nn.Module, bool], nn.Module],
     ) -> None:
         super().__init__()
-        for module in layer.modules():
+        modules: Iterable[Any] = layer.modules()
+        for module in modules:
             if isinstance(module, nn.Dropout):
                 module.p = 0.0  # the LLM's regularisation is not the host's
             elif hasattr(module, 'residual_dropout'):  # starcoder2's MLP
                 module.residual_dropout = 0.0
 
-        def norm(name: str):
+        def norm(name: str) -> nn.Module | None:
             return wrap(attrgetter(name)(layer), True) if name else None
 
         attention = attrgetter(spec.attention)(layer)
@@ -162,13 +164,14 @@ class LLMLayer(nn.Module):
         out = attend(q, k, v, mask, self.scale, self.softcap)
         return self.finish(take_tokens(x, queries), take_tokens(normed, queries), out)
 
-    def rotated(self, q: Tensor, k: Tensor, queries: Queries, rotary: Rotary):
+    def rotated(
+        self, q: Tensor, k: Tensor, queries: Queries, rotary: Rotary
+    ) -> tuple[Tensor, Tensor]:
         """Return q and k with rotary position embedding, if there is any."""
         if rotary is None or not self.uses_rotary:
             return q, k
-        cos, sin = rotary
-        at = [take_tokens(*_like(table, q, queries)) for table in rotary]
-        return rotate(q, *at), rotate(k, cos, sin)
+        cos, sin = (take_tokens(t.expand(len(q), -1, -1), queries) for t in rotary)
+        return rotate(q, cos, sin), rotate(k, *rotary)
 
     def finish(self, x: Tensor, normed: Tensor, out: Tensor) -> Tensor:
         """From the heads' outputs on: projection, residuals, norms, MLP.
@@ -203,14 +206,8 @@ class LLMLayer(nn.Module):
 
 
 def _through(module: nn.Module | None, x: Tensor) -> Tensor:
-    return x if module is None else module(x)
-
-
-def _like(table: Tensor, q: Tensor, queries: Queries):
-    """A rotary table with q's batch where queries differ by sample."""
-    if isinstance(queries, Tensor):
-        table = table.expand(q.shape[0], -1, -1)
-    return table, queries
+    out: Tensor = x if module is None else module(x)
+    return out
 
 
 def _scale(attention: nn.Module, head_dim: int) -> float:
@@ -218,10 +215,11 @@ def _scale(attention: nn.Module, head_dim: int) -> float:
     return float(head_dim**-0.5 if scaling is None else scaling)
 
 
-def _as_linear(module: nn.Module) -> nn.Linear:
+def _as_linear(module: Any) -> nn.Linear:
     if isinstance(module, Conv1D):
         return _linear(module.weight.detach().t().contiguous(), module.bias)
-    return module
+    linear: nn.Linear = module
+    return linear
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -232,7 +230,9 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return linear
 
 
-def _projections(attention: nn.Module, spec: LayerSpec, config: PretrainedConfig, heads: int):
+def _projections(
+    attention: nn.Module, spec: LayerSpec, config: PretrainedConfig, heads: int
+) -> list[nn.Linear]:
     """Return q, k and v as linear layers, split where the family fuses them."""
     modules = [_as_linear(attrgetter(name)(attention)) for name in spec.qkv]
     if spec.split is None:

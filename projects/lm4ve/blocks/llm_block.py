@@ -3,10 +3,13 @@
 Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 2310.12973, section 3). This file owns what the block *is*: which layers, what
 of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
-where weights come from in ``checkpoint.py``, what a saved state says in ``record.py``.
+how it gets its weights in ``language_model.py``, what a saved state says of them in
+``provenance.py``.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +17,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.chunked import freeze
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
+from lm4ve.blocks.frozen_in_pieces import freeze
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
+from lm4ve.blocks.layer import LLMLayer, Queries
 from lm4ve.blocks.low_rank import FoldMemory, cheapest, explain, may_absorb, run_layer, sizes_of
-from lm4ve.blocks.provenance import RecordsSource
+from lm4ve.blocks.provenance import RecordsFrozenSource
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError
 from lm4ve.llm.fingerprint import Fingerprint
@@ -29,7 +32,7 @@ _TRAINABLE = ('none', 'norms', 'all')
 
 
 @MODELS.register_module()
-class LLMBlock(RecordsSource):
+class LLMBlock(RecordsFrozenSource):
     """Layers of a language model as a visual encoder layer.
 
     Args:
@@ -73,7 +76,7 @@ class LLMBlock(RecordsSource):
         rotary: bool = False,
         final_norm: bool = True,
         dtype: str = 'float32',
-        arch: dict | None = None,
+        arch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if trainable not in _TRAINABLE:
@@ -96,13 +99,10 @@ class LLMBlock(RecordsSource):
         model = open_language_model(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
-        # Not registered: its table stays fp32, whatever the block is cast to.
-        self.__dict__['_folded'] = FoldMemory()
-        self.__dict__['_rotary'] = RotaryTables(model) if rotary else None
-
-        parts, fingerprint = self._build(model, final_norm)
-        self.layers = parts.layers
-        self.final_norm = parts.final_norm
+        self._rotary = RotaryTables(model) if rotary else None
+        self._fold_memory = FoldMemory()
+        self._told: set[str] = set()  # the methods that 'auto' has said it chose
+        self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
         self.source = dict(
             format=1,
             source=model.name,
@@ -113,6 +113,10 @@ class LLMBlock(RecordsSource):
             fingerprint=fingerprint,
         )
         print_log(f'LLMBlock: {self.describe()}', logger='current')
+
+    @property
+    def _first(self) -> LLMLayer:
+        return cast(LLMLayer, self.layers[0])
 
     def describe(self) -> str:
         """One line: which layers of what, and how many parameters train."""
@@ -125,24 +129,24 @@ class LLMBlock(RecordsSource):
         )
 
     # ------------------------------------------------------------- building
-    def _build(self, model: LanguageModel, with_final_norm: bool):
+    def _build(
+        self, model: LanguageModel, with_final_norm: bool
+    ) -> tuple[nn.ModuleList, nn.Module | None, str]:
         """Build layers and final norm; return them and their fingerprint."""
         digest = Fingerprint()
-        parts = nn.Module()
         # The CPU generator alone: torch.manual_seed would touch CUDA's too.
         state = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(self.seed)
             make = model.load_layer if self.pretrained else model.random_layer
-            parts.layers = nn.ModuleList(
+            layers = nn.ModuleList(
                 LLMLayer(make(i, self.dtype, digest), model.spec, model.config, self._wrap)
                 for i in self.layer_indices
             )
         finally:
             torch.default_generator.set_state(state)
         norm = model.final_norm(self.dtype) if with_final_norm else None
-        parts.final_norm = None if norm is None else self._wrap(norm, True)
-        return parts, digest.hexdigest()
+        return layers, None if norm is None else self._wrap(norm, True), digest.hexdigest()
 
     def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
         if self.trainable == 'all' or (self.trainable == 'norms' and is_norm):
@@ -158,16 +162,15 @@ class LLMBlock(RecordsSource):
         if self.trainable == 'none':
             return
         model = open_language_model(self.checkpoint, self.arch)
-        fresh, _ = self._build(model, self.final_norm is not None)
-        values = dict(fresh.named_parameters())
-        with torch.no_grad():
-            for name, param in self.named_parameters():
-                param.copy_(values[name])
+        layers, norm, _ = self._build(model, self.final_norm is not None)
+        self.layers.load_state_dict(layers.state_dict())
+        if self.final_norm is not None and norm is not None:
+            self.final_norm.load_state_dict(norm.state_dict())
 
-    def _apply(self, fn, recurse: bool = True):
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # Somebody may have cast the whole model: compute in what is there.
-        tensors = list(frozen_tensors(self).values()) + list(self.parameters())
+        tensors = [*frozen_tensors(self).values(), *self.parameters()]
         self.dtype = tensors[0].dtype
         return self
 
@@ -197,7 +200,7 @@ class LLMBlock(RecordsSource):
                 f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}. Fix: the mapper '
                 "before it must give the language model's width, block.embed_dims."
             )
-        return self._run(x, padding_mask, queries, self._plain_first)
+        return self._run(x, padding_mask, queries)
 
     def forward_mapped(
         self,
@@ -221,41 +224,40 @@ class LLMBlock(RecordsSource):
         """
         method = self._method(x, queries, low_rank)
         if method == 'off':
-            return self(F.linear(x, weight), padding_mask, queries)
-
-        remember = self.__dict__['_folded'].for_weights(self.layers[0], weight)
-
-        def first(layer, h, mask, wanted, rotary):
-            return run_layer(layer, h, weight, method, self.dtype, mask, wanted, rotary, remember)
-
+            out: Tensor = self(F.linear(x, weight), padding_mask, queries)
+            return out
+        first = partial(
+            run_layer,
+            self._first,
+            weight=weight,
+            method=method,
+            dtype=self.dtype,
+            remember=self._fold_memory.for_weights(self._first, weight),
+        )
         return self._run(x, padding_mask, queries, first)
 
     def _run(
-        self, x: Tensor, padding_mask: Tensor | None, queries: Queries, first: Callable
+        self,
+        x: Tensor,
+        padding_mask: Tensor | None,
+        queries: Queries,
+        first: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """Run all layers; ``first`` runs the first one."""
-        self._check(x, padding_mask, queries)
+        """Run all layers; ``first``, if given, stands for the first one."""
+        _check(x, padding_mask, queries)
         self._follow(x.device)
-        mask = self._mask(x, padding_mask, None)
+        h = x.to(self.dtype) if first is None else x
         last = len(self.layers) - 1
-        h = x
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
-                wanted = queries if i == last else None
-                if i == last and queries is not None and self.causal:
-                    mask = self._mask(x, padding_mask, queries)
-                run = first if i == 0 else self._plain
-                h = run(layer, h, mask, wanted, self._rotary_of(i, x))
+                asked = queries if i == last else None
+                mask = self._mask(x, padding_mask, asked)
+                rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
+                run = first if i == 0 and first is not None else layer
+                h = run(h, mask, asked, rotary)
             if self.final_norm is not None:
                 h = self.final_norm(h)
         return h.to(x.dtype)
-
-    def _plain_first(self, layer, h, mask, wanted, rotary) -> Tensor:
-        return layer(h.to(self.dtype), mask, wanted, rotary)
-
-    @staticmethod
-    def _plain(layer, h, mask, wanted, rotary) -> Tensor:
-        return layer(h, mask, wanted, rotary)
 
     # ------------------------------------------------- low rank of the input
     def check_low_rank(self, low_rank: str) -> None:
@@ -272,7 +274,7 @@ class LLMBlock(RecordsSource):
             )
 
     def _may_absorb(self) -> bool:
-        return may_absorb(self.layers[0], self.__dict__['_rotary'] is not None)
+        return may_absorb(self._first, self._rotary is not None)
 
     def _method(self, x: Tensor, queries: Queries, low_rank: str) -> str:
         """Pick a method for this batch; 'auto' says once what it picked."""
@@ -280,65 +282,25 @@ class LLMBlock(RecordsSource):
             return low_rank
         # Only the last layer is asked for a part of the tokens.
         queries = queries if len(self.layers) == 1 else None
-        sizes = sizes_of(self.layers[0], x, queries)
+        sizes = sizes_of(self._first, x, queries)
         method = cheapest(sizes, self._may_absorb())
-        told = self.__dict__.setdefault('_told', set())
-        if method not in told and not torch.compiler.is_compiling():
-            told.add(method)
+        if method not in self._told and not torch.compiler.is_compiling():
+            self._told.add(method)
             print_log(
                 f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}", logger='current'
             )
         return method
 
-    def _check(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
-        if isinstance(queries, Tensor):
-            if queries.dim() != 2 or queries.shape[0] != x.shape[0] or queries.dtype != torch.int64:
-                raise UserError(
-                    f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got '
-                    f'{queries.dtype} {list(queries.shape)}.'
-                )
-        elif not (queries is None or isinstance(queries, slice)):
-            raise UserError(
-                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got {queries!r}.'
-            )
-        if padding_mask is None:
-            return
-        if padding_mask.shape != x.shape[:2] or (padding_mask.dtype != torch.bool):
-            raise UserError(
-                f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
-                f'{padding_mask.dtype} {list(padding_mask.shape)}.'
-            )
-        if not torch.compiler.is_compiling():
-            full = padding_mask.all(dim=1)
-            if full.any():
-                raise UserError(
-                    'padding_mask marks every token of sample(s) '
-                    f'{full.nonzero().flatten().tolist()} as padding; there is nothing to attend '
-                    'to. Fix: drop empty samples before batching, or check that True means padding.'
-                )
-
     def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:
         """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
-        mask = None
-        if padding_mask is not None:
-            mask = ~padding_mask[:, None, None, :]
-        if self.causal:
-            keys = torch.arange(x.shape[1], device=x.device)
-            at = (
-                keys[queries]
-                if isinstance(queries, slice)
-                else (keys if queries is None else queries)
-            )
-            past = at[..., None] >= keys
-            past = past[:, None] if past.dim() == 3 else past[None, None]
-            mask = past if mask is None else past & mask
-        return mask
-
-    def _rotary_of(self, position: int, x: Tensor) -> Rotary:
-        tables = self.__dict__['_rotary']
-        if tables is None:
-            return None
-        return tables(self.layer_indices[position], x.shape[1], x.device)
+        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        if not self.causal:
+            return visible
+        keys = torch.arange(x.shape[1], device=x.device)
+        if not isinstance(queries, Tensor):
+            queries = (keys if queries is None else keys[queries])[None]
+        past = (queries[..., None] >= keys)[:, None]
+        return past if visible is None else past & visible
 
     def _follow(self, device: torch.device) -> None:
         """Move frozen weights to the input's device.
@@ -348,3 +310,29 @@ class LLMBlock(RecordsSource):
         for module in self.modules():
             if isinstance(module, Frozen) and any(t.device != device for _, t in module.tensors()):
                 module.to(device)
+
+
+def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
+    batch = x.shape[0]
+    if isinstance(queries, Tensor):
+        right = queries.dim() == 2 and len(queries) == batch and queries.dtype == torch.int64
+        found = f'{queries.dtype} {list(queries.shape)}'
+    else:
+        right, found = queries is None or isinstance(queries, slice), repr(queries)
+    if not right:
+        raise UserError(f'queries must be a slice or int64 indices [{batch}, Q], got {found}.')
+    if padding_mask is None:
+        return
+    if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
+        raise UserError(
+            f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
+            f'{padding_mask.dtype} {list(padding_mask.shape)}.'
+        )
+    if not torch.compiler.is_compiling():
+        full = padding_mask.all(dim=1)
+        if full.any():
+            raise UserError(
+                f'padding_mask marks every token of sample(s) {full.nonzero().flatten().tolist()} '
+                'as padding; there is nothing to attend to. Fix: drop empty samples before '
+                'batching, or check that True means padding.'
+            )

@@ -23,15 +23,15 @@ off: in 16 bits it overflows or turns negative.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import Frozen
+from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, attend, take_tokens
 
-METHODS = ('off', 'fold', 'absorb')
 # Remembers what depends on weights alone: ``(name, make) -> make()``.
 Remember = Callable[[str, Callable[[], Tensor]], Tensor]
 
@@ -69,34 +69,30 @@ def count_macs(s: Sizes) -> dict[str, int]:
     is counted too: a product is done twice in all where one factor is frozen
     (forward, gradient of the other factor), three times where none is.
     """
-    c, d, every = s.channels, s.width, s.batch * s.tokens
+    c, d = s.channels, s.width
     q_dim, kv_dim = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    asked = s.batch * s.queries
-    attention = 2 * asked * s.tokens * q_dim
-    query = asked * d * q_dim
-    scale = every * c * c * s.normed
+    tokens, queries = s.batch * s.tokens, s.batch * s.queries
+    attention = 2 * queries * s.tokens * q_dim
+    query = queries * d * q_dim
+    scale = tokens * c * c * s.normed
     gram = c * c * d * s.normed * s.training
-    folded_rows = 2 * kv_dim
-    if s.queries == s.tokens:
-        folded_rows, folded_query = folded_rows + q_dim, 0
-    else:
-        folded_query = query
+    # Where every token is a query, the query's projection is folded too.
+    fold_query = s.queries == s.tokens
+    folded_rows = 2 * kv_dim + fold_query * q_dim
     # Method -> (products with a frozen factor, products without).
     counts = dict(
-        off=(every * d * 2 * kv_dim + query, every * c * d + attention),
+        off=(tokens * d * 2 * kv_dim + query, tokens * c * d + attention),
         fold=(
-            s.training * folded_rows * d * c + folded_query,
-            asked * c * d + every * c * folded_rows + scale + gram + attention,
+            s.training * folded_rows * d * c + (not fold_query) * query,
+            queries * c * d + tokens * c * folded_rows + scale + gram + attention,
         ),
         absorb=(
-            query + 2 * asked * q_dim * d,
-            asked * c * d + scale + gram + 2 * asked * s.heads * c * (d + s.tokens),
+            query + 2 * queries * q_dim * d,
+            queries * c * d + scale + gram + 2 * queries * s.heads * c * (d + s.tokens),
         ),
     )
-    factors = (2, 3) if s.training else (1, 1)
-    return {
-        name: factors[0] * frozen + factors[1] * free for name, (frozen, free) in counts.items()
-    }
+    twice, thrice = (2, 3) if s.training else (1, 1)
+    return {name: twice * frozen + thrice * free for name, (frozen, free) in counts.items()}
 
 
 def cheapest(sizes: Sizes, may_absorb: bool) -> str:
@@ -106,22 +102,21 @@ def cheapest(sizes: Sizes, may_absorb: bool) -> str:
     costs = count_macs(sizes)
     if not may_absorb:
         del costs['absorb']
-    return min(costs, key=costs.get)
+    return min(costs, key=lambda method: costs[method])
 
 
 def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
     """Return the sizes of a batch ``x [B, N, C]`` before a layer."""
     batch, tokens, channels = x.shape
-    asked = tokens
-    if isinstance(queries, slice):
-        asked = len(range(tokens)[queries])
-    elif queries is not None:
-        asked = queries.shape[1]
-    q, k = (projection_tensors(p)[0] for p in (layer.q_proj, layer.k_proj))
+    if isinstance(queries, Tensor):
+        num_queries = queries.shape[1]
+    else:
+        num_queries = tokens if queries is None else len(range(tokens)[queries])
+    q, k = (_linear(p)[0] for p in (layer.q_proj, layer.k_proj))
     return Sizes(
         batch,
         tokens,
-        asked,
+        num_queries,
         channels,
         q.shape[1],
         len(q) // layer.head_dim,
@@ -149,17 +144,19 @@ class FoldMemory:
     """
 
     def __init__(self) -> None:
-        self._stamp: tuple = ()
+        self._stamp: tuple[tuple[int, int, torch.dtype], ...] = ()
         self._values: dict[str, Tensor] = {}
 
-    def __deepcopy__(self, memo: dict) -> 'FoldMemory':
+    def __deepcopy__(self, memo: dict[int, Any]) -> 'FoldMemory':
         return type(self)()  # a copy (EMA) has a mapper of its own
 
     def for_weights(self, layer: LLMLayer, weight: Tensor) -> Remember:
         """Return the function that remembers for these weights."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return lambda name, make: make()
-        tensors = [weight, *layer_tensors(layer)]
+        # All tensors that folded matrices are made of.
+        parts = (layer.q_proj, layer.k_proj, layer.v_proj, layer.attention_norm)
+        tensors = [weight, *(t for p in parts if p is not None for t in unwrap(p).parameters())]
         if any(t.is_inference() for t in tensors):
             return lambda name, make: make()  # these have no version
         stamp = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
@@ -203,7 +200,7 @@ class LowRankInput:
         remember: Remember,
     ) -> None:
         self.remember = remember
-        self.b = None
+        self.b: Tensor | None = None
         if norm is None:
             self.xs, self.a = x.to(dtype), weight.to(dtype)
             return
@@ -223,21 +220,22 @@ class LowRankInput:
 
     def fold(self, name: str, projection: nn.Module) -> Tensor:
         """Return a projection of the normed tokens, ``[B, N, rows]``."""
-        weight, bias = projection_tensors(projection)
+        weight, bias = _linear(projection)
         folded = self.remember(name, lambda: weight @ self.a)
         return F.linear(self.xs, folded, self.constant(name, weight, bias))
 
     def constant(self, name: str, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """What a projection makes of the norm's bias, plus its own."""
-        if self.b is None:
+        b = self.b
+        if b is None:
             return bias
-        made = self.remember(f'{name} constant', lambda: weight @ self.b)
+        made = self.remember(f'{name} constant', lambda: weight @ b)
         return made if bias is None else made + bias
 
 
-def _affine(norm: nn.Module):
+def _affine(norm: nn.Module) -> tuple[bool, Tensor | None, Tensor | None, float]:
     """Describe a norm: centred or not, gain ``[D]``, bias ``[D]``, epsilon."""
-    module = norm.wrapped if isinstance(norm, Frozen) else norm
+    module: Any = unwrap(norm)
     if isinstance(module, nn.LayerNorm):
         return True, module.weight, module.bias, module.eps
     eps = getattr(module, 'variance_epsilon', None) or module.eps
@@ -247,25 +245,10 @@ def _affine(norm: nn.Module):
     return False, module(ones).float() * (1 + eps) ** 0.5, None, eps
 
 
-def projection_tensors(projection: nn.Module):
+def _linear(projection: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a linear layer, frozen or not."""
-    module = projection.wrapped if isinstance(projection, Frozen) else projection
+    module: Any = unwrap(projection)
     return module.weight, module.bias
-
-
-def layer_tensors(layer: LLMLayer) -> list:
-    """Return every tensor that folded matrices are made of, but the mapper."""
-    tensors = [
-        t
-        for p in (layer.q_proj, layer.k_proj, layer.v_proj)
-        for t in projection_tensors(p)
-        if t is not None
-    ]
-    norm = layer.attention_norm
-    if norm is not None:
-        module = norm.wrapped if isinstance(norm, Frozen) else norm
-        tensors += list(module.parameters())
-    return tensors
 
 
 def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -> Tensor:
@@ -280,9 +263,9 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
     Returns:
         Tensor: ``[B, H, Q, d]``.
     """
-    batch, heads, asked, head_dim = q.shape
-    wk, bk = projection_tensors(layer.k_proj)
-    wv, bv = projection_tensors(layer.v_proj)
+    batch, heads, queries, head_dim = q.shape
+    wk, bk = _linear(layer.k_proj)
+    wv, bv = _linear(layer.v_proj)
     kv_heads = len(wk) // head_dim
     tokens = low.xs.shape[1]
 
@@ -294,13 +277,13 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
     def by_sample(x: Tensor) -> Tensor:
         """The way back."""
         x = x.view(kv_heads, batch, -1, x.shape[-1]).transpose(0, 1)
-        return x.reshape(batch, heads, asked, x.shape[-1])
+        return x.reshape(batch, heads, queries, x.shape[-1])
 
     # Before the products: unscaled scores could leave float16's range.
     q = q * layer.scale
     moved = by_kv_head(q) @ wk.view(kv_heads, head_dim, -1) @ low.a
     scores = by_sample(moved).flatten(1, 2) @ low.xs.transpose(1, 2)
-    scores = scores.view(batch, heads, asked, tokens).float()
+    scores = scores.view(batch, heads, queries, tokens).float()
     constant = low.constant('k', wk, bk)
     if constant is not None and (layer.softcap is not None or constant.requires_grad):
         # Without a cap it is the same for every key, and softmax drops it; a
@@ -313,7 +296,7 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(q.dtype)
-    pooled = (weights.flatten(1, 2) @ low.xs).view(batch, heads, asked, -1)
+    pooled = (weights.flatten(1, 2) @ low.xs).view(batch, heads, queries, -1)
     normed = by_kv_head(pooled) @ low.a.t()
     if low.b is not None:
         normed = normed + low.b
@@ -326,12 +309,13 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
 def run_layer(
     layer: LLMLayer,
     x: Tensor,
-    weight: Tensor,
-    method: str,
-    dtype: torch.dtype,
     mask: Tensor | None,
     queries: Queries,
     rotary: Rotary,
+    *,
+    weight: Tensor,
+    method: str,
+    dtype: torch.dtype,
     remember: Remember,
 ) -> Tensor:
     """Run a layer on ``W x`` without computing what the queries do not need.
@@ -339,9 +323,11 @@ def run_layer(
     Args:
         layer (LLMLayer): The block's first layer.
         x (Tensor): ``[B, N, C]``.
+        mask, queries, rotary: What :meth:`LLMLayer.forward` takes.
         weight (Tensor): The mapper, ``[D, C]``.
         method (str): 'fold' or 'absorb'.
-        dtype, mask, queries, rotary, remember: As elsewhere in this file.
+        dtype (torch.dtype): The block's.
+        remember (callable): See :data:`Remember`.
 
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
@@ -352,10 +338,7 @@ def run_layer(
     # Where all tokens are folded, only an MLP that shares the norm reads it.
     if layer.attention_norm is not None and (queries is not None or layer.shared_norm):
         normed = layer.attention_norm(hidden)
-    if queries is None:
-        q = low.fold('q', layer.q_proj)
-    else:
-        q = layer.q_proj(normed)
+    q = low.fold('q', layer.q_proj) if queries is None else layer.q_proj(normed)
     q = layer.heads(q, layer.q_norm)
     if method == 'absorb':
         out = absorb(q, low, layer, mask)

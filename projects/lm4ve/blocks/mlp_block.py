@@ -29,4 +29,5 @@ class MLPBlock(nn.Module):
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
     ) -> Tensor:
         """``[B, N, D] -> [B, Q, D]``; tokens do not mix, so no mask is needed."""
-        return self.norm(self.act(take_tokens(x, queries)))
+        out: Tensor = self.norm(self.act(take_tokens(x, queries)))
+        return out

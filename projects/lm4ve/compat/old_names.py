@@ -46,7 +46,7 @@ MODULES: dict[str, str] = {
     'blocks.files': 'llm.sources',
     'blocks.fingerprint': 'llm.fingerprint',
     'blocks.meta_layout': 'llm.meta_layout',
-    'blocks.pieces': 'blocks.chunked',
+    'blocks.pieces': 'blocks.frozen_in_pieces',
     'blocks.readers': 'llm.readers',
     'blocks.record': 'blocks.provenance',
     'converters.pointbert': 'tasks.pointcloud.converters',

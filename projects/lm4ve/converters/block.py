@@ -107,8 +107,8 @@ def compare_block(
             to be, in order.
 
     Returns:
-        Tensor: uint8, the record that ``LLMBlock`` keeps in a checkpoint as
-        ``llm_source``.
+        Tensor: uint8, the record that ``LLMBlock`` keeps in a checkpoint under
+        :data:`lm4ve.blocks.provenance.SOURCE_KEY`.
 
     Raises:
         CheckpointError: A tensor differs (the message names it and the largest

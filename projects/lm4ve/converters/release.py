@@ -19,7 +19,7 @@ from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import open_language_model
-from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.engine.checkpoint_files import (
     load_strictly,
     read_checkpoint,
@@ -303,10 +303,10 @@ def _without_folder(record: Tensor) -> Tensor:
 
     Where the language model lay on one machine is of no use elsewhere.
     """
-    source = json.loads(bytes(record.tolist()))
+    source = decode_source(record)
     if Path(source['source']).expanduser().exists():
         source['source'] = Path(source['source']).expanduser().resolve().name
-    return torch.tensor(list(json.dumps(source).encode()), dtype=torch.uint8)
+    return encode_source(source)
 
 
 def _plain_meta(content: dict, cfg_text: str) -> dict:

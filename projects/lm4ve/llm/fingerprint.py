@@ -47,7 +47,7 @@ def _digest(name: str, weight: Tensor) -> bytes:
     sha = hashlib.sha256(f'{name}{list(weight.shape)}{dtype}'.encode())
     for chunk in _chunks(weight):
         # numpy knows no bfloat16, and the bytes are what counts.
-        sha.update(memoryview(chunk.to(dtype).view(torch.uint8).numpy()))
+        sha.update(chunk.to(dtype).view(torch.uint8).numpy().data)
     return sha.digest()
 
 

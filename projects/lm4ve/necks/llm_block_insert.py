@@ -6,6 +6,8 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
+from typing import Any
+
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -22,15 +24,17 @@ class _ThroughNeck:
     def __init__(self, neck: nn.Module) -> None:
         self.neck = neck
 
-    def __call__(self, module: nn.Module, args, output):
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         if isinstance(output, tuple):
             # Patch embeddings and Swin's stages return (tokens, grid size).
             return (self.neck(output[0]), *output[1:])
         return self.neck(output)
 
 
-@MODELS.register_module()
-def LLMBlockInsert(backbone: dict | nn.Module, after: str, neck: dict | nn.Module) -> nn.Module:
+@MODELS.register_module()  # type: ignore[untyped-decorator]
+def LLMBlockInsert(
+    backbone: dict[str, Any] | nn.Module, after: str, neck: dict[str, Any] | nn.Module
+) -> nn.Module:
     """Build a backbone whose named submodule's output goes through a neck.
 
     Args:
@@ -48,24 +52,24 @@ def LLMBlockInsert(backbone: dict | nn.Module, after: str, neck: dict | nn.Modul
     Raises:
         UserError: There is no such submodule, or the neck changes the layout.
     """
-    if not isinstance(backbone, nn.Module):
-        backbone = MODELS.build(backbone)
-    if not isinstance(neck, nn.Module):
-        neck = MODELS.build({'norm_cfg': None, **neck})
-    if getattr(neck, 'out_type', 'raw') != 'raw':
+    encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+    built: nn.Module = (
+        neck if isinstance(neck, nn.Module) else MODELS.build({'norm_cfg': None, **neck})
+    )
+    if getattr(built, 'out_type', 'raw') != 'raw':
         raise UserError(
-            f"backbone.neck.out_type='{neck.out_type}': inside an encoder the neck must give all "
+            f"backbone.neck.out_type='{built.out_type}': inside an encoder the neck must give all "
             "tokens. Fix: set it to 'raw'."
         )
-    modules = dict(backbone.named_modules())
+    modules = dict(encoder.named_modules())
     if not after or after not in modules:
         parent = after.rpartition('.')[0] if after else ''
         near = [n for n in modules if n and n.rpartition('.')[0] == parent]
-        near = near or [n for n, _ in backbone.named_children()]
+        near = near or [n for n, _ in encoder.named_children()]
         raise UserError(
             f"backbone.after='{after}' is no submodule of "
-            f'{type(backbone).__name__}. There are: {", ".join(near)}.'
+            f'{type(encoder).__name__}. There are: {", ".join(near)}.'
         )
-    backbone.llm_neck = neck
-    modules[after].register_forward_hook(_ThroughNeck(neck))
-    return backbone
+    encoder.llm_neck = built
+    modules[after].register_forward_hook(_ThroughNeck(built))
+    return encoder

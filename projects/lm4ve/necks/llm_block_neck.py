@@ -7,6 +7,7 @@ norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 
 @MODELS.register_module()
-class LLMBlockNeck(BaseModule):
+class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     """``x -> Linear(C, D) -> block -> Linear(D, C) -> norm``.
 
     Args:
@@ -59,17 +60,21 @@ class LLMBlockNeck(BaseModule):
         UserError: An argument is not one of those above.
     """
 
+    block: Any
+
     def __init__(
         self,
         in_channels: int,
-        block: dict | nn.Module,
-        norm_cfg: dict | None = dict(type='LN', eps=1e-6),
+        block: dict[str, Any] | nn.Module,
+        norm_cfg: dict[str, Any] | None = dict(type='LN', eps=1e-6),
         residual: str = 'none',
         out_type: str = 'raw',
         low_rank: str = 'auto',
         with_cp: bool = False,
-        compile: bool | dict = False,
-        init_cfg: dict | Sequence[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02),
+        compile: bool | dict[str, Any] = False,
+        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
+            type='TruncNormal', layer='Linear', std=0.02
+        ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         for field, value, allowed in (
@@ -86,23 +91,21 @@ class LLMBlockNeck(BaseModule):
         self.with_cp = with_cp
         self.compile_options = {} if compile is True else compile or None
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
-        embed_dims = self.block.embed_dims
+        embed_dims: int = self.block.embed_dims
         if hasattr(self.block, 'check_low_rank'):
             self.block.check_low_rank(low_rank)
         self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
         self.mapper_out = nn.Linear(embed_dims, in_channels, bias=False)
-        self.norm = None
-        if norm_cfg is not None:
-            self.norm = _build_norm(norm_cfg, in_channels)
+        self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
         self._observed = False
+        self._compiled: Callable[..., Tensor] | None = None
 
     @contextmanager
     def observe(self) -> Iterator['LLMBlockNeck']:
-        """Within it every token is computed, and every part as a module.
+        """Compute every token, and run each part as a module, inside this context.
 
-        The result stays the same; it costs what ``low_rank='off'`` with all
-        tokens costs. For forward hooks, which see nothing of what is folded,
-        compiled or not computed.
+        So forward hooks see what would otherwise be folded, compiled or not computed. The
+        result stays the same; it costs what ``low_rank='off'`` with all tokens costs.
         """
         before, self._observed = self._observed, True
         try:
@@ -135,8 +138,7 @@ class LLMBlockNeck(BaseModule):
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        is_sequence = isinstance(feats, (tuple, list))
-        x = feats[-1] if is_sequence else feats
+        x = feats if isinstance(feats, Tensor) else feats[-1]
         tokens, restore = self._to_tokens(x)
         if self.out_type != 'raw' or restore is not None:
             if queries is not None:
@@ -152,8 +154,7 @@ class LLMBlockNeck(BaseModule):
                 )
             queries = slice(0, 1)
         if self._observed:
-            out = self._through_block(tokens, padding_mask, None)
-            out = take_tokens(out, queries)
+            out = take_tokens(self._through_block(tokens, padding_mask, None), queries)
         else:
             out = self._run(tokens, padding_mask, queries)
         if self.out_type == 'avg_featmap':
@@ -164,29 +165,29 @@ class LLMBlockNeck(BaseModule):
             out = out[:, 0]
         elif self.out_type == 'raw' and restore is not None:
             out = restore(out)
-        return (out,) if is_sequence else out
+        return out if isinstance(feats, Tensor) else (out,)
 
-    def _run(self, *args) -> Tensor:
+    def _run(self, *args: Any) -> Tensor:
         """``_through_block``, compiled and checkpointed as the fields say."""
-        function = self._through_block
+        function: Callable[..., Tensor] = self._through_block
         if self.compile_options is not None:
-            function = self.__dict__.get('_compiled')
-            if function is None:
-                function = torch.compile(self._through_block, **self.compile_options)
-                self.__dict__['_compiled'] = function
+            self._compiled = self._compiled or torch.compile(function, **self.compile_options)
+            function = self._compiled
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(function, *args, use_reentrant=False)
+            out: Tensor = checkpoint(function, *args, use_reentrant=False)
+            return out
         return function(*args)
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # A compiled method belongs to the module it was made of: copies (EMA)
         # compile their own.
-        return {k: v for k, v in super().__getstate__().items() if k != '_compiled'}
+        return {**super().__getstate__(), '_compiled': None}
 
     def _through_block(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
     ) -> Tensor:
         """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
+        out: Tensor
         weight = self.mapper_in.weight
         low_rank = 'off' if self._observed else self.low_rank
         if low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
@@ -203,7 +204,7 @@ class LLMBlockNeck(BaseModule):
             out = out + take_tokens(tokens, queries)
         return out
 
-    def _to_tokens(self, x: Tensor) -> tuple[Tensor, Callable | None]:
+    def _to_tokens(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
         """Flatten maps to ``[B, N, C]``; also return how to undo it."""
         if x.dim() == 3:
             tokens, restore = x, None
@@ -212,7 +213,8 @@ class LLMBlockNeck(BaseModule):
             tokens = x.flatten(2).transpose(1, 2)
 
             def restore(out: Tensor) -> Tensor:
-                return out.transpose(1, 2).unflatten(2, shape)
+                maps: Tensor = out.transpose(1, 2).unflatten(2, shape)
+                return maps
         else:
             raise UserError(
                 'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or [B, C, T, H, W], got '
@@ -228,7 +230,7 @@ class LLMBlockNeck(BaseModule):
         return tokens, restore
 
 
-def _build_norm(cfg: dict, channels: int) -> nn.Module:
+def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:
     """Build a norm layer from its config, layer norms without mmcv."""
     if cfg.get('type') == 'LN':
         options = {k: v for k, v in cfg.items() if k != 'type'}
@@ -236,7 +238,8 @@ def _build_norm(cfg: dict, channels: int) -> nn.Module:
         return nn.LayerNorm(channels, **options).requires_grad_(trainable)
     from mmcv.cnn import build_norm_layer
 
-    return build_norm_layer(cfg, channels)[1]
+    norm: nn.Module = build_norm_layer(cfg, channels)[1]
+    return norm
 
 
 def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.blocks import chunked as pieces
+from lm4ve.blocks import frozen_in_pieces as pieces
 from tests.helpers.families import FAMILIES
 
 

@@ -1,4 +1,4 @@
-"""Token-wise parts of a frozen layer, in pieces that stay in a CPU's cache.
+"""Frozen norms and gated MLPs, computed in pieces that stay in a CPU's cache.
 
 A norm in 16 bits is six or seven passes over all tokens in fp32, a gated activation
 two more and three back; at a language model's width each pass goes to main memory,
@@ -8,6 +8,7 @@ computes a piece again. On a GPU, or compiled, this is the fused kernels' busine
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ def in_pieces(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     if first.numel() < FEWEST * rows * first.shape[-1]:
         return function(*inputs)
     flat = [x.reshape(-1, x.shape[-1]) for x in inputs]
-    return _InPieces.apply(function, rows, *flat).view(first.shape)
+    out: Tensor = _InPieces.apply(function, rows, *flat)  # type: ignore[no-untyped-call]
+    return out.view(first.shape)
 
 
 def rows_of_piece(width: int) -> int:
@@ -50,7 +52,7 @@ def rows_of_piece(width: int) -> int:
 
 class _InPieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, function, rows: int, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, function: Callable[..., Tensor], rows: int, *inputs: Tensor) -> Tensor:
         ctx.function, ctx.rows = function, rows
         ctx.save_for_backward(*inputs)
         out = torch.empty_like(inputs[0])
@@ -61,7 +63,7 @@ class _InPieces(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[2:]
         inputs = ctx.saved_tensors
         grads = [torch.empty_like(x) if w else None for x, w in zip(inputs, wanted, strict=True)]
@@ -82,7 +84,7 @@ class FrozenNorm(Frozen):
     """A frozen norm whose plain code is several passes (RMS norms)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return in_pieces(self.__dict__['wrapped'], x)
+        return in_pieces(self.wrapped, x)
 
 
 class FrozenGatedMLP(Frozen):
@@ -91,12 +93,14 @@ class FrozenGatedMLP(Frozen):
     PARTS = ('gate_proj', 'up_proj', 'down_proj', 'act_fn')
 
     def forward(self, x: Tensor) -> Tensor:
-        mlp = self.__dict__['wrapped']
+        mlp: Any = self.wrapped
 
         def gated(gate: Tensor, up: Tensor) -> Tensor:
-            return mlp.act_fn(gate) * up
+            out: Tensor = mlp.act_fn(gate) * up
+            return out
 
-        return mlp.down_proj(in_pieces(gated, mlp.gate_proj(x), mlp.up_proj(x)))
+        out: Tensor = mlp.down_proj(in_pieces(gated, mlp.gate_proj(x), mlp.up_proj(x)))
+        return out
 
 
 def freeze(part: nn.Module, is_norm: bool) -> Frozen:
