@@ -76,8 +76,7 @@ class Argoverse1Map:
         self.boxes = self._boxes(stem)
 
     def _boxes(self, stem: str) -> np.ndarray:
-        low, high = self.lines.min(axis=1), self.lines.max(axis=1)
-        boxes = np.concatenate([low - HALF_WIDTH, high + HALF_WIDTH], axis=1)
+        boxes = boxes_of(self.lines)
         table = self.folder / f'{stem}_halluc_bbox_table.npy'
         names = self.folder / f'{stem}_tableidx_to_laneid_map.json'
         if not (table.is_file() and names.is_file()):
@@ -98,6 +97,12 @@ class Argoverse1Map:
             lane_intersections=self.intersections[near],
             lane_controls=self.controls[near],
         )
+
+
+def boxes_of(lines: np.ndarray) -> np.ndarray:
+    """Boxes ``[L, 4]`` around center lines ``[L, 10, 2]`` widened to a lane's width."""
+    low, high = lines.min(axis=1), lines.max(axis=1)
+    return np.concatenate([low - HALF_WIDTH, high + HALF_WIDTH], axis=1)
 
 
 def _ten_points(line: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ Helbing, Physical Review E 62, 2000), slow down for turns and red lights, and ch
 a branch at random. What comes out is noisy, is hidden at times, and starts late.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -48,12 +48,13 @@ class Window:
     sensor: int
 
 
+@dataclass(slots=True)
 class _Vehicle:
-    __slots__ = ('lane', 'route', 's', 'speed', 'wish')
-
-    def __init__(self, lane: int, s: float, speed: float, wish: float) -> None:
-        self.lane, self.s, self.speed, self.wish = lane, s, speed, wish
-        self.route: list[int] = []
+    lane: int
+    s: float
+    speed: float
+    wish: float
+    route: list[int] = field(default_factory=list)
 
 
 class Simulation:
@@ -70,15 +71,11 @@ class Simulation:
         self.lanes: dict[int, Lane] = city_lanes(city)
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
-        self.vehicles = self._place(vehicles)
-
-    def _place(self, count: int) -> list[_Vehicle]:
         streets = [i for i, lane in self.lanes.items() if lane.junction < 0]
         slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
-        chosen = self.rng.permutation(len(slots))[:count]
-        return [
+        self.vehicles = [
             _Vehicle(*slots[n], speed=self.rng.uniform(4, 9), wish=self.rng.uniform(0.8, 1.15))
-            for n in chosen
+            for n in self.rng.permutation(len(slots))[:vehicles]
         ]
 
     def run(self, steps: int):
@@ -94,12 +91,7 @@ class Simulation:
         for t in range(steps):
             self._step()
             for n, v in enumerate(self.vehicles):
-                lane = self.lanes[v.lane]
-                x, y = lane.point(v.s)
-                piece = min(np.searchsorted(lane.at, v.s, 'right'), len(lane.at) - 1)
-                ahead = lane.line[piece] - lane.line[piece - 1]
-                positions[n, t] = x, y
-                headings[n, t] = np.arctan2(ahead[1], ahead[0])
+                positions[n, t], headings[n, t] = self.lanes[v.lane].pose(v.s)
                 speeds[n, t] = v.speed
         return positions, headings, speeds
 
@@ -128,11 +120,10 @@ class Simulation:
         return v.route
 
     def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
-        lane = self.lanes[v.lane]
-        wanted = lane.limit * v.wish
+        here = self.lanes[v.lane]
+        wanted = here.limit * v.wish
         gap, closing = self._ahead_on_lane(v, order)
-        distance, number = lane.length - v.s, 0
-        here = lane
+        distance, number = here.length - v.s, 0
         while distance < SIGHT:
             if here.gate >= 0 and gap is None and self._red(here):
                 # A red light is a standing car, unless it is too late to brake.
@@ -154,7 +145,7 @@ class Simulation:
     @staticmethod
     def _ahead_on_lane(v: _Vehicle, order: dict[int, list]):
         for other in order[v.lane]:
-            if other.s > v.s and other is not v:
+            if other.s > v.s:
                 return other.s - v.s - CAR, v.speed - other.speed
         return None, 0.0
 
@@ -215,17 +206,8 @@ def windows(
         for focal in rng.permutation(going)[:per_window]:
             if len(found) == count:
                 return found
-            found.append(
-                _observe(
-                    rng,
-                    city,
-                    positions[:, cut],
-                    headings[:, cut],
-                    speeds[:, cut],
-                    int(focal),
-                    history,
-                )
-            )
+            tracks = (x[:, cut] for x in (positions, headings, speeds))
+            found.append(_observe(rng, city, *tracks, int(focal), history))
     return found
 
 
@@ -233,8 +215,7 @@ def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
     """What a vehicle near the focal one sees of it and of others."""
     count, steps = positions.shape[:2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
-    nearest = np.argsort(distance[:, history - 1])
-    sensor = int(nearest[1])
+    sensor = int(np.argsort(distance[:, history - 1])[1])
     valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
     for n in range(count):
         if n in (focal, sensor):
@@ -250,12 +231,5 @@ def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
     valid[focal, history // 3 :] = True
     seen = np.flatnonzero(valid.any(axis=1))
     noisy = positions[seen] + rng.normal(0, NOISE, positions[seen].shape)
-    return Window(
-        city,
-        noisy,
-        headings[seen],
-        speeds[seen],
-        valid[seen],
-        int(np.searchsorted(seen, focal)),
-        int(np.searchsorted(seen, sensor)),
-    )
+    marked = (int(np.searchsorted(seen, agent)) for agent in (focal, sensor))
+    return Window(city, noisy, headings[seen], speeds[seen], valid[seen], *marked)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lm4ve.tasks.motion.datasets import argoverse1, argoverse2
 from lm4ve.tasks.motion.demo.traffic import CITY_SEEDS, Window, city_lanes, windows
-from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, Lane
+from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, Lane, sideways
 from lm4ve.tasks.motion.scene import STEP
 
 #: Scenes cut out of one simulation.
@@ -27,9 +27,8 @@ def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Wind
     """Scenes of a split, alternating between the cities."""
     found: list[Window] = []
     cities = sorted(CITY_SEEDS)
-    simulations = -(-count // PER_SIMULATION)
-    for n in range(simulations):
-        wanted = min(PER_SIMULATION, count - len(found))
+    for n, done in enumerate(range(0, count, PER_SIMULATION)):
+        wanted = min(PER_SIMULATION, count - done)
         found += windows(cities[n % 2], 1000 * split_seed + n, wanted, steps, history)
     return found
 
@@ -83,10 +82,10 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     stem = f'{city}_{argoverse1.CITY_IDS[city]}'
     root = ElementTree.Element('ArgoverseVectorMap')
-    ids = {i: 9_600_000 + i for i in lanes}
-    ways, node = [], 0
+    first, node = 9_600_000, 0  # lane ids are long numbers in the data set
+    ways = []
     for i, lane in lanes.items():
-        way = ElementTree.Element('way', lane_id=str(ids[i]))
+        way = ElementTree.Element('way', lane_id=str(first + i))
         tags = [
             ('has_traffic_control', str(lane.control)),
             ('turn_direction', lane.turn),
@@ -94,8 +93,8 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
             ('l_neighbor_id', 'None'),
             ('r_neighbor_id', 'None'),
         ]
-        tags += [('predecessor', str(ids[j])) for j in lane.predecessors]
-        tags += [('successor', str(ids[j])) for j in lane.successors]
+        tags += [('predecessor', str(first + j)) for j in lane.predecessors]
+        tags += [('successor', str(first + j)) for j in lane.successors]
         for k, v in tags:
             ElementTree.SubElement(way, 'tag', k=k, v=v)
         for x, y in lane.line:
@@ -105,17 +104,10 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
         ways.append(way)
     root.extend(ways)
     ElementTree.ElementTree(root).write(folder / f'pruned_argoverse_{stem}_vector_map.xml')
-    boxes = np.array(
-        [
-            np.concatenate(
-                [lane.line.min(0) - argoverse1.HALF_WIDTH, lane.line.max(0) + argoverse1.HALF_WIDTH]
-            )
-            for lane in lanes.values()
-        ]
-    )
-    np.save(folder / f'{stem}_halluc_bbox_table.npy', boxes)
+    lines = np.array([lane.line for lane in lanes.values()])
+    np.save(folder / f'{stem}_halluc_bbox_table.npy', argoverse1.boxes_of(lines))
     (folder / f'{stem}_tableidx_to_laneid_map.json').write_text(
-        json.dumps({str(n): ids[i] for n, i in enumerate(lanes)})
+        json.dumps({str(n): first + i for n, i in enumerate(lanes)})
     )
 
 
@@ -179,9 +171,7 @@ def argoverse2_map(window: Window) -> dict:
     for i, lane in city_lanes(window.city).items():
         if np.abs(lane.line - at).max(axis=-1).min() > 150:
             continue
-        ahead = np.gradient(lane.line, axis=0)
-        ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
-        right = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * OFFSET
+        right = sideways(lane.line) * OFFSET
         segments[str(i)] = dict(
             id=i,
             is_intersection=lane.junction >= 0,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm4ve.tasks.motion.scene import LANE_POINTS, resample
+from lm4ve.tasks.motion.scene import LANE_POINTS, resample, rotation
 
 #: Distance of a lane from its street's middle, metres.
 OFFSET = 1.9
@@ -53,9 +53,12 @@ class Lane:
     def length(self) -> float:
         return float(self.at[-1])
 
-    def point(self, s: float) -> tuple[float, float]:
-        """Position after ``s`` metres."""
-        return (np.interp(s, self.at, self.line[:, 0]), np.interp(s, self.at, self.line[:, 1]))
+    def pose(self, s: float) -> tuple[tuple[float, float], float]:
+        """Position (meters) and heading (radians) after ``s`` meters."""
+        point = tuple(np.interp(s, self.at, axis) for axis in self.line.T)
+        piece = min(np.searchsorted(self.at, s, 'right'), len(self.at) - 1)
+        ahead = self.line[piece] - self.line[piece - 1]
+        return point, np.arctan2(ahead[1], ahead[0])
 
 
 def build_city(
@@ -78,9 +81,8 @@ def build_city(
         for i in range(size)
         for j in range(size)
     }
-    turn = rng.uniform(0, 2 * np.pi)
-    c, s = np.cos(turn), np.sin(turn)
-    nodes = {k: np.array([[c, -s], [s, c]]) @ v + origin for k, v in nodes.items()}
+    turn = rotation(rng.uniform(0, 2 * np.pi))
+    nodes = {k: turn @ v + origin for k, v in nodes.items()}
     lit = {k: bool(rng.random() < 0.6) for k in nodes}
     lanes: dict[int, Lane] = {}
     arriving: dict[tuple, list] = {k: [] for k in nodes}
@@ -98,15 +100,14 @@ def build_city(
     return lanes
 
 
-def _bezier(points: np.ndarray, count: int = 60) -> np.ndarray:
-    """A cubic curve by its four control points ``[4, 2]``."""
-    t = np.linspace(0, 1, count)[:, None]
-    a, b, c, d = points
+def _bezier(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
+    """60 points of a cubic curve by its control points, each ``[2]``."""
+    t = np.linspace(0, 1, 60)[:, None]
     return (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
 
 
-def _sideways(line: np.ndarray) -> np.ndarray:
-    """Unit vectors to the right of a line's direction."""
+def sideways(line: np.ndarray) -> np.ndarray:
+    """Unit vectors to the right of a line's direction, ``[n, 2]``."""
     ahead = np.gradient(line, axis=0)
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
     return np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1)
@@ -119,24 +120,17 @@ def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
     start, end = start + SETBACK * ahead, end - SETBACK * ahead
     third = (end - start) / 3
     bends = rng.normal(0, 9, 2)
-    middle = _bezier(
-        np.array([start, start + third + bends[0] * side, end - third + bends[1] * side, end])
-    )
+    middle = _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
     limit = float(rng.uniform(*LIMITS))
     first = len(lanes)
     for line, end_node, start_node in ((middle, b, a), (middle[::-1], a, b)):
-        line = resample(line + OFFSET * _sideways(line), 2 * LANE_POINTS - 1)
+        line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
         # Two segments a direction, as long streets are cut in real maps.
         i = len(lanes)
         gate = index[end_node] if lit[end_node] else -1
+        light = dict(control=lit[end_node], gate=gate, phase=int(a[0] == b[0]))
         lanes[i] = Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1])
-        lanes[i + 1] = Lane(
-            line[LANE_POINTS - 1 :],
-            limit=limit,
-            control=lit[end_node],
-            gate=gate,
-            phase=int(a[0] == b[0]),
-        )
+        lanes[i + 1] = Lane(line[LANE_POINTS - 1 :], limit=limit, **light)
         arriving[end_node].append((start_node, i + 1))
         leaving[start_node].append((end_node, i))
     for i, j in ((first, first + 3), (first + 1, first + 2)):
@@ -153,14 +147,11 @@ def _junction(lanes, arriving, leaving, number) -> None:
             d1 = lanes[j].line[1] - lanes[j].line[0]
             d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
             reach = np.linalg.norm(end - start) * 0.4
-            line = resample(_bezier(np.array([start, start + reach * d0, end - reach * d1, end])))
+            line = resample(_bezier(start, start + reach * d0, end - reach * d1, end))
             angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
             turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
-            length = np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
-            curvature = abs(angle) / length
-            limit = min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3)))
-            k = len(lanes)
-            lanes[k] = Lane(line, turn, junction=number, limit=float(limit))
-            lanes[k].control = lanes[i].control
-            lanes[k].successors.append(j)
-            lanes[i].successors.append(k)
+            lane = Lane(line, turn, number, lanes[i].control, successors=[j])
+            curvature = abs(angle) / np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
+            lane.limit = float(min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3))))
+            lanes[i].successors.append(len(lanes))
+            lanes[len(lanes)] = lane
