@@ -1,5 +1,9 @@
 # ResNet-50: the block on its last map, before the pooling. There is no final norm.
-_base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', '../_base_/llm/llama-7b.py']
+_base_ = [
+    'mmpretrain::resnet/resnet50_8xb32_in1k.py',
+    '../_base_/llm/llama-7b.py',
+    '../_base_/image/checked-imagenet.py',
+]
 
 model = dict(
     neck=[
@@ -7,11 +11,7 @@ model = dict(
         dict(type='GlobalAveragePooling'),
     ]
 )
-train_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
-val_dataloader = dict(dataset=dict(type='lm4ve.CheckedImageNet'))
-test_dataloader = val_dataloader
-custom_imports = dict(imports=['lm4ve'])
-default_hooks = dict(
-    checkpoint=dict(type='lm4ve.AtomicCheckpointHook', max_keep_ckpts=3),
-    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
-)
+train_dataloader = _base_.checked
+val_dataloader = _base_.checked
+test_dataloader = _base_.checked
+default_hooks = _base_.checkpoint_hooks

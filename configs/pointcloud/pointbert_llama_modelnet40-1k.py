@@ -1,12 +1,5 @@
 # Point-BERT with LLaMA-7B's last block on ModelNet40, 1024 points.
-_base_ = [
-    './pointbert_modelnet40-1k.py',
-    '../_base_/llm/llama-7b.py',
-    '../_base_/pointcloud/neck.py',
-]
+_base_ = ['./pointbert_modelnet40-1k.py', '../_base_/pointcloud/llama-7b.py']
 
-model = dict(
-    backbone=dict(final_norm=False),
-    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block),
-)
+model = _base_.with_block
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.mapper_rates))

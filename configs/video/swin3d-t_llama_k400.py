@@ -4,6 +4,7 @@ _base_ = [
     'mmaction::recognition/swin/'
     'swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb.py',
     '../_base_/llm/llama-7b.py',
+    '../_base_/checkpoints.py',
 ]
 
 model = dict(
@@ -18,8 +19,4 @@ model = dict(
 train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 val_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 test_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
-custom_imports = dict(imports=['lm4ve'])
-default_hooks = dict(
-    checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
-    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
-)
+default_hooks = _base_.checkpoint_hooks

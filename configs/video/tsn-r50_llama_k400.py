@@ -3,6 +3,7 @@
 _base_ = [
     'mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_kinetics400-rgb.py',
     '../_base_/llm/llama-7b.py',
+    '../_base_/checkpoints.py',
 ]
 
 model = dict(
@@ -23,8 +24,4 @@ test_pipeline = [
 train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 val_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))
 test_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset', pipeline=test_pipeline))
-custom_imports = dict(imports=['lm4ve'])
-default_hooks = dict(
-    checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
-    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
-)
+default_hooks = _base_.checkpoint_hooks

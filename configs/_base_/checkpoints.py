@@ -1,0 +1,8 @@
+# Our checkpoints for a config that inherits a host's own runtime, which has
+# `default_hooks` already: such a config writes
+#   default_hooks = _base_.checkpoint_hooks
+custom_imports = dict(imports=['lm4ve'])
+checkpoint_hooks = dict(
+    checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
+    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
+)
