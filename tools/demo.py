@@ -14,56 +14,45 @@ import time
 from pathlib import Path
 
 from mmengine.registry import MODELS
-from rich.console import Console
-from rich.table import Table
 
 from lm4ve.blocks import count_parameters
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.config import read_config
+from lm4ve.engine.tables import print_table
 from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
 
 
-def run(*command) -> None:
+def run(tool: str, *args) -> None:
     """Run one of our tools; its log goes to the screen and its work dir."""
-    done = subprocess.run([sys.executable, *map(str, command)], check=False)
-    if done.returncode:
-        raise UserError(
-            f'{Path(command[0]).name} failed (exit code {done.returncode}); its output is above.'
-        )
+    command = [sys.executable, ROOT / 'tools' / tool, *args]
+    code = subprocess.run(list(map(str, command)), check=False).returncode
+    if code:
+        raise UserError(f'{tool} failed (exit code {code}); its output is above.')
 
 
-def train_and_test(name: str, work_dir: Path, options: list) -> dict:
-    """Train and test one config; return what the table shows of it."""
-    config = ROOT / f'configs/lm4ve/{name}.py'
+def train_and_test(label: str, config: Path, work_dir: Path, options: list) -> dict[str, str]:
+    """Train and test one config; return its row of the table."""
     overrides = ['--cfg-options', *options] if options else []
     start = time.time()
-    run(ROOT / 'tools/train.py', config, '--work-dir', work_dir, *overrides)
+    run('train.py', config, '--work-dir', work_dir, *overrides)
     checkpoint = Path((work_dir / 'last_checkpoint').read_text())
     metrics = work_dir / 'test_metrics.json'
-    run(
-        ROOT / 'tools/test.py',
-        config,
-        checkpoint,
-        '--work-dir',
-        work_dir,
-        '--out',
-        metrics,
-        '--out-item',
-        'metrics',
-    )
-    cfg = read_config(config)
-    trainable, frozen = count_parameters(MODELS.build(cfg.model))
-    return dict(
-        top1=json.loads(metrics.read_text())['accuracy/top1'],
-        trainable=trainable,
-        frozen=frozen,
-        step=step_time(work_dir, start),
-        checkpoint=checkpoint,
-        wall=time.time() - start,
-    )
+    out = '--work-dir', work_dir, '--out', metrics, '--out-item', 'metrics'
+    run('test.py', config, checkpoint, *out)
+    wall = time.time() - start
+    trainable, frozen = count_parameters(MODELS.build(read_config(config).model))
+    return {
+        '': label,
+        'top-1 %': f'{json.loads(metrics.read_text())["accuracy/top1"]:.2f}',
+        'trainable': f'{trainable:,}',
+        'frozen': f'{frozen:,}',
+        's / step': f'{step_time(work_dir, start):.4f}',
+        'checkpoint': f'{checkpoint.stat().st_size / 1e6:.2f} MB',
+        'training + test': f'{wall:.0f} s',
+    }
 
 
 def step_time(work_dir: Path, since: float) -> float:
@@ -86,42 +75,18 @@ def main() -> None:
         help='overrides for both trainings, for example train_cfg.max_epochs=5',
     )
     args = parser.parse_args()
-    table = Table(title='Handwritten digits, 540 held-out images')
-    for column in (
-        '',
-        'top-1 %',
-        'trainable',
-        'frozen',
-        's / step',
-        'checkpoint',
-        'training + test',
-    ):
-        table.add_column(column, justify='left' if not column else 'right')
-    places = []
+    rows, places = [], []
     for label, name in VARIANTS.items():
-        work_dir = args.work_dir / name
-        r = train_and_test(name, work_dir, args.cfg_options)
-        size = r['checkpoint'].stat().st_size / 1e6
-        table.add_row(
-            label,
-            f'{r["top1"]:.2f}',
-            f'{r["trainable"]:,}',
-            f'{r["frozen"]:,}',
-            f'{r["step"]:.4f}',
-            f'{size:.2f} MB',
-            f'{r["wall"]:.0f} s',
-        )
+        config, work_dir = ROOT / f'configs/lm4ve/{name}.py', args.work_dir / name
+        rows.append(train_and_test(label, config, work_dir, args.cfg_options))
         places += [
-            f'{label}',
-            f'  checkpoint   {r["checkpoint"]}',
+            label,
+            f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}',
             f'  logs         {work_dir}/*/*.log',
             f'  TensorBoard  {work_dir}/*/vis_data',
         ]
-    # A fixed width, so that nothing is cut where there is no terminal.
-    console = Console(width=110)
-    console.print(table)
-    console.print('\n'.join(places), highlight=False)
-    console.print(f'\ntensorboard --logdir {args.work_dir}', highlight=False)
+    print_table('Handwritten digits, 540 held-out images', rows)
+    print(*places, f'\ntensorboard --logdir {args.work_dir}', sep='\n')
 
 
 if __name__ == '__main__':

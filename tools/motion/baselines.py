@@ -3,19 +3,16 @@
 python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 """
 
-import argparse
 from collections.abc import Sequence
 
-from mmengine.config import DictAction
 from mmengine.evaluator import Evaluator
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.engine.files import write_json
+from lm4ve.engine.tables import print_table
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.datasets.cache import SceneCache
@@ -35,14 +32,12 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
+    parser = config_parser(__doc__)
     parser.add_argument('--out', help='JSON file for the results')
     parser.add_argument(
         '--train-cache',
         help="scenes for the nearest neighbours; default: the config's training set",
     )
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
@@ -57,13 +52,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         'nearest neighbours': NearestNeighbor(train),
     }
     results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
-    columns = [c for c in next(iter(results.values())) if 'scenes' not in c]
-    table = Table(title=f'{len(dataset)} scenes')
-    for c in ('', *columns):
-        table.add_column(c.rpartition('/')[2], justify='right' if c else 'left')
-    for name, r in results.items():
-        table.add_row(name, *(f'{r[c]:.3f}' for c in columns))
-    Console(width=120).print(table)
+    rows = [
+        {'': name, **{c.rpartition('/')[2]: f'{v:.3f}' for c, v in r.items() if 'scenes' not in c}}
+        for name, r in results.items()
+    ]
+    print_table(f'{len(dataset)} scenes', rows)
     if args.out:
         write_json(results, args.out)
 

@@ -3,16 +3,14 @@
 python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 """
 
-import argparse
 from collections.abc import Sequence
 
 import torch
-from mmengine.config import DictAction
 from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.checkpoint_files import load_strictly, read_state
-from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.baselines import ConstantVelocity
@@ -21,15 +19,13 @@ from lm4ve.tasks.motion.visualization import save_grid
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
+    parser = config_parser(__doc__)
     parser.add_argument('out', help='PNG')
     parser.add_argument('--checkpoint', help='default: constant velocity')
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--every', type=int, default=1, help='draw every n-th')
     parser.add_argument('--columns', type=int, default=3)
     parser.add_argument('--extent', type=float, default=45.0, help='metres')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)

@@ -3,7 +3,6 @@
 python tools/pointcloud/draw.py CONFIG OUT.png --index 3
 """
 
-import argparse
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,15 +10,14 @@ import torch
 from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401
-from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.tasks.pointcloud import group_points
 from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config')
+    parser = config_parser(__doc__)
     parser.add_argument('out')
     parser.add_argument('--index', type=int, default=0, help='which cloud')
     parser.add_argument(
@@ -28,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
     args = parser.parse_args(argv)
-    cfg = read_config(args.config)
+    cfg = read_config(args.config, args.cfg_options)
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     backbone = cfg.model.backbone
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)

@@ -23,20 +23,32 @@ from lm4ve.errors import UserError
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def common_parser(description: str) -> argparse.ArgumentParser:
-    """Return a parser with the flags that training and testing share."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--work-dir',
-        help='where logs, checkpoints and metrics go; default: ./work_dirs/<config name>',
+def config_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with what every tool that reads a config takes.
+
+    Args:
+        description (str, optional): The tool's docstring; its lines are kept.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument('config', help='config file path')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
         help='override config fields, for example model.neck.block.layers='
         '"(15,)" train_cfg.max_epochs=100',
+    )
+    return parser
+
+
+def common_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the flags that training and testing share."""
+    parser = config_parser(description)
+    parser.add_argument(
+        '--work-dir',
+        help='where logs, checkpoints and metrics go; default: ./work_dirs/<config name>',
     )
     parser.add_argument(
         '--launcher',
@@ -73,26 +85,21 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
-    """Set dataloader defaults, apply --cfg-options, adapt to the machine."""
-    pin = torch.cuda.is_available() and not args.no_pin_memory
-    for field in _DATALOADERS:
-        if cfg.get(field) is None:
-            continue
-        loader = cfg[field]
-        loader.setdefault('pin_memory', pin)
-        if args.no_pin_memory:
-            loader['pin_memory'] = False
-        if cfg.get('default_scope') == 'mmpretrain':
-            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+    """Apply --cfg-options, set dataloader defaults, adapt to the machine."""
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
     for field in _DATALOADERS:
-        if cfg.get(field) is not None:
-            workers = cfg[field].get('num_workers', 0)
-            if workers > 0:
-                cfg[field].setdefault('persistent_workers', True)
-            else:
-                cfg[field]['persistent_workers'] = False
+        if (loader := cfg.get(field)) is None:
+            continue
+        if args.no_pin_memory:
+            loader.pin_memory = False
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', ConfigDict(type='default_collate'))
+        if loader.get('num_workers', 0) > 0:
+            loader.setdefault('persistent_workers', True)
+        else:
+            loader.persistent_workers = False
     _adapt_to_cpu(cfg)
     return cfg
 
