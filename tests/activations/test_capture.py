@@ -56,7 +56,7 @@ def test_measures_are_of_the_placed_tokens_alone(task):
     assert (mask is not None and bool(mask.any())) == (task == 'motion')
     expected = normalize(magnitude(point.tokens, mask), mask)
     torch.testing.assert_close(point.measure('magnitude'), expected)
-    with pytest.raises(UserError, match="measure 'size' must be one of"):
+    with pytest.raises(UserError, match=r"measures=\['size'\] must be one or more of"):
         point.measure('size')
 
 

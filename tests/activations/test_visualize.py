@@ -20,7 +20,7 @@ import lm4ve  # noqa: E402, F401
 from lm4ve.activations import analyse, loading  # noqa: E402
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
-from tests.activations.test_sheets import Links  # noqa: E402
+from tests.activations.test_page import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
 from tests.helpers.tasks import ROOT  # noqa: E402

@@ -28,9 +28,10 @@ from lm4ve.activations.loading import (
     samples_by_index,
     samples_of_files,
 )
+from lm4ve.activations.measures import check_measures
 from lm4ve.activations.page import Entry, write_page
 from lm4ve.activations.points import read_points, resolve_points
-from lm4ve.activations.samples import Sample, check_measures, samples_of
+from lm4ve.activations.samples import Sample, samples_of
 from lm4ve.activations.sheets import animate, draw_sheet, save_gif
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.figures import to_image

@@ -4,22 +4,20 @@ Fused attention keeps no weights. For one row (the class token, the focal agent)
 the mean over all rows they are cheap to compute again from the module's input.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.blocks.layer import LLMLayer
-
-Row = int | Tensor | None
+from lm4ve.tasks.analysis import Row
 
 
 def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """List the self-attention modules that can be read, in the model's order.
 
-    Those with one ``qkv`` projection and ``num_heads`` (mmpretrain, mmaction2,
-    timm) and torch's own; window attention cannot, as its tokens are not all.
+    A module can be read if it has one ``qkv`` projection and ``num_heads`` (mmpretrain,
+    mmaction2, timm), or is torch's own. Window attention cannot, since a window does not
+    hold all tokens.
     """
     found = []
     for name, module in model.named_modules():
@@ -36,7 +34,7 @@ def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
 def attention_row(
     module: nn.Module, x: Tensor, row: Row, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """Softmax attention of an encoder's module.
+    """Compute the softmax attention of an encoder's module.
 
     Args:
         module (nn.Module): One of :func:`encoder_attentions`.
@@ -75,14 +73,14 @@ def llm_attention_row(
     row: Row,
     padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention of a language model's layer.
+    """Compute the softmax attention of a language model's layer.
 
     Args:
         layer (LLMLayer): The layer.
         x (Tensor): Its input, ``[B, N, D]``.
-        mask (Tensor, optional): What it was given, bool, True = may look.
-        rotary (tuple[Tensor, Tensor], optional): What it was given.
-        row, padding_mask: As of :func:`attention_row`.
+        mask (Tensor, optional): The layer's mask, bool, True = may look.
+        rotary (tuple[Tensor, Tensor], optional): The layer's rotary tables.
+        row, padding_mask: See :func:`attention_row`.
 
     Returns:
         Tensor: ``[B, H, N]``.
@@ -105,21 +103,17 @@ def _row(
     row: Row,
     padding_mask: Tensor | None,
 ) -> Tensor:
-    pick: Callable = lambda t: t  # noqa: E731
     if row is not None:
-        at = torch.as_tensor(row, device=q.device).expand(len(q))
-
-        def pick(t: Tensor) -> Tensor:
-            t = t.expand(len(q), -1, -1, -1)
-            return t.gather(2, at[:, None, None, None].expand(-1, t.shape[1], 1, t.shape[3]))
-
-    scores = pick(q).float() @ k.float().transpose(-2, -1) * scale
+        at = torch.as_tensor(row, device=q.device).expand(len(q))[:, None, None, None]
+        q = q.take_along_dim(at, dim=2)
+        # A mask of keys alone has one row for all queries.
+        if mask is not None and mask.shape[2] > 1:
+            mask = mask.take_along_dim(at, dim=2)
+    scores = q.float() @ k.float().transpose(-2, -1) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     if mask is not None:
-        # A mask of keys alone has one row for all queries.
-        kept = mask if mask.shape[2] == 1 else pick(mask)
-        scores = scores.masked_fill(~kept, -torch.inf)
+        scores = scores.masked_fill(~mask, -torch.inf)
     weights = torch.softmax(scores, dim=-1)
     if padding_mask is None or row is not None:
         return weights.mean(dim=2)

@@ -16,18 +16,16 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from lm4ve.activations.attention import attention_row, encoder_attentions, llm_attention_row
-from lm4ve.activations.measures import frequency, magnitude, normalize
-from lm4ve.activations.points import necks_of, resolve_points
+from lm4ve.activations.measures import MEASURES, check_measures, normalize
+from lm4ve.activations.points import INPUT, necks_of, resolve_points
 from lm4ve.errors import UserError
 from lm4ve.tasks import task_of_model
 from lm4ve.tasks.analysis import Layout, TaskAnalysis
 
-MEASURES = dict(magnitude=magnitude, frequency=frequency)
-
 
 @dataclass
 class Point:
-    """What a module gave.
+    """The tokens that a module gave.
 
     Attributes:
         name (str): The module's name, with ``:input`` if its input is meant.
@@ -40,20 +38,19 @@ class Point:
     layout: Layout
 
     def measure(self, which: str, scaled: bool = True) -> Tensor:
-        """Magnitude or frequency.
+        """Measure the tokens.
 
         Args:
             which (str): 'magnitude' or 'frequency'.
-            scaled (bool): Min-max normalised for each sample.
+            scaled (bool): Min-max normalize the values of each sample.
 
         Returns:
             Tensor: float64 ``[B, N]``.
 
         Raises:
-            UserError: Another name.
+            UserError: There is no measure of that name.
         """
-        if which not in MEASURES:
-            raise UserError(f"measure '{which}' must be one of {', '.join(MEASURES)}.")
+        check_measures(which)
         mask = self.layout.padding_mask
         values = MEASURES[which](self.tokens, mask)
         return normalize(values, mask) if scaled else values
@@ -77,18 +74,18 @@ class Attention:
     layout: Layout
 
     def summed(self) -> Tensor:
-        """Sum over heads, min-max normalised: the paper's baseline, ``[B, N]``."""
+        """Return the sum over heads, min-max normalized, ``[B, N]``: the paper's baseline."""
         return normalize(self.weights.double().sum(dim=1), self.layout.padding_mask)
 
 
 @dataclass
 class Analysis:
-    """All that was seen of one batch.
+    """What was seen of one batch.
 
     Attributes:
         kind (str): The name of the model's task.
         inputs (Tensor | dict): The preprocessed batch.
-        points (dict[str, Point]): By label, in the order asked for.
+        points (dict[str, Point]): The points by label, in the order asked for.
         attention (dict[str, Attention]): 'encoder' (its last block) and 'block' (the
             language model's last layer), where they could be read.
         outputs (list): The model's predictions.
@@ -135,7 +132,7 @@ def analyse(
         UserError: The model belongs to no task, a name is no module's, a module did
             not run or gives no tokens, or tokens cannot be placed.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = unwrapped(model)
     task = task_of_model(type(model))
     wanted = resolve_points(model, points)
     names = dict(points or {})
@@ -165,6 +162,11 @@ def analyse(
     return Analysis(task.name, seen.inputs, found, rows, outputs, batch // max(len(outputs), 1))
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model in the wrapper of distributed training, or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
     """Flatten a map to ``[B, N, C]``; also return its grid (None for tokens)."""
     if x.dim() == 3:
@@ -179,7 +181,7 @@ def to_tokens(x: Tensor) -> tuple[Tensor, tuple[int, ...] | None]:
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, all views at once; both restored afterwards."""
+    """Set evaluation mode and run all views at once; restore both afterwards."""
     modes = {m: m.training for m in model.modules()}
     model.eval()
     test_cfg = getattr(model, 'test_cfg', None)
@@ -210,44 +212,31 @@ def _hooks(
         if isinstance(x, Tensor) and x.dim() > 3:
             seen.grids[math.prod(x.shape[2:])] = tuple(x.shape[2:])
 
+    def keep_value(label, module, args, output=None):
+        seen.values[label] = args[0] if output is None else output
+
+    def keep_encoder(name, module, args, kwargs):
+        seen.encoder = name, module, args[0] if args else kwargs.get('query', kwargs.get('x'))
+
+    def keep_layer(name, module, args):
+        seen.layer = name, module, args
+
+    necks = necks_of(model)
     handles.append(model.data_preprocessor.register_forward_hook(keep_inputs))
-    handles += [neck.register_forward_pre_hook(keep_grid) for _, neck in necks_of(model)]
+    handles += [neck.register_forward_pre_hook(keep_grid) for _, neck in necks]
     for label, (module, is_input) in wanted.items():
-        if is_input:
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda m, args, key=label: seen.values.__setitem__(key, args[0])
-                )
-            )
-        else:
-            handles.append(
-                module.register_forward_hook(
-                    lambda m, args, out, key=label: seen.values.__setitem__(key, out)
-                )
-            )
+        register = module.register_forward_pre_hook if is_input else module.register_forward_hook
+        handles.append(register(partial(keep_value, label)))
     if attention:
-        inside = {m for _, n in necks_of(model) for m in n.modules()}
-        readable = [
-            (n, m)
-            for n, m in encoder_attentions(model)
-            if m not in inside and not n.startswith(('decoder', 'head', 'cls_head'))
-        ]
-        for name, module in readable:
-
-            def keep_encoder(m, args, kwargs, name=name):
-                x = args[0] if args else kwargs.get('query', kwargs.get('x'))
-                seen.encoder = name, m, x
-
-            handles.append(module.register_forward_pre_hook(keep_encoder, with_kwargs=True))
-        for name, neck in necks_of(model)[-1:]:
-            layers = getattr(neck.block, 'layers', None)
-            if layers is None:
-                continue  # a control without attention
-
-            def keep_layer(m, args, name=f'{name}.block.layers.{len(layers) - 1}'):
-                seen.layer = name, m, args
-
-            handles.append(layers[-1].register_forward_pre_hook(keep_layer))
+        inside = {m for _, n in necks for m in n.modules()}
+        for name, module in encoder_attentions(model):
+            if module not in inside and not name.startswith(('decoder', 'head', 'cls_head')):
+                hook = partial(keep_encoder, name)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        for name, neck in necks[-1:]:
+            layers = getattr(neck.block, 'layers', ())  # a control has no attention
+            hook = partial(keep_layer, f'{name}.block.layers.{len(layers) - 1}')
+            handles += [layer.register_forward_pre_hook(hook) for layer in layers[-1:]]
     try:
         yield seen
     finally:
@@ -292,11 +281,11 @@ def _attention(
 
 def _name_of(model: nn.Module, module: nn.Module, is_input: bool) -> str:
     name = next(n for n, m in model.named_modules() if m is module)
-    return f'{name}:input' if is_input else name
+    return name + INPUT * is_input
 
 
 def _tensor_of(value: Any, label: str) -> Tensor:
-    """The tokens in a module's output (or input)."""
+    """Return the tokens in a module's output (or input)."""
     if isinstance(value, dict):
         value = value.get('tokens')
     if isinstance(value, (tuple, list)):

@@ -85,16 +85,13 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    content = None
-    if checkpoint not in UNTRAINED:
-        content = read_checkpoint(checkpoint)
+    content = None if checkpoint in UNTRAINED else read_checkpoint(checkpoint)
     model = MODELS.build(settings)
     if content is None:
-        _initialise(model)
+        _initialize(model)
     else:
         origin = f"'{checkpoint}'"
-        state = select_state(content, origin=origin)
-        load_strictly(model, state, origin, optional=(SOURCE_KEY,))
+        load_strictly(model, select_state(content, origin=origin), origin, optional=(SOURCE_KEY,))
     return Loaded(model.to(device).eval(), _classes(cfg, content or {}))
 
 
@@ -112,7 +109,7 @@ def _device(name: str | None) -> torch.device:
     return device
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialize(model: nn.Module) -> None:
     try:
         model.init_weights()
     except FileNotFoundError as e:
@@ -193,13 +190,10 @@ def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[
             f'--{name.replace("_", "-")} says nothing of {task.input_noun}, which is '
             'what the config takes. Fix: leave it out.'
         )
+    pipeline = tested_dataset(cfg).pipeline
+    read = task.analysis.read_input
     return [
-        Given(
-            name,
-            task.analysis.read_input(
-                cfg, path, [dict(t) for t in tested_dataset(cfg).pipeline], **options
-            ),
-        )
+        Given(name, read(cfg, path, [dict(t) for t in pipeline], **options))
         for name, path in zip(_names(paths), paths, strict=True)
     ]
 

@@ -2,12 +2,13 @@
 
 Pang et al. (arXiv 2310.12973, section 5) look at frozen blocks through two numbers
 a token: how far it is from the mean token, and how far the phases of its spectrum
-over channels are from their mean. The pseudo-code printed there centres over rows of
-the token grid only and does not wrap angles; both are put right here, and the second
-can be switched back.
+over channels are from their mean. The pseudo-code printed there centers over rows of
+the token grid only and does not wrap angles. This module centers over all tokens and wraps
+angles; ``frequency(..., wrap=False)`` does not wrap them.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -31,8 +32,8 @@ def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         UserError: The shapes are others, or a value is not finite.
     """
     tokens = _checked(tokens, padding_mask)
-    centred = tokens - _mean(tokens, padding_mask)
-    return _cleared(centred.norm(dim=-1), padding_mask)
+    centered = tokens - _mean(tokens, padding_mask)
+    return _cleared(centered.norm(dim=-1), padding_mask)
 
 
 def frequency(tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True) -> Tensor:
@@ -50,7 +51,7 @@ def frequency(tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = T
         over channels, in radians; 0 at padding.
 
     Raises:
-        UserError: As of :func:`magnitude`.
+        UserError: See :func:`magnitude`.
     """
     tokens = _checked(tokens, padding_mask)
     angles = torch.fft.fft(tokens, dim=-1).angle()
@@ -81,6 +82,24 @@ def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
     span = high - low
     scaled = (values - low) / torch.where(span > 0, span, 1.0)
     return _cleared(scaled, padding_mask)
+
+
+#: The measures by name.
+MEASURES = dict(magnitude=magnitude, frequency=frequency)
+
+
+def check_measures(measures: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of measures, or refuse them.
+
+    Raises:
+        UserError: A name is not in :data:`MEASURES`, or there is none.
+    """
+    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    if not names or not set(names) <= set(MEASURES):
+        raise UserError(
+            f'measures={list(names)} must be one or more of {", ".join(MEASURES)}. Fix: name these.'
+        )
+    return names
 
 
 def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from torch import nn
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 
-_INPUT = ':input'
+#: Follows a module's name where its input is meant.
+INPUT = ':input'
 # What a list of an encoder's blocks is called in the hosts and here, deepest first.
 _STACKS = ('blocks', 'layers', 'stages')
 
@@ -43,7 +44,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
         neck = necks[-1][0]
         prefix = f'{neck}.' if neck else ''
         return dict(
-            encoder=f'{neck}{_INPUT}',
+            encoder=f'{neck}{INPUT}',
             mapped=f'{prefix}mapper_in',
             block=f'{prefix}block',
             after=f'{prefix}mapper_out',
@@ -85,7 +86,7 @@ def resolve_points(
     modules = dict(model.named_modules())
     found = {}
     for label, name in points.items():
-        path = name.removesuffix(_INPUT)
+        path = name.removesuffix(INPUT)
         if path not in modules:
             parent = path
             while parent and parent not in modules:
@@ -95,7 +96,7 @@ def resolve_points(
                 f"points['{label}']='{name}' is no module of {type(model).__name__}. Inside "
                 f"'{parent or type(model).__name__}' there are: {', '.join(inside) or 'none'}."
             )
-        found[label] = modules[path], name.endswith(_INPUT)
+        found[label] = modules[path], name.endswith(INPUT)
     return found
 
 

@@ -1,7 +1,6 @@
-"""From a batch's :class:`Analysis` to samples: arrays, names and numbers.
+"""Turns a batch's :class:`Analysis` into samples: arrays, names and numbers.
 
-What is drawn and what is written into tables is the same here, so that a picture and
-its page agree; nothing below needs the model.
+Pictures and tables are made of the same samples, so that a picture and its page agree.
 """
 
 import math
@@ -12,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm4ve.activations.capture import MEASURES, Analysis, Attention, Point
-from lm4ve.errors import UserError
+from lm4ve.activations.capture import Analysis, Attention, Point
+from lm4ve.activations.measures import MEASURES, check_measures
 from lm4ve.tasks import get_task
 from lm4ve.tasks.analysis import Layout
 from lm4ve.tasks.pictures import Picture, TokenMap
 
-#: Colour maps, both perceptually uniform.
+#: Color maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
 
 
@@ -28,8 +27,8 @@ class Section:
 
     Attributes:
         title (str): Above them.
-        colors (str): Their colour map.
-        maps (list[TokenMap]): One a panel.
+        colors (str): The name of their color map.
+        maps (list[TokenMap]): The values of each panel.
     """
 
     title: str
@@ -38,13 +37,13 @@ class Section:
 
     @property
     def is_attention(self) -> bool:
-        """All panels are one module's, which the title names."""
+        """Whether all panels show one module, which the title names."""
         return self.colors == ATTENTION_COLORS
 
 
 @dataclass
 class Number:
-    """A row of the page's table: mean and largest of a quantity, not normalised."""
+    """A row of the page's table: mean and largest value of a quantity, not normalized."""
 
     quantity: str
     label: str
@@ -62,7 +61,7 @@ class Sample:
         picture (Picture): Draws input and tokens.
         sections (list[Section]): Magnitude, frequency, attention.
         facts (dict[str, str]): What the model said, and the truth if known.
-        numbers (list[Number]): Of the sections, unscaled.
+        numbers (list[Number]): The numbers of the sections, unscaled.
     """
 
     name: str
@@ -70,19 +69,6 @@ class Sample:
     sections: list[Section]
     facts: dict[str, str] = field(default_factory=dict)
     numbers: list[Number] = field(default_factory=list)
-
-
-def check_measures(measures: Sequence[str]) -> tuple:
-    """Return the measures, or refuse them.
-
-    Raises:
-        UserError: One is neither 'magnitude' nor 'frequency', or there is none.
-    """
-    measures = (measures,) if isinstance(measures, str) else tuple(measures)
-    wrong = [m for m in measures if m not in MEASURES]
-    if wrong or not measures:
-        raise UserError(f'measures={list(measures)} must be one or more of {", ".join(MEASURES)}.')
-    return measures
 
 
 def samples_of(
@@ -96,19 +82,18 @@ def samples_of(
     """Split a batch into samples.
 
     Args:
-        analysis (Analysis): Of the batch.
-        model (nn.Module): Whose it is: its preprocessor gives back pixels, its
-            encoder a cloud's groups.
-        names (Sequence[str]): One a sample.
-        measures (Sequence[str]): Which of 'magnitude', 'frequency'.
+        analysis (Analysis): The batch's analysis.
+        model (nn.Module): The model that was analysed, which the task's pictures may
+            ask.
+        names (Sequence[str]): The names of the samples.
+        measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
-        heads (int, optional): Attention heads that get a panel of their own, the
-            first ones; None: all.
+        heads (int, optional): So many attention heads get a panel of their own, the
+            first ones; None: all of them.
 
     Returns:
-        list[Sample]: Of several views of a sample (crops, clips) the first; the
-        segments of a frame-wise video model are its frames, those of the first
-        clip where a neck joins them.
+        list[Sample]: The samples. Where a model sees several views of one, the first
+        view is shown; see :meth:`lm4ve.tasks.analysis.TaskAnalysis.frames_shown`.
     """
     measures = check_measures(measures)
     if len(names) != len(analysis.outputs):
@@ -127,29 +112,21 @@ def samples_of(
                 rows = _rows(analysis, i, point.tokens, point.layout, frames)
                 values = _values(point, measure, rows)
                 maps.append(_map(label, point.name, values, point.layout, rows))
-                numbers.append(
-                    Number(
-                        measure,
-                        label,
-                        point.name,
-                        float(np.nanmean(maps[-1].values)),
-                        float(np.nanmax(maps[-1].values)),
-                    )
-                )
+                mean, largest = float(np.nanmean(values)), float(np.nanmax(values))
+                numbers.append(Number(measure, label, point.name, mean, largest))
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
             rows = _rows(analysis, i, attention.weights, attention.layout, frames)
             sections.append(_attention_section(label, attention, rows, heads))
             numbers.append(_entropy_row(label, attention, rows))
-        found.append(
-            Sample(name, pictures[i], sections, task.facts(analysis.outputs[i], classes), numbers)
-        )
+        facts = task.facts(outputs[i], classes)
+        found.append(Sample(name, pictures[i], sections, facts, numbers))
     return found
 
 
 # ----------------------------------------------------------------------- tokens
 def _rows(analysis: Analysis, i: int, values: Tensor, layout: Layout, frames: int) -> slice:
-    """Rows of a point's or an attention's that are shown of sample ``i``."""
+    """Return which rows of a point or an attention show sample ``i``."""
     each = len(values) // len(analysis.outputs)
     return slice(i * each, i * each + max(frames // layout.times, 1))
 
@@ -159,7 +136,7 @@ def _array(x: Tensor) -> np.ndarray:
 
 
 def _values(point: Point, measure: str, rows: slice) -> np.ndarray:
-    """The measure of the rows, ``[rows * N]``, NaN at padding."""
+    """Return the measure of the rows, ``[rows * N]``, NaN at padding."""
     layout = point.layout
     mask = None if layout.padding_mask is None else layout.padding_mask[rows]
     part = Point(point.name, point.tokens[rows], replace(layout, padding_mask=mask))
@@ -191,13 +168,13 @@ def _attention_section(label: str, attention: Attention, rows: slice, heads: int
             *((f'head {h + 1}', weights[:, h]) for h in range(shown)),
         ]
     ]
-    row = attention.row if attention.row.startswith('mean') else (f'of the {attention.row}')
+    row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
     return Section(title, ATTENTION_COLORS, maps)
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Entropy of attention over the placed tokens, in nats.
+    """Return the entropy of attention over the placed tokens, in nats.
 
     Args:
         weights (Tensor): ``[..., N]``, not negative; scaled to sum 1.
@@ -214,10 +191,5 @@ def _entropy_row(label: str, attention: Attention, rows: slice) -> Number:
     found = entropy(attention.weights[rows])
     mask = attention.layout.padding_mask
     count = attention.weights.shape[-1] if mask is None else int((~mask[rows]).sum())
-    return Number(
-        f'attention entropy (at most {math.log(count):.2f} nats)',
-        label,
-        attention.name,
-        float(found.mean()),
-        float(found.max()),
-    )
+    quantity = f'attention entropy (at most {math.log(count):.2f} nats)'
+    return Number(quantity, label, attention.name, float(found.mean()), float(found.max()))

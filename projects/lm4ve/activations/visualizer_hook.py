@@ -1,7 +1,7 @@
 """``ActivationVisHook``: sheets of activations while a model is validated or tested.
 
-For watching what a block does as training goes on, in whatever the visualizer writes
-to. Drawing is imported when a picture is due: naming the hook costs nothing.
+They show what a block does as training goes on, in every backend of the visualizer.
+Drawing is imported when a picture is due, so that naming the hook costs nothing.
 """
 
 import copy
@@ -17,14 +17,23 @@ import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
-from lm4ve.activations.capture import MEASURES, analyse
+from lm4ve.activations.capture import analyse, unwrapped
+from lm4ve.activations.measures import check_measures
 from lm4ve.activations.points import resolve_points
 from lm4ve.errors import UserError
 from lm4ve.registry import HOOKS
 from lm4ve.tasks import task_of_model
+
+#: Wrappers whose forward pass waits for all processes.
+_SHARDED = (
+    'FullyShardedDataParallel',
+    'FSDPModule',
+    'DeepSpeedEngine',
+    'MMDeepSpeedEngineWrapper',
+    'ColossalAIModelWrapper',
+)
 
 
 @HOOKS.register_module()
@@ -39,15 +48,15 @@ class ActivationVisHook(Hook):
 
     Args:
         enable (bool): Default: off.
-        interval (int): Every n-th sample of the main process.
+        interval (int): Draw every n-th sample of the main process.
         points (dict[str, str], optional): Label to module name; default:
             :func:`lm4ve.activations.default_points`.
         measures (Sequence[str]): 'magnitude', 'frequency'.
         attention (bool): Also draw attention, where it can be read.
         heads (int): Heads with a panel of their own, beside their sum.
-        out_dir (str, optional): PNG files ``<mode>_activations_<sample>_<step>.png``
-            here instead of the backends.
-        max_samples (int): At most so many in each validation or test.
+        out_dir (str, optional): Write PNG files
+            ``<mode>_activations_<sample>_<step>.png`` here instead of to the backends.
+        max_samples (int): Draw at most so many in each validation or test.
 
     Raises:
         UserError: An argument is wrong, or a point is no module of the model (before
@@ -80,14 +89,8 @@ class ActivationVisHook(Hook):
                 raise UserError(
                     f'ActivationVisHook.{name}={value!r} must be an integer of at least {least}.'
                 )
-        wrong = [m for m in measures if m not in MEASURES]
-        if wrong or not measures or isinstance(measures, str):
-            raise UserError(
-                f'ActivationVisHook.measures={measures!r} must be a list '
-                f'of one or more of {", ".join(MEASURES)}.'
-            )
         self.enable, self.interval, self.points = enable, interval, points
-        self.measures, self.attention = tuple(measures), attention
+        self.measures, self.attention = check_measures(measures), attention
         self.heads, self.out_dir, self.max_samples = heads, out_dir, max_samples
         self._seen = self._drawn = 0
 
@@ -105,25 +108,20 @@ class ActivationVisHook(Hook):
             )
             self.enable = False
             return
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         self._task = task_of_model(type(model)).analysis
         resolve_points(model, self.points)
 
-    def before_val_epoch(self, runner) -> None:
+    def _before_epoch(self, runner, mode: str = 'train') -> None:
         self._seen = self._drawn = 0
 
-    def before_test_epoch(self, runner) -> None:
-        self._seen = self._drawn = 0
-
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'val', data_batch, outputs)
-
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'test', data_batch, outputs)
+    def _after_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None, mode: str = 'train'
+    ) -> None:
+        if self.enable and mode != 'train' and is_main_process():
+            self._draw(runner, mode, data_batch, outputs)
 
     def _draw(self, runner, mode: str, data_batch: Any, outputs: Any) -> None:
-        if not self.enable or not is_main_process():
-            return
         count = len(outputs)
         chosen = [i for i in range(count) if (self._seen + i) % self.interval == 0]
         chosen = chosen[: self.max_samples - self._drawn]
@@ -145,49 +143,41 @@ class ActivationVisHook(Hook):
             self.enable = False
 
     def _show(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
+        from PIL import Image
+
         from lm4ve.activations.samples import samples_of
         from lm4ve.activations.sheets import draw_sheet
         from lm4ve.engine.figures import to_image
 
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         with _same_random_numbers():
             analysis = analyse(model, batch, self.points, self.attention)
-            samples = samples_of(
-                analysis,
-                model,
-                names,
-                self.measures,
-                (runner.visualizer.dataset_meta or {}).get('classes'),
-                self.heads,
-            )
+            classes = (runner.visualizer.dataset_meta or {}).get('classes')
+            samples = samples_of(analysis, model, names, self.measures, classes, self.heads)
         step = runner.iter
         for sample in samples:
             note = f'{runner.experiment_name}, {mode}, iteration {step}'
             image = to_image(draw_sheet(sample, note))
-            self._send(runner, f'{mode}_activations_{sample.name}', image, step)
-
-    def _send(self, runner, name: str, image: np.ndarray, step: int) -> None:
-        if self.out_dir is None:
-            runner.visualizer.add_image(name, image, step=step)
-            return
-        from PIL import Image
-
-        Path(self.out_dir).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(Path(self.out_dir) / f'{name}_{step}.png')
+            name = f'{mode}_activations_{sample.name}'
+            if self.out_dir is None:
+                runner.visualizer.add_image(name, image, step=step)
+            else:
+                Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(Path(self.out_dir) / f'{name}_{step}.png')
 
 
 def take(data: Any, rows: list[int], count: int) -> Any:
-    """Some samples of a batch.
+    """Take some samples of a batch.
 
     Args:
         data (Any): A batch: tensors ``[count, ...]`` and lists of ``count`` entries,
             at any depth of dicts.
-        rows (list[int]): Which.
-        count (int): Samples of the batch.
+        rows (list[int]): The samples' places in the batch.
+        count (int): The number of samples in the batch.
 
     Returns:
-        Any: Of the same structure. Entries that are not tensors are copied, since
-        models write predictions into them.
+        Any: A batch of the same structure. Entries that are not tensors are copied,
+        since models write predictions into them.
     """
     if isinstance(data, Tensor):
         return data[rows] if data.dim() and len(data) == count else data
@@ -198,23 +188,9 @@ def take(data: Any, rows: list[int], count: int) -> Any:
     return data
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _is_sharded(model: nn.Module) -> bool:
     """Whether a forward pass of one process alone would wait for the others."""
-    kinds = {k.__name__ for m in model.modules() for k in type(m).__mro__}
-    return bool(
-        kinds
-        & {
-            'FullyShardedDataParallel',
-            'FSDPModule',
-            'DeepSpeedEngine',
-            'MMDeepSpeedEngineWrapper',
-            'ColossalAIModelWrapper',
-        }
-    )
+    return any(k.__name__ in _SHARDED for m in model.modules() for k in type(m).__mro__)
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from lm4ve.activations.capture import MEASURES, Analysis
+from lm4ve.activations.capture import Analysis
+from lm4ve.activations.measures import MEASURES
 from lm4ve.errors import UserError
 
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
