@@ -1,8 +1,6 @@
 """A release computes the same without the language model it was made with."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import mmengine
@@ -364,22 +362,9 @@ def test_test_tool_scores_the_same(tmp_path):
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
 
     def predictions(config, checkpoint):
-        done = subprocess.run(
-            [
-                sys.executable,
-                ROOT / 'tools/test.py',
-                config,
-                checkpoint,
-                '--work-dir',
-                tmp_path / 'work',
-                '--out',
-                tmp_path / 'out.pkl',
-            ],
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return mmengine.load(tmp_path / 'out.pkl')
+        out = tmp_path / 'out.pkl'
+        run_tool_here('test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--out', out)
+        return mmengine.load(out)
 
     before = predictions(config, tmp_path / 'a.pth')
     run_tool_here('make_release.py', config, tmp_path / 'a.pth', tmp_path / 'r')

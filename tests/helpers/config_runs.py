@@ -6,6 +6,7 @@ import torch
 from mmengine.runner import Runner
 
 from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
+from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.engine.command_line import build_runner
 from tests.helpers.shrink import Shrinker
 
@@ -40,7 +41,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     assert f'val/{shrinker.metric}' in runner.message_hub.log_scalars
 
     state = torch.load(work_dir / 'epoch_1.pth', weights_only=True)['state_dict']
-    saved = [v for k, v in state.items() if 'llm_source' not in k and v.is_floating_point()]
+    saved = [v for k, v in state.items() if SOURCE_KEY not in k and v.is_floating_point()]
     own = count_parameters(model)[0] + sum(b.numel() for b in model.buffers())
     assert sum(v.numel() for v in saved) <= own
 
