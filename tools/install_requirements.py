@@ -20,18 +20,15 @@ LIVE = sys.stdout.isatty()
 LARGE_BYTES = 20e6
 
 
-class Progress:
-    """The last line of a terminal, rewritten; elsewhere only milestones are lines."""
-
-    def show(self, text: str, milestone: bool = False) -> None:
-        """Show a state: over the last line, or as a new one if it is a milestone."""
-        if LIVE:
-            print(f'\r\033[K{text}', end='\n' if milestone else '', flush=True)
-        elif milestone:
-            print(text, flush=True)
+def show(text: str, milestone: bool = False) -> None:
+    """Rewrite the last line of a terminal; a milestone stays, and is a line anywhere."""
+    if LIVE:
+        print(f'\r\033[K{text}', end='\n' if milestone else '', flush=True)
+    elif milestone:
+        print(text, flush=True)
 
 
-def install(requirements: str, progress: Progress) -> int:
+def install(requirements: str) -> int:
     """Run pip, show what it does, and return its exit code."""
     command = [*PIP, '--progress-bar', 'raw', '-r', requirements]
     name = ''
@@ -43,27 +40,27 @@ def install(requirements: str, progress: Progress) -> int:
     ):
         for line in pip.stdout:
             if done := re.match(r'\s*Progress (\d+) of (\d+)', line):
-                show_download(name, int(done[1]), int(done[2]), progress)
+                show_download(name, int(done[1]), int(done[2]))
                 continue
             log.write(line)
             if collecting := re.match(r'Collecting ([\w.-]+)', line):
                 name = collecting[1]
-                progress.show(f'Looking up {name}')
+                show(f'Looking up {name}')
             elif downloading := re.match(r'\s*Downloading (\S+) \((.+)\)', line):
                 name = downloading[1].split('-')[0].rsplit('/')[-1]
             elif line.startswith('Installing collected packages:'):
-                show_installation(pip, line.count(',') + 1, progress)
+                show_installation(pip, line.count(',') + 1)
     return pip.returncode
 
 
-def show_download(name: str, current: int, total: int, progress: Progress) -> None:
+def show_download(name: str, current: int, total: int) -> None:
     """Show how much of a large file has arrived; a whole one is a milestone."""
     if total >= LARGE_BYTES:
         text = f'Downloading {name}: {current / 1e6:.0f} of {total / 1e6:.0f} MB'
-        progress.show(text, milestone=current == total)
+        show(text, milestone=current == total)
 
 
-def show_installation(pip, total: int, progress: Progress) -> None:
+def show_installation(pip, total: int) -> None:
     """Count the packages that pip unpacks, until it is done."""
     before, shown = len(list(SITE.glob('*.dist-info'))), -1
     while pip.poll() is None:
@@ -71,21 +68,20 @@ def show_installation(pip, total: int, progress: Progress) -> None:
         count = max(0, min(total, len(list(SITE.glob('*.dist-info'))) - before))
         step = count * 10 // total
         text = f'Installing: {count} of {total} packages'
-        progress.show(text, milestone=not LIVE and step != shown)
+        show(text, milestone=not LIVE and step != shown)
         shown = step
         time.sleep(0.5)
 
 
 def main() -> None:
-    progress = Progress()
     print(f'Installing requirements.txt: some minutes at first. Full output: {LOG}')
     # Older releases do not report the progress of a download to a pipe.
     subprocess.run([*PIP, '--quiet', 'pip>=24.1'], check=True)
-    code = install('requirements.txt', progress)
+    code = install('requirements.txt')
     if code:
         print(*LOG.read_text().splitlines()[-30:], sep='\n', file=sys.stderr)
         sys.exit(f'error: pip failed (exit code {code}); its full output: {LOG}')
-    progress.show('Installed.', milestone=True)
+    show('Installed.', milestone=True)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,11 @@
 python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
 """
 
+import argparse
+from collections.abc import Sequence
+
+from mmengine.config import Config
+
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import (
     build_runner,
@@ -14,7 +19,7 @@ from lm4ve.engine.command_line import (
 from lm4ve.errors import UserError
 
 
-def parse_args():
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Train a model')
     parser.add_argument(
         '--resume',
@@ -33,10 +38,10 @@ def parse_args():
         action='store_true',
         help='set persistent_workers=False in the dataloaders',
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def merge_args(cfg, args):
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Merge the training flags into the config."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -60,8 +65,8 @@ def merge_args(cfg, args):
     return cfg
 
 
-def main():
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = finish_config(merge_args(load_config(args), args), args)
     build_runner(cfg).train()
 

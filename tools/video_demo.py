@@ -1,1 +1,1 @@
-moved.py
+video/demo.py

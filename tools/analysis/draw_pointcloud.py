@@ -1,1 +1,1 @@
-../moved.py
+../pointcloud/draw.py

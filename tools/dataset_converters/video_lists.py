@@ -1,1 +1,1 @@
-../moved.py
+../video/video_lists.py

@@ -1,1 +1,1 @@
-../moved.py
+../make_release.py

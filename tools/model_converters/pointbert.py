@@ -1,1 +1,1 @@
-../moved.py
+../pointcloud/convert_checkpoint.py

@@ -1,1 +1,1 @@
-../moved.py
+../video/convert_checkpoint.py

@@ -1,1 +1,1 @@
-../moved.py
+../image/convert_checkpoint.py

@@ -70,30 +70,19 @@ def _to_plain(value: Any) -> Any:
     """Return the same data in dicts, lists, tuples and Python numbers.
 
     ``torch.load(weights_only=True)`` refuses their subclasses, such as named tuples
-    and defaultdicts, and numpy's scalars and arrays.
+    and defaultdicts, and numpy's scalars and arrays. Functions among a scheduler's
+    attributes (one-cycle has one) are dropped: a scheduler is built from its config
+    before its state is loaded, so it has them already.
     """
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, Mapping):
-        return {k: _to_plain(v) for k, v in value.items()}
+        return {k: _to_plain(v) for k, v in value.items() if not callable(v)}
     for kind in (list, tuple, set):
         if isinstance(value, kind):
             return kind(map(_to_plain, value))
-    return value
-
-
-def _without_functions(value: Any) -> Any:
-    """Drop the functions among a scheduler's attributes (one-cycle has one).
-
-    A scheduler is built from its config before its state is loaded, so it has
-    them already.
-    """
-    if isinstance(value, dict):
-        return {k: _without_functions(v) for k, v in value.items() if not callable(v)}
-    if isinstance(value, list):
-        return list(map(_without_functions, value))
     return value
 
 
@@ -119,7 +108,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
                 hub[key] = _to_plain(hub[key])
         for key in ('meta', 'param_schedulers'):
             if key in checkpoint:
-                checkpoint[key] = _to_plain(_without_functions(checkpoint[key]))
+                checkpoint[key] = _to_plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Rebuild the history buffers in the checkpoint, in place."""

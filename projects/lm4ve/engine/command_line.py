@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -168,7 +169,14 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; print what the user can mend in one message, exit with 2."""
+    """Run a tool; print what the user can mend in one message, exit with 2.
+
+    The old path of a moved tool is a link to the new one, which is printed.
+    """
+    called = Path(sys.argv[0])
+    if called.is_symlink():
+        new = osp.relpath(called.resolve())
+        print(f'{called} is now {new}. A later release drops the old path.', file=sys.stderr)
     try:
         main()
     except UserError as e:

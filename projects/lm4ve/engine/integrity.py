@@ -24,12 +24,11 @@ take ``on_corrupt`` and use :class:`SkippedFiles`.
 """
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 from mmengine.dataset import BaseDataset
@@ -41,8 +40,8 @@ from lm4ve.errors import UserError
 
 POLICIES = ('skip', 'refuse')
 _SCANS = (None, True, False, 'decode')
-_MAX_THREADS = 16
-_MAX_CHUNK = 512
+#: They wait for files more than they compute.
+_THREADS = 16
 #: How many examples of skipped files are kept.
 EXAMPLES = 10
 
@@ -166,16 +165,9 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     def _find_defects(self, paths: list[str]) -> Iterable[tuple[str, str]]:
         decode = self.scan_decodes or self.verify == 'decode'
 
-        def find(chunk: list[str]) -> list[tuple[str, str]]:
-            found = ((path, self.find_defect(path, decode)) for path in chunk)
-            return [(path, defect) for path, defect in found if defect]
-
-        threads = min(_usable_cores(), _MAX_THREADS)
-        # A million futures would cost more than the checks of small files.
-        size = max(1, min(_MAX_CHUNK, len(paths) // (4 * threads)))
-        chunks = [paths[i : i + size] for i in range(0, len(paths), size)]
-        with ThreadPoolExecutor(threads) as pool:
-            return [pair for found in pool.map(find, chunks) for pair in found]
+        with ThreadPool(_THREADS) as pool:
+            defects = pool.map(lambda path: self.find_defect(path, decode), paths)
+        return [(path, d) for path, d in zip(paths, defects, strict=True) if d]
 
     # ------------------------------------------------------------------- reading
     def prepare_data(self, idx: int) -> Any:
@@ -276,10 +268,3 @@ class SkippedFiles:
 
 def _warn(message: str) -> None:
     print_log(message, logger='current', level=logging.WARNING)
-
-
-def _usable_cores() -> int:
-    # A job scheduler may have given this process fewer than the machine has.
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
