@@ -1,5 +1,6 @@
 """What every test gets: one thread, and no word to any network."""
 
+import functools
 import os
 
 import pytest
@@ -10,6 +11,16 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def metafiles_are_read_once():
+    """MMEngine reads all of mmpretrain's for every config that inherits one from there."""
+    from mmengine.config import utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utils, 'load', functools.cache(utils.load))
+        yield
 
 
 @pytest.fixture(autouse=True)
