@@ -2,6 +2,7 @@
 
 import functools
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,12 +15,20 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope='session', autouse=True)
-def metafiles_are_read_once():
-    """MMEngine reads all of mmpretrain's for every config that inherits one from there."""
-    from mmengine.config import utils
+def quick_mmengine():
+    """MMEngine's own overhead would be two thirds of a tiny run.
+
+    It reads all of mmpretrain's metafiles for every config that inherits one from
+    there, lays out the config for each log and checkpoint, and collects garbage for
+    each data set.
+    """
+    from mmengine.config import config, utils
+    from mmengine.dataset import base_dataset
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(utils, 'load', functools.cache(utils.load))
+        patch.setattr(config, 'FormatCode', lambda text, **_: (text, False))
+        patch.setattr(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
         yield
 
 
