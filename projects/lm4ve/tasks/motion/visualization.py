@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mmengine.hooks import Hook
 from mmengine.visualization import Visualizer
 
-from lm4ve.engine.figures import to_image
+from lm4ve.engine.figures import save_figure, to_image
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.scene import Scene
 
@@ -109,9 +109,7 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
 
 def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
     """Write :func:`scene_grid` as a PNG."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scene_grid(samples, **options).savefig(path)
+    save_figure(scene_grid(samples, **options), path)
 
 
 @VISUALIZERS.register_module()
