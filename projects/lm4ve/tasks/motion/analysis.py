@@ -158,13 +158,8 @@ class TrafficScene(Picture):
         else:
             from lm4ve.tasks.motion.visualization import draw_scene
 
-            draw_scene(
-                axes,
-                self.prediction['scene'],
-                self.prediction.get('trajectories'),
-                self.prediction.get('probabilities'),
-                self.extent,
-            )
+            parts = (self.prediction.get(k) for k in ('scene', 'trajectories', 'probabilities'))
+            draw_scene(axes, *parts, self.extent)
             axes.set_title('')
             for text in list(axes.texts):  # no room for probabilities
                 text.remove()
@@ -205,23 +200,12 @@ class TrafficScene(Picture):
         # A dark rim: an agent stands out from the lane below it.
         axes.plot(*path.T, color='k', lw=3.0, zorder=2, solid_capstyle='round')
         axes.plot(*path.T, color=color, lw=2.0, zorder=2, solid_capstyle='round')
-        axes.plot(
-            *path[-1],
-            'o' if i else 'D',
-            color=color,
-            ms=5.0 if i else 6.5,
-            mec='k',
-            mew=0.7,
-            zorder=3,
-        )
+        marker, size = ('o', 5.0) if i else ('D', 6.5)
+        axes.plot(*path[-1], marker, color=color, ms=size, mec='k', mew=0.7, zorder=3)
 
     def _finish(self, axes: 'Axes', background: str) -> None:
-        axes.set(
-            xlim=(-self.extent, self.extent),
-            ylim=(-self.extent, self.extent),
-            aspect='equal',
-            facecolor=background,
-        )
+        reach = -self.extent, self.extent
+        axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background)
         without_ticks(axes)
 
 

@@ -7,6 +7,7 @@ position), so that predictions turn and move with the scene.
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import UserError
 from lm4ve.registry import FUNCTIONS, TRANSFORMS
@@ -126,11 +127,9 @@ class FlipScene:
 
     def __call__(self, results: dict) -> dict:
         if np.random.random() < self.prob:
-            mirror = np.array([1, -1], dtype=np.float32)
             for key in ('agents', 'future', 'lanes'):
-                results[key] = results[key] * mirror
-            turn = np.array([-1, 1, 1], dtype=np.float32)
-            results['lane_attributes'] = results['lane_attributes'] * turn
+                results[key] = results[key] * np.float32([1, -1])
+            results['lane_attributes'] = results['lane_attributes'] * np.float32([-1, 1, 1])
         return results
 
 
@@ -174,35 +173,24 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
         list of dicts with the scene's name, pose and truth.
     """
     inputs = {}
-    for key, padding in (
-        ('agents', 'agent_padding'),
-        ('lanes', 'lane_padding'),
-        ('queries', 'query_padding'),
-        ('agents_valid', None),
-        ('future', None),
-        ('future_valid', None),
-        ('lane_attributes', None),
-    ):
+    masks = dict(agents='agent_padding', lanes='lane_padding', queries='query_padding')
+    for key in (*masks, 'agents_valid', 'future', 'future_valid', 'lane_attributes'):
         inputs[key], mask = pad([torch.as_tensor(s[key]) for s in samples])
-        if padding:
-            inputs[padding] = mask
+        if key in masks:
+            inputs[masks[key]] = mask
     return dict(
         inputs=inputs,
         data_samples=[dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples],
     )
 
 
-def pad(tensors: list[Tensor], count: int | None = None):
+def pad(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]``, and say what is padding.
 
     Returns:
         tuple[Tensor, Tensor]: The stack with zeros at the end, and bool
         ``[B, n]``, True = padding.
     """
-    count = max(len(t) for t in tensors) if count is None else count
-    out = tensors[0].new_zeros((len(tensors), count, *tensors[0].shape[1:]))
-    mask = torch.ones(len(tensors), count, dtype=torch.bool)
-    for i, t in enumerate(tensors):
-        out[i, : len(t)] = t
-        mask[i, : len(t)] = False
-    return out, mask
+    sizes = torch.tensor([len(t) for t in tensors])
+    mask = torch.arange(sizes.max()) >= sizes[:, None]
+    return pad_sequence(tensors, batch_first=True), mask

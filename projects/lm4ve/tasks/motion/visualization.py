@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 from mmengine.hooks import Hook
 from mmengine.visualization import Visualizer
 
 from lm4ve.engine.figures import save_figure, to_image
+from lm4ve.engine.files import replacing
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.scene import Scene
 
@@ -38,33 +40,20 @@ def draw_scene(
     local = scene.to_local(scene.positions)
     for i, (points, valid) in enumerate(zip(local, scene.valid, strict=True)):
         past = points[:h][valid[:h]]
-        if i == scene.focal or len(past) == 0:
-            continue
-        axes.plot(*past.T, color=_OTHER, lw=1.2, zorder=2)
-        axes.plot(*past[-1], 'o', color=_OTHER, ms=2.5, zorder=2)
+        if i != scene.focal and len(past):
+            axes.plot(*past.T, color=_OTHER, lw=1.2, zorder=2)
+            axes.plot(*past[-1], 'o', color=_OTHER, ms=2.5, zorder=2)
     points, valid = local[scene.focal], scene.valid[scene.focal]
     if trajectories is not None:
         lines = scene.to_local(np.asarray(trajectories))
-        p = (
-            np.full(len(lines), 1 / len(lines))
-            if probabilities is None
-            else (np.asarray(probabilities))
-        )
+        p = np.full(len(lines), 1 / len(lines)) if probabilities is None else probabilities
         for line, q in zip(lines, p, strict=True):
-            shade = 0.35 + 0.65 * float(q) / max(float(p.max()), 1e-9)
+            shade = 0.35 + 0.65 * float(q) / max(float(np.max(p)), 1e-9)
             line = np.concatenate([np.zeros((1, 2)), line])
             axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
             axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
-            axes.annotate(
-                f'{q:.2f}',
-                line[-1],
-                fontsize=6,
-                color=_FORECAST,
-                xytext=(2, 2),
-                textcoords='offset points',
-                annotation_clip=True,
-                zorder=6,
-            )
+            offset = dict(xytext=(2, 2), textcoords='offset points', annotation_clip=True)
+            axes.annotate(f'{q:.2f}', line[-1], fontsize=6, color=_FORECAST, zorder=6, **offset)
     axes.plot(*points[:h][valid[:h]].T, color=_PAST, lw=2.0, zorder=5)
     future = points[h:][valid[h:]]
     if len(future):
@@ -91,18 +80,15 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     for ax in axes[len(samples) :]:
         ax.axis('off')
     for ax, sample in zip(axes, samples, strict=False):
-        draw_scene(
-            ax, sample['scene'], sample.get('trajectories'), sample.get('probabilities'), extent
-        )
-    handles = [
-        axes[0].plot([], [], color=c, label=t)[0]
-        for c, t in (
-            (_PAST, 'history'),
-            (_TRUTH, 'truth'),
-            (_FORECAST, 'forecasts with probability'),
-            (_OTHER, 'other agents'),
-        )
-    ]
+        forecast = sample.get('trajectories'), sample.get('probabilities')
+        draw_scene(ax, sample['scene'], *forecast, extent)
+    meanings = {
+        'history': _PAST,
+        'truth': _TRUTH,
+        'forecasts with probability': _FORECAST,
+        'other agents': _OTHER,
+    }
+    handles = [axes[0].plot([], [], color=c, label=t)[0] for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)
     return figure
 
@@ -144,10 +130,8 @@ class MotionVisualizer(Visualizer):
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            import cv2
-
-            Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(out_file), image[..., ::-1])
+            with replacing(out_file) as beside:
+                imsave(beside, image)
         else:
             self.add_image(name, image, step=step)
         return image
@@ -187,18 +171,17 @@ class MotionVisualizationHook(Hook):
     def _draw(self, runner, mode: str, batch_idx: int, outputs) -> None:
         if not self.enable:
             return
-        loader = runner.val_dataloader if mode == 'val' else (runner.test_dataloader)
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
         first = batch_idx * (loader.batch_size or len(outputs))
         for i, sample in enumerate(outputs, start=first):
             if i % self.interval:
                 continue
             name = sample['scene'].scene_id
-            out = None if self.out_dir is None else (str(Path(self.out_dir) / f'{name}.png'))
             runner.visualizer.add_datasample(
                 f'{mode}_{name}',
                 sample,
                 show=self.show,
                 wait_time=self.wait_time,
-                out_file=out,
+                out_file=self.out_dir and str(Path(self.out_dir) / f'{name}.png'),
                 step=runner.iter,
             )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lm4ve.blocks.layer import take_tokens
 from lm4ve.registry import MODELS
+from lm4ve.tasks.motion.models.losses import take_agents
 
 
 @MODELS.register_module()
@@ -75,10 +76,9 @@ class MotionForecaster(BaseModel):
     def _loss(
         self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        queries = inputs['queries']
-        at = queries[:, :, None, None].expand(-1, -1, *inputs['future'].shape[2:])
-        future = inputs['future'].gather(1, at)
-        valid = inputs['future_valid'].gather(1, at[..., 0])
+        future, valid = (
+            take_agents(inputs[key], inputs['queries']) for key in ('future', 'future_valid')
+        )
         known = valid.any(dim=-1) & ~inputs['query_padding']
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.

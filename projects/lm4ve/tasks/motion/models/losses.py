@@ -1,8 +1,13 @@
-"""Losses of trajectory sets, pure functions of tensors."""
+"""What the losses of all models need, pure functions of tensors."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def take_agents(values: Tensor, queries: Tensor) -> Tensor:
+    """Pick agents of each scene: ``[B, A, ...]`` by int64 ``[B, Q]`` gives ``[B, Q, ...]``."""
+    return values[torch.arange(len(values), device=values.device)[:, None], queries]
 
 
 def final_step(valid: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances
+from lm4ve.tasks.motion.models.losses import end_distances, take_agents
 from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.models.vectornet import SubGraph
@@ -155,9 +155,8 @@ class MMTransformer(BaseModule):
         both = (valid[..., 1:] & valid[..., :-1])[..., None]
         times = (torch.arange(count, device=agents.device) + 0.5) * STEP
         times = times.to(agents.dtype)[:, None].expand(*both.shape[:3], 1)
-        x = torch.cat(
-            [torch.where(both, agents.diff(dim=2), 0.0), times, both.to(agents.dtype)], dim=-1
-        )
+        moves = torch.where(both, agents.diff(dim=2), 0.0)
+        x = torch.cat([moves, times, both.to(agents.dtype)], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
         queries = self.proposals.expand(len(x), -1, -1)
@@ -166,14 +165,8 @@ class MMTransformer(BaseModule):
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
         lanes, extra = inputs['lanes'], inputs['lane_attributes']
-        vectors = torch.cat(
-            [
-                lanes[..., :-1, :],
-                lanes[..., 1:, :],
-                extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1),
-            ],
-            dim=-1,
-        )
+        extra = extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
+        vectors = torch.cat([lanes[..., :-1, :], lanes[..., 1:, :], extra], dim=-1)
         x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
         return self.lane_encoder(x, src_key_padding_mask=inputs['lane_padding'])
 
@@ -224,11 +217,8 @@ class ProposalDecoder(BaseModule):
         self.huber_delta = huber_delta
         self.keep, self.select_metres = select, select_metres
         self.regions = None if regions is None else Regions.load(regions, num_regions)
-        self.social = (
-            DecoderStack(c, num_heads, feedforward, social_decoder_layers)
-            if social_decoder_layers
-            else None
-        )
+        sizes = c, num_heads, feedforward, social_decoder_layers
+        self.social = DecoderStack(*sizes) if social_decoder_layers else None
         self.regression = nn.Sequential(
             nn.Linear(2 * c, 2 * c),
             nn.LayerNorm(2 * c),
@@ -248,12 +238,10 @@ class ProposalDecoder(BaseModule):
             nn.ReLU(),
             nn.Linear(c, 1),
         )
-        names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')
-        self.sigmas = (
-            nn.ParameterDict({n: nn.Parameter(torch.ones(())) for n in names})
-            if learned_weights
-            else None
-        )
+        self.sigmas = None
+        if learned_weights:
+            names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')
+            self.sigmas = nn.ParameterDict({n: nn.Parameter(torch.ones(())) for n in names})
 
     def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
@@ -261,15 +249,12 @@ class ProposalDecoder(BaseModule):
         Step offsets are summed up from where an agent is.
         """
         queries = inputs['queries']
-        k, c = encoded['proposals'].shape[2:]
-        at = queries[..., None, None].expand(-1, -1, k, c)
-        x = encoded['proposals'].gather(1, at)
+        x = take_agents(encoded['proposals'], queries)
         if self.social is not None:
             x = self._social(x, encoded, inputs)
         x = torch.cat([features[:, :, None].expand_as(x), x], dim=-1)
         offsets = self.regression(x).unflatten(-1, (self.future_steps, 2))
-        at = queries[..., None].expand(-1, -1, 2)
-        here = inputs['agents'][:, :, -1].gather(1, at)
+        here = take_agents(inputs['agents'][:, :, -1], queries)
         lines = here[:, :, None, None] + offsets.cumsum(dim=-2)
         return lines, self.score(x)[..., 0]
 
@@ -284,19 +269,14 @@ class ProposalDecoder(BaseModule):
     ) -> dict[str, Tensor]:
         """Losses of N agents; see :func:`lm4ve.tasks.motion.models.proposal_losses`."""
         distances = end_distances(trajectories, future, valid)
-        members = (
-            None if self.regions is None else self.regions.members(future, valid, scores.shape[1])
-        )
+        members = self.regions and self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(
             trajectories, scores, future, valid, distances, members, self.huber_delta
         )
         if self.sigmas is None:
             return {f'loss_{n}': v for n, v in losses.items()}
-        out = {}
-        for name, value in losses.items():
-            sigma = self.sigmas[name]
-            out[f'loss_{name}'] = value / sigma**2 + (sigma.abs() + 1).log()
-        return out
+        s = self.sigmas
+        return {f'loss_{n}': v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
         """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""

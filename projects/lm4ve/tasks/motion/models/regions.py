@@ -13,6 +13,7 @@ import torch
 from scipy.spatial import ConvexHull
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
@@ -87,11 +88,8 @@ class Regions(nn.Module):
     def __init__(self, centres: Tensor, planes: list[Tensor]) -> None:
         super().__init__()
         self.register_buffer('centres', centres, persistent=False)
-        size = max(len(p) for p in planes)
-        # Padded by planes that hold everything.
-        table = torch.zeros(len(planes), size, 3)
-        for i, p in enumerate(planes):
-            table[i, : len(p)] = p
+        # Padded by zeros, which are planes that hold everything.
+        table = pad_sequence(list(planes), batch_first=True)
         self.register_buffer('planes', table, persistent=False)
 
     @classmethod
@@ -127,14 +125,8 @@ class Regions(nn.Module):
         edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         centres = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
-        planes = []
-        for low, high in zip(edges[:-1], edges[1:], strict=True):
-            planes.append(
-                torch.tensor(
-                    [[np.sin(low), -np.cos(low), 0.0], [-np.sin(high), np.cos(high), 0.0]],
-                    dtype=torch.float32,
-                )
-            )
+        sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(count + 1)], axis=-1)
+        planes = torch.from_numpy(np.stack([sides[:-1], -sides[1:]], axis=1)).float()
         return cls(torch.from_numpy(centres).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1
+from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1, take_agents
 from lm4ve.tasks.motion.scene import STEP
 
 
@@ -186,8 +186,7 @@ class TrajectoryDecoder(BaseModule):
         """
         lines = torch.stack([m(features) for m in self.modes], dim=2)
         lines = lines.unflatten(-1, (self.future_steps, 2)) * self.scale
-        at = inputs['queries'][..., None].expand(-1, -1, 2)
-        here = inputs['agents'][:, :, -1].gather(1, at)
+        here = take_agents(inputs['agents'][:, :, -1], inputs['queries'])
         return here[:, :, None, None] + lines, self.classifier(features)
 
     def loss(
