@@ -188,17 +188,13 @@ FAMILIES: dict[str, LayerSpec | Callable[[PretrainedConfig], LayerSpec]] = {
     'roberta': _BERT,
 }
 
+_REMOTE_CODE = (
+    'it is the remote-code layout of early {} models; use a checkpoint with model_type "{}"'
+)
 _REFUSED = {
-    'bloom': 'it adds an alibi position bias to the attention scores',
-    'mpt': 'it adds an alibi position bias to the attention scores',
-    'mixformer-sequential': 'it is the remote-code layout of early Phi models;'
-    ' use a checkpoint with model_type "phi"',
-    'phi-msft': 'it is the remote-code layout of early Phi models; use a '
-    'checkpoint with model_type "phi"',
-    'RefinedWeb': 'it is the remote-code layout of early Falcon models; use a '
-    'checkpoint with model_type "falcon"',
-    'RefinedWebModel': 'it is the remote-code layout of early Falcon models; '
-    'use a checkpoint with model_type "falcon"',
+    **dict.fromkeys(('bloom', 'mpt'), 'it adds an alibi position bias to the attention scores'),
+    **dict.fromkeys(('mixformer-sequential', 'phi-msft'), _REMOTE_CODE.format('Phi', 'phi')),
+    **dict.fromkeys(('RefinedWeb', 'RefinedWebModel'), _REMOTE_CODE.format('Falcon', 'falcon')),
 }
 # Fields by which configs name a mixture of experts.
 _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')

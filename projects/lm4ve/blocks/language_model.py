@@ -10,7 +10,6 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
@@ -18,17 +17,6 @@ from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import Fingerprint
-
-# What transformers raises about fields that cannot be.
-_IMPOSSIBLE = (
-    TypeError,
-    ValueError,
-    KeyError,
-    ArithmeticError,
-    AssertionError,
-    RuntimeError,
-    StrictDataclassError,
-)
 
 
 class LanguageModel:
@@ -49,7 +37,7 @@ class LanguageModel:
         self.name = checkpoint.name if checkpoint else 'arch'
         try:
             self.skeleton = _skeleton(config)
-        except _IMPOSSIBLE as e:
+        except Exception as e:  # transformers raises many kinds about impossible fields
             raise _invalid(f"The config of '{self.name}'", config.model_type, e) from e
         self.spec = layer_spec(config)
 
@@ -201,7 +189,7 @@ def _text_config(fields: dict[str, Any], origin: str) -> PretrainedConfig:
     fields = {k: v for k, v in fields.items() if k != 'model_type'}
     try:
         config = AutoConfig.for_model(kind, **fields).get_text_config()
-    except _IMPOSSIBLE as e:
+    except Exception as e:
         raise _invalid(origin, kind, e) from e
     layer_spec(config)  # refuses variants, before any weights are fetched
     return config

@@ -124,7 +124,8 @@ class LLMLayer(nn.Module):
         self.parallel = spec.parallel
         self.shared_norm = spec.shared_norm
         self.norm_heads = spec.qk_norm == 'head'
-        self.scale = _scale(attention, self.head_dim)
+        scale = getattr(attention, 'scaling', None)
+        self.scale = float(self.head_dim**-0.5 if scale is None else scale)
         self.softcap = getattr(attention, 'attn_logit_softcapping', None)
         self.residual_scale = getattr(layer, 'residual_multiplier', 1.0)
         self.uses_rotary = bool(getattr(attention, 'use_rope', True))
@@ -208,11 +209,6 @@ class LLMLayer(nn.Module):
 def _through(module: nn.Module | None, x: Tensor) -> Tensor:
     out: Tensor = x if module is None else module(x)
     return out
-
-
-def _scale(attention: nn.Module, head_dim: int) -> float:
-    scaling = getattr(attention, 'scaling', None)
-    return float(head_dim**-0.5 if scaling is None else scaling)
 
 
 def _as_linear(module: Any) -> nn.Linear:

@@ -176,13 +176,8 @@ def _differences(
             name = f'layers.{i}.{meta}'
             tensor, expected = mine[name], theirs[f'layers.{i}.{ours}']
             if tensor.shape != expected.shape:
-                found.append(
-                    (
-                        float('inf'),
-                        name,
-                        f'its shape is {list(tensor.shape)}, expected {list(expected.shape)}',
-                    )
-                )
+                what = f'its shape is {list(tensor.shape)}, expected {list(expected.shape)}'
+                found.append((float('inf'), name, what))
                 continue
             if meta.endswith(('wq.weight', 'wk.weight')):
                 tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)

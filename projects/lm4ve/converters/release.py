@@ -31,38 +31,27 @@ from lm4ve.engine.config import read_config
 from lm4ve.engine.files import write_text
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.fingerprint import smallest_exact_dtype
 from lm4ve.version import __version__
 
-# Fields of a language model's config that say nothing of its layers: where it
-# was loaded from, remote code, storage type (the block's `dtype` decides), and
-# heads for text. `id2label` has integer keys, which configs do not keep.
-_NOT_OF_LAYERS = frozenset(
-    (
-        '_name_or_path',
-        '_commit_hash',
-        'auto_map',
-        'architectures',
-        'dtype',
-        'torch_dtype',
-        'transformers_version',
-        'id2label',
-        'label2id',
-        'problem_type',
-        'finetuning_task',
-        'task_specific_params',
-        'use_cache',
-        'return_dict',
-        'output_attentions',
-        'output_hidden_states',
-        'gradient_checkpointing',
-        'classifier_dropout',
-        'tokenizer_class',
-        'chunk_size_feed_forward',
-        '_attn_implementation',
-        '_attn_implementation_autoset',
-        '_experts_implementation',
-    )
-)
+# Fields of a language model's config that say nothing of its layers: those that all
+# models have, where it was loaded from, remote code, storage type (the block's `dtype`
+# decides), and heads for text.
+_NOT_OF_LAYERS = {
+    *PretrainedConfig().to_dict(),
+    '_attn_implementation',
+    '_attn_implementation_autoset',
+    '_commit_hash',
+    '_experts_implementation',
+    'auto_map',
+    'classifier_dropout',
+    'finetuning_task',
+    'gradient_checkpointing',
+    'task_specific_params',
+    'tokenizer_class',
+    'torch_dtype',
+    'use_cache',
+} - {'model_type'}
 # Fields of a run that mean nothing elsewhere.
 _NOT_OF_RELEASE = ('work_dir', 'launcher')
 
@@ -284,18 +273,10 @@ def _frozen_state(model: nn.Module, half: bool) -> tuple[dict[str, Tensor], int]
             continue
         for name, tensor in module.frozen_state().items():
             if half and tensor.dtype == torch.float32:
-                tensor = _lossless(tensor)
+                tensor = tensor.to(smallest_exact_dtype(tensor))
                 kept += tensor.dtype == torch.float32
             state[f'{path}.{name}' if path else name] = tensor
     return state, kept
-
-
-def _lossless(tensor: Tensor) -> Tensor:
-    for dtype in (torch.float16, torch.bfloat16):
-        narrow = tensor.to(dtype)
-        if torch.equal(narrow.to(tensor.dtype), tensor):
-            return narrow
-    return tensor
 
 
 def _without_folder(record: Tensor) -> Tensor:

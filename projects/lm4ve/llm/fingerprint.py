@@ -43,7 +43,7 @@ class Fingerprint:
 
 
 def _digest(name: str, weight: Tensor) -> bytes:
-    dtype = _smallest_exact(weight)
+    dtype = smallest_exact_dtype(weight)
     sha = hashlib.sha256(f'{name}{list(weight.shape)}{dtype}'.encode())
     for chunk in _chunks(weight):
         # numpy knows no bfloat16, and the bytes are what counts.
@@ -55,7 +55,7 @@ def _chunks(weight: Tensor) -> Iterator[Tensor]:
     yield from weight.contiguous().view(-1).split(_CHUNK)
 
 
-def _smallest_exact(weight: Tensor) -> torch.dtype:
+def smallest_exact_dtype(weight: Tensor) -> torch.dtype:
     """float16, bfloat16 or float32: the first that holds every value."""
     for dtype in (torch.float16, torch.bfloat16):
         if weight.dtype == dtype or all(

@@ -25,6 +25,9 @@ from torch import Tensor
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import FileSource
 
+# What torch.load raises about bytes that are not what it wrote.
+_DAMAGE = (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError)
+
 
 class TensorReader:
     """Tensors by name, read lazily."""
@@ -167,15 +170,7 @@ class TorchFile(TensorReader):
             content = torch.load(self.path, map_location='cpu', weights_only=True, mmap=mmap)
         except pickle.UnpicklingError as e:
             raise _unsafe(self.path, e) from e
-        except (
-            RuntimeError,
-            ValueError,
-            EOFError,
-            OSError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as e:
+        except _DAMAGE as e:
             raise _damaged(self.path, e) from e
         if not isinstance(content, dict):
             raise CheckpointError(

@@ -140,12 +140,11 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """
         x = feats if isinstance(feats, Tensor) else feats[-1]
         tokens, restore = self._to_tokens(x)
-        if self.out_type != 'raw' or restore is not None:
-            if queries is not None:
-                raise UserError(
-                    "queries go with tokens [B, N, C] and out_type='raw', got features "
-                    f"{list(x.shape)} and neck.out_type='{self.out_type}'."
-                )
+        if queries is not None and (self.out_type != 'raw' or restore is not None):
+            raise UserError(
+                "queries go with tokens [B, N, C] and out_type='raw', got features "
+                f"{list(x.shape)} and neck.out_type='{self.out_type}'."
+            )
         if self.out_type == 'cls_token':
             if restore is not None:
                 raise UserError(

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from lm4ve.zoo import MIM_FOLDER
 
+#: Size of OPT -> the block's dtype.
 _OPT = {
-    '125m': 'float32',
-    '350m': 'float32',
-    '1.3b': 'float16',
-    '2.7b': 'float16',
-    '6.7b': 'float16',
+    **dict.fromkeys(('125m', '350m'), 'float32'),
+    **dict.fromkeys(('1.3b', '2.7b', '6.7b'), 'float16'),
 }
 #: The piece that the documentation named.
 _PIECES = {'ssv2_videomae.py': '_base_/video/ssv2.py'}
