@@ -27,7 +27,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.version import __version__
 
-#: Fields of the tools and of MMEngine that are no arguments of the Runner.
+#: Fields that the tools and MMEngine read, and that are no arguments of the Runner.
 _TOP = ('auto_scale_lr', 'custom_imports', 'runner_type', 'tta_model', 'tta_pipeline')
 _LOADER = ('batch_sampler', 'collate_fn', 'dataset', 'sampler', 'worker_init_fn')
 
@@ -51,8 +51,8 @@ def merge(cfg: Config, options: dict, where: str) -> Config:
 
     Args:
         cfg (Config): Changed in place.
-        options (dict): Dotted field name -> value, as of ``--cfg-options``.
-        where (str): For messages: what the overrides belong to.
+        options (dict): Dotted field name -> value, as ``--cfg-options`` takes them.
+        where (str): Says in messages what the overrides belong to.
 
     Returns:
         Config: ``cfg``.
@@ -142,7 +142,7 @@ def _names(node: Any, more: Sequence[str] = ()) -> str:
 
 # ------------------------------------------------- arguments of what is named
 def _arguments(node: Any, path: Sequence[str], scope: str | None) -> set[str]:
-    """Names that may be added to a dict of a config, beyond those in it."""
+    """Return the names that may be added to a dict of a config, beyond those in it."""
     if not isinstance(node, (dict, Config)):
         return set()
     if not path:
@@ -171,7 +171,7 @@ def _of_type(name: Any, scope: str | None) -> set[str]:
     for registry in vars(root).values():
         if not isinstance(registry, Registry):
             continue
-        # Not of this registry, or without a signature: the next one.
+        # The name is not in this registry, or has no signature: ask the next one.
         with contextlib.suppress(RuntimeError, ImportError, TypeError, ValueError):
             here = registry.children.get(scope, registry)
             found |= parameters_of(here.get(name))
@@ -179,7 +179,7 @@ def _of_type(name: Any, scope: str | None) -> set[str]:
 
 
 def parameters_of(target: Any) -> set[str]:
-    """Names of a callable's parameters; a class passes ``**kwargs`` on."""
+    """Return the names of a callable's parameters; a class passes ``**kwargs`` on."""
     if not inspect.isclass(target):
         return _named(target)[0]
     found: set[str] = set()
@@ -202,11 +202,11 @@ def _named(target: Any) -> tuple:
 
 # ------------------------------------------------------------------- identity
 def identity(cfg: Config) -> str:
-    """Hash of all of a trial that its result depends on, 16 hex digits.
+    """Return a hash of everything that a trial's result depends on, 16 hex digits.
 
-    The whole config with the trial's overrides, seed included, and the versions
-    of this package and of PyTorch. Not in it: files that the config names (data,
-    checkpoints), the number of threads, the device.
+    It covers the whole config with the trial's overrides, seed included, and the
+    versions of this package and of PyTorch. It does not cover the files that the config
+    names (data, checkpoints), the number of threads and the device.
     """
     what = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
     text = json.dumps(what, sort_keys=True, default=repr)

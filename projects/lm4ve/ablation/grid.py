@@ -197,7 +197,7 @@ def load_grid(path: Path) -> Grid:
 
 
 def _refuse_repeated_keys(path: Path) -> None:
-    """Python keeps the last of two equal keys and says nothing."""
+    """Refuse equal keys, of which Python keeps the last and says nothing."""
     try:
         tree = ast.parse(path.read_text())
     except SyntaxError as e:
@@ -307,7 +307,7 @@ def _variants(raw: dict, folder: Path) -> tuple[Variant, ...]:
 
 
 def _config(name: str, folder: Path) -> Path:
-    """Find a config, relative to the grid file or else to where we are."""
+    """Find a config, relative to the grid file or else to the current folder."""
     for start in (folder, Path()):
         if (start / name).is_file():
             path = (start / name).resolve()

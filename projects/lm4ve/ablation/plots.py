@@ -21,8 +21,8 @@ def plot(
         grid (Grid): A sweep is drawn as a line with a band, other variants side
             by side.
         scores (dict[str, dict[int, float]]): Variant -> seed -> score.
-        summaries (list[Summary]): Of them.
-        path (Path): PNG to write.
+        summaries (list[Summary]): The summaries of the scores.
+        path (Path): The PNG to write.
     """
     draw = _sweep if grid.is_sweep else _categories
     width = 6.4 if grid.is_sweep else 1.6 + 1.25 * len(summaries)

@@ -1,7 +1,6 @@
 """What the fork server imports once for all trials: the hosts that configs name.
 
-Importing this module does it; :data:`lm4ve.ablation.trial.SCOPES` says for
-which hosts.
+Importing this module imports the hosts; :data:`lm4ve.ablation.trial.SCOPES` names them.
 """
 
 import contextlib
@@ -15,7 +14,7 @@ from lm4ve.ablation.trial import SCOPES
 
 
 def import_scope(scope: str) -> None:
-    """Import all that a scope registers, as building from a config does it.
+    """Import every module that a scope registers, as building from a config does it.
 
     What cannot be imported is left to the trial that needs it.
     """

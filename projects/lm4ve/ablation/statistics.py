@@ -51,7 +51,7 @@ class Summary:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean by Student's t; NaN for fewer than two values."""
+    """Return the 95 % interval of the mean by Student's t; NaN for fewer than two values."""
     values = np.asarray(values, float)
     if len(values) < 2:
         return math.nan, math.nan
@@ -60,7 +60,7 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 
 def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
-    """Two-sided p values of the paired t-test and of Wilcoxon's signed rank test.
+    """Return two-sided p values of the paired t-test and Wilcoxon's signed rank test.
 
     Args:
         a, b (Sequence[float]): Scores of the same seeds, in the same order.
@@ -100,7 +100,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summary]:
-    """Summarize variants.
+    """Summarize the scores of variants over seeds.
 
     Args:
         scores (dict[str, dict[int, float]]): Variant -> seed -> score.

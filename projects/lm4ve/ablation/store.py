@@ -60,7 +60,7 @@ class Store:
         return found if same else None
 
     def clear(self, trial: Trial) -> Path:
-        """Begin a trial's folder anew.
+        """Empty a trial's folder, or make it.
 
         Raises:
             UserError: A trial of an earlier tool still writes there.
@@ -75,7 +75,7 @@ class Store:
     # --------------------------------------------------------------- one owner
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Own the folder.
+        """Own the folder inside of the context.
 
         The lock is the kernel's (flock): however its owner ends, it ends with it.
 
@@ -110,7 +110,7 @@ def hold(folder: Path) -> TextIO:
 
 
 def _wait_until_free(folder: Path) -> None:
-    """Wait for a trial of a killed tool; it notices that within a moment."""
+    """Wait for a trial of a killed tool, which ends within a moment."""
     end = time.monotonic() + ORPHANS
     with open(folder / 'lock', 'w') as f:
         while True:
@@ -128,7 +128,7 @@ def _wait_until_free(folder: Path) -> None:
 
 # --------------------------------------------------------------------- tables
 def write_tables(grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any]) -> None:
-    """Write ``results.csv``, ``timings.csv`` and, of tuning, ``tuning.csv``.
+    """Write ``results.csv``, ``timings.csv`` and, where a grid tunes, ``tuning.csv``.
 
     Config and seed determine the first and the last; numbers that differ from run to
     run are in ``timings.csv``.
@@ -179,8 +179,8 @@ def _csv(path: Path, rows: list[dict]) -> None:
 def choose(grid: Grid, store: Store) -> dict[str, Any]:
     """Return the best value of each variant whose tuning is complete.
 
-    By the mean of the metric over the tuning seeds. A score that is not finite
-    counts as the worst; of equal ones the first in the grid wins.
+    The best value has the best mean of the metric over the tuning seeds. A score that
+    is not finite counts as the worst; of equal ones the first in the grid wins.
 
     Raises:
         UserError: A result lacks the grid's metric.

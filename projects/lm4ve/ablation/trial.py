@@ -1,9 +1,9 @@
-"""One trial in a process of its own: train, test the last epoch, write the result.
+"""Runs one trial in a process of its own: train, test the last epoch, write the result.
 
     python -m lm4ve.ablation.trial SPEC.json
 
-The runner writes the specification and starts this; the config is built and adapted
-as ``tools/train.py`` does it.
+The runner writes the specification and starts this module. The config is built and
+adapted as ``tools/train.py`` does it.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
 
 
 def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
-    """Build a trial's config: as the grid says, no validation, no checkpoints.
+    """Build a trial's config as the grid says, without validation and checkpoints.
 
     Raises:
         UserError: The config is not what it was when the grid was read.

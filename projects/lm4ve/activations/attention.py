@@ -1,7 +1,7 @@
-"""Attention weights of one query row, recomputed from what a module is given.
+"""Attention weights of one query row, recomputed from a module's input.
 
 Fused attention keeps no weights. For one row (the class token, the focal agent) or
-the mean over all rows they are cheap to compute again from the module's input.
+the mean over all rows they are cheap to compute again.
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""Run a model on a batch and keep what its modules gave, by forward hooks.
+"""Runs a model on a batch and keeps what its modules gave, by forward hooks.
 
-One call, :func:`analyse`, serves every task: it gives tokens at each point, their
+One call, :func:`analyse`, serves every task. It gives tokens at each point, their
 places, and attention, from which pictures, scores and pages are made.
 """
 
@@ -126,7 +126,7 @@ def analyse(
         attention (bool): Also recompute attention.
 
     Returns:
-        Analysis: With float tensors on the model's device.
+        Analysis: What was seen, with float tensors on the model's device.
 
     Raises:
         UserError: The model belongs to no task, a name is no module's, a module did
@@ -247,7 +247,7 @@ def _hooks(
 def _attention(
     model: nn.Module, task: TaskAnalysis, seen: _Seen, points: Mapping[str, Point]
 ) -> dict[str, Attention]:
-    """Recompute the rows; a module whose tokens have no place gives none."""
+    """Recompute the rows of attention; a module whose tokens have no place gives none."""
 
     def layout_of(x: Tensor) -> Layout | None:
         # A point may know a map's grid, and points differ in resolution.

@@ -1,8 +1,8 @@
-"""Models and samples for looking at: a config, a checkpoint, and files or indices.
+"""Loads what the analysis looks at: a config, a checkpoint, and files or indices.
 
 Any file of a task goes through the config's own test pipeline, changed only where
-that pipeline begins with something else than a file. What is wrong with an input is
-said before a model is built.
+that pipeline begins with something else than a file. Mistakes in an input are reported
+before a model is built.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ def read_config(path: str | Path, options: dict | None = None) -> Config:
     if _loader(cfg) is None:
         raise UserError(
             f"The config '{path}' has neither test_dataloader nor "
-            'val_dataloader, whose pipeline inputs go through.'
+            'val_dataloader, whose pipeline inputs go through. Fix: add one.'
         )
     return cfg
 
@@ -60,7 +60,7 @@ def _loader(cfg: Config) -> dict | None:
 
 
 def _registered(registry: Registry, name: str | type) -> Any:
-    """What a config's ``type`` names; `get` alone does not look into its scope."""
+    """Return what a config's ``type`` names; `get` alone does not look into its scope."""
     if not isinstance(name, str):
         return name
     with registry.switch_scope_and_registry(None) as scoped:
@@ -73,7 +73,8 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
 
     Args:
         cfg (Config): See :func:`read_config`.
-        checkpoint (str): A file, or 'none' or '-': as training would begin, seed 0.
+        checkpoint (str): A file; 'none' or '-' stand for the weights that training
+            with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
 
     Raises:
@@ -156,7 +157,7 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
     if wrong:
         raise UserError(
             f'--indices {" ".join(map(str, wrong))}: the test set has '
-            f'{count} samples, numbers 0 to {count - 1}.'
+            f'{count} samples, numbers 0 to {count - 1}. Fix: name these.'
         )
     found = []
     for i in indices:
@@ -173,8 +174,8 @@ def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[
     Args:
         cfg (Config): See :func:`read_config`.
         files (Sequence[str]): Files of the kinds that the task declares.
-        **options: Those of :attr:`lm4ve.tasks.Task.input_options` that were given,
-            for example ``map_dir``; None counts as not given.
+        **options: The given :attr:`lm4ve.tasks.Task.input_options`, for example
+            ``map_dir``; None counts as not given.
 
     Raises:
         UserError: A file is missing, unreadable, or of another task, or the task has

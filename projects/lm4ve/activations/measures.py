@@ -17,7 +17,7 @@ from lm4ve.errors import UserError
 
 
 def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-    """Distance of each token from the mean token.
+    """Return the distance of each token from the mean token.
 
     Args:
         tokens (Tensor): ``[B, N, C]``, any floating type.
@@ -37,7 +37,7 @@ def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
 
 
 def frequency(tokens: Tensor, padding_mask: Tensor | None = None, wrap: bool = True) -> Tensor:
-    """Distance of each token's spectral phases from their mean over tokens.
+    """Return the distance of each token's spectral phases from their mean over tokens.
 
     Args:
         tokens (Tensor): ``[B, N, C]``, any floating type.
@@ -113,7 +113,7 @@ def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
     ):
         raise UserError(
             f'padding_mask must be bool {list(tokens.shape[:2])}, got '
-            f'{padding_mask.dtype} {list(padding_mask.shape)}.'
+            f'{padding_mask.dtype} {list(padding_mask.shape)}. Fix: True where a token is padding.'
         )
     tokens = tokens.detach().double()
     if padding_mask is not None:
@@ -127,7 +127,7 @@ def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, 1, C]``."""
+    """Return the mean over tokens that are not padding, ``[B, N, C] -> [B, 1, C]``."""
     if padding_mask is None:
         return x.mean(dim=1, keepdim=True)
     kept = (~padding_mask)[..., None]

@@ -1,4 +1,4 @@
-"""One HTML page a run: sheets, videos and numbers, in one file that can be sent.
+"""Writes the sheets, videos and numbers of a run into one HTML file that can be sent.
 
 Pictures are embedded and nothing is fetched: no scripts, no style sheets, no fonts.
 """
@@ -36,17 +36,17 @@ class Entry:
 
     @property
     def picture(self) -> str:
-        """The PNG in base64."""
+        """Return the PNG in base64."""
         return _base64(self.sheet)
 
     @property
     def movie(self) -> str:
-        """The MP4 in base64, empty if there is none."""
+        """Return the MP4 in base64, an empty text if there is none."""
         return '' if self.movie_file is None else _base64(self.movie_file)
 
 
 def write_page(path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]) -> None:
-    """Write a page.
+    """Write a page of samples.
 
     Args:
         path (str | Path): The HTML file.

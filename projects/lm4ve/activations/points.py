@@ -68,7 +68,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
 def resolve_points(
     model: nn.Module, points: Mapping[str, str] | None
 ) -> dict[str, tuple[nn.Module, bool]]:
-    """Look the points up.
+    """Look up the modules of points.
 
     Args:
         model (nn.Module): The model.
@@ -101,7 +101,7 @@ def resolve_points(
 
 
 def read_points(words: Sequence[str]) -> dict[str, str] | None:
-    """Read ``LABEL=MODULE`` words of a command line; None of none.
+    """Read ``LABEL=MODULE`` words of a command line; without words, return None.
 
     Raises:
         UserError: A word is not of that form, or a label is there twice.

@@ -79,7 +79,7 @@ def samples_of(
     classes: Sequence[str] | None = None,
     heads: int | None = None,
 ) -> list[Sample]:
-    """Split a batch into samples.
+    """Split the analysis of a batch into samples.
 
     Args:
         analysis (Analysis): The batch's analysis.

@@ -35,7 +35,7 @@ _NOTE = (
 
 @dataclass
 class _Page:
-    """What is to be drawn, in inches from the upper left corner."""
+    """The panels, color bars and texts of a sheet, in inches from the upper left corner."""
 
     width: float
     height: float = 0.0
@@ -86,7 +86,7 @@ class _Page:
 
 
 def draw_sheet(sample: Sample, note: str = '', time: int | None = None) -> Figure:
-    """Draw a sample.
+    """Draw a sample's sheet.
 
     Args:
         sample (Sample): The sample.

@@ -189,7 +189,7 @@ def take(data: Any, rows: list[int], count: int) -> Any:
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    """Whether a forward pass of one process alone would wait for the others."""
+    """Return whether a forward pass of one process would wait for the others."""
     return any(k.__name__ in _SHARDED for m in model.modules() for k in type(m).__mro__)
 
 

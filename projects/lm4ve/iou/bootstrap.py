@@ -11,7 +11,7 @@ from scipy import stats
 def bootstrap_mean(
     values: np.ndarray, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> tuple[np.ndarray, ...]:
-    """Percentile bootstrap of the mean (Efron and Tibshirani, 1993, chapter 13).
+    """Return mean and percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
         values (np.ndarray): ``[images]`` or ``[images, columns]``.

@@ -1,4 +1,4 @@
-"""Do activations pick out the foreground? Pseudo-masks and their IoU.
+"""Pseudo-masks and their IoU, which say whether activations pick out the foreground.
 
 Pang et al. (arXiv 2310.12973, section 5) threshold a map of activations and compare
 it with the image's segmentation, each image with the threshold that suits it best.
@@ -70,7 +70,7 @@ def constant(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """Threshold maps.
+    """Threshold maps of activations.
 
     Args:
         values (np.ndarray): ``[..., N]``, min-max normalized.

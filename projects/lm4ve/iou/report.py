@@ -85,7 +85,7 @@ class Report:
 def summarize(
     scores: Scores, fixed_share: float = 0.2, resamples: int = 2000, seed: int = 0
 ) -> Report:
-    """Choose thresholds, average over images, bootstrap.
+    """Choose thresholds, average over images, and bootstrap the means.
 
     Args:
         scores (Scores): The IoU of all images.
@@ -180,7 +180,7 @@ def write(report: Report, folder: str | Path, about: dict) -> list[Path]:
 
 
 def plot(report: Report, path: str | Path, title: str = '') -> None:
-    """Draw IoU over the threshold, one panel a measure, with the 95 % band.
+    """Draw IoU over the threshold, a panel for each measure, with the 95 % band.
 
     Args:
         report (Report): What to draw.

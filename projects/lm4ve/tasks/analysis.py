@@ -1,4 +1,4 @@
-"""What a task does for the analysis of activations: reading, placing, drawing, telling.
+"""What a task does for the analysis of activations: it reads, places, draws and tells.
 
 The analysis itself (:mod:`lm4ve.activations`) knows no task. Each task answers its
 questions in ``lm4ve/tasks/<task>/analysis.py`` with one object ``ANALYSIS``. Nothing
@@ -44,19 +44,19 @@ class Layout:
 
     @property
     def num_placed(self) -> int:
-        """Number of tokens that have a place."""
+        """The number of tokens that have a place."""
         return math.prod(self.grid)
 
     @property
     def times(self) -> int:
-        """Number of times on a clip's grid; else 1."""
+        """The number of times on a clip's grid; else 1."""
         return self.grid[0] if len(self.grid) == 3 else 1
 
     def fitting(self, count: int) -> 'Layout':
-        """Return this layout, or refuse it.
+        """Return this layout if it fits a number of tokens.
 
         Args:
-            count (int): Number of tokens, prefix included.
+            count (int): The number of tokens, prefix included.
 
         Raises:
             UserError: It has places for another number of tokens.

@@ -39,7 +39,7 @@ class TokenMap:
     grid: tuple[int, ...]
 
     def norm(self) -> 'Normalize':
-        """Span the smallest to the largest value; around them where all are equal."""
+        """Return a scale from the smallest to the largest value, wider where they are equal."""
         from matplotlib.colors import Normalize
 
         known = self.values[np.isfinite(self.values)]
@@ -51,7 +51,7 @@ class TokenMap:
 
 
 class Picture(ABC):
-    """One sample.
+    """The picture of one sample.
 
     Attributes:
         side (float): Width of a panel on a sheet, inches.
@@ -88,7 +88,7 @@ class Frames(Picture):
 
     Args:
         pixels (np.ndarray): uint8 ``[T, H, W, 3]``, RGB; T = 1 for an image.
-        is_clip (bool): They are a clip's, even if there is only one.
+        is_clip (bool): The frames are a clip's, even if there is only one.
     """
 
     def __init__(self, pixels: np.ndarray, is_clip: bool = False) -> None:

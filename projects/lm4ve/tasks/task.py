@@ -19,7 +19,7 @@ class Task:
     """One task of the suite. Declaring it imports nothing of the task.
 
     Attributes:
-        name (str): Its short name, which is also that of its config folder.
+        name (str): Its short name, which its config folder has too.
         title (str): What it is called in messages, for example 'motion
             forecasting'.
         package (str): The Python package, ``__name__`` of its ``__init__.py``.
@@ -30,16 +30,16 @@ class Task:
         registers (Mapping[str, tuple[str, ...]]): Module below the package to the
             names that it registers, for example
             ``{'datasets': ('DigitsDataset', )}``.
-        exports (Mapping[str, tuple[str, ...]]): Module to further public names,
-            which the package offers beside the registered ones.
+        exports (Mapping[str, tuple[str, ...]]): Module to further public names of the
+            package, beside the registered ones.
         input_noun (str): What the model takes, for example 'an image'.
         input_suffixes (tuple[str, ...]): Endings of the files that hold it.
         takes_folders (bool): A folder may stand for one input.
         tta_model (str): Type of the model that averages the predictions for an input
             and its mirror image, which ``tools/test.py --tta`` uses by default; empty
             where a mirror image may be of another class.
-        input_options (Mapping[str, str]): Name to help text of what reading a file
-            may need besides it; the analysis tools make a flag of each.
+        input_options (Mapping[str, str]): Name to help text of options that reading a
+            file may need; ``visualize_activations.py`` makes a flag of each.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Task:
 
     @property
     def analysis(self) -> 'TaskAnalysis':
-        """``ANALYSIS`` of the package's module ``analysis``, imported on demand."""
+        """The ``ANALYSIS`` of the package's module ``analysis``, imported on demand."""
         return importlib.import_module(f'{self.package}.analysis').ANALYSIS
 
     @property
