@@ -49,11 +49,11 @@ class Shrinker(ABC):
     def data(self, loader: ConfigDict, split: str) -> None:
         """Point a dataloader ('train', 'val' or 'test') at few and small samples."""
 
-    def load(self, name: str, work_dir: Path, epochs: int = 1) -> Config:
+    def load(self, name: str, work_dir: Path, epochs: int = 1, launcher: str = 'none') -> Config:
         """Load a config, shrunk, as the command line tools would see it."""
         cfg = Config.fromfile(FOLDERS[self.task] / name)
         # `load_from` names another experiment's checkpoint.
-        cfg.update(work_dir=str(work_dir), launcher='none', load_from=None, log_level='WARNING')
+        cfg.update(work_dir=str(work_dir), launcher=launcher, load_from=None, log_level='WARNING')
         cfg.visualizer.vis_backends = []
         self._block(cfg.model, self.model(cfg.model))
         for split in ('train', 'val', 'test'):

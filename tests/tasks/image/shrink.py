@@ -71,8 +71,8 @@ class Shrinker(shrink.Shrinker):
         dataset.update(data_root=str(self.imagenet()), metainfo=dict(classes=CLASSES))
         shrink.shrink_images(dataset.pipeline)
 
-    def load(self, name, work_dir, epochs=1):
-        cfg = super().load(name, work_dir, epochs)
+    def load(self, *args, **options):
+        cfg = super().load(*args, **options)
         if cfg.get('data_preprocessor', {}).get('num_classes') == 1000:
             cfg.data_preprocessor.num_classes = len(CLASSES)
         return cfg

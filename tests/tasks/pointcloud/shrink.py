@@ -23,8 +23,8 @@ class Shrinker(shrink.Shrinker):
     task = 'pointcloud'
     metric = 'accuracy/overall'
 
-    def load(self, name, work_dir, epochs=1):
-        cfg = super().load(name, work_dir, epochs)
+    def load(self, *args, **options):
+        cfg = super().load(*args, **options)
         self._points(cfg.tta_pipeline)
         return cfg
 

@@ -98,13 +98,13 @@ def single_frame_accuracy(clips) -> float:
     frames = np.stack([c[rng.integers(len(c))].ravel() for c, _ in clips])
     labels = np.array([label for _, label in clips])
     half = len(clips) // 2
-    trees = ExtraTreesClassifier(100, random_state=0)
+    trees = ExtraTreesClassifier(50, random_state=0)
     trees.fit(frames[:half], labels[:half])
     return (trees.predict(frames[half:]) == labels[half:]).mean()
 
 
 def test_a_single_frame_does_not_tell_the_class(monkeypatch):
-    assert single_frame_accuracy(list(md.clips('train', 4000))) < 0.4
+    assert single_frame_accuracy(list(md.clips('train', 2000))) < 0.4
     # That the control can tell: let each class start from a place of its own.
     draw = md.draw_states
 
