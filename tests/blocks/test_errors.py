@@ -338,7 +338,7 @@ def test_two_copies_of_a_layer(tmp_path):
         (dict(model_type='RefinedWebModel'), 'remote-code.*"falcon"'),
         (
             dict(FAMILIES['llama'], quantization_config=dict(quant_method='gptq')),
-            "'llama' with quantization_config.*unquantised.*bfloat16",
+            "'llama' with quantization_config.*unquantized.*bfloat16",
         ),
     ],
 )

@@ -31,18 +31,18 @@ class LayerSpec:
         attention (str): The submodule that holds the projections.
         qkv (tuple[str, ...]): Query, key and value projection in it, or the
             one fused projection.
-        split (callable, optional): Of a fused projection: ``(config, heads,
+        split (callable, optional): For a fused projection: ``(config, heads,
             kv_heads, head_dim) -> (q, k, v)`` row indices.
         out (str): Output projection in ``attention``.
         qk_norm (str): '' (none), 'head' (a norm over each head's channels) or
             'all' (over all heads' channels together).
-        qk_norms (tuple[str, str]): What these two norms are called in
+        qk_norms (tuple[str, str]): What the norms of queries and keys are called in
             ``attention``.
         attention_norms, mlp_norms (tuple[str, str, str]): Norms before the
             branch, on its output, after the residual sum; '' for none.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
         parallel (bool): Both branches read the layer's input.
-        shared_norm (bool): Of parallel branches: the MLP reads the same
+        shared_norm (bool): For parallel branches: the MLP reads the same
             normed input as attention.
         final_norm (str): The model's norm after the last layer; '' for none.
     """
@@ -219,16 +219,16 @@ def check_supported(config: dict[str, Any]) -> None:
 
     Raises:
         UnsupportedModelError: Unknown family, mixture of experts, alibi,
-            quantised weights, or a layout that needs remote code.
+            quantized weights, or a layout that needs remote code.
     """
     kind = config.get('model_type', '')
     text = config.get('text_config') or {}
     supported = ', '.join(sorted({*FAMILIES, 'gemma3'}))
     if config.get('quantization_config') or text.get('quantization_config'):
         raise UnsupportedModelError(
-            f"model_type '{kind}' with quantization_config: quantised weights have no gradient "
+            f"model_type '{kind}' with quantization_config: quantized weights have no gradient "
             'with respect to their input in plain PyTorch. Fix: point block.checkpoint at the '
-            "unquantised release and set block.dtype='bfloat16' to save memory."
+            "unquantized release and set block.dtype='bfloat16' to save memory."
         )
     if kind in _REFUSED:
         raise UnsupportedModelError(

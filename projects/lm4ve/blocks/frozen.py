@@ -1,8 +1,8 @@
 """Keep a module's tensors out of reach of everything that would change or store them.
 
-Host models re-initialise every ``Linear`` after construction, EMA deep-copies
+Host models re-initialize every ``Linear`` after construction, EMA deep-copies
 the model, checkpoints save its ``state_dict()`` and optimizers take its
-``parameters()``. ``requires_grad=False`` stops only the last of these. A
+``parameters()``. ``requires_grad=False`` stops only the optimizers. A
 :class:`Frozen` module hides what it wraps from all four, yet computes with it,
 moves with ``.to()`` and can be found (and hooked) by its name.
 """

@@ -26,7 +26,7 @@ def in_pieces(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Apply a function of single tokens, by pieces where that is faster.
 
     Args:
-        function (callable): Of tensors ``[M, W]`` to ``[M, W]``, row by row, with no
+        function (callable): A function of tensors ``[M, W]`` to ``[M, W]``, row by row, with no
             trained parameter inside: their gradients would be lost.
         *inputs (Tensor): ``[..., W]`` of equal shapes.
 

@@ -97,11 +97,11 @@ class LanguageModel:
         return layer
 
     def random_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
-        """Build one layer with the family's own random initialisation.
+        """Build one layer with the family's own random initialization.
 
         Draws from torch's global CPU generator: the caller seeds and restores it.
         """
-        layer = self._initialise(self._bare_layer(index))
+        layer = self._initialize(self._bare_layer(index))
         for name, weight in sorted(layer.state_dict().items()):
             digest.update(name, weight)
         return layer.to(dtype)
@@ -113,7 +113,7 @@ class LanguageModel:
         """
         if not self.spec.final_norm:
             return None
-        return self._initialise(attrgetter(self.spec.final_norm)(self.skeleton)).to(dtype)
+        return self._initialize(attrgetter(self.spec.final_norm)(self.skeleton)).to(dtype)
 
     def rotary(self) -> nn.Module | None:
         """A real copy of the model's rotary embedding (fp32, CPU), or None."""
@@ -128,7 +128,7 @@ class LanguageModel:
             layer: nn.Module = type(first)(self.skeleton.config, layer_idx=index)
         return layer
 
-    def _initialise(self, module: nn.Module) -> nn.Module:
+    def _initialize(self, module: nn.Module) -> nn.Module:
         module.to_empty(device='cpu')
         with torch.no_grad():
             return module.apply(self.skeleton._init_weights)

@@ -110,7 +110,7 @@ class LLMLayer(nn.Module):
         modules: Iterable[Any] = layer.modules()
         for module in modules:
             if isinstance(module, nn.Dropout):
-                module.p = 0.0  # the LLM's regularisation is not the host's
+                module.p = 0.0  # the LLM's regularization is not the host's
             elif hasattr(module, 'residual_dropout'):  # starcoder2's MLP
                 module.residual_dropout = 0.0
 

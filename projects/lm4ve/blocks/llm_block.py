@@ -42,15 +42,15 @@ class LLMBlock(RecordsFrozenSource):
         layers (Sequence[int]): Which layers, in this order; negative counts
             from the end. Defaults to the last one.
         pretrained (bool): False gives the same shape with the family's random
-            initialisation: the control. Defaults to True.
-        seed (int): Of that initialisation. Drawn on the CPU with a generator
-            of its own, so every rank and every resume gets the same weights.
-        trainable (str): What of the block trains: 'none', 'norms' or 'all'.
+            initialization: the control. Defaults to True.
+        seed (int): Seed of that initialization, which is drawn on the CPU with a generator
+            of its own, so that every rank and every resume gets the same weights.
+        trainable (str): The parts of the block that train: 'none', 'norms' or 'all'.
         causal (bool): Keep the language model's causal mask.
         rotary (bool): Keep its rotary position embedding.
         final_norm (bool): Apply the model's final norm with unit gain after
-            the last layer, as the released code does. Nothing for families
-            without one (bert, roberta, opt-350m).
+            the last layer, as the released code does. It does nothing for families
+            that have no such norm (bert, roberta, opt-350m).
         dtype (str): Storage and compute type: 'float32', 'bfloat16' or
             'float16'. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
@@ -58,7 +58,7 @@ class LLMBlock(RecordsFrozenSource):
 
     Attributes:
         embed_dims (int): D, the language model's width.
-        source (dict): What the frozen weights are: name, layers, fingerprint.
+        source (dict): Says what the frozen weights are: name, layers, fingerprint.
 
     Raises:
         UserError: An argument is out of range; subclasses of it for
@@ -156,7 +156,7 @@ class LLMBlock(RecordsFrozenSource):
     def init_weights(self) -> None:
         """Give trained parts their source's weights back.
 
-        Hosts initialise every Linear and norm of a model before they call
+        Hosts initialize every Linear and norm of a model before they call
         this; frozen parts are out of their reach.
         """
         if self.trainable == 'none':
@@ -187,7 +187,7 @@ class LLMBlock(RecordsFrozenSource):
                 outputs mean nothing.
             queries (slice | Tensor, optional): Which tokens' outputs are
                 wanted: None (all), a slice over N, or int64 ``[B, Q]`` with
-                indices from 0. The last layer computes only these.
+                indices from 0. The last layer computes only what is layer_queries for.
 
         Returns:
             Tensor: ``[B, N, D]`` or ``[B, Q, D]``, in ``x.dtype``.
@@ -215,12 +215,12 @@ class LLMBlock(RecordsFrozenSource):
         Args:
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             weight (Tensor): The mapper, ``[D, C]``, without bias.
-            padding_mask, queries: As of :meth:`forward`.
+            padding_mask, queries: See :meth:`forward`.
             low_rank (str): 'fold', 'absorb', 'off', or 'auto' for the one with
                 the fewest operations (see ``low_rank.py``).
 
         Returns:
-            Tensor: As :meth:`forward` gives for the mapped tokens.
+            Tensor: What :meth:`forward` gives for the mapped tokens.
         """
         method = self._method(x, queries, low_rank)
         if method == 'off':
@@ -250,11 +250,11 @@ class LLMBlock(RecordsFrozenSource):
         last = len(self.layers) - 1
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
-                asked = queries if i == last else None
-                mask = self._mask(x, padding_mask, asked)
+                layer_queries = queries if i == last else None
+                mask = self._mask(x, padding_mask, layer_queries)
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
                 run = first if i == 0 and first is not None else layer
-                h = run(h, mask, asked, rotary)
+                h = run(h, mask, layer_queries, rotary)
             if self.final_norm is not None:
                 h = self.final_norm(h)
         return h.to(x.dtype)
@@ -280,7 +280,7 @@ class LLMBlock(RecordsFrozenSource):
         """Pick a method for this batch; 'auto' says once what it picked."""
         if low_rank != 'auto':
             return low_rank
-        # Only the last layer is asked for a part of the tokens.
+        # Only the last layer is layer_queries for a part of the tokens.
         queries = queries if len(self.layers) == 1 else None
         sizes = sizes_of(self._first, x, queries)
         method = cheapest(sizes, self._may_absorb())

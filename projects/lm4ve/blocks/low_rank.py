@@ -6,7 +6,7 @@ C, and so has its norm: for every token it is a scale times a linear map,
     norm(h_n) = A xs_n + b,   A = diag(g) W,   xs_n = s_n x_n,
 
 where s is the norm's scale, g and b its gain and bias. (Layer norm: W with its
-columns centred. Families that norm after the branch: s = 1, g = 1, b = 0.) Keys
+columns centered. Families that norm after the branch: s = 1, g = 1, b = 0.) Keys
 and values are frozen projections of that. Two ways to use it:
 
 fold
@@ -151,14 +151,14 @@ class FoldMemory:
         return type(self)()  # a copy (EMA) has a mapper of its own
 
     def for_weights(self, layer: LLMLayer, weight: Tensor) -> Remember:
-        """Return the function that remembers for these weights."""
+        """Return the function that remembers what depends on a layer and a mapper."""
         if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return lambda name, make: make()
         # All tensors that folded matrices are made of.
         parts = (layer.q_proj, layer.k_proj, layer.v_proj, layer.attention_norm)
         tensors = [weight, *(t for p in parts if p is not None for t in unwrap(p).parameters())]
         if any(t.is_inference() for t in tensors):
-            return lambda name, make: make()  # these have no version
+            return lambda name, make: make()  # inference tensors have no version
         stamp = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
         if stamp != self._stamp:
             self._stamp, self._values = stamp, {}
@@ -204,9 +204,9 @@ class LowRankInput:
         if norm is None:
             self.xs, self.a = x.to(dtype), weight.to(dtype)
             return
-        centred, gain, bias, eps = _affine(norm)
+        centered, gain, bias, eps = _affine(norm)
         weight = weight.float()
-        if centred:
+        if centered:
             weight = weight - weight.mean(dim=0, keepdim=True)
         gram = remember('gram', lambda: weight.t() @ weight / len(weight))
         x = x.float()
@@ -234,7 +234,7 @@ class LowRankInput:
 
 
 def _affine(norm: nn.Module) -> tuple[bool, Tensor | None, Tensor | None, float]:
-    """Describe a norm: centred or not, gain ``[D]``, bias ``[D]``, epsilon."""
+    """Describe a norm: centered or not, gain ``[D]``, bias ``[D]``, epsilon."""
     module: Any = unwrap(norm)
     if isinstance(module, nn.LayerNorm):
         return True, module.weight, module.bias, module.eps
@@ -257,7 +257,7 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
     Args:
         q (Tensor): ``[B, H, Q, d]``.
         low (LowRankInput): The keys' and values' tokens.
-        layer (LLMLayer): Whose projections.
+        layer (LLMLayer): The layer that the projections are of.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
     Returns:

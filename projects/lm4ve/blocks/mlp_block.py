@@ -1,7 +1,7 @@
 """The capacity control of the paper: is it the block, or just more parameters?
 
 Section 4 replaces the language model block by a GELU and a LayerNorm between
-the same two mappers. (The other control, a block from random initialisation,
+the same two mappers. (The other control, a block from random initialization,
 is ``LLMBlock(pretrained=False)``, frozen or trained.)
 """
 
@@ -16,7 +16,7 @@ class MLPBlock(nn.Module):
     """GELU and LayerNorm in the place of a language model block.
 
     Args:
-        embed_dims (int): Width D, as of the block it stands for.
+        embed_dims (int): The width D of the block that it stands for.
     """
 
     def __init__(self, embed_dims: int) -> None:
@@ -28,6 +28,6 @@ class MLPBlock(nn.Module):
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
     ) -> Tensor:
-        """``[B, N, D] -> [B, Q, D]``; tokens do not mix, so no mask is needed."""
+        """Map ``[B, N, D]`` to ``[B, Q, D]``. Tokens do not mix, so no mask is needed."""
         out: Tensor = self.norm(self.act(take_tokens(x, queries)))
         return out

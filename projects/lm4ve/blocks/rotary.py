@@ -15,7 +15,7 @@ class RotaryTables:
     This is no module, so that the tables stay fp32 whatever the block is cast to.
 
     Args:
-        model (LanguageModel): Whose ``transformers`` module makes the tables.
+        model (LanguageModel): The model whose ``transformers`` module makes the tables.
 
     Raises:
         UserError: The model has no rotary embedding.

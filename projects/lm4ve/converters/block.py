@@ -34,8 +34,8 @@ _LAYER_NAMES = {
     'attention_norm.weight': 'attention_norm.weight',
     'ffn_norm.weight': 'mlp_norm.weight',
 }
-# The released classes have no buffers; these are what other versions of LLaMA's
-# code keep. Rotary embedding and the cache are not used on image tokens, and
+# The released classes have no buffers; other versions of LLaMA's code keep the ones
+# named here. Rotary embedding and the cache are not used on image tokens, and
 # embedding and output layer belong to text.
 _IGNORED = re.compile(
     r'(layers\.\d+\.attention\.)?(inner_attention\.)?'
@@ -100,7 +100,7 @@ def compare_block(
         state (dict[str, Tensor]): The checkpoint; the keys that start with
             ``prefix`` are all accounted for. Names and row order of q and k
             are Meta's, as in the authors' code.
-        prefix (str): Of the block, for example 'llama.'.
+        prefix (str): The prefix of the block's keys, for example 'llama.'.
         llm (str): The language model, as ``LLMBlock`` takes it: a Meta or
             Hugging Face folder, a weight file or a hub id.
         layer (int | Sequence[int]): The layer(s) of it that the block claims

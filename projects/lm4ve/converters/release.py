@@ -62,7 +62,7 @@ class Release:
 
     Attributes:
         config, checkpoint (Path): The two files.
-        size (int): Of the weight file, in bytes.
+        size (int): Size of the weight file in bytes.
         trained, frozen (int): Bytes of tensors in it.
         kept (int): Frozen tensors that 16 bits would have changed.
     """
@@ -291,7 +291,7 @@ def _without_folder(record: Tensor) -> Tensor:
 
 
 def _plain_meta(content: dict, cfg_text: str) -> dict:
-    """What is kept of a checkpoint's meta; MMEngine's inferencers read `cfg`."""
+    """Return what a release keeps of a checkpoint's meta; inferencers read ``cfg``."""
     meta = content.get('meta') or {}
     kept = {k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta}
     return dict(kept, cfg=cfg_text, lm4ve_version=__version__)

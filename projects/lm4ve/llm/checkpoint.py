@@ -83,7 +83,7 @@ class Checkpoint:
             map of the file: copy it to keep it.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, quantised, or of other shapes.
+            CheckpointError: Weights are missing, damaged, quantized, or of other shapes.
         """
         stored = self._stored_names(index, list(shapes))
         for name, expected in shapes.items():
@@ -104,7 +104,7 @@ class Checkpoint:
                 raise CheckpointError(
                     f"'{stored[name]}' of '{self.name}' is stored as {weight.dtype} "
                     f'({weight.layout}, {weight.device}). Expected dense numbers of 16, 32 or 64 '
-                    "bits. Fix: use the model's original weights, not quantised ones."
+                    "bits. Fix: use the model's original weights, not quantized ones."
                 )
             yield name, weight
 

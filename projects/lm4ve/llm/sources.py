@@ -79,23 +79,18 @@ class HubSource(FileSource):
             return Path(
                 huggingface_hub.hf_hub_download(self.repo_id, filename, revision=self.revision)
             )
-        except errors.LocalEntryNotFoundError as e:
-            # Offline, and the file is not in the cache: not the same as a
-            # repository that lacks the file.
-            raise CheckpointError(self._unreachable(e)) from e
-        except errors.EntryNotFoundError:
-            return None
-        except (errors.HfHubHTTPError, OSError, ValueError) as e:
-            raise CheckpointError(self._unreachable(e)) from e
-
-    def _unreachable(self, error: Exception) -> str:
-        reason = (str(error).strip().splitlines() or ['no reason given'])[0]
-        return (
-            f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that can "
-            f'be read ({type(error).__name__}: {reason}). Fix: correct the path, or download the '
-            f'repository once where there is network (`hf download {self.repo_id}`), or set '
-            'HF_TOKEN if it is gated.'
-        )
+        except (errors.EntryNotFoundError, errors.HfHubHTTPError, OSError, ValueError) as e:
+            # Offline, a file that is not in the cache says nothing of the repository.
+            offline = isinstance(e, errors.LocalEntryNotFoundError)
+            if isinstance(e, errors.EntryNotFoundError) and not offline:
+                return None
+            reason = (str(e).strip().splitlines() or ['no reason given'])[0]
+            raise CheckpointError(
+                f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
+                f'can be read ({type(e).__name__}: {reason}). Fix: correct the path, or download '
+                f'the repository once where there is network (`hf download {self.repo_id}`), or '
+                'set HF_TOKEN if it is gated.'
+            ) from e
 
 
 def locate_packaged(name: str) -> Path:
@@ -147,7 +142,7 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
         user pointed at (None: whatever the source holds).
 
     Raises:
-        CheckpointError: There is no such path and it is no hub id.
+        CheckpointError: The text is neither an existing path nor a hub id.
     """
     text = str(checkpoint)
     if text.startswith(PACKAGE_SCHEME):

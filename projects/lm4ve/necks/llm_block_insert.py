@@ -50,7 +50,7 @@ def LLMBlockInsert(
         nn.Module: The backbone itself, with the neck as ``llm_neck``.
 
     Raises:
-        UserError: There is no such submodule, or the neck changes the layout.
+        UserError: ``after`` names no submodule, or the neck changes the layout.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     built: nn.Module = (

@@ -1,4 +1,4 @@
-"""``LLMBlockNeck``: mapper, block, mapper, norm, around any feature layout.
+"""``LLMBlockNeck``: linear mapper, block, linear mapper, norm, for any feature layout.
 
 The paper's place for it is after an encoder's last block and before its final
 norm (arXiv 2310.12973, section 3.1), so the host's backbone gives raw tokens
@@ -26,7 +26,7 @@ LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 @MODELS.register_module()
 class LLMBlockNeck(BaseModule):  # type: ignore[misc]
-    """``x -> Linear(C, D) -> block -> Linear(D, C) -> norm``.
+    """``x -> mapper_in: Linear(C, D) -> block -> mapper_out: Linear(D, C) -> norm``.
 
     Args:
         in_channels (int): C, the backbone's width.
@@ -53,8 +53,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             instead of storing their activations.
         compile (bool | dict): Run mappers and block through ``torch.compile``,
             with these options.
-        init_cfg (dict | list, optional): Of the mappers. Parts of the block
-            are never initialised by it.
+        init_cfg (dict | list, optional): How the mappers are initialized. It never
+            touches the block.
 
     Raises:
         UserError: An argument is not one of those above.

@@ -22,7 +22,7 @@ def where_it_went(path: str | Path) -> str | None:
     """Say what stands in for a config path that no longer exists.
 
     Args:
-        path (str | Path): As a user typed it.
+        path (str | Path): What a user typed.
 
     Returns:
         str: A sentence with the new path and, where the config was folded into another
