@@ -1,7 +1,7 @@
 """Python scripts in processes that fork from one which has imported what is heavy.
 
 A new interpreter imports for four seconds before a script does anything; a fork has
-imported PyTorch, MMEngine and transformers already, and is otherwise as new.
+imported PyTorch, MMEngine, transformers and mmpretrain already, and is otherwise as new.
 """
 
 import multiprocessing
@@ -12,7 +12,9 @@ import sys
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context('forkserver')
-_CONTEXT.set_forkserver_preload(['lm4ve.blocks', 'mmengine.runner', 'matplotlib.pyplot', 'pandas'])
+_CONTEXT.set_forkserver_preload(
+    ['lm4ve.blocks', 'mmengine.runner', 'mmpretrain.models', 'mmpretrain.datasets', 'pandas']
+)
 
 
 def run_script(words: list[str], folder: Path, environment: dict, log: Path, timeout: int) -> int:
