@@ -35,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('--out', help='JSON file for the results')
     parser.add_argument(
-        '--train-cache',
-        help="scenes for the nearest neighbours; default: the config's training set",
+        '--train-cache', help="scenes for the nearest neighbors; default: the config's training set"
     )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
@@ -49,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     baselines = {
         'constant velocity': ConstantVelocity(),
         'Kalman filter': Kalman(),
-        'nearest neighbours': NearestNeighbor(train),
+        'nearest neighbors': NearestNeighbor(train),
     }
     results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
     rows = [

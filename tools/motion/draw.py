@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--every', type=int, default=1, help='draw every n-th')
     parser.add_argument('--columns', type=int, default=3)
-    parser.add_argument('--extent', type=float, default=45.0, help='metres')
+    parser.add_argument('--extent', type=float, default=45.0, help='meters')
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('out', help='the cache to write')
     parser.add_argument('--map-dir', help='map_files of Argoverse 1')
     parser.add_argument(
-        '--map-range', type=float, default=142.0, help='metres around the focal agent; default: 142'
+        '--map-range', type=float, default=142.0, help='meters around the focal agent; default: 142'
     )
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Draw a cloud of a config's test set with its token groups coloured.
+"""Draw a cloud of a config's test set with its token groups colored.
 
 python tools/pointcloud/draw.py CONFIG OUT.png --index 3
 """
@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--index', type=int, default=0, help='which cloud')
     parser.add_argument(
         '--values',
-        help='.npy with a number for each group, for example activations, that colours follow',
+        help='.npy with a number for each group, for example activations, that colors follow',
     )
     parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
     args = parser.parse_args(argv)

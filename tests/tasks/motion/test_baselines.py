@@ -67,7 +67,7 @@ def test_kalman_smooths_noise_that_velocity_takes_for_motion(scenes):
     assert kalman < velocity
 
 
-def test_the_nearest_neighbour_of_a_known_scene_is_itself(scenes):
+def test_the_nearest_neighbor_of_a_known_scene_is_itself(scenes):
     baseline = NearestNeighbor(scenes, k=3)
     scene = scenes[2].moved(1.0, [500.0, -70.0])
     lines, p = baseline(scene)
@@ -141,8 +141,8 @@ def test_the_metric_writes_a_test_sets_submission(scenes, tmp_path):
 
 
 # ----------------------------------------------------------------- pictures
-def drawn(image, colour):
-    return (np.abs(image.astype(int) - colour).max(-1) < 40).sum()
+def drawn(image, color):
+    return (np.abs(image.astype(int) - color).max(-1) < 40).sum()
 
 
 def test_pictures_show_forecasts_truth_and_history(scenes, tmp_path):
@@ -260,7 +260,7 @@ def test_tools_go_from_files_to_scores_regions_pictures_and_submissions(argovers
         ]
     )
     assert scores['constant velocity']['motion/minFDE@6'] == pytest.approx(expected)
-    assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbours'}
+    assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbors'}
     with pytest.raises(SystemExit):
         tool('make_regions.py', tmp_path / 'val.cache', tmp_path / 'r.json')
     tool('make_regions.py', tmp_path / 'train.cache', tmp_path / 'r.json', '--regions', 2)

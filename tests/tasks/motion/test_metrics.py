@@ -27,22 +27,22 @@ CASES = {
         (1, 1, 0, 1.25),
     ),
     'one-prediction': ([(3, 3)], [1.0], 6, None, (3, 3, 1, 3), (3, 3, 1, 3)),
-    'exactly-two-metres-is-no-miss': ([(0, 2)], [1.0], 1, None, (1, 2, 0, 2), (1, 2, 0, 2)),
+    'exactly-two-meters-is-no-miss': ([(0, 2)], [1.0], 1, None, (1, 2, 0, 2), (1, 2, 0, 2)),
     'k-keeps-the-most-probable': (
         [(0, 0), (3, 5)],
         [0.4, 0.6],
         1,
         None,
-        # Argoverse 1 normalises .6 to 1 over the one that is kept.
+        # Argoverse 1 normalizes .6 to 1 over the one that is kept.
         (4, 5, 1, 5),
         (4, 5, 1, 5.16),
     ),
-    'renormalised-over-the-kept': (
+    'renormalized-over-the-kept': (
         [(0, 0), (4, 4), (8, 8)],
         [0.3, 0.5, 0.2],
         2,
         None,
-        # .3 of .8 is .375: (1 - .375)^2 = .390625; unnormalised .7^2 = .49.
+        # .3 of .8 is .375: (1 - .375)^2 = .390625; unnormalized .7^2 = .49.
         (0, 0, 0, 0.390625),
         (0, 0, 0, 0.49),
     ),
@@ -128,7 +128,7 @@ def test_equals_av2_on_random_input(seed):
     assert found['brier-minFDE'] == pytest.approx(
         av2.compute_brier_fde(predictions, truth, p)[fde.argmin()]
     )
-    # Argoverse 1's normalisation is av2's with normalize=True on the kept ones.
+    # Argoverse 1's normalization is av2's with normalize=True on the kept ones.
     kept = np.argsort(-p)[:3]
     fde = av2.compute_fde(predictions[kept], truth)
     best = fde.argmin()

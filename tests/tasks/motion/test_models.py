@@ -239,9 +239,9 @@ def test_fans_split_what_lies_ahead_by_angle():
 
 def test_clusters_are_of_equal_size_and_near_their_points():
     rng = np.random.default_rng(0)
-    centres = np.array([[0, 0], [50, 0], [0, 50]])
+    centers = np.array([[0, 0], [50, 0], [0, 50]])
     points = np.concatenate(
-        [c + rng.normal(0, 1, (n, 2)) for c, n in zip(centres, (20, 20, 20), strict=True)]
+        [c + rng.normal(0, 1, (n, 2)) for c, n in zip(centers, (20, 20, 20), strict=True)]
     )
     labels = equal_clusters(points, 3)
     assert np.bincount(labels).tolist() == [20, 20, 20]

@@ -10,7 +10,7 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneError, VectorizeScene
 from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Map
-from lm4ve.tasks.motion.datasets.argoverse2 import centre_line, read_map
+from lm4ve.tasks.motion.datasets.argoverse2 import center_line, read_map
 from lm4ve.tasks.motion.demo.traffic import city_lanes
 from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1_map
 from lm4ve.tasks.motion.scene import heading_of, resample
@@ -46,7 +46,7 @@ def test_argoverse1_map_is_the_city(argoverse1):
     assert set(city_map.turns) == {0, 1, 2}
 
 
-def test_boxes_come_from_the_table_or_the_centre_line(argoverse1, tmp_path):
+def test_boxes_come_from_the_table_or_the_center_line(argoverse1, tmp_path):
     shutil.copytree(argoverse1 / 'map_files', tmp_path / 'maps')
     table = tmp_path / 'maps' / 'PIT_10314_halluc_bbox_table.npy'
     with_table = Argoverse1Map(tmp_path / 'maps', 'PIT').boxes
@@ -83,7 +83,7 @@ def test_argoverse2_equals_av2s_own_reader(reader2):
             )
 
 
-def test_argoverse2_centre_lines_equal_av2s(reader2):
+def test_argoverse2_center_lines_equal_av2s(reader2):
     interpolate = pytest.importorskip('av2.geometry.interpolate')
     (path,) = reader2.files()[0].parent.glob('log_map_archive_*.json')
     lines, inside = read_map(path)
@@ -101,7 +101,7 @@ def test_argoverse2_centre_lines_equal_av2s(reader2):
 def test_a_boundary_of_one_point_meets_every_point_of_the_other():
     left = [dict(x=0.0, y=2.0)]
     right = [dict(x=float(x), y=0.0) for x in (0, 9)]
-    np.testing.assert_allclose(centre_line(left, right)[:, 0], np.arange(10) / 2)
+    np.testing.assert_allclose(center_line(left, right)[:, 0], np.arange(10) / 2)
 
 
 def test_test_splits_have_no_future(argoverse1, argoverse2):

@@ -1,11 +1,11 @@
-"""Farthest points and neighbours equal their definition; groups are in range."""
+"""Farthest points and neighbors equal their definition; groups are in range."""
 
 import numpy as np
 import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.pointcloud import farthest_point_sample, geometry, group_points, nearest_neighbours
+from lm4ve.tasks.pointcloud import farthest_point_sample, geometry, group_points, nearest_neighbors
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 # Whole numbers: distances are exact, so that ties are ties.
@@ -38,13 +38,13 @@ def test_fewer_picks_are_the_first_of_more(clouds):
 
 @pytest.mark.parametrize('chunk', [geometry._CHUNK, 500])
 @pytest.mark.parametrize('k', [1, 8, 60])
-def test_neighbours_are_the_nearest(clouds, k, chunk, monkeypatch):
+def test_neighbors_are_the_nearest(clouds, k, chunk, monkeypatch):
     monkeypatch.setattr(geometry, '_CHUNK', chunk)
-    centres = clouds[:, ::7] + 1
-    found = nearest_neighbours(clouds, centres, k)
-    assert found.shape == (2, centres.shape[1], k)
+    centers = clouds[:, ::7] + 1
+    found = nearest_neighbors(clouds, centers, k)
+    assert found.shape == (2, centers.shape[1], k)
     squares = (
-        (centres.numpy()[:, :, None].astype(int) - clouds.numpy()[:, None].astype(int)) ** 2
+        (centers.numpy()[:, :, None].astype(int) - clouds.numpy()[:, None].astype(int)) ** 2
     ).sum(-1)
     # Which of equally near points is free; their distances are not.
     mine = np.take_along_axis(squares, found.numpy(), axis=-1)
@@ -52,15 +52,15 @@ def test_neighbours_are_the_nearest(clouds, k, chunk, monkeypatch):
     assert all(len(set(row)) == k for row in found.flatten(0, 1).tolist())
 
 
-def test_points_far_from_the_origin_keep_their_neighbours():
+def test_points_far_from_the_origin_keep_their_neighbors():
     """The matrix-product form of the distance would lose these to rounding."""
     points = torch.arange(8.0)[None, :, None] * torch.tensor([0.125, 0, 0]) + 2048
-    found = nearest_neighbours(points, points, 1)
+    found = nearest_neighbors(points, points, 1)
     assert found.flatten().tolist() == list(range(8))
 
 
 def test_mmcv_operators_give_the_same_groups(monkeypatch):
-    """By mmcv's signatures: int32 [B, G], and neighbours as [B, k, G]."""
+    """By mmcv's signatures: int32 [B, G], and neighbors as [B, k, G]."""
 
     class Operators:
         calls = 0
@@ -80,32 +80,32 @@ def test_mmcv_operators_give_the_same_groups(monkeypatch):
             return distance.argsort(-1)[..., :k].transpose(1, 2).int()
 
     points = torch.from_numpy(CLOUDS['random']).float()
-    centres, index = group_points(points, 6, 5)
+    centers, index = group_points(points, 6, 5)
     monkeypatch.setattr(geometry, 'mmcv_operators', lambda points: Operators)
     others, theirs = group_points(points, 6, 5)
     assert Operators.calls == 2
-    assert torch.equal(centres, others)
+    assert torch.equal(centers, others)
     assert torch.equal(index.sort(-1).values, theirs.sort(-1).values)
     # More than mmcv's kernel can hold: plain torch.
     many = torch.randn(1, 120, 3)
-    nearest_neighbours(many, many[:, :2], 110)
+    nearest_neighbors(many, many[:, :2], 110)
     assert Operators.calls == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_a_gpu_gives_the_same_groups(clouds):
-    centres, index = group_points(clouds, 6, 5)
+    centers, index = group_points(clouds, 6, 5)
     theirs, found = group_points(clouds.cuda(), 6, 5)
     assert theirs.is_cuda and found.is_cuda
-    assert torch.equal(centres, theirs.cpu())
+    assert torch.equal(centers, theirs.cpu())
 
 
 @pytest.mark.parametrize(
     'call, found',
     [
         (lambda x: farthest_point_sample(x, 9), '9 picks of clouds of 8'),
-        (lambda x: nearest_neighbours(x, x, 9), '9 neighbours of clouds of 8'),
-        (lambda x: nearest_neighbours(x, x, 0), '0 neighbours'),
+        (lambda x: nearest_neighbors(x, x, 9), '9 neighbors of clouds of 8'),
+        (lambda x: nearest_neighbors(x, x, 0), '0 neighbors'),
         (lambda x: farthest_point_sample(x[0], 2), r'\[B, N, 3\], got \[8, 3\]'),
         (lambda x: group_points(x, 4, 9), '8 points cannot be cut.*group_size=9'),
         (lambda x: group_points(x, 9, 4), 'num_groups=9'),

@@ -75,7 +75,7 @@ def test_the_order_of_points_does_not_matter_but_for_the_first():
 
 
 def test_moving_a_cloud_moves_positions_only():
-    """Groups are relative to their centres."""
+    """Groups are relative to their centers."""
     model = build().eval()
     points = torch.randn(2, 40, 3)
     moved = points + 3.0

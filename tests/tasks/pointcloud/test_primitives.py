@@ -26,7 +26,7 @@ def test_a_bag_of_extents_is_not_enough():
     assert 0.2 < score < 0.75  # above chance, well below the demo's 90 %
 
 
-def test_objects_are_reproducible_normalised_and_different():
+def test_objects_are_reproducible_normalized_and_different():
     first, again = (p.make_primitives(2, 64, 3) for _ in range(2))
     assert p.fingerprint(first) == p.fingerprint(again)
     assert p.fingerprint(first) != p.fingerprint(p.make_primitives(2, 64, 4))

@@ -1,6 +1,6 @@
 """Forecasts without training: what a model must beat.
 
-Constant velocity, a Kalman filter and nearest neighbours, as in Argoverse's own
+Constant velocity, a Kalman filter and nearest neighbors, as in Argoverse's own
 baselines (arXiv 1911.02620, section 5). Each takes scenes and gives trajectories
 in the city's frame, so that the same metric scores them as models.
 """
@@ -55,7 +55,7 @@ class Kalman:
     White acceleration noise; steps without observation are predicted only.
 
     Args:
-        position_noise (float): Standard deviation, metres.
+        position_noise (float): Standard deviation, meters.
         acceleration_noise (float): m/s^2.
     """
 
@@ -108,7 +108,7 @@ class NearestNeighbor:
                 futures.append(s.to_local(future))
         if len(keys) < k:
             raise UserError(
-                f'The nearest-neighbour baseline needs at least {k} scenes with '
+                f'The nearest-neighbor baseline needs at least {k} scenes with '
                 f'a whole future, got {len(keys)}. Fix: give the training '
                 'cache with --train-cache.'
             )

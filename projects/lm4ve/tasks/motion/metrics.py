@@ -15,19 +15,19 @@ from lm4ve.registry import METRICS
 from lm4ve.tasks.motion.submission import FORMATS, write_submission
 
 #: 'argoverse1' (argoverse-api, ``eval_forecasting.py``): minADE is the ADE of the
-#: trajectory with the smallest FDE; probabilities are normalised over the K kept
+#: trajectory with the smallest FDE; probabilities are normalized over the K kept
 #: ones before they enter brier-minFDE.
 #: 'argoverse2' (code in the wild, for example Forecast-MAE): minADE is the smallest
 #: ADE of all K; probabilities stay as they are (``normalize=False`` in av2-api).
 CONVENTIONS = ('argoverse1', 'argoverse2')
-MISS_METRES = 2.0
+MISS_METERS = 2.0
 
 
 def displacements(predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None):
     """ADE and FDE of each prediction.
 
     Args:
-        predictions (np.ndarray): ``[K, F, 2]``, metres.
+        predictions (np.ndarray): ``[K, F, 2]``, meters.
         truth (np.ndarray): ``[F, 2]``.
         valid (np.ndarray, optional): bool ``[F]``, which steps of the truth are
             known. The mean is over these; the end point is the last of them.
@@ -67,21 +67,21 @@ def forecast_metrics(
     valid: np.ndarray | None = None,
     k: int = 6,
     convention: str = 'argoverse1',
-    miss_threshold: float = MISS_METRES,
+    miss_threshold: float = MISS_METERS,
 ) -> dict[str, float]:
     """The metrics of one agent.
 
     Args:
-        predictions (np.ndarray): ``[N, F, 2]``, metres.
+        predictions (np.ndarray): ``[N, F, 2]``, meters.
         probabilities (np.ndarray): ``[N]``, in [0, 1].
         truth (np.ndarray): ``[F, 2]``.
         valid (np.ndarray, optional): bool ``[F]``, see :func:`displacements`.
         k (int): The k most probable predictions count; all if there are fewer.
         convention (str): One of :data:`CONVENTIONS`.
-        miss_threshold (float): An end point off by more is a miss, metres.
+        miss_threshold (float): An end point off by more is a miss, meters.
 
     Returns:
-        dict[str, float]: ``minADE``, ``minFDE`` (metres), ``MR`` (0 or 1),
+        dict[str, float]: ``minADE``, ``minFDE`` (meters), ``MR`` (0 or 1),
         ``brier-minFDE``. Of predictions that share the smallest FDE the most
         probable one is the best.
 
@@ -124,7 +124,7 @@ class MotionMetric(BaseMetric):
     Args:
         convention (str): One of :data:`CONVENTIONS`.
         k (Sequence[int]): Numbers of predictions.
-        miss_threshold (float): Metres.
+        miss_threshold (float): Meters.
         submission (str, optional): Also write the predictions to this file for
             the data set's server (``.h5`` for Argoverse 1, ``.parquet`` for
             Argoverse 2).
@@ -135,7 +135,7 @@ class MotionMetric(BaseMetric):
     Data samples are dicts with ``scene``, ``trajectories`` (``[K, F, 2]`` in city
     coordinates) and ``probabilities`` (``[K]``) of the focal agent.
 
-    Results: ``<metric>@<k>``, metres; MR as a fraction; ``scenes``, how many
+    Results: ``<metric>@<k>``, meters; MR as a fraction; ``scenes``, how many
     counted. Scenes without any known future do not count; how many is logged.
 
     Raises:
@@ -148,7 +148,7 @@ class MotionMetric(BaseMetric):
         self,
         convention: str = 'argoverse1',
         k: Sequence[int] = (1, 6),
-        miss_threshold: float = MISS_METRES,
+        miss_threshold: float = MISS_METERS,
         submission: str | None = None,
         submission_format: str | None = None,
         format_only: bool = False,

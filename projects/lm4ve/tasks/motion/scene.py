@@ -14,13 +14,13 @@ from lm4ve.errors import UserError
 
 #: Seconds between two steps of both Argoverse sets.
 STEP = 0.1
-#: Points of a lane's centre line.
+#: Points of a lane's center line.
 LANE_POINTS = 10
 #: Kinds of agents; a scene stores their indices. The last stands for the rest.
 AGENT_TYPES = ('vehicle', 'pedestrian', 'motorcyclist', 'cyclist', 'bus', 'static', 'other')
 #: Values of ``lane_turns``.
 TURNS = ('NONE', 'LEFT', 'RIGHT')
-#: Steps and metres of the window that gives an agent's heading (mmTransformer).
+#: Steps and meters of the window that gives an agent's heading (mmTransformer).
 HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
@@ -48,18 +48,18 @@ class Scene:
         city (str): City of the map, for example 'PIT' or 'austin'.
         track_ids (list[str]): ``[A]``, names of the agents.
         agent_types (np.ndarray): int8 ``[A]``, indices of :data:`AGENT_TYPES`.
-        positions (np.ndarray): float64 ``[A, T, 2]``, metres in the city's
+        positions (np.ndarray): float64 ``[A, T, 2]``, meters in the city's
             frame; 0 where not valid.
         valid (np.ndarray): bool ``[A, T]``, whether the agent was observed.
         focal (int): Index of the agent to forecast.
         history_steps (int): H; steps H to T are the future (all invalid in test
             sets).
-        lanes (np.ndarray): float64 ``[L, 10, 2]``, centre lines in the direction
+        lanes (np.ndarray): float64 ``[L, 10, 2]``, center lines in the direction
             of travel.
         lane_turns (np.ndarray): int8 ``[L]``, indices of :data:`TURNS`.
         lane_intersections (np.ndarray): bool ``[L]``.
         lane_controls (np.ndarray): bool ``[L]``, traffic control.
-        map_range (float): Lanes are complete within this distance (metres) of
+        map_range (float): Lanes are complete within this distance (meters) of
             the origin along both axes.
         origin (np.ndarray): float64 ``[2]``, the focal agent's last observed
             position.
@@ -134,7 +134,7 @@ class Scene:
 
         Args:
             angle (float): Radians.
-            shift (Sequence[float]): ``[2]``, metres, after the turn.
+            shift (Sequence[float]): ``[2]``, meters, after the turn.
         """
         turn, shift = rotation(angle).T, np.asarray(shift)
         return replace(
@@ -170,7 +170,7 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
     has the direction of the nearest lane; where there is no lane, 0.
 
     Args:
-        history (np.ndarray): ``[H, 2]``, metres.
+        history (np.ndarray): ``[H, 2]``, meters.
         valid (np.ndarray): bool ``[H]``.
         lanes (np.ndarray, optional): ``[L, P, 2]``.
     """

@@ -22,8 +22,8 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     Args:
         path (str | Path): Of the file; its suffix must be the format's.
         forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
-            (``[K, F, 2]``, city coordinates in metres), ``probabilities``
-            (``[K]``; normalised here, since both servers ask for it).
+            (``[K, F, 2]``, city coordinates in meters), ``probabilities``
+            (``[K]``; normalized here, since both servers ask for it).
         form (str): A key of :data:`FORMATS`.
 
     Raises:

@@ -23,15 +23,15 @@ class VectorizeScene:
 
     Args:
         agent_range (float): Agents farther from the focal one are left out,
-            metres.
+            meters.
         lane_range (float): Lanes with no point in the square of +- this many
-            metres are left out.
+            meters are left out.
         min_history (int): Agents observed at fewer steps are left out, and those
             that are not observed at the last.
         decode (str): Which agents are decoded, and trained on if their future
             is known: 'focal' or 'all'.
 
-    Takes ``results['scene']``; adds float32 arrays in metres:
+    Takes ``results['scene']``; adds float32 arrays in meters:
 
     - ``agents`` ``[A, H, 2]``, the focal one first, gaps filled by the nearest
       observed step before (else after); ``agents_valid`` bool ``[A, H]``

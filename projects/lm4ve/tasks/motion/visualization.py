@@ -32,7 +32,7 @@ def draw_scene(
         scene (Scene): What.
         trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
         probabilities (np.ndarray, optional): ``[K]``; written at the ends.
-        extent (float): Half the side of what is shown, metres.
+        extent (float): Half the side of what is shown, meters.
     """
     h = scene.history_steps
     for line, inside in zip(scene.to_local(scene.lanes), scene.lane_intersections, strict=True):

@@ -52,7 +52,7 @@ LLAMA_RULES = Rules(
 #: Of pre-training: what is kept begins so, and what of that is not the encoder's.
 _PRETRAINING = ('transformer_q.', 'MAE_encoder.')
 _NOT_ENCODER = re.compile(r'(cls_head|lm_head)\..*|mask_token')
-# The rest of pre-training: momentum encoder, queue, tokeniser, decoder.
+# The rest of pre-training: momentum encoder, queue, tokenizer, decoder.
 _REST = re.compile(
     r'(transformer_[qk]|dvae|MAE_decoder|decoder_pos_embed|'
     r'increase_dim|norm_p)\..*|queue.*|mask_token'

@@ -1,4 +1,4 @@
-"""Farthest point sampling and nearest neighbours: what makes tokens of a cloud.
+"""Farthest point sampling and nearest neighbors: what makes tokens of a cloud.
 
 mmcv's operators for this exist for CUDA only and need its full build, so plain
 batched torch is the reference and serves every device; mmcv's are used where
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lm4ve.errors import UserError
 
-#: Distances that are held at once by :func:`nearest_neighbours` (64 MiB fp32).
+#: Distances that are held at once by :func:`nearest_neighbors` (64 MiB fp32).
 _CHUNK = 2**24
 #: mmcv's kernel keeps this many candidates in registers.
-_MMCV_MAX_NEIGHBOURS = 100
+_MMCV_MAX_NEIGHBORS = 100
 
 
 def mmcv_operators(points: Tensor) -> object | None:
@@ -82,12 +82,12 @@ def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def nearest_neighbours(points: Tensor, centres: Tensor, k: int) -> Tensor:
-    """Find the k points nearest to each centre.
+def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
+    """Find the k points nearest to each center.
 
     Args:
         points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
-        centres (Tensor): ``[B, G, 3]``.
+        centers (Tensor): ``[B, G, 3]``.
         k (int): How many, at most N.
 
     Returns:
@@ -97,21 +97,25 @@ def nearest_neighbours(points: Tensor, centres: Tensor, k: int) -> Tensor:
     Raises:
         UserError: A shape is wrong, or ``k`` is above N.
     """
-    _check(points, k, 'neighbours')
-    points, centres = points.float(), centres.float()
+    _check(points, k, 'neighbors')
+    points, centers = points.float(), centers.float()
     ops = mmcv_operators(points)
-    if ops is not None and k <= _MMCV_MAX_NEIGHBOURS:
-        found = ops.knn(k, points.contiguous(), centres.contiguous())
+    if ops is not None and k <= _MMCV_MAX_NEIGHBORS:
+        found = ops.knn(k, points.contiguous(), centers.contiguous())
         return found.transpose(1, 2).long().contiguous()
     batch, count, _ = points.shape
     step = max(1, _CHUNK // (batch * count))
     found = []
-    for part in centres.split(step, dim=1):
+    for part in centers.split(step, dim=1):
         # By differences: the usual matrix product cancels near zero, so that
-        # a point would not be its own nearest neighbour.
+        # a point would not be its own nearest neighbor.
         distance = torch.cdist(part, points, compute_mode='donot_use_mm_for_euclid_dist')
         found.append(distance.topk(k, dim=-1, largest=False).indices)
     return torch.cat(found, dim=1)
+
+
+#: The name in 0.1.
+nearest_neighbours = nearest_neighbors
 
 
 def take_points(points: Tensor, index: Tensor) -> Tensor:
@@ -121,7 +125,7 @@ def take_points(points: Tensor, index: Tensor) -> Tensor:
 
 
 def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """Centres by farthest points, and the nearest points of each.
+    """Centers by farthest points, and the nearest points of each.
 
     Args:
         points (Tensor): ``[B, N, 3]``.
@@ -129,7 +133,7 @@ def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tens
         group_size (int): S, at most N.
 
     Returns:
-        tuple[Tensor, Tensor]: Centres ``[B, G, 3]`` and int64 indices of the
+        tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and int64 indices of the
         groups' points ``[B, G, S]``.
 
     Raises:
@@ -143,8 +147,8 @@ def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tens
             f'more points (lm4ve.SamplePoints num={num_groups * 16} repeats '
             'points of clouds that are too small).'
         )
-    centres = take_points(points, farthest_point_sample(points, num_groups))
-    return centres, nearest_neighbours(points, centres, group_size)
+    centers = take_points(points, farthest_point_sample(points, num_groups))
+    return centers, nearest_neighbors(points, centers, group_size)
 
 
 def _check(points: Tensor, wanted: int, what: str) -> None:

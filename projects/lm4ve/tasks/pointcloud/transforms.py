@@ -1,4 +1,4 @@
-"""Transforms of single clouds: ``results['points']``, float32 ``[N, 3]``, metres
+"""Transforms of single clouds: ``results['points']``, float32 ``[N, 3]``, meters
 or whatever the files are in.
 
 Randomness is numpy's global generator, which MMEngine seeds in every worker.

@@ -33,24 +33,24 @@ def can_render_with_open3d() -> bool:
 
 
 def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
-    """Colour points by their group.
+    """Color points by their group.
 
     Args:
         count (int): N, points of the cloud.
         index (np.ndarray): int ``[G, S]``, each group's points; a point of
-            several groups takes the last one's colour.
-        values (np.ndarray, optional): ``[G]``, for example activations: colours
+            several groups takes the last one's color.
+        values (np.ndarray, optional): ``[G]``, for example activations: colors
             follow them instead of the group's number.
 
     Returns:
-        np.ndarray: float ``[N, 3]`` in 0 to 1; grey where there is no group.
+        np.ndarray: float ``[N, 3]`` in 0 to 1; gray where there is no group.
     """
     import matplotlib
 
     colors = np.full((count, 3), 0.75)
     if values is None:
         wheel = matplotlib.colormaps['hsv']
-        # Neighbours in number far apart in hue: steps by the golden ratio.
+        # Neighbors in number far apart in hue: steps by the golden ratio.
         shades = wheel(np.arange(len(index)) * 0.618034 % 1)
     else:
         if len(values) != len(index):

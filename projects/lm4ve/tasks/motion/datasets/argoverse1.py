@@ -20,7 +20,7 @@ from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, Sce
 HISTORY_STEPS, FUTURE_STEPS = 20, 30
 #: Cities of the data set and the number in their map files' names.
 CITY_IDS = {'PIT': 10314, 'MIA': 10316}
-#: Half the width of a lane, metres (``centerline_utils.py``).
+#: Half the width of a lane, meters (``centerline_utils.py``).
 HALF_WIDTH = 1.9
 
 
@@ -33,11 +33,11 @@ class Argoverse1Map:
 
     Attributes:
         lane_ids (np.ndarray): int64 ``[L]``.
-        lines (np.ndarray): float64 ``[L, 10, 2]``, metres.
+        lines (np.ndarray): float64 ``[L, 10, 2]``, meters.
         turns, intersections, controls (np.ndarray): ``[L]``, as in
             :class:`lm4ve.tasks.motion.scene.Scene`.
         boxes (np.ndarray): float64 ``[L, 4]``, xmin, ymin, xmax, ymax of the
-            lanes' areas: of the city's table if that is there, else of the centre
+            lanes' areas: of the city's table if that is there, else of the center
             line widened to a lane's width.
 
     Raises:

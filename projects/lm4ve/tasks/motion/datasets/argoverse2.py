@@ -35,7 +35,7 @@ _TYPES |= dict.fromkeys(('background', 'construction', 'riderless_bicycle'), _TY
 def read_map(path: str | Path):
     """Read a scenario's map.
 
-    The centre line is the mean of the two boundaries, each resampled to 10
+    The center line is the mean of the two boundaries, each resampled to 10
     points by arc length; the file has neither turn directions nor traffic
     control.
 
@@ -43,7 +43,7 @@ def read_map(path: str | Path):
         path (str | Path): ``log_map_archive_*.json``.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Centre lines ``[L, 10, 2]`` (metres) and
+        tuple[np.ndarray, np.ndarray]: Center lines ``[L, 10, 2]`` (meters) and
         bool ``[L]``, whether a lane is in an intersection.
 
     Raises:
@@ -52,7 +52,7 @@ def read_map(path: str | Path):
     path = Path(path)
     try:
         lanes = json.loads(path.read_text())['lane_segments'].values()
-        lines = [centre_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
+        lines = [center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
         inside = [bool(s['is_intersection']) for s in lanes]
     except OSError as e:
         raise SceneError(
@@ -69,8 +69,8 @@ def read_map(path: str | Path):
     return np.array(lines).reshape(-1, LANE_POINTS, 2), np.array(inside, dtype=bool)
 
 
-def centre_line(left: list, right: list) -> np.ndarray:
-    """Mean of two boundaries, ``[10, 2]`` metres.
+def center_line(left: list, right: list) -> np.ndarray:
+    """Mean of two boundaries, ``[10, 2]`` meters.
 
     Args:
         left, right (list[dict]): Points with x, y (and z, which counts for the

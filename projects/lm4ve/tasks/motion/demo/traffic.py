@@ -19,9 +19,9 @@ CITY_ORIGINS = dict(PIT=(1500.0, 200.0), MIA=(300.0, 2400.0))
 ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
 #: Seconds of green for each of a light's two phases.
 GREEN = 12.0
-#: How far ahead drivers look, metres.
+#: How far ahead drivers look, meters.
 SIGHT = 60.0
-#: Noise of a position, metres.
+#: Noise of a position, meters.
 NOISE = 0.04
 
 
@@ -31,7 +31,7 @@ class Window:
 
     Attributes:
         city (str): A key of :data:`CITY_SEEDS`.
-        positions (np.ndarray): ``[A, T, 2]``, metres, with noise.
+        positions (np.ndarray): ``[A, T, 2]``, meters, with noise.
         headings (np.ndarray): ``[A, T]``, radians.
         speeds (np.ndarray): ``[A, T]``, m/s.
         valid (np.ndarray): bool ``[A, T]``.
@@ -159,7 +159,7 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
 
     Args:
         speed, wanted (float): m/s.
-        gap (float, optional): To the car ahead, metres; None: free road.
+        gap (float, optional): To the car ahead, meters; None: free road.
         closing (float): Speed minus that of the car ahead, m/s.
     """
     a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)

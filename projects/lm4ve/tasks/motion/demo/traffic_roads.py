@@ -10,9 +10,9 @@ import numpy as np
 
 from lm4ve.tasks.motion.scene import LANE_POINTS, resample, rotation
 
-#: Distance of a lane from its street's middle, metres.
+#: Distance of a lane from its street's middle, meters.
 OFFSET = 1.9
-#: Streets end this far from an intersection's middle, metres.
+#: Streets end this far from an intersection's middle, meters.
 SETBACK = 12.0
 #: Speed limits of streets, and the sideways acceleration that drivers accept.
 LIMITS, SIDEWAYS = (9.0, 14.0), 2.0
@@ -23,13 +23,13 @@ class Lane:
     """One lane.
 
     Attributes:
-        line (np.ndarray): ``[10, 2]``, metres, in the direction of travel.
+        line (np.ndarray): ``[10, 2]``, meters, in the direction of travel.
         turn (str): 'NONE', 'LEFT' or 'RIGHT'.
         junction (int): Of the intersection it lies in; -1 on a street.
         control (bool): Has a traffic light at its end.
         gate (int): Intersection whose light stands at its end; -1: none.
         phase (int): In which of the light's two phases it may go.
-        limit (float): Metres per second.
+        limit (float): Meters per second.
         successors, predecessors (list[int]): Lane ids.
         opposite (int): Lane id of the other direction; -1: none.
     """
@@ -68,9 +68,9 @@ def build_city(
 
     Args:
         seed (int): Same seed, same city.
-        origin (tuple): Of its corner, metres.
+        origin (tuple): Of its corner, meters.
         size (int): Intersections along each side.
-        spacing (float): Between them, metres.
+        spacing (float): Between them, meters.
 
     Returns:
         dict[int, Lane]: Lanes by id.

@@ -23,7 +23,7 @@ class MotionForecaster(BaseModel):
             ``[B, N, C]`` (agents first), ``padding_mask`` bool ``[B, N]`` and
             whatever its decoder wants besides.
         decoder (dict): Of a module ``(features [B, Q, C], encoded, inputs) ->
-            (trajectories [B, Q, K, F, 2], scores [B, Q, K])``, metres in the focal
+            (trajectories [B, Q, K, F, 2], scores [B, Q, K])``, meters in the focal
             frame and logits, with ``loss(trajectories, scores, future,
             future_valid)``, a dict of scalars, and ``select(trajectories,
             probabilities)``, the final choice of a scene.
@@ -55,7 +55,7 @@ class MotionForecaster(BaseModel):
             inputs (dict[str, Tensor]): As described there.
             data_samples (list[dict]): One a scene.
             mode (str): 'tensor' gives trajectories ``[B, Q, K, F, 2]`` (focal
-                frame, metres) and logits ``[B, Q, K]``; 'loss' a dict of losses;
+                frame, meters) and logits ``[B, Q, K]``; 'loss' a dict of losses;
                 'predict' the samples with ``trajectories`` (float64
                 ``[K, F, 2]``, city coordinates) and ``probabilities``
                 (``[K]``) of the focal agent, the most probable first.

@@ -17,7 +17,7 @@ def final_step(valid: Tensor) -> Tensor:
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
-    """Distance at the last known step, ``[B, K]`` metres, without gradient.
+    """Distance at the last known step, ``[B, K]`` meters, without gradient.
 
     Args:
         trajectories (Tensor): ``[B, K, F, 2]``.

@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from lm4ve.deprecation import renamed_argument
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import end_distances, take_agents
 from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
@@ -187,9 +188,9 @@ class ProposalDecoder(BaseModule):
         num_regions (int): M of 'fan'; a file says its own.
         learned_weights (bool): Losses weighted by learned uncertainties (the
             paper); else their plain sum.
-        huber_delta (float): Of the regression, metres. Not given by the paper.
+        huber_delta (float): Of the regression, meters. Not given by the paper.
         select (int, optional): Keep so many proposals whose ends are apart by
-            ``select_metres``, by score; None keeps all. The paper does not give
+            ``select_meters``, by score; None keeps all. The paper does not give
             the distance.
         init_cfg (dict, optional): Default: Xavier for linear layers.
 
@@ -197,6 +198,7 @@ class ProposalDecoder(BaseModule):
         UserError: See :class:`lm4ve.tasks.motion.models.regions.Regions`.
     """
 
+    @renamed_argument('select_metres', 'select_meters')
     def __init__(
         self,
         future_steps: int,
@@ -209,13 +211,13 @@ class ProposalDecoder(BaseModule):
         learned_weights: bool = True,
         huber_delta: float = 1.0,
         select: int | None = None,
-        select_metres: float = 2.0,
+        select_meters: float = 2.0,
         init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
         super().__init__(init_cfg)
         self.future_steps, c = future_steps, channels
         self.huber_delta = huber_delta
-        self.keep, self.select_metres = select, select_metres
+        self.keep, self.select_meters = select, select_meters
         self.regions = None if regions is None else Regions.load(regions, num_regions)
         sizes = c, num_heads, feedforward, social_decoder_layers
         self.social = DecoderStack(*sizes) if social_decoder_layers else None
@@ -244,7 +246,7 @@ class ProposalDecoder(BaseModule):
             self.sigmas = nn.ParameterDict({n: nn.Parameter(torch.ones(())) for n in names})
 
     def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
-        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
+        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Step offsets are summed up from where an agent is.
         """
@@ -282,6 +284,6 @@ class ProposalDecoder(BaseModule):
         """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
-        kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_metres)
+        kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_meters)
         p = probabilities[kept]
         return trajectories[kept], p / p.sum()

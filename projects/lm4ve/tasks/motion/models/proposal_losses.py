@@ -42,10 +42,10 @@ def proposal_losses(
     """Regression, score and region losses.
 
     Args:
-        trajectories (Tensor): ``[N, K, F, 2]``, metres.
+        trajectories (Tensor): ``[N, K, F, 2]``, meters.
         scores (Tensor): ``[N, K]``, logits.
         future, valid (Tensor): ``[N, F, 2]``, bool ``[N, F]``.
-        distances (Tensor): End point distances ``[N, K]``, metres.
+        distances (Tensor): End point distances ``[N, K]``, meters.
         members (Tensor, optional): bool ``[N, K]``, the proposals of the region
             in which the truth ends. None: only the proposal that ends nearest is
             regressed, all are scored.

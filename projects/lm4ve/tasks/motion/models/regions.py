@@ -23,21 +23,21 @@ from lm4ve.tasks.motion.models.losses import final_step
 def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 20) -> np.ndarray:
     """K-means with clusters of equal size (up to one point).
 
-    Assignment takes the pairs of point and centre by distance, nearest first,
-    while a centre has room.
+    Assignment takes the pairs of point and center by distance, nearest first,
+    while a center has room.
 
     Args:
-        points (np.ndarray): ``[N, 2]``, metres; normalised inside.
+        points (np.ndarray): ``[N, 2]``, meters; normalized inside.
         count (int): M clusters.
 
     Returns:
         np.ndarray: int64 ``[N]``, the cluster of each point.
     """
     scaled = (points - points.mean(0)) / np.maximum(points.std(0), 1e-6)
-    centres = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
+    centers = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
     labels = np.full(len(points), -1)
     for _ in range(rounds):
-        distances = np.linalg.norm(scaled[:, None] - centres, axis=-1)
+        distances = np.linalg.norm(scaled[:, None] - centers, axis=-1)
         new = np.full(len(points), -1)
         room = np.full(count, len(points) // count)
         room[: len(points) % count] += 1
@@ -49,12 +49,12 @@ def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 
         if (new == labels).all():
             break
         labels = new
-        centres = np.stack([scaled[labels == m].mean(0) for m in range(count)])
+        centers = np.stack([scaled[labels == m].mean(0) for m in range(count)])
     return labels
 
 
 def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0) -> None:
-    """Cluster end points ``[N, 2]`` (focal frame, metres) and write the hulls.
+    """Cluster end points ``[N, 2]`` (focal frame, meters) and write the hulls.
 
     Raises:
         UserError: There are too few points for hulls.
@@ -66,6 +66,7 @@ def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: in
         )
     labels = equal_clusters(points, count, seed)
     clusters = [points[labels == m] for m in range(count)]
+    # 'centres': the key that files have had from the first release on.
     regions = dict(
         centres=[c.mean(0).tolist() for c in clusters],
         hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
@@ -77,17 +78,17 @@ class Regions(nn.Module):
     """Says in which region a point lies.
 
     Inside one hull: that region. In none, or in several: that of the nearest
-    centre (among those).
+    center (among those).
 
     Args:
-        centres (Tensor): ``[M, 2]``, metres.
+        centers (Tensor): ``[M, 2]``, meters.
         planes (list[Tensor]): Of each region half planes ``[P, 3]``: a point
             (x, y) is inside where ``a x + b y + c <= 0`` for all.
     """
 
-    def __init__(self, centres: Tensor, planes: list[Tensor]) -> None:
+    def __init__(self, centers: Tensor, planes: list[Tensor]) -> None:
         super().__init__()
-        self.register_buffer('centres', centres, persistent=False)
+        self.register_buffer('centers', centers, persistent=False)
         # Padded by zeros, which are planes that hold everything.
         table = pad_sequence(list(planes), batch_first=True)
         self.register_buffer('planes', table, persistent=False)
@@ -103,7 +104,7 @@ class Regions(nn.Module):
             return cls.fan(count)
         try:
             found = json.loads(Path(source).read_text())
-            centres = torch.tensor(found['centres'], dtype=torch.float32)
+            centers = torch.tensor(found['centres'], dtype=torch.float32)
             planes = [
                 torch.from_numpy(ConvexHull(np.array(h)).equations).float() for h in found['hulls']
             ]
@@ -117,24 +118,24 @@ class Regions(nn.Module):
                 f"decoder.regions='{source}' is damaged ({e}). Fix: "
                 'write it again with tools/motion/make_regions.py.'
             ) from e
-        return cls(centres, planes)
+        return cls(centers, planes)
 
     @classmethod
     def fan(cls, count: int) -> 'Regions':
         """Sectors of equal angle over the half plane ahead."""
         edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
         middles = (edges[1:] + edges[:-1]) / 2
-        centres = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
+        centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
         sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(count + 1)], axis=-1)
         planes = torch.from_numpy(np.stack([sides[:-1], -sides[1:]], axis=1)).float()
-        return cls(torch.from_numpy(centres).float(), planes)
+        return cls(torch.from_numpy(centers).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:
         """Points ``[N, 2]`` to regions, int64 ``[N]``."""
         a, c = self.planes[..., :2], self.planes[..., 2]
         sides = torch.einsum('mpk,nk->nmp', a, points.to(a.dtype)) + c
         inside = (sides <= 1e-4).all(dim=-1)
-        distances = torch.cdist(points.to(a.dtype), self.centres)
+        distances = torch.cdist(points.to(a.dtype), self.centers)
         none = ~inside.any(dim=1, keepdim=True)
         return distances.masked_fill(~(inside | none), torch.inf).argmin(dim=1)
 
@@ -144,7 +145,7 @@ class Regions(nn.Module):
         Raises:
             UserError: The proposals cannot be shared out equally.
         """
-        regions = len(self.centres)
+        regions = len(self.centers)
         if count % regions:
             raise UserError(
                 f'encoder.num_proposals={count} must be a multiple of the '
@@ -156,7 +157,7 @@ class Regions(nn.Module):
         return mine[:, None] == owner
 
 
-def select_apart(ends: Tensor, probabilities: Tensor, keep: int, metres: float) -> Tensor:
+def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) -> Tensor:
     """Greedy choice by probability of end points that lie apart.
 
     Where too few lie apart, the most probable of the others follow.
@@ -165,13 +166,13 @@ def select_apart(ends: Tensor, probabilities: Tensor, keep: int, metres: float) 
         ends (Tensor): ``[K, 2]``.
         probabilities (Tensor): ``[K]``.
         keep (int): How many.
-        metres (float): Ends nearer than this to a chosen one are passed over.
+        meters (float): Ends nearer than this to a chosen one are passed over.
 
     Returns:
         Tensor: int64 ``[min(keep, K)]``.
     """
     order = probabilities.argsort(descending=True, stable=True).tolist()
-    near = (torch.cdist(ends, ends) < metres).tolist()
+    near = (torch.cdist(ends, ends) < meters).tolist()
     chosen: list = []
     for i in order:
         if len(chosen) < keep and not any(near[i][j] for j in chosen):

@@ -22,7 +22,7 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
     """History as vectors x, y, dx, dy, mask, t.
 
     Args:
-        agents (Tensor): ``[B, A, H, 2]``, metres, gaps filled.
+        agents (Tensor): ``[B, A, H, 2]``, meters, gaps filled.
         valid (Tensor): bool ``[B, A, H]``.
 
     Returns:
@@ -45,7 +45,7 @@ def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
     """Lanes as vectors x, y, dx, dy, turn, intersection, control.
 
     Args:
-        lanes (Tensor): ``[B, L, P, 2]``, metres.
+        lanes (Tensor): ``[B, L, P, 2]``, meters.
         attributes (Tensor): ``[B, L, 3]``.
 
     Returns:
@@ -91,7 +91,7 @@ class VectorNet(BaseModule):
         num_layers (int): Attention layers, each with a residual connection.
         final_norm (bool): LayerNorm of the output. False with a neck, whose own
             norm comes after the block.
-        scale (float): Metres are divided by this.
+        scale (float): Meters are divided by this.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
     """
 
@@ -157,7 +157,7 @@ class TrajectoryDecoder(BaseModule):
         in_channels (int): C.
         future_steps (int): F.
         num_modes (int): K.
-        scale (float): Outputs are multiplied by this to metres.
+        scale (float): Outputs are multiplied by this to meters.
         cls_weight (float): Of the cross-entropy.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
     """
@@ -180,7 +180,7 @@ class TrajectoryDecoder(BaseModule):
         self.classifier = ResidualMLP(in_channels, num_modes)
 
     def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
-        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (metres, focal frame), ``[B, Q, K]``.
+        """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Trajectories are offsets from where an agent is.
         """

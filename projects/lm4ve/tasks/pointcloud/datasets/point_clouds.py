@@ -83,7 +83,7 @@ class ScanObjectNN(PointCloudDataset):
     Layout: ``main_split/{training,test}_objectdataset.h5``, the same in
     ``main_split_nobg/``, and ``*_objectdataset_augmentedrot_scale75.h5``, each
     with ``data`` float ``[M, N, 3]`` and ``label`` int ``[M]``. Points are given
-    as they are, as Point-BERT has it: not normalised.
+    as they are, as Point-BERT has it: not normalized.
 
     Args:
         data_root (str): The folder with ``main_split``.

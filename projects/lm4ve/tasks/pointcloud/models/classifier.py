@@ -142,7 +142,7 @@ class PointCloudClassifier(BaseModel):
         self.head = MODELS.build(head)
 
     def init_weights(self) -> None:
-        """Initialise, then load the encoder of ``checkpoint``.
+        """Initialize, then load the encoder of ``checkpoint``.
 
         Raises:
             CheckpointError: It is missing or damaged, or is of another encoder.
@@ -230,7 +230,7 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
     model.load_state_dict({k: state[k] for k in mine if k in state}, strict=False)
     fresh = [k for k in optional if k not in state]
     print_log(
-        f"Encoder initialised from '{path}'"
+        f"Encoder initialized from '{path}'"
         + (f'; not in it, so random: {listing(fresh)}.' if fresh else '.'),
         logger='current',
         level=logging.INFO,

@@ -67,7 +67,7 @@ class GroupEncoder(BaseModule):
         )
 
     def forward(self, groups: Tensor) -> Tensor:
-        """``[B, G, S, 3]``, relative to the centres, to ``[B, G, C]``."""
+        """``[B, G, S, 3]``, relative to the centers, to ``[B, G, C]``."""
         # Point-wise convolutions as matrix products over all points, which is
         # what they are; on a CPU this is several times as fast.
         x = groups.flatten(0, 2)
@@ -170,7 +170,7 @@ class PointBERT(BaseModule):
             points (Tensor): ``[B, N, 3]``.
 
         Returns:
-            tuple[Tensor, Tensor]: Centres ``[B, G, 3]`` and int64 indices of
+            tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and int64 indices of
             each group's points ``[B, G, S]``. Token ``1 + g`` is group g.
         """
         return group_points(points, self.num_groups, self.group_size)
@@ -188,14 +188,14 @@ class PointBERT(BaseModule):
         Raises:
             UserError: The clouds have fewer points than groups or a group.
         """
-        centres, index = self.group(points)
-        groups = take_points(points, index) - centres[:, :, None]
+        centers, index = self.group(points)
+        groups = take_points(points, index) - centers[:, :, None]
         tokens = self.encoder(groups)
         if self.reduce_dim is not None:
             tokens = self.reduce_dim(tokens)
         batch = len(points)
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
-        position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centres)), dim=1)
+        position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1)
         for block in self.blocks:
             # Positions are added before every block, not once.
             x = block(x + position)
