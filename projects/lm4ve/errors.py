@@ -5,6 +5,8 @@ bug of ours and keeps its traceback. All of them take a single string, because
 MMEngine's registry re-raises a constructor's error as ``type(e)(message)``.
 """
 
+from collections.abc import Collection
+
 
 class UserError(ValueError):
     """Something in a config, a file or on the machine needs the user's hand."""
@@ -16,3 +18,13 @@ class CheckpointError(UserError):
 
 class UnsupportedModelError(UserError):
     """A language model whose layers cannot serve as a visual encoder layer here."""
+
+
+def check_choice(field: str, value: object, allowed: Collection[object]) -> None:
+    """Refuse a field of a config whose value is none of the allowed ones.
+
+    Raises:
+        UserError: It names the field, the value and what is allowed.
+    """
+    if value not in allowed:
+        raise UserError(f'{field}={value!r} must be one of {", ".join(map(str, allowed))}.')

@@ -24,7 +24,7 @@ from lm4ve.blocks.layer import LLMLayer, Queries
 from lm4ve.blocks.low_rank import FoldMemory, cheapest, explain, may_absorb, run_layer, sizes_of
 from lm4ve.blocks.provenance import RecordsFrozenSource
 from lm4ve.blocks.rotary import RotaryTables
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check_choice
 from lm4ve.llm.fingerprint import Fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -79,12 +79,8 @@ class LLMBlock(RecordsFrozenSource):
         arch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if trainable not in _TRAINABLE:
-            raise UserError(
-                f"block.trainable='{trainable}' must be one of {', '.join(_TRAINABLE)}."
-            )
-        if dtype not in _DTYPES:
-            raise UserError(f"block.dtype='{dtype}' must be one of {', '.join(_DTYPES)}.")
+        check_choice('block.trainable', trainable, _TRAINABLE)
+        check_choice('block.dtype', dtype, _DTYPES)
         if trainable != 'none' and dtype != 'float32':
             raise UserError(
                 f"block.trainable='{trainable}' with block.dtype='{dtype}': updates are lost in "
@@ -187,7 +183,7 @@ class LLMBlock(RecordsFrozenSource):
                 outputs mean nothing.
             queries (slice | Tensor, optional): Which tokens' outputs are
                 wanted: None (all), a slice over N, or int64 ``[B, Q]`` with
-                indices from 0. The last layer computes only what is layer_queries for.
+                indices from 0. The last layer computes only what is asked for.
 
         Returns:
             Tensor: ``[B, N, D]`` or ``[B, Q, D]``, in ``x.dtype``.
@@ -280,7 +276,7 @@ class LLMBlock(RecordsFrozenSource):
         """Pick a method for this batch; 'auto' says once what it picked."""
         if low_rank != 'auto':
             return low_rank
-        # Only the last layer is layer_queries for a part of the tokens.
+        # Only the last layer is asked for a part of the tokens.
         queries = queries if len(self.layers) == 1 else None
         sizes = sizes_of(self._first, x, queries)
         method = cheapest(sizes, self._may_absorb())

@@ -51,7 +51,7 @@ def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
     return pairs.transpose(1, 2).reshape(rows, cols)
 
 
-class MetaFiles(TensorReader):
+class MetaFiles:
     """A Meta checkpoint under the names of ``transformers``' LLaMA layers.
 
     Args:

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,16 +29,14 @@ from lm4ve.llm.sources import FileSource
 _DAMAGE = (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError)
 
 
-class TensorReader:
+class TensorReader(Protocol):
     """Tensors by name, read lazily."""
 
     def names(self) -> Iterable[str]:
         """Return the names of all tensors, without reading any."""
-        raise NotImplementedError
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one tensor without reading its values."""
-        raise NotImplementedError
 
     def read(self, name: str) -> Tensor:
         """Return one tensor (CPU, its stored dtype).
@@ -46,7 +44,6 @@ class TensorReader:
         It may be a map of the file, which is to be read only and soon: copy it
         to keep it.
         """
-        raise NotImplementedError
 
 
 def _unsafe(path: Path, error: Exception) -> CheckpointError:
@@ -69,7 +66,7 @@ def _damaged(path: Path, error: Exception) -> CheckpointError:
     )
 
 
-class SafetensorsFile(TensorReader):
+class SafetensorsFile:
     """One ``*.safetensors`` file."""
 
     def __init__(self, path: Path) -> None:
@@ -95,7 +92,7 @@ class SafetensorsFile(TensorReader):
             return tensor
 
 
-class TorchFile(TensorReader):
+class TorchFile:
     """One file written by ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
 
     Files in PyTorch's zip format (1.6 and later) are unpickled once, which maps
@@ -266,12 +263,10 @@ def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
 
 def open_file(path: Path) -> TensorReader:
     """Return the reader of one weight file, by its suffix."""
-    if path.suffix == '.safetensors':
-        return SafetensorsFile(path)
-    return TorchFile(path)
+    return SafetensorsFile(path) if path.suffix == '.safetensors' else TorchFile(path)
 
 
-class IndexedFiles(TensorReader):
+class IndexedFiles:
     """A sharded checkpoint: an index names the shard of every tensor.
 
     Args:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import re
 from pathlib import Path
+from typing import Protocol
 
 from lm4ve.errors import CheckpointError
 
@@ -26,7 +27,7 @@ _WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
-class FileSource:
+class FileSource(Protocol):
     """Looks up the files of one checkpoint by name.
 
     Attributes:
@@ -37,14 +38,12 @@ class FileSource:
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of ``filename``, or None if there is none."""
-        raise NotImplementedError
 
     def names(self) -> list[str]:
         """Return the file names that can be listed without a download."""
-        return []
 
 
-class FolderSource(FileSource):
+class FolderSource:
     """The files of a local folder."""
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
@@ -59,7 +58,7 @@ class FolderSource(FileSource):
         return sorted(p.name for p in self.folder.iterdir())
 
 
-class HubSource(FileSource):
+class HubSource:
     """The files of a Hugging Face hub repository, downloaded one by one.
 
     Args:
@@ -91,6 +90,9 @@ class HubSource(FileSource):
                 f'the repository once where there is network (`hf download {self.repo_id}`), or '
                 'set HF_TOKEN if it is gated.'
             ) from e
+
+    def names(self) -> list[str]:
+        return []
 
 
 def locate_packaged(name: str) -> Path:

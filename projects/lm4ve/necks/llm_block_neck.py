@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check_choice
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -77,13 +77,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        for field, value, allowed in (
-            ('residual', residual, RESIDUALS),
-            ('out_type', out_type, OUT_TYPES),
-            ('low_rank', low_rank, LOW_RANKS),
-        ):
-            if value not in allowed:
-                raise UserError(f"neck.{field}='{value}' must be one of {', '.join(allowed)}.")
+        check_choice('neck.residual', residual, RESIDUALS)
+        check_choice('neck.out_type', out_type, OUT_TYPES)
+        check_choice('neck.low_rank', low_rank, LOW_RANKS)
         self.in_channels = in_channels
         self.residual = residual
         self.out_type = out_type
