@@ -142,6 +142,7 @@ def test_a_failing_trial_is_named_and_stops_nothing(tmp_path, capsys):
     assert len(results(tmp_path / 'out')) == 2
     table = (tmp_path / 'out/toy/table.md').read_text()
     assert '| broken | 0 | not run | not run |' in table and '|  |' not in table
+    assert 'for 0 comparison(s)' in table  # none was tested
 
     # A part of the grid; what failed is tried again.
     assert run(path, tmp_path / 'out', '--variants', 'broken', '--seeds', 7) == 2

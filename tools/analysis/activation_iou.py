@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from mmengine.config import DictAction
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 from rich.console import Console
@@ -22,7 +21,7 @@ from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.activations import analyse
-from lm4ve.activations.loading import UNTRAINED, collate, load_model, read_config
+from lm4ve.activations.loading import UNTRAINED, collate, load_model, read_config, tool_parser
 from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
@@ -34,67 +33,24 @@ from lm4ve.iou.report import Report, summarize, tables, write
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config')
-    parser.add_argument('checkpoint', help="a file, or 'none': untrained")
-    parser.add_argument(
-        '--data-root',
-        help="folder of images and masks; default: the config's data set, which must have masks",
-    )
-    parser.add_argument(
-        '--layout',
-        choices=sorted(LAYOUTS),
-        help='how --data-root is laid out: imagenet-s (ImageNetS50, '
-        '300 or 919) or folder (images/NAME.jpg, masks/NAME.png)',
-    )
-    parser.add_argument(
-        '--split',
-        help="of the config's data set ('train', 'val', "
-        "'test'; default: as configured), or of ImageNet-S "
-        "('validation', the default)",
-    )
-    parser.add_argument(
-        '--ignored',
-        type=int,
-        help='with --layout folder: grey level or palette index that does not count',
-    )
-    parser.add_argument(
-        '--points',
-        nargs='+',
-        default=[],
-        metavar='LABEL=MODULE',
-        help="where to look; ':input' after a module's name for "
-        'what goes into it; default: around the block',
-    )
-    parser.add_argument('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
-    parser.add_argument(
-        '--rule',
-        choices=RULES,
-        default='majority',
-        help='a token is foreground if at least half of its area is, or any of it',
-    )
-    parser.add_argument(
-        '--fixed-share',
-        type=float,
-        default=0.2,
-        help='share of the images on which thresholds are fixed',
-    )
-    parser.add_argument(
-        '--skip-empty', action='store_true', help='pass over images whose mask has no foreground'
-    )
-    parser.add_argument('--bootstrap', type=int, default=2000, help='resamples')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps'
-    )
-    parser.add_argument('--batch-size', type=int, default=32)
-    parser.add_argument(
-        '--figure', type=int, default=6, help='images shown with their pseudo-masks; 0: none'
-    )
-    parser.add_argument('--out-dir', help='default: work_dirs/<config>/iou')
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    parser = tool_parser(__doc__)
+    add = parser.add_argument
+    root = "folder of images and masks; default: the config's data set, which must have masks"
+    add('--data-root', help=root)
+    layout = 'imagenet-s (ImageNetS50, 300 or 919) or folder (images/NAME.jpg, masks/NAME.png)'
+    add('--layout', choices=sorted(LAYOUTS), help=f'how --data-root is laid out: {layout}')
+    split = "of the config's data set ('train', 'val', 'test'; default: as configured), or of "
+    add('--split', help=split + "ImageNet-S ('validation', the default)")
+    add('--ignored', type=int, help='with --layout folder: gray level or index not to count')
+    add('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
+    rule = 'a token is foreground if at least half of its area is, or any of it'
+    add('--rule', choices=RULES, default='majority', help=rule)
+    add('--fixed-share', type=float, default=0.2, help='share of images to fix thresholds on')
+    add('--skip-empty', action='store_true', help='pass over images without foreground')
+    add('--bootstrap', type=int, default=2000, help='resamples')
+    add('--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps')
+    add('--batch-size', type=int, default=32)
+    add('--figure', type=int, default=6, help='images shown with pseudo-masks; 0: none')
     return parser.parse_args(argv)
 
 
@@ -106,7 +62,7 @@ def check(args: argparse.Namespace) -> None:
             "neither for the config's own data set."
         )
     if args.ignored is not None and args.layout != 'folder':
-        raise UserError('--ignored is for --layout folder.')
+        raise UserError('--ignored is for --layout folder. Fix: leave it out.')
     if args.split is not None and args.layout == 'folder':
         raise UserError('--layout folder has no splits. Fix: leave out --split.')
     for name in ('bootstrap', 'batch_size'):

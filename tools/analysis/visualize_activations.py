@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from mmengine.config import DictAction
 from PIL import Image
 
 import lm4ve  # noqa: F401  (registers before the config is read)
@@ -27,6 +26,7 @@ from lm4ve.activations.loading import (
     read_config,
     samples_by_index,
     samples_of_files,
+    tool_parser,
 )
 from lm4ve.activations.measures import check_measures
 from lm4ve.activations.page import Entry, write_page
@@ -46,34 +46,16 @@ def input_options() -> dict[str, str]:
 
 def flags() -> argparse.ArgumentParser:
     """Return the parser, with a flag for each input option of the tasks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config')
-    parser.add_argument('checkpoint', help="a file, or 'none': untrained")
-    parser.add_argument('input', nargs='*', help='files')
-    parser.add_argument(
-        '--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0'
-    )
-    parser.add_argument('--out-dir', help='default: work_dirs/<config>/activations')
-    parser.add_argument(
-        '--points',
-        nargs='+',
-        default=[],
-        metavar='LABEL=MODULE',
-        help="where to look; ':input' after a module's name for "
-        'what goes into it; default: around the block',
-    )
-    parser.add_argument('--measures', nargs='+', default=['magnitude', 'frequency'])
-    parser.add_argument('--no-attention', action='store_true')
-    parser.add_argument(
-        '--all-heads', action='store_true', help='a panel for every attention head, not for three'
-    )
-    parser.add_argument('--fps', type=float, default=4.0, help='of videos written')
+    parser = tool_parser(__doc__)
+    add = parser.add_argument
+    add('input', nargs='*', help='files')
+    add('--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0')
+    add('--measures', nargs='+', default=['magnitude', 'frequency'])
+    add('--no-attention', action='store_true')
+    add('--all-heads', action='store_true', help='a panel for every head, not for three')
+    add('--fps', type=float, default=4.0, help='of videos written')
     for name, text in input_options().items():
-        parser.add_argument(f'--{name.replace("_", "-")}', help=text)
-    parser.add_argument('--device', help='default: a GPU if there is one')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        add(f'--{name.replace("_", "-")}', help=text)
     return parser
 
 

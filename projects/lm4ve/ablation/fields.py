@@ -90,38 +90,34 @@ def _check(
     node: Any, part: str, value: Any, path: Sequence[str], where: str, scope: str | None
 ) -> None:
     """Check that ``node[part] = value`` hits something."""
-    there = _has(node, part)
-    allowed = set() if there else _arguments(node, path, scope)
-    if not there and part not in allowed:
-        raise UserError(
-            f"{where}: {_describe(node, path)} has no '{part}'. Fix: {_names(node, allowed)}."
-        )
-    if not isinstance(value, dict):
-        return
-    inner = [*path, part]
-    old = _child(node, part, path, part, where) if there else None
-    if there and not value.get('_delete_') and isinstance(old, (dict, list)):
+    inner, is_dict = [*path, part], isinstance(value, dict)
+    if not _has(node, part):
+        allowed = _arguments(node, path, scope)
+        if part not in allowed:
+            raise UserError(
+                f"{where}: {_describe(node, path)} has no '{part}'. Fix: {_names(node, allowed)}."
+            )
+        if is_dict and '_delete_' in value:
+            raise UserError(
+                f"{where}: '_delete_', but there is no {'.'.join(inner)} in the config. Fix: leave "
+                "'_delete_' out."
+            )
+    elif is_dict and not value.get('_delete_'):
+        old = _child(node, part, path, part, where)
+        if not isinstance(old, (dict, list)):
+            raise UserError(
+                f'{where}: {".".join(inner)} is {old!r}, not a dict that could be merged into. '
+                "Fix: '_delete_': True in the value."
+            )
         for name, item in value.items():
             _check(old, name, item, inner, where, scope)
         return
-    if there and not value.get('_delete_'):
-        raise UserError(
-            f'{where}: {".".join(inner)} is {old!r}, not a dict that '
-            "could be merged into. Fix: '_delete_': True in the value."
-        )
-    if '_delete_' in value and not there:
-        raise UserError(
-            f"{where}: '_delete_', but there is no {'.'.join(inner)} "
-            "in the config. Fix: leave '_delete_' out."
-        )
-    new = {k: v for k, v in value.items() if k != '_delete_'}
-    if 'type' in new:
-        allowed = _arguments(new, inner, scope)
-        for name in new:
-            if name not in allowed | {'type', '_scope_'}:
-                raise UserError(
-                    f"{where}: '{new['type']}' takes no '{name}'. Fix: {_names({}, allowed)}."
-                )
+    if is_dict and 'type' in value:
+        allowed = _arguments(value, inner, scope)
+        for name in value.keys() - allowed - {'type', '_scope_', '_delete_'}:
+            raise UserError(
+                f"{where}: '{value['type']}' takes no '{name}'. Fix: {_names({}, allowed)}."
+            )
 
 
 def _describe(node: Any, path: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def report(
         _row(grid, name, known.get(name), list(by_seed.values()), chosen)
         for name, by_seed in results.items()
     ]
-    caption = _caption(grid, sum(map(len, scores.values())))
+    caption = _caption(grid, scores, summaries)
     table = Table(title=grid.title, caption=caption)
     for name in rows[0]:
         table.add_column(name, justify='left' if name == 'variant' else 'right')
@@ -69,13 +69,14 @@ def report(
     console.print(f'Results: {out}', highlight=False)
 
 
-def _caption(grid: Grid, done: int) -> str:
+def _caption(grid: Grid, scores: dict[str, dict], summaries: list[Summary]) -> str:
     better = 'higher' if grid.greater_is_better else 'lower'
+    tests = sum(not math.isnan(s.p_t) for s in summaries)
     text = (
         f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by "
-        f'seed; two-sided p, corrected by Holm for {len(grid.variants) - 1} comparisons.'
+        f'seed; two-sided p, corrected by Holm for {tests} comparison(s).'
     )
-    missing = len(grid.variants) * len(grid.seeds) - done
+    missing = len(grid.variants) * len(grid.seeds) - sum(map(len, scores.values()))
     return f'{text} Unfinished: {missing} trials are missing.' if missing else text
 
 

@@ -5,12 +5,13 @@ that pipeline begins with something else than a file. Mistakes in an input are r
 before a model is built.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
@@ -38,6 +39,23 @@ class Loaded(NamedTuple):
 
     model: nn.Module
     classes: Sequence[str] | None
+
+
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags that the tools of the analysis share."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('config')
+    add('checkpoint', help="a file, or 'none': untrained")
+    points = "where to look; ':input' after a module's name for what goes into it"
+    points += '; default: around the block'
+    add('--points', nargs='+', default=[], metavar='LABEL=MODULE', help=points)
+    add('--out-dir', help='default: a folder in work_dirs/<config>')
+    add('--device', help='default: a GPU if there is one')
+    add('--cfg-options', nargs='+', action=DictAction)
+    return parser
 
 
 def read_config(path: str | Path, options: dict | None = None) -> Config:

@@ -1,7 +1,7 @@
 """Pictures of pseudo-masks, which show image by image what an IoU looks like."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +51,8 @@ def examples_of(
         pixels = inputs[i].cpu().numpy().transpose(1, 2, 0)
         if pixels.dtype != np.uint8:  # normalized by the pipeline
             pixels = np.uint8(255 * (pixels - pixels.min()) / max(np.ptp(pixels), 1e-9))
-        found.append(
-            Example(
-                pixels[..., ::-1] if is_bgr else pixels,
-                masks[i],
-                [TokenMaps(m.measure, m.point, m.values[i : i + 1], m.grid) for m in maps],
-            )
-        )
+        own = [replace(m, values=m.values[i : i + 1]) for m in maps]
+        found.append(Example(pixels[..., ::-1] if is_bgr else pixels, masks[i], own))
     return found
 
 
@@ -89,13 +84,9 @@ def draw_examples(
             truth, valid = token_mask(example.mask, m.grid, rule)
             t = thresholds[m.measure, m.point]
             predicted = m.values[0] > t
-            shown.append(
-                (
-                    f'{m.measure}\n{m.point}, t = {t:g}',
-                    _lit(example.pixels, predicted, m.grid),
-                    f'{100 * iou(predicted, truth, valid):.0f}',
-                )
-            )
+            name, score = f'{m.measure}\n{m.point}, t = {t:g}', iou(predicted, truth, valid)
+            lit = _lit(example.pixels, predicted, m.grid)
+            shown.append((name, lit, f'{100 * score:.0f}'))
         for ax, (name, picture, score) in zip(row, shown, strict=True):
             ax.imshow(picture, interpolation='nearest')
             ax.set(xticks=[], yticks=[])
