@@ -48,8 +48,9 @@ class Shrinker(shrink.Shrinker):
             backbone.update(arch=arch, window_size=(2, 2, 2), pretrained=None, pretrained2d=False)
             return 64
         if kind == 'ResNet':
-            backbone.update(depth=18, pretrained=None)
-            return 512
+            stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+            backbone.update(depth=18, pretrained=None, **stages)
+            return 128
         raise AssertionError(f'teach tests/tasks/video/shrink.py to shrink {kind}')
 
     def data(self, loader: ConfigDict, split: str) -> None:
