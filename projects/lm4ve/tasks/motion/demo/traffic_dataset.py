@@ -135,8 +135,7 @@ def write_traffic(root: Path, counts: dict[str, int], layout: str) -> None:
     )
     beside = root.with_name(f'{root.name}.unfinished')
     shutil.rmtree(beside, ignore_errors=True)
-    write = write_argoverse1 if layout == 'argoverse1' else write_argoverse2
-    write(beside, counts)
+    dict(argoverse1=write_argoverse1, argoverse2=write_argoverse2)[layout](beside, counts)
     (beside / 'traffic.json').write_text(json.dumps(wanted))
     if root.exists():
         root.rmdir()

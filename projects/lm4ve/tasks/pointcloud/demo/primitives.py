@@ -159,36 +159,25 @@ class PrimitivesDataset(PointCloudDataset):
         key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, {self.seed}'
         name = f'primitives_{made_as}'
         seed = 2 * self.seed + (self.split == 'test')
-        made = []
-
-        def build() -> np.ndarray:
-            made.append(make_primitives(self.per_class, self.num_points, seed))
-            return made[0]
-
-        def digest() -> np.ndarray:
-            return np.frombuffer(bytes.fromhex(fingerprint(made[0] if made else clouds)), 'u1')
-
-        clouds = cached_array(self.cache_dir, name, key, build)
-        expected = cached_array(self.cache_dir, f'{name}_sha256', key, digest)
-        found = fingerprint(clouds)
-        if bytes(expected).hex() != found:
+        self._clouds = cached_array(
+            self.cache_dir,
+            name,
+            key,
+            lambda: make_primitives(self.per_class, self.num_points, seed),
+        )
+        found = bytes.fromhex(fingerprint(self._clouds))
+        noted = f'{name}_sha256', key, lambda: np.frombuffer(found, 'u1')
+        expected = bytes(cached_array(self.cache_dir, *noted))
+        if found != expected:
             raise UserError(
-                f"The cached shapes in '{self.cache_dir}' ({name}) have the "
-                f'fingerprint {found[:12]}, expected '
-                f'{bytes(expected).hex()[:12]}: the file has changed. Fix: '
-                f'delete {name}_*.npy there; they are made anew.'
+                f"The cached shapes in '{self.cache_dir}' ({name}) have the fingerprint "
+                f'{found.hex()[:12]}, expected {expected.hex()[:12]}: the file has changed. '
+                f'Fix: delete {name}_*.npy there; they are made anew.'
             )
-        self._clouds = clouds
+        labels, numbers = np.divmod(np.arange(len(self._clouds)), self.per_class)
+        # Objects of a class are independent draws: any of them may be held out.
+        held_out = numbers >= round((1 - VAL_SHARE) * self.per_class)
+        kept = dict(fit=~held_out, val=held_out).get(self.split, held_out | ~held_out)
         return [
-            dict(path=name, row=int(i), gt_label=int(i // self.per_class))
-            for i in self._rows(len(clouds))
+            dict(path=name, row=int(row), gt_label=int(labels[row])) for row in np.flatnonzero(kept)
         ]
-
-    def _rows(self, count: int) -> np.ndarray:
-        """Rows of the array that belong to the split, class by class."""
-        rows = np.arange(count)
-        if self.split in ('train', 'test'):
-            return rows
-        # Objects of a class are independent draws: any of them will do.
-        held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
-        return rows[held_out if self.split == 'val' else ~held_out]

@@ -204,11 +204,9 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
             is not in it or has another shape; nothing is loaded then.
     """
     state = read_state(path)
-    own_norm = model.backbone.norm is not None
+    places = ('neck', 'backbone') if model.backbone.norm is not None else ('backbone', 'neck')
     for part in ('weight', 'bias'):
-        old, new = f'neck.norm.{part}', f'backbone.norm.{part}'
-        if not own_norm:
-            old, new = new, old
+        old, new = (f'{place}.norm.{part}' for place in places)
         if old in state:
             state[new] = state.pop(old)
     mine = {
@@ -221,8 +219,8 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
     if missing or other:
         raise CheckpointError(
             f"model.checkpoint='{path}' is not of this encoder: "
-            f'{len(missing)} tensor(s) are missing ({listing(missing, 5)}) and '
-            f'{len(other)} have another shape ({listing(other, 5)}). Fix: '
+            f'{len(missing)} tensor(s) are missing ({listing(missing)}) and '
+            f'{len(other)} have another shape ({listing(other)}). Fix: '
             'convert the published checkpoint with '
             'tools/pointcloud/convert_checkpoint.py, and set '
             'model.backbone to its sizes.'
