@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.registry import MODELS
@@ -65,7 +66,7 @@ def step_time(work_dir: Path, since: float) -> float:
     return statistics.median(times)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     parser.add_argument(
@@ -74,7 +75,7 @@ def main() -> None:
         default=[],
         help='overrides for both trainings, for example train_cfg.max_epochs=5',
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     rows, places = [], []
     for label, name in VARIANTS.items():
         config, work_dir = ROOT / f'configs/lm4ve/{name}.py', args.work_dir / name

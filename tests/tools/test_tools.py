@@ -2,15 +2,17 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
 pytest.importorskip('mmpretrain')
-ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
 SHORT = [
     'train_cfg.max_epochs=2',
@@ -21,48 +23,31 @@ SHORT = [
 ]
 
 
-def tool(name: str, *args, options=(), check=True, **env):
-    command = [sys.executable, ROOT / 'tools' / name, *args]
-    if options:
-        command += ['--cfg-options', *options]
-    done = subprocess.run(
-        list(map(str, command)),
-        text=True,
-        capture_output=True,
-        check=False,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', **env},
-        timeout=300,
-    )
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
-    return done
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """``fails(name, *args)`` runs a tool as a command and returns its one message."""
 
+    def run(name: str, *args) -> str:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and 'Traceback' not in said
+        return said.split('error: ')[1]
 
-def the_error(done) -> str:
-    """The one message of a tool that refused to work."""
-    assert done.returncode == 2, done.stderr[-2000:]
-    assert 'Traceback' not in done.stderr
-    return done.stderr.split('error: ')[1]
+    return run
 
 
 @pytest.mark.slow
 def test_train_resume_and_test_agree(tmp_path):
-    tool('train.py', DEMO, '--work-dir', tmp_path, options=SHORT)
+    arguments = DEMO, '--work-dir', tmp_path
+    run_tool_here('train.py', *arguments, '--cfg-options', *SHORT)
     longer = [o.replace('=2', '=3') for o in SHORT]
-    tool('train.py', DEMO, '--work-dir', tmp_path, '--resume', options=longer)
+    run_tool_here('train.py', *arguments, '--resume', '--cfg-options', *longer)
     checkpoint = tmp_path / 'epoch_3.pth'
     assert torch.load(checkpoint, weights_only=True)['meta']['epoch'] == 3
-    tool(
-        'test.py',
-        DEMO,
-        checkpoint,
-        '--work-dir',
-        tmp_path,
-        '--out',
-        tmp_path / 'out.json',
-        '--out-item',
-        'metrics',
-    )
+    out = '--out', tmp_path / 'out.json', '--out-item', 'metrics'
+    run_tool_here('test.py', DEMO, checkpoint, '--work-dir', tmp_path, *out)
     metrics = json.loads((tmp_path / 'out.json').read_text())
     logged = [
         row
@@ -74,7 +59,6 @@ def test_train_resume_and_test_agree(tmp_path):
     assert list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     'options, found',
     [
@@ -87,19 +71,17 @@ def test_train_resume_and_test_agree(tmp_path):
     ],
     ids=['checkpoint missing', 'width', 'start missing'],
 )
-def test_mistakes_end_in_one_message(tmp_path, options, found):
-    done = tool('train.py', DEMO, '--work-dir', tmp_path, options=[*SHORT, *options], check=False)
-    assert found in the_error(done)
+def test_mistakes_end_in_one_message(tmp_path, options, found, fails):
+    arguments = DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *options
+    assert found in fails('train.py', *arguments)
     assert not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.slow
-def test_a_missing_config_ends_in_one_message():
-    assert 'does not exist' in the_error(tool('train.py', 'no.py', check=False))
+def test_a_missing_config_ends_in_one_message(fails):
+    assert 'does not exist' in fails('train.py', 'no.py')
 
 
-@pytest.mark.slow
-def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path):
+def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path, fails):
     target = tmp_path / 'ran'
 
     class Payload:
@@ -107,15 +89,15 @@ def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path):
             return os.system, (f'touch {target}',)
 
     torch.save(dict(state_dict=Payload()), tmp_path / 'bad.pth')
-    done = tool('test.py', DEMO, tmp_path / 'bad.pth', '--work-dir', tmp_path, check=False)
-    assert 'could run code' in the_error(done)
+    arguments = DEMO, tmp_path / 'bad.pth', '--work-dir', tmp_path
+    assert 'could run code' in fails('test.py', *arguments)
     assert not target.exists()
 
 
 @pytest.mark.slow
-def test_demo_prints_one_table_of_what_was_measured(tmp_path):
-    done = tool('demo.py', '--work-dir', tmp_path, options=SHORT)
-    table = done.stdout[done.stdout.index('held-out') :]
+def test_demo_prints_one_table_of_what_was_measured(tmp_path, capfd):
+    run_tool_here('demo.py', '--work-dir', tmp_path, '--cfg-options', *SHORT)
+    table = capfd.readouterr().out.rpartition('held-out')[2]
     for word in ('ViT + frozen MiniLM block', '1,774,464', 'MB', 'tensorboard', 'epoch_2.pth'):
         assert word in table
 
