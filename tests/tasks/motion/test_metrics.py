@@ -1,5 +1,8 @@
 """Metrics against cases worked out by hand, and against the ``av2`` package."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -200,3 +203,13 @@ def test_a_scene_without_future_does_not_count(scenes):
 def test_metric_names_a_wrong_field(fields):
     with pytest.raises(UserError, match='MotionMetric'):
         MotionMetric(**fields)
+
+
+def test_building_the_metric_imports_no_reader_or_writer_of_files():
+    code = (
+        'import sys\n'
+        'from lm4ve.tasks.motion import MotionMetric, VectorizeScene\n'
+        "MotionMetric(submission='x.h5')\n"
+        "assert not {'open3d', 'pandas', 'pyarrow', 'h5py'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, '-W', 'ignore', '-c', code], check=True)

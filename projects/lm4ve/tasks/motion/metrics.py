@@ -1,7 +1,9 @@
 """minADE, minFDE, miss rate and brier-minFDE, in both conventions.
 
 The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must say
-which it shows. Pure functions of numpy first, MMEngine's metric at the end.
+which it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
+of ``av2`` are not used: they know one convention and no unknown steps, and bring PyAV,
+kornia and numba. The tests compare with them.
 """
 
 from collections.abc import Sequence

@@ -13,7 +13,6 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
-from sklearn import metrics
 
 from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
@@ -25,6 +24,8 @@ def confusion_matrix(
     labels: Sequence[int], predictions: Sequence[int], num_classes: int
 ) -> np.ndarray:
     """Count: int64 ``[classes, classes]``, true class by row."""
+    from sklearn import metrics  # heavy, and only the end of an evaluation needs it
+
     return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 

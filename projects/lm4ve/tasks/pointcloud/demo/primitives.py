@@ -159,12 +159,8 @@ class PrimitivesDataset(PointCloudDataset):
         key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, {self.seed}'
         name = f'primitives_{made_as}'
         seed = 2 * self.seed + (self.split == 'test')
-        self._clouds = cached_array(
-            self.cache_dir,
-            name,
-            key,
-            lambda: make_primitives(self.per_class, self.num_points, seed),
-        )
+        sizes = self.per_class, self.num_points, seed
+        self._clouds = cached_array(self.cache_dir, name, key, lambda: make_primitives(*sizes))
         found = bytes.fromhex(fingerprint(self._clouds))
         noted = f'{name}_sha256', key, lambda: np.frombuffer(found, 'u1')
         expected = bytes(cached_array(self.cache_dir, *noted))
@@ -174,10 +170,9 @@ class PrimitivesDataset(PointCloudDataset):
                 f'{found.hex()[:12]}, expected {expected.hex()[:12]}: the file has changed. '
                 f'Fix: delete {name}_*.npy there; they are made anew.'
             )
-        labels, numbers = np.divmod(np.arange(len(self._clouds)), self.per_class)
-        # Objects of a class are independent draws: any of them may be held out.
-        held_out = numbers >= round((1 - VAL_SHARE) * self.per_class)
-        kept = dict(fit=~held_out, val=held_out).get(self.split, held_out | ~held_out)
-        return [
-            dict(path=name, row=int(row), gt_label=int(labels[row])) for row in np.flatnonzero(kept)
-        ]
+        rows = np.arange(len(self._clouds))
+        if self.split in ('fit', 'val'):
+            # Objects of a class are independent draws: any of them may be held out.
+            held_out = rows % self.per_class >= round((1 - VAL_SHARE) * self.per_class)
+            rows = rows[held_out if self.split == 'val' else ~held_out]
+        return [dict(path=name, row=int(i), gt_label=int(i // self.per_class)) for i in rows]
