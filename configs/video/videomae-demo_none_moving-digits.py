@@ -18,7 +18,7 @@ model = dict(
     cls_head=dict(type='TimeSformerHead', num_classes=8, in_channels=64, average_clips='prob'),
     data_preprocessor=dict(
         type='ActionDataPreprocessor',
-        # Of the training split.
+        # Measured on the training split.
         mean=[21.3, 21.3, 21.3],
         std=[53.0, 53.0, 53.0],
         format_shape='NCTHW',

@@ -1,7 +1,7 @@
 # scikit-learn's handwritten digits: 8 x 8 pixels, 10 classes, 1,257 / 540.
 data_preprocessor = dict(
     num_classes=10,
-    # Of the training split, in the pixel range 0 to 255.
+    # Measured on the training split, in the pixel range 0 to 255.
     mean=[77.9, 77.9, 77.9],
     std=[95.9, 95.9, 95.9],
     to_rgb=True,

@@ -1,7 +1,7 @@
 # Digits on photographs, with masks: 32 x 32 pixels, 10 classes, 1,257 / 540 digits.
 data_preprocessor = dict(
     num_classes=10,
-    # Of the training split, in the pixel range 0 to 255.
+    # Measured on the training split, in the pixel range 0 to 255.
     mean=[114.0, 114.0, 114.0],
     std=[50.0, 50.0, 50.0],
     to_rgb=True,

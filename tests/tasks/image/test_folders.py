@@ -281,7 +281,7 @@ def test_test_set_without_a_whole_image_is_refused(tmp_path):
 
 
 def test_check_does_not_depend_on_what_opencv_accepts(root, monkeypatch):
-    # Many builds return a truncated JPEG with a grey lower part.
+    # Many builds return a truncated JPEG with a gray lower part.
     whole = np.zeros((4, 4, 3), np.uint8)
     monkeypatch.setattr(cv2, 'imdecode', lambda *a, **k: whole)
     write(root / CLASSES[0] / 'half.jpg', broken_files()['half.jpg'])

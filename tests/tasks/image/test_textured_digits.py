@@ -37,7 +37,7 @@ def test_samples_are_the_digits_of_the_split_in_order():
 
 
 def test_the_mask_is_where_strokes_were_pasted():
-    """On a black background the picture is ink times colour, and nothing else."""
+    """On a black background the picture is ink times color, and nothing else."""
     ink = DigitsDataset(split='test', pipeline=[])[0]['img'][..., 0] / 255
     background = np.zeros((td.SIZE, td.SIZE, 3), np.float32)
     for seed in range(5):
@@ -57,9 +57,9 @@ def test_strokes_are_brighter_about_as_often_as_darker_than_the_rest():
     data, brighter = dataset(), []
     for i in range(100):
         sample = data[i]
-        grey, mask = sample['img'].mean(-1), sample['gt_mask'] == 1
+        gray, mask = sample['img'].mean(-1), sample['gt_mask'] == 1
         assert 0 < mask.mean() < 0.5
-        brighter.append(grey[mask].mean() > grey[~mask].mean())
+        brighter.append(gray[mask].mean() > gray[~mask].mean())
     assert 0.3 < np.mean(brighter) < 0.7
 
 

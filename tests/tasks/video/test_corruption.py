@@ -1,4 +1,4 @@
-"""Broken videos are recognised, skipped and counted, or refused."""
+"""Broken videos are recognized, skipped and counted, or refused."""
 
 import re
 
@@ -54,7 +54,7 @@ def dataset(ann_file, decoder=DECORD, type='lm4ve.CheckedVideoDataset', **kwargs
             type=type,
             ann_file=ann_file,
             pipeline=pipeline(decoder),
-            # MMEngine collects garbage when it serialises: slow beside torch.
+            # MMEngine collects garbage when it serializes: slow beside torch.
             serialize_data=False,
             **kwargs,
         )

@@ -63,8 +63,8 @@ def test_splits_share_no_scan():
     assert sum(map(len, scans)) == len(set().union(*scans))
 
 
-def centre(frame) -> np.ndarray:
-    """Centre of mass on a torus, in pixels."""
+def center(frame) -> np.ndarray:
+    """Center of mass on a torus, in pixels."""
     angles = 2 * np.pi * np.arange(md.SIZE) / md.SIZE
     sums = [(frame.sum(axis) * np.exp(1j * angles)).sum() for axis in (0, 1)]
     return np.angle(sums) / (2 * np.pi) * md.SIZE
@@ -73,7 +73,7 @@ def centre(frame) -> np.ndarray:
 def test_directions_are_what_their_names_say():
     for frames, label in md.clips('test', 64):
         name = md.CLASSES[label]
-        shift = (centre(frames[1]) - centre(frames[0]) + 16) % 32 - 16
+        shift = (center(frames[1]) - center(frames[0]) + 16) % 32 - 16
         mass = np.diff(frames.reshape(len(frames), -1).sum(1).astype(float))
         if name in ('left', 'right', 'up', 'down'):
             along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[name]
@@ -88,8 +88,8 @@ def test_turning_is_clockwise_on_the_screen():
     bar = np.zeros((8, 8))
     bar[4, 4:] = 1  # from the middle to the right
     at_rest, turned = md.render(bar, np.array([[-16.0, -16, 0.5, 0], [-16, -16, 0.5, 90]]))
-    assert abs(centre(at_rest)[1]) < 1.5 < centre(at_rest)[0]
-    assert centre(turned)[1] > 1.5 > abs(centre(turned)[0])  # down
+    assert abs(center(at_rest)[1]) < 1.5 < center(at_rest)[0]
+    assert center(turned)[1] > 1.5 > abs(center(turned)[0])  # down
 
 
 def single_frame_accuracy(clips) -> float:

@@ -1,6 +1,6 @@
 """Is an image file whole? Decoders do not always say.
 
-Many builds of OpenCV return a truncated JPEG with its lower part grey and no
+Many builds of OpenCV return a truncated JPEG with its lower part gray and no
 error (4.14 refuses it), so a broken download trains without a word.
 """
 
@@ -26,7 +26,7 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         decode (bool): Decode it too (at an eighth of the size). Without, a JPEG
             or PNG with both of its end markers passes; other formats and files
             without them are always decoded, by Pillow.
-        backend_args (dict, optional): Of the file backend, as in
+        backend_args (dict, optional): Passed to the file backend, as in
             ``LoadImageFromFile``.
 
     Returns:

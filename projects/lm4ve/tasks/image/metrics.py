@@ -10,47 +10,21 @@ from mmpretrain.evaluation import Accuracy
 
 from lm4ve.errors import UserError
 from lm4ve.registry import METRICS
-from lm4ve.tasks.image.datasets.imagenet_variants import CORRUPTIONS, SEVERITIES
-
-#: AlexNet's top-1 errors (%), the mean over severities, by which the paper of
-#: ImageNet-C (arXiv 1903.12261, and its code) divides a model's.
-ALEXNET_ERRORS = dict(
-    zip(
-        CORRUPTIONS,
-        (
-            88.6428,
-            89.4468,
-            92.2640,
-            81.9880,
-            82.6268,
-            78.5948,
-            79.8360,
-            86.6816,
-            82.6572,
-            81.9324,
-            56.4592,
-            85.3204,
-            64.6056,
-            71.7840,
-            60.6500,
-        ),
-        strict=True,
-    )
-)
+from lm4ve.tasks.image.datasets.imagenet_variants import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
 
 
 @METRICS.register_module()
 class SubsetAccuracy(Accuracy):
     """Accuracy of a 1,000-class model among some of its classes.
 
-    The custom for ImageNet-A and -R: the scores of the other classes are left
+    This is the custom for ImageNet-A and -R: the scores of the other classes are left
     out before the best is taken, so that none of them can be the answer.
 
     Args:
         topk (int or sequence of int): Default: 1.
         indices (sequence of int, optional): The classes, among the model's.
             Default: ``subset`` of the data set's metainfo.
-        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
 
     Raises:
         UserError: No subset is known; the model has too few classes; a label is
@@ -106,7 +80,7 @@ class CorruptionAccuracy(Accuracy):
     """Top-1 accuracy of ImageNet-C: every corruption and severity weighs the same.
 
     Args:
-        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
 
     Samples need ``corruption`` and ``severity``
     (:class:`lm4ve.tasks.image.ImageNetC`, and ``meta_keys`` of ``PackInputs``).

@@ -63,17 +63,17 @@ class LLMBlockNeck(_LLMBlockNeck):
 class Recognizer2D(_Recognizer2D):
     """mmaction2's ``Recognizer2D`` with a neck that takes and gives one map.
 
-    The host's iterates over a single map as if it were several, and its
+    The host's recognizer iterates over a single map as if it were several, and its
     ``max_testing_views`` fails for every backbone. Without a neck this is the
     host's recognizer with working ``max_testing_views``.
 
     Args:
-        *args: Of mmaction2's ``Recognizer2D``.
+        *args: Passed to mmaction2's ``Recognizer2D``.
         frames_per_clip (int): How many successive frames the neck gets as one
             clip ``[B, C, T, H, W]``, whose tokens attend to each other.
             1 (the default) keeps frames apart, as TSN does before its
             consensus. Training and testing must sample multiples of it.
-        **kwargs: Of mmaction2's ``Recognizer2D``.
+        **kwargs: Passed to mmaction2's ``Recognizer2D``.
 
     Raises:
         UserError: The number of frames, or ``test_cfg.max_testing_views``, is

@@ -1,4 +1,4 @@
-"""Videos are written here, with PyAV, whatever they show.
+"""Writes videos with PyAV.
 
 OpenCV's wheels encode no H.264, and browsers play little else.
 """
@@ -14,7 +14,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
 
     Args:
         path (str | Path): Where to; overwritten.
-        frames (np.ndarray): uint8 ``[T, H, W]`` (grey) or ``[T, H, W, 3]``
+        frames (np.ndarray): uint8 ``[T, H, W]`` (gray) or ``[T, H, W, 3]``
             (RGB), H and W even.
         fps (int): Frames a second.
     """

@@ -1,6 +1,6 @@
 """What a recognizer says of one video, and the video with it drawn into it.
 
-mmaction2's inferencer classifies; its visualiser writes class numbers as
+mmaction2's inferencer classifies; its visualizer writes class numbers as
 pictures through moviepy, so that the drawing is done here, with OpenCV, and the
 writing with PyAV.
 """

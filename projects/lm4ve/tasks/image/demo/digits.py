@@ -28,10 +28,10 @@ class DigitsDataset(BaseDataset):
         split (str): 'train' (70 %, 1,257 images) or 'test' (30 %, 540). For
             choosing hyper-parameters without the test split, 'train' itself is
             cut in two: 'fit' (1,005 images) and 'val' (252).
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Each sample gives the pipeline ``img`` (uint8 ``[8, 8, 3]``, three equal
-    channels, since image pipelines expect colour) and ``gt_label``.
+    channels, since image pipelines expect color) and ``gt_label``.
     """
 
     METAINFO = dict(classes=tuple(str(i) for i in range(10)))

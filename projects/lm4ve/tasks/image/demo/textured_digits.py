@@ -29,7 +29,7 @@ PHOTOGRAPHS['train'] = PHOTOGRAPHS['fit'] + PHOTOGRAPHS['val']
 SIZE = 32
 #: Side of the digit's box, and of the crop behind it before scaling, in pixels.
 SIDES, CROPS = (22.0, 28.0), (32, 160)
-#: Distance of the strokes' grey level from the background's mean, in levels, and
+#: Distance of the strokes' gray level from the background's mean, in levels, and
 #: what the background's contrast is multiplied with.
 CONTRAST, FADING = (90.0, 150.0), (0.4, 0.8)
 #: Ink (0 to 1) from which a pixel is foreground.
@@ -51,7 +51,7 @@ class TexturedDigits(DigitsDataset):
             are alike, on any number of workers and after a resume.
         max_angle (float): Digits are turned by up to so many degrees.
         seed (int): Another one gives other places, sizes and backgrounds.
-        **kwargs: Of :class:`mmengine.dataset.BaseDataset`.
+        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
 
     Raises:
         UserError: ``variants`` is not positive, or a photograph is not in the
@@ -133,7 +133,7 @@ def paste(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Write a digit on a background.
 
-    The strokes have one colour, about as often darker as brighter than the
+    The strokes have one color, about as often darker as brighter than the
     background's mean, so that they are not simply what is brightest.
 
     Args:
@@ -149,7 +149,7 @@ def paste(
     side = rng.uniform(*SIDES)
     middle = rng.uniform(side / 2, SIZE - side / 2, size=2)
     place = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-max_angle, max_angle), side / 8)
-    # Pixel centres are half a pixel from the corner.
+    # Pixel centers are half a pixel from the corner.
     place[:, 2] += middle - 0.5 - 3.5
     alpha = cv2.warpAffine(ink, place, (SIZE, SIZE))[..., None]
     level, contrast = background.mean(), rng.uniform(*CONTRAST)
@@ -158,8 +158,8 @@ def paste(
         contrast = -contrast
     if not 0 <= level + contrast <= 255:
         contrast = -contrast
-    colour = level + contrast + rng.uniform(-25, 25, size=3)
-    img = background * (1 - alpha) + colour.clip(0, 255) * alpha
+    color = level + contrast + rng.uniform(-25, 25, size=3)
+    img = background * (1 - alpha) + color.clip(0, 255) * alpha
     mask = (alpha[..., 0] >= INK).astype(np.uint8)
     return np.rint(img).clip(0, 255).astype(np.uint8), mask
 

@@ -24,7 +24,7 @@ def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') ->
         split (str | Path): ``...-train.json`` or ``...-validation.json``: a
             list with ``id`` and ``template``, in whose text the placeholders
             are in brackets; or ``...-test-answers.csv``, ``id;template``.
-        extension (str): Of the video files, which are named by their id.
+        extension (str): The ending of the video files, which are named by their id.
 
     Returns:
         list[tuple[str, int]]: File name and label.
@@ -74,7 +74,7 @@ def _numbers(path: str | Path) -> dict[str, int]:
 
 
 def read_videomae(path: str | Path, root: str = '') -> Entries:
-    """Read a ``train.csv``, ``val.csv`` or ``test.csv`` of VideoMAE's.
+    """Read a ``train.csv``, ``val.csv`` or ``test.csv`` that VideoMAE reads.
 
     Args:
         path (str | Path): Headerless; path, white space, label. Paths may hold

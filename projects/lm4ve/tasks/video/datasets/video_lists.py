@@ -190,7 +190,7 @@ class CheckedRepeatAugDataset(CheckedVideoMixin, _RepeatAugDataset):
     """mmaction2's ``RepeatAugDataset`` with the checks of :class:`CheckedVideoMixin`.
 
     A video is opened once and gives ``num_repeats`` clips, each sampled and
-    augmented on its own. Its pipeline begins with initialisation, sampling and
+    augmented on its own. Its pipeline begins with initialization, sampling and
     decoding; batches need ``collate_fn=dict(type='repeat_pseudo_collate')``.
 
     Args:

@@ -12,7 +12,7 @@ class is only in which of the three changes, and in which direction.
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,19 +44,9 @@ SIDES = (12.0, 22.0)
 #: Change a frame, drawn uniformly for each clip: pixels, share of the range of
 #: sizes (which wraps around), degrees.
 STEPS = dict(shift=(2.0, 4.0), size=(0.06, 0.12), angle=(12.0, 24.0))
-#: x, y, size, angle: which of them a class changes, and the sign.
-_CHANGES = np.array(
-    [
-        (-1, 0, 0, 0),
-        (1, 0, 0, 0),
-        (0, -1, 0, 0),
-        (0, 1, 0, 0),
-        (0, 0, 1, 0),
-        (0, 0, -1, 0),
-        (0, 0, 0, 1),
-        (0, 0, 0, -1),
-    ]
-)
+#: ``[8, 4]``: which of x, y, size and angle a class changes, and the sign; each class is
+#: followed by its opposite.
+_CHANGES = np.kron(np.diag((-1, -1, 1, 1)), ((1,), (-1,)))
 _SEEDS = dict(train=0, val=1, test=2)
 _RECIPE = 'recipe.json'
 
@@ -123,7 +113,7 @@ def clips(split: str, count: int = None) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def _scans() -> dict[str, np.ndarray]:
-    """The digits' scans, 60, 20 and 20 per cent, stratified by digit."""
+    """Return the digits' scans: 60, 20 and 20 percent, stratified by digit."""
     images, digits = load_digits(return_X_y=True)
     images = images.reshape(-1, 8, 8)
     train, rest, _, kind = train_test_split(
@@ -166,8 +156,8 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
                 'to another one.'
             )
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f'.{folder.name}.', dir=folder.parent))
+    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
+    partial.mkdir(parents=True)
     try:
         for split, count in counts.items():
             (partial / split).mkdir()
@@ -179,7 +169,6 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
                 lines.append(f'{name} {label}\n')
             (partial / f'{split}.txt').write_text(''.join(lines))
         (partial / _RECIPE).write_text(json.dumps(recipe, indent=1))
-        partial.chmod(0o777 & ~_umask())
         try:
             os.rename(partial, folder)
         except OSError:
@@ -189,9 +178,3 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
