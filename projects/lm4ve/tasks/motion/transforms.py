@@ -153,8 +153,7 @@ class MaskHistory:
             valid = results['agents_valid'].copy()
             valid[:, :hidden] = False
             # An agent that would vanish keeps what it has.
-            none = ~valid.any(axis=1)
-            valid[none] = results['agents_valid'][none]
+            valid = np.where(valid.any(axis=1, keepdims=True), valid, results['agents_valid'])
             results['agents_valid'] = valid
             results['agents'] = fill_gaps(results['agents'], valid)
         return results

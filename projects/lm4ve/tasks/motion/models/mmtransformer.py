@@ -17,7 +17,7 @@ from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import end_distances, take_agents
 from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
-from lm4ve.tasks.motion.models.vectornet import SubGraph
+from lm4ve.tasks.motion.models.vectornet import SubGraph, linear_norm_relu
 from lm4ve.tasks.motion.scene import STEP
 
 
@@ -74,9 +74,7 @@ def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, outputs)
-    )
+    return nn.Sequential(*linear_norm_relu(inputs, hidden), nn.Linear(hidden, outputs))
 
 
 @MODELS.register_module()
@@ -222,20 +220,14 @@ class ProposalDecoder(BaseModule):
         sizes = c, num_heads, feedforward, social_decoder_layers
         self.social = DecoderStack(*sizes) if social_decoder_layers else None
         self.regression = nn.Sequential(
-            nn.Linear(2 * c, 2 * c),
-            nn.LayerNorm(2 * c),
-            nn.ReLU(),
-            nn.Linear(2 * c, c),
-            nn.LayerNorm(c),
-            nn.ReLU(),
+            *linear_norm_relu(2 * c, 2 * c),
+            *linear_norm_relu(2 * c, c),
             nn.Linear(c, 2 * future_steps),
         )
         self.score = nn.Sequential(
             nn.Linear(2 * c, 4 * c),
             nn.ReLU(),
-            nn.Linear(4 * c, 2 * c),
-            nn.LayerNorm(2 * c),
-            nn.ReLU(),
+            *linear_norm_relu(4 * c, 2 * c),
             nn.Linear(2 * c, c),
             nn.ReLU(),
             nn.Linear(c, 1),

@@ -56,6 +56,11 @@ def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
     return torch.cat([middles, lanes.diff(dim=2), extra], dim=-1)
 
 
+def linear_norm_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+    """The three layers of which both models' MLPs are made."""
+    return nn.Linear(in_channels, channels), nn.LayerNorm(channels), nn.ReLU()
+
+
 class SubGraph(nn.Module):
     """Levels of Linear, LayerNorm, ReLU, each joined with the polyline's maximum.
 
@@ -70,7 +75,7 @@ class SubGraph(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList()
         for c in channels:
-            self.levels.append(nn.Sequential(nn.Linear(in_channels, c), nn.LayerNorm(c), nn.ReLU()))
+            self.levels.append(nn.Sequential(*linear_norm_relu(in_channels, c)))
             in_channels = 2 * c
 
     def forward(self, x: Tensor) -> Tensor:
@@ -134,9 +139,7 @@ class ResidualMLP(nn.Module):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
         self.block = nn.Sequential(
-            nn.Linear(channels, channels),
-            nn.LayerNorm(channels),
-            nn.ReLU(),
+            *linear_norm_relu(channels, channels),
             nn.Linear(channels, channels),
             nn.LayerNorm(channels),
         )
