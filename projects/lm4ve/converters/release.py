@@ -143,10 +143,7 @@ def release_config(cfg: Config) -> Config:
         _without_pretrained(node)
     # Variables that the model was assembled from, now without a use; they name
     # the language model's folder.
-    for key in [k for k, v in fields.items() if _is_block(v)]:
-        del fields[key]
-    for key in _NOT_OF_RELEASE:
-        fields.pop(key, None)
+    fields = {k: v for k, v in fields.items() if not _is_block(v) and k not in _NOT_OF_RELEASE}
     fields.update(load_from=None, resume=False)
     imports = fields.setdefault('custom_imports', dict(imports=[]))
     names = imports['imports']
