@@ -16,7 +16,7 @@ from lm4ve.tasks.motion.transforms import fill_gaps
 
 #: Steps over which velocity is averaged.
 VELOCITY_STEPS = 5
-#: Of the Kalman filter: noise of positions (m) and of acceleration (m/s^2).
+#: Noise that the Kalman filter assumes of positions (m) and of acceleration (m/s^2).
 POSITION_NOISE, ACCELERATION_NOISE = 0.1, 1.0
 
 #: Trajectories ``[K, F, 2]`` in city coordinates and probabilities ``[K]``.

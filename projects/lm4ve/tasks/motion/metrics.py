@@ -132,7 +132,7 @@ class MotionMetric(BaseMetric):
             Argoverse 2).
         submission_format (str, optional): Default: the convention.
         format_only (bool): Only write the file: for test sets without truth.
-        collect_device, prefix: Of MMEngine's ``BaseMetric``.
+        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
 
     Data samples are dicts with ``scene``, ``trajectories`` (``[K, F, 2]`` in city
     coordinates) and ``probabilities`` (``[K]``) of the focal agent.

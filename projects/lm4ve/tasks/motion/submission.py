@@ -20,7 +20,7 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     """Write predictions of a test set's focal agents.
 
     Args:
-        path (str | Path): Of the file; its suffix must be the format's.
+        path (str | Path): The file; its suffix must be the format's.
         forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
             (``[K, F, 2]``, city coordinates in meters), ``probabilities``
             (``[K]``; normalized here, since both servers ask for it).

@@ -119,7 +119,7 @@ class FlipScene:
     city coordinates stays as it is.
 
     Args:
-        prob (float): Of a flip.
+        prob (float): Probability of a flip.
     """
 
     def __init__(self, prob: float = 0.5) -> None:
@@ -141,7 +141,7 @@ class MaskHistory:
 
     Args:
         steps (int): At most so many of the first steps.
-        prob (float): Of masking, for each scene.
+        prob (float): Probability of masking a scene.
     """
 
     def __init__(self, steps: int = 10, prob: float = 0.5) -> None:

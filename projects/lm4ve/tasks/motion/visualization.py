@@ -28,8 +28,8 @@ def draw_scene(
     """Draw a scene in its focal frame.
 
     Args:
-        axes (matplotlib.axes.Axes): Where.
-        scene (Scene): What.
+        axes (matplotlib.axes.Axes): Where to draw.
+        scene (Scene): What to draw.
         trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
         probabilities (np.ndarray, optional): ``[K]``; written at the ends.
         extent (float): Half the side of what is shown, meters.
@@ -115,9 +115,9 @@ class MotionVisualizer(Visualizer):
         """Draw a sample; send it to the backends, a file or a window.
 
         Args:
-            name (str): Of the picture.
+            name (str): The picture's name.
             data_sample (dict): See :func:`scene_grid`.
-            show (bool): In a window, for ``wait_time`` seconds.
+            show (bool): Show it in a window, for ``wait_time`` seconds.
             out_file (str, optional): A PNG instead of the backends.
             step (int): Global step.
             extent (float): See :func:`draw_scene`.
@@ -144,7 +144,7 @@ class MotionVisualizationHook(Hook):
     Args:
         enable (bool): Default: off.
         interval (int): Every n-th scene.
-        show (bool), wait_time (float): In a window.
+        show (bool), wait_time (float): Show them in a window, for so many seconds.
         out_dir (str, optional): PNG files here instead of the backends.
     """
 

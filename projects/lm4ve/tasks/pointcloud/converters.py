@@ -49,7 +49,7 @@ LLAMA_RULES = Rules(
     ),
     required=(*_REQUIRED, 'neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight'),
 )
-#: Of pre-training: what is kept begins so, and what of that is not the encoder's.
+#: How the kept keys of pre-training begin, and which of them are not the encoder's.
 _PRETRAINING = ('transformer_q.', 'MAE_encoder.')
 _NOT_ENCODER = re.compile(r'(cls_head|lm_head)\..*|mask_token')
 # The rest of pre-training: momentum encoder, queue, tokenizer, decoder.

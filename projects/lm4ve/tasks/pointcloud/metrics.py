@@ -40,8 +40,8 @@ class PointCloudAccuracy(BaseMetric):
     Args:
         confusion_file (str, optional): Where to write the matrix: a text file,
             one row a true class, readable by ``numpy.loadtxt``.
-        collect_device (str): As of every MMEngine metric.
-        prefix (str, optional): As of every MMEngine metric.
+        collect_device (str): Passed to MMEngine's ``BaseMetric``.
+        prefix (str, optional): Passed to MMEngine's ``BaseMetric``.
     """
 
     default_prefix = 'accuracy'
@@ -107,7 +107,7 @@ class PointCloudVote(BaseTTAModel):
 
     Args:
         module (dict): The classifier.
-        **kwargs: Of :class:`mmengine.model.BaseTTAModel`.
+        **kwargs: Passed to :class:`mmengine.model.BaseTTAModel`.
     """
 
     def merge_preds(

@@ -126,7 +126,7 @@ class RandomJitter(BaseTransform):
     """Add Gaussian noise to each coordinate.
 
     Args:
-        std (float): Of the noise, in the points' unit.
+        std (float): Standard deviation of the noise, in the points' unit.
         clip (float): Largest absolute value of it.
     """
 
@@ -201,7 +201,7 @@ class RepeatDraws(BaseTransform):
     Args:
         transforms (list[dict]): What is drawn, ending with PackPointCloud.
         num (int): How many draws.
-        seed (int): Of the draws.
+        seed (int): Seed of the draws.
     """
 
     def __init__(self, transforms: list[dict], num: int = 10, seed: int = 0) -> None:

@@ -83,8 +83,8 @@ def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
     """Write packed scenes beside ``path``, then rename: whole or not at all.
 
     Args:
-        path (str | Path): Of the cache.
-        records (Iterable[bytes]): What :func:`pack` gave.
+        path (str | Path): The cache to write.
+        records (Iterable[bytes]): Scenes that :func:`pack` has packed.
         **footer: More entries of the footer, plain data.
 
     Returns:

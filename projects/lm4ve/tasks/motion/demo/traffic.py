@@ -62,7 +62,7 @@ class Simulation:
 
     Args:
         city (str): A key of :data:`CITY_SEEDS`.
-        seed (int): Of the traffic.
+        seed (int): Seed of the traffic.
         vehicles (int): How many.
     """
 
@@ -185,7 +185,7 @@ def windows(
         city (str): A key of :data:`CITY_SEEDS`.
         seed (int): Same seed, same scenes.
         count (int): How many.
-        steps, history (int): Of a scene, and of its observed part.
+        steps, history (int): Steps of a scene, and of its observed part.
         vehicles (int): In the city.
         stride (int): Steps between the starts of windows.
     """

@@ -38,7 +38,7 @@ class TrafficDataset(MotionDataset):
         part (str, optional): For choosing hyper-parameters without the held-out
             split: 'fit' is the first four fifths of the split, 'val' the rest.
             Cut between simulations, since scenes of one overlap in time.
-        **kwargs: Of :class:`lm4ve.tasks.motion.MotionDataset`.
+        **kwargs: Passed to :class:`lm4ve.tasks.motion.MotionDataset`.
 
     Raises:
         UserError: A field is wrong, or ``root`` holds other data.

@@ -1,7 +1,7 @@
 """Simulated traffic in the exact file layouts of Argoverse 1 and 2.
 
-So that the real readers are what runs: CSV sequences with ``map_files``, and
-scenario folders with parquet and JSON.
+The demo runs the real readers on them: CSV sequences with ``map_files``, and scenario
+folders with parquet and JSON.
 """
 
 import json
@@ -116,7 +116,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
     """Write ``<root>/<split>/<id>/scenario_<id>.parquet`` and its map.
 
     Args:
-        root, splits: As of :func:`write_argoverse1`.
+        root, splits: See :func:`write_argoverse1`.
     """
     for n, (split, count) in enumerate(splits.items()):
         steps = argoverse2.HISTORY_STEPS + argoverse2.FUTURE_STEPS

@@ -25,7 +25,7 @@ class Lane:
     Attributes:
         line (np.ndarray): ``[10, 2]``, meters, in the direction of travel.
         turn (str): 'NONE', 'LEFT' or 'RIGHT'.
-        junction (int): Of the intersection it lies in; -1 on a street.
+        junction (int): The intersection in which it lies; -1 on a street.
         control (bool): Has a traffic light at its end.
         gate (int): Intersection whose light stands at its end; -1: none.
         phase (int): In which of the light's two phases it may go.
@@ -68,7 +68,7 @@ def build_city(
 
     Args:
         seed (int): Same seed, same city.
-        origin (tuple): Of its corner, meters.
+        origin (tuple): Its corner, meters.
         size (int): Intersections along each side.
         spacing (float): Between them, meters.
 

@@ -19,10 +19,10 @@ class MotionForecaster(BaseModel):
     """A model of trajectories.
 
     Args:
-        encoder (dict): Of a module ``(inputs) -> dict`` with ``tokens``
+        encoder (dict): Config of a module ``(inputs) -> dict`` with ``tokens``
             ``[B, N, C]`` (agents first), ``padding_mask`` bool ``[B, N]`` and
             whatever its decoder wants besides.
-        decoder (dict): Of a module ``(features [B, Q, C], encoded, inputs) ->
+        decoder (dict): Config of a module ``(features [B, Q, C], encoded, inputs) ->
             (trajectories [B, Q, K, F, 2], scores [B, Q, K])``, meters in the focal
             frame and logits, with ``loss(trajectories, scores, future,
             future_valid)``, a dict of scalars, and ``select(trajectories,
@@ -30,7 +30,7 @@ class MotionForecaster(BaseModel):
         neck (dict, optional): ``LLMBlockNeck``.
         data_preprocessor (dict, optional): Default: MMEngine's, which moves
             tensors to the model's device.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModel``.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModel``.
     """
 
     def __init__(

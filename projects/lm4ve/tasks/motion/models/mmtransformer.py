@@ -36,7 +36,7 @@ class DecoderStack(nn.Module):
     """Pre-norm decoder layers; optionally a learned position for each query.
 
     Args:
-        channels, heads, feedforward, layers (int): Of the layers.
+        channels, heads, feedforward, layers (int): Sizes and number of the layers.
         positions (int): Queries that get a learned embedding before every layer
             (the paper); 0: none (the code).
     """
@@ -83,8 +83,8 @@ class MMTransformer(BaseModule):
 
     Args:
         num_proposals (int): K: 6 (released) or 36 (with regions).
-        channels (int): Of tokens.
-        num_heads (int), feedforward (int): Of every layer.
+        channels (int): Width of the tokens.
+        num_heads (int), feedforward (int): Sizes of every layer.
         query_position (bool): A learned position embedding before every decoder
             layer (the paper); the code has none.
         final_norm (bool): LayerNorm after the social constructor. False with a
@@ -176,8 +176,8 @@ class ProposalDecoder(BaseModule):
 
     Args:
         future_steps (int): F.
-        channels (int): Of tokens.
-        num_heads (int), feedforward (int): Of the social decoder.
+        channels (int): Width of the tokens.
+        num_heads (int), feedforward (int): Sizes of the social decoder.
         social_decoder_layers (int): Layers in which proposals query the agents:
             0 as the code (which builds but never calls them), 4 as the paper.
         regions (str, optional): None trains the proposal whose end is nearest;
@@ -186,7 +186,8 @@ class ProposalDecoder(BaseModule):
         num_regions (int): M of 'fan'; a file says its own.
         learned_weights (bool): Losses weighted by learned uncertainties (the
             paper); else their plain sum.
-        huber_delta (float): Of the regression, meters. Not given by the paper.
+        huber_delta (float): Where the regression's loss becomes linear, meters; the
+            paper does not give it.
         select (int, optional): Keep so many proposals whose ends are apart by
             ``select_meters``, by score; None keeps all. The paper does not give
             the distance.

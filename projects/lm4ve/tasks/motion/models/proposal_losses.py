@@ -49,7 +49,7 @@ def proposal_losses(
         members (Tensor, optional): bool ``[N, K]``, the proposals of the region
             in which the truth ends. None: only the proposal that ends nearest is
             regressed, all are scored.
-        delta (float): Of the Huber loss.
+        delta (float): Where the Huber loss becomes linear, meters.
 
     Returns:
         dict[str, Tensor]: ``reg``; ``score``, KL of softmax(scores) from

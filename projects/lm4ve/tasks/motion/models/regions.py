@@ -82,7 +82,7 @@ class Regions(nn.Module):
 
     Args:
         centers (Tensor): ``[M, 2]``, meters.
-        planes (list[Tensor]): Of each region half planes ``[P, 3]``: a point
+        planes (list[Tensor]): Each region's half planes ``[P, 3]``: a point
             (x, y) is inside where ``a x + b y + c <= 0`` for all.
     """
 

@@ -65,8 +65,8 @@ class SubGraph(nn.Module):
     """Levels of Linear, LayerNorm, ReLU, each joined with the polyline's maximum.
 
     Args:
-        in_channels (int): Of a vector.
-        channels (Sequence[int]): Of the levels before the maximum is joined.
+        in_channels (int): Width of a vector.
+        channels (Sequence[int]): Widths of the levels before the maximum is joined.
 
     ``forward``: vectors ``[..., V, in_channels]`` to ``[..., 2 * channels[-1]]``.
     """
@@ -90,14 +90,14 @@ class VectorNet(BaseModule):
     """Agents and lanes to tokens that have seen each other.
 
     Args:
-        channels (Sequence[int]): Of the sub-graphs' levels; tokens have twice the
+        channels (Sequence[int]): Widths of the sub-graphs' levels; tokens have twice the
             last.
-        num_heads (int): Of the attention.
+        num_heads (int): Heads of the attention.
         num_layers (int): Attention layers, each with a residual connection.
         final_norm (bool): LayerNorm of the output. False with a neck, whose own
             norm comes after the block.
         scale (float): Meters are divided by this.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class TrajectoryDecoder(BaseModule):
         future_steps (int): F.
         num_modes (int): K.
         scale (float): Outputs are multiplied by this to meters.
-        cls_weight (float): Of the cross-entropy.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        cls_weight (float): Weight of the cross-entropy.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(

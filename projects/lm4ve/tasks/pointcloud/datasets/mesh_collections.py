@@ -47,7 +47,7 @@ class ModelNet40(PointCloudDataset):
         cache_dir (str, optional): Default: ``<data_root>/lm4ve_cache``. The file
             for 8192 points and the train split has 0.97 GB; making it takes
             about 0.3 s a shape on one core.
-        **kwargs: Of :class:`PointCloudDataset`.
+        **kwargs: Passed to :class:`PointCloudDataset`.
 
     Raises:
         UserError: Neither layout is there, or a listed file is missing or
@@ -150,7 +150,7 @@ class ShapeNet(PointCloudDataset):
         data_root (str): The folder.
         split (str): 'train', 'val' or 'test'.
         num_samples (int): Points drawn from a mesh.
-        **kwargs: Of :class:`PointCloudDataset`. ``metainfo.classes`` is set to
+        **kwargs: Passed to :class:`PointCloudDataset`. ``metainfo.classes`` is set to
             the synset ids found, sorted: over all models and not over a split's,
             so that labels agree between splits.
 

@@ -38,9 +38,9 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
 
     Args:
         path (str | Path): A file with one of :data:`EXTENSIONS`.
-        num_samples (int): Of a mesh: how many points to draw, uniformly over
+        num_samples (int): How many points to draw of a mesh, uniformly over
             its surface.
-        seed (int): Of that draw.
+        seed (int): Seed of that draw.
 
     Returns:
         np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN.
@@ -174,7 +174,7 @@ def cached_array(
     """An array that is built once and read from a file after that.
 
     Args:
-        cache_dir (str | Path, optional): Where; None builds every time.
+        cache_dir (str | Path, optional): Folder of the file; None builds every time.
         name (str): Begin of the file's name.
         key (str): All that the array depends on; another key, another file.
         build (callable): Returns the array.

@@ -128,10 +128,10 @@ class PrimitivesDataset(PointCloudDataset):
             two: 'fit' and 'val' (a fifth of each class).
         per_class (int, optional): Objects of each class, before that cut;
             default: 300 to train with, 100 to test with.
-        num_points (int): Of each cloud.
-        seed (int): Of the set.
+        num_points (int): Points of each cloud.
+        seed (int): Seed of the set.
         cache_dir (str, optional): Default: :func:`default_cache`.
-        **kwargs: Of :class:`lm4ve.tasks.pointcloud.PointCloudDataset`.
+        **kwargs: Passed to :class:`lm4ve.tasks.pointcloud.PointCloudDataset`.
 
     Raises:
         UserError: The cached file is not what was written.

@@ -76,8 +76,8 @@ class PointClsHead(BaseModule):
             in Point-MAE.
         norm (bool): Batch norm after each hidden layer, as in Point-MAE.
         dropout (float): After each hidden layer.
-        label_smoothing (float): Of the cross-entropy.
-        init_cfg (dict | list, optional): As of every MMEngine module.
+        label_smoothing (float): Label smoothing of the cross-entropy.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -115,14 +115,15 @@ class PointCloudClassifier(BaseModel):
 
     Args:
         backbone (dict): An encoder ``[B, N, 3] -> [B, 1 + G, C]``.
-        head (dict): Of tokens to logits, with ``loss`` and ``num_classes``.
-        neck (dict, optional): Of tokens to tokens, for example LLMBlockNeck.
+        head (dict): Config of a module from tokens to logits, with ``loss`` and ``num_classes``.
+        neck (dict, optional): Config of a module from tokens to tokens, for example
+            LLMBlockNeck.
         checkpoint (str, optional): A checkpoint of this suite (made by
             ``tools/pointcloud/convert_checkpoint.py`` of a published one) whose
             encoder training starts from. All of the encoder must be in it, its
             final norm goes to where this model has it, its head is left out.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
-        init_cfg (dict | list, optional): As of every MMEngine module.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     @renamed_argument('pretrained', 'checkpoint')

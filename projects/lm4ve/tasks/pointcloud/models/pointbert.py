@@ -109,8 +109,8 @@ class PointBERT(BaseModule):
             this at the last.
         mlp_ratio (float): Width of a block's MLP by C.
         final_norm (bool): Apply the final norm. False where a neck applies it.
-        norm_cfg (dict): Of the final norm.
-        init_cfg (dict | list, optional): As of every MMEngine module.
+        norm_cfg (dict): Config of the final norm.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class PointMAE(PointBERT):
 
     Args:
         embed_dims (int): C; a group's vector has this width too.
-        **kwargs: Of :class:`PointBERT`.
+        **kwargs: Passed to :class:`PointBERT`.
     """
 
     def __init__(self, embed_dims: int = 384, **kwargs) -> None:
