@@ -9,7 +9,7 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).resolve().parents[2] / 'tools/benchmarks'
-TINY = '--width 256 --repeats 2 --threads 1'
+TINY = '--width 256 --repeats 1 --warmup 0 --threads 1'
 
 
 @pytest.fixture(scope='module')

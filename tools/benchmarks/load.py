@@ -121,7 +121,7 @@ def main(argv=None) -> None:
     size = 2 * sum(torch.Size(s).numel() for s in shapes(args.width).values())
     # Each call has a process of its own, so that its peak is its own.
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['lm4ve.blocks'])
+    context.set_forkserver_preload(['lm4ve.blocks', 'transformers.models.llama.modeling_llama'])
     rows = []
     with context.Pool(1, maxtasksperchild=1) as pool:
         for cache in ('cold', 'warm'):
