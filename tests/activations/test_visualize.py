@@ -19,6 +19,7 @@ from PIL import Image  # noqa: E402
 import lm4ve  # noqa: E402, F401
 from lm4ve.activations import analyse, loading  # noqa: E402
 from lm4ve.engine.command_line import build_runner  # noqa: E402
+from lm4ve.engine.config import read_config  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from tests.activations.test_page import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
@@ -121,7 +122,7 @@ def test_image_from_file_and_index(digits, tmp_path, capsys):
 
 def test_a_files_tokens_are_those_of_the_same_picture_in_the_set(digits, tmp_path):
     """The set's own pixels, from a PNG: the pipeline is the same."""
-    cfg = loading.read_config(digits[0])
+    cfg = read_config(digits[0])
     (sample,) = loading.samples_by_index(cfg, [5])
     pixels = sample.data['inputs'].permute(1, 2, 0).numpy()
     cv2.imwrite(str(tmp_path / 'five.png'), pixels)
@@ -132,7 +133,7 @@ def test_a_files_tokens_are_those_of_the_same_picture_in_the_set(digits, tmp_pat
 def test_colours_of_a_file_are_kept(digits, tmp_path):
     cv2.imwrite(str(tmp_path / 'red.png'), np.full((8, 8, 3), (0, 0, 255), np.uint8))
     for to_rgb, expected in ((True, [0, 0, 255]), (False, [255, 0, 0])):
-        cfg = loading.read_config(digits[0], {'data_preprocessor.to_rgb': to_rgb})
+        cfg = read_config(digits[0], {'data_preprocessor.to_rgb': to_rgb})
         (sample,) = loading.samples_of_files(cfg, [tmp_path / 'red.png'])
         # What the preprocessor turns round arrives as BGR.
         assert sample.data['inputs'][:, 0, 0].tolist() == expected
@@ -168,7 +169,7 @@ def test_files_of_one_name_get_a_number(digits, tmp_path):
         (tmp_path / folder).mkdir()
         cv2.imwrite(str(tmp_path / folder / 'x.png'), np.zeros((8, 8, 3), np.uint8))
     given = loading.samples_of_files(
-        loading.read_config(digits[0]), [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]]
+        read_config(digits[0]), [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]]
     )
     assert [g.name for g in given] == ['0_x', '1_x', 'my_cat']
 
@@ -198,7 +199,7 @@ def test_videos_frames_and_clips(tmp_path):
     shrinker = shrinker_of('video', tmp_path)
     cfg = shrinker.load('videomae-demo_minilm_moving-digits.py', tmp_path / 'run')
     config = written(cfg, tmp_path)
-    loading.samples_by_index(loading.read_config(config), [0])  # writes the set
+    loading.samples_by_index(read_config(config), [0])  # writes the set
     video = tmp_path / 'moving-digits/test/3.mp4'
     frames = tmp_path / 'frames'
     frames.mkdir()
@@ -227,7 +228,7 @@ def test_videos_frames_and_clips(tmp_path):
     with av.open(str(out / '3.mp4')) as container:
         assert sum(1 for _ in container.decode(video=0)) == 8
     assert any(u.startswith('data:video/mp4') for u in page(out).links)
-    cfg = loading.read_config(config)
+    cfg = read_config(config)
     clip, folder = loading.samples_of_files(cfg, [video, frames])
     (indexed,) = loading.samples_by_index(cfg, [3])
     for sample in (folder, indexed):
@@ -257,7 +258,7 @@ def test_point_clouds(tmp_path):
     assert is_sheet(tmp_path / 'out/mine.png')
     words = page(tmp_path / 'out').words
     assert 'sphere' in words and re.search(r'test_00001', words)
-    (given,) = loading.samples_of_files(loading.read_config(config), [tmp_path / 'mine.npy'])
+    (given,) = loading.samples_of_files(read_config(config), [tmp_path / 'mine.npy'])
     # Of any size and place: brought to where the set's objects are.
     assert 0.5 < given.data['inputs'].norm(dim=1).max() <= 1 + 1e-6
 
@@ -265,25 +266,21 @@ def test_point_clouds(tmp_path):
 def test_traffic_scenes(tmp_path):
     cfg = shrinker_of('motion', tmp_path).load('vectornet-demo_minilm_sim.py', tmp_path / 'run')
     config = written(cfg, tmp_path)
-    (indexed,) = loading.samples_by_index(loading.read_config(config), [0])
+    (indexed,) = loading.samples_by_index(read_config(config), [0])
     scene_id = indexed.data['scene'].scene_id
     file = tmp_path / f'traffic/val/data/{scene_id}.csv'
     visualize(config, 'none', file, '--out-dir', tmp_path / 'out', '--device', 'cpu')
     assert is_sheet(tmp_path / f'out/{scene_id}.png')
     assert 'minFDE' in page(tmp_path / 'out').words
-    (read,) = loading.samples_of_files(loading.read_config(config), [file])
+    (read,) = loading.samples_of_files(read_config(config), [file])
     np.testing.assert_allclose(read.data['agents'], indexed.data['agents'], atol=1e-3)
     lonely = tmp_path / 'lonely.csv'
     lonely.write_bytes(file.read_bytes())
     with pytest.raises(UserError, match=r'No folder map_files above .*--map-dir'):
-        loading.samples_of_files(loading.read_config(config), [lonely])
-    loading.samples_of_files(
-        loading.read_config(config), [lonely], map_dir=tmp_path / 'traffic/map_files'
-    )
+        loading.samples_of_files(read_config(config), [lonely])
+    loading.samples_of_files(read_config(config), [lonely], map_dir=tmp_path / 'traffic/map_files')
     with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
-        loading.samples_of_files(
-            loading.read_config(config, {'model.decoder.future_steps': 60}), [file]
-        )
+        loading.samples_of_files(read_config(config, {'model.decoder.future_steps': 60}), [file])
 
 
 # ----------------------------------------------------------------------- mistakes
@@ -381,7 +378,7 @@ def test_damaged_videos_and_folders_are_refused(tmp_path):
     cfg = shrinker_of('video', tmp_path).load(
         'videomae-demo_minilm_moving-digits.py', tmp_path / 'run'
     )
-    cfg = loading.read_config(written(cfg, tmp_path))
+    cfg = read_config(written(cfg, tmp_path))
     (tmp_path / 'text.mp4').write_text('text')
     (tmp_path / 'one').mkdir()
     cv2.imwrite(str(tmp_path / 'one/0.png'), np.zeros((8, 8, 3), np.uint8))

@@ -21,9 +21,10 @@ from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.activations import analyse
-from lm4ve.activations.loading import UNTRAINED, collate, load_model, read_config, tool_parser
+from lm4ve.activations.loading import UNTRAINED, collate, load_model, tool_parser
 from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.iou.figure import Example, draw_examples, examples_of
 from lm4ve.iou.mask_datasets import LAYOUTS, SampleMasks, open_masks

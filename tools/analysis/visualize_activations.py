@@ -23,7 +23,6 @@ from lm4ve.activations.loading import (
     UNTRAINED,
     collate,
     load_model,
-    read_config,
     samples_by_index,
     samples_of_files,
     tool_parser,
@@ -34,6 +33,7 @@ from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.activations.samples import Sample, samples_of
 from lm4ve.activations.sheets import animate, draw_sheet, save_gif
 from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.config import read_config
 from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
 from lm4ve.tasks import all_tasks

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
 from lm4ve.ablation.fields import fresh_config, identity, merge
+from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.zoo.moved_configs import where_it_went
 
@@ -178,13 +177,14 @@ def load_grid(path: Path) -> Grid:
         )
     _refuse_repeated_keys(path)
     try:
-        # Names with an underscore are the file's own.
-        raw = {k: v for k, v in Config.fromfile(path).to_dict().items() if not k.startswith('_')}
+        fields = read_config(path, set_scope=False).to_dict()
     except (SyntaxError, NameError, TypeError, KeyError) as e:
         raise UserError(
             f"The grid '{path}' cannot be read: {e}. Fix: it must be "
             'a Python file of plain assignments.'
         ) from e
+    # Names with an underscore are the file's own.
+    raw = {k: v for k, v in fields.items() if not k.startswith('_')}
     try:
         grid = _grid(raw, path.parent)
         # The values that tuning may pick share their fields: one stands for all.

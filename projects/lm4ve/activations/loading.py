@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.engine import config as config_files
 from lm4ve.engine.checkpoint_files import load_strictly, read_checkpoint, select_state
+from lm4ve.engine.command_line import config_parser
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import Task, all_tasks, task_of_config
-from lm4ve.tasks.analysis import safe_name, tested_dataset
+from lm4ve.tasks.analysis import safe_name, tested_dataset, tested_loader
 
 #: What stands for no checkpoint.
 UNTRAINED = ('none', '-')
@@ -43,38 +43,15 @@ class Loaded(NamedTuple):
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags that the tools of the analysis share."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = config_parser(description)
     add = parser.add_argument
-    add('config')
     add('checkpoint', help="a file, or 'none': untrained")
     points = "where to look; ':input' after a module's name for what goes into it"
     points += '; default: around the block'
     add('--points', nargs='+', default=[], metavar='LABEL=MODULE', help=points)
     add('--out-dir', help='default: a folder in work_dirs/<config>')
     add('--device', help='default: a GPU if there is one')
-    add('--cfg-options', nargs='+', action=DictAction)
     return parser
-
-
-def read_config(path: str | Path, options: dict | None = None) -> Config:
-    """Read a config, and make its scope the default one.
-
-    Raises:
-        UserError: It does not exist, or has neither test nor validation data.
-    """
-    cfg = config_files.read_config(path, options)
-    if _loader(cfg) is None:
-        raise UserError(
-            f"The config '{path}' has neither test_dataloader nor "
-            'val_dataloader, whose pipeline inputs go through. Fix: add one.'
-        )
-    return cfg
-
-
-def _loader(cfg: Config) -> dict | None:
-    return cfg.get('test_dataloader') or cfg.get('val_dataloader')
 
 
 def _registered(registry: Registry, name: str | type) -> Any:
@@ -90,7 +67,7 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
     """Build a config's model and load a checkpoint, without executing code of it.
 
     Args:
-        cfg (Config): See :func:`read_config`.
+        cfg (Config): See :func:`lm4ve.engine.config.read_config`.
         checkpoint (str): A file; 'none' or '-' stand for the weights that training
             with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
@@ -151,7 +128,7 @@ def _classes(cfg: Config, checkpoint: dict) -> Sequence[str] | None:
 
 def collate(cfg: Config, samples: Sequence[dict]) -> Any:
     """Make a batch as the config's test data loader does."""
-    function = _loader(cfg).get('collate_fn')
+    function = tested_loader(cfg).get('collate_fn')
     if function is None or function['type'] == 'default_collate':
         # Lists: pictures may differ in size.
         return pseudo_collate(list(samples))
@@ -168,8 +145,8 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
     """
     if not indices:
         return []
+    dataset = DATASETS.build(tested_loader(cfg).dataset)
     task = task_of_config(cfg).analysis
-    dataset = DATASETS.build(_loader(cfg).dataset)
     count = len(dataset)
     wrong = [i for i in indices if not 0 <= i < count]
     if wrong:
@@ -190,7 +167,7 @@ def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[
     """Read files as the config's task needs them, by its test pipeline.
 
     Args:
-        cfg (Config): See :func:`read_config`.
+        cfg (Config): See :func:`lm4ve.engine.config.read_config`.
         files (Sequence[str]): Files of the kinds that the task declares.
         **options: The given :attr:`lm4ve.tasks.Task.input_options`, for example
             ``map_dir``; None counts as not given.
@@ -199,6 +176,7 @@ def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[
         UserError: A file is missing, unreadable, or of another task, or the task has
             no such option.
     """
+    pipeline = tested_dataset(cfg).pipeline
     task = task_of_config(cfg)
     options = {k: v for k, v in options.items() if v is not None}
     paths = [Path(f) for f in files]
@@ -209,7 +187,6 @@ def samples_of_files(cfg: Config, files: Sequence[str], **options: Any) -> list[
             f'--{name.replace("_", "-")} says nothing of {task.input_noun}, which is '
             'what the config takes. Fix: leave it out.'
         )
-    pipeline = tested_dataset(cfg).pipeline
     read = task.analysis.read_input
     return [
         Given(name, read(cfg, path, [dict(t) for t in pipeline], **options))

@@ -170,9 +170,24 @@ def safe_name(name: str) -> str:
     return re.sub(r'[^\w.-]+', '_', name)
 
 
+def tested_loader(cfg: Config) -> Any:
+    """Return the settings of a config's test data loader (else validation's).
+
+    Raises:
+        UserError: It has neither.
+    """
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if loader is None:
+        raise UserError(
+            f"The config '{cfg.filename}' has neither test_dataloader nor "
+            'val_dataloader, whose pipeline inputs go through. Fix: add one.'
+        )
+    return loader
+
+
 def tested_dataset(cfg: Config) -> Any:
     """Return the settings of a config's test data set (else validation's)."""
-    dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader')).dataset
+    dataset = tested_loader(cfg).dataset
     while 'pipeline' not in dataset and 'dataset' in dataset:  # a wrapper
         dataset = dataset.dataset
     return dataset
