@@ -111,8 +111,13 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
         assert list(imports(declaration)) == [['tasks', 'task', 'Task']]
 
 
-def test_no_file_chooses_matplotlib_s_backend_for_the_whole_process():
-    assert not [p for p in FILES if 'matplotlib.use(' in p.read_text()]
+@pytest.mark.parametrize(
+    'call, home', [('Config.fromfile(', ['config.py']), ('matplotlib.use(', [])]
+)
+def test_some_calls_have_one_home_or_none(call, home):
+    """A moved config is answered in one place; no module sets matplotlib's back-end."""
+    sources = [*FILES, *(ROOT / 'tools').rglob('*.py')]
+    assert [p.name for p in sources if call in p.read_text(encoding='utf-8')] == home
 
 
 @pytest.mark.parametrize('folder', ['projects', 'configs', 'tools', 'tests', 'docs'])
