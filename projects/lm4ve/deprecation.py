@@ -50,8 +50,8 @@ def renamed_argument(
 class RenamedOption(argparse.Action):
     """Store an option of a command line; warn if an old name was used.
 
-    For ``parser.add_argument(new, old, ..., action=RenamedOption)``: of the
-    option's names the first is the current one.
+    Use it as ``parser.add_argument(new, old, ..., action=RenamedOption)``. The first
+    of the option's names is the current one.
     """
 
     def __call__(
@@ -67,5 +67,5 @@ class RenamedOption(argparse.Action):
 
 
 def _warn(old: str, new: str) -> None:
-    # 3: the caller of what calls this, which is where the old name stands.
+    # The third caller up is the code that uses the old name.
     warnings.warn(f'{old} is deprecated. Use {new} instead.', DeprecationWarning, stacklevel=3)

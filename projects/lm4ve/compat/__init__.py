@@ -1,7 +1,7 @@
 """Repairs of released versions of the frameworks that lm4ve extends.
 
-One file a defect; each says what is broken, in which versions, where it is
-reported upstream, and when the file may go. ``is_needed()`` looks at what is
+Each defect has a file of its own, which says what is broken, in which versions, where
+it is reported upstream, and when the file may go. ``is_needed()`` looks at what is
 installed, and a test fails once a repair is no longer needed. Nothing is imported
 for a repair: it waits until somebody imports the module that it is about.
 """

@@ -1,4 +1,4 @@
-"""The one place that reads and writes checkpoint files, without executing code.
+"""Read and write checkpoint files, without executing code.
 
 A checkpoint is a pickle, and a pickle can run anything when it is loaded. Here
 only tensors and plain containers are accepted, and a file that is missing, damaged,
@@ -132,7 +132,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def load_strictly(
     model: nn.Module, state: dict[str, Tensor], origin: str, optional: Sequence[str] = ()
 ) -> None:
-    """Load a state of which every tensor fits, and which lacks none.
+    """Load a state; refuse it if a tensor is missing, unknown or of another shape.
 
     MMEngine's ``load_checkpoint`` only logs what does not fit, and goes on with
     weights that were never trained.
@@ -190,7 +190,7 @@ def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str |
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """Return the tensor alone: ``torch.save`` writes all that a view is a view of."""
+    """Return a tensor without the rest of the storage that ``torch.save`` would write."""
     tensor = tensor.detach().cpu()
     if tensor.untyped_storage().nbytes() > tensor.nbytes:
         return tensor.clone()

@@ -100,7 +100,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
     _MARK = 'lm4ve_history'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Replace what is no plain data in the checkpoint, in place."""
+        """Turn everything in the checkpoint into plain data, in place."""
         hub = checkpoint.get('message_hub')
         if hub is not None:
             hub['log_scalars'] = {k: self._pack(v) for k, v in hub['log_scalars'].items()}

@@ -1,4 +1,4 @@
-"""The one way to read a config file."""
+"""Read a config file; one that has moved is answered with its new path."""
 
 import os.path as osp
 import re
@@ -28,8 +28,8 @@ def read_config(
         Config: The whole config.
 
     Raises:
-        UserError: The file, or one that it inherits, does not exist; of a config
-            that has moved, the message gives the new path.
+        UserError: The file, or one that it inherits, does not exist. If it has moved,
+            the message gives the new path.
     """
     if not osp.isfile(path):
         raise UserError(f"The config '{path}' does not exist. Fix: {_advice(path)}")

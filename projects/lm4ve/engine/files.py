@@ -1,4 +1,4 @@
-"""The one place that writes result files: whole or not at all.
+"""Write result files: whole or not at all.
 
 A full disk or a killed job must not leave half of a file under a name that
 somebody trusts. So every file is written beside its name, synced to disk, and

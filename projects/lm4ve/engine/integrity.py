@@ -1,4 +1,4 @@
-"""Data that is not perfect: one policy, in one set of words, for every task.
+"""Imperfect data is treated by one policy, in one set of words, for every task.
 
 Real data sets have empty, truncated and mislabeled files, and decoders do not always
 say so. Two arguments decide what becomes of them, wherever data is read:
@@ -79,8 +79,8 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     *this process*. Each dataloader worker has its own copy: what workers skip is
     counted and logged there (the warning names the worker) and never reaches
     the main process; two workers may both name a file, and so may an epoch's
-    new workers if ``persistent_workers`` is off. Of several ranks MMEngine
-    shows the warnings of the first.
+    new workers if ``persistent_workers`` is off. MMEngine shows the warnings of
+    the first rank only.
     """
 
     #: What messages call a sample's file.
