@@ -33,11 +33,17 @@ def quick_mmengine():
 
 
 @pytest.fixture(autouse=True)
-def no_scope_left_over():
-    """A Runner sets MMEngine's default scope for good; not beyond its test."""
+def nothing_left_over_from_a_run():
+    """A Runner sets MMEngine's default scope for good; not beyond its test.
+
+    A logger outlives its run too, under a name made of the second in which the run began.
+    A second run in that second would write into the file of the first.
+    """
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
 
-    DefaultScope._instance_dict.clear()
+    for kept in (DefaultScope, MMLogger):
+        kept._instance_dict.clear()
     yield
     DefaultScope._instance_dict.clear()
 

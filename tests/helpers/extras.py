@@ -12,6 +12,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import patch
 
 from packaging.requirements import Requirement
 
@@ -97,18 +98,19 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path) -> str:
     Returns:
         str: What it printed. It has ended well, or this raises AssertionError.
     """
-    kept = needed_by(extras)
+    # An imported setuptools puts its own copies of packages on the path: they are none
+    # of the environment's, and hiding them would break it.
+    with patch.object(sys, 'path', [p for p in sys.path if not p.endswith('_vendor')]):
+        kept = needed_by(extras)
+        installed = {d.metadata['Name'] for d in metadata.distributions()}
+        owners = metadata.packages_distributions()
     modules = [
         module
-        for module, names in metadata.packages_distributions().items()
+        for module, names in owners.items()
         # Some distributions install a `tests`; here it is ours.
         if module != 'tests' and not kept & {normalized(name) for name in names}
     ]
-    names = [
-        d.metadata['Name']
-        for d in metadata.distributions()
-        if normalized(d.metadata['Name']) not in kept
-    ]
+    names = [name for name in installed if normalized(name) not in kept]
     site = folder / 'site'
     site.mkdir(exist_ok=True)
     (site / 'sitecustomize.py').write_text(HIDE)
