@@ -2,6 +2,9 @@
 
 import functools
 import os
+import runpy
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -66,3 +69,20 @@ def checkpoints(tmp_path_factory):
         return written[key]
 
     return get
+
+
+@pytest.fixture
+def fails(monkeypatch, capsys):
+    """``fails(name, *args)`` runs a tool as a command and returns its one message."""
+
+    def run(name: str, *args) -> str:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(Path(__file__).parents[1] / 'tools' / name), run_name='__main__')
+        said = capsys.readouterr().err
+        assert end.value.code == 2 and 'Traceback' not in said
+        before, _, message = said.rpartition('error: ')
+        assert 'error: ' not in before
+        return message
+
+    return run

@@ -2,13 +2,8 @@
 # Test on several processes of one or more machines; without CUDA they talk over gloo.
 #   tools/dist_test.sh CONFIG CHECKPOINT GPUS [flags of tools/test.py]
 #   several machines: NNODES=2 NODE_RANK=0 MASTER_ADDR=10.0.0.1 PORT=29500 tools/dist_test.sh ...
+#   OMP_NUM_THREADS: CPU threads of each process, one by default
 set -eu
 if [ $# -lt 3 ]; then sed -n '3,4s/^# *//p' "$0" >&2; exit 2; fi
-GPUS=$3
-# torchrun's default of one OpenMP thread a process is right for GPUs; set
-# OMP_NUM_THREADS to change it.
-python -m torch.distributed.run \
-  --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
-  --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-  --nproc_per_node="$GPUS" \
-  "$(dirname "$0")/test.py" "$1" "$2" --launcher pytorch "${@:4}"
+. "$(dirname "$0")/environment.sh"
+exec python -m lm4ve.commands.launch test "$3" "$1" "$2" "${@:4}"

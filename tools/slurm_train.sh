@@ -4,6 +4,7 @@
 #   GPUS=8 GPUS_PER_NODE=8 CPUS_PER_TASK=5 SRUN_ARGS="--time=24:00:00"; GPUS_PER_NODE=0 runs on CPUs (NTASKS_PER_NODE)
 set -eu
 if [ $# -lt 4 ]; then sed -n '3,4s/^# *//p' "$0" >&2; exit 2; fi
+. "$(dirname "$0")/environment.sh"
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 gres=()

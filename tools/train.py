@@ -1,75 +1,10 @@
-"""Train a model of any task of the suite.
+"""Train a model of any task of the suite; ``lm4ve train`` does the same.
 
 python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
 """
 
-import argparse
-from collections.abc import Sequence
-
-from mmengine.config import Config
-
-import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import (
-    build_runner,
-    common_parser,
-    finish_config,
-    load_config,
-    run_tool,
-)
-from lm4ve.errors import UserError
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common_parser('Train a model')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='a checkpoint to resume from; without a value, the latest one in the work directory',
-    )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size',
-    )
-    parser.add_argument(
-        '--no-persistent-workers',
-        action='store_true',
-        help='set persistent_workers=False in the dataloaders',
-    )
-    return parser.parse_args(argv)
-
-
-def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Merge the training flags into the config."""
-    if args.no_validate:
-        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.amp:
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-    if args.auto_scale_lr:
-        if cfg.get('auto_scale_lr') is None:
-            raise UserError(
-                '--auto-scale-lr needs the field auto_scale_lr='
-                'dict(base_batch_size=...), which this config lacks.'
-            )
-        cfg.auto_scale_lr.enable = True
-    if args.no_persistent_workers:
-        for field in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if cfg.get(field) is not None:
-                cfg[field]['persistent_workers'] = False
-    return cfg
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    cfg = finish_config(merge_args(load_config(args), args), args)
-    build_runner(cfg).train()
-
+from lm4ve.commands.train import main
+from lm4ve.engine.command_line import run_tool
 
 if __name__ == '__main__':
     run_tool(main)

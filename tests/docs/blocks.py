@@ -8,8 +8,8 @@ A comment before a block says what becomes of it::
     -->
 
 runs it; ``<!-- run by PAGE -->`` says that PAGE, from the root, runs the same commands.
-``script.py WORDS`` adds words to every call of that script, to make it
-short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason -->`` says why
+``script.py WORDS`` adds words to every call of that script, or of the command ``lm4ve
+script``, to make it short, and ``OLD=NEW`` replaces a text. ``<!-- not run: reason -->`` says why
 it cannot run here. Every shell block needs one of them. A Python block without a
 comment is a fragment of a config, which must parse and name registered types.
 """
@@ -84,8 +84,9 @@ class Block:
             addition = addition.strip()
             script, _, words = addition.partition(' ')
             if script.endswith(('.py', '.sh')):
+                call = rf'(?:/{re.escape(script)}|lm4ve {Path(script).stem}\b)'
                 code = re.sub(
-                    rf'^([^#\n]*/{re.escape(script)}[^#\n]*?)( *#.*)?$',
+                    rf'^([^#\n]*{call}[^#\n]*?)( *#.*)?$',
                     lambda m, words=words: f'{m[1]} {words}',
                     code,
                     flags=re.M,

@@ -34,9 +34,14 @@ def run_script(words: list[str], folder: Path, environment: dict, log: Path, tim
 
 
 def python_commands(script: str) -> list[list[str]] | None:
-    """Return the words after 'python' of each line, or None if a shell must read them."""
+    """Return the words after 'python' of each line, or None if a shell must read them.
+
+    The console command stands for the module that it calls.
+    """
     lines = [shlex.split(line, comments=True) for line in script.splitlines()]
     commands = [words for words in lines if words]
+    module = ['python', 'lm4ve/commands/__main__.py']
+    commands = [[*module, *c[1:]] if c[0] == 'lm4ve' else c for c in commands]
     plain = all(c[0] == 'python' and c[1].endswith('.py') for c in commands)
     return [c[1:] for c in commands] if plain else None
 
@@ -51,5 +56,8 @@ def _run(words: list[str], folder: Path, environment: dict, log: Path) -> None:
         exec(words[1], {'__name__': '__main__'})
         return
     sys.argv = words
+    if words[0].startswith('lm4ve/'):
+        runpy.run_module('lm4ve.commands', run_name='__main__')
+        return
     sys.path.insert(0, str(Path(words[0]).resolve().parent))
     runpy.run_path(words[0], run_name='__main__')

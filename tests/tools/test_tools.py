@@ -2,9 +2,7 @@
 
 import json
 import os
-import runpy
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -21,21 +19,6 @@ SHORT = [
     'default_hooks.checkpoint.interval=1',
     'train_dataloader.dataset.indices=128',
 ]
-
-
-@pytest.fixture
-def fails(monkeypatch, capsys):
-    """``fails(name, *args)`` runs a tool as a command and returns its one message."""
-
-    def run(name: str, *args) -> str:
-        monkeypatch.setattr(sys, 'argv', [name, *map(str, args)])
-        with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(ROOT / 'tools' / name), run_name='__main__')
-        said = capsys.readouterr().err
-        assert end.value.code == 2 and 'Traceback' not in said
-        return said.split('error: ')[1]
-
-    return run
 
 
 @pytest.mark.slow

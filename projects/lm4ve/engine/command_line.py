@@ -6,21 +6,28 @@ The flags are mmpretrain's; one set of tools serves every task of the suite.
 import argparse
 import os
 import os.path as osp
-import pickle
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from lm4ve.engine.config import read_config
+from lm4ve.engine.console import ConsoleHook, with_short_console
+from lm4ve.engine.messages import did_you_mean, explain
+from lm4ve.engine.quiet import hush
 from lm4ve.errors import UserError
 
+#: Environment variable with the folder where the processes of a launcher leave errors.
+ERRORS = 'LM4VE_ERRORS'
 _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -63,6 +70,11 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders'
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='show on the console everything that goes into the log file',
+    )
     # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
@@ -92,6 +104,10 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     for field in _DATALOADERS:
         if (loader := cfg.get(field)) is None:
             continue
+        if loader.get('batch_size', 1) is not None and loader.get('batch_size', 1) < 1:
+            raise UserError(
+                f'{field}.batch_size={loader.batch_size} must be at least 1. Fix: set it there.'
+            )
         if args.no_pin_memory:
             loader.pin_memory = False
         loader.setdefault('pin_memory', torch.cuda.is_available())
@@ -150,11 +166,18 @@ def _slurm_environment(cfg: Config) -> None:
     env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
 
 
-def build_runner(cfg: Config) -> Runner:
+def build_runner(cfg: Config, short_console: bool = False) -> Runner:
     """Build the config's runner (``runner_type``, or MMEngine's default).
 
+    Args:
+        cfg (Config): See :func:`finish_config`.
+        short_console (bool): Show on the console what
+            :class:`lm4ve.engine.console.ConsoleHook` says, and warnings; the log file
+            holds everything.
+
     Raises:
-        UserError: ``load_from`` names a file that is not there.
+        UserError: ``load_from`` names a file that is not there, or nothing can be
+            written in ``work_dir``.
     """
     start = cfg.get('load_from')
     if start and '://' not in start and not osp.exists(start):
@@ -163,39 +186,102 @@ def build_runner(cfg: Config) -> Runner:
             "folder below work_dirs has its config's name), correct the path, or "
             'set load_from=None to begin anew.'
         )
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    check_writable(cfg.work_dir)
+    name = cfg.get('runner_type', 'Runner')
+    if (runner_class := RUNNERS.get(name)) is None:
+        raise UserError(
+            f"runner_type='{name}' is not registered.{did_you_mean(name, RUNNERS.module_dict)} "
+            'Fix: correct it, or add the module that registers it to custom_imports.'
+        )
+    if not short_console:
+        return runner_class.from_cfg(cfg)
+    runner = with_short_console(runner_class).from_cfg(cfg)
+    runner.register_hook(ConsoleHook())
+    return runner
+
+
+def check_writable(folder: str) -> None:
+    """Make a folder and write a megabyte into it, to fail before hours of training.
+
+    Raises:
+        UserError: The folder cannot be made, is read-only, or its disk is full.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+    except OSError as e:
+        raise UserError(
+            f"work_dir='{folder}' cannot be written: {e.strerror}. Fix: free space there, or "
+            'name another folder with --work-dir.'
+        ) from e
+
+
+def stop_on_sigterm() -> None:
+    """Make SIGTERM end this process as Ctrl-C does, cleanly, with exit code 143."""
+    owner = os.getpid()
+
+    def stop(*_: object) -> None:
+        if os.getpid() != owner:  # a worker that inherited this handler by a fork
+            os._exit(128 + signal.SIGTERM)
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it."""
 
 
 def run_tool(main: Callable[[], None]) -> None:
-    """Run a tool; print what the user can mend in one message, exit with 2.
+    """Run a tool; what the user can mend ends in one message and exit code 2.
 
-    The old path of a moved tool is a link to the new one, which is printed.
+    Ctrl-C ends in one line and exit code 130, SIGTERM in one and 143. The old path of a
+    moved tool is a link to the new one, which is printed.
     """
     called = Path(sys.argv[0])
     if called.is_symlink():
         new = osp.relpath(called.resolve())
         print(f'{called} is now {new}. A later release drops the old path.', file=sys.stderr)
+    hush()
+    before = signal.getsignal(signal.SIGTERM)
+    stop_on_sigterm()
     try:
         main()
-    except UserError as e:
-        # A dataloader worker's error arrives with its traceback as text.
-        message = str(e).rpartition('lm4ve.errors.')[2]
-        if message != str(e):
-            message = message.partition(': ')[2]
-        print(f'\nerror: {message.strip()}', file=sys.stderr)
-        sys.exit(2)
-    except pickle.UnpicklingError as e:
-        reason = str(e).strip().splitlines()[-1].strip()
-        print(
-            '\nerror: a checkpoint was not loaded: it holds more than tensors '
-            f'and plain data, and loading it could run code. ({reason}) Fix: '
-            'convert it in a trusted place; or, if you trust its origin, set '
-            'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 for this command.',
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as e:
+        terminated = isinstance(e, Terminated)
+        if os.environ.get('RANK', '0') == '0':
+            by = ' by SIGTERM' if terminated else ''
+            print(f'\nStopped{by}. {what_to_do_next()}', file=sys.stderr)
+        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+    except Exception as e:
+        message = explain(e)
+        if message is None:
+            raise
+        report(message)
         sys.exit(2)
     finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def what_to_do_next() -> str:
+    """Return what a stopped training has saved, and how it goes on."""
+    if not MessageHub._instance_dict:
+        return 'The same command starts it again.'
+    saved = MessageHub.get_current_instance().runtime_info.get('last_ckpt')
+    if saved is None:
+        return 'Nothing was saved; the same command starts it again.'
+    return f'Saved: {saved}. The same command with --resume goes on from there.'
+
+
+def report(message: str) -> None:
+    """Print an error, or hand it to the launcher, which prints it once for all processes."""
+    if (path := os.environ.get(ERRORS)) is None:
+        print(f'\nerror: {message}', file=sys.stderr)
+        return
+    rank = os.environ.get('RANK', '0')
+    Path(path, f'{rank}.txt').write_text(message, encoding='utf-8')

@@ -1,0 +1,46 @@
+"""The console command ``lm4ve``: what the tools of the same names in ``tools/`` do.
+
+A wheel installs it, so that it runs without a clone of the repository:
+``lm4ve train lm4ve::pointcloud/pointbert-demo_minilm_primitives.py``.
+"""
+
+import sys
+from difflib import get_close_matches
+from importlib import import_module
+
+from lm4ve.version import __version__
+
+#: Name of a command -> what it does. Each is a module of this folder with a ``main``.
+COMMANDS = {
+    'train': 'train a model of any task',
+    'test': 'test a checkpoint',
+    'visualize': 'draw activations and attention of a checkpoint',
+    'ablate': 'run a grid of controlled ablations and compare its variants',
+    'release': 'write a self-contained release of a checkpoint',
+}
+
+
+def usage() -> str:
+    """Return the text that ``lm4ve --help`` prints."""
+    lines = '\n'.join(f'  {name:10} {does}' for name, does in COMMANDS.items())
+    return (
+        f'usage: lm4ve COMMAND [arguments]\n\n{lines}\n\n'
+        f"'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}."
+    )
+
+
+def main() -> None:
+    """Run the command that the first word names; exit with 2 if there is none."""
+    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    if name in ('-h', '--help', '--version'):
+        print(__version__ if name == '--version' else usage())
+        return
+    if name not in COMMANDS:
+        close = get_close_matches(name, COMMANDS, 1)
+        advice = f"did you mean '{close[0]}'?" if close else f'one of {", ".join(COMMANDS)}.'
+        print(f"error: lm4ve has no command '{name}'. Fix: {advice}", file=sys.stderr)
+        sys.exit(2)
+    from lm4ve.engine.command_line import run_tool
+
+    sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
+    run_tool(import_module(f'lm4ve.commands.{name}').main)

@@ -1,0 +1,100 @@
+"""Test a checkpoint of any task of the suite.
+
+lm4ve test CONFIG CHECKPOINT
+"""
+
+import argparse
+from collections.abc import Sequence
+from copy import deepcopy
+
+import mmengine
+from mmengine.config import Config, ConfigDict
+from mmengine.evaluator import DumpResults
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.engine.command_line import build_runner, common_parser, finish_config, load_config
+from lm4ve.errors import UserError
+from lm4ve.tasks import task_of_config
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = common_parser('Test (and evaluate) a model')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='file for the results')
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what --out holds: metrics or predictions (the default)',
+    )
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's tta_model and tta_pipeline; for images, "
+        'flips where the config has none',
+    )
+    return parser.parse_args(argv)
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
+    """Merge the testing flags into the config."""
+    if args.out is None and args.out_item is not None:
+        raise UserError('--out-item needs --out FILE.')
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise UserError(
+                '--show and --show-dir need default_hooks.visualization='
+                'dict(type="VisualizationHook") in the config.'
+            )
+        cfg.default_hooks.visualization.update(
+            enable=True,
+            show=args.show,
+            wait_time=args.wait_time,
+            out_dir=args.show_dir,
+            interval=args.interval,
+        )
+    return cfg
+
+
+def use_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation.
+
+    Raises:
+        UserError: Neither the config nor its task says how to augment.
+    """
+    missing = [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]
+    task = task_of_config(cfg) if missing else None
+    if task is not None and not task.tta_model:
+        raise UserError(
+            f'--tta needs {" and ".join(missing)} in the config: {task.title} has no '
+            'augmentation by default. Fix: add them, or leave out --tta.'
+        )
+    if 'tta_model' in missing:
+        cfg.tta_model = dict(type=task.tta_model)
+    if 'tta_pipeline' in missing:
+        pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
+        pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
+        cfg.tta_pipeline = pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = finish_config(merge_args(load_config(args), args), args)
+    if args.tta:
+        use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
+    runner = build_runner(cfg, short_console=not args.verbose)
+    if args.out and args.out_item != 'metrics':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)

@@ -1,0 +1,116 @@
+"""Draw activations and attention of a checkpoint, a sheet a sample and one page.
+
+    lm4ve visualize CONFIG CHECKPOINT cat.jpg dog.png
+    lm4ve visualize CONFIG CHECKPOINT --indices 0 1 2
+
+INPUT are files of the config's task: images; videos or folders of frames; point
+clouds and meshes; scenes (Argoverse 1's .csv, Argoverse 2's .parquet). --indices are
+samples of its test set. docs/guides/activations.md says what is shown.
+"""
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from PIL import Image
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.activations import analyse
+from lm4ve.activations.loading import (
+    UNTRAINED,
+    collate,
+    load_model,
+    samples_by_index,
+    samples_of_files,
+    tool_parser,
+)
+from lm4ve.activations.measures import check_measures
+from lm4ve.activations.page import Entry, write_page
+from lm4ve.activations.points import read_points, resolve_points
+from lm4ve.activations.samples import Sample, samples_of
+from lm4ve.activations.sheets import animate, draw_sheet, save_gif
+from lm4ve.engine.config import read_config
+from lm4ve.engine.figures import to_image
+from lm4ve.errors import UserError
+from lm4ve.tasks import all_tasks
+
+
+def input_options() -> dict[str, str]:
+    """Return what the tasks need to know beside a file: name to help text."""
+    return {k: v for task in all_tasks() for k, v in task.input_options.items()}
+
+
+def flags() -> argparse.ArgumentParser:
+    """Return the parser, with a flag for each input option of the tasks."""
+    parser = tool_parser(__doc__)
+    add = parser.add_argument
+    add('input', nargs='*', help='files')
+    add('--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0')
+    add('--measures', nargs='+', default=['magnitude', 'frequency'])
+    add('--no-attention', action='store_true')
+    add('--all-heads', action='store_true', help='a panel for every head, not for three')
+    add('--fps', type=float, default=4.0, help='of videos written')
+    for name, text in input_options().items():
+        add(f'--{name.replace("_", "-")}', help=text)
+    return parser
+
+
+def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
+    """Write a sample's PNG, and of a clip a GIF and an MP4."""
+    sheet = folder / f'{sample.name}.png'
+    Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
+    movie = None
+    if sample.picture.is_clip:
+        from lm4ve.tasks.video.video_files import write_video
+
+        frames = animate(sample, note)
+        save_gif(folder / f'{sample.name}.gif', frames, fps)
+        movie = folder / f'{sample.name}.mp4'
+        write_video(movie, frames, max(round(fps), 1))
+    return Entry(sample.name, sheet, movie, sample.facts, sample.numbers)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, unknown = flags().parse_known_args(argv)
+    cfg = read_config(args.config, args.cfg_options)
+    if unknown:  # perhaps a flag of the task that reading the config has registered
+        args = flags().parse_args(argv)
+    points = read_points(args.points)
+    measures = check_measures(args.measures)
+    if not (args.input or args.indices):
+        raise UserError('Nothing to look at. Fix: give files, or --indices of the test set.')
+    if args.fps <= 0:
+        raise UserError(f'--fps {args.fps} must be above 0.')
+    options = {name: getattr(args, name) for name in input_options()}
+    given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
+    model, classes = load_model(cfg, args.checkpoint, args.device)
+    resolve_points(model, points)
+    name = Path(args.config).stem
+    untrained = args.checkpoint in UNTRAINED
+    checkpoint = 'untrained (seed 0)' if untrained else args.checkpoint
+    folder = Path(args.out_dir or f'work_dirs/{name}/activations')
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for sample in given:
+        analysis = analyse(model, collate(cfg, [sample.data]), points, not args.no_attention)
+        (drawn,) = samples_of(
+            analysis, model, [sample.name], measures, classes, None if args.all_heads else 3
+        )
+        entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
+        print(entries[-1].sheet)
+    words = sys.argv if argv is None else ['lm4ve visualize', *argv]
+    write_page(
+        folder / 'index.html',
+        f'Activations of {name}',
+        {
+            'config': args.config,
+            'checkpoint': checkpoint,
+            'command': f'{words[0]} {shlex.join(map(str, words[1:]))}',
+            'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
+        },
+        entries,
+    )
+    print(folder / 'index.html')

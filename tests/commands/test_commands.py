@@ -1,0 +1,63 @@
+"""The console command: the tools of the same names, installed by the wheel."""
+
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from lm4ve.commands import COMMANDS
+from tests.helpers.tasks import ROOT
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_every_command_has_a_tool_and_an_entry(name, monkeypatch, capsys):
+    from lm4ve.commands import main
+
+    monkeypatch.setattr(sys, 'argv', ['lm4ve', name, '--help'])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    assert f'usage: lm4ve {name} ' in capsys.readouterr().out
+    tools = [p for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
+    assert any(f'from lm4ve.commands.{name} import main' in p.read_text() for p in tools)
+
+
+def test_the_project_installs_the_command():
+    scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']
+    assert scripts == {'lm4ve': 'lm4ve.commands:main'}
+
+
+def test_an_unknown_command_is_answered_with_a_close_one(monkeypatch, capsys):
+    from lm4ve.commands import main
+
+    monkeypatch.setattr(sys, 'argv', ['lm4ve', 'trian'])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert "did you mean 'train'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words', [[], ['--help'], ['--version']])
+def test_help_needs_no_torch(words):
+    script = (
+        'import sys; from lm4ve.commands import main; main(); assert "torch" not in sys.modules'
+    )
+    command = [sys.executable, '-c', script, *words]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stdout
+
+
+def test_shell_scripts_find_the_environment_of_the_clone(tmp_path):
+    """Where `python` on the path has no lm4ve, as in a shell that activated nothing."""
+    (tmp_path / 'tools').mkdir()
+    script = tmp_path / 'tools/environment.sh'
+    script.write_text((ROOT / 'tools/environment.sh').read_text())
+    for folder, code in ((tmp_path / 'other', 1), (tmp_path / '.venv/bin', 0)):
+        folder.mkdir(parents=True)
+        (folder / 'python').write_text(f'#!/bin/sh\nexit {code}\n')
+        (folder / 'python').chmod(0o755)
+    find = ['bash', '-c', f'. {script}; command -v python']
+    path = {'PATH': f'{tmp_path}/other:/usr/bin:/bin'}
+    done = subprocess.run(find, text=True, capture_output=True, check=True, env=path)
+    assert done.stdout.strip() == f'{tmp_path}/.venv/bin/python'
