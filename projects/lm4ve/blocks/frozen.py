@@ -70,6 +70,48 @@ def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
     }
 
 
+class HeldValues:
+    """Remembers what frozen tensors added up to when they were read, for each dtype.
+
+    A cast to fewer bits and back, an allocation without a copy or a write through
+    ``.data`` leaves no trace but the values. Copies of a module share the values, so they
+    share this too. A pass over 800 MB takes about 0.1 s on two CPU cores.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[torch.dtype, tuple[int, ...]] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def reset(self, module: nn.Module) -> None:
+        """Take the values that the module has now for the right ones."""
+        self._sums.clear()
+        self.changed(module)
+
+    def changed(self, module: nn.Module) -> list[str]:
+        """Return the names of tensors below a module that are not as they were read.
+
+        The first look at a dtype is the reference for that dtype.
+        """
+        tensors = frozen_tensors(module)
+        if not tensors or any(t.is_meta for t in tensors.values()):
+            return []
+        sums = tuple(map(_sum_of_bits, tensors.values()))
+        expected = self._sums.setdefault(next(iter(tensors.values())).dtype, sums)
+        return [n for n, a, b in zip(tensors, sums, expected, strict=True) if a != b]
+
+
+def _sum_of_bits(tensor: Tensor) -> int:
+    """Add up a tensor's bytes as 64-bit integers, which overflow."""
+    data = tensor.detach().contiguous().view(-1).view(torch.uint8)
+    whole = len(data) // 8 * 8
+    if data.storage_offset() % 8:
+        data = data.clone()
+    total = data[:whole].view(torch.int64).sum() + data[whole:].sum()
+    return int(total)
+
+
 def count_parameters(module: nn.Module) -> tuple[int, int]:
     """Count a model's parameters.
 

@@ -58,7 +58,8 @@ class LLMBlock(RecordsFrozenSource):
 
     Attributes:
         embed_dims (int): D, the language model's width.
-        source (dict): Says what the frozen weights are: name, layers, fingerprint.
+        source (dict): Says what the frozen weights are: name, layers, fingerprint, and
+            with which settings they are used.
 
     Raises:
         UserError: An argument is out of range; subclasses of it for
@@ -107,7 +108,12 @@ class LLMBlock(RecordsFrozenSource):
             pretrained=self.pretrained,
             seed=None if self.pretrained else seed,
             fingerprint=fingerprint,
+            causal=causal,
+            rotary=rotary and any(cast(LLMLayer, x).uses_rotary for x in self.layers),
+            final_norm=self.final_norm is not None,
+            dtype=dtype,
         )
+        self._held.reset(self)
         print_log(f'LLMBlock: {self.describe()}', logger='current')
 
     @property
@@ -164,10 +170,11 @@ class LLMBlock(RecordsFrozenSource):
             self.final_norm.load_state_dict(norm.state_dict())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(fn, recurse)
         # Somebody may have cast the whole model: compute in what is there.
         tensors = [*frozen_tensors(self).values(), *self.parameters()]
         self.dtype = tensors[0].dtype
+        self.source['dtype'] = str(self.dtype).removeprefix('torch.')
         return self
 
     # ------------------------------------------------------------ computing

@@ -1,25 +1,35 @@
 """How a checkpoint tells which frozen weights it was made with.
 
 Frozen weights are not stored. Instead a block adds a record of them to its state
-dict: where they came from, which layers, and a fingerprint. Loading a record into a
-block with other frozen weights is an error, raised here because MMEngine's
-loading is not strict and only logs what does not fit.
+dict: where they came from, which layers, a fingerprint, and the settings that no tensor
+tells but the results depend on. Loading a record into a block with other frozen weights
+or settings is an error, raised here because MMEngine's loading is not strict and only
+logs what does not fit.
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Self
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.blocks.frozen import HeldValues, frozen_tensors
 from lm4ve.errors import CheckpointError
 
 #: Key of the record in a block's state dict.
 SOURCE_KEY = 'llm_source'
 #: Prefix of frozen tensors in the state dict of a self-contained release.
 EMBEDDED_PREFIX = 'embedded.'
+#: Settings that a record holds -> the config field of each. Older records lack them.
+SETTINGS = dict(
+    causal='model.neck.block.causal',
+    rotary='model.neck.block.rotary',
+    final_norm='model.neck.block.final_norm',
+    residual='model.neck.residual',
+)
 
 
 def encode_source(source: Mapping[str, Any]) -> Tensor:
@@ -60,13 +70,46 @@ class RecordsFrozenSource(nn.Module):
     """A module whose state dict says where its frozen weights come from.
 
     Attributes:
-        source (dict): The record: name, layers, fingerprint, ...
+        source (dict): The record: name, layers, fingerprint, ..., ``dtype`` and
+            :data:`SETTINGS`.
         checkpoint (str | None): None lets a self-contained release file bring
             the frozen weights along.
     """
 
     source: dict[str, Any]
     checkpoint: str | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._held = HeldValues()
+        self._doubtful = False  # a cast or a move since the last look
+        self._changed: list[str] = []  # what a look has found wrong
+
+    def check_frozen(self) -> None:
+        """Compare the frozen weights with what was read.
+
+        It is called whenever a state is loaded, before a state is saved after a cast or
+        a move, and by ``lm4ve.WholeCheckpointHook`` when training or evaluation begins.
+
+        Raises:
+            CheckpointError: They are no longer those that the record names.
+        """
+        changed = self._changed or self._held.changed(self)
+        if changed:
+            raise CheckpointError(
+                f'The frozen weights of {_describe(self.source)} no longer match their '
+                f'fingerprint: {", ".join(changed[:3])} changed after they were read. A cast to '
+                '16 bits and back rounds them, to_empty() leaves them unfilled. Fix: build the '
+                'model again; for 16 bits set model.neck.block.dtype.'
+            )
+        self._doubtful = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        if self._doubtful:  # else two changes in a row would hide the first
+            self._changed = self._changed or self._held.changed(self)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._doubtful = True
+        return self
 
     def frozen_state(self) -> dict[str, Tensor]:
         """The frozen tensors, for a self-contained release file."""
@@ -75,6 +118,8 @@ class RecordsFrozenSource(nn.Module):
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
+        if self._doubtful:
+            self.check_frozen()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + SOURCE_KEY] = encode_source(self.source)
 
@@ -96,23 +141,56 @@ class RecordsFrozenSource(nn.Module):
         }
         if record is None:
             missing_keys.append(prefix + SOURCE_KEY)
-        elif frozen_tensors(self):
-            self._compare_source(decode_source(record, prefix + SOURCE_KEY), embedded)
+        else:
+            self._take_record(decode_source(record, prefix + SOURCE_KEY), embedded)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, *others
         )
 
-    def _compare_source(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
+    def _compare_settings(self, source: dict[str, Any]) -> None:
+        """Refuse a checkpoint whose model computes something else with the same weights."""
+        for name, field in SETTINGS.items():
+            theirs, mine = source.get(name), self.source.get(name)
+            if theirs is not None and mine is not None and theirs != mine:
+                raise CheckpointError(
+                    f'The checkpoint was made with {field}={theirs!r}, the config has {mine!r}: '
+                    f"the results would differ. Fix: set {field} to the checkpoint's value."
+                )
+        theirs, mine = source.get('dtype', self.source['dtype']), self.source['dtype']
+        if theirs != mine:
+            print_log(
+                f"The checkpoint was made with model.neck.block.dtype='{theirs}', the model "
+                f"computes in '{mine}': results will differ a little.",
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _take_record(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
         """Compare a checkpoint's record with this block's; take embedded weights if need be."""
-        if source['fingerprint'] == self.source['fingerprint']:
-            return
+        mine = frozen_tensors(self)
+        differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
+        if differs:
+            self._check_embedded(source, mine, embedded)
+        self._compare_settings(source)
+        if differs:
+            with torch.no_grad():
+                for name, tensor in mine.items():
+                    tensor.copy_(embedded[name])
+            self.source = {**self.source, **source, 'dtype': self.source['dtype']}
+            self._changed = []
+            self._held.reset(self)
+        self.check_frozen()
+
+    def _check_embedded(
+        self, source: dict[str, Any], mine: dict[str, Tensor], embedded: dict[str, Tensor]
+    ) -> None:
+        """Refuse other frozen weights, unless the checkpoint brings them and they fit."""
         if not embedded or self.checkpoint is not None:
             raise CheckpointError(
                 'The checkpoint was made with other frozen weights than the config asks for. '
                 f'Checkpoint: {_describe(source)}. Config: {_describe(self.source)}. Fix: set '
                 "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
             )
-        mine = frozen_tensors(self)
         differ: Iterable[str] = set(mine) ^ set(embedded)
         differ = sorted(differ) or [n for n in mine if mine[n].shape != embedded[n].shape]
         if differ:
@@ -121,7 +199,3 @@ class RecordsFrozenSource(nn.Module):
                 f'differ in {", ".join(differ[:4])}. Fix: use the config that was released beside '
                 'it.'
             )
-        with torch.no_grad():
-            for name, tensor in mine.items():
-                tensor.copy_(embedded[name])
-        self.source = source

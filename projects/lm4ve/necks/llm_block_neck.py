@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.errors import UserError, check_choice
+from lm4ve.blocks.provenance import SOURCE_KEY, RecordsFrozenSource
+from lm4ve.errors import CheckpointError, UserError, check_choice
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -88,6 +89,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.compile_options = {} if compile is True else compile or None
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         embed_dims: int = self.block.embed_dims
+        if isinstance(self.block, RecordsFrozenSource):
+            self.block.source['residual'] = residual
         if hasattr(self.block, 'check_low_rank'):
             self.block.check_low_rank(low_rank)
         self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
@@ -161,6 +164,25 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         elif self.out_type == 'raw' and restore is not None:
             out = restore(out)
         return out if isinstance(feats, Tensor) else (out,)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Refuse the neck of another kind of block, even where loading is not strict.
+
+        Raises:
+            CheckpointError: The state has this neck's weights, but a record of frozen weights
+                where the config has no ``LLMBlock``, or none where it has one.
+        """
+        key = f'{prefix}block.{SOURCE_KEY}'
+        wanted = isinstance(self.block, RecordsFrozenSource)
+        if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != wanted:
+            mine = type(self.block).__name__
+            raise CheckpointError(
+                f"The checkpoint {'lacks' if wanted else 'has'} '{key}', the record of frozen "
+                f'weights, but model.neck.block of the config is a {mine}: it was made with '
+                'another kind of block, or is damaged. Fix: give the config that the checkpoint '
+                'was trained with.'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _run(self, *args: Any) -> Tensor:
         """``_through_block``, compiled and checkpointed as the fields say."""
