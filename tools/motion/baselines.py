@@ -14,6 +14,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.engine.files import write_json
 from lm4ve.engine.tables import print_table
 from lm4ve.registry import DATASETS
+from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
+    require_task(cfg, 'motion')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     if args.train_cache:
         train = SceneCache(args.train_cache)

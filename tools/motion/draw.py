@@ -13,6 +13,7 @@ from lm4ve.engine.checkpoint_files import load_strictly, read_state
 from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
+from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import ConstantVelocity
 from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import save_grid
@@ -28,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--extent', type=float, default=45.0, help='meters')
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
+    require_task(cfg, 'motion')
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:

@@ -7,6 +7,9 @@
 
 from collections.abc import Sequence
 
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import (
     build_runner,
@@ -15,6 +18,29 @@ from lm4ve.engine.command_line import (
     load_config,
     run_tool,
 )
+from lm4ve.errors import UserError
+from lm4ve.tasks import require_task
+from lm4ve.tasks.motion.submission import FORMATS
+
+
+def check(cfg: Config, out: str) -> None:
+    """Refuse what no server would take, before the test runs.
+
+    Raises:
+        UserError: The test set is simulated, or the file's suffix is another format's.
+    """
+    require_task(cfg, 'motion')
+    dataset = cfg.test_dataloader.dataset
+    if dataset.type.endswith('TrafficDataset'):
+        raise UserError(
+            f"The test set of this config is simulated (test_dataloader.dataset.type='"
+            f"{dataset.type}'): no server takes its forecasts. Fix: name a config of Argoverse 1 "
+            "or 2, or test_dataloader.dataset.type='lm4ve.MotionDataset' with its cache."
+        )
+    evaluator = cfg.test_evaluator
+    form = evaluator.get('submission_format') or evaluator.get('convention', 'argoverse1')
+    if form in FORMATS and not out.endswith(FORMATS[form][0]):
+        raise UserError(f"'{out}': a file for {form} ends in '{FORMATS[form][0]}'. Fix: rename it.")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--cache', help='of the test set; default: as the config says')
     args = parser.parse_args(argv)
     cfg = load_config(args)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    check(cfg, args.out)
     cfg.load_from, cfg.resume = args.checkpoint, False
     cfg.test_evaluator.update(submission=args.out, format_only=True)
     if args.cache:

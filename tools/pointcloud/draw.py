@@ -12,6 +12,8 @@ from mmengine.registry import DATASETS
 import lm4ve  # noqa: F401
 from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
+from lm4ve.errors import UserError
+from lm4ve.tasks import require_task
 from lm4ve.tasks.pointcloud import group_points
 from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
 
@@ -27,8 +29,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
-    points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
+    require_task(cfg, 'pointcloud')
     backbone = cfg.model.backbone
+    if 'num_groups' not in backbone:
+        raise UserError(
+            f"backbone.type='{backbone.type}' has no num_groups and group_size, which are what is "
+            'drawn. Fix: name a config whose backbone groups points, as PointBERT does.'
+        )
+    points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
     values = args.values and np.load(args.values, allow_pickle=False)
     colors = point_colors(len(points), index[0].numpy(), values)

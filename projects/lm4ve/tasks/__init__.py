@@ -85,12 +85,27 @@ def task_of_config(cfg: Config) -> Task:
     return task_of_model(model_class)
 
 
+def require_task(cfg: Config, name: str) -> None:
+    """Refuse a config of another task than a tool is for.
+
+    Raises:
+        UserError: It names both tasks.
+    """
+    found, wanted = task_of_config(cfg), get_task(name)
+    if found.name != wanted.name:
+        raise UserError(
+            f'The config trains {cfg.model.type}, a model of {found.title}; this tool takes '
+            f'configs of {wanted.title}. Fix: name one of those, below configs/.'
+        )
+
+
 __all__ = [
     'TASKS',
     'Task',
     'all_tasks',
     'get_task',
     'register_task',
+    'require_task',
     'task_of_config',
     'task_of_model',
 ]

@@ -292,6 +292,24 @@ def test_a_map_without_crossings_and_with_links_to_nowhere_is_read(scenario):
     np.testing.assert_array_equal(reader.read(path).lanes, expected)
 
 
+@pytest.mark.parametrize(
+    'xml, found',
+    [
+        ('<ArgoverseVectorMap></ArgoverseVectorMap>', 'it has no lanes'),
+        (
+            '<ArgoverseVectorMap><way lane_id="7"><tag k="turn_direction" v="NONE"/><tag '
+            'k="is_intersection" v="False"/><tag k="has_traffic_control" v="False"/></way>'
+            '</ArgoverseVectorMap>',
+            'lane 7 has no points',
+        ),
+    ],
+)
+def test_argoverse1_maps_without_lanes_are_named(tmp_path, xml, found):
+    (tmp_path / 'pruned_argoverse_PIT_10314_vector_map.xml').write_text(xml)
+    with pytest.raises(UserError, match=found):
+        Argoverse1Map(tmp_path, 'PIT')
+
+
 def test_missing_and_damaged_argoverse1_maps_are_named(argoverse1, tmp_path):
     with pytest.raises(UserError, match='hd_maps'):
         Argoverse1Map(tmp_path, 'PIT')

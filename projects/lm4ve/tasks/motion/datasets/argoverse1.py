@@ -127,6 +127,10 @@ def _read_ways(path: Path) -> dict[int, dict]:
             is_intersection=tags['is_intersection'] == 'True',
             has_traffic_control=tags['has_traffic_control'] == 'True',
         )
+        if not ways[int(way.attrib['lane_id'])]['line'].size:
+            raise ValueError(f'lane {way.attrib["lane_id"]} has no points')
+    if not ways:
+        raise ValueError('it has no lanes')
     return ways
 
 
