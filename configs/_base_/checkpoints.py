@@ -5,4 +5,5 @@ custom_imports = dict(imports=['lm4ve'])
 checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
+    whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
 )

@@ -10,6 +10,7 @@ default_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
+    whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

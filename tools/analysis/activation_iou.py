@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> Report:
     cfg = read_config(args.config, args.cfg_options)
     items, follower = open_data(cfg, args)
     split_images(len(items), args.fixed_share, args.seed)
-    model = load_model(cfg, args.checkpoint, args.device).model
+    model = load_model(cfg, args.checkpoint, args.device, args.allow_partial).model
     resolve_points(model, points)
     console = Console()
     found = batches(items, follower, args.batch_size, args.skip_empty, partial(collate, cfg))

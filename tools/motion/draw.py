@@ -9,8 +9,8 @@ import torch
 from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.checkpoint_files import load_strictly, read_state
-from lm4ve.engine.command_line import config_parser, run_tool
+from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
+from lm4ve.engine.command_line import add_allow_partial, config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
 from lm4ve.tasks import require_task
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--every', type=int, default=1, help='draw every n-th')
     parser.add_argument('--columns', type=int, default=3)
     parser.add_argument('--extent', type=float, default=45.0, help='meters')
+    add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'motion')
@@ -34,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
         model = MODELS.build(cfg.model)
-        load_strictly(model, read_state(args.checkpoint), f"'{args.checkpoint}'")
+        load = load_partly if args.allow_partial else load_strictly
+        load(model, read_state(args.checkpoint), f"'{args.checkpoint}'")
         model.eval()
         with torch.no_grad():
             samples = model.test_step(collate_scenes([dataset[i] for i in rows]))

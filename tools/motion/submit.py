@@ -12,8 +12,10 @@ from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import (
+    add_allow_partial,
     build_runner,
     common_parser,
+    evaluate_checkpoint,
     finish_config,
     load_config,
     run_tool,
@@ -48,11 +50,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as the config says')
+    add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check(cfg, args.out)
-    cfg.load_from, cfg.resume = args.checkpoint, False
+    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     cfg.test_evaluator.update(submission=args.out, format_only=True)
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.command_line import add_allow_partial, run_tool
 from lm4ve.tasks.video.visualization import classify, write_annotated
 
 
@@ -31,6 +31,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--topk', type=int, default=3, help='how many classes to show')
     parser.add_argument('--device', default=None, help='default: a GPU if there is one')
+    add_allow_partial(parser)
     return parser.parse_args(argv)
 
 
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = None
     if args.classes:
         names = Path(args.classes).read_text(encoding='utf-8').splitlines()
-    ranking = classify(args.video, args.config, args.checkpoint, names, args.topk, args.device)
+    ranking = classify(
+        args.video, args.config, args.checkpoint, names, args.topk, args.device, args.allow_partial
+    )
     for name, score in ranking:
         print(f'{100 * score:5.1f} %  {name}')
     write_annotated(args.video, ranking, args.out)

@@ -16,9 +16,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
-from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.engine.checkpoint_files import load_strictly, read_checkpoint, select_state
-from lm4ve.engine.command_line import config_parser
+from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_checkpoint, select_state
+from lm4ve.engine.command_line import add_allow_partial, config_parser
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import Task, all_tasks, task_of_config
 from lm4ve.tasks.analysis import safe_name, tested_dataset, tested_loader
@@ -49,6 +48,7 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
     points = "where to look; ':input' after a module's name for what goes into it"
     points += '; default: around the block'
     add('--points', nargs='+', default=[], metavar='LABEL=MODULE', help=points)
+    add_allow_partial(parser)
     add('--out-dir', help='default: a folder in work_dirs/<config>')
     add('--device', help='default: a GPU if there is one')
     return parser
@@ -63,7 +63,9 @@ def _registered(registry: Registry, name: str | type) -> Any:
 
 
 # ------------------------------------------------------------------------- model
-def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loaded:
+def load_model(
+    cfg: Config, checkpoint: str, device: str | None = None, allow_partial: bool = False
+) -> Loaded:
     """Build a config's model and load a checkpoint, without executing code of it.
 
     Args:
@@ -71,6 +73,7 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
         checkpoint (str): A file; 'none' or '-' stand for the weights that training
             with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
@@ -87,7 +90,8 @@ def load_model(cfg: Config, checkpoint: str, device: str | None = None) -> Loade
         _initialize(model)
     else:
         origin = f"'{checkpoint}'"
-        load_strictly(model, select_state(content, origin=origin), origin, optional=(SOURCE_KEY,))
+        load = load_partly if allow_partial else load_strictly
+        load(model, select_state(content, origin=origin), origin)
     return Loaded(model.to(device).eval(), _classes(cfg, content or {}))
 
 

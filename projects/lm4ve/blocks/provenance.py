@@ -199,3 +199,24 @@ class RecordsFrozenSource(nn.Module):
                 f'differ in {", ".join(differ[:4])}. Fix: use the config that was released beside '
                 'it.'
             )
+
+
+def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
+    """Make a state of another kind of block or other settings load, because somebody insists.
+
+    Other frozen weights stay an error.
+
+    Args:
+        model (nn.Module): The model that will load it.
+        state (dict): Its tensors by name; changed in place.
+    """
+    blocks = {
+        f'{name}.{SOURCE_KEY}'.removeprefix('.'): m
+        for name, m in model.named_modules()
+        if isinstance(m, RecordsFrozenSource)
+    }
+    for key in [k for k in state if k.rpartition('.')[2] == SOURCE_KEY and k not in blocks]:
+        del state[key]
+    for key, block in blocks.items():
+        record = decode_source(state[key], key) if key in state else block.source
+        state[key] = encode_source({k: v for k, v in record.items() if k not in SETTINGS})

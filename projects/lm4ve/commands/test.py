@@ -12,7 +12,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import build_runner, common_parser, finish_config, load_config
+from lm4ve.engine.command_line import (
+    add_allow_partial,
+    build_runner,
+    common_parser,
+    evaluate_checkpoint,
+    finish_config,
+    load_config,
+)
 from lm4ve.errors import UserError
 from lm4ve.tasks import task_of_config
 
@@ -20,6 +27,7 @@ from lm4ve.tasks import task_of_config
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Test (and evaluate) a model')
     parser.add_argument('checkpoint', help='checkpoint file')
+    add_allow_partial(parser)
     parser.add_argument('--out', help='file for the results')
     parser.add_argument(
         '--out-item',
@@ -43,8 +51,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     """Merge the testing flags into the config."""
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
+    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:

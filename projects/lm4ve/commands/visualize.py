@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f'--fps {args.fps} must be above 0.')
     options = {name: getattr(args, name) for name in input_options()}
     given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
-    model, classes = load_model(cfg, args.checkpoint, args.device)
+    model, classes = load_model(cfg, args.checkpoint, args.device, args.allow_partial)
     resolve_points(model, points)
     name = Path(args.config).stem
     untrained = args.checkpoint in UNTRAINED

@@ -10,6 +10,7 @@ _HOOKS = {
     'AtomicCheckpointHook': 'checkpoint_hooks',
     'KeptEMAHook': 'ema',
     'PlainCheckpointHook': 'checkpoint_hooks',
+    'WholeCheckpointHook': 'whole_checkpoint',
 }
 
 

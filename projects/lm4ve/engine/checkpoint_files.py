@@ -7,6 +7,7 @@ unsafe or of another model ends in one message that says which it is.
 
 import argparse
 import io
+import logging
 import pickle
 import re
 import zipfile
@@ -15,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.engine.files import write_atomically
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
@@ -156,13 +159,47 @@ def load_strictly(
         missing = [k for k in missing if not k.endswith(tuple(optional))]
         if not missing and not unknown:
             return
-        found = (
-            f'it lacks {len(missing)} tensor(s) ({listing(missing, 3) or "none"}) and '
-            f'has {len(unknown)} more ({listing(unknown, 3) or "none"})'
-        )
+        found = _difference(missing, unknown)
     raise CheckpointError(
         f"{origin} is of another model than the config's: {found}. Fix: give the "
-        'config that it was trained with, with the same overrides (--cfg-options).'
+        'config that it was trained with, with the same overrides (--cfg-options). '
+        'To load what fits and leave the rest untrained, a tool that evaluates takes '
+        '--allow-partial.'
+    )
+
+
+def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Load the tensors of a state that fit, and warn of the others.
+
+    Args:
+        model (nn.Module): The model to load into.
+        state (dict[str, Tensor]): Tensors by the model's names.
+        origin (str): What the warning calls the file.
+
+    Raises:
+        CheckpointError: It was made with other frozen weights.
+    """
+    state = dict(state)
+    accept_records(model, state)
+    mine = model.state_dict()
+    fits = {
+        k: v
+        for k, v in state.items()
+        if k not in mine or k.endswith(SOURCE_KEY) or v.shape == mine[k].shape
+    }
+    missing, unknown = model.load_state_dict(fits, strict=False)
+    if missing or unknown:
+        print_log(
+            f'{origin} was loaded in part: {_difference(missing, unknown)}.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    return (
+        f'it lacks {len(missing)} tensor(s) ({listing(missing, 3) or "none"}) and '
+        f'has {len(unknown)} more ({listing(unknown, 3) or "none"})'
     )
 
 

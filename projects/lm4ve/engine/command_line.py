@@ -80,6 +80,16 @@ def common_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_allow_partial(parser: argparse.ArgumentParser) -> None:
+    """Add the flag of tools that evaluate a checkpoint."""
+    parser.add_argument(
+        '--allow-partial',
+        action='store_true',
+        help="load what fits where the checkpoint is not of the config's model; the rest is "
+        'untrained, and the result says little',
+    )
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and merge the shared flags into it.
 
@@ -119,6 +129,15 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
             loader.persistent_workers = False
     _adapt_to_cpu(cfg)
     return cfg
+
+
+def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> None:
+    """Make a config's runner evaluate a checkpoint: all of it, unless somebody insists."""
+    cfg.load_from, cfg.resume = checkpoint, False
+    cfg.setdefault('default_hooks', ConfigDict())
+    cfg.default_hooks.whole_checkpoint = ConfigDict(
+        type='lm4ve.WholeCheckpointHook', allow_partial=allow_partial
+    )
 
 
 def _adapt_to_cpu(cfg: Config) -> None:

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from mmengine.registry import DATASETS, DefaultScope
 
+from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
 from lm4ve.engine.config import read_config
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import UserError
 from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.video_files import write_video
 
@@ -29,6 +30,7 @@ def classify(
     classes: Sequence[str] | None = None,
     topk: int = 3,
     device: str | None = None,
+    allow_partial: bool = False,
 ) -> Ranking:
     """Classify a video with mmaction2's inferencer.
 
@@ -38,24 +40,24 @@ def classify(
             default: those of the config's data set class, or numbers.
         topk (int): How many classes to return.
         device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Returns:
         list[tuple[str, float]]: Names and probabilities, likeliest first.
 
     Raises:
         UserError: The video cannot be used, or there are too few names.
-        CheckpointError: There is no such checkpoint.
+        CheckpointError: There is no such checkpoint, or it is of another model.
     """
     from mmaction.apis.inferencers import MMAction2Inferencer
 
     defect = find_defect(str(video))
     if defect is not None:
         raise UserError(f"The video '{video}' {defect}. Fix: give another one.")
-    if not Path(checkpoint).is_file():
-        raise CheckpointError(
-            f"The checkpoint '{checkpoint}' does not exist. Fix: correct the path."
-        )
-    inferencer = MMAction2Inferencer(rec=str(config), rec_weights=str(checkpoint), device=device)
+    state = read_state(checkpoint)
+    inferencer = MMAction2Inferencer(rec=str(config), device=device)
+    load = load_partly if allow_partial else load_strictly
+    load(inferencer.actionrecog_inferencer.model, state, f"'{checkpoint}'")
     (result,) = inferencer(str(video))['predictions']
     scores = np.asarray(result['rec_scores'][0])
     classes = classes or _classes_of(config) or [f'class {i}' for i in range(len(scores))]
