@@ -66,9 +66,10 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
 
 def _inner(model: nn.Module) -> nn.Module:
     """Return the model without distributed or test-time wrappers, as MMEngine loads it."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
+    inner: Any = model
+    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
+        inner = inner.module
+    return inner  # type: ignore[no-any-return]
 
 
 def _is_split(model: nn.Module) -> bool:
