@@ -14,6 +14,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from lm4ve.engine.progress import progress
+
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 HELP = dict(
     width="the language model's width; smaller for a trial",
@@ -86,7 +88,7 @@ def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[di
     """
     rounds = [
         {name: timed(function, args.device) for name, function in functions.items()}
-        for _ in range(args.warmup + args.repeats)
+        for _ in progress(range(args.warmup + args.repeats), 'rounds of measurements')
     ]
     return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
 

@@ -16,6 +16,7 @@ from common import llama, middle, parse, parser, ratio, report, timed
 from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.engine.progress import progress
 
 # Name in Hugging Face's layout -> name in Meta's.
 META = {
@@ -126,7 +127,7 @@ def main(argv=None) -> None:
     with context.Pool(1, maxtasksperchild=1) as pool:
         for cache in ('cold', 'warm'):
             runs: dict = {}
-            for i in range(args.repeats):
+            for i in progress(range(args.repeats), f'rounds of measurements, {cache}'):
                 for way, (folder, *call) in ways_to_read(folders, args.layers // 2, size).items():
                     if read_whole in call and i + 1 < args.repeats:
                         continue  # it takes long and evicts others from the cache: once, last

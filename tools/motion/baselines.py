@@ -6,12 +6,12 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 from collections.abc import Sequence
 
 from mmengine.evaluator import Evaluator
-from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.engine.files import write_json
+from lm4ve.engine.progress import progress
 from lm4ve.engine.tables import print_table
 from lm4ve.registry import DATASETS
 from lm4ve.tasks import require_task
@@ -23,7 +23,7 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     """Metrics of one baseline, by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
     evaluator.dataset_meta = dataset.metainfo
-    for i in track(range(len(dataset)), name):
+    for i in progress(range(len(dataset)), name):
         scene = dataset.scene(i)
         trajectories, probabilities = forecast(scene)
         evaluator.process(

@@ -15,10 +15,10 @@ from functools import partial
 from pathlib import Path
 
 from mmengine.logging import print_log
-from rich.progress import track
 
 from lm4ve.deprecation import renamed_argument
 from lm4ve.engine.integrity import SkippedFiles, check_policy
+from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
@@ -81,7 +81,8 @@ def preprocess_split(
     context = multiprocessing.get_context('fork' if 'fork' in methods else 'spawn')
     with context.Pool(workers) if workers > 1 else nullcontext() as pool:
         done = pool.imap_unordered(work, todo) if pool else map(work, todo)
-        for _ in track(done, path.name, total=len(todo), disable=quiet):
+        text = f'preprocessing {path.name}, in chunks'
+        for _ in done if quiet else progress(done, text, len(todo)):
             pass
     footer = _join(path, [part for part, _ in chunks], len(files), source)
     shutil.rmtree(parts)

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
+from lm4ve.engine.progress import progress
 from lm4ve.tasks.motion.datasets import argoverse1, argoverse2
 from lm4ve.tasks.motion.demo.traffic import CITY_SEEDS, Window, city_lanes, windows
 from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, Lane, sideways
@@ -27,7 +28,8 @@ def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Wind
     """Scenes of a split, alternating between the cities."""
     found: list[Window] = []
     cities = sorted(CITY_SEEDS)
-    for n, done in enumerate(range(0, count, PER_SIMULATION)):
+    parts = range(0, count, PER_SIMULATION)
+    for n, done in enumerate(progress(parts, f'simulating {count:,} scenes, in parts')):
         wanted = min(PER_SIMULATION, count - done)
         found += windows(cities[n % 2], 1000 * split_seed + n, wanted, steps, history)
     return found

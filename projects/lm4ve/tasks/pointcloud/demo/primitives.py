@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split
@@ -100,9 +101,9 @@ def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     """Make a set: float32 ``[10 * per_class, num_points, 3]``, class by class."""
     o3d = import_open3d()
     rng = np.random.default_rng(seed)
-    return np.stack(
-        [make_object(name, num_points, rng, o3d) for name in CLASSES for _ in range(per_class)]
-    )
+    names = [name for name in CLASSES for _ in range(per_class)]
+    made = progress(names, 'sampling shapes')
+    return np.stack([make_object(name, num_points, rng, o3d) for name in made])
 
 
 def fingerprint(clouds: np.ndarray) -> str:

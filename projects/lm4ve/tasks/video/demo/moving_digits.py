@@ -21,6 +21,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.video_files import write_video
 
@@ -163,7 +164,8 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
             (partial / split).mkdir()
             digits = len(str(max(count - 1, 1)))
             lines = []
-            for i, (frames, label) in enumerate(clips(split, count)):
+            made = progress(clips(split, count), f'drawing clips to {split}', count)
+            for i, (frames, label) in enumerate(made):
                 name = f'{split}/{i:0{digits}d}.mp4'
                 write_video(partial / name, frames, FPS)
                 lines.append(f'{name} {label}\n')
