@@ -26,7 +26,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         '--values',
         help='.npy with a number for each group, for example activations, that colors follow',
     )
-    parser.add_argument('--backend', default='auto', choices=['auto', 'open3d', 'matplotlib'])
+    parser.add_argument(
+        '--backend',
+        default='auto',
+        choices=['auto', 'open3d', 'matplotlib'],
+        help='without effect, kept for old commands: every machine draws the same picture',
+    )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'pointcloud')
@@ -40,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
     values = args.values and np.load(args.values, allow_pickle=False)
     colors = point_colors(len(points), index[0].numpy(), values)
-    backend = draw_cloud(points.numpy(), colors, args.out, args.backend)
-    print(f'{args.out}: {len(points)} points, {len(index[0])} groups, drawn by {backend}')
+    draw_cloud(points.numpy(), colors, args.out)
+    print(f'{args.out}: {len(points)} points, {len(index[0])} groups')
 
 
 if __name__ == '__main__':

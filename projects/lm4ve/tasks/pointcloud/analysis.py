@@ -13,13 +13,11 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.pointcloud import TASK
+from lm4ve.tasks.pointcloud.visualization import seen_from_eye
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
-
-#: From where clouds are seen, z up; `lm4ve.tasks.pointcloud.visualization` has it too.
-_EYE = np.array([1.7, -2.0, 1.3])
 
 
 class PointCloudAnalysis(TaskAnalysis):
@@ -69,13 +67,8 @@ class Cloud(Picture):
 
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
-        towards = _EYE / np.linalg.norm(_EYE)
-        right = np.cross([0.0, 0.0, 1.0], towards)
-        right /= np.linalg.norm(right)
-        view = np.stack([right, np.cross(towards, right), towards])
-        middle = (points.max(axis=0) + points.min(axis=0)) / 2
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
-        self.seen = (points - middle) @ view.T
+        self.seen = seen_from_eye(points)
         # Far ones first, so that near ones cover them.
         self.order = np.argsort(self.seen[:, 2], kind='stable')
 

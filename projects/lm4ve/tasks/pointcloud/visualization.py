@@ -1,35 +1,35 @@
 """Pictures of clouds and their token groups, without a window.
 
-open3d's off-screen renderer needs EGL and ends the whole process where there is
-none, so it is tried in a process of its own; matplotlib draws otherwise.
+Points are projected here and drawn by matplotlib, so that every machine draws the same
+picture: open3d's off-screen renderer needs EGL, and loses the colors of points where
+it runs on Vulkan (open3d 0.20).
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.files import replacing
-from lm4ve.errors import UserError
+from lm4ve.engine.figures import save_figure
+from lm4ve.errors import UserError, check_choice
 
-_PROBE = (
-    'import open3d as o; r = o.visualization.rendering;'
-    'r.OffscreenRenderer(16, 16).render_to_image()'
-)
+#: From where clouds are seen, z up.
+EYE = np.array([1.7, -2.0, 1.3])
 
 
-def can_render_with_open3d() -> bool:
-    """Try open3d's off-screen renderer in another process."""
-    try:
-        return (
-            subprocess.run(
-                [sys.executable, '-c', _PROBE], check=False, capture_output=True, timeout=60
-            ).returncode
-            == 0
-        )
-    except subprocess.TimeoutExpired:
-        return False
+def seen_from_eye(points: np.ndarray) -> np.ndarray:
+    """Return points as one side shows them, around the middle of their extent.
+
+    Args:
+        points (np.ndarray): float ``[N, 3]``.
+
+    Returns:
+        np.ndarray: ``[N, 3]``: right, up, and towards the eye, in the points' unit.
+    """
+    towards = EYE / np.linalg.norm(EYE)
+    right = np.cross([0.0, 0.0, 1.0], towards)
+    right /= np.linalg.norm(right)
+    view = np.stack([right, np.cross(towards, right), towards])
+    return (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ view.T
 
 
 def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
@@ -65,50 +65,30 @@ def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None
 def draw_cloud(
     points: np.ndarray, colors: np.ndarray, path: str | Path, backend: str = 'auto', size: int = 600
 ) -> str:
-    """Draw a cloud to a PNG.
+    """Draw a cloud to a PNG, near points over far ones.
 
     Args:
         points (np.ndarray): ``[N, 3]``.
         colors (np.ndarray): ``[N, 3]``, 0 to 1.
         path (str | Path): The file.
-        backend (str): 'open3d', 'matplotlib', or 'auto': the first if it works.
+        backend (str): 'auto', 'open3d' or 'matplotlib'; all draw the same picture, the
+            names are kept for old commands.
         size (int): Width and height in pixels.
 
     Returns:
-        str: The backend that drew it.
+        str: What drew it, 'matplotlib'.
     """
-    if backend not in ('auto', 'open3d', 'matplotlib'):
-        raise UserError(f"backend='{backend}' must be auto, open3d or matplotlib.")
-    if backend == 'auto':
-        backend = 'open3d' if can_render_with_open3d() else 'matplotlib'
-    points = points - points.mean(axis=0)
-    points = points / max(np.abs(points).max(), 1e-9)
-    draw = _open3d if backend == 'open3d' else _matplotlib
-    with replacing(path) as beside:
-        draw(points, colors, beside, size)
-    return backend
-
-
-def _open3d(points, colors, path, size: int) -> None:
-    import open3d as o3d
-
-    cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.astype(np.float64)))
-    cloud.colors = o3d.utility.Vector3dVector(colors)
-    renderer = o3d.visualization.rendering.OffscreenRenderer(size, size)
-    renderer.scene.set_background([1, 1, 1, 1])
-    material = o3d.visualization.rendering.MaterialRecord()
-    material.shader, material.point_size = 'defaultUnlit', 6.0
-    renderer.scene.add_geometry('cloud', cloud, material)
-    renderer.setup_camera(45.0, [0, 0, 0], [1.7, -2.0, 1.3], [0, 0, 1])
-    o3d.io.write_image(str(path), renderer.render_to_image())
-
-
-def _matplotlib(points, colors, path, size: int) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(size / 100, size / 100), dpi=100)
-    axes = figure.add_axes([0, 0, 1, 1], projection='3d')
-    axes.scatter(*points.T, c=colors, s=12, depthshade=False)
-    axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
+    check_choice('backend', backend, ('auto', 'open3d', 'matplotlib'))
+    seen = seen_from_eye(points)
+    seen = seen[order := np.argsort(seen[:, 2], kind='stable')]
+    figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor='white')
+    axes = figure.add_axes((0, 0, 1, 1))
+    dot = float(np.clip(15000 / len(points), 3.0, 30.0)) * (size / 600) ** 2
+    axes.scatter(*seen[:, :2].T, c=colors[order], s=dot, linewidths=0)
+    reach = 1.08 * max(np.abs(seen[:, :2]).max(), 1e-9)
+    axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
     axes.set_axis_off()
-    figure.savefig(path)
+    save_figure(figure, path)
+    return 'matplotlib'
