@@ -97,19 +97,27 @@ class HeldValues:
         tensors = frozen_tensors(module)
         if not tensors or any(t.is_meta for t in tensors.values()):
             return []
-        sums = tuple(map(_sum_of_bits, tensors.values()))
+        sums = tuple(int(sums_of_bits(t).sum()) for t in tensors.values())
         expected = self._sums.setdefault(next(iter(tensors.values())).dtype, sums)
         return [n for n, a, b in zip(tensors, sums, expected, strict=True) if a != b]
 
 
-def _sum_of_bits(tensor: Tensor) -> int:
-    """Add up a tensor's bytes as 64-bit integers, which overflow."""
-    data = tensor.detach().contiguous().view(-1).view(torch.uint8)
-    whole = len(data) // 8 * 8
+def sums_of_bits(tensor: Tensor, words: int = 64) -> Tensor:
+    """Add up a tensor's bits as 64-bit integers, which overflow: ``[M]``, int64.
+
+    Any change of values shows, unless it only moves them within a run of ``words`` integers,
+    or changes several of a run so that they cancel out. A float's comparison would take NaN
+    for a change, and costs more.
+    """
+    tensor = tensor.detach()
+    if not tensor.is_contiguous():  # a transposed matrix is one without a copy
+        tensor = tensor.t().contiguous() if tensor.dim() == 2 else tensor.contiguous()
+    data = tensor.view(-1).view(torch.uint8)
     if data.storage_offset() % 8:
         data = data.clone()
-    total = data[:whole].view(torch.int64).sum() + data[whole:].sum()
-    return int(total)
+    whole = len(data) // (8 * words) * 8 * words
+    sums = data[:whole].view(torch.int64).view(-1, words).sum(dim=1)
+    return torch.cat([sums, data[whole:].to(torch.int64)])
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -169,8 +169,14 @@ class LLMBlock(RecordsFrozenSource):
         if self.final_norm is not None and norm is not None:
             self.final_norm.load_state_dict(norm.state_dict())
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as any module does; what was folded is forgotten."""
+        self._fold_memory.clear()
+        return super().train(mode)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        self._fold_memory.clear()
         # Somebody may have cast the whole model: compute in what is there.
         tensors = [*frozen_tensors(self).values(), *self.parameters()]
         self.dtype = tensors[0].dtype
