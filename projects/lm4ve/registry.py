@@ -24,6 +24,7 @@ CORE = {
     'lm4ve.engine.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
     'lm4ve.engine.ema': ('KeptEMAHook',),
     'lm4ve.engine.whole_checkpoint': ('WholeCheckpointHook',),
+    'lm4ve.engine.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.activations.visualizer_hook': ('ActivationVisHook',),
 }
 
@@ -70,4 +71,5 @@ TRANSFORMS = _child(root.TRANSFORMS)
 METRICS = _child(root.METRICS)
 FUNCTIONS = _child(root.FUNCTIONS)
 HOOKS = _child(root.HOOKS)
+LOOPS = _child(root.LOOPS)
 VISUALIZERS = _child(root.VISUALIZERS)

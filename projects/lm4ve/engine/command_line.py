@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 
 from lm4ve.engine.config import read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
+from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.quiet import hush
 from lm4ve.errors import UserError
@@ -206,6 +207,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             'set load_from=None to begin anew.'
         )
     check_writable(cfg.work_dir)
+    use_repeatable_loop(cfg)
     name = cfg.get('runner_type', 'Runner')
     if (runner_class := RUNNERS.get(name)) is None:
         raise UserError(
