@@ -10,7 +10,11 @@ from mmengine.config import Config
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import build_runner, common_parser, finish_config, load_config
+from lm4ve.engine.resuming import resume_newest
 from lm4ve.errors import UserError
+
+#: Values of --resume that are no files.
+_SEARCH = ('newest', 'auto')
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -18,8 +22,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--resume',
         nargs='?',
-        const='auto',
-        help='a checkpoint to resume from; without a value, the latest one in the work directory',
+        const='newest',
+        help='a checkpoint to resume from; without a value, the newest whole one in the work '
+        "directory; 'auto': that one, or the beginning if there is none",
     )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
     parser.add_argument(
@@ -42,9 +47,9 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume is not None:
+    if args.resume not in (None, *_SEARCH):
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = args.resume
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr') is None:
             raise UserError(
@@ -62,4 +67,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     cfg = finish_config(merge_args(load_config(args), args), args)
+    if args.resume in _SEARCH:
+        resume_newest(cfg, needed=args.resume == 'newest')
     build_runner(cfg, short_console=not args.verbose).train()

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 
 from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
-from lm4ve.engine.files import write_atomically, write_text
+from lm4ve.engine.files import clear_left_behind, write_atomically, write_text
 from lm4ve.registry import HOOKS
 
 Checkpoint = dict[str, Any]
@@ -53,7 +54,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
     backend_args: dict[str, Any] | None
 
     def before_train(self, runner: Runner) -> None:
-        """Choose the atomic backend where the files are local."""
+        """Choose the atomic backend where the files are local; clear what kills left."""
         super().before_train(runner)
         if (
             isinstance(self.file_backend, LocalBackend)
@@ -61,6 +62,10 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
             and self.file_client_args is None
         ):
             self.backend_args = dict(backend='lm4ve_atomic')
+            if is_main_process():
+                for folder in {str(self.out_dir), str(runner.work_dir)}:
+                    for path in clear_left_behind(folder):
+                        runner.logger.info(f"Deleted '{path}', which a killed run left half done.")
 
     def _write_name(self, name: str, path: Path) -> None:
         write_text(name, path, _WRITE_FIX)

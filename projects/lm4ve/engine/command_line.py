@@ -25,6 +25,7 @@ from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.quiet import hush
+from lm4ve.engine.resuming import resume_newest
 from lm4ve.errors import UserError
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
@@ -207,6 +208,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             'set load_from=None to begin anew.'
         )
     check_writable(cfg.work_dir)
+    if cfg.get('resume') and not start:
+        resume_newest(cfg)
     use_repeatable_loop(cfg)
     name = cfg.get('runner_type', 'Runner')
     if (runner_class := RUNNERS.get(name)) is None:

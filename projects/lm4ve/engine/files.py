@@ -8,8 +8,10 @@ renamed.
 import contextlib
 import json
 import os
+import re
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,10 @@ from typing import Any
 from lm4ve.errors import UserError
 
 _FIX = 'make room, or write to another folder'
+# What `replacing` calls a file that is not whole yet.
+_TEMPORARY = re.compile(r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?')
+# Seconds after which a file of another machine is taken for abandoned.
+_ABANDONED = 3600
 
 
 @contextlib.contextmanager
@@ -73,3 +79,40 @@ def write_text(text: str, path: str | Path, fix: str = _FIX) -> None:
 def write_json(value: Any, path: str | Path, fix: str = _FIX) -> None:
     """Write plain data as indented JSON, with :func:`write_atomically`."""
     write_text(json.dumps(value, indent=1), path, fix)
+
+
+def clear_left_behind(folder: str | Path) -> list[Path]:
+    """Delete the temporary files of processes that were killed while writing.
+
+    A file of this machine goes if its process is no more (or has this process's id, which
+    a restarted container has again), one of another machine after an hour without
+    a change. Only names of :func:`replacing` are looked at.
+
+    Args:
+        folder (str | Path): Where to look, not below it.
+
+    Returns:
+        list[Path]: What was deleted.
+    """
+    gone = []
+    for path in sorted(Path(folder).glob('.*.tmp*')):
+        name = _TEMPORARY.fullmatch(path.name)
+        # Another process may clear the same folder.
+        with contextlib.suppress(OSError):
+            if name and path.is_file() and _is_abandoned(path, name['host'], int(name['process'])):
+                path.unlink()
+                gone.append(path)
+    return gone
+
+
+def _is_abandoned(path: Path, host: str, process: int) -> bool:
+    if host == socket.gethostname():
+        if process == os.getpid():
+            return True
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            pass
+    return time.time() - path.stat().st_mtime > _ABANDONED
