@@ -17,7 +17,7 @@ from lm4ve.activations.samples import entropy, samples_of
 from lm4ve.activations.sheets import animate, draw_sheet, save_gif
 from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
-from lm4ve.tasks.pictures import BACKGROUND, COVER
+from lm4ve.tasks.pictures import BACKGROUND, COVER, TokenMap, share_scales
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 MODEL = SimpleNamespace(
@@ -362,3 +362,20 @@ def test_unknown_measures_are_refused(image):
     for measures in (['phase'], []):
         with pytest.raises(UserError, match='one or more of magnitude, frequency'):
             drawn(image[1], measures=measures)
+
+
+def ends(*values: list[float]) -> list[tuple[float, float]]:
+    maps = [TokenMap('a', 'm', np.array(v), (1, len(v))) for v in values]
+    share_scales(maps)
+    return [(m.norm().vmin, m.norm().vmax) for m in maps]
+
+
+def test_panels_of_nearly_equal_values_share_a_scale():
+    assert ends([1.0, 2.0], [1.2, 2.1]) == [(1.0, 2.1)] * 2
+    assert ends([1.0, 2.0], [1.0, 9.0]) == [(1.0, 2.0), (1.0, 9.0)]
+    assert ends([1.0, 2.0]) == [(1.0, 2.0)]
+
+
+def test_noise_of_a_constant_is_not_stretched_over_all_colors():
+    ((low, high),) = ends([1.0, 1.0001])
+    assert low < 0.96 and high > 1.04

@@ -4,11 +4,14 @@ Pictures are embedded and nothing is fetched: no scripts, no style sheets, no fo
 """
 
 import base64
+import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment
+from PIL import Image
 
+from lm4ve.activations.points import meanings
 from lm4ve.activations.samples import Number
 from lm4ve.activations.sheets import number
 from lm4ve.engine.files import write_text
@@ -26,6 +29,8 @@ class Entry:
         movie_file (Path, optional): MP4.
         facts (dict[str, str]): Prediction, truth.
         numbers (list[Number]): The rows of its table.
+        heading (int): So many rows of the sheet's pixels hold its own heading, which
+            the page leaves out: it says the same in words.
     """
 
     name: str
@@ -33,16 +38,21 @@ class Entry:
     movie_file: Path | None = None
     facts: dict[str, str] = field(default_factory=dict)
     numbers: list[Number] = field(default_factory=list)
+    heading: int = 0
 
     @property
     def picture(self) -> str:
         """Return the PNG in base64."""
-        return _base64(self.sheet)
+        with Image.open(self.sheet) as whole, io.BytesIO() as buffer:
+            whole.crop((0, self.heading, *whole.size)).save(buffer, 'PNG', optimize=True)
+            return base64.b64encode(buffer.getvalue()).decode()
 
     @property
     def movie(self) -> str:
         """Return the MP4 in base64, an empty text if there is none."""
-        return '' if self.movie_file is None else _base64(self.movie_file)
+        if self.movie_file is None:
+            return ''
+        return base64.b64encode(self.movie_file.read_bytes()).decode()
 
 
 def write_page(path: str | Path, title: str, facts: dict[str, str], entries: list[Entry]) -> None:
@@ -56,11 +66,8 @@ def write_page(path: str | Path, title: str, facts: dict[str, str], entries: lis
     """
     environment = Environment(autoescape=True)
     environment.filters['number'] = number
+    explained = meanings({n.label: n.module for e in entries for n in e.numbers})
     text = environment.from_string(_TEMPLATE.read_text()).render(
-        title=title, facts=facts, entries=entries
+        title=title, facts=facts, entries=entries, meanings=explained
     )
     write_text(text, path)
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()

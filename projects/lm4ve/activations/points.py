@@ -15,6 +15,29 @@ from lm4ve.necks import LLMBlockNeck
 INPUT = ':input'
 # What a list of an encoder's blocks is called in the hosts and here, deepest first.
 _STACKS = ('blocks', 'layers', 'stages')
+#: Label of a default point -> how its module's name ends, and what its tokens are.
+MEANINGS = dict(
+    encoder=(INPUT, 'what the backbone gives to the neck'),
+    mapped=('mapper_in', "behind the trained linear layer to the language model's width"),
+    block=('block', "behind the language model's block"),
+    after=('mapper_out', "behind the trained linear layer back to the backbone's width"),
+)
+
+
+def meanings(points: Mapping[str, str]) -> dict[str, str]:
+    """Explain labels to a reader.
+
+    Args:
+        points (Mapping[str, str]): Label to module name.
+
+    Returns:
+        dict[str, str]: Label to meaning, of those that :func:`default_points` chose.
+    """
+    return {
+        label: MEANINGS[label][1]
+        for label, module in points.items()
+        if label in MEANINGS and module.endswith(MEANINGS[label][0])
+    }
 
 
 def necks_of(model: nn.Module) -> list[tuple[str, LLMBlockNeck]]:

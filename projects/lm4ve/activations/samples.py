@@ -15,7 +15,7 @@ from lm4ve.activations.capture import Analysis, Attention, Point
 from lm4ve.activations.measures import MEASURES, check_measures
 from lm4ve.tasks import get_task
 from lm4ve.tasks.analysis import Layout
-from lm4ve.tasks.pictures import Picture, TokenMap
+from lm4ve.tasks.pictures import Picture, TokenMap, share_scales
 
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
@@ -114,6 +114,7 @@ def samples_of(
                 maps.append(_map(label, point.name, values, point.layout, rows))
                 mean, largest = float(np.nanmean(values)), float(np.nanmax(values))
                 numbers.append(Number(measure, label, point.name, mean, largest))
+            share_scales(maps)
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
             rows = _rows(analysis, i, attention.weights, attention.layout, frames)
@@ -168,6 +169,7 @@ def _attention_section(label: str, attention: Attention, rows: slice, heads: int
             *((f'head {h + 1}', weights[:, h]) for h in range(shown)),
         ]
     ]
+    share_scales(maps[1:])  # of the heads: their sum has other values
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
     return Section(title, ATTENTION_COLORS, maps)

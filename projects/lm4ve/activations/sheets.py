@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lm4ve.activations.points import meanings
 from lm4ve.activations.samples import Sample, Section
 from lm4ve.engine.figures import to_image
 from lm4ve.tasks.pictures import TokenMap
@@ -28,8 +29,8 @@ _FRAME, _MOST_FRAMES = 0.95, 8
 #: Module names, frame numbers and captions.
 _SMALL = dict(fontsize=6.5, color='.35')
 _NOTE = (
-    "Colors run from a panel's smallest to its largest value; the numbers at "
-    'its bar are those values, not normalized.'
+    "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
+    'values, not normalized.\nPanels whose values are nearly equal share one scale.'
 )
 
 
@@ -60,9 +61,11 @@ class _Page:
             self.text(x + 0.1, y + share * height, number(value), fontsize=6.5, va=side)
 
     def ended(self, y: float, note: str) -> '_Page':
-        """Return the page with a last line at ``y``."""
-        self.text(_MARGIN, y, note, fontsize=7, color='.35')
-        self.height = y + _LINE + _MARGIN
+        """Return the page with its last lines from ``y`` on."""
+        for line in note.split('\n'):
+            self.text(_MARGIN, y, line, fontsize=7, color='.35')
+            y += _LINE
+        self.height = y + _MARGIN
         return self
 
     def figure(self) -> Figure:
@@ -157,7 +160,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
             page.panel(x, y + room, side, height, draw)
             page.bar(x + side + 0.05, y + room, height, section.colors, tokens)
         y += room + height + 0.2
-    return page.ended(y, _NOTE)
+    return page.ended(y, _explained(sample, _NOTE))
 
 
 def _title_room(section: Section) -> float:
@@ -197,7 +200,8 @@ def _strip(sample: Sample, note: str) -> _Page:
             page.bar(_MARGIN + across, y, height, section.colors, tokens)
             y += height + 0.09
         y += 0.06
-    return page.ended(y, _NOTE.replace('panel', 'row'))
+    note = _NOTE.replace('panel', 'row').replace('Panel', 'Row')
+    return page.ended(y, _explained(sample, note))
 
 
 # ------------------------------------------------------------------------- words
@@ -212,6 +216,21 @@ def _header(page: _Page, sample: Sample, note: str) -> float:
         page.text(_MARGIN, y, shortened(line, letters), fontsize=8, color='.2')
         y += _LINE
     return y + 0.12
+
+
+def heading_rows(sample: Sample, note: str) -> int:
+    """Return how many rows of pixels a sheet's name, facts and note take.
+
+    A page that says them itself leaves these rows out.
+    """
+    return round((_header(_Page(99.0), sample, note) - 0.1) * DPI)
+
+
+def _explained(sample: Sample, note: str) -> str:
+    """Put what the points' labels mean before a sheet's last lines."""
+    maps = (m for s in sample.sections if not s.is_attention for m in s.maps)
+    found = meanings({m.title: m.module for m in maps})
+    return '\n'.join([*(f'{label}: {text}' for label, text in found.items()), note])
 
 
 def shortened(text: str, letters: int) -> str:

@@ -31,7 +31,7 @@ from lm4ve.activations.measures import check_measures
 from lm4ve.activations.page import Entry, write_page
 from lm4ve.activations.points import read_points, resolve_points
 from lm4ve.activations.samples import Sample, samples_of
-from lm4ve.activations.sheets import animate, draw_sheet, save_gif
+from lm4ve.activations.sheets import animate, draw_sheet, heading_rows, save_gif
 from lm4ve.engine.config import read_config
 from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
@@ -70,7 +70,9 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
         save_gif(folder / f'{sample.name}.gif', frames, fps)
         movie = folder / f'{sample.name}.mp4'
         write_video(movie, frames, max(round(fps), 1))
-    return Entry(sample.name, sheet, movie, sample.facts, sample.numbers)
+    return Entry(
+        sample.name, sheet, movie, sample.facts, sample.numbers, heading_rows(sample, note)
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -31,23 +31,45 @@ class TokenMap:
         module (str): The module's name.
         values (np.ndarray): float64 ``[N]``, NaN at padding.
         grid (tuple[int, ...]): See :class:`lm4ve.tasks.analysis.Layout`.
+        limits (tuple[float, float], optional): The ends of its color scale; default: its
+            smallest and its largest value.
     """
 
     title: str
     module: str
     values: np.ndarray
     grid: tuple[int, ...]
+    limits: tuple[float, float] | None = None
 
     def norm(self) -> 'Normalize':
-        """Return a scale from the smallest to the largest value, wider where they are equal."""
+        """Return the color scale; it is wider than the values where these are nearly equal."""
         from matplotlib.colors import Normalize
 
-        known = self.values[np.isfinite(self.values)]
-        low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
-        if high <= low:
-            margin = abs(low) * 0.05 or 1.0
+        low, high = self.limits or self.ends()
+        if high - low <= 0.02 * max(abs(low), abs(high)):
+            margin = max(abs(low), abs(high)) * 0.05 or 1.0
             low, high = low - margin, high + margin
         return Normalize(low, high)
+
+    def ends(self) -> tuple[float, float]:
+        """Return the smallest and the largest value; 0 and 1 without any."""
+        known = self.values[np.isfinite(self.values)]
+        return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def share_scales(maps: list[TokenMap]) -> None:
+    """Give maps of nearly equal values one color scale, so that colors compare.
+
+    They are nearly equal where the values of each map fill at least half of the scale
+    that holds all of them.
+    """
+    if len(maps) < 2:
+        return
+    ends = [m.ends() for m in maps]
+    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+    if all(e[1] - e[0] >= 0.5 * (high - low) for e in ends):
+        for m in maps:
+            m.limits = low, high
 
 
 class Picture(ABC):

@@ -166,6 +166,26 @@ def test_pictures_show_forecasts_truth_and_history(scenes, tmp_path):
     assert grid.shape[0] > 1.8 * one.shape[0] and grid.shape[1] > 1.8 * one.shape[1]
 
 
+def test_labels_of_three_forecasts_keep_off_each_other_and_the_truth(scenes):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from lm4ve.tasks.motion.visualization import draw_scene
+
+    scene = straight(scenes[0])
+    truth = scene.positions[scene.focal, scene.history_steps :]
+    figure = Figure(figsize=(3, 3))
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw_scene(axes, scene, np.stack([truth] * 6), np.arange(6) / 15)  # all at one place
+    FigureCanvasAgg(figure).draw()
+    assert any(t.get_text().endswith(' m') for t in axes.texts)  # the scale bar
+    boxes = [t.get_window_extent() for t in axes.texts if '%' in t.get_text()]
+    assert len(boxes) == 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    points = axes.transData.transform(scene.to_local(truth))
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
 # ---------------------------------------------------------------- simulator
 def test_cities_join_up():
     lanes = build_city(3)

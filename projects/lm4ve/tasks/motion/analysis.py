@@ -161,8 +161,6 @@ class TrafficScene(Picture):
             parts = (self.prediction.get(k) for k in ('scene', 'trajectories', 'probabilities'))
             draw_scene(axes, *parts, self.extent)
             axes.set_title('')
-            for text in list(axes.texts):  # no room for probabilities
-                text.remove()
         self._finish(axes, 'white')
 
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:

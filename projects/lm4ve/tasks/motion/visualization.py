@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from mmengine.hooks import Hook
@@ -15,6 +16,8 @@ from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.scene import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
+#: So many forecasts have their probability beside them.
+LABELLED = 3
 _PAST, _TRUTH, _FORECAST = '#1f4e9c', '#1a8f3c', '#d0452b'
 
 
@@ -31,7 +34,8 @@ def draw_scene(
         axes (matplotlib.axes.Axes): Where to draw.
         scene (Scene): What to draw.
         trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
-        probabilities (np.ndarray, optional): ``[K]``; written at the ends.
+        probabilities (np.ndarray, optional): ``[K]``; those of the likeliest three are
+            written beside their ends.
         extent (float): Half the side of what is shown, meters.
     """
     h = scene.history_steps
@@ -44,24 +48,69 @@ def draw_scene(
             axes.plot(*past.T, color=_OTHER, lw=1.2, zorder=2)
             axes.plot(*past[-1], 'o', color=_OTHER, ms=2.5, zorder=2)
     points, valid = local[scene.focal], scene.valid[scene.focal]
+    future = points[h:][valid[h:]]
     if trajectories is not None:
         lines = scene.to_local(np.asarray(trajectories))
         p = np.full(len(lines), 1 / len(lines)) if probabilities is None else probabilities
-        for line, q in zip(lines, p, strict=True):
-            shade = 0.35 + 0.65 * float(q) / max(float(np.max(p)), 1e-9)
-            line = np.concatenate([np.zeros((1, 2)), line])
-            axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
-            axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
-            offset = dict(xytext=(2, 2), textcoords='offset points', annotation_clip=True)
-            axes.annotate(f'{q:.2f}', line[-1], fontsize=6, color=_FORECAST, zorder=6, **offset)
-    axes.plot(*points[:h][valid[:h]].T, color=_PAST, lw=2.0, zorder=5)
-    future = points[h:][valid[h:]]
+        _draw_forecasts(axes, lines, np.asarray(p), future, extent)
     if len(future):
-        axes.plot(*future.T, color=_TRUTH, lw=2.0, zorder=3)
-        axes.plot(*future[-1], '*', color=_TRUTH, ms=8, zorder=5)
-    axes.plot(0, 0, 'o', color=_PAST, ms=4, zorder=5)
+        # On top of the forecasts, with a white rim: it must never be hidden.
+        rim = [patheffects.withStroke(linewidth=3.2, foreground='white')]
+        truth = np.concatenate([np.zeros((1, 2)), future])
+        axes.plot(*truth.T, color=_TRUTH, lw=1.6, zorder=7, path_effects=rim)
+        axes.plot(*truth[-1], '*', color=_TRUTH, ms=9, mec='white', mew=0.6, zorder=8)
+    axes.plot(*points[:h][valid[:h]].T, color=_PAST, lw=2.0, zorder=7)
+    axes.plot(0, 0, 'o', color=_PAST, ms=4, zorder=8)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal', xticks=[], yticks=[])
+    _draw_scale(axes, extent)
     axes.set_title(f'{scene.scene_id[-12:]} ({scene.city})', fontsize=7)
+
+
+def _draw_forecasts(
+    axes, lines: np.ndarray, p: np.ndarray, truth: np.ndarray, extent: float
+) -> None:
+    """Draw forecasts ``[K, F, 2]``; labels of the likeliest keep off the truth ``[T, 2]``."""
+    for line, q in zip(lines, p, strict=True):
+        shade = 0.35 + 0.65 * float(q) / max(float(p.max()), 1e-9)
+        line = np.concatenate([np.zeros((1, 2)), line])
+        axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
+        axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
+    best = np.argsort(-p, kind='stable')[:LABELLED]
+    ends = lines[best, -1]
+    # A column of labels above what is drawn there, or below where that is outside.
+    x = float(np.clip(ends[:, 0].mean(), -0.8 * extent, 0.8 * extent))
+    drawn = np.concatenate([lines.reshape(-1, 2), truth, np.zeros((1, 2))])
+    near = drawn[np.abs(drawn[:, 0] - x) < 0.2 * extent][:, 1]
+    gap = 0.11 * extent
+    room = gap * (len(best) + 1) / 2
+    middle = near.max() + room
+    if middle + room > extent:
+        middle = near.min() - room
+    middle = float(np.clip(middle, room - extent, extent - room))
+    order = np.argsort(-ends[:, 1], kind='stable')
+    for place, i in enumerate(order):
+        y = middle + gap * ((len(order) - 1) / 2 - place)
+        end = np.clip(ends[i], -extent, extent)
+        axes.plot(*np.stack([end, [x, y]]).T, color=_FORECAST, lw=0.5, alpha=0.7, zorder=5)
+        axes.text(
+            x,
+            y,
+            f' {100 * p[best[i]]:.0f} % ',
+            ha='center',
+            va='center',
+            fontsize=7,
+            color=_FORECAST,
+            zorder=9,
+            bbox=dict(boxstyle='square,pad=0.05', facecolor='white', edgecolor='none', alpha=0.85),
+        )
+
+
+def _draw_scale(axes, extent: float) -> None:
+    """Draw a bar of a round number of meters in the lower left corner."""
+    length = next(m for m in (50, 20, 10, 5, 2, 1, 0) if m <= extent / 2) or extent / 2
+    x, y = -0.93 * extent, -0.93 * extent
+    axes.plot([x, x + length], [y, y], color='.2', lw=2, solid_capstyle='butt', zorder=9)
+    axes.text(x, y + 0.03 * extent, f'{length:g} m', fontsize=6.5, color='.2', zorder=9)
 
 
 def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) -> Figure:
@@ -85,7 +134,7 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     meanings = {
         'history': _PAST,
         'truth': _TRUTH,
-        'forecasts with probability': _FORECAST,
+        'forecasts, the likeliest three with their probability': _FORECAST,
         'other agents': _OTHER,
     }
     handles = [axes[0].plot([], [], color=c, label=t)[0] for t, c in meanings.items()]
