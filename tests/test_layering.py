@@ -15,7 +15,7 @@ PACKAGE = Path(lm4ve.__file__).parent
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
 #: what lies directly in that folder: the table of tasks and the protocol.
 ORDER = (
-    *('version', 'errors', 'deprecation', 'zoo', 'compat'),
+    *('version', 'errors', 'torch_files', 'deprecation', 'zoo', 'compat'),
     *('llm', 'blocks', 'necks'),
     # The registries ask the tasks which module registers a name, so that a task is
     # one folder and one row of a table. They read the declarations, which import

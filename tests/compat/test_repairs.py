@@ -12,10 +12,10 @@ pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 
 
-TABLES = compat.REPAIRS | compat.OVERRIDES
+TABLES = [*compat.REPAIRS.items(), *compat.OVERRIDES.items()]
 
 
-@pytest.mark.parametrize('module, repair', [(m, r) for m in TABLES for r in TABLES[m]])
+@pytest.mark.parametrize('module, repair', [(m, r) for m, repairs in TABLES for r in repairs])
 def test_the_installed_release_still_needs_the_repair(module, repair):
     file = importlib.import_module(f'lm4ve.compat.{repair}')
     assert file.is_needed(importlib.import_module(module)), (
@@ -24,8 +24,8 @@ def test_the_installed_release_still_needs_the_repair(module, repair):
     )
 
 
-@pytest.mark.parametrize('repairs', TABLES.values())
-def test_a_repair_says_what_it_repairs_and_when_it_may_go(repairs):
+@pytest.mark.parametrize('module, repairs', TABLES)
+def test_a_repair_says_what_it_repairs_and_when_it_may_go(module, repairs):
     for repair in repairs:
         text = importlib.import_module(f'lm4ve.compat.{repair}').__doc__
         assert re.search(r'\d+\.\d+\.\d+', text) and 'ay go' in text, repair
@@ -34,7 +34,7 @@ def test_a_repair_says_what_it_repairs_and_when_it_may_go(repairs):
 def test_every_file_of_the_folder_is_in_a_table():
     files = {p.stem for p in Path(compat.__file__).parent.glob('*.py')}
     # Old names are ours, not a repair of another package.
-    repairs = {r for repairs in TABLES.values() for r in repairs}
+    repairs = {r for _, repairs in TABLES for r in repairs}
     assert files - {'__init__', 'old_names'} == repairs
 
 

@@ -113,11 +113,12 @@ def test_a_compressed_zip_is_refused(file, size):
 
 
 @pytest.mark.parametrize(
-    'content', [b'version https://git-lfs.github.com/spec/v1', b'<!doctype html>']
+    'content, what',
+    [(b'version https://git-lfs.github.com/spec/v1', 'LFS pointer'), (b'<!doctype', 'web page')],
 )
-def test_a_pointer_or_a_page_in_the_place_of_weights(file, content):
+def test_a_pointer_or_a_page_in_the_place_of_weights(file, content, what):
     file.write_bytes(content)
-    with pytest.raises(CheckpointError, match=f'begins with .*{content[:7].decode()}'):
+    with pytest.raises(CheckpointError, match=what):
         TorchFile(file).names()
 
 

@@ -15,7 +15,12 @@ REPAIRS = {
     'mmaction.registry': ('mmaction_drn', 'mmaction_multimodal'),
     'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
     'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
+    'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
+    'mmengine.infer.infer': ('mmengine_config_in_checkpoint',),
     'mmengine.registry.root': ('mmengine_root_models',),
+    'mmengine.runner._flexible_runner': ('mmengine_config_in_checkpoint',),
+    'mmengine.runner.checkpoint': ('mmengine_checkpoint_loading',),
+    'mmengine.runner.runner': ('mmengine_config_in_checkpoint',),
 }
 #: Module -> the files with classes that override private methods of one of its
 #: classes. Nothing is applied: :mod:`lm4ve.engine` derives its hooks from them.

@@ -1,16 +1,11 @@
 """Read and write checkpoint files, without executing code.
 
-A checkpoint is a pickle, and a pickle can run anything when it is loaded. Here
-only tensors and plain containers are accepted, and a file that is missing, damaged,
-unsafe or of another model ends in one message that says which it is.
+A file that is missing, damaged, unsafe (:mod:`lm4ve.torch_files`) or of another model
+ends in one message that says which it is.
 """
 
-import argparse
 import io
 import logging
-import pickle
-import re
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +18,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.engine.files import write_atomically
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.torch_files import is_zipped, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model')
@@ -42,36 +38,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         dict: Its content, tensors on the CPU.
 
     Raises:
-        CheckpointError: There is no such file, it is damaged, holds more than
-            tensors and plain containers, or is no dict.
+        CheckpointError: There is no such file, it is damaged, not safe to
+            load (:func:`lm4ve.torch_files.safe_loading`), or no dict.
     """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist. Fix: correct the path.")
-    try:
-        # Training scripts of timm's descent store their command line. A Namespace sets
-        # attributes on itself and does nothing else, so that reading one runs no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(
-                path, map_location='cpu', mmap=zipfile.is_zipfile(path) or None, weights_only=True
-            )
-    except pickle.UnpicklingError as e:
-        name = re.search(r'GLOBAL (\S+)', str(e))
-        what = f"an object of '{name[1]}'" if name else 'more than tensors'
-        raise CheckpointError(
-            f"'{path}' was not loaded: it holds {what}, and loading such a "
-            'pickle could run code. Expected tensors, plain containers and '
-            'argparse.Namespace. Fix: if you trust its origin, load it once '
-            'with weights_only=False and save its model state alone to a new '
-            'file.'
-        ) from e
-    except (RuntimeError, ValueError, EOFError, OSError) as e:
-        reason = (str(e).strip().splitlines() or [type(e).__name__])[0]
-        raise CheckpointError(
-            f"'{path}' ({path.stat().st_size:,} bytes) cannot be read and "
-            f'looks truncated or damaged: {reason}. Fix: download or copy it '
-            'again.'
-        ) from e
+    with safe_loading(path):
+        content = torch.load(
+            path, map_location='cpu', mmap=is_zipped(path) or None, weights_only=True
+        )
     if not isinstance(content, dict):
         raise CheckpointError(
             f"'{path}' holds a {type(content).__name__}, expected a dict of "

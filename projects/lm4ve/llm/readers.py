@@ -6,8 +6,6 @@ pages that were touched in memory, and so double the peak of loading a block.
 """
 
 import json
-import pickle
-import re
 import struct
 import sys
 import warnings
@@ -24,9 +22,7 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import FileSource
-
-# What torch.load raises about bytes that are not what it wrote.
-_DAMAGE = (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError)
+from lm4ve.torch_files import damaged, is_zipped, safe_loading
 
 
 class TensorReader(Protocol):
@@ -46,26 +42,6 @@ class TensorReader(Protocol):
         """
 
 
-def _unsafe(path: Path, error: Exception) -> CheckpointError:
-    # The rest of torch's text advises to switch the check off.
-    found = re.search(r'GLOBAL (\S+) was not an allowed', str(error))
-    what = f' ({found.group(1)})' if found else ''
-    return CheckpointError(
-        f'{path} was not loaded: it holds more than plain tensors{what}, and loading such a pickle '
-        'could run code. Fix: convert it to safetensors in a trusted place, or point '
-        'block.checkpoint at a copy that has *.safetensors.'
-    )
-
-
-def _damaged(path: Path, error: Exception) -> CheckpointError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
-    return CheckpointError(
-        f'{path} ({size}) cannot be read and looks truncated or damaged: {reason}. Fix: download '
-        'or copy the file again and compare its size with the original.'
-    )
-
-
 class SafetensorsFile:
     """One ``*.safetensors`` file."""
 
@@ -76,7 +52,7 @@ class SafetensorsFile:
         try:
             return safe_open(str(self.path), framework='pt')
         except (SafetensorError, OSError) as e:
-            raise _damaged(self.path, e) from e
+            raise damaged(self.path, e) from e
 
     def names(self) -> Iterable[str]:
         with self._open() as f:
@@ -126,7 +102,7 @@ class TorchFile:
                 found = _map_at(self.path, offset, tensor)
             same = _version(self.path) == self._version
         except (RuntimeError, KeyError, OSError) as e:
-            raise _damaged(self.path, e) from e
+            raise damaged(self.path, e) from e
         if not same:
             raise CheckpointError(
                 f'{self.path} changed while it was read. Fix: start again when '
@@ -149,7 +125,7 @@ class TorchFile:
     def _index(self) -> dict[str, Tensor]:
         if self._tensors is None:
             self._version = _version(self.path)
-            self._is_zip = _is_zip(self.path)
+            self._is_zip = is_zipped(self.path)
             stored = _storages(self.path) if self._is_zip else []
             if not self._is_zip:
                 warnings.warn(
@@ -163,12 +139,8 @@ class TorchFile:
         return self._tensors
 
     def _load(self, mmap: bool) -> dict[str, Tensor]:
-        try:
+        with safe_loading(self.path):
             content = torch.load(self.path, map_location='cpu', weights_only=True, mmap=mmap)
-        except pickle.UnpicklingError as e:
-            raise _unsafe(self.path, e) from e
-        except _DAMAGE as e:
-            raise _damaged(self.path, e) from e
         if not isinstance(content, dict):
             raise CheckpointError(
                 f'{self.path} holds a {type(content).__name__}, not named tensors. Fix: use the '
@@ -180,19 +152,6 @@ class TorchFile:
 def _version(path: Path) -> tuple[int, ...]:
     stat = path.stat()
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def _is_zip(path: Path) -> bool:
-    """Tell a zip from a pickle, and both from a Git LFS pointer or a web page.
-
-    Raises:
-        CheckpointError: It is neither.
-    """
-    with open(path, 'rb') as f:
-        start = f.read(16)
-    if not start.startswith((b'PK', b'\x80')):
-        raise _damaged(path, ValueError(f'it begins with {start!r}, unlike any file of torch.save'))
-    return start[:2] == b'PK'
 
 
 def _address(stored: list[tuple[int, int]], tensors: Iterable[Tensor]) -> int | None:

@@ -1,0 +1,162 @@
+"""Nothing of a checkpoint is executed, and nothing that it names is deleted."""
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.infer import BaseInferencer
+from mmengine.model import BaseModel
+from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner.checkpoint import CheckpointLoader
+
+import lm4ve  # noqa: F401
+from lm4ve.errors import CheckpointError, UserError
+
+HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
+
+
+class Tiny(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        out = self.layer(torch.stack(list(inputs)))
+        return dict(loss=out.square().mean()) if mode == 'loss' else list(out)
+
+
+class Data(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, i: int) -> dict:
+        return dict(inputs=torch.ones(2) * i)
+
+
+class Score(BaseMetric):
+    """Better each time."""
+
+    count = 0
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results.append(0)
+
+    def compute_metrics(self, results) -> dict:
+        Score.count += 1
+        return dict(score=Score.count)
+
+
+def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -> None:
+    loader = dict(dataset=Data(), batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
+    checkpoint = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=2)
+    runner(
+        model=Tiny(),
+        work_dir=str(work_dir),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        val_cfg={},
+        val_evaluator=Evaluator(Score()),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
+        default_hooks=dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')),
+        log_level='ERROR',
+        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
+        **kwargs,
+    ).train()
+
+
+def change(path: Path, **fields) -> None:
+    """Rewrite a checkpoint as somebody else could: ``meta.x`` is ``meta__x``."""
+    content = torch.load(path, weights_only=True)
+    for name, value in fields.items():
+        *keys, last = name.split('__')
+        place = content
+        for key in keys:
+            place = place[key]
+        place[last] = value
+    torch.save(content, path)
+
+
+@pytest.mark.parametrize('runner', [Runner, FlexibleRunner])
+@pytest.mark.parametrize('key', ['config', 'cfg'])
+def test_resuming_does_not_execute_the_config_of_a_checkpoint(tmp_path, runner, key):
+    train(tmp_path, 1, runner)
+    code = f"a = __import__('pathlib').Path('{tmp_path}/ran').touch()"
+    path = tmp_path / 'epoch_1.pth'
+    change(path, **{f'meta__{key}': code, 'message_hub__runtime_info__cfg': code})
+    # Its own count of epochs is one too high after a better score.
+    train(tmp_path, 3, runner, load_from=str(path), resume=True)
+    assert (tmp_path / 'epoch_3.pth').exists() and not (tmp_path / 'ran').exists()
+
+
+def test_an_inferencer_does_not_execute_the_config_of_a_checkpoint(tmp_path):
+    code = f"a = __import__('pathlib').Path('{tmp_path}/ran').touch()"
+    torch.save(dict(meta=dict(cfg=code), state_dict={}), tmp_path / 'a.pth')
+    inferencer = type('Any', (BaseInferencer,), dict(visualize=0, postprocess=0, _init_pipeline=0))
+    with pytest.raises(UserError, match='Fix: give the model'):
+        inferencer(weights=str(tmp_path / 'a.pth'), scope='mmengine')
+    assert not (tmp_path / 'ran').exists()
+
+
+class Payload:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('scheme', ['', 'file://'])
+def test_no_pickle_is_executed_from_wherever_it_comes(tmp_path, monkeypatch, zipped, scheme):
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+    path = tmp_path / 'a.pth'
+    torch.save(
+        dict(state_dict=Payload(tmp_path / 'ran')), path, _use_new_zipfile_serialization=zipped
+    )
+    load = CheckpointLoader.load_checkpoint
+    if scheme:  # what http:// is loaded with, without a network
+        load = CheckpointLoader._schemes['http://'].__globals__['load_url']
+    with pytest.raises((CheckpointError, pickle.UnpicklingError)):
+        load(f'{scheme}{path}')
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('hook', HOOKS)
+@pytest.mark.parametrize('name', ['precious', 'best_score_epoch_1.pth', 'epoch_1.pth'])
+@pytest.mark.parametrize('kind', ['file', 'folder'])
+def test_resuming_deletes_nothing_outside_the_work_directory(tmp_path, hook, name, kind):
+    train(tmp_path / 'run', 1, hook=hook)
+    target = tmp_path / 'other' / name
+    (target if kind == 'folder' else target.parent).mkdir(parents=True)
+    (target / 'inside' if kind == 'folder' else target).write_text('kept')
+    path = tmp_path / 'run/epoch_1.pth'
+    change(path, message_hub__runtime_info__best_ckpt=str(target))
+    train(tmp_path / 'run', 2, hook=hook, load_from=str(path), resume=True)
+    assert target.exists()
+    names = sorted(p.name for p in (tmp_path / 'run').glob('*.pth'))
+    best = [n for n in names if n.startswith('best')]
+    # Its own best file of that name is known again, wherever the run lay before.
+    assert 'best_score_epoch_2.pth' in best
+    assert ('best_score_epoch_1.pth' in best) == (not name.startswith('best'))
+
+
+@pytest.mark.parametrize('hook', HOOKS)
+@pytest.mark.parametrize('ids', [['../other/', 2, 3, 4], 'abcd', None, [1.5, True, 3, 4]])
+def test_resuming_deletes_nothing_by_numbers_that_are_none(tmp_path, hook, ids):
+    train(tmp_path / 'run', 1, hook=hook)
+    path = tmp_path / 'run/epoch_1.pth'
+    change(path, message_hub__runtime_info__keep_ckpt_ids=ids)
+    train(tmp_path / 'run', 2, hook=hook, load_from=str(path), resume=True)
+    assert path.exists()
+
+
+@pytest.mark.parametrize('hook', HOOKS)
+def test_the_best_checkpoint_is_replaced_after_a_resume(tmp_path, hook):
+    train(tmp_path, 1, hook=hook)
+    train(tmp_path, 2, hook=hook, resume=True)
+    names = sorted(p.name for p in tmp_path.glob('*.pth'))
+    assert names == ['best_score_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
