@@ -102,22 +102,29 @@ class HeldValues:
         return [n for n, a, b in zip(tensors, sums, expected, strict=True) if a != b]
 
 
-def sums_of_bits(tensor: Tensor, words: int = 64) -> Tensor:
-    """Add up a tensor's bits as 64-bit integers, which overflow: ``[M]``, int64.
+def bits_of(tensor: Tensor) -> Tensor:
+    """Return a tensor's values as 64-bit integers, ``[M]``, without a copy if possible.
 
-    Any change of values shows, unless it only moves them within a run of ``words`` integers,
-    or changes several of a run so that they cancel out. A float's comparison would take NaN
-    for a change, and costs more.
+    Floats that are NaN would differ from themselves, and cost more to compare.
     """
     tensor = tensor.detach()
     if not tensor.is_contiguous():  # a transposed matrix is one without a copy
         tensor = tensor.t().contiguous() if tensor.dim() == 2 else tensor.contiguous()
     data = tensor.view(-1).view(torch.uint8)
-    if data.storage_offset() % 8:
-        data = data.clone()
-    whole = len(data) // (8 * words) * 8 * words
-    sums = data[:whole].view(torch.int64).view(-1, words).sum(dim=1)
-    return torch.cat([sums, data[whole:].to(torch.int64)])
+    if data.storage_offset() % 8 or len(data) % 8:
+        data = torch.cat([data, data.new_zeros(-len(data) % 8)])
+    return data.view(torch.int64)
+
+
+def sums_of_bits(tensor: Tensor, words: int = 64) -> Tensor:
+    """Add up :func:`bits_of` a tensor in runs; sums overflow.
+
+    Any change of values shows, unless it only moves them within a run of ``words`` integers,
+    or changes several of a run so that they cancel out.
+    """
+    bits = bits_of(tensor)
+    whole = len(bits) // words * words
+    return torch.cat([bits[:whole].view(-1, words).sum(dim=1), bits[whole:]])
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

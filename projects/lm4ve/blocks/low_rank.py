@@ -29,7 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import sums_of_bits, unwrap
+from lm4ve.blocks.frozen import bits_of, sums_of_bits, unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, attend, take_tokens
 
 # Remembers what depends on weights alone: ``(name, make) -> make()``.
@@ -190,11 +190,12 @@ class FoldMemory:
     def _has_changed(self, part: str, tensors: Sequence[Tensor]) -> bool:
         """Compare tensors with those of the last look-up, and keep what tells them apart."""
         kinds = [(t.dtype, t.shape, t.device) for t in tensors]
-        sums = [sums_of_bits(t, 1 if t.nbytes <= self.EXACT else 64) for t in tensors]
-        old_kinds, old_sums = self._seen.get(part, ([], []))
-        if kinds == old_kinds and all(map(torch.equal, sums, old_sums)):
+        # Large copies cost memory, and time to allocate it.
+        marks = [bits_of(t) if t.nbytes <= self.EXACT else sums_of_bits(t) for t in tensors]
+        old_kinds, old_marks = self._seen.get(part, ([], []))
+        if kinds == old_kinds and all(map(torch.equal, marks, old_marks)):
             return False
-        self._seen[part] = kinds, sums
+        self._seen[part] = kinds, [m.clone() for m in marks]
         return True
 
 
