@@ -1,12 +1,11 @@
 """Points from files: clouds, meshes (sampled on their surface), arrays, text.
 
-open3d reads the formats; what it reads badly or not at all (glued OFF headers,
-text with other separators, silent failures) is handled here, since such files
-are in the published data sets.
+Every reader compares what a file promises with what it holds: a file that was cut is
+refused and never read in part. open3d only draws points on the checked surfaces.
 """
 
 import hashlib
-import tempfile
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,9 @@ import numpy as np
 
 from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
+from lm4ve.tasks.pointcloud.datasets.mesh_files import check_last_line, read_obj, read_off, read_stl
+from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
+from lm4ve.tasks.pointcloud.datasets.ply_files import read_ply
 
 #: What :func:`read_points` takes. A .ply may hold a cloud or a mesh.
 EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
@@ -43,7 +45,9 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
         seed (int): Seed of that draw.
 
     Returns:
-        np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN.
+        np.ndarray: float32 ``[N, 3]``, in the file's unit; may hold NaN. A cloud that lies
+        so far from the origin that float32 would blur it (map coordinates) is
+        moved to its mean.
 
     Raises:
         UserError: The file is missing, empty, damaged, of an unknown kind, or a
@@ -62,14 +66,34 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
         )
     if path.stat().st_size == 0:
         raise UserError(f"'{path}' is empty (0 bytes). Fix: fetch it again, or remove it.")
-    read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_cloud, '.xyz': _read_cloud}
-    points = read[suffix](path) if suffix in read else _read_mesh(path, num_samples, seed)
+    read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
+    try:
+        with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
+            points = read[suffix](path) if suffix in read else _read_mesh(path, num_samples, seed)
+            points = as_float32(points)
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError, struct.error) as e:
+        raise UserError(f"'{path}' is damaged: {e}. Fix: fetch it again, or remove it.") from e
     if len(points) == 0:
         raise UserError(
             f"'{path}' ({path.stat().st_size:,} bytes) has no "
             'points. Fix: check that it is whole and that its '
             'ending tells its format; or remove it.'
         )
+    return points
+
+
+def as_float32(points: np.ndarray) -> np.ndarray:
+    """Points as float32, moved to their mean where rounding would blur the shape.
+
+    float32 has steps of 0.25 at 4,000,000, the size of map coordinates in meters. Points
+    stay where they are if such a step is below a hundred-thousandth of their extent.
+    """
+    finite = points[np.isfinite(points).all(axis=1)]
+    if len(finite):
+        extent = float(np.ptp(finite, axis=0).max())
+        step = float(np.spacing(np.abs(finite).max().astype(np.float32)))
+        if 0 < extent < 1e5 * step:
+            points = points - finite.mean(axis=0, dtype=np.float64)
     return np.ascontiguousarray(points, dtype=np.float32)
 
 
@@ -77,9 +101,10 @@ def _read_array(path: Path) -> np.ndarray:
     try:
         # Never a pickle: reading one could run code.
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e:
+    except Exception as e:  # numpy evaluates the header as Python's literals
         raise UserError(
-            f"'{path}' is no array that can be read safely: {e}. Expected numbers [N, 3 or more]."
+            f"'{path}' is no array that can be read safely: it is cut, or a pickle. "
+            'Expected numbers [N, 3 or more]. Fix: fetch or save it again.'
         ) from e
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in 'fiu':
         raise UserError(
@@ -89,56 +114,54 @@ def _read_array(path: Path) -> np.ndarray:
 
 
 def _read_text(path: Path) -> np.ndarray:
-    with open(path) as f:
-        delimiter = ',' if ',' in f.readline() else None
+    data = path.read_bytes()
+    # Names of columns, or the number of points, may come first.
+    lines = data.decode('latin-1').splitlines()
+    delimiter = ',' if any(',' in line for line in lines[:3]) else None
+    first = next((i for i, line in enumerate(lines[:3]) if _is_row(line, delimiter)), 0)
     try:
-        array = np.loadtxt(path, delimiter=delimiter, ndmin=2, dtype=np.float32)
+        array = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
     except ValueError as e:
         raise UserError(
-            f"'{path}' is no table of numbers: {e}. Expected one "
+            f"'{path}' is no table of numbers, or was cut. Expected one "
             'point a line: x, y, z and perhaps more.'
         ) from e
     if array.size and array.shape[1] < 3:
         raise UserError(f"'{path}' has {array.shape[1]} column(s), expected at least x, y, z.")
+    if array.shape[1] == 3:
+        check_last_line(data)  # else a cut last line has fewer columns, or lacks none of x, y, z
     return array[:, :3]
 
 
-def _read_cloud(path: Path) -> np.ndarray:
-    cloud = import_open3d().io.read_point_cloud(
-        str(path), remove_nan_points=False, remove_infinite_points=False
-    )
-    return np.asarray(cloud.points)
+def _is_row(line: str, delimiter: str | None) -> bool:
+    try:
+        return len([float(word) for word in line.split(delimiter)]) >= 3
+    except ValueError:
+        return False
+
+
+def _read_pcd(path: Path) -> np.ndarray:
+    return read_pcd(path.read_bytes())
 
 
 def _read_mesh(path: Path, num_samples: int, seed: int) -> np.ndarray:
-    o3d = import_open3d()
-    with tempfile.TemporaryDirectory() as folder:
-        source = path
-        if path.suffix.lower() == '.off':
-            source = _with_whole_header(path, Path(folder))
-        mesh = o3d.io.read_triangle_mesh(str(source))
-    if path.suffix.lower() == '.ply' and len(mesh.triangles) == 0:
-        return _read_cloud(path)
-    if len(mesh.triangles) == 0:
-        return np.zeros((0, 3))
-    if not mesh.get_surface_area() > 0:
+    read = {'.off': read_off, '.obj': read_obj, '.stl': read_stl, '.ply': read_ply}
+    points, triangles = read[path.suffix.lower()](path.read_bytes())
+    if len(triangles) == 0:
+        return points if path.suffix.lower() == '.ply' else points[:0]
+    a, b, c = points[triangles].transpose(1, 0, 2)
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).sum() / 2
+    if not 0 < area < np.inf:
         raise UserError(
-            f"The surface of '{path}' has no area, so no points "
+            f"The surface of '{path}' has no area, or an infinite one, so no points "
             'can be drawn on it. Fix: remove the file.'
         )
+    o3d = import_open3d()
+    mesh = o3d.geometry.TriangleMesh(
+        o3d.utility.Vector3dVector(points), o3d.utility.Vector3iVector(triangles)
+    )
     o3d.utility.random.seed(seed)
     return np.asarray(mesh.sample_points_uniformly(num_samples).points)
-
-
-def _with_whole_header(path: Path, folder: Path) -> Path:
-    """Many of ModelNet40's files begin ``OFF490 518 0``; no reader takes that."""
-    with open(path, 'rb') as f:
-        first = f.readline()
-        if not first.startswith(b'OFF') or not first[3:].strip():
-            return path
-        whole = folder / 'whole.off'
-        whole.write_bytes(b'OFF\n' + first[3:].strip() + b'\n' + f.read())
-    return whole
 
 
 def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:
