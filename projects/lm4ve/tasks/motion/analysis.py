@@ -159,7 +159,7 @@ class TrafficScene(Picture):
             from lm4ve.tasks.motion.visualization import draw_scene
 
             parts = (self.prediction.get(k) for k in ('scene', 'trajectories', 'probabilities'))
-            draw_scene(axes, *parts, self.extent)
+            draw_scene(axes, *parts, self.extent, labels=False)
             axes.set_title('')
         self._finish(axes, 'white')
 

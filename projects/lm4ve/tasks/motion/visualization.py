@@ -27,6 +27,7 @@ def draw_scene(
     trajectories: np.ndarray | None = None,
     probabilities: np.ndarray | None = None,
     extent: float = 45.0,
+    labels: bool = True,
 ) -> None:
     """Draw a scene in its focal frame.
 
@@ -37,6 +38,7 @@ def draw_scene(
         probabilities (np.ndarray, optional): ``[K]``; those of the likeliest three are
             written beside their ends.
         extent (float): Half the side of what is shown, meters.
+        labels (bool): Write the probabilities; a small picture has no room for them.
     """
     h = scene.history_steps
     for line, inside in zip(scene.to_local(scene.lanes), scene.lane_intersections, strict=True):
@@ -52,7 +54,9 @@ def draw_scene(
     if trajectories is not None:
         lines = scene.to_local(np.asarray(trajectories))
         p = np.full(len(lines), 1 / len(lines)) if probabilities is None else probabilities
-        _draw_forecasts(axes, lines, np.asarray(p), future, extent)
+        _draw_forecasts(axes, lines, np.asarray(p))
+        if labels:
+            _label_forecasts(axes, lines, np.asarray(p), future, extent)
     if len(future):
         # On top of the forecasts, with a white rim: it must never be hidden.
         rim = [patheffects.withStroke(linewidth=3.2, foreground='white')]
@@ -66,15 +70,19 @@ def draw_scene(
     axes.set_title(f'{scene.scene_id[-12:]} ({scene.city})', fontsize=7)
 
 
-def _draw_forecasts(
-    axes, lines: np.ndarray, p: np.ndarray, truth: np.ndarray, extent: float
-) -> None:
-    """Draw forecasts ``[K, F, 2]``; labels of the likeliest keep off the truth ``[T, 2]``."""
+def _draw_forecasts(axes, lines: np.ndarray, p: np.ndarray) -> None:
+    """Draw forecasts ``[K, F, 2]``, the likelier the darker."""
     for line, q in zip(lines, p, strict=True):
         shade = 0.35 + 0.65 * float(q) / max(float(p.max()), 1e-9)
         line = np.concatenate([np.zeros((1, 2)), line])
         axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
         axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
+
+
+def _label_forecasts(
+    axes, lines: np.ndarray, p: np.ndarray, truth: np.ndarray, extent: float
+) -> None:
+    """Write the probabilities of the likeliest, off the forecasts and the truth ``[T, 2]``."""
     best = np.argsort(-p, kind='stable')[:LABELLED]
     ends = lines[best, -1]
     # A column of labels above what is drawn there, or below where that is outside.
