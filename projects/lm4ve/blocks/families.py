@@ -196,6 +196,9 @@ _REFUSED = {
     **dict.fromkeys(('mixformer-sequential', 'phi-msft'), _REMOTE_CODE.format('Phi', 'phi')),
     **dict.fromkeys(('RefinedWeb', 'RefinedWebModel'), _REMOTE_CODE.format('Falcon', 'falcon')),
 }
+# Names of the number of layers. transformers makes lists of that length.
+_DEPTHS = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers')
+_DEEPEST = 10_000
 # Fields by which configs name a mixture of experts.
 _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
 
@@ -223,6 +226,16 @@ def check_supported(config: dict[str, Any]) -> None:
     """
     kind = config.get('model_type', '')
     text = config.get('text_config') or {}
+    if not isinstance(kind, str) or not isinstance(text, dict):
+        raise UnsupportedModelError(
+            'model_type of config.json is no text, or text_config no dict. Fix: copy it again.'
+        )
+    for field in _DEPTHS:
+        if any(isinstance(n := d.get(field), int) and n > _DEEPEST for d in (config, text)):
+            raise UnsupportedModelError(
+                f"model_type '{kind}' has over {_DEEPEST:,} layers ({field}), as no model does. "
+                'Fix: copy config.json again.'
+            )
     supported = ', '.join(sorted({*FAMILIES, 'gemma3'}))
     if config.get('quantization_config') or text.get('quantization_config'):
         raise UnsupportedModelError(

@@ -171,7 +171,7 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
-    except ValueError as e:
+    except (ValueError, RecursionError) as e:
         raise CheckpointError(f'{path} is not JSON: {e}. Fix: copy it again.') from e
     # Anything else lacks every field, which is what the caller then says.
     return content if isinstance(content, dict) else {}

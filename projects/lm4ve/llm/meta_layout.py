@@ -31,6 +31,19 @@ _LAYER_NAMES = {
     'post_attention_layernorm.weight': ('ffn_norm.weight', None),
 }
 
+_NEEDED = {'dim', 'n_heads', 'n_layers', 'norm_eps'}
+_COUNTS = {'dim', 'n_heads', 'n_kv_heads', 'n_layers'}
+_LARGEST = dict(
+    dim=10**6,
+    n_heads=10**5,
+    n_kv_heads=10**5,
+    n_layers=10**4,
+    norm_eps=1,
+    rope_theta=1e12,
+    rope_scaling_factor=1e6,
+    rope_high_freq_factor=1e6,
+)
+
 
 def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
     """Reorder the rows of a q or k projection.
@@ -112,6 +125,27 @@ class MetaFiles:
             ) from e
 
 
+def _check_fields(path: Path, params: dict[str, Any]) -> None:
+    """Refuse fields that are no numbers, or of a size that no model has."""
+    for field, largest in _LARGEST.items():
+        value = params.get(field)
+        if value is None and field not in _NEEDED:
+            continue
+        kinds = (int,) if field in _COUNTS else (int, float)
+        if type(value) not in kinds or not 0 < value <= largest:
+            raise CheckpointError(
+                f'{path} has {field}={str(value)[:40]!r}, expected a number above 0 and at most '
+                f'{largest:g}. Fix: copy it again.'
+            )
+    heads, kv_heads = params['n_heads'], params.get('n_kv_heads') or params['n_heads']
+    if params['dim'] % (2 * heads) or heads % kv_heads:
+        raise CheckpointError(
+            f'{path} has dim={params["dim"]}, n_heads={heads} and n_kv_heads={kv_heads}, of which '
+            'the first is no even multiple of the second, or the second no multiple of the third. '
+            'Fix: copy it again.'
+        )
+
+
 def open_meta(
     source: FileSource, path: Path, params: dict[str, Any]
 ) -> tuple[dict[str, Any], TensorReader]:
@@ -130,12 +164,13 @@ def open_meta(
         CheckpointError: A file or a field is missing, or the parameters ask
             for something that is no plain LLaMA (mixture of experts).
     """
-    missing = {'dim', 'n_heads', 'n_layers', 'norm_eps'} - set(params)
+    missing = _NEEDED - set(params)
     if missing:
         raise CheckpointError(
             f'{path} lacks {", ".join(sorted(missing))}. Expected the params.json of a LLaMA '
             'release. Fix: copy it again.'
         )
+    _check_fields(path, params)
     if params.get('moe') or params.get('moe_args'):
         raise CheckpointError(
             f'{path} describes a mixture of experts, which has no single '

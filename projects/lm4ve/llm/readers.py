@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 import torch
@@ -238,11 +238,18 @@ class IndexedFiles:
         self.index = index
         try:
             self.weight_map = dict(json.loads(index.read_text())['weight_map'])
-        except (ValueError, KeyError, TypeError) as e:
+            shards = {str(s): PurePath(s) for s in self.weight_map.values()}
+        except (ValueError, KeyError, TypeError, RecursionError) as e:
             raise CheckpointError(
                 f'{index} is not a weight index ({type(e).__name__}: {e}). '
                 'Fix: copy the file again.'
             ) from e
+        for name, shard in shards.items():
+            if shard.is_absolute() or '..' in shard.parts:
+                raise CheckpointError(
+                    f"{index} names the shard '{name}', which lies outside the checkpoint's "
+                    'folder, and only files in it are read. Fix: copy the index again.'
+                )
         self._files: dict[str, TensorReader] = {}
 
     def names(self) -> Iterable[str]:

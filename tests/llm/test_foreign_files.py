@@ -1,0 +1,84 @@
+"""Indexes and configs that somebody else wrote end in one message at worst."""
+
+import json
+
+import pytest
+
+from lm4ve.blocks import LLMBlock
+from lm4ve.errors import CheckpointError, UserError
+from tests.helpers.families import write_huggingface, write_meta
+
+DEEP = '[' * 100_000 + ']' * 100_000
+
+
+@pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
+@pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
+def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
+    folder = tmp_path / 'model'
+    folder.mkdir()
+    write_huggingface(folder, 'llama', layout)
+    index = next(folder.glob('*.index.json'))
+    content = json.loads(index.read_text())
+    for shard in set(content['weight_map'].values()):
+        (folder / shard).rename(tmp_path / shard)
+    start = {'..': '..', 'absolute': str(tmp_path), 'below': 'a/../..'}[way]
+    content['weight_map'] = {k: f'{start}/{v}' for k, v in content['weight_map'].items()}
+    index.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match='outside the checkpoint.s folder'):
+        LLMBlock(str(folder))
+
+
+@pytest.mark.parametrize('content', [DEEP, '{"weight_map": {"a": 5}}', '{"weight_map": null}'])
+def test_an_index_that_is_none(tmp_path, content):
+    write_huggingface(tmp_path, 'llama', 'sharded-safetensors')
+    next(tmp_path.glob('*.index.json')).write_text(content)
+    with pytest.raises(CheckpointError, match='is not a weight index'):
+        LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize('name', ['config.json', 'params.json'])
+def test_deep_json(tmp_path, name):
+    (tmp_path / name).write_text(DEEP)
+    with pytest.raises(CheckpointError, match=f'{name} is not JSON.*Fix'):
+        LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize('field', ['dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps'])
+@pytest.mark.parametrize('value', [[4], '8', {}, 0, -1, 10**8, 1e400, True])
+def test_fields_of_metas_params_that_are_no_numbers(tmp_path, field, value):
+    write_meta(tmp_path, 1, 'llama')
+    path = tmp_path / 'params.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(CheckpointError, match=f'params.json has {field}=.*Fix'):
+        LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize('field', ['dim', 'n_heads', 'n_layers', 'norm_eps', 'rope_theta'])
+def test_null_in_metas_params(tmp_path, field):
+    write_meta(tmp_path, 1, 'llama')
+    path = tmp_path / 'params.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: None, 'n_heads': None}))
+    with pytest.raises(CheckpointError, match="params.json has .*='None'.*Fix"):
+        LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize('field', ['hidden_size', 'num_attention_heads', 'num_hidden_layers'])
+@pytest.mark.parametrize('value', [None, [4], '8', {}, 0, -1, 10**8])
+def test_fields_of_a_config_that_are_no_numbers(tmp_path, field, value):
+    write_huggingface(tmp_path, 'llama', 'safetensors')
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError):
+        LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize('value', [['llama'], {}, 5, None])
+@pytest.mark.parametrize('field', ['model_type', 'text_config'])
+def test_kinds_of_a_config_that_are_none(tmp_path, field, value):
+    if field == 'text_config' and not value:
+        pytest.skip('nothing is said')
+    write_huggingface(tmp_path, 'llama', 'safetensors')
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(UserError):
+        LLMBlock(str(tmp_path))
