@@ -1,9 +1,10 @@
 """mmTransformer (Liu et al., arXiv 2103.11624): stacked transformers over proposals.
 
 A motion extractor turns each agent's history into K proposals, a map aggregator
-lets them query the lanes, a social constructor lets agents meet. Sizes and layers
-follow the released inference code (github.com/decisionforce/mmTransformer); where
-the paper differs there is a field. The stacks are torch's own transformer layers.
+lets them query the lanes, a social constructor lets agents meet. The default computes
+what the released inference code (github.com/decisionforce/mmTransformer) computes, and
+its weights can be converted; where the paper differs there is a field.
+``released=False`` gives the layers of lm4ve 0.1. The stacks are torch's own layers.
 """
 
 import math
@@ -13,6 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.deprecation import renamed_argument
+from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import end_distances, take_agents
 from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
@@ -32,6 +34,18 @@ def encoder_stack(
     return nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
 
 
+class ReleasedDecoderLayer(nn.TransformerDecoderLayer):
+    """A pre-norm layer whose self-attention takes its queries and keys before the norm.
+
+    So does the released code; only the values are normed.
+    """
+
+    def forward(self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None) -> Tensor:
+        x = x + self.self_attn(x, x, self.norm1(x), need_weights=False)[0]
+        x = x + self._mha_block(self.norm2(x), memory, None, memory_key_padding_mask)
+        return x + self._ff_block(self.norm3(x))
+
+
 class DecoderStack(nn.Module):
     """Pre-norm decoder layers; optionally a learned position for each query.
 
@@ -39,16 +53,22 @@ class DecoderStack(nn.Module):
         channels, heads, feedforward, layers (int): Sizes and number of the layers.
         positions (int): Queries that get a learned embedding before every layer
             (the paper); 0: none (the code).
+        released (bool): Layers of the released code, see :class:`ReleasedDecoderLayer`.
     """
 
     def __init__(
-        self, channels: int, heads: int, feedforward: int, layers: int, positions: int = 0
+        self,
+        channels: int,
+        heads: int,
+        feedforward: int,
+        layers: int,
+        positions: int = 0,
+        released: bool = True,
     ) -> None:
         super().__init__()
+        kind = ReleasedDecoderLayer if released else nn.TransformerDecoderLayer
         self.layers = nn.ModuleList(
-            nn.TransformerDecoderLayer(
-                channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
-            )
+            kind(channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True)
             for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
@@ -73,6 +93,29 @@ def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
     return table.flatten(1).to(like.dtype)
 
 
+def refuse_other_form(module: nn.Module, key: str, released: bool, field: str) -> None:
+    """Refuse checkpoints of the other form, in which ``key`` is there (or is not).
+
+    Args:
+        module (nn.Module): Whose states are looked at when they are loaded.
+        key (str): A name that only states of ``released=False`` have.
+        released (bool): The module's form.
+        field (str): What the error calls the field.
+    """
+
+    def check(_, state: dict, prefix: str, *args) -> None:
+        mine = any(name.startswith(prefix) for name in state)
+        if mine and (f'{prefix}{key}' in state) == released:
+            raise CheckpointError(
+                f'The checkpoint is of an mmTransformer with {field}={not released} '
+                f'({"lm4ve 0.1" if released else "the released form"}), the model has '
+                f'{field}={released}. Fix: set model.encoder.released={not released} and '
+                f'model.decoder.released={not released}.'
+            )
+
+    module.register_load_state_dict_pre_hook(check)
+
+
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*linear_norm_relu(inputs, hidden), nn.Linear(hidden, outputs))
 
@@ -89,6 +132,10 @@ class MMTransformer(BaseModule):
             layer (the paper); the code has none.
         final_norm (bool): LayerNorm after the social constructor. False with a
             neck, whose own norm comes after the block.
+        released (bool): Compute what the released code computes. False: lm4ve 0.1, in
+            which decoders norm queries and keys, the agents' summary ends in a ReLU,
+            and lanes have our attributes (turn -1 to 1, then 0 or 1) and not theirs
+            (intersection 1 or 2, turn 1 to 3, control 1 or 2).
         init_cfg (dict, optional): Default: Xavier for linear layers.
     """
 
@@ -100,26 +147,30 @@ class MMTransformer(BaseModule):
         feedforward: int = 256,
         query_position: bool = False,
         final_norm: bool = True,
+        released: bool = True,
         init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
         super().__init__(init_cfg)
+        self.released = released
         k, c = num_proposals, channels
         sizes = c, num_heads, feedforward
         positions = k if query_position else 0
         self.embed_dims, self.num_proposals = c, k
         self.motion_in = nn.Linear(4, c)
         self.motion_encoder = encoder_stack(*sizes, 2)
-        self.motion_decoder = DecoderStack(*sizes, 2, positions)
+        self.motion_decoder = DecoderStack(*sizes, 2, positions, released)
         self.proposals = nn.Parameter(nn.init.orthogonal_(torch.empty(k, c)))
         self.place = _mlp(2, c // 2, c // 2)
         self.fuse_place = _mlp(c + c // 2, c, c)
         self.lane_graph = SubGraph(7, (c // 4, c // 4))
         self.lane_in = nn.Linear(c // 2, c)
         self.lane_encoder = encoder_stack(*sizes, 2)
-        self.lane_decoder = DecoderStack(*sizes, 2, positions)
-        self.summary = nn.Sequential(_mlp(k * c, c, c), nn.ReLU())
+        self.lane_decoder = DecoderStack(*sizes, 2, positions, released)
+        summary = _mlp(k * c, c, c)
+        self.summary = summary if released else nn.Sequential(summary, nn.ReLU())
         self.fuse_summary = _mlp(c + c // 2, c, c)
         self.social = encoder_stack(*sizes, 2, final_norm)
+        refuse_other_form(self, 'summary.0.0.weight', released, 'model.encoder.released')
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`.
@@ -164,6 +215,10 @@ class MMTransformer(BaseModule):
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
         lanes, extra = inputs['lanes'], inputs['lane_attributes']
+        if self.released:
+            turn, intersection, control = extra.unbind(-1)
+            turn = turn.abs() * 1.5 + turn * 0.5  # none 0, left -1, right 1 to 0, 1, 2
+            extra = 1 + torch.stack([intersection, turn, control], dim=-1)
         extra = extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
         vectors = torch.cat([lanes[..., :-1, :], lanes[..., 1:, :], extra], dim=-1)
         x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
@@ -178,6 +233,8 @@ class ProposalDecoder(BaseModule):
         future_steps (int): F.
         channels (int): Width of the tokens.
         num_heads (int), feedforward (int): Sizes of the social decoder.
+        released (bool): Heads of the released code. False: lm4ve 0.1, with one more
+            LayerNorm and ReLU in each.
         social_decoder_layers (int): Layers in which proposals query the agents:
             0 as the code (which builds but never calls them), 4 as the paper.
         regions (str, optional): None trains the proposal whose end is nearest;
@@ -211,6 +268,7 @@ class ProposalDecoder(BaseModule):
         huber_delta: float = 1.0,
         select: int | None = None,
         select_meters: float = 2.0,
+        released: bool = True,
         init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
         super().__init__(init_cfg)
@@ -219,20 +277,20 @@ class ProposalDecoder(BaseModule):
         self.keep, self.select_meters = select, select_meters
         self.regions = None if regions is None else Regions.load(regions, num_regions)
         sizes = c, num_heads, feedforward, social_decoder_layers
-        self.social = DecoderStack(*sizes) if social_decoder_layers else None
+        self.social = DecoderStack(*sizes, released=released) if social_decoder_layers else None
+        between = () if released else (nn.LayerNorm(c), nn.ReLU())
         self.regression = nn.Sequential(
             *linear_norm_relu(2 * c, 2 * c),
-            *linear_norm_relu(2 * c, c),
+            nn.Linear(2 * c, c),
+            *between,
             nn.Linear(c, 2 * future_steps),
         )
-        self.score = nn.Sequential(
-            nn.Linear(2 * c, 4 * c),
-            nn.ReLU(),
-            *linear_norm_relu(4 * c, 2 * c),
-            nn.Linear(2 * c, c),
-            nn.ReLU(),
-            nn.Linear(c, 1),
-        )
+        self.score = nn.Sequential(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c))
+        if not released:
+            self.score.extend([nn.LayerNorm(2 * c), nn.ReLU()])
+        self.score.append(nn.Linear(2 * c, c))
+        self.score.extend([nn.Linear(c, 1)] if released else [nn.ReLU(), nn.Linear(c, 1)])
+        refuse_other_form(self, 'regression.6.weight', released, 'model.decoder.released')
         self.sigmas = None
         if learned_weights:
             names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')

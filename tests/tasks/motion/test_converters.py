@@ -1,0 +1,234 @@
+"""The released mmTransformer is computed here in plain tensors, from its own names."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion.converters import convert_mmtransformer
+
+K, C, HIDDEN, STEPS, LANE = 3, 16, 24, 30, 8
+S = 'stacked_transformer.'
+
+
+def released_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    state = {}
+
+    def linear(name, inputs, outputs):
+        state[f'{name}.weight'] = torch.randn(outputs, inputs) / inputs**0.5
+        state[f'{name}.bias'] = torch.randn(outputs) * 0.3
+
+    def norm(name, size):
+        state[f'{name}.weight'] = 1 + 0.3 * torch.randn(size)
+        state[f'{name}.bias'] = torch.randn(size) * 0.3
+
+    def mlp(name, inputs, hidden, outputs):
+        linear(f'{name}.0', inputs, hidden)
+        norm(f'{name}.1', hidden)
+        linear(f'{name}.3', hidden, outputs)
+
+    for name in (
+        'hist_tf.encoder',
+        'hist_tf.decoder',
+        'lane_enc',
+        'lane_dec',
+        'social_enc',
+        'social_dec',
+    ):
+        attentions = ['self_attn'] + ['src_attn'] * ('dec' in name.rpartition('.')[2])
+        norm(f'{S}{name}.norm', C)
+        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
+            for attention in attentions:
+                for j in range(4):
+                    linear(f'{at}.{attention}.linears.{j}', C, C)
+            linear(f'{at}.feed_forward.w_1', C, HIDDEN)
+            linear(f'{at}.feed_forward.w_2', HIDDEN, C)
+            for j in range(len(attentions) + 1):
+                norm(f'{at}.sublayer.{j}.norm', C)
+    linear(f'{S}hist_tf.src_embed.0.lut', 4, C)
+    state[f'{S}hist_tf.src_embed.1.pe'] = sines(50)
+    linear(f'{S}lane_emb.lut', LANE, C)
+    mlp(f'{S}pos_emb', 2, C // 2, C // 2)
+    mlp(f'{S}dist_emb', K * C, C, C)
+    mlp(f'{S}fusion1', C + C // 2, C, C)
+    mlp(f'{S}fusion2', C + C // 2, C, C)
+    state[f'{S}query_embed.weight'] = torch.randn(K, C)
+    head = f'{S}prediction_header'
+    mlp(f'{head}.reg_mlp', 2 * C, 2 * C, C)
+    linear(f'{head}.reg_mlp.4', C, 2 * STEPS)
+    linear(f'{head}.dis_emb', 2, C)
+    linear(f'{head}.cls_FFN.w_1', 2 * C, 4 * C)
+    linear(f'{head}.cls_FFN.w_2', 4 * C, 2 * C)
+    linear(f'{head}.classification_layer.0', 2 * C, C)
+    linear(f'{head}.classification_layer.1', C, 1)
+    for i, inputs in enumerate((7, LANE)):
+        linear(f'subgraph.layer_seq.lmlp_{i}.mlp.0', inputs, LANE // 2)
+        norm(f'subgraph.layer_seq.lmlp_{i}.mlp.1', LANE // 2)
+    return state
+
+
+def sines(steps):
+    at = torch.arange(steps)[:, None].float()
+    rates = torch.exp(torch.arange(0, C, 2).float() * -(math.log(10000.0) / C))
+    table = torch.zeros(steps, C)
+    table[:, 0::2], table[:, 1::2] = torch.sin(at * rates), torch.cos(at * rates)
+    return table
+
+
+class Released:
+    """Of one scene, without padding: agents ``[A, 20, 2]``, lanes ``[L, 10, 5]``."""
+
+    def __init__(self, state):
+        self.state = state
+
+    def linear(self, name, x):
+        return x @ self.state[f'{name}.weight'].T + self.state[f'{name}.bias']
+
+    def norm(self, name, x):
+        centered = x - x.mean(-1, keepdim=True)
+        scaled = centered / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        return scaled * self.state[f'{name}.weight'] + self.state[f'{name}.bias']
+
+    def mlp(self, name, x):
+        return self.linear(f'{name}.3', F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x))))
+
+    def attention(self, name, *inputs):
+        q, k, v = (
+            self.linear(f'{name}.linears.{i}', x).unflatten(-1, (2, C // 2)).transpose(-3, -2)
+            for i, x in enumerate(inputs)
+        )
+        weights = (q @ k.transpose(-2, -1) / math.sqrt(C // 2)).softmax(-1)
+        return self.linear(f'{name}.linears.3', (weights @ v).transpose(-3, -2).flatten(-2))
+
+    def feed(self, name, x):
+        return self.linear(f'{name}.w_2', F.relu(self.linear(f'{name}.w_1', x)))
+
+    def encode(self, name, x):
+        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
+            y = self.norm(f'{at}.sublayer.0.norm', x)
+            x = x + self.attention(f'{at}.self_attn', y, y, y)
+            x = x + self.feed(f'{at}.feed_forward', self.norm(f'{at}.sublayer.1.norm', x))
+        return self.norm(f'{S}{name}.norm', x)
+
+    def decode(self, name, x, memory):
+        for at in (f'{S}{name}.layers.{i}' for i in range(2)):
+            y = self.norm(f'{at}.sublayer.0.norm', x)
+            x = x + self.attention(f'{at}.self_attn', x, x, y)
+            y = self.norm(f'{at}.sublayer.1.norm', x)
+            x = x + self.attention(f'{at}.src_attn', y, memory, memory)
+            x = x + self.feed(f'{at}.feed_forward', self.norm(f'{at}.sublayer.2.norm', x))
+        return self.norm(f'{S}{name}.norm', x)
+
+    def __call__(self, agents, lanes):
+        count = len(agents)
+        times = torch.arange(20) * 0.1
+        history = torch.cat(
+            [
+                agents.diff(dim=1),
+                ((times[1:] + times[:-1]) / 2)[None, :, None].expand(count, -1, 1),
+                torch.ones(count, 19, 1),
+            ],
+            dim=-1,
+        )
+        x = self.linear(f'{S}hist_tf.src_embed.0.lut', history) * math.sqrt(C) + sines(19)
+        queries = self.state[f'{S}query_embed.weight'].expand(count, -1, -1)
+        x = self.decode('hist_tf.decoder', queries, self.encode('hist_tf.encoder', x))
+        place = self.mlp(f'{S}pos_emb', agents[:, -1])
+        x = self.mlp(f'{S}fusion1', torch.cat([place[:, None].expand(-1, K, -1), x], dim=-1))
+        y = torch.cat([lanes[:, :-1, :2], lanes[:, 1:, :2], lanes[:, 1:, 2:]], dim=-1)
+        for i in range(2):
+            at = f'subgraph.layer_seq.lmlp_{i}.mlp'
+            y = F.relu(self.norm(f'{at}.1', self.linear(f'{at}.0', y)))
+            y = torch.cat([y, y.amax(1, keepdim=True).expand_as(y)], dim=-1)
+        y = self.linear(f'{S}lane_emb.lut', y.amax(1)) * math.sqrt(C)
+        memory = self.encode('lane_enc', y[None])
+        x = self.decode('lane_dec', x, memory.expand(count, -1, -1))
+        summary = self.mlp(f'{S}dist_emb', x.flatten(1))
+        social = self.mlp(f'{S}fusion2', torch.cat([place, summary], dim=-1))
+        social = self.encode('social_enc', social[None])[0]
+        x = torch.cat([social[:, None].expand(-1, K, -1), x], dim=-1)
+        head = f'{S}prediction_header'
+        steps = self.linear(f'{head}.reg_mlp.4', self.mlp(f'{head}.reg_mlp', x))
+        scores = self.linear(f'{head}.classification_layer.0', self.feed(f'{head}.cls_FFN', x))
+        scores = self.linear(f'{head}.classification_layer.1', scores)[..., 0]
+        return steps.unflatten(-1, (STEPS, 2)).cumsum(-2), scores.softmax(-1)
+
+
+def forecaster(**changes):
+    return MODELS.build(
+        dict(
+            type='lm4ve.MotionForecaster',
+            encoder=dict(
+                type='lm4ve.MMTransformer',
+                num_proposals=K,
+                channels=C,
+                feedforward=HIDDEN,
+                **changes,
+            ),
+            decoder=dict(
+                type='lm4ve.ProposalDecoder',
+                channels=C,
+                future_steps=STEPS,
+                learned_weights=False,
+                **changes,
+            ),
+        )
+    ).eval()
+
+
+def test_converted_weights_compute_what_the_release_computes():
+    state = released_state()
+    model = forecaster()
+    model.load_state_dict(convert_mmtransformer(state))
+    torch.manual_seed(1)
+    agents, lanes = torch.randn(4, 20, 2).cumsum(1), torch.randn(5, 10, 2) * 9
+    turn = torch.tensor([0.0, -1.0, 1.0, 1.0, 0.0])
+    intersection, control = torch.tensor([[0.0, 1, 0, 1, 1], [1.0, 0, 0, 1, 0]])
+    inputs = dict(
+        agents=agents[None],
+        agents_valid=torch.ones(1, 4, 20, dtype=torch.bool),
+        agent_padding=torch.zeros(1, 4, dtype=torch.bool),
+        lanes=lanes[None],
+        lane_attributes=torch.stack([turn, intersection, control], dim=-1)[None],
+        lane_padding=torch.zeros(1, 5, dtype=torch.bool),
+        queries=torch.arange(4)[None],
+    )
+    with torch.no_grad():
+        lines, scores = model(inputs)
+
+    def theirs(x):  # to the right, ahead
+        return torch.stack([-x[..., 1], x[..., 0]], dim=-1)
+
+    words = torch.stack([1 + intersection, torch.tensor([1.0, 2, 3, 3, 1]), 1 + control], dim=-1)
+    lane_input = torch.cat([theirs(lanes), words[:, None].expand(-1, 10, -1)], dim=-1)
+    expected, probabilities = Released(state)(theirs(agents), lane_input)
+    offsets = theirs(lines[0] - agents[:, -1, None, None])
+    assert (offsets - expected).abs().max() < 2e-5 * expected.abs().max()
+    assert torch.allclose(scores[0].softmax(-1), probabilities, atol=1e-5)
+    assert probabilities.std() > 0.01
+
+
+def test_other_files_are_refused():
+    state = released_state()
+    with pytest.raises(CheckpointError, match='neither maps nor knows.*new_part'):
+        convert_mmtransformer(dict(state, new_part=torch.zeros(1)))
+    del state[f'{S}query_embed.weight']
+    with pytest.raises(CheckpointError, match='encoder.proposals'):
+        convert_mmtransformer(state)
+    with pytest.raises(UserError, match='--llm'):
+        convert_mmtransformer(released_state(), llm='x')
+
+
+@pytest.mark.parametrize('released', [True, False])
+def test_a_checkpoint_of_the_other_form_names_the_field(released):
+    state = forecaster(released=released).state_dict()
+    forecaster(released=released).load_state_dict(state)
+    with pytest.raises(CheckpointError, match=f'set model.encoder.released={released} and'):
+        forecaster(released=not released).load_state_dict(state)
+    decoder = {k: v for k, v in state.items() if k.startswith('decoder.')}
+    with pytest.raises(CheckpointError, match=f'model.decoder.released={released}'):
+        forecaster(released=not released).load_state_dict(decoder, strict=False)
