@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import torch
@@ -50,3 +53,25 @@ class RecordHook(Hook):
         (self.out / f'rank{get_rank()}.json').write_text(
             json.dumps(dict(losses=self.losses, **digest))
         )
+
+
+@HOOKS.register_module()
+class KillOnceHook(Hook):
+    """Kill one rank after a step, as a failing machine would, but only once.
+
+    Args:
+        mark (str): The file that says it was done, with the time; '' for never.
+        rank (int): Which process.
+        after (int): The number of the step.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, mark: str, rank: int, after: int) -> None:
+        self.mark, self.rank, self.after = mark, rank, after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        now = self.mark and get_rank() == self.rank and runner.iter + 1 == self.after
+        if now and not Path(self.mark).exists():
+            Path(self.mark).write_text(str(time.time()))
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,21 @@
+"""The tool that kills and resumes the demos, for one kill of the quickest."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers.tasks import ROOT
+
+
+@pytest.mark.slow
+def test_a_killed_demo_ends_as_the_undisturbed_one(tmp_path):
+    pytest.importorskip('open3d')
+    out = tmp_path / 'out.json'
+    tool = ROOT / 'tools/dev/check_resume.py'
+    words = ['--tasks', 'pointcloud', '--kills', '1', '--out', str(out)]
+    subprocess.run([sys.executable, tool, *words], check=True, timeout=300)
+    result = json.loads(out.read_text())['pointcloud']
+    assert (result['kills'], result['equal']) == (1, 1)
+    assert 0 < result['resumed_at'][0] < 21
