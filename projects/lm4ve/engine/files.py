@@ -13,7 +13,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from lm4ve.errors import UserError
@@ -23,6 +23,22 @@ _FIX = 'make room, or write to another folder'
 _TEMPORARY = re.compile(r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?')
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
+
+
+def leads_outside(name: str, folder: str | Path) -> bool:
+    """Return whether a name that a list holds leads out of the folder it is relative to.
+
+    Only the name is looked at: links in the folder are followed, since data sets are put
+    together of links.
+
+    Args:
+        name (str): A relative path, or an absolute one that begins with the folder's.
+        folder (str | Path): The folder.
+    """
+    path = PurePath(name)
+    return '..' in path.parts or (
+        path.is_absolute() and not path.is_relative_to(os.path.abspath(folder))
+    )
 
 
 @contextlib.contextmanager

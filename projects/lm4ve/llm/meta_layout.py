@@ -132,7 +132,7 @@ def _check_fields(path: Path, params: dict[str, Any]) -> None:
         if value is None and field not in _NEEDED:
             continue
         kinds = (int,) if field in _COUNTS else (int, float)
-        if type(value) not in kinds or not 0 < value <= largest:
+        if value is None or type(value) not in kinds or not 0 < value <= largest:
             raise CheckpointError(
                 f'{path} has {field}={str(value)[:40]!r}, expected a number above 0 and at most '
                 f'{largest:g}. Fix: copy it again.'

@@ -252,6 +252,22 @@ def test_validation_split_of_imagenet_is_scanned(root, log):
         assert dataset.test_mode == (split == 'val')
 
 
+@pytest.mark.parametrize('with_label', [True, False])
+@pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
+def test_a_list_does_not_lead_out_of_its_folder(root, way, with_label):
+    name = {'..': '../x.jpg', 'absolute': '/etc/x.jpg', 'below': f'{CLASSES[0]}/../../x.jpg'}[way]
+    write(root / 'list.txt', f'{CLASSES[0]}/0.JPEG 0\n{name} 0\n'.encode())
+    if not with_label:
+        write(root / 'list.txt', f'{CLASSES[0]}/0.JPEG\n{name}\n'.encode())
+    with pytest.raises(UserError, match='1 image.s. outside of .*line 2.*Fix'):
+        folder(root, ann_file='list.txt', with_label=with_label)
+
+
+def test_a_list_may_hold_absolute_paths_without_a_folder(root):
+    write(root / 'list.txt', f'{root}/{CLASSES[0]}/0.JPEG 0\n'.encode())
+    assert len(folder('', ann_file=str(root / 'list.txt'), data_prefix='')) == 1
+
+
 def test_annotation_file_is_scanned_too(root, log):
     write(root / 'zero.jpg', b'')
     write(root / 'list.txt', f'{CLASSES[0]}/0.JPEG 0\nzero.jpg 1\ngone.jpg 1\n'.encode())

@@ -132,11 +132,11 @@ def test_lists_are_read_from_the_right_and_mistakes_are_named(videos, tmp_path):
     whole = videos[1][0]
     spaced = tmp_path / 'a video.mp4'
     spaced.write_bytes(whole.read_bytes())
-    (tmp_path / 'list.txt').write_text(f'a video.mp4  3\n\n{whole} 4\n')
+    (tmp_path / 'list.txt').write_text(f'a video.mp4  3\n\n{spaced} 4\n')
     data = dataset(str(tmp_path / 'list.txt'), data_prefix=dict(video=str(tmp_path)))
     assert [data.get_data_info(i)['label'] for i in range(2)] == [3, 4]
     (tmp_path / 'bad.txt').write_text(f'{whole} 1\n{whole}\n{whole} one\n')
-    with pytest.raises(UserError, match=r'2 line.*line 2 .*line 3'):
+    with pytest.raises(UserError, match='2 line.*line 2, line 3'):
         dataset(str(tmp_path / 'bad.txt'))
 
 
@@ -167,3 +167,27 @@ def test_the_old_name_of_verify_still_works(scan, verify, videos, tmp_path):
         data = dataset(ann_file, test_mode=True, scan=scan)
     assert data.verify is verify
     assert len(data) == (4 if scan == 'off' else 3)
+
+
+@pytest.mark.parametrize('type', ['lm4ve.CheckedVideoDataset', 'lm4ve.CheckedRepeatAugDataset'])
+@pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
+def test_a_list_does_not_lead_out_of_its_folder(tmp_path, type, way):
+    (tmp_path / 'videos/a').mkdir(parents=True)
+    (tmp_path / 'secret.mp4').write_bytes(b'there')
+    start = {'..': '..', 'absolute': tmp_path, 'below': 'a/../..'}[way]
+    (tmp_path / 'list.txt').write_text(f'{start}/secret.mp4 0\n')
+    with pytest.raises(UserError, match='1 video.s. outside of .*line 1.*Fix'):
+        dataset(
+            str(tmp_path / 'list.txt'),
+            type=type,
+            data_prefix=dict(video=str(tmp_path / 'videos')),
+            **({} if type == 'lm4ve.CheckedVideoDataset' else dict(num_repeats=1)),
+        )
+
+
+def test_a_list_may_hold_absolute_paths_in_its_folder_or_without_one(tmp_path):
+    (tmp_path / 'a.mp4').write_bytes(b'there')
+    (tmp_path / 'list.txt').write_text(f'{tmp_path}/a.mp4 0\n')
+    for prefix in (dict(video=str(tmp_path)), dict(video='')):
+        data = dataset(str(tmp_path / 'list.txt'), data_prefix=prefix)
+        assert data.get_data_info(0)['filename'] == str(tmp_path / 'a.mp4')

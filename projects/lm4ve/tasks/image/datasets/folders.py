@@ -11,6 +11,7 @@ from mmengine import fileio
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders
 
+from lm4ve.engine.files import leads_outside
 from lm4ve.engine.integrity import IntegrityMixin
 from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
@@ -41,7 +42,8 @@ class CheckedImageMixin(IntegrityMixin):
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: The folder or the annotation file is missing; a class folder
+        UserError: The folder or the annotation file is missing; the file names images
+            outside of the folder; a class folder
             has no images; the folders do not match the classes; a corrupt image
             was refused; nothing but corrupt images was found.
 
@@ -63,7 +65,21 @@ class CheckedImageMixin(IntegrityMixin):
 
     def load_data_list(self) -> list:
         self.check_paths()
+        if self.ann_file and self.img_prefix:
+            self._check_names()
         return super().load_data_list()
+
+    def _check_names(self) -> None:
+        """Refuse a list that leads out of the image folder."""
+        lines = [line.strip() for line in fileio.list_from_file(self.ann_file)]
+        names = [line.rpartition(' ')[0] if self.with_label else line for line in lines]
+        outside = [f'line {i}' for i, n in enumerate(names, 1) if leads_outside(n, self.img_prefix)]
+        if outside:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' names {len(outside)} image(s) outside of the "
+                f"image folder '{self.img_prefix}': {listing(outside)}. Fix: correct them, or set "
+                "data_root='' and data_prefix='' for a list of absolute paths."
+            )
 
     def check_paths(self) -> None:
         """Refuse a missing annotation file or image folder."""
@@ -72,7 +88,8 @@ class CheckedImageMixin(IntegrityMixin):
                 f"dataset.ann_file: '{self.ann_file}' does not exist. Fix: "
                 'check dataset.data_root and ann_file.'
             )
-        if self._backend_args is None and not fileio.isdir(self.img_prefix):
+        by_list = self.ann_file and not self.img_prefix  # of absolute paths
+        if not by_list and self._backend_args is None and not fileio.isdir(self.img_prefix):
             raise UserError(
                 f"The image folder '{self.img_prefix}' does not exist "
                 f"(dataset.data_root='{self.data_root}'). Fix: put or link the "

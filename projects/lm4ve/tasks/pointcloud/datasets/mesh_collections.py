@@ -103,6 +103,11 @@ class ModelNet40(PointCloudDataset):
                 raise UserError(
                     f"'{names}' lists '{name}', whose class '{kind}' is none of ModelNet40's."
                 )
+            if '/' in name:
+                raise UserError(
+                    f"'{names}' names a shape outside of its class folder, expected names like "
+                    'airplane_0001. Fix: fetch the release again.'
+                )
             path = root / kind / f'{name}.txt'
             if not path.is_file():
                 raise UserError(

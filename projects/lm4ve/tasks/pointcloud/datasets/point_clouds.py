@@ -19,6 +19,9 @@ from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.readers import EXTENSIONS, drop_nonfinite, read_points
 
+#: Coordinates never compress better than this.
+_COMPRESSION = 100
+
 
 class PointCloudDataset(BaseDataset):
     """Base of these data sets: checks each cloud before the pipeline.
@@ -155,16 +158,18 @@ def read_h5(path: Path) -> tuple:
         )
     try:
         with h5py.File(path, 'r') as f:
-            missing = [k for k in ('data', 'label') if k not in f]
+            missing = [k for k in ('data', 'label') if not f.id.links.exists(k.encode())]
             if missing:
                 raise UserError(
                     f"'{path}' has the keys {', '.join(f) or '(none)'}, "
                     f"expected data and label. Fix: fetch ScanObjectNN's "
                     'h5_files; other releases are not read.'
                 )
-            data = np.asarray(f['data'], dtype=np.float32)
-            labels = np.asarray(f['label']).reshape(-1).astype(np.int64)
-    except OSError as e:
+            data = np.asarray(_stored(f, 'data'), dtype=np.float32)
+            labels = np.asarray(_stored(f, 'label')).reshape(-1).astype(np.int64)
+    except UserError:
+        raise
+    except Exception as e:  # h5py's are of many kinds
         raise UserError(
             f"'{path}' ({path.stat().st_size:,} bytes) is no whole "
             f'h5 file: {e}. Fix: fetch it again.'
@@ -175,6 +180,39 @@ def read_h5(path: Path) -> tuple:
             'expected data [M, N, 3] and M labels, M and N above 0.'
         )
     return data[..., :3], labels
+
+
+def _stored(file, key: str):
+    """Return a data set whose numbers lie in the file itself, all of them.
+
+    HDF5 can take them from other files, in three ways, and gives zeros where nothing is.
+
+    Raises:
+        UserError: They do not.
+    """
+    if wrong := _why_not(file, key):
+        raise UserError(f"'{file.filename}' {wrong}. Fix: fetch ScanObjectNN's h5_files again.")
+    return file[key]
+
+
+def _why_not(file, key: str) -> str | None:
+    import h5py
+
+    # Looking at what an external link leads to would open it.
+    if file.id.links.get_info(key.encode()).type != h5py.h5l.TYPE_HARD:
+        return f"has a link as '{key}', and only numbers in the file itself are read"
+    found = file[key]
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in 'fiu':
+        return f"has no numbers as '{key}'"
+    if found.external or found.is_virtual:
+        return f"takes '{key}' from another file, and only numbers in the file itself are read"
+    stored, claimed = found.id.get_storage_size(), found.size * found.dtype.itemsize
+    if claimed > _COMPRESSION * stored:
+        return (
+            f"has {stored:,} bytes for '{key}' of the shape {list(found.shape)}, which needs "
+            f'{claimed:,}: it is cut or made up'
+        )
+    return None
 
 
 @DATASETS.register_module()

@@ -106,6 +106,8 @@ def _read_array(path: Path) -> np.ndarray:
             f"'{path}' is no array that can be read safely: it is cut, or a pickle. "
             'Expected numbers [N, 3 or more]. Fix: fetch or save it again.'
         ) from e
+    if not isinstance(array, np.ndarray):
+        raise UserError(f"'{path}' is an archive, expected one array [N, 3 or more].")
     if array.ndim != 2 or array.shape[1] < 3 or array.dtype.kind not in 'fiu':
         raise UserError(
             f"'{path}' holds {array.dtype} {list(array.shape)}, expected numbers [N, 3 or more]."

@@ -13,6 +13,7 @@ from mmaction.utils import get_str_type
 from mmengine.fileio import list_from_file
 
 from lm4ve.deprecation import renamed_argument
+from lm4ve.engine.files import leads_outside
 from lm4ve.engine.integrity import IntegrityMixin
 from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
@@ -28,7 +29,8 @@ class CheckedVideoMixin(IntegrityMixin):
 
     The list has one ``path label`` a line; the label is what follows the last
     delimiter, so that paths may hold it. Every file is looked up when the list
-    is read.
+    is read. With ``data_prefix.video`` all files lie below that folder; without it the
+    list may hold absolute paths.
 
     Args:
         on_corrupt (str): What becomes of a video that is empty, truncated,
@@ -44,7 +46,8 @@ class CheckedVideoMixin(IntegrityMixin):
         *args, **kwargs: Passed to the data set.
 
     Raises:
-        UserError: The list is missing or malformed; files of it do not exist; a
+        UserError: The list is missing or malformed; files of it do not exist, or lie
+            outside of ``data_prefix.video``; a
             corrupt video was refused; nothing but corrupt videos was found.
 
     Files on remote storage (``io_backend`` of the pipeline's first transform) are
@@ -71,13 +74,26 @@ class CheckedVideoMixin(IntegrityMixin):
                 'check the path; docs/guides/action_recognition.md says how lists '
                 'are made.'
             )
-        data_list, wrong = [], []
+        data_list, wrong, outside = [], [], []
+        prefix = self.data_prefix.get('video')
         for number, line in enumerate(list_from_file(self.ann_file), start=1):
             if line.strip():
                 try:
-                    data_list.append(self._entry(line.strip()))
+                    name, label = self._entry(line.strip())
                 except ValueError:
-                    wrong.append(f'line {number} ({line.strip()[:60]!r})')
+                    wrong.append(f'line {number}')
+                    continue
+                if prefix and leads_outside(name, prefix):
+                    outside.append(f'line {number}')
+                data_list.append(
+                    dict(filename=osp.join(prefix, name) if prefix else name, label=label)
+                )
+        if outside:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' names {len(outside)} video(s) outside of "
+                f"dataset.data_prefix.video='{prefix}': {listing(outside)}. Fix: correct them, or "
+                "set data_prefix=dict(video='') for a list of absolute paths."
+            )
         if wrong:
             raise UserError(
                 f"dataset.ann_file: '{self.ann_file}' has {len(wrong)} line(s) "
@@ -93,7 +109,7 @@ class CheckedVideoMixin(IntegrityMixin):
             self._look_up([self.path_of(d) for d in data_list])
         return data_list
 
-    def _entry(self, line: str) -> dict:
+    def _entry(self, line: str) -> tuple[str, int | list[int]]:
         """Read ``path label``, or ``path label label ...`` of several classes."""
         if self.multi_class:
             name, *labels = line.split(self.delimiter)
@@ -104,8 +120,7 @@ class CheckedVideoMixin(IntegrityMixin):
         name = name.rstrip(self.delimiter)
         if not name:
             raise ValueError
-        prefix = self.data_prefix.get('video')
-        return dict(filename=osp.join(prefix, name) if prefix else name, label=label)
+        return name, label
 
     def _look_up(self, paths: Sequence[str]) -> None:
         with ThreadPoolExecutor(_MAX_THREADS) as pool:
