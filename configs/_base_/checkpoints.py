@@ -6,4 +6,5 @@ checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
+    finite_loss=dict(type='lm4ve.FiniteLossHook'),
 )

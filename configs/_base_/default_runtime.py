@@ -11,6 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
+    finite_loss=dict(type='lm4ve.FiniteLossHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

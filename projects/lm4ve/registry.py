@@ -23,6 +23,7 @@ SCOPE = 'lm4ve'
 CORE = {
     'lm4ve.engine.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
     'lm4ve.engine.ema': ('KeptEMAHook',),
+    'lm4ve.engine.finite_loss': ('FiniteLossHook',),
     'lm4ve.engine.whole_checkpoint': ('WholeCheckpointHook',),
     'lm4ve.engine.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.activations.visualizer_hook': ('ActivationVisHook',),

@@ -10,6 +10,21 @@ data_preprocessor = dict(
 # `Resize` does nothing to the set's own images; it is for pictures that come
 # in through an inferencer.
 test_pipeline = [dict(type='Resize', scale=(8, 8)), dict(type='PackInputs')]
+# A mirrored digit is no digit, so that `--tta` turns them a little.
+tta_pipeline = [
+    dict(type='Resize', scale=(8, 8)),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Rotate', angle=8.0, prob=0.0),
+                dict(type='Rotate', angle=8.0, prob=1.0, random_negative_prob=0.0),
+                dict(type='Rotate', angle=8.0, prob=1.0, random_negative_prob=1.0),
+            ],
+            [dict(type='PackInputs')],
+        ],
+    ),
+]
 # Digits turned a little or shifted by a pixel are still those digits.
 train_pipeline = [
     dict(type='Rotate', angle=15.0, prob=0.7, random_negative_prob=0.5),

@@ -8,6 +8,7 @@ from typing import Any
 
 _HOOKS = {
     'AtomicCheckpointHook': 'checkpoint_hooks',
+    'FiniteLossHook': 'finite_loss',
     'KeptEMAHook': 'ema',
     'PlainCheckpointHook': 'checkpoint_hooks',
     'WholeCheckpointHook': 'whole_checkpoint',

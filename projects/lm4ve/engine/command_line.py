@@ -20,7 +20,7 @@ from mmengine.logging import MessageHub, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from lm4ve.engine.config import read_config
+from lm4ve.engine.config import check_fields, merge_options, read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
@@ -112,7 +112,8 @@ def load_config(args: argparse.Namespace) -> Config:
 def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     """Apply --cfg-options, set dataloader defaults, adapt to the machine."""
     if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
+    check_fields(cfg)
     for field in _DATALOADERS:
         if (loader := cfg.get(field)) is None:
             continue

@@ -1,15 +1,29 @@
 """Read a config file; one that has moved is answered with its new path."""
 
+import functools
+import inspect
 import os.path as osp
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import FlexibleRunner, Runner
 
+from lm4ve.engine.messages import did_you_mean
 from lm4ve.errors import UserError
 from lm4ve.zoo.moved_configs import where_it_went
+
+#: Before a field of ``--cfg-options`` that is new to the config.
+ALLOW_NEW = 'allow_new.'
+_ENDS = ('end', 'T_max', 'total_steps')
+_TOOL_FIELDS = (
+    *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'default_scope'),
+    *('efficient_conv_bn_eval', 'env_cfg', 'model_wrapper_cfg', 'runner_type', 'tta_model'),
+    *('tta_pipeline', 'train_pipeline', 'val_pipeline', 'test_pipeline', 'auto_scale_lr'),
+)
 
 
 def read_config(
@@ -44,10 +58,90 @@ def read_config(
             f'Fix: {_advice(missing[1])}'
         ) from e
     if options:
-        cfg.merge_from_dict(options)
+        merge_options(cfg, options)
     if set_scope:
         init_default_scope(cfg.get('default_scope') or 'mmengine')
     return cfg
+
+
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merge overrides into a config; refuse a field that nobody would read.
+
+    Below a field that exists, new names are arguments of what is built of it, which
+    refuses those that it does not take. Schedules that ended with the training still do
+    when ``train_cfg.max_epochs`` is overridden and they are not.
+
+    Args:
+        cfg (Config): Changed in place.
+        options (dict): Values by dotted field. A leading ``allow_new.`` insists on a
+            field that is new to the config.
+
+    Raises:
+        UserError: There is no such field.
+    """
+    wanted = {}
+    for name, value in options.items():
+        field = name.removeprefix(ALLOW_NEW)
+        first = field.partition('.')[0]
+        known = {*cfg, *_runner_fields()}
+        if field == name and first not in known:
+            raise UserError(
+                f"--cfg-options {name}: the config has no field '{first}'."
+                f'{did_you_mean(first, known)} Fix: correct it, or write {ALLOW_NEW}{name} to add '
+                'the field.'
+            )
+        wanted[field] = value
+    before = (cfg.get('train_cfg') or {}).get('max_epochs')
+    cfg.merge_from_dict(wanted)
+    after = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if (
+        before
+        and after
+        and before != after
+        and not any(k.startswith('param_scheduler') for k in wanted)
+    ):
+        _follow_epochs(cfg, before, after)
+
+
+def _follow_epochs(cfg: Config, before: int, after: int) -> None:
+    """Make the schedules that ended with the last epoch end with the new last one."""
+    schedulers = cfg.get('param_scheduler') or []
+    for s in schedulers if isinstance(schedulers, list) else [schedulers]:
+        begin = s.get('begin', 0)
+        if not s.get('by_epoch', True) or not any(s.get(k) for k in _ENDS):
+            continue
+        if begin >= after:
+            raise UserError(
+                f'train_cfg.max_epochs={after} ends before {s.type} begins (param_scheduler.begin='
+                f'{begin}). Fix: train longer, or override param_scheduler too.'
+            )
+        for key in _ENDS:
+            if s.get(key) in (before, before - begin):
+                s[key] = after if s[key] == before else after - begin
+
+
+def check_fields(cfg: Config) -> None:
+    """Refuse a top-level name that looks like a misspelled field of the runner.
+
+    Other names are a config's own variables. ``allow_new = ['name']`` insists.
+
+    Raises:
+        UserError: It names the closest field.
+    """
+    known = _runner_fields()
+    for name in [n for n in cfg if n not in known and n not in cfg.get('allow_new', ())]:
+        if close := get_close_matches(name, known, 1, 0.9):
+            raise UserError(
+                f"The config's field '{name}' is read by nobody. Did you mean '{close[0]}'? Fix: "
+                f"correct it, or set allow_new=['{name}'] in the config."
+            )
+
+
+@functools.cache
+def _runner_fields() -> frozenset[str]:
+    """Return the top-level fields that MMEngine's runners and the tools read."""
+    built = {n for c in (Runner, FlexibleRunner) for n in inspect.signature(c).parameters}
+    return frozenset(built) | {*_TOOL_FIELDS}
 
 
 def _advice(path: str | Path) -> str:

@@ -1,0 +1,114 @@
+"""Mistakes of a user that would only show in the numbers are named instead."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+from lm4ve.engine.config import check_fields, merge_options, read_config
+from lm4ve.errors import UserError
+from tests.helpers.tasks import CONFIGS
+
+DEMO = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
+
+
+def test_a_misspelled_option_names_the_field():
+    with pytest.raises(UserError, match="no field 'optim_wraper'.*Did you mean 'optim_wrapper'"):
+        read_config(DEMO, {'optim_wraper.optimizer.lr': 0.1}, set_scope=False)
+
+
+def test_who_insists_adds_a_field():
+    cfg = read_config(DEMO, {'allow_new.my_notes.lr': 0.1}, set_scope=False)
+    assert cfg.my_notes.lr == 0.1
+
+
+def test_fields_of_the_runner_that_a_config_lacks_are_no_mistake():
+    cfg = read_config(DEMO, {'compile': True, 'auto_scale_lr.enable': True}, set_scope=False)
+    assert cfg['compile'] and cfg.auto_scale_lr.enable
+
+
+def test_a_misspelled_field_of_a_config_is_named():
+    with pytest.raises(UserError, match="'optim_wraper' .*'optim_wrapper'"):
+        check_fields(Config(dict(optim_wraper=dict(), llm_block=dict())))
+    check_fields(Config(dict(optim_wraper=dict(), allow_new=['optim_wraper'])))
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*/*.py')), ids=lambda p: p.stem)
+def test_no_config_of_ours_is_refused(path):
+    pytest.importorskip('mmpretrain')
+    pytest.importorskip('mmaction')
+    check_fields(Config.fromfile(path))
+
+
+def test_schedules_follow_the_number_of_epochs():
+    cfg = read_config(DEMO, set_scope=False)
+    before = cfg.train_cfg.max_epochs
+    assert cfg.param_scheduler.total_steps == before
+    merge_options(cfg, {'train_cfg.max_epochs': 5})
+    assert cfg.param_scheduler.total_steps == 5
+
+
+def test_schedules_that_begin_later_follow_or_refuse():
+    def config() -> Config:
+        warm = dict(type='LinearLR', by_epoch=True, end=5)
+        cosine = dict(type='CosineAnnealingLR', begin=5, T_max=95, end=100, by_epoch=True)
+        return Config(dict(train_cfg=dict(max_epochs=100), param_scheduler=[warm, cosine]))
+
+    cfg = config()
+    merge_options(cfg, {'train_cfg.max_epochs': 20})
+    assert cfg.param_scheduler[0].end == 5
+    assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
+    with pytest.raises(UserError, match='max_epochs=4 ends before CosineAnnealingLR begins'):
+        merge_options(config(), {'train_cfg.max_epochs': 4})
+
+
+class Diverges(BaseModel):
+    """Its loss is NaN from the third iteration on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen = 0
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.seen += 1
+        return dict(loss=self.weight.sum() * (float('nan') if self.seen > 2 else 1.0))
+
+
+def train(tmp_path: Path, **options) -> None:
+    data = [dict(inputs=torch.ones(1)) for _ in range(4)]
+    Runner(
+        model=Diverges(),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(dataset=data, sampler=dict(type='DefaultSampler'), batch_size=1),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(
+            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=1),
+            finite=dict(type='lm4ve.FiniteLossHook', **options),
+        ),
+        experiment_name=tmp_path.name,
+    ).train()
+
+
+def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_file(tmp_path):
+    with pytest.raises(UserError, match='iteration 3 .epoch 1. is nan'):
+        train(tmp_path)
+    assert not (tmp_path / 'iter_3.pth').exists()
+    state = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['state_dict']
+    assert torch.isfinite(state['weight']).all()
+
+
+@pytest.mark.parametrize('tolerate', [-1, 2])
+def test_who_insists_trains_on(tmp_path, tolerate):
+    train(tmp_path, tolerate=tolerate)
+    assert (tmp_path / 'iter_4.pth').exists()
+
+
+def test_digits_are_not_flipped():
+    cfg = read_config(DEMO, set_scope=False)
+    assert 'TestTimeAug' in str(cfg.tta_pipeline)
+    assert 'Flip' not in str(cfg.tta_pipeline)
