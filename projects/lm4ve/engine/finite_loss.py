@@ -48,10 +48,10 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         self._in_a_row = self._in_a_row + 1 if bad else 0
         if self.tolerate < 0 or self._in_a_row <= self.tolerate:
             return
+        value = float(torch.as_tensor(losses[bad[0]]).detach().mean())
         raise UserError(
             f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
-            f'{float(torch.as_tensor(losses[bad[0]]).detach().mean())}: training stopped, and nothing of '
-            'it was saved. Fix: lower optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, '
+            f'{value}: training stopped, and nothing of it was saved. Fix: lower optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, '
             'and continue with --resume; default_hooks.finite_loss.tolerate=N lets N such '
             'iterations in a row pass.'
         )
