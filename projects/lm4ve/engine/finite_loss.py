@@ -51,7 +51,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         value = float(torch.as_tensor(losses[bad[0]]).detach().mean())
         raise UserError(
             f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
-            f'{value}: training stopped, and nothing of it was saved. Fix: lower optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, '
-            'and continue with --resume; default_hooks.finite_loss.tolerate=N lets N such '
-            'iterations in a row pass.'
+            f'{value}: training stopped, and nothing of it was saved. Fix: lower '
+            'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, and continue with '
+            '--resume; default_hooks.finite_loss.tolerate=N lets N such iterations in a row pass.'
         )
