@@ -138,8 +138,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows.append(dict(reader=name, **{o: str(counts[o]) for o in OUTCOMES}, cut=str(cut)))
         bad += [(name, *f) for f in found if f[2] in OUTCOMES[2:]]
     print_table("Mutations; 'cut' of those accepted had their end cut off", rows)
-    for name, number, kind, outcome, text in bad[:20]:
-        print(f'{name} {number} ({kind}): {outcome}\n{text}')
+    # One example of each kind of failure: its reader and the error's type.
+    alike = collections.defaultdict(list)
+    for name, number, kind, outcome, text in bad:
+        last = (text.strip().splitlines() or [''])[-1]
+        alike[name, outcome, last.partition(':')[0]].append((number, kind, text))
+    for (name, outcome, _), examples in alike.items():
+        number, kind, text = examples[0]
+        print(f'{name}: {len(examples)} x {outcome}, first {number} ({kind})\n{text}')
     if bad:
         sys.exit(1)
 

@@ -81,11 +81,23 @@ class Argoverse1Map:
         names = self.folder / f'{stem}_tableidx_to_laneid_map.json'
         if not (table.is_file() and names.is_file()):
             return boxes
-        rows = np.load(table, allow_pickle=False)
         place = {int(lane): i for i, lane in enumerate(self.lane_ids)}
-        for row, lane in json.loads(names.read_text()).items():
-            if int(lane) in place:
-                boxes[place[int(lane)]] = rows[int(row)]
+        try:
+            rows = np.load(table, allow_pickle=False)
+            for row, lane in json.loads(names.read_text()).items():
+                if int(lane) in place:
+                    boxes[place[int(lane)]] = rows[int(row)]
+        # numpy raises almost anything for a damaged header, even a SyntaxError.
+        except Exception as e:
+            raise UserError(
+                f"The table '{table}' or its list '{names.name}' is damaged "
+                f'({type(e).__name__}: {e}). Fix: unpack hd_maps.tar.gz again.'
+            ) from e
+        if not np.isfinite(boxes).all():
+            raise UserError(
+                f"The table '{table}' holds numbers that are not finite. Fix: unpack "
+                'hd_maps.tar.gz again.'
+            )
         return boxes
 
     def near(self, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:

@@ -109,7 +109,8 @@ class Argoverse2Reader(ArgoverseReader):
         try:
             # One file: `read_table` would take folders named `x=y` for partitions.
             table = parquet.ParquetFile(path).read().to_pandas()
-        except (OSError, pa.ArrowException) as e:
+        # pandas' own part of the file is JSON, and text may be no text: both ValueErrors.
+        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as e:
             raise SceneError(
                 f"'{path}' cannot be read as parquet ({e}). Fix: unpack the scenario again.",
                 'unreadable',
