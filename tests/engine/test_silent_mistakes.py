@@ -9,7 +9,9 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
 from lm4ve.engine.config import check_fields, merge_options, read_config
+from lm4ve.engine.whole_checkpoint import warn_of_two_norms
 from lm4ve.errors import UserError
+from tests.helpers import models
 from tests.helpers.tasks import CONFIGS
 
 DEMO = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
@@ -112,3 +114,38 @@ def test_digits_are_not_flipped():
     cfg = read_config(DEMO, set_scope=False)
     assert 'TestTimeAug' in str(cfg.tta_pipeline)
     assert 'Flip' not in str(cfg.tta_pipeline)
+
+
+@pytest.mark.parametrize(
+    'task, part, norm',
+    [
+        ('image', 'backbone', dict(final_norm=True)),
+        ('pointcloud', 'backbone', dict(norm=torch.nn.LayerNorm(16))),
+        ('motion', 'encoder', dict(final_norm=torch.nn.LayerNorm(16))),
+    ],
+    ids=lambda x: x if isinstance(x, str) else '',
+)
+def test_a_norm_before_the_neck_is_a_warning(task, part, norm, monkeypatch):
+    said = []
+    where = 'lm4ve.engine.whole_checkpoint'
+    monkeypatch.setattr(f'{where}.print_log', lambda text, **_: said.append(text))
+    model, _ = models.build(task)
+    warn_of_two_norms(model)
+    assert not said
+    for name, value in norm.items():
+        setattr(getattr(model, part), name, value)
+    warn_of_two_norms(model)
+    assert f'model.{part}.final_norm=False' in said[0]
+
+
+def test_clouds_in_millimeters_are_a_warning_once(monkeypatch):
+    from lm4ve.tasks.pointcloud.models import classifier
+
+    said = []
+    monkeypatch.setattr(classifier, 'print_log', lambda text, **_: said.append(text))
+    for scale, warnings in ((1.0, 0), (800.0, 1)):
+        preprocessor = classifier.PointCloudPreprocessor()
+        for _ in range(2):
+            preprocessor(dict(inputs=[torch.rand(8, 3) * scale]))
+        assert len(said) == warnings
+    assert 'lm4ve.NormalizeToUnitSphere' in said[0]

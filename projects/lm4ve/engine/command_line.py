@@ -26,6 +26,7 @@ from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.quiet import hush
 from lm4ve.engine.resuming import resume_newest
+from lm4ve.engine.whole_checkpoint import warn_of_two_norms
 from lm4ve.errors import UserError
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
@@ -218,10 +219,12 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             f"runner_type='{name}' is not registered.{did_you_mean(name, RUNNERS.module_dict)} "
             'Fix: correct it, or add the module that registers it to custom_imports.'
         )
-    if not short_console:
-        return runner_class.from_cfg(cfg)
-    runner = with_short_console(runner_class).from_cfg(cfg)
-    runner.register_hook(ConsoleHook())
+    if short_console:
+        runner_class = with_short_console(runner_class)
+    runner = runner_class.from_cfg(cfg)
+    if short_console:
+        runner.register_hook(ConsoleHook())
+    warn_of_two_norms(runner.model)
     return runner
 
 

@@ -4,10 +4,12 @@ MMEngine loads what fits and logs the rest, so that a test of another model's ch
 ends with a score near chance and exit status 0.
 """
 
+import logging
 from collections import OrderedDict
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
@@ -15,6 +17,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import RecordsFrozenSource, accept_records
 from lm4ve.engine.checkpoint_files import load_strictly, select_state
+from lm4ve.necks import LLMBlockNeck
 from lm4ve.registry import HOOKS
 
 
@@ -74,3 +77,22 @@ def _inner(model: nn.Module) -> nn.Module:
 
 def _is_split(model: nn.Module) -> bool:
     return any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+
+
+def warn_of_two_norms(model: nn.Module) -> None:
+    """Warn where the encoder applies its final norm before the neck, which has one too."""
+    inner = _inner(model)
+    if not any(isinstance(m, LLMBlockNeck) and m.norm is not None for m in inner.children()):
+        return
+    for name, part in inner.named_children():
+        norms = [getattr(part, n, None) for n in ('final_norm', 'norm')]
+        if name in ('backbone', 'encoder') and any(
+            n is True or isinstance(n, nn.LayerNorm) for n in norms
+        ):
+            print_log(
+                f'model.{name} applies its final norm before model.neck, which has one of its own: '
+                "the paper's place for the block is between the last layer and the norm. Fix: "
+                f'model.{name}.final_norm=False, or model.neck.norm_cfg=None.',
+                logger='current',
+                level=logging.WARNING,
+            )

@@ -38,7 +38,13 @@ class PointCloudDataSample(BaseDataElement):
 
 @MODELS.register_module()
 class PointCloudPreprocessor(BaseDataPreprocessor):
-    """Stack clouds ``[N, 3]`` to a batch ``[B, N, 3]`` on the model's device."""
+    """Stack clouds ``[N, 3]`` to a batch ``[B, N, 3]`` on the model's device.
+
+    The first batch is looked at: clouds that are not normalized, for example in millimeters,
+    give a warning.
+    """
+
+    _looked = False
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Cast and stack.
@@ -62,7 +68,22 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
                     'the pipeline.'
                 )
             inputs = torch.stack(list(inputs))
+        if not self._looked:
+            self._looked = True
+            _warn_of_units(inputs)
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
+
+
+def _warn_of_units(clouds: Tensor) -> None:
+    farthest = float(clouds.abs().max()) if clouds.numel() else 0.0
+    if farthest > 10:
+        print_log(
+            f'A coordinate of the first batch is {farthest:.4g}; the models expect clouds within '
+            'the unit sphere and train to chance far from it (millimeters?). Fix: put dict(type='
+            "'lm4ve.NormalizeToUnitSphere') into the pipelines of training and test.",
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 @MODELS.register_module()
