@@ -82,3 +82,33 @@ def test_kinds_of_a_config_that_are_none(tmp_path, field, value):
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(UserError):
         LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(auto_map={'AutoModel': 'code.Code', 'AutoConfig': 'code.Code'}),
+        # transformers downloads such "kernels" from the hub and imports them.
+        dict(attn_implementation='somebody/kernel'),
+        dict(_attn_implementation='somebody/kernel', use_kernels=True),
+        dict(_attn_implementation_internal='somebody/kernel'),
+    ],
+    ids=lambda f: next(iter(f)),
+)
+def test_no_code_that_a_config_names_is_looked_for(tmp_path, fields):
+    write_huggingface(tmp_path, 'llama', 'safetensors')
+    (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
+    expected = LLMBlock(str(tmp_path))
+    path = tmp_path / 'config.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    assert LLMBlock(str(tmp_path)).source['fingerprint'] == expected.source['fingerprint']
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_fields_that_are_nested_deeply(tmp_path):
+    write_huggingface(tmp_path, 'llama', 'safetensors')
+    path = tmp_path / 'config.json'
+    deep = '{"a":' * 600 + '1' + '}' * 600
+    path.write_text(path.read_text().rstrip()[:-1] + f', "more": {deep}}}')
+    with pytest.raises(CheckpointError, match='config.json .*Fix'):
+        LLMBlock(str(tmp_path))

@@ -188,11 +188,20 @@ def _text_config(fields: dict[str, Any], origin: str) -> PretrainedConfig:
     check_supported(fields)
     fields = {k: v for k, v in fields.items() if k != 'model_type'}
     try:
-        config = AutoConfig.for_model(kind, **fields).get_text_config()
+        config = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
     except Exception as e:
         raise _invalid(origin, kind, e) from e
     layer_spec(config)  # refuses variants, before any weights are fetched
     return config
+
+
+def _without_code(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop the fields by which a config names code, to be downloaded and imported."""
+    return {
+        k: _without_code(v) if isinstance(v, dict) else v
+        for k, v in fields.items()
+        if k not in ('auto_map', 'use_kernels', 'kernel_config') and '_implementation' not in k
+    }
 
 
 def _invalid(origin: str, kind: str, error: Exception) -> CheckpointError:
