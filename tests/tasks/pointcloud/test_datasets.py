@@ -198,6 +198,21 @@ def test_h5_files_with_other_content(arrays, found, tmp_path):
         len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
 
 
+def test_h5_files_with_changed_bytes_end_in_one_message(tmp_path):
+    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(150):
+        data = bytearray(whole)
+        for at in rng.integers(0, 3000, 3):
+            data[at] = rng.integers(256)
+        path.write_bytes(data)
+        try:
+            len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
+        except UserError:
+            refused += 1
+    assert refused > 10
+
+
 def test_h5_files_that_are_cut_or_missing(tmp_path):
     write_scanobjectnn(tmp_path)
     path = tmp_path / 'main_split/test_objectdataset.h5'

@@ -5,6 +5,7 @@ The package ``av2`` is not used, since it brings kornia, numba, polars and PyAV 
 table and a JSON file; the tests compare with it.
 """
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,25 @@ import pandas as pd
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.scene import Scene, SceneError
+
+
+def one_message(read: Callable) -> Callable:
+    """Let ``read(self, path)`` raise a :class:`SceneError` for whatever a damaged file raises."""
+
+    @functools.wraps(read)
+    def wrapped(self, path):
+        try:
+            return read(self, path)
+        except UserError:
+            raise
+        except Exception as e:
+            raise SceneError(
+                f"'{path}' or its map is damaged ({type(e).__name__}). Fix: unpack it again, or "
+                'remove it.',
+                'unreadable',
+            ) from e
+
+    return wrapped
 
 
 class ArgoverseReader:

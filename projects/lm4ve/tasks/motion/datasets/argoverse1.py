@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
 from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, SceneError, resample
 
 HISTORY_STEPS, FUTURE_STEPS = 20, 30
@@ -62,17 +62,17 @@ class Argoverse1Map:
             )
         try:
             ways = _read_ways(path)
-        except (ElementTree.ParseError, KeyError, ValueError) as e:
+            self.lane_ids = np.array(sorted(ways), dtype=np.int64)
+            rows = [ways[i] for i in self.lane_ids]
+            self.lines = np.array([_ten_points(r['line']) for r in rows])
+            self.turns = np.array([TURNS.index(r['turn_direction']) for r in rows], dtype=np.int8)
+            self.intersections = np.array([r['is_intersection'] for r in rows])
+            self.controls = np.array([r['has_traffic_control'] for r in rows])
+        except Exception as e:  # whatever a damaged file raises
             raise UserError(
                 f"The map '{path}' is damaged ({type(e).__name__}: {e}). Fix: "
                 'unpack hd_maps.tar.gz again.'
             ) from e
-        self.lane_ids = np.array(sorted(ways), dtype=np.int64)
-        rows = [ways[i] for i in self.lane_ids]
-        self.lines = np.array([_ten_points(r['line']) for r in rows])
-        self.turns = np.array([TURNS.index(r['turn_direction']) for r in rows], dtype=np.int8)
-        self.intersections = np.array([r['is_intersection'] for r in rows])
-        self.controls = np.array([r['has_traffic_control'] for r in rows])
         self.boxes = self._boxes(stem)
 
     def _boxes(self, stem: str) -> np.ndarray:
@@ -81,23 +81,22 @@ class Argoverse1Map:
         names = self.folder / f'{stem}_tableidx_to_laneid_map.json'
         if not (table.is_file() and names.is_file()):
             return boxes
-        place = {int(lane): i for i, lane in enumerate(self.lane_ids)}
         try:
             rows = np.load(table, allow_pickle=False)
+            if rows.ndim != 2 or rows.shape[1] != 4 or not np.isfinite(rows).all():
+                raise ValueError('no finite boxes [K, 4]')
+            place = {int(lane): i for i, lane in enumerate(self.lane_ids)}
             for row, lane in json.loads(names.read_text()).items():
+                if not 0 <= int(row) < len(rows):
+                    raise ValueError('a row that is none of the boxes')
                 if int(lane) in place:
                     boxes[place[int(lane)]] = rows[int(row)]
-        # numpy raises almost anything for a damaged header, even a SyntaxError.
-        except Exception as e:
+        except Exception as e:  # whatever a damaged file raises
             raise UserError(
                 f"The table '{table}' or its list '{names.name}' is damaged "
-                f'({type(e).__name__}: {e}). Fix: unpack hd_maps.tar.gz again.'
+                f'({type(e).__name__}). Fix: unpack hd_maps.tar.gz again, or remove both: '
+                'boxes are then made from the lanes.'
             ) from e
-        if not np.isfinite(boxes).all():
-            raise UserError(
-                f"The table '{table}' holds numbers that are not finite. Fix: unpack "
-                'hd_maps.tar.gz again.'
-            )
         return boxes
 
     def near(self, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:
@@ -171,6 +170,7 @@ class Argoverse1Reader(ArgoverseReader):
             self._maps[city] = Argoverse1Map(self.map_dir, city)
         return self._maps[city]
 
+    @one_message
     def read(self, path: str | Path) -> Scene:
         """Read a sequence.
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
 from lm4ve.tasks.motion.scene import (
     AGENT_TYPES,
     HEADING_METERS,
@@ -97,6 +97,7 @@ class Argoverse2Reader(ArgoverseReader):
     texts = 'track_id', 'object_type', 'scenario_id', 'focal_track_id', 'city'
     history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
 
+    @one_message
     def read(self, path: str | Path) -> Scene:
         """Read a scenario and its map.
 

@@ -5,18 +5,22 @@ folder beside, so that a killed run goes on where it stopped. At the end the chu
 become one file.
 """
 
+import fcntl
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
 import warnings
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from mmengine.logging import print_log
 
 from lm4ve.deprecation import renamed_argument
+from lm4ve.engine.files import clear_left_behind, write_text
 from lm4ve.engine.integrity import SkippedFiles, check_policy
 from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
@@ -53,40 +57,77 @@ def preprocess_split(
         sizes).
 
     Raises:
-        UserError: A cache of other files is at ``path``; no file is usable; with
-            'refuse', the first corrupt file.
+        UserError: Another run works on ``path``; a cache of other files is there; no
+            file is usable; with 'refuse', the first corrupt file.
     """
     check_policy(on_corrupt, 'on_corrupt')
     path = Path(path)
     files = reader.files()
     source = _source(reader, files)
-    if path.is_file():
-        return _finished(path, source)
     parts = path.with_name(f'{path.name}.parts')
-    _claim(parts, f'{source} {chunk_size}')
     chunks = [
         (parts / f'{number:06d}', files[start : start + chunk_size])
         for number, start in enumerate(range(0, len(files), chunk_size))
     ]
+    with _alone(path) as lock:
+        if path.is_file():
+            footer = _finished(path, source)
+        else:
+            _claim(parts, f'{source} {chunk_size}')
+            _read_all(partial(_read_chunk, reader, on_corrupt), chunks, path, workers, quiet, lock)
+            footer = _join(path, [part for part, _ in chunks], len(files), source)
+        shutil.rmtree(parts, ignore_errors=True)
+    return footer
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[int]:
+    """Refuse a second run on one output, and clear what killed runs left beside it.
+
+    The lock goes with its process, however that ends. Yields its descriptor.
+    """
+    lock = path.with_name(f'.{path.name}.lock')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as e:
+        raise UserError(
+            f"'{path}' could not be written: {e.strerror}. Fix: name another output."
+        ) from e
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise UserError(
+                f"Another run is making '{path}' now (it holds '{lock}'). Fix: wait until it has "
+                'ended, or name another output.'
+            ) from e
+        clear_left_behind(path.parent)
+        yield descriptor
+        lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _read_all(
+    work: Callable, chunks: list, path: Path, workers: int, quiet: bool, lock: int
+) -> None:
     todo = [chunk for chunk in chunks if not _is_done(chunk[0])]
     if len(todo) < len(chunks):
         print_log(
             f'preprocess: going on after {len(chunks) - len(todo)} of {len(chunks)} chunks',
             logger='current',
         )
-    work = partial(_read_chunk, reader, on_corrupt)
     # Forked where that exists: a spawned process takes longer to import all of this
-    # than it reads a chunk.
-    methods = multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context('fork' if 'fork' in methods else 'spawn')
-    with context.Pool(workers) if workers > 1 else nullcontext() as pool:
+    # than it reads a chunk. A forked one must not keep the lock of a run that is killed.
+    fork = 'fork' in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context('fork' if fork else 'spawn')
+    release = dict(initializer=os.close, initargs=(lock,)) if fork else {}
+    with context.Pool(workers, **release) if workers > 1 else nullcontext() as pool:
         done = pool.imap_unordered(work, todo) if pool else map(work, todo)
         text = f'preprocessing {path.name}, in chunks'
         for _ in done if quiet else progress(done, text, len(todo)):
             pass
-    footer = _join(path, [part for part, _ in chunks], len(files), source)
-    shutil.rmtree(parts)
-    return footer
 
 
 def preprocess(*args, **kwargs) -> dict:
@@ -118,10 +159,11 @@ def _finished(path: Path, source: str) -> dict:
 def _claim(parts: Path, what: str) -> None:
     """Empty the folder of parts if they are of another run (other files, other chunks)."""
     note = parts / 'source'
-    if note.is_file() and note.read_text() != what:
+    if parts.is_dir() and not (note.is_file() and note.read_bytes() == what.encode()):
         shutil.rmtree(parts)
     parts.mkdir(parents=True, exist_ok=True)
-    note.write_text(what)
+    clear_left_behind(parts)
+    write_text(what, note)
 
 
 def _is_done(part: Path) -> bool:

@@ -172,7 +172,7 @@ def read_h5(path: Path) -> tuple:
     except Exception as e:  # h5py's are of many kinds
         raise UserError(
             f"'{path}' ({path.stat().st_size:,} bytes) is no whole "
-            f'h5 file: {e}. Fix: fetch it again.'
+            f'h5 file ({type(e).__name__}). Fix: fetch it again.'
         ) from e
     if data.ndim != 3 or data.shape[-1] < 3 or len(data) != len(labels) or (data.size == 0):
         raise UserError(
