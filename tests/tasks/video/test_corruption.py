@@ -191,3 +191,14 @@ def test_a_list_may_hold_absolute_paths_in_its_folder_or_without_one(tmp_path):
     for prefix in (dict(video=str(tmp_path)), dict(video='')):
         data = dataset(str(tmp_path / 'list.txt'), data_prefix=prefix)
         assert data.get_data_info(0)['filename'] == str(tmp_path / 'a.mp4')
+
+
+@pytest.mark.parametrize('ending', ['mp4', 'm3u8'])
+def test_a_video_that_is_a_list_of_other_files(videos, tmp_path, ending):
+    whole = videos[1][0]
+    (tmp_path / 'whole.mp4').write_bytes(whole.read_bytes())
+    text = 'ffconcat version 1.0\nfile whole.mp4\n'
+    if ending == 'm3u8':
+        text = '#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5.0,\nwhole.mp4\n#EXT-X-ENDLIST\n'
+    (tmp_path / f'a.{ending}').write_text(text)
+    assert 'a list of other files' in find_defect(str(tmp_path / f'a.{ending}'))

@@ -9,6 +9,9 @@ import os
 
 import av
 
+# FFmpeg's formats whose frames lie in other files.
+_PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
+
 
 def find_defect(path: str, decode: bool = False) -> str | None:
     """Say what is wrong with a video file.
@@ -27,6 +30,8 @@ def find_defect(path: str, decode: bool = False) -> str | None:
         if os.stat(path).st_size == 0:
             return 'is empty (0 bytes)'
         with av.open(path) as container:
+            if container.format.name.partition(',')[0] in _PLAYLISTS:
+                return 'is a list of other files, which are not read'
             if not container.streams.video:
                 return 'has no video stream'
             return _find_in_stream(container, container.streams.video[0], decode)
