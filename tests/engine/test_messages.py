@@ -116,6 +116,8 @@ def test_a_stopped_training_says_what_was_saved(tmp_path, number, code, line):
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        # A shell's background job ignores SIGINT, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     end = time.monotonic() + 120
     while not (tmp_path / 'last_checkpoint').exists() and time.monotonic() < end:

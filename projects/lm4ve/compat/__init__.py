@@ -22,11 +22,12 @@ REPAIRS = {
     'mmengine.runner.checkpoint': ('mmengine_checkpoint_loading',),
     'mmengine.runner.runner': ('mmengine_config_in_checkpoint',),
 }
-#: Module -> the files with classes that override private methods of one of its
-#: classes. Nothing is applied: :mod:`lm4ve.engine` derives its hooks from them.
+#: Module -> the files that override private methods of one of its classes, or read its
+#: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` use them.
 OVERRIDES = {
     'mmengine.hooks.checkpoint_hook': ('mmengine_checkpoint_order',),
     'mmengine.hooks.ema_hook': ('mmengine_ema_swap',),
+    'mmengine.runner.runner': ('mmengine_load_reason',),
 }
 
 

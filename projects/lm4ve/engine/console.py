@@ -71,9 +71,11 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def __init__(self) -> None:
         self._told = self._begun = time.monotonic()
         self._line = ''
+        self._trains = False
 
     # ------------------------------------------------------------------ start
     def before_train(self, runner: Runner) -> None:
+        self._trains = True
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
@@ -92,7 +94,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def before_test(self, runner: Runner) -> None:
         rows = {'data': f'{_size(runner.test_loop.dataloader)} to test'}
         # Of a test after a training, all this has been said.
-        if runner._train_loop is None or isinstance(runner._train_loop, dict):
+        if not self._trains:
             self._start(runner, 'testing', rows)
 
     def _start(self, runner: Runner, what: str, rows: Mapping[str, str]) -> None:
@@ -126,8 +128,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         if not self._line:
-            training = runner._train_loop is not None and not isinstance(runner._train_loop, dict)
-            self._line = _progress(runner, 20, runner.iter) if training else 'validation'
+            self._line = _progress(runner, 20, runner.iter) if self._trains else 'validation'
         self._line += f'  {_numbers(metrics)}'
         self._flush(runner)
 

@@ -11,11 +11,12 @@ from typing import Any
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import RecordsFrozenSource, accept_records
+from lm4ve.compat.mmengine_load_reason import source_of, starts_training
 from lm4ve.engine.checkpoint_files import load_strictly, select_state
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.registry import HOOKS
@@ -47,9 +48,8 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
             UserError: The file holds no state of a model.
             CheckpointError: Tensors are missing, unknown or of another shape.
         """
-        trains = isinstance(runner._train_loop, BaseLoop)
         model = _inner(runner.model)
-        if (trains and not runner._resume) or _is_split(model):
+        if starts_training(runner) or _is_split(model):
             return
         state = checkpoint.get('state_dict', checkpoint)
         if self.allow_partial:
@@ -57,7 +57,7 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
             return
         plain: OrderedDict[str, Any] = OrderedDict(select_state(dict(state_dict=state)))
         plain._metadata = getattr(state, '_metadata', {})  # type: ignore[attr-defined]
-        load_strictly(model, plain, f"The checkpoint '{runner._load_from or 'given'}'")
+        load_strictly(model, plain, f"The checkpoint '{source_of(runner)}'")
 
     def _check_frozen(self, runner: Runner) -> None:
         for module in runner.model.modules():
