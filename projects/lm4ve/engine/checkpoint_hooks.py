@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 
 from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
@@ -22,6 +23,7 @@ from lm4ve.engine.files import clear_left_behind, write_atomically, write_text
 from lm4ve.registry import HOOKS
 
 Checkpoint = dict[str, Any]
+_GRADIENTS = 'lm4ve_gradients'
 
 _WRITE_FIX = (
     'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
@@ -52,10 +54,16 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
     """
 
     backend_args: dict[str, Any] | None
+    _gradients: dict[str, torch.Tensor] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Choose the atomic backend where the files are local; clear what kills left."""
         super().before_train(runner)
+        if runner.iter > 0 and self._gradients:
+            for name, parameter in runner.model.named_parameters():
+                if name in self._gradients:
+                    parameter.grad = self._gradients[name].to(parameter)
+        self._gradients = None
         if (
             isinstance(self.file_backend, LocalBackend)
             and self.backend_args is None
@@ -66,6 +74,21 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                 for folder in {str(self.out_dir), str(runner.work_dir)}:
                     for path in clear_left_behind(folder):
                         runner.logger.info(f"Deleted '{path}', which a killed run left half done.")
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Store gradients that wait for more batches (``accumulative_counts``).
+
+        Of one process only: each of several has other ones.
+        """
+        wrapper = runner.optim_wrapper
+        is_one = isinstance(wrapper, OptimWrapper) and not isinstance(wrapper, OptimWrapperDict)
+        if is_one and get_world_size() == 1 and not wrapper.should_update():
+            named = runner.model.named_parameters()
+            checkpoint[_GRADIENTS] = {k: p.grad for k, p in named if p.grad is not None}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
+        """Keep stored gradients until training goes on."""
+        self._gradients = checkpoint.get(_GRADIENTS)
 
     def _write_name(self, name: str, path: Path) -> None:
         write_text(name, path, _WRITE_FIX)

@@ -70,7 +70,10 @@ class NumberedBatches(Sampler[list[int]]):
 
     def __init__(self, batches: Any) -> None:
         self.batches = batches
+        # What others read from a batch sampler: hooks, and MMEngine's strategies.
         self.sampler: Any = getattr(batches, 'sampler', None)
+        self.batch_size: int | None = getattr(batches, 'batch_size', None)
+        self.drop_last: bool = getattr(batches, 'drop_last', False)
         self.key: tuple[int, ...] = ()
         self.first = self.skip = 0
         #: Whether iterators give anything.
