@@ -109,6 +109,8 @@ class Demo:
         """Wait until a run has written its first checkpoint."""
         while process.is_alive() and not (self.folder / run / 'last_checkpoint').exists():
             time.sleep(0.01)
+        if process.exitcode:
+            self.finish(process, run)  # says why
 
     def last(self, run: str) -> Path:
         """Return the checkpoint that a run's pointer names."""
