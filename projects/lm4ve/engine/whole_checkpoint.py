@@ -79,8 +79,10 @@ def _is_split(model: nn.Module) -> bool:
     return any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
 
 
-def warn_of_two_norms(model: nn.Module) -> None:
+def warn_of_two_norms(model: nn.Module | Any) -> None:
     """Warn where the encoder applies its final norm before the neck, which has one too."""
+    if not isinstance(model, nn.Module):
+        return  # a FlexibleRunner has the config until it trains
     inner = _inner(model)
     if not any(isinstance(m, LLMBlockNeck) and m.norm is not None for m in inner.children()):
         return
