@@ -131,9 +131,8 @@ def unsafe(path: str | Path, error: Exception) -> CheckpointError:
     what = f"an object of '{found[1]}'" if found else 'more than tensors'
     return CheckpointError(
         f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code. "
-        "Expected tensors, plain containers, numpy's numbers and argparse.Namespace. Fix: if you "
-        'trust its origin, load it once with weights_only=False and save its tensors alone to a '
-        'new file.'
+        "Expected tensors, plain containers, numpy's numbers and argparse.Namespace. Fix: ask "
+        'for safetensors, or save its tensors alone to a new file where you trust its origin.'
     )
 
 

@@ -201,9 +201,9 @@ def test_truncated_files(tmp_path, layout, share):
     write_huggingface(tmp_path, 'llama', layout)
     (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
     truncate(file, share)
-    with pytest.raises(
-        CheckpointError, match=rf'{file.name} \([\d,]+ bytes\).*truncated or damaged.*again'
-    ):
+    # What is left of a legacy file may look like any other format.
+    found = r'truncated(,| or) damaged.*again|no checkpoint of torch.save.*again'
+    with pytest.raises(CheckpointError, match=rf"{file.name}' \([\d,]+ bytes\).*({found})"):
         LLMBlock(str(tmp_path))
 
 
@@ -265,7 +265,7 @@ def test_a_pickle_never_runs_code(tmp_path, file, how):
     else:
         torch.save(content, path, _use_new_zipfile_serialization=(how == 'zip'))
     with pytest.raises(
-        CheckpointError, match=f'{file} was not loaded.*could run code.*safetensors'
+        CheckpointError, match=f"{file}' was not loaded.*could run code.*safetensors"
     ) as e:
         LLMBlock(str(tmp_path))
     assert 'weights_only' not in str(e.value)
