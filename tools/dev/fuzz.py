@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import fuzz_readers
+import torch
 
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.tables import print_table
@@ -74,6 +75,7 @@ def outcome_of(read: Callable[[], object]) -> tuple[str, str]:
 
 def work(name: str, folder: str, seed: int, numbers: Sequence[int], log: str) -> None:
     """Do some mutations; a line before and after each one says how far it came."""
+    torch.set_num_threads(1)  # a parent's pool of threads does not survive the fork
     with open(os.devnull, 'w') as nothing:
         for stream in (1, 2):
             os.dup2(nothing.fileno(), stream)
