@@ -39,7 +39,7 @@ def folded(neck: nn.Module) -> torch.Tensor:
 
 
 def plain(neck: LLMBlockNeck) -> torch.Tensor:
-    """The same weights without any folding."""
+    """Return what the same weights give without any folding."""
     method, neck.low_rank = neck.low_rank, 'off'
     try:
         return folded(neck)

@@ -143,7 +143,7 @@ def check(task: str, kills: int, seed: int, folder: Path) -> dict:
     Args:
         task (str): Key of :data:`DEMOS`.
         kills (int): How many runs are killed, each at a moment of its own.
-        seed (int): Of the moments.
+        seed (int): It decides at which moments the run is killed.
         folder (Path): Where runs are written.
 
     Returns:

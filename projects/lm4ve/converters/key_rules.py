@@ -14,6 +14,14 @@ from torch import Tensor
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError
 
+#: What the paper's released models call the mappers around the block, and the norm after.
+RELEASED_MAPPERS = (
+    (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
+    (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
+)
+RELEASED_NECK = ((r'norm\.(weight|bias)', r'neck.norm.\1'), *RELEASED_MAPPERS)
+RELEASED_NECK_REQUIRED = ('neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight')
+
 
 @dataclass(frozen=True)
 class Rules:

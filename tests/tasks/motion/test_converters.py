@@ -80,7 +80,7 @@ def sines(steps):
 
 
 class Released:
-    """Of one scene, without padding: agents ``[A, 20, 2]``, lanes ``[L, 10, 5]``."""
+    """Recompute one scene without padding: agents ``[A, 20, 2]``, lanes ``[L, 10, 5]``."""
 
     def __init__(self, state):
         self.state = state

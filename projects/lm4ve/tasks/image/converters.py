@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.converters.block import convert_state
-from lm4ve.converters.key_rules import Rules
+from lm4ve.converters.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
 
 _WB = r'(weight|bias)'
 
@@ -38,13 +38,7 @@ VIT_RULES = Rules(
 )
 #: With a block: the final norm comes after it, in the neck.
 VIT_LLAMA_RULES = Rules(
-    renames=(
-        *_VIT,
-        (rf'norm\.{_WB}', r'neck.norm.\1'),
-        (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
-        (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
-    ),
-    required=(*_REQUIRED, 'neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight'),
+    renames=(*_VIT, *RELEASED_NECK), required=(*_REQUIRED, *RELEASED_NECK_REQUIRED)
 )
 
 

@@ -95,7 +95,7 @@ class Scene:
 
     @property
     def future(self) -> tuple[np.ndarray, np.ndarray]:
-        """The same of what is to be forecast, ``[F, 2]`` and bool ``[F]``."""
+        """Return the same for the steps to be forecast, ``[F, 2]`` and bool ``[F]``."""
         return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
 
     @property

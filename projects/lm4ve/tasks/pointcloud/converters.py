@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.converters.block import convert_state
-from lm4ve.converters.key_rules import Rules
+from lm4ve.converters.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
 from lm4ve.errors import CheckpointError, UserError
 
 _WB = r'(weight|bias)'
@@ -41,13 +41,7 @@ RULES = Rules(
     required=(*_REQUIRED, 'backbone.norm.weight'),
 )
 LLAMA_RULES = Rules(
-    renames=(
-        *_TRUNK,
-        (rf'norm\.{_WB}', r'neck.norm.\1'),
-        (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
-        (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
-    ),
-    required=(*_REQUIRED, 'neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight'),
+    renames=(*_TRUNK, *RELEASED_NECK), required=(*_REQUIRED, *RELEASED_NECK_REQUIRED)
 )
 #: How the kept keys of pre-training begin, and which of them are not the encoder's.
 _PRETRAINING = ('transformer_q.', 'MAE_encoder.')

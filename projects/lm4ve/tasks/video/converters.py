@@ -14,7 +14,7 @@ from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
 from lm4ve.converters.block import convert_state
-from lm4ve.converters.key_rules import Rules
+from lm4ve.converters.key_rules import RELEASED_MAPPERS, RELEASED_NECK_REQUIRED, Rules
 from lm4ve.errors import UserError
 
 _WB = r'(weight|bias)'
@@ -55,20 +55,9 @@ FINETUNED_RULES = Rules(
 )
 #: With a block: the final norm comes after it, in the neck.
 LLAMA_RULES = Rules(
-    renames=(
-        *_FINETUNED,
-        (rf'{_ENC}fc_norm\.{_WB}', r'neck.norm.\1'),
-        (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
-        (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
-    ),
+    renames=(*_FINETUNED, (rf'{_ENC}fc_norm\.{_WB}', r'neck.norm.\1'), *RELEASED_MAPPERS),
     dropped=_POSITIONS,
-    required=(
-        *_REQUIRED,
-        'neck.norm.weight',
-        'neck.mapper_in.weight',
-        'neck.mapper_out.weight',
-        'cls_head.fc_cls.weight',
-    ),
+    required=(*_REQUIRED, *RELEASED_NECK_REQUIRED, 'cls_head.fc_cls.weight'),
 )
 
 
