@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lm4ve.tasks import TASKS, get_task
+from lm4ve.tasks import TASKS, all_tasks, get_task
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.tasks import FOLDERS, ROOT
 
@@ -37,6 +37,7 @@ HEAVY = {
     'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'open3d'},
     'pointcloud': {'mmpretrain', 'mmaction2', 'pyarrow', 'av', 'decord'},
     'motion': {'mmpretrain', 'mmaction2', 'open3d', 'av', 'decord', 'timm'},
+    'vision_language': {'mmaction2', 'h5py', 'open3d', 'av', 'decord'},
 }
 
 IMPORT_ALL = """
@@ -138,11 +139,11 @@ def test_all_modules_of_an_analysis_need_its_extra_only(extra, tmp_path):
 def test_the_collective_extras_are_their_parts():
     parts = ('activations', 'iou', 'ablation')
     assert needed_by(('analysis',)) == needed_by(parts)
-    assert needed_by(('all',)) == needed_by((*TASKS, *parts, 'demo'))
+    assert needed_by(('all',)) == needed_by((*(t.extra for t in all_tasks()), *parts, 'demo'))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', DEMOS)
 def test_a_task_trains_with_its_extra_only(task, tmp_path):
     train(task, (get_task(task).extra,), tmp_path)
 

@@ -11,7 +11,11 @@ from lm4ve import registry
 from lm4ve.tasks import TASKS, get_task
 
 #: Registering modules lie in these, for every task, each a module or a package.
-PLACES = {'datasets', 'demo', 'metrics', 'models', 'transforms', 'visualization'}
+PLACES = {
+    *('datasets', 'demo', 'loops', 'metrics', 'models', 'optim', 'transforms', 'visualization')
+}
+#: Task -> a package without which its modules do not import.
+NEEDS = {'image': 'mmpretrain', 'video': 'mmaction', 'vision_language': 'mmpretrain'}
 REGISTRIES = [r for r in vars(registry).values() if isinstance(r, registry.LazyRegistry)]
 
 
@@ -24,7 +28,7 @@ def modules_of(package: str) -> list[str]:
 
 @pytest.mark.parametrize('name', TASKS)
 def test_the_table_is_what_importing_the_tasks_modules_registers(name):
-    pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(name, 'torch'))
+    pytest.importorskip(NEEDS.get(name, 'torch'))
     task = get_task(name)
     for module in modules_of(task.package):
         importlib.import_module(module)
@@ -44,7 +48,7 @@ def test_tasks_register_in_files_of_the_same_names(name):
 
 @pytest.mark.parametrize('name', TASKS)
 def test_further_public_names_exist(name):
-    pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(name, 'torch'))
+    pytest.importorskip(NEEDS.get(name, 'torch'))
     task = get_task(name)
     package = importlib.import_module(task.package)
     for names in task.exports.values():

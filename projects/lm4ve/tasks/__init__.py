@@ -17,6 +17,7 @@ TASKS = {
     'video': 'lm4ve.tasks.video',
     'pointcloud': 'lm4ve.tasks.pointcloud',
     'motion': 'lm4ve.tasks.motion',
+    'vision_language': 'lm4ve.tasks.vision_language',
 }
 
 

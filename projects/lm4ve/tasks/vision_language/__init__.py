@@ -1,0 +1,28 @@
+"""Visual question answering and image-text retrieval with METER: everything that is its own."""
+
+from lm4ve.tasks.task import Task
+
+TASK = Task(
+    name='vision_language',
+    title='visual question answering and retrieval',
+    package=__name__,
+    extra='vision-language',
+    models=('lm4ve.tasks.vision_language.models.meter.METER',),
+    registers={
+        'models.encoders': (
+            'TimmImageEncoder',
+            'TransformersImageEncoder',
+            'TransformersTextEncoder',
+        ),
+        'models.fusion': ('CoAttentionFusion',),
+        'models.heads': ('MatchingHead', 'RetrievalHead', 'VQAHead'),
+        'models.meter': ('METER',),
+        'models.preprocessor': ('VisionLanguagePreprocessor',),
+    },
+    exports={'structures': ('VisionLanguageDataSample',)},
+    input_noun='an image',
+    input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

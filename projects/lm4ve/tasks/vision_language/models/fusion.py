@@ -1,0 +1,113 @@
+"""METER's co-attention: a stream of image tokens and one of text tokens, layer by layer.
+
+A layer is ``transformers``' ``BridgeTowerBertCrossLayer``, which computes what METER's does:
+self-attention, attention to the other stream, feed-forward, each followed by its norm.
+"""
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import BertConfig
+from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
+
+from lm4ve.errors import UserError
+from lm4ve.registry import MODELS
+
+
+def init_as_bert(module: nn.Module) -> None:
+    """Initialize as BERT and METER do: normal weights of .02, no bias, unit norms."""
+    for m in module.modules():
+        if isinstance(m, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(m.weight, std=0.02)
+        elif isinstance(m, nn.LayerNorm):
+            nn.init.ones_(m.weight)
+        if getattr(m, 'bias', None) is not None and isinstance(m, (nn.Linear, nn.LayerNorm)):
+            nn.init.zeros_(m.bias)
+
+
+@MODELS.register_module()
+class CoAttentionFusion(BaseModule):
+    """Layers of co-attention with weights of their own for each stream.
+
+    Both streams step at once: in a layer, each attends to the *input* that the other has
+    in that layer. Source: METER, arXiv 2111.02387, section 3.1.
+
+    Args:
+        embed_dims (int): C of both streams.
+        num_layers (int): Layers a stream.
+        num_heads (int): Attention heads.
+        feedforward_channels (int, optional): Default: 4 C.
+        dropout (float): Of attention weights and of what each part adds.
+        eps (float): Of the layer norms.
+        with_cp (bool): Recompute a layer in the backward pass instead of storing its
+            activations.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Raises:
+        UserError: The heads do not divide the width.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 768,
+        num_layers: int = 6,
+        num_heads: int = 12,
+        feedforward_channels: int | None = None,
+        dropout: float = 0.1,
+        eps: float = 1e-12,
+        with_cp: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if embed_dims % num_heads:
+            raise UserError(
+                f'model.fusion.embed_dims={embed_dims} is no multiple of num_heads={num_heads}. '
+                'Fix: change one of them.'
+            )
+        self.embed_dims = embed_dims
+        self.num_layers = num_layers
+        self.with_cp = with_cp
+        config = BertConfig(
+            hidden_size=embed_dims,
+            num_attention_heads=num_heads,
+            intermediate_size=feedforward_channels or 4 * embed_dims,
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            layer_norm_eps=eps,
+        )
+        config._attn_implementation = 'sdpa'
+        self.text_layers = nn.ModuleList(_layer(config) for _ in range(num_layers))
+        self.image_layers = nn.ModuleList(_layer(config) for _ in range(num_layers))
+        init_as_bert(self)
+
+    def forward(self, image: Tensor, text: Tensor, text_padding: Tensor) -> dict[str, Tensor]:
+        """Let both streams see each other.
+
+        Args:
+            image (Tensor): ``[B, N, C]``.
+            text (Tensor): ``[B, L, C]``.
+            text_padding (Tensor): bool ``[B, L]``, True = padding.
+
+        Returns:
+            dict[str, Tensor]: ``image`` ``[B, N, C]`` and ``text`` ``[B, L, C]``.
+        """
+        seen = ~text_padding[:, None, None, :]
+        for text_layer, image_layer in zip(self.text_layers, self.image_layers, strict=True):
+            text, image = (
+                self._run(text_layer, text, image, seen, None),
+                self._run(image_layer, image, text, None, seen),
+            )
+        return dict(image=image, text=text)
+
+    def _run(self, layer: nn.Module, *args: Tensor | None) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(layer, *args, use_reentrant=False)[0]
+        return layer(*args)[0]
+
+
+def _layer(config: BertConfig) -> nn.Module:
+    layer = BridgeTowerBertCrossLayer(config)
+    # Built causal, which fused attention without a mask would obey.
+    layer.attention.self.is_causal = False
+    return layer
