@@ -18,6 +18,7 @@ TASK = Task(
         'models.heads': ('MatchingHead', 'RetrievalHead', 'VQAHead'),
         'models.meter': ('METER',),
         'models.preprocessor': ('VisionLanguagePreprocessor',),
+        'optim': ('METEROptimWrapperConstructor',),
     },
     exports={'structures': ('VisionLanguageDataSample',)},
     input_noun='an image',

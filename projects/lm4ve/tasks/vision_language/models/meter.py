@@ -97,12 +97,16 @@ class METER(BaseModel):
                 f'model.image_encoder gives {list(tokens.shape)}. Expected tokens [B, N, C]. Fix: '
                 "let the backbone give raw tokens (mmpretrain: out_type='raw')."
             )
-        return self.image_transform(tokens) + self.token_types.weight[1]
+        return self.image_transform(tokens) + self._token_type(1, tokens)
 
     def encode_texts(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
         """Texts, int64 ``[B, L]`` with their padding, to tokens ``[B, L, C]``."""
         tokens = self.text_encoder(input_ids, text_padding)
-        return self.text_transform(tokens) + self.token_types.weight[0]
+        return self.text_transform(tokens) + self._token_type(0, tokens)
+
+    def _token_type(self, index: int, like: Tensor) -> Tensor:
+        # Through the module, which sharded training gathers.
+        return self.token_types(torch.full((), index, device=like.device))
 
     def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor) -> dict:
         """Let the tokens of pairs see each other.
