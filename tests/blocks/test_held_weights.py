@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from lm4ve.blocks import LLMBlock, MLPBlock, frozen_tensors
-from lm4ve.blocks.provenance import SETTINGS, SOURCE_KEY, decode_source, encode_source
+from lm4ve.blocks.layer import take_tokens
+from lm4ve.blocks.provenance import (
+    NECK_KEY,
+    SETTINGS,
+    SOURCE_KEY,
+    accept_records,
+    decode_source,
+    encode_source,
+)
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES, write_huggingface
@@ -32,6 +40,30 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, other, train
     (field,) = other
     with pytest.raises(CheckpointError, match=SETTINGS[field]):
         model.load_state_dict(state, strict=False)
+
+
+class Doubling(nn.Module):
+    """A block of somebody's own."""
+
+    embed_dims = 32
+
+    def forward(self, x, padding_mask=None, queries=None):
+        return 2 * take_tokens(x, queries)
+
+
+@pytest.mark.parametrize('block', [lambda: MLPBlock(32), Doubling], ids=['mlp', 'own'])
+def test_another_residual_around_any_block_is_refused(block):
+    state = LLMBlockNeck(8, block(), residual='outer').state_dict()
+    LLMBlockNeck(8, block(), residual='outer').load_state_dict(state)
+    other = LLMBlockNeck(8, block(), residual='inner')
+    for strict in (True, False):
+        with pytest.raises(CheckpointError, match="residual='outer', the config has 'inner'"):
+            other.load_state_dict(state, strict=strict)
+    accept_records(other, state)
+    other.load_state_dict(state)
+    state[NECK_KEY] = torch.zeros(3, dtype=torch.uint8)
+    with pytest.raises(CheckpointError, match='neck_settings.* is damaged'):
+        other.load_state_dict(state)
 
 
 def test_settings_that_change_nothing_are_not_compared(checkpoints):

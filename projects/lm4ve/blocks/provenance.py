@@ -21,6 +21,8 @@ from lm4ve.errors import CheckpointError
 
 #: Key of the record in a block's state dict.
 SOURCE_KEY = 'llm_source'
+#: Key of a neck's record in its state dict, where its block has none.
+NECK_KEY = 'neck_settings'
 #: Prefix of frozen tensors in the state dict of a self-contained release.
 EMBEDDED_PREFIX = 'embedded.'
 #: Settings that a record holds -> the config field of each. Older records lack them.
@@ -49,13 +51,34 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
     """
     try:
         source: dict[str, Any] = json.loads(bytes(record.tolist()))
-        _describe(source)  # has every field
+        if key.rpartition('.')[2] == NECK_KEY:
+            source['residual']
+        else:
+            _describe(source)  # has every field
     except (ValueError, KeyError, TypeError) as e:
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). It records which "
-            'frozen weights the model was trained with. Fix: copy the checkpoint again.'
+            'frozen weights or settings the model was trained with. Fix: copy the checkpoint again.'
         ) from e
     return source
+
+
+def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint whose model computes something else with the same weights.
+
+    Args:
+        theirs, mine (Mapping): Records; what one of them lacks is not compared.
+
+    Raises:
+        CheckpointError: One of :data:`SETTINGS` has another value.
+    """
+    for name, field in SETTINGS.items():
+        a, b = theirs.get(name), mine.get(name)
+        if a is not None and b is not None and a != b:
+            raise CheckpointError(
+                f'The checkpoint was made with {field}={a!r}, the config has {b!r}: '
+                f"the results would differ. Fix: set {field} to the checkpoint's value."
+            )
 
 
 def _describe(source: Mapping[str, Any]) -> str:
@@ -147,15 +170,7 @@ class RecordsFrozenSource(nn.Module):
             state_dict, prefix, local_metadata, strict, missing_keys, *others
         )
 
-    def _compare_settings(self, source: dict[str, Any]) -> None:
-        """Refuse a checkpoint whose model computes something else with the same weights."""
-        for name, field in SETTINGS.items():
-            theirs, mine = source.get(name), self.source.get(name)
-            if theirs is not None and mine is not None and theirs != mine:
-                raise CheckpointError(
-                    f'The checkpoint was made with {field}={theirs!r}, the config has {mine!r}: '
-                    f"the results would differ. Fix: set {field} to the checkpoint's value."
-                )
+    def _warn_of_dtype(self, source: dict[str, Any]) -> None:
         theirs, mine = source.get('dtype', self.source['dtype']), self.source['dtype']
         if theirs != mine:
             print_log(
@@ -171,7 +186,8 @@ class RecordsFrozenSource(nn.Module):
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
         if differs:
             self._check_embedded(source, mine, embedded)
-        self._compare_settings(source)
+        compare_settings(source, self.source)
+        self._warn_of_dtype(source)
         if differs:
             with torch.no_grad():
                 for name, tensor in mine.items():
@@ -215,8 +231,10 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
         for name, m in model.named_modules()
         if isinstance(m, RecordsFrozenSource)
     }
-    for key in [k for k in state if k.rpartition('.')[2] == SOURCE_KEY and k not in blocks]:
-        del state[key]
+    for key in list(state):
+        ending = key.rpartition('.')[2]
+        if ending == NECK_KEY or (ending == SOURCE_KEY and key not in blocks):
+            del state[key]
     for key, block in blocks.items():
         record = decode_source(state[key], key) if key in state else block.source
         state[key] = encode_source({k: v for k, v in record.items() if k not in SETTINGS})

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lm4ve.blocks.layer import Queries, take_tokens
-from lm4ve.blocks.provenance import SOURCE_KEY, RecordsFrozenSource
+from lm4ve.blocks.provenance import (
+    NECK_KEY,
+    SOURCE_KEY,
+    RecordsFrozenSource,
+    compare_settings,
+    decode_source,
+    encode_source,
+)
 from lm4ve.errors import CheckpointError, UserError, check_choice
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
@@ -165,13 +172,25 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = restore(out)
         return out if isinstance(feats, Tensor) else (out,)
 
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if not isinstance(self.block, RecordsFrozenSource):  # whose record has it
+            destination[prefix + NECK_KEY] = encode_source(dict(residual=self.residual))
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Refuse the neck of another kind of block, even where loading is not strict.
 
         Raises:
             CheckpointError: The state has this neck's weights, but a record of frozen weights
-                where the config has no ``LLMBlock``, or none where it has one.
+                where the config has no ``LLMBlock``, or none where it has one; or it was made
+                with another ``residual``.
         """
+        record = state_dict.pop(prefix + NECK_KEY, None)  # older checkpoints lack it
+        if record is not None:
+            theirs = decode_source(record, prefix + NECK_KEY)
+            compare_settings(theirs, dict(residual=self.residual))
         key = f'{prefix}block.{SOURCE_KEY}'
         wanted = isinstance(self.block, RecordsFrozenSource)
         if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != wanted:
