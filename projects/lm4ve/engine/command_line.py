@@ -26,7 +26,7 @@ from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.quiet import hush
 from lm4ve.engine.resuming import resume_newest
-from lm4ve.engine.whole_checkpoint import warn_of_two_norms
+from lm4ve.engine.whole_checkpoint import WholeCheckpointHook, warn_of_two_norms
 from lm4ve.errors import UserError
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
@@ -144,6 +144,15 @@ def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> No
     )
 
 
+def _refuse_other_models(cfg: Config) -> None:
+    """Add the hook that refuses a checkpoint of another model, if a config lacks it."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or ())]
+    kinds = {str(h.get('type')).rpartition('.')[2] for h in hooks if isinstance(h, dict)}
+    if WholeCheckpointHook.__name__ not in kinds:
+        cfg.setdefault('default_hooks', ConfigDict())
+        cfg.default_hooks.whole_checkpoint = ConfigDict(type='lm4ve.WholeCheckpointHook')
+
+
 def _adapt_to_cpu(cfg: Config) -> None:
     """Without an accelerator: no mixed precision, and processes over gloo."""
     if torch.cuda.is_available():
@@ -212,6 +221,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
     check_writable(cfg.work_dir)
     if cfg.get('resume') and not start:
         resume_newest(cfg)
+    if cfg.get('resume'):
+        _refuse_other_models(cfg)
     use_repeatable_loop(cfg)
     name = cfg.get('runner_type', 'Runner')
     if (runner_class := RUNNERS.get(name)) is None:

@@ -1,0 +1,114 @@
+"""No tool makes anything of a checkpoint that is not of the config's model."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm4ve.commands import release, visualize
+from lm4ve.errors import CheckpointError, UserError
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
+for package in ('mmpretrain', 'mmaction', 'pandas'):
+    pytest.importorskip(package)
+PLACE = 'tests/data/before_redesign'
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """A copy of small trained models, in the place that their configs name."""
+    shutil.copytree(ROOT / PLACE, tmp_path / PLACE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('LM4VE_CACHE', str(tmp_path / 'cache'))
+
+
+def submit(config: str) -> None:
+    run_tool_here('motion/submit.py', config, 'given.pth', 'made.h5', '--work-dir', 'work')
+
+
+def draw(config: str) -> None:
+    run_tool_here('motion/draw.py', config, 'made.png', '--checkpoint', 'given.pth')
+
+
+def video_demo(config: str) -> None:
+    from tests.tasks.video.videos import write_noise
+
+    write_noise(Path('in.mp4'), frames=6)
+    run_tool_here('video/demo.py', 'in.mp4', config, 'given.pth', 'made.mp4', '--device', 'cpu')
+
+
+def visualized(config: str) -> None:
+    visualize.main([config, 'given.pth', '--indices', '0', '--out-dir', 'made'])
+
+
+def released(config: str) -> None:
+    release.main([config, 'given.pth', 'made'])
+
+
+def resumed(config: str) -> None:
+    run_tool_here('train.py', config, '--resume', 'given.pth', '--work-dir', 'made')
+
+
+#: What uses a checkpoint -> the model whose config it gets.
+USES = {
+    'submit': (submit, 'vectornet'),
+    'draw': (draw, 'vectornet'),
+    'video demo': (video_demo, 'videomae'),
+    'visualize': (visualized, 'vit_frozen'),
+    'release': (released, 'vit_frozen'),
+    'resume': (resumed, 'vit_frozen'),
+}
+
+
+def checkpoint_of(name: str) -> dict:
+    return torch.load(f'{PLACE}/{name}.pth', weights_only=True)
+
+
+def of_another_task(state: dict) -> dict:
+    return {k: v for k, v in checkpoint_of('pointmae')['state_dict'].items() if 'llm_s' not in k}
+
+
+def without_a_block(state: dict) -> dict:
+    return {k: v for k, v in state.items() if not k.startswith('neck.')}
+
+
+def with_an_mlp(state: dict) -> dict:
+    state = {k: v for k, v in state.items() if not k.endswith('llm_source')}
+    width = len(state['neck.mapper_in.weight'])
+    return state | {f'neck.block.norm.{k}': torch.ones(width) for k in ('weight', 'bias')}
+
+
+#: What is given -> how it comes from the right state, and what the error says.
+WRONG = {
+    'of another task': (of_another_task, 'neck|encoder|backbone'),
+    'without a block': (without_a_block, 'neck'),
+    'with an MLP': (with_an_mlp, 'llm_source'),
+    'empty': (lambda _: {}, 'no model state'),
+}
+
+
+@pytest.mark.parametrize('change, named', WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize('use, model', USES.values(), ids=USES)
+def test_a_wrong_checkpoint_is_refused_and_nothing_is_made(use, model, change, named):
+    content = checkpoint_of(model)
+    content['state_dict'] = change(content['state_dict'])
+    torch.save(content, 'given.pth')
+    with pytest.raises((CheckpointError, UserError), match=named):
+        use(f'{PLACE}/{model}.py')
+    made = [p for p in Path().rglob('*') if p.suffix in ('.h5', '.html', '.mp4', '.png', '.pth')]
+    assert {p.name for p in made if PLACE not in str(p)} <= {'given.pth', 'in.mp4'}
+
+
+@pytest.mark.parametrize('change, named', WRONG.values(), ids=WRONG)
+def test_a_control_refuses_what_is_not_its_own(change, named):
+    """The same for a config with an MLP block, for which a block with a record is wrong."""
+    content = checkpoint_of('vit_mlp')
+    if change is with_an_mlp:
+        content['state_dict'] = checkpoint_of('vit_frozen')['state_dict']
+    else:
+        content['state_dict'] = change(content['state_dict'])
+    torch.save(content, 'given.pth')
+    with pytest.raises((CheckpointError, UserError), match=named):
+        released(f'{PLACE}/vit_mlp.py')
