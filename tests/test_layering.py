@@ -38,7 +38,7 @@ STRANGERS = {
 #: Units that name modules above them in strings, to be imported when they are needed.
 TABLES = {
     '__init__': 'the subpackages, and what an import of another library brings in',
-    'compat': 'what MMEngine registers at the first look-up',
+    'compat': 'what MMEngine registers at the first look-up, and the check of a checkpoint',
     'converters': 'the old place of a function of a task',
     'registry': 'the hooks',
     'tasks': 'the tasks',

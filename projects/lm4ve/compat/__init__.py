@@ -12,15 +12,18 @@ import wrapt
 
 #: Imported module -> the repairs that are due right after its import.
 REPAIRS = {
+    'mmaction.apis.inference': ('hosts_partial_inference',),
     'mmaction.registry': ('mmaction_drn', 'mmaction_multimodal'),
     'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
     'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
     'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
-    'mmengine.infer.infer': ('mmengine_config_in_checkpoint',),
+    'mmengine.infer.infer': ('mmengine_config_in_checkpoint', 'hosts_partial_inference'),
     'mmengine.registry.root': ('mmengine_root_models',),
     'mmengine.runner._flexible_runner': ('mmengine_config_in_checkpoint',),
     'mmengine.runner.checkpoint': ('mmengine_checkpoint_loading',),
     'mmengine.runner.runner': ('mmengine_config_in_checkpoint',),
+    'mmpretrain.apis.base': ('hosts_partial_inference',),
+    'mmpretrain.apis.model': ('hosts_partial_inference',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
 #: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` use them.
