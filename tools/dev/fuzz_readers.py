@@ -186,7 +186,7 @@ def _video_list(folder: Path) -> Made:
 def _image(folder: Path) -> Made:
     from PIL import Image
 
-    from lm4ve.tasks.image.corruption import find_defect
+    from lm4ve.tasks.image_files import find_defect
 
     path = folder / 'image.jpg'
     pixels = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)

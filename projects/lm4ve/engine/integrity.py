@@ -138,15 +138,13 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     def _scan(self, data_list: list[dict[str, Any]]) -> list[dict[str, Any]]:
         start = time.perf_counter()
         paths = [self.path_of(d) for d in data_list]
-        self.corrupt_files.update(self._find_defects(paths))
+        files = list(dict.fromkeys(paths))  # a file of several samples is read once
+        self.corrupt_files.update(self._find_defects(files))
         kept = [
             d for d, path in zip(data_list, paths, strict=True) if path not in self.corrupt_files
         ]
         bad = [f"'{p}' {d}" for p, d in self.corrupt_files.items()]
-        summary = (
-            f'{type(self).__name__}: {len(data_list) - len(kept)} of '
-            f'{len(data_list)} {self.noun}s are corrupt'
-        )
+        summary = f'{type(self).__name__}: {len(bad)} of {len(files)} {self.noun}s are corrupt'
         if bad and (self.on_corrupt == 'refuse' or not kept):
             raise UserError(
                 f'{summary}: {listing(bad)}. Fix: fetch the data again'
@@ -154,8 +152,8 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
             )
         if bad:
             _warn(
-                f'{summary} and left out; metrics are over the other {len(kept)}: '
-                f'{listing(bad, 20)}.'
+                f'{summary} and left out; metrics are over the other {len(kept)}'
+                f'{" samples" if len(files) < len(paths) else ""}: {listing(bad, 20)}.'
             )
         else:
             seconds = time.perf_counter() - start

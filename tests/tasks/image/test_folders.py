@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet
-from lm4ve.tasks.image.corruption import find_defect
+from lm4ve.tasks.image_files import find_defect
 from tests.tasks.image.images import broken_files, encode, fill, write
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]

@@ -21,7 +21,7 @@ class ImageAnalysis(TaskAnalysis):
     """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
-        from lm4ve.tasks.image.corruption import find_defect
+        from lm4ve.tasks.image_files import find_defect
 
         defect = find_defect(str(path), decode=True)
         if defect is not None:

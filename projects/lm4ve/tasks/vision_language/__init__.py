@@ -9,6 +9,10 @@ TASK = Task(
     extra='vision-language',
     models=('lm4ve.tasks.vision_language.models.meter.METER',),
     registers={
+        'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
+        'datasets.visual_genome': ('VisualGenomeQA',),
+        'datasets.vqa': ('VQAFiles', 'VQAv2'),
+        'metrics': ('RetrievalRecall', 'VQAAccuracy'),
         'models.encoders': (
             'TimmImageEncoder',
             'TransformersImageEncoder',
@@ -19,8 +23,15 @@ TASK = Task(
         'models.meter': ('METER',),
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
+        'transforms': ('PackVisionLanguage',),
     },
-    exports={'structures': ('VisionLanguageDataSample',)},
+    exports={
+        'datasets.image_text': ('ImageTextDataset',),
+        'datasets.retrieval': ('CaptionDataset',),
+        'datasets.vqa': ('VQADataset',),
+        'metrics': ('recall_at', 'vqa_accuracy'),
+        'structures': ('VisionLanguageDataSample',),
+    },
     input_noun='an image',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
 )

@@ -16,7 +16,7 @@ from lm4ve.engine.integrity import IntegrityMixin
 from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.image.corruption import find_defect
+from lm4ve.tasks.image_files import backend_args_of, find_defect
 
 
 def empty_folders_error(root: str, folders: Sequence[str], extensions: Sequence[str]) -> UserError:
@@ -48,7 +48,7 @@ class CheckedImageMixin(IntegrityMixin):
             was refused; nothing but corrupt images was found.
 
     Cost of the check in training: some 10 microseconds an image (see
-    :func:`lm4ve.tasks.image.corruption.find_defect`, also for what it cannot find);
+    :func:`lm4ve.tasks.image_files.find_defect`, also for what it cannot find);
     formats other than JPEG and PNG are decoded twice.
     """
 
@@ -99,10 +99,7 @@ class CheckedImageMixin(IntegrityMixin):
     @property
     def _backend_args(self) -> dict | None:
         """How the pipeline's loader reads files (not every path is local)."""
-        for transform in self.pipeline.transforms:
-            if getattr(transform, 'backend_args', None) is not None:
-                return transform.backend_args
-        return None
+        return backend_args_of(self.pipeline.transforms)
 
     def _find_samples(self) -> list:
         if not self.with_label:

@@ -1,10 +1,13 @@
 """Is an image file whole? Decoders do not always say.
 
 Many builds of OpenCV return a truncated JPEG with its lower part gray and no
-error (4.14 refuses it), so a broken download trains without a word.
+error (4.14 refuses it), so a broken download trains without a word. Every task that
+reads images asks here.
 """
 
 import io
+from collections.abc import Iterable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,4 +93,12 @@ def _decode_strictly(data: bytes) -> str | None:
         return f'is not an image (it starts with {data[:12]!r})'
     except Exception as e:  # Pillow's readers raise whatever comes up
         return f'cannot be decoded ({e})'
+    return None
+
+
+def backend_args_of(transforms: Iterable[Any]) -> dict | None:
+    """Return how a pipeline's loader reads files: not every path is local."""
+    for transform in transforms:
+        if getattr(transform, 'backend_args', None) is not None:
+            return transform.backend_args
     return None
