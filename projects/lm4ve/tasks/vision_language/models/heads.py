@@ -88,6 +88,12 @@ def read_vocabulary(vocabulary: str | Sequence[str]) -> list[str]:
     return list(answers)
 
 
+def vocabulary_digest(answers: Sequence[str]) -> Tensor:
+    """Return a fingerprint of answers in their order, uint8 ``[32]``."""
+    digest = hashlib.sha256('\n'.join(answers).encode()).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8)
+
+
 class _Head(BaseModule):
     """What METER calls of a head."""
 
@@ -153,8 +159,7 @@ class VQAHead(_Head):
             nn.Linear(hidden, len(self.vocabulary)),
         )
         init_as_bert(self)
-        digest = hashlib.sha256('\n'.join(self.vocabulary).encode()).digest()
-        self.register_buffer(FINGERPRINT, torch.tensor(list(digest), dtype=torch.uint8))
+        self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
 
     def forward(self, features: Tensor) -> Tensor:
         """``[..., 2 C]`` to logits, fp32 ``[..., A]``."""

@@ -4,13 +4,15 @@ The block takes the tokens after the fusion and before the poolers (arXiv 2310.1
 section 4.5 and figure H). Source of the model: METER, arXiv 2111.02387.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import CheckpointError, UserError, check_choice
 from lm4ve.registry import MODELS
 from lm4ve.tasks.vision_language.models.fusion import init_as_bert
 from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
@@ -213,6 +215,54 @@ class METER(BaseModel):
             samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
             return self.head.predict(features, samples)
         raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
+        """Refuse the checkpoint of another METER, even where loading is not strict.
+
+        Raises:
+            CheckpointError: Patches, widths, depths or words differ; all are listed.
+        """
+        theirs = _sizes({k[len(prefix) :]: v for k, v in state_dict.items() if k[len(prefix) :]})
+        mine = _sizes(self.state_dict())
+        different = [
+            f'{text.format(theirs[text])} (the config has {text.format(mine[text])})'
+            for text in mine
+            if text in theirs and theirs[text] != mine[text]
+        ]
+        if different:
+            raise CheckpointError(
+                f'The checkpoint is of another METER: {", ".join(different)}. Fix: give '
+                'model.image_encoder, model.text_encoder and model.fusion the sizes that it was '
+                "trained with (METER's release: CLIP ViT-B/16 and RoBERTa-base)."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+#: Key of a tensor -> the dimension that tells a size, and how a message says it.
+_WIDTHS = (
+    (r'image_encoder\..*patch_embedding\.weight', -1, 'image patches of {} pixels'),
+    (r'image_transform\.weight', 1, 'image tokens of {} channels'),
+    (r'text_encoder\..*word_embeddings\.weight', 0, 'a vocabulary of {} words'),
+    (r'text_transform\.weight', 1, 'text tokens of {} channels'),
+    (r'image_transform\.weight', 0, 'a fusion of {} channels'),
+)
+_DEPTHS = (
+    (r'image_encoder\..*?\.(\d+)\..*', '{} image blocks'),
+    (r'text_encoder\..*?\.(\d+)\..*', '{} text layers'),
+    (r'fusion\.text_layers\.(\d+)\..*', '{} layers of co-attention'),
+)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Read the sizes of a model out of its state, by how a message says them."""
+    sizes = {}
+    for pattern, dimension, text in _WIDTHS:
+        found = [v.shape[dimension] for k, v in state.items() if re.fullmatch(pattern, k)]
+        sizes.update({text: found[0]} if found else {})
+    for pattern, text in _DEPTHS:
+        found = [int(m[1]) for m in (re.fullmatch(pattern, k) for k in state) if m]
+        sizes.update({text: max(found) + 1} if found else {})
+    return sizes
 
 
 def check_parts(model: METER) -> None:

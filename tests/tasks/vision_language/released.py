@@ -1,0 +1,215 @@
+"""METER as it was released, computed plainly on a state with its own key names.
+
+Written from the published description of its architecture (arXiv 2111.02387 and the module
+definitions of github.com/zdou0830/METER), with functions of torch only: nothing of lm4ve
+and no layer of transformers takes part. Dropout is off.
+"""
+
+import torch
+import torch.nn.functional as F
+
+#: Head counts, and what no tensor tells.
+HEADS = dict(clip=2, text=2, fusion=2)
+PAD = 1
+
+
+def random_state(head: str, layers=(2, 2, 2), size=32, patch=8, answers=5) -> dict:
+    """Return random weights by METER's names: 24, 20 and 16 wide.
+
+    Args:
+        head (str): 'pretrain', 'vqa' or 'retrieval'.
+        layers (tuple): Of CLIP, of the text encoder, of a stream of the fusion.
+        size, patch (int): Pixels.
+        answers (int): Of the answer head.
+    """
+    v, t, c = 24, 20, 16
+    shapes = {
+        'vit_model.positional_embedding': (7, 9),
+        'vit_model.ln_final.weight': (9,),
+        'vit_model.ln_final.bias': (9,),
+        'vit_model.visual.class_embedding': (v,),
+        'vit_model.visual.positional_embedding': ((size // patch) ** 2 + 1, v),
+        'vit_model.visual.conv1.weight': (v, 3, patch, patch),
+        'text_transformer.embeddings.word_embeddings.weight': (20, t),
+        'text_transformer.embeddings.position_embeddings.weight': (40, t),
+        'text_transformer.embeddings.token_type_embeddings.weight': (2, t),
+        'token_type_embeddings.weight': (2, c),
+    }
+
+    def linear(name, out, into):
+        shapes.update({f'{name}.weight': (out, into), f'{name}.bias': (out,)})
+
+    def norm(name, width):
+        shapes.update({f'{name}.weight': (width,), f'{name}.bias': (width,)})
+
+    norm('vit_model.visual.ln_pre', v)
+    norm('vit_model.visual.ln_post', v)
+    for i in range(layers[0]):
+        block = f'vit_model.visual.transformer.resblocks.{i}'
+        shapes.update(
+            {f'{block}.attn.in_proj_weight': (3 * v, v), f'{block}.attn.in_proj_bias': (3 * v,)}
+        )
+        linear(f'{block}.attn.out_proj', v, v)
+        norm(f'{block}.ln_1', v)
+        norm(f'{block}.ln_2', v)
+        linear(f'{block}.mlp.c_fc', 32, v)
+        linear(f'{block}.mlp.c_proj', v, 32)
+
+    def bert(name, width, inner, parts):
+        for part in parts:
+            for kind in ('query', 'key', 'value'):
+                linear(f'{name}.{part}.self.{kind}', width, width)
+            linear(f'{name}.{part}.output.dense', width, width)
+            norm(f'{name}.{part}.output.LayerNorm', width)
+        linear(f'{name}.intermediate.dense', inner, width)
+        linear(f'{name}.output.dense', width, inner)
+        norm(f'{name}.output.LayerNorm', width)
+
+    norm('text_transformer.embeddings.LayerNorm', t)
+    for i in range(layers[1]):
+        bert(f'text_transformer.encoder.layer.{i}', t, 28, ['attention'])
+    linear('text_transformer.pooler.dense', t, t)
+    linear('cross_modal_text_transform', c, t)
+    linear('cross_modal_image_transform', c, v)
+    for stream in ('text', 'image'):
+        for i in range(layers[2]):
+            name = f'cross_modal_{stream}_layers.{i}'
+            bert(name, c, 4 * c, ['attention', 'crossattention'])
+        linear(f'cross_modal_{stream}_pooler.dense', c, c)
+    if head == 'vqa':
+        linear('vqa_classifier.0', 2 * c, 2 * c)
+        norm('vqa_classifier.1', 2 * c)
+        linear('vqa_classifier.3', answers, 2 * c)
+    if head == 'retrieval':
+        linear('rank_output', 1, 2 * c)
+    if head in ('pretrain', 'retrieval'):
+        linear('itm_score.fc', 2, 2 * c)
+    if head == 'pretrain':
+        linear('mlm_score.transform.dense', c, c)
+        norm('mlm_score.transform.LayerNorm', c)
+        shapes.update({'mlm_score.bias': (20,), 'mlm_score.decoder.weight': (20, c)})
+    generator = torch.Generator().manual_seed(sum(map(len, shapes)))
+    state = {k: torch.randn(s, generator=generator) * 0.3 for k, s in shapes.items()}
+    # Gains around 1, so that every part has a say.
+    state.update({k: 1 + v for k, v in state.items() if _is_gain(k)})
+    state['text_transformer.embeddings.position_ids'] = torch.arange(40)[None]
+    return state
+
+
+def _is_gain(name: str) -> bool:
+    *_, module, last = name.split('.')
+    norms = ('LayerNorm', 'ln_1', 'ln_2', 'ln_pre', 'ln_post')
+    return last == 'weight' and (module in norms or 'classifier.1' in name)
+
+
+def features(state: dict, image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Normalized images ``[B, 3, H, W]`` and words ``[B, L]`` to ``[B, 2 C]``."""
+    seen = ids != PAD
+    x = _text(state, ids, seen)
+    y = _clip(state, image)
+    x = _linear(state, 'cross_modal_text_transform', x)
+    y = _linear(state, 'cross_modal_image_transform', y)
+    types = state['token_type_embeddings.weight']
+    x, y = x + types[0], y + types[1]
+    everything = torch.ones(y.shape[:2], dtype=torch.bool)
+    i = 0
+    while f'cross_modal_text_layers.{i}.output.dense.weight' in state:
+        x, y = (
+            _cross(state, f'cross_modal_text_layers.{i}', x, y, seen, everything),
+            _cross(state, f'cross_modal_image_layers.{i}', y, x, everything, seen),
+        )
+        i += 1
+    x = torch.tanh(_linear(state, 'cross_modal_text_pooler.dense', x[:, 0]))
+    y = torch.tanh(_linear(state, 'cross_modal_image_pooler.dense', y[:, 0]))
+    return torch.cat((x, y), dim=-1)
+
+
+def answer_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
+    x = _linear(state, 'vqa_classifier.0', pooled)
+    x = F.gelu(_norm(state, 'vqa_classifier.1', x, 1e-5))
+    return _linear(state, 'vqa_classifier.3', x)
+
+
+def matching_logits(state: dict, pooled: torch.Tensor) -> torch.Tensor:
+    return _linear(state, 'itm_score.fc', pooled)
+
+
+def rank_scores(state: dict, pooled: torch.Tensor) -> torch.Tensor:
+    """A model that was only pre-trained ranks by the row of ITM that says "match"."""
+    if 'rank_output.weight' in state:
+        return _linear(state, 'rank_output', pooled)[..., 0]
+    return matching_logits(state, pooled)[..., 1]
+
+
+def _linear(state, name, x):
+    return x @ state[f'{name}.weight'].T + state[f'{name}.bias']
+
+
+def _norm(state, name, x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    scaled = centered / (centered.square().mean(-1, keepdim=True) + eps).sqrt()
+    return scaled * state[f'{name}.weight'] + state[f'{name}.bias']
+
+
+def _attention(q, k, v, heads, seen=None):
+    def split(x):
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    scores = split(q) @ split(k).transpose(-1, -2) / (q.shape[-1] / heads) ** 0.5
+    if seen is not None:
+        scores = scores.masked_fill(~seen[:, None, None, :], -10000.0)
+    return (scores.softmax(-1) @ split(v)).transpose(1, 2).flatten(2)
+
+
+def _clip(state, image):
+    p = 'vit_model.visual.'
+    weight = state[f'{p}conv1.weight']
+    x = F.conv2d(image, weight, stride=weight.shape[-1]).flatten(2).transpose(1, 2)
+    first = state[f'{p}class_embedding'].expand(len(x), 1, -1)
+    x = torch.cat((first, x), dim=1) + state[f'{p}positional_embedding']
+    x = _norm(state, f'{p}ln_pre', x, 1e-5)
+    i = 0
+    while f'{p}transformer.resblocks.{i}.ln_1.weight' in state:
+        block = f'{p}transformer.resblocks.{i}'
+        y = _norm(state, f'{block}.ln_1', x, 1e-5)
+        qkv = y @ state[f'{block}.attn.in_proj_weight'].T + state[f'{block}.attn.in_proj_bias']
+        y = _attention(*qkv.chunk(3, dim=-1), HEADS['clip'])
+        x = x + _linear(state, f'{block}.attn.out_proj', y)
+        y = _linear(state, f'{block}.mlp.c_fc', _norm(state, f'{block}.ln_2', x, 1e-5))
+        x = x + _linear(state, f'{block}.mlp.c_proj', y * torch.sigmoid(1.702 * y))
+        i += 1
+    return _norm(state, f'{p}ln_post', x, 1e-5)
+
+
+def _text(state, ids, seen):
+    p = 'text_transformer.embeddings.'
+    places = seen.cumsum(dim=1) * seen + PAD
+    x = state[f'{p}word_embeddings.weight'][ids] + state[f'{p}position_embeddings.weight'][places]
+    x = _norm(state, f'{p}LayerNorm', x + state[f'{p}token_type_embeddings.weight'][0], 1e-5)
+    i = 0
+    while f'text_transformer.encoder.layer.{i}.output.dense.weight' in state:
+        name = f'text_transformer.encoder.layer.{i}'
+        x = _attend(state, f'{name}.attention', x, x, seen, HEADS['text'], 1e-5)
+        x = _feed_forward(state, name, x, 1e-5)
+        i += 1
+    return x
+
+
+def _cross(state, name, x, other, seen, other_seen):
+    x = _attend(state, f'{name}.attention', x, x, seen, HEADS['fusion'], 1e-12)
+    x = _attend(state, f'{name}.crossattention', x, other, other_seen, HEADS['fusion'], 1e-12)
+    return _feed_forward(state, name, x, 1e-12)
+
+
+def _attend(state, name, x, other, seen, heads, eps):
+    q = _linear(state, f'{name}.self.query', x)
+    k, v = (_linear(state, f'{name}.self.{kind}', other) for kind in ('key', 'value'))
+    y = _linear(state, f'{name}.output.dense', _attention(q, k, v, heads, seen))
+    return _norm(state, f'{name}.output.LayerNorm', x + y, eps)
+
+
+def _feed_forward(state, name, x, eps):
+    y = F.gelu(_linear(state, f'{name}.intermediate.dense', x))
+    return _norm(
+        state, f'{name}.output.LayerNorm', x + _linear(state, f'{name}.output.dense', y), eps
+    )
