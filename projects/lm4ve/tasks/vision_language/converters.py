@@ -13,7 +13,8 @@ from torch import Tensor
 from lm4ve.converters.key_rules import Rules, rename
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError, check_choice
-from lm4ve.tasks.vision_language.models.heads import FINGERPRINT, read_vocabulary, vocabulary_digest
+from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary
+from lm4ve.tasks.vision_language.models.heads import FINGERPRINT, vocabulary_digest
 
 TASKS = ('auto', 'vqa', 'retrieval', 'matching')
 
@@ -179,7 +180,7 @@ def _fingerprint(
             'them with --vocabulary, in their order (tools/vision_language/make_vocabulary.py '
             "makes METER's of VQAv2's annotations)."
         )
-    answers = read_vocabulary(vocabulary)
+    answers = read_vocabulary(vocabulary, '--vocabulary')
     if len(answers) != rows:
         raise UserError(
             f'{origin} has a head of {rows} answers, but --vocabulary has {len(answers)}. Fix: '

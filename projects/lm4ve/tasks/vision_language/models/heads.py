@@ -5,10 +5,8 @@ pairs, and ranks would depend on their order.
 """
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,13 +17,12 @@ from torch import Tensor, nn
 from lm4ve.engine.messages import did_you_mean
 from lm4ve.errors import CheckpointError, UserError, check_choice
 from lm4ve.registry import MODELS
+from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary, soft_scores
 from lm4ve.tasks.vision_language.models.fusion import init_as_bert
 from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
-#: METER's score of an answer by the number of annotators who gave it.
-SOFT_SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
 TARGETS = ('soft', 'hard')
 FINGERPRINT = 'vocabulary_fingerprint'
 
@@ -51,41 +48,10 @@ def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> di
     Returns:
         dict[int, float]: By index; answers outside of the vocabulary are not in it.
     """
+    if kind == 'soft':
+        return {index[a]: score for a, score in soft_scores(answers).items() if a in index}
     counts = Counter(a for a in answers if a in index)
-    if not counts:
-        return {}
-    if kind == 'hard' or len(answers) == 1:
-        return {index[counts.most_common(1)[0][0]]: 1.0}
-    return {index[a]: SOFT_SCORES[min(n, 4)] for a, n in counts.items()}
-
-
-def read_vocabulary(vocabulary: str | Sequence[str]) -> list[str]:
-    """Read the answers that a model chooses from.
-
-    Args:
-        vocabulary (str | Sequence[str]): The answers, or a file: ``*.json`` with a list, or
-            one answer a line.
-
-    Raises:
-        UserError: The file is missing or damaged, or the answers are no distinct strings.
-    """
-    fix = 'Fix: write it with tools/vision_language/make_vocabulary.py.'
-    origin = 'model.head.vocabulary'
-    if isinstance(vocabulary, str):
-        origin = f"model.head.vocabulary='{vocabulary}'"
-        try:
-            text = Path(vocabulary).expanduser().read_text(encoding='utf-8')
-            answers = json.loads(text) if vocabulary.endswith('.json') else text.splitlines()
-        except (OSError, ValueError, RecursionError) as e:
-            raise UserError(f'{origin} cannot be read: {e}. {fix}') from e
-    else:
-        answers = vocabulary
-    if not isinstance(answers, (list, tuple)) or not all(isinstance(a, str) for a in answers):
-        raise UserError(f'{origin} is no list of answers. {fix}')
-    if not answers or len(set(answers)) < len(answers):
-        twice = [a for a, n in Counter(answers).items() if n > 1]
-        raise UserError(f'{origin} has {len(answers)} answers, twice there: {twice[:5]}. {fix}')
-    return list(answers)
+    return {index[a]: 1.0 for a, _ in counts.most_common(1)}
 
 
 def vocabulary_digest(answers: Sequence[str]) -> Tensor:
@@ -149,7 +115,7 @@ class VQAHead(_Head):
         super().__init__(init_cfg)
         check_choice('model.head.targets', targets, TARGETS)
         self.in_channels, self.targets = in_channels, targets
-        self.vocabulary = read_vocabulary(vocabulary)
+        self.vocabulary = list(read_vocabulary(vocabulary, 'model.head.vocabulary'))
         self.index = {a: i for i, a in enumerate(self.vocabulary)}
         hidden = hidden_channels or in_channels
         self.layers = nn.Sequential(
@@ -317,7 +283,7 @@ class RetrievalHead(_Head):
         if features.shape[1] < 2:
             raise UserError(
                 'A training sample has its true caption only, nothing to rank it against. Fix: '
-                'set num_false of the training data set (METER: 15).'
+                'set num_negatives of the training data set (METER: 15).'
             )
         scores = self(features)
         target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
