@@ -7,4 +7,5 @@ checkpoint_hooks = dict(
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
     finite_loss=dict(type='lm4ve.FiniteLossHook'),
+    block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )

@@ -12,6 +12,7 @@ default_hooks = dict(
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
     finite_loss=dict(type='lm4ve.FiniteLossHook'),
+    block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

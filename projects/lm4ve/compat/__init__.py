@@ -15,7 +15,11 @@ REPAIRS = {
     'mmaction.apis.inference': ('hosts_partial_inference',),
     'mmaction.registry': ('mmaction_drn', 'mmaction_multimodal'),
     'mmaction.models.backbones.vit_mae': ('mmaction_vit_norm',),
-    'mmaction.models.recognizers.base': ('mmaction_scope', 'mmaction_norm_to_neck'),
+    'mmaction.models.recognizers.base': (
+        'mmaction_scope',
+        'mmaction_norm_to_neck',
+        'mmaction_unused_neck',
+    ),
     'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
     'mmengine.infer.infer': ('mmengine_config_in_checkpoint', 'hosts_partial_inference'),
     'mmengine.registry.root': ('mmengine_root_models',),
@@ -24,6 +28,7 @@ REPAIRS = {
     'mmengine.runner.runner': ('mmengine_config_in_checkpoint',),
     'mmpretrain.apis.base': ('hosts_partial_inference',),
     'mmpretrain.apis.model': ('hosts_partial_inference',),
+    'mmpretrain.models.classifiers.hugging_face': ('mmpretrain_unbuilt_neck',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
 #: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` use them.

@@ -8,6 +8,7 @@ from typing import Any
 
 _HOOKS = {
     'AtomicCheckpointHook': 'checkpoint_hooks',
+    'BlockInUseHook': 'block_in_use',
     'FiniteLossHook': 'finite_loss',
     'KeptEMAHook': 'ema',
     'PlainCheckpointHook': 'checkpoint_hooks',

@@ -20,6 +20,7 @@ from mmengine.logging import MessageHub, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from lm4ve.engine.block_in_use import BlockInUseHook
 from lm4ve.engine.config import check_fields, merge_options, read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
@@ -235,6 +236,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
     runner = runner_class.from_cfg(cfg)
     if short_console:
         runner.register_hook(ConsoleHook())
+    if not any(isinstance(h, BlockInUseHook) for h in runner.hooks):
+        runner.register_hook(BlockInUseHook())
     warn_of_two_norms(runner.model)
     return runner
 

@@ -9,9 +9,11 @@ learning rate decay work as before.
 from typing import Any
 
 from mmengine.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from lm4ve.errors import UserError
+from lm4ve.necks.first_batch import FirstBatch, callable_names
+from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 
 class _ThroughNeck:
@@ -21,19 +23,42 @@ class _ThroughNeck:
     its reference to the neck along with the neck.
     """
 
-    def __init__(self, neck: nn.Module) -> None:
+    def __init__(self, neck: nn.Module, index: int, first_batch: FirstBatch) -> None:
         self.neck = neck
+        self.index = index
+        self.first_batch = first_batch
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):
-            # Patch embeddings and Swin's stages return (tokens, grid size).
-            return (self.neck(output[0]), *output[1:])
-        return self.neck(output)
+        # Patch embeddings and Swin's stages return (tokens, grid size).
+        several = isinstance(output, (tuple, list))
+        x = self._entry(output) if several else output
+        if not self.first_batch.sees(x):
+            return output
+        out = self.neck(x)
+        if isinstance(out, tuple) and isinstance(out[-1], dict):  # mmaction2's (x, losses)
+            out = out[0]
+        if not several:
+            return out
+        entries = list(output)
+        entries[self.index] = out
+        return tuple(entries) if isinstance(output, tuple) else entries
+
+    def _entry(self, output: Any) -> Any:
+        if -len(output) <= self.index < len(output) and isinstance(output[self.index], Tensor):
+            return output[self.index]
+        kinds = [list(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in output]
+        raise UserError(
+            f'backbone.index={self.index} of {self.neck.use.place} names no features: that '
+            f'module returns {kinds}. Fix: the index of the entry that the encoder uses.'
+        )
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
 def LLMBlockInsert(
-    backbone: dict[str, Any] | nn.Module, after: str, neck: dict[str, Any] | nn.Module
+    backbone: dict[str, Any] | nn.Module,
+    after: str,
+    neck: dict[str, Any] | nn.Module,
+    index: int = 0,
 ) -> nn.Module:
     """Build a backbone whose named submodule's output goes through a neck.
 
@@ -45,31 +70,65 @@ def LLMBlockInsert(
         neck (dict | nn.Module): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
             since what follows in the encoder norms its own input.
+        index (int): Which entry goes through the neck where the submodule returns
+            several. The others stay.
 
     Returns:
         nn.Module: The backbone itself, with the neck as ``llm_neck``.
 
     Raises:
-        UserError: ``after`` names no submodule, or the neck changes the layout.
+        UserError: ``after`` names no submodule or one that is never called, or the neck
+            changes the layout. The first batch raises it too: if the submodule did not
+            run, or if its output has the samples in another dimension.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
-    built: nn.Module = (
-        neck if isinstance(neck, nn.Module) else MODELS.build({'norm_cfg': None, **neck})
-    )
+    built = neck if isinstance(neck, nn.Module) else _build_neck(neck)
     if getattr(built, 'out_type', 'raw') != 'raw':
         raise UserError(
             f"backbone.neck.out_type='{built.out_type}': inside an encoder the neck must give all "
             "tokens. Fix: set it to 'raw'."
         )
+    place = _place(encoder, after)
+    if isinstance(built, LLMBlockNeck):
+        built.use.place = f"after='{after}' of {type(encoder).__name__}"
+    encoder.llm_neck = built
+    first_batch = FirstBatch(after, built)
+    encoder.register_forward_pre_hook(first_batch.before, with_kwargs=True)
+    encoder.register_forward_hook(first_batch.after, with_kwargs=True)
+    place.register_forward_hook(_ThroughNeck(built, index, first_batch))
+    return encoder
+
+
+def _build_neck(cfg: dict[str, Any]) -> nn.Module:
+    """Build a neck that takes and gives tensors, whatever the host's necks do."""
+    cfg = {'norm_cfg': None, **cfg}
+    if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
+        cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means a class of its protocol
+    neck: nn.Module = MODELS.build(cfg)
+    return neck
+
+
+def _place(encoder: nn.Module, after: str) -> nn.Module:
+    """Return the submodule of a name.
+
+    Raises:
+        UserError: There is none, or it only holds others.
+    """
     modules = dict(encoder.named_modules())
+    kind = type(encoder).__name__
     if not after or after not in modules:
         parent = after.rpartition('.')[0] if after else ''
         near = [n for n in modules if n and n.rpartition('.')[0] == parent]
         near = near or [n for n, _ in encoder.named_children()]
         raise UserError(
-            f"backbone.after='{after}' is no submodule of "
-            f'{type(encoder).__name__}. There are: {", ".join(near)}.'
+            f"backbone.after='{after}' is no submodule of {kind}. There are: {', '.join(near)}."
         )
-    encoder.llm_neck = built
-    modules[after].register_forward_hook(_ThroughNeck(built))
-    return encoder
+    if not callable_names({after: modules[after]}):
+        near = callable_names({n: m for n, m in modules.items() if n.startswith(f'{after}.')})
+        depth = min((n.count('.') for n in near), default=0)
+        near = [n for n in near if n.count('.') == depth]
+        raise UserError(
+            f"backbone.after='{after}' of {kind} is a {type(modules[after]).__name__}, which only "
+            f'holds modules and is never called. Fix: name one of {", ".join(near)}.'
+        )
+    return modules[after]

@@ -26,6 +26,7 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check_choice
+from lm4ve.necks.guard import Use, expect_use
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -61,6 +62,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             instead of storing their activations.
         compile (bool | dict): Run mappers and block through ``torch.compile``,
             with these options.
+        guard (bool): Raise in the first training step if the block did not run or if no
+            gradient came back to it. False where a model rests it in some steps.
         init_cfg (dict | list, optional): How the mappers are initialized. It never
             touches the block.
 
@@ -80,6 +83,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         low_rank: str = 'auto',
         with_cp: bool = False,
         compile: bool | dict[str, Any] = False,
+        guard: bool = True,
         init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
             type='TruncNormal', layer='Linear', std=0.02
         ),
@@ -105,6 +109,10 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
         self._observed = False
         self._compiled: Callable[..., Tensor] | None = None
+        self.guard = guard
+        self.use = Use()
+        if guard:
+            expect_use(self)
 
     @contextmanager
     def observe(self) -> Iterator['LLMBlockNeck']:
@@ -170,6 +178,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = out[:, 0]
         elif self.out_type == 'raw' and restore is not None:
             out = restore(out)
+        self.use.watch(out)
         return out if isinstance(feats, Tensor) else (out,)
 
     def _save_to_state_dict(
@@ -218,6 +227,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         # A compiled method belongs to the module it was made of: copies (EMA)
         # compile their own.
         return {**super().__getstate__(), '_compiled': None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        place, self.use = self.use.place, Use()
+        self.use.place = place
+        if self.guard:
+            expect_use(self)
 
     def _through_block(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
