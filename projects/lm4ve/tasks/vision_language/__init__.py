@@ -12,6 +12,7 @@ TASK = Task(
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
         'datasets.visual_genome': ('VisualGenomeQA',),
         'datasets.vqa': ('VQAFiles', 'VQAv2'),
+        'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
         'metrics': ('RetrievalRecall', 'VQAAccuracy'),
         'models.encoders': (
             'TimmImageEncoder',
