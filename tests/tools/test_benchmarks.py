@@ -80,3 +80,9 @@ def test_loading_is_measured_for_every_layout(measured, tmp_path):
     assert all(r['seconds'] > 0 and r['of raw'] > 0 for r in rows)
     by_way = dict(zip(ways, rows, strict=True))
     assert by_way["raw read of a layer's bytes", 'warm', None]['of raw'] == 1
+
+
+def test_a_step_of_meter_is_measured_with_both_kinds_of_tokens(measured):
+    rows = measured('meter', '--tiny --batch 2 --size 64 --words 4 --tokens visual joint')
+    assert [r['path'].partition(' on ')[2] for r in rows] == ['', 'visual tokens', 'joint tokens']
+    assert rows[0]['ratio'] == 1 and all(r['seconds'] > 0 for r in rows)
