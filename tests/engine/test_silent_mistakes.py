@@ -53,6 +53,31 @@ def test_schedules_follow_the_number_of_epochs():
     assert cfg.param_scheduler.total_steps == 5
 
 
+def test_the_sizes_of_images_and_model_follow_one_field():
+    crop = dict(type='CenterCrop', crop_size=224)
+    resize = dict(type='Resize', scale=(224, 224))
+    cfg = Config(
+        dict(
+            image_size=224,
+            model=dict(encoder=dict(image_size=224, depth=224)),
+            train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[crop])])),
+            test_dataloader=dict(dataset=dict(pipeline=[dict(crop, crop_size=256), resize])),
+            tta_pipeline=[[crop]],
+            val_cfg=dict(scale=224),
+        )
+    )
+    merge_options(cfg, dict(image_size=384))
+    assert cfg.model.encoder == dict(image_size=384, depth=224)
+    assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384
+    crop, resize = cfg.test_dataloader.dataset.pipeline
+    assert (crop.crop_size, resize.scale) == (256, (384, 384))
+    assert cfg.tta_pipeline[0][0].crop_size == 384 and cfg.val_cfg.scale == 224
+    # Without that field nothing follows.
+    cfg.pop('image_size')
+    merge_options(cfg, {'model.encoder.image_size': 288})
+    assert cfg.tta_pipeline[0][0].crop_size == 384
+
+
 def test_schedules_that_begin_later_follow_or_refuse():
     def config() -> Config:
         warm = dict(type='LinearLR', by_epoch=True, end=5)

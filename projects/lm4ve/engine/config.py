@@ -19,6 +19,9 @@ from lm4ve.zoo.moved_configs import where_it_went
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
 _ENDS = ('end', 'T_max', 'total_steps')
+#: Names of what follows a config's ``image_size``, and in which fields.
+_SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
+_SIZED = ('_dataloader', '_pipeline')
 _TOOL_FIELDS = (
     *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'default_scope'),
     *('efficient_conv_bn_eval', 'env_cfg', 'model_wrapper_cfg', 'runner_type', 'tta_model'),
@@ -69,7 +72,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
     Below a field that exists, new names are arguments of what is built of it, which
     refuses those that it does not take. Schedules that ended with the training still do
-    when ``train_cfg.max_epochs`` is overridden and they are not.
+    when ``train_cfg.max_epochs`` is overridden and they are not; where a config has a field
+    ``image_size``, its transforms and its model follow that one.
 
     Args:
         cfg (Config): Changed in place.
@@ -92,7 +96,11 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             )
         wanted[field] = value
     before = (cfg.get('train_cfg') or {}).get('max_epochs')
+    size = cfg.get('image_size')
     cfg.merge_from_dict(wanted)
+    if size is not None and cfg.image_size != size:
+        for name in [n for n in cfg if n == 'model' or n.endswith(_SIZED)]:
+            _follow_size(cfg[name], size, cfg.image_size)
     after = (cfg.get('train_cfg') or {}).get('max_epochs')
     if (
         before
@@ -118,6 +126,18 @@ def _follow_epochs(cfg: Config, before: int, after: int) -> None:
         for key in _ENDS:
             if s.get(key) in (before, before - begin):
                 s[key] = after if s[key] == before else after - begin
+
+
+def _follow_size(node: Any, before: int, after: int) -> None:
+    """Give transforms and model the new size where they had the old one."""
+    if isinstance(node, dict):
+        for key in _SIZES:
+            if key in node and node[key] in (before, [before] * 2, (before, before)):
+                node[key] = after if node[key] == before else type(node[key])([after] * 2)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            _follow_size(value, before, after)
 
 
 def check_fields(cfg: Config) -> None:

@@ -1,0 +1,49 @@
+# VQAv2: trained on its training set, validated and tested on its validation set, which
+# has answers. Make the vocabulary before (docs/guides/vision_language.md):
+#   data/coco/{train2014,val2014,test2015}/*.jpg, data/coco/vqav2/*.json
+_base_ = './images.py'
+
+train_dataloader = dict(
+    batch_size=128,  # on 4 GPUs: METER's 512
+    num_workers=8,
+    dataset=dict(
+        type='lm4ve.VQAv2',
+        split='train2014',
+        vocabulary='data/coco/vqav2/vocabulary.json',
+        pipeline=_base_.train_pipeline,
+    ),
+    sampler=dict(type='DefaultSampler', shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=128,
+    num_workers=8,
+    dataset=dict(type='lm4ve.VQAv2', split='val2014', pipeline=_base_.test_pipeline),
+    sampler=dict(type='DefaultSampler', shuffle=False),
+)
+val_evaluator = dict(type='lm4ve.VQAAccuracy')
+val_cfg = dict()
+test_dataloader = val_dataloader
+test_evaluator = val_evaluator
+test_cfg = dict()
+
+# The figures of papers are of test-dev, after a training on everything that has answers.
+# A config for them writes
+#   train_dataloader = dict(dataset=_base_.trainval)
+#   test_dataloader = dict(dataset=_base_.test_dev)
+#   test_evaluator = _base_.test_dev_file
+trainval = dict(
+    _delete_=True,
+    type='ConcatDataset',
+    datasets=[
+        train_dataloader['dataset'],
+        dict(train_dataloader['dataset'], split='val2014', test_mode=False),
+        dict(
+            type='lm4ve.VisualGenomeQA',
+            vocabulary='data/coco/vqav2/vocabulary.json',
+            pipeline=_base_.train_pipeline,
+        ),
+    ],
+)
+test_dev = dict(split='test-dev2015')
+# What the server of EvalAI takes.
+test_dev_file = dict(result_file='work_dirs/vqav2_test-dev2015.json')
