@@ -82,6 +82,13 @@ def test_verify_says_when_and_how_deep_files_are_scanned(verify, test_mode, kept
     assert data.num_corrupt == 3 - len(kept)
 
 
+def test_a_file_of_several_samples_is_read_and_counted_once(write, log):
+    a, bad = write('a', 'bad')
+    data = Notes([a, bad, a, bad, a], test_mode=True)
+    assert [p for p, _ in data.looks].count(str(a)) == 1 and len(data) == 3
+    assert '1 of 2 notes are corrupt' in log[-1][1] and 'the other 3 samples' in log[-1][1]
+
+
 def test_a_scan_reads_every_file_once(write, log):
     paths = write(*'abcdefghijk' * 30)
     data = Notes(paths, test_mode=True)

@@ -15,13 +15,13 @@ from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.vision_language.datasets.image_text import ImageTextDataset
-from lm4ve.tasks.vision_language.datasets.json_files import (
-    read_entries,
-    read_json,
-    read_rows,
-    texts_of,
+from lm4ve.tasks.vision_language.datasets.json_files import read_rows, texts_of
+from lm4ve.tasks.vision_language.datasets.vocabulary import majority, read_vocabulary
+from lm4ve.tasks.vision_language.datasets.vqa_json import (
+    check_pairs,
+    read_vqa_annotations,
+    read_vqa_questions,
 )
-from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary
 
 #: Split -> the one whose images it asks about.
 VQA_SPLITS = {
@@ -184,7 +184,7 @@ class VQAv2(VQADataset):
         annotations = None
         if self.ann_file:
             annotations = read_vqa_annotations(self.ann_file, self.split)
-            _check_pairs(questions, annotations, self.question_file, self.ann_file)
+            check_pairs(questions, annotations, self.question_file, self.ann_file)
         for question_id, q in questions.items():
             image = q['image_id']
             entry = dict(
@@ -195,143 +195,6 @@ class VQAv2(VQADataset):
                 answers=[],
             )
             yield entry | (annotations[question_id] if annotations else {})
-
-
-def read_vqa_questions(path: str, split: str | None = None) -> dict[int, dict]:
-    """Read an official file of questions.
-
-    Args:
-        path (str): ``v2_OpenEnded_mscoco_<split>_questions.json``.
-        split (str, optional): The split that it has to be of.
-
-    Returns:
-        dict[int, dict]: Question id -> ``question`` (str) and ``image_id`` (int).
-
-    Raises:
-        UserError: It is damaged, of another kind, split or version, or has a question
-            id twice.
-    """
-    content = read_json(path, dict, 'dataset.question_file')
-    entries = read_entries(content, 'questions', path, 'dataset.question_file')
-    _check_header(content, path, 'dataset.question_file', split)
-    found = {}
-    for number, q in enumerate(entries):
-        values = [q.get(k) for k in ('question_id', 'image_id', 'question')]
-        if not _fit(values, (int, int, str)) or 'multiple_choices' in q:
-            raise UserError(
-                f"dataset.question_file: entry {number} of '{path}' is no open-ended question: "
-                'expected question_id and image_id (numbers that are not negative) and question '
-                '(a text). Fix: fetch the file again.'
-            )
-        found[values[0]] = dict(image_id=values[1], question=values[2])
-    _check_unique(len(entries), [q.get('question_id') for q in entries], found, path)
-    return found
-
-
-def read_vqa_annotations(path: str, split: str | None = None) -> dict[int, dict]:
-    """Read an official file of annotations.
-
-    Args:
-        path (str): ``v2_mscoco_<split>_annotations.json``.
-        split (str, optional): The split that it has to be of.
-
-    Returns:
-        dict[int, dict]: Question id -> ``image_id``, ``answers`` (list[str], in the
-        annotators' order), ``majority`` (str), ``question_type``, ``answer_type``.
-
-    Raises:
-        UserError: As :func:`read_vqa_questions`.
-    """
-    content = read_json(path, dict, 'dataset.ann_file')
-    entries = read_entries(content, 'annotations', path, 'dataset.ann_file')
-    _check_header(content, path, 'dataset.ann_file', split)
-    found = {}
-    for number, a in enumerate(entries):
-        names = 'question_id', 'image_id', 'question_type', 'answer_type', 'multiple_choice_answer'
-        values = [a.get(k) for k in names]
-        answers = a.get('answers')
-        given = [g.get('answer') for g in _dicts(answers)]
-        if (
-            not _fit(values, (int, int, str, str, str))
-            or not given
-            or len(given) != len(answers)
-            or not all(isinstance(g, str) for g in given)
-        ):
-            raise UserError(
-                f"dataset.ann_file: entry {number} of '{path}' is no annotation: expected "
-                f'{", ".join(names)} and answers (a list of objects with an answer). Fix: fetch '
-                'the file again.'
-            )
-        found[values[0]] = dict(
-            image_id=values[1],
-            question_type=values[2],
-            answer_type=values[3],
-            majority=values[4],
-            answers=given,
-        )
-    _check_unique(len(entries), [a.get('question_id') for a in entries], found, path)
-    return found
-
-
-def _dicts(value: object) -> list[dict]:
-    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
-
-
-def _fit(values: Sequence[object], kinds: Sequence[type]) -> bool:
-    pairs = zip(values, kinds, strict=True)
-    return all(type(v) is kind and (kind is not int or 0 <= v < 2**63) for v, kind in pairs)
-
-
-def _check_header(content: dict, path: str, field: str, split: str | None) -> None:
-    """Refuse files of another split, version or kind of question, if they say so."""
-    info = content.get('info')
-    version = info.get('version') if isinstance(info, dict) else None
-    wrong = [
-        (name, found, wanted)
-        for name, found, wanted in (
-            ('data_subtype', content.get('data_subtype'), split),
-            ('task_type', content.get('task_type'), 'Open-Ended'),
-            ('info.version', version, '2.0'),
-        )
-        if found is not None and wanted is not None and found != wanted
-    ]
-    if wrong:
-        name, found, wanted = wrong[0]
-        raise UserError(
-            f"{field}: '{path}' has {name}={found!r}, expected {wanted!r}. Fix: name the VQA v2 "
-            'file of open-ended questions of the split in dataset.split.'
-        )
-
-
-def _check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
-    if len(found) < total:
-        twice = [q for q, n in Counter(ids).items() if n > 1]
-        raise UserError(
-            f"'{path}' has {len(twice)} question id(s) more than once: {listing(twice)}. Fix: "
-            'fetch the file again.'
-        )
-
-
-def _check_pairs(questions: dict, annotations: dict, question_file: str, ann_file: str) -> None:
-    """Refuse questions and annotations that do not belong together."""
-    missing = [q for q in questions if q not in annotations]
-    extra = [q for q in annotations if q not in questions]
-    both = [q for q in questions if q in annotations]
-    other = [q for q in both if annotations[q]['image_id'] != questions[q]['image_id']]
-    problems = [
-        f'{len(ids)} {what} ({listing(ids)})'
-        for ids, what in (
-            (missing, 'questions have no annotation'),
-            (extra, 'annotations have no question'),
-            (other, 'annotations are of another image'),
-        )
-        if ids
-    ]
-    if problems:
-        raise UserError(
-            f"'{question_file}' and '{ann_file}' do not belong together: "
-            f'{"; ".join(problems)}. Fix: fetch both files of the same split again.'
-        )
 
 
 @DATASETS.register_module()
@@ -356,20 +219,50 @@ class VQAFiles(VQADataset):
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the rows."""
-        for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
-            place = f"dataset.ann_file: {where} of '{self.ann_file}'"
-            question = row.get('question')
-            if 'image' not in row or not isinstance(question, str):
-                raise UserError(
-                    f'{place} has {listing(list(row)) or "nothing"}; expected image, question '
-                    '(a text) and answer or answers. Fix: name the columns so.'
-                )
-            answers = texts_of(row, 'answer', 'answers', place)
-            optional = ('question_id', 'question_type', 'answer_type', 'image_id')
-            known = {k: row[k] for k in optional if row.get(k) not in (None, '')}
-            if not all(isinstance(v, (str, int)) for v in known.values()):
-                raise UserError(f'{place}: {", ".join(known)} must be texts or numbers.')
-            # CSV has no numbers, and an evaluation server may want its ids as such.
-            if re.fullmatch(r'(0|[1-9][0-9]{0,17})', str(known.get('question_id', ''))):
-                known['question_id'] = int(known['question_id'])
-            yield dict(image=row['image'], question=question, answers=answers or [], **known)
+        return read_question_rows(self.ann_file)
+
+
+def read_question_rows(path: str, field: str = 'dataset.ann_file') -> Iterator[dict]:
+    """Yield the rows of a file of :class:`VQAFiles`, as :class:`VQADataset` takes them.
+
+    Raises:
+        UserError: The file cannot be read, a column is missing or a row is damaged.
+    """
+    for where, row in read_rows(path, field):
+        place = f"{field}: {where} of '{path}'"
+        question = row.get('question')
+        if 'image' not in row or not isinstance(question, str):
+            raise UserError(
+                f'{place} has {listing(list(row)) or "nothing"}; expected image, question '
+                '(a text) and answer or answers. Fix: name the columns so.'
+            )
+        answers = texts_of(row, 'answer', 'answers', place)
+        optional = ('question_id', 'question_type', 'answer_type', 'image_id')
+        known = {k: row[k] for k in optional if row.get(k) not in (None, '')}
+        if not all(isinstance(v, (str, int)) for v in known.values()):
+            raise UserError(f'{place}: {", ".join(known)} must be texts or numbers.')
+        # CSV has no numbers, and an evaluation server may want its ids as such.
+        if re.fullmatch(r'(0|[1-9][0-9]{0,17})', str(known.get('question_id', ''))):
+            known['question_id'] = int(known['question_id'])
+        yield dict(image=row['image'], question=question, answers=answers or [], **known)
+
+
+def read_answers(path: str) -> list[tuple[str, list[str]]]:
+    """Return what the annotators answered, for a vocabulary.
+
+    Args:
+        path (str): VQAv2's annotations (.json), or a file of :class:`VQAFiles` with
+            another ending.
+
+    Returns:
+        list[tuple[str, list[str]]]: For each question that has an answer, the majority's
+        and all of them.
+
+    Raises:
+        UserError: The file cannot be read or is damaged.
+    """
+    if path.endswith('.json'):
+        found = read_vqa_annotations(path, field='annotations').values()
+        return [(a['majority'], a['answers']) for a in found]
+    rows = read_question_rows(path, 'annotations')
+    return [(majority(r['answers']), r['answers']) for r in rows if r['answers']]
