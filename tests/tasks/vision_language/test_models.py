@@ -1,5 +1,7 @@
 """METER and its parts on tiny random models, against plain computations."""
 
+import copy
+
 import pytest
 import torch
 
@@ -212,6 +214,9 @@ def test_scores_stay_in_32_bits_under_mixed_precision(tokenizer):
     model = build(tokenizer, neck=True, head=RETRIEVAL).eval()
     with torch.autocast('cpu', torch.bfloat16):
         scores = [s.pred_scores for s in run(model, batch(CAPTIONS), 'predict')]
+        loss = run(model, batch(CAPTIONS), 'loss')['loss_rank']
+    loss.backward()
+    assert loss.dtype == torch.float32 and model.neck.mapper_in.weight.grad.isfinite().all()
     assert all(s.dtype == torch.float32 for s in scores)
 
 
@@ -352,6 +357,17 @@ def test_models_of_timm_are_encoders(tokenizer, name):
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
     with pytest.raises(UserError, match='timm cannot build'):
         build(tokenizer, image_encoder=dict(encoder, model_name='vit_nothing'))
+
+
+def test_a_copy_for_an_average_of_weights_computes_the_same(tokenizer):
+    model = build(tokenizer, neck=True).eval()
+    twin = copy.deepcopy(model)
+    data = batch(QUESTIONS)
+    assert torch.equal(run(model, data), run(twin, data))
+    assert all(
+        torch.equal(a, b) and a is not b
+        for a, b in zip(model.parameters(), twin.parameters(), strict=True)
+    )
 
 
 def test_the_loss_falls(tokenizer):

@@ -88,6 +88,8 @@ class METER(BaseModel):
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
         check_parts(self)
+        # Read now: sharded training cuts parameters into pieces without a shape.
+        self._own_sizes = _sizes(dict(self.named_parameters()))
 
     def encode_images(self, image: Tensor) -> Tensor:
         """Images, float ``[B, 3, H, W]``, to tokens ``[B, N, C]`` that have seen no text."""
@@ -223,7 +225,7 @@ class METER(BaseModel):
             CheckpointError: Patches, widths, depths or words differ; all are listed.
         """
         theirs = _sizes({k[len(prefix) :]: v for k, v in state_dict.items() if k[len(prefix) :]})
-        mine = _sizes(self.state_dict())
+        mine = self._own_sizes
         different = [
             f'{text.format(theirs[text])} (the config has {text.format(mine[text])})'
             for text in mine

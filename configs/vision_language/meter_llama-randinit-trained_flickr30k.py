@@ -1,0 +1,4 @@
+# Control: the block from random initialization, trained (the paper's "random").
+_base_ = './meter_llama_flickr30k.py'
+
+model = dict(neck=dict(block=dict(pretrained=False, trainable='all', dtype='float32')))
