@@ -85,6 +85,43 @@ def test_a_batch_without_truth_is_passed_over(tmp_path):
     assert train(tmp_path, WithoutTruth(), optim=dict(accumulative_counts=4)).iter == 2
 
 
+class TokensFirst(torch.nn.Linear):
+    """As mmpretrain's ViT: says how many tokens are no patches."""
+
+    num_extra_tokens = 1
+    out_type = 'raw'
+
+
+class NormsFirst(torch.nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(torch.nn.Linear(16, 16), torch.nn.LayerNorm(16))
+
+
+class WithBackbone(Host):
+    def __init__(self, backbone, **neck) -> None:
+        super().__init__(**neck)
+        self.backbone, self.stem = backbone, torch.nn.Identity()
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return super().forward(self.backbone(inputs))
+
+
+@pytest.mark.parametrize('extra, warnings', [(0, 1), (1, 0)])
+def test_a_mean_over_class_tokens_is_a_warning(tmp_path, monkeypatch, extra, warnings):
+    said = []
+    monkeypatch.setattr('lm4ve.engine.block_in_use.print_log', lambda text, **_: said.append(text))
+    options = dict(out_type='avg_featmap', num_extra_tokens=extra)
+    train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
+    assert len(said) == warnings and all('neck.num_extra_tokens=1' in s for s in said)
+
+
+def test_the_norm_before_the_neck_is_named(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('lm4ve.necks.guard.print_log', lambda text, **_: said.append(text))
+    train(tmp_path, WithBackbone(NormsFirst()))
+    assert len(said) == 1 and '(model.backbone.1)' in said[0]
+
+
 class BuildsNoNeck(Host):
     """As mmpretrain's HuggingFaceClassifier: it takes any argument."""
 

@@ -19,6 +19,7 @@ from lm4ve.activations.attention import attention_row, encoder_attentions, llm_a
 from lm4ve.activations.measures import MEASURES, check_measures, normalize
 from lm4ve.activations.points import INPUT, necks_of, resolve_points
 from lm4ve.errors import UserError
+from lm4ve.necks import LLMBlockNeck, layouts
 from lm4ve.tasks import task_of_model
 from lm4ve.tasks.analysis import Layout, TaskAnalysis
 
@@ -208,12 +209,19 @@ def _hooks(
         seen.inputs = output['inputs']
 
     def keep_grid(module, args):
-        x = args[0][-1] if isinstance(args[0], (tuple, list)) else args[0]
-        if isinstance(x, Tensor) and x.dim() > 3:
-            seen.grids[math.prod(x.shape[2:])] = tuple(x.shape[2:])
+        x = module.pick(args[0])
+        if x.dim() > 3:
+            letters = module.layout or layouts.DEFAULTS[x.dim()]
+            grid = tuple(n for n, d in zip(x.shape, letters, strict=True) if d not in 'BC')
+            seen.grids[math.prod(grid)] = grid
 
     def keep_value(label, module, args, output=None):
-        seen.values[label] = args[0] if output is None else output
+        value = args[0] if output is None else output
+        if output is None and isinstance(module, LLMBlockNeck):
+            value = module.pick(value)
+            if module.layout:
+                value = layouts.to_tokens(value, module.in_channels, module.layout).tokens
+        seen.values[label] = value
 
     def keep_encoder(name, module, args, kwargs):
         seen.encoder = name, module, args[0] if args else kwargs.get('query', kwargs.get('x'))

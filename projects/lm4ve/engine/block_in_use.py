@@ -5,12 +5,17 @@ knows more: what the config has named, where each neck is, and when an iteration
 also where gradients are accumulated, mappers are frozen or FSDP has split them.
 """
 
+import functools
+import logging
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch import nn
 
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
@@ -51,6 +56,9 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
             )
         for name, neck in necks.items():
             neck.use.place = neck.use.place or f'model.{name.removeprefix("module.")}'
+            neck.use.name_of = functools.partial(_name_of, weakref.ref(runner.model))
+        for host in runner.model.modules():
+            _warn_of_class_tokens(host)
         compiled = runner.cfg.get('compile') or is_compiled(runner.model)
         self._open = {} if compiled else necks
 
@@ -76,6 +84,33 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
                 del self._open[name]
             elif not (neck.use.ran and without_truth):
                 raise UserError(f'{neck.use.defect()}{ADVICE}')
+
+
+def _name_of(model: 'weakref.ref[nn.Module]', parameter: nn.Parameter) -> str:
+    owner = model()
+    named = [] if owner is None else owner.named_parameters()
+    name = next((n for n, p in named if p is parameter), '')
+    return f'model.{name.rpartition(".")[0].removeprefix("module.")}' if name else ''
+
+
+def _warn_of_class_tokens(host: nn.Module) -> None:
+    """Warn where a neck's mean would have the class tokens of its encoder in it."""
+    neck, encoder = (getattr(host, n, None) for n in ('neck', 'backbone'))
+    extra = getattr(encoder, 'num_extra_tokens', 0)
+    if (
+        extra
+        and isinstance(neck, LLMBlockNeck)
+        and neck.out_type == 'avg_featmap'
+        and neck.num_extra_tokens != extra
+        and getattr(encoder, 'out_type', 'raw') == 'raw'
+    ):
+        print_log(
+            f"model.neck.out_type='avg_featmap' averages the first {extra} tokens of "
+            f'{type(encoder).__name__}, which are no patches, too; MAE, BEiT and EVA-02 leave them '
+            f'out. Fix: model.neck.num_extra_tokens={extra}, if that is meant.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
 
 def _fields(cfg: Any, name: str) -> Iterator[str]:

@@ -7,15 +7,19 @@ a gradient came back to its output. Optimizers are asked just before they step, 
 guard needs neither a hook of a runner nor a field of a config.
 """
 
+import logging
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from lm4ve.errors import UserError
+from lm4ve.necks.normed_before import norm_before
 
 
 class Use:
@@ -26,11 +30,34 @@ class Use:
         differentiable (bool): Its output could have had a gradient.
         reached (bool): A gradient came back to its output.
         place (str): Where the neck is, for messages; empty if nobody has said so.
+        name_of (Callable, optional): Tells the name of a parameter of the model.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, place: str = '') -> None:
         self.ran = self.differentiable = self.reached = False
-        self.place = ''
+        self.place = place
+        self.name_of: Callable[[nn.Parameter], str] | None = None
+
+    def look_at(self, x: Tensor) -> None:
+        """Warn once if the features of the first training step have been normed before."""
+        if self.ran or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        found = norm_before(x)
+        name_of, self.name_of = self.name_of, None
+        if found is None:
+            return
+        gain = found[0]
+        name = name_of(gain) if name_of is not None and gain is not None else ''
+        width = '' if gain is None else f' of width {gain.numel()}'
+        print_log(
+            f'What reaches LLMBlockNeck comes out of a norm{width}'
+            f"{f' ({name})' if name else ''}, and the neck has a norm of its own: the paper's "
+            "place for the block is between the encoder's last layer and its final norm. Fix: turn "
+            'that norm off, for example by model.backbone.final_norm=False (the line for each '
+            'encoder is in docs/guides/backbones.md), or set model.neck.norm_cfg=None.',
+            logger='current',
+            level=logging.WARNING,
+        )
 
     def watch(self, out: Tensor) -> None:
         """Note a forward pass, and have its gradient noted.

@@ -27,6 +27,7 @@ from lm4ve.blocks.provenance import (
 )
 from lm4ve.errors import CheckpointError, UserError, check_choice
 from lm4ve.necks.guard import Use, expect_use
+from lm4ve.necks.layouts import check_layout, to_tokens
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -62,6 +63,15 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             instead of storing their activations.
         compile (bool | dict): Run mappers and block through ``torch.compile``,
             with these options.
+        layout (str, optional): What the dimensions of the features are, a letter for each:
+            B samples, C channels, any others tokens. Default: 'BNC', 'BCHW' or 'BCTHW' by
+            their number. Others that encoders give are 'BCN', 'BHWC' and, within CLIP's
+            transformers, 'NBC'.
+        num_extra_tokens (int): How many class and register tokens come first, which
+            'avg_featmap' leaves out of its mean (as MAE, BEiT and EVA-02 do).
+        index (int): Which entry of a sequence of features the neck takes.
+        keep_others (bool): Give a sequence of the same length back, with that entry
+            replaced, for what reads several maps (FPN, TPN, UPerHead).
         guard (bool): Raise in the first training step if the block did not run or if no
             gradient came back to it. False where a model rests it in some steps.
         init_cfg (dict | list, optional): How the mappers are initialized. It never
@@ -83,6 +93,10 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         low_rank: str = 'auto',
         with_cp: bool = False,
         compile: bool | dict[str, Any] = False,
+        layout: str | None = None,
+        num_extra_tokens: int = 0,
+        index: int = -1,
+        keep_others: bool = False,
         guard: bool = True,
         init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
             type='TruncNormal', layer='Linear', std=0.02
@@ -93,6 +107,10 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         check_choice('neck.out_type', out_type, OUT_TYPES)
         check_choice('neck.low_rank', low_rank, LOW_RANKS)
         self.in_channels = in_channels
+        self.layout = check_layout(layout)
+        self.num_extra_tokens = num_extra_tokens
+        self.index = index
+        self.keep_others = keep_others
         self.residual = residual
         self.out_type = out_type
         self.low_rank = low_rank
@@ -137,49 +155,92 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
 
         Args:
             feats (Tensor | Sequence[Tensor]): Features, or a sequence of which
-                the last entry is used: tokens ``[B, N, C]``, an image map
-                ``[B, C, H, W]`` or a clip map ``[B, C, T, H, W]``.
+                :attr:`index` is used: tokens ``[B, N, C]``, an image map
+                ``[B, C, H, W]`` or a clip map ``[B, C, T, H, W]``, or as
+                :attr:`layout` says.
             padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding.
             queries (slice | Tensor, optional): The tokens to compute (see
                 :class:`lm4ve.blocks.LLMBlock`); only for token features with
                 ``out_type='raw'``.
 
         Returns:
-            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence. For
+            Tensor | tuple[Tensor]: A tuple if ``feats`` was a sequence, of one entry
+            unless :attr:`keep_others`. For
             'raw' in the layout of the input (``[B, Q, C]`` with queries), else
             ``[B, C]``.
 
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        x = feats if isinstance(feats, Tensor) else feats[-1]
-        tokens, restore = self._to_tokens(x)
-        if queries is not None and (self.out_type != 'raw' or restore is not None):
+        x = self.pick(feats)
+        if self.norm is not None:
+            self.use.look_at(x)
+        given = to_tokens(x, self.in_channels, self.layout)
+        queries = self._queries(x, queries, given.is_map)
+        if self._observed:
+            out = take_tokens(self._through_block(given.tokens, padding_mask, None), queries)
+        else:
+            out = self._run(given.tokens, padding_mask, queries)
+        if self.out_type == 'avg_featmap':
+            extra = self.num_extra_tokens
+            out = _mean(out, None if padding_mask is None else padding_mask[:, extra:])
+        if self.norm is not None:
+            out = self.norm(out)
+        if self.out_type == 'cls_token':
+            out = out[:, 0]
+        elif self.out_type == 'raw':
+            out = given.restore(out)
+        self.use.watch(out)
+        return out if isinstance(feats, Tensor) else self._put_back(feats, out)
+
+    def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
+        """Return the features that go through the neck.
+
+        Raises:
+            UserError: There are fewer than :attr:`index` says.
+        """
+        if isinstance(feats, Tensor):
+            return feats
+        if not -len(feats) <= self.index < len(feats):
+            raise UserError(
+                f'neck.index={self.index}, but the backbone gives {len(feats)} feature maps. Fix: '
+                'set neck.index, or backbone.out_indices.'
+            )
+        return feats[self.index]
+
+    def _put_back(self, feats: Sequence[Tensor], out: Tensor) -> tuple[Tensor, ...]:
+        if not self.keep_others:
+            return (out,)
+        kept = list(feats)
+        kept[self.index] = out
+        return tuple(kept)
+
+    def _queries(self, x: Tensor, queries: Queries, is_map: bool) -> Queries:
+        """Return which tokens are to be computed.
+
+        Raises:
+            UserError: The neck's fields leave no choice, or there are no such tokens.
+        """
+        if queries is not None and (self.out_type != 'raw' or is_map):
             raise UserError(
                 "queries go with tokens [B, N, C] and out_type='raw', got features "
                 f"{list(x.shape)} and neck.out_type='{self.out_type}'."
             )
         if self.out_type == 'cls_token':
-            if restore is not None:
+            if is_map:
                 raise UserError(
                     f"neck.out_type='cls_token' needs tokens [B, N, C], got a map {list(x.shape)}. "
                     "Fix: out_type='raw' followed by a pooling neck, or 'avg_featmap'."
                 )
-            queries = slice(0, 1)
-        if self._observed:
-            out = take_tokens(self._through_block(tokens, padding_mask, None), queries)
-        else:
-            out = self._run(tokens, padding_mask, queries)
-        if self.out_type == 'avg_featmap':
-            out = _mean(out, padding_mask)
-        if self.norm is not None:
-            out = self.norm(out)
-        if self.out_type == 'cls_token':
-            out = out[:, 0]
-        elif self.out_type == 'raw' and restore is not None:
-            out = restore(out)
-        self.use.watch(out)
-        return out if isinstance(feats, Tensor) else (out,)
+            return slice(0, 1)
+        if self.out_type == 'avg_featmap' and self.num_extra_tokens:
+            if is_map:
+                raise UserError(
+                    f'neck.num_extra_tokens={self.num_extra_tokens} needs tokens [B, N, C], got a '
+                    f'map {list(x.shape)}, which has no class token. Fix: num_extra_tokens=0.'
+                )
+            return slice(self.num_extra_tokens, None)
+        return queries
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
@@ -226,12 +287,10 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         # A compiled method belongs to the module it was made of: copies (EMA)
         # compile their own.
-        return {**super().__getstate__(), '_compiled': None}
+        return {**super().__getstate__(), '_compiled': None, 'use': Use(self.use.place)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        place, self.use = self.use.place, Use()
-        self.use.place = place
         if self.guard:
             expect_use(self)
 
@@ -255,31 +314,6 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if self.residual in ('outer', 'both'):
             out = out + take_tokens(tokens, queries)
         return out
-
-    def _to_tokens(self, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
-        """Flatten maps to ``[B, N, C]``; also return how to undo it."""
-        if x.dim() == 3:
-            tokens, restore = x, None
-        elif x.dim() in (4, 5):
-            shape = x.shape[2:]
-            tokens = x.flatten(2).transpose(1, 2)
-
-            def restore(out: Tensor) -> Tensor:
-                maps: Tensor = out.transpose(1, 2).unflatten(2, shape)
-                return maps
-        else:
-            raise UserError(
-                'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or [B, C, T, H, W], got '
-                f'{x.dim()} dimensions: {list(x.shape)}. Fix: let the backbone give raw features '
-                "(for a ViT of mmpretrain: backbone.out_type='raw', backbone.final_norm=False)."
-            )
-        if tokens.shape[-1] != self.in_channels:
-            raise UserError(
-                f'neck.in_channels={self.in_channels}, but the backbone gives '
-                f'{tokens.shape[-1]} channels (features {list(x.shape)}). '
-                f'Fix: set model.neck.in_channels={tokens.shape[-1]}.'
-            )
-        return tokens, restore
 
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:

@@ -27,6 +27,9 @@ class LLMBlockNeck(_LLMBlockNeck):
     the norm: VideoMAE's ``fc_norm``) goes with ``TimeSformerHead``, 'raw' with
     heads that pool. The weights of a checkpoint's ``backbone.fc_norm`` become
     those of the neck's norm if it has none of its own.
+
+    Of several maps the host's heads get the one that went through the neck, and all of them
+    with ``keep_others=True``, as ``SlowFastHead`` takes them.
     """
 
     def forward(
@@ -37,26 +40,27 @@ class LLMBlockNeck(_LLMBlockNeck):
         Args:
             x (Tensor | Sequence[Tensor]): A clip map ``[B, C, T, H, W]``, a
                 frame map ``[B, C, H, W]`` or tokens ``[B, N, C]``; of a
-                sequence the last one is used.
+                sequence :attr:`index` is used.
             data_samples (list, optional): Not used; the host passes it in
                 training.
 
         Returns:
             tuple[Tensor, dict]: The map in the layout it came in, or ``[B, C]``
-            for 'avg_featmap' and 'cls_token'; and no further losses.
+            for 'avg_featmap' and 'cls_token', or all maps with ``keep_others``; and no
+            further losses.
 
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        if isinstance(x, (tuple, list)):
-            x = x[-1]
-        if x.dim() == 2:
+        picked = self.pick(x)
+        if picked.dim() == 2:
             raise UserError(
-                f'The backbone gives one vector a clip, {list(x.shape)}; the '
+                f'The backbone gives one vector a clip, {list(picked.shape)}; the '
                 'neck takes tokens or a map. Fix: '
                 'model.backbone.return_feat_map=True (VisionTransformer).'
             )
-        return super().forward(x), {}
+        out = super().forward(x if self.keep_others else picked)
+        return out, {}
 
 
 @MODELS.register_module()
