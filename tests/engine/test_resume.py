@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import nn
 
 import lm4ve  # noqa: F401
 from lm4ve.engine.command_line import build_runner
+from lm4ve.engine.quiet import FOREIGN
 
 STEPS, EPOCHS = 5, 3
 READ: list[int] = []
@@ -197,6 +199,38 @@ def test_another_length_of_the_epoch_is_told_and_the_epoch_begins_anew(tmp_path)
     runner.train()
     assert runner.epoch == EPOCHS
     assert any('iteration 8, and epoch 2 has the iterations 10 to 18 now' in s for s in said)
+
+
+def said_by(cfg: Config) -> list[str]:
+    """Train a config as the command does; return the warnings of its console."""
+    cfg.log_level = 'WARNING'
+    runner = build_runner(cfg, short_console=True)
+    said = []
+    runner.logger.addFilter(lambda r: said.append((r.levelname, r.getMessage())) or True)
+    runner.train()
+    return [s for level, s in said if level == 'WARNING' and not re.search(FOREIGN, s)]
+
+
+@pytest.mark.parametrize(
+    ('field', 'loop'),
+    [
+        ('max_epochs=1', dict(by_epoch=True, max_epochs=1)),
+        ('max_iters=5', dict(by_epoch=False, max_iters=5)),
+    ],
+)
+def test_a_run_that_is_done_says_that_nothing_is_left_and_how_to_go_on(tmp_path, field, loop):
+    assert not said_by(config(tmp_path, loop=loop, interval=STEPS))
+    said, *_ = said_by(config(tmp_path, loop=loop, interval=STEPS, resume=True))
+    assert 'Nothing is left to train' in said and f'train_cfg.{field}. To go on' in said
+
+
+def test_a_longer_schedule_than_the_resumed_one_is_told(tmp_path):
+    """MMEngine takes the checkpoint's, so that the rate stays where it ended."""
+    train(tmp_path, loop=dict(by_epoch=True, max_epochs=1), interval=STEPS)
+    cfg = config(tmp_path, interval=STEPS, resume=True)
+    cfg.param_scheduler[1].T_max = 9
+    (said,) = said_by(cfg)
+    assert "config's schedule has T_max=9, the checkpoint's T_max=3" in said
 
 
 def test_augmentation_does_not_depend_on_the_number_of_workers(tmp_path):

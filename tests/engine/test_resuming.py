@@ -19,7 +19,9 @@ from tests.engine.test_checkpoint_hooks import make_runner
 def folder(tmp_path):
     """Three checkpoints and a pointer to the last."""
     for epoch in (1, 2, 3):
-        content = dict(meta=dict(iter=epoch, epoch=epoch), state_dict=dict(w=torch.ones(2000)))
+        hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+        content = dict(meta=dict(iter=epoch, epoch=epoch), message_hub=hub)
+        content['state_dict'] = dict(w=torch.ones(2000))
         torch.save(content, tmp_path / f'epoch_{epoch}.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
     return tmp_path

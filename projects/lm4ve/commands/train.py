@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.engine.command_line import build_runner, common_parser, finish_config, load_config
-from lm4ve.engine.resuming import resume_newest
+from lm4ve.engine.resuming import check_resumable, resume_newest
 from lm4ve.errors import UserError
 
 #: Values of --resume that are no files.
@@ -69,4 +69,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = finish_config(merge_args(load_config(args), args), args)
     if args.resume in _SEARCH:
         resume_newest(cfg, needed=args.resume == 'newest')
+    elif cfg.get('resume') and cfg.get('load_from'):
+        check_resumable(cfg.load_from)
     build_runner(cfg, short_console=not args.verbose).train()

@@ -24,6 +24,8 @@ from lm4ve.registry import HOOKS
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
+#: Marks the plain form of a scalar's history.
+HISTORY = 'lm4ve_history'
 
 _WRITE_FIX = (
     'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
@@ -94,6 +96,19 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         write_text(name, path, _WRITE_FIX)
 
 
+def is_history(value: Mapping[str, Any]) -> bool:
+    """Return whether a scalar's history is one that :class:`PlainCheckpointHook` has written."""
+    history, counts, most = (value.get(k) for k in (HISTORY, 'counts', 'max_length'))
+    return (
+        isinstance(history, torch.Tensor)
+        and isinstance(counts, torch.Tensor)
+        and history.ndim == 1
+        and history.shape == counts.shape
+        and type(most) is int
+        and most > 0
+    )
+
+
 def _to_plain(value: Any) -> Any:
     """Return the same data in dicts, lists, tuples and Python numbers.
 
@@ -125,7 +140,6 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
     # After every other hook that touches the checkpoint.
     priority = 'LOWEST'
-    _MARK = 'lm4ve_history'
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Turn everything in the checkpoint into plain data, in place."""
@@ -141,22 +155,23 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
-        if isinstance(hub, dict):
-            hub['log_scalars'] = {k: self._unpack(v) for k, v in hub['log_scalars'].items()}
+        scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+        if isinstance(scalars, dict):  # a damaged one matters to --resume only, which looks
+            hub['log_scalars'] = {k: self._unpack(v) for k, v in scalars.items()}
 
     def _pack(self, buffer: Any) -> Any:
         if not isinstance(buffer, HistoryBuffer):
             return _to_plain(buffer)
         history, counts = buffer.data
         return {
-            self._MARK: torch.as_tensor(np.asarray(history)),
+            HISTORY: torch.as_tensor(np.asarray(history)),
             'counts': torch.as_tensor(np.asarray(counts)),
             'max_length': int(buffer.max_length),
         }
 
     def _unpack(self, value: Any) -> Any:
-        if not (isinstance(value, dict) and self._MARK in value):
+        if not (isinstance(value, dict) and is_history(value)):
             return value
         return HistoryBuffer(
-            value[self._MARK].cpu().numpy(), value['counts'].cpu().numpy(), value['max_length']
+            value[HISTORY].cpu().numpy(), value['counts'].cpu().numpy(), value['max_length']
         )

@@ -26,6 +26,7 @@ from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.quiet import hush
+from lm4ve.engine.resumable import with_checked_resume
 from lm4ve.engine.resuming import resume_newest
 from lm4ve.engine.whole_checkpoint import WholeCheckpointHook, warn_of_two_norms
 from lm4ve.errors import UserError
@@ -231,6 +232,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             f"runner_type='{name}' is not registered.{did_you_mean(name, RUNNERS.module_dict)} "
             'Fix: correct it, or add the module that registers it to custom_imports.'
         )
+    runner_class = with_checked_resume(runner_class)
     if short_console:
         runner_class = with_short_console(runner_class)
     runner = runner_class.from_cfg(cfg)

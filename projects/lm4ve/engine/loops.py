@@ -58,6 +58,16 @@ class _Repeatable(BaseLoop):  # type: ignore[misc]
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
 
+    def _say_if_done(self, field: str, done: int, end: int) -> None:
+        if done >= end:
+            print_log(
+                f'Nothing is left to train: the checkpoint has done {done} of train_cfg.{field}='
+                f'{end}. To go on, give --resume a larger train_cfg.{field}; to begin anew, '
+                'another --work-dir.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
     def _begin(self, skip: int) -> None:
         self.batches.begin((self.runner.seed, DATA, get_rank()), self._iter, skip)
 
@@ -93,6 +103,9 @@ class EpochLoop(_Repeatable, EpochBasedTrainLoop):  # type: ignore[misc]
                 level=logging.WARNING,
             )
             self._skip = 0
+        # A checkpoint of the last step of an epoch was written before the epoch's end.
+        done = self._epoch + (self._skip == length)
+        self._say_if_done('max_epochs', done, self._max_epochs)
         return super().run()
 
     def run_epoch(self) -> None:
@@ -120,6 +133,7 @@ class IterLoop(_Repeatable, IterBasedTrainLoop):  # type: ignore[misc]
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
         self._adopt_seed()
+        self._say_if_done('max_iters', self._iter, self._max_iters)
         # MMEngine draws all batches of the past, one by one: give it nothing for each.
         self.dataloader_iterator = itertools.chain(
             itertools.repeat(None, self._iter), self._endless()

@@ -15,27 +15,48 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from lm4ve.engine.checkpoint_files import read_checkpoint
+from lm4ve.engine.resumable import find_gap
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
-def find_defect(path: Path) -> str | None:
-    """Say why training cannot continue from a file, in one sentence, or None.
+def check_resumable(path: str | Path) -> None:
+    """Look whether training can continue from a file, before anything is built.
 
     All of it is read: the parts of a zip file have checksums.
+
+    Args:
+        path (str | Path): A file. Folders and addresses are left to what reads them.
+
+    Raises:
+        CheckpointError: It is damaged, or something in it is missing or of another type.
     """
+    path = Path(path)
+    if not path.is_file():
+        return
+    content = read_checkpoint(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            if (part := parts.testzip()) is not None:
+                raise CheckpointError(
+                    f"'{path}' is damaged: the checksum of its part '{part}' is wrong. Fix: copy "
+                    'it again, or take another checkpoint of that run.'
+                )
+    if (gap := find_gap(content)) is not None:
+        raise CheckpointError(
+            f"Training cannot continue from '{path}': {gap}. Fix: take another checkpoint of that "
+            'run, or begin a new one with its weights by load_from, without --resume.'
+        )
+
+
+def find_defect(path: Path) -> str | None:
+    """Say why training cannot continue from a file, or None."""
     try:
-        meta = read_checkpoint(path).get('meta')
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as parts:
-                if (part := parts.testzip()) is not None:
-                    return f"'{path}' is damaged: the checksum of its part '{part}' is wrong."
+        check_resumable(path)
     except (CheckpointError, zipfile.BadZipFile, OSError) as e:
         return str(e)
-    if not isinstance(meta, dict) or 'iter' not in meta:
-        return f"'{path}' does not say at which iteration it was written."
     return None
 
 
