@@ -112,3 +112,17 @@ def test_a_control_refuses_what_is_not_its_own(change, named):
     torch.save(content, 'given.pth')
     with pytest.raises((CheckpointError, UserError), match=named):
         released(f'{PLACE}/vit_mlp.py')
+
+
+@pytest.mark.parametrize('use', [visualized, released])
+@pytest.mark.parametrize('meta', [None, [1], dict(dataset_meta='digits')])
+def test_what_a_tool_does_not_need_of_a_checkpoint_may_be_anything(use, meta):
+    content = checkpoint_of('vit_frozen')
+    torch.save(content | dict(meta=meta, message_hub=[0]), 'given.pth')
+    use(f'{PLACE}/vit_frozen.py')
+
+
+def test_a_damaged_message_hub_does_not_matter_to_a_test():
+    content = checkpoint_of('vit_frozen')
+    torch.save(content | dict(message_hub=dict(log_scalars=3)), 'given.pth')
+    run_tool_here('test.py', f'{PLACE}/vit_frozen.py', 'given.pth', '--work-dir', 'work')

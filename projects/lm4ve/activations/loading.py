@@ -16,7 +16,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS, Registry
 from torch import nn
 
-from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_checkpoint, select_state
+from lm4ve.engine.checkpoint_files import (
+    load_partly,
+    load_strictly,
+    meta_of,
+    read_checkpoint,
+    select_state,
+)
 from lm4ve.engine.command_line import add_allow_partial, config_parser
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import Task, all_tasks, task_of_config
@@ -121,7 +127,7 @@ def _initialize(model: nn.Module) -> None:
 
 def _classes(cfg: Config, checkpoint: dict) -> Sequence[str] | None:
     dataset = tested_dataset(cfg)
-    meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    meta = meta_of(checkpoint, 'dataset_meta')
     kind = _registered(DATASETS, dataset.type)
     return (
         (dataset.get('metainfo') or {}).get('classes')

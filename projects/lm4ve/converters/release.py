@@ -22,6 +22,7 @@ from lm4ve.blocks.language_model import open_language_model
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.engine.checkpoint_files import (
     load_strictly,
+    meta_of,
     read_checkpoint,
     read_state,
     select_state,
@@ -289,7 +290,7 @@ def _without_folder(record: Tensor) -> Tensor:
 
 def _plain_meta(content: dict, cfg_text: str) -> dict:
     """Return what a release keeps of a checkpoint's meta; inferencers read ``cfg``."""
-    meta = content.get('meta') or {}
+    meta = meta_of(content)
     kept = {k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta}
     return dict(kept, cfg=cfg_text, lm4ve_version=__version__)
 

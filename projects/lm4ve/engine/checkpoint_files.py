@@ -56,6 +56,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Return a checkpoint's ``meta``, or a dict within it; empty where there is none."""
+    found: Any = checkpoint
+    for key in ('meta', *keys):
+        found = found.get(key)
+        if not isinstance(found, dict):
+            return {}
+    return dict(found)
+
+
 def select_state(
     checkpoint: dict[str, Any], ema: bool = False, origin: str = 'The checkpoint'
 ) -> dict[str, Tensor]:
