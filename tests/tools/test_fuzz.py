@@ -24,6 +24,8 @@ READERS = (
     *('ply', 'off', 'obj', 'pcd', 'npy', 'xyz', 'h5'),
     *('argoverse1-csv', 'argoverse1-map', 'argoverse1-boxes', 'argoverse1-lanes'),
     *('argoverse2-parquet', 'argoverse2-map', 'video-list', 'image'),
+    *('vqa-questions', 'vqa-annotations', 'vqa-csv', 'vqa-jsonl', 'visual-genome'),
+    *('karpathy', 'captions-csv', 'captions-jsonl', 'vocabulary'),
 )
 
 
