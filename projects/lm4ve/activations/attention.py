@@ -11,22 +11,22 @@ from torch import Tensor, nn
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.tasks.analysis import Row
 
+_SPLIT = ('q_proj', 'k_proj', 'v_proj')
+
 
 def encoder_attentions(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """List the self-attention modules that can be read, in the model's order.
 
-    A module can be read if it has one ``qkv`` projection and ``num_heads`` (mmpretrain,
-    mmaction2, timm), or is torch's own. Window attention cannot, since a window does not
-    hold all tokens.
+    A module can be read if it has ``num_heads`` and one ``qkv`` projection (mmpretrain,
+    mmaction2, timm) or three (CLIP and SigLIP of transformers), or is torch's own. Window
+    attention cannot, since a window does not hold all tokens.
     """
     found = []
     for name, module in model.named_modules():
-        fused = (
-            isinstance(getattr(module, 'qkv', None), nn.Linear)
-            and hasattr(module, 'num_heads')
-            and not hasattr(module, 'window_size')
-        )
-        if fused or isinstance(module, nn.MultiheadAttention):
+        linear = {n for n, m in module.named_children() if isinstance(m, nn.Linear)}
+        projects = 'qkv' in linear or linear.issuperset(_SPLIT)
+        whole = hasattr(module, 'num_heads') and not hasattr(module, 'window_size')
+        if (projects and whole) or isinstance(module, nn.MultiheadAttention):
             found.append((name, module))
     return found
 
@@ -48,6 +48,8 @@ def attention_row(
     """
     if isinstance(module, nn.MultiheadAttention):
         qkv = F.linear(x, module.in_proj_weight, module.in_proj_bias)
+    elif hasattr(module, _SPLIT[0]):
+        qkv = torch.cat([getattr(module, n)(x) for n in _SPLIT], dim=-1)
     else:
         bias = module.qkv.bias
         if bias is None and hasattr(module, 'q_bias'):

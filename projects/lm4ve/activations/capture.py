@@ -4,8 +4,9 @@ One call, :func:`analyse`, serves every task. It gives tokens at each point, the
 places, and attention, from which pictures, scores and pages are made.
 """
 
+import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +22,12 @@ from lm4ve.activations.points import INPUT, necks_of, resolve_points
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck, layouts
 from lm4ve.tasks import task_of_model
-from lm4ve.tasks.analysis import Layout, TaskAnalysis
+from lm4ve.tasks.analysis import Layout, TaskAnalysis, Watched
+
+#: What hosts call the input of an attention.
+_INPUTS = ('query', 'x', 'hidden_states')
+#: Parts of a model whose attention is not the visual encoder's.
+_OTHERS = ('decoder', 'head', 'cls_head', 'text_encoder')
 
 
 @dataclass
@@ -67,12 +73,15 @@ class Attention:
             is left out, so a row sums to at most 1.
         row (str): Whose row: 'class token', 'focal agent' or 'mean over tokens'.
         layout (Layout): The tokens' places.
+        titles (list[list[str]], optional): H counts rows with these names instead of
+            heads, over whose heads the mean is taken.
     """
 
     name: str
     weights: Tensor
     row: str
     layout: Layout
+    titles: list[list[str]] | None = None
 
     def summed(self) -> Tensor:
         """Return the sum over heads, min-max normalized, ``[B, N]``: the paper's baseline."""
@@ -88,7 +97,8 @@ class Analysis:
         inputs (Tensor | dict): The preprocessed batch.
         points (dict[str, Point]): The points by label, in the order asked for.
         attention (dict[str, Attention]): 'encoder' (its last block) and 'block' (the
-            language model's last layer), where they could be read.
+            language model's last layer), where they could be read, and what the task
+            watches.
         outputs (list): The model's predictions.
         views (int): Rows of the points for one sample (clips, crops).
     """
@@ -111,6 +121,7 @@ class _Seen:
     values: dict[str, Any] = field(default_factory=dict)
     encoder: tuple[str, nn.Module, Tensor] | None = None
     layer: tuple[str, nn.Module, tuple] | None = None
+    watched: dict[str, tuple[Watched, nn.Module, dict]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -141,8 +152,9 @@ def analyse(
         stack.enter_context(_evaluating(model))
         for _, neck in necks_of(model):
             stack.enter_context(neck.observe())
-        seen = stack.enter_context(_hooks(model, wanted, attention))
-        outputs = model.test_step(data)
+        watched = task.analysis.watched(model) if attention else []
+        seen = stack.enter_context(_hooks(model, wanted, attention, watched))
+        outputs = model.test_step(task.analysis.runnable(data))
     found = {}
     for label, (module, is_input) in wanted.items():
         if label not in seen.values:
@@ -153,10 +165,10 @@ def analyse(
             )
         tokens, grid = to_tokens(_tensor_of(seen.values[label], label))
         # Inside a neck maps are tokens, whose grid the neck's input tells.
-        layout = task.analysis.layout(
-            model, seen.inputs, tokens.shape[1], grid or seen.grids.get(tokens.shape[1])
-        )
         name = names.get(label) or _name_of(model, module, is_input)
+        layout = task.analysis.layout_at(
+            name, model, seen.inputs, tokens.shape[1], grid or seen.grids.get(tokens.shape[1])
+        )
         found[label] = Point(name, tokens[:, layout.prefix :], layout)
     rows = _attention(model, task.analysis, seen, found) if attention else {}
     batch = len(next(iter(found.values())).tokens)
@@ -200,7 +212,10 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _hooks(
-    model: nn.Module, wanted: Mapping[str, tuple[nn.Module, bool]], attention: bool
+    model: nn.Module,
+    wanted: Mapping[str, tuple[nn.Module, bool]],
+    attention: bool,
+    watched: Sequence[Watched],
 ) -> Iterator[_Seen]:
     """Attach hooks for points, attention and the preprocessed batch."""
     seen, handles = _Seen(), []
@@ -224,10 +239,15 @@ def _hooks(
         seen.values[label] = value
 
     def keep_encoder(name, module, args, kwargs):
-        seen.encoder = name, module, args[0] if args else kwargs.get('query', kwargs.get('x'))
+        given = (kwargs[k] for k in _INPUTS if k in kwargs)
+        seen.encoder = name, module, args[0] if args else next(given, None)
 
     def keep_layer(name, module, args):
         seen.layer = name, module, args
+
+    def keep_watched(watch, module, args, kwargs):
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        seen.watched[watch.label] = watch, module, bound.arguments
 
     necks = necks_of(model)
     handles.append(model.data_preprocessor.register_forward_hook(keep_inputs))
@@ -238,9 +258,13 @@ def _hooks(
     if attention:
         inside = {m for _, n in necks for m in n.modules()}
         for name, module in encoder_attentions(model):
-            if module not in inside and not name.startswith(('decoder', 'head', 'cls_head')):
+            if module not in inside and not name.startswith(_OTHERS):
                 hook = partial(keep_encoder, name)
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        for watch in watched:
+            hook = partial(keep_watched, watch)
+            module = model.get_submodule(watch.module)
+            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
         for name, neck in necks[-1:]:
             layers = getattr(neck.block, 'layers', ())  # a control has no attention
             hook = partial(keep_layer, f'{name}.block.layers.{len(layers) - 1}')
@@ -257,20 +281,21 @@ def _attention(
 ) -> dict[str, Attention]:
     """Recompute the rows of attention; a module whose tokens have no place gives none."""
 
-    def layout_of(x: Tensor) -> Layout | None:
+    def layout_of(name: str, x: Tensor) -> Layout | None:
         # A point may know a map's grid, and points differ in resolution.
         for layout in (p.layout for p in points.values()):
             if layout.prefix + layout.num_placed == x.shape[1]:
                 return layout
         try:
-            return task.layout(model, seen.inputs, x.shape[1], seen.grids.get(x.shape[1]))
+            grid = seen.grids.get(x.shape[1])
+            return task.layout_at(name, model, seen.inputs, x.shape[1], grid)
         except UserError:
             return None
 
     found = {}
 
     def keep(label: str, name: str, x: Tensor, weights_of: Callable) -> None:
-        layout = layout_of(x)
+        layout = layout_of(name, x)
         if layout is not None:
             row, words = task.attention_row(layout, seen.inputs)
             weights = weights_of(row, layout.padding_mask)[..., layout.prefix :]
@@ -284,6 +309,10 @@ def _attention(
     if seen.layer is not None:
         name, layer, (x, mask, _, rotary) = seen.layer
         keep('block', name, x, partial(llm_attention_row, layer, x, mask, rotary))
+    for label, (watch, module, arguments) in seen.watched.items():
+        rows = watch.read(module, seen.inputs, arguments)
+        weights = rows.weights[..., rows.layout.prefix :]
+        found[label] = Attention(watch.module, weights, 'mean over heads', rows.layout, rows.titles)
     return found
 
 

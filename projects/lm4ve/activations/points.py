@@ -10,6 +10,7 @@ from torch import nn
 
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.tasks import all_tasks
 
 #: Follows a module's name where its input is meant.
 INPUT = ':input'
@@ -17,7 +18,7 @@ INPUT = ':input'
 _STACKS = ('blocks', 'layers', 'stages')
 #: Label of a default point -> how its module's name ends, and what its tokens are.
 MEANINGS = dict(
-    encoder=(INPUT, 'what the backbone gives to the neck'),
+    encoder=(INPUT, 'what goes into the neck'),
     mapped=('mapper_in', "behind the trained linear layer to the language model's width"),
     block=('block', "behind the language model's block"),
     after=('mapper_out', "behind the trained linear layer back to the backbone's width"),
@@ -51,7 +52,7 @@ def default_points(model: nn.Module) -> dict[str, str]:
     With a neck: 'encoder' (what goes into the neck, C channels), 'mapped' (what goes
     into the block, D), 'block' (what comes out of it, D) and 'after' (behind the
     second mapper, C, before the norm); of several necks, those of the last. Without:
-    'encoder', the output of the encoder's last block.
+    'encoder', the output of the encoder's last block. A task may add others, as words.
 
     Args:
         model (nn.Module): A host's or one of ours.
@@ -63,15 +64,19 @@ def default_points(model: nn.Module) -> dict[str, str]:
         UserError: There is no neck, and no list of blocks where hosts keep it.
     """
     necks = necks_of(model)
+    further = _further_points(model)
     if necks:
         neck = necks[-1][0]
         prefix = f'{neck}.' if neck else ''
-        return dict(
+        around = dict(
             encoder=f'{neck}{INPUT}',
             mapped=f'{prefix}mapper_in',
             block=f'{prefix}block',
             after=f'{prefix}mapper_out',
         )
+        return around | {k: v for k, v in further.items() if k not in around}
+    if further:
+        return further
     for encoder in ('backbone', 'encoder'):
         module = getattr(model, encoder, None)
         if module is None:
@@ -86,6 +91,14 @@ def default_points(model: nn.Module) -> dict[str, str]:
         f'{type(model).__name__} has no LLMBlockNeck and no known list of blocks. '
         "Fix: name a module, for example points=dict(encoder='backbone.layer4')."
     )
+
+
+def _further_points(model: nn.Module) -> dict[str, str]:
+    """Return what the model's task looks at; nothing of a model of no task."""
+    for task in all_tasks():
+        if task.recognizes(type(model)):
+            return task.analysis.further_points(model)
+    return {}
 
 
 def resolve_points(

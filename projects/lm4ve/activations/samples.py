@@ -19,6 +19,8 @@ from lm4ve.tasks.pictures import Picture, TokenMap, share_scales
 
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
+#: Rows of attention with a name get so many panels, the first ones.
+_MOST_ROWS = 11
 
 
 @dataclass
@@ -89,7 +91,7 @@ def samples_of(
         measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
         heads (int, optional): So many attention heads get a panel of their own, the
-            first ones; None: all of them.
+            first ones; None: all of them, and of rows with a name all, too.
 
     Returns:
         list[Sample]: The samples. Where a model sees several views of one, the first
@@ -158,21 +160,34 @@ def _map(title: str, module: str, values: np.ndarray, layout: Layout, rows: slic
 
 
 def _attention_section(label: str, attention: Attention, rows: slice, heads: int | None) -> Section:
-    layout, weights = attention.layout, attention.weights[rows].double()
+    layout = attention.layout
+    weights, titles = _named_rows(attention, rows)
     mask = None if layout.padding_mask is None else layout.padding_mask[rows]
     count = weights.shape[1]
-    shown = count if heads is None else min(heads, count)
+    if titles is None:
+        shown = count if heads is None else min(heads, count)
+        titles = [f'head {h + 1}' for h in range(shown)]
+        first = f'sum of {count} heads', weights.sum(dim=1)
+    else:
+        shown = count if heads is None else min(_MOST_ROWS, count)
+        first = f'mean of {count} rows', weights.mean(dim=1)
     maps = [
         _map(title, attention.name, _array(_without_padding(w, mask)), layout, rows)
-        for title, w in [
-            (f'sum of {count} heads', weights.sum(dim=1)),
-            *((f'head {h + 1}', weights[:, h]) for h in range(shown)),
-        ]
+        for title, w in [first, *((titles[h], weights[:, h]) for h in range(shown))]
     ]
     share_scales(maps[1:])  # of the heads: their sum has other values
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
     return Section(title, ATTENTION_COLORS, maps)
+
+
+def _named_rows(attention: Attention, rows: slice) -> tuple[Tensor, list[str] | None]:
+    """Return a sample's weights ``[rows, H, N]`` and the names of the H rows, if any."""
+    weights = attention.weights[rows].double()
+    if attention.titles is None:
+        return weights, None
+    titles = attention.titles[rows.start]
+    return weights[:, : len(titles)], titles
 
 
 def entropy(weights: Tensor) -> Tensor:
@@ -190,7 +205,7 @@ def entropy(weights: Tensor) -> Tensor:
 
 
 def _entropy_row(label: str, attention: Attention, rows: slice) -> Number:
-    found = entropy(attention.weights[rows])
+    found = entropy(_named_rows(attention, rows)[0])
     mask = attention.layout.padding_mask
     count = attention.weights.shape[-1] if mask is None else int((~mask[rows]).sum())
     quantity = f'attention entropy (at most {math.log(count):.2f} nats)'

@@ -144,6 +144,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
     top = y + _HEADING + _title_room(sample.sections[0])
     page.panel(_MARGIN, top, side, height, partial(picture.draw_input, time=time))
     page.text(_MARGIN, top + height + 0.05, picture.caption, **_SMALL)
+    below = top + height + 0.2 + 0.11 * len(picture.caption.splitlines())
     for section in sample.sections:
         page.text(_MARGIN + pitch, y, section.title, fontsize=9, weight='bold')
         y += _HEADING
@@ -160,7 +161,7 @@ def _grid(sample: Sample, note: str, time: int) -> _Page:
             page.panel(x, y + room, side, height, draw)
             page.bar(x + side + 0.05, y + room, height, section.colors, tokens)
         y += room + height + 0.2
-    return page.ended(y, _explained(sample, _NOTE))
+    return page.ended(max(y, below), _explained(sample, _NOTE))
 
 
 def _title_room(section: Section) -> float:

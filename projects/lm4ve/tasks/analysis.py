@@ -8,7 +8,7 @@ here imports matplotlib, so that measuring needs no drawing.
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,38 @@ class Layout:
         return self
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Attention of several rows, each of which has a name.
+
+    Attributes:
+        weights (Tensor): ``[B, R, N]`` over all tokens of the layout, its prefix
+            included; rows that a sample does not have are 0 and come last.
+        titles (list[list[str]]): The names of each sample's rows, at most R.
+        layout (Layout): The places of the N tokens.
+    """
+
+    weights: Tensor
+    titles: list[list[str]]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An attention that only a task knows of, such as one from words to an image.
+
+    Attributes:
+        label (str): What a sheet calls it.
+        module (str): The name of the module that computes it.
+        read (Callable): ``(module, inputs, arguments) -> Rows``: from the module, the
+            preprocessed batch and what the module was called with, by name.
+    """
+
+    label: str
+    module: str
+    read: Callable[[nn.Module, Any, Mapping[str, Any]], Rows]
+
+
 class TaskAnalysis(ABC):
     """The duties of a task towards the analysis of activations.
 
@@ -127,6 +159,36 @@ class TaskAnalysis(ABC):
             outputs (Sequence): The model's predictions, one a sample.
             frames (int): As :meth:`frames_shown` returned it.
         """
+
+    def layout_at(
+        self,
+        name: str,
+        model: nn.Module,
+        inputs: Any,
+        count: int,
+        grid: tuple[int, ...] | None = None,
+    ) -> Layout:
+        """Find the places of the tokens of the module called ``name``.
+
+        By default :meth:`layout`: their number says enough where a model has tokens of one
+        kind.
+        """
+        return self.layout(model, inputs, count, grid)
+
+    def further_points(self, model: nn.Module) -> dict[str, str]:
+        """Return modules to look at by default, label to name, beside those of the neck.
+
+        Of a label that the neck has too, the neck's is taken.
+        """
+        return {}
+
+    def watched(self, model: nn.Module) -> list[Watched]:
+        """Return attentions to show beside the encoder's and the block's."""
+        return []
+
+    def runnable(self, data: Any) -> Any:
+        """Return a batch of the data loader as ``test_step`` takes it, which may be itself."""
+        return data
 
     def frames_shown(self, inputs: Any, layouts: Sequence[Layout]) -> int:
         """Return how many rows of the inputs are a sample's frames; 0: none are."""

@@ -35,6 +35,10 @@ TASK = Task(
     },
     input_noun='an image',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
+    input_options={
+        'question': 'what a model that answers questions is asked about the image',
+        'caption': 'what a model of retrieval compares with the image; | between several captions',
+    },
 )
 
 __all__ = TASK.public_names
