@@ -4,3 +4,6 @@ _base_ = [
     '../_base_/vision_language/coco-retrieval.py',
     '../_base_/default_runtime.py',
 ]
+
+# A validation scores 125 million pairs: once, at the end.
+train_cfg = dict(val_interval=10)

@@ -47,6 +47,8 @@ class Shrinker(shrink.Shrinker):
         cfg = super().load(name, *args, **options)
         answers = cfg.model.head.type == 'lm4ve.VQAHead'
         self.metric = 'vqa/overall' if answers else 'retrieval/mean'
+        if cfg.test_evaluator.get('result_file') is not None:
+            cfg.test_evaluator.result_file = f'{cfg.work_dir}/results.json'
         return cfg
 
     def model(self, model: ConfigDict) -> int:

@@ -1,5 +1,7 @@
 """Every vision-language config trains, validates, saves, resumes and tests."""
 
+import json
+
 import pytest
 from mmengine.config import Config
 
@@ -23,6 +25,12 @@ def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_pat
     cfg = shrinker.load(name, tmp_path)
     cfg.load_from = str(tmp_path / 'epoch_2.pth')
     build_runner(cfg).test()
+    # Two questions of each of two images of test-dev.
+    results = tmp_path / 'results.json'
+    assert results.exists() == name.endswith('trainval.py')
+    if results.exists():
+        answered = [r['question_id'] for r in json.loads(results.read_text())]
+        assert answered == [201000, 201001, 202000, 202001]
 
 
 @pytest.mark.parametrize('name', PAPER)

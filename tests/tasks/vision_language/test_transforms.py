@@ -15,6 +15,7 @@ from lm4ve.engine.config import merge_options  # noqa: E402
 from lm4ve.engine.repeatable import seed_everything  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.tasks.vision_language import PackVisionLanguage, VisionLanguageDataSample  # noqa: E402
+from tests.docs.blocks import blocks_of  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
 from tests.tasks.vision_language import files  # noqa: E402
 
@@ -93,7 +94,8 @@ def test_everything_with_answers_can_be_trained_on_at_once(tmp_path):
     coco, genome = tmp_path / 'coco', tmp_path / 'genome'
     files.write_vqav2(coco)
     files.write_visual_genome(genome)
-    whole = cfg.trainval
+    whole = cfg.trainval_genome
+    assert cfg.trainval.datasets == whole.datasets[:2]
     whole.pop('_delete_')
     for part in whole.datasets:
         part.vocabulary = str(coco / 'vqav2/vocabulary.json')
@@ -104,3 +106,24 @@ def test_everything_with_answers_can_be_trained_on_at_once(tmp_path):
     assert not any(d.test_mode for d in data.datasets)
     names = {data[i]['data_samples'].img_path.split('/')[-2] for i in (0, 8, 14, 15)}
     assert names == {'train2014', 'val2014', 'VG_100K', 'VG_100K_2'}
+
+
+def test_the_guides_config_for_own_questions_reads_them(tmp_path, monkeypatch):
+    (block,) = [b for b in blocks_of('docs/guides/vision_language.md') if 'VQAFiles' in b.code]
+    folder = CONFIGS / 'vision_language'
+    text = block.code.replace("'meter_", f"'{folder}/meter_")
+    (tmp_path / 'mine.py').write_text(text)
+    root = tmp_path / 'data/mine'
+    files.write_image(root / 'images/kitchen/1.jpg')
+    row = dict(image='kitchen/1.jpg', question='How many cups are there?', answer='2')
+    for split in ('train', 'val'):
+        files.write_csv(root / f'{split}.csv', [row])
+    files.write_json(root / 'vocabulary.json', ['2'])
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile('mine.py')
+    assert cfg.model.head.vocabulary == 'data/mine/vocabulary.json' and cfg.model.neck is not None
+    for split, tests in (('train', False), ('val', True), ('test', True)):
+        data = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        assert data.test_mode == tests
+        sample = data[0]['data_samples']
+        assert (sample.text, sample.gt_answers) == ([row['question']], ['2'])
