@@ -60,12 +60,14 @@ def timed(function: Callable[[], object], device: str) -> dict:
     """Run a function once.
 
     Returns:
-        dict: ``seconds`` and, on CUDA (where events time it), ``peak_mb``.
+        dict: ``seconds``, and ``cpu_seconds`` of this process, which other processes hardly
+        touch; on CUDA, where events time it, ``peak_mb`` instead.
     """
     if torch.device(device).type != 'cuda':
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         function()
-        return dict(seconds=time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return dict(seconds=seconds, cpu_seconds=time.process_time() - used)
     torch.cuda.reset_peak_memory_stats()
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
@@ -100,9 +102,9 @@ def middle(rows: list[dict]) -> dict:
     return dict(seconds=seconds, **({'peak_mb': max(peaks)} if peaks else {}))
 
 
-def ratio(these: list[dict], those: list[dict]) -> float:
+def ratio(these: list[dict], those: list[dict], key: str = 'seconds') -> float:
     """Return the median over rounds of the ratio of seconds within a round."""
-    return statistics.median(a['seconds'] / b['seconds'] for a, b in zip(these, those, strict=True))
+    return statistics.median(a[key] / b[key] for a, b in zip(these, those, strict=True))
 
 
 def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15) -> float:

@@ -3,11 +3,14 @@
 import json
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from lm4ve.engine.command_line import build_runner
+from lm4ve.tasks.vision_language.converters import convert_meter
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
+from tests.tasks.vision_language import released
 from tests.tasks.vision_language.shrink import Shrinker
 
 #: The paper's experiments; the demos are our own.
@@ -51,6 +54,20 @@ def test_the_parts_train_at_their_own_rates(shrinker, tmp_path):
     assert found['image_encoder.model.post_layernorm.weight'] == pytest.approx(5e-6)
     assert found['fusion.text_layers.0.output.dense.weight'] == pytest.approx(2.5e-5)
     assert found['head.layers.0.weight'] == pytest.approx(2.5e-4)
+
+
+def test_training_starts_from_a_converted_meter(shrinker, tmp_path):
+    """Trunk and rank are the file's, the block's mappers start at random."""
+    state = convert_meter(released.random_state('pretrain'), task='retrieval')
+    torch.save(dict(state_dict=state), tmp_path / 'meter.pth')
+    cfg = shrinker.load('meter_llama_flickr30k.py', tmp_path)
+    cfg.load_from = str(tmp_path / 'meter.pth')
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    runner = build_runner(cfg)
+    runner.train()
+    got = runner.model.state_dict()
+    assert all(torch.equal(got[k], v) for k, v in state.items())
+    assert {k.partition('.')[0] for k in set(got) - set(state)} == {'neck'}
 
 
 @pytest.mark.parametrize('name', PAPER)

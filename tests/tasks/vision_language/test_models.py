@@ -189,10 +189,13 @@ def test_the_contrastive_loss_compares_all_texts_but_those_of_the_same_image(tok
 
 
 @pytest.mark.parametrize('head', [None, dict(RETRIEVAL, contrastive=dict(channels=8))])
-@pytest.mark.parametrize('neck', [False, True])
-def test_every_parameter_that_trains_gets_a_gradient(tokenizer, head, neck):
+@pytest.mark.parametrize('tokens', [None, 'visual', 'joint'])
+def test_every_parameter_that_trains_gets_a_gradient(tokenizer, head, tokens):
     """Distributed training stops at parameters that a loss does not reach."""
-    model = build(tokenizer, neck=neck, **(dict(head=head) if head else {})).train()
+    changes = dict(head=head) if head else {}
+    if tokens:
+        changes.update(neck=True, tokens=tokens)
+    model = build(tokenizer, **changes).train()
     data = batch(CAPTIONS) if head else batch(QUESTIONS, [['yes'], ['no']])
     sum(run(model, data, 'loss').values()).backward()
     missing = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
