@@ -19,7 +19,9 @@ REPAIRS = {
         'mmaction_scope',
         'mmaction_norm_to_neck',
         'mmaction_unused_neck',
+        'mmaction_neck_list',
     ),
+    'mmaction.models.recognizers.recognizer2d': ('mmaction_single_map',),
     'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
     'mmengine.infer.infer': ('mmengine_config_in_checkpoint', 'hosts_partial_inference'),
     'mmengine.registry.root': ('mmengine_root_models',),
@@ -29,6 +31,7 @@ REPAIRS = {
     'mmpretrain.apis.base': ('hosts_partial_inference',),
     'mmpretrain.apis.model': ('hosts_partial_inference',),
     'mmpretrain.models.classifiers.hugging_face': ('mmpretrain_unbuilt_neck',),
+    'mmpretrain.utils.dependency': ('mmpretrain_multimodal',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
 #: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` use them.

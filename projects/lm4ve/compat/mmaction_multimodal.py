@@ -21,11 +21,16 @@ def is_needed(registry: ModuleType) -> bool:
 
     Both are read as text: importing either would cost seconds.
     """
-    vindlu = Path(registry.__file__).parent.joinpath('models/multimodal/vindlu/modeling_bert.py')
+    root = Path(registry.__file__).parent
+    return lacks_names(root / 'models/multimodal/vindlu/modeling_bert.py')
+
+
+def lacks_names(file: Path) -> bool:
+    """Return whether a file takes names from ``transformers`` that are not there."""
     spec = importlib.util.find_spec(_MODULE)
-    if not vindlu.is_file() or spec is None or not spec.origin:
+    if not file.is_file() or spec is None or not spec.origin:
         return False
-    used = _USED.search(vindlu.read_text(encoding='utf-8'))
+    used = _USED.search(file.read_text(encoding='utf-8'))
     there = set(re.findall(r'\w+', Path(spec.origin).read_text(encoding='utf-8')))
     return any(n not in there for n in re.findall(r'\w+', used[1] if used else ''))
 

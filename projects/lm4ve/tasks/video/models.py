@@ -7,12 +7,12 @@ registry speaks that, so that configs say ``type='LLMBlockNeck'`` in every host.
 
 from collections.abc import Sequence
 
-import torch
 from mmaction.models.backbones import SwinTransformer3D
 from mmaction.models.recognizers import Recognizer2D as _Recognizer2D
 from mmaction.registry import MODELS as MMACTION_MODELS
 from torch import Tensor, nn
 
+from lm4ve.compat.mmaction_single_map import extract_feat
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck as _LLMBlockNeck
 from lm4ve.registry import MODELS
@@ -67,9 +67,8 @@ class LLMBlockNeck(_LLMBlockNeck):
 class Recognizer2D(_Recognizer2D):
     """mmaction2's ``Recognizer2D`` with a neck that takes and gives one map.
 
-    The host's recognizer iterates over a single map as if it were several, and its
-    ``max_testing_views`` fails for every backbone. Without a neck this is the
-    host's recognizer with working ``max_testing_views``.
+    The host's own recognizer does so too with ``LLMBlockNeck`` (a repair), one frame at a
+    time. Without a neck this is the host's recognizer with working ``max_testing_views``.
 
     Args:
         *args: Passed to mmaction2's ``Recognizer2D``.
@@ -88,68 +87,14 @@ class Recognizer2D(_Recognizer2D):
         super().__init__(*args, **kwargs)
         self.frames_per_clip = frames_per_clip
 
-    def extract_feat(
-        self,
-        inputs: Tensor,
-        stage: str = 'neck',
-        data_samples: list | None = None,
-        test_mode: bool = False,
-    ) -> tuple:
-        """Extract features of a stage.
-
-        Args:
-            inputs (Tensor): Frames ``[B, V, C, H, W]``, V crops times segments.
-            stage (str): 'backbone', 'neck' or 'head'.
-            data_samples (list, optional): Passed to the neck in training.
-            test_mode (bool): Obey ``test_cfg``.
+    def extract_feat(self, *args, **kwargs) -> tuple:
+        """Extract features of a stage; see :func:`lm4ve.compat.mmaction_single_map.extract_feat`.
 
         Returns:
             tuple[Tensor, dict]: Maps ``[B * V, C', H', W']`` (or logits for
             'head') and the head's arguments.
         """
-        test_cfg = (test_mode and self.test_cfg) or {}
-        views = inputs.shape[1]
-        frames = inputs.flatten(0, 1)
-        at_once = test_cfg.get('max_testing_views') or len(frames)
-        for name, number in (
-            ('The number of frames', views),
-            ('test_cfg.max_testing_views', at_once),
-        ):
-            if self.with_neck and number % self.frames_per_clip:
-                raise UserError(
-                    f'{name} ({number}) is no multiple of model.frames_per_clip='
-                    f'{self.frames_per_clip}. Fix: change num_clips of the '
-                    'pipeline, test_cfg or frames_per_clip.'
-                )
-        feats, losses = [], {}
-        for part in frames.split(at_once):
-            x, _ = super().extract_feat(part[None], stage='backbone')
-            if isinstance(x, (tuple, list)):
-                x = x[-1]
-            if stage != 'backbone' and self.with_neck:
-                x, losses = self._through_neck(x, data_samples)
-            feats.append(x)
-        x = torch.cat(feats)
-        arguments = dict(num_segs=views * len(x) // len(frames))
-        if test_mode:
-            arguments['fcn_test'] = bool(test_cfg.get('fcn_test', False))
-        if stage == 'backbone':
-            return x, arguments
-        if arguments.get('fcn_test'):
-            segments = test_cfg.get('num_segs') or self.backbone.num_segments
-            x = x.unflatten(0, (-1, segments)).transpose(1, 2).contiguous()
-        arguments['loss_aux'] = losses
-        if stage == 'head' and self.with_cls_head:
-            return self.cls_head(x, **arguments), arguments
-        return x, arguments
-
-    def _through_neck(self, x: Tensor, data_samples: list | None):
-        """``[N, C, H, W]`` through the neck as clips, and back."""
-        clips = x.unflatten(0, (-1, self.frames_per_clip)).transpose(1, 2)
-        out, losses = self.neck(clips, data_samples=data_samples)
-        if out.dim() == 2:  # one vector a clip: a map of one pixel
-            return out[..., None, None], losses
-        return out.transpose(1, 2).flatten(0, 1), losses
+        return extract_feat(self, super().extract_feat, *args, **kwargs)
 
 
 @MODELS.register_module()

@@ -1,0 +1,162 @@
+"""mmaction2's own necks, heads and 2D recognizer around the block."""
+
+import pytest
+import torch
+
+pytest.importorskip('mmaction')
+from mmengine.registry import MODELS  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from tests.tasks.video.test_mmaction import (  # noqa: E402
+    I3D_HEAD,
+    R3D,
+    RESNET,
+    TSN_HEAD,
+    clips,
+    frames,
+    labels,
+    logits2d,
+    neck,
+    recognizer,
+)
+
+
+def insert(backbone: dict, after: str, channels: int) -> dict:
+    return dict(type='LLMBlockInsert', after=after, backbone=backbone, neck=neck(channels))
+
+
+def check_training(model, x) -> None:
+    """Every parameter gets a gradient, the block's mappers not only zeros."""
+    losses = model(x, labels(), mode='loss')
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    missing = [n for n, p in model.named_parameters() if p.grad is None]
+    assert not missing
+    mappers = [p for n, p in model.named_parameters() if 'mapper_in' in n]
+    assert mappers and all(p.grad.abs().sum() > 0 for p in mappers)
+
+
+def test_an_insert_trains_and_predicts_in_a_3d_recognizer():
+    model = recognizer(insert(R3D, 'layer2', 8), None, dict(I3D_HEAD, in_channels=32))
+    check_training(model.train(), clips())
+    first, _ = model.eval()(clips(3), labels(), mode='predict')
+    assert first.pred_score.shape[-1] == 5
+
+
+@pytest.mark.parametrize('host', ['mmaction.Recognizer2D', 'lm4ve.Recognizer2D'])
+def test_an_insert_trains_and_predicts_in_a_2d_recognizer(host):
+    resnet = dict(type='ResNetTSM', depth=50, num_segments=4, pretrained=None)
+    model = recognizer(insert(resnet, 'layer2', 512), None, dict(TSN_HEAD, in_channels=2048), host)
+    check_training(model.train(), frames(4))
+    with torch.no_grad():
+        first, _ = model.eval()(frames(4), labels(), mode='predict')
+    assert first.pred_score.shape[-1] == 5
+
+
+def test_the_hosts_2d_recognizer_takes_the_neck_as_ours_does():
+    theirs = recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, 'mmaction.Recognizer2D')
+    ours = recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, 'lm4ve.Recognizer2D')
+    theirs.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(logits2d(theirs, frames(4)), logits2d(ours, frames(4)))
+    check_training(theirs.train(), frames(4))
+
+
+def test_the_hosts_2d_recognizer_tests_views_in_parts():
+    whole = recognizer(RESNET, neck(32), TSN_HEAD, 'mmaction.Recognizer2D')
+    parts = recognizer(
+        RESNET, neck(32), TSN_HEAD, 'mmaction.Recognizer2D', test_cfg=dict(max_testing_views=2)
+    )
+    parts.load_state_dict(whole.state_dict())
+    torch.testing.assert_close(logits2d(parts, frames(6)), logits2d(whole, frames(6)))
+
+
+def tpn(channels: tuple = (32, 64)) -> dict:
+    return dict(
+        type='TPN',
+        in_channels=channels,
+        out_channels=32,
+        spatial_modulation_cfg=dict(in_channels=channels, out_channels=channels[-1]),
+        temporal_modulation_cfg=dict(downsample_scales=(2, 2)),
+        upsample_cfg=dict(scale_factor=(1, 1, 1)),
+        downsample_cfg=dict(downsample_scale=(1, 1, 1)),
+        level_fusion_cfg=dict(
+            in_channels=(32, 32),
+            mid_channels=(32, 32),
+            out_channels=64,
+            downsample_scales=((1, 1, 1), (1, 1, 1)),
+        ),
+        aux_head_cfg=dict(out_channels=5, loss_weight=0.5),
+    )
+
+
+MAPS = dict(R3D, base_channels=8, out_indices=(2, 3))
+TPN_HEAD = dict(type='TPNHead', num_classes=5, in_channels=2048)
+
+
+@pytest.mark.parametrize(
+    'necks',
+    [[tpn(), neck(2048, norm_cfg=None)], [neck(64, norm_cfg=None, keep_others=True), tpn()]],
+    ids=['after TPN', 'before TPN'],
+)
+def test_a_list_with_tpn_trains_and_predicts(necks):
+    model = recognizer(MAPS, necks, TPN_HEAD)
+    assert 'loss_aux' in model(clips(), labels(), mode='loss')
+    check_training(model.train(), clips())
+    with torch.no_grad():
+        first, _ = model.eval()(clips(2), labels(), mode='predict')
+    assert first.pred_score.shape[-1] == 5
+
+
+def test_tpn_in_the_hosts_2d_recognizer():
+    resnet = dict(type='ResNetTSM', depth=18, num_segments=4, pretrained=None, out_indices=(2, 3))
+    model = recognizer(
+        resnet, [tpn((256, 512)), neck(2048, norm_cfg=None)], TPN_HEAD, 'mmaction.Recognizer2D'
+    )
+    model.neck[0].temporal_modulation_ops.apply(
+        lambda m: setattr(m, 'kernel_size', (4, 1, 1)) if hasattr(m, 'ceil_mode') else None
+    )
+    check_training(model.train(), frames(4))
+
+
+def test_slow_fast_keeps_its_fast_pathway():
+    pathway = dict(
+        type='resnet3d',
+        depth=18,
+        pretrained=None,
+        conv1_kernel=(1, 3, 3),
+        dilations=(1, 1, 1, 1),
+        conv1_stride_t=1,
+        pool1_stride_t=1,
+        inflate=(0, 0, 0, 0),
+        norm_eval=False,
+    )
+    backbone = dict(
+        type='ResNet3dSlowFast',
+        pretrained=None,
+        resample_rate=2,
+        speed_ratio=2,
+        channel_ratio=2,
+        slow_pathway=dict(pathway, lateral=True, fusion_kernel=3, base_channels=8),
+        fast_pathway=dict(pathway, lateral=False, base_channels=4),
+    )
+    head = dict(type='SlowFastHead', num_classes=5, in_channels=96, dropout_ratio=0.0)
+    necks = neck(64, norm_cfg=None, index=0, keep_others=True)
+    model = recognizer(backbone, necks, head)
+    x = clips()
+    slow, fast = model.backbone(x[:, 0])
+    out = model.extract_feat(x)[0]
+    torch.testing.assert_close(out[1], fast)
+    assert out[0].shape == slow.shape and not torch.allclose(out[0], slow)
+    check_training(model.train(), x)
+
+
+def test_a_pyramid_of_mmpretrain_gets_all_its_maps():
+    pytest.importorskip('mmpretrain')
+    from mmpretrain.registry import MODELS as HOST
+
+    fuse = HOST.build(dict(type='HRFuseScales', in_channels=(4, 8, 16, 32), out_channels=16))
+    widths = (4, 8, 16, 32)
+    maps = tuple(torch.randn(2, c, 32 // c, 32 // c) for c in widths)
+    ours = MODELS.build(neck(32, keep_others=True))
+    (out,) = fuse(ours(maps))
+    out.sum().backward()
+    assert ours.mapper_in.weight.grad.abs().sum() > 0
