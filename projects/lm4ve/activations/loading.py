@@ -24,6 +24,7 @@ from lm4ve.engine.checkpoint_files import (
     select_state,
 )
 from lm4ve.engine.command_line import add_allow_partial, config_parser
+from lm4ve.engine.devices import find_device
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import Task, all_tasks, task_of_config
 from lm4ve.tasks.analysis import safe_name, tested_dataset, tested_loader
@@ -85,7 +86,7 @@ def load_model(
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
         UserError: There is no such device.
     """
-    device = _device(device)
+    device = find_device(device)
     torch.manual_seed(0)
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
@@ -99,20 +100,6 @@ def load_model(
         load = load_partly if allow_partial else load_strictly
         load(model, select_state(content, origin=origin), origin)
     return Loaded(model.to(device).eval(), _classes(cfg, content or {}))
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        name = 'cuda' if torch.cuda.is_available() else 'cpu'
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as e:
-        raise UserError(
-            f"--device '{name}' cannot be used: {str(e).splitlines()[0]}. Fix: cpu, or cuda on a "
-            'machine that has one.'
-        ) from e
-    return device
 
 
 def _initialize(model: nn.Module) -> None:

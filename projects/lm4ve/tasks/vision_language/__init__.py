@@ -25,11 +25,13 @@ TASK = Task(
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
         'transforms': ('PackVisionLanguage',),
+        'visualization': ('VisionLanguageVisualizationHook', 'VisionLanguageVisualizer'),
     },
     exports={
         'datasets.image_text': ('ImageTextDataset',),
         'datasets.retrieval': ('CaptionDataset',),
         'datasets.vqa': ('VQADataset',),
+        'inference': ('RetrievalInferencer', 'VQAInferencer'),
         'metrics': ('recall_at', 'vqa_accuracy'),
         'structures': ('VisionLanguageDataSample',),
     },

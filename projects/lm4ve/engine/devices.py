@@ -1,0 +1,28 @@
+"""Which device a tool or an inferencer runs on; one that is not there is one message."""
+
+import torch
+
+from lm4ve.errors import UserError
+
+
+def find_device(name: str | torch.device | None, field: str = '--device') -> torch.device:
+    """Return a device that can be used.
+
+    Args:
+        name (str | torch.device, optional): Default: a GPU if there is one.
+        field (str): What the message calls it.
+
+    Raises:
+        UserError: There is no such device.
+    """
+    if name is None:
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as e:
+        raise UserError(
+            f"{field} '{name}' cannot be used: {str(e).splitlines()[0]}. Fix: cpu, or cuda on a "
+            'machine that has one.'
+        ) from e
+    return device

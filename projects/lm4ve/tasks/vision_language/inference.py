@@ -1,0 +1,422 @@
+"""Ask a trained model about images of one's own, in the style of MMEngine's inferencers.
+
+Whatever is wrong with an image, a text or a checkpoint is one message, before anything
+is computed.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.infer import BaseInferencer
+from mmengine.logging import print_log
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
+from lm4ve.engine.config import read_config
+from lm4ve.engine.devices import find_device
+from lm4ve.engine.figures import to_image
+from lm4ve.engine.text import listing
+from lm4ve.errors import UserError, check_choice
+from lm4ve.tasks import require_task
+from lm4ve.tasks.analysis import numbered, tested_dataset
+from lm4ve.tasks.image_files import find_defect
+from lm4ve.tasks.vision_language import TASK
+from lm4ve.tasks.vision_language.visualization import (
+    SHOWN,
+    VisionLanguageVisualizer,
+    best,
+    draw_images,
+    draw_ranking,
+    save_picture,
+)
+
+Image = str | Path | np.ndarray
+
+
+class _Inferencer(BaseInferencer):
+    """A model with its checkpoint, and the config's test pipeline.
+
+    Args:
+        config (str | Path | Config): That the model was trained with.
+        checkpoint (str | Path, optional): Its checkpoint; default: random weights, with
+            a warning.
+        device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+        show_progress (bool): Show a bar.
+
+    Raises:
+        UserError: The config is of another task; there is no such device.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+    """
+
+    visualize_kwargs = {'show', 'wait_time', 'out_dir'}
+    #: Whether it needs a model that answers questions, or one that scores pairs.
+    asks: bool
+
+    def __init__(
+        self,
+        config: str | Path | Config,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        allow_partial: bool = False,
+        show_progress: bool = False,
+    ) -> None:
+        cfg = config if isinstance(config, Config) else read_config(config)
+        require_task(cfg, TASK.name)
+        self.allow_partial = allow_partial
+        super().__init__(
+            cfg,
+            checkpoint,
+            find_device(device, 'device'),
+            scope=cfg.get('default_scope') or 'mmengine',
+            show_progress=show_progress,
+        )
+
+    def _init_model(
+        self, cfg: Config, weights: str | Path | None, device: torch.device
+    ) -> nn.Module:
+        state = None if weights is None else read_state(weights)
+        model = MODELS.build(cfg.model)
+        if hasattr(model.head, 'vocabulary') != self.asks:
+            does = 'answers questions' if self.asks else 'compares images with texts'
+            raise UserError(
+                f"{type(self).__name__} needs a model that {does}; the config's head is a "
+                f'{type(model.head).__name__}. Fix: give such a config, or use the other '
+                'inferencer of lm4ve.tasks.vision_language.'
+            )
+        if state is None:
+            print_log(
+                'No checkpoint: the model is untrained, and its results say nothing.',
+                logger='current',
+                level=30,
+            )
+        else:
+            load = load_partly if self.allow_partial else load_strictly
+            load(model, state, f"'{weights}'")
+        return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Config) -> Callable:
+        steps = [dict(t) for t in tested_dataset(cfg).pipeline]
+        loads = [t for t in steps if 'LoadImage' in t['type']]
+        load = Compose(loads) if loads else _load
+        rest = Compose([t for t in steps if t not in loads])
+
+        def pipeline(entry: dict) -> dict:
+            entry = dict(entry)
+            image = entry.pop('image')
+            if isinstance(image, np.ndarray):
+                entry.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+            else:
+                entry = load({**entry, 'img_path': str(image)})
+            return rest(entry)
+
+        return pipeline
+
+    def _init_visualizer(self, cfg: Config) -> None:
+        """Make none before a window is to be shown."""
+
+    def _present(
+        self,
+        drawn: Sequence[np.ndarray],
+        names: Sequence[str],
+        show: bool,
+        wait_time: float,
+        out_dir: str | Path | None,
+    ) -> list[np.ndarray]:
+        for image, name in zip(drawn, names, strict=True):
+            if out_dir is not None:
+                save_picture(image, Path(out_dir) / f'{name}.png')
+            if show:
+                self.visualizer = self.visualizer or VisionLanguageVisualizer()
+                self.visualizer.show(image, win_name=name, wait_time=wait_time)
+        return list(drawn)
+
+
+def _load(entry: dict) -> dict:
+    pixels = cv2.imread(entry['img_path'])
+    return {**entry, 'img': pixels, 'img_shape': pixels.shape[:2], 'ori_shape': pixels.shape[:2]}
+
+
+def list_images(images: Image | Sequence[Image]) -> list[Image]:
+    """Return images, those of a folder by their names, after all were looked at.
+
+    Args:
+        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H, W,
+            3]`` (BGR), or a list of files and arrays.
+
+    Raises:
+        UserError: There is none, or one cannot be read.
+    """
+    found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
+    if len(found) == 1 and isinstance(found[0], (str, Path)) and Path(found[0]).is_dir():
+        folder = Path(found[0])
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TASK.input_suffixes)
+        if not found:
+            raise UserError(
+                f"The folder '{folder}' has no image (files ending in "
+                f'{", ".join(TASK.input_suffixes)}). Fix: name another one.'
+            )
+    if not found:
+        raise UserError('There is no image. Fix: give at least one.')
+    wrong = []
+    for image in found:
+        if not isinstance(image, np.ndarray):
+            defect = find_defect(str(image), decode=True)
+            wrong += [f"'{image}' {defect}"] if defect else []
+        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+            wrong.append(f'an array is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]')
+    if wrong:
+        raise UserError(f'Images cannot be read: {listing(wrong, 3)}. Fix: give others.')
+    return found
+
+
+def _list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
+    """Return texts.
+
+    Raises:
+        UserError: There is none, or one is empty.
+    """
+    found = [texts] if isinstance(texts, str) else list(texts)
+    wrong = [repr(t) for t in found if not isinstance(t, str) or not t.strip()]
+    if wrong or not found:
+        raise UserError(
+            f'Every {noun} must be a text that is not empty, not {listing(wrong) or "none"}. Fix: '
+            'write one.'
+        )
+    return [t.strip() for t in found]
+
+
+def name_of(image: Image) -> str:
+    """Return what an image is called: its path, or 'array'."""
+    return 'array' if isinstance(image, np.ndarray) else str(image)
+
+
+def pixels_of_file(image: Image) -> np.ndarray:
+    """Return an image as uint8 ``[H, W, 3]``, RGB."""
+    pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _file_name(number: int, image: Image | None = None) -> str:
+    path = isinstance(image, (str, Path))
+    return numbered(number, Path(image).stem if path else None)
+
+
+class VQAInferencer(_Inferencer):
+    """Ask questions about images::
+
+        inferencer = VQAInferencer(config, checkpoint)
+        inferencer('kitchen.jpg', 'How many cups are there?')[0]['pred_answer']
+
+    Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
+    ``allow_partial`` and ``show_progress``.
+    """
+
+    postprocess_kwargs = {'topk'}
+    asks = True
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Image | Sequence[Image],
+        questions: str | Sequence[str],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        **kwargs: Any,
+    ) -> list:
+        """Answer.
+
+        Args:
+            images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
+            questions (str | Sequence[str]): One for each image. A single question is asked
+                about every image, a single image is asked every question.
+            return_datasamples (bool): Return data samples instead of dicts.
+            batch_size (int): Questions at a time.
+            topk (int): How many answers are returned. Default: 5.
+            out_dir (str | Path, optional): Write a picture of each question here.
+            show (bool): Show them in a window, each for ``wait_time`` seconds.
+
+        Returns:
+            list[dict]: For each question ``img_path``, ``question``, ``pred_answer``,
+            ``pred_score`` (0 to 1) and ``answers``, the best ones with their scores.
+
+        Raises:
+            UserError: An image cannot be read, a question is empty, or there are not as
+                many questions as images.
+        """
+        shown, asked = list_images(images), _list_texts(questions, 'question')
+        if len(shown) == 1:
+            shown = shown * len(asked)
+        elif len(asked) == 1:
+            asked = asked * len(shown)
+        if len(shown) != len(asked):
+            raise UserError(
+                f'{len(asked)} questions about {len(shown)} images. Fix: as many, or one of either.'
+            )
+        inputs = [
+            dict(image=image, text=[question], gt_answers=[], sample_idx=i)
+            for i, (image, question) in enumerate(zip(shown, asked, strict=True))
+        ]
+        return super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+
+    def visualize(
+        self,
+        inputs: list[dict],
+        preds: list,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+    ) -> list[np.ndarray]:
+        """Draw each question with its best answers, if somebody wants to see them."""
+        if not show and out_dir is None:
+            return []
+        drawn = []
+        for entry, sample in zip(inputs, preds, strict=True):
+            ranking = best(sample.pred_scores, self.model.head.vocabulary)
+            figure = draw_ranking(pixels_of_file(entry['image']), sample.text[0], ranking)
+            drawn.append(to_image(figure))
+        names = [_file_name(i, e['image']) for i, e in enumerate(inputs)]
+        return self._present(drawn, names, show, wait_time, out_dir)
+
+    def postprocess(
+        self,
+        preds: list,
+        visualization: list[np.ndarray],
+        return_datasamples: bool = False,
+        topk: int = SHOWN,
+    ) -> list:
+        """Turn predictions into plain data."""
+        if return_datasamples:
+            return preds
+        results = []
+        for sample in preds:
+            ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
+            results.append(
+                dict(
+                    img_path=sample.get('img_path'),
+                    question=sample.text[0],
+                    pred_answer=sample.pred_answer,
+                    pred_score=float(sample.pred_scores.max()),
+                    answers=[dict(answer=a, score=s) for a, s in ranking],
+                )
+            )
+        return results
+
+
+class RetrievalInferencer(_Inferencer):
+    """Find the images that a text describes, or the captions that describe an image::
+
+        inferencer = RetrievalInferencer(config, checkpoint)
+        inferencer('photos/', 'two dogs on a beach')[0]['images'][0]['img_path']
+        inferencer('beach.jpg', ['two dogs', 'a cat'], rank='captions')[0]['captions']
+
+    Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
+    ``allow_partial`` and ``show_progress``.
+    """
+
+    asks = False
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Image | Sequence[Image],
+        texts: str | Sequence[str],
+        rank: str = 'images',
+        topk: int = SHOWN,
+        batch_size: int = 64,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+    ) -> list[dict]:
+        """Score every image with every text, and rank.
+
+        Args:
+            images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
+            texts (str | Sequence[str]): Captions, or what is looked for.
+            rank (str): 'images' ranks them for each text, 'captions' the texts for each
+                image.
+            topk (int): How many of them are returned.
+            batch_size (int): Images, texts and pairs at a time.
+            out_dir (str | Path, optional): Write a picture of each ranking here.
+            show (bool), wait_time (float): Show them in a window, for so many seconds.
+
+        Returns:
+            list[dict]: For each text ``text`` and ``images`` (``img_path`` and ``score``,
+            best first); for each image ``img_path`` and ``captions`` (``text``,
+            ``score``). Scores compare within one ranking only.
+
+        Raises:
+            UserError: An image cannot be read, or a text is empty.
+        """
+        check_choice('rank', rank, ('images', 'captions'))
+        shown, said = list_images(images), _list_texts(texts, 'text')
+        scores = self.score(shown, said, batch_size)
+        results, drawn = [], []
+        wanted = show or out_dir is not None
+        for i, row in enumerate(scores.T if rank == 'images' else scores):
+            values, places = row.topk(min(topk, len(row)))
+            found = list(zip(places.tolist(), values.tolist(), strict=True))
+            if rank == 'images':
+                ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
+                results.append(dict(text=said[i], images=ranked))
+            else:
+                ranked = [dict(text=said[p], score=v) for p, v in found]
+                results.append(dict(img_path=name_of(shown[i]), captions=ranked))
+            if wanted and rank == 'images':
+                best_ones = [
+                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
+                    for p, v in found[:SHOWN]
+                ]
+                drawn.append(to_image(draw_images(said[i], best_ones)))
+            elif wanted:
+                ranking = [(said[p], v) for p, v in found[:SHOWN]]
+                heading = Path(name_of(shown[i])).name
+                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
+        if wanted:
+            names = [
+                _file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
+            ]
+            self._present(drawn, names, show, wait_time, out_dir)
+        return results
+
+    @torch.no_grad()
+    def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Score all pairs; each image and each text is encoded once.
+
+        Returns:
+            Tensor: fp32 ``[I, T]``, on the CPU; higher for a better match.
+        """
+        model, prepare = self.model, self.model.data_preprocessor
+        tokens = []
+        for start in range(0, len(images), batch_size):
+            some = images[start : start + batch_size]
+            pixels = [self.pipeline(dict(image=i, text=[''], sample_idx=0))['inputs'] for i in some]
+            tokens.append(model.encode_images(prepare.normalize(pixels)).cpu())
+        ids, padding = prepare.tokenize(list(texts))
+        parts = zip(ids.split(batch_size), padding.split(batch_size), strict=True)
+        seen, said = (
+            torch.cat(tokens),
+            torch.cat([model.encode_texts(i, p).cpu() for i, p in parts]),
+        )
+        rows = torch.arange(len(images)).repeat_interleave(len(texts))
+        columns = torch.arange(len(texts)).repeat(len(images))
+        scores = [
+            model.score_pairs(
+                seen[r].to(ids.device), said[c].to(ids.device), padding[c.to(ids.device)]
+            ).cpu()
+            for r, c in zip(rows.split(batch_size), columns.split(batch_size), strict=True)
+        ]
+        return torch.cat(scores).unflatten(0, (len(images), len(texts)))
+
+    def visualize(self, *args: Any, **kwargs: Any) -> list:
+        """Do nothing: :meth:`__call__` draws."""
+        return []
+
+    def postprocess(self, preds: list, *args: Any, **kwargs: Any) -> list:
+        """Return the predictions as they are."""
+        return preds

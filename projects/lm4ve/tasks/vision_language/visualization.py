@@ -1,0 +1,240 @@
+"""Pictures of answers to questions and of ranked images, and who draws them in a training."""
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.visualization import Visualizer
+from torch import Tensor
+
+from lm4ve.engine.figures import to_image
+from lm4ve.engine.files import replacing
+from lm4ve.registry import HOOKS, VISUALIZERS
+from lm4ve.tasks.analysis import numbered
+
+#: Answers with their scores, best first.
+Ranking = Sequence[tuple[str, float]]
+#: How many answers, captions or images are drawn.
+SHOWN = 5
+_BAR, _TRUE = '#4c78a8', '#1a8f3c'
+
+
+def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple[str, float]]:
+    """Return the names with the highest scores, best first.
+
+    Args:
+        scores (Tensor): ``[A]``.
+        names (Sequence[str]): A of them.
+        count (int): At most so many.
+    """
+    found, places = scores.float().topk(min(count, len(names)))
+    return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
+
+
+def draw_ranking(
+    image: np.ndarray, heading: str, ranking: Ranking, truth: Sequence[str] = ()
+) -> Figure:
+    """Draw an image beside bars of scores.
+
+    Args:
+        image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
+        heading (str): The question.
+        ranking (Sequence[tuple[str, float]]): Answers or captions, best first.
+        truth (Sequence[str]): What is true: green where it is among them, and said below
+            the image.
+    """
+    names = [textwrap.fill(name, 42) for name, _ in ranking]
+    scores = np.array([score for _, score in ranking])
+    title = textwrap.fill(heading, 84)
+    lines = sum(n.count('\n') + 1 for n in names)
+    band = 0.22 * (title.count('\n') + 1) + 0.2
+    height = max(2.4, 0.2 * lines + 0.18 * len(names) + 0.3)
+    figure = Figure(figsize=(7.4, height + band + 0.35), dpi=110, facecolor='white')
+    whole = height + band + 0.35
+    figure.text(
+        0.02, 1 - 0.1 / whole, title, va='top', fontsize=11, weight='bold', parse_math=False
+    )
+    place = (0.02, 0.3 / whole, 0.32, height / whole)
+    _show(figure.add_axes(place), image)
+    if truth:
+        text = f'truth: {", ".join(dict.fromkeys(truth))}'
+        figure.text(0.02, 0.12 / whole, textwrap.shorten(text, 90), fontsize=8.5, color=_TRUE)
+    longest = max(len(part) for n in names for part in n.split('\n'))
+    left = 0.38 + min(0.011 * longest, 0.4)
+    axes = figure.add_axes((left, 0.3 / whole, 0.93 - left, height / whole))
+    colors = [_TRUE if name in truth else _BAR for name, _ in ranking]
+    axes.barh(range(len(names)), scores, color=colors, height=0.6)
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+    _scale(axes, scores)
+    for i, score in enumerate(scores):
+        axes.annotate(
+            number(score),
+            (max(score, 0.0), i),
+            (4, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=8.5,
+        )
+    return figure
+
+
+def _scale(axes: Any, scores: np.ndarray) -> None:
+    """Put the best bar on top; probabilities have one scale, other scores their own."""
+    low, high = min(float(scores.min()), 0.0), max(float(scores.max()), 0.0)
+    if low == 0.0 and high <= 1.0:
+        high = 1.0
+    room = 0.18 * (high - low or 1.0)
+    axes.set(xlim=(low - (0.05 * room if low else 0), high + room))
+    axes.set_ylim(max(len(scores), 3) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.axvline(0, color='.4', lw=0.8)
+    axes.tick_params(axis='y', length=0)
+    for side in ('top', 'right', 'bottom', 'left'):
+        axes.spines[side].set_visible(False)
+
+
+def number(score: float) -> str:
+    """Write a score: probabilities in percent, others with two digits."""
+    return f'{100 * score:.1f} %' if 0 <= score <= 1 else f'{score:.2f}'
+
+
+def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> Figure:
+    """Draw the images that fit a text best.
+
+    Args:
+        query (str): The text.
+        ranked (Sequence[tuple]): Image uint8 ``[H, W, 3]`` RGB, its name and its score, best
+            first.
+    """
+    count = len(ranked)
+    title = textwrap.fill(query, max(24 * count, 48))
+    band = 0.22 * (title.count('\n') + 1) + 0.2
+    side, gap = 1.7, 0.12
+    width = max(count * (side + gap) + gap, 3.8)
+    whole = band + side + 0.55
+    figure = Figure(figsize=(width, whole), dpi=110, facecolor='white')
+    figure.text(
+        gap / width, 1 - 0.1 / whole, title, va='top', fontsize=11, weight='bold', parse_math=False
+    )
+    for i, (image, name, score) in enumerate(ranked):
+        x = gap + i * (side + gap)
+        axes = figure.add_axes((x / width, 0.5 / whole, side / width, side / whole))
+        _show(axes, image)
+        text = f'{i + 1}.  {score:.2f}\n{textwrap.shorten(name, 26, placeholder="…")}'
+        figure.text(x / width, 0.42 / whole, text, va='top', fontsize=8, parse_math=False)
+    return figure
+
+
+def _show(axes: Any, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation='nearest' if min(image.shape[:2]) < 100 else 'antialiased')
+    axes.set_anchor('N')
+    axes.set_axis_off()
+
+
+def save_picture(image: np.ndarray, path: str | Path) -> None:
+    """Write a picture, uint8 RGB, as a PNG."""
+    with replacing(path) as beside:
+        imsave(beside, image)
+
+
+@VISUALIZERS.register_module()
+class VisionLanguageVisualizer(Visualizer):
+    """MMEngine's visualizer for answered questions; takes its arguments."""
+
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: Any,
+        vocabulary: Sequence[str],
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_file: str | None = None,
+        step: int = 0,
+    ) -> np.ndarray:
+        """Draw a question with its best answers; send it to the backends, a file or a window.
+
+        Args:
+            name (str): The picture's name.
+            image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
+            data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``, and
+                ``gt_answers`` where they are known.
+            vocabulary (Sequence[str]): The answers.
+            show (bool): Show it in a window, for ``wait_time`` seconds.
+            out_file (str, optional): A PNG instead of the backends.
+            step (int): Global step.
+
+        Returns:
+            np.ndarray: uint8 RGB.
+        """
+        ranking = best(data_sample.pred_scores, vocabulary)
+        truth = data_sample.get('gt_answers') or ()
+        drawn = to_image(draw_ranking(image, data_sample.text[0], ranking, truth))
+        self.set_image(drawn)
+        if show:
+            self.show(drawn, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            save_picture(drawn, out_file)
+        else:
+            self.add_image(name, drawn, step=step)
+        return drawn
+
+
+@HOOKS.register_module()
+class VisionLanguageVisualizationHook(Hook):
+    """Draw answered questions in validation and testing; retrieval has no single answers.
+
+    Args:
+        enable (bool): Default: off.
+        interval (int): Every n-th question.
+        show (bool), wait_time (float): Show them in a window, for so many seconds.
+        out_dir (str, optional): PNG files here instead of the backends.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        enable: bool = False,
+        interval: int = 5000,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.enable, self.interval = enable, interval
+        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'val', batch_idx, data_batch, outputs)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self._draw(runner, 'test', batch_idx, data_batch, outputs)
+
+    def _draw(self, runner, mode: str, batch_idx: int, batch: Any, outputs: Sequence) -> None:
+        if not self.enable:
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+        first = batch_idx * (loader.batch_size or len(outputs))
+        for i, (pixels, sample) in enumerate(zip(batch['inputs'], outputs, strict=True)):
+            if (first + i) % self.interval or 'pred_answer' not in sample:
+                continue
+            path = sample.get('img_path')
+            name = f'{mode}_{numbered(first + i, Path(path).stem if path else None)}'
+            runner.visualizer.add_datasample(
+                name,
+                pixels.flip(0).permute(1, 2, 0).cpu().numpy(),  # loaded as BGR
+                sample,
+                model.head.vocabulary,
+                show=self.show,
+                wait_time=self.wait_time,
+                out_file=self.out_dir and str(Path(self.out_dir) / f'{name}_{runner.iter}.png'),
+                step=runner.iter,
+            )

@@ -1,0 +1,102 @@
+"""Ask a trained model about an image, and look inside while it answers.
+
+    python tools/vision_language/demo.py IMAGE "How many cups are there?" --config C --checkpoint P
+
+prints the likeliest answers with their scores and writes two pictures: the image with the
+answers, and the activations of its tokens and of the words. With a config of retrieval the
+text is a caption (or several, | between them), which are ranked; IMAGE may then be a
+folder, whose images are ranked.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.config import DictAction
+from PIL import Image
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.activations import analyse
+from lm4ve.activations.loading import collate, samples_of_files
+from lm4ve.activations.samples import samples_of
+from lm4ve.activations.sheets import draw_sheet
+from lm4ve.engine.command_line import add_allow_partial, run_tool
+from lm4ve.engine.config import read_config
+from lm4ve.engine.figures import to_image
+from lm4ve.engine.tables import print_table
+from lm4ve.errors import UserError
+from lm4ve.tasks import require_task
+from lm4ve.tasks.vision_language import RetrievalInferencer, VQAInferencer
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('image', help='an image file; with a config of retrieval also a folder of them')
+    add('text', help='the question; with a config of retrieval one or more captions')
+    add('--config', required=True, help='config that the model was trained with')
+    add('--checkpoint', required=True, help='its checkpoint')
+    add('--topk', type=int, default=5, help='how many answers are printed')
+    add('--out-dir', help='where pictures go; default: work_dirs/<config>/demo')
+    add('--no-sheet', action='store_true', help='write no sheet of activations')
+    add('--device', help='default: a GPU if there is one')
+    add('--cfg-options', nargs='+', action=DictAction, help='override config fields')
+    add_allow_partial(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.topk < 1:
+        raise UserError(f'--topk {args.topk} must be at least 1.')
+    cfg = read_config(args.config, args.cfg_options)
+    require_task(cfg, 'vision_language')
+    name = Path(args.config).stem
+    folder = Path(args.out_dir or f'work_dirs/{name}/demo')
+    asks = str(cfg.model.head.type).endswith('VQAHead')
+    kind = VQAInferencer if asks else RetrievalInferencer
+    many = Path(args.image).is_dir()
+    if asks and many:
+        raise UserError(f"'{args.image}' is a folder. Fix: ask about one image.")
+    given = None
+    if not (many or args.no_sheet):
+        option = dict(question=args.text) if asks else dict(caption=args.text)
+        given = samples_of_files(cfg, [args.image], **option)[0]
+    inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
+    if asks:
+        (result,) = inferencer(args.image, args.text, topk=args.topk, out_dir=folder)
+        rows = [
+            dict(answer=a['answer'], score=f'{100 * a["score"]:.1f} %') for a in result['answers']
+        ]
+        print(result['question'])
+        print_table('', rows)
+    else:
+        texts = args.text.split('|')
+        rank = 'images' if many else 'captions'
+        for result in inferencer(args.image, texts, rank=rank, topk=args.topk, out_dir=folder):
+            found, title = (
+                (result['images'], result['text'])
+                if many
+                else (result['captions'], result['img_path'])
+            )
+            key = 'img_path' if many else 'text'
+            rows = [
+                {('image' if many else 'caption'): f[key], 'score': f'{f["score"]:.3f}'}
+                for f in found
+            ]
+            print(title)
+            print_table('', rows)
+    print(f'pictures: {folder}')
+    if given is not None:
+        analysis = analyse(inferencer.model, collate(cfg, [given.data]))
+        (sample,) = samples_of(analysis, inferencer.model, [given.name], heads=3)
+        sheet = folder / f'{given.name}_activations.png'
+        figure = draw_sheet(sample, f'{name}, {args.checkpoint}')
+        Image.fromarray(to_image(figure)).save(sheet, optimize=True)
+        print(f'activations: {sheet}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
