@@ -6,8 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from mmengine.dataset import Compose
+from torch.utils.data import DataLoader
 
-from lm4ve.engine.repeatable import seed_everything
+from lm4ve.engine.repeatable import number_batches, seed_everything
 from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language import CaptionFiles, KarpathyRetrieval
 from lm4ve.tasks.vision_language.datasets.text_pool import TextPool
@@ -148,6 +150,23 @@ def test_false_captions_are_drawn_anew_and_follow_the_seed(flickr):
     assert draw(1, 2) == draw(1, 2) != draw(1, 3)
     seed_everything(1)
     assert data.get_data_info(3)['text'][1:] != data.get_data_info(3)['text'][1:]
+
+
+def texts_of_batches(root, workers, skip=0):
+    """Return the texts of a training's batches as the suite's loops number them."""
+    data = flickr30k(root, num_negatives=3, verify=False)
+    data.pipeline = Compose([lambda info: info['text']])
+    loader = DataLoader(data, 4, num_workers=workers, collate_fn=list)
+    number_batches(loader).begin((7, 1), skip, skip)
+    return list(loader)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_resumed_training_draws_what_the_whole_one_drew(workers, flickr):
+    whole = texts_of_batches(flickr, 0)
+    assert len(whole) == 8 and len({t for b in whole for s in b for t in s[1:]}) > 20
+    assert texts_of_batches(flickr, workers) == whole
+    assert texts_of_batches(flickr, workers, skip=5) == whole[5:]
 
 
 def test_draws_are_uniform_over_the_captions_of_other_images():
