@@ -141,6 +141,7 @@ def release_config(cfg: Config) -> Config:
     for node in _dicts(fields['model']):
         if _is_block(node):
             _make_portable(node)
+        _describe_itself(node)
         _without_pretrained(node)
     # Variables that the model was assembled from, now without a use; they name
     # the language model's folder.
@@ -180,6 +181,14 @@ def _make_portable(block: dict) -> None:
         layers=tuple(model.resolve_layers(block.get('layers', (-1,)))),
         arch=portable_arch(model.config),
     )
+
+
+def _describe_itself(node: dict) -> None:
+    """Let a class that reads files when it is built say what it read (``portable``)."""
+    kind = node.get('type')
+    found = MODELS.get(kind) if isinstance(kind, str) else kind
+    if hasattr(found, 'portable'):
+        node.update(found.portable(node))
 
 
 def _without_pretrained(node: dict) -> None:

@@ -22,6 +22,7 @@ from lm4ve.tasks.vision_language.models.pretrained import (
     build_bare,
     build_config,
     load_weights,
+    portable_fields,
     read_model_config,
 )
 
@@ -201,6 +202,11 @@ class TransformersImageEncoder(_GridEncoder):
             built.vision_use_head = head
         return built
 
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """See :func:`portable_fields`."""
+        return portable_fields(node, 'model.image_encoder', vision=True)
+
     def _load_pretrained(self) -> None:
         if self._files is not None:
             load_weights(
@@ -367,6 +373,11 @@ class TransformersTextEncoder(_Encoder):
         takes = inspect.signature(model_class.__init__).parameters
         options = dict(add_pooling_layer=False) if 'add_pooling_layer' in takes else {}
         return build_bare(config, **options)
+
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """See :func:`portable_fields`."""
+        return portable_fields(node, 'model.text_encoder', vision=False)
 
     def _load_pretrained(self) -> None:
         if self._files is not None:

@@ -127,6 +127,12 @@ class VQAHead(_Head):
         init_as_bert(self)
         self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
 
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """Put the answers themselves in the place of their file, for a release."""
+        answers = read_vocabulary(node['vocabulary'], 'model.head.vocabulary')
+        return dict(vocabulary=list(answers))
+
     def forward(self, features: Tensor) -> Tensor:
         """``[..., 2 C]`` to logits, fp32 ``[..., A]``."""
         return in_fp32(self.layers, features)

@@ -4,6 +4,7 @@ The configuration is read when a model is built, the weights only when its train
 starts: tests and inferencers load a checkpoint of ours and need no other weights.
 """
 
+import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,9 @@ from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
+
+# Fields of a configuration that say nothing of the weights.
+_NOT_SHAPES = ('architectures', 'auto_map', 'dtype', 'torch_dtype', 'transformers_version')
 
 
 @contextmanager
@@ -90,6 +94,25 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
             f"{field} is not the configuration of a '{kind}' model ({type(e).__name__}: {reason}). "
             "Fix: correct the field, or copy the model's config.json again."
         ) from e
+
+
+def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[str, Any]:
+    """Describe an encoder in plain data, so that a release needs none of its files.
+
+    Args:
+        node (Mapping): The encoder's config.
+        field (str): Where it stands, for messages.
+        vision (bool): Of a model of images and texts, take the half for images.
+
+    Returns:
+        dict: What to change: random weights of the same shape, to be loaded over.
+    """
+    if not isinstance(node.get('checkpoint'), str):
+        return {}
+    config = build_config(read_model_config(node['checkpoint'], None, field)[0], field)
+    config = getattr(config, 'vision_config', config) if vision else config.get_text_config()
+    fields = {k: v for k, v in config.to_dict().items() if k[0] != '_' and k not in _NOT_SHAPES}
+    return dict(checkpoint=None, config=json.loads(json.dumps(fields)))
 
 
 def build_bare(config: PretrainedConfig, **options: Any) -> nn.Module:
