@@ -26,13 +26,18 @@ def takes_rotary(model) -> bool:
 
 
 def rotary_tables(model, index: int, x: Tensor, rotary: bool):
-    """cos and sin of one layer; of angle zero without rotary."""
+    """The tables of one layer in the family's form; of angle zero without rotary."""
     positions = torch.arange(x.shape[1])[None]
     args = (x, positions)
     if 'layer_type' in inspect.signature(model.rotary_emb.forward).parameters:
         args += (model.config.layer_types[index],)
-    cos, sin = model.rotary_emb(*args)
-    return (cos, sin) if rotary else (torch.ones_like(cos), torch.zeros_like(sin))
+    tables = model.rotary_emb(*args)
+    if rotary:
+        return tables
+    if isinstance(tables, Tensor):  # llama4: complex numbers
+        return torch.ones_like(tables)
+    ones, zeros = torch.ones_like(tables[0]), torch.zeros_like(tables[0])
+    return (zeros, ones) if model.config.model_type in ('gptj', 'codegen') else (ones, zeros)
 
 
 def reference_layer(
@@ -51,5 +56,12 @@ def reference_layer(
         options.update(position_embeddings=rotary_tables(model, index, x, rotary))
     if 'alibi' in takes:
         options.update(alibi=None)
+    if 'position_ids' in takes:  # ministral3 scales far queries
+        options.update(position_ids=torch.arange(x.shape[1])[None])
+    if 'position_bias' in takes:  # t5: left out, as rotary embedding is
+        heads = model.config.num_attention_heads
+        options.update(position_bias=torch.zeros(1, heads, x.shape[1], x.shape[1]))
+    if 'shared_kv_states' in takes:
+        options.update(shared_kv_states={})
     out = layer(x, **options)
     return out[0] if isinstance(out, tuple) else out

@@ -21,7 +21,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 _SIZES = dict(
     vocab_size=32,
@@ -38,6 +44,21 @@ _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
 _GEMMA = dict(_GQA, head_dim=16)
 _GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, layer_types=None)
+# Head widths of t5 do not follow from the others either.
+_T5 = dict(_SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
+_MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+_NEXT = dict(layer_types=['full_attention'] * 2, partial_rotary_factor=0.5)
+_GEMMA4 = dict(
+    _GEMMA,
+    global_head_dim=24,
+    hidden_size_per_layer_input=0,
+    num_kv_shared_layers=0,
+    layer_types=['sliding_attention', 'full_attention'],
+)
+
+
+def _mrope(*section: int) -> dict:
+    return dict(rope_type='default', rope_theta=1e4, mrope_section=list(section))
 
 
 def _of(model_type: str, sizes: dict = _SIZES, **fields) -> dict:
@@ -80,6 +101,84 @@ FAMILIES: dict[str, dict] = {
     ),
     'bert': _of('bert'),
     'roberta': _of('roberta'),
+    # Decoders of LLaMA's layout.
+    'ministral': _of('ministral', _GEMMA, sliding_window=2),
+    'ministral3': _of(
+        'ministral3',
+        _GEMMA,
+        rope_parameters=dict(
+            rope_type='default',
+            rope_theta=1e4,
+            original_max_position_embeddings=64,
+            llama_4_scaling_beta=0.1,
+        ),
+    ),
+    'qwen2_vl_text': _of('qwen2_vl_text', _GQA, rope_parameters=_mrope(1, 2, 1)),
+    'qwen2_5_vl_text': _of('qwen2_5_vl_text', _GQA, rope_parameters=_mrope(1, 2, 1)),
+    'arcee': _of('arcee', _GQA, mlp_bias=True),
+    'seed_oss': _of('seed_oss', _GEMMA),
+    'internlm3': _of('internlm3', _GEMMA),
+    'nemotron': _of('nemotron', _GQA),
+    'olmo': _of('olmo', _GQA),
+    'olmo-clip': _of('olmo', _GQA, clip_qkv=0.5),
+    # Rotation of neighbors, norms of queries and keys, norms on outputs.
+    'glm': _of('glm', _GEMMA),
+    'glm4': _of('glm4', _GEMMA),
+    'ernie4_5': _of('ernie4_5', _GEMMA, use_bias=True),
+    'helium': _of('helium', _GQA, head_dim=8),
+    'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, rope_parameters=_mrope(4, 2, 2)),
+    'apertus': _of('apertus', _GQA),
+    'hunyuan_v1_dense': _of('hunyuan_v1_dense', _GEMMA),
+    'nanochat': _of('nanochat', _GQA),
+    'olmo3': _of('olmo3', _GQA, layer_types=['sliding_attention', 'full_attention']),
+    'exaone4': _of('exaone4', _GQA, layer_types=['sliding_attention', 'full_attention']),
+    # Branches side by side.
+    'cohere': _of('cohere', _GQA),
+    'cohere-qk-norm': _of('cohere', _GQA, use_qk_norm=True),
+    'cohere2': _of('cohere2', _GQA, layer_types=['sliding_attention', 'full_attention']),
+    'stablelm': _of('stablelm', _GQA, use_qkv_bias=True),
+    'stablelm-parallel': _of('stablelm', _GQA, use_parallel_residual=True, qk_layernorm=True),
+    'gptj': _of('gptj', rotary_dim=4),
+    'codegen': _of('codegen', rotary_dim=4),
+    # The line of GPT-2.
+    'gpt_bigcode': _of('gpt_bigcode', multi_query=True),
+    'gpt_bigcode-heads': _of('gpt_bigcode', multi_query=False),
+    'gpt_neo': _of('gpt_neo', attention_types=[[['global'], 2]]),
+    'persimmon': _of('persimmon'),
+    'biogpt': _of('biogpt'),
+    # Encoders.
+    'xlm-roberta': _of('xlm-roberta'),
+    'camembert': _of('camembert'),
+    'electra': _of('electra', embedding_size=16),
+    'ernie': _of('ernie'),
+    'data2vec-text': _of('data2vec-text'),
+    'distilbert': _of('distilbert', hidden_dim=48),
+    'albert': _of('albert', embedding_size=16, num_hidden_groups=2),
+    'albert-shared': _of('albert', embedding_size=16),
+    'roberta-prelayernorm': _of('roberta-prelayernorm'),
+    'megatron-bert': _of('megatron-bert'),
+    'modernbert': _of('modernbert', layer_types=['sliding_attention', 'full_attention']),
+    't5': _of('t5', _T5),
+    'mt5': _of('mt5', _T5, feed_forward_proj='gated-gelu'),
+    # Mixtures of experts, and layers beside others without attention.
+    'mixtral': _of('mixtral', _GQA, num_local_experts=4),
+    'qwen2_moe': _of('qwen2_moe', _MOE, shared_expert_intermediate_size=24),
+    'qwen3_moe': _of('qwen3_moe', _MOE, mlp_only_layers=[1]),
+    'olmoe': _of('olmoe', _MOE, head_dim=8, clip_qkv=0.5),
+    'gpt_oss': _of('gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2),
+    'llama4_text': _of(
+        'llama4_text',
+        _GEMMA,
+        intermediate_size_mlp=48,
+        num_local_experts=4,
+        moe_layers=[0],
+        no_rope_layers=[1, 0],
+    ),
+    'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
+    'qwen3_5_text': _of('qwen3_5_text', _GQA, **_NEXT),
+    'lfm2': _of('lfm2', _GQA, layer_types=['full_attention'] * 2),
+    'gemma4_text': _of('gemma4_text', _GEMMA4),
+    'gemma4-keys-as-values': _of('gemma4_text', _GEMMA4, attention_k_eq_v=True),
 }
 
 #: How the weights of a Hugging Face folder may be laid out.
@@ -110,7 +209,11 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     config = config_of(variant, **json.loads(changes))
     config._attn_implementation = 'eager'
     state = torch.get_rng_state()
-    model = AutoModel.from_config(config).eval().requires_grad_(False)
+    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+    model = auto.from_config(config).eval().requires_grad_(False)
+    for module in model.modules():  # gpt_neo's causal mask of its own
+        if isinstance(getattr(module, 'bias', None), Tensor) and module.bias.dtype == torch.bool:
+            module.bias.fill_(True)
     torch.set_rng_state(state)
     generator = torch.Generator().manual_seed(seed)
     for param in model.parameters():
@@ -119,12 +222,19 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
         # On top of the initial value: 1 for most gains, 0 for gemma's.
         value = (param if param.dim() == 1 else 0.0) + scale * noise
         param.copy_((value * 64).round() / 64)
+    for name, buffer in model.named_buffers():
+        if name.endswith('layer_scalar'):  # gemma4's factor of a layer, 1 at first
+            buffer.fill_(0.75)
     return model
 
 
 def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """Return the list of a model's layers."""
-    count = model.config.get_text_config().num_hidden_layers
+    config = model.config.get_text_config()
+    count = config.num_hidden_layers
+    if config.model_type == 'albert':
+        groups = model.encoder.albert_layer_groups
+        return nn.ModuleList(groups[i * len(groups) // count] for i in range(count))
     return next(m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count)
 
 

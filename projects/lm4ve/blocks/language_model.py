@@ -5,16 +5,18 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 """
 
 import copy
+import inspect
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig
+from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import Fingerprint
 
@@ -35,17 +37,18 @@ class LanguageModel:
         self.config = config
         self.checkpoint = checkpoint
         self.name = checkpoint.name if checkpoint else 'arch'
+        self.spec = layer_spec(config)
         try:
             self.skeleton = _skeleton(config)
         except Exception as e:  # transformers raises many kinds about impossible fields
             raise _invalid(f"The config of '{self.name}'", config.model_type, e) from e
-        self.spec = layer_spec(config)
 
     def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.
 
         Raises:
             UserError: An index is out of range or there twice, or there is none.
+            UnsupportedModelError: The family has such a layer, but no block can be made of it.
         """
         if not (
             isinstance(layers, (list, tuple, range))
@@ -68,6 +71,12 @@ class LanguageModel:
             raise UserError(
                 f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
             )
+        for i in indices if self.spec.refuse else ():
+            if reason := self.spec.refuse(self.config, i):
+                raise UnsupportedModelError(
+                    f"Layer {i} of '{self.name}' ({self.config.model_type}) cannot be a block: "
+                    f'{reason}. Fix: change block.layers or block.checkpoint.'
+                )
         return indices
 
     def load_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
@@ -87,8 +96,9 @@ class LanguageModel:
         assert self.checkpoint is not None
         layer = self._bare_layer(index)
         shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
+        place = self.spec.place(self.config, index) if self.spec.place else str(index)
         state = {}
-        for name, weight in self.checkpoint.read_layer(index, shapes):
+        for name, weight in self.checkpoint.read_layer(place, shapes):
             state[name] = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
             # The hash runs beside the next copy, and where it can from this copy, so
             # that the file's pages are let go.
@@ -122,16 +132,25 @@ class LanguageModel:
 
     def _bare_layer(self, index: int) -> nn.Module:
         """Build a layer on the meta device: names and shapes, no memory."""
-        (first,) = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
+        if self.spec.layers:
+            first = attrgetter(self.spec.layers)(self.skeleton)[0]
+        else:
+            first = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))[0]
+        takes = inspect.signature(type(first).__init__).parameters
+        named = {name: index for name in ('layer_idx', 'layer_id') if name in takes}
         with torch.device('meta'):
             # The skeleton's config also names an attention implementation.
-            layer: nn.Module = type(first)(self.skeleton.config, layer_idx=index)
+            layer: nn.Module = type(first)(self.skeleton.config, **named)
         return layer
 
     def _initialize(self, module: nn.Module) -> nn.Module:
         module.to_empty(device='cpu')
         with torch.no_grad():
-            return module.apply(self.skeleton._init_weights)
+            module.apply(self.skeleton._init_weights)
+            for part in module.modules():
+                if isinstance(part, XIELUActivation):  # which no initializer knows
+                    part.load_state_dict(type(part)().state_dict())
+        return module
 
 
 def _skeleton(config: PretrainedConfig) -> Any:
@@ -141,11 +160,18 @@ def _skeleton(config: PretrainedConfig) -> Any:
     config's own layers are built from the whole config, one at a time.
     """
     short = copy.deepcopy(config)
-    # Set after validation: lists with an entry a layer keep their length.
+    # Set after validation, which wants lists with an entry a layer to have their length.
     short.num_hidden_layers = 1
+    kinds = getattr(config, 'layer_types', None)
+    if kinds:
+        short.layer_types = kinds[:1]
+    # Of a model with a decoder too, the encoder alone.
+    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
     with torch.device('meta'):
-        model = AutoModel.from_config(short)
+        model = auto.from_config(short)
     model.config.num_hidden_layers = config.num_hidden_layers
+    if kinds:
+        model.config.layer_types = kinds
     return model
 
 

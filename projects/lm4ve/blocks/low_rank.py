@@ -30,7 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import bits_of, sums_of_bits, unwrap
-from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, attend, take_tokens
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
+from lm4ve.blocks.norms import NormForm, affine_of
 
 # Remembers what depends on weights alone: ``(name, make) -> make()``.
 Remember = Callable[[str, Callable[[], Tensor]], Tensor]
@@ -209,8 +210,8 @@ def _is_capturing(tensor: Tensor) -> bool:
 
 
 def may_absorb(layer: LLMLayer, rotary: bool) -> bool:
-    """Whether nothing acts on a layer's keys between projection and scores."""
-    return layer.k_norm is None and not (rotary and layer.uses_rotary)
+    """Whether nothing acts on a layer's keys and values between projection and scores."""
+    return layer.keys_are_linear and not (rotary and layer.uses_rotary)
 
 
 class LowRankInput:
@@ -220,6 +221,7 @@ class LowRankInput:
         x (Tensor): Tokens before the mapper, ``[B, N, C]``.
         weight (Tensor): The mapper W, ``[D, C]``.
         norm (nn.Module, optional): The norm before attention.
+        form (NormForm, optional): What that norm does.
         dtype (torch.dtype): The block's.
         remember (callable): See :data:`Remember`.
 
@@ -234,22 +236,23 @@ class LowRankInput:
         x: Tensor,
         weight: Tensor,
         norm: nn.Module | None,
+        form: NormForm | None,
         dtype: torch.dtype,
         remember: Remember,
     ) -> None:
         self.remember = remember
         self.b: Tensor | None = None
-        if norm is None:
+        if norm is None or form is None:
             self.xs, self.a = x.to(dtype), weight.to(dtype)
             return
-        centered, gain, bias, eps = _affine(norm)
+        gain, bias = affine_of(norm, form, weight.t().to(dtype))
         weight = weight.float()
-        if centered:
+        if form.centered:
             weight = weight - weight.mean(dim=0, keepdim=True)
         gram = remember('gram', lambda: weight.t() @ weight / len(weight))
         x = x.float()
         square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
-        self.xs = (x * torch.rsqrt(square + eps)).to(dtype)
+        self.xs = (x * torch.rsqrt(square + form.eps)).to(dtype)
         self.a = remember(
             'a', lambda: (weight if gain is None else gain.float()[:, None] * weight).to(dtype)
         )
@@ -269,18 +272,6 @@ class LowRankInput:
             return bias
         made = self.remember(f'{name} constant', lambda: weight @ b)
         return made if bias is None else made + bias
-
-
-def _affine(norm: nn.Module) -> tuple[bool, Tensor | None, Tensor | None, float]:
-    """Describe a norm: centered or not, gain ``[D]``, bias ``[D]``, epsilon."""
-    module: Any = unwrap(norm)
-    if isinstance(module, nn.LayerNorm):
-        return True, module.weight, module.bias, module.eps
-    eps = getattr(module, 'variance_epsilon', None) or module.eps
-    # Families differ in what they store (gemma: gain - 1). A vector of ones
-    # has mean square 1, so the norm itself tells its gain.
-    ones = torch.ones_like(module.weight)
-    return False, module(ones).float() * (1 + eps) ** 0.5, None, eps
 
 
 def _linear(projection: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -370,11 +361,11 @@ def run_layer(
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
     """
-    low = LowRankInput(x, weight, layer.attention_norm, dtype, remember)
+    low = LowRankInput(x, weight, layer.attention_norm, layer.norm_form, dtype, remember)
     hidden = F.linear(take_tokens(x, queries).to(dtype), weight.to(dtype))
     normed = hidden
-    # Where all tokens are folded, only an MLP that shares the norm reads it.
-    if layer.attention_norm is not None and (queries is not None or layer.shared_norm):
+    # Where all tokens are folded, only a gate or an MLP that shares the norm reads it.
+    if layer.attention_norm is not None and (queries is not None or layer.needs_normed):
         normed = layer.attention_norm(hidden)
     q = low.fold('q', layer.q_proj) if queries is None else layer.q_proj(normed)
     q = layer.heads(q, layer.q_norm)
@@ -382,7 +373,7 @@ def run_layer(
         out = absorb(q, low, layer, mask)
     else:
         k = layer.heads(low.fold('k', layer.k_proj), layer.k_norm)
-        v = layer.heads(low.fold('v', layer.v_proj), None)
+        v = layer.heads(low.fold('v', layer.v_proj), layer.v_norm)
         q, k = layer.rotated(q, k, queries, rotary)
-        out = attend(q, k, v, mask, layer.scale, layer.softcap)
+        out = layer.attend(q, k, v, mask)
     return layer.finish(hidden, normed, out)

@@ -1,12 +1,42 @@
 """Rotary tables of a language model, for the blocks that keep rotary embedding."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import UserError
+
+Tables = tuple[Tensor, Tensor]
+
+
+def _twice(t: Tensor) -> Tensor:
+    return torch.cat((t, t), dim=-1)
+
+
+def _each_twice(t: Tensor) -> Tensor:
+    return t.repeat_interleave(2, dim=-1)
+
+
+def _first_half(t: Tensor) -> Tensor:
+    return t[..., : t.shape[-1] // 2]
+
+
+#: What a family's module returns -> cos and sin ``[1, N, r]``, a column for each channel.
+FORMS: dict[str, Callable[[Any], Tables]] = {
+    # Channel i turns with i + r / 2.
+    'halves': lambda made: (made[0], made[1]),
+    'half width': lambda made: (_twice(made[0]), _twice(made[1])),
+    'backwards': lambda made: (made[0], -made[1]),
+    # Channel 2i turns with 2i + 1.
+    'pairs': lambda made: (_each_twice(_first_half(made[0])), _each_twice(_first_half(made[1]))),
+    'interleaved': lambda made: (made[0], made[1]),
+    'sine first': lambda made: (_each_twice(made[1]), _each_twice(made[0])),
+    'complex': lambda made: (_each_twice(made.real), _each_twice(made.imag)),
+}
 
 
 class RotaryTables:
@@ -29,17 +59,31 @@ class RotaryTables:
                 'Fix: remove the field.'
             )
         self.module = module
+        self.kind = model.config.model_type
+        self.form = FORMS[model.spec.rotary]
+        self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(module.forward).parameters
         self.layer_types: list[str] | None = model.config.layer_types if by_type else None
-        self._cache: dict[tuple[str | None, int, torch.device], tuple[Tensor, Tensor]] = {}
+        self._cache: dict[tuple[str | None, int, torch.device], Tables] = {}
 
-    def __call__(self, layer: int, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return cos and sin for a layer, each ``[1, length, r]``."""
+    def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
+        """Return cos and sin for a layer, each ``[1, length, r]``.
+
+        Raises:
+            UserError: At this length the family scales its scores by position.
+        """
+        if self.reach and length > self.reach:
+            raise UserError(
+                f"block.rotary=True with {length} tokens: beyond {self.reach} '{self.kind}' scales "
+                'its scores by position, which lm4ve does not. Fix: use fewer tokens, or '
+                'block.rotary=False.'
+            )
         kind = self.layer_types[layer] if self.layer_types else None
         key = (kind, length, device)
         if key not in self._cache:
             positions = torch.arange(length)[None]
             with torch.no_grad():
-                cos, sin = self.module(torch.zeros(1), positions, *([kind] if kind else []))
+                made = self.module(torch.zeros(1), positions, *([kind] if kind else []))
+            cos, sin = self.form(made)
             self._cache[key] = cos.to(device), sin.to(device)
         return self._cache[key]

@@ -6,6 +6,7 @@ Data goes one way, from a name in a config to the tensors of one layer::
       -> sources.py       which files there are, by name
       -> readers.py       which tensors are in them, by name
       -> meta_layout.py   Meta's names and rows turned into Hugging Face's, where needed
+      -> expert_layout.py experts' matrices joined, where there are any
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
+from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.meta_layout import open_meta
 from lm4ve.llm.readers import TensorReader, open_huggingface
 from lm4ve.llm.sources import find_files
@@ -67,14 +69,15 @@ class Checkpoint:
         return self._open_weights()
 
     def read_layer(
-        self, index: int, shapes: Mapping[str, tuple[int, ...]]
+        self, place: str, shapes: Mapping[str, tuple[int, ...]]
     ) -> Iterator[tuple[str, Tensor]]:
         """Read a layer's tensors one at a time, sorted by name.
 
         All names and shapes are checked before the first tensor is read.
 
         Args:
-            index (int): The layer, from 0.
+            place (str): The end of the prefix of the layer's tensors: its index from 0 or,
+                for a family that shares layers, a longer one.
             shapes (Mapping[str, tuple]): The name of each tensor in the layer, and the
                 shape that the configuration implies.
 
@@ -85,7 +88,7 @@ class Checkpoint:
         Raises:
             CheckpointError: Weights are missing, damaged, quantized, or of other shapes.
         """
-        stored = self._stored_names(index, list(shapes))
+        stored = self._stored_names(place, list(shapes))
         for name, expected in shapes.items():
             shape = self.weights.shape(stored[name])
             if shape != expected:
@@ -108,14 +111,14 @@ class Checkpoint:
                 )
             yield name, weight
 
-    def _stored_names(self, index: int, wanted: list[str]) -> dict[str, str]:
+    def _stored_names(self, place: str, wanted: list[str]) -> dict[str, str]:
         """Map a layer's names to the names in the files.
 
         There is no table of prefixes: the right one is the only prefix under which
         all names of the layer exist.
         """
         names = set(self.weights.names())
-        pattern = re.compile(rf'((?:.*\.)?{index}\.){re.escape(wanted[0])}')
+        pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
         old = {
             w: next((w[: -len(new)] + o for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
             for w in wanted
@@ -131,14 +134,14 @@ class Checkpoint:
             return found[0]
         if found:
             raise CheckpointError(
-                f"Layer {index} of '{self.name}' is there more than once: "
+                f"Layer {place} of '{self.name}' is there more than once: "
                 f'{", ".join(f[wanted[0]] for f in found)}. Fix: keep one.'
             )
         kind = self.config['model_type']
         raise CheckpointError(
             f"'{self.name}' says model_type '{kind}', but its weights are not laid out like that "
             f"family's layers: no prefix has all of {', '.join(wanted[:3])}, ... for layer "
-            f'{index}; found {", ".join(sorted(names)[:3]) or "no tensors"}, ... This is a layout '
+            f'{place}; found {", ".join(sorted(names)[:3]) or "no tensors"}, ... This is a layout '
             'of remote code or of an early conversion. Fix: use a checkpoint that '
             f"transformers' own {kind} classes load."
         )
@@ -157,7 +160,12 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
     source, weight_file = find_files(checkpoint)
     if (path := source.find('config.json')) is not None:
         config = _read_json(path)
-        return Checkpoint(source.name, config, path, lambda: open_huggingface(source, weight_file))
+        return Checkpoint(
+            source.name,
+            config,
+            path,
+            lambda: join_experts(open_huggingface(source, weight_file)),
+        )
     if (path := source.find('params.json')) is not None:
         config, reader = open_meta(source, path, _read_json(path))
         return Checkpoint(source.name, config, path, lambda: reader)

@@ -1,0 +1,233 @@
+"""Decoders with one attention and one dense MLP a layer, which are most language models."""
+
+from dataclasses import replace
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from lm4ve.blocks.families.spec import (
+    Family,
+    LayerSpec,
+    rows_concatenated,
+    rows_grouped,
+    rows_of_four_shards,
+)
+from lm4ve.errors import UnsupportedModelError
+
+LLAMA = LayerSpec()
+#: LLaMA with a norm over the channels of each head's queries and keys.
+QWEN3 = LayerSpec(qk_norm='head')
+# No norm before a branch, one on its output.
+_OLMO2 = LayerSpec(
+    qk_norm='all',
+    attention_norms=('', 'post_attention_layernorm', ''),
+    mlp_norms=('', 'post_feedforward_layernorm', ''),
+)
+_GEMMA2 = LayerSpec(
+    attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
+    mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
+)
+_GLM = LayerSpec(rotary='pairs')
+# Branches side by side that read the same norm.
+_SHARED_NORM = LayerSpec(parallel=True, shared_norm=True, mlp_norms=('', '', ''))
+_COHERE = replace(_SHARED_NORM, rotary='interleaved')
+_GPTJ = replace(
+    _SHARED_NORM,
+    attention='attn',
+    out='out_proj',
+    attention_norms=('ln_1', '', ''),
+    rotary='sine first',
+    final_norm='ln_f',
+)
+_GPT2 = LayerSpec(
+    attention='attn',
+    qkv=('c_attn',),
+    split=rows_concatenated,
+    out='c_proj',
+    attention_norms=('ln_1', '', ''),
+    mlp_norms=('ln_2', '', ''),
+    final_norm='ln_f',
+)
+
+
+def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
+    return LayerSpec(
+        attention='attention',
+        qkv=('query_key_value',),
+        split=rows_grouped,
+        out='dense',
+        parallel=config.use_parallel_residual,
+        final_norm='final_layer_norm',
+    )
+
+
+def _phi(config: PretrainedConfig) -> LayerSpec:
+    return replace(
+        _SHARED_NORM,
+        out='dense',
+        qk_norm='head' if config.qk_layernorm else '',
+        qk_norms=('q_layernorm', 'k_layernorm'),
+        final_norm='final_layernorm',
+    )
+
+
+def _persimmon(config: PretrainedConfig) -> LayerSpec:
+    return LayerSpec(
+        qkv=('query_key_value',),
+        split=rows_grouped,
+        out='dense',
+        qk_norm='head' if config.qk_layernorm else '',
+        qk_norms=('q_layernorm', 'k_layernorm'),
+        final_norm='final_layernorm',
+    )
+
+
+def _stablelm(config: PretrainedConfig) -> LayerSpec:
+    return replace(
+        _SHARED_NORM if config.use_parallel_residual else LLAMA,
+        qk_norm='split' if config.qk_layernorm else '',
+        qk_norms=('q_layernorm', 'k_layernorm'),
+    )
+
+
+def _cohere(config: PretrainedConfig) -> LayerSpec:
+    return replace(_COHERE, qk_norm='head' if config.use_qk_norm else '')
+
+
+def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
+    return replace(_GPT2, split=rows_concatenated if config.multi_query else rows_grouped)
+
+
+def _opt(config: PretrainedConfig) -> LayerSpec:
+    first, second = 'self_attn_layer_norm', 'final_layer_norm'
+    before = config.do_layer_norm_before  # False only for opt-350m
+    removed = getattr(config, '_remove_final_layer_norm', False)
+    return LayerSpec(
+        out='out_proj',
+        attention_norms=(first, '', '') if before else ('', '', first),
+        mlp_norms=(second, '', '') if before else ('', '', second),
+        mlp=('fc1', 'activation_fn', 'fc2'),
+        final_norm='decoder.final_layer_norm' if before and not removed else '',
+    )
+
+
+def _falcon(config: PretrainedConfig) -> LayerSpec:
+    if config.alibi:
+        raise UnsupportedModelError(
+            'falcon with alibi=True adds a position bias to the attention '
+            'scores, which has no meaning for image tokens. Choose a falcon '
+            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
+        )
+    sequential = LayerSpec(
+        attention='self_attention',
+        qkv=('query_key_value',),
+        # The three layouts of falcon-rw, -7b and -40b differ only in how many
+        # queries share a key.
+        split=rows_grouped,
+        out='dense',
+        final_norm='ln_f',
+    )
+    if not config.parallel_attn:
+        return sequential
+    if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
+        attention_norms, mlp_norms = ('ln_attn', '', ''), ('ln_mlp', '', '')
+        return replace(
+            sequential, parallel=True, attention_norms=attention_norms, mlp_norms=mlp_norms
+        )
+    return replace(sequential, parallel=True, shared_norm=True, mlp_norms=('', '', ''))
+
+
+def _where_it_slides(attention: Any) -> bool:
+    return attention.sliding_window is not None
+
+
+def _exaone4_rotary(attention: Any) -> bool:
+    return attention.sliding_window is None or attention.is_sliding
+
+
+def _ministral3_reach(config: PretrainedConfig) -> int:
+    return int(config.rope_parameters['original_max_position_embeddings'])
+
+
+DECODERS: dict[str, Family] = {
+    # LLaMA's layout. Biases, LayerNorm, gated or plain MLPs and scales of the residual
+    # come with the modules.
+    **dict.fromkeys(
+        (
+            'llama',
+            'mistral',
+            'ministral',
+            'qwen2',
+            'qwen2_vl_text',
+            'qwen2_5_vl_text',
+            'gemma',
+            'granite',
+            'smollm3',
+            'starcoder2',
+            'arcee',
+            'seed_oss',
+            'internlm3',
+            'nemotron',
+            'olmo',
+        ),
+        LLAMA,
+    ),
+    'ministral3': replace(LLAMA, reach=_ministral3_reach),
+    'phi3': LayerSpec(qkv=('qkv_proj',), split=rows_concatenated),
+    # Channels are rotated in neighboring pairs.
+    'glm': _GLM,
+    'ernie4_5': _GLM,
+    'helium': _GLM,
+    'glm4': replace(
+        _GLM,
+        attention_norms=('input_layernorm', 'post_self_attn_layernorm', ''),
+        mlp_norms=('post_attention_layernorm', 'post_mlp_layernorm', ''),
+    ),
+    # Norms of queries and keys.
+    'qwen3': QWEN3,
+    'qwen3_vl_text': QWEN3,
+    'apertus': replace(
+        QWEN3,
+        attention_norms=('attention_layernorm', '', ''),
+        mlp_norms=('feedforward_layernorm', '', ''),
+    ),
+    'hunyuan_v1_dense': replace(
+        QWEN3, qk_norms=('query_layernorm', 'key_layernorm'), norm_after_rotary=True
+    ),
+    'nanochat': replace(QWEN3, norm_after_rotary=True, rotary='backwards'),
+    # Norms on the branches' outputs.
+    'olmo2': _OLMO2,
+    'olmo3': _OLMO2,
+    'exaone4': replace(_OLMO2, qk_norm='head', uses_rotary=_exaone4_rotary),
+    'gemma2': _GEMMA2,
+    'gemma3_text': replace(_GEMMA2, qk_norm='head'),
+    # Branches side by side.
+    'cohere': _cohere,
+    'cohere2': replace(_COHERE, uses_rotary=_where_it_slides),
+    'phi': _phi,
+    'stablelm': _stablelm,
+    'falcon': _falcon,
+    'gpt_neox': _gpt_neox,
+    'gptj': _GPTJ,
+    'codegen': replace(_GPTJ, qkv=('qkv_proj',), split=rows_of_four_shards),
+    # The line of GPT-2, without rotary embedding but for persimmon.
+    'gpt2': _GPT2,
+    'gpt_bigcode': _gpt_bigcode,
+    'gpt_neo': replace(
+        _GPT2,
+        attention='attn.attention',
+        qkv=('q_proj', 'k_proj', 'v_proj'),
+        split=None,
+        out='out_proj',
+        scale=1.0,
+    ),
+    'persimmon': _persimmon,
+    'opt': _opt,
+    'biogpt': LayerSpec(
+        out='out_proj',
+        attention_norms=('self_attn_layer_norm', '', ''),
+        mlp_norms=('final_layer_norm', '', ''),
+        mlp=('fc1', 'activation_fn', 'fc2'),
+        final_norm='layer_norm',
+    ),
+}

@@ -1,0 +1,90 @@
+"""Encoders: bidirectional already, most with norms after the residual sums."""
+
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from lm4ve.blocks.families.spec import Family, LayerSpec, rows_concatenated
+
+_BERT = LayerSpec(
+    attention='attention',
+    qkv=('self.query', 'self.key', 'self.value'),
+    out='output.dense',
+    attention_norms=('', '', 'attention.output.LayerNorm'),
+    mlp_norms=('', '', 'output.LayerNorm'),
+    mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
+    final_norm='',
+)
+# T5 has no rotary embedding but a bias of the scores by relative position, which stands in
+# its first layer alone and is left out, as rotary embedding is.
+_T5 = LayerSpec(
+    attention='layer.0.SelfAttention',
+    qkv=('q', 'k', 'v'),
+    out='o',
+    attention_norms=('layer.0.layer_norm', '', ''),
+    mlp_norms=('layer.1.layer_norm', '', ''),
+    mlp=('layer.1.DenseReluDense',),
+    final_norm='encoder.final_layer_norm',
+)
+
+
+def _albert_place(config: PretrainedConfig, index: int) -> str:
+    """Layers of a group share one layer's weights."""
+    group = int(index / (config.num_hidden_layers / config.num_hidden_groups))
+    return f'albert_layer_groups.{group}.albert_layers.0'
+
+
+def _albert_refuse(config: PretrainedConfig, index: int) -> str:
+    if config.inner_group_num == 1:
+        return ''
+    return f'inner_group_num={config.inner_group_num} makes several layers one, expected 1'
+
+
+ENCODERS: dict[str, Family] = {
+    **dict.fromkeys(
+        ('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'), _BERT
+    ),
+    'distilbert': LayerSpec(
+        attention='attention',
+        qkv=('q_lin', 'k_lin', 'v_lin'),
+        out='out_lin',
+        attention_norms=('', '', 'sa_layer_norm'),
+        mlp_norms=('', '', 'output_layer_norm'),
+        mlp=('ffn',),
+        final_norm='',
+    ),
+    'albert': LayerSpec(
+        attention='attention',
+        qkv=('query', 'key', 'value'),
+        out='dense',
+        attention_norms=('', '', 'attention.LayerNorm'),
+        mlp_norms=('', '', 'full_layer_layer_norm'),
+        mlp=('ffn', 'activation', 'ffn_output'),
+        final_norm='',
+        layers='encoder.albert_layer_groups.0.albert_layers',
+        place=_albert_place,
+        refuse=_albert_refuse,
+    ),
+    # Norms before the branches.
+    'roberta-prelayernorm': replace(
+        _BERT,
+        attention_norms=('attention.LayerNorm', '', ''),
+        mlp_norms=('intermediate.LayerNorm', '', ''),
+        final_norm='LayerNorm',
+    ),
+    'megatron-bert': replace(
+        _BERT, attention_norms=('attention.ln', '', ''), mlp_norms=('ln', '', ''),
+        final_norm='encoder.ln',
+    ),
+    'modernbert': LayerSpec(
+        attention='attn',
+        qkv=('Wqkv',),
+        split=rows_concatenated,
+        out='Wo',
+        attention_norms=('attn_norm', '', ''),
+        mlp_norms=('mlp_norm', '', ''),
+        final_norm='final_norm',
+    ),
+    't5': _T5,
+    'mt5': _T5,
+}

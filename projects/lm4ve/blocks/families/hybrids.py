@@ -1,0 +1,89 @@
+"""Mixtures of experts, and models of which only some layers have attention.
+
+A mixture of experts as a frozen layer is a function like any other: ``transformers``' own
+module routes the tokens. All its experts are read, so that a block is as large as they are.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from lm4ve.blocks.families.decoders import LLAMA, QWEN3
+from lm4ve.blocks.families.spec import Family, LayerSpec
+
+
+def _only(*kinds: str) -> Callable[[PretrainedConfig, int], str]:
+    """Refuse layers whose entry in ``layer_types`` is none of ``kinds``."""
+
+    def refuse(config: PretrainedConfig, index: int) -> str:
+        types = config.layer_types
+        if types[index] in kinds:
+            return ''
+        found = sorted((i for i, t in enumerate(types) if t in kinds), key=lambda i: abs(i - index))
+        nearest = f'the nearest layer that has is {found[0]}' if found else 'no layer has'
+        return f"it is of the kind '{types[index]}' and has no softmax attention; {nearest}"
+
+    return refuse
+
+
+def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
+    if config.hidden_size_per_layer_input:
+        return (
+            'it takes an embedding of each token\'s id (hidden_size_per_layer_input), which image '
+            'tokens do not have; choose a Gemma 4 without it'
+        )
+    if config.enable_moe_block:
+        return 'its experts read the residual stream beside a dense MLP, which no form here has'
+    if config.kv_sharing_modes[index] == 'reuse':
+        return 'it has no keys and values of its own (num_kv_shared_layers)'
+    return ''
+
+
+def _llama4_reach(config: PretrainedConfig) -> int:
+    return int(config.floor_scale) - 1 if config.attn_temperature_tuning else 10**9
+
+
+def _llama4(config: PretrainedConfig) -> LayerSpec:
+    return LayerSpec(
+        qk_norm='head' if config.use_qk_norm else '',
+        qk_norms=('qk_norm', 'qk_norm'),
+        norm_after_rotary=True,
+        mlp=('feed_forward',),
+        rotary='complex',
+        reach=_llama4_reach,
+        experts=True,
+    )
+
+
+_QWEN3_NEXT = replace(QWEN3, gated=True, experts=True, refuse=_only('full_attention'))
+_LFM2 = LayerSpec(
+    out='out_proj',
+    qk_norm='head',
+    qk_norms=('q_layernorm', 'k_layernorm'),
+    attention_norms=('operator_norm', '', ''),
+    mlp_norms=('ffn_norm', '', ''),
+    mlp=('feed_forward',),
+    final_norm='embedding_norm',
+    refuse=_only('full_attention'),
+)
+
+HYBRIDS: dict[str, Family] = {
+    'mixtral': replace(LLAMA, experts=True),
+    'qwen2_moe': replace(LLAMA, experts=True),
+    'qwen3_moe': replace(QWEN3, experts=True),
+    'olmoe': replace(LLAMA, qk_norm='all', experts=True),
+    'gpt_oss': replace(LLAMA, rotary='half width', experts=True),
+    'llama4_text': _llama4,
+    # Full attention in some layers only.
+    'qwen3_next': _QWEN3_NEXT,
+    'qwen3_5_text': _QWEN3_NEXT,
+    'lfm2': _LFM2,
+    'gemma4_text': LayerSpec(
+        qk_norm='head',
+        v_norm='v_norm',
+        attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
+        mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
+        refuse=_gemma4_refuse,
+    ),
+}

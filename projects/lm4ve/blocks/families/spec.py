@@ -1,0 +1,121 @@
+"""What a family's spec can say, and how fused projections split.
+
+The parts of a layer are modules of ``transformers``; a spec only names them, so that one
+forward pass (``layer.py``) serves every family. A layer has two branches, attention and
+MLP, and each has three optional norms: before the branch, on the branch's output, and
+after the residual sum.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+
+#: Indices of the rows of q, k and v in a fused projection.
+Rows = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """Names the parts of a ``transformers`` decoder or encoder layer.
+
+    Attributes:
+        attention (str): The submodule that holds the projections.
+        qkv (tuple[str, ...]): Query, key and value projection in it, or the
+            one fused projection.
+        split (callable, optional): For a fused projection: ``(config, heads,
+            kv_heads, head_dim) -> (q, k, v)`` row indices.
+        out (str): Output projection in ``attention``.
+        gated (bool): The query projection also has a gate for each head's output, after
+            the head's query.
+        qk_norm (str): '' (none), 'head' (a norm over each head's channels, tokens before
+            heads), 'split' (the same, heads before tokens) or 'all' (over all heads'
+            channels together).
+        qk_norms (tuple[str, str]): What the norms of queries and keys are called in
+            ``attention``.
+        norm_after_rotary (bool): These norms come after the rotary embedding.
+        v_norm (str): A norm of each head's values.
+        attention_norms, mlp_norms (tuple[str, str, str]): Norms before the
+            branch, on its output, after the residual sum; '' for none.
+        mlp (tuple[str, ...]): Modules that make up the MLP, in order.
+        parallel (bool): Both branches read the layer's input.
+        shared_norm (bool): For parallel branches: the MLP reads the same
+            normed input as attention.
+        rotary (str): The form of ``transformers``' rotary tables, a key of
+            :data:`lm4ve.blocks.rotary.FORMS`, which also tells which channels turn
+            together: neighbors, or for 'halves', 'half width' and 'backwards' those of a
+            head's two halves.
+        uses_rotary (callable): ``(attention) -> bool``: whether a layer's attention has
+            rotary embedding where the model has.
+        scale (float, optional): Factor of the scores, where the attention does not say it
+            and it is not ``head_dim ** -0.5``.
+        reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
+            the family's scores do not depend on the positions but by rotary embedding.
+        experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
+            module routes.
+        final_norm (str): The model's norm after the last layer; '' for none.
+        layers (str): The model's list of layers, where it is not the first list.
+        place (callable, optional): ``(config, index) -> str``: the last part of the
+            prefix of a layer's tensors, where it is not the index.
+        refuse (callable, optional): ``(config, index) -> str``: the reason why a layer
+            cannot be had, '' if it can.
+    """
+
+    attention: str = 'self_attn'
+    qkv: tuple[str, ...] = ('q_proj', 'k_proj', 'v_proj')
+    split: Callable[[PretrainedConfig, int, int, int], Rows] | None = None
+    out: str = 'o_proj'
+    gated: bool = False
+    qk_norm: str = ''
+    qk_norms: tuple[str, str] = ('q_norm', 'k_norm')
+    norm_after_rotary: bool = False
+    v_norm: str = ''
+    attention_norms: tuple[str, str, str] = ('input_layernorm', '', '')
+    mlp_norms: tuple[str, str, str] = ('post_attention_layernorm', '', '')
+    mlp: tuple[str, ...] = ('mlp',)
+    parallel: bool = False
+    shared_norm: bool = False
+    rotary: str = 'halves'
+    uses_rotary: Callable[[Any], bool] = lambda attention: bool(getattr(attention, 'use_rope', True))
+    scale: float | None = None
+    reach: Callable[[PretrainedConfig], int] | None = None
+    experts: bool = False
+    final_norm: str = 'norm'
+    layers: str = ''
+    place: Callable[[PretrainedConfig, int], str] | None = None
+    refuse: Callable[[PretrainedConfig, int], str] | None = None
+
+    @property
+    def turns_pairs(self) -> bool:
+        """Whether rotary embedding turns neighboring channels together."""
+        return self.rotary not in ('halves', 'half width', 'backwards')
+
+
+#: A spec, or a function of the config where the layout depends on it.
+Family = LayerSpec | Callable[[PretrainedConfig], LayerSpec]
+
+
+def rows_concatenated(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
+    """All queries, then all keys, then all values."""
+    q, kv = heads * head_dim, kv_heads * head_dim
+    rows = torch.arange(q + 2 * kv)
+    return rows[:q], rows[q : q + kv], rows[q + kv :]
+
+
+def rows_grouped(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
+    """For each KV head: its queries, its key, its value."""
+    group = heads // kv_heads
+    rows = torch.arange((heads + 2 * kv_heads) * head_dim)
+    rows = rows.view(kv_heads, group + 2, head_dim)
+    return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1), rows[:, group + 1].reshape(-1))
+
+
+def rows_of_four_shards(
+    config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
+) -> Rows:
+    """For each of the four shards that CodeGen was trained on: queries, values, keys."""
+    q, v, k = torch.arange(3 * heads * head_dim).view(4, 3, -1).unbind(dim=1)
+    return q.reshape(-1), k.reshape(-1), v.reshape(-1)

@@ -1,0 +1,3 @@
+"""Models of several modalities, of which the text part's layers are used."""
+
+WRAPPERS: tuple[str, ...] = ()

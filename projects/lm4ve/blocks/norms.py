@@ -1,0 +1,77 @@
+"""What a norm does, found by asking it: families write theirs in many ways.
+
+Some store their gain less one, some have none, some subtract the mean. The low-rank path
+(``low_rank.py``) needs all of it as numbers, and a family that it misread would be a wrong
+block without any error.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lm4ve.blocks.frozen import unwrap
+
+
+@dataclass(frozen=True)
+class NormForm:
+    """``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``.
+
+    Attributes:
+        centered (bool): Whether the mean is subtracted; else it is zero here.
+        eps (float): Epsilon.
+    """
+
+    centered: bool
+    eps: float
+
+
+@torch.no_grad()
+def form_of(norm: nn.Module, width: int) -> NormForm:
+    """Find out what a norm does to its input.
+
+    Args:
+        norm (nn.Module): Any norm over the last dimension, frozen or not.
+        width (int): Size of that dimension.
+    """
+    module: Any = unwrap(norm)
+    if type(module) is nn.LayerNorm:
+        return NormForm(True, module.eps)
+    like = next(module.parameters(), torch.zeros(1))
+    signs = signs_like(like, width)
+    centered = bool(torch.allclose(module(signs), module(signs + 1)))
+    eps = getattr(module, 'variance_epsilon', None) or getattr(module, 'eps', None)
+    if eps is None:  # olmo's is a number in its forward
+        size = 1e-2
+        bias = (module(signs) + module(-signs)) / 2
+        ratio = (module(size * signs) - bias).norm() / (module(signs) - bias).norm()
+        square = float(ratio) ** 2
+        eps = size**2 * (1 - square) / (square - size**2)
+    return NormForm(centered, float(eps))
+
+
+def affine_of(norm: nn.Module, form: NormForm, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return gain and bias of a norm, each ``[D]`` or None; gradients flow to its parameters.
+
+    Args:
+        norm (nn.Module): A norm over D channels.
+        form (NormForm): What :func:`form_of` said of it.
+        like (Tensor): A tensor ``[..., D]`` on the device and in the dtype to compute in.
+    """
+    module: Any = unwrap(norm)
+    if type(module) is nn.LayerNorm:
+        return module.weight, module.bias
+    # Signs have mean 0 and mean square 1, so the norm itself tells its gain.
+    signs = signs_like(like, like.shape[-1])
+    there, back = module(signs).float(), module(-signs).float()
+    gain = (there - back) / 2 * signs.float() * (1 + form.eps) ** 0.5
+    has_bias = getattr(module, 'bias', None) is not None
+    return gain, (there + back) / 2 if has_bias else None
+
+
+def signs_like(like: Tensor, width: int) -> Tensor:
+    """Return ``[1, -1, 1, -1, ...]``, whose mean is 0 for an even width."""
+    signs = torch.ones(width, dtype=like.dtype, device=like.device)
+    signs[1::2] = -1
+    return signs
