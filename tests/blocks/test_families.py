@@ -15,10 +15,12 @@ from tests.helpers.families import FAMILIES, decoder_layers, random_model
 NO_ROTARY = [v for v in FAMILIES if not takes_rotary(random_model(v))]
 WITH_ROTARY = [v for v in FAMILIES if v not in NO_ROTARY]
 WAYS = [
-    (v, causal, rotary)
+    (v, causal, rotary, layer)
     for v in FAMILIES
-    for causal in (False, True)
     for rotary in ((False, True) if v in WITH_ROTARY else (False,))
+    # The mask is ours and the same for all layers.
+    for causal, layer in ((False, 0), (False, 1), (True, 1))
+    if not causal or rotary == (v in WITH_ROTARY)
 ]
 
 
@@ -46,8 +48,7 @@ def test_the_families_without_rotary_are_known():
     }
 
 
-@pytest.mark.parametrize('layer', (0, 1))
-@pytest.mark.parametrize('variant, causal, rotary', WAYS)
+@pytest.mark.parametrize('variant, causal, rotary, layer', WAYS)
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     block = LLMBlock(
         checkpoints(variant), layers=(layer,), causal=causal, rotary=rotary, final_norm=False
@@ -104,7 +105,10 @@ def test_padding_does_not_matter_whatever_it_holds(checkpoints, variant):
     x, padding = tokens(), right_padding()
     changed = x.clone()
     changed[padding] = 5 * tokens(seed=1)[padding]
-    assert torch.equal(block(x, padding)[~padding], block(changed, padding)[~padding])
+    got, expected = block(changed, padding)[~padding], block(x, padding)[~padding]
+    # Experts take tokens together, so that others' change the order of sums.
+    tolerance = 1e-5 if 'experts' in str(block) else 0
+    torch.testing.assert_close(got, expected, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize('variant', ['llama', 'gemma2'])

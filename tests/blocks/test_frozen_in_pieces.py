@@ -40,7 +40,8 @@ def test_output_and_gradient_equal_the_whole(checkpoints, variant, small_pieces,
     parts = [
         m for m in layer.modules() if isinstance(m, (pieces.FrozenNorm, pieces.FrozenGatedMLP))
     ]
-    assert len(small_pieces) >= 2 * len(parts)
+    # (llama4 has norms of queries and keys in layers with rotary embedding only.)
+    assert len(small_pieces) >= (2 if variant != 'llama4_text' else 1) * len(parts)
     monkeypatch.undo()
     expected = run(block, x, padding_mask=mask)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)

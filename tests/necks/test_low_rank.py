@@ -62,16 +62,18 @@ def tokens():
     return torch.randn(2, 5, C, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.mark.parametrize('queries', QUERIES)
 @pytest.mark.parametrize('method', ['fold', 'absorb'])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_outputs_and_all_gradients_equal_the_plain_path(family, method, queries, checkpoints):
+def test_outputs_and_all_gradients_equal_the_plain_path(family, method, checkpoints):
     if method == 'absorb' and family in NO_ABSORB:
         with pytest.raises(UserError, match='absorb.*Fix'):
             necks(checkpoints(family), method)
         return
     pair = necks(checkpoints(family), method)
-    assert_same(pair, tokens(), queries=QUERIES[queries])
+    for queries in QUERIES.values():
+        for neck in pair:
+            neck.zero_grad()
+        assert_same(pair, tokens(), queries=queries)
 
 
 @pytest.mark.parametrize('method', ['fold', 'absorb'])

@@ -105,7 +105,9 @@ class FrozenGatedMLP(Frozen):
 
 def freeze(part: nn.Module, is_norm: bool) -> Frozen:
     """Wrap a part of a layer in the kind of :class:`Frozen` that suits it."""
-    if is_norm and not isinstance(part, nn.LayerNorm):  # that one is fused
+    # That one is fused; norms of heads with gains of their own are no functions of a row.
+    one_gain = all(p.dim() == 1 for p in part.parameters()) and not list(part.children())
+    if is_norm and one_gain and not isinstance(part, nn.LayerNorm):
         return FrozenNorm(part)
     if all(hasattr(part, name) for name in FrozenGatedMLP.PARTS):
         return FrozenGatedMLP(part)

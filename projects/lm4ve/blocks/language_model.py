@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, Pretra
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
+from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import Fingerprint
@@ -123,7 +124,12 @@ class LanguageModel:
         """
         if not self.spec.final_norm:
             return None
-        return self._initialize(attrgetter(self.spec.final_norm)(self.skeleton)).to(dtype)
+        norm = self._initialize(attrgetter(self.spec.final_norm)(self.skeleton))
+        width = self.config.hidden_size
+        gain, _ = affine_of(norm, form_of(norm, width), torch.ones(1, width))
+        if gain is not None and not torch.allclose(gain, torch.ones(width)):
+            norm.weight.data -= gain - 1  # nemotron's gain is 1 + w, and its w is 1 at first
+        return norm.to(dtype)
 
     def rotary(self) -> nn.Module | None:
         """A real copy of the model's rotary embedding (fp32, CPU), or None."""

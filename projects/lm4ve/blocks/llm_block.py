@@ -273,13 +273,14 @@ class LLMBlock(RecordsFrozenSource):
         """Refuse a method that this block's first layer cannot use.
 
         Raises:
-            UserError: 'absorb' with rotary embedding or k norms.
+            UserError: 'absorb' where something stands between projections and scores: rotary
+                embedding, norms of keys or values, clipping, sinks.
         """
         if low_rank == 'absorb' and not self._may_absorb():
             raise UserError(
                 "neck.low_rank='absorb' moves the projections past the keys, which "
-                'block.rotary=True and the k norms of some families do not allow '
-                f"('{self.source['model_type']}'). Fix: low_rank='fold' or 'auto'."
+                'block.rotary=True and the key norms, clipping or sinks of some families do not '
+                f"allow ('{self.source['model_type']}'). Fix: low_rank='fold' or 'auto'."
             )
 
     def _may_absorb(self) -> bool:

@@ -15,7 +15,7 @@ fold
 absorb
     ``q . k = (A' Wk' q) . xs + q . Wk b``, and values are pooled as ``xs``
     before ``A`` and ``Wv`` act. No key or value is ever computed. For few queries; not
-    with rotary embedding or k norms, which act on keys.
+    with rotary embedding, norms of keys or values, clipped projections or sinks.
 
 The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.

@@ -161,10 +161,7 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
     if (path := source.find('config.json')) is not None:
         config = _read_json(path)
         return Checkpoint(
-            source.name,
-            config,
-            path,
-            lambda: join_experts(open_huggingface(source, weight_file)),
+            source.name, config, path, lambda: join_experts(open_huggingface(source, weight_file))
         )
     if (path := source.find('params.json')) is not None:
         config, reader = open_meta(source, path, _read_json(path))

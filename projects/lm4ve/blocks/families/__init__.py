@@ -97,9 +97,8 @@ def check_supported(config: dict[str, Any]) -> None:
             "unquantized release and set block.dtype='bfloat16' to save memory."
         )
     named = text.get('model_type', kind)
-    if kind in REFUSED or (kind not in FAMILIES and kind not in WRAPPERS):
-        # A wrapper that is not listed may still carry a family that is.
-        if named == kind or named not in FAMILIES:
-            raise _unsupported(kind if kind in REFUSED else str(named))
-    if named not in FAMILIES and named not in WRAPPERS:
+    if kind in REFUSED:
+        raise _unsupported(kind)
+    # Of a wrapper that does not name its text part's family, the built config tells it.
+    if named not in FAMILIES and kind not in WRAPPERS:
         raise _unsupported(str(named))

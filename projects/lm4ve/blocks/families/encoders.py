@@ -73,7 +73,9 @@ ENCODERS: dict[str, Family] = {
         final_norm='LayerNorm',
     ),
     'megatron-bert': replace(
-        _BERT, attention_norms=('attention.ln', '', ''), mlp_norms=('ln', '', ''),
+        _BERT,
+        attention_norms=('attention.ln', '', ''),
+        mlp_norms=('ln', '', ''),
         final_norm='encoder.ln',
     ),
     'modernbert': LayerSpec(

@@ -30,7 +30,7 @@ def _only(*kinds: str) -> Callable[[PretrainedConfig, int], str]:
 def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
     if config.hidden_size_per_layer_input:
         return (
-            'it takes an embedding of each token\'s id (hidden_size_per_layer_input), which image '
+            "it takes an embedding of each token's id (hidden_size_per_layer_input), which image "
             'tokens do not have; choose a Gemma 4 without it'
         )
     if config.enable_moe_block:

@@ -79,7 +79,9 @@ class LayerSpec:
     parallel: bool = False
     shared_norm: bool = False
     rotary: str = 'halves'
-    uses_rotary: Callable[[Any], bool] = lambda attention: bool(getattr(attention, 'use_rope', True))
+    uses_rotary: Callable[[Any], bool] = lambda attention: bool(
+        getattr(attention, 'use_rope', True)
+    )
     scale: float | None = None
     reach: Callable[[PretrainedConfig], int] | None = None
     experts: bool = False
@@ -113,9 +115,7 @@ def rows_grouped(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: 
     return (rows[:, :group].reshape(-1), rows[:, group].reshape(-1), rows[:, group + 1].reshape(-1))
 
 
-def rows_of_four_shards(
-    config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int
-) -> Rows:
+def rows_of_four_shards(config: PretrainedConfig, heads: int, kv_heads: int, head_dim: int) -> Rows:
     """For each of the four shards that CodeGen was trained on: queries, values, keys."""
     q, v, k = torch.arange(3 * heads * head_dim).view(4, 3, -1).unbind(dim=1)
     return q.reshape(-1), k.reshape(-1), v.reshape(-1)

@@ -1,0 +1,128 @@
+"""Wrappers, mixtures of experts, layers that are refused, and the documentation's tables."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lm4ve.blocks import FAMILIES as SPECS
+from lm4ve.blocks import LLMBlock
+from lm4ve.blocks.families import REFUSED, WRAPPERS
+from lm4ve.blocks.families.table import with_tables
+from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
+from tests.blocks.test_families import tokens
+from tests.helpers.families import FAMILIES, write_huggingface
+
+GUIDE = Path(__file__).resolve().parents[2] / 'docs/guides/language_models.md'
+
+
+def test_the_guide_has_the_tables_that_the_specs_make():
+    page = GUIDE.read_text()
+    assert f'{len(SPECS)} families' in page, 'python tools/dev/write_tables.py'
+    assert with_tables(page) == page, 'python tools/dev/write_tables.py'
+    assert with_tables(page.replace('apertus', '')) == page
+
+
+def test_there_are_sixty_families_and_none_is_both_had_and_refused():
+    assert len(SPECS) >= 60
+    assert not set(SPECS) & {*REFUSED, *WRAPPERS} and not set(WRAPPERS) & set(REFUSED)
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
+    text = FAMILIES[WRAPPERS[wrapper]]
+    block = LLMBlock(arch=dict(model_type=wrapper, text_config=text))
+    assert block.source['model_type'] == WRAPPERS[wrapper]
+    assert block.embed_dims == text['hidden_size']
+
+
+@pytest.mark.parametrize('kind', REFUSED)
+def test_a_refused_family_says_why(kind):
+    with pytest.raises(UnsupportedModelError) as error:
+        LLMBlock(arch=dict(model_type=kind))
+    assert f"'{kind}' is refused: {REFUSED[kind]}. Supported: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'variant, changes, layer, reason',
+    [
+        (
+            'lfm2',
+            dict(layer_types=['full_attention', 'conv', 'conv'], num_hidden_layers=3),
+            -1,
+            "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
+        ),
+        (
+            'qwen3_next',
+            dict(
+                layer_types=['linear_attention', 'full_attention', 'linear_attention'],
+                num_hidden_layers=3,
+            ),
+            0,
+            "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
+        ),
+        ('qwen3_5_text', dict(layer_types=['linear_attention'] * 2), 0, 'no layer has'),
+        ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=['full_attention'] * 2), 1, 'own'),
+        ('gemma4_text', dict(hidden_size_per_layer_input=8), 0, "token's id"),
+        ('albert', dict(inner_group_num=2), 0, 'inner_group_num=2'),
+    ],
+)
+def test_a_layer_without_what_a_block_needs_is_refused(variant, changes, layer, reason):
+    with pytest.raises(UnsupportedModelError, match=reason):
+        LLMBlock(arch=dict(FAMILIES[variant], **changes), layers=(layer,))
+
+
+def test_a_layer_beside_the_refused_ones_makes_a_block():
+    types = ['conv', 'full_attention', 'conv']
+    arch = dict(FAMILIES['lfm2'], layer_types=types, num_hidden_layers=3)
+    assert LLMBlock(arch=arch, layers=(1,))(tokens()).shape == (2, 6, 32)
+
+
+def test_positions_that_a_family_scales_by_are_refused_not_ignored():
+    block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True)
+    with pytest.raises(UserError, match='65 tokens: beyond 64.*ministral3.*block.rotary=False'):
+        block(tokens(length=65))
+    LLMBlock(arch=FAMILIES['ministral3'])(tokens(length=65))
+
+
+def test_experts_of_a_dense_family_are_refused():
+    with pytest.raises(UnsupportedModelError, match="'llama' with experts.*mixtral.*dense"):
+        LLMBlock(arch=dict(FAMILIES['llama'], num_local_experts=4))
+
+
+@pytest.mark.parametrize('variant', ['mixtral', 'qwen3_next'])
+def test_joined_experts_equal_stored_ones(tmp_path, variant):
+    # One writer stores a matrix an expert, the other what the layer has.
+    apart = write_huggingface(tmp_path / 'apart', variant)
+    joined = write_huggingface(tmp_path / 'joined', variant, layout='sharded-safetensors')
+    assert any('.experts.3.' in name for name in load_file(apart / 'model.safetensors'))
+    blocks = [LLMBlock(str(folder), layers=(0,)) for folder in (apart, joined)]
+    assert torch.equal(*(block(tokens()) for block in blocks))
+    assert len({block.source['fingerprint'] for block in blocks}) == 1
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda state, name: state.pop(name), 'experts.*without a gap.*Fix'),
+        (lambda state, name: state.update({name: state[name][1:]}), 'shape|expert'),
+        (lambda state, name: state.update({name: state[name].half()}), 'float16.*first expert'),
+    ],
+)
+def test_damaged_experts(tmp_path, damage, message):
+    folder = write_huggingface(tmp_path, 'mixtral')
+    state = load_file(folder / 'model.safetensors')
+    damage(state, next(n for n in state if '.1.block_sparse_moe.experts.2.w1.' in n))
+    save_file({k: v.contiguous() for k, v in state.items()}, folder / 'model.safetensors')
+    with pytest.raises(CheckpointError, match=message):
+        LLMBlock(str(folder))
+
+
+def test_a_config_with_more_experts_than_any_model_is_refused(tmp_path):
+    (tmp_path / 'config.json').write_text(
+        json.dumps(dict(model_type='mixtral', num_local_experts=10**9))
+    )
+    with pytest.raises(UnsupportedModelError, match='10,000 experts'):
+        LLMBlock(str(tmp_path))
