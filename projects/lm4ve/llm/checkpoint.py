@@ -5,6 +5,7 @@ Data goes one way, from a name in a config to the tensors of one layer::
     'org/name', '/path', 'package:name'
       -> sources.py       which files there are, by name
       -> readers.py       which tensors are in them, by name
+      -> gguf_files.py    llama.cpp's one file, configuration and weights, where it is one
       -> meta_layout.py   Meta's names and rows turned into Hugging Face's, where needed
       -> expert_layout.py experts' matrices joined, where there are any
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
@@ -27,9 +28,10 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.expert_layout import join_experts
+from lm4ve.llm.gguf_files import GGUFFile
 from lm4ve.llm.meta_layout import open_meta
 from lm4ve.llm.readers import TensorReader, open_huggingface
-from lm4ve.llm.sources import find_files
+from lm4ve.llm.sources import FileSource, find_files
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
@@ -158,6 +160,10 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
             configuration is damaged.
     """
     source, weight_file = find_files(checkpoint)
+    gguf = weight_file if weight_file and weight_file.endswith('.gguf') else _only_gguf(source)
+    if gguf and (path := source.find(gguf)) is not None:
+        file = GGUFFile(path)
+        return Checkpoint(source.name, file.config, path, lambda: file)
     if (path := source.find('config.json')) is not None:
         config = _read_json(path)
         return Checkpoint(
@@ -171,6 +177,24 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
         f'(Meta); found {", ".join(source.names()[:12]) or "nothing"}. Fix: point at the folder '
         'that holds one of them beside the weights.'
     )
+
+
+def _only_gguf(source: FileSource) -> str | None:
+    """Return the GGUF file of a folder that has no other model in it.
+
+    Raises:
+        CheckpointError: There are several.
+    """
+    names = source.names()
+    files = [name for name in names if name.endswith('.gguf')]
+    if not files or {'config.json', 'params.json'} & set(names):
+        return None
+    if len(files) > 1:
+        raise CheckpointError(
+            f"block.checkpoint='{source.name}' holds {len(files)} GGUF files: "
+            f'{", ".join(files[:6])}. Fix: point at the file.'
+        )
+    return files[0]
 
 
 def _read_json(path: Path) -> dict[str, Any]:

