@@ -5,8 +5,8 @@ Data goes one way, from a name in a config to the tensors of one layer::
     'org/name', '/path', 'package:name'
       -> sources.py       which files there are, by name
       -> readers.py       which tensors are in them, by name
-      -> gguf_files.py    llama.cpp's one file, configuration and weights, where it is one
       -> meta_layout.py   Meta's names and rows turned into Hugging Face's, where needed
+      -> gguf_files.py    llama.cpp's one file, configuration and weights, where it is one
       -> expert_layout.py experts' matrices joined, where there are any
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
