@@ -13,6 +13,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope  # no
 import lm4ve  # noqa: E402, F401
 from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
+from lm4ve.tasks.digit_scans import digit_scans  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
 from tests.helpers.tasks import FOLDERS  # noqa: E402
 from tests.helpers.tools import run_tool_here  # noqa: E402
@@ -59,7 +60,7 @@ def test_writing_again_leaves_it_and_other_data_is_refused(folder, tmp_path):
 
 
 def test_splits_share_no_scan():
-    scans = [{s.tobytes() for s in scans} for scans in md._scans().values()]
+    scans = [{s.tobytes() for s in scans} for scans, _ in digit_scans().values()]
     assert sum(map(len, scans)) == len(set().union(*scans))
 
 

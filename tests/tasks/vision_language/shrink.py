@@ -7,12 +7,13 @@ from mmengine.config import ConfigDict
 from safetensors.torch import save_file
 from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
 
+from lm4ve.tasks.vision_language.demo.digit_scenes_dataset import write_digit_scenes
 from tests.helpers import shrink
 from tests.tasks.vision_language import files
 from tests.tasks.vision_language.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 
-#: The width of the fusion.
-WIDTH = 16
+#: The width of the fusion, and how many embedded scenes there are.
+WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
 
 
 def write_clip(folder: Path) -> None:
@@ -38,7 +39,7 @@ def _write(folder: Path, model, prefix: str) -> None:
 
 
 class Shrinker(shrink.Shrinker):
-    """Shrinks images to 32 pixels and every part to two layers."""
+    """Shrinks images to 32 pixels and every part to two layers. The demos' models are small."""
 
     task = 'vision_language'
     metric = 'vqa/overall'
@@ -52,6 +53,8 @@ class Shrinker(shrink.Shrinker):
         return cfg
 
     def model(self, model: ConfigDict) -> int:
+        if model.text_encoder.checkpoint.startswith('package:'):
+            return model.fusion.embed_dims
         roberta = self.written('roberta', write_roberta)
         model.data_preprocessor.update(tokenizer=roberta, max_length=20)
         model.image_encoder.update(checkpoint=self.written('clip', write_clip), image_size=SIZE)
@@ -73,7 +76,12 @@ class Shrinker(shrink.Shrinker):
         if 'vocabulary' in dataset:
             root = self.written('coco', files.write_vqav2)
             dataset.vocabulary = f'{root}/vqav2/vocabulary.json'
-        if dataset.type == 'lm4ve.VQAv2':
+        if dataset.type == 'lm4ve.EasyVQA':
+            dataset.indices = 8
+        elif dataset.type == 'lm4ve.DigitScenes':
+            folder = self.written('digit-scenes', lambda f: write_digit_scenes(f, SCENES))
+            dataset.update(data_root=folder, scenes=SCENES)
+        elif dataset.type == 'lm4ve.VQAv2':
             dataset.data_root = self.written('coco', files.write_vqav2)
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             dataset.data_root = self.written('genome', files.write_visual_genome)

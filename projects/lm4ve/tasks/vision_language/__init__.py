@@ -9,11 +9,15 @@ TASK = Task(
     extra='vision-language',
     models=('lm4ve.tasks.vision_language.models.meter.METER',),
     registers={
+        'datasets.question_groups': ('AskFirstHook',),
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
         'datasets.visual_genome': ('VisualGenomeQA',),
         'datasets.vqa': ('VQAFiles', 'VQAv2'),
+        'demo.digit_scenes_dataset': ('DigitScenes', 'DigitScenesVQA'),
+        'demo.easy_vqa': ('BlankImage', 'EasyVQA'),
         'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
         'metrics': ('RetrievalRecall', 'VQAAccuracy'),
+        'models.conv_stem': ('ConvStem',),
         'models.encoders': (
             'TimmImageEncoder',
             'TransformersImageEncoder',

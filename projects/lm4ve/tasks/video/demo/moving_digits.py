@@ -18,11 +18,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
+from lm4ve.tasks.digit_scans import digit_scans
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
@@ -106,22 +105,11 @@ def clips(split: str, count: int = None) -> Iterator[tuple[np.ndarray, int]]:
         The same ones each time; classes take turns.
     """
     rng = np.random.default_rng(_SEEDS[split])
-    scans = _scans()[split]
+    scans, _ = digit_scans()[split]
     for i in range(CLIPS[split] if count is None else count):
         label = i % len(CLASSES)
         digit = scans[rng.integers(len(scans))] / 16
         yield render(digit, draw_states(label, rng)), label
-
-
-def _scans() -> dict[str, np.ndarray]:
-    """Return the digits' scans: 60, 20 and 20 percent, stratified by digit."""
-    images, digits = load_digits(return_X_y=True)
-    images = images.reshape(-1, 8, 8)
-    train, rest, _, kind = train_test_split(
-        images, digits, test_size=0.4, random_state=0, stratify=digits
-    )
-    val, test = train_test_split(rest, test_size=0.5, random_state=0, stratify=kind)
-    return dict(train=train, val=val, test=test)
 
 
 def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> Path:

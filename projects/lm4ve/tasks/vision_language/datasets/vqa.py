@@ -16,6 +16,11 @@ from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.vision_language.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vision_language.datasets.json_files import read_rows, texts_of
+from lm4ve.tasks.vision_language.datasets.question_groups import (
+    check_count,
+    draw_questions,
+    group_by_image,
+)
 from lm4ve.tasks.vision_language.datasets.vocabulary import majority, read_vocabulary
 from lm4ve.tasks.vision_language.datasets.vqa_json import (
     check_pairs,
@@ -40,11 +45,14 @@ class VQADataset(ImageTextDataset):
         vocabulary (str or sequence of str, optional): The answers that the model knows,
             as ``VQAHead`` takes them. In training, questions none of whose answers is
             among them are left out and counted; a test keeps them.
+        questions_per_image (int, optional): In training a sample is an image with so many of
+            its questions, drawn anew each time. Default: a sample is a question.
         **kwargs: Passed on as well.
 
     An entry has ``img_path``, ``text`` (``[question]``), ``question_id``, ``gt_answers``
     (list[str], empty where they are unknown), and ``image_id``, ``question_type`` and
-    ``answer_type`` where they are known.
+    ``answer_type`` where they are known. With several questions, all but ``image_id`` are
+    lists with an entry for each.
 
     Raises:
         UserError: Files are missing, damaged or of another kind; question ids occur
@@ -52,10 +60,19 @@ class VQADataset(ImageTextDataset):
     """
 
     def __init__(
-        self, *args: Any, vocabulary: str | Sequence[str] | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        vocabulary: str | Sequence[str] | None = None,
+        questions_per_image: int | None = None,
+        **kwargs: Any,
     ) -> None:
+        check_count(questions_per_image)
+        self.questions_per_image = questions_per_image
         self.vocabulary = None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
         super().__init__(*args, **kwargs)
+
+    #: Of several questions an image, those with one of these answers; set by a hook.
+    asked: frozenset[str] | None = None
 
     def load_questions(self) -> Iterable[dict]:
         """Yield one dict a question.
@@ -101,7 +118,18 @@ class VQADataset(ImageTextDataset):
         data_list = self._within_vocabulary(data_list)
         self.refuse_nothing(data_list)
         self.check_some_images([d['img_path'] for d in data_list])
-        return data_list
+        return group_by_image(data_list) if self._asks_several else data_list
+
+    @property
+    def _asks_several(self) -> bool:
+        return self.questions_per_image is not None and not self.test_mode
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return an entry; with several questions, which are drawn here."""
+        info = super().get_data_info(idx)
+        if not self._asks_several:
+            return info
+        return draw_questions(info, self.questions_per_image, self.asked)
 
     def _check_ids(self, data_list: list[dict]) -> None:
         counts = Counter(d['question_id'] for d in data_list)

@@ -25,6 +25,7 @@ from lm4ve.tasks.vision_language.models.pretrained import (
     portable_fields,
     read_model_config,
 )
+from lm4ve.tasks.vision_language.models.text_memory import RemembersTexts
 
 _IMAGE_FAMILIES = ('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model')
 InitCfg = dict | Sequence[dict] | None
@@ -310,7 +311,7 @@ class TimmImageEncoder(_Encoder):
 
 
 @MODELS.register_module()
-class TransformersTextEncoder(_Encoder):
+class TransformersTextEncoder(RemembersTexts, _Encoder):
     """Any text encoder of ``transformers``: RoBERTa, BERT, MiniLM and their kin.
 
     Args:
@@ -319,6 +320,7 @@ class TransformersTextEncoder(_Encoder):
         config (dict, optional): Instead: fields with ``model_type``, for random weights.
         pretrained (bool): False gives the checkpoint's shape with random weights.
         frozen (bool): No parameter trains.
+        remember (int): For how many texts a frozen encoder keeps its output, 4 C bytes a token.
         with_cp (bool): Recompute layers in the backward pass.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
@@ -330,7 +332,7 @@ class TransformersTextEncoder(_Encoder):
         model_type (str): The family.
 
     Raises:
-        UserError: The model is no encoder of texts.
+        UserError: The model is no encoder of texts; one that trains is to remember.
     """
 
     def __init__(
@@ -339,6 +341,7 @@ class TransformersTextEncoder(_Encoder):
         config: dict | None = None,
         pretrained: bool = True,
         frozen: bool = False,
+        remember: int = 0,
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -363,6 +366,7 @@ class TransformersTextEncoder(_Encoder):
             # Positions are counted from behind the padding's.
             self.max_length -= built.pad_token_id + 1
         self._freeze()
+        self.remember_texts(remember, frozen)
 
     @staticmethod
     def _build(config: Any) -> nn.Module:
@@ -382,6 +386,7 @@ class TransformersTextEncoder(_Encoder):
     def _load_pretrained(self) -> None:
         if self._files is not None:
             load_weights(self.model, self._files, 'model.text_encoder')
+            self.forget_texts()
 
     def forward(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
         """Encode texts.
@@ -394,5 +399,10 @@ class TransformersTextEncoder(_Encoder):
             Tensor: ``[B, L, C]``; what stands at padded places means nothing.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            mask = (~text_padding).long()
-            return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+            if self.memory is not None:
+                return self.memory.encode(self._encode, input_ids, text_padding)
+            return self._encode(input_ids, text_padding)
+
+    def _encode(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
+        mask = (~text_padding).long()
+        return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state

@@ -5,6 +5,7 @@ pairs, and ranks would depend on their order.
 """
 
 import hashlib
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -141,20 +142,47 @@ class VQAHead(_Head):
         """Loss of questions.
 
         Args:
-            features (Tensor): ``[B, 1, 2 C]``.
-            data_samples (list[VisionLanguageDataSample]): With ``gt_answers``.
+            features (Tensor): ``[B, S, 2 C]``, of S questions an image.
+            data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S > 1 a
+                list for each question.
             unimodal: Not used.
+
+        Raises:
+            UserError: The lists of answers are not as many as questions.
         """
-        logits = self(features[:, 0])
+        logits = self(features.flatten(0, 1))
+        count = features.shape[1]
+        # A sample with one question has its answers, as everywhere else, in one flat list.
+        answers = [
+            [s.gt_answers] if self._is_flat(s.gt_answers) else s.gt_answers for s in data_samples
+        ]
+        if (found := {len(a) for a in answers}) != {count}:
+            raise UserError(
+                f'Samples of {count} questions have answers to {sorted(found)}. '
+                'Fix: give gt_answers a list for each question.'
+            )
         targets = torch.zeros_like(logits)
-        for row, sample in enumerate(data_samples):
-            for column, score in soft_targets(sample.gt_answers, self.index, self.targets).items():
+        for row, given in enumerate(itertools.chain.from_iterable(answers)):
+            for column, score in soft_targets(given, self.index, self.targets).items():
                 targets[row, column] = score
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         return dict(loss_vqa=loss * len(self.vocabulary))
 
+    @staticmethod
+    def _is_flat(answers: Sequence) -> bool:
+        return all(isinstance(a, str) for a in answers)
+
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
-        """Add ``pred_answer``, ``pred_label`` and ``pred_scores`` (sigmoid, ``[A]``)."""
+        """Add ``pred_answer``, ``pred_label`` and ``pred_scores`` (sigmoid, ``[A]``).
+
+        Raises:
+            UserError: There are several questions a sample, which is for training.
+        """
+        if features.shape[1] != 1:
+            raise UserError(
+                f'Samples of {features.shape[1]} questions in a test. Fix: leave out '
+                'dataset.questions_per_image there, or set its test_mode=True.'
+            )
         scores = self(features[:, 0]).sigmoid()
         return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
 

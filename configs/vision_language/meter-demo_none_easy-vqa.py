@@ -1,0 +1,23 @@
+# The embedded questions: a small METER without a block.
+_base_ = [
+    '../_base_/vision_language/meter-demo.py',
+    '../_base_/vision_language/easy-vqa.py',
+    '../_base_/vision_language/cosine_16e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    # Measured on the training split.
+    data_preprocessor=dict(mean=[230.6, 230.9, 228.6], std=[49.4, 47.7, 52.5]),
+    image_encoder=dict(img_size=64),
+    head=dict(type='lm4ve.VQAHead', vocabulary=_base_.answers, in_channels=128),
+)
+# Most questions are to be answered with yes or no. Among them the small encoder learns to see
+# nothing but colors, so that it is asked to name shapes and colors first.
+custom_hooks = [
+    dict(
+        type='lm4ve.AskFirstHook',
+        answers=[a for a in _base_.answers if a not in ('yes', 'no')],
+        epochs=10,
+    )
+]

@@ -1,0 +1,118 @@
+"""The digit scenes as data sets: written once, then read as anybody's files are."""
+
+import json
+import os
+import os.path as osp
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import barrier, is_main_process
+
+from lm4ve.engine.progress import progress
+from lm4ve.errors import UserError, check_choice
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.vision_language.datasets.retrieval import CaptionFiles
+from lm4ve.tasks.vision_language.datasets.vqa import VQAFiles
+from lm4ve.tasks.vision_language.demo.digit_scenes import SCENES, recipe, write_split
+
+DATA_ROOT = 'data/digit-scenes'
+_RECIPE = 'recipe.json'
+
+
+def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> Path:
+    """Write the data set.
+
+    ``<split>/*.png``, and as JSON lines ``<split>_captions.jsonl`` and
+    ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read them;
+    ``<split>_scenes.jsonl`` says which digit is in which cell.
+
+    A folder that holds it already is left as it is. It appears as a whole, so that
+    nobody else sees half of it.
+
+    Args:
+        folder (str | Path): Where to.
+        counts (dict[str, int]): Scenes of each split.
+
+    Returns:
+        Path: ``folder``.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    folder, wanted = Path(folder), recipe(counts)
+    if folder.exists() and any(folder.iterdir()):
+        try:
+            found = json.loads((folder / _RECIPE).read_text())
+        except (OSError, ValueError):
+            found = None
+        if found != wanted:
+            raise UserError(
+                f"'{folder}' is not empty and does not hold the digit scenes that are asked for "
+                f'({_RECIPE}: found {found}, expected {wanted}). Fix: remove the folder, or set '
+                'dataset.data_root to another one.'
+            )
+        return folder
+    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
+    partial.mkdir(parents=True)
+    try:
+        for split in counts:
+            write_split(partial, split, counts, progress)
+        (partial / _RECIPE).write_text(json.dumps(wanted, indent=1))
+        try:
+            os.rename(partial, folder)
+        except OSError:
+            # Another process was faster; then it wrote the same.
+            if not (folder / _RECIPE).is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+class _Written:
+    """Writes the scenes before they are read.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        data_root (str): Where they are; they are written there if they are not (seconds).
+        scenes (dict[str, int]): Scenes of each split.
+        **kwargs: Passed on. ``test_mode`` is on unless the split is 'train'.
+
+    Raises:
+        UserError: There is no such split, or ``data_root`` holds something else.
+    """
+
+    _kind = ''
+
+    def __init__(
+        self,
+        split: str = 'train',
+        data_root: str = DATA_ROOT,
+        scenes: dict[str, int] = SCENES,
+        **kwargs: Any,
+    ) -> None:
+        check_choice('dataset.split', split, tuple(SCENES))
+        if is_main_process():
+            write_digit_scenes(data_root, scenes)
+        barrier()
+        kwargs.setdefault('test_mode', split != 'train')
+        ann_file = osp.join(data_root, f'{split}_{self._kind}.jsonl')
+        super().__init__(ann_file=ann_file, data_prefix=dict(img_path=data_root), **kwargs)
+
+
+@DATASETS.register_module()
+class DigitScenes(_Written, CaptionFiles):
+    """Captions of the scenes (:mod:`lm4ve.tasks.vision_language.demo.digit_scenes`)."""
+
+    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
+    _kind = 'captions'
+
+
+@DATASETS.register_module()
+class DigitScenesVQA(_Written, VQAFiles):
+    """Questions about the scenes: yes or no, how many, and which digit lies where."""
+
+    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
+    _kind = 'questions'
