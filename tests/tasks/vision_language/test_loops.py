@@ -196,6 +196,19 @@ def test_coarse_scores_need_a_head_with_embeddings(folder, tmp_path):
         runner.val()
 
 
+def test_models_in_shards_and_models_without_pair_scores_are_refused(folder, tmp_path, monkeypatch):
+    runner, _ = runner_of(folder, tmp_path)
+    sharded = type('FullyShardedDataParallel', (torch.nn.Module,), {})
+    monkeypatch.setattr('lm4ve.tasks.vision_language.loops.is_model_wrapper', lambda m: True)
+    runner.model = sharded()
+    with pytest.raises(UserError, match='in shards'):
+        runner.val()
+    monkeypatch.undo()
+    runner.model = torch.nn.Linear(1, 1)
+    with pytest.raises(UserError, match='scores pairs.*not Linear'):
+        runner.val()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('processes', [2, 3])
 def test_several_processes_score_as_one(processes, folder, exact, tmp_path):

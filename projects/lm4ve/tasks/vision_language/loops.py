@@ -19,7 +19,7 @@ from lm4ve.tasks.vision_language.pair_scores import Encoded, score_all_pairs
 
 _COARSE = dict(top_k=128, compare=False)
 _DTYPES = {None: None, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
-_SHARDED = ('FullyShardedDataParallel', 'DeepSpeedEngine')
+_SHARDED = ('FullyShardedDataParallel', 'FSDPModule', 'MMDeepSpeedEngineWrapper')
 
 
 class _RetrievalLoop:
