@@ -247,12 +247,16 @@ def test_gradients_that_were_still_being_accumulated_are_kept(tmp_path):
     assert_same(everything(tmp_path / 'cut'), everything(tmp_path / 'whole'))
 
 
-def test_the_flexible_runner_resumes_bit_equal(tmp_path):
-    """It resumes no EMA: MMEngine's hook makes its average after the checkpoint is read."""
+@pytest.mark.parametrize('hook', [None, 'EMAHook', 'lm4ve.KeptEMAHook'])
+def test_the_flexible_runner_resumes_bit_equal(tmp_path, hook):
+    """With an average too, which MMEngine's hook makes after this runner has loaded."""
     strategy = dict(type='SingleDeviceStrategy')
     flexible = dict(runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict())
-    train(tmp_path / 'whole', interval=STEPS, custom_hooks=[], **flexible)
-    killer = [dict(type='KillHook', after=8)]
+    hooks = [dict(type=hook, momentum=0.1)] if hook else []
+    train(tmp_path / 'whole', interval=STEPS, custom_hooks=hooks, **flexible)
+    killer = [*hooks, dict(type='KillHook', after=8)]
     train(tmp_path / 'cut', kill=8, custom_hooks=killer, **flexible)
-    train(tmp_path / 'cut', resume=True, interval=STEPS, custom_hooks=[], **flexible)
-    assert_same(everything(tmp_path / 'cut'), everything(tmp_path / 'whole'))
+    train(tmp_path / 'cut', resume=True, interval=STEPS, custom_hooks=hooks, **flexible)
+    end = everything(tmp_path / 'cut')
+    assert_same(end, everything(tmp_path / 'whole'))
+    assert ('ema_state_dict' in end) == bool(hook)
