@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from lm4ve.deprecation import RenamedOption, renamed_argument
+from lm4ve.deprecation import IgnoredOption, RenamedOption, renamed_argument
 from lm4ve.errors import UserError
 
 
@@ -39,3 +39,13 @@ def test_an_old_option_of_a_command_line_warns():
         assert parser.parse_args(['--on-corrupt', 'x']).on_corrupt == 'x'
     with pytest.warns(DeprecationWarning, match='--on-bad is deprecated. Use --on-c'):
         assert parser.parse_args(['--on-bad', 'x']).on_corrupt == 'x'
+
+
+def test_an_option_without_effect_says_so():
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--backend', action=IgnoredOption, const='All draw the same.')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        parser.parse_args([])
+    with pytest.warns(DeprecationWarning, match='--backend .* no effect. All draw the same'):
+        parser.parse_args(['--backend', 'open3d'])

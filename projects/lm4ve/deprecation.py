@@ -66,6 +66,35 @@ class RenamedOption(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class IgnoredOption(argparse.Action):
+    """Take an option of a command line that has no effect any more, and warn.
+
+    Use it as ``parser.add_argument(..., action=IgnoredOption, const='why')``; ``const``
+    is a sentence that says what happens instead.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        warn_ignored(str(option_string), str(self.const))
+
+
+def warn_ignored(name: str, instead: str) -> None:
+    """Warn that an option or an argument has no effect any more.
+
+    Args:
+        name (str): As the caller wrote it.
+        instead (str): A sentence that says what happens instead.
+    """
+    # The second caller up is the code that uses it.
+    text = f'{name} is deprecated and has no effect. {instead}'
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
 def _warn(old: str, new: str) -> None:
     # The third caller up is the code that uses the old name.
     warnings.warn(f'{old} is deprecated. Use {new} instead.', DeprecationWarning, stacklevel=3)

@@ -36,7 +36,7 @@ def main(argv=None) -> None:
             x.requires_grad_()
             times = in_rounds({m: partial(step, x, m) for m in methods}, args)
             best = {m: min(row['seconds'] for row in times[m]) for m in methods}
-            chosen = neck.block._method(x, queries, 'auto')
+            chosen = neck.block.choose_low_rank(x, queries)
             share = best[chosen] / min(best.values())
             rows.append(dict(path=f'{out_type}, batch {batch}', **best, auto=chosen, ratio=share))
     report(

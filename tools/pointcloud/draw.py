@@ -10,12 +10,13 @@ import torch
 from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401
+from lm4ve.deprecation import IgnoredOption
 from lm4ve.engine.command_line import config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.tasks import require_task
 from lm4ve.tasks.pointcloud import group_points
-from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
+from lm4ve.tasks.pointcloud.visualization import SAME_PICTURE, draw_cloud, point_colors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -28,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         '--backend',
-        default='auto',
-        choices=['auto', 'open3d', 'matplotlib'],
-        help='without effect, kept for old commands: every machine draws the same picture',
+        action=IgnoredOption,
+        const=SAME_PICTURE,
+        help='deprecated, without effect: every machine draws the same picture',
     )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)

@@ -231,7 +231,7 @@ class LLMBlock(RecordsFrozenSource):
         Returns:
             Tensor: What :meth:`forward` gives for the mapped tokens.
         """
-        method = self._method(x, queries, low_rank)
+        method = self.choose_low_rank(x, queries, low_rank)
         if method == 'off':
             out: Tensor = self(F.linear(x, weight), padding_mask, queries)
             return out
@@ -286,8 +286,14 @@ class LLMBlock(RecordsFrozenSource):
     def _may_absorb(self) -> bool:
         return may_absorb(self._first, self._rotary is not None)
 
-    def _method(self, x: Tensor, queries: Queries, low_rank: str) -> str:
-        """Pick a method for this batch; 'auto' says once what it picked."""
+    def choose_low_rank(self, x: Tensor, queries: Queries = None, low_rank: str = 'auto') -> str:
+        """Return the method that :meth:`forward_mapped` uses for a batch.
+
+        Args:
+            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+            queries: See :meth:`forward`.
+            low_rank (str): What 'auto' picks is written to the log once; others are returned.
+        """
         if low_rank != 'auto':
             return low_rank
         # Only the last layer is asked for a part of the tokens.

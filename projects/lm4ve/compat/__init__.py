@@ -25,10 +25,7 @@ REPAIRS = {
     'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
     'mmengine.infer.infer': ('mmengine_config_in_checkpoint', 'hosts_partial_inference'),
     'mmengine.registry.root': ('mmengine_root_models',),
-    'mmengine.runner._flexible_runner': (
-        'mmengine_config_in_checkpoint',
-        'mmengine_flexible_ema',
-    ),
+    'mmengine.runner._flexible_runner': ('mmengine_config_in_checkpoint', 'mmengine_flexible_ema'),
     'mmengine.runner.checkpoint': ('mmengine_checkpoint_loading',),
     'mmengine.runner.runner': ('mmengine_config_in_checkpoint',),
     'mmpretrain.apis.base': ('hosts_partial_inference',),

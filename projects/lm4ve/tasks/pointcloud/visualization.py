@@ -9,9 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.deprecation import warn_ignored
 from lm4ve.engine.figures import save_figure
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import UserError
 
+#: What is said to who chooses a backend.
+SAME_PICTURE = 'Every machine draws the same picture. Leave it out.'
 #: From where clouds are seen, z up.
 EYE = np.array([1.7, -2.0, 1.3])
 
@@ -63,7 +66,11 @@ def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None
 
 
 def draw_cloud(
-    points: np.ndarray, colors: np.ndarray, path: str | Path, backend: str = 'auto', size: int = 600
+    points: np.ndarray,
+    colors: np.ndarray,
+    path: str | Path,
+    backend: str | None = None,
+    size: int = 600,
 ) -> str:
     """Draw a cloud to a PNG, near points over far ones.
 
@@ -71,8 +78,7 @@ def draw_cloud(
         points (np.ndarray): ``[N, 3]``.
         colors (np.ndarray): ``[N, 3]``, 0 to 1.
         path (str | Path): The file.
-        backend (str): 'auto', 'open3d' or 'matplotlib'; all draw the same picture, the
-            names are kept for old commands.
+        backend (str, optional): Deprecated, without effect.
         size (int): Width and height in pixels.
 
     Returns:
@@ -80,7 +86,8 @@ def draw_cloud(
     """
     from matplotlib.figure import Figure
 
-    check_choice('backend', backend, ('auto', 'open3d', 'matplotlib'))
+    if backend is not None:
+        warn_ignored(f'backend={backend!r}', SAME_PICTURE)
     seen = seen_from_eye(points)
     seen = seen[order := np.argsort(seen[:, 2], kind='stable')]
     figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor='white')
