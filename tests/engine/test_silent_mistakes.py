@@ -38,11 +38,57 @@ def test_a_misspelled_field_of_a_config_is_named():
     check_fields(Config(dict(optim_wraper=dict(), allow_new=['optim_wraper'])))
 
 
-@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*/*.py')), ids=lambda p: p.stem)
-def test_no_config_of_ours_is_refused(path):
+@pytest.fixture
+def warned(monkeypatch):
+    """The warnings about fields of a config."""
+    said = []
+    monkeypatch.setattr('lm4ve.engine.config.print_log', lambda text, **_: said.append(text))
+    return said
+
+
+@pytest.mark.parametrize('name', ['optim_wraper', 'optim_wrappr', 'optimizer_wrapper'])
+def test_a_field_that_resembles_one_is_refused_though_no_file_reads_it(name, tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text(f"_base_ = '{DEMO}'\n{name} = dict(optimizer=dict(lr=0.1))\n")
+    with pytest.raises(UserError, match="Did you mean 'optim_wrapper'"):
+        check_fields(read_config(path, set_scope=False))
+
+
+@pytest.mark.parametrize('name', ['evaluation', 'lr', 'total_epochs', 'optimizer'])
+def test_a_field_that_nobody_reads_is_a_warning_that_names_it(name, tmp_path, warned):
+    path = tmp_path / 'a.py'
+    path.write_text(f"_base_ = '{DEMO}'\n{name} = 3\n")
+    check_fields(read_config(path, set_scope=False))
+    (said,) = warned
+    assert f"field '{name}' is read by none" in said and f"allow_new=['{name}']" in said
+
+
+def test_variables_and_what_is_allowed_are_no_mistakes(tmp_path, warned):
+    (tmp_path / 'base.py').write_text('width = 8\nrate = 0.1\ndepth = 2\nsizes = [1]\n')
+    (tmp_path / 'a.py').write_text(
+        "_base_ = './base.py'\n_notes = 'mine'\nallow_new = ['my_field']\nmy_field = 1\n"
+        "height = 3\nmodel = dict(w=_base_.width, d={{_base_.depth}}, s='{{_base_.sizes}}')\n"
+        "model['h'] = height\nmodel['r'] = _base_['rate']\n"
+    )
+    check_fields(read_config(tmp_path / 'a.py', set_scope=False))
+    assert not warned
+
+
+def test_an_option_for_a_variable_that_is_used_up_is_refused(tmp_path):
+    demo = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
+    with pytest.raises(UserError, match="'llm_block' is a variable of the config file"):
+        read_config(demo, {'llm_block.layers': (0,)}, set_scope=False)
+    assert read_config(demo, {'allow_new.llm_block.layers': (0,)}, set_scope=False)
+
+
+def test_no_config_of_ours_is_refused_or_warned_of(warned):
     pytest.importorskip('mmpretrain')
     pytest.importorskip('mmaction')
-    check_fields(Config.fromfile(path))
+    paths = [p for p in CONFIGS.rglob('*.py') if not {'_base_', 'ablations'} & {*p.parts}]
+    assert len(paths) > 100
+    for path in paths:
+        check_fields(Config.fromfile(path))
+    assert not warned
 
 
 def test_schedules_follow_the_number_of_epochs():

@@ -1,7 +1,9 @@
 """Read a config file; one that has moved is answered with its new path."""
 
+import ast
 import functools
 import inspect
+import logging
 import os.path as osp
 import re
 from difflib import get_close_matches
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -25,6 +28,10 @@ _SIZED = ('_dataloader', '_pipeline')
 _TOOL_FIELDS = (
     *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'default_scope'),
     *('efficient_conv_bn_eval', 'env_cfg', 'model_wrapper_cfg', 'runner_type', 'tta_model'),
+    # Which merge_options lets the model and the transforms follow.
+    'image_size',
+    # MMEngine's runners read these from the config itself.
+    *('find_unused_parameters', 'init_weights_for_test_or_val', 'sync_bn'),
     *('tta_pipeline', 'train_pipeline', 'val_pipeline', 'test_pipeline', 'auto_scale_lr'),
 )
 
@@ -88,6 +95,12 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         field = name.removeprefix(ALLOW_NEW)
         first = field.partition('.')[0]
         known = {*cfg, *_runner_fields()}
+        if field == name and first in _used_up(cfg):
+            raise UserError(
+                f"--cfg-options {name}: '{first}' is a variable of the config file. The fields "
+                'made of it have its value already, and nobody reads it again. Fix: override the '
+                f'field that it went into, or write {ALLOW_NEW}{name} to set it nevertheless.'
+            )
         if field == name and first not in known:
             raise UserError(
                 f"--cfg-options {name}: the config has no field '{first}'."
@@ -141,20 +154,64 @@ def _follow_size(node: Any, before: int, after: int) -> None:
 
 
 def check_fields(cfg: Config) -> None:
-    """Refuse a top-level name that looks like a misspelled field of the runner.
+    """Refuse top-level names that are misspelled fields; warn of those that nobody reads.
 
-    Other names are a config's own variables. ``allow_new = ['name']`` insists.
+    A name is read by the runner, by a tool, or by the config's own files, as a variable
+    is. Of the others, those close to a field are errors and the rest are warnings, since
+    a hook of somebody's own may read them. A leading ``_``, or ``allow_new = ['name']`` in
+    the config, says that a name is meant.
 
     Raises:
         UserError: It names the closest field.
     """
     known = _runner_fields()
-    for name in [n for n in cfg if n not in known and n not in cfg.get('allow_new', ())]:
-        if close := get_close_matches(name, known, 1, 0.9):
+    written, read = _names_in_files(cfg)
+    allowed = cfg.get('allow_new', ())
+    for name in [n for n in cfg if n not in known and n not in allowed and n[:1] != '_']:
+        variable = name in read or name not in written
+        close = get_close_matches(name, known, 1, 0.9 if variable else 0.8)
+        # 'train_pipeline_2' is no misspelling.
+        if close and not name.startswith(close[0]):
             raise UserError(
                 f"The config's field '{name}' is read by nobody. Did you mean '{close[0]}'? Fix: "
                 f"correct it, or set allow_new=['{name}'] in the config."
             )
+        if not variable:
+            print_log(
+                f"The config's field '{name}' is read by none of its files, the runner or the "
+                f'tools.{did_you_mean(name, known)} Fix: take it out, or, if something of yours '
+                f"reads it, set allow_new=['{name}'] in the config.",
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
+def _used_up(cfg: Config) -> set[str]:
+    """Return the names that only the config's own files read."""
+    read = _names_in_files(cfg)[1]
+    return (read & set(cfg)) - _runner_fields()
+
+
+def _names_in_files(cfg: Config) -> tuple[set[str], set[str]]:
+    """Return the names that a config's Python files set, and those that they read.
+
+    What a piece (a file below a folder ``_base_``) sets is not counted: it offers
+    variables, and who inherits it need not use all of them.
+    """
+    text = cfg.text or ''
+    written: set[str] = set()
+    read = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
+    # Each file's text comes after a line with its path.
+    parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
+    for path, code in zip(parts[1::2], parts[2::2], strict=True):
+        if not path.endswith('.py'):
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+                read.add(node.id)
+            elif isinstance(node, ast.Name) and '_base_' not in Path(path).parts:
+                written.add(node.id)
+    return written, read
 
 
 @functools.cache
