@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.vision_language import TransformersImageEncoder, TransformersTextEncoder
-from lm4ve.tasks.vision_language.models.encoders import resize_grid
+from lm4ve.tasks.vision_language.models.positions import resize_grid
 from tests.tasks.vision_language.shrink import write_clip, write_roberta
 from tests.tasks.vision_language.tiny import IMAGE, TEXT, build
 
