@@ -86,3 +86,14 @@ def test_a_step_of_meter_is_measured_with_both_kinds_of_tokens(measured):
     rows = measured('meter', '--tiny --batch 2 --size 64 --words 4 --tokens visual joint')
     assert [r['path'].partition(' on ')[2] for r in rows] == ['', 'visual tokens', 'joint tokens']
     assert rows[0]['ratio'] == rows[0]['CPU ratio'] == 1 and all(r['seconds'] > 0 for r in rows)
+
+
+def test_the_proof_that_folds_are_fresh_has_a_price(measured):
+    rows = measured('fold_check', '--batches 1 2 --channels 32 --tokens 9')
+    assert [(r['path'], r['dtype']) for r in rows] == [
+        (f'{method}, batch {batch}', dtype)
+        for dtype in ('float32', 'bfloat16')
+        for batch in (1, 2)
+        for method in ('absorb', 'fold')
+    ]
+    assert all(r['price'] > -1 and 0 < r['CPU share'] < 1e3 for r in rows)

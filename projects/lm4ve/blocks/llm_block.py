@@ -17,11 +17,12 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from lm4ve.blocks.fold_memory import FoldMemory
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
 from lm4ve.blocks.frozen_in_pieces import freeze
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
 from lm4ve.blocks.layer import LLMLayer, Queries
-from lm4ve.blocks.low_rank import FoldMemory, cheapest, explain, may_absorb, run_layer, sizes_of
+from lm4ve.blocks.low_rank import cheapest, explain, may_absorb, run_layer, sizes_of
 from lm4ve.blocks.provenance import RecordsFrozenSource
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError, check_choice

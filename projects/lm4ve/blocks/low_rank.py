@@ -21,7 +21,6 @@ The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import bits_of, sums_of_bits, unwrap
+from lm4ve.blocks.fold_memory import Remember
+from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
 from lm4ve.blocks.norms import NormForm, affine_of
-
-# Remembers what depends on weights alone: ``(name, make) -> make()``.
-Remember = Callable[[str, Callable[[], Tensor]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -137,78 +134,6 @@ def explain(sizes: Sizes) -> str:
     )
 
 
-class FoldMemory:
-    """Keeps, in evaluation, what depends on weights alone until one changes.
-
-    A write through ``.data``, a fused optimizer or an average that is swapped in leaves no
-    mark on a tensor but its values. So every look-up compares the values: exactly for the
-    mapper and norms, by sums of bits for the large projections, and only of those that a
-    method uses. While gradients are recorded nothing is kept, and :meth:`clear` is called
-    whenever evaluation or training begins.
-    """
-
-    #: Bytes up to which a tensor is compared by itself.
-    EXACT = 1 << 24
-
-    def __init__(self) -> None:
-        self._seen: dict[str, tuple[list[Any], list[Tensor]]] = {}
-        self._values: dict[str, Tensor] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> 'FoldMemory':
-        return type(self)()  # a copy (EMA) has a mapper of its own
-
-    def __getstate__(self) -> dict[str, Any]:
-        return dict(_seen={}, _values={})
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._seen, self._values = {}, {}
-
-    def for_weights(self, layer: LLMLayer, weight: Tensor) -> Remember:
-        """Return the function that remembers what depends on a layer and a mapper."""
-        if torch.compiler.is_compiling() or _is_capturing(weight):
-            return lambda name, make: make()
-        if torch.is_grad_enabled():
-            self.clear()
-            return lambda name, make: make()
-        if self._has_changed('input', [weight, *_parameters(layer.attention_norm)]):
-            seen = self._seen['input']
-            self.clear()
-            self._seen['input'] = seen
-        parts = dict(q=layer.q_proj, k=layer.k_proj, v=layer.v_proj)
-
-        def remember(name: str, make: Callable[[], Tensor]) -> Tensor:
-            part = parts.pop(name.partition(' ')[0], None)  # looked at once a batch
-            if part is not None and self._has_changed(name[0], _parameters(part)):
-                self._values.pop(name[0], None)
-                self._values.pop(f'{name[0]} constant', None)
-            if name not in self._values:
-                self._values[name] = make()
-            return self._values[name]
-
-        return remember
-
-    def _has_changed(self, part: str, tensors: Sequence[Tensor]) -> bool:
-        """Compare tensors with those of the last look-up, and keep what tells them apart."""
-        kinds = [(t.dtype, t.shape, t.device) for t in tensors]
-        # Large copies cost memory, and time to allocate it.
-        marks = [bits_of(t) if t.nbytes <= self.EXACT else sums_of_bits(t) for t in tensors]
-        old_kinds, old_marks = self._seen.get(part, ([], []))
-        if kinds == old_kinds and all(map(torch.equal, marks, old_marks)):
-            return False
-        self._seen[part] = kinds, [m.clone() for m in marks]
-        return True
-
-
-def _parameters(part: nn.Module | None) -> list[Tensor]:
-    return [] if part is None else list(unwrap(part).parameters())
-
-
-def _is_capturing(tensor: Tensor) -> bool:
-    """Whether a CUDA graph is recorded, which must not wait for a comparison."""
-    return tensor.is_cuda and torch.cuda.is_current_stream_capturing()
-
-
 def may_absorb(layer: LLMLayer, rotary: bool) -> bool:
     """Whether nothing acts on a layer's keys and values between projection and scores."""
     return layer.keys_are_linear and not (rotary and layer.uses_rotary)
@@ -223,7 +148,7 @@ class LowRankInput:
         norm (nn.Module, optional): The norm before attention.
         form (NormForm, optional): What that norm does.
         dtype (torch.dtype): The block's.
-        remember (callable): See :data:`Remember`.
+        remember (callable): See ``fold_memory.py``.
 
     Attributes:
         xs (Tensor): Scaled tokens, ``[B, N, C]``, in ``dtype``.
@@ -356,7 +281,7 @@ def run_layer(
         weight (Tensor): The mapper, ``[D, C]``.
         method (str): 'fold' or 'absorb'.
         dtype (torch.dtype): The block's.
-        remember (callable): See :data:`Remember`.
+        remember (callable): See ``fold_memory.py``.
 
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
