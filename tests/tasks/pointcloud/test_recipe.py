@@ -1,0 +1,84 @@
+"""The fine-tuning recipe is what docs/guides/point_clouds.md says it is."""
+
+import math
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from mmengine.runner import Runner
+
+import lm4ve  # noqa: F401
+from tests.helpers.tasks import CONFIGS, ROOT
+
+CONFIG = CONFIGS / 'pointcloud/pointbert_mlp_scanobjectnn-hardest.py'
+GUIDE = (ROOT / 'docs/guides/point_clouds.md').read_text(encoding='utf-8')
+PEAK, LEAST, STEPS = 5e-4, 1e-6, 3
+
+
+def groups_of(cfg: Config) -> dict:
+    """Return the learning rate and decay of each parameter of a config's model."""
+    cfg.model.checkpoint = None
+    model = MODELS.build(cfg.model)
+    build = Runner.build_optim_wrapper
+    wrapper = build(type('Host', (), dict(model=model))(), cfg.optim_wrapper)
+    found = {id(g['params'][0]): g for g in wrapper.optimizer.param_groups}
+    return {n: (found[id(p)], p) for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize('epoch, stated', [(0, '1e-6'), (10, '5e-4'), (100, '3.91e-4')])
+def test_the_rate_is_what_the_guide_states(epoch, stated):
+    """Stepped as MMEngine's hook does: the warm-up by steps, the cosine by epochs."""
+    cfg = Config.fromfile(CONFIG)
+    lr = cfg.optim_wrapper.optimizer.lr
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=lr)
+    built = [
+        PARAM_SCHEDULERS.build(dict(s), default_args=dict(optimizer=optimizer, epoch_length=STEPS))
+        for s in cfg.param_scheduler
+    ]
+    for _ in range(epoch):
+        for _ in range(STEPS):
+            optimizer.step()
+            built[0].step()
+        built[1].step()
+    rate = optimizer.param_groups[0]['lr']
+    if epoch < 10:
+        formula = LEAST + (PEAK - LEAST) * epoch / 10
+    else:
+        formula = LEAST + (PEAK - LEAST) * (1 + math.cos(math.pi * (epoch - 10) / 290)) / 2
+    assert rate == pytest.approx(formula, rel=1e-6)
+    assert float(stated) == pytest.approx(formula, rel=2e-3) and stated in GUIDE
+
+
+def test_smoothing_clipping_and_length_are_what_the_guide_states():
+    cfg = Config.fromfile(CONFIG)
+    assert cfg.model.head.label_smoothing == 0.2 and 'smoothing of 0.2' in GUIDE
+    assert cfg.optim_wrapper.clip_grad.max_norm == 10
+    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
+    assert cfg.train_cfg.max_epochs == 300
+
+
+def test_vectors_and_the_class_token_have_no_decay_and_the_full_rate():
+    for name, (group, p) in groups_of(Config.fromfile(CONFIG)).items():
+        mapper = 'mapper_' in name
+        vector = p.ndim == 1 or name.endswith('cls_token')
+        assert group['lr'] == PEAK * (0.5 if mapper else 1), name
+        assert group['weight_decay'] == (0 if mapper or vector else 0.05), name
+
+
+def test_the_release_s_groups_are_an_option(tmp_path):
+    path = tmp_path / 'released.py'
+    pieces = [str(CONFIG), str(CONFIGS / '_base_/pointcloud/released_rates.py')]
+    path.write_text(
+        f'_base_ = {pieces}\noptim_wrapper = dict(paramwise_cfg=_base_.released_rates)\n'
+    )
+    for name, (group, p) in groups_of(Config.fromfile(path)).items():
+        # The rule of tools/builder.py, by names and shapes.
+        if 'mapper_' in name:
+            rate, decay = 0.5, 0.0
+        elif p.ndim == 1 or name.endswith('.bias') or 'token' in name:
+            rate, decay = 0.1, 0.0
+        else:
+            rate, decay = 1.0, 0.05
+        assert group['lr'] == pytest.approx(PEAK * rate), name
+        assert group['weight_decay'] == decay, name
