@@ -5,12 +5,16 @@ import os
 import socket
 import subprocess
 import sys
+import weakref
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.engine.command_line import run_tool
+from lm4ve.errors import UserError
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
@@ -110,3 +114,24 @@ def test_random_frozen_weights_do_not_depend_on_the_process():
         fingerprints.add(block.source['fingerprint'])
     assert len(fingerprints) == 1 and frozen_tensors(block)
     assert LLMBlock(arch=arch, seed=4).source['fingerprint'] not in fingerprints
+
+
+@pytest.mark.parametrize('error', [None, UserError, RuntimeError, KeyboardInterrupt])
+def test_what_a_command_has_built_is_gone_before_its_group(monkeypatch, error):
+    """Else threads of gloo run on while the interpreter ends, which may abort it."""
+    built, alive = [], []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(
+        torch.distributed, 'destroy_process_group', lambda: alive.append(built[0]() is not None)
+    )
+
+    def main() -> None:
+        model = torch.nn.Linear(1, 1)
+        model.itself = [model]  # a cycle, as runners and hooks are
+        built.append(weakref.ref(model))
+        if error is not None:
+            raise error('x')
+
+    with pytest.raises((SystemExit, RuntimeError)) if error else nullcontext():
+        run_tool(main)
+    assert alive == [False]

@@ -4,6 +4,7 @@ The flags are mmpretrain's; one set of tools serves every task of the suite.
 """
 
 import argparse
+import gc
 import os
 import os.path as osp
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,7 +311,22 @@ def run_tool(main: Callable[[], None]) -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
         if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+            _leave_group()
+
+
+def _leave_group() -> None:
+    """Free what a tool has built, then the processes' group.
+
+    A model in DDP holds the group. If it lives until the interpreter ends, the threads of
+    gloo are still running then, and now and then the process is aborted: "terminate called
+    without an active exception" (PyTorch issue 190489).
+    """
+    error: BaseException | None = sys.exception()
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def what_to_do_next() -> str:
