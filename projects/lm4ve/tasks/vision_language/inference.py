@@ -22,12 +22,18 @@ from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
 from lm4ve.engine.config import read_config
 from lm4ve.engine.devices import find_device
 from lm4ve.engine.figures import to_image
-from lm4ve.engine.text import listing
 from lm4ve.errors import UserError, check_choice
 from lm4ve.tasks import require_task
-from lm4ve.tasks.analysis import numbered, tested_dataset
-from lm4ve.tasks.image_files import find_defect
+from lm4ve.tasks.analysis import tested_dataset
 from lm4ve.tasks.vision_language import TASK
+from lm4ve.tasks.vision_language.given import (
+    Image,
+    file_name,
+    list_images,
+    list_texts,
+    name_of,
+    pixels_of_file,
+)
 from lm4ve.tasks.vision_language.visualization import (
     SHOWN,
     VisionLanguageVisualizer,
@@ -36,8 +42,6 @@ from lm4ve.tasks.vision_language.visualization import (
     draw_ranking,
     save_picture,
 )
-
-Image = str | Path | np.ndarray
 
 
 class _Inferencer(BaseInferencer):
@@ -144,71 +148,6 @@ def _load(entry: dict) -> dict:
     return {**entry, 'img': pixels, 'img_shape': pixels.shape[:2], 'ori_shape': pixels.shape[:2]}
 
 
-def list_images(images: Image | Sequence[Image]) -> list[Image]:
-    """Return images, those of a folder by their names, after all were looked at.
-
-    Args:
-        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H, W,
-            3]`` (BGR), or a list of files and arrays.
-
-    Raises:
-        UserError: There is none, or one cannot be read.
-    """
-    found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
-    if len(found) == 1 and isinstance(found[0], (str, Path)) and Path(found[0]).is_dir():
-        folder = Path(found[0])
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TASK.input_suffixes)
-        if not found:
-            raise UserError(
-                f"The folder '{folder}' has no image (files ending in "
-                f'{", ".join(TASK.input_suffixes)}). Fix: name another one.'
-            )
-    if not found:
-        raise UserError('There is no image. Fix: give at least one.')
-    wrong = []
-    for image in found:
-        if not isinstance(image, np.ndarray):
-            defect = find_defect(str(image), decode=True)
-            wrong += [f"'{image}' {defect}"] if defect else []
-        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-            wrong.append(f'an array is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]')
-    if wrong:
-        raise UserError(f'Images cannot be read: {listing(wrong, 3)}. Fix: give others.')
-    return found
-
-
-def _list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
-    """Return texts.
-
-    Raises:
-        UserError: There is none, or one is empty.
-    """
-    found = [texts] if isinstance(texts, str) else list(texts)
-    wrong = [repr(t) for t in found if not isinstance(t, str) or not t.strip()]
-    if wrong or not found:
-        raise UserError(
-            f'Every {noun} must be a text that is not empty, not {listing(wrong) or "none"}. Fix: '
-            'write one.'
-        )
-    return [t.strip() for t in found]
-
-
-def name_of(image: Image) -> str:
-    """Return what an image is called: its path, or 'array'."""
-    return 'array' if isinstance(image, np.ndarray) else str(image)
-
-
-def pixels_of_file(image: Image) -> np.ndarray:
-    """Return an image as uint8 ``[H, W, 3]``, RGB."""
-    pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
-    return np.ascontiguousarray(pixels[..., ::-1])
-
-
-def _file_name(number: int, image: Image | None = None) -> str:
-    path = isinstance(image, (str, Path))
-    return numbered(number, Path(image).stem if path else None)
-
-
 class VQAInferencer(_Inferencer):
     """Ask questions about images::
 
@@ -250,7 +189,7 @@ class VQAInferencer(_Inferencer):
             UserError: An image cannot be read, a question is empty, or there are not as
                 many questions as images.
         """
-        shown, asked = list_images(images), _list_texts(questions, 'question')
+        shown, asked = list_images(images), list_texts(questions, 'question')
         if len(shown) == 1:
             shown = shown * len(asked)
         elif len(asked) == 1:
@@ -281,7 +220,7 @@ class VQAInferencer(_Inferencer):
             ranking = best(sample.pred_scores, self.model.head.vocabulary)
             figure = draw_ranking(pixels_of_file(entry['image']), sample.text[0], ranking)
             drawn.append(to_image(figure))
-        names = [_file_name(i, e['image']) for i, e in enumerate(inputs)]
+        names = [file_name(i, e['image']) for i, e in enumerate(inputs)]
         return self._present(drawn, names, show, wait_time, out_dir)
 
     def postprocess(
@@ -354,7 +293,7 @@ class RetrievalInferencer(_Inferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check_choice('rank', rank, ('images', 'captions'))
-        shown, said = list_images(images), _list_texts(texts, 'text')
+        shown, said = list_images(images), list_texts(texts, 'text')
         scores = self.score(shown, said, batch_size)
         results, drawn = [], []
         wanted = show or out_dir is not None
@@ -379,7 +318,7 @@ class RetrievalInferencer(_Inferencer):
                 drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
         if wanted:
             names = [
-                _file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
+                file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
             ]
             self._present(drawn, names, show, wait_time, out_dir)
         return results
