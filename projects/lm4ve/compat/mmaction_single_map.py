@@ -2,8 +2,8 @@
 
 Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over what the
 backbone gives, so that of one map the samples become maps; and ``max_testing_views`` asks
-``backbone.get``, which no module has. Both end in errors of shapes far from their cause. May
-go once one map may come before a neck.
+``backbone.get``, which no module has. Both end in errors of shapes far from their cause.
+May go once one map may come before a neck.
 """
 
 import inspect
