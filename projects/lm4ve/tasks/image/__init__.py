@@ -14,7 +14,7 @@ TASK = Task(
         'demo.digits': ('DigitsDataset',),
         'demo.textured_digits': ('TexturedDigits',),
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),
-        'models': ('RawConvNeXt',),
+        'models': ('RawConvNeXt', 'WithoutNorms'),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
     input_noun='an image',

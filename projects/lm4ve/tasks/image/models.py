@@ -1,8 +1,11 @@
 """Encoders of mmpretrain that norm their output too early for a block to follow."""
 
+from collections.abc import Sequence
+
 from mmpretrain.models import ConvNeXt
 from torch import nn
 
+from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 
 
@@ -21,3 +24,31 @@ class RawConvNeXt(ConvNeXt):
         self.gap_before_final_norm = False
         for i in self.out_indices:
             setattr(self, f'norm{i}', nn.Identity())
+
+
+@MODELS.register_module()
+def WithoutNorms(backbone: dict | nn.Module, norms: Sequence[str]) -> nn.Module:
+    """Build a backbone and take out norms that no argument turns off.
+
+    The block's place is before the final norm, which the neck then applies.
+
+    Args:
+        backbone (dict | nn.Module): The encoder. It stays the class that it is.
+        norms (Sequence[str]): Names of submodules that become the identity, for example
+            ('norm3',).
+
+    Raises:
+        UserError: A name is no submodule.
+    """
+    encoder = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+    for name in norms:
+        parent, _, leaf = name.rpartition('.')
+        modules = dict(encoder.named_modules())
+        if name not in modules:
+            near = [n for n in modules if 'norm' in n.rpartition('.')[2]]
+            raise UserError(
+                f"backbone.norms: '{name}' is no submodule of {type(encoder).__name__}. Its norms "
+                f'are {", ".join(near[-20:])}.'
+            )
+        setattr(modules[parent], leaf, nn.Identity())
+    return encoder
