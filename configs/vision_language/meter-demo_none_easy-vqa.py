@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/vision_language/meter-demo.py',
     '../_base_/vision_language/easy-vqa.py',
-    '../_base_/vision_language/cosine_16e.py',
+    '../_base_/vision_language/two_cosines_34e.py',
     '../_base_/default_runtime.py',
 ]
 

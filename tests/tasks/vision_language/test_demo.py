@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
+from lm4ve.engine.command_line import build_runner
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.digit_scans import digit_scans
@@ -248,3 +249,51 @@ def test_the_configs_pixels_and_answers_are_the_datas(folder):
         pixels = np.stack(pixels).astype(float)
         np.testing.assert_allclose(given.mean, pixels.mean((0, 1, 2)), atol=atol)
         np.testing.assert_allclose(given.std, pixels.std((0, 1, 2)), atol=atol)
+
+
+def train(cfg: Config) -> dict[str, float]:
+    """Train at a constant rate and return what the last validation logged."""
+    cfg.param_scheduler, cfg.custom_hooks = [], []
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
+    runner = build_runner(cfg)
+    runner.train()
+    logged = runner.message_hub.log_scalars
+    return {k: v.current() for k, v in logged.items() if k.startswith('val/')}
+
+
+@pytest.mark.slow
+def test_a_short_training_answers_what_the_question_alone_does_not(tmp_path, monkeypatch):
+    colors = set(ev.ANSWERS) - {'circle', 'rectangle', 'triangle', 'yes', 'no'}
+    every = ev.EasyVQA.load_questions
+
+    def about_colors(self):
+        return (q for q in every(self) if colors.issuperset(q['answers']))
+
+    monkeypatch.setattr(ev.EasyVQA, 'load_questions', about_colors)
+    found = {}
+    for blank in (False, True):
+        options = {'train_cfg.max_epochs': 6, 'train_dataloader.batch_size': 32}
+        options['train_dataloader.dataset.questions_per_image'] = 1
+        for split, count in (('train', 1280), ('val', 400)):
+            options[f'{split}_dataloader.dataset.indices'] = count
+            options[f'{split}_dataloader.dataset.blank_images'] = blank
+        cfg = config('none_easy-vqa', tmp_path / str(blank), **options)
+        found[blank] = train(cfg)['val/vqa/other']
+    # Eight colors, each alike often.
+    assert found[False] > 60 and found[True] < 30
+
+
+@pytest.mark.slow
+def test_a_short_training_finds_the_captions_of_its_scenes(tmp_path):
+    counts = dict(train=24, val=1, test=1)
+    folder = write_digit_scenes(tmp_path / 'scenes', counts)
+    data = dict(data_root=str(folder), scenes=counts, split='train')
+    cfg = config('minilm_digit-scenes', tmp_path / 'run', **{'train_cfg.max_epochs': 40})
+    cfg.train_dataloader.update(batch_size=36)
+    cfg.train_dataloader.dataset.update(data)
+    cfg.val_dataloader.dataset.update(data, test_mode=True)
+    found = train(cfg)
+    # By chance 3 of 72 captions, and one of 24 pictures: 4 %.
+    assert found['val/retrieval/image_to_text/R@1'] > 20
+    assert found['val/retrieval/text_to_image/R@1'] > 15
