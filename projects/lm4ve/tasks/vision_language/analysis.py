@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
 from mmengine.config import Config

@@ -7,6 +7,7 @@ import os.path as osp
 from collections.abc import Sequence
 from typing import Any
 
+import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 from mmengine import fileio
 from mmengine.logging import print_log
 
