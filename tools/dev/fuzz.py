@@ -5,11 +5,18 @@
 
 Every reader gets a small whole file, with bytes flipped, taken out, doubled, cut off or
 overwritten. It reads in a process of its own, so that a crash or a hang of a library is
-counted and the run goes on. Ends with 1 if there was a traceback, a crash or a hang.
+counted and the run goes on. Ends with 1 if there was a traceback, a crash or a hang, or
+if what is left of a file that was cut passed for whole.
+
+'same' read what the whole file gives; 'other' is other content, which no reader can tell
+from a whole file where the format has no checksum; 'record' was cut where a record ends, in a
+format that does not say how many there are, so that a shorter whole file looks the same.
 """
 
 import argparse
 import collections
+import dataclasses
+import hashlib
 import json
 import multiprocessing
 import os
@@ -23,14 +30,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import fuzz_media  # noqa: F401  (adds readers)
 import fuzz_readers
+import fuzz_vision_language  # noqa: F401
+import numpy as np
 import torch
 
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.tables import print_table
 from lm4ve.errors import UserError
 
-OUTCOMES = 'accepted', 'refused', 'traceback', 'crash', 'hang'
+GOOD = 'refused', 'same', 'other', 'record'
+BAD = 'cut', 'traceback', 'crash', 'hang'
 #: Seconds after which a reader hangs.
 PATIENCE = 30
 
@@ -60,17 +71,52 @@ def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     return kind, bytes(out)
 
 
-def outcome_of(read: Callable[[], object]) -> tuple[str, str]:
-    """Read; return the outcome and the last lines of a traceback."""
+def digest(value: object) -> str:
+    """Return a hash of what a reader gave: arrays, tensors, data classes, plain things."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().numpy()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        value = [(k, digest(v)) for k, v in value.items()]
+    elif isinstance(value, list | tuple):
+        value = [digest(v) for v in value]
+    if isinstance(value, np.ndarray):
+        data = f'{value.dtype} {value.shape}'.encode() + value.tobytes()
+    else:
+        data = repr(value).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def outcome_of(read: Callable[[], object], whole: str, cut: str = '') -> tuple[str, str]:
+    """Read a mutated file.
+
+    Args:
+        read (callable): Reads it.
+        whole (str): The :func:`digest` of what the whole file gives.
+        cut (str): What it is if something else is read: 'other', 'record' or 'cut'.
+
+    Returns:
+        tuple[str, str]: The outcome, and the last lines of a traceback.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            read()
+            found = digest(read())
     except UserError:
         return 'refused', ''
     except Exception:
         return 'traceback', ''.join(traceback.format_exc().splitlines(keepends=True)[-4:])
-    return 'accepted', ''
+    return 'same' if found == whole else cut or 'other', ''
+
+
+def kind_of_cut(name: str, whole: bytes, data: bytes) -> str:
+    """Return 'record' or 'cut' for data that lack their end only, else 'other'."""
+    if len(data) >= len(whole) or not whole.startswith(data):
+        return 'other'
+    lines = name in fuzz_readers.LINES_WITHOUT_COUNT
+    at_end = not data or data.endswith(b'\n') or whole[len(data) :].startswith(b'\n')
+    return 'record' if lines and at_end else 'cut'
 
 
 def work(name: str, folder: str, seed: int, numbers: Sequence[int], log: str) -> None:
@@ -84,7 +130,7 @@ def work(name: str, folder: str, seed: int, numbers: Sequence[int], log: str) ->
         try:
             file, read = fuzz_readers.READERS[name](made)
             whole = file.read_bytes()
-            read()
+            expected = digest(read())
         except Exception:
             Path(f'{log}.error').write_text(traceback.format_exc())
             raise
@@ -93,11 +139,12 @@ def work(name: str, folder: str, seed: int, numbers: Sequence[int], log: str) ->
             file.write_bytes(data)
             print(json.dumps([number, kind]), file=out, flush=True)
             signal.alarm(PATIENCE)  # its default ends the process
-            print(json.dumps(outcome_of(read)), file=out, flush=True)
+            outcome = outcome_of(read, expected, kind_of_cut(name, whole, data))
+            print(json.dumps(outcome), file=out, flush=True)
             signal.alarm(0)
 
 
-def fuzz(name: str, mutations: int, seed: int, keep: Path | None = None) -> list[tuple]:
+def fuzz(name: str, mutations: int, seed: int) -> list[tuple]:
     """Return number, kind of mutation, outcome and text of each mutation of a reader."""
     found: list[tuple] = []
     context = multiprocessing.get_context('fork')
@@ -132,14 +179,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--mutations', type=int, default=100, help='of each reader')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
-    rows, bad = [], []
+    rows, bad, records = [], [], []
     for name in args.readers:
         found = fuzz(name, args.mutations, args.seed)
         counts = collections.Counter(outcome for _, _, outcome, _ in found)
-        cut = sum(kind == 'cut' and outcome == 'accepted' for _, kind, outcome, _ in found)
-        rows.append(dict(reader=name, **{o: str(counts[o]) for o in OUTCOMES}, cut=str(cut)))
-        bad += [(name, *f) for f in found if f[2] in OUTCOMES[2:]]
-    print_table("Mutations; 'cut' of those accepted had their end cut off", rows)
+        numbers = {o: str(counts[o]) for o in GOOD + BAD}
+        rows.append(dict(reader=name, mutations=str(len(found)), **numbers))
+        bad += [(name, *f) for f in found if f[2] in BAD]
+        records += [name] * (counts['record'] > 0)
+    print_table("Mutations, and what became of them ('cut': passed for whole)", rows)
+    for name in records:
+        print(f'{name}, cut at the end of a record: {fuzz_readers.LINES_WITHOUT_COUNT[name]}')
     # One example of each kind of failure: its reader and the error's type.
     alike = collections.defaultdict(list)
     for name, number, kind, outcome, text in bad:

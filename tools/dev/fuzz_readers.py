@@ -1,10 +1,12 @@
 """Small whole files of every kind that lm4ve reads, for ``fuzz.py`` to damage.
 
 A reader writes its files into a folder and returns the file to mutate and a function
-that reads it as the suite does. That function raises what the suite raises.
+that reads it as the suite does. That function raises what the suite raises, and returns
+what it read. Images, videos and lists are in ``fuzz_media.py``.
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,10 +15,16 @@ import numpy as np
 import torch
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.errors import UserError
 
 Made = tuple[Path, Callable[[], object]]
 READERS: dict[str, Callable[[Path], Made]] = {}
+#: Readers of formats that are cut unseen where a line ends -> why.
+LINES_WITHOUT_COUNT = dict(
+    obj='the format has no counts; those that some programs write as comments are compared',
+    xyz='the format is one point a line, without a count',
+    txt='the format is one point a line, without a count',
+    **{'shape-list': 'a list is one name a line, without a count'},
+)
 _WIDTH, _HIDDEN = 8, 12
 
 
@@ -35,6 +43,11 @@ def _llama(names: dict[str, str], prefix: str) -> dict[str, torch.Tensor]:
     shapes |= dict(norm1=(d,), norm2=(d,))
     torch.manual_seed(0)
     return {f'{prefix}.{names[k]}.weight': torch.randn(s) for k, s in shapes.items()}
+
+
+def _source(folder: Path) -> dict:
+    """Build a block; its record holds a hash of its weights."""
+    return LLMBlock(str(folder), layers=(0,)).source
 
 
 _HUGGINGFACE = dict(
@@ -71,7 +84,7 @@ def _huggingface(folder: Path, weights: str, mutated: str) -> Made:
         save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
     else:
         torch.save(state, folder / 'pytorch_model.bin')
-    return folder / mutated, partial(LLMBlock, str(folder), layers=(0,))
+    return folder / mutated, lambda: _source(folder)
 
 
 for _name, _weights, _file in (
@@ -82,14 +95,47 @@ for _name, _weights, _file in (
     READERS[_name] = partial(_huggingface, weights=_weights, mutated=_file)
 
 
-@reader('meta')
-def _meta(folder: Path) -> Made:
+@reader('weight-index')
+def _weight_index(folder: Path) -> Made:
+    _, read = _huggingface(folder, 'safetensors', 'model.safetensors')
+    shard = folder / 'model-00001-of-00001.safetensors'
+    (folder / 'model.safetensors').rename(shard)
+    names = [*(f'model.layers.0.{k}.weight' for k in _HUGGINGFACE.values()), 'model.norm.weight']
+    index = folder / 'model.safetensors.index.json'
+    index.write_text(json.dumps(dict(metadata={}, weight_map=dict.fromkeys(names, shard.name))))
+    return index, read
+
+
+def _meta(folder: Path, mutated: str) -> Made:
+    """Weights in two files, as from 13B on: each holds half of every matrix."""
     state = _llama(_META, 'layers.0')
     state |= {'norm.weight': torch.ones(_WIDTH), 'tok_embeddings.weight': torch.ones(8, _WIDTH)}
-    torch.save(state, folder / 'consolidated.00.pth')
+    for i in range(2):
+        part = {}
+        for name, value in state.items():
+            by_column = any(n in name for n in ('wo', 'w2', 'tok'))
+            halves = value.chunk(2, dim=int(by_column)) if value.dim() == 2 else (value, value)
+            part[name] = halves[i].contiguous()
+        torch.save(part, folder / f'consolidated.{i:02d}.pth')
     params = dict(dim=_WIDTH, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)
     (folder / 'params.json').write_text(json.dumps(params))
-    return folder / 'params.json', partial(LLMBlock, str(folder), layers=(0,))
+    return folder / mutated, lambda: _source(folder)
+
+
+READERS['meta'] = partial(_meta, mutated='params.json')
+READERS['meta-weights'] = partial(_meta, mutated='consolidated.00.pth')
+READERS['meta-weights-part'] = partial(_meta, mutated='consolidated.01.pth')
+
+
+@reader('checkpoint')
+def _checkpoint(folder: Path) -> Made:
+    from lm4ve.engine.checkpoint_files import read_checkpoint, select_state
+
+    path = folder / 'epoch_1.pth'
+    torch.manual_seed(0)
+    meta = dict(epoch=1, iter=4, config='model = dict()')
+    torch.save(dict(state_dict={'head.weight': torch.randn(4, 6)}, meta=meta), path)
+    return path, lambda: select_state(read_checkpoint(path))
 
 
 # ---------------------------------------------------------------- point clouds
@@ -112,7 +158,49 @@ _CLOUDS = dict(
     obj=_lines(_POINTS, 'v ') + _lines((np.array(_FACES) + 1).tolist(), 'f '),
     pcd=_PCD + _lines(_POINTS),
     xyz=_lines(_POINTS),
+    txt=_lines(np.hstack([_POINTS, _POINTS]).tolist()).replace(' ', ','),
 )
+
+
+def _packed_ply() -> bytes:
+    header = _PLY.replace('ascii', 'binary_little_endian').encode()
+    faces = np.array([(3, f) for f in _FACES], [('n', 'u1'), ('f', '<i4', 3)])
+    return header + _POINTS.astype('<f4').tobytes() + faces.tobytes()
+
+
+def _packed_stl() -> bytes:
+    rows = np.zeros(24, [('normal', '<3f4'), ('at', '<9f4'), ('more', '<u2')])
+    rows['at'] = _POINTS[np.array(_FACES)].reshape(24, 9)
+    return bytes(80) + np.array(24, '<u4').tobytes() + rows.tobytes()
+
+
+def _text_stl() -> bytes:
+    facets = (
+        'facet normal 0 0 1\nouter loop\n' + _lines(_POINTS[list(f)], 'vertex ') + 'endloop\n'
+        'endfacet\n'
+        for f in _FACES
+    )
+    return f'solid a\n{"".join(facets)}endsolid a\n'.encode()
+
+
+_PACKED = dict(
+    ply=_packed_ply(),
+    stl=_packed_stl(),
+    pcd=_PCD.replace('ascii', 'binary').encode() + _POINTS.astype('<f4').tobytes(),
+)
+
+
+def _packed(folder: Path, name: str, data: bytes) -> Made:
+    from lm4ve.tasks.pointcloud.datasets.readers import read_points
+
+    path = folder / name
+    path.write_bytes(data)
+    return path, partial(read_points, path, 64)
+
+
+for _name, _data in _PACKED.items():
+    READERS[f'{_name}-binary'] = partial(_packed, name=f'cloud.{_name}', data=_data)
+READERS['stl'] = partial(_packed, name='cloud.stl', data=_text_stl())
 
 
 def _cloud(folder: Path, ending: str) -> Made:
@@ -141,6 +229,37 @@ def _h5(folder: Path) -> Made:
         file['data'] = np.resize(_POINTS, (4, 24, 3)).astype(np.float32)
         file['label'] = np.arange(4)
     return path, partial(read_h5, path)
+
+
+@reader('points-cache')
+def _points_cache(folder: Path) -> Made:
+    from lm4ve.tasks.pointcloud.datasets.readers import cached_array
+
+    def read() -> np.ndarray:
+        return np.array(cached_array(folder, 'clouds', 'key', lambda: _POINTS.astype(np.float32)))
+
+    read()
+    return next(folder.glob('*.npy')), read
+
+
+@reader('shape-list')
+def _shape_list(folder: Path) -> Made:
+    from lm4ve.tasks.pointcloud import ModelNet40
+
+    names = [f'airplane_{i:04d}' for i in range(1, 9)]
+    (folder / 'airplane').mkdir()
+    for name in names:
+        (folder / 'airplane' / f'{name}.txt').write_text(_CLOUDS['txt'])
+    path = folder / 'modelnet40_test.txt'
+    path.write_text(''.join(f'{name}\n' for name in names))
+
+    def read() -> list:
+        shutil.rmtree(folder / 'cache', ignore_errors=True)
+        cache = str(folder / 'cache')
+        data = ModelNet40(data_root=str(folder), split='test', num_points=8, cache_dir=cache)
+        return [data.get_data_info(i)['gt_label'] for i in range(len(data))]
+
+    return path, read
 
 
 # --------------------------------------------------------------------- traffic
@@ -172,135 +291,25 @@ for _name, _layout, _pattern in (
     READERS[_name] = partial(_traffic, layout=_layout, pattern=_pattern)
 
 
-# ----------------------------------------------------------- images and videos
-@reader('video-list')
-def _video_list(folder: Path) -> Made:
-    from lm4ve.tasks.video.datasets.list_conversion import read_videomae
+@reader('motion-cache')
+def _motion_cache(folder: Path) -> Made:
+    from lm4ve.tasks.motion import Argoverse1Reader
+    from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
+    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 
-    path = folder / 'train.csv'
-    path.write_text(''.join(f'videos/{i}.mp4 {i % 5}\n' for i in range(20)))
-    return path, partial(read_videomae, path)
-
-
-@reader('image')
-def _image(folder: Path) -> Made:
-    from PIL import Image
-
-    from lm4ve.tasks.image_files import find_defect
-
-    path = folder / 'image.jpg'
-    pixels = np.random.default_rng(0).integers(0, 255, (48, 48, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
-
-    def read() -> None:
-        if (defect := find_defect(str(path), decode=True)) is not None:
-            raise UserError(defect)
-
-    return path, read
+    write_argoverse1(folder, dict(train=2))
+    reader = Argoverse1Reader(folder / 'train/data', folder / 'map_files')
+    path = folder / 'train.cache'
+    write_cache(path, [pack(reader.read(f)) for f in reader.files()])
+    return path, lambda: list(SceneCache(path, verify=True))
 
 
-# ------------------------------------------------------------- questions and captions
-_VQA_HEAD = dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0'))
-_VQA_IDS = [dict(question_id=10 * i + 1, image_id=i) for i in range(1, 4)]
-_VQA_QUESTIONS = dict(
-    _VQA_HEAD,
-    task_type='Open-Ended',
-    questions=[dict(ids, question='Is it red?') for ids in _VQA_IDS],
-)
-_VQA_ANNOTATIONS = dict(
-    _VQA_HEAD,
-    annotations=[
-        dict(
-            ids,
-            question_type='is it',
-            answer_type='yes/no',
-            multiple_choice_answer='yes',
-            answers=[
-                dict(answer=a, answer_confidence='yes', answer_id=i)
-                for i, a in enumerate(['yes', 'no'])
-            ],
-        )
-        for ids in _VQA_IDS
-    ],
-)
-_KARPATHY = dict(
-    dataset='coco',
-    images=[
-        dict(
-            filepath='val2014',
-            filename=f'{i}.png',
-            split='train',
-            imgid=i,
-            sentids=[2 * i, 2 * i + 1],
-            sentences=[dict(raw=f'A cat {i}.', sentid=2 * i), dict(raw='A dog.', sentid=2 * i + 1)],
-        )
-        for i in range(3)
-    ],
-)
-_GENOME = [
-    dict(id=i, qas=[dict(qa_id=i, image_id=i, question='What is it?', answer='A cat.')])
-    for i in range(3)
-]
-_ROWS = [(f'{i}.png', f'What, where is {i}?', 'a cat|a dog') for i in range(4)]
+@reader('regions')
+def _regions(folder: Path) -> Made:
+    from lm4ve.tasks.motion.models.regions import Regions
 
+    path = folder / 'regions.json'
+    hull = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.5]]
+    path.write_text(json.dumps(dict(centres=[[1.0, 2.0], [3.0, 4.0]], hulls=[hull, hull])))
 
-def _vision_language(folder: Path, kind: str, file: str, content: str) -> Made:
-    """Write a file of a data set beside the others of it; the images are empty files."""
-    from lm4ve.tasks import vision_language as tasks
-    from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary
-
-    questions = folder / 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json'
-    questions.parent.mkdir()
-    questions.write_text(json.dumps(_VQA_QUESTIONS))
-    annotations = folder / 'vqav2/v2_mscoco_train2014_annotations.json'
-    annotations.write_text(json.dumps(_VQA_ANNOTATIONS))
-    images = *(f'train2014/COCO_train2014_{i:012d}.jpg' for i in range(4)), 'VG_100K/1.jpg'
-    for image in (*images, *(f'{i}.png' for i in range(4)), 'val2014/1.png'):
-        (folder / image).parent.mkdir(exist_ok=True)
-        (folder / image).touch()
-    path = folder / file
-    path.write_text(content)
-    how = dict(data_root=str(folder), verify=False, serialize_data=False)
-    draw = dict(how, test_mode=False, num_negatives=1)
-    read = dict(
-        VQAv2=partial(tasks.VQAv2, 'train2014', **how),
-        VQAFiles=partial(tasks.VQAFiles, file, **how),
-        VisualGenomeQA=partial(tasks.VisualGenomeQA, **how),
-        KarpathyRetrieval=partial(tasks.KarpathyRetrieval, file, **draw),
-        CaptionFiles=partial(tasks.CaptionFiles, file, **draw),
-        vocabulary=partial(read_vocabulary, path),
-    )[kind]
-
-    def read_all() -> None:
-        data = read()
-        if kind != 'vocabulary':
-            for i in range(len(data)):
-                data.get_data_info(i)
-
-    return path, read_all
-
-
-def _csv(header: str) -> str:
-    lines = [header, *(f'{image},"{text}",{answers}' for image, text, answers in _ROWS)]
-    return ''.join(f'{line}\n' for line in lines)
-
-
-def _lines_of(*names: str) -> str:
-    return ''.join(f'{json.dumps(dict(zip(names, row, strict=True)))}\n' for row in _ROWS)
-
-
-for _name, _kind, _file, _content in (
-    ('vqa-questions', 'VQAv2', 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json', None),
-    ('vqa-annotations', 'VQAv2', 'vqav2/v2_mscoco_train2014_annotations.json', None),
-    ('vqa-csv', 'VQAFiles', 'q.csv', _csv('image,question,answers')),
-    ('vqa-jsonl', 'VQAFiles', 'q.jsonl', _lines_of('image', 'question', 'answer')),
-    ('visual-genome', 'VisualGenomeQA', 'question_answers.json', json.dumps(_GENOME)),
-    ('karpathy', 'KarpathyRetrieval', 'dataset_coco.json', json.dumps(_KARPATHY)),
-    ('captions-csv', 'CaptionFiles', 'c.csv', _csv('image,caption,other')),
-    ('captions-jsonl', 'CaptionFiles', 'c.jsonl', _lines_of('image', 'caption', 'other')),
-    ('vocabulary', 'vocabulary', 'v.json', json.dumps(['yes', 'no', '2', "it's"])),
-):
-    if _content is None:
-        _whole = _VQA_QUESTIONS if 'questions' in _name else _VQA_ANNOTATIONS
-        _content = json.dumps(_whole)
-    READERS[_name] = partial(_vision_language, kind=_kind, file=_file, content=_content)
+    return path, lambda: dict(Regions.load(str(path)).named_buffers())

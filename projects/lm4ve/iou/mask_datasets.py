@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.dataset import Compose
 from PIL import Image
 
+from lm4ve.engine.text import decoded
 from lm4ve.errors import UserError
 from lm4ve.iou.pseudo_masks import IGNORED
 
@@ -102,7 +103,9 @@ class ImageNetS(MaskFiles):
 
     def _ids(self, found: list[str]) -> dict:
         files = sorted(self.root.glob('ImageNetS_categories_im*.txt'))
-        classes = tuple(files[0].read_text().split()) if files else IMAGENET_S_50
+        classes = (
+            tuple(decoded(files[0].read_bytes(), files[0]).split()) if files else IMAGENET_S_50
+        )
         unknown = [c for c in found if c not in classes]
         if unknown:
             where = files[0] if files else "ImageNet-S-50's list"

@@ -44,7 +44,7 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         data = _read(path, decode, backend_args)
     except FileNotFoundError:
         return 'does not exist'
-    except OSError as e:
+    except (OSError, ValueError) as e:  # a list may name a file that cannot be
         return f'cannot be read ({e})'
     if data is None:
         return None

@@ -13,7 +13,7 @@ from mmpretrain.datasets.custom import find_folders
 
 from lm4ve.engine.files import leads_outside
 from lm4ve.engine.integrity import IntegrityMixin
-from lm4ve.engine.text import listing
+from lm4ve.engine.text import listing, whole_lines
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image_files import backend_args_of, find_defect
@@ -65,14 +65,31 @@ class CheckedImageMixin(IntegrityMixin):
 
     def load_data_list(self) -> list:
         self.check_paths()
-        if self.ann_file and self.img_prefix:
-            self._check_names()
+        if self.ann_file:
+            self._check_list()
         return super().load_data_list()
 
-    def _check_names(self) -> None:
-        """Refuse a list that leads out of the image folder."""
-        lines = [line.strip() for line in fileio.list_from_file(self.ann_file)]
-        names = [line.rpartition(' ')[0] if self.with_label else line for line in lines]
+    def _check_list(self) -> None:
+        """Refuse a list that is cut, has other lines, or leads out of the image folder."""
+        content = fileio.get(self.ann_file, backend_args=self._backend_args)
+        lines = [line.strip() for line in whole_lines(content, self.ann_file)]
+        names, wrong = lines, []
+        if self.with_label:
+            parts = [line.rpartition(' ') for line in lines]
+            names = [name for name, _, _ in parts]
+            wrong = [
+                f'line {i}'
+                for i, (name, _, label) in enumerate(parts, 1)
+                if not (name and label.isdecimal())
+            ]
+        if wrong:
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' has {len(wrong)} line(s) that are no path "
+                f'and label: {listing(wrong)}. Expected a path, a space and an integer from 0. '
+                'Fix: correct them, or set dataset.with_label=False for a list of paths.'
+            )
+        if not self.img_prefix:
+            return
         outside = [f'line {i}' for i, n in enumerate(names, 1) if leads_outside(n, self.img_prefix)]
         if outside:
             raise UserError(

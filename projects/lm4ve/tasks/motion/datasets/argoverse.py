@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lm4ve.engine.text import brief, listing
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.scene import Scene, SceneError
 
@@ -88,14 +89,15 @@ class ArgoverseReader:
         if missing:
             raise SceneError(
                 f"'{path}' lacks the column(s) {', '.join(missing)}; it has "
-                f'{", ".join(map(str, table.columns))}. Fix: give {self.content}.',
+                f'{listing([brief(c) for c in table.columns], 12)}. Fix: give {self.content}.',
                 'missing columns',
             )
         try:
             numbers = table[list(self.numbers)].apply(pd.to_numeric)
         except ValueError as e:
             raise SceneError(
-                f"'{path}' has a cell that is not a number ({e}). Fix: repair or remove the file.",
+                f"'{path}' has a cell that is not a number ({brief(e)}). "
+                'Fix: repair or remove the file.',
                 'not finite',
             ) from e
         if len(table) == 0 or table[columns].isna().any(axis=None):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lm4ve.engine.text import brief
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
 from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, SceneError, resample
@@ -47,7 +48,7 @@ class Argoverse1Map:
     def __init__(self, folder: str | Path, city: str) -> None:
         if city not in CITY_IDS:
             raise SceneError(
-                f"Argoverse 1 has no city '{city}' (CITY_NAME), only "
+                f"Argoverse 1 has no city '{brief(city)}' (CITY_NAME), only "
                 f'{", ".join(CITY_IDS)}. Fix: check the sequence, or that the '
                 'data set is Argoverse 1.',
                 'unknown city',
@@ -70,7 +71,7 @@ class Argoverse1Map:
             self.controls = np.array([r['has_traffic_control'] for r in rows])
         except Exception as e:  # whatever a damaged file raises
             raise UserError(
-                f"The map '{path}' is damaged ({type(e).__name__}: {e}). Fix: "
+                f"The map '{path}' is damaged ({type(e).__name__}: {brief(e)}). Fix: "
                 'unpack hd_maps.tar.gz again.'
             ) from e
         self.boxes = self._boxes(stem)
@@ -139,7 +140,7 @@ def _read_ways(path: Path) -> dict[int, dict]:
             has_traffic_control=tags['has_traffic_control'] == 'True',
         )
         if not ways[int(way.attrib['lane_id'])]['line'].size:
-            raise ValueError(f'lane {way.attrib["lane_id"]} has no points')
+            raise ValueError(f'lane {brief(way.attrib["lane_id"])} has no points')
     if not ways:
         raise ValueError('it has no lanes')
     return ways
@@ -184,7 +185,8 @@ class Argoverse1Reader(ArgoverseReader):
             table = pd.read_csv(path, dtype=dict.fromkeys(self.texts, str))
         except (OSError, ValueError) as e:
             raise SceneError(
-                f"'{path}' cannot be read as CSV: {e}. Fix: unpack it again.", 'unreadable'
+                f"'{path}' cannot be read as CSV: {brief(e, 80)}. Fix: unpack it again.",
+                'unreadable',
             ) from e
         table = self.checked(table, path)
         cities = table['CITY_NAME'].unique()

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
+from lm4ve.engine.text import brief
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
 from lm4ve.tasks.motion.scene import (
     AGENT_TYPES,
@@ -61,7 +62,7 @@ def read_map(path: str | Path):
         ) from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise SceneError(
-            f"The map '{path}' is damaged ({type(e).__name__}: {e}); expected "
+            f"The map '{path}' is damaged ({type(e).__name__}: {brief(e)}); expected "
             'lane_segments with left_lane_boundary and right_lane_boundary (points with '
             'numbers x, y) and is_intersection. Fix: unpack the scenario again.',
             'damaged map',
@@ -113,7 +114,7 @@ class Argoverse2Reader(ArgoverseReader):
         # pandas' own part of the file is JSON, and text may be no text: both ValueErrors.
         except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as e:
             raise SceneError(
-                f"'{path}' cannot be read as parquet ({e}). Fix: unpack the scenario again.",
+                f"'{path}' cannot be read as parquet ({brief(e)}). Fix: unpack the scenario again.",
                 'unreadable',
             ) from e
         # Whatever index was written with it: rows are counted from 0 here.
@@ -122,7 +123,7 @@ class Argoverse2Reader(ArgoverseReader):
         scene_id, city, focal = map(str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']])
         if city not in CITIES:
             raise SceneError(
-                f"'{path}': Argoverse 2 has no city '{city}', only "
+                f"'{path}': Argoverse 2 has no city '{brief(city)}', only "
                 f'{", ".join(CITIES)}. Fix: check that the data set is '
                 'Argoverse 2.',
                 'unknown city',

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.engine.files import write_json
+from lm4ve.engine.text import brief
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.models.losses import final_step
 
@@ -115,7 +116,7 @@ class Regions(nn.Module):
             ) from e
         except (ValueError, KeyError, TypeError) as e:
             raise UserError(
-                f"decoder.regions='{source}' is damaged ({e}). Fix: "
+                f"decoder.regions='{source}' is damaged ({type(e).__name__}: {brief(e)}). Fix: "
                 'write it again with tools/motion/make_regions.py.'
             ) from e
         return cls(centers, planes)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lm4ve.engine.text import decoded
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split, seed_of
@@ -97,7 +98,7 @@ class ModelNet40(PointCloudDataset):
         if not names.is_file():
             return []
         files = []
-        for name in names.read_text().split():
+        for name in decoded(names.read_bytes(), names).split():
             kind = name.rpartition('_')[0]
             if kind not in _MODELNET40:
                 raise UserError(
@@ -212,6 +213,7 @@ class ShapeNet(PointCloudDataset):
     def _listed(self, root: Path) -> list:
         for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
             if path.is_file():
-                lines = path.read_text().replace('/', '-').split()
+                text = decoded(path.read_bytes(), path)
+                lines = text.replace('/', '-').split()
                 return [tuple(line.removesuffix('.npy').split('-', 1)) for line in lines]
         return []

@@ -130,8 +130,7 @@ def _read_text(path: Path) -> np.ndarray:
         ) from e
     if array.size and array.shape[1] < 3:
         raise UserError(f"'{path}' has {array.shape[1]} column(s), expected at least x, y, z.")
-    if array.shape[1] == 3:
-        check_last_line(data)  # else a cut last line has fewer columns, or lacks none of x, y, z
+    check_last_line(data)
     return array[:, :3]
 
 
@@ -217,7 +216,7 @@ def cached_array(
             np.save(beside, array, allow_pickle=False)
     try:
         return np.load(path, mmap_mode='r', allow_pickle=False)
-    except (ValueError, OSError, EOFError) as e:
+    except Exception as e:  # numpy evaluates the header as Python's literals
         raise UserError(
-            f"The cache '{path}' is damaged ({e}). Fix: delete it; it is made anew."
+            f"The cache '{path}' is damaged ({type(e).__name__}). Fix: delete it; it is made anew."
         ) from e

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lm4ve.engine.files import write_text
+from lm4ve.engine.text import brief, whole_lines
 from lm4ve.errors import UserError
 
 Entries = list[tuple[str, int]]
@@ -35,7 +36,7 @@ def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') ->
     numbers = _numbers(labels)
     split = Path(split)
     if split.suffix == '.csv':
-        samples = [line.split(';', 1) for line in _text(split).splitlines() if line.strip()]
+        samples = [line.split(';', 1) for line in _lines(split) if line.strip()]
     else:
         samples = [
             (s.get('id'), s.get('template')) if isinstance(s, dict) else (None, None)
@@ -46,7 +47,7 @@ def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') ->
         identity, template = (*sample, None)[:2]
         template = str(template).strip().replace('[', '').replace(']', '')
         if not identity or template not in numbers:
-            wrong.append(f'{identity}: {template!r}')
+            wrong.append(f"{brief(identity)}: '{brief(template)}'")
         else:
             entries.append((f'{identity}.{extension}', numbers[template]))
     if wrong:
@@ -89,14 +90,14 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
         UserError: A line is otherwise, or a path does not begin with ``root``.
     """
     entries, wrong = [], []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().replace('\t', ' ').rpartition(' ')
         name = name.strip()
         outside = root and not name.startswith(root.rstrip('/') + '/')
         if not name or not label.isdecimal() or outside:
-            wrong.append(f'line {number} ({line.strip()[:60]!r})')
+            wrong.append(f"line {number} ('{brief(line.strip())}')")
             continue
         if root:
             name = posixpath.relpath(name, root)
@@ -122,20 +123,24 @@ def write_list(entries: Sequence[tuple[str, int]], path: str | Path) -> None:
     write_text(text, path)
 
 
-def _text(path: str | Path) -> str:
+def _bytes(path: str | Path) -> bytes:
     try:
-        return Path(path).read_text(encoding='utf-8')
+        return Path(path).read_bytes()
     except FileNotFoundError as e:
         raise UserError(f"'{path}' does not exist. Fix: correct the path.") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"'{path}' is no text file ({e.reason}).") from e
+
+
+def _lines(path: str | Path) -> list[str]:
+    return whole_lines(_bytes(path), path)
 
 
 def _json(path: str | Path, kind: type):
     try:
-        content = json.loads(_text(path))
-    except ValueError as e:
-        raise UserError(f"'{path}' is no JSON file: {e}. Fix: fetch it again.") from e
+        content = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as e:
+        raise UserError(
+            f"'{path}' is no JSON file ({type(e).__name__}). Fix: fetch it again."
+        ) from e
     if not isinstance(content, kind):
         raise UserError(f"'{path}' holds a {type(content).__name__}, expected a {kind.__name__}.")
     return content

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmaction.utils import get_str_type
-from mmengine.fileio import list_from_file
+from mmengine import fileio
 
 from lm4ve.deprecation import renamed_argument
 from lm4ve.engine.files import leads_outside
 from lm4ve.engine.integrity import IntegrityMixin
-from lm4ve.engine.text import listing
+from lm4ve.engine.text import listing, whole_lines
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.corruption import find_defect
@@ -76,7 +76,8 @@ class CheckedVideoMixin(IntegrityMixin):
             )
         data_list, wrong, outside = [], [], []
         prefix = self.data_prefix.get('video')
-        for number, line in enumerate(list_from_file(self.ann_file), start=1):
+        lines = whole_lines(fileio.get(self.ann_file), self.ann_file)
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
                     name, label = self._entry(line.strip())
