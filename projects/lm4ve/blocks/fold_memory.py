@@ -18,7 +18,7 @@ rows. A smaller one is seen after at most as many uses. Where a mark says that s
 wrote, all rows are compared at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -105,7 +105,7 @@ class FoldMemory:
                 for tensor, before in zip(tensors, held, strict=True):
                     if before.kind != _kind(tensor):
                         return False
-                    pieces = (self._uses % before.pieces,)
+                    pieces: Sequence[int] = (self._uses % before.pieces,)
                     if not before.is_as_noted(tensor):
                         pieces = range(before.pieces)
                         written.append((before, tensor))

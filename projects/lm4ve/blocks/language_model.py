@@ -72,8 +72,9 @@ class LanguageModel:
             raise UserError(
                 f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
             )
-        for i in indices if self.spec.refuse else ():
-            if reason := self.spec.refuse(self.config, i):
+        refuse = self.spec.refuse
+        for i in indices:
+            if refuse and (reason := refuse(self.config, i)):
                 raise UnsupportedModelError(
                     f"Layer {i} of '{self.name}' ({self.config.model_type}) cannot be a block: "
                     f'{reason}. Fix: change block.layers or block.checkpoint.'
@@ -128,7 +129,8 @@ class LanguageModel:
         width = self.config.hidden_size
         gain, _ = affine_of(norm, form_of(norm, width), torch.ones(1, width))
         if gain is not None and not torch.allclose(gain, torch.ones(width)):
-            norm.weight.data -= gain - 1  # nemotron's gain is 1 + w, and its w is 1 at first
+            # Nemotron's gain is 1 + w, and its w is 1 at first.
+            norm.get_parameter('weight').data -= gain - 1
         return norm.to(dtype)
 
     def rotary(self) -> nn.Module | None:
@@ -172,7 +174,7 @@ def _skeleton(config: PretrainedConfig) -> Any:
     if kinds:
         short.layer_types = kinds[:1]
     # Of a model with a decoder too, the encoder alone.
-    auto = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
+    auto: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
     with torch.device('meta'):
         model = auto.from_config(short)
     model.config.num_hidden_layers = config.num_hidden_layers

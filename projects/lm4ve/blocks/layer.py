@@ -326,5 +326,5 @@ def _projections(
     q, k, v = modules
     if not spec.gated:
         return q, k, v, None
-    rows = torch.arange(q.out_features).view(heads, 2, -1)
-    return _rows(q, rows[:, 0].flatten()), k, v, _rows(q, rows[:, 1].flatten())
+    gated = torch.arange(q.out_features).view(heads, 2, -1)
+    return _rows(q, gated[:, 0].flatten()), k, v, _rows(q, gated[:, 1].flatten())

@@ -156,7 +156,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
-        if isinstance(scalars, dict):  # a damaged one matters to --resume only, which looks
+        if hub and isinstance(scalars, dict):  # a damaged one matters to --resume only, which looks
             hub['log_scalars'] = {k: self._unpack(v) for k, v in scalars.items()}
 
     def _pack(self, buffer: Any) -> Any:

@@ -45,7 +45,7 @@ def find_gap(checkpoint: Mapping[str, Any]) -> str | None:
 
 def _claims(content: Mapping[str, Any]) -> Iterator[Claim]:
     """Yield claims; none is asked for after one that fails."""
-    meta = content.get('meta')
+    meta: Any = content.get('meta')
     yield 'meta', meta, 'a dict', isinstance(meta, dict)
     for key in ('epoch', 'iter'):
         value = meta.get(key)
@@ -187,8 +187,8 @@ def _check_schedule(place: str, old: dict[str, Any], new: dict[str, Any]) -> Non
         same = new[key] == old[key] if isinstance(old[key], str) else len(new[key]) == len(old[key])
         if not same:
             raise _misfit(f"{place}['{key}']")
-    key = next((k for k in _ENDS if k in old and old[k] != new[k]), None)
-    if key is not None:
+    changed = [k for k in _ENDS if k in old and old[k] != new[k]]
+    for key in changed[:1]:
         print_log(
             f"{place}: the config's schedule has {key}={old[key]}, the checkpoint's {key}="
             f'{new[key]}, with which training goes on. For another schedule begin a new run with '

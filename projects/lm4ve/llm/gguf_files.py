@@ -211,7 +211,7 @@ class GGUFFile:
         start = f'{self.architecture}.'
         config: dict[str, Any] = dict(model_type=_ARCHITECTURES[self.architecture])
         for field, name in _FIELDS.items():
-            value = self.fields.get(start + field)
+            value: Any = self.fields.get(start + field)
             if value is None and name not in _NEEDED:
                 continue
             if type(value) not in (int, float) or not 0 < value <= _LARGEST:

@@ -123,6 +123,7 @@ def _check_before_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         return
     parameters = [p for group in optimizer.param_groups for p in group['params']]
     trained = {id(p) for p in parameters}
+    neck: Any
     for neck in [*_pending]:
         mappers = [m.weight for m in (neck.mapper_in, neck.mapper_out)]
         mine = [w for w in mappers if id(w) in trained and w.requires_grad and w.numel()]

@@ -23,7 +23,7 @@ class _ThroughNeck:
     its reference to the neck along with the neck.
     """
 
-    def __init__(self, neck: nn.Module, index: int, first_batch: FirstBatch) -> None:
+    def __init__(self, neck: Any, index: int, first_batch: FirstBatch) -> None:
         self.neck = neck
         self.index = index
         self.first_batch = first_batch
@@ -131,4 +131,5 @@ def _place(encoder: nn.Module, after: str) -> nn.Module:
             f"backbone.after='{after}' of {kind} is a {type(modules[after]).__name__}, which only "
             f'holds modules and is never called. Fix: name one of {", ".join(near)}.'
         )
-    return modules[after]
+    found: nn.Module = modules[after]
+    return found
