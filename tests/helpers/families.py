@@ -36,9 +36,7 @@ _SIZES = dict(
     num_hidden_layers=2,
     num_attention_heads=4,
     max_position_embeddings=64,
-    pad_token_id=0,
-    bos_token_id=1,
-    eos_token_id=2,
+    **dict(pad_token_id=0, bos_token_id=1, eos_token_id=2),
 )
 _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
@@ -388,9 +386,8 @@ def write_meta(
         n_heads=config.num_attention_heads,
         n_layers=config.num_hidden_layers,
         norm_eps=config.rms_norm_eps,
-        multiple_of=16,
-        vocab_size=-1,
     )
+    fields |= dict(multiple_of=16, vocab_size=-1)
     if config.num_key_value_heads != config.num_attention_heads:
         fields.update(n_kv_heads=config.num_key_value_heads)
     (folder / 'params.json').write_text(json.dumps({**fields, **params}))
@@ -399,6 +396,5 @@ def write_meta(
 
 def _rotary_rows_to_meta(weight: Tensor, heads: int) -> Tensor:
     """From halves ``(0, d/2), ...`` of a head to pairs ``(0, 1), ...``."""
-    rows, cols = weight.shape
-    halves = weight.view(heads, 2, rows // heads // 2, cols)
-    return halves.transpose(1, 2).reshape(rows, cols)
+    halves = weight.view(heads, 2, len(weight) // heads // 2, -1)
+    return halves.transpose(1, 2).reshape(weight.shape)
