@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.optim import CosineAnnealingLR
 
 from lm4ve.engine.command_line import build_runner
 from lm4ve.engine.resumable import find_gap
@@ -111,6 +112,20 @@ def test_the_place_and_what_should_be_there_are_named(saved, path, other, said, 
 
 def test_what_our_hooks_write_has_no_gap(saved):
     assert find_gap(saved) is None
+
+
+def test_a_schedule_that_has_not_begun_can_be_resumed(saved):
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    later = CosineAnnealingLR(optimizer, T_max=2, begin=5, end=7)
+    optimizer.step()
+    later.step()
+    assert later.last_step < 0
+    content = copy.deepcopy(saved)
+    content['param_schedulers'].append(later.state_dict())
+    assert find_gap(content) is None
+    content['param_schedulers'][-1]['last_step'] = -2
+    assert 'last_step' in find_gap(content)
 
 
 def test_another_optimizer_is_told(saved, tmp_path):

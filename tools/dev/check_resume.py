@@ -32,7 +32,6 @@ _EPOCHS = 3
 _FLAGS = (
     f'train_cfg.max_epochs={_EPOCHS}',
     f'train_cfg.val_interval={_EPOCHS}',
-    f'param_scheduler.total_steps={_EPOCHS}',
     'default_hooks.checkpoint.by_epoch=False',
     'default_hooks.checkpoint.interval=2',
     'train_dataloader.batch_size=4',
@@ -47,6 +46,18 @@ DEMOS = {
         dict(per_class=3, cache_dir='cache'),
     ),
     'motion': ('motion/vectornet-demo_minilm_sim.py', _SCENES),
+    'vision_language': ('vision_language/meter-demo_minilm_easy-vqa.py', dict(indices=28)),
+}
+
+#: Where the schedule is not one cycle: the overrides that let it end with the training. One
+#: epoch for each scheduler, and what is asked changes after the first.
+SCHEDULES = {
+    'vision_language': [
+        'custom_hooks.0.epochs=1',
+        'param_scheduler.0.end=1',
+        *(f'param_scheduler.1.{k}' for k in ('T_max=1', 'begin=1', 'end=2')),
+        *(f'param_scheduler.2.{k}' for k in ('T_max=1', 'begin=2', 'end=3')),
+    ]
 }
 
 
@@ -81,6 +92,7 @@ class Demo:
         name, few = DEMOS[task]
         loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
         small = [flag for loader in loaders for flag in flags_of(few, loader)]
+        small += SCHEDULES.get(task, [f'param_scheduler.total_steps={_EPOCHS}'])
         self.arguments = [str(CONFIGS / name), '--cfg-options', *_FLAGS, *small]
         self.folder = folder
 

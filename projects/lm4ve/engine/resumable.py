@@ -116,9 +116,11 @@ def _scheduler_claims(place: str, states: Any) -> Iterator[Claim]:
         return
     for i, state in enumerate(states):
         yield f'{place}[{i}]', state, 'a dict', isinstance(state, dict)
-        for key in ('last_step', '_global_step'):
+        # A schedule that begins later is one step before its first.
+        for key, first in (('last_step', -1), ('_global_step', 0)):
             value = state.get(key)
-            yield f"{place}[{i}]['{key}']", value, 'a whole number from 0', _is_count(value)
+            fits = _is_count(value) or (first == -1 and value == -1)
+            yield f"{place}[{i}]['{key}']", value, f'a whole number from {first}', fits
         for key in _PER_GROUP:
             value = state.get(key)
             fits = isinstance(value, list) and all(map(_is_number, value))
