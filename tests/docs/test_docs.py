@@ -76,10 +76,10 @@ def _is_registered(name: str) -> bool:
     import lm4ve.registry
 
     for package in (lm4ve.registry, mmpretrain.registry, mmaction.registry, root):
-        for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS'):
+        for kind in ('MODELS', 'DATASETS', 'HOOKS', 'TRANSFORMS', 'METRICS', 'VISUALIZERS'):
             if getattr(package, kind).get(name) is not None:
                 return True
-    return False
+    return root.VISBACKENDS.get(name) is not None
 
 
 @pytest.mark.parametrize('page', PAGES)
