@@ -128,7 +128,7 @@ class LanguageModel:
         norm = self._initialize(attrgetter(self.spec.final_norm)(self.skeleton))
         width = self.config.hidden_size
         gain, _ = affine_of(norm, form_of(norm, width), torch.ones(1, width))
-        if gain is not None and not torch.allclose(gain, torch.ones(width)):
+        if gain is not None and not torch.allclose(gain.float(), torch.ones(width)):
             # Nemotron's gain is 1 + w, and its w is 1 at first.
             norm.get_parameter('weight').data -= gain - 1
         return norm.to(dtype)
