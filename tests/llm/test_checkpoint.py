@@ -12,7 +12,7 @@ from lm4ve.llm.checkpoint import open_checkpoint
 from tests.helpers.families import write_huggingface, write_meta
 
 #: From a name to tensors: no file imports one that stands to its right.
-ORDER = ['sources', 'readers', 'meta_layout', 'checkpoint']
+ORDER = ['sources', 'readers', 'meta_layout', 'gguf_files', 'expert_layout', 'checkpoint']
 
 
 def imported(module: str) -> set[str]:

@@ -171,7 +171,7 @@ def check_fields(cfg: Config) -> None:
         variable = name in read or name not in written
         close = get_close_matches(name, known, 1, 0.9 if variable else 0.8)
         # 'train_pipeline_2' is no misspelling.
-        if close and not name.startswith(close[0]):
+        if close and not name.startswith(close[0]) and not close[0].endswith(f'_{name}'):
             raise UserError(
                 f"The config's field '{name}' is read by nobody. Did you mean '{close[0]}'? Fix: "
                 f"correct it, or set allow_new=['{name}'] in the config."
