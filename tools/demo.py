@@ -24,6 +24,8 @@ from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
+#: With `--llm`, which needs the package of `make demo-llm`.
+DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 
 
 def run(tool: str, *args) -> None:
@@ -75,9 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         default=[],
         help='overrides for both trainings, for example train_cfg.max_epochs=5',
     )
+    parser.add_argument('--llm', action='store_true', help='SmolLM2-135M too')
     args = parser.parse_args(argv)
     rows, places = [], []
-    for label, name in VARIANTS.items():
+    for label, name in {**(DECODER if args.llm else {}), **VARIANTS}.items():
         config, work_dir = ROOT / f'configs/lm4ve/{name}.py', args.work_dir / name
         rows.append(train_and_test(label, config, work_dir, args.cfg_options))
         places += [

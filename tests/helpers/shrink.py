@@ -15,9 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
 from mmengine.config import Config, ConfigDict
 
 from lm4ve.engine.command_line import finish_config
+from lm4ve.errors import CheckpointError
+from lm4ve.llm.sources import locate_packaged
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS
 
@@ -79,6 +82,10 @@ class Shrinker(ABC):
         Real files in packages stay as they are.
         """
         if checkpoint.startswith('package:'):
+            try:
+                locate_packaged(checkpoint.partition(':')[2])
+            except CheckpointError as e:
+                pytest.skip(str(e))
             return checkpoint
         name = checkpoint.rpartition('/')[2]
         family, layout = 'llama', 'sharded-safetensors'

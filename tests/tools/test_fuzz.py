@@ -22,7 +22,7 @@ def fuzz():
 
 
 READERS = (
-    *('safetensors', 'torch', 'hf-config', 'weight-index', 'checkpoint'),
+    *('safetensors', 'torch', 'hf-config', 'weight-index', 'checkpoint', 'gguf'),
     *('meta', 'meta-weights', 'meta-weights-part'),
     *('ply', 'ply-binary', 'off', 'obj', 'stl', 'stl-binary', 'pcd', 'pcd-binary'),
     *('npy', 'xyz', 'txt', 'h5', 'points-cache', 'shape-list'),

@@ -95,6 +95,29 @@ for _name, _weights, _file in (
     READERS[_name] = partial(_huggingface, weights=_weights, mutated=_file)
 
 
+@reader('gguf')
+def _gguf(folder: Path) -> Made:
+    import gguf
+
+    path = folder / 'model.gguf'
+    writer = gguf.GGUFWriter(path, 'llama')
+    writer.add_block_count(1)
+    writer.add_embedding_length(_WIDTH)
+    writer.add_feed_forward_length(_HIDDEN)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_token_list(['a', 'b'])
+    names = dict(q='attn_q', k='attn_k', v='attn_v', o='attn_output', gate='ffn_gate')
+    names |= dict(up='ffn_up', down='ffn_down', norm1='attn_norm', norm2='ffn_norm')
+    for name, tensor in _llama(names, 'blk.0').items():
+        writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path, lambda: LLMBlock(str(path))
+
+
 @reader('weight-index')
 def _weight_index(folder: Path) -> Made:
     _, read = _huggingface(folder, 'safetensors', 'model.safetensors')

