@@ -123,7 +123,7 @@ def name(text: str) -> bytes:
             "'a' goes beyond its end",
         ),
         (header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1), '99'),
-        (header(bytes(40)), "architecture 'None'.*llama, qwen2, qwen3.*Fix"),
+        (header(bytes(40)), "architecture 'None'.*llama, qwen2, qwen3"),
     ],
 )
 def test_damaged_and_hostile_files(tmp_path, content, reason):
@@ -197,7 +197,8 @@ def test_a_real_decoders_layer_equals_that_of_transformers():
         with torch.no_grad():
             expected = layer(x, attention_mask=torch.zeros(7, 7), position_embeddings=(cos, sin))
         block = LLMBlock('package:SmolLM2-135M', layers=(29,), rotary=rotary, final_norm=False)
-        torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-5)
+        # Of an output that reaches 80, of which fp32 rounding alone is 1e-4.
+        assert (block(x) - expected).norm() < 1e-6 * expected.norm()
 
 
 @needs_smollm2
