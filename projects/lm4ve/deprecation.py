@@ -87,7 +87,7 @@ def warn_ignored(name: str, instead: str) -> None:
     """Warn that an option or an argument has no effect any more.
 
     Args:
-        name (str): As the caller wrote it.
+        name (str): The option or argument, as the caller wrote it.
         instead (str): A sentence that says what happens instead.
     """
     # The second caller up is the code that uses it.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from lm4ve.engine.files import replacing
 
@@ -35,3 +36,13 @@ def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
     """
     with replacing(path) as beside:
         figure.savefig(beside, **options)
+
+
+def save_picture(image: np.ndarray, path: str | Path) -> None:
+    """Write a picture, uint8 ``[H, W, 3]`` RGB, to a file whose ending names the format.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    with replacing(path) as beside:
+        imsave(beside, image)

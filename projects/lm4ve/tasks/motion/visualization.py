@@ -6,12 +6,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib import patheffects
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from mmengine.hooks import Hook
-from mmengine.visualization import Visualizer
 
 from lm4ve.engine.figures import save_figure, to_image
-from lm4ve.engine.files import replacing
+from lm4ve.engine.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.scene import Scene
 
@@ -156,7 +153,7 @@ def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
 
 
 @VISUALIZERS.register_module()
-class MotionVisualizer(Visualizer):
+class MotionVisualizer(PredictionVisualizer):
     """MMEngine's visualizer for motion data samples; takes its arguments."""
 
     def add_datasample(
@@ -183,62 +180,14 @@ class MotionVisualizer(Visualizer):
             np.ndarray: uint8 RGB.
         """
         image = to_image(scene_grid([data_sample], extent=extent))
-        self.set_image(image)
-        if show:
-            self.show(image, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            with replacing(out_file) as beside:
-                imsave(beside, image)
-        else:
-            self.add_image(name, image, step=step)
-        return image
+        return self.present(name, image, show, wait_time, out_file, step)
 
 
 @HOOKS.register_module()
-class MotionVisualizationHook(Hook):
-    """Draw forecasts in validation and testing.
+class MotionVisualizationHook(PredictionVisualizationHook):
+    """Draw forecasts in validation and testing; takes the arguments of its base."""
 
-    Args:
-        enable (bool): Default: off.
-        interval (int): Every n-th scene.
-        show (bool), wait_time (float): Show them in a window, for so many seconds.
-        out_dir (str, optional): PNG files here instead of the backends.
-    """
-
-    priority = 'NORMAL'
-
-    def __init__(
-        self,
-        enable: bool = False,
-        interval: int = 500,
-        show: bool = False,
-        wait_time: float = 0.0,
-        out_dir: str | None = None,
-        **kwargs,
-    ) -> None:
-        self.enable, self.interval = enable, interval
-        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
-
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'val', batch_idx, outputs)
-
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'test', batch_idx, outputs)
-
-    def _draw(self, runner, mode: str, batch_idx: int, outputs) -> None:
-        if not self.enable:
-            return
-        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-        first = batch_idx * (loader.batch_size or len(outputs))
-        for i, sample in enumerate(outputs, start=first):
-            if i % self.interval:
-                continue
-            name = sample['scene'].scene_id
-            runner.visualizer.add_datasample(
-                f'{mode}_{name}',
-                sample,
-                show=self.show,
-                wait_time=self.wait_time,
-                out_file=self.out_dir and str(Path(self.out_dir) / f'{name}.png'),
-                step=runner.iter,
-            )
+    def draw(self, runner, mode: str, number: int, index: int, batch, sample: dict) -> None:
+        """Draw a scene and its forecasts, in the file or under the name of the scene."""
+        name = sample['scene'].scene_id
+        runner.visualizer.add_datasample(f'{mode}_{name}', sample, **self.options(runner, name))

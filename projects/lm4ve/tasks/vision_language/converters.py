@@ -193,7 +193,7 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     """Convert a state of ours into METER's names.
 
     Args:
-        state (dict[str, Tensor]): Of a :class:`METER` with CLIP, without a block.
+        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP, without a block.
         origin (str): What messages call the file.
 
     Returns:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
 from lm4ve.engine.config import read_config
 from lm4ve.engine.devices import find_device
-from lm4ve.engine.figures import to_image
+from lm4ve.engine.figures import save_picture, to_image
 from lm4ve.errors import UserError, check_choice
 from lm4ve.tasks import require_task
 from lm4ve.tasks.analysis import tested_dataset
@@ -41,7 +41,6 @@ from lm4ve.tasks.vision_language.visualization import (
     best,
     draw_images,
     draw_ranking,
-    save_picture,
 )
 
 

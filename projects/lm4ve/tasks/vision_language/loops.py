@@ -23,18 +23,22 @@ _SHARDED = ('FullyShardedDataParallel', 'FSDPModule', 'MMDeepSpeedEngineWrapper'
 
 
 class _RetrievalLoop:
-    """What validation and test share.
-
-    Args:
-        pairs_per_batch (int): How many pairs are fused at a time.
-        coarse (dict, optional): ``top_k`` and ``compare``, see the loops.
-        dtype (str, optional): Of ``fp16``.
-    """
+    """What validation and test share; :class:`RetrievalValLoop` describes the arguments."""
 
     #: What MMEngine's hooks are called for.
     mode: str
 
-    def _init(self, pairs_per_batch: int, coarse: dict | None, dtype: str | None) -> None:
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        fp16: bool = False,
+        dtype: str | None = None,
+        pairs_per_batch: int = 256,
+        coarse: dict | None = None,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
         field = f'{self.mode}_cfg'
         if not isinstance(pairs_per_batch, int) or pairs_per_batch < 1:
             raise UserError(f'{field}.pairs_per_batch={pairs_per_batch!r} must be 1 or more.')
@@ -158,7 +162,7 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         runner, dataloader, evaluator: As for MMEngine's ``ValLoop``. The data set is in
             test mode: a sample is an image with all of its captions.
         fp16 (bool): Mixed precision, in fp16 on a GPU and in bf16 on a CPU.
-        dtype (str, optional): 'float16' or 'bfloat16', instead of that.
+        dtype (str, optional): 'float16' or 'bfloat16', instead of what ``fp16`` chooses.
         pairs_per_batch (int): How many pairs are fused at a time.
         coarse (dict, optional): ``dict(top_k=128, compare=False)``: rank the pairs by the
             product of embeddings (the head's contrastive loss trains them) and fuse only
@@ -172,35 +176,9 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
 
     mode = 'val'
 
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        fp16: bool = False,
-        dtype: str | None = None,
-        pairs_per_batch: int = 256,
-        coarse: dict | None = None,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        self._init(pairs_per_batch, coarse, dtype)
-
 
 @LOOPS.register_module()
 class RetrievalTestLoop(_RetrievalLoop, TestLoop):
-    """The same as a test. Takes what :class:`RetrievalValLoop` takes."""
+    """Test retrieval as :class:`RetrievalValLoop` validates it, with the same arguments."""
 
     mode = 'test'
-
-    def __init__(
-        self,
-        runner: Any,
-        dataloader: Any,
-        evaluator: Any,
-        fp16: bool = False,
-        dtype: str | None = None,
-        pairs_per_batch: int = 256,
-        coarse: dict | None = None,
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        self._init(pairs_per_batch, coarse, dtype)

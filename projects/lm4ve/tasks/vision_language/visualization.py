@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from lm4ve.engine.figures import to_image
-from lm4ve.engine.files import replacing
+from lm4ve.engine.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.analysis import numbered
 
@@ -137,14 +134,8 @@ def _show(axes: Any, image: np.ndarray) -> None:
     axes.set_axis_off()
 
 
-def save_picture(image: np.ndarray, path: str | Path) -> None:
-    """Write a picture, uint8 RGB, as a PNG."""
-    with replacing(path) as beside:
-        imsave(beside, image)
-
-
 @VISUALIZERS.register_module()
-class VisionLanguageVisualizer(Visualizer):
+class VisionLanguageVisualizer(PredictionVisualizer):
     """MMEngine's visualizer for answered questions; takes its arguments."""
 
     def add_datasample(
@@ -176,65 +167,33 @@ class VisionLanguageVisualizer(Visualizer):
         ranking = best(data_sample.pred_scores, vocabulary)
         truth = data_sample.get('gt_answers') or ()
         drawn = to_image(draw_ranking(image, data_sample.text[0], ranking, truth))
-        self.set_image(drawn)
-        if show:
-            self.show(drawn, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            save_picture(drawn, out_file)
-        else:
-            self.add_image(name, drawn, step=step)
-        return drawn
+        return self.present(name, drawn, show, wait_time, out_file, step)
 
 
 @HOOKS.register_module()
-class VisionLanguageVisualizationHook(Hook):
+class VisionLanguageVisualizationHook(PredictionVisualizationHook):
     """Draw answered questions in validation and testing; retrieval has no single answers.
 
     Args:
-        enable (bool): Default: off.
         interval (int): Every n-th question.
-        show (bool), wait_time (float): Show them in a window, for so many seconds.
-        out_dir (str, optional): PNG files here instead of the backends.
+        **kwargs: Passed to :class:`PredictionVisualizationHook`.
     """
 
-    priority = 'NORMAL'
+    def __init__(self, interval: int = 5000, **kwargs: Any) -> None:
+        super().__init__(interval=interval, **kwargs)
 
-    def __init__(
-        self,
-        enable: bool = False,
-        interval: int = 5000,
-        show: bool = False,
-        wait_time: float = 0.0,
-        out_dir: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        self.enable, self.interval = enable, interval
-        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
-
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'val', batch_idx, data_batch, outputs)
-
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self._draw(runner, 'test', batch_idx, data_batch, outputs)
-
-    def _draw(self, runner, mode: str, batch_idx: int, batch: Any, outputs: Sequence) -> None:
-        if not self.enable:
+    def draw(self, runner, mode: str, number: int, index: int, batch: Any, sample: Any) -> None:
+        """Draw a question with its image and its best answers."""
+        if 'pred_answer' not in sample:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-        first = batch_idx * (loader.batch_size or len(outputs))
-        for i, (pixels, sample) in enumerate(zip(batch['inputs'], outputs, strict=True)):
-            if (first + i) % self.interval or 'pred_answer' not in sample:
-                continue
-            path = sample.get('img_path')
-            name = f'{mode}_{numbered(first + i, Path(path).stem if path else None)}'
-            runner.visualizer.add_datasample(
-                name,
-                pixels.flip(0).permute(1, 2, 0).cpu().numpy(),  # loaded as BGR
-                sample,
-                model.head.vocabulary,
-                show=self.show,
-                wait_time=self.wait_time,
-                out_file=self.out_dir and str(Path(self.out_dir) / f'{name}_{runner.iter}.png'),
-                step=runner.iter,
-            )
+        path = sample.get('img_path')
+        name = f'{mode}_{numbered(number, Path(path).stem if path else None)}'
+        pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
+        runner.visualizer.add_datasample(
+            name,
+            pixels,
+            sample,
+            model.head.vocabulary,
+            **self.options(runner, f'{name}_{runner.iter}'),
+        )

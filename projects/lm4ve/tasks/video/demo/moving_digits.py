@@ -9,10 +9,6 @@ and so does the logarithm of the size, for every class and at every frame; the
 class is only in which of the three changes, and in which direction.
 """
 
-import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,8 +16,8 @@ import cv2
 import numpy as np
 
 from lm4ve.engine.progress import progress
-from lm4ve.errors import UserError
 from lm4ve.tasks.digit_scans import digit_scans
+from lm4ve.tasks.generated import write_once
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
@@ -48,7 +44,6 @@ STEPS = dict(shift=(2.0, 4.0), size=(0.06, 0.12), angle=(12.0, 24.0))
 #: followed by its opposite.
 _CHANGES = np.kron(np.diag((-1, -1, 1, 1)), ((1,), (-1,)))
 _SEEDS = dict(train=0, val=1, test=2)
-_RECIPE = 'recipe.json'
 
 
 def render(digit: np.ndarray, states: np.ndarray) -> np.ndarray:
@@ -128,26 +123,9 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
     Raises:
         UserError: The folder holds something else.
     """
-    folder = Path(folder)
     recipe = dict(size=SIZE, frames=FRAMES, fps=FPS, sides=SIDES, steps=STEPS, clips=dict(counts))
-    # As JSON gives it back: tuples become lists.
-    recipe = json.loads(json.dumps(recipe))
-    if folder.exists() and any(folder.iterdir()):
-        try:
-            found = json.loads((folder / _RECIPE).read_text())
-        except (OSError, ValueError):
-            found = None
-        if found != recipe:
-            raise UserError(
-                f"'{folder}' is not empty and does not hold the moving digits "
-                f'that are asked for ({_RECIPE}: found {found}, expected '
-                f'{recipe}). Fix: remove the folder, or set dataset.data_root '
-                'to another one.'
-            )
-        return folder
-    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
-    partial.mkdir(parents=True)
-    try:
+
+    def write(partial: Path) -> None:
         for split, count in counts.items():
             (partial / split).mkdir()
             digits = len(str(max(count - 1, 1)))
@@ -158,13 +136,5 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
                 write_video(partial / name, frames, FPS)
                 lines.append(f'{name} {label}\n')
             (partial / f'{split}.txt').write_text(''.join(lines))
-        (partial / _RECIPE).write_text(json.dumps(recipe, indent=1))
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            # Another process was faster; then it wrote the same.
-            if not (folder / _RECIPE).is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+
+    return write_once(folder, recipe, 'moving digits', write)

@@ -61,7 +61,7 @@ def draw_questions(entry: dict, count: int, answers: Collection[str] | None = No
     Draws come from numpy's global generator, which the suite seeds for every batch.
 
     Args:
-        entry (dict): As :func:`group_by_image` gives it.
+        entry (dict): One entry of what :func:`group_by_image` returns.
         count (int): How many questions.
         answers (Collection[str], optional): Draw from questions with one of these answers,
             if the image has any.

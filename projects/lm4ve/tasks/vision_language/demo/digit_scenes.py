@@ -194,10 +194,10 @@ def pictures(split: str, layouts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def recipe(counts: dict[str, int]) -> dict:
-    """Return all that the files depend on, as JSON gives it back."""
+    """Return all that the files depend on."""
     sizes = dict(grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK)
     texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
-    return json.loads(json.dumps(dict(version=1, scenes=dict(counts), **sizes, **texts)))
+    return dict(version=1, scenes=dict(counts), **sizes, **texts)
 
 
 def write_split(folder: Path, split: str, counts: dict[str, int], progress) -> None:

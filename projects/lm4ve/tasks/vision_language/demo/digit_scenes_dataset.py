@@ -1,24 +1,20 @@
 """The digit scenes as data sets: written once, then read as anybody's files are."""
 
-import json
-import os
 import os.path as osp
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import barrier, is_main_process
 
 from lm4ve.engine.progress import progress
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import check_choice
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.generated import write_once
 from lm4ve.tasks.vision_language.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vision_language.datasets.vqa import VQAFiles
 from lm4ve.tasks.vision_language.demo.digit_scenes import SCENES, recipe, write_split
 
 DATA_ROOT = 'data/digit-scenes'
-_RECIPE = 'recipe.json'
 
 
 def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> Path:
@@ -41,34 +37,12 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     Raises:
         UserError: The folder holds something else.
     """
-    folder, wanted = Path(folder), recipe(counts)
-    if folder.exists() and any(folder.iterdir()):
-        try:
-            found = json.loads((folder / _RECIPE).read_text())
-        except (OSError, ValueError):
-            found = None
-        if found != wanted:
-            raise UserError(
-                f"'{folder}' is not empty and does not hold the digit scenes that are asked for "
-                f'({_RECIPE}: found {found}, expected {wanted}). Fix: remove the folder, or set '
-                'dataset.data_root to another one.'
-            )
-        return folder
-    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
-    partial.mkdir(parents=True)
-    try:
+
+    def write(partial: Path) -> None:
         for split in counts:
             write_split(partial, split, counts, progress)
-        (partial / _RECIPE).write_text(json.dumps(wanted, indent=1))
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            # Another process was faster; then it wrote the same.
-            if not (folder / _RECIPE).is_file():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return folder
+
+    return write_once(folder, recipe(counts), 'digit scenes', write)
 
 
 class _Written:

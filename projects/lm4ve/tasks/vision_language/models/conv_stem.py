@@ -20,7 +20,7 @@ class ConvStem(nn.Sequential):
     on the process that sees it.
 
     Args:
-        in_channels (int): Of the image.
+        in_channels (int): Channels of the image.
         out_channels (int): C.
         kernel_size (int | Sequence[int]): Pixels a side of a patch, a power of two.
         stride (int | Sequence[int]): The same.

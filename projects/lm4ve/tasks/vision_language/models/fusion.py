@@ -38,8 +38,8 @@ class CoAttentionFusion(BaseModule):
         num_layers (int): Layers a stream.
         num_heads (int): Attention heads.
         feedforward_channels (int, optional): Default: 4 C.
-        dropout (float): Of attention weights and of what each part adds.
-        eps (float): Of the layer norms.
+        dropout (float): Probability of dropping attention weights and what each part adds.
+        eps (float): The layer norms' epsilon.
         with_cp (bool): Recompute a layer in the backward pass instead of storing its
             activations.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.

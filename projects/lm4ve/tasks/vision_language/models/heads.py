@@ -161,10 +161,17 @@ class VQAHead(_Head):
                 f'Samples of {count} questions have answers to {sorted(found)}. '
                 'Fix: give gt_answers a list for each question.'
             )
+        scored = [
+            (row, column, score)
+            for row, given in enumerate(itertools.chain.from_iterable(answers))
+            for column, score in soft_targets(given, self.index, self.targets).items()
+        ]
         targets = torch.zeros_like(logits)
-        for row, given in enumerate(itertools.chain.from_iterable(answers)):
-            for column, score in soft_targets(given, self.index, self.targets).items():
-                targets[row, column] = score
+        if scored:  # written at once: a GPU would be asked for every single one
+            rows, columns, values = (
+                torch.tensor(v, device=logits.device) for v in zip(*scored, strict=True)
+            )
+            targets[rows, columns] = values.to(targets.dtype)
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         return dict(loss_vqa=loss * len(self.vocabulary))
 
