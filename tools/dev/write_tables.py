@@ -1,22 +1,42 @@
 """Write the tables of the documentation that are made from Python tables.
 
-    python tools/dev/write_tables.py
+    python tools/dev/write_tables.py            # write them
+    python tools/dev/write_tables.py --check    # name the pages that differ
 
 A test fails while a page and the Python table differ.
 """
 
+import argparse
+import sys
 from pathlib import Path
 
-from lm4ve.blocks.families.table import with_tables
+from lm4ve.blocks.families import table as families
+from lm4ve.tasks.image import backbones as image
+from lm4ve.tasks.video import backbones as video
 
-PAGES = ('docs/guides/language_models.md',)
+PAGES = {
+    'docs/guides/language_models.md': families.TABLES,
+    'docs/guides/backbones.md': image.TABLES,
+    'docs/guides/action_recognition.md': video.TABLES,
+}
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--check', action='store_true', help='write nothing')
+    check = parser.parse_args(args).check
     root = Path(__file__).resolve().parents[2]
-    for name in PAGES:
+    differ = []
+    for name, tables in PAGES.items():
         page = root / name
-        page.write_text(with_tables(page.read_text()))
+        before = page.read_text(encoding='utf-8')
+        after = families.with_tables(before, tables)
+        if after != before:
+            differ.append(name)
+            if not check:
+                page.write_text(after, encoding='utf-8')
+    if check and differ:
+        sys.exit(f'{", ".join(differ)}: run python tools/dev/write_tables.py')
 
 
 if __name__ == '__main__':

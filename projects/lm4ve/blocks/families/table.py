@@ -4,7 +4,7 @@
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from lm4ve.blocks.families import FAMILIES, REFUSED, WRAPPERS
 from lm4ve.blocks.families.decoders import DECODERS
@@ -42,9 +42,14 @@ def refused_table() -> str:
     return '\n'.join(['| `model_type` | why |', '|---|---|', *rows])
 
 
-def with_tables(page: str) -> str:
-    """Return a Markdown page with the tables between their markers made anew."""
-    for name, make in TABLES.items():
+def with_tables(page: str, tables: Mapping[str, Callable[[], str]] | None = None) -> str:
+    """Return a Markdown page with the tables between their markers made anew.
+
+    Args:
+        page (str): The page.
+        tables (Mapping, optional): What makes the table of a name. Default: the families'.
+    """
+    for name, make in (TABLES if tables is None else tables).items():
         start, end = START.format(name), END.format(name)
         before, _, rest = page.partition(start)
         _, found, after = rest.partition(end)

@@ -1,0 +1,81 @@
+"""The tables of mmaction2's backbones: each entry trains a step, each refusal is one."""
+
+import pytest
+import torch
+
+pytest.importorskip('mmaction')
+from mmaction.models import backbones as host_backbones  # noqa: E402
+from mmaction.models.backbones import ResNet  # noqa: E402
+from mmaction.registry import MODELS as HOST_MODELS  # noqa: E402
+from mmaction.structures import ActionDataSample  # noqa: E402
+from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.tasks.video.backbones import BACKBONES, HOST, REFUSED, TABLES  # noqa: E402
+from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
+from tests.helpers.backbones import (  # noqa: E402
+    build_encoder,
+    check_a_step,
+    check_page,
+    check_refusal,
+    check_unlisted,
+    with_block,
+)
+from tests.tasks.video.tiny_backbones import SHALLOW, SIZES, inputs_of  # noqa: E402
+
+_HEADS = dict(
+    SlowFastHead=dict(in_channels=96),
+    RGBPoseHead=dict(in_channels=(256, 64)),
+    OmniHead=dict(image_classes=3, video_classes=3),
+    TSMHead=dict(num_segments=4),
+    I3DHead=dict(),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('entry', BACKBONES, ids=lambda e: e.type)
+def test_every_entry_trains_with_the_block(entry, monkeypatch):
+    for depth, blocks in SHALLOW.items():
+        monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
+    torch.manual_seed(0)
+    encoder = build_encoder(entry, HOST, SIZES.get(entry.type, {}))
+    inputs, own = inputs_of(entry.type, entry.model)
+    encoder, neck, width = with_block(entry, encoder, own, LLMBlockNeck)
+    head = dict(type=entry.head, num_classes=3, in_channels=width) | _HEADS.get(entry.head, {})
+    if entry.type == 'C3D':  # its linear layers make vectors
+        head |= dict(in_channels=4096, spatial_type=None)
+    if entry.head == 'OmniHead':
+        del head['num_classes']
+    samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
+    batch = (inputs, samples)
+    parts = dict(
+        backbone=dict(type='lm4ve.WithoutNorms', backbone=encoder, norms=()), cls_head=head
+    )
+    if entry.model == 'RecognizerOmni':
+        parts['data_preprocessor'] = dict(
+            type='mmaction.MultiModalDataPreprocessor', preprocessors={}
+        )
+        sources = (own[0], own[0][:, :, 0])  # clips and pictures
+        batch = tuple(dict(inputs=x, data_samples=samples) for x in sources)
+    elif neck:
+        parts['neck'] = neck
+    with DefaultScope.overwrite_default_scope(HOST):
+        model = MODELS.build(dict(type=entry.model, **parts))
+    model.train()
+    check_a_step(entry, model, *batch)
+
+
+@pytest.mark.parametrize('refused', REFUSED, ids=lambda r: r.type)
+def test_a_refused_backbone_fails_as_its_reason_says(refused):
+    clips = torch.randn(2, 3, 4, 32, 32)
+    if refused.type == 'ResNetTIN':
+        clips = clips[0].transpose(0, 1)
+    check_refusal(refused, HOST_MODELS, HOST, SIZES[refused.type], clips)
+
+
+def test_every_backbone_of_the_host_is_in_a_table(monkeypatch):
+    check_unlisted(HOST_MODELS, host_backbones, [*BACKBONES, *REFUSED], monkeypatch)
+
+
+def test_the_page_shows_the_tables():
+    check_page('docs/guides/action_recognition.md', TABLES)
