@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS, all_tasks, get_task
+from tests.docs.blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.tasks import FOLDERS, ROOT
 
@@ -112,9 +113,12 @@ def train(task: str, extras: tuple[str, ...], folder: Path, **options) -> None:
     assert (folder / 'run/epoch_1.pth').is_file()
 
 
-def test_the_core_alone_gives_blocks_and_necks_and_names_the_extra_of_a_task(tmp_path):
-    assert not needed_by(()) & {'mmcv-lite', 'mmpretrain', 'mmaction2', 'scikit-learn'}
-    assert 'pip install "lm4ve[image]"' in run_alone((), '-c', CORE, folder=tmp_path)
+def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
+    assert not needed_by(()) & {'mmcv-lite', 'mmpretrain', 'mmaction2', 'scikit-learn', 'timm'}
+    (lines,) = (b.code for b in blocks_of('README.md') if b.language == 'python' and b.runs)
+    assert 'pip install "lm4ve[image]"' in run_alone((), '-c', lines + CORE, folder=tmp_path)
+    saved = {p.name for p in (tmp_path / 'vit-llama').iterdir()}
+    assert saved == {'lm4ve_config.json', 'lm4ve_model.safetensors'}
 
 
 @pytest.mark.parametrize('task', TASKS)

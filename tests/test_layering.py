@@ -20,7 +20,7 @@ ORDER = (
     # The registries ask the tasks which module registers a name, so that a task is
     # one folder and one row of a table. They read the declarations, which import
     # nothing of a task; so the table lies below, and the tasks themselves above.
-    *('tasks', 'registry', 'engine', 'converters'),
+    *('tasks', 'registry', 'engine', 'any_model', 'converters'),
     *(f'tasks/{name}' for name in TASKS),
     *('activations', 'iou', 'ablation', 'commands'),
     '__init__',

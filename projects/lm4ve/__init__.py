@@ -1,7 +1,10 @@
 """Frozen transformer blocks of language models as visual encoder layers.
 
-Importing this package is cheap: it makes the scope ``lm4ve`` and its configs known
-and waits. Blocks and necks register with MMEngine when a model library is imported,
+``lm4ve.wrap(model, after=..., block=...)`` puts a block into any model; configs of MMEngine,
+mmpretrain and mmaction2 name it by ``type``.
+
+Importing this package is cheap and imports no host: it makes the scope ``lm4ve`` and its
+configs known and waits. Blocks and necks register with MMEngine when a model library is imported,
 everything else when a config first names it.
 """
 
@@ -41,7 +44,13 @@ def _add_to_mmpretrain(model) -> None:
     importlib.import_module('lm4ve.zoo').add_to_mmpretrain(model)
 
 
+#: Functions of this package -> the modules that have them.
+_FUNCTIONS = dict.fromkeys(('wrap', 'save_pretrained', 'from_pretrained'), 'lm4ve.any_model')
+
+
 def __getattr__(name: str):
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     try:
         return importlib.import_module(f'lm4ve.{name}')
     except ModuleNotFoundError as e:

@@ -34,11 +34,13 @@ REPAIRS = {
     'mmpretrain.utils.dependency': ('mmpretrain_multimodal',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
-#: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` use them.
+#: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` and
+#: :mod:`lm4ve.any_model` use them.
 OVERRIDES = {
     'mmengine.hooks.checkpoint_hook': ('mmengine_checkpoint_order',),
     'mmengine.hooks.ema_hook': ('mmengine_ema_swap',),
     'mmengine.runner.runner': ('mmengine_load_reason',),
+    'transformers.trainer': ('transformers_trainer_names',),
 }
 
 

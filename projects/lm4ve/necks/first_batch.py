@@ -36,7 +36,8 @@ class FirstBatch:
         self.name = name
         self.neck = neck
         self.is_over = False
-        self._ran = self._probing = False
+        self._runs = 0  # of the place, in this forward pass
+        self._probing = self._told = False
         self._doubled: torch.Size | None = None
 
     def sees(self, x: Any) -> bool:
@@ -51,16 +52,16 @@ class FirstBatch:
             return False
         if self.is_over or _is_traced():
             return True
-        if not self._ran and isinstance(x, Tensor):
+        if not self._runs and isinstance(x, Tensor):
             self._check_samples(x.shape)
-        self._ran = True
+        self._runs += 1
         return True
 
     def before(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See where the samples are, before the first batch of a training."""
         if self.is_over or _is_traced():
             return
-        self._ran, self._doubled = False, None
+        self._runs, self._doubled = 0, None
         if encoder.training and torch.is_grad_enabled():
             self._probing = True
             try:
@@ -75,7 +76,7 @@ class FirstBatch:
     def after(
         self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        """See that the place ran.
+        """See that the place ran; warn once if it ran several times.
 
         Raises:
             UserError: It did not; the names of those that do are listed.
@@ -83,7 +84,16 @@ class FirstBatch:
         if self.is_over or _is_traced():
             return
         self.is_over = encoder.training  # an evaluation says nothing of the samples
-        if self._ran or is_compiled(encoder):
+        if self._runs > 1 and not self._told:
+            self._told = True
+            print_log(
+                f"'{self.name}' of {type(encoder).__name__} runs {self._runs} times in a forward "
+                'pass, and each output goes through the block. Fix, if that is not meant: name a '
+                'module that runs once, or give the block to the encoder within.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if self._runs or is_compiled(encoder):
             return
         names = self._names(encoder, args, kwargs)
         raise UserError(

@@ -6,6 +6,8 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import MODELS
@@ -23,14 +25,14 @@ class _ThroughNeck:
     its reference to the neck along with the neck.
     """
 
-    def __init__(self, neck: Any, index: int, first_batch: FirstBatch) -> None:
+    def __init__(self, neck: Any, index: int | str, first_batch: FirstBatch) -> None:
         self.neck = neck
         self.index = index
         self.first_batch = first_batch
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         # Patch embeddings and Swin's stages return (tokens, grid size).
-        several = isinstance(output, (tuple, list))
+        several = isinstance(output, (tuple, list, Mapping))
         x = self._entry(output) if several else output
         if not self.first_batch.sees(x):
             return output
@@ -39,17 +41,26 @@ class _ThroughNeck:
             out = out[0]
         if not several:
             return out
-        entries = list(output)
+        # A copy: what the module keeps of its output stays as it is.
+        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
         entries[self.index] = out
         return tuple(entries) if isinstance(output, tuple) else entries
 
     def _entry(self, output: Any) -> Any:
-        if -len(output) <= self.index < len(output) and isinstance(output[self.index], Tensor):
-            return output[self.index]
-        kinds = [list(o.shape) if isinstance(o, Tensor) else type(o).__name__ for o in output]
+        named = dict(output) if isinstance(output, Mapping) else dict(enumerate(output))
+        index: Any = self.index
+        if isinstance(index, int) and index < 0:
+            index += len(named)
+        if isinstance(named.get(index), Tensor):
+            return named[index]
+        kinds = {
+            k: list(o.shape) if isinstance(o, Tensor) else type(o).__name__
+            for k, o in named.items()
+        }
         raise UserError(
-            f'backbone.index={self.index} of {self.neck.use.place} names no features: that '
-            f'module returns {kinds}. Fix: the index of the entry that the encoder uses.'
+            f'backbone.index={self.index!r} of {self.neck.use.place} names no features: that '
+            f'module returns {kinds}. Fix: the index (of a dict the key) of the entry that the '
+            'encoder uses.'
         )
 
 
@@ -58,7 +69,7 @@ def LLMBlockInsert(
     backbone: dict[str, Any] | nn.Module,
     after: str,
     neck: dict[str, Any] | nn.Module,
-    index: int = 0,
+    index: int | str = 0,
 ) -> nn.Module:
     """Build a backbone whose named submodule's output goes through a neck.
 
@@ -70,16 +81,16 @@ def LLMBlockInsert(
         neck (dict | nn.Module): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
             since what follows in the encoder norms its own input.
-        index (int): Which entry goes through the neck where the submodule returns
-            several. The others stay.
+        index (int | str): Which entry goes through the neck where the submodule returns
+            several, the key where it returns a dict. The others stay.
 
     Returns:
         nn.Module: The backbone itself, with the neck as ``llm_neck``.
 
     Raises:
-        UserError: ``after`` names no submodule or one that is never called, or the neck
-            changes the layout. The first batch raises it too: if the submodule did not
-            run, or if its output has the samples in another dimension.
+        UserError: ``after`` names no submodule or one that is never called, the backbone has
+            a neck already, or the neck changes the layout. The first batch raises it too: if
+            the submodule did not run, or if its output has the samples in another dimension.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     built = neck if isinstance(neck, nn.Module) else _build_neck(neck)
@@ -89,6 +100,11 @@ def LLMBlockInsert(
             "tokens. Fix: set it to 'raw'."
         )
     place = _place(encoder, after)
+    if hasattr(encoder, 'llm_neck'):
+        raise UserError(
+            f'{type(encoder).__name__} has a block already (llm_neck). Fix: give that one several '
+            'layers (block.layers).'
+        )
     if isinstance(built, LLMBlockNeck):
         built.use.place = f"after='{after}' of {type(encoder).__name__}"
     encoder.llm_neck = built

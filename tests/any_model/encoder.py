@@ -1,0 +1,78 @@
+"""A small encoder of nobody's library, with every kind of place."""
+
+import torch
+from torch import Tensor, nn
+
+import lm4ve
+from tests.helpers.models import BLOCK
+
+C = 16
+
+
+class Pair(nn.Module):
+    """Returns its features and their number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return self.linear(x), x.shape[1]
+
+
+class Named(nn.Module):
+    """Returns its features in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(C, C)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return dict(features=self.linear(x), mean=x.mean())
+
+
+class Encoder(nn.Module):
+    """Tokens ``[B, N, 8]`` to three classes; ``act`` runs after each of two blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Linear(8, C)
+        self.blocks = nn.ModuleList([nn.Linear(C, C) for _ in range(2)])
+        self.act = nn.Tanh()
+        self.pair, self.named = Pair(), Named()
+        self.norm = nn.LayerNorm(C)
+        self.head = nn.Linear(C, 3)
+
+    def forward(self, x: Tensor, after: str = '', neck: nn.Module | None = None) -> Tensor:
+        """Classify; ``neck`` after ``after`` is what a wrapped model should do."""
+
+        def run(name: str, x: Tensor) -> Tensor:
+            out = self.get_submodule(name)(x)
+            out = out[0] if isinstance(out, tuple) else out
+            out = out['features'] if isinstance(out, dict) else out
+            return neck(out) if name == after else out
+
+        x = run('stem', x)
+        for i in range(len(self.blocks)):
+            x = run('act', run(f'blocks.{i}', x))
+        return self.head(self.norm(run('named', run('pair', x))).mean(dim=1))
+
+
+def batch() -> Tensor:
+    return torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(1))
+
+
+def wrapped(after: str = 'blocks.0', block=BLOCK, **options) -> Encoder:
+    model = Encoder()
+    torch.manual_seed(2)
+    lm4ve.wrap(model, after, block, **options)
+    return model
+
+
+def step(model: nn.Module, x: Tensor | None = None) -> None:
+    """Train for a step, with a rate that shows."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    model(batch() if x is None else x).square().mean().backward()
+    optimizer.step()
+    optimizer.zero_grad()
