@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import lm4ve
-from lm4ve.any_model import CONFIG_FILE, WEIGHTS_FILE
+from lm4ve.any_model.pretrained import CONFIG_FILE, WEIGHTS_FILE
 from lm4ve.errors import CheckpointError, UserError
 from tests.any_model.encoder import Encoder, batch, step, wrapped
 from tests.helpers.families import write_huggingface

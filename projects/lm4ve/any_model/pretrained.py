@@ -1,20 +1,12 @@
-"""A block in any ``nn.Module``, and the files that hold what was trained of it.
+"""Folders of trained parts: written by ``save_pretrained``, read by ``from_pretrained``.
 
-A model of timm, torchvision, ``transformers`` or one's own needs no config and no runner::
-
-    lm4ve.wrap(model, after='blocks.11', block='package:all-MiniLM-L6-v2')
-    ...  # train it with whatever trains models
-    lm4ve.save_pretrained(model, 'folder')
-    lm4ve.from_pretrained(another, 'folder')
-
-As in PEFT, the folder holds what was trained and says what it was trained around: neither
+As in PEFT, a folder holds what was trained and says what it was trained around: neither
 the language model nor the frozen rest of the encoder is in it, and a folder that meets
 others than it was made with is refused before anything of the model is changed.
 """
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,83 +16,27 @@ from mmengine.registry import MODELS
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lm4ve.compat.transformers_trainer_names import keep_names
+from lm4ve.any_model.wrapping import (
+    Inserted,
+    block_config,
+    build_neck,
+    check_filled,
+    check_unwrapped,
+    insert,
+    place_of,
+)
+from lm4ve.blocks.provenance import SOURCE_KEY, RecordsFrozenSource
 from lm4ve.engine.files import write_atomically, write_json
-from lm4ve.engine.messages import did_you_mean
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.fingerprint import Fingerprint
-from lm4ve.necks import LLMBlockInsert, LLMBlockNeck
+from lm4ve.necks import LLMBlockNeck
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
 CONFIG_FILE = 'lm4ve_config.json'
 #: Name of the neck in the model that has it.
 _NECK = 'llm_neck.'
-#: Attributes that say how many channels a layer gives.
-_WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'normalized_shape')
-
-
-@dataclass(frozen=True)
-class Inserted:
-    """How :func:`wrap` was called: what a folder says of the place and the neck.
-
-    Attributes:
-        after (str): Name of the submodule.
-        index (int | str): Which entry of its output goes through the neck.
-        neck (dict): Arguments of the neck, without the block.
-        block (dict, optional): The block's config; None if a module was given.
-    """
-
-    after: str
-    index: int | str
-    neck: dict[str, Any]
-    block: dict[str, Any] | None
-
-
-def wrap(
-    model: nn.Module,
-    after: str,
-    block: str | Mapping[str, Any] | nn.Module,
-    in_channels: int | None = None,
-    index: int | str = 0,
-    **neck: Any,
-) -> nn.Module:
-    """Send the output of a submodule through a frozen block between two trained mappers.
-
-    Nothing of the model changes but that output: its class, the names of its weights and
-    its ``forward`` stay. The mappers take the device and the dtype of the submodule.
-
-    Args:
-        model (nn.Module): Any model; it is changed in place.
-        after (str): Name of a submodule, as ``model.named_modules()`` has it. Its output is
-            tokens ``[B, N, C]``, an image map ``[B, C, H, W]``, a clip map
-            ``[B, C, T, H, W]``, or as ``layout`` says.
-        block (str | dict | nn.Module): The ``checkpoint`` of a
-            :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
-            interface.
-        in_channels (int, optional): C. Default: the width of the submodule's last layer;
-            the first batch tells if that was wrong.
-        index (int | str): Which entry goes through the neck where the submodule returns
-            several (the key where it returns a dict). The others stay.
-        **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
-            or ``layout``.
-
-    Returns:
-        nn.Module: ``model``, with the neck as ``model.llm_neck``.
-
-    Raises:
-        UserError: There is no such submodule, the model has a block already or is on the
-            device 'meta', or an argument is none of the neck's.
-    """
-    place = _place(model, after)
-    _check_unwrapped(model)
-    _check_filled(model, place)
-    width = in_channels or _width_of(place, after)
-    options = {'norm_cfg': None, 'in_channels': width, **neck}
-    settings = None if isinstance(block, nn.Module) else _block_config(block)
-    built = _build_neck(options, block if settings is None else MODELS.build(settings))
-    return _insert(model, built, Inserted(after, index, options, settings))
 
 
 def save_pretrained(model: nn.Module, folder: str | Path) -> None:
@@ -172,117 +108,26 @@ def from_pretrained(
         _check_place(_inserted(model), config, origin)
         neck: Any = model.llm_neck
     else:
-        _check_unwrapped(model)
-        _check_filled(model, _place(model, config['after']))
+        check_unwrapped(model)
+        check_filled(model, place_of(model, config['after']))
         given = config['block'] if block is None else block
         if given is None:
             raise CheckpointError(
                 f'{origin} was made with a block that was given as a module, and does not say how '
                 'to build it. Fix: give block= as for lm4ve.wrap.'
             )
-        settings = None if isinstance(given, nn.Module) else _block_config(given)
-        neck = _build_neck(config['neck'], given if settings is None else MODELS.build(settings))
+        settings = None if isinstance(given, nn.Module) else block_config(given)
+        neck = build_neck(config['neck'], given if settings is None else MODELS.build(settings))
         inserted = Inserted(config['after'], config['index'], config['neck'], settings)
     # The records are compared here, before anything of the model has changed.
     own = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
     _load(neck, own, origin)
     if inserted is not None:
-        _insert(model, neck, inserted)
+        insert(model, neck, inserted)
     model.load_state_dict(saved, strict=False)
     return model
 
 
-# --------------------------------------------------------------------------- wrapping
-def _place(model: nn.Module, after: str) -> nn.Module:
-    """Return the submodule of a name.
-
-    Raises:
-        UserError: There is none.
-    """
-    modules = {n: m for n, m in model.named_modules() if n}
-    if after not in modules:
-        raise UserError(
-            f"after='{after}' is no submodule of {type(model).__name__}."
-            f'{did_you_mean(after, modules)} Fix: name one of model.named_modules(); at the top '
-            f'are {listing([n for n, _ in model.named_children()], 12) or "none"}.'
-        )
-    return modules[after]
-
-
-def _check_unwrapped(model: nn.Module) -> None:
-    if hasattr(model, 'llm_neck'):
-        inserted = getattr(model, 'llm_inserted', None)
-        where = f" after '{inserted.after}'" if inserted else ''
-        raise UserError(
-            f'{type(model).__name__} has a block already{where}. Fix: wrap a new model, or give '
-            'the block several layers (block=dict(layers=(-2, -1), ...)).'
-        )
-
-
-def _block_config(block: str | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(block, str):
-        block = dict(checkpoint=block)
-    return {'type': 'LLMBlock', **block}
-
-
-def _build_neck(options: Mapping[str, Any], block: nn.Module) -> LLMBlockNeck:
-    try:
-        return LLMBlockNeck(block=block, **options)
-    except TypeError as e:
-        raise UserError(
-            f'An argument is none of LLMBlockNeck: {e}. Fix: see docs/reference/necks.md for '
-            'what there is; arguments of the block go into block=dict(...).'
-        ) from e
-
-
-def _check_filled(model: nn.Module, place: nn.Module) -> None:
-    if _reference(model, place).is_meta or torch.get_default_device().type == 'meta':
-        raise UserError(
-            f"{type(model).__name__} is on the device 'meta', where the language model's weights "
-            "would be lost. Fix: fill the model first (model.to_empty(device='cpu') and its "
-            'weights), then give it the block.'
-        )
-
-
-def _insert(model: nn.Module, neck: LLMBlockNeck, inserted: Inserted) -> nn.Module:
-    """Attach a neck, on the device and, except for the block, in the dtype of its place."""
-    reference = _reference(model, _place(model, inserted.after))
-    LLMBlockInsert(model, inserted.after, neck, inserted.index)
-    neck.to(reference.device)
-    for part in (neck.mapper_in, neck.mapper_out, neck.norm):
-        if part is not None:
-            part.to(reference.dtype)
-    model.llm_inserted = inserted  # type: ignore[assignment]
-    keep_names(model)
-    return model
-
-
-def _reference(model: nn.Module, place: nn.Module) -> Tensor:
-    """Return a tensor whose device and dtype the mappers take."""
-    tensors = (*place.parameters(), *place.buffers(), *model.parameters())
-    return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
-
-
-def _width_of(place: nn.Module, after: str) -> int:
-    """Return how many channels the last layer within a module gives.
-
-    Raises:
-        UserError: No layer in it has a width.
-    """
-    for module in reversed([*place.modules()]):
-        for name in _WIDTHS:
-            width = getattr(module, name, None)
-            if isinstance(width, (tuple, list)) and width:
-                width = width[-1]
-            if isinstance(width, int) and width > 0:
-                return width
-    raise UserError(
-        f"The width of the output of after='{after}' ({type(place).__name__}) cannot be told from "
-        'its layers. Fix: give in_channels=, the number of channels.'
-    )
-
-
-# ------------------------------------------------------------------- saving, loading
 def _unwrapped(model: nn.Module) -> nn.Module:
     """Return the model within DistributedDataParallel and ``torch.compile``."""
     while True:
@@ -390,15 +235,20 @@ def _check_place(inserted: Inserted, config: Mapping[str, Any], origin: str) -> 
 
 
 def _load(neck: LLMBlockNeck, saved: dict[str, Tensor], origin: str) -> None:
-    """Load a neck; refuse tensors that are missing, unknown or of another shape."""
-    try:
-        missing, unknown = neck.load_state_dict(saved, strict=False)
-    except RuntimeError as e:
-        lines = [x.strip() for x in str(e).splitlines() if x.strip().startswith('size')]
-        missing, unknown = lines or [str(e)], []
-    wrong = [*missing, *unknown]
+    """Load a neck, after what differs has been refused: the record first, it says most."""
+    record = f'block.{SOURCE_KEY}'
+    if isinstance(neck.block, RecordsFrozenSource) and record in saved:
+        neck.block.load_state_dict({SOURCE_KEY: saved[record]}, strict=False)
+    mine = neck.state_dict()
+    wrong = sorted(mine.keys() ^ saved.keys())
+    wrong += [
+        f'{k} {list(v.shape)} instead of {list(mine[k].shape)}'
+        for k, v in saved.items()
+        if k in mine and v.dtype != torch.uint8 and v.shape != mine[k].shape
+    ]
     if wrong:
         raise CheckpointError(
             f'{origin} was made with another neck or block: {listing(wrong, 3)}. Fix: give '
             f'block= the one that {CONFIG_FILE} names.'
         )
+    neck.load_state_dict(saved)
