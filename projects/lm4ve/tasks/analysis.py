@@ -207,6 +207,14 @@ class TaskAnalysis(ABC):
         """
         return label_facts(output, classes)
 
+    def result(self, output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+        """Return a prediction as plain data, in the words of the hosts' inferencers.
+
+        By default: ``pred_label``, ``pred_score`` (0 to 1), ``pred_scores`` and, if
+        classes are known, ``pred_class``.
+        """
+        return label_result(output, classes)
+
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample for file names, by its number and its file.
 
@@ -293,3 +301,16 @@ def label_facts(output: Any, classes: Sequence[str] | None) -> dict[str, str]:
     if truth is not None and truth.numel() >= 1 and (truth >= 0).all():
         facts['truth'] = ', '.join(map(name, truth.flatten()))
     return facts
+
+
+def label_result(output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return a predicted class as plain data; see :meth:`TaskAnalysis.result`."""
+    found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
+    scores = output.get('pred_scores')
+    scores = output.get('pred_score') if scores is None else scores
+    if scores is not None:
+        scores = scores.detach().float().cpu().numpy()
+        found.update(pred_score=float(scores.max()), pred_scores=scores)
+    if classes:
+        found['pred_class'] = classes[found['pred_label']]
+    return found

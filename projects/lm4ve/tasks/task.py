@@ -38,6 +38,9 @@ class Task:
         tta_model (str): Type of the model that averages the predictions for an input
             and its mirror image, which ``tools/test.py --tta`` uses by default; empty
             where a mirror image may be of another class.
+        inferencer (str): Full name of the class that runs the task's models on somebody's
+            inputs, for :mod:`lm4ve.apis`. By default files are read, drawn and told of by
+            the task's analysis.
         input_options (Mapping[str, str]): Name to help text of options that reading a
             file may need; ``visualize_activations.py`` makes a flag of each.
     """
@@ -52,6 +55,7 @@ class Task:
     input_suffixes: tuple[str, ...]
     takes_folders: bool = False
     tta_model: str = ''
+    inferencer: str = 'lm4ve.engine.inferencer.FileInferencer'
     input_options: Mapping[str, str] = field(default_factory=dict)
     exports: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 

@@ -95,6 +95,12 @@ class MotionAnalysis(TaskAnalysis):
             facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
         return facts
 
+    def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
+        """Return ``trajectories`` ``[K, F, 2]`` in city coordinates, the likeliest first, and
+        their ``probabilities`` ``[K]``."""
+        found = {k: np.asarray(output[k]) for k in ('trajectories', 'probabilities')}
+        return dict(scene_id=output['scene'].scene_id, **found)
+
     def sample_name(self, output: dict, number: int) -> str:
         return numbered(number, getattr(output.get('scene'), 'scene_id', None))
 

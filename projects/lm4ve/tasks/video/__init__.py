@@ -14,6 +14,7 @@ TASK = Task(
         'models': ('RawSwinTransformer3D', 'Recognizer2D'),
         'transforms': ('ClipRandAugment',),
     },
+    inferencer='lm4ve.tasks.video.inference.VideoInferencer',
     input_noun='a video',
     input_suffixes=('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.gif'),
     takes_folders=True,

@@ -20,6 +20,8 @@ from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.video_files import write_video
 
 Ranking = list[tuple[str, float]]
+#: How many classes a picture or a video shows.
+SHOWN = 3
 _MIN_HEIGHT = 240
 
 
@@ -28,7 +30,7 @@ def classify(
     config: str | Path,
     checkpoint: str | Path,
     classes: Sequence[str] | None = None,
-    topk: int = 3,
+    topk: int = SHOWN,
     device: str | None = None,
     allow_partial: bool = False,
 ) -> Ranking:

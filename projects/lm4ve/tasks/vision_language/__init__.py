@@ -39,6 +39,7 @@ TASK = Task(
         'metrics': ('recall_at', 'vqa_accuracy'),
         'structures': ('VisionLanguageDataSample',),
     },
+    inferencer='lm4ve.tasks.vision_language.inference.TextInferencer',
     input_noun='an image',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
     input_options={

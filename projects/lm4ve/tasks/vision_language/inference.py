@@ -14,17 +14,11 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.infer import BaseInferencer
-from mmengine.logging import print_log
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
-from lm4ve.engine.config import read_config
-from lm4ve.engine.devices import find_device
-from lm4ve.engine.figures import save_picture, to_image
+from lm4ve.engine.figures import to_image
+from lm4ve.engine.inferencer import TaskInferencer
 from lm4ve.errors import UserError, check_choice
-from lm4ve.tasks import require_task
 from lm4ve.tasks.analysis import tested_dataset
 from lm4ve.tasks.vision_language import TASK
 from lm4ve.tasks.vision_language.given import (
@@ -35,59 +29,17 @@ from lm4ve.tasks.vision_language.given import (
     name_of,
     pixels_of_file,
 )
-from lm4ve.tasks.vision_language.visualization import (
-    SHOWN,
-    VisionLanguageVisualizer,
-    best,
-    draw_images,
-    draw_ranking,
-)
+from lm4ve.tasks.vision_language.visualization import SHOWN, best, draw_images, draw_ranking
 
 
-class _Inferencer(BaseInferencer):
-    """A model with its checkpoint, and the config's test pipeline.
+class _Inferencer(TaskInferencer):
+    """A model of this task, with the config's test pipeline."""
 
-    Args:
-        config (str | Path | Config): That the model was trained with.
-        checkpoint (str | Path, optional): Its checkpoint; default: random weights, with
-            a warning.
-        device (str, optional): Default: a GPU if there is one.
-        allow_partial (bool): Load what fits of a checkpoint of another model.
-        show_progress (bool): Show a bar.
-
-    Raises:
-        UserError: The config is of another task; there is no such device.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
-    """
-
-    visualize_kwargs = {'show', 'wait_time', 'out_dir'}
+    task = TASK.name
     #: Whether it needs a model that answers questions, or one that scores pairs.
     asks: bool
 
-    def __init__(
-        self,
-        config: str | Path | Config,
-        checkpoint: str | Path | None = None,
-        device: str | None = None,
-        allow_partial: bool = False,
-        show_progress: bool = False,
-    ) -> None:
-        cfg = config if isinstance(config, Config) else read_config(config)
-        require_task(cfg, TASK.name)
-        self.allow_partial = allow_partial
-        super().__init__(
-            cfg,
-            checkpoint,
-            find_device(device, 'device'),
-            scope=cfg.get('default_scope') or 'mmengine',
-            show_progress=show_progress,
-        )
-
-    def _init_model(
-        self, cfg: Config, weights: str | Path | None, device: torch.device
-    ) -> nn.Module:
-        state = None if weights is None else read_state(weights)
-        model = MODELS.build(cfg.model)
+    def check_model(self, model: nn.Module) -> None:
         if hasattr(model.head, 'vocabulary') != self.asks:
             does = 'answers questions' if self.asks else 'compares images with texts'
             raise UserError(
@@ -95,16 +47,6 @@ class _Inferencer(BaseInferencer):
                 f'{type(model.head).__name__}. Fix: give such a config, or use the other '
                 'inferencer of lm4ve.tasks.vision_language.'
             )
-        if state is None:
-            print_log(
-                'No checkpoint: the model is untrained, and its results say nothing.',
-                logger='current',
-                level=30,
-            )
-        else:
-            load = load_partly if self.allow_partial else load_strictly
-            load(model, state, f"'{weights}'")
-        return model.to(device).eval()
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         steps = [dict(t) for t in tested_dataset(cfg).pipeline]
@@ -122,25 +64,6 @@ class _Inferencer(BaseInferencer):
             return rest(entry)
 
         return pipeline
-
-    def _init_visualizer(self, cfg: Config) -> None:
-        """Make none before a window is to be shown."""
-
-    def _present(
-        self,
-        drawn: Sequence[np.ndarray],
-        names: Sequence[str],
-        show: bool,
-        wait_time: float,
-        out_dir: str | Path | None,
-    ) -> list[np.ndarray]:
-        for image, name in zip(drawn, names, strict=True):
-            if out_dir is not None:
-                save_picture(image, Path(out_dir) / f'{name}.png')
-            if show:
-                self.visualizer = self.visualizer or VisionLanguageVisualizer()
-                self.visualizer.show(image, win_name=name, wait_time=wait_time)
-        return list(drawn)
 
 
 def _load(entry: dict) -> dict:
@@ -352,10 +275,43 @@ class RetrievalInferencer(_Inferencer):
         ]
         return torch.cat(scores).unflatten(0, (len(images), len(texts)))
 
-    def visualize(self, *args: Any, **kwargs: Any) -> list:
-        """Do nothing: :meth:`__call__` draws."""
-        return []
 
-    def postprocess(self, preds: list, *args: Any, **kwargs: Any) -> list:
-        """Return the predictions as they are."""
-        return preds
+class TextInferencer:
+    """Ask whichever inferencer fits the config's head, with one text for all images.
+
+    Takes what every inferencer here takes.
+    """
+
+    def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
+        self.cfg = config
+        kind = VQAInferencer if is_asked(config) else RetrievalInferencer
+        self.inferencer: Any = kind(config, checkpoint, **options)
+
+    def __call__(
+        self, inputs: Image | Sequence[Image], question: Any = None, caption: Any = None, **options
+    ) -> list[dict]:
+        """Answer questions about images, or rank captions or images.
+
+        Args:
+            inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
+            question (str | Sequence[str]): As ``questions`` of :class:`VQAInferencer`.
+            caption (str | Sequence[str]): As ``texts`` of :class:`RetrievalInferencer`.
+            **options: The other arguments of these.
+
+        Raises:
+            UserError: The text that the model takes is missing, or there is the other one.
+        """
+        asked = is_asked(self.cfg)
+        wanted, other = (question, caption) if asked else (caption, question)
+        if wanted is None or other is not None:
+            noun = 'question' if asked else 'caption'
+            raise UserError(
+                f"The config's model needs a {noun} beside the images. Fix: give {noun}=, and no "
+                'other text.'
+            )
+        return self.inferencer(inputs, wanted, **options)
+
+
+def is_asked(cfg: Config) -> bool:
+    """Return whether a config's model answers questions."""
+    return str(cfg.model.head.type).endswith('VQAHead')

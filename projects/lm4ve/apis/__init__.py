@@ -1,0 +1,13 @@
+"""Trained models of every task as functions: list them, build them, ask them.
+
+In the style of mmpretrain's and mmaction2's ``apis``, over the configs that lm4ve carries::
+
+    lm4ve.apis.list_models('*demo*', task='motion')
+    model = lm4ve.apis.get_model('vit-demo_minilm_digits')
+    lm4ve.apis.inference('configs/pointcloud/...py', 'epoch_300.pth', ['a.ply', 'b.ply'])
+"""
+
+from lm4ve.apis.inference import inference
+from lm4ve.apis.models import get_model, list_models
+
+__all__ = ['get_model', 'inference', 'list_models']

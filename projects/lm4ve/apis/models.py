@@ -1,0 +1,123 @@
+"""The configs that lm4ve carries, by name, and the models that they build."""
+
+import functools
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from lm4ve.engine.building import build_model
+from lm4ve.engine.config import read_config
+from lm4ve.engine.devices import find_device
+from lm4ve.engine.messages import did_you_mean
+from lm4ve.errors import UserError, check_choice
+from lm4ve.tasks import TASKS
+from lm4ve.zoo import MIM_FOLDER
+
+#: Folder of configs -> task, where its name is not the task's.
+_FOLDERS = {'lm4ve': 'image'}
+
+
+@functools.cache
+def _models() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return name -> task and entry, of every metafile."""
+    index = yaml.safe_load((MIM_FOLDER / 'model-index.yml').read_text(encoding='utf-8'))
+    found = {}
+    for path in index['Import']:
+        folder = Path(path).parent.name
+        content = yaml.safe_load((MIM_FOLDER / path).read_text(encoding='utf-8'))
+        for entry in content['Models']:
+            found[entry['Name']] = (_FOLDERS.get(folder, folder), entry)
+    return found
+
+
+def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
+    """Return the names of the models that lm4ve has configs of, sorted.
+
+    Args:
+        pattern (str, optional): With ``*`` and ``?``, for example ``'*llama*'``.
+        task (str, optional): A name of :data:`lm4ve.tasks.TASKS`, for example 'motion'.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    if task is not None:
+        check_choice('task', task, TASKS)
+    return sorted(
+        name
+        for name, (its, _) in _models().items()
+        if task in (None, its) and fnmatchcase(name, pattern or '*')
+    )
+
+
+def find_config(config: str | Path | Config) -> Config:
+    """Return a config: as it is, of a file, or of a model's name.
+
+    Raises:
+        UserError: There is neither such a file nor such a name.
+    """
+    if isinstance(config, Config):
+        return config
+    if str(config) in _models():
+        return read_config(MIM_FOLDER / _models()[str(config)][1]['Config'], set_scope=False)
+    if Path(config).suffix or Path(config).exists():
+        return read_config(config, set_scope=False)
+    raise UserError(
+        f"There is no model '{config}'.{did_you_mean(str(config), _models())} Fix: take one of "
+        'lm4ve.apis.list_models(), or give the path of a config.'
+    )
+
+
+def in_scope_of(config: Config) -> Any:
+    """Return a context in which the types that a config names are found."""
+    return DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
+
+
+def get_model(
+    config: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: str | None = None,
+    allow_partial: bool = False,
+    **fields: Any,
+) -> nn.Module:
+    """Build the model of a config, of any task.
+
+    Args:
+        config (str | Path | Config): A name of :func:`list_models`, a file, or a config.
+        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True takes
+            the released one.
+        device (str, optional): Where to put the model. Default: the CPU.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+        **fields: Override fields of ``model``, for example
+            ``neck=dict(block=dict(checkpoint='/path/to/llama-7b'))``.
+
+    Returns:
+        nn.Module: The model, in evaluation mode.
+
+    Raises:
+        UserError: There is no such config or device, or nothing was released.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+    """
+    cfg = find_config(config)
+    if fields:
+        cfg = cfg.copy()
+        cfg.merge_from_dict(dict(model=fields))
+    place = find_device(device or 'cpu', 'device')
+    file = None if pretrained is False else pretrained
+    if pretrained is True:
+        entry = _models().get(str(config), ('', {}))[1]
+        weights = entry.get('Weights')
+        raise UserError(
+            f"pretrained=True: the weights of '{config}' are at {weights}. Fix: download them, and "
+            'give pretrained= their path.'
+            if weights
+            else f"pretrained=True: no weights of '{config}' have been released. Fix: train the "
+            'config, and give pretrained= the path of your checkpoint.'
+        )
+    with in_scope_of(cfg):
+        model, _ = build_model(cfg, file, allow_partial)
+    return model.to(place).eval()

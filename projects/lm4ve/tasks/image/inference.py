@@ -1,0 +1,93 @@
+"""Classify images with mmpretrain's inferencer, with a checkpoint that has to fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmpretrain.apis import ImageClassificationInferencer
+
+from lm4ve.engine.building import build_model, classes_of
+from lm4ve.engine.devices import find_device
+from lm4ve.engine.inferencer import warn_untrained
+from lm4ve.errors import UserError
+from lm4ve.tasks.image_files import find_defect
+
+Image = str | Path | np.ndarray
+
+
+class ImageInferencer(ImageClassificationInferencer):
+    """mmpretrain's inferencer, which takes paths and arrays uint8 ``[H, W, 3]`` (BGR).
+
+    Args:
+        config (Config): That the model was trained with.
+        checkpoint (str | Path, optional): Default: random weights, with a warning.
+        device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+        show_progress (bool): Show a bar.
+
+    Raises:
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | Path | None = None,
+        device: str | None = None,
+        allow_partial: bool = False,
+        show_progress: bool = False,
+    ) -> None:
+        place = find_device(device, 'device')
+        model, content = build_model(config, checkpoint, allow_partial)
+        if checkpoint is None:
+            warn_untrained()
+        model._config = config
+        self.show_progress = show_progress
+        super().__init__(model, False, place, classes=classes_of(config, content))
+
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        batch_size: int = 1,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+        **options: Any,
+    ) -> list[dict]:
+        """Classify.
+
+        Args:
+            inputs (str | Path | np.ndarray | Sequence): Images.
+            batch_size (int): Images at a time.
+            show (bool): Show pictures in a window, each for ``wait_time`` seconds.
+            wait_time (float): Seconds.
+            out_dir (str | Path, optional): Write a picture of each image here.
+            **options: Further ones of mmpretrain's inferencer.
+
+        Returns:
+            list[dict]: ``pred_label``, ``pred_score``, ``pred_scores`` and, if classes are
+            known, ``pred_class``.
+
+        Raises:
+            UserError: An image cannot be read.
+        """
+        images = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
+        images = [i if isinstance(i, np.ndarray) else str(i) for i in images]
+        for image in images:
+            defect = None if isinstance(image, np.ndarray) else find_defect(image, decode=True)
+            if defect is not None:
+                raise UserError(f"The image '{image}' {defect}. Fix: give another one.")
+        if out_dir is not None:
+            Path(out_dir).mkdir(parents=True, exist_ok=True)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            return super().__call__(
+                images,
+                batch_size=batch_size,
+                show=show,
+                wait_time=wait_time,
+                show_dir=out_dir,
+                **options,
+            )

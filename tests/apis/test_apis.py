@@ -1,0 +1,145 @@
+"""``lm4ve.apis``: one call for the models of every task, by the names of the zoo."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+import lm4ve
+from lm4ve.engine.config import read_config
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks import TASKS, task_of_config
+from tests.helpers.families import write_huggingface
+from tests.helpers.tasks import FOLDERS, configs_of
+
+#: Task -> a small model of the zoo.
+DEMOS = dict(
+    image='vit-demo_none_digits',
+    video='videomae-demo_none_moving-digits',
+    pointcloud='pointbert-demo_none_primitives',
+    motion='vectornet-demo_none_sim',
+)
+
+
+def write_inputs(task: str, folder) -> list:
+    """Write three inputs that a task reads."""
+    files = [folder / f'{i}' for i in range(3)]
+    if task == 'image':
+        files = [f.with_suffix('.png') for f in files]
+        for i, f in enumerate(files):
+            pixels = np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)
+            cv2.imwrite(str(f), pixels)
+    elif task == 'video':
+        from tests.tasks.video.videos import write_noise
+
+        files = [write_noise(f.with_suffix('.mp4'), seed=i) for i, f in enumerate(files)]
+    elif task == 'pointcloud':
+        files = [f.with_suffix('.npy') for f in files]
+        for i, f in enumerate(files):
+            np.save(f, np.random.default_rng(i).normal(size=(1100, 3)).astype('f4'))
+    else:
+        from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+
+        write_argoverse1(folder, dict(train=3))
+        files = sorted((folder / 'train/data').glob('*.csv'))
+    return files
+
+
+@pytest.fixture
+def trained(request, tmp_path):
+    """Name, checkpoint and inputs of a task's model, with weights that say something."""
+    task = request.param
+    pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
+    name = DEMOS[task]
+    torch.manual_seed(0)
+    model = lm4ve.apis.get_model(name)
+    for p in model.parameters():
+        if p.dim() > 1:
+            torch.nn.init.normal_(p, std=0.1)
+    checkpoint = tmp_path / 'model.pth'
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    return task, name, checkpoint, write_inputs(task, tmp_path)
+
+
+@pytest.mark.parametrize('trained', DEMOS, indirect=True)
+def test_every_task_predicts_for_files(trained, tmp_path):
+    task, name, checkpoint, files = trained
+    scope = DefaultScope.get_current_instance()
+    found = lm4ve.apis.inference(
+        name, checkpoint, files, batch_size=2, device='cpu', out_dir=tmp_path / 'out'
+    )
+    (alone,) = lm4ve.apis.inference(name, checkpoint, files[2], device='cpu')
+    assert DefaultScope.get_current_instance() is scope
+    key = 'probabilities' if task == 'motion' else 'pred_scores'
+    assert len(found) == 3 and not np.allclose(found[0][key], found[1][key])
+    for result in found:
+        assert np.isclose(result[key].sum(), 1, atol=1e-4)
+        if task != 'motion':
+            assert result['pred_label'] == result[key].argmax()
+            assert result['pred_score'] == pytest.approx(result[key].max())
+            assert result['pred_class']
+    np.testing.assert_allclose(alone[key], found[2][key], atol=1e-5)
+    pictures = [p for p in (tmp_path / 'out').iterdir() if p.stat().st_size]
+    assert len(pictures) == 3 and {p.suffix for p in pictures} <= {'.png', '.mp4'}
+
+
+@pytest.mark.parametrize('trained', DEMOS, indirect=True)
+def test_a_checkpoint_of_another_model_and_inputs_of_another_kind_are_refused(trained, tmp_path):
+    task, name, checkpoint, files = trained
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    dropped = next(iter(state))
+    torch.save(dict(state_dict={k: v for k, v in state.items() if k != dropped}), checkpoint)
+    with pytest.raises(CheckpointError, match=f'another model.*{dropped}'):
+        lm4ve.apis.inference(name, checkpoint, files, device='cpu')
+    with pytest.raises(CheckpointError, match=f'another model.*{dropped}'):
+        lm4ve.apis.get_model(name, pretrained=checkpoint)
+    (tmp_path / 'text.txt2').write_text('no input')
+    with pytest.raises(UserError, match='text.txt2'):
+        lm4ve.apis.inference(name, None, tmp_path / 'text.txt2', device='cpu')
+    with pytest.raises(UserError, match="'question'.*belongs to another task"):
+        lm4ve.apis.inference(name, None, files, device='cpu', question='what?')
+    with pytest.raises(UserError, match='at least one'):
+        lm4ve.apis.inference(name, None, [], device='cpu')
+
+
+def test_an_image_is_classified_as_the_model_does(tmp_path):
+    pytest.importorskip('mmpretrain')
+    (file, *_) = write_inputs('image', tmp_path)
+    torch.manual_seed(0)
+    model = lm4ve.apis.get_model(DEMOS['image'])
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
+    pixels = cv2.imread(str(file))
+    (found,) = lm4ve.apis.inference(DEMOS['image'], tmp_path / 'model.pth', pixels, device='cpu')
+    prepared = model.data_preprocessor(
+        dict(inputs=[torch.from_numpy(pixels.transpose(2, 0, 1).copy())]), False
+    )
+    with torch.no_grad():
+        expected = model(prepared['inputs'], mode='tensor').softmax(dim=-1)[0]
+    np.testing.assert_allclose(found['pred_scores'], expected, atol=1e-5)
+
+
+def test_lists_hold_every_config_of_a_task_and_follow_a_pattern():
+    for task in TASKS:
+        own = [c for c in configs_of(task) if not c.startswith('robustness/')]
+        assert lm4ve.apis.list_models(task=task) == sorted(c[:-3].rpartition('/')[2] for c in own)
+    found = lm4ve.apis.list_models('*demo*digits', task='image')
+    assert found and all('demo' in n and n.endswith('digits') for n in found)
+    assert set(found) < set(lm4ve.apis.list_models())
+    with pytest.raises(UserError, match="task='images' must be one of image"):
+        lm4ve.apis.list_models(task='images')
+
+
+def test_models_take_overrides_and_say_what_is_not_there(tmp_path):
+    pytest.importorskip('mmpretrain')
+    llm = write_huggingface(tmp_path, 'llama')
+    neck = dict(block=dict(checkpoint=str(llm), layers=(-1,)))
+    model = lm4ve.apis.get_model('vit-s_llama_in1k', neck=neck)
+    assert model.neck.block.source['source'] == str(llm) and not model.training
+    with pytest.raises(UserError, match="no model 'vit-demo_digits'. Did you mean 'vit-demo_"):
+        lm4ve.apis.get_model('vit-demo_digits')
+    with pytest.raises(UserError, match="no weights of 'vit-demo_none_digits' have been released"):
+        lm4ve.apis.get_model('vit-demo_none_digits', pretrained=True)
+    path = FOLDERS['image'] / 'vit-demo_none_digits.py'
+    assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
+    assert task_of_config(read_config(path)).name == 'image'
