@@ -143,3 +143,34 @@ def test_models_take_overrides_and_say_what_is_not_there(tmp_path):
     path = FOLDERS['image'] / 'vit-demo_none_digits.py'
     assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
     assert task_of_config(read_config(path)).name == 'image'
+
+
+def test_questions_and_captions_are_given_beside_the_images(tmp_path):
+    from tests.tasks.vision_language.files import write_image
+    from tests.tasks.vision_language.tiny import ANSWERS, meter_config, write_tokenizer
+
+    tokenizer = write_tokenizer(tmp_path / 'tokenizer')
+    pipeline = [dict(type='mmpretrain.ResizeEdge', scale=32), dict(type='lm4ve.PackVisionLanguage')]
+    heads = dict(
+        ask=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+        rank=dict(type='lm4ve.RetrievalHead', in_channels=32),
+    )
+    for name, head in heads.items():
+        (tmp_path / f'{name}.py').write_text(
+            f'model = {meter_config(tokenizer, True, head=head)!r}\n'
+            f'test_dataloader = dict(dataset=dict(type="lm4ve.VQAFiles", pipeline={pipeline!r}))\n'
+        )
+    image = tmp_path / 'cat.png'
+    write_image(image, seed=0, size=(32, 32))
+    ask, rank = tmp_path / 'ask.py', tmp_path / 'rank.py'
+    options = dict(device='cpu', out_dir=tmp_path / 'out')
+    (found,) = lm4ve.apis.inference(ask, None, image, question='what color is the cat', **options)
+    assert found['pred_answer'] in ANSWERS and len(found['answers']) == len(ANSWERS)
+    captions = ['a red cat', 'a blue dog']
+    (found,) = lm4ve.apis.inference(rank, None, image, caption=captions, rank='captions', **options)
+    assert {c['text'] for c in found['captions']} == set(captions)
+    assert len(list((tmp_path / 'out').glob('*.png'))) >= 1
+    with pytest.raises(UserError, match='needs a question beside the images'):
+        lm4ve.apis.inference(ask, None, image, caption='a red cat', **options)
+    with pytest.raises(UserError, match="inputs='' and batch_size=0"):
+        lm4ve.apis.inference(ask, None, '', batch_size=0)
