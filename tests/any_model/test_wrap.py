@@ -40,6 +40,11 @@ def test_mappers_learn_and_the_block_does_not():
     assert frozen and all(torch.equal(t, frozen[n]) for n, t in frozen_tensors(model).items())
 
 
+def test_mappers_begin_as_those_of_a_config_do():
+    for mapper in (wrapped().llm_neck.mapper_in, wrapped().llm_neck.mapper_out):
+        assert 0.015 < mapper.weight.std() < 0.025 and mapper.weight.abs().max() < 0.1
+
+
 def test_a_block_is_named_by_its_checkpoint_or_given_as_a_module():
     class Double(nn.Module):
         embed_dims = D

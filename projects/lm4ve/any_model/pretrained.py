@@ -12,13 +12,12 @@ from typing import Any
 
 import safetensors
 import torch
-from mmengine.registry import MODELS
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lm4ve.any_model.wrapping import (
     Inserted,
-    block_config,
+    build_block,
     build_neck,
     check_filled,
     check_unwrapped,
@@ -56,6 +55,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     """
     model = _unwrapped(model)
     inserted = _inserted(model)
+    neck: Any = model.llm_neck
     frozen = {
         n
         for n, p in model.named_parameters(remove_duplicate=False)
@@ -72,7 +72,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         index=inserted.index,
         neck=inserted.neck,
         block=inserted.block,
-        record=getattr(model.llm_neck.block, 'source', None),
+        record=getattr(neck.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)
@@ -116,8 +116,8 @@ def from_pretrained(
                 f'{origin} was made with a block that was given as a module, and does not say how '
                 'to build it. Fix: give block= as for lm4ve.wrap.'
             )
-        settings = None if isinstance(given, nn.Module) else block_config(given)
-        neck = build_neck(config['neck'], given if settings is None else MODELS.build(settings))
+        made, settings = build_block(given)
+        neck = build_neck(config['neck'], made)
         inserted = Inserted(config['after'], config['index'], config['neck'], settings)
     # The records are compared here, before anything of the model has changed.
     own = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmengine.model import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -78,9 +79,12 @@ def wrap(
     check_unwrapped(model)
     check_filled(model, place)
     width = in_channels or _width_of(place, after)
-    options = {'norm_cfg': None, 'in_channels': width, **neck}
-    settings = None if isinstance(block, nn.Module) else block_config(block)
-    built = build_neck(options, block if settings is None else MODELS.build(settings))
+    options: dict[str, Any] = {'norm_cfg': None, 'in_channels': width, **neck}
+    made, settings = build_block(block)
+    built = build_neck(options, made)
+    for mapper in (built.mapper_in, built.mapper_out):
+        if built.init_cfg:  # what a runner calls init_weights() for
+            initialize(mapper, built.init_cfg)
     return insert(model, built, Inserted(after, index, options, settings))
 
 
@@ -110,10 +114,15 @@ def check_unwrapped(model: nn.Module) -> None:
         )
 
 
-def block_config(block: str | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(block, str):
-        block = dict(checkpoint=block)
-    return {'type': 'LLMBlock', **block}
+def build_block(
+    block: str | Mapping[str, Any] | nn.Module,
+) -> tuple[nn.Module, dict[str, Any] | None]:
+    """Return a block and its config, which a module that was given has not."""
+    if isinstance(block, nn.Module):
+        return block, None
+    fields = dict(checkpoint=block) if isinstance(block, str) else block
+    settings = {'type': 'LLMBlock', **fields}
+    return MODELS.build(settings), settings
 
 
 def build_neck(options: Mapping[str, Any], block: nn.Module) -> LLMBlockNeck:

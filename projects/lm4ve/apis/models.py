@@ -5,8 +5,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mmengine.config import Config
+from mmengine.fileio import load
 from mmengine.registry import DefaultScope
 from torch import nn
 
@@ -25,12 +25,11 @@ _FOLDERS = {'lm4ve': 'image'}
 @functools.cache
 def _models() -> dict[str, tuple[str, dict[str, Any]]]:
     """Return name -> task and entry, of every metafile."""
-    index = yaml.safe_load((MIM_FOLDER / 'model-index.yml').read_text(encoding='utf-8'))
+    index = load(MIM_FOLDER / 'model-index.yml')
     found = {}
     for path in index['Import']:
         folder = Path(path).parent.name
-        content = yaml.safe_load((MIM_FOLDER / path).read_text(encoding='utf-8'))
-        for entry in content['Models']:
+        for entry in load(MIM_FOLDER / path)['Models']:
             found[entry['Name']] = (_FOLDERS.get(folder, folder), entry)
     return found
 

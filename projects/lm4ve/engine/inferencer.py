@@ -134,7 +134,7 @@ class FileInferencer(TaskInferencer):
     def _init_collate(self, cfg: Config) -> None:
         """Leave it to the config's test data loader."""
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         inputs: str | Path | Sequence[str | Path],
         batch_size: int = 1,
