@@ -106,7 +106,7 @@ def get_model(
         cfg = cfg.copy()
         cfg.merge_from_dict(dict(model=fields))
     place = find_device(device or 'cpu', 'device')
-    file = None if pretrained is False else pretrained
+    file = None if isinstance(pretrained, bool) else pretrained
     if pretrained is True:
         entry = _models().get(str(config), ('', {}))[1]
         weights = entry.get('Weights')

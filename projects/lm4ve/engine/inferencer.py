@@ -54,6 +54,7 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
     visualize_kwargs = {'show', 'wait_time', 'out_dir'}
     #: The name of the only task that it serves; empty: any.
     task = ''
+    visualizer: Any
 
     def __init__(
         self,
