@@ -8,8 +8,6 @@ what was measured, whichever is ahead.
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +15,11 @@ from pathlib import Path
 from mmengine.registry import MODELS
 
 from lm4ve.blocks import count_parameters
+from lm4ve.commands.test import main as test
+from lm4ve.commands.train import main as train
 from lm4ve.engine.command_line import run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.engine.tables import print_table
-from lm4ve.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
@@ -28,23 +27,16 @@ VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-d
 DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 
 
-def run(tool: str, *args) -> None:
-    """Run one of our tools; its log goes to the screen and its work dir."""
-    command = [sys.executable, ROOT / 'tools' / tool, *args]
-    code = subprocess.run(list(map(str, command)), check=False).returncode
-    if code:
-        raise UserError(f'{tool} failed (exit code {code}); its output is above.')
-
-
 def train_and_test(label: str, config: Path, work_dir: Path, options: list) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
+    config, folder = str(config), str(work_dir)
     overrides = ['--cfg-options', *options] if options else []
     start = time.time()
-    run('train.py', config, '--work-dir', work_dir, *overrides)
+    train([config, '--work-dir', folder, *overrides])
     checkpoint = Path((work_dir / 'last_checkpoint').read_text())
     metrics = work_dir / 'test_metrics.json'
-    out = '--work-dir', work_dir, '--out', metrics, '--out-item', 'metrics'
-    run('test.py', config, checkpoint, *out)
+    out = '--work-dir', folder, '--out', str(metrics), '--out-item', 'metrics'
+    test([config, str(checkpoint), *out])
     wall = time.time() - start
     trainable, frozen = count_parameters(MODELS.build(read_config(config).model))
     return {

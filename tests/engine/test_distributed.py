@@ -1,10 +1,11 @@
-"""Two CPU processes train as one does: gloo, DDP, the shell scripts."""
+"""Two CPU processes train as one does, and again after one is killed: gloo, DDP, the scripts."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,14 +24,16 @@ pytest.importorskip('mmpretrain')
 CONFIG = """
 _base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
 custom_imports = dict(imports=['lm4ve', 'tests.engine.recording'])
-custom_hooks = [dict(type='RecordHook', out='{out}')]
+custom_hooks = [
+    dict(type='RecordHook', out='{out}'),
+    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5),
+]
 # No augmentation: its random numbers differ by process.
 train_dataloader = dict(
-    batch_size={batch}, dataset=dict(pipeline=[dict(type='PackInputs')]))
-train_cfg = dict(
-    _delete_=True, type='IterBasedTrainLoop', max_iters=8, val_interval=8)
+    batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
+train_cfg = dict(max_epochs=2, val_interval=2)
 param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
-default_hooks = dict(checkpoint=dict(by_epoch=False, interval=8))
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
 work_dir = '{out}/work'
 """
 
@@ -53,55 +56,84 @@ def environment() -> dict:
     }
 
 
-def script(name: str, *args) -> None:
-    """Run one of our shell scripts."""
-    done = subprocess.run(
+def script(name: str, *args) -> tuple[list[str], list[float]]:
+    """Run one of our shell scripts; return its lines of errors, and when each came."""
+    job = subprocess.Popen(
         ['bash', ROOT / 'tools' / name, *map(str, args)],
-        env=environment(),
+        env={**environment(), 'PAUSE': '0', 'RESTARTS': '1'},
         text=True,
-        capture_output=True,
-        timeout=300,
-        check=False,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    said, times = [], []
+    for line in job.stderr:
+        said.append(line)
+        times.append(time.time())
+    assert job.wait(300) == 0, ''.join(said)[-3000:]
+    return said, times
 
 
-def train(tmp_path: Path, processes: int, batch: int) -> list:
-    """Train 8 steps; return what each rank recorded."""
-    out = tmp_path / f'{processes}'
+def config(out: Path, batch: int, mark: str = '') -> Path:
+    """Write a config of 8 steps in 2 epochs."""
     out.mkdir()
-    config = out / 'config.py'
-    config.write_text(CONFIG.format(root=ROOT, out=out, batch=batch))
-    if processes == 1:
-        run_tool_here('train.py', config)
-    else:
-        script('dist_train.sh', config, processes)
-    return [json.loads((out / f'rank{r}.json').read_text()) for r in range(processes)]
+    path = out / 'config.py'
+    path.write_text(CONFIG.format(root=ROOT, out=out, batch=batch, mark=mark))
+    return path
+
+
+def recorded(out: Path, rank: int = 0) -> dict:
+    return json.loads((out / f'rank{rank}.json').read_text())
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_can_be_tested(tmp_path):
-    (single,) = train(tmp_path, processes=1, batch=32)
-    first, second = train(tmp_path, processes=2, batch=16)
+def test_two_processes_train_as_one_survive_a_kill_and_can_be_tested(tmp_path):
+    run_tool_here('train.py', config(tmp_path / 'one', batch=32))
+    single = recorded(tmp_path / 'one')
+
+    two = tmp_path / 'two'
+    script('dist_train.sh', config(two, batch=16), 2)
+    first, second = recorded(two, 0), recorded(two, 1)
     assert first['trained'] == second['trained']
     assert first['frozen'] == second['frozen'] == single['frozen']
     assert len(single['losses']) == len(first['losses']) == 8
     assert first['losses'] == pytest.approx(single['losses'], abs=1e-4)
     assert len(set(single['losses'])) == 8  # it did train
 
-    out = tmp_path / '2'
-    metrics = out / 'metrics.json'
-    checkpoint = out / 'work/iter_8.pth'
+    # A killed process costs a restart and changes no weight.
+    mark = tmp_path / 'killed'
+    killed = config(tmp_path / 'killed-run', batch=16, mark=str(mark))
+    said, times = script('dist_train_restarting.sh', killed, 2)
+    (again,) = (t for t, line in zip(times, said, strict=True) if '0 more restart(s) left' in line)
+    # The other process did not wait for the dead one, nor for gloo's half hour.
+    assert again - float(mark.read_text()) < 120
+    resumed = recorded(killed.parent)
+    assert len(resumed['losses']) == 5  # from the checkpoint of the third step
+    assert resumed['trained'] == first['trained'] and resumed['frozen'] == first['frozen']
+
+    metrics = two / 'metrics.json'
     flags = '--out', metrics, '--out-item', 'metrics'
-    script('dist_test.sh', out / 'config.py', checkpoint, 2, *flags)
+    script('dist_test.sh', two / 'config.py', two / 'work/iter_8.pth', 2, *flags)
     scalars = [
         json.loads(line)
-        for path in (out / 'work').glob('*/vis_data/scalars.json')
+        for path in (two / 'work').glob('*/vis_data/scalars.json')
         for line in path.read_text().splitlines()
     ]
-    logged = [s['accuracy/top1'] for s in scalars if 'accuracy/top1' in s]
-    tested = json.loads(metrics.read_text())['accuracy/top1']
-    assert tested == pytest.approx(logged[0])
+    (logged,) = [s['accuracy/top1'] for s in scalars if 'accuracy/top1' in s]
+    assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_user_is_not_started_again(tmp_path):
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train_restarting.sh', tmp_path / 'none.py', '2'],
+        env={**environment(), 'PAUSE': '0'},
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert 'started again' not in done.stderr
 
 
 def test_random_frozen_weights_do_not_depend_on_the_process():
