@@ -42,6 +42,31 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, other, train
         model.load_state_dict(state, strict=False)
 
 
+@pytest.mark.parametrize('block', ['llm', 'mlp'])
+@pytest.mark.parametrize(
+    'other',
+    [dict(layout='NBC'), dict(num_extra_tokens=1), dict(index=0), dict(keep_others=True)],
+    ids=lambda x: next(iter(x)),
+)
+def test_a_state_of_a_neck_that_reads_other_features_is_refused_by_field(checkpoints, block, other):
+    """An old record, which lacks these settings, loads as before."""
+
+    def make(**options) -> LLMBlockNeck:
+        inner = LLMBlock(checkpoints('llama')) if block == 'llm' else MLPBlock(32)
+        return LLMBlockNeck(8, inner, out_type='avg_featmap', **options)
+
+    state = make().state_dict()
+    (field,) = other
+    with pytest.raises(CheckpointError, match=f'made with {SETTINGS[field]}='):
+        make(**other).load_state_dict(state, strict=False)
+    make(layout='BCHW').load_state_dict(state)  # what it is without a word
+    key = f'block.{SOURCE_KEY}' if block == 'llm' else NECK_KEY
+    record = decode_source(state[key], key)
+    del record[field]
+    state[key] = encode_source(record)
+    make(**other).load_state_dict(state)
+
+
 class Doubling(nn.Module):
     """A block of somebody's own."""
 

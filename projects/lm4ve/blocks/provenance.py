@@ -31,6 +31,10 @@ SETTINGS = dict(
     rotary='model.neck.block.rotary',
     final_norm='model.neck.block.final_norm',
     residual='model.neck.residual',
+    layout='model.neck.layout',
+    num_extra_tokens='model.neck.num_extra_tokens',
+    index='model.neck.index',
+    keep_others='model.neck.keep_others',
 )
 
 

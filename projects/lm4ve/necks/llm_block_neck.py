@@ -27,7 +27,7 @@ from lm4ve.blocks.provenance import (
 )
 from lm4ve.errors import CheckpointError, UserError, check_choice
 from lm4ve.necks.guard import Use, expect_use
-from lm4ve.necks.layouts import check_layout, to_tokens
+from lm4ve.necks.layouts import DEFAULTS, check_layout, to_tokens
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -119,7 +119,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         embed_dims: int = self.block.embed_dims
         if isinstance(self.block, RecordsFrozenSource):
-            self.block.source['residual'] = residual
+            self.block.source.update(self.settings())
         if hasattr(self.block, 'check_low_rank'):
             self.block.check_low_rank(low_rank)
         self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
@@ -215,6 +215,22 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         kept[self.index] = out
         return tuple(kept)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what a checkpoint records of the neck, beside its tensors.
+
+        A setting without effect is None, which equals any. A layout that is the default of its
+        number of dimensions is 'by dimensions'.
+        """
+        named = self.layout is not None and self.layout not in DEFAULTS.values()
+        averages = self.out_type == 'avg_featmap'
+        return dict(
+            residual=self.residual,
+            layout=self.layout if named else 'by dimensions',
+            num_extra_tokens=self.num_extra_tokens if averages else None,
+            index=self.index,
+            keep_others=self.keep_others,
+        )
+
     def _queries(self, x: Tensor, queries: Queries, is_map: bool) -> Queries:
         """Return which tokens are to be computed.
 
@@ -247,7 +263,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if not isinstance(self.block, RecordsFrozenSource):  # whose record has it
-            destination[prefix + NECK_KEY] = encode_source(dict(residual=self.residual))
+            destination[prefix + NECK_KEY] = encode_source(self.settings())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Refuse the neck of another kind of block, even where loading is not strict.
@@ -255,12 +271,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Raises:
             CheckpointError: The state has this neck's weights, but a record of frozen weights
                 where the config has no ``LLMBlock``, or none where it has one; or it was made
-                with another ``residual``.
+                with other :meth:`settings`.
         """
         record = state_dict.pop(prefix + NECK_KEY, None)  # older checkpoints lack it
         if record is not None:
             theirs = decode_source(record, prefix + NECK_KEY)
-            compare_settings(theirs, dict(residual=self.residual))
+            compare_settings(theirs, self.settings())
         key = f'{prefix}block.{SOURCE_KEY}'
         wanted = isinstance(self.block, RecordsFrozenSource)
         if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != wanted:
