@@ -17,6 +17,7 @@ TABLES = [*compat.REPAIRS.items(), *compat.OVERRIDES.items()]
 
 @pytest.mark.parametrize('module, repair', [(m, r) for m, repairs in TABLES for r in repairs])
 def test_the_installed_release_still_needs_the_repair(module, repair):
+    pytest.importorskip(module.partition('.')[0])
     file = importlib.import_module(f'lm4ve.compat.{repair}')
     assert file.is_needed(importlib.import_module(module)), (
         f'{module} was mended upstream: raise the lower bound of its version and '

@@ -14,6 +14,9 @@ CONFIGS = ROOT / 'configs'
 #: Task -> its config folder. The paper's image experiments lie in the algorithm's.
 FOLDERS = {task: CONFIGS / ('lm4ve' if task == 'image' else task) for task in TASKS}
 
+#: Config folders of hosts that train the neck by themselves (``tests/hosts``).
+HOSTS = ('detection', 'segmentation')
+
 
 def configs_of(task: str) -> list[str]:
     """Return the config files of a task, relative to its folder."""

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from lm4ve.tasks import task_of_model
 from lm4ve.zoo import MIM_FOLDER
-from tests.helpers.tasks import CONFIGS, FOLDERS, ROOT, configs_of
+from tests.helpers.tasks import CONFIGS, FOLDERS, HOSTS, ROOT, configs_of
 
 PAGES = sorted(CONFIGS.glob('*/README.md'))
 
@@ -20,10 +20,10 @@ def models_of(folder: Path) -> list[dict]:
     return yaml.safe_load((folder / 'metafile.yml').read_text())['Models']
 
 
-def test_every_folder_of_configs_belongs_to_a_task():
+def test_every_folder_of_configs_belongs_to_a_task_or_a_host():
     folders = {p.name for p in CONFIGS.iterdir() if p.is_dir()}
     own = {folder.name for folder in FOLDERS.values()}
-    assert folders - own == {'_base_', 'ablations'}
+    assert folders - own == {'_base_', 'ablations', *HOSTS}
 
 
 @pytest.mark.parametrize('task', FOLDERS)
@@ -74,6 +74,14 @@ def test_the_model_index_imports_every_metafile():
 def test_the_readme_links_every_config_of_its_folder(task):
     own = [c for c in configs_of(task) if not c.startswith('robustness/')]
     assert set(own) <= set(links_of(FOLDERS[task] / 'README.md'))
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_a_host_s_folder_lists_each_of_its_configs(host):
+    folder = CONFIGS / host
+    own = sorted(p.name for p in folder.glob('*.py'))
+    assert sorted(m['Config'] for m in models_of(folder)) == [f'configs/{host}/{n}' for n in own]
+    assert set(own) <= set(links_of(folder / 'README.md'))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda p: p.parent.name)

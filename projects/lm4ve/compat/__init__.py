@@ -22,6 +22,7 @@ REPAIRS = {
         'mmaction_neck_list',
     ),
     'mmaction.models.recognizers.recognizer2d': ('mmaction_single_map',),
+    'mmdet': ('mmcv_ops',),
     'mmengine.hooks.checkpoint_hook': ('mmengine_best_checkpoint',),
     'mmengine.infer.infer': ('mmengine_config_in_checkpoint', 'hosts_partial_inference'),
     'mmengine.registry.root': ('mmengine_root_models',),
@@ -32,6 +33,7 @@ REPAIRS = {
     'mmpretrain.apis.model': ('hosts_partial_inference',),
     'mmpretrain.models.classifiers.hugging_face': ('mmpretrain_unbuilt_neck',),
     'mmpretrain.utils.dependency': ('mmpretrain_multimodal',),
+    'mmseg': ('mmcv_ops',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
 #: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` and

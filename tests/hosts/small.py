@@ -1,0 +1,91 @@
+"""A host's config made small: a few pictures, thin models, two iterations."""
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.engine.command_line import build_runner, finish_config
+from tests.helpers.models import BLOCK
+from tests.helpers.tasks import CONFIGS
+
+SIDE = 64
+
+
+def configs_of(host: str) -> list[str]:
+    return sorted(p.name for p in (CONFIGS / host).glob('*.py'))
+
+
+def write_picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def write_mask(path: Path, seed: int, classes: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, classes, (SIDE, SIDE), dtype=np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -> None:
+    """COCO's layout: pictures, and one file with a box of one of two classes for each."""
+    images, boxes = [], []
+    for i in range(count):
+        name = f'{i:012d}.jpg'
+        write_picture(folder / f'{split}2017' / name, i)
+        images.append(dict(id=i, file_name=name, width=SIDE, height=SIDE))
+        box = dict(id=i, image_id=i, category_id=1 + i % 2, bbox=[8, 8, 32, 24], area=768)
+        boxes.append(dict(box, iscrowd=0, segmentation=[]))
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
+    file = folder / f'annotations/instances_{split}2017.json'
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(dict(images=images, annotations=boxes, categories=categories)))
+
+
+def shrink_common(cfg: Config, work_dir: Path, data: Path, width: int) -> None:
+    """Everything but the model's own parts and the picture sizes."""
+    cfg.update(work_dir=str(work_dir), load_from=None, log_level='WARNING', launcher='none')
+    cfg.visualizer.vis_backends = []
+    cfg.model.backbone.neck.in_channels = width
+    cfg.model.backbone.neck.block = ConfigDict(BLOCK)
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.batch_size = 2 if split == 'train' else 1
+        loader.dataset.data_root = str(data)
+        for transform in loader.dataset.pipeline:
+            for key in ('scale', 'crop_size'):
+                if key in transform:
+                    transform[key] = (SIDE, SIDE)
+
+
+def train_and_test(cfg: Config, metric: str) -> Runner:
+    """Train, validate, save and test; the block's mappers learn, its weights stay outside."""
+    cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
+    runner = build_runner(cfg)
+    model = runner.model
+    (block,) = (m for m in model.modules() if isinstance(m, LLMBlock))
+    frozen = {k: v.clone() for k, v in frozen_tensors(block).items()}
+    mapper = model.backbone.llm_neck.mapper_in.weight
+    before = mapper.detach().clone()
+    missed = {k for k, v in model.named_parameters() if v.requires_grad}
+    for key, value in model.named_parameters():
+        if value.requires_grad:
+            value.register_post_accumulate_grad_hook(lambda _, k=key: missed.discard(k))
+    runner.train()
+    assert not missed, missed
+    assert not torch.equal(mapper, before)
+    assert all(torch.equal(v, frozen[k]) for k, v in frozen_tensors(block).items())
+    (file,) = Path(runner.work_dir).glob('*_[12].pth')
+    state = torch.load(file, weights_only=True)['state_dict']
+    kept = [k for k in state if k.startswith('backbone.llm_neck.block.')]
+    assert kept == ['backbone.llm_neck.block.llm_source']
+    assert metric in runner.test()
+    return runner
