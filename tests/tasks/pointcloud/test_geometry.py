@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.pointcloud import farthest_point_sample, geometry, group_points, nearest_neighbors
+from lm4ve.tasks import point_ops
+from lm4ve.tasks.pointcloud import farthest_point_sample, group_points, nearest_neighbors
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 # Whole numbers: distances are exact, so that ties are ties.
@@ -36,10 +37,10 @@ def test_fewer_picks_are_the_first_of_more(clouds):
     assert torch.equal(more[:, :5], farthest_point_sample(clouds, 5))
 
 
-@pytest.mark.parametrize('chunk', [geometry._CHUNK, 500])
+@pytest.mark.parametrize('chunk', [point_ops._CHUNK, 500])
 @pytest.mark.parametrize('k', [1, 8, 60])
 def test_neighbors_are_the_nearest(clouds, k, chunk, monkeypatch):
-    monkeypatch.setattr(geometry, '_CHUNK', chunk)
+    monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     centers = clouds[:, ::7] + 1
     found = nearest_neighbors(clouds, centers, k)
     assert found.shape == (2, centers.shape[1], k)
@@ -81,7 +82,7 @@ def test_mmcv_operators_give_the_same_groups(monkeypatch):
 
     points = torch.from_numpy(CLOUDS['random']).float()
     centers, index = group_points(points, 6, 5)
-    monkeypatch.setattr(geometry, 'mmcv_operators', lambda points: Operators)
+    monkeypatch.setattr(point_ops, 'mmcv_operators', lambda points: Operators)
     others, theirs = group_points(points, 6, 5)
     assert Operators.calls == 2
     assert torch.equal(centers, others)

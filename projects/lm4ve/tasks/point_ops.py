@@ -1,0 +1,224 @@
+"""Operators on point clouds that several tasks use: who is far, who is near, what lies there.
+
+mmcv's operators for this exist for CUDA only and need its full build, so plain
+batched torch is the reference and serves every device; mmcv's are used where
+they are there. Both give the same groups (see the functions on ties). Distances to
+many points are computed in pieces, so that memory is bounded at any size of cloud.
+"""
+
+import torch
+from torch import Tensor
+
+from lm4ve.errors import UserError
+
+#: Distances that are held at once by :func:`nearest_neighbors` (64 MiB fp32).
+_CHUNK = 2**24
+#: mmcv's kernel keeps this many candidates in registers.
+_MMCV_MAX_NEIGHBORS = 100
+
+
+def mmcv_operators(points: Tensor) -> object | None:
+    """Return ``mmcv.ops`` if it can work on these points, else None."""
+    if not points.is_cuda:
+        return None
+    try:
+        from mmcv import ops
+    except (ImportError, OSError):  # mmcv-lite; a build for another torch
+        return None
+    return ops
+
+
+@torch.no_grad()
+def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = None) -> Tensor:
+    """Pick points that are far from each other (Qi et al., PointNet++, 2017).
+
+    Starts with point 0; each next point is the one whose distance to the points
+    picked so far is largest, of several the first. So the first n picks are the
+    picks for n, and when all points are picked that differ, point 0 repeats.
+
+    Args:
+        points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
+        num (int): How many, at most N.
+        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is never picked.
+            It comes behind the points, of which there is at least one.
+
+    Returns:
+        Tensor: int64 ``[B, num]``, in the order of picking.
+
+    Raises:
+        UserError: A shape is wrong, or ``num`` is above N.
+
+    mmcv's operator breaks ties between points in another order, which shows
+    only where distances are equal to the last bit (lattices).
+    """
+    _check(points, num, 'picks')
+    points = points.float()
+    if padding is not None:
+        # At no distance of point 0, so that any other point comes before.
+        points = torch.where(padding[..., None], points[:, :1], points)
+        picks = farthest_point_sample(points, num)
+        return picks.masked_fill(padding.gather(1, picks), 0)
+    ops = mmcv_operators(points)
+    if ops is not None:
+        return ops.furthest_point_sample(points.contiguous(), num).long()
+    batch, count, _ = points.shape
+    axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
+    nearest = axes.new_full((batch, count), float('inf'))
+    difference, distance = torch.empty_like(nearest), torch.empty_like(nearest)
+    picks = torch.zeros(batch, num, dtype=torch.int64, device=points.device)
+    last = picks[:, :1]
+    for i in range(1, num):
+        # In place and one axis after the other: the loop is bound by memory.
+        for axis in range(3):
+            x = axes[axis]
+            torch.sub(x, x.gather(1, last), out=difference)
+            if axis == 0:
+                torch.mul(difference, difference, out=distance)
+            else:
+                distance.addcmul_(difference, difference)
+        torch.minimum(nearest, distance, out=nearest)
+        last = nearest.argmax(1, keepdim=True)
+        picks[:, i : i + 1] = last
+    return picks
+
+
+@torch.no_grad()
+def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
+    """Find the k points nearest to each center.
+
+    Args:
+        points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
+        centers (Tensor): ``[B, G, 3]``.
+        k (int): How many, at most N.
+
+    Returns:
+        Tensor: int64 ``[B, G, k]``, nearest first; equally near ones in any
+        order (of those that tie for the last place, any).
+
+    Raises:
+        UserError: A shape is wrong, or ``k`` is above N.
+    """
+    _check(points, k, 'neighbors')
+    points, centers = points.float(), centers.float()
+    ops = mmcv_operators(points)
+    if ops is not None and k <= _MMCV_MAX_NEIGHBORS:
+        found = ops.knn(k, points.contiguous(), centers.contiguous())
+        return found.transpose(1, 2).long().contiguous()
+    batch, count, _ = points.shape
+    step = max(1, _CHUNK // (batch * count))
+    found = []
+    for part in centers.split(step, dim=1):
+        # By differences: the usual matrix product cancels near zero, so that
+        # a point would not be its own nearest neighbor.
+        distance = torch.cdist(part, points, compute_mode='donot_use_mm_for_euclid_dist')
+        found.append(distance.topk(k, dim=-1, largest=False).indices)
+    return torch.cat(found, dim=1)
+
+
+@torch.no_grad()
+def ball_query(
+    points: Tensor, centers: Tensor, radius: float, num: int, padding: Tensor | None = None
+) -> Tensor:
+    """Find points within a ball around each center (Qi et al., PointNet++, 2017, section 3.2).
+
+    Args:
+        points (Tensor): ``[B, N, 3]``, finite; computed in fp32.
+        centers (Tensor): ``[B, G, 3]``.
+        radius (float): In the units of the points; a point at this distance is outside.
+        num (int): How many a center gets: the first of the ball in the order of their
+            indices. Where there are fewer, the first one fills the rest; where there is
+            none, point 0 does.
+        padding (Tensor, optional): bool ``[B, N]``, True = padding, which is in no ball.
+
+    Returns:
+        Tensor: int64 ``[B, G, num]``.
+
+    Raises:
+        UserError: A shape is wrong, or the radius or ``num`` is not positive.
+
+    mmcv's operator may put a point that is within rounding of the surface elsewhere.
+    """
+    _check(points, 1, 'points')
+    if radius <= 0 or num < 1:
+        raise UserError(
+            f'A ball of radius {radius} with {num} points. Fix: choose positive values.'
+        )
+    points, centers = points.float(), centers.float()
+    ops = mmcv_operators(points)
+    if ops is not None:
+        if padding is not None:
+            points = points.masked_fill(padding[..., None], float('inf'))
+        found = ops.ball_query(0, radius, num, points.contiguous(), centers.contiguous())
+        return found.long()
+    batch, count, _ = points.shape
+    # Squared in fp32, as mmcv's kernel does.
+    limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
+    picks = []
+    for part in centers.split(max(1, _CHUNK // (batch * count)), dim=1):
+        inside = squared_distances(part, points) < limit
+        if padding is not None:
+            inside &= ~padding[:, None]
+        picks.append(_first_true(inside, num))
+    return torch.cat(picks, dim=1)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances of all pairs, ``[B, N, 3]`` and ``[B, M, 3]`` to ``[B, N, M]``.
+
+    By differences, axis by axis: the usual matrix product cancels near zero.
+    """
+    out = torch.zeros(len(a), a.shape[1], b.shape[1], dtype=a.dtype, device=a.device)
+    for axis in range(3):
+        difference = a[:, :, None, axis] - b[:, None, :, axis]
+        out = out.addcmul(difference, difference)
+    return out
+
+
+def _first_true(mask: Tensor, num: int) -> Tensor:
+    """Indices of the first ``num`` True in each row, ``[B, G, N] -> [B, G, num]``."""
+    batch, groups, _ = mask.shape
+    rows, columns = mask.flatten(0, 1).nonzero(as_tuple=True)
+    counts = mask.sum(dim=-1).flatten()
+    rank = torch.arange(len(rows), device=mask.device) - (counts.cumsum(0) - counts)[rows]
+    kept = rank < num
+    index = torch.zeros(batch * groups, num, dtype=torch.int64, device=mask.device)
+    index[rows[kept], rank[kept]] = columns[kept]
+    there = torch.arange(num, device=mask.device) < counts[:, None]
+    return torch.where(there, index, index[:, :1]).unflatten(0, (batch, groups))
+
+
+def interpolate_features(targets: Tensor, sources: Tensor, features: Tensor) -> Tensor:
+    """Carry features to other places: the mean over the three nearest, by inverse distance.
+
+    Args:
+        targets (Tensor): ``[B, N, 3]``.
+        sources (Tensor): ``[B, M, 3]``, finite. Of fewer than three, all are used.
+        features (Tensor): ``[B, M, C]`` of the sources; gradients go to them only.
+
+    Returns:
+        Tensor: ``[B, N, C]``.
+
+    Source: PointNet++, section 3.4; its code weighs with ``1 / (distance + 1e-8)``.
+    """
+    with torch.no_grad():
+        index = nearest_neighbors(sources, targets, min(3, sources.shape[1]))
+        offsets = take_points(sources.float(), index) - targets.float()[:, :, None]
+        weights = 1 / (offsets.norm(dim=-1, keepdim=True) + 1e-8)
+        weights = weights / weights.sum(dim=2, keepdim=True)
+    return (take_points(features, index) * weights.to(features.dtype)).sum(dim=2)
+
+
+def take_points(points: Tensor, index: Tensor) -> Tensor:
+    """Pick points: ``[B, N, C]`` by int64 ``[B, ...]`` gives ``[B, ..., C]``."""
+    flat = index.flatten(1)[..., None].expand(-1, -1, points.shape[-1])
+    return points.gather(1, flat).unflatten(1, index.shape[1:])
+
+
+def _check(points: Tensor, wanted: int, what: str) -> None:
+    if points.dim() != 3 or points.shape[-1] != 3:
+        raise UserError(f'Points must be [B, N, 3], got {list(points.shape)}.')
+    if not 1 <= wanted <= points.shape[1]:
+        raise UserError(
+            f'{wanted} {what} of clouds of {points.shape[1]} points. Fix: ask '
+            f'for 1 to {points.shape[1]}.'
+        )

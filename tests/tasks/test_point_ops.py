@@ -1,0 +1,146 @@
+"""Operators on point clouds equal their definitions, with and without padding."""
+
+import pytest
+import torch
+
+from lm4ve.errors import UserError
+from lm4ve.tasks import point_ops
+from lm4ve.tasks.point_ops import (
+    ball_query,
+    farthest_point_sample,
+    interpolate_features,
+    nearest_neighbors,
+    take_points,
+)
+
+
+def clouds(*shape):
+    """Whole numbers: distances are exact, and some lie on the surface of a ball."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-6, 7, (*shape, 3), generator=generator).float()
+
+
+def balls_by_hand(points, centers, radius, num, counts):
+    found = []
+    for cloud, some, count in zip(points, centers, counts, strict=True):
+        rows = []
+        for center in some:
+            inside = [
+                i for i in range(count) if float((cloud[i] - center).square().sum()) < radius**2
+            ]
+            first = inside[:num] or [0]
+            rows.append(first + first[:1] * (num - len(first)))
+        found.append(rows)
+    return torch.tensor(found)
+
+
+@pytest.mark.parametrize('chunk', [point_ops._CHUNK, 300])
+@pytest.mark.parametrize(('radius', 'num'), [(3.0, 4), (5.0, 40), (0.5, 3)])
+def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monkeypatch):
+    monkeypatch.setattr(point_ops, '_CHUNK', chunk)
+    points = clouds(2, 60)
+    centers = torch.cat((points[:, :9], clouds(2, 4) + 100), dim=1)  # the last see nothing
+    found = ball_query(points, centers, radius, num)
+    assert found.dtype == torch.int64
+    assert torch.equal(found, balls_by_hand(points, centers, radius, num, (60, 60)))
+
+
+def test_padding_is_in_no_ball_and_is_never_picked():
+    points, counts = clouds(2, 60), (60, 25)
+    padding = torch.arange(60) >= torch.tensor(counts)[:, None]
+    points[padding] = torch.nan  # what stands there means nothing
+    found = ball_query(points, points[:, :9], 4.0, 8, padding)
+    assert torch.equal(found, balls_by_hand(points, points[:, :9], 4.0, 8, counts))
+    picks = farthest_point_sample(points, 20, padding)
+    for i, count in enumerate(counts):
+        alone = farthest_point_sample(points[i : i + 1, :count], 20)
+        assert torch.equal(picks[i : i + 1], alone)
+
+
+def test_more_picks_than_points_repeat_the_first():
+    points = clouds(1, 30)
+    padding = torch.arange(30)[None] >= 3
+    assert set(farthest_point_sample(points, 10, padding)[0].tolist()) <= {0, 1, 2}
+
+
+def test_points_in_their_order_of_picking_are_picked_in_that_order():
+    """So that a later layer of PointNet++ takes the first points without a search."""
+    points = clouds(2, 200)
+    ordered = take_points(points, farthest_point_sample(points, 50))
+    again = farthest_point_sample(ordered, 20)
+    torch.testing.assert_close(take_points(ordered, again), ordered[:, :20])
+
+
+@pytest.mark.parametrize('count', [1, 2, 7])
+def test_features_are_interpolated_by_inverse_distance(count):
+    targets, sources = clouds(2, 9) + 0.5, clouds(2, count)
+    features = torch.randn(2, count, 5, requires_grad=True)
+    found = interpolate_features(targets, sources, features)
+    for b in range(2):
+        for n in range(9):
+            distances = [float((targets[b, n] - s).norm()) for s in sources[b]]
+            nearest = sorted(range(count), key=lambda i: (distances[i], i))[:3]
+            if len({distances[i] for i in range(count)}) < count:
+                continue  # of equally near sources any may be taken
+            weights = [1 / (distances[i] + 1e-8) for i in nearest]
+            mean = sum(w * features[b, i] for w, i in zip(weights, nearest, strict=True))
+            torch.testing.assert_close(found[b, n], mean / sum(weights), rtol=1e-5, atol=1e-5)
+    found.sum().backward()
+    assert features.grad.sum() == pytest.approx(2 * 9 * 5, rel=1e-4)
+
+
+def test_a_source_gives_its_own_features_at_its_place():
+    points, features = torch.randn(1, 8, 3), torch.randn(1, 8, 4)
+    found = interpolate_features(points[:, :3], points, features)
+    torch.testing.assert_close(found, features[:, :3], rtol=1e-5, atol=1e-5)
+
+
+def test_mmcv_s_operator_is_called_by_its_signature(monkeypatch):
+    """mmcv: int32 [B, G, num]; a padded point is nowhere near."""
+
+    class Operators:
+        @staticmethod
+        def ball_query(least, most, num, xyz, centers):
+            assert least == 0 and xyz.is_contiguous() and centers.is_contiguous()
+            counts = [int(p.isfinite().all(-1).sum()) for p in xyz]
+            return balls_by_hand(xyz, centers, most, num, counts).int()
+
+    points = clouds(2, 40)
+    padding = torch.arange(40) >= torch.tensor([[40], [30]])
+    expected = ball_query(points, points[:, :5], 4.0, 6, padding)
+    monkeypatch.setattr(point_ops, 'mmcv_operators', lambda points: Operators)
+    assert torch.equal(ball_query(points, points[:, :5], 4.0, 6, padding), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_gpu_and_mmcv_s_operators_give_the_same(monkeypatch):
+    points = torch.rand(2, 500, 3)
+    padding = torch.arange(500) >= torch.tensor([[500], [300]])
+    expected = ball_query(points, points[:, :50], 0.2, 16, padding)
+    features = torch.randn(2, 50, 4)
+    values = interpolate_features(points, points[:, :50], features)
+    cuda = [x.cuda() for x in (points, padding, features)]
+    kinds = [None] if point_ops.mmcv_operators(cuda[0]) is None else [None, point_ops]
+    for kind in kinds:  # plain torch on the GPU, then what mmcv offers there
+        with monkeypatch.context() as m:
+            if kind is None:
+                m.setattr(point_ops, 'mmcv_operators', lambda points: None)
+            found = ball_query(cuda[0], cuda[0][:, :50], 0.2, 16, cuda[1])
+            assert torch.equal(found.cpu(), expected)
+            others = interpolate_features(cuda[0], cuda[0][:, :50], cuda[2])
+            torch.testing.assert_close(others.cpu(), values, rtol=1e-4, atol=1e-4)
+            near = nearest_neighbors(cuda[0], cuda[0][:, :5], 3)
+            assert torch.equal(near.cpu(), nearest_neighbors(points, points[:, :5], 3))
+
+
+@pytest.mark.parametrize(
+    ('call', 'message'),
+    [
+        (lambda x: ball_query(x, x, 0.0, 3), 'radius 0.0 with 3 points'),
+        (lambda x: ball_query(x, x, 1.0, 0), 'with 0 points'),
+        (lambda x: ball_query(x[0], x, 1.0, 2), r'\[B, N, 3\], got \[8, 3\]'),
+    ],
+)
+def test_what_is_no_ball_is_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call(torch.randn(1, 8, 3))
