@@ -40,6 +40,24 @@ class Rules:
     required: Sequence[str] = ()
 
 
+#: What may stand for a part of a key in a template.
+_PLACES = dict(p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', j=r'(?P<j>\d+)', rest='(?P<rest>.+)')
+
+
+def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Turn pairs of templates into the patterns and replacements of :class:`Rules`.
+
+    Args:
+        pairs (Iterable[tuple[str, str]]): Old and new name. ``{p}`` is weight or bias,
+            ``{i}`` and ``{j}`` are numbers, ``{rest}`` is anything.
+    """
+    rules = []
+    for old, new in pairs:
+        pattern = re.sub(r'\\\{(\w+)\\\}', lambda m: _PLACES[m[1]], re.escape(old))
+        rules.append((pattern, re.sub(r'\{(\w+)\}', r'\\g<\1>', new)))
+    return rules
+
+
 def rename(
     state: dict[str, Tensor], rules: Rules, origin: str = 'The checkpoint'
 ) -> tuple[dict, dict]:

@@ -21,7 +21,7 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.torch_files import is_zipped, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
-_STATE_KEYS = ('model', 'state_dict', 'module', 'base_model')
+_STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
 _EMA_KEYS = ('model_ema',)
 
 

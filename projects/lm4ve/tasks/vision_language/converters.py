@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.converters.key_rules import Rules, rename
+from lm4ve.converters.key_rules import Rules, rename, template_rules
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError, check_choice
 from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary
-from lm4ve.tasks.vision_language.models.heads import FINGERPRINT, vocabulary_digest
+from lm4ve.tasks.vision_language.models.answering import FINGERPRINT, vocabulary_digest
 
 TASKS = ('auto', 'vqa', 'retrieval', 'matching')
 
@@ -71,16 +71,6 @@ _REQUIRED = (
     'text_pooler.dense.weight',
     'image_pooler.dense.weight',
 )
-_PLACES = dict(p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', rest='(?P<rest>.+)')
-
-
-def _rules(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Turn pairs of templates into patterns and replacements."""
-    rules = []
-    for old, new in pairs:
-        pattern = re.sub(r'\\\{(\w+)\\\}', lambda m: _PLACES[m[1]], re.escape(old))
-        rules.append((pattern, re.sub(r'\{(\w+)\}', r'\\g<\1>', new)))
-    return rules
 
 
 def convert_meter(
@@ -118,9 +108,11 @@ def convert_meter(
     _check_kind(state, origin)
     task = _task_of(state) if task == 'auto' else task
     others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
-              for p, _ in _rules(pairs)]  # fmt: skip
+              for p, _ in template_rules(pairs)]  # fmt: skip
     rules = Rules(
-        renames=_rules((*TRUNK, *HEADS[task])), dropped=(*_DROPPED, *others), required=_REQUIRED
+        renames=template_rules((*TRUNK, *HEADS[task])),
+        dropped=(*_DROPPED, *others),
+        required=_REQUIRED,
     )
     # The counting of the text encoder's embeddings would fit a rename, too.
     kept = {k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p, _ in _DROPPED)}
@@ -225,5 +217,5 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     table = [(ours, theirs) for theirs, ours in (*TRUNK, *pairs)]
     dropped = [(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')]
     required = [f'{_CLIP}conv1.weight', 'cross_modal_text_pooler.dense.weight']
-    renamed, _ = rename(joined, Rules(_rules(table), dropped, required), origin)
+    renamed, _ = rename(joined, Rules(template_rules(table), dropped, required), origin)
     return renamed

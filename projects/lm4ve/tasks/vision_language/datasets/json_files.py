@@ -50,12 +50,13 @@ def read_text(path: str | Path, field: str) -> str:
         raise UserError(f"{field}: '{path}' is no UTF-8 text ({e.reason}). {_AGAIN}") from e
 
 
-def read_json(path: str | Path, kind: type, field: str) -> Any:
+def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> Any:
     """Return the content of a JSON file.
 
     Args:
         path (str | Path): The file.
-        kind (type): ``dict`` or ``list``: what the file holds at its top.
+        kind (type | tuple[type, ...]): ``dict`` or ``list``, or both: what the file holds at
+            its top.
         field (str): What messages call the file.
 
     Raises:
@@ -63,8 +64,10 @@ def read_json(path: str | Path, kind: type, field: str) -> Any:
     """
     found = _parse(read_text(path, field), f"{field}: '{path}'")
     if not isinstance(found, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        expected = ' or '.join(_KINDS[k] for k in kinds)
         raise UserError(
-            f"{field}: '{path}' holds {_kind_of(found)}, expected {_KINDS[kind]}. Fix: name the "
+            f"{field}: '{path}' holds {_kind_of(found)}, expected {expected}. Fix: name the "
             'file that the data set documents.'
         )
     return found

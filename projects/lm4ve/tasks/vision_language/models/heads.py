@@ -4,11 +4,9 @@ All compute in fp32, also under mixed precision: 16 bits would tie the scores of
 pairs, and ranks would depend on their order.
 """
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +14,29 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.engine.messages import did_you_mean
-from lm4ve.errors import CheckpointError, UserError, check_choice
+from lm4ve.errors import UserError, check_choice
 from lm4ve.registry import MODELS
 from lm4ve.tasks.vision_language.datasets.vocabulary import read_vocabulary, soft_scores
+from lm4ve.tasks.vision_language.models.answering import (
+    FINGERPRINT,
+    KnowsVocabulary,
+    vocabulary_digest,
+)
 from lm4ve.tasks.vision_language.models.fusion import init_as_bert
 from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
 TARGETS = ('soft', 'hard')
-FINGERPRINT = 'vocabulary_fingerprint'
+__all__ = [
+    'FINGERPRINT',
+    'MatchingHead',
+    'RetrievalHead',
+    'VQAHead',
+    'in_fp32',
+    'soft_targets',
+    'vocabulary_digest',
+]
 
 
 def in_fp32(module: nn.Module, features: Tensor) -> Tensor:
@@ -55,12 +66,6 @@ def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> di
     return {index[a]: 1.0 for a, _ in counts.most_common(1)}
 
 
-def vocabulary_digest(answers: Sequence[str]) -> Tensor:
-    """Return a fingerprint of answers in their order, uint8 ``[32]``."""
-    digest = hashlib.sha256('\n'.join(answers).encode()).digest()
-    return torch.tensor(list(digest), dtype=torch.uint8)
-
-
 class _Head(BaseModule):
     """What METER calls of a head."""
 
@@ -88,7 +93,7 @@ class _Head(BaseModule):
 
 
 @MODELS.register_module()
-class VQAHead(_Head):
+class VQAHead(KnowsVocabulary, _Head):
     """Choose an answer out of a vocabulary: Linear, LayerNorm, GELU, Linear.
 
     Args:
@@ -116,17 +121,16 @@ class VQAHead(_Head):
         super().__init__(init_cfg)
         check_choice('model.head.targets', targets, TARGETS)
         self.in_channels, self.targets = in_channels, targets
-        self.vocabulary = list(read_vocabulary(vocabulary, 'model.head.vocabulary'))
-        self.index = {a: i for i, a in enumerate(self.vocabulary)}
+        answers = read_vocabulary(vocabulary, self.vocabulary_field)
         hidden = hidden_channels or in_channels
         self.layers = nn.Sequential(
             nn.Linear(in_channels, hidden),
             nn.LayerNorm(hidden),
             nn.GELU(),
-            nn.Linear(hidden, len(self.vocabulary)),
+            nn.Linear(hidden, len(answers)),
         )
         init_as_bert(self)
-        self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
+        self.know(answers)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -192,26 +196,6 @@ class VQAHead(_Head):
             )
         scores = self(features[:, 0]).sigmoid()
         return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
-        """Refuse a checkpoint of another vocabulary, even where loading is not strict.
-
-        Raises:
-            CheckpointError: The answers differ.
-        """
-        stored = state_dict.get(prefix + FINGERPRINT)
-        last = state_dict.get(f'{prefix}layers.3.bias')
-        other = stored is not None and not torch.equal(
-            stored.cpu(), getattr(self, FINGERPRINT).cpu()
-        )
-        if other or (last is not None and len(last) != len(self.vocabulary)):
-            count = '' if last is None else f' of {len(last)} answers'
-            raise CheckpointError(
-                f'The checkpoint was trained with another vocabulary{count}; model.head.vocabulary '
-                f'has {len(self.vocabulary)}. Its outputs would mean other answers. Fix: give the '
-                'vocabulary file that the checkpoint was trained with.'
-            )
-        super()._load_from_state_dict(state_dict, prefix, *others)
 
 
 @MODELS.register_module()

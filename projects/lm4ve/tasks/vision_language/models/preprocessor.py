@@ -22,8 +22,94 @@ from lm4ve.tasks.vision_language.models.pretrained import naming
 _FIELD = 'model.data_preprocessor.tokenizer'
 
 
+class TextPreprocessor(BaseDataPreprocessor):
+    """Turns texts into numbers of tokens; the parent of preprocessors with texts.
+
+    Args:
+        tokenizer (str, optional): Where the tokenizer's files are: a local folder,
+            ``package:<name>`` or a hub id. None: texts are not tokenized.
+        max_length (int): Tokens of a text, special ones included. A longer text is cut
+            and keeps its last special token; the log says so once.
+        non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
+
+    Attributes:
+        num_truncated (int): How many texts this process has cut.
+
+    Raises:
+        CheckpointError: The tokenizer's files are missing or damaged.
+        UserError: ``max_length`` has no room for a word.
+    """
+
+    #: The length that the model's paper has, for messages.
+    usual_length = 'METER: 50'
+
+    def __init__(
+        self, tokenizer: str | None, max_length: int = 50, non_blocking: bool = False
+    ) -> None:
+        super().__init__(non_blocking)
+        self.tokenizer, self.tokenizer_type, self.tokenizer_name = None, None, tokenizer
+        self.max_length = max_length
+        self.num_truncated = 0
+        least = 0
+        if tokenizer is not None:
+            self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
+            self._special = set(self.tokenizer.all_special_ids)
+            least = self.tokenizer.num_special_tokens_to_add()
+        if max_length <= least:
+            raise UserError(
+                f'model.data_preprocessor.max_length={max_length} leaves no room beside the '
+                f'special tokens of the tokenizer. Fix: choose more ({self.usual_length}).'
+            )
+        # Follows the model to its device.
+        self.register_buffer('_place', torch.empty(0), persistent=False)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Turn texts into numbers, padded at their ends to the longest.
+
+        Args:
+            texts (Sequence[str]): T texts.
+
+        Returns:
+            tuple[Tensor, Tensor]: int64 ``[T, L]`` and bool ``[T, L]`` (True = padding), on
+            the model's device.
+
+        Raises:
+            UserError: A text gives no token at all.
+        """
+        rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
+        longest = max(map(len, rows))
+        if empty := [i for i, row in enumerate(rows) if not row]:
+            raise UserError(
+                f'The text {texts[empty[0]]!r} has no token. Fix: leave empty texts out.'
+            )
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        padding = torch.arange(longest) >= lengths[:, None]
+        return ids.to(self._place.device), padding.to(self._place.device)
+
+    def _cut(self, row: list[int]) -> list[int]:
+        if len(row) <= self.max_length:
+            return row
+        self._say_cut(len(row))
+        if row[-1] in self._special:
+            return [*row[: self.max_length - 1], row[-1]]
+        return row[: self.max_length]
+
+    def _say_cut(self, length: int) -> None:
+        """Count a text that is cut, and warn of the first one."""
+        if not self.num_truncated:
+            print_log(
+                f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
+                f'{self.max_length}, and so are others; this is said once.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self.num_truncated += 1
+
+
 @MODELS.register_module()
-class VisionLanguagePreprocessor(BaseDataPreprocessor):
+class VisionLanguagePreprocessor(TextPreprocessor):
     """Turn a batch of images and texts into tensors on the model's device.
 
     Args:
@@ -52,18 +138,8 @@ class VisionLanguagePreprocessor(BaseDataPreprocessor):
         to_rgb: bool = True,
         non_blocking: bool = False,
     ) -> None:
-        super().__init__(non_blocking)
-        self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
-        self.tokenizer_name = tokenizer
-        self.max_length = max_length
+        super().__init__(tokenizer, max_length, non_blocking)
         self.to_rgb = to_rgb
-        self.num_truncated = 0
-        self._special = set(self.tokenizer.all_special_ids)
-        if max_length <= self.tokenizer.num_special_tokens_to_add():
-            raise UserError(
-                f'model.data_preprocessor.max_length={max_length} leaves no room beside the '
-                f'special tokens of the tokenizer. Fix: choose more (METER: 50).'
-            )
         self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1), persistent=False)
 
@@ -130,46 +206,6 @@ class VisionLanguagePreprocessor(BaseDataPreprocessor):
         if self.to_rgb:
             images = images.flip(1)
         return (images.float() - self.mean) / self.std
-
-    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Turn texts into numbers, padded at their ends to the longest.
-
-        Args:
-            texts (Sequence[str]): T texts.
-
-        Returns:
-            tuple[Tensor, Tensor]: int64 ``[T, L]`` and bool ``[T, L]`` (True = padding), on
-            the model's device.
-
-        Raises:
-            UserError: A text gives no token at all.
-        """
-        rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
-        longest = max(map(len, rows))
-        if empty := [i for i, row in enumerate(rows) if not row]:
-            raise UserError(
-                f'The text {texts[empty[0]]!r} has no token. Fix: leave empty texts out.'
-            )
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-        lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(longest) >= lengths[:, None]
-        return ids.to(self.mean.device), padding.to(self.mean.device)
-
-    def _cut(self, row: list[int]) -> list[int]:
-        if len(row) <= self.max_length:
-            return row
-        if not self.num_truncated:
-            print_log(
-                f'A text of {len(row)} tokens is cut to model.data_preprocessor.max_length='
-                f'{self.max_length}, and so are others; this is said once.',
-                logger='current',
-                level=logging.WARNING,
-            )
-        self.num_truncated += 1
-        if row[-1] in self._special:
-            return [*row[: self.max_length - 1], row[-1]]
-        return row[: self.max_length]
 
 
 def load_tokenizer(source: str) -> tuple[Any, str | None]:

@@ -1,0 +1,54 @@
+"""What heads share that choose an answer out of a vocabulary.
+
+A fingerprint of the vocabulary is a part of every checkpoint: outputs of a head mean
+nothing, or worse, with other answers.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lm4ve.errors import CheckpointError
+
+FINGERPRINT = 'vocabulary_fingerprint'
+
+
+def vocabulary_digest(answers: Sequence[str]) -> Tensor:
+    """Return a fingerprint of answers in their order, uint8 ``[32]``."""
+    digest = hashlib.sha256('\n'.join(answers).encode()).digest()
+    return torch.tensor(list(digest), dtype=torch.uint8)
+
+
+class KnowsVocabulary(nn.Module):
+    """A head with ``layers``, the last of which (number 3) gives one logit an answer."""
+
+    #: The config's field that names the answers, for messages.
+    vocabulary_field = 'model.head.vocabulary'
+
+    def know(self, answers: Sequence[str]) -> None:
+        """Take the answers, in the order of the logits."""
+        self.vocabulary = list(answers)
+        self.index = {a: i for i, a in enumerate(self.vocabulary)}
+        self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: object) -> None:
+        """Refuse a checkpoint of another vocabulary, even where loading is not strict.
+
+        Raises:
+            CheckpointError: The answers differ.
+        """
+        stored = state_dict.get(prefix + FINGERPRINT)
+        last = state_dict.get(f'{prefix}layers.3.bias')
+        other = stored is not None and not torch.equal(
+            stored.cpu(), getattr(self, FINGERPRINT).cpu()
+        )
+        if other or (last is not None and len(last) != len(self.vocabulary)):
+            count = '' if last is None else f' of {len(last)} answers'
+            raise CheckpointError(
+                f'The checkpoint was trained with another vocabulary{count}; '
+                f'{self.vocabulary_field} has {len(self.vocabulary)}. Its outputs would mean other '
+                'answers. Fix: give the vocabulary file that the checkpoint was trained with.'
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
