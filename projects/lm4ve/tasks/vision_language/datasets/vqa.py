@@ -87,6 +87,7 @@ class VQADataset(ImageTextDataset):
         """Return the questions of the files, checked."""
         self.check_image_folder()
         data_list, empty, total = [], [], 0
+        paths: dict[str, str] = {}  # many questions are about one image
         for number, q in enumerate(self.load_questions()):
             total += 1
             question_id = q.get('question_id', number)
@@ -96,8 +97,11 @@ class VQADataset(ImageTextDataset):
                 if not self.test_mode or self.on_corrupt == 'refuse':
                     continue
             where = f"'{self.ann_file}', question {question_id}"
+            image = q['image']
+            if not isinstance(image, str) or image not in paths:
+                paths[image] = self.image_path(image, where)
             entry = dict(
-                img_path=self.image_path(q['image'], where),
+                img_path=paths[image],
                 text=[question],
                 question_id=question_id,
                 gt_answers=list(q['answers']),
