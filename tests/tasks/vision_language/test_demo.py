@@ -149,9 +149,9 @@ def test_a_scene_with_another_digit_makes_a_caption_false():
 
 def test_a_caption_names_its_scene_among_500_and_none_of_the_training():
     train, test = list(ds.scenes('train', 600)), list(ds.scenes('test', 500, train=600))
-    assert not any(is_true(c, s.digits) for t in test[:40] for c in t.captions for s in train)
+    assert not any(is_true(c, s.digits) for t in test[:15] for c in t.captions for s in train)
     alone = [
-        sum(is_true(c, other.digits) for other in test) == 1 for t in test[:40] for c in t.captions
+        sum(is_true(c, other.digits) for other in test) == 1 for t in test[:15] for c in t.captions
     ]
     assert np.mean(alone) > 0.9
 
@@ -273,7 +273,7 @@ def test_a_short_training_answers_what_the_question_alone_does_not(tmp_path, mon
     monkeypatch.setattr(ev.EasyVQA, 'load_questions', about_colors)
     found = {}
     for blank in (False, True):
-        options = {'train_cfg.max_epochs': 6, 'train_dataloader.batch_size': 32}
+        options = {'train_cfg.max_epochs': 3, 'train_dataloader.batch_size': 32}
         options['train_dataloader.dataset.questions_per_image'] = 1
         for split, count in (('train', 1280), ('val', 400)):
             options[f'{split}_dataloader.dataset.indices'] = count
@@ -281,7 +281,7 @@ def test_a_short_training_answers_what_the_question_alone_does_not(tmp_path, mon
         cfg = config('none_easy-vqa', tmp_path / str(blank), **options)
         found[blank] = train(cfg)['val/vqa/other']
     # Eight colors, each alike often.
-    assert found[False] > 60 and found[True] < 30
+    assert found[False] > 50 and found[True] < 25
 
 
 @pytest.mark.slow
