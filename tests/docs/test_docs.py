@@ -37,6 +37,8 @@ def test_every_link_leads_to_a_file_or_a_heading(page):
         path, _, anchor = link.partition('#')
         target = (source.parent / path).resolve() if path else source
         assert target.exists(), f'{page}: {link}'
+        # The built site has nothing else.
+        assert not page.startswith('docs/') or target.is_relative_to(ROOT / 'docs'), link
         if anchor and target.suffix == '.md':
             assert anchor in _anchors(target), f'{page}: {link}'
 
