@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lm4ve.errors import UserError
 
-#: Distances that are held at once by :func:`nearest_neighbors` (64 MiB fp32).
+#: Distances that are held at once (64 MiB fp32).
 _CHUNK = 2**24
 #: mmcv's kernel keeps this many candidates in registers.
 _MMCV_MAX_NEIGHBORS = 100
@@ -153,8 +153,10 @@ def ball_query(
     batch, count, _ = points.shape
     # Squared in fp32, as mmcv's kernel does.
     limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
+    # Pieces that fit a CPU's cache take a fifth of the time; a GPU waits once a piece.
+    held = _CHUNK if points.is_cuda else _CHUNK // 16
     picks = []
-    for part in centers.split(max(1, _CHUNK // (batch * count)), dim=1):
+    for part in centers.split(max(1, held // (batch * count)), dim=1):
         inside = squared_distances(part, points) < limit
         if padding is not None:
             inside &= ~padding[:, None]
@@ -167,10 +169,10 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 
     By differences, axis by axis: the usual matrix product cancels near zero.
     """
-    out = torch.zeros(len(a), a.shape[1], b.shape[1], dtype=a.dtype, device=a.device)
-    for axis in range(3):
+    out = (a[:, :, None, 0] - b[:, None, :, 0]).square()
+    for axis in (1, 2):
         difference = a[:, :, None, axis] - b[:, None, :, axis]
-        out = out.addcmul(difference, difference)
+        out.addcmul_(difference, difference)
     return out
 
 
