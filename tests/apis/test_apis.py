@@ -145,6 +145,13 @@ def test_models_take_overrides_and_say_what_is_not_there(tmp_path):
     assert task_of_config(read_config(path)).name == 'image'
 
 
+def test_a_host_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr('lm4ve.apis.models.find_spec', lambda name: None)
+    for name, extra in ((DEMOS['image'], 'image'), (DEMOS['video'], 'video')):
+        with pytest.raises(UserError, match=rf'not installed.*lm4ve\[{extra}\]'):
+            lm4ve.apis.get_model(name)
+
+
 def test_questions_and_captions_are_given_beside_the_images(tmp_path):
     from tests.tasks.vision_language.files import write_image
     from tests.tasks.vision_language.tiny import ANSWERS, meter_config, write_tokenizer

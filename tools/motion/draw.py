@@ -6,10 +6,9 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 from collections.abc import Sequence
 
 import torch
-from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
+from lm4ve.engine.building import build_model
 from lm4ve.engine.command_line import add_allow_partial, config_parser, run_tool
 from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
@@ -34,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     rows = range(0, len(dataset), args.every)[: args.scenes]
     if args.checkpoint:
-        model = MODELS.build(cfg.model)
-        load = load_partly if args.allow_partial else load_strictly
-        load(model, read_state(args.checkpoint), f"'{args.checkpoint}'")
-        model.eval()
+        model = build_model(cfg, args.checkpoint, args.allow_partial)[0].eval()
         with torch.no_grad():
             samples = model.test_step(collate_scenes([dataset[i] for i in rows]))
     else:

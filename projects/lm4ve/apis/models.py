@@ -2,6 +2,7 @@
 
 import functools
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.engine.devices import find_device
 from lm4ve.engine.messages import did_you_mean
 from lm4ve.errors import UserError, check_choice
-from lm4ve.tasks import TASKS
+from lm4ve.tasks import TASKS, all_tasks
 from lm4ve.zoo import MIM_FOLDER
 
 #: Folder of configs -> task, where its name is not the task's.
@@ -72,8 +73,20 @@ def find_config(config: str | Path | Config) -> Config:
 
 
 def in_scope_of(config: Config) -> Any:
-    """Return a context in which the types that a config names are found."""
-    return DefaultScope.overwrite_default_scope(config.get('default_scope') or 'mmengine')
+    """Return a context in which the types that a config names are found.
+
+    Raises:
+        UserError: The config is of a host that is not installed.
+    """
+    scope = config.get('default_scope') or 'mmengine'
+    if find_spec(scope) is None:
+        extras = [t.extra for t in all_tasks() for m in t.models if m.startswith(f'{scope}.')]
+        extra = f'[{extras[0]}]' if extras else ''
+        raise UserError(
+            f"default_scope='{scope}' of the config names a package that is not installed. Fix: "
+            f'pip install "{f"lm4ve{extra}" if extra else scope}".'
+        )
+    return DefaultScope.overwrite_default_scope(scope)
 
 
 def get_model(

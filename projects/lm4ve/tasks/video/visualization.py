@@ -11,9 +11,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from mmengine.registry import DATASETS, DefaultScope
 
-from lm4ve.engine.checkpoint_files import load_partly, load_strictly, read_state
 from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.corruption import find_defect
@@ -51,18 +49,15 @@ def classify(
         UserError: The video cannot be used, or there are too few names.
         CheckpointError: There is no such checkpoint, or it is of another model.
     """
-    from mmaction.apis.inferencers import MMAction2Inferencer
+    from lm4ve.tasks.video.inference import VideoInferencer  # which draws by this module
 
     defect = find_defect(str(video))
     if defect is not None:
         raise UserError(f"The video '{video}' {defect}. Fix: give another one.")
-    state = read_state(checkpoint)
-    inferencer = MMAction2Inferencer(rec=str(config), device=device)
-    load = load_partly if allow_partial else load_strictly
-    load(inferencer.actionrecog_inferencer.model, state, f"'{checkpoint}'")
-    (result,) = inferencer(str(video))['predictions']
-    scores = np.asarray(result['rec_scores'][0])
-    classes = classes or _classes_of(config) or [f'class {i}' for i in range(len(scores))]
+    inferencer = VideoInferencer(read_config(config), checkpoint, device, allow_partial)
+    (result,) = inferencer(video)
+    scores = result['pred_scores']
+    classes = classes or inferencer.classes or [f'class {i}' for i in range(len(scores))]
     if len(classes) != len(scores):
         raise UserError(
             f'The model has {len(scores)} classes, and there are '
@@ -71,14 +66,6 @@ def classify(
         )
     order = np.argsort(-scores)[:topk]
     return [(classes[i], float(scores[i])) for i in order]
-
-
-def _classes_of(config: str | Path) -> Sequence[str] | None:
-    cfg = read_config(config, set_scope=False)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        kind = DATASETS.get(cfg.test_dataloader.dataset.type)
-    given = cfg.test_dataloader.dataset.get('metainfo') or {}
-    return given.get('classes') or kind.METAINFO.get('classes')
 
 
 def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> None:
