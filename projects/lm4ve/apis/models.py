@@ -16,7 +16,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.engine.devices import find_device
 from lm4ve.engine.messages import did_you_mean
 from lm4ve.errors import UserError, check_choice
-from lm4ve.tasks import TASKS, all_tasks
+from lm4ve.tasks import all_tasks
 from lm4ve.zoo import MIM_FOLDER
 
 #: Folder of configs -> task, where its name is not the task's.
@@ -40,13 +40,13 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
 
     Args:
         pattern (str, optional): With ``*`` and ``?``, for example ``'*llama*'``.
-        task (str, optional): A name of :data:`lm4ve.tasks.TASKS`, for example 'motion'.
+        task (str, optional): For example 'motion' or 'image'.
 
     Raises:
         UserError: There is no such task.
     """
     if task is not None:
-        check_choice('task', task, TASKS)
+        check_choice('task', task, sorted({its for its, _ in _models().values()}))
     return sorted(
         name
         for name, (its, _) in _models().items()
@@ -81,10 +81,9 @@ def in_scope_of(config: Config) -> Any:
     scope = config.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
         extras = [t.extra for t in all_tasks() for m in t.models if m.startswith(f'{scope}.')]
-        extra = f'[{extras[0]}]' if extras else ''
         raise UserError(
-            f"default_scope='{scope}' of the config names a package that is not installed. Fix: "
-            f'pip install "{f"lm4ve{extra}" if extra else scope}".'
+            f"default_scope='{scope}' of the config names a library that is not installed. Fix: "
+            + (f'pip install "lm4ve[{extras[0]}]".' if extras else 'install it, as its guide says.')
         )
     return DefaultScope.overwrite_default_scope(scope)
 
