@@ -21,6 +21,10 @@ from lm4ve.zoo.moved_configs import where_it_went
 
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
+#: Distribution whose configs ours inherit -> the extra that brings it.
+_EXTRAS = dict(
+    mmpretrain='image', mmaction2='video', mmsegmentation='segmentation', mmdet='detection'
+)
 _ENDS = ('end', 'T_max', 'total_steps')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
@@ -52,13 +56,23 @@ def read_config(
         Config: The whole config.
 
     Raises:
-        UserError: The file, or one that it inherits, does not exist. If it has moved,
-            the message gives the new path.
+        UserError: The file, or one that it inherits, does not exist, or is of a package that
+            is not installed. If it has moved, the message gives the new path.
     """
     if not osp.isfile(path):
         raise UserError(f"The config '{path}' does not exist. Fix: {_advice(path)}")
     try:
         cfg = Config.fromfile(path)
+    except ModuleNotFoundError as e:
+        lacking = re.match('(.+) is not installed, please install', str(e))
+        if lacking is None:
+            raise
+        extra = _EXTRAS.get(lacking[1])
+        wanted = f'"lm4ve[{extra}]"' if extra else lacking[1]
+        raise UserError(
+            f"The config '{path}' inherits one of {lacking[1]}, which is not installed. Fix: pip "
+            f'install {wanted}.'
+        ) from e
     except FileNotFoundError as e:
         missing = re.fullmatch('file "(.+)" does not exist', str(e))
         if missing is None:
