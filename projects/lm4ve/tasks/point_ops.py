@@ -6,6 +6,8 @@ they are there. Both give the same groups (see the functions on ties). Distances
 many points are computed in pieces, so that memory is bounded at any size of cloud.
 """
 
+import sys
+
 import torch
 from torch import Tensor
 
@@ -25,7 +27,9 @@ def mmcv_operators(points: Tensor) -> object | None:
         from mmcv import ops
     except (ImportError, OSError):  # mmcv-lite; a build for another torch
         return None
-    return ops
+    # Beside mmcv-lite, mmdetection has a stand-in without operators (compat/mmcv_ops.py).
+    compiled = getattr(sys.modules.get('mmcv._ext'), '__file__', None)
+    return ops if compiled else None
 
 
 @torch.no_grad()
