@@ -82,6 +82,18 @@ def test_masks_of_any_kind_are_foreground_above_0(tmp_path, mode):
         assert MaskFolder(tmp_path, ignored=255)[0][2].tolist() == expected
 
 
+def test_a_damaged_mask_is_one_message_without_its_bytes(tmp_path):
+    for name in ('images', 'masks'):
+        (tmp_path / name).mkdir()
+    Image.new('RGB', (2, 2)).save(tmp_path / 'images/x.jpg')
+    path = tmp_path / 'masks/x.png'
+    Image.new('L', (2, 2)).save(path)
+    path.write_bytes(path.read_bytes().replace(b'IDAT', b'\0\0\0\xfd'))
+    with pytest.raises(UserError, match=r"x.png' is not an image that can be read.*Fix") as e:
+        MaskFolder(tmp_path)[0]
+    assert 'xfd' not in str(e.value)
+
+
 def test_imagenet_s_masks_must_be_rgb(tmp_path):
     write_imagenet_s(tmp_path, np.full((2, 2), 3))
     (path,) = tmp_path.glob('validation-segmentation/*/*.png')

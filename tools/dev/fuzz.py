@@ -16,6 +16,7 @@ format that does not say how many there are, so that a shorter whole file looks 
 import argparse
 import collections
 import dataclasses
+import gc
 import hashlib
 import json
 import multiprocessing
@@ -131,6 +132,7 @@ def work(name: str, folder: str, seed: int, numbers: Sequence[int], log: str) ->
             file, read = fuzz_readers.READERS[name](made)
             whole = file.read_bytes()
             expected = digest(read())
+            gc.freeze()  # MMEngine collects garbage for each data set: a second, among all modules
         except Exception:
             Path(f'{log}.error').write_text(traceback.format_exc())
             raise

@@ -29,13 +29,15 @@ def leads_outside(name: str, folder: str | Path) -> bool:
     """Return whether a name that a list holds leads out of the folder it is relative to.
 
     Only the name is looked at: links in the folder are followed, since data sets are put
-    together of links.
+    together of links. An address (``http://``) leads out too, unless the folder has one.
 
     Args:
         name (str): A relative path, or an absolute one that begins with the folder's.
         folder (str | Path): The folder.
     """
     path = PurePath(name)
+    if '://' in name:
+        return not ('://' in str(folder) and name.startswith(str(folder)))
     return '..' in path.parts or (
         path.is_absolute() and not path.is_relative_to(os.path.abspath(folder))
     )

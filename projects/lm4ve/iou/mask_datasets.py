@@ -259,6 +259,9 @@ def _open(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()
-    except OSError as e:
-        raise UserError(f"'{path}' is not an image that can be read: {e}. Fix: mend it.") from e
+    except Exception as e:  # Pillow's readers raise whatever comes up, with a file's bytes
+        reason = getattr(e, 'strerror', None) or type(e).__name__
+        raise UserError(
+            f"'{path}' is not an image that can be read ({reason}). Fix: mend it."
+        ) from e
     return image

@@ -19,6 +19,11 @@ from PIL import Image
 #: marker cannot occur, so a file cut anywhere does not end with it.
 _ENDS = {b'\xff\xd8\xff': b'\xff\xd9', b'\x89PNG\r\n\x1a\n': b'IEND\xaeB`\x82'}
 _HEAD, _TAIL = 8, 8
+_JPEG = b'\xff\xd8\xff'
+#: Each block of 64 pixels of a JPEG takes a bit or more, so that a byte holds 512 at most. The
+#: size in a damaged header would be decoded for minutes.
+_JPEG_PIXELS = 1024
+_REDUCED = 8
 
 
 def find_defect(path: str, decode: bool = False, backend_args: dict | None = None) -> str | None:
@@ -80,7 +85,12 @@ def _decode_reduced(data: bytes) -> str | None:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
     except cv2.error as e:
         return f'cannot be decoded ({e})'
-    return 'cannot be decoded' if image is None else None
+    if image is None:
+        return 'cannot be decoded'
+    pixels = _REDUCED**2 * image.shape[0] * image.shape[1]
+    if data.startswith(_JPEG) and pixels > _JPEG_PIXELS * len(data):
+        return f'is damaged: {len(data)} bytes cannot hold the {pixels / 1e6:.0f} million pixels'
+    return None
 
 
 def _decode_strictly(data: bytes) -> str | None:
@@ -90,7 +100,9 @@ def _decode_strictly(data: bytes) -> str | None:
     except Image.DecompressionBombError:
         return None  # large is not broken
     except Image.UnidentifiedImageError:
-        return f'is not an image (it starts with {data[:12]!r})'
+        return 'is not an image'
+    except SyntaxError:  # it shows bytes of the file
+        return 'cannot be decoded (a part of it is damaged)'
     except Exception as e:  # Pillow's readers raise whatever comes up
         return f'cannot be decoded ({e})'
     return None

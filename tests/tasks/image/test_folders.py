@@ -83,6 +83,21 @@ def test_bytes_behind_the_end_marker_are_no_defect(tmp_path):
     assert find_defect(path) is None and find_defect(path, True) is None
 
 
+def test_a_damaged_size_is_refused_before_it_is_decoded_for_long(tmp_path):
+    data = encode(64)
+    size = data.index(b'\xff\xc0') + 5  # height and width, two bytes each
+    path = write(tmp_path / 'x.jpg', data[:size] + b'\x20\0\x20\0' + data[size + 4 :])
+    assert 'cannot hold the 67 million pixels' in find_defect(path, decode=True)
+    # As few bytes as JPEG needs for so many pixels.
+    blank = cv2.imencode('.jpg', np.zeros((4000, 4000), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1))
+    assert find_defect(write(tmp_path / 'y.jpg', blank[1].tobytes()), decode=True) is None
+
+
+def test_no_message_shows_the_bytes_of_what_is_no_image(tmp_path):
+    path = write(tmp_path / 'x.jpg', b'root:x:0:0:secret')
+    assert find_defect(path) == find_defect(path, decode=True) == 'is not an image'
+
+
 def test_missing_file_is_a_defect(tmp_path):
     assert 'does not exist' in find_defect(str(tmp_path / 'x.jpg'))
 
@@ -266,6 +281,24 @@ def test_a_list_does_not_lead_out_of_its_folder(root, way, with_label):
 def test_a_list_may_hold_absolute_paths_without_a_folder(root):
     write(root / 'list.txt', f'{root}/{CLASSES[0]}/0.JPEG 0\n'.encode())
     assert len(folder('', ann_file=str(root / 'list.txt'), data_prefix='')) == 1
+
+
+@pytest.mark.parametrize('start', ['http://localhost:9/', 'nfs://a/', 'b:http://localhost:9/'])
+@pytest.mark.parametrize('prefix', ['images', ''])
+def test_a_list_does_not_lead_to_the_network(root, prefix, start):
+    write(root / 'images/a.JPEG', encode())
+    write(root / 'list.txt', f'{root}/images/a.JPEG 0\n{start}x.jpg 0\n'.encode())
+    options = dict(data_prefix=str(root / prefix) if prefix else '', test_mode=True)
+    with pytest.raises(UserError, match='line 2.*Fix'):
+        folder('', ann_file=str(root / 'list.txt'), **options)
+
+
+@pytest.mark.parametrize('with_label', [True, False])
+@pytest.mark.parametrize('content', ['', '\n \n'])
+def test_a_list_of_nothing_is_refused(root, content, with_label):
+    write(root / 'list.txt', content.encode())
+    with pytest.raises(UserError, match='names no image.*Fix'):
+        folder(root, ann_file='list.txt', with_label=with_label)
 
 
 def test_annotation_file_is_scanned_too(root, log):

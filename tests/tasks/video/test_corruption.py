@@ -2,6 +2,7 @@
 
 import re
 
+import av
 import numpy as np
 import pytest
 
@@ -71,6 +72,29 @@ def test_whole_videos_have_none(videos):
         assert find_defect(str(path)) is None
         assert find_defect(str(path), decode=True) is None
     assert find_defect('/nowhere.mp4') == 'does not exist'
+
+
+@pytest.mark.parametrize('live', [False, True])
+def test_a_webm_that_was_cut_between_two_packets(tmp_path, live):
+    path = tmp_path / 'a.webm'
+    # A live stream is written without its length, and may end anywhere.
+    with av.open(str(path), 'w', options=dict(live=str(int(live)))) as container:
+        stream = container.add_stream('libvpx', rate=8)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, 'yuv420p'
+        for shade in range(0, 240, 30):
+            frame = np.full((32, 32, 3), shade, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format='rgb24')))
+        container.mux(stream.encode())
+    assert find_defect(str(path)) is None
+    with av.open(str(path)) as container:
+        packets = [p for p in container.demux() if p.size]
+    whole = path.read_bytes()
+    for packet in packets[3:]:
+        end = whole.index(bytes(packet)) + packet.size
+        path.write_bytes(whole[:end])
+        assert (find_defect(str(path)) is None) == live
+        path.write_bytes(whole[:-1])
+        assert live or 'its last 1 bytes are missing' in find_defect(str(path))
 
 
 @pytest.mark.parametrize('decoder', [DECORD, PYAV])
@@ -144,6 +168,15 @@ def test_a_transforms_own_error_is_not_the_videos(videos, tmp_path):
     data = dataset(write_list(tmp_path / 'list.txt', videos[1]))
     data.pipeline.transforms.insert(3, lambda results: results['no such key'])
     with pytest.raises(KeyError):
+        data[0]
+
+
+def test_what_decord_cannot_open_is_the_videos_fault(videos, tmp_path):
+    import decord
+
+    data = dataset(write_list(tmp_path / 'list.txt', videos[1]), on_corrupt='refuse')
+    data.pipeline.transforms.insert(0, lambda results: decord.VideoReader('/nowhere.mp4'))
+    with pytest.raises(UserError, match='cannot be decoded.*Fix'):
         data[0]
 
 

@@ -11,6 +11,9 @@ import av
 
 # FFmpeg's formats whose frames lie in other files.
 _PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
+# What Matroska's header and its one segment begin with; both lie in the first bytes.
+_EBML, _SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'
+_HEAD = 4096
 
 
 def find_defect(path: str, decode: bool = False) -> str | None:
@@ -34,11 +37,47 @@ def find_defect(path: str, decode: bool = False) -> str | None:
                 return 'is a list of other files, which are not read'
             if not container.streams.video:
                 return 'has no video stream'
+            if (missing := _missing_bytes(path)) > 0:
+                return f'is truncated: its last {missing} bytes are missing'
             return _find_in_stream(container, container.streams.video[0], decode)
     except FileNotFoundError:
         return 'does not exist'
     except (av.FFmpegError, OSError, ValueError) as e:
         return f'cannot be read ({e})'
+
+
+def _missing_bytes(path: str) -> int:
+    """Return how many bytes a Matroska (WebM) file lacks of what its segment promises.
+
+    FFmpeg ends without a word where a file was cut between two packets, and the format
+    does not say how many frames there are.
+    """
+    with open(path, 'rb') as file:
+        head = file.read(_HEAD)
+    if not head.startswith(_EBML):
+        return 0
+    at, size = _element_size(head, len(_EBML))
+    at += size or 0
+    if head[at : at + len(_SEGMENT)] != _SEGMENT:
+        return 0
+    at, size = _element_size(head, at + len(_SEGMENT))
+    return 0 if size is None else at + size - os.stat(path).st_size
+
+
+def _element_size(data: bytes, at: int) -> tuple[int, int | None]:
+    """Read the size of an element of EBML (RFC 8794, section 6).
+
+    Returns:
+        tuple[int, int | None]: Where its content begins, and how long it is; None for a
+        stream that was written without knowing its end.
+    """
+    first = data[at] if at < len(data) else 0
+    length = 9 - first.bit_length()  # leading zeros say how many bytes follow
+    if not first or at + length > len(data):
+        return at, None
+    bits = 7 * length
+    value = int.from_bytes(data[at : at + length], 'big') & ((1 << bits) - 1)
+    return at + length, None if value == (1 << bits) - 1 else value
 
 
 def _find_in_stream(container, stream, decode: bool) -> str | None:

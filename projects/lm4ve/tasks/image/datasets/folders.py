@@ -74,6 +74,10 @@ class CheckedImageMixin(IntegrityMixin):
         content = fileio.get(self.ann_file, backend_args=self._backend_args)
         lines = [line.strip() for line in whole_lines(content, self.ann_file)]
         names, wrong = lines, []
+        if not any(lines):
+            raise UserError(
+                f"dataset.ann_file: '{self.ann_file}' names no image. Fix: write the list again."
+            )
         if self.with_label:
             parts = [line.rpartition(' ') for line in lines]
             names = [name for name, _, _ in parts]
@@ -89,6 +93,13 @@ class CheckedImageMixin(IntegrityMixin):
                 'Fix: correct them, or set dataset.with_label=False for a list of paths.'
             )
         if not self.img_prefix:
+            addresses = [f'line {i}' for i, n in enumerate(names, 1) if '://' in n]
+            if addresses and self._backend_args is None:
+                raise UserError(
+                    f"dataset.ann_file: '{self.ann_file}' names {len(addresses)} address(es): "
+                    f'{listing(addresses)}. Fix: name local files, or give the loader of the '
+                    'pipeline backend_args, which say from where images are fetched.'
+                )
             return
         outside = [f'line {i}' for i, n in enumerate(names, 1) if leads_outside(n, self.img_prefix)]
         if outside:

@@ -162,7 +162,15 @@ class CheckedVideoMixin(IntegrityMixin):
 
 
 def _is_decoders(error: Exception) -> bool:
-    """Whether decord or PyAV raised it (both have error classes of their own)."""
+    """Whether decord or PyAV raised it.
+
+    Both have error classes of their own, but decord raises RuntimeError too where FFmpeg
+    finds no stream that it can open.
+    """
+    if type(error) is RuntimeError and (trace := error.__traceback__) is not None:
+        while trace.tb_next is not None:
+            trace = trace.tb_next
+        return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0] == 'decord'
     return type(error).__module__.partition('.')[0] in ('decord', 'av')
 
 
