@@ -145,6 +145,22 @@ def test_a_damaged_record_is_named(checkpoints, record):
         host.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    'record',
+    [
+        torch.tensor(10**15),
+        torch.tensor(1, dtype=torch.uint8),
+        torch.ones(4),
+        torch.tensor(list(b'[' * 100_000), dtype=torch.uint8),
+    ],
+    ids=['a long number', 'no list', 'floats', 'deep'],
+)
+def test_a_record_that_is_no_text_is_named(checkpoints, record):
+    host = Host(checkpoints('llama'))
+    with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
+        host.load_state_dict({**host.state_dict(), KEY: record})
+
+
 def test_a_fully_trained_block_takes_any_record(checkpoints):
     # All of its weights are in the state; where they came from is history.
     path = checkpoints('llama')

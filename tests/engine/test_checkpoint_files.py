@@ -12,6 +12,7 @@ from torch import nn
 
 import lm4ve  # noqa: F401
 from lm4ve.engine.checkpoint_files import (
+    load_partly,
     load_strictly,
     read_checkpoint,
     read_state,
@@ -169,6 +170,40 @@ def test_a_state_that_does_not_fit_is_refused_by_name(change, found):
     change(state)
     with pytest.raises(CheckpointError, match=f"'a.pth' is of another model.*{found}"):
         load_strictly(model(), state, "'a.pth'")
+
+
+KINDS = {
+    'complex': lambda w: w.to(torch.complex64),
+    'of whole numbers': lambda w: w.to(torch.int64),
+    'of truth values': lambda w: w > 0,
+    'sparse': lambda w: w.to_sparse(),
+    'without values': lambda w: w.to('meta'),
+    'quantized': lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize('load', [load_strictly, load_partly])
+@pytest.mark.parametrize('kind', KINDS)
+def test_other_kinds_of_numbers_are_refused_by_name(kind, load):
+    ours = model()
+    before = ours[0].weight.detach().clone()
+    state = model().state_dict()
+    state['0.weight'] = KINDS[kind](state['0.weight'])
+    with pytest.raises(CheckpointError, match=r"'a.pth' has tensors of other kinds.*0.weight.*Fix"):
+        load(ours, state, "'a.pth'")
+    assert torch.equal(ours[0].weight, before)
+
+
+def test_other_floats_are_no_other_kind_of_numbers():
+    ours, state = model(), {k: v.half() for k, v in model().state_dict().items()}
+    load_strictly(ours, state, "'a.pth'")
+    assert torch.equal(ours[0].weight, state['0.weight'].float())
+
+
+def test_a_state_whose_names_are_no_texts_is_none(tmp_path):
+    torch.save(dict(state_dict={0: torch.ones(2)}), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='no model state'):
+        read_state(tmp_path / 'a.pth')
 
 
 def test_a_state_that_fits_is_loaded():

@@ -26,6 +26,8 @@ pytest.importorskip('mmpretrain')
         (['optim_wrapper.optimizer.lrr=1'], "no argument 'lrr'. Did you mean 'lr'?"),
         (['model.head.num_classes=3'], 'num_classes of model.head'),
         (['train_dataloader.batch_size=0'], 'train_dataloader.batch_size=0'),
+        (['model.head.num_classes=0'], "Head' refuses its arguments: num_classes=0 must be"),
+        (['optim_wrapper.optimizer.lr=-1'], 'refuses its arguments: Invalid learning rate: -1'),
         (['runner_type=Runer'], "Did you mean 'Runner'?"),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else '',
@@ -71,6 +73,16 @@ def test_the_number_of_processes_must_be_one():
     assert (
         done.stderr.strip() == "error: GPUS='two' must be a whole number from 1. Fix: correct it."
     )
+
+
+@pytest.mark.parametrize('value', ['0', '-1', '65536', '9' * 20, '\u0661', '1e3', ''])
+def test_numbers_of_the_launcher_are_whole_and_within_their_limits(value):
+    from lm4ve.commands.launch import number
+    from lm4ve.errors import UserError
+
+    with pytest.raises(UserError, match=f"PORT='{value}' must be a whole number from 1 to 65535"):
+        number('PORT', value, 1, 65535)
+    assert number('PORT', '65535', 1, 65535) == 65535
 
 
 def test_a_busy_port_names_the_variable_to_set():

@@ -60,6 +60,15 @@ def test_an_empty_pointer_is_told_and_the_newest_file_taken(folder, text):
     assert 'is empty' in notes[0]
 
 
+@pytest.mark.parametrize('text', ['a' * 9000, 'work_dirs/\0\0epoch_3.pth', '\x1b[31m'])
+def test_a_damaged_pointer_is_told_and_the_newest_file_taken(folder, text):
+    (folder / 'last_checkpoint').write_text(text)
+    for epoch in (1, 2):
+        os.utime(folder / f'epoch_{epoch}.pth', (epoch, epoch))
+    path, notes = newest_checkpoint(folder)
+    assert path == folder / 'epoch_3.pth' and 'is damaged' in notes[0]
+
+
 def test_checkpoints_without_a_pointer_are_found(folder):
     (folder / 'last_checkpoint').unlink()
     path, notes = newest_checkpoint(folder)

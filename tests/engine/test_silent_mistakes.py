@@ -38,6 +38,49 @@ def test_a_misspelled_field_of_a_config_is_named():
     check_fields(Config(dict(optim_wraper=dict(), allow_new=['optim_wraper'])))
 
 
+NESTED = {
+    'env_cfg.cudnn_benchmrk': "Did you mean 'cudnn_benchmark'",
+    'env_cfg.mp_cfg.opencv_threads': "Did you mean 'opencv_num_threads'",
+    'randomness.sed': "Did you mean 'seed'",
+    'auto_scale_lr.base_batchsize': "Did you mean 'base_batch_size'",
+    'log_processor.by_epohc': "Did you mean 'by_epoch'",
+    'train_dataloader.batchsize': "Did you mean 'batch_size'",
+    'val_dataloader.num_worker': "Did you mean 'num_workers'",
+    'optim_wrapper.clip_grad.max_nrom': "Did you mean 'max_norm'",
+    'optim_wrapper.paramwise_cfg.norm_decay_mul': "Did you mean 'norm_decay_mult'",
+    'default_hooks.checkpoint.intervall': "Did you mean 'interval'",
+    'default_hooks.checkpont.interval': "Did you mean 'checkpoint'",
+}
+
+
+@pytest.mark.parametrize('name', NESTED)
+def test_a_misspelled_name_within_a_field_is_named_before_training(name):
+    cfg = read_config(DEMO, {name: 1}, set_scope=False)
+    place = name if 'checkpont' not in name else 'default_hooks.checkpont'
+    with pytest.raises(UserError, match=f'{place}: nobody reads.*{NESTED[name]}.*Fix'):
+        check_fields(cfg)
+    if 'checkpont' not in name:
+        check_fields(read_config(DEMO, {f'allow_new.{name}': 1}, set_scope=False))
+
+
+@pytest.mark.parametrize(
+    'name', ['train_dataloader.batch_size', 'val_dataloader.num_workers', 'train_cfg.max_epochs']
+)
+@pytest.mark.parametrize('value', ['two', 1.5, -1, True, [4]])
+def test_numbers_are_whole(name, value):
+    cfg = read_config(DEMO, {name: value}, set_scope=False)
+    with pytest.raises(UserError, match=f'{name}=.* must be a whole number from [01]. Fix'):
+        check_fields(cfg)
+
+
+@pytest.mark.parametrize('name', ['model', 'train_dataloader', 'train_cfg', 'default_hooks'])
+@pytest.mark.parametrize('value', [5, 'a', []])
+def test_fields_of_another_kind_are_refused(name, value):
+    cfg = read_config(DEMO, {name: value}, set_scope=False)
+    with pytest.raises(UserError, match=f'{name}=.* must be a dict. Fix'):
+        check_fields(cfg)
+
+
 @pytest.fixture
 def warned(monkeypatch):
     """The warnings about fields of a config."""
@@ -79,6 +122,11 @@ def test_an_option_for_a_variable_that_is_used_up_is_refused(tmp_path):
     with pytest.raises(UserError, match="'llm_block' is a variable of the config file"):
         read_config(demo, {'llm_block.layers': (0,)}, set_scope=False)
     assert read_config(demo, {'allow_new.llm_block.layers': (0,)}, set_scope=False)
+
+
+def test_an_option_that_comes_too_late_is_refused():
+    with pytest.raises(UserError, match='custom_imports.imports: .*before overrides.*Fix'):
+        read_config(DEMO, {'custom_imports.imports': ['mine']}, set_scope=False)
 
 
 def test_no_config_of_ours_is_refused_or_warned_of(warned):
@@ -139,22 +187,25 @@ def test_schedules_that_begin_later_follow_or_refuse():
 
 
 class Diverges(BaseModel):
-    """Its loss is NaN from the third iteration on."""
+    """Its loss, or only its gradient, is NaN from the third iteration on."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_gradient: bool = False) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
-        self.seen = 0
+        self.seen, self.only_gradient = 0, only_gradient
 
     def forward(self, inputs, data_samples=None, mode='loss'):
         self.seen += 1
-        return dict(loss=self.weight.sum() * (float('nan') if self.seen > 2 else 1.0))
+        if self.only_gradient:
+            root = (self.weight * 0 + float(self.seen <= 2)).sqrt()
+            return dict(loss=(0 * root).sum())
+        return dict(loss=self.weight.sum() + (float('nan') if self.seen > 2 else 0.0))
 
 
-def train(tmp_path: Path, **options) -> None:
+def train(tmp_path: Path, only_gradient: bool = False, **options) -> None:
     data = [dict(inputs=torch.ones(1)) for _ in range(4)]
     Runner(
-        model=Diverges(),
+        model=Diverges(only_gradient),
         work_dir=str(tmp_path),
         train_dataloader=dict(dataset=data, sampler=dict(type='DefaultSampler'), batch_size=1),
         train_cfg=dict(by_epoch=True, max_epochs=1),
@@ -175,9 +226,15 @@ def test_a_loss_that_is_no_number_stops_training_and_keeps_the_last_good_file(tm
     assert torch.isfinite(state['weight']).all()
 
 
-@pytest.mark.parametrize('tolerate', [-1, 2])
-def test_who_insists_trains_on(tmp_path, tolerate):
-    train(tmp_path, tolerate=tolerate)
+def test_weights_that_are_no_numbers_are_not_saved_though_the_loss_is_one(tmp_path):
+    with pytest.raises(UserError, match='After iteration 3 .epoch 1. 1 weights are not finite'):
+        train(tmp_path, only_gradient=True)
+    assert (tmp_path / 'iter_2.pth').exists() and not (tmp_path / 'iter_3.pth').exists()
+
+
+@pytest.mark.parametrize('tolerate, only_gradient', [(-1, False), (2, False), (-1, True)])
+def test_who_insists_trains_on(tmp_path, tolerate, only_gradient):
+    train(tmp_path, only_gradient, tolerate=tolerate)
     assert (tmp_path / 'iter_4.pth').exists()
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
@@ -52,6 +53,19 @@ def test_fields_of_metas_params_that_are_no_numbers(tmp_path, field, value):
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(CheckpointError, match=f'params.json has {field}=.*Fix'):
         LLMBlock(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'lost', ['attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm']
+)
+def test_a_weight_that_metas_files_lack_is_named(tmp_path, lost):
+    write_meta(tmp_path, 1, 'llama')
+    path = tmp_path / 'consolidated.00.pth'
+    state = torch.load(path, weights_only=True)
+    del state[f'layers.0.{lost}.weight']
+    torch.save(state, path)
+    with pytest.raises(CheckpointError, match='Fix'):
+        LLMBlock(str(tmp_path), layers=(0,))
 
 
 @pytest.mark.parametrize('field', ['dim', 'n_heads', 'n_layers', 'norm_eps', 'rope_theta'])

@@ -9,6 +9,7 @@ once, not by every process, and nothing follows it.
 
 import logging
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -23,14 +24,15 @@ from lm4ve.engine.messages import busy_port
 from lm4ve.errors import UserError
 
 
-def number(name: str, value: str, least: int) -> int:
+def number(name: str, value: str, least: int, most: int | None = None) -> int:
     """Return a number from the command line or the environment.
 
     Raises:
-        UserError: It is none, or below the least.
+        UserError: It is none, below the least or above the most.
     """
-    if not value.isdecimal() or int(value) < least:
-        raise UserError(f"{name}='{value}' must be a whole number from {least}. Fix: correct it.")
+    if not re.fullmatch('[0-9]{1,9}', value) or not least <= int(value) <= (most or int(value)):
+        limits = f'from {least}' if most is None else f'from {least} to {most}'
+        raise UserError(f"{name}='{value}' must be a whole number {limits}. Fix: correct it.")
     return int(value)
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     env = os.environ
     count = number('GPUS', processes, 1)
     rank = number('NODE_RANK', env.get('NODE_RANK', '0'), 0)
-    port = number('PORT', env.get('PORT', '29500'), 1)
+    port = number('PORT', env.get('PORT', '29500'), 1, 65535)
     address = env.get('MASTER_ADDR', '127.0.0.1')
     if rank == 0:
         check_port(address, port)

@@ -104,7 +104,7 @@ def _all_tensors(state: object) -> bool:
     return (
         isinstance(state, dict)
         and bool(state)
-        and all(isinstance(v, Tensor) for v in state.values())
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
     )
 
 
@@ -133,9 +133,10 @@ def load_strictly(
         optional (Sequence[str]): Endings of names that may be missing.
 
     Raises:
-        CheckpointError: Tensors are missing, unknown or of another shape; the
-            message names them.
+        CheckpointError: Tensors are missing, unknown, of another shape or another kind of
+            numbers; the message names them.
     """
+    _refuse_other_numbers(model, state, origin)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as e:  # torch lists the shapes that differ, one a line
@@ -163,9 +164,10 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
         origin (str): What the warning calls the file.
 
     Raises:
-        CheckpointError: It was made with other frozen weights.
+        CheckpointError: It was made with other frozen weights, or has other kinds of numbers.
     """
     state = dict(state)
+    _refuse_other_numbers(model, state, origin)
     accept_records(model, state)
     mine = model.state_dict()
     fits = {
@@ -179,6 +181,27 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
             f'{origin} was loaded in part: {_difference(missing, unknown)}.',
             logger='current',
             level=logging.WARNING,
+        )
+
+
+def _refuse_other_numbers(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Refuse tensors that torch cannot copy, or would convert without a word.
+
+    Raises:
+        CheckpointError: It names them.
+    """
+    own = {**dict(model.named_buffers()), **dict(model.named_parameters())}
+    wrong = []
+    for name, tensor in state.items():
+        mine = own.get(name)
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            wrong.append(f'{name} (sparse, quantized or without values)')
+        elif mine is not None and mine.is_floating_point() != tensor.is_floating_point():
+            wrong.append(f'{name} ({tensor.dtype}, expected {mine.dtype})')
+    if wrong:
+        raise CheckpointError(
+            f'{origin} has tensors of other kinds of numbers than the model: {listing(wrong, 3)}. '
+            'Fix: save its state_dict again as plain dense tensors.'
         )
 
 

@@ -122,10 +122,6 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     for field in _DATALOADERS:
         if (loader := cfg.get(field)) is None:
             continue
-        if loader.get('batch_size', 1) is not None and loader.get('batch_size', 1) < 1:
-            raise UserError(
-                f'{field}.batch_size={loader.batch_size} must be at least 1. Fix: set it there.'
-            )
         if args.no_pin_memory:
             loader.pin_memory = False
         loader.setdefault('pin_memory', torch.cuda.is_available())

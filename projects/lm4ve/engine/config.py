@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import FlexibleRunner, Runner
 
 from lm4ve.engine.messages import did_you_mean
+from lm4ve.engine.nested_fields import allowed_names, check_nested_fields
 from lm4ve.errors import UserError
 from lm4ve.zoo.moved_configs import where_it_went
 
@@ -109,6 +110,11 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         field = name.removeprefix(ALLOW_NEW)
         first = field.partition('.')[0]
         known = {*cfg, *_runner_fields()}
+        if first == 'custom_imports':
+            raise UserError(
+                f'--cfg-options {name}: modules are imported while the config file is read, before '
+                'overrides. Fix: set custom_imports in a config file.'
+            )
         if field == name and first in _used_up(cfg):
             raise UserError(
                 f"--cfg-options {name}: '{first}' is a variable of the config file. The fields "
@@ -122,13 +128,15 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
                 'the field.'
             )
         wanted[field] = value
-    before = (cfg.get('train_cfg') or {}).get('max_epochs')
+        if field != name:
+            cfg.allow_new = [*allowed_names(cfg), field]
+    before = _epochs(cfg)
     size = cfg.get('image_size')
     cfg.merge_from_dict(wanted)
     if size is not None and cfg.image_size != size:
         for name in [n for n in cfg if n == 'model' or n.endswith(_SIZED)]:
             _follow_size(cfg[name], size, cfg.image_size)
-    after = (cfg.get('train_cfg') or {}).get('max_epochs')
+    after = _epochs(cfg)
     if (
         before
         and after
@@ -136,6 +144,13 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
         and not any(k.startswith('param_scheduler') for k in wanted)
     ):
         _follow_epochs(cfg, before, after)
+
+
+def _epochs(cfg: Config) -> int | None:
+    """Return how many epochs a config trains, if it says so; a wrong value is refused later."""
+    loop = cfg.get('train_cfg')
+    epochs = loop.get('max_epochs') if isinstance(loop, dict) else None
+    return epochs if type(epochs) is int and epochs > 0 else None
 
 
 def _follow_epochs(cfg: Config, before: int, after: int) -> None:
@@ -178,9 +193,10 @@ def check_fields(cfg: Config) -> None:
     Raises:
         UserError: It names the closest field.
     """
+    check_nested_fields(cfg)
     known = _runner_fields()
     written, read = _names_in_files(cfg)
-    allowed = cfg.get('allow_new', ())
+    allowed = allowed_names(cfg)
     for name in [n for n in cfg if n not in known and n not in allowed and n[:1] != '_']:
         variable = name in read or name not in written
         close = get_close_matches(name, known, 1, 0.9 if variable else 0.8)

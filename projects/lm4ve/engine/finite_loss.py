@@ -1,4 +1,4 @@
-"""Stop a training whose loss is no number, before a checkpoint is made of it.
+"""Stop a training whose loss or weights are no numbers, before a checkpoint is made of it.
 
 MMEngine trains on, overwrites good checkpoints with weights that are NaN, and exits 0.
 """
@@ -9,6 +9,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.registry import HOOKS
 
@@ -17,7 +18,8 @@ from lm4ve.registry import HOOKS
 class FiniteLossHook(Hook):  # type: ignore[misc]
     """Raise at the first iteration whose loss is NaN or infinite.
 
-    Nothing of that iteration is saved, so that the newest checkpoint is a good one.
+    Nothing of that iteration is saved, so that the newest checkpoint is a good one. Weights are
+    looked at before each saving: a finite loss may have a gradient that is not.
 
     Args:
         tolerate (int): How many iterations in a row may have such a loss, for example with
@@ -55,3 +57,22 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
             'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, and continue with '
             '--resume; default_hooks.finite_loss.tolerate=N lets N such iterations in a row pass.'
         )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Look at the weights that train.
+
+        Raises:
+            UserError: One of them is NaN or infinite.
+        """
+        if self.tolerate < 0:
+            return
+        named = runner.model.named_parameters()
+        bad = [k for k, p in named if p.requires_grad and not torch.isfinite(p).all()]
+        if bad:
+            raise UserError(
+                f'After iteration {runner.iter + 1} (epoch {runner.epoch + 1}) {len(bad)} weights '
+                f'are not finite: {listing(bad)}. They were not saved. Fix: set '
+                'optim_wrapper.clip_grad or lower optim_wrapper.optimizer.lr, and continue from '
+                'the checkpoint before with --resume; default_hooks.finite_loss.tolerate=-1 saves '
+                'them.'
+            )

@@ -100,10 +100,32 @@ def _wrong_argument(error: BaseException) -> str | None:
     known = _arguments(built)
     if unknown[1] in known:
         return None  # the config is right, so a bug
+    called = text.partition('.__init__()')[0]
+    if called != text and called not in {c.__name__ for c in getattr(built, '__mro__', ())}:
+        # It builds another one, for example a loop its dataloader.
+        return (
+            f"type='{built.__name__}' builds a {called}, which takes no argument '{unknown[1]}'. "
+            'Fix: correct it in the config.'
+        )
     return (
         f"type='{built.__name__}' takes no argument '{unknown[1]}'."
         f'{did_you_mean(unknown[1], known)} It takes {", ".join(known)}.'
     )
+
+
+def _refused_value(error: BaseException) -> str | None:
+    """Explain what a constructor itself says of a value in the config."""
+    if not isinstance(error, ValueError | AssertionError) or not str(error).strip():
+        return None
+    frame = _frame(error, lambda f: 'obj_cls' in f.f_locals or 'scheduler_cls' in f.f_locals)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if frame is None or trace is None or trace.tb_frame.f_code.co_name != '__init__':
+        return None
+    built = frame.f_locals.get('obj_cls') or frame.f_locals['scheduler_cls']
+    text = ' '.join(str(error).split())
+    return f"type='{built.__name__}' refuses its arguments: {text}. Fix: correct the config."
 
 
 def _arguments(built: Callable[..., object]) -> list[str]:
@@ -179,4 +201,7 @@ def busy_port(port: int | str) -> str:
     )
 
 
-_EXPLANATIONS = (_own, _unsafe_checkpoint, _unknown_type, _wrong_argument, _label, _disk, _port)
+_EXPLANATIONS = (
+    *(_own, _unsafe_checkpoint, _unknown_type, _wrong_argument, _refused_value),
+    *(_label, _disk, _port),
+)

@@ -19,6 +19,8 @@ from lm4ve.engine.resumable import find_gap
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
 
+#: Characters that a path may have.
+_LONGEST = 4096
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
@@ -83,9 +85,9 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     others = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
     if pointer.is_file():
         text = pointer.read_bytes().decode(errors='replace').strip('\0 \r\n')
-        named = Path(text) if text else None
+        named = Path(text) if text.isprintable() and 0 < len(text) <= _LONGEST else None
         if named is None:
-            notes.append(f"'{pointer}' is empty.")
+            notes.append(f"'{pointer}' is {'damaged' if text else 'empty'}.")
     elif others:
         notes.append(f"'{pointer}' is missing.")
     candidates = []

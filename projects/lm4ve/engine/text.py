@@ -51,9 +51,18 @@ def whole_lines(data: bytes, path: str | Path) -> list[str]:
         UserError: It is no UTF-8 text, or its last line has no end.
     """
     text = decoded(data, path)
+    check_end(text, path)
+    return text.splitlines()
+
+
+def check_end(text: str, path: str | Path) -> None:
+    """Refuse a text of one entry a line whose last line has no end.
+
+    Raises:
+        UserError: It names the file.
+    """
     if text.rstrip(' \t') and not text.rstrip(' \t').endswith(('\n', '\r')):
         raise UserError(
             f"The last line of '{path}' has no end, so it may be cut. Fix: write the list again, "
             "or, if it is whole, end the line: sed -i '$a\\' FILE"
         )
-    return text.splitlines()

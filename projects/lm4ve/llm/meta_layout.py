@@ -186,13 +186,14 @@ def open_meta(
             'consolidated.00.pth. Fix: download the weights too.'
         )
     reader = MetaFiles(source.name, files, params)
-    gate = 'layers.0.mlp.gate_proj.weight'
-    if gate not in reader.names():
-        raise CheckpointError(
-            f"'{files[0]}' has no tensor 'layers.0.feed_forward.w1.weight'. Expected Meta's LLaMA "
-            'names. Fix: check that params.json and the weights belong together.'
-        )
-    rows = reader.shape('layers.0.self_attn.q_proj.weight')[0]
+    gate, query = 'layers.0.mlp.gate_proj.weight', 'layers.0.self_attn.q_proj.weight'
+    for name, meta in ((gate, 'feed_forward.w1'), (query, 'attention.wq')):
+        if name not in reader.names():
+            raise CheckpointError(
+                f"'{files[0]}' has no tensor 'layers.0.{meta}.weight'. Expected Meta's LLaMA "
+                'names. Fix: check that params.json and the weights belong together.'
+            )
+    rows = reader.shape(query)[0]
     if rows != int(params['dim']):
         raise CheckpointError(
             f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' hold {rows} of the "

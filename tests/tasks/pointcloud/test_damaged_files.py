@@ -6,6 +6,7 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
+from lm4ve.tasks.pointcloud.datasets.triangulation import triangulate
 from tests.tasks.pointcloud.clouds import TETRAHEDRON, cloud
 
 MESHES = [('a.ply', True), ('a.ply', False), ('a.off', True), ('a.obj', True), ('a.stl', False)]
@@ -110,6 +111,30 @@ def test_polygons_are_triangulated(tmp_path):
         points = read_points(tmp_path / name, 2000)
         assert (points.max(0) > 0.97).tolist() == [True, True, False], name
         assert abs(points[:, :2].mean() - 0.5) < 0.1
+
+
+def _comb(teeth):
+    """Corners ``[4 * teeth, 3]`` of a comb: a spine of height 1, teeth of length 2 and width 1."""
+    upper = [(2 * i + x, y) for i in range(teeth) for x, y in ((0, 1), (0, 3), (1, 3), (1, 1))]
+    ring = [(0, 0), *upper[1:-1], (2 * teeth - 1, 0)]
+    return np.array([(x, y, 0) for x, y in ring], float)
+
+
+def test_a_polygon_of_many_corners_keeps_its_area_and_one_of_too_many_is_refused():
+    # Most corners of a comb are no ears: to look at all of them for each ear takes minutes.
+    for turn in (1, -1):
+        ring = _comb(150)[::turn]
+        triangles = triangulate(ring, [range(len(ring))])
+        assert len(triangles) == len(ring) - 2
+        a, b, c = ring[triangles.T]
+        areas = np.cross(b - a, c - a)[:, 2] * turn / 2
+        assert (areas <= 0).all() and np.isclose(-areas.sum(), 299 + 2 * 150)
+    ring = _comb(2000)
+    with pytest.raises(ValueError, match='not convex has 8,000 corners, more than 5,000'):
+        triangulate(ring, [range(len(ring))])
+    angles = np.linspace(0, 2 * np.pi, 8000, endpoint=False)
+    ring = np.stack((np.cos(angles), np.sin(angles), 0 * angles), axis=1)
+    assert len(triangulate(ring, [range(len(ring))])) == 7998
 
 
 @pytest.mark.parametrize('ending', ['xyz', 'txt', 'npy', 'ply', 'pcd'])

@@ -71,6 +71,10 @@ _REQUIRED = (
     'text_pooler.dense.weight',
     'image_pooler.dense.weight',
 )
+#: Tensors with rows of three projections, two classes, or one an answer.
+_COUNTED = (
+    r'(.*\.(?P<fused>in_proj)_|(?P<two>itm_score)\.fc\.|vqa_classifier\.3\.)(?P<p>weight|bias)'
+)
 
 
 def convert_meter(
@@ -106,6 +110,7 @@ def convert_meter(
     if llm is not None:
         raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
     _check_kind(state, origin)
+    _check_shapes(state, origin)
     task = _task_of(state) if task == 'auto' else task
     others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
               for p, _ in template_rules(pairs)]  # fmt: skip
@@ -146,6 +151,26 @@ def _check_kind(state: dict[str, Tensor], origin: str) -> None:
                 f'{origin} is a METER for {name}, a task that this suite does not have. Fix: use '
                 'the checkpoint of pre-training, VQAv2, Flickr30k or COCO.'
             )
+
+
+def _check_shapes(state: dict[str, Tensor], origin: str) -> None:
+    """Refuse tensors that are to be split, counted or cut and cannot be."""
+    wrong = [
+        f'{name} {list(tensor.shape)}'
+        for name, tensor in state.items()
+        if (match := re.fullmatch(_COUNTED, name))
+        and (
+            tensor.dim() != (2 if match['p'] == 'weight' else 1)
+            or not len(tensor)
+            or (match['fused'] and len(tensor) % 3)
+            or (match['two'] and len(tensor) != 2)
+        )
+    ]
+    if wrong:
+        raise CheckpointError(
+            f'{origin} is no METER, or damaged: {listing(wrong, 3)} has another shape than there. '
+            'Fix: fetch it again.'
+        )
 
 
 def _task_of(state: dict[str, Tensor]) -> str:
@@ -209,7 +234,12 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     joined = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):
-            parts = [state[f'{match[1]}{part}_proj{match[2]}'] for part in 'qkv']
+            parts = [state.get(f'{match[1]}{part}_proj{match[2]}') for part in 'qkv']
+            if any(p is None or p.shape != tensor.shape or not p.dim() for p in parts):
+                raise CheckpointError(
+                    f"{origin} lacks a part of '{match[1]}', or has parts of several shapes. Fix: "
+                    'take a checkpoint of METER with CLIP.'
+                )
             joined[f'{match[1]}in_proj{match[2]}'] = torch.cat(parts)
         elif not re.fullmatch(r'.*\.self_attn\.[kv]_proj\..*', name):
             joined[name] = tensor

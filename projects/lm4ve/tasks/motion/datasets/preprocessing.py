@@ -97,6 +97,8 @@ def _alone(path: Path) -> Iterator[int]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_still(lock, descriptor):  # a run ended between both calls and took it away
+                raise BlockingIOError
         except BlockingIOError as e:
             raise UserError(
                 f"Another run is making '{path}' now (it holds '{lock}'). Fix: wait until it has "
@@ -107,6 +109,14 @@ def _alone(path: Path) -> Iterator[int]:
         lock.unlink(missing_ok=True)
     finally:
         os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    """Return whether a path still names the file that was opened."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _read_all(

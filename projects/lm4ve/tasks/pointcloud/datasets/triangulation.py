@@ -1,8 +1,13 @@
 """Polygons to triangles, after the indices are checked."""
 
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+
+_MOST_CORNERS = 5000
+#: How often all corners of a polygon are looked at; once is enough for a simple one.
+_PASSES = 3
 
 
 def triangulate(points: np.ndarray, faces: Sequence[Sequence[int]] | np.ndarray) -> np.ndarray:
@@ -17,7 +22,8 @@ def triangulate(points: np.ndarray, faces: Sequence[Sequence[int]] | np.ndarray)
         np.ndarray: int64 ``[T, 3]``: a fan of a convex polygon, ears of another.
 
     Raises:
-        ValueError: A corner is no vertex.
+        ValueError: A corner is no vertex; a polygon is too long to be cut into ears, whose
+            cost grows with the square of its corners.
     """
     sizes = np.fromiter((len(f) for f in faces), np.int64, len(faces))
     triangles = [np.zeros((0, 3), np.int64)]
@@ -35,6 +41,10 @@ def triangulate(points: np.ndarray, faces: Sequence[Sequence[int]] | np.ndarray)
             fan = np.arange(1, size - 1)
             corners = np.stack([np.zeros_like(fan), fan, fan + 1], axis=1)
             triangles.append(group[convex][:, corners].reshape(-1, 3))
+            if size > _MOST_CORNERS and not convex.all():
+                raise ValueError(
+                    f'a face that is not convex has {size:,} corners, more than {_MOST_CORNERS:,}'
+                )
             triangles += [face[_ears(points[face])] for face in group[~convex]]
     return np.concatenate(triangles)
 
@@ -65,18 +75,25 @@ def _ears(ring: np.ndarray) -> np.ndarray:
         return side * ((bx - ax) * (cy - ay) - (by - ay) * (cx - ax))
 
     def is_ear(a, b, c):
-        others = np.array(left)
+        others = np.flatnonzero(alive)
         others = others[(flat[others][:, None] != flat[[a, b, c]]).any(axis=2).all(axis=1)]
         inside = np.minimum(np.minimum(area(a, b, others), area(b, c, others)), area(c, a, others))
         return area(a, b, c) > 0 and not (inside >= 0).any()
 
-    left, triangles = list(range(len(ring))), []
-    while len(left) > 3:
-        corners = zip(np.roll(left, 1), left, np.roll(left, -1), strict=True)
-        ear = next((c for c in corners if is_ear(*c)), None)
-        if ear is None:
-            break  # it crosses itself or is flat: a fan of the rest is as good as any cut
-        triangles.append(ear)
-        left.remove(ear[1])
-    triangles += [(left[0], b, c) for b, c in zip(left[1:-1], left[2:], strict=True)]
+    count = len(ring)
+    alive, triangles = np.ones(count, bool), []
+    before, after = np.roll(range(count), 1), np.roll(range(count), -1)
+    for _ in range(_PASSES):
+        waiting = deque(np.flatnonzero(alive))
+        while waiting and len(triangles) < count - 3:
+            if not alive[b := waiting.popleft()]:
+                continue
+            a, c = before[b], after[b]
+            if is_ear(a, b, c):
+                triangles.append((a, b, c))
+                alive[b], after[a], before[c] = False, c, a
+                waiting.extend((a, c))  # of a simple polygon, no other corner has become an ear
+    # Three corners are left, or it crosses itself or is flat: a fan is as good as any cut.
+    first, *left = np.flatnonzero(alive)
+    triangles += [(first, b, c) for b, c in zip(left[:-1], left[1:], strict=True)]
     return np.array(triangles)

@@ -116,6 +116,23 @@ class ImageTextDataset(IntegrityMixin):
             )
         return fileio.join_path(self.image_folder, name) if self.image_folder else name
 
+    def check_texts(self, texts: Sequence[str], where: str) -> None:
+        """Refuse texts that no tokenizer reads: with half of a character, as JSON may have.
+
+        Args:
+            texts (Sequence[str]): Texts of an entry.
+            where (str): The file and entry, for messages.
+
+        Raises:
+            UserError: It names the entry.
+        """
+        try:
+            ''.join(texts).encode()
+        except UnicodeEncodeError as e:
+            raise UserError(
+                f'{where}: a text has half of a character ({e.reason}). Fix: correct it.'
+            ) from e
+
     def check_some_images(self, paths: Sequence[str]) -> None:
         """Refuse a data set without its images before a training begins.
 

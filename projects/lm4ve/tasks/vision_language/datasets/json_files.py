@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lm4ve.engine.text import listing
+from lm4ve.engine.text import check_end, listing
 from lm4ve.errors import UserError
 
 _AGAIN = 'Fix: fetch or write the file again.'
@@ -121,7 +121,8 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
     if suffix in ('.csv', '.tsv'):
         yield from _read_csv(path, field, ',' if suffix == '.csv' else '\t')
     elif suffix in ('.jsonl', '.json'):
-        for number, line in enumerate(read_text(path, field).splitlines(), 1):
+        # A text in JSON may hold other ends of lines, U+2028 for example.
+        for number, line in enumerate(read_text(path, field).split('\n'), 1):
             if not line.strip():
                 continue
             row = _parse(line, f"{field}: line {number} of '{path}'")
@@ -136,9 +137,16 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
 
 
 def _read_csv(path: str | Path, field: str, delimiter: str) -> Iterator[tuple[str, dict]]:
-    text = io.StringIO(read_text(path, field), newline='')
-    reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    text = read_text(path, field)
+    check_end(text, path)
+    reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
     try:
+        names = reader.fieldnames or []
+        if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
+            raise UserError(
+                f"{field}: '{path}' has columns of the same name: {listing(twice)}. Fix: give each "
+                'a name of its own; several texts of one cell have | between them.'
+            )
         for row in reader:
             where = f'line {reader.line_num}'
             if None in row or None in row.values():

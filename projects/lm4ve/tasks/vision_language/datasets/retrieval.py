@@ -62,8 +62,10 @@ class CaptionDataset(ImageTextDataset):
         for number, found in enumerate(self.load_images()):
             total += 1
             image_id = found.get('image_id', number)
-            path = self.image_path(found['image'], f"'{self.ann_file}', image {image_id}")
+            where = f"'{self.ann_file}', image {image_id}"
+            path = self.image_path(found['image'], where)
             texts = [c.strip() for c in found['captions']]
+            self.check_texts(texts, where)
             ids = found.get('caption_ids') or range(captions, captions + len(texts))
             captions += len(texts)
             unique: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lm4ve.engine.text import listing
+from lm4ve.engine.text import brief, listing
 from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language.answers import normalize_answer
 from lm4ve.tasks.vision_language.datasets.json_files import read_json
@@ -31,13 +31,13 @@ def read_vocabulary(
         answers, name = read_json(source, list, field), f"{field}: '{source}'"
     else:
         answers, name = list(source), field
-    wrong = [i for i, a in enumerate(answers) if not isinstance(a, str) or not a.strip()]
-    twice = [a for a, n in Counter(map(str, answers)).items() if n > 1]
+    wrong = [i for i, a in enumerate(answers) if not _is_answer(a)]
+    twice = [a for a, n in Counter(a for a in answers if isinstance(a, str)).items() if n > 1]
     if wrong or twice or not answers:
         found = (
-            f'the entries {listing(wrong)} are no texts'
+            f'the entries {listing(wrong)} are no texts of a line'
             if wrong
-            else f'these answers occur more than once: {listing(twice)}'
+            else f'these answers occur more than once: {listing([brief(a) for a in twice])}'
             if twice
             else 'it is empty'
         )
@@ -46,6 +46,13 @@ def read_vocabulary(
             'with tools/vision_language/make_vocabulary.py.'
         )
     return tuple(answers)
+
+
+def _is_answer(value: object) -> bool:
+    """Whether it is a text of one line; its fingerprint joins the lines, as UTF-8."""
+    if not isinstance(value, str) or not value.strip() or '\n' in value:
+        return False
+    return not any('\ud800' <= c <= '\udfff' for c in value)
 
 
 def build_vocabulary(

@@ -97,6 +97,7 @@ class VQADataset(ImageTextDataset):
                 if not self.test_mode or self.on_corrupt == 'refuse':
                     continue
             where = f"'{self.ann_file}', question {question_id}"
+            self.check_texts([question, *q['answers']], where)
             image = q['image']
             if not isinstance(image, str) or image not in paths:
                 paths[image] = self.image_path(image, where)

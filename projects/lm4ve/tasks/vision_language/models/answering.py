@@ -41,11 +41,13 @@ class KnowsVocabulary(nn.Module):
         """
         stored = state_dict.get(prefix + FINGERPRINT)
         last = state_dict.get(f'{prefix}layers.3.bias')
-        other = stored is not None and not torch.equal(
-            stored.cpu(), getattr(self, FINGERPRINT).cpu()
+        mine = getattr(self, FINGERPRINT)
+        other = stored is not None and (
+            stored.dtype != mine.dtype or not torch.equal(stored.cpu(), mine.cpu())
         )
-        if other or (last is not None and len(last) != len(self.vocabulary)):
-            count = '' if last is None else f' of {len(last)} answers'
+        answers = None if last is None or last.dim() != 1 else len(last)
+        if other or (answers is not None and answers != len(self.vocabulary)):
+            count = '' if answers is None else f' of {answers} answers'
             raise CheckpointError(
                 f'The checkpoint was trained with another vocabulary{count}; '
                 f'{self.vocabulary_field} has {len(self.vocabulary)}. Its outputs would mean other '

@@ -72,7 +72,8 @@ class _GridEncoder(_Encoder):
         key = prefix + self.positions
         own = self.state_dict().get(self.positions) if self.positions else None
         stored = state_dict.get(key)
-        if own is not None and stored is not None and stored.shape[-2] != own.shape[-2]:
+        alike = own is not None and stored is not None and stored.dim() == own.dim()
+        if alike and stored.shape[-2] != own.shape[-2]:
             print_log(
                 f"The checkpoint's position grid '{key}' has {stored.shape[-2]} rows, this model's "
                 f'{own.shape[-2]}: resized bicubically.',

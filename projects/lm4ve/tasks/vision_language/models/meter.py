@@ -259,7 +259,12 @@ def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
     """Read the sizes of a model out of its state, by how a message says them."""
     sizes = {}
     for pattern, dimension, text in _WIDTHS:
-        found = [v.shape[dimension] for k, v in state.items() if re.fullmatch(pattern, k)]
+        # A tensor of other dimensions is refused with its name when it is loaded.
+        found = [
+            v.shape[dimension]
+            for k, v in state.items()
+            if v.dim() > max(dimension, 0) and re.fullmatch(pattern, k)
+        ]
         sizes.update({text: found[0]} if found else {})
     for pattern, text in _DEPTHS:
         found = [int(m[1]) for m in (re.fullmatch(pattern, k) for k in state) if m]
@@ -315,10 +320,9 @@ def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
             f"{begin} is of a '{kinds[0]}' model, but model.text_encoder is of '{kinds[1]}'. {fix}"
         )
     size = getattr(encoder, 'vocab_size', None)
-    if size is not None and len(tokenizer) > size:
-        raise UserError(
-            f'{begin} has {len(tokenizer)} tokens, but model.text_encoder knows {size}. {fix}'
-        )
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    if size is not None and tokens > size:
+        raise UserError(f'{begin} has {tokens} tokens, but model.text_encoder knows {size}. {fix}')
     pad = getattr(encoder, 'pad_id', None)
     if pad is not None and tokenizer.pad_token_id != pad:
         raise UserError(

@@ -233,7 +233,10 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         where = dict(pretrained_model_name_or_path=str(files.folder), local_files_only=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-    except Exception as e:  # transformers raises many kinds about missing and damaged files
+        tokenizer(['a', 'of b'])  # much of a damaged file shows only when it is used
+    except BaseException as e:  # many kinds about missing and damaged files; Rust's panics
+        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+            raise
         reason = (str(e).strip().splitlines() or ['no reason given'])[0]
         raise CheckpointError(
             f"{_FIELD}='{source}' has no tokenizer that loads ({type(e).__name__}: {reason}). Fix: "
