@@ -1,4 +1,4 @@
-"""The page on security names tests that are there."""
+"""The pages on security and trust name tests that are there."""
 
 import re
 
@@ -11,3 +11,12 @@ def test_every_promise_names_its_tests():
     for promise in promises:
         files = re.findall(r'`(tests/\S+\.py)`', promise)
         assert files and all((ROOT / f).is_file() for f in files), promise
+
+
+def test_the_guide_names_tests_that_are_there():
+    rows = re.findall(r'(?m)^\| .* \|$', (ROOT / 'docs/guides/trust.md').read_text('utf-8'))
+    promises = [row.rpartition(' | ')[2] for row in rows if not row.startswith('| promise')]
+    assert len(promises) > 20
+    for promise in promises:
+        files = re.findall(r'`([\w/]+\.py)`', promise)
+        assert files and all((ROOT / 'tests' / f).is_file() for f in files), promise
