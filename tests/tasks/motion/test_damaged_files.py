@@ -1,5 +1,6 @@
 """Damaged data end in one message, or are skipped and counted; two runs do not meet."""
 
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ from lm4ve.tasks.motion import (
     SceneCache,
     preprocess_split,
 )
+from lm4ve.tasks.motion.models.regions import Regions
 
 
 def mutations(path, count=60, seed=0):
@@ -124,3 +126,24 @@ def test_what_killed_runs_left_is_cleared(reader1, tmp_path):
     (half / 'source').write_text('x')
     preprocess_split(reader1, tmp_path / 'c', quiet=True)
     assert [p.name for p in tmp_path.iterdir()] == ['c']
+
+
+_HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    'centers, hulls',
+    [
+        ([[1, 2]], [[[0, 0], [1, 1], [2, 2], [3, 3]]]),  # no surface
+        ([[1, 2]], [_HULL, _HULL]),
+        ([[1, 2, 3]], [_HULL]),
+        ([[1, float('nan')]], [_HULL]),
+        ([[1, 2]], [[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]]),
+        ([1, 2], _HULL),
+    ],
+)
+def test_damaged_regions_end_in_one_message(centers, hulls, tmp_path):
+    path = tmp_path / 'regions.json'
+    path.write_text(json.dumps(dict(centres=centers, hulls=hulls)))
+    with pytest.raises(UserError, match='regions.json. is damaged.*Fix'):
+        Regions.load(str(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
@@ -109,12 +109,16 @@ class Regions(nn.Module):
             planes = [
                 torch.from_numpy(ConvexHull(np.array(h)).equations).float() for h in found['hulls']
             ]
+            if centers.shape != (len(planes), 2) or not torch.isfinite(centers).all():
+                raise ValueError('not one center [x, y] a hull')
+            if any(p.shape[-1] != 3 for p in planes):
+                raise ValueError('a hull that is not in the plane')
         except OSError as e:
             raise UserError(
                 f"decoder.regions='{source}' does not exist. Fix: write it with "
                 "tools/motion/make_regions.py, or set regions='fan'."
             ) from e
-        except (ValueError, KeyError, TypeError) as e:
+        except (ValueError, LookupError, TypeError, RecursionError, QhullError) as e:
             raise UserError(
                 f"decoder.regions='{source}' is damaged ({type(e).__name__}: {brief(e)}). Fix: "
                 'write it again with tools/motion/make_regions.py.'
