@@ -69,7 +69,7 @@ def check_nested_fields(cfg: Config) -> None:
     allowed = allowed_names(cfg)
     for place, node, known in _places(cfg):
         for name in node:
-            if name not in known and f'{place}.{name}' not in allowed:
+            if name[:1] != '_' and name not in known and f'{place}.{name}' not in allowed:
                 raise UserError(
                     f"{place}.{name}: nobody reads '{name}' there.{did_you_mean(name, known)} "
                     f'Fix: correct it; there may be {", ".join(sorted(known))}.'
