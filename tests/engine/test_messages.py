@@ -37,6 +37,12 @@ def test_a_typo_ends_in_one_message(tmp_path, options, found, fails):
     assert found in fails('train.py', *arguments)
 
 
+def test_a_folder_in_the_place_of_a_checkpoint_is_named(tmp_path, fails):
+    arguments = '--work-dir', tmp_path / 'run'
+    for name, *more in (('test.py', tmp_path), ('train.py', '--resume', tmp_path)):
+        assert f"checkpoint '{tmp_path}' is a folder. Fix" in fails(name, DEMO, *more, *arguments)
+
+
 @pytest.mark.parametrize('folder', ['/dev/null/run', '/proc/run'])
 def test_a_work_dir_that_cannot_be_made_is_named_at_the_start(folder, fails):
     assert f"work_dir='{folder}' cannot be written" in fails('train.py', DEMO, '--work-dir', folder)

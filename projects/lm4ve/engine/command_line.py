@@ -218,6 +218,11 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             "folder below work_dirs has its config's name), correct the path, or "
             'set load_from=None to begin anew.'
         )
+    if start and osp.isdir(start) and cfg.get('runner_type', 'Runner') == 'Runner':
+        raise UserError(
+            f"The checkpoint '{start}' is a folder. Fix: name a file in it, such as epoch_10.pth; "
+            f'to go on with the training in that folder: --work-dir {start} --resume.'
+        )
     check_writable(cfg.work_dir)
     if cfg.get('resume') and not start:
         resume_newest(cfg)

@@ -22,8 +22,10 @@ from lm4ve.engine.text import brief
 from lm4ve.errors import UserError
 
 _LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_DEFAULT_HOOKS = ('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed')
-_DEFAULT_HOOKS += ('runtime_info', 'visualization')
+_DEFAULT_HOOKS = (
+    *('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'runtime_info'),
+    'visualization',
+)
 _CHECKPOINT_HOOKS = ('CheckpointHook', 'AtomicCheckpointHook')
 _PARAMWISE = (
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),

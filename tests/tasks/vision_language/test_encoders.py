@@ -164,3 +164,26 @@ def test_the_embedded_language_model_is_a_text_encoder():
 def test_positions_are_counted_from_behind_the_padding():
     encoder = TransformersTextEncoder(config=TEXT)
     assert encoder.max_length == 38 and encoder.pad_id == 1
+
+
+@pytest.mark.parametrize('kind', [TransformersImageEncoder, TransformersTextEncoder])
+@pytest.mark.parametrize('name', ['hidden_size', 'num_hidden_layers', 'num_attention_heads'])
+@pytest.mark.parametrize('value', [None, [4], '8', {}, 0, -1, 10**8, float('inf'), True, 7])
+def test_impossible_sizes_are_refused_before_memory_is_taken(kind, name, value):
+    config = {**(IMAGE if kind is TransformersImageEncoder else TEXT), name: value}
+    if value == 7 and name == 'num_hidden_layers':
+        assert kind(config=config).embed_dims
+        return
+    with pytest.raises(UserError, match='model.(image|text)_encoder.*Fix'):
+        kind(config=config)
+
+
+@pytest.mark.parametrize('name', ['hidden_act', 'dtype', 'torch_dtype', 'layer_norm_eps'])
+@pytest.mark.parametrize('value', ['float16', [1], {'a': 1}])
+def test_other_impossible_fields_are_refused_or_change_nothing(name, value):
+    try:
+        encoder = TransformersTextEncoder(config={**TEXT, name: value})
+    except UserError:
+        return
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    encoder(torch.ones(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.bool))

@@ -130,7 +130,7 @@ class TransformersImageEncoder(_GridEncoder):
         fields, files = read_model_config(checkpoint, config, 'model.image_encoder')
         self._files = files if pretrained else None
         built = self._vision_config(fields, image_size, drop_layers, head_token)
-        self.model = build_bare(built)
+        self.model = build_bare(built, 'model.image_encoder')
         if with_cp:
             self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
         self.is_clip = 'clip' in built.model_type and 'sig' not in built.model_type
@@ -333,9 +333,9 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         self.vocab_size: int = built.vocab_size
         self.pad_id: int | None = built.pad_token_id
         self.max_length = built.max_position_embeddings
-        if self.model_type in ('roberta', 'xlm-roberta', 'camembert'):
+        if self.model_type in ('roberta', 'xlm-roberta', 'camembert') and self.pad_id is not None:
             # Positions are counted from behind the padding's.
-            self.max_length -= built.pad_token_id + 1
+            self.max_length -= self.pad_id + 1
         self._freeze()
         self.remember_texts(remember, frozen)
 
@@ -347,7 +347,7 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         model_class = AutoModel._model_mapping[type(config)]
         takes = inspect.signature(model_class.__init__).parameters
         options = dict(add_pooling_layer=False) if 'add_pooling_layer' in takes else {}
-        return build_bare(config, **options)
+        return build_bare(config, 'model.text_encoder', **options)
 
     @staticmethod
     def portable(node: dict) -> dict:

@@ -16,11 +16,26 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
+from lm4ve.engine.text import brief
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
+
+# The largest sizes that an encoder may have, far beyond those of released ones.
+_LARGEST = dict(
+    num_hidden_layers=1000,
+    num_attention_heads=1000,
+    hidden_size=100_000,
+    intermediate_size=1_000_000,
+    vocab_size=10_000_000,
+    max_position_embeddings=10_000_000,
+    image_size=10_000,
+    patch_size=1000,
+    num_channels=100,
+    type_vocab_size=1000,
+)
 
 # Fields of a configuration that say nothing of the weights.
 _NOT_SHAPES = ('architectures', 'auto_map', 'dtype', 'torch_dtype', 'transformers_version')
@@ -86,6 +101,8 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
     """
     kind = fields['model_type']
     plain = {k: v for k, v in fields.items() if k not in ('model_type', 'auto_map')}
+    for part in (fields, *(fields.get(k) for k in ('vision_config', 'text_config'))):
+        _check_sizes(part if isinstance(part, Mapping) else {}, field)
     try:
         return AutoConfig.for_model(kind, **plain)
     except Exception as e:  # transformers raises many kinds about impossible fields
@@ -94,6 +111,21 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
             f"{field} is not the configuration of a '{kind}' model ({type(e).__name__}: {reason}). "
             "Fix: correct the field, or copy the model's config.json again."
         ) from e
+
+
+def _check_sizes(fields: Mapping[str, Any], field: str) -> None:
+    """Refuse sizes that are no numbers, or that no model has: they would fill the memory.
+
+    Raises:
+        UserError: It names the field.
+    """
+    for name, largest in _LARGEST.items():
+        value = fields.get(name)
+        if name in fields and (type(value) is not int or not 0 < value <= largest):
+            raise UserError(
+                f'{field} has {name}={brief(value)}, expected a whole number from 1 to {largest}. '
+                "Fix: correct the field, or copy the model's config.json again."
+            )
 
 
 def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[str, Any]:
@@ -115,9 +147,22 @@ def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[s
     return dict(checkpoint=None, config=json.loads(json.dumps(fields)))
 
 
-def build_bare(config: PretrainedConfig, **options: Any) -> nn.Module:
-    """Build a model with random weights and bidirectional fused attention where it has both."""
-    return AutoModel.from_config(config, attn_implementation='sdpa', **options)
+def build_bare(config: PretrainedConfig, field: str, **options: Any) -> nn.Module:
+    """Build a model in fp32 with random weights, and fused attention where it has that.
+
+    Raises:
+        UserError: Its fields do not fit each other.
+    """
+    try:
+        return AutoModel.from_config(
+            config, attn_implementation='sdpa', dtype=torch.float32, **options
+        )
+    except Exception as e:  # transformers raises many kinds about impossible fields
+        reason = ' '.join(str(e).split())
+        raise UserError(
+            f"{field}: no '{config.model_type}' model can be built of this configuration "
+            f"({type(e).__name__}: {reason}). Fix: copy the model's config.json again."
+        ) from e
 
 
 def load_weights(
