@@ -48,18 +48,18 @@ NESTED = {
     'val_dataloader.num_worker': "Did you mean 'num_workers'",
     'optim_wrapper.clip_grad.max_nrom': "Did you mean 'max_norm'",
     'optim_wrapper.paramwise_cfg.norm_decay_mul': "Did you mean 'norm_decay_mult'",
-    'default_hooks.checkpoint.intervall': "Did you mean 'interval'",
-    'default_hooks.checkpont.interval': "Did you mean 'checkpoint'",
+    'default_hooks.checkpoint.intervals': "Did you mean 'interval'",
+    'default_hooks.check_point.interval': "Did you mean 'checkpoint'",
 }
 
 
 @pytest.mark.parametrize('name', NESTED)
 def test_a_misspelled_name_within_a_field_is_named_before_training(name):
     cfg = read_config(DEMO, {name: 1}, set_scope=False)
-    place = name if 'checkpont' not in name else 'default_hooks.checkpont'
+    place = name if 'check_point' not in name else 'default_hooks.check_point'
     with pytest.raises(UserError, match=f'{place}: nobody reads.*{NESTED[name]}.*Fix'):
         check_fields(cfg)
-    if 'checkpont' not in name:
+    if 'check_point' not in name:
         check_fields(read_config(DEMO, {f'allow_new.{name}': 1}, set_scope=False))
 
 

@@ -2,7 +2,7 @@
 
 It passes over a misspelled one without a word (``env_cfg.cudnn_benchmrk``), or stumbles
 over it hours later (``optim_wrapper.clip_grad.max_nrom`` in the first step,
-``default_hooks.checkpoint.intervall`` when it saves).
+``default_hooks.checkpoint.intervals`` when it saves).
 """
 
 import inspect
