@@ -81,6 +81,25 @@ def test_fields_of_another_kind_are_refused(name, value):
         check_fields(cfg)
 
 
+@pytest.mark.parametrize(
+    'option, found',
+    [
+        (('custom_hooks', 5), 'custom_hooks=5 must be a list'),
+        (('param_scheduler', 'cosine'), 'param_scheduler=cosine must be a dict or a list'),
+        (('default_hooks.checkpoint', 5), 'default_hooks.checkpoint=5 must be a dict'),
+        (('train_dataloader.dataset', 'digits'), 'train_dataloader.dataset=digits must be a dict'),
+        (('optim_wrapper.optimizer.lr', 'a'), 'optimizer.lr=a must be a number'),
+        (('optim_wrapper.optimizer.lr', float('nan')), 'optimizer.lr=nan must be a number'),
+        (('log_level', 'LOUD'), 'log_level=LOUD must be one of .*WARNING'),
+        (('val_evaluator', None), 'belong together, and val_evaluator is missing'),
+    ],
+)
+def test_parts_of_another_kind_are_refused(option, found):
+    cfg = read_config(DEMO, dict([option]), set_scope=False)
+    with pytest.raises(UserError, match=f'{found}.*Fix'):
+        check_fields(cfg)
+
+
 @pytest.fixture
 def warned(monkeypatch):
     """The warnings about fields of a config."""

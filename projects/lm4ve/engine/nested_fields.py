@@ -6,6 +6,8 @@ over it hours later (``optim_wrapper.clip_grad.max_nrom`` in the first step,
 """
 
 import inspect
+import logging
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +28,7 @@ _DEFAULT_HOOKS = (
     *('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'runtime_info'),
     'visualization',
 )
+_THREE = ('dataloader', 'cfg', 'evaluator')
 _CHECKPOINT_HOOKS = ('CheckpointHook', 'AtomicCheckpointHook')
 _PARAMWISE = (
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
@@ -61,6 +64,7 @@ def check_nested_fields(cfg: Config) -> None:
     for name in ('work_dir', 'load_from'):
         if not isinstance(cfg.get(name), str | None):
             raise UserError(f'{name}={brief(cfg[name])} must be a path. Fix: correct it.')
+    _check_parts(cfg)
     for place, least in _NUMBERS.items():
         field, _, name = place.partition('.')
         value = _dict(cfg, field).get(name)
@@ -76,6 +80,44 @@ def check_nested_fields(cfg: Config) -> None:
                     f"{place}.{name}: nobody reads '{name}' there.{did_you_mean(name, known)} "
                     f'Fix: correct it; there may be {", ".join(sorted(known))}.'
                 )
+
+
+def _check_parts(cfg: Config) -> None:
+    """Look at what fields are made of: hooks, data sets, the rate, and fields in threes.
+
+    Raises:
+        UserError: It names the place.
+    """
+    if not isinstance(cfg.get('custom_hooks'), list | tuple | None):
+        raise UserError(f'custom_hooks={brief(cfg.custom_hooks)} must be a list. Fix: correct it.')
+    if isinstance(cfg.get('param_scheduler'), bool | int | float | str):
+        raise UserError(
+            f'param_scheduler={brief(cfg.param_scheduler)} must be a dict or a list of them. Fix: '
+            'correct it.'
+        )
+    parts = {f'default_hooks.{k}': v for k, v in _dict(cfg, 'default_hooks').items()}
+    parts |= {f'{field}.dataset': _dict(cfg, field).get('dataset') for field in _LOADERS}
+    for place, value in parts.items():
+        if isinstance(value, bool | int | float | str):
+            raise UserError(f'{place}={brief(value)} must be a dict. Fix: correct it.')
+    rate = _dict(_dict(cfg, 'optim_wrapper'), 'optimizer').get('lr', 0)
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
+        raise UserError(
+            f'optim_wrapper.optimizer.lr={brief(rate)} must be a number from 0. Fix: correct it.'
+        )
+    level = cfg.get('log_level', 'INFO')
+    if not isinstance(level, int) and level not in logging.getLevelNamesMapping():
+        known = sorted(logging.getLevelNamesMapping())
+        raise UserError(
+            f'log_level={brief(level)} must be one of {", ".join(known)}. Fix: correct it.'
+        )
+    for three in ([f'{stage}_{part}' for part in _THREE] for stage in ('val', 'test')):
+        missing = [name for name in three if cfg.get(name) is None]
+        if 0 < len(missing) < 3:
+            raise UserError(
+                f'{", ".join(three)} belong together, and {" and ".join(missing)} is missing. Fix: '
+                'set all of them, or all to None.'
+            )
 
 
 def allowed_names(cfg: Config) -> tuple[str, ...]:
