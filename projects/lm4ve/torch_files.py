@@ -8,6 +8,7 @@ file says: stand-ins read the numbers.
 """
 
 import argparse
+import json
 import pickle
 import re
 import tarfile
@@ -19,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from lm4ve.errors import CheckpointError
 
@@ -144,3 +147,34 @@ def damaged(path: Path, error: BaseException) -> CheckpointError:
         f"'{path}' ({size}) cannot be read and looks truncated or damaged: {reason}. Fix: download "
         'or copy the file again and compare its size with the original.'
     )
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Return whether a name is one of a safetensors file."""
+    return str(path).endswith('.safetensors')
+
+
+def read_safetensors(path: str | Path) -> dict[str, Any]:
+    """Read weights that ``lm4ve export --format safetensors`` wrote.
+
+    Args:
+        path (str | Path): The file.
+
+    Returns:
+        dict: As a checkpoint: ``state_dict``, and ``meta`` with what the file says of itself.
+
+    Raises:
+        CheckpointError: It is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework='pt') as file:
+            told = (file.metadata() or {}).get('lm4ve', '{}')
+            state: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            meta = json.loads(told)
+    except (SafetensorError, OSError, ValueError) as e:
+        raise CheckpointError(
+            f"'{path}' is no whole safetensors file ({e}). Fix: export or copy it again."
+        ) from e
+    classes = meta.get('classes') if isinstance(meta, dict) else None
+    dataset = {} if classes is None else {'dataset_meta': dict(classes=classes)}
+    return dict(meta=dict(dataset, lm4ve=meta), state_dict=state)

@@ -97,3 +97,13 @@ def test_the_proof_that_folds_are_fresh_has_a_price(measured):
         for method in ('absorb', 'fold')
     ]
     assert all(r['price'] > -1 and 0 < r['CPU share'] < 1e3 for r in rows)
+
+
+def test_an_exported_classifier_is_compared_with_the_model(measured):
+    for package in ('mmpretrain', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(package)
+    rows = measured('export', '--size 32 --batches 1 3')
+    assert [(r['path'], r['batch']) for r in rows] == [
+        (path, batch) for batch in (1, 3) for path in ('eager', 'onnxruntime', 'torch.export')
+    ]
+    assert all(r['error'] < 1e-4 and r['speedup'] > 0 for r in rows)

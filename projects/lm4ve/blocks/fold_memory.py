@@ -18,7 +18,8 @@ rows. A smaller one is seen after at most as many uses. Where a mark says that s
 wrote, all rows are compared at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class FoldMemory:
     PIECE = 1 << 19
 
     def __init__(self) -> None:
+        self._pinned = False
         self.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'FoldMemory':
@@ -59,8 +61,25 @@ class FoldMemory:
         self._uses = 0
         self._steps = _steps_of_optimizers[0]
 
+    @contextmanager
+    def pinned(self) -> Iterator[None]:
+        """Keep what is made inside without a look at the weights, which must stay as they are.
+
+        A trace that is taken inside has it as constants, if a forward pass without gradients
+        came before.
+        """
+        self.clear()
+        self._pinned = True
+        try:
+            yield
+        finally:
+            self._pinned = False
+            self.clear()
+
     def for_weights(self, layer: LLMLayer, weight: Tensor) -> Remember:
         """Return the function that remembers what depends on a layer and a mapper."""
+        if self._pinned:
+            return self._keep
         if torch.compiler.is_compiling() or _is_capturing(weight):
             return lambda name, make: make()
         if torch.is_grad_enabled():
@@ -82,6 +101,11 @@ class FoldMemory:
             return value
 
         return remember
+
+    def _keep(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        if name not in self._values:
+            self._values[name] = make().detach()
+        return self._values[name]
 
     def _hold(self, part: str, tensors: list[Tensor], whole: bool) -> None:
         if part not in self._held:

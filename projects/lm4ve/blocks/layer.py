@@ -230,7 +230,7 @@ class LLMLayer(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return q and k with rotary position embedding, if there is any, and late norms."""
         if rotary is not None and self.uses_rotary:
-            cos, sin = (take_tokens(t.expand(len(q), -1, -1), queries) for t in rotary)
+            cos, sin = (take_tokens(t.expand(q.shape[0], -1, -1), queries) for t in rotary)
             q, k = rotate(q, cos, sin, self.turns_pairs), rotate(k, *rotary, self.turns_pairs)
         if self.norm_after_rotary:
             q, k = _through(self.q_norm, q), _through(self.k_norm, k)

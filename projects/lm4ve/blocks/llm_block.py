@@ -7,7 +7,8 @@ how it gets its weights in ``language_model.py``, what a saved state says of the
 ``provenance.py``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Self, cast
 
@@ -100,6 +101,7 @@ class LLMBlock(RecordsFrozenSource):
         self._rotary = RotaryTables(model) if rotary else None
         self._fold_memory = FoldMemory()
         self._told: set[str] = set()  # the methods that 'auto' has said it chose
+        self._settled: list[str] | None = None  # what 'auto' chose, inside of `traceable`
         self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
         self.source = dict(
             format=1,
@@ -297,16 +299,35 @@ class LLMBlock(RecordsFrozenSource):
         """
         if low_rank != 'auto':
             return low_rank
+        if self._settled:
+            return self._settled[0]
         # Only the last layer is asked for a part of the tokens.
         queries = queries if len(self.layers) == 1 else None
         sizes = sizes_of(self._first, x, queries)
         method = cheapest(sizes, self._may_absorb())
+        if self._settled is not None:
+            self._settled.append(method)
         if method not in self._told and not torch.compiler.is_compiling():
             self._told.add(method)
             print_log(
                 f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}", logger='current'
             )
         return method
+
+    @contextmanager
+    def traceable(self) -> Iterator[None]:
+        """Decide and fold once, so that a trace that is taken inside holds for every batch.
+
+        The first forward pass inside has to be an eager one without gradients, on a batch
+        like those that are to come. In it 'auto' chooses for all passes that follow, and what
+        it folds is a constant of the trace.
+        """
+        self._settled = []
+        try:
+            with self._fold_memory.pinned():
+                yield
+        finally:
+            self._settled = None
 
     def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:
         """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
@@ -332,7 +353,7 @@ class LLMBlock(RecordsFrozenSource):
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
     batch = x.shape[0]
     if isinstance(queries, Tensor):
-        right = queries.dim() == 2 and len(queries) == batch and queries.dtype == torch.int64
+        right = queries.dim() == 2 and queries.shape[0] == batch and queries.dtype == torch.int64
         found = f'{queries.dtype} {list(queries.shape)}'
     else:
         right, found = queries is None or isinstance(queries, slice), repr(queries)

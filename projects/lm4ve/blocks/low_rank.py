@@ -33,6 +33,9 @@ from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
 from lm4ve.blocks.norms import NormForm, affine_of
 
+#: The batch for which a compiled training step decides.
+_COMPILED_BATCH = 32
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -59,17 +62,19 @@ class Sizes:
     training: bool = True
 
 
-def count_macs(s: Sizes) -> dict[str, int]:
+def count_macs(s: Sizes, batch: int | None = None) -> dict[str, int]:
     """Count multiply-accumulates, up to the heads' outputs, by method.
 
     The mapper, the norm's scale, projections and attention; the output
     projection and the MLP are the same for all. In training the backward pass
     is counted too: a product is done twice in all where one factor is frozen
-    (forward, gradient of the other factor), three times where none is.
+    (forward, gradient of the other factor), three times where none is. ``batch`` stands for
+    the sizes' own.
     """
+    batch = s.batch if batch is None else batch
     c, d = s.channels, s.width
     q_dim, kv_dim = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    tokens, queries = s.batch * s.tokens, s.batch * s.queries
+    tokens, queries = batch * s.tokens, batch * s.queries
     attention = 2 * queries * s.tokens * q_dim
     query = queries * d * q_dim
     scale = tokens * c * c * s.normed
@@ -97,10 +102,25 @@ def cheapest(sizes: Sizes, may_absorb: bool) -> str:
     """Return the method with the fewest multiply-accumulates."""
     if sizes.channels >= sizes.width:
         return 'off'
-    costs = count_macs(sizes)
+    costs = count_macs(sizes, _known_batch(sizes))
     if not may_absorb:
         del costs['absorb']
-    return min(costs, key=lambda method: costs[method])
+    best = 'off'
+    for method, macs in costs.items():  # `min` with a key takes no symbols of a compiler
+        if macs < costs[best]:
+            best = method
+    return best
+
+
+def _known_batch(sizes: Sizes) -> int | None:
+    """Return a batch to decide by where its own size must not matter, else None.
+
+    Without gradients all costs grow with the batch alike, so that any will do. A compiler has
+    a symbol for it, and each comparison with one would be a further graph.
+    """
+    if not sizes.training:
+        return 1
+    return _COMPILED_BATCH if torch.compiler.is_compiling() else None
 
 
 def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:

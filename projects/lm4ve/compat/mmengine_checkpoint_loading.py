@@ -13,7 +13,7 @@ from typing import Any
 
 import wrapt
 
-from lm4ve.torch_files import safe_loading
+from lm4ve.torch_files import is_safetensors, read_safetensors, safe_loading
 
 
 def is_needed(checkpoint: ModuleType) -> bool:
@@ -32,5 +32,7 @@ def repair(checkpoint: ModuleType) -> None:
     @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         path = kwargs.get('filename') or args[0]
+        if is_safetensors(path) and '://' not in str(path):
+            return read_safetensors(path)
         with safe_loading(path):
             return wrapped(*args, **kwargs)

@@ -247,11 +247,8 @@ def make_release(
     released = release_config(cfg)
 
     model = _load(cfg, state, f"'{checkpoint}'")
-    trained = model.state_dict()
-    frozen, kept = _frozen_state(model, half)
-    for name in trained:
-        if name.rpartition('.')[2] == SOURCE_KEY:
-            trained[name] = _without_folder(trained[name])
+    frozen, kept = frozen_state(model, half)
+    trained = trained_state(model)
     text = released.pretty_text
     meta = _plain_meta(content, text)
     size = write_checkpoint({**trained, **frozen}, meta, out[1])
@@ -272,7 +269,16 @@ def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
     return model
 
 
-def _frozen_state(model: nn.Module, half: bool) -> tuple[dict[str, Tensor], int]:
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state for another machine: records without folders of this one."""
+    state = model.state_dict()
+    for name in state:
+        if name.rpartition('.')[2] == SOURCE_KEY:
+            state[name] = encode_source(without_folder(decode_source(state[name])))
+    return state
+
+
+def frozen_state(model: nn.Module, half: bool = False) -> tuple[dict[str, Tensor], int]:
     """Collect the frozen tensors of all blocks, by their names in the file."""
     state, kept = {}, 0
     for path, module in model.named_modules():
@@ -286,15 +292,18 @@ def _frozen_state(model: nn.Module, half: bool) -> tuple[dict[str, Tensor], int]
     return state, kept
 
 
-def _without_folder(record: Tensor) -> Tensor:
-    """Reduce a record's source to the name of its folder or file.
+def without_folder(source: dict) -> dict:
+    """Reduce the place in a block's record to the name of its folder or file.
 
     Where the language model lay on one machine is of no use elsewhere.
     """
-    source = decode_source(record)
-    if Path(source['source']).expanduser().exists():
-        source['source'] = Path(source['source']).expanduser().resolve().name
-    return encode_source(source)
+    return dict(source, source=name_of_place(source['source']))
+
+
+def name_of_place(place: str) -> str:
+    """Return the last part of a folder or file of this machine; what is none, as it is."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.exists() else place
 
 
 def _plain_meta(content: dict, cfg_text: str) -> dict:

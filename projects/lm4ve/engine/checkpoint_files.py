@@ -18,7 +18,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.engine.files import write_atomically
 from lm4ve.engine.text import listing
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.torch_files import is_zipped, safe_loading
+from lm4ve.torch_files import is_safetensors, is_zipped, read_safetensors, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
@@ -44,6 +44,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist. Fix: correct the path.")
+    if is_safetensors(path):
+        return read_safetensors(path)
     with safe_loading(path):
         content = torch.load(
             path, map_location='cpu', mmap=is_zipped(path) or None, weights_only=True

@@ -292,7 +292,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     def _run(self, *args: Any) -> Tensor:
         """``_through_block``, compiled and checkpointed as the fields say."""
         function: Callable[..., Tensor] = self._through_block
-        if self.compile_options is not None:
+        # An export traces what would be compiled.
+        if self.compile_options is not None and not torch.compiler.is_exporting():
             self._compiled = self._compiled or torch.compile(function, **self.compile_options)
             function = self._compiled
         if self.with_cp and torch.is_grad_enabled():

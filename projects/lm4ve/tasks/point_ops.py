@@ -62,6 +62,8 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
         points = torch.where(padding[..., None], points[:, :1], points)
         picks = farthest_point_sample(points, num)
         return picks.masked_fill(padding.gather(1, picks), 0)
+    if torch.compiler.is_exporting():
+        return _traced_farthest_points(points, num)
     ops = mmcv_operators(points)
     if ops is not None:
         return ops.furthest_point_sample(points.contiguous(), num).long()
@@ -86,6 +88,18 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
     return picks
 
 
+def _traced_farthest_points(points: Tensor, num: int) -> Tensor:
+    """The same picks without writing in place, each step a few nodes of an exported graph."""
+    x, y, z = points.unbind(-1)
+    nearest = torch.full_like(x, torch.finfo(x.dtype).max)
+    picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]
+    for _ in range(1, num):
+        squares = [(a - a.gather(1, picks[-1])).square() for a in (x, y, z)]
+        nearest = torch.minimum(nearest, squares[0] + squares[1] + squares[2])
+        picks.append(nearest.argmax(1, keepdim=True))
+    return torch.cat(picks, dim=1)
+
+
 @torch.no_grad()
 def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """Find the k points nearest to each center.
@@ -104,6 +118,12 @@ def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
     """
     _check(points, k, 'neighbors')
     points, centers = points.float(), centers.float()
+    if torch.compiler.is_exporting():  # without `cdist`, and in one piece for any batch
+        squares = [
+            (a[:, :, None] - b[:, None]).square()
+            for a, b in zip(centers.unbind(-1), points.unbind(-1), strict=True)
+        ]
+        return (squares[0] + squares[1] + squares[2]).topk(k, dim=-1, largest=False).indices
     ops = mmcv_operators(points)
     if ops is not None and k <= _MMCV_MAX_NEIGHBORS:
         found = ops.knn(k, points.contiguous(), centers.contiguous())

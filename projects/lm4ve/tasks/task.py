@@ -6,12 +6,14 @@ this file and name it in the table of :mod:`lm4ve.tasks`.
 """
 
 import importlib
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lm4ve.tasks.analysis import TaskAnalysis
+    from lm4ve.tasks.export import TaskExport
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,16 @@ class Task:
     def analysis(self) -> 'TaskAnalysis':
         """The ``ANALYSIS`` of the package's module ``analysis``, imported on demand."""
         return importlib.import_module(f'{self.package}.analysis').ANALYSIS
+
+    @property
+    def export(self) -> 'TaskExport':
+        """The ``EXPORT`` of the package's module ``export``, or what suits most models."""
+        name = f'{self.package}.export'
+        if importlib.util.find_spec(name) is None:
+            from lm4ve.tasks.export import TaskExport
+
+            return TaskExport(self)
+        return importlib.import_module(name).EXPORT
 
     @property
     def public_names(self) -> list[str]:

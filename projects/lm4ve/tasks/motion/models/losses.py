@@ -7,7 +7,7 @@ from torch import Tensor
 
 def take_agents(values: Tensor, queries: Tensor) -> Tensor:
     """Pick agents of each scene: ``[B, A, ...]`` by int64 ``[B, Q]`` gives ``[B, Q, ...]``."""
-    return values[torch.arange(len(values), device=values.device)[:, None], queries]
+    return values[torch.arange(values.shape[0], device=values.device)[:, None], queries]
 
 
 def final_step(valid: Tensor) -> Tensor:

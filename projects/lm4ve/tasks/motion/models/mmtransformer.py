@@ -209,7 +209,7 @@ class MMTransformer(BaseModule):
         x = torch.cat([moves, times, both.to(agents.dtype)], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
-        queries = self.proposals.expand(len(x), -1, -1)
+        queries = self.proposals.expand(x.shape[0], -1, -1)
         out = self.motion_decoder(queries, self.motion_encoder(x))
         return out.unflatten(0, agents.shape[:2])
 

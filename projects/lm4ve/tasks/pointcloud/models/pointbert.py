@@ -193,7 +193,7 @@ class PointBERT(BaseModule):
         tokens = self.encoder(groups)
         if self.reduce_dim is not None:
             tokens = self.reduce_dim(tokens)
-        batch = len(points)
+        batch = points.shape[0]  # not len(), which a trace would fix
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
         position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1)
         for block in self.blocks:

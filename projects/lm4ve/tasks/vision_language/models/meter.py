@@ -143,7 +143,7 @@ class METER(BaseModel):
             joint = torch.cat((image, fused['text']), dim=1)
             mask = torch.cat((text_padding.new_zeros(image.shape[:2]), text_padding), dim=1)
             if self.image_pool == 'first':
-                read = torch.tensor([0, count], device=joint.device).expand(len(joint), 2)
+                read = torch.tensor([0, count], device=joint.device).expand(joint.shape[0], 2)
             else:
                 read = slice(0, count + 1)
             out = self.neck(joint, padding_mask=mask, queries=read)

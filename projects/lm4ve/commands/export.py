@@ -1,0 +1,63 @@
+"""Export a trained model of any task as a file that other programs run.
+
+    lm4ve export CONFIG CHECKPOINT --format onnx
+    lm4ve export CONFIG CHECKPOINT --format torch-export --out model.pt2
+
+The file is read back and compared with the model at other batch sizes; it is kept if they
+agree. docs/guides/deployment.md says what goes in and out for each task.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.deployment import FORMATS, export_model
+from lm4ve.deployment.exporting import check_format
+from lm4ve.engine.command_line import add_allow_partial, config_parser
+from lm4ve.engine.config import read_config
+from lm4ve.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = config_parser(__doc__)
+    add = parser.add_argument
+    add('checkpoint', nargs='?', help="a checkpoint of that config, or 'none': untrained")
+    add('--format', default='onnx', help=f'{", ".join(FORMATS)}; default: onnx')
+    add('--out', help='the file; default: work_dirs/<config>/<config> with the ending')
+    add('--overwrite', action='store_true', help='the file may exist')
+    add('--tolerance', type=float, default=1e-4, help='refuse a file that differs by more')
+    add('--with-block', action='store_true', help="safetensors: the frozen block's weights too")
+    add_allow_partial(parser)
+    args = parser.parse_args(argv)
+    if args.checkpoint is None:
+        raise UserError(
+            'There is no checkpoint to export. Fix: lm4ve export CONFIG CHECKPOINT, with a file '
+            "that training wrote (or 'none' for untrained weights, to try a config)."
+        )
+    check_format(args.format)
+    if args.with_block and args.format != 'safetensors':
+        raise UserError(
+            f'--with-block is for safetensors; {args.format} always holds the block. Fix: leave '
+            'it out.'
+        )
+    name = Path(args.config).stem
+    written = export_model(
+        read_config(args.config, args.cfg_options),
+        args.checkpoint,
+        args.format,
+        args.out or f'work_dirs/{name}/{name}{FORMATS[args.format]}',
+        overwrite=args.overwrite,
+        tolerance=args.tolerance,
+        with_block=args.with_block,
+        allow_partial=args.allow_partial,
+    )
+    print(f'{written.path}: {written.size / 1e6:.1f} MB')
+    for kind in ('inputs', 'outputs'):
+        for tensor in written.metadata.get(kind, ()):
+            shape = ', '.join(map(str, tensor['shape']))
+            print(f'  {kind[:-1]:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
+    if args.format == 'safetensors':
+        held = 'with' if args.with_block else 'without'
+        print(f"Read back and compared: equal, {held} the frozen block's weights.")
+    else:
+        print(f'Compared with the model at batches of 1 and 3: {written.difference:.1e} apart.')

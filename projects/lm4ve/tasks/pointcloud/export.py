@@ -1,0 +1,31 @@
+"""What the export asks the point-cloud task."""
+
+import numpy as np
+from mmengine.config import Config
+
+from lm4ve.tasks.export import TaskExport, samples_of_files
+from lm4ve.tasks.pointcloud import TASK
+
+#: Points of a made-up cloud; the pipeline samples from them.
+_POINTS = 10_000
+
+
+class PointCloudExport(TaskExport):
+    """Clouds ``[B, N, 3]`` to logits ``[B, classes]``; their groups are made inside."""
+
+    inputs = {'points': "coordinates x, y, z as the test pipeline's last transform gives them"}
+    outputs = {'logits': 'one for each class; softmax gives the probabilities'}
+
+    def samples(self, cfg: Config, count: int) -> list[dict]:
+        generator = np.random.default_rng(0)
+        clouds = [generator.normal(size=(_POINTS, 3)) for _ in range(count)]
+        # On ellipsoids, since a model expects surfaces.
+        axes = generator.uniform(0.4, 1.0, (count, 3))
+        clouds = [
+            (cloud / np.linalg.norm(cloud, axis=1)[:, None] * radii).astype(np.float32)
+            for cloud, radii in zip(clouds, axes, strict=True)
+        ]
+        return samples_of_files(self.task, cfg, clouds, '.npy')
+
+
+EXPORT = PointCloudExport(TASK)

@@ -1,0 +1,85 @@
+"""What the export asks the video task."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from lm4ve.tasks.analysis import tested_dataset
+from lm4ve.tasks.export import TaskExport, made_up_pictures
+from lm4ve.tasks.video import TASK
+
+#: Frames of a made-up video, which the pipeline repeats where it wants more.
+_FRAMES = 32
+
+
+class VideoExport(TaskExport):
+    """Raw clips ``[B, V, 3, T, H, W]`` (or frames ``[B, V, 3, H, W]``) to scores ``[B, classes]``.
+
+    V are the views (clips and crops) that are averaged, as in a test.
+    """
+
+    inputs = {
+        'clips': 'pixels from 0 to 255, a dimension for the views (clips and crops, or frames)'
+    }
+    outputs = {
+        'scores': "averaged over views as model.cls_head.average_clips says ('prob': probabilities)"
+    }
+
+    def prepare(self, model: nn.Module) -> None:
+        if model.test_cfg:  # it saves memory, for a batch of one only
+            model.test_cfg.pop('max_testing_views', None)
+
+    def samples(self, cfg: Config, count: int) -> list[dict]:
+        pipeline = tested_dataset(cfg).pipeline
+        pictures = made_up_pictures(count)
+        if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
+            size = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
+            if size is None:
+                return super().samples(cfg, count)
+            pictures = made_up_pictures(count, size, size)
+        transform = Compose(_of_arrays(pipeline))
+        known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
+        return [
+            transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
+            for p in pictures
+        ]
+
+    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
+        (clips,) = tensors
+        features, options = model.extract_feat(
+            _normalized(clips, model.data_preprocessor), test_mode=True
+        )
+        scores = model.cls_head(features, **options).unflatten(0, (clips.shape[0], -1))
+        average = model.cls_head.average_clips
+        if average is None:
+            return scores
+        return (scores.softmax(dim=2) if average == 'prob' else scores).mean(dim=1)
+
+    def expected(self, model: nn.Module, data: Any) -> Tensor:
+        return torch.stack([s.pred_score for s in model.test_step(data)])
+
+
+def _of_arrays(pipeline: list[dict]) -> list[dict]:
+    """Return a pipeline that takes frames in memory for a file."""
+    kept = [dict(t) for t in pipeline if 'Init' not in t['type']]
+    at = next(i for i, t in enumerate(kept) if 'Decode' in t['type'])
+    kept[at] = dict(type='ArrayDecode')
+    return kept
+
+
+def _normalized(clips: Tensor, preprocessor: nn.Module) -> Tensor:
+    """Normalize ``[B, V, 3, ...]`` as mmaction2's preprocessor does a list of clips."""
+    clips = clips.float()
+    if preprocessor.to_rgb:
+        clips = clips.flip(2)
+    if not preprocessor._enable_normalize:
+        return clips
+    shape = (-1, *[1] * (clips.dim() - 3))
+    return (clips - preprocessor.mean.view(shape)) / preprocessor.std.view(shape)
+
+
+EXPORT = VideoExport(TASK)

@@ -1,0 +1,104 @@
+"""Time a classifier's forward pass: eager, torch.compile, torch.export and onnxruntime.
+
+    python tools/benchmarks/export.py --width 1024 --batches 1 8 --out export.json
+
+A ViT-S with one random block of LLaMA's shape, in fp32 on a CPU; the class token is read.
+"""
+
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import torch
+from common import in_rounds, llama, middle, parse, parser, ratio, report
+from mmengine.registry import MODELS, DefaultScope
+
+import lm4ve  # noqa: F401
+from lm4ve.deployment import formats
+from lm4ve.deployment.tracing import trace, traceable
+from lm4ve.tasks import get_task
+from lm4ve.tasks.export import Exported
+
+
+def classifier(width: int, size: int) -> torch.nn.Module:
+    """Build mmpretrain's ViT-S with the neck, as ``vit-s_llama_in1k.py`` does."""
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(
+            dict(
+                type='ImageClassifier',
+                data_preprocessor=dict(
+                    type='ClsDataPreprocessor', mean=[127.0] * 3, std=[58.0] * 3
+                ),
+                backbone=dict(
+                    type='VisionTransformer',
+                    arch='deit-small',
+                    img_size=size,
+                    out_type='raw',
+                    final_norm=False,
+                ),
+                neck=dict(
+                    type='LLMBlockNeck',
+                    in_channels=384,
+                    out_type='cls_token',
+                    block=dict(type='LLMBlock', arch=llama(width)),
+                ),
+                head=dict(type='VisionTransformerClsHead', num_classes=1000, in_channels=384),
+            )
+        )
+    return model.eval().requires_grad_(False)
+
+
+def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) -> dict:
+    """Return the ways to run a model, each from a batch of images to its outputs."""
+    axes = [{0: 'batch'}]
+    paths = dict(eager=lambda x: function(*x))
+    if compiles:
+        paths['torch.compile'] = torch.compile(lambda x: function(*x), dynamic=True)
+    with traceable(function.model), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+        function(images)
+        program = trace(function, [images], axes)
+        path = Path(folder, 'model.onnx')
+        formats.write_onnx(program, path, dict(version='0'), ['images'], ['logits'])
+        paths['onnxruntime'] = formats.load_onnx(path)
+    exported = program.module()
+    paths['torch.export'] = lambda x: exported(*x)
+    return paths
+
+
+@torch.no_grad()
+def main(argv=None) -> None:
+    p = parser(__doc__, size=224)
+    p.add_argument('--batches', nargs='+', type=int, default=[1, 8])
+    p.add_argument('--compile', action='store_true', help='also torch.compile (a C++ compiler)')
+    args = parse(p, argv)
+    args.device = 'cpu'  # where onnxruntime is tested
+    torch.manual_seed(0)
+    function = Exported(get_task('image').export, classifier(args.width, args.size))
+
+    def images(batch: int) -> torch.Tensor:
+        return torch.randint(256, (batch, 3, args.size, args.size), dtype=torch.uint8)
+
+    paths = paths_of(function, images(2), args.compile)
+    rows = []
+    for batch in args.batches:
+        x = [images(batch)]
+        expected = function(*x)[0]
+        errors = {n: float((run(x)[0] - expected).abs().max()) for n, run in paths.items()}
+        times = in_rounds({n: partial(run, x) for n, run in paths.items()}, args)
+        for name in paths:
+            own = dict(path=name, batch=batch, **middle(times[name]), error=errors[name])
+            own['speedup'] = ratio(times['eager'], times[name])
+            own['CPU speedup'] = ratio(times['eager'], times[name], 'cpu_seconds')
+            rows.append(own)
+    report(
+        f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32',
+        rows,
+        args,
+        f'Medians of {args.repeats} rounds; speedup: median of ratios to eager within a round; '
+        'CPU speedup: of the CPU time, which other processes hardly touch. '
+        'error: largest difference of a logit.',
+    )
+
+
+if __name__ == '__main__':
+    main()
