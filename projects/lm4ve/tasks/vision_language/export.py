@@ -6,6 +6,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.converters.release import name_of_place
+from lm4ve.errors import UserError
 from lm4ve.tasks.export import TaskExport, made_up_pictures, normalization_of, samples_of_files
 from lm4ve.tasks.vision_language import TASK
 
@@ -31,13 +32,18 @@ class VisionLanguageExport(TaskExport):
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
     def prepare(self, model: nn.Module) -> None:
-        if getattr(model.text_encoder, 'memory', None) is not None:
+        if getattr(getattr(model, 'text_encoder', None), 'memory', None) is not None:
             model.text_encoder.memory = None  # it looks texts up, which no trace can
 
     def limits(self, model: nn.Module) -> dict[str, int]:
         return dict(words=model.data_preprocessor.max_length)
 
     def samples(self, cfg: Config, count: int) -> list[dict]:
+        if 'image_encoder' not in cfg.model:
+            raise UserError(
+                f'{cfg.model.type} has no image encoder, and only METER is traced here. Fix: '
+                '--format safetensors.'
+            )
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
         texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
         return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', texts)
@@ -59,6 +65,8 @@ class VisionLanguageExport(TaskExport):
 
     def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
         preprocessor = model.data_preprocessor
+        if not hasattr(preprocessor, 'tokenizer_name'):
+            return {}
         told = dict(max_length=preprocessor.max_length, padding=preprocessor.tokenizer.pad_token_id)
         answers = getattr(model.head, 'vocabulary', None)
         return dict(
