@@ -65,7 +65,7 @@ class VisionLanguageExport(TaskExport):
 
     def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
         preprocessor = model.data_preprocessor
-        if not hasattr(preprocessor, 'tokenizer_name'):
+        if getattr(preprocessor, 'tokenizer', None) is None:
             return {}
         told = dict(max_length=preprocessor.max_length, padding=preprocessor.tokenizer.pad_token_id)
         answers = getattr(model.head, 'vocabulary', None)
