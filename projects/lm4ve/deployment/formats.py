@@ -68,7 +68,7 @@ def write_onnx(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            made = torch.onnx.export(
+            made: Any = torch.onnx.export(
                 program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
             )
     except Exception as e:  # the exporter's errors are private classes
