@@ -27,7 +27,7 @@ pytest.importorskip('mmpretrain')
         (['model.head.num_classes=3'], 'num_classes of model.head'),
         (['train_dataloader.batch_size=0'], 'train_dataloader.batch_size=0'),
         (['model.head.num_classes=0'], "Head' refuses its arguments: num_classes=0 must be"),
-        (['optim_wrapper.optimizer.lr=-1'], 'refuses its arguments: Invalid learning rate: -1'),
+        (['optim_wrapper.optimizer.eps=-1'], 'refuses its arguments: Invalid epsilon value: -1'),
         (['runner_type=Runer'], "Did you mean 'Runner'?"),
     ],
     ids=lambda x: x[0] if isinstance(x, list) else '',
