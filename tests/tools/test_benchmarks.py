@@ -102,7 +102,7 @@ def test_the_proof_that_folds_are_fresh_has_a_price(measured):
 def test_an_exported_classifier_is_compared_with_the_model(measured):
     for package in ('mmpretrain', 'onnxscript', 'onnxruntime'):
         pytest.importorskip(package)
-    rows = measured('export', '--size 32 --batches 1 3')
+    rows = measured('export', '--size 32 --depth 1 --batches 1 3')
     assert [(r['path'], r['batch']) for r in rows] == [
         (path, batch) for batch in (1, 3) for path in ('eager', 'onnxruntime', 'torch.export')
     ]

@@ -20,7 +20,7 @@ from lm4ve.tasks import get_task
 from lm4ve.tasks.export import Exported
 
 
-def classifier(width: int, size: int) -> torch.nn.Module:
+def classifier(width: int, size: int, depth: int) -> torch.nn.Module:
     """Build mmpretrain's ViT-S with the neck, as ``vit-s_llama_in1k.py`` does."""
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(
@@ -31,7 +31,9 @@ def classifier(width: int, size: int) -> torch.nn.Module:
                 ),
                 backbone=dict(
                     type='VisionTransformer',
-                    arch='deit-small',
+                    arch=dict(
+                        embed_dims=384, num_layers=depth, num_heads=6, feedforward_channels=1536
+                    ),
                     img_size=size,
                     out_type='raw',
                     final_norm=False,
@@ -67,13 +69,13 @@ def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) ->
 
 @torch.no_grad()
 def main(argv=None) -> None:
-    p = parser(__doc__, size=224)
+    p = parser(__doc__, size=224, depth=12)
     p.add_argument('--batches', nargs='+', type=int, default=[1, 8])
     p.add_argument('--compile', action='store_true', help='also torch.compile (a C++ compiler)')
     args = parse(p, argv)
     args.device = 'cpu'  # where onnxruntime is tested
     torch.manual_seed(0)
-    function = Exported(get_task('image').export, classifier(args.width, args.size))
+    function = Exported(get_task('image').export, classifier(args.width, args.size, args.depth))
 
     def images(batch: int) -> torch.Tensor:
         return torch.randint(256, (batch, 3, args.size, args.size), dtype=torch.uint8)
