@@ -123,10 +123,12 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
 
 
 class FileInferencer(TaskInferencer):
-    """Say what a model predicts of files, for any task with an analysis::
+    """Say what a model predicts of files, for any task with an analysis.
 
-    inferencer = FileInferencer(config, checkpoint)
-    inferencer('cloud.ply')[0]['pred_class']
+    The inputs are what the task's analysis reads::
+
+        inferencer = FileInferencer(config, checkpoint)
+        inferencer('cloud.ply')[0]['pred_class']
     """
 
     def _init_pipeline(self, cfg: Config) -> None:
