@@ -168,6 +168,13 @@ def test_activations_of_an_image_are_drawn_with_two_extras_only(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_model_is_exported_with_two_extras_only(tmp_path):
+    command = ROOT / 'tools/export.py', small_config('image', tmp_path), 'none', '--format', 'onnx'
+    run_alone(('image', 'export'), *command, '--out', 'model.onnx', folder=tmp_path)
+    assert (tmp_path / 'model.onnx').stat().st_size > 1000
+
+
+@pytest.mark.slow
 def test_pseudo_masks_are_scored_with_two_extras_only(tmp_path):
     config = FOLDERS['image'] / 'vit-demo_none_textured-digits.py'
     small = '--cfg-options', 'test_dataloader.dataset.indices=8'

@@ -113,9 +113,7 @@ def test_the_trainer_of_transformers_trains_and_resumes(tmp_path):
 
 
 def test_lightning_trains_and_loads(tmp_path, monkeypatch):
-    lightning = pytest.importorskip(
-        'lightning', reason='lightning brings eleven packages, so that the tests do not ask for it'
-    )
+    lightning = pytest.importorskip('lightning')
 
     class Classifier(lightning.LightningModule):
         def __init__(self) -> None:

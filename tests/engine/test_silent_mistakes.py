@@ -169,6 +169,17 @@ def test_schedules_follow_the_number_of_epochs():
     assert cfg.param_scheduler.total_steps == 5
 
 
+def test_a_file_that_cuts_its_schedule_is_warned_of(tmp_path, warned):
+    path = tmp_path / 'a.py'
+    path.write_text(f"_base_ = '{DEMO}'\ntrain_cfg = dict(max_epochs=5)\n")
+    check_fields(read_config(path, set_scope=False))
+    (said,) = warned
+    assert 'max_epochs=5' in said and 'total_steps=100' in said and 'Fix' in said
+    path.write_text(path.read_text() + 'param_scheduler = dict(total_steps=5)\n')
+    check_fields(read_config(path, set_scope=False))
+    assert len(warned) == 1
+
+
 def test_the_sizes_of_images_and_model_follow_one_field():
     crop = dict(type='CenterCrop', crop_size=224)
     resize = dict(type='Resize', scale=(224, 224))

@@ -170,6 +170,26 @@ def _follow_epochs(cfg: Config, before: int, after: int) -> None:
                 s[key] = after if s[key] == before else after - begin
 
 
+def _warn_of_cut_schedules(cfg: Config) -> None:
+    """Say where a config file trains for fewer epochs than its schedule has."""
+    epochs = _epochs(cfg)
+    schedulers = cfg.get('param_scheduler') or []
+    for s in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if not isinstance(s, dict) or not s.get('by_epoch', True) or not epochs:
+            continue
+        key = next((k for k in _ENDS if type(s.get(k)) is int), None)
+        last = s[key] + (s.get('begin', 0) if key == 'T_max' else 0) if key else 0
+        if last > epochs:
+            print_log(
+                f'train_cfg.max_epochs={epochs}, and {s.get("type")} ends with epoch {last} '
+                f'(param_scheduler.{key}={s[key]}): the training stops in the middle of the '
+                'schedule. Fix: set both, unless you mean it; --cfg-options '
+                'train_cfg.max_epochs=... changes both.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+
 def _follow_size(node: Any, before: int, after: int) -> None:
     """Give transforms and model the new size where they had the old one."""
     if isinstance(node, dict):
@@ -194,6 +214,7 @@ def check_fields(cfg: Config) -> None:
         UserError: It names the closest field.
     """
     check_nested_fields(cfg)
+    _warn_of_cut_schedules(cfg)
     known = _runner_fields()
     written, read = _names_in_files(cfg)
     allowed = allowed_names(cfg)
