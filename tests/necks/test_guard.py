@@ -210,7 +210,7 @@ def test_an_entry_that_the_encoder_drops_is_named(index, used):
 
 def test_an_entry_that_is_not_there_lists_what_is():
     model = LLMBlockInsert(backbone=DropsPixels(), after='last', neck=NECK, index=2)
-    with pytest.raises(UserError, match=r'index=2.*\[2, 5, 16\], \[2, 5, 16\]'):
+    with pytest.raises(UserError, match=r'index=2.*0: \[2, 5, 16\], 1: \[2, 5, 16\]'):
         model(torch.randn(2, 5, 16))
 
 
