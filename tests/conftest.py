@@ -39,7 +39,8 @@ def quick_mmengine():
 def nothing_left_over_from_a_run():
     """A Runner sets MMEngine's default scope for good; not beyond its test.
 
-    A logger outlives its run too, under a name made of the second in which the run began.
+    A command sets ``LOCAL_RANK``, which other trainers take for a launcher's. A logger
+    outlives its run too, under a name made of the second in which the run began.
     A second run in that second would write into the file of the first.
     """
     from mmengine.logging import MMLogger
@@ -47,6 +48,7 @@ def nothing_left_over_from_a_run():
 
     for kept in (DefaultScope, MMLogger):
         kept._instance_dict.clear()
+    os.environ.pop('LOCAL_RANK', None)
     yield
     DefaultScope._instance_dict.clear()
 
