@@ -88,8 +88,8 @@ def from_pretrained(
         model (nn.Module): The encoder that was wrapped, made anew: with the same frozen
             weights, if some were frozen. It may be wrapped already.
         folder (str | Path): What :func:`save_pretrained` wrote.
-        block (str | dict | nn.Module, optional): As for :func:`wrap`, where the language
-            model lies elsewhere now. It still has to be the same one.
+        block (str | dict | nn.Module, optional): What :func:`wrap` takes. It says where the
+            language model lies now, which still has to be the same one.
 
     Returns:
         nn.Module: ``model``, changed in place, in the mode that it was in.

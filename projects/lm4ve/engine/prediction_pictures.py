@@ -83,7 +83,7 @@ class PredictionVisualizationHook(Hook):  # type: ignore[misc]
             mode (str): 'val' or 'test'.
             number (int): The sample's number in the data of this process.
             index (int): Its number in the batch.
-            batch (dict): As the data loader gave it.
+            batch (dict): What the data loader gave.
             sample: The model's prediction.
         """
         raise NotImplementedError

@@ -89,7 +89,7 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
 
 
 def _traced_farthest_points(points: Tensor, num: int) -> Tensor:
-    """The same picks without writing in place, each step a few nodes of an exported graph."""
+    """Make the same picks without writing in place, so that an exporter can trace them."""
     x, y, z = points.unbind(-1)
     nearest = torch.full_like(x, torch.finfo(x.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]

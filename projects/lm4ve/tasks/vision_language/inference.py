@@ -294,8 +294,8 @@ class TextInferencer:
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
-            question (str | Sequence[str]): As ``questions`` of :class:`VQAInferencer`.
-            caption (str | Sequence[str]): As ``texts`` of :class:`RetrievalInferencer`.
+            question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
+            caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
             **options: The other arguments of these.
 
         Raises:

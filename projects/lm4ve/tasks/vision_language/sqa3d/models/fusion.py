@@ -75,7 +75,8 @@ class GuidedLayer(nn.Module):
         channels (int): C.
         num_heads (int): Heads.
         feedforward_channels (int): Width between the feed-forward's two layers.
-        dropout (float): Of attention weights, of the feed-forward, and of what is added.
+        dropout (float): The rate at which attention weights, hidden values of the
+            feed-forward, and what is added to the stream are dropped.
         norm (str): See :class:`GuidedFusion`.
         guided (bool): There is a guide.
     """

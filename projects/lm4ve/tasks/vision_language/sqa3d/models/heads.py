@@ -138,7 +138,8 @@ class PoseHead(BaseModule):
         in_channels (int): 2 E: situation and objects.
         hidden_channels (int): Width between the layers.
         dropout (float): Behind the first layer.
-        rotation_weight (float): Of the quaternion's loss, the position's being 1.
+        rotation_weight (float): How much the quaternion's loss counts; the position's
+            counts 1.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Poses are float ``[7]``: x, y, z in meters and a quaternion x, y, z, w, in the frame of

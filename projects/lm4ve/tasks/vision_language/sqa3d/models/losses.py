@@ -104,8 +104,8 @@ def detection_losses(
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
-        found (Detections): Of B scenes.
-        targets (Targets): Of the same scenes.
+        found (Detections): What the detector says of B scenes.
+        targets (Targets): What is true of the same scenes.
         mean_sizes (Tensor): ``[classes, 3]``, meters.
 
     Returns:
