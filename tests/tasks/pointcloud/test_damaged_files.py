@@ -5,8 +5,8 @@ import open3d as o3d
 import pytest
 
 from lm4ve.errors import UserError
+from lm4ve.tasks.meshes.triangulation import triangulate
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
-from lm4ve.tasks.pointcloud.datasets.triangulation import triangulate
 from tests.tasks.pointcloud.clouds import TETRAHEDRON, cloud
 
 MESHES = [('a.ply', True), ('a.ply', False), ('a.off', True), ('a.obj', True), ('a.stl', False)]

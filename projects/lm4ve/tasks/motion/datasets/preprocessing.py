@@ -5,15 +5,11 @@ folder beside, so that a killed run goes on where it stopped. At the end the chu
 become one file.
 """
 
-import fcntl
 import hashlib
 import json
-import multiprocessing
-import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from mmengine.logging import print_log
 from lm4ve.deprecation import renamed_argument
 from lm4ve.engine.files import clear_left_behind, write_text
 from lm4ve.engine.integrity import SkippedFiles, check_policy
-from lm4ve.engine.progress import progress
+from lm4ve.engine.preparing import alone, in_processes
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
@@ -69,7 +65,7 @@ def preprocess_split(
         (parts / f'{number:06d}', files[start : start + chunk_size])
         for number, start in enumerate(range(0, len(files), chunk_size))
     ]
-    with _alone(path) as lock:
+    with alone(path) as lock:
         if path.is_file():
             footer = _finished(path, source)
         else:
@@ -78,45 +74,6 @@ def preprocess_split(
             footer = _join(path, [part for part, _ in chunks], len(files), source)
         shutil.rmtree(parts, ignore_errors=True)
     return footer
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[int]:
-    """Refuse a second run on one output, and clear what killed runs left beside it.
-
-    The lock goes with its process, however that ends. Yields its descriptor.
-    """
-    lock = path.with_name(f'.{path.name}.lock')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as e:
-        raise UserError(
-            f"'{path}' could not be written: {e.strerror}. Fix: name another output."
-        ) from e
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_still(lock, descriptor):  # a run ended between both calls and took it away
-                raise BlockingIOError
-        except BlockingIOError as e:
-            raise UserError(
-                f"Another run is making '{path}' now (it holds '{lock}'). Fix: wait until it has "
-                'ended, or name another output.'
-            ) from e
-        clear_left_behind(path.parent)
-        yield descriptor
-        lock.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Return whether a path still names the file that was opened."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def _read_all(
@@ -128,16 +85,9 @@ def _read_all(
             f'preprocess: going on after {len(chunks) - len(todo)} of {len(chunks)} chunks',
             logger='current',
         )
-    # Forked where that exists: a spawned process takes longer to import all of this
-    # than it reads a chunk. A forked one must not keep the lock of a run that is killed.
-    fork = 'fork' in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context('fork' if fork else 'spawn')
-    release = dict(initializer=os.close, initargs=(lock,)) if fork else {}
-    with context.Pool(workers, **release) if workers > 1 else nullcontext() as pool:
-        done = pool.imap_unordered(work, todo) if pool else map(work, todo)
-        text = f'preprocessing {path.name}, in chunks'
-        for _ in done if quiet else progress(done, text, len(todo)):
-            pass
+    text = f'preprocessing {path.name}, in chunks'
+    for _ in in_processes(work, todo, text, lock, workers, quiet):
+        pass
 
 
 def preprocess(*args, **kwargs) -> dict:

@@ -13,9 +13,9 @@ import numpy as np
 
 from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
-from lm4ve.tasks.pointcloud.datasets.mesh_files import check_last_line, read_obj, read_off, read_stl
+from lm4ve.tasks.meshes.mesh_files import check_last_line, read_obj, read_off, read_stl
+from lm4ve.tasks.meshes.ply_files import read_ply
 from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
-from lm4ve.tasks.pointcloud.datasets.ply_files import read_ply
 
 #: What :func:`read_points` takes. A .ply may hold a cloud or a mesh.
 EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')

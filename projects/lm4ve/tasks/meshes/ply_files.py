@@ -1,18 +1,12 @@
 """The Polygon File Format (.ply), text and binary: a cloud or a mesh, checked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm4ve.tasks.pointcloud.datasets.mesh_files import (
-    Mesh,
-    number,
-    polygons,
-    promised,
-    table,
-    text_lines,
-)
-from lm4ve.tasks.pointcloud.datasets.triangulation import triangulate
+from lm4ve.tasks.meshes.mesh_files import Mesh, number, polygons, promised, table, text_lines
+from lm4ve.tasks.meshes.triangulation import triangulate
 
 _TYPES = dict(char='i1', uchar='u1', short='i2', ushort='u2', int='i4', uint='u4')
 _TYPES |= dict(float='f4', double='f8', int8='i1', uint8='u1', int16='i2', uint16='u2')
@@ -33,8 +27,19 @@ class _Element:
         return names.index(name)
 
 
-def read_ply(data: bytes) -> Mesh:
-    """Vertices, and triangles (none of a cloud)."""
+def read_ply(data: bytes, columns: Sequence[str] = 'xyz') -> Mesh:
+    """Vertices, and triangles (none of a cloud).
+
+    Args:
+        data (bytes): The file's content.
+        columns (Sequence[str]): Properties of the vertices to read, coordinates first.
+
+    Returns:
+        Mesh: Vertices float64 ``[V, len(columns)]`` and triangles int64 ``[T, 3]``.
+
+    Raises:
+        ValueError: The file is cut, damaged, or lacks a property.
+    """
     head, end, body = data.partition(b'end_header')
     eol, _, body = body.partition(b'\n')
     if not data.startswith(b'ply') or not end or eol.strip():
@@ -46,8 +51,9 @@ def read_ply(data: bytes) -> Mesh:
         raise ValueError('it holds triangle strips, which are not read')
     promised({k: e.count for k, e in elements.items()}, len(body))
     read = _text if style == 'ascii' else _binary
-    points, faces = read(body, elements, '<' if style.endswith('little_endian') else '>')
-    return points, triangulate(points, faces)
+    order = '<' if style.endswith('little_endian') else '>'
+    points, faces = read(body, elements, order, columns)
+    return points, triangulate(points[:, :3], faces)
 
 
 def _header(text: str) -> tuple[str, dict[str, _Element]]:
@@ -71,17 +77,16 @@ def _header(text: str) -> tuple[str, dict[str, _Element]]:
     return style, elements
 
 
-def _text(body: bytes, elements: dict[str, _Element], _: str) -> tuple:
+def _text(body: bytes, elements: dict[str, _Element], _: str, columns: Sequence[str]) -> tuple:
     lines = text_lines(body)
     total = sum(e.count for e in elements.values())
     if len(lines) != total:
         raise ValueError(f'its header promises {total:,} lines, {len(lines):,} follow')
-    points, faces = np.zeros((0, 3)), []
+    points, faces = np.zeros((0, len(columns))), []
     for name, element in elements.items():
         mine, lines = lines[: element.count], lines[element.count :]
         if name == 'vertex':
-            columns = [element.place(axis) for axis in 'xyz']
-            points = table(mine, columns)
+            points = table(mine, [element.place(c) for c in columns])
         elif name == 'face' and mine:
             faces = polygons([_from_indices(line, element) for line in mine])
     return points, faces
@@ -99,17 +104,19 @@ def _from_indices(line: str, element: _Element) -> str:
     raise ValueError('its faces have no list of vertices')
 
 
-def _binary(body: bytes, elements: dict[str, _Element], order: str) -> tuple:
-    points, faces, start = np.zeros((0, 3)), [], 0
+def _binary(
+    body: bytes, elements: dict[str, _Element], order: str, columns: Sequence[str]
+) -> tuple:
+    points, faces, start = np.zeros((0, len(columns))), [], 0
     for name, element in elements.items():
         rows, start = _rows(body, start, element, order)
         if name == 'vertex':
-            for axis in 'xyz':
-                element.place(axis)
+            for column in columns:
+                element.place(column)
             points = np.stack(
                 [
-                    np.asarray([r[a] for r in rows]) if isinstance(rows, list) else rows[a]
-                    for a in 'xyz'
+                    np.asarray([r[c] for r in rows]) if isinstance(rows, list) else rows[c]
+                    for c in columns
                 ],
                 axis=1,
             ).astype(np.float64)

@@ -1,0 +1,1 @@
+"""Readers of mesh files, which several tasks use; they need numpy alone."""
