@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm4ve.tasks.meshes.triangulation import triangulate
+from lm4ve.tasks.mesh_files.triangulation import triangulate
 
 #: Vertices float64 ``[V, 3]`` and triangles int64 ``[T, 3]``.
 Mesh = tuple[np.ndarray, np.ndarray]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lm4ve.tasks.meshes.mesh_files import Mesh, number, polygons, promised, table, text_lines
-from lm4ve.tasks.meshes.triangulation import triangulate
+from lm4ve.tasks.mesh_files.off_obj_stl import Mesh, number, polygons, promised, table, text_lines
+from lm4ve.tasks.mesh_files.triangulation import triangulate
 
 _TYPES = dict(char='i1', uchar='u1', short='i2', ushort='u2', int='i4', uint='u4')
 _TYPES |= dict(float='f4', double='f8', int8='i1', uint8='u1', int16='i2', uint16='u2')
