@@ -27,6 +27,7 @@ from lm4ve.engine.config import check_fields, merge_options, read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
+from lm4ve.engine.own_log import with_own_log
 from lm4ve.engine.quiet import hush
 from lm4ve.engine.resumable import with_checked_resume
 from lm4ve.engine.resuming import resume_newest
@@ -235,7 +236,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
             f"runner_type='{name}' is not registered.{did_you_mean(name, RUNNERS.module_dict)} "
             'Fix: correct it, or add the module that registers it to custom_imports.'
         )
-    runner_class = with_checked_resume(runner_class)
+    runner_class = with_own_log(with_checked_resume(runner_class))
     if short_console:
         runner_class = with_short_console(runner_class)
     runner = runner_class.from_cfg(cfg)

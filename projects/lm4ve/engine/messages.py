@@ -8,11 +8,12 @@ import errno
 import inspect
 import pickle
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from types import FrameType
+from typing import Any
 
-from mmengine.registry import OPTIMIZERS, Registry
+from mmengine.registry import FUNCTIONS, OPTIMIZERS, Registry
 from torch.distributed import DistNetworkError
 
 from lm4ve.errors import UserError
@@ -57,6 +58,12 @@ def _unsafe_checkpoint(error: BaseException) -> str | None:
 
 
 def _unknown_type(error: BaseException) -> str | None:
+    if str(error).startswith('type must be a str or valid type, but got '):
+        frame = _frame(error, lambda f: isinstance(f.f_locals.get('cfg'), Mapping))
+        if frame is None:
+            return None
+        place = f'type={frame.f_locals["cfg"].get("type")!r}'
+        return f'{place} of a config must be the name of what is built. Fix: correct it.'
     if str(error) == 'None is not a callable object':  # MMEngine looks before it builds
         frame = _frame(error, lambda f: 'optimizer_cfg' in f.f_locals)
         return _unregistered(frame.f_locals['optimizer_cfg']['type'], OPTIMIZERS) if frame else None
@@ -65,6 +72,13 @@ def _unknown_type(error: BaseException) -> str | None:
         return None
     frame = _frame(error, lambda f: isinstance(f.f_locals.get('registry'), Registry))
     return _unregistered(found[1].strip('\'"'), frame.f_locals['registry']) if frame else None
+
+
+def _unknown_collate(error: BaseException) -> str | None:
+    if str(error) != 'the first argument must be callable':  # MMEngine looks before it wraps
+        return None
+    name = _value(error, 'collate_fn_type')
+    return _unregistered(name, FUNCTIONS) if isinstance(name, str) else None
 
 
 def _unregistered(name: str, registry: Registry) -> str:
@@ -114,15 +128,15 @@ def _wrong_argument(error: BaseException) -> str | None:
 
 
 def _refused_value(error: BaseException) -> str | None:
-    """Explain what a constructor itself says of a value in the config."""
-    if not isinstance(error, ValueError | AssertionError) or not str(error).strip():
+    """Explain what a constructor itself says of a value in the config, or fails on."""
+    if not isinstance(error, ValueError | AssertionError | TypeError) or not str(error).strip():
         return None
     frame = _frame(error, lambda f: 'obj_cls' in f.f_locals or 'scheduler_cls' in f.f_locals)
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if frame is None or trace is None or trace.tb_frame.f_code.co_name != '__init__':
+    last = _last_frame(error)
+    if frame is None or last is None or last.f_code.co_name != '__init__':
         return None
+    if isinstance(error, TypeError) and _is_ours(last):
+        return None  # a check of ours is missing, so a bug
     built = frame.f_locals.get('obj_cls') or frame.f_locals['scheduler_cls']
     text = ' '.join(str(error).split())
     return f"type='{built.__name__}' refuses its arguments: {text}. Fix: correct the config."
@@ -155,6 +169,50 @@ def _frame(error: BaseException, wanted: Callable[[FrameType], bool]) -> FrameTy
             found = trace.tb_frame
         trace = trace.tb_next
     return found
+
+
+def _value(error: BaseException, name: str) -> Any:
+    """Return a local variable of the innermost frame that has it."""
+    found, trace = None, error.__traceback__
+    while trace is not None:
+        found = trace.tb_frame.f_locals.get(name, found)
+        trace = trace.tb_next
+    return found
+
+
+def _last_frame(error: BaseException) -> FrameType | None:
+    """Return where an error was raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame if trace is not None else None
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return str(frame.f_globals.get('__name__')).startswith('lm4ve.')
+
+
+def _widths(error: BaseException) -> str | None:
+    """Explain a product of matrices that do not fit within a host's model."""
+    words = (
+        'shapes cannot be multiplied',
+        "^shape '.*' is invalid for input",
+        'must match the size of tensor',
+    )
+    if not isinstance(error, RuntimeError) or not re.search('|'.join(words), str(error)):
+        return None
+    frame, trace = None, error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_globals.get('__name__', '').startswith('torch'):
+            frame = trace.tb_frame
+        trace = trace.tb_next
+    if frame is None or _is_ours(frame):
+        return None
+    model = type(frame.f_locals.get('self')).__name__
+    return (
+        f'the widths of the model do not fit in {model}: {error}. Fix: make in_channels of each '
+        'part the width of what comes before it, and embed_dims a multiple of num_heads.'
+    )
 
 
 def _label(error: BaseException) -> str | None:
@@ -202,6 +260,6 @@ def busy_port(port: int | str) -> str:
 
 
 _EXPLANATIONS = (
-    *(_own, _unsafe_checkpoint, _unknown_type, _wrong_argument, _refused_value),
-    *(_label, _disk, _port),
+    *(_own, _unsafe_checkpoint, _unknown_type, _unknown_collate, _wrong_argument, _refused_value),
+    *(_widths, _label, _disk, _port),
 )

@@ -95,11 +95,25 @@ def _check_parts(cfg: Config) -> None:
             f'param_scheduler={brief(cfg.param_scheduler)} must be a dict or a list of them. Fix: '
             'correct it.'
         )
+    if not isinstance(cfg.get('compile', False), bool | Mapping):
+        raise UserError(
+            f'compile={brief(cfg.compile)} must be True, False or a dict. Fix: correct it.'
+        )
     parts = {f'default_hooks.{k}': v for k, v in _dict(cfg, 'default_hooks').items()}
     parts |= {f'{field}.dataset': _dict(cfg, field).get('dataset') for field in _LOADERS}
     for place, value in parts.items():
         if isinstance(value, bool | int | float | str):
             raise UserError(f'{place}={brief(value)} must be a dict. Fix: correct it.')
+    for field in _LOADERS:
+        _check_loader(field, _dict(cfg, field))
+    for name, hook in _dict(cfg, 'default_hooks').items():
+        if isinstance(hook, Mapping) and _type(hook) in _CHECKPOINT_HOOKS:
+            interval = hook.get('interval', -1)
+            if type(interval) is not int or (interval < 1 and interval != -1):
+                raise UserError(
+                    f'default_hooks.{name}.interval={brief(interval)} must be a whole number from '
+                    '1, or -1 for no checkpoints but the last. Fix: correct it.'
+                )
     rate = _dict(_dict(cfg, 'optim_wrapper'), 'optimizer').get('lr', 0)
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < math.inf:
         raise UserError(
@@ -118,6 +132,20 @@ def _check_parts(cfg: Config) -> None:
                 f'{", ".join(three)} belong together, and {" and ".join(missing)} is missing. Fix: '
                 'set all of them, or all to None.'
             )
+
+
+def _check_loader(field: str, loader: Mapping[str, Any]) -> None:
+    """Refuse a part of a data set that holds nothing.
+
+    Raises:
+        UserError: It names the place.
+    """
+    indices = _dict(loader, 'dataset').get('indices')
+    if isinstance(indices, bool) or (indices is not None and indices in (0, [], ())):
+        raise UserError(
+            f'{field}.dataset.indices={brief(indices)} leaves no sample. Fix: set the number of '
+            'samples, or a list of their indices.'
+        )
 
 
 def allowed_names(cfg: Config) -> tuple[str, ...]:
