@@ -28,7 +28,7 @@ def log(monkeypatch):
     def record(message, logger=None, level=logging.INFO):
         lines.append(message)
 
-    target = 'lm4ve.tasks.vision_language.datasets.image_text.print_log'
+    target = 'lm4ve.tasks.vision_language.datasets.text_entries.print_log'
     monkeypatch.setattr(target, record)
     return lines
 

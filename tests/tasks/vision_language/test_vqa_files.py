@@ -23,7 +23,7 @@ def log(monkeypatch):
     def record(message, logger=None, level=logging.INFO):
         lines.append(message)
 
-    for module in ('vqa', 'image_text'):
+    for module in ('vqa', 'text_entries'):
         monkeypatch.setattr(f'lm4ve.tasks.vision_language.datasets.{module}.print_log', record)
     return lines
 

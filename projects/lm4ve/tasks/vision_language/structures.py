@@ -23,8 +23,8 @@ class VisionLanguageDataSample(BaseDataElement):
 
     A prediction adds ``pred_scores`` (float ``[A]`` or ``[S]``), and for questions
     ``pred_label`` (int64 ``[1]``, an index of the vocabulary) and ``pred_answer`` (str); in a
-    room also ``pred_pose``, ``pred_boxes`` (``[K, 7]``), ``pred_box_scores`` (``[K]``) and
-    ``pred_box_labels`` (int64 ``[K]``).
+    room also ``pred_top_answers`` (list[str], the best ten), ``pred_pose``, ``pred_boxes``
+    (``[K, 7]``), ``pred_box_scores`` (``[K]``) and ``pred_box_labels`` (int64 ``[K]``).
     """
 
     def set_answer(self, scores: Tensor, vocabulary: list[str]) -> 'VisionLanguageDataSample':

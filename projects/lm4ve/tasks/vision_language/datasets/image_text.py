@@ -1,7 +1,6 @@
-"""What data sets of questions and of captions share: images, paths, entries left out."""
+"""What data sets of questions and of captions about images share: images and their paths."""
 
 import itertools
-import logging
 import os
 import os.path as osp
 from collections.abc import Sequence
@@ -9,19 +8,17 @@ from typing import Any
 
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 from mmengine import fileio
-from mmengine.logging import print_log
 
 from lm4ve.engine.files import leads_outside
-from lm4ve.engine.integrity import IntegrityMixin
-from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.tasks.image_files import backend_args_of, find_defect
+from lm4ve.tasks.vision_language.datasets.text_entries import TextDataset
 
 #: How many images are looked for before a training begins.
 _LOOKED_FOR = 100
 
 
-class ImageTextDataset(IntegrityMixin):
+class ImageTextDataset(TextDataset):
     """Images with texts. What becomes of corrupt images: :mod:`lm4ve.engine.integrity`.
 
     Args:
@@ -116,23 +113,6 @@ class ImageTextDataset(IntegrityMixin):
             )
         return fileio.join_path(self.image_folder, name) if self.image_folder else name
 
-    def check_texts(self, texts: Sequence[str], where: str) -> None:
-        """Refuse texts that no tokenizer reads: with half of a character, as JSON may have.
-
-        Args:
-            texts (Sequence[str]): Texts of an entry.
-            where (str): The file and entry, for messages.
-
-        Raises:
-            UserError: It names the entry.
-        """
-        try:
-            ''.join(texts).encode()
-        except UnicodeEncodeError as e:
-            raise UserError(
-                f'{where}: a text has half of a character ({e.reason}). Fix: correct it.'
-            ) from e
-
     def check_some_images(self, paths: Sequence[str]) -> None:
         """Refuse a data set without its images before a training begins.
 
@@ -149,39 +129,6 @@ class ImageTextDataset(IntegrityMixin):
                 f'{type(self).__name__}: none of the first {len(some)} images exists, for example '
                 f"'{some[0]}'. Fix: put or link the images there, or set dataset.data_root and "
                 'dataset.data_prefix.'
-            )
-
-    # ----------------------------------------------------------------- the entries
-    def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
-        """Say how many entries were left out, and which; with 'refuse', raise.
-
-        Args:
-            what (str): What they are, for example 'have an empty question'.
-            entries (Sequence): What names each of them.
-            total (int): How many entries there were.
-
-        Raises:
-            UserError: ``on_corrupt='refuse'``.
-        """
-        if not entries:
-            return
-        found = (
-            f'{type(self).__name__}: {len(entries)} of {total} entries {what}: {listing(entries)}'
-        )
-        if self.on_corrupt == 'refuse':
-            raise UserError(f"{found}. Fix: correct them, or set dataset.on_corrupt='skip'.")
-        print_log(f'{found}. They are left out.', logger='current', level=logging.WARNING)
-
-    def refuse_nothing(self, entries: Sequence[object]) -> None:
-        """Refuse a data set without an entry.
-
-        Raises:
-            UserError: There is none.
-        """
-        if not entries:
-            raise UserError(
-                f"{type(self).__name__}: '{self.ann_file}' has no entry that can be used. Fix: "
-                'check the file, and what the log says of entries that were left out.'
             )
 
 

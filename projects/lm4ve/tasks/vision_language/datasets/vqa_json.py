@@ -38,7 +38,7 @@ def read_vqa_questions(path: str, split: str | None = None) -> dict[int, dict]:
                 '(a text). Fix: fetch the file again.'
             )
         found[values[0]] = dict(image_id=values[1], question=values[2])
-    _check_unique(len(entries), [q.get('question_id') for q in entries], found, path)
+    check_unique(len(entries), [q.get('question_id') for q in entries], found, path)
     return found
 
 
@@ -86,7 +86,7 @@ def read_vqa_annotations(
             majority=values[4],
             answers=given,
         )
-    _check_unique(len(entries), [a.get('question_id') for a in entries], found, path)
+    check_unique(len(entries), [a.get('question_id') for a in entries], found, path)
     return found
 
 
@@ -120,7 +120,8 @@ def _check_header(content: dict, path: str, field: str, split: str | None) -> No
         )
 
 
-def _check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
+def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
+    """Refuse a file whose entries are more than their different ids."""
     if len(found) < total:
         twice = [q for q, n in Counter(ids).items() if n > 1]
         raise UserError(
@@ -129,18 +130,32 @@ def _check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> 
         )
 
 
-def check_pairs(questions: dict, annotations: dict, question_file: str, ann_file: str) -> None:
-    """Refuse questions and annotations that do not belong together."""
+def check_pairs(
+    questions: dict,
+    annotations: dict,
+    question_file: str,
+    ann_file: str,
+    about: tuple[str, str] = ('image_id', 'image'),
+) -> None:
+    """Refuse questions and annotations that do not belong together.
+
+    Args:
+        questions, annotations (dict): Entries by question ids.
+        question_file, ann_file (str): Their files, for messages.
+        about (tuple[str, str]): The key that both have of what they are about, and what
+            messages call it.
+    """
+    key, noun = about
     missing = [q for q in questions if q not in annotations]
     extra = [q for q in annotations if q not in questions]
     both = [q for q in questions if q in annotations]
-    other = [q for q in both if annotations[q]['image_id'] != questions[q]['image_id']]
+    other = [q for q in both if annotations[q][key] != questions[q][key]]
     problems = [
         f'{len(ids)} {what} ({listing(ids)})'
         for ids, what in (
             (missing, 'questions have no annotation'),
             (extra, 'annotations have no question'),
-            (other, 'annotations are of another image'),
+            (other, f'annotations are of another {noun}'),
         )
         if ids
     ]

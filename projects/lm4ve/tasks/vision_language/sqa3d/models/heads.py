@@ -20,6 +20,8 @@ from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]
+#: How many answers a prediction names.
+TOP = 10
 
 
 def count_answers(source: Corpus, field: str) -> dict[str, int]:
@@ -125,9 +127,17 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         return dict(answer=loss / len(logits))
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
-        """Add ``pred_answer``, ``pred_label`` and ``pred_scores`` (sigmoid, ``[A]``)."""
+        """Add predictions.
+
+        ``pred_answer``, ``pred_label``, ``pred_scores`` (sigmoid, ``[A]``), and
+        ``pred_top_answers``, the ten best ones (list[str], fewer if A is smaller).
+        """
         scores = self(features).sigmoid()
-        return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
+        best = scores.topk(min(TOP, len(self.vocabulary))).indices.tolist()
+        for sample, row, top in zip(data_samples, scores, best, strict=True):
+            sample.set_answer(row, self.vocabulary)
+            sample.pred_top_answers = [self.vocabulary[i] for i in top]
+        return data_samples
 
 
 @MODELS.register_module()
