@@ -35,6 +35,8 @@ READERS = (
     *('video-json-ssv2', 'video-labels-ssv2'),
     *('vqa-questions', 'vqa-annotations', 'vqa-csv', 'vqa-jsonl', 'visual-genome'),
     *('karpathy', 'captions-csv', 'captions-jsonl', 'vocabulary'),
+    *('scannet-mesh', 'scannet-segments', 'scannet-objects', 'scannet-alignment'),
+    'scannet-labels',
 )
 
 
