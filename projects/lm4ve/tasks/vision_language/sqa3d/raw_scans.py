@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.text import brief, decoded
+from lm4ve.engine.text import brief
 from lm4ve.errors import UserError
 from lm4ve.tasks.mesh_files.ply import read_ply
 from lm4ve.tasks.vision_language.datasets.json_files import read_entries, read_json, read_rows
+from lm4ve.tasks.vision_language.sqa3d.datasets.scene_files import DamagedScene, read_alignment
 
 #: The columns of a vertex that a mesh must have.
 COLUMNS = ('x', 'y', 'z', 'red', 'green', 'blue')
@@ -130,7 +131,10 @@ def read_scan(folder: str | Path) -> RawScan:
                 f'({OBJECTS[0].format(scene="...")} with {SEGMENTS.format(scene="...")}).',
                 'files of two meshes',
             )
-    return RawScan(vertices, triangles, segments, found, read_alignment(alignment))
+    try:
+        return RawScan(vertices, triangles, segments, found, read_alignment(str(alignment)))
+    except DamagedScene as e:
+        raise ScanError(f'The scan {mesh.parent.name} {e}. {_AGAIN}', 'damaged alignment') from e
 
 
 def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -215,55 +219,6 @@ def read_objects(path: str | Path) -> list[RawObject]:
         segments = _whole_numbers(group.get('segments'), f'{where}: segments')
         found.append(RawObject(object_id, label, segments))
     return found
-
-
-def read_alignment(path: str | Path) -> np.ndarray:
-    """Read the matrix that turns a scan so that its axes are those of the room.
-
-    Args:
-        path (str | Path): ``scans/{scene}/{scene}.txt``; a line has
-            ``axisAlignment = `` and 16 numbers, row by row.
-
-    Returns:
-        np.ndarray: float64 ``[4, 4]``; the identity if the file has no such line, as for
-        scans of the test split.
-
-    Raises:
-        ScanError: The file is missing, cut, or the numbers are no rigid motion.
-    """
-    try:
-        lines = decoded(_bytes(path), path).splitlines()
-    except UserError as e:
-        raise ScanError(str(e), 'damaged alignment') from e
-    for line in lines:
-        name, equals, value = line.partition('=')
-        if name.strip() != 'axisAlignment':
-            continue
-        try:
-            matrix = np.array([float(word) for word in value.split()]).reshape(4, 4)
-        except ValueError as e:
-            raise ScanError(
-                f"'{path}': axisAlignment has not 16 numbers. {_AGAIN}", 'damaged alignment'
-            ) from e
-        _check_motion(matrix, path)
-        return matrix
-    if not any('=' in line for line in lines):
-        raise ScanError(
-            f"'{path}' has no line NAME = VALUE, expected the description of a scan. {_AGAIN}",
-            'damaged alignment',
-        )
-    return np.eye(4)
-
-
-def _check_motion(matrix: np.ndarray, path: str | Path) -> None:
-    turn = matrix[:3, :3]
-    rigid = np.isfinite(matrix).all() and np.allclose(turn @ turn.T, np.eye(3), atol=1e-3)
-    if not rigid or not np.allclose(matrix[3], (0, 0, 0, 1)):
-        raise ScanError(
-            f"'{path}': axisAlignment is no turn and shift. Expected a rotation of 3 x 3, three "
-            f'meters and the last row 0 0 0 1. {_AGAIN}',
-            'damaged alignment',
-        )
 
 
 def read_label_ids(path: str | Path) -> dict[str, int]:

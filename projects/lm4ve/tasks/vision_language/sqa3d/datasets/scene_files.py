@@ -120,7 +120,8 @@ def read_alignment(path: str) -> np.ndarray:
         np.ndarray: float64 ``[4, 4]``.
 
     Raises:
-        DamagedScene: The file is missing, or the line holds no rotation and shift.
+        DamagedScene: The file is missing, the line holds no rotation and shift, or no line
+            is ``NAME = VALUE``.
     """
     try:
         text = Path(path).read_bytes().decode('utf-8')
@@ -128,6 +129,8 @@ def read_alignment(path: str) -> np.ndarray:
         raise DamagedScene(f"lacks a readable '{path}' ({_reason(e)})") from e
     lines = [line for line in text.splitlines() if line.strip().startswith(_LINE)]
     if not lines:
+        if '=' not in text:  # a whole file describes the scan, whether it is aligned or not
+            raise DamagedScene(f"has '{path}' without a line NAME = VALUE, so it may be cut")
         return np.eye(4)
     try:
         numbers = [float(word) for word in lines[-1].partition('=')[2].split()]
