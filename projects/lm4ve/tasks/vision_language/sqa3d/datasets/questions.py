@@ -46,6 +46,28 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
     return [dict(q, **annotations[i], question_id=i) for i, q in questions.items()]
 
 
+def read_texts(path: str) -> list[str]:
+    """Return the situations and questions of a file: the one list, or official questions.
+
+    Raises:
+        UserError: As :func:`read_questions`.
+    """
+    official = 'questions' in read_json(path, (list, dict), _QUESTION)
+    found = _read_official_questions(path).values() if official else _read_list(path)
+    return [q[k] for q in found for k in ('situation', 'question')]
+
+
+def read_answers(path: str) -> list[str]:
+    """Return the answers of a file: the one list, or official annotations.
+
+    Raises:
+        UserError: As :func:`read_questions`.
+    """
+    official = 'annotations' in read_json(path, (list, dict), _ANNOTATION)
+    found = _read_official_annotations(path).values() if official else _read_list(path)
+    return [answer for q in found for answer in q['answers']]
+
+
 def _read_official_questions(path: str) -> dict[int, dict]:
     content = read_json(path, dict, _QUESTION)
     entries = read_entries(content, 'questions', path, _QUESTION)

@@ -3,7 +3,7 @@
 Any text encoder of ``transformers`` takes their place: ``lm4ve.TransformersTextEncoder``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 
@@ -111,18 +112,64 @@ def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> Wor
         ) from e
     raise UserError(
         f"{_FIELD}='{path}' is neither .npz nor .txt. A pickle (glove.p) is not read, since "
-        "reading one runs its code. Fix: name GloVe's glove.6B.300d.txt, or convert the file."
+        "reading one runs its code. Fix: name GloVe's glove.6B.300d.txt, or the .npz that "
+        'tools/vision_language/make_word_vectors.py makes of it.'
     )
 
 
-def _read_text(path: Path) -> tuple[list[str], np.ndarray]:
-    words, rows = [], []
+def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[str], np.ndarray]:
+    words, rows, width = [], [], None
     with path.open(encoding='utf-8') as lines:
         for line in lines:
-            word, *numbers = line.rstrip('\n').split(' ')
-            words.append(word)
-            rows.append(np.array(numbers, dtype=np.float32))
+            if not line.endswith('\n'):
+                raise ValueError('its last line has no end, so it may be cut')
+            # A few words of GloVe's larger files hold spaces themselves.
+            width = width or line.count(' ')
+            word, *numbers = line.rstrip('\n').rsplit(' ', width)
+            if wanted is None or word in wanted:
+                words.append(word)
+                rows.append(np.array(numbers, dtype=np.float32))
     return words, np.stack(rows)
+
+
+def write_word_vectors(
+    source: str | Path, texts: Iterable[str], path: str | Path
+) -> tuple[int, int]:
+    """Write the vectors of the words of some texts, a small file that is read at once.
+
+    Words are kept as they are written and in lower case, so that the file serves both
+    values of ``lower_case`` of the preprocessor.
+
+    Args:
+        source (str | Path): GloVe's ``.txt``.
+        texts (Iterable[str]): Situations and questions.
+        path (str | Path): The ``.npz`` to write.
+
+    Returns:
+        tuple[int, int]: How many different words the texts have, and how many of them
+        have a vector; the others are read as unknown.
+
+    Raises:
+        UserError: ``source`` cannot be read or lacks ``unk``; ``path`` ends otherwise or
+            cannot be written.
+    """
+    if Path(path).suffix != '.npz' or Path(source).suffix != '.txt':
+        raise UserError(
+            f"'{source}' and '{path}' must end in .txt (GloVe's own) and .npz. Fix: correct them."
+        )
+    said = {word for text in texts for word in split_words(text)}
+    try:
+        found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
+    except (OSError, ValueError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(
+            f"'{source}' cannot be read as vectors of words ({type(e).__name__}: {e}). Fix: name "
+            "GloVe's glove.6B.300d.txt, or fetch it again."
+        ) from e
+    with replacing(path) as beside:
+        np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
+    return len(said), len(said & found.rows.keys())
 
 
 @MODELS.register_module()

@@ -1,0 +1,36 @@
+"""Write the answers that a model of SQA3D chooses from, one entry for each occurrence.
+
+    python tools/vision_language/make_answer_counter.py data/scannet/qa/answer_counter.json \\
+        data/scannet/qa/SQA_train.json
+
+The model's answers are the different ones, sorted; how often one occurs says how much a
+right answer counts. Name files of training only, or those that a checkpoint was made with.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from lm4ve.engine.command_line import run_tool
+from lm4ve.engine.files import write_json
+from lm4ve.errors import UserError
+from lm4ve.tasks.vision_language.sqa3d.datasets.questions import read_answers
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('out', help='the JSON file to write (answer_counter.json)')
+    parser.add_argument(
+        'annotations', nargs='+', help='lists of questions (SQA_train.json), or official ones'
+    )
+    args = parser.parse_args(argv)
+    answers = [answer for path in args.annotations for answer in read_answers(path)]
+    if not answers:
+        raise UserError(f'{", ".join(args.annotations)}: there are no answers. Fix: name others.')
+    write_json(answers, args.out)
+    print(f'{args.out}: {len(answers)} answers, {len(set(answers))} different ones')
+
+
+if __name__ == '__main__':
+    run_tool(main)

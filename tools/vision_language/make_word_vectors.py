@@ -1,0 +1,34 @@
+"""Keep of GloVe the vectors of the words that SQA3D's texts have, in a file without a pickle.
+
+    python tools/vision_language/make_word_vectors.py glove.6B.300d.txt \\
+        data/glove/glove.6B.300d.npz data/scannet/qa/SQA_{train,val,test}.json
+
+Texts are the lists that SQA3D's ScanQA code reads, or the official files of questions.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from lm4ve.engine.command_line import run_tool
+from lm4ve.tasks.vision_language.sqa3d.datasets.questions import read_texts
+from lm4ve.tasks.vision_language.sqa3d.models.language import write_word_vectors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', help="GloVe's text file, a word and its numbers a line")
+    parser.add_argument('out', help='the .npz to write')
+    parser.add_argument('questions', nargs='+', help='files of questions, of every split')
+    args = parser.parse_args(argv)
+    texts = [text for path in args.questions for text in read_texts(path)]
+    words, known = write_word_vectors(args.source, texts, args.out)
+    print(
+        f'{args.out}: {known} of the {words} words of {len(texts)} texts have a vector; the '
+        'others are read as unknown.'
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
