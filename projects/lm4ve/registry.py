@@ -22,6 +22,7 @@ SCOPE = 'lm4ve'
 #: Module -> the names that it registers, for what serves all tasks.
 CORE = {
     'lm4ve.engine.block_in_use': ('BlockInUseHook',),
+    'lm4ve.engine.neck_progress': ('NeckProgressHook',),
     'lm4ve.engine.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
     'lm4ve.engine.ema': ('KeptEMAHook',),
     'lm4ve.engine.finite_loss': ('FiniteLossHook',),

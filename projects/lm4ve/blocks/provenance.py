@@ -35,6 +35,7 @@ SETTINGS = dict(
     num_extra_tokens='model.neck.num_extra_tokens',
     index='model.neck.index',
     keep_others='model.neck.keep_others',
+    branch='model.neck.branch',
 )
 
 

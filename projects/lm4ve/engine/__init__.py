@@ -11,6 +11,7 @@ _HOOKS = {
     'BlockInUseHook': 'block_in_use',
     'FiniteLossHook': 'finite_loss',
     'KeptEMAHook': 'ema',
+    'NeckProgressHook': 'neck_progress',
     'PlainCheckpointHook': 'checkpoint_hooks',
     'WholeCheckpointHook': 'whole_checkpoint',
 }

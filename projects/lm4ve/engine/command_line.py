@@ -27,6 +27,7 @@ from lm4ve.engine.config import check_fields, merge_options, read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
+from lm4ve.engine.neck_progress import follow_progress
 from lm4ve.engine.own_log import with_own_log
 from lm4ve.engine.quiet import hush
 from lm4ve.engine.resumable import with_checked_resume
@@ -244,6 +245,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
         runner.register_hook(ConsoleHook())
     if not any(isinstance(h, BlockInUseHook) for h in runner.hooks):
         runner.register_hook(BlockInUseHook())
+    follow_progress(runner)
     warn_of_two_norms(runner.model)
     return runner
 

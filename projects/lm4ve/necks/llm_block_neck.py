@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -26,8 +25,11 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check_choice
+from lm4ve.necks.branch import read_branch
 from lm4ve.necks.guard import Use, expect_use
+from lm4ve.necks.in_training import InTraining
 from lm4ve.necks.layouts import DEFAULTS, check_layout, to_tokens
+from lm4ve.necks.train_queries import mean_of_tokens, read_train_queries
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -35,7 +37,7 @@ LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 
 @MODELS.register_module()
-class LLMBlockNeck(BaseModule):  # type: ignore[misc]
+class LLMBlockNeck(InTraining):
     """``x -> mapper_in: Linear(C, D) -> block -> mapper_out: Linear(D, C) -> norm``.
 
     Args:
@@ -72,6 +74,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         index (int): Which entry of a sequence of features the neck takes.
         keep_others (bool): Give a sequence of the same length back, with that entry
             replaced, for what reads several maps (FPN, TPN, UPerHead).
+        train_queries (float | dict, optional): The part of the tokens that a training step
+            computes, drawn anew for each sample, where the host pools over all of them;
+            evaluation computes all. A dict has the fields of
+            :class:`lm4ve.necks.train_queries.TrainQueries`.
+        branch (bool | dict, optional): Make the block a branch beside the identity in
+            training and leave it out in evaluation. A dict has the fields of
+            :class:`lm4ve.necks.branch.TrainBranch`.
         guard (bool): Raise in the first training step if the block did not run or if no
             gradient came back to it. False where a model rests it in some steps.
         init_cfg (dict | list, optional): How the mappers are initialized. It never
@@ -97,6 +106,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         num_extra_tokens: int = 0,
         index: int = -1,
         keep_others: bool = False,
+        train_queries: float | dict[str, Any] | None = None,
+        branch: bool | dict[str, Any] | None = None,
         guard: bool = True,
         init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
             type='TruncNormal', layer='Linear', std=0.02
@@ -115,6 +126,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.out_type = out_type
         self.low_rank = low_rank
         self.with_cp = with_cp
+        self.train_queries = read_train_queries(train_queries, out_type)
+        self.branch = read_branch(branch, residual)
+        self._progress: float | None = None
+        if self.branch is not None:
+            # A tensor, so that a compiled neck is not compiled anew for each weight.
+            self.register_buffer('branch_weight', torch.zeros(()), persistent=False)
         self.compile_options = {} if compile is True else compile or None
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         embed_dims: int = self.block.embed_dims
@@ -176,14 +193,19 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if self.norm is not None:
             self.use.look_at(x)
         given = to_tokens(x, self.in_channels, self.layout)
+        drawn = self._draw(given.tokens, padding_mask, queries, given.is_map)
         queries = self._queries(x, queries, given.is_map)
         if self._observed:
             out = take_tokens(self._through_block(given.tokens, padding_mask, None), queries)
+        elif self._rests():
+            out = self._identity(given.tokens, queries)
+        elif drawn is not None:
+            out = self._run_drawn(given.tokens, padding_mask, queries, drawn)
         else:
             out = self._run(given.tokens, padding_mask, queries)
-        if self.out_type == 'avg_featmap':
+        if self.out_type == 'avg_featmap' and out.dim() == 3:
             extra = self.num_extra_tokens
-            out = _mean(out, None if padding_mask is None else padding_mask[:, extra:])
+            out = mean_of_tokens(out, None if padding_mask is None else padding_mask[:, extra:])
         if self.norm is not None:
             out = self.norm(out)
         if self.out_type == 'cls_token':
@@ -229,6 +251,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             num_extra_tokens=self.num_extra_tokens if averages else None,
             index=self.index,
             keep_others=self.keep_others,
+            branch='left out in evaluation' if self.branch else 'none',
         )
 
     def _queries(self, x: Tensor, queries: Queries, is_map: bool) -> Queries:
@@ -328,6 +351,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             if self.residual in ('inner', 'both'):
                 out = out + take_tokens(hidden, queries)
         out = self.mapper_out(out)
+        if self.branch is not None:
+            return self._beside(tokens, out, queries)
         if self.residual in ('outer', 'both'):
             out = out + take_tokens(tokens, queries)
         return out
@@ -343,13 +368,3 @@ def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:
 
     norm: nn.Module = build_norm_layer(cfg, channels)[1]
     return norm
-
-
-def _mean(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``."""
-    if padding_mask is None:
-        return x.mean(dim=1)
-    kept = (~padding_mask)[..., None].to(x.dtype)
-    # where(), not a product: what stands at padded places may be anything.
-    x = torch.where(padding_mask[..., None], 0.0, x)
-    return x.sum(dim=1) / kept.sum(dim=1)
