@@ -1,0 +1,26 @@
+# Point clouds (primitives) in 256 groups: what a training loses whose steps compute some
+# of the block's tokens. Objects, epochs and rates are those of the controls.
+_base_ = './primitives_controls.py'
+
+name = 'primitives_train-queries'
+title = 'Primitives, 256 groups: tokens that a training step computes'
+base = '../pointcloud/pointbert-demo_minilm_primitives.py'
+reference = 'all'
+
+# The class token comes first and is always computed.
+common = {'model.backbone.num_groups': 256, 'model.neck.num_extra_tokens': 1}
+_field = 'model.neck.train_queries'
+variants = dict(
+    _delete_=True,
+    **{
+        'all': dict(),
+        'half': dict(options={_field: 0.5}),
+        'a quarter': dict(options={_field: 0.25}),
+        'an eighth': dict(options={_field: 0.125}),
+        'an eighth, growing to all': dict(options={_field: dict(fraction=(0.125, 1.0))}),
+        "an eighth of the gradient's": dict(
+            options={_field: dict(fraction=0.125, gradient_only=True)}
+        ),
+    },
+)
+tune = None
