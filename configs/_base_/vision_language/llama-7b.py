@@ -1,6 +1,7 @@
-# LLaMA-7B's last block on METER's visual tokens, after the fusion. A config writes
+# LLaMA-7B's last block, after the fusion: on METER's visual tokens, on SQA3D's objects. A config
+# writes
 #   model = _base_.with_block
-# METER's layers end with a norm, and the paper names none after its second mapper: no norm.
+# Layers of the fusion end with a norm, and the paper names none after its second mapper: no norm.
 _base_ = ['../llm/llama-7b.py', '../necks/raw.py']
 
 with_block = dict(

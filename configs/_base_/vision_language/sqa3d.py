@@ -1,7 +1,6 @@
 # SQA3D's ScanQA baseline, as released: VoteNet on 40,000 points, one LSTM on GloVe's vectors
 # for situation and question, guided attention, heads of answers and poses. The files are
-# those of its release, and GloVe without a pickle (word_vectors also takes a .txt). The
-# paper of the blocks made everything that is 256 wide here 768 wide.
+# those of its release, and GloVe without a pickle (word_vectors also takes a .txt).
 model = dict(
     type='lm4ve.SQA3D',
     data_preprocessor=dict(
@@ -25,4 +24,14 @@ model = dict(
         dropout=0.3,
     ),
     pose_head=dict(type='lm4ve.PoseHead', in_channels=1024, hidden_channels=256),
+)
+
+# The paper of the blocks made everything that is 256 wide here 768 wide. A config writes
+#   model = _base_.wide
+wide = dict(
+    text_encoder=dict(channels=768),
+    fusion=dict(embed_dims=768),
+    pool=dict(hidden_channels=768),
+    head=dict(hidden_channels=768),
+    pose_head=dict(hidden_channels=768),
 )

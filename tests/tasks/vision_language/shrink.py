@@ -10,10 +10,13 @@ from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
 from lm4ve.tasks.vision_language.demo.digit_scenes_dataset import write_digit_scenes
 from tests.helpers import shrink
 from tests.tasks.vision_language import files
+from tests.tasks.vision_language.sqa3d import shrink as sqa3d
 from tests.tasks.vision_language.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 
 #: The width of the fusion, and how many embedded scenes there are.
 WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
+#: Head -> a scalar that its validation logs.
+METRICS = {'lm4ve.VQAHead': 'vqa/overall', 'lm4ve.SceneAnswerHead': 'sqa3d/em@1'}
 
 
 def write_clip(folder: Path) -> None:
@@ -46,15 +49,16 @@ class Shrinker(shrink.Shrinker):
 
     def load(self, name, *args, **options):
         cfg = super().load(name, *args, **options)
-        answers = cfg.model.head.type == 'lm4ve.VQAHead'
-        self.metric = 'vqa/overall' if answers else 'retrieval/mean'
+        self.metric = METRICS.get(cfg.model.head.type, 'retrieval/mean')
         if cfg.test_evaluator.get('result_file') is not None:
             cfg.test_evaluator.result_file = f'{cfg.work_dir}/results.json'
         return cfg
 
     def model(self, model: ConfigDict) -> int:
-        if model.text_encoder.checkpoint.startswith('package:'):
+        if model.text_encoder.get('checkpoint', '').startswith('package:'):
             return model.fusion.embed_dims
+        if model.type == 'lm4ve.SQA3D':
+            return sqa3d.shrink_model(model, self.written)
         roberta = self.written('roberta', write_roberta)
         model.data_preprocessor.update(tokenizer=roberta, max_length=20)
         model.image_encoder.update(checkpoint=self.written('clip', write_clip), image_size=SIZE)
@@ -83,6 +87,8 @@ class Shrinker(shrink.Shrinker):
             dataset.update(data_root=folder, scenes=SCENES)
         elif dataset.type == 'lm4ve.VQAv2':
             dataset.data_root = self.written('coco', files.write_vqav2)
+        elif dataset.type == 'lm4ve.SQA3DDataset':
+            sqa3d.shrink_dataset(dataset, self.written)
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             dataset.data_root = self.written('genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':
