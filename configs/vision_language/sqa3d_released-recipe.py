@@ -2,7 +2,7 @@
 # rate (its steps, at epochs 100 and 200, are never reached). It also lowers the momentum of
 # batch norm, from 0.5 by half every 20 epochs; here it is 0.1 throughout.
 _base_ = [
-    '../_base_/vision_language/sqa3d.py',
+    '../_base_/vision_language/scanqa.py',
     '../_base_/vision_language/scannet-sqa3d.py',
     '../_base_/default_runtime.py',
 ]
