@@ -37,6 +37,9 @@ READERS = (
     *('karpathy', 'captions-csv', 'captions-jsonl', 'vocabulary'),
     *('scannet-mesh', 'scannet-segments', 'scannet-objects', 'scannet-alignment'),
     'scannet-labels',
+    *('sqa3d-list', 'sqa3d-questions', 'sqa3d-annotations', 'answer-counter'),
+    *('scene-points', 'scene-labels', 'scene-boxes', 'scene-alignment'),
+    *('objects-npy', 'objects-npz', 'word-vectors-npz', 'word-vectors-txt', 'mean-sizes'),
 )
 
 

@@ -34,6 +34,7 @@ from pathlib import Path
 import fuzz_media  # noqa: F401  (adds readers)
 import fuzz_readers
 import fuzz_scans  # noqa: F401
+import fuzz_scenes  # noqa: F401
 import fuzz_vision_language  # noqa: F401
 import numpy as np
 import torch

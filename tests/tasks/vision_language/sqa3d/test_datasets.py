@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from lm4ve.tasks.vision_language import SQA3DDataset
@@ -16,6 +17,7 @@ from tests.tasks.vision_language.sqa3d.scenes import (
     write_scene,
     write_sqa3d,
 )
+from tests.tasks.vision_language.sqa3d.tiny import build, run
 
 OFFICIAL = dict(
     ann_file='qa/v1_balanced_sqa_annotations_{split}_scannetv2.json',
@@ -226,3 +228,22 @@ def test_a_scan_without_alignment_lies_as_it_was_scanned(root, tmp_path):
     raw = arrays['vert'][:, :3].astype(np.float64)
     expected = np.array([0.5, 0, 0]) + (raw.max(0) + raw.min(0)) / 2
     np.testing.assert_allclose(sample.gt_pose[:3], expected, atol=1e-5)
+
+
+def test_a_room_without_any_object_trains_and_tests(tmp_path):
+    arrays = write_scene(tmp_path, 'scene0000_00')
+    folder = tmp_path / 'scannet_data'
+    np.save(folder / 'scene0000_00_aligned_bbox.npy', arrays['aligned_bbox'][:0])
+    np.save(folder / 'scene0000_00_sem_label.npy', np.zeros(60, dtype=np.uint32))
+    (tmp_path / 'qa').mkdir()
+    (tmp_path / 'qa/SQA_train.json').write_text(json.dumps(entries(['scene0000_00'])))
+    steps = pipeline(dict(type='lm4ve.AugmentScene'))
+    data = [dataset(tmp_path, pipeline=steps)[i] for i in range(2)]
+    sample = data[0]['data_samples']
+    assert sample.gt_boxes.shape == (0, 6) and sample.gt_labels.shape == (0,)
+    assert not sample.gt_vote_mask.any() and not sample.gt_votes.any()
+    sample.set_metainfo(dict(gt_answers=['chair']))
+    batch = {k: [d[k] for d in data] for k in ('data_samples',)}
+    losses = run(build(), batch | dict(inputs=dict(points=[d['inputs']['points'] for d in data])),
+                 'loss')  # fmt: skip
+    assert all(torch.isfinite(value) for value in losses.values())

@@ -230,7 +230,8 @@ def _read_array(path: str, expected: str, kinds: str, dimensions: int) -> np.nda
             f"has '{path}' of {array.dtype} {list(array.shape)}, expected {expected}"
         )
     with np.errstate(all='ignore'):
-        finite = np.isfinite(array.astype(np.float32)).reshape(len(array), -1).all(axis=1)
+        # Of none there is none that is not finite.
+        finite = np.isfinite(array.astype(np.float32)).all(axis=tuple(range(1, array.ndim)))
     if not finite.all():
         raise DamagedScene(
             f'has {int((~finite).sum())} of {len(array)} rows with NaN or infinite numbers in '

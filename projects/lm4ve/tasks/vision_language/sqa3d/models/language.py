@@ -38,7 +38,8 @@ class WordVectors:
     Copies share the vectors, so that an average of a model's weights holds no second ones.
 
     Raises:
-        UserError: There are not as many vectors as words, or there is no ``unk``.
+        UserError: There are not as many vectors as words, a number is not finite, or there
+            is no ``unk``.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
@@ -49,6 +50,10 @@ class WordVectors:
             )
         self.rows = {word: i for i, word in enumerate(words)}
         self.vectors = np.asarray(vectors, dtype=np.float32)
+        if not np.isfinite(self.vectors).all():
+            raise UserError(
+                f'{_FIELD} has vectors with NaN or infinite numbers. Fix: write the file again.'
+            )
         if UNKNOWN not in self.rows:
             raise UserError(
                 f"{_FIELD} lacks '{UNKNOWN}', whose vector stands for unknown words. Fix: use the "
@@ -103,9 +108,9 @@ def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> Wor
                 return WordVectors(archive['words'].tolist(), archive['vectors'])
         if path.suffix == '.txt':
             return WordVectors(*_read_text(path))
-    except (OSError, KeyError, ValueError, EOFError) as e:
-        if isinstance(e, UserError):
-            raise
+    except UserError:
+        raise
+    except Exception as e:  # numpy's and zipfile's are of many kinds
         raise UserError(
             f"{_FIELD}='{path}' cannot be read ({type(e).__name__}: {e}). Expected an .npz with "
             "words [V] and vectors [V, D], or GloVe's .txt. Fix: write or download it again."

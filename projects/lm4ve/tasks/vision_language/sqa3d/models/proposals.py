@@ -135,7 +135,7 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]], field_name: 
             if isinstance(values, np.lib.npyio.NpzFile):
                 with values as archive:
                     values = archive[archive.files[0]]
-        except (OSError, ValueError, EOFError, IndexError) as e:
+        except Exception as e:  # numpy's and zipfile's are of many kinds
             raise UserError(
                 f'{name} cannot be read ({type(e).__name__}: {e}). Expected an array [classes, 3]. '
                 'Fix: copy it from ScanRefer (data/scannet/meta_data), or give the sizes as a list.'
@@ -144,7 +144,12 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]], field_name: 
         sizes = torch.from_numpy(np.array(values, dtype=np.float32))
     except (TypeError, ValueError):
         sizes = torch.zeros(0)
-    if sizes.dim() != 2 or sizes.shape[1] != 3 or not len(sizes) or not bool((sizes > 0).all()):
+    if (
+        sizes.dim() != 2
+        or sizes.shape[1] != 3
+        or not len(sizes)
+        or not bool(((sizes > 0) & sizes.isfinite()).all())
+    ):
         raise UserError(
             f'{name} has the shape {list(sizes.shape)}. Expected [classes, 3], positive sizes of '
             'boxes in meters. Fix: give one row a class.'
