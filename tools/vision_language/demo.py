@@ -5,15 +5,19 @@
 prints the likeliest answers with their scores and writes two pictures: the image with the
 answers, and the activations of its tokens and of the words. With a config of retrieval the
 text is a caption (or several, | between them), which are ranked; IMAGE may then be a
-folder, whose images are ranked.
+folder, whose images are ranked. With a config of SQA3D it is a room:
+
+    python tools/vision_language/demo.py scene0000_00_aligned_vert.npy "What is behind me?" \\
+        --situation "I am facing the bed." --config C --checkpoint P
 """
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from PIL import Image
+from torch import nn
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.activations import analyse
@@ -26,7 +30,8 @@ from lm4ve.engine.figures import to_image
 from lm4ve.engine.tables import print_table
 from lm4ve.errors import UserError
 from lm4ve.tasks import require_task
-from lm4ve.tasks.vision_language import RetrievalInferencer, VQAInferencer
+from lm4ve.tasks.vision_language import RetrievalInferencer, RoomInferencer, VQAInferencer
+from lm4ve.tasks.vision_language.sqa3d.given import is_of_rooms, read_texts
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -34,8 +39,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add('image', help='an image file; with a config of retrieval also a folder of them')
+    add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
     add('text', help='the question; with a config of retrieval one or more captions')
+    add('--situation', help='of SQA3D: what somebody in the room does and sees')
     add('--config', required=True, help='config that the model was trained with')
     add('--checkpoint', required=True, help='its checkpoint')
     add('--topk', type=int, default=5, help='how many answers are printed')
@@ -55,47 +61,58 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_task(cfg, 'vision_language')
     name = Path(args.config).stem
     folder = Path(args.out_dir or f'work_dirs/{name}/demo')
-    asks = str(cfg.model.head.type).endswith('VQAHead')
-    kind = VQAInferencer if asks else RetrievalInferencer
+    asks = is_of_rooms(cfg) or str(cfg.model.head.type).endswith('VQAHead')
     many = Path(args.image).is_dir()
     if asks and many:
-        raise UserError(f"'{args.image}' is a folder. Fix: ask about one image.")
+        raise UserError(f"'{args.image}' is a folder. Fix: ask about one image or room.")
+    option = dict(question=args.text) if asks else dict(caption=args.text)
+    if args.situation is not None or is_of_rooms(cfg):
+        option['situation'] = args.situation
     given = None
     if not (many or args.no_sheet):
-        option = dict(question=args.text) if asks else dict(caption=args.text)
         given = samples_of_files(cfg, [args.image], **option)[0]
-    inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
-    if asks:
-        (result,) = inferencer(args.image, args.text, topk=args.topk, out_dir=folder)
-        rows = [
-            dict(answer=a['answer'], score=f'{100 * a["score"]:.1f} %') for a in result['answers']
-        ]
-        print(result['question'])
-        print_table('', rows)
-    else:
-        texts = args.text.split('|')
-        rank = 'images' if many else 'captions'
-        for result in inferencer(args.image, texts, rank=rank, topk=args.topk, out_dir=folder):
-            found, title = (
-                (result['images'], result['text'])
-                if many
-                else (result['captions'], result['img_path'])
-            )
-            key = 'img_path' if many else 'text'
-            rows = [
-                {('image' if many else 'caption'): f[key], 'score': f'{f["score"]:.3f}'}
-                for f in found
-            ]
-            print(title)
-            print_table('', rows)
+    elif is_of_rooms(cfg):
+        read_texts(**option)
+    model = (ask if asks else rank)(cfg, args, folder, option)
     print(f'pictures: {folder}')
     if given is not None:
-        analysis = analyse(inferencer.model, collate(cfg, [given.data]))
-        (sample,) = samples_of(analysis, inferencer.model, [given.name], heads=3)
+        analysis = analyse(model, collate(cfg, [given.data]))
+        (sample,) = samples_of(analysis, model, [given.name], heads=3)
         sheet = folder / f'{given.name}_activations.png'
         figure = draw_sheet(sample, f'{name}, {args.checkpoint}')
         Image.fromarray(to_image(figure)).save(sheet, optimize=True)
         print(f'activations: {sheet}')
+
+
+def ask(cfg: Config, args: argparse.Namespace, folder: Path, texts: dict[str, str]) -> nn.Module:
+    """Print the answers to a question about an image or a room; return the model."""
+    kind = RoomInferencer if is_of_rooms(cfg) else VQAInferencer
+    inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
+    said = [texts['situation'], texts['question']] if 'situation' in texts else [args.text]
+    (result,) = inferencer(args.image, *said, topk=args.topk, out_dir=folder)
+    rows = [dict(answer=a['answer'], score=f'{100 * a["score"]:.1f} %') for a in result['answers']]
+    print('\n'.join(said))
+    print_table('', rows)
+    return inferencer.model
+
+
+def rank(cfg: Config, args: argparse.Namespace, folder: Path, texts: dict[str, str]) -> nn.Module:
+    """Print a ranking of images or captions; return the model."""
+    inferencer = RetrievalInferencer(cfg, args.checkpoint, args.device, args.allow_partial)
+    many = Path(args.image).is_dir()
+    captions = texts['caption'].split('|')
+    ranked = 'images' if many else 'captions'
+    for result in inferencer(args.image, captions, rank=ranked, topk=args.topk, out_dir=folder):
+        found, title = (
+            (result['images'], result['text']) if many else (result['captions'], result['img_path'])
+        )
+        key = 'img_path' if many else 'text'
+        rows = [
+            {('image' if many else 'caption'): f[key], 'score': f'{f["score"]:.3f}'} for f in found
+        ]
+        print(title)
+        print_table('', rows)
+    return inferencer.model
 
 
 if __name__ == '__main__':

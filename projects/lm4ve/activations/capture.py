@@ -312,7 +312,7 @@ def _attention(
     for label, (watch, module, arguments) in seen.watched.items():
         rows = watch.read(module, seen.inputs, arguments)
         weights = rows.weights[..., rows.layout.prefix :]
-        found[label] = Attention(watch.module, weights, 'mean over heads', rows.layout, rows.titles)
+        found[label] = Attention(watch.module, weights, watch.row, rows.layout, rows.titles)
     return found
 
 

@@ -171,9 +171,12 @@ def _attention_section(label: str, attention: Attention, rows: slice, heads: int
     else:
         shown = count if heads is None else min(_MOST_ROWS, count)
         first = f'mean of {count} rows', weights.mean(dim=1)
+    panels = [first, *((titles[h], weights[:, h]) for h in range(shown))]
+    if count == 1 and attention.titles is not None:
+        panels = panels[1:]  # which is its own mean
     maps = [
         _map(title, attention.name, _array(_without_padding(w, mask)), layout, rows)
-        for title, w in [first, *((titles[h], weights[:, h]) for h in range(shown))]
+        for title, w in panels
     ]
     share_scales(maps[1:])  # of the heads: their sum has other values
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'

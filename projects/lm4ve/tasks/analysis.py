@@ -95,11 +95,13 @@ class Watched:
         module (str): The name of the module that computes it.
         read (Callable): ``(module, inputs, arguments) -> Rows``: from the module, the
             preprocessed batch and what the module was called with, by name.
+        row (str): Whose attention it is, or what was done with heads.
     """
 
     label: str
     module: str
     read: Callable[[nn.Module, Any, Mapping[str, Any]], Rows]
+    row: str = 'mean over heads'
 
 
 class TaskAnalysis(ABC):

@@ -6,6 +6,7 @@ matplotlib is imported when something is drawn.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 COVER = 0.85
 #: Behind clouds and scenes: both ends of the color maps can be seen on it.
 BACKGROUND = '#c6c6c6'
+#: From where clouds are seen, z up.
+EYE = (1.7, -2.0, 1.3)
 
 
 @dataclass
@@ -55,6 +58,21 @@ class TokenMap:
         """Return the smallest and the largest value; 0 and 1 without any."""
         known = self.values[np.isfinite(self.values)]
         return (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+
+
+def seen_from(eye: Sequence[float] = EYE) -> np.ndarray:
+    """Return the axes of a view: multiply points ``[N, 3]`` by its transpose.
+
+    Args:
+        eye (Sequence[float]): The direction towards the eye; z is up, and not along it.
+
+    Returns:
+        np.ndarray: float64 ``[3, 3]``, rows: right, up, and towards the eye.
+    """
+    towards = np.asarray(eye, dtype=np.float64) / np.linalg.norm(eye)
+    right = np.cross([0.0, 0.0, 1.0], towards)
+    right /= np.linalg.norm(right)
+    return np.stack([right, np.cross(towards, right), towards])
 
 
 def share_scales(maps: list[TokenMap]) -> None:

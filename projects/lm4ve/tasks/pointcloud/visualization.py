@@ -12,11 +12,10 @@ import numpy as np
 from lm4ve.deprecation import warn_ignored
 from lm4ve.engine.figures import save_figure
 from lm4ve.errors import UserError
+from lm4ve.tasks.pictures import seen_from
 
 #: What is said to who chooses a backend.
 SAME_PICTURE = 'Every machine draws the same picture. Leave it out.'
-#: From where clouds are seen, z up.
-EYE = np.array([1.7, -2.0, 1.3])
 
 
 def seen_from_eye(points: np.ndarray) -> np.ndarray:
@@ -28,11 +27,7 @@ def seen_from_eye(points: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: ``[N, 3]``: right, up, and towards the eye, in the points' unit.
     """
-    towards = EYE / np.linalg.norm(EYE)
-    right = np.cross([0.0, 0.0, 1.0], towards)
-    right /= np.linalg.norm(right)
-    view = np.stack([right, np.cross(towards, right), towards])
-    return (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ view.T
+    return (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ seen_from().T
 
 
 def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:

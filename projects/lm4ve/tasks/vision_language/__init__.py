@@ -2,6 +2,8 @@
 
 from lm4ve.tasks.task import Task
 
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
 TASK = Task(
     name='vision_language',
     title='visual question answering and retrieval',
@@ -55,14 +57,16 @@ TASK = Task(
         'datasets.retrieval': ('CaptionDataset',),
         'datasets.vqa': ('VQADataset',),
         'inference': ('RetrievalInferencer', 'VQAInferencer'),
+        'sqa3d.inference': ('RoomInferencer',),
         'metrics': ('recall_at', 'vqa_accuracy'),
         'structures': ('VisionLanguageDataSample',),
     },
     inferencer='lm4ve.tasks.vision_language.inference.TextInferencer',
-    input_noun='an image',
-    input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp'),
+    input_noun='an image, or of SQA3D a room',
+    input_suffixes=(*IMAGE_SUFFIXES, '.npy', '.npz', '.ply'),
     input_options={
-        'question': 'what a model that answers questions is asked about the image',
+        'question': 'what a model that answers questions is asked about the image or the room',
+        'situation': 'what a model of SQA3D is told of who asks, and where',
         'caption': 'what a model of retrieval compares with the image; | between several captions',
     },
 )

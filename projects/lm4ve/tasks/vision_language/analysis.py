@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.analysis import Layout, Rows, TaskAnalysis, Watched, prefix_of, proportional_grid
-from lm4ve.tasks.pictures import pixels_of
-from lm4ve.tasks.vision_language import TASK
-from lm4ve.tasks.vision_language.pictures import ImageAndWords
+from lm4ve.tasks.pictures import Picture, pixels_of
+from lm4ve.tasks.task import Task
+from lm4ve.tasks.vision_language import IMAGE_SUFFIXES, TASK
+from lm4ve.tasks.vision_language.pictures import ImageAndWords, words_of
+from lm4ve.tasks.vision_language.sqa3d.analysis import RoomAnalysis
+from lm4ve.tasks.vision_language.sqa3d.given import is_of_rooms
 
 #: How many of the annotators' answers are named.
 _MOST_ANSWERS = 3
@@ -36,7 +39,7 @@ class WordLayout(Layout):
         return 1
 
 
-class VisionLanguageAnalysis(TaskAnalysis):
+class ImageTextAnalysis(TaskAnalysis):
     """An image with a question or captions: tokens on a grid, and a token for each word.
 
     Of an image with several captions the first one is shown.
@@ -47,6 +50,11 @@ class VisionLanguageAnalysis(TaskAnalysis):
         from lm4ve.tasks.image_files import find_defect
 
         text = read_texts(cfg, **options)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UserError(
+                f"'{path}' is no image (a file ending in {', '.join(IMAGE_SUFFIXES)}), which the "
+                "config's model takes. Fix: give one."
+            )
         defect = find_defect(str(path), decode=True)
         if defect is not None:
             raise UserError(f"The image '{path}' {defect}. Fix: give another one.")
@@ -177,13 +185,68 @@ class VisionLanguageAnalysis(TaskAnalysis):
         return facts
 
 
-def read_texts(cfg: Config, question: str | None = None, caption: str | None = None) -> list[str]:
+class VisionLanguageAnalysis(TaskAnalysis):
+    """Asks the analysis of images with texts, or that of rooms, by the model."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        self.images, self.rooms = ImageTextAnalysis(task), RoomAnalysis(task)
+
+    def of_model(self, model: nn.Module) -> TaskAnalysis:
+        """Return the analysis of a model."""
+        return self.rooms if hasattr(model, 'object_encoder') else self.images
+
+    def of_output(self, output: Any) -> TaskAnalysis:
+        """Return the analysis of a sample, with or without predictions."""
+        return self.rooms if 'scene_id' in output else self.images
+
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+        """Read an image or a room, whichever the config's model takes."""
+        kind = self.rooms if is_of_rooms(cfg) else self.images
+        return kind.read_input(cfg, path, pipeline, **options)
+
+    def runnable(self, data: Any) -> Any:
+        return self.of_output(data['data_samples'][0]).runnable(data)
+
+    def further_points(self, model: nn.Module) -> dict[str, str]:
+        return self.of_model(model).further_points(model)
+
+    def watched(self, model: nn.Module) -> list[Watched]:
+        return self.of_model(model).watched(model)
+
+    def layout(self, model: nn.Module, inputs: dict, count: int, grid: Any = None) -> Layout:
+        return self.of_model(model).layout(model, inputs, count, grid)
+
+    def layout_at(
+        self, name: str, model: nn.Module, inputs: dict, count: int, grid: Any = None
+    ) -> Layout:
+        return self.of_model(model).layout_at(name, model, inputs, count, grid)
+
+    def pictures(
+        self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
+    ) -> Sequence[Picture]:
+        return self.of_model(model).pictures(model, inputs, outputs, frames)
+
+    def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
+        return self.of_output(output).facts(output, classes)
+
+    def sample_name(self, output: Any, number: int) -> str:
+        return self.of_output(output).sample_name(output, number)
+
+
+def read_texts(
+    cfg: Config,
+    question: str | None = None,
+    caption: str | None = None,
+    situation: str | None = None,
+) -> list[str]:
     """Return what the user says beside an image, one text or several.
 
     Args:
         cfg (Config): Its head answers questions or ranks captions.
         question (str, optional): The question.
         caption (str, optional): The caption; ``|`` between several.
+        situation (str, optional): For models of rooms alone.
 
     Raises:
         UserError: It is missing, empty, or of the other kind.
@@ -192,6 +255,7 @@ def read_texts(cfg: Config, question: str | None = None, caption: str | None = N
     wanted, given, other = ('question', question, caption)
     if not asks:
         wanted, given, other = ('caption', caption, question)
+    other = situation if other is None else other
     if other is not None or given is None:
         does = 'answers questions' if asks else 'compares images with captions'
         raise UserError(
@@ -210,15 +274,6 @@ def said(answers: Sequence[str]) -> str:
         return answers[0]
     common = Counter(answers).most_common(_MOST_ANSWERS)
     return ', '.join(f'{answer} ({n} of {len(answers)})' for answer, n in common)
-
-
-def words_of(model: nn.Module, ids: Tensor, padding: Tensor) -> list[list[str]]:
-    """Return the tokens of texts ``[B, L]`` as they are read, without padding."""
-    tokenizer = model.data_preprocessor.tokenizer
-    return [
-        [tokenizer.decode([i]).strip() or tokenizer.convert_ids_to_tokens(i) for i in row]
-        for row in ([int(i) for i in r[~p]] for r, p in zip(ids, padding, strict=True))
-    ]
 
 
 def cross_attention(module: nn.Module, text: Tensor, image: Tensor) -> Tensor:

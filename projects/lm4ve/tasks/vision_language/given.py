@@ -13,7 +13,7 @@ from lm4ve.engine.text import listing
 from lm4ve.errors import UserError
 from lm4ve.tasks.analysis import numbered
 from lm4ve.tasks.image_files import find_defect
-from lm4ve.tasks.vision_language import TASK
+from lm4ve.tasks.vision_language import IMAGE_SUFFIXES
 
 Image = str | Path | np.ndarray
 
@@ -31,11 +31,11 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
     if len(found) == 1 and isinstance(found[0], (str, Path)) and Path(found[0]).is_dir():
         folder = Path(found[0])
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in TASK.input_suffixes)
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         if not found:
             raise UserError(
                 f"The folder '{folder}' has no image (files ending in "
-                f'{", ".join(TASK.input_suffixes)}). Fix: name another one.'
+                f'{", ".join(IMAGE_SUFFIXES)}). Fix: name another one.'
             )
     if not found:
         raise UserError('There is no image. Fix: give at least one.')

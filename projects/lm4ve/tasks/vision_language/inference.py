@@ -29,6 +29,7 @@ from lm4ve.tasks.vision_language.given import (
     name_of,
     pixels_of_file,
 )
+from lm4ve.tasks.vision_language.sqa3d.given import is_of_rooms
 from lm4ve.tasks.vision_language.visualization import SHOWN, best, draw_images, draw_ranking
 
 
@@ -40,6 +41,11 @@ class _Inferencer(TaskInferencer):
     asks: bool
 
     def check_model(self, model: nn.Module) -> None:
+        if not hasattr(model, 'image_encoder'):
+            raise UserError(
+                f'{type(self).__name__} needs a model of images, not {type(model).__name__}. '
+                'Fix: use lm4ve.tasks.vision_language.RoomInferencer for rooms.'
+            )
         if hasattr(model.head, 'vocabulary') != self.asks:
             does = 'answers questions' if self.asks else 'compares images with texts'
             raise UserError(
@@ -284,23 +290,44 @@ class TextInferencer:
 
     def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
         self.cfg = config
-        kind = VQAInferencer if is_asked(config) else RetrievalInferencer
+        kind: Any = VQAInferencer if is_asked(config) else RetrievalInferencer
+        if is_of_rooms(config):
+            from lm4ve.tasks.vision_language.sqa3d.inference import RoomInferencer as kind
         self.inferencer: Any = kind(config, checkpoint, **options)
 
     def __call__(
-        self, inputs: Image | Sequence[Image], question: Any = None, caption: Any = None, **options
+        self,
+        inputs: Image | Sequence[Image],
+        question: Any = None,
+        caption: Any = None,
+        situation: Any = None,
+        **options,
     ) -> list[dict]:
-        """Answer questions about images, or rank captions or images.
+        """Answer questions about images or rooms, or rank captions or images.
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
             question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
             caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
+            situation (str | Sequence[str]): What
+                :class:`~lm4ve.tasks.vision_language.RoomInferencer` is told of who asks.
             **options: The other arguments of these.
 
         Raises:
             UserError: The text that the model takes is missing, or there is the other one.
         """
+        if is_of_rooms(self.cfg):
+            if question is None or situation is None or caption is not None:
+                raise UserError(
+                    "The config's model needs a situation and a question beside the rooms. Fix: "
+                    'give situation= and question=, and no caption.'
+                )
+            return self.inferencer(inputs, situation, question, **options)
+        if situation is not None:
+            raise UserError(
+                "situation= is for models of rooms (lm4ve.SQA3D), which the config's is not. Fix: "
+                'leave it out.'
+            )
         asked = is_asked(self.cfg)
         wanted, other = (question, caption) if asked else (caption, question)
         if wanted is None or other is not None:

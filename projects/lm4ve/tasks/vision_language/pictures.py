@@ -1,10 +1,12 @@
 """An image with its words, and a number for each of their tokens."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from torch import Tensor, nn
 
 from lm4ve.tasks.pictures import Frames, TokenMap, without_ticks
 
@@ -75,27 +77,7 @@ class ImageAndWords(Frames):
         self._draw_words(axes, shades, top)
 
     def _draw_words(self, axes: 'Axes', shades: list | np.ndarray, top: float) -> None:
-        from matplotlib.colors import to_rgb
-        from matplotlib.patches import Rectangle
-
-        for word, (x, y, width, height), shade in zip(self.words, self.places, shades, strict=True):
-            y += top
-            axes.add_patch(
-                Rectangle((x, y), width, height, facecolor=shade, edgecolor='.7', lw=0.4)
-            )
-            dark = np.dot(to_rgb(shade), [0.299, 0.587, 0.114]) < 0.5
-            axes.text(
-                x + width / 2,
-                y + height / 2,
-                _fitting(word, self.side, self.size),
-                family='monospace',
-                fontsize=self.size,
-                color='white' if dark else 'black',
-                ha='center',
-                va='center_baseline',
-                clip_on=True,
-                parse_math=False,
-            )
+        draw_words(axes, self.words, self.places, self.size, shades, top, self.side)
         self._frame(axes)
 
     def _frame(self, axes: 'Axes') -> None:
@@ -132,6 +114,55 @@ def flow(
         if y + line + _GAP <= height:
             break
     return boxes, size, y + line + _GAP
+
+
+def words_of(model: nn.Module, ids: Tensor, padding: Tensor) -> list[list[str]]:
+    """Return the tokens of texts ``[B, L]`` as they are read, without padding."""
+    tokenizer = model.data_preprocessor.tokenizer
+    return [
+        [tokenizer.decode([i]).strip() or tokenizer.convert_ids_to_tokens(i) for i in row]
+        for row in ([int(i) for i in r[~p]] for r, p in zip(ids, padding, strict=True))
+    ]
+
+
+def draw_words(
+    axes: 'Axes',
+    words: Sequence[str],
+    places: Sequence[tuple[float, float, float, float]],
+    size: float,
+    shades: list | np.ndarray,
+    top: float,
+    width: float,
+) -> None:
+    """Draw words in boxes.
+
+    Args:
+        axes (Axes): Where to draw, in inches from its upper left corner.
+        words (Sequence[str]): The words.
+        places (Sequence[tuple]), size (float): As :func:`flow` gave them.
+        shades (list | np.ndarray): A color for each box.
+        top (float): Inches above the first line.
+        width (float): Of a line, in inches.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    for word, (x, y, across, height), shade in zip(words, places, shades, strict=True):
+        y += top
+        axes.add_patch(Rectangle((x, y), across, height, facecolor=shade, edgecolor='.7', lw=0.4))
+        dark = np.dot(to_rgb(shade), [0.299, 0.587, 0.114]) < 0.5
+        axes.text(
+            x + across / 2,
+            y + height / 2,
+            _fitting(word, width, size),
+            family='monospace',
+            fontsize=size,
+            color='white' if dark else 'black',
+            ha='center',
+            va='center_baseline',
+            clip_on=True,
+            parse_math=False,
+        )
 
 
 def _fitting(word: str, width: float, size: float) -> str:

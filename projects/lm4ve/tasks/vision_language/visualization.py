@@ -65,7 +65,22 @@ def draw_ranking(
     longest = max(len(part) for n in names for part in n.split('\n'))
     left = 0.38 + min(0.011 * longest, 0.4)
     axes = figure.add_axes((left, 0.3 / whole, 0.93 - left, height / whole))
-    colors = [_TRUE if name in truth else _BAR for name, _ in ranking]
+    draw_bars(axes, names, scores, [name in truth for name, _ in ranking])
+    return figure
+
+
+def draw_bars(
+    axes: Any, names: Sequence[str], scores: np.ndarray, right: Sequence[bool] = ()
+) -> None:
+    """Draw scores as bars, the first one on top, green where a name is right.
+
+    Args:
+        axes (Axes): Where to draw.
+        names (Sequence[str]): N of them, perhaps of several lines.
+        scores (np.ndarray): float ``[N]``.
+        right (Sequence[bool]): N of them, or none.
+    """
+    colors = [_TRUE if r else _BAR for r in right or [False] * len(names)]
     axes.barh(range(len(names)), scores, color=colors, height=0.6)
     axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
     _scale(axes, scores)
@@ -78,7 +93,6 @@ def draw_ranking(
             va='center',
             fontsize=8.5,
         )
-    return figure
 
 
 def _scale(axes: Any, scores: np.ndarray) -> None:
@@ -141,7 +155,7 @@ class VisionLanguageVisualizer(PredictionVisualizer):
     def add_datasample(
         self,
         name: str,
-        image: np.ndarray,
+        image: np.ndarray | None,
         data_sample: Any,
         vocabulary: Sequence[str],
         show: bool = False,
@@ -153,7 +167,8 @@ class VisionLanguageVisualizer(PredictionVisualizer):
 
         Args:
             name (str): The picture's name.
-            image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
+            image (np.ndarray, optional): uint8 ``[H, W, 3]``, RGB; of a room its points
+                ``[P, 3 + F]``, or None where the model reads stored objects.
             data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``, and
                 ``gt_answers`` where they are known.
             vocabulary (Sequence[str]): The answers.
@@ -164,9 +179,15 @@ class VisionLanguageVisualizer(PredictionVisualizer):
         Returns:
             np.ndarray: uint8 RGB.
         """
-        ranking = best(data_sample.pred_scores, vocabulary)
-        truth = data_sample.get('gt_answers') or ()
-        drawn = to_image(draw_ranking(image, data_sample.text[0], ranking, truth))
+        if image is None or image.ndim == 2:
+            from lm4ve.tasks.vision_language.sqa3d.drawing import draw_sample
+
+            figure = draw_sample(image, data_sample, vocabulary)
+        else:
+            ranking = best(data_sample.pred_scores, vocabulary)
+            truth = data_sample.get('gt_answers') or ()
+            figure = draw_ranking(image, data_sample.text[0], ranking, truth)
+        drawn = to_image(figure)
         return self.present(name, drawn, show, wait_time, out_file, step)
 
 
@@ -183,13 +204,18 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
         super().__init__(interval=interval, **kwargs)
 
     def draw(self, runner, mode: str, number: int, index: int, batch: Any, sample: Any) -> None:
-        """Draw a question with its image and its best answers."""
+        """Draw a question with its image or its room, and its best answers."""
         if 'pred_answer' not in sample:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        path = sample.get('img_path')
+        path = sample.get('img_path') or sample.get('scene_id')
         name = f'{mode}_{numbered(number, Path(path).stem if path else None)}'
-        pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
+        inputs = batch['inputs']
+        if isinstance(inputs, dict):  # of rooms
+            rooms = inputs.get('points')
+            pixels = None if rooms is None else rooms[index].cpu().numpy()
+        else:
+            pixels = inputs[index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
         runner.visualizer.add_datasample(
             name,
             pixels,

@@ -117,19 +117,7 @@ class LoadScene(SceneLoader):
 
     def read(self, results: dict) -> dict:
         scene = read_scene(results['scene_path'], results['scan_file'], self.annotations)
-        columns = [scene.points[:, :3]]
-        if self.color:
-            columns.append(scene.points[:, 3:6])
-        results['normals'] = None
-        if self.normals:
-            if scene.points.shape[1] < 9:
-                raise DamagedScene('has points without normals, but LoadScene.normals=True')
-            results['normals'] = 3 + 3 * self.color
-            columns.append(scene.points[:, 6:9])
-        if self.height:
-            z = scene.points[:, 2:3]
-            columns.append(z - np.percentile(z, _FLOOR_PERCENT).astype(np.float32))
-        results['points'] = np.concatenate(columns, axis=1)
+        self.add_points(results, scene.points)
         if self.annotations:
             results |= dict(
                 instances=scene.instances,
@@ -139,6 +127,26 @@ class LoadScene(SceneLoader):
             )
         _add_pose(results, scene.center, scene.alignment)
         return results
+
+    def add_points(self, results: dict, points: np.ndarray) -> None:
+        """Add ``points`` and ``normals`` of an array ``[V, 6 or 9]``, float32.
+
+        Raises:
+            DamagedScene: It has no normals, which are asked for.
+        """
+        columns = [points[:, :3]]
+        if self.color:
+            columns.append(points[:, 3:6])
+        results['normals'] = None
+        if self.normals:
+            if points.shape[1] < 9:
+                raise DamagedScene('has points without normals, but LoadScene.normals=True')
+            results['normals'] = 3 + 3 * self.color
+            columns.append(points[:, 6:9])
+        if self.height:
+            z = points[:, 2:3]
+            columns.append(z - np.percentile(z, _FLOOR_PERCENT).astype(np.float32))
+        results['points'] = np.concatenate(columns, axis=1)
 
 
 @TRANSFORMS.register_module()

@@ -79,8 +79,8 @@ def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> Sce
     Raises:
         DamagedScene: A file is missing or damaged, or files do not fit each other.
     """
-    raw = _read_points(f'{scene_path}_vert.npy')
-    points = _read_points(f'{scene_path}_aligned_vert.npy')
+    raw = read_points(f'{scene_path}_vert.npy')
+    points = read_points(f'{scene_path}_aligned_vert.npy')
     alignment = read_alignment(scan_file)
     _check_alignment(raw, points, alignment, scan_file)
     found = dict(points=points, center=middle(raw), alignment=alignment)
@@ -104,7 +104,7 @@ def read_frame(scene_path: str, scan_file: str) -> tuple[np.ndarray, np.ndarray]
     Raises:
         DamagedScene: A file is missing or damaged.
     """
-    return middle(_read_points(f'{scene_path}_vert.npy')), read_alignment(scan_file)
+    return middle(read_points(f'{scene_path}_vert.npy')), read_alignment(scan_file)
 
 
 def middle(points: np.ndarray) -> np.ndarray:
@@ -181,7 +181,12 @@ def object_file(object_path: str) -> str:
     raise DamagedScene(f"lacks '{object_path}{OBJECT_SUFFIXES[0]}' (or .npz)")
 
 
-def _read_points(path: str) -> np.ndarray:
+def read_points(path: str) -> np.ndarray:
+    """Read points ``[V, 6 or 9]`` of an array file, float32.
+
+    Raises:
+        DamagedScene: It is missing, damaged, or holds something else.
+    """
     points = _read_array(path, 'points [V, 6 or 9]', 'fiu', 2)
     if not len(points) or points.shape[1] not in (6, 9):
         raise DamagedScene(f"has '{path}' of {list(points.shape)}, expected points [V, 6 or 9]")
