@@ -1,0 +1,20 @@
+# Video (moving digits): is a training with a block that evaluation leaves out better than one
+# without? The budget, and the trials of the first two variants, are those of the controls.
+_base_ = './moving-digits_controls.py'
+
+name = 'moving-digits_branch'
+title = 'Moving digits: the block in training only'
+reference = 'none'
+
+_block = '../video/videomae-demo_minilm_moving-digits.py'
+_branch = {'model.neck.branch': True}
+_random = {'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
+variants = dict(
+    _delete_=True,
+    **{
+        'none': dict(),
+        'frozen pre-trained': dict(config=_block),
+        'branch, frozen pre-trained': dict(config=_block, options=_branch),
+        'branch, frozen random': dict(config=_block, options={**_branch, **_random}),
+    },
+)

@@ -1,0 +1,21 @@
+# Motion forecasting (simulated traffic): is a training with a block that evaluation
+# leaves out better than one without? The budget, and the trials of the first two
+# variants, are those of the controls.
+_base_ = './sim_controls.py'
+
+name = 'sim_branch'
+title = 'Simulated traffic: the block in training only'
+reference = 'none'
+
+_block = '../motion/vectornet-demo_minilm_sim.py'
+_branch = {'model.neck.branch': True}
+_random = {'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
+variants = dict(
+    _delete_=True,
+    **{
+        'none': dict(),
+        'frozen pre-trained': dict(config=_block),
+        'branch, frozen pre-trained': dict(config=_block, options=_branch),
+        'branch, frozen random': dict(config=_block, options={**_branch, **_random}),
+    },
+)
