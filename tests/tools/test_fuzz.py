@@ -1,5 +1,6 @@
 """A damaged file of any kind is read, or refused with a message; a long run: tools/dev/fuzz.py."""
 
+import importlib
 import random
 import sys
 
@@ -16,11 +17,20 @@ def fuzz():
     try:
         import fuzz
 
+        # Readers run in forks of this process, which would import their data sets each anew.
+        for name in FORKED:
+            importlib.import_module(f'lm4ve.tasks.{name}')
         yield fuzz
     finally:
         sys.path.remove(str(ROOT / 'tools/dev'))
 
 
+FORKED = (
+    *('motion.demo.traffic_files', 'motion.models.regions', 'motion.datasets.cache'),
+    *('motion.datasets.argoverse1', 'motion.datasets.argoverse2', 'video.datasets.list_conversion'),
+    *('vision_language.datasets.retrieval', 'vision_language.datasets.visual_genome'),
+    *('vision_language.datasets.vqa', 'vision_language.sqa3d.datasets.sqa3d'),
+)
 READERS = (
     *('safetensors', 'torch', 'hf-config', 'weight-index', 'checkpoint', 'gguf'),
     *('meta', 'meta-weights', 'meta-weights-part'),
