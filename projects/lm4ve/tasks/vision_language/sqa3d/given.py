@@ -67,11 +67,13 @@ class RoomReader:
             texts (Sequence[str]): Situation and question.
             number (int): Index of the sample.
         """
-        name = name_of(room)
+        path = Path(name_of(room))
+        # As the test set calls it, since a scene's name is the seed of the draw of points.
+        scene = path.stem.removesuffix('_vert').removesuffix('_aligned')
         results = dict(
             sample_idx=number,
-            scene_id=Path(name).stem,
-            scene_path=name,
+            scene_id=scene,
+            scene_path=str(path.with_name(scene)),
             text=list(texts),
             gt_answers=[],
         )

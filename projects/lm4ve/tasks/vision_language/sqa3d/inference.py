@@ -16,7 +16,7 @@ from lm4ve.engine.inputs import collate
 from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language import TASK
 from lm4ve.tasks.vision_language.given import file_name, list_texts
-from lm4ve.tasks.vision_language.sqa3d.given import RoomFile, RoomReader
+from lm4ve.tasks.vision_language.sqa3d.given import RoomFile, RoomReader, name_of
 from lm4ve.tasks.vision_language.visualization import SHOWN, best
 
 
@@ -104,7 +104,10 @@ class RoomInferencer(TaskInferencer):
         ]
         for room in given['rooms']:
             self.pipeline(dict(room=room, texts=['', ''], number=0))  # before anything is computed
-        return super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+        found = super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+        if return_datasamples:
+            return found
+        return [dict(room=name_of(i['room']), **f) for i, f in zip(inputs, found, strict=True)]
 
     def visualize(
         self,
@@ -143,7 +146,6 @@ class RoomInferencer(TaskInferencer):
         for sample in preds:
             ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
             found = dict(
-                room=sample.scene_path,
                 situation=sample.text[0],
                 question=sample.text[1],
                 pred_answer=sample.pred_answer,
