@@ -43,7 +43,7 @@ def inference(
         progress (bool): Show a bar.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         **options: What a task needs beside its files: ``question=`` or ``caption=``
-            (vision-language), ``map_dir=`` (Argoverse 1).
+            (vision-language), with ``situation=`` of SQA3D, ``map_dir=`` (Argoverse 1).
 
     Returns:
         list[dict]: What is predicted of each input, as plain data: ``pred_label``,

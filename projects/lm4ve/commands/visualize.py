@@ -4,8 +4,9 @@
     lm4ve visualize CONFIG CHECKPOINT --indices 0 1 2
 
 INPUT are files of the config's task: images; videos or folders of frames; point
-clouds and meshes; scenes (Argoverse 1's .csv, Argoverse 2's .parquet). --indices are
-samples of its test set. docs/guides/activations.md says what is shown.
+clouds and meshes; rooms (.npy, .ply); scenes (Argoverse 1's .csv, Argoverse 2's
+.parquet). --indices are samples of its test set. docs/guides/activations.md says what
+is shown.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from lm4ve.engine.config import read_config
 from lm4ve.engine.figures import to_image
 from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language import RetrievalInferencer, RoomInferencer, VQAInferencer
+from lm4ve.tasks.vision_language.export import EXPORT
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vision_language.sqa3d import tiny
 from tests.tasks.vision_language.sqa3d.scans import ply
@@ -224,6 +225,11 @@ def test_files_of_another_kind_are_refused_before_a_model_is_built(made, tmp_pat
     ):
         with pytest.raises(UserError, match=message):
             samples_of_files(cfg, [path], **given)
+
+
+def test_a_trace_of_a_model_of_rooms_is_refused_in_one_message(made):
+    with pytest.raises(UserError, match='only METER is traced here. Fix: --format safetensors'):
+        EXPORT.samples(read_config(made / 'points.py'), 1)
 
 
 # -------------------------------------------------------------------------- the tool

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: Who asks looks along minus x of their own frame (SQA3D's utils/visualize_data.py).
 FORWARD = (-1.0, 0.0, 0.0)
 PROPOSAL, ASKER, GUESS, TRUE = '#ff7f0e', '#d62728', '#1f5fd0', '#1a8f3c'
+_FLOOR = '#f1efea'
 #: From where a room is seen, in its own axes; high, so that walls hide little.
 _EYE = (1.0, -1.35, 1.75)
 #: Meters above the floor from which on nothing is drawn: ceilings hide rooms.
@@ -137,6 +138,7 @@ def draw_from_above(axes: 'Axes', room: Room, faded: bool = False) -> None:
         gray = colors @ [0.299, 0.587, 0.114]
         colors = np.repeat(0.55 + 0.4 * gray[:, None], 3, axis=1)
     order = np.argsort(points[:, 2], kind='stable')
+    axes.add_patch(Polygon(_floor_of(room)[:, :2], facecolor=_FLOOR, lw=0, zorder=0))
     _scatter(axes, points[order, :2], colors[order])
     places = [p[:2] for p, color, _ in _askers(room) if color == ASKER]
     _fit(axes, points[:, :2], places)
@@ -165,6 +167,8 @@ def draw_from_corner(axes: 'Axes', room: Room) -> None:
     seen = points @ view.T
     order = np.argsort(seen[:, 2], kind='stable')
     shades = np.hstack([colors, np.where(near, 0.06, 1.0)[:, None]])
+    floor = _floor_of(room) @ view.T
+    axes.add_patch(Polygon(floor[:, :2], facecolor=_FLOOR, lw=0, zorder=0))
     _scatter(axes, seen[order, :2], shades[order])
     for box in room.boxes:
         ring = corners_of(box) @ view.T
@@ -184,6 +188,14 @@ def draw_from_corner(axes: 'Axes', room: Room) -> None:
     _fit(axes, seen[:, :2], places)
 
 
+def _floor_of(room: Room) -> np.ndarray:
+    """The corners of the floor, ``[4, 3]``: of sparse points, one does not see it."""
+    (x, y, _), (u, v, _) = room.points.min(axis=0), room.points.max(axis=0)
+    return np.array(
+        [(x, y, room.floor), (u, y, room.floor), (u, v, room.floor), (x, v, room.floor)]
+    )
+
+
 def _askers(room: Room) -> list[tuple[np.ndarray, str, str]]:
     both = ((room.guess, GUESS, ':'), (room.pose, ASKER, '-'))
     return [(p, c, s) for p, c, s in both if p is not None and np.isfinite(p).all()]
@@ -197,7 +209,7 @@ def _arrow(axes: 'Axes', start: np.ndarray, end: np.ndarray, color: str, style: 
 def _scatter(axes: 'Axes', places: np.ndarray, colors: np.ndarray) -> None:
     """Draw points, as large as to leave few holes between them."""
     width, height = axes.figure.get_size_inches() * axes.get_position().size
-    size = float(np.clip(3.2 * (72**2) * width * height / max(len(places), 1), 0.8, 30.0))
+    size = float(np.clip(3.2 * (72**2) * width * height / max(len(places), 1), 0.8, 24.0))
     axes.scatter(*places.T, c=colors, s=size, linewidths=0)
 
 
