@@ -22,7 +22,7 @@ ORDER = (
     # nothing of a task; so the table lies below, and the tasks themselves above.
     *('tasks', 'registry', 'engine', 'any_model', 'converters'),
     *(f'tasks/{name}' for name in TASKS),
-    *('activations', 'iou', 'ablation', 'probes', 'deployment', 'apis', 'commands'),
+    *('activations', 'iou', 'ablation', 'probes', 'deployment', 'cost', 'apis', 'commands'),
     '__init__',
 )
 #: Neighbors that must not know each other, although the order would allow it.

@@ -16,6 +16,7 @@ COMMANDS = {
     'test': 'test a checkpoint',
     'visualize': 'draw activations and attention of a checkpoint',
     'ablate': 'run a grid of controlled ablations and compare its variants',
+    'cost': 'tell what a training step costs, without weights or a GPU',
     'export': 'write a model as ONNX, torch.export or safetensors',
     'release': 'write a self-contained release of a checkpoint',
 }

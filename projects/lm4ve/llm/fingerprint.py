@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 _CHUNK = 1 << 20  # elements; conversions never need more memory than this
 
@@ -26,7 +27,13 @@ class Fingerprint:
         self._total = hashlib.sha256()
 
     def update(self, name: str, weight: Tensor) -> None:
-        """Add a tensor, which must not change from now on."""
+        """Add a tensor, which must not change from now on.
+
+        One of torch's ``FakeTensorMode`` has no values, and counts by its name and shape.
+        """
+        if isinstance(weight, FakeTensor):
+            self._total.update(f'{name}{list(weight.shape)}'.encode())
+            return
         # Few at a time: what waits here is held in memory.
         while len(self._pending) >= self._THREADS:
             self._take_one()

@@ -142,8 +142,9 @@ def samples_of_files(
     contents: Sequence[np.ndarray],
     suffix: str,
     options: Sequence[Mapping[str, Any]] = (),
+    pipeline: Sequence[dict] | None = None,
 ) -> list[dict]:
-    """Write arrays as files and read them by the config's test pipeline.
+    """Write arrays as files and read them by the config's test pipeline, or by another one.
 
     Args:
         task (Task): Its analysis knows how a file is read.
@@ -151,10 +152,12 @@ def samples_of_files(
         contents (Sequence[np.ndarray]): A file each: pixels for '.png', points for '.npy'.
         suffix (str): The files' ending.
         options (Sequence[Mapping], optional): The task's input options, one a file.
+        pipeline (Sequence[dict], optional): The transforms, if not those of the test.
     """
     import cv2
 
     samples = []
+    pipeline = tested_dataset(cfg).pipeline if pipeline is None else pipeline
     with tempfile.TemporaryDirectory() as folder:
         for i, content in enumerate(contents):
             path = Path(folder, f'{i}{suffix}')
@@ -162,9 +165,9 @@ def samples_of_files(
                 np.save(path, content)
             else:
                 cv2.imwrite(str(path), content)
-            pipeline = [dict(t) for t in tested_dataset(cfg).pipeline]
+            own = [dict(t) for t in pipeline]
             given = options[i] if options else {}
-            samples.append(task.analysis.read_input(cfg, path, pipeline, **given))
+            samples.append(task.analysis.read_input(cfg, path, own, **given))
     return samples
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lm4ve.tasks.analysis import TaskAnalysis
+    from lm4ve.tasks.batches import TaskBatches
     from lm4ve.tasks.export import TaskExport
 
 
@@ -92,12 +93,23 @@ class Task:
     @property
     def export(self) -> 'TaskExport':
         """The ``EXPORT`` of the package's module ``export``, or what suits most models."""
-        name = f'{self.package}.export'
-        if importlib.util.find_spec(name) is None:
-            from lm4ve.tasks.export import TaskExport
+        from lm4ve.tasks.export import TaskExport
 
-            return TaskExport(self)
-        return importlib.import_module(name).EXPORT
+        return self._own('export', TaskExport)
+
+    @property
+    def batches(self) -> 'TaskBatches':
+        """The ``BATCHES`` of the package's module ``batches``, or one that refuses by name."""
+        from lm4ve.tasks.batches import TaskBatches
+
+        return self._own('batches', TaskBatches)
+
+    def _own(self, module: str, default: Any) -> Any:
+        """Return the object of the package's module, named as it is; else a default one."""
+        name = f'{self.package}.{module}'
+        if importlib.util.find_spec(name) is None:
+            return default(self)
+        return getattr(importlib.import_module(name), module.upper())
 
     @property
     def public_names(self) -> list[str]:

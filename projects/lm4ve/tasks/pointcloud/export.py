@@ -17,15 +17,18 @@ class PointCloudExport(TaskExport):
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
     def samples(self, cfg: Config, count: int) -> list[dict]:
-        generator = np.random.default_rng(0)
-        clouds = [generator.normal(size=(_POINTS, 3)) for _ in range(count)]
-        # On ellipsoids, since a model expects surfaces.
-        axes = generator.uniform(0.4, 1.0, (count, 3))
-        clouds = [
-            (cloud / np.linalg.norm(cloud, axis=1)[:, None] * radii).astype(np.float32)
-            for cloud, radii in zip(clouds, axes, strict=True)
-        ]
-        return samples_of_files(self.task, cfg, clouds, '.npy')
+        return samples_of_files(self.task, cfg, made_up_clouds(count), '.npy')
+
+
+def made_up_clouds(count: int) -> list[np.ndarray]:
+    """Return clouds on ellipsoids, float32 ``[10000, 3]``, since a model expects surfaces."""
+    generator = np.random.default_rng(0)
+    clouds = [generator.normal(size=(_POINTS, 3)) for _ in range(count)]
+    axes = generator.uniform(0.4, 1.0, (count, 3))
+    return [
+        (cloud / np.linalg.norm(cloud, axis=1)[:, None] * radii).astype(np.float32)
+        for cloud, radii in zip(clouds, axes, strict=True)
+    ]
 
 
 EXPORT = PointCloudExport(TASK)

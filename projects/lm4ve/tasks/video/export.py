@@ -34,19 +34,8 @@ class VideoExport(TaskExport):
             model.test_cfg.pop('max_testing_views', None)
 
     def samples(self, cfg: Config, count: int) -> list[dict]:
-        pipeline = tested_dataset(cfg).pipeline
-        pictures = made_up_pictures(count)
-        if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
-            size = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
-            if size is None:
-                return super().samples(cfg, count)
-            pictures = made_up_pictures(count, size, size)
-        transform = Compose(_of_arrays(pipeline))
-        known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
-        return [
-            transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
-            for p in pictures
-        ]
+        made = made_up_clips(cfg, count, tested_dataset(cfg).pipeline)
+        return super().samples(cfg, count) if made is None else made
 
     def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
         (clips,) = tensors
@@ -61,6 +50,34 @@ class VideoExport(TaskExport):
 
     def expected(self, model: nn.Module, data: Any) -> Tensor:
         return torch.stack([s.pred_score for s in model.test_step(data)])
+
+
+def made_up_clips(
+    cfg: Config, count: int, pipeline: list[dict], label: int = -1
+) -> list[dict] | None:
+    """Return samples of made-up videos.
+
+    Args:
+        cfg (Config): The config.
+        count (int): How many.
+        pipeline (list[dict]): Transforms that read a file and pack a sample.
+        label (int): The class of all of them; -1 in a test.
+
+    Returns:
+        list[dict] | None: None if neither transforms nor backbone say the size of a frame.
+    """
+    pictures = made_up_pictures(count)
+    if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
+        size = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
+        if size is None:
+            return None
+        pictures = made_up_pictures(count, size, size)
+    transform = Compose(_of_arrays(pipeline))
+    known = dict(total_frames=_FRAMES, label=label, start_index=0, modality='RGB')
+    return [
+        transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
+        for p in pictures
+    ]
 
 
 def _of_arrays(pipeline: list[dict]) -> list[dict]:

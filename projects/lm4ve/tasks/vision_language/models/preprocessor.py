@@ -26,8 +26,8 @@ class TextPreprocessor(BaseDataPreprocessor):
     """Turns texts into numbers of tokens; the parent of preprocessors with texts.
 
     Args:
-        tokenizer (str, optional): Where the tokenizer's files are: a local folder,
-            ``package:<name>`` or a hub id. None: texts are not tokenized.
+        tokenizer (str | callable, optional): Where the tokenizer's files are: a local folder,
+            ``package:<name>`` or a hub id; or a tokenizer. None: texts are not tokenized.
         max_length (int): Tokens of a text, special ones included. A longer text is cut
             and keeps its last special token; the log says so once.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
@@ -43,16 +43,16 @@ class TextPreprocessor(BaseDataPreprocessor):
     #: The length that the model's paper has, for messages.
     usual_length = 'METER: 50'
 
-    def __init__(
-        self, tokenizer: str | None, max_length: int = 50, non_blocking: bool = False
-    ) -> None:
+    def __init__(self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False) -> None:
         super().__init__(non_blocking)
         self.tokenizer, self.tokenizer_type, self.tokenizer_name = None, None, tokenizer
         self.max_length = max_length
         self.num_truncated = 0
         least = 0
         if tokenizer is not None:
-            self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
+            self.tokenizer, self.tokenizer_type = (
+                load_tokenizer(tokenizer) if isinstance(tokenizer, str) else (tokenizer, None)
+            )
             self._special = set(self.tokenizer.all_special_ids)
             least = self.tokenizer.num_special_tokens_to_add()
         if max_length <= least:

@@ -1,0 +1,122 @@
+"""How long a step takes next to another one, by what it computes and moves.
+
+The model is a sum of two terms, of which each has a rate that is measured on the machine:
+matrix products take their multiply-accumulates at the rate of their type, everything else the
+bytes that it reads and writes at the rate of the memory. AdamW reads four and writes three
+numbers a trained parameter.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from lm4ve.cost.step import StepCost
+from lm4ve.errors import UserError
+
+#: Rows and widths of the products whose rate is measured: those of encoders and of blocks.
+_PRODUCTS = ((3152, 384, 1536), (3152, 768, 768), (1024, 4096, 4096))
+#: Bytes that are moved to measure the memory: beyond any cache.
+_MOVED = 1 << 28
+#: Numbers that AdamW reads and writes for each trained parameter.
+_ADAMW = 7
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second.
+
+    Attributes:
+        macs (Mapping[str, float]): Multiply-accumulates by type, for example 'float32'.
+        bytes (float): Bytes of memory, read or written.
+    """
+
+    macs: Mapping[str, float]
+    bytes: float
+
+    def __str__(self) -> str:
+        macs = ', '.join(f'{v / 1e9:.1f} GMAC/s in {k}' for k, v in self.macs.items())
+        return f'{macs}; {self.bytes / 1e9:.1f} GB/s'
+
+    def write(self, path: Path) -> None:
+        """Write them as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + '\n')
+
+
+def read_rates(path: str | Path) -> Rates:
+    """Read the rates that :meth:`Rates.write` wrote.
+
+    Raises:
+        UserError: The file is missing or holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text())
+        return Rates({k: float(v) for k, v in found['macs'].items()}, float(found['bytes']))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"--rates='{path}' cannot be read ({type(e).__name__}: {e}). Expected what "
+            '--calibrate writes. Fix: run tools/analysis/cost.py CONFIG --calibrate FILE.'
+        ) from e
+
+
+def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) -> Rates:
+    """Measure the machine for some seconds: a few products for each type, and the memory."""
+    macs = {}
+    for dtype in sorted(dtypes, key=str):
+        total = seconds = 0.0
+        for rows, k, n in _PRODUCTS:
+            a = torch.randn(rows, k, device=device).to(dtype)
+            b = torch.randn(n, k, device=device).to(dtype)
+            seconds += _best(lambda a=a, b=b: a @ b.t(), device, repeats) / (rows * k * n)
+            total += 1
+        macs[str(dtype).removeprefix('torch.')] = total / seconds
+    x = torch.zeros(_MOVED // 4, device=device)
+    y = torch.zeros_like(x)
+    moved = 3 * _MOVED / _best(lambda: x.add_(y), device, repeats)
+    return Rates(macs, moved)
+
+
+def _best(function: Callable[[], object], device: str, repeats: int) -> float:
+    """Return the seconds of the fastest run; on a CPU those of this process."""
+    found = []
+    for _ in range(repeats + 1):
+        if torch.device(device).type == 'cuda':
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            function()
+            torch.cuda.synchronize()
+            found.append(time.perf_counter() - start)
+        else:
+            start = time.process_time()
+            function()
+            found.append((time.process_time() - start) / torch.get_num_threads())
+    return min(found[1:])
+
+
+def predict_seconds(cost: StepCost, rates: Rates | None = None) -> float:
+    """Predict how long a step takes.
+
+    Args:
+        cost (StepCost): What was counted.
+        rates (Rates, optional): Of the machine. Without, the number of multiply-accumulates
+            is returned, so that a ratio is one of operations.
+
+    Raises:
+        UserError: The rates lack a type that the model computes in.
+    """
+    if rates is None:
+        return float(cost.counts.total_macs())
+    seconds = 0.0
+    for kind, macs in cost.counts.macs.items():
+        name = str(kind.dtype).removeprefix('torch.')
+        if name not in rates.macs:
+            raise UserError(
+                f'The rates know {", ".join(rates.macs)}, but the step computes in {name}. Fix: '
+                'measure them again with --calibrate and this config.'
+            )
+        seconds += macs / rates.macs[name]
+    moved = sum(cost.counts.other_bytes.values()) + 4 * _ADAMW * cost.trainable
+    return seconds + moved / rates.bytes

@@ -1,0 +1,95 @@
+"""A GPU without a GPU: torch's ``meta`` device, and refusal of tensors left on the CPU.
+
+``FakeTensorMode`` takes ``device='cuda'`` in a torch without CUDA, but indexing such a
+tensor (``x[:, 0]``) and its backward pass ask CUDA itself and fail. The ``meta`` device has
+both. What torch does not refuse there, an operation on tensors of two devices, is refused
+here by CUDA's own rule: numbers (0 dimensions) and indices may be on the CPU.
+"""
+
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._pytree import tree_leaves
+
+from lm4ve.cost.imagining import Answers, build_imagined, imagined, known_to_autocast
+from lm4ve.tasks import task_of_config
+
+GPU = torch.device('meta')
+_aten = torch.ops.aten
+_INDEXED = (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_)
+
+
+class SimulatedGPU(Answers):
+    """Within it an operation on tensors of two devices raises an error."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, packet = kwargs or {}, func.overloadpacket
+        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        devices = {t.device.type for t in given if t.dim()}
+        if packet in _INDEXED:
+            devices = {args[0].device.type}
+        if packet is _aten.copy_ and devices == {'cpu', 'meta'}:
+            return args[0]
+        if len(devices) > 1:
+            sizes = [f'{t.device.type}{list(t.shape)}' for t in given]
+            raise RuntimeError(f'{packet} of tensors on two devices: {", ".join(sizes)}')
+        home = kwargs.get('device')
+        if packet is _aten._to_copy and devices <= {'meta'} and str(home) == 'cpu':
+            kind = kwargs.get('dtype') or args[0].dtype
+            return torch.zeros(args[0].shape, dtype=kind)  # values, for what goes to numpy
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@contextmanager
+def simulated_gpu():
+    """Simulate a GPU, whose name for autocast is the CPU's."""
+    autocast = torch.autocast
+    with (
+        patch.object(
+            torch, 'autocast', lambda kind, *a, **k: autocast(known_to_autocast(kind), *a, **k)
+        ),
+        SimulatedGPU() as gpu,
+    ):
+        yield gpu
+
+
+def on_gpu(cfg: Config) -> nn.Module:
+    """Build the model of an imagined config on the CPU, and move it as a runner does."""
+    with imagined() as answers:
+        model = build_imagined(cfg)
+        move = nn.Module._apply
+
+        def moved(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
+            return move(self, lambda t: _real(fn(t)), recurse)
+
+        with patch.object(nn.Module, '_apply', moved):
+            model.to(GPU)
+    del answers
+    return model
+
+
+def _real(t: Tensor) -> Tensor:
+    if not isinstance(t, FakeTensor) or t.device != GPU:
+        return t
+    from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+    with unset_fake_temporarily():
+        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=GPU)
+
+
+def train_and_predict(cfg: Config) -> None:
+    """Run a training step and a prediction of two samples on the simulated GPU."""
+    batches = task_of_config(cfg).batches
+    trained, tested = (batches.batch(cfg, 2, training) for training in (True, False))
+    model = on_gpu(cfg)
+    with simulated_gpu():
+        loss, _ = model.parse_losses(model(**model.data_preprocessor(trained, True), mode='loss'))
+        loss.backward()
+        model.eval()
+        with torch.no_grad():
+            model(**model.data_preprocessor(tested, False), mode='predict')

@@ -1,0 +1,109 @@
+"""Time a whole training step of every task, with and without a LLaMA-7B-sized block.
+
+    python tools/benchmarks/steps.py --out steps.json
+
+The models are those of the configs, at full size and with random weights; a batch is made up
+(lm4ve/tasks/<task>/batches.py). Both steps of a task run one after the other, round by round,
+and the ratio is the median over rounds. `predicted` is what lm4ve/cost says of the ratio, by
+rates that are measured in the same run. One task is held in memory at a time.
+"""
+
+import gc
+import statistics
+from pathlib import Path
+
+import torch
+from common import DTYPES, in_rounds, llama, middle, parse, parser, ratio, report
+from mmengine.config import Config
+
+import lm4ve  # noqa: F401
+from lm4ve.cost.imagining import build_imagined, imagined_config
+from lm4ve.cost.prediction import measure_rates, predict_seconds
+from lm4ve.cost.step import cost_of_step
+from lm4ve.engine.config import read_config
+from lm4ve.tasks import task_of_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+#: Task -> the config without a block, the one with it, and samples of a batch.
+PAIRS = {
+    'image': ('lm4ve/vit-s_in1k.py', 'lm4ve/vit-s_llama_in1k.py', 32),
+    'video': ('video/videomae-s_ssv2.py', 'video/videomae-s_llama_ssv2.py', 1),
+    'cloud': (
+        'pointcloud/pointbert_scanobjectnn-hardest.py',
+        'pointcloud/pointbert_llama_scanobjectnn-hardest.py',
+        16,
+    ),
+    'motion': ('motion/vectornet_argoverse1.py', 'motion/vectornet_llama_argoverse1.py', 32),
+    'vqa': ('vision_language/meter_vqav2.py', 'vision_language/meter_llama_vqav2.py', 16),
+}
+
+
+def trainer(cfg: Config, batch: int, device: str):
+    """Return a function that takes one AdamW step: preprocessor, loss, backward, update."""
+    cfg = imagined_config(cfg)
+    torch.manual_seed(0)
+    model = build_imagined(cfg).to(device)
+    data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+
+    def step():
+        optimizer.zero_grad()
+        loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def configs(task: str, args) -> tuple[dict[str, Config], int]:
+    """Return the two configs of a task, with the block of the flags, and the batch."""
+    *names, batch = PAIRS[task]
+    plain, other = (read_config(CONFIGS / name) for name in names)
+    block = other.model.neck.block
+    block.update(dtype=args.dtype, checkpoint=None, arch=llama(args.width), layers=(-1,))
+    if args.tiny:
+        batch = 2
+    return {task: plain, f'{task} + LLaMA-7B block': other}, batch
+
+
+def main(argv=None) -> None:
+    p = parser(__doc__)
+    p.add_argument('--tasks', nargs='+', default=list(PAIRS), choices=PAIRS)
+    p.add_argument('--dtype', default='bfloat16', choices=DTYPES, help='of the frozen weights')
+    p.add_argument('--tiny', action='store_true', help='batches of two, for a trial')
+    args = parse(p, argv)
+    rates = measure_rates(args.device, {torch.float32, DTYPES[args.dtype]})
+    rows = []
+    for task in args.tasks:
+        found, batch = configs(task, args)
+        costs = {name: cost_of_step(cfg, batch) for name, cfg in found.items()}
+        predicted = {name: predict_seconds(cost, rates) for name, cost in costs.items()}
+        times = in_rounds(
+            {name: trainer(cfg, batch, args.device) for name, cfg in found.items()}, args
+        )
+        plain = next(iter(found))
+        for name, own in times.items():
+            row = dict(path=name, batch=batch)
+            if name != plain:
+                row['dtype'] = args.dtype
+            row['ratio'] = ratio(own, times[plain])
+            if 'cpu_seconds' in own[0]:
+                row['CPU ratio'] = ratio(own, times[plain], 'cpu_seconds')
+                row['CPU seconds'] = statistics.median(r['cpu_seconds'] for r in own)
+            row['predicted'] = predicted[name] / predicted[plain]
+            row['GMAC'] = costs[name].counts.total_macs() / 1e9
+            rows.append(dict(row, predicted_seconds=predicted[name], **middle(own)))
+        del times
+        gc.collect()
+    report(
+        'A training step of each task: preprocessor, forward, backward, AdamW',
+        rows,
+        args,
+        'ratio: median over rounds in which both steps run after each other; CPU ratio: the same '
+        f"of this process's CPU time; predicted: by lm4ve/cost. Rates: {rates}.",
+    )
+
+
+if __name__ == '__main__':
+    main()
