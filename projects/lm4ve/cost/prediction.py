@@ -2,8 +2,8 @@
 
 The model is a sum of two terms, of which each has a rate that is measured on the machine:
 matrix products take their multiply-accumulates at the rate of their type, everything else the
-bytes that it reads and writes at the rate of the memory. AdamW reads four and writes three
-numbers a trained parameter.
+bytes that it reads and writes at the rate of a mixture of additions, activations, norms and
+softmax. AdamW reads four and writes three numbers a trained parameter.
 """
 
 import json
@@ -13,14 +13,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 from lm4ve.cost.step import StepCost
 from lm4ve.errors import UserError
 
 #: Rows and widths of the products whose rate is measured: those of encoders and of blocks.
 _PRODUCTS = ((3152, 384, 1536), (3152, 768, 768), (1024, 4096, 4096))
-#: Bytes that are moved to measure the memory: beyond any cache.
-_MOVED = 1 << 28
+#: Other operations, each of one tensor that fits no cache.
+_OTHERS = (
+    lambda x: x + 1.0,
+    lambda x: F.gelu(x),
+    lambda x: F.layer_norm(x, x.shape[-1:]),
+    lambda x: x.softmax(dim=-1),
+)
+_SHAPE = (16384, 1024)
 #: Numbers that AdamW reads and writes for each trained parameter.
 _ADAMW = 7
 
@@ -31,7 +38,7 @@ class Rates:
 
     Attributes:
         macs (Mapping[str, float]): Multiply-accumulates by type, for example 'float32'.
-        bytes (float): Bytes of memory, read or written.
+        bytes (float): Bytes that other operations read and write.
     """
 
     macs: Mapping[str, float]
@@ -63,7 +70,7 @@ def read_rates(path: str | Path) -> Rates:
 
 
 def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) -> Rates:
-    """Measure the machine for some seconds: a few products for each type, and the memory."""
+    """Measure a machine for some seconds: a few products of each type, and other operations."""
     macs = {}
     for dtype in sorted(dtypes, key=str):
         total = seconds = 0.0
@@ -73,10 +80,9 @@ def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) 
             seconds += _best(lambda a=a, b=b: a @ b.t(), device, repeats) / (rows * k * n)
             total += 1
         macs[str(dtype).removeprefix('torch.')] = total / seconds
-    x = torch.zeros(_MOVED // 4, device=device)
-    y = torch.zeros_like(x)
-    moved = 3 * _MOVED / _best(lambda: x.add_(y), device, repeats)
-    return Rates(macs, moved)
+    x = torch.randn(_SHAPE, device=device)
+    seconds = sum(_best(lambda f=f: f(x), device, repeats) for f in _OTHERS)
+    return Rates(macs, 2 * x.nbytes * len(_OTHERS) / seconds)
 
 
 def _best(function: Callable[[], object], device: str, repeats: int) -> float:
