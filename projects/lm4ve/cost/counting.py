@@ -8,7 +8,7 @@ sequence number of the forward operation that it differentiates.
 import weakref
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from lm4ve.necks import LLMBlockNeck
 
 _aten = torch.ops.aten
 #: Attention on CPUs, which torch has no formulas for: those of the other fused kernels.
-ATTENTION = {
+ATTENTION: dict[Any, Callable[..., int]] = {
     _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
         q.shape, k.shape, v.shape
     ),

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,15 +74,14 @@ def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) 
     """Measure a machine for some seconds: a few products of each type, and other operations."""
     macs = {}
     for dtype in sorted(dtypes, key=str):
-        total = seconds = 0.0
+        seconds = 0.0  # of a multiply-accumulate in each of the products
         for rows, k, n in _PRODUCTS:
             a = torch.randn(rows, k, device=device).to(dtype)
             b = torch.randn(n, k, device=device).to(dtype)
-            seconds += _best(lambda a=a, b=b: a @ b.t(), device, repeats) / (rows * k * n)
-            total += 1
-        macs[str(dtype).removeprefix('torch.')] = total / seconds
+            seconds += _best(partial(F.linear, a, b), device, repeats) / (rows * k * n)
+        macs[str(dtype).removeprefix('torch.')] = len(_PRODUCTS) / seconds
     x = torch.randn(_SHAPE, device=device)
-    seconds = sum(_best(lambda f=f: f(x), device, repeats) for f in _OTHERS)
+    seconds = sum(_best(partial(f, x), device, repeats) for f in _OTHERS)
     return Rates(macs, 2 * x.nbytes * len(_OTHERS) / seconds)
 
 

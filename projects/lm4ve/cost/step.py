@@ -61,13 +61,15 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     batch = batch or batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
     with imagined():
-        model = build_imagined(cfg)
+        model: Any = build_imagined(cfg)
         data = model.data_preprocessor(data, True)
         counter = StepCounter(model)
         with counter.counting() as counts:
             loss, _ = model.parse_losses(model(**data, mode='loss'))
             loss.backward()
-    return StepCost(batch, *count_parameters(model), counts, *_sizes(cfg, model))
+    weights, optimizer, checkpoint = _sizes(cfg, model)
+    trainable, frozen = count_parameters(model)
+    return StepCost(batch, trainable, frozen, counts, weights, optimizer, checkpoint)
 
 
 def batch_of(cfg: Config) -> int:
