@@ -160,7 +160,7 @@ def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
     before, after = results(root), results(root)
     mirror = np.eye(3)
     mirror[axis, axis] = -1
-    transforms.move(after, mirror)
+    transforms.move(after, [mirror])
     for name, end in (('points', 3), ('boxes', 3), ('pose', 3)):
         a, b = before[name][..., :end], after[name][..., :end]
         np.testing.assert_allclose(b, a * np.diag(mirror), rtol=1e-6)

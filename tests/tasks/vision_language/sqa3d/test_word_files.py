@@ -1,12 +1,14 @@
 """What SQA3D's models need beside questions: vectors of their words, and answers."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language.sqa3d.models.language import read_word_vectors
+from lm4ve.tasks.vision_language.sqa3d.models.proposals import read_mean_sizes
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vision_language.sqa3d.scenes import entries, official
 
@@ -64,6 +66,25 @@ def test_a_pickle_of_vectors_is_not_opened(folder):
     args = folder / 'glove.p', folder / 'out.npz', folder / 'list.json'
     with pytest.raises(UserError, match=r"glove\.p'.* must end in \.txt"):
         run_tool_here('vision_language/make_word_vectors.py', *args)
+
+
+@pytest.mark.parametrize(
+    'read', [read_word_vectors, partial(read_mean_sizes, field_name='mean_sizes')]
+)
+def test_an_archive_whose_checksum_is_wrong_is_refused(read, tmp_path):
+    path = tmp_path / 'a.npz'
+    np.savez(path, words=['unk'], vectors=np.ones((1, 3), dtype='f4'))
+    data = path.read_bytes()
+    at = data.index(np.array('unk').tobytes())
+    path.write_bytes(data[:at] + b'x' + data[at + 1 :])
+    with pytest.raises(UserError, match='a.npz.* cannot be read .BadZipFile.*Fix: '):
+        read(path)
+
+
+def test_vectors_that_are_no_numbers_are_refused(tmp_path):
+    np.savez(tmp_path / 'a.npz', words=['unk'], vectors=np.full((1, 3), np.nan))
+    with pytest.raises(UserError, match='NaN or infinite numbers'):
+        read_word_vectors(tmp_path / 'a.npz')
 
 
 @pytest.mark.parametrize('kind', ['list', 'annotations'])
