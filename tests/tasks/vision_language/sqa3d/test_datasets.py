@@ -112,6 +112,18 @@ def test_somebody_stands_where_the_annotation_says_in_the_aligned_room(root, arr
     np.testing.assert_allclose(yaw, [0, 0, 90 + 30], atol=1e-3)
 
 
+def test_a_rotation_of_any_length_and_an_empty_answer_are_read(root, tmp_path):
+    """As SciPy reads a rotation in the released code."""
+    listed = entries(['scene0000_00'])
+    before = dataset(root, 'train')[0]['data_samples'].gt_pose
+    listed[0]['position'][3:] = [3 * v for v in listed[0]['position'][3:]]
+    listed[1]['answers'] = ['']
+    (tmp_path / 'a.json').write_text(json.dumps(listed))
+    data = dataset(root, ann_file=str(tmp_path / 'a.json'))
+    torch.testing.assert_close(data[0]['data_samples'].gt_pose, before)
+    assert data[1]['data_samples'].gt_answers == []
+
+
 def test_drawn_points_keep_their_labels_and_a_seed_draws_the_same(root, arrays):
     data = dataset(root, pipeline=pipeline(dict(type='lm4ve.SampleScenePoints', num=25, seed=3)))
     first, again, third = data[0], data[0], data[2]  # two questions about one scene

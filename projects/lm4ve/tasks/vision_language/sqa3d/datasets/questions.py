@@ -14,7 +14,7 @@ from lm4ve.tasks.vision_language.datasets.vqa_json import check_pairs, check_uni
 
 #: Keys of a rotation in the official file, in the order of ``gt_pose``.
 QUATERNION = ('_x', '_y', '_z', '_w')
-#: How far from 1 the length of a quaternion may be.
+#: Shorter than this, a quaternion says nothing of a direction.
 _LENGTH = 1e-2
 _QUESTION, _ANNOTATION = 'dataset.question_file', 'dataset.ann_file'
 _AGAIN = 'Fix: fetch the file again.'
@@ -32,7 +32,7 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
         list[dict]: For each question ``question_id`` (int or str), ``scene_id``,
         ``situation`` and ``question`` (str), ``answers`` (list[str]), ``position``
         (3 floats, meters, relative to the middle of the scan) and ``rotation`` (4 floats:
-        a quaternion x, y, z, w, of length 1).
+        a quaternion x, y, z, w, brought to length 1).
 
     Raises:
         UserError: A file cannot be read, is damaged or of another kind; a question id
@@ -185,9 +185,9 @@ def _text_of(entry: dict, key: str, where: str) -> str:
 
 
 def _answers(given: list, where: str) -> list[str]:
-    if not all(isinstance(a, str) and a.strip() for a in given):
+    if not all(isinstance(a, str) for a in given):
         raise UserError(f'{where}: answers must be texts. {_AGAIN}')
-    return given
+    return [a for a in given if a.strip()]
 
 
 def _is_number(value: object) -> bool:
@@ -207,9 +207,9 @@ def _numbers_of(value: object, keys: Sequence[str], name: str, where: str) -> li
 
 def _quaternion(numbers: list[float], where: str) -> list[float]:
     length = math.hypot(*numbers)
-    if not abs(length - 1) <= _LENGTH:
+    if length < _LENGTH:
         raise UserError(
-            f'{where}: the rotation {numbers} has the length {length:.3g}, so it is no unit '
-            f'quaternion. {_AGAIN}'
+            f'{where}: the rotation {numbers} has the length {length:.3g}, so it is no direction. '
+            f'{_AGAIN}'
         )
     return [v / length for v in numbers]
