@@ -1,5 +1,7 @@
 """A trained SQA3D is asked about rooms of one's own, and one sees what it does there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -162,10 +164,18 @@ def test_inferencers_of_images_refuse_a_model_of_rooms(kind, made):
 
 
 # --------------------------------------------------------------------- activations
+def one_is_none(module, inputs, objects):
+    """Say that the second object is none, and all others are."""
+    padding = torch.zeros_like(objects.padding)
+    padding[:, 1] = True
+    return replace(objects, padding=padding)
+
+
 @pytest.mark.parametrize('name', MODELS_OF)
 def test_points_are_the_objects_that_are_ones_and_the_words(name, made):
     cfg = read_config(made / f'{name}.py')
     model = asker(made, name).model
+    model.object_encoder.register_forward_hook(one_is_none)
     texts = dict(situation=SITUATION, question=QUESTION)
     (given,) = samples_of_files(cfg, [room_of(made, name)], **texts)
     seen = analyse(model, collate(cfg, [given.data]))
@@ -174,6 +184,7 @@ def test_points_are_the_objects_that_are_ones_and_the_words(name, made):
     assert list(seen.points) == around + words
     objects = model.encode_objects(seen.inputs)
     padding = objects.padding & ~objects.padding.all(dim=1, keepdim=True)
+    assert padding.sum() == 1
     encoder = seen.points['encoder']
     kept = [p for p in (encoder, seen.points[around[-1]]) if name != 'joint']
     for point in kept:
@@ -185,8 +196,7 @@ def test_points_are_the_objects_that_are_ones_and_the_words(name, made):
         assert encoder.layout.grid == (padding.shape[1], *counts.values())
     weights = seen.attention['pooling of objects'].weights
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 1))
-    if name != 'stored':
-        assert (weights[0, 0, padding[0]] < 1e-6).all()
+    assert (weights[0, 0, padding[0]] < 1e-6).all()
 
 
 @pytest.mark.parametrize('name', ['block', 'stored', 'joint'])
@@ -211,6 +221,8 @@ def test_a_sheet_shows_objects_in_their_places(name, made):
             np.sort(dots.get_offsets(), axis=0), np.sort(centers.numpy(), axis=0), atol=1e-5
         )
     if name == 'block':
+        colors = given.data['inputs']['points'][:, 3:6] / 255  # which the model does not see
+        np.testing.assert_allclose(sample.picture.room.colors, colors, atol=1e-5)
         assert to_image(draw_sheet(sample, 'note')).std() > 10
 
 
