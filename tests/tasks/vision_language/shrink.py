@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
 
 from lm4ve.tasks.vision_language.demo.digit_scenes_dataset import write_digit_scenes
+from lm4ve.tasks.vision_language.sqa3d.demo.room_files import write_rooms
 from tests.helpers import shrink
 from tests.tasks.vision_language import files
 from tests.tasks.vision_language.sqa3d import shrink as sqa3d
@@ -15,6 +16,7 @@ from tests.tasks.vision_language.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 
 #: The width of the fusion, and how many embedded scenes there are.
 WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
+ROOMS = dict(train=1, val=1, test=1)
 #: Head -> a scalar that its validation logs.
 METRICS = {'lm4ve.VQAHead': 'vqa/overall', 'lm4ve.SceneAnswerHead': 'sqa3d/em@1'}
 
@@ -87,6 +89,9 @@ class Shrinker(shrink.Shrinker):
             dataset.update(data_root=folder, scenes=SCENES)
         elif dataset.type == 'lm4ve.VQAv2':
             dataset.data_root = self.written('coco', files.write_vqav2)
+        elif dataset.type == 'lm4ve.Rooms':
+            folder = self.written('rooms', lambda f: write_rooms(f, ROOMS))
+            dataset.update(data_root=folder, rooms=ROOMS, indices=8)
         elif dataset.type == 'lm4ve.SQA3DDataset':
             sqa3d.shrink_dataset(dataset, self.written)
         elif dataset.type == 'lm4ve.VisualGenomeQA':

@@ -34,6 +34,7 @@ TASK = Task(
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
         'sqa3d.datasets.sqa3d': ('SQA3DDataset',),
+        'sqa3d.demo.room_files': ('Rooms',),
         'sqa3d.metrics': ('SQA3DAccuracy',),
         'sqa3d.models.fusion': ('GuidedFusion',),
         'sqa3d.models.heads': ('PoseHead', 'SceneAnswerHead'),
@@ -44,6 +45,7 @@ TASK = Task(
         'sqa3d.models.votenet': ('VoteNet',),
         'sqa3d.transforms': (
             'AugmentScene',
+            'BlankScene',
             'LoadObjects',
             'LoadScene',
             'PackScene',

@@ -15,24 +15,11 @@ from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
 from lm4ve.tasks.mesh_files.off_obj_stl import check_last_line, read_obj, read_off, read_stl
 from lm4ve.tasks.mesh_files.ply import read_ply
+from lm4ve.tasks.meshes import import_open3d
 from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
 
 #: What :func:`read_points` takes. A .ply may hold a cloud or a mesh.
 EXTENSIONS = ('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt')
-
-
-def import_open3d():
-    """Import open3d and silence its log; our own errors say what is wrong with a file."""
-    try:
-        import open3d  # heavy, and only file formats and meshes need it
-    except (ImportError, OSError) as e:
-        raise UserError(
-            f'open3d, which reads point clouds and meshes, cannot be imported '
-            f'({e}). Fix: pip install -r requirements/pointcloud.txt, and see '
-            'docs/get_started/install.md for its system libraries.'
-        ) from e
-    open3d.utility.set_verbosity_level(open3d.utility.VerbosityLevel.Error)
-    return open3d
 
 
 def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np.ndarray:

@@ -8,7 +8,6 @@ is far from enough (``tests/tasks/pointcloud/test_primitives.py`` has that basel
 
 import hashlib
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +15,16 @@ import numpy as np
 from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.meshes import PRIMITIVES, import_open3d, sample_primitive
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split
-from lm4ve.tasks.pointcloud.datasets.readers import cached_array, import_open3d
+from lm4ve.tasks.pointcloud.datasets.readers import cached_array
 from lm4ve.tasks.pointcloud.transforms import random_rotation
 
 #: Change it with anything below that changes the objects.
 VERSION = 1
 #: Share of the training split's objects that tuning may look at, of each class.
 VAL_SHARE = 0.2
-_MESHES: dict[str, Callable] = dict(
-    sphere=lambda m, r: m.create_sphere(1.0, resolution=24),
-    box=lambda m, r: m.create_box(*r.uniform(0.6, 1.6, 3)),
-    cone=lambda m, r: m.create_cone(1.0, r.uniform(1.2, 2.6), resolution=32),
-    cylinder=lambda m, r: m.create_cylinder(1.0, r.uniform(1.0, 3.0), resolution=32),
-    torus=lambda m, r: m.create_torus(1.0, r.uniform(0.2, 0.45)),
-    tetrahedron=lambda m, r: m.create_tetrahedron(1.0),
-    octahedron=lambda m, r: m.create_octahedron(1.0),
-    mobius=lambda m, r: m.create_mobius(length_split=48, width_split=8, width=r.uniform(0.4, 0.9)),
-    arrow=lambda m, r: m.create_arrow(
-        cylinder_radius=r.uniform(0.6, 1.0),
-        cone_radius=r.uniform(1.4, 2.0),
-        cylinder_height=r.uniform(3.0, 5.0),
-        cone_height=r.uniform(2.0, 3.0),
-    ),
-    frame=lambda m, r: m.create_coordinate_frame(1.0),
-)
-CLASSES = tuple(_MESHES)
+CLASSES = tuple(PRIMITIVES)
 
 
 def make_object(name: str, num_points: int, rng: np.random.Generator, o3d=None) -> np.ndarray:
@@ -58,10 +41,8 @@ def make_object(name: str, num_points: int, rng: np.random.Generator, o3d=None) 
         distance 1.
     """
     o3d = o3d or import_open3d()
-    mesh = _MESHES[name](o3d.geometry.TriangleMesh, rng)
-    o3d.utility.random.seed(int(rng.integers(2**31)))
     # More than are kept: what is taken away below leaves enough.
-    points = np.asarray(mesh.sample_points_uniformly(8 * num_points).points)
+    points, _ = sample_primitive(name, 8 * num_points, rng, o3d)
     points = points - points.mean(axis=0)
     points = points @ random_rotation(rng).T
     # In a random frame, so that the scale also shears the shape.

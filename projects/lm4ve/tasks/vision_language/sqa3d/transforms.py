@@ -291,6 +291,19 @@ def move(
 
 
 @TRANSFORMS.register_module()
+class BlankScene(BaseTransform):
+    """Take all that there is to see from a scene, for controls that see the texts only.
+
+    Every point lies at the origin, and its other columns are 0. Boxes, pose and the number of
+    points stay. It comes after what else changes points.
+    """
+
+    def transform(self, results: dict) -> dict:
+        results['points'] = np.zeros_like(results['points'])
+        return results
+
+
+@TRANSFORMS.register_module()
 class PackScene(BaseTransform):
     """To what the model takes: ``inputs`` and ``data_samples``.
 

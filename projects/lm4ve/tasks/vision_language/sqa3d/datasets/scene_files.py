@@ -14,15 +14,19 @@ Nothing of a file is executed, and a file that was cut is never read in part.
 
 import functools
 import math
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lm4ve.tasks.vision_language.sqa3d.scannet import class_of
 
-#: How many scenes a process keeps, about 2.5 MB each at ScanQA's 50,000 points.
-KEPT_SCENES = 64
+#: Bytes of the scenes that a process keeps: about 64 of ScanQA's 50,000 points, or thousands
+#: of small ones.
+KEPT_BYTES = 160 * 2**20
 #: What :func:`read_objects` looks for.
 OBJECT_SUFFIXES = ('.npy', '.npz')
 #: How far an aligned point may lie from where the alignment takes it, meters.
@@ -58,6 +62,11 @@ class Scene:
     boxes: np.ndarray | None = None
     labels: np.ndarray | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(x.nbytes for x in vars(self).values() if x is not None)
+
 
 def files_of(scene_path: str, scan_file: str, annotations: bool) -> list[str]:
     """Return the files that :func:`read_scene` reads."""
@@ -67,9 +76,35 @@ def files_of(scene_path: str, scan_file: str, annotations: bool) -> list[str]:
     return [*(f'{scene_path}{name}.npy' for name in names), scan_file]
 
 
-@functools.lru_cache(maxsize=KEPT_SCENES)
+def _keep(read: Callable[..., Scene]) -> Any:
+    """Keep what was read last. ``functools.lru_cache`` counts scenes, whatever their size."""
+    kept: OrderedDict[tuple, Scene] = OrderedDict()
+    size = 0
+
+    @functools.wraps(read)
+    def wrapped(*key: Any) -> Scene:
+        nonlocal size
+        if key in kept:
+            kept.move_to_end(key)
+            return kept[key]
+        scene = kept[key] = read(*key)
+        size += scene.nbytes
+        while size > KEPT_BYTES and len(kept) > 1:
+            size -= kept.popitem(last=False)[1].nbytes
+        return scene
+
+    def clear() -> None:
+        nonlocal size
+        kept.clear()
+        size = 0
+
+    wrapped.cache_clear = clear  # type: ignore[attr-defined]
+    return wrapped
+
+
+@_keep
 def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> Scene:
-    """Read a scene; the last :data:`KEPT_SCENES` ones are kept by the process.
+    """Read a scene; the last ones, up to :data:`KEPT_BYTES`, are kept by the process.
 
     Args:
         scene_path (str): What the files' names begin with, ``scannet_data/scene0000_00``.

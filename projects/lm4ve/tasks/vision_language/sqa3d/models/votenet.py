@@ -201,6 +201,9 @@ class VoteNet(BaseModule):
         proposal_channels (int): C.
         mask_objects (bool): Proposals that are predicted to be no objects are padding for
             whatever reads the tokens.
+        embed_centers (bool): Where a proposal lies is added to its token (Linear, ReLU, Linear
+            of its x, y, z), as the release does not. A small model is told by it where things
+            are in the room; a scene that moves then has other tokens.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
@@ -237,6 +240,7 @@ class VoteNet(BaseModule):
         proposal_samples: int = 16,
         proposal_channels: int = 128,
         mask_objects: bool = True,
+        embed_centers: bool = False,
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -267,7 +271,10 @@ class VoteNet(BaseModule):
             sizes,
             num_heading_bins,
         )
-        self.embed_dims = proposal_channels
+        self.embed_dims = width = proposal_channels
+        self.places = None
+        if embed_centers:
+            self.places = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -296,6 +303,9 @@ class VoteNet(BaseModule):
         centers, tokens, _ = self.aggregation(votes, features)
         detections = self.head(tokens, centers)
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
+        if self.places is not None:
+            # After detection, and no loss of answers moves the votes.
+            tokens = tokens + self.places(centers.detach().to(tokens.dtype))
         nothing = detections.objectness.argmax(dim=-1) == 0
         mask = nothing if self.mask_objects else torch.zeros_like(nothing)
         return Objects(tokens, mask, detections)

@@ -1,0 +1,5 @@
+# The embedded rooms: all-MiniLM-L6-v2's last block, frozen, on the objects after the fusion,
+# which ends with a norm, so that the neck has none.
+_base_ = ['./sqa3d-demo_none_rooms.py', '../_base_/llm/minilm.py', '../_base_/necks/raw.py']
+
+model = dict(neck=dict(**_base_.llm_neck, in_channels=64, norm_cfg=None, block=_base_.llm_block))

@@ -1,0 +1,9 @@
+# The embedded rooms: a small SQA3D without a block answers somebody who stands in them.
+_base_ = [
+    '../_base_/vision_language/sqa3d-demo.py',
+    '../_base_/vision_language/rooms.py',
+    '../_base_/vision_language/onecycle_2e.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(head=dict(answers=_base_.answers))
