@@ -8,7 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-llm test docs lint format typecheck setup clean
+.PHONY: demo demo-llm test test-slurm docs lint format typecheck setup clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -21,6 +21,11 @@ demo-llm: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+# On a real Slurm of one node, which the tests start: as root, after
+# apt-get install slurm-wlm munge.
+test-slurm: $(STAMP)
+	$(BIN)/python -m pytest -m slurm $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict $(ARGS)

@@ -128,9 +128,11 @@ def test_a_task_brings_no_other_task_s_packages(task):
     assert not needed_by((get_task(task).extra,)) & HEAVY[task]
 
 
-@pytest.mark.parametrize('extra', ['activations', 'iou', 'ablation'])
-def test_all_modules_of_an_analysis_need_its_extra_only(extra, tmp_path):
-    run_alone((extra,), '-c', IMPORT_ALL.format(package=f'lm4ve.{extra}'), folder=tmp_path)
+@pytest.mark.parametrize(
+    'package, extra', [('activations',) * 2, ('iou',) * 2, ('ablation', 'slurm')], ids=str
+)
+def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path):
+    run_alone((extra,), '-c', IMPORT_ALL.format(package=f'lm4ve.{package}'), folder=tmp_path)
 
 
 def test_the_collective_extras_are_their_parts():

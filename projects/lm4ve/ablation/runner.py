@@ -1,7 +1,7 @@
 """Runs trials as processes of their own on a number of workers.
 
-A trial that fails does not stop the others. Stopping the tool stops its trials; finished
-trials stay, and the next start goes on from there.
+Stopping the tool stops its trials; finished trials stay, and the next start goes on from
+there.
 
 A small trial trains for a dozen seconds, and importing everything takes five: one
 process imports once and forks into trials (the standard library's fork server).
@@ -14,14 +14,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Union
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
+from lm4ve.ablation.executor import Executor, Failure
 from lm4ve.ablation.fields import fresh_config
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.store import Store
@@ -32,15 +32,6 @@ Process = Union[multiprocessing.process.BaseProcess, '_Distributed']
 GRACE = 5.0
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A trial that gave no result, with the file that says why."""
-
-    trial: Trial
-    log: Path
-    reason: str
-
-
 @dataclass
 class _Running:
     trial: Trial
@@ -48,7 +39,7 @@ class _Running:
     worker: int
 
 
-class Workers:
+class Workers(Executor):
     """A number of workers, each with a share of the machine.
 
     Args:
@@ -72,38 +63,15 @@ class Workers:
         keep_checkpoints: bool = False,
         console: Console | None = None,
     ) -> None:
-        self.store, self.count, self.threads = store, count, threads
+        super().__init__(store, keep_checkpoints, console)
+        self.count, self.threads = count, threads
         self.gpus = list(gpus)
-        self.keep_checkpoints = keep_checkpoints
-        self.console = console or Console()
 
-    def run(self, trials: Iterable[Trial], say: Callable[[dict], str]) -> list[Failure]:
-        """Run the trials that have no result yet.
-
-        Args:
-            trials (Iterable[Trial]): The trials; those of one id are run once.
-            say (Callable): Turns a result into a few words for the progress.
-
-        Returns:
-            list[Failure]: The failures in the trials' order.
-        """
-        wanted = list({t.id: t for t in trials}.values())
-        todo = [t for t in wanted if self.store.result(t) is None]
-        if not wanted:
-            return []
+    def _run(self, todo: list[Trial], ended: Callable[[Trial, Failure | None], None]) -> None:
         scopes = {fresh_config(c).get('default_scope') for c in {t.config for t in todo}}
         os.environ[SCOPES] = ','.join(sorted(filter(None, scopes)))
-        columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
-        shown = self.console.is_terminal
-        with Progress(*columns, console=self.console, disable=not shown) as bar:
-            done = len(wanted) - len(todo)
-            bar.add_task(wanted[0].stage, total=len(wanted), completed=done)
-            return self._loop(todo, len(wanted), say, bar)
-
-    def _loop(self, todo: list[Trial], total: int, say: Callable, bar: Progress) -> list[Failure]:
-        queue, running, failed = list(todo), [], []
+        queue, running = list(todo), []
         free = list(range(self.count))
-        done = total - len(todo)
         try:
             while queue or running:
                 while queue and free:
@@ -114,17 +82,9 @@ class Workers:
                 for r in [r for r in running if r.process.exitcode is not None]:
                     running.remove(r)
                     free.append(r.worker)
-                    done += 1
-                    bar.advance(bar.task_ids[0])
-                    failure = self._outcome(r)
-                    words = failure.reason if failure else say(self.store.result(r.trial))
-                    line = f'{done}/{total} {r.trial}: {words}'
-                    self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-                    failed += [failure] if failure else []
+                    ended(r.trial, self._outcome(r))
         finally:
             _stop([r.process for r in running])
-        order = [t.id for t in todo]
-        return sorted(failed, key=lambda f: order.index(f.trial.id))
 
     def _start(self, trial: Trial, worker: int) -> 'Process':
         folder = self.store.clear(trial)
@@ -142,13 +102,9 @@ class Workers:
         return process
 
     def _outcome(self, r: _Running) -> Failure | None:
-        folder = self.store.folder(r.trial)
         if r.process.exitcode == 0 and self.store.result(r.trial) is not None:
             return None
-        log = folder / 'log.txt'
-        lines = log.read_text(errors='replace').strip().splitlines()
-        last = lines[-1] if lines else 'no output'
-        return Failure(r.trial, log, f'failed (exit code {r.process.exitcode}): {last}')
+        return self.failure(r.trial, f'failed (exit code {r.process.exitcode})')
 
 
 class _Distributed(subprocess.Popen):

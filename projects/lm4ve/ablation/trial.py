@@ -148,18 +148,39 @@ def run_forked(spec: str, env: dict, threads: int) -> None:
     run_tool(main)
 
 
+def run_job(spec: Path, threads: int, launcher: str) -> None:
+    """Be a trial in a job of a cluster, or one of its processes.
+
+    Args:
+        spec (Path): The specification; the log of the first process goes beside it.
+        threads (int): CPU threads.
+        launcher (str): 'pytorch' with torch's variables set, or 'none'.
+    """
+    if os.environ.get('RANK', '0') == '0' or launcher == 'none':
+        with open(spec.with_name('log.txt'), 'wb') as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+    torch.set_num_threads(threads)
+    sys.argv = ['trial', str(spec)]
+    run_tool(lambda: train_and_write(spec, launcher))
+
+
+def train_and_write(spec: Path, launcher: str) -> None:
+    """Run a trial and write its result beside its specification."""
+    folder = spec.parent
+    with hold(folder):
+        result = run(json.loads(spec.read_text()), folder, launcher)
+        if is_main_process():
+            write_json(result, folder / 'result.json', WRITE_FIX)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('spec', type=Path)
     parser.add_argument('--launcher', default='none', choices=['none', 'pytorch'])
     args = parser.parse_args()
     follow_parent()
-    spec = json.loads(args.spec.read_text())
-    folder = args.spec.parent
-    with hold(folder):
-        result = run(spec, folder, args.launcher)
-        if is_main_process():
-            write_json(result, folder / 'result.json', WRITE_FIX)
+    train_and_write(args.spec, args.launcher)
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import lm4ve  # noqa: F401  (registers before a config is read)
 from lm4ve.ablation import Grid, Store, choose, load_grid
+from lm4ve.ablation.executor import Executor
 from lm4ve.ablation.report import report
 from lm4ve.ablation.runner import Workers
 from lm4ve.ablation.store import metric_of
@@ -41,6 +42,19 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--gpus-per-trial', type=int, default=1, help='of more than one, a trial trains distributed'
+    )
+    parser.add_argument(
+        '--executor',
+        choices=['local', 'slurm'],
+        default='local',
+        help='where trials run: on this machine, or as jobs of its Slurm cluster (submitit)',
+    )
+    parser.add_argument(
+        '--slurm',
+        nargs='+',
+        default=[],
+        metavar='NAME=VALUE',
+        help='options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)',
     )
     parser.add_argument('--seeds', type=int, nargs='+', help='only these')
     parser.add_argument('--variants', nargs='+', help='only these')
@@ -107,11 +121,40 @@ def run(grid: Grid, store: Store, args, console: Console) -> list:
     def say(result: dict) -> str:
         return f'{grid.metric} {metric_of(grid, result):.4f} ({result["wall_seconds"]:.0f} s)'
 
-    workers = Workers(
-        store, args.workers, args.threads, check_gpus(args), grid.keep_checkpoints, console
-    )
-    failed = workers.run(grid.tuning(), say)
-    return failed + workers.run(grid.main(choose(grid, store)), say)
+    executor = executor_of(grid, store, args, console)
+    failed = executor.run(grid.tuning(), say)
+    return failed + executor.run(grid.main(choose(grid, store)), say)
+
+
+def executor_of(grid: Grid, store: Store, args, console: Console) -> Executor:
+    """Return what runs the trials.
+
+    Raises:
+        UserError: Flags do not go together, or a package or Slurm is missing.
+    """
+    if args.executor == 'local':
+        if args.slurm:
+            raise UserError('--slurm goes with --executor slurm. Fix: add it, or leave both out.')
+        gpus = check_gpus(args)
+        return Workers(store, args.workers, args.threads, gpus, grid.keep_checkpoints, console)
+    if args.gpus:
+        raise UserError(
+            '--gpus shares out the devices of this machine, and Slurm does it for --executor '
+            'slurm. Fix: --slurm gpus_per_node=1.'
+        )
+    try:
+        from lm4ve.ablation.slurm import SlurmJobs
+    except ImportError as e:
+        raise UserError(
+            f"--executor slurm needs the package '{e.name}'. Fix: pip install 'lm4ve[slurm]'."
+        ) from e
+    options = {}
+    for word in args.slurm:
+        name, equals, value = word.partition('=')
+        if not equals or not value:
+            raise UserError(f"--slurm '{word}' must be NAME=VALUE. Fix: correct it.")
+        options[name] = value
+    return SlurmJobs(store, args.workers, args.threads, options, grid.keep_checkpoints, console)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,0 +1,152 @@
+"""Grids and trainings on a real Slurm of one node."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.ablation.test_ablate import results, run
+from tests.ablation.toy import GRID, HANG, write_grid
+from tests.helpers.tasks import ROOT
+from tests.slurm.cluster import reason_against, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytest.importorskip('submitit')
+
+
+@pytest.fixture(scope='module')
+def cluster():
+    if reason := reason_against():
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        folder = tempfile.TemporaryDirectory(prefix='slurm', ignore_cleanup_errors=True)
+        path = Path(stack.enter_context(folder))
+        try:
+            stack.enter_context(running(path))
+        except (RuntimeError, OSError, subprocess.SubprocessError) as e:
+            pytest.skip(f'no Slurm can be started here: {e}')
+        yield
+
+
+@pytest.fixture
+def on_slurm(cluster, monkeypatch):
+    """Run the tool on the cluster; jobs find the toy, and the queue is looked at often."""
+    from lm4ve.ablation import slurm
+
+    monkeypatch.setattr(slurm, 'INTERVAL', 0.3)
+    monkeypatch.setattr(slurm, 'DELAY', 1.0)
+    paths = str(ROOT), *filter(None, [os.environ.get('PYTHONPATH')])
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join(paths))
+    return lambda *words: run(*words, '--executor', 'slurm', '--workers', 2)
+
+
+def when_a_trial_hangs(hang: Path, commands: str) -> subprocess.Popen:
+    """Run commands once a trial is in the middle of its training."""
+    return subprocess.Popen(
+        ['bash', '-c', f'until [ -e {hang}.hanging ]; do sleep .1; done; {commands}']
+    )
+
+
+def test_a_cancelled_grid_goes_on_and_writes_what_a_local_one_writes(
+    tmp_path, on_slurm, monkeypatch, capsys
+):
+    grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
+    hang.touch()
+    monkeypatch.setenv(HANG, str(hang))
+    with when_a_trial_hangs(hang, 'scancel --user=root'):
+        assert on_slurm(grid, out) == 2
+    assert 'ended (Slurm job ' in capsys.readouterr().err
+    hang.unlink()
+    assert on_slurm(grid, out) == 0
+    assert len(results(out)) == 4
+    assert run(grid, tmp_path / 'local', '--workers', 2) == 0
+    mine, local = (next(f.glob('*/results.csv')) for f in (out, tmp_path / 'local'))
+    assert mine.read_bytes() == local.read_bytes()
+
+
+def test_a_stopped_tool_finds_its_jobs_again_and_requeued_ones_begin_anew(
+    tmp_path, on_slurm, monkeypatch, capsys
+):
+    from lm4ve.ablation import slurm
+
+    grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
+    hang.touch()
+    monkeypatch.setenv(HANG, str(hang))
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(slurm.SlurmJobs, '_wait', stop)
+        assert on_slurm(grid, out, '--seeds', 0) == 130
+    said = capsys.readouterr().out
+    assert '2 trials stay in the queue of Slurm' in said and 'scancel ' in said
+    notes = {p: json.loads(p.read_text())['job'] for p in out.glob('trials/*/slurm.json')}
+    requeue = f'rm {hang}; for j in $(squeue -h -t R -o %i); do scontrol requeue $j; done'
+    with when_a_trial_hangs(hang, requeue):
+        assert on_slurm(grid, out, '--seeds', 0) == 0
+    assert '2 trials are in the queue of Slurm already' in capsys.readouterr().out
+    assert len(results(out)) == 2
+    assert {p: json.loads(p.read_text())['job'] for p in notes} == notes
+
+
+def test_a_job_whose_trial_was_submitted_again_does_nothing(tmp_path, capsys):
+    from lm4ve.ablation.slurm import TrialJob
+
+    (tmp_path / 'slurm.json').write_text('{"token": "new", "job": "7"}')
+    TrialJob(str(tmp_path / 'spec.json'), 'old', threads=1, distributed=False)()
+    assert 'has been submitted again' in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == ['slurm.json']
+
+
+def test_mistakes_are_one_message(tmp_path, on_slurm, capsys, monkeypatch):
+    grid = write_grid(tmp_path, GRID)
+    for words, message in (
+        (['--slurm', 'partition=none'], 'Slurm refuses the jobs'),
+        (['--slurm', 'part=debug'], '--slurm part: submitit knows no such'),
+        (['--slurm', 'nodes=2'], '--slurm nodes: the tool sets this itself'),
+        (['--slurm', 'partition'], "--slurm 'partition' must be NAME=VALUE"),
+        (['--gpus', '0,1'], 'Slurm does it'),
+    ):
+        assert on_slurm(grid, tmp_path / 'out', *words) == 2
+        assert message in capsys.readouterr().err
+    monkeypatch.setenv('PATH', '/nowhere')
+    assert on_slurm(grid, tmp_path / 'out') == 2
+    assert 'the command sbatch is not here' in capsys.readouterr().err
+
+
+def test_the_shell_scripts_train_and_test(tmp_path, cluster):
+    pytest.importorskip('mmpretrain')
+    config = ROOT / 'configs/lm4ve/vit-demo_none_digits.py'
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    env = {**os.environ, 'PATH': path, 'GPUS': '2', 'GPUS_PER_NODE': '0', 'NTASKS_PER_NODE': '2'}
+    env |= {'CPUS_PER_TASK': '1', 'OMP_NUM_THREADS': '1'}
+    options = 'max_epochs=1', 'val_interval=9'
+    short = '--cfg-options', *(f'train_cfg.{o}' for o in options)
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/slurm_train.sh', 'debug', 'demo', config, tmp_path, *short],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    checkpoint = tmp_path / 'epoch_1.pth'
+    assert checkpoint.exists()
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/slurm_test.sh', 'debug', 'demo', config, checkpoint],
+        env=env,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'accuracy/top1' in done.stdout
