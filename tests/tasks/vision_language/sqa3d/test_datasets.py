@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from lm4ve.tasks.vision_language import SQA3DDataset
 from lm4ve.tasks.vision_language.sqa3d import transforms
+from lm4ve.tasks.vision_language.sqa3d.datasets.scene_files import read_scene
 from tests.tasks.vision_language.sqa3d.scenes import (
     ALIGNMENT,
     ANSWERS,
@@ -83,6 +84,10 @@ def test_a_scene_is_the_same_however_often_it_is_read(root):
         data[i]['inputs']['points'][:] = 0
         data[i]['data_samples'].gt_boxes[:] = 0
         data[i]['data_samples'].gt_labels[:] = 0
+    info = data.get_data_info(0)
+    shared = read_scene(info['scene_path'], info['scan_file'])
+    with pytest.raises(ValueError, match='read-only'):
+        shared.points[:, 3:6] -= 109.8
     after = dataset(root)[0]
     assert after['inputs']['points'].equal(before['inputs']['points'])
     for name in ('gt_boxes', 'gt_labels', 'gt_votes', 'gt_pose'):
