@@ -44,14 +44,17 @@ def test_operations_are_those_of_the_formulas(vit):
 
 def test_rates_turn_operations_and_bytes_into_seconds(vit):
     plain, other = vit
-    slow_memory = Rates(dict(float32=1e30, float16=1e30), 1e9)
-    moved = sum(plain.counts.other_bytes.values()) + 28 * plain.trainable
+    quick = dict(float32=1e30, float16=1e30)
+    slow_memory = Rates(quick, 1e30, 1e30, 1e9)
+    moved = sum(plain.counts.product_bytes.values()) + 28 * plain.trainable
     assert predict_seconds(plain, slow_memory) == pytest.approx(moved / 1e9)
+    others = sum((plain.counts.other_bytes + plain.counts.large_bytes).values())
+    assert predict_seconds(plain, Rates(quick, 1e9, 1e9, 1e30)) == pytest.approx(others / 1e9)
     macs = {k: v for k, v in other.counts.macs.items() if k.dtype == torch.float16}
-    only_half = Rates(dict(float32=1e30, float16=1e9), 1e30)
+    only_half = Rates(dict(float32=1e30, float16=1e9), 1e30, 1e30, 1e30)
     assert predict_seconds(other, only_half) == pytest.approx(sum(macs.values()) / 1e9)
     with pytest.raises(UserError, match='rates know float32, but the step computes in float16'):
-        predict_seconds(other, Rates(dict(float32=1.0), 1.0))
+        predict_seconds(other, Rates(dict(float32=1.0), 1.0, 1.0, 1.0))
 
 
 def test_a_room_of_sqa3d_is_counted():
@@ -66,7 +69,9 @@ def test_a_room_of_sqa3d_is_counted():
 
 def test_the_command_compares_two_configs(tmp_path, capsys):
     rates = tmp_path / 'rates.json'
-    rates.write_text(json.dumps(dict(macs=dict(float32=1e11, float16=4e11), bytes=1e10)))
+    rates.write_text(
+        json.dumps(dict(macs=dict(float32=1e11, float16=4e11), bytes=1e10, memory=1e10))
+    )
     names = [str(CONFIGS / f'motion/vectornet{s}_argoverse1.py') for s in ('_llama', '')]
     main([names[0], '--base', names[1], '--batch', '2', '--rates', str(rates)])
     said = ' '.join(capsys.readouterr().out.split())

@@ -13,8 +13,8 @@ from unittest.mock import patch
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import tree_leaves
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.utils._pytree import tree_leaves, tree_map
 
 from lm4ve.cost.imagining import Answers, build_imagined, imagined, known_to_autocast
 from lm4ve.tasks import task_of_config
@@ -47,12 +47,15 @@ class SimulatedGPU(Answers):
 
 @contextmanager
 def simulated_gpu():
-    """Simulate a GPU, whose name for autocast is the CPU's."""
-    autocast = torch.autocast
+    """Simulate a GPU; autocast takes it for a CPU, and a list of its numbers is one of ones."""
+    autocast, tensor = torch.autocast, torch.tensor
+
+    def plain(x: Any) -> Any:
+        return 1 if isinstance(x, Tensor) and x.device == GPU else x
+
     with (
-        patch.object(
-            torch, 'autocast', lambda kind, *a, **k: autocast(known_to_autocast(kind), *a, **k)
-        ),
+        patch.object(torch, 'autocast', lambda kind, **k: autocast(known_to_autocast(kind), **k)),
+        patch.object(torch, 'tensor', lambda data, **k: tensor(tree_map(plain, data), **k)),
         SimulatedGPU() as gpu,
     ):
         yield gpu
@@ -61,7 +64,7 @@ def simulated_gpu():
 def on_gpu(cfg: Config) -> nn.Module:
     """Build the model of an imagined config on the CPU, and move it as a runner does."""
     with imagined() as answers:
-        model = build_imagined(cfg)
+        model = build_imagined(cfg, answers)
         move = nn.Module._apply
 
         def moved(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:
@@ -69,27 +72,26 @@ def on_gpu(cfg: Config) -> nn.Module:
 
         with patch.object(nn.Module, '_apply', moved):
             model.to(GPU)
-    del answers
     return model
 
 
 def _real(t: Tensor) -> Tensor:
     if not isinstance(t, FakeTensor) or t.device != GPU:
         return t
-    from torch._subclasses.fake_tensor import unset_fake_temporarily
-
     with unset_fake_temporarily():
         return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=GPU)
 
 
-def train_and_predict(cfg: Config) -> None:
-    """Run a training step and a prediction of two samples on the simulated GPU."""
+def train_and_predict(cfg: Config, predicts: bool = True) -> None:
+    """Run a training step on the simulated GPU, and a prediction; of two samples each."""
     batches = task_of_config(cfg).batches
-    trained, tested = (batches.batch(cfg, 2, training) for training in (True, False))
+    data = [batches.batch(cfg, 2, training) for training in (True, *[False] * predicts)]
     model = on_gpu(cfg)
     with simulated_gpu():
-        loss, _ = model.parse_losses(model(**model.data_preprocessor(trained, True), mode='loss'))
+        trained = model.data_preprocessor(data[0], True)
+        loss, _ = model.parse_losses(model(**trained, mode='loss'))
         loss.backward()
         model.eval()
-        with torch.no_grad():
-            model(**model.data_preprocessor(tested, False), mode='predict')
+        for tested in data[1:]:
+            with torch.no_grad():
+                model(**model.data_preprocessor(tested, False), mode='predict')

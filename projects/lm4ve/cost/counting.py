@@ -35,6 +35,8 @@ ATTENTION: dict[Any, Callable[..., int]] = {
 PARTS = ('backbone', 'mappers', 'block', 'head', 'rest')
 _HEADS = ('head', 'cls_head', 'decoder', 'pose_head')
 _OUTSIDE = ('neck', 'data_preprocessor')
+#: Bytes beyond which a result fits no cache, and gets fresh pages from the system on a CPU.
+LARGE = 1 << 25
 #: Operations that allocate or look, and move no numbers.
 _FREE = ('empty', 'new_empty', 'detach', 'device', 'lift_fresh', 'set_')
 
@@ -56,6 +58,8 @@ class Counts:
         product_bytes (Counter): By :class:`Kind`, the bytes that matrix products and
             convolutions read and write.
         other_bytes (Counter): The same of all other operations.
+        large_bytes (Counter): The same of those of them whose result is larger than
+            :data:`LARGE`; they are not in ``other_bytes``.
         saved (Counter): Bytes that the forward pass keeps for the backward one, by dtype.
         peak (Counter): Bytes allocated at the step's peak, beside parameters, by dtype.
     """
@@ -63,6 +67,7 @@ class Counts:
     macs: Counter = field(default_factory=Counter)
     product_bytes: Counter = field(default_factory=Counter)
     other_bytes: Counter = field(default_factory=Counter)
+    large_bytes: Counter = field(default_factory=Counter)
     saved: Counter = field(default_factory=Counter)
     peak: Counter = field(default_factory=Counter)
 
@@ -137,7 +142,8 @@ class StepCounter(TorchDispatchMode):
         kind = Kind(part, backward, results[0].dtype)
         moved = sum(t.numel() * t.element_size() for t in (*inputs, *results))
         if (macs := macs_of(packet, args, kwargs, out)) is None:
-            self.counts.other_bytes[kind] += moved
+            large = max(t.nbytes for t in results) > LARGE
+            (self.counts.large_bytes if large else self.counts.other_bytes)[kind] += moved
         else:
             self.counts.macs[kind] += macs
             self.counts.product_bytes[kind] += moved

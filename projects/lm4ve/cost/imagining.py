@@ -32,6 +32,7 @@ ANSWERS: dict[tuple[str, str], tuple[int, str]] = {
 #: Parts whose sizes a checkpoint decides -> the field that says them instead. Any other
 #: checkpoint is one to begin with.
 SHAPED = dict(LLMBlock='arch', TransformersImageEncoder='config', TransformersTextEncoder='config')
+_FILLS = ('uniform_', 'normal_', 'fill_', 'zero_', 'erfinv_', 'clamp_', 'mul_', 'add_')
 _AT = Path(__file__).resolve().parents[1]
 
 
@@ -42,16 +43,20 @@ class Answers(TorchDispatchMode):
     that a batch can be.
 
     Attributes:
+        initializes (bool): Whether tensors are filled now, which need not be done.
         asked (set): The places that asked for a number, as the keys of :data:`ANSWERS`.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.initializes = False
         self.asked: set[tuple[str, str]] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet = func.overloadpacket
         aten = torch.ops.aten
+        if self.initializes and packet.__name__ in _FILLS:
+            return args[0]  # which values it gets makes no difference
         if packet in (aten._local_scalar_dense, aten.item):
             return self._number(args[0])
         if packet in (aten.allclose, aten.equal):
@@ -168,8 +173,19 @@ def _without_checkpoints(node: Any) -> None:
             _without_checkpoints(value)
 
 
-def build_imagined(cfg: Config) -> nn.Module:
-    """Build the model of an :func:`imagined_config`, within :func:`imagined`, for training."""
+def build_imagined(cfg: Config, answers: Answers | None = None) -> nn.Module:
+    """Build the model of an :func:`imagined_config`, for training.
+
+    Args:
+        cfg (Config): The config.
+        answers (Answers, optional): Within :func:`imagined`, what it gave.
+    """
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    model: nn.Module = MODELS.build(cfg.model)
+    if answers is not None:
+        answers.initializes = True
+    try:
+        model: nn.Module = MODELS.build(cfg.model)
+    finally:
+        if answers is not None:
+            answers.initializes = False
     return model.train()

@@ -1,9 +1,11 @@
 """How long a step takes next to another one, by what it computes and moves.
 
-The model is a sum of two terms, of which each has a rate that is measured on the machine:
-matrix products take their multiply-accumulates at the rate of their type, everything else the
-bytes that it reads and writes at the rate of a mixture of additions, activations, norms and
-softmax. AdamW reads four and writes three numbers a trained parameter.
+The model is a sum of three terms, of which each has a rate that is measured on the machine:
+the multiply-accumulates of matrix products at the rate of their type; the bytes that products
+and the optimizer read and write, weights above all, at the rate of the memory; and the bytes of
+all other operations at the rate of a mixture of them, which is lower where results are large
+(:data:`lm4ve.cost.counting.LARGE`). AdamW reads four and writes three numbers
+a trained parameter.
 """
 
 import json
@@ -21,14 +23,21 @@ from lm4ve.errors import UserError
 
 #: Rows and widths of the products whose rate is measured: those of encoders and of blocks.
 _PRODUCTS = ((3152, 384, 1536), (3152, 768, 768), (1024, 4096, 4096))
-#: Other operations, each of one tensor that fits no cache.
-_OTHERS = (
-    lambda x: x + 1.0,
-    lambda x: F.gelu(x),
+#: Other operations, as a layer of an encoder has them.
+_OTHERS: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (
+    lambda x: x + x,
+    lambda x: x * x,
+    lambda x: x.clone(),
+    lambda x: x.t().contiguous(),
+    lambda x: F.layer_norm(x, x.shape[-1:]),
     lambda x: F.layer_norm(x, x.shape[-1:]),
     lambda x: x.softmax(dim=-1),
+    lambda x: F.gelu(x),
 )
-_SHAPE = (16384, 1024)
+#: Shapes of what they take: 4 and 64 MB.
+_SMALL, _LARGE = (1024, 1024), (16384, 1024)
+#: Numbers that are copied to measure the memory: they fit no cache.
+_COPIED = 1 << 26
 #: Numbers that AdamW reads and writes for each trained parameter.
 _ADAMW = 7
 
@@ -39,15 +48,19 @@ class Rates:
 
     Attributes:
         macs (Mapping[str, float]): Multiply-accumulates by type, for example 'float32'.
-        bytes (float): Bytes that other operations read and write.
+        bytes, large (float): Bytes that other operations read and write, small and large ones.
+        memory (float): Bytes that a copy reads and writes.
     """
 
     macs: Mapping[str, float]
     bytes: float
+    large: float
+    memory: float
 
     def __str__(self) -> str:
         macs = ', '.join(f'{v / 1e9:.1f} GMAC/s in {k}' for k, v in self.macs.items())
-        return f'{macs}; {self.bytes / 1e9:.1f} GB/s'
+        moved = (self.bytes, self.large, self.memory)
+        return f'{macs}; {", ".join(f"{v / 1e9:.1f}" for v in moved)} GB/s'
 
     def write(self, path: Path) -> None:
         """Write them as JSON."""
@@ -62,7 +75,8 @@ def read_rates(path: str | Path) -> Rates:
     """
     try:
         found = json.loads(Path(path).read_text())
-        return Rates({k: float(v) for k, v in found['macs'].items()}, float(found['bytes']))
+        macs = {k: float(v) for k, v in found['macs'].items()}
+        return Rates(macs, *(float(found[k]) for k in ('bytes', 'large', 'memory')))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"--rates='{path}' cannot be read ({type(e).__name__}: {e}). Expected what "
@@ -80,9 +94,13 @@ def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) 
             b = torch.randn(n, k, device=device).to(dtype)
             seconds += _best(partial(F.linear, a, b), device, repeats) / (rows * k * n)
         macs[str(dtype).removeprefix('torch.')] = len(_PRODUCTS) / seconds
-    x = torch.randn(_SHAPE, device=device)
-    seconds = sum(_best(partial(f, x), device, repeats) for f in _OTHERS)
-    return Rates(macs, 2 * x.nbytes * len(_OTHERS) / seconds)
+    moved = []
+    for shape in (_SMALL, _LARGE):
+        x = torch.randn(shape, device=device)
+        seconds = sum(_best(partial(f, x), device, repeats) for f in _OTHERS)
+        moved.append(2 * x.nbytes * len(_OTHERS) / seconds)
+    y, z = torch.randn(2, _COPIED, device=device)
+    return Rates(macs, *moved, 2 * y.nbytes / _best(partial(z.copy_, y), device, repeats))
 
 
 def _best(function: Callable[[], object], device: str, repeats: int) -> float:
@@ -124,5 +142,8 @@ def predict_seconds(cost: StepCost, rates: Rates | None = None) -> float:
                 'measure them again with --calibrate and this config.'
             )
         seconds += macs / rates.macs[name]
-    moved = sum(cost.counts.other_bytes.values()) + 4 * _ADAMW * cost.trainable
-    return seconds + moved / rates.bytes
+    counts = cost.counts
+    streamed = sum(counts.product_bytes.values()) + 4 * _ADAMW * cost.trainable
+    seconds += streamed / rates.memory
+    seconds += sum(counts.other_bytes.values()) / rates.bytes
+    return seconds + sum(counts.large_bytes.values()) / rates.large

@@ -60,8 +60,8 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     cfg = imagined_config(cfg)
     batch = batch or batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    with imagined():
-        model: Any = build_imagined(cfg)
+    with imagined() as answers:
+        model: Any = build_imagined(cfg, answers)
         data = model.data_preprocessor(data, True)
         counter = StepCounter(model)
         with counter.counting() as counts:
