@@ -76,7 +76,8 @@ def read_rates(path: str | Path) -> Rates:
     try:
         found = json.loads(Path(path).read_text())
         macs = {k: float(v) for k, v in found['macs'].items()}
-        return Rates(macs, *(float(found[k]) for k in ('bytes', 'large', 'memory')))
+        bytes_, large, memory = (float(found[k]) for k in ('bytes', 'large', 'memory'))
+        return Rates(macs, bytes_, large, memory)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"--rates='{path}' cannot be read ({type(e).__name__}: {e}). Expected what "
@@ -94,13 +95,14 @@ def measure_rates(device: str, dtypes: Iterable[torch.dtype], repeats: int = 5) 
             b = torch.randn(n, k, device=device).to(dtype)
             seconds += _best(partial(F.linear, a, b), device, repeats) / (rows * k * n)
         macs[str(dtype).removeprefix('torch.')] = len(_PRODUCTS) / seconds
-    moved = []
+    moved: list[float] = []
     for shape in (_SMALL, _LARGE):
         x = torch.randn(shape, device=device)
         seconds = sum(_best(partial(f, x), device, repeats) for f in _OTHERS)
         moved.append(2 * x.nbytes * len(_OTHERS) / seconds)
     y, z = torch.randn(2, _COPIED, device=device)
-    return Rates(macs, *moved, 2 * y.nbytes / _best(partial(z.copy_, y), device, repeats))
+    copied = 2 * y.nbytes / _best(partial(z.copy_, y), device, repeats)
+    return Rates(macs, moved[0], moved[1], copied)
 
 
 def _best(function: Callable[[], object], device: str, repeats: int) -> float:
