@@ -8,7 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-llm test test-slurm docs lint format typecheck setup clean
+.PHONY: demo demo-llm test test-slurm gpu-check docs lint format typecheck setup clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -26,6 +26,10 @@ test: $(STAMP)
 # apt-get install slurm-wlm munge.
 test-slurm: $(STAMP)
 	$(BIN)/python -m pytest -m slurm $(ARGS)
+
+# Nine minutes on a machine with an NVIDIA GPU and a torch for it; one JSON.
+gpu-check: $(STAMP)
+	$(BIN)/python tools/dev/gpu_check.py $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict $(ARGS)

@@ -112,6 +112,7 @@ def test_mmcv_s_operator_is_called_by_its_signature(monkeypatch):
     assert torch.equal(ball_query(points, points[:, :5], 4.0, 6, padding), expected)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_a_gpu_and_mmcv_s_operators_give_the_same(monkeypatch):
     points = torch.rand(2, 500, 3)

@@ -93,6 +93,7 @@ def test_mmcv_operators_give_the_same_groups(monkeypatch):
     assert Operators.calls == 2
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_a_gpu_gives_the_same_groups(clouds):
     centers, index = group_points(clouds, 6, 5)

@@ -1,0 +1,77 @@
+"""What only a GPU shows: equal results, mixed precision, DDP on nccl and FSDP, one rank each.
+
+`make gpu-check` runs these; without a GPU they are skipped.
+"""
+
+import os
+
+import pytest
+import torch
+
+from lm4ve.engine.command_line import build_runner
+from tests.helpers import models
+from tests.helpers.shrink import shrinker_of
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU'),
+]
+
+
+def loss_of(task: str, device: str, **options) -> float:
+    """Return the loss of a tiny model after its backward pass."""
+    model, data = models.build(task, **options)
+    model.to(device)
+    if isinstance(data['inputs'], list):  # a view of each clip
+        data = dict(data, inputs=[x[:1] if x.dim() == 5 else x for x in data['inputs']])
+    loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+    loss.backward()
+    assert all(p.grad is None or p.grad.device.type == device for p in model.parameters())
+    return loss.item()
+
+
+@pytest.mark.parametrize('task', models.TASKS)
+def test_a_step_is_that_of_the_cpu(task):
+    assert loss_of(task, 'cuda') == pytest.approx(loss_of(task, 'cpu'), rel=1e-3)
+
+
+@pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
+def test_every_path_of_the_block_is_that_of_the_cpu(low_rank):
+    found, expected = (loss_of('image', d, low_rank=low_rank) for d in ('cuda', 'cpu'))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    """The variables of a launcher with one process; its group is left at the end."""
+    values = dict(RANK=0, WORLD_SIZE=1, LOCAL_RANK=0, MASTER_ADDR='127.0.0.1', MASTER_PORT=29511)
+    for name, value in values.items():
+        monkeypatch.setitem(os.environ, name, str(value))
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def trained(tmp_path, name: str, launcher: str = 'none', **options):
+    """Train a shrunk image config for one epoch."""
+    pytest.importorskip('mmpretrain')
+    cfg = shrinker_of('image', tmp_path / 'stand-ins').load(name, tmp_path, launcher=launcher)
+    cfg.merge_from_dict(options)
+    runner = build_runner(cfg)
+    runner.train()
+    assert (tmp_path / 'epoch_1.pth').exists()
+    return runner
+
+
+def test_mixed_precision_trains(tmp_path):
+    options = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.loss_scale': 'dynamic'}
+    trained(tmp_path, 'vit-s_llama_in1k.py', **options)
+
+
+def test_ddp_trains_on_nccl(tmp_path, one_rank):
+    runner = trained(tmp_path, 'vit-s_llama_in1k.py', launcher='pytorch')
+    assert torch.distributed.get_backend() == 'nccl' and runner.distributed
+
+
+def test_fsdp_trains(tmp_path, one_rank):
+    trained(tmp_path, 'vit-b_llama_fsdp_in1k.py', launcher='pytorch')

@@ -1,0 +1,100 @@
+"""Check everything that needs a GPU, in under nine minutes; ``make gpu-check`` runs it.
+
+    python tools/dev/gpu_check.py --out gpu_check.json
+
+It runs the tests marked `cuda` (paths of the block, a step of every task, mixed precision, DDP
+on nccl and FSDP with one rank) and all benchmarks. What has no time left is not begun, and the
+JSON says so.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lm4ve.engine.command_line import run_tool
+from lm4ve.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Seconds of everything.
+BUDGET = 520.0
+_BENCHMARKS = {
+    'block': '--dtypes float32 bfloat16',
+    'auto': '--batches 1 16 --repeats 3',
+    'train_step': '--cases 32:bfloat16 256:bfloat16',
+    'meter': '--repeats 3',
+    'fold_check': '--repeats 5',
+    'steps': '--repeats 3',
+}
+
+
+def commands(folder: Path) -> dict[str, list[str]]:
+    """Return what is run, by name; benchmarks write ``<name>.json`` into the folder."""
+    python = sys.executable
+    found = {'tests': [python, '-m', 'pytest', '-q', '-m', 'cuda', '--durations=0']}
+    for name, flags in _BENCHMARKS.items():
+        out = ['--device', 'cuda', '--out', str(folder / f'{name}.json')]
+        found[name] = [python, f'tools/benchmarks/{name}.py', *flags.split(), *out]
+    return found
+
+
+def run_all(named: Mapping[str, Sequence[str]], budget: float, folder: Path) -> list[dict]:
+    """Run commands one after the other while there is time.
+
+    Args:
+        named (Mapping[str, Sequence[str]]): Command lines, run in the repository's root.
+        budget (float): Seconds for all of them; the last one is stopped then.
+        folder (Path): Where a command may have left ``<name>.json``.
+
+    Returns:
+        list[dict]: For each ``name``, ``state`` ('passed', 'failed', 'stopped' or 'not begun'),
+        ``seconds``, the end of what it ``said`` and, if it left one, its ``result``.
+    """
+    results, end = [], time.monotonic() + budget
+    for name, command in named.items():
+        row = dict(name=name, state='not begun', seconds=0.0, said='')
+        results.append(row)
+        start = time.monotonic()
+        if start >= end:
+            continue
+        options = dict(cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        try:
+            done = subprocess.run(command, timeout=end - start, check=False, **options)
+            said, row['state'] = done.stdout, 'failed' if done.returncode else 'passed'
+        except subprocess.TimeoutExpired as e:
+            said, row['state'] = e.stdout or '', 'stopped'
+        said = said.decode(errors='replace') if isinstance(said, bytes) else said
+        row.update(seconds=round(time.monotonic() - start, 1), said=said[-4000:])
+        if (left := folder / f'{name}.json').is_file():
+            row['result'] = json.loads(left.read_text())
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu_check.json'))
+    args = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        raise UserError(
+            f'There is no GPU that torch {torch.__version__} can use, so nothing was checked. Fix: '
+            'run it where torch.cuda.is_available() is True; `make test` is what runs without one.'
+        )
+    folder = args.out.with_suffix('')
+    folder.mkdir(parents=True, exist_ok=True)
+    results = run_all(commands(folder), BUDGET, folder)
+    found = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, results=results)
+    args.out.write_text(json.dumps(found, indent=1))
+    for row in results:
+        print(f'{row["name"]:12} {row["state"]:10} {row["seconds"]:7.1f} s')
+    print(args.out)
+    if any(row['state'] == 'failed' for row in results):
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    run_tool(main)
