@@ -1,12 +1,12 @@
-# Rooms of colored shapes: 14,400 / 3,600 questions about 600 / 150 rooms, 15 answers. To
+# Rooms of colored shapes: 14,400 / 2,400 questions about 600 / 100 rooms, 13 answers. To
 # choose settings, validate on split='val'. Written to data/rooms on first use.
 answers = [
-    *('box', 'ball', 'cone', 'cylinder', 'ring'),
-    *('red', 'green', 'blue', 'yellow', 'purple'),
+    *('box', 'ball', 'cone', 'cylinder'),
+    *('red', 'green', 'blue', 'yellow'),
     *('yes', 'no', '0', '1', '2'),
 ]
 train_dataloader = dict(
-    batch_size=32,
+    batch_size=16,
     num_workers=0,
     dataset=dict(
         type='lm4ve.Rooms',

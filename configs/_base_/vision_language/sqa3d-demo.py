@@ -10,11 +10,9 @@ model = dict(
         type='lm4ve.VoteNet',
         # Red, green, blue, height.
         in_channels=4,
-        # Box, ball, cone, cylinder, ring.
-        mean_sizes=[
-            *([0.75, 0.75, 0.42], [0.65, 0.65, 0.65], [0.63, 0.63, 0.85]),
-            *([0.35, 0.35, 0.95], [0.8, 0.8, 0.21]),
-        ],
+        # Box, ball, cone, cylinder, in each of four colors.
+        mean_sizes=[[0.75, 0.75, 0.42], [0.65, 0.65, 0.65], [0.63, 0.63, 0.85], [0.35, 0.35, 0.95]]
+        * 4,
         num_points=(128, 64),
         radii=(0.3, 0.6),
         samples=(12, 8),
@@ -24,8 +22,8 @@ model = dict(
         proposal_radius=0.4,
         proposal_samples=8,
         proposal_channels=64,
-        # So small a net does not find out by itself where in the room a thing is.
-        embed_centers=True,
+        # So small a net does not find out by itself what is where in the room.
+        embed_detections=True,
     ),
     text_encoder=dict(
         type='lm4ve.TransformersTextEncoder',

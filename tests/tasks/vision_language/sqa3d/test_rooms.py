@@ -45,7 +45,9 @@ def things_of(sample: dict) -> list[tuple[str, str, str]]:
         inside = (abs(points[:, :3] - box[:3]) <= box[3:] / 2 + 1e-3).all(axis=1)
         painted = np.median(points[inside, 3:6], axis=0)
         color = min(r.COLORS, key=lambda c: np.linalg.norm(np.array(r.COLORS[c]) - painted))
-        found.append((near[1] if near[0] else near[2], list(r.SHAPES)[label], color))
+        named, shape = r.NAMES[label].split()
+        assert named == color
+        found.append((near[1] if near[0] else near[2], shape, color))
     return found
 
 
@@ -172,9 +174,11 @@ def test_the_configs_answers_and_sizes_are_the_datas(folder):
         for i in range(0, len(data), ASKED):
             sample = data[i]['data_samples']
             for box, label in zip(sample.gt_boxes, sample.gt_labels.tolist(), strict=True):
-                boxes[label].append(box[3:].numpy())
+                boxes[label % len(r.SHAPES)].append(box[3:].numpy())
     means = [np.mean(boxes[i], axis=0) for i in range(len(r.SHAPES))]
-    np.testing.assert_allclose(cfg.model.object_encoder.mean_sizes, means, atol=0.08)
+    given = cfg.model.object_encoder.mean_sizes
+    assert len(given) == len(r.NAMES)
+    np.testing.assert_allclose(given, means * len(r.COLORS), atol=0.08)
 
 
 def test_proposals_know_their_place_if_they_are_told(folder):
@@ -183,6 +187,6 @@ def test_proposals_know_their_place_if_they_are_told(folder):
     options = config(folder, folder).model.object_encoder
     for told in (True, False):
         torch.manual_seed(0)
-        net = MODELS.build(dict(options, embed_centers=told)).eval()
+        net = MODELS.build(dict(options, embed_detections=told)).eval()
         here, moved = net(points).tokens, net(there).tokens
         assert torch.allclose(here, moved, atol=1e-3) != told

@@ -13,13 +13,15 @@ from lm4ve.tasks.generated import write_once
 from lm4ve.tasks.meshes import import_open3d
 from lm4ve.tasks.vision_language.sqa3d.datasets.sqa3d import SQA3DDataset
 from lm4ve.tasks.vision_language.sqa3d.demo import rooms
+from lm4ve.tasks.vision_language.sqa3d.scannet import NYU40_IDS
 from lm4ve.tasks.vision_language.sqa3d.transforms import BlankScene
 
 DATA_ROOT = 'data/rooms'
 #: Rooms of each split.
-ROOMS = dict(train=600, val=100, test=150)
-#: The NYU40 ids under which the shapes go, which are furniture there; the floor and walls.
-SHAPE_IDS = {name: 3 + i for i, name in enumerate(rooms.SHAPES)}
+ROOMS = dict(train=600, val=100, test=100)
+#: The NYU40 ids under which the shapes go, by color and shape: furniture there.
+IDS = dict(zip(rooms.NAMES, NYU40_IDS, strict=False))
+#: Those of floor and walls.
 FLOOR_ID, WALL_ID = 2, 1
 
 
@@ -76,7 +78,7 @@ def _write_scan(
 ) -> '_Frame':
     """Write a room's points and boxes as scanned, in a frame of its own, and as aligned."""
     frame = _Frame(rng.uniform(-np.pi, np.pi), np.append(rng.uniform(-2, 2, 2), 0.0))
-    semantics = np.array([SHAPE_IDS[t.shape] for t in room.things] + [WALL_ID, FLOOR_ID])
+    semantics = np.array([IDS[f'{t.color} {t.shape}'] for t in room.things] + [WALL_ID, FLOOR_ID])
     # Counted from 1; of the negative parts, the floor comes first.
     instances = np.where(cloud.parts < 0, len(room.things) - cloud.parts, cloud.parts + 1)
     scan = cloud.points.astype(np.float64)
@@ -88,7 +90,7 @@ def _write_scan(
     arrays |= dict(ins_label=instances.astype(np.uint32))
     for kind, points in (('bbox', scan), ('aligned_bbox', cloud.points)):
         boxes = [_box(points[cloud.parts == i, :3]) for i in range(len(room.things))]
-        ids = [(SHAPE_IDS[t.shape], i) for i, t in enumerate(room.things)]
+        ids = [(IDS[f'{t.color} {t.shape}'], i) for i, t in enumerate(room.things)]
         arrays[kind] = np.concatenate((boxes, ids), axis=1)
     for kind, array in arrays.items():
         np.save(folder / 'scannet_data' / f'{name}_{kind}.npy', array, allow_pickle=False)
@@ -189,7 +191,7 @@ class Rooms(SQA3DDataset):
         UserError: There is no such split, or ``data_root`` holds something else.
     """
 
-    METAINFO = dict(classes=tuple(rooms.SHAPES))
+    METAINFO = dict(classes=rooms.NAMES)
 
     def __init__(
         self,

@@ -19,16 +19,9 @@ SHAPES = dict(
     ball=('sphere', (0.6, 0.6, 0.6), (0.7, 0.7, 0.7)),
     cone=('cone', (0.55, 0.55, 0.75), (0.7, 0.7, 0.95)),
     cylinder=('cylinder', (0.3, 0.3, 0.85), (0.4, 0.4, 1.05)),
-    ring=('torus', (0.75, 0.75, 0.18), (0.85, 0.85, 0.24)),
 )
 PLURALS = dict(box='boxes')
-COLORS = dict(
-    red=(205, 45, 40),
-    green=(40, 160, 60),
-    blue=(45, 80, 200),
-    yellow=(225, 205, 50),
-    purple=(150, 60, 175),
-)
+COLORS = dict(red=(205, 45, 40), green=(40, 160, 60), blue=(45, 80, 200), yellow=(225, 205, 50))
 #: Where shapes stand, clockwise from the north (y); "east" is x.
 PLACES = ('north', 'east', 'south', 'west')
 #: Where the asker sees them, clockwise too, and in words.
@@ -58,7 +51,9 @@ WORDINGS = (
 KINDS = dict(shape=4, color=4, there=1, see=1, count=1)
 #: How often is asked for a side. If all were asked for alike often, neither the side nor the
 #: asker's heading alone would tell anything, and nothing would be learned for long.
-SHARES = dict(front=4, right=1, behind=1, left=1)
+SHARES = dict(front=6, right=1, behind=1, left=1)
+#: All that there are, "red box" and so on.
+NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
 ANSWERS = (*SHAPES, *COLORS, 'yes', 'no', '0', '1', '2')
 
 

@@ -201,9 +201,9 @@ class VoteNet(BaseModule):
         proposal_channels (int): C.
         mask_objects (bool): Proposals that are predicted to be no objects are padding for
             whatever reads the tokens.
-        embed_centers (bool): Where a proposal lies is added to its token (Linear, ReLU, Linear
-            of its x, y, z), as the release does not. A small model is told by it where things
-            are in the room; a scene that moves then has other tokens.
+        embed_detections (bool): Where a proposal lies and which class it is of, as far as is
+            known, are added to its token, as the release does not do. A small model is told by
+            it what stands where; a scene that moves then has other tokens.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
@@ -240,7 +240,7 @@ class VoteNet(BaseModule):
         proposal_samples: int = 16,
         proposal_channels: int = 128,
         mask_objects: bool = True,
-        embed_centers: bool = False,
+        embed_detections: bool = False,
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -272,9 +272,13 @@ class VoteNet(BaseModule):
             num_heading_bins,
         )
         self.embed_dims = width = proposal_channels
-        self.places = None
-        if embed_centers:
-            self.places = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
+        self.said = None
+        if embed_detections:
+            self.said = nn.Sequential(
+                nn.Linear(3 + len(sizes), width), nn.ReLU(), nn.Linear(width, width)
+            )
+            for layer in (self.said[0], self.said[2]):
+                nn.init.kaiming_normal_(layer.weight)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -303,9 +307,11 @@ class VoteNet(BaseModule):
         centers, tokens, _ = self.aggregation(votes, features)
         detections = self.head(tokens, centers)
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
-        if self.places is not None:
-            # After detection, and no loss of answers moves the votes.
-            tokens = tokens + self.places(centers.detach().to(tokens.dtype))
+        if self.said is not None:
+            # No loss of answers moves votes or classes by this way.
+            classes = detections.semantic_scores.softmax(dim=-1)
+            said = torch.cat((centers, classes), dim=-1).detach()
+            tokens = tokens + self.said(said.to(tokens.dtype))
         nothing = detections.objectness.argmax(dim=-1) == 0
         mask = nothing if self.mask_objects else torch.zeros_like(nothing)
         return Objects(tokens, mask, detections)

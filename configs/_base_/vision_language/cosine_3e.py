@@ -1,0 +1,22 @@
+# The rooms' schedule: AdamW for three epochs of 900 steps. The fusion, with norms after each part,
+# does not bear the rate at which VoteNet learns: all objects would become alike in it.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+    paramwise_cfg=dict(
+        custom_keys={
+            'fusion.': dict(lr_mult=0.25),
+            'text_transform.': dict(lr_mult=0.25),
+            'neck.': dict(lr_mult=0.25),
+            'pools.': dict(lr_mult=0.25),
+        }
+    ),
+    clip_grad=dict(max_norm=10.0),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.05, begin=0, end=100, by_epoch=False),
+    dict(type='CosineAnnealingLR', T_max=2600, begin=100, end=2700, by_epoch=False),
+]
+train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
+val_cfg = dict()
+test_cfg = dict()
