@@ -1,18 +1,21 @@
 """The embedded rooms: read as anybody's files are, each answer follows from what is there."""
 
 import collections
+import copy
 import re
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS, MODELS
 from lm4ve.tasks.vision_language.sqa3d.demo import rooms as r
 from lm4ve.tasks.vision_language.sqa3d.demo.room_files import write_rooms
+from lm4ve.tasks.vision_language.sqa3d.transforms import BlankScene
 from tests.helpers.tasks import FOLDERS
 
 SMALL = dict(train=6, val=2, test=8)
@@ -190,3 +193,30 @@ def test_proposals_know_their_place_if_they_are_told(folder):
         net = MODELS.build(dict(options, embed_detections=told)).eval()
         here, moved = net(points).tokens, net(there).tokens
         assert torch.allclose(here, moved, atol=1e-3) != told
+
+
+@pytest.mark.parametrize('hidden', ['situation', 'cloud'])
+def test_a_control_answers_alike_whatever_it_does_not_see(folder, hidden):
+    """Two samples that differ in the situation alone, or in the room alone."""
+    samples = [read(folder)[0], read(folder)[0 if hidden == 'situation' else ASKED]]
+    words = r.WORDINGS[0].format('north', ''), r.WORDINGS[0].format('east', '')
+    for number, sample in enumerate(samples):
+        situation = words[number if hidden == 'situation' else 0]
+        sample['data_samples'].set_metainfo(dict(text=[situation, 'What is behind me?']))
+        sample['inputs']['points'] = sample['inputs']['points'][:512]
+    options = config(folder, folder).model
+    apart = []
+    for hide in (False, True):
+        options.data_preprocessor.use_situation = not (hide and hidden == 'situation')
+        torch.manual_seed(0)
+        model = MODELS.build(options).eval()
+        given = copy.deepcopy(samples)
+        if hide and hidden == 'cloud':
+            for sample in given:
+                points = sample['inputs']['points'].numpy()
+                blank = BlankScene().transform(dict(points=points))
+                sample['inputs']['points'] = torch.from_numpy(blank['points'])
+        data = model.data_preprocessor(pseudo_collate(given))
+        first, second = model(**data, mode='tensor')
+        apart.append(float((first - second).detach().abs().max()))
+    assert apart[0] > 1e-3 and apart[1] < 1e-6
