@@ -1,4 +1,4 @@
-# Rooms of colored shapes: 14,400 / 2,400 questions about 600 / 100 rooms, 13 answers. To
+# Rooms of colored shapes: 19,200 / 1,920 questions about 600 / 60 rooms, 13 answers. To
 # choose settings, validate on split='val'. Written to data/rooms on first use.
 answers = [
     *('box', 'ball', 'cone', 'cylinder'),

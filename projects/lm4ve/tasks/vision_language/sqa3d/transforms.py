@@ -294,12 +294,14 @@ def move(
 class BlankScene(BaseTransform):
     """Take all that there is to see from a scene, for controls that see the texts only.
 
-    Every point lies at the origin, and its other columns are 0. Boxes, pose and the number of
-    points stay. It comes after what else changes points.
+    Every point lies at the origin, and its other columns are 0; stored objects are zeros.
+    Boxes, pose and how many there are stay. It comes after what else changes points.
     """
 
     def transform(self, results: dict) -> dict:
-        results['points'] = np.zeros_like(results['points'])
+        for key in ('points', 'objects'):
+            if key in results:
+                results[key] = np.zeros_like(results[key])
         return results
 
 

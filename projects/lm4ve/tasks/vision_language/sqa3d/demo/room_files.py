@@ -18,7 +18,7 @@ from lm4ve.tasks.vision_language.sqa3d.transforms import BlankScene
 
 DATA_ROOT = 'data/rooms'
 #: Rooms of each split.
-ROOMS = dict(train=600, val=100, test=100)
+ROOMS = dict(train=600, val=60, test=60)
 #: The NYU40 ids under which the shapes go, by color and shape: furniture there.
 IDS = dict(zip(rooms.NAMES, NYU40_IDS, strict=False))
 #: Those of floor and walls.
@@ -31,13 +31,13 @@ def recipe(counts: dict[str, int]) -> dict:
     sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
     texts = dict(situations=rooms.SITUATIONS, questions=rooms.QUESTIONS, kinds=rooms.KINDS)
     texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
-    return dict(version=1, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
+    return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
 
 
 def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
     """Write the data set, as SQA3D's baseline lays out ScanNet and its questions.
 
-    There are ``scannet_data/<room>_*.npy``, ``scans/<room>/<room>.txt``,
+    There are ``scannet_data/<room>_*.npy``, ``scans/<room>/<room>.txt``, ``objects/<room>.npy``,
     ``qa/SQA_<split>.json``, the official pair ``qa/v1_balanced_*_<split>_scannetv2.json``, and
     ``qa/answer_counter.json``. A folder that holds it already is left as it is. It appears as
     a whole, so that nobody else sees half of it.
@@ -55,7 +55,7 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
 
     def write(partial: Path) -> None:
         o3d = import_open3d()
-        for part in ('scannet_data', 'scans', 'qa'):
+        for part in ('scannet_data', 'scans', 'objects', 'qa'):
             (partial / part).mkdir()
         first = 0
         for number, (split, count) in enumerate(counts.items()):
@@ -92,6 +92,7 @@ def _write_scan(
         boxes = [_box(points[cloud.parts == i, :3]) for i in range(len(room.things))]
         ids = [(IDS[f'{t.color} {t.shape}'], i) for i, t in enumerate(room.things)]
         arrays[kind] = np.concatenate((boxes, ids), axis=1)
+    np.save(folder / 'objects' / f'{name}.npy', _features(cloud), allow_pickle=False)
     for kind, array in arrays.items():
         np.save(folder / 'scannet_data' / f'{name}_{kind}.npy', array, allow_pickle=False)
     (folder / 'scans' / name).mkdir()
@@ -104,6 +105,19 @@ def _write_scan(
 def _box(points: np.ndarray) -> np.ndarray:
     low, high = points.min(axis=0), points.max(axis=0)
     return np.concatenate(((low + high) / 2, high - low))
+
+
+def _features(cloud: rooms.Cloud) -> np.ndarray:
+    """What a perfect detector would store of each thing, float32 ``[O, 9]``.
+
+    Center and size in meters, and the mean color around 0.
+    """
+    rows = []
+    for i in range(cloud.parts.max() + 1):
+        points = cloud.points[cloud.parts == i]
+        color = (points[:, 3:6].mean(axis=0) - 128) / 64
+        rows.append(np.concatenate((_box(points[:, :3]), color)))
+    return np.stack(rows).astype(np.float32)
 
 
 class _Frame:

@@ -40,7 +40,7 @@ TURN = 0.26
 #: Points of a shape, of the floor and of all walls.
 POINTS = dict(shape=96, floor=160, walls=160)
 #: Questions about a room: situations, and questions in each.
-SITUATIONS, QUESTIONS = 4, 6
+SITUATIONS, QUESTIONS = 4, 8
 #: How situations are worded; all three say the same.
 WORDINGS = (
     'I am standing in the middle of the room and looking {0}.',
