@@ -58,7 +58,7 @@ def test_rates_turn_operations_and_bytes_into_seconds(vit):
 
 
 def test_a_room_of_sqa3d_is_counted():
-    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/sqa3d.py')
+    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/scanqa.py')
     # VoteNet chooses points one by one in a loop, which takes a minute to count.
     cfg.model.object_encoder = dict(type='lm4ve.StoredObjects', in_channels=256)
     block = dict(type='LLMBlock', checkpoint='data/llm/llama-7b')
@@ -69,9 +69,8 @@ def test_a_room_of_sqa3d_is_counted():
 
 def test_the_command_compares_two_configs(tmp_path, capsys):
     rates = tmp_path / 'rates.json'
-    rates.write_text(
-        json.dumps(dict(macs=dict(float32=1e11, float16=4e11), bytes=1e10, memory=1e10))
-    )
+    found = dict(macs=dict(float32=1e11, float16=4e11), bytes=1e10, large=1e10, memory=1e10)
+    rates.write_text(json.dumps(found))
     names = [str(CONFIGS / f'motion/vectornet{s}_argoverse1.py') for s in ('_llama', '')]
     main([names[0], '--base', names[1], '--batch', '2', '--rates', str(rates)])
     said = ' '.join(capsys.readouterr().out.split())

@@ -45,11 +45,16 @@ def on_slurm(cluster, monkeypatch):
     return lambda *words: run(*words, '--executor', 'slurm', '--workers', 2)
 
 
-def when_a_trial_hangs(hang: Path, commands: str) -> subprocess.Popen:
-    """Run commands once a trial is in the middle of its training."""
-    return subprocess.Popen(
-        ['bash', '-c', f'until [ -e {hang}.hanging ]; do sleep .1; done; {commands}']
-    )
+@contextlib.contextmanager
+def when_a_trial_hangs(hang: Path, commands: str):
+    """Run commands once a trial is in the middle of its training, inside of the context."""
+    wait = f'until [ -e {hang}.hanging ]; do sleep .1; done'
+    process = subprocess.Popen(['bash', '-c', f'{wait}; {commands}'])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_cancelled_grid_goes_on_and_writes_what_a_local_one_writes(
@@ -133,7 +138,7 @@ def test_the_shell_scripts_train_and_test(tmp_path, cluster):
         env=env,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -145,7 +150,7 @@ def test_the_shell_scripts_train_and_test(tmp_path, cluster):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr

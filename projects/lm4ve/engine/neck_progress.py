@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.registry import HOOKS
@@ -39,7 +40,11 @@ def following(model: Any) -> list[LLMBlockNeck]:
 
 
 def follow_progress(runner: Runner) -> None:
-    """Give a runner the hook if its model needs it and its config does not name it."""
+    """Give a runner the hook if its model needs it and its config does not name it.
+
+    A runner that builds its model later (MMEngine's FlexibleRunner) has it in any case.
+    """
     named = any(isinstance(h, NeckProgressHook) for h in runner.hooks)
-    if not named and following(runner.model):
+    unknown = not isinstance(runner.model, nn.Module)
+    if not named and (unknown or following(runner.model)):
         runner.register_hook(NeckProgressHook())
