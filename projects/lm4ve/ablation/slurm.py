@@ -43,7 +43,7 @@ class TrialJob:
 
     Attributes:
         spec (str): Path of the trial's specification.
-        token (str): Of the submission. A job whose trial has been submitted again
+        token (str): Names the submission. A job whose trial has been submitted again
             since then does nothing.
         threads (int): CPU threads.
         distributed (bool): The job has a task for each process of the trial.
@@ -75,8 +75,8 @@ class SlurmJobs(Executor):
         store (Store): Locked, in a folder that all nodes see.
         count (int): Trials at a time.
         threads (int): CPU cores of each process of a trial.
-        options (Mapping[str, str]): Of ``sbatch``, by submitit's names: partition, time
-            (minutes), account, mem, gpus_per_node and so on.
+        options (Mapping[str, str]): What ``sbatch`` is given, by submitit's names:
+            partition, time (minutes), account, mem, gpus_per_node and so on.
         keep_checkpoints (bool): See :class:`Executor`.
         console (Console): See :class:`Executor`.
 

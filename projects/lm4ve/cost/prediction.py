@@ -127,8 +127,8 @@ def predict_seconds(cost: StepCost, rates: Rates | None = None) -> float:
 
     Args:
         cost (StepCost): What was counted.
-        rates (Rates, optional): Of the machine. Without, the number of multiply-accumulates
-            is returned, so that a ratio is one of operations.
+        rates (Rates, optional): What the machine does in a second. Without them,
+            the number of multiply-accumulates is returned, so that a ratio is one of operations.
 
     Raises:
         UserError: The rates lack a type that the model computes in.

@@ -21,7 +21,7 @@ class TrainBranch:
     """The weight of the branch over a training.
 
     Attributes:
-        weight (float): Of the first step.
+        weight (float): What the branch is multiplied by in the first step.
         end (float): How far training has come, in (0, 1], when the branch is dropped. The
             rest of the training adapts head and encoder to its absence, and costs
             what a training without a block costs.

@@ -25,7 +25,7 @@ class Probe:
     """What was measured of a model.
 
     Attributes:
-        layer (int | None): Of the language model; None: the model has no block.
+        layer (int | None): The language model's layer that is the block; None: there is none.
         coherence (float): Mean cosine of the gradients of all pairs of samples, with
             respect to what trains outside of neck and head.
         similarity (float | None): Linear CKA of the tokens before the neck and after the block.
@@ -49,7 +49,7 @@ def probe_layers(
 
     Args:
         cfg (Config): With an ``LLMBlockNeck`` as ``model.neck``, adapted to the machine.
-        layers (Sequence[int]): Of its language model.
+        layers (Sequence[int]): Which layers of its language model become the block in turn.
         samples (int): How many training samples.
         steps (int): Training steps before, at the config's rate without a schedule.
         base (Config, optional): The model without a block.

@@ -30,7 +30,13 @@ from lm4ve.tasks.vision_language.given import (
     pixels_of_file,
 )
 from lm4ve.tasks.vision_language.sqa3d.given import is_of_rooms
-from lm4ve.tasks.vision_language.visualization import SHOWN, best, draw_images, draw_ranking
+from lm4ve.tasks.vision_language.visualization import (
+    SHOWN,
+    answer_fields,
+    best,
+    draw_images,
+    draw_ranking,
+)
 
 
 class _Inferencer(TaskInferencer):
@@ -162,19 +168,15 @@ class VQAInferencer(_Inferencer):
         """Turn predictions into plain data."""
         if return_datasamples:
             return preds
-        results = []
-        for sample in preds:
-            ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
-            results.append(
-                dict(
-                    img_path=sample.get('img_path'),
-                    question=sample.text[0],
-                    pred_answer=sample.pred_answer,
-                    pred_score=float(sample.pred_scores.max()),
-                    answers=[dict(answer=a, score=s) for a, s in ranking],
-                )
+        vocabulary = self.model.head.vocabulary
+        return [
+            dict(
+                img_path=sample.get('img_path'),
+                question=sample.text[0],
+                **answer_fields(sample, vocabulary, topk),
             )
-        return results
+            for sample in preds
+        ]
 
 
 class RetrievalInferencer(_Inferencer):

@@ -139,10 +139,10 @@ def draw_words(
     Args:
         axes (Axes): Where to draw, in inches from its upper left corner.
         words (Sequence[str]): The words.
-        places (Sequence[tuple]), size (float): As :func:`flow` gave them.
+        places (Sequence[tuple]), size (float): What :func:`flow` has returned.
         shades (list | np.ndarray): A color for each box.
         top (float): Inches above the first line.
-        width (float): Of a line, in inches.
+        width (float): How wide a line is, in inches.
     """
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle

@@ -14,6 +14,7 @@ from lm4ve.engine.figures import to_image
 from lm4ve.engine.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.analysis import numbered
+from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
 
 #: Answers with their scores, best first.
 Ranking = Sequence[tuple[str, float]]
@@ -32,6 +33,18 @@ def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple
     """
     found, places = scores.float().topk(min(count, len(names)))
     return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
+
+
+def answer_fields(
+    sample: VisionLanguageDataSample, vocabulary: Sequence[str], count: int = SHOWN
+) -> dict[str, Any]:
+    """Return a predicted answer and the best ones with their scores, as plain data."""
+    ranking = best(sample.pred_scores, vocabulary, count)
+    return dict(
+        pred_answer=sample.pred_answer,
+        pred_score=float(sample.pred_scores.max()),
+        answers=[dict(answer=a, score=s) for a, s in ranking],
+    )
 
 
 def draw_ranking(

@@ -17,7 +17,7 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.vision_language import TASK
 from lm4ve.tasks.vision_language.given import file_name, list_texts
 from lm4ve.tasks.vision_language.sqa3d.given import RoomFile, RoomReader, name_of
-from lm4ve.tasks.vision_language.visualization import SHOWN, best
+from lm4ve.tasks.vision_language.visualization import SHOWN, answer_fields
 
 
 class RoomInferencer(TaskInferencer):
@@ -144,13 +144,10 @@ class RoomInferencer(TaskInferencer):
             return preds
         results = []
         for sample in preds:
-            ranking = best(sample.pred_scores, self.model.head.vocabulary, topk)
             found = dict(
                 situation=sample.text[0],
                 question=sample.text[1],
-                pred_answer=sample.pred_answer,
-                pred_score=float(sample.pred_scores.max()),
-                answers=[dict(answer=a, score=s) for a, s in ranking],
+                **answer_fields(sample, self.model.head.vocabulary, topk),
             )
             if 'pred_pose' in sample:
                 found['pred_pose'] = sample.pred_pose.tolist()
