@@ -114,3 +114,24 @@ def test_a_step_of_a_task_is_measured_and_predicted(measured):
     assert [r['path'] for r in rows] == ['motion', 'motion + LLaMA-7B block']
     assert rows[0]['ratio'] == rows[0]['predicted'] == 1 and rows[1]['GMAC'] > rows[0]['GMAC'] > 0
     assert all(r['CPU seconds'] > 0 and r['predicted_seconds'] > 0 for r in rows)
+
+
+def test_every_pipeline_is_measured_on_made_files(measured):
+    for package in ('mmpretrain', 'h5py', 'sklearn'):
+        pytest.importorskip(package)
+    rows = measured('loader', '--tasks image cloud vqa --samples 2 --tflops 0 --stages')
+    whole = [r for r in rows if 'a core' in r]
+    assert [r['samples'] for r in whole] == ['images', 'clouds', 'questions']
+    assert all(r['a core'] > 0 and 'cores' not in r for r in whole)
+    shares = [r['share'] for r in rows if 'share' in r]
+    assert sum(shares) == pytest.approx(3) and min(shares) >= 0
+    assert '  RandAugment' in [r['path'] for r in rows]
+
+
+def test_workers_follow_from_what_a_gpu_asks_for(measured):
+    (row,) = measured('loader', '--tasks motion --samples 4 --tflops 1 --utilization 0.5')
+    (twice,) = measured('loader', '--tasks motion --samples 4 --tflops 2 --utilization 0.5')
+    assert twice['GPU asks'] == pytest.approx(2 * row['GPU asks'])
+    # 30.75 GMAC a step of 32 scenes (docs/results/cost.md): 1.04 million scenes a Tera of them.
+    assert row['GPU asks'] == pytest.approx(0.5e12 / 2 / (30.75e9 / 32), rel=0.01)
+    assert row['cores'] == -(-row['GPU asks'] // row['a core'])

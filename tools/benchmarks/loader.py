@@ -1,0 +1,179 @@
+"""Measure how many samples a second one core loads: the input pipelines of the configs.
+
+    python tools/benchmarks/loader.py --out loader.json
+    python tools/benchmarks/loader.py --tasks image --stages      # the time of each transform
+
+Each row is a config's own training data set, on files of the real format and size that
+loader_files.py makes, in this process and one thread, batch by batch as a worker of the data
+loader does it. `a core`: samples by second of CPU time, the median of the rounds, which other
+processes hardly touch. `GPU asks`: samples a second of a GPU that reaches the stated share of
+its 16-bit products, by the operations that lm4ve/cost counts. `cores`: the workers that one
+GPU then needs.
+"""
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import cv2
+import loader_files as files
+import numpy as np
+import torch
+from common import in_rounds, parse, parser, report
+from mmengine.config import Config
+from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
+
+import lm4ve  # noqa: F401
+from lm4ve.cost.step import cost_of_step
+from lm4ve.engine.config import read_config
+from lm4ve.tasks.batches import trained_dataset
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+#: Name -> a config, what writes its data, what a sample is called, and how many are loaded in
+#: a round.
+CASES = {
+    'image': ('lm4ve/vit-s_llama_in1k.py', files.imagenet, 'images', 64),
+    'video': ('video/videomae-s_llama_ssv2.py', partial(files.clips, **files.SSV2), 'clips', 8),
+    'video-k400': (
+        'video/videomae-s_llama_k400.py',
+        partial(files.clips, **files.K400),
+        'clips',
+        8,
+    ),
+    'cloud': (
+        'pointcloud/pointbert_llama_scanobjectnn-hardest.py',
+        files.scanobjectnn,
+        'clouds',
+        64,
+    ),
+    'cloud-8k': ('pointcloud/pointbert_llama_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
+    'motion': ('motion/vectornet_llama_argoverse1.py', files.full_scenes, 'scenes', 64),
+    'vqa': ('vision_language/meter_llama_vqav2.py', files.vqav2, 'questions', 32),
+}
+
+
+class Timed:
+    """A transform that adds up the CPU seconds of its calls; else it is the transform.
+
+    Args:
+        transform (Callable): What is timed.
+    """
+
+    def __init__(self, transform) -> None:
+        self._transform, self.seconds = transform, 0.0
+
+    def __call__(self, results):
+        start = time.process_time()
+        try:
+            return self._transform(results)
+        finally:
+            self.seconds += time.process_time() - start
+
+    def __getattr__(self, name: str):
+        return getattr(self._transform, name)
+
+
+def loader(cfg: Config, write, folder: Path, count: int):
+    """Build a config's training data on files made for it.
+
+    Returns:
+        tuple: The data set, and a function that loads as many samples as asked, in batches.
+    """
+    write(folder, trained_dataset(cfg), count)
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    kind = dict(cfg.train_dataloader.get('collate_fn') or dict(type='pseudo_collate'))
+    collate = partial(FUNCTIONS.get(kind.pop('type')), **kind)
+    batch = min(cfg.train_dataloader.batch_size, count)
+
+    def load(samples: int) -> None:
+        for start in range(0, samples, batch):
+            collate([dataset[i % len(dataset)] for i in range(start, start + batch)])
+
+    return dataset, load
+
+
+def samples_of(dataset) -> int:
+    """Return how many samples of the model one entry of a data set gives."""
+    return getattr(dataset, 'num_repeats', 1)
+
+
+def transforms_of(dataset) -> Iterator[Timed]:
+    """Replace the transforms of a data set by timed ones, and yield them."""
+    for i, transform in enumerate(dataset.pipeline.transforms):
+        dataset.pipeline.transforms[i] = timed = Timed(transform)
+        yield timed
+
+
+def asked_by_gpu(cfg: Config, args) -> float:
+    """Return how many samples a second a GPU trains on, by the operations of a step."""
+    cost = cost_of_step(cfg)
+    return args.tflops * 1e12 * args.utilization / (2 * cost.counts.total_macs() / cost.batch)
+
+
+def measure(name: str, args) -> list[dict]:
+    """Measure one case: its row, and with ``--stages`` one of each transform."""
+    config, write, noun, count = CASES[name]
+    cfg = read_config(CONFIGS / config)
+    count = args.samples or count
+    with tempfile.TemporaryDirectory() as folder:
+        np.random.seed(0)
+        torch.manual_seed(0)
+        dataset, load = loader(cfg, write, Path(folder) / 'data', min(count, 64))
+        times = in_rounds({name: partial(load, count)}, args)[name]
+        loaded = count * samples_of(dataset)
+        rate = statistics.median(loaded / row['cpu_seconds'] for row in times)
+        row = {'path': config, 'samples': noun, 'a core': rate}
+        if args.tflops:
+            row['GPU asks'] = asked = asked_by_gpu(read_config(CONFIGS / config), args)
+            row['cores'] = math.ceil(asked / rate)
+        rows = [row]
+        if args.stages:
+            timed = list(transforms_of(dataset))
+            start = time.process_time()
+            load(count)
+            whole = time.process_time() - start
+            named = [(type(t._transform).__name__, t.seconds) for t in timed]
+            named.append(('(data set and batch)', whole - sum(t.seconds for t in timed)))
+            rows += [
+                dict(path=f'  {stage}', ms=1e3 * seconds / loaded, share=seconds / whole)
+                for stage, seconds in named
+            ]
+    return rows
+
+
+def main(argv=None) -> None:
+    p = parser(__doc__)
+    p.set_defaults(threads=1, repeats=3)
+    p.add_argument('--tasks', nargs='+', default=list(CASES), choices=CASES)
+    p.add_argument('--samples', type=int, help='entries of the data set that a round loads')
+    p.add_argument('--stages', action='store_true', help='also the time of each transform')
+    p.add_argument(
+        '--tflops',
+        type=float,
+        default=312,
+        help="10^12 operations a second of the GPU's 16-bit products; default 312 (A100); "
+        '0: not told',
+    )
+    p.add_argument(
+        '--utilization', type=float, default=0.4, help='the share of them reached; default 0.4'
+    )
+    args = parse(p, argv)
+    cv2.setNumThreads(0)  # as the configs set it in workers
+    rows = [row for name in args.tasks for row in measure(name, args)]
+    report(
+        'Samples a second of CPU time: training data of each config, on files of the real size',
+        rows,
+        args,
+        f'a core: median of {args.repeats} rounds. GPU asks: samples a second at '
+        f'{args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: how many keep one such GPU '
+        'busy.',
+    )
+
+
+if __name__ == '__main__':
+    main()
