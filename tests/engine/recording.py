@@ -19,7 +19,8 @@ class RecordHook(Hook):
     """Write each step's loss (mean over ranks) and the final weights' hash.
 
     Args:
-        out (str): Folder; each rank writes ``rank<r>.json``.
+        out (str): Folder; each rank writes ``rank<r>.json`` at the end, and the first one a
+            line of ``steps.txt`` at each step: its number and its loss.
     """
 
     priority = 'LOWEST'
@@ -32,6 +33,10 @@ class RecordHook(Hook):
         loss = outputs['loss'].detach().clone()
         all_reduce(loss, 'mean')
         self.losses.append(loss.item())
+        if get_rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with open(self.out / 'steps.txt', 'a') as file:
+                file.write(f'{runner.iter + 1} {loss.item()}\n')
 
     def after_train(self, runner) -> None:
         model = runner.model

@@ -50,7 +50,7 @@ def environment() -> dict:
     return {
         **os.environ,
         'PATH': path,
-        'PYTHONPATH': str(ROOT),
+        'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / 'projects'))),
         'OMP_NUM_THREADS': '1',
         'PORT': str(free_port()),
     }

@@ -135,3 +135,11 @@ def test_workers_follow_from_what_a_gpu_asks_for(measured):
     # 30.75 GMAC a step of 32 scenes (docs/results/cost.md): 1.04 million scenes a Tera of them.
     assert row['GPU asks'] == pytest.approx(0.5e12 / 2 / (30.75e9 / 32), rel=0.01)
     assert row['cores'] == -(-row['GPU asks'] // row['a core'])
+
+
+def test_two_processes_are_compared_with_one(measured):
+    rows = measured('weak_scaling', '--task motion --batch 1')
+    assert [r['batch'] for r in rows] == [1, 2] and rows[0]['efficiency'] == 1
+    assert 0 < rows[1]['efficiency'] and rows[1]['seconds'] > 0
+    # 1.3 million parameters of a VectorNet in fp32: two processes send them once each.
+    assert rows[1]['sent MB'] == pytest.approx(4 * 1.31, rel=0.05)

@@ -38,18 +38,22 @@ PAIRS = {
 }
 
 
-def trainer(cfg: Config, batch: int, device: str):
-    """Return a function that takes one AdamW step: preprocessor, loss, backward, update."""
+def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
+    """Return a function that takes one AdamW step: preprocessor, loss, backward, update.
+
+    ``wrap`` is what the model is called through, for example DDP.
+    """
     cfg = imagined_config(cfg)
     torch.manual_seed(0)
     model = build_imagined(cfg).to(device)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
+    called = wrap(model)
 
     def step():
         optimizer.zero_grad()
-        loss, _ = model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))
+        loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))
         loss.backward()
         optimizer.step()
 

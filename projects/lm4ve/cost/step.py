@@ -26,6 +26,8 @@ class StepCost:
         trainable, frozen (int): Parameters.
         counts (Counts): Operations, and what the forward pass keeps.
         weights (Counter): Bytes of parameters, buffers and frozen tensors, by dtype.
+        gradients (int): Bytes of the gradients of all trained parameters.
+        fixed (int): Bytes of parameters that are not trained, and of frozen tensors of blocks.
         optimizer (int): Bytes of the optimizer's state.
         checkpoint (int): Bytes of a checkpoint: weights (without frozen tensors of blocks), the
             optimizer's state and the average of weights, as the config's hooks say.
@@ -36,6 +38,8 @@ class StepCost:
     frozen: int
     counts: Counts
     weights: Counter
+    gradients: int
+    fixed: int
     optimizer: int
     checkpoint: int
 
@@ -67,9 +71,12 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
         with counter.counting() as counts:
             loss, _ = model.parse_losses(model(**data, mode='loss'))
             loss.backward()
-    weights, optimizer, checkpoint = _sizes(cfg, model)
+    weights, gradients, optimizer, checkpoint = _sizes(cfg, model)
     trainable, frozen = count_parameters(model)
-    return StepCost(batch, trainable, frozen, counts, weights, optimizer, checkpoint)
+    fixed = sum(weights.values()) - gradients - sum(b.nbytes for b in model.buffers())
+    return StepCost(
+        batch, trainable, frozen, counts, weights, gradients, fixed, optimizer, checkpoint
+    )
 
 
 def batch_of(cfg: Config) -> int:
@@ -78,8 +85,8 @@ def batch_of(cfg: Config) -> int:
     return loader.get('batch_size', 1)
 
 
-def _sizes(cfg: Config, model: nn.Module) -> tuple[Counter, int, int]:
-    """Return the bytes of all weights by dtype, of the optimizer's state, and of a checkpoint."""
+def _sizes(cfg: Config, model: nn.Module) -> tuple[Counter, int, int, int]:
+    """Return bytes: of weights by dtype, of gradients, the optimizer's state, a checkpoint."""
     weights: Counter = Counter()
     for t in (*model.parameters(), *model.buffers(), *frozen_tensors(model).values()):
         weights[t.dtype] += t.nbytes
@@ -90,4 +97,4 @@ def _sizes(cfg: Config, model: nn.Module) -> tuple[Counter, int, int]:
     hooks: list[Any] = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', ())]
     averages = any(str(h.get('type', '')).endswith('EMAHook') for h in hooks if h)
     keeps = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_optimizer', True)
-    return weights, state, saved * (1 + averages) + state * keeps
+    return weights, trained, state, saved * (1 + averages) + state * keeps

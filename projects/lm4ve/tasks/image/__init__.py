@@ -11,6 +11,7 @@ TASK = Task(
     registers={
         'datasets.folders': ('CheckedImageFolder', 'CheckedImageNet'),
         'datasets.imagenet_variants': ('ImageNetC', 'ImageNetVariant'),
+        'datasets.shards': ('ImageNetShards',),
         'demo.digits': ('DigitsDataset',),
         'demo.textured_digits': ('TexturedDigits',),
         'metrics': ('CorruptionAccuracy', 'SubsetAccuracy'),

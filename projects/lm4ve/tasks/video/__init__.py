@@ -9,6 +9,7 @@ TASK = Task(
     extra='video',
     models=('mmaction.models.recognizers.base.BaseRecognizer',),
     registers={
+        'datasets.shards': ('RepeatAugVideoShards', 'VideoShards'),
         'datasets.video_lists': ('CheckedRepeatAugDataset', 'CheckedVideoDataset'),
         'demo.moving_digits_dataset': ('MovingDigitsDataset',),
         'models': ('RawSwinTransformer3D', 'Recognizer2D'),

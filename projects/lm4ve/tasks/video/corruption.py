@@ -5,7 +5,9 @@ PyAV an audio file with an ``IndexError``, and a video of one frame trains as a
 still picture without a word.
 """
 
+import io
 import os
+from typing import BinaryIO
 
 import av
 
@@ -16,11 +18,11 @@ _EBML, _SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'
 _HEAD = 4096
 
 
-def find_defect(path: str, decode: bool = False) -> str | None:
+def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
     """Say what is wrong with a video file.
 
     Args:
-        path (str): A local file; what it is follows from its bytes.
+        path (str or BinaryIO): A local file, or its content; what it is follows from its bytes.
         decode (bool): Decode all of it too. Without, its packets are read and
             counted, but for the first frame not decoded.
 
@@ -30,38 +32,42 @@ def find_defect(path: str, decode: bool = False) -> str | None:
         it: decoders conceal what they can.
     """
     try:
-        if os.stat(path).st_size == 0:
-            return 'is empty (0 bytes)'
-        with av.open(path) as container:
-            if container.format.name.partition(',')[0] in _PLAYLISTS:
-                return 'is a list of other files, which are not read'
-            if not container.streams.video:
-                return 'has no video stream'
-            if (missing := _missing_bytes(path)) > 0:
-                return f'is truncated: its last {missing} bytes are missing'
-            return _find_in_stream(container, container.streams.video[0], decode)
+        with open(path, 'rb') if isinstance(path, (str, os.PathLike)) else path as file:
+            size = file.seek(0, io.SEEK_END)
+            if size == 0:
+                return 'is empty (0 bytes)'
+            missing = _missing_bytes(file, size)
+            file.seek(0)
+            with av.open(path) as container:
+                if container.format.name.partition(',')[0] in _PLAYLISTS:
+                    return 'is a list of other files, which are not read'
+                if not container.streams.video:
+                    return 'has no video stream'
+                if missing > 0:
+                    return f'is truncated: its last {missing} bytes are missing'
+                return _find_in_stream(container, container.streams.video[0], decode)
     except FileNotFoundError:
         return 'does not exist'
     except (av.FFmpegError, OSError, ValueError) as e:
         return f'cannot be read ({e})'
 
 
-def _missing_bytes(path: str) -> int:
+def _missing_bytes(file: BinaryIO, size: int) -> int:
     """Return how many bytes a Matroska (WebM) file lacks of what its segment promises.
 
     FFmpeg ends without a word where a file was cut between two packets, and the format
     does not say how many frames there are.
     """
-    with open(path, 'rb') as file:
-        head = file.read(_HEAD)
+    file.seek(0)
+    head = file.read(_HEAD)
     if not head.startswith(_EBML):
         return 0
-    at, size = _element_size(head, len(_EBML))
-    at += size or 0
+    at, length = _element_size(head, len(_EBML))
+    at += length or 0
     if head[at : at + len(_SEGMENT)] != _SEGMENT:
         return 0
-    at, size = _element_size(head, at + len(_SEGMENT))
-    return 0 if size is None else at + size - os.stat(path).st_size
+    at, length = _element_size(head, at + len(_SEGMENT))
+    return 0 if length is None else at + length - size
 
 
 def _element_size(data: bytes, at: int) -> tuple[int, int | None]:

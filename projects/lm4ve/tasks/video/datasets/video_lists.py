@@ -150,10 +150,14 @@ class CheckedVideoMixin(IntegrityMixin):
         trusted = self.test_mode and self.verify is False
         if not self._is_local or not decode and (trusted or path in self._whole_files):
             return None
-        defect = find_defect(path, decode)
+        defect = self.defect_of(path, decode)
         if defect is None:
             self._whole_files.add(path)
         return defect
+
+    def defect_of(self, path: str, decode: bool) -> str | None:
+        """Look at a video; see :func:`lm4ve.tasks.video.corruption.find_defect`."""
+        return find_defect(path, decode)
 
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Say which defect made the pipeline fail; a decoder's own error is one."""

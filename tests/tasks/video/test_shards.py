@@ -1,0 +1,80 @@
+"""Videos in shards are the videos of a list: the same clips, checks and messages."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('mmaction')
+pytest.importorskip('webdataset')
+
+from mmengine.registry import DATASETS, init_default_scope
+
+from lm4ve.engine.shard_writing import Entry, write_shards
+from lm4ve.errors import UserError
+from lm4ve.tasks.video.corruption import find_defect
+from tests.tasks.video.videos import write_broken, write_list, write_noise
+
+DECORD, AV = (
+    [
+        dict(type=f'{name}Init'),
+        dict(type='UniformSample', clip_len=4, test_mode=True),
+        dict(type=f'{name}Decode'),
+        dict(type='FormatShape', input_format='NCTHW'),
+        dict(type='PackActionInputs'),
+    ]
+    for name in ('Decord', 'PyAV')
+)
+
+
+@pytest.fixture(scope='module')
+def videos(tmp_path_factory):
+    """A list of three videos, and shards of them."""
+    root = tmp_path_factory.mktemp('videos')
+    paths = [write_noise(root / f'{i}.mp4', seed=i) for i in range(3)]
+    entries = [Entry(str(p), p.name, i) for i, p in enumerate(paths)]
+    write_shards(entries, root / 'shards', 'val', 2, find_defect, quiet=True)
+    return write_list(root / 'list.txt', paths), str(root / 'shards/val.index.json')
+
+
+def build(type: str, ann_file: str, pipeline=DECORD, **kwargs):
+    init_default_scope('mmaction')
+    return DATASETS.build(
+        dict(type=f'lm4ve.{type}', ann_file=ann_file, pipeline=pipeline, **kwargs)
+    )
+
+
+@pytest.mark.parametrize('pipeline', [DECORD, AV])
+def test_clips_are_those_of_the_list(videos, pipeline):
+    single = build('CheckedVideoDataset', videos[0], pipeline, test_mode=True)
+    # The prefix of a config that is overridden plays no part.
+    prefix = dict(video='data/sthv2')
+    data = build('VideoShards', videos[1], pipeline, test_mode=True, data_prefix=prefix)
+    assert len(data) == len(single) == 3 and data.is_scanned()
+    for one, other in zip(data, single, strict=True):
+        assert np.array_equal(one['inputs'], other['inputs'])
+        assert one['data_samples'].gt_label == other['data_samples'].gt_label
+
+
+def test_repeated_sampling_reads_shards(videos):
+    one = build('RepeatAugVideoShards', videos[1], num_repeats=2)[1]
+    other = build('CheckedRepeatAugDataset', videos[0], num_repeats=2)[1]
+    assert len(one) == 2 and np.array_equal(one[1]['inputs'], other[1]['inputs'])
+
+
+def test_broken_videos_follow_the_policy(tmp_path, videos):
+    broken = write_broken(tmp_path)
+    entries = [Entry(str(p), p.name, 0) for p in (tmp_path / 'whole.mp4', *broken.values())]
+    write_shards(entries, tmp_path / 'shards', 'val', 99, lambda path: None, quiet=True)
+    index = str(tmp_path / 'shards/val.index.json')
+    data = build('VideoShards', index, test_mode=True)
+    assert len(data) == 1
+    # The same words as for files.
+    words = {a.rpartition('?')[2]: d for a, d in data.corrupt_files.items()}
+    found = {p.name: str(find_defect(str(p))).replace(str(p), '<none>') for p in broken.values()}
+    assert words == found
+    with pytest.raises(UserError, match=f'{len(broken)} of {len(broken) + 1} videos are corrupt'):
+        build('VideoShards', index, test_mode=True, on_corrupt='refuse')
+
+
+def test_a_pipeline_that_reads_no_files_by_clients_is_refused(videos):
+    with pytest.raises(UserError, match='begins with DecordInit and io_backend='):
+        build('VideoShards', videos[1], [dict(DECORD[0], io_backend='petrel'), *DECORD[1:]])
