@@ -29,7 +29,7 @@ def recipe(counts: dict[str, int]) -> dict:
     """Return all that the files depend on."""
     sizes = dict(half=rooms.HALF, wall=rooms.WALL, away=rooms.AWAY, aside=rooms.ASIDE)
     sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
-    texts = dict(situations=rooms.SITUATIONS, questions=rooms.QUESTIONS, kinds=rooms.KINDS)
+    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS)
     texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
     return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
 
@@ -164,7 +164,7 @@ def _write_questions(
     annotations: list[dict] = []
     rows: list[dict] = []
     known = list(rooms.ANSWERS)
-    number = first * rooms.SITUATIONS * rooms.QUESTIONS
+    number = first * rooms.QUESTIONS
     for name, room, frame in made:
         for asked in room.asked:
             ids = dict(scene_id=name, question_id=number)

@@ -39,8 +39,9 @@ STEP = 0.2
 TURN = 0.26
 #: Points of a shape, of the floor and of all walls.
 POINTS = dict(shape=96, floor=160, walls=160)
-#: Questions about a room: situations, and questions in each.
-SITUATIONS, QUESTIONS = 4, 8
+#: Questions about a room. Each has a situation of its own: several of one situation would be
+#: of different sides, which undoes SHARES.
+QUESTIONS = 32
 #: How situations are worded; all three say the same.
 WORDINGS = (
     'I am standing in the middle of the room and looking {0}.',
@@ -99,13 +100,14 @@ def draw_room(rng: np.random.Generator) -> Room:
         things += _draw_things(place, rng)
     half = tuple(rng.uniform(*HALF, 2).tolist())
     asked: list[dict] = []
-    for looks in rng.permutation(len(PLACES))[:SITUATIONS].tolist():
+    for _ in range(QUESTIONS):
+        looks = int(rng.integers(len(PLACES)))
         stands = tuple(rng.uniform(-STEP, STEP, 2).tolist())
         order = rng.permutation(len(WORDINGS))
         words = [WORDINGS[i].format(PLACES[looks], PLACES[looks - 2]) for i in order]
-        for question, answer in _draw_questions(things, looks, rng):
-            asked.append(dict(looks=looks, stands=stands, situations=words))
-            asked[-1].update(question=question, answer=answer)
+        question, answer = _draw_question(things, looks, rng)
+        asked.append(dict(looks=looks, stands=stands, situations=words))
+        asked[-1].update(question=question, answer=answer)
     return Room(half, tuple(things), tuple(asked))
 
 
@@ -158,24 +160,21 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     return found
 
 
-def _draw_questions(
+def _draw_question(
     things: list[Thing], looks: int, rng: np.random.Generator
-) -> list[tuple[str, str]]:
-    """Draw different questions; of a kind and a side, each answer that occurs alike often."""
+) -> tuple[str, str]:
+    """Draw a question; of a kind and a side, each answer that occurs alike often."""
     found = questions_of(things, looks)
-    drawn: dict[str, str] = {}
-    while len(drawn) < QUESTIONS:
+    while True:
         kind, side = _pick(KINDS, rng), _pick(SHARES, rng)
         if kind == 'see':
             side = 'front'
         fit = [(q, a) for k, s, q, a in found if k == kind and s == side]
         # One thing or two alike: 0, and 1 or 2.
-        answers = sorted({a for _, a in fit})
-        if answers:
+        if answers := sorted({a for _, a in fit}):
             answer = answers[rng.integers(len(answers))]
-            fit = [q for q, a in fit if a == answer]
-            drawn[fit[rng.integers(len(fit))]] = answer
-    return list(drawn.items())
+            fit = [(q, a) for q, a in fit if a == answer]
+            return fit[rng.integers(len(fit))]
 
 
 def _pick(shares: dict[str, int], rng: np.random.Generator) -> str:
