@@ -2,7 +2,7 @@
 _base_ = [
     '../_base_/vision_language/sqa3d-demo.py',
     '../_base_/vision_language/rooms.py',
-    '../_base_/vision_language/cosine_1e.py',
+    '../_base_/vision_language/cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
 

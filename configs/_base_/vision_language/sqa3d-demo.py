@@ -18,12 +18,13 @@ model = dict(
         samples=(12, 8),
         channels=((32, 32), (64, 64)),
         propagation=(),
-        num_proposals=20,
+        # With fewer, some things would have none: most lie on the floor and on walls.
+        num_proposals=48,
         proposal_radius=0.4,
         proposal_samples=8,
         proposal_channels=64,
         # So small a net does not find out by itself what is where in the room.
-        embed_detections=True,
+        tokens='detections',
     ),
     text_encoder=dict(
         type='lm4ve.TransformersTextEncoder',

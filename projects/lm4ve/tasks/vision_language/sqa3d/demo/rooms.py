@@ -42,11 +42,12 @@ POINTS = dict(shape=96, floor=160, walls=160)
 #: Questions about a room. Each has a situation of its own: several of one situation would be
 #: of different sides, which undoes SHARES.
 QUESTIONS = 32
-#: How situations are worded; all three say the same.
+#: How situations are worded; all three say the same, and name the place ahead, which a small
+#: model learns to look up sooner than the place behind.
 WORDINGS = (
-    'I am standing in the middle of the room and looking {0}.',
-    'I am in the center of the room, facing the {0} wall.',
-    'I stand in the middle of the room with the {1} wall behind me.',
+    'I am standing in the middle of the room and looking {}.',
+    'I am in the center of the room, facing the {} wall.',
+    'I stand in the middle of the room with the {} wall in front of me.',
 )
 #: Kinds of questions, by the first words of which SQA3D scores them, and how often each is.
 KINDS = dict(shape=4, color=4, there=1, see=1, count=1)
@@ -104,7 +105,7 @@ def draw_room(rng: np.random.Generator) -> Room:
         looks = int(rng.integers(len(PLACES)))
         stands = tuple(rng.uniform(-STEP, STEP, 2).tolist())
         order = rng.permutation(len(WORDINGS))
-        words = [WORDINGS[i].format(PLACES[looks], PLACES[looks - 2]) for i in order]
+        words = [WORDINGS[i].format(PLACES[looks]) for i in order]
         question, answer = _draw_question(things, looks, rng)
         asked.append(dict(looks=looks, stands=stands, situations=words))
         asked[-1].update(question=question, answer=answer)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check_choice
 from lm4ve.registry import MODELS
 from lm4ve.tasks.point_ops import (
     ball_query,
@@ -28,6 +28,8 @@ from lm4ve.tasks.vision_language.sqa3d.models.proposals import (
     read_mean_sizes,
 )
 from lm4ve.tasks.vision_language.structures import VisionLanguageDataSample
+
+TOKENS = ('features', 'detections')
 
 
 class PointLayer(nn.Module):
@@ -201,13 +203,14 @@ class VoteNet(BaseModule):
         proposal_channels (int): C.
         mask_objects (bool): Proposals that are predicted to be no objects are padding for
             whatever reads the tokens.
-        embed_detections (bool): Where a proposal lies and which class it is of, as far as is
-            known, are added to its token, as the release does not do. A small model is told by
-            it what stands where; a scene that moves then has other tokens.
+        tokens (str): 'features', those of proposals, as in the release; or 'detections', which
+            says of each proposal only where its box is and how probable each class is. A small
+            model does not find in features what stands where. A scene that moves then has
+            other tokens, and no loss of answers reaches the detector.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
-        embed_dims (int): C.
+        embed_dims (int): Width of the tokens: C, or 3 + classes.
         reads (str): 'points'.
 
     A scene that moves takes its proposals with it, if what the columns behind x, y, z say
@@ -215,7 +218,8 @@ class VoteNet(BaseModule):
     the order of points has a say, as in PointNet++'s code.
 
     Raises:
-        UserError: Lists differ in length, or there are fewer seeds than proposals.
+        UserError: Lists differ in length, there are fewer seeds than proposals, or there are no
+            such tokens.
     """
 
     reads = 'points'
@@ -240,10 +244,11 @@ class VoteNet(BaseModule):
         proposal_samples: int = 16,
         proposal_channels: int = 128,
         mask_objects: bool = True,
-        embed_detections: bool = False,
+        tokens: str = 'features',
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        check_choice('model.object_encoder.tokens', tokens, TOKENS)
         lengths = {len(x) for x in (num_points, radii, samples, channels)}
         if lengths != {len(propagation) + 2}:
             raise UserError(
@@ -271,14 +276,8 @@ class VoteNet(BaseModule):
             sizes,
             num_heading_bins,
         )
-        self.embed_dims = width = proposal_channels
-        self.said = None
-        if embed_detections:
-            self.said = nn.Sequential(
-                nn.Linear(3 + len(sizes), width), nn.ReLU(), nn.Linear(width, width)
-            )
-            for layer in (self.said[0], self.said[2]):
-                nn.init.kaiming_normal_(layer.weight)
+        self.tokens = tokens
+        self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -307,11 +306,9 @@ class VoteNet(BaseModule):
         centers, tokens, _ = self.aggregation(votes, features)
         detections = self.head(tokens, centers)
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
-        if self.said is not None:
-            # No loss of answers moves votes or classes by this way.
+        if self.tokens == 'detections':
             classes = detections.semantic_scores.softmax(dim=-1)
-            said = torch.cat((centers, classes), dim=-1).detach()
-            tokens = tokens + self.said(said.to(tokens.dtype))
+            tokens = torch.cat((detections.centers, classes), dim=-1).detach().to(tokens.dtype)
         nothing = detections.objectness.argmax(dim=-1) == 0
         mask = nothing if self.mask_objects else torch.zeros_like(nothing)
         return Objects(tokens, mask, detections)
