@@ -294,14 +294,20 @@ def move(
 class BlankScene(BaseTransform):
     """Take all that there is to see from a scene, for controls that see the texts only.
 
-    Every point lies at the origin, and its other columns are 0; stored objects are zeros.
-    Boxes, pose and how many there are stay. It comes after what else changes points.
+    The points are the same in every scene of as many points: evenly drawn at random from a box
+    of 4 x 4 x 1 m on the origin, their other columns 0. (In one place, all features would be
+    alike, and batch norms would divide by nothing.) Stored objects are zeros. Boxes, pose
+    and how many there are stay. It comes after what else changes points.
     """
 
     def transform(self, results: dict) -> dict:
-        for key in ('points', 'objects'):
-            if key in results:
-                results[key] = np.zeros_like(results[key])
+        if 'points' in results:
+            points = np.zeros_like(results['points'])
+            places = np.random.default_rng(0).uniform((-2, -2, 0), (2, 2, 1), (len(points), 3))
+            points[:, :3] = places
+            results['points'] = points
+        if 'objects' in results:
+            results['objects'] = np.zeros_like(results['objects'])
         return results
 
 
