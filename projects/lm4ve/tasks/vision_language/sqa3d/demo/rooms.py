@@ -161,9 +161,7 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     return found
 
 
-def _draw_question(
-    things: list[Thing], looks: int, rng: np.random.Generator
-) -> tuple[str, str]:
+def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) -> tuple[str, str]:
     """Draw a question; of a kind and a side, each answer that occurs alike often."""
     found = questions_of(things, looks)
     while True:
