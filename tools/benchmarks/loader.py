@@ -165,13 +165,15 @@ def main(argv=None) -> None:
     args = parse(p, argv)
     cv2.setNumThreads(0)  # as the configs set it in workers
     rows = [row for name in args.tasks for row in measure(name, args)]
+    asked = (
+        f' GPU asks: samples a second at {args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: '
+        'how many keep one such GPU busy.'
+    )
     report(
         'Samples a second of CPU time: training data of each config, on files of the real size',
         rows,
         args,
-        f'a core: median of {args.repeats} rounds. GPU asks: samples a second at '
-        f'{args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: how many keep one such GPU '
-        'busy.',
+        f'a core: median of {args.repeats} rounds.' + (asked if args.tflops else ''),
     )
 
 
