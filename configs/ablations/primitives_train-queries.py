@@ -7,8 +7,7 @@ title = 'Primitives, 256 groups: tokens that a training step computes'
 base = '../pointcloud/pointbert-demo_minilm_primitives.py'
 reference = 'all'
 
-# The class token comes first and is always computed.
-common = {'model.backbone.num_groups': 256, 'model.neck.num_extra_tokens': 1}
+common = {'model.backbone.num_groups': 256}
 _field = 'model.neck.train_queries'
 variants = dict(
     _delete_=True,

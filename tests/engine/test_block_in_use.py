@@ -115,6 +115,16 @@ def test_a_mean_over_class_tokens_is_a_warning(tmp_path, monkeypatch, extra, war
     assert len(said) == warnings and all('neck.num_extra_tokens=1' in s for s in said)
 
 
+def test_class_tokens_are_not_drawn(tmp_path):
+    def drawing(extra, fraction=0.5):
+        return WithBackbone(TokensFirst(16, 16), train_queries=fraction, num_extra_tokens=extra)
+
+    train(tmp_path / 'all', drawing(1))
+    train(tmp_path / 'gradient', drawing(0, dict(fraction=0.5, gradient_only=True)))
+    with pytest.raises(UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'):
+        train(tmp_path / 'mixed', drawing(0))
+
+
 def test_the_norm_before_the_neck_is_named(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('lm4ve.necks.guard.print_log', lambda text, **_: said.append(text))

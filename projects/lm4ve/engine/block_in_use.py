@@ -58,7 +58,7 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
             neck.use.place = neck.use.place or f'model.{name.removeprefix("module.")}'
             neck.use.name_of = functools.partial(_name_of, weakref.ref(runner.model))
         for host in runner.model.modules():
-            _warn_of_class_tokens(host)
+            _check_class_tokens(host)
         compiled = runner.cfg.get('compile') or is_compiled(runner.model)
         self._open = {} if compiled else necks
 
@@ -93,23 +93,34 @@ def _name_of(model: 'weakref.ref[nn.Module]', parameter: nn.Parameter) -> str:
     return f'model.{name.rpartition(".")[0].removeprefix("module.")}' if name else ''
 
 
-def _warn_of_class_tokens(host: nn.Module) -> None:
-    """Warn where a neck's mean would have the class tokens of its encoder in it."""
+def _check_class_tokens(host: nn.Module) -> None:
+    """Warn where a neck's mean would have the class tokens of its encoder in it.
+
+    Raises:
+        UserError: The neck would draw from the class tokens, which the head expects first.
+    """
     neck, encoder = (getattr(host, n, None) for n in ('neck', 'backbone'))
     extra = getattr(encoder, 'num_extra_tokens', 0)
     if (
-        extra
-        and isinstance(neck, LLMBlockNeck)
-        and neck.out_type == 'avg_featmap'
-        and neck.num_extra_tokens != extra
-        and getattr(encoder, 'out_type', 'raw') == 'raw'
+        not extra
+        or not isinstance(neck, LLMBlockNeck)
+        or neck.num_extra_tokens == extra
+        or getattr(encoder, 'out_type', 'raw') != 'raw'
     ):
+        return
+    fix = f'Fix: model.neck.num_extra_tokens={extra}'
+    first = f'the first {extra} tokens of {type(encoder).__name__}, which are no patches'
+    if neck.out_type == 'avg_featmap':
         print_log(
-            f"model.neck.out_type='avg_featmap' averages the first {extra} tokens of "
-            f'{type(encoder).__name__}, which are no patches, too; MAE, BEiT and EVA-02 leave them '
-            f'out. Fix: model.neck.num_extra_tokens={extra}, if that is meant.',
+            f"model.neck.out_type='avg_featmap' averages {first}, too; MAE, BEiT and EVA-02 leave "
+            f'them out. {fix}, if that is meant.',
             logger='current',
             level=logging.WARNING,
+        )
+    elif neck.train_queries is not None and not neck.train_queries.gradient_only:
+        raise UserError(
+            f'model.neck.train_queries draws from {first}, too, and the head would read another '
+            f'token in their place. {fix}.'
         )
 
 

@@ -113,6 +113,9 @@ class PointBERT(BaseModule):
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
+    #: The class token, which is no group and comes first.
+    num_extra_tokens = 1
+
     def __init__(
         self,
         embed_dims: int = 384,
