@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.pointcloud.geometry import farthest_points
+from lm4ve.tasks.pointcloud.known_picks import KnownPicks
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 
 
@@ -38,8 +39,8 @@ class SamplePoints(BaseTransform):
 
     Args:
         num (int): How many.
-        method (str): 'fps' (farthest points, from the first point on), 'random'
-            (without replacement), or 'first' (which is 'fps' for clouds that are
+        method (str): 'fps' (farthest points, from the first point on; those of a
+            data set's cloud are computed once), 'random' (without replacement), or 'first' (which is 'fps' for clouds that are
             stored in farthest-point order, as :class:`lm4ve.ModelNet40` does).
         fill (bool): Fill up smaller clouds by repeating their points; False
             keeps them as they are ("capped at available").
@@ -51,6 +52,7 @@ class SamplePoints(BaseTransform):
         if num < 1:
             raise UserError(f'SamplePoints.num={num} must be at least 1.')
         self.num, self.method, self.fill = num, method, fill
+        self._known = KnownPicks(num) if method == 'fps' else None
 
     def transform(self, results: dict) -> dict:
         points = results['points']
@@ -63,6 +65,8 @@ class SamplePoints(BaseTransform):
             points = points[np.random.permutation(count)[: self.num]]
         elif self.method == 'first' or count == self.num:
             points = points[: self.num]
+        elif self._known is not None and 'sample_idx' in results:
+            points = points[self._known.of(points, results['sample_idx'])]
         else:
             points = farthest_points(points, self.num)
         results['points'] = points
