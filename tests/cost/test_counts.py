@@ -55,6 +55,23 @@ def test_a_model_without_numbers_is_counted_as_a_real_one():
     assert counts.macs == real.macs and counts.saved == real.saved
 
 
+@pytest.mark.parametrize('task, extra', [('video', 0), ('pointcloud', 1)])
+def test_tokens_that_a_step_draws_are_counted_and_no_others(task, extra):
+    options = dict(train_queries=0.5, num_extra_tokens=extra, low_rank='off')
+    model, data = models.build(task, **options)
+    with FlopCounterMode(display=False, custom_mapping=CUSTOM) as expected:
+        train(model.train(), data)
+    found, exact = count(task, **options), count(task, low_rank='off')
+    assert found.total_macs() == expected.get_total_flops() // 2
+    # The second mapper sees half of the tokens, and the class token where there is one.
+    batch, channels, tokens = 2, 16, 32 if task == 'video' else 6
+    computed = batch * (extra + tokens // 2)
+    both = 3 * models.D * channels  # forward, and both gradients
+    first = both * batch * (extra + tokens)
+    assert found.total_macs('mappers') == first + both * computed
+    assert exact.total_macs('mappers') == 2 * first
+
+
 def test_each_part_gets_its_own_operations():
     """A ViT of 25 tokens, of which the head and the second mapper see one."""
     batch, channels, width, classes = 2, 16, models.D, 3

@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
+from lm4ve.engine.worker_memory import keep_freed_memory
 from lm4ve.errors import UserError
 
 #: What a seed is for, so that data and steps draw different numbers.
@@ -52,8 +53,12 @@ class _Fetch:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self.read = getattr(dataset, '__getitems__', None)
+        self._begun = False
 
     def __call__(self, indices: Sequence[int]) -> list[Any]:
+        if not self._begun and get_worker_info() is not None:
+            self._begun = True
+            keep_freed_memory()
         if isinstance(indices, _Batch):
             seed_everything(*indices.key)
         if self.read is not None:

@@ -40,8 +40,9 @@ class SamplePoints(BaseTransform):
     Args:
         num (int): How many.
         method (str): 'fps' (farthest points, from the first point on; those of a
-            data set's cloud are computed once), 'random' (without replacement), or 'first' (which is 'fps' for clouds that are
-            stored in farthest-point order, as :class:`lm4ve.ModelNet40` does).
+            data set's cloud are computed once), 'random' (without replacement), or
+            'first' (which is 'fps' for clouds that are stored in farthest-point order,
+            as :class:`lm4ve.ModelNet40` does).
         fill (bool): Fill up smaller clouds by repeating their points; False
             keeps them as they are ("capped at available").
     """
