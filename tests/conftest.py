@@ -1,11 +1,10 @@
 """What every test gets: one thread, and no word to any network."""
 
-import functools
+import collections
 import os
 import runpy
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -17,21 +16,27 @@ import torch  # noqa: E402
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Begin with the files that take longest, so that no process ends long after the other.
+
+    ``make test`` gives each file to one process (``--dist loadfile``), which so makes the
+    fixtures of a module once.
+    """
+    if not hasattr(config, 'workerinput'):
+        return
+    seconds = collections.Counter()
+    for item in items:
+        slow, slurm = (item.get_closest_marker(name) for name in ('slow', 'slurm'))
+        seconds[item.path] += 60 if slurm else 8 if slow else 0.2
+    items.sort(key=lambda item: -seconds[item.path])
+
+
 @pytest.fixture(scope='session', autouse=True)
 def quick_mmengine():
-    """MMEngine's own overhead would be two thirds of a tiny run.
-
-    It reads all of mmpretrain's metafiles for every config that inherits one from
-    there, lays out the config for each log and checkpoint, and collects garbage for
-    each data set.
-    """
-    from mmengine.config import config, utils
-    from mmengine.dataset import base_dataset
+    from tests.helpers.quick_mmengine import quicken
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utils, 'load', functools.cache(utils.load))
-        patch.setattr(config, 'FormatCode', lambda text, **_: (text, False))
-        patch.setattr(base_dataset, 'gc', SimpleNamespace(collect=lambda: 0))
+        quicken(patch.setattr)
         yield
 
 

@@ -18,6 +18,7 @@ from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
 from lm4ve.errors import UserError
 from tests.ablation.toy import GRID, HANG, TUNE, write_grid
+from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 
 TOOL = ROOT / 'tools/analysis/ablate.py'
@@ -209,6 +210,7 @@ def test_only_a_whole_result_of_its_own_counts(tmp_path):
 @pytest.mark.slow
 def test_a_trial_on_several_devices_is_another_than_on_one(tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setattr(sys, 'executable', str(quick_python.folder() / 'python'))
     path = write_grid(tmp_path)
     part = ('--variants', 'two', '--seeds', 0)
     assert run(path, tmp_path / 'out', *part, '--gpus', '0,1', '--gpus-per-trial', 2) == 0

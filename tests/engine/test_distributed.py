@@ -16,6 +16,7 @@ import torch
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
+from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
@@ -44,23 +45,23 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def environment() -> dict:
-    # The scripts call `python`: make it this one.
+def environment(real: bool = False) -> dict:
+    """Return that of a script that calls `python`, a quick one or really this one."""
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     return {
         **os.environ,
-        'PATH': path,
+        'PATH': path if real else quick_python.path(),
         'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / 'projects'))),
         'OMP_NUM_THREADS': '1',
         'PORT': str(free_port()),
     }
 
 
-def script(name: str, *args) -> tuple[list[str], list[float]]:
+def script(name: str, *args, real: bool = False) -> tuple[list[str], list[float]]:
     """Run one of our shell scripts; return its lines of errors, and when each came."""
     job = subprocess.Popen(
         ['bash', ROOT / 'tools' / name, *map(str, args)],
-        env={**environment(), 'PAUSE': '0', 'RESTARTS': '1'},
+        env={**environment(real), 'PAUSE': '0', 'RESTARTS': '1'},
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -91,7 +92,7 @@ def test_two_processes_train_as_one_survive_a_kill_and_can_be_tested(tmp_path):
     single = recorded(tmp_path / 'one')
 
     two = tmp_path / 'two'
-    script('dist_train.sh', config(two, batch=16), 2)
+    script('dist_train.sh', config(two, batch=16), 2, real=True)
     first, second = recorded(two, 0), recorded(two, 1)
     assert first['trained'] == second['trained']
     assert first['frozen'] == second['frozen'] == single['frozen']

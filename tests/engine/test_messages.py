@@ -4,13 +4,12 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from tests.engine.test_console import DEMO, SHORT
+from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 
 pytest.importorskip('mmpretrain')
@@ -66,18 +65,18 @@ def test_a_full_disk_is_named_at_the_start(tmp_path):
     call = (
         f'from lm4ve.engine.command_line import check_writable as c; {limit} c({str(tmp_path)!r})'
     )
-    done = subprocess.run([sys.executable, '-c', call], text=True, capture_output=True, check=False)
+    python = quick_python.folder() / 'python'
+    done = subprocess.run([python, '-c', call], text=True, capture_output=True, check=False)
     assert f"{UserError.__name__}: work_dir='{tmp_path}' cannot be written" in done.stderr
 
 
 def launch(*words, **environment) -> subprocess.CompletedProcess:
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     return subprocess.run(
         ['bash', ROOT / 'tools/dist_train.sh', *map(str, words)],
         text=True,
         capture_output=True,
         check=False,
-        env={**os.environ, 'PATH': path, **environment},
+        env={**os.environ, 'PATH': quick_python.path(), **environment},
     )
 
 
@@ -138,7 +137,7 @@ def test_a_stopped_training_says_what_was_saved(tmp_path, number, code, line):
     )
     words = 'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *every
     process = subprocess.Popen(
-        [sys.executable, '-m', 'lm4ve.commands', *map(str, words)],
+        [quick_python.folder() / 'lm4ve', *map(str, words)],
         text=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -56,7 +56,7 @@ def namespaces() -> Iterator[list[str]]:
 
 def train_on_two_hosts(path: Path, **more: str) -> None:
     """Run the script once in each namespace, as a user types it on two machines."""
-    env = {**environment(), 'NNODES': '2', 'MASTER_ADDR': ADDRESSES[0], **more}
+    env = {**environment(real=True), 'NNODES': '2', 'MASTER_ADDR': ADDRESSES[0], **more}
     env['GLOO_SOCKET_IFNAME'] = CABLE
     command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(path), '1']
     with namespaces() as names:

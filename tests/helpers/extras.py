@@ -3,43 +3,58 @@
 What an extra needs is read from the installed metadata and closed over the
 requirements of requirements. Everything else is hidden from the command and from the
 processes that it starts, by a ``sitecustomize`` that Python runs before anything.
+
+Commands fork from a process that has imported PyTorch and MMEngine with the packages of
+the core alone, which every extra brings, and nothing of lm4ve.
 """
 
+import atexit
+import functools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from unittest.mock import patch
 
 from packaging.requirements import Requirement
 
+from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 
 #: Runs first in each process. Returning None hides a module; raising would break
 #: other packages' own checks of what is installed.
 HIDE = """\
-import json, os, sys
+import functools, json, os, sys
 from importlib.machinery import PathFinder
 from importlib.metadata import DistributionFinder, MetadataPathFinder
 
-HIDDEN = json.loads(os.environ['LM4VE_TEST_HIDDEN'])
-MODULES, NAMES = set(HIDDEN['modules']), set(HIDDEN['distributions'])
+
+@functools.cache
+def parsed(text):
+    return {kind: set(names) for kind, names in json.loads(text).items()}
+
+
+def hidden(kind):
+    return parsed(os.environ['LM4VE_TEST_HIDDEN'])[kind]
 
 
 class Finder(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        if name.partition('.')[0] in MODULES:
+        if name.partition('.')[0] in hidden('modules'):
             return None
         return super().find_spec(name, path, target)
 
     @classmethod
     def find_distributions(cls, context=DistributionFinder.Context()):
         for found in MetadataPathFinder.find_distributions(context):
-            if found.metadata['Name'] not in NAMES:
+            if found.metadata['Name'] not in hidden('distributions'):
                 yield found
 
 
@@ -80,30 +95,37 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
     return found
 
 
-def _requires(name: str) -> list[str]:
-    try:
-        return metadata.requires(name) or []
-    except metadata.PackageNotFoundError:
-        return []  # for another platform
+def _environments_own():
+    """Look for packages in the environment alone, within this context.
 
-
-def run_alone(extras: tuple[str, ...], *command, folder: Path) -> str:
-    """Run ``python *command`` with no other packages than the extras'.
-
-    Args:
-        extras (tuple[str, ...]): Names of extras.
-        *command: A script and its arguments, or ``-c`` and code.
-        folder (Path): Where the command runs.
-
-    Returns:
-        str: What it printed. It has ended well, or this raises AssertionError.
+    An imported setuptools puts its own copies of packages on the path: they are none of the
+    environment's, and hiding them would break it.
     """
-    # An imported setuptools puts its own copies of packages on the path: they are none
-    # of the environment's, and hiding them would break it.
-    with patch.object(sys, 'path', [p for p in sys.path if not p.endswith('_vendor')]):
-        kept = needed_by(extras)
-        installed = {d.metadata['Name'] for d in metadata.distributions()}
-        owners = metadata.packages_distributions()
+    return patch.object(sys, 'path', [p for p in sys.path if not p.endswith('_vendor')])
+
+
+@functools.cache
+def _requires(name: str) -> list[str]:
+    with _environments_own():
+        try:
+            return metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            return []  # for another platform
+
+
+@functools.cache
+def _installed() -> tuple[set[str], Mapping[str, list[str]]]:
+    """Return names of distributions, and those that a top-level module is of."""
+    with _environments_own():
+        names = {d.metadata['Name'] for d in metadata.distributions()}
+        return names, metadata.packages_distributions()
+
+
+@functools.cache
+def _hidden_from(extras: tuple[str, ...]) -> str:
+    """Return what an environment with some extras lacks of this one, as JSON."""
+    kept = needed_by(extras)
+    installed, owners = _installed()
     modules = [
         module
         for module, names in owners.items()
@@ -111,12 +133,35 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path) -> str:
         if module != 'tests' and not kept & {normalized(name) for name in names}
     ]
     names = [name for name in installed if normalized(name) not in kept]
-    site = folder / 'site'
-    site.mkdir(exist_ok=True)
+    return json.dumps(dict(modules=modules, distributions=names))
+
+
+@functools.cache
+def _paths() -> str:
+    site = Path(tempfile.mkdtemp(prefix='site'))
+    atexit.register(shutil.rmtree, site, ignore_errors=True)
     (site / 'sitecustomize.py').write_text(HIDE)
-    paths = [str(site), str(ROOT / 'projects'), str(ROOT)]
+    return os.pathsep.join(map(str, (site, ROOT / 'projects', ROOT)))
+
+
+def run_alone(extras: tuple[str, ...], *command, folder: Path, real: bool = False) -> str:
+    """Run ``python *command`` with no other packages than the extras'.
+
+    Args:
+        extras (tuple[str, ...]): Names of extras.
+        *command: A script and its arguments, or ``-c`` and code.
+        folder (Path): Where the command runs.
+        real (bool): Start a new Python for it, and fork from none.
+
+    Returns:
+        str: What it printed. It has ended well, or this raises AssertionError.
+    """
+    python = sys.executable
+    if not real:
+        core = ('PYTHONPATH', _paths()), ('LM4VE_TEST_HIDDEN', _hidden_from(()))
+        python = quick_python.folder(('torch', 'mmengine.runner'), core) / 'python'
     done = subprocess.run(
-        [sys.executable, *map(str, command)],
+        [python, *map(str, command)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -124,8 +169,8 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path) -> str:
         cwd=folder,
         env={
             **os.environ,
-            'PYTHONPATH': os.pathsep.join(paths),
-            'LM4VE_TEST_HIDDEN': json.dumps(dict(modules=modules, distributions=names)),
+            'PYTHONPATH': _paths(),
+            'LM4VE_TEST_HIDDEN': _hidden_from(extras),
             'LM4VE_CACHE': str(folder / 'cache'),
         },
     )

@@ -17,10 +17,11 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lm4ve.cost.imagining import Answers, build_imagined, imagined, known_to_autocast
-from lm4ve.tasks import task_of_config
+from lm4ve.tasks import point_ops, task_of_config
 
 GPU = torch.device('meta')
 _aten = torch.ops.aten
+_farthest_points = point_ops._looped_farthest_points
 _INDEXED = (_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_)
 
 
@@ -45,6 +46,12 @@ class SimulatedGPU(Answers):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
+def few_rounds(points: Tensor, num: int) -> Tensor:
+    """Pick by three rounds of the loop: a room has thousands, all of the same operations."""
+    picks = _farthest_points(points, min(num, 3))
+    return torch.cat((picks, picks[:, :1].expand(-1, num - picks.shape[1])), dim=1)
+
+
 @contextmanager
 def simulated_gpu():
     """Simulate a GPU; autocast takes it for a CPU, and a list of its numbers is one of ones."""
@@ -55,6 +62,7 @@ def simulated_gpu():
 
     with (
         patch.object(torch, 'autocast', lambda kind, **k: autocast(known_to_autocast(kind), **k)),
+        patch.object(point_ops, '_looped_farthest_points', few_rounds),
         patch.object(torch, 'tensor', lambda data, **k: tensor(tree_map(plain, data), **k)),
         SimulatedGPU() as gpu,
     ):

@@ -4,7 +4,6 @@ import copy
 import json
 import socket
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert, LLMBlockNeck
+from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 
 ARCH = dict(
@@ -266,7 +266,7 @@ def test_two_processes_agree_and_no_wrapper_is_mistaken():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = str(s.getsockname()[1])
-    command = [sys.executable, '-W', 'ignore', '-m', 'tests.necks.guarded_ranks']
+    command = [quick_python.folder() / 'python', '-W', 'ignore', '-m', 'tests.necks.guarded_ranks']
     ranks = [
         subprocess.Popen([*command, str(i), port], stdout=subprocess.PIPE, text=True, cwd=ROOT)
         for i in range(2)

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DAEMONS = 'munged', 'slurmctld', 'slurmd'
+#: A requeued job waits until its credentials have expired, which is 120 seconds by default.
 CONFIG = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 CredType=cred/munge
 SlurmctldPort={ports[0]}
 SlurmdPort={ports[1]}

@@ -67,6 +67,11 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
     ops = mmcv_operators(points)
     if ops is not None:
         return ops.furthest_point_sample(points.contiguous(), num).long()
+    return _looped_farthest_points(points, num)
+
+
+def _looped_farthest_points(points: Tensor, num: int) -> Tensor:
+    """Pick one point a round, the same operations each time."""
     batch, count, _ = points.shape
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
     nearest = axes.new_full((batch, count), float('inf'))

@@ -1,5 +1,7 @@
 """Every vision-language config trains, validates, saves, resumes and tests."""
 
+import functools
+import itertools
 import json
 
 import pytest
@@ -8,6 +10,7 @@ from mmengine.config import Config
 
 from lm4ve.engine.command_line import build_runner
 from lm4ve.tasks.vision_language.converters import convert_meter
+from lm4ve.tasks.vision_language.demo import easy_vqa
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.vision_language import released
@@ -17,6 +20,19 @@ from tests.tasks.vision_language.shrink import Shrinker
 PAPER = [c for c in configs_of('vision_language') if '-demo' not in c]
 METER = [c for c in PAPER if c.startswith('meter')]
 SQA3D = [c for c in PAPER if c.startswith('sqa3d')]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_questions():
+    """Of easy-vqa's 48,248 questions the first are enough; test_demo.py reads them all."""
+    every = easy_vqa.EasyVQA.load_questions
+    with pytest.MonkeyPatch.context() as patch:
+        locate = functools.cache(easy_vqa.locate_easy_vqa)
+        patch.setattr(easy_vqa, 'locate_easy_vqa', locate)
+        patch.setattr(
+            easy_vqa.EasyVQA, 'load_questions', lambda self: itertools.islice(every(self), 100)
+        )
+        yield
 
 
 @pytest.fixture(scope='module')

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ pytest.importorskip('mmpretrain')
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.tasks.vision_language.metrics import recall_at  # noqa: E402
 from tests.engine.test_distributed import environment  # noqa: E402
+from tests.helpers import quick_python  # noqa: E402
 from tests.helpers.tasks import ROOT  # noqa: E402
 from tests.tasks.vision_language.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write  # noqa: E402
 
@@ -212,7 +212,7 @@ def test_models_in_shards_and_models_without_pair_scores_are_refused(folder, tmp
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, exact, tmp_path):
     module = 'tests.tasks.vision_language.retrieval_run'
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    launch = [quick_python.folder() / 'python', '-m', 'torch.distributed.run', '--nproc_per_node=2']
     env = dict(environment(), PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "projects"}')
     done = subprocess.run(
         [*launch, f'--master_port={env["PORT"]}', '-m', module, folder, tmp_path / 'out'],
