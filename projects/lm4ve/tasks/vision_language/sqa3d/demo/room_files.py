@@ -29,7 +29,7 @@ def recipe(counts: dict[str, int]) -> dict:
     """Return all that the files depend on."""
     sizes = dict(half=rooms.HALF, wall=rooms.WALL, away=rooms.AWAY, aside=rooms.ASIDE)
     sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
-    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS)
+    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS, wordings=rooms.WORDINGS)
     texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
     return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
 
