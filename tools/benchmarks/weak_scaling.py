@@ -54,8 +54,8 @@ def main(argv=None) -> None:
     p.add_argument('--config', help="default: the task's without a block")
     args = parse(p, argv)
     config = args.config or str(CONFIGS / PAIRS[args.task][0])
-    # Forked: what is imported once serves both.
-    context = multiprocessing.get_context('fork')
+    # Not forked from this process: where torch has threads, backward passes refuse a fork.
+    context = multiprocessing.get_context('forkserver')
     results = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / 'store')
