@@ -13,8 +13,6 @@ import numpy as np
 from mmengine.config import ConfigDict
 
 from lm4ve.tasks.motion.datasets.cache import pack, write_cache
-from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
-from lm4ve.tasks.motion.demo.traffic_dataset import traffic_reader, write_traffic
 
 #: Of ImageNet's training images: the usual size, and a quality at which files of these smooth
 #: photographs have about 100 kB, as ImageNet's have on average (110 kB).
@@ -104,14 +102,6 @@ def modelnet40(root: Path, dataset: ConfigDict, count: int) -> None:
     for split in ('train', 'test'):
         (root / f'modelnet40_{split}.txt').write_text('\n'.join(names))
     dataset.update(data_root=str(root))
-
-
-def traffic(root: Path, dataset: ConfigDict, count: int) -> None:
-    """Write a cache of simulated scenes, through the files of Argoverse 1."""
-    counts = dict(train=count)
-    write_traffic(root, counts, 'argoverse1')
-    preprocess_split(traffic_reader(root, 'train', 'argoverse1'), root / 'train.cache', quiet=True)
-    dataset.update(cache=str(root / 'train.cache'))
 
 
 def full_scenes(root: Path, dataset: ConfigDict, count: int) -> None:

@@ -24,7 +24,7 @@ SQA3D = [c for c in PAPER if c.startswith('sqa3d')]
 
 @pytest.fixture(scope='module', autouse=True)
 def few_questions():
-    """Of easy-vqa's 48,248 questions the first are enough; test_demo.py reads them all."""
+    """Read the first of easy-vqa's 48,248 questions only; test_demo.py reads them all."""
     every = easy_vqa.EasyVQA.load_questions
     with pytest.MonkeyPatch.context() as patch:
         locate = functools.cache(easy_vqa.locate_easy_vqa)
