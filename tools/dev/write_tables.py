@@ -8,12 +8,14 @@ A test fails while a page and the Python table differ.
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lm4ve.blocks.families import table as families
 from lm4ve.tasks.image import backbones as image
 from lm4ve.tasks.video import backbones as video
 
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     'docs/guides/language_models.md': families.TABLES,
     'docs/guides/backbones.md': image.TABLES,
@@ -21,14 +23,22 @@ PAGES = {
 }
 
 
-def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def write_pages(
+    pages: Mapping[str, Mapping[str, Callable[[], str]]], tool: str, args: list[str] | None
+) -> None:
+    """Write the tables of some pages, or with ``--check`` end with the names of those that differ.
+
+    Args:
+        pages (Mapping): Page, from the root of the project -> name of a table -> what makes it.
+        tool (str): The file whose command this is.
+        args (list[str], optional): The command's arguments. Default: those of the process.
+    """
+    parser = argparse.ArgumentParser(description='Write tables of the documentation.')
     parser.add_argument('--check', action='store_true', help='write nothing')
     check = parser.parse_args(args).check
-    root = Path(__file__).resolve().parents[2]
     differ = []
-    for name, tables in PAGES.items():
-        page = root / name
+    for name, tables in pages.items():
+        page = ROOT / name
         before = page.read_text(encoding='utf-8')
         after = families.with_tables(before, tables)
         if after != before:
@@ -36,7 +46,11 @@ def main(args: list[str] | None = None) -> None:
             if not check:
                 page.write_text(after, encoding='utf-8')
     if check and differ:
-        sys.exit(f'{", ".join(differ)}: run python tools/dev/write_tables.py')
+        sys.exit(f'{", ".join(differ)}: run python {Path(tool).resolve().relative_to(ROOT)}')
+
+
+def main(args: list[str] | None = None) -> None:
+    write_pages(PAGES, __file__, args)
 
 
 if __name__ == '__main__':
