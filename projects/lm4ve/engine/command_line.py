@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 from mmengine.logging import MessageHub, print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -25,6 +26,7 @@ from mmengine.runner import Runner
 from lm4ve.engine.block_in_use import BlockInUseHook
 from lm4ve.engine.config import check_fields, merge_options, read_config
 from lm4ve.engine.console import ConsoleHook, with_short_console
+from lm4ve.engine.freed_memory import keep_freed_memory
 from lm4ve.engine.loops import use_repeatable_loop
 from lm4ve.engine.messages import did_you_mean, explain
 from lm4ve.engine.neck_progress import follow_progress
@@ -231,6 +233,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Runner:
     if cfg.get('resume'):
         _refuse_other_models(cfg)
     use_repeatable_loop(cfg)
+    if get_device() == 'cpu':
+        keep_freed_memory(everything=True)
     name = cfg.get('runner_type', 'Runner')
     if (runner_class := RUNNERS.get(name)) is None:
         raise UserError(

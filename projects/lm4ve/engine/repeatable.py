@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
-from lm4ve.engine.worker_memory import keep_freed_memory
+from lm4ve.engine.freed_memory import keep_freed_memory
 from lm4ve.errors import UserError
 
 #: What a seed is for, so that data and steps draw different numbers.
