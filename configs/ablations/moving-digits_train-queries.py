@@ -13,10 +13,8 @@ variants = dict(
     _delete_=True,
     **{
         'all': dict(),
-        'half': dict(options={_field: 0.5}),
         'a quarter': dict(options={_field: 0.25}),
         'an eighth': dict(options={_field: 0.125}),
-        'a sixteenth': dict(options={_field: 0.0625}),
         'an eighth, growing to all': dict(options={_field: dict(fraction=(0.125, 1.0))}),
         'an eighth, control variate': dict(
             options={_field: dict(fraction=0.125, control_variate=True)}
