@@ -6,7 +6,7 @@ import sys
 import pytest
 
 _PAGES = """
-import resource, sys
+import resource
 from lm4ve.engine.freed_memory import keep_freed_memory
 for everything in {calls}:
     assert keep_freed_memory(everything)
