@@ -1,5 +1,6 @@
-# Video (moving digits): is a training with a block that evaluation leaves out better than one
-# without? The budget, and the trials of the first two variants, are those of the controls.
+# Video (moving digits): is a training with a block that evaluation leaves out better
+# than one without? The budget is that of the controls, whose trials serve here where
+# the rate is the same.
 _base_ = './moving-digits_controls.py'
 
 name = 'moving-digits_branch'
@@ -18,3 +19,5 @@ variants = dict(
         'branch, frozen random': dict(config=_block, options={**_branch, **_random}),
     },
 )
+# 'None' takes the largest rate of the controls; a larger one is tried here.
+tune = dict(values=(1e-3, 3e-3, 6e-3, 1.2e-2), seeds=2)

@@ -64,6 +64,21 @@ def test_the_command_probes_layers_and_compares_with_scores(tmp_path, capsys):
     assert "Spearman's correlation" in capsys.readouterr().out
 
 
+def test_every_seed_is_a_probe_of_its_own(tmp_path, capsys):
+    pytest.importorskip('mmpretrain')
+    out = tmp_path / 'probe.json'
+    rows = {}
+    for seeds in (3, 8), (8,):
+        small = '--layers', 5, '--samples', 2, '--steps', 2, '--out', out
+        probe(CONFIGS / 'vit-demo_minilm_digits.py', *small, '--seeds', *seeds)
+        rows[seeds] = json.loads(out.read_text())
+        shown = capsys.readouterr().out
+        assert (' to ' in shown) == (len(seeds) > 1)
+    assert [row['seed'] for row in rows[3, 8]] == [3, 8]
+    assert rows[3, 8][0]['coherence'] != rows[3, 8][1]['coherence']
+    assert rows[3, 8][1:] == rows[8,]
+
+
 def test_what_cannot_be_probed_is_one_message(tmp_path):
     pytest.importorskip('mmpretrain')
     minilm, none = (CONFIGS / f'vit-demo_{name}_digits.py' for name in ('minilm', 'none'))
@@ -73,6 +88,9 @@ def test_what_cannot_be_probed_is_one_message(tmp_path):
         probe(minilm, '--layers', 5, '--samples', 2, '--steps', 0)
     with pytest.raises(UserError, match='--samples must be at least 2'):
         probe(minilm, '--layers', 5, '--samples', 1)
+    for seeds in (1, 1), (-1,):
+        with pytest.raises(UserError, match='must be different numbers from 0 on'):
+            probe(minilm, '--layers', 5, '--seeds', *seeds)
     bad = tmp_path / 'scores.csv'
     bad.write_text('a,b\n1,2\n')
     with pytest.raises(UserError, match="must have a column 'variant'"):

@@ -1,10 +1,11 @@
 """Probe which layer of a language model may help an encoder, before training with each.
 
-    python tools/analysis/probe.py CONFIG --base CONFIG_WITHOUT_BLOCK --layers 0 1 2 3
+    python tools/analysis/probe.py CONFIG --base CONFIG_WITHOUT_BLOCK --layers 0 1 2 3 --seeds 0 1 2
 
 For the model without a block and with each layer it prints the coherence of the gradients
 of single samples (the mean cosine of all pairs) and the similarity of the tokens before the
-neck and after the block (linear CKA). --scores compares both with the scores of a grid over
+neck and after the block (linear CKA), with 95 % intervals where there are several seeds.
+--scores compares both with the scores of a grid over
 layers, as tools/analysis/ablate.py writes them, by Spearman's rank correlation.
 """
 
@@ -13,10 +14,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
 import lm4ve  # noqa: F401  (registers before the config is read)
+from lm4ve.ablation.statistics import interval
 from lm4ve.engine.command_line import config_parser, finish_config, load_config, run_tool
 from lm4ve.engine.files import write_json
 from lm4ve.engine.tables import print_table
@@ -31,6 +34,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
     add('--samples', type=int, default=64, help='training samples that are looked at')
     add('--steps', type=int, default=50, help='training steps before, without a schedule')
+    add(
+        '--seeds',
+        type=int,
+        nargs='+',
+        help="of weights, training and samples, one after another; default: the config's",
+    )
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
     add('--metric', help='its column; default: the first metric')
     add('--out', type=Path, help='JSON file for the results')
@@ -59,20 +68,42 @@ def read_scores(path: Path, metric: str | None) -> 'pd.Series[float]':
     return table.groupby(layer.astype(float))[column].mean()
 
 
-def compare(probes: Sequence[Probe], scores: 'pd.Series[float]') -> list[dict[str, str]]:
-    """Return Spearman's correlation of each measure with the scores."""
+def measures(probes: Sequence[Probe]) -> list[dict[str, str]]:
+    """Return a row for each layer: means over the seeds and their intervals."""
     rows = []
-    of_layers = [p for p in probes if p.layer is not None and p.layer in scores.index]
-    for name in ('coherence', 'similarity'):
-        found = spearmanr(
-            [getattr(p, name) for p in of_layers], [scores[p.layer] for p in of_layers]
+    for layer in dict.fromkeys(p.layer for p in probes):
+        ours = [p for p in probes if p.layer == layer]
+        rows.append(
+            {
+                'layer': 'no block' if layer is None else str(layer),
+                'coherence': _mean([p.coherence for p in ours]),
+                'similarity': _mean([p.similarity for p in ours if p.similarity is not None]),
+            }
         )
+    return rows
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return ''
+    low, high = interval(values)
+    found = f'{np.mean(values):.4f}'
+    return found if len(values) == 1 else f'{found} ({low:.4f} to {high:.4f})'
+
+
+def compare(probes: Sequence[Probe], scores: 'pd.Series[float]') -> list[dict[str, str]]:
+    """Return Spearman's correlation of each measure, its mean over seeds, with the scores."""
+    rows = []
+    layers = [k for k in dict.fromkeys(p.layer for p in probes) if k in scores.index]
+    for name in ('coherence', 'similarity'):
+        means = [np.mean([getattr(p, name) for p in probes if p.layer == k]) for k in layers]
+        found = spearmanr(means, scores.loc[layers])
         rows.append(
             {
                 'measure': name,
                 "Spearman's correlation with the scores": f'{found.statistic:.2f}',
                 'p': f'{found.pvalue:.2f}',
-                'layers': str(len(of_layers)),
+                'layers': str(len(layers)),
             }
         )
     return rows
@@ -82,22 +113,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.samples < 2 or args.steps < 0:
         raise UserError('--samples must be at least 2 and --steps at least 0. Fix: correct them.')
+    if args.seeds and (min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds)):
+        raise UserError(
+            f'--seeds {" ".join(map(str, args.seeds))} must be different numbers from 0 on. '
+            'Fix: correct them.'
+        )
     scores = None if args.scores is None else read_scores(args.scores, args.metric)
     with tempfile.TemporaryDirectory() as folder:
         cfg, base = (
             None if path is None else _config(args, path, folder)
             for path in (args.config, args.base)
         )
-        probes = list(probe_layers(cfg, args.layers, args.samples, args.steps, base))
-    rows = [
-        {
-            'layer': 'no block' if p.layer is None else str(p.layer),
-            'coherence': f'{p.coherence:.4f}',
-            'similarity': '' if p.similarity is None else f'{p.similarity:.4f}',
-        }
-        for p in probes
-    ]
-    print_table(f'{args.samples} samples after {args.steps} steps', rows)
+        probes: list[Probe] = []
+        for seed in args.seeds or (None,):
+            for one in (cfg, base):
+                if one is not None and seed is not None:
+                    one.setdefault('randomness', {})['seed'] = seed
+            probes += probe_layers(cfg, args.layers, args.samples, args.steps, base)
+    print_table(f'{args.samples} samples after {args.steps} steps', measures(probes))
     if scores is not None:
         print_table(f'Against {args.scores}', compare(probes, scores))
     if args.out is not None:

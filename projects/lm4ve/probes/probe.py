@@ -26,12 +26,14 @@ class Probe:
 
     Attributes:
         layer (int | None): The language model's layer that is the block; None: there is none.
+        seed (int | None): Of the model's weights, its training and the samples; None: random.
         coherence (float): Mean cosine of the gradients of all pairs of samples, with
             respect to what trains outside of neck and head.
         similarity (float | None): Linear CKA of the tokens before the neck and after the block.
     """
 
     layer: int | None
+    seed: int | None
     coherence: float
     similarity: float | None
 
@@ -45,7 +47,8 @@ def probe_layers(
 ) -> Iterator[Probe]:
     """Measure the model without a block, and with each layer as its block.
 
-    All have the encoder's weights of the same seed and see the same samples.
+    All have the encoder's weights of the same seed, the config's ``randomness.seed``, and see the
+    same samples, which that seed draws.
 
     Args:
         cfg (Config): With an ``LLMBlockNeck`` as ``model.neck``, adapted to the machine.
@@ -72,12 +75,12 @@ def probe_layers(
 
 
 def _probe(cfg: Config, layer: int | None, samples: int, steps: int) -> Probe:
-    runner = _runner(cfg, steps)
+    runner, seed = _runner(cfg, steps), (cfg.get('randomness') or {}).get('seed')
     if steps:
         runner.train()
     else:
         runner.model.init_weights()
-    model, batches = runner.model.eval(), list(_batches(runner, samples))
+    model, batches = runner.model.eval(), list(_batches(runner, samples, seed or 0))
     for neck in following(model):
         neck.train().set_progress(0.0)
         neck.block.eval()
@@ -85,7 +88,7 @@ def _probe(cfg: Config, layer: int | None, samples: int, steps: int) -> Probe:
     for batch in batches:
         coherence.add(_gradient(model, batch))
     similarity = None if layer is None else _similarity(model, batches)
-    return Probe(layer, coherence.value(), similarity)
+    return Probe(layer, seed, coherence.value(), similarity)
 
 
 def _runner(cfg: Config, steps: int) -> Runner:
@@ -103,8 +106,8 @@ def _runner(cfg: Config, steps: int) -> Runner:
     return build_runner(cfg)
 
 
-def _batches(runner: Runner, samples: int) -> Iterator[Any]:
-    """Yield training samples, each as a batch; always the same ones of a data set.
+def _batches(runner: Runner, samples: int, seed: int) -> Iterator[Any]:
+    """Yield training samples, each as a batch; the same ones of a data set for a seed.
 
     Raises:
         UserError: The data set has fewer.
@@ -117,7 +120,7 @@ def _batches(runner: Runner, samples: int) -> Iterator[Any]:
             f'The training set has {len(loader.dataset)} samples, --samples asks for {samples}. '
             'Fix: ask for fewer.'
         )
-    for i in np.random.default_rng(0).permutation(len(loader.dataset))[:samples]:
+    for i in np.random.default_rng(seed).permutation(len(loader.dataset))[:samples]:
         np.random.seed(int(i))
         torch.manual_seed(int(i))
         yield loader.collate_fn([loader.dataset[int(i)]])
