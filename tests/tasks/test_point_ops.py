@@ -9,7 +9,6 @@ from lm4ve.tasks.point_ops import (
     ball_query,
     farthest_point_sample,
     interpolate_features,
-    largest,
     nearest_neighbors,
     take_points,
 )
@@ -94,21 +93,6 @@ def test_a_source_gives_its_own_features_at_its_place():
     points, features = torch.randn(1, 8, 3), torch.randn(1, 8, 4)
     found = interpolate_features(points[:, :3], points, features)
     torch.testing.assert_close(found, features[:, :3], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(('dim', 'keepdim'), [(1, False), (-1, True)])
-def test_the_gradient_of_a_maximum_goes_to_one_of_the_largest(dim, keepdim):
-    torch.manual_seed(0)
-    x = torch.randint(4, (6, 5, 7)).double().requires_grad_()  # with many ties
-    found = largest(x, dim, keepdim)
-    assert torch.equal(found, x.detach().amax(dim, keepdim=keepdim))
-    with torch.no_grad():
-        assert torch.equal(largest(x, dim, keepdim), found)
-    found.sum().backward()
-    taken = x.grad.nonzero()
-    assert len(taken) == found.numel() == x.grad.sum()
-    top = found if keepdim else found.unsqueeze(dim)
-    assert (x.detach() == top)[x.grad.bool()].all()
 
 
 def test_mmcv_s_operator_is_called_by_its_signature(monkeypatch):

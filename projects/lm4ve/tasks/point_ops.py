@@ -245,22 +245,6 @@ def take_points(points: Tensor, index: Tensor) -> Tensor:
     return points.gather(1, flat).unflatten(1, index.shape[1:])
 
 
-def largest(x: Tensor, dim: int, keepdim: bool = False) -> Tensor:
-    """Maximum over a dimension, whose gradient goes to one of the largest values.
-
-    ``amax`` shares it among equal ones, for which its backward pass compares all values again.
-    On a CPU this takes half the time, and the values need not be kept.
-
-    Args:
-        x (Tensor): Any shape and dtype.
-        dim (int): Which dimension.
-        keepdim (bool): Keep it, with size 1.
-    """
-    if torch.is_grad_enabled() and x.requires_grad:
-        return x.max(dim, keepdim=keepdim).values
-    return x.amax(dim, keepdim=keepdim)  # without indices: a tenth of the time
-
-
 def _check(points: Tensor, wanted: int, what: str) -> None:
     if points.dim() != 3 or points.shape[-1] != 3:
         raise UserError(f'Points must be [B, N, 3], got {list(points.shape)}.')

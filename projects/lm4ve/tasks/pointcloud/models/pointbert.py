@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
-from lm4ve.tasks.point_ops import largest
 from lm4ve.tasks.pointcloud.geometry import group_points, take_points
 
 _INIT = [
@@ -75,7 +74,7 @@ class GroupEncoder(BaseModule):
         conv, norm, relu, last = self.first_conv
         x = _pointwise(relu(norm(_pointwise(x, conv.weight, conv.bias))), last.weight, last.bias)
         x = x.unflatten(0, (-1, groups.shape[2]))
-        pooled = largest(x, dim=1, keepdim=True)
+        pooled = x.amax(dim=1, keepdim=True)
         # The group's maximum is the same for all its points: project it once.
         conv, norm, relu, last = self.second_conv
         width = pooled.shape[-1]
@@ -83,7 +82,7 @@ class GroupEncoder(BaseModule):
             pooled, conv.weight[:, :width], conv.bias
         )
         x = _pointwise(relu(norm(x.flatten(0, 1))), last.weight, last.bias)
-        x = largest(x.unflatten(0, (-1, groups.shape[2])), dim=1)
+        x = x.unflatten(0, (-1, groups.shape[2])).amax(dim=1)
         return x.unflatten(0, groups.shape[:2])
 
 

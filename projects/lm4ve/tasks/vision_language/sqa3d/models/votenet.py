@@ -19,7 +19,6 @@ from lm4ve.tasks.point_ops import (
     ball_query,
     farthest_point_sample,
     interpolate_features,
-    largest,
     take_points,
 )
 from lm4ve.tasks.vision_language.sqa3d.models.losses import detection_losses, gather_targets
@@ -104,7 +103,7 @@ class SetAbstraction(nn.Module):
         around = (take_points(xyz, groups) - centers[:, :, None]) / self.radius
         if features is not None:
             around = torch.cat((around, take_points(features, groups)), dim=-1)
-        return centers, largest(self.layers(around), dim=2), index
+        return centers, self.layers(around).amax(dim=2), index
 
 
 class FeaturePropagation(nn.Module):
