@@ -19,5 +19,5 @@ variants = dict(
         'branch, frozen random': dict(config=_block, options={**_branch, **_random}),
     },
 )
-# At 0.012 all learn little; one seed's 160 scenes do not tell rates apart.
+# All are worse at 0.012; one seed's 160 scenes do not tell rates apart.
 tune = dict(values=(1e-3, 3e-3, 6e-3), seeds=4)

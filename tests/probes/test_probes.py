@@ -88,8 +88,8 @@ def test_what_cannot_be_probed_is_one_message(tmp_path):
         probe(minilm, '--layers', 5, '--samples', 2, '--steps', 0)
     with pytest.raises(UserError, match='--samples must be at least 2'):
         probe(minilm, '--layers', 5, '--samples', 1)
-    for seeds in (1, 1), (-1,):
-        with pytest.raises(UserError, match='must be different numbers from 0 on'):
+    for seeds in (1, 1), (-1,), (2**32,):
+        with pytest.raises(UserError, match='must be different numbers from 0 to'):
             probe(minilm, '--layers', 5, '--seeds', *seeds)
     bad = tmp_path / 'scores.csv'
     bad.write_text('a,b\n1,2\n')

@@ -5,8 +5,8 @@
 For the model without a block and with each layer it prints the coherence of the gradients
 of single samples (the mean cosine of all pairs) and the similarity of the tokens before the
 neck and after the block (linear CKA), with 95 % intervals where there are several seeds.
---scores compares both with the scores of a grid over
-layers, as tools/analysis/ablate.py writes them, by Spearman's rank correlation.
+--scores compares both with the scores of a grid over layers, as tools/analysis/ablate.py
+writes them, by Spearman's rank correlation.
 """
 
 import argparse
@@ -113,9 +113,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     if args.samples < 2 or args.steps < 0:
         raise UserError('--samples must be at least 2 and --steps at least 0. Fix: correct them.')
-    if args.seeds and (min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds)):
+    seeds = args.seeds or ()
+    if not all(0 <= s < 2**32 for s in seeds) or len(set(seeds)) < len(seeds):
         raise UserError(
-            f'--seeds {" ".join(map(str, args.seeds))} must be different numbers from 0 on. '
+            f'--seeds {" ".join(map(str, seeds))} must be different numbers from 0 to 2**32 - 1. '
             'Fix: correct them.'
         )
     scores = None if args.scores is None else read_scores(args.scores, args.metric)
@@ -125,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for path in (args.config, args.base)
         )
         probes: list[Probe] = []
-        for seed in args.seeds or (None,):
+        for seed in seeds or (None,):
             for one in (cfg, base):
                 if one is not None and seed is not None:
                     one.setdefault('randomness', {})['seed'] = seed

@@ -26,7 +26,8 @@ class Probe:
 
     Attributes:
         layer (int | None): The language model's layer that is the block; None: there is none.
-        seed (int | None): Of the model's weights, its training and the samples; None: random.
+        seed (int | None): It sets the model's weights, its training and the samples. With None the
+            weights and the training are random, and the samples are those of seed 0.
         coherence (float): Mean cosine of the gradients of all pairs of samples, with
             respect to what trains outside of neck and head.
         similarity (float | None): Linear CKA of the tokens before the neck and after the block.
