@@ -1,6 +1,6 @@
 # Point clouds (primitives) in 256 groups: what a training loses whose steps compute some
 # of the block's tokens. Objects are those of the controls, in 15 epochs for their 25,
-# since a step with 256 groups takes some 1.3 s; the rate is the one that two seeds of
+# since a step with 256 groups takes some 1.4 s; the rate is the one that two seeds of
 # tuning chose with 32 groups (primitives_branch.py).
 _base_ = './primitives_controls.py'
 
