@@ -8,7 +8,7 @@ import os
 import pytest
 import torch
 
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from tests.helpers import models
 from tests.helpers.shrink import shrinker_of
 

@@ -38,7 +38,8 @@ HEAVY = {
     'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'open3d'},
     'pointcloud': {'mmpretrain', 'mmaction2', 'pyarrow', 'av', 'decord'},
     'motion': {'mmpretrain', 'mmaction2', 'open3d', 'av', 'decord', 'timm'},
-    'vision_language': {'mmaction2', 'h5py', 'open3d', 'av', 'decord'},
+    'vqa': {'mmaction2', 'h5py', 'open3d', 'av', 'decord'},
+    'rooms': {'mmaction2', 'h5py', 'av', 'decord'},
 }
 
 IMPORT_ALL = """
@@ -72,7 +73,7 @@ neck((x,))[-1].sum().backward()
 assert x.grad.abs().sum() > 0
 assert MODELS.build(block)(torch.randn(2, 5, 32)).shape == (2, 5, 32)
 assert HOOKS.get('lm4ve.AtomicCheckpointHook').__name__ == 'AtomicCheckpointHook'
-from lm4ve.engine import command_line
+from lm4ve.runner import command_line
 from lm4ve.errors import UserError
 from mmengine.registry import DATASETS
 try:

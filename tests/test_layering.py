@@ -15,39 +15,25 @@ PACKAGE = Path(lm4ve.__file__).parent
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
 #: what lies directly in that folder: the table of tasks and the protocol.
 ORDER = (
-    *('version', 'errors', 'torch_files', 'deprecation', 'zoo', 'compat'),
-    *('llm', 'blocks', 'necks'),
-    # The registries ask the tasks which module registers a name, so that a task is
-    # one folder and one row of a table. They read the declarations, which import
-    # nothing of a task; so the table lies below, and the tasks themselves above.
-    *('tasks', 'registry', 'engine', 'any_model', 'converters'),
+    *('version', 'errors', 'files', 'registry', 'zoo', 'llm', 'compat', 'blocks', 'necks'),
+    *('runner', 'tasks/base', 'tasks'),
     *(f'tasks/{name}' for name in TASKS),
-    *('activations', 'iou', 'ablation', 'probes', 'deployment', 'cost', 'apis', 'commands'),
+    *('analysis', 'release', 'ablation', 'cost', 'apis', 'commands'),
     '__init__',
 )
-#: Neighbors that must not know each other, although the order would allow it.
-STRANGERS = {
-    # A scheduler of experiments, for any task.
-    'ablation': ('activations', 'iou', 'tasks', *(f'tasks/{name}' for name in TASKS)),
-    **{f'tasks/{a}': [f'tasks/{b}' for b in TASKS if b != a] for a in TASKS},
-    # Blocks and necks serve other projects too, which need nothing else of ours.
-    'necks': ('compat', 'zoo'),
-    'blocks': ('compat', 'zoo'),
-    'llm': ('compat', 'zoo'),
-}
+#: Neighbors that must not import each other, although the order would allow it.
+STRANGERS = {f'tasks/{a}': [f'tasks/{b}' for b in TASKS if b != a] for a in TASKS}
 #: Units that name modules above them in strings, to be imported when they are needed.
 TABLES = {
     '__init__': 'the subpackages, and what an import of another library brings in',
     'compat': 'what MMEngine registers at the first look-up, and the check of a checkpoint',
-    'converters': 'the old place of a function of a task',
-    'registry': 'the hooks',
     'tasks': 'the tasks',
 }
 
 
 def unit_of(module: list[str]) -> str:
     """Return the unit of a module's path below the package."""
-    if module[:1] == ['tasks'] and module[1:2] and module[1] in TASKS:
+    if module[:1] == ['tasks'] and module[1:2] and module[1] in (*TASKS, 'base'):
         return '/'.join(module[:2])
     return module[0]
 
@@ -108,7 +94,7 @@ def test_only_tables_name_modules_above_them():
 def test_the_table_of_tasks_imports_nothing_of_a_task():
     for name in TASKS:
         declaration = PACKAGE / 'tasks' / name / '__init__.py'
-        assert list(imports(declaration)) == [['tasks', 'task', 'Task']]
+        assert list(imports(declaration)) == [['tasks', 'base', 'task', 'Task']]
 
 
 @pytest.mark.parametrize(

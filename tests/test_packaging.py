@@ -42,7 +42,7 @@ def test_a_wheel_carries_the_configs_and_others_inherit_them(tmp_path):
     (wheel,) = tmp_path.glob('lm4ve-*.whl')
     site = tmp_path / 'site'
     zipfile.ZipFile(wheel).extractall(site)
-    assert (site / 'lm4ve/activations/page.html').is_file()
+    assert (site / 'lm4ve/analysis/page.html').is_file()
     packed = site / 'lm4ve/zoo/.mim/configs'
     for path in (ROOT / 'configs').rglob('*.py'):
         assert (packed / path.relative_to(ROOT / 'configs')).is_file(), path

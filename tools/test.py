@@ -4,7 +4,7 @@ python tools/test.py CONFIG CHECKPOINT
 """
 
 from lm4ve.commands.test import main
-from lm4ve.engine.command_line import run_tool
+from lm4ve.runner.command_line import run_tool
 
 if __name__ == '__main__':
     run_tool(main)

@@ -13,8 +13,7 @@ import importlib
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
 
-from lm4ve import compat, registry  # noqa: F401  (the scope is known from here on)
-from lm4ve.compat import old_names
+from lm4ve import compat, registry, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
 
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
@@ -23,7 +22,20 @@ from lm4ve.version import __version__  # noqa: F401
 # location says nothing of where an editable install keeps its code).
 MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 compat.apply()
-old_names.install()
+
+#: Module -> the names that it registers, for what serves all tasks.
+_REGISTERS = {
+    'lm4ve.runner.block_in_use': ('BlockInUseHook',),
+    'lm4ve.runner.neck_progress': ('NeckProgressHook',),
+    'lm4ve.runner.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
+    'lm4ve.runner.ema': ('KeptEMAHook',),
+    'lm4ve.runner.finite_loss': ('FiniteLossHook',),
+    'lm4ve.runner.whole_checkpoint': ('WholeCheckpointHook',),
+    'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
+    'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
+}
+for _module, _names in _REGISTERS.items():
+    registry.provide(_module, _names)
 
 
 @wrapt.when_imported('mmengine.model')
@@ -45,7 +57,11 @@ def _add_to_mmpretrain(model) -> None:
 
 
 #: Functions of this package -> the modules that have them.
-_FUNCTIONS = dict.fromkeys(('wrap', 'save_pretrained', 'from_pretrained'), 'lm4ve.any_model')
+_FUNCTIONS = {
+    'wrap': 'lm4ve.necks.wrapping',
+    'save_pretrained': 'lm4ve.necks.pretrained',
+    'from_pretrained': 'lm4ve.necks.pretrained',
+}
 
 
 def __getattr__(name: str):

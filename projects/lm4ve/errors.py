@@ -1,11 +1,13 @@
-"""The errors a user can mend: one message with the field, what was found, and the fix.
+"""The errors a user can mend, the check of a field, and the words that messages share.
 
-The command line tools print these without a traceback; everything else is a
-bug of ours and keeps its traceback. All of them take a single string, because
-MMEngine's registry re-raises a constructor's error as ``type(e)(message)``.
+The commands print these errors as one line, and keep the traceback for the log file. All of
+them take a single string, because MMEngine's registry re-raises a constructor's error as
+``type(e)(message)``.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(ValueError):
@@ -20,11 +22,69 @@ class UnsupportedModelError(UserError):
     """A language model whose layers cannot serve as a visual encoder layer here."""
 
 
-def check_choice(field: str, value: object, allowed: Collection[object]) -> None:
-    """Refuse a field of a config whose value is none of the allowed ones.
+def check(
+    field: str,
+    value: Any,
+    *,
+    choices: Collection[Any] | None = None,
+    kind: type | tuple[type, ...] | None = None,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+) -> None:
+    """Refuse a field of a config or an argument whose value it cannot have.
+
+    Args:
+        field (str): Its name as the user writes it, for example 'neck.residual'.
+        value: What was given.
+        choices (Collection, optional): The values that there are.
+        kind (type | tuple[type], optional): The types that it may have. A bool counts as an
+            int only where bool is named.
+        above (float, optional): A bound that the number must exceed.
+        least, most (float, optional): Bounds that the number may reach.
 
     Raises:
-        UserError: It names the field, the value and what is allowed.
+        UserError: The message names the field, the value and what it must be.
     """
-    if value not in allowed:
-        raise UserError(f'{field}={value!r} must be one of {", ".join(map(str, allowed))}.')
+    if choices is not None and not any(value is c or value == c for c in choices):
+        advice = did_you_mean(value, choices) if isinstance(value, str) else ''
+        raise UserError(
+            f'{field}={brief(repr(value))} must be one of {", ".join(map(str, choices))}.{advice}'
+        )
+    wants = []
+    kinds = kind if isinstance(kind, tuple) else (kind,) if kind is not None else ()
+    wrong = bool(kinds) and not isinstance(value, kinds)
+    if kinds:
+        wrong |= isinstance(value, bool) and bool not in kinds
+        names = ('None' if k is type(None) else k.__name__ for k in kinds)
+        wants.append('of type ' + ' or '.join(names))
+    bounds = ((above, 'above'), (least, 'at least'), (most, 'at most'))
+    wants += [f'{word} {bound}' for bound, word in bounds if bound is not None]
+    if not wrong and isinstance(value, (int, float)):
+        wrong = not (
+            (above is None or value > above)
+            and (least is None or value >= least)
+            and (most is None or value <= most)
+        )
+    if wrong:
+        raise UserError(f'{field}={brief(repr(value))} must be {" and ".join(wants)}.')
+
+
+def did_you_mean(word: str, known: Iterable[Any]) -> str:
+    """Return " Did you mean ...?" with the known words closest to one, or nothing."""
+    close = get_close_matches(word, [k for k in known if isinstance(k, str)], 3, 0.6)
+    return f' Did you mean {" or ".join(map(repr, close))}?' if close else ''
+
+
+def listing(names: Sequence[object], limit: int = 5) -> str:
+    """Join the first names for a message, with the number of those left out."""
+    text = ', '.join(map(str, names[:limit]))
+    more = len(names) - limit
+    return f'{text} and {more} more' if more > 0 else text
+
+
+def brief(value: object, limit: int = 60) -> str:
+    """Return a value from a file for a message: printable, and at most ``limit`` characters."""
+    text = str(value)
+    shown = text if text.isprintable() else repr(text)[1:-1]
+    return shown if len(shown) <= limit else f'{shown[:limit]}...'

@@ -5,35 +5,37 @@ them under their plain names. Everything else of ours is named with the scope,
 for example ``type='lm4ve.DigitsDataset'``, and cannot collide with a host's.
 
 A look-up imports the one module that registers the wanted name, so that nobody
-needs the packages of a task that they do not use. Which module registers what
-is said by the tasks (:class:`lm4ve.tasks.Task`) and by :data:`CORE` below.
+needs the packages of a task that they do not use. :func:`provide` fills the table of these
+modules: :mod:`lm4ve.tasks` for the tasks, ``lm4ve/__init__.py`` for what serves all of them.
 """
 
 import importlib
+from collections.abc import Iterable
 
 from mmengine import registry as root
 from mmengine.registry import Registry
 
 from lm4ve.errors import UserError
-from lm4ve.tasks import all_tasks
 
 SCOPE = 'lm4ve'
 
-#: Module -> the names that it registers, for what serves all tasks.
-CORE = {
-    'lm4ve.engine.block_in_use': ('BlockInUseHook',),
-    'lm4ve.engine.neck_progress': ('NeckProgressHook',),
-    'lm4ve.engine.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
-    'lm4ve.engine.ema': ('KeptEMAHook',),
-    'lm4ve.engine.finite_loss': ('FiniteLossHook',),
-    'lm4ve.engine.whole_checkpoint': ('WholeCheckpointHook',),
-    'lm4ve.engine.loops': ('EpochLoop', 'IterLoop'),
-    'lm4ve.activations.visualizer_hook': ('ActivationVisHook',),
-}
+#: Registered name -> the module that registers it, and the extra with its packages.
+_PROVIDERS: dict[str, tuple[str, str]] = {}
+
+
+def provide(module: str, names: Iterable[str], extra: str = '') -> None:
+    """Name the module whose import registers some names.
+
+    Args:
+        module (str): Its full name.
+        names (Iterable[str]): What it registers, in any registry.
+        extra (str): The extra of this distribution that installs what it imports.
+    """
+    _PROVIDERS.update(dict.fromkeys(names, (module, extra)))
 
 
 class LazyRegistry(Registry):
-    """A registry that imports the module of a name when it is first asked for."""
+    """A registry that imports the module of a name at the first look-up."""
 
     def get(self, key: str):
         """Return what is registered under a name, or None.
@@ -42,24 +44,16 @@ class LazyRegistry(Registry):
             UserError: The name belongs to a task whose packages are missing.
         """
         name = key.removeprefix(f'{SCOPE}.')
-        if name not in self.module_dict:
-            _import_module_of(name)
+        if name not in self.module_dict and name in _PROVIDERS:
+            module, extra = _PROVIDERS[name]
+            try:
+                importlib.import_module(module)
+            except ImportError as e:
+                raise UserError(
+                    f"type='{SCOPE}.{name}' cannot be imported: {e}. "
+                    f'Fix: pip install "lm4ve[{extra}]".'
+                ) from e
         return super().get(key)
-
-
-def _import_module_of(name: str) -> None:
-    for module, names in CORE.items():
-        if name in names:
-            importlib.import_module(module)
-    for task in all_tasks():
-        try:
-            if found := task.module_of(name):
-                importlib.import_module(found)
-        except ImportError as e:
-            raise UserError(
-                f"type='{SCOPE}.{name}' belongs to {task.title} and cannot be "
-                f'imported: {e}. Fix: pip install "lm4ve[{task.extra}]".'
-            ) from e
 
 
 def _child(parent: Registry) -> LazyRegistry:

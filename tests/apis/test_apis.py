@@ -7,8 +7,8 @@ import torch
 from mmengine.registry import DefaultScope
 
 import lm4ve
-from lm4ve.engine.config import read_config
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, configs_of
@@ -153,8 +153,8 @@ def test_a_host_that_is_not_installed_is_named_with_its_extra(monkeypatch):
 
 
 def test_questions_and_captions_are_given_beside_the_images(tmp_path):
-    from tests.tasks.vision_language.files import write_image
-    from tests.tasks.vision_language.tiny import ANSWERS, meter_config, write_tokenizer
+    from tests.tasks.vqa.files import write_image
+    from tests.tasks.vqa.tiny import ANSWERS, meter_config, write_tokenizer
 
     tokenizer = write_tokenizer(tmp_path / 'tokenizer')
     pipeline = [dict(type='mmpretrain.ResizeEdge', scale=32), dict(type='lm4ve.PackVisionLanguage')]

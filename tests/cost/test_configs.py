@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from lm4ve.commands.cost import main
 from lm4ve.cost import Rates, cost_of_step, predict_seconds
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from tests.helpers.tasks import CONFIGS
 
 #: LLaMA-7B's last layer: four square projections, three of the MLP, two norms and the last.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lm4ve.cost.imagining import ANSWERS, imagined_config
-from lm4ve.engine.config import read_config
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import TASKS
 from tests.helpers.simulated_gpu import GPU, simulated_gpu, train_and_predict
 from tests.helpers.tasks import FOLDERS, ROOT, configs_of

@@ -10,7 +10,7 @@ from lm4ve.commands.cost import main
 from lm4ve.cost import cost_of_step
 from lm4ve.cost.imagining import build_imagined, imagined_config
 from lm4ve.cost.scaling import TABLE, page_table, scaling_rows, seconds_on_link, traffic
-from lm4ve.engine.config import read_config
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from tests.helpers.tasks import CONFIGS, ROOT
 

@@ -11,7 +11,7 @@ from lm4ve.blocks.families.table import with_tables
 from lm4ve.necks import LLMBlockNeck, guard
 from lm4ve.necks.layouts import DEFAULTS
 from lm4ve.necks.normed_before import norm_before
-from lm4ve.tasks.backbone_tables import Entry, Refused, full_type
+from lm4ve.tasks.base.backbone_tables import Entry, Refused, full_type
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here

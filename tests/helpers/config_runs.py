@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from tests.helpers.shrink import Shrinker
 
 

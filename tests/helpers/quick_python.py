@@ -28,7 +28,7 @@ from pathlib import Path
 
 PRELOADED = (
     'lm4ve.blocks',
-    'lm4ve.engine.command_line',
+    'lm4ve.runner.command_line',
     'mmengine.runner',
     'mmpretrain.models',
     'mmpretrain.datasets',

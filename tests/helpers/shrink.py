@@ -18,9 +18,9 @@ from typing import ClassVar
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from lm4ve.engine.command_line import finish_config
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import locate_packaged
+from lm4ve.runner.command_line import finish_config
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS
 

@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves, tree_map
 
 from lm4ve.cost.imagining import Answers, build_imagined, imagined, known_to_autocast
-from lm4ve.tasks import point_ops, task_of_config
+from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base import point_ops
 
 GPU = torch.device('meta')
 _aten = torch.ops.aten

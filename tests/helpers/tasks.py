@@ -11,8 +11,12 @@ from lm4ve.tasks import TASKS
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
 
-#: Task -> its config folder. The paper's image experiments lie in the algorithm's.
-FOLDERS = {task: CONFIGS / ('lm4ve' if task == 'image' else task) for task in TASKS}
+#: Task -> its config folder, where it has another name. The paper's image experiments lie in
+#: the algorithm's.
+_FOLDERS = dict(image='lm4ve', vqa='vision_language', rooms='vision_language')
+FOLDERS = {task: CONFIGS / _FOLDERS.get(task, task) for task in TASKS}
+#: Task -> how the names of its configs begin, where it shares the folder.
+_BEGIN = dict(vqa='meter', rooms='sqa3d')
 
 #: Config folders of hosts that train the neck by themselves (``tests/hosts``).
 HOSTS = ('detection', 'segmentation')
@@ -21,4 +25,5 @@ HOSTS = ('detection', 'segmentation')
 def configs_of(task: str) -> list[str]:
     """Return the config files of a task, relative to its folder."""
     folder = FOLDERS[task]
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob('*.py'))
+    pattern = f'{_BEGIN.get(task, "")}*.py'
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob(pattern))

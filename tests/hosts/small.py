@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.engine.command_line import build_runner, finish_config
+from lm4ve.runner.command_line import build_runner, finish_config
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import CONFIGS
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 pytest.importorskip('mmdet')
-from lm4ve.engine.config import read_config  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.tasks.point_ops import mmcv_operators  # noqa: E402
+from lm4ve.runner.config import read_config  # noqa: E402
+from lm4ve.tasks.base.point_ops import mmcv_operators  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
 from tests.hosts.small import configs_of, shrink_common, train_and_test, write_coco  # noqa: E402
 

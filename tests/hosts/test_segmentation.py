@@ -6,7 +6,7 @@ import torch
 pytest.importorskip('mmseg')
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
-from lm4ve.engine.config import read_config  # noqa: E402
+from lm4ve.runner.config import read_config  # noqa: E402
 from tests.helpers.models import BLOCK  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
 from tests.hosts.small import (  # noqa: E402

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from lm4ve.commands.train import main as train
-from lm4ve.engine.neck_progress import NeckProgressHook
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.runner.neck_progress import NeckProgressHook
 from tests.helpers.tasks import ROOT
 from tests.necks.test_llm_block_neck import C, make, plain
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks import point_ops
-from lm4ve.tasks.point_ops import (
+from lm4ve.tasks.base import point_ops
+from lm4ve.tasks.base.point_ops import (
     ball_query,
     farthest_point_sample,
     interpolate_features,

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from tests.helpers.tasks import CONFIGS
 from tests.helpers.tools import run_tool_here
 

@@ -20,17 +20,17 @@ from rich.console import Console
 from rich.progress import track
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.activations import analyse
-from lm4ve.activations.loading import UNTRAINED, collate, load_model, tool_parser
-from lm4ve.activations.points import read_points, resolve_points
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.config import read_config
+from lm4ve.analysis import analyse
+from lm4ve.analysis.iou.figure import Example, draw_examples, examples_of
+from lm4ve.analysis.iou.mask_datasets import LAYOUTS, SampleMasks, open_masks
+from lm4ve.analysis.iou.mask_pipeline import MaskFollower, batches
+from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
+from lm4ve.analysis.iou.report import Report, summarize, tables, write
+from lm4ve.analysis.loading import UNTRAINED, collate, load_model, tool_parser
+from lm4ve.analysis.points import read_points, resolve_points
 from lm4ve.errors import UserError
-from lm4ve.iou.figure import Example, draw_examples, examples_of
-from lm4ve.iou.mask_datasets import LAYOUTS, SampleMasks, open_masks
-from lm4ve.iou.mask_pipeline import MaskFollower, batches
-from lm4ve.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
-from lm4ve.iou.report import Report, summarize, tables, write
+from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.config import read_config
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -20,11 +20,11 @@ from scipy.stats import spearmanr
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.statistics import interval
-from lm4ve.engine.command_line import config_parser, finish_config, load_config, run_tool
-from lm4ve.engine.files import write_json
-from lm4ve.engine.tables import print_table
+from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError
+from lm4ve.files import write_json
 from lm4ve.probes.probe import Probe, probe_layers
+from lm4ve.runner.command_line import config_parser, finish_config, load_config, run_tool
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -4,7 +4,7 @@ python tools/analysis/visualize_activations.py CONFIG CHECKPOINT --indices 0 1 2
 """
 
 from lm4ve.commands.visualize import main
-from lm4ve.engine.command_line import run_tool
+from lm4ve.runner.command_line import run_tool
 
 if __name__ == '__main__':
     run_tool(main)

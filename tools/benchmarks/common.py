@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lm4ve.engine.progress import progress
+from lm4ve.tasks.base.progress import progress
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 HELP = dict(

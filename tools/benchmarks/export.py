@@ -14,10 +14,10 @@ from common import in_rounds, llama, middle, parse, parser, ratio, report
 from mmengine.registry import MODELS, DefaultScope
 
 import lm4ve  # noqa: F401
-from lm4ve.deployment import formats
-from lm4ve.deployment.tracing import trace, traceable
+from lm4ve.release import formats
+from lm4ve.release.tracing import trace, traceable
 from lm4ve.tasks import get_task
-from lm4ve.tasks.export import Exported
+from lm4ve.tasks.base.export import Exported
 
 
 def classifier(width: int, size: int, depth: int) -> torch.nn.Module:

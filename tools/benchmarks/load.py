@@ -16,7 +16,7 @@ from common import llama, middle, parse, parser, ratio, report, timed
 from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.engine.progress import progress
+from lm4ve.tasks.base.progress import progress
 
 # Name in Hugging Face's layout -> name in Meta's.
 META = {

@@ -29,9 +29,9 @@ from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
 import lm4ve  # noqa: F401
 from lm4ve.cost.step import cost_of_step
-from lm4ve.engine.config import read_config
-from lm4ve.engine.freed_memory import keep_freed_memory
-from lm4ve.tasks.batches import trained_dataset
+from lm4ve.runner.config import read_config
+from lm4ve.runner.freed_memory import keep_freed_memory
+from lm4ve.tasks.base.batches import trained_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 #: Name -> a config, what writes its data, what a sample is called, and how many are loaded in

@@ -12,7 +12,7 @@ from common import in_rounds, llama, middle, parse, parser, ratio, report
 from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401
-from lm4ve.tasks.vision_language import VisionLanguageDataSample
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
 BASE = dict(width=768, depth=12, fusion=6, heads=12, vocabulary=50265, answers=3129, patch=32)
 TINY = dict(width=32, depth=2, fusion=1, heads=2, vocabulary=100, answers=9, patch=32)

@@ -24,9 +24,9 @@ import lm4ve  # noqa: F401
 from lm4ve.cost.imagining import build_imagined, imagined_config
 from lm4ve.cost.prediction import measure_rates, predict_seconds
 from lm4ve.cost.step import cost_of_step
-from lm4ve.engine.config import read_config
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.train_queries import read_train_queries
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

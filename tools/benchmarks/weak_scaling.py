@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import lm4ve  # noqa: F401
 from lm4ve.cost.scaling import traffic
 from lm4ve.cost.step import cost_of_step
-from lm4ve.engine.config import read_config
+from lm4ve.runner.config import read_config
 
 PROCESSES = 2
 

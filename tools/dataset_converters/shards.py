@@ -20,16 +20,16 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.config import read_config
-from lm4ve.engine.integrity import POLICIES
-from lm4ve.engine.shard_writing import Entry, verify_shards, write_shards
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.integrity import POLICIES
+from lm4ve.tasks.base.shard_writing import Entry, verify_shards, write_shards
 
 #: Task -> the module that says whether its files are whole, and samples of a shard, about 1 GB.
 TASKS = {
-    'image': ('lm4ve.tasks.image_files', 10_000),
+    'image': ('lm4ve.tasks.base.image_files', 10_000),
     'video': ('lm4ve.tasks.video.corruption', 2_000),
 }
 

@@ -23,8 +23,8 @@ from pathlib import Path
 import torch
 
 from lm4ve.commands.train import main as train
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.files import write_json
+from lm4ve.files import write_json
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks import get_task
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

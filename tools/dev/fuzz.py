@@ -39,9 +39,9 @@ import fuzz_vision_language  # noqa: F401
 import numpy as np
 import torch
 
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.tables import print_table
+from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
 
 GOOD = 'refused', 'same', 'other', 'record'
 BAD = 'cut', 'traceback', 'crash', 'hang'

@@ -28,7 +28,7 @@ def _image(folder: Path, ending: str) -> Made:
     """A file by itself, decoded by OpenCV as the pipelines do."""
     import cv2
 
-    from lm4ve.tasks.image_files import find_defect
+    from lm4ve.tasks.base.image_files import find_defect
 
     path = _save(folder / f'image.{ending}')
 
@@ -78,7 +78,7 @@ READERS['image-list'] = partial(_image_tree, mutated='val.txt')
 def _mask(folder: Path) -> Made:
     from PIL import Image
 
-    from lm4ve.iou.mask_datasets import _open
+    from lm4ve.analysis.iou.mask_datasets import _open
 
     path = folder / 'mask.png'
     Image.fromarray(np.kron(np.arange(36).reshape(6, 6), np.ones((8, 8))).astype(np.uint8)).save(

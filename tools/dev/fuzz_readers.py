@@ -152,7 +152,7 @@ READERS['meta-weights-part'] = partial(_meta, mutated='consolidated.01.pth')
 
 @reader('checkpoint')
 def _checkpoint(folder: Path) -> Made:
-    from lm4ve.engine.checkpoint_files import read_checkpoint, select_state
+    from lm4ve.runner.checkpoint_files import read_checkpoint, select_state
 
     path = folder / 'epoch_1.pth'
     torch.manual_seed(0)

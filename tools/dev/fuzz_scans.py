@@ -31,8 +31,8 @@ def _mesh() -> bytes:
 
 def _scan(folder: Path, mutated: str) -> Made:
     """Write one scan and the table of labels; it is read as the preparation reads it."""
-    from lm4ve.tasks.vision_language.sqa3d.prepare import arrays_of
-    from lm4ve.tasks.vision_language.sqa3d.raw_scans import read_label_ids, read_scan
+    from lm4ve.tasks.rooms.prepare import arrays_of
+    from lm4ve.tasks.rooms.raw_scans import read_label_ids, read_scan
 
     scan = folder / 'scene0000_00'
     scan.mkdir()

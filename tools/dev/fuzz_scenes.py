@@ -58,8 +58,8 @@ _FILES = {
 
 def _sqa3d(folder: Path, file: str, **changes: object) -> Made:
     """Write everything of one scene; it is read as a training reads it."""
-    from lm4ve.tasks.vision_language import SQA3DDataset
-    from lm4ve.tasks.vision_language.sqa3d.datasets.scene_files import read_scene
+    from lm4ve.tasks.rooms import SQA3DDataset
+    from lm4ve.tasks.rooms.datasets.scene_files import read_scene
 
     for name, content in _FILES.items():
         path = folder / name
@@ -99,8 +99,8 @@ for _name, _file, _changes in (
 
 
 def _beside(folder: Path, file: str, content: bytes) -> Made:
-    from lm4ve.tasks.vision_language.sqa3d.models.language import read_word_vectors
-    from lm4ve.tasks.vision_language.sqa3d.models.proposals import read_mean_sizes
+    from lm4ve.tasks.rooms.models.language import read_word_vectors
+    from lm4ve.tasks.rooms.models.proposals import read_mean_sizes
 
     path = folder / file
     path.write_bytes(content)

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds of everything.

@@ -8,8 +8,8 @@ Test the result with configs/lm4ve/vit-s_in1k.py and vit-s_llama_in1k.py.
 
 from collections.abc import Sequence
 
-from lm4ve.converters.command_line import convert_file, converter_parser
-from lm4ve.engine.command_line import run_tool
+from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.image.converters import convert_vit
 
 

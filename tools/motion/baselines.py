@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from mmengine.evaluator import Evaluator
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import config_parser, run_tool
-from lm4ve.engine.config import read_config
-from lm4ve.engine.files import write_json
-from lm4ve.engine.progress import progress
-from lm4ve.engine.tables import print_table
+from lm4ve.cost.tables import print_table
+from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
+from lm4ve.runner.command_line import config_parser, run_tool
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
+from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.building import build_model
-from lm4ve.engine.command_line import add_allow_partial, config_parser, run_tool
-from lm4ve.engine.config import read_config
 from lm4ve.registry import DATASETS
+from lm4ve.runner.command_line import add_allow_partial, config_parser, run_tool
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
+from lm4ve.tasks.base.building import build_model
 from lm4ve.tasks.motion.baselines import ConstantVelocity
 from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import save_grid

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm4ve.engine.command_line import run_tool
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 from lm4ve.tasks.motion.models.regions import write_regions
 

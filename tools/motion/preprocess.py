@@ -12,10 +12,9 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from lm4ve.deprecation import RenamedOption
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.integrity import POLICIES
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.base.integrity import POLICIES
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 
 
@@ -33,8 +32,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument(
         '--on-corrupt',
-        '--on-bad',
-        action=RenamedOption,
         choices=POLICIES,
         default='skip',
         help='leave corrupt files out and count them, or stop',

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import (
+from lm4ve.errors import UserError
+from lm4ve.runner.command_line import (
     add_allow_partial,
     build_runner,
     common_parser,
@@ -20,7 +21,6 @@ from lm4ve.engine.command_line import (
     load_config,
     run_tool,
 )
-from lm4ve.errors import UserError
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.submission import FORMATS
 

@@ -10,8 +10,8 @@ config of its data set.
 
 from collections.abc import Sequence
 
-from lm4ve.converters.command_line import convert_file, converter_parser
-from lm4ve.engine.command_line import run_tool
+from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.pointcloud.converters import convert_pointbert
 
 

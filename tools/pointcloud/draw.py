@@ -10,13 +10,12 @@ import torch
 from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401
-from lm4ve.deprecation import IgnoredOption
-from lm4ve.engine.command_line import config_parser, run_tool
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import config_parser, run_tool
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.pointcloud import group_points
-from lm4ve.tasks.pointcloud.visualization import SAME_PICTURE, draw_cloud, point_colors
+from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,12 +25,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         '--values',
         help='.npy with a number for each group, for example activations, that colors follow',
-    )
-    parser.add_argument(
-        '--backend',
-        action=IgnoredOption,
-        const=SAME_PICTURE,
-        help='deprecated, without effect: every machine draws the same picture',
     )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)

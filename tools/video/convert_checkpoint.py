@@ -10,8 +10,8 @@ configs/video/videomae-s_ssv2.py and videomae-s_llama_ssv2.py.
 
 from collections.abc import Sequence
 
-from lm4ve.converters.command_line import convert_file, converter_parser
-from lm4ve.engine.command_line import run_tool
+from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.video.converters import convert_videomae
 
 

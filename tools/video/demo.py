@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import add_allow_partial, run_tool
+from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.tasks.video.visualization import classify, write_annotated
 
 

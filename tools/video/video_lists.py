@@ -9,7 +9,7 @@
 import argparse
 from collections.abc import Sequence
 
-from lm4ve.engine.command_line import run_tool
+from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.video.datasets.list_conversion import read_ssv2, read_videomae, write_list
 
 

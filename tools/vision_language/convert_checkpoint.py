@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.converters.command_line import convert_file, converter_parser
-from lm4ve.engine.command_line import run_tool
 from lm4ve.errors import UserError
-from lm4ve.tasks.vision_language.converters import TASKS, convert_meter, to_meter
-from lm4ve.tasks.vision_language.sqa3d.converters import convert_sqa3d, to_sqa3d
+from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
+from lm4ve.tasks.vqa.converters import TASKS, convert_meter, to_meter
 
 
 def convert(

@@ -20,18 +20,19 @@ from PIL import Image
 from torch import nn
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.activations import analyse
-from lm4ve.activations.loading import collate, samples_of_files
-from lm4ve.activations.samples import samples_of
-from lm4ve.activations.sheets import draw_sheet
-from lm4ve.engine.command_line import add_allow_partial, run_tool
-from lm4ve.engine.config import read_config
-from lm4ve.engine.figures import to_image
-from lm4ve.engine.tables import print_table
+from lm4ve.analysis import analyse
+from lm4ve.analysis.loading import collate, samples_of_files
+from lm4ve.analysis.samples import samples_of
+from lm4ve.analysis.sheets import draw_sheet
+from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import add_allow_partial, run_tool
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
-from lm4ve.tasks.vision_language import RetrievalInferencer, RoomInferencer, VQAInferencer
-from lm4ve.tasks.vision_language.sqa3d.given import is_of_rooms, read_texts
+from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.rooms import RoomInferencer
+from lm4ve.tasks.rooms.given import is_of_rooms, read_texts
+from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.topk < 1:
         raise UserError(f'--topk {args.topk} must be at least 1.')
     cfg = read_config(args.config, args.cfg_options)
-    require_task(cfg, 'vision_language')
+    require_task(cfg, 'vqa')
     name = Path(args.config).stem
     folder = Path(args.out_dir or f'work_dirs/{name}/demo')
     asks = is_of_rooms(cfg) or str(cfg.model.head.type).endswith('VQAHead')

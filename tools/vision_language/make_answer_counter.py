@@ -10,10 +10,10 @@ right answer counts. Name files of training only, or those that a checkpoint was
 import argparse
 from collections.abc import Sequence
 
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
-from lm4ve.tasks.vision_language.sqa3d.datasets.questions import read_answers
+from lm4ve.files import write_json
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.rooms.datasets.questions import read_answers
 
 
 def main(argv: Sequence[str] | None = None) -> None:

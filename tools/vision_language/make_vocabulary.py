@@ -10,10 +10,10 @@
 import argparse
 from collections.abc import Sequence
 
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.files import write_json
-from lm4ve.tasks.vision_language.datasets.vocabulary import build_vocabulary
-from lm4ve.tasks.vision_language.datasets.vqa import read_answers
+from lm4ve.files import write_json
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.vqa.datasets.vocabulary import build_vocabulary
+from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -9,9 +9,9 @@ Texts are the lists that SQA3D's ScanQA code reads, or the official files of que
 import argparse
 from collections.abc import Sequence
 
-from lm4ve.engine.command_line import run_tool
-from lm4ve.tasks.vision_language.sqa3d.datasets.questions import read_texts
-from lm4ve.tasks.vision_language.sqa3d.models.language import write_word_vectors
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.rooms.datasets.questions import read_texts
+from lm4ve.tasks.rooms.models.language import write_word_vectors
 
 
 def main(argv: Sequence[str] | None = None) -> None:

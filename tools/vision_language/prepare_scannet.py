@@ -12,9 +12,9 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from lm4ve.engine.command_line import run_tool
-from lm4ve.engine.integrity import POLICIES
-from lm4ve.tasks.vision_language.sqa3d.prepare import MAX_POINTS, prepare_scans
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.base.integrity import POLICIES
+from lm4ve.tasks.rooms.prepare import MAX_POINTS, prepare_scans
 
 
 def main(argv: Sequence[str] | None = None) -> None:

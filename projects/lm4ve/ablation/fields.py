@@ -23,8 +23,8 @@ from mmengine.registry import Registry
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop
 from torch.utils.data import DataLoader
 
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from lm4ve.version import __version__
 
 #: Fields that the tools and MMEngine read, and that are no arguments of the Runner.

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lm4ve.ablation.fields import fresh_config, identity, merge
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
-from lm4ve.zoo.moved_configs import where_it_went
+from lm4ve.runner.config import read_config
 
 
 @dataclass(frozen=True)
@@ -320,7 +319,7 @@ def _config(name: str, folder: Path) -> Path:
             return path
     raise UserError(
         f"the config '{name}' does not exist, neither from '{folder}' nor from the current "
-        f'folder. Fix: {where_it_went(name) or "its path from one of them."}'
+        f'folder. Fix: its path from one of them.'
     )
 
 

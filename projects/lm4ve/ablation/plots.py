@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from lm4ve.ablation.grid import Grid
 from lm4ve.ablation.statistics import Summary
-from lm4ve.engine.figures import save_figure
+from lm4ve.tasks.base.figures import save_figure
 
 _COLOR, _REFERENCE = '#4477aa', '#cc6677'
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
 from lm4ve.ablation.store import WRITE_FIX, Store, metric_of, write_tables
-from lm4ve.engine.files import write_text
+from lm4ve.files import write_text
 
 
 def results_of(grid: Grid, store: Store, trials: list[Trial]) -> dict[str, dict[int, dict]]:

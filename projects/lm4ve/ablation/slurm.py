@@ -24,8 +24,8 @@ from lm4ve.ablation.executor import Executor, Failure
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.store import WRITE_FIX, Store
 from lm4ve.ablation.trial import run_job, write_spec
-from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
+from lm4ve.files import write_json
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.engine.files import write_text
 from lm4ve.errors import UserError
+from lm4ve.files import write_text
 
 #: Seconds that a trial of a killed tool may take to end.
 ORPHANS = 30.0

@@ -25,9 +25,9 @@ from lm4ve.ablation.fields import fresh_config, identity, merge
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.store import WRITE_FIX, hold
 from lm4ve.blocks import count_parameters
-from lm4ve.engine.command_line import build_runner, finish_config, load_config, run_tool
-from lm4ve.engine.files import write_json
 from lm4ve.errors import UserError
+from lm4ve.files import write_json
+from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
 
 #: Environment variable with the tool's process id.
 OWNER = 'LM4VE_ABLATION_OWNER'

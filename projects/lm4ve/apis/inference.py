@@ -27,7 +27,7 @@ def inference(
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
     Images and videos go through mmpretrain's and mmaction2's inferencers, all others
-    through :mod:`lm4ve.engine.inferencer`.
+    through :mod:`lm4ve.tasks.base.inferencer`.
 
     Args:
         config (str | Path | Config): That the model was trained with: a file, a config, or a

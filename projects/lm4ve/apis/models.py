@@ -11,12 +11,11 @@ from mmengine.fileio import load
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from lm4ve.engine.building import build_model
-from lm4ve.engine.config import read_config
-from lm4ve.engine.devices import find_device
-from lm4ve.engine.messages import did_you_mean
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.runner.config import read_config
+from lm4ve.runner.devices import find_device
 from lm4ve.tasks import all_tasks
+from lm4ve.tasks.base.building import build_model
 from lm4ve.zoo import MIM_FOLDER
 
 #: Folder of configs -> task, where its name is not the task's.
@@ -46,7 +45,7 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
         UserError: There is no such task.
     """
     if task is not None:
-        check_choice('task', task, sorted({its for its, _ in _models().values()}))
+        check('task', task, choices=sorted({its for its, _ in _models().values()}))
     return sorted(
         name
         for name, (its, _) in _models().items()

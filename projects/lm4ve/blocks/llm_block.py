@@ -26,7 +26,7 @@ from lm4ve.blocks.layer import LLMLayer, Queries
 from lm4ve.blocks.low_rank import cheapest, explain, may_absorb, run_layer, sizes_of
 from lm4ve.blocks.provenance import RecordsFrozenSource
 from lm4ve.blocks.rotary import RotaryTables
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import Fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -82,8 +82,8 @@ class LLMBlock(RecordsFrozenSource):
         arch: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_choice('block.trainable', trainable, _TRAINABLE)
-        check_choice('block.dtype', dtype, _DTYPES)
+        check('block.trainable', trainable, choices=_TRAINABLE)
+        check('block.dtype', dtype, choices=_DTYPES)
         if trainable != 'none' and dtype != 'float32':
             raise UserError(
                 f"block.trainable='{trainable}' with block.dtype='{dtype}': updates are lost in "

@@ -42,7 +42,7 @@ def main() -> None:
         advice = f"did you mean '{close[0]}'?" if close else f'one of {", ".join(COMMANDS)}.'
         print(f"error: lm4ve has no command '{name}'. Fix: {advice}", file=sys.stderr)
         sys.exit(2)
-    from lm4ve.engine.command_line import run_tool
+    from lm4ve.runner.command_line import run_tool
 
     sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
     run_tool(import_module(f'lm4ve.commands.{name}').main)

@@ -19,10 +19,10 @@ from lm4ve.cost.prediction import Rates, measure_rates, read_rates
 from lm4ve.cost.report import screen_lines, screen_rows
 from lm4ve.cost.scaling import PEAK, UTILIZATION, scaling_rows, seconds_of_gpu
 from lm4ve.cost.step import StepCost, cost_of_step
-from lm4ve.engine.command_line import config_parser
-from lm4ve.engine.config import read_config
-from lm4ve.engine.tables import print_table
+from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import config_parser
+from lm4ve.runner.config import read_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.deployment import FORMATS, export_model
-from lm4ve.deployment.exporting import check_format
-from lm4ve.engine.command_line import add_allow_partial, config_parser
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.release.exporting import FORMATS, export_model
+from lm4ve.release.exporting import check_format
+from lm4ve.runner.command_line import add_allow_partial, config_parser
+from lm4ve.runner.config import read_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:

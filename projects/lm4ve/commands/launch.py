@@ -24,9 +24,9 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher import api
 
-from lm4ve.engine.command_line import ERRORS, run_tool
-from lm4ve.engine.messages import busy_port
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import ERRORS, run_tool
+from lm4ve.runner.messages import busy_port
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _WAIT = 900

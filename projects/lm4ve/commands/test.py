@@ -12,7 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import (
+from lm4ve.errors import UserError
+from lm4ve.runner.command_line import (
     add_allow_partial,
     build_runner,
     common_parser,
@@ -20,7 +21,6 @@ from lm4ve.engine.command_line import (
     finish_config,
     load_config,
 )
-from lm4ve.errors import UserError
 from lm4ve.tasks import task_of_config
 
 

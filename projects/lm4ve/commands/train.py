@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from mmengine.config import Config
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.engine.command_line import build_runner, common_parser, finish_config, load_config
-from lm4ve.engine.resuming import check_resumable, resume_newest
 from lm4ve.errors import UserError
+from lm4ve.runner.command_line import build_runner, common_parser, finish_config, load_config
+from lm4ve.runner.resuming import check_resumable, resume_newest
 
 #: Values of --resume that are no files.
 _SEARCH = ('newest', 'auto')

@@ -19,8 +19,8 @@ from pathlib import Path
 from PIL import Image
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.activations import analyse
-from lm4ve.activations.loading import (
+from lm4ve.analysis import analyse
+from lm4ve.analysis.loading import (
     UNTRAINED,
     collate,
     load_model,
@@ -28,15 +28,15 @@ from lm4ve.activations.loading import (
     samples_of_files,
     tool_parser,
 )
-from lm4ve.activations.measures import check_measures
-from lm4ve.activations.page import Entry, write_page
-from lm4ve.activations.points import read_points, resolve_points
-from lm4ve.activations.samples import Sample, samples_of
-from lm4ve.activations.sheets import animate, draw_sheet, heading_rows, save_gif
-from lm4ve.engine.config import read_config
-from lm4ve.engine.figures import to_image
+from lm4ve.analysis.measures import check_measures
+from lm4ve.analysis.page import Entry, write_page
+from lm4ve.analysis.points import read_points, resolve_points
+from lm4ve.analysis.samples import Sample, samples_of
+from lm4ve.analysis.sheets import animate, draw_sheet, heading_rows, save_gif
 from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
+from lm4ve.tasks.base.figures import to_image
 
 
 def input_options() -> dict[str, str]:

@@ -38,8 +38,8 @@ REPAIRS = {
     'mmseg': ('mmcv_ops',),
 }
 #: Module -> the files that override private methods of one of its classes, or read its
-#: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.engine` and
-#: :mod:`lm4ve.any_model` use them.
+#: private attributes. Nothing is applied: the hooks of :mod:`lm4ve.runner` and
+#: :mod:`lm4ve.necks` use them.
 OVERRIDES = {
     'mmengine.hooks.checkpoint_hook': ('mmengine_checkpoint_order',),
     'mmengine.hooks.ema_hook': ('mmengine_ema_swap',),

@@ -19,7 +19,7 @@ from typing import Any
 import wrapt
 
 #: Where the check is: above this folder, so that it is imported when it is needed.
-_CHECK = 'lm4ve.engine.checkpoint_files'
+_CHECK = 'lm4ve.runner.checkpoint_files'
 
 
 def is_needed(module: ModuleType) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import wrapt
 
-from lm4ve.torch_files import is_safetensors, read_safetensors, safe_loading
+from lm4ve.llm.torch_files import is_safetensors, read_safetensors, safe_loading
 
 
 def is_needed(checkpoint: ModuleType) -> bool:
@@ -26,7 +26,7 @@ def is_needed(checkpoint: ModuleType) -> bool:
 
 
 def repair(checkpoint: ModuleType) -> None:
-    """Load every checkpoint with :func:`lm4ve.torch_files.safe_loading`."""
+    """Load every checkpoint with :func:`lm4ve.llm.torch_files.safe_loading`."""
     checkpoint.load_url = functools.partial(checkpoint.load_url, weights_only=True)
 
     @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')

@@ -2,7 +2,7 @@
 
 :func:`cost_of_step` builds a config's model at full size under torch's ``FakeTensorMode``,
 runs a training step and counts. How a batch is made is said by the task
-(:mod:`lm4ve.tasks.batches`).
+(:mod:`lm4ve.tasks.base.batches`).
 """
 
 from lm4ve.cost.prediction import Rates, measure_rates, predict_seconds, read_rates

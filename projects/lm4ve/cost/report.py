@@ -8,7 +8,7 @@ from lm4ve.blocks.families.table import with_tables
 from lm4ve.cost.counting import PARTS
 from lm4ve.cost.prediction import Rates, predict_seconds
 from lm4ve.cost.step import StepCost, cost_of_step
-from lm4ve.engine.config import read_config
+from lm4ve.runner.config import read_config
 
 #: Config without a block -> those with one, below the folder of configs. A row each.
 HEADLINES: dict[str, tuple[str, ...]] = {

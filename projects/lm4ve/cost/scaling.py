@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lm4ve.cost.report import page_rows
 from lm4ve.cost.step import StepCost, cost_of_step
-from lm4ve.engine.config import read_config
+from lm4ve.runner.config import read_config
 
 #: Rates of a machine's network, Gbit/s: Ethernet of clouds, and one and eight adapters of
 #: InfiniBand NDR.

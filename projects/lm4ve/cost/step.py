@@ -53,7 +53,7 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     """Count a training step.
 
     Args:
-        cfg (Config): See :func:`lm4ve.engine.config.read_config`. Its checkpoints need not be
+        cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need not be
             there.
         batch (int, optional): Samples of one process; default: the config's.
 

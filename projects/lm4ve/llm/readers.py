@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.sources import FileSource
-from lm4ve.torch_files import damaged, is_zipped, safe_loading
+from lm4ve.llm.torch_files import damaged, is_zipped, safe_loading
 
 
 class TensorReader(Protocol):

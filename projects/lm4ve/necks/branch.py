@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lm4ve.errors import UserError, check_choice
+from lm4ve.errors import UserError, check
 
 SCHEDULES = ('cosine', 'linear', 'constant')
 
@@ -58,7 +58,7 @@ def read_branch(value: Any, residual: str) -> TrainBranch | None:
             'correct it.'
         )
     branch = TrainBranch(**({} if value is True else value))
-    check_choice('neck.branch.schedule', branch.schedule, SCHEDULES)
+    check('neck.branch.schedule', branch.schedule, choices=SCHEDULES)
     for name, least in (('weight', -math.inf), ('end', 0)):
         number = getattr(branch, name)
         if isinstance(number, bool) or not isinstance(number, int | float):

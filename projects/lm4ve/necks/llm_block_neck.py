@@ -24,7 +24,7 @@ from lm4ve.blocks.provenance import (
     decode_source,
     encode_source,
 )
-from lm4ve.errors import CheckpointError, UserError, check_choice
+from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.branch import read_branch
 from lm4ve.necks.guard import Use, expect_use
 from lm4ve.necks.in_training import InTraining
@@ -114,9 +114,9 @@ class LLMBlockNeck(InTraining):
         ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_choice('neck.residual', residual, RESIDUALS)
-        check_choice('neck.out_type', out_type, OUT_TYPES)
-        check_choice('neck.low_rank', low_rank, LOW_RANKS)
+        check('neck.residual', residual, choices=RESIDUALS)
+        check('neck.out_type', out_type, choices=OUT_TYPES)
+        check('neck.low_rank', low_rank, choices=LOW_RANKS)
         self.in_channels = in_channels
         self.layout = check_layout(layout)
         self.num_extra_tokens = num_extra_tokens

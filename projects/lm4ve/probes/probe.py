@@ -12,12 +12,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch import Tensor
 
-from lm4ve.engine.command_line import build_runner
-from lm4ve.engine.neck_progress import following
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.layouts import to_tokens
 from lm4ve.probes.measures import Coherence, linear_cka
+from lm4ve.runner.command_line import build_runner
+from lm4ve.runner.neck_progress import following
 
 
 @dataclass(frozen=True)

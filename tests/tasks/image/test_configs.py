@@ -5,7 +5,7 @@ from mmengine.registry import FUNCTIONS, MODELS
 
 pytest.importorskip('mmpretrain')
 from lm4ve.blocks import frozen_tensors  # noqa: E402
-from lm4ve.engine.command_line import build_runner  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
 from tests.tasks.image.shrink import Shrinker  # noqa: E402

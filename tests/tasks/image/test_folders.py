@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet
-from lm4ve.tasks.image_files import find_defect
 from tests.tasks.image.images import broken_files, encode, fill, write
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -37,7 +37,7 @@ def log(monkeypatch):
     def record(message, logger=None, level=logging.INFO):
         lines.append((level, message))
 
-    monkeypatch.setattr('lm4ve.engine.integrity.print_log', record)
+    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
     return lines
 
 
@@ -219,7 +219,7 @@ def test_workers_skip_and_the_main_process_keeps_its_own_count(root, tmp_path, m
         with log_file.open('a') as f:  # several processes write
             f.write(message + '\n')
 
-    monkeypatch.setattr('lm4ve.engine.integrity.print_log', record)
+    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
     bad = break_images(root)
     dataset = folder(root)
     loader = DataLoader(dataset, batch_size=1, num_workers=2, collate_fn=lambda x: x)

@@ -134,7 +134,7 @@ def test_inferencer_takes_our_config_and_checkpoint(tmp_path):
     """It never calls init_weights: frozen weights come from the source."""
     from mmpretrain.apis import ImageClassificationInferencer
 
-    from lm4ve.engine.command_line import build_runner
+    from lm4ve.runner.command_line import build_runner
 
     cfg = Shrinker(tmp_path).load('vit-demo_minilm_digits.py', tmp_path / 'run')
     runner = build_runner(cfg)

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.image.images import broken_files, fill_once, write

@@ -13,8 +13,8 @@ pytest.importorskip('webdataset')
 from mmengine.dataset import DefaultSampler
 from torch.utils.data import DataLoader
 
-from lm4ve.engine.shard_writing import Entry, write_shards
 from lm4ve.errors import UserError
+from lm4ve.tasks.base.shard_writing import Entry, write_shards
 from lm4ve.tasks.image import CheckedImageFolder, ImageNetShards
 from tests.helpers.tasks import ROOT
 from tests.tasks.image.images import broken_files, encode, fill, write

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import configs_of
 from tests.tasks.motion.shrink import Shrinker

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.motion import forecast_metrics
 from lm4ve.tasks.motion.baselines import ConstantVelocity
 from tests.helpers.tasks import FOLDERS

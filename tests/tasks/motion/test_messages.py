@@ -6,8 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from lm4ve.engine.text import brief
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, brief
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
 
 SECRET = 'secret' * 40

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config, ConfigDict
 
-from lm4ve.engine.command_line import build_runner
+from lm4ve.runner.command_line import build_runner
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.pointcloud.shrink import Shrinker

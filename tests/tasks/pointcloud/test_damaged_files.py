@@ -5,7 +5,7 @@ import open3d as o3d
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.mesh_files.triangulation import triangulate
+from lm4ve.tasks.base.mesh_files.triangulation import triangulate
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
 from tests.tasks.pointcloud.clouds import TETRAHEDRON, cloud
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks import point_ops
+from lm4ve.tasks.base import point_ops
 from lm4ve.tasks.pointcloud import farthest_point_sample, group_points, nearest_neighbors
 from tests.tasks.pointcloud.clouds import brute_force_picks
 

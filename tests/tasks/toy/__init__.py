@@ -5,7 +5,7 @@ It shows what a task consists of (docs/extend/add_a_task.md), and
 """
 
 from lm4ve.tasks import register_task
-from lm4ve.tasks.task import Task
+from lm4ve.tasks.base.task import Task
 
 TASK = Task(
     name='toy',

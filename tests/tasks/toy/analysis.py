@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from mmengine.dataset import Compose
 
-from lm4ve.tasks.analysis import Layout, TaskAnalysis
-from lm4ve.tasks.pictures import Picture, without_ticks
+from lm4ve.tasks.base.analysis import Layout, TaskAnalysis
+from lm4ve.tasks.base.pictures import Picture, without_ticks
 from tests.tasks.toy import TASK
 
 

@@ -11,9 +11,9 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
-from lm4ve.engine.command_line import build_runner  # noqa: E402
 from lm4ve.errors import CheckpointError, UserError  # noqa: E402
-from lm4ve.tasks.digit_scans import digit_scans  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
+from lm4ve.tasks.base.digit_scans import digit_scans  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
 from tests.helpers.tasks import FOLDERS  # noqa: E402
 from tests.helpers.tools import run_tool_here  # noqa: E402

@@ -1,7 +1,7 @@
 """Two CPU processes train a recognizer with the neck: DDP, gloo.
 
 They do not fork from this process: after some backward passes torch refuses others in a fork.
-The shell script that starts processes for users is tested in ``tests/engine/test_distributed.py``.
+The shell script that starts processes for users is tested in ``tests/runner/test_distributed.py``.
 """
 
 import os
@@ -12,8 +12,8 @@ import torch
 from torch.multiprocessing import start_processes
 
 pytest.importorskip('mmaction')
-from lm4ve.engine.command_line import build_runner  # noqa: E402
-from tests.engine.test_distributed import free_port  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
+from tests.runner.test_distributed import free_port  # noqa: E402
 from tests.tasks.video.shrink import Shrinker  # noqa: E402
 
 CONFIG = 'videomae-demo_minilm_moving-digits.py'

@@ -1,6 +1,6 @@
 """Image classification on mmpretrain: checked folders, ImageNet variants, the demos."""
 
-from lm4ve.tasks.task import Task
+from lm4ve.tasks.base.task import Task
 
 TASK = Task(
     name='image',

@@ -12,16 +12,16 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.image import TASK
-from lm4ve.tasks.pictures import Frames, pixels_of
 
 
 class ImageAnalysis(TaskAnalysis):
     """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
-        from lm4ve.tasks.image_files import find_defect
+        from lm4ve.tasks.base.image_files import find_defect
 
         defect = find_defect(str(path), decode=True)
         if defect is not None:

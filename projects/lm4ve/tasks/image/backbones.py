@@ -1,12 +1,12 @@
 """Which fields of mmpretrain's backbones let a block come before the final norm.
 
 Every backbone that mmpretrain registers is in one of the two tables; see
-``lm4ve/tasks/backbone_tables.py``.
+``lm4ve/tasks/base/backbone_tables.py``.
 """
 
 from typing import Any
 
-from lm4ve.tasks.backbone_tables import Entry, Refused, tables
+from lm4ve.tasks.base.backbone_tables import Entry, Refused, tables
 
 HOST = 'mmpretrain'
 _RAW = dict(out_type='raw', final_norm=False)

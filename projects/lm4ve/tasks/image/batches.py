@@ -2,8 +2,8 @@
 
 from mmengine.config import Config
 
-from lm4ve.tasks.batches import TaskBatches, pipeline_of
-from lm4ve.tasks.export import made_up_pictures, samples_of_files
+from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
+from lm4ve.tasks.base.export import made_up_pictures, samples_of_files
 from lm4ve.tasks.image import TASK
 
 

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from lm4ve.tasks.export import TaskExport, made_up_pictures, samples_of_files
+from lm4ve.tasks.base.export import TaskExport, made_up_pictures, samples_of_files
 from lm4ve.tasks.image import TASK
 
 

@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.apis import ImageClassificationInferencer
 
-from lm4ve.engine.building import build_model, classes_of
-from lm4ve.engine.devices import find_device
-from lm4ve.engine.inferencer import warn_untrained
 from lm4ve.errors import UserError
-from lm4ve.tasks.image_files import find_defect
+from lm4ve.runner.devices import find_device
+from lm4ve.tasks.base.building import build_model, classes_of
+from lm4ve.tasks.base.image_files import find_defect
+from lm4ve.tasks.base.inferencer import warn_untrained
 
 Image = str | Path | np.ndarray
 

@@ -1,6 +1,6 @@
 """Motion forecasting: Argoverse 1 and 2, VectorNet, mmTransformer, metrics."""
 
-from lm4ve.tasks.task import Task
+from lm4ve.tasks.base.task import Task
 
 TASK = Task(
     name='motion',

@@ -11,9 +11,9 @@ from mmengine.dataset import Compose
 from torch import nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.analysis import Layout, Row, TaskAnalysis, numbered
+from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
+from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
-from lm4ve.tasks.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

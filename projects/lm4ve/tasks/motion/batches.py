@@ -4,7 +4,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from lm4ve.tasks.batches import TaskBatches, pipeline_of
+from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.motion import TASK
 from lm4ve.tasks.motion.datasets import argoverse1, argoverse2
 from lm4ve.tasks.motion.scene import LANE_POINTS, Scene

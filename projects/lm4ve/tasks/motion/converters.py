@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.converters.key_rules import Rules, rename
 from lm4ve.errors import UserError
+from lm4ve.tasks.base.key_rules import Rules, rename
 
 _WB = r'(weight|bias)'
 _STF = r'stacked_transformer\.'

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lm4ve.tasks.export import TaskExport
+from lm4ve.tasks.base.export import TaskExport
 from lm4ve.tasks.motion import TASK
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
+from lm4ve.files import replacing
 
 #: Format -> (suffix, steps of a trajectory).
 FORMATS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))

@@ -1,6 +1,6 @@
 """Point-cloud classification on MMEngine's Runner: everything that is its own."""
 
-from lm4ve.tasks.task import Task
+from lm4ve.tasks.base.task import Task
 
 TASK = Task(
     name='pointcloud',

@@ -10,8 +10,8 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.pictures import BACKGROUND, Picture, TokenMap, without_ticks
+from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
+from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.pointcloud import TASK
 from lm4ve.tasks.pointcloud.visualization import seen_from_eye
 

@@ -3,8 +3,8 @@
 import torch
 from mmengine.config import Config
 
-from lm4ve.tasks.batches import TaskBatches, pipeline_of
-from lm4ve.tasks.export import samples_of_files
+from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
+from lm4ve.tasks.base.export import samples_of_files
 from lm4ve.tasks.pointcloud import TASK
 from lm4ve.tasks.pointcloud.export import made_up_clouds
 

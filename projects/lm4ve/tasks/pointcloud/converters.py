@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.converters.block import convert_state
-from lm4ve.converters.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.release.block import convert_state
+from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
 
 _WB = r'(weight|bias)'
 _TRUNK = (
@@ -104,7 +104,7 @@ def convert_pointbert(
 
     Raises:
         UserError: There are fewer classes than asked for.
-        UserError, CheckpointError: See :func:`lm4ve.converters.block.convert_state`.
+        UserError, CheckpointError: See :func:`lm4ve.release.block.convert_state`.
     """
     state = select_encoder(state)
     converted = convert_state(state, RULES, LLAMA_RULES, llm, layer, origin)

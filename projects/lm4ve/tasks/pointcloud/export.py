@@ -3,7 +3,7 @@
 import numpy as np
 from mmengine.config import Config
 
-from lm4ve.tasks.export import TaskExport, samples_of_files
+from lm4ve.tasks.base.export import TaskExport, samples_of_files
 from lm4ve.tasks.pointcloud import TASK
 
 #: Points of a made-up cloud; the pipeline samples from them.

@@ -1,6 +1,6 @@
 """Groups of points: what makes tokens of a cloud.
 
-The operators that other tasks need as well are in :mod:`lm4ve.tasks.point_ops`; their
+The operators that other tasks need as well are in :mod:`lm4ve.tasks.base.point_ops`; their
 names stay available here.
 """
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.point_ops import (
+from lm4ve.tasks.base.point_ops import (
     farthest_point_sample,
     mmcv_operators,
     nearest_neighbors,

@@ -10,7 +10,7 @@ import mmap
 import numpy as np
 import torch
 
-from lm4ve.tasks.point_ops import farthest_point_sample
+from lm4ve.tasks.base.point_ops import farthest_point_sample
 
 #: Bytes of one memory; pages that nobody writes to take none.
 MEMORY = 2**27

@@ -14,8 +14,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 
-from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
+from lm4ve.files import replacing
 from lm4ve.registry import METRICS, MODELS
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 

@@ -9,13 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.deprecation import warn_ignored
-from lm4ve.engine.figures import save_figure
 from lm4ve.errors import UserError
-from lm4ve.tasks.pictures import seen_from
-
-#: What is said to who chooses a backend.
-SAME_PICTURE = 'Every machine draws the same picture. Leave it out.'
+from lm4ve.tasks.base.figures import save_figure
+from lm4ve.tasks.base.pictures import seen_from
 
 
 def seen_from_eye(points: np.ndarray) -> np.ndarray:
@@ -60,20 +56,13 @@ def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None
     return colors
 
 
-def draw_cloud(
-    points: np.ndarray,
-    colors: np.ndarray,
-    path: str | Path,
-    backend: str | None = None,
-    size: int = 600,
-) -> str:
+def draw_cloud(points: np.ndarray, colors: np.ndarray, path: str | Path, size: int = 600) -> str:
     """Draw a cloud to a PNG, near points over far ones.
 
     Args:
         points (np.ndarray): ``[N, 3]``.
         colors (np.ndarray): ``[N, 3]``, 0 to 1.
         path (str | Path): The file.
-        backend (str, optional): Deprecated, without effect.
         size (int): Width and height in pixels.
 
     Returns:
@@ -81,8 +70,6 @@ def draw_cloud(
     """
     from matplotlib.figure import Figure
 
-    if backend is not None:
-        warn_ignored(f'backend={backend!r}', SAME_PICTURE)
     seen = seen_from_eye(points)
     seen = seen[order := np.argsort(seen[:, 2], kind='stable')]
     figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor='white')

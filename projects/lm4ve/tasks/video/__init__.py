@@ -1,6 +1,6 @@
 """Action recognition on mmaction2: checked video lists, augmentation, the demo."""
 
-from lm4ve.tasks.task import Task
+from lm4ve.tasks.base.task import Task
 
 TASK = Task(
     name='video',

@@ -11,10 +11,9 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.engine.text import listing
-from lm4ve.errors import UserError
-from lm4ve.tasks.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
-from lm4ve.tasks.pictures import Frames, pixels_of
+from lm4ve.errors import UserError, listing
+from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.video import TASK
 
 #: At most so many frames of a frame-wise model's crops and segments are shown.

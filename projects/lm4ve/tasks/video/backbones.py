@@ -1,12 +1,12 @@
 """Which fields of mmaction2's backbones let a block in.
 
 Every backbone that mmaction2 registers is in one of the two tables; see
-``lm4ve/tasks/backbone_tables.py``.
+``lm4ve/tasks/base/backbone_tables.py``.
 """
 
 from typing import Any
 
-from lm4ve.tasks.backbone_tables import Entry, Refused, tables
+from lm4ve.tasks.base.backbone_tables import Entry, Refused, tables
 
 HOST = 'mmaction'
 _MAP = dict(norm_cfg=None)

@@ -2,7 +2,7 @@
 
 from mmengine.config import Config
 
-from lm4ve.tasks.batches import TaskBatches, pipeline_of
+from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.video import TASK
 from lm4ve.tasks.video.export import made_up_clips
 

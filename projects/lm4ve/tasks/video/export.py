@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.tasks.analysis import tested_dataset
-from lm4ve.tasks.export import TaskExport, made_up_pictures
+from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.export import TaskExport, made_up_pictures
 from lm4ve.tasks.video import TASK
 
 #: Frames of a made-up video, which the pipeline repeats where it wants more.

@@ -10,11 +10,11 @@ from mmaction.apis.inferencers import ActionRecogInferencer
 from mmengine.config import Config
 from torch import nn
 
-from lm4ve.engine.building import build_model, classes_of
-from lm4ve.engine.devices import find_device
-from lm4ve.engine.inferencer import warn_untrained
 from lm4ve.errors import UserError
-from lm4ve.tasks.analysis import label_result
+from lm4ve.runner.devices import find_device
+from lm4ve.tasks.base.analysis import label_result
+from lm4ve.tasks.base.building import build_model, classes_of
+from lm4ve.tasks.base.inferencer import warn_untrained
 from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.visualization import SHOWN, write_annotated
 

@@ -12,8 +12,8 @@ import av
 import cv2
 import numpy as np
 
-from lm4ve.engine.config import read_config
 from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.video_files import write_video
 

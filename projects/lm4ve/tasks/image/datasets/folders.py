@@ -11,12 +11,11 @@ from mmengine import fileio
 from mmpretrain.datasets import CustomDataset, ImageNet
 from mmpretrain.datasets.custom import find_folders
 
-from lm4ve.engine.files import leads_outside
-from lm4ve.engine.integrity import IntegrityMixin
-from lm4ve.engine.text import listing, whole_lines
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, listing
+from lm4ve.files import leads_outside, whole_lines
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.image_files import backend_args_of, find_defect
+from lm4ve.tasks.base.image_files import backend_args_of, find_defect
+from lm4ve.tasks.base.integrity import IntegrityMixin
 
 
 def empty_folders_error(root: str, folders: Sequence[str], extensions: Sequence[str]) -> UserError:
@@ -36,7 +35,7 @@ class CheckedImageMixin(IntegrityMixin):
     Args:
         on_corrupt (str): What becomes of an image that is empty, truncated,
             unreadable or no image at all: 'skip' or 'refuse', as
-            :mod:`lm4ve.engine.integrity` describes.
+            :mod:`lm4ve.tasks.base.integrity` describes.
         verify (bool, optional): Whether all images are decoded when the data set is
             loaded (about 0.25 ms an image and core); default: for tests only.
         *args, **kwargs: Passed to the data set.
@@ -48,7 +47,7 @@ class CheckedImageMixin(IntegrityMixin):
             was refused; nothing but corrupt images was found.
 
     Cost of the check in training: some 10 microseconds an image (see
-    :func:`lm4ve.tasks.image_files.find_defect`, also for what it cannot find);
+    :func:`lm4ve.tasks.base.image_files.find_defect`, also for what it cannot find);
     formats other than JPEG and PNG are decoded twice.
     """
 

@@ -12,8 +12,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.datasets.custom import find_folders, get_samples
 
-from lm4ve.engine.text import listing
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin, empty_folders_error
 from lm4ve.tasks.image.datasets.synsets import class_indices

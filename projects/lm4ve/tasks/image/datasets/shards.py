@@ -3,16 +3,16 @@
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from lm4ve.engine.shards import check_local, index_path, read_samples
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.shards import check_local, index_path, read_samples
 from lm4ve.tasks.image import TASK
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 
 
 @DATASETS.register_module()
 class ImageNetShards(CheckedImageMixin, BaseDataset):
-    """ImageNet, or other images with classes, in shards (:mod:`lm4ve.engine.shards`)::
+    """ImageNet, or other images with classes, in shards (:mod:`lm4ve.tasks.base.shards`)::
 
         <data_root>/<split>.index.json, <split>-000000.tar, <split>-000000.json, ...
 

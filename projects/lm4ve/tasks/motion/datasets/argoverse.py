@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lm4ve.engine.text import brief, listing
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, brief, listing
 from lm4ve.tasks.motion.scene import Scene, SceneError
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lm4ve.engine.text import brief
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, brief
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
 from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, Scene, SceneError, resample
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
+from lm4ve.files import replacing
 from lm4ve.tasks.motion.scene import Scene
 
 MAGIC = b'lm4veMC1'

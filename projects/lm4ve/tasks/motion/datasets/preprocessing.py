@@ -15,16 +15,14 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from lm4ve.deprecation import renamed_argument
-from lm4ve.engine.files import clear_left_behind, write_text
-from lm4ve.engine.integrity import SkippedFiles, check_policy
-from lm4ve.engine.preparing import alone, in_processes
 from lm4ve.errors import UserError
+from lm4ve.files import clear_left_behind, write_text
+from lm4ve.tasks.base.integrity import SkippedFiles, check_policy
+from lm4ve.tasks.base.preparing import alone, in_processes
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
 
 
-@renamed_argument('on_bad', 'on_corrupt')
 def preprocess_split(
     reader,
     path: str | Path,

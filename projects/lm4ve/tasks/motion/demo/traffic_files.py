@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from lm4ve.engine.progress import progress
+from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.motion.datasets import argoverse1, argoverse2
 from lm4ve.tasks.motion.demo.traffic import CITY_SEEDS, Window, city_lanes, windows
 from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, Lane, sideways

@@ -13,7 +13,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.deprecation import renamed_argument
 from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import end_distances, take_agents
@@ -254,7 +253,6 @@ class ProposalDecoder(BaseModule):
         UserError: See :class:`lm4ve.tasks.motion.models.regions.Regions`.
     """
 
-    @renamed_argument('select_metres', 'select_meters')
     def __init__(
         self,
         future_steps: int,

@@ -15,9 +15,8 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.engine.files import write_json
-from lm4ve.engine.text import brief
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, brief
+from lm4ve.files import write_json
 from lm4ve.tasks.motion.models.losses import final_step
 
 

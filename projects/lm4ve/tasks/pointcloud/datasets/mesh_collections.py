@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.text import decoded
 from lm4ve.errors import UserError
+from lm4ve.files import decoded
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points

@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 
-from lm4ve.tasks.mesh_files.off_obj_stl import number, promised, table, text_lines
+from lm4ve.tasks.base.mesh_files.off_obj_stl import number, promised, table, text_lines
 
 _KINDS = dict(F='f', I='i', U='u')
 

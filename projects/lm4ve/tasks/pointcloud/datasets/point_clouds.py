@@ -13,10 +13,9 @@ from pathlib import Path
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from lm4ve.deprecation import renamed_argument
-from lm4ve.engine.integrity import check_policy
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.integrity import check_policy
 from lm4ve.tasks.pointcloud.datasets.readers import EXTENSIONS, drop_nonfinite, read_points
 
 #: Coordinates never compress better than this.
@@ -37,7 +36,6 @@ class PointCloudDataset(BaseDataset):
     #: ``[M, N, 3]``, where a data set holds its clouds in one array.
     _clouds: np.ndarray
 
-    @renamed_argument('on_nonfinite', 'on_corrupt', {'drop': 'skip'})
     def __init__(self, *args, on_corrupt: str = 'skip', **kwargs) -> None:
         self.on_corrupt = check_policy(on_corrupt)
         super().__init__(*args, **kwargs)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.files import replacing
 from lm4ve.errors import UserError
-from lm4ve.tasks.mesh_files.off_obj_stl import check_last_line, read_obj, read_off, read_stl
-from lm4ve.tasks.mesh_files.ply import read_ply
-from lm4ve.tasks.meshes import import_open3d
+from lm4ve.files import replacing
+from lm4ve.tasks.base.mesh_files.off_obj_stl import check_last_line, read_obj, read_off, read_stl
+from lm4ve.tasks.base.mesh_files.ply import read_ply
+from lm4ve.tasks.base.meshes import import_open3d
 from lm4ve.tasks.pointcloud.datasets.pcd_files import read_pcd
 
 #: What :func:`read_points` takes. A .ply may hold a cloud or a mesh.

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.engine.progress import progress
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.meshes import PRIMITIVES, import_open3d, sample_primitive
+from lm4ve.tasks.base.meshes import PRIMITIVES, import_open3d, sample_primitive
+from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array
 from lm4ve.tasks.pointcloud.transforms import random_rotation

@@ -14,11 +14,9 @@ from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from lm4ve.deprecation import renamed_argument
-from lm4ve.engine.checkpoint_files import read_state
-from lm4ve.engine.text import listing
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.registry import MODELS
+from lm4ve.runner.checkpoint_files import read_state
 
 
 class PointCloudDataSample(BaseDataElement):
@@ -147,7 +145,6 @@ class PointCloudClassifier(BaseModel):
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
-    @renamed_argument('pretrained', 'checkpoint')
     def __init__(
         self,
         backbone: dict,

@@ -9,9 +9,8 @@ import posixpath
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm4ve.engine.files import write_text
-from lm4ve.engine.text import brief, whole_lines
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, brief
+from lm4ve.files import whole_lines, write_text
 
 Entries = list[tuple[str, int]]
 

@@ -12,12 +12,10 @@ from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmaction.utils import get_str_type
 from mmengine import fileio
 
-from lm4ve.deprecation import renamed_argument
-from lm4ve.engine.files import leads_outside
-from lm4ve.engine.integrity import IntegrityMixin
-from lm4ve.engine.text import listing, whole_lines
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, listing
+from lm4ve.files import leads_outside, whole_lines
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.integrity import IntegrityMixin
 from lm4ve.tasks.video.corruption import find_defect
 
 _MAX_THREADS = 16
@@ -35,7 +33,7 @@ class CheckedVideoMixin(IntegrityMixin):
     Args:
         on_corrupt (str): What becomes of a video that is empty, truncated,
             without a video stream or has a single frame: 'skip' or 'refuse', as
-            :mod:`lm4ve.engine.integrity` describes.
+            :mod:`lm4ve.tasks.base.integrity` describes.
         verify (bool or 'decode', optional): Whether all videos are read when the data
             set is loaded; default: for tests only. True reads the packets of
             each and decodes its first frame, 'decode' decodes all of it, False
@@ -56,7 +54,6 @@ class CheckedVideoMixin(IntegrityMixin):
 
     noun = 'video'
 
-    @renamed_argument('scan', 'verify', dict(packets=None, off=False))
     def __init__(self, *args, **kwargs) -> None:
         self._whole_files: set[str] = set()
         super().__init__(*args, **kwargs)

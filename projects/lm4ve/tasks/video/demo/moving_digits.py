@@ -15,9 +15,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lm4ve.engine.progress import progress
-from lm4ve.tasks.digit_scans import digit_scans
-from lm4ve.tasks.generated import write_once
+from lm4ve.tasks.base.digit_scans import digit_scans
+from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.

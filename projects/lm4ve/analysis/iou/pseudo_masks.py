@@ -1,0 +1,288 @@
+"""Pseudo-masks and their IoU, which say whether activations pick out the foreground.
+
+Pang et al. (arXiv 2310.12973, section 5) threshold a map of activations and compare
+it with the image's segmentation, each image with the threshold that suits it best.
+Their threshold is chosen with the truth in view. This package also reports a threshold
+that is fixed on other images, and the score of a map that knows nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from lm4ve.analysis.capture import Analysis
+from lm4ve.analysis.measures import MEASURES
+from lm4ve.errors import UserError
+
+THRESHOLDS = tuple(i / 10 for i in range(1, 10))
+#: How a pixel mask becomes a token mask.
+RULES = ('majority', 'any')
+#: The activation as it is, its negative (some models light up the background), and
+#: its values in random places.
+VARIANTS = ('as is', 'inverted', 'shuffled')
+#: A span of values below this share of their scale is rounding, not structure.
+_FLAT = 1e-6
+#: The value of a mask's pixels that do not count.
+IGNORED = 255
+
+Key = tuple[str, str, str]
+PRIOR: Key = ('everything is foreground', '', '')
+
+
+# --------------------------------------------------------------------- one image
+def token_mask(
+    mask: np.ndarray, grid: tuple[int, int], rule: str = 'majority'
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bring a mask of pixels to the grid of tokens.
+
+    Args:
+        mask (np.ndarray): uint8 ``[H, W]``: 0 background, 1 foreground,
+            :data:`IGNORED` not counted.
+        grid (tuple[int, int]): Rows and columns, which share the area evenly.
+        rule (str): 'majority': foreground is where it has at least half of the
+            area that counts; 'any': where it has any.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: bool ``[rows * columns]`` each: foreground,
+        and whether any of the token's area counts.
+
+    Raises:
+        UserError: The rule is unknown.
+    """
+    if rule not in RULES:
+        raise UserError(f"rule='{rule}' must be one of {', '.join(RULES)}.")
+    size = grid[::-1]
+    counted, share = (
+        cv2.resize(m.astype(np.float64), size, interpolation=cv2.INTER_AREA)
+        for m in (mask != IGNORED, mask == 1)
+    )
+    # Sums of areas carry rounding: exactly one half must count as such.
+    least = 0.5 * counted - 1e-9 if rule == 'majority' else 1e-9
+    valid = counted > 1e-9
+    return (valid & (share >= least)).ravel(), valid.ravel()
+
+
+def constant(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Tell which rows ``[B, N]`` are constant but for rounding, ``[B]``."""
+    return np.ptp(values, axis=-1) <= _FLAT * scale
+
+
+def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Threshold maps of activations.
+
+    Args:
+        values (np.ndarray): ``[..., N]``, min-max normalized.
+        thresholds (Sequence[float]): The T thresholds.
+
+    Returns:
+        np.ndarray: bool ``[..., T, N]``, value > threshold.
+    """
+    return values[..., None, :] > np.asarray(thresholds)[:, None]
+
+
+def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+    """Return TP / (TP + FP + FN) over the last axis.
+
+    Args:
+        predicted, truth (np.ndarray): bool ``[..., N]``, broadcast together.
+        valid (np.ndarray, optional): bool ``[..., N]``, the tokens that count.
+
+    Returns:
+        np.ndarray: float64; NaN where nothing is true and nothing predicted, which
+        :meth:`Scores.add` never asks (such images are left out and counted).
+    """
+    valid = np.ones_like(truth) if valid is None else valid
+    hits = (predicted & truth & valid).sum(-1)
+    union = ((predicted | truth) & valid).sum(-1)
+    return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
+
+
+@dataclass
+class TokenMaps:
+    """Maps of one measure at one point, for a batch of images.
+
+    Attributes:
+        measure (str): 'magnitude', 'frequency' or 'attention'.
+        point (str): The point's label.
+        values (np.ndarray): float64 ``[B, N]``, 0 to 1. A constant map, which ranks
+            no token above another, is all ones: everything is foreground.
+        grid (tuple[int, int]): Rows and columns.
+        note (str): Whose attention it is, for example 'class token'.
+    """
+
+    measure: str
+    point: str
+    values: np.ndarray
+    grid: tuple[int, int]
+    note: str = ''
+
+    def variant(self, name: str, order: np.ndarray) -> np.ndarray:
+        """Return one of :data:`VARIANTS`; ``order`` ``[B, N]`` shuffles."""
+        if name == 'as is':
+            return self.values
+        if name == 'shuffled':
+            return np.take_along_axis(self.values, order, axis=-1)
+        flat = (self.values == 1).all(axis=-1, keepdims=True)
+        return np.where(flat, 1.0, 1 - self.values)
+
+
+def maps_of(
+    analysis: Analysis, measures: Sequence[str] = (*MEASURES, 'attention')
+) -> list[TokenMaps]:
+    """Take the maps of a batch of images.
+
+    Args:
+        analysis (Analysis): The batch's analysis.
+        measures (Sequence[str]): Which of 'magnitude', 'frequency', 'attention'.
+
+    Returns:
+        list[TokenMaps]: For every measure and point; attention where it could be
+        read: the class token's row (without one the mean of all rows, which the
+        note tells), summed over heads.
+
+    Raises:
+        UserError: The model does not take images, or looks at several views.
+    """
+    if getattr(analysis.inputs, 'ndim', 0) != 4 or analysis.views != 1:
+        raise UserError(
+            'Pseudo-masks need a model that sees each image once, found '
+            f'{analysis.kind} with {analysis.views} view(s) a sample. Fix: give '
+            'the config of an image model, without test-time augmentation.'
+        )
+    found = []
+    for measure in measures:
+        if measure == 'attention':
+            for label, a in analysis.attention.items():
+                values = _array(a.weights).sum(axis=1)
+                found.append(
+                    TokenMaps(
+                        measure, label, _scaled(values, values.mean(-1)), a.layout.grid, a.row
+                    )
+                )
+            continue
+        for label, point in analysis.points.items():
+            tokens = point.tokens
+            if measure == 'magnitude':
+                scale = _array(tokens.double().norm(dim=-1)).mean(-1)
+            else:
+                scale = np.full(len(tokens), np.pi * np.sqrt(tokens.shape[-1]))
+            values = _array(point.measure(measure, scaled=False))
+            found.append(TokenMaps(measure, label, _scaled(values, scale), point.layout.grid))
+    return found
+
+
+def _array(x) -> np.ndarray:
+    return x.detach().double().cpu().numpy()
+
+
+def _scaled(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    flat = constant(values, scale)[:, None]
+    low, span = values.min(-1, keepdims=True), np.ptp(values, axis=-1)[:, None]
+    return np.where(flat, 1.0, (values - low) / np.where(flat, 1.0, span))
+
+
+# -------------------------------------------------------------------- all images
+@dataclass
+class Scores:
+    """IoU of every image, map, variant and threshold.
+
+    Attributes:
+        thresholds (tuple[float, ...]): The T thresholds.
+        rule (str): The rule of :func:`token_mask`.
+        seed (int): Seeds the shuffled maps.
+        names (list[str]): The images that are scored, in order.
+        empty (list[str]): The images that are left out, as none of their tokens is
+            foreground.
+        notes (dict[str, str]): Whose attention it is, by the point's label.
+    """
+
+    thresholds: tuple[float, ...] = THRESHOLDS
+    rule: str = 'majority'
+    seed: int = 0
+    names: list[str] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    _found: dict[Key, list] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wrong = [t for t in self.thresholds if not 0 <= t < 1]
+        if wrong or not self.thresholds:
+            raise UserError(
+                f'thresholds={list(self.thresholds)} must be numbers from 0 up to, not '
+                'including, 1. Fix: give at least one such number.'
+            )
+
+    def add(
+        self, maps: Sequence[TokenMaps], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> None:
+        """Score a batch.
+
+        Args:
+            maps (Sequence[TokenMaps]): The maps of the B images.
+            masks (Sequence[np.ndarray]): B masks, as :func:`token_mask` takes them.
+            names (Sequence[str]): B names.
+        """
+        targets = {}
+        for grid in dict.fromkeys(m.grid for m in maps):
+            truth, valid = zip(*(token_mask(m, grid, self.rule) for m in masks), strict=True)
+            targets[grid] = np.stack(truth), np.stack(valid)
+        kept = np.all([t.any(-1) for t, _ in targets.values()], axis=0)
+        first = len(self.names) + len(self.empty)
+        for name, keep in zip(names, kept, strict=True):
+            (self.names if keep else self.empty).append(name)
+        finest = max(targets, key=np.prod)
+        truth, valid = (t[kept] for t in targets[finest])
+        self._append(PRIOR, iou(np.ones_like(truth), truth, valid)[:, None])
+        for m in maps:
+            if m.note:
+                self.notes[m.point] = m.note
+            truth, valid = (t[kept][:, None] for t in targets[m.grid])
+            order = np.stack(
+                [
+                    np.random.default_rng((self.seed, first + i)).permutation(m.values.shape[-1])
+                    for i in range(len(kept))
+                ]
+            )
+            for variant in VARIANTS:
+                values = m.variant(variant, order)[kept]
+                self._append(
+                    (m.measure, m.point, variant),
+                    iou(pseudo_masks(values, self.thresholds), truth, valid),
+                )
+
+    def _append(self, key: Key, values: np.ndarray) -> None:
+        self._found.setdefault(key, []).append(values)
+
+    @property
+    def tables(self) -> dict[Key, np.ndarray]:
+        """IoU float64 ``[images, T]`` by (measure, point, variant); the prior's T is 1."""
+        return {k: np.concatenate(v) for k, v in self._found.items()}
+
+
+def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
+    """Draw the images on which a threshold is fixed, and the rest.
+
+    Args:
+        count (int): How many images there are.
+        share (float): The share of images for choosing; at least one image is chosen
+            and at least one is left.
+        seed (int): Seeds the draw.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: Indices, sorted, disjoint, together all.
+
+    Raises:
+        UserError: ``share`` is not between 0 and 1, or there is one image only.
+    """
+    if not 0 < share < 1:
+        raise UserError(f'fixed_share={share} must be between 0 and 1. Fix: 0.2, say.')
+    if count < 2:
+        raise UserError(
+            f'{count} image(s) with foreground on the token grid: a threshold '
+            'cannot be fixed on some and tried on others. Fix: give more images.'
+        )
+    chosen = int(np.clip(round(share * count), 1, count - 1))
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[:chosen]), np.sort(order[chosen:])

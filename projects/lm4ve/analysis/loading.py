@@ -1,0 +1,112 @@
+"""Loads what the analysis looks at: a config, a checkpoint, and files or indices.
+
+Any file of a task goes through the config's own test pipeline, changed only where
+that pipeline begins with something else than a file. Mistakes in an input are reported
+before a model is built.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch import nn
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.runner.command_line import add_allow_partial, config_parser
+from lm4ve.runner.devices import find_device
+from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.analysis import tested_loader
+from lm4ve.tasks.base.building import build_model, classes_of
+from lm4ve.tasks.base.inputs import Given, collate, samples_of_files
+
+__all__ = ['Given', 'Loaded', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
+
+#: What stands for no checkpoint.
+UNTRAINED = ('none', '-')
+
+
+class Loaded(NamedTuple):
+    """A model in evaluation mode, and the names of its classes if known."""
+
+    model: nn.Module
+    classes: Sequence[str] | None
+
+
+def tool_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser with the flags that the tools of the analysis share."""
+    parser = config_parser(description)
+    add = parser.add_argument
+    add('checkpoint', help="a file, or 'none': untrained")
+    points = "where to look; ':input' after a module's name for what goes into it"
+    points += '; default: around the block'
+    add('--points', nargs='+', default=[], metavar='LABEL=MODULE', help=points)
+    add_allow_partial(parser)
+    add('--out-dir', help='default: a folder in work_dirs/<config>')
+    add('--device', help='default: a GPU if there is one')
+    return parser
+
+
+# ------------------------------------------------------------------------- model
+def load_model(
+    cfg: Config, checkpoint: str, device: str | None = None, allow_partial: bool = False
+) -> Loaded:
+    """Build a config's model and load a checkpoint, without executing code of it.
+
+    Args:
+        cfg (Config): See :func:`lm4ve.runner.config.read_config`.
+        checkpoint (str): A file; 'none' or '-' stand for the weights that training
+            with seed 0 would begin with.
+        device (str, optional): Default: a GPU if there is one.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe, or of another model.
+        UserError: There is no such device.
+    """
+    place = find_device(device)
+    torch.manual_seed(0)
+    file = None if checkpoint in UNTRAINED else checkpoint
+    model, content = build_model(cfg, file, allow_partial)
+    if file is None:
+        _initialize(model)
+    return Loaded(model.to(place).eval(), classes_of(cfg, content))
+
+
+def _initialize(model: nn.Module) -> None:
+    try:
+        model.init_weights()
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            f'Training would begin with a file that is not there: {e}. Fix: give '
+            'a checkpoint, or take the file out with --cfg-options.'
+        ) from e
+
+
+# ----------------------------------------------------------------------- samples
+def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
+    """Take samples of the config's test data set.
+
+    Raises:
+        UserError: There is no such sample.
+    """
+    if not indices:
+        return []
+    dataset = DATASETS.build(tested_loader(cfg).dataset)
+    task = task_of_config(cfg).analysis
+    count = len(dataset)
+    wrong = [i for i in indices if not 0 <= i < count]
+    if wrong:
+        raise UserError(
+            f'--indices {" ".join(map(str, wrong))}: the test set has '
+            f'{count} samples, numbers 0 to {count - 1}. Fix: name these.'
+        )
+    found = []
+    for i in indices:
+        data = dataset[i]
+        sample = data.get('data_samples', data)
+        sample = sample[0] if isinstance(sample, list) else sample
+        found.append(Given(f'test_{task.sample_name(sample, i)}', data))
+    return found

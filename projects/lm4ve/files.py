@@ -1,0 +1,184 @@
+"""Write result files: whole or not at all.
+
+A full disk or a killed job must not leave half of a file under a name that
+somebody trusts. So every file is written beside its name, synced to disk, and
+renamed.
+"""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Any
+
+from lm4ve.errors import UserError
+
+_FIX = 'make room, or write to another folder'
+# What `replacing` calls a file that is not whole yet.
+_TEMPORARY = re.compile(r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?')
+# Seconds after which a file of another machine is taken for abandoned.
+_ABANDONED = 3600
+
+
+def leads_outside(name: str, folder: str | Path) -> bool:
+    """Return whether a name that a list holds leads out of the folder it is relative to.
+
+    Only the name is looked at: links in the folder are followed, since data sets are put
+    together of links. An address (``http://``) leads out too, unless the folder has one.
+
+    Args:
+        name (str): A relative path, or an absolute one that begins with the folder's.
+        folder (str | Path): The folder.
+    """
+    path = PurePath(name)
+    if '://' in name:
+        return not ('://' in str(folder) and name.startswith(str(folder)))
+    return '..' in path.parts or (
+        path.is_absolute() and not path.is_relative_to(os.path.abspath(folder))
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path, fix: str = _FIX) -> Iterator[Path]:
+    """Give a path to write to; on leaving, the written file replaces ``path``.
+
+    For libraries that take a path. The temporary name ends as ``path`` does, since
+    many libraries choose the format by the ending, and holds host, process and a
+    random part, since several machines may share a folder. After any error
+    ``path`` is as it was and nothing is left beside it.
+
+    Args:
+        path (str | Path): The file; its folder is made if it is not there.
+        fix (str): What the user can do if the file cannot be written.
+
+    Yields:
+        Path: A file that does not exist yet, in the folder of ``path``.
+
+    Raises:
+        UserError: There is no room or no permission.
+    """
+    path = Path(path)
+    unique = f'{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}'
+    beside = path.with_name(f'.{path.stem}.{unique}.tmp{path.suffix}')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        with open(beside, 'rb') as f:
+            os.fsync(f.fileno())
+        os.replace(beside, path)
+    except OSError as e:
+        raise UserError(
+            f"'{path}' could not be written: {e.strerror or e}. What was there "
+            f'before is untouched. Fix: {fix}.'
+        ) from e
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_atomically(data: bytes | memoryview, path: str | Path, fix: str = _FIX) -> None:
+    """Write bytes so that ``path`` holds either the old or the new content.
+
+    Takes and raises what :func:`replacing` does.
+    """
+    with replacing(path, fix) as beside:
+        beside.write_bytes(data)
+
+
+def write_text(text: str, path: str | Path, fix: str = _FIX) -> None:
+    """Write a text as UTF-8, with :func:`write_atomically`."""
+    write_atomically(text.encode(), path, fix)
+
+
+def write_json(value: Any, path: str | Path, fix: str = _FIX) -> None:
+    """Write plain data as indented JSON, with :func:`write_atomically`."""
+    write_text(json.dumps(value, indent=1), path, fix)
+
+
+def clear_left_behind(folder: str | Path) -> list[Path]:
+    """Delete the temporary files of processes that were killed while writing.
+
+    A file of this machine goes if its process is no more (or has this process's id, which
+    a restarted container has again), one of another machine after an hour without
+    a change. Only names of :func:`replacing` are looked at.
+
+    Args:
+        folder (str | Path): Where to look, not below it.
+
+    Returns:
+        list[Path]: What was deleted.
+    """
+    gone = []
+    for path in sorted(Path(folder).glob('.*.tmp*')):
+        name = _TEMPORARY.fullmatch(path.name)
+        # Another process may clear the same folder.
+        with contextlib.suppress(OSError):
+            if name and path.is_file() and _is_abandoned(path, name['host'], int(name['process'])):
+                path.unlink()
+                gone.append(path)
+    return gone
+
+
+def _is_abandoned(path: Path, host: str, process: int) -> bool:
+    if host == socket.gethostname():
+        if process == os.getpid():
+            return True
+        try:
+            os.kill(process, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except PermissionError:
+            pass
+    return time.time() - path.stat().st_mtime > _ABANDONED
+
+
+def decoded(data: bytes, path: str | Path) -> str:
+    """Decode a text.
+
+    Raises:
+        UserError: It is no UTF-8.
+    """
+    try:
+        return data.decode('utf-8')
+    except UnicodeDecodeError as e:
+        raise UserError(
+            f"'{path}' is no text file ({e.reason} at byte {e.start}). Expected one entry a "
+            'line, in UTF-8. Fix: write it again.'
+        ) from e
+
+
+def whole_lines(data: bytes, path: str | Path) -> list[str]:
+    """Split a list of one entry a line, and refuse one that was cut within its last line.
+
+    For lists whose entries end in a number: of 12 cut after the 1 nothing else tells.
+
+    Args:
+        data (bytes): The file's content.
+        path (str | Path): The file, for messages.
+
+    Returns:
+        list[str]: Its lines without their ends.
+
+    Raises:
+        UserError: It is no UTF-8 text, or its last line has no end.
+    """
+    text = decoded(data, path)
+    check_end(text, path)
+    return text.splitlines()
+
+
+def check_end(text: str, path: str | Path) -> None:
+    """Refuse a text of one entry a line whose last line has no end.
+
+    Raises:
+        UserError: It names the file.
+    """
+    if text.rstrip(' \t') and not text.rstrip(' \t').endswith(('\n', '\r')):
+        raise UserError(
+            f"The last line of '{path}' has no end, so it may be cut. Fix: write the list again, "
+            "or, if it is whole, end the line: sed -i '$a\\' FILE"
+        )

@@ -1,0 +1,218 @@
+"""The language model block in a foreign checkpoint: proved equal, then left out.
+
+The authors' code stores the frozen block in every checkpoint. Ours record which
+layer of which language model it is; before that record is written, each of the
+file's tensors is compared with the layer that it claims to be.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.llm.checkpoint import open_checkpoint
+from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
+from lm4ve.tasks.base.key_rules import Rules, rename
+
+#: Begins the names of the block in the authors' code for every task.
+BLOCK_PREFIX = 'llama.'
+
+# Meta's name in a layer -> the name in a layer of LLMBlock.
+_LAYER_NAMES = {
+    'attention.wq.weight': 'q_proj.weight',
+    'attention.wk.weight': 'k_proj.weight',
+    'attention.wv.weight': 'v_proj.weight',
+    'attention.wo.weight': 'o_proj.weight',
+    'feed_forward.w1.weight': 'mlp.gate_proj.weight',
+    'feed_forward.w2.weight': 'mlp.down_proj.weight',
+    'feed_forward.w3.weight': 'mlp.up_proj.weight',
+    'attention_norm.weight': 'attention_norm.weight',
+    'ffn_norm.weight': 'mlp_norm.weight',
+}
+# The released classes have no buffers; other versions of LLaMA's code keep the ones
+# named here. Rotary embedding and the cache are not used on image tokens, and
+# embedding and output layer belong to text.
+_IGNORED = re.compile(
+    r'(layers\.\d+\.attention\.)?(inner_attention\.)?'
+    r'(rope\.freqs|rotary_emb\.inv_freq|freqs_cis|cache_[kv]|mask)'
+    r'|tok_embeddings\.weight|output\.weight'
+)
+
+
+def convert_state(
+    state: dict[str, Tensor],
+    plain: Rules,
+    with_block: Rules,
+    llm: str | None,
+    layer: int | Sequence[int],
+    origin: str,
+) -> dict[str, Tensor]:
+    """Convert a foreign model with or without a block.
+
+    Args:
+        state (dict[str, Tensor]): The checkpoint.
+        plain, with_block (Rules): Its names and ours, in either case.
+        llm (str, optional): The language model that the block is of; needed if there
+            is one.
+        layer (int | Sequence[int]): Its layer(s) that the block is.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: The tensors by our names, floating point ones in fp32. The
+        block's own are left out; :func:`compare_block` gives the record of them.
+
+    Raises:
+        UserError: There is a block, but no language model to compare it with, or the
+            reverse.
+        CheckpointError: See :func:`lm4ve.tasks.base.key_rules.rename` and
+            :func:`compare_block`.
+    """
+    rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
+    has_block = len(rest) < len(state)
+    if has_block and llm is None:
+        raise UserError(
+            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose weights are not "
+            'copied but compared with their source. Fix: give the language model with --llm '
+            '(a LLaMA-1 7B folder in Meta or Hugging Face layout for the released checkpoints).'
+        )
+    if llm is not None and not has_block:
+        raise UserError(
+            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: leave out --llm."
+        )
+    renamed, _ = rename(rest, with_block if has_block else plain, origin)
+    converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
+    if llm is not None:
+        converted[f'neck.block.{SOURCE_KEY}'] = compare_block(state, BLOCK_PREFIX, llm, layer)
+    return converted
+
+
+def compare_block(
+    state: dict[str, Tensor], prefix: str, llm: str, layer: int | Sequence[int]
+) -> Tensor:
+    """Check that a foreign checkpoint's block is a layer of a language model.
+
+    Args:
+        state (dict[str, Tensor]): The checkpoint; the keys that start with
+            ``prefix`` are all accounted for. Names and row order of q and k
+            are Meta's, as in the authors' code.
+        prefix (str): The prefix of the block's keys, for example 'llama.'.
+        llm (str): The language model, as ``LLMBlock`` takes it: a Meta or
+            Hugging Face folder, a weight file or a hub id.
+        layer (int | Sequence[int]): The layer(s) of it that the block claims
+            to be, in order.
+
+    Returns:
+        Tensor: uint8, the record that ``LLMBlock`` keeps in a checkpoint under
+        :data:`lm4ve.blocks.provenance.SOURCE_KEY`.
+
+    Raises:
+        CheckpointError: A tensor differs (the message names it and the largest
+            difference), is missing or unknown, or the final norm has a gain.
+        UserError: The language model is no LLaMA.
+    """
+    layers = (layer,) if isinstance(layer, int) else tuple(layer)
+    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    wanted = [f'layers.{i}.{n}' for i in range(len(layers)) for n in _LAYER_NAMES]
+    _account(mine, wanted, prefix)
+    block = LLMBlock(checkpoint=llm, layers=layers)
+    if block.source['model_type'] != 'llama':
+        raise UserError(
+            f"'{llm}' is a {block.source['model_type']}, but the checkpoint's block '{prefix}' has "
+            "LLaMA's names. Fix: give the LLaMA that it was trained with."
+        )
+    differences = _differences(mine, block, layers)
+    if differences:
+        _, name, what = max(differences)
+        advice = _advice(mine, llm, block.layer_indices)
+        raise CheckpointError(
+            f"'{prefix}{name}' of the checkpoint is not that of "
+            f'{block.describe().partition(" (")[0]}: {what} ({len(differences)} of {len(wanted)} '
+            f'tensors differ). {advice} A block that was trained with the model is none of the '
+            'language model and is not converted.'
+        )
+    return block.state_dict()[SOURCE_KEY]
+
+
+def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
+    missing = [prefix + n for n in wanted if n not in mine]
+    if missing:
+        raise CheckpointError(
+            f"The checkpoint's block lacks {listing(missing)}. Fix: give as many layers as the "
+            'checkpoint has, and check that the file is complete.'
+        )
+    norm = 'norm.weight'
+    unknown = [
+        prefix + n for n in mine if n not in wanted and n != norm and not _IGNORED.fullmatch(n)
+    ]
+    if unknown:
+        raise CheckpointError(
+            f"The checkpoint's block has {len(unknown)} key(s) that are no "
+            f'part of a LLaMA layer: {listing(unknown)}. Nothing was written. '
+            'Fix: if they are of further layers, name all of them (--layer).'
+        )
+    if norm in mine and not bool((mine[norm] == 1).all()):
+        raise CheckpointError(
+            f"'{prefix}{norm}' is not all ones (it spans {mine[norm].min():.4g} to "
+            f'{mine[norm].max():.4g}). Expected ones: the released code never loads it, and '
+            'LLMBlock applies the final norm with unit gain. A model that was trained with another '
+            'gain would give other outputs here, so it is not converted.'
+        )
+
+
+def _differences(
+    mine: dict[str, Tensor], block: LLMBlock, layers: Sequence[int]
+) -> list[tuple[float, str, str]]:
+    """List (size, name, description) of each tensor that is not the block's."""
+    found = []
+    theirs = frozen_tensors(block)
+    for i in range(len(layers)):
+        head_dim = block.layers[i].head_dim
+        for meta, ours in _LAYER_NAMES.items():
+            name = f'layers.{i}.{meta}'
+            tensor, expected = mine[name], theirs[f'layers.{i}.{ours}']
+            if tensor.shape != expected.shape:
+                what = f'its shape is {list(tensor.shape)}, expected {list(expected.shape)}'
+                found.append((float('inf'), name, what))
+                continue
+            if meta.endswith(('wq.weight', 'wk.weight')):
+                tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)
+            # The same weights in the file's precision, should it be lower.
+            expected = expected.to(tensor.dtype)
+            if not torch.equal(tensor, expected):
+                size = (tensor.float() - expected.float()).abs().max().item()
+                found.append((size, name, f'the largest difference is {size:.3g}'))
+    return found
+
+
+def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
+    """Say which layers of the language model the block is, if any."""
+    found = [_find(mine[f'layers.{i}.attention_norm.weight'], llm) for i in range(len(layers))]
+    if found == list(layers):
+        return (
+            'Its first norm is the same. Fix: check that both are of the '
+            'same release and that neither file is damaged.'
+        )
+    if None in found:
+        return (
+            f"No layer of '{llm}' has this block's first norm. Fix: give the language model that "
+            'the checkpoint was trained with (LLaMA-1 7B for the released ones).'
+        )
+    return (
+        f'Its first norm is that of layer {", ".join(map(str, found))}. Fix: --layer '
+        f'{" ".join(map(str, found))}'
+    )
+
+
+def _find(norm: Tensor, llm: str) -> int | None:
+    # A norm is a few kilobytes: cheap to compare with those of all layers.
+    weights = open_checkpoint(llm).weights
+    for name in weights.names():
+        match = re.search(r'layers\.(\d+)\.input_layernorm\.weight$', name)
+        if match and weights.shape(name) == tuple(norm.shape):
+            if torch.equal(weights.read(name).to(norm.dtype), norm):
+                return int(match[1])
+    return None

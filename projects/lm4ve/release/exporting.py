@@ -1,0 +1,190 @@
+"""From a config and a checkpoint to a file that was compared with the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from lm4ve.analysis.loading import load_model
+from lm4ve.errors import UserError, did_you_mean
+from lm4ve.files import replacing
+from lm4ve.llm.torch_files import read_safetensors
+from lm4ve.release import formats
+from lm4ve.release.metadata import describe_tensors, metadata_of
+from lm4ve.release.release import frozen_state, trained_state
+from lm4ve.release.tracing import output_axes, trace, traceable, varying_axes
+from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
+from lm4ve.tasks.base.inputs import collate
+
+#: Format -> the ending of its files.
+FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
+_WRITERS = {
+    'onnx': (formats.write_onnx, formats.load_onnx),
+    'torch-export': (formats.write_torch_export, formats.load_torch_export),
+}
+#: Samples of the example, and of the batches that are compared.
+_EXAMPLE, _CHECKED = 2, (1, 3)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What :func:`export_model` wrote.
+
+    Attributes:
+        path (Path): The file.
+        size (int): Its bytes.
+        metadata (dict): What it says of itself.
+        difference (float): From the model: the largest one of an output, by that output's
+            largest value where that is above 1. 0 for safetensors, which are compared bit by bit.
+    """
+
+    path: Path
+    size: int
+    metadata: dict[str, Any]
+    difference: float
+
+
+def check_format(name: str) -> None:
+    """Refuse a format that there is not.
+
+    Raises:
+        UserError: It names the closest ones.
+    """
+    if name not in FORMATS:
+        raise UserError(
+            f"--format '{name}' is not known.{did_you_mean(name, FORMATS)} Fix: one of "
+            f'{", ".join(FORMATS)}.'
+        )
+
+
+def check_path(path: Path, overwrite: bool) -> None:
+    """Refuse to write over something.
+
+    Raises:
+        UserError: The path is a folder, or a file that nobody gave up.
+    """
+    if path.is_dir():
+        raise UserError(f"'{path}' is a folder. Fix: name a file in it with --out.")
+    if path.exists() and not overwrite:
+        raise UserError(f"'{path}' exists. Fix: --overwrite, or another name with --out.")
+
+
+def export_model(
+    cfg: Config,
+    checkpoint: str,
+    format: str,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    tolerance: float = 1e-4,
+    with_block: bool = False,
+    allow_partial: bool = False,
+) -> Written:
+    """Export a model of any task.
+
+    Args:
+        cfg (Config): See :func:`lm4ve.runner.config.read_config`.
+        checkpoint (str): Its checkpoint, or 'none' for untrained weights.
+        format (str): A key of :data:`FORMATS`.
+        path (str | Path): The file to write.
+        overwrite (bool): It may exist.
+        tolerance (float): A file that differs from the model by more is not kept.
+        with_block (bool): safetensors hold the frozen block's weights too.
+        allow_partial (bool): Load what fits of a checkpoint of another model.
+
+    Raises:
+        UserError: See the functions above, :func:`lm4ve.release.tracing.trace` and
+            :func:`lm4ve.release.formats.write_onnx`; or the file differs from the model.
+        CheckpointError: The checkpoint is missing, damaged, or of another model.
+    """
+    path = Path(path)
+    check_format(format)
+    check_path(path, overwrite)
+    export = task_of_config(cfg).export
+    model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
+    export.prepare(model)
+    metadata = metadata_of(export, model, cfg, checkpoint, classes)
+    with replacing(path) as beside:
+        if format == 'safetensors':
+            difference = 0.0
+            _write_weights(model, beside, metadata, with_block)
+        else:
+            function = _trace_and_write(export, model, cfg, format, beside, metadata)
+            difference = _compare(function, export, model, cfg, tolerance)
+    return Written(path, path.stat().st_size, metadata, difference)
+
+
+def _trace_and_write(
+    export: TaskExport, model: nn.Module, cfg: Config, format: str, path: Path, metadata: dict
+) -> formats.Run:
+    """Write a file; return what it computes. The metadata gets the inputs and outputs."""
+    write, load = _WRITERS[format]
+    batch = collate(cfg, export.samples(cfg, _EXAMPLE))
+    tensors = export.tensors(model, batch)
+    axes = varying_axes(tensors, export.all_axes())
+    function = Exported(export, model).eval()
+    with traceable(model), torch.no_grad():
+        outputs = function(*tensors)
+        program = trace(function, tensors, axes, export.limits(model))
+        metadata['inputs'] = describe_tensors(export.inputs, tensors, axes)
+        metadata['outputs'] = describe_tensors(export.outputs, outputs, output_axes(program, axes))
+        write(program, path, metadata, list(export.inputs), list(export.outputs))
+    return load(path)
+
+
+def _compare(
+    run: formats.Run, export: TaskExport, model: nn.Module, cfg: Config, tolerance: float
+) -> float:
+    """Compare a file with the model at batch sizes that the trace has not seen.
+
+    Raises:
+        UserError: They differ by more than the tolerance.
+    """
+    samples = export.samples(cfg, max(_CHECKED))
+    worst = 0.0
+    for count in _CHECKED:
+        tensors = export.tensors(model, collate(cfg, samples[:count]))
+        with torch.no_grad():
+            expected = as_tuple(export.expected(model, collate(cfg, samples[:count])))
+        difference = largest_difference(expected, run(tensors))
+        if not difference <= tolerance:
+            raise UserError(
+                f'The exported file differs from the model by {difference:.2g} at a batch of '
+                f'{count}; allowed are {tolerance:.2g}. It was not kept. Fix: a block in 16 bits '
+                'differs more (--cfg-options model.neck.block.dtype=float32); --tolerance takes '
+                'what you can bear; else report this with the config.'
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def largest_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
+    """Return how far outputs are apart, relative to values above 1; NaN if one is not finite."""
+    if [t.shape for t in expected] != [t.shape for t in got]:
+        return float('inf')
+    if not all(t.isfinite().all() for t in (*expected, *got)):
+        return float('nan')  # `max` could lose it
+    return max(
+        float((a.double() - b.double()).abs().max() / a.double().abs().max().clamp_min(1.0))
+        for a, b in zip(expected, got, strict=True)
+    )
+
+
+def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: bool) -> None:
+    """Write a model's state, and look whether it comes back as it was.
+
+    Raises:
+        UserError: It does not.
+    """
+    state = trained_state(model)
+    if with_block:
+        state |= frozen_state(model)[0]
+    formats.write_safetensors(state, path, metadata)
+    again = read_safetensors(path)['state_dict']
+    if state.keys() != again.keys() or not all(torch.equal(state[k], again[k]) for k in state):
+        raise UserError(f"'{path}' does not hold what was written. Fix: try another disk.")

@@ -1,0 +1,345 @@
+"""Releases that need no language model: one config file and one weight file.
+
+A checkpoint of ours names the layer that its frozen weights are; a release holds
+them. Its config describes the layer by the language model's own configuration
+(``arch``), so that nothing is downloaded or looked up where it is used.
+"""
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
+from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.files import write_text
+from lm4ve.llm.fingerprint import smallest_exact_dtype
+from lm4ve.runner.checkpoint_files import (
+    load_strictly,
+    meta_of,
+    read_checkpoint,
+    read_state,
+    select_state,
+    write_checkpoint,
+)
+from lm4ve.runner.config import read_config
+from lm4ve.version import __version__
+
+# Fields of a language model's config that say nothing of its layers: those that all
+# models have, where it was loaded from, remote code, storage type (the block's `dtype`
+# decides), and heads for text.
+_NOT_OF_LAYERS = {
+    *PretrainedConfig().to_dict(),
+    '_attn_implementation',
+    '_attn_implementation_autoset',
+    '_commit_hash',
+    '_experts_implementation',
+    'auto_map',
+    'classifier_dropout',
+    'finetuning_task',
+    'gradient_checkpointing',
+    'task_specific_params',
+    'tokenizer_class',
+    'torch_dtype',
+    'use_cache',
+} - {'model_type'}
+# Fields of a run that mean nothing elsewhere.
+_NOT_OF_RELEASE = ('work_dir', 'launcher')
+
+
+@dataclass(frozen=True)
+class Release:
+    """What :func:`make_release` wrote.
+
+    Attributes:
+        config, checkpoint (Path): The two files.
+        size (int): Size of the weight file in bytes.
+        trained, frozen (int): Bytes of tensors in it.
+        kept (int): Frozen tensors that 16 bits would have changed.
+    """
+
+    config: Path
+    checkpoint: Path
+    size: int
+    trained: int
+    frozen: int
+    kept: int
+
+
+def portable_arch(config: PretrainedConfig) -> dict:
+    """Describe a language model's layers in plain data, for ``LLMBlock.arch``.
+
+    Args:
+        config (PretrainedConfig): Its (text) config.
+
+    Returns:
+        dict: ``model_type`` and every field that its layers depend on, also
+        those that have their default value (defaults change between versions
+        of ``transformers``).
+
+    Raises:
+        UserError: A field is no plain data or does not survive the way through
+            a config file.
+    """
+    fields = _fields(config)
+    try:
+        plain = json.loads(json.dumps(fields, allow_nan=False))
+    except (TypeError, ValueError) as e:
+        raise UserError(
+            f"The config of this '{config.model_type}' holds what a config "
+            f'file cannot: {e}. Fix: test with the language model itself.'
+        ) from e
+    again = _fields(open_language_model(None, plain).config)
+    lost = sorted(
+        k for k in {*fields, *again} if json.dumps(fields.get(k)) != json.dumps(again.get(k))
+    )
+    if lost:
+        raise UserError(
+            f"The config of this '{config.model_type}' does not describe it: "
+            f'{listing(lost)} come(s) out differently from what went in. Fix: '
+            'test with the language model itself, and report this.'
+        )
+    return plain
+
+
+def _fields(config: PretrainedConfig) -> dict:
+    return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
+
+
+def release_config(cfg: Config) -> Config:
+    """Flatten a config and make it independent of other files.
+
+    Blocks get ``checkpoint=None, pretrained=False`` and the ``arch`` of their
+    language model; pre-trained weights of encoders and left-over variables are
+    taken out.
+
+    Args:
+        cfg (Config): With everything merged; it is not changed.
+
+    Returns:
+        Config: Plain data only.
+
+    Raises:
+        CheckpointError: A block's language model cannot be found.
+        UserError: The config has no model, or see :func:`portable_arch`.
+    """
+    fields = copy.deepcopy(cfg.to_dict())
+    if not isinstance(fields.get('model'), dict):
+        raise UserError(
+            f"The config '{cfg.filename}' has no model=dict(...), so there is nothing to release."
+        )
+    for node in _dicts(fields['model']):
+        if _is_block(node):
+            _make_portable(node)
+        _describe_itself(node)
+        _without_pretrained(node)
+    # Variables that the model was assembled from, now without a use; they name
+    # the language model's folder.
+    fields = {k: v for k, v in fields.items() if not _is_block(v) and k not in _NOT_OF_RELEASE}
+    fields.update(load_from=None, resume=False)
+    imports = fields.setdefault('custom_imports', dict(imports=[]))
+    names = imports['imports']
+    names = [names] if isinstance(names, str) else list(names)
+    if not any(n.partition('.')[0] == 'lm4ve' for n in names):
+        names.insert(0, 'lm4ve')
+    imports['imports'] = names
+    return Config(fields)
+
+
+def _dicts(node: object) -> Iterator[dict]:
+    if isinstance(node, dict):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for value in node:
+            yield from _dicts(value)
+
+
+def _is_block(node: object) -> bool:
+    # With a scope ('mmengine.LLMBlock') or as a class's full name, too.
+    return isinstance(node, dict) and (
+        str(node.get('type', '')).rpartition('.')[2] == LLMBlock.__name__
+    )
+
+
+def _make_portable(block: dict) -> None:
+    model = open_language_model(block.get('checkpoint'), block.get('arch'))
+    block.update(
+        checkpoint=None,
+        pretrained=False,
+        # Without negative indices, which would hide which layer it is.
+        layers=tuple(model.resolve_layers(block.get('layers', (-1,)))),
+        arch=portable_arch(model.config),
+    )
+
+
+def _describe_itself(node: dict) -> None:
+    """Let a class that reads files when it is built say what it read (``portable``)."""
+    kind = node.get('type')
+    found = MODELS.get(kind) if isinstance(kind, str) else kind
+    if hasattr(found, 'portable'):
+        node.update(found.portable(node))
+
+
+def _without_pretrained(node: dict) -> None:
+    """Take out weights that a release replaces, and that may not be there."""
+    for key in ('pretrained', 'checkpoint'):
+        if isinstance(node.get(key), str):
+            node[key] = None
+    init = node.get('init_cfg')
+    if isinstance(init, (list, tuple)):
+        node['init_cfg'] = [i for i in init if not _is_pretrained(i)]
+    elif _is_pretrained(init):
+        del node['init_cfg']
+
+
+def _is_pretrained(init: object) -> bool:
+    return isinstance(init, dict) and init.get('type') == 'Pretrained'
+
+
+def make_release(
+    config: str | Path,
+    checkpoint: str | Path,
+    folder: str | Path,
+    half: bool = False,
+    options: dict | None = None,
+) -> Release:
+    """Write a self-contained release and check that it holds the same model.
+
+    Args:
+        config (str | Path): The config that the model was trained with.
+        checkpoint (str | Path): Its checkpoint; of it, only ``state_dict`` is
+            taken (what a test evaluates).
+        folder (str | Path): Gets ``<name of config>.py`` and ``.pth``.
+        half (bool): Store frozen fp32 tensors in 16 bits where that loses
+            nothing, as of language models that were published in 16 bits.
+        options (dict, optional): Overrides of config fields.
+
+    Returns:
+        Release: The files and their sizes.
+
+    Raises:
+        CheckpointError: The checkpoint is not of this config, or of another
+            language model.
+        UserError: The files of the release are those it is made of.
+    """
+    config, folder = Path(config), Path(folder)
+    out = folder / f'{config.stem}.py', folder / f'{config.stem}.pth'
+    for source, target in ((config, out[0]), (checkpoint, out[1])):
+        if target.exists() and target.samefile(source):
+            raise UserError(
+                f"'{target}' is what the release is made of and would be "
+                'overwritten. Fix: choose another folder.'
+            )
+    cfg = read_config(config, options, set_scope=False)
+    content = read_checkpoint(checkpoint)
+    state = select_state(content, origin=f"'{checkpoint}'")
+    released = release_config(cfg)
+
+    model = _load(cfg, state, f"'{checkpoint}'")
+    frozen, kept = frozen_state(model, half)
+    trained = trained_state(model)
+    text = released.pretty_text
+    meta = _plain_meta(content, text)
+    size = write_checkpoint({**trained, **frozen}, meta, out[1])
+    write_text(text, out[0])
+    _check(model, *out)
+    return Release(*out, size, _bytes(trained), _bytes(frozen), kept)
+
+
+def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
+    """Build the config's model as the runner does, and load all of a state."""
+    model_cfg = copy.deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(model_cfg)
+    model.eval()
+    load_strictly(model, state, origin)
+    return model
+
+
+def trained_state(model: nn.Module) -> dict[str, Tensor]:
+    """Return a model's state for another machine: records without folders of this one."""
+    state = model.state_dict()
+    for name in state:
+        if name.rpartition('.')[2] == SOURCE_KEY:
+            state[name] = encode_source(without_folder(decode_source(state[name])))
+    return state
+
+
+def frozen_state(model: nn.Module, half: bool = False) -> tuple[dict[str, Tensor], int]:
+    """Collect the frozen tensors of all blocks, by their names in the file."""
+    state, kept = {}, 0
+    for path, module in model.named_modules():
+        if not isinstance(module, LLMBlock):
+            continue
+        for name, tensor in module.frozen_state().items():
+            if half and tensor.dtype == torch.float32:
+                tensor = tensor.to(smallest_exact_dtype(tensor))
+                kept += tensor.dtype == torch.float32
+            state[f'{path}.{name}' if path else name] = tensor
+    return state, kept
+
+
+def without_folder(source: dict) -> dict:
+    """Reduce the place in a block's record to the name of its folder or file.
+
+    Where the language model lay on one machine is of no use elsewhere.
+    """
+    return dict(source, source=name_of_place(source['source']))
+
+
+def name_of_place(place: str) -> str:
+    """Return the last part of a folder or file of this machine; what is none, as it is."""
+    path = Path(place).expanduser()
+    return path.resolve().name if path.exists() else place
+
+
+def _plain_meta(content: dict, cfg_text: str) -> dict:
+    """Return what a release keeps of a checkpoint's meta; inferencers read ``cfg``."""
+    meta = meta_of(content)
+    kept = {k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta}
+    return dict(kept, cfg=cfg_text, lm4ve_version=__version__)
+
+
+def _bytes(state: dict[str, Tensor]) -> int:
+    return sum(t.nbytes for t in state.values())
+
+
+def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
+    """Load the written files and compare every tensor with the model's."""
+    again = _load(read_config(config, set_scope=False), read_state(checkpoint), f"'{checkpoint}'")
+    outside = [
+        path
+        for path, m in again.named_modules()
+        if isinstance(m, LLMBlock) and m.checkpoint is not None
+    ]
+    if outside:
+        raise UserError(
+            f"The block(s) {listing(outside)} of '{config}' are built by code and not by the "
+            'config, so the release still needs their language model. Fix: give the block in the '
+            "config (block=dict(type='LLMBlock', ...))."
+        )
+    ours = {**model.state_dict(), **frozen_tensors(model)}
+    theirs = {**again.state_dict(), **frozen_tensors(again)}
+    different = sorted(
+        k
+        for k in {*ours, *theirs}
+        if not k.endswith(SOURCE_KEY)
+        and (k not in ours or k not in theirs or not torch.equal(ours[k], theirs[k]))
+    )
+    if different:
+        raise CheckpointError(
+            f"'{checkpoint}' was written, but loads as another model: {listing(different)} differ. "
+            'Do not use it. Fix: report this with the config.'
+        )

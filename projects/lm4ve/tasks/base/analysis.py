@@ -1,0 +1,318 @@
+"""What a task does for the analysis of activations: it reads, places, draws and tells.
+
+The analysis itself (:mod:`lm4ve.analysis`) knows no task. Each task answers its
+questions in ``lm4ve/tasks/<task>/analysis.py`` with one object ``ANALYSIS``. Nothing
+here imports matplotlib, so that measuring needs no drawing.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.pictures import Picture
+from lm4ve.tasks.base.task import Task
+
+#: Which query of an attention to look at: its index, one index a sample (int64
+#: ``[B]``), or None for the mean over all queries that are not padding.
+Row = int | Tensor | None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The places of a model's tokens.
+
+    Attributes:
+        kind (str): The task's name.
+        prefix (int): Tokens before the placed ones (class token).
+        grid (tuple[int, ...]): (rows, columns) of an image, (times, rows,
+            columns) of a clip, (groups, ) of a cloud, (agents, lanes) of a scene.
+        padding_mask (Tensor, optional): Bool ``[B, N]`` of the placed tokens.
+    """
+
+    kind: str
+    prefix: int
+    grid: tuple[int, ...]
+    padding_mask: Tensor | None = None
+
+    @property
+    def num_placed(self) -> int:
+        """The number of tokens that have a place."""
+        return math.prod(self.grid)
+
+    @property
+    def times(self) -> int:
+        """The number of times on a clip's grid; else 1."""
+        return self.grid[0] if len(self.grid) == 3 else 1
+
+    def fitting(self, count: int) -> 'Layout':
+        """Return this layout if it fits a number of tokens.
+
+        Args:
+            count (int): The number of tokens, prefix included.
+
+        Raises:
+            UserError: It has places for another number of tokens.
+        """
+        if self.prefix < 0 or self.prefix + self.num_placed != count:
+            raise UserError(
+                f'{count} tokens do not fit {self.kind} with a grid of {self.grid} '
+                f'after {max(self.prefix, 0)} other token(s). Fix: name a module whose '
+                "output is one token a place, for example 'neck:input'."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Attention of several rows, each of which has a name.
+
+    Attributes:
+        weights (Tensor): ``[B, R, N]`` over all tokens of the layout, its prefix
+            included; rows that a sample does not have are 0 and come last.
+        titles (list[list[str]]): The names of each sample's rows, at most R.
+        layout (Layout): The places of the N tokens.
+    """
+
+    weights: Tensor
+    titles: list[list[str]]
+    layout: Layout
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An attention that only a task knows of, such as one from words to an image.
+
+    Attributes:
+        label (str): What a sheet calls it.
+        module (str): The name of the module that computes it.
+        read (Callable): ``(module, inputs, arguments) -> Rows``: from the module, the
+            preprocessed batch and what the module was called with, by name.
+        row (str): Whose attention it is, or what was done with heads.
+    """
+
+    label: str
+    module: str
+    read: Callable[[nn.Module, Any, Mapping[str, Any]], Rows]
+    row: str = 'mean over heads'
+
+
+class TaskAnalysis(ABC):
+    """The duties of a task towards the analysis of activations.
+
+    Args:
+        task (Task): The declaration, whose name the layouts carry.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    @abstractmethod
+    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
+        """Send a file through the config's test pipeline.
+
+        Args:
+            cfg (Config): The config.
+            path (Path): A file (or folder) of a kind that the task declares.
+            pipeline (list[dict]): The pipeline's transforms, copies that may be
+                changed where the pipeline begins with something else than a file.
+            **options: The task's ``input_options`` that were given.
+
+        Returns:
+            dict: The sample, as the test data set gives one.
+
+        Raises:
+            UserError: The file cannot be read or does not fit the config.
+        """
+
+    @abstractmethod
+    def layout(
+        self, model: nn.Module, inputs: Any, count: int, grid: tuple[int, ...] | None = None
+    ) -> Layout:
+        """Find the places of ``count`` tokens.
+
+        Args:
+            model (nn.Module): The model that they come from.
+            inputs (Tensor | dict): The preprocessed batch.
+            count (int): N, prefix included.
+            grid (tuple[int, ...], optional): The shape of the map that they were
+                flattened from, where they were one.
+
+        Raises:
+            UserError: So many tokens have no place in the inputs.
+        """
+
+    @abstractmethod
+    def pictures(
+        self, model: nn.Module, inputs: Any, outputs: Sequence[Any], frames: int
+    ) -> Sequence[Picture]:
+        """Return one picture a sample.
+
+        Args:
+            model (nn.Module): Its preprocessor or encoder may be asked.
+            inputs (Tensor | dict): The preprocessed batch.
+            outputs (Sequence): The model's predictions, one a sample.
+            frames (int): As :meth:`frames_shown` returned it.
+        """
+
+    def layout_at(
+        self,
+        name: str,
+        model: nn.Module,
+        inputs: Any,
+        count: int,
+        grid: tuple[int, ...] | None = None,
+    ) -> Layout:
+        """Find the places of the tokens of the module called ``name``.
+
+        By default :meth:`layout`: their number says enough where a model has tokens of one
+        kind.
+        """
+        return self.layout(model, inputs, count, grid)
+
+    def further_points(self, model: nn.Module) -> dict[str, str]:
+        """Return modules to look at by default, label to name, beside those of the neck.
+
+        Of a label that the neck has too, the neck's is taken.
+        """
+        return {}
+
+    def watched(self, model: nn.Module) -> list[Watched]:
+        """Return attentions to show beside the encoder's and the block's."""
+        return []
+
+    def runnable(self, data: Any) -> Any:
+        """Return a batch of the data loader as ``test_step`` takes it, which may be itself."""
+        return data
+
+    def frames_shown(self, inputs: Any, layouts: Sequence[Layout]) -> int:
+        """Return how many rows of the inputs are a sample's frames; 0: none are."""
+        return 0
+
+    def attention_row(self, layout: Layout, inputs: Any) -> tuple[Row, str]:
+        """Return which query of an attention is of interest, and what it is called."""
+        if layout.prefix:
+            return 0, 'class token'
+        return None, 'mean over tokens'
+
+    def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
+        """Say in words what a model predicted of a sample, and what is true.
+
+        By default: its labels, where it has any.
+        """
+        return label_facts(output, classes)
+
+    def result(self, output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+        """Return a prediction as plain data, in the words of the hosts' inferencers.
+
+        By default: ``pred_label``, ``pred_score`` (0 to 1), ``pred_scores`` and, if
+        classes are known, ``pred_class``.
+        """
+        return label_result(output, classes)
+
+    def sample_name(self, output: Any, number: int) -> str:
+        """Name a sample for file names, by its number and its file.
+
+        Args:
+            output (Any): A data sample or a prediction.
+            number (int): Its number, where the sample does not know it.
+        """
+        get = getattr(output, 'get', lambda key: None)
+        source, index = get('img_path') or get('filename'), get('sample_idx')
+        return numbered(
+            number if index is None else int(index), Path(str(source)).stem if source else None
+        )
+
+
+# --------------------------------------------------------------- for several tasks
+def numbered(number: int, name: str | None) -> str:
+    """Join a number and a name: files of two classes may share a name."""
+    return safe_name(f'{number:05d}' if name is None else f'{number:05d}_{name}')
+
+
+def safe_name(name: str) -> str:
+    """Replace everything but letters, digits, `_`, `.` and `-`."""
+    return re.sub(r'[^\w.-]+', '_', name)
+
+
+def tested_loader(cfg: Config) -> Any:
+    """Return the settings of a config's test data loader (else validation's).
+
+    Raises:
+        UserError: It has neither.
+    """
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if loader is None:
+        raise UserError(
+            f"The config '{cfg.filename}' has neither test_dataloader nor "
+            'val_dataloader, whose pipeline inputs go through. Fix: add one.'
+        )
+    return loader
+
+
+def tested_dataset(cfg: Config) -> Any:
+    """Return the settings of a config's test data set (else validation's)."""
+    dataset = tested_loader(cfg).dataset
+    while 'pipeline' not in dataset and 'dataset' in dataset:  # a wrapper
+        dataset = dataset.dataset
+    return dataset
+
+
+def prefix_of(backbone: nn.Module, count: int) -> int:
+    """Return how many of a backbone's ``count`` tokens come before the patches."""
+    grid = getattr(backbone, 'patch_resolution', None)
+    if grid is not None and math.prod(grid) == count:
+        return 0  # seen before the class token joins, or after it left
+    prefix = getattr(backbone, 'num_extra_tokens', None)
+    if prefix is not None:
+        return prefix
+    return int(getattr(backbone, 'cls_token', None) is not None)
+
+
+def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
+    """Return rows and columns of a grid with the picture's proportions."""
+    rows = max(round(math.sqrt(placed * height / width)), 1)
+    return rows, placed // rows
+
+
+def label_facts(output: Any, classes: Sequence[str] | None) -> dict[str, str]:
+    """Say which class was predicted, how surely, and which one is true."""
+
+    def tensor(key: str) -> Tensor | None:
+        value = output.get(key) if hasattr(output, 'get') else None
+        return value if isinstance(value, Tensor) else None
+
+    def name(label: Tensor) -> str:
+        i = int(label)
+        return str(classes[i]) if classes and i < len(classes) else f'class {i}'
+
+    facts = {}
+    label, truth, scores = map(tensor, ('pred_label', 'gt_label', 'pred_score'))
+    if label is not None and label.numel() == 1:
+        # Hosts differ in the last letter.
+        scores = tensor('pred_scores') if scores is None else scores
+        sure = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
+        facts['prediction'] = name(label) + sure
+    if truth is not None and truth.numel() >= 1 and (truth >= 0).all():
+        facts['truth'] = ', '.join(map(name, truth.flatten()))
+    return facts
+
+
+def label_result(output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
+    """Return a predicted class as plain data; see :meth:`TaskAnalysis.result`."""
+    found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
+    scores = output.get('pred_scores')
+    scores = output.get('pred_score') if scores is None else scores
+    if scores is not None:
+        scores = scores.detach().float().cpu().numpy()
+        found.update(pred_score=float(scores.max()), pred_scores=scores)
+    if classes:
+        found['pred_class'] = classes[found['pred_label']]
+    return found

@@ -1,0 +1,88 @@
+"""What a task tells the cost tool: a batch of full size, without a data set.
+
+The tool (:mod:`lm4ve.cost`) knows no task. :class:`TaskBatches` suits a task whose samples
+can be made of a file's content by the config's own pipeline, so that sizes, crops and views
+are those of the config; what no file says, the labels, is added. Each task has an object
+``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import FUNCTIONS
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.task import Task
+
+
+class TaskBatches:
+    """The duties of a task towards the cost tool.
+
+    Args:
+        task (Task): The declaration.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def imagine(self, model: Any) -> None:
+        """Replace what a model's config reads from files, beside checkpoints, by made-up values.
+
+        Args:
+            model (ConfigDict): The model's config, changed in place.
+        """
+
+    def sample(self, cfg: Config, training: bool) -> dict:
+        """Return one sample of full size, as the data set gives it.
+
+        Args:
+            cfg (Config): The config.
+            training (bool): Through the pipeline of the training, not of the test.
+        """
+        raise UserError(
+            f'The cost of {self.task.title} is not known: no module of {self.task.package} says '
+            'how a batch is made. Fix: write its batches.py (docs/extend/add_a_task.md).'
+        )
+
+    def batch(self, cfg: Config, count: int, training: bool) -> Any:
+        """Return a batch as the data loader gives it, before the preprocessor.
+
+        Args:
+            cfg (Config): The config.
+            count (int): How many samples; they are equal.
+            training (bool): See :meth:`sample`.
+        """
+        return collated(cfg, [self.sample(cfg, training)] * count)
+
+
+def trained_dataset(cfg: Config) -> Any:
+    """Return the settings of a config's training data set; without one, the tested one's."""
+    loader = cfg.get('train_dataloader')
+    if loader is None:
+        return tested_dataset(cfg)
+    dataset = loader.dataset
+    while 'pipeline' not in dataset and ('dataset' in dataset or 'datasets' in dataset):
+        dataset = dataset.get('dataset') or dataset.datasets[0]  # a wrapper, or several joined
+    return dataset
+
+
+def pipeline_of(cfg: Config, training: bool) -> list[dict]:
+    """Return copies of the transforms of the training's pipeline, or of the test's."""
+    dataset = trained_dataset(cfg) if training else tested_dataset(cfg)
+    return [dict(t) for t in dataset.pipeline]
+
+
+def collated(cfg: Config, samples: Sequence[dict]) -> Any:
+    """Join samples as MMEngine's loaders do, or by the task's own function.
+
+    Functions of hosts repeat or stack samples, which changes nothing of a batch's size here.
+    """
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    for loader in filter(None, loaders):
+        kind = (loader.get('collate_fn') or {}).get('type', '')
+        if str(kind).startswith('lm4ve.'):
+            return FUNCTIONS.get(kind)(list(samples))
+    return pseudo_collate(list(samples))

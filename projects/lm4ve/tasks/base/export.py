@@ -1,0 +1,179 @@
+"""What a task tells the export: which tensors go in, which come out, and what they mean.
+
+The export itself (:mod:`lm4ve.release`) knows no task. :class:`TaskExport` suits any
+model of MMEngine that takes one tensor a sample and gives tensors in the mode 'tensor'. A
+task with other inputs or outputs has an ``EXPORT`` of its own in
+``lm4ve/tasks/<task>/export.py``.
+"""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from torch import Tensor, nn
+
+from lm4ve.tasks.base.analysis import tested_dataset, tested_loader
+from lm4ve.tasks.base.task import Task
+
+
+class TaskExport:
+    """The duties of a task towards the export of its models.
+
+    An exported function takes what the model's preprocessor takes, as far as tensors can
+    say it: pixels before their normalization, which becomes a part of the function.
+
+    Args:
+        task (Task): The declaration.
+
+    Attributes:
+        inputs, outputs (Mapping[str, str]): Names to what a reader of the file is told.
+        axes (Mapping[str, Mapping[int, str]]): For each input the dimensions that may vary,
+            with a name for each; equal names are equal sizes. Dimension 0 of every input
+            varies as 'batch', said here or not.
+    """
+
+    inputs: Mapping[str, str] = {'inputs': 'what the data set gives, before the preprocessor'}
+    outputs: Mapping[str, str] = {'outputs': "the model's output in the mode 'tensor'"}
+    axes: Mapping[str, Mapping[int, str]] = {}
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def prepare(self, model: nn.Module) -> None:
+        """Change what has no meaning outside of a test, such as how views are split."""
+
+    def limits(self, model: nn.Module) -> Mapping[str, int]:
+        """Return the largest sizes of varying dimensions, by name, where there are any."""
+        return {}
+
+    def samples(self, cfg: Config, count: int) -> list[dict]:
+        """Return samples to trace and to check with, as the tested data set gives them.
+
+        By default its first ones. Where a file can be made up, no data are needed.
+
+        Args:
+            cfg (Config): The config.
+            count (int): How many.
+        """
+        dataset = DATASETS.build(tested_loader(cfg).dataset)
+        return [dataset[i % len(dataset)] for i in range(count)]
+
+    def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
+        """Return the function's inputs for a batch of the data loader, one for each name.
+
+        Args:
+            model (nn.Module): Its preprocessor may be asked, for example for its tokenizer.
+            data (dict): The batch, before the preprocessor.
+        """
+        inputs = data['inputs']
+        return (inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs)),)
+
+    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Compute what is exported, from the tensors that :meth:`tensors` gives."""
+        data = model.data_preprocessor(dict(inputs=tensors[0], data_samples=None))
+        return model(data['inputs'], mode='tensor')
+
+    def expected(self, model: nn.Module, data: Any) -> Tensor | tuple[Tensor, ...]:
+        """Compute the same of a batch of the data loader as the model's tests do.
+
+        The check compares the file with this, so it should share as little as possible
+        with :meth:`forward`.
+        """
+        data = model.data_preprocessor(data, False)
+        return model(**data, mode='tensor')
+
+    def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
+        """Return what else a user of the file needs to know, in plain data."""
+        return normalization_of(model)
+
+    def all_axes(self) -> list[dict[int, str]]:
+        """Return the varying dimensions of each input, in the order of their names."""
+        return [{0: 'batch', **self.axes.get(name, {})} for name in self.inputs]
+
+
+class Exported(nn.Module):
+    """A model as a function of tensors.
+
+    Args:
+        export (TaskExport): What its task says.
+        model (nn.Module): The model, in evaluation mode.
+    """
+
+    def __init__(self, export: TaskExport, model: nn.Module) -> None:
+        super().__init__()
+        self.export = export
+        self.model = model
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return as_tuple(self.export.forward(self.model, *tensors))
+
+
+def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return one output or several as a tuple."""
+    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+
+
+# --------------------------------------------------------------- for several tasks
+def normalization_of(model: nn.Module) -> dict[str, Any]:
+    """Say how a preprocessor normalizes pixels; empty if it does not."""
+    preprocessor = getattr(model, 'data_preprocessor', None)
+    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
+    if not (isinstance(mean, Tensor) and isinstance(std, Tensor)):
+        return {}
+    swaps = bool(getattr(preprocessor, 'to_rgb', False))
+    return dict(
+        normalization=dict(
+            where='inside the function: give pixels from 0 to 255',
+            channels='BGR; they are turned to RGB inside' if swaps else 'as the model was trained',
+            mean=[round(v, 4) for v in mean.flatten().tolist()],
+            std=[round(v, 4) for v in std.flatten().tolist()],
+        )
+    )
+
+
+def samples_of_files(
+    task: Task,
+    cfg: Config,
+    contents: Sequence[np.ndarray],
+    suffix: str,
+    options: Sequence[Mapping[str, Any]] = (),
+    pipeline: Sequence[dict] | None = None,
+) -> list[dict]:
+    """Write arrays as files and read them by the config's test pipeline, or by another one.
+
+    Args:
+        task (Task): Its analysis knows how a file is read.
+        cfg (Config): The config.
+        contents (Sequence[np.ndarray]): A file each: pixels for '.png', points for '.npy'.
+        suffix (str): The files' ending.
+        options (Sequence[Mapping], optional): The task's input options, one a file.
+        pipeline (Sequence[dict], optional): The transforms, if not those of the test.
+    """
+    import cv2
+
+    samples = []
+    pipeline = tested_dataset(cfg).pipeline if pipeline is None else pipeline
+    with tempfile.TemporaryDirectory() as folder:
+        for i, content in enumerate(contents):
+            path = Path(folder, f'{i}{suffix}')
+            if suffix == '.npy':
+                np.save(path, content)
+            else:
+                cv2.imwrite(str(path), content)
+            own = [dict(t) for t in pipeline]
+            given = options[i] if options else {}
+            samples.append(task.analysis.read_input(cfg, path, own, **given))
+    return samples
+
+
+def made_up_pictures(count: int, height: int = 240, width: int = 320) -> list[np.ndarray]:
+    """Return pictures that are no plain noise, uint8 ``[H, W, 3]``: waves in each channel."""
+    y, x = np.mgrid[:height, :width] / height
+    phases = np.arange(3 * count).reshape(count, 1, 1, 3) * 1.3 + 1
+    waves = np.sin(9 * phases * (y + 0.7 * x)[None, ..., None] + phases)
+    return list((127.5 + 127.4 * waves).astype(np.uint8))

@@ -1,0 +1,114 @@
+"""The core that all converters share: read safely, rename by a table, write.
+
+A converter is a table. Every key of the file is either renamed by it or dropped
+for a stated reason; a key that is neither stops the conversion, since a tensor
+that is silently left behind is a model that silently differs.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lm4ve.errors import CheckpointError, listing
+
+#: What the paper's released models call the mappers around the block, and the norm after.
+RELEASED_MAPPERS = (
+    (r'llama_dim_mapper1\.weight', 'neck.mapper_in.weight'),
+    (r'llama_dim_mapper2\.weight', 'neck.mapper_out.weight'),
+)
+RELEASED_NECK = ((r'norm\.(weight|bias)', r'neck.norm.\1'), *RELEASED_MAPPERS)
+RELEASED_NECK_REQUIRED = ('neck.norm.weight', 'neck.mapper_in.weight', 'neck.mapper_out.weight')
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What becomes of a file's keys. Patterns match whole keys; first wins.
+
+    Attributes:
+        renames (Sequence[tuple[str, str]]): Pattern and replacement, as of
+            ``re.Match.expand``.
+        dropped (Sequence[tuple[str, str]]): Pattern and the reason why such a
+            key is left out.
+        required (Sequence[str]): New names that must come out.
+    """
+
+    renames: Sequence[tuple[str, str]]
+    dropped: Sequence[tuple[str, str]] = ()
+    required: Sequence[str] = ()
+
+
+#: What may stand for a part of a key in a template.
+_PLACES = dict(p='(?P<p>weight|bias)', i=r'(?P<i>\d+)', j=r'(?P<j>\d+)', rest='(?P<rest>.+)')
+
+
+def template_rules(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Turn pairs of templates into the patterns and replacements of :class:`Rules`.
+
+    Args:
+        pairs (Iterable[tuple[str, str]]): Old and new name. ``{p}`` is weight or bias,
+            ``{i}`` and ``{j}`` are numbers, ``{rest}`` is anything.
+    """
+    rules = []
+    for old, new in pairs:
+        pattern = re.sub(r'\\\{(\w+)\\\}', lambda m: _PLACES[m[1]], re.escape(old))
+        rules.append((pattern, re.sub(r'\{(\w+)\}', r'\\g<\1>', new)))
+    return rules
+
+
+def rename(
+    state: dict[str, Tensor], rules: Rules, origin: str = 'The checkpoint'
+) -> tuple[dict, dict]:
+    """Rename a state by a table and account for every key of it.
+
+    Args:
+        state (dict[str, Tensor]): Tensors by the file's names.
+        rules (Rules): The table.
+        origin (str): What the message calls the file.
+
+    Returns:
+        tuple[dict[str, Tensor], dict[str, str]]: Tensors by new names, and the
+        reason for each dropped key.
+
+    Raises:
+        CheckpointError: A key is in neither table, two keys get the same name,
+            or a required one is missing; all of them are listed.
+    """
+    renamed, sources, dropped, unknown = {}, {}, {}, []
+    for key, tensor in state.items():
+        name = _first(rules.renames, key, expand=True)
+        if name is None:
+            reason = _first(rules.dropped, key, expand=False)
+            if reason is None:
+                unknown.append(key)
+            else:
+                dropped[key] = reason
+            continue
+        if name in renamed:
+            raise CheckpointError(
+                f"{origin}: '{sources[name]}' and '{key}' would both become '{name}'. Fix: the "
+                'file is of another model than this converter is for.'
+            )
+        renamed[name], sources[name] = tensor, key
+    if unknown:
+        raise CheckpointError(
+            f'{origin} has {len(unknown)} key(s) that this converter neither maps nor knows to be '
+            f'superfluous: {listing(unknown, 20)}. Nothing was written. Fix: use the converter of '
+            'that model, or extend its table in lm4ve/release.'
+        )
+    missing = [n for n in rules.required if n not in renamed]
+    if missing:
+        raise CheckpointError(
+            f'{origin} has nothing that becomes {listing(missing)}. Expected a whole model. Fix: '
+            'check that the file is complete and of the model that this converter is for.'
+        )
+    return renamed, dropped
+
+
+def _first(table: Iterable[tuple[str, str]], key: str, expand: bool):
+    for pattern, value in table:
+        match = re.fullmatch(pattern, key)
+        if match:
+            return match.expand(value) if expand else value
+    return None

@@ -1,0 +1,42 @@
+"""Question answering in scanned rooms (SQA3D): everything that is its own."""
+
+from lm4ve.tasks.base.task import Task
+
+TASK = Task(
+    name='rooms',
+    title='question answering in scanned rooms',
+    package=__name__,
+    extra='vision-language',
+    models=('lm4ve.tasks.rooms.models.model.SQA3D',),
+    registers={
+        'datasets.sqa3d': ('SQA3DDataset',),
+        'demo.room_files': ('Rooms',),
+        'metrics': ('SQA3DAccuracy',),
+        'models.fusion': ('GuidedFusion',),
+        'models.heads': ('PoseHead', 'SceneAnswerHead'),
+        'models.language': ('LSTMTextEncoder',),
+        'models.model': ('SQA3D',),
+        'models.preprocessor': ('SQA3DPreprocessor',),
+        'models.stored_objects': ('StoredObjects',),
+        'models.votenet': ('VoteNet',),
+        'transforms': (
+            'AugmentScene',
+            'BlankScene',
+            'LoadObjects',
+            'LoadScene',
+            'PackScene',
+            'SampleScenePoints',
+        ),
+    },
+    exports={'inference': ('RoomInferencer',)},
+    inferencer='lm4ve.tasks.rooms.inference.RoomInferencer',
+    input_noun='a room',
+    input_suffixes=('.npy', '.npz', '.ply'),
+    input_options={
+        'question': 'the question that the model answers about the room',
+        'situation': 'who asks, and where (SQA3D)',
+    },
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

@@ -1,0 +1,189 @@
+"""``SQA3DDataset``: questions of somebody who stands in a scanned room.
+
+SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474; github.com/SilongYong/SQA3D), scenes of
+ScanNet (arXiv 1702.04405) as ScanQA's preparation writes them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine import fileio
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.language.text_entries import TextDataset
+from lm4ve.tasks.rooms.datasets.questions import read_questions
+from lm4ve.tasks.rooms.metrics import question_type
+from lm4ve.tasks.rooms.models.heads import count_answers
+from lm4ve.tasks.rooms.transforms import SceneLoader
+
+SPLITS = ('train', 'val', 'test')
+#: Where the files of scenes lie, below ``data_root``.
+FOLDERS = dict(scenes='scannet_data', scans='scans', objects='objects')
+
+
+@DATASETS.register_module()
+class SQA3DDataset(TextDataset):
+    """SQA3D's questions with their rooms::
+
+        <data_root>/qa/SQA_<split>.json
+        <data_root>/scannet_data/<scene>_vert.npy, _aligned_vert.npy, _ins_label.npy,
+            _sem_label.npy, _aligned_bbox.npy
+        <data_root>/scans/<scene>/<scene>.txt
+        <data_root>/objects/<scene>.npy or .npz     instead, for stored objects
+
+    What becomes of corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        data_root (str): The folder of ScanNet.
+        ann_file (str): Below ``data_root``; ``{split}`` stands for the split. The one file
+            that SQA3D's ScanQA code reads, or with ``question_file`` the official
+            annotations, ``qa/v1_balanced_sqa_annotations_{split}_scannetv2.json``.
+        question_file (str, optional): The official questions,
+            ``qa/v1_balanced_questions_{split}_scannetv2.json``.
+        data_prefix (dict, optional): Other folders than ``scenes='scannet_data'``,
+            ``scans='scans'`` and ``objects='objects'``.
+        answers (str | Sequence[str] | Mapping[str, int], optional): The answers that the
+            model knows: the value of ``model.head.answers``. In training, questions none of
+            whose answers is among them are left out and counted; a test keeps them.
+        pipeline (Sequence): Begins with ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends
+            with ``lm4ve.PackScene``.
+        test_mode (bool, optional): Default: on unless the split is 'train'.
+        on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`.
+        **kwargs: Passed to MMEngine's ``BaseDataset``.
+
+    An entry has ``scene_id``, ``scene_path``, ``scan_file``, ``object_path``, ``text``
+    (situation and question), ``question_id``, ``question_type``, ``gt_answers`` (list[str]),
+    ``position`` and ``rotation``.
+
+    Questions with an empty text, and those whose scene is not there, are left out and
+    counted, or refused with ``on_corrupt='refuse'``.
+
+    Raises:
+        UserError: A file is missing, damaged or of another kind; question ids occur twice;
+            nothing is left.
+    """
+
+    noun = 'scene'
+    scan_decodes = True
+
+    def __init__(
+        self,
+        split: str,
+        data_root: str = 'data/scannet',
+        ann_file: str = 'qa/SQA_{split}.json',
+        question_file: str | None = None,
+        data_prefix: dict | None = None,
+        answers: str | Sequence[str] | Mapping[str, int] | None = None,
+        pipeline: Sequence = (),
+        test_mode: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if split not in SPLITS:
+            raise UserError(f'dataset.split={split!r} must be one of {", ".join(SPLITS)}.')
+        prefix = {**FOLDERS, **(data_prefix or {})}
+        if set(prefix) != set(FOLDERS):
+            raise UserError(
+                f'dataset.data_prefix has {", ".join(prefix)}; expected some of '
+                f'{", ".join(FOLDERS)}, folders below dataset.data_root.'
+            )
+        self.split = split
+        self.question_file = question_file and fileio.join_path(
+            data_root, question_file.replace('{split}', split)
+        )
+        self.answers = None if answers is None else count_answers(answers, 'dataset.answers')
+        super().__init__(
+            ann_file=ann_file.replace('{split}', split),
+            data_root=data_root,
+            data_prefix=prefix,
+            pipeline=list(pipeline),
+            test_mode=split != 'train' if test_mode is None else test_mode,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Return the questions of the files, checked."""
+        found = read_questions(self.ann_file, self.question_file)
+        data_list, empty = [], []
+        for q in found:
+            texts, question_id = [q['situation'], q['question']], q['question_id']
+            if not all(texts):
+                empty.append(f'question {question_id}')
+                continue
+            self.check_texts([*texts, *q['answers']], f"'{self.ann_file}', question {question_id}")
+            data_list.append(
+                dict(
+                    **self.paths_of(q['scene_id']),
+                    scene_id=q['scene_id'],
+                    text=texts,
+                    question_id=question_id,
+                    question_type=question_type(texts[1]),
+                    gt_answers=q['answers'],
+                    position=q['position'],
+                    rotation=q['rotation'],
+                )
+            )
+        self.leave_out('have an empty situation or question', empty, len(found))
+        data_list = self._with_scenes(self._with_answers(data_list))
+        self.refuse_nothing(data_list)
+        return data_list
+
+    def paths_of(self, scene_id: str) -> dict[str, str]:
+        """Return where the files of a scene lie; two paths lack their endings."""
+        scenes, scans, objects = (self.data_prefix[k] for k in FOLDERS)
+        return dict(
+            scene_path=fileio.join_path(scenes, scene_id),
+            scan_file=fileio.join_path(scans, scene_id, f'{scene_id}.txt'),
+            object_path=fileio.join_path(objects, scene_id),
+        )
+
+    def _with_answers(self, data_list: list[dict]) -> list[dict]:
+        """Leave out, in training, questions that no known answer is right for."""
+        if self.answers is None or self.test_mode:
+            return data_list
+        kept = [d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])]
+        print_log(
+            f'{type(self).__name__}: {len(data_list) - len(kept)} of {len(data_list)} questions '
+            f'have no answer among the {len(self.answers)} known ones and are left out of the '
+            'training.',
+            logger='current',
+        )
+        return kept
+
+    def _with_scenes(self, data_list: list[dict]) -> list[dict]:
+        """Leave out questions about scenes that are not there, before a training begins."""
+        loader = self.loader
+        if loader is None:
+            return data_list
+        scenes = {d['scene_id']: d for d in data_list}
+        missing = {i: x for i, d in scenes.items() if (x := loader.find_defect(d, decode=False))}
+        if missing and len(missing) == len(scenes):
+            scene, defect = next(iter(missing.items()))
+            raise UserError(
+                f'{type(self).__name__}: none of the {len(scenes)} scenes is there, for example '
+                f'{scene} {defect}. Fix: prepare ScanNet (docs/guides/vision_language.md), or set '
+                'dataset.data_root and dataset.data_prefix.'
+            )
+        lost = [f'{d["question_id"]} ({d["scene_id"]} {missing[d["scene_id"]]})'
+                for d in data_list if d['scene_id'] in missing]  # fmt: skip
+        self.leave_out('are about scenes that lack files', lost, len(data_list))
+        return [d for d in data_list if d['scene_id'] not in missing]
+
+    # ------------------------------------------------------------------- the scenes
+    @property
+    def loader(self) -> SceneLoader | None:
+        """The first step of the pipeline, if it reads scenes."""
+        steps = self.pipeline.transforms
+        return steps[0] if steps and isinstance(steps[0], SceneLoader) else None
+
+    def path_of(self, info: dict) -> str:
+        """Return the path of an entry's scene, without an ending."""
+        return info['scene_path']
+
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
+        """Say what is wrong with the files of a scene, or None."""
+        loader = self.loader
+        return loader and loader.find_defect(self.paths_of(Path(path).name), decode)

@@ -1,0 +1,224 @@
+"""The rooms in the files of SQA3D and ScanNet as its baseline prepares them, and their data set."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import barrier, is_main_process
+
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.base.meshes import import_open3d
+from lm4ve.tasks.base.progress import progress
+from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
+from lm4ve.tasks.rooms.demo import rooms
+from lm4ve.tasks.rooms.scannet import NYU40_IDS
+from lm4ve.tasks.rooms.transforms import BlankScene
+
+DATA_ROOT = 'data/rooms'
+#: Rooms of each split.
+ROOMS = dict(train=600, val=60, test=60)
+#: The NYU40 ids under which the shapes go, by color and shape: furniture there.
+IDS = dict(zip(rooms.NAMES, NYU40_IDS, strict=False))
+#: Those of floor and walls.
+FLOOR_ID, WALL_ID = 2, 1
+
+
+def recipe(counts: dict[str, int]) -> dict:
+    """Return all that the files depend on."""
+    sizes = dict(half=rooms.HALF, wall=rooms.WALL, away=rooms.AWAY, aside=rooms.ASIDE)
+    sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
+    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS, wordings=rooms.WORDINGS)
+    texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
+    return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
+
+
+def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
+    """Write the data set, as SQA3D's baseline lays out ScanNet and its questions.
+
+    There are ``scannet_data/<room>_*.npy``, ``scans/<room>/<room>.txt``, ``objects/<room>.npy``,
+    ``qa/SQA_<split>.json``, the official pair ``qa/v1_balanced_*_<split>_scannetv2.json``, and
+    ``qa/answer_counter.json``. A folder that holds it already is left as it is. It appears as
+    a whole, so that nobody else sees half of it.
+
+    Args:
+        folder (str | Path): Where to.
+        counts (dict[str, int]): Rooms of each split.
+
+    Returns:
+        Path: ``folder``.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+
+    def write(partial: Path) -> None:
+        o3d = import_open3d()
+        for part in ('scannet_data', 'scans', 'objects', 'qa'):
+            (partial / part).mkdir()
+        first = 0
+        for number, (split, count) in enumerate(counts.items()):
+            made = []
+            for i in progress(range(count), f'drawing rooms to {split}', count):
+                # Each room has a generator of its own, so that more rooms begin alike.
+                rng = np.random.default_rng((number, i))
+                room = rooms.draw_room(rng)
+                name = f'scene{first + i:04d}_00'
+                pose = _write_scan(partial, name, rooms.draw_cloud(room, rng, o3d), room, rng)
+                made.append((name, room, pose))
+            _write_questions(partial / 'qa', split, made, first)
+            first += count
+
+    return write_once(folder, recipe(counts), 'rooms', write)
+
+
+def _write_scan(
+    folder: Path, name: str, cloud: rooms.Cloud, room: rooms.Room, rng: np.random.Generator
+) -> '_Frame':
+    """Write a room's points and boxes as scanned, in a frame of its own, and as aligned."""
+    frame = _Frame(rng.uniform(-np.pi, np.pi), np.append(rng.uniform(-2, 2, 2), 0.0))
+    semantics = np.array([IDS[f'{t.color} {t.shape}'] for t in room.things] + [WALL_ID, FLOOR_ID])
+    # Counted from 1; of the negative parts, the floor comes first.
+    instances = np.where(cloud.parts < 0, len(room.things) - cloud.parts, cloud.parts + 1)
+    scan = cloud.points.astype(np.float64)
+    scan[:, :3] = frame.to_scan(scan[:, :3])
+    scan[:, 6:9] = scan[:, 6:9] @ frame.rotation
+    frame.middle = (scan[:, :3].min(axis=0) + scan[:, :3].max(axis=0)) / 2
+    arrays = dict(vert=scan.astype(np.float32), aligned_vert=cloud.points)
+    arrays |= dict(sem_label=semantics[cloud.parts].astype(np.uint32))
+    arrays |= dict(ins_label=instances.astype(np.uint32))
+    for kind, points in (('bbox', scan), ('aligned_bbox', cloud.points)):
+        boxes = [_box(points[cloud.parts == i, :3]) for i in range(len(room.things))]
+        ids = [(IDS[f'{t.color} {t.shape}'], i) for i, t in enumerate(room.things)]
+        arrays[kind] = np.concatenate((boxes, ids), axis=1)
+    np.save(folder / 'objects' / f'{name}.npy', _features(cloud), allow_pickle=False)
+    for kind, array in arrays.items():
+        np.save(folder / 'scannet_data' / f'{name}_{kind}.npy', array, allow_pickle=False)
+    (folder / 'scans' / name).mkdir()
+    numbers = ' '.join(f'{x:.6f}' for x in frame.matrix.ravel())
+    text = f'axisAlignment = {numbers} \nsceneType = Made of shapes\n'
+    (folder / 'scans' / name / f'{name}.txt').write_text(text)
+    return frame
+
+
+def _box(points: np.ndarray) -> np.ndarray:
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.concatenate(((low + high) / 2, high - low))
+
+
+def _features(cloud: rooms.Cloud) -> np.ndarray:
+    """What a perfect detector would store of each thing, float32 ``[O, 9]``.
+
+    Center and size in meters, and the mean color around 0.
+    """
+    rows = []
+    for i in range(cloud.parts.max() + 1):
+        points = cloud.points[cloud.parts == i]
+        color = (points[:, 3:6].mean(axis=0) - 128) / 64
+        rows.append(np.concatenate((_box(points[:, :3]), color)))
+    return np.stack(rows).astype(np.float32)
+
+
+class _Frame:
+    """The frame of a scan: ``aligned = rotation @ scanned + shift``.
+
+    Attributes:
+        middle (np.ndarray): Of the scan's bounding box, from which SQA3D counts positions.
+    """
+
+    middle: np.ndarray
+
+    def __init__(self, angle: float, shift: np.ndarray) -> None:
+        self.matrix = np.eye(4)
+        self.matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        self.matrix[:3, 3] = shift
+        # As the file has it, so that what is read there takes the scan to where it was.
+        self.matrix = np.round(self.matrix, 6)
+        self.rotation = self.matrix[:3, :3]
+
+    def to_scan(self, points: np.ndarray) -> np.ndarray:
+        """Aligned ``[..., 3]`` to the scan's frame."""
+        return (points - self.matrix[:3, 3]) @ self.rotation
+
+    def annotate(self, stands: tuple[float, float], looks: int) -> dict:
+        """Where the asker stands and looks, as SQA3D's annotations say it."""
+        x, y, _ = self.to_scan(np.array((*stands, 0.0))) - self.middle
+        ahead = np.array([(0, 1, 0), (1, 0, 0), (0, -1, 0), (-1, 0, 0)][looks]) @ self.rotation
+        # Without a turn the asker looks along -x, as SQA3D's code draws it. A hundredth of a
+        # radian more: a quaternion and its negative are one turn, and exactly at a right angle
+        # rounding alone would choose between them.
+        turn = np.arctan2(-ahead[1], -ahead[0]) + 0.01
+        rotation = dict(_x=0.0, _y=0.0, _z=np.sin(turn / 2), _w=np.cos(turn / 2))
+        return dict(
+            position=dict(x=float(x), y=float(y), z=0.0),
+            rotation={k: float(v) for k, v in rotation.items()},
+        )
+
+
+def _write_questions(
+    folder: Path, split: str, made: list[tuple[str, rooms.Room, _Frame]], first: int
+) -> None:
+    """Write the official pair of files, and the list that SQA3D's ScanQA code makes of it."""
+    questions: list[dict] = []
+    annotations: list[dict] = []
+    rows: list[dict] = []
+    known = list(rooms.ANSWERS)
+    number = first * rooms.QUESTIONS
+    for name, room, frame in made:
+        for asked in room.asked:
+            ids = dict(scene_id=name, question_id=number)
+            number += 1
+            situation, *others = asked['situations']
+            texts = dict(situation=situation, question=asked['question'])
+            questions.append(dict(ids, **texts, alternative_situation=others))
+            answer = asked['answer']
+            said = dict(answer=answer, answer_confidence='yes', answer_id=known.index(answer))
+            pose = frame.annotate(asked['stands'], asked['looks'])
+            kinds = dict(question_type='N/A', answer_type='other')
+            annotations.append(dict(ids, **kinds, answers=[said], **pose))
+            numbers = [*pose['position'].values(), *pose['rotation'].values()]
+            rows.append(dict(ids, **texts, answers=[answer], position=numbers))
+    names = dict(questions=(questions, 'questions'), annotations=(annotations, 'sqa_annotations'))
+    for key, (entries, word) in names.items():
+        path = folder / f'v1_balanced_{word}_{split}_scannetv2.json'
+        path.write_text(json.dumps({key: entries}))
+    (folder / f'SQA_{split}.json').write_text(json.dumps(rows))
+    if split == 'train':
+        corpus = [answer for row in rows for answer in row['answers']]
+        (folder / 'answer_counter.json').write_text(json.dumps(corpus))
+
+
+@DATASETS.register_module()
+class Rooms(SQA3DDataset):
+    """Questions about rooms of colored shapes, made from open3d's primitives on first use.
+
+    Args:
+        split (str): 'train', 'val' or 'test', which share no room.
+        data_root (str): Where they are; they are written there if they are not (seconds).
+        rooms (dict[str, int]): Rooms of each split.
+        blank_scenes (bool): Points say nothing (:class:`BlankScene`). A model trained and
+            tested so sees the texts only, which is the control that clouds are needed.
+        **kwargs: Passed to :class:`lm4ve.tasks.vqa.SQA3DDataset`.
+
+    Raises:
+        UserError: There is no such split, or ``data_root`` holds something else.
+    """
+
+    METAINFO = dict(classes=rooms.NAMES)
+
+    def __init__(
+        self,
+        split: str = 'train',
+        data_root: str = DATA_ROOT,
+        rooms: dict[str, int] = ROOMS,
+        blank_scenes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if is_main_process():
+            write_rooms(data_root, rooms)
+        barrier()
+        super().__init__(split, data_root, **kwargs)
+        if blank_scenes:
+            # Right before packing: all else has been done with the points.
+            self.pipeline.transforms.insert(-1, BlankScene())

@@ -1,0 +1,219 @@
+"""How objects read the situation, then the question: guided attention and pooling.
+
+The layers are MCAN's (Yu et al., CVPR 2019, arXiv 1906.10770), in the order in which
+SQA3D's baseline has them. They come after their norm: "post-norm".
+"""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import MODELS
+
+NORMS = ('mcan', 'layer')
+
+
+class MCANNorm(nn.Module):
+    """MCAN's layer norm: divided by the unbiased deviation, to which eps is added."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        # The names tell a state of this norm from one of the common norm.
+        self.a_2 = nn.Parameter(torch.ones(channels))
+        self.b_2 = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., C]`` to ``[..., C]``, computed in fp32."""
+        x = x.float()
+        centered = x - x.mean(dim=-1, keepdim=True)
+        # The norm of a vector has a gradient at 0, the deviation has none.
+        deviation = centered.norm(dim=-1, keepdim=True) / (x.shape[-1] - 1) ** 0.5
+        return self.a_2 * (centered / (deviation + self.eps)).to(self.a_2.dtype) + self.b_2
+
+
+def _norm(kind: str, channels: int) -> nn.Module:
+    return MCANNorm(channels) if kind == 'mcan' else nn.LayerNorm(channels)
+
+
+class Attention(nn.Module):
+    """Attention of tokens to others, with several heads.
+
+    Where all others are masked, the mean over all of them is taken, as in the release.
+    """
+
+    def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads, self.dropout = num_heads, dropout
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.merge = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor, others: Tensor, padding: Tensor) -> Tensor:
+        """``[B, N, C]``, ``[B, M, C]`` and bool ``[B, M]`` (True = masked) to ``[B, N, C]``."""
+
+        def split(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+        nobody = padding.all(dim=1)[:, None, None, None]
+        query = split(self.query(x)).masked_fill(nobody, 0.0)
+        seen = ~padding[:, None, None] | nobody
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(
+            query, split(self.key(others)), split(self.value(others)), seen, dropout
+        )
+        return self.merge(out.transpose(1, 2).flatten(2))
+
+
+class GuidedLayer(nn.Module):
+    """Self-attention, attention to a guide if there is one, feed-forward.
+
+    Args:
+        channels (int): C.
+        num_heads (int): Heads.
+        feedforward_channels (int): Width between the feed-forward's two layers.
+        dropout (float): The rate at which attention weights, hidden values of the
+            feed-forward, and what is added to the stream are dropped.
+        norm (str): See :class:`GuidedFusion`.
+        guided (bool): There is a guide.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+        norm: str,
+        guided: bool,
+    ) -> None:
+        super().__init__()
+        self.self_attention = Attention(channels, num_heads, dropout)
+        self.guided_attention = Attention(channels, num_heads, dropout) if guided else None
+        self.feed_forward = nn.Sequential(
+            nn.Linear(channels, feedforward_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(feedforward_channels, channels),
+        )
+        self.norms = nn.ModuleList(_norm(norm, channels) for _ in range(3 if guided else 2))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        padding: Tensor,
+        guide: Tensor | None = None,
+        guide_padding: Tensor | None = None,
+    ) -> Tensor:
+        """``[B, N, C]``, with its padding and that of the guide ``[B, M, C]``."""
+        norms = iter(self.norms)
+        x = next(norms)(x + self.dropout(self.self_attention(x, x, padding)))
+        if self.guided_attention is not None:
+            read = self.guided_attention(x, guide, guide_padding)
+            x = next(norms)(x + self.dropout(read))
+        return next(norms)(x + self.dropout(self.feed_forward(x)))
+
+
+@MODELS.register_module()
+class GuidedFusion(BaseModule):
+    """Texts read themselves; then objects read the situation, then the question.
+
+    Args:
+        embed_dims (int): C of all tokens.
+        num_layers (int): Layers of each of the four stacks.
+        num_heads (int): Attention heads.
+        feedforward_channels (int, optional): Default: 4 C.
+        dropout (float): See :class:`GuidedLayer`.
+        norm (str): 'mcan', MCAN's own norm, as in the release; or 'layer', the common one.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Source: SQA3D (arXiv 2210.07474), the ScanQA baseline of its code.
+
+    Raises:
+        UserError: The heads do not divide the width, or there is no such norm.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int = 256,
+        num_layers: int = 2,
+        num_heads: int = 8,
+        feedforward_channels: int | None = None,
+        dropout: float = 0.1,
+        norm: str = 'mcan',
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check('model.fusion.norm', norm, choices=NORMS)
+        if embed_dims % num_heads:
+            raise UserError(
+                f'model.fusion.embed_dims={embed_dims} is no multiple of num_heads={num_heads}. '
+                'Fix: change one of them.'
+            )
+        self.embed_dims = embed_dims
+        sizes = (embed_dims, num_heads, feedforward_channels or 4 * embed_dims, dropout, norm)
+
+        def stack(guided: bool) -> nn.ModuleList:
+            return nn.ModuleList(GuidedLayer(*sizes, guided) for _ in range(num_layers))
+
+        self.situation_layers, self.question_layers = stack(False), stack(False)
+        self.object_situation_layers, self.object_question_layers = stack(True), stack(True)
+
+    def forward(self, tokens: dict[str, Tensor], padding: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Let objects read texts.
+
+        Args:
+            tokens (dict[str, Tensor]): ``objects`` ``[B, K, C]``, ``situation``
+                ``[B, L_s, C]`` and ``question`` ``[B, L_q, C]``.
+            padding (dict[str, Tensor]): bool of each, without C; True = padding.
+
+        Returns:
+            dict[str, Tensor]: The same three, after the fusion.
+        """
+        objects, situation, question = (tokens[k] for k in ('objects', 'situation', 'question'))
+        for layer in self.situation_layers:
+            situation = layer(situation, padding['situation'])
+        for layer in self.question_layers:
+            question = layer(question, padding['question'])
+        for layer in self.object_situation_layers:
+            objects = layer(objects, padding['objects'], situation, padding['situation'])
+        for layer in self.object_question_layers:
+            objects = layer(objects, padding['objects'], question, padding['question'])
+        return dict(objects=objects, situation=situation, question=question)
+
+
+class AttentionPool(nn.Module):
+    """Tokens to one feature: a weighted mean, whose weights a small network gives, and Linear.
+
+    Args:
+        channels (int): C of the tokens.
+        hidden_channels (int): Width of the network.
+        out_channels (int): E.
+        dropout (float): Within the network.
+    """
+
+    def __init__(
+        self, channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.1
+    ) -> None:
+        super().__init__()
+        self.weigh = nn.Sequential(
+            nn.Linear(channels, hidden_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_channels, 1),
+        )
+        self.merge = nn.Linear(channels, out_channels)
+
+    def weights(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """How much each token counts, fp32 ``[B, N]``; all alike where all are masked."""
+        scores = self.weigh(tokens)[..., 0].float().masked_fill(padding, -1e9)
+        return scores.softmax(dim=1)
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """``[B, N, C]`` and bool ``[B, N]`` (True = masked) to ``[B, E]``."""
+        weights = self.weights(tokens, padding)[..., None].to(tokens.dtype)
+        return self.merge((weights * tokens).sum(dim=1))

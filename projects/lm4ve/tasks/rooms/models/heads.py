@@ -1,0 +1,201 @@
+"""Heads of :class:`SQA3D`: the answer to the question, and where its asker stands."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check, listing
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.answering import KnowsVocabulary
+from lm4ve.tasks.base.language.json_files import read_json
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.vqa.datasets.vocabulary import SCORES
+from lm4ve.tasks.vqa.models.heads import TARGETS, in_fp32
+
+Samples = list[VisionLanguageDataSample]
+Corpus = str | Path | Sequence[str] | Mapping[str, int]
+#: How many answers a prediction names.
+TOP = 10
+
+
+def count_answers(source: Corpus, field: str) -> dict[str, int]:
+    """Return how often each answer occurs, by the answers in alphabetical order.
+
+    Args:
+        source (str | Path | Sequence[str] | Mapping[str, int]): All answers of a corpus,
+            one entry an occurrence, as ``answer_counter.json`` of SQA3D's release; or
+            counts by answers; or the JSON file of either.
+        field (str): The config's field, for messages.
+
+    Raises:
+        UserError: It is neither, or it is empty.
+    """
+    found, name = source, field
+    if isinstance(source, (str, Path)):
+        found, name = read_json(source, (list, dict), field), f"{field}: '{source}'"
+    counts = dict(found) if isinstance(found, Mapping) else Counter(map(_as_text, found))
+    wrong = [k for k, n in counts.items() if not isinstance(k, str) or not isinstance(n, int)]
+    if wrong or not counts:
+        raise UserError(
+            f'{name} is no list of answers, and holds no counts of them: '
+            f'{listing([repr(k) for k in wrong]) or "it is empty"}. Expected every answer of the '
+            "training set, or a number for each. Fix: use SQA3D's answer_counter.json."
+        )
+    return dict(sorted(counts.items()))
+
+
+def _as_text(entry: object) -> object:
+    # A list or a dictionary cannot be counted.
+    return entry if isinstance(entry, str) else (repr(entry),)
+
+
+@MODELS.register_module()
+class SceneAnswerHead(KnowsVocabulary, BaseModule):
+    """Choose an answer: Linear, GELU, dropout, Linear.
+
+    Args:
+        answers (str | Sequence[str] | Mapping[str, int]): See :func:`count_answers`. The A
+            answers that occur are the classes, in alphabetical order.
+        in_channels (int): 3 E: situation, question and objects.
+        hidden_channels (int): Width between the layers.
+        dropout (float): Behind the first layer.
+        targets (str): 'soft': the target of an answer is .3, .6, .9 or 1 for one to four
+            occurrences or more in the corpus, as in the release; 'hard': 1.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    The loss is the binary cross-entropy, summed over answers, mean over questions. A
+    fingerprint of the vocabulary is a part of every checkpoint.
+
+    Source: the ScanQA baseline in SQA3D's code.
+    """
+
+    vocabulary_field = 'model.head.answers'
+
+    def __init__(
+        self,
+        answers: Corpus,
+        in_channels: int = 1536,
+        hidden_channels: int = 256,
+        dropout: float = 0.3,
+        targets: str = 'soft',
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check('model.head.targets', targets, choices=TARGETS)
+        self.in_channels = in_channels
+        counts = count_answers(answers, self.vocabulary_field)
+        most = len(SCORES) - 1
+        self.scores = {a: SCORES[min(n, most)] if targets == 'soft' else 1.0
+                       for a, n in counts.items()}  # fmt: skip
+        self.layers = nn.Sequential(
+            nn.Linear(in_channels, hidden_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_channels, len(counts)),
+        )
+        self.know(list(counts))
+
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """Put the answers and their counts in the place of their file, for a release."""
+        counts = count_answers(node['answers'], SceneAnswerHead.vocabulary_field)
+        return dict(answers=counts)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, 3 E]`` to logits, fp32 ``[B, A]``."""
+        return in_fp32(self.layers, features)
+
+    def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
+        """Loss of questions ``[B, 3 E]`` whose samples have ``gt_answers`` (list[str]).
+
+        An answer that is not in the vocabulary is left out.
+        """
+        logits = self(features)
+        targets = torch.zeros(logits.shape, device='cpu')
+        for row, sample in enumerate(data_samples):
+            for answer in sample.gt_answers:
+                if answer in self.index:
+                    targets[row, self.index[answer]] = self.scores[answer]
+        targets = targets.to(logits)
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='sum')
+        return dict(answer=loss / len(logits))
+
+    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+        """Add predictions.
+
+        ``pred_answer``, ``pred_label``, ``pred_scores`` (sigmoid, ``[A]``), and
+        ``pred_top_answers``, the ten best ones (list[str], fewer if A is smaller).
+        """
+        scores = self(features).sigmoid()
+        best = scores.topk(min(TOP, len(self.vocabulary))).indices.tolist()
+        for sample, row, top in zip(data_samples, scores, best, strict=True):
+            sample.set_answer(row, self.vocabulary)
+            sample.pred_top_answers = [self.vocabulary[i] for i in top]
+        return data_samples
+
+
+@MODELS.register_module()
+class PoseHead(BaseModule):
+    """Tell where the asker stands and looks, which helps to read the situation.
+
+    Args:
+        in_channels (int): 2 E: situation and objects.
+        hidden_channels (int): Width between the layers.
+        dropout (float): Behind the first layer.
+        rotation_weight (float): How much the quaternion's loss counts; the position's
+            counts 1.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Poses are float ``[7]``: x, y, z in meters and a quaternion x, y, z, w, in the frame of
+    the points. The loss is the mean squared error of the position plus that of the
+    quaternion, each a mean over numbers and questions (SQA3D, section 4.2, and its code).
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1024,
+        hidden_channels: int = 256,
+        dropout: float = 0.1,
+        rotation_weight: float = 1.0,
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.in_channels, self.rotation_weight = in_channels, rotation_weight
+        self.layers = nn.Sequential(
+            nn.Linear(in_channels, hidden_channels),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_channels, 7),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[B, 2 E]`` to poses, fp32 ``[B, 7]``."""
+        return in_fp32(self.layers, features)
+
+    def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
+        """Loss of poses; samples have ``gt_pose`` ``[7]``.
+
+        Raises:
+            UserError: A sample lacks it.
+        """
+        if any('gt_pose' not in s for s in data_samples):
+            raise UserError(
+                'A training sample has no gt_pose, from which model.pose_head learns. Fix: let the '
+                'data set give it, or set model.pose_head=None.'
+            )
+        found = self(features)
+        wanted = torch.stack([s.gt_pose for s in data_samples]).to(found)
+        position = F.mse_loss(found[:, :3], wanted[:, :3])
+        rotation = F.mse_loss(found[:, 3:], wanted[:, 3:])
+        return dict(pose=position + self.rotation_weight * rotation)
+
+    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+        """Add ``pred_pose``, ``[7]``; its quaternion is not of length 1."""
+        for sample, pose in zip(data_samples, self(features), strict=True):
+            sample.pred_pose = pose
+        return data_samples

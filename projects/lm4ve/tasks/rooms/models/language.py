@@ -1,0 +1,220 @@
+"""Words as vectors (GloVe) and the LSTM over them, as SQA3D's baseline reads its texts.
+
+Any text encoder of ``transformers`` takes their place: ``lm4ve.TransformersTextEncoder``.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.files import replacing
+from lm4ve.registry import MODELS
+
+#: The word of GloVe whose vector stands for unknown ones.
+UNKNOWN = 'unk'
+_FIELD = 'model.data_preprocessor.word_vectors'
+
+
+def split_words(text: str) -> list[str]:
+    """Split a text as SQA3D's release does: at spaces, "?" and "." being words.
+
+    The release looks words up as they are written, so that "What" is not GloVe's "what".
+    """
+    return text.replace('?', ' ?').replace('.', ' .').split()
+
+
+class WordVectors:
+    """Vectors of words.
+
+    Args:
+        words (Sequence[str]): V words; ``unk`` is among them.
+        vectors (np.ndarray): float32 ``[V, D]``.
+
+    Copies share the vectors, so that an average of a model's weights holds no second ones.
+
+    Raises:
+        UserError: There are not as many vectors as words, a number is not finite, or there
+            is no ``unk``.
+    """
+
+    def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
+        if vectors.ndim != 2 or len(vectors) != len(words):
+            raise UserError(
+                f'{_FIELD} has {len(words)} words and vectors {list(vectors.shape)}. Expected one '
+                'row [V, D] a word. Fix: write the file again.'
+            )
+        self.rows = {word: i for i, word in enumerate(words)}
+        self.vectors = np.asarray(vectors, dtype=np.float32)
+        if not np.isfinite(self.vectors).all():
+            raise UserError(
+                f'{_FIELD} has vectors with NaN or infinite numbers. Fix: write the file again.'
+            )
+        if UNKNOWN not in self.rows:
+            raise UserError(
+                f"{_FIELD} lacks '{UNKNOWN}', whose vector stands for unknown words. Fix: use the "
+                'whole of GloVe (glove.6B.300d.txt), or add that word.'
+            )
+
+    @property
+    def channels(self) -> int:
+        """D."""
+        return int(self.vectors.shape[1])
+
+    def __deepcopy__(self, memo: dict) -> 'WordVectors':
+        return self
+
+    def __call__(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+        """Look texts up.
+
+        Args:
+            texts (Sequence[Sequence[str]]): T lists of words, none of them empty.
+
+        Returns:
+            tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of shorter
+            texts, and bool ``[T, L]``, True = padding.
+        """
+        unknown = self.rows[UNKNOWN]
+        longest = max(map(len, texts))
+        found = np.zeros((len(texts), longest, self.channels), dtype=np.float32)
+        padding = np.ones((len(texts), longest), dtype=bool)
+        for i, words in enumerate(texts):
+            found[i, : len(words)] = self.vectors[[self.rows.get(w, unknown) for w in words]]
+            padding[i, : len(words)] = False
+        return torch.from_numpy(found), torch.from_numpy(padding)
+
+
+def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> WordVectors:
+    """Read vectors of words without executing anything of a file.
+
+    Args:
+        source (str | Path | Mapping): A ``.npz`` with ``words`` (an array of texts ``[V]``)
+            and ``vectors`` (float ``[V, D]``), which is read in seconds; GloVe's own
+            ``.txt``, a line a word; or the vectors themselves by their words.
+
+    Raises:
+        UserError: The file is missing, damaged or of another kind.
+    """
+    if isinstance(source, Mapping):
+        return WordVectors(list(source), np.array(list(source.values()), dtype=np.float32))
+    path = Path(source)
+    try:
+        if path.suffix == '.npz':
+            with np.load(path, allow_pickle=False) as archive:
+                return WordVectors(archive['words'].tolist(), archive['vectors'])
+        if path.suffix == '.txt':
+            return WordVectors(*_read_text(path))
+    except UserError:
+        raise
+    except Exception as e:  # numpy's and zipfile's are of many kinds
+        raise UserError(
+            f"{_FIELD}='{path}' cannot be read ({type(e).__name__}: {e}). Expected an .npz with "
+            "words [V] and vectors [V, D], or GloVe's .txt. Fix: write or download it again."
+        ) from e
+    raise UserError(
+        f"{_FIELD}='{path}' is neither .npz nor .txt. A pickle (glove.p) is not read, since "
+        "reading one runs its code. Fix: name GloVe's glove.6B.300d.txt, or the .npz that "
+        'tools/vision_language/make_word_vectors.py makes of it.'
+    )
+
+
+def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[str], np.ndarray]:
+    words, rows, width = [], [], None
+    with path.open(encoding='utf-8') as lines:
+        for line in lines:
+            if not line.endswith('\n'):
+                raise ValueError('its last line has no end, so it may be cut')
+            # A few words of GloVe's larger files hold spaces themselves.
+            width = width or line.count(' ')
+            word, *numbers = line.rstrip('\n').rsplit(' ', width)
+            if wanted is None or word in wanted:
+                words.append(word)
+                rows.append(np.array(numbers, dtype=np.float32))
+    return words, np.stack(rows)
+
+
+def write_word_vectors(
+    source: str | Path, texts: Iterable[str], path: str | Path
+) -> tuple[int, int]:
+    """Write the vectors of the words of some texts, a small file that is read at once.
+
+    Words are kept as they are written and in lower case, so that the file serves both
+    values of ``lower_case`` of the preprocessor.
+
+    Args:
+        source (str | Path): GloVe's ``.txt``.
+        texts (Iterable[str]): Situations and questions.
+        path (str | Path): The ``.npz`` to write.
+
+    Returns:
+        tuple[int, int]: How many different words the texts have, and how many of them
+        have a vector; the others are read as unknown.
+
+    Raises:
+        UserError: ``source`` cannot be read or lacks ``unk``; ``path`` ends otherwise or
+            cannot be written.
+    """
+    if Path(path).suffix != '.npz' or Path(source).suffix != '.txt':
+        raise UserError(
+            f"'{source}' and '{path}' must end in .txt (GloVe's own) and .npz. Fix: correct them."
+        )
+    said = {word for text in texts for word in split_words(text)}
+    try:
+        found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
+    except (OSError, ValueError) as e:
+        if isinstance(e, UserError):
+            raise
+        raise UserError(
+            f"'{source}' cannot be read as vectors of words ({type(e).__name__}: {e}). Fix: name "
+            "GloVe's glove.6B.300d.txt, or fetch it again."
+        ) from e
+    with replacing(path) as beside:
+        np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
+    return len(said), len(said & found.rows.keys())
+
+
+@MODELS.register_module()
+class LSTMTextEncoder(BaseModule):
+    """One LSTM over vectors of words, from the first word to the last.
+
+    Args:
+        in_channels (int): D of the vectors.
+        channels (int): C.
+        dropout (float): Probability of dropping a number of a word's vector.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Attributes:
+        embed_dims (int): C.
+        word_channels (int): D, by which a model knows that this encoder reads vectors.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 300,
+        channels: int = 256,
+        dropout: float = 0.3,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.word_channels, self.embed_dims = in_channels, channels
+        self.dropout = nn.Dropout(dropout)
+        self.lstm = nn.LSTM(in_channels, channels, batch_first=True)
+
+    def forward(self, words: Tensor, padding: Tensor) -> Tensor:
+        """Read texts.
+
+        Args:
+            words (Tensor): float ``[B, L, D]``.
+            padding (Tensor): bool ``[B, L]``, True = padding, at the ends only.
+
+        Returns:
+            Tensor: ``[B, L, C]``, zeros at padded places.
+        """
+        # Padding comes last, so no state of a word has seen it: nothing need be packed,
+        # which would wait for the lengths on a GPU.
+        out, _ = self.lstm(self.dropout(words))
+        return out.masked_fill(padding[..., None], 0.0)

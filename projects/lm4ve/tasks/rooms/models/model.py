@@ -1,0 +1,228 @@
+"""``SQA3D``: objects of a room, a situation and a question in it, and the answer.
+
+Objects read the situation, then the question; the block of a language model takes the
+objects after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
+of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv 2112.10482).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.rooms.models.fusion import AttentionPool
+from lm4ve.tasks.rooms.models.proposals import Objects
+from lm4ve.tasks.vqa.models.meter import TOKENS, check_tokenizer
+
+TEXTS = ('situation', 'question')
+STREAMS = ('objects', *TEXTS)
+#: What each part of the loss counts. The release multiplies all of them by ten.
+LOSS_WEIGHTS = dict(vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0, answer=1.0)
+
+
+@MODELS.register_module()
+class SQA3D(BaseModel):
+    """Answer questions about a room, asked by somebody who stands in it.
+
+    Args:
+        object_encoder (dict): Config of :class:`VoteNet`, which reads points, or of
+            :class:`StoredObjects`, which reads features of objects.
+        text_encoder (dict): Config of :class:`LSTMTextEncoder`, which reads vectors of
+            words, or of :class:`TransformersTextEncoder`. It reads situation and question.
+        head (dict): Config of :class:`SceneAnswerHead`.
+        pose_head (dict, optional): Config of :class:`PoseHead`, the auxiliary task.
+        fusion (dict): Config of :class:`GuidedFusion`.
+        neck (dict, optional): ``LLMBlockNeck``, between fusion and pooling. Proposals that
+            are no objects are its padding.
+        tokens (str): What the neck takes: 'visual', the objects, as the paper's figure H
+            has it for images; or 'joint', objects, situation and question in one sequence.
+        pool (dict): Sizes of the three :class:`AttentionPool`: ``hidden_channels`` and
+            ``out_channels`` (E).
+        loss_weights (dict, optional): Weights that differ from :data:`LOSS_WEIGHTS`.
+        data_preprocessor (dict, optional): :class:`SQA3DPreprocessor`.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModel``.
+
+    Raises:
+        UserError: Parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        object_encoder: dict,
+        text_encoder: dict,
+        head: dict,
+        pose_head: dict | None = None,
+        fusion: dict = dict(type='lm4ve.GuidedFusion'),
+        neck: dict | None = None,
+        tokens: str = 'visual',
+        pool: Mapping[str, int] = dict(hidden_channels=256, out_channels=512),
+        loss_weights: Mapping[str, float] | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        check('model.tokens', tokens, choices=TOKENS)
+        self.tokens = tokens
+        self.object_encoder = MODELS.build(object_encoder)
+        self.text_encoder = MODELS.build(text_encoder)
+        self.fusion = MODELS.build(fusion)
+        channels = self.fusion.embed_dims
+        self.object_transform = nn.Linear(self.object_encoder.embed_dims, channels)
+        self.text_transform = nn.Linear(self.text_encoder.embed_dims, channels)
+        self.neck = None if neck is None else MODELS.build(neck)
+        self.pools = nn.ModuleDict({name: AttentionPool(channels, **pool) for name in STREAMS})
+        self.head = MODELS.build(head)
+        self.pose_head = None if pose_head is None else MODELS.build(pose_head)
+        self.loss_weights = dict(LOSS_WEIGHTS)
+        for name, value in (loss_weights or {}).items():
+            if name not in LOSS_WEIGHTS:
+                raise UserError(
+                    f"model.loss_weights has no part '{name}'.{did_you_mean(name, LOSS_WEIGHTS)} "
+                    f'Fix: choose from {", ".join(LOSS_WEIGHTS)}.'
+                )
+            self.loss_weights[name] = value
+        check_parts(self, pool['out_channels'])
+
+    def encode_objects(self, inputs: Mapping[str, Tensor]) -> Objects:
+        """Find or take the objects of scenes, with tokens ``[B, K, C_o]``.
+
+        Raises:
+            UserError: The inputs have not what the encoder reads.
+        """
+        kind = self.object_encoder.reads
+        if kind not in inputs:
+            raise UserError(
+                f'model.object_encoder reads {kind}, but the inputs have {", ".join(inputs)}. Fix: '
+                f'let the data set give {kind}, or choose lm4ve.VoteNet for points and '
+                'lm4ve.StoredObjects for stored objects.'
+            )
+        return self.object_encoder(inputs[kind], inputs[f'{kind}_padding'])
+
+    def encode_texts(self, words: Tensor, padding: Tensor) -> Tensor:
+        """Read texts.
+
+        Args:
+            words (Tensor): int64 ``[B, L]`` or float ``[B, L, D]``, as the encoder reads.
+            padding (Tensor): bool ``[B, L]``, True = padding.
+
+        Returns:
+            Tensor: ``[B, L, C]``.
+        """
+        return F.gelu(self.text_transform(self.text_encoder(words, padding)))
+
+    def fuse(
+        self, objects: Objects, texts: Mapping[str, Tensor], padding: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Let objects read the texts, then let the neck have its say.
+
+        Args:
+            objects (Objects): Of :meth:`encode_objects`.
+            texts (Mapping[str, Tensor]): ``situation`` and ``question``, ``[B, L, C]``.
+            padding (Mapping[str, Tensor]): bool of ``objects`` and of the texts.
+
+        Returns:
+            dict[str, Tensor]: ``objects`` ``[B, K, C]``, ``situation`` and ``question``.
+        """
+        tokens = dict(objects=F.gelu(self.object_transform(objects.tokens)), **texts)
+        fused = self.fusion(tokens, padding)
+        if self.neck is None:
+            return fused
+        if self.tokens == 'visual':
+            # Where nothing is an object, the block sees all proposals, as the fusion does.
+            mask = padding['objects']
+            mask = mask & ~mask.all(dim=1, keepdim=True)
+            return {**fused, 'objects': self.neck(fused['objects'], padding_mask=mask)}
+        joint = torch.cat([fused[name] for name in STREAMS], dim=1)
+        mask = torch.cat([padding[name] for name in STREAMS], dim=1)
+        counts = [fused[name].shape[1] for name in STREAMS]
+        parts = self.neck(joint, padding_mask=mask).split(counts, dim=1)
+        return dict(zip(STREAMS, parts, strict=True))
+
+    def pool(self, fused: Mapping[str, Tensor], padding: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tokens of each stream to one feature each, ``[B, E]``."""
+        return {name: self.pools[name](fused[name], padding[name]) for name in STREAMS}
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        data_samples: list[VisionLanguageDataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Tensor | dict[str, Tensor] | list[VisionLanguageDataSample]:
+        """Run on a batch.
+
+        Args:
+            inputs (dict[str, Tensor]): Of :class:`SQA3DPreprocessor`.
+            data_samples (list[VisionLanguageDataSample], optional): One a question.
+            mode (str): 'tensor' gives features ``[B, 3 E]`` (situation, question, objects),
+                'loss' a dict of losses, 'predict' the samples with predictions.
+        """
+        objects = self.encode_objects(inputs)
+        padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {'objects': objects.padding}
+        texts = {name: self.encode_texts(inputs[name], padding[name]) for name in TEXTS}
+        pooled = self.pool(self.fuse(objects, texts, padding), padding)
+        features = torch.cat([pooled[name] for name in (*TEXTS, 'objects')], dim=-1)
+        if mode == 'tensor':
+            return features
+        pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
+        if mode == 'loss':
+            losses = self.object_encoder.loss(objects, data_samples)
+            if self.pose_head is not None:
+                losses |= self.pose_head.loss(pose, data_samples)
+            losses |= self.head.loss(features, data_samples)
+            return {f'loss_{k}': self.loss_weights[k] * v for k, v in losses.items()}
+        if mode == 'predict':
+            samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
+            samples = self.object_encoder.predict(objects, samples)
+            if self.pose_head is not None:
+                samples = self.pose_head.predict(pose, samples)
+            return self.head.predict(features, samples)
+        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+
+
+def check_parts(model: SQA3D, pooled: int) -> None:
+    """Refuse parts that do not fit each other, before anything is computed.
+
+    Args:
+        model (SQA3D): Built.
+        pooled (int): E.
+
+    Raises:
+        UserError: It names both fields.
+    """
+    _check_width(model.neck, 'neck', model.fusion.embed_dims)
+    _check_width(model.head, 'head', 3 * pooled)
+    _check_width(model.pose_head, 'pose_head', 2 * pooled)
+    if getattr(model.neck, 'out_type', 'raw') != 'raw':
+        raise UserError(
+            f"model.neck.out_type='{model.neck.out_type}': SQA3D pools by itself. Fix: set "
+            "out_type='raw'."
+        )
+    preprocessor = model.data_preprocessor
+    if not hasattr(preprocessor, 'vectors'):
+        return
+    wanted = getattr(model.text_encoder, 'word_channels', None)
+    found = None if preprocessor.vectors is None else preprocessor.vectors.channels
+    if wanted != found:
+        given = 'numbers of tokens' if found is None else f'vectors of {found} numbers'
+        reads = 'numbers of tokens' if wanted is None else f'vectors of {wanted} numbers'
+        raise UserError(
+            f'model.data_preprocessor gives {given}, but model.text_encoder reads {reads}. Fix: '
+            'use word_vectors with lm4ve.LSTMTextEncoder (in_channels as wide as they are), and '
+            'a tokenizer with lm4ve.TransformersTextEncoder.'
+        )
+    if preprocessor.tokenizer is not None:
+        check_tokenizer(preprocessor, model.text_encoder)
+
+
+def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
+    found = getattr(part, 'in_channels', wanted)
+    if found != wanted:
+        raise UserError(
+            f'model.{name}.in_channels={found}, but it gets {wanted} channels there. Fix: set '
+            f'model.{name}.in_channels={wanted}.'
+        )

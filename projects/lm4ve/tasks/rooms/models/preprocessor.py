@@ -1,0 +1,246 @@
+"""``SQA3DPreprocessor``: clouds, objects and texts of a batch on their way into the model."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lm4ve.errors import UserError
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.rooms.models.language import UNKNOWN, read_word_vectors, split_words
+from lm4ve.tasks.vqa.models.preprocessor import TextPreprocessor
+
+#: What scenes may be given as: rows of points, or of objects.
+KINDS = ('points', 'objects')
+
+
+@MODELS.register_module()
+class SQA3DPreprocessor(TextPreprocessor):
+    """Turn a batch of scenes with questions into tensors on the model's device.
+
+    Args:
+        tokenizer (str, optional): The text encoder's: a local folder, ``package:<name>`` or
+            a hub id.
+        word_vectors (str | Mapping, optional): Instead, vectors of words: see
+            :func:`read_word_vectors`.
+        max_length (int): Words or tokens of a text; a longer one is cut, and the log says
+            so once.
+        lower_case (bool): Look words up in lower case, as GloVe has them. The release does
+            not. Only for ``word_vectors``.
+        use_situation (bool): False makes every word of the situation an unknown one, the
+            ablation of SQA3D's paper.
+        color_columns (Sequence[int], optional): Columns of a point that hold red, green and
+            blue from 0 to 255. None: there are none.
+        color_mean (Sequence[float]): Is taken off colors, which are then divided by 256; the
+            default is that of ScanNet in the released code. What a data set holds is never
+            changed.
+        non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
+
+    A sample that a pipeline packs is ``dict(inputs=dict(...), data_samples=...)``:
+
+    - ``inputs['points']``: float ``[P, 3 + F]``: x, y, z in meters, then features (for the
+      released model red, green, blue, and the height above the floor); or
+      ``inputs['objects']``: float ``[O, C]``, features of objects.
+    - ``data_samples``: a :class:`VisionLanguageDataSample` with metainfo ``text``, a list of
+      two: the situation and the question; ``scene_id`` for messages.
+
+    Raises:
+        UserError: Both or neither of ``tokenizer`` and ``word_vectors`` are given, or a
+            file of vectors cannot be read.
+        CheckpointError: The tokenizer's files are missing or damaged.
+    """
+
+    usual_length = 'SQA3D: 100'
+
+    def __init__(
+        self,
+        tokenizer: str | None = None,
+        word_vectors: str | Path | Mapping[str, Sequence[float]] | None = None,
+        max_length: int = 100,
+        lower_case: bool = False,
+        use_situation: bool = True,
+        color_columns: Sequence[int] | None = (3, 4, 5),
+        color_mean: Sequence[float] = (109.8, 97.2, 83.8),
+        non_blocking: bool = False,
+    ) -> None:
+        if (tokenizer is None) == (word_vectors is None):
+            raise UserError(
+                'model.data_preprocessor needs either tokenizer or word_vectors. Fix: give the '
+                'first with lm4ve.TransformersTextEncoder, the second with lm4ve.LSTMTextEncoder.'
+            )
+        super().__init__(tokenizer, max_length, non_blocking)
+        self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
+        self.lower_case, self.use_situation = lower_case, use_situation
+        self.color_columns = None if color_columns is None else list(color_columns)
+        self.register_buffer('color_mean', torch.tensor(color_mean), persistent=False)
+        self._looked = False
+        if not use_situation and tokenizer is not None and self.tokenizer.unk_token_id is None:
+            raise UserError(
+                f"model.data_preprocessor.use_situation=False, but the tokenizer '{tokenizer}' has "
+                'no token for unknown words. Fix: use another text encoder.'
+            )
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Collate a batch.
+
+        Args:
+            data (dict): ``inputs``: lists of tensors by 'points' or 'objects' (or batches of
+                them), and ``data_samples``.
+            training (bool): Not used.
+
+        Returns:
+            dict: ``data_samples`` as they came, and ``inputs``:
+
+            - ``points`` float ``[B, P, 3 + F]`` with ``points_padding`` bool ``[B, P]``, or
+              None if all clouds are of one size; or ``objects`` ``[B, O, C]`` with
+              ``objects_padding`` bool ``[B, O]``. Padding is True and comes last.
+            - ``situation`` and ``question``: int64 ``[B, L]`` of a tokenizer or float
+              ``[B, L, D]`` of vectors, each with ``situation_padding`` and
+              ``question_padding``, bool ``[B, L]``.
+
+        Raises:
+            UserError: A scene is empty, has numbers that are not finite, or columns that
+                others lack; a text is empty, or there are not two.
+        """
+        scenes = {k: list(data['inputs'][k]) for k in KINDS if k in data['inputs']}
+        if not scenes:
+            raise UserError(
+                f'The inputs of a batch have {", ".join(data["inputs"]) or "nothing"}. Expected '
+                f'{" or ".join(KINDS)}. Fix: let the pipeline pack one of them.'
+            )
+        for kind, rows in scenes.items():
+            _check_rows(rows, kind, data['data_samples'])
+        data = self.cast_data(dict(inputs=scenes, data_samples=data['data_samples']))
+        samples, inputs = data['data_samples'], {}
+        for kind, rows in data['inputs'].items():
+            inputs[kind], inputs[f'{kind}_padding'] = self._stack(rows)
+        if 'points' in inputs:
+            inputs['points'] = self.normalize_colors(inputs['points'])
+            if len({len(rows) for rows in scenes['points']}) == 1:
+                inputs['points_padding'] = None
+        for place, name in enumerate(('situation', 'question')):
+            texts = [_text(s, place) for s in samples]
+            hidden = name == 'situation' and not self.use_situation
+            inputs[name], inputs[f'{name}_padding'] = self.read(texts, hidden)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def read(self, texts: Sequence[str], hidden: bool = False) -> tuple[Tensor, Tensor]:
+        """Turn texts into what the text encoder reads.
+
+        Args:
+            texts (Sequence[str]): T texts.
+            hidden (bool): Every word is an unknown one.
+
+        Returns:
+            tuple[Tensor, Tensor]: int64 ``[T, L]`` or float ``[T, L, D]``, and bool
+            ``[T, L]`` (True = padding), on the model's device.
+        """
+        if self.vectors is None:
+            ids, padding = self.tokenize(texts)
+            if hidden:
+                special = torch.tensor(sorted(self._special), device=ids.device)
+                keep = torch.isin(ids, special)
+                ids = torch.where(keep, ids, self.tokenizer.unk_token_id)
+            return ids, padding
+        rows = []
+        for text in texts:
+            words = split_words(text.lower() if self.lower_case else text)
+            if len(words) > self.max_length:
+                self._say_cut(len(words))
+            words = words[: self.max_length]
+            rows.append([UNKNOWN] * len(words) if hidden else words)
+        device = self._place.device
+        return tuple(x.to(device) for x in self.vectors(rows))
+
+    def normalize_colors(self, points: Tensor) -> Tensor:
+        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones.
+
+        Raises:
+            UserError: The points lack the columns.
+        """
+        columns = self.color_columns
+        if columns is None:
+            return points
+        if points.shape[-1] <= max(columns):
+            raise UserError(
+                f'Points have {points.shape[-1]} columns, but model.data_preprocessor.'
+                f'color_columns={columns}. Fix: give colors, or set color_columns=None.'
+            )
+        colors = points[..., columns]
+        if not self._looked:
+            self._looked = True
+            _warn_of_colors(colors)
+        points = points.clone()
+        points[..., columns] = (colors - self.color_mean) / 256
+        return points
+
+    def _stack(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Rows ``[N, C]`` of each scene to ``[B, N, C]`` and their padding ``[B, N]``."""
+        device = self._place.device
+        stacked = pad_sequence([x.float().to(device) for x in rows], batch_first=True)
+        counts = torch.tensor([len(x) for x in rows])
+        padding = torch.arange(stacked.shape[1]) >= counts[:, None]
+        return stacked, padding.to(device)
+
+
+def _check_rows(rows: Sequence[Tensor], kind: str, samples: Sequence) -> None:
+    """Refuse scenes that no model can take.
+
+    Raises:
+        UserError: It names the scene.
+    """
+    widths = {tuple(x.shape[1:]) for x in rows}
+    if len(widths) > 1 or any(x.dim() != 2 for x in rows):
+        shapes = ' and '.join(str(list(x.shape)) for x in (rows[0], rows[-1]))
+        raise UserError(
+            f'The {kind} of one batch are {shapes}. Expected [N, C] with one C. Fix: write all '
+            'scenes with the same columns.'
+        )
+    for found, sample in zip(rows, samples, strict=True):
+        scene = f'The scene {sample.get("scene_id", "?")}'
+        if not len(found):
+            raise UserError(f'{scene} has no {kind}. Fix: leave it out, or write its file again.')
+        # Nothing is waited for here: data comes from the loader on the CPU.
+        if not found.is_cuda and not bool(torch.isfinite(found).all()):
+            count = int((~torch.isfinite(found)).any(dim=1).sum())
+            raise UserError(
+                f'{scene} has {count} of {len(found)} {kind} with numbers that are not finite. '
+                'Fix: remove them, or prepare the scene again.'
+            )
+
+
+def _text(sample: VisionLanguageDataSample, place: int) -> str:
+    """The situation (0) or the question (1) of a sample.
+
+    Raises:
+        UserError: It is missing or empty.
+    """
+    texts = sample.get('text')
+    if not isinstance(texts, (list, tuple)) or len(texts) != 2:
+        raise UserError(
+            f'A sample of the scene {sample.get("scene_id", "?")} has the texts {texts!r}. '
+            'Expected two: the situation and the question. Fix: let the data set give both.'
+        )
+    if not texts[place].strip():
+        name = ('situation', 'question')[place]
+        raise UserError(
+            f'A sample of the scene {sample.get("scene_id", "?")} has an empty {name}. Fix: leave '
+            'the question out.'
+        )
+    return texts[place]
+
+
+def _warn_of_colors(colors: Tensor) -> None:
+    most = float(colors.max())
+    if most <= 1:
+        print_log(
+            f'The largest color of the first batch is {most:.3g}; the model expects colors from 0 '
+            'to 255. Were they normalized before? Fix: give them as they are in the scan.',
+            logger='current',
+            level=logging.WARNING,
+        )

@@ -1,0 +1,342 @@
+"""``VoteNet``: points of a room to tokens of the objects in it.
+
+PointNet++ finds seeds, every seed votes for the center of its object, and votes that meet
+become proposals. Sources: PointNet++ (arXiv 1706.02413), VoteNet (arXiv 1904.09664); sizes
+of SQA3D's baseline (arXiv 2210.07474, github.com/SilongYong/SQA3D).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.point_ops import (
+    ball_query,
+    farthest_point_sample,
+    interpolate_features,
+    take_points,
+)
+from lm4ve.tasks.rooms.models.losses import detection_losses, gather_targets
+from lm4ve.tasks.rooms.models.proposals import Objects, ProposalHead, read_mean_sizes
+
+TOKENS = ('features', 'detections')
+
+
+class PointLayer(nn.Module):
+    """Linear, batch norm, ReLU on the last dimension: ``[..., C_in] -> [..., C_out]``."""
+
+    def __init__(self, in_channels: int, channels: int, bias: bool = False) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_channels, channels, bias=bias)
+        self.norm = nn.BatchNorm1d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return F.relu(self.norm(x.flatten(0, -2)).view_as(x))
+
+
+def point_layers(in_channels: int, channels: Sequence[int]) -> nn.Sequential:
+    """Layers of these widths, one after the other, initialized as PointNet++ does."""
+    widths = (in_channels, *channels)
+    layers = nn.Sequential(
+        *(PointLayer(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+    )
+    for layer in layers:
+        nn.init.kaiming_normal_(layer.linear.weight)
+    return layers
+
+
+class SetAbstraction(nn.Module):
+    """Fewer points, each with what lies around it (PointNet++, section 3.2).
+
+    Args:
+        num (int): G, how many centers are picked by farthest point sampling.
+        radius (float): Of the ball around a center, in meters.
+        samples (int): How many points of the ball count, the first by their index.
+        in_channels (int): C_in of the points' features; 0 for none.
+        channels (Sequence[int]): Widths of the layers, the last one is C.
+    """
+
+    def __init__(
+        self, num: int, radius: float, samples: int, in_channels: int, channels: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.num, self.radius, self.samples = num, radius, samples
+        self.layers = point_layers(3 + in_channels, channels)
+
+    def forward(
+        self,
+        xyz: Tensor,
+        features: Tensor | None,
+        padding: Tensor | None = None,
+        ordered: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Pick centers and describe them.
+
+        Args:
+            xyz (Tensor): ``[B, N, 3]``.
+            features (Tensor, optional): ``[B, N, C_in]``.
+            padding (Tensor, optional): bool ``[B, N]``, True = padding, behind the points.
+            ordered (bool): The points are in the order in which farthest point sampling
+                picked them, so that its next picks are the first ones.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Centers ``[B, G, 3]``, their features
+            ``[B, G, C]`` and int64 indices ``[B, G]`` among the points.
+        """
+        if ordered:
+            index = torch.arange(self.num, device=xyz.device).expand(len(xyz), -1)
+        else:
+            index = farthest_point_sample(xyz.detach(), self.num, padding)
+        centers = take_points(xyz, index)
+        groups = ball_query(xyz.detach(), centers.detach(), self.radius, self.samples, padding)
+        around = (take_points(xyz, groups) - centers[:, :, None]) / self.radius
+        if features is not None:
+            around = torch.cat((around, take_points(features, groups)), dim=-1)
+        return centers, self.layers(around).amax(dim=2), index
+
+
+class FeaturePropagation(nn.Module):
+    """Features of few points carried to more of them (PointNet++, section 3.4)."""
+
+    def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.layers = point_layers(in_channels, channels)
+
+    def forward(
+        self, targets: Tensor, sources: Tensor, target_features: Tensor, source_features: Tensor
+    ) -> Tensor:
+        """``[B, N, 3]``, ``[B, M, 3]``, ``[B, N, C_1]``, ``[B, M, C_2]`` to ``[B, N, C]``."""
+        carried = interpolate_features(targets, sources, source_features)
+        return self.layers(torch.cat((carried, target_features), dim=-1))
+
+
+class PointNet2(nn.Module):
+    """PointNet++ with one scale a layer; arguments as of :class:`VoteNet`.
+
+    ``forward`` takes points ``[B, N, 3 + F]`` and their padding and gives the seeds: the
+    centers of the second layer ``[B, S, 3]``, their features ``[B, S, C]`` and their
+    indices among the points, int64 ``[B, S]``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_points: Sequence[int],
+        radii: Sequence[float],
+        samples: Sequence[int],
+        channels: Sequence[Sequence[int]],
+        propagation: Sequence[Sequence[int]],
+    ) -> None:
+        super().__init__()
+        outputs = [in_channels, *(widths[-1] for widths in channels)]
+        self.abstraction = nn.ModuleList(
+            SetAbstraction(*sizes)
+            for sizes in zip(num_points, radii, samples, outputs[:-1], channels, strict=True)
+        )
+        self.propagation = nn.ModuleList()
+        width = outputs[-1]
+        for i, widths in enumerate(propagation):
+            self.propagation.append(FeaturePropagation(width + outputs[-2 - i], widths))
+            width = widths[-1]
+        self.embed_dims: int = width
+
+    def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        features = points[..., 3:] if points.shape[-1] > 3 else None
+        levels = []
+        xyz, features, index = self.abstraction[0](points[..., :3], features, padding)
+        levels.append((xyz, features))
+        for layer in list(self.abstraction)[1:]:
+            xyz, features, _ = layer(xyz, features, ordered=True)
+            levels.append((xyz, features))
+        for layer in self.propagation:
+            sources, _ = levels.pop()
+            xyz, mine = levels[-1]
+            features = layer(xyz, sources, mine, features)
+        return xyz, features, index[:, : xyz.shape[1]]
+
+
+class Voting(nn.Module):
+    """Every seed votes for a center and says what it saw (VoteNet, section 4.1)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*(PointLayer(channels, channels, bias=True) for _ in range(2)))
+        self.out = nn.Linear(channels, 3 + channels)
+
+    def forward(self, xyz: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Seeds ``[B, S, 3]``, ``[B, S, C]`` to votes of these shapes, features of norm 1."""
+        out = self.out(self.layers(features)).float()
+        offsets, residual = out.split((3, features.shape[-1]), dim=-1)
+        return xyz + offsets, F.normalize(features.float() + residual, dim=-1)
+
+
+@MODELS.register_module()
+class VoteNet(BaseModule):
+    """Detect objects in a cloud of points; each proposal is a token.
+
+    Args:
+        in_channels (int): F, columns of a point behind x, y, z. SQA3D's release has red,
+            green, blue and the height above the floor.
+        mean_sizes (str | Sequence[Sequence[float]]): Mean size of each class's boxes in
+            meters, ``[classes, 3]``, or the ``.npy`` or ``.npz`` (first array) that holds
+            them, as ScanRefer's ``scannet_reference_means.npz``. There are as many size
+            clusters as classes.
+        num_heading_bins (int): Bins of a box's angle around z; ScanNet's boxes have one.
+        num_points (Sequence[int]): Points after each set abstraction. The second number
+            is that of seeds.
+        radii, samples, channels (Sequence): Of each set abstraction.
+        propagation (Sequence[Sequence[int]]): Widths of each feature propagation.
+        num_proposals (int): K.
+        proposal_radius (float): Votes within this many meters form a proposal.
+        proposal_samples (int): How many of them count.
+        proposal_channels (int): C.
+        mask_objects (bool): Proposals that are predicted to be no objects are padding for
+            whatever reads the tokens.
+        tokens (str): 'features', those of proposals, as in the release; or 'detections', which
+            says of each proposal only where its box is and how probable each class is. A small
+            model does not find in features what stands where. A scene that moves then has
+            other tokens, and no loss of answers reaches the detector.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Attributes:
+        embed_dims (int): Width of the tokens: C, or 3 + classes.
+        reads (str): 'points'.
+
+    A scene that moves takes its proposals with it, if what the columns behind x, y, z say
+    stays. Sampling begins at point 0, and full balls take points by their index, so
+    the order of points has a say, as in PointNet++'s code.
+
+    Raises:
+        UserError: Lists differ in length, there are fewer seeds than proposals, or there are no
+            such tokens.
+    """
+
+    reads = 'points'
+
+    def __init__(
+        self,
+        in_channels: int = 4,
+        mean_sizes: str | Sequence[Sequence[float]] = (),
+        num_heading_bins: int = 1,
+        num_points: Sequence[int] = (2048, 1024, 512, 256),
+        radii: Sequence[float] = (0.2, 0.4, 0.8, 1.2),
+        samples: Sequence[int] = (64, 32, 16, 16),
+        channels: Sequence[Sequence[int]] = (
+            (64, 64, 128),
+            (128, 128, 256),
+            (128, 128, 256),
+            (128, 128, 256),
+        ),
+        propagation: Sequence[Sequence[int]] = ((256, 256), (256, 256)),
+        num_proposals: int = 256,
+        proposal_radius: float = 0.3,
+        proposal_samples: int = 16,
+        proposal_channels: int = 128,
+        mask_objects: bool = True,
+        tokens: str = 'features',
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check('model.object_encoder.tokens', tokens, choices=TOKENS)
+        lengths = {len(x) for x in (num_points, radii, samples, channels)}
+        if lengths != {len(propagation) + 2}:
+            raise UserError(
+                f'model.object_encoder: num_points, radii, samples and channels have '
+                f'{sorted(lengths)} entries and propagation has {len(propagation)}. Fix: give each '
+                'set abstraction one entry, and propagation two fewer.'
+            )
+        if num_proposals > num_points[1]:
+            raise UserError(
+                f'model.object_encoder.num_proposals={num_proposals}, but there are '
+                f'{num_points[1]} seeds (num_points[1]). Fix: ask for at most that many.'
+            )
+        self.in_channels, self.mask_objects = in_channels, mask_objects
+        self.num_points = num_points[0]
+        self.backbone = PointNet2(in_channels, num_points, radii, samples, channels, propagation)
+        width = self.backbone.embed_dims
+        self.voting = Voting(width)
+        self.aggregation = SetAbstraction(
+            num_proposals, proposal_radius, proposal_samples, width, (proposal_channels,) * 3
+        )
+        sizes = read_mean_sizes(mean_sizes, 'model.object_encoder.mean_sizes')
+        self.head = ProposalHead(
+            nn.Sequential(*(PointLayer(proposal_channels, proposal_channels) for _ in range(2))),
+            proposal_channels,
+            sizes,
+            num_heading_bins,
+        )
+        self.tokens = tokens
+        self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
+
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """Put the mean sizes themselves in the place of their file, for a release."""
+        if not isinstance(node.get('mean_sizes'), (str, Path)):
+            return {}
+        sizes = read_mean_sizes(node['mean_sizes'], 'model.object_encoder.mean_sizes')
+        return dict(mean_sizes=sizes.tolist())
+
+    def forward(self, points: Tensor, padding: Tensor | None = None) -> Objects:
+        """Find objects.
+
+        Args:
+            points (Tensor): ``[B, P, 3 + F]``: x, y, z in meters, then features.
+            padding (Tensor, optional): bool ``[B, P]``, True = padding, behind the points.
+
+        Returns:
+            Objects: K tokens a cloud, and what is said of each proposal.
+
+        Raises:
+            UserError: The points have other columns, or a cloud has too few of them.
+        """
+        self._check(points, padding)
+        xyz, features, index = self.backbone(points, padding)
+        votes, features = self.voting(xyz, features)
+        centers, tokens, _ = self.aggregation(votes, features)
+        detections = self.head(tokens, centers)
+        detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
+        if self.tokens == 'detections':
+            classes = detections.semantic_scores.softmax(dim=-1)
+            tokens = torch.cat((detections.centers, classes), dim=-1).detach().to(tokens.dtype)
+        nothing = detections.objectness.argmax(dim=-1) == 0
+        mask = nothing if self.mask_objects else torch.zeros_like(nothing)
+        return Objects(tokens, mask, detections)
+
+    def _check(self, points: Tensor, padding: Tensor | None) -> None:
+        if points.shape[-1] != 3 + self.in_channels:
+            raise UserError(
+                f'Points have {points.shape[-1]} columns, but model.object_encoder.in_channels='
+                f'{self.in_channels} expects {3 + self.in_channels}: x, y, z and that many more. '
+                'Fix: set it to what the data set gives.'
+            )
+        least = points.shape[1] if padding is None else int((~padding).sum(dim=1).min())
+        if least < self.num_points:
+            raise UserError(
+                f'A cloud has {least} points, fewer than model.object_encoder.num_points[0]='
+                f'{self.num_points}. Fix: sample more points of a scene, or lower it.'
+            )
+
+    def loss(
+        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses of detection without their weights: see :func:`detection_losses`."""
+        found = objects.detections
+        targets = gather_targets(data_samples, found.seed_index, self.head.mean_sizes)
+        return detection_losses(found, targets, self.head.mean_sizes)
+
+    def predict(
+        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
+    ) -> list[VisionLanguageDataSample]:
+        """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
+        boxes, scores, labels = self.head.boxes(objects.detections)
+        for i, sample in enumerate(data_samples):
+            sample.pred_boxes, sample.pred_box_scores = boxes[i], scores[i]
+            sample.pred_box_labels = labels[i]
+        return data_samples

@@ -1,0 +1,53 @@
+"""Visual question answering and image-text retrieval with METER: everything that is its own."""
+
+from lm4ve.tasks.base.task import Task
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+
+TASK = Task(
+    name='vqa',
+    title='visual question answering and retrieval',
+    package=__name__,
+    extra='vision-language',
+    models=('lm4ve.tasks.vqa.models.meter.METER', 'lm4ve.tasks.rooms.models.model.SQA3D'),
+    registers={
+        'datasets.question_groups': ('AskFirstHook',),
+        'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
+        'datasets.visual_genome': ('VisualGenomeQA',),
+        'datasets.vqa': ('VQAFiles', 'VQAv2'),
+        'demo.digit_scenes_dataset': ('DigitScenes', 'DigitScenesVQA'),
+        'demo.easy_vqa': ('BlankImage', 'EasyVQA'),
+        'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
+        'metrics': ('RetrievalRecall', 'VQAAccuracy'),
+        'models.conv_stem': ('ConvStem',),
+        'models.encoders': (
+            'TimmImageEncoder',
+            'TransformersImageEncoder',
+            'TransformersTextEncoder',
+        ),
+        'models.fusion': ('CoAttentionFusion',),
+        'models.heads': ('MatchingHead', 'RetrievalHead', 'VQAHead'),
+        'models.meter': ('METER',),
+        'models.preprocessor': ('VisionLanguagePreprocessor',),
+        'optim': ('METEROptimWrapperConstructor',),
+        'transforms': ('PackVisionLanguage',),
+        'visualization': ('VisionLanguageVisualizationHook', 'VisionLanguageVisualizer'),
+    },
+    exports={
+        'datasets.image_text': ('ImageTextDataset',),
+        'datasets.retrieval': ('CaptionDataset',),
+        'datasets.vqa': ('VQADataset',),
+        'inference': ('RetrievalInferencer', 'VQAInferencer'),
+        'metrics': ('recall_at', 'vqa_accuracy'),
+    },
+    inferencer='lm4ve.tasks.vqa.inference.TextInferencer',
+    input_noun='an image',
+    input_suffixes=IMAGE_SUFFIXES,
+    input_options={
+        'question': 'what a model that answers questions is asked about the image',
+        'caption': 'what a model of retrieval compares with the image; | between several captions',
+    },
+)
+
+__all__ = TASK.public_names
+__getattr__ = TASK.attribute

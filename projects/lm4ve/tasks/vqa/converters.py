@@ -1,0 +1,250 @@
+"""METER's released checkpoints (github.com/zdou0830/METER) as models of this suite, and back.
+
+One table serves both ways. CLIP's fused projections of queries, keys and values are three
+in ``transformers``, so they are split, or joined on the way back.
+"""
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
+from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
+from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary
+
+TASKS = ('auto', 'vqa', 'retrieval', 'matching')
+
+_CLIP = 'vit_model.visual.'
+_BLOCK = f'{_CLIP}transformer.resblocks.{{i}}.'
+_IMAGE = 'image_encoder.model.'
+_LAYER = f'{_IMAGE}encoder.layers.{{i}}.'
+#: METER's names and ours; {p} is weight or bias, {i} a number, {rest} anything.
+TRUNK = (
+    (f'{_CLIP}conv1.weight', f'{_IMAGE}embeddings.patch_embedding.weight'),
+    (f'{_CLIP}class_embedding', f'{_IMAGE}embeddings.class_embedding'),
+    (f'{_CLIP}positional_embedding', f'{_IMAGE}embeddings.position_embedding.weight'),
+    (f'{_CLIP}ln_pre.{{p}}', f'{_IMAGE}pre_layrnorm.{{p}}'),
+    (f'{_CLIP}ln_post.{{p}}', f'{_IMAGE}post_layernorm.{{p}}'),
+    (f'{_BLOCK}attn.in_proj_{{p}}', f'{_LAYER}self_attn.in_proj.{{p}}'),
+    (f'{_BLOCK}attn.out_proj.{{p}}', f'{_LAYER}self_attn.out_proj.{{p}}'),
+    (f'{_BLOCK}ln_1.{{p}}', f'{_LAYER}layer_norm1.{{p}}'),
+    (f'{_BLOCK}ln_2.{{p}}', f'{_LAYER}layer_norm2.{{p}}'),
+    (f'{_BLOCK}mlp.c_fc.{{p}}', f'{_LAYER}mlp.fc1.{{p}}'),
+    (f'{_BLOCK}mlp.c_proj.{{p}}', f'{_LAYER}mlp.fc2.{{p}}'),
+    ('text_transformer.embeddings.{rest}', 'text_encoder.model.embeddings.{rest}'),
+    ('text_transformer.encoder.{rest}', 'text_encoder.model.encoder.{rest}'),
+    ('cross_modal_text_transform.{p}', 'text_transform.{p}'),
+    ('cross_modal_image_transform.{p}', 'image_transform.{p}'),
+    ('token_type_embeddings.weight', 'token_types.weight'),
+    ('cross_modal_text_layers.{rest}', 'fusion.text_layers.{rest}'),
+    ('cross_modal_image_layers.{rest}', 'fusion.image_layers.{rest}'),
+    ('cross_modal_text_pooler.dense.{p}', 'text_pooler.dense.{p}'),
+    ('cross_modal_image_pooler.dense.{p}', 'image_pooler.dense.{p}'),
+)
+#: The head of each of our tasks.
+HEADS = dict(
+    vqa=(('vqa_classifier.{i}.{p}', 'head.layers.{i}.{p}'),),
+    retrieval=(
+        ('rank_output.{p}', 'head.rank_output.{p}'),
+        ('itm_score.fc.{p}', 'head.itm.fc.{p}'),
+    ),
+    matching=(('itm_score.fc.{p}', 'head.fc.{p}'),),
+)
+_DROPPED = (
+    (r'vit_model\.(positional_embedding|ln_final\.\w+|token_embedding\.weight|text_projection'
+     r'|logit_scale)', "the text half of CLIP, which METER's forward pass never calls"),
+    (r'vit_model\.visual\.proj', "CLIP's projection, which METER's forward pass never calls"),
+    (r'text_transformer\.pooler\..*', 'a pooler that the forward pass never calls'),
+    (r'text_transformer\.embeddings\.(position_ids|token_type_ids)', 'counting, not weights'),
+    (r'mlm_score\..*', "pre-training's prediction of words"),
+)  # fmt: skip
+_OTHER_HEADS = dict(nlvr2_classifier='NLVR2', snli_classifier='SNLI-VE')
+_REQUIRED = (
+    f'{_IMAGE}embeddings.patch_embedding.weight',
+    'text_encoder.model.embeddings.word_embeddings.weight',
+    'fusion.text_layers.0.crossattention.self.query.weight',
+    'fusion.image_layers.0.crossattention.self.query.weight',
+    'text_pooler.dense.weight',
+    'image_pooler.dense.weight',
+)
+#: Tensors with rows of three projections, two classes, or one an answer.
+_COUNTED = (
+    r'(.*\.(?P<fused>in_proj)_|(?P<two>itm_score)\.fc\.|vqa_classifier\.3\.)(?P<p>weight|bias)'
+)
+
+
+def convert_meter(
+    state: dict[str, Tensor],
+    llm: str | None = None,
+    layer: int | Sequence[int] = -1,
+    task: str = 'auto',
+    vocabulary: str | Sequence[str] | None = None,
+    origin: str = 'The checkpoint',
+) -> dict[str, Tensor]:
+    """Convert a state of METER.
+
+    Args:
+        state (dict[str, Tensor]): By the released names, without ``module.``.
+        llm (str, optional): There is no block in it, so it must be None.
+        layer (int | Sequence[int]): Not used.
+        task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' asks the
+            file's heads (a pre-trained model: 'matching'). For retrieval a pre-trained
+            model's ``rank_output`` starts from the row of ITM that says "match", as METER
+            does; for questions its head starts at random.
+        vocabulary (str | Sequence[str], optional): The answers in the head's order, needed
+            for a head of answers; see :class:`VQAHead`.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: The state of a :class:`METER`, in fp32.
+
+    Raises:
+        UserError: ``llm`` is given, or no vocabulary for a head of answers.
+        CheckpointError: The file is of another model; a key is unknown or missing.
+    """
+    check('--task', task, choices=TASKS)
+    if llm is not None:
+        raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
+    _check_kind(state, origin)
+    _check_shapes(state, origin)
+    task = _task_of(state) if task == 'auto' else task
+    others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
+              for p, _ in template_rules(pairs)]  # fmt: skip
+    rules = Rules(
+        renames=template_rules((*TRUNK, *HEADS[task])),
+        dropped=(*_DROPPED, *others),
+        required=_REQUIRED,
+    )
+    # The counting of the text encoder's embeddings would fit a rename, too.
+    kept = {k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p, _ in _DROPPED)}
+    renamed, _ = rename(kept, rules, origin)
+    converted = {}
+    for name, tensor in renamed.items():
+        if '.in_proj.' in name:
+            for part, rows in zip('qkv', tensor.float().chunk(3), strict=True):
+                converted[name.replace('in_proj', f'{part}_proj')] = rows.contiguous()
+        else:
+            converted[name] = tensor.float()
+    if task == 'retrieval':
+        _start_rank(converted)
+    if task == 'vqa' and 'head.layers.3.bias' in converted:
+        converted[f'head.{FINGERPRINT}'] = _fingerprint(converted, vocabulary, origin)
+    return converted
+
+
+def _check_kind(state: dict[str, Tensor], origin: str) -> None:
+    """Refuse another encoder or task in one message, rather than by a list of keys."""
+    if f'{_CLIP}conv1.weight' not in state:
+        begins = sorted({'.'.join(k.split('.')[:2]) for k in state})
+        raise CheckpointError(
+            f"{origin} is no METER with CLIP's ViT: it lacks '{_CLIP}conv1.weight' and has "
+            f'{listing(begins, 8)}. Expected a meter_clip16_..._{{pretrain,vqa,flickr,coco}} '
+            'checkpoint. Fix: use one of those; Swin encoders are not converted.'
+        )
+    for head, name in _OTHER_HEADS.items():
+        if any(k.startswith(head) for k in state):
+            raise CheckpointError(
+                f'{origin} is a METER for {name}, a task that this suite does not have. Fix: use '
+                'the checkpoint of pre-training, VQAv2, Flickr30k or COCO.'
+            )
+
+
+def _check_shapes(state: dict[str, Tensor], origin: str) -> None:
+    """Refuse tensors that are to be split, counted or cut and cannot be."""
+    wrong = [
+        f'{name} {list(tensor.shape)}'
+        for name, tensor in state.items()
+        if (match := re.fullmatch(_COUNTED, name))
+        and (
+            tensor.dim() != (2 if match['p'] == 'weight' else 1)
+            or not len(tensor)
+            or (match['fused'] and len(tensor) % 3)
+            or (match['two'] and len(tensor) != 2)
+        )
+    ]
+    if wrong:
+        raise CheckpointError(
+            f'{origin} is no METER, or damaged: {listing(wrong, 3)} has another shape than there. '
+            'Fix: fetch it again.'
+        )
+
+
+def _task_of(state: dict[str, Tensor]) -> str:
+    if any(k.startswith('vqa_classifier.') for k in state):
+        return 'vqa'
+    return 'retrieval' if any(k.startswith('rank_output.') for k in state) else 'matching'
+
+
+def _start_rank(state: dict[str, Tensor]) -> None:
+    """Give ``rank_output`` the row of ITM that says "match", where there is none yet."""
+    for part in ('weight', 'bias'):
+        ours, itm = f'head.rank_output.{part}', f'head.itm.fc.{part}'
+        if ours not in state and itm in state:
+            state[ours] = state[itm][1:].clone()
+
+
+def _fingerprint(
+    state: dict[str, Tensor], vocabulary: str | Sequence[str] | None, origin: str
+) -> Tensor:
+    rows = len(state['head.layers.3.bias'])
+    if vocabulary is None:
+        raise UserError(
+            f'{origin} has a head of {rows} answers, but not the answers themselves. Fix: give '
+            'them with --vocabulary, in their order (tools/vision_language/make_vocabulary.py '
+            "makes METER's of VQAv2's annotations)."
+        )
+    answers = read_vocabulary(vocabulary, '--vocabulary')
+    if len(answers) != rows:
+        raise UserError(
+            f'{origin} has a head of {rows} answers, but --vocabulary has {len(answers)}. Fix: '
+            'give the vocabulary that it was trained with.'
+        )
+    return vocabulary_digest(answers)
+
+
+def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[str, Tensor]:
+    """Convert a state of ours into METER's names.
+
+    Args:
+        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP, without a block.
+        origin (str): What messages call the file.
+
+    Returns:
+        dict[str, Tensor]: By the released names. What METER never calls (the text half of
+        CLIP, a pooler of the text encoder) is not in it; METER's loading is not strict.
+
+    Raises:
+        UserError: The model has a block, or a head that METER has not.
+        CheckpointError: A key is unknown or missing.
+    """
+    if any(k.startswith('neck.') for k in state):
+        raise UserError(
+            f"{origin} has a block ('neck...'), for which METER has no place. Fix: only models "
+            'without a block go back.'
+        )
+    if any(k.startswith('head.contrastive.') for k in state):
+        raise UserError(
+            f'{origin} has a contrastive head, for which METER has no place. Fix: train without '
+            'model.head.contrastive to go back.'
+        )
+    joined = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):
+            parts = [state.get(f'{match[1]}{part}_proj{match[2]}') for part in 'qkv']
+            if any(p is None or p.shape != tensor.shape or not p.dim() for p in parts):
+                raise CheckpointError(
+                    f"{origin} lacks a part of '{match[1]}', or has parts of several shapes. Fix: "
+                    'take a checkpoint of METER with CLIP.'
+                )
+            joined[f'{match[1]}in_proj{match[2]}'] = torch.cat(parts)
+        elif not re.fullmatch(r'.*\.self_attn\.[kv]_proj\..*', name):
+            joined[name] = tensor
+    pairs = [pair for head in HEADS.values() for pair in head]
+    table = [(ours, theirs) for theirs, ours in (*TRUNK, *pairs)]
+    dropped = [(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')]
+    required = [f'{_CLIP}conv1.weight', 'cross_modal_text_pooler.dense.weight']
+    renamed, _ = rename(joined, Rules(template_rules(table), dropped, required), origin)
+    return renamed

@@ -1,0 +1,292 @@
+"""Data sets of visual question answering: VQAv2's official files, and anybody's own.
+
+VQAv2 (arXiv 1612.00837; visualqa.org): questions and annotations are two JSON files that
+belong together by question ids; images are COCO's.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from mmengine.logging import print_log
+
+from lm4ve.errors import UserError, listing
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.language.json_files import read_rows, texts_of
+from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
+from lm4ve.tasks.vqa.datasets.question_groups import check_count, draw_questions, group_by_image
+from lm4ve.tasks.vqa.datasets.vocabulary import majority, read_vocabulary
+from lm4ve.tasks.vqa.datasets.vqa_json import check_pairs, read_vqa_annotations, read_vqa_questions
+
+#: Split -> the one whose images it asks about.
+VQA_SPLITS = {
+    'train2014': 'train2014',
+    'val2014': 'val2014',
+    'test2015': 'test2015',
+    'test-dev2015': 'test2015',
+}
+
+
+class VQADataset(ImageTextDataset):
+    """Questions about images. A subclass says what its files hold.
+
+    Args:
+        *args: Passed to :class:`lm4ve.tasks.vqa.ImageTextDataset`.
+        vocabulary (str or sequence of str, optional): The answers that the model knows,
+            as ``VQAHead`` takes them. In training, questions none of whose answers is
+            among them are left out and counted; a test keeps them.
+        questions_per_image (int, optional): In training a sample is an image with so many of
+            its questions, drawn anew each time. Default: a sample is a question.
+        **kwargs: Passed on as well.
+
+    An entry has ``img_path``, ``text`` (``[question]``), ``question_id``, ``gt_answers``
+    (list[str], empty where they are unknown), and ``image_id``, ``question_type`` and
+    ``answer_type`` where they are known. With several questions, all but ``image_id`` are
+    lists with an entry for each.
+
+    Raises:
+        UserError: Files are missing, damaged or of another kind; question ids occur
+            twice; an image lies outside of its folder; nothing is left.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        vocabulary: str | Sequence[str] | None = None,
+        questions_per_image: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_count(questions_per_image)
+        self.questions_per_image = questions_per_image
+        self.vocabulary = None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
+        super().__init__(*args, **kwargs)
+
+    #: Of several questions an image, those with one of these answers; set by a hook.
+    asked: frozenset[str] | None = None
+
+    def load_questions(self) -> Iterable[dict]:
+        """Yield one dict a question.
+
+        Its entries: ``image`` (str, below the image folder), ``question`` (str),
+        ``answers`` (list[str]), and if they are known ``question_id``, ``image_id``,
+        ``question_type`` and ``answer_type``.
+        """
+        raise NotImplementedError
+
+    def load_data_list(self) -> list[dict]:
+        """Return the questions of the files, checked."""
+        self.check_image_folder()
+        data_list, empty, total = [], [], 0
+        paths: dict[str, str] = {}  # many questions are about one image
+        for number, q in enumerate(self.load_questions()):
+            total += 1
+            question_id = q.get('question_id', number)
+            question = q['question'].strip()
+            if not question:
+                empty.append(f'question {question_id}')
+                if not self.test_mode or self.on_corrupt == 'refuse':
+                    continue
+            where = f"'{self.ann_file}', question {question_id}"
+            self.check_texts([question, *q['answers']], where)
+            image = q['image']
+            if not isinstance(image, str) or image not in paths:
+                paths[image] = self.image_path(image, where)
+            entry = dict(
+                img_path=paths[image],
+                text=[question],
+                question_id=question_id,
+                gt_answers=list(q['answers']),
+            )
+            known = ('image_id', 'question_type', 'answer_type')
+            data_list.append(entry | {k: q[k] for k in known if q.get(k) is not None})
+        if empty and self.test_mode and self.on_corrupt != 'refuse':
+            # An evaluation server wants an answer to each of its questions.
+            print_log(
+                f'{type(self).__name__}: {len(empty)} of {total} questions are empty and kept in '
+                f'this test: {listing(empty)}.',
+                logger='current',
+                level=30,
+            )
+        else:
+            self.leave_out('have an empty question', empty, total)
+        self._check_ids(data_list)
+        data_list = self._within_vocabulary(data_list)
+        self.refuse_nothing(data_list)
+        self.check_some_images([d['img_path'] for d in data_list])
+        return group_by_image(data_list) if self._asks_several else data_list
+
+    @property
+    def _asks_several(self) -> bool:
+        return self.questions_per_image is not None and not self.test_mode
+
+    def get_data_info(self, idx: int) -> dict:
+        """Return an entry; with several questions, which are drawn here."""
+        info = super().get_data_info(idx)
+        if not self._asks_several:
+            return info
+        return draw_questions(info, self.questions_per_image, self.asked)
+
+    def _check_ids(self, data_list: list[dict]) -> None:
+        counts = Counter(d['question_id'] for d in data_list)
+        if len(counts) < len(data_list):
+            twice = [q for q, n in counts.items() if n > 1]
+            raise UserError(
+                f"'{self.ann_file}' has {len(twice)} question id(s) more than once: "
+                f'{listing(twice)}. Fix: give each question an id of its own.'
+            )
+
+    def _within_vocabulary(self, data_list: list[dict]) -> list[dict]:
+        """Leave out, in training, questions that no answer of the vocabulary is right for."""
+        if self.vocabulary is None or self.test_mode:
+            return data_list
+        kept = [d for d in data_list if not self.vocabulary.isdisjoint(d['gt_answers'])]
+        print_log(
+            f'{type(self).__name__}: {len(data_list) - len(kept)} of {len(data_list)} questions '
+            f'have no answer among the {len(self.vocabulary)} of the vocabulary and are left out '
+            'of the training.',
+            logger='current',
+        )
+        return kept
+
+
+@DATASETS.register_module()
+class VQAv2(VQADataset):
+    """VQAv2 in its official files::
+
+        <data_root>/vqav2/v2_OpenEnded_mscoco_<split>_questions.json
+        <data_root>/vqav2/v2_mscoco_<split>_annotations.json
+        <data_root>/<train2014, val2014 or test2015>/COCO_<...>_<12 digits>.jpg
+
+    Args:
+        split (str): 'train2014', 'val2014', 'test2015' or 'test-dev2015'. The tests have
+            no annotations.
+        data_root (str): The folder of COCO's images.
+        question_file, ann_file (str): Below ``data_root``; ``{split}`` stands for the
+            split.
+        data_prefix (dict, optional): ``img_path``; default: the folder of the split's
+            images.
+        **kwargs: Passed to :class:`VQADataset`. ``test_mode`` is on unless the split is
+            'train2014'.
+
+    Raises:
+        UserError: The files are of another split, of VQA v1, of multiple-choice questions
+            or of another kind; annotations are missing, left over, or of another image;
+            question ids occur twice.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        data_root: str = 'data/coco',
+        question_file: str = 'vqav2/v2_OpenEnded_mscoco_{split}_questions.json',
+        ann_file: str = 'vqav2/v2_mscoco_{split}_annotations.json',
+        data_prefix: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if split not in VQA_SPLITS:
+            raise UserError(f'dataset.split={split!r} must be one of {", ".join(VQA_SPLITS)}.')
+        self.split, self.images = split, VQA_SPLITS[split]
+        self.question_file = question_file.replace('{split}', split)
+        ann_file = '' if split.startswith('test') else ann_file.replace('{split}', split)
+        kwargs.setdefault('test_mode', split != 'train2014')
+        prefix = dict(img_path=self.images) if data_prefix is None else data_prefix
+        super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
+
+    def _join_prefix(self) -> None:
+        # BaseDataset joins one file with the root; the other one is joined alike.
+        ann_file, self.ann_file = self.ann_file, self.question_file
+        prefix = dict(self.data_prefix)
+        super()._join_prefix()
+        self.question_file, self.ann_file = self.ann_file, ann_file
+        self.data_prefix = prefix
+        super()._join_prefix()
+
+    def load_questions(self) -> Iterator[dict]:
+        """Yield the questions with the answers of their annotators."""
+        questions = read_vqa_questions(self.question_file, self.split)
+        annotations = None
+        if self.ann_file:
+            annotations = read_vqa_annotations(self.ann_file, self.split)
+            check_pairs(questions, annotations, self.question_file, self.ann_file)
+        for question_id, q in questions.items():
+            image = q['image_id']
+            entry = dict(
+                image=f'COCO_{self.images}_{image:012d}.jpg',
+                question=q['question'],
+                question_id=question_id,
+                image_id=image,
+                answers=[],
+            )
+            yield entry | (annotations[question_id] if annotations else {})
+
+
+@DATASETS.register_module()
+class VQAFiles(VQADataset):
+    """Questions of a CSV file with a header, or of JSON lines::
+
+        image,question,answer
+        kitchen/1.jpg,How many cups are there?,2
+
+    Columns: ``image`` (below the image folder), ``question``, and ``answer`` or
+    ``answers`` (in CSV with ``|`` between them; in JSON a list; several annotators may
+    give the same). ``question_id``, ``question_type``, ``answer_type`` and ``image_id``
+    are optional, others are not read. A file without answers is for predictions.
+
+    Args:
+        ann_file (str): Ends in .csv, .tsv, .jsonl or .json (JSON lines).
+        **kwargs: Passed to :class:`VQADataset`.
+
+    Raises:
+        UserError: A column is missing or a row is damaged.
+    """
+
+    def load_questions(self) -> Iterator[dict]:
+        """Yield the rows."""
+        return read_question_rows(self.ann_file)
+
+
+def read_question_rows(path: str, field: str = 'dataset.ann_file') -> Iterator[dict]:
+    """Yield the rows of a file of :class:`VQAFiles`, as :class:`VQADataset` takes them.
+
+    Raises:
+        UserError: The file cannot be read, a column is missing or a row is damaged.
+    """
+    for where, row in read_rows(path, field):
+        place = f"{field}: {where} of '{path}'"
+        question = row.get('question')
+        if 'image' not in row or not isinstance(question, str):
+            raise UserError(
+                f'{place} has {listing(list(row)) or "nothing"}; expected image, question '
+                '(a text) and answer or answers. Fix: name the columns so.'
+            )
+        answers = texts_of(row, 'answer', 'answers', place)
+        optional = ('question_id', 'question_type', 'answer_type', 'image_id')
+        known = {k: row[k] for k in optional if row.get(k) not in (None, '')}
+        if not all(isinstance(v, (str, int)) for v in known.values()):
+            raise UserError(f'{place}: {", ".join(known)} must be texts or numbers.')
+        # CSV has no numbers, and an evaluation server may want its ids as such.
+        if re.fullmatch(r'(0|[1-9][0-9]{0,17})', str(known.get('question_id', ''))):
+            known['question_id'] = int(known['question_id'])
+        yield dict(image=row['image'], question=question, answers=answers or [], **known)
+
+
+def read_answers(path: str) -> list[tuple[str, list[str]]]:
+    """Return what the annotators answered, for a vocabulary.
+
+    Args:
+        path (str): VQAv2's annotations (.json), or a file of :class:`VQAFiles` with
+            another ending.
+
+    Returns:
+        list[tuple[str, list[str]]]: For each question that has an answer, the majority's
+        and all of them.
+
+    Raises:
+        UserError: The file cannot be read or is damaged.
+    """
+    if path.endswith('.json'):
+        found = read_vqa_annotations(path, field='annotations').values()
+        return [(a['majority'], a['answers']) for a in found]
+    rows = read_question_rows(path, 'annotations')
+    return [(majority(r['answers']), r['answers']) for r in rows if r['answers']]

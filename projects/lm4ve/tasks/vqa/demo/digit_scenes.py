@@ -1,0 +1,225 @@
+"""Scenes of handwritten digits on a grid, with captions and questions.
+
+For seeing retrieval and question answering train without a download. The digits are
+scikit-learn's scans, and no scan of a held-out scene occurs in training. Captions say
+how digits lie to each other ("a 7 left of a 3"), so that knowing which digits a scene
+has is not enough to tell it from all others.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lm4ve.tasks.base.digit_scans import digit_scans
+
+#: Cells a side of the grid, and pixels a side of a cell.
+GRID, CELL = 3, 16
+#: Pixels a side of a picture.
+SIZE = GRID * CELL
+#: Scenes of each split.
+SCENES = dict(train=4000, val=500, test=500)
+#: How many digits a scene has, from the fewest to the most.
+DIGITS = (5, 7)
+#: Side of a digit in pixels, how far its middle is from its cell's, and its brightness.
+SIDES, JITTER, INK = (11.0, 15.0), 1.5, (160.0, 255.0)
+#: Captions of a scene, facts in a caption, and questions about a scene.
+CAPTIONS, FACTS, QUESTIONS = 3, 3, 5
+#: A fact (first digit, where, second digit) in words; both wordings say the same.
+WORDINGS = dict(
+    left=('a {0} left of a {1}', 'a {1} right of a {0}'),
+    above=('a {0} above a {1}', 'a {1} below a {0}'),
+)
+#: Where a question looks: rows and columns from the digit that it names.
+STEPS = {'left of': (0, -1), 'right of': (0, 1), 'above': (-1, 0), 'below': (1, 0)}
+_SEEDS = dict(train=0, val=1, test=2)
+Fact = tuple[int, str, int]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene in words and numbers.
+
+    Args:
+        digits (np.ndarray): int ``[GRID, GRID]``, the digit of each cell, -1 where it is empty.
+        captions (tuple[str, ...]): :data:`CAPTIONS` of them, all different.
+        questions (tuple[dict, ...]): With ``question``, ``answer`` and ``answer_type``, as
+            VQAv2 names them ('yes/no', 'number', 'other').
+    """
+
+    digits: np.ndarray
+    captions: tuple[str, ...]
+    questions: tuple[dict, ...]
+
+
+def facts_of(digits: np.ndarray) -> list[Fact]:
+    """Return what lies beside what: each pair of neighbors, left one or upper one first."""
+    found = []
+    for where, first, second in (
+        ('left', digits[:, :-1], digits[:, 1:]),
+        ('above', digits[:-1], digits[1:]),
+    ):
+        pairs = zip(first.ravel().tolist(), second.ravel().tolist(), strict=True)
+        found += [(a, where, b) for a, b in pairs if a >= 0 and b >= 0]
+    return list(dict.fromkeys(found))
+
+
+def questions_of(digits: np.ndarray) -> list[dict]:
+    """Return all questions about a scene that have one answer, with it.
+
+    Args:
+        digits (np.ndarray): int ``[GRID, GRID]``, -1 where a cell is empty.
+    """
+    counts = np.bincount(digits[digits >= 0], minlength=10)
+    asked = []
+    for digit, count in enumerate(counts.tolist()):
+        answer = 'yes' if count else 'no'
+        asked.append((f'is there a {digit}?', answer, 'yes/no'))
+        asked.append((f'how many {digit}s are there?', str(count), 'number'))
+    for words, (down, right) in STEPS.items():
+        for row, column in np.argwhere(digits >= 0).tolist():
+            digit = int(digits[row, column])
+            beside = row + down, column + right
+            inside = all(0 <= i < GRID for i in beside)
+            # "The 7" has to be the only one, and something must be there.
+            if counts[digit] == 1 and inside and digits[beside] >= 0:
+                asked.append((f'which digit is {words} the {digit}?', str(digits[beside]), 'other'))
+    return [dict(zip(('question', 'answer', 'answer_type'), a, strict=True)) for a in asked]
+
+
+def scenes(split: str, count: int | None = None, train: int | None = None) -> Iterator[Scene]:
+    """Generate a split.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        count (int, optional): How many scenes; default: :data:`SCENES`.
+        train (int, optional): How many scenes the training split has; no caption of 'val'
+            or 'test' is true of any of them, in whatever words. Default: :data:`SCENES`.
+
+    Yields:
+        Scene: The same ones each time.
+    """
+    rng = np.random.default_rng(_SEEDS[split])
+    held = {}
+    if split != 'train':
+        train = SCENES['train'] if train is None else train
+        for number, scene in enumerate(scenes('train', train)):
+            for fact in facts_of(scene.digits):
+                held.setdefault(fact, set()).add(number)
+    made = 0
+    while made < (SCENES[split] if count is None else count):
+        digits = _layout(rng)
+        free = [
+            facts
+            for facts in itertools.combinations(facts_of(digits), FACTS)
+            if not set.intersection(*(held.get(f, set()) for f in facts))
+        ]
+        # Too few neighbors, or scenes of the training split are like it: draw another one.
+        if len(free) >= CAPTIONS:
+            yield Scene(digits, _captions(free, rng), _questions(digits, rng))
+            made += 1
+
+
+def _layout(rng: np.random.Generator) -> np.ndarray:
+    """Draw which digit is in which cell."""
+    number = rng.integers(DIGITS[0], DIGITS[1] + 1)
+    digits = np.full(GRID * GRID, -1)
+    digits[rng.permutation(GRID * GRID)[:number]] = rng.integers(0, 10, number)
+    return digits.reshape(GRID, GRID)
+
+
+def _captions(free: list[tuple[Fact, ...]], rng: np.random.Generator) -> tuple[str, ...]:
+    """Word some of the sets of facts, each in an order and wording that are drawn."""
+    captions = []
+    for number in rng.permutation(len(free))[:CAPTIONS]:
+        facts = [free[number][i] for i in rng.permutation(FACTS)]
+        words = [WORDINGS[where][rng.integers(2)].format(a, b) for a, where, b in facts]
+        captions.append(', '.join(words[:-1]) + ' and ' + words[-1])
+    return tuple(captions)
+
+
+def _questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]:
+    """Draw questions: 'yes' and 'no' alike often, and no kind more than its share."""
+    asked = questions_of(digits)
+    kinds = {}
+    for q in asked:
+        kind = q['answer_type'] if q['answer_type'] != 'yes/no' else q['answer']
+        kinds.setdefault(kind, []).append(q)
+    names = list(kinds)
+    picked: dict[str, dict] = {}
+    while len(picked) < QUESTIONS:
+        of_kind = kinds[names[rng.integers(len(names))]]
+        q = of_kind[rng.integers(len(of_kind))]
+        picked[q['question']] = q
+    return tuple(picked.values())
+
+
+def draw(digits: np.ndarray, scans: dict[int, np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Draw a scene.
+
+    Args:
+        digits (np.ndarray): int ``[GRID, GRID]``, -1 where a cell is empty.
+        scans (dict[int, np.ndarray]): For each digit its scans, ``[S, 8, 8]``, 0 to 16.
+        rng (np.random.Generator): Where the randomness comes from.
+
+    Returns:
+        np.ndarray: uint8 ``[SIZE, SIZE]``, ink bright on black.
+    """
+    picture = np.zeros((SIZE, SIZE), np.float32)
+    for row, column in np.argwhere(digits >= 0):
+        of_digit = scans[int(digits[row, column])]
+        scan = of_digit[rng.integers(len(of_digit))].astype(np.float32) / 16
+        side = rng.uniform(*SIDES)
+        x, y = CELL * (np.array((column, row)) + 0.5) + rng.uniform(-JITTER, JITTER, 2)
+        # From the scan's pixels to the picture's; pixel centers are half a pixel from the corner.
+        scale = side / 8
+        offset = np.array((x, y)) - side / 2 + scale / 2 - 0.5
+        place = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        ink = cv2.warpAffine(scan, place, (SIZE, SIZE)) * rng.uniform(*INK)
+        picture = np.maximum(picture, ink)
+    return np.rint(picture).clip(0, 255).astype(np.uint8)
+
+
+def pictures(split: str, layouts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Draw the scenes of a split, uint8 ``[SIZE, SIZE]`` each, with its scans only."""
+    images, labels = digit_scans()[split]
+    scans = {digit: images[labels == digit] for digit in range(10)}
+    rng = np.random.default_rng((_SEEDS[split], 2))
+    for digits in layouts:
+        yield draw(digits, scans, rng)
+
+
+def recipe(counts: dict[str, int]) -> dict:
+    """Return all that the files depend on."""
+    sizes = dict(grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK)
+    texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
+    return dict(version=1, scenes=dict(counts), **sizes, **texts)
+
+
+def write_split(folder: Path, split: str, counts: dict[str, int], progress) -> None:
+    """Write the pictures, captions and questions of a split.
+
+    Args:
+        folder (Path): Where ``<split>/*.png`` and ``<split>_{captions,questions,scenes}.jsonl``
+            appear.
+        split (str): 'train', 'val' or 'test'.
+        counts (dict[str, int]): Scenes of each split.
+        progress (callable): Takes an iterable, a text and the total, and yields on.
+    """
+    (folder / split).mkdir()
+    made = list(scenes(split, counts[split], counts.get('train', 0)))
+    drawn = pictures(split, (s.digits for s in made))
+    lines: dict[str, list[dict]] = dict(captions=[], questions=[], scenes=[])
+    for number, picture in enumerate(progress(drawn, f'drawing scenes to {split}', len(made))):
+        name, scene = f'{split}/{number:04d}.png', made[number]
+        cv2.imwrite(str(folder / name), picture)
+        lines['captions'].append(dict(image=name, captions=scene.captions))
+        lines['questions'] += [dict(image=name, **q) for q in scene.questions]
+        lines['scenes'].append(dict(image=name, digits=scene.digits.tolist()))
+    for kind, rows in lines.items():
+        text = ''.join(json.dumps(row) + '\n' for row in rows)
+        (folder / f'{split}_{kind}.jsonl').write_text(text, encoding='utf-8')

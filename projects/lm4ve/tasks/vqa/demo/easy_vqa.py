@@ -1,0 +1,132 @@
+"""easy-vqa: 5,000 small pictures and 48,248 questions that come as a Python package.
+
+Real public data that nobody here made, for seeing visual question answering train
+without a download: https://github.com/vzhou842/easy-VQA, version 1.0, MIT license. Each
+picture has one shape in one color; the 13 answers are shapes, colors, yes and no.
+
+The package's files are found through its metadata and nothing of it is imported: its
+wheel also installs a top-level package ``test``.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import DATASETS, TRANSFORMS
+from lm4ve.tasks.base.language.json_files import read_json
+from lm4ve.tasks.vqa.datasets.vqa import VQADataset
+
+DISTRIBUTION, VERSION, FOLDER = 'easy-vqa', '1.0', 'easy_vqa/data'
+#: The answers, in the order of the package's ``answers.txt``.
+ANSWERS = (
+    *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
+    *('rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no'),
+)
+#: Images of the package's two parts, and the SHA-256 of their ``questions.json``.
+IMAGES = dict(train=4000, test=1000)
+SHA256 = dict(
+    train='bb67697636aed0e65631d4266824aebeae5c833b0f37ed781e20752e85617ec5',
+    test='0d4630a51bafec65343e2f6af9cdd20cf8eae214344ef57636202eec409553f7',
+)
+#: The last training images, with their questions, are for choosing settings.
+VAL_IMAGES = 400
+SPLITS = ('train', 'fit', 'val', 'test')
+#: Pixels a side.
+SIZE = 64
+
+
+def locate_easy_vqa() -> Path:
+    """Return the folder of the installed package's data, after a check of its files.
+
+    Raises:
+        UserError: The package is not installed, or its files are not those of version 1.0.
+    """
+    fix = f'Fix: pip install --no-deps --force-reinstall {DISTRIBUTION}=={VERSION}'
+    try:
+        found = importlib.metadata.distribution(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError as e:
+        raise UserError(f'lm4ve.EasyVQA needs the package {DISTRIBUTION}. {fix}') from e
+    folder = Path(str(found.locate_file(FOLDER)))
+    for part, count in IMAGES.items():
+        questions = folder / part / 'questions.json'
+        digest = hashlib.sha256(questions.read_bytes()) if questions.is_file() else None
+        images = len(list((folder / part / 'images').glob('*.png')))
+        if digest is None or digest.hexdigest() != SHA256[part] or images != count:
+            raise UserError(
+                f"'{questions}' is missing or does not have the expected sha256 "
+                f'{SHA256[part][:12]}..., or there are not {count} images beside it '
+                f'({images} found). {fix}'
+            )
+    return folder
+
+
+@DATASETS.register_module()
+class EasyVQA(VQADataset):
+    """Questions about the shape and the color in a picture of 64 x 64 pixels.
+
+    Args:
+        split (str): 'train' (4,000 images, 38,575 questions) or 'test' (1,000 and 9,673).
+            For choosing settings without the test split, 'train' itself is cut in two:
+            'fit' (its first 3,600 images) and 'val' (the last 400).
+        blank_images (bool): Every picture is one gray. A model trained and tested so sees
+            the questions only, which is the control that pictures are needed.
+        **kwargs: Passed to :class:`lm4ve.tasks.vqa.VQADataset`.
+
+    Raises:
+        UserError: There is no such split, or the package is missing or another one.
+    """
+
+    METAINFO = dict(classes=ANSWERS)
+
+    def __init__(self, split: str = 'train', blank_images: bool = False, **kwargs: Any) -> None:
+        check('dataset.split', split, choices=SPLITS)
+        self.split = split
+        part = 'test' if split == 'test' else 'train'
+        kwargs.setdefault('test_mode', split in ('val', 'test'))
+        super().__init__(
+            ann_file=f'{part}/questions.json',
+            data_root=str(locate_easy_vqa()),
+            data_prefix=dict(img_path=f'{part}/images'),
+            **kwargs,
+        )
+        if blank_images:
+            # Right after the file was read.
+            self.pipeline.transforms.insert(1, BlankImage())
+
+    def load_questions(self) -> Iterator[dict]:
+        """Yield the questions of the split; ids are places in the package's list."""
+        rows = read_json(self.ann_file, list, 'dataset.ann_file')
+        first_val = IMAGES['train'] - VAL_IMAGES
+        for number, (question, answer, image) in enumerate(rows):
+            if self.split in ('fit', 'val') and (self.split == 'val') != (image >= first_val):
+                continue
+            yield dict(
+                image=f'{image}.png',
+                question=question,
+                answers=[answer],
+                question_id=number,
+                image_id=image,
+                answer_type='yes/no' if answer in ('yes', 'no') else 'other',
+            )
+
+
+@TRANSFORMS.register_module()
+class BlankImage(BaseTransform):
+    """Replace the pixels by one gray, for controls that see the texts only.
+
+    Args:
+        level (int): The gray, 0 to 255.
+    """
+
+    def __init__(self, level: int = 127) -> None:
+        self.level = level
+
+    def transform(self, results: dict) -> dict:
+        results['img'] = np.full_like(results['img'], self.level)
+        return results

@@ -1,0 +1,85 @@
+"""What the export asks the vision-language task."""
+
+from typing import Any
+
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.release.release import name_of_place
+from lm4ve.tasks.base.export import TaskExport, made_up_pictures, normalization_of, samples_of_files
+from lm4ve.tasks.vqa import TASK
+
+#: Texts of unequal lengths, for the padding.
+_TEXTS = ('what is it', 'a picture of two red things on the left', 'yes')
+
+
+class VisionLanguageExport(TaskExport):
+    """Raw images and numbers of words to logits of answers, or to the scores of pairs.
+
+    Of retrieval the function scores image i with text i: repeat an image for each of its
+    captions.
+    """
+
+    inputs = {
+        'images': "pixels from 0 to 255 behind the test pipeline's resizing and cropping",
+        'input_ids': "int64 [batch, words], of the config's tokenizer, padded at the end",
+        'text_padding': 'bool [batch, words], True where there is no word',
+    }
+    outputs = {
+        'logits': 'one for each answer [batch, answers]; of retrieval one for each pair [batch]'
+    }
+    axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
+
+    def prepare(self, model: nn.Module) -> None:
+        if getattr(getattr(model, 'text_encoder', None), 'memory', None) is not None:
+            model.text_encoder.memory = None  # it looks texts up, which no trace can
+
+    def limits(self, model: nn.Module) -> dict[str, int]:
+        return dict(words=model.data_preprocessor.max_length)
+
+    def samples(self, cfg: Config, count: int) -> list[dict]:
+        if 'image_encoder' not in cfg.model:
+            raise UserError(
+                f'{cfg.model.type} has no image encoder, and only METER is traced here. Fix: '
+                '--format safetensors.'
+            )
+        kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
+        texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
+        return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', texts)
+
+    def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
+        (images,) = super().tensors(model, data)
+        texts = [s.text[0] for s in data['data_samples']]
+        return images, *model.data_preprocessor.tokenize(texts)
+
+    def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
+        image, ids, padding = tensors
+        images = model.encode_images(model.data_preprocessor.normalize(image))
+        fused = model.fuse(images, model.encode_texts(ids, padding), padding)
+        return _read(model, model.pool(fused, padding))
+
+    def expected(self, model: nn.Module, data: Any) -> Tensor:
+        features = super().expected(model, data)
+        return _read(model, features[:, 0])
+
+    def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
+        preprocessor = model.data_preprocessor
+        if getattr(preprocessor, 'tokenizer', None) is None:
+            return {}
+        told = dict(max_length=preprocessor.max_length, padding=preprocessor.tokenizer.pad_token_id)
+        answers = getattr(model.head, 'vocabulary', None)
+        return dict(
+            normalization_of(model),
+            tokenizer=dict(name=name_of_place(preprocessor.tokenizer_name), **told),
+            **({} if answers is None else {'answers': answers}),
+        )
+
+
+def _read(model: nn.Module, features: Tensor) -> Tensor:
+    """Features ``[B, 2 C]`` to what the head says of them."""
+    answers = hasattr(model.head, 'vocabulary')
+    return model.head(features) if answers else model.head.score(features)
+
+
+EXPORT = VisionLanguageExport(TASK)

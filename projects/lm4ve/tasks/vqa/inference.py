@@ -1,0 +1,333 @@
+"""Ask a trained model about images of one's own, in the style of MMEngine's inferencers.
+
+Whatever is wrong with an image, a text or a checkpoint is one message, before anything
+is computed.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check
+from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.base.inferencer import TaskInferencer
+from lm4ve.tasks.rooms.given import is_of_rooms
+from lm4ve.tasks.vqa import TASK
+from lm4ve.tasks.vqa.given import Image, file_name, list_images, list_texts, name_of, pixels_of_file
+from lm4ve.tasks.vqa.visualization import SHOWN, answer_fields, best, draw_images, draw_ranking
+
+
+class _Inferencer(TaskInferencer):
+    """A model of this task, with the config's test pipeline."""
+
+    task = TASK.name
+    #: Whether it needs a model that answers questions, or one that scores pairs.
+    asks: bool
+
+    def check_model(self, model: nn.Module) -> None:
+        if not hasattr(model, 'image_encoder'):
+            raise UserError(
+                f'{type(self).__name__} needs a model of images, not {type(model).__name__}. '
+                'Fix: use lm4ve.tasks.vqa.RoomInferencer for rooms.'
+            )
+        if hasattr(model.head, 'vocabulary') != self.asks:
+            does = 'answers questions' if self.asks else 'compares images with texts'
+            raise UserError(
+                f"{type(self).__name__} needs a model that {does}; the config's head is a "
+                f'{type(model.head).__name__}. Fix: give such a config, or use the other '
+                'inferencer of lm4ve.tasks.vqa.'
+            )
+
+    def _init_pipeline(self, cfg: Config) -> Callable:
+        steps = [dict(t) for t in tested_dataset(cfg).pipeline]
+        loads = [t for t in steps if 'LoadImage' in t['type']]
+        load = Compose(loads) if loads else _load
+        rest = Compose([t for t in steps if t not in loads])
+
+        def pipeline(entry: dict) -> dict:
+            entry = dict(entry)
+            image = entry.pop('image')
+            if isinstance(image, np.ndarray):
+                entry.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
+            else:
+                entry = load({**entry, 'img_path': str(image)})
+            return rest(entry)
+
+        return pipeline
+
+
+def _load(entry: dict) -> dict:
+    pixels = cv2.imread(entry['img_path'])
+    return {**entry, 'img': pixels, 'img_shape': pixels.shape[:2], 'ori_shape': pixels.shape[:2]}
+
+
+class VQAInferencer(_Inferencer):
+    """Ask questions about images::
+
+        inferencer = VQAInferencer(config, checkpoint)
+        inferencer('kitchen.jpg', 'How many cups are there?')[0]['pred_answer']
+
+    Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
+    ``allow_partial`` and ``show_progress``.
+    """
+
+    postprocess_kwargs = {'topk'}
+    asks = True
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Image | Sequence[Image],
+        questions: str | Sequence[str],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        **kwargs: Any,
+    ) -> list:
+        """Answer.
+
+        Args:
+            images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
+            questions (str | Sequence[str]): One for each image. A single question is asked
+                about every image, a single image is asked every question.
+            return_datasamples (bool): Return data samples instead of dicts.
+            batch_size (int): Questions at a time.
+            topk (int): How many answers are returned. Default: 5.
+            out_dir (str | Path, optional): Write a picture of each question here.
+            show (bool): Show them in a window, each for ``wait_time`` seconds.
+
+        Returns:
+            list[dict]: For each question ``img_path``, ``question``, ``pred_answer``,
+            ``pred_score`` (0 to 1) and ``answers``, the best ones with their scores.
+
+        Raises:
+            UserError: An image cannot be read, a question is empty, or there are not as
+                many questions as images.
+        """
+        shown, asked = list_images(images), list_texts(questions, 'question')
+        if len(shown) == 1:
+            shown = shown * len(asked)
+        elif len(asked) == 1:
+            asked = asked * len(shown)
+        if len(shown) != len(asked):
+            raise UserError(
+                f'{len(asked)} questions about {len(shown)} images. Fix: as many, or one of either.'
+            )
+        inputs = [
+            dict(image=image, text=[question], gt_answers=[], sample_idx=i)
+            for i, (image, question) in enumerate(zip(shown, asked, strict=True))
+        ]
+        return super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+
+    def visualize(
+        self,
+        inputs: list[dict],
+        preds: list,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+    ) -> list[np.ndarray]:
+        """Draw each question with its best answers, if somebody wants to see them."""
+        if not show and out_dir is None:
+            return []
+        drawn = []
+        for entry, sample in zip(inputs, preds, strict=True):
+            ranking = best(sample.pred_scores, self.model.head.vocabulary)
+            figure = draw_ranking(pixels_of_file(entry['image']), sample.text[0], ranking)
+            drawn.append(to_image(figure))
+        names = [file_name(i, e['image']) for i, e in enumerate(inputs)]
+        return self._present(drawn, names, show, wait_time, out_dir)
+
+    def postprocess(
+        self,
+        preds: list,
+        visualization: list[np.ndarray],
+        return_datasamples: bool = False,
+        topk: int = SHOWN,
+    ) -> list:
+        """Turn predictions into plain data."""
+        if return_datasamples:
+            return preds
+        vocabulary = self.model.head.vocabulary
+        return [
+            dict(
+                img_path=sample.get('img_path'),
+                question=sample.text[0],
+                **answer_fields(sample, vocabulary, topk),
+            )
+            for sample in preds
+        ]
+
+
+class RetrievalInferencer(_Inferencer):
+    """Find the images that a text describes, or the captions that describe an image::
+
+        inferencer = RetrievalInferencer(config, checkpoint)
+        inferencer('photos/', 'two dogs on a beach')[0]['images'][0]['img_path']
+        inferencer('beach.jpg', ['two dogs', 'a cat'], rank='captions')[0]['captions']
+
+    Takes what every inferencer here takes: ``config``, ``checkpoint``, ``device``,
+    ``allow_partial`` and ``show_progress``.
+    """
+
+    asks = False
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Image | Sequence[Image],
+        texts: str | Sequence[str],
+        rank: str = 'images',
+        topk: int = SHOWN,
+        batch_size: int = 64,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+    ) -> list[dict]:
+        """Score every image with every text, and rank.
+
+        Args:
+            images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
+            texts (str | Sequence[str]): Captions, or what is looked for.
+            rank (str): 'images' ranks them for each text, 'captions' the texts for each
+                image.
+            topk (int): How many of them are returned.
+            batch_size (int): Images, texts and pairs at a time.
+            out_dir (str | Path, optional): Write a picture of each ranking here.
+            show (bool), wait_time (float): Show them in a window, for so many seconds.
+
+        Returns:
+            list[dict]: For each text ``text`` and ``images`` (``img_path`` and ``score``,
+            best first); for each image ``img_path`` and ``captions`` (``text``,
+            ``score``). Scores compare within one ranking only.
+
+        Raises:
+            UserError: An image cannot be read, or a text is empty.
+        """
+        check('rank', rank, choices=('images', 'captions'))
+        shown, said = list_images(images), list_texts(texts, 'text')
+        scores = self.score(shown, said, batch_size)
+        results, drawn = [], []
+        wanted = show or out_dir is not None
+        for i, row in enumerate(scores.T if rank == 'images' else scores):
+            values, places = row.topk(min(topk, len(row)))
+            found = list(zip(places.tolist(), values.tolist(), strict=True))
+            if rank == 'images':
+                ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
+                results.append(dict(text=said[i], images=ranked))
+            else:
+                ranked = [dict(text=said[p], score=v) for p, v in found]
+                results.append(dict(img_path=name_of(shown[i]), captions=ranked))
+            if wanted and rank == 'images':
+                best_ones = [
+                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
+                    for p, v in found[:SHOWN]
+                ]
+                drawn.append(to_image(draw_images(said[i], best_ones)))
+            elif wanted:
+                ranking = [(said[p], v) for p, v in found[:SHOWN]]
+                heading = Path(name_of(shown[i])).name
+                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
+        if wanted:
+            names = [
+                file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
+            ]
+            self._present(drawn, names, show, wait_time, out_dir)
+        return results
+
+    @torch.no_grad()
+    def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:
+        """Score all pairs; each image and each text is encoded once.
+
+        Returns:
+            Tensor: fp32 ``[I, T]``, on the CPU; higher for a better match.
+        """
+        model, prepare = self.model, self.model.data_preprocessor
+        tokens = []
+        for start in range(0, len(images), batch_size):
+            some = images[start : start + batch_size]
+            pixels = [self.pipeline(dict(image=i, text=[''], sample_idx=0))['inputs'] for i in some]
+            tokens.append(model.encode_images(prepare.normalize(pixels)).cpu())
+        ids, padding = prepare.tokenize(list(texts))
+        parts = zip(ids.split(batch_size), padding.split(batch_size), strict=True)
+        seen, said = (
+            torch.cat(tokens),
+            torch.cat([model.encode_texts(i, p).cpu() for i, p in parts]),
+        )
+        rows = torch.arange(len(images)).repeat_interleave(len(texts))
+        columns = torch.arange(len(texts)).repeat(len(images))
+        scores = [
+            model.score_pairs(
+                seen[r].to(ids.device), said[c].to(ids.device), padding[c.to(ids.device)]
+            ).cpu()
+            for r, c in zip(rows.split(batch_size), columns.split(batch_size), strict=True)
+        ]
+        return torch.cat(scores).unflatten(0, (len(images), len(texts)))
+
+
+class TextInferencer:
+    """Ask whichever inferencer fits the config's head, with one text for all images.
+
+    Takes what every inferencer here takes.
+    """
+
+    def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
+        self.cfg = config
+        kind: Any = VQAInferencer if is_asked(config) else RetrievalInferencer
+        if is_of_rooms(config):
+            from lm4ve.tasks.rooms.inference import RoomInferencer as kind
+        self.inferencer: Any = kind(config, checkpoint, **options)
+
+    def __call__(
+        self,
+        inputs: Image | Sequence[Image],
+        question: Any = None,
+        caption: Any = None,
+        situation: Any = None,
+        **options,
+    ) -> list[dict]:
+        """Answer questions about images or rooms, or rank captions or images.
+
+        Args:
+            inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
+            question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
+            caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
+            situation (str | Sequence[str]): What
+                :class:`~lm4ve.tasks.vqa.RoomInferencer` is told of who asks.
+            **options: The other arguments of these.
+
+        Raises:
+            UserError: The text that the model takes is missing, or there is the other one.
+        """
+        if is_of_rooms(self.cfg):
+            if question is None or situation is None or caption is not None:
+                raise UserError(
+                    "The config's model needs a situation and a question beside the rooms. Fix: "
+                    'give situation= and question=, and no caption.'
+                )
+            return self.inferencer(inputs, situation, question, **options)
+        if situation is not None:
+            raise UserError(
+                "situation= is for models of rooms (lm4ve.SQA3D), which the config's is not. Fix: "
+                'leave it out.'
+            )
+        asked = is_asked(self.cfg)
+        wanted, other = (question, caption) if asked else (caption, question)
+        if wanted is None or other is not None:
+            noun = 'question' if asked else 'caption'
+            raise UserError(
+                f"The config's model needs a {noun} beside the images. Fix: give {noun}=, and no "
+                'other text.'
+            )
+        return self.inferencer(inputs, wanted, **options)
+
+
+def is_asked(cfg: Config) -> bool:
+    """Return whether a config's model answers questions."""
+    return str(cfg.model.head.type).endswith('VQAHead')

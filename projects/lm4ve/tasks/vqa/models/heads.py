@@ -1,0 +1,365 @@
+"""Heads that read METER's pooled features: answers, matches, and ranks of captions.
+
+All compute in fp32, also under mixed precision: 16 bits would tie the scores of many
+pairs, and ranks would depend on their order.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.answering import FINGERPRINT, KnowsVocabulary, vocabulary_digest
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary, soft_scores
+from lm4ve.tasks.vqa.models.fusion import init_as_bert
+
+Samples = list[VisionLanguageDataSample]
+Unimodal = tuple[Tensor, Tensor] | None
+TARGETS = ('soft', 'hard')
+__all__ = [
+    'FINGERPRINT',
+    'MatchingHead',
+    'RetrievalHead',
+    'VQAHead',
+    'in_fp32',
+    'soft_targets',
+    'vocabulary_digest',
+]
+
+
+def in_fp32(module: nn.Module, features: Tensor) -> Tensor:
+    """Run a module outside of autocast, in its own precision, and return fp32."""
+    dtype = next(module.parameters()).dtype
+    with torch.autocast(features.device.type, enabled=False):
+        return module(features.to(dtype)).float()
+
+
+def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> dict[int, float]:
+    """Score the answers of a vocabulary by what annotators said.
+
+    Args:
+        answers (Sequence[str]): As annotated; ten for VQAv2. A question with a single
+            answer is sure of it.
+        index (dict[str, int]): The vocabulary.
+        kind (str): 'soft': .3, .6, .9 and 1 for one to four annotators or more (METER's
+            code); 'hard': 1 for the most frequent answer of the vocabulary, the first of
+            equals.
+
+    Returns:
+        dict[int, float]: By index; answers outside of the vocabulary are not in it.
+    """
+    if kind == 'soft':
+        return {index[a]: score for a, score in soft_scores(answers).items() if a in index}
+    counts = Counter(a for a in answers if a in index)
+    return {index[a]: 1.0 for a, _ in counts.most_common(1)}
+
+
+class _Head(BaseModule):
+    """What METER calls of a head."""
+
+    def embed(self, kind: str, token: Tensor) -> Tensor:
+        """Cheap embeddings of single images or texts.
+
+        Raises:
+            UserError: This head has none.
+        """
+        raise UserError(
+            'The coarse ranking needs embeddings that were trained for it. Fix: train with '
+            "model.head=dict(type='lm4ve.RetrievalHead', contrastive=dict(...))."
+        )
+
+    def score(self, features: Tensor) -> Tensor:
+        """Scores of pairs, ``[P, 2 C] -> [P]``.
+
+        Raises:
+            UserError: This head scores no pairs.
+        """
+        raise UserError(
+            f'{type(self).__name__} answers questions and scores no pairs. Fix: use '
+            'lm4ve.RetrievalHead or lm4ve.MatchingHead.'
+        )
+
+
+@MODELS.register_module()
+class VQAHead(KnowsVocabulary, _Head):
+    """Choose an answer out of a vocabulary: Linear, LayerNorm, GELU, Linear.
+
+    Args:
+        vocabulary (str | Sequence[str]): The A answers, or the file that holds them.
+        in_channels (int): 2 C.
+        hidden_channels (int, optional): Default: ``in_channels``, as METER.
+        targets (str): 'soft' or 'hard'; see :func:`soft_targets`.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    The loss is the binary cross-entropy, mean over answers and samples, times A. A
+    fingerprint of the vocabulary is a part of every checkpoint.
+
+    Raises:
+        UserError: The vocabulary cannot be read.
+    """
+
+    def __init__(
+        self,
+        vocabulary: str | Sequence[str],
+        in_channels: int = 1536,
+        hidden_channels: int | None = None,
+        targets: str = 'soft',
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        check('model.head.targets', targets, choices=TARGETS)
+        self.in_channels, self.targets = in_channels, targets
+        answers = read_vocabulary(vocabulary, self.vocabulary_field)
+        hidden = hidden_channels or in_channels
+        self.layers = nn.Sequential(
+            nn.Linear(in_channels, hidden),
+            nn.LayerNorm(hidden),
+            nn.GELU(),
+            nn.Linear(hidden, len(answers)),
+        )
+        init_as_bert(self)
+        self.know(answers)
+
+    @staticmethod
+    def portable(node: dict) -> dict:
+        """Put the answers themselves in the place of their file, for a release."""
+        answers = read_vocabulary(node['vocabulary'], 'model.head.vocabulary')
+        return dict(vocabulary=list(answers))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[..., 2 C]`` to logits, fp32 ``[..., A]``."""
+        return in_fp32(self.layers, features)
+
+    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+        """Loss of questions.
+
+        Args:
+            features (Tensor): ``[B, S, 2 C]``, of S questions an image.
+            data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S > 1 a
+                list for each question.
+            unimodal: Not used.
+
+        Raises:
+            UserError: The lists of answers are not as many as questions.
+        """
+        logits = self(features.flatten(0, 1))
+        count = features.shape[1]
+        # A sample with one question has its answers, as everywhere else, in one flat list.
+        answers = [
+            [s.gt_answers] if self._is_flat(s.gt_answers) else s.gt_answers for s in data_samples
+        ]
+        if (found := {len(a) for a in answers}) != {count}:
+            raise UserError(
+                f'Samples of {count} questions have answers to {sorted(found)}. '
+                'Fix: give gt_answers a list for each question.'
+            )
+        scored = [
+            (row, column, score)
+            for row, given in enumerate(itertools.chain.from_iterable(answers))
+            for column, score in soft_targets(given, self.index, self.targets).items()
+        ]
+        targets = torch.zeros_like(logits)
+        if scored:  # written at once: a GPU would be asked for every single one
+            rows, columns, values = (
+                torch.tensor(v, device=logits.device) for v in zip(*scored, strict=True)
+            )
+            targets[rows, columns] = values.to(targets.dtype)
+        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        return dict(loss_vqa=loss * len(self.vocabulary))
+
+    @staticmethod
+    def _is_flat(answers: Sequence) -> bool:
+        return all(isinstance(a, str) for a in answers)
+
+    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+        """Add ``pred_answer``, ``pred_label`` and ``pred_scores`` (sigmoid, ``[A]``).
+
+        Raises:
+            UserError: There are several questions a sample, which is for training.
+        """
+        if features.shape[1] != 1:
+            raise UserError(
+                f'Samples of {features.shape[1]} questions in a test. Fix: leave out '
+                'dataset.questions_per_image there, or set its test_mode=True.'
+            )
+        scores = self(features[:, 0]).sigmoid()
+        return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
+
+
+@MODELS.register_module()
+class MatchingHead(_Head):
+    """Image-text matching: two classes, of which 1 says that the pair matches.
+
+    Args:
+        in_channels (int): 2 C.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+    """
+
+    def __init__(
+        self, in_channels: int = 1536, init_cfg: dict | Sequence[dict] | None = None
+    ) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.fc = nn.Linear(in_channels, 2)
+        init_as_bert(self)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[..., 2 C]`` to logits, fp32 ``[..., 2]``."""
+        return in_fp32(self.fc, features)
+
+    def score(self, features: Tensor) -> Tensor:
+        """``[P, 2 C]`` to log-odds of a match, fp32 ``[P]``."""
+        logits = self(features)
+        return logits[..., 1] - logits[..., 0]
+
+    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+        """Cross-entropy over all pairs ``[B, S, 2 C]``; the first of S texts is true."""
+        logits = self(features)
+        target = torch.zeros(logits.shape[:-1], dtype=torch.long, device=logits.device)
+        target[:, 0] = 1
+        return dict(loss_itm=F.cross_entropy(logits.flatten(0, 1), target.flatten()))
+
+    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+        """Add ``pred_scores``, the probability of a match ``[S]``."""
+        for sample, scores in zip(data_samples, self.score(features).sigmoid(), strict=True):
+            sample.pred_scores = scores
+        return data_samples
+
+
+@MODELS.register_module()
+class RetrievalHead(_Head):
+    """Rank the texts of an image: one logit a pair, the first of S texts is the true one.
+
+    Args:
+        in_channels (int): 2 C.
+        itm (dict, optional): Also a matching loss: ``dict(weight=1.0, frozen=True)``. METER
+            runs it with a head that its pre-training left and that does not train.
+        contrastive (dict, optional): Also a loss that compares the first tokens of images
+            and texts before the fusion, within the batch of a process:
+            ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank pairs
+            without a fusion, for ``coarse=dict(top_k=...)`` of the retrieval loops.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+
+    Raises:
+        UserError: ``itm`` or ``contrastive`` has a field that does not exist.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1536,
+        itm: dict | None = None,
+        contrastive: dict | None = None,
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.in_channels = in_channels
+        self.rank_output = nn.Linear(in_channels, 1)
+        init_as_bert(self)
+        self.itm_weight, self.itm = 0.0, None
+        if itm is not None:
+            fields = _fields('itm', itm, dict(weight=1.0, frozen=True))
+            self.itm_weight = fields['weight']
+            self.itm = MatchingHead(in_channels).requires_grad_(not fields['frozen'])
+        self.contrastive = None
+        if contrastive is not None:
+            known = dict(channels=256, weight=1.0, temperature=0.07)
+            self.contrastive = _Contrastive(
+                in_channels // 2, **_fields('contrastive', contrastive, known)
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[..., 2 C]`` to scores, fp32 ``[...]``."""
+        return in_fp32(self.rank_output, features)[..., 0]
+
+    def score(self, features: Tensor) -> Tensor:
+        """``[P, 2 C]`` to scores, fp32 ``[P]``."""
+        return self(features)
+
+    def embed(self, kind: str, token: Tensor) -> Tensor:
+        """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
+        if self.contrastive is None:
+            return super().embed(kind, token)
+        return self.contrastive.embed(kind, token)
+
+    def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
+        """Losses of images with their texts.
+
+        Args:
+            features (Tensor): ``[B, S, 2 C]``; the first text of each image is true.
+            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where known.
+            unimodal (tuple[Tensor, Tensor], optional): First tokens before the fusion,
+                image ``[B, C]`` and texts ``[B, S, C]``.
+
+        Raises:
+            UserError: There is no false text to compare with.
+        """
+        if features.shape[1] < 2:
+            raise UserError(
+                'A training sample has its true caption only, nothing to rank it against. Fix: '
+                'set num_negatives of the training data set (METER: 15).'
+            )
+        scores = self(features)
+        target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+        losses = dict(loss_rank=F.cross_entropy(scores, target))
+        if self.itm is not None:
+            losses['loss_itm'] = self.itm_weight * self.itm.loss(features, data_samples)['loss_itm']
+        if self.contrastive is not None:
+            losses['loss_contrastive'] = self.contrastive.loss(*unimodal, data_samples)
+        return losses
+
+    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+        """Add ``pred_scores`` ``[S]``, one score a text."""
+        for sample, scores in zip(data_samples, self(features), strict=True):
+            sample.pred_scores = scores
+        return data_samples
+
+
+def _fields(name: str, given: dict, known: dict) -> dict:
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"model.head.{name} has no field '{key}'.{did_you_mean(key, known)} Fix: choose "
+                f'from {", ".join(known)}.'
+            )
+    return {**known, **given}
+
+
+class _Contrastive(nn.Module):
+    """Projections of single first tokens, and the loss that makes them comparable."""
+
+    def __init__(self, in_channels: int, channels: int, weight: float, temperature: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.image = nn.Linear(in_channels, channels)
+        self.text = nn.Linear(in_channels, channels)
+        init_as_bert(self)
+        self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
+
+    def embed(self, kind: str, token: Tensor) -> Tensor:
+        return F.normalize(in_fp32(getattr(self, kind), token), dim=-1)
+
+    def loss(self, image: Tensor, texts: Tensor, data_samples: Samples) -> Tensor:
+        """Both directions of InfoNCE; false texts are further negatives of every image."""
+        scale = self.log_scale.float().exp().clamp(max=100.0)
+        columns = self.embed('text', texts).flatten(0, 1)
+        scores = scale * self.embed('image', image) @ columns.T
+        count, per_image = texts.shape[:2]
+        true = torch.arange(count, device=scores.device) * per_image
+        ids = [s.get('image_id', i) for i, s in enumerate(data_samples)]
+        same = torch.tensor([[a == b for b in ids] for a in ids], device=scores.device)
+        same.fill_diagonal_(False)
+        # True captions of another sample of the same image are no negatives.
+        hidden = torch.zeros_like(scores, dtype=torch.bool)
+        hidden[:, true] = same
+        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+        rows = torch.arange(count, device=scores.device)
+        to_text = F.cross_entropy(scores, true)
+        to_image = F.cross_entropy(scores[:, true].T, rows)
+        return self.weight * (to_text + to_image) / 2

@@ -1,0 +1,337 @@
+"""``METER``: image encoder, text encoder, co-attention, optional language model block, head.
+
+The block takes the tokens after the fusion and before the poolers (arXiv 2310.12973,
+section 4.5 and figure H). Source of the model: METER, arXiv 2111.02387.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.vqa.models.fusion import init_as_bert
+
+TOKENS = ('visual', 'joint')
+IMAGE_POOLS = ('first', 'mean')
+
+
+class Pooler(nn.Module):
+    """One token to a feature: Linear, then tanh. ``[B, C] -> [B, C]``."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(channels, channels)
+
+    def forward(self, token: Tensor) -> Tensor:
+        return torch.tanh(self.dense(token))
+
+
+@MODELS.register_module()
+class METER(BaseModel):
+    """A model of images and texts.
+
+    Args:
+        image_encoder (dict): Config of a module from images ``[B, 3, H, W]`` to tokens
+            ``[B, N, C_i]`` (or to a tuple whose last entry is that) with ``embed_dims``.
+        text_encoder (dict): Config of a module ``(input_ids, text_padding) -> [B, L, C_t]``
+            with ``embed_dims``.
+        head (dict): Config of :class:`VQAHead`, :class:`MatchingHead` or
+            :class:`RetrievalHead`.
+        fusion (dict): Config of :class:`CoAttentionFusion`.
+        neck (dict, optional): ``LLMBlockNeck``, between fusion and poolers.
+        tokens (str): What the neck takes: 'visual', the image's tokens, as the paper's
+            figure H has it; or 'joint', image and text in one sequence.
+        image_pool (str): What the image's pooler reads: 'first', the class token, or
+            'mean', the mean over tokens, for encoders without a class token.
+        data_preprocessor (dict, optional): :class:`VisionLanguagePreprocessor`.
+        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModel``.
+
+    Raises:
+        UserError: Parts do not fit each other.
+    """
+
+    def __init__(
+        self,
+        image_encoder: dict,
+        text_encoder: dict,
+        head: dict,
+        fusion: dict = dict(type='lm4ve.CoAttentionFusion'),
+        neck: dict | None = None,
+        tokens: str = 'visual',
+        image_pool: str = 'first',
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | Sequence[dict] | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        check('model.tokens', tokens, choices=TOKENS)
+        check('model.image_pool', image_pool, choices=IMAGE_POOLS)
+        self.tokens, self.image_pool = tokens, image_pool
+        self.image_encoder = MODELS.build(image_encoder)
+        self.text_encoder = MODELS.build(text_encoder)
+        self.fusion = MODELS.build(fusion)
+        channels = self.fusion.embed_dims
+        self.image_transform = nn.Linear(self.image_encoder.embed_dims, channels)
+        self.text_transform = nn.Linear(self.text_encoder.embed_dims, channels)
+        self.token_types = nn.Embedding(2, channels)
+        self.image_pooler = Pooler(channels)
+        self.text_pooler = Pooler(channels)
+        for part in (self.image_transform, self.text_transform, self.token_types):
+            init_as_bert(part)
+        init_as_bert(self.image_pooler)
+        init_as_bert(self.text_pooler)
+        self.neck = None if neck is None else MODELS.build(neck)
+        self.head = MODELS.build(head)
+        check_parts(self)
+        # Read now: sharded training cuts parameters into pieces without a shape.
+        self._own_sizes = _sizes(dict(self.named_parameters()))
+
+    def encode_images(self, image: Tensor) -> Tensor:
+        """Images, float ``[B, 3, H, W]``, to tokens ``[B, N, C]`` that have seen no text."""
+        tokens = self.image_encoder(image)
+        if not isinstance(tokens, Tensor):
+            tokens = tokens[-1]
+        if tokens.dim() != 3:
+            raise UserError(
+                f'model.image_encoder gives {list(tokens.shape)}. Expected tokens [B, N, C]. Fix: '
+                "let the backbone give raw tokens (mmpretrain: out_type='raw')."
+            )
+        return self.image_transform(tokens) + self._token_type(1, tokens)
+
+    def encode_texts(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
+        """Texts, int64 ``[B, L]`` with their padding, to tokens ``[B, L, C]``."""
+        tokens = self.text_encoder(input_ids, text_padding)
+        return self.text_transform(tokens) + self._token_type(0, tokens)
+
+    def _token_type(self, index: int, like: Tensor) -> Tensor:
+        # Through the module, which sharded training gathers.
+        return self.token_types(torch.full((), index, device=like.device))
+
+    def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor) -> dict:
+        """Let the tokens of pairs see each other.
+
+        Args:
+            image_tokens (Tensor): ``[P, N, C]``.
+            text_tokens (Tensor): ``[P, L, C]``.
+            text_padding (Tensor): bool ``[P, L]``, True = padding.
+
+        Returns:
+            dict[str, Tensor]: ``image`` ``[P, N, C]``, ``text`` ``[P, L, C]``.
+        """
+        return self.fusion(image_tokens, text_tokens, text_padding)
+
+    def pool(self, fused: dict[str, Tensor], text_padding: Tensor) -> Tensor:
+        """Neck and poolers; the neck computes only the tokens that the poolers read.
+
+        Args:
+            fused (dict[str, Tensor]): What :meth:`fuse` gives.
+            text_padding (Tensor): bool ``[P, L]``, True = padding.
+
+        Returns:
+            Tensor: ``[P, 2 C]``, text first, as METER has it.
+        """
+        image, text = fused['image'], fused['text'][:, :1]
+        count = image.shape[1]
+        if self.neck is not None and self.tokens == 'visual':
+            image = self.neck(image, queries=slice(0, 1) if self.image_pool == 'first' else None)
+        elif self.neck is not None:
+            joint = torch.cat((image, fused['text']), dim=1)
+            mask = torch.cat((text_padding.new_zeros(image.shape[:2]), text_padding), dim=1)
+            if self.image_pool == 'first':
+                read = torch.tensor([0, count], device=joint.device).expand(joint.shape[0], 2)
+            else:
+                read = slice(0, count + 1)
+            out = self.neck(joint, padding_mask=mask, queries=read)
+            image, text = out[:, :-1], out[:, -1:]
+        image = image[:, 0] if self.image_pool == 'first' else image.mean(dim=1)
+        return torch.cat((self.text_pooler(text[:, 0]), self.image_pooler(image)), dim=-1)
+
+    def score_pairs(
+        self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor
+    ) -> Tensor:
+        """Score how well images and texts match, for pairs that are encoded already.
+
+        Args:
+            image_tokens (Tensor): ``[P, N, C]``, of :meth:`encode_images`.
+            text_tokens (Tensor): ``[P, L, C]``, of :meth:`encode_texts`.
+            text_padding (Tensor): bool ``[P, L]``, True = padding.
+
+        Returns:
+            Tensor: fp32 ``[P]``, higher for a better match.
+
+        Raises:
+            UserError: The head answers questions.
+        """
+        fused = self.fuse(image_tokens, text_tokens, text_padding)
+        return self.head.score(self.pool(fused, text_padding))
+
+    def embed_images(self, image_tokens: Tensor) -> Tensor:
+        """Tokens ``[P, N, C]`` of :meth:`encode_images` to cheap embeddings, fp32 ``[P, E]``.
+
+        Products of these with :meth:`embed_texts` rank pairs without a fusion.
+
+        Raises:
+            UserError: The head has no contrastive loss.
+        """
+        return self.head.embed('image', self._image_token(image_tokens))
+
+    def embed_texts(self, text_tokens: Tensor) -> Tensor:
+        """Tokens ``[P, L, C]`` of :meth:`encode_texts` to cheap embeddings, fp32 ``[P, E]``."""
+        return self.head.embed('text', text_tokens[:, 0])
+
+    def _image_token(self, tokens: Tensor) -> Tensor:
+        return tokens[:, 0] if self.image_pool == 'first' else tokens.mean(dim=1)
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        data_samples: list[VisionLanguageDataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> Tensor | dict[str, Tensor] | list[VisionLanguageDataSample]:
+        """Run on a batch. Each image is encoded once for its S texts.
+
+        Args:
+            inputs (dict[str, Tensor]): ``image`` ``[B, 3, H, W]``, ``input_ids`` and
+                ``text_padding`` ``[B, S, L]``, of the preprocessor.
+            data_samples (list[VisionLanguageDataSample], optional): One an image.
+            mode (str): 'tensor' gives features ``[B, S, 2 C]``, 'loss' a dict of losses,
+                'predict' the samples with predictions.
+        """
+        ids, padding = (inputs[k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
+        shape = inputs['input_ids'].shape[:2]
+        image_tokens = self.encode_images(inputs['image'])
+        text_tokens = self.encode_texts(ids, padding)
+        pairs = image_tokens.repeat_interleave(shape[1], dim=0) if shape[1] > 1 else image_tokens
+        features = self.pool(self.fuse(pairs, text_tokens, padding), padding).unflatten(0, shape)
+        if mode == 'tensor':
+            return features
+        if mode == 'loss':
+            unimodal = (self._image_token(image_tokens), text_tokens[:, 0].unflatten(0, shape))
+            return self.head.loss(features, data_samples, unimodal)
+        if mode == 'predict':
+            samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
+            return self.head.predict(features, samples)
+        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
+        """Refuse the checkpoint of another METER, even where loading is not strict.
+
+        Raises:
+            CheckpointError: Patches, widths, depths or words differ; all are listed.
+        """
+        theirs = _sizes({k[len(prefix) :]: v for k, v in state_dict.items() if k[len(prefix) :]})
+        mine = self._own_sizes
+        different = [
+            f'{text.format(theirs[text])} (the config has {text.format(mine[text])})'
+            for text in mine
+            if text in theirs and theirs[text] != mine[text]
+        ]
+        if different:
+            raise CheckpointError(
+                f'The checkpoint is of another METER: {", ".join(different)}. Fix: give '
+                'model.image_encoder, model.text_encoder and model.fusion the sizes that it was '
+                "trained with (METER's release: CLIP ViT-B/16 and RoBERTa-base)."
+            )
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+#: Key of a tensor -> the dimension that tells a size, and how a message says it.
+_WIDTHS = (
+    (r'image_encoder\..*patch_embedding\.weight', -1, 'image patches of {} pixels'),
+    (r'image_transform\.weight', 1, 'image tokens of {} channels'),
+    (r'text_encoder\..*word_embeddings\.weight', 0, 'a vocabulary of {} words'),
+    (r'text_transform\.weight', 1, 'text tokens of {} channels'),
+    (r'image_transform\.weight', 0, 'a fusion of {} channels'),
+)
+_DEPTHS = (
+    (r'image_encoder\..*?\.(\d+)\..*', '{} image blocks'),
+    (r'text_encoder\..*?\.(\d+)\..*', '{} text layers'),
+    (r'fusion\.text_layers\.(\d+)\..*', '{} layers of co-attention'),
+)
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+    """Read the sizes of a model out of its state, by how a message says them."""
+    sizes = {}
+    for pattern, dimension, text in _WIDTHS:
+        # A tensor of other dimensions is refused with its name when it is loaded.
+        found = [
+            v.shape[dimension]
+            for k, v in state.items()
+            if v.dim() > max(dimension, 0) and re.fullmatch(pattern, k)
+        ]
+        sizes.update({text: found[0]} if found else {})
+    for pattern, text in _DEPTHS:
+        found = [int(m[1]) for m in (re.fullmatch(pattern, k) for k in state) if m]
+        sizes.update({text: max(found) + 1} if found else {})
+    return sizes
+
+
+def check_parts(model: METER) -> None:
+    """Refuse parts that do not fit each other, before anything is computed.
+
+    Raises:
+        UserError: It names both fields.
+    """
+    channels = model.fusion.embed_dims
+    _check_width(model.neck, 'neck', channels)
+    _check_width(model.head, 'head', 2 * channels)
+    if getattr(model.neck, 'out_type', 'raw') != 'raw':
+        raise UserError(
+            f"model.neck.out_type='{model.neck.out_type}': METER pools by itself. Fix: set "
+            "out_type='raw'."
+        )
+    if model.image_pool == 'first' and getattr(model.image_encoder, 'num_prefix_tokens', 1) == 0:
+        raise UserError(
+            "model.image_pool='first', but model.image_encoder has no class token. Fix: set "
+            "model.image_pool='mean', or for SigLIP model.image_encoder.head_token=True."
+        )
+    if hasattr(model.data_preprocessor, 'tokenizer'):
+        check_tokenizer(model.data_preprocessor, model.text_encoder)
+
+
+def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
+    found = getattr(part, 'in_channels', wanted)
+    if found != wanted:
+        raise UserError(
+            f'model.{name}.in_channels={found}, but the fusion gives {wanted} channels there. Fix: '
+            f'set model.{name}.in_channels={wanted}.'
+        )
+
+
+def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
+    """Refuse a tokenizer that is not the text encoder's.
+
+    What either does not tell is not checked.
+
+    Raises:
+        UserError: Families, vocabularies, padding or lengths differ.
+    """
+    tokenizer, fix = preprocessor.tokenizer, 'Fix: name the same model in both.'
+    begin = f"model.data_preprocessor.tokenizer='{preprocessor.tokenizer_name}'"
+    kinds = preprocessor.tokenizer_type, getattr(encoder, 'model_type', None)
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise UserError(
+            f"{begin} is of a '{kinds[0]}' model, but model.text_encoder is of '{kinds[1]}'. {fix}"
+        )
+    size = getattr(encoder, 'vocab_size', None)
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    if size is not None and tokens > size:
+        raise UserError(f'{begin} has {tokens} tokens, but model.text_encoder knows {size}. {fix}')
+    pad = getattr(encoder, 'pad_id', None)
+    if pad is not None and tokenizer.pad_token_id != pad:
+        raise UserError(
+            f'{begin} pads with {tokenizer.pad_token_id}, but model.text_encoder expects {pad}. '
+            f'{fix}'
+        )
+    longest = getattr(encoder, 'max_length', None)
+    if longest is not None and preprocessor.max_length > longest:
+        raise UserError(
+            f'model.data_preprocessor.max_length={preprocessor.max_length}, but model.text_encoder '
+            f'has positions for {longest} tokens. Fix: set it to {longest} or less.'
+        )

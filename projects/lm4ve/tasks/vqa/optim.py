@@ -1,0 +1,125 @@
+"""METER's learning rates: one base rate, faster heads, a faster fusion, and faster mappers.
+
+METER has three speeds, each with and without weight decay (its released code); the
+paper of the blocks trains their mappers at ten times the image encoder's rate
+(arXiv 2310.12973, section C.5).
+"""
+
+import logging
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from torch import nn
+
+from lm4ve.errors import UserError, did_you_mean
+from lm4ve.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+#: How fast a group trains, relative to the base rate: the paper's VQAv2.
+MULTIPLIERS = dict(base=1.0, head=50.0, cross_modal=5.0, neck=10.0)
+#: The beginnings of names -> their group, the first that fits. METER finds its heads and
+#: its fusion by their names too, and leaves rank_output and token types at the base rate.
+GROUPS = (
+    ('head.rank_output.', 'base'),
+    ('head.', 'head'),
+    ('neck.', 'neck'),
+    ('fusion.', 'cross_modal'),
+    ('image_transform.', 'cross_modal'),
+    ('text_transform.', 'cross_modal'),
+    ('image_pooler.', 'cross_modal'),
+    ('text_pooler.', 'cross_modal'),
+    ('', 'base'),
+)
+#: METER does not decay what has these in its name. CLIP's norms and the one of the answer
+#: head are called otherwise, and do decay.
+_NORMS = {'LayerNorm', 'norm', 'norm1', 'norm2'}
+#: What sharding and compiling put into names.
+_WRAPPERS = ('_fsdp_wrapped_module', '_orig_mod', '_checkpoint_wrapped_module', 'module')
+
+
+def group_of(name: str) -> tuple[str, bool]:
+    """Return the group of a parameter and whether it decays.
+
+    Args:
+        name (str): Its name in a :class:`METER`.
+    """
+    parts = [p for p in name.split('.') if p not in _WRAPPERS]
+    name = '.'.join(parts)
+    group = next(group for begin, group in GROUPS if name.startswith(begin))
+    return group, 'bias' not in parts[-1] and not _NORMS.intersection(parts)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Group a :class:`METER`'s parameters as its recipe does, and log the groups.
+
+    ``paramwise_cfg`` holds multipliers of the optimizer's ``lr``: ``head`` (50 for VQAv2, 5
+    for retrieval), ``cross_modal`` (5: transforms, co-attention and poolers), ``neck`` (10:
+    mappers, and the block where it trains) and ``base`` (1: encoders, token types and
+    ``rank_output``). Biases do not decay, nor do norms, but for CLIP's and the answer
+    head's.
+
+    Raises:
+        UserError: The optimizer has no ``lr``; ``paramwise_cfg`` has another field; the
+            model is no METER.
+    """
+
+    def _validate_cfg(self) -> None:
+        for key, value in self.paramwise_cfg.items():
+            if key not in MULTIPLIERS:
+                raise UserError(
+                    f"optim_wrapper.paramwise_cfg has no field '{key}' with this constructor."
+                    f'{did_you_mean(key, MULTIPLIERS)} Fix: choose from {", ".join(MULTIPLIERS)}.'
+                )
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                raise UserError(
+                    f'optim_wrapper.paramwise_cfg.{key}={value!r} is no multiplier of the learning '
+                    'rate. Fix: give a number of 0 or more.'
+                )
+        if not isinstance(self.base_lr, (int, float)):
+            raise UserError(
+                f'optim_wrapper.optimizer.lr={self.base_lr!r}: this constructor multiplies it. Fix:'
+                ' give the base learning rate (METER: 5e-6).'
+            )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimizer wrapper of a model, which may be wrapped for training."""
+        groups = self._groups(getattr(model, 'module', model))
+        optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=list(groups.values())))
+        wrapper = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
+        _log(groups)
+        return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
+
+    def _groups(self, model: nn.Module) -> dict[tuple[str, bool], dict[str, Any]]:
+        """Parameters with their rate and decay, by group; in the order of the model."""
+        multipliers = {**MULTIPLIERS, **self.paramwise_cfg}
+        groups: dict[tuple[str, bool], dict[str, Any]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            kind, decays = key = group_of(name)
+            if key not in groups:
+                groups[key] = dict(params=[], lr=self.base_lr * multipliers[kind])
+                if not decays:
+                    groups[key]['weight_decay'] = 0.0
+                elif self.base_wd is not None:
+                    groups[key]['weight_decay'] = self.base_wd
+            groups[key]['params'].append(parameter)
+        if not any(kind == 'cross_modal' for kind, _ in groups):
+            raise UserError(
+                f'METEROptimWrapperConstructor found no fusion that trains in a '
+                f'{type(model).__name__}. Fix: use it with lm4ve.METER, or leave out '
+                'optim_wrapper.constructor. (FSDP needs model_wrapper.use_orig_params=True.)'
+            )
+        return groups
+
+
+def _log(groups: dict[tuple[str, bool], dict[str, Any]]) -> None:
+    lines = [f'{"group":12} {"rate":>9} {"decay":>6} {"tensors":>8} {"parameters":>12}']
+    for (kind, _), group in groups.items():
+        decay = group.get('weight_decay', 'default')
+        size = sum(p.numel() for p in group['params'])
+        count = len(group['params'])
+        lines.append(f'{kind:12} {group["lr"]:>9.3g} {decay:>6} {count:>8} {size:>12,}')
+    print_log('Learning rates:\n' + '\n'.join(lines), logger='current', level=logging.INFO)

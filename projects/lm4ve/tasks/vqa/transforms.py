@@ -1,0 +1,48 @@
+"""The last step of a pipeline: an image and its texts, as the model takes them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from lm4ve.errors import UserError
+from lm4ve.registry import TRANSFORMS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+
+META_KEYS = (
+    *('sample_idx', 'img_path', 'ori_shape', 'img_shape', 'text', 'gt_answers', 'question_id'),
+    *('question_type', 'answer_type', 'image_id', 'caption_ids'),
+)
+
+
+@TRANSFORMS.register_module()
+class PackVisionLanguage(BaseTransform):
+    """To what the model takes: ``inputs`` and ``data_samples``.
+
+    ``inputs`` is the image, uint8 ``[3, H, W]``, its channels as they were loaded (BGR).
+    ``data_samples`` is a :class:`lm4ve.tasks.vqa.VisionLanguageDataSample`
+    whose metainfo has the texts; the model's preprocessor turns them into tokens.
+
+    Args:
+        meta_keys (Sequence[str]): What the sample keeps of an entry, where it is there.
+
+    Raises:
+        UserError: An image has other channels.
+    """
+
+    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
+        self.meta_keys = tuple(meta_keys)
+
+    def transform(self, results: dict) -> dict:
+        image = results['img']
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=-1)
+        if image.ndim != 3 or image.shape[-1] != 3:
+            raise UserError(
+                f"The image '{results.get('img_path')}' has the shape {list(image.shape)}, "
+                "expected three channels. Fix: load it with color_type='color'."
+            )
+        kept = {k: results[k] for k in self.meta_keys if k in results}
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=kept))

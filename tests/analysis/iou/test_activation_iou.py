@@ -1,0 +1,284 @@
+"""The tool: from images, masks and a checkpoint to tables, files and pictures."""
+
+import csv
+import importlib.util
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.model import ImgDataPreprocessor
+from mmengine.registry import MODELS, init_default_scope
+from mmpretrain.models.classifiers.base import BaseClassifier
+from PIL import Image
+from torch import nn
+
+from lm4ve.analysis import analyse
+from lm4ve.analysis.iou.pseudo_masks import maps_of
+from lm4ve.errors import UserError
+from tests.analysis.iou.masks import write_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def score(config, options: str):
+    """Run the tool on an untrained model; return its report."""
+    path = ROOT / 'tools/analysis/activation_iou.py'
+    spec = importlib.util.spec_from_file_location('activation_iou', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main([str(config), 'none', *options.split()])
+
+
+# ------------------------------------------------------------------------- models
+class Paint(nn.Module):
+    """One channel a token: -1 where half of the patch is bright, else 1."""
+
+    def forward(self, x):
+        bright = nn.functional.avg_pool2d(x[:, :1], 4) >= 127
+        return (1 - 2 * bright.float()).flatten(2).transpose(1, 2)
+
+
+class Flat(nn.Module):
+    """The same for every token."""
+
+    def forward(self, x):
+        return torch.ones(*x.shape[:2], 6) / 3
+
+
+@MODELS.register_module(force=True)
+class MaskIsTheActivation(BaseClassifier):
+    """What it makes of a white-on-black picture is the picture's mask."""
+
+    def __init__(self, data_preprocessor=None):
+        super().__init__(data_preprocessor=ImgDataPreprocessor())
+        self.paint, self.flat = Paint(), Flat()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.flat(self.paint(inputs))
+        return list(range(len(inputs)))
+
+
+CONFIG = """
+default_scope = 'mmpretrain'
+model = dict(type='mmengine.MaskIsTheActivation')
+test_dataloader = dict(dataset=dict(type='CustomDataset', pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(16, 16)),
+    dict(type='PackInputs')]))
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'mask_model.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
+    config, tmp_path, capsys
+):
+    masks = write_folder(tmp_path / 'data')
+    report = score(
+        config,
+        f'--data-root {tmp_path}/data --layout folder --points mask=paint '
+        f'constant=flat --bootstrap 50 --batch-size 4 --out-dir {tmp_path}/out',
+    )
+    share = [(m.reshape(4, 4, 4, 4).mean((1, 3)) >= 127.5) for m in masks]
+    kept = [s.mean() for s in share if s.any()]
+    assert report.images == len(kept) >= 8
+    assert len(report.empty) == 10 - len(kept)
+    prior = report.rows[0]
+    assert prior.iou == pytest.approx(np.mean(kept), abs=1e-12)
+    found = {(r.measure, r.point, r.variant, r.threshold_choice): r.iou for r in report.rows}
+    for measure in ('magnitude', 'frequency'):
+        for choice in ('best per image', 'fixed'):
+            assert found[measure, 'mask', 'as is', choice] == 1
+            assert found[measure, 'mask', 'inverted', choice] == 0
+        for variant in ('as is', 'inverted', 'shuffled'):
+            assert found[measure, 'constant', variant, 'best per image'] == (
+                pytest.approx(prior.iou, abs=1e-12)
+            )
+
+    shown = capsys.readouterr().out
+    assert 'untrained weights' in shown and '100.0 [100.0, 100.0]' in shown
+    written = json.loads((tmp_path / 'out/iou.json').read_text())
+    assert written['images'] == report.images and written['seed'] == 0
+    with open(tmp_path / 'out/iou.csv') as f:
+        rows = list(csv.DictReader(f))
+    assert len(rows) == len(report.rows) + len(report.differences) + len(report.curves)
+    assert {
+        float(r['iou'])
+        for r in rows
+        if r['point'] == 'mask' and r['table'] == 'rows' and r['variant'] == 'as is'
+    } == {1.0}
+    for name in ('iou', 'pseudo_masks'):
+        assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
+
+
+def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
+    report = score(
+        ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py',
+        f'--bootstrap 20 --split val --out-dir {tmp_path} --cfg-options '
+        'test_dataloader.dataset.indices=12',
+    )
+    assert report.images == 12 and report.fixing_images == 2
+    assert {(r.measure, r.point) for r in report.rows[1:]} == {
+        *(
+            (m, p)
+            for m in ('magnitude', 'frequency')
+            for p in ('encoder', 'mapped', 'block', 'after')
+        ),
+        ('attention', 'encoder'),
+        ('attention', 'block'),
+    }
+    assert {(r.measure, r.point) for r in report.differences} == {
+        *(
+            (m, p)
+            for m in ('magnitude', 'frequency')
+            for p in ('after - encoder', 'block - mapped')
+        ),
+        ('attention', 'block - encoder'),
+    }
+    assert {r.note for r in report.rows if r.measure == 'attention'} == {'class token'}
+    assert all(r.low <= r.iou <= r.high for r in report.rows)
+
+
+def test_attention_without_a_class_token_is_the_mean_of_all_rows():
+    init_default_scope('mmpretrain')
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='VisionTransformer',
+                img_size=8,
+                patch_size=4,
+                with_cls_token=False,
+                out_type='avg_featmap',
+                arch=dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8),
+            ),
+            head=dict(type='LinearClsHead', num_classes=2, in_channels=8),
+        )
+    )
+    found = maps_of(analyse(model, dict(inputs=torch.randn(2, 3, 8, 8))))
+    notes = {m.measure: m.note for m in found}
+    assert notes['attention'] == 'mean over tokens'
+    assert next(m for m in found if m.measure == 'attention').values.shape == (2, 4)
+
+
+# --------------------------------------------------------------------- bad inputs
+def spoil(tmp_path: Path, how: str) -> Path:
+    root = tmp_path / 'data'
+    write_folder(root, 3)
+    mask = root / 'masks/1.png'
+    if how == 'no mask':
+        mask.unlink()
+    elif how == 'size':
+        cv2.imwrite(str(mask), np.full((16, 17), 255, np.uint8))
+    elif how == 'no foreground':
+        cv2.imwrite(str(mask), np.zeros((16, 16), np.uint8))
+    elif how == 'no image':
+        mask.write_bytes(b'text')
+    elif how == 'float':
+        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
+        mask.unlink()
+    elif how == 'empty':
+        for path in (root / 'images').iterdir():
+            path.unlink()
+    elif how == 'no folder':
+        (root / 'masks').rename(root / 'labels')
+    return root
+
+
+@pytest.mark.parametrize(
+    'how, found',
+    [
+        ('no mask', r"images/1.png' has no mask: '.*masks/1.png' is not there"),
+        ('size', r'images/1.png: the image has 16 x 16 pixels, its mask 16 x 17'),
+        ('no foreground', r'images/1.png: its mask has no foreground .*--skip-empty'),
+        ('no image', r"masks/1.png' is not an image that can be read"),
+        ('float', r"masks/1.tif' has mode F; masks are palette, gray or RGB"),
+        ('empty', r"images' has no images"),
+        ('no folder', r"masks' is not there"),
+    ],
+)
+def test_bad_files_are_told_by_name(config, tmp_path, how, found):
+    root = spoil(tmp_path, how)
+    with pytest.raises(UserError, match=found):
+        score(
+            config,
+            f'--data-root {root} --layout folder --points mask=paint --out-dir {tmp_path}/out',
+        )
+    assert not (tmp_path / 'out').exists()
+
+
+def test_images_without_foreground_can_be_passed_over(config, tmp_path, capsys):
+    root = spoil(tmp_path, 'no foreground')
+    report = score(
+        config,
+        f'--data-root {root} --layout folder --points mask=paint --out-dir '
+        f'{tmp_path}/out --bootstrap 9 --skip-empty --rule any',
+    )
+    assert report.images == 2
+    shown = capsys.readouterr().out  # the threshold of one image is tried on one
+    assert '(one image)' in shown and 'nan [' not in shown
+
+
+@pytest.mark.parametrize(
+    'arguments, found',
+    [
+        ('--data-root .', '--data-root and --layout go together'),
+        ('--layout folder', '--data-root and --layout go together'),
+        ('--ignored 255', '--ignored is for --layout folder'),
+        ('--layout folder --data-root . --split val', 'has no splits'),
+        ('--bootstrap 0', '--bootstrap 0 must be 1 or more'),
+        ('--thresholds 1.5', r'thresholds=\[1.5\] must be'),
+        ('--points encoder', "--points 'encoder' must be LABEL=MODULE"),
+    ],
+)
+def test_mistakes_in_arguments_are_told(config, arguments, found):
+    with pytest.raises(UserError, match=found):
+        score(config, arguments)
+
+
+def test_a_data_set_without_masks_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
+        score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}/out')
+
+
+def test_pictures_are_dark_outside_the_pseudo_mask():
+    from lm4ve.analysis.iou.figure import _lit
+
+    pixels = np.full((4, 8, 3), 200, np.uint8)
+    lit = _lit(pixels, np.array([1, 0, 0, 0, 0, 1, 0, 0], bool), (2, 4))
+    bright = (lit == 200).all(-1)
+    assert bright[:2, :2].all() and bright[2:, 2:4].all() and bright.sum() == 8
+    assert (lit[~bright] == 50).all()
+
+
+def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
+    from lm4ve.analysis.iou import report
+    from lm4ve.analysis.iou.pseudo_masks import Scores, TokenMaps
+
+    truth = np.tile([[1, 0], [0, 0]], (6, 1, 1)).astype(np.uint8)
+    scores = Scores()
+    # The better measure comes last: its panel must not be cut to the first's range.
+    scores.add(
+        [
+            TokenMaps('magnitude', 'encoder', np.ones((6, 4)), (2, 2)),
+            TokenMaps('frequency', 'encoder', truth.reshape(6, 4).astype(float), (2, 2)),
+        ],
+        list(truth),
+        'abcdef',
+    )
+    drawn = []
+    monkeypatch.setattr(report, 'save_figure', lambda f, *a, **k: drawn.append(f))
+    report.plot(report.summarize(scores, resamples=9), tmp_path / 'x.png')
+    for ax in drawn[0].axes:
+        low, high = ax.get_ylim()
+        for line in ax.lines:
+            assert low <= min(line.get_ydata()) and max(line.get_ydata()) <= high

@@ -1,0 +1,247 @@
+"""What hooks see of each task's model, against the model's parts run by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lm4ve.analysis import analyse, default_points, magnitude, normalize
+from lm4ve.analysis.points import necks_of
+from lm4ve.errors import UserError
+from lm4ve.tasks import get_task
+from tests.helpers.models import TASKS, D, build
+
+PLACES = dict(image=(1, (4, 6)), video=(0, (2, 4, 4)), pointcloud=(1, (6,)))
+
+
+def same_inputs(model, data):
+    return model.data_preprocessor(data, False)['inputs']
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_points_are_what_goes_in_and_comes_out_of_the_neck(task):
+    model, data = build(task)
+    seen = analyse(model, data)
+    assert seen.kind == task
+    assert list(seen.points) == ['encoder', 'mapped', 'block', 'after']
+    neck = necks_of(model)[0][1]
+    into = []
+    handle = neck.register_forward_pre_hook(
+        lambda m, args, kwargs: into.append((args, kwargs)), with_kwargs=True
+    )
+    with torch.no_grad():
+        model.test_step(data)
+        handle.remove()
+        args, kwargs = into[0]
+        x = args[0][-1] if isinstance(args[0], (tuple, list)) else args[0]
+        x = x if x.dim() == 3 else x.flatten(2).transpose(1, 2)
+        mapped = F.linear(x, neck.mapper_in.weight)
+        block = neck.block(mapped, padding_mask=kwargs.get('padding_mask'))
+        after = F.linear(block, neck.mapper_out.weight)
+    prefix = seen.points['encoder'].layout.prefix
+    if task != 'motion':
+        assert (prefix, seen.points['encoder'].layout.grid) == PLACES[task]
+    for label, expected in dict(encoder=x, mapped=mapped, block=block, after=after).items():
+        torch.testing.assert_close(
+            seen.points[label].tokens, expected[:, prefix:], rtol=1e-4, atol=1e-5
+        )
+    assert seen.points['block'].tokens.shape[-1] == D
+    assert seen.views == (2 if task == 'video' else 1)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_measures_are_of_the_placed_tokens_alone(task):
+    model, data = build(task)
+    point = analyse(model, data).points['after']
+    mask = point.layout.padding_mask
+    assert (mask is not None and bool(mask.any())) == (task == 'motion')
+    expected = normalize(magnitude(point.tokens, mask), mask)
+    torch.testing.assert_close(point.measure('magnitude'), expected)
+    with pytest.raises(UserError, match=r"measures=\['size'\] must be one or more of"):
+        point.measure('size')
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_looking_changes_neither_predictions_nor_modes(task):
+    model, data = build(task)
+    model.train()
+    model.get_submodule('neck.norm').eval()
+    modes = [m.training for m in model.modules()]
+    seen = analyse(model, data)
+    assert [m.training for m in model.modules()] == modes
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    with torch.no_grad():
+        model.eval()
+        plain = model.test_step(data)
+    for a, b in zip(seen.outputs, plain, strict=True):
+        if task == 'motion':
+            a, b = (torch.from_numpy(a['trajectories']), torch.from_numpy(b['trajectories']))
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
+            continue
+        name = {'video': 'pred_score', 'image': 'pred_score'}.get(task, 'pred_scores')
+        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_without_a_neck_the_encoders_last_block_is_seen(task):
+    model, data = build(task, block=False)
+    seen = analyse(model, data)
+    assert list(seen.points) == ['encoder']
+    point = seen.points['encoder']
+    assert point.tokens.shape[1] == point.layout.num_placed
+    assert list(seen.attention) == ['encoder']
+
+
+def test_views_that_are_tested_in_parts_are_all_seen():
+    model, data = build('video')
+    whole = analyse(model, data)
+    model.test_cfg = dict(max_testing_views=1)
+    parts = analyse(model, data)
+    assert model.test_cfg == dict(max_testing_views=1)
+    assert parts.views == 2
+    torch.testing.assert_close(parts.points['after'].tokens, whole.points['after'].tokens)
+
+
+def test_any_module_can_be_named():
+    model, data = build('image')
+    seen = analyse(
+        model,
+        data,
+        dict(
+            first='backbone.layers.0',
+            patches='backbone.patch_embed',
+            inside='neck.block.layers.0.o_proj',
+            norm='neck.block.layers.1.mlp_norm:input',
+        ),
+    )
+    assert seen.points['first'].name == 'backbone.layers.0'
+    assert seen.points['patches'].layout.prefix == 0
+    assert seen.points['inside'].tokens.shape == (2, 24, D)
+    assert seen.points['norm'].tokens.shape == (2, 24, D)
+
+
+def test_mmtransformers_tokens_are_seen_too():
+    model, data = build('motion', encoder='MMTransformer')
+    seen = analyse(model, data)
+    agents, lanes = seen.points['after'].layout.grid
+    assert agents and lanes
+    assert seen.attention['encoder'].weights.shape[-1] == agents
+    assert seen.attention['block'].weights.shape[-1] == agents + lanes
+
+
+def test_names_that_do_not_fit_are_refused():
+    model, data = build('image')
+    with pytest.raises(
+        UserError,
+        match=r"points\['x'\]='neck.blok' is no module.*"
+        'mapper_in',
+    ):
+        analyse(model, data, dict(x='neck.blok'))
+    with pytest.raises(UserError, match='gives no tensor of tokens'):
+        analyse(model, data, dict(x='neck'))  # one vector an image
+    with pytest.raises(UserError, match=r'26 tokens do not fit image .*\(4, 6\)'):
+        get_task('image').analysis.layout(model, data['inputs'], 26)
+    with pytest.raises(UserError, match='did not run as a module'):
+        analyse(model, data, dict(x='backbone.layers'))
+    with pytest.raises(UserError, match='no LLMBlockNeck and no known list'):
+        default_points(torch.nn.Linear(2, 2))
+
+
+# ------------------------------------------------------------------ attention
+def softmax_row(q, k, row):
+    """``[N, H, d]`` each: the attention of one row, ``[H, N]``."""
+    scores = torch.einsum('hd,nhd->hn', q[row], k) / q.shape[-1] ** 0.5
+    weights = (scores - scores.amax(1, keepdim=True)).exp()
+    return weights / weights.sum(1, keepdim=True)
+
+
+def test_encoder_attention_is_the_class_tokens_row():
+    model, data = build('image')
+    seen = analyse(model, data)
+    attention = model.backbone.layers[-1].attn
+    kept = []
+    handle = attention.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+    with torch.no_grad():
+        model.test_step(data)
+        handle.remove()
+        q, k, _ = attention.qkv(kept[0][1]).view(25, 3, 2, 8).unbind(1)
+        expected = softmax_row(q, k, 0)
+    got = seen.attention['encoder']
+    assert got.row == 'class token' and got.name == 'backbone.layers.1.attn'
+    torch.testing.assert_close(got.weights[1], expected[:, 1:])
+    summed = expected[:, 1:].double().sum(0)
+    summed = (summed - summed.min()) / (summed.max() - summed.min())
+    torch.testing.assert_close(got.summed()[1], summed, rtol=1e-4, atol=1e-6)
+
+
+def test_video_attention_is_the_mean_over_all_rows_with_videomaes_bias():
+    model, data = build('video')
+    attention = model.backbone.blocks[-1].attn
+    with torch.no_grad():
+        for p in (attention.q_bias, attention.v_bias):
+            p.normal_()
+    seen = analyse(model, data)
+    kept = []
+    handle = attention.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+    with torch.no_grad():
+        model.test_step(data)
+        handle.remove()
+        q, k, _ = attention.qkv(kept[0][3]).view(32, 3, 2, 8).unbind(1)
+        q = q + attention.q_bias.view(2, 8)
+        expected = torch.stack([softmax_row(q, k, i) for i in range(32)]).mean(0)
+    got = seen.attention['encoder']
+    assert got.row == 'mean over tokens'
+    torch.testing.assert_close(got.weights[3], expected)
+
+
+def test_block_attention_is_its_last_layers_with_grouped_keys():
+    model, data = build('image')
+    seen = analyse(model, data)
+    layer = model.neck.block.layers[-1]
+    first = analyse(model, data, dict(x='neck.block.layers.1:input'))
+    assert first.points['x'].tokens.shape[1] == 24  # class token apart
+    kept = []
+    handle = layer.register_forward_pre_hook(lambda m, a: kept.append(a[0]))
+    with torch.no_grad(), model.neck.observe():
+        model.test_step(data)
+        handle.remove()
+        normed = layer.attention_norm(kept[0][0])
+        q = layer.q_proj(normed).view(25, 4, 6)
+        k = layer.k_proj(normed).view(25, 2, 6).repeat_interleave(2, dim=1)
+    expected = softmax_row(q, k, 0)[:, 1:]
+    torch.testing.assert_close(seen.attention['block'].weights[0], expected)
+
+
+def test_a_scenes_row_is_the_focal_agents_and_padding_gets_nothing():
+    model, data = build('motion')
+    seen = analyse(model, data)
+    for attention in seen.attention.values():
+        assert attention.row == 'focal agent'
+        mask = attention.layout.padding_mask[:, None].expand_as(attention.weights)
+        assert (attention.weights[mask] == 0).all() and mask.any()
+        torch.testing.assert_close(
+            attention.weights.sum(-1), torch.ones(attention.weights.shape[:2])
+        )
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
+def test_an_observed_neck_gives_the_same_and_its_parts_fire(out_type):
+    from lm4ve.necks import LLMBlockNeck
+    from tests.helpers.models import BLOCK
+
+    torch.manual_seed(0)
+    neck = LLMBlockNeck(6, BLOCK, out_type=out_type, low_rank='fold')
+    x, fired = torch.randn(2, 7, 6), []
+    neck.mapper_in.register_forward_hook(lambda *a: fired.append(a[-1].shape))
+    expected = neck(x)
+    assert not fired
+    with neck.observe():
+        torch.testing.assert_close(neck(x), expected)
+    assert fired == [(2, 7, D)]
+    queries = torch.tensor([[4, 0], [6, 6]])
+    if out_type == 'raw':
+        with neck.observe():
+            torch.testing.assert_close(
+                neck(x, queries=queries), neck(x).gather(1, queries[..., None].expand(-1, -1, 6))
+            )
+    neck(x)
+    assert len(fired) == (1 if out_type != 'raw' else 3)

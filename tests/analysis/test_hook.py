@@ -1,0 +1,269 @@
+"""The hook draws what it should, where it should, and changes nothing else."""
+
+import random
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.model import MMDistributedDataParallel
+from mmengine.structures import BaseDataElement
+
+pytest.importorskip('mmpretrain')
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.analysis import visualizer_hook as hook_module  # noqa: E402
+from lm4ve.analysis.visualizer_hook import ActivationVisHook, take  # noqa: E402
+from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
+from lm4ve.tasks import get_task  # noqa: E402
+from tests.helpers.shrink import shrinker_of  # noqa: E402
+
+DIGITS = 'vit-demo_minilm_digits.py'
+#: Four panels instead of sixteen: quick to draw.
+SMALL = dict(enable=True, measures=['frequency'], attention=False)
+
+
+def digits_runner(work_dir: Path, epochs: int = 2, backends=(), **hook):
+    """16 images to train with, 16 to validate with, in batches of 8."""
+    cfg = shrinker_of('image', work_dir).load(DIGITS, work_dir, epochs)
+    cfg.visualizer.vis_backends = [dict(type=b) for b in backends]
+    cfg.default_hooks.checkpoint.interval = -1
+    if hook:
+        cfg.custom_hooks = [dict(type='lm4ve.ActivationVisHook', **hook)]
+    return build_runner(cfg)
+
+
+def draw_random_numbers(runner) -> None:
+    """Make the model use every generator, as one with dropout at test time would."""
+
+    def draw(*_):
+        torch.rand(1), np.random.rand(), random.random()
+
+    runner.model.backbone.register_forward_pre_hook(draw)
+
+
+def train_from_the_same_start(runner) -> dict:
+    draw_random_numbers(runner)
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    runner.train()
+    return {k: v.clone() for k, v in runner.model.state_dict().items()}
+
+
+# ------------------------------------------------------------------- what is drawn
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """Two epochs of two steps, with pictures to two backends."""
+    root = tmp_path_factory.mktemp('with')
+    runner = digits_runner(
+        root, backends=('LocalVisBackend', 'TensorboardVisBackend'), enable=True, interval=9
+    )
+    return root, train_from_the_same_start(runner), runner
+
+
+def test_pictures_go_to_the_backends_at_their_steps(trained):
+    root = trained[0]
+    expected = {(f'val_activations_{i:05d}', step) for i in (0, 9) for step in (2, 4)}
+    files = {p.stem: p for p in root.glob('*/vis_data/vis_image/*.png')}
+    assert set(files) == {f'{name}_{step}' for name, step in expected}
+    sheet = cv2.imread(str(files['val_activations_00009_2']))
+    assert min(sheet.shape[:2]) > 400 and sheet.std() > 20
+    # RGB all the way: the high end of the colour map is yellow, not cyan.
+    b, g, r = sheet.reshape(-1, 3).astype(int).T
+    assert ((r > 200) & (g > 200) & (b < 120)).sum() > 50
+    events = EventAccumulator(
+        str(next(root.glob('*/vis_data'))), size_guidance=dict(images=0)
+    ).Reload()
+    found = {(tag, event.step) for tag in events.Tags()['images'] for event in events.Images(tag)}
+    assert found == expected
+
+
+def test_training_is_the_same_without_it(trained, tmp_path):
+    _, with_hook, _ = trained
+    without = train_from_the_same_start(digits_runner(tmp_path))
+    assert with_hook.keys() == without.keys()
+    for key, value in without.items():
+        assert torch.equal(value, with_hook[key]), key
+
+
+def test_the_model_keeps_its_mode(trained, monkeypatch):
+    runner = trained[2]
+    modes = {n: i % 2 == 0 for i, (n, _) in enumerate(runner.model.named_modules())}
+    for name, module in runner.model.named_modules():
+        module.training = modes[name]
+    one_batch(runner, ActivationVisHook(**SMALL))
+    assert {n: m.training for n, m in runner.model.named_modules()} == modes
+
+
+class Recorder:
+    """Stands in for a visualizer."""
+
+    dataset_meta = dict(classes=tuple('abcdefghij'))
+
+    def __init__(self) -> None:
+        self.names = []
+
+    def add_image(self, name, image, step=0) -> None:
+        assert image.dtype == np.uint8 and image.shape[2] == 3
+        self.names.append(name)
+
+
+class Stub:
+    """A runner of which the hook sees the model and the visualizer."""
+
+    iter, experiment_name = 5, 'experiment'
+
+    def __init__(self, model) -> None:
+        self.model, self.visualizer = model, Recorder()
+
+
+def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
+    """Give the hook the loader's first batch; return the pictures' names."""
+    batch = next(iter(runner.val_dataloader))
+    model = runner.model if model is None else model
+    with torch.no_grad():
+        outputs = runner.model.val_step(batch)
+    stub = Stub(model)
+    hook.before_run(stub)
+    getattr(hook, f'before_{mode}_epoch')(stub)
+    getattr(hook, f'after_{mode}_iter')(stub, 0, batch, outputs)
+    return stub.visualizer.names
+
+
+def test_no_more_than_asked_for_and_off_by_default(trained):
+    runner = trained[2]
+    assert one_batch(runner, ActivationVisHook()) == []
+    hook = ActivationVisHook(interval=2, max_samples=2, **SMALL)
+    expected = [f'test_activations_{i:05d}' for i in (0, 2)]
+    assert one_batch(runner, hook, 'test') == expected
+    # Counted anew in each epoch.
+    assert one_batch(runner, hook, 'test') == expected
+
+
+def test_files_instead_of_backends(trained, tmp_path):
+    hook = ActivationVisHook(interval=5, out_dir=str(tmp_path / 'a/b'), **SMALL)
+    assert one_batch(trained[2], hook) == []
+    assert sorted(p.name for p in (tmp_path / 'a/b').iterdir()) == [
+        'val_activations_00000_5.png',
+        'val_activations_00005_5.png',
+    ]
+
+
+def test_only_the_main_process_draws(trained, monkeypatch):
+    monkeypatch.setattr(hook_module, 'is_main_process', lambda: False)
+    assert one_batch(trained[2], ActivationVisHook(enable=True)) == []
+
+
+def test_a_distributed_model_is_drawn_without_communication(trained, monkeypatch, tmp_path):
+    torch.distributed.init_process_group(
+        'gloo', store=torch.distributed.FileStore(str(tmp_path / 's'), 1), rank=0, world_size=1
+    )
+    try:
+        wrapped = MMDistributedDataParallel(trained[2].model)
+        monkeypatch.setattr(wrapped, 'forward', None)  # whose forward would wait
+        names = one_batch(trained[2], ActivationVisHook(**SMALL), model=wrapped)
+        assert names == ['val_activations_00000']
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_model_in_shards_is_left_alone(trained):
+    class FullyShardedDataParallel(torch.nn.Sequential):
+        pass
+
+    hook = ActivationVisHook(enable=True)
+    assert one_batch(trained[2], hook, model=FullyShardedDataParallel()) == []
+
+
+def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
+    drawn, analyse = [], hook_module.analyse
+
+    def record(model, *args):
+        drawn.append(model.neck.mapper_in.weight.clone())
+        return analyse(model, *args)
+
+    monkeypatch.setattr(hook_module, 'analyse', record)
+    cfg = shrinker_of('image', tmp_path).load(DIGITS, tmp_path, 1)
+    cfg.custom_hooks = [
+        dict(type='EMAHook', momentum=0.5),
+        dict(type='lm4ve.ActivationVisHook', **SMALL),
+    ]
+    runner = build_runner(cfg)
+    runner.train()
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    average = ema.ema_model.module.neck.mapper_in.weight
+    assert not torch.equal(average, runner.model.neck.mapper_in.weight)
+    assert torch.equal(drawn[0], average)
+
+
+def test_scenes_are_drawn_by_name(tmp_path):
+    cfg = shrinker_of('motion', tmp_path).load('vectornet-demo_minilm_sim.py', tmp_path)
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    cfg.custom_hooks = [dict(type='lm4ve.ActivationVisHook', interval=3, **SMALL)]
+    runner = build_runner(cfg)
+    runner.test()
+    names = sorted(p.name for p in tmp_path.glob('*/vis_data/vis_image/*'))
+    ids = [runner.test_dataloader.dataset.scene(i).scene_id for i in (0, 3)]
+    assert names == [
+        f'test_activations_{i:05d}_{n}_0.png' for i, n in zip((0, 3), ids, strict=True)
+    ]
+
+
+# ------------------------------------------------------------------------ mistakes
+@pytest.mark.parametrize(
+    'options, found',
+    [
+        (dict(interval=0), 'interval=0 must be an integer of at least 1'),
+        (dict(max_samples=-1), 'max_samples=-1'),
+        (dict(heads=1.5), 'heads=1.5'),
+        (dict(measures=['phase']), r"measures=\['phase'\].*magnitude, frequency"),
+        (dict(measures=[]), 'one or more'),
+    ],
+)
+def test_wrong_arguments_are_refused(options, found):
+    with pytest.raises(UserError, match=found):
+        ActivationVisHook(**options)
+
+
+def test_an_unknown_point_ends_the_run_before_it_begins(tmp_path):
+    runner = digits_runner(tmp_path, enable=True, points=dict(a='neck.blok'))
+    with pytest.raises(UserError, match=r"points\['a'\]='neck.blok'.*mapper_in"):
+        runner.train()
+    assert runner.iter == 0
+
+
+def test_what_cannot_be_drawn_does_not_end_a_training(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise UserError('not finite')
+
+    monkeypatch.setattr(hook_module, 'analyse', refuse)
+    runner = digits_runner(tmp_path, epochs=1, enable=True)
+    runner.train()
+    assert runner.epoch == 1
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert log.count('ActivationVisHook draws no more: not finite') == 1
+
+
+# -------------------------------------------------------------------- small parts
+def test_take_picks_samples_at_any_depth():
+    samples = [dict(label=i) for i in range(4)]
+    batch = dict(
+        inputs=dict(a=torch.arange(8).view(4, 2), n=torch.tensor(4)),
+        data_samples=samples,
+        clips=[torch.tensor(i) for i in range(4)],
+    )
+    part = take(batch, [3, 1], 4)
+    assert part['inputs']['a'].tolist() == [[6, 7], [2, 3]]
+    assert part['inputs']['n'] == 4 and [int(c) for c in part['clips']] == [3, 1]
+    part['data_samples'][0]['label'] = 'changed'
+    assert samples[3]['label'] == 3
+
+
+def test_names_are_safe_for_files():
+    name = get_task('image').analysis.sample_name
+    named = BaseDataElement(metainfo=dict(img_path='a/b/my cat:1.jpg', sample_idx=4))
+    assert name(named, 9) == '00004_my_cat_1'
+    assert name(BaseDataElement(), 9) == '00009'
+    assert get_task('motion').analysis.sample_name(dict(scene=None), 9) == '00009'

@@ -1,0 +1,381 @@
+"""Sheets: what is drawn stands where it belongs, and numbers are those of the tokens.
+
+Analyses are made by hand, so that it is known which token must light up where.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from matplotlib import colormaps
+from PIL import Image
+
+from lm4ve.analysis import Analysis, Attention, Layout, Point
+from lm4ve.analysis.samples import entropy, samples_of
+from lm4ve.analysis.sheets import animate, draw_sheet, save_gif
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.base.pictures import BACKGROUND, COVER, TokenMap, share_scales
+
+MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
+MODEL = SimpleNamespace(
+    data_preprocessor=SimpleNamespace(mean=MEAN.view(-1, 1, 1), std=STD.view(-1, 1, 1))
+)
+
+
+def spike(count: int, at: int, channels: int = 8, rows: int = 1) -> torch.Tensor:
+    """Tokens of noise, one of which is far from the others."""
+    tokens = 0.01 * torch.randn(rows, count, channels, generator=torch.Generator().manual_seed(0))
+    tokens[:, at] += 100.0
+    return tokens
+
+
+def normalized(pixels: np.ndarray) -> torch.Tensor:
+    """As a preprocessor has it: channels first, after mean and deviation."""
+    return ((torch.from_numpy(pixels).float() - MEAN) / STD).movedim(-1, -3)
+
+
+def analysis_of(kind, inputs, layout, tokens, attention=None, samples=1):
+    rows = len(tokens) // samples
+    return Analysis(
+        kind,
+        inputs,
+        dict(encoder=Point('enc.last', tokens, layout)),
+        attention or {},
+        [{} for _ in range(samples)],
+        rows,
+    )
+
+
+def drawn(analysis, model=MODEL, **options):
+    return samples_of(analysis, model, [f's{i}' for i in range(len(analysis.outputs))], **options)
+
+
+def panels(figure) -> list:
+    """Pixels of each panel, in the order of drawing, without the colour bars."""
+    image = to_image(figure)
+    height, width = image.shape[:2]
+    found = []
+    for axes in figure.axes:
+        x0, y0, x1, y1 = axes.get_position().extents
+        if axes.axison:  # the bars have none
+            found.append(
+                image[
+                    round((1 - y1) * height) : round((1 - y0) * height),
+                    round(x0 * width) : round(x1 * width),
+                ]
+            )
+    return found
+
+
+def cells(panel: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The colour in the middle of each cell, 0 to 1."""
+    height, width = panel.shape[:2]
+    y = ((np.arange(rows) + 0.5) * height / rows).astype(int)
+    x = ((np.arange(columns) + 0.5) * width / columns).astype(int)
+    return panel[y][:, x] / 255.0
+
+
+HIGH, LOW = (np.array(colormaps['viridis'](v)[:3]) for v in (1.0, 0.0))
+
+
+def has_color(pixels: np.ndarray, color: np.ndarray) -> np.ndarray:
+    return np.abs(pixels / 255.0 - color).max(axis=-1) < 0.06
+
+
+# ------------------------------------------------------------------------- images
+@pytest.fixture(scope='module')
+def image():
+    """2 x 4 tokens on 8 x 16 pixels: token 7 (lower right) stands out."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:4, :4] = 250, 20, 90
+    weights = torch.full((1, 3, 8), 0.05)
+    weights[0, 1, 3] = 0.6  # head 2, upper right
+    layout = Layout('image', 1, (2, 4))
+    attention = dict(block=Attention('neck.block.layers.0', weights, 'class token', layout))
+    return pixels, analysis_of('image', normalized(pixels)[None], layout, spike(8, 7), attention)
+
+
+def test_an_image_is_shown_as_it_was(image):
+    pixels, analysis = image
+    (sample,) = drawn(analysis)
+    np.testing.assert_array_equal(sample.picture.pixels[0], pixels)
+    shown = cells(panels(draw_sheet(sample))[0], 2, 4)
+    np.testing.assert_allclose(shown[0, 0], np.array([250, 20, 90]) / 255, atol=0.02)
+    np.testing.assert_allclose(shown[1, 3], 0, atol=0.02)
+
+
+def test_a_token_lights_up_at_its_place_in_an_image(image):
+    (sample,) = drawn(image[1], measures=['magnitude'])
+    shown = cells(panels(draw_sheet(sample))[1], 2, 4)
+    expected = np.full((2, 4, 3), LOW)
+    expected[1, 3] = HIGH
+    # The frame shines through: black but for the corner.
+    np.testing.assert_allclose(shown[:, 1:], COVER * expected[:, 1:], atol=0.03)
+
+
+def test_a_head_lights_up_at_its_place(image):
+    (sample,) = drawn(image[1], measures=['magnitude'])
+    *_, head1, head2, head3 = panels(draw_sheet(sample))
+    bright = cells(head2, 2, 4).sum(axis=-1)
+    assert np.unravel_index(bright.argmax(), (2, 4)) == (0, 3)
+    assert bright[0, 3] > 2 * np.sort(bright.ravel())[-2]
+
+
+def test_panels_are_named_and_have_numbers(image):
+    (sample,) = drawn(image[1], heads=2)
+    figure = draw_sheet(sample, 'config, checkpoint')
+    texts = [t.get_text() for t in figure.texts]
+    for text in (
+        'Input',
+        'Magnitude',
+        'Frequency',
+        'encoder',
+        'enc.last',
+        's0',
+        'config, checkpoint',
+        'sum of 3 heads',
+        'head 1',
+        'head 2',
+        'Attention, block: of the class token (neck.block.layers.0)',
+    ):
+        assert text in texts
+    assert 'head 3' not in texts
+    assert {'0.05', '0.6'} <= set(texts)  # head 2
+    assert {'0.15', '0.7'} <= set(texts)  # the sum
+
+
+def test_bars_run_from_dark_below_to_bright_above(image):
+    (sample,) = drawn(image[1], measures=['magnitude'])
+    figure = draw_sheet(sample)
+    pixels = to_image(figure)
+    bars = figure.axes[-1].images
+    assert len(bars) == 1 + 4  # the point, the sum, three heads
+    for bar in bars:
+        left, right, bottom, top = (np.array(bar.get_extent()) * figure.dpi).round()
+        column = pixels[int(top) + 1 : int(bottom) - 1, int(left + right) // 2]
+        brightness = column.astype(int).sum(axis=-1)
+        assert (np.diff(brightness[::8]) < 0).all()
+
+
+def test_no_label_lies_on_another(image):
+    (sample,) = drawn(image[1])
+    figure = draw_sheet(sample, 'a note')
+    to_image(figure)
+    boxes = [t.get_window_extent() for t in figure.texts if t.get_text()]
+    boxes += [a.get_window_extent() for a in figure.axes[:-1]]
+    boxes += [b.get_window_extent() for b in figure.axes[-1].images]
+    assert len(boxes) > 20
+    for i, a in enumerate(boxes):
+        assert figure.bbox.containsx(a.x1) and figure.bbox.containsy(a.y0)
+        for b in boxes[i + 1 :]:
+            overlap = (min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0))
+            assert min(overlap) < 1.5, (a, b)
+
+
+def test_equal_values_are_drawn_too():
+    layout = Layout('image', 0, (2, 2))
+    (sample,) = drawn(analysis_of('image', torch.zeros(1, 3, 8, 8), layout, torch.ones(1, 4, 6)))
+    assert to_image(draw_sheet(sample)).std() > 0
+    assert [n.largest for n in sample.numbers] == [0.0, 0.0]
+
+
+# -------------------------------------------------------------------------- clips
+def clip_analysis(views: int = 1):
+    pixels = np.zeros((1, views, 4, 16, 16, 3), np.uint8)
+    pixels[:, :, 3] = 200
+    inputs = normalized(pixels).transpose(2, 3)  # [B, V, 3, T, H, W]
+    tokens = spike(8, 6, rows=views)  # time 1, row 1, column 0
+    if views > 1:
+        tokens[1:] = spike(8, 0, rows=views - 1)
+    return analysis_of('video', inputs, Layout('video', 0, (2, 2, 2)), tokens)
+
+
+@pytest.mark.parametrize('views', [1, 3])
+def test_a_token_lights_up_at_its_time_in_a_strip(views):
+    (sample,) = drawn(clip_analysis(views), measures=['magnitude'])
+    frames = panels(draw_sheet(sample))
+    assert len(frames) == 8  # four of the input, four of the point
+    assert cells(frames[3], 2, 2).mean() > 0.7 > 0.1 > cells(frames[2], 2, 2).mean()
+    for time, frame in enumerate(frames[4:]):
+        shown = cells(frame, 2, 2)[..., 1] > 0.5  # green: only the high end is
+        expected = np.zeros((2, 2), bool)
+        expected[1, 0] = time >= 2
+        np.testing.assert_array_equal(shown, expected)
+
+
+def test_a_clip_becomes_a_gif_and_each_frame_has_its_panels(tmp_path):
+    (sample,) = drawn(clip_analysis(), measures=['magnitude'])
+    frames = animate(sample)
+    assert frames.shape[0] == 4 and frames.dtype == np.uint8
+    assert frames.shape[1] % 2 == frames.shape[2] % 2 == 0
+    for time, lit in enumerate([False, False, True, True]):
+        _, panel = panels(draw_sheet(sample, time=time))
+        assert (cells(panel, 2, 2)[1, 0, 1] > 0.5) == lit
+    save_gif(tmp_path / 'clip.gif', frames, fps=5)
+    with Image.open(tmp_path / 'clip.gif') as gif:
+        assert (gif.n_frames, gif.info['loop']) == (4, 0)
+        assert gif.info['duration'] == 200
+        gif.seek(3)
+        shown = np.asarray(gif.convert('RGB')).astype(float)
+    assert np.abs(shown - frames[3]).mean() < 4
+
+
+def test_segments_of_a_frame_wise_model_are_its_frames():
+    pixels = np.zeros((1, 3, 16, 16, 3), np.uint8)
+    tokens = 0.01 * torch.randn(3, 4, 8)
+    tokens[2, 1] = 100.0  # segment 2, upper right
+    analysis = analysis_of('video', normalized(pixels), Layout('video', 0, (2, 2)), tokens)
+    (sample,) = drawn(analysis, measures=['magnitude'])
+    *_, second, third = panels(draw_sheet(sample))
+    assert cells(third, 2, 2)[0, 1, 1] > 0.5
+    assert (cells(second, 2, 2)[..., 1] < 0.3).all()
+
+
+def test_of_frames_joined_to_clips_the_first_clip_is_shown():
+    pixels = np.zeros((2, 6, 16, 16, 3), np.uint8)
+    pixels[1, 1] = 200
+    tokens = spike(8, 0, rows=6)  # three clips a sample, of two frames each
+    tokens[3] = spike(8, 6)[0]  # sample 1, clip 0, frame 1, lower left
+    analysis = analysis_of(
+        'video', normalized(pixels), Layout('video', 0, (2, 2, 2)), tokens, samples=2
+    )
+    single = torch.zeros(12, 4, 8)  # a point before frames are joined
+    single[7, 3] = 100.0  # sample 1, frame 1, lower right
+    analysis.points['before'] = Point('enc', single, Layout('video', 0, (2, 2)))
+    sample = drawn(analysis, measures=['magnitude'])[1]
+    one, two, *shown = panels(draw_sheet(sample))
+    assert len(shown) == 4 and one[9:-9, 9:-9].max() == 0 < 180 < two[9:-9, 9:-9].min()
+    green = [cells(p, 2, 2)[..., 1].argmax() for p in shown]
+    assert green[1] == 2 and green[3] == 3
+
+
+# ------------------------------------------------------------------------- clouds
+def test_a_group_lights_up_where_its_points_are():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(-1, 1, (300, 3))
+    points[:, 2] = np.where(np.arange(300) < 100, 1.0, -1.0)  # the first are on top
+    # One group of the upper points, two of lower ones, the rest in none.
+    groups = np.stack(
+        [np.arange(100), np.arange(100, 200) // 2 * 2, np.arange(100, 200) // 2 * 2 + 1]
+    )
+    model = SimpleNamespace(
+        backbone=SimpleNamespace(group=lambda x: (None, torch.from_numpy(groups)[None]))
+    )
+    tokens = torch.tensor([9.0, 0.0, 0.0])[None, :, None].expand(1, 3, 6)
+    (sample,) = drawn(
+        analysis_of(
+            'pointcloud', torch.from_numpy(points)[None], Layout('pointcloud', 1, (3,)), tokens
+        ),
+        model,
+        measures=['magnitude'],
+    )
+    panel = panels(draw_sheet(sample))[1]
+    rows = np.arange(len(panel))[:, None].repeat(panel.shape[1], 1)
+    high, low = has_color(panel, HIGH), has_color(panel, LOW)
+    assert high.sum() > 200 and low.sum() > 200
+    assert rows[high].mean() < 0.4 * len(panel) < 0.6 * len(panel) < rows[low].mean()
+    # Points of no group are grey, and smaller.
+    grey = has_color(panel, np.full(3, 0.58))
+    assert 20 < grey.sum() < low.sum()
+
+
+def test_a_point_of_several_groups_has_their_mean():
+    from lm4ve.tasks.pointcloud.analysis import Cloud
+
+    cloud = Cloud(np.random.default_rng(0).normal(size=(4, 3)), np.array([[0, 1, 1], [1, 2, 2]]))
+    np.testing.assert_array_equal(cloud.point_values(np.array([2.0, 5.0])), [2.0, 3.5, 5.0, np.nan])
+    with pytest.raises(UserError, match='3 values for 2 groups'):
+        cloud.point_values(np.zeros(3))
+
+
+# ------------------------------------------------------------------------- scenes
+def scene_analysis():
+    agents = torch.zeros(2, 3, 4, 2)
+    agents[:, 1] = torch.tensor([30.0, 25.0])  # ahead, to the left
+    lanes = torch.stack([torch.linspace(-40, -10, 5), torch.full((5,), -30.0)], -1)
+    lanes = lanes.expand(2, 2, 5, 2).clone()
+    inputs = dict(
+        agents=agents,
+        agents_valid=torch.ones(2, 3, 4, dtype=torch.bool),
+        agent_padding=torch.tensor([[False, False, True]] * 2),
+        lanes=lanes,
+        lane_padding=torch.tensor([[False, True]] * 2),
+    )
+    mask = torch.cat([inputs['agent_padding'], inputs['lane_padding']], dim=1)
+    tokens = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
+    tokens[:, 1] = 50.0
+    tokens[:, 2] = tokens[:, 4] = 1e6  # padding
+    layout = Layout('motion', 0, (3, 2), mask)
+    return analysis_of('motion', inputs, layout, tokens, samples=2)
+
+
+def test_an_agent_lights_up_where_it_is():
+    sample = drawn(scene_analysis(), measures=['magnitude'])[1]
+    panel = panels(draw_sheet(sample))[1]
+    high = np.argwhere(has_color(panel, HIGH))
+    size = len(panel)
+    # 30 m ahead is to the right, 25 m to the left is up; 40 m reach to the edge.
+    np.testing.assert_allclose(
+        high.mean(axis=0) / size, [(40 - 25) / 80, (40 + 30) / 80], atol=0.02
+    )
+    low = np.argwhere(has_color(panel, LOW))  # the lane, behind to the right
+    assert (low[low[:, 0] > 0.7 * size][:, 1] < 0.45 * size).all()
+    assert (low[:, 0] > 0.7 * size).sum() > 20
+
+
+def test_padding_counts_for_nothing():
+    sample = drawn(scene_analysis(), measures=['magnitude'])[0]
+    tokens = scene_analysis().points['encoder'].tokens[0, [0, 1, 3]].double().numpy()
+    expected = np.linalg.norm(tokens - tokens.mean(axis=0), axis=1)
+    values = sample.sections[0].maps[0].values
+    np.testing.assert_allclose(values[[0, 1, 3]], expected)
+    assert np.isnan(values[[2, 4]]).all()
+    (number,) = sample.numbers
+    np.testing.assert_allclose([number.mean, number.largest], [expected.mean(), expected.max()])
+    background = np.array([int(BACKGROUND[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    panel = panels(draw_sheet(sample))[1]
+    assert has_color(panel, background).mean() > 0.8
+
+
+# ------------------------------------------------------------------------ numbers
+def test_numbers_are_those_of_the_tokens(image):
+    (sample,) = drawn(image[1])
+    tokens = image[1].points['encoder'].tokens[0].double().numpy()
+    distance = np.linalg.norm(tokens - tokens.mean(axis=0), axis=1)
+    rows = {n.quantity.split(' (')[0]: n for n in sample.numbers}
+    assert rows['magnitude'].mean == pytest.approx(distance.mean())
+    assert rows['magnitude'].largest == pytest.approx(distance.max())
+    weights = image[1].attention['block'].weights[0].double().numpy()
+    expected = [scipy.stats.entropy(w) for w in weights]
+    assert rows['attention entropy'].mean == pytest.approx(np.mean(expected))
+    assert rows['attention entropy'].largest == pytest.approx(np.log(8))
+
+
+def test_entropy_of_one_token_is_nothing():
+    assert entropy(torch.tensor([0.0, 0.3, 0.0])) == 0
+
+
+def test_unknown_measures_are_refused(image):
+    for measures in (['phase'], []):
+        with pytest.raises(UserError, match='one or more of magnitude, frequency'):
+            drawn(image[1], measures=measures)
+
+
+def ends(*values: list[float]) -> list[tuple[float, float]]:
+    maps = [TokenMap('a', 'm', np.array(v), (1, len(v))) for v in values]
+    share_scales(maps)
+    return [(m.norm().vmin, m.norm().vmax) for m in maps]
+
+
+def test_panels_of_nearly_equal_values_share_a_scale():
+    assert ends([1.0, 2.0], [1.2, 2.1]) == [(1.0, 2.1)] * 2
+    assert ends([1.0, 2.0], [1.0, 9.0]) == [(1.0, 2.0), (1.0, 9.0)]
+    assert ends([1.0, 2.0]) == [(1.0, 2.0)]
+
+
+def test_noise_of_a_constant_is_not_stretched_over_all_colors():
+    ((low, high),) = ends([1.0, 1.0001])
+    assert low < 0.96 and high > 1.04

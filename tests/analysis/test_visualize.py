@@ -1,0 +1,394 @@
+"""The tool, from a config and files to pictures and a page, for every task."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+pytest.importorskip('mmaction')
+import av  # noqa: E402
+from mmengine.registry import MODELS  # noqa: E402
+from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
+from PIL import Image  # noqa: E402
+
+import lm4ve  # noqa: E402, F401
+from lm4ve.analysis import analyse, loading  # noqa: E402
+from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.runner.command_line import build_runner  # noqa: E402
+from lm4ve.runner.config import read_config  # noqa: E402
+from tests.analysis.test_page import Links  # noqa: E402
+from tests.helpers.models import neck  # noqa: E402
+from tests.helpers.shrink import shrinker_of  # noqa: E402
+from tests.helpers.tasks import ROOT  # noqa: E402
+from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
+
+
+def visualize(*args) -> None:
+    path = ROOT / 'tools/analysis/visualize_activations.py'
+    spec = importlib.util.spec_from_file_location('visualize_activations', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(a) for a in args])
+
+
+def written(cfg, folder: Path) -> Path:
+    path = folder / 'tiny.py'
+    cfg.dump(path)
+    return path
+
+
+def page(folder: Path) -> Links:
+    text = (folder / 'index.html').read_text()
+    assert '://' not in text
+    found = Links(text)
+    assert all(u.startswith(('data:', '#s')) for u in found.links)
+    return found
+
+
+def is_sheet(path: Path) -> bool:
+    with Image.open(path) as image:
+        return min(image.size) > 400 and np.asarray(image.convert('L')).std() > 20
+
+
+# ------------------------------------------------------------------------- images
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory):
+    """A config, a checkpoint after one step, and a picture."""
+    folder = tmp_path_factory.mktemp('digits')
+    cfg = shrinker_of('image', folder).load('vit-demo_minilm_digits.py', folder / 'run')
+    config = written(cfg, folder)
+    build_runner(cfg).train()
+    picture = folder / 'my cat.png'
+    cv2.imwrite(
+        str(picture), np.random.default_rng(0).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+    )
+    return config, folder / 'run/epoch_1.pth', picture
+
+
+def test_image_from_file_and_index(digits, tmp_path, capsys):
+    config, checkpoint, picture = digits
+    visualize(
+        config,
+        checkpoint,
+        picture,
+        '--indices',
+        3,
+        '--out-dir',
+        tmp_path,
+        '--measures',
+        'frequency',
+        '--device',
+        'cpu',
+    )
+    printed = capsys.readouterr().out.split()
+    names = ['my_cat.png', 'test_00003.png']
+    assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
+    assert all(is_sheet(tmp_path / n) for n in names)
+    found = page(tmp_path)
+    for words in (
+        'my_cat',
+        'test_00003',
+        'prediction:',
+        'truth:',
+        'neck.mapper_in',
+        'frequency',
+        'attention entropy',
+        str(checkpoint),
+        '--indices',
+    ):
+        assert words in found.words
+    assert found.words.count('truth:') == 1  # of the test sample alone
+    # Two attentions of 4 and 12 heads take more rows than three heads do.
+    visualize(
+        config,
+        checkpoint,
+        picture,
+        '--out-dir',
+        tmp_path / 'all',
+        '--measures',
+        'frequency',
+        '--all-heads',
+        '--device',
+        'cpu',
+    )
+    few, every = (Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all'))
+    assert every > 1.2 * few
+
+
+def test_a_files_tokens_are_those_of_the_same_picture_in_the_set(digits, tmp_path):
+    """The set's own pixels, from a PNG: the pipeline is the same."""
+    cfg = read_config(digits[0])
+    (sample,) = loading.samples_by_index(cfg, [5])
+    pixels = sample.data['inputs'].permute(1, 2, 0).numpy()
+    cv2.imwrite(str(tmp_path / 'five.png'), pixels)
+    (read,) = loading.samples_of_files(cfg, [tmp_path / 'five.png'])
+    assert torch.equal(read.data['inputs'], sample.data['inputs'])
+
+
+def test_colours_of_a_file_are_kept(digits, tmp_path):
+    cv2.imwrite(str(tmp_path / 'red.png'), np.full((8, 8, 3), (0, 0, 255), np.uint8))
+    for to_rgb, expected in ((True, [0, 0, 255]), (False, [255, 0, 0])):
+        cfg = read_config(digits[0], {'data_preprocessor.to_rgb': to_rgb})
+        (sample,) = loading.samples_of_files(cfg, [tmp_path / 'red.png'])
+        # What the preprocessor turns round arrives as BGR.
+        assert sample.data['inputs'][:, 0, 0].tolist() == expected
+
+
+def test_an_untrained_model_is_said_to_be_one(digits, tmp_path):
+    for name in ('a', 'b'):
+        visualize(
+            digits[0],
+            'none',
+            '--indices',
+            0,
+            '--out-dir',
+            tmp_path / name,
+            '--points',
+            'first=backbone.layers.0',
+            'q=neck:input',
+            '--measures',
+            'magnitude',
+            '--no-attention',
+            '--device',
+            'cpu',
+        )
+    found = page(tmp_path / 'a').words
+    assert 'untrained (seed 0)' in found and 'backbone.layers.0' in found
+    assert 'attention entropy' not in found
+    first, second = (np.asarray(Image.open(tmp_path / n / 'test_00000.png')) for n in 'ab')
+    np.testing.assert_array_equal(first, second)
+
+
+def test_files_of_one_name_get_a_number(digits, tmp_path):
+    for folder in 'ab':
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'x.png'), np.zeros((8, 8, 3), np.uint8))
+    given = loading.samples_of_files(
+        read_config(digits[0]), [tmp_path / 'a/x.png', tmp_path / 'b/x.png', digits[2]]
+    )
+    assert [g.name for g in given] == ['0_x', '1_x', 'my_cat']
+
+
+class Convolution(BaseClassifier):
+    """A backbone whose map has other proportions than its picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = torch.nn.Conv2d(3, 8, (16, 5), (16, 5))
+        self.neck = MODELS.build(neck(8))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        self.neck(self.backbone(inputs))
+        return [{}] * len(inputs)
+
+
+@pytest.mark.parametrize('points', [None, dict(b='neck.block')])
+def test_tokens_of_a_map_have_its_grid_inside_the_neck(points):
+    analysis = analyse(Convolution(), dict(inputs=torch.rand(2, 3, 32, 32)), points)
+    layouts = [p.layout for p in (*analysis.points.values(), *analysis.attention.values())]
+    assert {layout.grid for layout in layouts} == {(2, 6)}
+
+
+# -------------------------------------------------------------------- other tasks
+def test_videos_frames_and_clips(tmp_path):
+    shrinker = shrinker_of('video', tmp_path)
+    cfg = shrinker.load('videomae-demo_minilm_moving-digits.py', tmp_path / 'run')
+    config = written(cfg, tmp_path)
+    loading.samples_by_index(read_config(config), [0])  # writes the set
+    video = tmp_path / 'moving-digits/test/3.mp4'
+    frames = tmp_path / 'frames'
+    frames.mkdir()
+    with av.open(str(video)) as container:
+        for i, frame in enumerate(container.decode(video=0)):
+            Image.fromarray(frame.to_ndarray(format='rgb24')).save(
+                frames / f'{i + 8}.png'
+            )  # 8.png ... 15.png: by number
+    out = tmp_path / 'out'
+    visualize(
+        config,
+        'none',
+        video,
+        '--out-dir',
+        out,
+        '--points',
+        'b=neck.block',
+        '--no-attention',
+        '--fps',
+        2,
+        '--device',
+        'cpu',
+    )
+    assert sorted(p.name for p in out.iterdir()) == ['3.gif', '3.mp4', '3.png', 'index.html']
+    assert is_sheet(out / '3.png')
+    with av.open(str(out / '3.mp4')) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 8
+    assert any(u.startswith('data:video/mp4') for u in page(out).links)
+    cfg = read_config(config)
+    clip, folder = loading.samples_of_files(cfg, [video, frames])
+    (indexed,) = loading.samples_by_index(cfg, [3])
+    for sample in (folder, indexed):
+        assert sample.data['inputs'].shape == clip.data['inputs'].shape
+        difference = sample.data['inputs'].float() - clip.data['inputs'].float()
+        assert difference.abs().max() <= 3  # decoders round differently
+
+
+def test_point_clouds(tmp_path):
+    cfg = shrinker_of('pointcloud', tmp_path).load(
+        'pointbert-demo_minilm_primitives.py', tmp_path / 'run'
+    )
+    config = written(cfg, tmp_path)
+    np.save(tmp_path / 'mine.npy', 40 * cloud(300) + 7)
+    visualize(
+        config,
+        '-',
+        tmp_path / 'mine.npy',
+        '--indices',
+        1,
+        '--out-dir',
+        tmp_path / 'out',
+        '--no-attention',
+        '--device',
+        'cpu',
+    )
+    assert is_sheet(tmp_path / 'out/mine.png')
+    words = page(tmp_path / 'out').words
+    assert 'sphere' in words and re.search(r'test_00001', words)
+    (given,) = loading.samples_of_files(read_config(config), [tmp_path / 'mine.npy'])
+    # Of any size and place: brought to where the set's objects are.
+    assert 0.5 < given.data['inputs'].norm(dim=1).max() <= 1 + 1e-6
+
+
+def test_traffic_scenes(tmp_path):
+    cfg = shrinker_of('motion', tmp_path).load('vectornet-demo_minilm_sim.py', tmp_path / 'run')
+    config = written(cfg, tmp_path)
+    (indexed,) = loading.samples_by_index(read_config(config), [0])
+    scene_id = indexed.data['scene'].scene_id
+    file = tmp_path / f'traffic/val/data/{scene_id}.csv'
+    visualize(config, 'none', file, '--out-dir', tmp_path / 'out', '--device', 'cpu')
+    assert is_sheet(tmp_path / f'out/{scene_id}.png')
+    assert 'minFDE' in page(tmp_path / 'out').words
+    (read,) = loading.samples_of_files(read_config(config), [file])
+    np.testing.assert_allclose(read.data['agents'], indexed.data['agents'], atol=1e-3)
+    lonely = tmp_path / 'lonely.csv'
+    lonely.write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match=r'No folder map_files above .*--map-dir'):
+        loading.samples_of_files(read_config(config), [lonely])
+    loading.samples_of_files(read_config(config), [lonely], map_dir=tmp_path / 'traffic/map_files')
+    with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
+        loading.samples_of_files(read_config(config, {'model.decoder.future_steps': 60}), [file])
+
+
+# ----------------------------------------------------------------------- mistakes
+def write_bad_files(folder: Path) -> dict:
+    (folder / 'frames').mkdir()
+    whole = folder / 'whole.jpg'
+    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+    cut = folder / 'cut.jpg'
+    cut.write_bytes(whole.read_bytes()[:1000])
+    for name in ('clip.mp4', 'cloud.ply', 'scene.csv', 'notes.doc'):
+        (folder / name).write_text('text')
+    (folder / 'text.png').write_text('text')
+    return folder
+
+
+@pytest.mark.parametrize(
+    'args, found',
+    [
+        (['missing.jpg'], "missing.jpg' does not exist"),
+        (['cut.jpg'], "The image '.*cut.jpg' is truncated|cut.jpg' cannot be decoded"),
+        (['text.png'], "The image '.*text.png' "),
+        (['clip.mp4'], "clip.mp4' is a video; the config takes an image: .*jpg"),
+        (['cloud.ply'], "cloud.ply' is a point cloud; the config takes an image"),
+        (['scene.csv'], "scene.csv' is a traffic scene; the config takes an image"),
+        (['notes.doc'], "notes.doc' is of an unknown kind"),
+        (['frames'], "frames' is a folder; the config takes an image"),
+        (['--indices', '3', '999', '-1'], '--indices 999 -1: the test set has 16'),
+        ([], 'Nothing to look at'),
+        (['whole.jpg', '--points', 'neck'], "--points 'neck' must be LABEL=MODULE"),
+        (['whole.jpg', '--points', 'a=neck.blok'], "points\\['a'\\]='neck.blok' is no"),
+        (['whole.jpg', '--measures', 'phase'], r"measures=\['phase'\]"),
+        (['whole.jpg', '--device', 'tpu9'], "--device 'tpu9' cannot be used"),
+        (['whole.jpg', '--fps', '0'], '--fps 0.0 must be above 0'),
+    ],
+)
+def test_what_cannot_be_shown_is_named(digits, tmp_path, monkeypatch, args, found):
+    monkeypatch.chdir(write_bad_files(tmp_path))
+    with pytest.raises(UserError, match=found):
+        visualize(digits[0], digits[1], *args, '--out-dir', 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def save_other(path: Path, digits) -> None:
+    state = torch.load(digits[1], weights_only=True)['state_dict']
+    state['neck.mapper_in.weight'] = torch.zeros(3, 3)
+    torch.save(dict(state_dict=state), path)
+
+
+def save_less(path: Path, digits) -> None:
+    state = torch.load(digits[1], weights_only=True)['state_dict']
+    state.pop('head.layers.head.weight')
+    state['extra'] = torch.zeros(1)
+    torch.save(dict(state_dict=state), path)
+
+
+def save_half(path: Path, digits) -> None:
+    whole = digits[1].read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+
+
+def save_unsafe(path: Path, digits) -> None:
+    torch.save(dict(state_dict=Path('x')), path)
+
+
+@pytest.mark.parametrize(
+    'save, found',
+    [
+        (lambda path, digits: None, "bad.pth' does not exist"),
+        (save_half, "bad.pth' .* cannot be read and looks truncated"),
+        (save_unsafe, 'could run code'),
+        (save_other, r'another model.*neck.mapper_in.weight'),
+        (
+            save_less,
+            r'lacks 1 tensor\(s\) \(head.layers.head.weight\) and has 1 more '
+            r'\(extra\)',
+        ),
+    ],
+    ids=['missing', 'damaged', 'unsafe', 'shapes', 'names'],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(digits, tmp_path, save, found):
+    save(tmp_path / 'bad.pth', digits)
+    with pytest.raises(UserError, match=found):
+        visualize(digits[0], tmp_path / 'bad.pth', '--indices', 0)
+
+
+def test_configs_that_cannot_be_used_are_refused(digits, tmp_path):
+    with pytest.raises(UserError, match="'no.py' does not exist"):
+        visualize('no.py', 'none', '--indices', 0)
+    (tmp_path / 'empty.py').write_text('model = dict()')
+    with pytest.raises(UserError, match='neither test_dataloader'):
+        visualize(tmp_path / 'empty.py', 'none', '--indices', 0)
+
+
+def test_damaged_videos_and_folders_are_refused(tmp_path):
+    cfg = shrinker_of('video', tmp_path).load(
+        'videomae-demo_minilm_moving-digits.py', tmp_path / 'run'
+    )
+    cfg = read_config(written(cfg, tmp_path))
+    (tmp_path / 'text.mp4').write_text('text')
+    (tmp_path / 'one').mkdir()
+    cv2.imwrite(str(tmp_path / 'one/0.png'), np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / 'bad').mkdir()
+    (tmp_path / 'bad/0.png').write_text('text')
+    for name, found in (
+        ('text.mp4', 'cannot be read'),
+        ('one', r'1 image\(s\)'),
+        ('bad', '0.png cannot be read'),
+        ('tiny.py', 'or a folder of frames'),
+    ):
+        with pytest.raises(UserError, match=found):
+            loading.samples_of_files(cfg, [tmp_path / name])

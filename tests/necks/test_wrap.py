@@ -1,0 +1,180 @@
+"""``lm4ve.wrap``: any model, any place, and one message for each way to go wrong."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import lm4ve
+from lm4ve.blocks import frozen_tensors
+from lm4ve.errors import UserError
+from tests.helpers.models import BLOCK, D
+from tests.necks.encoder import C, Encoder, batch, step, wrapped
+
+
+@pytest.mark.parametrize(
+    'after, index', [('blocks.0', 0), ('stem', 0), ('pair', 0), ('named', 'features')]
+)
+def test_the_named_output_goes_through_the_neck(after, index):
+    model, plain = wrapped(after, index=index), Encoder()
+    expected = plain(batch(), after, model.llm_neck)
+    torch.testing.assert_close(model(batch()), expected)
+    assert not torch.allclose(expected, plain(batch()))
+
+
+def test_the_model_stays_what_it_is_and_the_block_is_not_saved():
+    model = wrapped()
+    assert type(model) is Encoder and lm4ve.wrap(Encoder(), 'stem', BLOCK).__class__ is Encoder
+    added = set(model.state_dict()) - set(Encoder().state_dict())
+    names = ('mapper_in.weight', 'mapper_out.weight', 'block.llm_source')
+    assert added == {f'llm_neck.{n}' for n in names}
+
+
+def test_mappers_learn_and_the_block_does_not():
+    model = wrapped()
+    mapper = model.llm_neck.mapper_in.weight.detach().clone()
+    frozen = {n: t.clone() for n, t in frozen_tensors(model).items()}
+    step(model)
+    assert not torch.equal(model.llm_neck.mapper_in.weight, mapper)
+    assert frozen and all(torch.equal(t, frozen[n]) for n, t in frozen_tensors(model).items())
+
+
+def test_mappers_begin_as_those_of_a_config_do():
+    for mapper in (wrapped().llm_neck.mapper_in, wrapped().llm_neck.mapper_out):
+        assert 0.015 < mapper.weight.std() < 0.025 and mapper.weight.abs().max() < 0.1
+
+
+def test_a_block_is_named_by_its_checkpoint_or_given_as_a_module():
+    class Double(nn.Module):
+        embed_dims = D
+
+        def forward(self, x, padding_mask=None, queries=None):
+            return 2 * x
+
+    model = wrapped(block=Double())
+    assert torch.isfinite(model(batch())).all()
+    with pytest.raises(UserError, match="block.checkpoint='no/such/folder/here'"):
+        wrapped(block='no/such/folder/here')
+
+
+def test_arguments_of_the_neck_reach_it():
+    assert wrapped(residual='outer').llm_neck.residual == 'outer'
+    with pytest.raises(UserError, match="'residuals'.*docs/reference/necks.md"):
+        wrapped(residuals='outer')
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            dict(after='block.1'),
+            r"after='block.1' is no submodule of Encoder. Did you mean 'blocks",
+        ),
+        (dict(after=''), "after='' is no submodule.*stem, blocks"),
+        (dict(after='blocks'), 'ModuleList, which only holds modules.*blocks.0, blocks.1'),
+        (dict(after='act'), 'cannot be told from its layers. Fix: give in_channels='),
+        (dict(after='blocks.0', out_type='cls_token'), 'all tokens'),
+    ],
+)
+def test_a_wrong_place_is_one_message_and_changes_nothing(options, message):
+    model = Encoder()
+    with pytest.raises(UserError, match=message):
+        lm4ve.wrap(model, block=BLOCK, **options)
+    assert set(model.state_dict()) == set(Encoder().state_dict())
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(after='blocks.0', in_channels=8), f'gives {C} channels.*in_channels={C}'),
+        (dict(after='named'), r"index=0 .*'features': \[2, 5, 16\].*the key"),
+        (dict(after='pair', index=1), r'index=1 .*1: .int'),
+    ],
+)
+def test_the_first_batch_tells_what_the_names_did_not(options, message):
+    with pytest.raises(UserError, match=message):
+        wrapped(**options)(batch())
+
+
+def test_a_module_that_runs_twice_has_both_outputs_through_the_block_and_a_warning(capfd):
+    model = wrapped('act', in_channels=C)
+    torch.testing.assert_close(model(batch()), Encoder()(batch(), 'act', model.llm_neck))
+    model(batch())
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("'act' of Encoder runs 2 times in a forward pass") == 1
+
+
+def test_a_second_block_is_refused_and_the_first_stays():
+    model = wrapped()
+    before = model(batch())
+    with pytest.raises(UserError, match="has a block already after 'blocks.0'"):
+        lm4ve.wrap(model, 'blocks.1', BLOCK)
+    torch.testing.assert_close(model(batch()), before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('first', ['cast', 'wrap'])
+def test_a_model_in_half_precision_keeps_it(first, dtype):
+    exact = wrapped()(batch())
+    model = Encoder().to(dtype) if first == 'cast' else wrapped().to(dtype)
+    if first == 'cast':
+        torch.manual_seed(2)
+        lm4ve.wrap(model, 'blocks.0', BLOCK)
+    out = model(batch().to(dtype))
+    out.sum().backward()
+    assert out.dtype == dtype == model.llm_neck.mapper_in.weight.dtype
+    torch.testing.assert_close(out.float(), exact, atol=0.1, rtol=0.1)
+    assert model.llm_neck.mapper_in.weight.grad.abs().sum() > 0
+
+
+def test_an_empty_model_is_refused():
+    with torch.device('meta'):
+        model = Encoder()
+        with pytest.raises(UserError, match="on the device 'meta'.*to_empty"):
+            lm4ve.wrap(model, 'stem', BLOCK)
+    with pytest.raises(UserError, match="on the device 'meta'"):
+        lm4ve.wrap(model, 'stem', BLOCK)
+
+
+def test_a_copy_learns_alone():
+    model = wrapped()
+    twin = copy.deepcopy(model)
+    before = twin(batch())
+    step(model)
+    torch.testing.assert_close(twin(batch()), before)
+    assert not torch.allclose(model(batch()), before)
+    mapper = twin.llm_neck.mapper_in.weight.detach().clone()
+    step(twin)
+    assert not torch.equal(twin.llm_neck.mapper_in.weight, mapper)
+
+
+def test_a_compiled_model_gives_the_same_in_one_graph():
+    model = wrapped()
+    expected = model(batch())
+    compiled = torch.compile(copy.deepcopy(model), backend='eager', fullgraph=True)
+    torch.testing.assert_close(compiled(batch()), expected)
+    step(compiled)
+    assert not torch.allclose(compiled(batch()), expected)
+
+
+def test_a_block_that_nobody_uses_is_an_error_of_the_first_step():
+    model = Encoder()
+    model.spare = nn.Linear(C, C)
+    lm4ve.wrap(model, 'spare', BLOCK)
+    with pytest.raises(UserError, match="after='spare' of Encoder did not run"):
+        step(model)
+
+
+def test_distributed_training_gives_the_gradients_of_one_process():
+    model = wrapped()
+    twin = copy.deepcopy(model)
+    model(batch()).sum().backward()
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        nn.parallel.DistributedDataParallel(twin)(batch()).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(theirs.grad, mine.grad, msg=name)

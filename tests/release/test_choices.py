@@ -1,0 +1,99 @@
+"""Which path the block takes never freezes a batch size: in exports and under a compiler."""
+
+import pytest
+import torch
+
+from lm4ve.necks import LLMBlockNeck
+from lm4ve.release.tracing import trace, traceable
+from tests.helpers.models import build
+
+BLOCK = dict(
+    type='LLMBlock',
+    arch=dict(
+        model_type='llama',
+        hidden_size=48,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=8,
+    ),
+)
+
+
+def neck_of(**options) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    neck = LLMBlockNeck(8, BLOCK, init_cfg=None, guard=False, **options)
+    return neck.eval()
+
+
+class Counter:
+    """A back-end of torch.compile that counts graphs."""
+
+    graphs = 0
+
+    def __call__(self, graph, example):
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.mark.parametrize('out_type, training', [('cls_token', False), ('raw', True)])
+def test_a_compiled_neck_is_one_graph_at_changing_batch_sizes(out_type, training):
+    neck, same, counter = neck_of(out_type=out_type), neck_of(out_type=out_type), Counter()
+    torch._dynamo.reset()
+    compiled = torch.compile(neck, backend=counter, fullgraph=True)
+    with torch.set_grad_enabled(training):
+        for count in (2, 3, 5, 9):
+            x = torch.randn(count, 7, 8, requires_grad=training)
+            torch.testing.assert_close(compiled(x), same(x))
+    assert counter.graphs == 2  # one of the first size, one of any
+
+
+def test_a_whole_classifier_compiles_to_one_graph_at_changing_batch_sizes():
+    pytest.importorskip('mmpretrain')
+    model, _ = build('image')
+    for module in model.modules():
+        if hasattr(module, 'drop_prob'):  # mmcv's is numpy's number, which a compiler refuses
+            module.drop_prob = float(module.drop_prob)
+    counter = Counter()
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: model(x, mode='tensor'), backend=counter, fullgraph=True)
+    with torch.no_grad():
+        for count in (2, 3, 5):
+            x = torch.randn(count, 3, 16, 24)
+            torch.testing.assert_close(compiled(x), model(x, mode='tensor'))
+    assert counter.graphs == 2
+
+
+@pytest.mark.parametrize('low_rank', ['auto', 'fold'])
+def test_a_trace_holds_for_other_batch_sizes(low_rank):
+    neck = neck_of(out_type='cls_token', low_rank=low_rank, compile=True)
+    x = torch.randn(2, 7, 8)
+    with traceable(neck), torch.no_grad():
+        neck(x)
+        program = trace(Tuple(neck), [x], [{0: 'batch'}])
+    assert neck.compile_options == {}
+    neck.compile_options = None  # for the comparison, which needs no C++ compiler then
+    for count in (1, 6):
+        x = torch.randn(count, 7, 8)
+        with torch.no_grad():
+            torch.testing.assert_close(program.module()(x)[0], neck(x), atol=1e-5, rtol=1e-5)
+
+
+class Tuple(torch.nn.Module):
+    def __init__(self, inner) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *tensors):
+        return (self.inner(*tensors),)
+
+
+def test_folds_of_a_trace_are_forgotten_behind_it():
+    neck = neck_of(low_rank='fold')
+    x = torch.randn(2, 7, 8)
+    with torch.no_grad():
+        with traceable(neck):
+            before = neck(x)
+        neck.mapper_in.weight.mul_(2)
+        assert not torch.allclose(neck(x), before)

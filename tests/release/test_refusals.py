@@ -1,0 +1,109 @@
+"""What cannot be exported is refused by one message, and nothing is left behind."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm4ve.commands import export
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.release import exporting, formats, tracing
+from tests.helpers.tasks import ROOT
+from tests.release.models import PLACE
+
+pytest.importorskip('mmpretrain')
+CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / PLACE, tmp_path / PLACE)
+    monkeypatch.chdir(tmp_path)
+    Path('here').mkdir()
+    Path('there.safetensors').write_text('somebody needs this')
+
+
+WRONG = {
+    'no checkpoint': ([CONFIG], 'no checkpoint to export'),
+    'unknown format': ([CONFIG, CHECKPOINT, '--format', 'onxx'], "Did you mean 'onnx'"),
+    'a folder': ([CONFIG, CHECKPOINT, '--out', 'here'], "'here' is a folder"),
+    'a file': ([CONFIG, CHECKPOINT, '--out', 'there.safetensors'], 'exists. Fix: --overwrite'),
+    'another model': ([CONFIG, f'{PLACE}/pointmae.pth'], 'another'),
+    'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], 'llm_source'),
+    'no such file': ([CONFIG, 'gone.pth'], "'gone.pth' does not exist"),
+    'a flag of another format': ([CONFIG, CHECKPOINT, '--with-block'], 'for safetensors'),
+}
+
+
+@pytest.mark.parametrize('words, message', WRONG.values(), ids=WRONG)
+def test_a_mistake_is_told_before_anything_is_written(words, message):
+    with pytest.raises((UserError, CheckpointError), match=message):
+        export.main(words)
+    assert not [p for p in Path().rglob('*') if p.suffix in ('.onnx', '.pt2')]
+    assert Path('there.safetensors').read_text() == 'somebody needs this'
+
+
+def test_a_file_may_be_replaced_if_somebody_says_so():
+    out = ['--format', 'safetensors', '--out', 'there.safetensors', '--overwrite']
+    export.main([CONFIG, CHECKPOINT, *out])
+    assert Path('there.safetensors').stat().st_size > 1000
+
+
+def test_a_file_that_differs_from_the_model_is_not_kept(monkeypatch):
+    wrong = formats.load_torch_export
+
+    def load(path):
+        run = wrong(path)
+        return lambda tensors: tuple(t + 1e-3 for t in run(tensors))
+
+    monkeypatch.setitem(exporting._WRITERS, 'torch-export', (formats.write_torch_export, load))
+    words = [CONFIG, CHECKPOINT, '--format', 'torch-export', '--out', 'made/model.pt2']
+    with pytest.raises(UserError, match='differs from the model by .* at a batch of 1'):
+        export.main(words)
+    assert not list(Path('made').iterdir())
+    export.main([*words, '--tolerance', '0.1'])
+    assert [p.name for p in Path('made').iterdir()] == ['model.pt2']
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_outputs_that_are_no_numbers_are_no_match(bad):
+    good, wrong = torch.zeros(2), torch.tensor([bad, 1.0])
+    for outputs in ([good, wrong], [wrong, good]):
+        assert not exporting.largest_difference(outputs, outputs) <= 1e9
+    assert exporting.largest_difference([good], [good]) == 0
+
+
+class Searching(torch.nn.Module):
+    """Uses an operator that ONNX has no word for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = torch.nn.Sequential(_Eigen())
+
+    def forward(self, *tensors):
+        return (self.inner(*tensors),)
+
+
+class _Eigen(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.eigvalsh(x @ x.mT)
+
+
+def test_an_operator_that_onnx_lacks_is_named_with_its_module(tmp_path):
+    pytest.importorskip('onnxscript')
+    example = [torch.randn(2, 3, 3)]
+    program = tracing.trace(Searching(), example, [{0: 'batch'}])
+    with pytest.raises(UserError, match=r'operator aten\._linalg_eigh\S*, which inner\.0 uses'):
+        formats.write_onnx(program, tmp_path / 'x.onnx', dict(version='0'), ['x'], ['y'])
+
+
+class Deciding(torch.nn.Module):
+    def forward(self, *tensors):
+        (x,) = tensors
+        return (x if x.sum() > 0 else -x,)
+
+
+def test_a_model_that_looks_at_values_is_refused_with_the_place():
+    with pytest.raises(UserError, match='cannot be traced: .*test_refusals.py'):
+        tracing.trace(Deciding(), [torch.randn(2, 3)], [{0: 'batch'}])

@@ -1,0 +1,375 @@
+"""A release computes the same without the language model it was made with."""
+
+import shutil
+from pathlib import Path
+
+import mmengine
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+
+import lm4ve  # noqa: F401
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.release.release import portable_arch
+from tests.helpers.families import FAMILIES, config_of, write_huggingface
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
+pytest.importorskip('mmpretrain')
+
+VIT = """dict(type='VisionTransformer', arch=dict(embed_dims=16, num_layers=2,
+    num_heads=2, feedforward_channels=32), img_size=16, patch_size=8,
+    init_cfg=dict(type='Pretrained', checkpoint='/nowhere/vit.pth'), {raw})"""
+RAW = VIT.format(raw="out_type='raw', final_norm=False")
+NECK = "dict(type='LLMBlockNeck', in_channels=16, {out}block=llm_block)"
+HEAD = """dict(type='{}ClsHead', num_classes=5, in_channels=16,
+    loss=dict(type='CrossEntropyLoss'))"""
+# Where a block can be.
+PLACES = {
+    'neck': (RAW, NECK.format(out="out_type='cls_token', "), 'VisionTransformer'),
+    'necks': (
+        """dict(type='ResNet', depth=18, stem_channels=4, base_channels=2,
+    norm_cfg=dict(type='BN'))""",
+        f"[{NECK.format(out='')}, dict(type='GlobalAveragePooling')]",
+        'Linear',
+    ),
+    'insert': (
+        f"dict(type='LLMBlockInsert', after='layers.0', backbone="
+        f'{VIT.format(raw="")}, neck={NECK.format(out="")})',
+        'None',
+        'VisionTransformer',
+    ),
+}
+
+
+def write_config(path: Path, checkpoint: str, place: str = 'neck', **block) -> Path:
+    backbone, neck, head = PLACES[place]
+    options = ''.join(f', {k}={v!r}' for k, v in block.items())
+    pipeline = "[dict(type='Resize', scale=(16, 16)), dict(type='PackInputs')]"
+    path.write_text(f"""
+custom_imports = dict(imports=['lm4ve'])
+default_scope = 'mmpretrain'
+work_dir = '/nowhere'
+load_from = '/nowhere/start.pth'
+data_preprocessor = dict(num_classes=5, mean=[1.] * 3, std=[2.] * 3)
+llm_block = dict(type='LLMBlock', checkpoint={checkpoint!r}{options})
+model = dict(type='ImageClassifier', backbone={backbone}, neck={neck},
+    head={HEAD.format(head)})
+test_dataloader = dict(dataset=dict(type='lm4ve.DigitsDataset',
+    pipeline={pipeline}))
+""")
+    return path
+
+
+def build(path, seed: int = 0):
+    cfg = Config.fromfile(path)
+    cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    torch.manual_seed(seed)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model)
+    for module in model.modules():
+        # Not init_weights: the encoder names pre-trained weights.
+        if hasattr(module, 'reset_parameters'):
+            module.reset_parameters()
+    model.eval()
+    return model
+
+
+def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
+    """Write config and checkpoint, release them; return model and folder."""
+    config = write_config(folder / 'small.py', checkpoint, place, **block)
+    model = build(config)
+    meta = dict(epoch=3, dataset_meta=dict(classes=list('abcde')), cfg='x')
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            ema_state_dict=model.state_dict(),
+            optimizer=dict(state={}),
+            message_hub=dict(log_scalars={}),
+            meta=meta,
+        ),
+        folder / 'epoch_3.pth',
+    )
+    run_tool_here('make_release.py', config, folder / 'epoch_3.pth', folder / 'out', *flags)
+    return model, folder / 'out'
+
+
+def outputs(model):
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model(images)
+
+
+def assert_same(model, out: Path):
+    """The release gives the same logits, bit by bit; returns its model."""
+    released = build(out / 'small.py', seed=7)
+    assert not torch.equal(outputs(released), outputs(model))
+    # Strict and safe; then as MMEngine's runner and inferencers load it.
+    state = torch.load(out / 'small.pth', weights_only=True)['state_dict']
+    released.load_state_dict(state, strict=True)
+    assert torch.equal(outputs(released), outputs(model))
+    again = build(out / 'small.py', seed=8)
+    load_checkpoint(again, str(out / 'small.pth'), map_location='cpu')
+    assert torch.equal(outputs(again), outputs(model))
+    return released
+
+
+@pytest.mark.parametrize('place', PLACES)
+def test_every_place(place, tmp_path):
+    llm = write_huggingface(tmp_path / 'llm', 'llama-gqa')
+    model, out = make(tmp_path, str(llm), place=place)
+    shutil.rmtree(llm)
+    assert_same(model, out)
+
+
+@pytest.mark.parametrize(
+    'block',
+    [
+        dict(layers=(0, -1)),
+        dict(rotary=True, causal=True),
+        dict(final_norm=False),
+        dict(dtype='bfloat16'),
+        dict(dtype='float16'),
+        dict(trainable='norms'),
+        dict(trainable='all'),
+        dict(pretrained=False, seed=3),
+    ],
+    ids=str,
+)
+def test_every_option(block, tmp_path):
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    model, out = make(tmp_path, str(llm), **block)
+    shutil.rmtree(llm)
+    released = assert_same(model, out)
+    kept = {k: v for k, v in block.items() if k not in ('pretrained', 'layers')}
+    cfg = Config.fromfile(out / 'small.py').model.neck.block
+    assert {k: cfg[k] for k in kept} == kept
+    assert cfg.layers == ((0, 1) if 'layers' in block else (1,))
+    assert released.neck.block.layer_indices == list(cfg.layers)
+
+
+@pytest.mark.parametrize('variant', ['gpt2', 'opt', 'gemma3_text', 'bert'])
+def test_other_families(variant, tmp_path):
+    """Fused and transposed projections, norms after, nested rotary fields."""
+    llm = write_huggingface(tmp_path / 'llm', variant)
+    rotary = variant.startswith('gemma')
+    model, out = make(tmp_path, str(llm), layers=(0, 1), rotary=rotary)
+    shutil.rmtree(llm)
+    assert_same(model, out)
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_architecture_survives_a_config_file(variant):
+    config = open_language_model(None, FAMILIES[variant]).config
+    # What a config of the hub may carry beside.
+    config.auto_map = {'AutoConfig': 'remote.py'}
+    config.torch_dtype = torch.float16
+    arch = portable_arch(config)
+    assert not {'auto_map', 'torch_dtype', 'dtype', '_name_or_path'} & set(arch)
+    text = Config(dict(arch=arch)).pretty_text
+    read = Config.fromstring(text, '.py').arch
+    again = open_language_model(None, read)
+    assert portable_arch(again.config) == arch
+    assert again.config.model_type == config.model_type
+    LLMBlock(arch=read, rotary=hasattr(again.skeleton, 'rotary_emb'))
+
+
+def test_architecture_that_is_no_plain_data():
+    config = config_of('llama')
+    config.rope_theta_table = torch.ones(2)
+    with pytest.raises(UserError, match='config file cannot'):
+        portable_arch(config)
+
+
+def test_only_what_a_release_needs(tmp_path):
+    llm = write_huggingface(tmp_path / 'secret-place', 'llama')
+    model, out = make(tmp_path, str(llm))
+    assert sorted(p.name for p in out.iterdir()) == ['small.pth', 'small.py']
+    content = torch.load(out / 'small.pth', weights_only=True)
+    assert set(content) == {'meta', 'state_dict'}
+    text = (out / 'small.py').read_text()
+    assert content['meta']['cfg'] == text
+    assert content['meta']['dataset_meta'] == dict(classes=list('abcde'))
+    assert content['meta']['epoch'] == 3
+    for place in ('nowhere', str(tmp_path), 'secret-place'):
+        assert place not in text
+    record = content['state_dict'][f'neck.block.{SOURCE_KEY}']
+    assert str(tmp_path) not in bytes(record.tolist()).decode()
+    # The original is as it was.
+    assert 'secret-place' in (tmp_path / 'small.py').read_text()
+
+
+def test_size_is_told(tmp_path, capsys):
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    model, out = make(tmp_path, str(llm))
+    size = (out / 'small.pth').stat().st_size
+    frozen = sum(t.nbytes for t in frozen_tensors(model).values())
+    printed = capsys.readouterr().out
+    assert f'{size / 1e6:.1f} MB' in printed
+    assert f'{frozen / 1e6:.1f} MB are frozen' in printed
+
+
+def test_half_where_nothing_is_lost(tmp_path, capsys):
+    """Published in 16 bits, used in fp32: stored in 16 bits, equal."""
+    llm = write_huggingface(tmp_path / 'llm', 'llama', dtype=torch.bfloat16)
+    model, out = make(tmp_path, str(llm), '--half')
+    shutil.rmtree(llm)
+    state = torch.load(out / 'small.pth', weights_only=True)['state_dict']
+    frozen = [v for k, v in state.items() if '.embedded.' in k]
+    assert frozen and all(v.dtype == torch.float16 for v in frozen)
+    released = assert_same(model, out)
+    assert released.neck.block.dtype == torch.float32
+    assert 'stay in fp32' not in capsys.readouterr().out
+
+
+def test_half_keeps_what_it_would_change(tmp_path, capsys):
+    model, out = make(tmp_path, 'package:all-MiniLM-L6-v2', '--half')
+    assert 'frozen tensors stay in fp32' in capsys.readouterr().out
+    assert_same(model, out)
+
+
+def test_a_release_of_a_release(tmp_path):
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    model, out = make(tmp_path, str(llm))
+    shutil.rmtree(llm)
+    run_tool_here('make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second')
+    assert_same(model, tmp_path / 'second')
+
+
+@pytest.mark.parametrize('name', ['vit-t_llama_in1k', 'vit-s_llama-head_in1k'])
+def test_shipped_configs(name, tmp_path):
+    """Configs that inherit a host's recipe, with scopes inside, flatten too."""
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    place = 'backbone.neck' if 'head' in name else 'neck'
+    option = f'model.{place}.block.checkpoint'
+    cfg = Config.fromfile(ROOT / f'configs/lm4ve/{name}.py')
+    cfg.merge_from_dict({option: str(llm)})
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+    run_tool_here(
+        'make_release.py',
+        ROOT / f'configs/lm4ve/{name}.py',
+        tmp_path / 'a.pth',
+        tmp_path / 'out',
+        '--cfg-options',
+        f'{option}={llm}',
+    )
+    shutil.rmtree(llm)
+    cfg = Config.fromfile(tmp_path / f'out/{name}.py')
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        again = MODELS.build(cfg.model)
+    state = torch.load(tmp_path / f'out/{name}.pth', weights_only=True)
+    again.load_state_dict(state['state_dict'], strict=True)
+    ours, theirs = frozen_tensors(model), frozen_tensors(again)
+    assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def test_without_a_block(tmp_path):
+    config = write_config(tmp_path / 'small.py', 'unused')
+    text = (
+        config.read_text()
+        .replace(PLACES['neck'][1], 'None')
+        .replace("out_type='raw', final_norm=False", '')
+    )
+    config.write_text(text)
+    model = build(config)
+    torch.save(model.state_dict(), tmp_path / 'bare.pth')
+    run_tool_here('make_release.py', config, tmp_path / 'bare.pth', tmp_path / 'out')
+    assert 'LLMBlock' not in (tmp_path / 'out/small.py').read_text()
+    assert_same(model, tmp_path / 'out')
+
+
+def test_options_are_merged(tmp_path):
+    """The language model may lie elsewhere than the config says."""
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    model, out = make(tmp_path, str(llm))
+    moved = shutil.move(llm, tmp_path / 'moved')
+    args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b')
+    with pytest.raises(CheckpointError, match='does not exist'):
+        run_tool_here('make_release.py', *args)
+    run_tool_here('make_release.py', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}')
+    assert_same(model, tmp_path / 'b')
+
+
+def test_refusals(tmp_path):
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    model, out = make(tmp_path, str(llm))
+    args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
+    other = write_huggingface(tmp_path / 'other', 'llama', seed=1)
+    with pytest.raises(CheckpointError, match='other frozen weights'):
+        run_tool_here(
+            'make_release.py',
+            *args,
+            tmp_path / 'b',
+            '--cfg-options',
+            f'model.neck.block.checkpoint={other}',
+        )
+    with pytest.raises(CheckpointError, match='another model than.*: size mismatch'):
+        run_tool_here(
+            'make_release.py', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
+        )
+    with pytest.raises(UserError, match='would be overwritten'):
+        run_tool_here('make_release.py', *args, tmp_path)
+    with pytest.raises(UserError, match='config.*does not exist'):
+        run_tool_here('make_release.py', tmp_path / 'none.py', args[1], out)
+    (tmp_path / 'empty.py').write_text('a = 1')
+    with pytest.raises(UserError, match='no model'):
+        run_tool_here('make_release.py', tmp_path / 'empty.py', args[1], out)
+    assert not (tmp_path / 'b').exists()
+
+
+def test_inferencer(tmp_path):
+    """mmpretrain's inferencer takes the two files as they are."""
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    model, out = make(tmp_path, 'package:all-MiniLM-L6-v2')
+    inferencer = ImageClassificationInferencer(
+        model=str(out / 'small.py'), pretrained=str(out / 'small.pth'), device='cpu'
+    )
+    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
+    (result,) = inferencer(image)
+    assert result['pred_class'] in 'abcde'
+    # The same from the trained model.
+    from mmpretrain.apis import get_model
+
+    trained = get_model(
+        str(tmp_path / 'small.py'), pretrained=str(tmp_path / 'epoch_3.pth'), device='cpu'
+    )
+    (expected,) = ImageClassificationInferencer(trained)(image)
+    assert np.array_equal(result['pred_scores'], expected['pred_scores'])
+
+
+@pytest.mark.slow
+def test_test_tool_scores_the_same(tmp_path):
+    """``tools/test.py`` on both, with the language model gone for one."""
+    llm = write_huggingface(tmp_path / 'llm', 'llama')
+    demo = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
+    config = tmp_path / 'digits.py'
+    config.write_text(
+        f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block=dict(checkpoint={str(llm)!r})))\n'
+    )
+    cfg = Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
+
+    def predictions(config, checkpoint):
+        out = tmp_path / 'out.pkl'
+        run_tool_here('test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--out', out)
+        return mmengine.load(out)
+
+    before = predictions(config, tmp_path / 'a.pth')
+    run_tool_here('make_release.py', config, tmp_path / 'a.pth', tmp_path / 'r')
+    shutil.rmtree(llm)
+    after = predictions(tmp_path / 'r/digits.py', tmp_path / 'r/digits.pth')
+    assert len(before) == len(after) == 540
+    for a, b in zip(before, after, strict=True):
+        assert torch.equal(a['pred_score'], b['pred_score'])

@@ -1,0 +1,148 @@
+"""An exported file computes what a test of the model does, at batch sizes of its own."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lm4ve.blocks.provenance import EMBEDDED_PREFIX, SOURCE_KEY
+from lm4ve.commands import export, visualize
+from lm4ve.errors import CheckpointError
+from lm4ve.version import __version__
+from tests.helpers.tools import run_tool_here
+from tests.release.models import MODELS_OF, loaded, paths_of, write_models
+
+for package in ('mmpretrain', 'mmaction', 'pandas', 'onnxscript', 'onnxruntime'):
+    pytest.importorskip(package)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def project(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('project')
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv('LM4VE_CACHE', str(folder / 'cache'))
+        write_models(folder)
+        yield folder
+
+
+@pytest.fixture(scope='module')
+def made():
+    """Each file is made once: name and format to path."""
+    files: dict[tuple[str, str], str] = {}
+
+    def make(name: str, format: str, ending: str) -> str:
+        if (name, format) not in files:
+            files[name, format] = f'made/{name}{ending}'
+            export.main([*paths_of(name), '--format', format, '--out', files[name, format]])
+        return files[name, format]
+
+    return make
+
+
+@torch.no_grad()
+def check(name: str, run) -> None:
+    """Compare a loaded file with the model's own predictions."""
+    model = loaded(name)
+    torch.manual_seed(1)
+    for count in (1, 5):
+        tensors, expected, read = MODELS_OF[name](model, count)
+        got = read(*run(tensors))
+        assert count == 1 or expected.std() > 1e-3  # or equality would mean little
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def those(*names: str) -> pytest.MarkDecorator:
+    """An exporter takes 5 to 20 seconds of a CPU for a model, however small."""
+    slow = [pytest.param(n, marks=[pytest.mark.slow] * (n != 'vit_frozen')) for n in names]
+    return pytest.mark.parametrize('name', slow)
+
+
+@those(*(n for n in MODELS_OF if n != 'retrieval'))
+def test_onnxruntime_computes_the_same_at_other_batch_sizes(name, made):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(made(name, 'onnx', '.onnx'))
+
+    def run(tensors):
+        names = [i.name for i in session.get_inputs()]
+        given = {n: t.numpy() for n, t in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(x) for x in session.run(None, given)]
+
+    check(name, run)
+    told = json.loads(session.get_modelmeta().custom_metadata_map['lm4ve'])
+    assert told['version'] == __version__
+    said = [(i['name'], i['shape']) for i in told['inputs']]
+    assert said == [(i.name, i.shape) for i in session.get_inputs()]
+    said = [(o['name'], o['shape']) for o in told['outputs']]
+    assert said == [(o.name, o.shape) for o in session.get_outputs()]
+    assert all(i['shape'][0] == 'batch' for i in told['inputs'])
+    assert [b['fingerprint'] for b in told['blocks'].values()] == [
+        m.source['fingerprint'] for m in loaded(name).modules() if hasattr(m, 'source')
+    ]
+    assert str(told).count('/') == 0  # no folder of the machine that it was made on
+
+
+# ONNX files are made of such programs too, so that three models are enough.
+@those('vit_frozen', 'vectornet', 'retrieval')
+def test_torch_export_computes_the_same_at_other_batch_sizes(name, made):
+    extra = {'lm4ve.json': ''}
+    program = torch.export.load(made(name, 'torch-export', '.pt2'), extra_files=extra)
+    check(name, lambda tensors: program.module()(*tensors))
+    assert json.loads(extra['lm4ve.json'])['task']
+
+
+@pytest.mark.slow
+def test_what_is_said_of_inputs_and_answers(made):
+    import onnx
+
+    def told(name):
+        (prop,) = onnx.load(made(name, 'onnx', '.onnx')).metadata_props
+        return json.loads(prop.value)
+
+    image = told('vit_frozen')
+    assert image['classes'] == [str(i) for i in range(10)]
+    assert image['normalization']['mean'] == [77.9] * 3
+    assert image['inputs'][0]['shape'] == ['batch', 3, 8, 8]
+    assert image['inputs'][0]['dtype'] == 'uint8'
+    assert told('vqa')['answers'] == ['yes', 'no', 'red', 'blue', '2']
+    assert [i['shape'] for i in told('vectornet')['inputs']][0] == ['batch', 'agents', 20, 2]
+
+
+@pytest.mark.slow
+def test_folded_matrices_are_in_the_file_and_what_they_are_made_of_is_not(made):
+    """The block's key projection is used through its product with the mapper alone."""
+    import onnx
+    from onnx import numpy_helper
+
+    held = onnx.load(made('pointbert', 'onnx', '.onnx')).graph.initializer
+    shapes = [numpy_helper.to_array(t).shape for t in held]
+    layer = loaded('pointbert').neck.block.layers[0]
+    width, channels = layer.k_proj.wrapped.in_features, 16
+    assert channels < width
+    folded = sum(s in ((width, channels), (channels, width)) for s in shapes)
+    assert folded >= 3 and shapes.count((width, width)) <= 1
+
+
+@pytest.mark.parametrize('with_block', [True, False])
+def test_weights_come_back_without_code(with_block):
+    """Every tool that takes a checkpoint takes the file."""
+    config, checkpoint = paths_of('vit_frozen')
+    out = f'made/weights-{with_block}.safetensors'
+    flags = ['--with-block'] if with_block else []
+    export.main([config, checkpoint, '--format', 'safetensors', '--out', out, *flags])
+    from safetensors import safe_open
+
+    with safe_open(out, 'pt') as file:
+        names = list(file.keys())
+        assert json.loads(file.metadata()['lm4ve'])['classes'][0] == '0'
+    assert any(EMBEDDED_PREFIX in n for n in names) == with_block
+    assert any(n.endswith(SOURCE_KEY) for n in names)
+    export.main([config, out, '--format', 'safetensors', '--out', 'made/again.safetensors',
+                 '--overwrite', *flags])  # fmt: skip
+    with safe_open(out, 'pt') as a, safe_open('made/again.safetensors', 'pt') as b:
+        assert all(torch.equal(a.get_tensor(n), b.get_tensor(n)) for n in names)
+    run_tool_here('test.py', config, out, '--work-dir', 'work')
+    with pytest.raises(CheckpointError, match='another'):
+        visualize.main([paths_of('vit_mlp')[0], out, '--indices', '0', '--out-dir', 'drawn'])

@@ -1,0 +1,215 @@
+"""Checkpoint files: read without running code, loaded whole or refused by name."""
+
+import argparse
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+from torch import nn
+
+import lm4ve  # noqa: F401
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.readers import TorchFile
+from lm4ve.runner.checkpoint_files import (
+    load_partly,
+    load_strictly,
+    read_checkpoint,
+    read_state,
+    write_checkpoint,
+)
+
+
+def model() -> nn.Module:
+    return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+
+
+def test_written_and_read_again(tmp_path):
+    whole = torch.arange(1000.0)
+    size = write_checkpoint(dict(a=whole[:2]), dict(epoch=1), tmp_path / 'a.pth')
+    assert size == (tmp_path / 'a.pth').stat().st_size < 3000  # the view alone
+    assert read_checkpoint(tmp_path / 'a.pth')['meta'] == dict(epoch=1)
+    assert torch.equal(read_state(tmp_path / 'a.pth')['a'], whole[:2])
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_states_of_training_scripts(tmp_path, legacy):
+    torch.save(
+        dict(model={'module.a': torch.ones(2)}, args=argparse.Namespace(lr=1)),
+        tmp_path / 'a.pth',
+        _use_new_zipfile_serialization=not legacy,
+    )
+    assert list(read_state(tmp_path / 'a.pth')) == ['a']
+
+
+class Pickled:
+    """Written as numpy 1 and 2 write their objects, which are none here."""
+
+    def __init__(self, function, *args) -> None:
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+#: The ways in which a foreign checkpoint is read.
+READERS = {
+    'tools': read_checkpoint,
+    'MMEngine': lambda path: CheckpointLoader.load_checkpoint(str(path)),
+    'language models': lambda path: TorchFile(path)._load(mmap=False),
+}
+
+
+@pytest.mark.parametrize('reader', ['tools', 'MMEngine'])
+@pytest.mark.parametrize('legacy', [False, True])
+@pytest.mark.parametrize('module', [b'numpy._core.multiarray', b'numpy.core.multiarray'])
+def test_numbers_of_numpy_are_read_as_plain_ones(tmp_path, reader, legacy, module):
+    # Point-BERT's pre-training files hold such scores.
+    values = [np.float64(0.5), np.float32(2), np.int64(-3), np.uint8(7), np.bool_(True)]
+    values += [np.complex64(1j), np.float16(0.25), np.dtype('>f8').type(1)]
+    big = Pickled(np.float64(0).__reduce__()[0], np.dtype('>f4'), b'\x3f\x80\0\0')
+    path = tmp_path / 'a.pth'
+    content = dict(base_model=dict(a=torch.ones(2)), metrics=dict(acc=[*values, big]))
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    data = path.read_bytes()
+    assert b'multiarray' in data
+    if legacy:  # a zip has checksums and lengths
+        names = b'numpy._core.multiarray', b'numpy.core.multiarray'
+        path.write_bytes(data.replace(names[0], module).replace(names[1], module))
+    read = READERS[reader](path)['metrics']['acc']
+    assert read == [0.5, 2, -3, 7, True, 1j, 0.25, 1, 1]
+    assert all(type(v) in (bool, int, float, complex) for v in read)
+
+
+class Hooked:
+    """Would run a hook of its own type."""
+
+
+UNSAFE = {
+    'an array': lambda: np.ones(2),
+    'a number of objects': lambda: np.dtype('O'),
+    'a structure': lambda: np.void((1, 2), np.dtype('i4,i4')),
+    'a text': lambda: np.str_('a'),
+    'a date': lambda: np.datetime64('2020-01-01'),
+    'a function of numpy': lambda: np.load,
+    'a stand-in as a function': lambda: Pickled(np.dtype, 'f8,f8'),
+    'a class': Hooked,
+}
+
+
+@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize('what', UNSAFE)
+def test_nothing_else_of_numpy_is_read(tmp_path, reader, what):
+    path = tmp_path / 'a.pth'
+    torch.save(dict(a=UNSAFE[what]()), path)
+    with pytest.raises(CheckpointError, match=r"a\.pth' was not loaded: .* could run code"):
+        READERS[reader](path)
+
+
+def tar(path) -> None:
+    with tarfile.open(path, 'w') as t:
+        info = tarfile.TarInfo('tensors')
+        info.size = 4
+        t.addfile(info, io.BytesIO(b'abcd'))
+
+
+BROKEN = {
+    'a tar archive': tar,
+    'a TorchScript archive': lambda path: torch.jit.save(torch.jit.script(nn.Linear(1, 1)), path),
+    'empty': lambda path: path.write_bytes(b''),
+    'neither a zip nor a pickle': lambda path: path.write_bytes(b'root:x:0:0:secret'),
+    'truncated or damaged': lambda path: path.write_bytes(b'PK\x03\x04' + bytes(99)),
+}
+
+
+@pytest.mark.parametrize('reader', READERS)
+@pytest.mark.parametrize('what', BROKEN)
+def test_other_files_end_in_one_message_that_shows_none_of_their_bytes(tmp_path, reader, what):
+    path = tmp_path / 'a.pth'
+    BROKEN[what](path)
+    with pytest.raises(CheckpointError, match=f"'{path}' .*{what}.*Fix") as e:
+        READERS[reader](path)
+    assert 'root' not in str(e.value).replace(str(path), '') and '\n' not in str(e.value)
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    path = tmp_path / 'a.pth'
+    with pytest.raises(CheckpointError, match='does not exist'):
+        read_checkpoint(path)
+    write_checkpoint(dict(a=torch.ones(100)), {}, path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(CheckpointError, match='truncated or damaged'):
+        read_checkpoint(path)
+    torch.save(dict(model=io.StringIO()), path)
+    with pytest.raises(CheckpointError, match="'_io.StringIO'.*run code"):
+        read_checkpoint(path)
+    torch.save([1], path)
+    with pytest.raises(CheckpointError, match='holds a list'):
+        read_checkpoint(path)
+    torch.save(dict(epoch=1), path)
+    with pytest.raises(UserError, match='no model state.*epoch'):
+        read_state(path)
+
+
+@pytest.mark.parametrize(
+    'change, found',
+    [
+        (lambda s: s.pop('1.bias'), r'lacks 1 tensor\(s\) \(1.bias\)'),
+        (lambda s: s.update(extra=s['1.bias']), r'has 1 more \(extra\)'),
+        (
+            lambda s: s.update({'0.weight': torch.ones(5, 2)}),
+            r'size mismatch for 0.weight.*\[5, 2\].*\[3, 2\]',
+        ),
+    ],
+    ids=['missing', 'unknown', 'shape'],
+)
+def test_a_state_that_does_not_fit_is_refused_by_name(change, found):
+    state = model().state_dict()
+    change(state)
+    with pytest.raises(CheckpointError, match=f"'a.pth' is of another model.*{found}"):
+        load_strictly(model(), state, "'a.pth'")
+
+
+KINDS = {
+    'complex': lambda w: w.to(torch.complex64),
+    'of whole numbers': lambda w: w.to(torch.int64),
+    'of truth values': lambda w: w > 0,
+    'sparse': lambda w: w.to_sparse(),
+    'without values': lambda w: w.to('meta'),
+    'quantized': lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize('load', [load_strictly, load_partly])
+@pytest.mark.parametrize('kind', KINDS)
+def test_other_kinds_of_numbers_are_refused_by_name(kind, load):
+    ours = model()
+    before = ours[0].weight.detach().clone()
+    state = model().state_dict()
+    state['0.weight'] = KINDS[kind](state['0.weight'])
+    with pytest.raises(CheckpointError, match=r"'a.pth' has tensors of other kinds.*0.weight.*Fix"):
+        load(ours, state, "'a.pth'")
+    assert torch.equal(ours[0].weight, before)
+
+
+def test_other_floats_are_no_other_kind_of_numbers():
+    ours, state = model(), {k: v.half() for k, v in model().state_dict().items()}
+    load_strictly(ours, state, "'a.pth'")
+    assert torch.equal(ours[0].weight, state['0.weight'].float())
+
+
+def test_a_state_whose_names_are_no_texts_is_none(tmp_path):
+    torch.save(dict(state_dict={0: torch.ones(2)}), tmp_path / 'a.pth')
+    with pytest.raises(UserError, match='no model state'):
+        read_state(tmp_path / 'a.pth')
+
+
+def test_a_state_that_fits_is_loaded():
+    ours, theirs = model(), model()
+    state = theirs.state_dict()
+    load_strictly(ours, state, "'a.pth'")
+    assert torch.equal(ours[0].weight, theirs[0].weight)
+    del state['1.bias']
+    load_strictly(ours, state, "'a.pth'", optional=('.bias',))

@@ -1,0 +1,366 @@
+"""Checkpoints: slim, safe, atomic, resumable; frozen weights stay what they are."""
+
+import errno
+import os
+import pickle
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+
+import lm4ve  # noqa: F401
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks.provenance import SOURCE_KEY
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
+
+ARCH = dict(
+    model_type='llama',
+    hidden_size=16,
+    num_attention_heads=2,
+    num_hidden_layers=2,
+    intermediate_size=24,
+    vocab_size=8,
+)
+
+
+class Toy(BaseModel):
+    """Any MMEngine model with the neck in it: no host framework needed."""
+
+    def __init__(self, **block) -> None:
+        super().__init__(
+            init_cfg=[
+                dict(type='Constant', layer='Linear', val=0.5),
+                dict(type='Constant', layer='LlamaRMSNorm', val=9.0),
+            ]
+        )
+        self.stem = torch.nn.Linear(4, 8)
+        self.neck = MODELS.build(
+            dict(
+                type='LLMBlockNeck',
+                in_channels=8,
+                out_type='avg_featmap',
+                block=dict(type='LLMBlock', **{'arch': ARCH, **block}),
+            )
+        )
+
+    def forward(self, inputs, mode='tensor'):
+        out = self.neck(self.stem(torch.stack(list(inputs))))
+        return dict(loss=(out - 1).square().mean()) if mode == 'loss' else out
+
+
+class Data(torch.utils.data.Dataset):
+    metainfo = dict(classes=('a', 'b'))
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        generator = torch.Generator().manual_seed(i)
+        return dict(inputs=torch.randn(3, 4, generator=generator))
+
+
+def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs) -> Runner:
+    default_hooks = dict(
+        checkpoint=dict(type='lm4ve.AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
+        logger=dict(type='LoggerHook', interval=1),
+    )
+    if plain:
+        default_hooks['plain'] = dict(type='lm4ve.PlainCheckpointHook')
+    return Runner(
+        model=model or Toy(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=True)
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        param_scheduler=dict(
+            type='OneCycleLR',
+            eta_max=1e-3,
+            total_steps=epochs,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        ),
+        default_hooks=default_hooks,
+        custom_hooks=list(hooks),
+        randomness=dict(seed=0),
+        log_level='ERROR',
+        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
+        **kwargs,
+    )
+
+
+def load(path: Path) -> dict:
+    return torch.load(path, weights_only=True)
+
+
+def frozen_copy(model) -> dict:
+    return {k: v.clone() for k, v in frozen_tensors(model).items()}
+
+
+def assert_equal(model, source: dict) -> None:
+    tensors = frozen_tensors(model)
+    assert tensors.keys() == source.keys() and tensors
+    for name, value in tensors.items():
+        assert torch.equal(value, source[name]), name
+
+
+def test_training_leaves_frozen_weights_and_checkpoints_leave_them_out(tmp_path):
+    model = Toy()
+    source = frozen_copy(model)
+    make_runner(tmp_path, model=model).train()
+    assert_equal(model, source)
+    state = load(tmp_path / 'epoch_2.pth')['state_dict']
+    assert set(state) == {
+        'stem.weight',
+        'stem.bias',
+        'neck.mapper_in.weight',
+        'neck.mapper_out.weight',
+        'neck.norm.weight',
+        'neck.norm.bias',
+        f'neck.block.{SOURCE_KEY}',
+    }
+
+
+def test_host_initialisation_does_not_reach_frozen_weights():
+    model = Toy()
+    source = frozen_copy(model)
+    model.init_weights()
+    assert torch.all(model.stem.weight == 0.5)
+    assert_equal(model, source)
+
+
+@pytest.mark.parametrize('trainable', ['norms', 'all'])
+def test_host_initialisation_is_undone_on_trained_parts(trainable):
+    model = Toy(trainable=trainable)
+    before = {k: v.clone() for k, v in model.neck.block.named_parameters()}
+    assert before
+    model.init_weights()
+    for name, value in model.neck.block.named_parameters():
+        assert torch.equal(value, before[name]), name
+
+
+def test_resume_continues_with_history_and_equals_an_uninterrupted_run(tmp_path):
+    whole = make_runner(tmp_path / 'whole', epochs=3)
+    whole.train()
+
+    class Stop(Hook):
+        def after_train_epoch(self, runner):
+            if runner.epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        # Below the checkpoint hook's priority: epoch 2 is saved first.
+        stop = Stop()
+        stop.priority = 'LOWEST'
+        make_runner(tmp_path / 'cut', epochs=3, hooks=[stop]).train()
+    runner = make_runner(tmp_path / 'cut', epochs=3, resume=True)
+    source = frozen_copy(runner.model)
+    runner.train()
+    assert_equal(runner.model, source)
+    for (name, a), b in zip(whole.model.named_parameters(), runner.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+    history = runner.message_hub.log_scalars['train/loss']
+    assert isinstance(history, HistoryBuffer)
+    assert len(history.data[0]) == 6  # two steps an epoch, all three epochs
+
+
+def test_stock_mmengine_resumes_our_checkpoints(tmp_path):
+    make_runner(tmp_path, epochs=1).train()
+    runner = make_runner(tmp_path, epochs=2, plain=False, resume=True)
+    runner.train()
+    assert runner.epoch == 2
+
+
+def test_the_schedule_survives_a_resume(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    saved = load(tmp_path / 'epoch_2.pth')['param_schedulers']
+    assert saved[0]['last_step'] == 3
+    assert 'anneal_func' not in saved[0]
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_ema_shares_frozen_weights_and_does_not_store_them(tmp_path, update_buffers):
+    model = Toy()
+    source = frozen_copy(model)
+    hook = dict(type='EMAHook', momentum=0.5, update_buffers=update_buffers)
+    runner = make_runner(tmp_path, model=model, hooks=[hook])
+    runner.train()
+    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+    twins = frozen_tensors(ema.ema_model.module)
+    for name, value in frozen_tensors(model).items():
+        assert value.data_ptr() == twins[name].data_ptr()
+    assert_equal(model, source)
+    checkpoint = load(tmp_path / 'epoch_2.pth')
+    for key in ('state_dict', 'ema_state_dict'):
+        assert not any('proj' in k for k in checkpoint[key])
+
+
+def test_kept_ema_stores_raw_weights_first_and_resumes(tmp_path):
+    model = Toy()
+    hook = dict(type='lm4ve.KeptEMAHook', momentum=0.1)
+    make_runner(tmp_path, model=model, hooks=[hook]).train()
+    checkpoint = load(tmp_path / 'epoch_2.pth')
+    raw = checkpoint['state_dict']['stem.weight']
+    average = checkpoint['ema_state_dict']['module.stem.weight']
+    assert torch.equal(raw, model.stem.weight.detach())
+    assert not torch.equal(raw, average)
+    resumed = make_runner(tmp_path, epochs=3, hooks=[dict(hook)], resume=True)
+    seen = []
+
+    class Look(Hook):
+        def before_train(self, runner):
+            ema = next(h for h in runner.hooks if type(h).__name__ == 'KeptEMAHook')
+            seen.append(ema.ema_model.module.stem.weight.detach().clone())
+
+    resumed.register_hook(Look(), priority='LOWEST')
+    resumed.train()
+    assert torch.equal(seen[0], average)
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    make_runner(tmp_path, epochs=1).train()
+    good = (tmp_path / 'epoch_1.pth').read_bytes()
+    sync = os.fsync
+
+    def full(fd):
+        if os.fstat(fd).st_size > 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(fd)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    runner = make_runner(tmp_path, epochs=2, resume=True)
+    with pytest.raises(UserError, match=r'epoch_2.pth.*No space left.*--resume'):
+        runner.train()
+    assert (tmp_path / 'epoch_1.pth').read_bytes() == good
+    assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
+    assert not [p for p in tmp_path.iterdir() if '.tmp' in p.name]
+
+
+def test_old_checkpoints_are_deleted_after_the_new_one_is_there(tmp_path, monkeypatch):
+    seen = []
+    remove = os.remove
+
+    def spy(path, *args, **kwargs):
+        if str(path).endswith('.pth'):
+            seen.append(sorted(p.name for p in tmp_path.glob('*.pth')))
+        remove(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, 'remove', spy)
+    make_runner(tmp_path, epochs=4).train()
+    assert seen == [
+        ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'],
+        ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth'],
+    ]
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
+
+
+class Mean(BaseMetric):
+    """A metric that gives a number."""
+
+    def process(self, data_batch, data_samples) -> None:
+        self.results += data_samples
+
+    def compute_metrics(self, results) -> dict:
+        return dict(mean=float(torch.stack(results).mean()))
+
+
+def test_validation_without_training_needs_no_checkpoints(tmp_path):
+    loader = dict(dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = make_runner(
+        tmp_path, val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Mean())
+    )
+    runner.model.forward = lambda inputs, mode: list(inputs)
+    expected = torch.stack([d['inputs'] for d in map(Data().__getitem__, range(8))])
+    assert runner.val() == dict(mean=pytest.approx(float(expected.mean())))
+
+
+def test_keeping_few_survives_a_resume(tmp_path):
+    make_runner(tmp_path, epochs=2).train()
+    make_runner(tmp_path, epochs=3, resume=True).train()
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
+
+
+def test_a_foreign_pickle_is_not_executed(tmp_path):
+    target = tmp_path / 'ran'
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f'touch {target}',)
+
+    path = tmp_path / 'foreign.pth'
+    torch.save(dict(state_dict=Payload()), path)
+    runner = make_runner(tmp_path / 'work', load_from=str(path))
+    with pytest.raises((CheckpointError, pickle.UnpicklingError)):
+        runner.train()
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    'change',
+    [dict(seed=1), dict(arch={**ARCH, 'intermediate_size': 32}), dict(layers=(0, 1))],
+    ids=['other seed', 'other model', 'other layers'],
+)
+def test_a_checkpoint_of_another_block_is_refused_with_both_named(tmp_path, change):
+    make_runner(tmp_path / 'a', epochs=1).train()
+    runner = make_runner(
+        tmp_path / 'b', model=Toy(**change), load_from=str(tmp_path / 'a/epoch_1.pth')
+    )
+    with pytest.raises(CheckpointError, match=r'Checkpoint: .*Config: .*Fix'):
+        runner.train()
+
+
+def test_message_hub_is_plain_data(tmp_path):
+    make_runner(tmp_path, epochs=1).train()
+    hub = load(tmp_path / 'epoch_1.pth')['message_hub']
+    assert 'train/loss' in hub['log_scalars']
+    assert isinstance(hub['runtime_info'], dict)
+    assert isinstance(MessageHub.get_current_instance(), MessageHub)
+
+
+class Pair(NamedTuple):
+    """A container that ``weights_only=True`` refuses."""
+
+    a: object
+    b: object
+
+
+def test_containers_of_any_kind_are_stored_as_plain_ones(tmp_path):
+    counts = defaultdict(list, x=[np.float32(1.5)])
+    checkpoint = dict(
+        message_hub=dict(log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))),
+        meta=OrderedDict(sizes=(np.arange(2), {3})),
+        param_schedulers=[dict(pair=Pair(1, None), function=len)],
+    )
+    checkpoint['message_hub']['resumed_keys'] = defaultdict(bool, a=True)
+    PlainCheckpointHook().before_save_checkpoint(None, checkpoint)
+    torch.save(checkpoint, tmp_path / 'a.pth')
+    read = load(tmp_path / 'a.pth')
+    assert read['message_hub']['runtime_info'] == dict(pair=(1, dict(x=[1.5])))
+    assert read['message_hub']['resumed_keys'] == dict(a=True)
+    assert read['meta'] == dict(sizes=([0, 1], {3}))
+    assert read['param_schedulers'] == [dict(pair=(1, None))]
+
+
+def test_frozen_weights_move_and_cast_with_the_model():
+    model = Toy()
+    model.double()
+    assert all(t.dtype == torch.float64 for t in frozen_tensors(model).values())
+
+
+def test_the_block_is_rebuilt_equal_from_its_record():
+    block = LLMBlock(arch=ARCH, seed=5)
+    twin = LLMBlock(arch=ARCH, seed=5)
+    twin.load_state_dict(block.state_dict(), strict=True)
+    x = torch.randn(1, 3, 16)
+    assert torch.equal(block(x), twin(x))

@@ -1,0 +1,47 @@
+"""Reading a config: overrides, the scope, and a file that is not there."""
+
+import pytest
+from mmengine.registry import DefaultScope
+
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text("default_scope = 'lm4ve'\nmodel = dict(depth=2)\n")
+    return path
+
+
+def test_overrides_and_scope(config):
+    cfg = read_config(config, {'model.depth': 3})
+    assert cfg.model.depth == 3
+    assert DefaultScope.get_current_instance().scope_name == 'lm4ve'
+
+
+def test_the_scope_can_be_left_alone(config):
+    before = DefaultScope.get_current_instance()
+    read_config(config, set_scope=False)
+    assert DefaultScope.get_current_instance() is before
+
+
+def test_a_missing_file_is_one_message(tmp_path):
+    with pytest.raises(UserError, match=r"'.*no\.py' does not exist. Fix"):
+        read_config(tmp_path / 'no.py')
+
+
+@pytest.mark.parametrize(
+    'host, package, fix',
+    [('mmseg', 'mmsegmentation', '"lm4ve[segmentation]"'), ('mmrotate', 'mmrotate', 'mmrotate')],
+)
+def test_a_config_of_a_host_that_is_not_installed_names_the_extra(
+    host, package, fix, tmp_path, monkeypatch
+):
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
+    path = tmp_path / 'own.py'
+    path.write_text(f"_base_ = '{host}::one/of_theirs.py'\n")
+    with pytest.raises(UserError) as e:
+        read_config(path)
+    assert f'inherits one of {package}, ' in str(e.value)
+    assert str(e.value).endswith(f'Fix: pip install {fix}.')

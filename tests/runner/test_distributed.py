@@ -1,0 +1,170 @@
+"""Two CPU processes train as one does, and again after one is killed: gloo, DDP, the scripts."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.errors import UserError
+from lm4ve.runner.command_line import run_tool
+from tests.helpers import quick_python
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
+pytest.importorskip('mmpretrain')
+
+CONFIG = """
+_base_ = '{root}/configs/lm4ve/vit-demo_minilm_digits.py'
+custom_imports = dict(imports=['lm4ve', 'tests.runner.recording'])
+custom_hooks = [
+    dict(type='RecordHook', out='{out}'),
+    dict(type='KillOnceHook', mark='{mark}', rank=1, after=5),
+]
+# No augmentation: its random numbers differ by process.
+train_dataloader = dict(
+    batch_size={batch}, dataset=dict(indices=128, pipeline=[dict(type='PackInputs')]))
+train_cfg = dict(max_epochs=2, val_interval=2)
+param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1., end=1)
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=3, max_keep_ckpts=-1))
+work_dir = '{out}/work'
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def environment(real: bool = False) -> dict:
+    """Return that of a script that calls `python`, a quick one or really this one."""
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    return {
+        **os.environ,
+        'PATH': path if real else quick_python.path(),
+        'PYTHONPATH': os.pathsep.join((str(ROOT), str(ROOT / 'projects'))),
+        'OMP_NUM_THREADS': '1',
+        'PORT': str(free_port()),
+    }
+
+
+def script(name: str, *args, real: bool = False) -> tuple[list[str], list[float]]:
+    """Run one of our shell scripts; return its lines of errors, and when each came."""
+    job = subprocess.Popen(
+        ['bash', ROOT / 'tools' / name, *map(str, args)],
+        env={**environment(real), 'PAUSE': '0', 'RESTARTS': '1'},
+        text=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    said, times = [], []
+    for line in job.stderr:
+        said.append(line)
+        times.append(time.time())
+    assert job.wait(300) == 0, ''.join(said)[-3000:]
+    return said, times
+
+
+def config(out: Path, batch: int, mark: str = '') -> Path:
+    """Write a config of 8 steps in 2 epochs."""
+    out.mkdir()
+    path = out / 'config.py'
+    path.write_text(CONFIG.format(root=ROOT, out=out, batch=batch, mark=mark))
+    return path
+
+
+def recorded(out: Path, rank: int = 0) -> dict:
+    return json.loads((out / f'rank{rank}.json').read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_survive_a_kill_and_can_be_tested(tmp_path):
+    run_tool_here('train.py', config(tmp_path / 'one', batch=32))
+    single = recorded(tmp_path / 'one')
+
+    two = tmp_path / 'two'
+    script('dist_train.sh', config(two, batch=16), 2, real=True)
+    first, second = recorded(two, 0), recorded(two, 1)
+    assert first['trained'] == second['trained']
+    assert first['frozen'] == second['frozen'] == single['frozen']
+    assert len(single['losses']) == len(first['losses']) == 8
+    assert first['losses'] == pytest.approx(single['losses'], abs=1e-4)
+    assert len(set(single['losses'])) == 8  # it did train
+
+    # A killed process costs a restart and changes no weight.
+    mark = tmp_path / 'killed'
+    killed = config(tmp_path / 'killed-run', batch=16, mark=str(mark))
+    said, times = script('dist_train_restarting.sh', killed, 2)
+    (again,) = (t for t, line in zip(times, said, strict=True) if '0 more restart(s) left' in line)
+    # The other process did not wait for the dead one, nor for gloo's half hour.
+    assert again - float(mark.read_text()) < 120
+    resumed = recorded(killed.parent)
+    assert len(resumed['losses']) == 5  # from the checkpoint of the third step
+    assert resumed['trained'] == first['trained'] and resumed['frozen'] == first['frozen']
+
+    metrics = two / 'metrics.json'
+    flags = '--out', metrics, '--out-item', 'metrics'
+    script('dist_test.sh', two / 'config.py', two / 'work/iter_8.pth', 2, *flags)
+    scalars = [
+        json.loads(line)
+        for path in (two / 'work').glob('*/vis_data/scalars.json')
+        for line in path.read_text().splitlines()
+    ]
+    (logged,) = [s['accuracy/top1'] for s in scalars if 'accuracy/top1' in s]
+    assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
+
+
+@pytest.mark.slow
+def test_a_mistake_of_the_user_is_not_started_again(tmp_path):
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train_restarting.sh', tmp_path / 'none.py', '2'],
+        env={**environment(), 'PAUSE': '0'},
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert 'started again' not in done.stderr
+
+
+def test_random_frozen_weights_do_not_depend_on_the_process():
+    """They come from their own seed: MMEngine broadcasts parameters only."""
+    arch = dict(model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
+    fingerprints = set()
+    for rank in range(2):
+        torch.manual_seed(rank)
+        block = LLMBlock(arch=arch, seed=3)
+        fingerprints.add(block.source['fingerprint'])
+    assert len(fingerprints) == 1 and frozen_tensors(block)
+    assert LLMBlock(arch=arch, seed=4).source['fingerprint'] not in fingerprints
+
+
+@pytest.mark.parametrize('error', [None, UserError, RuntimeError, KeyboardInterrupt])
+def test_what_a_command_has_built_is_gone_before_its_group(monkeypatch, error):
+    """Else threads of gloo run on while the interpreter ends, which may abort it."""
+    built, alive = [], []
+    monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
+    monkeypatch.setattr(
+        torch.distributed, 'destroy_process_group', lambda: alive.append(built[0]() is not None)
+    )
+
+    def main() -> None:
+        model = torch.nn.Linear(1, 1)
+        model.itself = [model]  # a cycle, as runners and hooks are
+        built.append(weakref.ref(model))
+        if error is not None:
+            raise error('x')
+
+    with pytest.raises((SystemExit, RuntimeError)) if error else nullcontext():
+        run_tool(main)
+    assert alive == [False]

@@ -1,0 +1,171 @@
+"""One policy for corrupt files, whatever a task's files are."""
+
+import logging
+
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.integrity import EXAMPLES, IntegrityMixin, SkippedFiles, check_policy
+
+
+class Notes(IntegrityMixin):
+    """Text files; one that holds 'bad' is corrupt, 'deep' only when decoded."""
+
+    noun = 'note'
+
+    def __init__(self, paths, **kwargs):
+        self.paths, self.looks = paths, []
+        # MMEngine collects garbage when it serializes: slow beside torch.
+        super().__init__(pipeline=[self.read], serialize_data=False, **kwargs)
+
+    def load_data_list(self):
+        return [dict(path=str(p)) for p in self.paths]
+
+    @staticmethod
+    def read(results):
+        with open(results['path']) as f:
+            results['text'] = f.read()
+        if results['text'] == 'deep':
+            raise OSError('the decoder gives up')
+        return results['text']
+
+    def path_of(self, info):
+        return info['path']
+
+    def find_defect(self, path, decode=False):
+        self.looks.append((path, decode))
+        with open(path) as f:
+            text = f.read()
+        if text == 'bad':
+            return 'is bad'
+        return 'is bad inside' if decode and text == 'deep' else None
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+
+    def record(message, logger=None, level=logging.INFO):
+        lines.append((level, message))
+
+    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
+    return lines
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*texts):
+        paths = [tmp_path / f'{i}.txt' for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'verify, test_mode, kept',
+    [
+        (None, False, ['a', 'bad', 'deep']),
+        (None, True, ['a', 'deep']),
+        (True, False, ['a', 'deep']),
+        (True, True, ['a', 'deep']),
+        (False, True, ['a', 'bad', 'deep']),
+        ('decode', False, ['a']),
+        ('decode', True, ['a']),
+    ],
+)
+def test_verify_says_when_and_how_deep_files_are_scanned(verify, test_mode, kept, write, log):
+    data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
+    texts = [open(data.get_data_info(i)['path']).read() for i in range(len(data))]
+    assert texts == kept
+    assert data.num_corrupt == 3 - len(kept)
+
+
+def test_a_file_of_several_samples_is_read_and_counted_once(write, log):
+    a, bad = write('a', 'bad')
+    data = Notes([a, bad, a, bad, a], test_mode=True)
+    assert [p for p, _ in data.looks].count(str(a)) == 1 and len(data) == 3
+    assert '1 of 2 notes are corrupt' in log[-1][1] and 'the other 3 samples' in log[-1][1]
+
+
+def test_a_scan_reads_every_file_once(write, log):
+    paths = write(*'abcdefghijk' * 30)
+    data = Notes(paths, test_mode=True)
+    assert sorted(data.looks) == sorted((str(p), False) for p in paths)
+    assert [level for level, _ in log] == [logging.INFO]
+
+
+def test_refuse_names_all_files_at_once_in_a_test(write):
+    with pytest.raises(UserError, match="2 of 3 notes are corrupt.*0.txt' is bad.*2"):
+        Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt='refuse')
+
+
+def test_a_file_that_only_fails_to_decode_is_replaced_and_counted(write, log):
+    data = Notes(write('deep', 'a'))
+    assert {data[0] for _ in range(5)} == {'a'}
+    assert list(data.corrupt_files.values()) == ['is bad inside']
+    assert len(log) == 1
+
+
+def test_a_test_says_which_scan_would_have_found_the_file(write, log):
+    paths = write('deep', 'bad')
+    with pytest.raises(UserError, match="0.txt' is bad inside.*verify='decode'"):
+        Notes(paths, test_mode=True)[0]
+    with pytest.raises(UserError, match="1.txt' is bad,.*verify=True"):
+        Notes(paths, test_mode=True, verify=False)[1]
+
+
+def test_a_whole_sample_between_corrupt_ones_ends_the_count(write, log):
+    data = Notes(write('bad', 'a'), max_refetch=2)
+    for _ in range(5):
+        assert data.prepare_data(0) is None
+        assert data.prepare_data(1) == 'a'
+    for _ in range(2):
+        assert data.prepare_data(0) is None
+    with pytest.raises(UserError, match='3 notes drawn in a row'):
+        data.prepare_data(0)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(on_corrupt='drop'), "on_corrupt='drop' must be one of skip, refuse"),
+        (dict(verify='packets'), "verify='packets' must be one of None, True"),
+    ],
+)
+def test_unknown_words_are_refused(arguments, message, write):
+    with pytest.raises(UserError, match=message):
+        Notes(write('a'), **arguments)
+
+
+# --------------------------------------------------------- tools and their files
+def test_skipped_files_are_counted_by_kind_with_the_first_examples(log):
+    skipped = SkippedFiles()
+    for i in range(EXAMPLES + 2):
+        skipped.add('truncated', OSError(f'file {i}'))
+    part = SkippedFiles(counts=skipped.counts, examples=skipped.examples)
+    part.merge({'empty': 1, 'truncated': 1}, ['later'])
+    assert part.counts == {'truncated': EXAMPLES + 3, 'empty': 1}
+    assert part.examples == [f'file {i}' for i in range(EXAMPLES)]
+    part.warn('preprocess', 100)
+    ((level, message),) = log
+    assert level == logging.WARNING
+    assert 'left out 14 of 100 files (truncated: 13, empty: 1)' in message
+
+
+def test_refused_files_raise_their_own_error_and_nothing_is_silent(log):
+    error = OSError('half of it')
+    with pytest.raises(OSError) as e:
+        SkippedFiles('refuse').add('truncated', error)
+    assert e.value is error
+    with pytest.raises(UserError, match="on_corrupt='ignore'"):
+        SkippedFiles('ignore')
+    SkippedFiles().warn('preprocess', 100)
+    assert not log
+
+
+def test_policy_names_its_argument():
+    assert check_policy('refuse') == 'refuse'
+    with pytest.raises(UserError, match="--on-corrupt='x'"):
+        check_policy('x', '--on-corrupt')

@@ -1,0 +1,262 @@
+"""A run that is cut and resumed ends with the very weights of a run that is not."""
+
+import os
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from torch import nn
+
+import lm4ve  # noqa: F401
+from lm4ve.runner.command_line import build_runner
+from lm4ve.runner.quiet import FOREIGN
+
+STEPS, EPOCHS = 5, 3
+READ: list[int] = []
+
+
+@DATASETS.register_module()
+class Augmented(torch.utils.data.Dataset):
+    """Every sample draws from all three generators that augmentations use."""
+
+    metainfo = dict(classes=('a',))
+
+    def __len__(self):
+        return 4 * STEPS - 1
+
+    def __getitem__(self, i):
+        READ.append(i)
+        noise = random.random() + np.random.rand() + torch.rand(())
+        return dict(inputs=torch.full((4,), i / 20.0) + noise)
+
+
+@MODELS.register_module()
+class Dropping(BaseModel):
+    """A model whose steps draw random numbers, and keep running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+
+    def forward(self, inputs, mode='tensor'):
+        out = self.net(torch.stack(list(inputs))) * np.random.rand()
+        return dict(loss=(out - random.random()).square().mean()) if mode == 'loss' else out
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@HOOKS.register_module()
+class KillHook(Hook):
+    """Ends training after a step, when everything else of that step is done."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, after):
+        self.after = after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after:
+            raise Killed
+
+
+def config(work_dir: Path, workers=0, loop=None, kill=None, interval=2, **changes) -> Config:
+    hooks = [dict(type='EMAHook', momentum=0.1)]
+    if kill:
+        hooks.append(dict(type='KillHook', after=kill))
+    cfg = dict(
+        model=dict(type='Dropping'),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=dict(type='Augmented'),
+            batch_size=4,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            sampler=dict(type='DefaultSampler', shuffle=True),
+        ),
+        train_cfg=loop or dict(by_epoch=True, max_epochs=EPOCHS),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=7),
+            dict(type='CosineAnnealingLR', T_max=EPOCHS, by_epoch=True),
+        ],
+        default_hooks=dict(
+            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=interval),
+            plain=dict(type='lm4ve.PlainCheckpointHook'),
+        ),
+        custom_hooks=hooks,
+        randomness=dict(seed=3),
+        log_level='ERROR',
+        experiment_name=f'resume-{os.urandom(6).hex()}',
+    )
+    return Config({**cfg, **changes})
+
+
+def train(work_dir: Path, **kwargs):
+    """Train; return the runner after it, killed or not."""
+    runner = build_runner(config(work_dir, **kwargs))
+    try:
+        runner.train()
+    except Killed:
+        assert kwargs.get('kill')
+    return runner
+
+
+def everything(work_dir: Path, steps=STEPS * EPOCHS) -> dict:
+    """Return what the last checkpoint says of weights, average, optimizer and schedule."""
+    saved = torch.load(work_dir / f'iter_{steps}.pth', weights_only=True)
+    keys = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'
+    return {k: saved[k] for k in keys if k in saved} | dict(iter=saved['meta']['iter'])
+
+
+def assert_same(a, b, where=''):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            assert_same(a[key], b[key], f'{where}.{key}')
+    elif isinstance(a, list):
+        assert len(a) == len(b), where
+        for i, pair in enumerate(zip(a, b, strict=True)):
+            assert_same(*pair, f'{where}[{i}]')
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, where
+
+
+# At the 3rd and the 5th (last) step of an epoch, and after each of several steps.
+@pytest.mark.parametrize(
+    ('kills', 'interval', 'workers'),
+    [((8,), 2, 0), ((6, 11), 5, 0), ((1, 4, 7, 10), 1, 0), ((9,), 3, 1)],
+)
+def test_a_run_cut_in_an_epoch_is_bit_equal_to_a_whole_one(tmp_path, kills, interval, workers):
+    train(tmp_path / 'whole', interval=STEPS)
+    for i, kill in enumerate(kills):
+        train(tmp_path / 'cut', kill=kill, interval=interval, workers=workers, resume=i > 0)
+    runner = train(tmp_path / 'cut', interval=interval, workers=workers, resume=True)
+    assert runner.iter == STEPS * EPOCHS
+    assert_same(everything(tmp_path / 'cut'), everything(tmp_path / 'whole'))
+
+
+def test_batches_that_were_trained_on_are_not_read_again(tmp_path):
+    train(tmp_path, kill=8, interval=1)
+    READ.clear()
+    train(tmp_path, resume=True)
+    # 2 of 5 steps of the second epoch, and the third.
+    assert len(READ) == 4 * (2 + STEPS) - 1 - 1
+
+
+@pytest.mark.parametrize(
+    ('sampler', 'workers'), [('DefaultSampler', 0), ('InfiniteSampler', 0), ('InfiniteSampler', 1)]
+)
+def test_the_loop_over_iterations_resumes_bit_equal(tmp_path, sampler, workers):
+    def run(name, **kwargs):
+        cfg = config(tmp_path / name, workers=workers, loop=dict(by_epoch=False, max_iters=13))
+        cfg.train_dataloader.sampler.type = sampler
+        cfg.merge_from_dict(kwargs)
+        READ.clear()
+        try:
+            build_runner(cfg).train()
+        except Killed:
+            assert 'custom_hooks' in kwargs
+
+    run('whole')
+    run('cut', custom_hooks=config(tmp_path, kill=8).custom_hooks)
+    run('cut', resume=True)
+    if workers == 0:
+        assert len(READ) <= 4 * 5
+    assert_same(everything(tmp_path / 'cut', 13), everything(tmp_path / 'whole', 13))
+
+
+def test_a_seed_left_to_chance_is_taken_over_with_its_order_of_samples(tmp_path):
+    whole = train(tmp_path, interval=1, randomness=dict(seed=None))
+    order = READ[-4 * STEPS * EPOCHS :]
+    last = STEPS * EPOCHS
+    (tmp_path / f'iter_{last}.pth').unlink()
+    READ.clear()
+    cfg = config(tmp_path / 'again', randomness=dict(seed=None), resume=True)
+    cfg.load_from = str(tmp_path / f'iter_{last - 2}.pth')
+    again = build_runner(cfg)
+    again.train()
+    assert READ == order[-len(READ) :]
+    assert_same(dict(whole.model.state_dict()), dict(again.model.state_dict()))
+
+
+def test_another_length_of_the_epoch_is_told_and_the_epoch_begins_anew(tmp_path):
+    train(tmp_path, kill=8, interval=1)
+    cfg = config(tmp_path, resume=True, log_level='WARNING')
+    cfg.train_dataloader.update(batch_size=2, drop_last=True)
+    runner = build_runner(cfg)
+    said = []
+    runner.logger.addFilter(lambda record: said.append(record.getMessage()) or True)
+    runner.train()
+    assert runner.epoch == EPOCHS
+    assert any('iteration 8, and epoch 2 has the iterations 10 to 18 now' in s for s in said)
+
+
+def said_by(cfg: Config) -> list[str]:
+    """Train a config as the command does; return the warnings of its console."""
+    cfg.log_level = 'WARNING'
+    runner = build_runner(cfg, short_console=True)
+    said = []
+    runner.logger.addFilter(lambda r: said.append((r.levelname, r.getMessage())) or True)
+    runner.train()
+    return [s for level, s in said if level == 'WARNING' and not re.search(FOREIGN, s)]
+
+
+@pytest.mark.parametrize(
+    ('field', 'loop'),
+    [
+        ('max_epochs=1', dict(by_epoch=True, max_epochs=1)),
+        ('max_iters=5', dict(by_epoch=False, max_iters=5)),
+    ],
+)
+def test_a_run_that_is_done_says_that_nothing_is_left_and_how_to_go_on(tmp_path, field, loop):
+    assert not said_by(config(tmp_path, loop=loop, interval=STEPS))
+    said, *_ = said_by(config(tmp_path, loop=loop, interval=STEPS, resume=True))
+    assert 'Nothing is left to train' in said and f'train_cfg.{field}. To go on' in said
+
+
+def test_a_longer_schedule_than_the_resumed_one_is_told(tmp_path):
+    """MMEngine takes the checkpoint's, so that the rate stays where it ended."""
+    train(tmp_path, loop=dict(by_epoch=True, max_epochs=1), interval=STEPS)
+    cfg = config(tmp_path, interval=STEPS, resume=True)
+    cfg.param_scheduler[1].T_max = 9
+    (said,) = said_by(cfg)
+    assert "config's schedule has T_max=9, the checkpoint's T_max=3" in said
+
+
+def test_augmentation_does_not_depend_on_the_number_of_workers(tmp_path):
+    for workers in (0, 1):
+        train(tmp_path / f'{workers}', workers=workers, interval=STEPS)
+    assert_same(everything(tmp_path / '0'), everything(tmp_path / '1'))
+
+
+def test_gradients_that_were_still_being_accumulated_are_kept(tmp_path):
+    optim = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
+    train(tmp_path / 'whole', interval=STEPS, optim_wrapper=optim)
+    train(tmp_path / 'cut', kill=7, interval=2, optim_wrapper=optim)
+    train(tmp_path / 'cut', resume=True, interval=STEPS, optim_wrapper=optim)
+    assert_same(everything(tmp_path / 'cut'), everything(tmp_path / 'whole'))
+
+
+@pytest.mark.parametrize('hook', [None, 'EMAHook', 'lm4ve.KeptEMAHook'])
+def test_the_flexible_runner_resumes_bit_equal(tmp_path, hook):
+    """With an average too, which MMEngine's hook makes after this runner has loaded."""
+    strategy = dict(type='SingleDeviceStrategy')
+    flexible = dict(runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict())
+    hooks = [dict(type=hook, momentum=0.1)] if hook else []
+    train(tmp_path / 'whole', interval=STEPS, custom_hooks=hooks, **flexible)
+    killer = [*hooks, dict(type='KillHook', after=8)]
+    train(tmp_path / 'cut', kill=8, custom_hooks=killer, **flexible)
+    train(tmp_path / 'cut', resume=True, interval=STEPS, custom_hooks=hooks, **flexible)
+    end = everything(tmp_path / 'cut')
+    assert_same(end, everything(tmp_path / 'whole'))
+    assert ('ema_state_dict' in end) == bool(hook)

@@ -1,0 +1,150 @@
+"""Losses equal cases that are worked out by hand."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.rooms.models.heads import SceneAnswerHead, count_answers
+from lm4ve.tasks.rooms.models.losses import Targets, detection_losses, gather_targets, heading_of
+from lm4ve.tasks.rooms.models.proposals import Detections
+from tests.tasks.rooms.tiny import CORPUS, SIZES, batch, build, run
+
+MEANS = torch.tensor(SIZES)
+
+
+def case():
+    """Two boxes and padding at the origin; proposals at a box, between, and at the padding."""
+    clusters = torch.tensor([[[1.0, 0, 0], [1.5, 0, 0], [0.05, 0, 0]]])
+    found = Detections(
+        clusters=clusters,
+        objectness=torch.tensor([[[0.0, 1], [2, 0], [1, 0]]]),
+        centers=clusters + torch.tensor([0.1, 0, 0]),
+        heading_scores=torch.tensor([[[1.0, 0], [0, 0], [0, 0]]]),
+        heading_residuals=torch.tensor([[[0.2, 9], [9, 9], [9, 9]]]),
+        size_scores=torch.tensor([[[0.0, 1, 0], [0, 0, 0], [0, 0, 0]]]),
+        size_residuals=torch.full((1, 3, 3, 3), 9.0),
+        semantic_scores=torch.tensor([[[0.0, 2, 0], [0, 0, 0], [0, 0, 0]]]),
+        seeds=torch.tensor([[[0.0, 0, 0], [1, 1, 1]]]),
+        votes=torch.tensor([[[0.5, -0.5, 0], [7, 7, 7]]]),
+        seed_index=torch.tensor([[0, 1]]),
+    )
+    found.size_residuals[0, 0, 1] = torch.tensor([0.3, 0.0, 2.0])
+    boxes = torch.zeros(1, 3, 7)
+    boxes[0, 0] = torch.tensor([1.0, 0, 0, 1.0, 1.1, 1.2, 0.1])
+    boxes[0, 1] = torch.tensor([5.0, 0, 0, 1.0, 1.1, 1.2, 0.0])
+    targets = Targets(
+        votes=torch.tensor([[[1.0, 0, 0], [0, 0, 0]]]),
+        votes_mask=torch.tensor([[True, False]]),
+        boxes=boxes,
+        labels=torch.tensor([[1, 1, 0]]),
+        there=torch.tensor([[True, True, False]]),
+    )
+    return found, targets
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+def test_detection_is_scored_as_by_hand():
+    found, targets = case()
+    losses = detection_losses(found, targets, MEANS)
+    # Seed 0 votes half a meter short in x and half a meter aside; seed 1 is on no object.
+    assert losses['vote'] == pytest.approx(0.5 + 0.5, abs=1e-5)
+    # Proposal 0 is an object, 1 (half a meter off) is not counted, and 2, beside the
+    # padding, is none.
+    expected = (0.8 * softplus(-1.0) + 0.2 * softplus(-1.0)) / 2
+    assert losses['objectness'] == pytest.approx(expected, abs=1e-5)
+    assert losses['semantic'] == pytest.approx(math.log(2 + math.exp(2)) - 2, abs=1e-5)
+    # From the only object to its box, and from each box to the nearest proposal.
+    center = 0.1**2 + (0.1**2 + 3.4**2) / 2
+    heading_class = softplus(-1.0)
+    residual = 0.1 / (math.pi / 2)
+    heading = 0.5 * (0.2 - residual) ** 2
+    size_class = math.log(2 + math.e) - 1
+    size = (0.5 * 0.3**2 + 0.0 + (2.0 - 0.5)) / 3
+    expected = center + 0.1 * heading_class + heading + 0.1 * size_class + size
+    assert losses['box'] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_scene_without_boxes_has_only_negatives():
+    found, targets = case()
+    found.centers.requires_grad_(True)
+    targets.there[:] = False
+    targets.votes_mask[:] = False
+    losses = detection_losses(found, targets, MEANS)
+    negatives = 0.2 * torch.tensor([softplus(1.0), softplus(-2.0), softplus(-1.0)]).mean()
+    assert losses['objectness'] == pytest.approx(float(negatives), abs=1e-5)
+    assert [float(losses[k].detach()) for k in ('vote', 'box', 'semantic')] == [0, 0, 0]
+    losses['box'].backward()
+    assert torch.isfinite(found.centers.grad).all()
+
+
+def test_angles_belong_to_the_nearest_direction():
+    angles = torch.tensor([0.0, 0.7, 0.9, math.pi, -0.1, 2 * math.pi - 0.01])
+    index, rest = heading_of(angles, 4)
+    assert index.tolist() == [0, 0, 1, 2, 0, 0]
+    expected = [0, 0.7, 0.9 - math.pi / 2, 0, -0.1, -0.01]
+    torch.testing.assert_close(rest, torch.tensor(expected), rtol=0, atol=1e-5)
+
+
+def test_annotations_are_picked_at_the_seeds():
+    samples = batch()['data_samples']
+    targets = gather_targets(samples, torch.tensor([[3, 0], [1, 39]]), MEANS)
+    assert torch.equal(targets.votes[1, 0], samples[1].gt_votes[1])
+    assert targets.votes_mask.tolist() == [[True, True], [True, False]]
+    assert targets.boxes.shape == (2, 2, 7) and targets.there.all()
+    samples[0].gt_labels[0] = 3
+    with pytest.raises(UserError, match='the label 3, but .* has 3 classes'):
+        gather_targets(samples, torch.tensor([[0], [0]]), MEANS)
+    del samples[1].gt_votes
+    with pytest.raises(UserError, match='scene0001_00 lacks gt_votes'):
+        gather_targets(samples, torch.tensor([[0], [0]]), MEANS)
+
+
+@pytest.mark.parametrize('targets', ['soft', 'hard'])
+def test_answers_are_softened_by_their_number_in_the_corpus(targets):
+    head = SceneAnswerHead(CORPUS, in_channels=6, hidden_channels=4, targets=targets).eval()
+    features = torch.randn(2, 6)
+    answers = [['two'], ['table', 'nobody']]  # two times and three times; unknown
+    samples = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for a in answers]
+    wanted = torch.zeros(2, 4)
+    soft = targets == 'soft'
+    wanted[0, 3], wanted[1, 2] = (0.6, 0.9) if soft else (1.0, 1.0)
+    logits = head(features)
+    expected = -(wanted * F.logsigmoid(logits) + (1 - wanted) * F.logsigmoid(-logits)).sum() / 2
+    torch.testing.assert_close(head.loss(features, samples)['answer'], expected)
+
+
+def test_a_corpus_is_a_list_counts_or_a_file(tmp_path):
+    counts = dict(chair=5, left=1, table=3, two=2)
+    assert list(count_answers(CORPUS, 'x').items()) == list(counts.items())
+    (tmp_path / 'counter.json').write_text(str(CORPUS).replace("'", '"'))
+    (tmp_path / 'counts.json').write_text(str(counts).replace("'", '"'))
+    for name in ('counter.json', 'counts.json'):
+        assert count_answers(tmp_path / name, 'x') == counts
+    node = dict(answers=str(tmp_path / 'counter.json'))
+    assert SceneAnswerHead.portable(node) == dict(answers=counts)
+
+
+def test_the_loss_is_ten_times_the_release_s_weighted_sum():
+    model, plain = (
+        build(),
+        dict.fromkeys(('vote', 'objectness', 'box', 'semantic', 'pose', 'answer'), 1.0),
+    )
+    weights = dict(vote=10, objectness=5, box=10, semantic=1, pose=1, answer=1)
+    model.eval()
+    data = batch()
+    found = run(model, data, 'loss')
+    model.loss_weights = plain
+    bare = run(model, data, 'loss')
+    for name, weight in weights.items():
+        torch.testing.assert_close(found[f'loss_{name}'], weight * bare[f'loss_{name}'])
+    poses = torch.stack([s.pred_pose for s in run(model, data, 'predict')])
+    errors = (poses - data['data_samples'][0].gt_pose).square()
+    expected = errors[:, :3].mean() + errors[:, 3:].mean()
+    torch.testing.assert_close(bare['loss_pose'], expected)

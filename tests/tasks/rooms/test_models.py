@@ -1,0 +1,268 @@
+"""SQA3D on tiny rooms: what must change nothing, what must move, and what is refused."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks.rooms.models.fusion import MCANNorm
+from tests.tasks.rooms.tiny import (
+    CORPUS,
+    POINTS,
+    SIZES,
+    STORED,
+    TEXTS,
+    VECTORS,
+    VOTENET,
+    batch,
+    build,
+    room,
+    run,
+)
+from tests.tasks.vqa.tiny import TEXT, write_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+def sharp(**changes):
+    """A VoteNet in evaluation, whose balls hold every point that is near."""
+    return MODELS.build(VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12) | changes).eval()
+
+
+@pytest.mark.parametrize('tokens', ['visual', 'joint'])
+@pytest.mark.parametrize('stored', [False, True])
+@torch.no_grad()
+def test_padding_changes_nothing(tokens, stored):
+    """Of points, of objects, of words."""
+    model = build(neck=True, stored=stored, tokens=tokens).eval()
+    data = batch((POINTS, POINTS - 15), stored)
+    together = run(model, copy.deepcopy(data))
+    for i in range(2):
+        kind = 'objects' if stored else 'points'
+        alone = dict(
+            inputs={kind: data['inputs'][kind][i : i + 1]},
+            data_samples=data['data_samples'][i : i + 1],
+        )
+        torch.testing.assert_close(run(model, alone)[0], together[i], rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_objects_changes_nothing():
+    model = build(neck=True, stored=True).eval()
+    data = batch((7, 7), stored=True)
+    before = run(model, copy.deepcopy(data))
+    data['inputs']['objects'] = [x.flip(0) for x in data['inputs']['objects']]
+    torch.testing.assert_close(run(model, data), before, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_order_of_points_behind_the_first_changes_nothing_where_no_ball_is_cut():
+    encoder, points = sharp(), room()[None]
+    before = encoder(points)
+    order = torch.cat((torch.zeros(1, dtype=torch.int64), torch.randperm(POINTS - 1) + 1))
+    after = encoder(points[:, order])
+    torch.testing.assert_close(after.tokens, before.tokens, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        after.detections.centers, before.detections.centers, rtol=1e-5, atol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_proposals_move_with_the_scene():
+    encoder, points = sharp(), room()[None]
+    before, shift = encoder(points), torch.tensor([2.0, -1.0, 0.5])
+    moved = points.clone()
+    moved[..., :3] += shift
+    after = encoder(moved)
+    torch.testing.assert_close(after.tokens, before.tokens, rtol=1e-4, atol=1e-4)
+    for name in ('seeds', 'votes', 'clusters', 'centers'):
+        a, b = (getattr(x.detections, name) for x in (after, before))
+        torch.testing.assert_close(a, b + shift, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_proposals_turn_with_the_scene_as_far_as_directions_are_not_read():
+    """Who is sampled and grouped turns along; offsets are learned in the room's axes."""
+    encoder, points = sharp(), room()[None]
+    for layer in (*encoder.backbone.abstraction, encoder.aggregation):
+        layer.layers[0].linear.weight[:, :3] = 0.0
+    encoder.voting.out.weight[:3], encoder.voting.out.bias[:3] = 0.0, 0.0
+    before, angle = encoder(points), torch.tensor(0.7)
+    turn = torch.tensor([[angle.cos(), -angle.sin(), 0], [angle.sin(), angle.cos(), 0], [0, 0, 1]])
+    turned = torch.cat((points[..., :3] @ turn.T, points[..., 3:]), dim=-1)
+    after = encoder(turned)
+    assert torch.equal(after.detections.seed_index, before.detections.seed_index)
+    torch.testing.assert_close(after.tokens, before.tokens, rtol=1e-4, atol=1e-4)
+    for name in ('seeds', 'votes', 'clusters'):
+        a, b = (getattr(x.detections, name) for x in (after, before))
+        torch.testing.assert_close(a, b @ turn.T, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_block_takes_objects_or_everything():
+    model = build(neck=True, stored=True).eval()
+    data = model.data_preprocessor(batch((5, 3), stored=True))
+    seen = []
+    model.neck.register_forward_pre_hook(
+        lambda m, x, kw: seen.append((x[0].shape[1], kw['padding_mask'].sum(1).tolist())),
+        with_kwargs=True,
+    )
+    objects = model(data['inputs'])
+    model.tokens = 'joint'
+    joint = model(data['inputs'])
+    words = sum(data['inputs'][k].shape[1] for k in ('situation', 'question'))
+    missing = [int(data['inputs'][f'{k}_padding'][0].sum()) for k in ('situation', 'question')]
+    assert seen[0] == (5, [0, 2])
+    assert seen[1][0] == 5 + words and seen[1][1][0] == sum(missing)
+    assert not torch.allclose(objects, joint)
+
+
+@torch.no_grad()
+def test_a_scene_without_any_object_is_answered_all_the_same():
+    model = build(neck=True).eval()
+    model.object_encoder.head.out.bias[0] += 1000
+    for tokens in ('visual', 'joint'):
+        model.tokens = tokens
+        assert torch.isfinite(run(model, batch())).all()
+    kept = build(object_encoder=VOTENET | dict(mask_objects=False)).eval()
+    kept.object_encoder.head.out.bias[0] += 1000
+    objects = kept.encode_objects(kept.data_preprocessor(batch())['inputs'])
+    assert not objects.padding.any()
+
+
+@torch.no_grad()
+def test_the_answer_depends_on_each_input():
+    model = build(stored=True).eval()
+    before = run(model, batch((4, 4), stored=True))
+    for text in ([TEXTS[0][0], 'what is left?'], ['I am left.', TEXTS[0][1]]):
+        assert not torch.allclose(run(model, batch((4, 4), stored=True, text=text)), before)
+    other = batch((4, 4), stored=True)
+    other['inputs']['objects'][0][0] += 1
+    assert not torch.allclose(run(model, other)[0], before[0])
+
+
+@torch.no_grad()
+def test_a_step_trains_everything_but_the_frozen_block():
+    with torch.enable_grad():
+        model = build(neck=True)
+        frozen = [x.clone() for x in frozen_tensors(model).values()]
+        optimizer = torch.optim.SGD(model.parameters(), 0.01)
+        losses = run(model, batch(), 'loss')
+        assert set(losses) == {
+            f'loss_{k}' for k in ('vote', 'objectness', 'box', 'semantic', 'pose', 'answer')
+        }
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert all(p.grad is not None for p in model.parameters())
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    after = list(frozen_tensors(model).values())
+    assert frozen and all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
+
+
+@torch.no_grad()
+def test_predictions_say_answer_pose_and_boxes():
+    model = build().eval()
+    found = run(model, batch(), 'predict')
+    assert model.head.vocabulary == ['chair', 'left', 'table', 'two']
+    for s in found:
+        assert s.pred_answer == model.head.vocabulary[int(s.pred_scores.argmax())]
+        assert s.pred_pose.shape == (7,) and s.pred_boxes.shape == (6, 7)
+        assert s.pred_box_scores.shape == s.pred_box_labels.shape == (6,)
+    stored = build(stored=True, pose_head=None).eval()
+    found = run(stored, batch((3, 2), stored=True), 'predict')
+    assert 'pred_boxes' not in found[0] and 'pred_pose' not in found[0]
+
+
+@torch.no_grad()
+def test_boxes_are_read_off_the_best_classes():
+    head = build().object_encoder.head
+    found = build().eval().encode_objects(dict(points=room()[None], points_padding=None)).detections
+    found.size_scores[0, 0] = torch.tensor([0.0, 1.0, 0.0])
+    found.size_residuals[0, 0, 1] = torch.tensor([0.5, 0.0, -0.5])
+    boxes, _, _ = head.boxes(found)
+    expected = torch.tensor(SIZES[1]) * torch.tensor([1.5, 1.0, 0.5])
+    torch.testing.assert_close(boxes[0, 0, 3:6], expected)
+    torch.testing.assert_close(boxes[0, 0, :3], found.centers[0, 0])
+
+
+def test_mcan_s_norm_is_its_definition_and_has_a_gradient_at_zero():
+    norm, x = MCANNorm(6), torch.randn(4, 6)
+    torch.nn.init.normal_(norm.a_2)
+    torch.nn.init.normal_(norm.b_2)
+    expected = norm.a_2 * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+    torch.testing.assert_close(norm(x), expected + norm.b_2)
+    zero = torch.zeros(1, 6, requires_grad=True)
+    norm(zero).sum().backward()
+    assert torch.isfinite(zero.grad).all()
+
+
+@torch.no_grad()
+def test_a_text_encoder_of_transformers_takes_the_lstm_s_place(tmp_path):
+    tokenizer = write_tokenizer(tmp_path)
+    changes = dict(
+        stored=True,
+        data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor', tokenizer=tokenizer),
+        text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT | dict(
+            max_position_embeddings=120)),
+    )  # fmt: skip
+    model = build(**changes).eval()
+    data = batch((3, 5), stored=True, text=['the cat sits', 'what color is the dog'])
+    together = run(model, copy.deepcopy(data))
+    alone = dict(inputs=dict(objects=data['inputs']['objects'][:1]),
+                 data_samples=data['data_samples'][:1])  # fmt: skip
+    torch.testing.assert_close(run(model, alone)[0], together[0], rtol=1e-5, atol=1e-5)
+    hidden = build(**changes).data_preprocessor
+    hidden.use_situation = False
+    inputs = hidden(data)['inputs']
+    assert inputs['situation'].tolist() == [[0, 3, 3, 3, 2]] * 2
+    changes['data_preprocessor'] = dict(type='lm4ve.SQA3DPreprocessor', word_vectors=VECTORS)
+    with pytest.raises(UserError, match='gives vectors of 5.*reads numbers of tokens'):
+        build(**changes)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(tokens='text'), "model.tokens='text' must be one of"),
+        (dict(object_encoder=VOTENET | dict(num_proposals=13)), 'num_proposals=13, but there are'),
+        (dict(object_encoder=VOTENET | dict(radii=(1.0,))), r'\[1, 4\] entries.*has 2'),
+        (dict(object_encoder=VOTENET | dict(mean_sizes=[])), r'mean_sizes has the shape \[0\]'),
+        (dict(object_encoder=VOTENET | dict(mean_sizes='no.npz')), 'no.npz.*cannot be read'),
+        (dict(fusion=dict(type='lm4ve.GuidedFusion', embed_dims=16, num_heads=3)), 'num_heads=3'),
+        (dict(fusion=dict(type='lm4ve.GuidedFusion', norm='x')), "model.fusion.norm='x'"),
+        (dict(loss_weights=dict(votes=1)), "no part 'votes'. Did you mean 'vote'"),
+        (dict(head=dict(type='lm4ve.SceneAnswerHead', answers=CORPUS)), 'head.in_channels=1536'),
+        (dict(head=dict(type='lm4ve.SceneAnswerHead', answers=[1])), r'no list of answers.*1'),
+        (dict(text_encoder=dict(type='lm4ve.LSTMTextEncoder')), 'vectors of 5.*of 300'),
+        (dict(data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor')), 'either tokenizer or'),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        build(**changes)
+
+
+def test_inputs_that_no_part_reads_are_refused():
+    model = build(stored=True)
+    with pytest.raises(UserError, match='reads objects, but the inputs have points'):
+        run(model, batch())
+    with pytest.raises(UserError, match='9 channels, but .*in_channels=5'):
+        run(build(object_encoder=STORED | dict(in_channels=5)), batch((3, 3), stored=True))
+    with pytest.raises(UserError, match='A cloud has 15 points, fewer than .*=16'):
+        run(build(), batch((POINTS, 15)))
+    with pytest.raises(UserError, match='Points have 7 columns, but .*expects 5'):
+        run(build(object_encoder=VOTENET | dict(in_channels=2)), batch())
+
+
+def test_a_checkpoint_of_other_answers_is_refused():
+    state = build(stored=True).state_dict()
+    other = build(stored=True, head=dict(type='lm4ve.SceneAnswerHead', answers=['a', 'b', 'c', 'd'],
+                                         in_channels=36, hidden_channels=16))  # fmt: skip
+    with pytest.raises(CheckpointError, match='another vocabulary.*model.head.answers has 4'):
+        other.load_state_dict(state)

@@ -1,0 +1,260 @@
+"""A trained SQA3D is asked about rooms of one's own, and one sees what it does there."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from mmengine.registry import MODELS
+
+from lm4ve.analysis import analyse
+from lm4ve.analysis.loading import collate, samples_by_index, samples_of_files
+from lm4ve.analysis.samples import samples_of
+from lm4ve.analysis.sheets import draw_sheet
+from lm4ve.apis import inference
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.rooms import RoomInferencer
+from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
+from lm4ve.tasks.vqa.export import EXPORT
+from tests.helpers.tools import run_tool_here
+from tests.tasks.rooms import tiny
+from tests.tasks.rooms.scans import ply
+from tests.tasks.rooms.scenes import write_sqa3d
+
+SITUATION, QUESTION = 'I am facing the chair.', 'what is left of me?'
+POINTS = [
+    dict(type='lm4ve.LoadScene', annotations=False),
+    dict(type='lm4ve.SampleScenePoints', num=tiny.POINTS, seed=0),
+    dict(type='lm4ve.PackScene'),
+]
+OBJECTS = [dict(type='lm4ve.LoadObjects', pose=False), dict(type='lm4ve.PackScene')]
+MODELS_OF = dict(
+    points=dict(),
+    block=dict(neck=True),
+    joint=dict(neck=True, tokens='joint'),
+    stored=dict(neck=True, stored=True),
+)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """Configs with checkpoints of large weights, and rooms in every kind of file."""
+    folder = tmp_path_factory.mktemp('made')
+    data = write_sqa3d(folder / 'data')
+    for name, changes in MODELS_OF.items():
+        dataset = dict(
+            type='lm4ve.SQA3DDataset',
+            split='test',
+            data_root=str(data),
+            pipeline=OBJECTS if name == 'stored' else POINTS,
+        )
+        torch.manual_seed(3)
+        config = tiny.config(**changes)
+        (folder / f'{name}.py').write_text(
+            f'model = {config!r}\ntest_dataloader = dict(dataset={dataset!r})\n'
+        )
+        model = MODELS.build(config)
+        for p in model.parameters():
+            if p.requires_grad and p.dim() > 1:
+                torch.nn.init.normal_(p, std=0.3)
+        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+    return folder
+
+
+def room_of(made, name):
+    kind = 'objects/scene0003_00' if name == 'stored' else 'scannet_data/scene0003_00_aligned_vert'
+    return made / f'data/{kind}.npy'
+
+
+def asker(made, name):
+    return RoomInferencer(made / f'{name}.py', made / f'{name}.pth', device='cpu')
+
+
+# ------------------------------------------------------------------------- answers
+@pytest.mark.parametrize('name', ['points', 'stored'])
+def test_answers_are_what_the_model_computes_of_the_data_sets_sample(name, made):
+    inferencer = asker(made, name)
+    cfg, model = inferencer.cfg, inferencer.model
+    (given,) = samples_by_index(cfg, [0])
+    sample = given.data['data_samples']
+    with torch.no_grad():
+        (expected,) = model.test_step(collate(cfg, [given.data]))
+    path = room_of(made, name)  # of which the same points are drawn
+    (found,) = inferencer(path, *sample.text, topk=2)
+    assert found['pred_score'] == pytest.approx(float(expected.pred_scores.max()), abs=1e-6)
+    assert found['pred_answer'] == expected.pred_answer
+    assert found['pred_pose'] == pytest.approx(expected.pred_pose.tolist(), abs=1e-6)
+    scores = {a['answer']: a['score'] for a in found['answers']}
+    assert len(scores) == 2 and max(scores, key=scores.get) == found['pred_answer']
+    assert [found['situation'], found['question']] == sample.text
+    assert found['room'] == str(path)
+
+
+def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
+    array = np.load(room_of(made, 'points'))
+    array[:, 3:6] = array[:, 3:6].round()
+    places = [tmp_path / f'{x}/array.{x}' for x in ('npy', 'ply')]
+    for path in places:
+        path.parent.mkdir()
+    np.save(places[0], array)
+    places[1].write_bytes(ply(array[:, :6], np.zeros((0, 3), int)))
+    inferencer = asker(made, 'points')
+    alone = [inferencer(p, SITUATION, QUESTION)[0]['pred_score'] for p in (*places, array)]
+    assert alone == pytest.approx([alone[0]] * 3, abs=1e-4)
+    many = inferencer([array, places[0]], SITUATION, [QUESTION, 'what is behind me?'], batch_size=2)
+    assert many[0]['pred_score'] == pytest.approx(alone[0], abs=1e-4)
+    assert many[1]['question'] == 'what is behind me?'
+
+
+def test_pictures_are_written_with_the_asker_where_a_pose_is_given(made, tmp_path):
+    from matplotlib.image import imread
+
+    inferencer, room = asker(made, 'points'), np.load(room_of(made, 'points'))
+    middle = [*room[:, :3].mean(axis=0).tolist(), 0.0, 0.0, 0.0, 1.0]
+    for folder, poses in (('plain', None), ('pose', [middle])):
+        inferencer(room, SITUATION, QUESTION, poses=poses, out_dir=tmp_path / folder)
+    plain, posed = (imread(tmp_path / f'{f}/00000.png') for f in ('plain', 'pose'))
+    red = [int((np.abs(x[..., :3] - (0.84, 0.153, 0.157)).max(-1) < 0.02).sum())
+           for x in (plain, posed)]  # fmt: skip
+    assert red[1] > red[0] + 50
+
+
+def test_the_api_asks_rooms_and_says_what_is_missing(made):
+    path = room_of(made, 'stored')
+    files = made / 'stored.py', made / 'stored.pth', path
+    (found,) = inference(*files, situation=SITUATION, question=QUESTION, device='cpu')
+    (again,) = asker(made, 'stored')(path, SITUATION, QUESTION)
+    assert found == again
+    for texts in (dict(question=QUESTION), dict(situation=SITUATION, caption='a')):
+        with pytest.raises(UserError, match='needs a situation and a question'):
+            inference(*files, device='cpu', **texts)
+
+
+def test_rooms_and_texts_that_cannot_be_used_end_in_one_message(made, tmp_path):
+    room = room_of(made, 'points')
+    cut, other = tmp_path / 'cut.npy', tmp_path / 'a.ply'
+    cut.write_bytes(room.read_bytes()[:-9])
+    other.write_bytes(b'ply\n')
+    points, stored = asker(made, 'points'), asker(made, 'stored')
+    for inferencer, given, texts, message in (
+        (points, cut, (SITUATION, QUESTION), 'cut.npy.* no array that can be read safely'),
+        (points, other, (SITUATION, QUESTION), 'a.ply. is damaged'),
+        (points, tmp_path / 'no.npy', (SITUATION, QUESTION), 'does not exist'),
+        (points, tmp_path / 'a.jpg', (SITUATION, QUESTION), 'is no file of points'),
+        (points, np.zeros((3, 4)), (SITUATION, QUESTION), r'float64 \[3, 4\]'),
+        (points, np.full((3, 6), np.nan), (SITUATION, QUESTION), 'expected finite numbers'),
+        (points, room, (' ', QUESTION), 'situation must be a text'),
+        (points, room, (SITUATION, ''), 'question must be a text'),
+        (points, room, ([SITUATION] * 2, [QUESTION] * 3), '2 situations, 3 questions'),
+        (points, [], (SITUATION, QUESTION), '0 rooms'),
+        (stored, tmp_path / 'a.ply', (SITUATION, QUESTION), 'no file of stored objects'),
+        (stored, np.zeros((0, 9)), (SITUATION, QUESTION), 'expected stored objects'),
+    ):
+        with pytest.raises(UserError, match=message):
+            inferencer(given, *texts)
+
+
+@pytest.mark.parametrize('kind', [VQAInferencer, RetrievalInferencer])
+def test_inferencers_of_images_refuse_a_model_of_rooms(kind, made):
+    with pytest.raises(UserError, match='needs a model of images, not SQA3D'):
+        kind(made / 'points.py', made / 'points.pth', device='cpu')
+
+
+# --------------------------------------------------------------------- activations
+def one_is_none(module, inputs, objects):
+    """Say that the second object is none, and all others are."""
+    padding = torch.zeros_like(objects.padding)
+    padding[:, 1] = True
+    return replace(objects, padding=padding)
+
+
+@pytest.mark.parametrize('name', MODELS_OF)
+def test_points_are_the_objects_that_are_ones_and_the_words(name, made):
+    cfg = read_config(made / f'{name}.py')
+    model = asker(made, name).model
+    model.object_encoder.register_forward_hook(one_is_none)
+    texts = dict(situation=SITUATION, question=QUESTION)
+    (given,) = samples_of_files(cfg, [room_of(made, name)], **texts)
+    seen = analyse(model, collate(cfg, [given.data]))
+    words = [] if name == 'joint' else ['situation', 'question']
+    around = ['encoder'] if name == 'points' else ['encoder', 'mapped', 'block', 'after']
+    assert list(seen.points) == around + words
+    objects = model.encode_objects(seen.inputs)
+    padding = objects.padding & ~objects.padding.all(dim=1, keepdim=True)
+    assert padding.sum() == 1
+    encoder = seen.points['encoder']
+    kept = [p for p in (encoder, seen.points[around[-1]]) if name != 'joint']
+    for point in kept:
+        assert torch.equal(point.layout.padding_mask, padding)
+    counts = dict(situation=len(SITUATION.replace('.', ' .').split()), question=6)
+    for word in words:
+        assert seen.points[word].layout.grid == (counts[word],)
+    if name == 'joint':
+        assert encoder.layout.grid == (padding.shape[1], *counts.values())
+    weights = seen.attention['pooling of objects'].weights
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 1))
+    assert (weights[0, 0, padding[0]] < 1e-6).all()
+
+
+@pytest.mark.parametrize('name', ['block', 'stored', 'joint'])
+def test_a_sheet_shows_objects_in_their_places(name, made):
+    cfg, model = read_config(made / f'{name}.py'), asker(made, name).model
+    (given,) = samples_by_index(cfg, [1])
+    seen = analyse(model, collate(cfg, [given.data]))
+    (sample,) = samples_of(seen, model, [given.name], heads=1)
+    assert given.name == 'test_scene0003_00_220602000001'
+    assert sample.facts['situation'] == 'I sit on the chair.' and sample.facts['truth'] == 'yes'
+    assert [s.maps[0].title for s in sample.sections][-1] == 'weight in the answer'
+    axes = Figure(figsize=(2, 2)).add_axes((0, 0, 1, 1))
+    tokens = sample.sections[0].maps[0]
+    sample.picture.draw_values(axes, tokens, 'viridis')
+    known = np.isfinite(tokens.values[: tokens.grid[0]])
+    if name == 'stored':
+        assert len(axes.patches) == known.sum() == 5
+    else:
+        dots = [c for c in axes.collections if isinstance(c, PathCollection)][-1]
+        centers = seen.outputs[0].pred_boxes[torch.from_numpy(known), :2]
+        np.testing.assert_allclose(
+            np.sort(dots.get_offsets(), axis=0), np.sort(centers.numpy(), axis=0), atol=1e-5
+        )
+    if name == 'block':
+        colors = given.data['inputs']['points'][:, 3:6] / 255  # which the model does not see
+        np.testing.assert_allclose(sample.picture.room.colors, colors, atol=1e-5)
+        assert to_image(draw_sheet(sample, 'note')).std() > 10
+
+
+def test_files_of_another_kind_are_refused_before_a_model_is_built(made, tmp_path):
+    cfg = read_config(made / 'points.py')
+    (tmp_path / 'a.jpg').touch()
+    texts = dict(situation=SITUATION, question=QUESTION)
+    for path, given, message in (
+        (tmp_path / 'a.jpg', texts, 'is no file of points'),
+        (room_of(made, 'points'), dict(question=QUESTION), '--situation'),
+        (room_of(made, 'points'), dict(texts, caption='a cat'), 'no caption'),
+    ):
+        with pytest.raises(UserError, match=message):
+            samples_of_files(cfg, [path], **given)
+
+
+def test_a_trace_of_a_model_of_rooms_is_refused_in_one_message(made):
+    with pytest.raises(UserError, match='only METER is traced here. Fix: --format safetensors'):
+        EXPORT.samples(read_config(made / 'points.py'), 1)
+
+
+# -------------------------------------------------------------------------- the tool
+def test_the_demo_prints_answers_and_writes_pictures(made, tmp_path, capsys):
+    options = ['--config', made / 'stored.py', '--checkpoint', made / 'stored.pth', '--topk', 2]
+    options += ['--device', 'cpu', '--out-dir', tmp_path]
+    tool, room = 'vision_language/demo.py', room_of(made, 'stored')
+    run_tool_here(tool, room, QUESTION, '--situation', SITUATION, *options)
+    printed = capsys.readouterr().out
+    assert f'{SITUATION}\n{QUESTION}' in printed and printed.count(' %') == 2
+    names = {'00000_scene0003_00.png', 'scene0003_00_activations.png'}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    for more in ([], ['--no-sheet']):
+        with pytest.raises(UserError, match='--situation'):
+            run_tool_here(tool, room, QUESTION, *options, *more)

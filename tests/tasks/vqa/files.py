@@ -1,0 +1,182 @@
+"""Tiny data sets in the real layouts of VQAv2, Visual Genome, Flickr30k, COCO, CSV and JSONL.
+
+Everything is written from nothing: images of noise, questions and captions of a few words.
+"""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+#: The answers of :func:`write_vqav2`, for a vocabulary.
+ANSWERS = ('yes', 'no', '2', 'red', 'blue')
+#: A line of text that a retrieval data set has as many of as it needs.
+WORDS = 'a small red big blue dog cat runs sits on the grass sea table road'.split()
+
+
+def write_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 32)) -> Path:
+    """Write an image of noise, ``size`` is width and height."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write_json(path: Path, content: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def ten(answer: str, other: str = 'maybe', agreed: int = 8) -> list[dict]:
+    """Ten annotators' answers, ``agreed`` of them the same."""
+    given = [answer] * agreed + [other] * (10 - agreed)
+    return [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate(given, 1)]
+
+
+def vqa_pair(split: str, images: Iterable[int], per_image: int = 2) -> tuple[dict, dict]:
+    """Return the contents of VQAv2's two files of a split."""
+    types = {'yes': 'yes/no', 'no': 'yes/no', '2': 'number'}
+    questions, annotations = [], []
+    for image in images:
+        for i in range(per_image):
+            answer = ANSWERS[(image + i) % len(ANSWERS)]
+            question_id = image * 1000 + i
+            ids = dict(question_id=question_id, image_id=image)
+            questions.append(dict(question=f'What is thing {i} here?', **ids))
+            annotations.append(
+                dict(
+                    question_type='what is',
+                    multiple_choice_answer=answer,
+                    answers=ten(answer),
+                    answer_type=types.get(answer, 'other'),
+                    **ids,
+                )
+            )
+    head = dict(
+        info=dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'),
+        data_type='mscoco',
+        data_subtype=split,
+        license=dict(name='Creative Commons Attribution 4.0 International License'),
+    )
+    asked = dict(head, task_type='Open-Ended', questions=questions)
+    return asked, dict(head, annotations=annotations)
+
+
+def write_vqav2(root: Path, counts: dict[str, int] | None = None) -> Path:
+    """Write VQAv2 as :class:`lm4ve.tasks.vqa.VQAv2` expects it.
+
+    Args:
+        root (Path): COCO's folder.
+        counts (dict, optional): Split -> number of images; default: a few of each.
+    """
+    counts = counts or {'train2014': 4, 'val2014': 3, 'test-dev2015': 2}
+    for number, (split, count) in enumerate(counts.items()):
+        images = range(number * 100 + 1, number * 100 + 1 + count)
+        folder = 'test2015' if split.startswith('test') else split
+        for i in images:
+            write_image(root / folder / f'COCO_{folder}_{i:012d}.jpg', seed=i)
+        questions, annotations = vqa_pair(split, images)
+        files = root / 'vqav2'
+        write_json(files / f'v2_OpenEnded_mscoco_{split}_questions.json', questions)
+        if not split.startswith('test'):
+            write_json(files / f'v2_mscoco_{split}_annotations.json', annotations)
+    write_json(root / 'vqav2/vocabulary.json', list(ANSWERS))
+    return root
+
+
+def write_visual_genome(root: Path, count: int = 4) -> Path:
+    """Write Visual Genome, its images in two folders."""
+    content = []
+    for image in range(1, count + 1):
+        folder = ('VG_100K', 'VG_100K_2')[image % 2]
+        write_image(root / folder / f'{image}.jpg', seed=image)
+        answer = ANSWERS[image % len(ANSWERS)]
+        content.append(
+            dict(
+                id=image,
+                qas=[
+                    dict(
+                        qa_id=986000 + image,
+                        image_id=image,
+                        question='What color is it?',
+                        answer=f'{answer.capitalize()}.',
+                        a_objects=[],
+                        q_objects=[],
+                    )
+                ],
+            )
+        )
+    write_json(root / 'question_answers.json', content)
+    return root
+
+
+def caption(seed: int, words: int = 5) -> str:
+    """Return some words in an order that the seed gives."""
+    chosen = np.random.default_rng(seed).choice(WORDS, words)
+    return f'{" ".join(chosen)} {seed}.'
+
+
+def _karpathy(name: str, splits: dict[str, int], captions: int, **fields: dict) -> dict:
+    images = []
+    number = 0
+    for split, count in splits.items():
+        for _ in range(count):
+            ids = [number * captions + i for i in range(captions)]
+            raws = [caption(i) for i in ids]
+            images.append(
+                dict(
+                    sentids=ids,
+                    imgid=number,
+                    split=split,
+                    sentences=[
+                        dict(tokens=r[:-1].split(), raw=r, imgid=number, sentid=i)
+                        for i, r in zip(ids, raws, strict=True)
+                    ],
+                    **{k: v[split] if isinstance(v, dict) else v for k, v in fields.items()},
+                )
+            )
+            number += 1
+    return dict(images=images, dataset=name)
+
+
+def write_flickr30k(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
+    """Write Flickr30k with Karpathy's splits."""
+    content = _karpathy('flickr30k', splits or dict(train=6, val=3, test=3), captions)
+    for image in content['images']:
+        image['filename'] = f'{1000 + image["imgid"]}.jpg'
+        write_image(root / 'flickr30k-images' / image['filename'], seed=image['imgid'])
+    write_json(root / 'dataset_flickr30k.json', content)
+    return root
+
+
+def write_coco(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
+    """Write COCO with Karpathy's splits: 'restval' are images of val2014."""
+    folders = dict(train='train2014', restval='val2014', val='val2014', test='val2014')
+    splits = splits or dict(train=4, restval=2, val=3, test=3)
+    content = _karpathy('coco', splits, captions, filepath=folders)
+    for image in content['images']:
+        number = 5000 + image['imgid']
+        image['cocoid'] = number
+        image['filename'] = f'COCO_{image["filepath"]}_{number:012d}.jpg'
+        write_image(root / image['filepath'] / image['filename'], seed=number)
+    write_json(root / 'dataset_coco.json', content)
+    return root
+
+
+def write_csv(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, 'w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    return path

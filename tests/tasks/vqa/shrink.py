@@ -1,0 +1,105 @@
+"""What :mod:`tests.helpers.shrink` makes small in a vision-language config."""
+
+import json
+from pathlib import Path
+
+from mmengine.config import ConfigDict
+from safetensors.torch import save_file
+from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
+
+from lm4ve.tasks.rooms.demo.room_files import write_rooms
+from lm4ve.tasks.vqa.demo.digit_scenes_dataset import write_digit_scenes
+from tests.helpers import shrink
+from tests.tasks.rooms import shrink as sqa3d
+from tests.tasks.vqa import files
+from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
+
+#: The width of the fusion, and how many embedded scenes there are.
+WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
+ROOMS = dict(train=1, val=1, test=1)
+#: Head -> a scalar that its validation logs.
+METRICS = {'lm4ve.VQAHead': 'vqa/overall', 'lm4ve.SceneAnswerHead': 'sqa3d/em@1'}
+
+
+def write_clip(folder: Path) -> None:
+    """Write a tiny CLIP as the hub has it: both halves, of which one is used."""
+    fields = {k: v for k, v in IMAGE.items() if k != 'model_type'}
+    _write(folder, AutoModel.from_config(CLIPVisionConfig(**fields)), 'vision_model.')
+    config = dict(model_type='clip', vision_config=fields, text_config={})
+    (folder / 'config.json').write_text(json.dumps(config))
+
+
+def write_roberta(folder: Path) -> None:
+    """Write a tiny RoBERTa as the hub has it, with its tokenizer."""
+    fields = {k: v for k, v in TEXT.items() if k != 'model_type'}
+    _write(folder, AutoModel.from_config(RobertaConfig(**fields)), 'roberta.')
+    write_tokenizer(folder)
+    (folder / 'config.json').write_text(json.dumps(TEXT))
+
+
+def _write(folder: Path, model, prefix: str) -> None:
+    folder.mkdir(parents=True)
+    state = {prefix + k: v.contiguous() for k, v in model.state_dict().items()}
+    save_file(state, folder / 'model.safetensors')
+
+
+class Shrinker(shrink.Shrinker):
+    """Shrinks images to 32 pixels and every part to two layers. The demos' models are small."""
+
+    task = 'vqa'
+    metric = 'vqa/overall'
+
+    def load(self, name, *args, **options):
+        cfg = super().load(name, *args, **options)
+        self.metric = METRICS.get(cfg.model.head.type, 'retrieval/mean')
+        if cfg.test_evaluator.get('result_file') is not None:
+            cfg.test_evaluator.result_file = f'{cfg.work_dir}/results.json'
+        return cfg
+
+    def model(self, model: ConfigDict) -> int:
+        if model.text_encoder.get('checkpoint', '').startswith('package:'):
+            return model.fusion.embed_dims
+        if model.type == 'lm4ve.SQA3D':
+            return sqa3d.shrink_model(model, self.written)
+        roberta = self.written('roberta', write_roberta)
+        model.data_preprocessor.update(tokenizer=roberta, max_length=20)
+        model.image_encoder.update(checkpoint=self.written('clip', write_clip), image_size=SIZE)
+        model.text_encoder.checkpoint = roberta
+        model.fusion.update(embed_dims=WIDTH, num_layers=2, num_heads=2)
+        model.head.in_channels = 2 * WIDTH
+        if 'vocabulary' in model.head:
+            root = self.written('coco', files.write_vqav2)
+            model.head.vocabulary = f'{root}/vqav2/vocabulary.json'
+        return WIDTH
+
+    def data(self, loader: ConfigDict, split: str) -> None:
+        loader.batch_size = 2
+        self._dataset(loader.dataset)
+
+    def _dataset(self, dataset: ConfigDict) -> None:
+        for part in dataset.get('datasets', ()):
+            self._dataset(part)
+        if 'vocabulary' in dataset:
+            root = self.written('coco', files.write_vqav2)
+            dataset.vocabulary = f'{root}/vqav2/vocabulary.json'
+        if dataset.type == 'lm4ve.EasyVQA':
+            dataset.indices = 8
+        elif dataset.type == 'lm4ve.DigitScenes':
+            folder = self.written('digit-scenes', lambda f: write_digit_scenes(f, SCENES))
+            dataset.update(data_root=folder, scenes=SCENES)
+        elif dataset.type == 'lm4ve.VQAv2':
+            dataset.data_root = self.written('coco', files.write_vqav2)
+        elif dataset.type == 'lm4ve.Rooms':
+            folder = self.written('rooms', lambda f: write_rooms(f, ROOMS))
+            dataset.update(data_root=folder, rooms=ROOMS, indices=8)
+        elif dataset.type == 'lm4ve.SQA3DDataset':
+            sqa3d.shrink_dataset(dataset, self.written)
+        elif dataset.type == 'lm4ve.VisualGenomeQA':
+            dataset.data_root = self.written('genome', files.write_visual_genome)
+        elif dataset.type == 'lm4ve.KarpathyRetrieval':
+            coco = 'coco' in dataset.ann_file
+            write = files.write_coco if coco else files.write_flickr30k
+            dataset.update(
+                data_root=self.written('karpathy' if coco else 'flickr30k', write), num_negatives=2
+            )
+        shrink.shrink_images(dataset.get('pipeline', []))

@@ -1,0 +1,140 @@
+"""Every vision-language config trains, validates, saves, resumes and tests."""
+
+import functools
+import itertools
+import json
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from lm4ve.runner.command_line import build_runner
+from lm4ve.tasks.vqa.converters import convert_meter
+from lm4ve.tasks.vqa.demo import easy_vqa
+from tests.helpers.config_runs import train_and_resume
+from tests.helpers.tasks import FOLDERS, configs_of
+from tests.tasks.vqa import released
+from tests.tasks.vqa.shrink import Shrinker
+
+#: The paper's experiments; the demos are our own.
+PAPER = [c for c in configs_of('vqa') if '-demo' not in c]
+METER = [c for c in PAPER if c.startswith('meter')]
+SQA3D = [c for c in PAPER if c.startswith('sqa3d')]
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_questions():
+    """Read the first of easy-vqa's 48,248 questions only; test_demo.py reads them all."""
+    every = easy_vqa.EasyVQA.load_questions
+    with pytest.MonkeyPatch.context() as patch:
+        locate = functools.cache(easy_vqa.locate_easy_vqa)
+        patch.setattr(easy_vqa, 'locate_easy_vqa', locate)
+        patch.setattr(
+            easy_vqa.EasyVQA, 'load_questions', lambda self: itertools.islice(every(self), 100)
+        )
+        yield
+
+
+@pytest.fixture(scope='module')
+def shrinker(tmp_path_factory):
+    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
+
+
+@pytest.mark.parametrize('name', configs_of('vqa'))
+def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):
+    train_and_resume(shrinker, name, tmp_path)
+    cfg = shrinker.load(name, tmp_path)
+    cfg.load_from = str(tmp_path / 'epoch_2.pth')
+    build_runner(cfg).test()
+    # Two questions of each of two images of test-dev.
+    results = tmp_path / 'results.json'
+    assert results.exists() == name.endswith('trainval.py')
+    if results.exists():
+        answered = [r['question_id'] for r in json.loads(results.read_text())]
+        assert answered == [201000, 201001, 202000, 202001]
+
+
+@pytest.mark.parametrize('name', PAPER)
+def test_no_checkpoint_is_chosen_by_its_test_score(name):
+    cfg = Config.fromfile(FOLDERS['vqa'] / name)
+    assert 'save_best' not in cfg.default_hooks.checkpoint
+
+
+def test_the_parts_train_at_their_own_rates(shrinker, tmp_path):
+    runner = build_runner(shrinker.load('meter_llama_vqav2.py', tmp_path))
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    names = {id(p): n for n, p in runner.model.named_parameters()}
+    found = {
+        names[id(p)]: g['lr'] for g in runner.optim_wrapper.optimizer.param_groups
+        for p in g['params']
+    }  # fmt: skip
+    assert found['neck.mapper_in.weight'] == pytest.approx(5e-5)
+    assert found['image_encoder.model.post_layernorm.weight'] == pytest.approx(5e-6)
+    assert found['fusion.text_layers.0.output.dense.weight'] == pytest.approx(2.5e-5)
+    assert found['head.layers.0.weight'] == pytest.approx(2.5e-4)
+
+
+def test_training_starts_from_a_converted_meter(shrinker, tmp_path):
+    """Trunk and rank are the file's, the block's mappers start at random."""
+    state = convert_meter(released.random_state('pretrain'), task='retrieval')
+    torch.save(dict(state_dict=state), tmp_path / 'meter.pth')
+    cfg = shrinker.load('meter_llama_flickr30k.py', tmp_path)
+    cfg.load_from = str(tmp_path / 'meter.pth')
+    cfg.optim_wrapper.optimizer.lr = 0.0
+    runner = build_runner(cfg)
+    runner.train()
+    got = runner.model.state_dict()
+    assert all(torch.equal(got[k], v) for k, v in state.items())
+    assert {k.partition('.')[0] for k in set(got) - set(state)} == {'neck'}
+
+
+@pytest.mark.parametrize('name', METER)
+def test_configs_have_the_papers_sizes(name):
+    cfg = Config.fromfile(FOLDERS['vqa'] / name)
+    model = cfg.model
+    assert model.image_encoder.checkpoint == 'openai/clip-vit-base-patch32'
+    assert model.image_encoder.drop_layers == 1 and model.image_encoder.image_size == 224
+    assert model.fusion.num_layers == 6 and model.fusion.embed_dims == 768
+    assert cfg.train_cfg.max_epochs == 10
+    assert (model.neck is not None) == ('llama' in name or 'mlp' in name)
+    answers = 'vqav2' in name
+    assert cfg.optim_wrapper.paramwise_cfg == dict(
+        head=50 if answers else 5, cross_modal=5, neck=10
+    )
+    assert model.data_preprocessor.max_length == (50 if answers else 40)
+
+
+@pytest.mark.parametrize('name', SQA3D)
+def test_configs_of_sqa3d_have_the_papers_sizes_or_the_release_s(name):
+    cfg = Config.fromfile(FOLDERS['vqa'] / name)
+    model, released = cfg.model, 'released' in name
+    wide = 256 if released else 768
+    hidden = 'without-situation' in name
+    assert model.text_encoder.channels == model.fusion.embed_dims == wide
+    assert model.pool.hidden_channels == model.head.hidden_channels == wide
+    assert (model.pose_head is None) == hidden
+    assert model.data_preprocessor.get('use_situation', True) != hidden
+    assert (model.neck is not None) == ('llama' in name or 'mlp' in name)
+    assert model.neck is None or model.neck.in_channels == wide
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
+    assert cfg.train_dataloader.batch_size == (16 if released else 32)
+    assert cfg.train_cfg.max_epochs == (50 if released else 30)
+    answers = cfg.train_dataloader.dataset.answers
+    assert answers == model.head.answers and 'answers' not in cfg.test_dataloader.dataset
+    assert [cfg[f'{s}_dataloader'].dataset.split for s in ('train', 'val', 'test')] == [
+        *('train', 'val', 'test')
+    ]
+    draw = cfg.test_dataloader.dataset.pipeline[1]
+    assert (draw.num, draw.seed) == (40000, 0)
+    assert 'lm4ve.AugmentScene' not in str(cfg.test_dataloader)
+
+
+@pytest.mark.parametrize('size', [288, 384])
+def test_another_size_of_images_is_one_override(size):
+    from lm4ve.runner.config import read_config
+
+    cfg = read_config(FOLDERS['vqa'] / 'meter_vqav2.py', dict(image_size=size))
+    assert cfg.model.image_encoder.image_size == size
+    for split in ('train', 'val', 'test'):
+        text = str(cfg[f'{split}_dataloader'])
+        assert str(size) in text and '224' not in text

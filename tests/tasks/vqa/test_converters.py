@@ -1,0 +1,169 @@
+"""METER's names to ours and back, and the same logits as a plain computation."""
+
+import json
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks.vqa.converters import convert_meter, to_meter
+from tests.helpers.tools import run_tool_here
+from tests.tasks.vqa import released
+from tests.tasks.vqa.tiny import ANSWERS, IMAGE, TEXT, build
+
+HEADS = dict(
+    vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+    retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32, itm=dict()),
+    matching=dict(type='lm4ve.MatchingHead', in_channels=32),
+)
+
+
+def model_of(task, **changes):
+    return build(head=HEADS[task], **changes).eval()
+
+
+def inputs(size=32):
+    torch.manual_seed(0)
+    ids = torch.randint(4, 20, (3, 7))
+    for row, length in enumerate((7, 5, 3)):
+        ids[row, length:] = released.PAD
+    return torch.randn(3, 3, size, size), ids
+
+
+def converted(head, task='auto', **sizes):
+    state = released.random_state(head, **sizes)
+    return state, convert_meter(state, task=task, vocabulary=ANSWERS)
+
+
+def pooled(model, image, ids):
+    padding = ids == released.PAD
+    data = dict(image=image, input_ids=ids[:, None], text_padding=padding[:, None])
+    return model(data)[:, 0]
+
+
+@pytest.mark.parametrize(
+    ('head', 'task', 'read'),
+    [
+        ('vqa', 'vqa', released.answer_logits),
+        ('pretrain', 'matching', released.matching_logits),
+        ('retrieval', 'retrieval', released.rank_scores),
+        ('pretrain', 'retrieval', released.rank_scores),
+    ],
+)
+@torch.no_grad()
+def test_logits_are_those_of_a_plain_computation(head, task, read):
+    state, ours = converted(head, task)
+    model = model_of(task)
+    model.load_state_dict(ours, strict=True)
+    image, ids = inputs()
+    expected = read(state, released.features(state, image, ids))
+    torch.testing.assert_close(model.head(pooled(model, image, ids)), expected, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_comparison_feels_every_weight_that_can_matter():
+    """Other random numbers in one tensor change the logits."""
+    state, ours = converted('vqa')
+    model = model_of('vqa')
+    model.load_state_dict(ours)
+    image, ids = inputs()
+    before = model.head(pooled(model, image, ids))
+    for name, tensor in model.named_parameters():
+        if 'key.bias' in name or 'k_proj.bias' in name:
+            continue  # a softmax does not see it
+        kept = tensor.clone()
+        tensor.copy_(torch.randn_like(tensor))
+        assert (model.head(pooled(model, image, ids)) - before).abs().max() > 1e-4, name
+        tensor.copy_(kept)
+
+
+@pytest.mark.parametrize('head', ['vqa', 'retrieval'])
+def test_back_in_meters_names_every_called_weight_is_as_it_was(head):
+    state, ours = converted(head)
+    again = to_meter(ours)
+    uncalled = {k for k in state if 'pooler' in k and 'text_transformer' in k} | {
+        k for k in state if k.startswith(('vit_model.positional', 'vit_model.ln_final'))
+    }
+    assert set(again) == set(state) - uncalled - {'text_transformer.embeddings.position_ids'}
+    assert all(torch.equal(again[k], state[k]) for k in again)
+
+
+@torch.no_grad()
+def test_positions_are_resized_as_meter_does_when_it_loads():
+    """Bicubically, in two dimensions, without the class token."""
+    state, ours = converted('vqa')
+    encoder = dict(type='lm4ve.TransformersImageEncoder', config=IMAGE, image_size=48)
+    model = model_of('vqa', image_encoder=encoder)
+    model.load_state_dict(ours)
+    name = 'vit_model.visual.positional_embedding'
+    grid = state[name][1:].reshape(1, 4, 4, 24).permute(0, 3, 1, 2)
+    grid = torch.nn.functional.interpolate(grid, size=(6, 6), mode='bicubic')
+    grid = grid.permute(0, 2, 3, 1).reshape(36, 24)
+    state[name] = torch.cat((state[name][:1], grid))
+    image, ids = inputs(48)
+    expected = released.features(state, image, ids)
+    torch.testing.assert_close(pooled(model, image, ids), expected, rtol=0, atol=1e-5)
+
+
+def test_an_unknown_key_stops_the_conversion():
+    state = released.random_state('vqa')
+    state['vit_model.visual.adapter.weight'] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match='vit_model.visual.adapter.weight'):
+        convert_meter(state, vocabulary=ANSWERS)
+
+
+def test_other_models_are_refused_in_one_message():
+    swin = {'vit_model.layers.0.blocks.0.norm1.weight': torch.zeros(1)}
+    with pytest.raises(CheckpointError, match="no METER with CLIP's ViT.*vit_model.layers"):
+        convert_meter(swin)
+    state = released.random_state('vqa')
+    state['nlvr2_classifier.0.weight'] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match='METER for NLVR2'):
+        convert_meter(state)
+    with pytest.raises(UserError, match='a head of 5 answers, but not the answers'):
+        convert_meter(released.random_state('vqa'))
+    with pytest.raises(UserError, match='5 answers, but --vocabulary has 1'):
+        convert_meter(released.random_state('vqa'), vocabulary=['yes'])
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'changes', 'message'),
+    [
+        (dict(patch=16), {}, 'image patches of 16 pixels.*of 8'),
+        (dict(layers=(1, 2, 2)), {}, '1 image blocks.*2'),
+        (dict(layers=(2, 1, 2)), {}, '1 text layers.*2'),
+        (dict(layers=(2, 2, 3)), {}, '3 layers of co-attention.*2'),
+        ({}, dict(text_encoder=dict(TEXT, vocab_size=30)), 'a vocabulary of 20 words.*of 30'),
+    ],
+)
+def test_a_checkpoint_of_another_size_is_refused_where_it_is_loaded(
+    tmp_path, sizes, changes, message
+):
+    """MMEngine's own loading would log and go on."""
+    _, ours = converted('vqa', **sizes)
+    path = tmp_path / 'meter.pth'
+    torch.save(dict(state_dict=ours), path)
+    if changes:
+        config = dict(type='lm4ve.TransformersTextEncoder', config=changes['text_encoder'])
+        changes = dict(text_encoder=config)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(model_of('vqa', **changes), str(path))
+
+
+def test_models_with_a_block_have_no_place_in_meter():
+    with pytest.raises(UserError, match='has a block'):
+        to_meter(build(neck=True).state_dict())
+
+
+def test_the_tool_goes_both_ways(tmp_path):
+    tool = 'vision_language/convert_checkpoint.py'
+    state = released.random_state('vqa')
+    torch.save(dict(state_dict=state, epoch=3), tmp_path / 'meter.ckpt')
+    (tmp_path / 'answers.json').write_text(json.dumps(ANSWERS))
+    paths = [str(tmp_path / n) for n in ('meter.ckpt', 'ours.pth', 'back.ckpt')]
+    run_tool_here(tool, *paths[:2], '--vocabulary', tmp_path / 'answers.json')
+    model_of('vqa').load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
+    run_tool_here(tool, *paths[1:], '--reverse')
+    again = torch.load(paths[2], weights_only=True)['state_dict']
+    assert all(torch.equal(again[k], state[k]) for k in again) and len(again) > 100

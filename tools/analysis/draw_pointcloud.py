@@ -1,1 +1,0 @@
-../pointcloud/draw.py

@@ -1,1 +1,0 @@
-../video/video_lists.py

@@ -1,1 +1,0 @@
-../pointcloud/convert_checkpoint.py

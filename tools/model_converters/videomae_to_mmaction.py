@@ -1,1 +1,0 @@
-../video/convert_checkpoint.py

@@ -1,1 +1,0 @@
-../image/convert_checkpoint.py
