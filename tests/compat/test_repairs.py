@@ -34,9 +34,8 @@ def test_a_repair_says_what_it_repairs_and_when_it_may_go(module, repairs):
 
 def test_every_file_of_the_folder_is_in_a_table():
     files = {p.stem for p in Path(compat.__file__).parent.glob('*.py')}
-    # Old names are ours, not a repair of another package.
     repairs = {r for _, repairs in TABLES for r in repairs}
-    assert files - {'__init__', 'old_names'} == repairs
+    assert files - {'__init__'} == repairs
 
 
 def test_private_members_of_mmengine_are_named_in_compat_only():

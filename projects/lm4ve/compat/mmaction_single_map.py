@@ -74,10 +74,7 @@ def extract_feat(
     size = getattr(model, 'frames_per_clip', 1)
     for name, number in (('The number of frames', views), ('test_cfg.max_testing_views', at_once)):
         if model.with_neck and number % size:
-            raise UserError(
-                f'{name} ({number}) is no multiple of model.frames_per_clip={size}. Fix: change '
-                'num_clips of the pipeline, test_cfg or frames_per_clip.'
-            )
+            raise UserError(f'{name} ({number}) is not a multiple of frames_per_clip={size}.')
     feats, losses = [], {}
     for part in frames.split(at_once):
         x, _ = of_backbone(part[None], stage='backbone')

@@ -50,11 +50,7 @@ class _StandIn(ModuleType):
             raise AttributeError(name)
 
         def missing(*args, **kwargs):
-            raise UserError(
-                f"This model calls mmcv's compiled operator '{name}', which mmcv-lite does not "
-                'have. Fix: install a full mmcv>=2.0.0,<2.2 in place of mmcv-lite; for RoIAlign, '
-                'roi_layer.use_torchvision=True needs none.'
-            )
+            raise UserError(f"mmcv-lite lacks the operator '{name}'. Fix: mmcv>=2.0.0,<2.2.")
 
         return missing
 
@@ -68,8 +64,5 @@ class _StandIn(ModuleType):
         from torchvision.ops import nms
 
         if offset:
-            raise UserError(
-                "torchvision's NMS measures boxes without MMDetection 1's extra pixel. Fix: "
-                'nms.offset=0, or a full mmcv.'
-            )
+            raise UserError('nms.offset=1 needs a full mmcv. Fix: nms.offset=0.')
         return nms(boxes, scores, float(iou_threshold))
