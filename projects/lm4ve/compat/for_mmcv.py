@@ -1,44 +1,42 @@
-"""mmsegmentation and mmdetection do not import beside mmcv-lite.
-
-Both import ``mmcv.ops``, whose modules ask for the compiled ``mmcv._ext`` when they are
-imported, although most models call none of its operators (mmsegmentation 1.2.2, mmdetection
-3.3.0, mmcv-lite 2.1.0; known upstream, a full mmcv is advised). A stand-in lets them import:
-non-maximum suppression is torchvision's, and any other operator says what is missing when it
-is called. May go once both import beside mmcv-lite.
-"""
+"""Repair of mmcv-lite 2.1.0."""
 
 import sys
 from importlib import import_module, util
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
+from lm4ve.compat.repairs import repairs
 from lm4ve.errors import UserError
 
 _NAME = 'mmcv._ext'
 
 
-def is_needed(_: ModuleType) -> bool:
-    """Return whether mmcv has no compiled operators."""
+def _lacks_operators(_: ModuleType) -> bool:
     found = sys.modules.get(_NAME)
     return isinstance(found, _StandIn) or (found is None and util.find_spec(_NAME) is None)
 
 
-def repair(host: ModuleType) -> None:
-    """Put the stand-in where ``mmcv.ops`` looks for compiled operators.
+@repairs('mmdet', _lacks_operators)
+@repairs('mmseg', _lacks_operators)
+def import_without_operators(host: ModuleType) -> None:
+    """mmsegmentation and mmdetection do not import beside mmcv-lite.
 
-    Args:
-        host (ModuleType): ``mmseg`` or ``mmdet``, which has just been imported.
+    Both import ``mmcv.ops``, whose modules need the compiled ``mmcv._ext`` at import, although
+    most models call none of its operators (mmsegmentation 1.2.2, mmdetection 3.3.0, mmcv-lite
+    2.1.0; known upstream, a full mmcv is advised). A stand-in has torchvision's non-maximum
+    suppression; any other operator raises when it is called. May go once both import.
     """
-    if _NAME in sys.modules or not is_needed(host):
+    if _NAME in sys.modules or not _lacks_operators(host):
         return
     stand_in = _StandIn(_NAME)
     stand_in.__spec__ = ModuleSpec(_NAME, None)
     sys.modules[_NAME] = stand_in
-    import_module('mmcv')._ext = stand_in
-    # Whoever was imported before goes without the class, and mmdetection's layers ask for it.
-    parts = import_module('mmcv.cnn.bricks.transformer')
+    import_module('mmcv')._ext = stand_in  # type: ignore[attr-defined]
+    # An earlier import went without the class, which mmdetection's layers need.
+    parts: Any = import_module('mmcv.cnn.bricks.transformer')
     if not hasattr(parts, 'MultiScaleDeformableAttention'):
-        module = import_module('mmcv.ops.multi_scale_deform_attn')
+        module: Any = import_module('mmcv.ops.multi_scale_deform_attn')
         parts.MultiScaleDeformableAttention = module.MultiScaleDeformableAttention
 
 
