@@ -1,6 +1,7 @@
 """Models: equivariance, padding, queries, losses."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,25 +11,26 @@ from torch.nn import functional as F
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
-from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1
-from lm4ve.tasks.motion.models.proposal_losses import offset_huber, proposal_losses
-from lm4ve.tasks.motion.models.regions import Regions, equal_clusters, select_apart
-
-NECK = dict(
-    type='LLMBlockNeck',
-    in_channels=16,
-    block=dict(
-        type='LLMBlock',
-        arch=dict(
-            model_type='llama',
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            vocab_size=8,
-        ),
-    ),
+from lm4ve.tasks.motion.models.losses import (
+    end_distances,
+    masked_smooth_l1,
+    offset_huber,
+    proposal_losses,
 )
+from lm4ve.tasks.motion.models.regions import Regions, select_apart
+from lm4ve.tasks.motion.scene import rotation
+from tests.tasks.motion.moving import moved
+from tools.motion.make_regions import equal_clusters
+
+ARCH = dict(
+    model_type='llama',
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    vocab_size=8,
+)
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
 VECTORNET = dict(
     encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)),
     decoder=dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30),
@@ -43,27 +45,23 @@ PAPER = dict(
 )
 
 
-def build(parts, neck=None):
+HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
+MODELS_OF = {
+    'vectornet': (VECTORNET, None),
+    'vectornet-llm': (VECTORNET, NECK),
+    'mmtransformer': (MMTRANSFORMER, None),
+    'mmtransformer-llm': (MMTRANSFORMER, NECK),
+    'mmtransformer-paper': (PAPER, None),
+}
+
+
+@pytest.fixture(scope='module', params=MODELS_OF)
+def model(request):
+    parts, neck = MODELS_OF[request.param]
     torch.manual_seed(0)
     model = MODELS.build(dict(type='lm4ve.MotionForecaster', neck=neck, **parts))
     model.init_weights()
     return model.eval()
-
-
-@pytest.fixture(
-    scope='module',
-    params=[
-        'vectornet',
-        'vectornet-llm',
-        'mmtransformer',
-        'mmtransformer-llm',
-        'mmtransformer-paper',
-    ],
-)
-def model(request):
-    kind, _, extra = request.param.partition('-')
-    parts = VECTORNET if kind == 'vectornet' else (PAPER if extra == 'paper' else MMTRANSFORMER)
-    return build(parts, NECK if extra == 'llm' else None)
 
 
 def batch(scenes, **options):
@@ -78,15 +76,9 @@ def predict(model, scenes, **options):
 
 def test_predictions_turn_and_shift_with_the_world(model, scenes):
     angle, shift = 0.83, np.array([250.0, -930.0])
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.array([[c, -s], [s, c]])
-    # Also from the coordinates alone: the pose is found again in the new frame.
-    moved = [
-        dataclasses.replace(scene.moved(angle, shift), origin=None, heading=None)
-        for scene in scenes
-    ]
-    for old, new in zip(predict(model, scenes), predict(model, moved), strict=True):
-        expected = old['trajectories'] @ turn.T + shift
+    new_world = [moved(scene, angle, shift) for scene in scenes]
+    for old, new in zip(predict(model, scenes), predict(model, new_world), strict=True):
+        expected = old['trajectories'] @ rotation(angle).T + shift
         assert np.abs(new['trajectories'] - expected).max() < 1e-4
         np.testing.assert_allclose(new['probabilities'], old['probabilities'], atol=1e-5)
         assert np.abs(old['trajectories'] - new['trajectories']).max() > 100
@@ -104,7 +96,7 @@ def test_padding_changes_nothing(model, scenes):
             assert (scores[i] - score[0]).abs().max() < 1e-5
 
 
-def test_what_stands_in_padding_does_not_matter(model, scenes):
+def test_values_in_padding_do_not_matter(model, scenes):
     inputs = batch(scenes)['inputs']
     with torch.no_grad():
         expected = model(inputs)[0]
@@ -126,7 +118,7 @@ def test_lanes_and_other_agents_matter(model, scenes):
             assert (model(changed)[0] - expected).abs().max() > 1e-4, key
 
 
-def test_a_scene_without_lanes_or_other_agents_gives_a_forecast(model, scenes):
+def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
     s = scenes[0]
     lonely = dataclasses.replace(
         s,
@@ -146,7 +138,7 @@ def test_a_scene_without_lanes_or_other_agents_gives_a_forecast(model, scenes):
     np.testing.assert_allclose(alone['trajectories'], together['trajectories'], atol=1e-4)
 
 
-def test_predictions_are_sorted_and_their_probabilities_sum_to_one(model, scenes):
+def test_predictions_are_sorted_and_normalized(model, scenes):
     for p in predict(model, scenes):
         assert p['trajectories'].shape == (6, 30, 2)
         assert p['probabilities'].sum() == pytest.approx(1, abs=1e-5)
@@ -166,7 +158,7 @@ def test_every_trained_parameter_gets_a_gradient(model, scenes):
     assert not lost
 
 
-def test_decoding_all_agents_gives_the_focal_agent_the_same_forecast(model, scenes):
+def test_decoding_all_agents_keeps_focal_forecast(model, scenes):
     with torch.no_grad():
         one = model(batch(scenes)['inputs'])[0]
         data = batch(scenes, decode='all')
@@ -175,7 +167,7 @@ def test_decoding_all_agents_gives_the_focal_agent_the_same_forecast(model, scen
     assert (one[:, 0] - many[:, 0]).abs().max() < 1e-5
 
 
-def test_a_batch_without_any_truth_trains_nothing_but_runs(model, scenes):
+def test_batch_without_truth_has_zero_loss(model, scenes):
     data = batch(scenes[:2])
     data['inputs']['future_valid'] = torch.zeros_like(data['inputs']['future_valid'])
     loss = sum(model(**data, mode='loss').values())
@@ -184,7 +176,7 @@ def test_a_batch_without_any_truth_trains_nothing_but_runs(model, scenes):
 
 
 # ----------------------------------------------------------------- functions
-def test_unknown_steps_do_not_enter_the_losses():
+def test_unknown_steps_do_not_enter_losses():
     torch.manual_seed(1)
     lines, future = torch.randn(2, 3, 5, 2), torch.randn(2, 5, 2)
     valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -210,7 +202,7 @@ def test_huber_is_of_step_offsets():
     assert torch.allclose(found[0, 0], expected)
 
 
-def test_only_proposals_of_the_region_get_regression_and_score_losses():
+def test_only_proposals_of_region_are_trained():
     torch.manual_seed(0)
     lines = torch.randn(1, 6, 4, 2, requires_grad=True)
     scores = torch.randn(1, 6, requires_grad=True)
@@ -230,14 +222,14 @@ def test_only_proposals_of_the_region_get_regression_and_score_losses():
     assert (scores.grad[0] != 0).tolist() == members[0].tolist()
 
 
-def test_fans_split_what_lies_ahead_by_angle():
+def test_fans_split_half_plane_by_angle():
     fan = Regions.fan(6)
     angles = torch.tensor([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0]).deg2rad()
     points = 30 * torch.stack([angles.cos(), angles.sin()], dim=-1)
     assert fan(points).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_clusters_are_of_equal_size_and_near_their_points():
+def test_clusters_are_equal_and_compact():
     rng = np.random.default_rng(0)
     centers = np.array([[0, 0], [50, 0], [0, 50]])
     points = np.concatenate(
@@ -248,15 +240,29 @@ def test_clusters_are_of_equal_size_and_near_their_points():
     assert all(len(set(labels[i : i + 20])) == 1 for i in (0, 20, 40))
 
 
-def test_selection_keeps_ends_apart_and_fills_up():
+def test_selection_keeps_ends_apart():
     ends = torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0], [9.5, 0.0]])
     p = torch.tensor([0.4, 0.3, 0.2, 0.1])
     assert select_apart(ends, p, 2, 2.0).tolist() == [0, 2]
     assert select_apart(ends, p, 3, 2.0).tolist() == [0, 2, 1]
 
 
-def test_missing_regions_and_uneven_shares_are_named():
-    with pytest.raises(UserError, match='make_regions.py'):
-        Regions.load('nowhere.json')
-    with pytest.raises(UserError, match='multiple of the 6'):
+def test_uneven_share_of_proposals_is_refused():
+    with pytest.raises(UserError, match='multiple of 6'):
         Regions.fan(6).members(torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8)
+
+
+@pytest.mark.parametrize(
+    'centers, hulls',
+    [
+        ([[1, 2]], [[[0, 0], [1, 1], [2, 2], [3, 3]]]),  # no surface
+        ([[1, 2]], [HULL, HULL]),
+        ([[1, 2, 3]], [HULL]),
+        ([[1, 2]], [[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]]),
+    ],
+)
+def test_damaged_regions_are_refused(centers, hulls, tmp_path):
+    path = tmp_path / 'regions.json'
+    path.write_text(json.dumps(dict(centres=centers, hulls=hulls)))
+    with pytest.raises((ValueError, RuntimeError)):
+        Regions.load(str(path))

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.tasks.motion.scene import STEP, Scene
 from lm4ve.tasks.motion.transforms import fill_gaps
 
@@ -106,12 +106,7 @@ class NearestNeighbor:
             if valid.all() and len(future):
                 keys.append(self._key(s))
                 futures.append(s.to_local(future))
-        if len(keys) < k:
-            raise UserError(
-                f'The nearest-neighbor baseline needs at least {k} scenes with '
-                f'a whole future, got {len(keys)}. Fix: give the training '
-                'cache with --train-cache.'
-            )
+        check('the number of training scenes with a whole future', len(keys), least=k)
         self.futures = np.stack(futures)
         self.index = NearestNeighbors(n_neighbors=k).fit(np.stack(keys))
 
