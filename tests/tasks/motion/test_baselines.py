@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
+from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 from tests.tasks.motion.moving import moved, straight
 
 
-@pytest.mark.parametrize('baseline, close', [(ConstantVelocity(), 1e-9), (Kalman(), 0.1)])
+@pytest.mark.parametrize('baseline, close', [(constant_velocity, 1e-9), (kalman_filter, 0.1)])
 def test_straight_motion_is_continued_despite_gaps(baseline, close, scenes):
     scene = straight(scenes[0])
     lines, p = baseline(scene)
@@ -27,8 +27,8 @@ def test_kalman_filter_smooths_noise(scenes):
         scene = straight(scenes[0])
         end = scene.future[0][-1].copy()
         scene.positions[scene.focal, :20] += rng.normal(0, 0.3, (20, 2))
-        baselines = ConstantVelocity(), Kalman(0.3, 0.5)
-        errors.append([np.linalg.norm(b(scene)[0][0, -1] - end) for b in baselines])
+        forecasts = constant_velocity(scene), kalman_filter(scene, 0.3, 0.5)
+        errors.append([np.linalg.norm(lines[0, -1] - end) for lines, _ in forecasts])
     velocity, kalman = np.mean(errors, axis=0)
     assert kalman < velocity
 

@@ -86,13 +86,14 @@ class Released:
     def __init__(self, state):
         self.state = state
 
+    def parameters(self, name):
+        return self.state[f'{name}.weight'], self.state[f'{name}.bias']
+
     def linear(self, name, x):
-        return x @ self.state[f'{name}.weight'].T + self.state[f'{name}.bias']
+        return F.linear(x, *self.parameters(name))
 
     def norm(self, name, x):
-        centered = x - x.mean(-1, keepdim=True)
-        scaled = centered / (x.var(-1, keepdim=True, unbiased=False) + 1e-5).sqrt()
-        return scaled * self.state[f'{name}.weight'] + self.state[f'{name}.bias']
+        return F.layer_norm(x, x.shape[-1:], *self.parameters(name))
 
     def mlp(self, name, x):
         return self.linear(f'{name}.3', F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x))))

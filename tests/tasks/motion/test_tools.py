@@ -11,7 +11,7 @@ from mmengine.config import Config
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import SceneCache, forecast_metrics
-from lm4ve.tasks.motion.baselines import ConstantVelocity
+from lm4ve.tasks.motion.baselines import constant_velocity
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
@@ -40,7 +40,7 @@ def test_baselines_are_scored_on_validation_set(folder):
     tool('baselines', folder / 'config.py', '--out', folder / 'scores.json')
     scores = json.loads((folder / 'scores.json').read_text())
     scenes = SceneCache(folder / 'val.cache')
-    ends = [forecast_metrics(*ConstantVelocity()(s), *s.future)['minFDE'] for s in scenes]
+    ends = [forecast_metrics(*constant_velocity(s), *s.future)['minFDE'] for s in scenes]
     assert scores['constant velocity']['motion/minFDE@6'] == pytest.approx(np.mean(ends))
     assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbors'}
 

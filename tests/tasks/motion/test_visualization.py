@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from lm4ve.tasks.motion import MotionVisualizer
-from lm4ve.tasks.motion.baselines import ConstantVelocity
+from lm4ve.tasks.motion.baselines import constant_velocity
 from lm4ve.tasks.motion.visualization import draw_scene, save_grid
 from tests.tasks.motion.moving import straight
 
@@ -20,7 +20,7 @@ def drawn(image, color):
 
 def test_picture_shows_forecasts_truth_and_history(scenes, tmp_path):
     scene = straight(scenes[0])
-    lines, p = ConstantVelocity()(scene)
+    lines, p = constant_velocity(scene)
     visualizer = MotionVisualizer(name='t', vis_backends=[])
     plain = visualizer.add_datasample('a', dict(scene=scene))
     sample = dict(scene=scene, trajectories=lines + [0.0, 9.0], probabilities=p)

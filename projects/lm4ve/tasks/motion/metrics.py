@@ -41,11 +41,8 @@ def displacements(
         tuple[np.ndarray, np.ndarray]: ADE and FDE, ``[K]``.
 
     Raises:
-        ValueError: Shapes do not fit.
         IndexError: No step is valid.
     """
-    if predictions.shape[1:] != truth.shape:  # numpy would repeat what is too short
-        raise ValueError(f'predictions {predictions.shape} do not fit a truth of {truth.shape}')
     if valid is None:
         valid = np.ones(len(truth), dtype=bool)
     errors = np.linalg.norm(predictions - truth, axis=-1)[:, valid]
@@ -96,8 +93,8 @@ def forecast_metrics(
     inside = (probabilities >= 0) & (probabilities <= 1 + 1e-6)
     if inside.shape != predictions.shape[:1] or not inside.all():
         raise ValueError(f'expected {len(predictions)} probabilities from 0 to 1: {probabilities}')
-    if not np.isfinite(predictions).all():
-        raise ValueError('a prediction is not a finite number')
+    if predictions.shape[1:] != truth.shape or not np.isfinite(predictions).all():
+        raise ValueError(f'expected finite predictions of a truth {truth.shape}: {predictions}')
     kept = most_probable(probabilities, k)
     ade, fde = displacements(predictions[kept], truth, valid)
     best = fde.argmin()
@@ -155,8 +152,8 @@ class MotionMetric(BaseMetric):
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         check('MotionMetric.convention', convention, choices=CONVENTIONS)
-        if format_only and submission is None:
-            raise UserError('MotionMetric.format_only needs a file: submission=...')
+        if format_only:
+            check('MotionMetric.submission with format_only', submission, kind=str)
         self.convention, self.k = convention, tuple(k)
         self.miss_threshold = miss_threshold
         self.submission, self.format_only = submission, format_only

@@ -5,6 +5,7 @@ The package ``av2`` is not used, since it brings kornia, numba, polars and PyAV 
 table and a JSON file; the tests compare with it.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class LaneMap:
         )
 
 
-class ArgoverseReader:
+class ArgoverseReader(ABC):
     """Reads the sequences of one split.
 
     Args:
@@ -89,17 +90,25 @@ class ArgoverseReader:
             UserError: The map of the whole city is missing or damaged.
         """
         try:
-            return self._read(Path(path)).check()
+            table = self._table(Path(path))
+            if table.isna().any(axis=None):
+                raise SceneError('empty cells')
+            return self._scene(table, Path(path)).check()
         except Exception as e:  # whatever pandas, pyarrow and numpy make of damaged files
             if isinstance(e, UserError) and not isinstance(e, SceneError):
                 raise
             kind = str(e) if isinstance(e, SceneError) else type(e).__name__
             raise SceneError(f"'{path}' is no usable scene: {kind} ({brief(e, 120)})", kind) from e
 
-    def _read(self, path: Path) -> Scene:
-        raise NotImplementedError
+    @abstractmethod
+    def _table(self, path: Path) -> pd.DataFrame:
+        """Read the columns that a scene needs, one row a track and step."""
 
-    def _scene(
+    @abstractmethod
+    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
+        """Build the scene of a table with :meth:`_build`."""
+
+    def _build(
         self,
         tracks: pd.Series,
         steps: np.ndarray,

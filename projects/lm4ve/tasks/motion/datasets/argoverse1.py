@@ -125,16 +125,16 @@ class Argoverse1Reader(ArgoverseReader):
                 ) from e
         return self._maps[city]
 
-    def _read(self, path: Path) -> Scene:
-        table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
-        if table.isna().any(axis=None):
-            raise SceneError('empty cells')
+    def _table(self, path: Path) -> pd.DataFrame:
+        return pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
+
+    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
         (city,) = table['CITY_NAME'].unique()
         times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
         if len(times) not in (HISTORY_STEPS, HISTORY_STEPS + FUTURE_STEPS):
             raise SceneError('other time steps')
         kinds = table['OBJECT_TYPE'].to_numpy()
-        return self._scene(
+        return self._build(
             table['TRACK_ID'],
             steps,
             table[['X', 'Y']].to_numpy(),

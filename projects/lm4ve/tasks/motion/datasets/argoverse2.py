@@ -78,18 +78,18 @@ class Argoverse2Reader(ArgoverseReader):
     pattern = '*/scenario_*.parquet'
     history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
 
-    def _read(self, path: Path) -> Scene:
-        # One file: `read_table` would take folders named `x=y` for partitions.
-        table = parquet.ParquetFile(path).read().select(_COLUMNS).to_pandas(ignore_metadata=True)
-        if table.isna().any(axis=None):
-            raise SceneError('empty cells')
+    def _table(self, path: Path) -> pd.DataFrame:
+        # One file: `read_table` would treat folders named `x=y` as partitions.
+        return parquet.ParquetFile(path).read().select(_COLUMNS).to_pandas(ignore_metadata=True)
+
+    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
         steps = table['timestep'].to_numpy()
         if steps.min() < 0:
             raise SceneError('other time steps')
         scene_id, city, focal = map(str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']])
         tracks = table['track_id'].astype(str)
         is_focal = (tracks == focal).to_numpy()
-        return self._scene(
+        return self._build(
             tracks,
             steps,
             table[['position_x', 'position_y']].to_numpy(),

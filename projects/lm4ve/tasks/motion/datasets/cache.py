@@ -127,15 +127,13 @@ class SceneCache:
         with open(self.path, 'rb') as f:
             data = self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         end = len(data) - len(MAGIC)
-        if data[: len(MAGIC)] != MAGIC or data[end:] != MAGIC:
-            raise ValueError('it was not written to its end, or is no cache')
         footer = end - 8 - int(np.frombuffer(data, _LONG, 1, end - 8)[0])
         self.footer = json.loads(data[footer : end - 8])
         index = footer - 8 * (len(self) + 1)
         self._offsets = np.frombuffer(data, _LONG, len(self) + 1, index)
-        ends = self._offsets[0], self._offsets[-1]
-        if ends != (len(MAGIC), index) or (np.diff(self._offsets) <= 0).any():
-            raise ValueError('its index does not fit its footer')
+        ends = data[: len(MAGIC)], self._offsets[0], self._offsets[-1], data[end:]
+        if ends != (MAGIC, len(MAGIC), index, MAGIC) or (np.diff(self._offsets) <= 0).any():
+            raise ValueError('it was not written to its end')
 
     def __len__(self) -> int:
         return self.footer['count']

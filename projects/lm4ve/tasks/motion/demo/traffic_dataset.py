@@ -53,10 +53,8 @@ class TrafficDataset(MotionDataset):
         counts = dict(counts or dict(train=3000, val=500))
         check('TrafficDataset.split', split, choices=counts)
         if part is not None:
-            if kwargs.get('indices') is not None:
-                raise UserError(
-                    'TrafficDataset: part and indices both choose scenes. Fix: set one.'
-                )
+            # Both part and indices would choose scenes.
+            check('TrafficDataset.indices with part', kwargs.get('indices'), choices=(None,))
             kwargs['indices'] = part_of(part, counts[split])
         root = Path(root)
         # Only one process writes; the others wait for it, those of this training
