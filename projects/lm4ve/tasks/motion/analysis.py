@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
@@ -43,7 +43,10 @@ class MotionAnalysis(TaskAnalysis):
         else:
             scene = Argoverse2Reader(path.parent.parent).read(path)
         steps = cfg.model.decoder.get('future_steps', scene.future_steps)
-        check(f"steps to forecast of '{path}'", scene.future_steps, choices=(steps,))
+        if scene.future_steps != steps:
+            raise UserError(
+                f"'{path}' has {scene.future_steps} steps to forecast, the model {steps}."
+            )
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
