@@ -10,7 +10,7 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneError, VectorizeScene
 from lm4ve.tasks.motion.datasets.argoverse1 import read_city_map
-from lm4ve.tasks.motion.datasets.argoverse2 import center_line, read_map
+from lm4ve.tasks.motion.datasets.argoverse2 import read_map
 from lm4ve.tasks.motion.demo.traffic import city_lanes
 from lm4ve.tasks.motion.scene import heading_of, resample
 from lm4ve.tasks.motion.transforms import FlipScene, MaskHistory, fill_gaps
@@ -88,11 +88,6 @@ def test_argoverse2_center_lines_equal_av2s(reader2):
         sides = (np.array([[p['x'], p['y'], p['z']] for p in side]) for side in sides)
         theirs, _ = interpolate.compute_midpoint_line(*sides)
         np.testing.assert_allclose(line, theirs[:, :2], atol=1e-6)
-
-
-def test_boundary_of_one_point_is_repeated():
-    left, right = [dict(x=0.0, y=2.0)], [dict(x=float(x), y=0.0) for x in (0, 9)]
-    np.testing.assert_allclose(center_line(left, right)[:, 0], np.arange(10) / 2)
 
 
 def test_test_splits_have_no_future(argoverse1, argoverse2):

@@ -79,19 +79,17 @@ def _draw_forecasts(axes, lines: np.ndarray, p: np.ndarray) -> None:
 def _label_forecasts(axes, lines: np.ndarray, p: np.ndarray) -> None:
     """Write the probabilities of the likeliest above their ends."""
     best = np.argsort(-p, kind='stable')[:LABELED]
+    style = dict(ha='center', va='center', fontsize=7, color=_FORECAST, zorder=9)
+    style['bbox'] = dict(pad=0.5, facecolor='white', edgecolor='none', alpha=0.85)
     # From the lowest end to the highest, each a row higher: labels never overlap.
     for row, i in enumerate(best[np.argsort(lines[best, -1, 1], kind='stable')]):
         axes.annotate(
             f'{100 * p[i]:.0f} %',
             lines[i, -1],
-            xytext=(0, 10 + 10 * row),
+            xytext=(0, 14 + 10 * row),
             textcoords='offset points',
-            ha='center',
-            va='center',
-            fontsize=7,
-            color=_FORECAST,
-            zorder=9,
             arrowprops=dict(arrowstyle='-', color=_FORECAST, lw=0.5),
+            **style,
         )
 
 
