@@ -20,7 +20,7 @@ from lm4ve.tasks.motion.datasets.cache import SceneCache
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
-    """Metrics of one baseline, by the config's own evaluator."""
+    """Score one baseline by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
     evaluator.dataset_meta = dataset.metainfo
     for i in progress(range(len(dataset)), name):

@@ -21,7 +21,7 @@ from lm4ve.tasks.motion.datasets.cache import SceneCache
 def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 20) -> np.ndarray:
     """K-means with clusters of equal size (up to one point).
 
-    Assignment takes the pairs of point and center by distance, nearest first,
+    Assignment visits the pairs of point and center by distance, nearest first,
     while a center has room.
 
     Args:

@@ -44,7 +44,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
 
 
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
-    """The rows of a scenario, in av2-api's columns."""
+    """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
     h = HISTORY_STEPS
     # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
@@ -76,7 +76,7 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
 
 
 def argoverse2_map(window: Window) -> dict:
-    """The map around a scene: lanes within 150 m, by their two boundaries."""
+    """Return the map around a scene: lanes within 150 m, by their two boundaries."""
     at = window.positions[window.focal, HISTORY_STEPS - 1]
     segments = {}
     for i, lane in city_lanes(window.city).items():

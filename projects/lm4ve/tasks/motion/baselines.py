@@ -1,7 +1,7 @@
 """Forecasts without training: what a model must beat.
 
 Constant velocity, a Kalman filter and nearest neighbors, as in Argoverse's own
-baselines (arXiv 1911.02620, section 5). Each takes scenes and gives trajectories
+baselines (arXiv 1911.02620, section 5). Each maps a scene to trajectories
 in the city's frame, so that the same metric scores them as models.
 """
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.tasks.base.key_rules import Rules, rename
 
 _WB = r'(weight|bias)'
@@ -89,8 +89,7 @@ def convert_mmtransformer(
         UserError: ``llm`` is given.
         CheckpointError: A key is unknown or missing.
     """
-    if llm is not None:
-        raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
+    check(f'{origin} has no block of a language model, so --llm', llm, choices=(None,))
     renamed, _ = rename(state, RULES, origin)
     converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}
     # Queries, keys and values are one matrix in torch's attention.

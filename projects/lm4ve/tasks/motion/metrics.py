@@ -1,8 +1,8 @@
 """minADE, minFDE, miss rate and brier-minFDE, in both conventions.
 
-The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must say
-which it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
-of ``av2`` are not used: they know one convention and no unknown steps, and bring PyAV,
+The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must name
+the one that it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
+of ``av2`` are not used: they cover one convention and no unknown steps, and bring PyAV,
 kornia and numba. The tests compare with them.
 """
 
@@ -29,7 +29,7 @@ MISS_METERS = 2.0
 def displacements(
     predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ADE and FDE of each prediction.
+    """Compute ADE and FDE of each prediction.
 
     Args:
         predictions (np.ndarray): ``[K, F, 2]``, meters.
@@ -51,7 +51,7 @@ def displacements(
 
 
 def most_probable(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k highest probabilities, highest first, ties in their order.
+    """Return the indices of the k highest probabilities, highest first, ties in their order.
 
     All of them if there are fewer than k.
     """
@@ -67,7 +67,7 @@ def forecast_metrics(
     convention: str = 'argoverse1',
     miss_threshold: float = MISS_METERS,
 ) -> dict[str, float]:
-    """The metrics of one agent.
+    """Compute the metrics of one agent.
 
     Args:
         predictions (np.ndarray): ``[N, F, 2]``, meters.
@@ -90,11 +90,13 @@ def forecast_metrics(
     check('k', k, least=1)
     predictions = np.asarray(predictions, dtype=np.float64)
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    inside = (probabilities >= 0) & (probabilities <= 1 + 1e-6)
-    if inside.shape != predictions.shape[:1] or not inside.all():
-        raise ValueError(f'expected {len(predictions)} probabilities from 0 to 1: {probabilities}')
-    if predictions.shape[1:] != truth.shape or not np.isfinite(predictions).all():
-        raise ValueError(f'expected finite predictions of a truth {truth.shape}: {predictions}')
+    shapes_fit = predictions.shape == (len(probabilities), *truth.shape)
+    in_range = ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
+    if not (shapes_fit and in_range and np.isfinite(predictions).all()):
+        raise ValueError(
+            f'expected finite predictions [K, {len(truth)}, 2] and probabilities [K] from 0 to 1, '
+            f'got {predictions.shape} and {probabilities}'
+        )
     kept = most_probable(probabilities, k)
     ade, fde = displacements(predictions[kept], truth, valid)
     best = fde.argmin()

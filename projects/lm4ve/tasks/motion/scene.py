@@ -1,4 +1,4 @@
-"""``Scene``: what every data set is read into and every model sees.
+"""``Scene``: the common form of all data sets, from which models get their inputs.
 
 Agents and lanes in a city's coordinates, with masks for what was not observed,
 and the focal agent's pose, in whose frame models compute. Argoverse 1, Argoverse
@@ -114,11 +114,11 @@ class Scene:
         return self
 
     def to_local(self, points: np.ndarray) -> np.ndarray:
-        """City coordinates ``[..., 2]`` in the focal frame (x ahead, y left)."""
+        """Transform city coordinates ``[..., 2]`` to the focal frame (x ahead, y left)."""
         return (points - self.origin) @ rotation(self.heading)
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Focal frame ``[..., 2]`` in city coordinates, float64."""
+        """Transform the focal frame ``[..., 2]`` to city coordinates, float64."""
         points = np.asarray(points, dtype=np.float64)
         return points @ rotation(self.heading).T + self.origin
 
@@ -130,7 +130,7 @@ def rotation(angle: float) -> np.ndarray:
 
 
 def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None) -> float:
-    """Direction in which an agent moves at the end of its history, in radians.
+    """Estimate the direction in which an agent moves at the end of its history, radians.
 
     A straight line over time is fitted to the last 7 observed points, or to as
     many more as it takes to span 2 m (mmTransformer's preprocessing; fitted over
@@ -167,7 +167,7 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
 
 
 def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
-    """Points equally spaced by arc length, ends included: ``[n, D] -> [count, D]``.
+    """Space points equally by arc length, ends included: ``[n, D] -> [count, D]``.
 
     A line of one point, or of no length, is repeated.
     """

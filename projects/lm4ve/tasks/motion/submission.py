@@ -23,7 +23,7 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
         path (str | Path): The file; its suffix must be the format's.
         forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
             (``[K, F, 2]``, city coordinates in meters), ``probabilities``
-            (``[K]``; normalized here, since both servers ask for it).
+            (``[K]``; normalized here, as both servers require).
         form (str): A key of :data:`FORMATS`.
 
     Raises:
@@ -41,7 +41,7 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
 
 
 def _sorted(forecast: dict) -> dict:
-    """Put the best first, since servers take the first k where probabilities tie."""
+    """Put the best first, since servers keep the first k where probabilities tie."""
     p = np.asarray(forecast['probabilities'], dtype=np.float64)
     order = np.argsort(-p, kind='stable')
     p = p[order] / p.sum()

@@ -1,4 +1,4 @@
-"""From a scene to the arrays that models take, and from samples to a batch.
+"""From a scene to the input arrays of models, and from samples to a batch.
 
 All is in the focal agent's frame (x ahead, y left, origin at its last observed
 position), so that predictions turn and move with the scene.

@@ -102,7 +102,7 @@ def _draw_scale(axes, extent: float) -> None:
 
 
 def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) -> Figure:
-    """A figure of several scenes.
+    """Draw a figure of several scenes.
 
     Args:
         samples (Sequence[dict]): ``scene``, and optionally ``trajectories`` and
@@ -132,7 +132,7 @@ def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
 
 @VISUALIZERS.register_module()
 class MotionVisualizer(PredictionVisualizer):
-    """MMEngine's visualizer for motion data samples; takes its arguments."""
+    """MMEngine's visualizer, with its arguments, for motion data samples."""
 
     def add_datasample(
         self,
@@ -163,7 +163,7 @@ class MotionVisualizer(PredictionVisualizer):
 
 @HOOKS.register_module()
 class MotionVisualizationHook(PredictionVisualizationHook):
-    """Draw forecasts in validation and testing; takes the arguments of its base."""
+    """Draw forecasts in validation and testing; arguments as of its base."""
 
     def draw(self, runner, mode: str, number: int, index: int, batch, sample: dict) -> None:
         """Draw a scene and its forecasts, in the file or under the name of the scene."""

@@ -34,7 +34,7 @@ class LaneMap:
     boxes: np.ndarray
 
     def near(self, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:
-        """Lanes whose box meets a square, as fields of a scene.
+        """Return the lanes whose box meets a square, as fields of a scene.
 
         Args:
             point (np.ndarray): ``[2]``, the square's middle.
@@ -52,7 +52,7 @@ class LaneMap:
 
 
 class ArgoverseReader(ABC):
-    """Reads the sequences of one split.
+    """Read the sequences of one split.
 
     Args:
         data_dir (str | Path): Folder of the split.
@@ -72,7 +72,7 @@ class ArgoverseReader(ABC):
         self.data_dir, self.map_range = Path(data_dir), float(map_range)
 
     def files(self) -> list[Path]:
-        """Paths of the sequences, sorted by number or name.
+        """Return the paths of the sequences, sorted by number or name.
 
         Raises:
             UserError: There is none.

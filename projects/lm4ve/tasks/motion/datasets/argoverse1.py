@@ -62,20 +62,20 @@ def read_city_map(folder: str | Path, city: str) -> LaneMap:
 
 
 def boxes_of(lines: np.ndarray) -> np.ndarray:
-    """Boxes ``[L, 4]`` around center lines ``[L, 10, 2]`` widened to a lane's width."""
+    """Return boxes ``[L, 4]`` around center lines ``[L, 10, 2]`` widened to a lane's width."""
     low, high = lines.min(axis=1), lines.max(axis=1)
     return np.concatenate([low - HALF_WIDTH, high + HALF_WIDTH], axis=1)
 
 
 def _ten_points(line: np.ndarray) -> np.ndarray:
-    """Ten points; fewer are padded by the last, as in mmTransformer's map."""
+    """Return ten points; fewer are padded by the last, as in mmTransformer's map."""
     if len(line) > LANE_POINTS:
         return resample(line)
     return np.concatenate([line, np.repeat(line[-1:], LANE_POINTS - len(line), axis=0)])
 
 
 def _read_ways(path: Path) -> dict[int, tuple[np.ndarray, dict[str, str]]]:
-    """Lane id -> its center line ``[n, 2]`` and tags."""
+    """Map lane ids to the center line ``[n, 2]`` and tags."""
     # <node id="0" x="1523.4" y="310.8"/>
     # <way lane_id="9600000"><tag k="turn_direction" v="LEFT"/> ... <nd ref="0"/> ... </way>
     root = ElementTree.parse(path).getroot()
@@ -90,7 +90,7 @@ def _read_ways(path: Path) -> dict[int, tuple[np.ndarray, dict[str, str]]]:
 
 
 class Argoverse1Reader(ArgoverseReader):
-    """Reads sequences of one split; a map is read once, when it is needed.
+    """Read sequences of one split; a map is read once, when it is needed.
 
     Args:
         data_dir (str | Path): Folder of the CSV files.

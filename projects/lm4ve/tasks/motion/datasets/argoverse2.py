@@ -59,7 +59,7 @@ def read_map(path: str | Path) -> LaneMap:
 
 
 def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
-    """Mean of two boundaries, ``[10, 2]`` meters.
+    """Return the mean of two boundaries, ``[10, 2]`` meters.
 
     Args:
         left, right (list[dict]): Points with x, y (and z, which counts for the
@@ -73,7 +73,7 @@ def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
 
 
 class Argoverse2Reader(ArgoverseReader):
-    """Reads scenarios of one split: the folders in ``data_dir``."""
+    """Read scenarios of one split: the folders in ``data_dir``."""
 
     pattern = '*/scenario_*.parquet'
     history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
@@ -103,7 +103,7 @@ class Argoverse2Reader(ArgoverseReader):
 
 
 def _standing_heading(history: pd.DataFrame) -> float | None:
-    """The file's heading of an agent that stands; None if it moves.
+    """Return the file's heading of an agent that stands; None if it moves.
 
     A moving agent's direction is fitted as in Argoverse 1, so that models see
     one thing.

@@ -26,7 +26,7 @@ _PLAIN = 'scene_id', 'city', 'track_ids', 'focal', 'history_steps', 'map_range',
 
 
 def _arrays(agents: int, steps: int, lanes: int, points: int) -> dict[str, tuple]:
-    """Fields of a scene that a record holds as arrays, in their order: dtype and shape."""
+    """Return dtype and shape of the fields that a record holds as arrays, in their order."""
     return dict(
         positions=('<f4', (agents, steps, 2)),
         lanes=('<f4', (lanes, points, 2)),
@@ -54,7 +54,7 @@ def pack(scene: Scene) -> bytes:
 
 
 def unpack(record: bytes) -> Scene:
-    """The reverse of :func:`pack`."""
+    """Restore a scene that :func:`pack` has serialized."""
     at = 8 + int(np.frombuffer(record, _LONG, 1)[0])
     head = json.loads(record[8:at])
     fields = {name: head[name] for name in _PLAIN}
@@ -139,7 +139,7 @@ class SceneCache:
         return self.footer['count']
 
     def record(self, i: int) -> bytes:
-        """The packed scene ``i``."""
+        """Return the packed scene ``i``."""
         return self._map[self._offsets[i] : self._offsets[i + 1]]
 
     def __getitem__(self, i: int) -> Scene:

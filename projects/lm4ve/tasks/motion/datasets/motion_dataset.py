@@ -19,8 +19,8 @@ class MotionDataset(Dataset):
         pipeline (Sequence[dict]): Transforms of ``dict(scene=Scene)``.
         indices (int | Sequence[int], optional): The first so many scenes, or
             these.
-        verify (bool): Hash the whole file first, once and not in every worker. That takes
-            under two percent of the time in which a training loads it. Its count and
+        verify (bool): Hash the whole file first, once and not in every worker. This adds
+            under two percent to the time in which a training loads it. Its count and
             index are always checked.
         metainfo (dict, optional): More of it.
 

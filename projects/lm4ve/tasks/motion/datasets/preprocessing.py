@@ -85,7 +85,7 @@ def preprocess_split(
 
 
 def _source(reader: ArgoverseReader, files: list[Path]) -> str:
-    """A hash of what goes in: names and sizes of the files, the reader's range."""
+    """Hash the names and sizes of the files, and the reader's range."""
     digest = hashlib.sha256(f'{type(reader).__name__} {reader.map_range}'.encode())
     for f in files:
         digest.update(f'{f.name} {f.stat().st_size}\n'.encode())

@@ -1,8 +1,8 @@
-"""A traffic simulator: vehicles on a small city's lanes, and what a sensor sees.
+"""A traffic simulator: vehicles on a small city's lanes, and noisy observations of them.
 
 Vehicles follow their lane by the intelligent driver model (Treiber, Hennecke and
 Helbing, Physical Review E 62, 2000), slow down for turns and red lights, and choose
-a branch at random. What comes out is noisy, is hidden at times, and starts late.
+a branch at random. Observed tracks are noisy, have gaps, and start late.
 """
 
 from dataclasses import dataclass, field
@@ -113,7 +113,7 @@ class Simulation:
                 v.route.pop(0)
 
     def _route(self, v: _Vehicle, count: int) -> list[int]:
-        """The next lanes; branches are chosen at random when first asked for."""
+        """Return the next lanes; branches are chosen at random when first asked for."""
         while len(v.route) < count:
             last = self.lanes[v.route[-1] if v.route else v.lane]
             v.route.append(int(self.rng.choice(last.successors)))
@@ -150,7 +150,7 @@ class Simulation:
 
 
 def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
-    """Acceleration of the intelligent driver model, m/s^2.
+    """Compute the acceleration of the intelligent driver model, m/s^2.
 
     Args:
         speed, wanted (float): m/s.
@@ -167,7 +167,7 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
 
 
 def city_lanes(city: str) -> dict[int, Lane]:
-    """The lanes of one of the two cities."""
+    """Build the lanes of one of the two cities."""
     return build_city(CITY_SEEDS[city], CITY_ORIGINS[city])
 
 
@@ -202,7 +202,7 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
 
 
 def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
-    """What a vehicle near the focal one sees of it and of others."""
+    """Simulate the observations of a vehicle near the focal one."""
     count, steps = positions.shape[:2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
     sensor = int(np.argsort(distance[:, history - 1])[1])

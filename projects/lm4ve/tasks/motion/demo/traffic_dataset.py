@@ -1,7 +1,7 @@
-"""The simulator as a data set: files and caches are made where they are missing.
+"""The simulator as a data set, which writes missing files and caches.
 
 The embedded default of motion forecasting: one command trains, without a download,
-and through the readers and the preprocessing that real data takes.
+and through the reader and the preprocessing of real data.
 """
 
 import json
@@ -19,7 +19,7 @@ from lm4ve.tasks.motion.datasets.motion_dataset import MotionDataset
 from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
 from lm4ve.tasks.motion.demo.traffic_files import PER_SIMULATION, write_argoverse1
 
-#: Share of a split's simulations that tuning may look at.
+#: Share of a split's simulations that are held out for tuning.
 VAL_SHARE = 0.2
 
 
@@ -70,7 +70,7 @@ class TrafficDataset(MotionDataset):
 
 
 def part_of(part: str, count: int) -> range:
-    """Scenes of a part of a split.
+    """Return the scenes of a part of a split.
 
     Args:
         part (str): 'fit' or 'val'.

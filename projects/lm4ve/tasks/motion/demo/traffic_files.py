@@ -22,7 +22,7 @@ _FIRST_TIME = 315968000.0
 
 
 def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Window]:
-    """Scenes of a split, alternating between the cities."""
+    """Simulate the scenes of a split, alternating between the cities."""
     found: list[Window] = []
     cities = sorted(CITY_SEEDS)
     parts = range(0, count, PER_SIMULATION)
@@ -56,7 +56,7 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
-    """The rows of a sequence, sorted by time."""
+    """Return the rows of a sequence, sorted by time."""
     agents, steps = np.nonzero(window.valid)
     order = np.argsort(steps, kind='stable')
     agents, steps = agents[order], steps[order]

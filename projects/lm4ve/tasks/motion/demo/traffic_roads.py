@@ -54,7 +54,7 @@ class Lane:
         return float(self.at[-1])
 
     def pose(self, s: float) -> tuple[float, float, float]:
-        """Position x, y (meters) and heading (radians) after ``s`` meters."""
+        """Return the position x, y (meters) and heading (radians) after ``s`` meters."""
         x, y = (np.interp(s, self.at, axis) for axis in self.line.T)
         piece = min(np.searchsorted(self.at, s, 'right'), len(self.at) - 1)
         ahead = self.line[piece] - self.line[piece - 1]
@@ -93,13 +93,13 @@ def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int,
 
 
 def _bezier(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """60 points of a cubic curve by its control points, each ``[2]``."""
+    """Return 60 points of a cubic curve by its control points, each ``[2]``."""
     t = np.linspace(0, 1, 60)[:, None]
     return (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
 
 
 def sideways(line: np.ndarray) -> np.ndarray:
-    """Unit vectors to the right of a line's direction, ``[n, 2]``."""
+    """Return unit vectors to the right of a line's direction, ``[n, 2]``."""
     ahead = np.gradient(line, axis=0)
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
     return np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1)

@@ -14,13 +14,13 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
 
 
 def final_step(valid: Tensor) -> Tensor:
-    """Index of the last True of each row, ``[B, F] -> [B]``."""
+    """Return the index of the last True of each row, ``[B, F] -> [B]``."""
     steps = torch.arange(valid.shape[1], device=valid.device)
     return torch.where(valid, steps, -1).max(dim=1).values
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
-    """Distance at the last known step, ``[B, K]`` meters, without gradient.
+    """Compute the distance at the last known step, ``[B, K]`` meters, without gradient.
 
     Args:
         trajectories (Tensor): ``[B, K, F, 2]``.
@@ -36,7 +36,7 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
 def masked_smooth_l1(
     trajectory: Tensor, future: Tensor, valid: Tensor, beta: float = 1.0
 ) -> Tensor:
-    """Smooth L1 over known steps, x and y: a mean over ``[..., F, 2]``."""
+    """Compute smooth L1 over known steps, x and y: a mean over ``[..., F, 2]``."""
     loss = F.smooth_l1_loss(trajectory, future, reduction='none', beta=beta)
     # where(), not a product: unknown steps may hold anything.
     loss = torch.where(valid[..., None], loss, 0.0)
@@ -44,7 +44,7 @@ def masked_smooth_l1(
 
 
 def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor, delta: float = 1.0) -> Tensor:
-    """Huber loss on step offsets, a mean over known steps.
+    """Compute the Huber loss on step offsets, a mean over known steps.
 
     An offset is known if both its ends are; the first starts where the agent is.
 
@@ -77,7 +77,7 @@ def proposal_losses(
     members: Tensor | None = None,
     delta: float = 1.0,
 ) -> dict[str, Tensor]:
-    """Regression, score and region losses.
+    """Compute regression, score and region losses.
 
     Args:
         trajectories (Tensor): ``[N, K, F, 2]``, meters.

@@ -23,7 +23,7 @@ from lm4ve.tasks.motion.scene import STEP
 def encoder_stack(
     channels: int, heads: int, feedforward: int, layers: int, final_norm: bool = True
 ) -> nn.TransformerEncoder:
-    """Pre-norm encoder layers, ReLU, no dropout."""
+    """Build pre-norm encoder layers, ReLU, no dropout."""
     layer = nn.TransformerEncoderLayer(
         channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
     )
@@ -73,7 +73,7 @@ class DecoderStack(nn.Module):
 
 
 def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
-    """Sine and cosine position embedding ``[steps, channels]``."""
+    """Compute the sine and cosine position embedding ``[steps, channels]``."""
     at = torch.arange(steps, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(
         torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels)
@@ -195,7 +195,7 @@ class ProposalDecoder(BaseModule):
         regions (str, optional): None trains the proposal whose end is nearest;
             'fan' or a file of ``tools/motion/make_regions.py`` trains by regions
             (the paper, section 3.4).
-        num_regions (int): M of 'fan'; a file says its own.
+        num_regions (int): M of 'fan'; a file has its own.
         learned_weights (bool): Losses weighted by learned uncertainties (the
             paper); else their plain sum.
         huber_delta (float): Where the regression's loss becomes linear, meters; the
@@ -267,7 +267,7 @@ class ProposalDecoder(BaseModule):
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of N agents; see ``proposal_losses``."""
+        """Compute the losses of N agents; see ``proposal_losses``."""
         distances = end_distances(trajectories, future, valid)
         members = self.regions and self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(
@@ -279,7 +279,7 @@ class ProposalDecoder(BaseModule):
         return {f'loss_{n}': v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
-        """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
+        """Return all, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
         kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_meters)

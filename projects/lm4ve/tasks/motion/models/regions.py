@@ -1,7 +1,7 @@
 """Regions of end points for mmTransformer's region-based training.
 
 The paper (section 3.4) partitions the training set's end points by equal-size
-K-means and takes the clusters' convex hulls, which ``tools/motion/make_regions.py``
+K-means and uses the clusters' convex hulls, which ``tools/motion/make_regions.py``
 writes; fan shapes are its alternative. Each region owns an equal share of the proposals.
 """
 
@@ -19,7 +19,7 @@ from lm4ve.tasks.motion.models.losses import final_step
 
 
 class Regions(nn.Module):
-    """Finds the region in which a point lies.
+    """Find the region in which a point lies.
 
     Inside one hull: that region. In none, or in several: that of the nearest
     center (among those).
@@ -39,7 +39,7 @@ class Regions(nn.Module):
 
     @classmethod
     def load(cls, source: str, count: int = 6) -> 'Regions':
-        """Of a file, or ``count`` fans around 'straight ahead'.
+        """Read regions from a file, or build ``count`` fans around 'straight ahead'.
 
         Raises:
             UserError: Centers and hulls are not of equally many regions of a plane.
@@ -57,7 +57,7 @@ class Regions(nn.Module):
 
     @classmethod
     def fan(cls, count: int) -> 'Regions':
-        """Sectors of equal angle over the half plane ahead."""
+        """Build sectors of equal angle over the half plane ahead."""
         edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
         middles = (edges[1:] + edges[:-1]) / 2
         centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
@@ -66,7 +66,7 @@ class Regions(nn.Module):
         return cls(torch.from_numpy(centers).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Points ``[N, 2]`` to regions, int64 ``[N]``."""
+        """Map points ``[N, 2]`` to regions, int64 ``[N]``."""
         a, c = self.planes[..., :2], self.planes[..., 2]
         sides = torch.einsum('mpk,nk->nmp', a, points.to(a.dtype)) + c
         inside = (sides <= 1e-4).all(dim=-1)
@@ -75,7 +75,7 @@ class Regions(nn.Module):
         return distances.masked_fill(~(inside | none), torch.inf).argmin(dim=1)
 
     def members(self, future: Tensor, valid: Tensor, count: int) -> Tensor:
-        """Which of ``count`` proposals belong to the truth's region, ``[N, K]``.
+        """Return which of ``count`` proposals belong to the truth's region, ``[N, K]``.
 
         Raises:
             UserError: The proposals cannot be shared out equally.
@@ -90,7 +90,7 @@ class Regions(nn.Module):
 
 
 def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) -> Tensor:
-    """Greedy choice by probability of end points that lie apart.
+    """Choose end points that lie apart, greedily by probability.
 
     Where too few lie apart, the most probable of the others follow.
 
