@@ -23,8 +23,8 @@ def log(monkeypatch):
     def record(message, logger=None, level=logging.INFO):
         lines.append(message)
 
-    for module in ('vqa', 'text_entries'):
-        monkeypatch.setattr(f'lm4ve.tasks.vqa.datasets.{module}.print_log', record)
+    for module in ('vqa.datasets.vqa', 'base.language.text_entries'):
+        monkeypatch.setattr(f'lm4ve.tasks.{module}.print_log', record)
     return lines
 
 

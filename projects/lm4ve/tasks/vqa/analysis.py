@@ -22,9 +22,10 @@ from lm4ve.tasks.base.analysis import (
     prefix_of,
     proportional_grid,
 )
+from lm4ve.tasks.base.language.words import words_of
 from lm4ve.tasks.base.pictures import pixels_of
 from lm4ve.tasks.vqa import IMAGE_SUFFIXES, TASK
-from lm4ve.tasks.vqa.pictures import ImageAndWords, words_of
+from lm4ve.tasks.vqa.pictures import ImageAndWords
 
 #: How many of the annotators' answers are named.
 _MOST_ANSWERS = 3

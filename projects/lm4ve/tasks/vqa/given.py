@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from lm4ve.errors import UserError, listing
-from lm4ve.tasks.base.analysis import numbered
 from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.vqa import IMAGE_SUFFIXES
 
@@ -50,22 +49,6 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     return found
 
 
-def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
-    """Return texts.
-
-    Raises:
-        UserError: There is none, or one is empty.
-    """
-    found = [texts] if isinstance(texts, str) else list(texts)
-    wrong = [repr(t) for t in found if not isinstance(t, str) or not t.strip()]
-    if wrong or not found:
-        raise UserError(
-            f'Every {noun} must be a text that is not empty, not {listing(wrong) or "none"}. Fix: '
-            'write one.'
-        )
-    return [t.strip() for t in found]
-
-
 def name_of(image: Image) -> str:
     """Return what an image is called: its path, or 'array'."""
     return 'array' if isinstance(image, np.ndarray) else str(image)
@@ -75,9 +58,3 @@ def pixels_of_file(image: Image) -> np.ndarray:
     """Return an image as uint8 ``[H, W, 3]``, RGB."""
     pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
     return np.ascontiguousarray(pixels[..., ::-1])
-
-
-def file_name(number: int, image: Image | None = None) -> str:
-    """Return a name for the picture of an image."""
-    path = isinstance(image, (str, Path))
-    return numbered(number, Path(image).stem if path else None)

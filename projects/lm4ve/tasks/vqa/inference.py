@@ -20,10 +20,11 @@ from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.rooms.given import is_of_rooms
+from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields, best
+from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.given import Image, file_name, list_images, list_texts, name_of, pixels_of_file
-from lm4ve.tasks.vqa.visualization import SHOWN, answer_fields, best, draw_images, draw_ranking
+from lm4ve.tasks.vqa.given import Image, list_images, name_of, pixels_of_file
+from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking
 
 
 class _Inferencer(TaskInferencer):
@@ -34,11 +35,6 @@ class _Inferencer(TaskInferencer):
     asks: bool
 
     def check_model(self, model: nn.Module) -> None:
-        if not hasattr(model, 'image_encoder'):
-            raise UserError(
-                f'{type(self).__name__} needs a model of images, not {type(model).__name__}. '
-                'Fix: use lm4ve.tasks.vqa.RoomInferencer for rooms.'
-            )
         if hasattr(model.head, 'vocabulary') != self.asks:
             does = 'answers questions' if self.asks else 'compares images with texts'
             raise UserError(
@@ -272,55 +268,37 @@ class RetrievalInferencer(_Inferencer):
 
 
 class TextInferencer:
-    """Ask whichever inferencer fits the config's head, with one text for all images.
+    """Answer questions about images or rank captions, whichever the config's head does.
 
     Takes what every inferencer here takes.
     """
 
     def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
-        self.cfg = config
-        kind: Any = VQAInferencer if is_asked(config) else RetrievalInferencer
-        if is_of_rooms(config):
-            from lm4ve.tasks.rooms.inference import RoomInferencer as kind
-        self.inferencer: Any = kind(config, checkpoint, **options)
+        self.asks = answers_questions(config)
+        kind = VQAInferencer if self.asks else RetrievalInferencer
+        self.inferencer = kind(config, checkpoint, **options)
 
     def __call__(
         self,
         inputs: Image | Sequence[Image],
-        question: Any = None,
-        caption: Any = None,
-        situation: Any = None,
-        **options,
+        question: str | Sequence[str] | None = None,
+        caption: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> list[dict]:
-        """Answer questions about images or rooms, or rank captions or images.
+        """Answer questions about images, or rank captions or images.
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
             question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
             caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
-            situation (str | Sequence[str]): What
-                :class:`~lm4ve.tasks.vqa.RoomInferencer` is told of who asks.
             **options: The other arguments of these.
 
         Raises:
             UserError: The text that the model takes is missing, or there is the other one.
         """
-        if is_of_rooms(self.cfg):
-            if question is None or situation is None or caption is not None:
-                raise UserError(
-                    "The config's model needs a situation and a question beside the rooms. Fix: "
-                    'give situation= and question=, and no caption.'
-                )
-            return self.inferencer(inputs, situation, question, **options)
-        if situation is not None:
-            raise UserError(
-                "situation= is for models of rooms (lm4ve.SQA3D), which the config's is not. Fix: "
-                'leave it out.'
-            )
-        asked = is_asked(self.cfg)
-        wanted, other = (question, caption) if asked else (caption, question)
+        wanted, other = (question, caption) if self.asks else (caption, question)
         if wanted is None or other is not None:
-            noun = 'question' if asked else 'caption'
+            noun = 'question' if self.asks else 'caption'
             raise UserError(
                 f"The config's model needs a {noun} beside the images. Fix: give {noun}=, and no "
                 'other text.'
@@ -328,6 +306,6 @@ class TextInferencer:
         return self.inferencer(inputs, wanted, **options)
 
 
-def is_asked(cfg: Config) -> bool:
+def answers_questions(cfg: Config) -> bool:
     """Return whether a config's model answers questions."""
     return str(cfg.model.head.type).endswith('VQAHead')

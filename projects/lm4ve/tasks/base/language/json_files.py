@@ -6,7 +6,8 @@ Nothing is executed: a pickle in the place of JSON is named as one and not opene
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,49 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
     if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
         raise UserError(f'{where}: {one} must be a text, or {many} a list of texts.')
     return [t.strip() for t in found if t.strip()]
+
+
+def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
+    """Refuse a file whose entries are more than their different ids."""
+    if len(found) < total:
+        twice = [q for q, n in Counter(ids).items() if n > 1]
+        raise UserError(
+            f"'{path}' has {len(twice)} question id(s) more than once: {listing(twice)}. Fix: "
+            'fetch the file again.'
+        )
+
+
+def check_pairs(
+    questions: dict,
+    annotations: dict,
+    question_file: str,
+    ann_file: str,
+    about: tuple[str, str] = ('image_id', 'image'),
+) -> None:
+    """Refuse questions and annotations that do not belong together.
+
+    Args:
+        questions, annotations (dict): Entries by question ids.
+        question_file, ann_file (str): Their files, for messages.
+        about (tuple[str, str]): The key that both have of what they are about, and what
+            messages call it.
+    """
+    key, noun = about
+    missing = [q for q in questions if q not in annotations]
+    extra = [q for q in annotations if q not in questions]
+    both = [q for q in questions if q in annotations]
+    other = [q for q in both if annotations[q][key] != questions[q][key]]
+    problems = [
+        f'{len(ids)} {what} ({listing(ids)})'
+        for ids, what in (
+            (missing, 'questions have no annotation'),
+            (extra, 'annotations have no question'),
+            (other, f'annotations are of another {noun}'),
+        )
+        if ids
+    ]
+    if problems:
+        raise UserError(
+            f"'{question_file}' and '{ann_file}' do not belong together: "
+            f'{"; ".join(problems)}. Fix: fetch both files of the same split again.'
+        )

@@ -5,12 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lm4ve.errors import UserError, brief, listing
+from lm4ve.tasks.base.language.answering import SCORES
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.answers import normalize_answer
-
-#: How many of VQA's ten annotators gave an answer -> its score (METER, as the code before
-#: it). From the last entry on it is the last entry's.
-SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
 
 
 def read_vocabulary(

@@ -13,11 +13,11 @@ from mmengine.logging import print_log
 
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import read_rows, texts_of
+from lm4ve.tasks.base.language.json_files import check_pairs, read_rows, texts_of
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.question_groups import check_count, draw_questions, group_by_image
 from lm4ve.tasks.vqa.datasets.vocabulary import majority, read_vocabulary
-from lm4ve.tasks.vqa.datasets.vqa_json import check_pairs, read_vqa_annotations, read_vqa_questions
+from lm4ve.tasks.vqa.datasets.vqa_json import read_vqa_annotations, read_vqa_questions
 
 #: Split -> the one whose images it asks about.
 VQA_SPLITS = {

@@ -3,11 +3,10 @@
 Format: visualqa.org/download.html ("Input Questions Format", "Annotation Format").
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
-from lm4ve.errors import UserError, listing
-from lm4ve.tasks.base.language.json_files import read_entries, read_json
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.language.json_files import check_unique, read_entries, read_json
 
 
 def read_vqa_questions(path: str, split: str | None = None) -> dict[int, dict]:
@@ -116,50 +115,4 @@ def _check_header(content: dict, path: str, field: str, split: str | None) -> No
         raise UserError(
             f"{field}: '{path}' has {name}={found!r}, expected {wanted!r}. Fix: name the VQA v2 "
             'file of open-ended questions of the split in dataset.split.'
-        )
-
-
-def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
-    """Refuse a file whose entries are more than their different ids."""
-    if len(found) < total:
-        twice = [q for q, n in Counter(ids).items() if n > 1]
-        raise UserError(
-            f"'{path}' has {len(twice)} question id(s) more than once: {listing(twice)}. Fix: "
-            'fetch the file again.'
-        )
-
-
-def check_pairs(
-    questions: dict,
-    annotations: dict,
-    question_file: str,
-    ann_file: str,
-    about: tuple[str, str] = ('image_id', 'image'),
-) -> None:
-    """Refuse questions and annotations that do not belong together.
-
-    Args:
-        questions, annotations (dict): Entries by question ids.
-        question_file, ann_file (str): Their files, for messages.
-        about (tuple[str, str]): The key that both have of what they are about, and what
-            messages call it.
-    """
-    key, noun = about
-    missing = [q for q in questions if q not in annotations]
-    extra = [q for q in annotations if q not in questions]
-    both = [q for q in questions if q in annotations]
-    other = [q for q in both if annotations[q][key] != questions[q][key]]
-    problems = [
-        f'{len(ids)} {what} ({listing(ids)})'
-        for ids, what in (
-            (missing, 'questions have no annotation'),
-            (extra, 'annotations have no question'),
-            (other, f'annotations are of another {noun}'),
-        )
-        if ids
-    ]
-    if problems:
-        raise UserError(
-            f"'{question_file}' and '{ann_file}' do not belong together: "
-            f'{"; ".join(problems)}. Fix: fetch both files of the same split again.'
         )

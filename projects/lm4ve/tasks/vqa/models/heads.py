@@ -15,14 +15,19 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check, did_you_mean
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import FINGERPRINT, KnowsVocabulary, vocabulary_digest
+from lm4ve.tasks.base.language.answering import (
+    FINGERPRINT,
+    TARGETS,
+    KnowsVocabulary,
+    in_fp32,
+    vocabulary_digest,
+)
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
-TARGETS = ('soft', 'hard')
 __all__ = [
     'FINGERPRINT',
     'MatchingHead',
@@ -32,13 +37,6 @@ __all__ = [
     'soft_targets',
     'vocabulary_digest',
 ]
-
-
-def in_fp32(module: nn.Module, features: Tensor) -> Tensor:
-    """Run a module outside of autocast, in its own precision, and return fp32."""
-    dtype = next(module.parameters()).dtype
-    with torch.autocast(features.device.type, enabled=False):
-        return module(features.to(dtype)).float()
 
 
 def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> dict[int, float]:

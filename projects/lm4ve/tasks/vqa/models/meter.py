@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 
 TOKENS = ('visual', 'joint')
@@ -301,37 +302,4 @@ def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
         raise UserError(
             f'model.{name}.in_channels={found}, but the fusion gives {wanted} channels there. Fix: '
             f'set model.{name}.in_channels={wanted}.'
-        )
-
-
-def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
-    """Refuse a tokenizer that is not the text encoder's.
-
-    What either does not tell is not checked.
-
-    Raises:
-        UserError: Families, vocabularies, padding or lengths differ.
-    """
-    tokenizer, fix = preprocessor.tokenizer, 'Fix: name the same model in both.'
-    begin = f"model.data_preprocessor.tokenizer='{preprocessor.tokenizer_name}'"
-    kinds = preprocessor.tokenizer_type, getattr(encoder, 'model_type', None)
-    if None not in kinds and kinds[0] != kinds[1]:
-        raise UserError(
-            f"{begin} is of a '{kinds[0]}' model, but model.text_encoder is of '{kinds[1]}'. {fix}"
-        )
-    size = getattr(encoder, 'vocab_size', None)
-    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
-    if size is not None and tokens > size:
-        raise UserError(f'{begin} has {tokens} tokens, but model.text_encoder knows {size}. {fix}')
-    pad = getattr(encoder, 'pad_id', None)
-    if pad is not None and tokenizer.pad_token_id != pad:
-        raise UserError(
-            f'{begin} pads with {tokenizer.pad_token_id}, but model.text_encoder expects {pad}. '
-            f'{fix}'
-        )
-    longest = getattr(encoder, 'max_length', None)
-    if longest is not None and preprocessor.max_length > longest:
-        raise UserError(
-            f'model.data_preprocessor.max_length={preprocessor.max_length}, but model.text_encoder '
-            f'has positions for {longest} tokens. Fix: set it to {longest} or less.'
         )

@@ -1,0 +1,223 @@
+"""Texts to numbers of tokens, for every model that reads texts.
+
+The tokenizer loads without code of its repository; :func:`check_tokenizer` compares it with
+the text encoder, since a foreign tokenizer would give wrong numbers in silence.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor, nn
+
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.llm.sources import HubSource, find_files
+from lm4ve.tasks.base.language.pretrained import naming
+
+_FIELD = 'model.data_preprocessor.tokenizer'
+
+
+class TextPreprocessor(BaseDataPreprocessor):
+    """Turns texts into numbers of tokens; the parent of preprocessors with texts.
+
+    Args:
+        tokenizer (str | callable, optional): Where the tokenizer's files are: a local folder,
+            ``package:<name>`` or a hub id; or a tokenizer. None: texts are not tokenized.
+        max_length (int): Tokens of a text, special ones included. A longer text is cut
+            and keeps its last special token; the log says so once.
+        non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
+
+    Attributes:
+        num_truncated (int): How many texts this process has cut.
+
+    Raises:
+        CheckpointError: The tokenizer's files are missing or damaged.
+        UserError: ``max_length`` has no room for a word.
+    """
+
+    #: The length that the model's paper has, for messages.
+    usual_length = 'METER: 50'
+
+    def __init__(self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False) -> None:
+        super().__init__(non_blocking)
+        self.tokenizer, self.tokenizer_type, self.tokenizer_name = None, None, tokenizer
+        self.max_length = max_length
+        self.num_truncated = 0
+        least = 0
+        if tokenizer is not None:
+            self.tokenizer, self.tokenizer_type = (
+                load_tokenizer(tokenizer) if isinstance(tokenizer, str) else (tokenizer, None)
+            )
+            self._special = set(self.tokenizer.all_special_ids)
+            least = self.tokenizer.num_special_tokens_to_add()
+        if max_length <= least:
+            raise UserError(
+                f'model.data_preprocessor.max_length={max_length} leaves no room beside the '
+                f'special tokens of the tokenizer. Fix: choose more ({self.usual_length}).'
+            )
+        # Follows the model to its device.
+        self.register_buffer('_place', torch.empty(0), persistent=False)
+
+    def tokenize(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Turn texts into numbers, padded at their ends to the longest.
+
+        Args:
+            texts (Sequence[str]): T texts.
+
+        Returns:
+            tuple[Tensor, Tensor]: int64 ``[T, L]`` and bool ``[T, L]`` (True = padding), on
+            the model's device.
+
+        Raises:
+            UserError: A text gives no token at all.
+        """
+        rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
+        longest = max(map(len, rows))
+        if empty := [i for i, row in enumerate(rows) if not row]:
+            raise UserError(
+                f'The text {texts[empty[0]]!r} has no token. Fix: leave empty texts out.'
+            )
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        padding = torch.arange(longest) >= lengths[:, None]
+        return ids.to(self._place.device), padding.to(self._place.device)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tokenizer's name (of a folder, its last part), longest text and padding."""
+        path = Path(self.tokenizer_name).expanduser()
+        return dict(
+            name=path.resolve().name if path.exists() else self.tokenizer_name,
+            max_length=self.max_length,
+            padding=self.tokenizer.pad_token_id,
+        )
+
+    def _cut(self, row: list[int]) -> list[int]:
+        if len(row) <= self.max_length:
+            return row
+        self._say_cut(len(row))
+        if row[-1] in self._special:
+            return [*row[: self.max_length - 1], row[-1]]
+        return row[: self.max_length]
+
+    def _say_cut(self, length: int) -> None:
+        """Count a text that is cut, and warn of the first one."""
+        if not self.num_truncated:
+            print_log(
+                f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
+                f'{self.max_length}, and so are others; this is said once.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self.num_truncated += 1
+
+
+def load_tokenizer(source: str) -> tuple[Any, str | None]:
+    """Load a tokenizer of ``transformers``. No code of its repository is run.
+
+    Args:
+        source (str): A local folder, ``package:<name>`` or a hub id.
+
+    Returns:
+        tuple: The tokenizer, and the ``model_type`` of the ``config.json`` beside it (None
+        if there is none).
+
+    Raises:
+        CheckpointError: There is no such place, or no tokenizer that loads.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    # It has threads of its own, which a forked dataloader worker does not survive.
+    os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
+    with naming(_FIELD):
+        files, _ = find_files(source)
+    if isinstance(files, HubSource):
+        where = dict(pretrained_model_name_or_path=files.repo_id, revision=files.revision or 'main')
+    else:
+        where = dict(pretrained_model_name_or_path=str(files.folder), local_files_only=True)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        tokenizer(['a', 'of b'])  # much of a damaged file shows only when it is used
+    except BaseException as e:  # many kinds about missing and damaged files; Rust's panics
+        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
+            raise
+        reason = (str(e).strip().splitlines() or ['no reason given'])[0]
+        raise CheckpointError(
+            f"{_FIELD}='{source}' has no tokenizer that loads ({type(e).__name__}: {reason}). Fix: "
+            "copy tokenizer.json and tokenizer_config.json of the text encoder's release there."
+        ) from e
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(
+            f"{_FIELD}='{source}' has no padding token, so texts cannot form a batch. Fix: use "
+            'the tokenizer of the text encoder.'
+        )
+    try:
+        kind = AutoConfig.from_pretrained(**where, trust_remote_code=False).model_type
+    except Exception:  # a tokenizer alone is enough
+        kind = None
+    return tokenizer, kind
+
+
+def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
+    """Refuse a tokenizer that is not the text encoder's.
+
+    What either does not tell is not checked.
+
+    Raises:
+        UserError: Families, vocabularies, padding or lengths differ.
+    """
+    tokenizer, fix = preprocessor.tokenizer, 'Fix: name the same model in both.'
+    begin = f"model.data_preprocessor.tokenizer='{preprocessor.tokenizer_name}'"
+    kinds = preprocessor.tokenizer_type, getattr(encoder, 'model_type', None)
+    if None not in kinds and kinds[0] != kinds[1]:
+        raise UserError(
+            f"{begin} is of a '{kinds[0]}' model, but model.text_encoder is of '{kinds[1]}'. {fix}"
+        )
+    size = getattr(encoder, 'vocab_size', None)
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    if size is not None and tokens > size:
+        raise UserError(f'{begin} has {tokens} tokens, but model.text_encoder knows {size}. {fix}')
+    pad = getattr(encoder, 'pad_id', None)
+    if pad is not None and tokenizer.pad_token_id != pad:
+        raise UserError(
+            f'{begin} pads with {tokenizer.pad_token_id}, but model.text_encoder expects {pad}. '
+            f'{fix}'
+        )
+    longest = getattr(encoder, 'max_length', None)
+    if longest is not None and preprocessor.max_length > longest:
+        raise UserError(
+            f'model.data_preprocessor.max_length={preprocessor.max_length}, but model.text_encoder '
+            f'has positions for {longest} tokens. Fix: set it to {longest} or less.'
+        )
+
+
+class PlaceholderTokenizer:
+    """Gives every text as many tokens as it has words, all of number 5; needs no files.
+
+    Args:
+        pad_token_id (int): Its padding.
+    """
+
+    all_special_ids = ()
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __len__(self) -> int:
+        return 6
+
+    def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
+        return dict(input_ids=[[5] * len(text.split()) for text in texts])
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return no words: nothing is looked up."""
+        return {}
+
+    def num_special_tokens_to_add(self) -> int:
+        """Return 0: the words include the special tokens."""
+        return 0
