@@ -16,7 +16,7 @@ CONFIGS = ROOT / 'configs'
 _FOLDERS = dict(image='lm4ve', vqa='vision_language', rooms='vision_language')
 FOLDERS = {task: CONFIGS / _FOLDERS.get(task, task) for task in TASKS}
 #: Task -> how the names of its configs begin, where it shares the folder.
-_BEGIN = dict(vqa='meter', rooms='sqa3d')
+BEGIN = dict(vqa='meter', rooms='sqa3d')
 
 #: Config folders of hosts that train the neck by themselves (``tests/hosts``).
 HOSTS = ('detection', 'segmentation')
@@ -25,5 +25,5 @@ HOSTS = ('detection', 'segmentation')
 def configs_of(task: str) -> list[str]:
     """Return the config files of a task, relative to its folder."""
     folder = FOLDERS[task]
-    pattern = f'{_BEGIN.get(task, "")}*.py'
+    pattern = f'{BEGIN.get(task, "")}*.py'
     return sorted(str(p.relative_to(folder)) for p in folder.rglob(pattern))

@@ -28,10 +28,10 @@ from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
-from lm4ve.tasks import require_task
+from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
-from lm4ve.tasks.rooms.given import is_of_rooms, read_texts
+from lm4ve.tasks.rooms.given import read_texts
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
@@ -59,20 +59,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.topk < 1:
         raise UserError(f'--topk {args.topk} must be at least 1.')
     cfg = read_config(args.config, args.cfg_options)
-    require_task(cfg, 'vqa')
+    task = task_of_config(cfg).name
+    if task not in ('vqa', 'rooms'):
+        raise UserError(f"--config {args.config} is of the task '{task}', expected vqa or rooms.")
     name = Path(args.config).stem
     folder = Path(args.out_dir or f'work_dirs/{name}/demo')
-    asks = is_of_rooms(cfg) or str(cfg.model.head.type).endswith('VQAHead')
+    asks = task == 'rooms' or str(cfg.model.head.type).endswith('VQAHead')
     many = Path(args.image).is_dir()
     if asks and many:
         raise UserError(f"'{args.image}' is a folder. Fix: ask about one image or room.")
     option = dict(question=args.text) if asks else dict(caption=args.text)
-    if args.situation is not None or is_of_rooms(cfg):
+    if args.situation is not None or task == 'rooms':
         option['situation'] = args.situation
     given = None
     if not (many or args.no_sheet):
         given = samples_of_files(cfg, [args.image], **option)[0]
-    elif is_of_rooms(cfg):
+    elif task == 'rooms':
         read_texts(**option)
     model = (ask if asks else rank)(cfg, args, folder, option)
     print(f'pictures: {folder}')
@@ -87,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def ask(cfg: Config, args: argparse.Namespace, folder: Path, texts: dict[str, str]) -> nn.Module:
     """Print the answers to a question about an image or a room; return the model."""
-    kind = RoomInferencer if is_of_rooms(cfg) else VQAInferencer
+    kind = RoomInferencer if 'situation' in texts else VQAInferencer
     inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
     said = [texts['situation'], texts['question']] if 'situation' in texts else [args.text]
     (result,) = inferencer(args.image, *said, topk=args.topk, out_dir=folder)

@@ -18,8 +18,8 @@ from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
 from lm4ve.zoo import MIM_FOLDER
 
-#: Folder of configs -> task, where its name is not the task's.
-_FOLDERS = {'lm4ve': 'image'}
+#: Folder of configs -> task, where its name is not the task's; SQA3D's are named 'sqa3d...'.
+_FOLDERS = {'lm4ve': 'image', 'vision_language': 'vqa'}
 
 
 @functools.cache
@@ -30,7 +30,9 @@ def _models() -> dict[str, tuple[str, dict[str, Any]]]:
     for path in index['Import']:
         folder = Path(path).parent.name
         for entry in load(MIM_FOLDER / path)['Models']:
-            found[entry['Name']] = (_FOLDERS.get(folder, folder), entry)
+            name = entry['Name']
+            task = 'rooms' if name.startswith('sqa3d') else _FOLDERS.get(folder, folder)
+            found[name] = (task, entry)
     return found
 
 

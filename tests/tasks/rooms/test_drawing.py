@@ -23,7 +23,7 @@ from lm4ve.tasks.rooms.drawing import (
     heading_of,
     room_of,
 )
-from lm4ve.tasks.vqa.visualization import VisionLanguageVisualizationHook, VisionLanguageVisualizer
+from lm4ve.tasks.rooms.visualization import RoomVisualizationHook, RoomVisualizer
 
 TEXT = ['I am facing the red wall.', 'What is behind me?']
 ANSWERS = ['chair', 'table']
@@ -128,7 +128,7 @@ def test_the_picture_says_situation_question_answers_and_truth():
 
 
 def test_the_visualizer_draws_rooms_and_what_has_no_points(tmp_path):
-    visualizer = VisionLanguageVisualizer()
+    visualizer = RoomVisualizer()
     for name, given in (('room', points()), ('stored', None)):
         path = tmp_path / f'{name}.png'
         image = visualizer.add_datasample(name, given, sample(), ANSWERS, out_file=str(path))
@@ -144,11 +144,11 @@ def test_the_visualizer_draws_rooms_and_what_has_no_points(tmp_path):
 def test_the_hook_draws_rooms_of_a_batch(stored, tmp_path):
     runner = SimpleNamespace(
         model=SimpleNamespace(head=SimpleNamespace(vocabulary=ANSWERS)),
-        visualizer=VisionLanguageVisualizer(),
+        visualizer=RoomVisualizer(),
         test_dataloader=SimpleNamespace(batch_size=2),
         iter=3,
     )
-    hook = VisionLanguageVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
+    hook = RoomVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
     inputs = (
         dict(objects=[torch.zeros(2, 9)] * 2)
         if stored

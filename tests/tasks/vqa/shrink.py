@@ -1,4 +1,4 @@
-"""What :mod:`tests.helpers.shrink` makes small in a vision-language config."""
+"""What :mod:`tests.helpers.shrink` makes small in a config of METER."""
 
 import json
 from pathlib import Path
@@ -7,18 +7,13 @@ from mmengine.config import ConfigDict
 from safetensors.torch import save_file
 from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
 
-from lm4ve.tasks.rooms.demo.room_files import write_rooms
 from lm4ve.tasks.vqa.demo.digit_scenes_dataset import write_digit_scenes
 from tests.helpers import shrink
-from tests.tasks.rooms import shrink as sqa3d
 from tests.tasks.vqa import files
 from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer
 
 #: The width of the fusion, and how many embedded scenes there are.
 WIDTH, SCENES = 16, dict(train=4, val=2, test=4)
-ROOMS = dict(train=1, val=1, test=1)
-#: Head -> a scalar that its validation logs.
-METRICS = {'lm4ve.VQAHead': 'vqa/overall', 'lm4ve.SceneAnswerHead': 'sqa3d/em@1'}
 
 
 def write_clip(folder: Path) -> None:
@@ -51,7 +46,8 @@ class Shrinker(shrink.Shrinker):
 
     def load(self, name, *args, **options):
         cfg = super().load(name, *args, **options)
-        self.metric = METRICS.get(cfg.model.head.type, 'retrieval/mean')
+        answers = cfg.model.head.type == 'lm4ve.VQAHead'
+        self.metric = 'vqa/overall' if answers else 'retrieval/mean'
         if cfg.test_evaluator.get('result_file') is not None:
             cfg.test_evaluator.result_file = f'{cfg.work_dir}/results.json'
         return cfg
@@ -59,8 +55,6 @@ class Shrinker(shrink.Shrinker):
     def model(self, model: ConfigDict) -> int:
         if model.text_encoder.get('checkpoint', '').startswith('package:'):
             return model.fusion.embed_dims
-        if model.type == 'lm4ve.SQA3D':
-            return sqa3d.shrink_model(model, self.written)
         roberta = self.written('roberta', write_roberta)
         model.data_preprocessor.update(tokenizer=roberta, max_length=20)
         model.image_encoder.update(checkpoint=self.written('clip', write_clip), image_size=SIZE)
@@ -89,11 +83,6 @@ class Shrinker(shrink.Shrinker):
             dataset.update(data_root=folder, scenes=SCENES)
         elif dataset.type == 'lm4ve.VQAv2':
             dataset.data_root = self.written('coco', files.write_vqav2)
-        elif dataset.type == 'lm4ve.Rooms':
-            folder = self.written('rooms', lambda f: write_rooms(f, ROOMS))
-            dataset.update(data_root=folder, rooms=ROOMS, indices=8)
-        elif dataset.type == 'lm4ve.SQA3DDataset':
-            sqa3d.shrink_dataset(dataset, self.written)
         elif dataset.type == 'lm4ve.VisualGenomeQA':
             dataset.data_root = self.written('genome', files.write_visual_genome)
         elif dataset.type == 'lm4ve.KarpathyRetrieval':

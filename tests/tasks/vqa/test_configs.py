@@ -1,4 +1,4 @@
-"""Every vision-language config trains, validates, saves, resumes and tests."""
+"""Every config of METER trains, validates, saves, resumes and tests."""
 
 import functools
 import itertools
@@ -18,8 +18,6 @@ from tests.tasks.vqa.shrink import Shrinker
 
 #: The paper's experiments; the demos are our own.
 PAPER = [c for c in configs_of('vqa') if '-demo' not in c]
-METER = [c for c in PAPER if c.startswith('meter')]
-SQA3D = [c for c in PAPER if c.startswith('sqa3d')]
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -88,7 +86,7 @@ def test_training_starts_from_a_converted_meter(shrinker, tmp_path):
     assert {k.partition('.')[0] for k in set(got) - set(state)} == {'neck'}
 
 
-@pytest.mark.parametrize('name', METER)
+@pytest.mark.parametrize('name', PAPER)
 def test_configs_have_the_papers_sizes(name):
     cfg = Config.fromfile(FOLDERS['vqa'] / name)
     model = cfg.model
@@ -102,31 +100,6 @@ def test_configs_have_the_papers_sizes(name):
         head=50 if answers else 5, cross_modal=5, neck=10
     )
     assert model.data_preprocessor.max_length == (50 if answers else 40)
-
-
-@pytest.mark.parametrize('name', SQA3D)
-def test_configs_of_sqa3d_have_the_papers_sizes_or_the_release_s(name):
-    cfg = Config.fromfile(FOLDERS['vqa'] / name)
-    model, released = cfg.model, 'released' in name
-    wide = 256 if released else 768
-    hidden = 'without-situation' in name
-    assert model.text_encoder.channels == model.fusion.embed_dims == wide
-    assert model.pool.hidden_channels == model.head.hidden_channels == wide
-    assert (model.pose_head is None) == hidden
-    assert model.data_preprocessor.get('use_situation', True) != hidden
-    assert (model.neck is not None) == ('llama' in name or 'mlp' in name)
-    assert model.neck is None or model.neck.in_channels == wide
-    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
-    assert cfg.train_dataloader.batch_size == (16 if released else 32)
-    assert cfg.train_cfg.max_epochs == (50 if released else 30)
-    answers = cfg.train_dataloader.dataset.answers
-    assert answers == model.head.answers and 'answers' not in cfg.test_dataloader.dataset
-    assert [cfg[f'{s}_dataloader'].dataset.split for s in ('train', 'val', 'test')] == [
-        *('train', 'val', 'test')
-    ]
-    draw = cfg.test_dataloader.dataset.pipeline[1]
-    assert (draw.num, draw.seed) == (40000, 0)
-    assert 'lm4ve.AugmentScene' not in str(cfg.test_dataloader)
 
 
 @pytest.mark.parametrize('size', [288, 384])

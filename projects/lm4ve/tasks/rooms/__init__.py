@@ -27,6 +27,7 @@ TASK = Task(
             'PackScene',
             'SampleScenePoints',
         ),
+        'visualization': ('RoomVisualizationHook', 'RoomVisualizer'),
     },
     exports={'inference': ('RoomInferencer',)},
     inferencer='lm4ve.tasks.rooms.inference.RoomInferencer',

@@ -9,12 +9,12 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched, safe_name
+from lm4ve.tasks.base.language.words import words_of
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.given import RoomReader, read_texts
 from lm4ve.tasks.rooms.models.language import split_words
 from lm4ve.tasks.rooms.models.model import TEXTS
 from lm4ve.tasks.rooms.pictures import RoomPicture
-from lm4ve.tasks.vqa.pictures import words_of
 
 #: Where the analysis keeps what was found in a batch, beside its inputs.
 _FOUND = 'found_objects'

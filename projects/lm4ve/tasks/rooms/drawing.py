@@ -17,8 +17,8 @@ from matplotlib.patches import Circle, Polygon, Wedge
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from lm4ve.tasks.base.language.rankings import Ranking, best, draw_bars
 from lm4ve.tasks.base.pictures import seen_from, without_ticks
-from lm4ve.tasks.vqa.visualization import Ranking, best, draw_bars
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

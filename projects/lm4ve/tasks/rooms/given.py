@@ -31,11 +31,6 @@ POINT_SUFFIXES = ('.npy', '.ply')
 RoomFile = str | Path | np.ndarray
 
 
-def is_of_rooms(cfg: Config) -> bool:
-    """Return whether a config's model answers questions about rooms."""
-    return 'object_encoder' in cfg.model
-
-
 class RoomReader:
     """The test pipeline of a config, whose first step reads files of one's own.
 

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config
-from torch import nn
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.inferencer import TaskInferencer
 from lm4ve.tasks.base.inputs import collate
+from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields
+from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.given import RoomFile, RoomReader, name_of
-from lm4ve.tasks.vqa.given import file_name, list_texts
-from lm4ve.tasks.vqa.visualization import SHOWN, answer_fields
 
 
 class RoomInferencer(TaskInferencer):
@@ -33,13 +32,6 @@ class RoomInferencer(TaskInferencer):
     postprocess_kwargs = {'topk'}
     task = TASK.name
 
-    def check_model(self, model: nn.Module) -> None:
-        if not hasattr(model, 'object_encoder'):
-            raise UserError(
-                f'RoomInferencer needs a model of rooms (lm4ve.SQA3D), not {type(model).__name__}. '
-                'Fix: give such a config, or use lm4ve.tasks.vqa.VQAInferencer.'
-            )
-
     def _init_pipeline(self, cfg: Config) -> Any:
         reader = RoomReader(cfg)
         return lambda entry: reader(entry['room'], entry['texts'], entry['number'])
@@ -51,11 +43,14 @@ class RoomInferencer(TaskInferencer):
     def __call__(  # type: ignore[override]
         self,
         rooms: RoomFile | Sequence[RoomFile],
-        situations: str | Sequence[str],
-        questions: str | Sequence[str],
+        situations: str | Sequence[str] | None = None,
+        questions: str | Sequence[str] | None = None,
         poses: Sequence[Sequence[float]] | None = None,
         return_datasamples: bool = False,
         batch_size: int = 1,
+        *,
+        situation: str | Sequence[str] | None = None,
+        question: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> list:
         """Answer.
@@ -71,6 +66,8 @@ class RoomInferencer(TaskInferencer):
                 quaternion x, y, z, w, 7 numbers: for pictures, the model does not see it.
             return_datasamples (bool): Return data samples instead of dicts.
             batch_size (int): Questions at a time.
+            situation, question (str | Sequence[str]): Other names of ``situations`` and
+                ``questions``, as :func:`lm4ve.apis.inference` has them.
             topk (int): How many answers are returned. Default: 5.
             out_dir (str | Path, optional): Write a picture of each question here.
             show (bool): Show them in a window, each for ``wait_time`` seconds.
@@ -83,6 +80,13 @@ class RoomInferencer(TaskInferencer):
         Raises:
             UserError: A room cannot be read, a text is empty, or numbers do not fit.
         """
+        situations = situation if situations is None else situations
+        questions = question if questions is None else questions
+        if situations is None or questions is None:
+            raise UserError(
+                "The config's model needs a situation and a question beside the rooms. Fix: give "
+                'situation= and question=.'
+            )
         single = isinstance(rooms, (str, Path, np.ndarray))
         given = dict(
             rooms=[rooms] if single else list(rooms),

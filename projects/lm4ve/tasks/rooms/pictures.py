@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lm4ve.tasks.base.language.words import draw_words, flow
 from lm4ve.tasks.base.pictures import Picture, TokenMap, without_ticks
-from lm4ve.tasks.vqa.pictures import draw_words, flow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

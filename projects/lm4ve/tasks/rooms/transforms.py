@@ -316,7 +316,7 @@ class PackScene(BaseTransform):
     """To what the model takes: ``inputs`` and ``data_samples``.
 
     ``inputs`` has ``points`` or ``objects``. ``data_samples`` is a
-    :class:`lm4ve.tasks.vqa.VisionLanguageDataSample` whose metainfo has the
+    :class:`VisionLanguageDataSample` whose metainfo has the
     texts; it has ``gt_pose`` where it is known, and of annotated points boxes, labels and
     votes.
 

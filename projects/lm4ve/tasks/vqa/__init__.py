@@ -9,7 +9,7 @@ TASK = Task(
     title='visual question answering and retrieval',
     package=__name__,
     extra='vision-language',
-    models=('lm4ve.tasks.vqa.models.meter.METER', 'lm4ve.tasks.rooms.models.model.SQA3D'),
+    models=('lm4ve.tasks.vqa.models.meter.METER',),
     registers={
         'datasets.question_groups': ('AskFirstHook',),
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),

@@ -1,6 +1,5 @@
-"""What the cost tool asks the vision-language task."""
+"""A batch of METER of full size, without a data set, for the cost of a training step."""
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -8,85 +7,39 @@ from mmengine.config import Config, ConfigDict
 
 from lm4ve.tasks.base.batches import TaskBatches, trained_dataset
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.text_preprocessor import PlaceholderTokenizer
 from lm4ve.tasks.vqa import TASK
 
 #: Tokens of a text, special ones included. In a batch the longest text counts.
 WORDS = 20
-#: Answers of VQAv2 that occur at least nine times, and of SQA3D's training set.
-VQA_ANSWERS, SCENE_ANSWERS = 3129, 706
-#: Points of a scanned room, its classes of objects, and boxes in it.
-POINTS, CLASSES, BOXES = 40_000, 18, 16
-#: Width of the vectors of words, of GloVe.
-VECTOR = 300
+#: Answers of VQAv2 that occur at least nine times.
+ANSWERS = 3129
 
 
-class MadeUpTokenizer:
-    """Gives every text as many tokens as it has words, all of number 5.
-
-    Args:
-        pad_token_id (int): Its padding.
-    """
-
-    all_special_ids = ()
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __len__(self) -> int:
-        return 6
-
-    def __call__(self, texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
-        return dict(input_ids=[[5] * len(text.split()) for text in texts])
-
-    def get_vocab(self) -> dict[str, int]:
-        """Return no words: nothing is looked up."""
-        return {}
-
-    def num_special_tokens_to_add(self) -> int:
-        """Return 0: the made-up texts count theirs as words."""
-        return 0
-
-
-class VisionLanguageBatches(TaskBatches):
-    """Pictures with texts of :data:`WORDS` tokens, or rooms of 40,000 points with two texts."""
+class METERBatches(TaskBatches):
+    """Images with texts of :data:`WORDS` tokens."""
 
     def imagine(self, model: ConfigDict) -> None:
-        if 'remember' in model.text_encoder:
-            model.text_encoder.remember = 0  # it looks texts up by their values
         preprocessor = model.get('data_preprocessor') or {}
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}
-            preprocessor['tokenizer'] = MadeUpTokenizer(config.get('pad_token_id', 0))
-        if preprocessor.get('word_vectors') is not None:
-            width = model.text_encoder.get('in_channels', VECTOR)
-            preprocessor['word_vectors'] = MappingProxyType(dict(unk=[0.0] * width))
+            preprocessor['tokenizer'] = PlaceholderTokenizer(config.get('pad_token_id', 0))
         if isinstance(model.head.get('vocabulary'), str):
-            model.head.vocabulary = [f'answer {i}' for i in range(VQA_ANSWERS)]
-        if isinstance(model.head.get('answers'), str):
-            model.head.answers = [f'answer {i}' for i in range(SCENE_ANSWERS)]
-        encoder = model.get('object_encoder') or {}
-        if isinstance(encoder.get('mean_sizes'), str):
-            encoder['mean_sizes'] = [[1.0, 1.0, 1.0]] * CLASSES
+            model.head.vocabulary = [f'answer {i}' for i in range(ANSWERS)]
 
-    def sample(self, cfg: Config, training: bool) -> dict:
-        if 'object_encoder' in cfg.model:
-            return _room(cfg)
+    def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
         size = _image_size(cfg.model.image_encoder)
         dataset = trained_dataset(cfg) if training else {}
         texts = dataset.get('questions_per_image') or 1 + dataset.get('num_negatives', 0)
-        answers = _answers(cfg)
-        found = VisionLanguageDataSample(
+        vocabulary = cfg.model.head.get('vocabulary') or ['']
+        answers = [vocabulary[0] if isinstance(vocabulary, list) else 'answer 0']
+        sample = VisionLanguageDataSample(
             metainfo=dict(
                 text=[' '.join(['word'] * WORDS)] * texts,
                 gt_answers=answers if texts == 1 else [answers] * texts,
             )
         )
-        return dict(inputs=torch.zeros(3, size, size, dtype=torch.uint8), data_samples=found)
-
-
-def _answers(cfg: Config) -> list[str]:
-    known = cfg.model.head.get('vocabulary') or cfg.model.head.get('answers') or ['']
-    return [known[0] if isinstance(known, list) else 'answer 0']
+        return dict(inputs=torch.zeros(3, size, size, dtype=torch.uint8), data_samples=sample)
 
 
 def _image_size(encoder: ConfigDict) -> int:
@@ -96,22 +49,4 @@ def _image_size(encoder: ConfigDict) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _room(cfg: Config) -> dict:
-    """Return a scanned room, or its stored objects, with all annotations."""
-    encoder = cfg.model.object_encoder
-    text = ' '.join(['word'] * WORDS)
-    found = VisionLanguageDataSample(
-        metainfo=dict(text=[text, text], scene_id='made up', gt_answers=_answers(cfg))
-    )
-    found.gt_pose = torch.zeros(7)
-    if not str(encoder.type).endswith('VoteNet'):
-        return dict(inputs=dict(objects=torch.zeros(256, encoder.in_channels)), data_samples=found)
-    found.gt_boxes = torch.ones(BOXES, 6)
-    found.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
-    found.gt_votes = torch.zeros(POINTS, 3)
-    found.gt_vote_mask = torch.ones(POINTS, dtype=torch.bool)
-    points = torch.zeros(POINTS, 3 + encoder.get('in_channels', 4))
-    return dict(inputs=dict(points=points), data_samples=found)
-
-
-BATCHES = VisionLanguageBatches(TASK)
+BATCHES = METERBatches(TASK)

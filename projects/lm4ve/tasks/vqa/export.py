@@ -1,12 +1,10 @@
-"""What the export asks the vision-language task."""
+"""The exported function of METER: images and token numbers to answers or scores."""
 
 from typing import Any
 
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
-from lm4ve.release.release import name_of_place
 from lm4ve.tasks.base.export import TaskExport, made_up_pictures, normalization_of, samples_of_files
 from lm4ve.tasks.vqa import TASK
 
@@ -14,7 +12,7 @@ from lm4ve.tasks.vqa import TASK
 _TEXTS = ('what is it', 'a picture of two red things on the left', 'yes')
 
 
-class VisionLanguageExport(TaskExport):
+class METERExport(TaskExport):
     """Raw images and numbers of words to logits of answers, or to the scores of pairs.
 
     Of retrieval the function scores image i with text i: repeat an image for each of its
@@ -31,19 +29,10 @@ class VisionLanguageExport(TaskExport):
     }
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
-    def prepare(self, model: nn.Module) -> None:
-        if getattr(getattr(model, 'text_encoder', None), 'memory', None) is not None:
-            model.text_encoder.memory = None  # it looks texts up, which no trace can
-
     def limits(self, model: nn.Module) -> dict[str, int]:
         return dict(words=model.data_preprocessor.max_length)
 
     def samples(self, cfg: Config, count: int) -> list[dict]:
-        if 'image_encoder' not in cfg.model:
-            raise UserError(
-                f'{cfg.model.type} has no image encoder, and only METER is traced here. Fix: '
-                '--format safetensors.'
-            )
         kind = 'question' if str(cfg.model.head.type).endswith('VQAHead') else 'caption'
         texts = [{kind: _TEXTS[i % len(_TEXTS)]} for i in range(count)]
         return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', texts)
@@ -67,11 +56,10 @@ class VisionLanguageExport(TaskExport):
         preprocessor = model.data_preprocessor
         if getattr(preprocessor, 'tokenizer', None) is None:
             return {}
-        told = dict(max_length=preprocessor.max_length, padding=preprocessor.tokenizer.pad_token_id)
         answers = getattr(model.head, 'vocabulary', None)
         return dict(
             normalization_of(model),
-            tokenizer=dict(name=name_of_place(preprocessor.tokenizer_name), **told),
+            tokenizer=preprocessor.describe(),
             **({} if answers is None else {'answers': answers}),
         )
 
@@ -82,4 +70,4 @@ def _read(model: nn.Module, features: Tensor) -> Tensor:
     return model.head(features) if answers else model.head.score(features)
 
 
-EXPORT = VisionLanguageExport(TASK)
+EXPORT = METERExport(TASK)

@@ -1,6 +1,6 @@
-"""What somebody gives an inferencer: images as files, folders or arrays, and texts.
+"""The images that a user gives to an inferencer: files, folders or arrays.
 
-All of it is looked at before anything is computed.
+All of it is checked before anything is computed.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 
 from lm4ve.errors import UserError, listing
-from lm4ve.tasks.base.analysis import numbered
 from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.vqa import IMAGE_SUFFIXES
 
@@ -31,13 +30,8 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     if len(found) == 1 and isinstance(found[0], (str, Path)) and Path(found[0]).is_dir():
         folder = Path(found[0])
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise UserError(
-                f"The folder '{folder}' has no image (files ending in "
-                f'{", ".join(IMAGE_SUFFIXES)}). Fix: name another one.'
-            )
     if not found:
-        raise UserError('There is no image. Fix: give at least one.')
+        raise UserError(f'There is no image ({", ".join(IMAGE_SUFFIXES)}) in {images}.')
     wrong = []
     for image in found:
         if not isinstance(image, np.ndarray):
@@ -46,24 +40,8 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
         elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             wrong.append(f'an array is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]')
     if wrong:
-        raise UserError(f'Images cannot be read: {listing(wrong, 3)}. Fix: give others.')
+        raise UserError(f'Images cannot be read: {listing(wrong, 3)}.')
     return found
-
-
-def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
-    """Return texts.
-
-    Raises:
-        UserError: There is none, or one is empty.
-    """
-    found = [texts] if isinstance(texts, str) else list(texts)
-    wrong = [repr(t) for t in found if not isinstance(t, str) or not t.strip()]
-    if wrong or not found:
-        raise UserError(
-            f'Every {noun} must be a text that is not empty, not {listing(wrong) or "none"}. Fix: '
-            'write one.'
-        )
-    return [t.strip() for t in found]
 
 
 def name_of(image: Image) -> str:
@@ -75,9 +53,3 @@ def pixels_of_file(image: Image) -> np.ndarray:
     """Return an image as uint8 ``[H, W, 3]``, RGB."""
     pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
     return np.ascontiguousarray(pixels[..., ::-1])
-
-
-def file_name(number: int, image: Image | None = None) -> str:
-    """Return a name for the picture of an image."""
-    path = isinstance(image, (str, Path))
-    return numbered(number, Path(image).stem if path else None)

@@ -1,17 +1,13 @@
-"""Ask a trained model about images of one's own, in the style of MMEngine's inferencers.
-
-Whatever is wrong with an image, a text or a checkpoint is one message, before anything
-is computed.
-"""
+"""Inferencers in MMEngine's style: answer questions about images, rank images or captions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
@@ -20,10 +16,11 @@ from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.rooms.given import is_of_rooms
+from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields, best
+from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.given import Image, file_name, list_images, list_texts, name_of, pixels_of_file
-from lm4ve.tasks.vqa.visualization import SHOWN, answer_fields, best, draw_images, draw_ranking
+from lm4ve.tasks.vqa.given import Image, list_images, name_of, pixels_of_file
+from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking
 
 
 class _Inferencer(TaskInferencer):
@@ -34,40 +31,26 @@ class _Inferencer(TaskInferencer):
     asks: bool
 
     def check_model(self, model: nn.Module) -> None:
-        if not hasattr(model, 'image_encoder'):
-            raise UserError(
-                f'{type(self).__name__} needs a model of images, not {type(model).__name__}. '
-                'Fix: use lm4ve.tasks.vqa.RoomInferencer for rooms.'
-            )
         if hasattr(model.head, 'vocabulary') != self.asks:
             does = 'answers questions' if self.asks else 'compares images with texts'
             raise UserError(
-                f"{type(self).__name__} needs a model that {does}; the config's head is a "
-                f'{type(model.head).__name__}. Fix: give such a config, or use the other '
-                'inferencer of lm4ve.tasks.vqa.'
+                f'{type(self).__name__} needs a model that {does}, not the head '
+                f'{type(model.head).__name__}.'
             )
 
     def _init_pipeline(self, cfg: Config) -> Callable:
-        steps = [dict(t) for t in tested_dataset(cfg).pipeline]
-        loads = [t for t in steps if 'LoadImage' in t['type']]
-        load = Compose(loads) if loads else _load
-        rest = Compose([t for t in steps if t not in loads])
+        """Return the config's test pipeline, for entries with a file or an array as ``image``."""
+        steps = tested_dataset(cfg).pipeline
+        load = Compose([t for t in steps if 'LoadImage' in t['type']])
+        rest = Compose([t for t in steps if 'LoadImage' not in t['type']])
 
         def pipeline(entry: dict) -> dict:
-            entry = dict(entry)
-            image = entry.pop('image')
+            image = entry['image']
             if isinstance(image, np.ndarray):
-                entry.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-            else:
-                entry = load({**entry, 'img_path': str(image)})
-            return rest(entry)
+                return rest(dict(entry, img=image, ori_shape=image.shape[:2]))
+            return rest(load(dict(entry, img_path=str(image))))
 
         return pipeline
-
-
-def _load(entry: dict) -> dict:
-    pixels = cv2.imread(entry['img_path'])
-    return {**entry, 'img': pixels, 'img_shape': pixels.shape[:2], 'ori_shape': pixels.shape[:2]}
 
 
 class VQAInferencer(_Inferencer):
@@ -112,14 +95,9 @@ class VQAInferencer(_Inferencer):
                 many questions as images.
         """
         shown, asked = list_images(images), list_texts(questions, 'question')
-        if len(shown) == 1:
-            shown = shown * len(asked)
-        elif len(asked) == 1:
-            asked = asked * len(shown)
-        if len(shown) != len(asked):
-            raise UserError(
-                f'{len(asked)} questions about {len(shown)} images. Fix: as many, or one of either.'
-            )
+        count = max(len(shown), len(asked))
+        shown, asked = (x * count if len(x) == 1 else x for x in (shown, asked))
+        check('the number of questions', len(asked), choices=(len(shown),))
         inputs = [
             dict(image=image, text=[question], gt_answers=[], sample_idx=i)
             for i, (image, question) in enumerate(zip(shown, asked, strict=True))
@@ -213,33 +191,36 @@ class RetrievalInferencer(_Inferencer):
         check('rank', rank, choices=('images', 'captions'))
         shown, said = list_images(images), list_texts(texts, 'text')
         scores = self.score(shown, said, batch_size)
+        images = rank == 'images'
         results, drawn = [], []
-        wanted = show or out_dir is not None
-        for i, row in enumerate(scores.T if rank == 'images' else scores):
+        for i, row in enumerate(scores.T if images else scores):
             values, places = row.topk(min(topk, len(row)))
             found = list(zip(places.tolist(), values.tolist(), strict=True))
-            if rank == 'images':
+            if images:
                 ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
                 results.append(dict(text=said[i], images=ranked))
             else:
                 ranked = [dict(text=said[p], score=v) for p, v in found]
                 results.append(dict(img_path=name_of(shown[i]), captions=ranked))
-            if wanted and rank == 'images':
-                best_ones = [
-                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
-                    for p, v in found[:SHOWN]
-                ]
-                drawn.append(to_image(draw_images(said[i], best_ones)))
-            elif wanted:
-                ranking = [(said[p], v) for p, v in found[:SHOWN]]
-                heading = Path(name_of(shown[i])).name
-                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
-        if wanted:
-            names = [
-                file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
-            ]
-            self._present(drawn, names, show, wait_time, out_dir)
+            if show or out_dir is not None:
+                draw = self._draw_images if images else self._draw_captions
+                drawn.append(to_image(draw(shown, said, i, found[:SHOWN])))
+        names = [file_name(i, None if images else shown[i]) for i in range(len(drawn))]
+        self._present(drawn, names, show, wait_time, out_dir)
         return results
+
+    @staticmethod
+    def _draw_images(images: list, texts: list[str], text: int, ranked: list) -> Figure:
+        best_ones = [
+            (pixels_of_file(images[i]), Path(name_of(images[i])).name, score) for i, score in ranked
+        ]
+        return draw_images(texts[text], best_ones)
+
+    @staticmethod
+    def _draw_captions(images: list, texts: list[str], image: int, ranked: list) -> Figure:
+        ranking = [(texts[i], score) for i, score in ranked]
+        heading = Path(name_of(images[image])).name
+        return draw_ranking(pixels_of_file(images[image]), heading, ranking)
 
     @torch.no_grad()
     def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -254,80 +235,58 @@ class RetrievalInferencer(_Inferencer):
             some = images[start : start + batch_size]
             pixels = [self.pipeline(dict(image=i, text=[''], sample_idx=0))['inputs'] for i in some]
             tokens.append(model.encode_images(prepare.normalize(pixels)).cpu())
+        seen = torch.cat(tokens)
         ids, padding = prepare.tokenize(list(texts))
         parts = zip(ids.split(batch_size), padding.split(batch_size), strict=True)
-        seen, said = (
-            torch.cat(tokens),
-            torch.cat([model.encode_texts(i, p).cpu() for i, p in parts]),
-        )
-        rows = torch.arange(len(images)).repeat_interleave(len(texts))
-        columns = torch.arange(len(texts)).repeat(len(images))
+        said = torch.cat([model.encode_texts(*part).cpu() for part in parts])
+        pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts)))
         scores = [
             model.score_pairs(
-                seen[r].to(ids.device), said[c].to(ids.device), padding[c.to(ids.device)]
+                seen[i].to(ids.device), said[t].to(ids.device), padding[t.to(ids.device)]
             ).cpu()
-            for r, c in zip(rows.split(batch_size), columns.split(batch_size), strict=True)
+            for i, t in (part.T for part in pairs.split(batch_size))
         ]
         return torch.cat(scores).unflatten(0, (len(images), len(texts)))
 
 
 class TextInferencer:
-    """Ask whichever inferencer fits the config's head, with one text for all images.
+    """Answer questions about images or rank captions, whichever the config's head does.
 
     Takes what every inferencer here takes.
     """
 
     def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
-        self.cfg = config
-        kind: Any = VQAInferencer if is_asked(config) else RetrievalInferencer
-        if is_of_rooms(config):
-            from lm4ve.tasks.rooms.inference import RoomInferencer as kind
-        self.inferencer: Any = kind(config, checkpoint, **options)
+        self.asks = answers_questions(config)
+        kind = VQAInferencer if self.asks else RetrievalInferencer
+        self.inferencer = kind(config, checkpoint, **options)
 
     def __call__(
         self,
         inputs: Image | Sequence[Image],
-        question: Any = None,
-        caption: Any = None,
-        situation: Any = None,
-        **options,
+        question: str | Sequence[str] | None = None,
+        caption: str | Sequence[str] | None = None,
+        **options: Any,
     ) -> list[dict]:
-        """Answer questions about images or rooms, or rank captions or images.
+        """Answer questions about images, or rank captions or images.
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
             question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
             caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
-            situation (str | Sequence[str]): What
-                :class:`~lm4ve.tasks.vqa.RoomInferencer` is told of who asks.
             **options: The other arguments of these.
 
         Raises:
             UserError: The text that the model takes is missing, or there is the other one.
         """
-        if is_of_rooms(self.cfg):
-            if question is None or situation is None or caption is not None:
-                raise UserError(
-                    "The config's model needs a situation and a question beside the rooms. Fix: "
-                    'give situation= and question=, and no caption.'
-                )
-            return self.inferencer(inputs, situation, question, **options)
-        if situation is not None:
-            raise UserError(
-                "situation= is for models of rooms (lm4ve.SQA3D), which the config's is not. Fix: "
-                'leave it out.'
-            )
-        asked = is_asked(self.cfg)
-        wanted, other = (question, caption) if asked else (caption, question)
+        wanted, other = (question, caption) if self.asks else (caption, question)
         if wanted is None or other is not None:
-            noun = 'question' if asked else 'caption'
+            noun = 'question' if self.asks else 'caption'
             raise UserError(
-                f"The config's model needs a {noun} beside the images. Fix: give {noun}=, and no "
-                'other text.'
+                f"The config's model needs {noun}= beside the images, and no other text."
             )
         return self.inferencer(inputs, wanted, **options)
 
 
-def is_asked(cfg: Config) -> bool:
+def answers_questions(cfg: Config) -> bool:
     """Return whether a config's model answers questions."""
     return str(cfg.model.head.type).endswith('VQAHead')

@@ -8,43 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.model import is_model_wrapper
-from torch import Tensor
 
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.base.analysis import numbered
 from lm4ve.tasks.base.figures import to_image
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
 from lm4ve.tasks.base.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
-
-#: Answers with their scores, best first.
-Ranking = Sequence[tuple[str, float]]
-#: How many answers, captions or images are drawn.
-SHOWN = 5
-_BAR, _TRUE = '#4c78a8', '#1a8f3c'
-
-
-def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple[str, float]]:
-    """Return the names with the highest scores, best first.
-
-    Args:
-        scores (Tensor): ``[A]``.
-        names (Sequence[str]): A of them.
-        count (int): At most so many.
-    """
-    found, places = scores.float().topk(min(count, len(names)))
-    return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
-
-
-def answer_fields(
-    sample: VisionLanguageDataSample, vocabulary: Sequence[str], count: int = SHOWN
-) -> dict[str, Any]:
-    """Return a predicted answer and the best ones with their scores, as plain data."""
-    ranking = best(sample.pred_scores, vocabulary, count)
-    return dict(
-        pred_answer=sample.pred_answer,
-        pred_score=float(sample.pred_scores.max()),
-        answers=[dict(answer=a, score=s) for a, s in ranking],
-    )
 
 
 def draw_ranking(
@@ -74,58 +43,12 @@ def draw_ranking(
     _show(figure.add_axes(place), image)
     if truth:
         text = f'truth: {", ".join(dict.fromkeys(truth))}'
-        figure.text(0.02, 0.12 / whole, textwrap.shorten(text, 90), fontsize=8.5, color=_TRUE)
+        figure.text(0.02, 0.12 / whole, textwrap.shorten(text, 90), fontsize=8.5, color=TRUE)
     longest = max(len(part) for n in names for part in n.split('\n'))
     left = 0.38 + min(0.011 * longest, 0.4)
     axes = figure.add_axes((left, 0.3 / whole, 0.93 - left, height / whole))
     draw_bars(axes, names, scores, [name in truth for name, _ in ranking])
     return figure
-
-
-def draw_bars(
-    axes: Any, names: Sequence[str], scores: np.ndarray, right: Sequence[bool] = ()
-) -> None:
-    """Draw scores as bars, the first one on top, green where a name is right.
-
-    Args:
-        axes (Axes): Where to draw.
-        names (Sequence[str]): N of them, perhaps of several lines.
-        scores (np.ndarray): float ``[N]``.
-        right (Sequence[bool]): N of them, or none.
-    """
-    colors = [_TRUE if r else _BAR for r in right or [False] * len(names)]
-    axes.barh(range(len(names)), scores, color=colors, height=0.6)
-    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
-    _scale(axes, scores)
-    for i, score in enumerate(scores):
-        axes.annotate(
-            number(score),
-            (max(score, 0.0), i),
-            (4, 0),
-            textcoords='offset points',
-            va='center',
-            fontsize=8.5,
-        )
-
-
-def _scale(axes: Any, scores: np.ndarray) -> None:
-    """Put the best bar on top; probabilities have one scale, other scores their own."""
-    low, high = min(float(scores.min()), 0.0), max(float(scores.max()), 0.0)
-    if low == 0.0 and high <= 1.0:
-        high = 1.0
-    room = 0.18 * (high - low or 1.0)
-    axes.set(xlim=(low - (0.05 * room if low else 0), high + room))
-    axes.set_ylim(max(len(scores), 3) - 0.5, -0.5)
-    axes.set_xticks([])
-    axes.axvline(0, color='.4', lw=0.8)
-    axes.tick_params(axis='y', length=0)
-    for side in ('top', 'right', 'bottom', 'left'):
-        axes.spines[side].set_visible(False)
-
-
-def number(score: float) -> str:
-    """Write a score: probabilities in percent, others with two digits."""
-    return f'{100 * score:.1f} %' if 0 <= score <= 1 else f'{score:.2f}'
 
 
 def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> Figure:
@@ -168,7 +91,7 @@ class VisionLanguageVisualizer(PredictionVisualizer):
     def add_datasample(
         self,
         name: str,
-        image: np.ndarray | None,
+        image: np.ndarray,
         data_sample: Any,
         vocabulary: Sequence[str],
         show: bool = False,
@@ -180,8 +103,7 @@ class VisionLanguageVisualizer(PredictionVisualizer):
 
         Args:
             name (str): The picture's name.
-            image (np.ndarray, optional): uint8 ``[H, W, 3]``, RGB; of a room its points
-                ``[P, 3 + F]``, or None where the model reads stored objects.
+            image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
             data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``, and
                 ``gt_answers`` where they are known.
             vocabulary (Sequence[str]): The answers.
@@ -192,15 +114,9 @@ class VisionLanguageVisualizer(PredictionVisualizer):
         Returns:
             np.ndarray: uint8 RGB.
         """
-        if image is None or image.ndim == 2:
-            from lm4ve.tasks.rooms.drawing import draw_sample
-
-            figure = draw_sample(image, data_sample, vocabulary)
-        else:
-            ranking = best(data_sample.pred_scores, vocabulary)
-            truth = data_sample.get('gt_answers') or ()
-            figure = draw_ranking(image, data_sample.text[0], ranking, truth)
-        drawn = to_image(figure)
+        ranking = best(data_sample.pred_scores, vocabulary)
+        truth = data_sample.get('gt_answers') or ()
+        drawn = to_image(draw_ranking(image, data_sample.text[0], ranking, truth))
         return self.present(name, drawn, show, wait_time, out_file, step)
 
 
@@ -217,18 +133,13 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
         super().__init__(interval=interval, **kwargs)
 
     def draw(self, runner, mode: str, number: int, index: int, batch: Any, sample: Any) -> None:
-        """Draw a question with its image or its room, and its best answers."""
+        """Draw a question with its image and its best answers."""
         if 'pred_answer' not in sample:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        path = sample.get('img_path') or sample.get('scene_id')
+        path = sample.get('img_path')
         name = f'{mode}_{numbered(number, Path(path).stem if path else None)}'
-        inputs = batch['inputs']
-        if isinstance(inputs, dict):  # of rooms
-            rooms = inputs.get('points')
-            pixels = None if rooms is None else rooms[index].cpu().numpy()
-        else:
-            pixels = inputs[index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
+        pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
         runner.visualizer.add_datasample(
             name,
             pixels,

@@ -13,6 +13,17 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError
 
 FINGERPRINT = 'vocabulary_fingerprint'
+TARGETS = ('soft', 'hard')
+#: How many of VQA's ten annotators gave an answer -> its score (METER, as the code before
+#: it). From the last entry on it is the last entry's.
+SCORES = (0.0, 0.3, 0.6, 0.9, 1.0)
+
+
+def in_fp32(module: nn.Module, features: Tensor) -> Tensor:
+    """Run a module outside of autocast, in its own precision, and return fp32."""
+    dtype = next(module.parameters()).dtype
+    with torch.autocast(features.device.type, enabled=False):
+        return module(features.to(dtype)).float()
 
 
 def vocabulary_digest(answers: Sequence[str]) -> Tensor:

@@ -8,8 +8,7 @@ import re
 from collections.abc import Sequence
 
 from lm4ve.errors import UserError, brief
-from lm4ve.tasks.base.language.json_files import read_entries, read_json
-from lm4ve.tasks.vqa.datasets.vqa_json import check_pairs, check_unique
+from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, read_entries, read_json
 
 #: Keys of a rotation in the official file, in the order of ``gt_pose``.
 QUATERNION = ('_x', '_y', '_z', '_w')

@@ -199,7 +199,7 @@ class Rooms(SQA3DDataset):
         rooms (dict[str, int]): Rooms of each split.
         blank_scenes (bool): Points say nothing (:class:`BlankScene`). A model trained and
             tested so sees the texts only, which is the control that clouds are needed.
-        **kwargs: Passed to :class:`lm4ve.tasks.vqa.SQA3DDataset`.
+        **kwargs: Passed to :class:`lm4ve.tasks.rooms.SQA3DDataset`.
 
     Raises:
         UserError: There is no such split, or ``data_root`` holds something else.

@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import KnowsVocabulary
+from lm4ve.tasks.base.language.answering import SCORES, TARGETS, KnowsVocabulary, in_fp32
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa.datasets.vocabulary import SCORES
-from lm4ve.tasks.vqa.models.heads import TARGETS, in_fp32
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from lm4ve.errors import UserError, check, did_you_mean
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.rooms.models.fusion import AttentionPool
 from lm4ve.tasks.rooms.models.proposals import Objects
-from lm4ve.tasks.vqa.models.meter import TOKENS, check_tokenizer
 
 TEXTS = ('situation', 'question')
 STREAMS = ('objects', *TEXTS)
@@ -66,7 +66,7 @@ class SQA3D(BaseModel):
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        check('model.tokens', tokens, choices=TOKENS)
+        check('model.tokens', tokens, choices=('visual', 'joint'))
         self.tokens = tokens
         self.object_encoder = MODELS.build(object_encoder)
         self.text_encoder = MODELS.build(text_encoder)

@@ -12,8 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
 from lm4ve.tasks.rooms.models.language import UNKNOWN, read_word_vectors, split_words
-from lm4ve.tasks.vqa.models.preprocessor import TextPreprocessor
 
 #: What scenes may be given as: rows of points, or of objects.
 KINDS = ('points', 'objects')

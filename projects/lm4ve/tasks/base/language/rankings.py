@@ -1,0 +1,85 @@
+"""The best answers to a question, as plain data and as bars in a picture."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+
+#: Answers with their scores, best first.
+Ranking = Sequence[tuple[str, float]]
+#: How many answers, captions or images are drawn.
+SHOWN = 5
+BAR, TRUE = '#4c78a8', '#1a8f3c'
+
+
+def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple[str, float]]:
+    """Return the names with the highest scores, best first.
+
+    Args:
+        scores (Tensor): ``[A]``.
+        names (Sequence[str]): A of them.
+        count (int): At most so many.
+    """
+    found, places = scores.float().topk(min(count, len(names)))
+    return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
+
+
+def answer_fields(
+    sample: VisionLanguageDataSample, vocabulary: Sequence[str], count: int = SHOWN
+) -> dict[str, Any]:
+    """Return a predicted answer and the best ones with their scores, as plain data."""
+    ranking = best(sample.pred_scores, vocabulary, count)
+    return dict(
+        pred_answer=sample.pred_answer,
+        pred_score=float(sample.pred_scores.max()),
+        answers=[dict(answer=a, score=s) for a, s in ranking],
+    )
+
+
+def draw_bars(
+    axes: Any, names: Sequence[str], scores: np.ndarray, right: Sequence[bool] = ()
+) -> None:
+    """Draw scores as bars, the first one on top, green where a name is right.
+
+    Args:
+        axes (Axes): Where to draw.
+        names (Sequence[str]): N of them, perhaps of several lines.
+        scores (np.ndarray): float ``[N]``.
+        right (Sequence[bool]): N of them, or none.
+    """
+    colors = [TRUE if r else BAR for r in right or [False] * len(names)]
+    axes.barh(range(len(names)), scores, color=colors, height=0.6)
+    axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
+    _scale(axes, scores)
+    for i, score in enumerate(scores):
+        axes.annotate(
+            number(score),
+            (max(score, 0.0), i),
+            (4, 0),
+            textcoords='offset points',
+            va='center',
+            fontsize=8.5,
+        )
+
+
+def _scale(axes: Any, scores: np.ndarray) -> None:
+    """Put the best bar on top; probabilities have one scale, other scores their own."""
+    low, high = min(float(scores.min()), 0.0), max(float(scores.max()), 0.0)
+    if low == 0.0 and high <= 1.0:
+        high = 1.0
+    room = 0.18 * (high - low or 1.0)
+    axes.set(xlim=(low - (0.05 * room if low else 0), high + room))
+    axes.set_ylim(max(len(scores), 3) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.axvline(0, color='.4', lw=0.8)
+    axes.tick_params(axis='y', length=0)
+    for side in ('top', 'right', 'bottom', 'left'):
+        axes.spines[side].set_visible(False)
+
+
+def number(score: float) -> str:
+    """Write a score: probabilities in percent, others with two digits."""
+    return f'{100 * score:.1f} %' if 0 <= score <= 1 else f'{score:.2f}'

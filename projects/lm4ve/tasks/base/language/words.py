@@ -1,0 +1,121 @@
+"""Words that a user gives, and the tokens of words as boxes in a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.analysis import numbered
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+#: Sizes of words in points; the largest that fits is taken.
+_SIZES = (10, 9, 8, 7, 6, 5, 4, 3)
+#: Of a fixed-width font, by its size: width of a letter and height of a line.
+_LETTER, _LINE = 0.602, 1.75
+#: Inches between words.
+_GAP = 0.035
+
+
+def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
+    """Return texts.
+
+    Raises:
+        UserError: There is none, or one is empty.
+    """
+    found = [texts] if isinstance(texts, str) else list(texts)
+    if not found or not all(isinstance(t, str) and t.strip() for t in found):
+        raise UserError(f'Every {noun} must be a text that is not empty, not {found}.')
+    return [t.strip() for t in found]
+
+
+def file_name(number: int, source: Any = None) -> str:
+    """Return a name for the picture of an input: its number, and its file where it is one."""
+    path = isinstance(source, (str, Path))
+    return numbered(number, Path(source).stem if path else None)
+
+
+def flow(
+    words: list[str], width: float, height: float
+) -> tuple[list[tuple[float, float, float, float]], float, float]:
+    """Place words line by line, as large as they fit.
+
+    Args:
+        words (list[str]): The words.
+        width, height (float): The room in inches.
+
+    Returns:
+        tuple: A box ``(x, y, width, height)`` for each word, in inches from the upper left
+        corner; the size of the font in points; and the height of all lines.
+    """
+    for size in _SIZES:
+        line = _LINE * size / 72
+        boxes, x, y = [], _GAP, _GAP
+        for word in words:
+            across = (len(_fitting(word, width, size)) + 0.8) * _LETTER * size / 72
+            if x > _GAP and x + across > width - _GAP:
+                x, y = _GAP, y + line + _GAP
+            boxes.append((x, y, across, line))
+            x += across + _GAP
+        if y + line + _GAP <= height:
+            break
+    return boxes, size, y + line + _GAP
+
+
+def words_of(model: nn.Module, ids: Tensor, padding: Tensor) -> list[list[str]]:
+    """Return the tokens of texts ``[B, L]`` as they are read, without padding."""
+    tokenizer = model.data_preprocessor.tokenizer
+    return [
+        [tokenizer.decode([i]).strip() or tokenizer.convert_ids_to_tokens(i) for i in row]
+        for row in ([int(i) for i in r[~p]] for r, p in zip(ids, padding, strict=True))
+    ]
+
+
+def draw_words(
+    axes: 'Axes',
+    words: Sequence[str],
+    places: Sequence[tuple[float, float, float, float]],
+    size: float,
+    shades: list | np.ndarray,
+    top: float,
+    width: float,
+) -> None:
+    """Draw words in boxes.
+
+    Args:
+        axes (Axes): Where to draw, in inches from its upper left corner.
+        words (Sequence[str]): The words.
+        places (Sequence[tuple]), size (float): What :func:`flow` has returned.
+        shades (list | np.ndarray): A color for each box.
+        top (float): Inches above the first line.
+        width (float): How wide a line is, in inches.
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    for word, (x, y, across, height), shade in zip(words, places, shades, strict=True):
+        y += top
+        axes.add_patch(Rectangle((x, y), across, height, facecolor=shade, edgecolor='.7', lw=0.4))
+        dark = np.dot(to_rgb(shade), [0.299, 0.587, 0.114]) < 0.5
+        axes.text(
+            x + across / 2,
+            y + height / 2,
+            _fitting(word, width, size),
+            family='monospace',
+            fontsize=size,
+            color='white' if dark else 'black',
+            ha='center',
+            va='center_baseline',
+            clip_on=True,
+            parse_math=False,
+        )
+
+
+def _fitting(word: str, width: float, size: float) -> str:
+    """Cut a word that is wider than a line."""
+    most = int((width - 2 * _GAP) / (_LETTER * size / 72) - 1)
+    return word if len(word) <= most else f'{word[: most - 1]}…'

@@ -1,0 +1,64 @@
+"""A batch of SQA3D of full size, without a data set, for the cost of a training step."""
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from lm4ve.tasks.base.batches import TaskBatches
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.language.text_preprocessor import PlaceholderTokenizer
+from lm4ve.tasks.rooms import TASK
+
+#: Tokens of a text, and answers of SQA3D's training set.
+WORDS, ANSWERS = 20, 706
+#: Points of a scanned room, its classes of objects, and boxes in it.
+POINTS, CLASSES, BOXES = 40_000, 18, 16
+#: Width of the vectors of words, of GloVe.
+VECTOR = 300
+
+
+class RoomBatches(TaskBatches):
+    """Rooms of :data:`POINTS` points, or of stored objects, with two texts each."""
+
+    def imagine(self, model: ConfigDict) -> None:
+        preprocessor = model.get('data_preprocessor') or {}
+        if preprocessor.get('tokenizer') is not None:
+            config = model.text_encoder.get('config') or {}
+            preprocessor['tokenizer'] = PlaceholderTokenizer(config.get('pad_token_id', 0))
+        if preprocessor.get('word_vectors') is not None:
+            width = model.text_encoder.get('in_channels', VECTOR)
+            preprocessor['word_vectors'] = MappingProxyType(dict(unk=[0.0] * width))
+        if isinstance(model.head.get('answers'), str):
+            model.head.answers = [f'answer {i}' for i in range(ANSWERS)]
+        encoder = model.get('object_encoder') or {}
+        if isinstance(encoder.get('mean_sizes'), str):
+            encoder['mean_sizes'] = [[1.0, 1.0, 1.0]] * CLASSES
+
+    def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
+        """Return a scanned room, or its stored objects, with all annotations."""
+        encoder = cfg.model.object_encoder
+        answers = cfg.model.head.get('answers') or ['']
+        text = ' '.join(['word'] * WORDS)
+        sample = VisionLanguageDataSample(
+            metainfo=dict(
+                text=[text, text],
+                scene_id='made up',
+                gt_answers=[answers[0] if isinstance(answers, list) else 'answer 0'],
+            )
+        )
+        sample.gt_pose = torch.zeros(7)
+        if not str(encoder.type).endswith('VoteNet'):
+            return dict(
+                inputs=dict(objects=torch.zeros(256, encoder.in_channels)), data_samples=sample
+            )
+        sample.gt_boxes = torch.ones(BOXES, 6)
+        sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
+        sample.gt_votes = torch.zeros(POINTS, 3)
+        sample.gt_vote_mask = torch.ones(POINTS, dtype=torch.bool)
+        points = torch.zeros(POINTS, 3 + encoder.get('in_channels', 4))
+        return dict(inputs=dict(points=points), data_samples=sample)
+
+
+BATCHES = RoomBatches(TASK)
