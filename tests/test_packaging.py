@@ -1,8 +1,6 @@
 """What users install: a wheel that carries the configs, a set-up that explains."""
 
 import os
-import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -187,22 +185,8 @@ def test_a_failed_install_shows_what_pip_said(tmp_path):
     assert line.startswith('error: pip failed (exit code 1)')
 
 
-@pytest.mark.parametrize(
-    'module, code, line',
-    [
-        ('open3d', 0, 'note: open3d .* apt-get install libusb-1.0-0'),
-        ('cv2', 1, 'error: OpenCV .* apt-get install libusb-1.0-0'),
-    ],
-)
-def test_a_missing_system_library_names_the_apt_package(tmp_path, module, code, line):
-    for name in ('cv2', 'open3d'):
-        broken = name == module
-        (tmp_path / f'{name}.py').write_text(
-            "raise OSError('libusb-1.0.so.0: cannot open shared object file: "
-            "No such file or directory')"
-            if broken
-            else ''
-        )
+def test_a_missing_system_library_names_the_apt_package(tmp_path):
+    (tmp_path / 'cv2.py').write_text("raise ImportError('libGL.so.1: cannot open shared object')")
     done = subprocess.run(
         [sys.executable, ROOT / 'tools/check_system.py'],
         text=True,
@@ -210,29 +194,5 @@ def test_a_missing_system_library_names_the_apt_package(tmp_path, module, code, 
         check=False,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )
-    assert done.returncode == code
-    (text,) = (done.stdout + done.stderr).strip().splitlines()
-    assert re.match(line, text)
-
-
-def test_a_package_that_is_not_installed_lacks_no_library():
-    checks = runpy.run_path(str(ROOT / 'tools/check_system.py'))
-    assert checks['missing_library']('no_such_package_here') == ''
-
-
-def test_pre_commit_and_make_check_with_the_same_versions():
-    pinned = dict(
-        line.split('==')
-        for line in (ROOT / 'requirements/tests.txt').read_text().splitlines()
-        if '==' in line
-    )
-    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
-    found = dict(re.findall(r'/(ruff|codespell)(?:-pre-commit)?\n +rev: v(\S+)', hooks))
-    assert found == {name: pinned[name] for name in ('ruff', 'codespell')}
-
-
-@pytest.mark.parametrize('script', ['.ci/run', '.github/workflows/ci.yml'])
-def test_ci_calls_make_targets_that_exist(script):
-    called = set(re.findall(r'\bmake ([a-z]+)', (ROOT / script).read_text()))
-    targets = set(re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.M))
-    assert {'lint', 'typecheck', 'test', 'docs'} <= called <= targets
+    assert done.returncode == 1
+    assert done.stderr == 'error: OpenCV lacks a system library; run: apt-get install libgl1\n'

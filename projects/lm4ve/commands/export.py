@@ -12,8 +12,7 @@ from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
-from lm4ve.release.exporting import FORMATS, export_model
-from lm4ve.release.exporting import check_format
+from lm4ve.release.exporting import FORMATS, check_format, export_model
 from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.config import read_config
 

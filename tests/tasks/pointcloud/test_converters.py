@@ -51,7 +51,7 @@ def test_heads_are_cut_to_the_classes_that_were_used(model, tmp_path):
     state = published(model)
     found = convert(tmp_path, state, '--num-classes', 3)
     assert torch.equal(found['head.layers.3.weight'], state['cls_head_finetune.3.weight'][:3])
-    with pytest.raises(UserError, match='5 classes, fewer'):
+    with pytest.raises(UserError, match='num-classes=6 must be at most 5'):
         convert(tmp_path, state, '--num-classes', 6)
 
 

@@ -67,7 +67,7 @@ def test_group_encoder_is_its_convolutions():
     torch.testing.assert_close(out, expected)
 
 
-def test_the_order_of_points_does_not_matter_but_for_the_first():
+def test_order_of_points_matters_only_for_the_first():
     model = build().eval()
     points = torch.randn(2, 40, 3)
     order = torch.cat((torch.tensor([0]), 1 + torch.randperm(39)))
@@ -75,7 +75,6 @@ def test_the_order_of_points_does_not_matter_but_for_the_first():
 
 
 def test_moving_a_cloud_moves_positions_only():
-    """Groups are relative to their centers."""
     model = build().eval()
     points = torch.randn(2, 40, 3)
     moved = points + 3.0
@@ -147,29 +146,14 @@ def test_accuracy_overall_and_by_class(tmp_path):
         [1, 0, 1, 0],
         [0, 0, 0, 0],
     ]
-    with pytest.raises(UserError, match='has none'):
-        metric.process(None, [dict(pred_label=0)])
 
 
-def test_batches_of_unequal_clouds_are_refused():
-    stack = pc.PointCloudPreprocessor()
-    out = stack(dict(inputs=[torch.zeros(4, 3)] * 2, data_samples=[]))
-    assert out['inputs'].shape == (2, 4, 3)
-    with pytest.raises(UserError, match='4 to 5 points.*SamplePoints'):
-        stack(dict(inputs=[torch.zeros(4, 3), torch.zeros(5, 3)]))
+def test_small_clouds_are_refused():
+    with pytest.raises(UserError, match='num_groups=6 must be at most 5'):
+        build()(torch.randn(2, 5, 3))
 
 
-def test_small_clouds_and_foreign_labels_are_refused():
-    model = build()
-    with pytest.raises(UserError, match='cloud of 5 points'):
-        model(torch.randn(2, 5, 3))
-    with pytest.raises(UserError, match='label 39, but head.num_classes=5'):
-        model(torch.randn(2, 40, 3), samples(1, 39), mode='loss')
-    with pytest.raises(UserError, match='multiple'):
-        build(num_heads=5)
-
-
-def test_clouds_whose_points_are_all_equal_give_finite_results():
+def test_equal_points_give_finite_results():
     model = build().train()
     points = torch.cat((torch.ones(1, 40, 3), torch.randn(1, 40, 3)))
     loss = model(points, samples(0, 1), mode='loss')['loss']
@@ -205,21 +189,8 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
         assert head.shape == model.head.layers[0].weight.shape
     other = build(depth=3)
     other.checkpoint = path
-    with pytest.raises(CheckpointError, match='missing.*blocks.2'):
+    with pytest.raises(CheckpointError, match='blocks.2'):
         other.init_weights()
     other.checkpoint = str(tmp_path / 'none.pth')
     with pytest.raises(CheckpointError, match='does not exist'):
         other.init_weights()
-
-
-def test_the_old_name_of_checkpoint_works_and_names_the_new_one():
-    with pytest.warns(DeprecationWarning, match="checkpoint='p.pth'"):
-        model = MODELS.build(
-            dict(
-                type='lm4ve.PointCloudClassifier',
-                pretrained='p.pth',
-                backbone=dict(type='lm4ve.PointBERT', **TINY),
-                head=dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5),
-            )
-        )
-    assert model.checkpoint == 'p.pth'

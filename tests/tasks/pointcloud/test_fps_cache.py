@@ -1,4 +1,4 @@
-"""Farthest points that are known are those that would be computed."""
+"""Farthest points of the cache equal those that would be computed."""
 
 import copy
 import multiprocessing
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lm4ve.tasks import pointcloud as pc
-from lm4ve.tasks.pointcloud import known_picks
+from lm4ve.tasks.pointcloud import fps_cache
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 
@@ -19,9 +19,9 @@ def cloud(seed=0):
 @pytest.fixture
 def computed(monkeypatch):
     """Count how often picks are computed."""
-    found, compute = [], known_picks.farthest_point_sample
+    found, compute = [], fps_cache.farthest_point_sample
     monkeypatch.setattr(
-        known_picks, 'farthest_point_sample', lambda *a: found.append(a) or compute(*a)
+        fps_cache, 'farthest_point_sample', lambda *a: found.append(a) or compute(*a)
     )
     return found
 
@@ -39,30 +39,24 @@ def test_each_cloud_is_computed_once(computed):
     assert len(computed) == 4
 
 
-def test_a_cloud_that_changed_is_computed_again(computed):
+@pytest.mark.parametrize('changed', ['cloud', 'seal', 'picks'])
+def test_changed_clouds_and_rows_are_computed_again(computed, changed):
     transform, points = pc.SamplePoints(12, 'fps'), cloud()
-    sample(transform, points, 0)
-    points[5] += 1
-    sample(transform, points, 0)
+    sample(transform, points, 7)
+    if changed == 'cloud':
+        points[5] += 1
+    else:
+        transform._cache.rows[7, dict(seal=3, picks=20)[changed]] ^= 1
+    for _ in range(2):
+        sample(transform, points, 7)
     assert len(computed) == 2
 
 
-@pytest.mark.parametrize('byte', [3, 20], ids=['seal', 'picks'])
-def test_what_was_written_in_part_does_not_count(computed, byte):
-    transform, points = pc.SamplePoints(12, 'fps'), cloud()
-    sample(transform, points, 7)
-    transform._known._places[7, byte] ^= 1
-    sample(transform, points, 7)
-    sample(transform, points, 7)
-    assert len(computed) == 2
-
-
-def test_samples_beyond_the_memory_are_right(computed):
-    known = known_picks.KnownPicks(12, size=150)  # two places
-    for number in range(5):
-        picks = known.of(cloud(number), number)
+def test_samples_that_share_a_row_are_right(computed):
+    cache = fps_cache.FPSCache(12, size=150)  # two rows
+    for number in (0, 1, 2, 3, 4, 4):
+        picks = cache.picks(cloud(number), number)
         assert np.array_equal(picks, brute_force_picks(cloud(number), 12))
-    known.of(cloud(4), 4)
     assert len(computed) == 5
 
 
@@ -71,7 +65,7 @@ def _in_worker(transform):
     sample(transform, cloud(), 3)
 
 
-def test_what_a_worker_has_computed_is_known_to_the_next(computed):
+def test_forked_workers_share_the_cache(computed):
     transform = pc.SamplePoints(12, 'fps')
     worker = multiprocessing.get_context('fork').Process(target=_in_worker, args=(transform,))
     worker.start()
