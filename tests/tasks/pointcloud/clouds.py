@@ -57,15 +57,16 @@ def _mesh_text(suffix: str, vertices: np.ndarray, triangles: np.ndarray) -> str:
     places = ['{} {} {}'.format(*v) for v in vertices]
     if suffix == '.off':
         faces = ['3 {} {} {}'.format(*t) for t in triangles]
-        return '\n'.join(['OFF', f'{len(places)} {len(faces)} 0', *places, *faces, ''])
-    if suffix == '.obj':
-        places = [f'v {place}' for place in places]
+        lines = ['OFF', f'{len(places)} {len(faces)} 0', *places, *faces]
+    elif suffix == '.obj':
         faces = ['f {} {} {}'.format(*t) for t in triangles + 1]
         counts = [f'# number of vertices: {len(places)}', f'# number of triangles: {len(faces)}']
-        return '\n'.join([*counts, *places, *faces, ''])
-    loops = ['\n'.join(f'vertex {places[i]}' for i in t) for t in triangles]
-    facets = [f'facet normal 0 0 1\nouter loop\n{x}\nendloop\nendfacet' for x in loops]
-    return '\n'.join(['solid torus', *facets, 'endsolid torus', ''])
+        lines = [*counts, *(f'v {place}' for place in places), *faces]
+    else:
+        loops = ['\n'.join(f'vertex {places[i]}' for i in t) for t in triangles]
+        facets = [f'facet normal 0 0 1\nouter loop\n{x}\nendloop\nendfacet' for x in loops]
+        lines = ['solid torus', *facets, 'endsolid torus']
+    return '\n'.join(lines) + '\n'
 
 
 def write_scanobjectnn(root: Path, per_split: int = 15, points: int = 64) -> Path:

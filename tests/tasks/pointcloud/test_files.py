@@ -56,7 +56,7 @@ PLY = (
 )
 
 
-@pytest.mark.parametrize('index', [4, 10**6, 2**40, -9])
+@pytest.mark.parametrize('index', [4, 2**40, -9])
 @pytest.mark.parametrize(
     'name, content',
     [
@@ -86,22 +86,12 @@ def test_polygons_are_triangulated(tmp_path):
     assert {(int(a), int(b)) for a, b in zip(x, y, strict=True)} >= {(0, 0), (1, 0), (2, 1), (0, 1)}
 
 
-@pytest.mark.parametrize('kind', ['ascii', 'binary_big_endian'])
-def test_ply_polygons_of_different_sizes(kind, tmp_path):
-    header = (
-        f'ply\nformat {kind} 1.0\nelement vertex 5\nproperty float x\nproperty float y\n'
-        'property float z\nelement face 2\nproperty uchar red\n'
-        'property list uchar int vertex_indices\nend_header\n'
-    )
-    xyz = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 0]])
-    if kind == 'ascii':
-        rows = '\n'.join(' '.join(map(str, row)) for row in xyz)
-        body = f'{rows}\n9 4 0 1 2 3\n9 3 0 1 4\n'.encode()
-    else:
-        body = xyz.astype('>f4').tobytes()
-        for corners in ([0, 1, 2, 3], [0, 1, 4]):
-            body += bytes([9, len(corners)]) + np.array(corners, '>i4').tobytes()
-    (tmp_path / 'a.ply').write_bytes(header.encode() + body)
+def test_binary_ply_polygons_of_different_sizes(tmp_path):
+    header = PLY.partition('0 0 0')[0].replace('ascii', 'binary_big_endian')
+    header = header.replace('vertex 3', 'vertex 5').replace('face 1', 'face 2')
+    xyz = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 0]], '>f4')
+    faces = [bytes([len(f)]) + np.array(f, '>i4').tobytes() for f in ([0, 1, 2, 3], [0, 1, 4])]
+    (tmp_path / 'a.ply').write_bytes(header.encode() + xyz.tobytes() + b''.join(faces))
     points = read_points(tmp_path / 'a.ply', 5000)
     assert (points.max(0) > 0.97).tolist() == [True, True, False]
     # A unit square, and a triangle over its lower quarter.
@@ -169,84 +159,54 @@ def test_arrays_are_never_unpickled(tmp_path):
 
 
 # ------------------------------------------------------------------------ .h5 files
-SHAPE = (2, 4, 3)
+SHAPE = (2000, 4, 3)
 
 
 def external_link(f, other) -> None:
     with h5py.File(other, 'w') as o:
         o['data'] = np.ones(SHAPE)
-    f['data'] = h5py.ExternalLink(str(other), '/data')
-
-
-def soft_link_to_an_external_one(f, other) -> None:
-    external_link(f, other)
-    f.move('data', 'there')
-    f['data'] = h5py.SoftLink('/there')
+    f['elsewhere'] = h5py.ExternalLink(str(other), '/data')
+    f['data'] = h5py.SoftLink('/elsewhere')
 
 
 def external_storage(f, other) -> None:
-    other.write_bytes(b'root:x:0:0:secret' * 99)
-    f.create_dataset('data', SHAPE, 'f4', external=[(str(other), 0, 4 * 24)])
+    other.write_bytes(bytes(4 * 12 * len(SHAPE)))
+    f.create_dataset('data', SHAPE, 'f4', external=[(str(other), 0, 4 * 24000)])
 
 
 def virtual(f, other) -> None:
-    external_link(f, other)
-    del f['data']
     layout = h5py.VirtualLayout(SHAPE, 'f8')
     layout[:] = h5py.VirtualSource(str(other), 'data', SHAPE)
     f.create_virtual_dataset('data', layout)
 
 
-def huge(f, other) -> None:
-    f.create_dataset('data', (10**9, 1000, 3), 'f4', chunks=(1, 1000, 3))
-
-
-def huge_labels(f, other) -> None:
-    f['data'] = np.ones(SHAPE)
-    del f['label']
-    f.create_dataset('label', (10**12,), 'i8', chunks=(1000,))
-
-
 def half_stored(f, other) -> None:
-    f.create_dataset('data', (2000, 4, 3), 'f4', chunks=(1, 4, 3))[0] = 1
+    f.create_dataset('data', SHAPE, 'f4', chunks=(1, 4, 3))[0] = 1
 
 
 def group(f, other) -> None:
     f.create_group('data')
 
 
-def text(f, other) -> None:
-    f['data'] = 'secret'
-
-
-WAYS = [external_link, soft_link_to_an_external_one, external_storage, virtual, huge]
-WAYS += [huge_labels, half_stored, group, text]
-
-
-@pytest.mark.parametrize('write', WAYS)
-def test_h5_numbers_lie_in_the_file_itself(tmp_path, write):
-    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
-    with h5py.File(path, 'w') as f:
-        f['label'] = [0, 1]
-        write(f, tmp_path / 'other')
-    with pytest.raises(UserError, match='holds no numbers|lie in the file itself'):
-        len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
-
-
 @pytest.mark.parametrize(
-    'arrays, found',
+    'write, found',
     [
-        (dict(points=np.zeros(SHAPE), label=[0, 1]), 'data'),
-        (dict(data=np.zeros(SHAPE), label=[0]), '1 labels'),
-        (dict(data=np.zeros((0, 4, 3)), label=[]), 'cannot be read'),
-        (dict(data=np.zeros((2, 12)), label=[0, 1]), r'data \[2, 12\]'),
-        (dict(data=np.zeros(SHAPE), label=[0, 39]), 'label.*=39 must be'),
+        (external_link, 'is a link'),
+        (external_storage, 'in the file itself'),
+        (virtual, 'in the file itself'),
+        (half_stored, 'in the file itself'),
+        (group, 'holds no numbers'),
+        (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
+        (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
+        (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
+        (lambda f, _: f.update(data=np.zeros((2, 4, 3))), 'label.*=39 must be'),
     ],
 )
-def test_h5_files_with_other_content_are_refused(arrays, found, tmp_path):
+def test_h5_files_with_other_content_are_refused(write, found, tmp_path):
     path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
     with h5py.File(path, 'w') as f:
-        f.update(arrays)
+        f['label'] = [0, 39]
+        write(f, tmp_path / 'other')
     with pytest.raises(UserError, match=found):
         len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
 
@@ -262,21 +222,6 @@ def test_compressed_h5_files_are_read_and_cut_ones_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match='test_objectdataset.h5'):
         len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
-
-
-def test_h5_files_with_changed_bytes_raise_one_error(tmp_path):
-    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
-    whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
-    for _ in range(100):
-        data = bytearray(whole)
-        for at in rng.integers(0, 3000, 3):
-            data[at] = rng.integers(256)
-        path.write_bytes(data)
-        try:
-            len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
-        except UserError:
-            refused += 1
-    assert refused > 5
 
 
 def test_shape_lists_stay_in_their_class_folders(tmp_path):
