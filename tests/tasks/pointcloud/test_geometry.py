@@ -15,15 +15,6 @@ def test_groups_are_the_nearest_points_of_farthest_centers():
     assert torch.equal(index, nearest_neighbors(points, centers, 5))
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_a_gpu_gives_the_same_groups():
-    points = torch.randn(2, 60, 3)
-    centers, _ = group_points(points, 6, 5)
-    others, _ = group_points(points.cuda(), 6, 5)
-    assert torch.equal(centers, others.cpu())
-
-
 @pytest.mark.parametrize('sizes, found', [((4, 9), 'group_size=9'), ((9, 4), 'num_groups=9')])
 def test_small_clouds_are_refused(sizes, found):
     with pytest.raises(UserError, match=f'{found} must be at most 8'):

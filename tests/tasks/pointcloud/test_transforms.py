@@ -7,7 +7,7 @@ import torch
 from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.transforms import random_rotation
-from tests.tasks.pointcloud.clouds import brute_force_picks, cloud
+from tests.tasks.pointcloud.clouds import brute_force_picks, cloud, whole_cloud
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def test_unit_sphere():
 
 
 def test_sampling_takes_points_of_the_cloud():
-    points = np.random.randint(-999, 999, (40, 3)).astype('f4')
+    points = whole_cloud()
     picks = run(pc.SamplePoints(12, 'fps'), points)
     assert np.array_equal(picks, points[brute_force_picks(points, 12)])
     assert np.array_equal(run(pc.SamplePoints(12, 'first'), points), points[:12])
