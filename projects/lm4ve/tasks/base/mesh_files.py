@@ -37,9 +37,8 @@ def read_mesh(path: str | Path) -> Mesh:
     suffix = Path(path).suffix.lower()
     if suffix == '.ply':
         return read_ply(path)
-    return {'.off': _read_off, '.obj': _read_obj, '.stl': _read_stl}[suffix](
-        Path(path).read_bytes()
-    )
+    read = {'.off': _read_off, '.obj': _read_obj, '.stl': _read_stl}[suffix]
+    return read(Path(path).read_bytes())
 
 
 def read_ply(path: str | Path, columns: Sequence[str] = 'xyz') -> Mesh:
@@ -84,7 +83,7 @@ def _read_off(data: bytes) -> Mesh:
         raise ValueError('it does not begin with OFF')
     counts = header[1] if header[1].strip() else lines.pop(0)
     vertices, faces = (int(word) for word in counts.split()[:2])
-    if len(lines) != vertices + faces or min(vertices, faces) < 0:
+    if len(lines) != vertices + faces:
         raise ValueError(
             f'its header promises {vertices:,} vertices and {faces:,} faces, and '
             f'{len(lines):,} lines follow'
@@ -92,9 +91,7 @@ def _read_off(data: bytes) -> Mesh:
     polygons = []
     for line in lines[vertices:]:
         count, *corners = line.split()
-        if not 0 <= int(count) <= len(corners):
-            raise ValueError('a face has fewer corners than it promises')
-        polygons.append([int(corner) for corner in corners[: int(count)]])
+        polygons.append([int(corners[i]) for i in range(int(count))])
     points = _coordinates(lines[:vertices])
     return points, _triangulate(points, polygons)
 
@@ -109,9 +106,9 @@ def _read_obj(data: bytes) -> Mesh:
             vertices.append(rest)
         elif kind == 'f':
             corners = [int(word.partition('/')[0]) for word in rest.split()]
-            if len(corners) < 3 or 0 in corners:
-                raise ValueError('a face has fewer than three corners, or one with the number 0')
-            # Counted from 1, or backwards from the last vertex.
+            if 0 in corners:
+                raise ValueError('a face refers to vertex 0, but they are counted from 1')
+            # Or backwards from the last vertex.
             polygons.append([c - 1 if c > 0 else len(vertices) + c for c in corners])
     held = dict(vertices=len(vertices), triangles=len(polygons), faces=len(polygons))
     for name, count in held.items():
@@ -187,12 +184,11 @@ def _ears(ring: np.ndarray) -> list[tuple[int, int, int]]:
     while len(left) > 3:
         for i, b in enumerate(left):
             a, c = left[i - 1], left[(i + 1) % len(left)]
-            others = [d for d in left if (ring[d] != ring[[a, b, c]]).any(axis=1).all()]
-            inside = (
-                (turn(a, b, others) >= 0) & (turn(b, c, others) >= 0) & (turn(c, a, others) >= 0)
-            )
-            if turn(a, b, c) > 0 and not inside.any():
-                break
+            apart = (ring[left][:, None] != ring[[a, b, c]]).any(axis=2).all(axis=1)
+            others = np.array(left)[apart]
+            sides = turn(a, b, others), turn(b, c, others), turn(c, a, others)
+            if turn(a, b, c) > 0 and not (np.min(sides, axis=0) >= 0).any():
+                break  # b is an ear: no other corner is inside
         triangles.append((a, b, c))
         left.remove(b)
     return [*triangles, (left[0], left[1], left[2])]
