@@ -26,7 +26,6 @@ def test_digits_fit_and_val_are_the_training_split():
 
 
 def test_primitives_fit_and_val_are_the_training_split(tmp_path):
-    pytest.importorskip('open3d')
     from lm4ve.tasks.pointcloud import PrimitivesDataset
 
     def clouds(split):

@@ -14,7 +14,7 @@ from mmengine.dataset import Compose
 from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.mesh_files.ply import read_ply
+from lm4ve.tasks.base.mesh_files import read_ply
 from lm4ve.tasks.rooms.datasets.scene_files import (
     OBJECT_SUFFIXES,
     DamagedScene,
@@ -112,7 +112,7 @@ class RoomReader:
     def _of_ply(self, path: Path) -> np.ndarray:
         try:
             with np.errstate(all='ignore'):
-                vertices, triangles = read_ply(path.read_bytes(), COLUMNS)
+                vertices, triangles = read_ply(path, COLUMNS)
         except (ValueError, TypeError, LookupError, OverflowError, MemoryError, OSError) as e:
             raise DamagedScene(f'is damaged ({e})') from e
         if not len(vertices) or not np.isfinite(vertices.astype(np.float32)).all():

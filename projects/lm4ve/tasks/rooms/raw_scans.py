@@ -12,7 +12,7 @@ import numpy as np
 
 from lm4ve.errors import UserError, brief
 from lm4ve.tasks.base.language.json_files import read_entries, read_json, read_rows
-from lm4ve.tasks.base.mesh_files.ply import read_ply
+from lm4ve.tasks.base.mesh_files import read_ply
 from lm4ve.tasks.rooms.datasets.scene_files import DamagedScene, read_alignment
 
 #: The columns of a vertex that a mesh must have.
@@ -152,7 +152,9 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         with np.errstate(all='ignore'):
-            vertices, triangles = read_ply(_bytes(path), COLUMNS)
+            vertices, triangles = read_ply(path, COLUMNS)
+    except OSError as e:
+        raise ScanError(f"'{path}' cannot be read: {e.strerror}. {_AGAIN}", 'missing file') from e
     except (ValueError, TypeError, LookupError, OverflowError, MemoryError) as e:
         raise ScanError(f"'{path}' is damaged: {e}. {_AGAIN}", 'damaged mesh') from e
     if not len(vertices) or not len(triangles):
