@@ -1,4 +1,4 @@
-"""What the export asks the video task."""
+"""Inputs and outputs of exported video models."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
 """The neck and the 2D recognizer in mmaction2's protocol.
 
-mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in
-tests and expects ``(features, losses)``. A class of the neck's own name in its
-registry speaks that, so that configs say ``type='LLMBlockNeck'`` in every host.
+mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests and expects
+``(features, losses)``. A class of the neck's own name in its registry implements that, so that
+configs use ``type='LLMBlockNeck'`` in every host.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from mmaction.registry import MODELS as MMACTION_MODELS
 from torch import Tensor, nn
 
 from lm4ve.compat.mmaction_single_map import extract_feat
-from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck as _LLMBlockNeck
 from lm4ve.registry import MODELS
 
@@ -52,15 +51,7 @@ class LLMBlockNeck(_LLMBlockNeck):
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        picked = self.pick(x)
-        if picked.dim() == 2:
-            raise UserError(
-                f'The backbone gives one vector a clip, {list(picked.shape)}; the '
-                'neck takes tokens or a map. Fix: '
-                'model.backbone.return_feat_map=True (VisionTransformer).'
-            )
-        out = super().forward(x if self.keep_others else picked)
-        return out, {}
+        return super().forward(x if self.keep_others else self.pick(x)), {}
 
 
 @MODELS.register_module()

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 from lm4ve.errors import UserError
 from lm4ve.files import clear_left_behind, write_text
 from lm4ve.tasks.base.integrity import SkippedFiles, check_policy
-from lm4ve.tasks.base.preparing import alone, in_processes
+from lm4ve.tasks.base.parallel_map import exclusive, parallel_map
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
 
@@ -63,19 +63,19 @@ def preprocess_split(
         (parts / f'{number:06d}', files[start : start + chunk_size])
         for number, start in enumerate(range(0, len(files), chunk_size))
     ]
-    with alone(path) as lock:
+    with exclusive(path):
         if path.is_file():
             footer = _finished(path, source)
         else:
             _claim(parts, f'{source} {chunk_size}')
-            _read_all(partial(_read_chunk, reader, on_corrupt), chunks, path, workers, quiet, lock)
+            _read_all(partial(_read_chunk, reader, on_corrupt), chunks, path, workers, quiet)
             footer = _join(path, [part for part, _ in chunks], len(files), source)
         shutil.rmtree(parts, ignore_errors=True)
     return footer
 
 
 def _read_all(
-    work: Callable, chunks: list, path: Path, workers: int, quiet: bool, lock: int
+    work: Callable, chunks: list, path: Path, workers: int, quiet: bool
 ) -> None:
     todo = [chunk for chunk in chunks if not _is_done(chunk[0])]
     if len(todo) < len(chunks):
@@ -84,7 +84,7 @@ def _read_all(
             logger='current',
         )
     text = f'preprocessing {path.name}, in chunks'
-    for _ in in_processes(work, todo, text, lock, workers, quiet):
+    for _ in parallel_map(work, todo, text, workers, quiet):
         pass
 
 
