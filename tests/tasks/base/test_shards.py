@@ -69,7 +69,7 @@ def test_killed_run_continues_with_the_missing_shard(write, tmp_path, entries):
     (folder / 'train.index.json').unlink()
     assert write(seed=0, quiet=True)[0] == first
     assert kept.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match='made of other files, or with another seed'):
+    with pytest.raises(UserError, match='lists other samples'):
         write(seed=5, quiet=True)
 
 
@@ -119,7 +119,7 @@ def test_changed_shard_is_detected_when_read(write):
     Path(shard).write_bytes(data)
     with pytest.raises(OSError, match='no file of this size'):
         fileio.get(read_samples(path, ['.jpg'], 'refuse')[4][0])
-    with pytest.raises(UserError, match='1 of 3 shards have another SHA-256: train-000001.tar'):
+    with pytest.raises(UserError, match='1 shards have another SHA-256: train-000001.tar'):
         verify_shards(path)
 
 

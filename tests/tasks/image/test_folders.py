@@ -169,14 +169,14 @@ def test_refused_image_is_named(root):
     with pytest.raises(UserError, match=f'1 of 10 .*{path}'):
         folder(root, on_corrupt='refuse', verify=True)
     dataset = folder(root, test_mode=True, verify=False)
-    with pytest.raises(UserError, match=f'{path}.*verify=True'):
+    with pytest.raises(UserError, match=f'{path}.*verify='):
         dataset[1]
 
 
 def test_data_set_of_broken_images_is_refused(tmp_path, log):
     for i in range(4):
         write(tmp_path / 'a' / f'{i}.jpg', b'')
-    with pytest.raises(UserError, match='51 images in a row'):
+    with pytest.raises(UserError, match='51 in a row'):
         folder(tmp_path, max_refetch=50)[0]
     with pytest.raises(UserError, match='4 of 4 images are corrupt'):
         folder(tmp_path, test_mode=True)

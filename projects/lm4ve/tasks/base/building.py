@@ -13,13 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from lm4ve.runner.checkpoint_files import (
-    load_partly,
-    load_strictly,
-    meta_of,
-    read_checkpoint,
-    select_state,
-)
+from lm4ve.runner import checkpoint_files as files
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.inputs import registered
@@ -44,12 +38,12 @@ def build_model(
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    content = {} if checkpoint is None else read_checkpoint(checkpoint)
+    content = {} if checkpoint is None else files.read_checkpoint(checkpoint)
     model: nn.Module = MODELS.build(settings)
     if checkpoint is not None:
         origin = f"'{checkpoint}'"
-        load = load_partly if allow_partial else load_strictly
-        load(model, select_state(content, origin=origin), origin)
+        load = files.load_partly if allow_partial else files.load_strictly
+        load(model, files.select_state(content, origin=origin), origin)
     return model, content
 
 
@@ -81,7 +75,7 @@ def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
     kind = registered(DATASETS, dataset.type)
     sources = (
         dataset.get('metainfo'),
-        meta_of(checkpoint, 'dataset_meta'),
+        files.meta_of(checkpoint, 'dataset_meta'),
         getattr(kind, 'METAINFO', None),
     )
     return next((s['classes'] for s in sources if s and s.get('classes')), None)

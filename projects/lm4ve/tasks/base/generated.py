@@ -1,7 +1,6 @@
 """Writes generated data sets: once, as a whole, and only into an empty folder."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -41,15 +40,14 @@ def write_once(
         if note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(recipe)):
             return folder
         raise UserError(
-            f"'{folder}' is not empty and does not hold these {noun} ({RECIPE}). Fix: remove the "
-            'folder, or set dataset.data_root to another one.'
+            f"'{folder}' does not hold these {noun} ({RECIPE}). Fix: remove the folder."
         )
     partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
     partial.mkdir(parents=True)
     try:
         write(partial)
         (partial / RECIPE).write_text(json.dumps(recipe, indent=1))
-        os.rename(partial, folder)
+        partial.rename(folder)
     except OSError:
         if not (folder / RECIPE).is_file():  # else another process was faster
             raise

@@ -80,13 +80,11 @@ def each_sample(cfg: Config, files: Sequence[str | Path], **options: Any) -> Ite
 
 def _check_file(path: Path, task: Task) -> None:
     """Refuse a file that does not exist, or that the task does not read."""
+    suffix = path.suffix.lower()
     if not path.exists():
         raise UserError(f"'{path}' does not exist.")
-    suffix = path.suffix.lower()
-    if task.takes_folders if path.is_dir() else suffix in task.input_suffixes:
-        return
-    other = next((t.input_noun for t in all_tasks() if suffix in t.input_suffixes), 'another file')
-    raise UserError(
-        f"'{path}' is {'a folder' if path.is_dir() else other}; the config takes "
-        f'{task.input_noun}: a file ending in {", ".join(task.input_suffixes)}.'
-    )
+    if not (task.takes_folders if path.is_dir() else suffix in task.input_suffixes):
+        nouns = [t.input_noun for t in all_tasks() if suffix in t.input_suffixes]
+        found = 'a folder' if path.is_dir() else (*nouns, 'of another kind')[0]
+        endings = ', '.join(task.input_suffixes)
+        raise UserError(f"'{path}' is {found}; the config takes {task.input_noun}: {endings}.")

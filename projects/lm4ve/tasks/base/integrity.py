@@ -129,7 +129,11 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         return kept
 
     def prepare_data(self, idx: int) -> Any:
-        """Return the sample after the pipeline; None, for which another is drawn, if corrupt."""
+        """Return the sample after the pipeline; None, for which another is drawn, if corrupt.
+
+        Raises:
+            UserError: The file is corrupt and refused, or part of a test; too many in a row are.
+        """
         path = self.path_of(self.get_data_info(idx))
         defect = self.find_defect(path)
         if defect is None:
@@ -143,26 +147,20 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
             else:
                 self._corrupt_in_a_row = 0
                 return data
-        return self._pass_over(path, defect)
-
-    def _pass_over(self, path: str, defect: str) -> None:
-        """Count and report a corrupt file; raise where it must not be replaced."""
         found = f"The {self.noun} '{path}' {defect}"
         self._corrupt_in_a_row += 1
-        if self.on_corrupt == 'refuse':
-            raise UserError(f"{found}. Fix: replace it, or set dataset.on_corrupt='skip'.")
-        if self.test_mode:
-            deeper = "'decode'" if self.is_scanned() else 'True'
+        too_many = self._corrupt_in_a_row > self.max_refetch
+        if self.on_corrupt == 'refuse' or self.test_mode or too_many:
             raise UserError(
-                f'{found}, and a test replaces nothing. Fix: dataset.verify={deeper} leaves it out.'
+                f'{found} ({self._corrupt_in_a_row} in a row). Fix: fetch it again; in training '
+                "dataset.on_corrupt='skip' replaces it, and dataset.verify='decode' leaves it out."
             )
-        if self._corrupt_in_a_row > self.max_refetch:
-            raise UserError(f'{self._corrupt_in_a_row} {self.noun}s in a row are corrupt. {found}.')
         if path not in self.corrupt_files:
             self.corrupt_files[path] = defect
             worker = get_worker_info()
             where = '' if worker is None else f' of worker {worker.id}'
             _warn(f'{found}: another sample replaces it (corrupt file {self.num_corrupt}{where}).')
+        return None
 
 
 @dataclass
@@ -197,10 +195,8 @@ class SkippedFiles:
         """Log what was left out of ``total`` files; ``done`` names the step."""
         if self.counts:
             kinds = ', '.join(f'{kind}: {n}' for kind, n in self.counts.items())
-            _warn(
-                f'{done}: left out {self.counts.total()} of {total} files ({kinds}); '
-                f'for example: {self.examples[0]}'
-            )
+            left_out = f'{done}: left out {self.counts.total()} of {total} files ({kinds})'
+            _warn(f'{left_out}; for example: {self.examples[0]}')
 
 
 def _warn(message: str) -> None:

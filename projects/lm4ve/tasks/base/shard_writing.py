@@ -64,39 +64,33 @@ def write_shards(
         dict: The index, see :func:`lm4ve.tasks.base.shards.read_index`.
 
     Raises:
-        UserError: Another run writes there; the folder has shards of other samples; with
-            'refuse', a file is corrupt; all are.
+        UserError: Another run writes there; the folder has an index of other samples; with
+            'refuse', a file is corrupt.
     """
-    folder = Path(folder)
     order = np.arange(len(entries))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
-    source = hashlib.sha256(f'{VERSION} {per_shard} {seed}'.encode())
+    digest = hashlib.sha256(f'{VERSION} {per_shard} {seed}'.encode())
     for e in entries:
-        source.update(json.dumps([e.name, e.label]).encode())
-    write = partial(_write_shard, find_defect, on_corrupt, source.hexdigest())
-    jobs = [
-        (folder / f'{split}-{number:06d}.tar', start, order[start : start + per_shard])
-        for number, start in enumerate(range(0, len(entries), per_shard))
-    ]
-    jobs = [(path, start, [entries[i] for i in chosen]) for path, start, chosen in jobs]
-    index = index_path(folder, split)
+        digest.update(json.dumps([e.name, e.label]).encode())
+    source, jobs = digest.hexdigest(), []
+    for number, start in enumerate(range(0, len(entries), per_shard)):
+        chosen = [entries[i] for i in order[start : start + per_shard]]
+        jobs.append((Path(folder, f'{split}-{number:06d}.tar'), start, chosen))
+    index, skipped = index_path(folder, split), SkippedFiles(on_corrupt)
     with exclusive(index):
-        _claim(folder / f'{split}.source', source.hexdigest())
-        text = f'writing shards of {split}'
-        notes = {n['name']: n for n in parallel_map(write, jobs, text, workers, quiet)}
-        shards, skipped = [], SkippedFiles(on_corrupt)
-        for name in sorted(notes):
-            note = notes[name]
+        if index.is_file() and read_index(index)['source'] != source:
+            raise UserError(f"'{index}' lists other samples. Fix: remove it, or another folder.")
+        write = partial(_write_shard, find_defect, on_corrupt, source)
+        done = parallel_map(write, jobs, f'writing shards of {split}', workers, quiet)
+        shards = []
+        for note in sorted(done, key=lambda note: note['name']):
             skipped.merge(note['skipped'], note['examples'])
             shards.append({k: note[k] for k in ('name', 'bytes', 'sha256')})
             shards[-1]['samples'] = len(note['samples'])
         skipped.warn('write shards', len(entries))
-        total = sum(s['samples'] for s in shards)
-        if not total:
-            raise UserError(f"'{index}': none of {len(entries)} files is whole.")
-        content = dict(version=VERSION, samples=total, source=source.hexdigest(), shards=shards)
-        write_json(content, index)
+        total = sum(shard['samples'] for shard in shards)
+        write_json(dict(version=VERSION, samples=total, source=source, shards=shards), index)
     return read_index(index)
 
 
@@ -109,21 +103,8 @@ def verify_shards(index: str | Path) -> int:
     shards = read_index(index)['shards']
     wrong = [s['name'] for s in shards if _hash(Path(index).with_name(s['name'])) != s['sha256']]
     if wrong:
-        raise UserError(
-            f"'{index}': {len(wrong)} of {len(shards)} shards have another SHA-256: "
-            f'{listing(wrong)}. Fix: write or copy them again.'
-        )
+        raise UserError(f"'{index}': {len(wrong)} shards have another SHA-256: {listing(wrong)}.")
     return len(shards)
-
-
-def _claim(note: Path, source: str) -> None:
-    """Refuse a folder with shards of the split that are made of other samples."""
-    if note.is_file() and note.read_text(encoding='utf-8') != source:
-        raise UserError(
-            f"'{note.parent}' has shards of '{note.stem}' that were made of other files, or with "
-            'another seed or number per shard. Fix: remove them, or name another folder.'
-        )
-    write_text(source, note)
 
 
 def _write_shard(

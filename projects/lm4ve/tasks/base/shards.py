@@ -149,18 +149,14 @@ def _read_shard(path: Path, shard: dict[str, Any], endings: Sequence[str]) -> li
     """Return address and label of each sample in a shard."""
     size = path.stat().st_size
     rows = json.loads(path.with_suffix('.json').read_bytes())['samples']
-    if size != shard['bytes'] or len(rows) != shard['samples']:
-        raise ValueError(
-            f'{size:,} bytes and {len(rows)} samples, expected {shard["bytes"]:,} and '
-            f'{shard["samples"]}'
-        )
+    if (size, len(rows)) != (shard['bytes'], shard['samples']):
+        raise ValueError(f'{size:,} bytes and {len(rows)} samples are not those of the index')
     found = []
     for name, offset, length, label in rows:
         numbers = (offset, length, *(label if isinstance(label, list) else [label]))
         whole = all(type(n) is int and n >= 0 for n in numbers)
-        if not whole or not HEADER <= offset <= size - length:
-            raise ValueError(f'its list has a damaged entry: {brief(numbers)}')
-        if not name.lower().endswith(tuple(endings)):
-            raise ValueError(f"'{brief(name)}' does not end in one of {listing(endings, 12)}")
+        whole = whole and HEADER <= offset <= size - length
+        if not whole or not name.lower().endswith(tuple(endings)):
+            raise ValueError(f"its list has a damaged entry, '{brief(name)}'")
         found.append((address_of(path, name, offset, length), label))
     return found

@@ -55,11 +55,8 @@ def task_of_model(model_class: Any) -> Task:
     for task in all_tasks():
         if task.recognizes(model_class):
             return task
-    raise UserError(
-        f'{getattr(model_class, "__name__", model_class)} derives from no model of a task: '
-        f'{", ".join(m for t in all_tasks() for m in t.models)}. Fix: derive from one of them, or '
-        'declare a task (docs/extend/add_a_task.md).'
-    )
+    bases = ', '.join(name for task in all_tasks() for name in task.models)
+    raise UserError(f'{model_class} is of no task: it derives from none of {bases}.')
 
 
 def task_of_config(cfg: Config) -> Task:
@@ -84,6 +81,5 @@ def require_task(cfg: Config, name: str) -> None:
     found, required = task_of_config(cfg), get_task(name)
     if found.name != required.name:
         raise UserError(
-            f'The config trains {cfg.model.type}, a model of {found.title}; this tool takes '
-            f'configs of {required.title}.'
+            f'{cfg.model.type} is of {found.title}; this tool takes configs of {required.title}.'
         )
