@@ -9,8 +9,8 @@ import pytest
 from mmengine import fileio
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.shard_writing import Entry, verify_shards, write_shards
 from lm4ve.tasks.base.shards import parse_address, read_samples
+from tools.dataset_converters.shards import Entry, verify_shards, write_shards
 
 webdataset = pytest.importorskip('webdataset')
 

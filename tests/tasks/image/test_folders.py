@@ -1,7 +1,6 @@
 """Broken image data is reported; it is neither trained on nor evaluated."""
 
 import logging
-import warnings
 
 import cv2
 import numpy as np
@@ -74,7 +73,7 @@ def test_damaged_size_is_refused_before_decoding(tmp_path):
     data = encode(64)
     size = data.index(b'\xff\xc0') + 5  # height and width, two bytes each
     path = write(tmp_path / 'x.jpg', data[:size] + b'\x20\0\x20\0' + data[size + 4 :])
-    assert 'cannot hold the 67 million pixels' in find_defect(path, decode=True)
+    assert 'cannot hold 67 megapixels' in find_defect(path, decode=True)
     # As few bytes as JPEG needs for so many pixels.
     blank = cv2.imencode('.jpg', np.zeros((4000, 4000), np.uint8), (cv2.IMWRITE_JPEG_OPTIMIZE, 1))
     assert find_defect(write(tmp_path / 'y.jpg', blank[1].tobytes()), decode=True) is None
@@ -200,12 +199,3 @@ def test_scan_leaves_corrupt_images_out(root, log):
     labels = np.bincount([d['data_samples'].gt_label.item() for d in dataset])
     assert labels.tolist() == [3, 3, 3]
     assert f'{len(bad)} of {9 + len(bad)} images are corrupt' in log()[-1]
-
-
-def test_check_does_not_rely_on_opencv(root, monkeypatch):
-    # Many builds return a truncated JPEG with a gray lower part.
-    monkeypatch.setattr(cv2, 'imdecode', lambda *a, **k: np.zeros((4, 4, 3), np.uint8))
-    write(root / CLASSES[0] / 'half.jpg', BROKEN['half.jpg'])
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        assert folder(root, test_mode=True).num_corrupt == 1

@@ -1,7 +1,5 @@
 """Images in shards are the images in folders: the same samples and checks."""
 
-import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +10,9 @@ pytest.importorskip('mmpretrain')
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.shard_writing import Entry, write_shards
 from lm4ve.tasks.image import CheckedImageFolder, ImageNetShards
-from tests.helpers.tasks import ROOT
 from tests.tasks.image.images import broken_files, encode, fill, write
+from tools.dataset_converters.shards import Entry, main, write_shards
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 CLASSES = ('n01440764', 'n01443537', 'n01484850')
@@ -27,14 +24,6 @@ train_dataloader = dict(
 """
 
 
-@pytest.fixture(scope='module')
-def tool():
-    sys.path.insert(0, str(ROOT / 'tools/dataset_converters'))
-    yield import_module('shards').main
-    sys.path.pop(0)
-    sys.modules.pop('shards')
-
-
 @pytest.fixture
 def folders(tmp_path):
     fill(tmp_path / 'data', CLASSES)
@@ -44,10 +33,10 @@ def folders(tmp_path):
 
 
 @pytest.fixture
-def shards(tool, folders, tmp_path, capsys):
+def shards(folders, tmp_path, capsys):
     config = tmp_path / 'config.py'
     config.write_text(CONFIG.format(root=folders))
-    tool(['write', str(config), str(tmp_path / 'shards'), '--per-shard', '4'])
+    main(['write', str(config), str(tmp_path / 'shards'), '--per-shard', '4'])
     assert '9 samples in 3 shards' in capsys.readouterr().out
     return tmp_path / 'shards'
 
@@ -60,7 +49,7 @@ def pixels(samples) -> set:
     return {(s['inputs'].numpy().tobytes(), s['data_samples'].gt_label.item()) for s in samples}
 
 
-def test_samples_are_those_of_the_folders_in_every_worker(shards, folders, tool, capsys):
+def test_samples_are_those_of_the_folders_in_every_worker(shards, folders, capsys):
     data = dataset(shards)
     single = CheckedImageFolder(data_root=str(folders), pipeline=LOAD)
     assert {*data.get_data_info(0)} == {*single.get_data_info(0)}
@@ -70,7 +59,7 @@ def test_samples_are_those_of_the_folders_in_every_worker(shards, folders, tool,
     # Mixed by the seed, so that a shard is no class.
     labels = [data.get_data_info(i)['gt_label'] for i in range(9)]
     assert labels != sorted(labels)
-    tool(['verify', str(shards / 'train.index.json')])
+    main(['verify', str(shards / 'train.index.json')])
     assert '3 shards are as they were written' in capsys.readouterr().out
 
 

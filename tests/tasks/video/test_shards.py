@@ -8,9 +8,9 @@ pytest.importorskip('mmaction')
 from mmengine.registry import DATASETS, init_default_scope
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.shard_writing import Entry, write_shards
 from lm4ve.tasks.video.corruption import find_defect
 from tests.tasks.video.videos import write_broken, write_list, write_noise
+from tools.dataset_converters.shards import Entry, write_shards
 
 DECORD, AV = (
     [

@@ -4,10 +4,9 @@
 draws files through the task's analysis, so that a task needs no inferencer of its own.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +20,6 @@ from lm4ve.tasks.base.building import inference_model
 from lm4ve.tasks.base.inputs import collate, each_sample
 from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.base.table import require_task, task_of_config
-
-T = TypeVar('T')
 
 
 class TaskInferencer(BaseInferencer):  # type: ignore[misc]
@@ -148,7 +145,7 @@ class FileInferencer(TaskInferencer):
         files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
-        batches = batched(each_sample(self.cfg, files, **options), batch_size)
+        batches = self._get_chunk_data(each_sample(self.cfg, files, **options), batch_size)
         if self.show_progress:
             batches = progress(batches, 'inference', -(-len(files) // batch_size))
         results = []
@@ -178,10 +175,3 @@ def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
     lines = [name, *(f'{k}: {v}' for k, v in facts.items())]
     figure.suptitle('\n'.join(lines), fontsize=8)
     return to_image(figure)
-
-
-def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield lists of ``size`` items, the last of which may be shorter."""
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
