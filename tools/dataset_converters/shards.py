@@ -85,8 +85,8 @@ def write_shards(
         dict: The index, see :func:`lm4ve.tasks.base.shards.read_index`.
 
     Raises:
-        UserError: Another run writes there; the folder has an index of other samples; with
-            'refuse', a file is corrupt.
+        UserError: Another run writes there; the folder has shards of other samples; with 'refuse', a
+            file is corrupt.
     """
     order = np.arange(len(entries))
     if seed is not None:
@@ -100,8 +100,10 @@ def write_shards(
         jobs.append((Path(folder, f'{split}-{number:06d}.tar'), start, chosen))
     index, skipped = index_path(folder, split), SkippedFiles(on_corrupt)
     with exclusive(index):
-        if index.is_file() and read_index(index)['source'] != source:
-            raise UserError(f"'{index}' lists other samples. Fix: remove it, or another folder.")
+        note = index.with_name(f'{split}.source')
+        if note.is_file() and note.read_text(encoding='utf-8') != source:
+            raise UserError(f"'{note}': the shards there are of other samples. Fix: remove them.")
+        write_text(source, note)
         write = partial(_write_shard, find_defect, on_corrupt, source)
         done = parallel_map(write, jobs, f'writing shards of {split}', workers, quiet)
         shards = []

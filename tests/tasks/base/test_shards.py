@@ -69,7 +69,7 @@ def test_killed_run_continues_with_the_missing_shard(write, tmp_path, entries):
     (folder / 'train.index.json').unlink()
     assert write(seed=0, quiet=True)[0] == first
     assert kept.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match='lists other samples'):
+    with pytest.raises(UserError, match='are of other samples'):
         write(seed=5, quiet=True)
 
 
