@@ -93,8 +93,8 @@ def get_model(
 
     Args:
         config (str | Path | Config): A name of :func:`list_models`, a file, or a config.
-        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True takes
-            the released one.
+        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True: the
+            released one.
         device (str, optional): Where to put the model. Default: the CPU.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         **fields: Override fields of ``model``, for example
