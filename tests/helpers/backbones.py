@@ -11,10 +11,10 @@ from lm4ve.blocks.families.table import with_tables
 from lm4ve.necks import LLMBlockNeck, guard
 from lm4ve.necks.layouts import DEFAULTS
 from lm4ve.necks.normed_before import norm_before
-from lm4ve.tasks.base.backbone_tables import Entry, Refused, full_type
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
+from tools.dev.backbones import Entry, Refused, full_type
 
 
 def check_unlisted(registry, package: ModuleType, entries: list, monkeypatch) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from lm4ve.errors import UserError, listing
 from lm4ve.files import clear_left_behind, replacing, whole_lines, write_json
 from lm4ve.tasks.base.integrity import SkippedFiles, check_policy
-from lm4ve.tasks.base.preparing import alone, in_processes
+from lm4ve.tasks.base.parallel_map import exclusive, parallel_map
 from lm4ve.tasks.rooms.raw_scans import (
     RawScan,
     ScanError,
@@ -74,13 +74,13 @@ def prepare_scans(
         raise UserError(f'{max_points=} and {workers=} must be at least 1.')
     folders, out = _folders(Path(scans), names), Path(out)
     ids, skipped, notes = read_label_ids(labels), SkippedFiles(on_corrupt), []
-    with alone(out) as lock:
+    with exclusive(out):
         out.mkdir(parents=True, exist_ok=True)
         for folder in (out, out / _NOTES):
             clear_left_behind(folder)
         _refuse_foreign(out, [f.name for f in folders])
         work = partial(_prepare, out, ids, max_points)
-        with closing(in_processes(work, folders, 'preparing scans', lock, workers, quiet)) as done:
+        with closing(parallel_map(work, folders, 'preparing scans', workers, quiet)) as done:
             for found in done:
                 if isinstance(found, ScanError):
                     skipped.add(found.kind, found)
