@@ -113,7 +113,7 @@ def transforms_of(dataset) -> Iterator[Timed]:
 def asked_by_gpu(cfg: Config, args) -> float:
     """Return how many samples a second a GPU trains on, by the operations of a step."""
     cost = cost_of_step(cfg)
-    return args.tflops * 1e12 * args.utilization / (2 * cost.counts.total_macs() / cost.batch)
+    return args.tflops * 1e12 * args.utilization / (2 * cost.macs / cost.batch)
 
 
 def measure(name: str, args) -> list[dict]:

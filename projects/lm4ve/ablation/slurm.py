@@ -101,7 +101,7 @@ class SlurmJobs(Executor):
             waiting += self._submit(new[i : i + ARRAY])
         try:
             yield from self._wait(waiting)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, GeneratorExit):
             arrays = ' '.join(sorted({job.partition('_')[0] for _, job in waiting}))
             self.say(
                 f'{len(waiting)} trials stay in the queue of Slurm. The same command waits for '

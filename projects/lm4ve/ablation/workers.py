@@ -77,6 +77,8 @@ class Executor(ABC):
         """
         unique = list({t.id: t for t in trials}.values())
         todo = [t for t in unique if self.store.result(t) is None]
+        if not todo:
+            return []
         done, failures = len(unique) - len(todo), []
         columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
         bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
