@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('mmpretrain')
 from lm4ve.analysis.iou.mask_datasets import open_masks  # noqa: E402
-from lm4ve.analysis.iou.mask_pipeline import MaskFollower, batches  # noqa: E402
+from lm4ve.analysis.iou.mask_datasets import MaskFollower, batches  # noqa: E402
 from lm4ve.analysis.iou.pseudo_masks import IGNORED  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from tests.analysis.iou.masks import pipeline, write_folder  # noqa: E402

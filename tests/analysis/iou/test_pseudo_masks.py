@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point
-from lm4ve.analysis.iou.bootstrap import bootstrap_mean
+from lm4ve.analysis.iou.report import bootstrap_mean
 from lm4ve.analysis.iou.pseudo_masks import (
     IGNORED,
     PRIOR,
