@@ -11,7 +11,6 @@ import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
-from mmpretrain.models.classifiers.base import BaseClassifier
 from PIL import Image
 from torch import nn
 
@@ -19,6 +18,9 @@ from lm4ve.analysis import analyse
 from lm4ve.analysis.iou.pseudo_masks import maps_of
 from lm4ve.errors import UserError
 from tests.analysis.iou.masks import write_folder
+
+pytest.importorskip('mmpretrain')
+from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,9 +80,7 @@ def config(tmp_path):
     return path
 
 
-def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
-    config, tmp_path, capsys
-):
+def test_perfect_maps_score_1_and_constant_ones_the_prior(config, tmp_path, capsys):
     masks = write_folder(tmp_path / 'data')
     report = score(
         config,
@@ -119,7 +119,7 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
         assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
 
 
-def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
+def test_the_demo_reports_every_measure_and_point(tmp_path):
     report = score(
         ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py',
         f'--bootstrap 20 --split val --out-dir {tmp_path} --cfg-options '
@@ -147,7 +147,7 @@ def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_pat
     assert all(r.low <= r.iou <= r.high for r in report.rows)
 
 
-def test_attention_without_a_class_token_is_the_mean_of_all_rows():
+def test_attention_without_class_token_is_the_mean():
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
     model = MODELS.build(
@@ -189,26 +189,23 @@ def spoil(tmp_path: Path, how: str) -> Path:
     elif how == 'empty':
         for path in (root / 'images').iterdir():
             path.unlink()
-    elif how == 'no folder':
-        (root / 'masks').rename(root / 'labels')
     return root
 
 
 @pytest.mark.parametrize(
-    'how, found',
+    'how, message',
     [
-        ('no mask', r"images/1.png' has no mask: '.*masks/1.png' is not there"),
-        ('size', r'images/1.png: the image has 16 x 16 pixels, its mask 16 x 17'),
-        ('no foreground', r'images/1.png: its mask has no foreground .*--skip-empty'),
+        ('no mask', r"images/1.png' has no mask '.*masks/1.png'"),
+        ('size', r'images/1.png: the image has \(16, 16\) pixels, its mask \(16, 17\)'),
+        ('no foreground', r'images/1.png: its mask has no foreground.*--skip-empty'),
         ('no image', r"masks/1.png' is not an image that can be read"),
-        ('float', r"masks/1.tif' has mode F; masks are palette, gray or RGB"),
+        ('float', r"masks/1.tif'='F' must be one of"),
         ('empty', r"images' has no images"),
-        ('no folder', r"masks' is not there"),
     ],
 )
-def test_bad_files_are_told_by_name(config, tmp_path, how, found):
+def test_damaged_data_is_refused_by_name(config, tmp_path, how, message):
     root = spoil(tmp_path, how)
-    with pytest.raises(UserError, match=found):
+    with pytest.raises(UserError, match=message):
         score(
             config,
             f'--data-root {root} --layout folder --points mask=paint --out-dir {tmp_path}/out',
@@ -229,35 +226,22 @@ def test_images_without_foreground_can_be_passed_over(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments, found',
+    'arguments, message',
     [
         ('--data-root .', '--data-root and --layout go together'),
-        ('--layout folder', '--data-root and --layout go together'),
         ('--ignored 255', '--ignored is for --layout folder'),
         ('--layout folder --data-root . --split val', 'has no splits'),
-        ('--bootstrap 0', '--bootstrap 0 must be 1 or more'),
-        ('--thresholds 1.5', r'thresholds=\[1.5\] must be'),
-        ('--points encoder', "--points 'encoder' must be LABEL=MODULE"),
+        ('--thresholds 1.5', '--thresholds=1.5 must be'),
     ],
 )
-def test_mistakes_in_arguments_are_told(config, arguments, found):
-    with pytest.raises(UserError, match=found):
+def test_contradicting_arguments_are_refused(config, arguments, message):
+    with pytest.raises(UserError, match=message):
         score(config, arguments)
 
 
 def test_a_data_set_without_masks_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
         score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}/out')
-
-
-def test_pictures_are_dark_outside_the_pseudo_mask():
-    from lm4ve.analysis.iou.figure import _lit
-
-    pixels = np.full((4, 8, 3), 200, np.uint8)
-    lit = _lit(pixels, np.array([1, 0, 0, 0, 0, 1, 0, 0], bool), (2, 4))
-    bright = (lit == 200).all(-1)
-    assert bright[:2, :2].all() and bright[2:, 2:4].all() and bright.sum() == 8
-    assert (lit[~bright] == 50).all()
 
 
 def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
