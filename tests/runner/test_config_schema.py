@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_fields, merge_options, read_config
-from lm4ve.runner.whole_checkpoint import warn_of_two_norms
+from lm4ve.runner.strict_loading import warn_of_two_norms
 from tests.helpers import models
 from tests.helpers.tasks import CONFIGS
 
@@ -288,7 +288,7 @@ def test_digits_are_not_flipped():
 )
 def test_a_norm_before_the_neck_is_a_warning(task, part, norm, monkeypatch):
     said = []
-    where = 'lm4ve.runner.whole_checkpoint'
+    where = 'lm4ve.runner.strict_loading'
     monkeypatch.setattr(f'{where}.print_log', lambda text, **_: said.append(text))
     model, _ = models.build(task)
     warn_of_two_norms(model)
