@@ -50,7 +50,9 @@ def test_damaged_checkpoint_is_skipped(folder, how):
     assert 'epoch_3.pth' in ' '.join(notes)
 
 
-@pytest.mark.parametrize('text', ['', '\0\0\0\0', 'a' * 9000, 'runs/\0\0epoch_3.pth', '\x1b[31m', None])
+@pytest.mark.parametrize(
+    'text', ['', '\0\0\0\0', 'a' * 9000, 'runs/\0\0epoch_3.pth', '\x1b[31m', None]
+)
 def test_damaged_pointer_gives_newest_file(folder, text):
     (folder / 'last_checkpoint').unlink()
     if text is not None:

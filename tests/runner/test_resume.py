@@ -1,8 +1,8 @@
 """A run that is cut and resumed ends with the very weights of a run that is not."""
 
 import os
-import re
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +199,9 @@ def test_changed_epoch_length_restarts_epoch_with_warning(tmp_path):
     runner.logger.addFilter(lambda record: said.append(record.getMessage()) or True)
     runner.train()
     assert runner.epoch == EPOCHS
-    assert any('ended at iteration 8, outside epoch 2, which has 9 iterations now' in s for s in said)
+    assert any(
+        'ended at iteration 8, outside epoch 2, which has 9 iterations now' in s for s in said
+    )
 
 
 def said_by(cfg: Config) -> list[str]:
@@ -222,7 +224,9 @@ def said_by(cfg: Config) -> list[str]:
 def test_resuming_finished_run_warns(tmp_path, field, loop):
     assert not said_by(config(tmp_path, loop=loop, interval=STEPS))
     said, *_ = said_by(config(tmp_path, loop=loop, interval=STEPS, resume=True))
-    assert 'Nothing is left to train' in said and f'larger train_cfg.{field.partition("=")[0]}' in said
+    assert (
+        'Nothing is left to train' in said and f'larger train_cfg.{field.partition("=")[0]}' in said
+    )
 
 
 def test_ignored_new_schedule_warns(tmp_path):

@@ -103,14 +103,17 @@ def main() -> None:
         env[ERRORS] = folder
         try:
             torchrun.run(args)
+            return
         except ChildFailedError as e:
-            messages = [p.read_text(encoding='utf-8') for p in sorted(Path(folder).glob('*.txt'))]
-            del env[ERRORS]  # errors of this process go to the screen
-            for message in {m.partition(TRACEBACK)[0]: m for m in messages}.values():
-                report(message)
-            sys.exit(max(f.exitcode for f in e.failures.values()) or 1)
+            code = max(f.exitcode for f in e.failures.values()) or 1
         except SignalException as e:
             sys.exit(128 + int(e.sigval))
+        finally:
+            del env[ERRORS]  # errors of this process go to the screen
+        messages = [p.read_text(encoding='utf-8') for p in sorted(Path(folder).glob('*.txt'))]
+    for message in {m.partition(TRACEBACK)[0]: m for m in messages}.values():
+        report(message)
+    sys.exit(code)
 
 
 if __name__ == '__main__':
