@@ -22,7 +22,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, _ParamScheduler
+from mmengine.optim import OptimWrapper, _ParamScheduler
 from mmengine.registry import Registry
 from mmengine.runner import (
     EpochBasedTrainLoop,
@@ -94,9 +94,10 @@ def check_config(cfg: Config) -> None:
     for name in cfg.keys() - known - variables:
         close = get_close_matches(name, known, 1, 0.8)
         # 'train_pipeline_2' is no misspelling.
-        if name[0] != '_' and close and not name.startswith(close[0]):
-            _refuse(cfg, name, f' is not a known field. Did you mean {close[0]!r}?')
-    _Walk(cfg).check({k: v for k, v in cfg.items() if k in known}, '', cfg.get('default_scope'))
+        if close and not name.startswith(close[0]):
+            _refuse_unknown(cfg, '', [name], known)
+    for name in cfg.keys() & known:
+        _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
 
 
 def check_option(cfg: Config, field: str) -> None:
@@ -160,91 +161,79 @@ def variables_of(cfg: Config) -> set[str]:
     return (used | pieces) & set(cfg) - runner_fields()
 
 
-class _Walk:
-    """One pass over a config; it holds what the registries of each scope offer."""
+def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
+    """Check a part of the config and everything below it.
 
-    def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
+    Raises:
+        UserError: See :func:`check_config`.
+    """
+    if isinstance(node, (list, tuple)):
+        for i, value in enumerate(node):
+            _check(cfg, value, f'{path}.{i}', scope)
+    if not isinstance(node, Mapping):
+        return
+    scope = node.get('_scope_') or scope
+    classes = _find(cfg, node['type'], path, scope) if node.get('type') else []
+    known = _known_keys(cfg, node, path, classes)
+    if known is not None:
+        _refuse_unknown(cfg, f'{path}.', node, known | {'type'} if classes else known)
+    # mmpretrain's backbones read of a dict `arch` what their table has, and ignore the rest.
+    tables = [t for c in classes for t in getattr(c, 'arch_zoo', {}).values()]
+    if tables and isinstance(node.get('arch'), Mapping):
+        _refuse_unknown(cfg, f'{path}.arch.', node['arch'], {k for t in tables for k in t})
+    for key, value in node.items():
+        _check(cfg, value, f'{path}.{key}', scope)
 
-    def check(self, node: Any, path: str, scope: str | None) -> None:
-        """Check a part of the config and what is below it."""
-        if isinstance(node, (list, tuple)):
-            node = dict(enumerate(node))
-        elif isinstance(node, Mapping):
-            scope = node.get('_scope_') or scope
-            known = self.known_keys(node, path, scope or 'mmengine')
-            for key in node if path and known is not None else ():
-                if str(key)[:1] != '_' and key not in known:
-                    close = did_you_mean(key, known) or f' Known: {listing(sorted(known), 20)}.'
-                    _refuse(self.cfg, f'{path}.{key}', f' is not a known field.{close}')
-        else:
-            return
-        for key, value in node.items():
-            self.check(value, f'{path}.{key}'.lstrip('.'), scope)
 
-    def known_keys(self, node: Mapping[str, Any], path: str, scope: str) -> set[str] | None:
-        """Return the keys that are read of a dict, or None if that is not known."""
-        if path == 'default_hooks':
-            return _DEFAULT_HOOKS | {k for k, v in node.items() if not v or 'type' in v}
-        if path.endswith('optim_wrapper.clip_grad'):
-            by_value = node.get('type') == 'value'
-            return {'type', *parameters_of(clip_grad_value_ if by_value else clip_grad_norm_)}
-        if path == 'optim_wrapper.paramwise_cfg':
-            constructor = self.cfg.optim_wrapper.get(
-                'constructor', 'DefaultOptimWrapperConstructor'
-            )
-            default = constructor in (
-                'DefaultOptimWrapperConstructor',
-                DefaultOptimWrapperConstructor,
-            )
-            return _PARAMWISE if default else None
-        if path == 'optim_wrapper' and 'optimizer' not in node:
-            return None  # several optimizers, by a constructor of their own
-        if 'model_type' in node:
-            return _keys_of_transformers(node['model_type'])
-        if node.get('type') is None:
-            return _union(_OWN.get(path, ()))
-        classes = self.find(node['type'], scope, path)
-        self._check_arch(node, path, classes)
-        known = _union(classes)
-        if known is not None and path.endswith('norm_cfg'):
-            known |= {'requires_grad'}  # read by mmcv's `build_norm_layer`
-        return None if known is None else known | {'type'}
+def _known_keys(
+    cfg: Config, node: Mapping[str, Any], path: str, classes: Iterable[Any]
+) -> set[str] | None:
+    """Return the keys that are read from a dict, or None if any may be."""
+    if path == 'default_hooks':
+        return _DEFAULT_HOOKS | {k for k, v in node.items() if not v or 'type' in v}
+    if path == 'optim_wrapper.clip_grad':
+        by_value = node.get('type') == 'value'
+        return {'type', *(parameters_of(clip_grad_value_ if by_value else clip_grad_norm_) or ())}
+    if path == 'optim_wrapper.paramwise_cfg':
+        constructor = cfg.optim_wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
+        return _PARAMWISE if constructor == 'DefaultOptimWrapperConstructor' else None
+    if path == 'optim_wrapper' and 'optimizer' not in node:
+        return None  # several optimizers, by a constructor of their own
+    if 'model_type' in node:
+        from transformers import CONFIG_MAPPING
 
-    def find(self, name: Any, scope: str, path: str) -> list[Any]:
-        """Return what the registries hold under a ``type``.
+        if node['model_type'] not in CONFIG_MAPPING:
+            return None
+        config = CONFIG_MAPPING[node['model_type']]()
+        return {*dir(config), *config.attribute_map}
+    known = _union(classes or _OWN.get(path, ()))
+    if known is not None and path.endswith('norm_cfg'):
+        known.add('requires_grad')  # read by mmcv's `build_norm_layer`
+    return known
 
-        Raises:
-            UserError: Nothing, but something of a similar name.
-        """
-        if not isinstance(name, str):
-            return [name] if callable(name) else []
-        prefix, _, bare = name.rpartition('.')
-        if (prefix or scope) == ours.SCOPE:
-            with contextlib.suppress(RuntimeError):  # not registered
-                ours.MODELS.get(bare)  # imports the module that registers it
-        registries = [
-            r for s in ([prefix] if prefix else [scope, 'mmengine']) for r in _registries(s)
-        ]
-        found = [r.module_dict[bare] for r in registries if bare in r.module_dict]
-        if not found and prefix:
-            with contextlib.suppress(Exception):
-                found = [get_object_from_string(name)]
-        known = {n for r in registries for n in r.module_dict} | ours._PROVIDERS.keys()
-        if not found and (close := get_close_matches(bare, known, 1, 0.8)):
-            words = f'={name!r} is not registered. Did you mean {close[0]!r}?'
-            _refuse(self.cfg, f'{path}.type', words)
-        return found
 
-    def _check_arch(self, node: Mapping[str, Any], path: str, classes: Iterable[Any]) -> None:
-        """Check a backbone's dict ``arch``, of which mmpretrain reads what its table has."""
-        arch = node.get('arch')
-        for zoo in (getattr(c, 'arch_zoo', None) for c in classes):
-            if isinstance(arch, Mapping) and zoo and all(isinstance(z, dict) for z in zoo.values()):
-                known = {k for z in zoo.values() for k in z}
-                for key in arch.keys() - known:
-                    words = f' is not a known field.{did_you_mean(key, known)}'
-                    _refuse(self.cfg, f'{path}.arch.{key}', words)
+def _find(cfg: Config, name: Any, path: str, scope: str) -> list[Any]:
+    """Return what the registries of a scope hold under a ``type``.
+
+    Raises:
+        UserError: Nothing, but something of a similar name.
+    """
+    if not isinstance(name, str):
+        return [name] if callable(name) else []
+    prefix, _, bare = name.rpartition('.')
+    if (prefix or scope) == ours.SCOPE:
+        with contextlib.suppress(RuntimeError):  # not registered
+            ours.MODELS.get(bare)  # imports the module that registers it
+    scopes = (prefix,) if prefix else (scope, 'mmengine')
+    registries = [r for s in scopes for r in _registries(s)]
+    found = [r.module_dict[bare] for r in registries if bare in r.module_dict]
+    if not found and '.' in prefix:  # a path in Python
+        with contextlib.suppress(Exception):
+            found = [get_object_from_string(name)]
+    known = {n for r in registries for n in r.module_dict} | ours._PROVIDERS.keys()
+    if not found and (close := get_close_matches(bare, known, 1, 0.8)):
+        raise UserError(f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?")
+    return found
 
 
 def parameters_of(target: Any) -> set[str] | None:
@@ -318,21 +307,14 @@ def _registries(scope: str) -> list[Registry]:
     return registries
 
 
-def _keys_of_transformers(model_type: Any) -> set[str] | None:
-    """Return the fields of a language model's config in ``transformers``."""
-    from transformers import CONFIG_MAPPING
-
-    if model_type not in CONFIG_MAPPING:
-        return None
-    config = CONFIG_MAPPING[model_type]()
-    return {*dir(config), *config.attribute_map}
-
-
-def _refuse(cfg: Config, path: str, words: str) -> None:
-    """Raise an error for a key, unless the config permits it.
+def _refuse_unknown(cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise an error for the first key that is unknown and not permitted by the config.
 
     Raises:
         UserError: It begins with the key's path.
     """
-    if path not in (cfg.get('allow_new') or ()):
-        raise UserError(f'{path}{words}')
+    allowed = cfg.get('allow_new') or ()
+    for key in keys:
+        if key not in known and key[:1] != '_' and prefix + key not in allowed:
+            close = did_you_mean(key, known) or f' Known: {listing(sorted(known), 20)}.'
+            raise UserError(f'{prefix}{key} is not a known field.{close}')
