@@ -1,6 +1,5 @@
 """What cannot be exported is refused by one message, and nothing is left behind."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,8 +8,7 @@ import torch
 from lm4ve.commands import export
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release import exporting, formats, tracing
-from tests.helpers.tasks import ROOT
-from tests.release.models import PLACE
+from tests.helpers.tiny_runs import PLACE, write_runs
 
 pytest.importorskip('mmpretrain')
 CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
@@ -18,7 +16,7 @@ CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / PLACE, tmp_path / PLACE)
+    write_runs(tmp_path, 'vit_frozen', 'vit_mlp', 'pointmae')
     monkeypatch.chdir(tmp_path)
     Path('here').mkdir()
     Path('there.safetensors').write_text('somebody needs this')
