@@ -1,7 +1,7 @@
 """A grid: variants of a config times seeds, read from one Python file.
 
-All trials of a grid are expanded when it is read, so that a mistake in an override is an error
-before the first training starts.
+The overrides of all variants are checked when a grid is read, so that a mistake in one is an
+error before the first training starts.
 """
 
 import ast
@@ -19,6 +19,7 @@ from mmengine.config import Config
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import merge_options, read_config
+from lm4ve.runner.config_schema import check_config
 from lm4ve.version import __version__
 
 
@@ -109,21 +110,14 @@ class Grid:
         return all(v.x is not None for v in self.variants)
 
     def trial(self, variant: Variant, stage: str, seed: int, value: Any) -> Trial:
-        """Return one trial of a variant.
-
-        Raises:
-            UserError: An override matches no field of the config.
-        """
+        """Return one trial of a variant."""
         options = {**self.common, **variant.options}
         if self.tune is not None:
             options.update(dict.fromkeys(self.tune.fields, value))
             if stage == 'tune':
                 options.update(self.tune.options)
         options = _with_seed({**options, 'randomness.seed': seed}, seed)
-        try:
-            trial_id = identity(merged_config(variant.config, options))
-        except UserError as e:
-            raise UserError(f"variant '{variant.name}': {e}") from e
+        trial_id = identity(variant.config, options)
         return Trial(trial_id, stage, variant.name, seed, value, variant.config, options)
 
     def tuning(self) -> list[Trial]:
@@ -169,33 +163,40 @@ def _read(path: Path) -> Config:
     return read_config(path, set_scope=False)
 
 
-def merged_config(path: Path, options: dict[str, Any]) -> Config:
-    """Return a config with overrides merged in; a file is read once for all its trials.
-
-    Raises:
-        UserError: An override matches no field.
-    """
-    cfg = copy.deepcopy(_read(path))
-    # MMEngine removes `_delete_` from the values.
-    merge_options(cfg, copy.deepcopy(options))
-    return cfg
+def fresh_config(path: Path) -> Config:
+    """Return a copy of a config; a file is read once for all its trials."""
+    return copy.deepcopy(_read(path))
 
 
-def identity(cfg: Config) -> str:
+def identity(path: Path, options: dict[str, Any]) -> str:
     """Return a hash of everything that a trial's result depends on, 16 hex digits.
 
     It covers the whole config with the trial's overrides, seed included, and the
     versions of this package and of PyTorch. It does not cover the files that the config
     names (data, checkpoints), the number of threads and the device.
     """
+    cfg = fresh_config(path)
+    for key, value in options.items():
+        # MMEngine removes `_delete_` from the value.
+        cfg.merge_from_dict({key: copy.deepcopy(value)})
     content = dict(config=cfg.to_dict(), lm4ve=__version__, torch=torch.__version__)
     text = json.dumps(content, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _check_options(trial: Trial) -> None:
+    """Check that every override of a trial matches a field of its config."""
+    cfg = fresh_config(trial.config)
+    try:
+        merge_options(cfg, copy.deepcopy(trial.options))
+        check_config(cfg)
+    except (UserError, TypeError, KeyError) as e:
+        raise UserError(f"variant '{trial.variant}': {e}") from e
+
+
 # ---------------------------------------------------------------------------- reading
 def load_grid(path: Path) -> Grid:
-    """Read a grid file and expand every trial of it once.
+    """Read a grid file and check the overrides of its variants.
 
     Args:
         path (Path): A Python file; ``docs/guides/ablations.md`` describes its fields.
@@ -210,10 +211,10 @@ def load_grid(path: Path) -> Grid:
         # Names with an underscore are the file's own.
         raw = {k: v for k, v in content.items() if not k.startswith('_')}
         grid = _build(raw, path.parent)
-        # The values that tuning may select share their fields: one represents all.
-        first = None if grid.tune is None else grid.tune.values[0]
-        grid.tuning()
-        grid.main({v.name: first for v in grid.variants})
+        for variant in grid.variants:  # one seed and value represent all
+            value = None if grid.tune is None else grid.tune.values[0]
+            for stage in ('main',) if grid.tune is None else ('main', 'tune'):
+                _check_options(grid.trial(variant, stage, grid.seeds[0], value))
     except (UserError, TypeError) as e:
         raise UserError(f"Grid '{path}': {e}") from e
     return grid

@@ -24,7 +24,7 @@ from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.ablation.grid import Trial, identity, merged_config
+from lm4ve.ablation.grid import Trial, identity
 from lm4ve.ablation.store import WRITE_FIX, exclusive, trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
@@ -53,7 +53,7 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     """
     options = ast.literal_eval(spec['options'])
     path = Path(spec['config'])
-    if identity(merged_config(path, options)) != spec['id']:
+    if identity(path, options) != spec['id']:
         raise UserError(f"The config '{path}' has changed since the grid was read. Start again.")
     args = argparse.Namespace(
         config=str(path),

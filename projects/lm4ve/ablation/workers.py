@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-from lm4ve.ablation.grid import Trial, merged_config
+from lm4ve.ablation.grid import Trial, fresh_config
 from lm4ve.ablation.store import Store
 from lm4ve.ablation.trial import end_with_parent, run_logged, write_spec
 
@@ -123,7 +123,7 @@ class Workers(Executor):
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
             os.environ[name] = str(self.threads)
-        scopes = {merged_config(path, {}).get('default_scope') for path in {t.config for t in todo}}
+        scopes = {fresh_config(path).get('default_scope') for path in {t.config for t in todo}}
         hosts = [f'{s}.{m}' for s in sorted(filter(None, scopes)) for m in _HOST_MODULES]
         _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *hosts])
         queue, free = list(todo), list(range(self.count))
