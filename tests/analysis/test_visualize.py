@@ -1,6 +1,5 @@
 """The tool, from a config and files to pictures and a page, for every task."""
 
-import importlib.util
 import itertools
 import re
 from pathlib import Path
@@ -19,24 +18,20 @@ from PIL import Image  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.analysis import analyse, loading  # noqa: E402
+from lm4ve.commands.visualize import main  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from tests.analysis.test_page import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
-from tests.helpers.tasks import ROOT  # noqa: E402
 from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
 
 
 def visualize(*args) -> None:
     """Run the command on the CPU; texts are split into words, paths are not."""
-    path = ROOT / 'tools/analysis/visualize_activations.py'
-    spec = importlib.util.spec_from_file_location('visualize_activations', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     words = (a.split() if isinstance(a, str) else [str(a)] for a in args)
-    module.main(['--device', 'cpu', *itertools.chain(*words)])
+    main(['--device', 'cpu', *itertools.chain(*words)])
 
 
 def written(cfg, folder: Path) -> Path:
@@ -233,7 +228,7 @@ def test_traffic_scenes(tmp_path):
     (indexed,) = loading.samples_by_index(read_config(config), [0])
     scene_id = indexed.data['scene'].scene_id
     file = tmp_path / f'traffic/val/data/{scene_id}.csv'
-    visualize(config, 'none', file, '--out-dir', tmp_path / 'out', '--device', 'cpu')
+    visualize(config, 'none', file, '--out-dir', tmp_path / 'out')
     assert is_sheet(tmp_path / f'out/{scene_id}.png')
     assert 'minFDE' in page(tmp_path / 'out').words
     (read,) = loading.samples_of_files(read_config(config), [file])

@@ -1,8 +1,8 @@
 """The tool: from images, masks and a checkpoint to tables, files and pictures."""
 
 import csv
-import importlib.util
 import json
+import runpy
 from pathlib import Path
 
 import cv2
@@ -18,20 +18,17 @@ from lm4ve.analysis import analyse
 from lm4ve.analysis.iou.pseudo_masks import maps_of
 from lm4ve.errors import UserError
 from tests.analysis.iou.masks import write_folder
+from tests.helpers.tasks import ROOT
 
 pytest.importorskip('mmpretrain')
 from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
+TOOL = runpy.run_path(str(ROOT / 'tools/analysis/activation_iou.py'))
 
 
 def score(config, options: str):
     """Run the tool on an untrained model; return its report."""
-    path = ROOT / 'tools/analysis/activation_iou.py'
-    spec = importlib.util.spec_from_file_location('activation_iou', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main([str(config), 'none', *options.split()])
+    return TOOL['main']([str(config), 'none', *options.split()])
 
 
 # ------------------------------------------------------------------------- models
