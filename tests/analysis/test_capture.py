@@ -102,16 +102,9 @@ def test_all_views_are_captured():
 
 def test_any_module_can_be_named():
     model, data = build('image')
-    seen = analyse(
-        model,
-        data,
-        dict(
-            first='backbone.layers.0',
-            patches='backbone.patch_embed',
-            inside='neck.block.layers.0.o_proj',
-            norm='neck.block.layers.1.mlp_norm:input',
-        ),
-    )
+    points = dict(first='backbone.layers.0', patches='backbone.patch_embed')
+    points |= dict(inside='neck.block.layers.0.o_proj', norm='neck.block.layers.1.mlp_norm:input')
+    seen = analyse(model, data, points)
     assert seen.points['first'].name == 'backbone.layers.0'
     assert seen.points['patches'].layout.prefix == 0
     assert seen.points['inside'].tokens.shape == (2, 24, D)

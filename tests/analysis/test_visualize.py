@@ -78,17 +78,8 @@ def test_image_from_file_and_index(digits, tmp_path, capsys):
     assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
     assert all(is_sheet(tmp_path / n) for n in names)
     found = page(tmp_path)
-    for words in (
-        'my_cat',
-        'test_00003',
-        'prediction:',
-        'truth:',
-        'neck.mapper_in',
-        'frequency',
-        'attention entropy',
-        str(checkpoint),
-        '--indices',
-    ):
+    names = 'my_cat', 'test_00003', 'prediction:', 'truth:', 'neck.mapper_in', 'frequency'
+    for words in (*names, 'attention entropy', str(checkpoint), '--indices'):
         assert words in found.words
     assert found.words.count('truth:') == 1  # of the test sample alone
     # Two attentions of 4 and 12 heads take more rows than three heads do.

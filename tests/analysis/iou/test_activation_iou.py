@@ -3,6 +3,8 @@
 import csv
 import json
 import runpy
+import shutil
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -107,11 +109,8 @@ def test_perfect_maps_score_1_and_constant_ones_the_prior(config, tmp_path, caps
     with open(tmp_path / 'out/iou.csv') as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == len(report.rows) + len(report.differences) + len(report.curves)
-    assert {
-        float(r['iou'])
-        for r in rows
-        if r['point'] == 'mask' and r['table'] == 'rows' and r['variant'] == 'as is'
-    } == {1.0}
+    kept = [r for r in rows if (r['point'], r['table'], r['variant']) == ('mask', 'rows', 'as is')]
+    assert {float(r['iou']) for r in kept} == {1.0}
     for name in ('iou', 'pseudo_masks'):
         assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
 
@@ -123,23 +122,13 @@ def test_the_demo_reports_every_measure_and_point(tmp_path):
         'test_dataloader.dataset.indices=12',
     )
     assert report.images == 12 and report.fixing_images == 2
-    assert {(r.measure, r.point) for r in report.rows[1:]} == {
-        *(
-            (m, p)
-            for m in ('magnitude', 'frequency')
-            for p in ('encoder', 'mapped', 'block', 'after')
-        ),
-        ('attention', 'encoder'),
-        ('attention', 'block'),
-    }
-    assert {(r.measure, r.point) for r in report.differences} == {
-        *(
-            (m, p)
-            for m in ('magnitude', 'frequency')
-            for p in ('after - encoder', 'block - mapped')
-        ),
-        ('attention', 'block - encoder'),
-    }
+    measures = 'magnitude', 'frequency'
+    points = [*product(measures, ('encoder', 'mapped', 'block', 'after'))]
+    points += product(['attention'], ('encoder', 'block'))
+    assert {(r.measure, r.point) for r in report.rows[1:]} == {*points}
+    pairs = [*product(measures, ('after - encoder', 'block - mapped'))]
+    pairs.append(('attention', 'block - encoder'))
+    assert {(r.measure, r.point) for r in report.differences} == {*pairs}
     assert {r.note for r in report.rows if r.measure == 'attention'} == {'class token'}
     assert all(r.low <= r.iou <= r.high for r in report.rows)
 
@@ -147,20 +136,11 @@ def test_the_demo_reports_every_measure_and_point(tmp_path):
 def test_attention_without_class_token_is_the_mean():
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=8,
-                patch_size=4,
-                with_cls_token=False,
-                out_type='avg_featmap',
-                arch=dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8),
-            ),
-            head=dict(type='LinearClsHead', num_classes=2, in_channels=8),
-        )
-    )
+    arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
+    backbone = dict(type='VisionTransformer', img_size=8, patch_size=4, arch=arch)
+    backbone |= dict(with_cls_token=False, out_type='avg_featmap')
+    head = dict(type='LinearClsHead', num_classes=2, in_channels=8)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
     found = maps_of(analyse(model, dict(inputs=torch.randn(2, 3, 8, 8))))
     notes = {m.measure: m.note for m in found}
     assert notes['attention'] == 'mean over tokens'
@@ -172,20 +152,17 @@ def spoil(tmp_path: Path, how: str) -> Path:
     root = tmp_path / 'data'
     write_folder(root, 3)
     mask = root / 'masks/1.png'
-    if how == 'no mask':
+    if how in ('no mask', 'float'):
         mask.unlink()
-    elif how == 'size':
-        cv2.imwrite(str(mask), np.full((16, 17), 255, np.uint8))
-    elif how == 'no foreground':
-        cv2.imwrite(str(mask), np.zeros((16, 16), np.uint8))
+    if how == 'float':
+        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
     elif how == 'no image':
         mask.write_bytes(b'text')
-    elif how == 'float':
-        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
-        mask.unlink()
     elif how == 'empty':
-        for path in (root / 'images').iterdir():
-            path.unlink()
+        shutil.rmtree(root / 'images')
+    elif how != 'no mask':
+        shape, value = {'size': ((16, 17), 255), 'no foreground': ((16, 16), 0)}[how]
+        cv2.imwrite(str(mask), np.full(shape, value, np.uint8))
     return root
 
 
