@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
-from lm4ve.ablation.store import WRITE_FIX, Store, metric_of
+from lm4ve.ablation.store import Store, metric_of
 from lm4ve.files import write_text
 from lm4ve.tasks.base.figures import save_figure
 
@@ -41,7 +41,7 @@ def report(
     done = [(t, r) for t in trials if (r := store.result(t)) is not None]
     out = store.work_dir / grid.name
     for name, frame in csv_tables(grid, done, selected).items():
-        write_text('' if frame.empty else frame.to_csv(index=False), out / name, WRITE_FIX)
+        write_text('' if frame.empty else frame.to_csv(index=False), out / name)
     results: dict[str, dict[int, dict]] = {v.name: {} for v in grid.variants}
     for t, r in done:
         if t.stage == 'main':
@@ -63,7 +63,7 @@ def report(
     Console(file=console.file, width=max(console.width, 170)).print(table)
     lines = [f'| {" | ".join(cells)} |' for cells in [rows[0], *(r.values() for r in rows)]]
     lines.insert(1, '|---' + '|---:' * (len(rows[0]) - 1) + '|')
-    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md', WRITE_FIX)
+    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
     if summaries:
         figure = plot(grid, scores, summaries)
         save_figure(figure, out / 'plot.png', dpi=140, metadata=dict(Software=None))

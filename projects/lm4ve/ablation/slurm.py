@@ -19,7 +19,6 @@ from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmExecutor
 
 from lm4ve.ablation.grid import Trial
-from lm4ve.ablation.store import WRITE_FIX
 from lm4ve.ablation.trial import run_logged, write_spec
 from lm4ve.ablation.workers import Ended, Executor
 from lm4ve.errors import UserError
@@ -119,7 +118,7 @@ class SlurmJobs(Executor):
             submitted = [self.executor.submit(call) for call in calls]
         jobs = [(t, job.job_id) for t, job in zip(trials, submitted, strict=True)]
         for trial, job in jobs:
-            write_json(dict(job=job), self.store.folder(trial) / 'slurm.json', WRITE_FIX)
+            write_json(dict(job=job), self.store.folder(trial) / 'slurm.json')
         self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0][1].partition("_")[0]}')
         return jobs
 

@@ -25,8 +25,6 @@ from lm4ve.errors import UserError, check
 
 #: Seconds that a trial of a killed command may need to end.
 ORPHANS = 30.0
-#: How to mend a file that cannot be written.
-WRITE_FIX = 'make room, or set another --work-dir'
 
 
 class Store:

@@ -25,7 +25,7 @@ from mmengine.dist import get_rank, get_world_size
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.grid import Trial, identity
-from lm4ve.ablation.store import WRITE_FIX, exclusive, trial_lock
+from lm4ve.ablation.store import exclusive, trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
@@ -41,7 +41,7 @@ def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
         options=repr(trial.options),
         keep_checkpoints=keep_checkpoints,
     )
-    write_json(spec, folder / 'spec.json', WRITE_FIX)
+    write_json(spec, folder / 'spec.json')
     return folder / 'spec.json'
 
 
@@ -118,7 +118,7 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
             return
         result = train_and_test(json.loads(spec.read_text()), folder, launcher)
         if get_rank() == 0:
-            write_json(result, folder / 'result.json', WRITE_FIX)
+            write_json(result, folder / 'result.json')
 
 
 def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
