@@ -56,10 +56,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.get('default_hooks', {}):
-            raise UserError(
-                '--show and --show-dir need default_hooks.visualization='
-                'dict(type="VisualizationHook") in the config.'
-            )
+            raise UserError('--show and --show-dir need default_hooks.visualization.')
         cfg.default_hooks.visualization.update(
             enable=True,
             show=args.show,
@@ -79,10 +76,7 @@ def use_tta(cfg: Config) -> None:
     missing = [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]
     task = task_of_config(cfg) if missing else None
     if task is not None and not task.tta_model:
-        raise UserError(
-            f'--tta needs {" and ".join(missing)} in the config: {task.title} has no '
-            'augmentation by default. Fix: add them, or leave out --tta.'
-        )
+        raise UserError(f'--tta needs {" and ".join(missing)} in a config for {task.title}.')
     if 'tta_model' in missing:
         cfg.tta_model = dict(type=task.tta_model)
     if 'tta_pipeline' in missing:

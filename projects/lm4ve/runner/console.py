@@ -1,8 +1,7 @@
-"""What a person sees of a run: how it starts, one line an epoch, and what matters.
+"""Shorten the console: how a run starts, one line an epoch, warnings and errors.
 
 MMEngine writes its environment, the whole config, every hook and every parameter's
-options to the console before the first epoch. All of this stays in the log file. The
-console shows a short start, a line an epoch, warnings and errors.
+options to the console before the first epoch. All of this stays in the log file.
 """
 
 import logging
@@ -16,15 +15,16 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from lm4ve.blocks import count_parameters
-from lm4ve.runner.quiet import FOREIGN
 from lm4ve.version import __version__
 
 #: Seconds after which a long epoch shows where it is.
 HEARTBEAT = 60.0
+#: Warnings of MMEngine about itself.
+FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 
 
 class ConsoleFilter(logging.Filter):
-    """Lets warnings, errors and what :class:`ConsoleHook` says through to the console."""
+    """Pass warnings, errors and the lines of :class:`ConsoleHook` to the console."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.levelno < logging.WARNING:
@@ -33,7 +33,7 @@ class ConsoleFilter(logging.Filter):
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Messages without time and name, which stand in the log file."""
+    """Format messages without time and name, which are in the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = f'{record.levelname.lower()}: ' if record.levelno >= logging.WARNING else ''
@@ -48,19 +48,8 @@ def shorten(logger: logging.Logger) -> None:
             handler.setFormatter(ConsoleFormatter())
 
 
-def with_short_console(runner: type[Runner]) -> type[Runner]:
-    """Return the runner's class with a short console; its log file stays as it is."""
-
-    def build_logger(self: Any, *args: Any, **kwargs: Any) -> logging.Logger:
-        logger: logging.Logger = runner.build_logger(self, *args, **kwargs)
-        shorten(logger)
-        return logger
-
-    return type(runner.__name__, (runner,), dict(build_logger=build_logger, __doc__=runner.__doc__))
-
-
 class ConsoleHook(Hook):  # type: ignore[misc]
-    """Says how a run starts, where it is after each epoch, and where the results are.
+    """Print how a run starts, its progress after each epoch, and where the results are.
 
     A line in the middle of an epoch appears only when the last one is a minute old.
     """
@@ -69,7 +58,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._told = self._begun = time.monotonic()
+        self._printed_at = self._begun = time.monotonic()
         self._line = ''
         self._trains = False
 
@@ -93,7 +82,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def before_test(self, runner: Runner) -> None:
         rows = {'data': f'{_size(runner.test_loop.dataloader)} to test'}
-        # Of a test after a training, all this has been said.
+        # A test after a training needs no second start.
         if not self._trains:
             self._start(runner, 'testing', rows)
 
@@ -109,7 +98,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             **rows,
             'log': runner.logger.log_file or 'none',
         }
-        self._say(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
+        self._print(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
 
     # --------------------------------------------------------------- progress
     def before_train_epoch(self, runner: Runner) -> None:
@@ -117,8 +106,8 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._begun = time.monotonic()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        if time.monotonic() - self._told > HEARTBEAT:
-            self._say(runner, _progress(runner, 20, runner.iter + 1))
+        if time.monotonic() - self._printed_at > HEARTBEAT:
+            self._print(runner, _progress(runner, 20, runner.iter + 1))
 
     def after_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -133,20 +122,20 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._flush(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        self._say(runner, f'test  {_numbers(metrics)}')
+        self._print(runner, f'test  {_numbers(metrics)}')
 
     def after_train(self, runner: Runner) -> None:
         self._flush(runner)
         if (saved := runner.message_hub.runtime_info.get('last_ckpt')) is not None:
-            self._say(runner, f'saved        {saved}')
+            self._print(runner, f'saved        {saved}')
 
     def _flush(self, runner: Runner) -> None:
         if self._line:
-            self._say(runner, self._line)
+            self._print(runner, self._line)
         self._line = ''
 
-    def _say(self, runner: Runner, text: str) -> None:
-        self._told = time.monotonic()
+    def _print(self, runner: Runner, text: str) -> None:
+        self._printed_at = time.monotonic()
         runner.logger.info(text, extra=dict(for_console=True))
 
 

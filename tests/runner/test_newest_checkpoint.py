@@ -1,4 +1,4 @@
-"""A run continues from the newest whole checkpoint, and says when that is not the last one."""
+"""Resuming finds the newest whole checkpoint, and reports when it is not the last one."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from lm4ve.errors import UserError
 from lm4ve.files import clear_left_behind
-from lm4ve.runner.resuming import newest_checkpoint, resume_newest
+from lm4ve.runner.resume import newest_checkpoint, resume_newest
 from tests.runner.test_checkpoint_hooks import make_runner
 
 
@@ -38,66 +38,60 @@ def damage(path, how: str) -> None:
     path.write_bytes(data)
 
 
-def test_the_named_checkpoint_is_taken_without_a_word(folder):
+def test_named_checkpoint_comes_first(folder):
     assert newest_checkpoint(folder) == (folder / 'epoch_3.pth', [])
 
 
 @pytest.mark.parametrize('how', ['cut', 'flipped', 'empty'])
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(folder, how):
+def test_damaged_checkpoint_is_skipped(folder, how):
     damage(folder / 'epoch_3.pth', how)
     path, notes = newest_checkpoint(folder)
     assert path == folder / 'epoch_2.pth'
     assert 'epoch_3.pth' in ' '.join(notes)
 
 
-@pytest.mark.parametrize('text', ['', '\n', '\0\0\0\0'])
-def test_an_empty_pointer_is_told_and_the_newest_file_taken(folder, text):
-    (folder / 'last_checkpoint').write_text(text)
-    os.utime(folder / 'epoch_1.pth', (1, 1))
-    os.utime(folder / 'epoch_2.pth', (2, 2))
-    path, notes = newest_checkpoint(folder)
-    assert path == folder / 'epoch_3.pth'
-    assert 'is empty' in notes[0]
-
-
-@pytest.mark.parametrize('text', ['a' * 9000, 'work_dirs/\0\0epoch_3.pth', '\x1b[31m'])
-def test_a_damaged_pointer_is_told_and_the_newest_file_taken(folder, text):
-    (folder / 'last_checkpoint').write_text(text)
+@pytest.mark.parametrize(
+    'text', ['', '\0\0\0\0', 'a' * 9000, 'runs/\0\0epoch_3.pth', '\x1b[31m', None]
+)
+def test_damaged_pointer_gives_newest_file(folder, text):
+    (folder / 'last_checkpoint').unlink()
+    if text is not None:
+        (folder / 'last_checkpoint').write_text(text)
     for epoch in (1, 2):
         os.utime(folder / f'epoch_{epoch}.pth', (epoch, epoch))
     path, notes = newest_checkpoint(folder)
-    assert path == folder / 'epoch_3.pth' and 'is damaged' in notes[0]
+    assert path == folder / 'epoch_3.pth'
+    assert ('damaged' if text is not None else 'missing') in notes[0]
 
 
-def test_checkpoints_without_a_pointer_are_found(folder):
-    (folder / 'last_checkpoint').unlink()
-    path, notes = newest_checkpoint(folder)
-    assert path is not None
-    assert 'is missing' in notes[0]
-
-
-def test_a_moved_work_directory_continues_from_its_own_file(folder):
+def test_moved_work_dir_uses_its_own_file(folder):
     moved = folder.with_name('moved')
     shutil.move(folder, moved)
     path, notes = newest_checkpoint(moved)
     assert path == moved / 'epoch_3.pth'
-    assert 'is not there' in notes[0]
+    assert 'does not exist' in notes[0]
 
 
-def test_what_an_earlier_longer_run_left_is_not_taken(folder):
+def test_later_files_of_earlier_runs_are_ignored(folder):
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
     damage(folder / 'epoch_2.pth', 'cut')
     assert newest_checkpoint(folder)[0] == folder / 'epoch_1.pth'
 
 
-def test_nothing_but_damaged_files_is_an_error_that_names_them(folder):
+def test_only_damaged_checkpoints_raise(folder):
     for path in folder.glob('*.pth'):
         damage(path, 'cut')
-    with pytest.raises(UserError, match=r'epoch_3.*epoch_2.*Fix'):
+    with pytest.raises(UserError, match=r'epoch_3.*epoch_2'):
         newest_checkpoint(folder)
 
 
-def test_an_empty_folder_is_refused_unless_a_new_beginning_will_do(tmp_path):
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    torch.save(dict(state_dict=dict(w=torch.ones(2))), tmp_path / 'epoch_1.pth')
+    with pytest.raises(UserError, match='load_from'):
+        newest_checkpoint(tmp_path)
+
+
+def test_empty_work_dir_needs_auto(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
     with pytest.raises(UserError, match=r'no checkpoint in work_dir=.*--resume auto'):
         resume_newest(cfg, needed=True)
@@ -112,7 +106,7 @@ def left_behind(folder, host=None, process=None, suffix='.pth'):
     return path
 
 
-def test_files_that_a_kill_left_are_cleared_and_others_are_not(tmp_path):
+def test_only_abandoned_temporary_files_are_deleted(tmp_path):
     dead = left_behind(tmp_path)
     pointer = left_behind(tmp_path, process=os.getpid(), suffix='')
     alive = left_behind(tmp_path, process=os.getppid())
@@ -125,7 +119,7 @@ def test_files_that_a_kill_left_are_cleared_and_others_are_not(tmp_path):
     assert all(p.exists() for p in (alive, elsewhere, foreign))
 
 
-def test_training_clears_its_folder_first(tmp_path):
+def test_training_deletes_abandoned_files(tmp_path):
     dead = left_behind(tmp_path)
     make_runner(tmp_path, epochs=1).train()
     assert not dead.exists()

@@ -1,23 +1,19 @@
-"""Evaluate what was trained: all of a checkpoint, and frozen weights as they were read.
+"""Load checkpoints strictly where a model is evaluated or a training resumed.
 
 MMEngine loads what fits and logs the rest, so that a test of another model's checkpoint
 ends with a score near chance and exit status 0.
 """
 
-import logging
 from collections import OrderedDict
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
-from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import RecordsFrozenSource, accept_records
 from lm4ve.compat.mmengine_load_reason import source_of, starts_training
-from lm4ve.necks import LLMBlockNeck
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 
@@ -48,8 +44,11 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
             UserError: The file holds no state of a model.
             CheckpointError: Tensors are missing, unknown or of another shape.
         """
-        model = _inner(runner.model)
-        if starts_training(runner) or _is_split(model):
+        model: Any = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+        if starts_training(runner) or is_split:
             return
         state = checkpoint.get('state_dict', checkpoint)
         if self.allow_partial:
@@ -65,36 +64,3 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
                 module.check_frozen()
 
     before_train = before_val = before_test = _check_frozen
-
-
-def _inner(model: nn.Module) -> nn.Module:
-    """Return the model without distributed or test-time wrappers, as MMEngine loads it."""
-    inner: Any = model
-    while is_model_wrapper(inner) or isinstance(inner, BaseTTAModel):
-        inner = inner.module
-    return inner  # type: ignore[no-any-return]
-
-
-def _is_split(model: nn.Module) -> bool:
-    return any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
-
-
-def warn_of_two_norms(model: nn.Module | Any) -> None:
-    """Warn where the encoder applies its final norm before the neck, which has one too."""
-    if not isinstance(model, nn.Module):
-        return  # a FlexibleRunner has the config until it trains
-    inner = _inner(model)
-    if not any(isinstance(m, LLMBlockNeck) and m.norm is not None for m in inner.children()):
-        return
-    for name, part in inner.named_children():
-        norms = [getattr(part, n, None) for n in ('final_norm', 'norm')]
-        if name in ('backbone', 'encoder') and any(
-            n is True or isinstance(n, nn.LayerNorm) for n in norms
-        ):
-            print_log(
-                f'model.{name} applies its final norm before model.neck, which has one of its own: '
-                "the paper's place for the block is between the last layer and the norm. Fix: "
-                f'model.{name}.final_norm=False, or model.neck.norm_cfg=None.',
-                logger='current',
-                level=logging.WARNING,
-            )

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where training stands, not on how it came there.
+"""Seed random numbers by the number of the iteration, so that resuming is exact.
 
 A run that is killed and resumed must end with the weights of a run that was not. States
 of generators cannot be saved for that: each worker of a dataloader has three of its own,
@@ -15,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Sampler
 
 from lm4ve.errors import UserError
-from lm4ve.runner.freed_memory import keep_freed_memory
 
 #: What a seed is for, so that data and steps draw different numbers.
 DATA, STEP, PAUSE = range(3)
@@ -53,12 +52,8 @@ class _Fetch:
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self.read = getattr(dataset, '__getitems__', None)
-        self._begun = False
 
     def __call__(self, indices: Sequence[int]) -> list[Any]:
-        if not self._begun and get_worker_info() is not None:
-            self._begun = True
-            keep_freed_memory()
         if isinstance(indices, _Batch):
             seed_everything(*indices.key)
         if self.read is not None:
@@ -81,7 +76,7 @@ class NumberedBatches(Sampler[list[int]]):
         self.drop_last: bool = getattr(batches, 'drop_last', False)
         self.key: tuple[int, ...] = ()
         self.first = self.skip = 0
-        #: Whether iterators give anything.
+        #: Whether iterators yield batches.
         self.open = True
 
     def begin(self, key: tuple[int, ...], first: int, skip: int = 0) -> None:
@@ -108,7 +103,7 @@ class NumberedBatches(Sampler[list[int]]):
         return len(self.batches)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the samplers which epoch begins, as a sampler's own method does."""
+        """Set the epoch of the samplers, as a sampler's own method does."""
         for sampler in (self.batches, self.sampler):
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
@@ -128,10 +123,7 @@ def number_batches(loader: DataLoader[Any]) -> NumberedBatches:
         UserError: It makes no batches.
     """
     if loader.batch_sampler is None:
-        raise UserError(
-            'train_dataloader.batch_size=None makes no batches, and training counts '
-            'them. Fix: set a batch size.'
-        )
+        raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
     if isinstance(loader.batch_sampler, NumberedBatches):
         return loader.batch_sampler
     loader.dataset.__getitems__ = _Fetch(loader.dataset)  # type: ignore[attr-defined]
