@@ -48,10 +48,6 @@ _TOP = {
     *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
-_DEFAULT_HOOKS = {
-    *('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'runtime_info'),
-    'visualization',
-}
 _PARAMWISE = {
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'flat_decay_mult', 'bypass_duplicate'),
@@ -189,8 +185,6 @@ def _known_keys(
     cfg: Config, node: Mapping[str, Any], path: str, classes: Iterable[Any]
 ) -> set[str] | None:
     """Return the keys that are read from a dict, or None if any may be."""
-    if path == 'default_hooks':
-        return _DEFAULT_HOOKS | {k for k, v in node.items() if not v or 'type' in v}
     if path == 'optim_wrapper.clip_grad':
         by_value = node.get('type') == 'value'
         return {'type', *(parameters_of(clip_grad_value_ if by_value else clip_grad_norm_) or ())}
