@@ -150,7 +150,7 @@ def variables_of(cfg: Config) -> set[str]:
         for node in ast.walk(ast.parse(code if path.endswith('.py') else '')):
             if isinstance(node, ast.Name) and (is_piece or isinstance(node.ctx, ast.Load)):
                 used.add(node.id)
-    return used & cfg.keys() - runner_fields()
+    return used & set(cfg) - runner_fields()
 
 
 def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
