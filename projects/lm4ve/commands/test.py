@@ -26,24 +26,18 @@ from lm4ve.tasks import task_of_config
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Test (and evaluate) a model')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file')
     add_allow_partial(parser)
-    parser.add_argument('--out', help='file for the results')
-    parser.add_argument(
-        '--out-item',
-        choices=['metrics', 'pred'],
-        help='what --out holds: metrics or predictions (the default)',
-    )
-    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help="test-time augmentation: the config's tta_model and tta_pipeline; for images, "
-        'flips where the config has none',
-    )
+    add('--out', help='file for the results')
+    text = 'what --out holds: metrics or predictions (the default)'
+    add('--out-item', choices=['metrics', 'pred'], help=text)
+    add('--show-dir', help='folder for pictures of the predictions')
+    add('--show', action='store_true', help='show predictions in a window')
+    add('--interval', type=int, default=1, help='draw every n-th sample')
+    add('--wait-time', type=float, default=2, help='seconds a window stays')
+    text = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
+    add('--tta', action='store_true', help=text)
     return parser.parse_args(argv)
 
 

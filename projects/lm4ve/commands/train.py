@@ -20,24 +20,17 @@ _SEARCH = ('newest', 'auto')
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Train a model')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='newest',
-        help='a checkpoint to resume from; without a value, the newest whole one in the work '
-        "directory; 'auto': that one, or the beginning if there is none",
+    add = parser.add_argument
+    text = (
+        'a checkpoint to resume from; without a value, the newest whole one in the work '
+        "directory; 'auto': that one, or the beginning if there is none"
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate')
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size',
-    )
-    parser.add_argument(
-        '--no-persistent-workers',
-        action='store_true',
-        help='set persistent_workers=False in the dataloaders',
-    )
+    add('--resume', nargs='?', const='newest', help=text)
+    add('--no-validate', action='store_true', help='do not evaluate')
+    text = 'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
+    add('--auto-scale-lr', action='store_true', help=text)
+    text = 'set persistent_workers=False in the dataloaders'
+    add('--no-persistent-workers', action='store_true', help=text)
     return parser.parse_args(argv)
 
 

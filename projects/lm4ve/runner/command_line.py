@@ -13,9 +13,11 @@ import sys
 import tempfile
 import threading
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict, DictAction
@@ -24,18 +26,8 @@ from mmengine.logging import MessageHub, MMLogger, print_log
 from lm4ve.errors import UserError
 from lm4ve.runner.config import merge_options, read_config
 from lm4ve.runner.config_schema import check_config
-from lm4ve.runner.runner import build_runner, load_strictly_by_default
-
-__all__ = (
-    'add_allow_partial',
-    'build_runner',
-    'common_parser',
-    'config_parser',
-    'evaluate_checkpoint',
-    'finish_config',
-    'load_config',
-    'run_tool',
-)
+from lm4ve.runner.runner import build_runner as build_runner
+from lm4ve.runner.runner import load_strictly_by_default
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
 ERRORS = 'LM4VE_ERRORS'
@@ -45,62 +37,39 @@ _DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with what every tool that reads a config takes.
+    """Return a parser with the arguments of every command that reads a config.
 
     Args:
-        description (str, optional): The tool's docstring; its lines are kept.
+        description (str, optional): The command's docstring; its lines are kept.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override config fields, for example model.neck.block.layers='
-        '"(15,)" train_cfg.max_epochs=100',
-    )
+    example = 'override config fields, for example model.neck.block.layers="(15,)"'
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=example)
     return parser
 
 
 def common_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with the flags that training and testing share."""
     parser = config_parser(description)
-    parser.add_argument(
-        '--work-dir',
-        help='where logs, checkpoints and metrics go; default: ./work_dirs/<config name>',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher',
-    )
-    parser.add_argument(
-        '--amp', action='store_true', help='use automatic mixed precision (needs a GPU)'
-    )
-    parser.add_argument(
-        '--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders'
-    )
-    parser.add_argument(
-        '--verbose',
-        action='store_true',
-        help='show on the console everything that goes into the log file',
-    )
+    add = parser.add_argument
+    add('--work-dir', help='folder of logs and checkpoints; default: ./work_dirs/<config name>')
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    add('--launcher', choices=launchers, default='none', help='job launcher')
+    add('--amp', action='store_true', help='use automatic mixed precision (needs a GPU)')
+    add('--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders')
+    add('--verbose', action='store_true', help='show the whole log on the console')
     # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 
 def add_allow_partial(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of tools that evaluate a checkpoint."""
-    parser.add_argument(
-        '--allow-partial',
-        action='store_true',
-        help="load what fits where the checkpoint is not of the config's model; the rest is "
-        'untrained, and the result says little',
-    )
+    """Add the flag of commands that evaluate a checkpoint."""
+    text = "load what fits where the checkpoint is not of the config's model; the rest is untrained"
+    parser.add_argument('--allow-partial', action='store_true', help=text)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -148,7 +117,7 @@ def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> No
 
 def _adapt_to_cpu(cfg: Config) -> None:
     """Turn off mixed precision, and let processes communicate over gloo."""
-    wrapper = cfg.get('optim_wrapper') or {}
+    wrapper: Any = cfg.get('optim_wrapper') or {}
     if wrapper.get('type') == 'AmpOptimWrapper':
         print_log('No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30)
         wrapper.type = 'OptimWrapper'
@@ -192,6 +161,7 @@ def run_tool(main: Callable[[], None]) -> None:
     processes that the user need not mend, which a launcher may start again. Tracebacks go to
     the log file.
     """
+    warnings.filterwarnings('ignore', module='mmcv')  # of operators that no model here uses
     before = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
@@ -227,11 +197,11 @@ def _raise_on_sigterm() -> None:
 
 
 def _own_message(error: Exception) -> str | None:
-    """Return the words of a :class:`UserError`, also of one that a dataloader's worker raised."""
+    """Return the words of a :class:`UserError`, without the traceback of a dataloader's worker."""
     if not isinstance(error, UserError):
         return None
     text = str(error)
-    if text.startswith('Caught '):  # torch puts the worker's traceback before them
+    if text.startswith('Caught '):
         text = text.rpartition(f'{type(error).__name__}: ')[2]
     return text.strip()
 
@@ -279,8 +249,7 @@ def _leave_group() -> None:
 def _what_was_saved() -> str:
     """Return where a stopped training's last checkpoint is, and how to continue."""
     hub = MessageHub.get_current_instance() if MessageHub._instance_dict else None
-    saved = hub.runtime_info.get('last_ckpt') if hub else None
-    if saved is None:
+    if hub is None or (saved := hub.runtime_info.get('last_ckpt')) is None:
         return 'Nothing was saved; the same command starts it again.'
     return f'Saved: {saved}. The same command with --resume goes on from there.'
 

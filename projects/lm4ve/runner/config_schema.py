@@ -48,10 +48,6 @@ _TOP = {
     *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
-_DEFAULT_HOOKS = {
-    *('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'runtime_info'),
-    'visualization',
-}
 _PARAMWISE = {
     *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
     *('dcn_offset_lr_mult', 'flat_decay_mult', 'bypass_duplicate'),
@@ -123,16 +119,17 @@ def check_option(cfg: Config, field: str) -> None:
 
 
 def check_custom_keys(cfg: Config, model: nn.Module) -> None:
-    """Warn of ``paramwise_cfg.custom_keys`` that match no parameter of the model."""
+    """Warn of ``paramwise_cfg.custom_keys`` that match no parameter of the model.
+
+    A part that the model can have but does not (``neck=None``) is no mistake.
+    """
     custom = ((cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}).get('custom_keys') or {}
-    names = [name for name, _ in model.named_parameters()]
-    unused = [key for key in custom if not any(key in f'.{name}' for name in names)]
+    names = [f'.{name}' for name, _ in model.named_parameters()]
+    unused = [key for key in custom if not any(key in name for name in names)]
+    unused = [key for key in unused if not hasattr(model, key.partition('.')[0] or '.')]
     if unused:
-        print_log(
-            f'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches {listing(unused)}.',
-            logger='current',
-            level=logging.WARNING,
-        )
+        text = f'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches {listing(unused)}.'
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 @functools.cache
@@ -148,17 +145,12 @@ def variables_of(cfg: Config) -> set[str]:
     used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
     # Each file's text comes after a line with its path.
     parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
-    pieces: set[str] = set()
     for path, code in zip(parts[1::2], parts[2::2], strict=True):
-        names = [
-            n
-            for n in ast.walk(ast.parse(code if path.endswith('.py') else ''))
-            if isinstance(n, ast.Name)
-        ]
-        used |= {n.id for n in names if isinstance(n.ctx, ast.Load)}
-        if '_base_' in Path(path).parts:  # a piece offers variables; not all need be used
-            pieces |= {n.id for n in names}
-    return (used | pieces) & set(cfg) - runner_fields()
+        is_piece = '_base_' in Path(path).parts  # offers variables; not all need be used
+        for node in ast.walk(ast.parse(code if path.endswith('.py') else '')):
+            if isinstance(node, ast.Name) and (is_piece or isinstance(node.ctx, ast.Load)):
+                used.add(node.id)
+    return used & set(cfg) - runner_fields()
 
 
 def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
@@ -189,8 +181,6 @@ def _known_keys(
     cfg: Config, node: Mapping[str, Any], path: str, classes: Iterable[Any]
 ) -> set[str] | None:
     """Return the keys that are read from a dict, or None if any may be."""
-    if path == 'default_hooks':
-        return _DEFAULT_HOOKS | {k for k, v in node.items() if not v or 'type' in v}
     if path == 'optim_wrapper.clip_grad':
         by_value = node.get('type') == 'value'
         return {'type', *(parameters_of(clip_grad_value_ if by_value else clip_grad_norm_) or ())}

@@ -8,6 +8,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -23,15 +24,6 @@ HEARTBEAT = 60.0
 FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 
 
-class ConsoleFilter(logging.Filter):
-    """Pass warnings, errors and the lines of :class:`ConsoleHook` to the console."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return getattr(record, 'for_console', False)
-        return not re.search(FOREIGN, record.getMessage())
-
-
 class ConsoleFormatter(logging.Formatter):
     """Format messages without time and name, which are in the log file."""
 
@@ -41,10 +33,16 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def shorten(logger: logging.Logger) -> None:
-    """Reduce a logger's console to what :class:`ConsoleFilter` lets through."""
+    """Reduce a logger's console to warnings, errors and the lines of :class:`ConsoleHook`."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return getattr(record, 'for_console', False)
+        return not re.search(FOREIGN, record.getMessage())
+
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(ConsoleFilter())
+            handler.addFilter(is_shown)
             handler.setFormatter(ConsoleFormatter())
 
 
@@ -62,18 +60,18 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._line = ''
         self._trains = False
 
-    # ------------------------------------------------------------------ start
     def before_train(self, runner: Runner) -> None:
         self._trains = True
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
         train = loop.dataloader
-        data = f'{_size(train)} to train ({_batch(train)} a step'
+        size = getattr(train, 'batch_size', None) or 'batches'
+        data = f'{_size(train)} to train ({size} a step'
         data += f', {len(train)} steps an epoch)' if by_epoch else ')'
         if runner.val_loop is not None:
             data += f', {_size(runner.val_loop.dataloader)} to validate'
-        trained, frozen = count_parameters(_bare(runner.model))
+        trained, frozen = count_parameters(runner.model)
         rows = {'data': data, 'parameters': f'{trained:,} trained, {frozen:,} frozen'}
         if runner.iter:
             done = f'epoch {runner.epoch}' if by_epoch else f'iteration {runner.iter}'
@@ -87,7 +85,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             self._start(runner, 'testing', rows)
 
     def _start(self, runner: Runner, what: str, rows: Mapping[str, str]) -> None:
-        model = _bare(runner.model)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parts = (type(m).__name__ for n, m in model.named_children() if n != 'data_preprocessor')
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         device = next((p.device.type for p in model.parameters()), 'cpu')
@@ -100,7 +98,6 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         }
         self._print(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
 
-    # --------------------------------------------------------------- progress
     def before_train_epoch(self, runner: Runner) -> None:
         self._flush(runner)
         self._begun = time.monotonic()
@@ -139,19 +136,11 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         runner.logger.info(text, extra=dict(for_console=True))
 
 
-def _bare(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
-
-
 def _size(loader: Any) -> str:
     try:
         return f'{len(loader.dataset):,}'
     except TypeError:
         return 'a stream'  # an iterable data set has no length
-
-
-def _batch(loader: Any) -> str:
-    return str(getattr(loader, 'batch_size', None) or 'batches')
 
 
 def _progress(runner: Runner, window: int, done: int) -> str:
@@ -168,14 +157,8 @@ def _progress(runner: Runner, window: int, done: int) -> str:
     if 'train/lr' in scalars:
         text += f'  lr {scalars["train/lr"].current():.2e}'
     if (eta := hub.runtime_info.get('eta')) is not None:
-        text += f'  {_duration(float(eta))} left'
+        text += f'  {timedelta(seconds=max(round(float(eta)), 0))} left'
     return text
-
-
-def _duration(seconds: float) -> str:
-    minutes, s = divmod(max(round(seconds), 0), 60)
-    hours, m = divmod(minutes, 60)
-    return f'{hours}:{m:02}:{s:02}'
 
 
 def _numbers(metrics: Mapping[str, Any] | None) -> str:

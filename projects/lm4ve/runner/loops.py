@@ -48,13 +48,11 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         self.batches.open = True
         self._first_seed = runner.seed
 
-    def _adopt_seed(self) -> None:
-        """Shuffle as the resumed run did, if the config leaves the seed to chance."""
+    def _start(self, field: str, done: int, end: int) -> None:
+        # Shuffle as the resumed run did, if the config leaves the seed to chance.
         sampler = self.batches.sampler
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
-
-    def _warn_if_done(self, field: str, done: int, end: int) -> None:
         if done >= end:
             self._warn(
                 f'Nothing is left to train: the checkpoint has done {done} of train_cfg.{field}='
@@ -86,7 +84,6 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self._adopt_seed()
         length = len(self.dataloader)
         self._skip = self._iter - self._epoch * length
         if not 0 <= self._skip <= length:
@@ -98,7 +95,7 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
             self._skip = 0
         # A checkpoint of the last step of an epoch was written before the epoch's end.
         done = self._epoch + (self._skip == length)
-        self._warn_if_done('max_epochs', done, self._max_epochs)
+        self._start('max_epochs', done, self._max_epochs)
         return super().run()
 
     def run_epoch(self) -> None:
@@ -125,8 +122,7 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self._adopt_seed()
-        self._warn_if_done('max_iters', self._iter, self._max_iters)
+        self._start('max_iters', self._iter, self._max_iters)
         # MMEngine draws all batches of the past, one by one: give it nothing for each.
         self.dataloader_iterator = itertools.chain(
             itertools.repeat(None, self._iter), self._endless()

@@ -77,13 +77,13 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
                 'begin anew with its weights, set load_from without --resume.'
             ) from e
         for old, new in zip(built, (s.state_dict() for s in _schedules(self)), strict=True):
-            for key in _ENDS:
-                if old.get(key) != new.get(key):
-                    self.logger.warning(
-                        f"param_scheduler.{key}={old.get(key)} does not apply: the checkpoint's "
-                        f'schedule has {new.get(key)}. A new schedule needs load_from, without '
-                        '--resume.'
-                    )
+            changed = [k for k in _ENDS if old.get(k) != new.get(k)]
+            if changed:
+                self.logger.warning(
+                    f'param_scheduler.{changed[0]}={old.get(changed[0])} does not apply: the '
+                    f"checkpoint's schedule has {new.get(changed[0])}. A new schedule needs "
+                    'load_from, without --resume.'
+                )
 
 
 def _schedules(runner: Any) -> list[Any]:
