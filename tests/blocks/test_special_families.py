@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 from lm4ve.blocks import FAMILIES as SPECS
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.families import REFUSED, WRAPPERS
-from lm4ve.blocks.families.table import with_tables
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES, write_huggingface
+from tools.dev.family_table import with_tables
 
 GUIDE = Path(__file__).resolve().parents[2] / 'docs/guides/language_models.md'
 

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lm4ve.blocks.families import table as families
+import family_table as families
+
 from lm4ve.tasks.image import backbones as image
 from lm4ve.tasks.video import backbones as video
 

@@ -52,19 +52,15 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        module = model.rotary()
-        if module is None:
+        self.module, self.kind = model.rotary(), model.config.model_type
+        if self.module is None:
             raise UserError(
-                f"block.rotary=True, but '{model.config.model_type}' has no rotary embedding. "
-                'Fix: remove the field.'
+                f"block.rotary=True, but '{self.kind}' has no rotary embedding. Fix: remove it."
             )
-        self.module = module
-        self.kind = model.config.model_type
         self.form = FORMS[model.spec.rotary]
         self.reach = model.spec.reach and model.spec.reach(model.config)
-        by_type = 'layer_type' in inspect.signature(module.forward).parameters
+        by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
         self.layer_types: list[str] | None = model.config.layer_types if by_type else None
-        self._cache: dict[tuple[str | None, int, torch.device], Tables] = {}
 
     def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
         """Return cos and sin for a layer, each ``[1, length, r]``.
@@ -78,12 +74,8 @@ class RotaryTables:
                 'its scores by position, which lm4ve does not. Fix: use fewer tokens, or '
                 'block.rotary=False.'
             )
-        kind = self.layer_types[layer] if self.layer_types else None
-        key = (kind, length, device)
-        if key not in self._cache:
-            positions = torch.arange(length)[None]
-            with torch.no_grad():
-                made = self.module(torch.zeros(1), positions, *([kind] if kind else []))
-            cos, sin = self.form(made)
-            self._cache[key] = cos.to(device), sin.to(device)
-        return self._cache[key]
+        options = [self.layer_types[layer]] if self.layer_types else []
+        assert self.module is not None
+        with torch.no_grad():
+            cos, sin = self.form(self.module(torch.zeros(1), torch.arange(length)[None], *options))
+        return cos.to(device), sin.to(device)

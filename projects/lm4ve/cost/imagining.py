@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lm4ve.blocks import frozen_in_pieces
 from lm4ve.cost.shapes import shape_of
 from lm4ve.tasks import task_of_config
 
@@ -136,7 +135,6 @@ def imagined() -> Iterator[Answers]:
 
     answers, autocast = Answers(), torch.autocast
     with (
-        patch.object(frozen_in_pieces, 'PIECE', sys.maxsize),
         patch.object(nn.Module, '_apply', apply),
         # Where 'meta' stands for a GPU, of which autocast knows nothing.
         patch.object(

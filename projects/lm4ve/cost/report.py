@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lm4ve.blocks.families.table import with_tables
 from lm4ve.cost.counting import PARTS
 from lm4ve.cost.prediction import Rates, predict_seconds
 from lm4ve.cost.step import StepCost, cost_of_step
@@ -26,7 +25,7 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     'vision_language/meter_vqav2.py': ('vision_language/meter_llama_vqav2.py',),
     'vision_language/meter_flickr30k.py': ('vision_language/meter_llama_flickr30k.py',),
 }
-#: Name of the page's table; see :mod:`lm4ve.blocks.families.table`.
+#: Name of the page's table; the page has it between two comments.
 TABLE = 'the cost of headline configs'
 #: How much faster 16-bit products were than those of fp32, where the processor has them
 #: (docs/results/performance.md).
@@ -133,4 +132,7 @@ def page_table(configs: Path, rows: Sequence[PageRow] | None = None) -> str:
 
 def page_with_table(page: str, make: Callable[[], str]) -> str:
     """Return the page with its table made anew."""
-    return with_tables(page, {TABLE: make})
+    start, end = f'<!-- made by tools/dev/write_tables.py: {TABLE} -->', f'<!-- end of {TABLE} -->'
+    before, _, rest = page.partition(start)
+    _, found, after = rest.partition(end)
+    return f'{before}{start}\n\n{make()}\n\n{end}{after}' if found else page

@@ -20,7 +20,7 @@ from lm4ve.runner.config import read_config
 LINKS = (25, 100, 400, 3200)
 #: A GPU's 16-bit products, operations a second, of which a training reaches a share; an A100's.
 PEAK, UTILIZATION = 312e12, 0.4
-#: Name of the page's table; see :mod:`lm4ve.blocks.families.table`.
+#: Name of the page's table; the page has it between two comments.
 TABLE = 'what is sent in a step'
 
 
