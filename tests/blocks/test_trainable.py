@@ -8,7 +8,7 @@ from mmengine.model import BaseModule, initialize
 from torch import nn
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES, decoder_layers, random_model
 
@@ -95,16 +95,6 @@ def test_every_setting_starts_from_the_same_function(checkpoints, trainable):
     path = checkpoints('gemma2')
     block = LLMBlock(path, trainable=trainable)
     assert torch.equal(block(tokens()), LLMBlock(path)(tokens()))
-
-
-def test_unknown_settings_are_refused(checkpoints):
-    path = checkpoints('llama')
-    with pytest.raises(UserError, match="trainable='some'.*none, norms, all"):
-        LLMBlock(path, trainable='some')
-    with pytest.raises(UserError, match="dtype='int8'.*float32, bfloat16"):
-        LLMBlock(path, dtype='int8')
-    with pytest.raises(UserError, match="'norms' with block.dtype='bfloat16'"):
-        LLMBlock(path, trainable='norms', dtype='bfloat16')
 
 
 # ------------------------------------------------------------- random control

@@ -71,7 +71,7 @@ def test_a_checkpoint_with_the_block_left_out_does_not_pass_for_one_with_it():
         (dict(branch=dict(weight=float('inf'))), 'neck.branch.weight=inf must be'),
         (dict(branch=dict(weight='1')), "weight='1' must be of type"),
         (dict(branch=dict(schedule='step')), 'neck.branch.schedule'),
-        (dict(branch=True, residual='outer'), 'which neck.branch does itself'),
+        (dict(branch=True, residual='outer'), 'neck.residual with neck.branch'),
     ],
 )
 def test_fields_without_sense_are_refused(fields, message):

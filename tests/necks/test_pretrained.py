@@ -108,7 +108,7 @@ def test_another_block_is_refused(changed, message, tmp_path):
 def test_another_residual_or_place_of_a_wrapped_model_is_refused(tmp_path):
     lm4ve.save_pretrained(trained(), tmp_path)
     refused(tmp_path, "residual='none', the config has 'outer'", model=wrapped(residual='outer'))
-    refused(tmp_path, "after='blocks.0'.*wrapped with 'blocks.1'", model=wrapped('blocks.1'))
+    refused(tmp_path, "after='blocks.0'.*wrapped with after='blocks.1'", model=wrapped('blocks.1'))
 
 
 def test_an_encoder_with_other_frozen_weights_is_refused(tmp_path):

@@ -74,7 +74,7 @@ def test_arguments_of_the_neck_reach_it():
         (dict(after=''), "after='' is no submodule.*stem, blocks"),
         (dict(after='blocks'), 'ModuleList, which only holds modules.*blocks.0, blocks.1'),
         (dict(after='act'), 'do not show the width.*give in_channels='),
-        (dict(after='blocks.0', out_type='cls_token'), 'all tokens'),
+        (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
     ],
 )
 def test_a_wrong_place_is_one_message_and_changes_nothing(options, message):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
 from lm4ve.blocks.low_rank import (
     cheapest,
     count_macs,
@@ -87,11 +87,8 @@ class LLMBlock(ProvenanceMixin):
         super().__init__()
         check('block.trainable', trainable, choices=_TRAINABLE)
         check('block.dtype', dtype, choices=_DTYPES)
-        if trainable != 'none' and dtype != 'float32':
-            raise UserError(
-                f"block.trainable='{trainable}' with block.dtype='{dtype}': updates are lost in "
-                "16-bit weights. Fix: block.dtype='float32', with mixed precision around the block."
-            )
+        if trainable != 'none':  # updates are lost in 16-bit weights
+            check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=('float32',))
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
         self.seed, self.trainable = seed, trainable
@@ -232,8 +229,9 @@ class LLMBlock(ProvenanceMixin):
         """
         layer = cast(LLMLayer, self.layers[0])
 
-        def first(*args: Any) -> Tensor:
-            return run_layer(layer, *args, factorize(layer, mapper.weight, self.dtype), method)
+        def first(x: Tensor, mask: Tensor | None, queries: Queries, rotary: Rotary) -> Tensor:
+            factors = factorize(layer, mapper.weight, self.dtype)
+            return run_layer(layer, x, mask, queries, rotary, factors, method)
 
         out = self.run(x, padding_mask, queries, first)
         return out + F.linear(take_tokens(x, queries), mapper.weight) if residual else out
@@ -271,12 +269,10 @@ class LLMBlock(ProvenanceMixin):
             UserError: 'absorb' where something stands between projections and scores: rotary
                 embedding, norms of keys or values, clipping, sinks.
         """
-        if low_rank == 'absorb' and not self.may_absorb:
-            raise UserError(
-                "neck.low_rank='absorb' moves the projections past the keys, which "
-                'block.rotary=True and the key norms, clipping or sinks of some families do not '
-                f"allow ('{self.source['model_type']}'). Fix: low_rank='fold' or 'auto'."
-            )
+        if not self.may_absorb:
+            kind = self.source['model_type']
+            field = f"neck.low_rank with block.rotary=True or the keys' norms or sinks of '{kind}'"
+            check(field, low_rank, choices=('auto', 'fold', 'off'))
 
     def can_fold(self, mapper: nn.Module) -> bool:
         """Whether the weights of a mapper and of the first layer say all of what they compute."""
@@ -334,12 +330,13 @@ class LLMBlock(ProvenanceMixin):
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
     """Refuse masks and queries of another type or shape, and samples that are all padding."""
     if isinstance(queries, Tensor):
-        right = queries.dim() == 2 and len(queries) == len(x) and queries.dtype == torch.int64
-        found = f'{queries.dtype} {list(queries.shape)}'
+        if queries.dim() != 2 or len(queries) != len(x) or queries.dtype != torch.int64:
+            raise UserError(
+                f'queries must be a slice or int64 indices [{len(x)}, Q], got {queries.dtype} '
+                f'{list(queries.shape)}.'
+            )
     else:
-        right, found = queries is None or isinstance(queries, slice), repr(queries)
-    if not right:
-        raise UserError(f'queries must be a slice or int64 indices [{len(x)}, Q], got {found}.')
+        check('queries', queries, kind=(slice, type(None)))
     if padding_mask is None:
         return
     if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
@@ -349,7 +346,4 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
         )
     if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
         full = padding_mask.all(dim=1).nonzero().flatten().tolist()
-        raise UserError(
-            f'padding_mask marks every token of sample(s) {full} as padding. Fix: drop empty '
-            'samples before batching, or check that True means padding.'
-        )
+        raise UserError(f'padding_mask marks every token of sample(s) {full} as padding.')

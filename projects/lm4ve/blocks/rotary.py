@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 
 Tables = tuple[Tensor, Tensor]
 
@@ -52,11 +52,10 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self.module, self.kind = model.rotary(), model.config.model_type
-        if self.module is None:
-            raise UserError(
-                f"block.rotary=True, but '{self.kind}' has no rotary embedding. Fix: remove it."
-            )
+        self.module: Any = model.rotary()
+        self.kind = model.config.model_type
+        has = (True,) if self.module is not None else (False,)
+        check(f"block.rotary of '{self.kind}'", True, choices=has)
         self.form = FORMS[model.spec.rotary]
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
@@ -68,14 +67,10 @@ class RotaryTables:
         Raises:
             UserError: At this length the family scales its scores by position.
         """
-        if self.reach and length > self.reach:
-            raise UserError(
-                f"block.rotary=True with {length} tokens: beyond {self.reach} '{self.kind}' scales "
-                'its scores by position, which lm4ve does not. Fix: use fewer tokens, or '
-                'block.rotary=False.'
-            )
+        if self.reach:  # the family scales scores of far positions, which lm4ve does not
+            field = f"the number of tokens with block.rotary=True of '{self.kind}'"
+            check(field, length, most=self.reach)
         options = [self.layer_types[layer]] if self.layer_types else []
-        assert self.module is not None
         with torch.no_grad():
             cos, sin = self.form(self.module(torch.zeros(1), torch.arange(length)[None], *options))
         return cos.to(device), sin.to(device)

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, did_you_mean, listing
+from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 
@@ -86,11 +86,8 @@ def LLMBlockInsert(
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     place = find_place(encoder, after)
     built = neck if isinstance(neck, nn.Module) else _build_neck(neck)
-    if getattr(built, 'out_type', 'raw') != 'raw':
-        raise UserError(
-            f"backbone.neck.out_type='{built.out_type}': inside an encoder the neck must give all "
-            "tokens. Fix: set it to 'raw'."
-        )
+    # Inside an encoder the neck must give all tokens.
+    check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
     place.register_forward_hook(_ThroughNeck(built, index))
     return encoder
@@ -117,21 +114,17 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             f'{kind} has a block already (llm_neck). Fix: give that one several layers '
             '(block.layers).'
         )
-    modules = dict(encoder.named_modules())
-    if not after or after not in modules:
-        parent = after.rpartition('.')[0]
-        near = [n for n in modules if n and n.rpartition('.')[0] == parent]
-        near = near or [n for n, _ in encoder.named_children()]
+    modules = {n: m for n, m in encoder.named_modules() if n}
+    if after not in modules:
         raise UserError(
-            f"after='{after}' is no submodule of {kind}.{did_you_mean(after, modules)} There are: "
-            f'{listing(near, 12)}.'
+            f"after='{after}' is no submodule of {kind}.{did_you_mean(after, modules)} At the top "
+            f'are {listing([n for n, _ in encoder.named_children()], 12)}.'
         )
-    place = modules[after]
+    place: nn.Module = modules[after]
     if type(place).forward is nn.Module.forward:
         near = [f'{after}.{n}' for n, _ in place.named_children()]
         raise UserError(
             f"after='{after}' of {kind} is a {type(place).__name__}, which only holds modules and "
             f'is never called. Fix: name one of {listing(near, 12)}.'
         )
-    found: nn.Module = place
-    return found
+    return place

@@ -198,6 +198,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
         inner = self.residual in ('inner', 'both')
         method = self._choose_low_rank(tokens, queries)
+        out: Tensor
         if method == 'off':
             hidden = self.mapper_in(tokens)
             out = self.block(hidden, padding_mask=padding_mask, queries=queries)
@@ -207,7 +208,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = self.block.forward_mapped(
                 tokens, self.mapper_in, padding_mask, queries, method, inner
             )
-        out: Tensor = self.mapper_out(out)
+        out = self.mapper_out(out)
         if self.branch is not None:
             # Where an observer looks at an evaluation, the block runs and has no part in it.
             return take_tokens(tokens, queries) + out * (self.branch_weight if self.training else 0)
@@ -262,11 +263,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """
         if isinstance(feats, Tensor):
             return feats
-        if not -len(feats) <= self.index < len(feats):
-            raise UserError(
-                f'neck.index={self.index}, but the backbone gives {len(feats)} feature maps. Fix: '
-                'set neck.index, or backbone.out_indices.'
-            )
+        field = f'neck.index of {len(feats)} feature maps'
+        check(field, self.index, least=-len(feats), most=len(feats) - 1)
         return feats[self.index]
 
     def _put_back(self, feats: Sequence[Tensor], out: Tensor) -> tuple[Tensor, ...]:

@@ -92,14 +92,17 @@ def from_pretrained(
     """
     model, folder = _unwrapped(model), Path(folder)
     config, saved = _read(folder)
+    neck: Any
     after, index = config['after'], config['index']
     _check_encoder(model, saved, config)
-    if wrapped := hasattr(model, 'llm_inserted'):
+    wrapped = hasattr(model, 'llm_inserted')
+    if wrapped:
         inserted, neck = _inserted(model), model.llm_neck
-        if (inserted.after, inserted.index) != (after, index):
+        place = f'after={inserted.after!r} and index={inserted.index!r}'
+        if place != f'after={after!r} and index={index!r}':
             raise CheckpointError(
-                f"The folder was made with after='{after}' and index={index!r}, this model was "
-                f'wrapped with {inserted.after!r} and {inserted.index!r}.'
+                f'The folder was made with after={after!r} and index={index!r}, this model was '
+                f'wrapped with {place}.'
             )
     else:
         block = config['block'] if block is None else block

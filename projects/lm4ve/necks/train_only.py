@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 
 _NUMBER = (int, float)
 
@@ -120,11 +120,8 @@ def parse_branch(value: Any, residual: str) -> TrainBranch | None:
     check('neck.branch.schedule', branch.schedule, choices=('cosine', 'linear', 'constant'))
     check('neck.branch.end', branch.end, kind=_NUMBER, above=0, most=1)
     check('neck.branch.weight', branch.weight, kind=_NUMBER, above=-math.inf, most=1e6)
-    if residual in ('outer', 'both'):
-        raise UserError(
-            f"neck.residual='{residual}' adds the neck's input to its output, which neck.branch "
-            "does itself. Fix: residual='none' or 'inner'."
-        )
+    # The others add the neck's input to its output, which the branch does itself.
+    check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
     return branch
 
 

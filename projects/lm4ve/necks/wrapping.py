@@ -103,12 +103,13 @@ def build_neck(
             "would be lost. Fix: fill it first (model.to_empty(device='cpu') and its weights)."
         )
     settings: dict[str, Any] | None = None
+    built: Any = block
     if not isinstance(block, nn.Module):
         fields = dict(checkpoint=block) if isinstance(block, str) else block
         settings = {'type': 'LLMBlock', **fields}
-        block = MODELS.build(settings)
+        built = MODELS.build(settings)
     try:
-        neck = LLMBlockNeck(block=block, **options)
+        neck = LLMBlockNeck(block=built, **options)
     except TypeError as e:
         raise UserError(f'LLMBlockNeck: {e}. See docs/reference/necks.md for what there is.') from e
     return Inserted(after, index, options, settings), neck
