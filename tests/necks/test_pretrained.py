@@ -43,15 +43,6 @@ def test_only_what_was_trained_is_written(tmp_path):
     assert config['after'] == 'blocks.0' and config['record']['fingerprint']
 
 
-def test_a_loaded_model_can_be_saved_and_loaded_again(tmp_path):
-    model = trained(freeze=True)
-    lm4ve.save_pretrained(model, tmp_path / 'a')
-    second = lm4ve.from_pretrained(Encoder(), tmp_path / 'a')
-    lm4ve.save_pretrained(second, tmp_path / 'b')
-    third = lm4ve.from_pretrained(Encoder(), tmp_path / 'b')
-    assert torch.equal(third(batch()), model(batch()))
-
-
 def test_wrappers_of_torch_and_copies_are_seen_through(tmp_path):
     model = trained()
     compiled = torch.compile(copy.deepcopy(model), backend='eager')
