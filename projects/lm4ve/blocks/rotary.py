@@ -56,6 +56,7 @@ class RotaryTables:
         self.kind = model.config.model_type
         has = (True,) if self.module is not None else (False,)
         check(f"block.rotary of '{self.kind}'", True, choices=has)
+        assert self.module is not None
         self.form = FORMS[model.spec.rotary]
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
