@@ -61,6 +61,8 @@ _FUNCTIONS = {
     'wrap': 'lm4ve.necks.wrapping',
     'save_pretrained': 'lm4ve.necks.pretrained',
     'from_pretrained': 'lm4ve.necks.pretrained',
+    'fuse': 'lm4ve.necks.fusing',
+    'check': 'lm4ve.necks.usage',
 }
 
 

@@ -23,7 +23,7 @@ import lm4ve  # noqa: F401
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.cost.step import cost_of_step
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.train_queries import read_train_queries
+from lm4ve.necks.train_only import parse_train_queries
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
@@ -63,7 +63,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
 
     def step(part: float | None = None) -> None:
         if isinstance(neck, LLMBlockNeck):
-            drawn = own if part is None else read_train_queries(part, neck.out_type)
+            drawn = own if part is None else parse_train_queries(part, neck.out_type)
             neck.train_queries = drawn
         optimizer.zero_grad()
         loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))

@@ -11,9 +11,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import family_table as families
 from backbones import IMAGE_TABLES, VIDEO_TABLES
-
-from lm4ve.blocks.families import table as families
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {

@@ -12,7 +12,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from lm4ve.blocks.provenance import RecordsFrozenSource, accept_records
+from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.mmengine_load_reason import source_of, starts_training
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
@@ -57,10 +57,3 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
         plain: OrderedDict[str, Any] = OrderedDict(select_state(dict(state_dict=state)))
         plain._metadata = getattr(state, '_metadata', {})  # type: ignore[attr-defined]
         load_strictly(model, plain, f"The checkpoint '{source_of(runner)}'")
-
-    def _check_frozen(self, runner: Runner) -> None:
-        for module in runner.model.modules():
-            if isinstance(module, RecordsFrozenSource):
-                module.check_frozen()
-
-    before_train = before_val = before_test = _check_frozen

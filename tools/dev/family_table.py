@@ -1,4 +1,4 @@
-"""The tables of families in the documentation, made from the specs.
+"""The tables of language model families in docs/guides/language_models.md, made from the specs.
 
 ``python tools/dev/write_tables.py`` writes them between their markers; a test compares.
 """
