@@ -85,8 +85,8 @@ def write_shards(
         dict: The index, see :func:`lm4ve.tasks.base.shards.read_index`.
 
     Raises:
-        UserError: Another run writes there; the folder has shards of other samples; with 'refuse', a
-            file is corrupt.
+        UserError: Another run writes there; the folder has shards of other samples; a
+            file is corrupt, with 'refuse'.
     """
     order = np.arange(len(entries))
     if seed is not None:
