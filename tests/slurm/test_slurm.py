@@ -57,9 +57,7 @@ def when_a_trial_hangs(hang: Path, commands: str):
         process.wait()
 
 
-def test_a_cancelled_grid_resumes_to_a_local_grids_results(
-    tmp_path, on_slurm, monkeypatch, capsys
-):
+def test_a_cancelled_grid_resumes_to_a_local_grids_results(tmp_path, on_slurm, monkeypatch, capsys):
     grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
     hang.touch()
     monkeypatch.setenv(HANG, str(hang))
@@ -74,9 +72,7 @@ def test_a_cancelled_grid_resumes_to_a_local_grids_results(
     assert mine.read_bytes() == local.read_bytes()
 
 
-def test_a_stopped_command_finds_its_requeued_jobs_again(
-    tmp_path, on_slurm, monkeypatch, capsys
-):
+def test_a_stopped_command_finds_its_requeued_jobs_again(tmp_path, on_slurm, monkeypatch, capsys):
     from lm4ve.ablation import slurm
 
     grid, hang, out = write_grid(tmp_path, GRID), tmp_path / 'hang', tmp_path / 'out'
