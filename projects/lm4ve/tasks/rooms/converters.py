@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
@@ -168,25 +168,17 @@ def _check_kind(state: dict[str, Tensor], origin: str) -> None:
     found = state['head.layers.0.weight'].shape[1]
     if found != wanted:
         raise CheckpointError(
-            f'{origin} has a head that reads {found} channels, not the {wanted} of situation, '
-            'question and objects: it was trained without objects (--wo3d), or is of another '
-            'model. Fix: convert one that was trained with them.'
+            f'{origin} was trained without objects (--wo3d): its head reads {found} channels, not '
+            f'{wanted}.'
         )
 
 
 def _fingerprint(state: dict[str, Tensor], answers: Corpus | None, origin: str) -> Tensor:
     rows = len(state['head.layers.3.bias'])
     if answers is None:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but not the answers themselves. Fix: give '
-            'the answer_counter.json that it was trained with, by --answers.'
-        )
+        raise UserError(f'{origin} has no answers itself. Fix: --answers answer_counter.json.')
     counts = count_answers(answers, '--answers')
-    if len(counts) != rows:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but --answers has {len(counts)}. Fix: give '
-            'the answer_counter.json that it was trained with.'
-        )
+    check('--answers: their number', len(counts), choices=(rows,))
     return vocabulary_digest(list(counts))
 
 
@@ -207,10 +199,7 @@ def to_sqa3d(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
         CheckpointError: A key is unknown or missing: the model has other parts.
     """
     if any(k.startswith('neck.') for k in state):
-        raise UserError(
-            f"{origin} has a block ('neck...'), for which SQA3D has no place. Fix: only models "
-            'without a block go back.'
-        )
+        raise UserError(f"{origin} has a block ('neck...'), for which SQA3D has no place.")
     rules = Rules(
         renames=template_rules((ours, theirs) for theirs, ours in NAMES),
         dropped=[(rf'head\.{FINGERPRINT}', 'SQA3D keeps no record of its answers')],

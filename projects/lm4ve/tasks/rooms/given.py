@@ -1,7 +1,4 @@
-"""What somebody gives a model of rooms: files or arrays, a situation and a question.
-
-All of it is looked at before anything is computed.
-"""
+"""Read a user's rooms, files or arrays, through the test pipeline of a config."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,19 +11,14 @@ from mmengine.dataset import Compose
 from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.mesh_files.ply import read_ply
 from lm4ve.tasks.rooms.datasets.scene_files import (
-    OBJECT_SUFFIXES,
     DamagedScene,
+    read_mesh,
     read_objects,
     read_points,
+    vertex_normals,
 )
-from lm4ve.tasks.rooms.prepare import vertex_normals
-from lm4ve.tasks.rooms.raw_scans import COLUMNS
 from lm4ve.tasks.rooms.transforms import LoadScene, SceneLoader
-
-#: Files of points; those of stored objects are ``OBJECT_SUFFIXES``.
-POINT_SUFFIXES = ('.npy', '.ply')
 
 RoomFile = str | Path | np.ndarray
 
@@ -46,11 +38,7 @@ class RoomReader:
         steps = [dict(t) for t in pipeline or tested_dataset(cfg).pipeline]
         self.loader: Any = TRANSFORMS.build(steps[0]) if steps else None
         if not isinstance(self.loader, SceneLoader):
-            raise UserError(
-                'The test pipeline of a model of rooms must begin with lm4ve.LoadScene or '
-                f'lm4ve.LoadObjects, not with {steps[0]["type"] if steps else "nothing"}. Fix: '
-                'add one.'
-            )
+            raise UserError('The test pipeline must begin with lm4ve.LoadScene or LoadObjects.')
         self.rest = Compose(steps[1:])
         self.reads_points = isinstance(self.loader, LoadScene)
 
@@ -98,25 +86,13 @@ class RoomReader:
 
     def _points(self, room: RoomFile) -> np.ndarray:
         if isinstance(room, np.ndarray):
-            ok = room.ndim == 2 and room.shape[1] in (6, 9) and room.dtype.kind in 'fiu'
-            if not ok or not len(room) or not np.isfinite(room.astype(np.float32)).all():
-                raise DamagedScene(
-                    f'is {room.dtype} {list(room.shape)}, expected finite numbers [V, 6 or 9]'
-                )
+            finite = room.ndim == 2 and np.isfinite(room.astype(np.float32)).all()
+            if not finite or room.shape[1] not in (6, 9) or not len(room):
+                raise DamagedScene(f'is an array {list(room.shape)}, expected points [V, 6 or 9]')
             return room.astype(np.float32)
-        _check_suffix(room, POINT_SUFFIXES, 'points')
-        if Path(room).suffix.lower() == '.npy':
+        if Path(room).suffix.lower() != '.ply':
             return read_points(str(room))
-        return self._of_ply(Path(room))
-
-    def _of_ply(self, path: Path) -> np.ndarray:
-        try:
-            with np.errstate(all='ignore'):
-                vertices, triangles = read_ply(path.read_bytes(), COLUMNS)
-        except (ValueError, TypeError, LookupError, OverflowError, MemoryError, OSError) as e:
-            raise DamagedScene(f'is damaged ({e})') from e
-        if not len(vertices) or not np.isfinite(vertices.astype(np.float32)).all():
-            raise DamagedScene(f'has {len(vertices):,} vertices, or numbers that are not finite')
+        vertices, triangles = read_mesh(room)
         if self.loader.normals:
             vertices = np.hstack([vertices, vertex_normals(vertices[:, :3], triangles)])
         return vertices.astype(np.float32)
@@ -124,19 +100,9 @@ class RoomReader:
     def _objects(self, room: RoomFile) -> np.ndarray:
         if isinstance(room, np.ndarray):
             if room.ndim != 2 or not room.size or room.dtype.kind != 'f':
-                raise DamagedScene(
-                    f'is {room.dtype} {list(room.shape)}, expected stored objects [O, C]'
-                )
+                raise DamagedScene(f'is an array {list(room.shape)}, expected objects [O, C]')
             return room.astype(np.float32)
-        _check_suffix(room, OBJECT_SUFFIXES, 'stored objects')
         return read_objects(str(Path(room).with_suffix('')))
-
-
-def _check_suffix(path: RoomFile, suffixes: Sequence[str], what: str) -> None:
-    if Path(str(path)).suffix.lower() not in suffixes:
-        raise DamagedScene(f'is no file of {what} (ending in {", ".join(suffixes)})')
-    if not Path(str(path)).is_file():
-        raise DamagedScene('does not exist')
 
 
 def name_of(room: RoomFile) -> str:
@@ -152,12 +118,6 @@ def read_texts(
     Raises:
         UserError: One is missing or empty, or there is a caption.
     """
-    texts = dict(situation=situation, question=question)
-    wrong = [k for k, v in texts.items() if v is None or not v.strip()]
-    if wrong or caption is not None:
-        raise UserError(
-            "The config's model answers questions of somebody in a room: it needs a situation and "
-            f'a question. Fix: give --{wrong[0] if wrong else "question"} "..."'
-            f'{", and no caption" if caption is not None else ""}.'
-        )
-    return [v.strip() for v in texts.values() if v]
+    if caption is not None or not (question or '').strip() or not (situation or '').strip():
+        raise UserError('The model needs --situation "..." and --question "...", and no caption.')
+    return [situation.strip(), question.strip()]

@@ -83,10 +83,7 @@ class RoomInferencer(TaskInferencer):
         situations = situation if situations is None else situations
         questions = question if questions is None else questions
         if situations is None or questions is None:
-            raise UserError(
-                "The config's model needs a situation and a question beside the rooms. Fix: give "
-                'situation= and question=.'
-            )
+            raise UserError('The model needs situation= and question= beside the rooms.')
         single = isinstance(rooms, (str, Path, np.ndarray))
         given = dict(
             rooms=[rooms] if single else list(rooms),
@@ -97,10 +94,7 @@ class RoomInferencer(TaskInferencer):
         wrong = [k for k, v in given.items() if len(v) not in (1, count)]
         if wrong or not given['rooms'] or (poses is not None and len(poses) != count):
             told = ', '.join(f'{len(v)} {k}' for k, v in given.items())
-            raise UserError(
-                f'There are {told}{"" if poses is None else f", {len(poses)} poses"}. Fix: give '
-                'as many of each, or one.'
-            )
+            raise UserError(f'There are {told}. Fix: give as many of each, and of poses, or one.')
         rows = [v * count if len(v) == 1 else v for v in given.values()]
         inputs = [
             dict(room=r, texts=[s, q], number=i, pose=None if poses is None else poses[i])

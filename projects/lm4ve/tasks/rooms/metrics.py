@@ -124,10 +124,7 @@ class SQA3DAccuracy(BaseMetric):
         if not known:
             if self.result_file is not None:
                 return {}
-            raise UserError(
-                f'None of the {len(results)} questions has a right answer. Fix: evaluate on a '
-                'split with answers, or set test_evaluator.result_file to get predictions alone.'
-            )
+            raise UserError('No question has an answer. Fix: set test_evaluator.result_file.')
         if len(known) < len(results):
             print_log(
                 f'SQA3DAccuracy: {len(results) - len(known)} of {len(results)} questions have no '
@@ -142,7 +139,4 @@ class SQA3DAccuracy(BaseMetric):
 def _check_ids(results: Sequence[Mapping]) -> None:
     counts = Counter(r['question_id'] for r in results if r['question_id'] is not None)
     if twice := [q for q, n in counts.items() if n > 1]:
-        raise UserError(
-            f'SQA3DAccuracy got {len(twice)} question id(s) more than once: {listing(twice)}. Fix: '
-            'test on a data set whose questions have ids of their own.'
-        )
+        raise UserError(f'Question ids occur more than once: {listing(twice)}.')

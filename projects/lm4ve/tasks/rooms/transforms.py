@@ -14,7 +14,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from scipy.spatial.transform import Rotation
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.datasets.scene_files import (
@@ -74,10 +74,7 @@ class SceneLoader(BaseTransform):
         try:
             return self.read(results)
         except DamagedScene as e:
-            raise UserError(
-                f"The scene '{results['scene_path']}' {e}. Fix: prepare it again, or leave its "
-                'questions out.'
-            ) from e
+            raise UserError(f"The scene '{results['scene_path']}' {e}.") from e
 
 
 @TRANSFORMS.register_module()
@@ -202,8 +199,7 @@ class SampleScenePoints(BaseTransform):
     """
 
     def __init__(self, num: int = 40000, seed: int | None = None) -> None:
-        if num < 1:
-            raise UserError(f'SampleScenePoints.num={num} must be at least 1.')
+        check('SampleScenePoints.num', num, least=1)
         self.num, self.seed = num, seed
 
     def transform(self, results: dict) -> dict:
@@ -237,11 +233,8 @@ class AugmentScene(BaseTransform):
     """
 
     def __init__(self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5) -> None:
-        if not 0 <= flip <= 1 or angle < 0 or shift < 0:
-            raise UserError(
-                f'AugmentScene has flip={flip}, angle={angle} and shift={shift}; flip must be a '
-                'probability, and the others must not be negative.'
-            )
+        check('AugmentScene.flip', flip, least=0, most=1)
+        check('AugmentScene.angle and shift', min(angle, shift), least=0)
         self.flip, self.angle, self.shift = flip, angle, shift
 
     def transform(self, results: dict) -> dict:

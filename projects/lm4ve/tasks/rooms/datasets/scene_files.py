@@ -14,24 +14,23 @@ Nothing of a file is executed, and a file that was cut is never read in part.
 
 import functools
 import math
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from lm4ve.tasks.base.mesh_files.ply import read_ply
 from lm4ve.tasks.rooms.scannet import class_of
 
-#: Bytes of the scenes that a process keeps: about 64 of ScanQA's 50,000 points, or thousands
-#: of small ones.
-KEPT_BYTES = 160 * 2**20
+#: Scenes that a process keeps: about 160 MB of ScanQA's 50,000 points.
+KEPT_SCENES = 64
 #: What :func:`read_objects` looks for.
 OBJECT_SUFFIXES = ('.npy', '.npz')
 #: How far an aligned point may lie from where the alignment takes it, meters.
 _TOLERANCE = 0.01
 _LINE = 'axisAlignment'
+#: The columns of a mesh's vertex.
+COLUMNS = ('x', 'y', 'z', 'red', 'green', 'blue')
 
 
 class DamagedScene(ValueError):
@@ -62,11 +61,6 @@ class Scene:
     boxes: np.ndarray | None = None
     labels: np.ndarray | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(x.nbytes for x in vars(self).values() if x is not None)
-
 
 def files_of(scene_path: str, scan_file: str, annotations: bool) -> list[str]:
     """Return the files that :func:`read_scene` reads."""
@@ -76,35 +70,9 @@ def files_of(scene_path: str, scan_file: str, annotations: bool) -> list[str]:
     return [*(f'{scene_path}{name}.npy' for name in names), scan_file]
 
 
-def _keep(read: Callable[..., Scene]) -> Any:
-    """Keep what was read last. ``functools.lru_cache`` counts scenes, whatever their size."""
-    kept: OrderedDict[tuple, Scene] = OrderedDict()
-    size = 0
-
-    @functools.wraps(read)
-    def wrapped(*key: Any) -> Scene:
-        nonlocal size
-        if key in kept:
-            kept.move_to_end(key)
-            return kept[key]
-        scene = kept[key] = read(*key)
-        size += scene.nbytes
-        while size > KEPT_BYTES and len(kept) > 1:
-            size -= kept.popitem(last=False)[1].nbytes
-        return scene
-
-    def clear() -> None:
-        nonlocal size
-        kept.clear()
-        size = 0
-
-    wrapped.cache_clear = clear  # type: ignore[attr-defined]
-    return wrapped
-
-
-@_keep
+@functools.lru_cache(KEPT_SCENES)
 def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> Scene:
-    """Read a scene; the last ones, up to :data:`KEPT_BYTES`, are kept by the process.
+    """Read a scene; the last :data:`KEPT_SCENES` ones are kept by the process.
 
     Args:
         scene_path (str): What the files' names begin with, ``scannet_data/scene0000_00``.
@@ -159,29 +127,20 @@ def read_alignment(path: str) -> np.ndarray:
             is ``NAME = VALUE``.
     """
     try:
-        text = Path(path).read_bytes().decode('utf-8')
+        text = Path(path).read_text(encoding='utf-8')
+        lines = [line for line in text.splitlines() if line.strip().startswith(_LINE)]
+        if not lines:
+            if '=' in text:  # a whole file describes the scan, whether it is aligned or not
+                return np.eye(4)
+            raise ValueError('no line NAME = VALUE')
+        matrix = np.array(lines[-1].partition('=')[2].split(), dtype=np.float64).reshape(4, 4)
     except (OSError, ValueError) as e:
-        raise DamagedScene(f"lacks a readable '{path}' ({_reason(e)})") from e
-    lines = [line for line in text.splitlines() if line.strip().startswith(_LINE)]
-    if not lines:
-        if '=' not in text:  # a whole file describes the scan, whether it is aligned or not
-            raise DamagedScene(f"has '{path}' without a line NAME = VALUE, so it may be cut")
-        return np.eye(4)
-    try:
-        numbers = [float(word) for word in lines[-1].partition('=')[2].split()]
-    except ValueError:
-        numbers = []
-    found = np.array(numbers)
-    if len(found) == 16 and np.isfinite(found).all():
-        matrix = found.reshape(4, 4)
-        turn = matrix[:3, :3]
-        is_rotation = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
-        if is_rotation and np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
-            return matrix
-    raise DamagedScene(
-        f"has an {_LINE} in '{path}' that is no rotation and shift of 16 numbers (found "
-        f'{len(numbers)})'
-    )
+        raise DamagedScene(f"has a damaged '{path}' ({e})") from e
+    turn = matrix[:3, :3]
+    is_rotation = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
+    if not (is_rotation and np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6)):
+        raise DamagedScene(f"has an {_LINE} in '{path}' that is not a rotation and a shift")
+    return matrix
 
 
 def read_objects(object_path: str) -> np.ndarray:
@@ -197,10 +156,9 @@ def read_objects(object_path: str) -> np.ndarray:
     Raises:
         DamagedScene: There is no such file, or it is damaged.
     """
-    path = object_file(object_path)
-    objects = _read_array(path, 'a table [O, C] of objects', 'f', 2)
+    objects = _read_array(object_file(object_path), 2)
     if not objects.size:
-        raise DamagedScene(f"has no objects: '{path}' holds {list(objects.shape)}")
+        raise DamagedScene(f"has no objects in '{object_path}'")
     return objects.astype(np.float32)
 
 
@@ -222,60 +180,94 @@ def read_points(path: str) -> np.ndarray:
     Raises:
         DamagedScene: It is missing, damaged, or holds something else.
     """
-    points = _read_array(path, 'points [V, 6 or 9]', 'fiu', 2)
+    points = _read_array(path, 2)
     if not len(points) or points.shape[1] not in (6, 9):
         raise DamagedScene(f"has '{path}' of {list(points.shape)}, expected points [V, 6 or 9]")
     return points.astype(np.float32)
 
 
+def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a colored mesh in PLY.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: float64 ``[V, 6]`` (x, y, z, red, green, blue from 0 to
+        255) and the triangles, int64 ``[T, 3]``.
+
+    Raises:
+        DamagedScene: It is cut or damaged, has no faces or no colors, or coordinates that are
+            not finite.
+    """
+    try:
+        with np.errstate(all='ignore'):
+            vertices, triangles = read_ply(Path(path).read_bytes(), COLUMNS)
+    except (ValueError, TypeError, LookupError, OverflowError, MemoryError, OSError) as e:
+        raise DamagedScene(f"has a damaged mesh '{path}' ({e})") from e
+    colors = vertices[:, 3:]
+    if not (len(vertices) and len(triangles) and np.isfinite(vertices[:, :3]).all()):
+        raise DamagedScene(
+            f"has a mesh '{path}' without faces, or with numbers that are not finite"
+        )
+    if not (colors.min() >= 0 and colors.max() <= 255):
+        raise DamagedScene(f"has a mesh '{path}' whose colors are not from 0 to 255")
+    return vertices, triangles
+
+
+def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return a normal of each vertex: the mean of those of its triangles, of length 1.
+
+    Args:
+        points (np.ndarray): float64 ``[V, 3]``.
+        triangles (np.ndarray): int64 ``[T, 3]``.
+
+    Returns:
+        np.ndarray: float64 ``[V, 3]``; 0 where no triangle has an area.
+    """
+    a, b, c = points[triangles].transpose(1, 0, 2)
+    flat = np.repeat(_unit(np.cross(b - a, c - a)), 3, axis=0)
+    corners = triangles.reshape(-1)
+    sums = [np.bincount(corners, flat[:, axis], len(points)) for axis in range(3)]
+    return _unit(np.stack(sums, axis=1))
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length > 0)
+
+
 def _read_labels(path: str, count: int) -> np.ndarray:
-    labels = _read_array(path, f'whole numbers [{count}]', 'iuf', 1)
+    labels = _read_array(path, 1)
     if len(labels) != count:
         raise DamagedScene(f"has {count} points, but '{path}' labels {len(labels)}")
-    if labels.size and (np.abs(labels.astype(np.float64)) > 2**31 - 1).any():
-        raise DamagedScene(f"has labels in '{path}' that are no numbers of objects")
     return labels.astype(np.int32)
 
 
 def _read_boxes(path: str) -> tuple[np.ndarray, np.ndarray]:
     """Return boxes ``[M, 6]`` and labels ``[M]`` of what is an object."""
-    rows = _read_array(path, 'boxes [M, 7 or 8]', 'fiu', 2)
-    if rows.shape[1] not in (7, 8):
+    rows = _read_array(path, 2)
+    if rows.shape[1] not in (7, 8) or (rows[:, 3:6] < 0).any():
         raise DamagedScene(f"has '{path}' of {list(rows.shape)}, expected boxes [M, 7 or 8]")
-    if (rows[:, 3:6] < 0).any():
-        raise DamagedScene(f"has boxes of negative size in '{path}'")
     classes = [class_of(int(i)) for i in rows[:, 6]]
     kept = [i for i, label in enumerate(classes) if label is not None]
     labels = np.array([classes[i] for i in kept], dtype=np.int64)
     return rows[kept, :6].astype(np.float32), labels
 
 
-def _read_array(path: str, expected: str, kinds: str, dimensions: int) -> np.ndarray:
+def _read_array(path: str, dimensions: int) -> np.ndarray:
     """Read an array of finite numbers.
 
     Raises:
         DamagedScene: The file is missing, cut, a pickle, or holds something else.
     """
-    if not Path(path).is_file():
-        raise DamagedScene(f"lacks '{path}'")
     try:
         array = _load(path)
+        with np.errstate(all='ignore'):
+            finite = array.ndim == dimensions and np.isfinite(array.astype(np.float32)).all()
     except Exception as e:  # numpy evaluates the header as Python's literals
+        raise DamagedScene(f"lacks a readable '{path}' ({type(e).__name__}: {e})") from e
+    if not finite or array.dtype.kind not in 'fiu':
         raise DamagedScene(
-            f"has '{path}', which is no array that can be read safely: it is cut, or a pickle "
-            f'({type(e).__name__}). Expected {expected}'
-        ) from e
-    if array.dtype.kind not in kinds or array.ndim != dimensions:
-        raise DamagedScene(
-            f"has '{path}' of {array.dtype} {list(array.shape)}, expected {expected}"
-        )
-    with np.errstate(all='ignore'):
-        # Of none there is none that is not finite.
-        finite = np.isfinite(array.astype(np.float32)).all(axis=tuple(range(1, array.ndim)))
-    if not finite.all():
-        raise DamagedScene(
-            f'has {int((~finite).sum())} of {len(array)} rows with NaN or infinite numbers in '
-            f"'{path}'"
+            f"has '{path}' of {array.dtype} {list(array.shape)}, expected finite numbers in "
+            f'{dimensions} dimensions'
         )
     return array
 
@@ -298,18 +290,8 @@ def _check_alignment(
     raw: np.ndarray, points: np.ndarray, alignment: np.ndarray, scan_file: str
 ) -> None:
     """Refuse files of different scans: positions would be moved to the wrong place."""
-    if raw.shape != points.shape:
-        raise DamagedScene(
-            f'has {list(raw.shape)} in _vert.npy, but {list(points.shape)} in _aligned_vert.npy'
-        )
     moved = raw[:, :3] @ alignment[:3, :3].T + alignment[:3, 3]
-    off = float(np.abs(moved - points[:, :3]).max())
-    if not off <= _TOLERANCE:
+    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= _TOLERANCE:
         raise DamagedScene(
-            f"has an aligned point {off:.3g} m from where {_LINE} in '{scan_file}' takes it: "
-            '_vert.npy, _aligned_vert.npy and this file are not of one scan'
+            f"has _vert.npy, _aligned_vert.npy and '{scan_file}' that are not of one scan"
         )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, 'strerror', None) or type(error).__name__

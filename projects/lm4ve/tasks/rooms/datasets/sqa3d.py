@@ -11,7 +11,7 @@ from typing import Any
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.language.text_entries import TextDataset
 from lm4ve.tasks.rooms.datasets.questions import read_questions
@@ -82,14 +82,10 @@ class SQA3DDataset(TextDataset):
         test_mode: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise UserError(f'dataset.split={split!r} must be one of {", ".join(SPLITS)}.')
+        check('dataset.split', split, choices=SPLITS)
+        for name in data_prefix or {}:
+            check('dataset.data_prefix', name, choices=FOLDERS)
         prefix = {**FOLDERS, **(data_prefix or {})}
-        if set(prefix) != set(FOLDERS):
-            raise UserError(
-                f'dataset.data_prefix has {", ".join(prefix)}; expected some of '
-                f'{", ".join(FOLDERS)}, folders below dataset.data_root.'
-            )
         self.split = split
         self.question_file = question_file and fileio.join_path(
             data_root, question_file.replace('{split}', split)
@@ -163,9 +159,8 @@ class SQA3DDataset(TextDataset):
         if missing and len(missing) == len(scenes):
             scene, defect = next(iter(missing.items()))
             raise UserError(
-                f'{type(self).__name__}: none of the {len(scenes)} scenes is there, for example '
-                f'{scene} {defect}. Fix: prepare ScanNet (docs/guides/vision_language.md), or set '
-                'dataset.data_root and dataset.data_prefix.'
+                f'{type(self).__name__}: all {len(scenes)} scenes are missing: {scene} {defect}. '
+                'Fix: prepare ScanNet, or set dataset.data_root and dataset.data_prefix.'
             )
         lost = [f'{d["question_id"]} ({d["scene_id"]} {missing[d["scene_id"]]})'
                 for d in data_list if d['scene_id'] in missing]  # fmt: skip

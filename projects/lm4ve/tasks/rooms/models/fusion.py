@@ -150,10 +150,7 @@ class GuidedFusion(BaseModule):
         super().__init__(init_cfg)
         check('model.fusion.norm', norm, choices=NORMS)
         if embed_dims % num_heads:
-            raise UserError(
-                f'model.fusion.embed_dims={embed_dims} is no multiple of num_heads={num_heads}. '
-                'Fix: change one of them.'
-            )
+            raise UserError(f'model.fusion.{embed_dims=} is not a multiple of {num_heads=}.')
         self.embed_dims = embed_dims
         sizes = (embed_dims, num_heads, feedforward_channels or 4 * embed_dims, dropout, norm)
 

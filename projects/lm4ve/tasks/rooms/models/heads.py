@@ -1,5 +1,6 @@
 """Heads of :class:`SQA3D`: the answer to the question, and where its asker stands."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,9 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.answering import SCORES, TARGETS, KnowsVocabulary, in_fp32
-from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
 Samples = list[VisionLanguageDataSample]
@@ -33,23 +33,11 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
     Raises:
         UserError: It is neither, or it is empty.
     """
-    found, name = source, field
-    if isinstance(source, (str, Path)):
-        found, name = read_json(source, (list, dict), field), f"{field}: '{source}'"
-    counts = dict(found) if isinstance(found, Mapping) else Counter(map(_as_text, found))
-    wrong = [k for k, n in counts.items() if not isinstance(k, str) or not isinstance(n, int)]
-    if wrong or not counts:
-        raise UserError(
-            f'{name} is no list of answers, and holds no counts of them: '
-            f'{listing([repr(k) for k in wrong]) or "it is empty"}. Expected every answer of the '
-            "training set, or a number for each. Fix: use SQA3D's answer_counter.json."
-        )
+    found = json.loads(Path(source).read_text()) if isinstance(source, str | Path) else source
+    counts = dict(found) if isinstance(found, Mapping) else Counter(found)
+    if not counts or not all(isinstance(k, str) and type(n) is int for k, n in counts.items()):
+        raise UserError(f'{field} must be all answers of a corpus, or the count of each.')
     return dict(sorted(counts.items()))
-
-
-def _as_text(entry: object) -> object:
-    # A list or a dictionary cannot be counted.
-    return entry if isinstance(entry, str) else (repr(entry),)
 
 
 @MODELS.register_module()
@@ -176,16 +164,7 @@ class PoseHead(BaseModule):
         return in_fp32(self.layers, features)
 
     def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
-        """Loss of poses; samples have ``gt_pose`` ``[7]``.
-
-        Raises:
-            UserError: A sample lacks it.
-        """
-        if any('gt_pose' not in s for s in data_samples):
-            raise UserError(
-                'A training sample has no gt_pose, from which model.pose_head learns. Fix: let the '
-                'data set give it, or set model.pose_head=None.'
-            )
+        """Loss of poses; samples have ``gt_pose`` ``[7]``."""
         found = self(features)
         wanted = torch.stack([s.gt_pose for s in data_samples]).to(found)
         position = F.mse_loss(found[:, :3], wanted[:, :3])

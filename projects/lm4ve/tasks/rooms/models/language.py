@@ -11,7 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
 from lm4ve.registry import MODELS
 
@@ -43,22 +43,15 @@ class WordVectors:
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
-        if vectors.ndim != 2 or len(vectors) != len(words):
-            raise UserError(
-                f'{_FIELD} has {len(words)} words and vectors {list(vectors.shape)}. Expected one '
-                'row [V, D] a word. Fix: write the file again.'
-            )
+        if vectors.ndim != 2 or len(vectors) != len(words) or not np.isfinite(vectors).all():
+            raise UserError(f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.')
         self.rows = {word: i for i, word in enumerate(words)}
         self.vectors = np.asarray(vectors, dtype=np.float32)
-        if not np.isfinite(self.vectors).all():
-            raise UserError(
-                f'{_FIELD} has vectors with NaN or infinite numbers. Fix: write the file again.'
-            )
-        if UNKNOWN not in self.rows:
-            raise UserError(
-                f"{_FIELD} lacks '{UNKNOWN}', whose vector stands for unknown words. Fix: use the "
-                'whole of GloVe (glove.6B.300d.txt), or add that word.'
-            )
+        check(
+            f"{_FIELD} has '{UNKNOWN}', the vector of unknown words",
+            UNKNOWN in words,
+            choices=(True,),
+        )
 
     @property
     def channels(self) -> int:
@@ -103,23 +96,17 @@ def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> Wor
         return WordVectors(list(source), np.array(list(source.values()), dtype=np.float32))
     path = Path(source)
     try:
-        if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as archive:
-                return WordVectors(archive['words'].tolist(), archive['vectors'])
         if path.suffix == '.txt':
             return WordVectors(*_read_text(path))
+        with np.load(path, allow_pickle=False) as archive:
+            return WordVectors(archive['words'].tolist(), archive['vectors'])
     except UserError:
         raise
     except Exception as e:  # numpy's and zipfile's are of many kinds
         raise UserError(
-            f"{_FIELD}='{path}' cannot be read ({type(e).__name__}: {e}). Expected an .npz with "
-            "words [V] and vectors [V, D], or GloVe's .txt. Fix: write or download it again."
+            f"{_FIELD}='{path}' cannot be read: {e!r}. Fix: name GloVe's .txt, or the .npz of "
+            'tools/vision_language/make_word_vectors.py. A pickle (glove.p) could run code.'
         ) from e
-    raise UserError(
-        f"{_FIELD}='{path}' is neither .npz nor .txt. A pickle (glove.p) is not read, since "
-        "reading one runs its code. Fix: name GloVe's glove.6B.300d.txt, or the .npz that "
-        'tools/vision_language/make_word_vectors.py makes of it.'
-    )
 
 
 def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -158,20 +145,8 @@ def write_word_vectors(
         UserError: ``source`` cannot be read or lacks ``unk``; ``path`` ends otherwise or
             cannot be written.
     """
-    if Path(path).suffix != '.npz' or Path(source).suffix != '.txt':
-        raise UserError(
-            f"'{source}' and '{path}' must end in .txt (GloVe's own) and .npz. Fix: correct them."
-        )
     said = {word for text in texts for word in split_words(text)}
-    try:
-        found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
-    except (OSError, ValueError) as e:
-        if isinstance(e, UserError):
-            raise
-        raise UserError(
-            f"'{source}' cannot be read as vectors of words ({type(e).__name__}: {e}). Fix: name "
-            "GloVe's glove.6B.300d.txt, or fetch it again."
-        ) from e
+    found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
     with replacing(path) as beside:
         np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
     return len(said), len(said & found.rows.keys())

@@ -63,16 +63,8 @@ def gather_targets(
         mean_sizes (Tensor): ``[classes, 3]``.
 
     Raises:
-        UserError: A sample lacks one of these, or a label is of no class.
+        UserError: A label is of no class.
     """
-    needed = ('gt_votes', 'gt_vote_mask', 'gt_boxes', 'gt_labels')
-    for sample in samples:
-        if lacking := [name for name in needed if name not in sample]:
-            raise UserError(
-                f'A training sample of the scene {sample.get("scene_id", "?")} lacks '
-                f'{", ".join(lacking)}, from which VoteNet learns. Fix: let the pipeline pack '
-                'them, or use stored objects (lm4ve.StoredObjects).'
-            )
     device, most = seed_index.device, max(1, *(len(s.gt_boxes) for s in samples))
     boxes = torch.zeros(len(samples), most, 7, device=device)
     labels = torch.zeros(len(samples), most, dtype=torch.int64, device=device)
@@ -85,8 +77,7 @@ def gather_targets(
     # On a GPU the check would wait for it; there the loss itself asserts.
     if not labels.is_cuda and int(labels.max()) >= len(mean_sizes):
         raise UserError(
-            f'A box has the label {int(labels.max())}, but model.object_encoder.mean_sizes has '
-            f'{len(mean_sizes)} classes. Fix: give one mean size a class.'
+            f'A box has the label {int(labels.max())}; mean_sizes has {len(mean_sizes)} classes.'
         )
     pairs = list(zip(samples, seed_index, strict=True))
     return Targets(

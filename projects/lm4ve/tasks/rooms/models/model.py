@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
@@ -80,11 +80,7 @@ class SQA3D(BaseModel):
         self.pose_head = None if pose_head is None else MODELS.build(pose_head)
         self.loss_weights = dict(LOSS_WEIGHTS)
         for name, value in (loss_weights or {}).items():
-            if name not in LOSS_WEIGHTS:
-                raise UserError(
-                    f"model.loss_weights has no part '{name}'.{did_you_mean(name, LOSS_WEIGHTS)} "
-                    f'Fix: choose from {", ".join(LOSS_WEIGHTS)}.'
-                )
+            check('model.loss_weights', name, choices=LOSS_WEIGHTS)
             self.loss_weights[name] = value
         check_parts(self, pool['out_channels'])
 
@@ -95,12 +91,7 @@ class SQA3D(BaseModel):
             UserError: The inputs have not what the encoder reads.
         """
         kind = self.object_encoder.reads
-        if kind not in inputs:
-            raise UserError(
-                f'model.object_encoder reads {kind}, but the inputs have {", ".join(inputs)}. Fix: '
-                f'let the data set give {kind}, or choose lm4ve.VoteNet for points and '
-                'lm4ve.StoredObjects for stored objects.'
-            )
+        check('model.object_encoder reads', kind, choices=inputs)
         return self.object_encoder(inputs[kind], inputs[f'{kind}_padding'])
 
     def encode_texts(self, words: Tensor, padding: Tensor) -> Tensor:
@@ -197,23 +188,17 @@ def check_parts(model: SQA3D, pooled: int) -> None:
     _check_width(model.neck, 'neck', model.fusion.embed_dims)
     _check_width(model.head, 'head', 3 * pooled)
     _check_width(model.pose_head, 'pose_head', 2 * pooled)
-    if getattr(model.neck, 'out_type', 'raw') != 'raw':
-        raise UserError(
-            f"model.neck.out_type='{model.neck.out_type}': SQA3D pools by itself. Fix: set "
-            "out_type='raw'."
-        )
+    check('model.neck.out_type', getattr(model.neck, 'out_type', 'raw'), choices=('raw',))
     preprocessor = model.data_preprocessor
     if not hasattr(preprocessor, 'vectors'):
         return
     wanted = getattr(model.text_encoder, 'word_channels', None)
     found = None if preprocessor.vectors is None else preprocessor.vectors.channels
     if wanted != found:
-        given = 'numbers of tokens' if found is None else f'vectors of {found} numbers'
-        reads = 'numbers of tokens' if wanted is None else f'vectors of {wanted} numbers'
         raise UserError(
-            f'model.data_preprocessor gives {given}, but model.text_encoder reads {reads}. Fix: '
-            'use word_vectors with lm4ve.LSTMTextEncoder (in_channels as wide as they are), and '
-            'a tokenizer with lm4ve.TransformersTextEncoder.'
+            f'model.data_preprocessor gives vectors of {found} numbers, but model.text_encoder '
+            f'reads {wanted} (None: tokens). Fix: word_vectors with lm4ve.LSTMTextEncoder, a '
+            'tokenizer with lm4ve.TransformersTextEncoder.'
         )
     if preprocessor.tokenizer is not None:
         check_tokenizer(preprocessor, model.text_encoder)
@@ -221,8 +206,4 @@ def check_parts(model: SQA3D, pooled: int) -> None:
 
 def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
     found = getattr(part, 'in_channels', wanted)
-    if found != wanted:
-        raise UserError(
-            f'model.{name}.in_channels={found}, but it gets {wanted} channels there. Fix: set '
-            f'model.{name}.in_channels={wanted}.'
-        )
+    check(f'model.{name}.in_channels', found, choices=(wanted,))

@@ -1,11 +1,9 @@
 """``SQA3DPreprocessor``: clouds, objects and texts of a batch on their way into the model."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -69,21 +67,14 @@ class SQA3DPreprocessor(TextPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         if (tokenizer is None) == (word_vectors is None):
-            raise UserError(
-                'model.data_preprocessor needs either tokenizer or word_vectors. Fix: give the '
-                'first with lm4ve.TransformersTextEncoder, the second with lm4ve.LSTMTextEncoder.'
-            )
+            raise UserError('model.data_preprocessor needs either tokenizer or word_vectors.')
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
         self.lower_case, self.use_situation = lower_case, use_situation
         self.color_columns = None if color_columns is None else list(color_columns)
         self.register_buffer('color_mean', torch.tensor(color_mean), persistent=False)
-        self._looked = False
         if not use_situation and tokenizer is not None and self.tokenizer.unk_token_id is None:
-            raise UserError(
-                f"model.data_preprocessor.use_situation=False, but the tokenizer '{tokenizer}' has "
-                'no token for unknown words. Fix: use another text encoder.'
-            )
+            raise UserError('use_situation=False needs a tokenizer with a token for unknown words.')
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collate a batch.
@@ -108,13 +99,12 @@ class SQA3DPreprocessor(TextPreprocessor):
                 others lack; a text is empty, or there are not two.
         """
         scenes = {k: list(data['inputs'][k]) for k in KINDS if k in data['inputs']}
-        if not scenes:
-            raise UserError(
-                f'The inputs of a batch have {", ".join(data["inputs"]) or "nothing"}. Expected '
-                f'{" or ".join(KINDS)}. Fix: let the pipeline pack one of them.'
-            )
         for kind, rows in scenes.items():
-            _check_rows(rows, kind, data['data_samples'])
+            for found, sample in zip(rows, data['data_samples'], strict=True):
+                # Nothing is waited for here: data comes from the loader on the CPU.
+                if not len(found) or not (found.is_cuda or torch.isfinite(found).all()):
+                    scene = sample.get('scene_id', '?')
+                    raise UserError(f'The scene {scene} has no {kind}, or some are not finite.')
         data = self.cast_data(dict(inputs=scenes, data_samples=data['data_samples']))
         samples, inputs = data['data_samples'], {}
         for kind, rows in data['inputs'].items():
@@ -158,23 +148,11 @@ class SQA3DPreprocessor(TextPreprocessor):
         return tuple(x.to(device) for x in self.vectors(rows))
 
     def normalize_colors(self, points: Tensor) -> Tensor:
-        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones.
-
-        Raises:
-            UserError: The points lack the columns.
-        """
+        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones."""
         columns = self.color_columns
         if columns is None:
             return points
-        if points.shape[-1] <= max(columns):
-            raise UserError(
-                f'Points have {points.shape[-1]} columns, but model.data_preprocessor.'
-                f'color_columns={columns}. Fix: give colors, or set color_columns=None.'
-            )
         colors = points[..., columns]
-        if not self._looked:
-            self._looked = True
-            _warn_of_colors(colors)
         points = points.clone()
         points[..., columns] = (colors - self.color_mean) / 256
         return points
@@ -188,59 +166,14 @@ class SQA3DPreprocessor(TextPreprocessor):
         return stacked, padding.to(device)
 
 
-def _check_rows(rows: Sequence[Tensor], kind: str, samples: Sequence) -> None:
-    """Refuse scenes that no model can take.
-
-    Raises:
-        UserError: It names the scene.
-    """
-    widths = {tuple(x.shape[1:]) for x in rows}
-    if len(widths) > 1 or any(x.dim() != 2 for x in rows):
-        shapes = ' and '.join(str(list(x.shape)) for x in (rows[0], rows[-1]))
-        raise UserError(
-            f'The {kind} of one batch are {shapes}. Expected [N, C] with one C. Fix: write all '
-            'scenes with the same columns.'
-        )
-    for found, sample in zip(rows, samples, strict=True):
-        scene = f'The scene {sample.get("scene_id", "?")}'
-        if not len(found):
-            raise UserError(f'{scene} has no {kind}. Fix: leave it out, or write its file again.')
-        # Nothing is waited for here: data comes from the loader on the CPU.
-        if not found.is_cuda and not bool(torch.isfinite(found).all()):
-            count = int((~torch.isfinite(found)).any(dim=1).sum())
-            raise UserError(
-                f'{scene} has {count} of {len(found)} {kind} with numbers that are not finite. '
-                'Fix: remove them, or prepare the scene again.'
-            )
-
-
 def _text(sample: VisionLanguageDataSample, place: int) -> str:
     """The situation (0) or the question (1) of a sample.
 
     Raises:
         UserError: It is missing or empty.
     """
-    texts = sample.get('text')
-    if not isinstance(texts, (list, tuple)) or len(texts) != 2:
-        raise UserError(
-            f'A sample of the scene {sample.get("scene_id", "?")} has the texts {texts!r}. '
-            'Expected two: the situation and the question. Fix: let the data set give both.'
-        )
-    if not texts[place].strip():
-        name = ('situation', 'question')[place]
-        raise UserError(
-            f'A sample of the scene {sample.get("scene_id", "?")} has an empty {name}. Fix: leave '
-            'the question out.'
-        )
+    texts = sample.get('text') or ()
+    if len(texts) != 2 or not texts[place].strip():
+        scene = sample.get('scene_id', '?')
+        raise UserError(f'A sample of {scene} needs a situation and a question, not {texts!r}.')
     return texts[place]
-
-
-def _warn_of_colors(colors: Tensor) -> None:
-    most = float(colors.max())
-    if most <= 1:
-        print_log(
-            f'The largest color of the first batch is {most:.3g}; the model expects colors from 0 '
-            'to 255. Were they normalized before? Fix: give them as they are in the scan.',
-            logger='current',
-            level=logging.WARNING,
-        )

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,31 +128,14 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]], field_name: 
         UserError: The file cannot be read, or it is no table of positive sizes.
     """
     values: object = source
-    name = field_name
+    values: Any = source
     if isinstance(source, (str, Path)):
-        name = f"{field_name}='{source}'"
-        try:
-            values = np.load(source, allow_pickle=False)
-            if isinstance(values, np.lib.npyio.NpzFile):
-                with values as archive:
-                    values = archive[archive.files[0]]
-        except Exception as e:  # numpy's and zipfile's are of many kinds
-            raise UserError(
-                f'{name} cannot be read ({type(e).__name__}: {e}). Expected an array [classes, 3]. '
-                'Fix: copy it from ScanRefer (data/scannet/meta_data), or give the sizes as a list.'
-            ) from e
-    try:
-        sizes = torch.from_numpy(np.array(values, dtype=np.float32))
-    except (TypeError, ValueError):
-        sizes = torch.zeros(0)
-    if (
-        sizes.dim() != 2
-        or sizes.shape[1] != 3
-        or not len(sizes)
-        or not bool(((sizes > 0) & sizes.isfinite()).all())
-    ):
-        raise UserError(
-            f'{name} has the shape {list(sizes.shape)}. Expected [classes, 3], positive sizes of '
-            'boxes in meters. Fix: give one row a class.'
-        )
+        values = np.load(source, allow_pickle=False)
+        if isinstance(values, np.lib.npyio.NpzFile):
+            with values as archive:
+                values = archive[archive.files[0]]
+    sizes = torch.from_numpy(np.array(values, dtype=np.float32))
+    positive = bool(((sizes > 0) & sizes.isfinite()).all())
+    if sizes.dim() != 2 or sizes.shape[1] != 3 or not len(sizes) or not positive:
+        raise UserError(f'{field_name} must be positive sizes [classes, 3], not {sizes.shape}.')
     return sizes

@@ -42,9 +42,7 @@ class StoredObjects(BaseModule):
         """
         if objects.shape[-1] != self.embed_dims:
             raise UserError(
-                f'Stored objects have {objects.shape[-1]} channels, but '
-                f'model.object_encoder.in_channels={self.embed_dims}. Fix: set it to '
-                f'{objects.shape[-1]}.'
+                f'Stored objects have {objects.shape[-1]} channels, not {self.embed_dims}.'
             )
         return Objects(objects, padding)
 

@@ -248,15 +248,10 @@ class VoteNet(BaseModule):
         lengths = {len(x) for x in (num_points, radii, samples, channels)}
         if lengths != {len(propagation) + 2}:
             raise UserError(
-                f'model.object_encoder: num_points, radii, samples and channels have '
-                f'{sorted(lengths)} entries and propagation has {len(propagation)}. Fix: give each '
-                'set abstraction one entry, and propagation two fewer.'
+                'model.object_encoder: num_points, radii, samples and channels need one entry for '
+                'each set abstraction, and propagation two fewer.'
             )
-        if num_proposals > num_points[1]:
-            raise UserError(
-                f'model.object_encoder.num_proposals={num_proposals}, but there are '
-                f'{num_points[1]} seeds (num_points[1]). Fix: ask for at most that many.'
-            )
+        check('model.object_encoder.num_proposals', num_proposals, most=num_points[1])
         self.in_channels, self.mask_objects = in_channels, mask_objects
         self.num_points = num_points[0]
         self.backbone = PointNet2(in_channels, num_points, radii, samples, channels, propagation)
@@ -311,17 +306,9 @@ class VoteNet(BaseModule):
 
     def _check(self, points: Tensor, padding: Tensor | None) -> None:
         if points.shape[-1] != 3 + self.in_channels:
-            raise UserError(
-                f'Points have {points.shape[-1]} columns, but model.object_encoder.in_channels='
-                f'{self.in_channels} expects {3 + self.in_channels}: x, y, z and that many more. '
-                'Fix: set it to what the data set gives.'
-            )
+            raise UserError(f'Points have {points.shape[-1]} columns, not {3 + self.in_channels}.')
         least = points.shape[1] if padding is None else int((~padding).sum(dim=1).min())
-        if least < self.num_points:
-            raise UserError(
-                f'A cloud has {least} points, fewer than model.object_encoder.num_points[0]='
-                f'{self.num_points}. Fix: sample more points of a scene, or lower it.'
-            )
+        check('model.object_encoder: points of a cloud', least, least=self.num_points)
 
     def loss(
         self, objects: Objects, data_samples: list[VisionLanguageDataSample]
