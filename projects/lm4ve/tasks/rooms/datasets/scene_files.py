@@ -236,9 +236,10 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def _read_labels(path: str, count: int) -> np.ndarray:
     labels = _read_array(path, 1)
-    if len(labels) != count:
-        raise DamagedScene(f"has {count} points, but '{path}' labels {len(labels)}")
-    return labels.astype(np.int32)
+    whole = labels.astype(np.int32)
+    if len(labels) != count or (whole != labels).any():
+        raise DamagedScene(f"has {count} points, but '{path}' has other labels")
+    return whole
 
 
 def _read_boxes(path: str) -> tuple[np.ndarray, np.ndarray]:
