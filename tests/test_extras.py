@@ -34,11 +34,11 @@ DEMOS = dict(
 
 #: What the suite must never ask for outside of the task that needs it.
 HEAVY = {
-    'image': {'mmaction2', 'pandas', 'pyarrow', 'h5py', 'open3d', 'av', 'decord'},
-    'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'open3d'},
+    'image': {'mmaction2', 'pandas', 'pyarrow', 'h5py', 'pypcd4', 'av', 'decord'},
+    'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'pypcd4'},
     'pointcloud': {'mmpretrain', 'mmaction2', 'pyarrow', 'av', 'decord'},
-    'motion': {'mmpretrain', 'mmaction2', 'open3d', 'av', 'decord', 'timm'},
-    'vqa': {'mmaction2', 'h5py', 'open3d', 'av', 'decord'},
+    'motion': {'mmpretrain', 'mmaction2', 'pypcd4', 'av', 'decord', 'timm'},
+    'vqa': {'mmaction2', 'h5py', 'pypcd4', 'av', 'decord'},
     'rooms': {'mmaction2', 'h5py', 'av', 'decord'},
 }
 

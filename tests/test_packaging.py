@@ -1,8 +1,6 @@
 """What users install: a wheel that carries the configs, a set-up that explains."""
 
 import os
-import re
-import runpy
 import shutil
 import subprocess
 import sys
@@ -138,71 +136,8 @@ def requires_python():
     return SpecifierSet(project['requires-python'])
 
 
-FAKE_PIP = """\
-import sys
-if '--quiet' not in sys.argv:
-    print('Collecting torch')
-    print('  Downloading torch-2.13.0-py3-none-any.whl (527.0 MB)')
-    print('Progress 263500000 of 527000000')
-    print('Progress 527000000 of 527000000')
-    print('Requirement already satisfied: numpy')
-    print('{last}')
-    sys.exit({code})
-"""
-
-
-def run_install(tmp_path: Path, last: str, code: int):
-    """Run the install with a stand-in for pip, in an environment that is a folder."""
-    (tmp_path / 'pip.py').write_text(FAKE_PIP.format(last=last, code=code))
-    script = (
-        f'import runpy, sys; sys.prefix = {str(tmp_path)!r}; '
-        f'runpy.run_path({str(ROOT / "tools/install_requirements.py")!r}, '
-        "run_name='__main__')"
-    )
-    return subprocess.run(
-        [sys.executable, '-c', script],
-        text=True,
-        capture_output=True,
-        check=False,
-        env={**os.environ, 'PYTHONPATH': str(tmp_path)},
-    )
-
-
-def test_the_install_shows_large_downloads_and_keeps_the_rest_in_its_log(tmp_path):
-    done = run_install(tmp_path, 'Installing collected packages: torch, numpy', 0)
-    assert done.returncode == 0, done.stderr
-    first, *between, last = done.stdout.splitlines()
-    assert 'install.log' in first and last == 'Installed.'
-    assert between[0] == 'Downloading torch: 527 of 527 MB'
-    assert between[1:] in ([], ['Installing: 0 of 2 packages'])
-    log = (tmp_path / 'install.log').read_text()
-    assert 'already satisfied: numpy' in log and 'Progress' not in log
-
-
-def test_a_failed_install_shows_what_pip_said(tmp_path):
-    done = run_install(tmp_path, 'ERROR: No matching distribution found for av', 1)
-    assert done.returncode == 1
-    *said, line = done.stderr.strip().splitlines()
-    assert said[-1] == 'ERROR: No matching distribution found for av'
-    assert line.startswith('error: pip failed (exit code 1)')
-
-
-@pytest.mark.parametrize(
-    'module, code, line',
-    [
-        ('open3d', 0, 'note: open3d .* apt-get install libusb-1.0-0'),
-        ('cv2', 1, 'error: OpenCV .* apt-get install libusb-1.0-0'),
-    ],
-)
-def test_a_missing_system_library_names_the_apt_package(tmp_path, module, code, line):
-    for name in ('cv2', 'open3d'):
-        broken = name == module
-        (tmp_path / f'{name}.py').write_text(
-            "raise OSError('libusb-1.0.so.0: cannot open shared object file: "
-            "No such file or directory')"
-            if broken
-            else ''
-        )
+def test_a_missing_system_library_names_the_apt_package(tmp_path):
+    (tmp_path / 'cv2.py').write_text("raise ImportError('libGL.so.1: cannot open shared object')")
     done = subprocess.run(
         [sys.executable, ROOT / 'tools/check_system.py'],
         text=True,
@@ -210,29 +145,5 @@ def test_a_missing_system_library_names_the_apt_package(tmp_path, module, code, 
         check=False,
         env={**os.environ, 'PYTHONPATH': str(tmp_path)},
     )
-    assert done.returncode == code
-    (text,) = (done.stdout + done.stderr).strip().splitlines()
-    assert re.match(line, text)
-
-
-def test_a_package_that_is_not_installed_lacks_no_library():
-    checks = runpy.run_path(str(ROOT / 'tools/check_system.py'))
-    assert checks['missing_library']('no_such_package_here') == ''
-
-
-def test_pre_commit_and_make_check_with_the_same_versions():
-    pinned = dict(
-        line.split('==')
-        for line in (ROOT / 'requirements/tests.txt').read_text().splitlines()
-        if '==' in line
-    )
-    hooks = (ROOT / '.pre-commit-config.yaml').read_text()
-    found = dict(re.findall(r'/(ruff|codespell)(?:-pre-commit)?\n +rev: v(\S+)', hooks))
-    assert found == {name: pinned[name] for name in ('ruff', 'codespell')}
-
-
-@pytest.mark.parametrize('script', ['.ci/run', '.github/workflows/ci.yml'])
-def test_ci_calls_make_targets_that_exist(script):
-    called = set(re.findall(r'\bmake ([a-z]+)', (ROOT / script).read_text()))
-    targets = set(re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.M))
-    assert {'lint', 'typecheck', 'test', 'docs'} <= called <= targets
+    assert done.returncode == 1
+    assert done.stderr == 'error: OpenCV lacks a system library; run: apt-get install libgl1\n'

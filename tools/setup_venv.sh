@@ -32,5 +32,6 @@ if ! [ -x "$venv/bin/python" ] || [ "$(version "$venv/bin/python")" != "$(versio
   echo "Making $venv with $("$found" --version) ($(command -v "$found"))"
   "$found" -m venv --clear "$venv"
 fi
-"$venv/bin/python" tools/install_requirements.py
+echo "Installing requirements.txt: some minutes at first"
+"$venv/bin/python" -m pip --disable-pip-version-check install -r requirements.txt
 "$venv/bin/python" tools/check_system.py

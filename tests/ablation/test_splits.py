@@ -26,7 +26,6 @@ def test_digits_fit_and_val_are_the_training_split():
 
 
 def test_primitives_fit_and_val_are_the_training_split(tmp_path):
-    pytest.importorskip('open3d')
     from lm4ve.tasks.pointcloud import PrimitivesDataset
 
     def clouds(split):
@@ -55,15 +54,15 @@ def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
     fit, val = scenes(part='fit'), scenes(part='val')
     # Three simulations of two scenes each, in their order: the last is held out.
     assert fit + val == scenes() and len(val) == 2
-    with pytest.raises(UserError, match="part='test' must be 'fit' or 'val'"):
+    with pytest.raises(UserError, match='part.*one of fit, val'):
         scenes(part='test')
-    with pytest.raises(UserError, match='part and indices'):
+    with pytest.raises(UserError, match='indices with part'):
         scenes(part='fit', indices=1)
 
 
 def test_one_simulation_cannot_be_cut():
     from lm4ve.tasks.motion.demo.traffic_dataset import part_of
 
-    with pytest.raises(UserError, match='more than 160 scenes.*found 160'):
+    with pytest.raises(UserError, match='160'):
         part_of('val', 160)
     assert part_of('fit', 1600) == range(1280) and part_of('val', 1600)[0] == 1280

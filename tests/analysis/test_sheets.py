@@ -287,7 +287,7 @@ def test_a_point_of_several_groups_has_their_mean():
 
     cloud = Cloud(np.random.default_rng(0).normal(size=(4, 3)), np.array([[0, 1, 1], [1, 2, 2]]))
     np.testing.assert_array_equal(cloud.point_values(np.array([2.0, 5.0])), [2.0, 3.5, 5.0, np.nan])
-    with pytest.raises(UserError, match='3 values for 2 groups'):
+    with pytest.raises(ValueError):
         cloud.point_values(np.zeros(3))
 
 

@@ -1,6 +1,5 @@
 """The hosts' own inferencers refuse a checkpoint that is not of the config's model."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,17 +12,16 @@ from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.tasks import ROOT
+from tests.helpers.tiny_runs import PLACE, write_runs
 
 for package in ('mmpretrain', 'mmaction'):
     pytest.importorskip(package)
-PLACE = 'tests/data/before_redesign'
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """A copy of small trained models, in the place that their configs name."""
-    shutil.copytree(ROOT / PLACE, tmp_path / PLACE)
+    write_runs(tmp_path, 'vit_frozen', 'videomae', 'vectornet')
     monkeypatch.chdir(tmp_path)
     yield
     init_default_scope('mmengine')

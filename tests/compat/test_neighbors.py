@@ -49,7 +49,7 @@ def test_mmpretrain_imports_beside_pycocotools(tmp_path):
 def test_a_repaired_mmpretrain_is_left_alone(tmp_path):
     from types import SimpleNamespace
 
-    from lm4ve.compat import mmpretrain_multimodal
+    from lm4ve.compat.for_mmpretrain import import_without_blip
 
     blip = tmp_path / 'models/multimodal/blip/language_model.py'
     blip.parent.mkdir(parents=True)
@@ -57,5 +57,5 @@ def test_a_repaired_mmpretrain_is_left_alone(tmp_path):
     dependency = SimpleNamespace(
         __file__=str(tmp_path / 'utils/dependency.py'), WITH_MULTIMODAL=True
     )
-    mmpretrain_multimodal.repair(dependency)
+    import_without_blip(dependency)
     assert dependency.WITH_MULTIMODAL is True

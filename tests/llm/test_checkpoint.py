@@ -1,31 +1,11 @@
-"""A checkpoint is opened in one direction, and its weights only when they are read."""
-
-import ast
-from pathlib import Path
+"""A checkpoint's weights are opened only when a layer is read."""
 
 import pytest
 
-import lm4ve.llm
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UnsupportedModelError
 from lm4ve.llm.checkpoint import open_checkpoint
 from tests.helpers.families import write_huggingface, write_meta
-
-#: From a name to tensors: no file imports one that stands to its right.
-ORDER = ['sources', 'readers', 'meta_layout', 'gguf_files', 'expert_layout', 'checkpoint']
-
-
-def imported(module: str) -> set[str]:
-    """The modules of lm4ve that a file of lm4ve/llm imports."""
-    tree = ast.parse((Path(lm4ve.llm.__path__[0]) / f'{module}.py').read_text())
-    names = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    return {n for n in names if n.startswith('lm4ve')}
-
-
-@pytest.mark.parametrize('module', ORDER)
-def test_imports_go_one_way(module):
-    before = {f'lm4ve.llm.{name}' for name in ORDER[: ORDER.index(module)]}
-    assert imported(module) <= before | {'lm4ve.errors', 'lm4ve.llm.torch_files'}
 
 
 @pytest.mark.parametrize('write', [write_huggingface, write_meta])

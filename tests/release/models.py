@@ -1,6 +1,5 @@
 """A small model of every task as a config and a checkpoint, and what it predicts."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -8,10 +7,9 @@ from mmengine.registry import MODELS
 
 from lm4ve.analysis.loading import load_model
 from lm4ve.runner.config import read_config
-from tests.helpers.tasks import ROOT
+from tests.helpers.tiny_runs import PLACE, write_runs
 from tests.tasks.vqa import tiny
 
-PLACE = 'tests/data/before_redesign'
 HEADS = dict(
     vqa=dict(type='lm4ve.VQAHead', vocabulary=tiny.ANSWERS, in_channels=32),
     retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32),
@@ -25,7 +23,7 @@ PIPELINE = [
 
 def write_models(folder: Path) -> None:
     """Put the configs and checkpoints where :func:`paths_of` says."""
-    shutil.copytree(ROOT / PLACE, folder / PLACE)
+    write_runs(folder, 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert', 'vectornet')
     tokenizer = tiny.write_tokenizer(folder / 'tokenizer')
     for name, head in HEADS.items():
         cfg = tiny.meter_config(tokenizer, True, head=head)

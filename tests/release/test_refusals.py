@@ -1,6 +1,5 @@
 """What cannot be exported is refused by one message, and nothing is left behind."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,8 @@ import torch
 
 from lm4ve.commands import export
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.release import exporting, formats, tracing
-from tests.helpers.tasks import ROOT
-from tests.release.models import PLACE
+from lm4ve.release import exporting, formats
+from tests.helpers.tiny_runs import PLACE, write_runs
 
 pytest.importorskip('mmpretrain')
 CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
@@ -18,16 +16,12 @@ CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / PLACE, tmp_path / PLACE)
+    write_runs(tmp_path, 'vit_frozen', 'vit_mlp', 'pointmae')
     monkeypatch.chdir(tmp_path)
-    Path('here').mkdir()
     Path('there.safetensors').write_text('somebody needs this')
 
 
 WRONG = {
-    'no checkpoint': ([CONFIG], 'no checkpoint to export'),
-    'unknown format': ([CONFIG, CHECKPOINT, '--format', 'onxx'], "Did you mean 'onnx'"),
-    'a folder': ([CONFIG, CHECKPOINT, '--out', 'here'], "'here' is a folder"),
     'a file': ([CONFIG, CHECKPOINT, '--out', 'there.safetensors'], 'exists. Fix: --overwrite'),
     'another model': ([CONFIG, f'{PLACE}/pointmae.pth'], 'another'),
     'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], 'llm_source'),
@@ -72,38 +66,3 @@ def test_outputs_that_are_no_numbers_are_no_match(bad):
     for outputs in ([good, wrong], [wrong, good]):
         assert not exporting.largest_difference(outputs, outputs) <= 1e9
     assert exporting.largest_difference([good], [good]) == 0
-
-
-class Searching(torch.nn.Module):
-    """Uses an operator that ONNX has no word for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = torch.nn.Sequential(_Eigen())
-
-    def forward(self, *tensors):
-        return (self.inner(*tensors),)
-
-
-class _Eigen(torch.nn.Module):
-    def forward(self, x):
-        return torch.linalg.eigvalsh(x @ x.mT)
-
-
-def test_an_operator_that_onnx_lacks_is_named_with_its_module(tmp_path):
-    pytest.importorskip('onnxscript')
-    example = [torch.randn(2, 3, 3)]
-    program = tracing.trace(Searching(), example, [{0: 'batch'}])
-    with pytest.raises(UserError, match=r'operator aten\._linalg_eigh\S*, which inner\.0 uses'):
-        formats.write_onnx(program, tmp_path / 'x.onnx', dict(version='0'), ['x'], ['y'])
-
-
-class Deciding(torch.nn.Module):
-    def forward(self, *tensors):
-        (x,) = tensors
-        return (x if x.sum() > 0 else -x,)
-
-
-def test_a_model_that_looks_at_values_is_refused_with_the_place():
-    with pytest.raises(UserError, match='cannot be traced: .*test_refusals.py'):
-        tracing.trace(Deciding(), [torch.randn(2, 3)], [{0: 'batch'}])

@@ -17,7 +17,7 @@ from lm4ve.blocks.language_model import open_language_model
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release.release import portable_arch
-from tests.helpers.families import FAMILIES, config_of, write_huggingface
+from tests.helpers.families import FAMILIES, write_huggingface
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
@@ -180,13 +180,6 @@ def test_architecture_survives_a_config_file(variant):
     LLMBlock(arch=read, rotary=hasattr(again.skeleton, 'rotary_emb'))
 
 
-def test_architecture_that_is_no_plain_data():
-    config = config_of('llama')
-    config.rope_theta_table = torch.ones(2)
-    with pytest.raises(UserError, match='config file cannot'):
-        portable_arch(config)
-
-
 def test_only_what_a_release_needs(tmp_path):
     llm = write_huggingface(tmp_path / 'secret-place', 'llama')
     model, out = make(tmp_path, str(llm))
@@ -315,13 +308,8 @@ def test_refusals(tmp_path):
         run_tool_here(
             'make_release.py', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
         )
-    with pytest.raises(UserError, match='would be overwritten'):
+    with pytest.raises(UserError, match='would overwrite'):
         run_tool_here('make_release.py', *args, tmp_path)
-    with pytest.raises(UserError, match='config.*does not exist'):
-        run_tool_here('make_release.py', tmp_path / 'none.py', args[1], out)
-    (tmp_path / 'empty.py').write_text('a = 1')
-    with pytest.raises(UserError, match='no model'):
-        run_tool_here('make_release.py', tmp_path / 'empty.py', args[1], out)
     assert not (tmp_path / 'b').exists()
 
 

@@ -1,5 +1,6 @@
 """Operators on point clouds equal their definitions, with and without padding."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from lm4ve.tasks.base.point_ops import (
     nearest_neighbors,
     take_points,
 )
+from tests.tasks.pointcloud.clouds import brute_force_picks
 
 
 def clouds(*shape):
@@ -32,6 +34,47 @@ def balls_by_hand(points, centers, radius, num, counts):
             rows.append(first + first[:1] * (num - len(first)))
         found.append(rows)
     return torch.tensor(found)
+
+
+# Whole numbers: distances are exact, so that ties are ties.
+_RNG = np.random.default_rng(0)
+CLOUDS = {
+    'random': _RNG.integers(-1000, 1000, (2, 60, 3)),
+    'duplicated': np.repeat(_RNG.integers(-9, 9, (2, 20, 3)), 3, axis=1),
+    'collinear': np.arange(60)[None, :, None] * np.array([[[1, 2, -1]], [[3, 0, 0]]]),
+    'all equal': np.full((2, 60, 3), 7),
+}
+
+
+@pytest.fixture(params=CLOUDS)
+def cloud(request):
+    return torch.from_numpy(CLOUDS[request.param]).float()
+
+
+@pytest.mark.parametrize('num', [1, 7, 60])
+def test_farthest_points_are_those_of_the_definition(cloud, num):
+    picks = farthest_point_sample(cloud, num)
+    assert picks.dtype == torch.int64
+    assert torch.equal(picks, torch.tensor([brute_force_picks(p, num) for p in cloud.numpy()]))
+
+
+@pytest.mark.parametrize('chunk', [point_ops._CHUNK, 500])
+@pytest.mark.parametrize('k', [1, 8, 60])
+def test_neighbors_are_the_nearest(cloud, k, chunk, monkeypatch):
+    monkeypatch.setattr(point_ops, '_CHUNK', chunk)
+    centers = cloud[:, ::7] + 1
+    found = nearest_neighbors(cloud, centers, k)
+    assert found.shape == (2, centers.shape[1], k)
+    squares = (centers[:, :, None] - cloud[:, None]).square().sum(-1)
+    # Which of equally near points is free; their distances are not.
+    assert torch.equal(squares.gather(-1, found), squares.sort(dim=-1).values[..., :k])
+    assert all(len(set(row)) == k for row in found.flatten(0, 1).tolist())
+
+
+def test_points_far_from_the_origin_keep_their_neighbors():
+    """The matrix-product form of the distance would lose these to rounding."""
+    points = torch.arange(8.0)[None, :, None] * torch.tensor([0.125, 0, 0]) + 2048
+    assert nearest_neighbors(points, points, 1).flatten().tolist() == list(range(8))
 
 
 @pytest.mark.parametrize('chunk', [point_ops._CHUNK, 300])
@@ -95,21 +138,40 @@ def test_a_source_gives_its_own_features_at_its_place():
     torch.testing.assert_close(found, features[:, :3], rtol=1e-5, atol=1e-5)
 
 
-def test_mmcv_s_operator_is_called_by_its_signature(monkeypatch):
-    """mmcv: int32 [B, G, num]; a padded point is nowhere near."""
+def test_mmcv_operators_are_called_by_their_signatures(monkeypatch):
+    """mmcv: int32 [B, G], [B, k, G] and [B, G, num]; a padded point is nowhere near."""
 
     class Operators:
+        @staticmethod
+        def furthest_point_sample(points, num):
+            return torch.tensor([brute_force_picks(p, num) for p in points.numpy()]).int()
+
+        @staticmethod
+        def knn(k, xyz, center_xyz=None, transposed=False):
+            assert not transposed and k <= 100
+            distance = (center_xyz[:, :, None] - xyz[:, None]).norm(dim=-1)
+            return distance.argsort(-1)[..., :k].transpose(1, 2).int()
+
         @staticmethod
         def ball_query(least, most, num, xyz, centers):
             assert least == 0 and xyz.is_contiguous() and centers.is_contiguous()
             counts = [int(p.isfinite().all(-1).sum()) for p in xyz]
             return balls_by_hand(xyz, centers, most, num, counts).int()
 
-    points = clouds(2, 40)
-    padding = torch.arange(40) >= torch.tensor([[40], [30]])
-    expected = ball_query(points, points[:, :5], 4.0, 6, padding)
+    points = torch.from_numpy(CLOUDS['random']).float()
+    padding = torch.arange(60) >= torch.tensor([[60], [30]])
+
+    def results():
+        near = nearest_neighbors(points, points[:, :5] + 1, 7).sort(-1).values
+        ball = ball_query(points, points[:, :5], 400.0, 6, padding)
+        return farthest_point_sample(points, 9), near, ball
+
+    expected = results()
     monkeypatch.setattr(point_ops, 'mmcv_operators', lambda points: Operators)
-    assert torch.equal(ball_query(points, points[:, :5], 4.0, 6, padding), expected)
+    for mine, theirs in zip(expected, results(), strict=True):
+        assert torch.equal(mine, theirs)
+    many = torch.randn(1, 120, 3)
+    nearest_neighbors(many, many[:, :2], 110)  # more than mmcv's kernel can hold: plain torch
 
 
 @pytest.mark.cuda
@@ -137,11 +199,13 @@ def test_a_gpu_and_mmcv_s_operators_give_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ('call', 'message'),
     [
-        (lambda x: ball_query(x, x, 0.0, 3), 'radius 0.0 with 3 points'),
-        (lambda x: ball_query(x, x, 1.0, 0), 'with 0 points'),
-        (lambda x: ball_query(x[0], x, 1.0, 2), r'\[B, N, 3\], got \[8, 3\]'),
+        (lambda x: ball_query(x, x, 0.0, 3), 'radius=0.0'),
+        (lambda x: ball_query(x, x, 1.0, 0), 'num=0'),
+        (lambda x: farthest_point_sample(x, 9), 'num=9 must be at least 1 and at most 8'),
+        (lambda x: nearest_neighbors(x, x, 9), 'k=9'),
+        (lambda x: nearest_neighbors(x, x, 0), 'k=0'),
     ],
 )
-def test_what_is_no_ball_is_refused(call, message):
+def test_impossible_counts_are_refused(call, message):
     with pytest.raises(UserError, match=message):
         call(torch.randn(1, 8, 3))

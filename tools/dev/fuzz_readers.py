@@ -6,6 +6,7 @@ what it read. Images, videos and lists are in ``fuzz_media.py``.
 """
 
 import json
+import runpy
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -288,14 +289,15 @@ def _shape_list(folder: Path) -> Made:
 # --------------------------------------------------------------------- traffic
 def _traffic(folder: Path, layout: str, pattern: str) -> Made:
     from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
-    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1, write_argoverse2
+    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 
     if layout == 'argoverse1':
         write_argoverse1(folder, dict(train=1))
         data = folder / 'train/data'
         make = partial(Argoverse1Reader, data, folder / 'map_files')
     else:
-        write_argoverse2(folder, dict(train=1))
+        tool = Path(__file__).parents[1] / 'motion/simulate_argoverse2.py'
+        runpy.run_path(str(tool))['write_argoverse2'](folder, dict(train=1))
         data = folder / 'train'
         make = partial(Argoverse2Reader, data)
     scene = make().files()[0]

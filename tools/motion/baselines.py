@@ -15,12 +15,12 @@ from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.progress import progress
-from lm4ve.tasks.motion.baselines import ConstantVelocity, Kalman, NearestNeighbor
+from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
-    """Metrics of one baseline, by the config's own evaluator."""
+    """Score one baseline by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
     evaluator.dataset_meta = dataset.metainfo
     for i in progress(range(len(dataset)), name):
@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         known = DATASETS.build(cfg.train_dataloader.dataset)
         train = (known.scene(i) for i in range(len(known)))
     baselines = {
-        'constant velocity': ConstantVelocity(),
-        'Kalman filter': Kalman(),
+        'constant velocity': constant_velocity,
+        'Kalman filter': kalman_filter,
         'nearest neighbors': NearestNeighbor(train),
     }
     results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}

@@ -13,7 +13,7 @@ from lm4ve.runner.command_line import add_allow_partial, config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
-from lm4ve.tasks.motion.baselines import ConstantVelocity
+from lm4ve.tasks.motion.baselines import constant_velocity
 from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import save_grid
 
@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         with torch.no_grad():
             samples = model.test_step(collate_scenes([dataset[i] for i in rows]))
     else:
-        baseline, samples = ConstantVelocity(), []
+        samples = []
         for scene in map(dataset.scene, rows):
-            lines, p = baseline(scene)
+            lines, p = constant_velocity(scene)
             samples.append(dict(scene=scene, trajectories=lines, probabilities=p))
     save_grid(args.out, samples, columns=args.columns, extent=args.extent)
     print(f'written: {args.out}')

@@ -6,12 +6,65 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from scipy.spatial import ConvexHull
+from sklearn.cluster import KMeans
 
+from lm4ve.errors import check
+from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.motion.datasets.cache import SceneCache
-from lm4ve.tasks.motion.models.regions import write_regions
+
+
+def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 20) -> np.ndarray:
+    """K-means with clusters of equal size (up to one point).
+
+    Assignment visits the pairs of point and center by distance, nearest first,
+    while a center has room.
+
+    Args:
+        points (np.ndarray): ``[N, 2]``, meters; normalized inside.
+        count (int): M clusters.
+
+    Returns:
+        np.ndarray: int64 ``[N]``, the cluster of each point.
+    """
+    scaled = (points - points.mean(0)) / np.maximum(points.std(0), 1e-6)
+    centers = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
+    labels = np.full(len(points), -1)
+    for _ in range(rounds):
+        distances = np.linalg.norm(scaled[:, None] - centers, axis=-1)
+        new = np.full(len(points), -1)
+        room = np.full(count, len(points) // count)
+        room[: len(points) % count] += 1
+        for pair in distances.ravel().argsort(kind='stable'):
+            i, m = divmod(int(pair), count)
+            if new[i] < 0 and room[m] > 0:
+                new[i] = m
+                room[m] -= 1
+        if (new == labels).all():
+            break
+        labels = new
+        centers = np.stack([scaled[labels == m].mean(0) for m in range(count)])
+    return labels
+
+
+def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: int = 0) -> None:
+    """Cluster end points ``[N, 2]`` (focal frame, meters) and write the hulls.
+
+    Raises:
+        UserError: There are too few points for hulls.
+    """
+    check('end points', len(points), least=4 * count)  # hulls need them
+    labels = equal_clusters(points, count, seed)
+    clusters = [points[labels == m] for m in range(count)]
+    regions = dict(
+        centres=[c.mean(0).tolist() for c in clusters],
+        hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
+    )
+    write_json(regions, path)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

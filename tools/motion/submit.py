@@ -26,7 +26,7 @@ from lm4ve.tasks.motion.submission import FORMATS
 
 
 def check(cfg: Config, out: str) -> None:
-    """Refuse what no server would take, before the test runs.
+    """Refuse forecasts that no server accepts, before the test runs.
 
     Raises:
         UserError: The test set is simulated, or the file's suffix is another format's.
@@ -36,7 +36,7 @@ def check(cfg: Config, out: str) -> None:
     if dataset.type.endswith('TrafficDataset'):
         raise UserError(
             f"The test set of this config is simulated (test_dataloader.dataset.type='"
-            f"{dataset.type}'): no server takes its forecasts. Fix: name a config of Argoverse 1 "
+            f"{dataset.type}'): no server accepts its forecasts. Fix: name a config of Argoverse 1 "
             "or 2, or test_dataloader.dataset.type='lm4ve.MotionDataset' with its cache."
         )
     evaluator = cfg.test_evaluator
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = common_parser('Write a submission')
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
-    parser.add_argument('--cache', help='of the test set; default: as the config says')
+    parser.add_argument('--cache', help='of the test set; default: as configured')
     add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg = load_config(args)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks.vqa.datasets.vocabulary import build_vocabulary
+from lm4ve.tasks.vqa.answers import build_vocabulary
 from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 

@@ -1,4 +1,4 @@
-# Ten classes of open3d's mesh primitives, 3,000 objects to train with, 1,000 held
+# Ten classes of parametric surfaces, 3,000 objects to train with, 1,000 held
 # out, 512 points each. Objects lie in any pose: training turns them further.
 train_pipeline = [
     dict(type='lm4ve.RandomRotate', group='so3'),

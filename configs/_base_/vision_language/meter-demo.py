@@ -15,10 +15,7 @@ model = dict(
         out_type='raw',
     ),
     text_encoder=dict(
-        type='lm4ve.TransformersTextEncoder',
-        checkpoint='package:all-MiniLM-L6-v2',
-        frozen=True,
-        remember=20000,
+        type='lm4ve.TransformersTextEncoder', checkpoint='package:all-MiniLM-L6-v2', frozen=True
     ),
     fusion=dict(
         type='lm4ve.CoAttentionFusion',

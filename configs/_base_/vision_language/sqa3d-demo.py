@@ -27,10 +27,7 @@ model = dict(
         tokens='detections',
     ),
     text_encoder=dict(
-        type='lm4ve.TransformersTextEncoder',
-        checkpoint='package:all-MiniLM-L6-v2',
-        frozen=True,
-        remember=20000,
+        type='lm4ve.TransformersTextEncoder', checkpoint='package:all-MiniLM-L6-v2', frozen=True
     ),
     fusion=dict(
         type='lm4ve.GuidedFusion',

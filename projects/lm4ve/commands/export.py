@@ -12,7 +12,7 @@ from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
-from lm4ve.release.exporting import FORMATS, check_format, export_model
+from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.config import read_config
 
@@ -20,25 +20,16 @@ from lm4ve.runner.config import read_config
 def main(argv: Sequence[str] | None = None) -> None:
     parser = config_parser(__doc__)
     add = parser.add_argument
-    add('checkpoint', nargs='?', help="a checkpoint of that config, or 'none': untrained")
-    add('--format', default='onnx', help=f'{", ".join(FORMATS)}; default: onnx')
+    add('checkpoint', help="a checkpoint of that config, or 'none': untrained")
+    add('--format', default='onnx', choices=FORMATS, help='default: onnx')
     add('--out', help='the file; default: work_dirs/<config>/<config> with the ending')
     add('--overwrite', action='store_true', help='the file may exist')
     add('--tolerance', type=float, default=1e-4, help='refuse a file that differs by more')
     add('--with-block', action='store_true', help="safetensors: the frozen block's weights too")
     add_allow_partial(parser)
     args = parser.parse_args(argv)
-    if args.checkpoint is None:
-        raise UserError(
-            'There is no checkpoint to export. Fix: lm4ve export CONFIG CHECKPOINT, with a file '
-            "that training wrote (or 'none' for untrained weights, to try a config)."
-        )
-    check_format(args.format)
     if args.with_block and args.format != 'safetensors':
-        raise UserError(
-            f'--with-block is for safetensors; {args.format} always holds the block. Fix: leave '
-            'it out.'
-        )
+        raise UserError(f'--with-block is for safetensors; {args.format} holds the block.')
     name = Path(args.config).stem
     written = export_model(
         read_config(args.config, args.cfg_options),

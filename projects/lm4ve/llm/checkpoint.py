@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, listing
 from lm4ve.llm.expert_layout import join_experts
 from lm4ve.llm.gguf_files import GGUFFile
 from lm4ve.llm.meta_layout import open_meta
@@ -96,20 +96,15 @@ class Checkpoint:
             if shape != expected:
                 raise CheckpointError(
                     f"'{stored[name]}' of '{self.name}' has the shape {list(shape)}, but its "
-                    f'config.json implies {list(expected)}. Fix: config and weights are of '
-                    'different models; copy both from the same release.'
+                    f'config.json implies {list(expected)}. Fix: copy both from one release.'
                 )
         for name in sorted(stored):
             weight = self.weights.read(stored[name])
-            if (
-                weight.dtype not in _STORED_TYPES
-                or weight.is_meta
-                or weight.layout != torch.strided
-            ):
+            dense = weight.layout == torch.strided and not weight.is_meta
+            if weight.dtype not in _STORED_TYPES or not dense:
                 raise CheckpointError(
                     f"'{stored[name]}' of '{self.name}' is stored as {weight.dtype} "
-                    f'({weight.layout}, {weight.device}). Expected dense numbers of 16, 32 or 64 '
-                    "bits. Fix: use the model's original weights, not quantized ones."
+                    f"({weight.layout}). Fix: use the model's original weights, not quantized ones."
                 )
             yield name, weight
 
@@ -135,17 +130,12 @@ class Checkpoint:
         if len(found) == 1:
             return found[0]
         if found:
-            raise CheckpointError(
-                f"Layer {place} of '{self.name}' is there more than once: "
-                f'{", ".join(f[wanted[0]] for f in found)}. Fix: keep one.'
-            )
-        kind = self.config['model_type']
+            places = ', '.join(f[wanted[0]] for f in found)
+            raise CheckpointError(f"'{self.name}' has layer {place} more than once: {places}.")
         raise CheckpointError(
-            f"'{self.name}' says model_type '{kind}', but its weights are not laid out like that "
-            f"family's layers: no prefix has all of {', '.join(wanted[:3])}, ... for layer "
-            f'{place}; found {", ".join(sorted(names)[:3]) or "no tensors"}, ... This is a layout '
-            'of remote code or of an early conversion. Fix: use a checkpoint that '
-            f"transformers' own {kind} classes load."
+            f"'{self.name}' has no layer {place} of model_type '{self.config['model_type']}': no "
+            f'prefix has all of {listing(wanted, 3)}; found {listing(sorted(names), 3)}. Fix: use '
+            "a checkpoint in the layout of transformers' own classes."
         )
 
 
@@ -174,8 +164,7 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
         return Checkpoint(source.name, config, path, lambda: reader)
     raise CheckpointError(
         f"block.checkpoint='{source.name}' has neither config.json (Hugging Face) nor params.json "
-        f'(Meta); found {", ".join(source.names()[:12]) or "nothing"}. Fix: point at the folder '
-        'that holds one of them beside the weights.'
+        f'(Meta); found {listing(source.names()) or "nothing"}.'
     )
 
 
@@ -191,8 +180,7 @@ def _only_gguf(source: FileSource) -> str | None:
         return None
     if len(files) > 1:
         raise CheckpointError(
-            f"block.checkpoint='{source.name}' holds {len(files)} GGUF files: "
-            f'{", ".join(files[:6])}. Fix: point at the file.'
+            f"block.checkpoint='{source.name}' holds several GGUF files. Fix: point at one."
         )
     return files[0]
 
@@ -201,6 +189,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (ValueError, RecursionError) as e:
-        raise CheckpointError(f'{path} is not JSON: {e}. Fix: copy it again.') from e
-    # Anything else lacks every field, which is what the caller then says.
+        raise CheckpointError(f'{path} is not JSON: {e}.') from e
+    # Anything else lacks every field.
     return content if isinstance(content, dict) else {}

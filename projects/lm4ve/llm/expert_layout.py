@@ -56,12 +56,10 @@ class JoinedExperts:
             return self.reader.shape(self._plain[name])
         parts = self._parts(name)
         shapes = {self.reader.shape(part) for part in parts[0]}
-        if len(shapes) > 1 or len(shape := shapes.pop()) != 2:
-            raise CheckpointError(
-                f"'{parts[0][0]}' and its neighbors have unequal shapes, or are no matrices. "
-                'Fix: copy the weights again.'
-            )
-        return len(parts), len(parts[0]) * shape[0], shape[1]
+        if len(shapes) > 1:
+            raise CheckpointError(f"The matrices of an expert of '{name}' have unequal shapes.")
+        rows, columns = shapes.pop()
+        return len(parts), len(parts[0]) * rows, columns
 
     def read(self, name: str) -> Tensor:
         if name in self._plain:
@@ -75,11 +73,8 @@ class JoinedExperts:
                     joined = torch.empty(shape, dtype=matrix.dtype)
                 target = joined[number].chunk(len(expert))[place]
                 if matrix.shape != target.shape or matrix.dtype != joined.dtype:
-                    raise CheckpointError(
-                        f"'{stored}' is {matrix.dtype} {list(matrix.shape)}, but the first expert "
-                        f'of its layer {joined.dtype} {list(target.shape)}. Fix: copy the weights '
-                        'again.'
-                    )
+                    # `copy_` would spread a smaller matrix over a larger one.
+                    raise CheckpointError(f"'{stored}' differs in shape or type from expert 0's.")
                 target.copy_(matrix)
         assert joined is not None
         return joined
@@ -90,10 +85,7 @@ class JoinedExperts:
         places = set(range(2 if name.endswith('gate_up_proj') else 1))
         found = [experts.get(i, {}) for i in range(len(experts))]
         if any(set(expert) != places for expert in found):
-            raise CheckpointError(
-                f"The experts of '{name}' are not numbered from 0 without a gap, or one lacks a "
-                'matrix. Fix: download all shards that hold the layer.'
-            )
+            raise CheckpointError(f"An expert of '{name}' is missing, or one of its matrices.")
         return [[expert[place] for place in sorted(expert)] for expert in found]
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, check
 from lm4ve.llm.readers import TensorReader, TorchFile
 from lm4ve.llm.sources import FileSource
 
@@ -30,19 +30,6 @@ _LAYER_NAMES = {
     'input_layernorm.weight': ('attention_norm.weight', None),
     'post_attention_layernorm.weight': ('ffn_norm.weight', None),
 }
-
-_NEEDED = {'dim', 'n_heads', 'n_layers', 'norm_eps'}
-_COUNTS = {'dim', 'n_heads', 'n_kv_heads', 'n_layers'}
-_LARGEST = dict(
-    dim=10**6,
-    n_heads=10**5,
-    n_kv_heads=10**5,
-    n_layers=10**4,
-    norm_eps=1,
-    rope_theta=1e12,
-    rope_scaling_factor=1e6,
-    rope_high_freq_factor=1e6,
-)
 
 
 def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
@@ -78,13 +65,13 @@ class MetaFiles:
         self.files = [TorchFile(f) for f in files]
         self.heads = int(params['n_heads'])
         self.kv_heads = int(params.get('n_kv_heads') or self.heads)
-        on_disk = set(self.files[0].names())
-        self._names = {
-            f'layers.{i}.{huggingface}': (f'layers.{i}.{meta}', dim)
-            for i in range(int(params['n_layers']))
-            for huggingface, (meta, dim) in _LAYER_NAMES.items()
-            if f'layers.{i}.{meta}' in on_disk
-        }
+        known = {meta: (huggingface, dim) for huggingface, (meta, dim) in _LAYER_NAMES.items()}
+        self._names: dict[str, tuple[str, int | None]] = {}
+        for stored in self.files[0].names():
+            layer, meta = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
+            if meta in known:
+                huggingface, dim = known[meta]
+                self._names[f'{layer}.{huggingface}'] = stored, dim
 
     def names(self) -> Iterable[str]:
         return self._names.keys()
@@ -95,12 +82,8 @@ class MetaFiles:
         shape = list(shapes[0])
         if dim is None:
             return tuple(shape)
-        if len(shape) != 2 or len(set(shapes)) > 1:
-            raise CheckpointError(
-                f"'{meta}' has the shapes {', '.join(map(str, shapes))} in the consolidated.*.pth "
-                f"of '{self.name}', expected equal matrices. Fix: the files are of different "
-                'downloads; copy all of them again.'
-            )
+        if len(set(shapes)) > 1:
+            raise CheckpointError(f"'{meta}' has unequal parts in '{self.name}': {shapes}.")
         shape[dim] *= len(shapes)
         return tuple(shape)
 
@@ -116,34 +99,7 @@ class MetaFiles:
     def _of_every_file(self, ask: Callable[[TorchFile, str], _Answer], name: str) -> list[_Answer]:
         """Ask every file that holds a part of a tensor."""
         meta, dim = self._names[name]
-        try:
-            return [ask(f, meta) for f in (self.files[:1] if dim is None else self.files)]
-        except KeyError as e:
-            raise CheckpointError(
-                f"'{meta}' is not in every consolidated.*.pth of '{self.name}'. Fix: the files "
-                'are of different downloads; copy all of them again.'
-            ) from e
-
-
-def _check_fields(path: Path, params: dict[str, Any]) -> None:
-    """Refuse fields that are no numbers, or of a size that no model has."""
-    for field, largest in _LARGEST.items():
-        value = params.get(field)
-        if value is None and field not in _NEEDED:
-            continue
-        kinds = (int,) if field in _COUNTS else (int, float)
-        if value is None or type(value) not in kinds or not 0 < value <= largest:
-            raise CheckpointError(
-                f'{path} has {field}={str(value)[:40]!r}, expected a number above 0 and at most '
-                f'{largest:g}. Fix: copy it again.'
-            )
-    heads, kv_heads = params['n_heads'], params.get('n_kv_heads') or params['n_heads']
-    if params['dim'] % (2 * heads) or heads % kv_heads:
-        raise CheckpointError(
-            f'{path} has dim={params["dim"]}, n_heads={heads} and n_kv_heads={kv_heads}, of which '
-            'the first is no even multiple of the second, or the second no multiple of the third. '
-            'Fix: copy it again.'
-        )
+        return [ask(f, meta) for f in (self.files[:1] if dim is None else self.files)]
 
 
 def open_meta(
@@ -164,45 +120,38 @@ def open_meta(
         CheckpointError: A file or a field is missing, or the parameters ask
             for something that is no plain LLaMA (mixture of experts).
     """
-    missing = _NEEDED - set(params)
-    if missing:
-        raise CheckpointError(
-            f'{path} lacks {", ".join(sorted(missing))}. Expected the params.json of a LLaMA '
-            'release. Fix: copy it again.'
-        )
-    _check_fields(path, params)
+    for field in ('dim', 'n_heads', 'n_layers', 'norm_eps'):
+        check(f'{path}: {field}', params.get(field), kind=(int, float), above=0)
     if params.get('moe') or params.get('moe_args'):
-        raise CheckpointError(
-            f'{path} describes a mixture of experts, which has no single '
-            'MLP to put into an encoder. Fix: choose a dense model.'
-        )
+        raise CheckpointError(f'{path} describes a mixture of experts. Fix: choose a dense model.')
     files: list[Path] = []
     # By number, not by listing: a hub repository cannot be listed offline.
     while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
         files.append(file)
     if not files:
+        raise CheckpointError(f"'{source.name}' has params.json but no consolidated.00.pth.")
+    try:
+        reader = MetaFiles(source.name, files, params)
+        return _config(params, reader, files), reader
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise CheckpointError(
-            f"block.checkpoint='{source.name}' has params.json but no "
-            'consolidated.00.pth. Fix: download the weights too.'
-        )
-    reader = MetaFiles(source.name, files, params)
-    gate, query = 'layers.0.mlp.gate_proj.weight', 'layers.0.self_attn.q_proj.weight'
-    for name, meta in ((gate, 'feed_forward.w1'), (query, 'attention.wq')):
-        if name not in reader.names():
-            raise CheckpointError(
-                f"'{files[0]}' has no tensor 'layers.0.{meta}.weight'. Expected Meta's LLaMA "
-                'names. Fix: check that params.json and the weights belong together.'
-            )
-    rows = reader.shape(query)[0]
+            f"'{path}' and its weights are not Meta's LLaMA: {e!r}. Fix: copy all files again."
+        ) from e
+
+
+def _config(params: dict[str, Any], reader: MetaFiles, files: list[Path]) -> dict[str, Any]:
+    """Return what the model's ``config.json`` would hold."""
+    rows = reader.shape('layers.0.self_attn.q_proj.weight')[0]
     if rows != int(params['dim']):
         raise CheckpointError(
-            f"The {len(files)} file(s) consolidated.*.pth of '{source.name}' hold {rows} of the "
-            f'{params["dim"]} query rows that params.json implies. Fix: download all of them '
-            '(numbered from 00 without a gap), and params.json from the same release.'
+            f"The {len(files)} file(s) consolidated.*.pth of '{reader.name}' hold {rows} of the "
+            f'{params["dim"]} query rows that params.json implies. Fix: download all of them.'
         )
     # The hidden width is a formula of three fields in params.json; the weight
     # itself cannot be wrong.
-    hidden = reader.shape(gate)[0]
+    hidden = reader.shape('layers.0.mlp.gate_proj.weight')[0]
     rope = dict(rope_type='default', rope_theta=float(params.get('rope_theta', 1e4)))
     if params.get('use_scaled_rope'):
         rope.update(
@@ -212,7 +161,7 @@ def open_meta(
             high_freq_factor=float(params.get('rope_high_freq_factor', 4)),
             original_max_position_embeddings=8192,
         )
-    config = dict(
+    return dict(
         model_type='llama',
         hidden_size=int(params['dim']),
         intermediate_size=hidden,
@@ -222,4 +171,3 @@ def open_meta(
         rms_norm_eps=float(params['norm_eps']),
         rope_parameters=rope,
     )
-    return config, reader

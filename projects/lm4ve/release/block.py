@@ -13,8 +13,7 @@ from torch import Tensor
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.errors import CheckpointError, UserError, listing
-from lm4ve.llm.checkpoint import open_checkpoint
+from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 from lm4ve.tasks.base.key_rules import Rules, rename
 
@@ -73,15 +72,10 @@ def convert_state(
     """
     rest = {k: v for k, v in state.items() if not k.startswith(BLOCK_PREFIX)}
     has_block = len(rest) < len(state)
-    if has_block and llm is None:
+    if has_block != (llm is not None):
         raise UserError(
-            f"{origin} has a language model block ('{BLOCK_PREFIX}...'), whose weights are not "
-            'copied but compared with their source. Fix: give the language model with --llm '
-            '(a LLaMA-1 7B folder in Meta or Hugging Face layout for the released checkpoints).'
-        )
-    if llm is not None and not has_block:
-        raise UserError(
-            f"{origin} has no language model block ('{BLOCK_PREFIX}...'). Fix: leave out --llm."
+            f"{origin} has {'a' if has_block else 'no'} block ('{BLOCK_PREFIX}...'), which is "
+            'compared with its source. Fix: give --llm if and only if there is a block.'
         )
     renamed, _ = rename(rest, with_block if has_block else plain, origin)
     converted = {k: v.float() if v.is_floating_point() else v for k, v in renamed.items()}
@@ -119,48 +113,30 @@ def compare_block(
     wanted = [f'layers.{i}.{n}' for i in range(len(layers)) for n in _LAYER_NAMES]
     _account(mine, wanted, prefix)
     block = LLMBlock(checkpoint=llm, layers=layers)
-    if block.source['model_type'] != 'llama':
-        raise UserError(
-            f"'{llm}' is a {block.source['model_type']}, but the checkpoint's block '{prefix}' has "
-            "LLaMA's names. Fix: give the LLaMA that it was trained with."
-        )
+    check('--llm: model_type', block.source['model_type'], choices=('llama',))
     differences = _differences(mine, block, layers)
     if differences:
         _, name, what = max(differences)
-        advice = _advice(mine, llm, block.layer_indices)
         raise CheckpointError(
-            f"'{prefix}{name}' of the checkpoint is not that of "
-            f'{block.describe().partition(" (")[0]}: {what} ({len(differences)} of {len(wanted)} '
-            f'tensors differ). {advice} A block that was trained with the model is none of the '
-            'language model and is not converted.'
+            f"'{prefix}{name}' differs from {block.describe().partition(' (')[0]}: {what} "
+            f'({len(differences)} of {len(wanted)} tensors differ). Fix: --llm, --layer.'
         )
     return block.state_dict()[SOURCE_KEY]
 
 
 def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
-    missing = [prefix + n for n in wanted if n not in mine]
-    if missing:
-        raise CheckpointError(
-            f"The checkpoint's block lacks {listing(missing)}. Fix: give as many layers as the "
-            'checkpoint has, and check that the file is complete.'
-        )
     norm = 'norm.weight'
-    unknown = [
-        prefix + n for n in mine if n not in wanted and n != norm and not _IGNORED.fullmatch(n)
-    ]
-    if unknown:
+    missing = [prefix + n for n in wanted if n not in mine]
+    others = mine.keys() - {*wanted, norm}
+    unknown = [prefix + n for n in others if not _IGNORED.fullmatch(n)]
+    if missing or unknown:
         raise CheckpointError(
-            f"The checkpoint's block has {len(unknown)} key(s) that are no "
-            f'part of a LLaMA layer: {listing(unknown)}. Nothing was written. '
-            'Fix: if they are of further layers, name all of them (--layer).'
+            f"The checkpoint's block lacks {listing(missing) or 'nothing'} and has the unknown "
+            f'keys {listing(sorted(unknown)) or "(none)"}. Fix: name all of its layers (--layer).'
         )
     if norm in mine and not bool((mine[norm] == 1).all()):
-        raise CheckpointError(
-            f"'{prefix}{norm}' is not all ones (it spans {mine[norm].min():.4g} to "
-            f'{mine[norm].max():.4g}). Expected ones: the released code never loads it, and '
-            'LLMBlock applies the final norm with unit gain. A model that was trained with another '
-            'gain would give other outputs here, so it is not converted.'
-        )
+        # The released code never loads it, and LLMBlock applies the norm with unit gain.
+        raise CheckpointError(f"'{prefix}{norm}' is not all ones, so outputs would differ.")
 
 
 def _differences(
@@ -186,33 +162,3 @@ def _differences(
                 size = (tensor.float() - expected.float()).abs().max().item()
                 found.append((size, name, f'the largest difference is {size:.3g}'))
     return found
-
-
-def _advice(mine: dict[str, Tensor], llm: str, layers: Sequence[int]) -> str:
-    """Say which layers of the language model the block is, if any."""
-    found = [_find(mine[f'layers.{i}.attention_norm.weight'], llm) for i in range(len(layers))]
-    if found == list(layers):
-        return (
-            'Its first norm is the same. Fix: check that both are of the '
-            'same release and that neither file is damaged.'
-        )
-    if None in found:
-        return (
-            f"No layer of '{llm}' has this block's first norm. Fix: give the language model that "
-            'the checkpoint was trained with (LLaMA-1 7B for the released ones).'
-        )
-    return (
-        f'Its first norm is that of layer {", ".join(map(str, found))}. Fix: --layer '
-        f'{" ".join(map(str, found))}'
-    )
-
-
-def _find(norm: Tensor, llm: str) -> int | None:
-    # A norm is a few kilobytes: cheap to compare with those of all layers.
-    weights = open_checkpoint(llm).weights
-    for name in weights.names():
-        match = re.search(r'layers\.(\d+)\.input_layernorm\.weight$', name)
-        if match and weights.shape(name) == tuple(norm.shape):
-            if torch.equal(weights.read(name).to(norm.dtype), norm):
-                return int(match[1])
-    return None

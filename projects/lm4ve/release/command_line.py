@@ -54,7 +54,7 @@ def convert_file(
         CheckpointError: See :func:`lm4ve.runner.checkpoint_files.read_checkpoint`.
     """
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
-        raise UserError(f"SRC and DST are the same file, '{args.src}'. Fix: write to another one.")
+        raise UserError(f"SRC and DST are the same file, '{args.src}'.")
     origin = f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), ema, origin)
     converted = convert(state, args.llm, args.layer, origin=origin, **options)

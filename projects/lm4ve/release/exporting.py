@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.analysis.loading import load_model
-from lm4ve.errors import UserError, did_you_mean
+from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
 from lm4ve.llm.torch_files import read_safetensors
 from lm4ve.release import formats
@@ -38,7 +38,7 @@ class Written:
     Attributes:
         path (Path): The file.
         size (int): Its bytes.
-        metadata (dict): What it says of itself.
+        metadata (dict): Its description, see :mod:`lm4ve.release.metadata`.
         difference (float): From the model: the largest one of an output, by that output's
             largest value where that is above 1. 0 for safetensors, which are compared bit by bit.
     """
@@ -47,31 +47,6 @@ class Written:
     size: int
     metadata: dict[str, Any]
     difference: float
-
-
-def check_format(name: str) -> None:
-    """Refuse a format that there is not.
-
-    Raises:
-        UserError: It names the closest ones.
-    """
-    if name not in FORMATS:
-        raise UserError(
-            f"--format '{name}' is not known.{did_you_mean(name, FORMATS)} Fix: one of "
-            f'{", ".join(FORMATS)}.'
-        )
-
-
-def check_path(path: Path, overwrite: bool) -> None:
-    """Refuse to write over something.
-
-    Raises:
-        UserError: The path is a folder, or a file that nobody gave up.
-    """
-    if path.is_dir():
-        raise UserError(f"'{path}' is a folder. Fix: name a file in it with --out.")
-    if path.exists() and not overwrite:
-        raise UserError(f"'{path}' exists. Fix: --overwrite, or another name with --out.")
 
 
 def export_model(
@@ -98,13 +73,13 @@ def export_model(
         allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Raises:
-        UserError: See the functions above, :func:`lm4ve.release.tracing.trace` and
-            :func:`lm4ve.release.formats.write_onnx`; or the file differs from the model.
+        UserError: The path exists, or the file differs from the model.
         CheckpointError: The checkpoint is missing, damaged, or of another model.
     """
     path = Path(path)
-    check_format(format)
-    check_path(path, overwrite)
+    check('--format', format, choices=FORMATS)
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise UserError(f"'{path}' exists. Fix: --overwrite, or another file with --out.")
     export = task_of_config(cfg).export
     model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
     export.prepare(model)
@@ -155,9 +130,8 @@ def _compare(
         if not difference <= tolerance:
             raise UserError(
                 f'The exported file differs from the model by {difference:.2g} at a batch of '
-                f'{count}; allowed are {tolerance:.2g}. It was not kept. Fix: a block in 16 bits '
-                'differs more (--cfg-options model.neck.block.dtype=float32); --tolerance takes '
-                'what you can bear; else report this with the config.'
+                f'{count} and was not kept. Fix: --tolerance, now {tolerance:.2g}, or '
+                'model.neck.block.dtype=float32.'
             )
         worst = max(worst, difference)
     return worst
@@ -187,4 +161,4 @@ def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: boo
     formats.write_safetensors(state, path, metadata)
     again = read_safetensors(path)['state_dict']
     if state.keys() != again.keys() or not all(torch.equal(state[k], again[k]) for k in state):
-        raise UserError(f"'{path}' does not hold what was written. Fix: try another disk.")
+        raise UserError(f"'{path}' does not hold what was written.")

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.motion import forecast_metrics
-from lm4ve.tasks.motion.baselines import ConstantVelocity
+from lm4ve.tasks.motion.baselines import constant_velocity
 from tests.helpers.tasks import FOLDERS
 
 
@@ -32,6 +32,6 @@ def test_a_short_training_beats_constant_velocity_by_far(tmp_path):
     dataset = runner.val_dataloader.dataset
     scenes = map(dataset.scene, range(len(dataset)))
     straight = np.mean(
-        [forecast_metrics(*ConstantVelocity()(s), *s.future)['minFDE'] for s in scenes]
+        [forecast_metrics(*constant_velocity(s), *s.future)['minFDE'] for s in scenes]
     )
     assert learnt <= 0.6 * straight

@@ -1,6 +1,7 @@
 """Models: equivariance, padding, queries, losses."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -10,25 +11,20 @@ from torch.nn import functional as F
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
-from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1
-from lm4ve.tasks.motion.models.proposal_losses import offset_huber, proposal_losses
-from lm4ve.tasks.motion.models.regions import Regions, equal_clusters, select_apart
-
-NECK = dict(
-    type='LLMBlockNeck',
-    in_channels=16,
-    block=dict(
-        type='LLMBlock',
-        arch=dict(
-            model_type='llama',
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=1,
-            num_attention_heads=4,
-            vocab_size=8,
-        ),
-    ),
+from lm4ve.tasks.motion.models.losses import (
+    end_distances,
+    masked_smooth_l1,
+    offset_huber,
+    proposal_losses,
 )
+from lm4ve.tasks.motion.models.regions import Regions, select_apart
+from lm4ve.tasks.motion.scene import rotation
+from tests.tasks.motion.moving import moved
+from tools.motion.make_regions import equal_clusters
+
+ARCH = dict(model_type='llama', hidden_size=32, intermediate_size=48, vocab_size=8)
+ARCH.update(num_hidden_layers=1, num_attention_heads=4)
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
 VECTORNET = dict(
     encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)),
     decoder=dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30),
@@ -43,27 +39,23 @@ PAPER = dict(
 )
 
 
-def build(parts, neck=None):
+HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
+MODELS_OF = {
+    'vectornet': (VECTORNET, None),
+    'vectornet-llm': (VECTORNET, NECK),
+    'mmtransformer': (MMTRANSFORMER, None),
+    'mmtransformer-llm': (MMTRANSFORMER, NECK),
+    'mmtransformer-paper': (PAPER, None),
+}
+
+
+@pytest.fixture(scope='module', params=MODELS_OF)
+def model(request):
+    parts, neck = MODELS_OF[request.param]
     torch.manual_seed(0)
     model = MODELS.build(dict(type='lm4ve.MotionForecaster', neck=neck, **parts))
     model.init_weights()
     return model.eval()
-
-
-@pytest.fixture(
-    scope='module',
-    params=[
-        'vectornet',
-        'vectornet-llm',
-        'mmtransformer',
-        'mmtransformer-llm',
-        'mmtransformer-paper',
-    ],
-)
-def model(request):
-    kind, _, extra = request.param.partition('-')
-    parts = VECTORNET if kind == 'vectornet' else (PAPER if extra == 'paper' else MMTRANSFORMER)
-    return build(parts, NECK if extra == 'llm' else None)
 
 
 def batch(scenes, **options):
@@ -78,40 +70,26 @@ def predict(model, scenes, **options):
 
 def test_predictions_turn_and_shift_with_the_world(model, scenes):
     angle, shift = 0.83, np.array([250.0, -930.0])
-    c, s = np.cos(angle), np.sin(angle)
-    turn = np.array([[c, -s], [s, c]])
-    # Also from the coordinates alone: the pose is found again in the new frame.
-    moved = [
-        dataclasses.replace(scene.moved(angle, shift), origin=None, heading=None)
-        for scene in scenes
-    ]
-    for old, new in zip(predict(model, scenes), predict(model, moved), strict=True):
-        expected = old['trajectories'] @ turn.T + shift
+    new_world = [moved(scene, angle, shift) for scene in scenes]
+    for old, new in zip(predict(model, scenes), predict(model, new_world), strict=True):
+        expected = old['trajectories'] @ rotation(angle).T + shift
         assert np.abs(new['trajectories'] - expected).max() < 1e-4
         np.testing.assert_allclose(new['probabilities'], old['probabilities'], atol=1e-5)
         assert np.abs(old['trajectories'] - new['trajectories']).max() > 100
 
 
 def test_padding_changes_nothing(model, scenes):
-    together = batch(scenes)
-    sizes = [(~together['inputs'][k]).sum(1) for k in ('agent_padding', 'lane_padding')]
-    assert all(len(set(s.tolist())) > 1 for s in sizes)
+    inputs = batch(scenes)['inputs']
+    for key, mask in (('agents', 'agent_padding'), ('lanes', 'lane_padding')):
+        assert len(set((~inputs[mask]).sum(1).tolist())) > 1
+        noise = torch.randn_like(inputs[key]) * 30
+        inputs[key] = torch.where(inputs[mask][..., None, None], noise, inputs[key])
     with torch.no_grad():
-        lines, scores = model(together['inputs'])
+        lines, scores = model(inputs)
         for i, scene in enumerate(scenes):
             alone, score = model(batch([scene])['inputs'])
             assert (lines[i] - alone[0]).abs().max() < 1e-5
             assert (scores[i] - score[0]).abs().max() < 1e-5
-
-
-def test_what_stands_in_padding_does_not_matter(model, scenes):
-    inputs = batch(scenes)['inputs']
-    with torch.no_grad():
-        expected = model(inputs)[0]
-        for key, mask in (('agents', 'agent_padding'), ('lanes', 'lane_padding')):
-            noise = torch.randn_like(inputs[key]) * 30
-            inputs[key] = torch.where(inputs[mask][..., None, None], noise, inputs[key])
-        assert (model(inputs)[0] - expected).abs().max() < 1e-5
 
 
 def test_lanes_and_other_agents_matter(model, scenes):
@@ -126,27 +104,19 @@ def test_lanes_and_other_agents_matter(model, scenes):
             assert (model(changed)[0] - expected).abs().max() > 1e-4, key
 
 
-def test_a_scene_without_lanes_or_other_agents_gives_a_forecast(model, scenes):
+def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
     s = scenes[0]
-    lonely = dataclasses.replace(
-        s,
-        track_ids=[s.track_ids[s.focal]],
-        agent_types=s.agent_types[:1],
-        positions=s.positions[[s.focal]],
-        valid=s.valid[[s.focal]],
-        focal=0,
-        lanes=s.lanes[:0],
-        lane_turns=s.lane_turns[:0],
-        lane_intersections=s.lane_intersections[:0],
-        lane_controls=s.lane_controls[:0],
-    )
+    kept = {k: getattr(s, k)[[s.focal]] for k in ('agent_types', 'positions', 'valid')}
+    names = 'lanes', 'lane_turns', 'lane_intersections', 'lane_controls'
+    kept.update({k: getattr(s, k)[:0] for k in names}, track_ids=['a'], focal=0)
+    lonely = dataclasses.replace(s, **kept)
     (alone,) = predict(model, [lonely])
     together = predict(model, [lonely, *scenes[1:3]])[0]
     assert np.isfinite(alone['trajectories']).all()
     np.testing.assert_allclose(alone['trajectories'], together['trajectories'], atol=1e-4)
 
 
-def test_predictions_are_sorted_and_their_probabilities_sum_to_one(model, scenes):
+def test_predictions_are_sorted_and_normalized(model, scenes):
     for p in predict(model, scenes):
         assert p['trajectories'].shape == (6, 30, 2)
         assert p['probabilities'].sum() == pytest.approx(1, abs=1e-5)
@@ -158,15 +128,11 @@ def test_every_trained_parameter_gets_a_gradient(model, scenes):
     data = batch(scenes, decode='all')
     losses = model(**data, mode='loss')
     sum(losses.values()).backward()
-    lost = [
-        n
-        for n, p in model.named_parameters()
-        if p.requires_grad and (p.grad is None or not p.grad.isfinite().all())
-    ]
-    assert not lost
+    for name, p in model.named_parameters():
+        assert not p.requires_grad or (p.grad is not None and p.grad.isfinite().all()), name
 
 
-def test_decoding_all_agents_gives_the_focal_agent_the_same_forecast(model, scenes):
+def test_decoding_all_agents_keeps_focal_forecast(model, scenes):
     with torch.no_grad():
         one = model(batch(scenes)['inputs'])[0]
         data = batch(scenes, decode='all')
@@ -175,7 +141,7 @@ def test_decoding_all_agents_gives_the_focal_agent_the_same_forecast(model, scen
     assert (one[:, 0] - many[:, 0]).abs().max() < 1e-5
 
 
-def test_a_batch_without_any_truth_trains_nothing_but_runs(model, scenes):
+def test_batch_without_truth_has_zero_loss(model, scenes):
     data = batch(scenes[:2])
     data['inputs']['future_valid'] = torch.zeros_like(data['inputs']['future_valid'])
     loss = sum(model(**data, mode='loss').values())
@@ -184,16 +150,14 @@ def test_a_batch_without_any_truth_trains_nothing_but_runs(model, scenes):
 
 
 # ----------------------------------------------------------------- functions
-def test_unknown_steps_do_not_enter_the_losses():
+def test_unknown_steps_do_not_enter_losses():
     torch.manual_seed(1)
     lines, future = torch.randn(2, 3, 5, 2), torch.randn(2, 5, 2)
     valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
     spoiled = future.clone()
     spoiled[0, 3:] = torch.nan
-    assert torch.equal(
-        masked_smooth_l1(lines[:, 0], spoiled, valid), masked_smooth_l1(lines[:, 0], future, valid)
-    )
-    assert torch.equal(offset_huber(lines, spoiled, valid), offset_huber(lines, future, valid))
+    for loss, found in ((masked_smooth_l1, lines[:, 0]), (offset_huber, lines)):
+        assert torch.equal(loss(found, spoiled, valid), loss(found, future, valid))
     ends = end_distances(lines, future, valid)
     assert torch.allclose(ends[0], (lines[0, :, 2] - future[0, 2]).norm(dim=-1))
     assert torch.allclose(ends[1], (lines[1, :, 4] - future[1, 4]).norm(dim=-1))
@@ -210,7 +174,7 @@ def test_huber_is_of_step_offsets():
     assert torch.allclose(found[0, 0], expected)
 
 
-def test_only_proposals_of_the_region_get_regression_and_score_losses():
+def test_only_proposals_of_region_are_trained():
     torch.manual_seed(0)
     lines = torch.randn(1, 6, 4, 2, requires_grad=True)
     scores = torch.randn(1, 6, requires_grad=True)
@@ -230,33 +194,45 @@ def test_only_proposals_of_the_region_get_regression_and_score_losses():
     assert (scores.grad[0] != 0).tolist() == members[0].tolist()
 
 
-def test_fans_split_what_lies_ahead_by_angle():
+def test_fans_split_half_plane_by_angle():
     fan = Regions.fan(6)
     angles = torch.tensor([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0]).deg2rad()
     points = 30 * torch.stack([angles.cos(), angles.sin()], dim=-1)
     assert fan(points).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_clusters_are_of_equal_size_and_near_their_points():
+def test_clusters_are_equal_and_compact():
     rng = np.random.default_rng(0)
     centers = np.array([[0, 0], [50, 0], [0, 50]])
-    points = np.concatenate(
-        [c + rng.normal(0, 1, (n, 2)) for c, n in zip(centers, (20, 20, 20), strict=True)]
-    )
+    points = np.concatenate([c + rng.normal(0, 1, (20, 2)) for c in centers])
     labels = equal_clusters(points, 3)
     assert np.bincount(labels).tolist() == [20, 20, 20]
     assert all(len(set(labels[i : i + 20])) == 1 for i in (0, 20, 40))
 
 
-def test_selection_keeps_ends_apart_and_fills_up():
+def test_selection_keeps_ends_apart():
     ends = torch.tensor([[0.0, 0.0], [1.0, 0.0], [9.0, 0.0], [9.5, 0.0]])
     p = torch.tensor([0.4, 0.3, 0.2, 0.1])
     assert select_apart(ends, p, 2, 2.0).tolist() == [0, 2]
     assert select_apart(ends, p, 3, 2.0).tolist() == [0, 2, 1]
 
 
-def test_missing_regions_and_uneven_shares_are_named():
-    with pytest.raises(UserError, match='make_regions.py'):
-        Regions.load('nowhere.json')
-    with pytest.raises(UserError, match='multiple of the 6'):
+def test_uneven_share_of_proposals_is_refused():
+    with pytest.raises(UserError, match='multiple of 6'):
         Regions.fan(6).members(torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8)
+
+
+@pytest.mark.parametrize(
+    'centers, hulls',
+    [
+        ([[1, 2]], [[[0, 0], [1, 1], [2, 2], [3, 3]]]),  # no surface
+        ([[1, 2]], [HULL, HULL]),
+        ([[1, 2, 3]], [HULL]),
+        ([[1, 2]], [[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]]),
+    ],
+)
+def test_damaged_regions_are_refused(centers, hulls, tmp_path):
+    path = tmp_path / 'regions.json'
+    path.write_text(json.dumps(dict(centres=centers, hulls=hulls)))
+    with pytest.raises((ValueError, RuntimeError)):
+        Regions.load(str(path))

@@ -1,17 +1,77 @@
-"""Point clouds on disk, in each published layout, and a brute-force reference."""
+"""Point clouds and meshes on disk, in each published layout and format."""
 
 from pathlib import Path
 
 import h5py
 import numpy as np
+from plyfile import PlyData, PlyElement
+from pypcd4 import Encoding, PointCloud
 
-from lm4ve.tasks.pointcloud import ModelNet40, ScanObjectNN
+from lm4ve.tasks.base.meshes import torus
+from lm4ve.tasks.pointcloud import ScanObjectNN
 
 TETRAHEDRON = '4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 2 1\n3 0 1 3\n3 0 3 2\n3 1 2 3\n'
 
 
 def cloud(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(count, 3)).astype('f4')
+
+
+def whole_cloud(seed: int = 0) -> np.ndarray:
+    """Points with whole coordinates, whose distances are exact."""
+    return np.random.default_rng(seed).integers(-999, 999, (40, 3)).astype('f4')
+
+
+def write_cloud(path: Path, points: np.ndarray, text: bool = False, packed: bool = False) -> Path:
+    """A .ply, .pcd, .npy, .xyz or .txt file of points ``[N, 3]``."""
+    if path.suffix == '.ply':
+        rows = np.rec.fromarrays(points.T, names='x,y,z')
+        PlyData([PlyElement.describe(rows, 'vertex')], text=text).write(path)
+    elif path.suffix == '.pcd':
+        binary = Encoding.BINARY_COMPRESSED if packed else Encoding.BINARY
+        PointCloud.from_xyz_points(points).save(path, Encoding.ASCII if text else binary)
+    elif path.suffix == '.npy':
+        np.save(path, points)
+    else:
+        np.savetxt(path, points, fmt='%.6f', header='X Y Z', comments='')
+    return path
+
+
+def write_mesh(path: Path, text: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A torus in a .off, .obj, .stl or .ply file."""
+    vertices, triangles = torus(1, 0.3, 8, 5)
+    vertices = vertices.astype('f4')
+    if path.suffix == '.ply':
+        corners = np.empty(len(triangles), [('vertex_indices', object)])
+        corners['vertex_indices'] = list(triangles.astype('i4'))
+        elements = [
+            PlyElement.describe(np.rec.fromarrays(vertices.T, names='x,y,z'), 'vertex'),
+            PlyElement.describe(corners, 'face'),
+        ]
+        PlyData(elements, text=text).write(path)
+    elif path.suffix == '.stl' and not text:
+        facets = np.zeros(len(triangles), [('n', '<f4', 3), ('v', '<f4', (3, 3)), ('a', '<u2')])
+        facets['v'] = vertices[triangles]
+        path.write_bytes(bytes(80) + len(facets).to_bytes(4, 'little') + facets.tobytes())
+    else:
+        path.write_text(_mesh_text(path.suffix, vertices, triangles))
+    return vertices, triangles
+
+
+def _mesh_text(suffix: str, vertices: np.ndarray, triangles: np.ndarray) -> str:
+    places = ['{} {} {}'.format(*v) for v in vertices]
+    if suffix == '.off':
+        faces = ['3 {} {} {}'.format(*t) for t in triangles]
+        lines = ['OFF', f'{len(places)} {len(faces)} 0', *places, *faces]
+    elif suffix == '.obj':
+        faces = ['f {} {} {}'.format(*t) for t in triangles + 1]
+        counts = [f'# number of vertices: {len(places)}', f'# number of triangles: {len(faces)}']
+        lines = [*counts, *(f'v {place}' for place in places), *faces]
+    else:
+        loops = ['\n'.join(f'vertex {places[i]}' for i in t) for t in triangles]
+        facets = [f'facet normal 0 0 1\nouter loop\n{x}\nendloop\nendfacet' for x in loops]
+        lines = ['solid torus', *facets, 'endsolid torus']
+    return '\n'.join(lines) + '\n'
 
 
 def write_scanobjectnn(root: Path, per_split: int = 15, points: int = 64) -> Path:
@@ -52,16 +112,8 @@ def write_modelnet40_meshes(root: Path, names=('airplane', 'xbox')) -> Path:
 def brute_force_picks(points: np.ndarray, num: int) -> list:
     """Farthest points by their definition, in exact integers."""
     points = points.astype(np.int64)
+    squares = ((points[:, None] - points[None]) ** 2).sum(-1)
     picks = [0]
     while len(picks) < num:
-        best, where = -1, None
-        for i, p in enumerate(points):
-            nearest = min(int(((p - points[j]) ** 2).sum()) for j in picks)
-            if nearest > best:
-                best, where = nearest, i
-        picks.append(where)
+        picks.append(int(squares[picks].min(0).argmax()))
     return picks
-
-
-def classes_of_modelnet40() -> tuple:
-    return ModelNet40.METAINFO['classes']

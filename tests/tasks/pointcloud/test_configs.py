@@ -32,22 +32,6 @@ def test_no_checkpoint_is_chosen_by_its_test_score(name):
     assert cfg.test_evaluator == dict(type='lm4ve.PointCloudAccuracy')
 
 
-def test_mappers_have_their_own_learning_rate(shrinker, tmp_path):
-    name = 'pointbert_llama_scanobjectnn-hardest.py'
-    runner = build_runner(shrinker.load(name, tmp_path))
-    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
-    found = {}
-    names = {id(p): n for n, p in runner.model.named_parameters()}
-    for group in runner.optim_wrapper.optimizer.param_groups:
-        for p in group['params']:
-            found[names[id(p)]] = group['lr'], group['weight_decay']
-    for mapper in ('in', 'out'):
-        assert found[f'neck.mapper_{mapper}.weight'] == (2.5e-4, 0.0)
-    assert found['backbone.blocks.0.attn.qkv.weight'] == (5e-4, 0.05)
-    assert found['backbone.cls_token'] == (5e-4, 0.0)
-    assert found['head.layers.0.bias'] == (5e-4, 0.0)
-
-
 def test_configs_have_the_papers_sizes():
     def of(name):
         return Config.fromfile(FOLDERS['pointcloud'] / f'{name}.py')

@@ -7,18 +7,11 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError
 from lm4ve.tasks import pointcloud as pc
 
-TINY = dict(
-    embed_dims=12,
-    depth=2,
-    num_heads=2,
-    num_groups=6,
-    group_size=5,
-    encoder_dims=8,
-    encoder_channels=(4, 6, 8),
-)
+TINY = dict(embed_dims=12, depth=2, num_heads=2, num_groups=6, group_size=5)
+TINY |= dict(encoder_dims=8, encoder_channels=(4, 6, 8))
 
 
 def build(kind='PointBERT', neck=None, **changes):
@@ -30,13 +23,7 @@ def build(kind='PointBERT', neck=None, **changes):
             type='lm4ve.PointCloudClassifier',
             backbone=dict(type=f'lm4ve.{kind}', final_norm=neck is None, **sizes),
             neck=neck,
-            head=dict(
-                type='lm4ve.PointClsHead',
-                in_channels=12,
-                num_classes=5,
-                hidden=(7,),
-                label_smoothing=0.2,
-            ),
+            head=dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5, hidden=(7,)),
         )
     )
 
@@ -47,12 +34,7 @@ def seed():
 
 
 def samples(*labels):
-    out = []
-    for label in labels:
-        sample = pc.PointCloudDataSample()
-        sample.gt_label = torch.tensor([label])
-        out.append(sample)
-    return out
+    return [pc.PointCloudDataSample(gt_label=torch.tensor([label])) for label in labels]
 
 
 def test_group_encoder_is_its_convolutions():
@@ -67,7 +49,7 @@ def test_group_encoder_is_its_convolutions():
     torch.testing.assert_close(out, expected)
 
 
-def test_the_order_of_points_does_not_matter_but_for_the_first():
+def test_order_of_points_matters_only_for_the_first():
     model = build().eval()
     points = torch.randn(2, 40, 3)
     order = torch.cat((torch.tensor([0]), 1 + torch.randperm(39)))
@@ -75,7 +57,6 @@ def test_the_order_of_points_does_not_matter_but_for_the_first():
 
 
 def test_moving_a_cloud_moves_positions_only():
-    """Groups are relative to their centers."""
     model = build().eval()
     points = torch.randn(2, 40, 3)
     moved = points + 3.0
@@ -124,52 +105,20 @@ def test_prediction_and_vote():
 
 
 def test_accuracy_overall_and_by_class(tmp_path):
-    labels, predictions = [0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 0, 2]
     metric = pc.PointCloudAccuracy(confusion_file=str(tmp_path / 'c.txt'))
     metric.dataset_meta = dict(classes=tuple('abcd'))
-    metric.process(
-        None,
-        [
-            dict(
-                gt_label=torch.tensor([a]), pred_label=torch.tensor([b]), pred_logits=torch.zeros(4)
-            )
-            for a, b in zip(labels, predictions, strict=True)
-        ],
-    )
+    for label, prediction in zip([0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 0, 2], strict=True):
+        sample = dict(gt_label=label, pred_label=prediction, pred_logits=torch.zeros(4))
+        metric.process(None, [sample])
     result = metric.evaluate(6)
     assert result['accuracy/overall'] == pytest.approx(100 * 4 / 6)
-    assert result['accuracy/mean_class'] == pytest.approx(
-        100 * (2 / 3 + 1 + 1 / 2) / 3
-    )  # the fourth class does not occur
-    assert np.loadtxt(tmp_path / 'c.txt').tolist() == [
-        [2, 1, 0, 0],
-        [0, 1, 0, 0],
-        [1, 0, 1, 0],
-        [0, 0, 0, 0],
-    ]
-    with pytest.raises(UserError, match='has none'):
-        metric.process(None, [dict(pred_label=0)])
+    # The fourth class does not occur.
+    assert result['accuracy/mean_class'] == pytest.approx(100 * (2 / 3 + 1 + 1 / 2) / 3)
+    expected = [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    assert np.loadtxt(tmp_path / 'c.txt').tolist() == expected
 
 
-def test_batches_of_unequal_clouds_are_refused():
-    stack = pc.PointCloudPreprocessor()
-    out = stack(dict(inputs=[torch.zeros(4, 3)] * 2, data_samples=[]))
-    assert out['inputs'].shape == (2, 4, 3)
-    with pytest.raises(UserError, match='4 to 5 points.*SamplePoints'):
-        stack(dict(inputs=[torch.zeros(4, 3), torch.zeros(5, 3)]))
-
-
-def test_small_clouds_and_foreign_labels_are_refused():
-    model = build()
-    with pytest.raises(UserError, match='cloud of 5 points'):
-        model(torch.randn(2, 5, 3))
-    with pytest.raises(UserError, match='label 39, but head.num_classes=5'):
-        model(torch.randn(2, 40, 3), samples(1, 39), mode='loss')
-    with pytest.raises(UserError, match='multiple'):
-        build(num_heads=5)
-
-
-def test_clouds_whose_points_are_all_equal_give_finite_results():
+def test_equal_points_give_finite_results():
     model = build().train()
     points = torch.cat((torch.ones(1, 40, 3), torch.randn(1, 40, 3)))
     loss = model(points, samples(0, 1), mode='loss')['loss']
@@ -185,15 +134,12 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
             p.normal_()
     path = str(tmp_path / 'p.pth')
     torch.save(dict(state_dict=source.state_dict()), path)
+    block = dict(type='LLMBlock', checkpoint=checkpoints('llama'))
     neck = dict(
-        type='LLMBlockNeck',
-        in_channels=12,
-        norm_cfg=dict(type='LN', eps=1e-5),
-        block=dict(type='LLMBlock', checkpoint=checkpoints('llama')),
+        type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN', eps=1e-5), block=block
     )
     plain, with_block = build(), build(neck=neck)
     for model in (plain, with_block):
-        head = model.head.layers[0].weight.clone()
         model.checkpoint = path
         model.init_weights()
         for key, value in source.backbone.state_dict().items():
@@ -202,24 +148,10 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
         norm = model.backbone.norm or model.neck.norm
         assert torch.equal(norm.weight, source.backbone.norm.weight)
         assert not torch.equal(model.head.layers[0].weight, source.head.layers[0].weight)
-        assert head.shape == model.head.layers[0].weight.shape
     other = build(depth=3)
     other.checkpoint = path
-    with pytest.raises(CheckpointError, match='missing.*blocks.2'):
+    with pytest.raises(CheckpointError, match='blocks.2'):
         other.init_weights()
     other.checkpoint = str(tmp_path / 'none.pth')
     with pytest.raises(CheckpointError, match='does not exist'):
         other.init_weights()
-
-
-def test_the_old_name_of_checkpoint_works_and_names_the_new_one():
-    with pytest.warns(DeprecationWarning, match="checkpoint='p.pth'"):
-        model = MODELS.build(
-            dict(
-                type='lm4ve.PointCloudClassifier',
-                pretrained='p.pth',
-                backbone=dict(type='lm4ve.PointBERT', **TINY),
-                head=dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5),
-            )
-        )
-    assert model.checkpoint == 'p.pth'

@@ -301,7 +301,7 @@ def test_a_repaired_mmaction_is_left_alone(monkeypatch, tmp_path):
 
     from mmaction.utils import dependency
 
-    from lm4ve.compat import mmaction_drn, mmaction_multimodal
+    from lm4ve.compat.for_mmaction import import_without_drn, import_without_vindlu
 
     monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
     repaired = tmp_path / 'mmaction'
@@ -309,13 +309,11 @@ def test_a_repaired_mmaction_is_left_alone(monkeypatch, tmp_path):
     vindlu.parent.mkdir(parents=True)
     vindlu.write_text('from transformers.modeling_utils import (\n    PreTrainedModel)\n')
     registry = SimpleNamespace(__file__=str(repaired / 'registry.py'))
-    assert not mmaction_multimodal.is_needed(registry)
-    mmaction_multimodal.repair(registry)
+    import_without_vindlu(registry)
     assert dependency.WITH_MULTIMODAL is True
     (repaired / 'models/localizers/drn').mkdir(parents=True)
-    assert not mmaction_drn.is_needed(registry)
     before = dict(sys.modules)
-    mmaction_drn.repair(registry)
+    import_without_drn(registry)
     assert dict(sys.modules) == before
 
 

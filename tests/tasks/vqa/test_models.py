@@ -1,7 +1,5 @@
 """METER and its parts on tiny random models, against plain computations."""
 
-import copy
-
 import pytest
 import torch
 
@@ -238,10 +236,10 @@ def test_long_texts_are_cut_and_counted(tokenizer):
 @pytest.mark.parametrize(
     ('special', 'model_type', 'length', 'message'),
     [
-        (['<pad>', '<s>', '</s>', '<unk>'], None, 12, 'pads with 0.*expects 1'),
-        (None, 'bert', 12, "of a 'bert' model.*'roberta'"),
-        (None, None, 39, 'positions for 38 tokens'),
-        ('many', None, 12, 'has 28 tokens.*knows 20'),
+        (['<pad>', '<s>', '</s>', '<unk>'], None, 12, 'pad_token_id=0 must be one of 1'),
+        (None, 'bert', 12, "'bert' must be one of roberta"),
+        (None, None, 39, 'max_length=39 must be at most 38'),
+        ('many', None, 12, 'tokens=28 must be at most 20'),
     ],
 )
 def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, special, model_type, length, message):
@@ -253,18 +251,11 @@ def test_a_tokenizer_of_another_encoder_is_refused(tmp_path, special, model_type
         build(data_preprocessor=config)
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match='has no tokenizer that loads'):
-        build(str(tmp_path))
-    with pytest.raises(CheckpointError, match="tokenizer='nowhere' does not exist"):
-        build('nowhere')
-
-
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
         (dict(tokens='all'), "model.tokens='all' must be one of visual, joint"),
-        (dict(head=dict(RETRIEVAL, in_channels=9)), 'set model.head.in_channels=32'),
+        (dict(head=dict(RETRIEVAL, in_channels=9)), 'model.head.in_channels=9 must be one of 32'),
         (
             dict(
                 image_encoder=dict(
@@ -272,7 +263,7 @@ def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
                     config=dict(IMAGE, model_type='siglip_vision_model'),
                 )
             ),
-            "image_pool='mean'",
+            "image_pool='first' must be one of mean",
         ),
         (dict(text_encoder=dict(type='lm4ve.TransformersTextEncoder')), 'give exactly one'),
         (dict(head=dict(RETRIEVAL, itm=dict(weights=1))), "Did you mean 'weight'"),
@@ -283,21 +274,11 @@ def test_parts_that_do_not_fit_are_refused(changes, message):
         build(**changes)
 
 
-def test_images_of_another_size_are_refused(tokenizer):
-    with pytest.raises(UserError, match='Images of 40x40 pixels.*image_size=32'):
-        run(build(tokenizer), batch(QUESTIONS, size=40))
-
-
 def test_a_checkpoint_of_another_vocabulary_is_refused(tokenizer):
     state = build(tokenizer).state_dict()
     head = dict(type='lm4ve.VQAHead', vocabulary=ANSWERS[::-1], in_channels=32)
     with pytest.raises(CheckpointError, match='another vocabulary'):
         build(tokenizer, head=head).load_state_dict(state, strict=False)
-
-
-def test_a_question_model_ranks_no_captions(tokenizer):
-    with pytest.raises(UserError, match='scores no pairs'):
-        build(tokenizer).head.score(torch.zeros(1, 32))
 
 
 @pytest.mark.parametrize('head_token', [False, True])
@@ -350,30 +331,3 @@ def test_models_of_timm_are_encoders(tokenizer, name):
     model = build(tokenizer, image_encoder=encoder, image_pool='mean')
     run(model, batch(QUESTIONS, [['yes'], ['no']]), 'loss')['loss_vqa'].backward()
     assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
-    with pytest.raises(UserError, match='timm cannot build'):
-        build(tokenizer, image_encoder=dict(encoder, model_name='vit_nothing'))
-
-
-def test_a_copy_for_an_average_of_weights_computes_the_same(tokenizer):
-    model = build(tokenizer, neck=True).eval()
-    twin = copy.deepcopy(model)
-    data = batch(QUESTIONS)
-    assert torch.equal(run(model, data), run(twin, data))
-    assert all(
-        torch.equal(a, b) and a is not b
-        for a, b in zip(model.parameters(), twin.parameters(), strict=True)
-    )
-
-
-def test_the_loss_falls(tokenizer):
-    model = build(tokenizer, neck=True).train()
-    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    data = batch(QUESTIONS, [['red'] * 10, ['no'] * 10])
-    losses = []
-    for _ in range(30):
-        optimizer.zero_grad()
-        loss = run(model, data, 'loss')['loss_vqa']
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < losses[0] / 4

@@ -83,22 +83,11 @@ def test_names_of_sharded_modules_are_read():
         assert group_of(name) == ('cross_modal', True)
 
 
-def test_the_groups_are_logged_as_a_table(monkeypatch):
-    text = []
-    log = 'lm4ve.tasks.vqa.optim.print_log'
-    monkeypatch.setattr(log, lambda message, **options: text.append(message))
-    rates(build(neck=True))
-    rows = [line.split() for line in text[0].splitlines()]
-    assert ['neck', '10', '0.1', '2', '1,024'] in rows  # two mappers, 16 x 32
-    assert any(r[:3] == ['cross_modal', '5', '0.0'] for r in rows)
-
-
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(paramwise_cfg=dict(crossmodal=5)), "no field 'crossmodal'.*Did you mean 'cross_mod"),
-        (dict(paramwise_cfg=dict(head='fast')), "head='fast' is no multiplier"),
-        (dict(optimizer=dict(type='AdamW')), 'optimizer.lr=None'),
+        (dict(paramwise_cfg=dict(crossmodal=5)), "Did you mean 'cross_modal'"),
+        (dict(paramwise_cfg=dict(head='fast')), "paramwise_cfg.head='fast'"),
     ],
 )
 def test_mistakes_are_refused(changes, message):
@@ -107,5 +96,5 @@ def test_mistakes_are_refused(changes, message):
 
 
 def test_another_model_is_refused():
-    with pytest.raises(UserError, match='no fusion that trains in a Linear'):
+    with pytest.raises(UserError, match='groups of the fusion=0'):
         build_optim_wrapper(torch.nn.Linear(2, 2), copy.deepcopy(WRAPPER))

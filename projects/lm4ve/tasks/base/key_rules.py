@@ -87,22 +87,14 @@ def rename(
             continue
         if name in renamed:
             raise CheckpointError(
-                f"{origin}: '{sources[name]}' and '{key}' would both become '{name}'. Fix: the "
-                'file is of another model than this converter is for.'
+                f"{origin}: '{sources[name]}' and '{key}' would both become '{name}'."
             )
         renamed[name], sources[name] = tensor, key
     if unknown:
-        raise CheckpointError(
-            f'{origin} has {len(unknown)} key(s) that this converter neither maps nor knows to be '
-            f'superfluous: {listing(unknown, 20)}. Nothing was written. Fix: use the converter of '
-            'that model, or extend its table in lm4ve/release.'
-        )
+        raise CheckpointError(f'{origin} has unknown keys: {listing(unknown, 20)}.')
     missing = [n for n in rules.required if n not in renamed]
     if missing:
-        raise CheckpointError(
-            f'{origin} has nothing that becomes {listing(missing)}. Expected a whole model. Fix: '
-            'check that the file is complete and of the model that this converter is for.'
-        )
+        raise CheckpointError(f'{origin} has nothing that becomes {listing(missing)}.')
     return renamed, dropped
 
 

@@ -1,9 +1,8 @@
-"""Operators on point clouds that several tasks use: who is far, who is near, what lies there.
+"""Operators on point clouds for several tasks: sampling, neighbors, balls, interpolation.
 
-mmcv's operators for this exist for CUDA only and need its full build, so plain
-batched torch is the reference and serves every device; mmcv's are used where
-they are there. Both give the same groups (see the functions on ties). Distances to
-many points are computed in pieces, so that memory is bounded at any size of cloud.
+mmcv has such operators for CUDA only and in its full build, so plain batched torch is the
+reference and serves every device; mmcv's are used where they are installed. Both give the same
+groups (see the functions on ties). Distances are computed in chunks, which bounds the memory.
 """
 
 import sys
@@ -11,16 +10,16 @@ import sys
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 
-#: Distances that are held at once (64 MiB fp32).
+#: Distances in memory at once (64 MiB fp32).
 _CHUNK = 2**24
 #: mmcv's kernel keeps this many candidates in registers.
 _MMCV_MAX_NEIGHBORS = 100
 
 
 def mmcv_operators(points: Tensor) -> object | None:
-    """Return ``mmcv.ops`` if it can work on these points, else None."""
+    """Return ``mmcv.ops`` if it is compiled and the points are on a GPU, else None."""
     if not points.is_cuda:
         return None
     try:
@@ -49,13 +48,10 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
     Returns:
         Tensor: int64 ``[B, num]``, in the order of picking.
 
-    Raises:
-        UserError: A shape is wrong, or ``num`` is above N.
-
     mmcv's operator breaks ties between points in another order, which shows
     only where distances are equal to the last bit (lattices).
     """
-    _check(points, num, 'picks')
+    check('num', num, least=1, most=points.shape[1])
     points = points.float()
     if padding is not None:
         # At no distance of point 0, so that any other point comes before.
@@ -117,26 +113,17 @@ def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
     Returns:
         Tensor: int64 ``[B, G, k]``, nearest first; equally near ones in any
         order (of those that tie for the last place, any).
-
-    Raises:
-        UserError: A shape is wrong, or ``k`` is above N.
     """
-    _check(points, k, 'neighbors')
+    check('k', k, least=1, most=points.shape[1])
     points, centers = points.float(), centers.float()
-    if torch.compiler.is_exporting():  # without `cdist`, and in one piece for any batch
-        squares = [
-            (a[:, :, None] - b[:, None]).square()
-            for a, b in zip(centers.unbind(-1), points.unbind(-1), strict=True)
-        ]
-        return (squares[0] + squares[1] + squares[2]).topk(k, dim=-1, largest=False).indices
+    if torch.compiler.is_exporting():  # in one piece, since the batch may be of any size
+        return squared_distances(centers, points).topk(k, dim=-1, largest=False).indices
     ops = mmcv_operators(points)
     if ops is not None and k <= _MMCV_MAX_NEIGHBORS:
         found = ops.knn(k, points.contiguous(), centers.contiguous())
         return found.transpose(1, 2).long().contiguous()
-    batch, count, _ = points.shape
-    step = max(1, _CHUNK // (batch * count))
     found = []
-    for part in centers.split(step, dim=1):
+    for part in centers.split(max(1, _CHUNK // points[..., 0].numel()), dim=1):
         # By differences: the usual matrix product cancels near zero, so that
         # a point would not be its own nearest neighbor.
         distance = torch.cdist(part, points, compute_mode='donot_use_mm_for_euclid_dist')
@@ -162,16 +149,10 @@ def ball_query(
     Returns:
         Tensor: int64 ``[B, G, num]``.
 
-    Raises:
-        UserError: A shape is wrong, or the radius or ``num`` is not positive.
-
     mmcv's operator may put a point that is within rounding of the surface elsewhere.
     """
-    _check(points, 1, 'points')
-    if radius <= 0 or num < 1:
-        raise UserError(
-            f'A ball of radius {radius} with {num} points. Fix: choose positive values.'
-        )
+    check('radius', radius, above=0)
+    check('num', num, least=1)
     points, centers = points.float(), centers.float()
     ops = mmcv_operators(points)
     if ops is not None:
@@ -179,13 +160,12 @@ def ball_query(
             points = points.masked_fill(padding[..., None], float('inf'))
         found = ops.ball_query(0, radius, num, points.contiguous(), centers.contiguous())
         return found.long()
-    batch, count, _ = points.shape
     # Squared in fp32, as mmcv's kernel does.
     limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
-    # Pieces that fit a CPU's cache take a fifth of the time; a GPU waits once a piece.
-    held = _CHUNK if points.is_cuda else _CHUNK // 16
+    # Chunks that fit a CPU's cache take a fifth of the time; a GPU waits once a chunk.
+    chunk = _CHUNK if points.is_cuda else _CHUNK // 16
     picks = []
-    for part in centers.split(max(1, held // (batch * count)), dim=1):
+    for part in centers.split(max(1, chunk // points[..., 0].numel()), dim=1):
         inside = squared_distances(part, points) < limit
         if padding is not None:
             inside &= ~padding[:, None]
@@ -243,13 +223,3 @@ def take_points(points: Tensor, index: Tensor) -> Tensor:
     """Pick points: ``[B, N, C]`` by int64 ``[B, ...]`` gives ``[B, ..., C]``."""
     flat = index.flatten(1)[..., None].expand(-1, -1, points.shape[-1])
     return points.gather(1, flat).unflatten(1, index.shape[1:])
-
-
-def _check(points: Tensor, wanted: int, what: str) -> None:
-    if points.dim() != 3 or points.shape[-1] != 3:
-        raise UserError(f'Points must be [B, N, 3], got {list(points.shape)}.')
-    if not 1 <= wanted <= points.shape[1]:
-        raise UserError(
-            f'{wanted} {what} of clouds of {points.shape[1]} points. Fix: ask '
-            f'for 1 to {points.shape[1]}.'
-        )

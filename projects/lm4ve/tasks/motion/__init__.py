@@ -22,7 +22,7 @@ TASK = Task(
         'datasets.argoverse1': ('Argoverse1Reader',),
         'datasets.argoverse2': ('Argoverse2Reader',),
         'datasets.cache': ('SceneCache',),
-        'datasets.preprocessing': ('preprocess', 'preprocess_split'),
+        'datasets.preprocessing': ('preprocess_split',),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),
         'visualization': ('save_grid',),

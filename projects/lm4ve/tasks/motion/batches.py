@@ -1,4 +1,4 @@
-"""What the cost tool asks the motion task."""
+"""Synthetic batches from which the cost tool counts a motion model's operations."""
 
 import numpy as np
 from mmengine.config import Config
@@ -6,7 +6,8 @@ from mmengine.dataset import Compose
 
 from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.motion import TASK
-from lm4ve.tasks.motion.datasets import argoverse1, argoverse2
+from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Reader
+from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.scene import LANE_POINTS, Scene
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
@@ -30,25 +31,25 @@ class MotionBatches(TaskBatches):
 
 def made_up_scene(future_steps: int) -> Scene:
     """Return agents side by side, on parallel lanes; the past is as in either Argoverse set."""
-    history = argoverse2.HISTORY_STEPS
-    if future_steps < argoverse2.FUTURE_STEPS:
-        history = argoverse1.HISTORY_STEPS
-    steps = history + future_steps
-    places = np.stack(
-        np.broadcast_arrays(np.arange(steps) * 0.5, np.linspace(-20, 20, AGENTS)[:, None]), axis=-1
-    )
-    along = np.linspace(-20, 20, LANE_POINTS)
-    lanes = np.stack(np.broadcast_arrays(along, np.linspace(-20, 20, LANES)[:, None]), axis=-1)
+    reader = Argoverse2Reader
+    if future_steps < reader.future_steps:
+        reader = Argoverse1Reader
+    steps = reader.history_steps + future_steps
+
+    def grid(along: np.ndarray, count: int) -> np.ndarray:
+        """``[count, len(along), 2]``: parallel lines, meters."""
+        return np.stack(np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1)
+
     return Scene(
         scene_id='made up',
         city='PIT',
         track_ids=[str(i) for i in range(AGENTS)],
         agent_types=np.zeros(AGENTS, dtype=np.int8),
-        positions=places,
+        positions=grid(np.arange(steps) * 0.5, AGENTS),
         valid=np.ones((AGENTS, steps), dtype=bool),
         focal=0,
-        history_steps=history,
-        lanes=lanes,
+        history_steps=reader.history_steps,
+        lanes=grid(np.linspace(-20, 20, LANE_POINTS), LANES),
         lane_turns=np.zeros(LANES, dtype=np.int8),
         lane_intersections=np.zeros(LANES, dtype=bool),
         lane_controls=np.zeros(LANES, dtype=bool),

@@ -4,12 +4,13 @@ Its scenes have the focal agent's heading along y, ours along x: the turn goes i
 linear layers that read and write coordinates.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.tasks.base.key_rules import Rules, rename
 
 _WB = r'(weight|bias)'
@@ -88,34 +89,27 @@ def convert_mmtransformer(
         UserError: ``llm`` is given.
         CheckpointError: A key is unknown or missing.
     """
-    if llm is not None:
-        raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
+    check(f'{origin} has no block of a language model, so --llm', llm, choices=(None,))
     renamed, _ = rename(state, RULES, origin)
-    converted = {}
-    for name, tensor in renamed.items():
-        if '.in.' not in name:
-            converted[name] = tensor
-        elif '.in.0.' in name:
-            parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
-            converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
+    converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}
+    # Queries, keys and values are one matrix in torch's attention.
+    for name in filter(re.compile(r'\.in\.0\.').search, renamed):
+        parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
+        converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
     turn = torch.tensor(_TURN)
-    for name, starts in {
-        'encoder.motion_in': (0,),
-        'encoder.place.0': (0,),
-        'encoder.lane_graph.levels.0.0': (0, 2),
-    }.items():
-        weight = converted[f'{name}.weight'].clone()
-        for start in starts:
-            weight[:, start : start + 2] = weight[:, start : start + 2] @ turn
-        converted[f'{name}.weight'] = weight
-    for part in ('weight', 'bias'):
-        rows = converted[f'decoder.regression.4.{part}']
-        turned = turn.T @ rows.reshape(-1, 2, rows[0].numel())
-        converted[f'decoder.regression.4.{part}'] = turned.reshape(rows.shape)
-    # The order of the concatenation before fusion1 is theirs: place, then proposal.
-    first = converted['encoder.fuse_place.0.weight']
-    place = first.shape[1] - converted['encoder.proposals'].shape[1]
-    converted['encoder.fuse_place.0.weight'] = torch.cat([first[:, place:], first[:, :place]], 1)
-    first = converted['encoder.fuse_summary.0.weight']
-    converted['encoder.fuse_summary.0.weight'] = torch.cat([first[:, place:], first[:, :place]], 1)
+    for name, coordinates in (
+        ('encoder.motion_in.weight', 2),
+        ('encoder.place.0.weight', 2),
+        ('encoder.lane_graph.levels.0.0.weight', 4),
+    ):
+        read, rest = converted[name].split([coordinates, converted[name].shape[1] - coordinates], 1)
+        converted[name] = torch.cat([(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1)
+    for name in ('decoder.regression.4.weight', 'decoder.regression.4.bias'):
+        rows = converted[name]
+        converted[name] = (turn.T @ rows.reshape(-1, 2, rows[0].numel())).reshape(rows.shape)
+    # Their order of a concatenation is place, then proposal (or summary); ours the reverse.
+    channels = converted['encoder.proposals'].shape[1]
+    for name in ('encoder.fuse_place.0.weight', 'encoder.fuse_summary.0.weight'):
+        place, rest = converted[name].split([converted[name].shape[1] - channels, channels], 1)
+        converted[name] = torch.cat([rest, place], 1)
     return converted

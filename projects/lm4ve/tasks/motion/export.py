@@ -1,4 +1,4 @@
-"""What the export asks the motion task."""
+"""Inputs and outputs of an exported motion model."""
 
 from typing import Any
 

@@ -1,18 +1,19 @@
 """minADE, minFDE, miss rate and brier-minFDE, in both conventions.
 
-The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must say
-which it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
-of ``av2`` are not used: they know one convention and no unknown steps, and bring PyAV,
+The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must name
+the one that it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
+of ``av2`` are not used: they cover one convention and no unknown steps, and bring PyAV,
 kornia and numba. The tests compare with them.
 """
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import METRICS
 from lm4ve.tasks.motion.submission import FORMATS, write_submission
 
@@ -25,8 +26,10 @@ CONVENTIONS = ('argoverse1', 'argoverse2')
 MISS_METERS = 2.0
 
 
-def displacements(predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None):
-    """ADE and FDE of each prediction.
+def displacements(
+    predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute ADE and FDE of each prediction.
 
     Args:
         predictions (np.ndarray): ``[K, F, 2]``, meters.
@@ -38,24 +41,17 @@ def displacements(predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray 
         tuple[np.ndarray, np.ndarray]: ADE and FDE, ``[K]``.
 
     Raises:
-        ValueError: Shapes do not fit, or no step is valid.
+        IndexError: No step is valid.
     """
-    predictions = np.asarray(predictions, dtype=np.float64)
-    truth = np.asarray(truth, dtype=np.float64)
-    if predictions.ndim != 3 or predictions.shape[1:] != truth.shape:
-        raise ValueError(
-            f'predictions {list(predictions.shape)} do not fit a truth of {list(truth.shape)}'
-        )
     if valid is None:
         valid = np.ones(len(truth), dtype=bool)
-    if not valid.any():
-        raise ValueError('no step of the truth is valid')
     errors = np.linalg.norm(predictions - truth, axis=-1)[:, valid]
-    return errors.mean(axis=1), errors[:, -1]
+    ends = errors[:, -1]
+    return errors.mean(axis=1), ends
 
 
 def most_probable(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k highest probabilities, highest first, ties in their order.
+    """Return the indices of the k highest probabilities, highest first, ties in their order.
 
     All of them if there are fewer than k.
     """
@@ -71,7 +67,7 @@ def forecast_metrics(
     convention: str = 'argoverse1',
     miss_threshold: float = MISS_METERS,
 ) -> dict[str, float]:
-    """The metrics of one agent.
+    """Compute the metrics of one agent.
 
     Args:
         predictions (np.ndarray): ``[N, F, 2]``, meters.
@@ -90,20 +86,19 @@ def forecast_metrics(
     Raises:
         ValueError: Shapes do not fit; a value is out of range or not finite.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention='{convention}' must be one of {', '.join(CONVENTIONS)}")
+    check('convention', convention, choices=CONVENTIONS)
+    check('k', k, least=1)
+    predictions = np.asarray(predictions, dtype=np.float64)
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    if k < 1 or len(probabilities) != len(predictions) or not len(predictions):
+    shapes_fit = predictions.shape == (len(probabilities), *truth.shape)
+    in_range = ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
+    if not (shapes_fit and in_range and np.isfinite(predictions).all()):
         raise ValueError(
-            f'k={k}, {len(predictions)} predictions and {len(probabilities)} '
-            'probabilities: expected k >= 1 and equally many, at least one'
+            f'expected finite predictions [K, {len(truth)}, 2] and probabilities [K] from 0 to 1, '
+            f'got {predictions.shape} and {probabilities}'
         )
-    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
-        raise ValueError('probabilities must be in [0, 1]')
-    if not np.isfinite(predictions).all():
-        raise ValueError('a prediction is not a finite number')
     kept = most_probable(probabilities, k)
-    ade, fde = displacements(np.asarray(predictions)[kept], truth, valid)
+    ade, fde = displacements(predictions[kept], truth, valid)
     best = fde.argmin()
     p = probabilities[kept]
     if convention == 'argoverse1':
@@ -158,24 +153,14 @@ class MotionMetric(BaseMetric):
         prefix: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        if convention not in CONVENTIONS:
-            raise UserError(
-                f"MotionMetric.convention='{convention}' must be one of {', '.join(CONVENTIONS)}."
-            )
-        if format_only and submission is None:
-            raise UserError(
-                'MotionMetric.format_only needs a file, for example '
-                "submission='work_dirs/submission.h5'."
-            )
+        check('MotionMetric.convention', convention, choices=CONVENTIONS)
+        if format_only:
+            check('MotionMetric.submission with format_only', submission, kind=str)
         self.convention, self.k = convention, tuple(k)
         self.miss_threshold = miss_threshold
         self.submission, self.format_only = submission, format_only
         self.submission_format = submission_format or convention
-        if self.submission_format not in FORMATS:
-            raise UserError(
-                f"MotionMetric.submission_format='{self.submission_format}' must "
-                f'be one of {", ".join(FORMATS)}.'
-            )
+        check('MotionMetric.submission_format', self.submission_format, choices=FORMATS)
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
@@ -200,17 +185,12 @@ class MotionMetric(BaseMetric):
         scored = [r for r in results if self.k[0] in r]
         if not scored:
             raise UserError(
-                f'None of the {len(results)} scenes has a known future (a test '
-                'set?). Fix: evaluate on the validation set, or set '
+                f'None of the {len(results)} scenes has a known future. Fix for a test set: '
                 'test_evaluator.format_only=True and a submission file.'
             )
-        if len(scored) < len(results):
-            print_log(
-                f'MotionMetric: {len(results) - len(scored)} of {len(results)} scenes have '
-                'no known future and do not count',
-                logger='current',
-                level=30,
-            )
+        if blind := len(results) - len(scored):
+            text = f'MotionMetric: {blind} of {len(results)} scenes have no known future'
+            print_log(f'{text} and do not count', logger='current', level=logging.WARNING)
         metrics = {
             f'{name}@{k}': float(np.mean([r[k][name] for r in scored]))
             for k in self.k

@@ -1,12 +1,11 @@
-"""``Scene``: what every data set is read into and every model sees.
+"""``Scene``: the common form of all data sets, from which models get their inputs.
 
 Agents and lanes in a city's coordinates, with masks for what was not observed,
 and the focal agent's pose, in whose frame models compute. Argoverse 1, Argoverse
 2 and the simulator differ in their readers alone.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,18 +24,14 @@ HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
 class SceneError(UserError):
-    """One sequence cannot become a scene; ``kind`` groups such errors in counts.
-
-    MMEngine and worker processes rebuild errors from their message alone, so
-    the kind is a part of it.
-    """
+    """One sequence cannot become a scene; ``kind`` groups such errors in counts."""
 
     def __init__(self, message: str, kind: str = 'unreadable') -> None:
-        super().__init__(message)
+        super().__init__(message, kind)  # both, so that worker processes can pickle it
         self.kind = kind
 
-    def __reduce__(self):
-        return type(self), (str(self), self.kind)
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 @dataclass
@@ -112,45 +107,18 @@ class Scene:
         """
         observed = self.positions[self.valid]
         if not (np.isfinite(observed).all() and np.isfinite(self.lanes).all()):
-            raise SceneError(
-                f"Scene '{self.scene_id}' has a coordinate that is not a finite "
-                'number. Fix: repair or remove the file.',
-                'not finite',
-            )
+            raise SceneError('not finite')
         _, history = self.history
         if history.sum() < 2 or not history[-1]:
-            raise SceneError(
-                f"Scene '{self.scene_id}': the focal agent "
-                f"'{self.track_ids[self.focal]}' is observed at "
-                f'{int(history.sum())} of {self.history_steps} steps'
-                f'{"" if history[-1] else ", not at the last"}; expected the '
-                'last and one before. Fix: remove the file.',
-                'no history',
-            )
+            raise SceneError('no history')
         return self
 
-    def moved(self, angle: float, shift: Sequence[float]) -> 'Scene':
-        """Return the same scene in a frame turned by ``angle`` and shifted.
-
-        Args:
-            angle (float): Radians.
-            shift (Sequence[float]): ``[2]``, meters, after the turn.
-        """
-        turn, shift = rotation(angle).T, np.asarray(shift)
-        return replace(
-            self,
-            positions=np.where(self.valid[..., None], self.positions @ turn + shift, 0.0),
-            lanes=self.lanes @ turn + shift,
-            origin=self.origin @ turn + shift,
-            heading=self.heading + angle,
-        )
-
     def to_local(self, points: np.ndarray) -> np.ndarray:
-        """City coordinates ``[..., 2]`` in the focal frame (x ahead, y left)."""
+        """Transform city coordinates ``[..., 2]`` to the focal frame (x ahead, y left)."""
         return (points - self.origin) @ rotation(self.heading)
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
-        """Focal frame ``[..., 2]`` in city coordinates, float64."""
+        """Transform the focal frame ``[..., 2]`` to city coordinates, float64."""
         points = np.asarray(points, dtype=np.float64)
         return points @ rotation(self.heading).T + self.origin
 
@@ -162,7 +130,7 @@ def rotation(angle: float) -> np.ndarray:
 
 
 def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None) -> float:
-    """Direction in which an agent moves at the end of its history, in radians.
+    """Estimate the direction in which an agent moves at the end of its history, radians.
 
     A straight line over time is fitted to the last 7 observed points, or to as
     many more as it takes to span 2 m (mmTransformer's preprocessing; fitted over
@@ -199,7 +167,7 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
 
 
 def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
-    """Points equally spaced by arc length, ends included: ``[n, D] -> [count, D]``.
+    """Space points equally by arc length, ends included: ``[n, D] -> [count, D]``.
 
     A line of one point, or of no length, is repeated.
     """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.files import replacing
 
 #: Format -> (suffix, steps of a trajectory).
@@ -23,31 +23,25 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
         path (str | Path): The file; its suffix must be the format's.
         forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
             (``[K, F, 2]``, city coordinates in meters), ``probabilities``
-            (``[K]``; normalized here, since both servers ask for it).
+            (``[K]``; normalized here, as both servers require).
         form (str): A key of :data:`FORMATS`.
 
     Raises:
-        UserError: Suffix or number of steps are not the format's, or an Argoverse
-            1 sequence is not named by its number.
+        UserError: Suffix or number of steps are not the format's.
+        ValueError: An Argoverse 1 sequence is not named by its number.
     """
-    path = Path(path)
-    suffix, steps = FORMATS[form]
-    if path.suffix != suffix:
-        raise UserError(f"submission='{path}': a file for {form} ends in '{suffix}'.")
+    path, (suffix, steps) = Path(path), FORMATS[form]
+    check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
     for f in forecasts:
-        if f['trajectories'].shape[1:] != (steps, 2):
-            raise UserError(
-                f"Scene '{f['scene_id']}' has trajectories "
-                f'{list(f["trajectories"].shape)}, the server of {form} takes '
-                f'[K, {steps}, 2]. Fix: submit a model of that data set.'
-            )
+        shape = f['trajectories'].shape[1:]
+        check(f"scene '{f['scene_id']}': steps and coordinates", shape, choices=((steps, 2),))
     write = _write_h5 if form == 'argoverse1' else _write_parquet
     with replacing(path) as beside:
         write(beside, [_sorted(f) for f in forecasts])
 
 
 def _sorted(forecast: dict) -> dict:
-    """Put the best first, since servers take the first k where probabilities tie."""
+    """Put the best first, since servers keep the first k where probabilities tie."""
     p = np.asarray(forecast['probabilities'], dtype=np.float64)
     order = np.argsort(-p, kind='stable')
     p = p[order] / p.sum()
@@ -59,11 +53,6 @@ def _write_h5(path: Path, forecasts: list[dict]) -> None:
 
     rows = []
     for f in forecasts:
-        if not f['scene_id'].isdigit():
-            raise UserError(
-                f"Scene '{f['scene_id']}' is not a number, which Argoverse 1 "
-                'sequences are named by. Fix: submit the Argoverse 1 test set.'
-            )
         k, steps = f['trajectories'].shape[:2]
         table = np.empty((k * steps, 4))
         table[:, 0] = int(f['scene_id'])

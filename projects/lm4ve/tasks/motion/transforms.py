@@ -1,4 +1,4 @@
-"""From a scene to the arrays that models take, and from samples to a batch.
+"""From a scene to the input arrays of models, and from samples to a batch.
 
 All is in the focal agent's frame (x ahead, y left, origin at its last observed
 position), so that predictions turn and move with the scene.
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import FUNCTIONS, TRANSFORMS
 from lm4ve.tasks.motion.scene import Scene
 
@@ -48,21 +48,15 @@ class VectorizeScene:
         min_history: int = 4,
         decode: str = 'focal',
     ) -> None:
-        if decode not in ('focal', 'all'):
-            raise UserError(f"VectorizeScene.decode='{decode}' must be 'focal' or 'all'.")
+        check('VectorizeScene.decode', decode, choices=('focal', 'all'))
         self.agent_range, self.lane_range = agent_range, lane_range
         self.min_history, self.decode = min_history, decode
 
     def __call__(self, results: dict) -> dict:
         scene: Scene = results['scene']
         # The square may stand on its corner in the city's frame.
-        if self.lane_range * 2**0.5 > scene.map_range + 1e-6:
-            raise UserError(
-                f'VectorizeScene.lane_range={self.lane_range} needs lanes up to '
-                f'{self.lane_range * 2**0.5:.0f} m away, the cache has them up to '
-                f'{scene.map_range:.0f} m. Fix: preprocess with a larger '
-                '--map-range.'
-            )
+        field = "VectorizeScene.lane_range * sqrt(2), bound by the cache's map_range,"
+        check(field, self.lane_range * 2**0.5, most=scene.map_range + 1e-6)
         kept = self._agents(scene)
         h = scene.history_steps
         local = scene.to_local(scene.positions[kept]).astype(np.float32)
@@ -184,7 +178,7 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
 
 
 def pad(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]``, and say what is padding.
+    """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]`` with a mask of the padding.
 
     Returns:
         tuple[Tensor, Tensor]: The stack with zeros at the end, and bool

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lm4ve.registry import HOOKS, VISUALIZERS
@@ -14,7 +15,7 @@ from lm4ve.tasks.motion.scene import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
 #: So many forecasts have their probability beside them.
-LABELLED = 3
+LABELED = 3
 _PAST, _TRUTH, _FORECAST = '#1f4e9c', '#1a8f3c', '#d0452b'
 
 
@@ -32,28 +33,27 @@ def draw_scene(
         axes (matplotlib.axes.Axes): Where to draw.
         scene (Scene): What to draw.
         trajectories (np.ndarray, optional): ``[K, F, 2]``, city coordinates.
-        probabilities (np.ndarray, optional): ``[K]``; those of the likeliest three are
-            written beside their ends.
+        probabilities (np.ndarray, optional): ``[K]``, with ``trajectories``; those of the
+            likeliest three are written above their ends.
         extent (float): Half the side of what is shown, meters.
         labels (bool): Write the probabilities; a small picture has no room for them.
     """
     h = scene.history_steps
-    for line, inside in zip(scene.to_local(scene.lanes), scene.lane_intersections, strict=True):
-        axes.plot(*line.T, color=_JUNCTION if inside else _LANE, lw=0.8, zorder=1)
+    colors = np.where(scene.lane_intersections, _JUNCTION, _LANE)
+    lanes = scene.to_local(scene.lanes)
+    axes.add_collection(LineCollection(lanes, colors=colors, linewidths=0.8, zorder=1))
     local = scene.to_local(scene.positions)
-    for i, (points, valid) in enumerate(zip(local, scene.valid, strict=True)):
-        past = points[:h][valid[:h]]
-        if i != scene.focal and len(past):
-            axes.plot(*past.T, color=_OTHER, lw=1.2, zorder=2)
-            axes.plot(*past[-1], 'o', color=_OTHER, ms=2.5, zorder=2)
+    for i in np.flatnonzero(scene.valid[:, :h].any(axis=1)):
+        if i != scene.focal:
+            past = local[i, :h][scene.valid[i, :h]]
+            axes.plot(*past.T, '-o', color=_OTHER, lw=1.2, ms=2.5, markevery=[-1], zorder=2)
     points, valid = local[scene.focal], scene.valid[scene.focal]
     future = points[h:][valid[h:]]
     if trajectories is not None:
-        lines = scene.to_local(np.asarray(trajectories))
-        p = np.full(len(lines), 1 / len(lines)) if probabilities is None else probabilities
-        _draw_forecasts(axes, lines, np.asarray(p))
+        lines, p = scene.to_local(np.asarray(trajectories)), np.asarray(probabilities)
+        _draw_forecasts(axes, lines, p)
         if labels:
-            _label_forecasts(axes, lines, np.asarray(p), future, extent)
+            _label_forecasts(axes, lines, p)
     if len(future):
         # On top of the forecasts, with a white rim: it must never be hidden.
         rim = [patheffects.withStroke(linewidth=3.2, foreground='white')]
@@ -72,54 +72,37 @@ def _draw_forecasts(axes, lines: np.ndarray, p: np.ndarray) -> None:
     for line, q in zip(lines, p, strict=True):
         shade = 0.35 + 0.65 * float(q) / max(float(p.max()), 1e-9)
         line = np.concatenate([np.zeros((1, 2)), line])
-        axes.plot(*line.T, color=_FORECAST, lw=1.4, alpha=shade, zorder=4)
-        axes.plot(*line[-1], '.', color=_FORECAST, ms=5, alpha=shade, zorder=4)
+        style = dict(color=_FORECAST, lw=1.4, ms=5, alpha=shade, zorder=4)
+        axes.plot(*line.T, marker='.', markevery=[-1], **style)
 
 
-def _label_forecasts(
-    axes, lines: np.ndarray, p: np.ndarray, truth: np.ndarray, extent: float
-) -> None:
-    """Write the probabilities of the likeliest, off the forecasts and the truth ``[T, 2]``."""
-    best = np.argsort(-p, kind='stable')[:LABELLED]
-    ends = lines[best, -1]
-    # A column of labels above what is drawn there, or below where that is outside.
-    x = float(np.clip(ends[:, 0].mean(), -0.8 * extent, 0.8 * extent))
-    drawn = np.concatenate([lines.reshape(-1, 2), truth, np.zeros((1, 2))])
-    near = drawn[np.abs(drawn[:, 0] - x) < 0.2 * extent][:, 1]
-    gap = 0.11 * extent
-    room = gap * (len(best) + 1) / 2
-    middle = near.max() + room
-    if middle + room > extent:
-        middle = near.min() - room
-    middle = float(np.clip(middle, room - extent, extent - room))
-    order = np.argsort(-ends[:, 1], kind='stable')
-    for place, i in enumerate(order):
-        y = middle + gap * ((len(order) - 1) / 2 - place)
-        end = np.clip(ends[i], -extent, extent)
-        axes.plot(*np.stack([end, [x, y]]).T, color=_FORECAST, lw=0.5, alpha=0.7, zorder=5)
-        axes.text(
-            x,
-            y,
-            f' {100 * p[best[i]]:.0f} % ',
-            ha='center',
-            va='center',
-            fontsize=7,
-            color=_FORECAST,
-            zorder=9,
-            bbox=dict(boxstyle='square,pad=0.05', facecolor='white', edgecolor='none', alpha=0.85),
+def _label_forecasts(axes, lines: np.ndarray, p: np.ndarray) -> None:
+    """Write the probabilities of the likeliest above their ends."""
+    best = np.argsort(-p, kind='stable')[:LABELED]
+    style = dict(ha='center', va='center', fontsize=7, color=_FORECAST, zorder=9)
+    style['bbox'] = dict(pad=0.5, facecolor='white', edgecolor='none', alpha=0.85)
+    # From the lowest end to the highest, each a row higher: labels never overlap.
+    for row, i in enumerate(best[np.argsort(lines[best, -1, 1], kind='stable')]):
+        axes.annotate(
+            f'{100 * p[i]:.0f} %',
+            lines[i, -1],
+            xytext=(0, 14 + 10 * row),
+            textcoords='offset points',
+            arrowprops=dict(arrowstyle='-', color=_FORECAST, lw=0.5),
+            **style,
         )
 
 
 def _draw_scale(axes, extent: float) -> None:
     """Draw a bar of a round number of meters in the lower left corner."""
-    length = next(m for m in (50, 20, 10, 5, 2, 1, 0) if m <= extent / 2) or extent / 2
+    length = 10.0 ** np.floor(np.log10(extent / 2))
     x, y = -0.93 * extent, -0.93 * extent
     axes.plot([x, x + length], [y, y], color='.2', lw=2, solid_capstyle='butt', zorder=9)
     axes.text(x, y + 0.03 * extent, f'{length:g} m', fontsize=6.5, color='.2', zorder=9)
 
 
 def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) -> Figure:
-    """A figure of several scenes.
+    """Draw a figure of several scenes.
 
     Args:
         samples (Sequence[dict]): ``scene``, and optionally ``trajectories`` and
@@ -136,12 +119,7 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     for ax, sample in zip(axes, samples, strict=False):
         forecast = sample.get('trajectories'), sample.get('probabilities')
         draw_scene(ax, sample['scene'], *forecast, extent)
-    meanings = {
-        'history': _PAST,
-        'truth': _TRUTH,
-        'forecasts, the likeliest three with their probability': _FORECAST,
-        'other agents': _OTHER,
-    }
+    meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {'other agents': _OTHER}
     handles = [axes[0].plot([], [], color=c, label=t)[0] for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)
     return figure
@@ -154,7 +132,7 @@ def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
 
 @VISUALIZERS.register_module()
 class MotionVisualizer(PredictionVisualizer):
-    """MMEngine's visualizer for motion data samples; takes its arguments."""
+    """MMEngine's visualizer, with its arguments, for motion data samples."""
 
     def add_datasample(
         self,
@@ -185,7 +163,7 @@ class MotionVisualizer(PredictionVisualizer):
 
 @HOOKS.register_module()
 class MotionVisualizationHook(PredictionVisualizationHook):
-    """Draw forecasts in validation and testing; takes the arguments of its base."""
+    """Draw forecasts in validation and testing; arguments as of its base."""
 
     def draw(self, runner, mode: str, number: int, index: int, batch, sample: dict) -> None:
         """Draw a scene and its forecasts, in the file or under the name of the scene."""

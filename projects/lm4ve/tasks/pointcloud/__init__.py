@@ -28,12 +28,7 @@ TASK = Task(
     },
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
-        'geometry': (
-            'farthest_point_sample',
-            'group_points',
-            'nearest_neighbors',
-            'nearest_neighbours',
-        ),
+        'geometry': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
         'metrics': ('confusion_matrix',),
         'models.classifier': ('PointCloudDataSample',),
     },

@@ -1,4 +1,4 @@
-"""What the analysis of activations asks the point-cloud task."""
+"""Hooks of the point-cloud task for `lm4ve visualize`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.pointcloud import TASK
@@ -74,8 +73,6 @@ class Cloud(Picture):
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
         """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
-        if len(values) != len(self.groups):
-            raise UserError(f'{len(values)} values for {len(self.groups)} groups.')
         count, total = np.zeros((2, len(self.seen)))
         for group, value in zip(self.groups, values, strict=True):
             group = np.unique(group)

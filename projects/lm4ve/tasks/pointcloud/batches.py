@@ -1,4 +1,4 @@
-"""What the cost tool asks the point-cloud task."""
+"""Synthetic batches of the point-cloud task for the cost tool."""
 
 import torch
 from mmengine.config import Config

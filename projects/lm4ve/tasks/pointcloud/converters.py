@@ -1,9 +1,9 @@
-"""Published Point-BERT and Point-MAE checkpoints as classifiers of this suite.
+"""Convert published Point-BERT and Point-MAE checkpoints to classifiers of this suite.
 
 Three kinds by their names: pre-training (``transformer_q.`` or
 ``MAE_encoder.``), fine-tuned classifiers, and the paper's Point-BERT + LLaMA
 (``llama_dim_mapper1/2``, ``llama.``), whose block is compared with the language
-model that it claims to be and left out.
+model and left out.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError, check, listing
 from lm4ve.release.block import convert_state
 from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
 
@@ -64,7 +64,7 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
         dict[str, Tensor]: By the names of a fine-tuned classifier.
 
     Raises:
-        CheckpointError: Pre-training with keys that are no known part of it.
+        CheckpointError: Pre-training with keys of an unknown part.
     """
     state = {k.removeprefix('base_model.'): v for k, v in state.items()}
     prefix = next((p for p in _PRETRAINING if any(k.startswith(p) for k in state)), None)
@@ -72,12 +72,9 @@ def select_encoder(state: dict[str, Tensor]) -> dict[str, Tensor]:
         return state
     unknown = [k for k in state if not k.startswith(prefix) and not _REST.fullmatch(k)]
     if unknown:
-        raise CheckpointError(
-            f'A pre-training checkpoint ({prefix}...) with {len(unknown)} '
-            f'unknown key(s): {", ".join(sorted(unknown)[:20])}.'
-        )
-    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    return {k: v for k, v in mine.items() if not _NOT_ENCODER.fullmatch(k)}
+        raise CheckpointError(f'The pre-training checkpoint has unknown keys: {listing(unknown)}.')
+    encoder = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in encoder.items() if not _NOT_ENCODER.fullmatch(k)}
 
 
 def convert_pointbert(
@@ -91,35 +88,24 @@ def convert_pointbert(
 
     Args:
         state (dict[str, Tensor]): By the published names.
-        llm (str, optional): The language model that the block is of; needed
-            if there is one.
-        layer (int | Sequence[int]): Its layer(s) that the block is.
+        llm (str, optional): The language model of the block; needed if there is a block.
+        layer (int | Sequence[int]): The block's layer(s) in it.
         num_classes (int, optional): Keep the head's first rows only: the
             ScanObjectNN checkpoints have 40, of which 15 were ever used.
-        origin (str): What messages call the file.
+        origin (str): Name of the file in messages.
 
     Returns:
         dict[str, Tensor]: The state of :class:`PointCloudClassifier`; of
         pre-training without a head.
 
     Raises:
-        UserError: There are fewer classes than asked for.
-        UserError, CheckpointError: See :func:`lm4ve.release.block.convert_state`.
+        UserError, CheckpointError: There are fewer classes than ``num_classes``; see also
+            :func:`lm4ve.release.block.convert_state`.
     """
-    state = select_encoder(state)
-    converted = convert_state(state, RULES, LLAMA_RULES, llm, layer, origin)
+    converted = convert_state(select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin)
     if num_classes is not None:
-        _cut_head(converted, num_classes, origin)
+        last = max(k.rpartition('.')[0] for k in converted if k.startswith('head.'))
+        for key in (f'{last}.weight', f'{last}.bias'):
+            check('--num-classes', num_classes, most=len(converted[key]))
+            converted[key] = converted[key][:num_classes]
     return converted
-
-
-def _cut_head(state: dict[str, Tensor], num_classes: int, origin: str) -> None:
-    parts = [int(k.split('.')[2]) for k in state if k.startswith('head.')]
-    rows = len(state[f'head.layers.{max(parts)}.bias']) if parts else 0
-    if rows < num_classes:
-        raise UserError(
-            f'{origin} has a head of {rows} classes, fewer than --num-classes {num_classes}.'
-        )
-    for part in ('weight', 'bias'):
-        key = f'head.layers.{max(parts)}.{part}'
-        state[key] = state[key][:num_classes]

@@ -1,4 +1,4 @@
-"""What the export asks the point-cloud task."""
+"""Inputs and outputs of exported point-cloud models."""
 
 import numpy as np
 from mmengine.config import Config

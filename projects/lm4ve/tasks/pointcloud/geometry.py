@@ -1,33 +1,14 @@
-"""Groups of points: what makes tokens of a cloud.
+"""Groups of points, the tokens of a cloud.
 
-The operators that other tasks need as well are in :mod:`lm4ve.tasks.base.point_ops`; their
-names stay available here.
+The operators that other tasks need as well are in :mod:`lm4ve.tasks.base.point_ops`.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
-from lm4ve.tasks.base.point_ops import (
-    farthest_point_sample,
-    mmcv_operators,
-    nearest_neighbors,
-    take_points,
-)
-
-__all__ = [
-    'farthest_point_sample',
-    'farthest_points',
-    'group_points',
-    'mmcv_operators',
-    'nearest_neighbors',
-    'nearest_neighbours',
-    'take_points',
-]
-
-#: The name in 0.1.
-nearest_neighbours = nearest_neighbors
+from lm4ve.errors import check
+from lm4ve.tasks.base.point_ops import farthest_point_sample, nearest_neighbors, take_points
 
 
 def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
@@ -37,7 +18,7 @@ def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
 
 
 def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tensor, Tensor]:
-    """Centers by farthest points, and the nearest points of each.
+    """Cut clouds into groups: farthest points as centers, and the points nearest to each.
 
     Args:
         points (Tensor): ``[B, N, 3]``.
@@ -51,13 +32,7 @@ def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tens
     Raises:
         UserError: The cloud has fewer points than groups or than a group.
     """
-    if points.dim() == 3 and points.shape[1] < max(num_groups, group_size):
-        raise UserError(
-            f'A cloud of {points.shape[1]} points cannot be cut into '
-            f'backbone.num_groups={num_groups} groups of '
-            f'backbone.group_size={group_size}. Fix: lower them, or sample '
-            f'more points (lm4ve.SamplePoints num={num_groups * 16} repeats '
-            'points of clouds that are too small).'
-        )
+    check('backbone.num_groups', num_groups, most=points.shape[1])
+    check('backbone.group_size', group_size, most=points.shape[1])
     centers = take_points(points, farthest_point_sample(points, num_groups))
     return centers, nearest_neighbors(points, centers, group_size)

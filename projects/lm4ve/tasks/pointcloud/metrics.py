@@ -14,7 +14,6 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 
-from lm4ve.errors import UserError
 from lm4ve.files import replacing
 from lm4ve.registry import METRICS, MODELS
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
@@ -23,7 +22,7 @@ from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 def confusion_matrix(
     labels: Sequence[int], predictions: Sequence[int], num_classes: int
 ) -> np.ndarray:
-    """Count: int64 ``[classes, classes]``, true class by row."""
+    """Count predictions by true class (row), int64 ``[classes, classes]``."""
     from sklearn import metrics  # heavy, and only the end of an evaluation needs it
 
     return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
@@ -31,7 +30,7 @@ def confusion_matrix(
 
 @METRICS.register_module()
 class PointCloudAccuracy(BaseMetric):
-    """Overall accuracy, mean class accuracy and the confusion matrix.
+    """Measure overall accuracy, mean class accuracy and the confusion matrix.
 
     ``accuracy/overall`` and ``accuracy/mean_class`` are in per cent; the mean is
     over classes that occur. The matrix is logged as text, with the recall of
@@ -58,43 +57,31 @@ class PointCloudAccuracy(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction and number of classes of each sample."""
         for sample in data_samples:
-            if 'gt_label' not in sample:
-                raise UserError(
-                    'accuracy needs labels, and a sample has none. Fix: a data set with gt_label.'
-                )
             self.results.append(
                 (int(sample['gt_label']), int(sample['pred_label']), len(sample['pred_logits']))
             )
 
     def compute_metrics(self, results: list) -> dict:
-        """Count the kept pairs."""
+        """Count the pairs of label and prediction."""
         labels, predictions, sizes = np.asarray(results, dtype=np.int64).T
-        num = int(max(sizes.max(), labels.max() + 1))
-        matrix = confusion_matrix(labels, predictions, num)
+        matrix = confusion_matrix(labels, predictions, int(max(sizes.max(), labels.max() + 1)))
         total = matrix.sum(axis=1)
-        seen = total > 0
-        recall = np.full(num, np.nan)
-        recall[seen] = matrix.diagonal()[seen] / total[seen]
+        recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
         self._report(matrix, recall)
         return dict(
-            overall=100.0 * matrix.trace() / matrix.sum(),
-            mean_class=100.0 * float(recall[seen].mean()),
+            overall=100.0 * matrix.trace() / matrix.sum(), mean_class=float(np.nanmean(recall))
         )
 
     def _report(self, matrix: np.ndarray, recall: np.ndarray) -> None:
-        names = (self.dataset_meta or {}).get('classes')
-        if names is None or len(names) != len(matrix):
-            names = [str(i) for i in range(len(matrix))]
-        width = max(map(len, names))
-        digits = len(str(matrix.max())) + 1
-        rows = [
-            f'{name:{width}s} '
-            + ''.join(f'{n:{digits}d}' for n in row)
-            + ('   absent' if np.isnan(r) else f'   {100 * r:5.1f} %')
-            for name, row, r in zip(names, matrix, recall, strict=True)
+        names = (self.dataset_meta or {}).get('classes', ())
+        if len(names) != len(matrix):
+            names = range(len(matrix))
+        lines = [
+            f'{name!s:15} {" ".join(f"{n:5d}" for n in row)} {share:7.1f} %'
+            for name, row, share in zip(names, matrix, recall, strict=True)
         ]
         MMLogger.get_current_instance().info(
-            'confusion matrix (row: true class) and recall\n' + '\n'.join(rows)
+            'confusion matrix (row: true class) and recall\n' + '\n'.join(lines)
         )
         if self.confusion_file is not None:
             with replacing(self.confusion_file) as beside:
@@ -103,7 +90,7 @@ class PointCloudAccuracy(BaseMetric):
 
 @MODELS.register_module()
 class PointCloudVote(BaseTTAModel):
-    """Mean of the logits of a cloud's draws (see ``lm4ve.RepeatDraws``).
+    """Average the logits of a cloud's draws (see ``lm4ve.RepeatDraws``).
 
     Args:
         module (dict): The classifier.
@@ -113,15 +100,7 @@ class PointCloudVote(BaseTTAModel):
     def merge_preds(
         self, data_samples_list: list[list[PointCloudDataSample]]
     ) -> list[PointCloudDataSample]:
-        """Merge the draws of each cloud.
-
-        Args:
-            data_samples_list (list[list[PointCloudDataSample]]): For each cloud
-                the predictions for its draws.
-
-        Returns:
-            list[PointCloudDataSample]: One prediction for each cloud.
-        """
+        """Merge the predictions for the draws of each cloud to one."""
         merged = []
         for draws in data_samples_list:
             sample = draws[0].clone()

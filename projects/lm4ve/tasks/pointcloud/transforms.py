@@ -1,5 +1,4 @@
-"""Transforms of single clouds: ``results['points']``, float32 ``[N, 3]``, meters
-or whatever the files are in.
+"""Transforms of single clouds: ``results['points']``, float32 ``[N, 3]``, in the files' unit.
 
 Randomness is numpy's global generator, which MMEngine seeds in every worker.
 """
@@ -11,10 +10,10 @@ import torch
 from mmcv.transforms import BaseTransform, Compose
 from scipy.spatial.transform import Rotation
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
+from lm4ve.tasks.pointcloud.fps_cache import FPSCache
 from lm4ve.tasks.pointcloud.geometry import farthest_points
-from lm4ve.tasks.pointcloud.known_picks import KnownPicks
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 
 
@@ -48,12 +47,10 @@ class SamplePoints(BaseTransform):
     """
 
     def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
-        if method not in ('fps', 'random', 'first'):
-            raise UserError(f"SamplePoints.method='{method}' must be 'fps', 'random' or 'first'.")
-        if num < 1:
-            raise UserError(f'SamplePoints.num={num} must be at least 1.')
+        check('SamplePoints.method', method, choices=('fps', 'random', 'first'))
+        check('SamplePoints.num', num, least=1)
         self.num, self.method, self.fill = num, method, fill
-        self._known = KnownPicks(num) if method == 'fps' else None
+        self._cache = FPSCache(num) if method == 'fps' else None
 
     def transform(self, results: dict) -> dict:
         points = results['points']
@@ -66,8 +63,8 @@ class SamplePoints(BaseTransform):
             points = points[np.random.permutation(count)[: self.num]]
         elif self.method == 'first' or count == self.num:
             points = points[: self.num]
-        elif self._known is not None and 'sample_idx' in results:
-            points = points[self._known.of(points, results['sample_idx'])]
+        elif self._cache is not None and 'sample_idx' in results:
+            points = points[self._cache.picks(points, results['sample_idx'])]
         else:
             points = farthest_points(points, self.num)
         results['points'] = points
@@ -94,7 +91,7 @@ class RandomScaleTranslate(BaseTransform):
 
 
 def random_rotation(rng=np.random) -> np.ndarray:
-    """A rotation from the uniform distribution over SO(3), ``[3, 3]``.
+    """Draw a rotation from the uniform distribution over SO(3), ``[3, 3]``.
 
     The unit quaternion of four Gaussian numbers (Shoemake, Graphics Gems III, 1992), as
     SciPy's ``Rotation.random`` draws it, but with the scalar first: the shapes of the
@@ -113,8 +110,7 @@ class RandomRotate(BaseTransform):
     """
 
     def __init__(self, group: str = 'z') -> None:
-        if group not in ('z', 'so3'):
-            raise UserError(f"RandomRotate.group='{group}' must be 'z' or 'so3'.")
+        check('RandomRotate.group', group, choices=('z', 'so3'))
         self.group = group
 
     def transform(self, results: dict) -> dict:
@@ -154,14 +150,11 @@ class RandomPointDropout(BaseTransform):
     does not change; at least one stays.
 
     Args:
-        max_ratio (float): The share is uniform between 0 and this, below 1.
+        max_ratio (float): The share is uniform between 0 and this.
     """
 
     def __init__(self, max_ratio: float = 0.875) -> None:
-        if not 0 <= max_ratio < 1:
-            raise UserError(
-                f'RandomPointDropout.max_ratio={max_ratio} must be at least 0 and below 1.'
-            )
+        check('RandomPointDropout.max_ratio', max_ratio, least=0, most=1)
         self.max_ratio = max_ratio
 
     def transform(self, results: dict) -> dict:
@@ -176,10 +169,10 @@ class RandomPointDropout(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackPointCloud(BaseTransform):
-    """To what the model takes: ``inputs`` and ``data_samples``.
+    """Convert to the inputs of a model: ``inputs`` and ``data_samples``.
 
     Args:
-        meta_keys (Sequence[str]): Entries that go along as meta information.
+        meta_keys (Sequence[str]): Entries that are kept as meta information.
     """
 
     def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'path')) -> None:
@@ -197,14 +190,13 @@ class PackPointCloud(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RepeatDraws(BaseTransform):
-    """Several augmented draws of a cloud, for voting.
+    """Draw several augmentations of a cloud, for voting.
 
     The draws come from a generator of their own, seeded by ``seed`` and the
-    sample's index: a test gives the same figure whatever the number of workers
-    and however often it is run.
+    sample's index: a test gives the same figure with any number of workers.
 
     Args:
-        transforms (list[dict]): What is drawn, ending with PackPointCloud.
+        transforms (list[dict]): The augmentations, ending with PackPointCloud.
         num (int): How many draws.
         seed (int): Seed of the draws.
     """

@@ -1,15 +1,13 @@
 """Pictures of clouds and their token groups, without a window.
 
 Points are projected here and drawn by matplotlib, so that every machine draws the same
-picture: open3d's off-screen renderer needs EGL, and loses the colors of points where
-it runs on Vulkan (open3d 0.20).
+picture without graphics libraries.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.base.figures import save_figure
 from lm4ve.tasks.base.pictures import seen_from
 
@@ -39,24 +37,21 @@ def point_colors(count: int, index: np.ndarray, values: np.ndarray | None = None
     Returns:
         np.ndarray: float ``[N, 3]`` in 0 to 1; gray where there is no group.
     """
-    import matplotlib
+    from matplotlib import colormaps
 
-    colors = np.full((count, 3), 0.75)
     if values is None:
-        wheel = matplotlib.colormaps['hsv']
         # Neighbors in number far apart in hue: steps by the golden ratio.
-        shades = wheel(np.arange(len(index)) * 0.618034 % 1)
+        shades = colormaps['hsv'](np.arange(len(index)) * 0.618034 % 1)
     else:
-        if len(values) != len(index):
-            raise UserError(f'{len(values)} values for {len(index)} groups.')
         low, high = values.min(), values.max()
-        shades = matplotlib.colormaps['viridis']((values - low) / (high - low if high > low else 1))
+        shades = colormaps['viridis']((values - low) / (high - low if high > low else 1))
+    colors = np.full((count, 3), 0.75)
     for group, shade in zip(index, shades, strict=True):
         colors[group] = shade[:3]
     return colors
 
 
-def draw_cloud(points: np.ndarray, colors: np.ndarray, path: str | Path, size: int = 600) -> str:
+def draw_cloud(points: np.ndarray, colors: np.ndarray, path: str | Path, size: int = 600) -> None:
     """Draw a cloud to a PNG, near points over far ones.
 
     Args:
@@ -64,9 +59,6 @@ def draw_cloud(points: np.ndarray, colors: np.ndarray, path: str | Path, size: i
         colors (np.ndarray): ``[N, 3]``, 0 to 1.
         path (str | Path): The file.
         size (int): Width and height in pixels.
-
-    Returns:
-        str: What drew it, 'matplotlib'.
     """
     from matplotlib.figure import Figure
 
@@ -80,4 +72,3 @@ def draw_cloud(points: np.ndarray, colors: np.ndarray, path: str | Path, size: i
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal')
     axes.set_axis_off()
     save_figure(figure, path)
-    return 'matplotlib'

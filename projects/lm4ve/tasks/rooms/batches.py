@@ -23,8 +23,6 @@ class RoomBatches(TaskBatches):
     """Rooms of :data:`POINTS` points, or of stored objects, with two texts each."""
 
     def imagine(self, model: ConfigDict) -> None:
-        if 'remember' in model.text_encoder:
-            model.text_encoder.remember = 0  # it looks texts up by their values
         preprocessor = model.get('data_preprocessor') or {}
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}

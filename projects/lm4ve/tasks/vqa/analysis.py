@@ -1,4 +1,4 @@
-"""What the analysis of activations asks the task of images with texts."""
+"""Activations of METER: tokens of an image on a grid, and a token for each word."""
 
 import copy
 from collections import Counter
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import torch
 from mmengine.config import Config
@@ -24,7 +23,8 @@ from lm4ve.tasks.base.analysis import (
 )
 from lm4ve.tasks.base.language.words import words_of
 from lm4ve.tasks.base.pictures import pixels_of
-from lm4ve.tasks.vqa import IMAGE_SUFFIXES, TASK
+from lm4ve.tasks.vqa import TASK
+from lm4ve.tasks.vqa.given import list_images
 from lm4ve.tasks.vqa.pictures import ImageAndWords
 
 #: How many of the annotators' answers are named.
@@ -52,22 +52,10 @@ class ImageTextAnalysis(TaskAnalysis):
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         """Read an image; ``question`` or ``caption`` is what the config's model takes."""
-        from lm4ve.tasks.base.image_files import find_defect
-
         text = read_texts(cfg, **options)
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(
-                f"'{path}' is no image (a file ending in {', '.join(IMAGE_SUFFIXES)}), which the "
-                "config's model takes. Fix: give one."
-            )
-        defect = find_defect(str(path), decode=True)
-        if defect is not None:
-            raise UserError(f"The image '{path}' {defect}. Fix: give another one.")
-        results: dict[str, Any] = dict(img_path=str(path), text=text, gt_answers=[], sample_idx=0)
-        if not any('LoadImage' in t['type'] for t in pipeline):
-            pixels = cv2.imread(str(path))
-            results.update(img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2])
-        return Compose(pipeline)(results)
+        (path,) = list_images(path)
+        entry = dict(img_path=str(path), text=text, gt_answers=[], sample_idx=0)
+        return Compose(pipeline)(entry)
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: nn.Module) -> dict[str, str]:
@@ -186,12 +174,12 @@ class ImageTextAnalysis(TaskAnalysis):
             return facts
         facts = dict(question=text[0], prediction=f'{answer} ({100 * float(scores.max()):.1f} %)')
         if answers := output.get('gt_answers'):
-            facts['truth'] = said(answers)
+            facts['truth'] = summarize_answers(answers)
         return facts
 
 
 def read_texts(cfg: Config, question: str | None = None, caption: str | None = None) -> list[str]:
-    """Return what the user says beside an image, one text or several.
+    """Return the user's texts about an image, one or several.
 
     Args:
         cfg (Config): Its head answers questions or ranks captions.
@@ -205,19 +193,13 @@ def read_texts(cfg: Config, question: str | None = None, caption: str | None = N
     wanted, given, other = ('question', question, caption)
     if not asks:
         wanted, given, other = ('caption', caption, question)
-    if other is not None or given is None:
-        does = 'answers questions' if asks else 'compares images with captions'
-        raise UserError(
-            f"The config's model {does}: it needs an image and a {wanted}. Fix: give "
-            f'--{wanted} "...", and no other text.'
-        )
-    texts = [t.strip() for t in ([given] if asks else given.split('|'))]
-    if not all(texts):
-        raise UserError(f'--{wanted} {given!r} has an empty text. Fix: give --{wanted} "...".')
+    texts = [t.strip() for t in ([given or ''] if asks else (given or '').split('|'))]
+    if other is not None or not all(texts):
+        raise UserError(f"The config's model needs an image and --{wanted}, and no other text.")
     return texts
 
 
-def said(answers: Sequence[str]) -> str:
+def summarize_answers(answers: Sequence[str]) -> str:
     """Name the most frequent answers, with how many annotators gave each."""
     if len(answers) == 1:
         return answers[0]

@@ -1,41 +1,17 @@
-"""How VQA's official evaluation normalizes an answer.
+"""Answers in the form in which VQA's official evaluation compares them, and vocabularies of them.
 
-The rules are those of ``PythonEvaluationTools/vqaEvaluation/vqaEval.py`` of
-github.com/GT-Vision-Lab/VQA, its slips included: a figure counts only if it agrees with
-what the evaluation server computes. METER makes its vocabulary with the same rules.
+mmpretrain carries the rules of ``vqaEval.py`` (github.com/GT-Vision-Lab/VQA), its slips
+included: a figure counts only if it agrees with what the evaluation server computes. METER
+makes its vocabulary with the same rules.
 """
 
-import re
+import functools
+from collections import Counter
+from collections.abc import Iterable
 
-#: Each form is restored where one of its apostrophes is missing: "couldnt've" and
-#: "couldn'tve" become "couldn't've". Forms with a capital I are in the official table,
-#: but words are in lower case when it is read.
-_APOSTROPHES = """
-    ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've
-    hasn't haven't he'd he'd've he's how'd how'll how's isn't it'd it'd've it'll ma'am
-    might've mightn't mightn't've must've mustn't needn't not've o'clock oughtn't 'ow's'at
-    shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's
-    someone'd someone'd've someone'll someone's something'd something'd've something'll
-    that's there'd there'd've there're there's they'd they'd've they'll they're they've
-    'twas wasn't we'd've we've weren't what'll what're what's what've when's where'd
-    where's where've who'd who'd've who'll who's who've why'll why're why's won't would've
-    wouldn't wouldn't've y'all y'all'd've y'all'll you'd you'd've you'll you're you've
-""".split()
-CONTRACTIONS = {
-    form[: at.start()] + form[at.end() :]: form
-    for form in _APOSTROPHES
-    for at in re.finditer("'", form)
-}
-CONTRACTIONS["somebody'd"] = 'somebodyd'  # as in the official table
+from mmpretrain.evaluation.metrics.vqa import _process_digit_article, _process_punctuation
 
-_WORDS = 'zero one two three four five six seven eight nine ten'
-NUMBERS = {word: str(i) for i, word in enumerate(_WORDS.split())} | {'none': '0'}
-ARTICLES = frozenset(('a', 'an', 'the'))
-PUNCTUATION = tuple(';/[]"{}()=+\\_-><@`,?!')
-_COMMA_IN_NUMBER = re.compile(r'\d,\d')
-_PERIOD = re.compile(r'\.(?!\d)')
-#: The official code passes a flag (re.UNICODE) where ``sub`` takes a count.
-_PERIODS = 32
+from lm4ve.errors import UserError
 
 
 def clean_answer(answer: str) -> str:
@@ -43,6 +19,7 @@ def clean_answer(answer: str) -> str:
     return answer.replace('\n', ' ').replace('\t', ' ').strip()
 
 
+@functools.lru_cache(maxsize=100_000)
 def normalize_answer(answer: str) -> str:
     """Return the form of an answer in which VQA's evaluation compares it.
 
@@ -57,12 +34,28 @@ def normalize_answer(answer: str) -> str:
     Returns:
         str: Words with single spaces between; empty for "the", for example.
     """
-    text = clean_answer(answer)
-    removes_all = _COMMA_IN_NUMBER.search(text) is not None
-    spaced = text
-    for mark in PUNCTUATION:
-        removed = removes_all or f'{mark} ' in text or f' {mark}' in text
-        spaced = spaced.replace(mark, '' if removed else ' ')
-    words = _PERIOD.sub('', spaced, count=_PERIODS).lower().split()
-    numbered = (NUMBERS.get(w, w) for w in words)
-    return ' '.join(CONTRACTIONS.get(w, w) for w in numbered if w not in ARTICLES)
+    return _process_digit_article(_process_punctuation(clean_answer(answer)))
+
+
+def build_vocabulary(
+    answers: Iterable[str], min_count: int = 9, normalize: bool = True
+) -> list[str]:
+    """Return the answers that occur often enough, in the order of their first occurrence.
+
+    Args:
+        answers (Iterable[str]): One answer a question: the majority's. METER reads
+            VQAv2's training questions first, then those of its validation set.
+        min_count (int): How many questions must have the answer.
+        normalize (bool): Count answers in their official normal form, as METER does.
+
+    Raises:
+        UserError: No answer is left.
+    """
+    counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
+    kept = [a for a, n in counts.items() if a and n >= min_count]
+    if not kept:
+        raise UserError(
+            f'None of the {len(counts)} answers of {counts.total()} questions occurs {min_count} '
+            'times or more. Fix: give all annotation files, or a smaller minimum.'
+        )
+    return kept

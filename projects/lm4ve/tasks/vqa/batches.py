@@ -20,8 +20,6 @@ class METERBatches(TaskBatches):
     """Images with texts of :data:`WORDS` tokens."""
 
     def imagine(self, model: ConfigDict) -> None:
-        if 'remember' in model.text_encoder:
-            model.text_encoder.remember = 0  # it looks texts up by their values
         preprocessor = model.get('data_preprocessor') or {}
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}

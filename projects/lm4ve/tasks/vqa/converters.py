@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary
@@ -70,10 +70,6 @@ _REQUIRED = (
     'text_pooler.dense.weight',
     'image_pooler.dense.weight',
 )
-#: Tensors with rows of three projections, two classes, or one an answer.
-_COUNTED = (
-    r'(.*\.(?P<fused>in_proj)_|(?P<two>itm_score)\.fc\.|vqa_classifier\.3\.)(?P<p>weight|bias)'
-)
 
 
 def convert_meter(
@@ -88,7 +84,7 @@ def convert_meter(
 
     Args:
         state (dict[str, Tensor]): By the released names, without ``module.``.
-        llm (str, optional): There is no block in it, so it must be None.
+        llm (None): There is no block in it.
         layer (int | Sequence[int]): Not used.
         task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' asks the
             file's heads (a pre-trained model: 'matching'). For retrieval a pre-trained
@@ -106,10 +102,8 @@ def convert_meter(
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
     check('--task', task, choices=TASKS)
-    if llm is not None:
-        raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
+    check('--llm', llm, choices=(None,))
     _check_kind(state, origin)
-    _check_shapes(state, origin)
     task = _task_of(state) if task == 'auto' else task
     others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
               for p, _ in template_rules(pairs)]  # fmt: skip
@@ -138,38 +132,15 @@ def convert_meter(
 def _check_kind(state: dict[str, Tensor], origin: str) -> None:
     """Refuse another encoder or task in one message, rather than by a list of keys."""
     if f'{_CLIP}conv1.weight' not in state:
-        begins = sorted({'.'.join(k.split('.')[:2]) for k in state})
         raise CheckpointError(
-            f"{origin} is no METER with CLIP's ViT: it lacks '{_CLIP}conv1.weight' and has "
-            f'{listing(begins, 8)}. Expected a meter_clip16_..._{{pretrain,vqa,flickr,coco}} '
-            'checkpoint. Fix: use one of those; Swin encoders are not converted.'
+            f"{origin} is no METER with CLIP's ViT, such as meter_clip16_..._vqa: it lacks "
+            f"'{_CLIP}conv1.weight'."
         )
     for head, name in _OTHER_HEADS.items():
         if any(k.startswith(head) for k in state):
             raise CheckpointError(
-                f'{origin} is a METER for {name}, a task that this suite does not have. Fix: use '
-                'the checkpoint of pre-training, VQAv2, Flickr30k or COCO.'
+                f'{origin} is a METER for {name}, a task that lm4ve does not have.'
             )
-
-
-def _check_shapes(state: dict[str, Tensor], origin: str) -> None:
-    """Refuse tensors that are to be split, counted or cut and cannot be."""
-    wrong = [
-        f'{name} {list(tensor.shape)}'
-        for name, tensor in state.items()
-        if (match := re.fullmatch(_COUNTED, name))
-        and (
-            tensor.dim() != (2 if match['p'] == 'weight' else 1)
-            or not len(tensor)
-            or (match['fused'] and len(tensor) % 3)
-            or (match['two'] and len(tensor) != 2)
-        )
-    ]
-    if wrong:
-        raise CheckpointError(
-            f'{origin} is no METER, or damaged: {listing(wrong, 3)} has another shape than there. '
-            'Fix: fetch it again.'
-        )
 
 
 def _task_of(state: dict[str, Tensor]) -> str:
@@ -193,15 +164,10 @@ def _fingerprint(
     if vocabulary is None:
         raise UserError(
             f'{origin} has a head of {rows} answers, but not the answers themselves. Fix: give '
-            'them with --vocabulary, in their order (tools/vision_language/make_vocabulary.py '
-            "makes METER's of VQAv2's annotations)."
+            'them with --vocabulary, in their order.'
         )
     answers = read_vocabulary(vocabulary, '--vocabulary')
-    if len(answers) != rows:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but --vocabulary has {len(answers)}. Fix: '
-            'give the vocabulary that it was trained with.'
-        )
+    check(f'answers of --vocabulary for {origin}', len(answers), choices=(rows,))
     return vocabulary_digest(answers)
 
 
@@ -220,25 +186,13 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
         UserError: The model has a block, or a head that METER has not.
         CheckpointError: A key is unknown or missing.
     """
-    if any(k.startswith('neck.') for k in state):
-        raise UserError(
-            f"{origin} has a block ('neck...'), for which METER has no place. Fix: only models "
-            'without a block go back.'
-        )
-    if any(k.startswith('head.contrastive.') for k in state):
-        raise UserError(
-            f'{origin} has a contrastive head, for which METER has no place. Fix: train without '
-            'model.head.contrastive to go back.'
-        )
+    for part in ('neck.', 'head.contrastive.'):
+        if any(k.startswith(part) for k in state):
+            raise UserError(f"{origin} has '{part}...', for which METER has no place.")
     joined = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):
-            parts = [state.get(f'{match[1]}{part}_proj{match[2]}') for part in 'qkv']
-            if any(p is None or p.shape != tensor.shape or not p.dim() for p in parts):
-                raise CheckpointError(
-                    f"{origin} lacks a part of '{match[1]}', or has parts of several shapes. Fix: "
-                    'take a checkpoint of METER with CLIP.'
-                )
+            parts = [state[f'{match[1]}{part}_proj{match[2]}'] for part in 'qkv']
             joined[f'{match[1]}in_proj{match[2]}'] = torch.cat(parts)
         elif not re.fullmatch(r'.*\.self_attn\.[kv]_proj\..*', name):
             joined[name] = tensor

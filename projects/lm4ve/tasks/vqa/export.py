@@ -29,10 +29,6 @@ class METERExport(TaskExport):
     }
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
-    def prepare(self, model: nn.Module) -> None:
-        if getattr(getattr(model, 'text_encoder', None), 'memory', None) is not None:
-            model.text_encoder.memory = None  # it looks texts up, which no trace can
-
     def limits(self, model: nn.Module) -> dict[str, int]:
         return dict(words=model.data_preprocessor.max_length)
 

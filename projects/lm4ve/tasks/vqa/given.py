@@ -1,6 +1,6 @@
-"""What somebody gives an inferencer: images as files, folders or arrays, and texts.
+"""The images that a user gives to an inferencer: files, folders or arrays.
 
-All of it is looked at before anything is computed.
+All of it is checked before anything is computed.
 """
 
 from collections.abc import Sequence
@@ -30,13 +30,8 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
     if len(found) == 1 and isinstance(found[0], (str, Path)) and Path(found[0]).is_dir():
         folder = Path(found[0])
         found = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        if not found:
-            raise UserError(
-                f"The folder '{folder}' has no image (files ending in "
-                f'{", ".join(IMAGE_SUFFIXES)}). Fix: name another one.'
-            )
     if not found:
-        raise UserError('There is no image. Fix: give at least one.')
+        raise UserError(f'There is no image ({", ".join(IMAGE_SUFFIXES)}) in {images}.')
     wrong = []
     for image in found:
         if not isinstance(image, np.ndarray):
@@ -45,7 +40,7 @@ def list_images(images: Image | Sequence[Image]) -> list[Image]:
         elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
             wrong.append(f'an array is {image.dtype} {list(image.shape)}, expected uint8 [H, W, 3]')
     if wrong:
-        raise UserError(f'Images cannot be read: {listing(wrong, 3)}. Fix: give others.')
+        raise UserError(f'Images cannot be read: {listing(wrong, 3)}.')
     return found
 
 

@@ -1,17 +1,13 @@
-"""Ask a trained model about images of one's own, in the style of MMEngine's inferencers.
-
-Whatever is wrong with an image, a text or a checkpoint is one message, before anything
-is computed.
-"""
+"""Inferencers in MMEngine's style: answer questions about images, rank images or captions."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
@@ -38,32 +34,23 @@ class _Inferencer(TaskInferencer):
         if hasattr(model.head, 'vocabulary') != self.asks:
             does = 'answers questions' if self.asks else 'compares images with texts'
             raise UserError(
-                f"{type(self).__name__} needs a model that {does}; the config's head is a "
-                f'{type(model.head).__name__}. Fix: give such a config, or use the other '
-                'inferencer of lm4ve.tasks.vqa.'
+                f'{type(self).__name__} needs a model that {does}, not the head '
+                f'{type(model.head).__name__}.'
             )
 
     def _init_pipeline(self, cfg: Config) -> Callable:
-        steps = [dict(t) for t in tested_dataset(cfg).pipeline]
-        loads = [t for t in steps if 'LoadImage' in t['type']]
-        load = Compose(loads) if loads else _load
-        rest = Compose([t for t in steps if t not in loads])
+        """Return the config's test pipeline, for entries with a file or an array as ``image``."""
+        steps = tested_dataset(cfg).pipeline
+        load = Compose([t for t in steps if 'LoadImage' in t['type']])
+        rest = Compose([t for t in steps if 'LoadImage' not in t['type']])
 
         def pipeline(entry: dict) -> dict:
-            entry = dict(entry)
-            image = entry.pop('image')
+            image = entry['image']
             if isinstance(image, np.ndarray):
-                entry.update(img=image, img_shape=image.shape[:2], ori_shape=image.shape[:2])
-            else:
-                entry = load({**entry, 'img_path': str(image)})
-            return rest(entry)
+                return rest(dict(entry, img=image, ori_shape=image.shape[:2]))
+            return rest(load(dict(entry, img_path=str(image))))
 
         return pipeline
-
-
-def _load(entry: dict) -> dict:
-    pixels = cv2.imread(entry['img_path'])
-    return {**entry, 'img': pixels, 'img_shape': pixels.shape[:2], 'ori_shape': pixels.shape[:2]}
 
 
 class VQAInferencer(_Inferencer):
@@ -108,14 +95,9 @@ class VQAInferencer(_Inferencer):
                 many questions as images.
         """
         shown, asked = list_images(images), list_texts(questions, 'question')
-        if len(shown) == 1:
-            shown = shown * len(asked)
-        elif len(asked) == 1:
-            asked = asked * len(shown)
-        if len(shown) != len(asked):
-            raise UserError(
-                f'{len(asked)} questions about {len(shown)} images. Fix: as many, or one of either.'
-            )
+        count = max(len(shown), len(asked))
+        shown, asked = (x * count if len(x) == 1 else x for x in (shown, asked))
+        check('the number of questions', len(asked), choices=(len(shown),))
         inputs = [
             dict(image=image, text=[question], gt_answers=[], sample_idx=i)
             for i, (image, question) in enumerate(zip(shown, asked, strict=True))
@@ -209,33 +191,36 @@ class RetrievalInferencer(_Inferencer):
         check('rank', rank, choices=('images', 'captions'))
         shown, said = list_images(images), list_texts(texts, 'text')
         scores = self.score(shown, said, batch_size)
+        images = rank == 'images'
         results, drawn = [], []
-        wanted = show or out_dir is not None
-        for i, row in enumerate(scores.T if rank == 'images' else scores):
+        for i, row in enumerate(scores.T if images else scores):
             values, places = row.topk(min(topk, len(row)))
             found = list(zip(places.tolist(), values.tolist(), strict=True))
-            if rank == 'images':
+            if images:
                 ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
                 results.append(dict(text=said[i], images=ranked))
             else:
                 ranked = [dict(text=said[p], score=v) for p, v in found]
                 results.append(dict(img_path=name_of(shown[i]), captions=ranked))
-            if wanted and rank == 'images':
-                best_ones = [
-                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
-                    for p, v in found[:SHOWN]
-                ]
-                drawn.append(to_image(draw_images(said[i], best_ones)))
-            elif wanted:
-                ranking = [(said[p], v) for p, v in found[:SHOWN]]
-                heading = Path(name_of(shown[i])).name
-                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
-        if wanted:
-            names = [
-                file_name(i, None if rank == 'images' else shown[i]) for i in range(len(results))
-            ]
-            self._present(drawn, names, show, wait_time, out_dir)
+            if show or out_dir is not None:
+                draw = self._draw_images if images else self._draw_captions
+                drawn.append(to_image(draw(shown, said, i, found[:SHOWN])))
+        names = [file_name(i, None if images else shown[i]) for i in range(len(drawn))]
+        self._present(drawn, names, show, wait_time, out_dir)
         return results
+
+    @staticmethod
+    def _draw_images(images: list, texts: list[str], text: int, ranked: list) -> Figure:
+        best_ones = [
+            (pixels_of_file(images[i]), Path(name_of(images[i])).name, score) for i, score in ranked
+        ]
+        return draw_images(texts[text], best_ones)
+
+    @staticmethod
+    def _draw_captions(images: list, texts: list[str], image: int, ranked: list) -> Figure:
+        ranking = [(texts[i], score) for i, score in ranked]
+        heading = Path(name_of(images[image])).name
+        return draw_ranking(pixels_of_file(images[image]), heading, ranking)
 
     @torch.no_grad()
     def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:
@@ -250,19 +235,16 @@ class RetrievalInferencer(_Inferencer):
             some = images[start : start + batch_size]
             pixels = [self.pipeline(dict(image=i, text=[''], sample_idx=0))['inputs'] for i in some]
             tokens.append(model.encode_images(prepare.normalize(pixels)).cpu())
+        seen = torch.cat(tokens)
         ids, padding = prepare.tokenize(list(texts))
         parts = zip(ids.split(batch_size), padding.split(batch_size), strict=True)
-        seen, said = (
-            torch.cat(tokens),
-            torch.cat([model.encode_texts(i, p).cpu() for i, p in parts]),
-        )
-        rows = torch.arange(len(images)).repeat_interleave(len(texts))
-        columns = torch.arange(len(texts)).repeat(len(images))
+        said = torch.cat([model.encode_texts(*part).cpu() for part in parts])
+        pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts)))
         scores = [
             model.score_pairs(
-                seen[r].to(ids.device), said[c].to(ids.device), padding[c.to(ids.device)]
+                seen[i].to(ids.device), said[t].to(ids.device), padding[t.to(ids.device)]
             ).cpu()
-            for r, c in zip(rows.split(batch_size), columns.split(batch_size), strict=True)
+            for i, t in (part.T for part in pairs.split(batch_size))
         ]
         return torch.cat(scores).unflatten(0, (len(images), len(texts)))
 
@@ -300,8 +282,7 @@ class TextInferencer:
         if wanted is None or other is not None:
             noun = 'question' if self.asks else 'caption'
             raise UserError(
-                f"The config's model needs a {noun} beside the images. Fix: give {noun}=, and no "
-                'other text.'
+                f"The config's model needs {noun}= beside the images, and no other text."
             )
         return self.inferencer(inputs, wanted, **options)
 

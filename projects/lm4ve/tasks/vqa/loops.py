@@ -10,15 +10,13 @@ import torch
 from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
-from torch import nn
 
-from lm4ve.errors import UserError, did_you_mean
+from lm4ve.errors import check
 from lm4ve.registry import LOOPS
-from lm4ve.tasks.vqa.pair_scores import Encoded, score_all_pairs
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.vqa.pair_scores import EncodedImage, score_all_pairs
 
-_COARSE = dict(top_k=128, compare=False)
 _DTYPES = {None: None, 'float16': torch.float16, 'bfloat16': torch.bfloat16}
-_SHARDED = ('FullyShardedDataParallel', 'FSDPModule', 'MMDeepSpeedEngineWrapper')
 
 
 class _RetrievalLoop:
@@ -39,24 +37,13 @@ class _RetrievalLoop:
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
         field = f'{self.mode}_cfg'
-        if not isinstance(pairs_per_batch, int) or pairs_per_batch < 1:
-            raise UserError(f'{field}.pairs_per_batch={pairs_per_batch!r} must be 1 or more.')
-        if dtype not in _DTYPES:
-            raise UserError(f"{field}.dtype={dtype!r} must be 'float16', 'bfloat16' or None.")
-        if unknown := [k for k in coarse or {} if k not in _COARSE]:
-            raise UserError(
-                f'{field}.coarse has no field {unknown[0]!r}.{did_you_mean(unknown[0], _COARSE)} '
-                f'It has {", ".join(_COARSE)}.'
-            )
-        self.coarse = None if coarse is None else _COARSE | dict(coarse)
-        if self.coarse and (not isinstance(self.coarse['top_k'], int) or self.coarse['top_k'] < 1):
-            raise UserError(f'{field}.coarse.top_k={self.coarse["top_k"]!r} must be 1 or more.')
+        check(f'{field}.pairs_per_batch', pairs_per_batch, kind=int, least=1)
+        check(f'{field}.dtype', dtype, choices=_DTYPES)
+        self.coarse = {} if coarse is None else dict(top_k=128, compare=False) | dict(coarse)
+        check(f'{field}.coarse.top_k', self.coarse.get('top_k', 1), kind=int, least=1)
         self.pairs_per_batch, self.dtype = pairs_per_batch, _DTYPES[dtype]
-        if not getattr(self.dataloader.dataset, 'test_mode', True):
-            raise UserError(
-                f'{self.mode}_dataloader.dataset has test_mode=False: its samples are single '
-                'captions with false ones. Fix: set test_mode=True.'
-            )
+        test_mode = getattr(self.dataloader.dataset, 'test_mode', True)
+        check(f'{self.mode}_dataloader.dataset.test_mode', test_mode, choices=(True,))
 
     def run(self) -> dict:
         """Encode, score all pairs, evaluate.
@@ -64,88 +51,57 @@ class _RetrievalLoop:
         Returns:
             dict: The metrics.
         """
-        hook = self.runner.call_hook
+        hook, model = self.runner.call_hook, self.runner.model
         hook(f'before_{self.mode}')
         hook(f'before_{self.mode}_epoch')
-        self.runner.model.eval()
-        self._model = _bare(self.runner.model)
-        self._encoded = Encoded()
+        model.eval()
+        self._model = model.module if is_model_wrapper(model) else model
+        self._encoded: list[EncodedImage] = []
         for index, batch in enumerate(self.dataloader):
             self.run_iter(index, batch)
-        self.evaluator.process(data_samples=[self._score()])
+        with torch.no_grad(), autocast(enabled=self.fp16, dtype=self.dtype):
+            scores = score_all_pairs(
+                self._model, self._encoded, self.pairs_per_batch, **self.coarse
+            )
         del self._encoded
+        self.evaluator.process(data_samples=[scores])
         metrics = self.evaluator.evaluate(1)
         hook(f'after_{self.mode}_epoch', metrics=metrics)
         hook(f'after_{self.mode}')
         return metrics
 
-    def _autocast(self) -> Any:
-        return autocast(enabled=self.fp16, dtype=self.dtype)
-
     @torch.no_grad()
     def run_iter(self, idx: int, data_batch: dict) -> None:
         """Encode the images of a batch and their captions."""
-        hook = self.runner.call_hook
+        hook, samples = self.runner.call_hook, data_batch['data_samples']
         hook(f'before_{self.mode}_iter', batch_idx=idx, data_batch=data_batch)
-        with self._autocast():
-            self._encode(data_batch)
-        samples = data_batch['data_samples']
+        with autocast(enabled=self.fp16, dtype=self.dtype):
+            self._encode(data_batch['inputs'], samples)
         hook(f'after_{self.mode}_iter', batch_idx=idx, data_batch=data_batch, outputs=samples)
 
-    def _encode(self, batch: dict) -> None:
-        model, found = self._model, self._encoded
-        samples = batch['data_samples']
-        counts = [len(s.text) for s in samples]
-        images = model.encode_images(model.data_preprocessor.normalize(batch['inputs']))
+    def _encode(self, inputs: Any, samples: list[VisionLanguageDataSample]) -> None:
+        model = self._model
+        images = model.encode_images(model.data_preprocessor.normalize(inputs))
         ids, padding = model.data_preprocessor.tokenize([t for s in samples for t in s.text])
-        tokens, lengths = [], []
         # As many captions at a time as pairs: an image may have hundreds.
-        for some, mask in zip(
+        parts = zip(
             ids.split(self.pairs_per_batch), padding.split(self.pairs_per_batch), strict=True
-        ):
-            tokens.append(model.encode_texts(some, mask))
-            lengths += (~mask).sum(1).tolist()
-        if self.coarse:
-            found.image_embeddings += model.embed_images(images).float().cpu()
-            embedded = torch.cat([model.embed_texts(t) for t in tokens]).float().cpu()
-            found.text_embeddings += embedded.split(counts)
-        # Copies without padding: the tensors of the batch are freed.
-        rows = [t[:n].clone() for t, n in zip(torch.cat(tokens).cpu(), lengths, strict=True)]
-        found.images += [i.clone() for i in images.cpu()]
-        for sample, count in zip(samples, counts, strict=True):
-            found.texts.append(rows[:count])
-            rows = rows[count:]
-            found.keys.append((sample.sample_idx, sample.img_path))
-            known = ('img_path', 'image_id', 'caption_ids', 'text')
-            found.notes.append({k: sample.get(k) for k in known})
-
-    @torch.no_grad()
-    def _score(self) -> dict:
-        with self._autocast():
-            found = score_all_pairs(
-                self._model, self._encoded, self.pairs_per_batch, **(self.coarse or {})
-            )
-        sample = dict(scores=found.scores, image_of_caption=found.image_of_caption)
-        if found.exact is not None:
-            sample['exact_scores'] = found.exact
-        return dict(sample, images=found.notes)
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """Return the model inside of its wrappers, if it can score pairs."""
-    while is_model_wrapper(model):
-        if any(k.__name__ in _SHARDED for k in type(model).__mro__):
-            raise UserError(
-                'The retrieval loops cannot score with a model in shards (FSDP, DeepSpeed). Fix: '
-                'test its checkpoint with model_wrapper_cfg=None.'
-            )
-        model = model.module
-    if not hasattr(model, 'score_pairs'):
-        raise UserError(
-            f'The retrieval loops need a model that scores pairs, such as lm4ve.METER, not '
-            f"{type(model).__name__}. Fix: set val_cfg and test_cfg to MMEngine's loops."
         )
-    return model
+        texts = torch.cat([model.encode_texts(*part) for part in parts])
+        counts = [len(s.text) for s in samples]
+        embedded = [(None, None)] * len(samples)
+        if self.coarse:
+            image_rows = model.embed_images(images).float().cpu().split(1)
+            text_rows = model.embed_texts(texts).float().cpu().split(counts)
+            embedded = list(zip(image_rows, text_rows, strict=True))
+        # Copies without padding, so that the tensors of the batch are freed.
+        lengths = (~padding).sum(1).tolist()
+        rows = iter([t[:n].clone() for t, n in zip(texts.cpu(), lengths, strict=True)])
+        for sample, image, pair in zip(samples, images.cpu(), embedded, strict=True):
+            key = (sample.sample_idx, sample.img_path)
+            note = {k: sample.get(k) for k in ('img_path', 'image_id', 'caption_ids', 'text')}
+            captions = [next(rows) for _ in sample.text]
+            self._encoded.append(EncodedImage(key, image.clone(), captions, note, *pair))
 
 
 @LOOPS.register_module()
@@ -169,8 +125,7 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
             all pairs are fused too, and the metrics report what recall is lost.
 
     Raises:
-        UserError: An argument is wrong; the data set is one of single captions; the
-            model cannot score pairs, or not in shards.
+        UserError: An argument is wrong, or the data set is one of single captions.
     """
 
     mode = 'val'

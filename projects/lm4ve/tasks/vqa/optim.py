@@ -13,7 +13,7 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
 
-from lm4ve.errors import UserError, did_you_mean
+from lm4ve.errors import check
 from lm4ve.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 #: How fast a group trains, relative to the base rate: the paper's VQAv2.
@@ -61,27 +61,13 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
     head's.
 
     Raises:
-        UserError: The optimizer has no ``lr``; ``paramwise_cfg`` has another field; the
-            model is no METER.
+        UserError: ``paramwise_cfg`` has another field.
     """
 
     def _validate_cfg(self) -> None:
         for key, value in self.paramwise_cfg.items():
-            if key not in MULTIPLIERS:
-                raise UserError(
-                    f"optim_wrapper.paramwise_cfg has no field '{key}' with this constructor."
-                    f'{did_you_mean(key, MULTIPLIERS)} Fix: choose from {", ".join(MULTIPLIERS)}.'
-                )
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                raise UserError(
-                    f'optim_wrapper.paramwise_cfg.{key}={value!r} is no multiplier of the learning '
-                    'rate. Fix: give a number of 0 or more.'
-                )
-        if not isinstance(self.base_lr, (int, float)):
-            raise UserError(
-                f'optim_wrapper.optimizer.lr={self.base_lr!r}: this constructor multiplies it. Fix:'
-                ' give the base learning rate (METER: 5e-6).'
-            )
+            check('a field of optim_wrapper.paramwise_cfg', key, choices=MULTIPLIERS)
+            check(f'optim_wrapper.paramwise_cfg.{key}', value, kind=(int, float), least=0)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper of a model, which may be wrapped for training."""
@@ -106,20 +92,16 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 elif self.base_wd is not None:
                     groups[key]['weight_decay'] = self.base_wd
             groups[key]['params'].append(parameter)
-        if not any(kind == 'cross_modal' for kind, _ in groups):
-            raise UserError(
-                f'METEROptimWrapperConstructor found no fusion that trains in a '
-                f'{type(model).__name__}. Fix: use it with lm4ve.METER, or leave out '
-                'optim_wrapper.constructor. (FSDP needs model_wrapper.use_orig_params=True.)'
-            )
+        # Names of sharded parameters would put all of them at the base rate.
+        fusion = sum(kind == 'cross_modal' for kind, _ in groups)
+        check('METEROptimWrapperConstructor: groups of the fusion', fusion, least=1)
         return groups
 
 
 def _log(groups: dict[tuple[str, bool], dict[str, Any]]) -> None:
-    lines = [f'{"group":12} {"rate":>9} {"decay":>6} {"tensors":>8} {"parameters":>12}']
-    for (kind, _), group in groups.items():
-        decay = group.get('weight_decay', 'default')
-        size = sum(p.numel() for p in group['params'])
-        count = len(group['params'])
-        lines.append(f'{kind:12} {group["lr"]:>9.3g} {decay:>6} {count:>8} {size:>12,}')
+    lines = [
+        f'{kind}: lr {group["lr"]:.3g}, weight decay {group.get("weight_decay", "default")}, '
+        f'{sum(p.numel() for p in group["params"]):,} parameters'
+        for (kind, _), group in groups.items()
+    ]
     print_log('Learning rates:\n' + '\n'.join(lines), logger='current', level=logging.INFO)

@@ -6,104 +6,96 @@ all captions, and scores its images with all captions.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from mmengine.dist import all_gather, all_gather_object, get_rank, is_main_process
+from mmengine.dist import all_gather_object, broadcast, get_rank, is_main_process
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.progress import progress
 
-#: Rows that processes exchange at a time.
-_CHUNK = 4096
+Batches = tuple[int, Iterator[tuple[Tensor, Tensor]]]
 
 
 @dataclass
-class Encoded:
-    """What one process has encoded, on the CPU.
+class EncodedImage:
+    """An image and its S captions after the encoders, on the CPU.
 
     Attributes:
-        keys (list[tuple]): What an image is known by in all processes, in the order of
-            the data set: its number first.
-        images (list[Tensor]): Tokens ``[N, C]`` of each image.
-        texts (list[list[Tensor]]): Tokens ``[L, C]`` of each of its captions.
-        image_embeddings (list[Tensor]): ``[E]`` of each image, for coarse scores.
-        text_embeddings (list[Tensor]): ``[S, E]`` of the captions of each image.
-        notes (list[dict]): What is to be known of each image in the results.
+        key (tuple): The same in all processes; its order is that of the data set.
+        tokens (Tensor): ``[N, C]``.
+        captions (list[Tensor]): Tokens ``[L, C]`` of each caption, without padding.
+        note (dict): What the results hold of the image.
+        embedding (Tensor, optional): ``[1, E]``, for coarse scores.
+        caption_embeddings (Tensor, optional): ``[S, E]``.
     """
 
-    keys: list[tuple] = field(default_factory=list)
-    images: list[Tensor] = field(default_factory=list)
-    texts: list[list[Tensor]] = field(default_factory=list)
-    image_embeddings: list[Tensor] = field(default_factory=list)
-    text_embeddings: list[Tensor] = field(default_factory=list)
-    notes: list[dict] = field(default_factory=list)
-
-    def take(self, places: Sequence[int]) -> 'Encoded':
-        """Return some of the images, in that order."""
-        values = {k: v and [v[i] for i in places] for k, v in vars(self).items()}
-        return Encoded(**values)
-
-
-@dataclass
-class PairScores:
-    """Scores of all pairs, the same in every process.
-
-    Attributes:
-        scores (Tensor): fp32 ``[I, T]``, as they are to be ranked.
-        image_of_caption (Tensor): int64 ``[T]``.
-        notes (list[dict]): Of each image.
-        exact (Tensor, optional): fp32 ``[I, T]``, if ``scores`` are coarse-to-fine and
-            all pairs were scored too.
-    """
-
-    scores: Tensor
-    image_of_caption: Tensor
-    notes: list[dict]
-    exact: Tensor | None = None
+    key: tuple
+    tokens: Tensor
+    captions: list[Tensor]
+    note: dict
+    embedding: Tensor | None = None
+    caption_embeddings: Tensor | None = None
 
 
 def score_all_pairs(
     model: nn.Module,
-    encoded: Encoded,
+    encoded: Sequence[EncodedImage],
     pairs_per_batch: int,
     top_k: int | None = None,
     compare: bool = False,
-) -> PairScores:
+) -> dict[str, Any]:
     """Score all pairs of images and captions of all processes. All of them have to call it.
 
     Args:
         model (nn.Module): Has ``score_pairs``.
-        encoded (Encoded): Of this process. Images that several have count once.
+        encoded (Sequence[EncodedImage]): Of this process. Samplers give some images to two
+            processes, so that all have equally many; these count once.
         pairs_per_batch (int): How many pairs are fused at a time.
         top_k (int, optional): Fuse only the pairs whose cheap score is among the k best of
             their image or of their caption; the others come after these, in the order of
             their cheap scores.
         compare (bool): With ``top_k``, also return the exact scores.
+
+    Returns:
+        dict: The same in every process, in the order of the data set: ``scores`` fp32
+        ``[I, T]``, ``image_of_caption`` int64 ``[T]``, ``images`` (the notes), and with
+        ``compare`` ``exact_scores`` fp32 ``[I, T]``.
     """
-    owned, counts = _share(encoded)
-    flat = [t for texts in owned.texts for t in texts]
-    lengths = _everywhere([len(t) for t in flat])
-    # An empty piece says width and type where a process has no caption.
-    tokens = _gather_rows(torch.cat([encoded.texts[0][0][:0], *flat]))
-    chosen = cheap = None
-    batches = _all_pairs(len(owned.images), lengths, pairs_per_batch)
+    seen = {key for keys in all_gather_object([e.key for e in encoded])[: get_rank()]
+            for key in keys}  # fmt: skip
+    first = len(seen)  # of this process among all images
+    own = [e for e in encoded if not (e.key in seen or seen.add(e.key))]
+    captions = [c for e in own for c in e.captions]
+    lengths = _everywhere([len(c) for c in captions])
+    # An empty piece has the width and the type, where a process has no caption.
+    tokens = _gather_rows(torch.cat([encoded[0].captions[0][:0], *captions]))
+    owner = torch.tensor(_everywhere([len(e.captions) for e in own]))
+    owner = torch.arange(len(owner)).repeat_interleave(owner)
+    batches = _all_pairs(len(own), lengths, pairs_per_batch)
     if top_k is not None:
-        cheap = _cheap_scores(encoded, owned)
+        none = encoded[0].caption_embeddings[:0]
+        images = _gather_rows(torch.cat([none, *(e.embedding for e in own)]))
+        texts = _gather_rows(torch.cat([none, *(e.caption_embeddings for e in own)]))
+        cheap = images @ texts.T
         chosen = _best_pairs(cheap, top_k)
         if not compare:
-            first = sum(counts[: get_rank()])
-            own = chosen[first : first + len(owned.images)]
-            batches = _some_pairs(own, pairs_per_batch)
-    scores = _gather_rows(_score(model, owned.images, tokens.split(lengths), *batches))
-    per_image = torch.tensor(_everywhere([len(t) for t in owned.texts]))
-    owner = torch.arange(len(per_image)).repeat_interleave(per_image)
-    found = PairScores(scores, owner, _everywhere(owned.notes))
-    if chosen is not None:
-        found.scores = _behind(scores, chosen, cheap)
-        found.exact = scores if compare else None
-    keys = _everywhere(owned.keys)
-    return _reordered(found, sorted(range(len(keys)), key=keys.__getitem__))
+            batches = _some_pairs(chosen[first : first + len(own)], pairs_per_batch)
+    images = [e.tokens for e in own]
+    found = dict(scores=_gather_rows(_score(model, images, tokens.split(lengths), *batches)))
+    if top_k is not None:
+        exact = found['scores']
+        below = exact[chosen].min() - 1 - cheap.max()
+        found['scores'] = torch.where(chosen, exact, cheap + below)
+        if compare:
+            found['exact_scores'] = exact
+    keys, notes = _everywhere([e.key for e in own]), _everywhere([e.note for e in own])
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    owner = torch.tensor(order).argsort()[owner]
+    columns = owner.argsort(stable=True)
+    found = {k: scores[order][:, columns] for k, scores in found.items()}
+    return dict(found, image_of_caption=owner[columns], images=[notes[i] for i in order])
 
 
 def _everywhere(own: list) -> list:
@@ -111,89 +103,28 @@ def _everywhere(own: list) -> list:
     return [entry for part in all_gather_object(own) for entry in part]
 
 
-def _share(encoded: Encoded) -> tuple[Encoded, list[int]]:
-    """Return the images that this process is to score, and how many each process has.
-
-    Samplers give some images to two processes, so that all have equally many.
-    """
-    everywhere = all_gather_object(encoded.keys)
-    owner: dict[tuple, int] = {}
-    for rank, keys in enumerate(everywhere):
-        for key in keys:
-            owner.setdefault(key, rank)
-    own = {k: i for i, k in reversed(list(enumerate(encoded.keys))) if owner[k] == get_rank()}
-    counts = [0] * len(everywhere)
-    for rank in owner.values():
-        counts[rank] += 1
-    return encoded.take([own[k] for k in sorted(own)]), counts
-
-
-def _reordered(found: PairScores, order: list[int]) -> PairScores:
-    """Put images, and captions with them, into another order."""
-    rows = torch.tensor(order)
-    counts = torch.bincount(found.image_of_caption, minlength=len(order))
-    parts = torch.arange(len(found.image_of_caption)).split(counts.tolist())
-    columns = torch.cat([parts[i] for i in order])
-    owner = torch.arange(len(order)).repeat_interleave(counts[rows])
-    exact = None if found.exact is None else found.exact[rows][:, columns]
-    notes = [found.notes[i] for i in order]
-    return PairScores(found.scores[rows][:, columns], owner, notes, exact)
-
-
 def _gather_rows(own: Tensor) -> Tensor:
-    """Return the rows of all processes, on the CPU: each may have another number of them.
-
-    Args:
-        own (Tensor): ``[R, ...]``, any type.
-    """
-    counts = all_gather_object(len(own))
-    if len(counts) == 1:
-        return own
-    # Bytes, since not every back-end moves all types.
-    row = own[:0].flatten(1).shape[1] * own.element_size()
-    data = own.contiguous().flatten(1).view(torch.uint8) if len(own) else own.new_empty(0)
-    parts: list[list[Tensor]] = [[] for _ in counts]
-    for start in range(0, max(counts), _CHUNK):
-        size = min(_CHUNK, max(counts) - start)
-        sent = torch.zeros(size, row, dtype=torch.uint8)
-        piece = data[start : start + size]
-        if len(piece):
-            sent[: len(piece)] = piece
-        for part, count, got in zip(parts, counts, all_gather(sent), strict=True):
-            # A copy of its own, so that padding is not kept.
-            part.append(got[: max(0, count - start)].cpu().clone())
-    whole = torch.cat([piece for part in parts for piece in part])
-    return whole.view(own.dtype).unflatten(1, own.shape[1:])
-
-
-def _cheap_scores(encoded: Encoded, owned: Encoded) -> Tensor:
-    """Return the products of the embeddings of all images and captions, ``[I, T]``."""
-    none = encoded.text_embeddings[0][:0]
-    images = torch.cat([none, *(e[None] for e in owned.image_embeddings)])
-    texts = torch.cat([none, *owned.text_embeddings])
-    return _gather_rows(images) @ _gather_rows(texts).T
+    """Return the rows ``[R, ...]`` of all processes, which may have different numbers of them."""
+    parts = []
+    for rank, count in enumerate(all_gather_object(len(own))):
+        part = own.contiguous() if rank == get_rank() else own.new_empty(count, *own.shape[1:])
+        if len(part):
+            # Bytes, since not every back-end moves all types.
+            broadcast(part.view(torch.uint8), src=rank)
+        parts.append(part)
+    return torch.cat(parts)
 
 
 def _best_pairs(cheap: Tensor, k: int) -> Tensor:
     """Return bool ``[I, T]``: the k best captions of each image, and images of each caption."""
     chosen = torch.zeros_like(cheap, dtype=torch.bool)
     for dim in (0, 1):
-        best = cheap.topk(min(k, cheap.shape[dim]), dim=dim).indices
-        chosen.scatter_(dim, best, torch.ones_like(best, dtype=torch.bool))
+        chosen.scatter_(dim, cheap.topk(min(k, cheap.shape[dim]), dim=dim).indices, True)
     return chosen
 
 
-def _behind(exact: Tensor, chosen: Tensor, cheap: Tensor) -> Tensor:
-    """Return the scores of the chosen pairs, and behind all of these the cheap ones."""
-    below = exact[chosen].min() - 1 - cheap.max()
-    return torch.where(chosen, exact, cheap + below)
-
-
-Batches = tuple[int, Iterator[tuple[Tensor, Tensor]]]
-
-
 def _all_pairs(images: int, lengths: Sequence[int], size: int) -> Batches:
-    """Return how many batches all pairs make, and the batches: places of images, captions.
+    """Return how many batches all pairs make, and the batches: indices of images, of captions.
 
     Captions of one length come together, so that few of their tokens are padding.
     """
@@ -221,28 +152,23 @@ def _score(
     count: int,
     batches: Iterator[tuple[Tensor, Tensor]],
 ) -> Tensor:
-    """Return the scores of this process, ``[images, texts]``; 0 where none was wanted."""
+    """Return the scores of this process, ``[images, texts]``; 0 for pairs outside the batches."""
     device = next(model.parameters()).device
     scores = torch.zeros(len(images), len(texts))
     if is_main_process():
         batches = progress(batches, 'scoring pairs', count)
-    last, padded, padding = None, None, None
+    last = padded = padding = None
     for rows, columns in batches:
         first, image_of = rows.unique(return_inverse=True)
         some, text_of = columns.unique(return_inverse=True)
         if last is None or not torch.equal(some, last):  # batches in a row share captions
             last = some
-            padded, padding = _padded([texts[t] for t in some], device)
+            padded = nn.utils.rnn.pad_sequence([texts[t] for t in some], batch_first=True)
+            lengths = torch.tensor([len(texts[t]) for t in some])
+            padding = (torch.arange(padded.shape[1]) >= lengths[:, None]).to(device)
+            padded = padded.to(device)
         tokens = torch.stack([images[i] for i in first]).to(device)
         image_of, text_of = image_of.to(device), text_of.to(device)
         found = model.score_pairs(tokens[image_of], padded[text_of], padding[text_of])
         scores[rows, columns] = found.float().cpu()
     return scores
-
-
-def _padded(texts: list[Tensor], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return tokens ``[T, L, C]`` and bool ``[T, L]`` (True = padding) on a device."""
-    padded = nn.utils.rnn.pad_sequence(texts, batch_first=True)
-    lengths = torch.tensor([len(t) for t in texts])
-    padding = torch.arange(padded.shape[1]) >= lengths[:, None]
-    return padded.to(device), padding.to(device)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 
@@ -38,11 +38,7 @@ class PackVisionLanguage(BaseTransform):
         image = results['img']
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=-1)
-        if image.ndim != 3 or image.shape[-1] != 3:
-            raise UserError(
-                f"The image '{results.get('img_path')}' has the shape {list(image.shape)}, "
-                "expected three channels. Fix: load it with color_type='color'."
-            )
+        check(f"channels of '{results.get('img_path')}'", image.shape[-1], choices=(3,))
         kept = {k: results[k] for k in self.meta_keys if k in results}
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
         return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=kept))

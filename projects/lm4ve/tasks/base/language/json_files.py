@@ -1,6 +1,7 @@
-"""Read JSON, JSON lines and CSV; what is wrong with a file is one message.
+"""Annotation files of texts: JSON, JSON lines and CSV. Nothing in them is executed.
 
-Nothing is executed: a pickle in the place of JSON is named as one and not opened.
+A file that is damaged or of another kind ends in one error that names it
+(:func:`naming_file`), since the readers of formats use entries without checking each field.
 """
 
 import csv
@@ -8,47 +9,41 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.files import check_end
 
-_AGAIN = 'Fix: fetch or write the file again.'
-#: What files begin with that are named like text and hold none.
-_NOT_TEXT = (
-    (b'\x80', 'a pickle, which could run code when it is read'),
-    (b'PK\x03\x04', 'a zip archive'),
-    (b'\x1f\x8b', 'a gzip archive'),
-)
-_KINDS = {dict: 'an object', list: 'a list', str: 'a string', int: 'a number'}
+
+@contextmanager
+def naming_file(path: str | Path, field: str) -> Iterator[None]:
+    """Name the file and the config's field in an error about the file's content.
+
+    Raises:
+        UserError: Anything of the content was missing or of another type.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as e:
+        raise UserError(
+            f"{field}: '{path}' is damaged or of another kind ({type(e).__name__}: {e})."
+        ) from e
 
 
 def read_text(path: str | Path, field: str) -> str:
-    """Return a text file's content.
-
-    Args:
-        path (str | Path): UTF-8, with or without a byte order mark.
-        field (str): What messages call the file, for example 'dataset.ann_file'.
+    """Return the content of a UTF-8 file, without a byte order mark.
 
     Raises:
         UserError: It cannot be read or is no text.
     """
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes().decode('utf-8-sig')
     except (OSError, ValueError) as e:
-        reason = getattr(e, 'strerror', None) or e
-        raise UserError(
-            f"{field}: '{path}' cannot be read: {reason}. Fix: correct the path; "
-            'docs/guides/vision_language.md says where files are expected.'
-        ) from e
-    for start, what in _NOT_TEXT:
-        if data.startswith(start):
-            raise UserError(f"{field}: '{path}' is {what}; expected text. {_AGAIN}")
-    try:
-        return data.decode('utf-8-sig')
-    except UnicodeDecodeError as e:
-        raise UserError(f"{field}: '{path}' is no UTF-8 text ({e.reason}). {_AGAIN}") from e
+        raise UserError(f"{field}: '{path}' cannot be read: {e}") from e
 
 
 def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> Any:
@@ -56,49 +51,28 @@ def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> An
 
     Args:
         path (str | Path): The file.
-        kind (type | tuple[type, ...]): ``dict`` or ``list``, or both: what the file holds at
-            its top.
-        field (str): What messages call the file.
+        kind (type | tuple[type, ...]): ``dict`` or ``list``, or both: the type of its top.
+        field (str): The config's field that names the file, for messages.
 
     Raises:
         UserError: It cannot be read, is no JSON, or holds something else.
     """
-    found = _parse(read_text(path, field), f"{field}: '{path}'")
-    if not isinstance(found, kind):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        expected = ' or '.join(_KINDS[k] for k in kinds)
-        raise UserError(
-            f"{field}: '{path}' holds {_kind_of(found)}, expected {expected}. Fix: name the "
-            'file that the data set documents.'
-        )
-    return found
-
-
-def _kind_of(value: object) -> str:
-    return _KINDS.get(type(value), f'a {type(value).__name__}')
-
-
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError as e:
-        raise UserError(f'{where} is nested too deeply for this format. {_AGAIN}') from e
-    except ValueError as e:
-        raise UserError(f'{where} is no JSON: {e}. {_AGAIN}') from e
+    with naming_file(path, field):
+        content = json.loads(read_text(path, field))
+    check(f"{field}: the content of '{path}'", content, kind=kind)
+    return content
 
 
 def read_entries(content: dict, key: str, path: str | Path, field: str) -> list[dict]:
-    """Return a list of objects that a JSON file holds under a key.
+    """Return the list of objects that a JSON file has under a key.
 
     Raises:
-        UserError: There is no such list; the message names what there is instead.
+        UserError: There is no such list; the message lists the keys that there are.
     """
     entries = content.get(key)
     if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        found = listing([repr(k) for k in content], 8)
         raise UserError(
-            f"{field}: '{path}' has no list '{key}' of objects (its keys: {found or 'none'}), so "
-            'it is a file of another kind. Fix: name the file that the data set documents.'
+            f"{field}: '{path}' has no list '{key}' of objects, only {listing(list(content), 8)}."
         )
     return entries
 
@@ -108,59 +82,40 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
 
     Args:
         path (str | Path): Ends in .csv, .tsv, .jsonl or .json (JSON lines).
-        field (str): What messages call the file.
+        field (str): The config's field that names the file, for messages.
 
     Yields:
-        tuple[str, dict]: Where it is, for messages, and the row. Values of CSV are
-        strings.
+        tuple[str, dict]: 'line <number>', and the row. Values of CSV are strings.
 
     Raises:
         UserError: The file cannot be read, its ending is another one, or a row is
             damaged.
     """
     suffix = Path(path).suffix.lower()
-    if suffix in ('.csv', '.tsv'):
-        yield from _read_csv(path, field, ',' if suffix == '.csv' else '\t')
-    elif suffix in ('.jsonl', '.json'):
-        # A text in JSON may hold other ends of lines, U+2028 for example.
-        for number, line in enumerate(read_text(path, field).split('\n'), 1):
-            if not line.strip():
-                continue
-            row = _parse(line, f"{field}: line {number} of '{path}'")
-            if not isinstance(row, dict):
-                raise UserError(
-                    f"{field}: line {number} of '{path}' holds {_kind_of(row)}, expected one "
-                    f'JSON object a line. {_AGAIN}'
-                )
-            yield f'line {number}', row
-    else:
-        raise UserError(f"{field}: '{path}' must end in .csv, .tsv, .jsonl or .json (JSON lines).")
-
-
-def _read_csv(path: str | Path, field: str, delimiter: str) -> Iterator[tuple[str, dict]]:
+    check(f"{field}: the ending of '{path}'", suffix, choices=('.csv', '.tsv', '.jsonl', '.json'))
     text = read_text(path, field)
+    if suffix in ('.csv', '.tsv'):
+        rows = _csv_rows(text, path, ',' if suffix == '.csv' else '\t')
+    else:
+        # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for example.
+        lines = enumerate(text.split('\n'), 1)
+        rows = ((number, json.loads(line)) for number, line in lines if line.strip())
+    with naming_file(path, field):
+        for number, row in rows:
+            if not isinstance(row, dict):
+                raise ValueError(f'line {number} is no object')
+            yield f'line {number}', row
+
+
+def _csv_rows(text: str, path: str | Path, delimiter: str) -> Iterator[tuple[int, dict]]:
     check_end(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-    try:
-        names = reader.fieldnames or []
-        if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
-            raise UserError(
-                f"{field}: '{path}' has columns of the same name: {listing(twice)}. Fix: give each "
-                'a name of its own; several texts of one cell have | between them.'
-            )
-        for row in reader:
-            where = f'line {reader.line_num}'
-            if None in row or None in row.values():
-                raise UserError(
-                    f"{field}: {where} of '{path}' has not as many cells as the header: "
-                    f'{listing(reader.fieldnames or [])}. Fix: put quotes around cells that hold '
-                    f'{delimiter!r} or line breaks.'
-                )
-            yield where, row
-    except csv.Error as e:
-        raise UserError(
-            f"{field}: line {reader.line_num} of '{path}' is no CSV: {e}. {_AGAIN}"
-        ) from e
+    for name, count in Counter(reader.fieldnames or ()).items():
+        check(f"columns '{name}' of '{path}'", count, most=1)
+    for row in reader:
+        if None in row or None in row.values():
+            raise ValueError(f'line {reader.line_num} has not as many cells as the header')
+        yield reader.line_num, row
 
 
 def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
@@ -176,27 +131,27 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
         UserError: The value is neither a text nor a list of texts.
     """
     if many in row:
-        value = row[many]
-        found = value.split('|') if isinstance(value, str) else value
+        texts = row[many].split('|') if isinstance(row[many], str) else row[many]
     elif one in row:
-        found = [row[one]]
+        texts = [row[one]]
     else:
         return None
-    if found is None or found == [None]:
+    if texts in (None, [None]):
         return []
-    if not isinstance(found, list) or not all(isinstance(t, str) for t in found):
+    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
         raise UserError(f'{where}: {one} must be a text, or {many} a list of texts.')
-    return [t.strip() for t in found if t.strip()]
+    return [t.strip() for t in texts if t.strip()]
 
 
 def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
-    """Refuse a file whose entries are more than their different ids."""
+    """Refuse a file whose entries are more than their different ids.
+
+    Raises:
+        UserError: It names the ids.
+    """
     if len(found) < total:
         twice = [q for q, n in Counter(ids).items() if n > 1]
-        raise UserError(
-            f"'{path}' has {len(twice)} question id(s) more than once: {listing(twice)}. Fix: "
-            'fetch the file again.'
-        )
+        raise UserError(f"'{path}' has question ids more than once: {listing(twice)}.")
 
 
 def check_pairs(
@@ -211,25 +166,20 @@ def check_pairs(
     Args:
         questions, annotations (dict): Entries by question ids.
         question_file, ann_file (str): Their files, for messages.
-        about (tuple[str, str]): The key that both have of what they are about, and what
-            messages call it.
+        about (tuple[str, str]): The key that both have of what they are about, and its noun.
+
+    Raises:
+        UserError: A question has no annotation or the reverse, or they are about different
+            things.
     """
     key, noun = about
-    missing = [q for q in questions if q not in annotations]
-    extra = [q for q in annotations if q not in questions]
-    both = [q for q in questions if q in annotations]
-    other = [q for q in both if annotations[q][key] != questions[q][key]]
-    problems = [
-        f'{len(ids)} {what} ({listing(ids)})'
-        for ids, what in (
-            (missing, 'questions have no annotation'),
-            (extra, 'annotations have no question'),
-            (other, f'annotations are of another {noun}'),
-        )
-        if ids
+    wrong = [
+        q
+        for q in {**questions, **annotations}
+        if q not in questions or q not in annotations or questions[q][key] != annotations[q][key]
     ]
-    if problems:
+    if wrong:
         raise UserError(
-            f"'{question_file}' and '{ann_file}' do not belong together: "
-            f'{"; ".join(problems)}. Fix: fetch both files of the same split again.'
+            f"'{question_file}' and '{ann_file}' do not belong together: {len(wrong)} question(s) "
+            f'without a partner or about another {noun} ({listing(wrong)}).'
         )

@@ -1,4 +1,4 @@
-"""Encoders of ``transformers`` from a folder, a package, the hub, or no files at all.
+"""Encoders of ``transformers`` from a folder, a package, the hub, or a configuration alone.
 
 The configuration is read when a model is built, the weights only when its training
 starts: tests and inferencers load a checkpoint of ours and need no other weights.
@@ -16,27 +16,19 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
-from lm4ve.errors import CheckpointError, UserError, brief
+from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
 
-# The largest sizes that an encoder may have, far beyond those of released ones.
-_LARGEST = dict(
-    num_hidden_layers=1000,
-    num_attention_heads=1000,
-    hidden_size=100_000,
-    intermediate_size=1_000_000,
-    vocab_size=10_000_000,
-    max_position_embeddings=10_000_000,
-    image_size=10_000,
-    patch_size=1000,
-    num_channels=100,
-    type_vocab_size=1000,
+# Sizes of a configuration; without a bound, a damaged file would fill the memory.
+_SIZES = (
+    *('num_hidden_layers', 'num_attention_heads', 'num_channels', 'hidden_size'),
+    *('intermediate_size', 'vocab_size', 'max_position_embeddings', 'image_size', 'patch_size'),
 )
 
-# Fields of a configuration that say nothing of the weights.
+# Fields of a configuration that do not concern the weights.
 _NOT_SHAPES = ('architectures', 'auto_map', 'dtype', 'torch_dtype', 'transformers_version')
 
 
@@ -73,22 +65,13 @@ def read_model_config(
         UserError: Both or neither are given, or there is no ``model_type``.
     """
     if (checkpoint is None) == (config is None):
-        raise UserError(
-            f'{field}.checkpoint={checkpoint!r} and {field}.config={config!r}: give exactly one. '
-            'Fix: a checkpoint (a local folder, package:<name> or a hub id) for a pre-trained '
-            'encoder; config=dict(model_type=..., ...) for a random one.'
-        )
+        raise UserError(f'{field}: give exactly one of checkpoint and config.')
     files = None
     if checkpoint is not None:
         with naming(f'{field}.checkpoint'):
             files = open_checkpoint(checkpoint)
         config = files.config
-    if not isinstance(config.get('model_type'), str):
-        raise UserError(
-            f"{field} has no model_type, the name of the model's family in transformers. Fix: "
-            'use the config.json that was released beside the weights, or config=dict(model_type='
-            "'roberta', ...)."
-        )
+    check(f'{field}.model_type', config.get('model_type'), kind=str)
     return dict(config), files
 
 
@@ -96,35 +79,15 @@ def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
     """Build a configuration of ``transformers``; nothing of it names code.
 
     Raises:
-        UserError: The family is unknown, or a field is impossible.
+        UserError: A size is no number, or none that a model has.
+        ValueError: The family is unknown.
     """
-    kind = fields['model_type']
+    for part in (fields, fields.get('vision_config'), fields.get('text_config')):
+        for name in set(part or ()).intersection(_SIZES):
+            most = 1000 if name.startswith('num_') else 10_000_000
+            check(f'{field}.{name}', part[name], kind=int, least=1, most=most)
     plain = {k: v for k, v in fields.items() if k not in ('model_type', 'auto_map')}
-    for part in (fields, *(fields.get(k) for k in ('vision_config', 'text_config'))):
-        _check_sizes(part if isinstance(part, Mapping) else {}, field)
-    try:
-        return AutoConfig.for_model(kind, **plain)
-    except Exception as e:  # transformers raises many kinds about impossible fields
-        reason = ' '.join(str(e).split())
-        raise UserError(
-            f"{field} is not the configuration of a '{kind}' model ({type(e).__name__}: {reason}). "
-            "Fix: correct the field, or copy the model's config.json again."
-        ) from e
-
-
-def _check_sizes(fields: Mapping[str, Any], field: str) -> None:
-    """Refuse sizes that are no numbers, or that no model has: they would fill the memory.
-
-    Raises:
-        UserError: It names the field.
-    """
-    for name, largest in _LARGEST.items():
-        value = fields.get(name)
-        if name in fields and (type(value) is not int or not 0 < value <= largest):
-            raise UserError(
-                f'{field} has {name}={brief(value)}, expected a whole number from 1 to {largest}. '
-                "Fix: correct the field, or copy the model's config.json again."
-            )
+    return AutoConfig.for_model(fields['model_type'], **plain)
 
 
 def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[str, Any]:
@@ -146,22 +109,9 @@ def portable_fields(node: Mapping[str, Any], field: str, vision: bool) -> dict[s
     return dict(checkpoint=None, config=json.loads(json.dumps(fields)))
 
 
-def build_bare(config: PretrainedConfig, field: str, **options: Any) -> nn.Module:
-    """Build a model in fp32 with random weights, and fused attention where it has that.
-
-    Raises:
-        UserError: Its fields do not fit each other.
-    """
-    try:
-        return AutoModel.from_config(
-            config, attn_implementation='sdpa', dtype=torch.float32, **options
-        )
-    except Exception as e:  # transformers raises many kinds about impossible fields
-        reason = ' '.join(str(e).split())
-        raise UserError(
-            f"{field}: no '{config.model_type}' model can be built of this configuration "
-            f"({type(e).__name__}: {reason}). Fix: copy the model's config.json again."
-        ) from e
+def build_bare(config: PretrainedConfig, **options: Any) -> nn.Module:
+    """Build a model in fp32 with random weights, and fused attention where it has that."""
+    return AutoModel.from_config(config, attn_implementation='sdpa', dtype=torch.float32, **options)
 
 
 def load_weights(
@@ -183,38 +133,29 @@ def load_weights(
             shape differs.
 
     Raises:
-        CheckpointError: Weights are missing, damaged or of other shapes. Nothing was
-            loaded then.
+        CheckpointError: Weights are missing, damaged or quantized.
+        RuntimeError: Weights have other shapes than the configuration implies.
     """
     own = module.state_dict()
     with naming(f'{field}.checkpoint'):
-        stored = _stored_names(list(own), set(files.weights.names()), files, field)
+        stored = _stored_names(list(own), set(files.weights.names()), files.name)
         state = {}
         for name, mine in own.items():
             weight = files.weights.read(stored[name])
-            if weight.shape != mine.shape and adapt is not None:
-                weight = adapt(name, weight.float(), mine)
-            if weight.shape != mine.shape:
-                raise CheckpointError(
-                    f"'{stored[name]}' of {field}.checkpoint='{files.name}' has the shape "
-                    f'{list(weight.shape)}, but its config.json implies {list(mine.shape)}. Fix: '
-                    'config and weights are of different models; copy both from the same release.'
-                )
             if not weight.is_floating_point():
                 raise CheckpointError(
-                    f"'{stored[name]}' of {field}.checkpoint='{files.name}' is stored as "
-                    f"{weight.dtype}. Fix: use the model's original weights, not quantized ones."
+                    f"'{stored[name]}' of {field}.checkpoint='{files.name}' is {weight.dtype}. "
+                    "Fix: use the model's original weights, not quantized ones."
                 )
+            if weight.shape != mine.shape and adapt is not None:
+                weight = adapt(name, weight.float(), mine)
             state[name] = weight.to(mine.dtype, copy=True)
-    with torch.no_grad():
-        module.load_state_dict(state, strict=True)
+    module.load_state_dict(state, strict=True)
     print_log(f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO)
 
 
-def _stored_names(
-    wanted: list[str], names: set[str], files: Checkpoint, field: str
-) -> dict[str, str]:
-    """Map a module's names to those in the files."""
+def _stored_names(wanted: list[str], names: set[str], source: str) -> dict[str, str]:
+    """Map a module's names to those in the files, by the one prefix that fits all."""
     prefixes = sorted({n[: -len(wanted[0])] for n in names if n.endswith(wanted[0])})
     for prefix in prefixes:
         found = {w: _spelled(prefix + w, names) for w in wanted}
@@ -222,17 +163,11 @@ def _stored_names(
             return found
     missing = [w for w in wanted if not any(n.endswith(w) for n in names)] or wanted
     raise CheckpointError(
-        f"{field}.checkpoint='{files.name}' says model_type '{files.config['model_type']}', but "
-        f'its weights are not those of such an encoder: {", ".join(missing[:3])} and more were '
-        f'not found among {", ".join(sorted(names)[:3]) or "no tensors"}, ... Fix: use a '
-        "checkpoint that transformers' own classes load."
+        f"The weights of '{source}' are of another model: no {listing(missing, 3)} among "
+        f'{listing(sorted(names), 3)}.'
     )
 
 
 def _spelled(name: str, names: set[str]) -> str | None:
-    if name in names:
-        return name
-    for new, old in _OLD_NAMES:
-        if name.endswith(new) and (older := name[: -len(new)] + old) in names:
-            return older
-    return None
+    older = (name.replace(new, old) for new, old in _OLD_NAMES)
+    return next((n for n in (name, *older) if n in names), None)

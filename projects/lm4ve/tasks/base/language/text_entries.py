@@ -1,11 +1,11 @@
-"""What data sets of texts share, whatever the texts are about: entries that are left out."""
+"""The entries of data sets of texts: which are left out, and that something is left."""
 
 import logging
 from collections.abc import Sequence
 
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.tasks.base.integrity import IntegrityMixin
 
 
@@ -13,7 +13,7 @@ class TextDataset(IntegrityMixin):
     """Files with texts about them; :mod:`lm4ve.tasks.base.integrity` treats damaged ones."""
 
     def check_texts(self, texts: Sequence[str], where: str) -> None:
-        """Refuse texts that no tokenizer reads: with half of a character, as JSON may have.
+        """Refuse entries that are no texts, or have half of a character, as JSON may.
 
         Args:
             texts (Sequence[str]): Texts of an entry.
@@ -24,16 +24,14 @@ class TextDataset(IntegrityMixin):
         """
         try:
             ''.join(texts).encode()
-        except UnicodeEncodeError as e:
-            raise UserError(
-                f'{where}: a text has half of a character ({e.reason}). Fix: correct it.'
-            ) from e
+        except (TypeError, UnicodeEncodeError) as e:
+            raise UserError(f'{where}: not a text that can be written as UTF-8 ({e}).') from e
 
     def leave_out(self, what: str, entries: Sequence[object], total: int) -> None:
-        """Say how many entries were left out, and which; with 'refuse', raise.
+        """Warn of entries that were left out; with 'refuse', raise.
 
         Args:
-            what (str): What they are, for example 'have an empty question'.
+            what (str): What is wrong with them, for example 'have an empty question'.
             entries (Sequence): What names each of them.
             total (int): How many entries there were.
 
@@ -43,11 +41,11 @@ class TextDataset(IntegrityMixin):
         if not entries:
             return
         found = (
-            f'{type(self).__name__}: {len(entries)} of {total} entries {what}: {listing(entries)}'
+            f'{type(self).__name__}: {len(entries)} of {total} entries {what}: {listing(entries)}.'
         )
         if self.on_corrupt == 'refuse':
-            raise UserError(f"{found}. Fix: correct them, or set dataset.on_corrupt='skip'.")
-        print_log(f'{found}. They are left out.', logger='current', level=logging.WARNING)
+            raise UserError(f"{found} Fix: correct them, or set dataset.on_corrupt='skip'.")
+        print_log(f'{found} They are left out.', logger='current', level=logging.WARNING)
 
     def refuse_nothing(self, entries: Sequence[object]) -> None:
         """Refuse a data set without an entry.
@@ -55,8 +53,4 @@ class TextDataset(IntegrityMixin):
         Raises:
             UserError: There is none.
         """
-        if not entries:
-            raise UserError(
-                f"{type(self).__name__}: '{self.ann_file}' has no entry that can be used. Fix: "
-                'check the file, and what the log says of entries that were left out.'
-            )
+        check(f"{type(self).__name__}: the entries of '{self.ann_file}'", len(entries), least=1)

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import UserError, check
 from lm4ve.llm.sources import HubSource, find_files
 from lm4ve.tasks.base.language.pretrained import naming
 
@@ -40,9 +40,6 @@ class TextPreprocessor(BaseDataPreprocessor):
         UserError: ``max_length`` has no room for a word.
     """
 
-    #: The length that the model's paper has, for messages.
-    usual_length = 'METER: 50'
-
     def __init__(self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False) -> None:
         super().__init__(non_blocking)
         self.tokenizer, self.tokenizer_type, self.tokenizer_name = None, None, tokenizer
@@ -55,11 +52,7 @@ class TextPreprocessor(BaseDataPreprocessor):
             )
             self._special = set(self.tokenizer.all_special_ids)
             least = self.tokenizer.num_special_tokens_to_add()
-        if max_length <= least:
-            raise UserError(
-                f'model.data_preprocessor.max_length={max_length} leaves no room beside the '
-                f'special tokens of the tokenizer. Fix: choose more ({self.usual_length}).'
-            )
+        check('model.data_preprocessor.max_length', max_length, above=least)
         # Follows the model to its device.
         self.register_buffer('_place', torch.empty(0), persistent=False)
 
@@ -78,10 +71,8 @@ class TextPreprocessor(BaseDataPreprocessor):
         """
         rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
         longest = max(map(len, rows))
-        if empty := [i for i, row in enumerate(rows) if not row]:
-            raise UserError(
-                f'The text {texts[empty[0]]!r} has no token. Fix: leave empty texts out.'
-            )
+        if [] in rows:
+            raise UserError(f'The text {texts[rows.index([])]!r} has no token.')
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
@@ -110,7 +101,7 @@ class TextPreprocessor(BaseDataPreprocessor):
         if not self.num_truncated:
             print_log(
                 f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
-                f'{self.max_length}, and so are others; this is said once.',
+                f'{self.max_length}; later ones are cut without a warning.',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -128,7 +119,8 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         if there is none).
 
     Raises:
-        CheckpointError: There is no such place, or no tokenizer that loads.
+        CheckpointError: There is no such place.
+        UserError: The tokenizer has no padding token, without which texts form no batch.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -140,22 +132,8 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
         where = dict(pretrained_model_name_or_path=files.repo_id, revision=files.revision or 'main')
     else:
         where = dict(pretrained_model_name_or_path=str(files.folder), local_files_only=True)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
-        tokenizer(['a', 'of b'])  # much of a damaged file shows only when it is used
-    except BaseException as e:  # many kinds about missing and damaged files; Rust's panics
-        if not isinstance(e, Exception) and type(e).__name__ != 'PanicException':
-            raise
-        reason = (str(e).strip().splitlines() or ['no reason given'])[0]
-        raise CheckpointError(
-            f"{_FIELD}='{source}' has no tokenizer that loads ({type(e).__name__}: {reason}). Fix: "
-            "copy tokenizer.json and tokenizer_config.json of the text encoder's release there."
-        ) from e
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(
-            f"{_FIELD}='{source}' has no padding token, so texts cannot form a batch. Fix: use "
-            'the tokenizer of the text encoder.'
-        )
+    tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+    check(f"{_FIELD}='{source}': pad_token_id", tokenizer.pad_token_id, kind=int)
     try:
         kind = AutoConfig.from_pretrained(**where, trust_remote_code=False).model_type
     except Exception:  # a tokenizer alone is enough
@@ -164,36 +142,24 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
 
 
 def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
-    """Refuse a tokenizer that is not the text encoder's.
-
-    What either does not tell is not checked.
+    """Refuse a tokenizer that is not the text encoder's; unknown properties are not compared.
 
     Raises:
         UserError: Families, vocabularies, padding or lengths differ.
     """
-    tokenizer, fix = preprocessor.tokenizer, 'Fix: name the same model in both.'
-    begin = f"model.data_preprocessor.tokenizer='{preprocessor.tokenizer_name}'"
-    kinds = preprocessor.tokenizer_type, getattr(encoder, 'model_type', None)
-    if None not in kinds and kinds[0] != kinds[1]:
-        raise UserError(
-            f"{begin} is of a '{kinds[0]}' model, but model.text_encoder is of '{kinds[1]}'. {fix}"
-        )
-    size = getattr(encoder, 'vocab_size', None)
-    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
-    if size is not None and tokens > size:
-        raise UserError(f'{begin} has {tokens} tokens, but model.text_encoder knows {size}. {fix}')
-    pad = getattr(encoder, 'pad_id', None)
-    if pad is not None and tokenizer.pad_token_id != pad:
-        raise UserError(
-            f'{begin} pads with {tokenizer.pad_token_id}, but model.text_encoder expects {pad}. '
-            f'{fix}'
-        )
-    longest = getattr(encoder, 'max_length', None)
-    if longest is not None and preprocessor.max_length > longest:
-        raise UserError(
-            f'model.data_preprocessor.max_length={preprocessor.max_length}, but model.text_encoder '
-            f'has positions for {longest} tokens. Fix: set it to {longest} or less.'
-        )
+    tokenizer, name = preprocessor.tokenizer, f"{_FIELD}='{preprocessor.tokenizer_name}'"
+    family, size, pad, longest = (
+        getattr(encoder, k, None) for k in ('model_type', 'vocab_size', 'pad_id', 'max_length')
+    )
+    if None not in (family, preprocessor.tokenizer_type):
+        check(f'{name}: the family', preprocessor.tokenizer_type, choices=(family,))
+    if size is not None:
+        tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+        check(f'{name}: the number of tokens', tokens, most=size)
+    if pad is not None:
+        check(f'{name}: pad_token_id', tokenizer.pad_token_id, choices=(pad,))
+    if longest is not None:
+        check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
 
 
 class PlaceholderTokenizer:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import numbered
 
 if TYPE_CHECKING:
@@ -28,12 +28,8 @@ def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
         UserError: There is none, or one is empty.
     """
     found = [texts] if isinstance(texts, str) else list(texts)
-    wrong = [repr(t) for t in found if not isinstance(t, str) or not t.strip()]
-    if wrong or not found:
-        raise UserError(
-            f'Every {noun} must be a text that is not empty, not {listing(wrong) or "none"}. Fix: '
-            'write one.'
-        )
+    if not found or not all(isinstance(t, str) and t.strip() for t in found):
+        raise UserError(f'Every {noun} must be a text that is not empty, not {found}.')
     return [t.strip() for t in found]
 
 

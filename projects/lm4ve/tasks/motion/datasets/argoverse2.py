@@ -1,9 +1,7 @@
 """Argoverse 2: scenario parquet and map JSON, read without the ``av2`` package.
 
 Formats: github.com/argoverse/av2-api (``datasets/motion_forecasting``, ``map``);
-the paper is arXiv 2301.00493. A scenario is a folder
-``<id>/scenario_<id>.parquet`` and ``log_map_archive_<id>.json``, 10 Hz, 50 steps of
-history and 60 of future (none in the test set).
+the paper is arXiv 2301.00493.
 """
 
 import json
@@ -11,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as parquet
+from pyarrow import parquet
 
-from lm4ve.errors import brief
-from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, boxes_near, one_message
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, LaneMap
 from lm4ve.tasks.motion.scene import (
     AGENT_TYPES,
     HEADING_METERS,
@@ -26,145 +22,88 @@ from lm4ve.tasks.motion.scene import (
 )
 
 HISTORY_STEPS, FUTURE_STEPS = 50, 60
-#: Cities of the data set.
-CITIES = ('austin', 'dearborn', 'miami', 'palo-alto', 'pittsburgh', 'washington-dc')
 #: object_type -> index of AGENT_TYPES; what is not here is 'other'.
 _TYPES = {name: i for i, name in enumerate(AGENT_TYPES)}
 _TYPES |= dict.fromkeys(('background', 'construction', 'riderless_bicycle'), _TYPES['static'])
 
+# A scenario: <id>/scenario_<id>.parquet, 10 Hz, 50 steps of history and 60 of future (none in
+# the test set), one row a track and step:
+#
+#     scenario_id  city    focal_track_id  track_id  object_type  timestep  position_x ... heading
+#     0a1b...      austin  138             138       vehicle      0         1523.4     ... 1.57
+_COLUMNS = (
+    *('scenario_id', 'city', 'focal_track_id', 'track_id', 'object_type'),
+    *('timestep', 'position_x', 'position_y', 'heading'),
+)
 
-def read_map(path: str | Path):
-    """Read a scenario's map.
+
+def read_map(path: str | Path) -> LaneMap:
+    """Read a scenario's map, ``log_map_archive_<id>.json``.
 
     The center line is the mean of the two boundaries, each resampled to 10
     points by arc length; the file has neither turn directions nor traffic
     control.
-
-    Args:
-        path (str | Path): ``log_map_archive_*.json``.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Center lines ``[L, 10, 2]`` (meters) and
-        bool ``[L]``, whether a lane is in an intersection.
-
-    Raises:
-        SceneError: The file is missing or not such a map.
     """
-    path = Path(path)
-    try:
-        lanes = json.loads(path.read_text())['lane_segments'].values()
-        lines = [center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
-        inside = [bool(s['is_intersection']) for s in lanes]
-    except OSError as e:
-        raise SceneError(
-            f"The map '{path}' cannot be read: {e.strerror}. Fix: unpack the scenario again.",
-            'no map',
-        ) from e
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise SceneError(
-            f"The map '{path}' is damaged ({type(e).__name__}: {brief(e)}); expected "
-            'lane_segments with left_lane_boundary and right_lane_boundary (points with '
-            'numbers x, y) and is_intersection. Fix: unpack the scenario again.',
-            'damaged map',
-        ) from e
-    return np.array(lines).reshape(-1, LANE_POINTS, 2), np.array(inside, dtype=bool)
+    # {"lane_segments": {"<id>": {"left_lane_boundary": [{"x": 1.0, "y": 2.0, "z": 0.0}, ...],
+    #   "right_lane_boundary": [...], "is_intersection": false, ...}, ...}, ...}
+    lanes = json.loads(Path(path).read_text())['lane_segments'].values()
+    lines = [center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
+    lines = np.array(lines).reshape(-1, LANE_POINTS, 2)
+    return LaneMap(
+        lines=lines,
+        turns=np.zeros(len(lines), dtype=np.int8),
+        intersections=np.array([bool(s['is_intersection']) for s in lanes], dtype=bool),
+        controls=np.zeros(len(lines), dtype=bool),
+        boxes=np.concatenate([lines.min(axis=1), lines.max(axis=1)], axis=1),
+    )
 
 
-def center_line(left: list, right: list) -> np.ndarray:
-    """Mean of two boundaries, ``[10, 2]`` meters.
+def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
+    """Return the mean of two boundaries, ``[10, 2]`` meters.
 
     Args:
         left, right (list[dict]): Points with x, y (and z, which counts for the
             arc length as in av2-api).
-
-    Raises:
-        ValueError: A boundary has no point, or a coordinate is not a number.
     """
-    sides = [
+    sides = (
         np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side], dtype=np.float64)
         for side in (left, right)
-    ]
-    if not all(map(len, sides)):
-        raise ValueError('a lane boundary has no points')
+    )
     return np.mean([resample(s) for s in sides], axis=0)[:, :2]
 
 
 class Argoverse2Reader(ArgoverseReader):
-    """Reads scenarios of one split: the folders in ``data_dir``."""
+    """Read scenarios of one split: the folders in ``data_dir``."""
 
-    pattern, example = '*/scenario_*.parquet', 'data/argoverse2/train'
-    content = 'Argoverse 2 motion forecasting scenarios'
-    numbers = 'timestep', 'heading', 'position_x', 'position_y'
-    texts = 'track_id', 'object_type', 'scenario_id', 'focal_track_id', 'city'
+    pattern = '*/scenario_*.parquet'
     history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
 
-    @one_message
-    def read(self, path: str | Path) -> Scene:
-        """Read a scenario and its map.
+    def _table(self, path: Path) -> pd.DataFrame:
+        # One file: `read_table` would treat folders named `x=y` as partitions.
+        return parquet.ParquetFile(path).read().select(_COLUMNS).to_pandas(ignore_metadata=True)
 
-        Raises:
-            SceneError: A file is unreadable, lacks a column or the focal track,
-                has a step outside the data set's, names an unknown city, or
-                :meth:`Scene.check` refuses the scene.
-        """
-        path = Path(path)
-        try:
-            # One file: `read_table` would take folders named `x=y` for partitions.
-            table = parquet.ParquetFile(path).read().to_pandas()
-        # pandas' own part of the file is JSON, and text may be no text: both ValueErrors.
-        except (OSError, pa.ArrowException, ValueError, LookupError, TypeError) as e:
-            raise SceneError(
-                f"'{path}' cannot be read as parquet ({brief(e)}). Fix: unpack the scenario again.",
-                'unreadable',
-            ) from e
-        # Whatever index was written with it: rows are counted from 0 here.
-        table = self.checked(table.reset_index(drop=True), path)
-        table['track_id'] = table['track_id'].astype(str)
+    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
+        steps = table['timestep'].to_numpy()
+        if steps.min() < 0:
+            raise SceneError('other time steps')
         scene_id, city, focal = map(str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']])
-        if city not in CITIES:
-            raise SceneError(
-                f"'{path}': Argoverse 2 has no city '{brief(city)}', only "
-                f'{", ".join(CITIES)}. Fix: check that the data set is '
-                'Argoverse 2.',
-                'unknown city',
-            )
-        steps, total = table['timestep'].to_numpy(), HISTORY_STEPS + FUTURE_STEPS
-        if steps.min() < 0 or steps.max() >= total:
-            raise SceneError(
-                f"'{path}' has timesteps {steps.min()} to {steps.max()}, "
-                f'expected 0 to {total - 1}. Fix: remove the file.',
-                'bad table',
-            )
-        types = table['object_type'].map(_TYPES).fillna(_TYPES['other'])
-        is_focal = (table['track_id'] == focal).to_numpy()
-        return self.scene(
-            table,
-            path,
+        tracks = table['track_id'].astype(str)
+        is_focal = (tracks == focal).to_numpy()
+        return self._build(
+            tracks,
             steps,
+            table[['position_x', 'position_y']].to_numpy(),
             is_focal,
-            f"focal_track_id '{focal}'",
-            types,
-            lambda *square: _lanes_near(path.parent / f'log_map_archive_{scene_id}.json', *square),
+            table['object_type'].map(_TYPES).fillna(_TYPES['other']),
+            read_map(path.parent / f'log_map_archive_{scene_id}.json'),
             scene_id=scene_id,
             city=city,
             heading=_standing_heading(table[is_focal & (steps < HISTORY_STEPS)]),
         )
 
 
-def _lanes_near(path: Path, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:
-    lanes, inside = read_map(path)
-    boxes = np.concatenate([lanes.min(axis=1), lanes.max(axis=1)], axis=1)
-    near = boxes_near(boxes, point, distance)
-    return dict(
-        lanes=lanes[near],
-        lane_turns=np.zeros(len(near), dtype=np.int8),
-        lane_intersections=inside[near],
-        lane_controls=np.zeros(len(near), dtype=bool),
-    )
-
-
 def _standing_heading(history: pd.DataFrame) -> float | None:
-    """The file's heading of an agent that stands; None if it moves.
+    """Return the file's heading of an agent that stands; None if it moves.
 
     A moving agent's direction is fitted as in Argoverse 1, so that models see
     one thing.

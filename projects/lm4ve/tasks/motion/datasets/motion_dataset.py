@@ -7,6 +7,7 @@ from torch.utils.data import Dataset
 
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.cache import SceneCache
+from lm4ve.tasks.motion.scene import Scene
 
 
 @DATASETS.register_module()
@@ -18,8 +19,8 @@ class MotionDataset(Dataset):
         pipeline (Sequence[dict]): Transforms of ``dict(scene=Scene)``.
         indices (int | Sequence[int], optional): The first so many scenes, or
             these.
-        verify (bool): Hash the whole file first, once and not in every worker. That takes
-            under two percent of the time in which a training loads it. Its count and
+        verify (bool): Hash the whole file first, once and not in every worker. This adds
+            under two percent to the time in which a training loads it. Its count and
             index are always checked.
         metainfo (dict, optional): More of it.
 
@@ -36,20 +37,16 @@ class MotionDataset(Dataset):
         metainfo: dict | None = None,
     ) -> None:
         self.scenes = SceneCache(cache, verify)
-        count = len(self.scenes)
-        if indices is None:
-            self.indices = range(count)
-        elif isinstance(indices, int):
-            self.indices = range(min(indices, count))
-        else:
-            self.indices = list(indices)
+        everything = range(len(self.scenes))
+        first = indices is None or isinstance(indices, int)
+        self.indices = everything[:indices] if first else list(indices)
         self.pipeline = Compose(pipeline)
         self.metainfo = dict(metainfo or {})
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def scene(self, i: int):
+    def scene(self, i: int) -> Scene:
         """The :class:`lm4ve.tasks.motion.scene.Scene` ``i``."""
         return self.scenes[self.indices[i]]
 

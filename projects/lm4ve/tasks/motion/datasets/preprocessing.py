@@ -6,25 +6,22 @@ become one file.
 """
 
 import hashlib
-import json
 import shutil
-import warnings
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
-from mmengine.logging import print_log
+from filelock import FileLock
+from joblib import Parallel, delayed
 
 from lm4ve.errors import UserError
-from lm4ve.files import clear_left_behind, write_text
-from lm4ve.tasks.base.integrity import SkippedFiles, check_policy
-from lm4ve.tasks.base.preparing import alone, in_processes
+from lm4ve.tasks.base.integrity import SkippedFiles
+from lm4ve.tasks.base.progress import progress
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
 
 
 def preprocess_split(
-    reader,
+    reader: ArgoverseReader,
     path: str | Path,
     workers: int = 1,
     on_corrupt: str = 'skip',
@@ -34,8 +31,7 @@ def preprocess_split(
     """Write the cache of a split, unless it is there already.
 
     Args:
-        reader: With ``files()`` and ``read(path) -> Scene``:
-            :class:`lm4ve.tasks.motion.Argoverse1Reader` or
+        reader (ArgoverseReader): :class:`lm4ve.tasks.motion.Argoverse1Reader` or
             :class:`lm4ve.tasks.motion.Argoverse2Reader`.
         path (str | Path): The cache to write. ``<path>.parts`` holds what is done so
             far.
@@ -51,89 +47,52 @@ def preprocess_split(
         sizes).
 
     Raises:
-        UserError: Another run works on ``path``; a cache of other files is there; no
-            file is usable; with 'refuse', the first corrupt file.
+        UserError: A cache of other files is there; no file is usable; with 'refuse',
+            the first corrupt file.
+        filelock.Timeout: Another run works on ``path``.
     """
-    check_policy(on_corrupt, 'on_corrupt')
-    path = Path(path)
-    files = reader.files()
+    path, files, skipped = Path(path), reader.files(), SkippedFiles(on_corrupt)
     source = _source(reader, files)
-    parts = path.with_name(f'{path.name}.parts')
-    chunks = [
-        (parts / f'{number:06d}', files[start : start + chunk_size])
-        for number, start in enumerate(range(0, len(files), chunk_size))
-    ]
-    with alone(path) as lock:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f'.{path.name}.lock'), blocking=False):
         if path.is_file():
-            footer = _finished(path, source)
-        else:
-            _claim(parts, f'{source} {chunk_size}')
-            _read_all(partial(_read_chunk, reader, on_corrupt), chunks, path, workers, quiet, lock)
-            footer = _join(path, [part for part, _ in chunks], len(files), source)
-        shutil.rmtree(parts, ignore_errors=True)
-    return footer
+            footer = SceneCache(path).footer
+            if footer.get('source') != source:
+                raise UserError(f"'{path}' is the cache of other files or another map_range.")
+            return footer
+        # Chunks of another run (other files, other sizes) are in another folder.
+        parts = path.with_name(f'{path.name}.parts')
+        done = parts / f'{source[:16]}-{chunk_size}'
+        starts = range(0, len(files), chunk_size)
+        chunks = {done / f'{i:08d}': files[i : i + chunk_size] for i in starts}
+        todo = {part: chunk for part, chunk in chunks.items() if not part.is_file()}
+        tasks = (delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items())
+        results = Parallel(workers, return_as='generator_unordered')(tasks)
+        text = f'preprocessing {path.name}, in chunks'
+        for _ in results if quiet else progress(results, text, len(todo)):
+            pass
+        caches = [SceneCache(part) for part in chunks]
+        for cache in caches:
+            skipped.merge(cache.footer['skipped'], cache.footer['examples'])
+        if not any(map(len, caches)):
+            raise UserError(f'None of {len(files)} files is usable: {skipped.examples[0]}')
+        records = (c.record(i) for c in caches for i in range(len(c)))
+        notes = dict(skipped=skipped.counts, examples=skipped.examples)
+        footer = write_cache(path, records, **notes, source=source)
+        shutil.rmtree(parts)
+        skipped.warn('preprocess', len(files))
+        return footer
 
 
-def _read_all(
-    work: Callable, chunks: list, path: Path, workers: int, quiet: bool, lock: int
-) -> None:
-    todo = [chunk for chunk in chunks if not _is_done(chunk[0])]
-    if len(todo) < len(chunks):
-        print_log(
-            f'preprocess: going on after {len(chunks) - len(todo)} of {len(chunks)} chunks',
-            logger='current',
-        )
-    text = f'preprocessing {path.name}, in chunks'
-    for _ in in_processes(work, todo, text, lock, workers, quiet):
-        pass
-
-
-def preprocess(*args, **kwargs) -> dict:
-    """Call :func:`preprocess_split`, of which this is the deprecated name."""
-    warnings.warn(
-        'preprocess is deprecated. Use preprocess_split instead.', DeprecationWarning, stacklevel=2
-    )
-    return preprocess_split(*args, **kwargs)
-
-
-def _source(reader, files: list) -> str:
-    """A hash of what goes in: names and sizes of the files, the reader's range."""
+def _source(reader: ArgoverseReader, files: list[Path]) -> str:
+    """Hash the names and sizes of the files, and the reader's range."""
     digest = hashlib.sha256(f'{type(reader).__name__} {reader.map_range}'.encode())
     for f in files:
         digest.update(f'{f.name} {f.stat().st_size}\n'.encode())
     return digest.hexdigest()
 
 
-def _finished(path: Path, source: str) -> dict:
-    footer = SceneCache(path).footer
-    if footer.get('source') != source:
-        raise UserError(
-            f"'{path}' is the cache of other files, or of another map_range, "
-            'than those given. Fix: remove it, or name another output.'
-        )
-    return footer
-
-
-def _claim(parts: Path, what: str) -> None:
-    """Empty the folder of parts if they are of another run (other files, other chunks)."""
-    note = parts / 'source'
-    if parts.is_dir() and not (note.is_file() and note.read_bytes() == what.encode()):
-        shutil.rmtree(parts)
-    parts.mkdir(parents=True, exist_ok=True)
-    clear_left_behind(parts)
-    write_text(what, note)
-
-
-def _is_done(part: Path) -> bool:
-    try:
-        SceneCache(part, verify=True)
-        return True
-    except UserError:
-        return False
-
-
-def _read_chunk(reader, on_corrupt: str, chunk: tuple[Path, list]) -> None:
-    part, files = chunk
+def _write_chunk(reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]) -> None:
     records, skipped = [], SkippedFiles(on_corrupt)
     for f in files:
         try:
@@ -141,22 +100,3 @@ def _read_chunk(reader, on_corrupt: str, chunk: tuple[Path, list]) -> None:
         except SceneError as e:
             skipped.add(e.kind, e)
     write_cache(part, records, skipped=skipped.counts, examples=skipped.examples)
-
-
-def _join(path: Path, parts: list[Path], files: int, source: str) -> dict:
-    caches, skipped = [SceneCache(part) for part in parts], SkippedFiles()
-    for c in caches:
-        skipped.merge(c.footer['skipped'], c.footer['examples'])
-    count = sum(map(len, caches))
-    if count == 0:
-        raise UserError(
-            f'None of the {files} files is usable; {json.dumps(skipped.counts)}. '
-            f'The first: {skipped.examples[0]}'
-        )
-    assert count + skipped.counts.total() == files
-    records = (c.record(i) for c in caches for i in range(len(c)))
-    footer = write_cache(
-        path, records, skipped=skipped.counts, examples=skipped.examples, source=source
-    )
-    skipped.warn('preprocess', files)
-    return footer

@@ -1,8 +1,8 @@
-"""A traffic simulator: vehicles on a small city's lanes, and what a sensor sees.
+"""A traffic simulator: vehicles on a small city's lanes, and noisy observations of them.
 
 Vehicles follow their lane by the intelligent driver model (Treiber, Hennecke and
 Helbing, Physical Review E 62, 2000), slow down for turns and red lights, and choose
-a branch at random. What comes out is noisy, is hidden at times, and starts late.
+a branch at random. Observed tracks are noisy, have gaps, and start late.
 """
 
 from dataclasses import dataclass, field
@@ -12,22 +12,26 @@ import numpy as np
 from lm4ve.tasks.motion.demo.traffic_roads import Lane, build_city
 from lm4ve.tasks.motion.scene import STEP
 
-#: The cities; both data sets' writers name them.
+#: The cities.
 CITY_SEEDS = dict(PIT=11, MIA=12)
 CITY_ORIGINS = dict(PIT=(1500.0, 200.0), MIA=(300.0, 2400.0))
 #: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
 ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
 #: Seconds of green for each of a light's two phases.
 GREEN = 12.0
+#: Vehicles in a city.
+VEHICLES = 60
 #: How far ahead drivers look, meters.
 SIGHT = 60.0
+#: Steps between the starts of windows, and focal agents of a window.
+STRIDE, PER_WINDOW = 15, 4
 #: Noise of a position, meters.
 NOISE = 0.04
 
 
 @dataclass
 class Window:
-    """A cut of a simulation, as a data set's writer takes it.
+    """A cut of a simulation, from which a file of a data set is written.
 
     Attributes:
         city (str): A key of :data:`CITY_SEEDS`.
@@ -63,10 +67,9 @@ class Simulation:
     Args:
         city (str): A key of :data:`CITY_SEEDS`.
         seed (int): Seed of the traffic.
-        vehicles (int): How many.
     """
 
-    def __init__(self, city: str, seed: int, vehicles: int = 60) -> None:
+    def __init__(self, city: str, seed: int) -> None:
         self.city = city
         self.lanes: dict[int, Lane] = city_lanes(city)
         self.rng = np.random.default_rng(seed)
@@ -75,7 +78,7 @@ class Simulation:
         slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
         self.vehicles = [
             _Vehicle(*slots[n], speed=self.rng.uniform(4, 9), wish=self.rng.uniform(0.8, 1.15))
-            for n in self.rng.permutation(len(slots))[:vehicles]
+            for n in self.rng.permutation(len(slots))[:VEHICLES]
         ]
 
     def run(self, steps: int):
@@ -85,15 +88,12 @@ class Simulation:
             tuple[np.ndarray, np.ndarray, np.ndarray]: Positions ``[V, steps, 2]``,
             headings and speeds ``[V, steps]``.
         """
-        shape = len(self.vehicles), steps
-        positions = np.zeros((*shape, 2))
-        headings, speeds = np.zeros(shape), np.zeros(shape)
-        for t in range(steps):
+        frames = []
+        for _ in range(steps):
             self._step()
-            for n, v in enumerate(self.vehicles):
-                positions[n, t], headings[n, t] = self.lanes[v.lane].pose(v.s)
-                speeds[n, t] = v.speed
-        return positions, headings, speeds
+            frames.append([(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles])
+        x, y, headings, speeds = np.array(frames).transpose(2, 1, 0)
+        return np.stack([x, y], axis=-1), headings, speeds
 
     def _step(self) -> None:
         self.time += STEP
@@ -113,7 +113,7 @@ class Simulation:
                 v.route.pop(0)
 
     def _route(self, v: _Vehicle, count: int) -> list[int]:
-        """The next lanes; branches are chosen at random when first asked for."""
+        """Return the next lanes; branches are chosen at random when first asked for."""
         while len(v.route) < count:
             last = self.lanes[v.route[-1] if v.route else v.lane]
             v.route.append(int(self.rng.choice(last.successors)))
@@ -122,7 +122,9 @@ class Simulation:
     def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
         here = self.lanes[v.lane]
         wanted = here.limit * v.wish
-        gap, closing = self._ahead_on_lane(v, order)
+        gap, closing = None, 0.0
+        if ahead := [other for other in order[v.lane] if other.s > v.s]:
+            gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
         distance, number = here.length - v.s, 0
         while distance < SIGHT:
             if here.gate >= 0 and gap is None and self._red(here):
@@ -142,20 +144,13 @@ class Simulation:
             distance += here.length
         return idm(v.speed, wanted, gap, closing)
 
-    @staticmethod
-    def _ahead_on_lane(v: _Vehicle, order: dict[int, list]):
-        for other in order[v.lane]:
-            if other.s > v.s:
-                return other.s - v.s - CAR, v.speed - other.speed
-        return None, 0.0
-
     def _red(self, lane: Lane) -> bool:
         shifted = self.time + lane.gate * 5.0
         return int(shifted // GREEN) % 2 != lane.phase
 
 
 def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
-    """Acceleration of the intelligent driver model, m/s^2.
+    """Compute the acceleration of the intelligent driver model, m/s^2.
 
     Args:
         speed, wanted (float): m/s.
@@ -172,13 +167,11 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
 
 
 def city_lanes(city: str) -> dict[int, Lane]:
-    """The lanes of one of the two cities."""
+    """Build the lanes of one of the two cities."""
     return build_city(CITY_SEEDS[city], CITY_ORIGINS[city])
 
 
-def windows(
-    city: str, seed: int, count: int, steps: int, history: int, vehicles: int = 60, stride: int = 15
-) -> list[Window]:
+def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
     """Cut scenes out of a simulation.
 
     Args:
@@ -186,24 +179,21 @@ def windows(
         seed (int): Same seed, same scenes.
         count (int): How many.
         steps, history (int): Steps of a scene, and of its observed part.
-        vehicles (int): In the city.
-        stride (int): Steps between the starts of windows.
     """
     rng = np.random.default_rng([seed, 1])
-    simulation = Simulation(city, seed, vehicles)
-    simulation.run(50)  # until nobody remembers how they were placed
-    per_window = 4
-    total = steps + stride * (-(-count // per_window) - 1)
+    simulation = Simulation(city, seed)
+    simulation.run(50)  # so that the initial placement no longer matters
+    total = steps + STRIDE * (-(-count // PER_WINDOW) - 1)
     positions, headings, speeds = simulation.run(total)
     found: list[Window] = []
-    for start in range(0, total - steps + 1, stride):
+    for start in range(0, total - steps + 1, STRIDE):
         cut = slice(start, start + steps)
         # As in Argoverse, agents that do something are worth a forecast.
         moved = np.linalg.norm(positions[:, start + steps - 1] - positions[:, start], axis=-1)
         going = np.flatnonzero(moved > 0.15 * steps)
-        if len(going) < per_window:
-            going = np.argsort(-moved)[:per_window]
-        for focal in rng.permutation(going)[:per_window]:
+        if len(going) < PER_WINDOW:
+            going = np.argsort(-moved)[:PER_WINDOW]
+        for focal in rng.permutation(going)[:PER_WINDOW]:
             if len(found) == count:
                 return found
             tracks = (x[:, cut] for x in (positions, headings, speeds))
@@ -212,7 +202,7 @@ def windows(
 
 
 def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
-    """What a vehicle near the focal one sees of it and of others."""
+    """Simulate the observations of a vehicle near the focal one."""
     count, steps = positions.shape[:2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
     sensor = int(np.argsort(distance[:, history - 1])[1])

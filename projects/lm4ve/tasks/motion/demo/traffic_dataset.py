@@ -1,7 +1,7 @@
-"""The simulator as a data set: files and caches are made where they are missing.
+"""The simulator as a data set, which writes missing files and caches.
 
 The embedded default of motion forecasting: one command trains, without a download,
-and through the readers and the preprocessing that real data takes.
+and through the reader and the preprocessing of real data.
 """
 
 import json
@@ -12,16 +12,14 @@ from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Reader
-from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.datasets.motion_dataset import MotionDataset
 from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
-from lm4ve.tasks.motion.demo.traffic_files import PER_SIMULATION, write_argoverse1, write_argoverse2
+from lm4ve.tasks.motion.demo.traffic_files import PER_SIMULATION, write_argoverse1
 
-LAYOUTS = ('argoverse1', 'argoverse2')
-#: Share of a split's simulations that tuning may look at.
+#: Share of a split's simulations that are held out for tuning.
 VAL_SHARE = 0.2
 
 
@@ -34,14 +32,14 @@ class TrafficDataset(MotionDataset):
         root (str): Folder for files and caches. What is there is used.
         counts (dict[str, int]): Scenes of each split. The splits' simulations
             differ, their two cities are the same, as in Argoverse.
-        layout (str): 'argoverse1' or 'argoverse2'.
         part (str, optional): For choosing hyper-parameters without the held-out
             split: 'fit' is the first four fifths of the split, 'val' the rest.
             Cut between simulations, since scenes of one overlap in time.
         **kwargs: Passed to :class:`lm4ve.tasks.motion.MotionDataset`.
 
     Raises:
-        UserError: A field is wrong, or ``root`` holds other data.
+        UserError: A field is wrong, or ``root`` holds other counts.
+        OSError: ``root`` holds other files.
     """
 
     def __init__(
@@ -49,22 +47,14 @@ class TrafficDataset(MotionDataset):
         split: str,
         root: str = 'data/traffic-sim',
         counts: dict[str, int] | None = None,
-        layout: str = 'argoverse1',
         part: str | None = None,
         **kwargs,
     ) -> None:
         counts = dict(counts or dict(train=3000, val=500))
-        if split not in counts or layout not in LAYOUTS:
-            raise UserError(
-                f"TrafficDataset: split='{split}' must be one of "
-                f"{', '.join(counts)}, layout='{layout}' one of "
-                f'{", ".join(LAYOUTS)}.'
-            )
+        check('TrafficDataset.split', split, choices=counts)
         if part is not None:
-            if kwargs.get('indices') is not None:
-                raise UserError(
-                    'TrafficDataset: part and indices both choose scenes. Fix: set one of them.'
-                )
+            # Both part and indices would choose scenes.
+            check('TrafficDataset.indices with part', kwargs.get('indices'), choices=(None,))
             kwargs['indices'] = part_of(part, counts[split])
         root = Path(root)
         # Only one process writes; the others wait for it, those of this training
@@ -72,15 +62,15 @@ class TrafficDataset(MotionDataset):
         if is_main_process():
             root.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(root.with_name(f'{root.name}.lock')):
-                write_traffic(root, counts, layout)
-                reader = traffic_reader(root, split, layout)
+                write_traffic(root, counts)
+                reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
                 preprocess_split(reader, root / f'{split}.cache', quiet=True)
         barrier()
         super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
 
 
 def part_of(part: str, count: int) -> range:
-    """Scenes of a part of a split.
+    """Return the scenes of a part of a split.
 
     Args:
         part (str): 'fit' or 'val'.
@@ -89,54 +79,33 @@ def part_of(part: str, count: int) -> range:
     Raises:
         UserError: There is no such part, or there is only one simulation.
     """
+    check('TrafficDataset.part', part, choices=('fit', 'val'))
+    check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
     simulations = -(-count // PER_SIMULATION)
-    if part not in ('fit', 'val') or simulations < 2:
-        raise UserError(
-            f"TrafficDataset: part='{part}' must be 'fit' or 'val', and needs "
-            f'more than {PER_SIMULATION} scenes (two simulations), found '
-            f'{count}. Fix: set another part, or a larger dataset.counts.'
-        )
     cut = PER_SIMULATION * (simulations - max(1, round(VAL_SHARE * simulations)))
     return range(cut) if part == 'fit' else range(cut, count)
 
 
-def traffic_reader(root: Path, split: str, layout: str):
-    """The reader of a split's files."""
-    if layout == 'argoverse1':
-        return Argoverse1Reader(root / split / 'data', root / 'map_files')
-    return Argoverse2Reader(root / split)
-
-
-def write_traffic(root: Path, counts: dict[str, int], layout: str) -> None:
+def write_traffic(root: Path, counts: dict[str, int]) -> None:
     """Simulate and write the files, unless they are there.
 
     Raises:
-        UserError: Others are there.
+        UserError: Scenes of other counts are there.
+        OSError: Files of somebody else are there.
     """
-    wanted = dict(layout=layout, counts=counts)
     note = root / 'traffic.json'
     if note.is_file():
-        found = json.loads(note.read_text())
-        if found != wanted:
+        found = json.loads(note.read_text())['counts']
+        if found != counts:
             raise UserError(
-                f"'{root}' holds {found}, dataset.counts and layout ask for "
-                f'{wanted}. Fix: remove it, or set another dataset.root.'
+                f"'{root}' holds {found}, not dataset.counts={counts}. Fix: another dataset.root."
             )
         return
-    if root.exists() and any(root.iterdir()):
-        raise UserError(
-            f"'{root}' is neither empty nor written by the traffic "
-            'simulator. Fix: set another dataset.root.'
-        )
-    print_log(
-        f'TrafficDataset: simulating {sum(counts.values())} scenes into '
-        f'{root} (less than a minute)',
-        logger='current',
-    )
+    if root.exists():
+        root.rmdir()  # which refuses a folder that is not empty
+    print_log(f'TrafficDataset: simulating {sum(counts.values())} scenes', logger='current')
     beside = root.with_name(f'{root.name}.unfinished')
     shutil.rmtree(beside, ignore_errors=True)
-    dict(argoverse1=write_argoverse1, argoverse2=write_argoverse2)[layout](beside, counts)
-    (beside / 'traffic.json').write_text(json.dumps(wanted))
-    if root.exists():
-        root.rmdir()
+    write_argoverse1(beside, counts)
+    (beside / 'traffic.json').write_text(json.dumps(dict(layout='argoverse1', counts=counts)))
     beside.rename(root)

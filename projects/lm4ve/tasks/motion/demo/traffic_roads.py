@@ -10,6 +10,8 @@ import numpy as np
 
 from lm4ve.tasks.motion.scene import LANE_POINTS, resample, rotation
 
+#: Intersections along each side of a city, and the meters between them.
+SIZE, SPACING = 4, 95.0
 #: Distance of a lane from its street's middle, meters.
 OFFSET = 1.9
 #: Streets end this far from an intersection's middle, meters.
@@ -31,7 +33,6 @@ class Lane:
         phase (int): In which of the light's two phases it may go.
         limit (float): Meters per second.
         successors, predecessors (list[int]): Lane ids.
-        opposite (int): Lane id of the other direction; -1: none.
     """
 
     line: np.ndarray
@@ -43,7 +44,6 @@ class Lane:
     limit: float = 12.0
     successors: list[int] = field(default_factory=list)
     predecessors: list[int] = field(default_factory=list)
-    opposite: int = -1
 
     def __post_init__(self) -> None:
         steps = np.linalg.norm(np.diff(self.line, axis=0), axis=-1)
@@ -53,34 +53,26 @@ class Lane:
     def length(self) -> float:
         return float(self.at[-1])
 
-    def pose(self, s: float) -> tuple[tuple[float, float], float]:
-        """Position (meters) and heading (radians) after ``s`` meters."""
-        point = tuple(np.interp(s, self.at, axis) for axis in self.line.T)
+    def pose(self, s: float) -> tuple[float, float, float]:
+        """Return the position x, y (meters) and heading (radians) after ``s`` meters."""
+        x, y = (np.interp(s, self.at, axis) for axis in self.line.T)
         piece = min(np.searchsorted(self.at, s, 'right'), len(self.at) - 1)
         ahead = self.line[piece] - self.line[piece - 1]
-        return point, np.arctan2(ahead[1], ahead[0])
+        return x, y, np.arctan2(ahead[1], ahead[0])
 
 
-def build_city(
-    seed: int, origin: tuple[float, float] = (0.0, 0.0), size: int = 4, spacing: float = 95.0
-) -> dict[int, Lane]:
+def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int, Lane]:
     """Make a city.
 
     Args:
         seed (int): Same seed, same city.
         origin (tuple): Its corner, meters.
-        size (int): Intersections along each side.
-        spacing (float): Between them, meters.
 
     Returns:
         dict[int, Lane]: Lanes by id.
     """
     rng = np.random.default_rng(seed)
-    nodes = {
-        (i, j): np.array([i, j]) * spacing + rng.uniform(-14, 14, 2)
-        for i in range(size)
-        for j in range(size)
-    }
+    nodes = {at: np.array(at) * SPACING + rng.uniform(-14, 14, 2) for at in np.ndindex(SIZE, SIZE)}
     turn = rotation(rng.uniform(0, 2 * np.pi))
     nodes = {k: turn @ v + origin for k, v in nodes.items()}
     lit = {k: bool(rng.random() < 0.6) for k in nodes}
@@ -101,13 +93,13 @@ def build_city(
 
 
 def _bezier(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """60 points of a cubic curve by its control points, each ``[2]``."""
+    """Return 60 points of a cubic curve by its control points, each ``[2]``."""
     t = np.linspace(0, 1, 60)[:, None]
     return (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t**2 * c + t**3 * d
 
 
 def sideways(line: np.ndarray) -> np.ndarray:
-    """Unit vectors to the right of a line's direction, ``[n, 2]``."""
+    """Return unit vectors to the right of a line's direction, ``[n, 2]``."""
     ahead = np.gradient(line, axis=0)
     ahead /= np.linalg.norm(ahead, axis=-1, keepdims=True)
     return np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1)
@@ -122,7 +114,6 @@ def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
     bends = rng.normal(0, 9, 2)
     middle = _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
     limit = float(rng.uniform(*LIMITS))
-    first = len(lanes)
     for line, end_node, start_node in ((middle, b, a), (middle[::-1], a, b)):
         line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
         # Two segments a direction, as long streets are cut in real maps.
@@ -133,8 +124,6 @@ def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
         lanes[i + 1] = Lane(line[LANE_POINTS - 1 :], limit=limit, **light)
         arriving[end_node].append((start_node, i + 1))
         leaving[start_node].append((end_node, i))
-    for i, j in ((first, first + 3), (first + 1, first + 2)):
-        lanes[i].opposite, lanes[j].opposite = j, i
 
 
 def _junction(lanes, arriving, leaving, number) -> None:

@@ -1,6 +1,6 @@
 """``MotionForecaster``: encoder, optional language model block, decoder, losses.
 
-The block takes agent and lane tokens with their padding mask, after the encoder
+The block processes agent and lane tokens with their padding mask, after the encoder
 and before the trajectory decoder (arXiv 2310.12973, section 4.3); only the agents
 that are decoded are its queries.
 """
@@ -21,7 +21,7 @@ class MotionForecaster(BaseModel):
     Args:
         encoder (dict): Config of a module ``(inputs) -> dict`` with ``tokens``
             ``[B, N, C]`` (agents first), ``padding_mask`` bool ``[B, N]`` and
-            whatever its decoder wants besides.
+            whatever else its decoder needs.
         decoder (dict): Config of a module ``(features [B, Q, C], encoded, inputs) ->
             (trajectories [B, Q, K, F, 2], scores [B, Q, K])``, meters in the focal
             frame and logits, with ``loss(trajectories, scores, future,

@@ -1,4 +1,7 @@
-"""What the losses of all models need, pure functions of tensors."""
+"""Losses of both models, pure functions of tensors.
+
+Those of mmTransformer's proposals: arXiv 2103.11624, sections 3.4 and 3.5.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,13 +14,13 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
 
 
 def final_step(valid: Tensor) -> Tensor:
-    """Index of the last True of each row, ``[B, F] -> [B]``."""
+    """Return the index of the last True of each row, ``[B, F] -> [B]``."""
     steps = torch.arange(valid.shape[1], device=valid.device)
     return torch.where(valid, steps, -1).max(dim=1).values
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
-    """Distance at the last known step, ``[B, K]`` meters, without gradient.
+    """Compute the distance at the last known step, ``[B, K]`` meters, without gradient.
 
     Args:
         trajectories (Tensor): ``[B, K, F, 2]``.
@@ -33,8 +36,76 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
 def masked_smooth_l1(
     trajectory: Tensor, future: Tensor, valid: Tensor, beta: float = 1.0
 ) -> Tensor:
-    """Smooth L1 over known steps, x and y: a mean over ``[..., F, 2]``."""
+    """Compute smooth L1 over known steps, x and y: a mean over ``[..., F, 2]``."""
     loss = F.smooth_l1_loss(trajectory, future, reduction='none', beta=beta)
     # where(), not a product: unknown steps may hold anything.
     loss = torch.where(valid[..., None], loss, 0.0)
     return loss.sum() / (2 * valid.sum().clamp(min=1))
+
+
+def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor, delta: float = 1.0) -> Tensor:
+    """Compute the Huber loss on step offsets, a mean over known steps.
+
+    An offset is known if both its ends are; the first starts where the agent is.
+
+    Args:
+        trajectories (Tensor): ``[N, K, F, 2]``.
+        future (Tensor): ``[N, F, 2]``.
+        valid (Tensor): bool ``[N, F]``.
+
+    Returns:
+        Tensor: ``[N, K]``.
+    """
+    known = torch.where(valid[..., None], future, 0.0)
+    error = trajectories - known[:, None]
+    # Both start at one place, so the difference of the first offsets is that of
+    # the first points.
+    error = torch.cat([error[:, :, :1], error.diff(dim=2)], dim=2)
+    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)
+    both = both[:, None, :, None]
+    loss = F.huber_loss(error, torch.zeros_like(error), reduction='none', delta=delta)
+    total = torch.where(both, loss, 0.0).sum(dim=(2, 3))
+    return total / (2 * both.sum(dim=(2, 3))).clamp(min=1)
+
+
+def proposal_losses(
+    trajectories: Tensor,
+    scores: Tensor,
+    future: Tensor,
+    valid: Tensor,
+    distances: Tensor,
+    members: Tensor | None = None,
+    delta: float = 1.0,
+) -> dict[str, Tensor]:
+    """Compute regression, score and region losses.
+
+    Args:
+        trajectories (Tensor): ``[N, K, F, 2]``, meters.
+        scores (Tensor): ``[N, K]``, logits.
+        future, valid (Tensor): ``[N, F, 2]``, bool ``[N, F]``.
+        distances (Tensor): End point distances ``[N, K]``, meters.
+        members (Tensor, optional): bool ``[N, K]``, the proposals of the region
+            in which the truth ends. None: only the proposal that ends nearest is
+            regressed, all are scored.
+        delta (float): Where the Huber loss becomes linear, meters.
+
+    Returns:
+        dict[str, Tensor]: ``reg``; ``score``, KL of softmax(scores) from
+        softmax(-distances) among the members; and with members ``region``, minus
+        the log of their summed probability.
+    """
+    huber = offset_huber(trajectories, future, valid, delta)
+    if members is None:
+        best = distances.argmin(dim=1, keepdim=True)
+        reg = huber.gather(1, best).mean()
+        members = torch.ones_like(scores, dtype=torch.bool)
+        region = None
+    else:
+        reg = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
+        log_p = scores.log_softmax(dim=1)
+        region = -log_p.masked_fill(~members, -torch.inf).logsumexp(1).mean()
+    predicted = scores.masked_fill(~members, -1e9).log_softmax(dim=1)
+    target = (-distances).masked_fill(~members, -1e9).log_softmax(dim=1)
+    score = F.kl_div(predicted, target, reduction='batchmean', log_target=True)
+    losses = dict(reg=reg, score=score)
+    return losses if region is None else dict(losses, region=region)

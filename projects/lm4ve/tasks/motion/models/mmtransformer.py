@@ -3,8 +3,8 @@
 A motion extractor turns each agent's history into K proposals, a map aggregator
 lets them query the lanes, a social constructor lets agents meet. The default computes
 what the released inference code (github.com/decisionforce/mmTransformer) computes, and
-its weights can be converted; where the paper differs there is a field.
-``released=False`` gives the layers of lm4ve 0.1. The stacks are torch's own layers.
+its weights can be converted; where the paper differs there is a field. The stacks are
+torch's own layers.
 """
 
 import math
@@ -13,10 +13,8 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances, take_agents
-from lm4ve.tasks.motion.models.proposal_losses import proposal_losses
+from lm4ve.tasks.motion.models.losses import end_distances, proposal_losses, take_agents
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.models.vectornet import SubGraph, linear_norm_relu
 from lm4ve.tasks.motion.scene import STEP
@@ -25,7 +23,7 @@ from lm4ve.tasks.motion.scene import STEP
 def encoder_stack(
     channels: int, heads: int, feedforward: int, layers: int, final_norm: bool = True
 ) -> nn.TransformerEncoder:
-    """Pre-norm encoder layers, ReLU, no dropout."""
+    """Build pre-norm encoder layers, ReLU, no dropout."""
     layer = nn.TransformerEncoderLayer(
         channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
     )
@@ -33,10 +31,10 @@ def encoder_stack(
     return nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
 
 
-class ReleasedDecoderLayer(nn.TransformerDecoderLayer):
-    """A pre-norm layer whose self-attention takes its queries and keys before the norm.
+class DecoderLayer(nn.TransformerDecoderLayer):
+    """Pre-norm layer whose self-attention norms the values but not the queries and keys.
 
-    So does the released code; only the values are normed.
+    The released code computes it so.
     """
 
     def forward(self, x: Tensor, memory: Tensor, memory_key_padding_mask: Tensor | None) -> Tensor:
@@ -52,23 +50,15 @@ class DecoderStack(nn.Module):
         channels, heads, feedforward, layers (int): Sizes and number of the layers.
         positions (int): Queries that get a learned embedding before every layer
             (the paper); 0: none (the code).
-        released (bool): Layers of the released code, see :class:`ReleasedDecoderLayer`.
     """
 
     def __init__(
-        self,
-        channels: int,
-        heads: int,
-        feedforward: int,
-        layers: int,
-        positions: int = 0,
-        released: bool = True,
+        self, channels: int, heads: int, feedforward: int, layers: int, positions: int = 0
     ) -> None:
         super().__init__()
-        kind = ReleasedDecoderLayer if released else nn.TransformerDecoderLayer
+        options = dict(dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(
-            kind(channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True)
-            for _ in range(layers)
+            DecoderLayer(channels, heads, feedforward, **options) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
         self.position = nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
@@ -83,36 +73,13 @@ class DecoderStack(nn.Module):
 
 
 def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
-    """Sine and cosine position embedding ``[steps, channels]``."""
+    """Compute the sine and cosine position embedding ``[steps, channels]``."""
     at = torch.arange(steps, device=like.device, dtype=torch.float32)[:, None]
     rates = torch.exp(
         torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels)
     )
     table = torch.stack([(at * rates).sin(), (at * rates).cos()], dim=-1)
     return table.flatten(1).to(like.dtype)
-
-
-def refuse_other_form(module: nn.Module, key: str, released: bool, field: str) -> None:
-    """Refuse checkpoints of the other form, in which ``key`` is there (or is not).
-
-    Args:
-        module (nn.Module): Whose states are looked at when they are loaded.
-        key (str): A name that only states of ``released=False`` have.
-        released (bool): The module's form.
-        field (str): What the error calls the field.
-    """
-
-    def check(_, state: dict, prefix: str, *args) -> None:
-        mine = any(name.startswith(prefix) for name in state)
-        if mine and (f'{prefix}{key}' in state) == released:
-            raise CheckpointError(
-                f'The checkpoint is of an mmTransformer with {field}={not released} '
-                f'({"lm4ve 0.1" if released else "the released form"}), the model has '
-                f'{field}={released}. Fix: set model.encoder.released={not released} and '
-                f'model.decoder.released={not released}.'
-            )
-
-    module.register_load_state_dict_pre_hook(check)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -131,10 +98,6 @@ class MMTransformer(BaseModule):
             layer (the paper); the code has none.
         final_norm (bool): LayerNorm after the social constructor. False with a
             neck, whose own norm comes after the block.
-        released (bool): Compute what the released code computes. False: lm4ve 0.1, in
-            which decoders norm queries and keys, the agents' summary ends in a ReLU,
-            and lanes have our attributes (turn -1 to 1, then 0 or 1) and not theirs
-            (intersection 1 or 2, turn 1 to 3, control 1 or 2).
         init_cfg (dict, optional): Default: Xavier for linear layers.
     """
 
@@ -146,30 +109,26 @@ class MMTransformer(BaseModule):
         feedforward: int = 256,
         query_position: bool = False,
         final_norm: bool = True,
-        released: bool = True,
         init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
         super().__init__(init_cfg)
-        self.released = released
         k, c = num_proposals, channels
         sizes = c, num_heads, feedforward
         positions = k if query_position else 0
         self.embed_dims, self.num_proposals = c, k
         self.motion_in = nn.Linear(4, c)
         self.motion_encoder = encoder_stack(*sizes, 2)
-        self.motion_decoder = DecoderStack(*sizes, 2, positions, released)
+        self.motion_decoder = DecoderStack(*sizes, 2, positions)
         self.proposals = nn.Parameter(nn.init.orthogonal_(torch.empty(k, c)))
         self.place = _mlp(2, c // 2, c // 2)
         self.fuse_place = _mlp(c + c // 2, c, c)
         self.lane_graph = SubGraph(7, (c // 4, c // 4))
         self.lane_in = nn.Linear(c // 2, c)
         self.lane_encoder = encoder_stack(*sizes, 2)
-        self.lane_decoder = DecoderStack(*sizes, 2, positions, released)
-        summary = _mlp(k * c, c, c)
-        self.summary = summary if released else nn.Sequential(summary, nn.ReLU())
+        self.lane_decoder = DecoderStack(*sizes, 2, positions)
+        self.summary = _mlp(k * c, c, c)
         self.fuse_summary = _mlp(c + c // 2, c, c)
         self.social = encoder_stack(*sizes, 2, final_norm)
-        refuse_other_form(self, 'summary.0.0.weight', released, 'model.encoder.released')
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`.
@@ -214,10 +173,9 @@ class MMTransformer(BaseModule):
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
         lanes, extra = inputs['lanes'], inputs['lane_attributes']
-        if self.released:
-            turn, intersection, control = extra.unbind(-1)
-            turn = turn.abs() * 1.5 + turn * 0.5  # none 0, left -1, right 1 to 0, 1, 2
-            extra = 1 + torch.stack([intersection, turn, control], dim=-1)
+        turn, intersection, control = extra.unbind(-1)
+        turn = turn.abs() * 1.5 + turn * 0.5  # none 0, left -1, right 1 to 0, 1, 2
+        extra = 1 + torch.stack([intersection, turn, control], dim=-1)
         extra = extra[:, :, None].expand(-1, -1, lanes.shape[2] - 1, -1)
         vectors = torch.cat([lanes[..., :-1, :], lanes[..., 1:, :], extra], dim=-1)
         x = self.lane_in(self.lane_graph(vectors)) * math.sqrt(self.embed_dims)
@@ -232,14 +190,12 @@ class ProposalDecoder(BaseModule):
         future_steps (int): F.
         channels (int): Width of the tokens.
         num_heads (int), feedforward (int): Sizes of the social decoder.
-        released (bool): Heads of the released code. False: lm4ve 0.1, with one more
-            LayerNorm and ReLU in each.
         social_decoder_layers (int): Layers in which proposals query the agents:
             0 as the code (which builds but never calls them), 4 as the paper.
         regions (str, optional): None trains the proposal whose end is nearest;
             'fan' or a file of ``tools/motion/make_regions.py`` trains by regions
             (the paper, section 3.4).
-        num_regions (int): M of 'fan'; a file says its own.
+        num_regions (int): M of 'fan'; a file has its own.
         learned_weights (bool): Losses weighted by learned uncertainties (the
             paper); else their plain sum.
         huber_delta (float): Where the regression's loss becomes linear, meters; the
@@ -266,7 +222,6 @@ class ProposalDecoder(BaseModule):
         huber_delta: float = 1.0,
         select: int | None = None,
         select_meters: float = 2.0,
-        released: bool = True,
         init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
         super().__init__(init_cfg)
@@ -275,20 +230,14 @@ class ProposalDecoder(BaseModule):
         self.keep, self.select_meters = select, select_meters
         self.regions = None if regions is None else Regions.load(regions, num_regions)
         sizes = c, num_heads, feedforward, social_decoder_layers
-        self.social = DecoderStack(*sizes, released=released) if social_decoder_layers else None
-        between = () if released else (nn.LayerNorm(c), nn.ReLU())
+        self.social = DecoderStack(*sizes) if social_decoder_layers else None
         self.regression = nn.Sequential(
-            *linear_norm_relu(2 * c, 2 * c),
-            nn.Linear(2 * c, c),
-            *between,
-            nn.Linear(c, 2 * future_steps),
+            *linear_norm_relu(2 * c, 2 * c), nn.Linear(2 * c, c), nn.Linear(c, 2 * future_steps)
         )
-        self.score = nn.Sequential(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c))
-        if not released:
-            self.score.extend([nn.LayerNorm(2 * c), nn.ReLU()])
-        self.score.append(nn.Linear(2 * c, c))
-        self.score.extend([nn.Linear(c, 1)] if released else [nn.ReLU(), nn.Linear(c, 1)])
-        refuse_other_form(self, 'regression.6.weight', released, 'model.decoder.released')
+        self.score = nn.Sequential(
+            *(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c)),
+            *(nn.Linear(2 * c, c), nn.Linear(c, 1)),
+        )
         self.sigmas = None
         if learned_weights:
             names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')
@@ -318,7 +267,7 @@ class ProposalDecoder(BaseModule):
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of N agents; see :func:`lm4ve.tasks.motion.models.proposal_losses`."""
+        """Compute the losses of N agents; see ``proposal_losses``."""
         distances = end_distances(trajectories, future, valid)
         members = self.regions and self.regions.members(future, valid, scores.shape[1])
         losses = proposal_losses(
@@ -330,7 +279,7 @@ class ProposalDecoder(BaseModule):
         return {f'loss_{n}': v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
-        """All, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
+        """Return all, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
         kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_meters)

@@ -19,7 +19,7 @@ from lm4ve.tasks.motion.scene import STEP
 
 
 def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
-    """History as vectors x, y, dx, dy, mask, t.
+    """Describe histories as vectors x, y, dx, dy, mask, t.
 
     Args:
         agents (Tensor): ``[B, A, H, 2]``, meters, gaps filled.
@@ -42,7 +42,7 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
 
 
 def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
-    """Lanes as vectors x, y, dx, dy, turn, intersection, control.
+    """Describe lanes as vectors x, y, dx, dy, turn, intersection, control.
 
     Args:
         lanes (Tensor): ``[B, L, P, 2]``, meters.
@@ -57,7 +57,7 @@ def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
 
 
 def linear_norm_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
-    """The three layers of which both models' MLPs are made."""
+    """Build the three layers of which both models' MLPs consist."""
     return nn.Linear(in_channels, channels), nn.LayerNorm(channels), nn.ReLU()
 
 
@@ -87,7 +87,7 @@ class SubGraph(nn.Module):
 
 @MODELS.register_module()
 class VectorNet(BaseModule):
-    """Agents and lanes to tokens that have seen each other.
+    """Encode agents and lanes as tokens, with attention among all of them.
 
     Args:
         channels (Sequence[int]): Widths of the sub-graphs' levels; tokens have twice the
@@ -195,7 +195,7 @@ class TrajectoryDecoder(BaseModule):
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
-        """Losses of N agents.
+        """Compute the losses of N agents.
 
         Args:
             trajectories (Tensor): ``[N, K, F, 2]``.
@@ -211,5 +211,5 @@ class TrajectoryDecoder(BaseModule):
         )
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
-        """All of them."""
+        """Return all trajectories."""
         return trajectories, probabilities

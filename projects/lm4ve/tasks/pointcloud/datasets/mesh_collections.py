@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError
-from lm4ve.files import decoded
+from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, check_split, seed_of
+from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
 from lm4ve.tasks.pointcloud.geometry import farthest_points
 
@@ -66,20 +65,18 @@ class ModelNet40(PointCloudDataset):
         cache_dir: str | None = None,
         **kwargs,
     ) -> None:
-        self.split = check_split(split)
-        self.num_points, self.num_samples = num_points, num_samples
+        check('dataset.split', split, choices=('train', 'test'))
+        self.split, self.num_points, self.num_samples = split, num_points, num_samples
         self.cache_dir = cache_dir
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        root = self._root()
+        root = Path(self.data_root)
         files = self._listed(root) or self._meshes(root)
         if not files:
             raise UserError(
                 f"'{root}' has neither modelnet40_{self.split}.txt nor "
-                f'<class>/{self.split}/*.off. Fix: unpack '
-                'modelnet40_normal_resampled or ModelNet40 there (see '
-                'docs/guides/point_clouds.md), or set data_root.'
+                f'<class>/{self.split}/*.off. Fix: unpack one of them there, or set data_root.'
             )
         key = [f'version 1, {self.num_points} of {self.num_samples}']
         key += [f'{p.relative_to(root)} {p.stat().st_size}' for p, _ in files]
@@ -95,26 +92,13 @@ class ModelNet40(PointCloudDataset):
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
         names = root / f'modelnet40_{self.split}.txt'
-        if not names.is_file():
-            return []
         files = []
-        for name in decoded(names.read_bytes(), names).split():
+        for name in names.read_text(encoding='utf-8').split() if names.is_file() else ():
             kind = name.rpartition('_')[0]
-            if kind not in _MODELNET40:
-                raise UserError(
-                    f"'{names}' lists '{name}', whose class '{kind}' is none of ModelNet40's."
-                )
+            check(f"A class in '{names}'", kind, choices=_MODELNET40)
             if '/' in name:
-                raise UserError(
-                    f"'{names}' names a shape outside of its class folder, expected names like "
-                    'airplane_0001. Fix: fetch the release again.'
-                )
-            path = root / kind / f'{name}.txt'
-            if not path.is_file():
-                raise UserError(
-                    f"'{path}' is listed but does not exist. Fix: unpack the release again."
-                )
-            files.append((path, _MODELNET40.index(kind)))
+                raise UserError(f"'{names}' names a file outside of its class folder.")
+            files.append((root / kind / f'{name}.txt', _MODELNET40.index(kind)))
         return files
 
     def _meshes(self, root: Path) -> list[tuple[Path, int]]:
@@ -129,11 +113,7 @@ class ModelNet40(PointCloudDataset):
         for cloud, (path, _) in zip(clouds, files, strict=True):
             points = read_points(path, self.num_samples, seed_of(path.name))
             points = drop_nonfinite(points, f"'{path}'", self.on_corrupt)
-            if len(points) < self.num_points:
-                raise UserError(
-                    f"'{path}' has {len(points)} points, expected at least "
-                    f'dataset.num_points={self.num_points}. Fix: lower it.'
-                )
+            check('dataset.num_points', self.num_points, most=len(points))
             cloud[:] = farthest_points(points, self.num_points)
         return clouds
 
@@ -167,32 +147,30 @@ class ShapeNet(PointCloudDataset):
     def __init__(
         self, data_root: str, split: str = 'train', num_samples: int = 8192, **kwargs
     ) -> None:
-        self.split = check_split(split, ('train', 'val', 'test'))
-        self.num_samples = num_samples
+        check('dataset.split', split, choices=('train', 'val', 'test'))
+        self.split, self.num_samples = split, num_samples
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        root = self._root()
+        root = Path(self.data_root)
         models = self._arrays(root) or self._folders(root)
         if not models:
             raise UserError(
-                f"'{root}' has neither shapenet_pc/<synset>-<model>.npy nor "
-                '<synset>/<model>/. Fix: check dataset.data_root.'
+                f"'{root}' has neither shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/. "
+                'Fix: check dataset.data_root.'
             )
         classes = tuple(sorted({synset for synset, _ in models}))
-        self._metainfo.setdefault('classes', classes)
-        labels = {c: i for i, c in enumerate(self._metainfo['classes'])}
-        wanted = self._listed(root)
-        missing = [w for w in wanted or () if w not in models]
-        if missing:
+        classes = self._metainfo.setdefault('classes', classes)
+        keys = self._listed(root) or sorted(models)
+        if missing := [key for key in keys if key not in models]:
             raise UserError(
-                f"{len(missing)} model(s) of split '{self.split}' are not in "
-                f"'{root}', the first: {missing[0][0]}-{missing[0][1]}."
+                f"'{root}' lacks {len(missing)} model(s) of the split '{self.split}', the first: "
+                f'{"-".join(missing[0])}.'
             )
         return [
-            dict(path=str(models[key]), gt_label=labels[key[0]])
-            for key in (wanted or sorted(models))
-            if key[0] in labels
+            dict(path=str(models[key]), gt_label=classes.index(key[0]))
+            for key in keys
+            if key[0] in classes
         ]
 
     @staticmethod
@@ -213,7 +191,6 @@ class ShapeNet(PointCloudDataset):
     def _listed(self, root: Path) -> list:
         for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
             if path.is_file():
-                text = decoded(path.read_bytes(), path)
-                lines = text.replace('/', '-').split()
+                lines = path.read_text(encoding='utf-8').replace('/', '-').split()
                 return [tuple(line.removesuffix('.npy').split('-', 1)) for line in lines]
         return []

@@ -14,13 +14,13 @@ from mmengine.model import BaseDataPreprocessor, BaseModel, BaseModule
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.errors import CheckpointError, listing
 from lm4ve.registry import MODELS
 from lm4ve.runner.checkpoint_files import read_state
 
 
 class PointCloudDataSample(BaseDataElement):
-    """What is known and predicted of one cloud.
+    """Label and prediction of one cloud.
 
     ``gt_label`` int64 ``[1]``; ``pred_logits`` and ``pred_scores`` float
     ``[classes]``; ``pred_label`` int64 ``[1]``.
@@ -38,47 +38,30 @@ class PointCloudDataSample(BaseDataElement):
 class PointCloudPreprocessor(BaseDataPreprocessor):
     """Stack clouds ``[N, 3]`` to a batch ``[B, N, 3]`` on the model's device.
 
-    The first batch is looked at: clouds that are not normalized, for example in millimeters,
-    give a warning.
+    If the first batch lies far outside of the unit sphere (millimeters?), a warning is logged.
     """
 
-    _looked = False
+    _has_checked_units = False
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Cast and stack.
-
-        Args:
-            data (dict): ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``),
-                and ``data_samples``.
-            training (bool): Not used.
-
-        Raises:
-            UserError: The clouds have different numbers of points.
-        """
+        """Cast and stack ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``)."""
         data = self.cast_data(data)
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
-            sizes = sorted({len(x) for x in inputs})
-            if len(sizes) > 1:
-                raise UserError(
-                    f'Clouds of {sizes[0]} to {sizes[-1]} points in one batch. '
-                    "Fix: put dict(type='lm4ve.SamplePoints', num=...) into "
-                    'the pipeline.'
-                )
             inputs = torch.stack(list(inputs))
-        if not self._looked:
-            self._looked = True
+        if not self._has_checked_units:
+            self._has_checked_units = True
             _warn_of_units(inputs)
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
 
 
 def _warn_of_units(clouds: Tensor) -> None:
-    farthest = float(clouds.abs().max()) if clouds.numel() else 0.0
+    farthest = float(clouds.abs().max())
     if farthest > 10:
         print_log(
             f'A coordinate of the first batch is {farthest:.4g}; the models expect clouds within '
-            'the unit sphere and train to chance far from it (millimeters?). Fix: put dict(type='
-            "'lm4ve.NormalizeToUnitSphere') into the pipelines of training and test.",
+            "the unit sphere. Fix: put dict(type='lm4ve.NormalizeToUnitSphere') into the pipelines "
+            'of training and test.',
             logger='current',
             level=logging.WARNING,
         )
@@ -86,7 +69,7 @@ def _warn_of_units(clouds: Tensor) -> None:
 
 @MODELS.register_module()
 class PointClsHead(BaseModule):
-    """Class token and maximum of the other tokens, through a small MLP.
+    """Classify by the class token and the maximum of the other tokens, through a small MLP.
 
     Args:
         in_channels (int): C of the tokens.
@@ -110,20 +93,20 @@ class PointClsHead(BaseModule):
         init_cfg: dict | Sequence[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        parts: list[nn.Module] = []
+        layers: list[nn.Module] = []
         width = 2 * in_channels
         for size in hidden:
-            parts.append(nn.Linear(width, size))
+            layers.append(nn.Linear(width, size))
             if norm:
-                parts.append(nn.BatchNorm1d(size))
-            parts += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
+                layers.append(nn.BatchNorm1d(size))
+            layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
             width = size
-        self.layers = nn.Sequential(*parts, nn.Linear(width, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
         self.num_classes = num_classes
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``[B, 1 + G, C]`` to logits ``[B, classes]``."""
+        """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``."""
         pooled = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
         return self.layers(pooled)
 
@@ -134,13 +117,12 @@ class PointCloudClassifier(BaseModel):
 
     Args:
         backbone (dict): An encoder ``[B, N, 3] -> [B, 1 + G, C]``.
-        head (dict): Config of a module from tokens to logits, with ``loss`` and ``num_classes``.
+        head (dict): Config of a module from tokens to logits, with ``loss``.
         neck (dict, optional): Config of a module from tokens to tokens, for example
             LLMBlockNeck.
         checkpoint (str, optional): A checkpoint of this suite (made by
-            ``tools/pointcloud/convert_checkpoint.py`` of a published one) whose
-            encoder training starts from. All of the encoder must be in it, its
-            final norm goes to where this model has it, its head is left out.
+            ``tools/pointcloud/convert_checkpoint.py`` of a published one) with the encoder
+            that training starts from; see :func:`load_encoder`.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
@@ -161,17 +143,13 @@ class PointCloudClassifier(BaseModel):
         self.head = MODELS.build(head)
 
     def init_weights(self) -> None:
-        """Initialize, then load the encoder of ``checkpoint``.
-
-        Raises:
-            CheckpointError: It is missing or damaged, or is of another encoder.
-        """
+        """Initialize, then load the encoder of ``checkpoint``."""
         super().init_weights()
         if self.checkpoint is not None:
             load_encoder(self, self.checkpoint)
 
     def extract_tokens(self, inputs: Tensor) -> Tensor:
-        """Clouds ``[B, N, 3]`` to the tokens that the head reads."""
+        """Map clouds ``[B, N, 3]`` to the tokens that the head reads."""
         tokens = self.backbone(inputs)
         return tokens if self.neck is None else self.neck(tokens)
 
@@ -184,43 +162,29 @@ class PointCloudClassifier(BaseModel):
                 ``gt_label`` for 'loss'.
             mode (str): 'tensor' gives logits ``[B, classes]``, 'loss' a dict of
                 losses, 'predict' the samples with predictions.
-
-        Raises:
-            UserError: A label is not one of the head's classes.
         """
         logits = self.head(self.extract_tokens(inputs))
         if mode == 'tensor':
             return logits
         if mode == 'loss':
             labels = torch.cat([s.gt_label for s in data_samples])
-            return dict(loss=self.head.loss(logits, self._checked(labels)))
+            return dict(loss=self.head.loss(logits, labels))
         if mode == 'predict':
             data_samples = data_samples or [PointCloudDataSample() for _ in range(len(logits))]
             return [s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)]
         raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
 
-    def _checked(self, labels: Tensor) -> Tensor:
-        # On a GPU the check would wait for it; there the loss itself asserts.
-        if not labels.is_cuda and int(labels.max()) >= self.head.num_classes:
-            raise UserError(
-                f'The data has label {int(labels.max())}, but '
-                f'head.num_classes={self.head.num_classes}. Fix: set '
-                'model.head.num_classes to the number of classes.'
-            )
-        return labels
-
 
 def load_encoder(model: PointCloudClassifier, path: str) -> None:
-    """Load the encoder of a checkpoint of this suite.
+    """Load the encoder of a checkpoint, with its final norm and without its head.
 
     Args:
-        model (PointCloudClassifier): Whose encoder (and final norm, which may
-            be the neck's) takes the weights.
+        model (PointCloudClassifier): The model; its final norm may be the neck's.
         path (str): A checkpoint with the names of :class:`PointCloudClassifier`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, a tensor of the encoder
-            is not in it or has another shape; nothing is loaded then.
+        CheckpointError: The file is missing or damaged, or a tensor of the encoder is not in
+            it or has another shape; nothing is loaded then.
     """
     state = read_state(path)
     places = ('neck', 'backbone') if model.backbone.norm is not None else ('backbone', 'neck')
@@ -228,27 +192,24 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
         old, new = (f'{place}.norm.{part}' for place in places)
         if old in state:
             state[new] = state.pop(old)
-    mine = {
-        k: v for k, v in model.state_dict().items() if k.startswith(('backbone.', 'neck.norm.'))
+    shapes = {
+        key: value.shape
+        for key, value in model.state_dict().items()
+        if key.startswith(('backbone.', 'neck.norm.'))
     }
     # In pre-training Point-MAE has no class token: it starts at random.
-    optional = ('backbone.cls_token', 'backbone.cls_pos')
-    missing = [k for k in mine if k not in state and k not in optional]
-    other = [k for k in mine if k in state and state[k].shape != mine[k].shape]
-    if missing or other:
+    random = [k for k in ('backbone.cls_token', 'backbone.cls_pos') if k not in state]
+    wrong = [
+        key
+        for key, shape in shapes.items()
+        if key not in random and (key not in state or state[key].shape != shape)
+    ]
+    if wrong:
         raise CheckpointError(
-            f"model.checkpoint='{path}' is not of this encoder: "
-            f'{len(missing)} tensor(s) are missing ({listing(missing)}) and '
-            f'{len(other)} have another shape ({listing(other)}). Fix: '
-            'convert the published checkpoint with '
-            'tools/pointcloud/convert_checkpoint.py, and set '
-            'model.backbone to its sizes.'
+            f"model.checkpoint='{path}' is not of this encoder: {len(wrong)} tensor(s) are "
+            f'missing or have another shape ({listing(wrong)}). Fix: convert the published '
+            'checkpoint, and set model.backbone to its sizes.'
         )
-    model.load_state_dict({k: state[k] for k in mine if k in state}, strict=False)
-    fresh = [k for k in optional if k not in state]
-    print_log(
-        f"Encoder initialized from '{path}'"
-        + (f'; not in it, so random: {listing(fresh)}.' if fresh else '.'),
-        logger='current',
-        level=logging.INFO,
-    )
+    model.load_state_dict({k: state[k] for k in shapes if k in state}, strict=False)
+    left = f'; not in it, so random: {listing(random)}' if random else ''
+    print_log(f"Encoder initialized from '{path}'{left}.", logger='current', level=logging.INFO)

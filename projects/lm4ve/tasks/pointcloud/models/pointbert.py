@@ -1,4 +1,4 @@
-"""Point-BERT's encoder: a cloud as a class token and tokens of local groups.
+"""Point-BERT's encoder: a class token and tokens of local groups.
 
 Yu et al., CVPR 2022 (arXiv 2111.14819); sizes and order of operations are those
 of the authors' code, since its checkpoints are to be loaded. Point-MAE (Pang et
@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
+from timm.models.vision_transformer import Block  # Point-BERT copied it
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.pointcloud.geometry import group_points, take_points
 
@@ -24,22 +24,8 @@ _INIT = [
 ]
 
 
-def _transformer_block(**kwargs) -> nn.Module:
-    """timm's ViT block: the one that Point-BERT's code was copied from."""
-    try:
-        # Here, since the other tasks do not need timm.
-        from timm.models.vision_transformer import Block
-    except ImportError as e:
-        raise UserError(
-            "Point-BERT and Point-MAE are built from timm's transformer "
-            f'block, which cannot be imported ({e}). Fix: pip install timm '
-            '(requirements/pointcloud.txt).'
-        ) from e
-    return Block(**kwargs)
-
-
 class GroupEncoder(BaseModule):
-    """A small PointNet: the points of each group to one vector.
+    """Encode the points of each group as one vector, by a small PointNet.
 
     Two point-wise stages; the second sees each point's features beside the
     group's maximum (Point-BERT, section 3.1). The names of its parts are those
@@ -67,28 +53,25 @@ class GroupEncoder(BaseModule):
         )
 
     def forward(self, groups: Tensor) -> Tensor:
-        """``[B, G, S, 3]``, relative to the centers, to ``[B, G, C]``."""
-        # Point-wise convolutions as matrix products over all points, which is
-        # what they are; on a CPU this is several times as fast.
-        x = groups.flatten(0, 2)
+        """Encode groups ``[B, G, S, 3]``, relative to their centers, to ``[B, G, C]``."""
+        count, size = groups.shape[1:3]
         conv, norm, relu, last = self.first_conv
-        x = _pointwise(relu(norm(_pointwise(x, conv.weight, conv.bias))), last.weight, last.bias)
-        x = x.unflatten(0, (-1, groups.shape[2]))
+        x = groups.flatten(0, 2)
+        x = _pointwise(last, relu(norm(_pointwise(conv, x))))
+        x = x.unflatten(0, (-1, size))
         pooled = x.amax(dim=1, keepdim=True)
-        # The group's maximum is the same for all its points: project it once.
+        # The maximum is the same for all points of a group, so it is projected once.
         conv, norm, relu, last = self.second_conv
+        weight = conv.weight.squeeze(-1)
         width = pooled.shape[-1]
-        x = _pointwise(x, conv.weight[:, width:]) + _pointwise(
-            pooled, conv.weight[:, :width], conv.bias
-        )
-        x = _pointwise(relu(norm(x.flatten(0, 1))), last.weight, last.bias)
-        x = x.unflatten(0, (-1, groups.shape[2])).amax(dim=1)
-        return x.unflatten(0, groups.shape[:2])
+        x = F.linear(x, weight[:, width:]) + F.linear(pooled, weight[:, :width], conv.bias)
+        x = _pointwise(last, relu(norm(x.flatten(0, 1))))
+        return x.unflatten(0, (-1, size)).amax(dim=1).unflatten(0, (-1, count))
 
 
-def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Apply the weights ``[D, C, 1]`` of a convolution to ``[..., C]``."""
-    return F.linear(x, weight.squeeze(-1), bias)
+def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
+    """Apply a convolution of kernel size 1 as a matrix product, which is faster on a CPU."""
+    return F.linear(x, conv.weight.squeeze(-1), conv.bias)
 
 
 @MODELS.register_module()
@@ -132,24 +115,18 @@ class PointBERT(BaseModule):
         init_cfg: dict | Sequence[dict] | None = _INIT,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if embed_dims % num_heads:
-            raise UserError(
-                f'backbone.embed_dims={embed_dims} is not a multiple of '
-                f'backbone.num_heads={num_heads}.'
-            )
         self.embed_dims = embed_dims
         self.num_groups, self.group_size = num_groups, group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
-        self.reduce_dim: nn.Module | None = None
-        if encoder_dims != embed_dims:
-            self.reduce_dim = nn.Linear(encoder_dims, embed_dims)
+        same_width = encoder_dims == embed_dims
+        self.reduce_dim = None if same_width else nn.Linear(encoder_dims, embed_dims)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
         self.blocks = nn.ModuleList(
-            _transformer_block(
-                dim=embed_dims,
-                num_heads=num_heads,
+            Block(
+                embed_dims,
+                num_heads,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=False,
                 drop_path=rate,
@@ -157,9 +134,7 @@ class PointBERT(BaseModule):
             )
             for rate in torch.linspace(0, drop_path_rate, depth).tolist()
         )
-        self.norm: nn.Module | None = None
-        if final_norm:
-            self.norm = build_norm_layer(norm_cfg, embed_dims)[1]
+        self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if final_norm else None
 
     def init_weights(self) -> None:
         super().init_weights()
@@ -182,21 +157,17 @@ class PointBERT(BaseModule):
         """Encode clouds.
 
         Args:
-            points (Tensor): ``[B, N, 3]``, in the unit that the model was
-                trained in (unit sphere, or as in the files).
+            points (Tensor): ``[B, N, 3]``, in the unit of the training data.
 
         Returns:
             Tensor: ``[B, 1 + G, C]``, the class token first.
-
-        Raises:
-            UserError: The clouds have fewer points than groups or a group.
         """
         centers, index = self.group(points)
         groups = take_points(points, index) - centers[:, :, None]
         tokens = self.encoder(groups)
         if self.reduce_dim is not None:
             tokens = self.reduce_dim(tokens)
-        batch = points.shape[0]  # not len(), which a trace would fix
+        batch = points.shape[0]  # a trace would make len() a constant
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
         position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1)
         for block in self.blocks:

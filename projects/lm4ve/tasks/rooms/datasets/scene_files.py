@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.tasks.base.mesh_files.ply import read_ply
+from lm4ve.tasks.base.mesh_files import read_ply
 from lm4ve.tasks.rooms.scannet import class_of
 
 #: Scenes that a process keeps: about 160 MB of ScanQA's 50,000 points.
@@ -199,7 +199,7 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """
     try:
         with np.errstate(all='ignore'):
-            vertices, triangles = read_ply(Path(path).read_bytes(), COLUMNS)
+            vertices, triangles = read_ply(path, COLUMNS)
     except (ValueError, TypeError, LookupError, OverflowError, MemoryError, OSError) as e:
         raise DamagedScene(f"has a damaged mesh '{path}' ({e})") from e
     colors = vertices[:, 3:]

@@ -9,7 +9,6 @@ from mmengine.dist import barrier, is_main_process
 
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.base.meshes import import_open3d
 from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
 from lm4ve.tasks.rooms.demo import rooms
@@ -54,7 +53,6 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
     """
 
     def write(partial: Path) -> None:
-        o3d = import_open3d()
         for part in ('scannet_data', 'scans', 'objects', 'qa'):
             (partial / part).mkdir()
         first = 0
@@ -65,7 +63,7 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
                 rng = np.random.default_rng((number, i))
                 room = rooms.draw_room(rng)
                 name = f'scene{first + i:04d}_00'
-                pose = _write_scan(partial, name, rooms.draw_cloud(room, rng, o3d), room, rng)
+                pose = _write_scan(partial, name, rooms.draw_cloud(room, rng), room, rng)
                 made.append((name, room, pose))
             _write_questions(partial / 'qa', split, made, first)
             first += count

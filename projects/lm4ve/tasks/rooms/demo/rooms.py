@@ -7,13 +7,12 @@ is; so an answer follows from where the asker looks (the situation) and from wha
 """
 
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 
 from lm4ve.tasks.base.meshes import sample_primitive
 
-#: The shapes: open3d's primitive, and the least and the greatest size in x, y, z in meters.
+#: The shapes: their primitive, and the least and the greatest size in x, y, z in meters.
 SHAPES = dict(
     box=('box', (0.55, 0.55, 0.35), (0.75, 0.75, 0.5)),
     ball=('sphere', (0.6, 0.6, 0.6), (0.7, 0.7, 0.7)),
@@ -196,9 +195,9 @@ class Cloud:
     parts: np.ndarray
 
 
-def draw_cloud(room: Room, rng: np.random.Generator, o3d: ModuleType) -> Cloud:
+def draw_cloud(room: Room, rng: np.random.Generator) -> Cloud:
     """Draw the points of a room, in an order that says nothing."""
-    clouds = [_shape_points(thing, rng, o3d) for thing in room.things]
+    clouds = [_shape_points(thing, rng) for thing in room.things]
     parts = [np.full(len(c), i) for i, c in enumerate(clouds)]
     for part, cloud in ((-1, _floor(room, rng)), (-2, _walls(room, rng))):
         clouds.append(cloud)
@@ -208,8 +207,8 @@ def draw_cloud(room: Room, rng: np.random.Generator, o3d: ModuleType) -> Cloud:
     return Cloud(points, np.concatenate(parts)[order])
 
 
-def _shape_points(thing: Thing, rng: np.random.Generator, o3d: ModuleType) -> np.ndarray:
-    points, normals = sample_primitive(SHAPES[thing.shape][0], POINTS['shape'], rng, o3d)
+def _shape_points(thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    points, normals = sample_primitive(SHAPES[thing.shape][0], POINTS['shape'], rng)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = np.array(thing.size) / (high - low)
     points = (points - (low + high) / 2) * scale

@@ -1,8 +1,8 @@
 """Several questions about one image in one training sample.
 
-The image is encoded once for all of them, and what it shows is asked for from several sides
-in the same step: with one question a sample, a small image encoder that starts at random
-learns what is easiest to see, such as colors, and little else.
+The image is encoded once for all of them, and all of them are about it in the same step:
+with one question a sample, a small image encoder that starts at random learns what is
+easiest to see, such as colors, and little else.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,24 +11,11 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import HOOKS
 
 #: What a sample has one of for each of its questions.
 PER_QUESTION = ('gt_answers', 'question_id', 'question_type', 'answer_type')
-
-
-def check_count(count: object) -> None:
-    """Refuse a ``questions_per_image`` that is no number of questions.
-
-    Raises:
-        UserError: It is neither None nor 1 or more.
-    """
-    if count is not None and (type(count) is not int or count < 1):
-        raise UserError(
-            f'dataset.questions_per_image={count!r} must be a number of 1 or more, or None for one '
-            'question a sample.'
-        )
 
 
 def group_by_image(entries: list[dict]) -> list[dict]:
@@ -66,11 +53,11 @@ def draw_questions(entry: dict, count: int, answers: Collection[str] | None = No
         answers (Collection[str], optional): Draw from questions with one of these answers,
             if the image has any.
     """
-    open_to = range(len(entry['text']))
+    candidates = range(len(entry['text']))
     if answers is not None:
-        fits = [i for i in open_to if not set(answers).isdisjoint(entry['gt_answers'][i])]
-        open_to = fits or open_to
-    rounds = [np.random.permutation(open_to) for _ in range(-(-count // len(open_to)))]
+        fits = [i for i in candidates if not set(answers).isdisjoint(entry['gt_answers'][i])]
+        candidates = fits or candidates
+    rounds = [np.random.permutation(candidates) for _ in range(-(-count // len(candidates)))]
     chosen = np.concatenate(rounds)[:count].tolist()
     drawn = {k: [entry[k][i] for i in chosen] for k in ('text', *PER_QUESTION) if k in entry}
     return dict(entry, **drawn)
@@ -78,15 +65,15 @@ def draw_questions(entry: dict, count: int, answers: Collection[str] | None = No
 
 @HOOKS.register_module()
 class AskFirstHook(Hook):
-    """Let the first epochs ask only what has some answers, then everything.
+    """Train the first epochs on questions with some answers only, then on all questions.
 
     For data sets with several questions an image. A small image encoder that starts at
     random finds shapes when it is asked to name them; among questions that are mostly to be
     answered with yes or no it does not.
 
     Args:
-        answers (Sequence[str]): Questions with one of these answers are asked first. Of an
-            image without such a question any is asked.
+        answers (Sequence[str]): The first epochs have questions with one of these answers.
+            Of an image without such a question they may have any.
         epochs (int): How many epochs.
     """
 
@@ -94,22 +81,16 @@ class AskFirstHook(Hook):
         self.answers, self.epochs = frozenset(answers), epochs
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Tell the data set.
+        """Set the answers of the epoch's questions in the data set.
 
         Raises:
-            UserError: The data set has one question a sample, or its workers would not hear
-                of it.
+            UserError: The data set has one question a sample, or its workers outlive an epoch
+                and would not see the change.
         """
         loader = runner.train_dataloader
         if getattr(loader.dataset, 'questions_per_image', None) is None:
-            raise UserError(
-                'AskFirstHook chooses among the questions of an image, and '
-                f'{type(loader.dataset).__name__} has one a sample. Fix: set '
-                'train_dataloader.dataset.questions_per_image.'
-            )
-        if loader.num_workers and loader.persistent_workers:
-            raise UserError(
-                'AskFirstHook does not reach the workers of train_dataloader, which outlive an '
-                'epoch. Fix: set train_dataloader.persistent_workers=False.'
-            )
+            raise UserError('AskFirstHook needs train_dataloader.dataset.questions_per_image.')
+        if loader.num_workers:
+            field = 'train_dataloader.persistent_workers with AskFirstHook'
+            check(field, loader.persistent_workers, choices=(False,))
         loader.dataset.asked = self.answers if runner.epoch < self.epochs else None

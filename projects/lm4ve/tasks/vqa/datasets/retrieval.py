@@ -1,11 +1,17 @@
-"""Data sets of images with captions: Karpathy's splits of Flickr30k and COCO, and own files."""
+"""Data sets of images with captions: Karpathy's splits of Flickr30k and COCO, and your own."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import read_entries, read_json, read_rows, texts_of
+from lm4ve.tasks.base.language.json_files import (
+    naming_file,
+    read_entries,
+    read_json,
+    read_rows,
+    texts_of,
+)
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.text_pool import TextPool
 
@@ -35,8 +41,7 @@ class CaptionDataset(ImageTextDataset):
     def __init__(
         self, *args: Any, num_negatives: int = 15, checked_negatives: bool = True, **kwargs: Any
     ) -> None:
-        if not isinstance(num_negatives, int) or num_negatives < 0:
-            raise UserError(f'dataset.num_negatives={num_negatives!r} must be 0 or more.')
+        check('dataset.num_negatives', num_negatives, kind=int, least=0)
         self.num_negatives, self.checked_negatives = num_negatives, checked_negatives
         self._pool: TextPool | None = None
         super().__init__(*args, **kwargs)
@@ -50,33 +55,26 @@ class CaptionDataset(ImageTextDataset):
         raise NotImplementedError
 
     def load_data_list(self) -> list[dict]:
-        """Return the images, or in training the captions, of the files, checked."""
-        self.check_image_folder()
+        """Return an entry for each image of the files, or in training for each caption."""
         images, empty, total, captions = [], [], 0, 0
-        for number, found in enumerate(self.load_images()):
-            total += 1
-            image_id = found.get('image_id', number)
-            where = f"'{self.ann_file}', image {image_id}"
-            path = self.image_path(found['image'], where)
-            texts = [c.strip() for c in found['captions']]
-            self.check_texts(texts, where)
-            ids = found.get('caption_ids') or range(captions, captions + len(texts))
-            captions += len(texts)
-            unique: dict[str, Any] = {}
-            for text, caption_id in zip(texts, ids, strict=True):
-                if text:
-                    unique.setdefault(text, caption_id)
-            if '' in texts or not texts:
-                empty.append(f'image {image_id}')
-            if unique:
-                images.append(
-                    dict(
-                        img_path=path,
-                        text=list(unique),
-                        image_id=image_id,
-                        caption_ids=list(unique.values()),
-                    )
-                )
+        with naming_file(self.ann_file, 'dataset.ann_file'):
+            for number, found in enumerate(self.load_images()):
+                total, image_id = number + 1, found.get('image_id', number)
+                where = f"'{self.ann_file}', image {image_id}"
+                path = self.image_path(found['image'], where)
+                texts = [c.strip() for c in found['captions']]
+                self.check_texts(texts, where)
+                ids = found.get('caption_ids') or range(captions, captions + len(texts))
+                captions += len(texts)
+                unique: dict[str, Any] = {}
+                for text, caption_id in zip(texts, ids, strict=True):
+                    if text:
+                        unique.setdefault(text, caption_id)
+                if '' in texts or not texts:
+                    empty.append(f'image {image_id}')
+                if unique:
+                    entry = dict(img_path=path, text=list(unique), image_id=image_id)
+                    images.append(dict(entry, caption_ids=list(unique.values())))
         self.leave_out('have an empty caption or none', empty, total)
         self.refuse_nothing(images)
         self.check_some_images([d['img_path'] for d in images])
@@ -87,13 +85,9 @@ class CaptionDataset(ImageTextDataset):
         texts = [c for d in images for c in d['text']]
         numbers = [i for i, d in enumerate(images) for _ in d['text']]
         self._pool = TextPool(texts, numbers)
-        most = self._pool.distinct - self._pool.most_of_one_image()
-        if self.checked_negatives and self.num_negatives > most:
-            raise UserError(
-                f'dataset.num_negatives={self.num_negatives}: {type(self).__name__} has '
-                f'{self._pool.distinct} different captions of {len(images)} images, so that there '
-                f'are only {most} false ones for some images. Fix: set at most as many.'
-            )
+        if self.checked_negatives:
+            most = self._pool.distinct - self._pool.most_of_one_image()
+            check('dataset.num_negatives', self.num_negatives, most=most)
         for number, d in enumerate(images):
             for text, caption_id in zip(d['text'], d['caption_ids'], strict=True):
                 yield dict(d, text=[text], caption_ids=[caption_id], image_number=number)
@@ -133,63 +127,25 @@ class KarpathyRetrieval(CaptionDataset):
 
     def load_images(self) -> Iterator[dict]:
         """Yield the images of the splits, in the order of the file."""
-        entries = read_karpathy(self.ann_file)
-        there = dict.fromkeys(e['split'] for e in entries)
-        missing = [s for s in self.splits if s not in there]
-        if missing or not self.splits:
-            raise UserError(
-                f"dataset.split: '{self.ann_file}' has no split {listing(missing)}, only "
-                f'{listing(list(there))}. Fix: name some of these.'
+        # {"images": [{"filepath": "val2014" (COCO only), "filename": "391895.jpg", "imgid": 0,
+        #   "split": "test", "sentences": [{"raw": "A man on a bike.", "sentid": 770337}, ...]}]}
+        field = 'dataset.ann_file'
+        content = read_json(self.ann_file, dict, field)
+        entries = read_entries(content, 'images', self.ann_file, field)
+        there = {e['split'] for e in entries}
+        for split in self.splits:
+            check(f"dataset.split of '{self.ann_file}'", split, choices=sorted(there))
+        for number, image in enumerate(entries):
+            if image['split'] not in self.splits:
+                continue
+            folder, sentences = image.get('filepath', ''), image['sentences']
+            ids = [s.get('sentid') for s in sentences]
+            yield dict(
+                image=f'{folder}/{image["filename"]}' if folder else image['filename'],
+                captions=[s['raw'] for s in sentences],
+                image_id=image.get('imgid', number),
+                caption_ids=None if None in ids else ids,
             )
-        yield from (e for e in entries if e['split'] in self.splits)
-
-
-def read_karpathy(path: str) -> list[dict]:
-    """Read ``dataset_flickr30k.json`` or ``dataset_coco.json``.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        list[dict]: For each image ``image`` (its name, with the folder if the file has
-        it), ``split``, ``captions`` (list[str]), ``image_id`` and ``caption_ids`` (int).
-
-    Raises:
-        UserError: It is damaged or of another kind.
-    """
-    field = 'dataset.ann_file'
-    content = read_json(path, dict, field)
-    found = []
-    for number, image in enumerate(read_entries(content, 'images', path, field)):
-        name, folder = image.get('filename'), image.get('filepath', '')
-        split, sentences = image.get('split'), image.get('sentences')
-        captions = [
-            (s['raw'], s.get('sentid', -1))
-            for s in (sentences if isinstance(sentences, list) else ())
-            if isinstance(s, dict) and isinstance(s.get('raw'), str)
-        ]
-        ids = [image.get('imgid', number), *(i for _, i in captions)]
-        if (
-            not all(isinstance(v, str) for v in (name, folder, split))
-            or not isinstance(sentences, list)
-            or len(captions) < len(sentences)
-            or not all(type(i) is int for i in ids)
-        ):
-            raise UserError(
-                f"{field}: image {number} of '{path}' is none of Karpathy's splits: expected "
-                'filename, split and sentences (a list of objects with raw, a text), and in '
-                "COCO's file filepath. Fix: name dataset_flickr30k.json or dataset_coco.json."
-            )
-        found.append(
-            dict(
-                image=f'{folder}/{name}' if folder else name,
-                split=split,
-                captions=[raw for raw, _ in captions],
-                image_id=ids[0],
-                caption_ids=ids[1:] if -1 not in ids else None,
-            )
-        )
-    return found
 
 
 @DATASETS.register_module()
@@ -216,12 +172,11 @@ class CaptionFiles(CaptionDataset):
         """Yield the images in the order of their first rows."""
         captions: dict[str, list[str]] = {}
         for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
-            place = f"dataset.ann_file: {where} of '{self.ann_file}'"
-            texts = texts_of(row, 'caption', 'captions', place)
-            if texts is None or not isinstance(row.get('image'), str):
+            texts = texts_of(row, 'caption', 'captions', f"{where} of '{self.ann_file}'")
+            if texts is None:
                 raise UserError(
-                    f'{place} has {listing(list(row)) or "nothing"}; expected image, and caption '
-                    'or captions. Fix: name the columns so.'
+                    f"{where} of '{self.ann_file}' has {listing(list(row))}; expected image, and "
+                    'caption or captions.'
                 )
             captions.setdefault(row['image'], []).extend(texts)
         yield from (dict(image=image, captions=texts) for image, texts in captions.items())

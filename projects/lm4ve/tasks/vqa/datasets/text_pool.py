@@ -69,11 +69,7 @@ class TextPool:
                     own.add(number)
                     chosen.append(number)
             if len(chosen) == count:
-                break
-        else:
-            left = np.setdiff1d(self.texts, list(own))
-            missing = count - len(chosen)
-            if len(left) < missing:
-                raise ValueError(f'{len(chosen) + len(left)} false captions, {count} wanted')
-            chosen += np.random.choice(left, missing, replace=False).tolist()
+                return [self.text(number) for number in chosen]
+        left = np.setdiff1d(self.texts, list(own))
+        chosen += np.random.choice(left, count - len(chosen), replace=False).tolist()
         return [self.text(number) for number in chosen]

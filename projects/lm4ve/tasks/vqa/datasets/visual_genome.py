@@ -2,9 +2,9 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.answers import normalize_answer
@@ -19,7 +19,7 @@ class VisualGenomeQA(VQADataset):
         <data_root>/VG_100K/<image id>.jpg, <data_root>/VG_100K_2/<image id>.jpg
 
     Its answers are sentences ("Orange."); they are normalized as VQA's evaluation does,
-    so that a vocabulary of VQAv2 knows them. About half of its images are among those of
+    so that they match a vocabulary of VQAv2. About half of its images are among those of
     COCO's training and validation sets: do not validate on VQAv2's val2014 with it.
 
     Args:
@@ -30,7 +30,7 @@ class VisualGenomeQA(VQADataset):
         **kwargs: Passed to :class:`lm4ve.tasks.vqa.VQADataset`.
 
     Raises:
-        UserError: The file is of another kind or damaged; no folder of images is there.
+        UserError: The file is of another kind or damaged; no image is there.
     """
 
     def __init__(
@@ -47,57 +47,28 @@ class VisualGenomeQA(VQADataset):
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions of all images."""
+        # [{"id": 1, "qas": [{"qa_id": 986769, "image_id": 1, "question": "What is orange?",
+        #                     "answer": "The man's shirt."}, ...]}, ...]
         folder_of = self._list_images()
-        for question in read_visual_genome(self.ann_file):
-            image = question['image_id']
-            folder = folder_of.get(f'{image}.jpg', self.image_folders[0])
-            answer = question.pop('answer')
-            answer = normalize_answer(answer) if self.normalize else answer.strip()
-            yield dict(question, image=f'{folder}/{image}.jpg', answers=[answer] if answer else [])
+        for image in read_json(self.ann_file, list, 'dataset.ann_file'):
+            for q in image['qas']:
+                name = f'{q["image_id"]}.jpg'
+                answer = q['answer'].strip()
+                answer = normalize_answer(answer) if self.normalize else answer
+                yield dict(
+                    question_id=q['qa_id'],
+                    image_id=q['image_id'],
+                    question=q['question'],
+                    image=f'{folder_of.get(name, self.image_folders[0])}/{name}',
+                    answers=[answer] if answer else [],
+                )
 
     def _list_images(self) -> dict[str, str]:
-        """Return the folder that each image lies in: their names do not say."""
-        found = {}
-        for name in self.image_folders:
-            folder = os.path.join(self.image_folder, name)
-            if os.path.isdir(folder):
-                found |= dict.fromkeys(os.listdir(folder), name)
-        if not found:
-            raise UserError(
-                f"'{self.image_folder}' has no images in {' or '.join(self.image_folders)}. Fix: "
-                'unpack images.zip and images2.zip there, or set dataset.image_folders.'
-            )
-        return found
-
-
-def read_visual_genome(path: str) -> Iterator[dict]:
-    """Yield the questions of ``question_answers.json``.
-
-    Args:
-        path (str): The file.
-
-    Yields:
-        dict: ``question_id``, ``image_id`` (int), ``question``, ``answer`` (str).
-
-    Raises:
-        UserError: It is damaged or another file of the data set.
-    """
-    for number, image in enumerate(read_json(path, list, 'dataset.ann_file')):
-        questions = image.get('qas') if isinstance(image, dict) else None
-        if not isinstance(questions, list):
-            raise UserError(
-                f"dataset.ann_file: entry {number} of '{path}' has no list 'qas', so it is not "
-                "Visual Genome's question_answers.json. Fix: name that file."
-            )
-        for q in questions:
-            values = [q.get(k) if isinstance(q, dict) else None for k in ('qa_id', 'image_id')]
-            texts = [q.get(k) if isinstance(q, dict) else None for k in ('question', 'answer')]
-            if any(type(v) is not int or not 0 <= v < 2**63 for v in values) or any(
-                not isinstance(t, str) for t in texts
-            ):
-                raise UserError(
-                    f"dataset.ann_file: entry {number} of '{path}' has a question without qa_id "
-                    'and image_id (numbers), question and answer (texts). Fix: fetch it again.'
-                )
-            names = 'question_id', 'image_id', 'question', 'answer'
-            yield dict(zip(names, (*values, *texts), strict=True))
+        """Return the folder that each image lies in: the annotations do not hold it."""
+        root = Path(self.data_prefix['img_path'])
+        return {
+            image: name
+            for name in self.image_folders
+            if (root / name).is_dir()
+            for image in os.listdir(root / name)
+        }

@@ -1,13 +1,12 @@
 """The answers that a model of visual question answering chooses from, and their scores."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lm4ve.errors import UserError, brief, listing
+from lm4ve.errors import UserError, listing
 from lm4ve.tasks.base.language.answering import SCORES
 from lm4ve.tasks.base.language.json_files import read_json
-from lm4ve.tasks.vqa.answers import normalize_answer
 
 
 def read_vocabulary(
@@ -18,61 +17,22 @@ def read_vocabulary(
     Args:
         source (str | Path | Sequence[str]): A JSON file that holds a list, as
             ``tools/vision_language/make_vocabulary.py`` writes it, or the list.
-        field (str): What messages call it.
+        field (str): The config's field, for messages.
 
     Raises:
-        UserError: It is no list of different, non-empty texts.
+        UserError: It is no list of different, non-empty lines.
     """
-    if isinstance(source, (str, Path)):
-        answers, name = read_json(source, list, field), f"{field}: '{source}'"
-    else:
-        answers, name = list(source), field
-    wrong = [i for i, a in enumerate(answers) if not _is_answer(a)]
-    twice = [a for a, n in Counter(a for a in answers if isinstance(a, str)).items() if n > 1]
-    if wrong or twice or not answers:
-        found = (
-            f'the entries {listing(wrong)} are no texts of a line'
-            if wrong
-            else f'these answers occur more than once: {listing([brief(a) for a in twice])}'
-            if twice
-            else 'it is empty'
-        )
+    is_file = isinstance(source, (str, Path))
+    answers = read_json(source, list, field) if is_file else list(source)
+    # The fingerprint in checkpoints joins the answers by line breaks.
+    wrong = [a for a in answers if not isinstance(a, str) or not a.strip() or '\n' in a]
+    if wrong or not answers or len(set(answers)) < len(answers):
         raise UserError(
-            f'{name} is no vocabulary, a list of different answers: {found}. Fix: make it '
-            'with tools/vision_language/make_vocabulary.py.'
+            f'{field} must be a list of different answers of one line, or its JSON file '
+            f'({listing(wrong) or "it is empty or has an answer twice"}). Fix: make it with '
+            'tools/vision_language/make_vocabulary.py.'
         )
     return tuple(answers)
-
-
-def _is_answer(value: object) -> bool:
-    """Whether it is a text of one line; its fingerprint joins the lines, as UTF-8."""
-    if not isinstance(value, str) or not value.strip() or '\n' in value:
-        return False
-    return not any('\ud800' <= c <= '\udfff' for c in value)
-
-
-def build_vocabulary(
-    answers: Iterable[str], min_count: int = 9, normalize: bool = True
-) -> list[str]:
-    """Return the answers that occur often enough, in the order of their first occurrence.
-
-    Args:
-        answers (Iterable[str]): One answer a question: the majority's. METER reads
-            VQAv2's training questions first, then those of its validation set.
-        min_count (int): How many questions must have the answer.
-        normalize (bool): Count answers in their official normal form, as METER does.
-
-    Raises:
-        UserError: No answer is left.
-    """
-    counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
-    kept = [a for a, n in counts.items() if a and n >= min_count]
-    if not kept:
-        raise UserError(
-            f'None of the {len(counts)} answers of {counts.total()} questions occurs {min_count} '
-            'times or more. Fix: give all annotation files, or a smaller minimum.'
-        )
-    return kept
 
 
 def majority(answers: Sequence[str]) -> str:

@@ -1,23 +1,30 @@
-"""Data sets of visual question answering: VQAv2's official files, and anybody's own.
+"""Data sets of visual question answering: VQAv2's official files, and your own.
 
 VQAv2 (arXiv 1612.00837; visualqa.org): questions and annotations are two JSON files that
 belong together by question ids; images are COCO's.
 """
 
+import os.path as osp
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import check_pairs, read_rows, texts_of
+from lm4ve.tasks.base.language.json_files import (
+    check_pairs,
+    check_unique,
+    naming_file,
+    read_entries,
+    read_json,
+    read_rows,
+    texts_of,
+)
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
-from lm4ve.tasks.vqa.datasets.question_groups import check_count, draw_questions, group_by_image
+from lm4ve.tasks.vqa.datasets.question_groups import draw_questions, group_by_image
 from lm4ve.tasks.vqa.datasets.vocabulary import majority, read_vocabulary
-from lm4ve.tasks.vqa.datasets.vqa_json import read_vqa_annotations, read_vqa_questions
 
 #: Split -> the one whose images it asks about.
 VQA_SPLITS = {
@@ -57,7 +64,8 @@ class VQADataset(ImageTextDataset):
         questions_per_image: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_count(questions_per_image)
+        if questions_per_image is not None:
+            check('dataset.questions_per_image', questions_per_image, kind=int, least=1)
         self.questions_per_image = questions_per_image
         self.vocabulary = None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
         super().__init__(*args, **kwargs)
@@ -75,66 +83,50 @@ class VQADataset(ImageTextDataset):
         raise NotImplementedError
 
     def load_data_list(self) -> list[dict]:
-        """Return the questions of the files, checked."""
-        self.check_image_folder()
+        """Return an entry for each question of the files, or for each image with questions."""
         data_list, empty, total = [], [], 0
         paths: dict[str, str] = {}  # many questions are about one image
-        for number, q in enumerate(self.load_questions()):
-            total += 1
-            question_id = q.get('question_id', number)
-            question = q['question'].strip()
-            if not question:
-                empty.append(f'question {question_id}')
-                if not self.test_mode or self.on_corrupt == 'refuse':
-                    continue
-            where = f"'{self.ann_file}', question {question_id}"
-            self.check_texts([question, *q['answers']], where)
-            image = q['image']
-            if not isinstance(image, str) or image not in paths:
-                paths[image] = self.image_path(image, where)
-            entry = dict(
-                img_path=paths[image],
-                text=[question],
-                question_id=question_id,
-                gt_answers=list(q['answers']),
-            )
-            known = ('image_id', 'question_type', 'answer_type')
-            data_list.append(entry | {k: q[k] for k in known if q.get(k) is not None})
-        if empty and self.test_mode and self.on_corrupt != 'refuse':
-            # An evaluation server wants an answer to each of its questions.
-            print_log(
-                f'{type(self).__name__}: {len(empty)} of {total} questions are empty and kept in '
-                f'this test: {listing(empty)}.',
-                logger='current',
-                level=30,
-            )
-        else:
+        with naming_file(self.ann_file, 'dataset.ann_file'):
+            for number, q in enumerate(self.load_questions()):
+                total, question = number + 1, q['question'].strip()
+                question_id = q.get('question_id', number)
+                if not question:
+                    empty.append(f'question {question_id}')
+                    # An evaluation server wants an answer to each of its questions.
+                    if not self.test_mode:
+                        continue
+                where = f"'{self.ann_file}', question {question_id}"
+                self.check_texts([question, *q['answers']], where)
+                image = q['image']
+                if image not in paths:
+                    paths[image] = self.image_path(image, where)
+                entry = dict(
+                    img_path=paths[image],
+                    text=[question],
+                    question_id=question_id,
+                    gt_answers=list(q['answers']),
+                )
+                known = ('image_id', 'question_type', 'answer_type')
+                data_list.append(entry | {k: q[k] for k in known if q.get(k) is not None})
+        if not self.test_mode or self.on_corrupt == 'refuse':
             self.leave_out('have an empty question', empty, total)
-        self._check_ids(data_list)
+        ids = [d['question_id'] for d in data_list]
+        check_unique(len(ids), ids, set(ids), self.ann_file)
         data_list = self._within_vocabulary(data_list)
         self.refuse_nothing(data_list)
         self.check_some_images([d['img_path'] for d in data_list])
-        return group_by_image(data_list) if self._asks_several else data_list
+        return group_by_image(data_list) if self._groups else data_list
 
     @property
-    def _asks_several(self) -> bool:
+    def _groups(self) -> bool:
         return self.questions_per_image is not None and not self.test_mode
 
     def get_data_info(self, idx: int) -> dict:
         """Return an entry; with several questions, which are drawn here."""
         info = super().get_data_info(idx)
-        if not self._asks_several:
+        if not self._groups:
             return info
         return draw_questions(info, self.questions_per_image, self.asked)
-
-    def _check_ids(self, data_list: list[dict]) -> None:
-        counts = Counter(d['question_id'] for d in data_list)
-        if len(counts) < len(data_list):
-            twice = [q for q, n in counts.items() if n > 1]
-            raise UserError(
-                f"'{self.ann_file}' has {len(twice)} question id(s) more than once: "
-                f'{listing(twice)}. Fix: give each question an id of its own.'
-            )
 
     def _within_vocabulary(self, data_list: list[dict]) -> list[dict]:
         """Leave out, in training, questions that no answer of the vocabulary is right for."""
@@ -184,8 +176,7 @@ class VQAv2(VQADataset):
         data_prefix: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        if split not in VQA_SPLITS:
-            raise UserError(f'dataset.split={split!r} must be one of {", ".join(VQA_SPLITS)}.')
+        check('dataset.split', split, choices=VQA_SPLITS)
         self.split, self.images = split, VQA_SPLITS[split]
         self.question_file = question_file.replace('{split}', split)
         ann_file = '' if split.startswith('test') else ann_file.replace('{split}', split)
@@ -194,31 +185,62 @@ class VQAv2(VQADataset):
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
 
     def _join_prefix(self) -> None:
-        # BaseDataset joins one file with the root; the other one is joined alike.
-        ann_file, self.ann_file = self.ann_file, self.question_file
-        prefix = dict(self.data_prefix)
-        super()._join_prefix()
-        self.question_file, self.ann_file = self.ann_file, ann_file
-        self.data_prefix = prefix
+        self.question_file = osp.join(self.data_root, self.question_file)
         super()._join_prefix()
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions with the answers of their annotators."""
-        questions = read_vqa_questions(self.question_file, self.split)
-        annotations = None
+        # {"data_subtype": "train2014", "task_type": "Open-Ended", "questions": [
+        #   {"image_id": 262144, "question": "Is the ball flying?", "question_id": 262144000}]}
+        questions = read_official(self.question_file, 'questions', self.split)
+        annotations: dict[int, dict] = {}
         if self.ann_file:
-            annotations = read_vqa_annotations(self.ann_file, self.split)
+            # {"data_subtype": "train2014", "annotations": [
+            #   {"question_id": 262144000, "image_id": 262144, "question_type": "is the",
+            #    "answer_type": "yes/no", "multiple_choice_answer": "yes",
+            #    "answers": [{"answer": "yes", "answer_confidence": "yes", "answer_id": 1}, ...]}]}
+            annotations = read_official(self.ann_file, 'annotations', self.split)
             check_pairs(questions, annotations, self.question_file, self.ann_file)
         for question_id, q in questions.items():
-            image = q['image_id']
-            entry = dict(
-                image=f'COCO_{self.images}_{image:012d}.jpg',
+            annotation = annotations.get(question_id, dict(answers=[]))
+            yield dict(
+                image=f'COCO_{self.images}_{q["image_id"]:012d}.jpg',
                 question=q['question'],
                 question_id=question_id,
-                image_id=image,
-                answers=[],
+                image_id=q['image_id'],
+                answers=[a['answer'] for a in annotation['answers']],
+                question_type=annotation.get('question_type'),
+                answer_type=annotation.get('answer_type'),
             )
-            yield entry | (annotations[question_id] if annotations else {})
+
+
+def read_official(path: str, key: str, split: str | None = None) -> dict[int, dict]:
+    """Read an official file of VQAv2.
+
+    Args:
+        path (str): The file.
+        key (str): 'questions' or 'annotations'.
+        split (str, optional): The split that the file has to be of.
+
+    Returns:
+        dict[int, dict]: Question id -> entry.
+
+    Raises:
+        UserError: It is damaged, of another split, of VQA v1 or of multiple-choice questions,
+            or has a question id twice.
+    """
+    field = 'dataset.question_file' if key == 'questions' else 'dataset.ann_file'
+    content = read_json(path, dict, field)
+    with naming_file(path, field):
+        header = dict(content, version=content.get('info', {}).get('version', '2.0'))
+        expected = dict(data_subtype=split, task_type='Open-Ended', version='2.0')
+        for name, value in expected.items():
+            if value is not None:
+                check(f"{field}: {name} of '{path}'", header.get(name, value), choices=(value,))
+        entries = read_entries(content, key, path, field)
+        found = {e['question_id']: e for e in entries}
+    check_unique(len(entries), [e['question_id'] for e in entries], found, path)
+    return found
 
 
 @DATASETS.register_module()
@@ -246,29 +268,24 @@ class VQAFiles(VQADataset):
         return read_question_rows(self.ann_file)
 
 
-def read_question_rows(path: str, field: str = 'dataset.ann_file') -> Iterator[dict]:
-    """Yield the rows of a file of :class:`VQAFiles`, as :class:`VQADataset` takes them.
+def read_question_rows(path: str) -> Iterator[dict]:
+    """Yield the rows of a file of questions, as :meth:`VQADataset.load_questions` does.
 
     Raises:
-        UserError: The file cannot be read, a column is missing or a row is damaged.
+        UserError: A column is missing or a row is damaged.
     """
-    for where, row in read_rows(path, field):
-        place = f"{field}: {where} of '{path}'"
-        question = row.get('question')
-        if 'image' not in row or not isinstance(question, str):
-            raise UserError(
-                f'{place} has {listing(list(row)) or "nothing"}; expected image, question '
-                '(a text) and answer or answers. Fix: name the columns so.'
-            )
-        answers = texts_of(row, 'answer', 'answers', place)
+    for where, row in read_rows(path, 'dataset.ann_file'):
+        for column in ('image', 'question'):
+            check(f"{where} of '{path}': {column}", row.get(column), kind=str)
+        answers = texts_of(row, 'answer', 'answers', f"{where} of '{path}'") or []
         optional = ('question_id', 'question_type', 'answer_type', 'image_id')
         known = {k: row[k] for k in optional if row.get(k) not in (None, '')}
-        if not all(isinstance(v, (str, int)) for v in known.values()):
-            raise UserError(f'{place}: {", ".join(known)} must be texts or numbers.')
+        for column, value in known.items():
+            check(f"{where} of '{path}': {column}", value, kind=(str, int))
         # CSV has no numbers, and an evaluation server may want its ids as such.
         if re.fullmatch(r'(0|[1-9][0-9]{0,17})', str(known.get('question_id', ''))):
             known['question_id'] = int(known['question_id'])
-        yield dict(image=row['image'], question=question, answers=answers or [], **known)
+        yield dict(image=row['image'], question=row['question'], answers=answers, **known)
 
 
 def read_answers(path: str) -> list[tuple[str, list[str]]]:
@@ -285,8 +302,11 @@ def read_answers(path: str) -> list[tuple[str, list[str]]]:
     Raises:
         UserError: The file cannot be read or is damaged.
     """
-    if path.endswith('.json'):
-        found = read_vqa_annotations(path, field='annotations').values()
-        return [(a['majority'], a['answers']) for a in found]
-    rows = read_question_rows(path, 'annotations')
-    return [(majority(r['answers']), r['answers']) for r in rows if r['answers']]
+    if not path.endswith('.json'):
+        answers = [row['answers'] for row in read_question_rows(path)]
+        return [(majority(a), a) for a in answers if a]
+    with naming_file(path, 'annotations'):
+        return [
+            (a['multiple_choice_answer'], [given['answer'] for given in a['answers']])
+            for a in read_official(path, 'annotations').values()
+        ]

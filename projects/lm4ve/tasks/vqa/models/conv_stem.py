@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mmengine.utils import to_2tuple
 from torch import nn
 
 from lm4ve.errors import UserError
@@ -41,15 +42,13 @@ class ConvStem(nn.Sequential):
         stride: int | Sequence[int],
         **kwargs: object,
     ) -> None:
-        sides = {*_pair(kernel_size), *_pair(stride)}
-        side = max(sides)
-        count = side.bit_length() - 1
-        plain = _pair(kwargs.get('padding', 0)) == (0, 0)
-        if len(sides) != 1 or 2**count != side or count < 1 or not plain:
+        sides = {*to_2tuple(kernel_size), *to_2tuple(stride)}
+        side, count = max(sides), max(sides).bit_length() - 1
+        overlaps = to_2tuple(kwargs.get('padding', 0)) != (0, 0) or len(sides) > 1
+        if overlaps or 2**count != side or count < 1:
             raise UserError(
-                f'lm4ve.ConvStem with kernel_size={kernel_size}, stride={stride}, padding='
-                f'{kwargs.get("padding", 0)}: patches must not overlap and have a side of 2, 4, 8 '
-                'or another power of two. Fix: set patch_size to one of these.'
+                f'lm4ve.ConvStem: patches of kernel_size={kernel_size}, stride={stride} must not '
+                'overlap, and have a side of 2, 4, 8 or another power of two.'
             )
         layers: list[nn.Module] = []
         for i in range(count):
@@ -62,7 +61,3 @@ class ConvStem(nn.Sequential):
             ]
             in_channels = width
         super().__init__(*layers, nn.Conv2d(in_channels, out_channels, 1))
-
-
-def _pair(value: object) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)

@@ -1,4 +1,4 @@
-"""Image and text encoders out of libraries, as what METER wants: tokens ``[B, N, C]``.
+"""Image and text encoders of transformers and timm, which give tokens ``[B, N, C]``.
 
 CLIP is used as METER uses it (arXiv 2111.02387, section 3.1): without its last block,
 with its final norm on every token, and with a position grid that is resized
@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.pretrained import (
     build_bare,
@@ -25,7 +25,6 @@ from lm4ve.tasks.base.language.pretrained import (
     read_model_config,
 )
 from lm4ve.tasks.vqa.models.positions import resize_grid
-from lm4ve.tasks.vqa.models.text_memory import RemembersTexts
 
 _IMAGE_FAMILIES = ('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model')
 InitCfg = dict | Sequence[dict] | None
@@ -62,30 +61,8 @@ class _Encoder(BaseModule):
         raise NotImplementedError
 
 
-class _GridEncoder(_Encoder):
-    """An encoder with a table of positions, which may be loaded at another image size."""
-
-    #: Name of the table below this module.
-    positions = ''
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
-        key = prefix + self.positions
-        own = self.state_dict().get(self.positions) if self.positions else None
-        stored = state_dict.get(key)
-        alike = own is not None and stored is not None and stored.dim() == own.dim()
-        if alike and stored.shape[-2] != own.shape[-2]:
-            print_log(
-                f"The checkpoint's position grid '{key}' has {stored.shape[-2]} rows, this model's "
-                f'{own.shape[-2]}: resized bicubically.',
-                logger='current',
-                level=logging.INFO,
-            )
-            state_dict[key] = resize_grid(stored, own.shape[-2])
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
-
 @MODELS.register_module()
-class TransformersImageEncoder(_GridEncoder):
+class TransformersImageEncoder(_Encoder):
     """The vision transformer of CLIP or SigLIP, from ``transformers``.
 
     Args:
@@ -112,8 +89,6 @@ class TransformersImageEncoder(_GridEncoder):
         UserError: The model is of another family, or a size is impossible.
     """
 
-    positions = 'model.embeddings.position_embedding.weight'
-
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -129,50 +104,32 @@ class TransformersImageEncoder(_GridEncoder):
         super().__init__(frozen, init_cfg)
         fields, files = read_model_config(checkpoint, config, 'model.image_encoder')
         self._files = files if pretrained else None
-        built = self._vision_config(fields, image_size, drop_layers, head_token)
-        self.model = build_bare(built, 'model.image_encoder')
+        check('model.image_encoder.model_type', fields['model_type'], choices=_IMAGE_FAMILIES)
+        built = build_config(fields, 'model.image_encoder')
+        built = getattr(built, 'vision_config', built)
+        self.is_clip = 'siglip' not in fields['model_type']
+        if self.is_clip:
+            check('model.image_encoder.head_token of CLIP', head_token, choices=(False,))
+        else:
+            built.vision_use_head = head_token
+        most = built.num_hidden_layers - 1
+        check('model.image_encoder.drop_layers', drop_layers, kind=int, least=0, most=most)
+        built.num_hidden_layers -= drop_layers
+        built.image_size = image_size or built.image_size
+        if built.image_size % built.patch_size:
+            raise UserError(
+                f'model.image_encoder.image_size={built.image_size} must be a multiple of the '
+                f'{built.patch_size} pixels of a patch.'
+            )
+        self.model = build_bare(built)
         if with_cp:
             self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
-        self.is_clip = 'clip' in built.model_type and 'sig' not in built.model_type
         self.head_token = head_token
         self.embed_dims: int = built.hidden_size
         self.image_size: int = built.image_size
         self.grid_size = built.image_size // built.patch_size
         self.num_prefix_tokens = int(self.is_clip or head_token)
         self._freeze()
-
-    @staticmethod
-    def _vision_config(fields: dict, image_size: int | None, drop_layers: int, head: bool) -> Any:
-        kind = fields['model_type']
-        if kind not in _IMAGE_FAMILIES:
-            raise UserError(
-                f"model.image_encoder is of the family '{kind}'. Expected one of "
-                f'{", ".join(_IMAGE_FAMILIES)}. Fix: use lm4ve.TimmImageEncoder, or any registered '
-                'backbone that gives tokens [B, N, C].'
-            )
-        built = build_config(fields, 'model.image_encoder')
-        built = getattr(built, 'vision_config', built)
-        if head and 'siglip' not in kind:
-            raise UserError(
-                'model.image_encoder.head_token=True: CLIP has a class token and no pooling head. '
-                'Fix: leave it out.'
-            )
-        if not 0 <= drop_layers < built.num_hidden_layers:
-            raise UserError(
-                f'model.image_encoder.drop_layers={drop_layers} leaves nothing of '
-                f'{built.num_hidden_layers} blocks. Fix: choose less.'
-            )
-        built.num_hidden_layers -= drop_layers
-        if image_size is not None:
-            built.image_size = image_size
-        if built.image_size % built.patch_size:
-            raise UserError(
-                f'model.image_encoder.image_size={built.image_size} is no multiple of its '
-                f'{built.patch_size} pixel patches. Fix: choose a multiple.'
-            )
-        if 'siglip' in kind:
-            built.vision_use_head = head
-        return built
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -190,6 +147,20 @@ class TransformersImageEncoder(_GridEncoder):
                 ),
             )
 
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
+        """Resize the positions of a checkpoint that was trained at another image size."""
+        key = f'{prefix}model.embeddings.position_embedding.weight'
+        stored, count = state_dict.get(key), self.grid_size**2 + int(self.is_clip)
+        if stored is not None and stored.dim() == 2 and len(stored) != count:
+            print_log(
+                f"The checkpoint's position grid '{key}' has {len(stored)} rows, this model's "
+                f'{count}: resized bicubically.',
+                logger='current',
+                level=logging.INFO,
+            )
+            state_dict[key] = resize_grid(stored, count)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.
 
@@ -198,16 +169,7 @@ class TransformersImageEncoder(_GridEncoder):
 
         Returns:
             Tensor: ``[B, N, C]``, with the class token first if there is one.
-
-        Raises:
-            UserError: The images have another size than the encoder.
         """
-        if images.shape[-2:] != (self.image_size,) * 2:
-            found = 'x'.join(map(str, images.shape[-2:]))
-            raise UserError(
-                f'Images of {found} pixels, but model.image_encoder.image_size={self.image_size}. '
-                'Fix: set the size of the pipelines and of the encoder to the same number.'
-            )
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             out = self.model(pixel_values=images)
             tokens = out.last_hidden_state
@@ -234,9 +196,6 @@ class TimmImageEncoder(_Encoder):
     Attributes:
         embed_dims (int): C.
         num_prefix_tokens (int): Tokens before the grid.
-
-    Raises:
-        UserError: timm does not know the name or refuses an option.
     """
 
     def __init__(
@@ -258,14 +217,7 @@ class TimmImageEncoder(_Encoder):
     def _create(self, pretrained: bool) -> nn.Module:
         import timm
 
-        try:
-            return timm.create_model(pretrained=pretrained, **self._arguments)
-        except (RuntimeError, TypeError, ValueError, AssertionError) as e:
-            raise UserError(
-                f"model.image_encoder: timm cannot build '{self._arguments['model_name']}' "
-                f'({type(e).__name__}: {e}). Fix: correct the name or the options '
-                '(timm.list_models() lists the names).'
-            ) from e
+        return timm.create_model(pretrained=pretrained, **self._arguments)
 
     def _load_pretrained(self) -> None:
         if self.pretrained:
@@ -282,7 +234,7 @@ class TimmImageEncoder(_Encoder):
 
 
 @MODELS.register_module()
-class TransformersTextEncoder(RemembersTexts, _Encoder):
+class TransformersTextEncoder(_Encoder):
     """Any text encoder of ``transformers``: RoBERTa, BERT, MiniLM and their kin.
 
     Args:
@@ -291,7 +243,6 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         config (dict, optional): Instead: fields with ``model_type``, for random weights.
         pretrained (bool): False gives the checkpoint's shape with random weights.
         frozen (bool): No parameter trains.
-        remember (int): For how many texts a frozen encoder keeps its output, 4 C bytes a token.
         with_cp (bool): Recompute layers in the backward pass.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
@@ -299,11 +250,11 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         embed_dims (int): C.
         vocab_size (int): Rows of the word embedding.
         max_length (int): The longest text in tokens, special ones included.
-        pad_id (int | None): What the encoder takes for padding.
+        pad_id (int | None): The number of the padding token.
         model_type (str): The family.
 
     Raises:
-        UserError: The model is no encoder of texts; one that trains is to remember.
+        UserError: The model is no encoder of texts.
     """
 
     def __init__(
@@ -312,7 +263,6 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         config: dict | None = None,
         pretrained: bool = True,
         frozen: bool = False,
-        remember: int = 0,
         with_cp: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -321,11 +271,7 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         self._files = files if pretrained else None
         built = build_config(fields, 'model.text_encoder').get_text_config()
         self.model_type: str = built.model_type
-        if built.is_encoder_decoder or not hasattr(built, 'vocab_size'):
-            raise UserError(
-                f"model.text_encoder is of the family '{built.model_type}', which is no encoder of "
-                "texts. Fix: use RoBERTa, BERT or another of transformers' encoders."
-            )
+        check('model.text_encoder.is_encoder_decoder', built.is_encoder_decoder, choices=(False,))
         self.model = self._build(built)
         if with_cp:
             self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
@@ -337,7 +283,6 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
             # Positions are counted from behind the padding's.
             self.max_length -= self.pad_id + 1
         self._freeze()
-        self.remember_texts(remember, frozen)
 
     @staticmethod
     def _build(config: Any) -> nn.Module:
@@ -347,7 +292,7 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
         model_class = AutoModel._model_mapping[type(config)]
         takes = inspect.signature(model_class.__init__).parameters
         options = dict(add_pooling_layer=False) if 'add_pooling_layer' in takes else {}
-        return build_bare(config, 'model.text_encoder', **options)
+        return build_bare(config, **options)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -357,7 +302,6 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
     def _load_pretrained(self) -> None:
         if self._files is not None:
             load_weights(self.model, self._files, 'model.text_encoder')
-            self.forget_texts()
 
     def forward(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
         """Encode texts.
@@ -367,13 +311,8 @@ class TransformersTextEncoder(RemembersTexts, _Encoder):
             text_padding (Tensor): bool ``[B, L]``, True = padding.
 
         Returns:
-            Tensor: ``[B, L, C]``; what stands at padded places means nothing.
+            Tensor: ``[B, L, C]``; the values at padded places have no meaning.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            if self.memory is not None:
-                return self.memory.encode(self._encode, input_ids, text_padding)
-            return self._encode(input_ids, text_padding)
-
-    def _encode(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
         mask = (~text_padding).long()
-        return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state

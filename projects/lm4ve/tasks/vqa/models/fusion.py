@@ -11,7 +11,6 @@ from torch.utils.checkpoint import checkpoint
 from transformers import BertConfig
 from transformers.models.bridgetower.modeling_bridgetower import BridgeTowerBertCrossLayer
 
-from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 
 
@@ -43,9 +42,6 @@ class CoAttentionFusion(BaseModule):
         with_cp (bool): Recompute a layer in the backward pass instead of storing its
             activations.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
-
-    Raises:
-        UserError: The heads do not divide the width.
     """
 
     def __init__(
@@ -60,11 +56,6 @@ class CoAttentionFusion(BaseModule):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        if embed_dims % num_heads:
-            raise UserError(
-                f'model.fusion.embed_dims={embed_dims} is no multiple of num_heads={num_heads}. '
-                'Fix: change one of them.'
-            )
         self.embed_dims = embed_dims
         self.num_layers = num_layers
         self.with_cp = with_cp

@@ -4,7 +4,6 @@ All compute in fp32, also under mixed precision: 16 bits would tie the scores of
 pairs, and ranks would depend on their order.
 """
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,34 +12,19 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import (
-    FINGERPRINT,
-    TARGETS,
-    KnowsVocabulary,
-    in_fp32,
-    vocabulary_digest,
-)
+from lm4ve.tasks.base.language.answering import TARGETS, KnowsVocabulary, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
-__all__ = [
-    'FINGERPRINT',
-    'MatchingHead',
-    'RetrievalHead',
-    'VQAHead',
-    'in_fp32',
-    'soft_targets',
-    'vocabulary_digest',
-]
 
 
 def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> dict[int, float]:
-    """Score the answers of a vocabulary by what annotators said.
+    """Score the answers of a vocabulary by the annotators' answers.
 
     Args:
         answers (Sequence[str]): As annotated; ten for VQAv2. A question with a single
@@ -59,34 +43,8 @@ def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> di
     return {index[a]: 1.0 for a, _ in counts.most_common(1)}
 
 
-class _Head(BaseModule):
-    """What METER calls of a head."""
-
-    def embed(self, kind: str, token: Tensor) -> Tensor:
-        """Cheap embeddings of single images or texts.
-
-        Raises:
-            UserError: This head has none.
-        """
-        raise UserError(
-            'The coarse ranking needs embeddings that were trained for it. Fix: train with '
-            "model.head=dict(type='lm4ve.RetrievalHead', contrastive=dict(...))."
-        )
-
-    def score(self, features: Tensor) -> Tensor:
-        """Scores of pairs, ``[P, 2 C] -> [P]``.
-
-        Raises:
-            UserError: This head scores no pairs.
-        """
-        raise UserError(
-            f'{type(self).__name__} answers questions and scores no pairs. Fix: use '
-            'lm4ve.RetrievalHead or lm4ve.MatchingHead.'
-        )
-
-
 @MODELS.register_module()
-class VQAHead(KnowsVocabulary, _Head):
+class VQAHead(KnowsVocabulary, BaseModule):
     """Choose an answer out of a vocabulary: Linear, LayerNorm, GELU, Linear.
 
     Args:
@@ -143,28 +101,22 @@ class VQAHead(KnowsVocabulary, _Head):
             data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S > 1 a
                 list for each question.
             unimodal: Not used.
-
-        Raises:
-            UserError: The lists of answers are not as many as questions.
         """
         logits = self(features.flatten(0, 1))
-        count = features.shape[1]
-        # A sample with one question has its answers, as everywhere else, in one flat list.
+        # A sample with one question may have its answers, as everywhere else, in one flat list.
         answers = [
-            [s.gt_answers] if self._is_flat(s.gt_answers) else s.gt_answers for s in data_samples
+            given
+            for found in (s.gt_answers for s in data_samples)
+            for given in ([found] if all(isinstance(a, str) for a in found) else found)
         ]
-        if (found := {len(a) for a in answers}) != {count}:
-            raise UserError(
-                f'Samples of {count} questions have answers to {sorted(found)}. '
-                'Fix: give gt_answers a list for each question.'
-            )
+        check('the lists of gt_answers of a batch', len(answers), choices=(len(logits),))
         scored = [
             (row, column, score)
-            for row, given in enumerate(itertools.chain.from_iterable(answers))
+            for row, given in enumerate(answers)
             for column, score in soft_targets(given, self.index, self.targets).items()
         ]
         targets = torch.zeros_like(logits)
-        if scored:  # written at once: a GPU would be asked for every single one
+        if scored:  # at once, since each access to a GPU's tensor waits for the GPU
             rows, columns, values = (
                 torch.tensor(v, device=logits.device) for v in zip(*scored, strict=True)
             )
@@ -172,27 +124,19 @@ class VQAHead(KnowsVocabulary, _Head):
         loss = F.binary_cross_entropy_with_logits(logits, targets)
         return dict(loss_vqa=loss * len(self.vocabulary))
 
-    @staticmethod
-    def _is_flat(answers: Sequence) -> bool:
-        return all(isinstance(a, str) for a in answers)
-
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
         """Add ``pred_answer``, ``pred_label`` and ``pred_scores`` (sigmoid, ``[A]``).
 
         Raises:
             UserError: There are several questions a sample, which is for training.
         """
-        if features.shape[1] != 1:
-            raise UserError(
-                f'Samples of {features.shape[1]} questions in a test. Fix: leave out '
-                'dataset.questions_per_image there, or set its test_mode=True.'
-            )
+        check('questions of a test sample', features.shape[1], most=1)
         scores = self(features[:, 0]).sigmoid()
         return [s.set_answer(x, self.vocabulary) for s, x in zip(data_samples, scores, strict=True)]
 
 
 @MODELS.register_module()
-class MatchingHead(_Head):
+class MatchingHead(BaseModule):
     """Image-text matching: two classes, of which 1 says that the pair matches.
 
     Args:
@@ -232,7 +176,7 @@ class MatchingHead(_Head):
 
 
 @MODELS.register_module()
-class RetrievalHead(_Head):
+class RetrievalHead(BaseModule):
     """Rank the texts of an image: one logit a pair, the first of S texts is the true one.
 
     Args:
@@ -246,7 +190,7 @@ class RetrievalHead(_Head):
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Raises:
-        UserError: ``itm`` or ``contrastive`` has a field that does not exist.
+        UserError: ``itm`` has a field that does not exist.
     """
 
     def __init__(
@@ -262,15 +206,13 @@ class RetrievalHead(_Head):
         init_as_bert(self)
         self.itm_weight, self.itm = 0.0, None
         if itm is not None:
-            fields = _fields('itm', itm, dict(weight=1.0, frozen=True))
-            self.itm_weight = fields['weight']
-            self.itm = MatchingHead(in_channels).requires_grad_(not fields['frozen'])
+            for field in itm:
+                check('a field of model.head.itm', field, choices=('weight', 'frozen'))
+            self.itm_weight = itm.get('weight', 1.0)
+            self.itm = MatchingHead(in_channels).requires_grad_(not itm.get('frozen', True))
         self.contrastive = None
         if contrastive is not None:
-            known = dict(channels=256, weight=1.0, temperature=0.07)
-            self.contrastive = _Contrastive(
-                in_channels // 2, **_fields('contrastive', contrastive, known)
-            )
+            self.contrastive = _Contrastive(in_channels // 2, **contrastive)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[..., 2 C]`` to scores, fp32 ``[...]``."""
@@ -283,7 +225,7 @@ class RetrievalHead(_Head):
     def embed(self, kind: str, token: Tensor) -> Tensor:
         """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
         if self.contrastive is None:
-            return super().embed(kind, token)
+            raise UserError('Coarse ranking needs model.head.contrastive, which trains it.')
         return self.contrastive.embed(kind, token)
 
     def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
@@ -298,11 +240,7 @@ class RetrievalHead(_Head):
         Raises:
             UserError: There is no false text to compare with.
         """
-        if features.shape[1] < 2:
-            raise UserError(
-                'A training sample has its true caption only, nothing to rank it against. Fix: '
-                'set num_negatives of the training data set (METER: 15).'
-            )
+        check('texts of a training sample (1 + num_negatives)', features.shape[1], least=2)
         scores = self(features)
         target = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
         losses = dict(loss_rank=F.cross_entropy(scores, target))
@@ -319,20 +257,12 @@ class RetrievalHead(_Head):
         return data_samples
 
 
-def _fields(name: str, given: dict, known: dict) -> dict:
-    for key in given:
-        if key not in known:
-            raise UserError(
-                f"model.head.{name} has no field '{key}'.{did_you_mean(key, known)} Fix: choose "
-                f'from {", ".join(known)}.'
-            )
-    return {**known, **given}
-
-
 class _Contrastive(nn.Module):
     """Projections of single first tokens, and the loss that makes them comparable."""
 
-    def __init__(self, in_channels: int, channels: int, weight: float, temperature: float) -> None:
+    def __init__(
+        self, in_channels: int, channels: int = 256, weight: float = 1.0, temperature: float = 0.07
+    ) -> None:
         super().__init__()
         self.weight = weight
         self.image = nn.Linear(in_channels, channels)

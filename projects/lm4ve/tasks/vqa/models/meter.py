@@ -4,15 +4,13 @@ The block takes the tokens after the fusion and before the poolers (arXiv 2310.1
 section 4.5 and figure H). Source of the model: METER, arXiv 2111.02387.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
@@ -89,19 +87,12 @@ class METER(BaseModel):
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
         check_parts(self)
-        # Read now: sharded training cuts parameters into pieces without a shape.
-        self._own_sizes = _sizes(dict(self.named_parameters()))
 
     def encode_images(self, image: Tensor) -> Tensor:
         """Images, float ``[B, 3, H, W]``, to tokens ``[B, N, C]`` that have seen no text."""
         tokens = self.image_encoder(image)
         if not isinstance(tokens, Tensor):
             tokens = tokens[-1]
-        if tokens.dim() != 3:
-            raise UserError(
-                f'model.image_encoder gives {list(tokens.shape)}. Expected tokens [B, N, C]. Fix: '
-                "let the backbone give raw tokens (mmpretrain: out_type='raw')."
-            )
         return self.image_transform(tokens) + self._token_type(1, tokens)
 
     def encode_texts(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
@@ -219,59 +210,6 @@ class METER(BaseModel):
             return self.head.predict(features, samples)
         raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
-        """Refuse the checkpoint of another METER, even where loading is not strict.
-
-        Raises:
-            CheckpointError: Patches, widths, depths or words differ; all are listed.
-        """
-        theirs = _sizes({k[len(prefix) :]: v for k, v in state_dict.items() if k[len(prefix) :]})
-        mine = self._own_sizes
-        different = [
-            f'{text.format(theirs[text])} (the config has {text.format(mine[text])})'
-            for text in mine
-            if text in theirs and theirs[text] != mine[text]
-        ]
-        if different:
-            raise CheckpointError(
-                f'The checkpoint is of another METER: {", ".join(different)}. Fix: give '
-                'model.image_encoder, model.text_encoder and model.fusion the sizes that it was '
-                "trained with (METER's release: CLIP ViT-B/16 and RoBERTa-base)."
-            )
-        super()._load_from_state_dict(state_dict, prefix, *others)
-
-
-#: Key of a tensor -> the dimension that tells a size, and how a message says it.
-_WIDTHS = (
-    (r'image_encoder\..*patch_embedding\.weight', -1, 'image patches of {} pixels'),
-    (r'image_transform\.weight', 1, 'image tokens of {} channels'),
-    (r'text_encoder\..*word_embeddings\.weight', 0, 'a vocabulary of {} words'),
-    (r'text_transform\.weight', 1, 'text tokens of {} channels'),
-    (r'image_transform\.weight', 0, 'a fusion of {} channels'),
-)
-_DEPTHS = (
-    (r'image_encoder\..*?\.(\d+)\..*', '{} image blocks'),
-    (r'text_encoder\..*?\.(\d+)\..*', '{} text layers'),
-    (r'fusion\.text_layers\.(\d+)\..*', '{} layers of co-attention'),
-)
-
-
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
-    """Read the sizes of a model out of its state, by how a message says them."""
-    sizes = {}
-    for pattern, dimension, text in _WIDTHS:
-        # A tensor of other dimensions is refused with its name when it is loaded.
-        found = [
-            v.shape[dimension]
-            for k, v in state.items()
-            if v.dim() > max(dimension, 0) and re.fullmatch(pattern, k)
-        ]
-        sizes.update({text: found[0]} if found else {})
-    for pattern, text in _DEPTHS:
-        found = [int(m[1]) for m in (re.fullmatch(pattern, k) for k in state) if m]
-        sizes.update({text: max(found) + 1} if found else {})
-    return sizes
-
 
 def check_parts(model: METER) -> None:
     """Refuse parts that do not fit each other, before anything is computed.
@@ -279,27 +217,14 @@ def check_parts(model: METER) -> None:
     Raises:
         UserError: It names both fields.
     """
-    channels = model.fusion.embed_dims
-    _check_width(model.neck, 'neck', channels)
-    _check_width(model.head, 'head', 2 * channels)
-    if getattr(model.neck, 'out_type', 'raw') != 'raw':
-        raise UserError(
-            f"model.neck.out_type='{model.neck.out_type}': METER pools by itself. Fix: set "
-            "out_type='raw'."
-        )
-    if model.image_pool == 'first' and getattr(model.image_encoder, 'num_prefix_tokens', 1) == 0:
-        raise UserError(
-            "model.image_pool='first', but model.image_encoder has no class token. Fix: set "
-            "model.image_pool='mean', or for SigLIP model.image_encoder.head_token=True."
-        )
+    neck, encoder, channels = model.neck, model.image_encoder, model.fusion.embed_dims
+    widths = (('neck', neck, channels), ('head', model.head, 2 * channels))
+    for name, part, width in widths:
+        found = getattr(part, 'in_channels', width)
+        check(f'model.{name}.in_channels', found, choices=(width,))
+    # METER pools by itself.
+    check('model.neck.out_type', getattr(neck, 'out_type', 'raw'), choices=('raw',))
+    if getattr(encoder, 'num_prefix_tokens', 1) == 0:  # no class token
+        check('model.image_pool', model.image_pool, choices=('mean',))
     if hasattr(model.data_preprocessor, 'tokenizer'):
         check_tokenizer(model.data_preprocessor, model.text_encoder)
-
-
-def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
-    found = getattr(part, 'in_channels', wanted)
-    if found != wanted:
-        raise UserError(
-            f'model.{name}.in_channels={found}, but the fusion gives {wanted} channels there. Fix: '
-            f'set model.{name}.in_channels={wanted}.'
-        )

@@ -59,16 +59,15 @@ class VisionLanguagePreprocessor(TextPreprocessor):
             longest text of the batch; ``data_samples`` as they came.
 
         Raises:
-            UserError: Sizes of images or numbers of texts differ.
+            UserError: Numbers of texts differ.
         """
         data = self.cast_data(data)
         samples = data['data_samples']
         counts = sorted({len(s.text) for s in samples})
-        if len(counts) != 1 or not counts[0]:
+        if len(counts) != 1:
             raise UserError(
-                f'Samples of {counts[0]} to {counts[-1]} texts in one batch; a model takes as many '
-                'of each, and at least one. Fix: score the captions of retrieval tests with '
-                "val_cfg=dict(type='lm4ve.RetrievalValLoop')."
+                f'Samples of {counts[0]} to {counts[-1]} texts in one batch. Fix: test retrieval '
+                "with val_cfg=dict(type='lm4ve.RetrievalValLoop')."
             )
         ids, padding = self.tokenize([t for s in samples for t in s.text])
         shape = (len(samples), counts[0])
@@ -87,24 +86,10 @@ class VisionLanguagePreprocessor(TextPreprocessor):
 
         Returns:
             Tensor: float ``[B, 3, H, W]`` on the model's device.
-
-        Raises:
-            UserError: The images have different sizes or not three channels.
         """
         if not isinstance(images, Tensor):
-            sizes = sorted({tuple(x.shape) for x in images})
-            if len(sizes) > 1:
-                raise UserError(
-                    f'Images of {list(sizes[0])} and {list(sizes[-1])} in one batch. Fix: end the '
-                    "pipeline's geometry with dict(type='CenterCrop', crop_size=...)."
-                )
             images = torch.stack([x.to(self.mean.device) for x in images])
         images = images.to(self.mean.device)
-        if images.dim() != 4 or images.shape[1] != 3:
-            raise UserError(
-                f'A batch of images is {list(images.shape)}. Expected [B, 3, H, W]. Fix: load '
-                "images in color (dict(type='LoadImageFromFile'))."
-            )
         if self.to_rgb:
             images = images.flip(1)
         return (images.float() - self.mean) / self.std

@@ -1,1 +1,0 @@
-"""Readers of mesh files, which several tasks use; they need numpy alone."""

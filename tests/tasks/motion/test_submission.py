@@ -1,0 +1,72 @@
+"""Files for the servers of Argoverse 1 and 2."""
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.motion import MotionMetric
+from lm4ve.tasks.motion.submission import write_submission
+
+
+def forecast(steps, scene_id='17'):
+    lines = np.random.default_rng(0).normal(0, 1, (3, steps, 2))
+    p = np.array([0.2, 0.5, 0.1])
+    return dict(scene_id=scene_id, track_id='a', trajectories=lines, probabilities=p)
+
+
+def test_argoverse1_rows_are_sorted_and_normalized(tmp_path):
+    f = forecast(30)
+    write_submission(tmp_path / 'x.h5', [f, dict(f, scene_id='4')], 'argoverse1')
+    with h5py.File(tmp_path / 'x.h5') as h:
+        assert list(h) == ['argoverse_forecasting']
+        rows = h['argoverse_forecasting'][:]
+    assert rows.shape == (2 * 3 * 30, 4)
+    assert rows[:90, 0].tolist() == [17] * 90 and rows[90, 0] == 4
+    np.testing.assert_allclose(rows[:30, 1:3], f['trajectories'][1], atol=1e-6)
+    np.testing.assert_allclose(rows[[0, 30, 60], 3], [0.625, 0.25, 0.125])
+
+
+def test_av2_reads_argoverse2_submission(tmp_path):
+    submission = pytest.importorskip('av2.datasets.motion_forecasting.eval.submission')
+    f = forecast(60, 'abc')
+    write_submission(tmp_path / 'x.parquet', [f], 'argoverse2')
+    found = submission.ChallengeSubmission.from_parquet(tmp_path / 'x.parquet')
+    p, tracks = found.predictions['abc']
+    np.testing.assert_allclose(p, [0.625, 0.25, 0.125])
+    np.testing.assert_allclose(tracks['a'], f['trajectories'][[1, 0, 2]])
+    assert list(pd.read_parquet(tmp_path / 'x.parquet')) == submission.SUBMISSION_COL_NAMES
+
+
+@pytest.mark.parametrize(
+    'name, form, scene_id',
+    [('x.csv', 'argoverse1', '17'), ('x.parquet', 'argoverse2', '17'), ('x.h5', 'argoverse1', 'a')],
+)
+def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_path):
+    with pytest.raises(ValueError):
+        write_submission(tmp_path / name, [forecast(30, scene_id)], form)
+    assert not list(tmp_path.iterdir())
+
+
+def test_metric_writes_submission_of_test_set(scenes, tmp_path):
+    metric = MotionMetric(submission=str(tmp_path / 'x.h5'), format_only=True)
+    lines, p = np.zeros((6, 30, 2)), np.full(6, 1 / 6)
+    metric.process(None, [dict(scene=s, trajectories=lines, probabilities=p) for s in scenes[:2]])
+    assert metric.evaluate(2) == {}
+    with h5py.File(tmp_path / 'x.h5') as h:
+        ids = set(h['argoverse_forecasting'][:, 0].astype(int))
+    assert ids == {int(s.scene_id) for s in scenes[:2]}
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        dict(convention='waymo'),
+        dict(format_only=True),
+        dict(submission='x.h5', submission_format='waymo'),
+    ],
+)
+def test_metric_names_wrong_field(fields):
+    with pytest.raises(UserError, match='MotionMetric'):
+        MotionMetric(**fields)

@@ -1,0 +1,64 @@
+"""The tools lead from files to scores, regions, pictures and submissions."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from lm4ve.errors import UserError
+from lm4ve.registry import MODELS
+from lm4ve.tasks.motion import SceneCache, forecast_metrics
+from lm4ve.tasks.motion.baselines import constant_velocity
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
+
+def tool(name, *args):
+    run_tool_here(f'motion/{name}.py', *args)
+
+
+@pytest.fixture(scope='module')
+def folder(argoverse1, tmp_path_factory):
+    """Caches of every split, and a config that reads them."""
+    root = tmp_path_factory.mktemp('tools')
+    for split in ('train', 'val', 'test'):
+        files = argoverse1 / split / 'data', root / f'{split}.cache'
+        tool('preprocess', 'argoverse1', *files, '--map-dir', argoverse1 / 'map_files')
+    cfg = Config.fromfile(ROOT / 'configs/motion/vectornet_argoverse1.py')
+    for split, files in dict(train='train', val='val', test='val').items():
+        loader = cfg[f'{split}_dataloader']
+        loader.num_workers, loader.dataset.cache = 0, str(root / f'{files}.cache')
+    cfg.vis_backends = cfg.visualizer.vis_backends = []
+    cfg.dump(root / 'config.py')
+    return root
+
+
+def test_baselines_are_scored_on_validation_set(folder):
+    tool('baselines', folder / 'config.py', '--out', folder / 'scores.json')
+    scores = json.loads((folder / 'scores.json').read_text())
+    scenes = SceneCache(folder / 'val.cache')
+    ends = [forecast_metrics(*constant_velocity(s), *s.future)['minFDE'] for s in scenes]
+    assert scores['constant velocity']['motion/minFDE@6'] == pytest.approx(np.mean(ends))
+    assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbors'}
+
+
+def test_regions_are_clustered_and_scenes_drawn(folder):
+    with pytest.raises(UserError, match='end points'):
+        tool('make_regions', folder / 'val.cache', folder / 'r.json')
+    tool('make_regions', folder / 'train.cache', folder / 'r.json', '--regions', 2)
+    assert len(json.loads((folder / 'r.json').read_text())['hulls']) == 2
+    tool('draw', folder / 'config.py', folder / 'grid.png', '--scenes', 2)
+    assert (folder / 'grid.png').stat().st_size > 5000
+
+
+def test_test_set_is_submitted(folder):
+    state = MODELS.build(Config.fromfile(folder / 'config.py').model).state_dict()
+    torch.save(dict(state_dict=state), folder / 'model.pth')
+    out = folder / 'model.pth', folder / 'x.h5'
+    places = '--cache', folder / 'test.cache', '--work-dir', folder / 'w'
+    tool('submit', folder / 'config.py', *out, *places)
+    with h5py.File(folder / 'x.h5') as h:
+        assert len(h['argoverse_forecasting']) == len(SceneCache(folder / 'test.cache')) * 6 * 30

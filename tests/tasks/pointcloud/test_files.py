@@ -1,0 +1,233 @@
+"""Files of points: read whole or refused, and never code or other files."""
+
+import h5py
+import numpy as np
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks import pointcloud as pc
+from lm4ve.tasks.base.meshes import sample_surface
+from lm4ve.tasks.pointcloud.datasets.readers import read_points
+from tests.tasks.pointcloud.clouds import (
+    TETRAHEDRON,
+    cloud,
+    write_cloud,
+    write_mesh,
+    write_modelnet40_text,
+    write_scanobjectnn,
+)
+
+MESHES = [(f'a.{kind}', text) for kind in ('ply', 'stl') for text in (True, False)]
+MESHES += [('a.off', True), ('a.obj', True)]
+CLOUDS = [('a.ply', True, False), ('a.ply', False, False), ('a.pcd', True, False)]
+CLOUDS += [('a.pcd', False, False), ('a.pcd', False, True)]
+
+
+def refuses_every_cut(path):
+    """Cut the file at 40 places, the last byte and the last line among them."""
+    whole = path.read_bytes()
+    last_line = whole.rstrip(b'\n').rfind(b'\n') + 1
+    for at in {*np.linspace(1, len(whole) - 1, 38).astype(int), last_line}:
+        path.write_bytes(whole[:at])
+        with pytest.raises(UserError, match=path.name):
+            print(at, len(whole), read_points(path, 10))
+
+
+@pytest.mark.parametrize('name, text', MESHES)
+def test_meshes_are_sampled_and_cut_ones_refused(name, text, tmp_path):
+    mesh = write_mesh(tmp_path / name, text)
+    points = read_points(tmp_path / name, 500, seed=3)
+    assert np.allclose(points, sample_surface(mesh, 500, 3)[0], atol=1e-5)
+    refuses_every_cut(tmp_path / name)
+
+
+@pytest.mark.parametrize('name, text, packed', CLOUDS)
+def test_clouds_are_read_and_cut_ones_refused(name, text, packed, tmp_path):
+    points = np.repeat(cloud(40), 2, axis=0)  # repeats: something to compress
+    write_cloud(tmp_path / name, points, text, packed)
+    assert np.allclose(read_points(tmp_path / name), points, atol=1e-5)
+    refuses_every_cut(tmp_path / name)
+
+
+PLY = (
+    'ply\nformat ascii 1.0\nelement vertex 3\nproperty float x\nproperty float y\n'
+    'property float z\nelement face 1\nproperty list uchar int vertex_indices\n'
+    'end_header\n0 0 0\n1 0 0\n0 1 0\n3 0 1 {}\n'
+)
+
+
+@pytest.mark.parametrize('index', [4, 2**40, -9])
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('a.off', 'OFF\n' + TETRAHEDRON.replace('3 1 2 3', '3 1 2 {}')),
+        ('a.obj', 'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 {}\n'),
+        ('a.ply', PLY),
+    ],
+)
+def test_faces_without_their_vertex_are_refused(name, content, index, tmp_path):
+    (tmp_path / name).write_text(content.format(index))
+    with pytest.raises(UserError, match=f"'.*{name}' cannot be read"):
+        read_points(tmp_path / name)
+
+
+def test_polygons_are_triangulated(tmp_path):
+    # A square of two units, and a U of eight corners and area 5.
+    (tmp_path / 'a.obj').write_text(
+        'v 10 0 0\nv 12 0 0\nv 12 1 0\nv 10 1 0\n'
+        'v 0 0 0\nv 3 0 0\nv 3 2 0\nv 2 2 0\nv 2 1 0\nv 1 1 0\nv 1 2 0\nv 0 2 0\n'
+        'f 1/1/1 2/2/1 3/3/1 4/4/1\nf 5 6 7 8 9 10 11 12\n'
+    )
+    points = read_points(tmp_path / 'a.obj', 7000)
+    square = points[:, 0] >= 10
+    assert abs(square.sum() - 2000) < 150
+    x, y = points[~square, 0], points[~square, 1]
+    assert not ((x > 1.001) & (x < 1.999) & (y > 1.001)).any()  # the gap of the U
+    assert {(int(a), int(b)) for a, b in zip(x, y, strict=True)} >= {(0, 0), (1, 0), (2, 1), (0, 1)}
+
+
+def test_binary_ply_polygons_of_different_sizes(tmp_path):
+    header = PLY.partition('0 0 0')[0].replace('ascii', 'binary_big_endian')
+    header = header.replace('vertex 3', 'vertex 5').replace('face 1', 'face 2')
+    xyz = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0], [0.5, 0.5, 0]], '>f4')
+    faces = [bytes([len(f)]) + np.array(f, '>i4').tobytes() for f in ([0, 1, 2, 3], [0, 1, 4])]
+    (tmp_path / 'a.ply').write_bytes(header.encode() + xyz.tobytes() + b''.join(faces))
+    points = read_points(tmp_path / 'a.ply', 5000)
+    assert (points.max(0) > 0.97).tolist() == [True, True, False]
+    # A unit square, and a triangle over its lower quarter.
+    below = (points[:, 1] < points[:, 0]) & (points[:, 1] < 1 - points[:, 0])
+    assert abs(below.mean() - 0.5 / 1.25) < 0.03
+
+
+@pytest.mark.parametrize('ending', ['xyz', 'txt', 'npy', 'ply'])
+def test_map_coordinates_keep_their_shape(ending, tmp_path):
+    shape = cloud(200).astype('f8')
+    path = tmp_path / f'a.{ending}'
+    write_cloud(path, shape + (4_123_456.7, 5_712_345.6, 120.0))
+    points = read_points(path)
+    assert np.allclose(points - points.mean(0), shape - shape.mean(0), atol=1e-5)
+    # Where nothing is lost, nothing is moved.
+    write_cloud(path, shape + 10)
+    assert np.allclose(read_points(path), shape + 10, atol=1e-5)
+
+
+PCD = 'FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 9999999\nHEIGHT 1\n'
+
+
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('a.npy', b''),
+        ('a.npy', b'\x93NUMPY'),
+        ('a.pcd', b'# nothing\n'),
+        ('a.pcd', (PCD + 'POINTS 9999999\nDATA binary\n000').encode()),
+        ('a.pcd', (PCD + 'POINTS 1\nDATA ascii\n1 2 3\n').encode()),
+        ('a.off', b'OFF\n0 0 0\n'),
+        ('a.off', b'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
+        ('a.obj', b'# nothing\n'),
+        ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9').encode()),  # more than promised
+        ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999').encode()),
+        ('a.txt', b'1,2\n'),
+        ('a.txt', b'one,two,three\n'),
+        ('a.txt', b'0,0,0,1,1,1\n1,2,3,1\n'),
+        ('a.xyz', b'0 0 0\n1 2\n'),
+        ('a.xyz', b'0 0 0\n1 2 3.12'),
+        ('a.laz', b'x'),
+    ],
+)
+def test_files_without_points_are_refused(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        read_points(tmp_path / name)
+
+
+def test_arrays_are_never_unpickled(tmp_path):
+    path = tmp_path / 'a.npy'
+    np.save(path, np.array([{}], dtype=object))
+    with pytest.raises(UserError, match='allow_pickle'):
+        read_points(path)
+    with open(path, 'wb') as f:
+        np.savez(f, a=np.ones((4, 3)))
+    with pytest.raises(UserError, match='one array'):
+        read_points(path)
+    for shape in ('(1000000000000, 3)', '(-3, 3)', '(' * 900 + '3,' + ')' * 900):
+        header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + '\n'
+        head = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little')
+        path.write_bytes(head + header.encode() + bytes(48))
+        with pytest.raises(UserError, match='a.npy'):
+            read_points(path)
+
+
+# ------------------------------------------------------------------------ .h5 files
+SHAPE = (2000, 4, 3)
+
+
+def external_link(f, other) -> None:
+    with h5py.File(other, 'w') as o:
+        o['data'] = np.ones(SHAPE)
+    f['elsewhere'] = h5py.ExternalLink(str(other), '/data')
+    f['data'] = h5py.SoftLink('/elsewhere')
+
+
+def external_storage(f, other) -> None:
+    other.write_bytes(bytes(4 * 12 * len(SHAPE)))
+    f.create_dataset('data', SHAPE, 'f4', external=[(str(other), 0, 4 * 24000)])
+
+
+def virtual(f, other) -> None:
+    layout = h5py.VirtualLayout(SHAPE, 'f8')
+    layout[:] = h5py.VirtualSource(str(other), 'data', SHAPE)
+    f.create_virtual_dataset('data', layout)
+
+
+def half_stored(f, other) -> None:
+    f.create_dataset('data', SHAPE, 'f4', chunks=(1, 4, 3))[0] = 1
+
+
+def group(f, other) -> None:
+    f.create_group('data')
+
+
+@pytest.mark.parametrize(
+    'write, found',
+    [
+        (external_link, 'is a link'),
+        (external_storage, 'in the file itself'),
+        (virtual, 'in the file itself'),
+        (half_stored, 'in the file itself'),
+        (group, 'holds no numbers'),
+        (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
+        (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
+        (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
+        (lambda f, _: f.update(data=np.zeros((2, 4, 3))), 'label.*=39 must be'),
+    ],
+)
+def test_h5_files_with_other_content_are_refused(write, found, tmp_path):
+    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
+    with h5py.File(path, 'w') as f:
+        f['label'] = [0, 39]
+        write(f, tmp_path / 'other')
+    with pytest.raises(UserError, match=found):
+        len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
+
+
+def test_compressed_h5_files_are_read_and_cut_ones_refused(tmp_path):
+    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
+    points = np.random.default_rng(0).normal(size=(15, 64, 3)).astype('f4')
+    with h5py.File(path, 'w') as f:
+        f.create_dataset('data', data=points, compression='gzip', shuffle=True)
+        f['label'] = np.arange(15)
+    data = pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg')
+    assert np.array_equal(data[3]['points'], points[3])
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match='test_objectdataset.h5'):
+        len(pc.ScanObjectNN(str(tmp_path), 'test', 'objectbg'))
+
+
+def test_shape_lists_stay_in_their_class_folders(tmp_path):
+    write_modelnet40_text(tmp_path)
+    (tmp_path / 'airplane/airplane_..').mkdir()
+    (tmp_path / 'modelnet40_train.txt').write_text('airplane_../../../other\n')
+    (tmp_path.parent / 'other.txt').write_text('1,2,3\n' * 40)
+    with pytest.raises(UserError, match=r'airplane_\.|outside of its class folder'):
+        len(pc.ModelNet40(str(tmp_path), 'train', num_points=20))

@@ -1,0 +1,118 @@
+"""Simulate traffic in the file layout of Argoverse 2, to try the reader without a download.
+
+python tools/motion/simulate_argoverse2.py data/traffic-sim2 --train 3000 --val 500
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lm4ve.runner.command_line import run_tool
+from lm4ve.tasks.motion.datasets.argoverse2 import FUTURE_STEPS, HISTORY_STEPS
+from lm4ve.tasks.motion.demo.traffic import Window, city_lanes
+from lm4ve.tasks.motion.demo.traffic_files import simulate
+from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, sideways
+from lm4ve.tasks.motion.scene import STEP
+
+#: Names of the two cities in Argoverse 2.
+CITY_NAMES = dict(PIT='pittsburgh', MIA='miami')
+
+
+def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
+    """Write ``<root>/<split>/<id>/scenario_<id>.parquet`` and its map.
+
+    Args:
+        root (str | Path): The folder.
+        splits (dict[str, int]): Split -> number of scenarios. Of a split named
+            'test' the futures are left out.
+    """
+    for n, (split, count) in enumerate(splits.items()):
+        scenes = simulate(n, count, HISTORY_STEPS + FUTURE_STEPS, HISTORY_STEPS)
+        for i, w in enumerate(scenes):
+            name = f'{n:08d}-0000-4000-8000-{i:012d}'
+            folder = Path(root) / split / name
+            folder.mkdir(parents=True, exist_ok=True)
+            table = argoverse2_table(w, name)
+            if split == 'test':
+                table = table[table['observed']]
+            table.to_parquet(folder / f'scenario_{name}.parquet', index=False)
+            (folder / f'log_map_archive_{name}.json').write_text(json.dumps(argoverse2_map(w)))
+
+
+def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
+    """Return the rows of a scenario, in av2-api's columns."""
+    agents, steps = np.nonzero(window.valid)
+    h = HISTORY_STEPS
+    # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
+    category = np.where(window.valid.all(axis=1), 1, 0)
+    category[window.focal] = 3
+    heading = window.headings[agents, steps]
+    speed = window.speeds[agents, steps]
+    ids = [str(1000 + a) if a != window.sensor else 'AV' for a in agents]
+    return pd.DataFrame(
+        dict(
+            observed=steps < h,
+            track_id=ids,
+            object_type='vehicle',
+            object_category=category[agents],
+            timestep=steps,
+            position_x=window.positions[agents, steps, 0],
+            position_y=window.positions[agents, steps, 1],
+            heading=heading,
+            velocity_x=speed * np.cos(heading),
+            velocity_y=speed * np.sin(heading),
+            scenario_id=name,
+            start_timestamp=315968000 * 10**9,
+            end_timestamp=315968000 * 10**9 + int((window.valid.shape[1] - 1) * STEP * 1e9),
+            num_timestamps=window.valid.shape[1],
+            focal_track_id=str(1000 + window.focal),
+            city=CITY_NAMES[window.city],
+        )
+    )
+
+
+def argoverse2_map(window: Window) -> dict:
+    """Return the map around a scene: lanes within 150 m, by their two boundaries."""
+    at = window.positions[window.focal, HISTORY_STEPS - 1]
+    segments = {}
+    for i, lane in city_lanes(window.city).items():
+        if np.abs(lane.line - at).max(axis=-1).min() > 150:
+            continue
+        right = sideways(lane.line) * OFFSET
+        segments[str(i)] = dict(
+            id=i,
+            is_intersection=lane.junction >= 0,
+            lane_type='VEHICLE',
+            left_lane_boundary=_points(lane.line - right),
+            right_lane_boundary=_points(lane.line + right),
+            left_lane_mark_type='DASHED_YELLOW',
+            right_lane_mark_type='SOLID_WHITE',
+            left_neighbor_id=None,
+            right_neighbor_id=None,
+            predecessors=lane.predecessors,
+            successors=lane.successors,
+        )
+    return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})
+
+
+def _points(line: np.ndarray) -> list:
+    return [dict(x=round(float(x), 4), y=round(float(y), 4), z=0.0) for x, y in line]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('root')
+    for split in ('train', 'val', 'test'):
+        parser.add_argument(f'--{split}', type=int, default=0, help='number of scenarios')
+    args = parser.parse_args(argv)
+    write_argoverse2(args.root, dict(train=args.train, val=args.val, test=args.test))
+
+
+if __name__ == '__main__':
+    run_tool(main)
