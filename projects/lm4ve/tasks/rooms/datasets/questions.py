@@ -3,15 +3,14 @@
 Formats: github.com/SilongYong/SQA3D, assets/dataset.md and utils/sqa_data_2_ScanQA.py.
 """
 
-import json
 import math
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.language.json_files import check_pairs, check_unique
+from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, naming_file, read_json
 
 #: Keys of a rotation in the official file, in the order of ``gt_pose``.
 QUATERNION = ('_x', '_y', '_z', '_w')
@@ -38,96 +37,67 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
             files do not belong together.
     """
     if question_file is None:
-        found = _read(ann_file, _of_list)
-        _check_order([e['rotation'] for e in found], ann_file)
-        return found
-    questions = {q['question_id']: q for q in _read(question_file, _of_questions)}
-    annotations = {a['question_id']: a for a in _read(ann_file, _of_annotations)}
+        return _read(ann_file)
+    questions = {q['question_id']: q for q in _read(question_file)}
+    annotations = {a['question_id']: a for a in _read(ann_file, 'annotations')}
     check_pairs(questions, annotations, question_file, ann_file, ('scene_id', 'scene'))
     return [{**q, **annotations[i]} for i, q in questions.items()]
 
 
 def read_texts(path: str) -> list[str]:
     """Return the situations and questions of a file: the one list, or official questions."""
-    found = _read(path, lambda content: (_of_list if _is_list(content) else _of_questions)(content))
-    return [q[k] for q in found for k in ('situation', 'question')]
+    return [q[k] for q in _read(path) for k in ('situation', 'question')]
 
 
 def read_answers(path: str) -> list[str]:
     """Return the answers of a file: the one list, or official annotations."""
-    found = _read(
-        path, lambda content: (_of_list if _is_list(content) else _of_annotations)(content)
-    )
-    return [answer for q in found for answer in q['answers']]
+    return [answer for q in _read(path, 'annotations') for answer in q['answers']]
 
 
-def _is_list(content: Any) -> bool:
-    return isinstance(content, list)
-
-
-def _read(path: str, entries_of: Any) -> list[dict]:
-    """Return a file's entries, of which no two have one question id."""
-    try:
-        found = entries_of(json.loads(Path(path).read_text(encoding='utf-8-sig')))
-    except OSError as e:
-        raise UserError(f"'{path}' cannot be read: {e.strerror}.") from e
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as e:
-        raise UserError(f"'{path}' is not a file of SQA3D: {e!r}.") from e
+def _read(path: str, key: str = 'questions') -> list[dict]:
+    """Return the entries of a list, or of an official file's list under ``key``."""
+    content = read_json(path, (list, dict), 'SQA3D')
+    with naming_file(path, 'SQA3D'):
+        if isinstance(content, list):
+            found = [_of_list(e) for e in content]
+            _check_order([e['rotation'] for e in found], path)
+        else:
+            found = [_OFFICIAL[key](e) for e in content[key]]
     ids = [q['question_id'] for q in found]
     check_unique(len(found), ids, dict.fromkeys(ids), path)
     return found
 
 
-def _of_questions(content: dict) -> list[dict]:
-    # {"questions": [{"question_id": 220602000000, "scene_id": "scene0380_00",
-    #                 "situation": "I am facing ...", "question": "What is ...?"}]}
-    return [
-        dict(
-            question_id=q['question_id'],
-            scene_id=_scene(q['scene_id']),
-            situation=q['situation'].strip(),
-            question=q['question'].strip(),
-        )
-        for q in content['questions']
-    ]
+def _of_questions(q: dict) -> dict:
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am facing ...",
+    #  "question": "What is ...?"}
+    return dict(
+        question_id=q['question_id'],
+        scene_id=_scene(q['scene_id']),
+        situation=q['situation'].strip(),
+        question=q['question'].strip(),
+    )
 
 
-def _of_annotations(content: dict) -> list[dict]:
-    # {"annotations": [{"question_id": 220602000000, "scene_id": "scene0380_00",
-    #                   "answers": [{"answer": "brown"}], "position": {"x": .., "y": .., "z": ..},
-    #                   "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}]}
-    return [
-        dict(
-            question_id=a['question_id'],
-            scene_id=_scene(a['scene_id']),
-            answers=_answers(answer['answer'] for answer in a['answers']),
-            position=_numbers(a['position'][k] for k in 'xyz'),
-            rotation=_unit(_numbers(a['rotation'][k] for k in QUATERNION)),
-        )
-        for a in content['annotations']
-    ]
+def _of_annotations(a: dict) -> dict:
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer": "brown"}],
+    #  "position": {"x": .., "y": .., "z": ..}, "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
+    return dict(
+        question_id=a['question_id'],
+        scene_id=_scene(a['scene_id']),
+        answers=_answers([answer['answer'] for answer in a['answers']]),
+        **_pose([a['position'][k] for k in 'xyz'], [a['rotation'][k] for k in QUATERNION]),
+    )
 
 
-def _of_list(content: list) -> list[dict]:
-    # [{"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
-    #   "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z, w]}]
-    found = []
-    for entry in content:
-        pose = _numbers(entry['position'])
-        if len(pose) != 7:
-            raise ValueError(f'position has {len(pose)} numbers, expected 7')
-        found.append(
-            dict(
-                question_id=entry['question_id'],
-                scene_id=_scene(entry['scene_id']),
-                situation=entry['situation'].strip(),
-                question=entry['question'].strip(),
-                answers=_answers(entry['answers']),
-                position=pose[:3],
-                rotation=_unit(pose[3:]),
-            )
-        )
-    return found
+def _of_list(e: dict) -> dict:
+    # {"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
+    #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z, w]}
+    pose = _pose(e['position'][:3], e['position'][3:])
+    return {**_of_questions(e), 'answers': _answers(e['answers']), **pose}
+
+
+_OFFICIAL = dict(questions=_of_questions, annotations=_of_annotations)
 
 
 def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
@@ -153,21 +123,17 @@ def _scene(name: str) -> str:
     return name
 
 
-def _answers(texts: Any) -> list[str]:
+def _answers(texts: list[str]) -> list[str]:
     if isinstance(texts, str):
         raise TypeError(f'answers={texts!r} is not a list')
     return [text for text in texts if text.strip()]
 
 
-def _numbers(values: Any) -> list[float]:
-    found = [float(v) for v in values]
-    if not all(map(math.isfinite, found)):
-        raise ValueError(f'numbers that are not finite: {found}')
-    return found
-
-
-def _unit(quaternion: list[float]) -> list[float]:
-    length = math.hypot(*quaternion)
-    if length < _SHORTEST:
-        raise ValueError(f'the rotation {quaternion} has no direction')
-    return [v / length for v in quaternion]
+def _pose(position: Sequence[float], rotation: Sequence[float]) -> dict[str, list[float]]:
+    """Return a position and a rotation, the latter of length 1."""
+    place, turn = (np.array(v, dtype=np.float64) for v in (position, rotation))
+    length = math.hypot(*turn)
+    fits = place.shape == (3,) and turn.shape == (4,) and np.isfinite([*place, *turn]).all()
+    if not fits or length < _SHORTEST:
+        raise ValueError(f'position={position}, rotation={rotation}')
+    return dict(position=place.tolist(), rotation=[float(v) / length for v in turn])

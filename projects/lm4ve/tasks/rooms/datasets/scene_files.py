@@ -13,28 +13,23 @@ Nothing of a file is executed, and a file that was cut is never read in part.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from lm4ve.errors import check
 from lm4ve.tasks.base.mesh_files import read_ply
 from lm4ve.tasks.rooms.scannet import class_of
 
 #: Scenes that a process keeps: about 160 MB of ScanQA's 50,000 points.
 KEPT_SCENES = 64
-#: What :func:`read_objects` looks for.
-OBJECT_SUFFIXES = ('.npy', '.npz')
 #: How far an aligned point may lie from where the alignment takes it, meters.
 _TOLERANCE = 0.01
-_LINE = 'axisAlignment'
 #: The columns of a mesh's vertex.
 COLUMNS = ('x', 'y', 'z', 'red', 'green', 'blue')
 
-
-class DamagedScene(ValueError):
-    """What is wrong with the files of a scene, in words that follow the scene's name."""
+ArraySource = str | Path | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -80,19 +75,19 @@ def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> Sce
         annotations (bool): Also read objects and their boxes.
 
     Raises:
-        DamagedScene: A file is missing or damaged, or files do not fit each other.
+        ValueError, OSError, EOFError: A file is missing or damaged, or files do not fit each
+            other.
     """
     raw = read_points(f'{scene_path}_vert.npy')
     points = read_points(f'{scene_path}_aligned_vert.npy')
     alignment = read_alignment(scan_file)
-    _check_alignment(raw, points, alignment, scan_file)
+    moved = raw[:, :3] @ alignment[:3, :3].T + alignment[:3, 3]
+    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= _TOLERANCE:
+        raise ValueError(f"_vert.npy, _aligned_vert.npy and '{scan_file}' are not of one scan")
     found = dict(points=points, center=middle(raw), alignment=alignment)
     if annotations:
-        count = len(points)
-        found |= dict(
-            instances=_read_labels(f'{scene_path}_ins_label.npy', count),
-            semantics=_read_labels(f'{scene_path}_sem_label.npy', count),
-        )
+        for name, end in (('instances', 'ins_label'), ('semantics', 'sem_label')):
+            found[name] = _read_labels(f'{scene_path}_{end}.npy', len(points))
         found['boxes'], found['labels'] = _read_boxes(f'{scene_path}_aligned_bbox.npy')
     for array in found.values():
         # Several samples share a scene: the release normalizes colors in place, and the
@@ -102,11 +97,7 @@ def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> Sce
 
 
 def read_frame(scene_path: str, scan_file: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return ``center`` and ``alignment`` of a :class:`Scene`, without its points.
-
-    Raises:
-        DamagedScene: A file is missing or damaged.
-    """
+    """Return ``center`` and ``alignment`` of a :class:`Scene`, without its points."""
     return middle(read_points(f'{scene_path}_vert.npy')), read_alignment(scan_file)
 
 
@@ -121,68 +112,46 @@ def read_alignment(path: str) -> np.ndarray:
 
     Returns:
         np.ndarray: float64 ``[4, 4]``.
-
-    Raises:
-        DamagedScene: The file is missing, the line holds no rotation and shift, or no line
-            is ``NAME = VALUE``.
     """
-    try:
-        text = Path(path).read_text(encoding='utf-8')
-        lines = [line for line in text.splitlines() if line.strip().startswith(_LINE)]
-        if not lines:
-            if '=' in text:  # a whole file describes the scan, whether it is aligned or not
-                return np.eye(4)
-            raise ValueError('no line NAME = VALUE')
-        matrix = np.array(lines[-1].partition('=')[2].split(), dtype=np.float64).reshape(4, 4)
-    except (OSError, ValueError) as e:
-        raise DamagedScene(f"has a damaged '{path}' ({e})") from e
+    text = Path(path).read_text(encoding='utf-8')
+    check(f"'{path}': lines NAME = VALUE", text.count('='), least=1)
+    lines = [line for line in text.splitlines() if line.strip().startswith('axisAlignment')]
+    if not lines:
+        return np.eye(4)
+    matrix = np.array(lines[-1].partition('=')[2].split(), dtype=np.float64).reshape(4, 4)
     turn = matrix[:3, :3]
     is_rotation = np.allclose(turn @ turn.T, np.eye(3), atol=1e-3) and np.linalg.det(turn) > 0
     if not (is_rotation and np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6)):
-        raise DamagedScene(f"has an {_LINE} in '{path}' that is not a rotation and a shift")
+        raise ValueError(f"axisAlignment in '{path}' is not a rotation and a shift")
     return matrix
 
 
-def read_objects(object_path: str) -> np.ndarray:
+def read_objects(source: ArraySource) -> np.ndarray:
     """Read stored features of a scene's objects.
 
     Args:
-        object_path (str): The file without its ending: a ``.npy``, or a ``.npz`` with one
-            array.
+        source (str | Path | np.ndarray): A ``.npy``, a ``.npz`` with one array, or the array.
 
     Returns:
         np.ndarray: float32 ``[O, C]``, O and C at least 1.
-
-    Raises:
-        DamagedScene: There is no such file, or it is damaged.
     """
-    objects = _read_array(object_file(object_path), 2)
-    if not objects.size:
-        raise DamagedScene(f"has no objects in '{object_path}'")
+    objects = _read_array(source, 2)
+    check('the number of stored features', objects.size, least=1)
     return objects.astype(np.float32)
 
 
 def object_file(object_path: str) -> str:
-    """Return the file of a scene's objects.
-
-    Raises:
-        DamagedScene: There is none.
-    """
-    for suffix in OBJECT_SUFFIXES:
-        if Path(object_path + suffix).is_file():
-            return object_path + suffix
-    raise DamagedScene(f"lacks '{object_path}{OBJECT_SUFFIXES[0]}' (or .npz)")
+    """Return the file of a scene's objects: the .npz where there is one and no .npy."""
+    archive = f'{object_path}.npz'
+    only = Path(archive).is_file() and not Path(f'{object_path}.npy').is_file()
+    return archive if only else f'{object_path}.npy'
 
 
-def read_points(path: str) -> np.ndarray:
-    """Read points ``[V, 6 or 9]`` of an array file, float32.
-
-    Raises:
-        DamagedScene: It is missing, damaged, or holds something else.
-    """
-    points = _read_array(path, 2)
-    if not len(points) or points.shape[1] not in (6, 9):
-        raise DamagedScene(f"has '{path}' of {list(points.shape)}, expected points [V, 6 or 9]")
+def read_points(source: ArraySource) -> np.ndarray:
+    """Read points ``[V, 6 or 9]`` of an array or its file, float32."""
+    points = _read_array(source, 2)
+    check('the number of points', len(points), least=1)
+    check('the columns of the points', points.shape[1], choices=(6, 9))
     return points.astype(np.float32)
 
 
@@ -194,21 +163,13 @@ def read_mesh(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         255) and the triangles, int64 ``[T, 3]``.
 
     Raises:
-        DamagedScene: It is cut or damaged, has no faces or no colors, or coordinates that are
-            not finite.
+        ValueError, LookupError, MemoryError, OSError: It is cut or damaged, has no vertices or
+            no colors, or coordinates that are not finite.
     """
-    try:
-        with np.errstate(all='ignore'):
-            vertices, triangles = read_ply(path, COLUMNS)
-    except (ValueError, TypeError, LookupError, OverflowError, MemoryError, OSError) as e:
-        raise DamagedScene(f"has a damaged mesh '{path}' ({e})") from e
+    vertices, triangles = read_ply(path, COLUMNS)
     colors = vertices[:, 3:]
-    if not (len(vertices) and len(triangles) and np.isfinite(vertices[:, :3]).all()):
-        raise DamagedScene(
-            f"has a mesh '{path}' without faces, or with numbers that are not finite"
-        )
-    if not (colors.min() >= 0 and colors.max() <= 255):
-        raise DamagedScene(f"has a mesh '{path}' whose colors are not from 0 to 255")
+    if not (np.isfinite(vertices).all() and colors.min() >= 0 and colors.max() <= 255):
+        raise ValueError(f"'{path}' has vertices that are not finite or colors beyond 0 to 255")
     return vertices, triangles
 
 
@@ -222,6 +183,7 @@ def vertex_normals(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: float64 ``[V, 3]``; 0 where no triangle has an area.
     """
+    check('the mesh: number of triangles', len(triangles), least=1)
     a, b, c = points[triangles].transpose(1, 0, 2)
     flat = np.repeat(_unit(np.cross(b - a, c - a)), 3, axis=0)
     corners = triangles.reshape(-1)
@@ -238,61 +200,35 @@ def _read_labels(path: str, count: int) -> np.ndarray:
     labels = _read_array(path, 1)
     whole = labels.astype(np.int32)
     if len(labels) != count or (whole != labels).any():
-        raise DamagedScene(f"has {count} points, but '{path}' has other labels")
+        raise ValueError(f"'{path}' has not a whole number for each of {count} points")
     return whole
 
 
 def _read_boxes(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return boxes ``[M, 6]`` and labels ``[M]`` of what is an object."""
+    """Return the boxes ``[M, 6]`` and classes ``[M]`` of objects, without walls and floors."""
     rows = _read_array(path, 2)
     if rows.shape[1] not in (7, 8) or (rows[:, 3:6] < 0).any():
-        raise DamagedScene(f"has '{path}' of {list(rows.shape)}, expected boxes [M, 7 or 8]")
+        raise ValueError(f"'{path}' has not boxes [M, 7 or 8] of positive sizes")
     classes = [class_of(int(i)) for i in rows[:, 6]]
     kept = [i for i, label in enumerate(classes) if label is not None]
     labels = np.array([classes[i] for i in kept], dtype=np.int64)
     return rows[kept, :6].astype(np.float32), labels
 
 
-def _read_array(path: str, dimensions: int) -> np.ndarray:
-    """Read an array of finite numbers.
-
-    Raises:
-        DamagedScene: The file is missing, cut, a pickle, or holds something else.
-    """
-    try:
-        array = _load(path)
-        with np.errstate(all='ignore'):
-            finite = array.ndim == dimensions and np.isfinite(array.astype(np.float32)).all()
-    except Exception as e:  # numpy evaluates the header as Python's literals
-        raise DamagedScene(f"lacks a readable '{path}' ({type(e).__name__}: {e})") from e
-    if not finite or array.dtype.kind not in 'fiu':
-        raise DamagedScene(
-            f"has '{path}' of {array.dtype} {list(array.shape)}, expected finite numbers in "
-            f'{dimensions} dimensions'
-        )
+def _read_array(source: ArraySource, dimensions: int) -> np.ndarray:
+    """Read an array of finite numbers; nothing in a file is executed."""
+    if isinstance(source, np.ndarray):
+        array = source
+    elif str(source).endswith('.npz'):
+        with np.load(source, allow_pickle=False) as archive:
+            (array,) = archive.values()
+    else:
+        # Mapped, so that a header cannot claim more than the file has.
+        mapped = np.load(source, mmap_mode='r', allow_pickle=False)
+        size = mapped.offset + mapped.nbytes
+        check(f"'{source}': bytes", Path(source).stat().st_size, choices=(size,))
+        array = np.array(mapped)
+    check('the dimensions of the array', array.ndim, choices=(dimensions,))
+    if array.dtype.kind not in 'fiu' or not np.isfinite(array.astype(np.float32)).all():
+        raise ValueError(f'{array.dtype} {list(array.shape)} with values that are not finite')
     return array
-
-
-def _load(path: str) -> np.ndarray:
-    if path.endswith('.npz'):
-        with np.load(path, allow_pickle=False) as archive:
-            if len(archive.files) != 1:
-                raise ValueError(f'{len(archive.files)} arrays instead of one')
-            return archive[archive.files[0]]
-    # Mapped, so that a header cannot claim more than the file has.
-    array = np.load(path, mmap_mode='r', allow_pickle=False)
-    whole = array.offset + math.prod(array.shape) * array.itemsize
-    if whole != Path(path).stat().st_size:
-        raise ValueError('more bytes than its header says')
-    return np.array(array)
-
-
-def _check_alignment(
-    raw: np.ndarray, points: np.ndarray, alignment: np.ndarray, scan_file: str
-) -> None:
-    """Refuse files of different scans: positions would be moved to the wrong place."""
-    moved = raw[:, :3] @ alignment[:3, :3].T + alignment[:3, 3]
-    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= _TOLERANCE:
-        raise DamagedScene(
-            f"has _vert.npy, _aligned_vert.npy and '{scan_file}' that are not of one scan"
-        )

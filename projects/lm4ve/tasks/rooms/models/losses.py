@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import squared_distances
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from lm4ve.tasks.rooms.models.proposals import Detections
 
 #: A proposal nearer than this to the center of a box is of an object; one that is farther
-#: than the second number is not; between them nobody knows. Meters.
+#: than the second number is not; between them it does not count. Meters.
 NEAR, FAR = 0.3, 0.6
 #: Weights of the classes "nothing" and "object".
 OBJECTNESS_WEIGHTS = (0.2, 0.8)
@@ -33,7 +32,7 @@ _NOWHERE = 1e6
 
 @dataclass
 class Targets:
-    """What is true of B scenes with up to M boxes each.
+    """Annotations of B scenes with up to M boxes each.
 
     Attributes:
         votes (Tensor): ``[B, S, 3]``, from each seed to the center of its object.
@@ -50,9 +49,7 @@ class Targets:
     there: Tensor
 
 
-def gather_targets(
-    samples: Sequence[VisionLanguageDataSample], seed_index: Tensor, mean_sizes: Tensor
-) -> Targets:
+def gather_targets(samples: Sequence[VisionLanguageDataSample], seed_index: Tensor) -> Targets:
     """Put the annotations of a batch together.
 
     Args:
@@ -60,10 +57,6 @@ def gather_targets(
             ``gt_vote_mask`` bool ``[P]``, ``gt_boxes`` ``[M, 6 or 7]`` and ``gt_labels``
             int64 ``[M]``.
         seed_index (Tensor): int64 ``[B, S]``, among a scene's points.
-        mean_sizes (Tensor): ``[classes, 3]``.
-
-    Raises:
-        UserError: A label is of no class.
     """
     device, most = seed_index.device, max(1, *(len(s.gt_boxes) for s in samples))
     boxes = torch.zeros(len(samples), most, 7, device=device)
@@ -74,19 +67,10 @@ def gather_targets(
         boxes[i, :count, : sample.gt_boxes.shape[-1]] = sample.gt_boxes.float()
         labels[i, :count] = sample.gt_labels
         there[i, :count] = True
-    # On a GPU the check would wait for it; there the loss itself asserts.
-    if not labels.is_cuda and int(labels.max()) >= len(mean_sizes):
-        raise UserError(
-            f'A box has the label {int(labels.max())}; mean_sizes has {len(mean_sizes)} classes.'
-        )
     pairs = list(zip(samples, seed_index, strict=True))
-    return Targets(
-        votes=torch.stack([s.gt_votes[i].float() for s, i in pairs]),
-        votes_mask=torch.stack([s.gt_vote_mask[i].bool() for s, i in pairs]),
-        boxes=boxes,
-        labels=labels,
-        there=there,
-    )
+    votes = torch.stack([s.gt_votes[i].float() for s, i in pairs])
+    mask = torch.stack([s.gt_vote_mask[i].bool() for s, i in pairs])
+    return Targets(votes, mask, boxes, labels, there)
 
 
 def detection_losses(
@@ -95,8 +79,8 @@ def detection_losses(
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
-        found (Detections): What the detector says of B scenes.
-        targets (Targets): What is true of the same scenes.
+        found (Detections): Of B scenes.
+        targets (Targets): Of the same scenes.
         mean_sizes (Tensor): ``[classes, 3]``, meters.
 
     Returns:
