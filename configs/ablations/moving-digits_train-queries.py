@@ -16,12 +16,6 @@ variants = dict(
         'a quarter': dict(options={_field: 0.25}),
         'an eighth': dict(options={_field: 0.125}),
         'an eighth, growing to all': dict(options={_field: dict(fraction=(0.125, 1.0))}),
-        'an eighth, control variate': dict(
-            options={_field: dict(fraction=0.125, control_variate=True)}
-        ),
-        "an eighth of the gradient's": dict(
-            options={_field: dict(fraction=0.125, gradient_only=True)}
-        ),
     },
 )
 tune = None

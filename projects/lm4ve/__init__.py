@@ -30,7 +30,7 @@ _REGISTERS = {
     'lm4ve.runner.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.finite_loss': ('FiniteLossHook',),
-    'lm4ve.runner.whole_checkpoint': ('WholeCheckpointHook',),
+    'lm4ve.runner.strict_loading': ('WholeCheckpointHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
 }
@@ -61,6 +61,8 @@ _FUNCTIONS = {
     'wrap': 'lm4ve.necks.wrapping',
     'save_pretrained': 'lm4ve.necks.pretrained',
     'from_pretrained': 'lm4ve.necks.pretrained',
+    'fuse': 'lm4ve.necks.fusing',
+    'check': 'lm4ve.necks.usage',
 }
 
 

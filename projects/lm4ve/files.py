@@ -18,7 +18,6 @@ from typing import Any
 
 from lm4ve.errors import UserError
 
-_FIX = 'make room, or write to another folder'
 # What `replacing` calls a file that is not whole yet.
 _TEMPORARY = re.compile(r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?')
 # Seconds after which a file of another machine is taken for abandoned.
@@ -26,9 +25,9 @@ _ABANDONED = 3600
 
 
 def leads_outside(name: str, folder: str | Path) -> bool:
-    """Return whether a name that a list holds leads out of the folder it is relative to.
+    """Return whether a name in a list leads out of the folder it is relative to.
 
-    Only the name is looked at: links in the folder are followed, since data sets are put
+    Only the name counts: links in the folder are followed, since data sets are put
     together of links. An address (``http://``) leads out too, unless the folder has one.
 
     Args:
@@ -44,8 +43,8 @@ def leads_outside(name: str, folder: str | Path) -> bool:
 
 
 @contextlib.contextmanager
-def replacing(path: str | Path, fix: str = _FIX) -> Iterator[Path]:
-    """Give a path to write to; on leaving, the written file replaces ``path``.
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a path to write to; on leaving, the written file replaces ``path``.
 
     For libraries that take a path. The temporary name ends as ``path`` does, since
     many libraries choose the format by the ending, and holds host, process and a
@@ -53,8 +52,7 @@ def replacing(path: str | Path, fix: str = _FIX) -> Iterator[Path]:
     ``path`` is as it was and nothing is left beside it.
 
     Args:
-        path (str | Path): The file; its folder is made if it is not there.
-        fix (str): What the user can do if the file cannot be written.
+        path (str | Path): The file; its folder is made if it does not exist.
 
     Yields:
         Path: A file that does not exist yet, in the folder of ``path``.
@@ -72,39 +70,33 @@ def replacing(path: str | Path, fix: str = _FIX) -> Iterator[Path]:
             os.fsync(f.fileno())
         os.replace(beside, path)
     except OSError as e:
-        raise UserError(
-            f"'{path}' could not be written: {e.strerror or e}. What was there "
-            f'before is untouched. Fix: {fix}.'
-        ) from e
+        raise UserError(f"'{path}' was not written and is as before: {e.strerror or e}.") from e
     finally:
         beside.unlink(missing_ok=True)
 
 
-def write_atomically(data: bytes | memoryview, path: str | Path, fix: str = _FIX) -> None:
-    """Write bytes so that ``path`` holds either the old or the new content.
-
-    Takes and raises what :func:`replacing` does.
-    """
-    with replacing(path, fix) as beside:
+def write_atomically(data: bytes | memoryview, path: str | Path) -> None:
+    """Write bytes so that ``path`` holds either the old or the new content."""
+    with replacing(path) as beside:
         beside.write_bytes(data)
 
 
-def write_text(text: str, path: str | Path, fix: str = _FIX) -> None:
+def write_text(text: str, path: str | Path) -> None:
     """Write a text as UTF-8, with :func:`write_atomically`."""
-    write_atomically(text.encode(), path, fix)
+    write_atomically(text.encode(), path)
 
 
-def write_json(value: Any, path: str | Path, fix: str = _FIX) -> None:
+def write_json(value: Any, path: str | Path) -> None:
     """Write plain data as indented JSON, with :func:`write_atomically`."""
-    write_text(json.dumps(value, indent=1), path, fix)
+    write_text(json.dumps(value, indent=1), path)
 
 
 def clear_left_behind(folder: str | Path) -> list[Path]:
     """Delete the temporary files of processes that were killed while writing.
 
-    A file of this machine goes if its process is no more (or has this process's id, which
+    A file of this machine goes if its process has ended (or has this process's id, which
     a restarted container has again), one of another machine after an hour without
-    a change. Only names of :func:`replacing` are looked at.
+    a change. Only names of :func:`replacing` count.
 
     Args:
         folder (str | Path): Where to look, not below it.
@@ -140,31 +132,28 @@ def decoded(data: bytes, path: str | Path) -> str:
     """Decode a text.
 
     Raises:
-        UserError: It is no UTF-8.
+        UserError: It is not UTF-8.
     """
     try:
         return data.decode('utf-8')
     except UnicodeDecodeError as e:
-        raise UserError(
-            f"'{path}' is no text file ({e.reason} at byte {e.start}). Expected one entry a "
-            'line, in UTF-8. Fix: write it again.'
-        ) from e
+        raise UserError(f"'{path}' is not a text in UTF-8: {e.reason} at byte {e.start}.") from e
 
 
 def whole_lines(data: bytes, path: str | Path) -> list[str]:
-    """Split a list of one entry a line, and refuse one that was cut within its last line.
+    """Split a list of one entry a line, and raise an error if its last line was cut.
 
-    For lists whose entries end in a number: of 12 cut after the 1 nothing else tells.
+    For lists whose entries end in a number: of 12, cut after the 1, nothing else shows it.
 
     Args:
         data (bytes): The file's content.
-        path (str | Path): The file, for messages.
+        path (str | Path): The file, for the error.
 
     Returns:
         list[str]: Its lines without their ends.
 
     Raises:
-        UserError: It is no UTF-8 text, or its last line has no end.
+        UserError: It is not UTF-8, or its last line has no end.
     """
     text = decoded(data, path)
     check_end(text, path)
@@ -172,13 +161,10 @@ def whole_lines(data: bytes, path: str | Path) -> list[str]:
 
 
 def check_end(text: str, path: str | Path) -> None:
-    """Refuse a text of one entry a line whose last line has no end.
+    """Raise an error for a text of one entry a line whose last line has no end.
 
     Raises:
         UserError: It names the file.
     """
     if text.rstrip(' \t') and not text.rstrip(' \t').endswith(('\n', '\r')):
-        raise UserError(
-            f"The last line of '{path}' has no end, so it may be cut. Fix: write the list again, "
-            "or, if it is whole, end the line: sed -i '$a\\' FILE"
-        )
+        raise UserError(f"The last line of '{path}' has no end, so the file may be cut.")

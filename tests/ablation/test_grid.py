@@ -1,7 +1,5 @@
 """Grids: what they expand to, and that each mistake ends in one message."""
 
-from pathlib import Path
-
 import pytest
 
 from lm4ve.ablation import load_grid
@@ -77,70 +75,44 @@ def test_a_block_can_be_replaced_and_then_changed(tmp_path):
 
 
 MISTAKES = {
-    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "no field 'sead'"),
-    'field missing': ("metric = 'toy/error'", '', 'fields metric are missing'),
-    'name': ("name = 'toy'", "name = 'a/b'", "name='a/b' names"),
+    'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "argument 'sead'"),
+    'field missing': ("metric = 'toy/error'", '', "argument: 'metric'"),
     'config': ("base = 'config.py'", "base = 'no.py'", "'no.py' does not exist"),
-    'reference': ("reference = 'two'", "reference = '2'", "reference='2' is none"),
-    'no seeds': ('seeds = 2', 'seeds = 0', 'seeds=0 gives no'),
-    'seeds twice': ('seeds = 2', 'seeds = (1, 1)', r'seeds=\(1, 1\) gives no'),
-    'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "'one' is there twice"),
-    'no variants': ('variants = {', 'variants = {}\n_x = {', 'at least one'),
-    'options no dict': ("{'model.width': 1}", '3', 'options=3 is no dict'),
-    'tune no dict': ('tune = dict(', 'tune = 3\n_x = dict(', 'tune=3 is no dict'),
-    'seeds of the wrong kind': ('seeds = 2', "seeds = 'a'", "seeds='a' gives no"),
-    'variant field': ("'two': dict()", "'two': dict(opts={})", "no field .*'opts'"),
-    'x in some': ("'two': dict()", "'two': dict(x=1)", 'x is set in 1 of 2'),
-    'x no number': ("'two': dict()", "'two': dict(x='a')", "x='a' is no number"),
-    'misspelt option': (
-        "'model.width'",
-        "'model.widht'",
-        r"model \(ToyModel\) has no 'widht'.*width",
-    ),
-    'option below nothing': (
-        "'model.width'",
-        "'model.neck.block.seed'",
-        r"model \(ToyModel\) has no 'neck'",
-    ),
-    'option below a number': ("'model.width'", "'model.width.x'", 'model.width'),
-    'top-level option': ("'model.width'", "'modle.width'", "has no 'modle'"),
-    'dict over a number': ("'model.width': 1", "'model.width': dict(a=1)", "'_delete_': True"),
+    'reference': ("reference = 'two'", "reference = '2'", "reference='2' must be one of one, two"),
+    'no seeds': ('seeds = 2', 'seeds = 0', 'seeds=0 must be at least 1'),
+    'seeds twice': ('seeds = 2', 'seeds = (1, 1)', 'seeds=1 must be at least 2'),
+    'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "has 'one' twice"),
+    'options no dict': ("{'model.width': 1}", '3', 'options=3 must be of type dict'),
+    'variant field': ("'two': dict()", "'two': dict(opts={})", "argument 'opts'"),
+    'misspelt option': ("'model.width'", "'model.widht'", "'one'.*widht.*Did you mean 'width'"),
+    'option below nothing': ("'model.width'", "'model.neck.block.seed'", "variant 'one'.*neck"),
+    'dict over a number': ("'model.width': 1", "'model.width': dict(a=1)", 'width'),
     'argument of a new part': (
         "'model.width': 1",
         "'model': dict(_delete_=True, type='ToyModel', with_=1)",
-        "'ToyModel' takes no 'with_'",
+        "variant 'one'.*with_",
     ),
-    'not Python': ("name = 'toy'", "name = 'toy", 'no Python file'),
-    'metric': ("metric = 'toy/error'", 'metric = 3', 'metric=3 has the wrong type'),
-    'one value': ('values=(.01, .1)', 'values=(.1, )', 'two different values'),
+    'tuned field': ("'optim_wrapper.optimizer.lr'", "'optim_wrapper.optimiser.lr'", 'optimiser'),
+    'top-level option': ("'model.width'", "'modle.width'", "variant 'one'.*'modle'"),
+    'one value': ('values=(.01, .1)', 'values=(.1, )', 'values=1 must be at least 2'),
+    'direction': ('greater_is_better = False', "greater_is_better = 'no'", 'of type bool'),
     'tuning by the test set': (
         "options={'train_dataloader.dataset.part': 'fit',\n"
         "             'test_dataloader.dataset.part': 'val'}",
-        'options={}',
-        'choose by the test',
-    ),
-    'tuned field': (
-        "'optim_wrapper.optimizer.lr'",
-        "'optim_wrapper.optimiser.lr'",
-        "has no 'optimiser'",
+        '',
+        'select by the test',
     ),
 }
 
 
-@pytest.mark.parametrize('old, new, found', list(MISTAKES.values()), ids=list(MISTAKES))
-def test_mistakes_end_in_one_message(tmp_path, old, new, found):
+@pytest.mark.parametrize('old, new, message', list(MISTAKES.values()), ids=list(MISTAKES))
+def test_a_mistake_is_an_error_naming_the_grid(tmp_path, old, new, message):
     text = GRID + TUNE
     assert text.count(old) == 1
     path = write_grid(tmp_path, text.replace(old, new))
-    with pytest.raises(UserError, match=found) as e:
+    with pytest.raises(UserError, match=message) as e:
         load_grid(path)
-    assert 'Fix: ' in str(e.value)
     assert str(path) in str(e.value)
-
-
-def test_a_missing_grid_ends_in_one_message():
-    with pytest.raises(UserError, match="'no.py' does not exist"):
-        load_grid(Path('no.py'))
 
 
 def test_options_may_be_arguments_that_the_config_leaves_to_their_defaults(tmp_path):

@@ -80,21 +80,12 @@ def test_pictures_go_to_the_backends_at_their_steps(trained):
     assert found == expected
 
 
-def test_training_is_the_same_without_it(trained, tmp_path):
+def test_training_is_bit_equal_without_the_hook(trained, tmp_path):
     _, with_hook, _ = trained
     without = train_from_the_same_start(digits_runner(tmp_path))
     assert with_hook.keys() == without.keys()
     for key, value in without.items():
         assert torch.equal(value, with_hook[key]), key
-
-
-def test_the_model_keeps_its_mode(trained, monkeypatch):
-    runner = trained[2]
-    modes = {n: i % 2 == 0 for i, (n, _) in enumerate(runner.model.named_modules())}
-    for name, module in runner.model.named_modules():
-        module.training = modes[name]
-    one_batch(runner, ActivationVisHook(**SMALL))
-    assert {n: m.training for n, m in runner.model.named_modules()} == modes
 
 
 class Recorder:
@@ -132,7 +123,7 @@ def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
     return stub.visualizer.names
 
 
-def test_no_more_than_asked_for_and_off_by_default(trained):
+def test_interval_and_max_samples_limit_the_pictures(trained):
     runner = trained[2]
     assert one_batch(runner, ActivationVisHook()) == []
     hook = ActivationVisHook(interval=2, max_samples=2, **SMALL)
@@ -169,7 +160,7 @@ def test_a_distributed_model_is_drawn_without_communication(trained, monkeypatch
         torch.distributed.destroy_process_group()
 
 
-def test_a_model_in_shards_is_left_alone(trained):
+def test_a_sharded_model_is_not_drawn(trained):
     class FullyShardedDataParallel(torch.nn.Sequential):
         pass
 
@@ -213,28 +204,21 @@ def test_scenes_are_drawn_by_name(tmp_path):
 
 # ------------------------------------------------------------------------ mistakes
 @pytest.mark.parametrize(
-    'options, found',
-    [
-        (dict(interval=0), 'interval=0 must be an integer of at least 1'),
-        (dict(max_samples=-1), 'max_samples=-1'),
-        (dict(heads=1.5), 'heads=1.5'),
-        (dict(measures=['phase']), r"measures=\['phase'\].*magnitude, frequency"),
-        (dict(measures=[]), 'one or more'),
-    ],
+    'options', [dict(interval=0), dict(max_samples=-1), dict(heads=1.5), dict(measures=['phase'])]
 )
-def test_wrong_arguments_are_refused(options, found):
-    with pytest.raises(UserError, match=found):
+def test_wrong_arguments_are_refused(options):
+    with pytest.raises(UserError, match=f'{next(iter(options))}=.* must be'):
         ActivationVisHook(**options)
 
 
 def test_an_unknown_point_ends_the_run_before_it_begins(tmp_path):
     runner = digits_runner(tmp_path, enable=True, points=dict(a='neck.blok'))
-    with pytest.raises(UserError, match=r"points\['a'\]='neck.blok'.*mapper_in"):
+    with pytest.raises(UserError, match=r"points\['a'\]='neck.blok' is no module"):
         runner.train()
     assert runner.iter == 0
 
 
-def test_what_cannot_be_drawn_does_not_end_a_training(tmp_path, monkeypatch):
+def test_a_drawing_error_does_not_end_training(tmp_path, monkeypatch):
     def refuse(*args):
         raise UserError('not finite')
 
@@ -243,7 +227,7 @@ def test_what_cannot_be_drawn_does_not_end_a_training(tmp_path, monkeypatch):
     runner.train()
     assert runner.epoch == 1
     log = next(tmp_path.glob('*/*.log')).read_text()
-    assert log.count('ActivationVisHook draws no more: not finite') == 1
+    assert log.count('ActivationVisHook draws no activations: not finite') == 1
 
 
 # -------------------------------------------------------------------- small parts

@@ -1,11 +1,10 @@
 """The page of a run shows every name as text and fetches nothing."""
 
+import base64
+import io
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 
-import pytest
 from PIL import Image
 
 from lm4ve.analysis.page import Entry, write_page
@@ -54,9 +53,6 @@ def test_a_page_fetches_nothing_and_escapes_names(tmp_path):
         assert words in page.words
 
 
-BROWSERS = 'chromium-headless-shell', 'chromium', 'chromium-browser', 'google-chrome'
-
-
 def long_page(folder):
     sheet = folder / 'sheet.png'
     image = Image.new('RGB', (1300, 900), 'white')
@@ -72,10 +68,7 @@ def long_page(folder):
     return (folder / 'index.html').read_text()
 
 
-def test_a_heading_stands_once_and_labels_are_explained(tmp_path):
-    import base64
-    import io
-
+def test_a_page_crops_headings_and_explains_labels(tmp_path):
     text = long_page(tmp_path)
     packed = re.search(r'data:image/png;base64,([^"]+)', text)[1]
     shown = Image.open(io.BytesIO(base64.b64decode(packed)))
@@ -84,29 +77,7 @@ def test_a_heading_stands_once_and_labels_are_explained(tmp_path):
     assert "behind the language model's block" in Links(text).words
 
 
-def test_wide_things_scroll_by_themselves(tmp_path):
+def test_wide_elements_scroll_by_themselves(tmp_path):
     text = long_page(tmp_path)
     assert re.search(r'\.scroll {[^}]*overflow-x: auto', text)
     assert not re.search(r'(?<!<div class="scroll">)<(img|table)\b', text)
-
-
-def test_a_phone_does_not_scroll_sideways(tmp_path):
-    """In a browser, if there is one: 390 pixels are an iPhone's width."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip('no Chromium')
-    measure = '<script>document.title = [innerWidth, document.documentElement.scrollWidth]</script>'
-    page = tmp_path / 'measured.html'
-    page.write_text(long_page(tmp_path).replace('</body>', f'{measure}</body>'))
-    flags = '--headless --no-sandbox --disable-gpu --window-size=390,844 --dump-dom'.split()
-    done = subprocess.run(
-        [browser, *flags, f'--user-data-dir={tmp_path / "profile"}', page.as_uri()],
-        text=True,
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
-    inner, whole = re.search(r'<title>(\d+),(\d+)</title>', done.stdout).groups()
-    assert int(whole) <= int(inner)
-    if 'headless-shell' in browser:  # others have a minimal width
-        assert inner == '390'

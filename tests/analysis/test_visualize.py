@@ -1,6 +1,6 @@
 """The tool, from a config and files to pictures and a page, for every task."""
 
-import importlib.util
+import itertools
 import re
 from pathlib import Path
 
@@ -18,22 +18,20 @@ from PIL import Image  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.analysis import analyse, loading  # noqa: E402
+from lm4ve.commands.visualize import main  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from tests.analysis.test_page import Links  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
-from tests.helpers.tasks import ROOT  # noqa: E402
 from tests.tasks.pointcloud.clouds import cloud  # noqa: E402
 
 
 def visualize(*args) -> None:
-    path = ROOT / 'tools/analysis/visualize_activations.py'
-    spec = importlib.util.spec_from_file_location('visualize_activations', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main([str(a) for a in args])
+    """Run the command on the CPU; texts are split into words, paths are not."""
+    words = (a.split() if isinstance(a, str) else [str(a)] for a in args)
+    main(['--device', 'cpu', *itertools.chain(*words)])
 
 
 def written(cfg, folder: Path) -> Path:
@@ -73,34 +71,15 @@ def digits(tmp_path_factory):
 def test_image_from_file_and_index(digits, tmp_path, capsys):
     config, checkpoint, picture = digits
     visualize(
-        config,
-        checkpoint,
-        picture,
-        '--indices',
-        3,
-        '--out-dir',
-        tmp_path,
-        '--measures',
-        'frequency',
-        '--device',
-        'cpu',
+        config, checkpoint, picture, '--indices 3 --out-dir', tmp_path, '--measures frequency'
     )
     printed = capsys.readouterr().out.split()
     names = ['my_cat.png', 'test_00003.png']
     assert printed[-3:] == [str(tmp_path / n) for n in (*names, 'index.html')]
     assert all(is_sheet(tmp_path / n) for n in names)
     found = page(tmp_path)
-    for words in (
-        'my_cat',
-        'test_00003',
-        'prediction:',
-        'truth:',
-        'neck.mapper_in',
-        'frequency',
-        'attention entropy',
-        str(checkpoint),
-        '--indices',
-    ):
+    names = 'my_cat', 'test_00003', 'prediction:', 'truth:', 'neck.mapper_in', 'frequency'
+    for words in (*names, 'attention entropy', str(checkpoint), '--indices'):
         assert words in found.words
     assert found.words.count('truth:') == 1  # of the test sample alone
     # Two attentions of 4 and 12 heads take more rows than three heads do.
@@ -110,17 +89,13 @@ def test_image_from_file_and_index(digits, tmp_path, capsys):
         picture,
         '--out-dir',
         tmp_path / 'all',
-        '--measures',
-        'frequency',
-        '--all-heads',
-        '--device',
-        'cpu',
+        '--measures frequency --all-heads',
     )
     few, every = (Image.open(f / 'my_cat.png').height for f in (tmp_path, tmp_path / 'all'))
     assert every > 1.2 * few
 
 
-def test_a_files_tokens_are_those_of_the_same_picture_in_the_set(digits, tmp_path):
+def test_a_file_and_its_test_sample_are_equal(digits, tmp_path):
     """The set's own pixels, from a PNG: the pipeline is the same."""
     cfg = read_config(digits[0])
     (sample,) = loading.samples_by_index(cfg, [5])
@@ -139,23 +114,13 @@ def test_colours_of_a_file_are_kept(digits, tmp_path):
         assert sample.data['inputs'][:, 0, 0].tolist() == expected
 
 
-def test_an_untrained_model_is_said_to_be_one(digits, tmp_path):
+def test_an_untrained_model_is_drawn_reproducibly(digits, tmp_path):
     for name in ('a', 'b'):
         visualize(
             digits[0],
-            'none',
-            '--indices',
-            0,
-            '--out-dir',
+            'none --indices 0 --out-dir',
             tmp_path / name,
-            '--points',
-            'first=backbone.layers.0',
-            'q=neck:input',
-            '--measures',
-            'magnitude',
-            '--no-attention',
-            '--device',
-            'cpu',
+            '--points first=backbone.layers.0 q=neck:input --measures magnitude --no-attention',
         )
     found = page(tmp_path / 'a').words
     assert 'untrained (seed 0)' in found and 'backbone.layers.0' in found
@@ -210,18 +175,7 @@ def test_videos_frames_and_clips(tmp_path):
             )  # 8.png ... 15.png: by number
     out = tmp_path / 'out'
     visualize(
-        config,
-        'none',
-        video,
-        '--out-dir',
-        out,
-        '--points',
-        'b=neck.block',
-        '--no-attention',
-        '--fps',
-        2,
-        '--device',
-        'cpu',
+        config, 'none', video, '--out-dir', out, '--points b=neck.block --no-attention --fps 2'
     )
     assert sorted(p.name for p in out.iterdir()) == ['3.gif', '3.mp4', '3.png', 'index.html']
     assert is_sheet(out / '3.png')
@@ -247,13 +201,9 @@ def test_point_clouds(tmp_path):
         config,
         '-',
         tmp_path / 'mine.npy',
-        '--indices',
-        1,
-        '--out-dir',
+        '--indices 1 --out-dir',
         tmp_path / 'out',
         '--no-attention',
-        '--device',
-        'cpu',
     )
     assert is_sheet(tmp_path / 'out/mine.png')
     words = page(tmp_path / 'out').words
@@ -269,7 +219,7 @@ def test_traffic_scenes(tmp_path):
     (indexed,) = loading.samples_by_index(read_config(config), [0])
     scene_id = indexed.data['scene'].scene_id
     file = tmp_path / f'traffic/val/data/{scene_id}.csv'
-    visualize(config, 'none', file, '--out-dir', tmp_path / 'out', '--device', 'cpu')
+    visualize(config, 'none', file, '--out-dir', tmp_path / 'out')
     assert is_sheet(tmp_path / f'out/{scene_id}.png')
     assert 'minFDE' in page(tmp_path / 'out').words
     (read,) = loading.samples_of_files(read_config(config), [file])
@@ -284,111 +234,36 @@ def test_traffic_scenes(tmp_path):
 
 
 # ----------------------------------------------------------------------- mistakes
-def write_bad_files(folder: Path) -> dict:
-    (folder / 'frames').mkdir()
-    whole = folder / 'whole.jpg'
-    cv2.imwrite(str(whole), np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
-    cut = folder / 'cut.jpg'
-    cut.write_bytes(whole.read_bytes()[:1000])
-    for name in ('clip.mp4', 'cloud.ply', 'scene.csv', 'notes.doc'):
-        (folder / name).write_text('text')
-    (folder / 'text.png').write_text('text')
-    return folder
-
-
 @pytest.mark.parametrize(
-    'args, found',
+    'args, message',
     [
         (['missing.jpg'], "missing.jpg' does not exist"),
-        (['cut.jpg'], "The image '.*cut.jpg' is truncated|cut.jpg' cannot be decoded"),
-        (['text.png'], "The image '.*text.png' "),
         (['clip.mp4'], "clip.mp4' is a video; the config takes an image: .*jpg"),
-        (['cloud.ply'], "cloud.ply' is a point cloud; the config takes an image"),
-        (['scene.csv'], "scene.csv' is a traffic scene; the config takes an image"),
-        (['notes.doc'], "notes.doc' is of an unknown kind"),
-        (['frames'], "frames' is a folder; the config takes an image"),
-        (['--indices', '3', '999', '-1'], '--indices 999 -1: the test set has 16'),
-        ([], 'Nothing to look at'),
-        (['whole.jpg', '--points', 'neck'], "--points 'neck' must be LABEL=MODULE"),
-        (['whole.jpg', '--points', 'a=neck.blok'], "points\\['a'\\]='neck.blok' is no"),
-        (['whole.jpg', '--measures', 'phase'], r"measures=\['phase'\]"),
-        (['whole.jpg', '--device', 'tpu9'], "--device 'tpu9' cannot be used"),
-        (['whole.jpg', '--fps', '0'], '--fps 0.0 must be above 0'),
+        (['--indices', '3', '999'], '--indices=999 must be at least 0 and at most 15'),
+        ([], 'no inputs'),
+        (['--indices', '0', '--points', 'neck'], "--points 'neck' must be LABEL=MODULE"),
+        (['--indices', '0', '--points', 'a=neck.blok'], "'neck.blok' is no"),
+        (['--indices', '0', '--measures', 'phase'], "measures='phase'"),
+        (['--indices', '0', '--fps', '0'], '--fps=0.0 must be above 0'),
     ],
 )
-def test_what_cannot_be_shown_is_named(digits, tmp_path, monkeypatch, args, found):
-    monkeypatch.chdir(write_bad_files(tmp_path))
-    with pytest.raises(UserError, match=found):
+def test_wrong_inputs_are_refused(digits, tmp_path, monkeypatch, args, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'clip.mp4').touch()
+    with pytest.raises(UserError, match=message):
         visualize(digits[0], digits[1], *args, '--out-dir', 'out')
     assert not (tmp_path / 'out').exists()
 
 
-def save_other(path: Path, digits) -> None:
+def test_an_unfit_checkpoint_is_refused(digits, tmp_path):
     state = torch.load(digits[1], weights_only=True)['state_dict']
     state['neck.mapper_in.weight'] = torch.zeros(3, 3)
-    torch.save(dict(state_dict=state), path)
-
-
-def save_less(path: Path, digits) -> None:
-    state = torch.load(digits[1], weights_only=True)['state_dict']
-    state.pop('head.layers.head.weight')
-    state['extra'] = torch.zeros(1)
-    torch.save(dict(state_dict=state), path)
-
-
-def save_half(path: Path, digits) -> None:
-    whole = digits[1].read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-
-
-def save_unsafe(path: Path, digits) -> None:
-    torch.save(dict(state_dict=Path('x')), path)
-
-
-@pytest.mark.parametrize(
-    'save, found',
-    [
-        (lambda path, digits: None, "bad.pth' does not exist"),
-        (save_half, "bad.pth' .* cannot be read and looks truncated"),
-        (save_unsafe, 'could run code'),
-        (save_other, r'another model.*neck.mapper_in.weight'),
-        (
-            save_less,
-            r'lacks 1 tensor\(s\) \(head.layers.head.weight\) and has 1 more '
-            r'\(extra\)',
-        ),
-    ],
-    ids=['missing', 'damaged', 'unsafe', 'shapes', 'names'],
-)
-def test_a_checkpoint_that_does_not_fit_is_refused(digits, tmp_path, save, found):
-    save(tmp_path / 'bad.pth', digits)
-    with pytest.raises(UserError, match=found):
+    torch.save(dict(state_dict=state), tmp_path / 'bad.pth')
+    with pytest.raises(UserError, match='neck.mapper_in.weight'):
         visualize(digits[0], tmp_path / 'bad.pth', '--indices', 0)
 
 
-def test_configs_that_cannot_be_used_are_refused(digits, tmp_path):
-    with pytest.raises(UserError, match="'no.py' does not exist"):
-        visualize('no.py', 'none', '--indices', 0)
+def test_a_config_without_test_data_is_refused(tmp_path):
     (tmp_path / 'empty.py').write_text('model = dict()')
     with pytest.raises(UserError, match='neither test_dataloader'):
         visualize(tmp_path / 'empty.py', 'none', '--indices', 0)
-
-
-def test_damaged_videos_and_folders_are_refused(tmp_path):
-    cfg = shrinker_of('video', tmp_path).load(
-        'videomae-demo_minilm_moving-digits.py', tmp_path / 'run'
-    )
-    cfg = read_config(written(cfg, tmp_path))
-    (tmp_path / 'text.mp4').write_text('text')
-    (tmp_path / 'one').mkdir()
-    cv2.imwrite(str(tmp_path / 'one/0.png'), np.zeros((8, 8, 3), np.uint8))
-    (tmp_path / 'bad').mkdir()
-    (tmp_path / 'bad/0.png').write_text('text')
-    for name, found in (
-        ('text.mp4', 'cannot be read'),
-        ('one', r'1 image\(s\)'),
-        ('bad', '0.png cannot be read'),
-        ('tiny.py', 'or a folder of frames'),
-    ):
-        with pytest.raises(UserError, match=found):
-            loading.samples_of_files(cfg, [tmp_path / name])

@@ -45,14 +45,6 @@ def test_a_matching_state_loads_strictly(checkpoints):
     block.load_state_dict(host.block.state_dict(), strict=True)
 
 
-def test_loading_leaves_the_given_state_alone(checkpoints):
-    host = Host(checkpoints('llama'))
-    state = embedded(host)
-    keys = list(state)
-    host.load_state_dict(state)
-    assert list(state) == keys
-
-
 def test_mmengine_saves_and_loads_it(checkpoints, tmp_path, caplog):
     path = checkpoints('llama')
     host, other = Host(path), Host(path)
@@ -121,11 +113,6 @@ def test_the_path_of_the_same_model_does_not_matter(checkpoints, tmp_path):
         Host(str(tmp_path / folder)).load_state_dict(state, strict=True)
 
 
-def test_another_type_of_the_same_weights_is_accepted(checkpoints):
-    path = checkpoints('llama')
-    Host(path, dtype='bfloat16').load_state_dict(Host(path).state_dict())
-
-
 def test_a_state_without_a_record_is_missing_a_key(checkpoints):
     host = Host(checkpoints('llama'))
     state = host.state_dict()
@@ -136,26 +123,20 @@ def test_a_state_without_a_record_is_missing_a_key(checkpoints):
     assert result.missing_keys == [KEY]
 
 
-@pytest.mark.parametrize('record', [b'', b'{', b'[]', b'{}', b'\xff\xfe'])
-def test_a_damaged_record_is_named(checkpoints, record):
-    host = Host(checkpoints('llama'))
-    state = host.state_dict()
-    state[KEY] = torch.tensor(list(record), dtype=torch.uint8)
-    with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
-        host.load_state_dict(state)
-
-
 @pytest.mark.parametrize(
     'record',
     [
         torch.tensor(10**15),
         torch.tensor(1, dtype=torch.uint8),
         torch.ones(4),
-        torch.tensor(list(b'[' * 100_000), dtype=torch.uint8),
+        *(
+            torch.tensor(list(text), dtype=torch.uint8)
+            for text in (b'[' * 100_000, b'', b'{', b'[]', b'{}', b'\xff\xfe')
+        ),
     ],
-    ids=['a long number', 'no list', 'floats', 'deep'],
+    ids=['a long number', 'no list', 'floats', 'deep', 'empty', 'cut', 'list', 'dict', 'bytes'],
 )
-def test_a_record_that_is_no_text_is_named(checkpoints, record):
+def test_a_damaged_record_is_named(checkpoints, record):
     host = Host(checkpoints('llama'))
     with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):
         host.load_state_dict({**host.state_dict(), KEY: record})
@@ -215,10 +196,3 @@ def test_loading_embedded_weights_reaches_an_ema_copy(checkpoints):
     twin = copy.deepcopy(other)
     other.load_state_dict(embedded(host))
     assert torch.equal(twin.block(tokens()), host.block(tokens()))
-
-
-def test_frozen_state_is_a_copy_free_view_of_all_frozen_tensors(checkpoints):
-    state = LLMBlock(checkpoints('llama'), layers=(0, 1)).frozen_state()
-    assert all(k.startswith('embedded.') for k in state)
-    assert 'embedded.layers.1.q_proj.weight' in state
-    assert 'embedded.final_norm.weight' in state

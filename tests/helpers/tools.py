@@ -1,6 +1,8 @@
 """Tools of the command line, run in this process."""
 
 import runpy
+import sys
+from unittest.mock import patch
 
 from tests.helpers.tasks import ROOT
 
@@ -12,4 +14,6 @@ def run_tool_here(path: str, *args) -> None:
         path (str): Below ``tools``, for example 'video/demo.py'.
         *args: As on a command line.
     """
-    runpy.run_path(str(ROOT / 'tools' / path))['main']([str(a) for a in args])
+    file = ROOT / 'tools' / path
+    with patch.object(sys, 'path', [str(file.parent), *sys.path]):
+        runpy.run_path(str(file))['main']([str(a) for a in args])

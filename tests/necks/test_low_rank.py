@@ -1,12 +1,13 @@
 """Using the input's low rank changes the cost, not the result."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-import lm4ve  # noqa: F401
-from lm4ve.blocks.low_rank import Sizes, cheapest, count_macs
+from lm4ve.blocks.low_rank import cheapest, count_macs
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.blocks.test_families import WITH_ROTARY
@@ -66,7 +67,7 @@ def tokens():
 @pytest.mark.parametrize('family', FAMILIES)
 def test_outputs_and_all_gradients_equal_the_plain_path(family, method, checkpoints):
     if method == 'absorb' and family in NO_ABSORB:
-        with pytest.raises(UserError, match='absorb.*Fix'):
+        with pytest.raises(UserError, match='neck.low_rank.*absorb'):
             necks(checkpoints(family), method)
         return
     pair = necks(checkpoints(family), method)
@@ -93,7 +94,7 @@ def test_folding_with_rotary_embedding(family, checkpoints):
     pair = necks(checkpoints(family), 'fold', rotary=True)
     for queries in QUERIES.values():
         assert_same(pair, tokens(), queries=queries)
-    with pytest.raises(UserError, match='rotary=True'):
+    with pytest.raises(UserError, match='neck.low_rank.*rotary=True'):
         necks(checkpoints('llama'), 'absorb', rotary=True)
 
 
@@ -148,52 +149,6 @@ def test_tokens_of_zeros_stay_finite(method, checkpoints):
     assert_same(pair, x, queries=slice(0, 1))
 
 
-@pytest.mark.parametrize('method', ['fold', 'absorb'])
-def test_evaluation_reuses_folded_weights_until_one_changes(method, checkpoints):
-    plain, low = necks(checkpoints('gpt2'), method)
-    x = tokens()
-    with torch.no_grad():
-        for _ in range(2):
-            torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
-        for neck in (plain, low):
-            neck.mapper_in.weight.mul_(-0.7)
-        torch.testing.assert_close(low(x), plain(x), rtol=1e-4, atol=1e-5)
-        for neck in (plain, low):
-            neck.double()
-        torch.testing.assert_close(low(x.double()), plain(x.double()), rtol=1e-4, atol=1e-5)
-
-
-def test_evaluation_folds_once(checkpoints, monkeypatch):
-    _, low = necks(checkpoints('llama'), 'fold')
-    memory = low.block._fold_memory
-    with torch.no_grad():
-        low(tokens())
-        first = dict(memory._values)
-        low(tokens())
-        assert first and all(memory._values[k] is v for k, v in first.items())
-    with torch.inference_mode():
-        low(tokens())
-
-
-def test_training_after_evaluation_has_gradients(checkpoints):
-    plain, low = necks(checkpoints('llama'), 'fold')
-    with torch.no_grad():
-        low(tokens())
-    assert_same((plain, low), tokens())
-
-
-def test_a_copy_folds_its_own_mapper(checkpoints):
-    _, low = necks(checkpoints('llama'), 'fold')
-    with torch.no_grad():
-        low(tokens())
-        twin = copy.deepcopy(low)
-        twin.mapper_in.weight.zero_()
-        twin.mapper_in.weight.add_(low.mapper_in.weight)
-        torch.testing.assert_close(twin(tokens()), low(tokens()))
-        twin.mapper_in.weight.neg_()
-        assert not torch.allclose(twin(tokens()), low(tokens()))
-
-
 @pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
 def test_activation_checkpointing_gives_the_same(low_rank, checkpoints):
     pair = [necks(checkpoints('llama'), low_rank, neck=dict(with_cp=cp))[1] for cp in (False, True)]
@@ -243,57 +198,59 @@ def test_compiled_gives_the_same(low_rank, checkpoints):
     assert_same((plain, compiled), tokens(), queries=slice(0, 1))
 
 
-BASE = dict(batch=8, tokens=197, channels=384, width=4096, heads=32, kv_heads=32, head_dim=128)
+def shape_of(tokens: int, batch: int = 8, channels: int = 384, width: int = 4096, heads: int = 32):
+    """A layer of LLaMA-7B's shape, or another, and a batch before it, without memory."""
+    linear = nn.Linear(width, width, device='meta')
+    layer = SimpleNamespace(q_proj=linear, k_proj=linear, attention_norm=1, head_dim=width // heads)
+    return layer, torch.empty(batch, tokens, channels, device='meta')
 
 
 @pytest.mark.parametrize(
-    'changes, expected',
+    'queries, batch, grad, may_absorb, expected',
     [
-        (dict(queries=1), 'absorb'),
-        (dict(queries=197, batch=1), 'off'),
-        (dict(queries=197, batch=64), 'fold'),
-        (dict(queries=1, channels=4096), 'off'),
-        (dict(queries=1, channels=8192), 'off'),
+        (slice(0, 1), 8, True, True, 'absorb'),
+        (slice(0, 1), 8, True, False, 'fold'),
+        (slice(0, 1), 1, False, True, 'absorb'),
+        (slice(0, 1), 1, False, False, 'off'),  # a fold costs as in training
+        (None, 1, True, True, 'off'),
+        (None, 64, True, True, 'fold'),
+        (None, 64, False, True, 'fold'),
     ],
-    ids=['class token', 'all, small batch', 'all, large batch', 'C = D', 'C > D'],
 )
-def test_auto_takes_the_cheapest(changes, expected):
-    assert cheapest(Sizes(**{**BASE, **changes}), may_absorb=True) == expected
-
-
-def test_auto_folds_where_absorbing_is_not_possible():
-    sizes = Sizes(**BASE, queries=1)
-    assert cheapest(sizes, may_absorb=False) == 'fold'
+def test_auto_picks_the_cheapest(queries, batch, grad, may_absorb, expected):
+    with torch.set_grad_enabled(grad):
+        costs = count_macs(*shape_of(197, batch), queries)
+    assert cheapest(costs, may_absorb) == expected
 
 
 def test_counts_equal_hand_computed_ones():
-    sizes = dict(batch=2, tokens=5, queries=1, channels=3, width=8, heads=4, kv_heads=2, head_dim=2)
+    layer, x = shape_of(5, batch=2, channels=3, width=8, heads=4)
+    layer.k_proj = nn.Linear(8, 4, device='meta')
     # Once where the weights alone decide, per token, per query; by name.
     mapper, keys_values, query = 10 * 3 * 8, 10 * 8 * 8, 2 * 8 * 8
     attention, scale, gram = 2 * 2 * 5 * 8, 10 * 9, 3 * 3 * 8
     mapped, fold, folded = 2 * 3 * 8, 8 * 8 * 3, 10 * 3 * 8
     moved, turned, pooled = 2 * 2 * 8 * 8, 2 * 2 * 4 * 3 * 8, 2 * 2 * 4 * 3 * 5
-    assert count_macs(Sizes(**sizes, training=False)) == dict(
-        off=mapper + keys_values + query + attention,
-        fold=mapped + folded + scale + query + attention,
-        absorb=mapped + scale + query + moved + turned + pooled,
-    )
-    assert count_macs(Sizes(**sizes)) == dict(
+    with torch.no_grad():
+        assert count_macs(layer, x, slice(0, 1)) == dict(
+            off=mapper + keys_values + query + attention,
+            fold=mapped + fold + folded + scale + gram + query + attention,
+            absorb=mapped + scale + gram + query + moved + turned + pooled,
+        )
+    assert count_macs(layer, x, slice(0, 1)) == dict(
         off=3 * (mapper + attention) + 2 * (keys_values + query),
         fold=3 * (mapped + folded + scale + gram + attention) + 2 * (fold + query),
         absorb=3 * (mapped + scale + gram + turned + pooled) + 2 * (query + moved),
     )
 
 
-def test_auto_says_once_what_it_chose_and_why(checkpoints, monkeypatch):
-    said = []
-    monkeypatch.setattr(
-        'lm4ve.blocks.llm_block.print_log', lambda text, **kwargs: said.append(text)
-    )
+def test_auto_logs_once_what_it_chose(checkpoints, monkeypatch):
+    texts = []
+    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log', lambda text, **_: texts.append(text))
     _, neck = necks(checkpoints('llama'), 'auto')
-    said.clear()
+    texts.clear()
     for _ in range(3):
         neck(tokens(), queries=slice(0, 1))
-    assert len(said) == 1
-    for word in ("'absorb'", '2 x 5 tokens', 'C=8', 'D=32', 'GMAC'):
-        assert word in said[0]
+    assert len(texts) == 1
+    for word in ("'absorb'", '[2, 5, 8]', 'GMAC'):
+        assert word in texts[0]

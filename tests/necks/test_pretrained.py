@@ -43,15 +43,6 @@ def test_only_what_was_trained_is_written(tmp_path):
     assert config['after'] == 'blocks.0' and config['record']['fingerprint']
 
 
-def test_a_loaded_model_can_be_saved_and_loaded_again(tmp_path):
-    model = trained(freeze=True)
-    lm4ve.save_pretrained(model, tmp_path / 'a')
-    second = lm4ve.from_pretrained(Encoder(), tmp_path / 'a')
-    lm4ve.save_pretrained(second, tmp_path / 'b')
-    third = lm4ve.from_pretrained(Encoder(), tmp_path / 'b')
-    assert torch.equal(third(batch()), model(batch()))
-
-
 def test_wrappers_of_torch_and_copies_are_seen_through(tmp_path):
     model = trained()
     compiled = torch.compile(copy.deepcopy(model), backend='eager')
@@ -108,7 +99,7 @@ def test_another_block_is_refused(changed, message, tmp_path):
 def test_another_residual_or_place_of_a_wrapped_model_is_refused(tmp_path):
     lm4ve.save_pretrained(trained(), tmp_path)
     refused(tmp_path, "residual='none', the config has 'outer'", model=wrapped(residual='outer'))
-    refused(tmp_path, "after='blocks.0'.*wrapped with 'blocks.1'", model=wrapped('blocks.1'))
+    refused(tmp_path, "after='blocks.0'.*wrapped with after='blocks.1'", model=wrapped('blocks.1'))
 
 
 def test_an_encoder_with_other_frozen_weights_is_refused(tmp_path):
@@ -132,24 +123,22 @@ def test_an_encoder_of_another_shape_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'file, content, message',
+    'file, content',
     [
-        (CONFIG_FILE, None, 'does not exist.*save_pretrained'),
-        (WEIGHTS_FILE, None, 'does not exist.*save_pretrained'),
-        (CONFIG_FILE, b'{"format"', 'is damaged'),
-        (CONFIG_FILE, b'[1]', 'is damaged'),
-        (CONFIG_FILE, b'{"format": 1}', 'is damaged'),
-        (CONFIG_FILE, b'{"format": 2}', 'format 2.*update lm4ve'),
-        (WEIGHTS_FILE, b'', 'is damaged'),
-        (WEIGHTS_FILE, b'\x08' + b'\0' * 7 + b'{}      ', 'is damaged'),
+        *((name, None) for name in (CONFIG_FILE, WEIGHTS_FILE)),
+        *(
+            (CONFIG_FILE, text)
+            for text in (b'{"format"', b'[1]', b'{"format": 1}', b'{"format": 2}')
+        ),
+        *((WEIGHTS_FILE, data) for data in (b'', b'\x08' + b'\0' * 7 + b'{}      ')),
     ],
 )
-def test_a_folder_that_is_not_whole_is_one_message(file, content, message, tmp_path):
+def test_a_folder_that_is_not_whole_is_refused(file, content, tmp_path):
     lm4ve.save_pretrained(wrapped(), tmp_path)
     (tmp_path / file).unlink()
     if content is not None:
         (tmp_path / file).write_bytes(content)
-    refused(tmp_path, message)
+    refused(tmp_path, f'{file}.*missing, damaged or was not written by lm4ve.save_pretrained')
 
 
 def test_a_model_without_a_block_is_not_saved(tmp_path):

@@ -1,38 +1,16 @@
 """A training step of some tokens, against the step of all of them."""
 
-import itertools
-
 import pytest
 import torch
-from torch import nn
 
 from lm4ve.errors import UserError
-from lm4ve.necks.train_queries import TrainQueries
-from tests.necks.test_llm_block_neck import C, D, make, plain
-
-
-class Through(nn.Module):
-    """A block that does nothing, so that mappers alone decide."""
-
-    embed_dims = D
-
-    def forward(self, x, padding_mask=None, queries=None):
-        return x if queries is None else x.gather(1, queries[..., None].expand(-1, -1, D))
+from tests.necks.test_llm_block_neck import C, make, plain
 
 
 def draws(neck, x, mask=None, seed=3):
     """The indices that the next forward pass after this seed draws."""
     torch.manual_seed(seed)
     return neck.train_queries.draw(x, mask, neck.num_extra_tokens, 0.0)
-
-
-def every_draw(monkeypatch, extra):
-    """Let two of four tokens be drawn, each pair of one from each half in turn."""
-    for first, second in itertools.product((0, 1), (2, 3)):
-        places = torch.tensor([[extra + first, extra + second]])
-        monkeypatch.setattr(TrainQueries, 'draw', lambda *_, places=places: places)
-        yield
-    monkeypatch.undo()
 
 
 def test_one_token_of_each_stretch_is_drawn_and_each_token_equally_often():
@@ -73,42 +51,6 @@ def test_the_mean_is_that_of_drawn_tokens_and_padding_is_never_drawn():
     torch.testing.assert_close(neck(x, padding_mask=mask), expected)
 
 
-@pytest.mark.parametrize('out_type', ['raw', 'avg_featmap'])
-@pytest.mark.parametrize('extra', [0, 1])
-def test_the_mean_gradient_over_all_draws_is_the_exact_one(monkeypatch, out_type, extra):
-    chosen = dict(fraction=0.5, gradient_only=True)
-    neck = make(train_queries=chosen, norm_cfg=None, out_type=out_type, num_extra_tokens=extra)
-    exact = make(norm_cfg=None, out_type=out_type, num_extra_tokens=extra)
-    exact.load_state_dict(neck.state_dict())
-    x = torch.randn(1, 4 + extra, C)
-    weight = torch.randn(exact(x).shape)
-
-    def gradients(model):
-        model.zero_grad()
-        (model(x) * weight).sum().backward()
-        return torch.cat([m.weight.grad.flatten() for m in (model.mapper_in, model.mapper_out)])
-
-    sums = []
-    for _ in every_draw(monkeypatch, extra):
-        torch.testing.assert_close(neck(x), exact(x))
-        sums.append(gradients(neck))
-    assert not torch.allclose(sums[0], sums[1])
-    torch.testing.assert_close(torch.stack(sums).mean(0), gradients(exact), atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize('residual', ['none', 'inner', 'outer', 'both'])
-def test_the_control_variate_makes_the_mean_of_a_linear_neck_exact(residual):
-    chosen = dict(fraction=0.25, control_variate=True)
-    options = dict(residual=residual, norm_cfg=None, out_type='avg_featmap', block=Through())
-    neck, exact = make(train_queries=chosen, **options), make(**options)
-    exact.load_state_dict(neck.state_dict())
-    x = torch.randn(2, 8, C)
-    mask = torch.zeros(2, 8, dtype=torch.bool)
-    mask[1, 5:] = True
-    for m in (None, mask):
-        torch.testing.assert_close(neck(x, padding_mask=m), exact(x, padding_mask=m))
-
-
 def test_the_part_grows_with_the_progress_of_training():
     neck = make(train_queries=dict(fraction=(0.25, 1.0)))
     x = torch.randn(2, 8, C)
@@ -129,12 +71,13 @@ def test_observers_see_all_tokens():
 @pytest.mark.parametrize(
     'fields, message',
     [
-        (dict(train_queries=0), r'fraction=0 must be a number in \(0, 1\]'),
+        (dict(train_queries=0), 'fraction=0 must be'),
         (dict(train_queries=True), 'fraction=True must be'),
-        (dict(train_queries=dict(fraction=(0.1, 2))), r'fraction=\(0.1, 2\) must be'),
-        (dict(train_queries=dict(part=0.1)), 'dict of control_variate, fraction, gradient_only'),
-        (dict(train_queries=0.1, out_type='cls_token'), 'nothing to leave out'),
-        (dict(train_queries=dict(fraction=0.1, control_variate=True)), 'corrects a mean'),
+        (dict(train_queries=dict(fraction=(0.1, 2))), 'fraction=2 must be'),
+        (dict(train_queries=dict(fraction=(0.1, 0.2, 0.3))), 'number of fractions=3'),
+        (dict(train_queries=dict(part=0.1)), 'a field of neck.train_queries'),
+        (dict(train_queries='some'), 'must be of type dict'),
+        (dict(train_queries=0.1, out_type='cls_token'), 'neck.out_type with neck.train_queries'),
     ],
 )
 def test_fields_without_sense_are_refused(fields, message):
@@ -144,9 +87,11 @@ def test_fields_without_sense_are_refused(fields, message):
 
 def test_hosts_that_need_certain_tokens_are_refused():
     neck = make(train_queries=0.5)
-    with pytest.raises(UserError, match='computes only those that it reads'):
-        neck(torch.randn(1, 4, C), queries=slice(0, 1))
-    with pytest.raises(UserError, match="needs the map. Fix: out_type='avg_featmap'"):
-        neck(torch.randn(1, C, 2, 2))
-    with pytest.raises(UserError, match='needs the tokens of its padding mask'):
-        neck(torch.randn(1, 4, C), padding_mask=torch.zeros(1, 4, dtype=torch.bool))
+    mask = torch.zeros(1, 4, dtype=torch.bool)
+    for x, options in (
+        (torch.randn(1, 4, C), dict(queries=slice(0, 1))),
+        (torch.randn(1, C, 2, 2), {}),
+        (torch.randn(1, 4, C), dict(padding_mask=mask)),
+    ):
+        with pytest.raises(UserError, match="fewer tokens back.*out_type='avg_featmap'"):
+            neck(x, **options)

@@ -26,7 +26,7 @@ def model() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
 
 
-def test_written_and_read_again(tmp_path):
+def test_checkpoint_round_trip(tmp_path):
     whole = torch.arange(1000.0)
     size = write_checkpoint(dict(a=whole[:2]), dict(epoch=1), tmp_path / 'a.pth')
     assert size == (tmp_path / 'a.pth').stat().st_size < 3000  # the view alone
@@ -35,7 +35,7 @@ def test_written_and_read_again(tmp_path):
 
 
 @pytest.mark.parametrize('legacy', [False, True])
-def test_states_of_training_scripts(tmp_path, legacy):
+def test_foreign_training_state_is_found(tmp_path, legacy):
     torch.save(
         dict(model={'module.a': torch.ones(2)}, args=argparse.Namespace(lr=1)),
         tmp_path / 'a.pth',
@@ -65,7 +65,7 @@ READERS = {
 @pytest.mark.parametrize('reader', ['tools', 'MMEngine'])
 @pytest.mark.parametrize('legacy', [False, True])
 @pytest.mark.parametrize('module', [b'numpy._core.multiarray', b'numpy.core.multiarray'])
-def test_numbers_of_numpy_are_read_as_plain_ones(tmp_path, reader, legacy, module):
+def test_numpy_numbers_become_plain(tmp_path, reader, legacy, module):
     # Point-BERT's pre-training files hold such scores.
     values = [np.float64(0.5), np.float32(2), np.int64(-3), np.uint8(7), np.bool_(True)]
     values += [np.complex64(1j), np.float16(0.25), np.dtype('>f8').type(1)]
@@ -101,7 +101,7 @@ UNSAFE = {
 
 @pytest.mark.parametrize('reader', READERS)
 @pytest.mark.parametrize('what', UNSAFE)
-def test_nothing_else_of_numpy_is_read(tmp_path, reader, what):
+def test_unsafe_pickles_are_refused(tmp_path, reader, what):
     path = tmp_path / 'a.pth'
     torch.save(dict(a=UNSAFE[what]()), path)
     with pytest.raises(CheckpointError, match=r"a\.pth' was not loaded: .* could run code"):
@@ -126,7 +126,7 @@ BROKEN = {
 
 @pytest.mark.parametrize('reader', READERS)
 @pytest.mark.parametrize('what', BROKEN)
-def test_other_files_end_in_one_message_that_shows_none_of_their_bytes(tmp_path, reader, what):
+def test_broken_files_are_refused_without_their_bytes(tmp_path, reader, what):
     path = tmp_path / 'a.pth'
     BROKEN[what](path)
     with pytest.raises(CheckpointError, match=f"'{path}' .*{what}.*Fix") as e:
@@ -134,7 +134,7 @@ def test_other_files_end_in_one_message_that_shows_none_of_their_bytes(tmp_path,
     assert 'root' not in str(e.value).replace(str(path), '') and '\n' not in str(e.value)
 
 
-def test_files_that_cannot_be_used(tmp_path):
+def test_unusable_files_raise(tmp_path):
     path = tmp_path / 'a.pth'
     with pytest.raises(CheckpointError, match='does not exist'):
         read_checkpoint(path)
@@ -165,7 +165,7 @@ def test_files_that_cannot_be_used(tmp_path):
     ],
     ids=['missing', 'unknown', 'shape'],
 )
-def test_a_state_that_does_not_fit_is_refused_by_name(change, found):
+def test_misfit_state_names_tensors(change, found):
     state = model().state_dict()
     change(state)
     with pytest.raises(CheckpointError, match=f"'a.pth' is of another model.*{found}"):
@@ -184,29 +184,29 @@ KINDS = {
 
 @pytest.mark.parametrize('load', [load_strictly, load_partly])
 @pytest.mark.parametrize('kind', KINDS)
-def test_other_kinds_of_numbers_are_refused_by_name(kind, load):
+def test_other_number_types_are_refused(kind, load):
     ours = model()
     before = ours[0].weight.detach().clone()
     state = model().state_dict()
     state['0.weight'] = KINDS[kind](state['0.weight'])
-    with pytest.raises(CheckpointError, match=r"'a.pth' has tensors of other kinds.*0.weight.*Fix"):
+    with pytest.raises(CheckpointError, match=r"'a.pth' has tensors of other types: 0.weight"):
         load(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, before)
 
 
-def test_other_floats_are_no_other_kind_of_numbers():
+def test_other_float_precision_loads():
     ours, state = model(), {k: v.half() for k, v in model().state_dict().items()}
     load_strictly(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, state['0.weight'].float())
 
 
-def test_a_state_whose_names_are_no_texts_is_none(tmp_path):
+def test_state_needs_string_names(tmp_path):
     torch.save(dict(state_dict={0: torch.ones(2)}), tmp_path / 'a.pth')
     with pytest.raises(UserError, match='no model state'):
         read_state(tmp_path / 'a.pth')
 
 
-def test_a_state_that_fits_is_loaded():
+def test_fitting_state_loads():
     ours, theirs = model(), model()
     state = theirs.state_dict()
     load_strictly(ours, state, "'a.pth'")

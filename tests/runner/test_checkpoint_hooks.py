@@ -12,13 +12,13 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 import lm4ve  # noqa: F401
-from lm4ve.blocks import LLMBlock, frozen_tensors
+from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
@@ -115,7 +115,7 @@ def assert_equal(model, source: dict) -> None:
         assert torch.equal(value, source[name]), name
 
 
-def test_training_leaves_frozen_weights_and_checkpoints_leave_them_out(tmp_path):
+def test_checkpoints_omit_unchanged_frozen_weights(tmp_path):
     model = Toy()
     source = frozen_copy(model)
     make_runner(tmp_path, model=model).train()
@@ -132,16 +132,8 @@ def test_training_leaves_frozen_weights_and_checkpoints_leave_them_out(tmp_path)
     }
 
 
-def test_host_initialisation_does_not_reach_frozen_weights():
-    model = Toy()
-    source = frozen_copy(model)
-    model.init_weights()
-    assert torch.all(model.stem.weight == 0.5)
-    assert_equal(model, source)
-
-
 @pytest.mark.parametrize('trainable', ['norms', 'all'])
-def test_host_initialisation_is_undone_on_trained_parts(trainable):
+def test_init_weights_keeps_trained_block_weights(trainable):
     model = Toy(trainable=trainable)
     before = {k: v.clone() for k, v in model.neck.block.named_parameters()}
     assert before
@@ -150,7 +142,7 @@ def test_host_initialisation_is_undone_on_trained_parts(trainable):
         assert torch.equal(value, before[name]), name
 
 
-def test_resume_continues_with_history_and_equals_an_uninterrupted_run(tmp_path):
+def test_resume_restores_history_and_weights(tmp_path):
     whole = make_runner(tmp_path / 'whole', epochs=3)
     whole.train()
 
@@ -175,22 +167,15 @@ def test_resume_continues_with_history_and_equals_an_uninterrupted_run(tmp_path)
     assert len(history.data[0]) == 6  # two steps an epoch, all three epochs
 
 
-def test_stock_mmengine_resumes_our_checkpoints(tmp_path):
+def test_stock_mmengine_resumes_checkpoints(tmp_path):
     make_runner(tmp_path, epochs=1).train()
     runner = make_runner(tmp_path, epochs=2, plain=False, resume=True)
     runner.train()
     assert runner.epoch == 2
 
 
-def test_the_schedule_survives_a_resume(tmp_path):
-    make_runner(tmp_path, epochs=2).train()
-    saved = load(tmp_path / 'epoch_2.pth')['param_schedulers']
-    assert saved[0]['last_step'] == 3
-    assert 'anneal_func' not in saved[0]
-
-
 @pytest.mark.parametrize('update_buffers', [False, True])
-def test_ema_shares_frozen_weights_and_does_not_store_them(tmp_path, update_buffers):
+def test_ema_shares_frozen_weights(tmp_path, update_buffers):
     model = Toy()
     source = frozen_copy(model)
     hook = dict(type='EMAHook', momentum=0.5, update_buffers=update_buffers)
@@ -206,7 +191,7 @@ def test_ema_shares_frozen_weights_and_does_not_store_them(tmp_path, update_buff
         assert not any('proj' in k for k in checkpoint[key])
 
 
-def test_kept_ema_stores_raw_weights_first_and_resumes(tmp_path):
+def test_kept_ema_stores_raw_weights(tmp_path):
     model = Toy()
     hook = dict(type='lm4ve.KeptEMAHook', momentum=0.1)
     make_runner(tmp_path, model=model, hooks=[hook]).train()
@@ -228,7 +213,7 @@ def test_kept_ema_stores_raw_weights_first_and_resumes(tmp_path):
     assert torch.equal(seen[0], average)
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_full_disk_keeps_last_checkpoint(tmp_path, monkeypatch):
     make_runner(tmp_path, epochs=1).train()
     good = (tmp_path / 'epoch_1.pth').read_bytes()
     sync = os.fsync
@@ -240,14 +225,14 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'fsync', full)
     runner = make_runner(tmp_path, epochs=2, resume=True)
-    with pytest.raises(UserError, match=r'epoch_2.pth.*No space left.*--resume'):
+    with pytest.raises(UserError, match=r'epoch_2.pth.*No space left'):
         runner.train()
     assert (tmp_path / 'epoch_1.pth').read_bytes() == good
     assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
     assert not [p for p in tmp_path.iterdir() if '.tmp' in p.name]
 
 
-def test_old_checkpoints_are_deleted_after_the_new_one_is_there(tmp_path, monkeypatch):
+def test_old_checkpoints_are_deleted_last(tmp_path, monkeypatch):
     seen = []
     remove = os.remove
 
@@ -275,7 +260,7 @@ class Mean(BaseMetric):
         return dict(mean=float(torch.stack(results).mean()))
 
 
-def test_validation_without_training_needs_no_checkpoints(tmp_path):
+def test_validation_needs_no_checkpoint(tmp_path):
     loader = dict(dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False))
     runner = make_runner(
         tmp_path, val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Mean())
@@ -285,13 +270,13 @@ def test_validation_without_training_needs_no_checkpoints(tmp_path):
     assert runner.val() == dict(mean=pytest.approx(float(expected.mean())))
 
 
-def test_keeping_few_survives_a_resume(tmp_path):
+def test_max_keep_ckpts_survives_resume(tmp_path):
     make_runner(tmp_path, epochs=2).train()
     make_runner(tmp_path, epochs=3, resume=True).train()
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
 
 
-def test_a_foreign_pickle_is_not_executed(tmp_path):
+def test_foreign_pickle_is_not_executed(tmp_path):
     target = tmp_path / 'ran'
 
     class Payload:
@@ -311,21 +296,13 @@ def test_a_foreign_pickle_is_not_executed(tmp_path):
     [dict(seed=1), dict(arch={**ARCH, 'intermediate_size': 32}), dict(layers=(0, 1))],
     ids=['other seed', 'other model', 'other layers'],
 )
-def test_a_checkpoint_of_another_block_is_refused_with_both_named(tmp_path, change):
+def test_checkpoint_of_another_block_names_both(tmp_path, change):
     make_runner(tmp_path / 'a', epochs=1).train()
     runner = make_runner(
         tmp_path / 'b', model=Toy(**change), load_from=str(tmp_path / 'a/epoch_1.pth')
     )
     with pytest.raises(CheckpointError, match=r'Checkpoint: .*Config: .*Fix'):
         runner.train()
-
-
-def test_message_hub_is_plain_data(tmp_path):
-    make_runner(tmp_path, epochs=1).train()
-    hub = load(tmp_path / 'epoch_1.pth')['message_hub']
-    assert 'train/loss' in hub['log_scalars']
-    assert isinstance(hub['runtime_info'], dict)
-    assert isinstance(MessageHub.get_current_instance(), MessageHub)
 
 
 class Pair(NamedTuple):
@@ -335,7 +312,7 @@ class Pair(NamedTuple):
     b: object
 
 
-def test_containers_of_any_kind_are_stored_as_plain_ones(tmp_path):
+def test_containers_are_stored_plain(tmp_path):
     counts = defaultdict(list, x=[np.float32(1.5)])
     checkpoint = dict(
         message_hub=dict(log_scalars={}, runtime_info=dict(pair=Pair(np.int64(1), counts))),
@@ -350,17 +327,3 @@ def test_containers_of_any_kind_are_stored_as_plain_ones(tmp_path):
     assert read['message_hub']['resumed_keys'] == dict(a=True)
     assert read['meta'] == dict(sizes=([0, 1], {3}))
     assert read['param_schedulers'] == [dict(pair=(1, None))]
-
-
-def test_frozen_weights_move_and_cast_with_the_model():
-    model = Toy()
-    model.double()
-    assert all(t.dtype == torch.float64 for t in frozen_tensors(model).values())
-
-
-def test_the_block_is_rebuilt_equal_from_its_record():
-    block = LLMBlock(arch=ARCH, seed=5)
-    twin = LLMBlock(arch=ARCH, seed=5)
-    twin.load_state_dict(block.state_dict(), strict=True)
-    x = torch.randn(1, 3, 16)
-    assert torch.equal(block(x), twin(x))

@@ -26,22 +26,14 @@ def test_the_scope_can_be_left_alone(config):
     assert DefaultScope.get_current_instance() is before
 
 
-def test_a_missing_file_is_one_message(tmp_path):
-    with pytest.raises(UserError, match=r"'.*no\.py' does not exist. Fix"):
+def test_missing_file_raises(tmp_path):
+    with pytest.raises(UserError, match=r"'.*no\.py' does not exist"):
         read_config(tmp_path / 'no.py')
 
 
-@pytest.mark.parametrize(
-    'host, package, fix',
-    [('mmseg', 'mmsegmentation', '"lm4ve[segmentation]"'), ('mmrotate', 'mmrotate', 'mmrotate')],
-)
-def test_a_config_of_a_host_that_is_not_installed_names_the_extra(
-    host, package, fix, tmp_path, monkeypatch
-):
+def test_config_of_missing_host_names_extra(tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
     path = tmp_path / 'own.py'
-    path.write_text(f"_base_ = '{host}::one/of_theirs.py'\n")
-    with pytest.raises(UserError) as e:
+    path.write_text("_base_ = 'mmseg::one/of_theirs.py'\n")
+    with pytest.raises(UserError, match=r"needs: pip install 'lm4ve\[segmentation\]'"):
         read_config(path)
-    assert f'inherits one of {package}, ' in str(e.value)
-    assert str(e.value).endswith(f'Fix: pip install {fix}.')

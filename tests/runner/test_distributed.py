@@ -87,7 +87,7 @@ def recorded(out: Path, rank: int = 0) -> dict:
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_survive_a_kill_and_can_be_tested(tmp_path):
+def test_two_processes_equal_one_after_a_kill(tmp_path):
     run_tool_here('train.py', config(tmp_path / 'one', batch=32))
     single = recorded(tmp_path / 'one')
 
@@ -124,7 +124,7 @@ def test_two_processes_train_as_one_survive_a_kill_and_can_be_tested(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mistake_of_the_user_is_not_started_again(tmp_path):
+def test_user_error_is_not_restarted(tmp_path):
     done = subprocess.run(
         ['bash', ROOT / 'tools/dist_train_restarting.sh', tmp_path / 'none.py', '2'],
         env={**environment(), 'PAUSE': '0'},
@@ -137,7 +137,7 @@ def test_a_mistake_of_the_user_is_not_started_again(tmp_path):
     assert 'started again' not in done.stderr
 
 
-def test_random_frozen_weights_do_not_depend_on_the_process():
+def test_random_frozen_weights_are_equal_on_ranks():
     """They come from their own seed: MMEngine broadcasts parameters only."""
     arch = dict(model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
     fingerprints = set()
@@ -150,7 +150,7 @@ def test_random_frozen_weights_do_not_depend_on_the_process():
 
 
 @pytest.mark.parametrize('error', [None, UserError, RuntimeError, KeyboardInterrupt])
-def test_what_a_command_has_built_is_gone_before_its_group(monkeypatch, error):
+def test_model_is_freed_before_process_group(monkeypatch, error):
     """Else threads of gloo run on while the interpreter ends, which may abort it."""
     built, alive = [], []
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
@@ -165,6 +165,6 @@ def test_what_a_command_has_built_is_gone_before_its_group(monkeypatch, error):
         if error is not None:
             raise error('x')
 
-    with pytest.raises((SystemExit, RuntimeError)) if error else nullcontext():
+    with pytest.raises(SystemExit) if error else nullcontext():
         run_tool(main)
     assert alive == [False]

@@ -12,7 +12,7 @@ from tests.helpers.tasks import ROOT
 pytest.importorskip('mmpretrain')
 
 
-def test_two_runs_of_one_second_keep_their_logs_apart(tmp_path, monkeypatch):
+def test_runs_of_one_second_have_own_logs(tmp_path, monkeypatch):
     second = time.localtime(1.7e9)
     monkeypatch.setattr(mmengine.runner.runner.time, 'localtime', lambda *_: second)
     config = str(ROOT / 'configs/lm4ve/vit-demo_none_digits.py')

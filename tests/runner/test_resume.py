@@ -15,8 +15,9 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
 import lm4ve  # noqa: F401
+from lm4ve.errors import CheckpointError
 from lm4ve.runner.command_line import build_runner
-from lm4ve.runner.quiet import FOREIGN
+from lm4ve.runner.console import FOREIGN
 
 STEPS, EPOCHS = 5, 3
 READ: list[int] = []
@@ -136,7 +137,7 @@ def assert_same(a, b, where=''):
     ('kills', 'interval', 'workers'),
     [((8,), 2, 0), ((6, 11), 5, 0), ((1, 4, 7, 10), 1, 0), ((9,), 3, 1)],
 )
-def test_a_run_cut_in_an_epoch_is_bit_equal_to_a_whole_one(tmp_path, kills, interval, workers):
+def test_interrupted_run_equals_uninterrupted_run(tmp_path, kills, interval, workers):
     train(tmp_path / 'whole', interval=STEPS)
     for i, kill in enumerate(kills):
         train(tmp_path / 'cut', kill=kill, interval=interval, workers=workers, resume=i > 0)
@@ -145,7 +146,7 @@ def test_a_run_cut_in_an_epoch_is_bit_equal_to_a_whole_one(tmp_path, kills, inte
     assert_same(everything(tmp_path / 'cut'), everything(tmp_path / 'whole'))
 
 
-def test_batches_that_were_trained_on_are_not_read_again(tmp_path):
+def test_resume_skips_trained_batches_unread(tmp_path):
     train(tmp_path, kill=8, interval=1)
     READ.clear()
     train(tmp_path, resume=True)
@@ -156,7 +157,7 @@ def test_batches_that_were_trained_on_are_not_read_again(tmp_path):
 @pytest.mark.parametrize(
     ('sampler', 'workers'), [('DefaultSampler', 0), ('InfiniteSampler', 0), ('InfiniteSampler', 1)]
 )
-def test_the_loop_over_iterations_resumes_bit_equal(tmp_path, sampler, workers):
+def test_iteration_loop_resumes_bit_equal(tmp_path, sampler, workers):
     def run(name, **kwargs):
         cfg = config(tmp_path / name, workers=workers, loop=dict(by_epoch=False, max_iters=13))
         cfg.train_dataloader.sampler.type = sampler
@@ -175,7 +176,7 @@ def test_the_loop_over_iterations_resumes_bit_equal(tmp_path, sampler, workers):
     assert_same(everything(tmp_path / 'cut', 13), everything(tmp_path / 'whole', 13))
 
 
-def test_a_seed_left_to_chance_is_taken_over_with_its_order_of_samples(tmp_path):
+def test_resume_restores_random_seed_and_sample_order(tmp_path):
     whole = train(tmp_path, interval=1, randomness=dict(seed=None))
     order = READ[-4 * STEPS * EPOCHS :]
     last = STEPS * EPOCHS
@@ -189,7 +190,7 @@ def test_a_seed_left_to_chance_is_taken_over_with_its_order_of_samples(tmp_path)
     assert_same(dict(whole.model.state_dict()), dict(again.model.state_dict()))
 
 
-def test_another_length_of_the_epoch_is_told_and_the_epoch_begins_anew(tmp_path):
+def test_changed_epoch_length_restarts_epoch_with_warning(tmp_path):
     train(tmp_path, kill=8, interval=1)
     cfg = config(tmp_path, resume=True, log_level='WARNING')
     cfg.train_dataloader.update(batch_size=2, drop_last=True)
@@ -198,7 +199,9 @@ def test_another_length_of_the_epoch_is_told_and_the_epoch_begins_anew(tmp_path)
     runner.logger.addFilter(lambda record: said.append(record.getMessage()) or True)
     runner.train()
     assert runner.epoch == EPOCHS
-    assert any('iteration 8, and epoch 2 has the iterations 10 to 18 now' in s for s in said)
+    assert any(
+        'ended at iteration 8, outside epoch 2, which has 9 iterations now' in s for s in said
+    )
 
 
 def said_by(cfg: Config) -> list[str]:
@@ -218,28 +221,30 @@ def said_by(cfg: Config) -> list[str]:
         ('max_iters=5', dict(by_epoch=False, max_iters=5)),
     ],
 )
-def test_a_run_that_is_done_says_that_nothing_is_left_and_how_to_go_on(tmp_path, field, loop):
+def test_resuming_finished_run_warns(tmp_path, field, loop):
     assert not said_by(config(tmp_path, loop=loop, interval=STEPS))
     said, *_ = said_by(config(tmp_path, loop=loop, interval=STEPS, resume=True))
-    assert 'Nothing is left to train' in said and f'train_cfg.{field}. To go on' in said
+    assert (
+        'Nothing is left to train' in said and f'larger train_cfg.{field.partition("=")[0]}' in said
+    )
 
 
-def test_a_longer_schedule_than_the_resumed_one_is_told(tmp_path):
+def test_ignored_new_schedule_warns(tmp_path):
     """MMEngine takes the checkpoint's, so that the rate stays where it ended."""
     train(tmp_path, loop=dict(by_epoch=True, max_epochs=1), interval=STEPS)
     cfg = config(tmp_path, interval=STEPS, resume=True)
     cfg.param_scheduler[1].T_max = 9
     (said,) = said_by(cfg)
-    assert "config's schedule has T_max=9, the checkpoint's T_max=3" in said
+    assert "T_max=9 does not apply: the checkpoint's schedule has 3" in said
 
 
-def test_augmentation_does_not_depend_on_the_number_of_workers(tmp_path):
+def test_augmentation_is_independent_of_worker_count(tmp_path):
     for workers in (0, 1):
         train(tmp_path / f'{workers}', workers=workers, interval=STEPS)
     assert_same(everything(tmp_path / '0'), everything(tmp_path / '1'))
 
 
-def test_gradients_that_were_still_being_accumulated_are_kept(tmp_path):
+def test_accumulated_gradients_survive_resume(tmp_path):
     optim = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
     train(tmp_path / 'whole', interval=STEPS, optim_wrapper=optim)
     train(tmp_path / 'cut', kill=7, interval=2, optim_wrapper=optim)
@@ -248,7 +253,7 @@ def test_gradients_that_were_still_being_accumulated_are_kept(tmp_path):
 
 
 @pytest.mark.parametrize('hook', [None, 'EMAHook', 'lm4ve.KeptEMAHook'])
-def test_the_flexible_runner_resumes_bit_equal(tmp_path, hook):
+def test_flexible_runner_resumes_bit_equal(tmp_path, hook):
     """With an average too, which MMEngine's hook makes after this runner has loaded."""
     strategy = dict(type='SingleDeviceStrategy')
     flexible = dict(runner_type='FlexibleRunner', strategy=strategy, env_cfg=dict())
@@ -260,3 +265,12 @@ def test_the_flexible_runner_resumes_bit_equal(tmp_path, hook):
     end = everything(tmp_path / 'cut')
     assert_same(end, everything(tmp_path / 'whole'))
     assert ('ema_state_dict' in end) == bool(hook)
+
+
+def test_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    train(tmp_path, kill=3)
+    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=True)
+    saved['optimizer']['param_groups'][0]['params'].pop()
+    torch.save(saved, tmp_path / 'iter_2.pth')
+    with pytest.raises(CheckpointError, match='cannot be resumed by this config .ValueError'):
+        train(tmp_path, resume=True)

@@ -1,8 +1,9 @@
-"""A task is one folder and one row: the tools serve one that the suite does not know."""
+"""The tools serve a task of another project: one folder and one row of the table."""
 
 import json
 import runpy
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,14 +40,14 @@ def checkpoint(tmp_path_factory):
     return folder / 'epoch_10.pth'
 
 
-def test_it_trains_and_tests(checkpoint, tmp_path, monkeypatch):
+def test_toy_task_trains_and_tests(checkpoint, tmp_path, monkeypatch):
     out = tmp_path / 'metrics.json'
     args = (TOY / 'config.py', checkpoint, '--work-dir', tmp_path)
     tool(monkeypatch, 'test.py', *args, '--out', out, '--out-item', 'metrics')
     assert json.loads(out.read_text())['wave/accuracy'] > 0.9
 
 
-def test_its_activations_are_drawn(checkpoint, tmp_path, monkeypatch, capsys):
+def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, capsys):
     # As in a new process: the config's imports add the row.
     monkeypatch.delitem(sys.modules, 'tests.tasks.toy', raising=False)
     TASKS.pop('toy', None)
@@ -64,15 +65,21 @@ def test_its_activations_are_drawn(checkpoint, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_it_is_ablated(tmp_path, monkeypatch):
+def test_toy_task_is_ablated(tmp_path, monkeypatch):
     args = (TOY / 'grid.py', '--work-dir', tmp_path, '--workers', 2)
     tool(monkeypatch, 'analysis/ablate.py', *args)
     table = (tmp_path / 'toy_task/table.md').read_text()
     assert '| block | 1 |' in table and '| MLP (reference) | 1 |' in table
 
 
-def test_a_name_is_given_once():
+def test_task_name_is_unique():
     register_task('toy', 'tests.tasks.toy')
     assert get_task('toy') in all_tasks()
-    with pytest.raises(UserError, match="'toy' of 'another' cannot be added: 'tests.tasks.toy'"):
+    with pytest.raises(UserError, match="'toy' of 'another' cannot be added"):
         register_task('toy', 'another')
+
+
+def test_task_without_analysis_is_one_message():
+    task = replace(get_task('image'), package='tests.tasks.image')  # it has no analysis.py
+    with pytest.raises(UserError, match="'image' has no analysis. Fix: write tests.*analysis"):
+        _ = task.analysis

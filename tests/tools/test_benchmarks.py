@@ -109,11 +109,11 @@ def test_an_exported_classifier_is_compared_with_the_model(measured):
     assert all(r['error'] < 1e-4 and r['speedup'] > 0 for r in rows)
 
 
-def test_a_step_of_a_task_is_measured_and_predicted(measured):
+def test_a_step_of_a_task_is_measured(measured):
     rows = measured('steps', '--tasks motion --tiny --dtype float32')
     assert [r['path'] for r in rows] == ['motion', 'motion + LLaMA-7B block']
-    assert rows[0]['ratio'] == rows[0]['predicted'] == 1 and rows[1]['GMAC'] > rows[0]['GMAC'] > 0
-    assert all(r['CPU seconds'] > 0 and r['predicted_seconds'] > 0 for r in rows)
+    assert rows[0]['ratio'] == 1 and rows[1]['GMAC'] > rows[0]['GMAC'] > 0
+    assert all(r['CPU seconds'] > 0 for r in rows)
 
 
 def test_every_pipeline_is_measured_on_made_files(measured):

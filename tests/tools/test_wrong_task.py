@@ -1,4 +1,4 @@
-"""A tool of one task answers a config of another with one message."""
+"""A tool of one task refuses a config of another."""
 
 import pytest
 
@@ -19,7 +19,7 @@ TRAFFIC = ROOT / 'configs/motion/vectornet-demo_none_sim.py'
         ('motion/baselines.py', CLOUDS),
     ],
 )
-def test_a_config_of_another_task_is_named(tool, config, fails, tmp_path):
+def test_config_of_another_task_is_refused(tool, config, fails, tmp_path):
     pytest.importorskip('mmpretrain')
     files = [] if 'baselines' in tool else [tmp_path / 'out.png']
     checkpoint = [tmp_path / 'model.pth'] if 'submit' in tool else []
@@ -31,7 +31,7 @@ def test_simulated_traffic_cannot_be_submitted(fails, tmp_path):
     assert 'simulated' in said and 'Argoverse 1 or 2' in said
 
 
-def test_a_submission_of_the_wrong_format_is_refused_before_the_test(fails, tmp_path):
+def test_wrong_submission_format_is_refused_early(fails, tmp_path):
     options = '--cfg-options', 'test_dataloader.dataset.type=lm4ve.MotionDataset'
     config = ROOT / 'configs/motion/vectornet_argoverse2.py'
     said = fails('motion/submit.py', config, tmp_path / 'm.pth', tmp_path / 'o.h5', *options)

@@ -22,13 +22,12 @@ from rich.progress import track
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
 from lm4ve.analysis.iou.figure import Example, draw_examples, examples_of
-from lm4ve.analysis.iou.mask_datasets import LAYOUTS, SampleMasks, open_masks
-from lm4ve.analysis.iou.mask_pipeline import MaskFollower, batches
+from lm4ve.analysis.iou.mask_datasets import LAYOUTS, MaskFollower, SampleMasks, batches, open_masks
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of, split_images
 from lm4ve.analysis.iou.report import Report, summarize, tables, write
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model, tool_parser
 from lm4ve.analysis.points import read_points, resolve_points
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
 
@@ -55,20 +54,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def check(args: argparse.Namespace) -> None:
+def check_args(args: argparse.Namespace) -> None:
     """Refuse what does not go together, before anything is loaded."""
     if (args.data_root is None) != (args.layout is None):
-        raise UserError(
-            '--data-root and --layout go together. Fix: give both, or '
-            "neither for the config's own data set."
-        )
+        raise UserError('--data-root and --layout go together.')
     if args.ignored is not None and args.layout != 'folder':
-        raise UserError('--ignored is for --layout folder. Fix: leave it out.')
+        raise UserError('--ignored is for --layout folder.')
     if args.split is not None and args.layout == 'folder':
-        raise UserError('--layout folder has no splits. Fix: leave out --split.')
+        raise UserError('--layout folder has no splits.')
     for name in ('bootstrap', 'batch_size'):
-        if getattr(args, name) < 1:
-            raise UserError(f'--{name.replace("_", "-")} {getattr(args, name)} must be 1 or more.')
+        check(f'--{name.replace("_", "-")}', getattr(args, name), least=1)
 
 
 def open_data(cfg, args: argparse.Namespace):
@@ -99,10 +94,10 @@ def score_all(
     for names, data, masks in found:
         analysis = analyse(model, data, points)
         size = tuple(analysis.inputs.shape[-2:])
-        if size != masks[0].shape:
+        if {m.shape for m in masks} != {size}:
             raise UserError(
-                f"The model's preprocessor pads images to {size}, masks have {masks[0].shape}. "
-                'Fix: a test pipeline that ends in a size that needs no padding.'
+                f"The model's preprocessor pads images to {size}, which moves their masks. Use "
+                '--batch-size 1 or a test pipeline that ends in one size.'
             )
         maps = maps_of(analysis)
         scores.add(maps, masks, names)
@@ -112,7 +107,7 @@ def score_all(
 
 def main(argv: Sequence[str] | None = None) -> Report:
     args = parse_args(argv)
-    check(args)
+    check_args(args)
     points = read_points(args.points)
     scores = Scores(tuple(args.thresholds), args.rule, args.seed)
     cfg = read_config(args.config, args.cfg_options)
@@ -129,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> Report:
     report = summarize(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = 'untrained weights' if args.checkpoint in UNTRAINED else Path(args.checkpoint).name
     title = f'{Path(args.config).stem}, {weights}'
-    for table in tables(report, title):
-        console.print(table)
+    for heading, table in tables(report, title):
+        console.print(f'\n{heading}\n{table.to_string()}', markup=False, soft_wrap=True)
     if report.empty:
         console.print(
             f'{len(report.empty)} image(s) left out: no token is '

@@ -13,7 +13,7 @@ from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, parser,
 from products import ceilings, count_gmac, product_runs, record
 
 import lm4ve  # noqa: F401
-from lm4ve.blocks.low_rank import count_macs, sizes_of
+from lm4ve.blocks.low_rank import count_macs, count_queries
 from lm4ve.necks import LLMBlockNeck
 
 COMPILED = 'all tokens, fold, compiled'
@@ -62,10 +62,13 @@ def worst(expected: dict, got: dict) -> float:
 
 def macs_of_path(neck, x, queries, method, arch) -> int:
     """Count the multiply-accumulates of a path, forward and backward."""
-    s = sizes_of(neck.block.layers[0], x, queries)
+    batch, tokens, channels = x.shape
+    width = neck.block.embed_dims
     # Frozen: output projection and MLP; trained: the second mapper.
-    rest = 2 * (s.width**2 + 3 * s.width * arch['intermediate_size'])
-    return count_macs(s)[method] + s.batch * s.queries * (rest + 3 * s.channels * s.width)
+    rest = 2 * (width**2 + 3 * width * arch['intermediate_size'])
+    read = batch * count_queries(queries, tokens)
+    counts = count_macs(neck.block.layers[0], x, queries)
+    return counts[method] + read * (rest + 3 * channels * width)
 
 
 def make_paths(args, arch: dict, asked: slice) -> dict:

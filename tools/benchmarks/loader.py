@@ -30,7 +30,6 @@ from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 import lm4ve  # noqa: F401
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config
-from lm4ve.runner.freed_memory import keep_freed_memory
 from lm4ve.tasks.base.batches import trained_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -113,7 +112,7 @@ def transforms_of(dataset) -> Iterator[Timed]:
 def asked_by_gpu(cfg: Config, args) -> float:
     """Return how many samples a second a GPU trains on, by the operations of a step."""
     cost = cost_of_step(cfg)
-    return args.tflops * 1e12 * args.utilization / (2 * cost.counts.total_macs() / cost.batch)
+    return args.tflops * 1e12 * args.utilization / (2 * cost.macs / cost.batch)
 
 
 def measure(name: str, args) -> list[dict]:
@@ -165,7 +164,6 @@ def main(argv=None) -> None:
     )
     args = parse(p, argv)
     cv2.setNumThreads(0)  # as the configs set it in workers
-    keep_freed_memory()  # as workers do
     rows = [row for name in args.tasks for row in measure(name, args)]
     asked = (
         f' GPU asks: samples a second at {args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: '

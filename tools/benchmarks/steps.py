@@ -4,8 +4,7 @@
 
 The models are those of the configs, at full size and with random weights; a batch is made up
 (lm4ve/tasks/<task>/batches.py). The steps of a task run one after the other, round by round,
-and the ratio is the median over rounds. `predicted` is what lm4ve/cost says of the ratio, by
-rates that are measured in the same run. One task is held in memory at a time.
+and the ratio is the median over rounds. One task is held in memory at a time.
 
 Where the head pools over all tokens, the step is measured with some of them, too:
 `--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws.
@@ -21,11 +20,10 @@ from common import DTYPES, in_rounds, llama, middle, parse, parser, ratio, repor
 from mmengine.config import Config
 
 import lm4ve  # noqa: F401
-from lm4ve.cost.imagining import build_imagined, imagined_config
-from lm4ve.cost.prediction import measure_rates, predict_seconds
+from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.cost.step import cost_of_step
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.train_queries import read_train_queries
+from lm4ve.necks.train_only import parse_train_queries
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
@@ -53,9 +51,9 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     It takes the part of the tokens that the neck draws; None: as the config says. ``wrap`` is
     what the model is called through, for example DDP.
     """
-    cfg = imagined_config(cfg)
+    cfg = fake_config(cfg)
     torch.manual_seed(0)
-    model = build_imagined(cfg).to(device)
+    model = build_fake(cfg).to(device)
     neck = getattr(model, 'neck', None)
     own = getattr(neck, 'train_queries', None)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
@@ -65,7 +63,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
 
     def step(part: float | None = None) -> None:
         if isinstance(neck, LLMBlockNeck):
-            drawn = own if part is None else read_train_queries(part, neck.out_type)
+            drawn = own if part is None else parse_train_queries(part, neck.out_type)
             neck.train_queries = drawn
         optimizer.zero_grad()
         loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))
@@ -113,11 +111,9 @@ def main(argv=None) -> None:
         help='parts of the tokens that a step computes, in (0, 1); default: 0.5 0.25 0.125',
     )
     args = parse(p, argv)
-    rates = measure_rates(args.device, {torch.float32, DTYPES[args.dtype]})
     rows = []
     for task in args.tasks:
         steps, costs, batch = paths(task, args)
-        predicted = {name: predict_seconds(cost, rates) for name, cost in costs.items()}
         times = in_rounds(steps, args)
         for name, own in times.items():
             row = dict(path=name, batch=batch)
@@ -127,9 +123,8 @@ def main(argv=None) -> None:
             if 'cpu_seconds' in own[0]:
                 row['CPU ratio'] = ratio(own, times[task], 'cpu_seconds')
                 row['CPU seconds'] = statistics.median(r['cpu_seconds'] for r in own)
-            row['predicted'] = predicted[name] / predicted[task]
-            row['GMAC'] = costs[name].counts.total_macs() / 1e9
-            rows.append(dict(row, predicted_seconds=predicted[name], **middle(own)))
+            row['GMAC'] = costs[name].macs / 1e9
+            rows.append(dict(row, **middle(own)))
         del steps, times
         gc.collect()
     report(
@@ -137,7 +132,7 @@ def main(argv=None) -> None:
         rows,
         args,
         'ratio: median over rounds in which all steps run after each other; CPU ratio: the same '
-        f"of this process's CPU time; predicted: by lm4ve/cost. Rates: {rates}.",
+        "of this process's CPU time.",
     )
 
 

@@ -21,7 +21,6 @@ from steps import CONFIGS, PAIRS, trainer
 from torch.nn.parallel import DistributedDataParallel
 
 import lm4ve  # noqa: F401
-from lm4ve.cost.scaling import traffic
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config
 
@@ -71,7 +70,7 @@ def main(argv=None) -> None:
             raise SystemExit('A process has failed; its message is above.')
         rounds = results.get()
     alone, together = ([r[i] for r in rounds] for i in range(2))
-    sent = traffic(cost_of_step(read_config(config), args.batch), PROCESSES).data_parallel
+    sent = cost_of_step(read_config(config), args.batch).bytes_sent(PROCESSES)['DDP']
     rows = []
     for count, times in ((1, alone), (PROCESSES, together)):
         row = dict(path=f'{count} process(es)', batch=count * args.batch, **middle(times))

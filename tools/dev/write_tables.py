@@ -11,15 +11,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from lm4ve.blocks.families import table as families
-from lm4ve.tasks.image import backbones as image
-from lm4ve.tasks.video import backbones as video
+import family_table as families
+from backbones import IMAGE_TABLES, VIDEO_TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     'docs/guides/language_models.md': families.TABLES,
-    'docs/guides/backbones.md': image.TABLES,
-    'docs/guides/action_recognition.md': video.TABLES,
+    'docs/guides/backbones.md': IMAGE_TABLES,
+    'docs/guides/action_recognition.md': VIDEO_TABLES,
 }
 
 

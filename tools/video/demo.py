@@ -2,9 +2,9 @@
 
     python tools/video/demo.py VIDEO CONFIG CHECKPOINT OUT.mp4
 
-Without VIDEO's own data set: any file that PyAV or decord can read. Prints the
-likeliest classes, one a line. Works with every video config; MMAction2Inferencer
-does the rest (several videos, arrays, folders of frames).
+VIDEO is any file that PyAV and decord can read. Prints the likeliest classes, one per line. Works
+with every video config; MMAction2Inferencer does the rest (several videos, arrays, folders of
+frames).
 """
 
 import argparse
@@ -13,7 +13,9 @@ from pathlib import Path
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.runner.command_line import add_allow_partial, run_tool
-from lm4ve.tasks.video.visualization import classify, write_annotated
+from lm4ve.runner.config import read_config
+from lm4ve.tasks.video.inference import VideoInferencer
+from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -40,9 +42,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     names = None
     if args.classes:
         names = Path(args.classes).read_text(encoding='utf-8').splitlines()
-    ranking = classify(
-        args.video, args.config, args.checkpoint, names, args.topk, args.device, args.allow_partial
+    inferencer = VideoInferencer(
+        read_config(args.config), args.checkpoint, args.device, args.allow_partial
     )
+    (result,) = inferencer(args.video)
+    ranking = rank(result['pred_scores'], names or inferencer.classes, args.topk)
     for name, score in ranking:
         print(f'{100 * score:5.1f} %  {name}')
     write_annotated(args.video, ranking, args.out)

@@ -1,12 +1,11 @@
 """Controlled ablations: a config, its variants, seeds, and a paired comparison.
 
-``tools/analysis/ablate.py`` is the command, and ``docs/guides/ablations.md`` says
-how to use it.
+``lm4ve ablate`` is the command, and ``docs/guides/ablations.md`` describes a grid file.
 """
 
 from lm4ve.ablation.grid import Grid, Trial, Tune, Variant, load_grid
 from lm4ve.ablation.statistics import Summary, holm, interval, paired_tests, summarize
-from lm4ve.ablation.store import Store, choose
+from lm4ve.ablation.store import Store, select_tuned
 
 __all__ = [
     'Grid',
@@ -15,10 +14,10 @@ __all__ = [
     'Trial',
     'Tune',
     'Variant',
-    'choose',
     'holm',
     'interval',
     'load_grid',
     'paired_tests',
+    'select_tuned',
     'summarize',
 ]

@@ -1,53 +1,56 @@
-"""A grid's results as a table on the screen, a Markdown table and a plot."""
+"""A grid's results: CSV files, a table on the screen and in Markdown, and a plot."""
 
 import math
 from statistics import median
 from typing import Any
 
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from lm4ve.ablation.grid import Grid, Trial
 from lm4ve.ablation.statistics import Summary, summarize
-from lm4ve.ablation.store import WRITE_FIX, Store, metric_of, write_tables
+from lm4ve.ablation.store import Store, metric_of
 from lm4ve.files import write_text
+from lm4ve.tasks.base.figures import save_figure
 
+_TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
+_COLOR, _REFERENCE = '#4477aa', '#cc6677'
 
-def results_of(grid: Grid, store: Store, trials: list[Trial]) -> dict[str, dict[int, dict]]:
-    """Return variant -> seed -> result, of the main trials that are done."""
-    results: dict[str, dict[int, dict]] = {v.name: {} for v in grid.variants}
-    for t in trials:
-        found = store.result(t)
-        if t.stage == 'main' and found is not None:
-            results[t.variant][t.seed] = found
-    return results
+Done = list[tuple[Trial, dict]]
+Scores = dict[str, dict[int, float]]
 
 
 def report(
-    grid: Grid, store: Store, trials: list[Trial], chosen: dict[str, Any], console: Console
+    grid: Grid, store: Store, trials: list[Trial], selected: dict[str, Any], console: Console
 ) -> None:
-    """Write tables and plot of what is done, and print the table.
+    """Write CSV files, table and plot of the finished trials, and print the table.
 
     Args:
         grid (Grid): The grid.
-        store (Store): Where its trials are.
+        store (Store): Holds the results.
         trials (list[Trial]): Tuning trials and main ones.
-        chosen (dict): Variant -> its tuned value.
-        console (Console): Where the table goes.
+        selected (dict): Variant -> its tuned value.
+        console (Console): Prints the table.
 
     Raises:
         UserError: A result lacks the metric.
     """
-    write_tables(grid, store, trials, chosen)
-    results = results_of(grid, store, trials)
-    scores = {
-        variant: {seed: metric_of(grid, r) for seed, r in by_seed.items()}
-        for variant, by_seed in results.items()
-    }
+    done = [(t, r) for t in trials if (r := store.result(t)) is not None]
+    out = store.work_dir / grid.name
+    for name, frame in csv_tables(grid, done, selected).items():
+        write_text('' if frame.empty else frame.to_csv(index=False), out / name)
+    results: dict[str, dict[int, dict]] = {v.name: {} for v in grid.variants}
+    for t, r in done:
+        if t.stage == 'main':
+            results[t.variant][t.seed] = r
+    scores = {v: {s: metric_of(grid, r) for s, r in by.items()} for v, by in results.items()}
     summaries = summarize(scores, grid.reference)
     known = {s.variant: s for s in summaries}
     rows = [
-        _row(grid, name, known.get(name), list(by_seed.values()), chosen)
+        _row(grid, name, known.get(name), list(by_seed.values()), selected)
         for name, by_seed in results.items()
     ]
     caption = _caption(grid, scores, summaries)
@@ -56,20 +59,46 @@ def report(
         table.add_column(name, justify='left' if name == 'variant' else 'right')
     for row in rows:
         table.add_row(*row.values())
-    # Wide enough for every column where there is no terminal to ask.
+    # Wide enough for every column where there is no terminal.
     Console(file=console.file, width=max(console.width, 170)).print(table)
     lines = [f'| {" | ".join(cells)} |' for cells in [rows[0], *(r.values() for r in rows)]]
     lines.insert(1, '|---' + '|---:' * (len(rows[0]) - 1) + '|')
-    out = store.work_dir / grid.name
-    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md', WRITE_FIX)
+    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
     if summaries:
-        from lm4ve.ablation.plots import plot
-
-        plot(grid, scores, summaries, out / 'plot.png')
+        figure = plot(grid, scores, summaries)
+        save_figure(figure, out / 'plot.png', dpi=140, metadata=dict(Software=None))
     console.print(f'Results: {out}', highlight=False)
 
 
-def _caption(grid: Grid, scores: dict[str, dict], summaries: list[Summary]) -> str:
+# ---------------------------------------------------------------------------- CSV files
+def csv_tables(grid: Grid, done: Done, selected: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return ``results.csv``, ``timings.csv`` and, where a grid tunes, ``tuning.csv``.
+
+    Config and seed determine the first and the last; numbers that differ from run to
+    run are in ``timings.csv``.
+    """
+    metrics = sorted({m for _, r in done for m in r['metrics']})
+    trial = ['variant', *['x'] * grid.is_sweep, *['value'] * (grid.tune is not None), 'seed']
+    columns = [*trial, *metrics, 'trainable', 'frozen', 'trial']
+    timings = ['stage', 'variant', 'seed', *_TIMINGS, 'trial']
+    xs = {v.name: v.x for v in grid.variants}
+    rows = [
+        {**r['metrics'], **r, **vars(t)}
+        | dict(x=xs[t.variant], trial=t.id, chosen=int(selected.get(t.variant) == t.value))
+        for t, r in done
+    ]
+    # As objects: a missing metric must not turn counts into floats.
+    names = dict.fromkeys([*columns, *timings, 'chosen'])
+    frame = pd.DataFrame(rows, columns=list(names), dtype=object)
+    is_main = frame['stage'] == 'main'
+    tables = {'results.csv': frame.loc[is_main, columns], 'timings.csv': frame[timings]}
+    if grid.tune:
+        tables['tuning.csv'] = frame.loc[~is_main, [*columns, 'chosen']]
+    return tables
+
+
+# ---------------------------------------------------------------------------- table
+def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
     better = 'higher' if grid.greater_is_better else 'lower'
     tests = sum(not math.isnan(s.p_t) for s in summaries)
     text = (
@@ -81,7 +110,7 @@ def _caption(grid: Grid, scores: dict[str, dict], summaries: list[Summary]) -> s
 
 
 def _row(
-    grid: Grid, name: str, summary: Summary | None, results: list[dict], chosen: dict[str, Any]
+    grid: Grid, name: str, summary: Summary | None, results: list[dict], selected: dict[str, Any]
 ) -> dict[str, str]:
     """Return a variant's cells by column; 'not run' where it has no result."""
     s = summary or Summary(name, 0, *[math.nan] * 4)
@@ -98,13 +127,13 @@ def _row(
         'Holm (Wilcoxon)': p_value(s.holm_wilcoxon),
         **{k: f'{results[0][k]:,}' if results else '' for k in ('trainable', 'frozen')},
         's / step': number(median([r['step_seconds'] for r in results] or [math.nan])),
-        **({'tuned': _tuned(grid, chosen.get(name))} if grid.tune else {}),
+        **({'tuned': _tuned(grid, selected.get(name))} if grid.tune else {}),
     }
     return row if results else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
 
 
 def _tuned(grid: Grid, value: Any) -> str:
-    """Return the chosen value, marked where a better one may lie outside."""
+    """Return the selected value, marked where a better one may lie outside."""
     text = f'{value:g}' if isinstance(value, (int, float)) else str(value)
     values = grid.tune.values
     return f'{text} (edge)' if value in (values[0], values[-1]) else text
@@ -122,11 +151,45 @@ def number(value: float, signed: bool = False) -> str:
 
 def span(low: float, high: float, signed: bool = False) -> str:
     """Return an interval in words; '-' for NaN."""
-    if math.isnan(low):
-        return '-'
-    return f'{number(low, signed)} to {number(high, signed)}'
+    return '-' if math.isnan(low) else f'{number(low, signed)} to {number(high, signed)}'
 
 
 def p_value(p: float) -> str:
     """Return a p value with three decimals; '-' for NaN."""
     return '-' if math.isnan(p) else '< 0.001' if p < 0.001 else f'{p:.3f}'
+
+
+# ---------------------------------------------------------------------------- plot
+def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
+    """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line."""
+    x_of = {v.name: v.x if grid.is_sweep else i for i, v in enumerate(grid.variants)}
+    summaries = sorted(summaries, key=lambda s: x_of[s.variant])
+    xs = [x_of[s.variant] for s in summaries]
+    width = 6.4 if grid.is_sweep else 1.6 + 1.25 * len(summaries)
+    figure = Figure(figsize=(max(width, 4.8), 3.8), layout='constrained')
+    ax = figure.subplots()
+    for x, s in zip(xs, summaries, strict=True):
+        is_reference = s.variant == grid.reference and not grid.is_sweep
+        color = _REFERENCE if is_reference else _COLOR
+        values = list(scores[s.variant].values())
+        # Side by side where they would hide each other, the same every time.
+        room = 0.18 * (not grid.is_sweep and len(values) > 1)
+        at = x + np.linspace(-room, room, len(values))
+        ax.plot(at, values, 'o', ms=4, alpha=0.45, color=color, mew=0)
+        bar = [[s.mean - s.low], [s.high - s.mean]]
+        ax.errorbar(x, s.mean, bar, fmt='_', ms=18, mew=2, color=color, capsize=5, lw=1.5)
+        if is_reference:
+            ax.axhline(s.mean, color=color, lw=0.8, ls=':')
+    if grid.is_sweep:
+        ax.plot(xs, [s.mean for s in summaries], '-', color=_COLOR, lw=2)
+        ax.set_xticks(xs)
+    else:
+        ax.set_xticks(xs, [s.variant.replace(' ', '\n') for s in summaries])
+    label = f'{grid.xlabel or "x"} (points' if grid.is_sweep else '(points'
+    ax.set_xlabel(f'{label}: seeds; bars: mean and its 95 % interval)', fontsize=9)
+    better = 'higher' if grid.greater_is_better else 'lower'
+    ax.set_ylabel(f'{grid.metric} ({better} is better)')
+    ax.set_title(grid.title, fontsize=11)
+    ax.grid(axis='y', alpha=0.3)
+    ax.spines[['top', 'right']].set_visible(False)
+    return figure

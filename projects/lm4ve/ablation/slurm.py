@@ -1,8 +1,8 @@
 """Runs trials as jobs of a Slurm cluster, through submitit.
 
 Trials become arrays of jobs. The cluster queues them, limits how many run at a time, and
-requeues what it preempts; a requeued trial begins anew. The tool itself only waits: it can
-be stopped and started again while jobs run, and finds them by what it wrote beside each trial.
+requeues what it preempts; a requeued trial begins anew. The command itself only waits: it can
+be stopped and started again while jobs run, and finds them by the file beside each trial.
 """
 
 import contextlib
@@ -10,133 +10,101 @@ import getpass
 import json
 import subprocess
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmExecutor
 
-from lm4ve.ablation.executor import Executor, Failure
 from lm4ve.ablation.grid import Trial
-from lm4ve.ablation.store import WRITE_FIX, Store
-from lm4ve.ablation.trial import run_job, write_spec
+from lm4ve.ablation.trial import run_logged, write_spec
+from lm4ve.ablation.workers import Ended, Executor
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
-#: Seconds that a shared file system may take to show the result of a job that has ended.
+#: Seconds that a shared file system may need to show the result of a job that has ended.
 DELAY = 10.0
-#: Jobs of one array; clusters allow 1,001 unless they say otherwise.
+#: Jobs of one array; clusters allow 1,001 by default.
 ARRAY = 1000
-#: What the tool sets by flags of its own.
-OWN = ('array_parallelism', 'cpus_per_task', 'ntasks_per_node', 'nodes', 'setup')
 
 
 @dataclass
 class TrialJob:
-    """What a job does; submitit pickles it into the work folder and runs it there.
+    """The work of a job; submitit pickles it into the work folder and calls it there.
 
     Attributes:
-        spec (str): Path of the trial's specification.
-        token (str): Names the submission. A job whose trial has been submitted again
-            since then does nothing.
+        spec (Path): The trial's specification.
         threads (int): CPU threads.
         distributed (bool): The job has a task for each process of the trial.
     """
 
-    spec: str
-    token: str
+    spec: Path
     threads: int
     distributed: bool
 
     def __call__(self) -> None:
-        """Train and test the trial, unless another submission owns it now."""
-        if _note(Path(self.spec).parent).get('token') != self.token:
-            print(f'{self.spec} has been submitted again: this job has nothing to do.')
-            return
+        """Train and test the trial, unless it has a result."""
         if self.distributed:
             TorchDistributedEnvironment().export(overwrite=True)
-        run_job(Path(self.spec), self.threads, 'pytorch' if self.distributed else 'none')
+        run_logged(self.spec, self.threads, 'pytorch' if self.distributed else 'none')
 
     def checkpoint(self, *args: Any, **kwargs: Any) -> DelayedSubmission:
-        """Say what a preempted job does when it runs again: the same, from the beginning."""
+        """Return the work of a preempted job when it runs again: the same, from the beginning."""
         return DelayedSubmission(self)
 
 
+@dataclass
 class SlurmJobs(Executor):
-    """Trials as jobs.
+    """Trials as jobs. The store lies in a folder that all nodes see.
 
     Args:
-        store (Store): Locked, in a folder that all nodes see.
-        count (int): Trials at a time.
-        threads (int): CPU cores of each process of a trial.
-        options (Mapping[str, str]): What ``sbatch`` is given, by submitit's names:
+        options (Mapping[str, str]): Options of ``sbatch``, by submitit's names:
             partition, time (minutes), account, mem, gpus_per_node and so on.
-        keep_checkpoints (bool): See :class:`Executor`.
-        console (Console): See :class:`Executor`.
 
     Raises:
-        UserError: There is no Slurm here, or an option is unknown.
+        RuntimeError: There is no Slurm here.
+        NameError: submitit has no such option.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        count: int = 1,
-        threads: int = 1,
-        options: Mapping[str, str] | None = None,
-        keep_checkpoints: bool = False,
-        console: Console | None = None,
-    ) -> None:
-        super().__init__(store, keep_checkpoints, console)
-        self.threads = threads
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         # Absolute, since a job may begin in another folder.
-        self.executor = _executor(store.work_dir.resolve() / 'slurm')
-        given = {k: _number(v) for k, v in (options or {}).items()}
-        known = set(self.executor._valid_parameters()) | set(self.executor._equivalence_dict())
-        for name in given:
-            if name in OWN or name not in known:
-                raise UserError(
-                    f'--slurm {name}: '
-                    + ('the tool sets this itself.' if name in OWN else 'submitit knows no such.')
-                    + f' Fix: one of {", ".join(sorted(known - set(OWN)))}.'
-                )
-        processes = store.world_size
-        if processes > 1:
-            given.setdefault('gpus_per_node', processes)
+        self.executor = SlurmExecutor(self.store.work_dir.resolve() / 'slurm', max_num_timeout=3)
+        given = {k: int(v) if v.isdecimal() else v for k, v in self.options.items()}
+        if self.store.world_size > 1:
+            given.setdefault('gpus_per_node', self.store.world_size)
         self.executor.update_parameters(
-            **{
-                'job_name': 'lm4ve',
-                'time': 24 * 60,
-                **given,
-                'array_parallelism': count,
-                'nodes': 1,
-                'ntasks_per_node': processes,
-                'cpus_per_task': threads,
-                'setup': [f'export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}'],
-            }
+            job_name=given.pop('job_name', 'lm4ve'),
+            time=given.pop('time', 24 * 60),
+            array_parallelism=self.count,
+            nodes=1,
+            ntasks_per_node=self.store.world_size,
+            cpus_per_task=self.threads,
+            setup=[f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'],
+            **given,
         )
 
-    def _run(self, todo: list[Trial], ended: Callable[[Trial, Failure | None], None]) -> None:
+    def _run(self, todo: list[Trial]) -> Ended:
         active = _queue()
-        known = [(t, _note(self.store.folder(t)).get('job')) for t in todo]
-        waiting = [(t, job) for t, job in known if job in active]
+        jobs = {t.id: self._job_of(t) for t in todo}
+        waiting = [(t, jobs[t.id]) for t in todo if jobs[t.id] in active]
         if waiting:
             self.say(f'{len(waiting)} trials are in the queue of Slurm already')
-        for new in _parts([t for t, job in known if job not in active], ARRAY):
-            waiting += self._submit(new)
+        new = [t for t in todo if jobs[t.id] not in active]
+        for i in range(0, len(new), ARRAY):
+            waiting += self._submit(new[i : i + ARRAY])
         try:
-            self._wait(waiting, ended)
-        except KeyboardInterrupt:
-            jobs = ' '.join(sorted({job.partition('_')[0] for _, job in waiting}))
+            yield from self._wait(waiting)
+        except (KeyboardInterrupt, GeneratorExit):
+            arrays = ' '.join(sorted({job.partition('_')[0] for _, job in waiting}))
             self.say(
                 f'{len(waiting)} trials stay in the queue of Slurm. The same command waits for '
-                f'them again; this ends them: scancel {jobs}'
+                f'them again; this ends them: scancel {arrays}'
             )
             raise
 
@@ -144,98 +112,49 @@ class SlurmJobs(Executor):
         """Submit an array; return the job of each trial."""
         calls = []
         for trial in trials:
-            folder = self.store.clear(trial).resolve()
-            spec = write_spec(trial, folder, self.keep_checkpoints)
-            token = uuid.uuid4().hex
-            write_json(dict(token=token), folder / 'slurm.json', WRITE_FIX)
-            calls.append(TrialJob(str(spec), token, self.threads, self.store.world_size > 1))
-        try:
-            with self.executor.batch():
-                jobs = [self.executor.submit(call) for call in calls]
-        except Exception as e:  # FailedJobError, with what sbatch has said
-            said = ' '.join(str(e).split())
-            raise UserError(
-                f'Slurm refuses the jobs: {said} Fix: correct --slurm, for example '
-                'partition=NAME time=120 (sinfo lists the partitions).'
-            ) from e
-        for trial, call, job in zip(trials, calls, jobs, strict=True):
-            path = self.store.folder(trial) / 'slurm.json'
-            write_json(dict(token=call.token, job=job.job_id), path, WRITE_FIX)
-        self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0].job_id.partition("_")[0]}')
-        return [(t, job.job_id) for t, job in zip(trials, jobs, strict=True)]
+            spec = write_spec(trial, self.store.clear(trial).resolve(), self.keep_checkpoints)
+            calls.append(TrialJob(spec, self.threads, self.store.world_size > 1))
+        with self.executor.batch():
+            submitted = [self.executor.submit(call) for call in calls]
+        jobs = [(t, job.job_id) for t, job in zip(trials, submitted, strict=True)]
+        for trial, job in jobs:
+            write_json(dict(job=job), self.store.folder(trial) / 'slurm.json')
+        self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0][1].partition("_")[0]}')
+        return jobs
 
-    def _wait(
-        self, waiting: list[tuple[Trial, str]], ended: Callable[[Trial, Failure | None], None]
-    ) -> None:
-        """Wait until no job of ours is in the queue; a trial with a result has succeeded.
+    def _job_of(self, trial: Trial) -> str | None:
+        """Return the job that a trial was submitted as."""
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return json.loads((self.store.folder(trial) / 'slurm.json').read_text())['job']
+        return None
 
-        What has ended leaves the list.
-        """
-        gone: dict[str, float] = {}
+    def _wait(self, waiting: list[tuple[Trial, str]]) -> Ended:
+        """Wait until no job is in the queue; a trial that has ended leaves the list."""
         while waiting:
             active = _queue()
-            for trial, job in [*waiting]:
-                if job in active:
-                    gone.pop(job, None)
-                    continue
-                done = self.store.result(trial) is not None
-                if done or time.monotonic() - gone.setdefault(job, time.monotonic()) > DELAY:
-                    waiting.remove((trial, job))
-                    ended(trial, None if done else self.failure(trial, f'ended (Slurm job {job})'))
+            gone = [(t, job) for t, job in waiting if job not in active]
+            if any(self.store.result(t) is None for t, _ in gone):
+                time.sleep(DELAY)
+                active = _queue()  # a requeued job is back
+            for trial, job in [(t, job) for t, job in gone if job not in active]:
+                waiting.remove((trial, job))
+                yield trial, self.outcome(trial, f'ended (Slurm job {job})')
             if waiting:
                 time.sleep(INTERVAL)
-
-
-def _executor(folder: Path) -> SlurmExecutor:
-    """Return submitit's executor, which writes scripts and logs into a folder.
-
-    Raises:
-        UserError: This machine submits nothing to a Slurm.
-    """
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(['sbatch', '--version'], check=True, capture_output=True)
-        return SlurmExecutor(folder, max_num_timeout=3)
-    raise UserError(
-        '--executor slurm: the command sbatch is not here. Fix: run the tool on a node that '
-        'submits to Slurm, or leave the flag out to run on this machine.'
-    )
 
 
 def _queue() -> set[str]:
     """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array.
 
     Raises:
-        UserError: Slurm does not answer for ten minutes.
+        UserError: Slurm gives no answer for ten minutes.
     """
-    # Of all partitions, also hidden ones. A job that waits for its requeueing is among them.
+    # Of all partitions, also hidden ones. A job that waits to be requeued is among them.
     command = ['squeue', '--noheader', '--array', '--all', '--user', getpass.getuser()]
-    said = ''
+    command.append('--format=%i')
     for pause in (0, 5, 30, 120, 445):  # a controller that restarts, or is busy
         time.sleep(pause)
-        done = subprocess.run(
-            [*command, '--format=%i'], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return set(done.stdout.split())
-        said = ' '.join(done.stderr.split())
-    raise UserError(
-        f'squeue does not answer: {said} Fix: when Slurm is there again, the same command '
-        'goes on with the jobs that it has submitted.'
-    )
-
-
-def _note(folder: Path) -> dict[str, Any]:
-    """Return what is noted of a trial's submission."""
-    with contextlib.suppress(OSError, ValueError):
-        found = json.loads((folder / 'slurm.json').read_text())
-        return found if isinstance(found, dict) else {}
-    return {}
-
-
-def _parts(items: Sequence[Trial], size: int) -> Iterator[Sequence[Trial]]:
-    for i in range(0, len(items), size):
-        yield items[i : i + size]
-
-
-def _number(text: str) -> str | int:
-    return int(text) if text.isascii() and text.isdigit() else text
+    raise UserError(f'squeue failed: {done.stderr.strip()} The same command goes on later.')

@@ -1,8 +1,7 @@
-"""Loads what the analysis looks at: a config, a checkpoint, and files or indices.
+"""Loads the inputs of the analysis: a config, a checkpoint, and files or indices.
 
-Any file of a task goes through the config's own test pipeline, changed only where
-that pipeline begins with something else than a file. Mistakes in an input are reported
-before a model is built.
+A file goes through the config's own test pipeline. Mistakes in an input are errors before a
+model is built.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 from torch import nn
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import check
 from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
@@ -71,18 +70,8 @@ def load_model(
     file = None if checkpoint in UNTRAINED else checkpoint
     model, content = build_model(cfg, file, allow_partial)
     if file is None:
-        _initialize(model)
-    return Loaded(model.to(place).eval(), classes_of(cfg, content))
-
-
-def _initialize(model: nn.Module) -> None:
-    try:
         model.init_weights()
-    except FileNotFoundError as e:
-        raise CheckpointError(
-            f'Training would begin with a file that is not there: {e}. Fix: give '
-            'a checkpoint, or take the file out with --cfg-options.'
-        ) from e
+    return Loaded(model.to(place).eval(), classes_of(cfg, content))
 
 
 # ----------------------------------------------------------------------- samples
@@ -97,12 +86,8 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
     dataset = DATASETS.build(tested_loader(cfg).dataset)
     task = task_of_config(cfg).analysis
     count = len(dataset)
-    wrong = [i for i in indices if not 0 <= i < count]
-    if wrong:
-        raise UserError(
-            f'--indices {" ".join(map(str, wrong))}: the test set has '
-            f'{count} samples, numbers 0 to {count - 1}. Fix: name these.'
-        )
+    for i in indices:
+        check('--indices', i, least=0, most=count - 1)
     found = []
     for i in indices:
         data = dataset[i]

@@ -1,6 +1,6 @@
 """Magnitude and frequency of token activations, the paper's two measures.
 
-Pang et al. (arXiv 2310.12973, section 5) look at frozen blocks through two numbers
+Pang et al. (arXiv 2310.12973, section 5) describe frozen blocks by two numbers
 a token: how far it is from the mean token, and how far the phases of its spectrum
 over channels are from their mean. The pseudo-code printed there centers over rows of
 the token grid only and does not wrap angles. This module centers over all tokens and wraps
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 
 
 def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -29,7 +29,7 @@ def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         0 at padding.
 
     Raises:
-        UserError: The shapes are others, or a value is not finite.
+        UserError: A value is not finite.
     """
     tokens = _checked(tokens, padding_mask)
     centered = tokens - _mean(tokens, padding_mask)
@@ -88,39 +88,22 @@ def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
 MEASURES = dict(magnitude=magnitude, frequency=frequency)
 
 
-def check_measures(measures: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of measures, or refuse them.
-
-    Raises:
-        UserError: A name is not in :data:`MEASURES`, or there is none.
-    """
+def check_measures(measures: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the names of measures, each one of :data:`MEASURES`."""
     names = (measures,) if isinstance(measures, str) else tuple(measures)
-    if not names or not set(names) <= set(MEASURES):
-        raise UserError(
-            f'measures={list(names)} must be one or more of {", ".join(MEASURES)}. Fix: name these.'
-        )
+    for name in names or (None,):
+        check('measures', name, choices=tuple(MEASURES))
     return names
 
 
 def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:
-    if tokens.dim() != 3:
-        raise UserError(
-            f'tokens must be [B, N, C], got {list(tokens.shape)}. '
-            'Fix: flatten maps to tokens first.'
-        )
-    if padding_mask is not None and (
-        padding_mask.shape != tokens.shape[:2] or padding_mask.dtype != torch.bool
-    ):
-        raise UserError(
-            f'padding_mask must be bool {list(tokens.shape[:2])}, got '
-            f'{padding_mask.dtype} {list(padding_mask.shape)}. Fix: True where a token is padding.'
-        )
+    """Return tokens ``[B, N, C]`` as float64, 0 at padding; refuse values that are not finite."""
     tokens = tokens.detach().double()
     if padding_mask is not None:
         tokens = tokens.masked_fill(padding_mask[..., None], 0.0)
     if not tokens.isfinite().all():
         raise UserError(
-            'The activations hold values that are not finite. Fix: check the checkpoint; in 16 '
+            'The activations hold values that are not finite. Check the checkpoint; in 16 '
             "bits, try block.dtype='float32'."
         )
     return tokens

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, did_you_mean
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.tasks import all_tasks
 
 #: Follows a module's name where its input is meant.
 INPUT = ':input'
-# What a list of an encoder's blocks is called in the hosts and here, deepest first.
+# Names of the list of an encoder's blocks in the hosts and here, deepest first.
 _STACKS = ('blocks', 'layers', 'stages')
 #: Label of a default point -> how its module's name ends, and what its tokens are.
 MEANINGS = dict(
@@ -63,33 +63,25 @@ def default_points(model: nn.Module) -> dict[str, str]:
     Raises:
         UserError: There is no neck, and no list of blocks where hosts keep it.
     """
-    necks = necks_of(model)
     further = _further_points(model)
-    if necks:
+    if necks := necks_of(model):
         neck = necks[-1][0]
-        prefix = f'{neck}.' if neck else ''
-        around = dict(
-            encoder=f'{neck}{INPUT}',
-            mapped=f'{prefix}mapper_in',
-            block=f'{prefix}block',
-            after=f'{prefix}mapper_out',
-        )
-        return around | {k: v for k, v in further.items() if k not in around}
+        names = dict(encoder=f'{neck}{INPUT}')
+        for label in ('mapped', 'block', 'after'):
+            names[label] = f'{neck}.{MEANINGS[label][0]}'.removeprefix('.')
+        return names | {k: v for k, v in further.items() if k not in names}
     if further:
         return further
     for encoder in ('backbone', 'encoder'):
-        module = getattr(model, encoder, None)
-        if module is None:
-            continue
         for stack in _STACKS:
-            blocks = getattr(module, stack, None)
+            blocks = getattr(getattr(model, encoder, None), stack, None)
             if isinstance(blocks, (nn.ModuleList, nn.Sequential)) and len(blocks):
                 return dict(encoder=f'{encoder}.{stack}.{len(blocks) - 1}')
-        if encoder == 'encoder':
-            return dict(encoder=encoder)  # it gives tokens itself
+    if hasattr(model, 'encoder'):
+        return dict(encoder='encoder')  # it gives tokens itself
     raise UserError(
         f'{type(model).__name__} has no LLMBlockNeck and no known list of blocks. '
-        "Fix: name a module, for example points=dict(encoder='backbone.layer4')."
+        "Name a module, for example points=dict(encoder='backbone.layer4')."
     )
 
 
@@ -116,39 +108,23 @@ def resolve_points(
         meant.
 
     Raises:
-        UserError: There is no such module, or it is a low-rank mapper's inside.
+        UserError: There is no such module.
     """
-    points = dict(points or default_points(model))
     modules = dict(model.named_modules())
     found = {}
-    for label, name in points.items():
+    for label, name in dict(points or default_points(model)).items():
         path = name.removesuffix(INPUT)
         if path not in modules:
-            parent = path
-            while parent and parent not in modules:
-                parent = parent.rpartition('.')[0]
-            inside = [n for n, _ in modules[parent].named_children()]
-            raise UserError(
-                f"points['{label}']='{name}' is no module of {type(model).__name__}. Inside "
-                f"'{parent or type(model).__name__}' there are: {', '.join(inside) or 'none'}."
-            )
+            close = did_you_mean(path, modules)
+            raise UserError(f"points['{label}']='{name}' is no module of the model.{close}")
         found[label] = modules[path], name.endswith(INPUT)
     return found
 
 
 def read_points(words: Sequence[str]) -> dict[str, str] | None:
-    """Read ``LABEL=MODULE`` words of a command line; without words, return None.
-
-    Raises:
-        UserError: A word is not of that form, or a label is there twice.
-    """
-    points: dict[str, str] = {}
+    """Read ``LABEL=MODULE`` words of a command line; without words, return None."""
+    points = dict(word.partition('=')[::2] for word in words)
     for word in words:
-        label, _, module = word.partition('=')
-        if not label or not module or label in points:
-            raise UserError(
-                f"--points '{word}' must be LABEL=MODULE, each label "
-                'once, for example encoder=neck:input.'
-            )
-        points[label] = module
+        if not word.partition('=')[2] or len(points) < len(words):
+            raise UserError(f"--points '{word}' must be LABEL=MODULE, each label once.")
     return points or None

@@ -5,13 +5,13 @@ Pictures and tables are made of the same samples, so that a picture and its page
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm4ve.analysis.capture import Analysis, Attention, Point
+from lm4ve.analysis.capture import Analysis, Attention
 from lm4ve.analysis.measures import MEASURES, check_measures
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.analysis import Layout
@@ -98,24 +98,22 @@ def samples_of(
         view is shown; see :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.frames_shown`.
     """
     measures = check_measures(measures)
-    if len(names) != len(analysis.outputs):
-        raise ValueError(f'{len(names)} names for {len(analysis.outputs)} samples')
     task = get_task(analysis.kind).analysis
     inputs, outputs = analysis.inputs, analysis.outputs
     seen = (*analysis.points.values(), *analysis.attention.values())
     frames = task.frames_shown(inputs, [v.layout for v in seen])
     pictures = task.pictures(model, inputs, outputs, frames)
     found = []
-    for i, name in enumerate(names):
+    for i, name in zip(range(len(outputs)), names, strict=True):
         sections, numbers = [], []
         for measure in measures:
             maps = []
             for label, point in analysis.points.items():
                 rows = _rows(analysis, i, point.tokens, point.layout, frames)
-                values = _values(point, measure, rows)
+                values = MEASURES[measure](point.tokens[rows], _mask(point.layout, rows))
                 maps.append(_map(label, point.name, values, point.layout, rows))
-                mean, largest = float(np.nanmean(values)), float(np.nanmax(values))
-                numbers.append(Number(measure, label, point.name, mean, largest))
+                extent = float(np.nanmean(maps[-1].values)), float(np.nanmax(maps[-1].values))
+                numbers.append(Number(measure, label, point.name, *extent))
             share_scales(maps)
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
@@ -134,50 +132,32 @@ def _rows(analysis: Analysis, i: int, values: Tensor, layout: Layout, frames: in
     return slice(i * each, i * each + max(frames // layout.times, 1))
 
 
-def _array(x: Tensor) -> np.ndarray:
-    return x.detach().double().cpu().numpy()
+def _mask(layout: Layout, rows: slice) -> Tensor | None:
+    return None if layout.padding_mask is None else layout.padding_mask[rows]
 
 
-def _values(point: Point, measure: str, rows: slice) -> np.ndarray:
-    """Return the measure of the rows, ``[rows * N]``, NaN at padding."""
-    layout = point.layout
-    mask = None if layout.padding_mask is None else layout.padding_mask[rows]
-    part = Point(point.name, point.tokens[rows], replace(layout, padding_mask=mask))
-    return _array(_without_padding(part.measure(measure, scaled=False), mask))
-
-
-def _without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is not None:
-        values = values.masked_fill(mask, torch.nan)
-    return values.flatten()
-
-
-def _map(title: str, module: str, values: np.ndarray, layout: Layout, rows: slice) -> TokenMap:
-    grid, count = tuple(layout.grid), rows.stop - rows.start
-    if count > 1:  # frames one after the other
+def _map(title: str, module: str, values: Tensor, layout: Layout, rows: slice) -> TokenMap:
+    """Return the map of values ``[rows, N]``, NaN at padding, frames one after the other."""
+    if layout.padding_mask is not None:
+        values = values.masked_fill(layout.padding_mask[rows], torch.nan)
+    grid, count = tuple(layout.grid), len(values)
+    if count > 1:
         grid = (layout.times * count, *grid[-2:])
-    return TokenMap(title, module, values, grid)
+    return TokenMap(title, module, values.detach().double().flatten().cpu().numpy(), grid)
 
 
 def _attention_section(label: str, attention: Attention, rows: slice, heads: int | None) -> Section:
-    layout = attention.layout
     weights, titles = _named_rows(attention, rows)
-    mask = None if layout.padding_mask is None else layout.padding_mask[rows]
     count = weights.shape[1]
     if titles is None:
-        shown = count if heads is None else min(heads, count)
-        titles = [f'head {h + 1}' for h in range(shown)]
-        first = f'sum of {count} heads', weights.sum(dim=1)
+        titles = [f'head {h + 1}' for h in range(count)]
+        panels, most = [(f'sum of {count} heads', weights.sum(dim=1))], heads
     else:
-        shown = count if heads is None else min(_MOST_ROWS, count)
-        first = f'mean of {count} rows', weights.mean(dim=1)
-    panels = [first, *((titles[h], weights[:, h]) for h in range(shown))]
-    if count == 1 and attention.titles is not None:
-        panels = panels[1:]  # which is its own mean
-    maps = [
-        _map(title, attention.name, _array(_without_padding(w, mask)), layout, rows)
-        for title, w in panels
-    ]
+        # A single row is its own mean.
+        panels = [(f'mean of {count} rows', weights.mean(dim=1))] if count > 1 else []
+        most = None if heads is None else _MOST_ROWS
+    panels += zip(titles[:most], weights.unbind(dim=1), strict=False)
+    maps = [_map(title, attention.name, w, attention.layout, rows) for title, w in panels]
     share_scales(maps[1:])  # of the heads: their sum has other values
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
@@ -209,7 +189,7 @@ def entropy(weights: Tensor) -> Tensor:
 
 def _entropy_row(label: str, attention: Attention, rows: slice) -> Number:
     found = entropy(_named_rows(attention, rows)[0])
-    mask = attention.layout.padding_mask
-    count = attention.weights.shape[-1] if mask is None else int((~mask[rows]).sum())
+    mask = _mask(attention.layout, rows)
+    count = attention.weights.shape[-1] if mask is None else int((~mask).sum())
     quantity = f'attention entropy (at most {math.log(count):.2f} nats)'
     return Number(quantity, label, attention.name, float(found.mean()), float(found.max()))

@@ -17,12 +17,12 @@ import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
 from lm4ve.analysis.capture import analyse, unwrapped
 from lm4ve.analysis.measures import check_measures
 from lm4ve.analysis.points import resolve_points
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import HOOKS
 from lm4ve.tasks import task_of_model
 
@@ -63,7 +63,7 @@ class ActivationVisHook(Hook):
             training or testing starts).
 
     A model in shards (FSDP, DeepSpeed) cannot be run by one process alone: nothing
-    is drawn, and the log says so.
+    is drawn, and the log holds a warning.
     """
 
     # After the visualization hooks of the hosts, before the slow ones.
@@ -80,15 +80,8 @@ class ActivationVisHook(Hook):
         out_dir: str | None = None,
         max_samples: int = 8,
     ) -> None:
-        for name, value, least in (
-            ('interval', interval, 1),
-            ('heads', heads, 0),
-            ('max_samples', max_samples, 1),
-        ):
-            if not isinstance(value, int) or value < least:
-                raise UserError(
-                    f'ActivationVisHook.{name}={value!r} must be an integer of at least {least}.'
-                )
+        for name, value in (('interval', interval), ('heads', heads), ('max_samples', max_samples)):
+            check(f'ActivationVisHook.{name}', value, kind=int, least=int(name != 'heads'))
         self.enable, self.interval, self.points = enable, interval, points
         self.measures, self.attention = check_measures(measures), attention
         self.heads, self.out_dir, self.max_samples = heads, out_dir, max_samples
@@ -98,15 +91,8 @@ class ActivationVisHook(Hook):
         """Look the points up, so that a typing error does not cost an epoch."""
         if not self.enable:
             return
-        if _is_sharded(runner.model):
-            print_log(
-                'ActivationVisHook: the model is in shards, so that one process '
-                'cannot run it alone; no activations are drawn. '
-                'tools/analysis/visualize_activations.py draws them of a checkpoint.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            self.enable = False
+        if any(k.__name__ in _SHARDED for m in runner.model.modules() for k in type(m).__mro__):
+            self._stop('one process cannot run a model in shards alone')
             return
         model = unwrapped(runner.model)
         self._task = task_of_model(type(model)).analysis
@@ -118,39 +104,34 @@ class ActivationVisHook(Hook):
     def _after_iter(
         self, runner, batch_idx, data_batch=None, outputs=None, mode: str = 'train'
     ) -> None:
-        if self.enable and mode != 'train' and is_main_process():
-            self._draw(runner, mode, data_batch, outputs)
-
-    def _draw(self, runner, mode: str, data_batch: Any, outputs: Any) -> None:
-        count = len(outputs)
-        chosen = [i for i in range(count) if (self._seen + i) % self.interval == 0]
-        chosen = chosen[: self.max_samples - self._drawn]
-        first, self._seen = self._seen, self._seen + count
-        if not chosen:
+        if not self.enable or mode == 'train' or not is_main_process():
             return
-        self._drawn += len(chosen)
-        names = [
-            self._task.sample_name(outputs[i], (first + i) * get_world_size() + get_rank())
-            for i in chosen
-        ]
+        count = len(outputs)
+        rows = [i for i in range(count) if (self._seen + i) % self.interval == 0]
+        rows = rows[: self.max_samples - self._drawn]
+        first, self._seen = self._seen, self._seen + count
+        self._drawn += len(rows)
+        size, rank = get_world_size(), get_rank()
+        names = [self._task.sample_name(outputs[i], (first + i) * size + rank) for i in rows]
         try:
-            self._show(runner, mode, take(data_batch, chosen, count), names)
+            if rows:
+                self._draw(runner, mode, take(data_batch, rows, count), names)
         except UserError as e:
             # No picture is worth a training that ends here.
-            print_log(
-                f'ActivationVisHook draws no more: {e}', logger='current', level=logging.WARNING
-            )
-            self.enable = False
+            self._stop(str(e))
 
-    def _show(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
-        from PIL import Image
+    def _stop(self, reason: str) -> None:
+        self.enable = False
+        message = f'ActivationVisHook draws no activations: {reason}'
+        print_log(message, logger='current', level=logging.WARNING)
 
+    def _draw(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
-        from lm4ve.tasks.base.figures import to_image
+        from lm4ve.tasks.base.figures import save_picture, to_image
 
         model = unwrapped(runner.model)
-        with _same_random_numbers():
+        with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)
             classes = (runner.visualizer.dataset_meta or {}).get('classes')
             samples = samples_of(analysis, model, names, self.measures, classes, self.heads)
@@ -162,8 +143,7 @@ class ActivationVisHook(Hook):
             if self.out_dir is None:
                 runner.visualizer.add_image(name, image, step=step)
             else:
-                Path(self.out_dir).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image).save(Path(self.out_dir) / f'{name}_{step}.png')
+                save_picture(image, Path(self.out_dir) / f'{name}_{step}.png')
 
 
 def take(data: Any, rows: list[int], count: int) -> Any:
@@ -188,14 +168,9 @@ def take(data: Any, rows: list[int], count: int) -> Any:
     return data
 
 
-def _is_sharded(model: nn.Module) -> bool:
-    """Return whether a forward pass of one process would wait for the others."""
-    return any(k.__name__ in _SHARDED for m in model.modules() for k in type(m).__mro__)
-
-
 @contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    """Leave the generators of torch, numpy and Python as they were."""
+def _restored_generators() -> Iterator[None]:
+    """Restore the random generators of torch, numpy and Python afterwards."""
     numpy, python = np.random.get_state(), random.getstate()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     try:

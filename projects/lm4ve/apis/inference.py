@@ -1,15 +1,14 @@
-"""One call that asks a trained model of any task about somebody's files."""
+"""One function that applies a trained model of any task to a user's files."""
 
 import pkgutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from lm4ve.apis.models import find_config, in_scope_of
-from lm4ve.errors import UserError
-from lm4ve.tasks import Task, all_tasks, task_of_config
+from lm4ve.errors import check
+from lm4ve.tasks import task_of_config
 
 
 def inference(
@@ -26,12 +25,12 @@ def inference(
 ) -> list[dict[str, Any]]:
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
-    Images and videos go through mmpretrain's and mmaction2's inferencers, all others
-    through :mod:`lm4ve.tasks.base.inferencer`.
+    Images go through mmpretrain's inferencer, all others through
+    :mod:`lm4ve.tasks.base.inferencer`.
 
     Args:
-        config (str | Path | Config): That the model was trained with: a file, a config, or a
-            name of :func:`lm4ve.apis.list_models`.
+        config (str | Path | Config): The config of the training: a file, a config, or a name of
+            :func:`lm4ve.apis.list_models`.
         checkpoint (str | Path, optional): Its checkpoint. None: random weights, with a
             warning.
         inputs (str | Path | np.ndarray | Sequence): One or several; arrays for images only,
@@ -42,40 +41,24 @@ def inference(
         device (str, optional): Default: a GPU if there is one.
         progress (bool): Show a bar.
         allow_partial (bool): Load what fits of a checkpoint of another model.
-        **options: What a task needs beside its files: ``question=`` or ``caption=``
+        **options: Inputs of a task beside its files: ``question=`` or ``caption=``
             (vision-language), with ``situation=`` of SQA3D, ``map_dir=`` (Argoverse 1).
 
     Returns:
-        list[dict]: What is predicted of each input, as plain data: ``pred_label``,
+        list[dict]: The prediction for each input, as plain data: ``pred_label``,
         ``pred_score``, ``pred_scores`` and ``pred_class`` of a classifier;
         ``trajectories`` and ``probabilities`` of a forecaster; ``pred_answer`` and
         ``answers`` to a question; ``captions`` or ``images`` ranked for a caption.
 
     Raises:
-        UserError: An input is missing, unreadable, or of another task; the task has no such
-            option, or its packages are not installed.
+        UserError: An input is missing, unreadable, or of another task, or the task has no such
+            option.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
     cfg = find_config(config)
-    if batch_size < 1 or (isinstance(inputs, Sequence) and not inputs):
-        raise UserError(
-            f'inputs={inputs!r} and batch_size={batch_size}: there must be at least one of either.'
-        )
+    check('batch_size', batch_size, least=1)
     with in_scope_of(cfg):
-        task = task_of_config(cfg)
-        others = {n for t in all_tasks() for n in t.input_options} - set(task.input_options)
-        if wrong := sorted(others & set(options)):
-            raise UserError(
-                f'{wrong[0]!r} belongs to another task than {task.title}, which is what the config '
-                f'is of. Fix: leave it out{_or_give(task)}.'
-            )
-        try:
-            kind = pkgutil.resolve_name(task.inferencer)
-        except ImportError as e:
-            raise UserError(
-                f'Inference of {task.title} cannot be imported: {e}. Fix: pip install '
-                f'"lm4ve[{task.extra}]".'
-            ) from e
+        kind = pkgutil.resolve_name(task_of_config(cfg).inferencer)
         run = kind(
             cfg, checkpoint, device=device, allow_partial=allow_partial, show_progress=progress
         )
@@ -83,7 +66,3 @@ def inference(
             inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options
         )
     return found
-
-
-def _or_give(task: Task) -> str:
-    return f', or give {" or ".join(task.input_options)}' if task.input_options else ''

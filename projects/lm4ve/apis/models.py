@@ -1,4 +1,4 @@
-"""The configs that lm4ve carries, by name, and the models that they build."""
+"""Finds the configs that come with lm4ve by name, and builds their models."""
 
 import functools
 from fnmatch import fnmatchcase
@@ -18,8 +18,8 @@ from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
 from lm4ve.zoo import MIM_FOLDER
 
-#: Folder of configs -> task, where its name is not the task's; SQA3D's are named 'sqa3d...'.
-_FOLDERS = {'lm4ve': 'image', 'vision_language': 'vqa'}
+#: Folder of configs -> task, where the names differ. SQA3D's configs lie beside METER's.
+_TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
 
 
 @functools.cache
@@ -30,14 +30,13 @@ def _models() -> dict[str, tuple[str, dict[str, Any]]]:
     for path in index['Import']:
         folder = Path(path).parent.name
         for entry in load(MIM_FOLDER / path)['Models']:
-            name = entry['Name']
-            task = 'rooms' if name.startswith('sqa3d') else _FOLDERS.get(folder, folder)
-            found[name] = (task, entry)
+            task = 'rooms' if entry['Name'].startswith('sqa3d') else _TASKS.get(folder, folder)
+            found[entry['Name']] = (task, entry)
     return found
 
 
 def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
-    """Return the names of the models that lm4ve has configs of, sorted.
+    """Return the sorted names of the models with a config in lm4ve.
 
     Args:
         pattern (str, optional): With ``*`` and ``?``, for example ``'*llama*'``.
@@ -65,12 +64,9 @@ def find_config(config: str | Path | Config) -> Config:
         return config
     if str(config) in _models():
         return read_config(MIM_FOLDER / _models()[str(config)][1]['Config'], set_scope=False)
-    if Path(config).suffix or Path(config).exists():
-        return read_config(config, set_scope=False)
-    raise UserError(
-        f"There is no model '{config}'.{did_you_mean(str(config), _models())} Fix: take one of "
-        'lm4ve.apis.list_models(), or give the path of a config.'
-    )
+    if not Path(config).suffix and not Path(config).exists():
+        raise UserError(f"There is no model '{config}'.{did_you_mean(str(config), _models())}")
+    return read_config(config, set_scope=False)
 
 
 def in_scope_of(config: Config) -> Any:
@@ -81,11 +77,8 @@ def in_scope_of(config: Config) -> Any:
     """
     scope = config.get('default_scope') or 'mmengine'
     if find_spec(scope) is None:
-        extras = [t.extra for t in all_tasks() for m in t.models if m.startswith(f'{scope}.')]
-        raise UserError(
-            f"default_scope='{scope}' of the config names a library that is not installed. Fix: "
-            + (f'pip install "lm4ve[{extras[0]}]".' if extras else 'install it, as its guide says.')
-        )
+        extra = next((t.extra for t in all_tasks() if f'{scope}.' in t.models[0]), scope)
+        raise UserError(f'\'{scope}\' is not installed. Fix: pip install "lm4ve[{extra}]".')
     return DefaultScope.overwrite_default_scope(scope)
 
 
@@ -100,8 +93,8 @@ def get_model(
 
     Args:
         config (str | Path | Config): A name of :func:`list_models`, a file, or a config.
-        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True takes
-            the released one.
+        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True: the
+            released one.
         device (str, optional): Where to put the model. Default: the CPU.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         **fields: Override fields of ``model``, for example
@@ -119,17 +112,12 @@ def get_model(
         cfg = cfg.copy()
         cfg.merge_from_dict(dict(model=fields))
     place = find_device(device or 'cpu', 'device')
-    file = None if isinstance(pretrained, bool) else pretrained
     if pretrained is True:
-        entry = _models().get(str(config), ('', {}))[1]
-        weights = entry.get('Weights')
+        weights = _models().get(str(config), ('', {}))[1].get('Weights')
         raise UserError(
-            f"pretrained=True: the weights of '{config}' are at {weights}. Fix: download them, and "
-            'give pretrained= their path.'
-            if weights
-            else f"pretrained=True: no weights of '{config}' have been released. Fix: train the "
-            'config, and give pretrained= the path of your checkpoint.'
+            f"pretrained=True: weights of '{config}': {weights or 'not released'}. Fix: give "
+            'pretrained= the path of a checkpoint.'
         )
     with in_scope_of(cfg):
-        model, _ = build_model(cfg, file, allow_partial)
+        model, _ = build_model(cfg, pretrained or None, allow_partial)
     return model.to(place).eval()

@@ -37,6 +37,15 @@ class Frozen(nn.Module):
         """Yield name and value of each hidden tensor."""
         yield from self.wrapped.named_parameters()
 
+    def follow(self, device: torch.device) -> None:
+        """Go on with a copy on another device, if the values are not there.
+
+        For FSDP and DataParallel, which move only registered parameters. A replica of
+        DataParallel shares the wrapped module with its original, which must stay in place.
+        """
+        if any(t.device != device for _, t in self.tensors()):
+            self.__dict__['wrapped'] = deepcopy(self).to(device).wrapped
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -48,16 +57,54 @@ class Frozen(nn.Module):
         # must leave the original as it is.
         for tensor in self.wrapped.parameters():
             memo[id(tensor)] = nn.Parameter(tensor.detach(), requires_grad=False)
-        copy = memo[id(self)] = type(self)(deepcopy(self.wrapped, memo))
+        copy = memo[id(self)] = type(self).__new__(type(self))
+        copy.__dict__.update(deepcopy(self.__dict__, memo))  # with its hooks
         return copy
 
     def extra_repr(self) -> str:
         return repr(self.wrapped)
 
 
+class Value(nn.Module):
+    """A single tensor as a module, so that it can be frozen as modules are."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(value.detach())
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Return a linear layer with the given values, which are not copied."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
+    linear.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach())
+    return linear
+
+
 def unwrap(part: nn.Module) -> nn.Module:
     """Return what a :class:`Frozen` hides, and any other module as it is."""
     return part.wrapped if isinstance(part, Frozen) else part
+
+
+def is_plain(part: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Whether a call of a module is what its class computes of its weights, and no more.
+
+    Hooks, adapters, parametrizations and quantization make it something else. They add hooks
+    or a ``forward`` to the instance, or put another class in its place.
+    """
+    layers = (part, part.wrapped) if type(part) is Frozen else (part,)
+    return type(layers[-1]) is kind and not any(
+        m._forward_hooks
+        or m._forward_pre_hooks
+        or m._backward_hooks
+        or m._backward_pre_hooks
+        or 'forward' in vars(m)
+        for m in layers
+    )
 
 
 def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
@@ -68,63 +115,6 @@ def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
         if isinstance(m, Frozen)
         for name, tensor in m.tensors()
     }
-
-
-class HeldValues:
-    """Remembers what frozen tensors added up to when they were read, for each dtype.
-
-    A cast to fewer bits and back, an allocation without a copy or a write through
-    ``.data`` leaves no trace but the values. Copies of a module share the values, so they
-    share this too. A pass over 800 MB takes about 0.1 s on two CPU cores.
-    """
-
-    def __init__(self) -> None:
-        self._sums: dict[torch.dtype, tuple[int, ...]] = {}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self
-
-    def reset(self, module: nn.Module) -> None:
-        """Take the values that the module has now for the right ones."""
-        self._sums.clear()
-        self.changed(module)
-
-    def changed(self, module: nn.Module) -> list[str]:
-        """Return the names of tensors below a module that are not as they were read.
-
-        The first look at a dtype is the reference for that dtype.
-        """
-        tensors = frozen_tensors(module)
-        if not tensors or any(t.is_meta for t in tensors.values()):
-            return []
-        sums = tuple(int(sums_of_bits(t).sum()) for t in tensors.values())
-        expected = self._sums.setdefault(next(iter(tensors.values())).dtype, sums)
-        return [n for n, a, b in zip(tensors, sums, expected, strict=True) if a != b]
-
-
-def bits_of(tensor: Tensor) -> Tensor:
-    """Return a tensor's values as 64-bit integers, ``[M]``, without a copy if possible.
-
-    Floats that are NaN would differ from themselves, and cost more to compare.
-    """
-    tensor = tensor.detach()
-    if not tensor.is_contiguous():  # a transposed matrix is one without a copy
-        tensor = tensor.t().contiguous() if tensor.dim() == 2 else tensor.contiguous()
-    data = tensor.view(-1).view(torch.uint8)
-    if data.storage_offset() % 8 or len(data) % 8:
-        data = torch.cat([data, data.new_zeros(-len(data) % 8)])
-    return data.view(torch.int64)
-
-
-def sums_of_bits(tensor: Tensor, words: int = 64) -> Tensor:
-    """Add up :func:`bits_of` a tensor in runs; sums overflow.
-
-    Any change of values shows, unless it only moves them within a run of ``words`` integers,
-    or changes several of a run so that they cancel out.
-    """
-    bits = bits_of(tensor)
-    whole = len(bits) // words * words
-    return torch.cat([bits[:whole].view(-1, words).sum(dim=1), bits[whole:]])
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -6,7 +6,8 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.norms import affine_of, form_of
-from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
+from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
 from lm4ve.llm.fingerprint import Fingerprint
 
@@ -39,10 +40,8 @@ class LanguageModel:
         self.checkpoint = checkpoint
         self.name = checkpoint.name if checkpoint else 'arch'
         self.spec = layer_spec(config)
-        try:
+        with _named_errors(f"The config of '{self.name}'", config.model_type):
             self.skeleton = _skeleton(config)
-        except Exception as e:  # transformers raises many kinds about impossible fields
-            raise _invalid(f"The config of '{self.name}'", config.model_type, e) from e
 
     def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.
@@ -51,30 +50,16 @@ class LanguageModel:
             UserError: An index is out of range or there twice, or there is none.
             UnsupportedModelError: The family has such a layer, but no block can be made of it.
         """
-        if not (
-            isinstance(layers, (list, tuple, range))
-            and layers
-            and all(isinstance(i, int) for i in layers)
-        ):
-            raise UserError(
-                f'block.layers={layers!r} must be a non-empty sequence of layer indices, for '
-                'example (-1,).'
-            )
+        check('block.layers', layers, kind=(list, tuple, range))
         count = self.config.num_hidden_layers
         for i in layers:
-            if not -count <= i < count:
-                raise UserError(
-                    f"block.layers={tuple(layers)}: '{self.name}' has {count} layers, so {i} is "
-                    f'out of range (valid: {-count} to {count - 1}). Fix: change block.layers.'
-                )
+            field = f"a layer of block.layers ('{self.name}' has {count})"
+            check(field, i, kind=int, least=-count, most=count - 1)
         indices = [i % count for i in layers]
-        if len(set(indices)) != len(indices):
-            raise UserError(
-                f'block.layers={tuple(indices)} names a layer twice. Fix: name each layer once.'
-            )
-        refuse = self.spec.refuse
+        if not indices or len(set(indices)) != len(indices):
+            raise UserError(f'block.layers={layers!r} must name a layer, and each once.')
         for i in indices:
-            if refuse and (reason := refuse(self.config, i)):
+            if self.spec.refuse and (reason := self.spec.refuse(self.config, i)):
                 raise UnsupportedModelError(
                     f"Layer {i} of '{self.name}' ({self.config.model_type}) cannot be a block: "
                     f'{reason}. Fix: change block.layers or block.checkpoint.'
@@ -198,33 +183,27 @@ def open_language_model(checkpoint: str | None, arch: dict[str, Any] | None) -> 
         UnsupportedModelError: The family has no spec or is refused.
         UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
     """
-    if arch is not None and checkpoint is None:
-        return LanguageModel(_text_config(arch, 'block.arch'))
-    if checkpoint is None or arch is not None:
+    if (arch is None) == (checkpoint is None):
         raise UserError(
             f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one. A '
             'checkpoint (a local folder or a hub id) for a real language model; '
             'arch=dict(model_type=..., hidden_size=..., ...) for a random block without files.'
         )
+    if checkpoint is None:
+        return LanguageModel(_text_config(arch, 'block.arch'))
     files = open_checkpoint(checkpoint)
     return LanguageModel(_text_config(files.config, str(files.config_file)), files)
 
 
-def _text_config(fields: dict[str, Any], origin: str) -> PretrainedConfig:
+def _text_config(fields: Any, origin: str) -> PretrainedConfig:
     """Build the text config; refuse what no block can be built of."""
-    kind = fields.get('model_type') if isinstance(fields, dict) else None
-    if not isinstance(kind, str):
-        raise CheckpointError(
-            f"{origin} has no model_type, the name of the model's family in transformers. Fix: use "
-            "the config.json that was released beside the weights, or arch=dict(model_type='llama'"
-            ', ...).'
-        )
+    check(origin, fields, kind=dict)
+    kind = fields.get('model_type')
+    check(f"model_type (the family's name in transformers) of {origin}", kind, kind=str)
     check_supported(fields)
     fields = {k: v for k, v in fields.items() if k != 'model_type'}
-    try:
+    with _named_errors(origin, kind):
         config = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
-    except Exception as e:
-        raise _invalid(origin, kind, e) from e
     layer_spec(config)  # refuses variants, before any weights are fetched
     return config
 
@@ -238,9 +217,13 @@ def _without_code(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _invalid(origin: str, kind: str, error: Exception) -> CheckpointError:
-    reason = ' '.join(str(error).split())
-    return CheckpointError(
-        f"{origin} is not that of a valid '{kind}' model ({type(error).__name__}: {reason}). Fix: "
-        "correct the field, or copy the model's config.json again."
-    )
+@contextmanager
+def _named_errors(origin: str, kind: str) -> Iterator[None]:
+    """Name the config of which transformers raises one of many kinds of errors."""
+    try:
+        yield
+    except Exception as e:
+        raise CheckpointError(
+            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: "
+            f'{" ".join(str(e).split())}).'
+        ) from e

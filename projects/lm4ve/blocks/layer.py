@@ -16,6 +16,7 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from lm4ve.blocks.families import LayerSpec
+from lm4ve.blocks.frozen import Value, linear_of
 from lm4ve.blocks.norms import form_of
 
 Queries = slice | Tensor | None
@@ -105,17 +106,6 @@ def attend(
     return weights[..., : k.shape[-2]] @ v
 
 
-class _Value(nn.Module):
-    """A single tensor of a layer as a module, so that it can be frozen as modules are."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(value.detach())
-
-    def forward(self) -> Tensor:
-        return self.weight
-
-
 class LLMLayer(nn.Module):
     """One layer of a language model as a visual encoder layer.
 
@@ -153,7 +143,7 @@ class LLMLayer(nn.Module):
 
         def value(owner: Any, name: str) -> nn.Module | None:
             tensor = getattr(owner, name, None)
-            return None if tensor is None else wrap(_Value(tensor), False)
+            return None if tensor is None else wrap(Value(tensor), False)
 
         attention = attrgetter(spec.attention)(layer)
         heads = config.num_attention_heads
@@ -265,7 +255,7 @@ class LLMLayer(nn.Module):
 
     def _mlp(self, x: Tensor) -> Tensor:
         out = self.mlp(_through(self.mlp_norm, x))
-        if isinstance(out, tuple):  # a mixture of experts tells how it routed
+        if isinstance(out, tuple):  # a mixture of experts also returns its routing
             out = out[0].view_as(x)
         return _through(self.mlp_out_norm, out) * self.residual_scale
 
@@ -291,21 +281,13 @@ def _through(module: nn.Module | None, x: Tensor) -> Tensor:
 
 def _as_linear(module: Any) -> nn.Linear:
     if isinstance(module, Conv1D):
-        return _linear(module.weight.detach().t().contiguous(), module.bias)
+        return linear_of(module.weight.detach().t().contiguous(), module.bias)
     linear: nn.Linear = module
     return linear
 
 
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device='meta')
-    linear.weight = nn.Parameter(weight.detach())
-    if bias is not None:
-        linear.bias = nn.Parameter(bias.detach())
-    return linear
-
-
 def _rows(linear: nn.Linear, rows: Tensor) -> nn.Linear:
-    return _linear(linear.weight[rows], None if linear.bias is None else linear.bias[rows])
+    return linear_of(linear.weight[rows], None if linear.bias is None else linear.bias[rows])
 
 
 def _projections(

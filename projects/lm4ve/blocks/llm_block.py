@@ -3,13 +3,11 @@
 Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 2310.12973, section 3). This file owns what the block *is*: which layers, what
 of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
-how it gets its weights in ``language_model.py``, what a saved state says of them in
+how it gets its weights in ``language_model.py``, what a saved state records of them in
 ``provenance.py``.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -18,13 +16,18 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.fold_memory import FoldMemory
-from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors
-from lm4ve.blocks.frozen_in_pieces import freeze
+from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries
-from lm4ve.blocks.low_rank import cheapest, explain, may_absorb, run_layer, sizes_of
-from lm4ve.blocks.provenance import RecordsFrozenSource
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
+from lm4ve.blocks.low_rank import (
+    cheapest,
+    count_macs,
+    count_queries,
+    factorize,
+    is_exact,
+    run_layer,
+)
+from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import Fingerprint
@@ -34,7 +37,7 @@ _TRAINABLE = ('none', 'norms', 'all')
 
 
 @MODELS.register_module()
-class LLMBlock(RecordsFrozenSource):
+class LLMBlock(ProvenanceMixin):
     """Layers of a language model as a visual encoder layer.
 
     Args:
@@ -60,8 +63,8 @@ class LLMBlock(RecordsFrozenSource):
 
     Attributes:
         embed_dims (int): D, the language model's width.
-        source (dict): Says what the frozen weights are: name, layers, fingerprint, and
-            with which settings they are used.
+        source (dict): The record of the frozen weights: name, layers, fingerprint, and
+            the settings that they are used with.
 
     Raises:
         UserError: An argument is out of range; subclasses of it for
@@ -84,12 +87,8 @@ class LLMBlock(RecordsFrozenSource):
         super().__init__()
         check('block.trainable', trainable, choices=_TRAINABLE)
         check('block.dtype', dtype, choices=_DTYPES)
-        if trainable != 'none' and dtype != 'float32':
-            raise UserError(
-                f"block.trainable='{trainable}' with block.dtype='{dtype}': updates are lost in "
-                "16-bit weights, and loss scaling refuses them. Fix: block.dtype='float32' (mixed "
-                'precision still works around the block).'
-            )
+        if trainable != 'none':  # updates are lost in 16-bit weights
+            check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=('float32',))
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
         self.seed, self.trainable = seed, trainable
@@ -99,9 +98,7 @@ class LLMBlock(RecordsFrozenSource):
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
         self._rotary = RotaryTables(model) if rotary else None
-        self._fold_memory = FoldMemory()
-        self._told: set[str] = set()  # the methods that 'auto' has said it chose
-        self._settled: list[str] | None = None  # what 'auto' chose, inside of `traceable`
+        self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
         self.source = dict(
             format=1,
@@ -116,12 +113,13 @@ class LLMBlock(RecordsFrozenSource):
             final_norm=self.final_norm is not None,
             dtype=dtype,
         )
-        self._held.reset(self)
         print_log(f'LLMBlock: {self.describe()}', logger='current')
 
     @property
-    def _first(self) -> LLMLayer:
-        return cast(LLMLayer, self.layers[0])
+    def may_absorb(self) -> bool:
+        """Whether nothing acts on the first layer's keys and values before the scores."""
+        first = cast(LLMLayer, self.layers[0])
+        return first.keys_are_linear and not (self._rotary is not None and first.uses_rotary)
 
     def describe(self) -> str:
         """One line: which layers of what, and how many parameters train."""
@@ -156,7 +154,7 @@ class LLMBlock(RecordsFrozenSource):
     def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
         if self.trainable == 'all' or (self.trainable == 'norms' and is_norm):
             return part.requires_grad_(True)
-        return freeze(part, is_norm)
+        return Frozen(part)
 
     def init_weights(self) -> None:
         """Give trained parts their source's weights back.
@@ -172,14 +170,8 @@ class LLMBlock(RecordsFrozenSource):
         if self.final_norm is not None and norm is not None:
             self.final_norm.load_state_dict(norm.state_dict())
 
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode, as any module does; what was folded is forgotten."""
-        self._fold_memory.clear()
-        return super().train(mode)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self._fold_memory.clear()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # Somebody may have cast the whole model: compute in what is there.
         tensors = [*frozen_tensors(self).values(), *self.parameters()]
         self.dtype = tensors[0].dtype
@@ -199,7 +191,7 @@ class LLMBlock(RecordsFrozenSource):
                 outputs mean nothing.
             queries (slice | Tensor, optional): Which tokens' outputs are
                 wanted: None (all), a slice over N, or int64 ``[B, Q]`` with
-                indices from 0. The last layer computes only what is asked for.
+                indices from 0. The last layer computes only these.
 
         Returns:
             Tensor: ``[B, N, D]`` or ``[B, Q, D]``, in ``x.dtype``.
@@ -212,52 +204,51 @@ class LLMBlock(RecordsFrozenSource):
                 f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}. Fix: the mapper '
                 "before it must give the language model's width, block.embed_dims."
             )
-        return self._run(x, padding_mask, queries)
+        return self.run(x, padding_mask, queries)
 
     def forward_mapped(
         self,
         x: Tensor,
-        weight: Tensor,
+        mapper: nn.Linear,
         padding_mask: Tensor | None = None,
         queries: Queries = None,
-        low_rank: str = 'auto',
+        method: str = 'fold',
+        residual: bool = False,
     ) -> Tensor:
-        """Run the block on ``F.linear(x, weight)``, using that its rank is C.
+        """Run the block on ``mapper(x)``, using that its rank is C.
 
         Args:
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
-            weight (Tensor): The mapper, ``[D, C]``, without bias.
+            mapper (nn.Linear): C to D, without bias.
             padding_mask, queries: See :meth:`forward`.
-            low_rank (str): 'fold', 'absorb', 'off', or 'auto' for the one with
-                the fewest operations (see ``low_rank.py``).
+            method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
+            residual (bool): Add the mapped tokens to the output.
 
         Returns:
             Tensor: What :meth:`forward` gives for the mapped tokens.
         """
-        method = self.choose_low_rank(x, queries, low_rank)
-        if method == 'off':
-            out: Tensor = self(F.linear(x, weight), padding_mask, queries)
-            return out
-        first = partial(
-            run_layer,
-            self._first,
-            weight=weight,
-            method=method,
-            dtype=self.dtype,
-            remember=self._fold_memory.for_weights(self._first, weight),
-        )
-        return self._run(x, padding_mask, queries, first)
+        layer = cast(LLMLayer, self.layers[0])
 
-    def _run(
+        def first(x: Tensor, mask: Tensor | None, queries: Queries, rotary: Rotary) -> Tensor:
+            factors = factorize(layer, mapper.weight, self.dtype)
+            return run_layer(layer, x, mask, queries, rotary, factors, method)
+
+        out = self.run(x, padding_mask, queries, first)
+        return out + F.linear(take_tokens(x, queries), mapper.weight) if residual else out
+
+    def run(
         self,
         x: Tensor,
         padding_mask: Tensor | None,
         queries: Queries,
         first: Callable[..., Tensor] | None = None,
     ) -> Tensor:
-        """Run all layers; ``first``, if given, stands for the first one."""
+        """Run all layers; ``first``, if given, stands for the first one and the mapper."""
         _check(x, padding_mask, queries)
-        self._follow(x.device)
+        # .to() moves frozen weights, but FSDP moves only registered parameters.
+        for module in self.modules():
+            if isinstance(module, Frozen):
+                module.follow(x.device)
         h = x.to(self.dtype) if first is None else x
         last = len(self.layers) - 1
         with torch.autocast(x.device.type, enabled=False):
@@ -271,7 +262,6 @@ class LLMBlock(RecordsFrozenSource):
                 h = self.final_norm(h)
         return h.to(x.dtype)
 
-    # ------------------------------------------------- low rank of the input
     def check_low_rank(self, low_rank: str) -> None:
         """Refuse a method that this block's first layer cannot use.
 
@@ -279,55 +269,51 @@ class LLMBlock(RecordsFrozenSource):
             UserError: 'absorb' where something stands between projections and scores: rotary
                 embedding, norms of keys or values, clipping, sinks.
         """
-        if low_rank == 'absorb' and not self._may_absorb():
-            raise UserError(
-                "neck.low_rank='absorb' moves the projections past the keys, which "
-                'block.rotary=True and the key norms, clipping or sinks of some families do not '
-                f"allow ('{self.source['model_type']}'). Fix: low_rank='fold' or 'auto'."
-            )
+        if not self.may_absorb:
+            kind = self.source['model_type']
+            field = f"neck.low_rank with block.rotary=True or the keys' norms or sinks of '{kind}'"
+            check(field, low_rank, choices=('auto', 'fold', 'off'))
 
-    def _may_absorb(self) -> bool:
-        return may_absorb(self._first, self._rotary is not None)
+    def can_fold(self, mapper: nn.Module) -> bool:
+        """Whether the weights of a mapper and of the first layer say all of what they compute."""
+        return is_exact(self.layers[0], mapper) and is_plain(self, LLMBlock)
 
-    def choose_low_rank(self, x: Tensor, queries: Queries = None, low_rank: str = 'auto') -> str:
-        """Return the method that :meth:`forward_mapped` uses for a batch.
+    def choose_low_rank(
+        self,
+        x: Tensor,
+        queries: Queries = None,
+        low_rank: str = 'auto',
+        mapper: nn.Module | None = None,
+    ) -> str:
+        """Return how the rank of a batch is used: 'fold', 'absorb', or 'off' for not at all.
 
         Args:
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: See :meth:`forward`.
-            low_rank (str): What 'auto' picks is written to the log once; others are returned.
+            low_rank (str): 'auto' for the method with the fewest operations, which is written to
+                the log once; others are returned.
+            mapper (nn.Module, optional): The mapper; 'off' unless :meth:`can_fold`.
         """
+        if mapper is not None and not self.can_fold(mapper):
+            return 'off'
         if low_rank != 'auto':
             return low_rank
-        if self._settled:
-            return self._settled[0]
-        # Only the last layer is asked for a part of the tokens.
+        if x.shape[-1] >= self.embed_dims:
+            return 'off'
+        # Only of the last layer a part of the tokens is wanted.
         queries = queries if len(self.layers) == 1 else None
-        sizes = sizes_of(self._first, x, queries)
-        method = cheapest(sizes, self._may_absorb())
-        if self._settled is not None:
-            self._settled.append(method)
-        if method not in self._told and not torch.compiler.is_compiling():
-            self._told.add(method)
+        costs = count_macs(cast(LLMLayer, self.layers[0]), x, queries)
+        method = cheapest(costs, self.may_absorb)
+        if method not in self._logged and not torch.compiler.is_compiling():
+            self._logged.add(method)
+            counts = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in costs.items())
             print_log(
-                f"LLMBlock: low_rank='auto' chose '{method}' for {explain(sizes)}", logger='current'
+                f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)}, of which "
+                f'{count_queries(queries, x.shape[1])} tokens are read (GMAC up to the heads: '
+                f'{counts})',
+                logger='current',
             )
         return method
-
-    @contextmanager
-    def traceable(self) -> Iterator[None]:
-        """Decide and fold once, so that a trace that is taken inside holds for every batch.
-
-        The first forward pass inside has to be an eager one without gradients, on a batch
-        like those that are to come. In it 'auto' chooses for all passes that follow, and what
-        it folds is a constant of the trace.
-        """
-        self._settled = []
-        try:
-            with self._fold_memory.pinned():
-                yield
-        finally:
-            self._settled = None
 
     def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:
         """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
@@ -340,25 +326,17 @@ class LLMBlock(RecordsFrozenSource):
         past = (queries[..., None] >= keys)[:, None]
         return past if visible is None else past & visible
 
-    def _follow(self, device: torch.device) -> None:
-        """Move frozen weights to the input's device.
-
-        ``.to()`` moves them, but FSDP moves only registered parameters.
-        """
-        for module in self.modules():
-            if isinstance(module, Frozen) and any(t.device != device for _, t in module.tensors()):
-                module.to(device)
-
 
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
-    batch = x.shape[0]
+    """Refuse masks and queries of another type or shape, and samples that are all padding."""
     if isinstance(queries, Tensor):
-        right = queries.dim() == 2 and queries.shape[0] == batch and queries.dtype == torch.int64
-        found = f'{queries.dtype} {list(queries.shape)}'
+        if queries.dim() != 2 or len(queries) != len(x) or queries.dtype != torch.int64:
+            raise UserError(
+                f'queries must be a slice or int64 indices [{len(x)}, Q], got {queries.dtype} '
+                f'{list(queries.shape)}.'
+            )
     else:
-        right, found = queries is None or isinstance(queries, slice), repr(queries)
-    if not right:
-        raise UserError(f'queries must be a slice or int64 indices [{batch}, Q], got {found}.')
+        check('queries', queries, kind=(slice, type(None)))
     if padding_mask is None:
         return
     if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
@@ -366,11 +344,6 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
             f'padding_mask must be bool {list(x.shape[:2])} (True = padding), got '
             f'{padding_mask.dtype} {list(padding_mask.shape)}.'
         )
-    if not torch.compiler.is_compiling():
-        full = padding_mask.all(dim=1)
-        if full.any():
-            raise UserError(
-                f'padding_mask marks every token of sample(s) {full.nonzero().flatten().tolist()} '
-                'as padding; there is nothing to attend to. Fix: drop empty samples before '
-                'batching, or check that True means padding.'
-            )
+    if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
+        full = padding_mask.all(dim=1).nonzero().flatten().tolist()
+        raise UserError(f'padding_mask marks every token of sample(s) {full} as padding.')

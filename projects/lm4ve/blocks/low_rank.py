@@ -11,7 +11,7 @@ and values are frozen projections of that. Two ways to use it:
 
 fold
     ``k = (Wk A) xs + Wk b``. A token costs C instead of D; the folded matrix costs
-    ``D C`` a row once a step, and nothing in evaluation, where it is cached.
+    ``D C`` a row in every forward pass, since the weights may have changed.
 absorb
     ``q . k = (A' Wk' q) . xs + q . Wk b``, and values are pooled as ``xs``
     before ``A`` and ``Wv`` act. No key or value is ever computed. For few queries; not
@@ -19,229 +19,182 @@ absorb
 
 The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.
+
+Both hold only if mapper, norm and projections compute what their weights say; with
+:func:`is_exact` false the modules are called instead.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lm4ve.blocks.fold_memory import Remember
-from lm4ve.blocks.frozen import unwrap
+from lm4ve.blocks.frozen import is_plain, unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
-from lm4ve.blocks.norms import NormForm, affine_of
+from lm4ve.blocks.norms import affine_of
 
-#: The batch for which a compiled training step decides.
+#: The batch for which compiled code decides.
 _COMPILED_BATCH = 32
+#: Matrices whose product takes ``xs`` to a projection of the normed tokens, and what is added.
+Part = tuple[tuple[Tensor, ...], Tensor | None]
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the cost of the first layer's attention depends on.
-
-    Attributes:
-        batch, tokens, queries (int): B, N, Q.
-        channels, width (int): C, D.
-        heads, kv_heads, head_dim (int): H, KV, d.
-        normed (bool): There is a norm before attention.
-        training (bool): Gradients are recorded. If not, folded matrices are
-            at hand.
-    """
-
-    batch: int
-    tokens: int
-    queries: int
-    channels: int
-    width: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    normed: bool = True
-    training: bool = True
-
-
-def count_macs(s: Sizes, batch: int | None = None) -> dict[str, int]:
+def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     """Count multiply-accumulates, up to the heads' outputs, by method.
 
     The mapper, the norm's scale, projections and attention; the output
-    projection and the MLP are the same for all. In training the backward pass
+    projection and the MLP are the same for all. Where gradients are recorded, the backward pass
     is counted too: a product is done twice in all where one factor is frozen
-    (forward, gradient of the other factor), three times where none is. ``batch`` stands for
-    the sizes' own.
+    (forward, gradient of the other factor), three times where none is.
+
+    Args:
+        layer (LLMLayer): The block's first layer.
+        x (Tensor): Tokens before the mapper, ``[B, N, C]``.
+        queries: The tokens that are read.
     """
-    batch = s.batch if batch is None else batch
-    c, d = s.channels, s.width
-    q_dim, kv_dim = s.heads * s.head_dim, s.kv_heads * s.head_dim
-    tokens, queries = batch * s.tokens, batch * s.queries
-    attention = 2 * queries * s.tokens * q_dim
-    query = queries * d * q_dim
-    scale = tokens * c * c * s.normed
-    gram = c * c * d * s.normed * s.training
+    batch, n, c = x.shape
+    if torch.compiler.is_compiling():  # which has a symbol for the batch, and binds code to it
+        batch = _COMPILED_BATCH
+    read = count_queries(queries, n)
+    (q_dim, d), kv_dim = _weights(layer.q_proj)[0].shape, len(_weights(layer.k_proj)[0])
+    heads = q_dim // layer.head_dim
+    attention = 2 * batch * read * n * q_dim
+    mapped, query = batch * read * c * d, batch * read * d * q_dim
+    scale = 0 if layer.attention_norm is None else batch * n * c * c + c * c * d
     # Where every token is a query, the query's projection is folded too.
-    fold_query = s.queries == s.tokens
-    folded_rows = 2 * kv_dim + fold_query * q_dim
+    fold_query = read == n
+    rows = 2 * kv_dim + fold_query * q_dim
     # Method -> (products with a frozen factor, products without).
     counts = dict(
-        off=(tokens * d * 2 * kv_dim + query, tokens * c * d + attention),
+        off=(batch * n * d * 2 * kv_dim + query, batch * n * c * d + attention),
         fold=(
-            s.training * folded_rows * d * c + (not fold_query) * query,
-            queries * c * d + tokens * c * folded_rows + scale + gram + attention,
+            rows * d * c + (not fold_query) * query,
+            mapped + batch * n * c * rows + scale + attention,
         ),
         absorb=(
-            query + 2 * queries * q_dim * d,
-            queries * c * d + scale + gram + 2 * queries * s.heads * c * (d + s.tokens),
+            query + 2 * batch * read * q_dim * d,
+            mapped + scale + 2 * batch * read * heads * c * (d + n),
         ),
     )
-    twice, thrice = (2, 3) if s.training else (1, 1)
+    twice, thrice = (2, 3) if torch.is_grad_enabled() else (1, 1)
     return {name: twice * frozen + thrice * free for name, (frozen, free) in counts.items()}
 
 
-def cheapest(sizes: Sizes, may_absorb: bool) -> str:
+def count_queries(queries: Queries, tokens: int) -> int:
+    """Return how many of N tokens are read."""
+    if isinstance(queries, Tensor):
+        return queries.shape[1]
+    return tokens if queries is None else len(range(tokens)[queries])
+
+
+def cheapest(costs: dict[str, int], may_absorb: bool) -> str:
     """Return the method with the fewest multiply-accumulates."""
-    if sizes.channels >= sizes.width:
-        return 'off'
-    costs = count_macs(sizes, _known_batch(sizes))
-    if not may_absorb:
-        del costs['absorb']
     best = 'off'
     for method, macs in costs.items():  # `min` with a key takes no symbols of a compiler
-        if macs < costs[best]:
+        if macs < costs[best] and (method != 'absorb' or may_absorb):
             best = method
     return best
 
 
-def _known_batch(sizes: Sizes) -> int | None:
-    """Return a batch to decide by where its own size must not matter, else None.
+def is_exact(layer: nn.Module, mapper: nn.Module) -> bool:
+    """Whether a mapper and the layer after it are a linear map, a norm and linear maps.
 
-    Without gradients all costs grow with the batch alike, so that any will do. A compiler has
-    a symbol for it, and each comparison with one would be a further graph.
+    Only then do their weights say all of what they compute.
     """
-    if not sizes.training:
-        return 1
-    return _COMPILED_BATCH if torch.compiler.is_compiling() else None
-
-
-def sizes_of(layer: LLMLayer, x: Tensor, queries: Queries) -> Sizes:
-    """Return the sizes of a batch ``x [B, N, C]`` before a layer."""
-    batch, tokens, channels = x.shape
-    if isinstance(queries, Tensor):
-        num_queries = queries.shape[1]
-    else:
-        num_queries = tokens if queries is None else len(range(tokens)[queries])
-    q, k = (_linear(p)[0] for p in (layer.q_proj, layer.k_proj))
-    return Sizes(
-        batch,
-        tokens,
-        num_queries,
-        channels,
-        q.shape[1],
-        len(q) // layer.head_dim,
-        len(k) // layer.head_dim,
-        layer.head_dim,
-        layer.attention_norm is not None,
-        torch.is_grad_enabled(),
+    if not (is_plain(mapper) and mapper.bias is None and is_plain(layer, LLMLayer)):
+        return False
+    parts: Any = layer
+    norm, form = parts.attention_norm, parts.norm_form
+    return all(is_plain(p) for p in (parts.q_proj, parts.k_proj, parts.v_proj)) and (
+        norm is form is None or (None not in (norm, form) and is_plain(norm, form.kind))
     )
 
 
-def explain(sizes: Sizes) -> str:
-    """Say in words what a choice was based on."""
-    costs = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in count_macs(sizes).items())
-    return (
-        f'{sizes.batch} x {sizes.tokens} tokens of which {sizes.queries} are read, '
-        f'C={sizes.channels}, D={sizes.width} (GMAC up to the heads: {costs})'
-    )
-
-
-def may_absorb(layer: LLMLayer, rotary: bool) -> bool:
-    """Whether nothing acts on a layer's keys and values between projection and scores."""
-    return layer.keys_are_linear and not (rotary and layer.uses_rotary)
-
-
-class LowRankInput:
-    """``norm(W x) = A xs + b`` of one batch, for one layer's attention norm.
-
-    Args:
-        x (Tensor): Tokens before the mapper, ``[B, N, C]``.
-        weight (Tensor): The mapper W, ``[D, C]``.
-        norm (nn.Module, optional): The norm before attention.
-        form (NormForm, optional): What that norm does.
-        dtype (torch.dtype): The block's.
-        remember (callable): See ``fold_memory.py``.
+class Factors(NamedTuple):
+    """A mapper W, the norm after it and the projections of that as ``norm(W x) = A xs + b``.
 
     Attributes:
-        xs (Tensor): Scaled tokens, ``[B, N, C]``, in ``dtype``.
-        a (Tensor): ``[D, C]``, in ``dtype``.
-        b (Tensor | None): ``[D]``, in ``dtype``.
+        weight (Tensor): W in the block's dtype, ``[D, C]``.
+        gram (Tensor | None): ``W'W / D``, ``[C, C]`` in fp32; None: there is no norm.
+        eps (float): The norm's epsilon.
+        parts (dict[str, Part]): For 'q', 'k' and 'v'.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        norm: nn.Module | None,
-        form: NormForm | None,
-        dtype: torch.dtype,
-        remember: Remember,
-    ) -> None:
-        self.remember = remember
-        self.b: Tensor | None = None
-        if norm is None or form is None:
-            self.xs, self.a = x.to(dtype), weight.to(dtype)
-            return
-        gain, bias = affine_of(norm, form, weight.t().to(dtype))
+    weight: Tensor
+    gram: Tensor | None
+    eps: float
+    parts: dict[str, Part]
+
+    def scale(self, x: Tensor) -> Tensor:
+        """Return ``xs``, the tokens ``[B, N, C]`` times the scale of the norm that follows."""
+        if self.gram is None:
+            return x.to(self.weight.dtype)
+        x = x.float()
+        square = ((x @ self.gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
+        return (x * torch.rsqrt(square + self.eps)).to(self.weight.dtype)
+
+    def fold(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Return weight ``[rows, C]`` and bias that take ``xs`` to a projection."""
+        matrices, constant = self.parts[name]
+        return reduce(torch.matmul, matrices), constant
+
+
+def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
+    """Write a layer's projections of ``norm(W x)`` as factors; gradients flow to all weights.
+
+    Args:
+        layer (LLMLayer): The block's first layer.
+        weight (Tensor): The mapper W, ``[D, C]``.
+        dtype (torch.dtype): The block's.
+    """
+    mapper = a = weight.to(dtype)
+    gram = b = None
+    eps = 0.0
+    norm, form = layer.attention_norm, layer.norm_form
+    if norm is not None and form is not None:
+        gain, b = affine_of(norm, form, mapper.t())
         weight = weight.float()
         if form.centered:
             weight = weight - weight.mean(dim=0, keepdim=True)
-        gram = remember('gram', lambda: weight.t() @ weight / len(weight))
-        x = x.float()
-        square = ((x @ gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
-        self.xs = (x * torch.rsqrt(square + form.eps)).to(dtype)
-        self.a = remember(
-            'a', lambda: (weight if gain is None else gain.float()[:, None] * weight).to(dtype)
-        )
-        if bias is not None:
-            self.b = bias.to(dtype)
-
-    def fold(self, name: str, projection: nn.Module) -> Tensor:
-        """Return a projection of the normed tokens, ``[B, N, rows]``."""
-        weight, bias = _linear(projection)
-        folded = self.remember(name, lambda: weight @ self.a)
-        return F.linear(self.xs, folded, self.constant(name, weight, bias))
-
-    def constant(self, name: str, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """What a projection makes of the norm's bias, plus its own."""
-        b = self.b
-        if b is None:
-            return bias
-        made = self.remember(f'{name} constant', lambda: weight @ b)
-        return made if bias is None else made + bias
+        gram, eps = weight.t() @ weight / len(weight), form.eps
+        a = (weight if gain is None else gain.float()[:, None] * weight).to(dtype)
+    parts: dict[str, Part] = {}
+    for name in 'qkv':
+        matrix, bias = _weights(getattr(layer, f'{name}_proj'))
+        if b is not None:
+            constant = matrix @ b.to(dtype)
+            bias = constant if bias is None else constant + bias
+        parts[name] = (matrix, a), bias
+    return Factors(mapper, gram, eps, parts)
 
 
-def _linear(projection: nn.Module) -> tuple[Tensor, Tensor | None]:
+def _weights(projection: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias of a linear layer, frozen or not."""
     module: Any = unwrap(projection)
     return module.weight, module.bias
 
 
-def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -> Tensor:
+def absorb(
+    layer: LLMLayer, q: Tensor, xs: Tensor, keys: Part, values: Part, mask: Tensor | None
+) -> Tensor:
     """Attention with the projections moved to the queries' side.
 
     Args:
-        q (Tensor): ``[B, H, Q, d]``.
-        low (LowRankInput): The keys' and values' tokens.
         layer (LLMLayer): The layer that the projections are of.
+        q (Tensor): ``[B, H, Q, d]``.
+        xs (Tensor): Scaled tokens, ``[B, N, C]``.
+        keys, values (Part): Their projections.
         mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``.
 
     Returns:
         Tensor: ``[B, H, Q, d]``.
     """
     batch, heads, queries, head_dim = q.shape
-    wk, bk = _linear(layer.k_proj)
-    wv, bv = _linear(layer.v_proj)
-    kv_heads = len(wk) // head_dim
-    tokens = low.xs.shape[1]
+    (to_keys, *more_keys), key_constant = keys
+    (to_values, *more_values), value_constant = values
+    kv_heads = len(to_keys) // head_dim
 
     def by_kv_head(x: Tensor) -> Tensor:
         """``[B, H, Q, *] -> [KV, B * H / KV * Q, *]``."""
@@ -255,14 +208,15 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
 
     # Before the products: unscaled scores could leave float16's range.
     q = q * layer.scale
-    moved = by_kv_head(q) @ wk.view(kv_heads, head_dim, -1) @ low.a
-    scores = by_sample(moved).flatten(1, 2) @ low.xs.transpose(1, 2)
-    scores = scores.view(batch, heads, queries, tokens).float()
-    constant = low.constant('k', wk, bk)
-    if constant is not None and (layer.softcap is not None or constant.requires_grad):
+    moved = by_kv_head(q) @ to_keys.view(kv_heads, head_dim, -1)
+    for factor in more_keys:
+        moved = moved @ factor
+    scores = by_sample(moved).flatten(1, 2) @ xs.transpose(1, 2)
+    scores = scores.view(batch, heads, queries, -1).float()
+    if key_constant is not None and (layer.softcap is not None or key_constant.requires_grad):
         # Without a cap it is the same for every key, and softmax drops it; a
         # trained bias must not stay unused, or DDP stops.
-        constant = constant.view(kv_heads, 1, head_dim)
+        constant = key_constant.view(kv_heads, 1, head_dim)
         constant = constant.repeat_interleave(heads // kv_heads, dim=0)
         scores = scores + (q * constant).sum(-1, keepdim=True).float()
     if layer.softcap is not None:
@@ -270,13 +224,12 @@ def absorb(q: Tensor, low: LowRankInput, layer: LLMLayer, mask: Tensor | None) -
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(q.dtype)
-    pooled = (weights.flatten(1, 2) @ low.xs).view(batch, heads, queries, -1)
-    normed = by_kv_head(pooled) @ low.a.t()
-    if low.b is not None:
-        normed = normed + low.b
-    out = normed @ wv.view(kv_heads, head_dim, -1).transpose(1, 2)
-    if bv is not None:
-        out = out + bv.view(kv_heads, 1, head_dim)
+    pooled = by_kv_head((weights.flatten(1, 2) @ xs).view(batch, heads, queries, -1))
+    for factor in reversed(more_values):
+        pooled = pooled @ factor.t()
+    out = pooled @ to_values.view(kv_heads, head_dim, -1).transpose(1, 2)
+    if value_constant is not None:
+        out = out + value_constant.view(kv_heads, 1, head_dim)
     return by_sample(out)
 
 
@@ -286,39 +239,36 @@ def run_layer(
     mask: Tensor | None,
     queries: Queries,
     rotary: Rotary,
-    *,
-    weight: Tensor,
+    factors: Factors,
     method: str,
-    dtype: torch.dtype,
-    remember: Remember,
 ) -> Tensor:
     """Run a layer on ``W x`` without computing what the queries do not need.
 
     Args:
         layer (LLMLayer): The block's first layer.
         x (Tensor): ``[B, N, C]``.
-        mask, queries, rotary: What :meth:`LLMLayer.forward` takes.
-        weight (Tensor): The mapper, ``[D, C]``.
+        mask, queries, rotary: As in :meth:`LLMLayer.forward`.
+        factors (Factors): The mapper, the norm and the projections.
         method (str): 'fold' or 'absorb'.
-        dtype (torch.dtype): The block's.
-        remember (callable): See ``fold_memory.py``.
 
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
     """
-    low = LowRankInput(x, weight, layer.attention_norm, layer.norm_form, dtype, remember)
-    hidden = F.linear(take_tokens(x, queries).to(dtype), weight.to(dtype))
+    xs = factors.scale(x)
+    hidden = F.linear(take_tokens(x, queries).to(xs.dtype), factors.weight)
     normed = hidden
     # Where all tokens are folded, only a gate or an MLP that shares the norm reads it.
     if layer.attention_norm is not None and (queries is not None or layer.needs_normed):
         normed = layer.attention_norm(hidden)
-    q = low.fold('q', layer.q_proj) if queries is None else layer.q_proj(normed)
+    if queries is None or layer.q_proj is None:  # which lm4ve.fuse has folded
+        q = F.linear(take_tokens(xs, queries), *factors.fold('q'))
+    else:
+        q = layer.q_proj(normed)
     q = layer.heads(q, layer.q_norm)
     if method == 'absorb':
-        out = absorb(q, low, layer, mask)
-    else:
-        k = layer.heads(low.fold('k', layer.k_proj), layer.k_norm)
-        v = layer.heads(low.fold('v', layer.v_proj), layer.v_norm)
-        q, k = layer.rotated(q, k, queries, rotary)
-        out = layer.attend(q, k, v, mask)
-    return layer.finish(hidden, normed, out)
+        out = absorb(layer, q, xs, factors.parts['k'], factors.parts['v'], mask)
+        return layer.finish(hidden, normed, out)
+    k = layer.heads(F.linear(xs, *factors.fold('k')), layer.k_norm)
+    v = layer.heads(F.linear(xs, *factors.fold('v')), layer.v_norm)
+    q, k = layer.rotated(q, k, queries, rotary)
+    return layer.finish(hidden, normed, layer.attend(q, k, v, mask))

@@ -1,4 +1,4 @@
-"""What a norm does, found by asking it: families write theirs in many ways.
+"""What a norm computes, found by probing it: families write theirs in many ways.
 
 Some store their gain less one, some have none, some subtract the mean. The low-rank path
 (``low_rank.py``) needs all of it as numbers, and a family that it misread would be a wrong
@@ -19,17 +19,19 @@ class NormForm:
     """``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``.
 
     Attributes:
+        kind (type): The class of the norm that was probed.
         centered (bool): Whether the mean is subtracted; else it is zero here.
         eps (float): Epsilon.
     """
 
+    kind: type[nn.Module]
     centered: bool
     eps: float
 
 
 @torch.no_grad()
 def form_of(norm: nn.Module, width: int) -> NormForm:
-    """Find out what a norm does to its input.
+    """Probe what a norm does to its input.
 
     Args:
         norm (nn.Module): Any norm over the last dimension, frozen or not.
@@ -37,7 +39,7 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
     """
     module: Any = unwrap(norm)
     if type(module) is nn.LayerNorm:
-        return NormForm(True, module.eps)
+        return NormForm(nn.LayerNorm, True, module.eps)
     like = next(module.parameters(), torch.zeros(1))
     signs = signs_like(like, width)
     centered = bool(torch.allclose(module(signs), module(signs + 1)))
@@ -48,7 +50,7 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
         ratio = (module(size * signs) - bias).norm() / (module(signs) - bias).norm()
         square = float(ratio) ** 2
         eps = size**2 * (1 - square) / (square - size**2)
-    return NormForm(centered, float(eps))
+    return NormForm(type(module), centered, float(eps))
 
 
 def affine_of(norm: nn.Module, form: NormForm, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -56,13 +58,13 @@ def affine_of(norm: nn.Module, form: NormForm, like: Tensor) -> tuple[Tensor | N
 
     Args:
         norm (nn.Module): A norm over D channels.
-        form (NormForm): What :func:`form_of` said of it.
+        form (NormForm): The result of :func:`form_of` for it.
         like (Tensor): A tensor ``[..., D]`` on the device and in the dtype to compute in.
     """
     module: Any = unwrap(norm)
     if type(module) is nn.LayerNorm:
         return module.weight, module.bias
-    # Signs have mean 0 and mean square 1, so the norm itself tells its gain.
+    # Signs have mean 0 and mean square 1, so the norm of them is its gain, up to eps.
     signs = signs_like(like, like.shape[-1])
     there, back = module(signs).float(), module(-signs).float()
     gain = (there - back) / 2 * signs.float() * (1 + form.eps) ** 0.5

@@ -1,23 +1,23 @@
-"""How a checkpoint tells which frozen weights it was made with.
+"""Which frozen weights a checkpoint was made with.
 
 Frozen weights are not stored. Instead a block adds a record of them to its state
 dict: where they came from, which layers, a fingerprint, and the settings that no tensor
-tells but the results depend on. Loading a record into a block with other frozen weights
+shows but the results depend on. Loading a record into a block with other frozen weights
 or settings is an error, raised here because MMEngine's loading is not strict and only
 logs what does not fit.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from lm4ve.blocks.frozen import HeldValues, frozen_tensors
-from lm4ve.errors import CheckpointError
+from lm4ve.blocks.frozen import frozen_tensors
+from lm4ve.errors import CheckpointError, listing
 
 #: Key of the record in a block's state dict.
 SOURCE_KEY = 'llm_source'
@@ -55,17 +55,15 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         CheckpointError: The record is damaged.
     """
     try:
-        if record.dtype != torch.uint8 or record.dim() != 1:  # bytes(10**12) would be as long
-            raise ValueError(f'{record.dtype} {list(record.shape)}')
-        source: dict[str, Any] = json.loads(bytes(record.tolist()))
+        # [:], since bytes(10**12) would be as long.
+        source: dict[str, Any] = json.loads(bytes(record[:].tolist()))
         if key.rpartition('.')[2] == NECK_KEY:
             source['residual']
         else:
             _describe(source)  # has every field
-    except (ValueError, KeyError, TypeError, RecursionError) as e:
+    except (ValueError, LookupError, TypeError, RecursionError) as e:
         raise CheckpointError(
-            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). It records which "
-            'frozen weights or settings the model was trained with. Fix: copy the checkpoint again.'
+            f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
         ) from e
     return source
 
@@ -83,8 +81,8 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
         a, b = theirs.get(name), mine.get(name)
         if a is not None and b is not None and a != b:
             raise CheckpointError(
-                f'The checkpoint was made with {field}={a!r}, the config has {b!r}: '
-                f"the results would differ. Fix: set {field} to the checkpoint's value."
+                f'The checkpoint was made with {field}={a!r}, the config has {b!r}. Fix: set the '
+                "checkpoint's value."
             )
 
 
@@ -96,8 +94,8 @@ def _describe(source: Mapping[str, Any]) -> str:
     )
 
 
-class RecordsFrozenSource(nn.Module):
-    """A module whose state dict says where its frozen weights come from.
+class ProvenanceMixin(nn.Module):
+    """A module whose state dict records where its frozen weights come from.
 
     Attributes:
         source (dict): The record: name, layers, fingerprint, ..., ``dtype`` and
@@ -109,47 +107,13 @@ class RecordsFrozenSource(nn.Module):
     source: dict[str, Any]
     checkpoint: str | None
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._held = HeldValues()
-        self._doubtful = False  # a cast or a move since the last look
-        self._changed: list[str] = []  # what a look has found wrong
-
-    def check_frozen(self) -> None:
-        """Compare the frozen weights with what was read.
-
-        It is called whenever a state is loaded, before a state is saved after a cast or
-        a move, and by ``lm4ve.WholeCheckpointHook`` when training or evaluation begins.
-
-        Raises:
-            CheckpointError: They are no longer those that the record names.
-        """
-        changed = self._changed or self._held.changed(self)
-        if changed:
-            raise CheckpointError(
-                f'The frozen weights of {_describe(self.source)} no longer match their '
-                f'fingerprint: {", ".join(changed[:3])} changed after they were read. A cast to '
-                '16 bits and back rounds them, to_empty() leaves them unfilled. Fix: build the '
-                'model again; for 16 bits set model.neck.block.dtype.'
-            )
-        self._doubtful = False
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        if self._doubtful:  # else two changes in a row would hide the first
-            self._changed = self._changed or self._held.changed(self)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._doubtful = True
-        return self
-
     def frozen_state(self) -> dict[str, Tensor]:
-        """The frozen tensors, for a self-contained release file."""
+        """Return the frozen tensors, for a self-contained release file."""
         return {EMBEDDED_PREFIX + n: t.detach().cpu() for n, t in frozen_tensors(self).items()}
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
-        if self._doubtful:
-            self.check_frozen()
         super()._save_to_state_dict(destination, prefix, keep_vars)
         destination[prefix + SOURCE_KEY] = encode_source(self.source)
 
@@ -164,45 +128,36 @@ class RecordsFrozenSource(nn.Module):
     ) -> None:
         record = state_dict.pop(prefix + SOURCE_KEY, None)
         start = prefix + EMBEDDED_PREFIX
-        embedded = {
-            k.removeprefix(start): state_dict.pop(k)
-            for k in list(state_dict)
-            if k.startswith(start)
-        }
+        names = [k for k in state_dict if k.startswith(start)]
+        embedded = {k.removeprefix(start): state_dict.pop(k) for k in names}
         if record is None:
             missing_keys.append(prefix + SOURCE_KEY)
         else:
-            self._take_record(decode_source(record, prefix + SOURCE_KEY), embedded)
+            self._compare(decode_source(record, prefix + SOURCE_KEY), embedded)
         super()._load_from_state_dict(
             state_dict, prefix, local_metadata, strict, missing_keys, *others
         )
 
-    def _warn_of_dtype(self, source: dict[str, Any]) -> None:
-        theirs, mine = source.get('dtype', self.source['dtype']), self.source['dtype']
-        if theirs != mine:
-            print_log(
-                f"The checkpoint was made with model.neck.block.dtype='{theirs}', the model "
-                f"computes in '{mine}': results will differ a little.",
-                logger='current',
-                level=logging.WARNING,
-            )
-
-    def _take_record(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
-        """Compare a checkpoint's record with this block's; take embedded weights if need be."""
+    def _compare(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
+        """Compare a checkpoint's record with this block's; load embedded weights if need be."""
         mine = frozen_tensors(self)
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
         if differs:
             self._check_embedded(source, mine, embedded)
         compare_settings(source, self.source)
-        self._warn_of_dtype(source)
+        dtype = self.source['dtype']
+        if source.get('dtype', dtype) != dtype:
+            print_log(
+                f"The checkpoint was made with model.neck.block.dtype='{source['dtype']}', the "
+                f"model computes in '{dtype}': results will differ a little.",
+                logger='current',
+                level=logging.WARNING,
+            )
         if differs:
             with torch.no_grad():
                 for name, tensor in mine.items():
                     tensor.copy_(embedded[name])
-            self.source = {**self.source, **source, 'dtype': self.source['dtype']}
-            self._changed = []
-            self._held.reset(self)
-        self.check_frozen()
+            self.source = {**self.source, **source, 'dtype': dtype}
 
     def _check_embedded(
         self, source: dict[str, Any], mine: dict[str, Tensor], embedded: dict[str, Tensor]
@@ -214,18 +169,17 @@ class RecordsFrozenSource(nn.Module):
                 f'Checkpoint: {_describe(source)}. Config: {_describe(self.source)}. Fix: set '
                 "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
             )
-        differ: Iterable[str] = set(mine) ^ set(embedded)
-        differ = sorted(differ) or [n for n in mine if mine[n].shape != embedded[n].shape]
+        differ = sorted(mine.keys() ^ embedded.keys())
+        differ = differ or [n for n in mine if mine[n].shape != embedded[n].shape]
         if differ:
             raise CheckpointError(
-                'The self-contained checkpoint embeds other tensors than block.arch has; they '
-                f'differ in {", ".join(differ[:4])}. Fix: use the config that was released beside '
-                'it.'
+                'The self-contained checkpoint embeds other tensors than block.arch has: '
+                f'{listing(differ)}. Fix: use the config that was released beside it.'
             )
 
 
 def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
-    """Make a state of another kind of block or other settings load, because somebody insists.
+    """Change a state so that it loads despite another kind of block or other settings.
 
     Other frozen weights stay an error.
 
@@ -236,7 +190,7 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
     blocks = {
         f'{name}.{SOURCE_KEY}'.removeprefix('.'): m
         for name, m in model.named_modules()
-        if isinstance(m, RecordsFrozenSource)
+        if isinstance(m, ProvenanceMixin)
     }
     for key in list(state):
         ending = key.rpartition('.')[2]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.blocks.language_model import LanguageModel
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 
 Tables = tuple[Tensor, Tensor]
 
@@ -52,19 +52,15 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        module = model.rotary()
-        if module is None:
-            raise UserError(
-                f"block.rotary=True, but '{model.config.model_type}' has no rotary embedding. "
-                'Fix: remove the field.'
-            )
-        self.module = module
+        self.module: Any = model.rotary()
         self.kind = model.config.model_type
+        has = (True,) if self.module is not None else (False,)
+        check(f"block.rotary of '{self.kind}'", True, choices=has)
+        assert self.module is not None
         self.form = FORMS[model.spec.rotary]
         self.reach = model.spec.reach and model.spec.reach(model.config)
-        by_type = 'layer_type' in inspect.signature(module.forward).parameters
+        by_type = 'layer_type' in inspect.signature(self.module.forward).parameters
         self.layer_types: list[str] | None = model.config.layer_types if by_type else None
-        self._cache: dict[tuple[str | None, int, torch.device], Tables] = {}
 
     def __call__(self, layer: int, length: int, device: torch.device) -> Tables:
         """Return cos and sin for a layer, each ``[1, length, r]``.
@@ -72,18 +68,10 @@ class RotaryTables:
         Raises:
             UserError: At this length the family scales its scores by position.
         """
-        if self.reach and length > self.reach:
-            raise UserError(
-                f"block.rotary=True with {length} tokens: beyond {self.reach} '{self.kind}' scales "
-                'its scores by position, which lm4ve does not. Fix: use fewer tokens, or '
-                'block.rotary=False.'
-            )
-        kind = self.layer_types[layer] if self.layer_types else None
-        key = (kind, length, device)
-        if key not in self._cache:
-            positions = torch.arange(length)[None]
-            with torch.no_grad():
-                made = self.module(torch.zeros(1), positions, *([kind] if kind else []))
-            cos, sin = self.form(made)
-            self._cache[key] = cos.to(device), sin.to(device)
-        return self._cache[key]
+        if self.reach:  # the family scales scores of far positions, which lm4ve does not
+            field = f"the number of tokens with block.rotary=True of '{self.kind}'"
+            check(field, length, most=self.reach)
+        options = [self.layer_types[layer]] if self.layer_types else []
+        with torch.no_grad():
+            cos, sin = self.form(self.module(torch.zeros(1), torch.arange(length)[None], *options))
+        return cos.to(device), sin.to(device)

@@ -16,7 +16,7 @@ COMMANDS = {
     'test': 'test a checkpoint',
     'visualize': 'draw activations and attention of a checkpoint',
     'ablate': 'run a grid of controlled ablations and compare its variants',
-    'cost': 'tell what a training step costs, without weights or a GPU',
+    'cost': 'count the cost of a training step, without weights or a GPU',
     'export': 'write a model as ONNX, torch.export or safetensors',
     'release': 'write a self-contained release of a checkpoint',
 }
@@ -40,7 +40,7 @@ def main() -> None:
     if name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, 1)
         advice = f"did you mean '{close[0]}'?" if close else f'one of {", ".join(COMMANDS)}.'
-        print(f"error: lm4ve has no command '{name}'. Fix: {advice}", file=sys.stderr)
+        print(f"error: lm4ve has no command '{name}'; {advice}", file=sys.stderr)
         sys.exit(2)
     from lm4ve.runner.command_line import run_tool
 

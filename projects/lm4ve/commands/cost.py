@@ -1,26 +1,18 @@
-"""Tell what a training step of a config costs; neither weights nor a GPU are needed.
+"""Count the cost of a training step of a config; neither weights nor a GPU are needed.
 
-    lm4ve cost CONFIG                                  # operations, memory, checkpoint
-    lm4ve cost CONFIG --base CONFIG --batch 32         # and the ratio to another config
-    lm4ve cost CONFIG --base CONFIG --calibrate rates.json
-                                                       # by this machine's rates, which are kept
-    lm4ve cost CONFIG --gpus 8 64 512 --link 100       # and what GPUs send each other in a step
+    lm4ve cost CONFIG                             # operations, memory, checkpoint
+    lm4ve cost CONFIG --base CONFIG --batch 32    # and the ratio of operations to another config
+    lm4ve cost CONFIG --gpus 8 64 512             # and the bytes that each GPU sends in a step
 
-docs/guides/cost.md says what is counted, and how the ratio is predicted.
+docs/guides/cost.md describes how it counts.
 """
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-
-import torch
+from collections.abc import Mapping, Sequence
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.cost.prediction import Rates, measure_rates, read_rates
-from lm4ve.cost.report import screen_lines, screen_rows
-from lm4ve.cost.scaling import PEAK, UTILIZATION, scaling_rows, seconds_of_gpu
 from lm4ve.cost.step import StepCost, cost_of_step
 from lm4ve.cost.tables import print_table
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.runner.command_line import config_parser
 from lm4ve.runner.config import read_config
 
@@ -30,37 +22,51 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('--base', help='a config to compare with, for example the one without a block')
     add('--batch', type=int, help="samples of one process; default: the config's")
-    add('--rates', help='the rates of a machine, as --calibrate wrote them')
-    add('--calibrate', type=Path, help='measure the rates of this machine and write them here')
-    add('--device', default='cpu', help='what --calibrate measures; default: cpu')
-    add('--gpus', type=int, nargs='+', help='also what so many GPUs send each other in a step')
-    add('--link', type=float, default=100, help="a machine's network in Gbit/s; default: 100")
+    add('--gpus', type=int, nargs='+', help='also the bytes that so many GPUs send in a step')
     args = parser.parse_args(argv)
-    if min(args.gpus or [1]) < 1 or args.link <= 0:
-        raise UserError(
-            f'--gpus={args.gpus} and --link={args.link:g} must be positive. Fix: --gpus 8 --link '
-            '100.'
-        )
-    if args.batch is not None and args.batch < 1:
-        raise UserError(f'--batch={args.batch} must be 1 or more. Fix: --batch 1.')
-    rates = None if args.rates is None else read_rates(args.rates)
+    for name, values in (('--batch', [args.batch or 1]), ('--gpus', args.gpus or [])):
+        for value in values:
+            check(name, value, least=1)
     cost = cost_of_step(read_config(args.config, args.cfg_options), args.batch)
-    base = None
+    print_table(f'{args.config}, a training step of {cost.batch}', rows(cost))
+    print('\n'.join(lines(cost)))
     if args.base is not None:
         base = cost_of_step(read_config(args.base), args.batch or cost.batch)
-    if args.calibrate is not None:
-        rates = _measured(args.calibrate, args.device, (cost, base or cost))
-    print_table(f'{args.config}, a training step of {cost.batch}', screen_rows(cost))
-    print('\n'.join(screen_lines(cost, base, rates)))
+        print(f'operations relative to the base: {cost.macs / base.macs:.3f}')
     if args.gpus:
-        title = f'what each GPU sends in a step; a step: {1e3 * seconds_of_gpu(cost):,.1f} ms at '
-        title += f'{UTILIZATION:.0%} of {PEAK / 1e12:g} Tflop/s'
-        print_table(title, scaling_rows(cost, args.gpus, args.link))
+        sent = [
+            {'GPUs': f'{n}'}
+            | {f'{how} [MB]': f'{b / 1e6:,.1f}' for how, b in cost.bytes_sent(n).items()}
+            for n in args.gpus
+        ]
+        print_table('bytes that each GPU sends in a step', sent)
 
 
-def _measured(path: Path, device: str, costs: Iterable[StepCost]) -> Rates:
-    """Measure the rates of all types that steps compute in, and write them."""
-    types: set[torch.dtype] = {kind.dtype for c in costs for kind in c.counts.macs}
-    rates = measure_rates(device, types)
-    rates.write(path)
-    return rates
+def rows(cost: StepCost) -> list[dict[str, str]]:
+    """Return the multiply-accumulates of the model's parts, as rows of a table."""
+    found = []
+    for part, macs in cost.forward.items():
+        columns = {'part': part, 'forward [GMAC]': f'{macs / 1e9:,.2f}'}
+        backward = f'{cost.backward / 1e9:,.2f}' if part == 'all' else ''
+        found.append(columns | {'backward [GMAC]': backward})
+    return found
+
+
+def lines(cost: StepCost) -> list[str]:
+    """Return parameters and sizes, a line each."""
+    return [
+        f'parameters: {cost.trainable:,} trainable, {cost.frozen:,} frozen',
+        f'weights: {_by_dtype(cost.weights)}',
+        f'gradients: {_gigabytes(cost.gradients)}, optimizer: {_gigabytes(cost.optimizer)}',
+        f'activations kept for the backward pass: {_by_dtype(cost.saved)}',
+        f'checkpoint: {cost.checkpoint / 1e6:,.0f} MB',
+    ]
+
+
+def _by_dtype(sizes: Mapping) -> str:
+    parts = [f'{_gigabytes(v)} {str(k).removeprefix("torch.")}' for k, v in sizes.items() if v]
+    return f'{_gigabytes(sum(sizes.values()))} ({", ".join(parts)})'
+
+
+def _gigabytes(size: int) -> str:
+    return f'{size / 1e9:.2f} GB'

@@ -26,24 +26,18 @@ from lm4ve.tasks import task_of_config
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = common_parser('Test (and evaluate) a model')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file')
     add_allow_partial(parser)
-    parser.add_argument('--out', help='file for the results')
-    parser.add_argument(
-        '--out-item',
-        choices=['metrics', 'pred'],
-        help='what --out holds: metrics or predictions (the default)',
-    )
-    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--interval', type=int, default=1, help='draw every n-th sample')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a window stays')
-    parser.add_argument(
-        '--tta',
-        action='store_true',
-        help="test-time augmentation: the config's tta_model and tta_pipeline; for images, "
-        'flips where the config has none',
-    )
+    add('--out', help='file for the results')
+    text = 'what --out holds: metrics or predictions (the default)'
+    add('--out-item', choices=['metrics', 'pred'], help=text)
+    add('--show-dir', help='folder for pictures of the predictions')
+    add('--show', action='store_true', help='show predictions in a window')
+    add('--interval', type=int, default=1, help='draw every n-th sample')
+    add('--wait-time', type=float, default=2, help='seconds a window stays')
+    text = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
+    add('--tta', action='store_true', help=text)
     return parser.parse_args(argv)
 
 
@@ -56,10 +50,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
         if 'visualization' not in cfg.get('default_hooks', {}):
-            raise UserError(
-                '--show and --show-dir need default_hooks.visualization='
-                'dict(type="VisualizationHook") in the config.'
-            )
+            raise UserError('--show and --show-dir need default_hooks.visualization.')
         cfg.default_hooks.visualization.update(
             enable=True,
             show=args.show,
@@ -79,10 +70,7 @@ def use_tta(cfg: Config) -> None:
     missing = [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]
     task = task_of_config(cfg) if missing else None
     if task is not None and not task.tta_model:
-        raise UserError(
-            f'--tta needs {" and ".join(missing)} in the config: {task.title} has no '
-            'augmentation by default. Fix: add them, or leave out --tta.'
-        )
+        raise UserError(f'--tta needs {" and ".join(missing)} in a config for {task.title}.')
     if 'tta_model' in missing:
         cfg.tta_model = dict(type=task.tta_model)
     if 'tta_pipeline' in missing:

@@ -33,14 +33,14 @@ from lm4ve.analysis.page import Entry, write_page
 from lm4ve.analysis.points import read_points, resolve_points
 from lm4ve.analysis.samples import Sample, samples_of
 from lm4ve.analysis.sheets import animate, draw_sheet, heading_rows, save_gif
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.figures import to_image
 
 
 def input_options() -> dict[str, str]:
-    """Return what the tasks need to know beside a file: name to help text."""
+    """Return the options that reading a file of a task may need: name to help text."""
     return {k: v for task in all_tasks() for k, v in task.input_options.items()}
 
 
@@ -84,9 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     points = read_points(args.points)
     measures = check_measures(args.measures)
     if not (args.input or args.indices):
-        raise UserError('Nothing to look at. Fix: give files, or --indices of the test set.')
-    if args.fps <= 0:
-        raise UserError(f'--fps {args.fps} must be above 0.')
+        raise UserError('There are no inputs. Give files, or --indices of the test set.')
+    check('--fps', args.fps, above=0)
     options = {name: getattr(args, name) for name in input_options()}
     given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
     model, classes = load_model(cfg, args.checkpoint, args.device, args.allow_partial)

@@ -1,33 +1,47 @@
-"""The cost of one training step of a config's model at full size, without weights or a GPU."""
+"""Counts one training step of a config's model at full size: operations, memory, traffic."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from lm4ve.blocks import count_parameters, frozen_tensors
-from lm4ve.cost.counting import Counts, StepCounter
-from lm4ve.cost.imagining import build_imagined, imagined, imagined_config
+from lm4ve.cost.fake import build_fake, fake_config, fake_tensors
 from lm4ve.tasks import task_of_config
 
 #: How many numbers of a parameter's size an optimizer keeps, by its type.
 STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
+_aten = torch.ops.aten
+#: Attention on CPUs, for which torch has no formulas: those of the other fused kernels.
+ATTENTION = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
+        q, k, v
+    ),
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+        sdpa_backward_flop_count(g, q, k, v)
+    ),
+}
 
 
 @dataclass
 class StepCost:
-    """What a training step of one process costs.
+    """The cost of a training step of one process.
 
     Attributes:
         batch (int): Samples.
         trainable, frozen (int): Parameters.
-        counts (Counts): Operations, and what the forward pass keeps.
+        forward (dict[str, int]): Multiply-accumulates of the forward pass by child of the
+            model, and 'all'.
+        backward (int): Multiply-accumulates of the backward pass.
+        saved (Counter): Bytes that the forward pass keeps for the backward pass, by dtype.
         weights (Counter): Bytes of parameters, buffers and frozen tensors, by dtype.
         gradients (int): Bytes of the gradients of all trained parameters.
-        fixed (int): Bytes of parameters that are not trained, and of frozen tensors of blocks.
         optimizer (int): Bytes of the optimizer's state.
         checkpoint (int): Bytes of a checkpoint: weights (without frozen tensors of blocks), the
             optimizer's state and the average of weights, as the config's hooks say.
@@ -36,46 +50,64 @@ class StepCost:
     batch: int
     trainable: int
     frozen: int
-    counts: Counts
-    weights: Counter
+    forward: dict[str, int]
+    backward: int
+    saved: Counter[torch.dtype]
+    weights: Counter[torch.dtype]
     gradients: int
-    fixed: int
     optimizer: int
     checkpoint: int
 
     @property
-    def peak(self) -> Counter:
-        """Bytes at the step's peak by dtype: weights, optimizer, gradients and activations."""
-        return self.weights + self.counts.peak + Counter({torch.float32: self.optimizer})
+    def macs(self) -> int:
+        """The multiply-accumulates of the whole step."""
+        return self.forward['all'] + self.backward
+
+    def bytes_sent(self, processes: int) -> dict[str, float]:
+        """Return the bytes that each process sends in a step that updates the weights.
+
+        'DDP' averages the gradients of trained parameters by a ring all-reduce; 'FSDP' gathers
+        parameters for the forward and again for the backward pass, and scatters gradients. A
+        ring of N sends (N - 1) / N of the data for a gathering, and as much for a scattering; an
+        all-reduce is both (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009). Frozen
+        tensors of blocks are no parameters, so neither sends them.
+        """
+        share = (processes - 1) / processes
+        return {'DDP': 2 * share * self.gradients, 'FSDP': 3 * share * self.gradients}
 
 
 def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     """Count a training step.
 
+    Where a mapper is folded into the block's projections (``low_rank``), the products of both
+    count.
+
     Args:
-        cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need not be
-            there.
+        cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need not
+            exist.
         batch (int, optional): Samples of one process; default: the config's.
 
     Raises:
         UserError: The config is of no task of the suite.
         CheckpointError: Neither the sizes nor the configuration of a checkpoint are known.
     """
-    cfg = imagined_config(cfg)
+    cfg = fake_config(cfg)
     batch = batch or batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    with imagined() as answers:
-        model: Any = build_imagined(cfg, answers)
+    with fake_tensors():
+        model: Any = build_fake(cfg)
         data = model.data_preprocessor(data, True)
-        counter = StepCounter(model)
-        with counter.counting() as counts:
+        with counting(model) as counts:
             loss, _ = model.parse_losses(model(**data, mode='loss'))
+            counts.end_forward()
             loss.backward()
-    weights, gradients, optimizer, checkpoint = _sizes(cfg, model)
-    trainable, frozen = count_parameters(model)
-    fixed = sum(weights.values()) - gradients - sum(b.nbytes for b in model.buffers())
     return StepCost(
-        batch, trainable, frozen, counts, weights, gradients, fixed, optimizer, checkpoint
+        batch,
+        *count_parameters(model),
+        counts.forward,
+        counts.total() - counts.forward['all'],
+        counts.saved,
+        **_sizes(cfg, model),
     )
 
 
@@ -85,16 +117,61 @@ def batch_of(cfg: Config) -> int:
     return loader.get('batch_size', 1)
 
 
-def _sizes(cfg: Config, model: nn.Module) -> tuple[Counter, int, int, int]:
-    """Return bytes: of weights by dtype, of gradients, the optimizer's state, a checkpoint."""
-    weights: Counter = Counter()
-    for t in (*model.parameters(), *model.buffers(), *frozen_tensors(model).values()):
+@dataclass
+class Counts:
+    """Counts of one forward and backward pass; see :class:`StepCost` for the fields."""
+
+    flops: FlopCounterMode
+    children: dict[str, str]
+    saved: Counter[torch.dtype] = field(default_factory=Counter)
+    forward: dict[str, int] = field(default_factory=dict)
+
+    def total(self) -> int:
+        """Return the multiply-accumulates so far."""
+        return self.flops.get_total_flops() // 2
+
+    def end_forward(self) -> None:
+        """Keep the counts of the forward pass by child of the model."""
+        by_module = self.flops.get_flop_counts()
+        for name, module in self.children.items():
+            if (macs := sum(by_module.get(module, {}).values()) // 2) > 0:
+                self.forward[name] = macs
+        self.forward['all'] = self.total()
+
+
+@contextmanager
+def counting(model: nn.Module) -> Iterator[Counts]:
+    """Count the operations inside the context, and the memory kept for the backward pass."""
+    children = {n: f'{type(model).__name__}.{n}' for n, _ in model.named_children()}
+    counts = Counts(FlopCounterMode(display=False, custom_mapping=ATTENTION), children)
+    seen = {t.untyped_storage()._cdata for t in _tensors_of(model)}
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage._cdata not in seen:
+            seen.add(storage._cdata)
+            counts.saved[t.dtype] += storage.nbytes()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t), counts.flops:
+        yield counts
+
+
+def _tensors_of(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers(), *frozen_tensors(model).values()]
+
+
+def _sizes(cfg: Config, model: nn.Module) -> dict[str, Any]:
+    """Return the bytes of weights, gradients, the optimizer's state and a checkpoint."""
+    weights: Counter[torch.dtype] = Counter()
+    for t in _tensors_of(model):
         weights[t.dtype] += t.nbytes
-    trained = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-    optimizer = cfg.get('optim_wrapper', {}).get('optimizer', {}).get('type', 'AdamW')
-    state = STATES.get(optimizer if isinstance(optimizer, str) else optimizer.__name__, 2) * trained
+    gradients = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+    kind = cfg.get('optim_wrapper', {}).get('optimizer', {}).get('type', 'AdamW')
+    optimizer = STATES.get(kind if isinstance(kind, str) else kind.__name__, 2) * gradients
     saved = sum(t.nbytes for t in model.state_dict().values())
     hooks: list[Any] = [*cfg.get('default_hooks', {}).values(), *cfg.get('custom_hooks', ())]
     averages = any(str(h.get('type', '')).endswith('EMAHook') for h in hooks if h)
     keeps = cfg.get('default_hooks', {}).get('checkpoint', {}).get('save_optimizer', True)
-    return weights, trained, state, saved * (1 + averages) + state * keeps
+    checkpoint = saved * (1 + averages) + optimizer * keeps
+    return dict(weights=weights, gradients=gradients, optimizer=optimizer, checkpoint=checkpoint)

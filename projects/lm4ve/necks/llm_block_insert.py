@@ -13,8 +13,7 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
-from lm4ve.necks.first_batch import FirstBatch, callable_names
+from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 
@@ -25,43 +24,36 @@ class _ThroughNeck:
     its reference to the neck along with the neck.
     """
 
-    def __init__(self, neck: Any, index: int | str, first_batch: FirstBatch) -> None:
+    def __init__(self, neck: nn.Module, index: int | str) -> None:
         self.neck = neck
         self.index = index
-        self.first_batch = first_batch
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return self._run(output)
         # Patch embeddings and Swin's stages return (tokens, grid size).
-        several = isinstance(output, (tuple, list, Mapping))
-        x = self._entry(output) if several else output
-        if not self.first_batch.sees(x):
-            return output
-        out = self.neck(x)
-        if isinstance(out, tuple) and isinstance(out[-1], dict):  # mmaction2's (x, losses)
-            out = out[0]
-        if not several:
-            return out
-        # A copy: what the module keeps of its output stays as it is.
-        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-        entries[self.index] = out
-        return tuple(entries) if isinstance(output, tuple) else entries
-
-    def _entry(self, output: Any) -> Any:
-        named = dict(output) if isinstance(output, Mapping) else dict(enumerate(output))
+        named = dict(output if isinstance(output, Mapping) else enumerate(output))
         index: Any = self.index
         if isinstance(index, int) and index < 0:
             index += len(named)
-        if isinstance(named.get(index), Tensor):
-            return named[index]
-        kinds = {
-            k: list(o.shape) if isinstance(o, Tensor) else type(o).__name__
-            for k, o in named.items()
-        }
-        raise UserError(
-            f'backbone.index={self.index!r} of {self.neck.use.place} names no features: that '
-            f'module returns {kinds}. Fix: the index (of a dict the key) of the entry that the '
-            'encoder uses.'
-        )
+        if not isinstance(named.get(index), Tensor):
+            kinds = {
+                k: list(o.shape) if isinstance(o, Tensor) else type(o).__name__
+                for k, o in named.items()
+            }
+            raise UserError(
+                f'backbone.index={self.index!r} names no features: {type(module).__name__} returns '
+                f'{kinds}. Fix: the index (of a dict the key) of the entry that the encoder uses.'
+            )
+        # A copy: what the module keeps of its output stays as it is.
+        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
+        entries[index] = self._run(named[index])
+        return tuple(entries) if isinstance(output, tuple) else entries
+
+    def _run(self, x: Tensor) -> Any:
+        out = self.neck(x)
+        # mmaction2's protocol: (x, losses)
+        return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -89,29 +81,15 @@ def LLMBlockInsert(
 
     Raises:
         UserError: ``after`` names no submodule or one that is never called, the backbone has
-            a neck already, or the neck changes the layout. The first batch raises it too: if
-            the submodule did not run, or if its output has the samples in another dimension.
+            a neck already, or the neck changes the layout.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
+    place = find_place(encoder, after)
     built = neck if isinstance(neck, nn.Module) else _build_neck(neck)
-    if getattr(built, 'out_type', 'raw') != 'raw':
-        raise UserError(
-            f"backbone.neck.out_type='{built.out_type}': inside an encoder the neck must give all "
-            "tokens. Fix: set it to 'raw'."
-        )
-    place = _place(encoder, after)
-    if hasattr(encoder, 'llm_neck'):
-        raise UserError(
-            f'{type(encoder).__name__} has a block already (llm_neck). Fix: give that one several '
-            'layers (block.layers).'
-        )
-    if isinstance(built, LLMBlockNeck):
-        built.use.place = f"after='{after}' of {type(encoder).__name__}"
+    # Inside an encoder the neck must give all tokens.
+    check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
-    first_batch = FirstBatch(after, built)
-    encoder.register_forward_pre_hook(first_batch.before, with_kwargs=True)
-    encoder.register_forward_hook(first_batch.after, with_kwargs=True)
-    place.register_forward_hook(_ThroughNeck(built, index, first_batch))
+    place.register_forward_hook(_ThroughNeck(built, index))
     return encoder
 
 
@@ -124,28 +102,29 @@ def _build_neck(cfg: dict[str, Any]) -> nn.Module:
     return neck
 
 
-def _place(encoder: nn.Module, after: str) -> nn.Module:
-    """Return the submodule of a name.
+def find_place(encoder: nn.Module, after: str) -> nn.Module:
+    """Return the submodule of a name, in an encoder that has no block yet.
 
     Raises:
-        UserError: There is none, or it only holds others.
+        UserError: There is none, it only holds others, or the encoder has a block.
     """
-    modules = dict(encoder.named_modules())
     kind = type(encoder).__name__
-    if not after or after not in modules:
-        parent = after.rpartition('.')[0] if after else ''
-        near = [n for n in modules if n and n.rpartition('.')[0] == parent]
-        near = near or [n for n, _ in encoder.named_children()]
+    if hasattr(encoder, 'llm_neck'):
         raise UserError(
-            f"backbone.after='{after}' is no submodule of {kind}. There are: {', '.join(near)}."
+            f'{kind} has a block already (llm_neck). Fix: give that one several layers '
+            '(block.layers).'
         )
-    if not callable_names({after: modules[after]}):
-        near = callable_names({n: m for n, m in modules.items() if n.startswith(f'{after}.')})
-        depth = min((n.count('.') for n in near), default=0)
-        near = [n for n in near if n.count('.') == depth]
+    modules = {n: m for n, m in encoder.named_modules() if n}
+    if after not in modules:
         raise UserError(
-            f"backbone.after='{after}' of {kind} is a {type(modules[after]).__name__}, which only "
-            f'holds modules and is never called. Fix: name one of {", ".join(near)}.'
+            f"after='{after}' is no submodule of {kind}.{did_you_mean(after, modules)} At the top "
+            f'are {listing([n for n, _ in encoder.named_children()], 12)}.'
         )
-    found: nn.Module = modules[after]
-    return found
+    place: nn.Module = modules[after]
+    if type(place).forward is nn.Module.forward:
+        near = [f'{after}.{n}' for n, _ in place.named_children()]
+        raise UserError(
+            f"after='{after}' of {kind} is a {type(place).__name__}, which only holds modules and "
+            f'is never called. Fix: name one of {listing(near, 12)}.'
+        )
+    return place

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -19,17 +19,14 @@ from lm4ve.blocks.layer import Queries, take_tokens
 from lm4ve.blocks.provenance import (
     NECK_KEY,
     SOURCE_KEY,
-    RecordsFrozenSource,
+    ProvenanceMixin,
     compare_settings,
     decode_source,
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check
-from lm4ve.necks.branch import read_branch
-from lm4ve.necks.guard import Use, expect_use
-from lm4ve.necks.in_training import InTraining
 from lm4ve.necks.layouts import DEFAULTS, check_layout, to_tokens
-from lm4ve.necks.train_queries import mean_of_tokens, read_train_queries
+from lm4ve.necks.train_only import mean_of_tokens, parse_branch, parse_train_queries
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -37,7 +34,7 @@ LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
 
 
 @MODELS.register_module()
-class LLMBlockNeck(InTraining):
+class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     """``x -> mapper_in: Linear(C, D) -> block -> mapper_out: Linear(D, C) -> norm``.
 
     Args:
@@ -58,9 +55,9 @@ class LLMBlockNeck(InTraining):
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
-            picks the cheapest. All give the same result. Only with 'off', or
-            within :meth:`observe`, is the mapper a module whose forward hooks
-            fire.
+            picks the cheapest. All give the same result. Where something acts on the
+            mapper, the norm or the projections (an adapter, a hook, a bias, a quantization),
+            they are called as modules, as with 'off'.
         with_cp (bool): Recompute mappers and block in the backward pass
             instead of storing their activations.
         compile (bool | dict): Run mappers and block through ``torch.compile``,
@@ -77,12 +74,12 @@ class LLMBlockNeck(InTraining):
         train_queries (float | dict, optional): The part of the tokens that a training step
             computes, drawn anew for each sample, where the host pools over all of them;
             evaluation computes all. A dict has the fields of
-            :class:`lm4ve.necks.train_queries.TrainQueries`.
+            :class:`lm4ve.necks.train_only.TrainQueries`.
         branch (bool | dict, optional): Make the block a branch beside the identity in
             training and leave it out in evaluation. A dict has the fields of
-            :class:`lm4ve.necks.branch.TrainBranch`.
-        guard (bool): Raise in the first training step if the block did not run or if no
-            gradient came back to it. False where a model rests it in some steps.
+            :class:`lm4ve.necks.train_only.TrainBranch`.
+        guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first iteration the
+            block does not run or gets no gradient. False where a model rests it in some steps.
         init_cfg (dict | list, optional): How the mappers are initialized. It never
             touches the block.
 
@@ -91,6 +88,8 @@ class LLMBlockNeck(InTraining):
     """
 
     block: Any
+    mapper_in: Any
+    branch_weight: Tensor
 
     def __init__(
         self,
@@ -126,41 +125,24 @@ class LLMBlockNeck(InTraining):
         self.out_type = out_type
         self.low_rank = low_rank
         self.with_cp = with_cp
-        self.train_queries = read_train_queries(train_queries, out_type)
-        self.branch = read_branch(branch, residual)
-        self._progress: float | None = None
+        self.guard = guard
+        self.train_queries = parse_train_queries(train_queries, out_type)
+        self.branch = parse_branch(branch, residual)
         if self.branch is not None:
             # A tensor, so that a compiled neck is not compiled anew for each weight.
             self.register_buffer('branch_weight', torch.zeros(()), persistent=False)
+        self._progress: float | None = None
+        self._observed = False
         self.compile_options = {} if compile is True else compile or None
+        self._compiled: Callable[..., Tensor] | None = None
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
-        embed_dims: int = self.block.embed_dims
-        if isinstance(self.block, RecordsFrozenSource):
+        if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
         if hasattr(self.block, 'check_low_rank'):
             self.block.check_low_rank(low_rank)
-        self.mapper_in = nn.Linear(in_channels, embed_dims, bias=False)
-        self.mapper_out = nn.Linear(embed_dims, in_channels, bias=False)
+        self.mapper_in = nn.Linear(in_channels, self.block.embed_dims, bias=False)
+        self.mapper_out = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
-        self._observed = False
-        self._compiled: Callable[..., Tensor] | None = None
-        self.guard = guard
-        self.use = Use()
-        if guard:
-            expect_use(self)
-
-    @contextmanager
-    def observe(self) -> Iterator['LLMBlockNeck']:
-        """Compute every token, and run each part as a module, inside this context.
-
-        So forward hooks see what would otherwise be folded, compiled or not computed. The
-        result stays the same; it costs what ``low_rank='off'`` with all tokens costs.
-        """
-        before, self._observed = self._observed, True
-        try:
-            yield self
-        finally:
-            self._observed = before
 
     def forward(
         self,
@@ -189,32 +171,90 @@ class LLMBlockNeck(InTraining):
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        x = self.pick(feats)
-        if self.norm is not None:
-            self.use.look_at(x)
-        given = to_tokens(x, self.in_channels, self.layout)
-        drawn = self._draw(given.tokens, padding_mask, queries, given.is_map)
-        queries = self._queries(x, queries, given.is_map)
+        x = to_tokens(self.pick(feats), self.in_channels, self.layout)
+        drawn = self._draw(x.tokens, padding_mask, queries, x.is_map)
+        queries = self._queries(queries, x.is_map)
         if self._observed:
-            out = take_tokens(self._through_block(given.tokens, padding_mask, None), queries)
+            out = take_tokens(self._through_block(x.tokens, padding_mask, None), queries)
         elif self._rests():
-            out = self._identity(given.tokens, queries)
-        elif drawn is not None:
-            out = self._run_drawn(given.tokens, padding_mask, queries, drawn)
+            drawn, out = None, self._identity(x.tokens, queries)
         else:
-            out = self._run(given.tokens, padding_mask, queries)
-        if self.out_type == 'avg_featmap' and out.dim() == 3:
-            extra = self.num_extra_tokens
-            out = mean_of_tokens(out, None if padding_mask is None else padding_mask[:, extra:])
+            out = self._run(x.tokens, padding_mask, queries if drawn is None else drawn)
+        if self.out_type == 'avg_featmap':
+            if padding_mask is not None:  # drawn tokens are never padding
+                padding_mask = padding_mask[:, self.num_extra_tokens :] if drawn is None else None
+            out = mean_of_tokens(out, padding_mask)
         if self.norm is not None:
             out = self.norm(out)
         if self.out_type == 'cls_token':
             out = out[:, 0]
         elif self.out_type == 'raw':
-            out = given.restore(out)
-        self.use.watch(out)
+            out = x.restore(out)
         return out if isinstance(feats, Tensor) else self._put_back(feats, out)
 
+    def _through_block(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor:
+        """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
+        inner = self.residual in ('inner', 'both')
+        method = self._choose_low_rank(tokens, queries)
+        out: Tensor
+        if method == 'off':
+            hidden = self.mapper_in(tokens)
+            out = self.block(hidden, padding_mask=padding_mask, queries=queries)
+            if inner:
+                out = out + take_tokens(hidden, queries)
+        else:  # the same, for less: see lm4ve/blocks/low_rank.py
+            out = self.block.forward_mapped(
+                tokens, self.mapper_in, padding_mask, queries, method, inner
+            )
+        out = self.mapper_out(out)
+        if self.branch is not None:
+            # Where an observer looks at an evaluation, the block runs and has no part in it.
+            return take_tokens(tokens, queries) + out * (self.branch_weight if self.training else 0)
+        if self.residual in ('outer', 'both'):
+            out = out + take_tokens(tokens, queries)
+        return out
+
+    def _choose_low_rank(self, tokens: Tensor, queries: Queries) -> str:
+        if self.mapper_in is None:  # lm4ve.fuse has folded it into the block
+            return 'fused'
+        if self._observed or self.low_rank == 'off' or not hasattr(self.block, 'choose_low_rank'):
+            return 'off'
+        method: str = self.block.choose_low_rank(tokens, queries, self.low_rank, self.mapper_in)
+        return method
+
+    def _run(self, *args: Any) -> Tensor:
+        """``_through_block``, compiled and checkpointed as the fields say."""
+        function: Callable[..., Tensor] = self._through_block
+        # An export traces what would be compiled.
+        if self.compile_options is not None and not torch.compiler.is_exporting():
+            self._compiled = self._compiled or torch.compile(function, **self.compile_options)
+            function = self._compiled
+        if self.with_cp and torch.is_grad_enabled():
+            out: Tensor = checkpoint(function, *args, use_reentrant=False)
+            return out
+        return function(*args)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A compiled method belongs to the module it was made of: copies (EMA)
+        # compile their own.
+        return {**super().__getstate__(), '_compiled': None}
+
+    @contextmanager
+    def observe(self) -> Iterator['LLMBlockNeck']:
+        """Compute every token, and run each part as a module, inside this context.
+
+        So forward hooks see what would otherwise be folded, compiled or not computed. The
+        result stays the same; it costs what ``low_rank='off'`` with all tokens costs.
+        """
+        before, self._observed = self._observed, True
+        try:
+            yield self
+        finally:
+            self._observed = before
+
+    # --------------------------------------------------------- features in and out
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that go through the neck.
 
@@ -223,11 +263,8 @@ class LLMBlockNeck(InTraining):
         """
         if isinstance(feats, Tensor):
             return feats
-        if not -len(feats) <= self.index < len(feats):
-            raise UserError(
-                f'neck.index={self.index}, but the backbone gives {len(feats)} feature maps. Fix: '
-                'set neck.index, or backbone.out_indices.'
-            )
+        field = f'neck.index of {len(feats)} feature maps'
+        check(field, self.index, least=-len(feats), most=len(feats) - 1)
         return feats[self.index]
 
     def _put_back(self, feats: Sequence[Tensor], out: Tensor) -> tuple[Tensor, ...]:
@@ -237,6 +274,90 @@ class LLMBlockNeck(InTraining):
         kept[self.index] = out
         return tuple(kept)
 
+    def _queries(self, queries: Queries, is_map: bool) -> Queries:
+        """Return which tokens the output is made of.
+
+        Raises:
+            UserError: The neck's fields leave no choice, or there are no such tokens.
+        """
+        if queries is not None and (self.out_type != 'raw' or is_map):
+            raise UserError(
+                "queries go with tokens [B, N, C] and out_type='raw', not with a map or "
+                f"neck.out_type='{self.out_type}'."
+            )
+        extra = self.num_extra_tokens if self.out_type == 'avg_featmap' else 0
+        if is_map and (self.out_type == 'cls_token' or extra):
+            raise UserError(
+                f"neck.out_type='{self.out_type}' with neck.num_extra_tokens={extra} needs tokens "
+                '[B, N, C], got a map, which has no class token.'
+            )
+        if self.out_type == 'cls_token':
+            return slice(0, 1)
+        return slice(extra, None) if extra else queries
+
+    # ------------------------------------------------------------ in training only
+    @property
+    def follows_progress(self) -> bool:
+        """Whether a training step depends on how far training has come."""
+        scheduled = self.train_queries is not None and self.train_queries.scheduled
+        return scheduled or self.branch is not None
+
+    def set_progress(self, progress: float) -> None:
+        """Set how far training has come; ``lm4ve.NeckProgressHook`` does so before each step.
+
+        Args:
+            progress (float): In [0, 1].
+        """
+        self._progress = progress
+        if self.branch is not None:
+            self.branch_weight.fill_(self.branch.at(progress))
+
+    def _current_progress(self) -> float:
+        if self._progress is None and self.follows_progress:
+            raise UserError(
+                'neck.branch and a growing neck.train_queries follow the training progress. Fix: '
+                "custom_hooks=[dict(type='lm4ve.NeckProgressHook')], or neck.set_progress(step / "
+                'steps) before each step of a loop of your own.'
+            )
+        return self._progress or 0.0
+
+    def _rests(self) -> bool:
+        """Whether the block is a branch that has no part in this pass."""
+        if self.branch is None:
+            return False
+        return not self.training or self.branch.at(self._current_progress()) == 0
+
+    def _identity(self, tokens: Tensor, queries: Queries) -> Tensor:
+        """Return the tokens as they came, ``[B, Q, C]``."""
+        out = take_tokens(tokens, queries)
+        if self.training:  # DDP waits for a gradient of every parameter
+            out = out + 0 * (self.mapper_in.weight.sum() + self.mapper_out.weight.sum())
+        return out
+
+    def _draw(
+        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries, is_map: bool
+    ) -> Tensor | None:
+        """Return the tokens that this training step computes, int64 ``[B, k]``, or None for all.
+
+        Raises:
+            UserError: The host reads certain tokens, or a map or a mask of all of them.
+        """
+        if self.train_queries is None or not self.training or self._observed:
+            return None
+        raw, extra = self.out_type == 'raw', self.num_extra_tokens
+        if queries is not None or (raw and (is_map or padding_mask is not None)):
+            raise UserError(
+                'neck.train_queries gives fewer tokens back, and this host reads certain tokens, a '
+                "map, or all tokens of a mask. Fix: out_type='avg_featmap', or no train_queries."
+            )
+        progress = self._current_progress()
+        drawn = self.train_queries.draw(tokens, padding_mask, extra, progress)
+        if drawn is None or not raw:
+            return drawn
+        first = torch.arange(extra, device=drawn.device)
+        return torch.cat([first.expand(len(drawn), -1), drawn], dim=1)
+
+    # ------------------------------------------------------------------ checkpoints
     def settings(self) -> dict[str, Any]:
         """Return what a checkpoint records of the neck, beside its tensors.
 
@@ -254,42 +375,15 @@ class LLMBlockNeck(InTraining):
             branch='left out in evaluation' if self.branch else 'none',
         )
 
-    def _queries(self, x: Tensor, queries: Queries, is_map: bool) -> Queries:
-        """Return which tokens are to be computed.
-
-        Raises:
-            UserError: The neck's fields leave no choice, or there are no such tokens.
-        """
-        if queries is not None and (self.out_type != 'raw' or is_map):
-            raise UserError(
-                "queries go with tokens [B, N, C] and out_type='raw', got features "
-                f"{list(x.shape)} and neck.out_type='{self.out_type}'."
-            )
-        if self.out_type == 'cls_token':
-            if is_map:
-                raise UserError(
-                    f"neck.out_type='cls_token' needs tokens [B, N, C], got a map {list(x.shape)}. "
-                    "Fix: out_type='raw' followed by a pooling neck, or 'avg_featmap'."
-                )
-            return slice(0, 1)
-        if self.out_type == 'avg_featmap' and self.num_extra_tokens:
-            if is_map:
-                raise UserError(
-                    f'neck.num_extra_tokens={self.num_extra_tokens} needs tokens [B, N, C], got a '
-                    f'map {list(x.shape)}, which has no class token. Fix: num_extra_tokens=0.'
-                )
-            return slice(self.num_extra_tokens, None)
-        return queries
-
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not isinstance(self.block, RecordsFrozenSource):  # whose record has it
+        if not isinstance(self.block, ProvenanceMixin):  # whose record has it
             destination[prefix + NECK_KEY] = encode_source(self.settings())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Refuse the neck of another kind of block, even where loading is not strict.
+        """Load, but refuse the neck of another kind of block, even where loading is not strict.
 
         Raises:
             CheckpointError: The state has this neck's weights, but a record of frozen weights
@@ -298,64 +392,16 @@ class LLMBlockNeck(InTraining):
         """
         record = state_dict.pop(prefix + NECK_KEY, None)  # older checkpoints lack it
         if record is not None:
-            theirs = decode_source(record, prefix + NECK_KEY)
-            compare_settings(theirs, self.settings())
+            compare_settings(decode_source(record, prefix + NECK_KEY), self.settings())
         key = f'{prefix}block.{SOURCE_KEY}'
-        wanted = isinstance(self.block, RecordsFrozenSource)
-        if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != wanted:
-            mine = type(self.block).__name__
+        expected = isinstance(self.block, ProvenanceMixin)
+        if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != expected:
             raise CheckpointError(
-                f"The checkpoint {'lacks' if wanted else 'has'} '{key}', the record of frozen "
-                f'weights, but model.neck.block of the config is a {mine}: it was made with '
-                'another kind of block, or is damaged. Fix: give the config that the checkpoint '
-                'was trained with.'
+                f"The checkpoint {'lacks' if expected else 'has'} '{key}', the record of frozen "
+                f'weights, but model.neck.block of the config is a {type(self.block).__name__}. '
+                'Fix: give the config that the checkpoint was trained with.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
-
-    def _run(self, *args: Any) -> Tensor:
-        """``_through_block``, compiled and checkpointed as the fields say."""
-        function: Callable[..., Tensor] = self._through_block
-        # An export traces what would be compiled.
-        if self.compile_options is not None and not torch.compiler.is_exporting():
-            self._compiled = self._compiled or torch.compile(function, **self.compile_options)
-            function = self._compiled
-        if self.with_cp and torch.is_grad_enabled():
-            out: Tensor = checkpoint(function, *args, use_reentrant=False)
-            return out
-        return function(*args)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # A compiled method belongs to the module it was made of: copies (EMA)
-        # compile their own.
-        return {**super().__getstate__(), '_compiled': None, 'use': Use(self.use.place)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if self.guard:
-            expect_use(self)
-
-    def _through_block(
-        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
-    ) -> Tensor:
-        """Mappers, block and residuals: ``[B, N, C] -> [B, Q, C]``."""
-        out: Tensor
-        weight = self.mapper_in.weight
-        low_rank = 'off' if self._observed else self.low_rank
-        if low_rank != 'off' and hasattr(self.block, 'forward_mapped'):
-            out = self.block.forward_mapped(tokens, weight, padding_mask, queries, low_rank)
-            if self.residual in ('inner', 'both'):
-                out = out + F.linear(take_tokens(tokens, queries), weight)
-        else:
-            hidden = self.mapper_in(tokens)
-            out = self.block(hidden, padding_mask=padding_mask, queries=queries)
-            if self.residual in ('inner', 'both'):
-                out = out + take_tokens(hidden, queries)
-        out = self.mapper_out(out)
-        if self.branch is not None:
-            return self._beside(tokens, out, queries)
-        if self.residual in ('outer', 'both'):
-            out = out + take_tokens(tokens, queries)
-        return out
 
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:

@@ -1,6 +1,6 @@
 """Folders of trained parts: written by ``save_pretrained``, read by ``from_pretrained``.
 
-As in PEFT, a folder holds what was trained and says what it was trained around: neither
+As in PEFT, a folder holds what was trained and records what it was trained around: neither
 the language model nor the frozen rest of the encoder is in it, and a folder that meets
 others than it was made with is refused before anything of the model is changed.
 """
@@ -15,20 +15,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import SOURCE_KEY, RecordsFrozenSource
+from lm4ve.blocks.provenance import SOURCE_KEY, ProvenanceMixin
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import Fingerprint
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
-from lm4ve.necks.wrapping import (
-    Inserted,
-    build_block,
-    build_neck,
-    check_filled,
-    check_unwrapped,
-    insert,
-    place_of,
-)
+from lm4ve.necks.wrapping import Inserted, build_neck, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
@@ -45,7 +36,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     Frozen parameters of the encoder are not written but fingerprinted.
 
     Args:
-        model (nn.Module): What :func:`wrap` returned; also within DistributedDataParallel
+        model (nn.Module): The result of :func:`wrap`; also within DistributedDataParallel
             or ``torch.compile``.
         folder (str | Path): It is made if it is not there.
 
@@ -61,8 +52,9 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         if not p.requires_grad and not n.startswith(_NECK)
     }
     state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    kept = {k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items()}
-    kept = {k: v for k, v in kept.items() if k not in frozen}
+    kept = {
+        k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
+    }
     config = dict(
         format=1,
         lm4ve=__version__,
@@ -86,8 +78,8 @@ def from_pretrained(
     Args:
         model (nn.Module): The encoder that was wrapped, made anew: with the same frozen
             weights, if some were frozen. It may be wrapped already.
-        folder (str | Path): What :func:`save_pretrained` wrote.
-        block (str | dict | nn.Module, optional): What :func:`wrap` takes. It says where the
+        folder (str | Path): A folder of :func:`save_pretrained`.
+        block (str | dict | nn.Module, optional): As for :func:`wrap`: where the
             language model lies now, which still has to be the same one.
 
     Returns:
@@ -100,28 +92,29 @@ def from_pretrained(
     """
     model, folder = _unwrapped(model), Path(folder)
     config, saved = _read(folder)
-    origin = f"'{folder}'"
-    _check_encoder(model, saved, config, origin)
-    inserted = None
-    if hasattr(model, 'llm_inserted'):
-        _check_place(_inserted(model), config, origin)
-        neck: Any = model.llm_neck
-    else:
-        check_unwrapped(model)
-        check_filled(model, place_of(model, config['after']))
-        given = config['block'] if block is None else block
-        if given is None:
+    neck: Any
+    after, index = config['after'], config['index']
+    _check_encoder(model, saved, config)
+    wrapped = hasattr(model, 'llm_inserted')
+    if wrapped:
+        inserted, neck = _inserted(model), model.llm_neck
+        place = f'after={inserted.after!r} and index={inserted.index!r}'
+        if place != f'after={after!r} and index={index!r}':
             raise CheckpointError(
-                f'{origin} was made with a block that was given as a module, and does not say how '
-                'to build it. Fix: give block= as for lm4ve.wrap.'
+                f'The folder was made with after={after!r} and index={index!r}, this model was '
+                f'wrapped with {place}.'
             )
-        made, settings = build_block(given)
-        neck = build_neck(config['neck'], made)
-        inserted = Inserted(config['after'], config['index'], config['neck'], settings)
+    else:
+        block = config['block'] if block is None else block
+        if block is None:
+            raise CheckpointError(
+                f"'{folder}' was made with a block that was given as a module. Fix: give block= as "
+                'for lm4ve.wrap.'
+            )
+        inserted, neck = build_neck(model, after, index, config['neck'], block)
     # The records are compared here, before anything of the model has changed.
-    own = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
-    _load(neck, own, origin)
-    if inserted is not None:
+    _load(neck, {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)})
+    if not wrapped:
         insert(model, neck, inserted)
     model.load_state_dict(saved, strict=False)
     return model
@@ -160,38 +153,28 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read both files of a folder.
 
     Raises:
-        CheckpointError: One is missing or damaged.
+        CheckpointError: One is missing or damaged, or of another version of the format.
     """
     path = folder / CONFIG_FILE
     try:
         config = json.loads(path.read_text(encoding='utf-8'))
         if config['format'] != 1:
-            raise CheckpointError(
-                f"'{path}' has format {config['format']!r}, which this release of lm4ve does not "
-                'know. Fix: update lm4ve.'
-            )
-        missing = {'after', 'index', 'neck', 'block', 'frozen_encoder', 'model'} - config.keys()
-        if missing:
-            raise KeyError(*sorted(missing))
+            raise ValueError(f'format {config["format"]!r}, expected 1; update lm4ve')
+        for name in ('after', 'index', 'neck', 'block', 'frozen_encoder', 'model'):
+            config[name]
         path = folder / WEIGHTS_FILE
         saved = load_file(path)
         saved[f'{_NECK}mapper_in.weight']
-    except FileNotFoundError as e:
-        raise CheckpointError(
-            f"'{path}' does not exist. Fix: name a folder that lm4ve.save_pretrained wrote."
-        ) from e
-    except CheckpointError:
-        raise
     except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as e:
         raise CheckpointError(
-            f"'{path}' is damaged or was not written by lm4ve.save_pretrained "
-            f'({type(e).__name__}: {e}). Fix: copy the folder again.'
+            f"'{path}' is missing, damaged or was not written by lm4ve.save_pretrained "
+            f'({type(e).__name__}: {e}).'
         ) from e
     return config, saved
 
 
 def _check_encoder(
-    model: nn.Module, saved: Mapping[str, Tensor], config: Mapping[str, Any], origin: str
+    model: nn.Module, saved: Mapping[str, Tensor], config: Mapping[str, Any]
 ) -> None:
     """Compare an encoder with the one that a folder was made with.
 
@@ -199,55 +182,44 @@ def _check_encoder(
         CheckpointError: Its tensors have other names or shapes, or what is frozen of it has
             other values.
     """
-    mine = {k: v for k, v in model.state_dict().items() if not k.startswith(_NECK)}
+    state = model.state_dict()
+    mine = {k: v for k, v in state.items() if not k.startswith(_NECK) and isinstance(v, Tensor)}
     theirs = {k: v for k, v in saved.items() if not k.startswith(_NECK)}
-    wrong = [k for k in theirs if k not in mine]
-    wrong += [
-        f'{k} {list(v.shape)} instead of {list(mine[k].shape)}'
-        for k, v in theirs.items()
-        if k in mine and v.shape != mine[k].shape
-    ]
-    rest = [k for k, v in mine.items() if k not in theirs and isinstance(v, Tensor)]
+    rest = [k for k in mine if k not in theirs]
     frozen = config['frozen_encoder']
-    if wrong or (rest and not frozen):
+    wrong = _differences(theirs, mine) or ([] if frozen else rest)
+    if wrong:
         raise CheckpointError(
-            f'{origin} was made with another model ({config["model"]}) than this '
-            f'{type(model).__name__}: they differ in {listing(wrong or rest, 3)}. Fix: build the '
-            'model with the arguments that it had.'
+            f'The folder was made with another model ({config["model"]}) than this '
+            f'{type(model).__name__}: they differ in {listing(wrong, 3)}.'
         )
     if frozen and _fingerprint(mine, rest) != frozen:
         raise CheckpointError(
-            f'{origin} was trained around other frozen weights of {config["model"]} than this '
+            f'The folder was trained around other frozen weights of {config["model"]} than this '
             f'model has ({listing(rest, 2)}). Fix: load the weights that the model began with '
             'before, and cast it after lm4ve.from_pretrained.'
         )
 
 
-def _check_place(inserted: Inserted, config: Mapping[str, Any], origin: str) -> None:
-    for name in ('after', 'index'):
-        mine = getattr(inserted, name)
-        if mine != config[name]:
-            raise CheckpointError(
-                f'{origin} was made with {name}={config[name]!r}, this model was wrapped with '
-                f'{mine!r}. Fix: give a model that is not wrapped, or wrap it as that one was.'
-            )
-
-
-def _load(neck: LLMBlockNeck, saved: dict[str, Tensor], origin: str) -> None:
-    """Load a neck, after what differs has been refused: the record first, it says most."""
+def _load(neck: Any, saved: dict[str, Tensor]) -> None:
+    """Load a neck, after what differs has been refused: the record first, it is the clearest."""
     record = f'block.{SOURCE_KEY}'
-    if isinstance(neck.block, RecordsFrozenSource) and record in saved:
+    if isinstance(neck.block, ProvenanceMixin) and record in saved:
         neck.block.load_state_dict({SOURCE_KEY: saved[record]}, strict=False)
     mine = neck.state_dict()
-    wrong = sorted(mine.keys() ^ saved.keys())
-    wrong += [
-        f'{k} {list(v.shape)} instead of {list(mine[k].shape)}'
-        for k, v in saved.items()
-        if k in mine and v.dtype != torch.uint8 and v.shape != mine[k].shape
-    ]
+    wrong = _differences(saved, mine) or sorted(mine.keys() - saved.keys())
     if wrong:
         raise CheckpointError(
-            f'{origin} was made with another neck or block: {listing(wrong, 3)}. Fix: give '
+            f'The folder was made with another neck or block: {listing(wrong, 3)}. Fix: give '
             f'block= the one that {CONFIG_FILE} names.'
         )
     neck.load_state_dict(saved)
+
+
+def _differences(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> list[str]:
+    """Name the tensors that a model lacks or has in another shape; records vary in length."""
+    return [
+        f'{k} {list(v.shape)} instead of {list(mine[k].shape) if k in mine else "none"}'
+        for k, v in theirs.items()
+        if k not in mine or (v.dtype != torch.uint8 and v.shape != mine[k].shape)
+    ]

@@ -1,6 +1,6 @@
 """``lm4ve.wrap``: the neck after a submodule of any model.
 
-:class:`lm4ve.necks.LLMBlockInsert` attaches it; this file takes what a user of a library
+:class:`lm4ve.necks.LLMBlockInsert` attaches it; this file starts from what a user of a library
 without configs has: a model, a name and a checkpoint.
 """
 
@@ -14,17 +14,17 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
-from lm4ve.errors import UserError, did_you_mean, listing
-from lm4ve.necks.llm_block_insert import LLMBlockInsert
+from lm4ve.errors import UserError
+from lm4ve.necks.llm_block_insert import LLMBlockInsert, find_place
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
-#: Attributes that say how many channels a layer gives.
+#: Attributes with the number of channels that a layer gives.
 _WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'normalized_shape')
 
 
 @dataclass(frozen=True)
 class Inserted:
-    """How :func:`wrap` was called: what a folder says of the place and the neck.
+    """The arguments of :func:`wrap`: what a folder records of the place and the neck.
 
     Attributes:
         after (str): Name of the submodule.
@@ -61,7 +61,7 @@ def wrap(
             :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
             interface.
         in_channels (int, optional): C. Default: the width of the submodule's last layer;
-            the first batch tells if that was wrong.
+            the first batch shows if that was wrong.
         index (int | str): Which entry goes through the neck where the submodule returns
             several (the key where it returns a dict). The others stay.
         **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
@@ -74,78 +74,50 @@ def wrap(
         UserError: There is no such submodule, the model has a block already or is on the
             device 'meta', or an argument is none of the neck's.
     """
-    place = place_of(model, after)
-    check_unwrapped(model)
-    check_filled(model, place)
+    place = find_place(model, after)
     width = in_channels or _width_of(place, after)
     options: dict[str, Any] = {'norm_cfg': None, 'in_channels': width, **neck}
-    made, settings = build_block(block)
-    built = build_neck(options, made)
+    inserted, built = build_neck(model, after, index, options, block)
     for mapper in (built.mapper_in, built.mapper_out):
         if built.init_cfg:  # what a runner calls init_weights() for
             initialize(mapper, built.init_cfg)
-    return insert(model, built, Inserted(after, index, options, settings))
+    return insert(model, built, inserted)
 
 
-def place_of(model: nn.Module, after: str) -> nn.Module:
-    """Return the submodule of a name.
+def build_neck(
+    model: nn.Module,
+    after: str,
+    index: int | str,
+    options: dict[str, Any],
+    block: str | Mapping[str, Any] | nn.Module,
+) -> tuple[Inserted, LLMBlockNeck]:
+    """Build the neck for a place of a model, which stays as it is.
 
     Raises:
-        UserError: There is none.
+        UserError: See :func:`wrap`.
     """
-    modules = {n: m for n, m in model.named_modules() if n}
-    if after not in modules:
-        raise UserError(
-            f"after='{after}' is no submodule of {type(model).__name__}."
-            f'{did_you_mean(after, modules)} Fix: name one of model.named_modules(); at the top '
-            f'are {listing([n for n, _ in model.named_children()], 12) or "none"}.'
-        )
-    return modules[after]
-
-
-def check_unwrapped(model: nn.Module) -> None:
-    if hasattr(model, 'llm_neck'):
-        inserted = getattr(model, 'llm_inserted', None)
-        where = f" after '{inserted.after}'" if inserted else ''
-        raise UserError(
-            f'{type(model).__name__} has a block already{where}. Fix: wrap a new model, or give '
-            'the block several layers (block=dict(layers=(-2, -1), ...)).'
-        )
-
-
-def build_block(
-    block: str | Mapping[str, Any] | nn.Module,
-) -> tuple[nn.Module, dict[str, Any] | None]:
-    """Return a block and its config, which a module that was given has not."""
-    if isinstance(block, nn.Module):
-        return block, None
-    fields = dict(checkpoint=block) if isinstance(block, str) else block
-    settings = {'type': 'LLMBlock', **fields}
-    return MODELS.build(settings), settings
-
-
-def build_neck(options: Mapping[str, Any], block: nn.Module) -> LLMBlockNeck:
-    try:
-        return LLMBlockNeck(block=block, **options)
-    except TypeError as e:
-        raise UserError(
-            f'An argument is none of LLMBlockNeck: {e}. Fix: see docs/reference/necks.md for '
-            'what there is; arguments of the block go into block=dict(...).'
-        ) from e
-
-
-def check_filled(model: nn.Module, place: nn.Module) -> None:
-    if _reference(model, place).is_meta or torch.get_default_device().type == 'meta':
+    tensor = _reference(model, find_place(model, after))
+    if tensor.is_meta or torch.get_default_device().type == 'meta':
         raise UserError(
             f"{type(model).__name__} is on the device 'meta', where the language model's weights "
-            "would be lost. Fix: fill the model first (model.to_empty(device='cpu') and its "
-            'weights), then give it the block.'
+            "would be lost. Fix: fill it first (model.to_empty(device='cpu') and its weights)."
         )
+    settings: dict[str, Any] | None = None
+    built: Any = block
+    if not isinstance(block, nn.Module):
+        fields = dict(checkpoint=block) if isinstance(block, str) else block
+        settings = {'type': 'LLMBlock', **fields}
+        built = MODELS.build(settings)
+    try:
+        neck = LLMBlockNeck(block=built, **options)
+    except TypeError as e:
+        raise UserError(f'LLMBlockNeck: {e}. See docs/reference/necks.md for what there is.') from e
+    return Inserted(after, index, options, settings), neck
 
 
 def insert(model: nn.Module, neck: LLMBlockNeck, inserted: Inserted) -> nn.Module:
     """Attach a neck, on the device and, except for the block, in the dtype of its place."""
-    reference = _reference(model, place_of(model, inserted.after))
+    reference = _reference(model, find_place(model, inserted.after))
     LLMBlockInsert(model, inserted.after, neck, inserted.index)
     neck.to(reference.device)
     for part in (neck.mapper_in, neck.mapper_out, neck.norm):
@@ -157,17 +129,13 @@ def insert(model: nn.Module, neck: LLMBlockNeck, inserted: Inserted) -> nn.Modul
 
 
 def _reference(model: nn.Module, place: nn.Module) -> Tensor:
-    """Return a tensor whose device and dtype the mappers take."""
+    """Return a tensor whose device and dtype the mappers get."""
     tensors = (*place.parameters(), *place.buffers(), *model.parameters())
     return next((t for t in tensors if t.is_floating_point()), torch.empty(0))
 
 
 def _width_of(place: nn.Module, after: str) -> int:
-    """Return how many channels the last layer within a module gives.
-
-    Raises:
-        UserError: No layer in it has a width.
-    """
+    """Return how many channels the last layer within a module gives."""
     for module in reversed([*place.modules()]):
         for name in _WIDTHS:
             width = getattr(module, name, None)
@@ -176,6 +144,6 @@ def _width_of(place: nn.Module, after: str) -> int:
             if isinstance(width, int) and width > 0:
                 return width
     raise UserError(
-        f"The width of the output of after='{after}' ({type(place).__name__}) cannot be told from "
-        'its layers. Fix: give in_channels=, the number of channels.'
+        f"The layers of after='{after}' ({type(place).__name__}) do not show the width of its "
+        'output. Fix: give in_channels=, the number of channels.'
     )

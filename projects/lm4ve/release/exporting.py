@@ -13,6 +13,7 @@ from lm4ve.analysis.loading import load_model
 from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
 from lm4ve.llm.torch_files import read_safetensors
+from lm4ve.necks.fusing import fuse
 from lm4ve.release import formats
 from lm4ve.release.metadata import describe_tensors, metadata_of
 from lm4ve.release.release import frozen_state, trained_state
@@ -99,6 +100,7 @@ def _trace_and_write(
 ) -> formats.Run:
     """Write a file; return what it computes. The metadata gets the inputs and outputs."""
     write, load = _WRITERS[format]
+    model = fuse(model)
     batch = collate(cfg, export.samples(cfg, _EXAMPLE))
     tensors = export.tensors(model, batch)
     axes = varying_axes(tensors, export.all_axes())

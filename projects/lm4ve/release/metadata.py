@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import RecordsFrozenSource
+from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.release.release import without_folder
 from lm4ve.tasks.base.export import TaskExport
 from lm4ve.version import __version__
@@ -36,7 +36,7 @@ def metadata_of(
     blocks = {
         name: dict(without_folder(block.source))
         for name, block in model.named_modules()
-        if isinstance(block, RecordsFrozenSource)
+        if isinstance(block, ProvenanceMixin)
     }
     return dict(
         version=__version__,

@@ -7,22 +7,16 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from lm4ve.blocks import LLMBlock
 from lm4ve.necks import LLMBlockNeck
 
 
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
-    """Make a model's blocks decide and fold once, and its layers run as plain code.
-
-    The first forward pass inside has to be an eager one; see :meth:`LLMBlock.traceable`.
-    """
+    """Make a model's layers run as plain code, and its necks uncompiled."""
     fused = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack:
         for module in model.modules():
-            if isinstance(module, LLMBlock):
-                stack.enter_context(module.traceable())
-            elif isinstance(module, LLMBlockNeck):
+            if isinstance(module, LLMBlockNeck):
                 stack.callback(setattr, module, 'compile_options', module.compile_options)
                 module.compile_options = None
         # torch's layers have one kernel of their own for inference, which no format has.

@@ -1,4 +1,4 @@
-"""What happens around a model while it trains: checkpoints, EMA, files, command lines.
+"""What happens around a model while it trains: runner, configs, checkpoints, hooks, commands.
 
 Importing this package imports nothing: blocks and tasks use its small modules.
 """
@@ -6,18 +6,20 @@ Importing this package imports nothing: blocks and tasks use its small modules.
 import importlib
 from typing import Any
 
-_HOOKS = {
+_NAMES = {
     'AtomicCheckpointHook': 'checkpoint_hooks',
     'BlockInUseHook': 'block_in_use',
     'FiniteLossHook': 'finite_loss',
     'KeptEMAHook': 'ema',
     'NeckProgressHook': 'neck_progress',
     'PlainCheckpointHook': 'checkpoint_hooks',
-    'WholeCheckpointHook': 'whole_checkpoint',
+    'Runner': 'runner',
+    'WholeCheckpointHook': 'strict_loading',
+    'build_runner': 'runner',
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOOKS:
-        return getattr(importlib.import_module(f'{__name__}.{_HOOKS[name]}'), name)
+    if name in _NAMES:
+        return getattr(importlib.import_module(f'{__name__}.{_NAMES[name]}'), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

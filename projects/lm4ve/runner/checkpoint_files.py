@@ -42,7 +42,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"The checkpoint '{path}' does not exist. Fix: correct the path.")
+        raise CheckpointError(f"The checkpoint '{path}' does not exist.")
     if is_safetensors(path):
         return read_safetensors(path)
     with safe_loading(path):
@@ -50,10 +50,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             path, map_location='cpu', mmap=is_zipped(path) or None, weights_only=True
         )
     if not isinstance(content, dict):
-        raise CheckpointError(
-            f"'{path}' holds a {type(content).__name__}, expected a dict of "
-            f'tensors or one with the key {", ".join(map(repr, _STATE_KEYS))}.'
-        )
+        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, expected a dict.")
     return content
 
 
@@ -75,7 +72,7 @@ def select_state(
     Args:
         checkpoint (dict): What :func:`read_checkpoint` returns.
         ema (bool): Take the moving average instead of the weights.
-        origin (str): What the message calls the file.
+        origin (str): Its name in the error.
 
     Returns:
         dict[str, Tensor]: Tensors by name, without the ``module.`` of
@@ -84,29 +81,20 @@ def select_state(
     Raises:
         UserError: There is no state, or no average where one is asked for.
     """
-    wanted = _EMA_KEYS if ema else _STATE_KEYS
-    bare = {} if ema else checkpoint
-    state = next((checkpoint[k] for k in wanted if k in checkpoint), bare)
-    if not _all_tensors(state):
-        raise UserError(
-            f'{origin} has no {"moving average" if ema else "model state"}: '
-            f'expected a dict of tensors under {", ".join(wanted)}'
-            f'{"" if ema else ", or nothing but tensors"}; found the keys '
-            f'{listing(list(checkpoint), 20)}.'
-            f'{" Fix: leave out the flag for the average." if ema else ""}'
-        )
-    prefix = 'module.'
-    if all(k.startswith(prefix) for k in state):
-        state = {k[len(prefix) :]: v for k, v in state.items()}
-    return dict(state)
-
-
-def _all_tensors(state: object) -> bool:
-    return (
+    keys = _EMA_KEYS if ema else _STATE_KEYS
+    state = next((checkpoint[k] for k in keys if k in checkpoint), {} if ema else checkpoint)
+    if not (
         isinstance(state, dict)
-        and bool(state)
+        and state
         and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    )
+    ):
+        raise UserError(
+            f'{origin} has no {"moving average" if ema else "model state"}: no tensors under '
+            f'{", ".join(keys)}; its keys are {listing(list(checkpoint), 20)}.'
+        )
+    if all(k.startswith('module.') for k in state):
+        return {k.removeprefix('module.'): v for k, v in state.items()}
+    return dict(state)
 
 
 def read_state(path: str | Path) -> dict[str, Tensor]:
@@ -122,7 +110,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
 def load_strictly(
     model: nn.Module, state: dict[str, Tensor], origin: str, optional: Sequence[str] = ()
 ) -> None:
-    """Load a state; refuse it if a tensor is missing, unknown or of another shape.
+    """Load a state; raise an error if a tensor is missing, unknown or of another shape.
 
     MMEngine's ``load_checkpoint`` only logs what does not fit, and goes on with
     weights that were never trained.
@@ -130,14 +118,14 @@ def load_strictly(
     Args:
         model (nn.Module): The model to load into.
         state (dict[str, Tensor]): Tensors by the model's names.
-        origin (str): What the message calls the file.
+        origin (str): Its name in the error.
         optional (Sequence[str]): Endings of names that may be missing.
 
     Raises:
         CheckpointError: Tensors are missing, unknown, of another shape or another kind of
             numbers; the message names them.
     """
-    _refuse_other_numbers(model, state, origin)
+    _check_types(model, state, origin)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as e:  # torch lists the shapes that differ, one a line
@@ -149,10 +137,8 @@ def load_strictly(
             return
         found = _difference(missing, unknown)
     raise CheckpointError(
-        f"{origin} is of another model than the config's: {found}. Fix: give the "
-        'config that it was trained with, with the same overrides (--cfg-options). '
-        'To load what fits and leave the rest untrained, a tool that evaluates takes '
-        '--allow-partial.'
+        f"{origin} is of another model than the config's: {found}. Was it trained with other "
+        '--cfg-options? --allow-partial evaluates what fits.'
     )
 
 
@@ -162,31 +148,26 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     Args:
         model (nn.Module): The model to load into.
         state (dict[str, Tensor]): Tensors by the model's names.
-        origin (str): What the warning calls the file.
+        origin (str): Its name in the warning.
 
     Raises:
         CheckpointError: It was made with other frozen weights, or has other kinds of numbers.
     """
     state = dict(state)
-    _refuse_other_numbers(model, state, origin)
+    _check_types(model, state, origin)
     accept_records(model, state)
     mine = model.state_dict()
-    fits = {
-        k: v
-        for k, v in state.items()
-        if k not in mine or k.endswith(SOURCE_KEY) or v.shape == mine[k].shape
-    }
-    missing, unknown = model.load_state_dict(fits, strict=False)
+    for name in mine.keys() & state.keys():
+        if not name.endswith(SOURCE_KEY) and state[name].shape != mine[name].shape:
+            del state[name]
+    missing, unknown = model.load_state_dict(state, strict=False)
     if missing or unknown:
-        print_log(
-            f'{origin} was loaded in part: {_difference(missing, unknown)}.',
-            logger='current',
-            level=logging.WARNING,
-        )
+        text = f'{origin} was loaded in part: {_difference(missing, unknown)}.'
+        print_log(text, logger='current', level=logging.WARNING)
 
 
-def _refuse_other_numbers(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    """Refuse tensors that torch cannot copy, or would convert without a word.
+def _check_types(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
+    """Check for tensors that torch cannot copy, or would convert in silence.
 
     Raises:
         CheckpointError: It names them.
@@ -200,10 +181,7 @@ def _refuse_other_numbers(model: nn.Module, state: dict[str, Tensor], origin: st
         elif mine is not None and mine.is_floating_point() != tensor.is_floating_point():
             wrong.append(f'{name} ({tensor.dtype}, expected {mine.dtype})')
     if wrong:
-        raise CheckpointError(
-            f'{origin} has tensors of other kinds of numbers than the model: {listing(wrong, 3)}. '
-            'Fix: save its state_dict again as plain dense tensors.'
-        )
+        raise CheckpointError(f'{origin} has tensors of other types: {listing(wrong, 3)}.')
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
@@ -228,17 +206,13 @@ def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str |
     Raises:
         UserError: It cannot be written.
     """
-    content = dict(meta=meta, state_dict={k: _own(v) for k, v in state.items()})
+    state = {k: v.detach().cpu() for k, v in state.items()}
+    for name, tensor in state.items():
+        if tensor.untyped_storage().nbytes() > tensor.nbytes:
+            state[name] = tensor.clone()  # or `torch.save` would write the rest of the storage
+    content = dict(meta=meta, state_dict=state)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     with buffer.getbuffer() as data:
         write_atomically(data, path)
         return len(data)
-
-
-def _own(tensor: Tensor) -> Tensor:
-    """Return a tensor without the rest of the storage that ``torch.save`` would write."""
-    tensor = tensor.detach().cpu()
-    if tensor.untyped_storage().nbytes() > tensor.nbytes:
-        return tensor.clone()
-    return tensor

@@ -27,11 +27,6 @@ _GRADIENTS = 'lm4ve_gradients'
 #: Marks the plain form of a scalar's history.
 HISTORY = 'lm4ve_history'
 
-_WRITE_FIX = (
-    'make room (or set default_hooks.checkpoint.max_keep_ckpts, or work_dir on '
-    'another disk), then continue with --resume'
-)
-
 
 @register_backend('lm4ve_atomic')
 class AtomicLocalBackend(LocalBackend):  # type: ignore[misc]
@@ -39,11 +34,11 @@ class AtomicLocalBackend(LocalBackend):  # type: ignore[misc]
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes; see :func:`lm4ve.files.write_atomically`."""
-        write_atomically(obj, filepath, _WRITE_FIX)
+        write_atomically(obj, filepath)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write a text; see :func:`lm4ve.files.write_atomically`."""
-        write_atomically(obj.encode(encoding), filepath, _WRITE_FIX)
+        write_atomically(obj.encode(encoding), filepath)
 
 
 @HOOKS.register_module()
@@ -93,20 +88,7 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         self._gradients = checkpoint.get(_GRADIENTS)
 
     def _write_name(self, name: str, path: Path) -> None:
-        write_text(name, path, _WRITE_FIX)
-
-
-def is_history(value: Mapping[str, Any]) -> bool:
-    """Return whether a scalar's history is one that :class:`PlainCheckpointHook` has written."""
-    history, counts, most = (value.get(k) for k in (HISTORY, 'counts', 'max_length'))
-    return (
-        isinstance(history, torch.Tensor)
-        and isinstance(counts, torch.Tensor)
-        and history.ndim == 1
-        and history.shape == counts.shape
-        and type(most) is int
-        and most > 0
-    )
+        write_text(name, path)
 
 
 def _to_plain(value: Any) -> Any:
@@ -156,7 +138,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
         scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
-        if hub and isinstance(scalars, dict):  # a damaged one matters to --resume only, which looks
+        if isinstance(hub, dict) and isinstance(scalars, dict):  # else only --resume matters
             hub['log_scalars'] = {k: self._unpack(v) for k, v in scalars.items()}
 
     def _pack(self, buffer: Any) -> Any:
@@ -170,8 +152,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
         }
 
     def _unpack(self, value: Any) -> Any:
-        if not (isinstance(value, dict) and is_history(value)):
+        if not (isinstance(value, dict) and HISTORY in value):
             return value
-        return HistoryBuffer(
-            value[HISTORY].cpu().numpy(), value['counts'].cpu().numpy(), value['max_length']
-        )
+        history, counts = (value[k].cpu().numpy() for k in (HISTORY, 'counts'))
+        return HistoryBuffer(history, counts, value['max_length'])

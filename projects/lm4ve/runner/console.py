@@ -1,14 +1,14 @@
-"""What a person sees of a run: how it starts, one line an epoch, and what matters.
+"""Shorten the console: how a run starts, one line an epoch, warnings and errors.
 
 MMEngine writes its environment, the whole config, every hook and every parameter's
-options to the console before the first epoch. All of this stays in the log file. The
-console shows a short start, a line an epoch, warnings and errors.
+options to the console before the first epoch. All of this stays in the log file.
 """
 
 import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -16,24 +16,16 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from lm4ve.blocks import count_parameters
-from lm4ve.runner.quiet import FOREIGN
 from lm4ve.version import __version__
 
 #: Seconds after which a long epoch shows where it is.
 HEARTBEAT = 60.0
-
-
-class ConsoleFilter(logging.Filter):
-    """Lets warnings, errors and what :class:`ConsoleHook` says through to the console."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return getattr(record, 'for_console', False)
-        return not re.search(FOREIGN, record.getMessage())
+#: Warnings of MMEngine about itself.
+FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Messages without time and name, which stand in the log file."""
+    """Format messages without time and name, which are in the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
         level = f'{record.levelname.lower()}: ' if record.levelno >= logging.WARNING else ''
@@ -41,26 +33,21 @@ class ConsoleFormatter(logging.Formatter):
 
 
 def shorten(logger: logging.Logger) -> None:
-    """Reduce a logger's console to what :class:`ConsoleFilter` lets through."""
+    """Reduce a logger's console to warnings, errors and the lines of :class:`ConsoleHook`."""
+
+    def is_shown(record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return getattr(record, 'for_console', False)
+        return not re.search(FOREIGN, record.getMessage())
+
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(ConsoleFilter())
+            handler.addFilter(is_shown)
             handler.setFormatter(ConsoleFormatter())
 
 
-def with_short_console(runner: type[Runner]) -> type[Runner]:
-    """Return the runner's class with a short console; its log file stays as it is."""
-
-    def build_logger(self: Any, *args: Any, **kwargs: Any) -> logging.Logger:
-        logger: logging.Logger = runner.build_logger(self, *args, **kwargs)
-        shorten(logger)
-        return logger
-
-    return type(runner.__name__, (runner,), dict(build_logger=build_logger, __doc__=runner.__doc__))
-
-
 class ConsoleHook(Hook):  # type: ignore[misc]
-    """Says how a run starts, where it is after each epoch, and where the results are.
+    """Print how a run starts, its progress after each epoch, and where the results are.
 
     A line in the middle of an epoch appears only when the last one is a minute old.
     """
@@ -69,22 +56,22 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     priority = 'LOWEST'
 
     def __init__(self) -> None:
-        self._told = self._begun = time.monotonic()
+        self._printed_at = self._begun = time.monotonic()
         self._line = ''
         self._trains = False
 
-    # ------------------------------------------------------------------ start
     def before_train(self, runner: Runner) -> None:
         self._trains = True
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
         train = loop.dataloader
-        data = f'{_size(train)} to train ({_batch(train)} a step'
+        size = getattr(train, 'batch_size', None) or 'batches'
+        data = f'{_size(train)} to train ({size} a step'
         data += f', {len(train)} steps an epoch)' if by_epoch else ')'
         if runner.val_loop is not None:
             data += f', {_size(runner.val_loop.dataloader)} to validate'
-        trained, frozen = count_parameters(_bare(runner.model))
+        trained, frozen = count_parameters(runner.model)
         rows = {'data': data, 'parameters': f'{trained:,} trained, {frozen:,} frozen'}
         if runner.iter:
             done = f'epoch {runner.epoch}' if by_epoch else f'iteration {runner.iter}'
@@ -93,12 +80,12 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def before_test(self, runner: Runner) -> None:
         rows = {'data': f'{_size(runner.test_loop.dataloader)} to test'}
-        # Of a test after a training, all this has been said.
+        # A test after a training needs no second start.
         if not self._trains:
             self._start(runner, 'testing', rows)
 
     def _start(self, runner: Runner, what: str, rows: Mapping[str, str]) -> None:
-        model = _bare(runner.model)
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parts = (type(m).__name__ for n, m in model.named_children() if n != 'data_preprocessor')
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         device = next((p.device.type for p in model.parameters()), 'cpu')
@@ -109,16 +96,15 @@ class ConsoleHook(Hook):  # type: ignore[misc]
             **rows,
             'log': runner.logger.log_file or 'none',
         }
-        self._say(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
+        self._print(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
 
-    # --------------------------------------------------------------- progress
     def before_train_epoch(self, runner: Runner) -> None:
         self._flush(runner)
         self._begun = time.monotonic()
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        if time.monotonic() - self._told > HEARTBEAT:
-            self._say(runner, _progress(runner, 20, runner.iter + 1))
+        if time.monotonic() - self._printed_at > HEARTBEAT:
+            self._print(runner, _progress(runner, 20, runner.iter + 1))
 
     def after_train_epoch(self, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -133,25 +119,21 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._flush(runner)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        self._say(runner, f'test  {_numbers(metrics)}')
+        self._print(runner, f'test  {_numbers(metrics)}')
 
     def after_train(self, runner: Runner) -> None:
         self._flush(runner)
         if (saved := runner.message_hub.runtime_info.get('last_ckpt')) is not None:
-            self._say(runner, f'saved        {saved}')
+            self._print(runner, f'saved        {saved}')
 
     def _flush(self, runner: Runner) -> None:
         if self._line:
-            self._say(runner, self._line)
+            self._print(runner, self._line)
         self._line = ''
 
-    def _say(self, runner: Runner, text: str) -> None:
-        self._told = time.monotonic()
+    def _print(self, runner: Runner, text: str) -> None:
+        self._printed_at = time.monotonic()
         runner.logger.info(text, extra=dict(for_console=True))
-
-
-def _bare(model: Any) -> Any:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _size(loader: Any) -> str:
@@ -159,10 +141,6 @@ def _size(loader: Any) -> str:
         return f'{len(loader.dataset):,}'
     except TypeError:
         return 'a stream'  # an iterable data set has no length
-
-
-def _batch(loader: Any) -> str:
-    return str(getattr(loader, 'batch_size', None) or 'batches')
 
 
 def _progress(runner: Runner, window: int, done: int) -> str:
@@ -179,14 +157,8 @@ def _progress(runner: Runner, window: int, done: int) -> str:
     if 'train/lr' in scalars:
         text += f'  lr {scalars["train/lr"].current():.2e}'
     if (eta := hub.runtime_info.get('eta')) is not None:
-        text += f'  {_duration(float(eta))} left'
+        text += f'  {timedelta(seconds=max(round(float(eta)), 0))} left'
     return text
-
-
-def _duration(seconds: float) -> str:
-    minutes, s = divmod(max(round(seconds), 0), 60)
-    hours, m = divmod(minutes, 60)
-    return f'{hours}:{m:02}:{s:02}'
 
 
 def _numbers(metrics: Mapping[str, Any] | None) -> str:

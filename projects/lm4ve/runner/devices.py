@@ -1,4 +1,4 @@
-"""Which device a tool or an inferencer runs on; one that is not there is one message."""
+"""Find the device that a command or an inferencer runs on."""
 
 import torch
 
@@ -10,7 +10,7 @@ def find_device(name: str | torch.device | None, field: str = '--device') -> tor
 
     Args:
         name (str | torch.device, optional): Default: a GPU if there is one.
-        field (str): What the message calls it.
+        field (str): Its name in the error.
 
     Raises:
         UserError: There is no such device.
@@ -21,8 +21,5 @@ def find_device(name: str | torch.device | None, field: str = '--device') -> tor
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as e:
-        raise UserError(
-            f"{field} '{name}' cannot be used: {str(e).splitlines()[0]}. Fix: cpu, or cuda on a "
-            'machine that has one.'
-        ) from e
+        raise UserError(f"{field} '{name}' cannot be used: {str(e).splitlines()[0]}") from e
     return device

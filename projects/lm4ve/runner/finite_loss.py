@@ -1,4 +1,4 @@
-"""Stop a training whose loss or weights are no numbers, before a checkpoint is made of it.
+"""Stop a training whose loss or weights are not finite, before it is saved.
 
 MMEngine trains on, overwrites good checkpoints with weights that are NaN, and exits 0.
 """
@@ -18,7 +18,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
     """Raise at the first iteration whose loss is NaN or infinite.
 
     Nothing of that iteration is saved, so that the newest checkpoint is a good one. Weights are
-    looked at before each saving: a finite loss may have a gradient that is not.
+    checked before each saving, since a finite loss may have a gradient that is not.
 
     Args:
         tolerate (int): How many iterations in a row may have such a loss, for example with
@@ -39,7 +39,7 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         data_batch: Any = None,
         outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Look at the losses that the step returned.
+        """Check the losses that the step returned.
 
         Raises:
             UserError: Too many in a row are not finite; it names the iteration.
@@ -52,13 +52,12 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         value = float(torch.as_tensor(losses[bad[0]]).detach().mean())
         raise UserError(
             f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
-            f'{value}: training stopped, and nothing of it was saved. Fix: lower '
-            'optim_wrapper.optimizer.lr or set optim_wrapper.clip_grad, and continue with '
-            '--resume; default_hooks.finite_loss.tolerate=N lets N such iterations in a row pass.'
+            f'{value}: training stopped before it was saved. Lower the learning rate or clip '
+            'gradients and --resume; default_hooks.finite_loss.tolerate=N permits N in a row.'
         )
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Look at the weights that train.
+        """Check the weights that train.
 
         Raises:
             UserError: One of them is NaN or infinite.
@@ -70,8 +69,6 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
         if bad:
             raise UserError(
                 f'After iteration {runner.iter + 1} (epoch {runner.epoch + 1}) {len(bad)} weights '
-                f'are not finite: {listing(bad)}. They were not saved. Fix: set '
-                'optim_wrapper.clip_grad or lower optim_wrapper.optimizer.lr, and continue from '
-                'the checkpoint before with --resume; default_hooks.finite_loss.tolerate=-1 saves '
-                'them.'
+                f'are not finite and were not saved: {listing(bad)}. Clip gradients or lower the '
+                'learning rate and --resume; default_hooks.finite_loss.tolerate=-1 saves them.'
             )

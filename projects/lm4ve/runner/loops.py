@@ -18,31 +18,27 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
 from lm4ve.registry import LOOPS
-from lm4ve.runner.repeatable import DATA, PAUSE, STEP, number_batches, seed_everything
+from lm4ve.runner.seeding import DATA, PAUSE, STEP, number_batches, seed_everything
 
 _OURS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
 
 
-def use_repeatable_loop(cfg: Config) -> None:
-    """Let a config train with the loop of this module that extends the one it names.
+def use_exact_loop(cfg: Config) -> None:
+    """Replace MMEngine's training loop in a config by the one here that extends it.
 
     Args:
         cfg (Config): Changed in place. A loop of another kind stays.
     """
-    train = cfg.get('train_cfg')
-    if not train:
-        return
-    kind = train.get('type')
-    if kind is None and 'by_epoch' in train:
-        kind = 'EpochBasedTrainLoop' if train.by_epoch else 'IterBasedTrainLoop'
-    name = _OURS.get(str(kind).removeprefix('mmengine.'))
-    if name is not None:
-        rest = {k: v for k, v in train.items() if k not in ('type', 'by_epoch')}
+    rest = dict(cfg.get('train_cfg') or {})
+    by_epoch, kind = rest.pop('by_epoch', None), rest.pop('type', None)
+    if kind is None and by_epoch is not None:
+        kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
+    if name := _OURS.get(str(kind).removeprefix('mmengine.')):
         cfg.train_cfg = ConfigDict(type=name, **rest)
 
 
-class _Repeatable(BaseLoop):  # type: ignore[misc]
-    """What both loops share: numbered batches and seeded steps."""
+class _ExactLoop(BaseLoop):  # type: ignore[misc]
+    """Base of both loops: numbered batches and seeded steps."""
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
@@ -52,21 +48,19 @@ class _Repeatable(BaseLoop):  # type: ignore[misc]
         self.batches.open = True
         self._first_seed = runner.seed
 
-    def _adopt_seed(self) -> None:
-        """Shuffle as the resumed run did, if the config leaves the seed to chance."""
+    def _start(self, field: str, done: int, end: int) -> None:
+        # Shuffle as the resumed run did, if the config leaves the seed to chance.
         sampler = self.batches.sampler
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
-
-    def _say_if_done(self, field: str, done: int, end: int) -> None:
         if done >= end:
-            print_log(
+            self._warn(
                 f'Nothing is left to train: the checkpoint has done {done} of train_cfg.{field}='
-                f'{end}. To go on, give --resume a larger train_cfg.{field}; to begin anew, '
-                'another --work-dir.',
-                logger='current',
-                level=logging.WARNING,
+                f'{end}. To continue, resume with a larger train_cfg.{field}.'
             )
+
+    def _warn(self, text: str) -> None:
+        print_log(text, logger='current', level=logging.WARNING)
 
     def _begin(self, skip: int) -> None:
         self.batches.begin((self.runner.seed, DATA, get_rank()), self._iter, skip)
@@ -79,7 +73,7 @@ class _Repeatable(BaseLoop):  # type: ignore[misc]
 
 
 @LOOPS.register_module()
-class EpochLoop(_Repeatable, EpochBasedTrainLoop):  # type: ignore[misc]
+class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     """``EpochBasedTrainLoop`` that resumes where the checkpoint was written.
 
     Takes MMEngine's arguments. Batches of the epoch that were trained on are passed
@@ -90,22 +84,18 @@ class EpochLoop(_Repeatable, EpochBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self._adopt_seed()
         length = len(self.dataloader)
         self._skip = self._iter - self._epoch * length
         if not 0 <= self._skip <= length:
-            print_log(
-                f'The checkpoint ended at iteration {self._iter}, and epoch {self._epoch + 1} '
-                f'has the iterations {self._epoch * length + 1} to '
-                f'{(self._epoch + 1) * length} now (other batch size, data or number of '
-                'processes?). This epoch begins with its first batch.',
-                logger='current',
-                level=logging.WARNING,
+            self._warn(
+                f'The checkpoint ended at iteration {self._iter}, outside epoch {self._epoch + 1}, '
+                f'which has {length} iterations now (other batch size, data or number of '
+                'processes?). This epoch begins with its first batch.'
             )
             self._skip = 0
         # A checkpoint of the last step of an epoch was written before the epoch's end.
         done = self._epoch + (self._skip == length)
-        self._say_if_done('max_epochs', done, self._max_epochs)
+        self._start('max_epochs', done, self._max_epochs)
         return super().run()
 
     def run_epoch(self) -> None:
@@ -124,7 +114,7 @@ class EpochLoop(_Repeatable, EpochBasedTrainLoop):  # type: ignore[misc]
 
 
 @LOOPS.register_module()
-class IterLoop(_Repeatable, IterBasedTrainLoop):  # type: ignore[misc]
+class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
     """``IterBasedTrainLoop`` that resumes without reading data that was trained on.
 
     Takes MMEngine's arguments.
@@ -132,8 +122,7 @@ class IterLoop(_Repeatable, IterBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self._adopt_seed()
-        self._say_if_done('max_iters', self._iter, self._max_iters)
+        self._start('max_iters', self._iter, self._max_iters)
         # MMEngine draws all batches of the past, one by one: give it nothing for each.
         self.dataloader_iterator = itertools.chain(
             itertools.repeat(None, self._iter), self._endless()

@@ -1,8 +1,10 @@
 """The tool: from images, masks and a checkpoint to tables, files and pictures."""
 
 import csv
-import importlib.util
 import json
+import runpy
+import shutil
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -11,7 +13,6 @@ import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, init_default_scope
-from mmpretrain.models.classifiers.base import BaseClassifier
 from PIL import Image
 from torch import nn
 
@@ -19,17 +20,17 @@ from lm4ve.analysis import analyse
 from lm4ve.analysis.iou.pseudo_masks import maps_of
 from lm4ve.errors import UserError
 from tests.analysis.iou.masks import write_folder
+from tests.helpers.tasks import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
+pytest.importorskip('mmpretrain')
+from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
+
+TOOL = runpy.run_path(str(ROOT / 'tools/analysis/activation_iou.py'))
 
 
 def score(config, options: str):
     """Run the tool on an untrained model; return its report."""
-    path = ROOT / 'tools/analysis/activation_iou.py'
-    spec = importlib.util.spec_from_file_location('activation_iou', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main([str(config), 'none', *options.split()])
+    return TOOL['main']([str(config), 'none', *options.split()])
 
 
 # ------------------------------------------------------------------------- models
@@ -78,9 +79,7 @@ def config(tmp_path):
     return path
 
 
-def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
-    config, tmp_path, capsys
-):
+def test_perfect_maps_score_1_and_constant_ones_the_prior(config, tmp_path, capsys):
     masks = write_folder(tmp_path / 'data')
     report = score(
         config,
@@ -110,60 +109,38 @@ def test_an_activation_that_is_the_mask_scores_1_and_a_constant_one_the_prior(
     with open(tmp_path / 'out/iou.csv') as f:
         rows = list(csv.DictReader(f))
     assert len(rows) == len(report.rows) + len(report.differences) + len(report.curves)
-    assert {
-        float(r['iou'])
-        for r in rows
-        if r['point'] == 'mask' and r['table'] == 'rows' and r['variant'] == 'as is'
-    } == {1.0}
+    kept = [r for r in rows if (r['point'], r['table'], r['variant']) == ('mask', 'rows', 'as is')]
+    assert {float(r['iou']) for r in kept} == {1.0}
     for name in ('iou', 'pseudo_masks'):
         assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
 
 
-def test_the_demo_models_report_every_measure_before_and_after_the_block(tmp_path):
+def test_the_demo_reports_every_measure_and_point(tmp_path):
     report = score(
         ROOT / 'configs/lm4ve/vit-demo_minilm_textured-digits.py',
         f'--bootstrap 20 --split val --out-dir {tmp_path} --cfg-options '
         'test_dataloader.dataset.indices=12',
     )
     assert report.images == 12 and report.fixing_images == 2
-    assert {(r.measure, r.point) for r in report.rows[1:]} == {
-        *(
-            (m, p)
-            for m in ('magnitude', 'frequency')
-            for p in ('encoder', 'mapped', 'block', 'after')
-        ),
-        ('attention', 'encoder'),
-        ('attention', 'block'),
-    }
-    assert {(r.measure, r.point) for r in report.differences} == {
-        *(
-            (m, p)
-            for m in ('magnitude', 'frequency')
-            for p in ('after - encoder', 'block - mapped')
-        ),
-        ('attention', 'block - encoder'),
-    }
+    measures = 'magnitude', 'frequency'
+    points = [*product(measures, ('encoder', 'mapped', 'block', 'after'))]
+    points += product(['attention'], ('encoder', 'block'))
+    assert {(r.measure, r.point) for r in report.rows[1:]} == {*points}
+    pairs = [*product(measures, ('after - encoder', 'block - mapped'))]
+    pairs.append(('attention', 'block - encoder'))
+    assert {(r.measure, r.point) for r in report.differences} == {*pairs}
     assert {r.note for r in report.rows if r.measure == 'attention'} == {'class token'}
     assert all(r.low <= r.iou <= r.high for r in report.rows)
 
 
-def test_attention_without_a_class_token_is_the_mean_of_all_rows():
+def test_attention_without_class_token_is_the_mean():
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
-    model = MODELS.build(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=8,
-                patch_size=4,
-                with_cls_token=False,
-                out_type='avg_featmap',
-                arch=dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8),
-            ),
-            head=dict(type='LinearClsHead', num_classes=2, in_channels=8),
-        )
-    )
+    arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
+    backbone = dict(type='VisionTransformer', img_size=8, patch_size=4, arch=arch)
+    backbone |= dict(with_cls_token=False, out_type='avg_featmap')
+    head = dict(type='LinearClsHead', num_classes=2, in_channels=8)
+    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
     found = maps_of(analyse(model, dict(inputs=torch.randn(2, 3, 8, 8))))
     notes = {m.measure: m.note for m in found}
     assert notes['attention'] == 'mean over tokens'
@@ -175,40 +152,34 @@ def spoil(tmp_path: Path, how: str) -> Path:
     root = tmp_path / 'data'
     write_folder(root, 3)
     mask = root / 'masks/1.png'
-    if how == 'no mask':
+    if how in ('no mask', 'float'):
         mask.unlink()
-    elif how == 'size':
-        cv2.imwrite(str(mask), np.full((16, 17), 255, np.uint8))
-    elif how == 'no foreground':
-        cv2.imwrite(str(mask), np.zeros((16, 16), np.uint8))
+    if how == 'float':
+        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
     elif how == 'no image':
         mask.write_bytes(b'text')
-    elif how == 'float':
-        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
-        mask.unlink()
     elif how == 'empty':
-        for path in (root / 'images').iterdir():
-            path.unlink()
-    elif how == 'no folder':
-        (root / 'masks').rename(root / 'labels')
+        shutil.rmtree(root / 'images')
+    elif how != 'no mask':
+        shape, value = {'size': ((16, 17), 255), 'no foreground': ((16, 16), 0)}[how]
+        cv2.imwrite(str(mask), np.full(shape, value, np.uint8))
     return root
 
 
 @pytest.mark.parametrize(
-    'how, found',
+    'how, message',
     [
-        ('no mask', r"images/1.png' has no mask: '.*masks/1.png' is not there"),
-        ('size', r'images/1.png: the image has 16 x 16 pixels, its mask 16 x 17'),
-        ('no foreground', r'images/1.png: its mask has no foreground .*--skip-empty'),
+        ('no mask', r"images/1.png' has no mask '.*masks/1.png'"),
+        ('size', r'images/1.png: the image has \(16, 16\) pixels, its mask \(16, 17\)'),
+        ('no foreground', r'images/1.png: its mask has no foreground.*--skip-empty'),
         ('no image', r"masks/1.png' is not an image that can be read"),
-        ('float', r"masks/1.tif' has mode F; masks are palette, gray or RGB"),
+        ('float', r"masks/1.tif'='F' must be one of"),
         ('empty', r"images' has no images"),
-        ('no folder', r"masks' is not there"),
     ],
 )
-def test_bad_files_are_told_by_name(config, tmp_path, how, found):
+def test_damaged_data_is_refused_by_name(config, tmp_path, how, message):
     root = spoil(tmp_path, how)
-    with pytest.raises(UserError, match=found):
+    with pytest.raises(UserError, match=message):
         score(
             config,
             f'--data-root {root} --layout folder --points mask=paint --out-dir {tmp_path}/out',
@@ -229,35 +200,22 @@ def test_images_without_foreground_can_be_passed_over(config, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    'arguments, found',
+    'arguments, message',
     [
         ('--data-root .', '--data-root and --layout go together'),
-        ('--layout folder', '--data-root and --layout go together'),
         ('--ignored 255', '--ignored is for --layout folder'),
         ('--layout folder --data-root . --split val', 'has no splits'),
-        ('--bootstrap 0', '--bootstrap 0 must be 1 or more'),
-        ('--thresholds 1.5', r'thresholds=\[1.5\] must be'),
-        ('--points encoder', "--points 'encoder' must be LABEL=MODULE"),
+        ('--thresholds 1.5', '--thresholds=1.5 must be'),
     ],
 )
-def test_mistakes_in_arguments_are_told(config, arguments, found):
-    with pytest.raises(UserError, match=found):
+def test_contradicting_arguments_are_refused(config, arguments, message):
+    with pytest.raises(UserError, match=message):
         score(config, arguments)
 
 
 def test_a_data_set_without_masks_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
         score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}/out')
-
-
-def test_pictures_are_dark_outside_the_pseudo_mask():
-    from lm4ve.analysis.iou.figure import _lit
-
-    pixels = np.full((4, 8, 3), 200, np.uint8)
-    lit = _lit(pixels, np.array([1, 0, 0, 0, 0, 1, 0, 0], bool), (2, 4))
-    bright = (lit == 200).all(-1)
-    assert bright[:2, :2].all() and bright[2:, 2:4].all() and bright.sum() == 8
-    assert (lit[~bright] == 50).all()
 
 
 def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):

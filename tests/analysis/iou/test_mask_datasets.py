@@ -1,14 +1,12 @@
 """Masks of every layout and kind are read as foreground, background and ignored."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from mmengine.dataset import Compose
 from PIL import Image
 
-from lm4ve.analysis.iou.mask_datasets import IMAGENET_S_50, ImageNetS, MaskFolder, open_masks
+from lm4ve.analysis.iou.mask_datasets import IMAGENET_S_50, ImageNetS, MaskFolder
 from lm4ve.analysis.iou.pseudo_masks import IGNORED
 from lm4ve.errors import UserError
 
@@ -31,19 +29,13 @@ def test_imagenet_s_foreground_is_the_images_own_class(tmp_path):
     assert mask.tolist() == [[1, 0, i], [1, 0, 0], [0, 1, i]]
 
 
-def test_larger_imagenet_s_takes_its_own_list_of_classes(tmp_path):
+def test_larger_imagenet_s_needs_its_list_of_classes(tmp_path):
     write_imagenet_s(tmp_path, np.full((2, 2), 300), 'n00000300')
-    with pytest.raises(UserError, match="folder 'n00000300', which is not in"):
+    with pytest.raises(UserError, match="class 'n00000300', which is not in"):
         ImageNetS(tmp_path)
     names = [f'n{i:08d}' for i in range(1, 400)]
     (tmp_path / 'ImageNetS_categories_im399.txt').write_text('\n'.join(names))
     assert (ImageNetS(tmp_path)[0][2] == 1).all()
-
-
-def test_the_list_of_imagenet_s_50_is_whole():
-    assert len(set(IMAGENET_S_50)) == 50
-    assert list(IMAGENET_S_50) == sorted(IMAGENET_S_50)
-    assert all(re.fullmatch(r'n\d{8}', c) for c in IMAGENET_S_50)
 
 
 def masks_of(mode: str) -> Image.Image:
@@ -82,14 +74,14 @@ def test_masks_of_any_kind_are_foreground_above_0(tmp_path, mode):
         assert MaskFolder(tmp_path, ignored=255)[0][2].tolist() == expected
 
 
-def test_a_damaged_mask_is_one_message_without_its_bytes(tmp_path):
+def test_a_damaged_mask_is_refused_without_its_bytes(tmp_path):
     for name in ('images', 'masks'):
         (tmp_path / name).mkdir()
     Image.new('RGB', (2, 2)).save(tmp_path / 'images/x.jpg')
     path = tmp_path / 'masks/x.png'
     Image.new('L', (2, 2)).save(path)
     path.write_bytes(path.read_bytes().replace(b'IDAT', b'\0\0\0\xfd'))
-    with pytest.raises(UserError, match=r"x.png' is not an image that can be read.*Fix") as e:
+    with pytest.raises(UserError, match=r"x.png' is not an image that can be read") as e:
         MaskFolder(tmp_path)[0]
     assert 'xfd' not in str(e.value)
 
@@ -98,10 +90,5 @@ def test_imagenet_s_masks_must_be_rgb(tmp_path):
     write_imagenet_s(tmp_path, np.full((2, 2), 3))
     (path,) = tmp_path.glob('validation-segmentation/*/*.png')
     Image.fromarray(np.full((2, 2), 3, np.uint8)).save(path)
-    with pytest.raises(UserError, match='has mode L; ImageNet-S'):
+    with pytest.raises(UserError, match="='L' must be one of RGB"):
         ImageNetS(tmp_path)[0]
-
-
-def test_an_unknown_layout_is_refused(tmp_path):
-    with pytest.raises(UserError, match="layout='voc' must be one of imagenet-s"):
-        open_masks(tmp_path, 'voc', Compose([]))

@@ -40,7 +40,7 @@ train_dataloader = dict(
     dataset=dict(
         type='lm4ve.TrafficDataset',
         split='val',
-        data_root='traffic',
+        root='traffic',
         counts=dict(train=2, val=4),
         pipeline=[dict(type='lm4ve.VectorizeScene', agent_range=60.0, lane_range=50.0)],
     ),

@@ -1,7 +1,7 @@
-"""The paper's released image model, written down again from its names alone.
+"""The paper's released image model, reimplemented from its names alone.
 
-Plain functional torch on a state dict with the released keys: it shares no code
-with lm4ve, mmpretrain or transformers, so that equal logits mean something.
+Plain functional torch on a state dict with the released keys: it shares no code with lm4ve,
+mmpretrain or transformers, so that equal logits are evidence.
 """
 
 import argparse
@@ -67,18 +67,8 @@ def llama_layer() -> dict:
 def write_meta(folder: Path, layers: list) -> str:
     """Write a language model as Meta publishes it; return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / 'params.json').write_text(
-        json.dumps(
-            dict(
-                dim=DIM,
-                n_heads=LLM_HEADS,
-                n_layers=len(layers),
-                norm_eps=EPS,
-                multiple_of=16,
-                vocab_size=-1,
-            )
-        )
-    )
+    shape = dict(dim=DIM, n_heads=LLM_HEADS, n_layers=len(layers), norm_eps=EPS)
+    (folder / 'params.json').write_text(json.dumps(dict(shape, multiple_of=16, vocab_size=-1)))
     state = {f'layers.{i}.{k}': v for i, layer in enumerate(layers) for k, v in layer.items()}
     for i in range(len(layers)):
         state[f'layers.{i}.attention.inner_attention.rope.freqs'] = random(4)
@@ -102,16 +92,9 @@ def llama_state(layers: list) -> dict:
 
 def write_released(path: Path, state: dict, **extra) -> str:
     """Write it as DeiT's training script does."""
-    torch.save(
-        dict(
-            model=state,
-            epoch=299,
-            optimizer=dict(state={}, param_groups=[dict(lr=1e-5)]),
-            args=argparse.Namespace(model='vit_tiny', lr=1e-3, opt_betas=None),
-            **extra,
-        ),
-        path,
-    )
+    args = argparse.Namespace(model='vit_tiny', lr=1e-3, opt_betas=None)
+    optimizer = dict(state={}, param_groups=[dict(lr=1e-5)])
+    torch.save(dict(model=state, epoch=299, optimizer=optimizer, args=args, **extra), path)
     return str(path)
 
 
@@ -125,41 +108,47 @@ def rms(x, weight=None):
     return x if weight is None else x * weight
 
 
+def linear(state, x, name):
+    return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
+
+
+def norm(state, x, name):
+    return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
+
+
+def feed_forward(state, x, at):
+    h = F.gelu(linear(state, norm(state, x, f'{at}.norm2'), f'{at}.mlp.fc1'))
+    return x + linear(state, h, f'{at}.mlp.fc2')
+
+
+def llama(state, x):
+    """Both mappers and the layers between them; x as it is without them."""
+    if 'llama_dim_mapper1.weight' not in state:
+        return x
+    x = linear(state, x, 'llama_dim_mapper1')
+    for i in range(sum(k.endswith('.ffn_norm.weight') for k in state)):
+        at = f'llama.layers.{i}'
+        h = rms(x, state[f'{at}.attention_norm.weight'])
+        q, k, v = (
+            linear(state, h, f'{at}.attention.w{n}').unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2)
+            for n in 'qkv'
+        )
+        x = x + linear(state, attend(q, k, v), f'{at}.attention.wo')
+        h = rms(x, state[f'{at}.ffn_norm.weight'])
+        gate, up = (linear(state, h, f'{at}.feed_forward.w{n}') for n in (1, 3))
+        x = x + linear(state, F.silu(gate) * up, f'{at}.feed_forward.w2')
+    return linear(state, rms(x), 'llama_dim_mapper2')
+
+
 def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
     """Compute the released model: ``[B, 3, SIZE, SIZE] -> [B, CLASSES]``."""
-
-    def linear(x, name):
-        return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
-
-    def norm(x, name):
-        return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
-
-    x = F.conv2d(
-        images, state['patch_embed.proj.weight'], state['patch_embed.proj.bias'], stride=PATCH
-    )
-    x = x.flatten(2).transpose(1, 2)
-    x = torch.cat((state['cls_token'].expand(len(x), -1, -1), x), dim=1)
-    x = x + state['pos_embed']
+    weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
+    x = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
+    x = torch.cat((state['cls_token'].expand(len(x), -1, -1), x), dim=1) + state['pos_embed']
     for i in range(DEPTH):
         at = f'blocks.{i}'
-        qkv = linear(norm(x, f'{at}.norm1'), f'{at}.attn.qkv')
+        qkv = linear(state, norm(state, x, f'{at}.norm1'), f'{at}.attn.qkv')
         qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + linear(attend(*qkv), f'{at}.attn.proj')
-        h = F.gelu(linear(norm(x, f'{at}.norm2'), f'{at}.mlp.fc1'))
-        x = x + linear(h, f'{at}.mlp.fc2')
-    if 'llama_dim_mapper1.weight' in state:
-        x = linear(x, 'llama_dim_mapper1')
-        count = sum(k.endswith('.ffn_norm.weight') for k in state)
-        for i in range(count):
-            at = f'llama.layers.{i}'
-            h = rms(x, state[f'{at}.attention_norm.weight'])
-            q, k, v = (
-                linear(h, f'{at}.attention.w{n}').unflatten(-1, (LLM_HEADS, -1)).transpose(1, 2)
-                for n in 'qkv'
-            )
-            x = x + linear(attend(q, k, v), f'{at}.attention.wo')
-            h = rms(x, state[f'{at}.ffn_norm.weight'])
-            h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(h, f'{at}.feed_forward.w3')
-            x = x + linear(h, f'{at}.feed_forward.w2')
-        x = linear(rms(x), 'llama_dim_mapper2')
-    return linear(norm(x, 'norm')[:, 0], 'head')
+        x = x + linear(state, attend(*qkv), f'{at}.attn.proj')
+        x = feed_forward(state, x, at)
+    return linear(state, norm(state, llama(state, x), 'norm')[:, 0], 'head')

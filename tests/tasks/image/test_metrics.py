@@ -1,5 +1,8 @@
 """Metrics of the ImageNet variants against values worked out by hand."""
 
+import os
+import socket
+
 import pytest
 
 pytest.importorskip('mmpretrain')
@@ -8,6 +11,7 @@ import torch
 import torch.multiprocessing as mp
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample
+from torch import distributed
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.image import CorruptionAccuracy, SubsetAccuracy
@@ -42,15 +46,10 @@ SUBSET = [
 ]
 
 
-def test_classes_outside_the_subset_are_no_answers():
-    metrics = evaluate(SubsetAccuracy(topk=(1, 2), indices=[1, 3, 4]), SUBSET)
+def test_subset_excludes_other_classes():
+    metrics = evaluate(SubsetAccuracy(topk=(1, 2)), SUBSET, dict(subset=[1, 3, 4]))
     assert metrics['accuracy/top1'] == pytest.approx(50.0)
     assert metrics['accuracy/top2'] == pytest.approx(75.0)
-
-
-def test_subset_is_taken_from_the_data_set():
-    metrics = evaluate(SubsetAccuracy(), SUBSET, dict(subset=[1, 3, 4]))
-    assert metrics == {'accuracy/top1': pytest.approx(50.0)}
 
 
 def test_subset_equals_masking_the_logits():
@@ -74,15 +73,15 @@ def test_subset_equals_masking_the_logits():
 
 
 @pytest.mark.parametrize(
-    'indices, word', [(None, 'no subset'), ([1, 3, 9], '6 classes'), ([0, 2], 'not of the subset')]
+    'indices, error', [(None, UserError), ([1, 3, 4, 9], IndexError), ([0, 2], UserError)]
 )
-def test_subset_that_does_not_fit_is_refused(indices, word):
-    with pytest.raises(UserError, match=word):
+def test_unsuitable_subset_raises(indices, error):
+    with pytest.raises(error):
         evaluate(SubsetAccuracy(indices=indices), SUBSET)
 
 
 # ----------------------------------------------------------------- corruption
-def test_groups_weigh_the_same_whatever_their_size():
+def test_groups_have_equal_weight():
     samples = (
         # fog: 100 % of one image and 25 % of four; snow: 50 % of two, 0 of one.
         [answered('fog', 1, True)]
@@ -121,21 +120,12 @@ def test_groups_without_images_are_reported(monkeypatch):
     assert '1 of 2 groups' in lines[0] and 'fog/2' in lines[0]
 
 
-def test_samples_without_their_group_are_refused():
-    with pytest.raises(UserError, match='meta_keys'):
-        evaluate(CorruptionAccuracy(), [scored(1, [0.1, 0.9])])
-
-
 # ---------------------------------------------------------------- distributed
 def seven() -> list:
     return [answered('fog', 1 + i // 5, right) for i, right in enumerate([1, 0, 0, 1, 1, 0, 0])]
 
 
 def _rank(rank: int, port: int, out) -> None:
-    import os
-
-    from torch import distributed
-
     os.environ.update(
         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2'
     )
@@ -153,9 +143,7 @@ def _rank(rank: int, port: int, out) -> None:
     distributed.destroy_process_group()
 
 
-def test_two_processes_report_what_one_does():
-    import socket
-
+def test_two_processes_report_the_same_metrics():
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]

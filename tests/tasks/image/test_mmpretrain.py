@@ -55,30 +55,35 @@ VIT = dict(
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_raw_vit_is_the_vit_before_its_final_norm():
-    plain, bare = twins(VIT, dict(out_type='raw', final_norm=False))
-    x = IMAGES[..., :16, :16]
-    torch.testing.assert_close(plain.ln1(bare(x)[0])[:, 0], plain(x)[0])
+SWIN = dict(
+    type='SwinTransformer',
+    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
+    img_size=32,
+    window_size=1,
+)
+CONVNEXT = dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 8, 12, 16]))
 
 
-def test_raw_swin_is_the_swin_before_its_final_norm():
-    cfg = dict(
-        type='SwinTransformer',
-        arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
-        img_size=32,
-        window_size=1,
-    )
-    plain, bare = twins(cfg, dict(norm_cfg=None))
-    tokens = bare(IMAGES)[0].flatten(2).transpose(1, 2)
-    expected = plain(IMAGES)[0].flatten(2).transpose(1, 2)
-    torch.testing.assert_close(plain.norm3(tokens), expected)
-
-
-def test_raw_convnext_is_the_convnext_before_pooling_and_norm():
-    cfg = dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 8, 12, 16]))
-    plain, bare = twins(cfg, dict(type='lm4ve.RawConvNeXt'))
-    pooled = bare(IMAGES)[0].mean((-2, -1), keepdim=True)
-    torch.testing.assert_close(plain.norm3(pooled).flatten(1), plain(IMAGES)[0])
+@pytest.mark.parametrize(
+    'cfg, raw, norm, reduce',
+    [
+        (VIT, dict(out_type='raw', final_norm=False), 'ln1', lambda x: x[:, 0]),
+        (SWIN, dict(norm_cfg=None), 'norm3', lambda x: x),
+        (CONVNEXT, dict(type='lm4ve.RawConvNeXt'), 'norm3', lambda x: x),
+    ],
+    ids=['vit', 'swin', 'convnext'],
+)
+def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, reduce):
+    plain, bare = twins(cfg, raw)
+    x = IMAGES[..., :16, :16] if cfg is VIT else IMAGES
+    out, expected = bare(x)[0], plain(x)[0]
+    if cfg is CONVNEXT:
+        out = out.mean((-2, -1), keepdim=True)
+        torch.testing.assert_close(plain.norm3(out).flatten(1), expected)
+        return
+    if cfg is SWIN:
+        out, expected = (y.flatten(2).transpose(1, 2) for y in (out, expected))
+    torch.testing.assert_close(reduce(getattr(plain, norm)(out)), expected)
 
 
 @pytest.mark.parametrize('with_cls_token', [True, False])
@@ -109,7 +114,7 @@ def test_a_pooling_neck_may_follow():
     assert model(IMAGES).shape == (2, 3)
 
 
-def test_get_model_knows_our_names():
+def test_mmpretrain_lists_our_models():
     from mmpretrain import get_model, list_models
 
     names = list_models('*llama*')
@@ -130,7 +135,7 @@ def test_other_projects_inherit_our_configs(name, tmp_path):
     assert cfg.model.neck.block.layers == (-2,)
 
 
-def test_inferencer_takes_our_config_and_checkpoint(tmp_path):
+def test_mmpretrain_inferencer_loads_our_checkpoint(tmp_path):
     """It never calls init_weights: frozen weights come from the source."""
     from mmpretrain.apis import ImageClassificationInferencer
 
@@ -155,7 +160,7 @@ def test_inferencer_takes_our_config_and_checkpoint(tmp_path):
     init_default_scope('mmengine')
 
 
-def test_drop_path_and_layer_decay_see_the_encoder_as_before():
+def test_inserted_neck_keeps_layer_depths():
     cfg = Config.fromfile(FOLDERS['image'] / 'vit-s_llama-middle_in1k.py')
     cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=ARCH)
     model = evaluate(cfg.model)

@@ -1,4 +1,4 @@
-"""What the analysis of activations asks the toy task."""
+"""Hooks of the toy task for ``lm4ve visualize``."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
-"""VideoMAE's and the paper's video models, written down from their names alone.
+"""VideoMAE's and the paper's video models, reimplemented from their names alone.
 
-Plain functional torch on a state dict with the published keys: it shares no code
-with lm4ve, mmaction2 or transformers, so that equal logits mean something.
+Plain functional torch on a state dict with the published keys: it shares no code with lm4ve,
+mmaction2 or transformers, so that equal logits are evidence.
 """
 
 import torch
@@ -94,44 +94,16 @@ def sinusoid(count: int, width: int) -> torch.Tensor:
 def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
     """``[B, 3, FRAMES, SIZE, SIZE] -> [B, CLASSES]``."""
 
-    def linear(x, name):
-        return F.linear(x, state[f'{name}.weight'], state.get(f'{name}.bias'))
-
-    def norm(x, name):
-        return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
-
-    x = (
-        F.conv3d(
-            clips,
-            state['patch_embed.proj.weight'],
-            state['patch_embed.proj.bias'],
-            stride=(TUBE, PATCH, PATCH),
-        )
-        .flatten(2)
-        .transpose(1, 2)
-    )
+    weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
+    x = F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH)).flatten(2).transpose(1, 2)
     x = x + sinusoid(TOKENS, WIDTH)
     for i in range(DEPTH):
         at = f'blocks.{i}'
-        bias = torch.cat(
-            (state[f'{at}.attn.q_bias'], torch.zeros(WIDTH), state[f'{at}.attn.v_bias'])
-        )
-        qkv = F.linear(norm(x, f'{at}.norm1'), state[f'{at}.attn.qkv.weight'], bias)
+        q, v = state[f'{at}.attn.q_bias'], state[f'{at}.attn.v_bias']
+        h = image.norm(state, x, f'{at}.norm1')
+        qkv = F.linear(h, state[f'{at}.attn.qkv.weight'], torch.cat((q, torch.zeros(WIDTH), v)))
         qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + linear(image.attend(*qkv), f'{at}.attn.proj')
-        h = F.gelu(linear(norm(x, f'{at}.norm2'), f'{at}.mlp.fc1'))
-        x = x + linear(h, f'{at}.mlp.fc2')
-    if 'llama_dim_mapper1.weight' in state:
-        x = linear(x, 'llama_dim_mapper1')
-        at = 'llama.layers.0'
-        h = image.rms(x, state[f'{at}.attention_norm.weight'])
-        q, k, v = (
-            linear(h, f'{at}.attention.w{n}').unflatten(-1, (image.LLM_HEADS, -1)).transpose(1, 2)
-            for n in 'qkv'
-        )
-        x = x + linear(image.attend(q, k, v), f'{at}.attention.wo')
-        h = image.rms(x, state[f'{at}.ffn_norm.weight'])
-        h = F.silu(linear(h, f'{at}.feed_forward.w1')) * linear(h, f'{at}.feed_forward.w3')
-        x = x + linear(h, f'{at}.feed_forward.w2')
-        x = linear(image.rms(x), 'llama_dim_mapper2')
-    return linear(norm(x.mean(1), 'fc_norm'), 'head')
+        x = x + image.linear(state, image.attend(*qkv), f'{at}.attn.proj')
+        x = image.feed_forward(state, x, at)
+    x = image.norm(state, image.llama(state, x).mean(1), 'fc_norm')
+    return image.linear(state, x, 'head')

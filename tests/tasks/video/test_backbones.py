@@ -11,7 +11,6 @@ from mmaction.structures import ActionDataSample  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
-from lm4ve.tasks.video.backbones import BACKBONES, HOST, REFUSED, TABLES  # noqa: E402
 from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
 from tests.helpers.backbones import (  # noqa: E402
     build_encoder,
@@ -22,6 +21,9 @@ from tests.helpers.backbones import (  # noqa: E402
     with_block,
 )
 from tests.tasks.video.tiny_backbones import SHALLOW, SIZES, inputs_of  # noqa: E402
+from tools.dev.backbones import VIDEO, VIDEO_REFUSED, VIDEO_TABLES  # noqa: E402
+
+HOST = 'mmaction'
 
 _HEADS = dict(
     SlowFastHead=dict(in_channels=96),
@@ -33,7 +35,7 @@ _HEADS = dict(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('entry', BACKBONES, ids=lambda e: e.type)
+@pytest.mark.parametrize('entry', VIDEO, ids=lambda e: e.type)
 def test_every_entry_trains_with_the_block(entry, monkeypatch):
     for depth, blocks in SHALLOW.items():
         monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
@@ -65,7 +67,7 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
     check_a_step(entry, model, *batch)
 
 
-@pytest.mark.parametrize('refused', REFUSED, ids=lambda r: r.type)
+@pytest.mark.parametrize('refused', VIDEO_REFUSED, ids=lambda r: r.type)
 def test_a_refused_backbone_fails_as_its_reason_says(refused):
     clips = torch.randn(2, 3, 4, 32, 32)
     if refused.type == 'ResNetTIN':
@@ -74,8 +76,8 @@ def test_a_refused_backbone_fails_as_its_reason_says(refused):
 
 
 def test_every_backbone_of_the_host_is_in_a_table(monkeypatch):
-    check_unlisted(HOST_MODELS, host_backbones, [*BACKBONES, *REFUSED], monkeypatch)
+    check_unlisted(HOST_MODELS, host_backbones, [*VIDEO, *VIDEO_REFUSED], monkeypatch)
 
 
 def test_the_page_shows_the_tables():
-    check_page('docs/guides/action_recognition.md', TABLES)
+    check_page('docs/guides/action_recognition.md', VIDEO_TABLES)

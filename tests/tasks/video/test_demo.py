@@ -46,7 +46,7 @@ def test_lists_and_videos_are_real(folder):
             assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
 
 
-def test_writing_again_leaves_it_and_other_data_is_refused(folder, tmp_path):
+def test_existing_data_is_kept(folder, tmp_path):
     first = folder / 'train' / '00.mp4'
     before = first.stat().st_mtime_ns
     md.write_moving_digits(folder, SMALL)
@@ -54,7 +54,7 @@ def test_writing_again_leaves_it_and_other_data_is_refused(folder, tmp_path):
     with pytest.raises(UserError, match='Fix: remove the folder'):
         md.write_moving_digits(folder, dict(SMALL, test=9))
     (tmp_path / 'mine.txt').write_text('precious')
-    with pytest.raises(UserError, match='not empty'):
+    with pytest.raises(UserError, match='does not hold these'):
         md.write_moving_digits(tmp_path, SMALL)
     assert (tmp_path / 'mine.txt').read_text() == 'precious'
 
@@ -71,7 +71,7 @@ def center(frame) -> np.ndarray:
     return np.angle(sums) / (2 * np.pi) * md.SIZE
 
 
-def test_directions_are_what_their_names_say():
+def test_directions_are_those_of_their_names():
     for frames, label in md.clips('test', 64):
         name = md.CLASSES[label]
         shift = (center(frames[1]) - center(frames[0]) + 16) % 32 - 16
@@ -104,7 +104,7 @@ def single_frame_accuracy(clips) -> float:
     return (trees.predict(frames[half:]) == labels[half:]).mean()
 
 
-def test_a_single_frame_does_not_tell_the_class(monkeypatch):
+def test_single_frame_does_not_reveal_the_class(monkeypatch):
     assert single_frame_accuracy(list(md.clips('train', 2000))) < 0.4
     # That the control can tell: let each class start from a place of its own.
     draw = md.draw_states
@@ -144,7 +144,7 @@ def scores_of(model, path) -> np.ndarray:
         return model.cls_head(feats).softmax(-1)[0].numpy()
 
 
-def test_inferencer_takes_our_config_and_checkpoint(trained, folder):
+def test_mmaction_inferencer_loads_our_checkpoint(trained, folder):
     from mmaction.apis.inferencers import MMAction2Inferencer
 
     config, checkpoint, model = trained
@@ -159,7 +159,7 @@ def run_demo(*args) -> None:
     run_tool_here('video/demo.py', *args)
 
 
-def test_demo_names_classes_and_writes_an_annotated_video(trained, tmp_path, capsys):
+def test_demo_writes_an_annotated_video(trained, tmp_path, capsys):
     config, checkpoint, _ = trained
     video = write_noise(tmp_path / 'in.mp4', frames=12, size=(60, 80))
     out = tmp_path / 'new' / 'out.mp4'
@@ -177,26 +177,20 @@ def test_demo_names_classes_and_writes_an_annotated_video(trained, tmp_path, cap
     assert changed[:150].mean() < 10 < changed[210:].mean()
 
 
-def test_demo_refuses_what_it_cannot_use(trained, tmp_path):
+def test_demo_refuses_unsuitable_files(trained, tmp_path):
     config, checkpoint, _ = trained
     video = write_noise(tmp_path / 'in.mp4')
     still = write_noise(tmp_path / 'still.mp4', frames=1)
+    out, names = tmp_path / 'out.mp4', tmp_path / 'names.txt'
+    names.write_text('a\nb\n')
     with pytest.raises(UserError, match=r'still.mp4.*1 frame'):
-        run_demo(still, config, checkpoint, tmp_path / 'out.mp4')
-    with pytest.raises(CheckpointError, match='does not exist'):
-        run_demo(video, config, tmp_path / 'none.pth', tmp_path / 'out.mp4')
-    (tmp_path / 'names.txt').write_text('a\nb\n')
+        run_demo(still, config, checkpoint, out)
+    with pytest.raises(CheckpointError, match='none.pth'):
+        run_demo(video, config, tmp_path / 'none.pth', out)
     with pytest.raises(UserError, match='8 classes.*2 names'):
-        run_demo(
-            video,
-            config,
-            checkpoint,
-            tmp_path / 'out.mp4',
-            '--classes',
-            tmp_path / 'names.txt',
-            '--device',
-            'cpu',
-        )
+        run_demo(video, config, checkpoint, out, '--classes', names, '--device', 'cpu')
+    with pytest.raises(UserError, match='the video itself'):
+        run_demo(video, config, checkpoint, video, '--device', 'cpu')
 
 
 # ----------------------------------------------------------------- augmentation
@@ -214,7 +208,7 @@ def test_randaugment_is_one_draw_a_clip():
     assert len(differ) > 4
 
 
-def test_the_configs_frames_and_pixels_are_the_datas():
+def test_config_matches_the_data():
     cfg = Config.fromfile(FOLDERS['video'] / 'videomae-demo_none_moving-digits.py')
     assert cfg.model.backbone.num_frames == md.FRAMES
     assert cfg.model.backbone.img_size == md.SIZE

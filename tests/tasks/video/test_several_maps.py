@@ -35,38 +35,40 @@ def check_training(model, x) -> None:
     assert mappers and all(p.grad.abs().sum() > 0 for p in mappers)
 
 
-def test_an_insert_trains_and_predicts_in_a_3d_recognizer():
-    model = recognizer(insert(R3D, 'layer2', 8), None, dict(I3D_HEAD, in_channels=32))
-    check_training(model.train(), clips())
-    first, _ = model.eval()(clips(3), labels(), mode='predict')
-    assert first.pred_score.shape[-1] == 5
+R50 = dict(type='ResNetTSM', depth=50, num_segments=4, pretrained=None)
 
 
-@pytest.mark.parametrize('host', ['mmaction.Recognizer2D', 'lm4ve.Recognizer2D'])
-def test_an_insert_trains_and_predicts_in_a_2d_recognizer(host):
-    resnet = dict(type='ResNetTSM', depth=50, num_segments=4, pretrained=None)
-    model = recognizer(insert(resnet, 'layer2', 512), None, dict(TSN_HEAD, in_channels=2048), host)
-    check_training(model.train(), frames(4))
+@pytest.mark.parametrize(
+    'host, backbone, head, x',
+    [
+        (
+            'mmaction.Recognizer3D',
+            insert(R3D, 'layer2', 8),
+            dict(I3D_HEAD, in_channels=32),
+            clips(),
+        ),
+        *(
+            (host, insert(R50, 'layer2', 512), dict(TSN_HEAD, in_channels=2048), frames(4))
+            for host in ('mmaction.Recognizer2D', 'lm4ve.Recognizer2D')
+        ),
+    ],
+)
+def test_inserted_neck_trains_and_predicts(host, backbone, head, x):
+    model = recognizer(backbone, None, head, host)
+    check_training(model.train(), x)
     with torch.no_grad():
-        first, _ = model.eval()(frames(4), labels(), mode='predict')
+        first, _ = model.eval()(x, labels(), mode='predict')
     assert first.pred_score.shape[-1] == 5
 
 
-def test_the_hosts_2d_recognizer_takes_the_neck_as_ours_does():
-    theirs = recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, 'mmaction.Recognizer2D')
-    ours = recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, 'lm4ve.Recognizer2D')
-    theirs.load_state_dict(ours.state_dict())
-    torch.testing.assert_close(logits2d(theirs, frames(4)), logits2d(ours, frames(4)))
+def test_hosts_2d_recognizer_equals_ours():
+    ours = recognizer(RESNET, neck(32), TSN_HEAD, 'lm4ve.Recognizer2D')
+    for test_cfg in (None, dict(max_testing_views=2)):
+        host = dict(type='mmaction.Recognizer2D', test_cfg=test_cfg)
+        theirs = recognizer(RESNET, neck(32), TSN_HEAD, **host)
+        theirs.load_state_dict(ours.state_dict())
+        torch.testing.assert_close(logits2d(theirs, frames(6)), logits2d(ours, frames(6)))
     check_training(theirs.train(), frames(4))
-
-
-def test_the_hosts_2d_recognizer_tests_views_in_parts():
-    whole = recognizer(RESNET, neck(32), TSN_HEAD, 'mmaction.Recognizer2D')
-    parts = recognizer(
-        RESNET, neck(32), TSN_HEAD, 'mmaction.Recognizer2D', test_cfg=dict(max_testing_views=2)
-    )
-    parts.load_state_dict(whole.state_dict())
-    torch.testing.assert_close(logits2d(parts, frames(6)), logits2d(whole, frames(6)))
 
 
 def tpn(channels: tuple = (32, 64)) -> dict:
@@ -97,7 +99,7 @@ TPN_HEAD = dict(type='TPNHead', num_classes=5, in_channels=2048)
     [[tpn(), neck(2048, norm_cfg=None)], [neck(64, norm_cfg=None, keep_others=True), tpn()]],
     ids=['after TPN', 'before TPN'],
 )
-def test_a_list_with_tpn_trains_and_predicts(necks):
+def test_neck_beside_tpn_trains_and_predicts(necks):
     model = recognizer(MAPS, necks, TPN_HEAD)
     assert 'loss_aux' in model(clips(), labels(), mode='loss')
     check_training(model.train(), clips())
@@ -107,7 +109,7 @@ def test_a_list_with_tpn_trains_and_predicts(necks):
 
 
 def test_tpn_in_the_hosts_2d_recognizer():
-    resnet = dict(type='ResNetTSM', depth=18, num_segments=4, pretrained=None, out_indices=(2, 3))
+    resnet = dict(R50, depth=18, out_indices=(2, 3))
     model = recognizer(
         resnet, [tpn((256, 512)), neck(2048, norm_cfg=None)], TPN_HEAD, 'mmaction.Recognizer2D'
     )
@@ -149,7 +151,7 @@ def test_slow_fast_keeps_its_fast_pathway():
     check_training(model.train(), x)
 
 
-def test_a_pyramid_of_mmpretrain_gets_all_its_maps():
+def test_mmpretrain_pyramid_receives_all_maps():
     pytest.importorskip('mmpretrain')
     from mmpretrain.registry import MODELS as HOST
 

@@ -73,13 +73,6 @@ def llm(tmp_path):
     return r.write_meta(tmp_path / 'llama', layers), layers
 
 
-def test_finetuned(tmp_path):
-    state = r.finetuned_state()
-    model = build()
-    model.load_state_dict(convert(state, tmp_path), strict=True)
-    assert_same_logits(model, state)
-
-
 def test_pretrained_loads_all_but_the_head(tmp_path):
     state = r.pretrained_state()
     model = build()
@@ -88,20 +81,18 @@ def test_pretrained_loads_all_but_the_head(tmp_path):
     assert not found.unexpected_keys
     expected = {k.replace('encoder.', ''): v for k, v in state.items() if k.startswith('encoder.')}
     # Fine-tuning starts with a fresh final norm.
-    expected.update(
-        {
-            'fc_norm.weight': torch.ones(r.WIDTH),
-            'fc_norm.bias': torch.zeros(r.WIDTH),
-            'head.weight': model.cls_head.fc_cls.weight,
-            'head.bias': model.cls_head.fc_cls.bias,
-        }
-    )
+    expected |= {'fc_norm.weight': torch.ones(r.WIDTH), 'fc_norm.bias': torch.zeros(r.WIDTH)}
+    expected |= {f'head.{k}': v for k, v in model.cls_head.fc_cls.state_dict().items()}
     assert_same_logits(model, expected)
 
 
-@pytest.mark.parametrize('layer', [-1, 1])
-def test_the_papers_video_model(layer, llm, tmp_path, capsys):
+def test_finetuned_and_llama_give_the_published_logits(llm, tmp_path, capsys):
+    state = r.finetuned_state()
+    model = build()
+    model.load_state_dict(convert(state, tmp_path), strict=True)
+    assert_same_logits(model, state)
     folder, layers = llm
+    layer = 1
     state = r.llama_state([layers[layer]])
     converted = convert(state, tmp_path, '--llm', folder, '--layer', layer)
     model = build(folder, (layer,))
@@ -110,7 +101,7 @@ def test_the_papers_video_model(layer, llm, tmp_path, capsys):
     assert 'left out (10 tensors)' in capsys.readouterr().out
 
 
-def test_a_plain_models_final_norm_becomes_the_necks(llm, tmp_path):
+def test_plain_final_norm_becomes_the_necks(llm, tmp_path):
     """As it must when a fine-tuned VideoMAE is the start of one with a block."""
     state = r.finetuned_state()
     model = build(llm[0])
@@ -133,16 +124,21 @@ def test_a_plain_models_final_norm_becomes_the_necks(llm, tmp_path):
     assert model.neck.norm.weight.eq(3).all()
 
 
-def test_refusals(llm, tmp_path):
+def test_unsuitable_checkpoints_are_refused(llm, tmp_path):
     folder, layers = llm
     state = r.llama_state([layers[-1]])
-    with pytest.raises(UserError, match='--llm'):
-        convert(state, tmp_path)
-    with pytest.raises(UserError, match='leave out'):
-        convert(r.finetuned_state(), tmp_path, '--llm', folder)
-    with pytest.raises(CheckpointError, match='Fix: --layer 2'):
-        convert(state, tmp_path, '--llm', folder, '--layer', 0)
-    with pytest.raises(CheckpointError, match='temporal_embed'):
-        convert({**r.finetuned_state(), 'temporal_embed': torch.zeros(1)}, tmp_path)
-    with pytest.raises(UserError, match='no multiples'):
-        convert(r.finetuned_state(), tmp_path, '--num-frames', 7)
+    cases = [
+        (UserError, '--llm', state, ()),
+        (UserError, '--llm', r.finetuned_state(), ('--llm', folder)),
+        (CheckpointError, '--layer 2', state, ('--llm', folder, '--layer', 0)),
+        (
+            CheckpointError,
+            'temporal_embed',
+            r.finetuned_state() | {'temporal_embed': torch.ones(1)},
+            (),
+        ),
+        (UserError, 'multiples', r.finetuned_state(), ('--num-frames', 7)),
+    ]
+    for error, match, content, args in cases:
+        with pytest.raises(error, match=match):
+            convert(content, tmp_path, *args)

@@ -1,25 +1,28 @@
-"""Images with masks of their foreground, from folders or from a data set of MMEngine.
+"""Images with masks of their foreground, sent through a config's own test pipeline.
 
-Every source gives items of one form, which :mod:`lm4ve.analysis.iou.mask_pipeline` sends through
-a test pipeline.
+Images and masks are files in folders, or samples of a data set of MMEngine. The pipeline cuts
+and scales what the model sees, and the mask follows its geometric transforms one by one and
+takes the nearest pixel.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import mmcv
 import numpy as np
-from mmengine.dataset import Compose
+from mmengine.dataset import Compose, pseudo_collate
 from PIL import Image
 
 from lm4ve.analysis.iou.pseudo_masks import IGNORED
-from lm4ve.errors import UserError
-from lm4ve.files import decoded
+from lm4ve.errors import UserError, check
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')
 #: Keys under which a data set's sample may carry its mask.
 MASK_KEYS = ('gt_mask', 'gt_seg_map')
+#: Transforms that leave every pixel where it is, by class name.
+STILL = ('LoadImageFromFile', 'Normalize', 'PackInputs')
 #: ImageNet-S: the id of pixels that do not count.
 IMAGENET_S_IGNORED = 1000
 #: ImageNet-S-50's classes; the id in a mask is the place in this list, from 1 (the
@@ -36,22 +39,34 @@ IMAGENET_S_50 = tuple(
     """.split()
 )
 
-#: A name, what goes into the pipeline, and the mask (uint8 ``[H, W]``: 0, 1, IGNORED).
+#: A name, the pipeline's input, and the mask (uint8 ``[H, W]``: 0, 1, IGNORED).
 Item = tuple[str, dict, np.ndarray]
 
 
 # -------------------------------------------------------------------------- data
 class MaskFiles:
-    """Pairs of an image file and its mask's file, which every layout gives.
+    """Pairs of an image file and its mask's file.
 
     Args:
-        pairs (Sequence[tuple[Path, Path]]): The files of image and mask.
+        images, masks (Path): Folders, whose files have equal paths but for the suffix.
         load_file (bool): The pipeline reads the file itself.
+
+    Raises:
+        UserError: There are no images, or one has no mask.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Path, Path]], load_file: bool) -> None:
-        self.pairs = list(pairs)
+    def __init__(self, images: Path, masks: Path, load_file: bool = True) -> None:
         self.load_file = load_file
+        self.pairs = []
+        for path in sorted(p for p in images.rglob('*') if p.suffix.lower() in IMAGES):
+            stem = masks / path.relative_to(images)
+            suffixes = [s for m in MASKS for s in (m, m.upper())]
+            found = [p for p in map(stem.with_suffix, suffixes) if p.is_file()]
+            if not found:
+                raise UserError(f"'{path}' has no mask '{stem.with_suffix('.png')}'.")
+            self.pairs.append((path, found[0]))
+        if not self.pairs:
+            raise UserError(f"'{images}' has no images ({', '.join(IMAGES)}).")
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -61,10 +76,6 @@ class MaskFiles:
         sample = dict(img_path=str(image))
         if not self.load_file:
             img = mmcv.imread(str(image))
-            if img is None:
-                raise UserError(
-                    f"'{image}' is not an image that can be read. Fix: mend or remove it."
-                )
             sample.update(img=img, img_shape=img.shape[:2], ori_shape=img.shape[:2])
         return str(image), sample, self.foreground(mask)
 
@@ -81,52 +92,29 @@ class ImageNetS(MaskFiles):
     is ignored, anything else background.
 
     Args:
-        root (str | Path): ``ImageNetS50``, or 300 or 919.
+        root (str | Path): ``ImageNetS50``, or 300 or 919 with their categories file
+            (``ImageNetS_categories_im300.txt``).
         split (str): 'validation', or 'train-semi'.
         load_file (bool): See :class:`MaskFiles`.
-
-    Raises:
-        UserError: The folders are not there or empty, an image has no mask, or a
-            class has no known id.
     """
 
     def __init__(self, root: str | Path, split: str = 'validation', load_file: bool = True) -> None:
-        self.root = Path(root)
-        images, masks = self.root / split, self.root / f'{split}-segmentation'
-        pairs = _pairs(
-            images,
-            masks,
-            f'ImageNet-S has {split}/<wnid>/*.JPEG and {split}-segmentation/<wnid>/*.png',
-        )
-        self.ids = self._ids(sorted({p.parent.name for p, _ in pairs}))
-        super().__init__(pairs, load_file)
-
-    def _ids(self, found: list[str]) -> dict:
-        files = sorted(self.root.glob('ImageNetS_categories_im*.txt'))
-        classes = (
-            tuple(decoded(files[0].read_bytes(), files[0]).split()) if files else IMAGENET_S_50
-        )
-        unknown = [c for c in found if c not in classes]
-        if unknown:
-            where = files[0] if files else "ImageNet-S-50's list"
+        root = Path(root)
+        super().__init__(root / split, root / f'{split}-segmentation', load_file)
+        lists = sorted(root.glob('ImageNetS_categories_im*.txt'))
+        self.classes = lists[0].read_text().split() if lists else IMAGENET_S_50
+        for name in {mask.parent.name for _, mask in self.pairs} - {*self.classes}:
             raise UserError(
-                f"'{self.root}' has the class folder '{unknown[0]}', which is not in "
-                f'{where}. Fix: put ImageNetS_categories_im300.txt or _im919.txt of '
-                'github.com/LUSSeg/ImageNet-S into the folder for the larger sets; '
-                'for other data use --layout folder.'
+                f"'{root}' has the class '{name}', which is not in its list of classes. "
+                'ImageNetS_categories_im300.txt or _im919.txt belongs into that folder.'
             )
-        return {c: i + 1 for i, c in enumerate(classes)}
 
     def foreground(self, path: Path) -> np.ndarray:
         pixels = _open(path)
-        if pixels.mode != 'RGB':
-            raise UserError(
-                f"'{path}' has mode {pixels.mode}; ImageNet-S's masks are RGB with id = R + 256 "
-                'G. Fix: --layout folder for other masks.'
-            )
+        check(f"the mode of ImageNet-S's mask '{path}'", pixels.mode, choices=['RGB'])
         rgb = np.asarray(pixels).astype(int)
         ids = rgb[..., 0] + 256 * rgb[..., 1]
-        mask = (ids == self.ids[path.parent.name]).astype(np.uint8)
+        mask = (ids == self.classes.index(path.parent.name) + 1).astype(np.uint8)
         mask[ids == IMAGENET_S_IGNORED] = IGNORED
         return mask
 
@@ -142,39 +130,34 @@ class MaskFolder(MaskFiles):
         ignored (int, optional): The palette index or gray level that does not count,
             for example 255 in Pascal VOC.
         load_file (bool): See :class:`MaskFiles`.
-
-    Raises:
-        UserError: The folders are not there or empty, or an image has no mask.
     """
 
     def __init__(
         self, root: str | Path, ignored: int | None = None, load_file: bool = True
     ) -> None:
-        root = Path(root)
+        super().__init__(Path(root) / 'images', Path(root) / 'masks', load_file)
         self.ignored = ignored
-        super().__init__(
-            _pairs(
-                root / 'images', root / 'masks', 'A folder has images/NAME.jpg and masks/NAME.png'
-            ),
-            load_file,
-        )
 
     def foreground(self, path: Path) -> np.ndarray:
         pixels = _open(path)
-        if pixels.mode in ('RGB', 'RGBA', 'LA'):
-            values = np.asarray(pixels)
+        known = ('RGB', 'RGBA', 'LA', 'P', 'L', '1', 'I', 'I;16', 'I;16B')
+        check(f"the mode of the mask '{path}'", pixels.mode, choices=known)
+        values = np.asarray(pixels)
+        if values.ndim == 3:
             values = values[..., : 1 if pixels.mode == 'LA' else 3].max(-1)
-        elif pixels.mode in ('P', 'L', '1', 'I') or pixels.mode.startswith('I;16'):
-            values = np.asarray(pixels)
-        else:
-            raise UserError(
-                f"'{path}' has mode {pixels.mode}; masks are palette, gray or RGB images. "
-                'Fix: convert it.'
-            )
         mask = (values > 0).astype(np.uint8)
         if self.ignored is not None:
             mask[values == self.ignored] = IGNORED
         return mask
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except Exception as e:  # Pillow's readers raise anything, with a file's bytes
+        raise UserError(f"'{path}' is not an image that can be read ({type(e).__name__}).") from e
+    return image
 
 
 class SampleMasks:
@@ -185,20 +168,16 @@ class SampleMasks:
             the size of ``img``, above 0 = foreground.
 
     Raises:
-        UserError: There is no such key, or there are no samples.
+        UserError: There is no such key.
     """
 
     def __init__(self, dataset) -> None:
         self.dataset = dataset
-        if not len(dataset):
-            raise UserError(f'{type(dataset).__name__} has no samples.')
-        found = dataset.get_data_info(0)
-        self.key = next((k for k in MASK_KEYS if k in found), None)
+        self.key = next((k for k in MASK_KEYS if k in dataset.get_data_info(0)), None)
         if self.key is None:
             raise UserError(
-                f"{type(dataset).__name__}'s samples have no mask (found: {', '.join(found)}; "
-                f'expected {" or ".join(MASK_KEYS)}). Fix: give --data-root and --layout, or the '
-                'config of a data set with masks, for example lm4ve.TexturedDigits.'
+                f"{type(dataset).__name__}'s samples have no mask ({', '.join(MASK_KEYS)}). Give "
+                '--data-root and --layout, or the config of a data set with masks.'
             )
 
     def __len__(self) -> int:
@@ -214,54 +193,103 @@ LAYOUTS = {'imagenet-s': ImageNetS, 'folder': MaskFolder}
 
 
 def open_masks(root: str | Path, layout: str, pipeline: Compose, **kwargs) -> MaskFiles:
-    """Open a folder in one of :data:`LAYOUTS` for a pipeline.
-
-    Raises:
-        UserError: The layout is unknown, or its class refuses the folder.
-    """
-    if layout not in LAYOUTS:
-        raise UserError(f"layout='{layout}' must be one of {', '.join(LAYOUTS)}.")
+    """Open a folder in one of :data:`LAYOUTS` for a pipeline."""
     reads = any(type(t).__name__ == 'LoadImageFromFile' for t in pipeline.transforms)
     return LAYOUTS[layout](root, load_file=reads, **kwargs)
 
 
-def _pairs(images: Path, masks: Path, expected: str) -> list[tuple[Path, Path]]:
-    """Pair files whose paths below the two folders differ in the suffix only."""
-    for folder in (images, masks):
-        if not folder.is_dir():
-            raise UserError(
-                f"'{folder}' is not there. {expected}. Fix: set "
-                '--data-root to the folder that has both.'
-            )
-    pairs = []
-    for path in sorted(images.rglob('*')):
-        if path.suffix.lower() not in IMAGES:
-            continue
-        stem = masks / path.relative_to(images)
-        found = [
-            p
-            for s in MASKS
-            for p in (stem.with_suffix(s), stem.with_suffix(s.upper()))
-            if p.is_file()
-        ]
-        if not found:
-            raise UserError(
-                f"'{path}' has no mask: '{stem.with_suffix('.png')}' is "
-                'not there. Fix: add it or remove the image.'
-            )
-        pairs.append((path, found[0]))
-    if not pairs:
-        raise UserError(f"'{images}' has no images ({', '.join(IMAGES)}). {expected}.")
-    return pairs
+# -------------------------------------------------------------------------- pipeline
+class MaskFollower:
+    """Sends an image and its mask through a test pipeline.
+
+    Args:
+        pipeline (Sequence[Callable]): The built transforms.
+
+    Raises:
+        UserError: One of them moves pixels in a way that a mask cannot follow.
+    """
+
+    def __init__(self, pipeline: Sequence[Callable]) -> None:
+        self.steps = [(t, self._for_masks(t, i)) for i, t in enumerate(pipeline)]
+
+    @staticmethod
+    def _for_masks(transform: Callable, i: int) -> Callable | None:
+        """Return the transform for masks; None where pixels stay."""
+        name = type(transform).__name__
+        known = ('Resize', 'ResizeEdge', 'CenterCrop', 'Pad', *STILL)
+        check(f'test_dataloader.dataset.pipeline[{i}].type', name, choices=known)
+        if name in STILL:
+            return None
+        twin = copy.copy(transform)
+        # Padding is no background.
+        if name == 'CenterCrop':
+            twin.pad_cfg = dict(twin.pad_cfg, pad_val=dict(img=IGNORED))
+        elif name == 'Pad':
+            twin.pad_val = dict(img=IGNORED)
+        else:
+            # Pillow's nearest pixel is that of the center; OpenCV's is not.
+            twin.interpolation, twin.backend = 'nearest', 'pillow'
+        return twin
+
+    def __call__(self, name: str, sample: dict, mask: np.ndarray) -> tuple[dict, np.ndarray]:
+        """Run the pipeline.
+
+        Args:
+            name (str): Names the image in messages.
+            sample (dict): The pipeline's input.
+            mask (np.ndarray): uint8 ``[H, W]``, as large as the loaded image.
+
+        Returns:
+            tuple[dict, np.ndarray]: The packed sample, and the mask of its pixels.
+
+        Raises:
+            UserError: The mask has another size than the image.
+        """
+        for transform, twin in self.steps:
+            if 'img' in sample:
+                _check_size(name, mask, sample['img'].shape[:2])
+            sample = transform(sample)
+            if twin is not None:
+                mask = twin(dict(img=mask))['img']
+        _check_size(name, mask, sample['inputs'].shape[-2:])
+        return sample, mask
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except Exception as e:  # Pillow's readers raise whatever comes up, with a file's bytes
-        reason = getattr(e, 'strerror', None) or type(e).__name__
-        raise UserError(
-            f"'{path}' is not an image that can be read ({reason}). Fix: mend it."
-        ) from e
-    return image
+def _check_size(name: str, mask: np.ndarray, size: Sequence[int]) -> None:
+    if mask.shape != tuple(size):
+        raise UserError(f'{name}: the image has {tuple(size)} pixels, its mask {mask.shape}.')
+
+
+def batches(
+    items: Sequence[Item],
+    follower: MaskFollower,
+    batch_size: int = 32,
+    skip_empty: bool = False,
+    collate: Callable = pseudo_collate,
+) -> Iterator[tuple[list[str], dict, list[np.ndarray]]]:
+    """Make batches for :func:`lm4ve.analysis.analyse`.
+
+    Args:
+        items (Sequence[Item]): The images with their masks.
+        follower (MaskFollower): Sends them through the pipeline.
+        batch_size (int): The number of images in a batch.
+        skip_empty (bool): Pass over images whose mask has no foreground.
+        collate (Callable): Makes a batch of a list of samples.
+
+    Yields:
+        tuple[list[str], dict, list[np.ndarray]]: Names, the batch, masks.
+
+    Raises:
+        UserError: A mask has no foreground.
+    """
+    batch: list[tuple[str, dict, np.ndarray]] = []
+    for i in range(len(items)):
+        name, sample, mask = items[i]
+        if (mask == 1).any():
+            batch.append((name, *follower(name, sample, mask)))
+        elif not skip_empty:
+            raise UserError(f'{name}: its mask has no foreground. --skip-empty passes over it.')
+        if batch and (len(batch) == batch_size or i == len(items) - 1):
+            names, samples, masks = map(list, zip(*batch, strict=True))
+            yield names, collate(samples), masks
+            batch = []

@@ -14,7 +14,7 @@ import numpy as np
 
 from lm4ve.analysis.capture import Analysis
 from lm4ve.analysis.measures import MEASURES
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 #: How a pixel mask becomes a token mask.
@@ -51,8 +51,7 @@ def token_mask(
     Raises:
         UserError: The rule is unknown.
     """
-    if rule not in RULES:
-        raise UserError(f"rule='{rule}' must be one of {', '.join(RULES)}.")
+    check('rule', rule, choices=RULES)
     size = grid[::-1]
     counted, share = (
         cv2.resize(m.astype(np.float64), size, interpolation=cv2.INTER_AREA)
@@ -62,11 +61,6 @@ def token_mask(
     least = 0.5 * counted - 1e-9 if rule == 'majority' else 1e-9
     valid = counted > 1e-9
     return (valid & (share >= least)).ravel(), valid.ravel()
-
-
-def constant(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Tell which rows ``[B, N]`` are constant but for rounding, ``[B]``."""
-    return np.ptp(values, axis=-1) <= _FLAT * scale
 
 
 def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
@@ -146,21 +140,14 @@ def maps_of(
         UserError: The model does not take images, or looks at several views.
     """
     if getattr(analysis.inputs, 'ndim', 0) != 4 or analysis.views != 1:
-        raise UserError(
-            'Pseudo-masks need a model that sees each image once, found '
-            f'{analysis.kind} with {analysis.views} view(s) a sample. Fix: give '
-            'the config of an image model, without test-time augmentation.'
-        )
+        raise UserError('Pseudo-masks need an image model that sees each image once.')
     found = []
     for measure in measures:
         if measure == 'attention':
             for label, a in analysis.attention.items():
                 values = _array(a.weights).sum(axis=1)
-                found.append(
-                    TokenMaps(
-                        measure, label, _scaled(values, values.mean(-1)), a.layout.grid, a.row
-                    )
-                )
+                scaled = _scaled(values, values.mean(-1))
+                found.append(TokenMaps(measure, label, scaled, a.layout.grid, a.row))
             continue
         for label, point in analysis.points.items():
             tokens = point.tokens
@@ -178,8 +165,9 @@ def _array(x) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    flat = constant(values, scale)[:, None]
+    """Min-max normalize rows ``[B, N]``; ones where a row is constant but for rounding."""
     low, span = values.min(-1, keepdims=True), np.ptp(values, axis=-1)[:, None]
+    flat = span <= _FLAT * scale[:, None]
     return np.where(flat, 1.0, (values - low) / np.where(flat, 1.0, span))
 
 
@@ -207,12 +195,8 @@ class Scores:
     _found: dict[Key, list] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        wrong = [t for t in self.thresholds if not 0 <= t < 1]
-        if wrong or not self.thresholds:
-            raise UserError(
-                f'thresholds={list(self.thresholds)} must be numbers from 0 up to, not '
-                'including, 1. Fix: give at least one such number.'
-            )
+        for threshold in self.thresholds:
+            check('--thresholds', threshold, least=0, most=0.999999)
 
     def add(
         self, maps: Sequence[TokenMaps], masks: Sequence[np.ndarray], names: Sequence[str]
@@ -276,13 +260,8 @@ def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
     Raises:
         UserError: ``share`` is not between 0 and 1, or there is one image only.
     """
-    if not 0 < share < 1:
-        raise UserError(f'fixed_share={share} must be between 0 and 1. Fix: 0.2, say.')
-    if count < 2:
-        raise UserError(
-            f'{count} image(s) with foreground on the token grid: a threshold '
-            'cannot be fixed on some and tried on others. Fix: give more images.'
-        )
+    check('--fixed-share', share, above=0, most=0.999999)
+    check('the number of images with foreground', count, least=2)
     chosen = int(np.clip(round(share * count), 1, count - 1))
     order = np.random.default_rng(seed).permutation(count)
     return np.sort(order[:chosen]), np.sort(order[chosen:])

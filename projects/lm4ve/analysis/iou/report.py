@@ -5,15 +5,17 @@ image, which looks at the truth; the other is fixed on some images and tried on 
 """
 
 import csv
+import itertools
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from rich.table import Table
+from scipy import stats
 
-from lm4ve.analysis.iou.bootstrap import bootstrap_mean
 from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Key, Scores, split_images
 from lm4ve.files import replacing, write_json
 from lm4ve.tasks.base.figures import save_figure
@@ -82,6 +84,36 @@ class Report:
     empty: list[str]
 
 
+def bootstrap_mean(
+    values: np.ndarray, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
+) -> tuple[np.ndarray, ...]:
+    """Return mean and percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
+
+    Every resample draws the same images in all columns, so that the interval of a column of
+    differences is the paired one.
+
+    Args:
+        values (np.ndarray): ``[images]`` or ``[images, columns]``.
+        resamples (int): How often to draw images with replacement.
+        seed (int): Seeds the draws.
+        confidence (float): 0.95 for 95 % intervals.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray, np.ndarray]: float64 mean and the interval's
+        ends, each ``[]`` or ``[columns]``. For a single image the ends are NaN.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = values.mean(axis=0)
+    if len(values) < 2:
+        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    # `batch` bounds the memory of the resampled copy to some 64 MB.
+    batch = int(np.clip(2**23 // max(values.size, 1), 1, resamples))
+    options = dict(axis=0, vectorized=True, method='percentile', confidence_level=confidence)
+    options |= dict(n_resamples=resamples, batch=batch, rng=np.random.default_rng(seed))
+    found = stats.bootstrap((values,), np.mean, **options).confidence_interval
+    return mean, found.low, found.high
+
+
 def summarize(
     scores: Scores, fixed_share: float = 0.2, resamples: int = 2000, seed: int = 0
 ) -> Report:
@@ -99,21 +131,27 @@ def summarize(
     Raises:
         UserError: There are too few images.
     """
-    tables = scores.tables
     fixing, rest = split_images(len(scores.names), fixed_share, seed)
-    every = np.arange(len(scores.names))
+    # (map, choice) -> IoU of each image, and the threshold.
     chosen: dict[tuple[Key, str], tuple[np.ndarray, float | None]] = {}
-    for key, table in tables.items():
+    differences, curves = [], []
+    for key, table in scores.tables.items():
         if key == PRIOR:
             chosen[key, ''] = table[:, 0], None
             continue
-        best = table.argmax(axis=1)
-        chosen[key, CHOICES[0]] = (
-            table.max(axis=1),
-            float(np.mean(np.take(scores.thresholds, best))),
-        )
+        best = np.take(scores.thresholds, table.argmax(axis=1))
+        chosen[key, CHOICES[0]] = table.max(axis=1), float(np.mean(best))
         fixed = int(table[fixing].mean(axis=0).argmax())
         chosen[key, CHOICES[1]] = table[rest, fixed], scores.thresholds[fixed]
+        if key[2] == VARIANTS[0]:
+            columns = zip(table.T, scores.thresholds, strict=True)
+            curves += [(key, 'the same for all', values, t) for values, t in columns]
+    for measure, pairs in PAIRS.items():
+        for (before, after), variant, choice in itertools.product(pairs, VARIANTS[:2], CHOICES):
+            a, b = (chosen.get(((measure, p, variant), choice)) for p in (after, before))
+            if a is not None and b is not None:
+                key = measure, f'{after} - {before}', variant
+                differences.append((key, choice, a[0] - b[0], None))
 
     def averaged(entries) -> list[Row]:
         """Return a row for each entry (key, choice, per-image values, threshold)."""
@@ -121,34 +159,17 @@ def summarize(
         for length in dict.fromkeys(len(e[2]) for e in entries):
             some = [e for e in entries if len(e[2]) == length]
             columns = np.stack([e[2] for e in some], axis=1)
-            for (key, choice, _, threshold), *numbers in zip(
-                some, *bootstrap_mean(columns, resamples, seed), strict=True
-            ):
+            intervals = zip(*bootstrap_mean(columns, resamples, seed), strict=True)
+            for (key, choice, _, threshold), numbers in zip(some, intervals, strict=True):
                 note = scores.notes.get(key[1], '') if key[0] == 'attention' else ''
                 rows.append(Row(*key, choice, threshold, length, *map(float, numbers), note))
         return rows
 
-    differences = []
-    for measure, pairs in PAIRS.items():
-        for before, after in pairs:
-            for variant in VARIANTS[:2]:
-                for choice in CHOICES:
-                    a, b = (chosen.get(((measure, p, variant), choice)) for p in (after, before))
-                    if a is not None and b is not None:
-                        key = measure, f'{after} - {before}', variant
-                        differences.append((key, choice, a[0] - b[0], None))
-    curves = [
-        (key, 'the same for all', table[:, i], t)
-        for key, table in tables.items()
-        if key[2] == VARIANTS[0]
-        for i, t in enumerate(scores.thresholds)
-    ]
+    entries = [(k, c, v, t) for (k, c), (v, t) in chosen.items()]
     return Report(
-        averaged([(k, c, v, t) for (k, c), (v, t) in chosen.items()]),
-        averaged(differences),
-        averaged(curves),
+        *map(averaged, (entries, differences, curves)),
         scores.thresholds,
-        len(every),
+        len(scores.names),
         len(fixing),
         scores.empty,
     )
@@ -210,59 +231,42 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
     save_figure(figure, path, dpi=110)
 
 
-def tables(report: Report, title: str) -> list[Table]:
-    """Make one table for each choice of the threshold, and one of the differences.
+def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
+    """Return heading and table for each choice of the threshold, and of the differences.
 
     Args:
-        report (Report): What to show.
-        title (str): The title of the first table.
-
-    Returns:
-        list[Table]: Three tables; two where no point is behind a block.
+        report (Report): The results.
+        title (str): Opens the first heading.
     """
     prior = next(row for row in report.rows if row.measure == PRIOR[0])
-    notes = sorted({f'{r.point}: {r.note}' for r in report.rows if r.note})
+    notes = ''.join(sorted({f' Attention, {r.point}: {r.note}.' for r in report.rows if r.note}))
     tried = report.images - report.fixing_images
-    captions = (
-        f'IoU in %, 95 % bootstrap interval over {report.images} images. Everything '
-        f'is foreground: {_number(prior)}.' + (f' Attention, {", ".join(notes)}.' if notes else ''),
-        f'The threshold t of {report.fixing_images} images, tried on the other {tried}.',
+    headings = (
+        f'{title}: IoU in %, 95 % bootstrap interval over {report.images} images. Everything is '
+        f'foreground: {_cell(prior)}.{notes}\nBest threshold of each image (sees the truth)',
+        f'Fixed threshold of {report.fixing_images} images, tried on the other {tried}',
     )
-    titles = (f'{title}\nBest threshold of each image (sees the truth)', 'Fixed threshold')
     found = []
-    for choice, heading, caption in zip(CHOICES, titles, captions, strict=True):
-        by: dict[tuple, dict] = {}
-        for r in report.rows:
-            if r.threshold_choice == choice:
-                threshold = (f'{r.threshold:g}',) if choice == CHOICES[1] else ()
-                cells = (_number(r), *threshold)
-                if r.variant == VARIANTS[2]:
-                    cells = (f'{100 * r.iou:.1f}',)
-                by.setdefault((r.measure, r.point), {})[r.variant] = cells
-        columns = ('as is', 't', 'inverted', 't') if choice == CHOICES[1] else VARIANTS[:2]
-        found.append(_table(heading, ('measure', 'point'), (*columns, VARIANTS[2]), by, caption))
+    for choice, heading in zip(CHOICES, headings, strict=True):
+        rows = [r for r in report.rows if r.threshold_choice == choice]
+        found.append((heading, _pivot(rows, ['measure', 'point'], 'variant')))
     if report.differences:
-        by = {}
-        for r in report.differences:
-            cells = (_number(r, '+'),)
-            by.setdefault((r.measure, r.point, r.variant), {})[r.threshold_choice] = cells
         heading = 'Behind the block minus before it, paired by image'
-        found.append(_table(heading, ('measure', 'points', 'map'), CHOICES, by))
+        index = ['measure', 'point', 'variant']
+        found.append((heading, _pivot(report.differences, index, 'threshold_choice')))
     return found
 
 
-def _table(
-    title: str, left: tuple, right: tuple, by: dict[tuple, dict], caption: str | None = None
-) -> Table:
-    """Make a table with a line for each key, whose groups of cells follow it."""
-    table = Table(title=title, caption=caption, box=None, pad_edge=False)
-    for name in (*left, *right):
-        table.add_column(name, justify='right' if name in right else 'left', no_wrap=True)
-    for key, groups in by.items():
-        table.add_row(*key, *(cell for cells in groups.values() for cell in cells))
-    return table
+def _pivot(rows: Sequence[Row], index: list[str], columns: str) -> pd.DataFrame:
+    frame = pd.DataFrame([{**vars(row), 'cell': _cell(row)} for row in rows])
+    return frame.pivot_table('cell', index, columns, aggfunc='first', sort=False)
 
 
-def _number(row: Row, sign: str = '') -> str:
+def _cell(row: Row) -> str:
+    sign = '+' if ' - ' in row.point else ''
     mean, low, high = (f'{100 * v:{sign}.1f}' for v in (row.iou, row.low, row.high))
-    return f'{mean} (one image)' if np.isnan(row.low) else f'{mean} \\[{low}, {high}]'
+    if row.variant == VARIANTS[2]:
+        return mean
+    interval = '(one image)' if np.isnan(row.low) else f'[{low}, {high}]'
+    threshold = f' at {row.threshold:g}' if row.threshold_choice == CHOICES[1] and not sign else ''
+    return f'{mean} {interval}{threshold}'

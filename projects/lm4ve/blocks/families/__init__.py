@@ -18,19 +18,16 @@ from lm4ve.blocks.families.hybrids import HYBRIDS
 from lm4ve.blocks.families.refused import REFUSED
 from lm4ve.blocks.families.spec import Family, LayerSpec
 from lm4ve.blocks.families.wrappers import WRAPPERS
-from lm4ve.errors import UnsupportedModelError
+from lm4ve.errors import UnsupportedModelError, check
 
 __all__ = ['FAMILIES', 'REFUSED', 'WRAPPERS', 'LayerSpec', 'check_supported', 'layer_spec']
 
 #: ``model_type`` of a config -> its spec, or a function of the config.
 FAMILIES: dict[str, Family] = {**DECODERS, **ENCODERS, **HYBRIDS}
 
-# Names of the number of layers. transformers makes lists of that length.
+#: Fields with the number of layers, of which transformers makes lists, and of experts.
 _DEPTHS = ('num_hidden_layers', 'n_layer', 'n_layers', 'num_layers', 'num_decoder_layers')
-_DEEPEST = 10_000
-# Fields by which configs name a mixture of experts.
 _EXPERTS = ('num_experts', 'num_local_experts', 'n_routed_experts', 'moe_num_experts')
-_MOST_EXPERTS = 10_000
 
 
 def layer_spec(config: PretrainedConfig) -> LayerSpec:
@@ -48,20 +45,16 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     if not spec.experts and any(getattr(config, name, None) for name in _EXPERTS):
         raise UnsupportedModelError(
             f"model_type '{kind}' with experts: lm4ve reads mixtures of experts of "
-            f'{", ".join(k for k in FAMILIES if k in HYBRIDS)} only. Fix: choose a dense model.'
+            f'{", ".join(HYBRIDS)} only. Fix: choose a dense model.'
         )
     return spec
 
 
-def _unsupported(kind: str) -> UnsupportedModelError:
+def _unsupported(kind: object) -> UnsupportedModelError:
+    reason = f'is refused: {REFUSED[kind]}' if kind in REFUSED else 'has no layer spec'
     supported = ', '.join(sorted({*FAMILIES, *WRAPPERS}))
-    if kind in REFUSED:
-        return UnsupportedModelError(
-            f"model_type '{kind}' is refused: {REFUSED[kind]}. Supported: {supported}."
-        )
     return UnsupportedModelError(
-        f"model_type '{kind}' has no layer spec. Supported: {supported}. "
-        'Fix: choose one of these for block.checkpoint, or add a spec to '
+        f"model_type '{kind}' {reason}. Supported: {supported}. To add one: "
         'lm4ve/blocks/families (docs/extend/add_a_family.md).'
     )
 
@@ -75,30 +68,21 @@ def check_supported(config: dict[str, Any]) -> None:
     Raises:
         UnsupportedModelError: Unknown or refused family, quantized weights, or a layout
             that needs remote code.
+        UserError: A field has a value that no model has.
     """
-    kind = config.get('model_type', '')
-    text = config.get('text_config') or {}
-    if not isinstance(kind, str) or not isinstance(text, dict):
-        raise UnsupportedModelError(
-            'model_type of config.json is no text, or text_config no dict. Fix: copy it again.'
-        )
-    for field in (*_DEPTHS, *_EXPERTS):
-        limit = _DEEPEST if field in _DEPTHS else _MOST_EXPERTS
-        if any(isinstance(n := d.get(field), int) and n > limit for d in (config, text)):
-            what = 'layers' if field in _DEPTHS else 'experts'
+    kind, text = config.get('model_type', ''), config.get('text_config') or {}
+    check('model_type of config.json', kind, kind=str)
+    check('text_config of config.json', text, kind=dict)
+    for fields in (config, text):
+        for name in (*_DEPTHS, *_EXPERTS):
+            if isinstance(fields.get(name), int):  # others are transformers' to refuse
+                check(f'{name} of config.json', fields[name], most=10_000)
+        if fields.get('quantization_config'):
             raise UnsupportedModelError(
-                f"model_type '{kind}' has over {limit:,} {what} ({field}), as no model does. "
-                'Fix: copy config.json again.'
+                f"model_type '{kind}' with quantization_config: quantized weights give no gradient "
+                'to their input. Fix: the unquantized release, and block.dtype=bfloat16.'
             )
-    if config.get('quantization_config') or text.get('quantization_config'):
-        raise UnsupportedModelError(
-            f"model_type '{kind}' with quantization_config: quantized weights have no gradient "
-            'with respect to their input in plain PyTorch. Fix: point block.checkpoint at the '
-            "unquantized release and set block.dtype='bfloat16' to save memory."
-        )
-    named = text.get('model_type', kind)
-    if kind in REFUSED:
-        raise _unsupported(kind)
-    # Of a wrapper that does not name its text part's family, the built config tells it.
-    if named not in FAMILIES and kind not in WRAPPERS:
-        raise _unsupported(str(named))
+    named = kind if kind in REFUSED else text.get('model_type', kind)
+    # Where a wrapper does not name its text part's family, the built config does.
+    if named not in FAMILIES and (kind in REFUSED or kind not in WRAPPERS):
+        raise _unsupported(named)

@@ -8,6 +8,7 @@ from transformers import PretrainedConfig
 from lm4ve.blocks.families.spec import (
     Family,
     LayerSpec,
+    before,
     rows_concatenated,
     rows_grouped,
     rows_of_four_shards,
@@ -44,8 +45,7 @@ _GPT2 = LayerSpec(
     qkv=('c_attn',),
     split=rows_concatenated,
     out='c_proj',
-    attention_norms=('ln_1', '', ''),
-    mlp_norms=('ln_2', '', ''),
+    **before('ln_1', 'ln_2'),
     final_norm='ln_f',
 )
 
@@ -114,8 +114,7 @@ def _opt(config: PretrainedConfig) -> LayerSpec:
 def _falcon(config: PretrainedConfig) -> LayerSpec:
     if config.alibi:
         raise UnsupportedModelError(
-            'falcon with alibi=True adds a position bias to the attention '
-            'scores, which has no meaning for image tokens. Choose a falcon '
+            'falcon with alibi=True adds a position bias to the attention scores. Choose a falcon '
             'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
         )
     sequential = LayerSpec(
@@ -154,21 +153,9 @@ DECODERS: dict[str, Family] = {
     # come with the modules.
     **dict.fromkeys(
         (
-            'llama',
-            'mistral',
-            'ministral',
-            'qwen2',
-            'qwen2_vl_text',
-            'qwen2_5_vl_text',
-            'gemma',
-            'granite',
-            'smollm3',
-            'starcoder2',
-            'arcee',
-            'seed_oss',
-            'internlm3',
-            'nemotron',
-            'olmo',
+            *('llama', 'mistral', 'ministral', 'qwen2', 'qwen2_vl_text', 'qwen2_5_vl_text'),
+            *('gemma', 'granite', 'smollm3', 'starcoder2', 'arcee', 'seed_oss', 'internlm3'),
+            *('nemotron', 'olmo'),
         ),
         LLAMA,
     ),
@@ -186,11 +173,7 @@ DECODERS: dict[str, Family] = {
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
-    'apertus': replace(
-        QWEN3,
-        attention_norms=('attention_layernorm', '', ''),
-        mlp_norms=('feedforward_layernorm', '', ''),
-    ),
+    'apertus': replace(QWEN3, **before('attention_layernorm', 'feedforward_layernorm')),
     'hunyuan_v1_dense': replace(
         QWEN3, qk_norms=('query_layernorm', 'key_layernorm'), norm_after_rotary=True
     ),
@@ -225,8 +208,7 @@ DECODERS: dict[str, Family] = {
     'opt': _opt,
     'biogpt': LayerSpec(
         out='out_proj',
-        attention_norms=('self_attn_layer_norm', '', ''),
-        mlp_norms=('final_layer_norm', '', ''),
+        **before('self_attn_layer_norm', 'final_layer_norm'),
         mlp=('fc1', 'activation_fn', 'fc2'),
         final_norm='layer_norm',
     ),

@@ -4,14 +4,13 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
-from lm4ve.blocks.families.spec import Family, LayerSpec, rows_concatenated
+from lm4ve.blocks.families.spec import Family, LayerSpec, after, before, rows_concatenated
 
 _BERT = LayerSpec(
     attention='attention',
     qkv=('self.query', 'self.key', 'self.value'),
     out='output.dense',
-    attention_norms=('', '', 'attention.output.LayerNorm'),
-    mlp_norms=('', '', 'output.LayerNorm'),
+    **after('attention.output.LayerNorm', 'output.LayerNorm'),
     mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
     final_norm='',
 )
@@ -21,8 +20,7 @@ _T5 = LayerSpec(
     attention='layer.0.SelfAttention',
     qkv=('q', 'k', 'v'),
     out='o',
-    attention_norms=('layer.0.layer_norm', '', ''),
-    mlp_norms=('layer.1.layer_norm', '', ''),
+    **before('layer.0.layer_norm', 'layer.1.layer_norm'),
     mlp=('layer.1.DenseReluDense',),
     final_norm='encoder.final_layer_norm',
 )
@@ -48,8 +46,7 @@ ENCODERS: dict[str, Family] = {
         attention='attention',
         qkv=('q_lin', 'k_lin', 'v_lin'),
         out='out_lin',
-        attention_norms=('', '', 'sa_layer_norm'),
-        mlp_norms=('', '', 'output_layer_norm'),
+        **after('sa_layer_norm', 'output_layer_norm'),
         mlp=('ffn',),
         final_norm='',
     ),
@@ -57,8 +54,7 @@ ENCODERS: dict[str, Family] = {
         attention='attention',
         qkv=('query', 'key', 'value'),
         out='dense',
-        attention_norms=('', '', 'attention.LayerNorm'),
-        mlp_norms=('', '', 'full_layer_layer_norm'),
+        **after('attention.LayerNorm', 'full_layer_layer_norm'),
         mlp=('ffn', 'activation', 'ffn_output'),
         final_norm='',
         layers='encoder.albert_layer_groups.0.albert_layers',
@@ -67,24 +63,15 @@ ENCODERS: dict[str, Family] = {
     ),
     # Norms before the branches.
     'roberta-prelayernorm': replace(
-        _BERT,
-        attention_norms=('attention.LayerNorm', '', ''),
-        mlp_norms=('intermediate.LayerNorm', '', ''),
-        final_norm='LayerNorm',
+        _BERT, **before('attention.LayerNorm', 'intermediate.LayerNorm'), final_norm='LayerNorm'
     ),
-    'megatron-bert': replace(
-        _BERT,
-        attention_norms=('attention.ln', '', ''),
-        mlp_norms=('ln', '', ''),
-        final_norm='encoder.ln',
-    ),
+    'megatron-bert': replace(_BERT, **before('attention.ln', 'ln'), final_norm='encoder.ln'),
     'modernbert': LayerSpec(
         attention='attn',
         qkv=('Wqkv',),
         split=rows_concatenated,
         out='Wo',
-        attention_norms=('attn_norm', '', ''),
-        mlp_norms=('mlp_norm', '', ''),
+        **before('attn_norm', 'mlp_norm'),
         final_norm='final_norm',
     ),
     't5': _T5,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from lm4ve.blocks.families.decoders import LLAMA, QWEN3
-from lm4ve.blocks.families.spec import Family, LayerSpec
+from lm4ve.blocks.families.spec import Family, LayerSpec, before
 
 
 def _only(*kinds: str) -> Callable[[PretrainedConfig, int], str]:
@@ -61,8 +61,7 @@ _LFM2 = LayerSpec(
     out='out_proj',
     qk_norm='head',
     qk_norms=('q_layernorm', 'k_layernorm'),
-    attention_norms=('operator_norm', '', ''),
-    mlp_norms=('ffn_norm', '', ''),
+    **before('operator_norm', 'ffn_norm'),
     mlp=('feed_forward',),
     final_norm='embedding_norm',
     refuse=_only('full_attention'),

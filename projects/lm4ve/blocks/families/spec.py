@@ -96,6 +96,16 @@ class LayerSpec:
         return self.rotary not in ('halves', 'half width', 'backwards')
 
 
+def before(attention: str, mlp: str) -> dict[str, Any]:
+    """Name the norms of a layer that norms the input of both branches."""
+    return dict(attention_norms=(attention, '', ''), mlp_norms=(mlp, '', ''))
+
+
+def after(attention: str, mlp: str) -> dict[str, Any]:
+    """Name the norms of a layer that norms the sums after both branches."""
+    return dict(attention_norms=('', '', attention), mlp_norms=('', '', mlp))
+
+
 #: A spec, or a function of the config where the layout depends on it.
 Family = LayerSpec | Callable[[PretrainedConfig], LayerSpec]
 

@@ -1,13 +1,13 @@
-"""What a task does for the analysis of activations: it reads, places, draws and tells.
+"""The hooks that a task implements for the analysis of activations, and their defaults.
 
-The analysis itself (:mod:`lm4ve.analysis`) knows no task. Each task answers its
-questions in ``lm4ve/tasks/<task>/analysis.py`` with one object ``ANALYSIS``. Nothing
-here imports matplotlib, so that measuring needs no drawing.
+The analysis itself (:mod:`lm4ve.analysis`) depends on no task. A task reads, places and draws
+its samples by an object ``ANALYSIS`` in ``lm4ve/tasks/<task>/analysis.py``; without that module
+it has a plain :class:`TaskAnalysis`. Nothing here imports matplotlib, so that measuring needs no
+drawing.
 """
 
 import math
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.pictures import Picture
+from lm4ve.tasks.base.pictures import Picture, PlainPicture
 from lm4ve.tasks.base.task import Task
 
 #: Which query of an attention to look at: its index, one index a sample (int64
@@ -62,11 +62,7 @@ class Layout:
             UserError: It has places for another number of tokens.
         """
         if self.prefix < 0 or self.prefix + self.num_placed != count:
-            raise UserError(
-                f'{count} tokens do not fit {self.kind} with a grid of {self.grid} '
-                f'after {max(self.prefix, 0)} other token(s). Fix: name a module whose '
-                "output is one token a place, for example 'neck:input'."
-            )
+            raise UserError(f'{count} tokens do not fit {self.kind} with a grid of {self.grid}.')
         return self
 
 
@@ -88,10 +84,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Watched:
-    """An attention that only a task knows of, such as one from words to an image.
+    """An attention of one task alone, such as one from words to an image.
 
     Attributes:
-        label (str): What a sheet calls it.
+        label (str): Its name on a sheet.
         module (str): The name of the module that computes it.
         read (Callable): ``(module, inputs, arguments) -> Rows``: from the module, the
             preprocessed batch and what the module was called with, by name.
@@ -104,8 +100,10 @@ class Watched:
     row: str = 'mean over heads'
 
 
-class TaskAnalysis(ABC):
-    """The duties of a task towards the analysis of activations.
+class TaskAnalysis:
+    """How the samples of a task are read, placed, drawn and described.
+
+    By default, tokens stand in their grid or in a row, without a picture of the input.
 
     Args:
         task (Task): The declaration, whose name the layouts carry.
@@ -114,7 +112,6 @@ class TaskAnalysis(ABC):
     def __init__(self, task: Task) -> None:
         self.task = task
 
-    @abstractmethod
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         """Send a file through the config's test pipeline.
 
@@ -131,8 +128,10 @@ class TaskAnalysis(ABC):
         Raises:
             UserError: The file cannot be read or does not fit the config.
         """
+        raise UserError(
+            f'{self.task.package}.analysis reads no files; --indices shows samples of the test set.'
+        )
 
-    @abstractmethod
     def layout(
         self, model: nn.Module, inputs: Any, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
@@ -148,19 +147,20 @@ class TaskAnalysis(ABC):
         Raises:
             UserError: So many tokens have no place in the inputs.
         """
+        return Layout(self.task.name, 0, grid or (count,)).fitting(count)
 
-    @abstractmethod
     def pictures(
         self, model: nn.Module, inputs: Any, outputs: Sequence[Any], frames: int
     ) -> Sequence[Picture]:
         """Return one picture a sample.
 
         Args:
-            model (nn.Module): Its preprocessor or encoder may be asked.
+            model (nn.Module): Gives its preprocessor or encoder.
             inputs (Tensor | dict): The preprocessed batch.
             outputs (Sequence): The model's predictions, one a sample.
             frames (int): As :meth:`frames_shown` returned it.
         """
+        return [PlainPicture() for _ in outputs]
 
     def layout_at(
         self,
@@ -178,9 +178,9 @@ class TaskAnalysis(ABC):
         return self.layout(model, inputs, count, grid)
 
     def further_points(self, model: nn.Module) -> dict[str, str]:
-        """Return modules to look at by default, label to name, beside those of the neck.
+        """Return default points beside those of the neck, label to module name.
 
-        Of a label that the neck has too, the neck's is taken.
+        A label of the neck's own points wins.
         """
         return {}
 
@@ -189,7 +189,7 @@ class TaskAnalysis(ABC):
         return []
 
     def runnable(self, data: Any) -> Any:
-        """Return a batch of the data loader as ``test_step`` takes it, which may be itself."""
+        """Return a batch of the data loader in the form of ``test_step``'s argument."""
         return data
 
     def frames_shown(self, inputs: Any, layouts: Sequence[Layout]) -> int:
@@ -203,7 +203,7 @@ class TaskAnalysis(ABC):
         return None, 'mean over tokens'
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
-        """Say in words what a model predicted of a sample, and what is true.
+        """Describe a model's prediction of a sample, and the truth.
 
         By default: its labels, where it has any.
         """
@@ -250,10 +250,7 @@ def tested_loader(cfg: Config) -> Any:
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
     if loader is None:
-        raise UserError(
-            f"The config '{cfg.filename}' has neither test_dataloader nor "
-            'val_dataloader, whose pipeline inputs go through. Fix: add one.'
-        )
+        raise UserError(f"'{cfg.filename}' has neither test_dataloader nor val_dataloader.")
     return loader
 
 
@@ -283,24 +280,21 @@ def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
 
 
 def label_facts(output: Any, classes: Sequence[str] | None) -> dict[str, str]:
-    """Say which class was predicted, how surely, and which one is true."""
-
-    def tensor(key: str) -> Tensor | None:
-        value = output.get(key) if hasattr(output, 'get') else None
-        return value if isinstance(value, Tensor) else None
+    """Describe the predicted class, its score, and the true class."""
+    get = getattr(output, 'get', lambda key: None)
 
     def name(label: Tensor) -> str:
         i = int(label)
         return str(classes[i]) if classes and i < len(classes) else f'class {i}'
 
     facts = {}
-    label, truth, scores = map(tensor, ('pred_label', 'gt_label', 'pred_score'))
-    if label is not None and label.numel() == 1:
+    label, truth = get('pred_label'), get('gt_label')
+    if isinstance(label, Tensor) and label.numel() == 1:
         # Hosts differ in the last letter.
-        scores = tensor('pred_scores') if scores is None else scores
-        sure = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
-        facts['prediction'] = name(label) + sure
-    if truth is not None and truth.numel() >= 1 and (truth >= 0).all():
+        scores = get('pred_scores') if get('pred_score') is None else get('pred_score')
+        percent = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
+        facts['prediction'] = name(label) + percent
+    if isinstance(truth, Tensor) and truth.numel() and (truth >= 0).all():
         facts['truth'] = ', '.join(map(name, truth.flatten()))
     return facts
 

@@ -1,9 +1,7 @@
-"""What a task tells the cost tool: a batch of full size, without a data set.
+"""Made-up batches of full size, without a data set, for :mod:`lm4ve.cost` and benchmarks.
 
-The tool (:mod:`lm4ve.cost`) knows no task. :class:`TaskBatches` suits a task whose samples
-can be made of a file's content by the config's own pipeline, so that sizes, crops and views
-are those of the config; what no file says, the labels, is added. Each task has an object
-``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
+A task makes one sample by an object ``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``, where it
+can by the config's own pipeline, so that sizes, crops and views are those of the config.
 """
 
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from lm4ve.tasks.base.task import Task
 
 
 class TaskBatches:
-    """The duties of a task towards the cost tool.
+    """Makes samples and batches of a task.
 
     Args:
         task (Task): The declaration.
@@ -43,8 +41,7 @@ class TaskBatches:
             training (bool): Through the pipeline of the training, not of the test.
         """
         raise UserError(
-            f'The cost of {self.task.title} is not known: no module of {self.task.package} says '
-            'how a batch is made. Fix: write its batches.py (docs/extend/add_a_task.md).'
+            f'{self.task.package}.batches makes no sample (see docs/extend/add_a_task.md).'
         )
 
     def batch(self, cfg: Config, count: int, training: bool) -> Any:

@@ -1,23 +1,20 @@
-"""Build a config's model and load its checkpoint, without executing code of it.
+"""Builds a config's model and loads its checkpoint, without executing code of the file.
 
 A checkpoint that does not fit is an error, as in ``lm4ve test``.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, MODELS
 from torch import nn
 
-from lm4ve.runner.checkpoint_files import (
-    load_partly,
-    load_strictly,
-    meta_of,
-    read_checkpoint,
-    select_state,
-)
+from lm4ve.runner import checkpoint_files as files
+from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.inputs import registered
 
@@ -41,28 +38,44 @@ def build_model(
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    content = {} if checkpoint is None else read_checkpoint(checkpoint)
+    content = {} if checkpoint is None else files.read_checkpoint(checkpoint)
     model: nn.Module = MODELS.build(settings)
     if checkpoint is not None:
         origin = f"'{checkpoint}'"
-        load = load_partly if allow_partial else load_strictly
-        load(model, select_state(content, origin=origin), origin)
+        load = files.load_partly if allow_partial else files.load_strictly
+        load(model, files.select_state(content, origin=origin), origin)
     return model, content
 
 
+def inference_model(
+    cfg: Config, checkpoint: str | Path | None, device: str | None, allow_partial: bool
+) -> tuple[nn.Module, Sequence[str] | None]:
+    """Build a model for inference, with a warning if it has no checkpoint.
+
+    Returns:
+        tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation mode, and
+        its classes (:func:`classes_of`).
+    """
+    place = find_device(device, 'device')
+    model, content = build_model(cfg, checkpoint, allow_partial)
+    if checkpoint is None:
+        text = 'No checkpoint: the model is untrained, and its results are meaningless.'
+        print_log(text, logger='current', level=logging.WARNING)
+    return model.to(place).eval(), classes_of(cfg, content)
+
+
 def classes_of(cfg: Config, checkpoint: dict[str, Any]) -> Sequence[str] | None:
-    """Return the names of the classes in the order of the labels, if anybody knows them.
+    """Return the class names in the order of the labels, from config, checkpoint or data set.
 
     Args:
-        cfg (Config): Its test data set may name them.
-        checkpoint (dict): What :func:`build_model` returned.
+        cfg (Config): The config.
+        checkpoint (dict): The content that :func:`build_model` returned.
     """
     dataset = tested_dataset(cfg)
-    meta = meta_of(checkpoint, 'dataset_meta')
     kind = registered(DATASETS, dataset.type)
-    found: Sequence[str] | None = (
-        (dataset.get('metainfo') or {}).get('classes')
-        or meta.get('classes')
-        or getattr(kind, 'METAINFO', {}).get('classes')
+    sources = (
+        dataset.get('metainfo'),
+        files.meta_of(checkpoint, 'dataset_meta'),
+        getattr(kind, 'METAINFO', None),
     )
-    return found
+    return next((s['classes'] for s in sources if s and s.get('classes')), None)

@@ -1,7 +1,7 @@
 """Matplotlib figures without a window, a global back-end or a half-written file.
 
-``matplotlib.use`` and ``pyplot`` change the state of the whole process, which a
-library must not do; a ``Figure`` with a canvas of its own does not.
+``matplotlib.use`` and ``pyplot`` change the state of the whole process, which a library must
+not do; a ``Figure`` with a canvas of its own does not.
 """
 
 from pathlib import Path
@@ -19,30 +19,22 @@ def to_image(figure: Figure) -> np.ndarray:
     """Return a figure as an RGB image, uint8 ``[height, width, 3]``."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
-    rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-    return np.asarray(rgba)[..., :3].copy()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
 def save_figure(figure: Figure, path: str | Path, **options: Any) -> None:
-    """Write a figure to a file whose ending names the format.
+    """Write a figure to a file whose ending selects the format.
 
     Args:
-        figure (Figure): What to write.
-        path (str | Path): The file; its folder is made if it is not there.
+        figure (Figure): The figure.
+        path (str | Path): The file; its folder is created.
         **options: Passed to ``Figure.savefig``.
-
-    Raises:
-        UserError: The file cannot be written.
     """
     with replacing(path) as beside:
         figure.savefig(beside, **options)
 
 
 def save_picture(image: np.ndarray, path: str | Path) -> None:
-    """Write a picture, uint8 ``[H, W, 3]`` RGB, to a file whose ending names the format.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
+    """Write a picture, uint8 ``[H, W, 3]`` RGB, to a file whose ending selects the format."""
     with replacing(path) as beside:
         imsave(beside, image)

@@ -1,7 +1,6 @@
-"""Data sets that the suite makes itself: written once, whole, and only where nothing else is."""
+"""Writes generated data sets: once, as a whole, and only into an empty folder."""
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Any
 
 from lm4ve.errors import UserError
 
-#: The file beside the data that says what they were made from.
+#: The file beside the data with the parameters that determine them.
 RECIPE = 'recipe.json'
 
 
@@ -19,14 +18,14 @@ def write_once(
 ) -> Path:
     """Write a data set into a folder, unless it is there already.
 
-    The folder appears as a whole, so that nobody else sees half of it. Of two processes
+    The folder appears as a whole, so that no other process reads a part of it. Of two processes
     that write at once the first wins; both wrote the same.
 
     Args:
-        folder (str | Path): Where to.
-        recipe (dict): What the data follow from, as JSON takes it.
-        noun (str): What messages call the data, for example 'moving digits'.
-        write (Callable): It gets an empty folder and writes the data into it.
+        folder (str | Path): The output folder.
+        recipe (dict): The parameters that determine the data, serializable as JSON.
+        noun (str): The data's name in messages, for example 'moving digits'.
+        write (Callable): Writes the data into an empty folder.
 
     Returns:
         Path: ``folder``.
@@ -35,30 +34,23 @@ def write_once(
         UserError: The folder holds something else.
     """
     folder = Path(folder)
-    recipe = json.loads(json.dumps(recipe))  # as it is read back: tuples become lists
     if folder.exists() and any(folder.iterdir()):
-        try:
-            found = json.loads((folder / RECIPE).read_text())
-        except (OSError, ValueError):
-            found = None
-        if found != recipe:
-            raise UserError(
-                f"'{folder}' is not empty and does not hold the {noun} that are asked for "
-                f'({RECIPE}: found {found}, expected {recipe}). Fix: remove the folder, or set '
-                'dataset.data_root to another one.'
-            )
-        return folder
+        note = folder / RECIPE
+        # Compared as it is read back: tuples become lists.
+        if note.is_file() and json.loads(note.read_text()) == json.loads(json.dumps(recipe)):
+            return folder
+        raise UserError(
+            f"'{folder}' does not hold these {noun} ({RECIPE}). Fix: remove the folder."
+        )
     partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
     partial.mkdir(parents=True)
     try:
         write(partial)
         (partial / RECIPE).write_text(json.dumps(recipe, indent=1))
-        try:
-            os.rename(partial, folder)
-        except OSError:
-            # Another process was faster.
-            if not (folder / RECIPE).is_file():
-                raise
+        partial.rename(folder)
+    except OSError:
+        if not (folder / RECIPE).is_file():  # else another process was faster
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

@@ -1,7 +1,7 @@
-"""How a sample of a task is drawn, and frames, which several tasks share.
+"""Pictures of a sample and of its tokens, for the sheets of activations.
 
-A picture draws itself, and a number a token in its place, into matplotlib's axes.
-Arrays go in, no model and no state of pyplot, so that a training process can draw.
+A picture draws its input, and a number for each token in its place, into matplotlib's axes.
+It holds arrays, no model and no state of pyplot, so that a training process can draw.
 matplotlib is imported when something is drawn.
 """
 
@@ -121,6 +121,19 @@ class Picture(ABC):
             colors (str): The name of matplotlib's color map.
             time (int): The number of the frame.
         """
+
+
+class PlainPicture(Picture):
+    """Tokens without their input: a grid of two or three dimensions, or one row."""
+
+    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+        axes.text(0.5, 0.5, 'not drawn', ha='center', va='center')
+        without_ticks(axes)
+
+    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
+        values = tokens.values.reshape(-1, tokens.grid[-1])
+        axes.imshow(values, cmap=colors, norm=tokens.norm(), aspect='auto')
+        without_ticks(axes)
 
 
 class Frames(Picture):

@@ -1,4 +1,4 @@
-"""How pictures of predictions reach the backends, for tasks whose host has no visualizer."""
+"""Sends pictures of predictions to backends, files and windows, for tasks without a host's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from lm4ve.tasks.base.figures import save_picture
 
 
 class PredictionVisualizer(Visualizer):  # type: ignore[misc]
-    """MMEngine's visualizer for pictures that are drawn already; takes its arguments."""
+    """MMEngine's visualizer, with its arguments, for pictures that are already drawn."""
 
     def present(
         self,
@@ -24,7 +24,7 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
         out_file: str | Path | None = None,
         step: int = 0,
     ) -> np.ndarray:
-        """Send a picture to the backends, a file or a window.
+        """Send a picture to the backends, a file or a window, and return it.
 
         Args:
             name (str): The picture's name.
@@ -33,9 +33,6 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
             wait_time (float): Seconds.
             out_file (str | Path, optional): A PNG instead of the backends.
             step (int): Global step.
-
-        Returns:
-            np.ndarray: ``image``.
         """
         self.set_image(image)
         if show:
@@ -48,7 +45,7 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
 
 
 class PredictionVisualizationHook(Hook):  # type: ignore[misc]
-    """Draw every n-th sample in validation and testing. A task says how: :meth:`draw`.
+    """Draws every n-th sample in validation and testing. A task implements :meth:`draw`.
 
     Args:
         enable (bool): Default: off.
@@ -56,7 +53,7 @@ class PredictionVisualizationHook(Hook):  # type: ignore[misc]
         show (bool): Show them in a window, for ``wait_time`` seconds each.
         wait_time (float): Seconds.
         out_dir (str, optional): PNG files here instead of the backends.
-        **kwargs: Other hooks' arguments, which a config that is inherited may have.
+        **kwargs: Ignored: other hooks' arguments in an inherited config.
     """
 
     priority = 'NORMAL'
@@ -83,35 +80,29 @@ class PredictionVisualizationHook(Hook):  # type: ignore[misc]
             mode (str): 'val' or 'test'.
             number (int): The sample's number in the data of this process.
             index (int): Its number in the batch.
-            batch (dict): What the data loader gave.
+            batch (dict): The data loader's batch.
             sample: The model's prediction.
         """
         raise NotImplementedError
 
     def options(self, runner: Runner, stem: str) -> dict[str, Any]:
-        """Return where a picture goes, arguments of :meth:`PredictionVisualizer.present`."""
+        """Return the arguments of :meth:`PredictionVisualizer.present` for a picture."""
         out_file = self.out_dir and str(Path(self.out_dir) / f'{stem}.png')
         return dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=runner.iter)
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    def _after_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+        mode: str = 'train',
     ) -> None:
-        """Draw the samples of a batch whose turn it is."""
-        self._draw_batch(runner, 'val', batch_idx, data_batch, outputs)
-
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
-    ) -> None:
-        """Draw the samples of a batch whose turn it is."""
-        self._draw_batch(runner, 'test', batch_idx, data_batch, outputs)
-
-    def _draw_batch(
-        self, runner: Runner, mode: str, batch_idx: int, batch: Any, outputs: Sequence[Any]
-    ) -> None:
-        if not self.enable:
+        """Draw those samples of a batch that are due; MMEngine calls it after each iteration."""
+        if not self.enable or mode == 'train' or outputs is None:
             return
         loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
         first = batch_idx * (loader.batch_size or len(outputs))
         for index, sample in enumerate(outputs):
             if (first + index) % self.interval == 0:
-                self.draw(runner, mode, first + index, index, batch, sample)
+                self.draw(runner, mode, first + index, index, data_batch, sample)

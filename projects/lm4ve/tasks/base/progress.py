@@ -1,29 +1,19 @@
-"""How far something is that takes a while: a bar on a terminal, a line elsewhere."""
+"""The progress bar of everything that takes a while."""
 
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import track
+from tqdm import tqdm
 
 T = TypeVar('T')
 
 
-def progress(items: Iterable[T], text: str, total: int | None = None) -> Iterator[T]:
-    """Yield items and show on standard error how many are done.
-
-    A log file or a pipe gets one line at the start instead of a bar.
+def progress(items: Iterable[T], text: str, total: int | None = None) -> Iterable[T]:
+    """Iterate over items with a bar on standard error, which only a terminal shows.
 
     Args:
-        items (Iterable[T]): What is worked through.
-        text (str): What is done, for example 'simulating'.
-        total (int, optional): The number of items; default: ``len(items)``.
+        items (Iterable[T]): The items.
+        text (str): The title, for example 'simulating'.
+        total (int, optional): The number of items. Default: ``len(items)``.
     """
-    count = len(items) if total is None else total  # type: ignore[arg-type]
-    console = Console(stderr=True)
-    if console.is_terminal:
-        yield from track(items, text, count, console=console)
-        return
-    print(f'{text}: {count:,} in all', file=sys.stderr, flush=True)
-    yield from items
+    return tqdm(items, text, total, disable=None)

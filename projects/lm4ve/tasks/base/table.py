@@ -1,4 +1,4 @@
-"""The table of tasks: which there are, and which one a config or a model belongs to."""
+"""The table of tasks, and the task of a config or of a model."""
 
 import importlib
 from typing import Any
@@ -21,17 +21,15 @@ def register_task(name: str, package: str) -> None:
     name, so that every process has the row.
 
     Args:
-        name (str): As its declaration has it.
+        name (str): The name in its declaration.
         package (str): The importable package whose ``TASK`` declares it.
 
     Raises:
-        UserError: Another package has this name already.
+        UserError: Another package has this name.
     """
-    known = TASKS.setdefault(name, package)
-    if known != package:
+    if TASKS.setdefault(name, package) != package:
         raise UserError(
-            f"The task '{name}' of '{package}' cannot be added: '{known}' has that "
-            'name. Fix: choose another name.'
+            f"The task '{name}' of '{package}' cannot be added: '{TASKS[name]}' has it."
         )
     task = get_task(name)
     for module, names in task.registers.items():
@@ -57,12 +55,8 @@ def task_of_model(model_class: Any) -> Task:
     for task in all_tasks():
         if task.recognizes(model_class):
             return task
-    known = '; '.join(f'{t.name}: {", ".join(t.models)}' for t in all_tasks())
-    raise UserError(
-        f'{getattr(model_class, "__name__", model_class)} belongs to no task of the '
-        f'suite. Expected a class that derives from one of {known}. Fix: derive from '
-        'one of them, or declare a task of your own (docs/extend/add_a_task.md).'
-    )
+    bases = ', '.join(name for task in all_tasks() for name in task.models)
+    raise UserError(f'{model_class} is of no task: it derives from none of {bases}.')
 
 
 def task_of_config(cfg: Config) -> Task:
@@ -74,26 +68,18 @@ def task_of_config(cfg: Config) -> Task:
     name = cfg.model.type
     if not isinstance(name, str):
         return task_of_model(name)
-    # `get` alone does not look into the config's scope.
+    # `get` alone does not search the config's scope.
     with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as scoped:
         model_class = scoped.get(name)
     if model_class is None:
-        raise UserError(
-            f"model.type='{name}' is not registered. Fix: correct the name, or add the "
-            'module that registers it to custom_imports.'
-        )
+        raise UserError(f"model.type='{name}' is not registered. Fix: see custom_imports.")
     return task_of_model(model_class)
 
 
 def require_task(cfg: Config, name: str) -> None:
-    """Refuse a config of another task than a tool is for.
-
-    Raises:
-        UserError: It names both tasks.
-    """
-    found, wanted = task_of_config(cfg), get_task(name)
-    if found.name != wanted.name:
+    """Refuse a config of another task than a tool is for."""
+    found, required = task_of_config(cfg), get_task(name)
+    if found.name != required.name:
         raise UserError(
-            f'The config trains {cfg.model.type}, a model of {found.title}; this tool takes '
-            f'configs of {wanted.title}. Fix: name one of those, below configs/.'
+            f'{cfg.model.type} is of {found.title}; this tool takes configs of {required.title}.'
         )

@@ -1,20 +1,17 @@
-"""What a task tells the suite about itself, so that nothing else has to know it.
+"""The declaration of a task, the one interface between its folder and the rest of the suite.
 
-Everything outside of a task's folder (the registries, the command line tools, the
-activation analysis) asks the task. To add one, write a folder like those beside
-this file and name it in the table of :mod:`lm4ve.tasks`.
+Registries, commands and the activation analysis go through it. To add a task, write a folder like
+those beside this one and name it in the table of :mod:`lm4ve.tasks`.
 """
 
 import importlib
 import importlib.util
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from lm4ve.tasks.base.analysis import TaskAnalysis
-    from lm4ve.tasks.base.batches import TaskBatches
-    from lm4ve.tasks.base.export import TaskExport
+from lm4ve.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -23,10 +20,9 @@ class Task:
 
     Attributes:
         name (str): Its short name, which its config folder has too.
-        title (str): What it is called in messages, for example 'motion
-            forecasting'.
+        title (str): Its name in messages, for example 'motion forecasting'.
         package (str): The Python package, ``__name__`` of its ``__init__.py``.
-        extra (str): The extra of this distribution that installs what it needs.
+        extra (str): The extra of this distribution that installs its packages.
         models (tuple[str, ...]): Full names of the classes that its models derive
             from; a config or a model belongs to the task if one of them is among
             the bases of its class.
@@ -35,15 +31,14 @@ class Task:
             ``{'datasets': ('DigitsDataset', )}``.
         exports (Mapping[str, tuple[str, ...]]): Module to further public names of the
             package, beside the registered ones.
-        input_noun (str): What the model takes, for example 'an image'.
+        input_noun (str): The model's input, for example 'an image'.
         input_suffixes (tuple[str, ...]): Endings of the files that hold it.
         takes_folders (bool): A folder may stand for one input.
         tta_model (str): Type of the model that averages the predictions for an input
             and its mirror image, which ``tools/test.py --tta`` uses by default; empty
             where a mirror image may be of another class.
-        inferencer (str): Full name of the class that runs the task's models on somebody's
-            inputs, for :mod:`lm4ve.apis`. By default files are read, drawn and told of by
-            the task's analysis.
+        inferencer (str): Full name of the class that applies the task's models to a user's
+            inputs, for :mod:`lm4ve.apis`. Defaults to the readers and plots of ``analysis.py``.
         input_options (Mapping[str, str]): Name to help text of options that reading a
             file may need; ``visualize_activations.py`` makes a flag of each.
     """
@@ -68,10 +63,7 @@ class Task:
         return any(f'{c.__module__}.{c.__qualname__}' in self.models for c in bases)
 
     def attribute(self, name: str) -> Any:
-        """Return a public name of the package, importing its module on demand.
-
-        To be a package's ``__getattr__``.
-        """
+        """Return a public name of the package; serves as its ``__getattr__``."""
         for module, names in [*self.registers.items(), *self.exports.items()]:
             if name in names:
                 found = importlib.import_module(f'{self.package}.{module}')
@@ -79,33 +71,41 @@ class Task:
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
 
     @property
-    def analysis(self) -> 'TaskAnalysis':
-        """The ``ANALYSIS`` of the package's module ``analysis``, imported on demand."""
-        return importlib.import_module(f'{self.package}.analysis').ANALYSIS
+    def analysis(self) -> Any:
+        """The ``ANALYSIS`` of the package's module ``analysis``."""
+        return self._duties('analysis')
 
     @property
-    def export(self) -> 'TaskExport':
+    def export(self) -> Any:
         """The ``EXPORT`` of the package's module ``export``, or what suits most models."""
-        from lm4ve.tasks.base.export import TaskExport
-
-        return self._own('export', TaskExport)
+        return self._duties('export')
 
     @property
-    def batches(self) -> 'TaskBatches':
-        """The ``BATCHES`` of the package's module ``batches``, or one that refuses by name."""
-        from lm4ve.tasks.base.batches import TaskBatches
+    def batches(self) -> Any:
+        """The ``BATCHES`` of the package's module ``batches``, or one that raises."""
+        return self._duties('batches')
 
-        return self._own('batches', TaskBatches)
+    def _duties(self, module: str) -> Any:
+        """Return the object of a module of the package, imported on demand.
 
-    def _own(self, module: str, default: Any) -> Any:
-        """Return the object of the package's module, named as it is; else a default one."""
-        name = f'{self.package}.{module}'
-        if importlib.util.find_spec(name) is None:
-            return default(self)
-        return getattr(importlib.import_module(name), module.upper())
+        Where the package has no such module, it is the base class in ``lm4ve.tasks.base``.
+
+        Raises:
+            UserError: The package has no such module, and the base class is abstract.
+        """
+        if importlib.util.find_spec(f'{self.package}.{module}') is not None:
+            return getattr(importlib.import_module(f'{self.package}.{module}'), module.upper())
+        base = importlib.import_module(f'lm4ve.tasks.base.{module}')
+        kind = getattr(base, f'Task{module.capitalize()}')
+        if inspect.isabstract(kind):
+            raise UserError(
+                f"The task '{self.name}' has no {module}. Fix: write {self.package}.{module} "
+                '(docs/extend/add_a_task.md).'
+            )
+        return kind(self)
 
     @property
     def public_names(self) -> list[str]:
-        """All names that :meth:`attribute` knows, sorted."""
+        """All names that :meth:`attribute` returns, sorted."""
         tables = [*self.registers.values(), *self.exports.values()]
         return sorted(name for names in tables for name in names)

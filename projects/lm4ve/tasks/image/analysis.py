@@ -1,4 +1,4 @@
-"""What the analysis of activations asks the image task."""
+"""Hooks of the image task for ``lm4ve visualize``."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
+from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.image import TASK
 
@@ -21,11 +22,8 @@ class ImageAnalysis(TaskAnalysis):
     """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
-        from lm4ve.tasks.base.image_files import find_defect
-
-        defect = find_defect(str(path), decode=True)
-        if defect is not None:
-            raise UserError(f"The image '{path}' {defect}. Fix: give another one.")
+        if defect := find_defect(str(path), decode=True):
+            raise UserError(f"The image '{path}' {defect}.")
         results: dict[str, Any] = dict(img_path=str(path))
         if not any('LoadImage' in t['type'] for t in pipeline):
             # The data set gives arrays, in the order that its preprocessor expects.

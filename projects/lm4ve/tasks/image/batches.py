@@ -1,4 +1,4 @@
-"""What the cost tool asks the image task."""
+"""Batches of the image task for ``lm4ve cost``."""
 
 from mmengine.config import Config
 

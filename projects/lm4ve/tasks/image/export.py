@@ -1,4 +1,4 @@
-"""What the export asks the image task."""
+"""Inputs and outputs of exported image models."""
 
 from mmengine.config import Config
 

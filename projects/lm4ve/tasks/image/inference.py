@@ -1,4 +1,4 @@
-"""Classify images with mmpretrain's inferencer, with a checkpoint that has to fit."""
+"""Classifies images with mmpretrain's inferencer and a checkpoint that has to fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +10,16 @@ from mmengine.registry import DefaultScope
 from mmpretrain.apis import ImageClassificationInferencer
 
 from lm4ve.errors import UserError
-from lm4ve.runner.devices import find_device
-from lm4ve.tasks.base.building import build_model, classes_of
+from lm4ve.tasks.base.building import inference_model
 from lm4ve.tasks.base.image_files import find_defect
-from lm4ve.tasks.base.inferencer import warn_untrained
 
 Image = str | Path | np.ndarray
 
 
 class ImageInferencer(ImageClassificationInferencer):
-    """mmpretrain's inferencer, which takes paths and arrays uint8 ``[H, W, 3]`` (BGR).
+    """mmpretrain's inferencer for paths and arrays, uint8 ``[H, W, 3]`` (BGR).
 
-    Args:
-        config (Config): That the model was trained with.
-        checkpoint (str | Path, optional): Default: random weights, with a warning.
-        device (str, optional): Default: a GPU if there is one.
-        allow_partial (bool): Load what fits of a checkpoint of another model.
-        show_progress (bool): Show a bar.
-
-    Raises:
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+    The arguments are those of :class:`lm4ve.tasks.base.inferencer.TaskInferencer`.
     """
 
     def __init__(
@@ -40,13 +30,10 @@ class ImageInferencer(ImageClassificationInferencer):
         allow_partial: bool = False,
         show_progress: bool = False,
     ) -> None:
-        place = find_device(device, 'device')
-        model, content = build_model(config, checkpoint, allow_partial)
-        if checkpoint is None:
-            warn_untrained()
+        model, classes = inference_model(config, checkpoint, device, allow_partial)
         model._config = config
         self.show_progress = show_progress
-        super().__init__(model, False, place, classes=classes_of(config, content))
+        super().__init__(model, False, classes=classes)
 
     def __call__(
         self,
@@ -61,7 +48,7 @@ class ImageInferencer(ImageClassificationInferencer):
 
         Args:
             inputs (str | Path | np.ndarray | Sequence): Images.
-            batch_size (int): Images at a time.
+            batch_size (int): Images per batch.
             show (bool): Show pictures in a window, each for ``wait_time`` seconds.
             wait_time (float): Seconds.
             out_dir (str | Path, optional): Write a picture of each image here.
@@ -77,17 +64,12 @@ class ImageInferencer(ImageClassificationInferencer):
         images = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
         images = [i if isinstance(i, np.ndarray) else str(i) for i in images]
         for image in images:
-            defect = None if isinstance(image, np.ndarray) else find_defect(image, decode=True)
-            if defect is not None:
-                raise UserError(f"The image '{image}' {defect}. Fix: give another one.")
+            if isinstance(image, str) and (defect := find_defect(image, decode=True)):
+                raise UserError(f"The image '{image}' {defect}.")
         if out_dir is not None:
             Path(out_dir).mkdir(parents=True, exist_ok=True)
+            options['show_dir'] = out_dir
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             return super().__call__(
-                images,
-                batch_size=batch_size,
-                show=show,
-                wait_time=wait_time,
-                show_dir=out_dir,
-                **options,
+                images, batch_size=batch_size, show=show, wait_time=wait_time, **options
             )

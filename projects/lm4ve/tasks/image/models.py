@@ -1,11 +1,10 @@
-"""Encoders of mmpretrain that norm their output too early for a block to follow."""
+"""Encoders of mmpretrain without their final norm, so that a block can come before it."""
 
 from collections.abc import Sequence
 
 from mmpretrain.models import ConvNeXt
 from torch import nn
 
-from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 
 
@@ -28,7 +27,7 @@ class RawConvNeXt(ConvNeXt):
 
 @MODELS.register_module()
 def WithoutNorms(backbone: dict | nn.Module, norms: Sequence[str]) -> nn.Module:
-    """Build a backbone and take out norms that no argument turns off.
+    """Build a backbone and remove norms that no argument turns off.
 
     The block's place is before the final norm, which the neck then applies.
 
@@ -38,17 +37,11 @@ def WithoutNorms(backbone: dict | nn.Module, norms: Sequence[str]) -> nn.Module:
             ('norm3',).
 
     Raises:
-        UserError: A name is no submodule.
+        AttributeError: A name is no submodule.
     """
     encoder = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     for name in norms:
+        encoder.get_submodule(name)
         parent, _, leaf = name.rpartition('.')
-        modules = dict(encoder.named_modules())
-        if name not in modules:
-            near = [n for n in modules if 'norm' in n.rpartition('.')[2]]
-            raise UserError(
-                f"backbone.norms: '{name}' is no submodule of {type(encoder).__name__}. Its norms "
-                f'are {", ".join(near[-20:])}.'
-            )
-        setattr(modules[parent], leaf, nn.Identity())
+        setattr(encoder.get_submodule(parent), leaf, nn.Identity())
     return encoder

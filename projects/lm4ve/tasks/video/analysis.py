@@ -1,4 +1,4 @@
-"""What the analysis of activations asks the video task."""
+"""Hooks of the video task for ``lm4ve visualize``."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportional_grid
 from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.video import TASK
+from lm4ve.tasks.video.corruption import find_defect
 
 #: At most so many frames of a frame-wise model's crops and segments are shown.
 MOST_FRAMES = 32
@@ -29,8 +30,6 @@ class VideoAnalysis(TaskAnalysis):
     """
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
-        from lm4ve.tasks.video.corruption import find_defect
-
         # One clip and one crop, as mmaction2's inferencer has it.
         pipeline = [t for t in pipeline if 'Init' not in t['type']]
         for t in pipeline:
@@ -45,9 +44,8 @@ class VideoAnalysis(TaskAnalysis):
             results.update(array=frames, total_frames=len(frames))
             pipeline[at] = dict(type='ArrayDecode')
         else:
-            defect = find_defect(str(path))
-            if defect is not None:
-                raise UserError(f"The video '{path}' {defect}. Fix: give another one.")
+            if defect := find_defect(str(path)):
+                raise UserError(f"The video '{path}' {defect}.")
             results.update(filename=str(path))
             pipeline[at] = dict(type='DecordDecode')
             pipeline.insert(0, dict(type='DecordInit'))
@@ -87,23 +85,17 @@ class VideoAnalysis(TaskAnalysis):
 
 
 def _read_frames(folder: Path) -> np.ndarray:
-    """Read a folder's images as one RGB array, by number, then by name."""
+    """Read a folder's images as one RGB array, sorted by number, then by name."""
     files = sorted(
         (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES),
         key=lambda p: (len(p.stem), p.stem),
     )
     frames = [cv2.imread(str(p)) for p in files]
-    bad = [p.name for p, f in zip(files, frames, strict=True) if f is None]
-    sizes = {f.shape for f in frames if f is not None}
-    if bad or len(frames) < 2 or len(sizes) > 1:
-        found = (
-            f'{listing(bad, 3)} cannot be read'
-            if bad
-            else f'{len(frames)} image(s) of {len(sizes)} size(s)'
-        )
+    sizes = {None if f is None else f.shape for f in frames}
+    if len(frames) < 2 or len(sizes) > 1 or None in sizes:
         raise UserError(
-            f"The folder of frames '{folder}': {found}; expected two or "
-            f'more of one size, ending in {", ".join(_FRAME_SUFFIXES)}.'
+            f"'{folder}' has {len(frames)} frames of sizes {sizes}; expected two or more of one "
+            f'size, ending in {", ".join(_FRAME_SUFFIXES)}.'
         )
     return np.stack(frames)[..., ::-1]
 

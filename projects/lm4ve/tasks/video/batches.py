@@ -1,4 +1,4 @@
-"""What the cost tool asks the video task."""
+"""Batches of the video task for ``lm4ve cost``."""
 
 from mmengine.config import Config
 

@@ -1,8 +1,7 @@
-"""Is a video file whole? Decoders do not always say.
+"""Finds damaged video files, which decoders do not always report.
 
-decord answers a truncated file with repeated frames or after minutes of trying,
-PyAV an audio file with an ``IndexError``, and a video of one frame trains as a
-still picture without a word.
+decord returns repeated frames for a truncated file, or tries for minutes; PyAV raises an
+``IndexError`` for an audio file; and a video of one frame trains as a still picture.
 """
 
 import io
@@ -19,17 +18,16 @@ _HEAD = 4096
 
 
 def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
-    """Say what is wrong with a video file.
+    """Return what is wrong with a video file.
 
     Args:
-        path (str or BinaryIO): A local file, or its content; what it is follows from its bytes.
+        path (str or BinaryIO): A local file, or its content. Its bytes decide its format.
         decode (bool): Decode all of it too. Without, its packets are read and
             counted, but for the first frame not decoded.
 
     Returns:
-        str or None: The defect, worded to follow the file's name, or None. What
-        is damaged inside the pictures is found by decoding only, and not all of
-        it: decoders conceal what they can.
+        str or None: The defect, worded to follow the file's name, or None. Damage inside the
+        pictures is found by decoding only, and not all of it: decoders conceal what they can.
     """
     try:
         with open(path, 'rb') if isinstance(path, (str, os.PathLike)) else path as file:
@@ -53,10 +51,10 @@ def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
 
 
 def _missing_bytes(file: BinaryIO, size: int) -> int:
-    """Return how many bytes a Matroska (WebM) file lacks of what its segment promises.
+    """Return how many bytes a Matroska (WebM) file lacks of the length of its segment.
 
-    FFmpeg ends without a word where a file was cut between two packets, and the format
-    does not say how many frames there are.
+    FFmpeg reports nothing where a file was cut between two packets, and the format does not store
+    the number of frames.
     """
     file.seek(0)
     head = file.read(_HEAD)
@@ -78,7 +76,7 @@ def _element_size(data: bytes, at: int) -> tuple[int, int | None]:
         stream that was written without knowing its end.
     """
     first = data[at] if at < len(data) else 0
-    length = 9 - first.bit_length()  # leading zeros say how many bytes follow
+    length = 9 - first.bit_length()  # leading zeros count the bytes that follow
     if not first or at + length > len(data):
         return at, None
     bits = 7 * length

@@ -1,4 +1,4 @@
-"""What the export asks the video task."""
+"""Inputs and outputs of exported video models."""
 
 from typing import Any
 
@@ -64,7 +64,7 @@ def made_up_clips(
         label (int): The class of all of them; -1 in a test.
 
     Returns:
-        list[dict] | None: None if neither transforms nor backbone say the size of a frame.
+        list[dict] | None: None if neither transforms nor backbone define the size of a frame.
     """
     pictures = made_up_pictures(count)
     if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
@@ -81,7 +81,7 @@ def made_up_clips(
 
 
 def _of_arrays(pipeline: list[dict]) -> list[dict]:
-    """Return a pipeline that takes frames in memory for a file."""
+    """Return a pipeline that reads frames from memory instead of a file."""
     kept = [dict(t) for t in pipeline if 'Init' not in t['type']]
     at = next(i for i, t in enumerate(kept) if 'Decode' in t['type'])
     kept[at] = dict(type='ArrayDecode')

@@ -1,8 +1,8 @@
 """The neck and the 2D recognizer in mmaction2's protocol.
 
-mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in
-tests and expects ``(features, losses)``. A class of the neck's own name in its
-registry speaks that, so that configs say ``type='LLMBlockNeck'`` in every host.
+mmaction2 calls ``neck(x, data_samples=...)`` in training and ``neck(x)`` in tests and expects
+``(features, losses)``. A class of the neck's own name in its registry implements that, so that
+configs use ``type='LLMBlockNeck'`` in every host.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,6 @@ from mmaction.registry import MODELS as MMACTION_MODELS
 from torch import Tensor, nn
 
 from lm4ve.compat.mmaction_single_map import extract_feat
-from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck as _LLMBlockNeck
 from lm4ve.registry import MODELS
 
@@ -22,14 +21,13 @@ from lm4ve.registry import MODELS
 class LLMBlockNeck(_LLMBlockNeck):
     """:class:`lm4ve.necks.LLMBlockNeck` for mmaction2's recognizers.
 
-    Takes the same arguments. VideoMAE's ViT gives its map with
-    ``return_feat_map=True``; ``out_type='avg_featmap'`` (mean over tokens, then
-    the norm: VideoMAE's ``fc_norm``) goes with ``TimeSformerHead``, 'raw' with
-    heads that pool. The weights of a checkpoint's ``backbone.fc_norm`` become
-    those of the neck's norm if it has none of its own.
+    The arguments are the same. VideoMAE's ViT returns its map with ``return_feat_map=True``;
+    ``out_type='avg_featmap'`` (mean over tokens, then the norm: VideoMAE's ``fc_norm``) belongs to
+    ``TimeSformerHead``, 'raw' to heads that pool. The weights of a checkpoint's
+    ``backbone.fc_norm`` become those of the neck's norm if it has none of its own.
 
-    Of several maps the host's heads get the one that went through the neck, and all of them
-    with ``keep_others=True``, as ``SlowFastHead`` takes them.
+    Of several maps the host's heads receive the one from the neck; with ``keep_others=True``, for
+    ``SlowFastHead``, all of them.
     """
 
     def forward(
@@ -52,30 +50,21 @@ class LLMBlockNeck(_LLMBlockNeck):
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        picked = self.pick(x)
-        if picked.dim() == 2:
-            raise UserError(
-                f'The backbone gives one vector a clip, {list(picked.shape)}; the '
-                'neck takes tokens or a map. Fix: '
-                'model.backbone.return_feat_map=True (VisionTransformer).'
-            )
-        out = super().forward(x if self.keep_others else picked)
-        return out, {}
+        return super().forward(x if self.keep_others else self.pick(x)), {}
 
 
 @MODELS.register_module()
 class Recognizer2D(_Recognizer2D):
-    """mmaction2's ``Recognizer2D`` with a neck that takes and gives one map.
+    """mmaction2's ``Recognizer2D`` with a neck from one map to one map.
 
-    The host's own recognizer does so too with ``LLMBlockNeck`` (a repair), one frame at a
-    time. Without a neck this is the host's recognizer with working ``max_testing_views``.
+    The host's own recognizer supports ``LLMBlockNeck`` too (a repair), one frame at a time.
+    Without a neck this is the host's recognizer with working ``max_testing_views``.
 
     Args:
         *args: Passed to mmaction2's ``Recognizer2D``.
-        frames_per_clip (int): How many successive frames the neck gets as one
-            clip ``[B, C, T, H, W]``, whose tokens attend to each other.
-            1 (the default) keeps frames apart, as TSN does before its
-            consensus. Training and testing must sample multiples of it.
+        frames_per_clip (int): The number of successive frames in one clip ``[B, C, T, H, W]`` of
+            the neck, whose tokens attend to each other. 1 (the default) keeps frames apart, as
+            TSN does before its consensus. Training and testing must sample multiples of it.
         **kwargs: Passed to mmaction2's ``Recognizer2D``.
 
     Raises:
@@ -102,7 +91,7 @@ class RawSwinTransformer3D(SwinTransformer3D):
     """mmaction2's Video Swin whose output maps are not normed.
 
     The block's place is before the final norm, which the neck then applies; the
-    host's ``norm_cfg=None`` would take the norms out of the blocks as well.
+    host's ``norm_cfg=None`` would remove the norms of the blocks as well.
     """
 
     def __init__(self, *args, **kwargs) -> None:

@@ -1,8 +1,8 @@
-"""RandAugment as VideoMAE's recipe has it: the same for all frames of a clip.
+"""RandAugment of VideoMAE's recipe: the same for all frames of a clip.
 
-mmaction2 takes it from pytorchvideo, which no longer installs beside current
-torchvision. VideoMAE's is timm's, applied with one draw to a whole clip; timm is
-maintained, so this only repeats its draw for each frame.
+mmaction2 uses pytorchvideo's, which no longer installs beside current torchvision. VideoMAE's is
+timm's, applied with one draw to a whole clip; timm is maintained, so this only repeats its draw
+for each frame.
 """
 
 import random
@@ -10,8 +10,8 @@ import random
 import numpy as np
 from mmcv.transforms import BaseTransform
 from PIL import Image
+from timm.data.auto_augment import rand_augment_transform
 
-from lm4ve.errors import UserError
 from lm4ve.registry import TRANSFORMS
 
 
@@ -25,9 +25,6 @@ class ClipRandAugment(BaseTransform):
             them stronger with the magnitude (``run_class_finetuning.py``).
         fill (tuple[int]): RGB of what comes in at the borders.
 
-    Raises:
-        UserError: timm is not installed.
-
     Required and modified key: ``imgs``, a list of uint8 ``[H, W, 3]``.
     """
 
@@ -36,16 +33,11 @@ class ClipRandAugment(BaseTransform):
     ) -> None:
         self.config = config
         self.fill = tuple(fill)
-        try:
-            from timm.data.auto_augment import rand_augment_transform
-        except ImportError as e:
-            raise UserError('lm4ve.ClipRandAugment needs timm. Fix: pip install timm') from e
-        self._make = rand_augment_transform
 
     def transform(self, results: dict) -> dict:
         height, width = results['imgs'][0].shape[:2]
         # As in timm's own pipeline; shifts are a share of the picture.
-        augment = self._make(
+        augment = rand_augment_transform(
             self.config,
             dict(
                 translate_const=int(min(height, width) * 0.45),

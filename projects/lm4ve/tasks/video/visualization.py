@@ -1,8 +1,7 @@
-"""What a recognizer says of one video, and the video with it drawn into it.
+"""Draws the predicted classes into a video.
 
-mmaction2's inferencer classifies; its visualizer writes class numbers as
-pictures through moviepy, so that the drawing is done here, with OpenCV, and the
-writing with PyAV.
+mmaction2's visualizer writes class numbers as pictures through moviepy, so OpenCV draws here and
+PyAV writes.
 """
 
 from collections.abc import Sequence
@@ -13,67 +12,37 @@ import cv2
 import numpy as np
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import read_config
-from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.video_files import write_video
 
 Ranking = list[tuple[str, float]]
-#: How many classes a picture or a video shows.
+#: The number of classes in a picture or a video.
 SHOWN = 3
 _MIN_HEIGHT = 240
 
 
-def classify(
-    video: str | Path,
-    config: str | Path,
-    checkpoint: str | Path,
-    classes: Sequence[str] | None = None,
-    topk: int = SHOWN,
-    device: str | None = None,
-    allow_partial: bool = False,
-) -> Ranking:
-    """Classify a video with mmaction2's inferencer.
+def rank(scores: np.ndarray, classes: Sequence[str] | None = None, topk: int = SHOWN) -> Ranking:
+    """Return the likeliest classes with their probabilities.
 
     Args:
-        video, config, checkpoint (str | Path): Files.
-        classes (Sequence[str], optional): Names in the order of labels;
-            default: those of the config's data set class, or numbers.
-        topk (int): How many classes to return.
-        device (str, optional): Default: a GPU if there is one.
-        allow_partial (bool): Load what fits of a checkpoint of another model.
-
-    Returns:
-        list[tuple[str, float]]: Names and probabilities, likeliest first.
+        scores (np.ndarray): Float ``[classes]``.
+        classes (Sequence[str], optional): Their names; default: numbers.
+        topk (int): How many to return.
 
     Raises:
-        UserError: The video cannot be used, or there are too few names.
-        CheckpointError: There is no such checkpoint, or it is of another model.
+        UserError: There are more or fewer names than scores.
     """
-    from lm4ve.tasks.video.inference import VideoInferencer  # which draws by this module
-
-    defect = find_defect(str(video))
-    if defect is not None:
-        raise UserError(f"The video '{video}' {defect}. Fix: give another one.")
-    inferencer = VideoInferencer(read_config(config), checkpoint, device, allow_partial)
-    (result,) = inferencer(video)
-    scores = result['pred_scores']
-    classes = classes or inferencer.classes or [f'class {i}' for i in range(len(scores))]
-    if len(classes) != len(scores):
-        raise UserError(
-            f'The model has {len(scores)} classes, and there are '
-            f'{len(classes)} names. Fix: --classes, with one name '
-            'a line in the order of the labels.'
-        )
-    order = np.argsort(-scores)[:topk]
-    return [(classes[i], float(scores[i])) for i in order]
+    names = classes or [f'class {i}' for i in range(len(scores))]
+    if len(names) != len(scores):
+        raise UserError(f'The model has {len(scores)} classes, and there are {len(names)} names.')
+    return [(names[i], float(scores[i])) for i in np.argsort(-scores)[:topk]]
 
 
 def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> None:
-    """Write a video again with a ranking in its lower left corner.
+    """Write a copy of a video with a ranking in its lower left corner.
 
     Args:
-        video (str | Path): The source; small ones are enlarged to a height of
-            240 pixels, so that the text can be read.
+        video (str | Path): The source. Small ones are enlarged to a height of 240 pixels, so that
+            the text can be read.
         ranking (list[tuple[str, float]]): Names and probabilities.
         out (str | Path): The MP4 file to write (H.264, without sound).
 
@@ -89,37 +58,24 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
         frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
     height, width = frames[0].shape[:2]
     scale = max(1.0, _MIN_HEIGHT / height)
-    # H.264 takes even sizes only.
+    # H.264 needs even sizes.
     size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
-    drawn = [
-        _draw(
-            cv2.resize(f, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA),
-            ranking,
-        )
-        for f in frames
-    ]
+    method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
+    drawn = [_draw(cv2.resize(f, size, interpolation=method), ranking) for f in frames]
     out.parent.mkdir(parents=True, exist_ok=True)
     write_video(out, np.stack(drawn), rate)
 
 
 def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
-    """One line a class, its probability as a bar behind it."""
+    """Draw one line per class, with its probability as a bar behind it."""
     height, width = frame.shape[:2]
     line = max(14, height // 14)
     top = height - line * len(ranking) - 4
     frame[top:] = frame[top:] // 3
+    style = (cv2.FONT_HERSHEY_SIMPLEX, line / 34, (255, 255, 255), 1, cv2.LINE_AA)
     for i, (name, score) in enumerate(ranking):
         y = top + 2 + i * line
         bar = frame[y : y + line - 2, : round(width * score)]
         bar[:] = bar // 2 + np.array([20, 90, 40], dtype=np.uint8)
-        cv2.putText(
-            frame,
-            f'{100 * score:.0f}% {name}',
-            (4, y + line - 5),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            line / 34,
-            (255, 255, 255),
-            1,
-            cv2.LINE_AA,
-        )
+        cv2.putText(frame, f'{100 * score:.0f}% {name}', (4, y + line - 5), *style)
     return frame

@@ -1,7 +1,7 @@
 """ImageNet's test sets of other distributions, for models of its 1,000 classes.
 
-Folders are named by wnid there, and -A and -R have 200 of the classes: a label
-is the class's index among the 1,000, never the folder's place in the listing.
+Their folders are named by wnid, and -A and -R have 200 of the classes: a label is the class's
+index among the 1,000, never the folder's position in the listing.
 """
 
 import re
@@ -14,7 +14,7 @@ from mmpretrain.datasets.custom import find_folders, get_samples
 
 from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.image.datasets.folders import CheckedImageMixin, empty_folders_error
+from lm4ve.tasks.image.datasets.folders import CheckedImageMixin, refuse_empty
 from lm4ve.tasks.image.datasets.synsets import class_indices
 
 #: The 15 corruptions of ImageNet-C's benchmark, in the order of its paper (arXiv
@@ -50,8 +50,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     Args:
         variant (str): 'a', 'r' or 'sketch'.
         data_root (str): The folder of the class folders.
-        data_prefix (str): A folder between ('sketch' in ImageNet-Sketch's
-            archive).
+        data_prefix (str): A folder between ('sketch' in ImageNet-Sketch's archive).
         on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
         **kwargs: Passed to mmpretrain's ``CustomDataset``; ``test_mode`` is on.
 
@@ -60,8 +59,7 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
     own, which :class:`lm4ve.tasks.image.SubsetAccuracy` reads.
 
     Raises:
-        UserError: timm is missing; a class folder is missing, empty, or of a
-            class that the variant does not have.
+        UserError: A class folder is missing, empty, or of a class that the variant lacks.
     """
 
     METAINFO = {'classes': IMAGENET_CATEGORIES}
@@ -81,17 +79,15 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         super().__init__(data_root=data_root, data_prefix=data_prefix, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
-        """Folders that hold class folders, each with its samples' extra fields."""
+        """Return the folders that hold class folders, each with its samples' extra fields."""
         return [(self.img_prefix, {})]
 
     def load_data_list(self) -> list:
-        self.check_paths()
         data_list = []
         for folder, fields in self.groups():
             self._check_class_folders(folder)
             samples, empty = get_samples(folder, self.class_indices, self.is_valid_file)
-            if empty:
-                raise empty_folders_error(folder, empty, self.extensions)
+            refuse_empty(folder, empty)
             data_list += [
                 dict(img_path=fileio.join_path(folder, path), gt_label=label, **fields)
                 for path, label in samples
@@ -99,23 +95,15 @@ class ImageNetVariant(CheckedImageMixin, CustomDataset):
         return data_list
 
     def _check_class_folders(self, folder: str) -> None:
-        wnids = self.class_indices
-        found, _ = find_folders(folder)
-        # Anything else (`__MACOSX`) is somebody's clutter.
-        found = [f for f in found if re.fullmatch(r'n\d{8}', f)]
-        missing = [w for w in wnids if w not in found]
-        foreign = [f for f in found if f not in wnids]
-        problems = [
-            f'{len(names)} {what} ({listing(names)})'
-            for names, what in ((missing, 'are missing'), (foreign, 'are of other classes'))
-            if names
-        ]
-        if problems:
+        # Others (`__MACOSX`) are clutter.
+        found = {f for f in find_folders(folder)[0] if re.fullmatch(r'n\d{8}', f)}
+        missing, foreign = self.class_indices.keys() - found, found - self.class_indices.keys()
+        if missing or foreign:
             raise UserError(
-                f"'{folder}' is not ImageNet-{self.variant.capitalize()}, which "
-                f'has {len(wnids)} class folders named by wnid: of the folders '
-                f'{" and ".join(problems)}. Fix: check dataset.variant, '
-                'data_root and data_prefix, or unpack the archive again.'
+                f"'{folder}' is not ImageNet-{self.variant.capitalize()}: of its "
+                f'{len(self.class_indices)} class folders {len(missing)} are missing '
+                f'({listing(sorted(missing))}), and {len(foreign)} are of other classes '
+                f'({listing(sorted(foreign))}).'
             )
 
 
@@ -136,9 +124,6 @@ class ImageNetC(ImageNetVariant):
     ``meta_keys`` of ``PackInputs`` for :class:`lm4ve.tasks.image.CorruptionAccuracy`.
     The whole set has 3.75 million images: the scan for corrupt files takes about as
     long as decoding them in the test (``verify=False`` leaves it out).
-
-    Raises:
-        UserError: Folders are missing, or a field names nothing.
     """
 
     def __init__(
@@ -149,41 +134,19 @@ class ImageNetC(ImageNetVariant):
         metainfo: dict | None = None,
         **kwargs,
     ) -> None:
-        if isinstance(corruptions, str) or isinstance(severities, (int, str)):
-            raise UserError(
-                f'dataset.corruptions={corruptions!r} and dataset.severities='
-                f'{severities!r} must be lists.'
-            )
         self.corruptions = tuple(CORRUPTIONS if corruptions is None else corruptions)
         self.severities = tuple(severities)
-        if not self.corruptions or not self.severities:
-            raise UserError(
-                'dataset.corruptions and dataset.severities must name at least one of each.'
-            )
         metainfo = dict(
             corruptions=self.corruptions, severities=self.severities, **(metainfo or {})
         )
         super().__init__(variant='c', data_root=data_root, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
-        found, missing = [], []
-        for corruption in self.corruptions:
-            folder = fileio.join_path(self.img_prefix, corruption)
-            if not fileio.isdir(folder):
-                missing.append(corruption)
-                continue
-            for severity in self.severities:
-                path = fileio.join_path(folder, str(severity))
-                if fileio.isdir(path):
-                    fields = dict(corruption=corruption, severity=severity)
-                    found.append((path, fields))
-                else:
-                    missing.append(f'{corruption}/{severity}')
-        if missing:
-            raise UserError(
-                f"Folders of ImageNet-C are missing in '{self.img_prefix}': "
-                f'{listing(missing, 15)}. Fix: unpack all of its archives there, '
-                'without a folder between (not noise/gaussian_noise), or name '
-                'the ones to test on in dataset.corruptions and severities.'
+        return [
+            (
+                fileio.join_path(self.img_prefix, corruption, str(severity)),
+                dict(corruption=corruption, severity=severity),
             )
-        return found
+            for corruption in self.corruptions
+            for severity in self.severities
+        ]

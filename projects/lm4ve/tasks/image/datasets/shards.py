@@ -3,9 +3,9 @@
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, listing
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.shards import check_local, index_path, read_samples
+from lm4ve.tasks.base.shards import index_path, read_samples
 from lm4ve.tasks.image import TASK
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 
@@ -22,7 +22,7 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
 
     Args:
         data_root (str): The folder; local.
-        split (str): What the index is called. 'val' and 'test' set ``test_mode``.
+        split (str): The name of the index. 'val' and 'test' set ``test_mode``.
         on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`. A shard that is
             missing or cut is refused or left out by the same policy.
         **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo`` for other
@@ -36,7 +36,6 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
     METAINFO = {'classes': IMAGENET_CATEGORIES}
 
     def __init__(self, data_root: str = '', split: str = 'train', **kwargs) -> None:
-        check_local(data_root)
         self.split = split
         kwargs.setdefault('test_mode', split in ('val', 'test'))
         super().__init__(ann_file='', data_root=data_root, **kwargs)
@@ -45,11 +44,7 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
         """Return address and label of each sample."""
         index = str(index_path(self.data_root, self.split))
         samples = read_samples(index, TASK.input_suffixes, self.on_corrupt)
-        count = len(self.metainfo['classes'])
-        wrong = {str(s.label) for s in samples if isinstance(s.label, list) or s.label >= count}
-        if wrong:
-            raise UserError(
-                f"'{index}' has labels {', '.join(sorted(wrong)[:5])}, expected one of {count} "
-                'classes. Fix: set dataset.classes, or name the right folder in data_root.'
-            )
-        return [dict(img_path=s.address, gt_label=s.label) for s in samples]
+        classes = range(len(self.metainfo['classes']))
+        if wrong := sorted({str(label) for _, label in samples if label not in classes}):
+            raise UserError(f"'{index}': labels {listing(wrong)} exceed {len(classes)} classes.")
+        return [dict(img_path=address, gt_label=label) for address, label in samples]

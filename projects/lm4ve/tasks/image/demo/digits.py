@@ -9,13 +9,13 @@ from mmengine.dataset import BaseDataset
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 
 #: Share of the held-out split, and the seed that draws it (stratified).
 TEST_SHARE = 0.3
 SPLIT_SEED = 0
-#: Share of the training split that tuning may look at (stratified, same seed).
+#: Share of the training split that is held out for tuning (stratified, same seed).
 VAL_SHARE = 0.2
 SPLITS = ('train', 'fit', 'val', 'test')
 
@@ -37,8 +37,7 @@ class DigitsDataset(BaseDataset):
     METAINFO = dict(classes=tuple(str(i) for i in range(10)))
 
     def __init__(self, split: str = 'train', **kwargs) -> None:
-        if split not in SPLITS:
-            raise UserError(f"dataset.split='{split}' must be one of {', '.join(SPLITS)}.")
+        check('dataset.split', split, choices=SPLITS)
         self.split = split
         super().__init__(**kwargs)
 

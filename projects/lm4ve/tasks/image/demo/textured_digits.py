@@ -1,9 +1,9 @@
 """Handwritten digits on photographs, with the mask of their strokes.
 
-To ask whether activations pick out the foreground one needs masks. scikit-learn's
-digits are their own masks (a threshold on the scanned pixels); pasted on cluttered
-crops of the photographs in scikit-image's wheel, at any place, in any size, brighter
-or darker than what is behind them, finding them is a task. Nothing is downloaded.
+Measuring whether activations select the foreground needs masks. scikit-learn's digits are their
+own masks (a threshold on the scanned pixels). Pasted on cluttered crops of the photographs in
+scikit-image's wheel, at any place and size, brighter or darker than the background, they are a
+task to find. Nothing is downloaded.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.image.demo.digits import DigitsDataset
 
@@ -70,8 +70,7 @@ class TexturedDigits(DigitsDataset):
         seed: int = 0,
         **kwargs,
     ) -> None:
-        if variants < 1:
-            raise UserError(f'dataset.variants={variants} must be 1 or more.')
+        check('dataset.variants', variants, least=1)
         self.variants = variants
         self.max_angle = max_angle
         self.seed = seed
@@ -112,7 +111,7 @@ def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         photograph (np.ndarray): uint8 ``[H, W, 3]``.
-        rng (np.random.Generator): Where the randomness comes from.
+        rng (np.random.Generator): The source of randomness.
 
     Returns:
         np.ndarray: float32 ``[SIZE, SIZE, 3]``, 0 to 255.
@@ -139,7 +138,7 @@ def paste(
     Args:
         ink (np.ndarray): float32 ``[8, 8]``, 0 (paper) to 1.
         background (np.ndarray): float32 ``[SIZE, SIZE, 3]``, 0 to 255.
-        rng (np.random.Generator): Where the randomness comes from.
+        rng (np.random.Generator): The source of randomness.
         max_angle (float): Largest turn in degrees.
 
     Returns:
@@ -177,9 +176,5 @@ def _photograph(name: str, folder: Path | None = None) -> np.ndarray:
     path = (folder or Path(skimage.__file__).parent / 'data') / name
     img = cv2.imread(str(path)) if path.is_file() else None
     if img is None:
-        raise UserError(
-            f"lm4ve.TexturedDigits needs '{path}', and scikit-image "
-            f'{skimage.__version__} does not have it. Fix: install another '
-            'version of scikit-image (0.22 to 0.26 have it).'
-        )
+        raise UserError(f"'{path}' is missing. Fix: install scikit-image 0.22 to 0.26.")
     return img

@@ -81,7 +81,8 @@ def _of_questions(q: dict) -> dict:
 
 def _of_annotations(a: dict) -> dict:
     # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer": "brown"}],
-    #  "position": {"x": .., "y": .., "z": ..}, "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
+    #  "position": {"x": .., "y": .., "z": ..},
+    #  "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
     return dict(
         question_id=a['question_id'],
         scene_id=_scene(a['scene_id']),

@@ -26,9 +26,11 @@ FLOOR_ID, WALL_ID = 2, 1
 
 def recipe(counts: dict[str, int]) -> dict:
     """Return all that the files depend on."""
-    names = 'half wall away aside apart step points shapes questions kinds wordings shares pairs'
-    constants = {name: getattr(rooms, name.upper()) for name in (*names.split(), 'turn', 'colors')}
-    return dict(constants, version=2, rooms=dict(counts))
+    names = 'colors half wall away aside apart step points shapes questions kinds wordings'
+    constants = {
+        name: getattr(rooms, name.upper()) for name in f'{names} shares pairs turn'.split()
+    }
+    return dict(version=2, rooms=dict(counts), **constants)
 
 
 def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:

@@ -1,10 +1,10 @@
 """Handwritten digits that move in one of eight ways: a small, real video data set.
 
-For seeing video training work without a download. The digits are scikit-learn's
-scans, the files H.264 as real videos are, so that lists, decoders, sampling and
-testing over several views are those of a real data set.
+They demonstrate video training without a download. The digits are scikit-learn's scans, the files
+H.264 as real videos are, so that lists, decoders, sampling and testing over several views are
+those of a real data set.
 
-No single frame tells the class. Position and angle are uniform and wrap around,
+No single frame determines the class. Position and angle are uniform and wrap around,
 and so does the logarithm of the size, for every class and at every frame; the
 class is only in which of the three changes, and in which direction.
 """
@@ -77,10 +77,10 @@ def draw_states(label: int, rng: np.random.Generator) -> np.ndarray:
 
     Args:
         label (int): Index into :data:`CLASSES`.
-        rng (np.random.Generator): Where the randomness comes from.
+        rng (np.random.Generator): The source of randomness.
 
     Returns:
-        np.ndarray: ``[FRAMES, 4]``, as :func:`render` takes it.
+        np.ndarray: ``[FRAMES, 4]``, the ``states`` of :func:`render`.
     """
     start = rng.uniform(0, (SIZE, SIZE, 1, 360))
     shift, size, angle = (rng.uniform(*STEPS[k]) for k in ('shift', 'size', 'angle'))
@@ -114,7 +114,7 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
     that nobody else sees half of it.
 
     Args:
-        folder (str | Path): Where to.
+        folder (str | Path): The output folder.
         counts (dict[str, int]): Clips of each split.
 
     Returns:

@@ -4,7 +4,7 @@ import os.path as osp
 
 from mmengine.dist import barrier, is_main_process
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 from lm4ve.tasks.video.demo.moving_digits import CLASSES, CLIPS, write_moving_digits
@@ -16,8 +16,8 @@ class MovingDigitsDataset(CheckedVideoDataset):
 
     Args:
         split (str): 'train', 'val' or 'test'.
-        data_root (str): Where the videos and lists are; they are written there
-            if they are not (a few seconds).
+        data_root (str): The folder of the videos and lists, which are written there if they are
+            missing (a few seconds).
         clips (dict[str, int]): Clips of each split.
         **kwargs: Passed to :class:`CheckedVideoDataset`.
 
@@ -34,8 +34,7 @@ class MovingDigitsDataset(CheckedVideoDataset):
         clips: dict = CLIPS,
         **kwargs,
     ) -> None:
-        if split not in CLIPS:
-            raise UserError(f"dataset.split='{split}' must be one of {', '.join(CLIPS)}.")
+        check('dataset.split', split, choices=CLIPS)
         if is_main_process():
             write_moving_digits(data_root, clips)
         barrier()

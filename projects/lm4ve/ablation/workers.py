@@ -1,0 +1,180 @@
+"""Executors run the trials of a grid; here on this machine, in :mod:`.slurm` on a cluster.
+
+A small trial trains for a dozen seconds, and importing everything takes five. So one process
+imports once and forks into trials (the standard library's fork server).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+
+from lm4ve.ablation.grid import Trial, fresh_config
+from lm4ve.ablation.store import Store
+from lm4ve.ablation.trial import end_with_parent, run_logged, write_spec
+
+#: Seconds that a trial has to end after SIGTERM.
+GRACE = 5.0
+#: Modules below a host's package that register what configs name.
+_HOST_MODULES = ('datasets', 'engine', 'evaluation', 'models', 'visualization')
+
+_FORKS = multiprocessing.get_context('forkserver')
+
+Ended = Generator[tuple[Trial, 'Failure | None'], None, None]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that gave no result, with the log that holds the reason."""
+
+    trial: Trial
+    log: Path
+    reason: str
+
+
+@dataclass
+class Executor(ABC):
+    """Runs the trials of a grid that have no result yet.
+
+    A trial that fails does not stop the others.
+
+    Args:
+        store (Store): Locked.
+        count (int): Trials at a time.
+        threads (int): CPU threads of each process.
+        keep_checkpoints (bool): Keep the last checkpoint of each trial.
+        console (Console): Shows the progress, as a bar on a terminal and as lines
+            elsewhere.
+    """
+
+    store: Store
+    count: int = 1
+    threads: int = 1
+    keep_checkpoints: bool = False
+    console: Console = field(default_factory=Console)
+
+    def run(self, trials: Iterable[Trial], describe: Callable[[dict], str]) -> list[Failure]:
+        """Run the trials that have no result yet.
+
+        Args:
+            trials (Iterable[Trial]): The trials; those of one id are run once.
+            describe (Callable): Turns a result into a few words for the progress.
+
+        Returns:
+            list[Failure]: The failures, in the order in which they ended.
+        """
+        unique = list({t.id: t for t in trials}.values())
+        todo = [t for t in unique if self.store.result(t) is None]
+        if not todo:
+            return []
+        done, failures = len(unique) - len(todo), []
+        columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
+        bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
+        with bar, contextlib.closing(self._run(todo)) as ended:
+            task = bar.add_task('trials', total=len(unique), completed=done)
+            for number, (trial, failure) in enumerate(ended, done + 1):
+                bar.advance(task)
+                words = failure.reason if failure else describe(self.store.result(trial))
+                self.say(f'{number}/{len(unique)} {trial}: {words}')
+                failures += [failure] if failure else []
+        return failures
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def outcome(self, trial: Trial, ending: str) -> Failure | None:
+        """Return None for a trial with a result, else its failure with the last line of its log."""
+        if self.store.result(trial) is not None:
+            return None
+        log = self.store.folder(trial) / 'log.txt'
+        lines = log.read_text(errors='replace').strip().splitlines() if log.exists() else []
+        return Failure(trial, log, f'{ending}: {lines[-1] if lines else "no output"}')
+
+    @abstractmethod
+    def _run(self, todo: list[Trial]) -> Ended:
+        """Run trials; yield each when it ends, with its failure if it has no result."""
+
+
+@dataclass
+class Workers(Executor):
+    """A number of workers, each with a share of this machine.
+
+    Args:
+        gpus (Sequence[str]): Devices to share out, ``store.world_size`` for each
+            trial, which trains distributed on more than one. Without any, every trial
+            sees all devices.
+    """
+
+    gpus: Sequence[str] = ()
+
+    def _run(self, todo: list[Trial]) -> Ended:
+        # The libraries read these when the fork server loads them.
+        for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+            os.environ[name] = str(self.threads)
+        scopes = {fresh_config(path).get('default_scope') for path in {t.config for t in todo}}
+        hosts = [f'{s}.{m}' for s in sorted(filter(None, scopes)) for m in _HOST_MODULES]
+        _FORKS.set_forkserver_preload(['lm4ve.ablation.trial', *hosts])
+        queue, free = list(todo), list(range(self.count))
+        running: dict[BaseProcess, tuple[Trial, int]] = {}
+        try:
+            while queue or running:
+                while queue and free:
+                    trial, worker = queue.pop(0), free.pop(0)
+                    running[self._start(trial, worker)] = trial, worker
+                wait([p.sentinel for p in running])
+                for process in [p for p in running if p.exitcode is not None]:
+                    trial, worker = running.pop(process)
+                    free.append(worker)
+                    yield trial, self.outcome(trial, f'failed (exit code {process.exitcode})')
+        finally:
+            _stop(running)
+
+    def _start(self, trial: Trial, worker: int) -> BaseProcess:
+        spec = write_spec(trial, self.store.clear(trial), self.keep_checkpoints)
+        # The whole environment, since the server keeps that of its own start.
+        env, size = dict(os.environ), self.store.world_size
+        if self.gpus:
+            env['CUDA_VISIBLE_DEVICES'] = ','.join(self.gpus[worker * size : (worker + 1) * size])
+        process = _FORKS.Process(target=_forked, args=(spec, env, self.threads, size))
+        process.start()
+        return process
+
+
+def _forked(spec: Path, env: dict[str, str], threads: int, processes: int) -> None:
+    """Be a trial in a process of the fork server, or start its processes by torchrun."""
+    # The leader of a group: the command passes Ctrl-C on, and the terminal must not.
+    os.setsid()
+    end_with_parent()
+    os.environ.update(env)
+    if processes == 1:
+        run_logged(spec, threads)
+        return
+    torchrun = f'-m torch.distributed.run --standalone --nproc-per-node={processes}'.split()
+    trial = '-m', 'lm4ve.ablation.trial', str(spec), '--launcher', 'pytorch'
+    with open(spec.with_name('log.txt'), 'wb') as log:
+        command = [sys.executable, *torchrun, *trial]
+        sys.exit(subprocess.call(command, stdout=log, stderr=subprocess.STDOUT))
+
+
+def _stop(processes: Iterable[BaseProcess]) -> None:
+    """Ask trials to end with everything that they started, and kill those that do not."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for p in processes:
+            if p.exitcode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(p.pid, number)
+        end = time.monotonic() + GRACE
+        for p in processes:
+            p.join(max(0.0, end - time.monotonic()))

@@ -1,0 +1,277 @@
+"""Whether a model uses its blocks: looked at once, in one training iteration.
+
+A container whose ``forward`` is never called, an output that the encoder drops, an adapter
+that gets no gradient: each of them trains without a word, and the block does nothing. Hooks
+that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner;
+:func:`check` does so anywhere.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from lm4ve.errors import UserError
+from lm4ve.necks.llm_block_neck import LLMBlockNeck
+
+ADVICE = (
+    ' Fix: a host that calls its neck (ImageClassifier, Recognizer2D, Recognizer3D), or '
+    'LLMBlockInsert with after= a submodule that runs and index= the entry of its output that is '
+    'used; neck.guard=False where the block is meant to rest in some steps.'
+)
+#: Operations that move, copy or average tokens without changing what a norm has made.
+_NEUTRAL = (
+    *('View', 'UnsafeView', 'ReshapeAlias', 'Permute', 'Transpose', 'T', 'Clone', 'Slice'),
+    *('Select', 'Squeeze', 'Unsqueeze', 'Mean', 'Alias', 'ToCopy', 'Cat', 'Split', 'Unbind'),
+    *('AdaptiveAvgPool2D', 'AdaptiveAvgPool3D', 'MkldnnAdaptiveAvgPool2D', 'AsStrided'),
+)
+_NORMS = ('NativeLayerNorm', 'NativeGroupNorm', 'FusedRmsNorm', 'RmsNorm')
+
+
+class NeckUsage:
+    """What one neck does while its hooks are there.
+
+    Args:
+        neck (LLMBlockNeck): The neck.
+        name (str): Its name in the model.
+        encoder (nn.Module, optional): The encoder that the neck is inserted into.
+        sharded (bool): Its parameters are FSDP's, which get no gradient of their own.
+    """
+
+    def __init__(
+        self, neck: LLMBlockNeck, name: str, encoder: nn.Module | None, sharded: bool
+    ) -> None:
+        self.neck, self.name = neck, name
+        self.ran = self.differentiable = self.reached = self.probing = False
+        self.norm: tuple[nn.Parameter | None] | None = None
+        self.shape = self.doubled = torch.Size()
+        mappers = [] if sharded else [(n, getattr(neck, n)) for n in ('mapper_in', 'mapper_out')]
+        trained = [
+            (f'{n}.{k}', p)
+            for n, m in mappers
+            for k, p in m.named_parameters()
+            if p.requires_grad and type(p) is nn.Parameter
+        ]
+        self.unreached = {n for n, _ in trained}
+        self.hooks: list[Any] = [
+            neck.register_forward_pre_hook(self._before, with_kwargs=True),
+            neck.register_forward_hook(self._after),
+            *(p.register_hook(lambda _, n=n: self.unreached.discard(n)) for n, p in trained),
+        ]
+        if encoder is not None:
+            self.hooks.append(encoder.register_forward_pre_hook(self._probe, with_kwargs=True))
+
+    def _probe(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Run an encoder up to the neck on twice the batch: its samples' dimension doubles."""
+        if self.ran or self.doubled:
+            return
+        self.probing = True
+        # _Seen, or the encoder accepts no other batch, and nothing is known
+        with _restored(encoder), torch.no_grad(), suppress(Exception):
+            encoder.eval()
+            encoder.forward(*map(_twice, args), **{k: _twice(v) for k, v in kwargs.items()})
+        self.probing = False
+
+    def _before(self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        x = self.neck.pick(args[0] if args else next(iter(kwargs.values())))
+        if self.probing:
+            self.doubled = x.shape
+            raise _Seen
+        if not self.ran and torch.is_grad_enabled():
+            self.shape = x.shape
+            self.norm = None if self.neck.norm is None else norm_before(x)
+
+    def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
+        self.ran = True
+        if isinstance(out, tuple) and isinstance(out[-1], dict):  # mmaction2's (x, losses)
+            out = out[0]
+        if isinstance(out, tuple):
+            out = out[self.neck.index if self.neck.keep_others else 0]
+        if torch.is_grad_enabled() and out.requires_grad:
+            self.differentiable = True
+            out.register_hook(self._reach)
+
+    def _reach(self, _: Tensor) -> None:
+        self.reached = True  # by a gradient, also one of zeros
+
+    def defect(self) -> str:
+        """Return what is wrong after an iteration, or nothing."""
+        if not self.ran:
+            return f'{self.name} was built and did not run: nothing calls it.'
+        if self.differentiable and not self.reached:
+            return f'The output of {self.name} does not reach the loss: encoder or head drops it.'
+        if self.reached and self.unreached:
+            return f'The mapper got no gradient: {self.name}.{sorted(self.unreached)[0]}.'
+        expected = self.neck.layout.index('B') if self.neck.layout else 0
+        sizes = zip(self.shape, self.doubled, strict=False)
+        found = [i for i, (n, d) in enumerate(sizes) if d == 2 * n]
+        if found and expected not in found:
+            return (
+                f'The features before {self.name} are {list(self.shape)} with the samples in '
+                f'dimension {found[0]}, but the neck reads them from dimension {expected}: tokens '
+                "of different samples would attend to each other (neck.layout; CLIP's is 'NBC')."
+            )
+        return ''
+
+
+class UsageWatch:
+    """Hooks of one training iteration on the necks of a model that have ``guard``.
+
+    Args:
+        model (nn.Module): The model, also within a distributed wrapper.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        sharded = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+        encoders = {id(m.llm_neck): m for m in model.modules() if hasattr(m, 'llm_neck')}
+        self.necks = [
+            NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
+            for n, m in model.named_modules()
+            if isinstance(m, LLMBlockNeck) and m.guard and m.mapper_in is not None
+        ]
+
+    def close(self) -> None:
+        """Remove all hooks."""
+        for usage in self.necks:
+            for hook in usage.hooks:
+                hook.remove()
+
+    def inspect(self) -> None:
+        """Remove all hooks and judge the iteration.
+
+        Raises:
+            UserError: A neck did not run, has no part in the loss, its mapper got no gradient, or
+                its samples are in another dimension.
+        """
+        self.close()
+        for usage in self.necks:
+            if usage.norm is not None:
+                gain = usage.norm[0]
+                found = [n for n, p in self.model.named_parameters() if p is gain]
+                norm = f' (model.{found[0].removeprefix("module.")})' if found else ''
+                print_log(
+                    f'The input of {usage.name} is already normalized{norm}, and the neck has a '
+                    "norm too. Fix: turn the encoder's final norm off (model.backbone.final_norm="
+                    'False; docs/guides/backbones.md), or set norm_cfg=None.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+            if defect := usage.defect():
+                raise UserError(defect + ADVICE)
+
+
+def check(model: nn.Module, batch: Any) -> None:
+    """Check by one forward and backward pass that every block has a part in a model's output.
+
+    Gradients, running statistics, random numbers and modes are as they were afterwards.
+
+    Args:
+        model (nn.Module): Any model with necks; a runner's model too.
+        batch: A tensor, or a tuple or dict of arguments; for MMEngine's models a batch of the
+            dataloader, of which the losses are computed.
+
+    Raises:
+        UserError: A block does not run, has no part in the output, its mapper gets no
+            gradient, or the samples are not in the dimension that the neck expects.
+    """
+    grads = [(p, p.grad) for p in model.parameters()]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    with _restored(model), torch.enable_grad():
+        model.train()
+        for p, _ in grads:
+            p.grad = None
+        watch = UsageWatch(model)
+        try:
+            found = [x.sum().float() for x in _tensors(_run(model, batch)) if x.requires_grad]
+            if not found:
+                raise UserError('No output of the model has a gradient.')
+            torch.stack(found).sum().backward()
+            watch.inspect()
+        finally:
+            watch.close()
+            for p, grad in grads:
+                p.grad = grad
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+
+
+def _run(model: nn.Module, batch: Any) -> Any:
+    if isinstance(model, BaseModel):
+        losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+        return model.parse_losses(losses)[0]
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+
+
+def _tensors(out: Any) -> Iterator[Tensor]:
+    if isinstance(out, Tensor):
+        yield out
+    elif isinstance(out, (Mapping, tuple, list)):
+        for value in out.values() if isinstance(out, Mapping) else out:
+            yield from _tensors(value)
+
+
+class _Seen(Exception):
+    """Ends a forward pass at the neck."""
+
+
+def _twice(x: Any) -> Any:
+    return torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[None]:
+    """Restore modes and random numbers afterwards."""
+    modes = [(m, m.training) for m in model.modules()]
+    devices = {t.device for t in itertools.chain(model.parameters(), model.buffers())}
+    with torch.random.fork_rng([d for d in devices if d.type == 'cuda']):
+        try:
+            yield
+        finally:
+            for m, mode in modes:
+                m.training = mode
+
+
+def norm_before(x: Tensor) -> tuple[nn.Parameter | None] | None:
+    """Find the norm that made features, if no other operation came after it.
+
+    The block's place is before an encoder's final norm, which the neck then applies. Names of
+    that norm differ in every encoder; the operations between it and the neck do not.
+
+    Args:
+        x (Tensor): Features with the graph that made them.
+
+    Returns:
+        tuple | None: The norm's gain (None if it has none), or None: no norm is near.
+    """
+    node: Any = x.grad_fn
+    for _ in range(16):
+        name = type(node).__name__.partition('Backward')[0].lstrip('_')
+        if name in _NORMS:
+            gains = [getattr(n, 'variable', None) for n, _ in node.next_functions[1:] if n]
+            return (next((g for g in gains if g is not None), None),)
+        if node is None or name not in _NEUTRAL:
+            return None
+        node = next((n for n, _ in node.next_functions if n is not None), None)
+    return None
+
+
+def is_compiled(model: nn.Module) -> bool:
+    """Return whether ``torch.compile`` was given a model or one of its modules.
+
+    What runs in compiled code leaves no trace in Python.
+    """
+    return any(
+        getattr(m, '_compiled_call_impl', None) is not None or type(m).__name__ == 'OptimizedModule'
+        for m in model.modules()
+    )

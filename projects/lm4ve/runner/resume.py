@@ -1,0 +1,115 @@
+"""Find the newest whole checkpoint, and continue training from it.
+
+MMEngine reads the path in the work directory's file ``last_checkpoint`` and believes it.
+A disk that was full or a machine that lost power leaves a damaged file behind it; a work
+directory that was moved or copied leaves a path to nowhere.
+"""
+
+import logging
+import os
+import re
+import zipfile
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.runner.checkpoint_files import read_checkpoint
+
+_NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
+
+
+def check_whole(path: str | Path) -> None:
+    """Read a checkpoint file, and the checksums of its parts if it is a zip file.
+
+    Raises:
+        CheckpointError: It does not exist, is damaged, or holds no state of a training.
+    """
+    content = read_checkpoint(path)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as parts:
+            if (part := parts.testzip()) is not None:
+                raise CheckpointError(f"'{path}' is damaged: part '{part}' has another checksum.")
+    if not {'meta', 'message_hub'} <= content.keys():
+        raise CheckpointError(
+            f"Training cannot continue from '{path}', which holds {listing(list(content))}; "
+            'begin with its weights by load_from, without --resume.'
+        )
+
+
+def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """Find the checkpoint to resume from.
+
+    Args:
+        work_dir (str | Path): The run's folder. The file that its ``last_checkpoint``
+            names comes first; then the one of that name in this folder; then the
+            other checkpoints of MMEngine's names, from the latest, but none that
+            comes after the named one: an earlier run may have left it.
+
+    Returns:
+        tuple[Path | None, list[str]]: The file, and why it is not the named one. None without
+        a reason: there is no checkpoint.
+
+    Raises:
+        UserError: There are checkpoints, and all are damaged.
+    """
+    folder, notes = Path(work_dir), list[str]()
+    named: Path | None = None
+    pointer = folder / 'last_checkpoint'
+    others = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    if pointer.is_file():
+        text = pointer.read_bytes().decode(errors='replace').strip()
+        named = Path(text) if text.isprintable() and 0 < len(text) < 4096 else None
+        if named is None:
+            notes.append(f"'{pointer}' is empty or damaged.")
+        elif not named.exists():
+            notes.append(f"'{pointer}' names '{named}', which does not exist.")
+            named = folder / named.name
+    elif others:
+        notes.append(f"'{pointer}' is missing.")
+    if named is not None and (m := _NAME.fullmatch(named.name)):
+        others = [o for o in others if o[0] == m[1] and o[1] < int(m[2])]
+    others.sort(key=lambda o: o[2].stat().st_mtime if named is None else o[1], reverse=True)
+    damaged = list[str]()
+    for path in [*filter(None, [named]), *(path for _, _, path in others)]:
+        if not path.exists():
+            continue
+        try:
+            if not path.is_dir():  # a folder of shards, whose format checks itself
+                check_whole(path)
+            return path, notes + damaged
+        except (CheckpointError, zipfile.BadZipFile, OSError) as e:
+            damaged.append(str(e))
+    if damaged:
+        raise UserError(f"No checkpoint in work_dir='{folder}' is whole: {listing(damaged)}")
+    return None, notes
+
+
+def resume_newest(cfg: Config, needed: bool = False) -> None:
+    """Make a config continue from the newest checkpoint of its work directory.
+
+    Args:
+        cfg (Config): Gets ``resume`` and ``load_from``; without a checkpoint, it
+            trains from the beginning.
+        needed (bool): Raise an error instead of training from the beginning.
+
+    Raises:
+        UserError: All checkpoints are damaged, or there is none and one is needed.
+    """
+    path, notes = newest_checkpoint(cfg.work_dir)
+    if path is None and needed:
+        raise UserError(
+            f"--resume: there is no checkpoint in work_dir='{cfg.work_dir}'; --resume auto begins "
+            'anew then.'
+        )
+    cfg.resume = path is not None
+    if path is not None:
+        cfg.load_from = str(path)
+    if os.environ.get('RANK', '0') == '0':
+        then = f"Training continues from '{path}'." if path else 'Training begins anew.'
+        print_log(
+            ' '.join([*notes, then]),
+            logger='current',
+            level=logging.WARNING if notes else logging.INFO,
+        )

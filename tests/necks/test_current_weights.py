@@ -1,0 +1,325 @@
+"""A neck computes what its modules compute now: hooks, adapters, threads, replicas, traces."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import lm4ve
+from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
+from lm4ve.errors import UserError
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers.families import FAMILIES
+
+C, D = 8, 32
+QUERIES = slice(0, 2)
+
+
+def tokens(seed: int = 2) -> torch.Tensor:
+    return torch.randn(2, 5, C, generator=torch.Generator().manual_seed(seed))
+
+
+def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    # Of a size that shows where attention changes.
+    block = block or LLMBlock(arch=dict(FAMILIES[family], initializer_range=0.3), **options)
+    neck = LLMBlockNeck(C, block, low_rank=low_rank)
+    for mapper in (neck.mapper_in, neck.mapper_out):
+        nn.init.normal_(mapper.weight, std=0.4)
+    return neck
+
+
+def results(neck: nn.Module) -> dict[str, torch.Tensor]:
+    """Output and every gradient."""
+    x = tokens().requires_grad_()
+    neck.zero_grad()
+    out = neck(x, queries=QUERIES)
+    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
+    grads = {n: p.grad for n, p in neck.named_parameters() if p.requires_grad}
+    return dict(out=out.detach(), x=x.grad, **grads)
+
+
+def assert_close(found: dict, expected: dict, tolerance: float = 1e-5) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert value is not None and found[name] is not None, name
+        error = (found[name] - value).norm() / value.norm().clamp_min(1e-2)
+        assert error < tolerance, (name, error)
+
+
+# -------------------------------------------------------------------------- intrusions
+class Adapter(nn.Module):
+    """A module with a low-rank update beside it, as LoRA writes it."""
+
+    def __init__(self, base: nn.Module, width: int) -> None:
+        super().__init__()
+        self.base = base
+        self.a, self.b = nn.Linear(width, 2, bias=False), nn.Linear(2, D, bias=False)
+        self.weight = getattr(base, 'wrapped', base).weight
+
+    def forward(self, x):
+        return self.base(x) + self.b(self.a(x))
+
+
+def place_of(neck: LLMBlockNeck, name: str) -> tuple[nn.Module, str]:
+    owner = neck if name == 'mapper_in' else neck.block.layers[0]
+    return owner, name
+
+
+def forward_hook(owner, name):
+    getattr(owner, name).register_forward_hook(lambda m, x, out: out * 1.5)
+
+
+def pre_hook(owner, name):
+    def ramp(_, x):
+        return (x[0] * torch.linspace(0.5, 2, x[0].shape[-1]),)
+
+    getattr(owner, name).register_forward_pre_hook(ramp)
+
+
+def hook_of_the_hidden_module(owner, name):
+    part = getattr(owner, name)
+    getattr(part, 'wrapped', part).register_forward_hook(lambda m, x, out: out * 1.5)
+
+
+def patched_forward(owner, name):
+    part = getattr(owner, name)
+    forward = part.forward
+    part.forward = lambda x: forward(x) * 1.5
+
+
+def adapter(owner, name):
+    part = getattr(owner, name)
+    torch.manual_seed(3)
+    setattr(owner, name, Adapter(part, C if name == 'mapper_in' else D))
+
+
+def bias(owner, name):
+    part = getattr(owner, name)
+    linear = getattr(part, 'wrapped', part)
+    linear.bias = nn.Parameter(torch.linspace(-1, 1, len(linear.weight)), part is linear)
+
+
+def weight_norm(owner, name):
+    part = getattr(owner, name)
+    linear = getattr(part, 'wrapped', part)
+    parametrizations.weight_norm(linear)
+    linear.parametrizations.weight.original0.data.mul_(1.5)
+
+
+INTRUSIONS = (
+    *(forward_hook, pre_hook, hook_of_the_hidden_module, patched_forward),
+    *(adapter, bias, weight_norm),
+)
+
+
+@pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
+@pytest.mark.parametrize('name', ['mapper_in', 'q_proj', 'k_proj', 'v_proj', 'attention_norm'])
+@pytest.mark.parametrize('intrude', INTRUSIONS)
+def test_what_acts_on_a_part_counts(intrude, name, method):
+    if intrude is weight_norm and name == 'attention_norm':
+        pytest.skip('a norm has no matrix')
+    plain, low = (make(m) for m in ('off', method))
+    before = results(low)
+    for neck in (plain, low):
+        intrude(*place_of(neck, name))
+    expected = results(plain)
+    assert_close(results(low), expected)
+    assert not torch.allclose(expected['out'], before['out'], atol=1e-3) or (
+        intrude is bias and name == 'k_proj'  # the same for every key: softmax drops it
+    )
+    assert lm4ve.fuse(low)(tokens(), queries=QUERIES).allclose(expected['out'], atol=1e-5)
+
+
+@pytest.mark.parametrize('place', ['block', 'block.layers.0'])
+def test_hooks_of_block_and_layer_fire(place):
+    plain, low = (make(m) for m in ('off', 'fold'))
+    for neck in (plain, low):
+        neck.get_submodule(place).register_forward_hook(lambda m, x, out: out * 1.5)
+    assert_close(results(low), results(plain))
+
+
+@pytest.mark.parametrize('trainable', ['none', 'all'])
+def test_dynamic_quantization_is_used(trainable):
+    plain, low = (make(m, trainable=trainable).eval() for m in ('off', 'fold'))
+    expected, found = (
+        torch.ao.quantization.quantize_dynamic(n, {nn.Linear}, dtype=torch.qint8)(tokens())
+        for n in (plain, low)
+    )
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, low(tokens()), atol=1e-6)
+
+
+def test_lora_of_peft_trains_the_mapper():
+    peft = pytest.importorskip('peft')
+    config = peft.LoraConfig(target_modules=['mapper_in'], r=2, init_lora_weights=False)
+    found, expected = (
+        results(peft.get_peft_model(nn.ModuleDict(dict(neck=make(m))), config)['neck'])
+        for m in ('fold', 'off')
+    )
+    lora = [n for n in found if 'lora' in n]
+    assert len(lora) == 2 and all(found[n].abs().max() > 0 for n in lora)
+    assert_close(found, expected)
+
+
+# ----------------------------------------------------- changed weights, threads, replicas, traces
+WRITES = {
+    'data': lambda p: p.data.mul_(1.5),
+    'numpy': lambda p: p.detach().numpy().__imul__(1.5),
+    'replaced data': lambda p: setattr(p, 'data', p.data * 1.5),
+}
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
+@pytest.mark.parametrize('write', WRITES.values(), ids=WRITES)
+def test_evaluation_uses_the_current_weights(write, method):
+    plain, low = (make(m, trainable='all').eval() for m in ('off', method))
+    with torch.no_grad():
+        before = low(tokens())
+        for neck in (plain, low):
+            for p in [*neck.parameters(), *frozen_tensors(neck).values()]:
+                write(p)
+        found, expected = (neck(tokens()) for neck in (low, plain))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(before, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_two_necks_share_a_block_in_two_threads(method):
+    block = LLMBlock(arch=FAMILIES['gpt2'])
+    pair = [make(method, block).eval() for _ in range(2)]
+    nn.init.normal_(pair[1].mapper_in.weight, std=0.7)
+    with torch.no_grad():
+        expected = [neck(tokens(), queries=QUERIES) for neck in pair]
+    wrong = []
+
+    def run(i: int) -> None:
+        with torch.no_grad():
+            for _ in range(500):
+                if not torch.equal(pair[i](tokens(), queries=QUERIES), expected[i]):
+                    wrong.append(i)
+
+    threads = [threading.Thread(target=run, args=(i % 2,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def replicate(module: nn.Module) -> nn.Module:
+    """A replica of DataParallel, on the same device."""
+    replica = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        replica._modules[name] = None if child is None else replicate(child)
+    for name, p in module._parameters.items():
+        setattr(replica, name, None if p is None else p.clone())
+    return replica
+
+
+@pytest.mark.parametrize('trainable', ['none', 'all'])
+@pytest.mark.parametrize('method', ['fold', 'absorb'])
+def test_replicas_of_data_parallel_compute_the_same(method, trainable):
+    neck = make(method, trainable=trainable)
+    replica = replicate(neck)
+    torch.testing.assert_close(replica(tokens()), neck(tokens()))
+    with torch.no_grad():
+        neck.mapper_in.weight.mul_(2)
+    torch.testing.assert_close(replicate(neck)(tokens()), neck(tokens()))
+    for module in replica.modules():
+        if isinstance(module, Frozen):
+            module.follow(torch.device('meta'))
+    assert not any(t.is_meta for t in frozen_tensors(neck).values())
+
+
+@pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+@pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
+def test_a_trace_follows_the_weights(method):
+    neck = make(method).eval()
+    traced = torch.jit.trace(neck, tokens(), check_trace=False)
+    with torch.no_grad():
+        neck.mapper_in.weight.mul_(-0.7)
+    torch.testing.assert_close(traced(tokens(3)), neck(tokens(3)), rtol=1e-4, atol=1e-5)
+
+
+# -------------------------------------------------------------------------------------- fuse
+VARIANTS = ('llama-gqa', 'gpt2', 'gemma2', 'bert', 'olmo2', 'falcon-7b', 'qwen3_next', 'gpt_oss')
+
+
+@pytest.mark.parametrize(
+    'block',
+    [{}, dict(rotary=True), dict(layers=(0, 1), causal=True), dict(trainable='all')],
+    ids=str,
+)
+@pytest.mark.parametrize('family', VARIANTS)
+def test_a_fused_neck_gives_the_same(family, block):
+    if 'rotary' in block and family in ('gpt2', 'bert'):
+        block = {}
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 3:] = True
+    for residual in ('none', 'both'):
+        neck = make('auto', family=family, **block)
+        neck.residual = residual
+        fused = lm4ve.fuse(neck)
+        for queries in (None, slice(0, 1), slice(1, 4), torch.tensor([[0, 2], [1, 0]])):
+            found, expected = (m(tokens(), mask, queries) for m in (fused, neck))
+            torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fused_model_has_no_projections_left():
+    neck = make('off', trainable='all')
+    before = copy.deepcopy(neck.state_dict())
+    fused = lm4ve.fuse(neck)
+    assert neck.training and not fused.training
+    assert all(torch.equal(v, before[k]) for k, v in neck.state_dict().items())
+    names = [n for n, _ in fused.named_modules()]
+    assert not [n for n in names if n.endswith(('mapper_in', 'q_proj', 'k_proj', 'v_proj'))]
+    assert not any(p.requires_grad for p in fused.parameters())
+    with torch.no_grad():
+        expected = fused(tokens())
+        for p in [*neck.parameters()]:
+            p.mul_(2)
+        torch.testing.assert_close(fused(tokens()), expected)
+    copied = copy.deepcopy(fused)
+    torch.testing.assert_close(copied(tokens()), expected)
+    torch.testing.assert_close(lm4ve.fuse(copied)(tokens()), expected)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda fused, state: fused.train(),
+        lambda fused, state: fused.load_state_dict(state),
+        lambda fused, state: fused.load_state_dict({}, strict=False),
+        lambda fused, state: fused[0].load_state_dict(state),
+    ],
+)
+def test_a_fused_model_neither_trains_nor_loads(change):
+    model = nn.Sequential(make('auto'))
+    with pytest.raises(UserError, match=r'lm4ve.fuse has made (cannot train|takes no checkpoint)'):
+        change(lm4ve.fuse(model), model.state_dict())
+
+
+def test_several_necks_of_a_model_are_fused():
+    block = LLMBlock(arch=FAMILIES['llama'])
+    model = nn.Sequential(make('auto', block), nn.Linear(C, C), make('auto', block)).eval()
+    lm4ve.wrap(model, '1', dict(arch=FAMILIES['bert']))
+    fused = lm4ve.fuse(model)
+    assert all(m.mapper_in is None for m in fused.modules() if isinstance(m, LLMBlockNeck))
+    torch.testing.assert_close(fused(tokens()), model(tokens()), rtol=1e-5, atol=1e-5)
+
+
+def test_necks_without_a_language_model_stay():
+    neck = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16)).eval()
+    torch.testing.assert_close(lm4ve.fuse(neck)(tokens()), neck(tokens()))
+
+
+def test_a_fused_model_is_exported_for_every_size():
+    fused = lm4ve.fuse(make('auto', family='llama-gqa'))
+    dims = {0: torch.export.Dim('batch'), 1: torch.export.Dim('tokens')}
+    program = torch.export.export(fused, (tokens(),), dynamic_shapes=dict(feats=dims))
+    x = torch.randn(3, 9, C)
+    torch.testing.assert_close(program.module()(x), fused(x), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,203 @@
+"""The check of a config finds keys that nothing would read, at any depth."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from lm4ve.errors import UserError
+from lm4ve.runner.config import merge_options, read_config
+from lm4ve.runner.config_schema import check_config, check_custom_keys, parameters_of
+from tests.helpers.tasks import CONFIGS
+
+pytest.importorskip('mmpretrain')
+DEMO = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
+LLAMA = dict(type='LLMBlock', pretrained=False, arch=dict(model_type='llama', hidden_size=8))
+
+
+def demo(options: dict | None = None) -> Config:
+    return read_config(DEMO, options, set_scope=False)
+
+
+#: Path of a misspelled key -> what is suggested.
+TYPOS = {
+    'env_cfg.cudnn_benchmrk': 'cudnn_benchmark',
+    'env_cfg.mp_cfg.opencv_threads': 'opencv_num_threads',
+    'randomness.sed': 'seed',
+    'auto_scale_lr.base_batchsize': 'base_batch_size',
+    'log_processor.by_epohc': 'by_epoch',
+    'train_cfg.max_epoch': 'max_epochs',
+    'train_dataloader.batchsize': 'batch_size',
+    'train_dataloader.dataset.indice': 'indices',
+    'train_dataloader.dataset.pipeline.0.interpolaton': 'interpolation',
+    'val_dataloader.num_worker': 'num_workers',
+    'val_evaluator.topkk': 'topk',
+    'optim_wrapper.clip_gradd': 'clip_grad',
+    'optim_wrapper.clip_grad.max_nrom': 'max_norm',
+    'optim_wrapper.optimizer.lrr': 'lr',
+    'optim_wrapper.paramwise_cfg.norm_decay_mul': 'norm_decay_mult',
+    'param_scheduler.eta_mx': 'eta_max',
+    'default_hooks.checkpoint.intervals': 'interval',
+    'default_hooks.logger.intervall': 'interval',
+    'visualizer.vis_backend': 'vis_backends',
+    'model.backbone.drop_rte': 'drop_rate',
+    'model.backbone.arch.num_head': 'num_heads',
+    'model.neck.in_chanels': 'in_channels',
+    'model.neck.block.checkpont': 'checkpoint',
+    'model.neck.block.arch.hiden_size': 'hidden_size',
+}
+
+
+@pytest.mark.parametrize('path', TYPOS)
+def test_misspelled_key_is_named_with_suggestion(path):
+    cfg = demo()
+    cfg.model.neck = dict(type='LLMBlockNeck', in_channels=64, block=LLAMA)
+    cfg.merge_from_dict({path: 1})
+    with pytest.raises(UserError, match=f"^{path} is not a known field.*'{TYPOS[path]}'"):
+        check_config(cfg)
+    cfg.allow_new = [path]
+    check_config(cfg)
+
+
+@pytest.mark.parametrize(
+    'path, name, suggested',
+    [
+        ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
+        ('optim_wrapper.optimizer', 'AdmW', 'AdamW'),
+        ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),
+        ('train_dataloader.collate_fn', 'default_colate', 'default_collate'),
+    ],
+)
+def test_misspelled_type_is_named_with_suggestion(path, name, suggested):
+    cfg = demo({f'{path}.type': name})
+    with pytest.raises(UserError, match=f"{path}.type='{name}' is not registered.*'{suggested}'"):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize('name', ['optim_wraper', 'optim_wrappr', 'custom_hook'])
+def test_misspelled_field_of_config_is_named(name, tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text(f"_base_ = '{DEMO}'\n{name} = dict(optimizer=dict(lr=0.1))\n")
+    with pytest.raises(UserError, match=f'^{name} is not a known field. Did you mean'):
+        check_config(read_config(path, set_scope=False))
+    path.write_text(path.read_text() + f"allow_new = ['{name}']\n")
+    check_config(read_config(path, set_scope=False))
+
+
+def test_variables_of_config_files_are_no_fields(tmp_path):
+    (tmp_path / 'base.py').write_text('optim_wrappers = 8\ntrain_cfgs = 2\nmodels = 1\n')
+    (tmp_path / 'a.py').write_text(
+        "_base_ = './base.py'\n_custom_hook = 'mine'\nresumes = 3\n"
+        'model = dict(w=_base_.optim_wrappers, d={{_base_.train_cfgs}}, h=resumes)\n'
+        "model['m'] = _base_['models']\n"
+    )
+    check_config(read_config(tmp_path / 'a.py', set_scope=False))
+
+
+@pytest.mark.parametrize(
+    'field, words',
+    [
+        ('optim_wraper.optimizer.lr', "no field 'optim_wraper'.*Did you mean 'optim_wrapper'"),
+        ('train_pipeline.0.scale', "'train_pipeline' is a variable of the config file"),
+        ('custom_imports.imports', 'read before overrides apply'),
+    ],
+)
+def test_override_without_effect_raises(field, words):
+    with pytest.raises(UserError, match=words):
+        demo({field: 1})
+
+
+def test_allowed_and_known_new_fields_are_merged():
+    cfg = demo({'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': True})
+    assert cfg.my_notes.lr == 0.1 and cfg['compile'] and cfg.auto_scale_lr.enable
+    check_config(cfg)
+
+
+def test_all_configs_pass():
+    pytest.importorskip('mmaction')
+    hosts = dict(segmentation='mmseg', detection='mmdet')  # which few have
+    left_out = {'_base_', 'ablations', *(k for k, host in hosts.items() if not find_spec(host))}
+    paths = [p for p in CONFIGS.rglob('*.py') if not left_out & {*p.parts}]
+    assert len(paths) > 100
+    for path in paths:
+        check_config(Config.fromfile(path))
+
+
+def test_unmatched_custom_keys_warn(monkeypatch):
+    said = []
+    monkeypatch.setattr('lm4ve.runner.config_schema.print_log', lambda text, **_: said.append(text))
+    keys = {'.0.bias': dict(lr_mult=2.0), 'cls_tokn': dict(decay_mult=0.0)}
+    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
+    check_custom_keys(cfg, torch.nn.Sequential(torch.nn.Linear(1, 1)))
+    (line,) = said
+    assert 'cls_tokn' in line and '.0.bias' not in line
+
+
+def test_keyword_arguments_are_followed_to_parents():
+    class Parent:
+        def __init__(self, a, b=1): ...
+
+    class Passes(Parent):
+        def __init__(self, c, **kwargs):
+            super().__init__(**kwargs)
+
+    class Keeps(Parent):
+        def __init__(self, c, **kwargs):
+            self.kept = kwargs
+
+    assert parameters_of(Passes) == {'a', 'b', 'c'}
+    assert parameters_of(Keeps) is None
+
+
+def test_schedules_follow_max_epochs():
+    cfg = read_config(DEMO, set_scope=False)
+    before = cfg.train_cfg.max_epochs
+    assert cfg.param_scheduler.total_steps == before
+    merge_options(cfg, {'train_cfg.max_epochs': 5})
+    assert cfg.param_scheduler.total_steps == 5
+
+
+def test_transforms_and_model_follow_image_size():
+    crop = dict(type='CenterCrop', crop_size=224)
+    resize = dict(type='Resize', scale=(224, 224))
+    cfg = Config(
+        dict(
+            image_size=224,
+            model=dict(encoder=dict(image_size=224, depth=224)),
+            train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[crop])])),
+            test_dataloader=dict(dataset=dict(pipeline=[dict(crop, crop_size=256), resize])),
+            tta_pipeline=[[crop]],
+            val_cfg=dict(scale=224),
+        )
+    )
+    merge_options(cfg, dict(image_size=384))
+    assert cfg.model.encoder == dict(image_size=384, depth=224)
+    assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384
+    crop, resize = cfg.test_dataloader.dataset.pipeline
+    assert (crop.crop_size, resize.scale) == (256, (384, 384))
+    assert cfg.tta_pipeline[0][0].crop_size == 384 and cfg.val_cfg.scale == 224
+    # Without that field nothing follows.
+    cfg.pop('image_size')
+    merge_options(cfg, {'model.encoder.image_size': 288})
+    assert cfg.tta_pipeline[0][0].crop_size == 384
+
+
+def test_later_schedules_follow_or_raise():
+    def config() -> Config:
+        warm = dict(type='LinearLR', by_epoch=True, end=5)
+        cosine = dict(type='CosineAnnealingLR', begin=5, T_max=95, end=100, by_epoch=True)
+        return Config(dict(train_cfg=dict(max_epochs=100), param_scheduler=[warm, cosine]))
+
+    cfg = config()
+    merge_options(cfg, {'train_cfg.max_epochs': 20})
+    assert cfg.param_scheduler[0].end == 5
+    assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
+    with pytest.raises(UserError, match='max_epochs=4 ends before .* CosineAnnealingLR begins'):
+        merge_options(config(), {'train_cfg.max_epochs': 4})
+
+
+def test_digits_are_not_flipped():
+    cfg = read_config(DEMO, set_scope=False)
+    assert 'TestTimeAug' in str(cfg.tta_pipeline)
+    assert 'Flip' not in str(cfg.tta_pipeline)

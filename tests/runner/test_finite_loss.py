@@ -1,0 +1,62 @@
+"""Training stops at a loss or weights that are not finite, before they are saved."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+
+from lm4ve.errors import UserError
+
+
+class Diverges(BaseModel):
+    """Its loss, or only its gradient, is NaN from the third iteration on."""
+
+    def __init__(self, only_gradient: bool = False) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+        self.seen, self.only_gradient = 0, only_gradient
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        self.seen += 1
+        if self.only_gradient:
+            root = (self.weight * 0 + float(self.seen <= 2)).sqrt()
+            return dict(loss=(0 * root).sum())
+        return dict(loss=self.weight.sum() + (float('nan') if self.seen > 2 else 0.0))
+
+
+def train(tmp_path: Path, only_gradient: bool = False, **options) -> None:
+    data = [dict(inputs=torch.ones(1)) for _ in range(4)]
+    Runner(
+        model=Diverges(only_gradient),
+        work_dir=str(tmp_path),
+        train_dataloader=dict(dataset=data, sampler=dict(type='DefaultSampler'), batch_size=1),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+        default_hooks=dict(
+            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=1),
+            finite=dict(type='lm4ve.FiniteLossHook', **options),
+        ),
+        experiment_name=tmp_path.name,
+    ).train()
+
+
+def test_nan_loss_stops_training_unsaved(tmp_path):
+    with pytest.raises(UserError, match='iteration 3 .epoch 1. is nan'):
+        train(tmp_path)
+    assert not (tmp_path / 'iter_3.pth').exists()
+    state = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['state_dict']
+    assert torch.isfinite(state['weight']).all()
+
+
+def test_nan_weights_are_not_saved(tmp_path):
+    with pytest.raises(UserError, match='After iteration 3 .epoch 1. 1 weights are not finite'):
+        train(tmp_path, only_gradient=True)
+    assert (tmp_path / 'iter_2.pth').exists() and not (tmp_path / 'iter_3.pth').exists()
+
+
+@pytest.mark.parametrize('tolerate, only_gradient', [(-1, False), (2, False), (-1, True)])
+def test_tolerated_losses_train_on(tmp_path, tolerate, only_gradient):
+    train(tmp_path, only_gradient, tolerate=tolerate)
+    assert (tmp_path / 'iter_4.pth').exists()

@@ -1,0 +1,126 @@
+"""Resuming finds the newest whole checkpoint, and reports when it is not the last one."""
+
+import os
+import shutil
+import socket
+import time
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from lm4ve.errors import UserError
+from lm4ve.files import clear_left_behind
+from lm4ve.runner.resume import newest_checkpoint, resume_newest
+from tests.runner.test_checkpoint_hooks import make_runner
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three checkpoints and a pointer to the last."""
+    for epoch in (1, 2, 3):
+        hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
+        content = dict(meta=dict(iter=epoch, epoch=epoch), message_hub=hub)
+        content['state_dict'] = dict(w=torch.ones(2000))
+        torch.save(content, tmp_path / f'epoch_{epoch}.pth')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    return tmp_path
+
+
+def damage(path, how: str) -> None:
+    data = bytearray(path.read_bytes())
+    if how == 'cut':
+        data = data[: len(data) // 2]
+    elif how == 'flipped':
+        data[len(data) // 2] ^= 255
+    else:
+        data = bytearray()
+    path.write_bytes(data)
+
+
+def test_named_checkpoint_comes_first(folder):
+    assert newest_checkpoint(folder) == (folder / 'epoch_3.pth', [])
+
+
+@pytest.mark.parametrize('how', ['cut', 'flipped', 'empty'])
+def test_damaged_checkpoint_is_skipped(folder, how):
+    damage(folder / 'epoch_3.pth', how)
+    path, notes = newest_checkpoint(folder)
+    assert path == folder / 'epoch_2.pth'
+    assert 'epoch_3.pth' in ' '.join(notes)
+
+
+@pytest.mark.parametrize(
+    'text', ['', '\0\0\0\0', 'a' * 9000, 'runs/\0\0epoch_3.pth', '\x1b[31m', None]
+)
+def test_damaged_pointer_gives_newest_file(folder, text):
+    (folder / 'last_checkpoint').unlink()
+    if text is not None:
+        (folder / 'last_checkpoint').write_text(text)
+    for epoch in (1, 2):
+        os.utime(folder / f'epoch_{epoch}.pth', (epoch, epoch))
+    path, notes = newest_checkpoint(folder)
+    assert path == folder / 'epoch_3.pth'
+    assert ('damaged' if text is not None else 'missing') in notes[0]
+
+
+def test_moved_work_dir_uses_its_own_file(folder):
+    moved = folder.with_name('moved')
+    shutil.move(folder, moved)
+    path, notes = newest_checkpoint(moved)
+    assert path == moved / 'epoch_3.pth'
+    assert 'does not exist' in notes[0]
+
+
+def test_later_files_of_earlier_runs_are_ignored(folder):
+    (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
+    damage(folder / 'epoch_2.pth', 'cut')
+    assert newest_checkpoint(folder)[0] == folder / 'epoch_1.pth'
+
+
+def test_only_damaged_checkpoints_raise(folder):
+    for path in folder.glob('*.pth'):
+        damage(path, 'cut')
+    with pytest.raises(UserError, match=r'epoch_3.*epoch_2'):
+        newest_checkpoint(folder)
+
+
+def test_weights_alone_cannot_be_resumed(tmp_path):
+    torch.save(dict(state_dict=dict(w=torch.ones(2))), tmp_path / 'epoch_1.pth')
+    with pytest.raises(UserError, match='load_from'):
+        newest_checkpoint(tmp_path)
+
+
+def test_empty_work_dir_needs_auto(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
+    with pytest.raises(UserError, match=r'no checkpoint in work_dir=.*--resume auto'):
+        resume_newest(cfg, needed=True)
+    resume_newest(cfg)
+    assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
+
+
+def left_behind(folder, host=None, process=None, suffix='.pth'):
+    name = f'.epoch_9.{host or socket.gethostname()}-{process or 999_999_999}-0a1b2c3d.tmp{suffix}'
+    path = folder / name
+    path.write_bytes(bytes(1000))
+    return path
+
+
+def test_only_abandoned_temporary_files_are_deleted(tmp_path):
+    dead = left_behind(tmp_path)
+    pointer = left_behind(tmp_path, process=os.getpid(), suffix='')
+    alive = left_behind(tmp_path, process=os.getppid())
+    elsewhere = left_behind(tmp_path, host='other-node.cluster', process=5)
+    old = left_behind(tmp_path, host='other-node.cluster', process=6)
+    os.utime(old, (time.time() - 7200,) * 2)
+    foreign = tmp_path / '.notes.tmp.pth'
+    foreign.write_text('mine')
+    assert set(clear_left_behind(tmp_path)) == {dead, pointer, old}
+    assert all(p.exists() for p in (alive, elsewhere, foreign))
+
+
+def test_training_deletes_abandoned_files(tmp_path):
+    dead = left_behind(tmp_path)
+    make_runner(tmp_path, epochs=1).train()
+    assert not dead.exists()
+    assert (tmp_path / 'epoch_1.pth').exists()

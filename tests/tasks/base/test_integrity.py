@@ -1,0 +1,158 @@
+"""The policy for corrupt files, with a data set of text files."""
+
+import logging
+
+import pytest
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.integrity import EXAMPLES, IntegrityMixin, SkippedFiles
+
+
+class Notes(IntegrityMixin):
+    """Text files; one that holds 'bad' is corrupt, 'deep' only when decoded."""
+
+    noun = 'note'
+
+    def __init__(self, paths, **kwargs):
+        self.paths, self.looks = paths, []
+        # MMEngine collects garbage when it serializes: slow beside torch.
+        super().__init__(pipeline=[self.read], serialize_data=False, **kwargs)
+
+    def load_data_list(self):
+        return [dict(path=str(p)) for p in self.paths]
+
+    @staticmethod
+    def read(results):
+        with open(results['path']) as f:
+            results['text'] = f.read()
+        if results['text'] == 'deep':
+            raise OSError('the decoder gives up')
+        return results['text']
+
+    def path_of(self, info):
+        return info['path']
+
+    def find_defect(self, path, decode=False):
+        self.looks.append((path, decode))
+        with open(path) as f:
+            text = f.read()
+        if text == 'bad':
+            return 'is bad'
+        return 'is bad inside' if decode and text == 'deep' else None
+
+
+@pytest.fixture
+def log(monkeypatch):
+    lines = []
+
+    def record(message, logger=None, level=logging.INFO):
+        lines.append((level, message))
+
+    monkeypatch.setattr('lm4ve.tasks.base.integrity.print_log', record)
+    return lines
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*texts):
+        paths = [tmp_path / f'{i}.txt' for i in range(len(texts))]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'verify, test_mode, kept',
+    [
+        (None, False, ['a', 'bad', 'deep']),
+        (None, True, ['a', 'deep']),
+        (True, False, ['a', 'deep']),
+        (True, True, ['a', 'deep']),
+        (False, True, ['a', 'bad', 'deep']),
+        ('decode', False, ['a']),
+        ('decode', True, ['a']),
+    ],
+)
+def test_verify_selects_the_depth_of_the_scan(verify, test_mode, kept, write, log):
+    data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
+    texts = [open(data.get_data_info(i)['path']).read() for i in range(len(data))]
+    assert texts == kept
+    assert data.num_corrupt == 3 - len(kept)
+
+
+def test_scan_counts_a_file_of_several_samples_once(write, log):
+    a, bad = write('a', 'bad')
+    data = Notes([a, bad, a, bad, a], test_mode=True)
+    assert [p for p, _ in data.looks].count(str(a)) == 1 and len(data) == 3
+    assert '1 of 2 notes are corrupt' in log[-1][1] and 'the other 3 samples' in log[-1][1]
+
+
+def test_refuse_names_all_corrupt_files_of_a_test(write):
+    with pytest.raises(UserError, match="2 of 3 notes are corrupt.*0.txt' is bad.*2"):
+        Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt='refuse')
+
+
+def test_file_that_fails_to_decode_is_replaced(write, log):
+    data = Notes(write('deep', 'a'))
+    assert {data[0] for _ in range(5)} == {'a'}
+    assert list(data.corrupt_files.values()) == ['is bad inside']
+    assert len(log) == 1
+
+
+def test_unscanned_corrupt_test_file_is_an_error(write, log):
+    paths = write('deep', 'bad')
+    with pytest.raises(UserError, match="0.txt' is bad inside.*verify='decode'"):
+        Notes(paths, test_mode=True)[0]
+    with pytest.raises(UserError, match="1.txt' is bad .*verify="):
+        Notes(paths, test_mode=True, verify=False)[1]
+
+
+def test_max_refetch_counts_consecutive_corrupt_files(write, log):
+    data = Notes(write('bad', 'a'), max_refetch=2)
+    for _ in range(5):
+        assert data.prepare_data(0) is None
+        assert data.prepare_data(1) == 'a'
+    for _ in range(2):
+        assert data.prepare_data(0) is None
+    with pytest.raises(UserError, match='3 in a row'):
+        data.prepare_data(0)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(on_corrupt='drop'), "on_corrupt='drop' must be one of skip, refuse"),
+        (dict(verify='packets'), "verify='packets' must be one of None, True"),
+    ],
+)
+def test_unknown_policy_is_refused(arguments, message, write):
+    with pytest.raises(UserError, match=message):
+        Notes(write('a'), **arguments)
+
+
+# --------------------------------------------------------- tools and their files
+def test_skipped_files_are_counted_by_kind(log):
+    skipped = SkippedFiles()
+    for i in range(EXAMPLES + 2):
+        skipped.add('truncated', OSError(f'file {i}'))
+    part = SkippedFiles(counts=skipped.counts, examples=skipped.examples)
+    part.merge({'empty': 1, 'truncated': 1}, ['later'])
+    assert part.counts == {'truncated': EXAMPLES + 3, 'empty': 1}
+    assert part.examples == [f'file {i}' for i in range(EXAMPLES)]
+    part.warn('preprocess', 100)
+    ((level, message),) = log
+    assert level == logging.WARNING
+    assert 'left out 14 of 100 files (truncated: 13, empty: 1)' in message
+
+
+def test_refused_file_raises_its_own_error(log):
+    error = OSError('half of it')
+    with pytest.raises(OSError) as e:
+        SkippedFiles('refuse').add('truncated', error)
+    assert e.value is error
+    with pytest.raises(UserError, match="on_corrupt='ignore'"):
+        SkippedFiles('ignore')
+    SkippedFiles().warn('preprocess', 100)
+    assert not log

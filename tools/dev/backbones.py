@@ -1,0 +1,322 @@
+"""Which fields let a block into the backbones of mmpretrain and mmaction2.
+
+Every backbone that a host registers is in one of its two tables. ``write_tables.py`` makes the
+pages of the documentation from them, and a test trains a step of each entry at tiny size and
+checks that each refused one fails.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+_MAP = dict(norm_cfg=None)
+_MEAN = dict(out_type='avg_featmap')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone that takes the block.
+
+    Attributes:
+        type (str): Its name in the host's registry, or in another one with the scope.
+        backbone (dict): The fields that let it give features before its final norm.
+        neck (dict): The fields of ``LLMBlockNeck`` beside ``in_channels`` and ``block``.
+        then (tuple): Configs of the necks that follow.
+        norms (tuple): The norms that ``lm4ve.WithoutNorms`` takes out.
+        insert (dict): The fields of ``LLMBlockInsert`` beside ``backbone`` and ``neck``, where
+            the block stands inside the backbone.
+        model (str): The host's model; empty where the task has only one.
+        head (str): The head that takes the features; empty for the usual one.
+        note (str): Anything else that a user has to know, a clause.
+        unused (str): Parameters that the host itself leaves without a gradient; usually empty.
+    """
+
+    type: str
+    backbone: dict[str, Any] = field(default_factory=dict)
+    neck: dict[str, Any] = field(default_factory=dict)
+    then: tuple[dict[str, Any], ...] = ()
+    norms: tuple[str, ...] = ()
+    insert: dict[str, Any] = field(default_factory=dict)
+    model: str = ''
+    head: str = ''
+    note: str = ''
+    unused: str = ''
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A backbone that does not take the block.
+
+    Attributes:
+        type (str): Its name in the host.
+        reason (str): Why, a sentence without a full stop.
+        error (str): The words of the error of building or running it; empty if it is not
+            registered.
+    """
+
+    type: str
+    reason: str
+    error: str = ''
+
+
+_RAW = dict(out_type='raw', final_norm=False)
+_CLASS = dict(out_type='cls_token')
+_POOL = (dict(type='GlobalAveragePooling'),)
+_SWIN = dict(norm_cfg=dict(type='LN', eps=1e-5))
+
+_PIXELS = '224 x 224 pixels, as the host asks'
+
+
+def _convolutional(*names: str, **backbone: Any) -> tuple[Entry, ...]:
+    return tuple(Entry(n, backbone, _MAP, _POOL) for n in names)
+
+
+IMAGE = (
+    Entry('VisionTransformer', _RAW, _CLASS),
+    # Its layers norm both branches by ln1.
+    Entry('DeiT3', _RAW, _CLASS, unused='ln2'),
+    Entry('DistilledVisionTransformer', _RAW, _CLASS),
+    Entry('T2T_ViT', _RAW, _CLASS),
+    Entry('RevVisionTransformer', _RAW, _MEAN),
+    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1)),
+    Entry('ViTEVA02', _RAW, dict(_MEAN, num_extra_tokens=1)),
+    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',)),
+    Entry(
+        'TIMMBackbone',
+        dict(model_name='vit_small_patch16_224'),
+        _CLASS,
+        norms=('timm_model.norm',),
+        note="and any other of timm's models, with its norm's name or without one",
+    ),
+    Entry('SwinTransformer', dict(norm_cfg=None), _SWIN, _POOL),
+    Entry('SwinTransformerV2', dict(norm_cfg=None), _SWIN, _POOL),
+    Entry('MixMIMTransformer', insert=dict(after='layers.3')),
+    Entry('TNT', insert=dict(after='layers.11', index=1)),
+    Entry(
+        'Conformer',
+        insert=dict(after='conv_trans_12', index=1),
+        head='ConformerHead',
+        note='the convolutional branch stays as it is',
+    ),
+    Entry('PCPVT', {}, _MEAN),
+    Entry('SVT', {}, _MEAN),
+    Entry('lm4ve.RawConvNeXt', {}, _MEAN),
+    Entry('ConvNeXt', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
+    Entry('HorNet', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
+    Entry('EdgeNeXt', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
+    Entry('TinyViT', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
+    Entry('DaViT', {}, _MEAN, norms=('norm3',)),
+    Entry('VAN', {}, _MEAN, norms=('norm4',)),
+    Entry('PoolFormer', {}, _MEAN, norms=('norm6',)),
+    Entry('RIFormer', {}, _MEAN, norms=('norm6',)),
+    Entry('MViT', {}, _MEAN, norms=('norm3',)),
+    Entry('EfficientFormer', dict(reshape_last_feat=True), _MEAN, norms=('norm3',), note=_PIXELS),
+    Entry('MlpMixer', {}, dict(_MEAN, layout='BCN'), norms=('ln1',)),
+    Entry('RepMLPNet', dict(final_norm=False), _MEAN),
+    Entry('LeViT', {}, _MEAN),
+    Entry('MobileViT', {}, _MEAN),
+    Entry('RepLKNet', {}, _MEAN),
+    Entry('ViTSAM', dict(out_channels=0), _MEAN),
+    Entry('HiViT', {}, _MEAN),
+    Entry('Vig', {}, _MAP, _POOL, note=_PIXELS),
+    Entry('PyramidVig', {}, _MAP, _POOL, note=_PIXELS),
+    *_convolutional(
+        *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'Res2Net'),
+        *('ResNeSt', 'RegNet', 'ResNet_CIFAR', 'MobileNetV2', 'MobileNetV3', 'ShuffleNetV1'),
+        *('ShuffleNetV2', 'EfficientNet', 'EfficientNetV2', 'RepVGG', 'MobileOne', 'ConvMixer'),
+        *('CSPDarkNet', 'CSPResNet', 'CSPResNeXt', 'DenseNet'),
+    ),
+    *_convolutional('VGG', 'AlexNet', num_classes=-1),
+    Entry(
+        'HRNet',
+        {},
+        dict(_MAP, keep_others=True),
+        (dict(type='HRFuseScales', in_channels=(32, 64, 128, 256)), *_POOL),
+        note="the scales' widths are those of `arch='w32'`",
+    ),
+    Entry(
+        'LeNet5', {}, _MAP, _POOL, note='gray pictures, of which 32 x 32 pixels give a single token'
+    ),
+    Entry(
+        'InceptionV3',
+        insert=dict(after='Mixed_7c'),
+        head='ClsHead',
+        note='before its last layer, which makes the classes',
+    ),
+)
+
+IMAGE_REFUSED = (
+    Refused(
+        'CSPNet',
+        'It is the base of `CSPDarkNet`, `CSPResNet` and `CSPResNeXt`, which are above, and is '
+        'not registered',
+    ),
+    Refused(
+        'SparseResNet',
+        'It runs only in the pre-training of SparK, which sets the mask of the patches that it '
+        'sees; its weights load into `ResNet`',
+        "'NoneType' object",
+    ),
+    Refused(
+        'SparseConvNeXt',
+        'It runs only in the pre-training of SparK, which sets the mask of the patches that it '
+        'sees; its weights load into `ConvNeXt`',
+        "'NoneType' object",
+    ),
+)
+
+
+_3D, _2D = 'Recognizer3D', 'lm4ve.Recognizer2D'
+
+
+def _clips(*names: str, head: str = 'I3DHead', **neck: Any) -> tuple[Entry, ...]:
+    return tuple(Entry(n, {}, dict(_MAP, **neck), model=_3D, head=head) for n in names)
+
+
+def _frames(*names: str, head: str = 'TSMHead') -> tuple[Entry, ...]:
+    return tuple(Entry(n, {}, _MAP, model=_2D, head=head) for n in names)
+
+
+def _inside(name: str, model: str, head: str, note: str = '', **insert: Any) -> Entry:
+    return Entry(name, insert=insert, model=model, head=head, note=note)
+
+
+VIDEO = (
+    Entry(
+        'VisionTransformer', dict(return_feat_map=True), _MEAN, model=_3D, head='TimeSformerHead'
+    ),
+    Entry(
+        'SwinTransformer3D',
+        {},
+        dict(norm_cfg=dict(type='LN', eps=1e-5)),
+        norms=('norm3',),
+        model=_3D,
+        head='I3DHead',
+    ),
+    Entry(
+        'MViT',
+        dict(output_cls_token=False),
+        _MEAN,
+        norms=('norm3',),
+        model=_3D,
+        head='TimeSformerHead',
+    ),
+    _inside('TimeSformer', _3D, 'TimeSformerHead', after='transformer_layers.layers.11'),
+    Entry(
+        'UniFormerV2',
+        {},
+        dict(layout='NBC'),
+        insert=dict(after='transformer.resblocks.11'),
+        model=_3D,
+        head='TimeSformerHead',
+        note='the block sees one frame at a time',
+    ),
+    *_clips('UniFormer', 'ResNet3d', 'ResNet3dSlowOnly', 'ResNet3dCSN', 'ResNet2Plus1d', 'C2D'),
+    *_clips('X3D', head='X3DHead'),
+    *_clips('ResNet3dSlowFast', head='SlowFastHead', index=0, keep_others=True),
+    _inside('C3D', _3D, 'I3DHead', 'before its two linear layers', after='pool5'),
+    *_frames('ResNet', 'MobileNetV2', head='TSNHead'),
+    *_frames('ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM', 'TANet'),
+    _inside('OmniResNet', 'RecognizerOmni', 'OmniHead', 'pictures and clips', after='layer4'),
+    _inside('RGBPoseConv3D', 'MMRecognizer3D', 'RGBPoseHead', after='rgb_path.layer4'),
+    _inside('STGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
+    _inside('AAGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
+    _inside('ResNetAudio', 'RecognizerAudio', 'TSNAudioHead', after='layer4'),
+)
+
+VIDEO_REFUSED = (
+    Refused(
+        'ResNet3dLayer',
+        'It is one stage of `ResNet3d`, which takes features instead of clips; put the block after '
+        'the whole network',
+        'channels',
+    ),
+    Refused(
+        'ResNetTIN',
+        'It needs the operator `tin_shift`, compiled, which mmcv-lite lacks; with a full mmcv the '
+        'lines of `ResNetTSM` are a start, which nobody has tried',
+        'tin_shift',
+    ),
+)
+
+
+def config_lines(entry: Entry, host: str) -> tuple[str, str]:
+    """Return what the documentation shows of an entry: the backbone's fields, the neck's.
+
+    Args:
+        entry (Entry): A row.
+        host (str): The scope of names that have none.
+    """
+    backbone = ', '.join([f"type='{full_type(entry.type, host)}'", *_fields(entry.backbone)])
+    if entry.norms:
+        backbone = f"type='lm4ve.WithoutNorms', norms={[*entry.norms]}, backbone=dict({backbone})"
+    neck = ', '.join(_fields(entry.neck))
+    neck = f'`{neck}`' if neck else 'nothing'
+    if entry.insert:
+        insert = ', '.join(_fields(entry.insert))
+        backbone = f"type='LLMBlockInsert', {insert}, backbone=dict({backbone}), neck=..."
+        neck = 'inside the backbone' if neck == 'nothing' else f'inside the backbone: {neck}'
+    then = ''.join(f', then `{_follower(cfg)}`' for cfg in entry.then)
+    return f'`{backbone}`', neck + then
+
+
+def full_type(name: str, host: str) -> str:
+    """Return a registered name with its scope."""
+    return name if '.' in name else f'{host}.{name}'
+
+
+def tables(
+    task: str, entries: Iterable[Entry], refused: Iterable[Refused], host: str
+) -> dict[str, Callable[[], str]]:
+    """Return the functions that make a host's tables, by the names of their markers in a page."""
+    return {
+        f'{task} backbones': partial(works_table, entries, host),
+        f'refused {task} backbones': partial(refused_table, refused),
+    }
+
+
+def works_table(entries: Iterable[Entry], host: str) -> str:
+    """Return the Markdown table of the backbones that take the block."""
+    entries = list(entries)
+    models = any(e.model for e in entries)
+    titles = ['`backbone=dict(...)`: these fields and your sizes']
+    titles += ["`neck=dict(type='LLMBlockNeck', ...)`: beside `in_channels` and `block`"]
+    titles += ['model and head'] if models else []
+    rows = []
+    for entry in entries:
+        backbone, neck = config_lines(entry, host)
+        if models:
+            cells = [backbone, neck, ', '.join(f'`{n}`' for n in (entry.model, entry.head) if n)]
+        else:
+            cells = [backbone, neck + (f', head `{entry.head}`' if entry.head else '')]
+        cells[-1] += f'; {entry.note}' if entry.note else ''
+        rows.append(_row(cells))
+    return '\n'.join([_row(titles), '|---' * len(titles) + '|', *rows])
+
+
+def refused_table(refused: Iterable[Refused]) -> str:
+    """Return the Markdown table of the backbones that do not take it, with the reasons."""
+    rows = [_row([f'`{r.type}`', r.reason]) for r in refused]
+    return '\n'.join([_row(['backbone', 'why']), '|---|---|', *rows])
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _follower(cfg: dict[str, Any]) -> str:
+    fields = _fields({k: v for k, v in cfg.items() if k != 'type'})
+    return f'{cfg["type"]}({", ".join(fields)})' if fields else cfg['type']
+
+
+def _fields(values: dict[str, Any]) -> list[str]:
+    return [f'{k}={_call(v)}' for k, v in values.items()]
+
+
+def _call(value: Any) -> str:
+    return f'dict({", ".join(_fields(value))})' if isinstance(value, dict) else repr(value)
+
+
+IMAGE_TABLES = tables('image', IMAGE, IMAGE_REFUSED, 'mmpretrain')
+VIDEO_TABLES = tables('video', VIDEO, VIDEO_REFUSED, 'mmaction')
