@@ -7,7 +7,6 @@ origin there, and a proposal near it would be taken for one of them.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +14,7 @@ from torch import Tensor
 
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import squared_distances
-
-if TYPE_CHECKING:
-    from lm4ve.tasks.rooms.models.proposals import Detections
+from lm4ve.tasks.rooms.models.proposals import Detections
 
 #: A proposal nearer than this to the center of a box is of an object; one that is farther
 #: than the second number is not; between them it does not count. Meters.
@@ -73,9 +70,7 @@ def gather_targets(samples: Sequence[VisionLanguageDataSample], seed_index: Tens
     return Targets(votes, mask, boxes, labels, there)
 
 
-def detection_losses(
-    found: 'Detections', targets: Targets, mean_sizes: Tensor
-) -> dict[str, Tensor]:
+def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) -> dict[str, Tensor]:
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
@@ -119,14 +114,14 @@ def _distances(places: Tensor, targets: Targets) -> Tensor:
     return far.masked_fill(~targets.there[:, None], _NOWHERE)
 
 
-def _vote_loss(found: 'Detections', targets: Targets) -> Tensor:
+def _vote_loss(found: Detections, targets: Targets) -> Tensor:
     wanted = found.seeds.float() + targets.votes
     distance = (found.votes.float() - wanted).abs().sum(dim=-1)
     return _mean(distance, targets.votes_mask.float())
 
 
 def _box_losses(
-    found: 'Detections', targets: Targets, mean_sizes: Tensor, match: Tensor, positive: Tensor
+    found: Detections, targets: Targets, mean_sizes: Tensor, match: Tensor, positive: Tensor
 ) -> dict[str, Tensor]:
     to_boxes = _distances(found.centers, targets)
     center = _mean(to_boxes.amin(dim=2), positive)
