@@ -291,92 +291,73 @@ def videos(folder: Path, name: str) -> Made:
 
 
 # --------------------------------------------------------------------- questions, captions
-HEAD = dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0'))
+VQA = dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0'))
 IDS = [dict(question_id=10 * i + 1, image_id=i) for i in range(1, 4)]
 ANSWERS = [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate('ab')]
 LABELS = dict(question_type='is it', answer_type='yes/no', multiple_choice_answer='a')
 ROWS = [(f'{i}.png', f'What is {i}?', 'a cat|a dog') for i in range(4)]
 CSV = ''.join(f'{",".join(row)}\n' for row in [('image', 'question', 'answers'), *ROWS])
-JSONL = ''.join(json.dumps(dict(image=i, question=q, answer=a)) + '\n' for i, q, a in ROWS)
 KARPATHY = [
-    dict(
-        **dict(filepath='val2014', filename=f'{i}.png', split='train', imgid=i, sentids=[i]),
-        sentences=[dict(raw=f'A cat {i}.', sentid=i)],
-    )
+    dict(filepath='val2014', filename=f'{i}.png', split='train', imgid=i, sentids=[i])
+    | dict(sentences=[dict(raw=f'A cat {i}.', sentid=i)])
     for i in range(3)
 ]
-GENOME = [
-    dict(id=i, qas=[dict(qa_id=i, image_id=i, question='What?', answer='A cat.')]) for i in range(3)
-]
+QA = dict(question='What?', answer='A cat.')
 TEXTS = {
     'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': dict(
-        HEAD, task_type='Open-Ended', questions=[dict(i, question='Is it red?') for i in IDS]
+        VQA, task_type='Open-Ended', questions=[dict(i, question='Is it red?') for i in IDS]
     ),
     'vqav2/v2_mscoco_train2014_annotations.json': dict(
-        HEAD, annotations=[dict(i, answers=ANSWERS, **LABELS) for i in IDS]
+        VQA, annotations=[dict(i, answers=ANSWERS, **LABELS) for i in IDS]
     ),
     'q.csv': CSV,
-    'q.jsonl': JSONL,
-    'question_answers.json': GENOME,
+    'q.jsonl': ''.join(json.dumps(dict(image=i, question=q, answer=a)) + '\n' for i, q, a in ROWS),
+    'question_answers.json': [dict(id=i, qas=[dict(QA, qa_id=i, image_id=i)]) for i in range(3)],
     'dataset_coco.json': dict(dataset='coco', images=KARPATHY),
     'c.csv': CSV.replace('question', 'caption'),
 }
-QUESTIONS = dict(
-    zip(
-        ('vqa-questions', 'vqa-annotations', 'vqa-csv', 'vqa-jsonl')
-        + ('visual-genome', 'karpathy', 'captions-csv'),
-        zip(
-            TEXTS,
-            [('VQAv2', dict(split='train2014'))] * 2
-            + [('VQAFiles', dict(ann_file=f)) for f in ('q.csv', 'q.jsonl')]
-            + [('VisualGenomeQA', {})]
-            + [
-                (kind, dict(ann_file=f, test_mode=False, num_negatives=1))
-                for kind, f in (
-                    ('KarpathyRetrieval', 'dataset_coco.json'),
-                    ('CaptionFiles', 'c.csv'),
-                )
-            ],
-            strict=True,
-        ),
-        strict=True,
-    )
-)
+DRAWN = dict(test_mode=False, num_negatives=1)
+#: Reader -> its file in TEXTS, data set and options.
+QUESTIONS = {
+    'vqa-questions': (0, 'VQAv2', dict(split='train2014')),
+    'vqa-annotations': (1, 'VQAv2', dict(split='train2014')),
+    'vqa-csv': (2, 'VQAFiles', dict(ann_file='q.csv')),
+    'vqa-jsonl': (3, 'VQAFiles', dict(ann_file='q.jsonl')),
+    'visual-genome': (4, 'VisualGenomeQA', {}),
+    'karpathy': (5, 'KarpathyRetrieval', dict(DRAWN, ann_file='dataset_coco.json')),
+    'captions-csv': (6, 'CaptionFiles', dict(DRAWN, ann_file='c.csv')),
+}
 
 
 @reader(*QUESTIONS)
 def questions(folder: Path, name: str) -> Made:
     """Questions and captions of images, which are empty files."""
-    file, (kind, options) = QUESTIONS[name]
+    number, kind, options = QUESTIONS[name]
     images = *(f'train2014/COCO_train2014_{i:012d}.jpg' for i in range(4)), 'VG_100K/1.jpg'
     images = *images, *(f'{i}.png' for i in range(4)), 'val2014/1.png'
     write(folder, TEXTS | dict.fromkeys(images, ''))
     options = dict(options, data_root=str(folder), verify=False)
-    return folder / file, lambda: samples_of(kind, **options)
+    return folder / [*TEXTS][number], lambda: samples_of(kind, **options)
 
 
 # ----------------------------------------------------------------------------------- rooms
 SCENE = 'scene0000_00'
 ROOM_IDS = [dict(scene_id=SCENE, question_id=220602000000 + i) for i in range(3)]
 ASKED = dict(situation='I am facing the door.', question='What is behind me?')
-TURN = dict(_x=0, _y=0, _z=0.6, _w=0.8)
-AT = dict(position=dict(x=0.5, y=0.25, z=0), rotation=TURN)
+AT = dict(position=dict(x=0.5, y=0.25, z=0), rotation=dict(_x=0, _y=0, _z=0.6, _w=0.8))
+LISTED = dict(ASKED, answers=['a'], position=[0.5, 0.25, 0, 0, 0, 0.6, 0.8])
 VERTICES = RNG.integers(0, 200, (12, 6)).astype(np.float32)
-BOXES = np.array([[1, 1, 1, 2, 2, 2, 5, 0], [3, 1, 1, 1, 1, 1, 7, 1]], dtype=np.float64)
+ASKED_TWICE = dict(ASKED, alternative_situation=['a', 'b'])
 ROOM = {
-    'qa/SQA_train.json': [
-        dict(i, **ASKED, answers=['a'], position=[0.5, 0.25, 0, 0, 0, 0.6, 0.8]) for i in ROOM_IDS
-    ],
-    'qa/questions.json': dict(
-        questions=[dict(i, **ASKED, alternative_situation=['a', 'b']) for i in ROOM_IDS]
-    ),
-    'qa/annotations.json': dict(annotations=[dict(i, **AT, answers=ANSWERS[:1]) for i in ROOM_IDS]),
+    'qa/SQA_train.json': [i | LISTED for i in ROOM_IDS],
+    'qa/questions.json': dict(questions=[i | ASKED_TWICE for i in ROOM_IDS]),
+    'qa/annotations.json': dict(annotations=[i | AT | dict(answers=ANSWERS) for i in ROOM_IDS]),
     'qa/answer_counter.json': ['a', 'a', 'two', 'left'],
     f'scannet_data/{SCENE}_vert.npy': VERTICES,
     f'scannet_data/{SCENE}_aligned_vert.npy': VERTICES,
     f'scannet_data/{SCENE}_ins_label.npy': np.arange(12, dtype=np.uint32) // 6,
     f'scannet_data/{SCENE}_sem_label.npy': np.full(12, 5, dtype=np.uint32),
-    f'scannet_data/{SCENE}_aligned_bbox.npy': BOXES,
+    f'scannet_data/{SCENE}_aligned_bbox.npy': np.array([[1.0, 1, 1, 2, 2, 2, 5, 0]]),
     f'scans/{SCENE}/{SCENE}.txt': 'axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 \n',
 }
 ROOM_FILES = {
