@@ -6,12 +6,9 @@ those beside this one and name it in the table of :mod:`lm4ve.tasks`.
 
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from lm4ve.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Task:
 
     @property
     def analysis(self) -> Any:
-        """The ``ANALYSIS`` of the package's module ``analysis``."""
+        """The ``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens."""
         return self._duties('analysis')
 
     @property
@@ -88,21 +85,12 @@ class Task:
     def _duties(self, module: str) -> Any:
         """Return the object of a module of the package, imported on demand.
 
-        Where the package has no such module, it is the base class in ``lm4ve.tasks.base``.
-
-        Raises:
-            UserError: The package has no such module, and the base class is abstract.
+        Where the package has no such module, its defaults in ``lm4ve.tasks.base`` serve.
         """
         if importlib.util.find_spec(f'{self.package}.{module}') is not None:
             return getattr(importlib.import_module(f'{self.package}.{module}'), module.upper())
         base = importlib.import_module(f'lm4ve.tasks.base.{module}')
-        kind = getattr(base, f'Task{module.capitalize()}')
-        if inspect.isabstract(kind):
-            raise UserError(
-                f"The task '{self.name}' has no {module}. Fix: write {self.package}.{module} "
-                '(docs/extend/add_a_task.md).'
-            )
-        return kind(self)
+        return getattr(base, f'Task{module.capitalize()}')(self)
 
     @property
     def public_names(self) -> list[str]:
