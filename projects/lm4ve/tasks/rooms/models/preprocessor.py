@@ -32,7 +32,7 @@ class SQA3DPreprocessor(TextPreprocessor):
             ablation of SQA3D's paper.
         color_columns (Sequence[int], optional): Columns of a point that hold red, green and
             blue from 0 to 255. None: there are none.
-        color_mean (Sequence[float]): Is taken off colors, which are then divided by 256; the
+        color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
             default is that of ScanNet in the released code. What a data set holds is never
             changed.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
