@@ -1,6 +1,7 @@
 """ScanNet's own files of a scan, for ``fuzz.py`` to damage."""
 
 import json
+import runpy
 from functools import partial
 from pathlib import Path
 
@@ -31,9 +32,7 @@ def _mesh() -> bytes:
 
 def _scan(folder: Path, mutated: str) -> Made:
     """Write one scan and the table of labels; it is read as the preparation reads it."""
-    from lm4ve.tasks.rooms.prepare import arrays_of
-    from lm4ve.tasks.rooms.raw_scans import read_label_ids, read_scan
-
+    tool = runpy.run_path(str(Path(__file__).parents[1] / 'vision_language/prepare_scannet.py'))
     scan = folder / 'scene0000_00'
     scan.mkdir()
     segments = dict(params=dict(kThresh='0.01'), segIndices=[i // 2 for i in range(24)])
@@ -48,7 +47,7 @@ def _scan(folder: Path, mutated: str) -> Made:
         path.write_bytes(data)
 
     def read() -> dict[str, np.ndarray]:
-        return arrays_of(read_scan(scan), read_label_ids(folder / 'labels.tsv'), 20, scan.name)
+        return tool['arrays_of'](scan, tool['label_ids'](folder / 'labels.tsv'), 20)
 
     return next(path for path in files if path.name.endswith(mutated)), read
 
