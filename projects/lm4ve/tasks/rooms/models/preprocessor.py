@@ -102,11 +102,11 @@ class SQA3DPreprocessor(TextPreprocessor):
         for kind, rows in data['inputs'].items():
             inputs[kind] = pad_sequence([x.float() for x in rows], batch_first=True)
             lengths = torch.tensor([len(x) for x in rows])
-            padding = torch.arange(max(lengths)) >= lengths[:, None]
+            padding = torch.arange(inputs[kind].shape[1]) >= lengths[:, None]
             inputs[f'{kind}_padding'] = padding.to(self._place.device)
         if 'points' in inputs:
             inputs['points'] = self.normalize_colors(inputs['points'])
-            if not padding.any():
+            if len({len(x) for x in data['inputs']['points']}) == 1:
                 inputs['points_padding'] = None
         texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
         for name, found in zip(TEXTS, texts, strict=True):
