@@ -75,11 +75,10 @@ def count(task: str):
     return counts
 
 
-@pytest.mark.parametrize('task', ['image', 'pointcloud'])
-def test_a_fake_model_is_counted_as_a_real_one(task):
-    real = count(task)
+def test_a_fake_model_is_counted_as_a_real_one():
+    real = count('image')
     with fake_tensors():
-        fake = count(task)
+        fake = count('image')
     assert fake.forward == real.forward and fake.forward['all'] == sum(real.forward.values()) / 2
     assert fake.total() == real.total() > 2 * real.forward['all']
     assert fake.saved == real.saved

@@ -70,7 +70,7 @@ def print_list(grid: Grid, store: Store, console: Console) -> None:
         console.print(f'{t.id}  {state:6} {t}', highlight=False, soft_wrap=True)
     waiting = len(grid.variants) * len(grid.seeds) - sum(t.stage == 'main' for t in trials)
     if waiting:
-        console.print(f'and {waiting} main trials, which wait for their tuned values')
+        console.print(f'and {waiting} main trials, whose tuned values are not known yet')
 
 
 def build_executor(

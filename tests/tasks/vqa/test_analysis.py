@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from lm4ve.analysis import analyse, magnitude
 from lm4ve.analysis.loading import samples_of_files
 from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.figures import to_image
@@ -96,17 +95,6 @@ def test_a_joint_sequence_has_the_words_after_the_image(tokenizer):
     assert seen.attention['words to image'].weights.shape[-1] == 16
 
 
-def test_as_many_words_as_image_tokens_are_words_where_the_text_is(tokenizer):
-    model = model_of(tokenizer)
-    model.data_preprocessor.max_length = 17
-    data = batch([['cat ' * 15]])
-    fused, padding = parts(model, data)
-    assert fused['image'].shape == fused['text'].shape and not padding.any()
-    seen = analyse(model, data)
-    assert seen.points['words'].layout.grid == (17,)
-    assert seen.points['encoder'].layout.grid == (4, 4)
-
-
 def test_attention_of_words_is_what_the_plain_kernel_computes(tokenizer):
     model, data = model_of(tokenizer), batch([[SHORT], [LONG]])
     got = analyse(model, data).attention['words to image']
@@ -127,14 +115,6 @@ def test_without_a_block_the_fusion_is_looked_at(tokenizer):
     assert list(seen.points) == ['encoder', 'words']
     torch.testing.assert_close(seen.points['encoder'].tokens, fused['image'][:, 1:])
     assert list(seen.attention) == ['encoder', 'words to image']
-
-
-def test_attention_of_clip_is_its_class_tokens_row(tokenizer):
-    model, data = model_of(tokenizer), batch([[SHORT]])
-    got = analyse(model, data).attention['encoder']
-    layer = model.image_encoder.model.encoder.layers[-1].self_attn
-    assert got.name == 'image_encoder.model.encoder.layers.1.self_attn'
-    torch.testing.assert_close(got.weights, plain_weights(model, data, layer)[:, :, 0, 1:])
 
 
 def test_images_with_unequal_numbers_of_captions_show_their_first(tokenizer):
@@ -191,14 +171,6 @@ def test_words_stay_in_their_room_and_apart():
         assert overlap.sum() == count  # each with itself
 
 
-def test_a_sheet_of_a_joint_sequence_can_be_drawn(tokenizer):
-    model = model_of(tokenizer, tokens='joint')
-    seen = analyse(model, batch([[SHORT], [LONG]], answers=[['red'], ['blue'] * 10]))
-    for sample in samples_of(seen, model, ['a', 'b']):
-        image = to_image(draw_sheet(sample))
-        assert min(image.shape[:2]) > 400 and image.std() > 20
-
-
 # ----------------------------------------------------------------- what it is called
 def test_facts_are_question_answer_and_truth():
     sample = VisionLanguageDataSample(
@@ -240,14 +212,6 @@ def test_a_file_and_a_question_become_a_sheet_and_a_page(config, tmp_path):
     visualize(config(), 'none', path, '--question', SHORT, '--out-dir', tmp_path / 'out')
     assert is_sheet(tmp_path / 'out/my_cat.png')
     assert SHORT in page(tmp_path / 'out').words
-
-
-def test_captions_of_a_file_are_kept_apart(config, tmp_path):
-    cfg = read_config(config(head=dict(type='lm4ve.RetrievalHead', in_channels=32)))
-    path = write_image(tmp_path / 'a.png')
-    (given,) = samples_of_files(cfg, [path], caption='a cat | two dogs')
-    assert given.data['data_samples'].text == ['a cat', 'two dogs']
-    assert given.data['inputs'].shape == (3, 32, 32)
 
 
 def test_wrong_words_and_files_end_in_one_message(config, tmp_path):

@@ -34,13 +34,6 @@ def test_weights_are_read_when_training_starts_and_the_last_block_is_left_out(cl
         assert torch.equal(value, stored[f'vision_model.{key}']), key
 
 
-def test_random_weights_of_a_checkpoints_shape(clip):
-    encoder = TransformersImageEncoder(checkpoint=str(clip), pretrained=False)
-    before = {k: v.clone() for k, v in encoder.state_dict().items()}
-    encoder.init_weights()
-    assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
-
-
 def test_a_model_initializes_its_encoders_and_a_second_call_changes_nothing(clip, roberta):
     model = build(
         image_encoder=dict(type='lm4ve.TransformersImageEncoder', checkpoint=str(clip)),
@@ -151,11 +144,6 @@ def test_the_embedded_language_model_is_a_text_encoder():
     ids = torch.tensor([[101, 4937, 102, 0]])
     out = encoder.eval()(ids, ids == 0)
     assert out.shape == (1, 4, 384) and out.isfinite().all()
-
-
-def test_positions_are_counted_from_behind_the_padding():
-    encoder = TransformersTextEncoder(config=TEXT)
-    assert encoder.max_length == 38 and encoder.pad_id == 1
 
 
 @pytest.mark.parametrize('kind', [TransformersImageEncoder, TransformersTextEncoder])

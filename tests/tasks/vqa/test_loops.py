@@ -183,13 +183,6 @@ def test_a_data_set_of_single_captions_is_refused(folder, tmp_path):
         runner.build_val_loop(runner._val_loop)
 
 
-def test_coarse_scores_need_a_head_with_embeddings(folder, tmp_path):
-    runner, _ = runner_of(folder, tmp_path, coarse=dict(top_k=2))
-    runner.model.head.contrastive = None
-    with pytest.raises(UserError, match='contrastive'):
-        runner.val()
-
-
 @pytest.mark.slow
 def test_two_processes_score_as_one(folder, exact, tmp_path):
     module = 'tests.tasks.vqa.retrieval_run'

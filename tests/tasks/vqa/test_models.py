@@ -69,40 +69,6 @@ def test_texts_of_an_image_do_not_see_each_other_and_share_its_encoding(tokenize
     torch.testing.assert_close(alone[1, 0], together[1, 2], rtol=1e-5, atol=1e-5)
 
 
-def test_pairs_of_encoded_parts_score_as_the_whole_model(tokenizer):
-    model = build(tokenizer, neck=True, head=RETRIEVAL).eval()
-    data = model.data_preprocessor(batch(CAPTIONS))
-    whole = model(**data, mode='predict')
-    images = model.encode_images(data['inputs']['image'])
-    padding = data['inputs']['text_padding'][:, 2]
-    texts = model.encode_texts(data['inputs']['input_ids'][:, 2], padding)
-    scores = model.score_pairs(images, texts, padding)
-    expected = torch.stack([s.pred_scores[2] for s in whole])
-    torch.testing.assert_close(scores, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_the_fusion_sees_tokens_on_both_sides(tokenizer):
-    """A change of the last token reaches the first one, of both streams, and back."""
-    fusion = build(tokenizer).fusion.eval()
-    image, text = torch.randn(1, 5, 16), torch.randn(1, 4, 16)
-    padding = torch.zeros(1, 4, dtype=torch.bool)
-    before = fusion(image, text, padding)
-    for stream in (0, 1):
-        changed = [image.clone(), text.clone()]
-        changed[stream][:, -1] = torch.randn(16)
-        after = fusion(*changed, padding)
-        for name in ('image', 'text'):
-            assert (after[name] - before[name]).abs().amax(-1).min() > 1e-4, (stream, name)
-
-
-def test_a_layers_self_attention_is_not_causal(tokenizer):
-    layer = build(tokenizer).fusion.image_layers[0].attention.eval()
-    x = torch.randn(1, 5, 16)
-    other = x.clone()
-    other[:, -1] = torch.randn(16)
-    assert (layer(x)[0] - layer(other)[0]).abs().amax(-1).min() > 1e-4
-
-
 def test_answers_are_scored_by_their_annotators(tokenizer):
     """Binary cross-entropy on .3, .6, .9 and 1, times the number of answers."""
     model = build(tokenizer).eval()

@@ -12,7 +12,6 @@ from torchvision import transforms
 
 pytest.importorskip('mmpretrain')
 from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.runner.config import merge_options  # noqa: E402
 from lm4ve.runner.seeding import seed_everything  # noqa: E402
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample  # noqa: E402
 from lm4ve.tasks.vqa import PackVisionLanguage
@@ -79,15 +78,6 @@ def test_a_training_changes_images_and_repeats_by_its_seed(tmp_path):
     whole = plain(dict(img_path=str(path)))['inputs']
     assert sum(not torch.equal(run(seed), whole) for seed in range(12)) > 8
     assert len(cfg.train_pipeline[1].policies) == 14
-
-
-@pytest.mark.parametrize('piece', ['vqav2', 'flickr30k', 'coco-retrieval'])
-def test_one_override_changes_the_size_of_every_pipeline(piece):
-    cfg = Config.fromfile(PIECES / f'{piece}.py')
-    merge_options(cfg, dict(image_size=384))
-    for split in ('train', 'val', 'test'):
-        steps = cfg[f'{split}_dataloader'].dataset.pipeline
-        assert [s[k] for s in steps for k in ('scale', 'crop_size') if k in s] == [384, 384]
 
 
 def test_everything_with_answers_can_be_trained_on_at_once(tmp_path):

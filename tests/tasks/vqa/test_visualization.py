@@ -12,7 +12,6 @@ from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.visualization import (
     VisionLanguageVisualizationHook,
     VisionLanguageVisualizer,
-    best,
     draw_images,
     draw_ranking,
 )
@@ -25,11 +24,6 @@ def texts(figure) -> str:
     for axes in figure.axes:
         words += [t.get_text() for t in (*axes.texts, *axes.get_yticklabels())]
     return ' '.join(' '.join(words).split())
-
-
-def test_the_best_come_first_with_their_scores():
-    assert best(torch.tensor([0.25, 0.5, 0.125]), ['a', 'b', 'c'], 2) == [('b', 0.5), ('a', 0.25)]
-    assert len(best(torch.zeros(2), ['a', 'b'])) == 2
 
 
 def test_bars_are_as_long_as_the_scores_and_the_truth_is_green():

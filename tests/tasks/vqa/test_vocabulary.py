@@ -7,7 +7,7 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vqa.answers import build_vocabulary
-from lm4ve.tasks.vqa.datasets.vocabulary import majority, read_vocabulary, soft_scores
+from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary, soft_scores
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa import files
 
@@ -34,10 +34,6 @@ def test_an_answer_of_all_annotators_is_right_however_few_they_are():
     assert soft_scores(['2']) == {'2': 1} == soft_scores(['2'] * 10)
     assert soft_scores(['2', '3']) == {'2': 0.3, '3': 0.3}
     assert soft_scores([]) == {}
-
-
-def test_the_majority_is_the_first_of_equal_ones():
-    assert majority(['b', 'a', 'c', 'a']) == 'a' and majority(['b', 'a']) == 'b'
 
 
 def test_a_file_and_a_list_are_read_alike(tmp_path):

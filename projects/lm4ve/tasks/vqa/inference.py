@@ -7,7 +7,6 @@ from typing import Any
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
@@ -191,36 +190,32 @@ class RetrievalInferencer(_Inferencer):
         check('rank', rank, choices=('images', 'captions'))
         shown, said = list_images(images), list_texts(texts, 'text')
         scores = self.score(shown, said, batch_size)
-        images = rank == 'images'
-        results, drawn = [], []
-        for i, row in enumerate(scores.T if images else scores):
+        results, drawn, names = [], [], []
+        for i, row in enumerate(scores.T if rank == 'images' else scores):
             values, places = row.topk(min(topk, len(row)))
             found = list(zip(places.tolist(), values.tolist(), strict=True))
-            if images:
+            if rank == 'images':
                 ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
                 results.append(dict(text=said[i], images=ranked))
             else:
                 ranked = [dict(text=said[p], score=v) for p, v in found]
                 results.append(dict(img_path=name_of(shown[i]), captions=ranked))
-            if show or out_dir is not None:
-                draw = self._draw_images if images else self._draw_captions
-                drawn.append(to_image(draw(shown, said, i, found[:SHOWN])))
-        names = [file_name(i, None if images else shown[i]) for i in range(len(drawn))]
+            if not show and out_dir is None:
+                continue
+            if rank == 'images':
+                best_ones = [
+                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
+                    for p, v in found[:SHOWN]
+                ]
+                drawn.append(to_image(draw_images(said[i], best_ones)))
+                names.append(file_name(i))
+            else:
+                ranking = [(said[p], v) for p, v in found[:SHOWN]]
+                heading = Path(name_of(shown[i])).name
+                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
+                names.append(file_name(i, shown[i]))
         self._present(drawn, names, show, wait_time, out_dir)
         return results
-
-    @staticmethod
-    def _draw_images(images: list, texts: list[str], text: int, ranked: list) -> Figure:
-        best_ones = [
-            (pixels_of_file(images[i]), Path(name_of(images[i])).name, score) for i, score in ranked
-        ]
-        return draw_images(texts[text], best_ones)
-
-    @staticmethod
-    def _draw_captions(images: list, texts: list[str], image: int, ranked: list) -> Figure:
-        ranking = [(texts[i], score) for i, score in ranked]
-        heading = Path(name_of(images[image])).name
-        return draw_ranking(pixels_of_file(images[image]), heading, ranking)
 
     @torch.no_grad()
     def score(self, images: Sequence[Image], texts: Sequence[str], batch_size: int = 64) -> Tensor:

@@ -84,12 +84,12 @@ def recall_at(
         caption) with any of their captions among the k best, both in percent.
 
     Raises:
-        ValueError: A score is not a number, or an index is negative.
+        UserError: A score is not a number, or an index is negative.
     """
     scores, owner = torch.as_tensor(scores), torch.as_tensor(image_of_caption).long()
     images, captions = scores.shape
     if scores.isnan().any() or owner.min() < 0:  # either would give a number that is wrong
-        raise ValueError('a score is not a number, or an index of an image is negative')
+        raise UserError('a score is not a number, or an index of an image is negative')
     columns = torch.arange(captions, device=scores.device)
     by_caption = _rank(scores.T, columns, owner)
     # Of an image's captions the one that is ranked best counts.

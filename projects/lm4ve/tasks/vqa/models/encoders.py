@@ -14,6 +14,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from transformers import AutoModel
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
@@ -42,7 +43,11 @@ class _Encoder(BaseModule):
         super().__init__(init_cfg)
         self.frozen = frozen
 
-    def _freeze(self) -> None:
+    def _use(self, model: nn.Module, with_cp: bool = False) -> None:
+        """Set the encoder's model, frozen and with recomputed blocks where that is wanted."""
+        self.model = model
+        if with_cp:
+            model.gradient_checkpointing_enable(dict(use_reentrant=False))
         if self.frozen:
             self.requires_grad_(False)
             self.train(False)
@@ -59,6 +64,10 @@ class _Encoder(BaseModule):
 
     def _load_pretrained(self) -> None:
         raise NotImplementedError
+
+    def _grad(self) -> torch.set_grad_enabled:
+        """Return a context without gradients for a frozen encoder."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
 
 
 @MODELS.register_module()
@@ -121,15 +130,12 @@ class TransformersImageEncoder(_Encoder):
                 f'model.image_encoder.image_size={built.image_size} must be a multiple of the '
                 f'{built.patch_size} pixels of a patch.'
             )
-        self.model = build_bare(built)
-        if with_cp:
-            self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
         self.head_token = head_token
         self.embed_dims: int = built.hidden_size
         self.image_size: int = built.image_size
         self.grid_size = built.image_size // built.patch_size
         self.num_prefix_tokens = int(self.is_clip or head_token)
-        self._freeze()
+        self._use(build_bare(built), with_cp)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -170,7 +176,7 @@ class TransformersImageEncoder(_Encoder):
         Returns:
             Tensor: ``[B, N, C]``, with the class token first if there is one.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with self._grad():
             out = self.model(pixel_values=images)
             tokens = out.last_hidden_state
             if self.is_clip:
@@ -209,10 +215,9 @@ class TimmImageEncoder(_Encoder):
         super().__init__(frozen, init_cfg)
         self.pretrained = pretrained
         self._arguments = dict(model_name=model_name, num_classes=0, global_pool='', **options)
-        self.model = self._create(pretrained=False)
+        self._use(self._create(pretrained=False))
         self.embed_dims: int = self.model.num_features
         self.num_prefix_tokens: int = getattr(self.model, 'num_prefix_tokens', 0)
-        self._freeze()
 
     def _create(self, pretrained: bool) -> nn.Module:
         import timm
@@ -225,7 +230,7 @@ class TimmImageEncoder(_Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """float ``[B, 3, H, W]``, normalized, to tokens ``[B, N, C]``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with self._grad():
             out = self.model.forward_features(images)
         if out.dim() == 4:
             # Convolutions give [B, C, H, W], Swin [B, H, W, C].
@@ -272,9 +277,10 @@ class TransformersTextEncoder(_Encoder):
         built = build_config(fields, 'model.text_encoder').get_text_config()
         self.model_type: str = built.model_type
         check('model.text_encoder.is_encoder_decoder', built.is_encoder_decoder, choices=(False,))
-        self.model = self._build(built)
-        if with_cp:
-            self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
+        # A pooler that nobody reads would stop distributed training.
+        parameters = inspect.signature(AutoModel._model_mapping[type(built)].__init__).parameters
+        pooler = 'add_pooling_layer' in parameters
+        self._use(build_bare(built, **(dict(add_pooling_layer=False) if pooler else {})), with_cp)
         self.embed_dims: int = built.hidden_size
         self.vocab_size: int = built.vocab_size
         self.pad_id: int | None = built.pad_token_id
@@ -282,17 +288,6 @@ class TransformersTextEncoder(_Encoder):
         if self.model_type in ('roberta', 'xlm-roberta', 'camembert') and self.pad_id is not None:
             # Positions are counted from behind the padding's.
             self.max_length -= self.pad_id + 1
-        self._freeze()
-
-    @staticmethod
-    def _build(config: Any) -> nn.Module:
-        from transformers import AutoModel
-
-        # A pooler that nobody reads would stop distributed training.
-        model_class = AutoModel._model_mapping[type(config)]
-        takes = inspect.signature(model_class.__init__).parameters
-        options = dict(add_pooling_layer=False) if 'add_pooling_layer' in takes else {}
-        return build_bare(config, **options)
 
     @staticmethod
     def portable(node: dict) -> dict:
@@ -314,5 +309,5 @@ class TransformersTextEncoder(_Encoder):
             Tensor: ``[B, L, C]``; the values at padded places have no meaning.
         """
         mask = (~text_padding).long()
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with self._grad():
             return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
