@@ -23,7 +23,7 @@ import lm4ve  # noqa: F401
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.cost.step import cost_of_step
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.train_only import parse_train_queries
+from lm4ve.necks.train_only import TrainOnly
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
@@ -55,7 +55,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     torch.manual_seed(0)
     model = build_fake(cfg).to(device)
     neck = getattr(model, 'neck', None)
-    own = getattr(neck, 'train_queries', None)
+    own = getattr(neck, 'train_only', None)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5)
@@ -63,8 +63,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
 
     def step(part: float | None = None) -> None:
         if isinstance(neck, LLMBlockNeck):
-            drawn = own if part is None else parse_train_queries(part, neck.out_type)
-            neck.train_queries = drawn
+            neck.train_only = own if part is None else TrainOnly(part, None, neck.out_type)
         optimizer.zero_grad()
         loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))
         loss.backward()

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
 from lm4ve.blocks.low_rank import (
     cheapest,
     count_macs,
@@ -213,7 +212,6 @@ class LLMBlock(ProvenanceMixin):
         padding_mask: Tensor | None = None,
         queries: Queries = None,
         method: str = 'fold',
-        residual: bool = False,
     ) -> Tensor:
         """Run the block on ``mapper(x)``, using that its rank is C.
 
@@ -222,7 +220,6 @@ class LLMBlock(ProvenanceMixin):
             mapper (nn.Linear): C to D, without bias.
             padding_mask, queries: See :meth:`forward`.
             method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
-            residual (bool): Add the mapped tokens to the output.
 
         Returns:
             Tensor: What :meth:`forward` gives for the mapped tokens.
@@ -233,8 +230,7 @@ class LLMBlock(ProvenanceMixin):
             factors = factorize(layer, mapper.weight, self.dtype)
             return run_layer(layer, x, mask, queries, rotary, factors, method)
 
-        out = self.run(x, padding_mask, queries, first)
-        return out + F.linear(take_tokens(x, queries), mapper.weight) if residual else out
+        return self.run(x, padding_mask, queries, first)
 
     def run(
         self,
