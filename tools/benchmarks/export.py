@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 import lm4ve  # noqa: F401
 from lm4ve.release import formats
-from lm4ve.release.tracing import trace, traceable
+from lm4ve.release.formats import trace, traceable
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.export import Exported
 

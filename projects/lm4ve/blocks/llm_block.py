@@ -27,7 +27,6 @@ from lm4ve.blocks.low_rank import (
     run_layer,
 )
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import Fingerprint
 
@@ -96,7 +95,11 @@ class LLMBlock(ProvenanceMixin):
         model = open_language_model(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
-        self._rotary = RotaryTables(model) if rotary else None
+        self._rotary: Any = None
+        if rotary:
+            from lm4ve.blocks.rotary import RotaryTables
+
+            self._rotary = RotaryTables(model)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
         self.source = dict(
@@ -199,10 +202,7 @@ class LLMBlock(ProvenanceMixin):
             UserError: A shape is wrong, or a sample is all padding.
         """
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
-            raise UserError(
-                f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}. Fix: the mapper '
-                "before it must give the language model's width, block.embed_dims."
-            )
+            raise UserError(f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.')
         return self.run(x, padding_mask, queries)
 
     def forward_mapped(
@@ -259,11 +259,10 @@ class LLMBlock(ProvenanceMixin):
         return h.to(x.dtype)
 
     def check_low_rank(self, low_rank: str) -> None:
-        """Refuse a method that this block's first layer cannot use.
+        """Refuse 'absorb' where something stands between projections and scores.
 
         Raises:
-            UserError: 'absorb' where something stands between projections and scores: rotary
-                embedding, norms of keys or values, clipping, sinks.
+            UserError: That is rotary embedding, norms of keys or values, clipping or sinks.
         """
         if not self.may_absorb:
             kind = self.source['model_type']
@@ -324,15 +323,14 @@ class LLMBlock(ProvenanceMixin):
 
 
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
-    """Refuse masks and queries of another type or shape, and samples that are all padding."""
-    if isinstance(queries, Tensor):
+    """Refuse what would give a wrong result in silence: see :meth:`LLMBlock.forward`."""
+    if queries is not None and not isinstance(queries, slice):
+        check('queries', queries, kind=Tensor)
         if queries.dim() != 2 or len(queries) != len(x) or queries.dtype != torch.int64:
             raise UserError(
                 f'queries must be a slice or int64 indices [{len(x)}, Q], got {queries.dtype} '
                 f'{list(queries.shape)}.'
             )
-    else:
-        check('queries', queries, kind=(slice, type(None)))
     if padding_mask is None:
         return
     if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
@@ -341,5 +339,4 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
             f'{padding_mask.dtype} {list(padding_mask.shape)}.'
         )
     if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
-        full = padding_mask.all(dim=1).nonzero().flatten().tolist()
-        raise UserError(f'padding_mask marks every token of sample(s) {full} as padding.')
+        raise UserError('padding_mask marks every token of a sample as padding.')
