@@ -57,7 +57,7 @@ _ROWS = [(f'{i}.png', f'What, where is {i}?', 'a cat|a dog') for i in range(4)]
 def _vision_language(folder: Path, kind: str, file: str, content: str) -> Made:
     """Write a file of a data set beside the others of it; the images are empty files."""
     from lm4ve.tasks import vision_language as tasks
-    from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary
+    from lm4ve.tasks.vqa.answers import read_vocabulary
 
     questions = folder / 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json'
     questions.parent.mkdir()

@@ -13,7 +13,7 @@ from torch import Tensor
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
-from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary
+from lm4ve.tasks.vqa.answers import read_vocabulary
 
 TASKS = ('auto', 'vqa', 'retrieval', 'matching')
 
