@@ -2,7 +2,9 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,51 +18,51 @@ PACKAGE = Path(lm4ve.__file__).parent
 #: what lies directly in that folder: the table of tasks and the protocol.
 ORDER = (
     *('version', 'errors', 'files', 'registry', 'zoo', 'llm', 'compat', 'blocks', 'necks'),
-    *('runner', 'tasks/base', 'tasks'),
-    *(f'tasks/{name}' for name in TASKS),
-    *('analysis', 'release', 'ablation', 'cost', 'apis', 'commands'),
-    '__init__',
+    *('runner', 'tasks/base', 'tasks', *(f'tasks/{name}' for name in TASKS)),
+    *('analysis', 'release', 'ablation', 'cost', 'apis', 'commands', '__init__'),
 )
-#: Neighbors that must not import each other, although the order would allow it.
-STRANGERS = {f'tasks/{a}': [f'tasks/{b}' for b in TASKS if b != a] for a in TASKS}
-#: Units that name modules above them in strings, to be imported when they are needed.
-TABLES = {
-    '__init__': 'the subpackages, and what an import of another library brings in',
-    'compat': 'what MMEngine registers at the first look-up, and the check of a checkpoint',
-    'tasks': 'the tasks',
+#: Units that name modules above them in strings, to be imported when they are needed: the
+#: subpackages and what an import of another library brings in; what MMEngine registers at the
+#: first look-up, and the check of a checkpoint; the tasks.
+TABLES = {'__init__', 'compat', 'tasks'}
+#: Module -> its file.
+FILES = {
+    '.'.join(p.relative_to(PACKAGE.parent).with_suffix('').parts).removesuffix('.__init__'): p
+    for p in sorted(PACKAGE.rglob('*.py'))
 }
+TREES = {module: ast.parse(path.read_text(encoding='utf-8')) for module, path in FILES.items()}
 
 
-def unit_of(module: list[str]) -> str:
-    """Return the unit of a module's path below the package."""
-    if module[:1] == ['tasks'] and module[1:2] and module[1] in (*TASKS, 'base'):
-        return '/'.join(module[:2])
-    return module[0]
+def unit_of(module: str) -> str:
+    """Return the unit of a module."""
+    _, *parts = module.split('.')
+    if parts[:1] == ['tasks'] and parts[1:2] and parts[1] in (*TASKS, 'base'):
+        return '/'.join(parts[:2])
+    return parts[0] if parts else '__init__'
 
 
-def imports(path: Path) -> Iterator[list[str]]:
-    """Yield the modules of this package that a file imports anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+def imports(module: str) -> Iterator[str]:
+    """Yield the modules of this package that a module imports anywhere in it."""
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f'{path}: imports are absolute'
+            assert not node.level, f'{module}: imports are absolute'
             names = [f'{node.module}.{alias.name}' for alias in node.names]
         else:
             continue
-        yield from (n.split('.')[1:] for n in names if n.startswith('lm4ve.'))
+        for name in names:
+            found = name if name in FILES else name.rpartition('.')[0]
+            if found in FILES and found != 'lm4ve':
+                yield found
 
 
-def strings(path: Path) -> Iterator[list[str]]:
-    """Yield the modules of this package that a file names in strings."""
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+def strings(module: str) -> Iterator[str]:
+    """Yield the modules of this package that a module names in strings."""
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.fullmatch(r'lm4ve(\.[a-z_0-9]+)+', node.value):
-                yield node.value.split('.')[1:]
-
-
-FILES = {p: p.relative_to(PACKAGE).with_suffix('') for p in sorted(PACKAGE.rglob('*.py'))}
-UNITS = {path: unit_of(list(below.parts)) for path, below in FILES.items()}
+                yield node.value
 
 
 def is_upward(unit: str, other: str) -> bool:
@@ -68,33 +70,46 @@ def is_upward(unit: str, other: str) -> bool:
 
 
 def test_every_unit_has_its_place():
-    assert set(UNITS.values()) == set(ORDER)
+    assert {unit_of(module) for module in FILES} == set(ORDER)
 
 
-def test_no_arrow_goes_upward_and_so_no_circle_is_there():
+def test_no_import_goes_upward_or_to_another_task():
+    tasks = {f'tasks/{name}' for name in TASKS}
     wrong = [
-        f'{FILES[path]} imports {".".join(module)}'
-        for path, unit in UNITS.items()
-        for module in imports(path)
-        if is_upward(unit, other := unit_of(module)) or other in STRANGERS.get(unit, ())
+        f'{module} imports {other}'
+        for module in FILES
+        for other in imports(module)
+        for unit, theirs in [(unit_of(module), unit_of(other))]
+        if is_upward(unit, theirs) or ({unit, theirs} <= tasks and unit != theirs)
     ]
     assert not wrong
 
 
+def test_no_files_import_each_other_in_a_circle():
+    """Raises graphlib.CycleError, which names the files of a circle."""
+    TopologicalSorter({module: {*imports(module)} - {module} for module in FILES}).prepare()
+
+
 def test_only_tables_name_modules_above_them():
     upward = {
-        unit
-        for path, unit in UNITS.items()
-        for module in strings(path)
-        if is_upward(unit, unit_of(module))
+        unit_of(module)
+        for module in FILES
+        for other in strings(module)
+        if is_upward(unit_of(module), unit_of(other))
     }
-    assert upward <= set(TABLES)
+    assert upward <= TABLES
+
+
+def test_no_room_holds_over_a_fifth_of_the_package():
+    lines = Counter()
+    for module, path in FILES.items():
+        lines[unit_of(module)] += len(path.read_text(encoding='utf-8').splitlines())
+    assert max(lines.values()) <= sum(lines.values()) / 5, lines.most_common(1)
 
 
 def test_the_table_of_tasks_imports_nothing_of_a_task():
     for name in TASKS:
-        declaration = PACKAGE / 'tasks' / name / '__init__.py'
-        assert list(imports(declaration)) == [['tasks', 'base', 'task', 'Task']]
+        assert [*imports(f'lm4ve.tasks.{name}')] == ['lm4ve.tasks.base.task']
 
 
 @pytest.mark.parametrize(
@@ -102,7 +117,7 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
 )
 def test_some_calls_have_one_home_or_none(call, home):
     """A moved config is answered in one place; no module sets matplotlib's back-end."""
-    sources = [*FILES, *(ROOT / 'tools').rglob('*.py')]
+    sources = [*FILES.values(), *(ROOT / 'tools').rglob('*.py')]
     assert [p.name for p in sources if call in p.read_text(encoding='utf-8')] == home
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.llm.readers import TorchFile
+from lm4ve.llm.torch_files import open_torch
 from lm4ve.runner.checkpoint_files import (
     load_partly,
     load_strictly,
@@ -58,7 +58,7 @@ class Pickled:
 READERS = {
     'tools': read_checkpoint,
     'MMEngine': lambda path: CheckpointLoader.load_checkpoint(str(path)),
-    'language models': lambda path: TorchFile(path)._load(mmap=False),
+    'language models': open_torch,
 }
 
 

@@ -3,13 +3,15 @@
 import json
 import sys
 from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[2] / 'tools/benchmarks'
+from tests.helpers.tasks import ROOT
+
+FOLDER = ROOT / 'tools/benchmarks'
 TINY = '--width 256 --repeats 1 --warmup 0 --threads 1'
+pytest.importorskip('mmpretrain')
 
 
 @pytest.fixture(scope='module')
@@ -22,55 +24,26 @@ def measured(tmp_path_factory):
         import_module(name).main([*f'{TINY} {flags} --out'.split(), str(out)])
         return json.loads(out.read_text())['rows']
 
-    sys.path.insert(0, str(FOLDER))
-    yield run
-    sys.path.remove(str(FOLDER))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield run
     torch.set_num_threads(threads)
     for name in {p.stem for p in FOLDER.glob('*.py')} - modules:
         sys.modules.pop(name, None)
 
 
-@pytest.fixture(scope='module')
-def rows(measured):
-    pytest.importorskip('mmpretrain')
-    return measured('block', '--channels 32 --batch 2 --tokens 9')
-
-
-def test_every_path_in_every_type_is_measured(rows):
+def test_paths_of_the_block_agree_with_the_reference(measured):
+    rows = measured('block', '--channels 32 --batch 2 --tokens 9')
     names = [(r['path'], r['dtype']) for r in rows]
-    assert len(set(names)) == len(names) == 2 + 2 * 5
-    assert all(r['seconds'] > 0 and r['speedup'] > 0 for r in rows)
-
-
-def test_paths_agree_with_the_reference(rows):
+    assert len(set(names)) == len(names) == 1 + 2 * 5
     for row in rows:
-        limit = 1e-5 if row['dtype'] == 'float32' else 3e-2
-        assert row.get('error', 0.0) < limit, row
-
-
-def test_the_counted_operations_are_those_that_run(rows):
-    """The formulas by which 'auto' decides, against the recorded products."""
-    paths = [r for r in rows if 'GMAC' in r]
-    assert len(paths) == 10
-    for row in paths:
+        assert row['seconds'] > 0 and row['speedup'] > 0
+        assert row['error'] < (1e-5 if row['dtype'] == 'float32' else 3e-2), row
+    # The formulas by which 'auto' decides, against the products that ran.
+    counted = [row for row in rows if 'GMAC' in row]
+    assert len(counted) == 10
+    for row in counted:
         assert row['run'] == pytest.approx(row['GMAC'], rel=1e-6), row
-
-
-def test_auto_is_compared_with_every_path(measured):
-    one, every = measured('auto', '--dtype float32 --batches 2 --channels 32 --tokens 9')
-    assert one['ratio'] == one[one['auto']] / min(one[m] for m in ('off', 'fold', 'absorb'))
-    assert every['auto'] in ('off', 'fold') and 'absorb' not in every
-
-
-def test_a_training_step_is_compared_with_one_without_a_block(measured):
-    pytest.importorskip('mmpretrain')
-    rows = measured('train_step', '--cases 1:bfloat16 --reference')
-    assert [(r['batch'], r.get('dtype')) for r in rows] == [
-        (1, None),
-        (1, 'bfloat16'),
-        (1, 'float32'),
-    ]
-    assert rows[0]['ratio'] == 1 and all(r['ratio'] > 0 for r in rows)
 
 
 def test_loading_is_measured_for_every_layout(measured, tmp_path):
@@ -82,25 +55,8 @@ def test_loading_is_measured_for_every_layout(measured, tmp_path):
     assert by_way["raw read of a layer's bytes", 'warm', None]['of raw'] == 1
 
 
-def test_a_step_of_meter_is_measured_with_both_kinds_of_tokens(measured):
-    rows = measured('meter', '--tiny --batch 2 --size 64 --words 4 --tokens visual joint')
-    assert [r['path'].partition(' on ')[2] for r in rows] == ['', 'visual tokens', 'joint tokens']
-    assert rows[0]['ratio'] == rows[0]['CPU ratio'] == 1 and all(r['seconds'] > 0 for r in rows)
-
-
-def test_the_proof_that_folds_are_fresh_has_a_price(measured):
-    rows = measured('fold_check', '--batches 1 2 --channels 32 --tokens 9')
-    assert [(r['path'], r['dtype']) for r in rows] == [
-        (f'{method}, batch {batch}', dtype)
-        for dtype in ('float32', 'bfloat16')
-        for batch in (1, 2)
-        for method in ('absorb', 'fold')
-    ]
-    assert all(r['price'] > -1 and 0 < r['CPU share'] < 1e3 for r in rows)
-
-
 def test_an_exported_classifier_is_compared_with_the_model(measured):
-    for package in ('mmpretrain', 'onnxscript', 'onnxruntime'):
+    for package in ('onnxscript', 'onnxruntime'):
         pytest.importorskip(package)
     rows = measured('export', '--size 32 --depth 1 --batches 1 3')
     assert [(r['path'], r['batch']) for r in rows] == [
@@ -109,15 +65,27 @@ def test_an_exported_classifier_is_compared_with_the_model(measured):
     assert all(r['error'] < 1e-4 and r['speedup'] > 0 for r in rows)
 
 
-def test_a_step_of_a_task_is_measured(measured):
-    rows = measured('steps', '--tasks motion --tiny --dtype float32')
-    assert [r['path'] for r in rows] == ['motion', 'motion + LLaMA-7B block']
-    assert rows[0]['ratio'] == 1 and rows[1]['GMAC'] > rows[0]['GMAC'] > 0
-    assert all(r['CPU seconds'] > 0 for r in rows)
+@pytest.mark.parametrize(
+    'name, flags, paths',
+    [
+        (
+            'train_step',
+            '--cases 1:bfloat16 --reference',
+            ['ViT-S', *(f'ViT-S + LLaMA-7B block ({n})' for n in ('auto', 'plain reference'))],
+        ),
+        ('steps', '--tasks motion --tiny --dtype float32', ['motion', 'motion + LLaMA-7B block']),
+    ],
+)
+def test_a_step_is_compared_with_one_without_a_block(name, flags, paths, measured):
+    rows = measured(name, flags)
+    assert [r['path'] for r in rows] == paths
+    assert rows[0]['ratio'] == 1 and all(r['ratio'] > 0 and r['CPU seconds'] > 0 for r in rows)
+    if name == 'steps':
+        assert rows[1]['GMAC'] > rows[0]['GMAC'] > 0
 
 
 def test_every_pipeline_is_measured_on_made_files(measured):
-    for package in ('mmpretrain', 'h5py', 'sklearn'):
+    for package in ('h5py', 'sklearn'):
         pytest.importorskip(package)
     rows = measured('loader', '--tasks image cloud vqa --samples 2 --tflops 0 --stages')
     whole = [r for r in rows if 'a core' in r]
@@ -128,7 +96,7 @@ def test_every_pipeline_is_measured_on_made_files(measured):
     assert '  RandAugment' in [r['path'] for r in rows]
 
 
-def test_workers_follow_from_what_a_gpu_asks_for(measured):
+def test_workers_follow_from_the_speed_of_a_gpu(measured):
     (row,) = measured('loader', '--tasks motion --samples 4 --tflops 1 --utilization 0.5')
     # 30.75 GMAC a step of 32 scenes (docs/results/cost.md), an operation each for both halves.
     assert row['GPU asks'] == pytest.approx(0.5e12 / 2 / (30.75e9 / 32), rel=0.01)

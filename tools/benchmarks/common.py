@@ -107,6 +107,15 @@ def ratio(these: list[dict], those: list[dict], key: str = 'seconds') -> float:
     return statistics.median(a[key] / b[key] for a, b in zip(these, those, strict=True))
 
 
+def step_row(own: list[dict], base: list[dict]) -> dict:
+    """Return the columns of a training step: ratios to a base, and seconds."""
+    row = dict(ratio=ratio(own, base))
+    if 'cpu_seconds' in own[0]:
+        row['CPU ratio'] = ratio(own, base, 'cpu_seconds')
+        row['CPU seconds'] = statistics.median(r['cpu_seconds'] for r in own)
+    return row | middle(own)
+
+
 def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats: int = 15) -> float:
     """Measure a ``[rows, width] x [width, width]`` product: the best MAC/s."""
     a = torch.randn(rows, width, dtype=dtype, device=device)

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import in_rounds, llama, middle, parse, parser, ratio, report
-from mmengine.registry import MODELS, DefaultScope
+from common import in_rounds, middle, parse, parser, ratio, report
+from steps import configs
 
-import lm4ve  # noqa: F401
+from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.release import formats
 from lm4ve.release.tracing import trace, traceable
 from lm4ve.tasks import get_task
@@ -21,33 +21,11 @@ from lm4ve.tasks.base.export import Exported
 
 
 def classifier(width: int, size: int, depth: int) -> torch.nn.Module:
-    """Build mmpretrain's ViT-S with the neck, as ``vit-s_llama_in1k.py`` does."""
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(
-            dict(
-                type='ImageClassifier',
-                data_preprocessor=dict(
-                    type='ClsDataPreprocessor', mean=[127.0] * 3, std=[58.0] * 3
-                ),
-                backbone=dict(
-                    type='VisionTransformer',
-                    arch=dict(
-                        embed_dims=384, num_layers=depth, num_heads=6, feedforward_channels=1536
-                    ),
-                    img_size=size,
-                    out_type='raw',
-                    final_norm=False,
-                ),
-                neck=dict(
-                    type='LLMBlockNeck',
-                    in_channels=384,
-                    out_type='cls_token',
-                    block=dict(type='LLMBlock', arch=llama(width)),
-                ),
-                head=dict(type='VisionTransformerClsHead', num_classes=1000, in_channels=384),
-            )
-        )
-    return model.eval().requires_grad_(False)
+    """Build the model of ``vit-s_llama_in1k.py`` with other sizes."""
+    _, cfg, _ = configs('image', width, 'float32')
+    sizes = dict(embed_dims=384, num_layers=depth, num_heads=6, feedforward_channels=1536)
+    cfg.model.backbone.update(arch=sizes, img_size=size)
+    return build_fake(fake_config(cfg)).eval().requires_grad_(False)
 
 
 def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) -> dict:

@@ -11,19 +11,15 @@ Where the head pools over all tokens, the step is measured with some of them, to
 """
 
 import gc
-import statistics
-from functools import partial
 from pathlib import Path
 
 import torch
-from common import DTYPES, in_rounds, llama, middle, parse, parser, ratio, report
+from common import DTYPES, in_rounds, llama, parse, parser, report, step_row
 from mmengine.config import Config
 
 import lm4ve  # noqa: F401
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.cost.step import cost_of_step
-from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.train_only import parse_train_queries
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
@@ -46,25 +42,22 @@ POOLED = ('video', 'cloud')
 
 
 def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
-    """Return a function that takes one AdamW step: preprocessor, loss, backward, update.
+    """Return a function that runs one AdamW step: preprocessor, loss, backward, update.
 
-    It takes the part of the tokens that the neck draws; None: as the config says. ``wrap`` is
-    what the model is called through, for example DDP.
+    Args:
+        cfg (Config): Its model is built with random weights.
+        batch (int): Samples.
+        device (str): Of the model and the data.
+        wrap (callable): Returns what the model is called through, for example DDP.
     """
     cfg = fake_config(cfg)
     torch.manual_seed(0)
     model = build_fake(cfg).to(device)
-    neck = getattr(model, 'neck', None)
-    own = getattr(neck, 'train_queries', None)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-5)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
     called = wrap(model)
 
-    def step(part: float | None = None) -> None:
-        if isinstance(neck, LLMBlockNeck):
-            drawn = own if part is None else parse_train_queries(part, neck.out_type)
-            neck.train_queries = drawn
+    def step() -> None:
         optimizer.zero_grad()
         loss, _ = model.parse_losses(called(**model.data_preprocessor(data, True), mode='loss'))
         loss.backward()
@@ -73,29 +66,14 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     return step
 
 
-def configs(task: str, args) -> tuple[Config, Config, int]:
-    """Return the two configs of a task, with the block of the flags, and the batch."""
+def configs(task: str, width: int, dtype: str, **neck: object) -> tuple[Config, Config, int]:
+    """Return the config of a task without a block, the one with it, and samples of a batch."""
     *names, batch = PAIRS[task]
     plain, other = (read_config(CONFIGS / name) for name in names)
-    block = other.model.neck.block
-    block.update(dtype=args.dtype, checkpoint=None, arch=llama(args.width), layers=(-1,))
-    return plain, other, 2 if args.tiny else batch
-
-
-def paths(task: str, args) -> tuple[dict, dict, int]:
-    """Return the steps of a task and what each costs, by name, and the batch."""
-    plain, other, batch = configs(task, args)
-    steps = {task: trainer(plain, batch, args.device)}
-    costs = {task: cost_of_step(plain, batch)}
-    blocked = trainer(other, batch, args.device)
-    for part in (None, *(args.train_queries if task in POOLED else ())):
-        name = f'{task} + LLaMA-7B block'
-        if part is not None:
-            name += f', {part:.3g} of the tokens'
-            other.model.neck.train_queries = part
-        steps[name] = partial(blocked, part)
-        costs[name] = cost_of_step(other, batch)
-    return steps, costs, batch
+    other.model.neck.update(neck)
+    block = dict(dtype=dtype, checkpoint=None, arch=llama(width), layers=(-1,))
+    other.model.neck.block.update(block)
+    return plain, other, batch
 
 
 def main(argv=None) -> None:
@@ -113,18 +91,19 @@ def main(argv=None) -> None:
     args = parse(p, argv)
     rows = []
     for task in args.tasks:
-        steps, costs, batch = paths(task, args)
+        plain, other, batch = configs(task, args.width, args.dtype)
+        named = {task: plain, f'{task} + LLaMA-7B block': other}
+        for part in args.train_queries if task in POOLED else ():
+            *_, drawn, _ = configs(task, args.width, args.dtype, train_queries=part)
+            named[f'{task} + LLaMA-7B block, {part:.3g} of the tokens'] = drawn
+        batch = 2 if args.tiny else batch
+        steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
         times = in_rounds(steps, args)
         for name, own in times.items():
-            row = dict(path=name, batch=batch)
-            if name != task:
-                row['dtype'] = args.dtype
-            row['ratio'] = ratio(own, times[task])
-            if 'cpu_seconds' in own[0]:
-                row['CPU ratio'] = ratio(own, times[task], 'cpu_seconds')
-                row['CPU seconds'] = statistics.median(r['cpu_seconds'] for r in own)
-            row['GMAC'] = costs[name].macs / 1e9
-            rows.append(dict(row, **middle(own)))
+            dtype = dict(dtype=args.dtype) if name != task else {}
+            gmac = cost_of_step(named[name], batch).macs / 1e9
+            row = dict(path=name, batch=batch, **dtype, GMAC=gmac)
+            rows.append(row | step_row(own, times[task]))
         del steps, times
         gc.collect()
     report(

@@ -1,340 +1,392 @@
-"""Small whole files of every kind that lm4ve reads, for ``fuzz.py`` to damage.
+"""Small whole files of every format that lm4ve reads, for ``fuzz.py`` to damage.
 
-A reader writes its files into a folder and returns the file to mutate and a function
-that reads it as the suite does. That function raises what the suite raises, and returns
-what it read. Images, videos and lists are in ``fuzz_media.py``.
+A reader writes its files into a folder and returns the file to damage and a function that reads
+it as lm4ve does and returns the content.
 """
 
+import functools
+import io
 import json
+import random
 import runpy
 import shutil
+import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
+import gguf
+import h5py
+import mmaction.datasets  # noqa: F401
+import mmpretrain.datasets  # noqa: F401
 import numpy as np
 import torch
+from mmengine.registry import DATASETS
+from PIL import Image
+from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.runner.checkpoint_files import read_checkpoint, select_state
+from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
+from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
+from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.pointcloud.datasets.readers import read_points
+from lm4ve.tasks.rooms.models.language import read_word_vectors
+from lm4ve.tasks.video.video_files import write_video
 
 Made = tuple[Path, Callable[[], object]]
 READERS: dict[str, Callable[[Path], Made]] = {}
-#: Readers of formats that are cut unseen where a line ends -> why.
-LINES_WITHOUT_COUNT = dict(
-    obj='the format has no counts; those that some programs write as comments are compared',
-    xyz='the format is one point a line, without a count',
-    txt='the format is one point a line, without a count',
-    **{'shape-list': 'a list is one name a line, without a count'},
-)
-_WIDTH, _HIDDEN = 8, 12
+#: Readers of text formats of one record a line, which do not count their records.
+UNCOUNTED = {
+    *('obj', 'xyz', 'vqa-csv', 'vqa-jsonl', 'captions-csv', 'word-vectors-txt'),
+    *('shape-list', 'image-list', 'video-list', 'scene-alignment'),
+}
+RNG = np.random.default_rng(0)
+POINTS = RNG.normal(size=(24, 3)).round(4).astype('<f4')
+FACES = [(i, (i + 1) % 24, (i + 7) % 24) for i in range(24)]
 
 
-def reader(name: str) -> Callable:
-    def add(function: Callable[[Path], Made]) -> Callable:
-        READERS[name] = function
+def reader(*names: str) -> Callable:
+    """Register a function of a folder and a name under each of the names."""
+
+    def add(function: Callable[[Path, str], Made]) -> Callable:
+        READERS.update({name: functools.partial(function, name=name) for name in names})
         return function
 
     return add
 
 
-# ------------------------------------------------------------ language models
-def _llama(names: dict[str, str], prefix: str) -> dict[str, torch.Tensor]:
-    d, h = _WIDTH, _HIDDEN
-    shapes = dict(q=(d, d), k=(d, d), v=(d, d), o=(d, d), gate=(h, d), up=(h, d), down=(d, h))
-    shapes |= dict(norm1=(d,), norm2=(d,))
+def write(folder: Path, files: dict[str, object]) -> None:
+    """Write texts, bytes, arrays and, as JSON, anything else."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, np.ndarray):
+            np.save(path, content)
+        elif isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def samples_of(kind: str, **options: object) -> list:
+    """Build a data set of lm4ve and return its entries, through its pipeline if it has one."""
+    for module in [m for n, m in sys.modules.items() if n.startswith('lm4ve.tasks')]:
+        for value in list(vars(module).values()):
+            if hasattr(value, 'cache_clear'):  # files that were read before
+                value.cache_clear()
+    random.seed(0)
+    np.random.seed(0)
+    data = DATASETS.build(dict(type=f'lm4ve.{kind}', serialize_data=False, **options))
+    read = data.prepare_data if data.pipeline.transforms else data.get_data_info
+    return [read(i) for i in range(len(data))]
+
+
+# ------------------------------------------------------------------------- language models
+GGUF = dict(
+    **{f'self_attn.{k}_proj': f'attn_{k}' for k in 'qkv'},
+    **{'self_attn.o_proj': 'attn_output', 'input_layernorm': 'attn_norm'},
+    **{f'mlp.{k}_proj': f'ffn_{k}' for k in ('gate', 'up', 'down')},
+    post_attention_layernorm='ffn_norm',
+)
+META = dict(
+    **{f'self_attn.{k}_proj': f'attention.w{k}' for k in 'qkvo'},
+    **{f'mlp.{k}_proj': f'feed_forward.w{i}' for i, k in enumerate(('gate', 'down', 'up'), 1)},
+    **dict(input_layernorm='attention_norm', post_attention_layernorm='ffn_norm'),
+)
+
+
+def llama() -> torch.nn.Module:
     torch.manual_seed(0)
-    return {f'{prefix}.{names[k]}.weight': torch.randn(s) for k, s in shapes.items()}
+    sizes = dict(hidden_size=8, intermediate_size=12, num_attention_heads=2, vocab_size=8)
+    return LlamaModel(LlamaConfig(num_hidden_layers=1, **sizes))
 
 
-def _source(folder: Path) -> dict:
-    """Build a block; its record holds a hash of its weights."""
-    return LLMBlock(str(folder), layers=(0,)).source
+@reader('safetensors', 'torch', 'weight-index', 'hf-config')
+def huggingface(folder: Path, name: str) -> Made:
+    model = llama()
+    model.save_pretrained(folder, max_shard_size='1KB' if name == 'weight-index' else '1GB')
+    if name == 'torch':
+        (folder / 'model.safetensors').unlink()
+        torch.save(model.state_dict(), folder / 'pytorch_model.bin')
+    files = {'torch': 'pytorch_model.bin', 'hf-config': 'config.json'}
+    files |= {'weight-index': 'model.safetensors.index.json'}
+    file = folder / files.get(name, 'model.safetensors')
+    return file, lambda: LLMBlock(str(folder), layers=(0,)).source
 
 
-_HUGGINGFACE = dict(
-    **{k: f'self_attn.{k}_proj' for k in 'qkvo'},
-    **{k: f'mlp.{k}_proj' for k in ('gate', 'up', 'down')},
-    norm1='input_layernorm',
-    norm2='post_attention_layernorm',
-)
-_META = dict(
-    **{k: f'attention.w{k}' for k in 'qkvo'},
-    gate='feed_forward.w1',
-    up='feed_forward.w3',
-    down='feed_forward.w2',
-    norm1='attention_norm',
-    norm2='ffn_norm',
-)
-
-
-def _huggingface(folder: Path, weights: str, mutated: str) -> Made:
-    state = _llama(_HUGGINGFACE, 'model.layers.0')
-    state['model.norm.weight'] = torch.ones(_WIDTH)
-    config = dict(
-        model_type='llama',
-        hidden_size=_WIDTH,
-        intermediate_size=_HIDDEN,
-        num_attention_heads=2,
-        num_hidden_layers=1,
-        vocab_size=8,
-    )
-    (folder / 'config.json').write_text(json.dumps(config))
-    if weights == 'safetensors':
-        from safetensors.torch import save_file
-
-        save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
-    else:
-        torch.save(state, folder / 'pytorch_model.bin')
-    return folder / mutated, lambda: _source(folder)
-
-
-for _name, _weights, _file in (
-    ('safetensors', 'safetensors', 'model.safetensors'),
-    ('torch', 'bin', 'pytorch_model.bin'),
-    ('hf-config', 'safetensors', 'config.json'),
-):
-    READERS[_name] = partial(_huggingface, weights=_weights, mutated=_file)
+@reader('meta-weights', 'meta-params')
+def meta(folder: Path, name: str) -> Made:
+    state = llama().state_dict()
+    named = {f'layers.0.{b}.weight': state[f'layers.0.{a}.weight'] for a, b in META.items()}
+    named |= {'norm.weight': torch.ones(8), 'tok_embeddings.weight': torch.ones(8, 8)}
+    torch.save(named, folder / 'consolidated.00.pth')
+    params = dict(dim=8, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)
+    write(folder, {'params.json': params})
+    file = 'consolidated.00.pth' if name == 'meta-weights' else 'params.json'
+    return folder / file, lambda: LLMBlock(str(folder), layers=(0,)).source
 
 
 @reader('gguf')
-def _gguf(folder: Path) -> Made:
-    import gguf
-
-    path = folder / 'model.gguf'
+def gguf_file(folder: Path, name: str) -> Made:
+    path, state = folder / 'model.gguf', llama().state_dict()
     writer = gguf.GGUFWriter(path, 'llama')
     writer.add_block_count(1)
-    writer.add_embedding_length(_WIDTH)
-    writer.add_feed_forward_length(_HIDDEN)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(12)
     writer.add_head_count(2)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_token_list(['a', 'b'])
-    names = dict(q='attn_q', k='attn_k', v='attn_v', o='attn_output', gate='ffn_gate')
-    names |= dict(up='ffn_up', down='ffn_down', norm1='attn_norm', norm2='ffn_norm')
-    for name, tensor in _llama(names, 'blk.0').items():
-        writer.add_tensor(name, tensor.numpy())
+    for ours, theirs in GGUF.items():
+        writer.add_tensor(f'blk.0.{theirs}.weight', state[f'layers.0.{ours}.weight'].numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path, lambda: LLMBlock(str(path))
-
-
-@reader('weight-index')
-def _weight_index(folder: Path) -> Made:
-    _, read = _huggingface(folder, 'safetensors', 'model.safetensors')
-    shard = folder / 'model-00001-of-00001.safetensors'
-    (folder / 'model.safetensors').rename(shard)
-    names = [*(f'model.layers.0.{k}.weight' for k in _HUGGINGFACE.values()), 'model.norm.weight']
-    index = folder / 'model.safetensors.index.json'
-    index.write_text(json.dumps(dict(metadata={}, weight_map=dict.fromkeys(names, shard.name))))
-    return index, read
-
-
-def _meta(folder: Path, mutated: str) -> Made:
-    """Weights in two files, as from 13B on: each holds half of every matrix."""
-    state = _llama(_META, 'layers.0')
-    state |= {'norm.weight': torch.ones(_WIDTH), 'tok_embeddings.weight': torch.ones(8, _WIDTH)}
-    for i in range(2):
-        part = {}
-        for name, value in state.items():
-            by_column = any(n in name for n in ('wo', 'w2', 'tok'))
-            halves = value.chunk(2, dim=int(by_column)) if value.dim() == 2 else (value, value)
-            part[name] = halves[i].contiguous()
-        torch.save(part, folder / f'consolidated.{i:02d}.pth')
-    params = dict(dim=_WIDTH, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)
-    (folder / 'params.json').write_text(json.dumps(params))
-    return folder / mutated, lambda: _source(folder)
-
-
-READERS['meta'] = partial(_meta, mutated='params.json')
-READERS['meta-weights'] = partial(_meta, mutated='consolidated.00.pth')
-READERS['meta-weights-part'] = partial(_meta, mutated='consolidated.01.pth')
+    return path, lambda: LLMBlock(str(path)).source
 
 
 @reader('checkpoint')
-def _checkpoint(folder: Path) -> Made:
-    from lm4ve.runner.checkpoint_files import read_checkpoint, select_state
-
+def checkpoint(folder: Path, name: str) -> Made:
     path = folder / 'epoch_1.pth'
-    torch.manual_seed(0)
-    meta = dict(epoch=1, iter=4, config='model = dict()')
-    torch.save(dict(state_dict={'head.weight': torch.randn(4, 6)}, meta=meta), path)
+    torch.save(dict(state_dict={'w': torch.randn(4, 6)}, meta=dict(epoch=1)), path)
     return path, lambda: select_state(read_checkpoint(path))
 
 
-# ---------------------------------------------------------------- point clouds
-_POINTS = np.random.default_rng(0).normal(size=(24, 3)).round(4)
-_FACES = [(i, (i + 1) % 24, (i + 7) % 24) for i in range(24)]
-
-
-def _lines(rows: object, first: str = '') -> str:
+# ---------------------------------------------------------------------------- point clouds
+def lines(rows: object, first: str = '') -> str:
     return ''.join(f'{first}{" ".join(map(str, row))}\n' for row in rows)
 
 
-_PLY = 'ply\nformat ascii 1.0\nelement vertex 24\n'
-_PLY += ''.join(f'property float {c}\n' for c in 'xyz')
-_PLY += 'element face 24\nproperty list uchar int vertex_indices\nend_header\n'
-_PCD = 'VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 24\nHEIGHT 1\n'
-_PCD += 'VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 24\nDATA ascii\n'
-_CLOUDS = dict(
-    ply=_PLY + _lines(_POINTS) + _lines(_FACES, '3 '),
-    off='OFF\n24 24 0\n' + _lines(_POINTS) + _lines(_FACES, '3 '),
-    obj=_lines(_POINTS, 'v ') + _lines((np.array(_FACES) + 1).tolist(), 'f '),
-    pcd=_PCD + _lines(_POINTS),
-    xyz=_lines(_POINTS),
-    txt=_lines(np.hstack([_POINTS, _POINTS]).tolist()).replace(' ', ','),
-)
+@functools.cache
+def clouds() -> dict[str, str | bytes | np.ndarray]:
+    """Return the name and the content of a file of each format."""
+    ply = 'ply\nformat ascii 1.0\nelement vertex 24\n'
+    ply += ''.join(f'property float {c}\n' for c in 'xyz')
+    ply += 'element face 24\nproperty list uchar int vertex_indices\nend_header\n'
+    pcd = 'VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 24\nHEIGHT 1\n'
+    pcd += 'VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 24\nDATA ascii\n'
+    binary = ply.replace('ascii', 'binary_little_endian').encode() + POINTS.tobytes()
+    binary += np.array([(3, f) for f in FACES], [('n', 'u1'), ('f', '<i4', 3)]).tobytes()
+    facets = np.zeros(24, [('normal', '<3f4'), ('at', '<9f4'), ('more', '<u2')])
+    facets['at'] = POINTS[np.array(FACES)].reshape(24, 9)
+    corners = (lines(POINTS[list(f)], 'vertex ') for f in FACES)
+    loops = (f'facet normal 0 0 1\nouter loop\n{c}endloop\nendfacet\n' for c in corners)
+    return {
+        'ply': ply + lines(POINTS) + lines(FACES, '3 '),
+        'off': 'OFF\n24 24 0\n' + lines(POINTS) + lines(FACES, '3 '),
+        'obj': lines(POINTS, 'v ') + lines((np.array(FACES) + 1).tolist(), 'f '),
+        'stl': f'solid a\n{"".join(loops)}endsolid a\n',
+        'pcd': pcd + lines(POINTS),
+        'xyz': lines(POINTS),
+        'npy': POINTS,
+        'ply-binary': binary,
+        'stl-binary': bytes(80) + np.array(24, '<u4').tobytes() + facets.tobytes(),
+        'pcd-binary': pcd.replace('ascii', 'binary').encode() + POINTS.tobytes(),
+    }
 
 
-def _packed_ply() -> bytes:
-    header = _PLY.replace('ascii', 'binary_little_endian').encode()
-    faces = np.array([(3, f) for f in _FACES], [('n', 'u1'), ('f', '<i4', 3)])
-    return header + _POINTS.astype('<f4').tobytes() + faces.tobytes()
-
-
-def _packed_stl() -> bytes:
-    rows = np.zeros(24, [('normal', '<3f4'), ('at', '<9f4'), ('more', '<u2')])
-    rows['at'] = _POINTS[np.array(_FACES)].reshape(24, 9)
-    return bytes(80) + np.array(24, '<u4').tobytes() + rows.tobytes()
-
-
-def _text_stl() -> bytes:
-    facets = (
-        'facet normal 0 0 1\nouter loop\n' + _lines(_POINTS[list(f)], 'vertex ') + 'endloop\n'
-        'endfacet\n'
-        for f in _FACES
-    )
-    return f'solid a\n{"".join(facets)}endsolid a\n'.encode()
-
-
-_PACKED = dict(
-    ply=_packed_ply(),
-    stl=_packed_stl(),
-    pcd=_PCD.replace('ascii', 'binary').encode() + _POINTS.astype('<f4').tobytes(),
-)
-
-
-def _packed(folder: Path, name: str, data: bytes) -> Made:
-    from lm4ve.tasks.pointcloud.datasets.readers import read_points
-
-    path = folder / name
-    path.write_bytes(data)
-    return path, partial(read_points, path, 64)
-
-
-for _name, _data in _PACKED.items():
-    READERS[f'{_name}-binary'] = partial(_packed, name=f'cloud.{_name}', data=_data)
-READERS['stl'] = partial(_packed, name='cloud.stl', data=_text_stl())
-
-
-def _cloud(folder: Path, ending: str) -> Made:
-    from lm4ve.tasks.pointcloud.datasets.readers import read_points
-
-    path = folder / f'cloud.{ending}'
-    if ending == 'npy':
-        np.save(path, _POINTS.astype(np.float32))
-    else:
-        path.write_text(_CLOUDS[ending])
-    return path, partial(read_points, path, 64)
-
-
-for _name in (*_CLOUDS, 'npy'):
-    READERS[_name] = partial(_cloud, ending=_name)
+@reader(*clouds())
+def cloud(folder: Path, name: str) -> Made:
+    path = folder / f'cloud.{name.partition("-")[0]}'
+    write(folder, {path.name: clouds()[name]})
+    return path, lambda: read_points(path, 64)
 
 
 @reader('h5')
-def _h5(folder: Path) -> Made:
-    import h5py
-
-    from lm4ve.tasks.pointcloud.datasets.point_clouds import read_h5
-
-    path = folder / 'clouds.h5'
+def h5_file(folder: Path, name: str) -> Made:
+    path = folder / 'main_split/test_objectdataset_augmentedrot_scale75.h5'
+    path.parent.mkdir()
     with h5py.File(path, 'w') as file:
-        file['data'] = np.resize(_POINTS, (4, 24, 3)).astype(np.float32)
+        file['data'] = np.resize(POINTS, (4, 24, 3))
         file['label'] = np.arange(4)
-    return path, partial(read_h5, path)
-
-
-@reader('points-cache')
-def _points_cache(folder: Path) -> Made:
-    from lm4ve.tasks.pointcloud.datasets.readers import cached_array
-
-    def read() -> np.ndarray:
-        return np.array(cached_array(folder, 'clouds', 'key', lambda: _POINTS.astype(np.float32)))
-
-    read()
-    return next(folder.glob('*.npy')), read
+    return path, lambda: samples_of('ScanObjectNN', data_root=str(folder), split='test')
 
 
 @reader('shape-list')
-def _shape_list(folder: Path) -> Made:
-    from lm4ve.tasks.pointcloud import ModelNet40
-
+def shapes(folder: Path, name: str) -> Made:
     names = [f'airplane_{i:04d}' for i in range(1, 9)]
-    (folder / 'airplane').mkdir()
-    for name in names:
-        (folder / 'airplane' / f'{name}.txt').write_text(_CLOUDS['txt'])
-    path = folder / 'modelnet40_test.txt'
-    path.write_text(''.join(f'{name}\n' for name in names))
+    rows = lines(np.hstack([POINTS, POINTS])).replace(' ', ',')
+    write(folder, {f'airplane/{n}.txt': rows for n in names})
+    write(folder, {'modelnet40_test.txt': ''.join(f'{n}\n' for n in names)})
+    where = dict(data_root=str(folder), cache_dir=str(folder / 'cache'))
 
     def read() -> list:
         shutil.rmtree(folder / 'cache', ignore_errors=True)
-        cache = str(folder / 'cache')
-        data = ModelNet40(data_root=str(folder), split='test', num_points=8, cache_dir=cache)
-        return [data.get_data_info(i)['gt_label'] for i in range(len(data))]
+        return samples_of('ModelNet40', split='test', num_points=8, **where)
 
-    return path, read
+    return folder / 'modelnet40_test.txt', read
 
 
-# --------------------------------------------------------------------- traffic
-def _traffic(folder: Path, layout: str, pattern: str) -> Made:
-    from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
-    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+# --------------------------------------------------------------------------------- traffic
+SCENES = {
+    'argoverse-csv': '*.csv',
+    'argoverse-map': '*{city}*.xml',
+    'argoverse2-parquet': '*.parquet',
+    'argoverse2-map': 'log_map_archive_*.json',
+}
 
-    if layout == 'argoverse1':
-        write_argoverse1(folder, dict(train=1))
-        data = folder / 'train/data'
-        make = partial(Argoverse1Reader, data, folder / 'map_files')
+
+@reader(*SCENES)
+def traffic(folder: Path, name: str) -> Made:
+    if name.startswith('argoverse2'):
+        tool = runpy.run_path(str(Path(__file__).parents[1] / 'motion/simulate_argoverse2.py'))
+        tool['write_argoverse2'](folder, dict(train=1))
+        make = functools.partial(Argoverse2Reader, folder / 'train')
     else:
-        tool = Path(__file__).parents[1] / 'motion/simulate_argoverse2.py'
-        runpy.run_path(str(tool))['write_argoverse2'](folder, dict(train=1))
-        data = folder / 'train'
-        make = partial(Argoverse2Reader, data)
+        write_argoverse1(folder, dict(train=1))
+        make = functools.partial(Argoverse1Reader, folder / 'train/data', folder / 'map_files')
     scene = make().files()[0]
-    city = '*' if layout == 'argoverse2' else make().read(scene).city
-    return next(folder.rglob(pattern.format(city=city))), lambda: make().read(scene)
-
-
-for _name, _layout, _pattern in (
-    ('argoverse1-csv', 'argoverse1', '*.csv'),
-    ('argoverse1-map', 'argoverse1', '*{city}*.xml'),
-    ('argoverse1-boxes', 'argoverse1', '*{city}*.npy'),
-    ('argoverse1-lanes', 'argoverse1', '*{city}*laneid_map.json'),
-    ('argoverse2-parquet', 'argoverse2', '*.parquet'),
-    ('argoverse2-map', 'argoverse2', 'log_map_archive_*.json'),
-):
-    READERS[_name] = partial(_traffic, layout=_layout, pattern=_pattern)
+    pattern = SCENES[name].format(city=make().read(scene).city)
+    return next(folder.rglob(pattern)), lambda: make().read(scene)
 
 
 @reader('motion-cache')
-def _motion_cache(folder: Path) -> Made:
-    from lm4ve.tasks.motion import Argoverse1Reader
-    from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
-    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
-
+def motion_cache(folder: Path, name: str) -> Made:
     write_argoverse1(folder, dict(train=2))
-    reader = Argoverse1Reader(folder / 'train/data', folder / 'map_files')
+    scenes = Argoverse1Reader(folder / 'train/data', folder / 'map_files')
     path = folder / 'train.cache'
-    write_cache(path, [pack(reader.read(f)) for f in reader.files()])
+    write_cache(path, [pack(scenes.read(f)) for f in scenes.files()])
     return path, lambda: list(SceneCache(path, verify=True))
 
 
-@reader('regions')
-def _regions(folder: Path) -> Made:
-    from lm4ve.tasks.motion.models.regions import Regions
+# ---------------------------------------------------------------------- pictures and clips
+@reader('image-jpg', 'image-png', 'image-list')
+def images(folder: Path, name: str) -> Made:
+    ending = 'png' if name == 'image-png' else 'jpg'
+    names = [f'{i}.{ending}' for i in range(4)]
+    for i, file in enumerate(names):
+        pixels = np.random.default_rng(i).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        (folder / 'val').mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / 'val' / file)
+    write(folder, {'val.txt': ''.join(f'{n} {10 + i}\n' for i, n in enumerate(names))})
+    options = dict(data_root=str(folder), ann_file='val.txt', split='val')
+    options |= dict(pipeline=[dict(type='mmpretrain.LoadImageFromFile')], on_corrupt='refuse')
 
-    path = folder / 'regions.json'
-    hull = [[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.5]]
-    path.write_text(json.dumps(dict(centres=[[1.0, 2.0], [3.0, 4.0]], hulls=[hull, hull])))
+    def read() -> list:
+        samples = samples_of('CheckedImageNet', verify=True, **options)
+        return [(s['img'], int(s['gt_label'])) for s in samples]
 
-    return path, lambda: dict(Regions.load(str(path)).named_buffers())
+    return folder / ('val.txt' if name == 'image-list' else f'val/{names[0]}'), read
+
+
+@reader('video-decord', 'video-pyav', 'video-list')
+def videos(folder: Path, name: str) -> Made:
+
+    for i in range(2):
+        frames = np.zeros((8, 32, 32), np.uint8)
+        frames[np.arange(8), 4 + np.arange(8), 3 * np.arange(8) + i] = 200
+        write_video(folder / f'{i}.mp4', frames, fps=8)
+    write(folder, {'list.txt': '0.mp4 11\n1.mp4 12\n'})
+    decoder = 'Decord' if name == 'video-decord' else 'PyAV'
+    sample = dict(type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True)
+    ends = dict(type=f'mmaction.{decoder}Init'), dict(type=f'mmaction.{decoder}Decode')
+    options = dict(ann_file=str(folder / 'list.txt'), data_prefix=dict(video=str(folder)))
+    options |= dict(pipeline=[ends[0], sample, ends[1]], test_mode=True, on_corrupt='refuse')
+
+    def read() -> list:
+        samples = samples_of('CheckedVideoDataset', verify='decode', **options)
+        return [(np.stack(s['imgs']), s['label']) for s in samples]
+
+    return folder / ('list.txt' if name == 'video-list' else '0.mp4'), read
+
+
+# --------------------------------------------------------------------- questions, captions
+VQA = dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0'))
+IDS = [dict(question_id=10 * i + 1, image_id=i) for i in range(1, 4)]
+ANSWERS = [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate('ab')]
+LABELS = dict(question_type='is it', answer_type='yes/no', multiple_choice_answer='a')
+ROWS = [(f'{i}.png', f'What is {i}?', 'a cat|a dog') for i in range(4)]
+CSV = ''.join(f'{",".join(row)}\n' for row in [('image', 'question', 'answers'), *ROWS])
+KARPATHY = [
+    dict(filepath='val2014', filename=f'{i}.png', split='train', imgid=i, sentids=[i])
+    | dict(sentences=[dict(raw=f'A cat {i}.', sentid=i)])
+    for i in range(3)
+]
+QA = dict(question='What?', answer='A cat.')
+TEXTS = {
+    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': dict(
+        VQA, task_type='Open-Ended', questions=[dict(i, question='Is it red?') for i in IDS]
+    ),
+    'vqav2/v2_mscoco_train2014_annotations.json': dict(
+        VQA, annotations=[dict(i, answers=ANSWERS, **LABELS) for i in IDS]
+    ),
+    'q.csv': CSV,
+    'q.jsonl': ''.join(json.dumps(dict(image=i, question=q, answer=a)) + '\n' for i, q, a in ROWS),
+    'question_answers.json': [dict(id=i, qas=[dict(QA, qa_id=i, image_id=i)]) for i in range(3)],
+    'dataset_coco.json': dict(dataset='coco', images=KARPATHY),
+    'c.csv': CSV.replace('question', 'caption'),
+}
+DRAWN = dict(test_mode=False, num_negatives=1)
+#: Reader -> its file in TEXTS, data set and options.
+QUESTIONS = {
+    'vqa-questions': (0, 'VQAv2', dict(split='train2014')),
+    'vqa-annotations': (1, 'VQAv2', dict(split='train2014')),
+    'vqa-csv': (2, 'VQAFiles', dict(ann_file='q.csv')),
+    'vqa-jsonl': (3, 'VQAFiles', dict(ann_file='q.jsonl')),
+    'visual-genome': (4, 'VisualGenomeQA', {}),
+    'karpathy': (5, 'KarpathyRetrieval', dict(DRAWN, ann_file='dataset_coco.json')),
+    'captions-csv': (6, 'CaptionFiles', dict(DRAWN, ann_file='c.csv')),
+}
+
+
+@reader(*QUESTIONS)
+def questions(folder: Path, name: str) -> Made:
+    """Questions and captions of images, which are empty files."""
+    number, kind, options = QUESTIONS[name]
+    images = *(f'train2014/COCO_train2014_{i:012d}.jpg' for i in range(4)), 'VG_100K/1.jpg'
+    images = *images, *(f'{i}.png' for i in range(4)), 'val2014/1.png'
+    write(folder, TEXTS | dict.fromkeys(images, ''))
+    options = dict(options, data_root=str(folder), verify=False)
+    return folder / [*TEXTS][number], lambda: samples_of(kind, **options)
+
+
+# ----------------------------------------------------------------------------------- rooms
+SCENE = 'scene0000_00'
+ROOM_IDS = [dict(scene_id=SCENE, question_id=220602000000 + i) for i in range(3)]
+ASKED = dict(situation='I am facing the door.', question='What is behind me?')
+AT = dict(position=dict(x=0.5, y=0.25, z=0), rotation=dict(_x=0, _y=0, _z=0.6, _w=0.8))
+LISTED = dict(ASKED, answers=['a'], position=[0.5, 0.25, 0, 0, 0, 0.6, 0.8])
+VERTICES = RNG.integers(0, 200, (12, 6)).astype(np.float32)
+ASKED_TWICE = dict(ASKED, alternative_situation=['a', 'b'])
+ROOM = {
+    'qa/SQA_train.json': [i | LISTED for i in ROOM_IDS],
+    'qa/questions.json': dict(questions=[i | ASKED_TWICE for i in ROOM_IDS]),
+    'qa/annotations.json': dict(annotations=[i | AT | dict(answers=ANSWERS) for i in ROOM_IDS]),
+    'qa/answer_counter.json': ['a', 'a', 'two', 'left'],
+    f'scannet_data/{SCENE}_vert.npy': VERTICES,
+    f'scannet_data/{SCENE}_aligned_vert.npy': VERTICES,
+    f'scannet_data/{SCENE}_ins_label.npy': np.arange(12, dtype=np.uint32) // 6,
+    f'scannet_data/{SCENE}_sem_label.npy': np.full(12, 5, dtype=np.uint32),
+    f'scannet_data/{SCENE}_aligned_bbox.npy': np.array([[1.0, 1, 1, 2, 2, 2, 5, 0]]),
+    f'scans/{SCENE}/{SCENE}.txt': 'axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1 \n',
+}
+ROOM_FILES = {
+    'sqa3d-list': 'qa/SQA_train.json',
+    'sqa3d-questions': 'qa/questions.json',
+    'sqa3d-annotations': 'qa/annotations.json',
+    'scene-points': f'scannet_data/{SCENE}_aligned_vert.npy',
+    'scene-labels': f'scannet_data/{SCENE}_sem_label.npy',
+    'scene-boxes': f'scannet_data/{SCENE}_aligned_bbox.npy',
+    'scene-alignment': f'scans/{SCENE}/{SCENE}.txt',
+}
+
+
+@reader(*ROOM_FILES)
+def rooms(folder: Path, name: str) -> Made:
+    """One scene with questions of either layout."""
+    write(folder, ROOM)
+    options = dict(data_root=str(folder), answers=str(folder / 'qa/answer_counter.json'))
+    options |= dict(pipeline=[dict(type='lm4ve.LoadScene')], on_corrupt='refuse')
+    if name in ('sqa3d-questions', 'sqa3d-annotations'):
+        options |= dict(ann_file='qa/annotations.json', question_file='qa/questions.json')
+    return folder / ROOM_FILES[name], lambda: samples_of('SQA3DDataset', split='train', **options)
+
+
+@reader('word-vectors-npz', 'word-vectors-txt')
+def word_vectors(folder: Path, name: str) -> Made:
+    words, path = ('unk', 'what', 'chair'), folder / f'glove.{name[-3:]}'
+    vectors, out = RNG.normal(size=(3, 3)).astype(np.float32), io.BytesIO()
+    np.savez(out, words=np.array(words), vectors=vectors)
+    rows = ((word, *row) for word, row in zip(words, vectors.tolist(), strict=True))
+    write(folder, {path.name: lines(rows) if name.endswith('txt') else out.getvalue()})
+    return path, lambda: list(read_word_vectors(path)([['what', 'unk', 'chair']]))

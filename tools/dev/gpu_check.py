@@ -3,8 +3,8 @@
     python tools/dev/gpu_check.py --out gpu_check.json
 
 It runs the tests marked `cuda` (paths of the block, a step of every task, mixed precision, DDP
-on nccl and FSDP with one rank) and all benchmarks. What has no time left is not begun, and the
-JSON says so.
+on nccl and FSDP with one rank) and the benchmarks of the block and of training steps. What has
+no time left is not begun, and the JSON says so.
 """
 
 import argparse
@@ -25,10 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUDGET = 520.0
 _BENCHMARKS = {
     'block': '--dtypes float32 bfloat16',
-    'auto': '--batches 1 16 --repeats 3',
     'train_step': '--cases 32:bfloat16 256:bfloat16',
-    'meter': '--repeats 3',
-    'fold_check': '--repeats 5',
     'steps': '--repeats 3',
 }
 

@@ -1,9 +1,7 @@
 """Digits on photographs: the same each time, with masks that are the strokes."""
 
 import numpy as np
-import pytest
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.image import DigitsDataset, TexturedDigits
 from lm4ve.tasks.image.demo import textured_digits as td
 
@@ -73,12 +71,3 @@ def test_splits_share_neither_digits_nor_photographs():
     assert set(whole.photographs) == {*parts[0].photographs, *parts[1].photographs}
     used = {parts[2][i]['photograph'] for i in range(60)}
     assert used == set(parts[2].photographs)
-
-
-def test_unknown_split_and_missing_photograph_raise(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="dataset.split='all' must be one of"):
-        dataset('all')
-    # It is not downloaded.
-    monkeypatch.setattr('skimage.__file__', str(tmp_path / '__init__.py'))
-    with pytest.raises(UserError, match='chelsea.png'):
-        td._photograph('chelsea.png')

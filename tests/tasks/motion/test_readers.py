@@ -234,9 +234,3 @@ def test_bad_argoverse1_map_stops(damage, argoverse1, tmp_path):
         path.write_text(texts.get(damage, text.replace('<nd', '<nothing')))
     with pytest.raises(UserError, match='PIT.*hd_maps'):
         Argoverse1Reader(tmp_path, folder).city_map('PIT')
-
-
-def test_empty_folders_are_named(tmp_path):
-    for reader in (Argoverse1Reader(tmp_path, tmp_path), Argoverse2Reader(tmp_path)):
-        with pytest.raises(UserError, match='No '):
-            reader.files()

@@ -50,14 +50,6 @@ def test_the_rate_is_what_the_guide_states(epoch, stated):
     assert float(stated) == pytest.approx(formula, rel=2e-3) and stated in GUIDE
 
 
-def test_smoothing_clipping_and_length_are_what_the_guide_states():
-    cfg = Config.fromfile(CONFIG)
-    assert cfg.model.head.label_smoothing == 0.2 and 'smoothing of 0.2' in GUIDE
-    assert cfg.optim_wrapper.clip_grad.max_norm == 10
-    assert cfg.optim_wrapper.optimizer.weight_decay == 0.05
-    assert cfg.train_cfg.max_epochs == 300
-
-
 def test_vectors_and_the_class_token_have_no_decay_and_the_full_rate():
     for name, (group, p) in groups_of(Config.fromfile(CONFIG)).items():
         mapper = 'mapper_' in name

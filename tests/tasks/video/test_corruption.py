@@ -123,25 +123,6 @@ def test_scan_leaves_corrupt_videos_out(decoder, videos, tmp_path):
     assert data.num_corrupt == 6
 
 
-def test_refused_video_is_named(videos, tmp_path):
-    broken, whole = videos
-    ann_file = write_list(tmp_path / 'list.txt', [broken['audio'], *whole])
-    with pytest.raises(UserError, match='1 of 4 videos are corrupt.*audio.mp4'):
-        dataset(ann_file, test_mode=True, on_corrupt='refuse')
-    data = dataset(ann_file, on_corrupt='refuse')
-    assert data[1]['data_samples'].gt_label.item() == 1
-    with pytest.raises(UserError, match='audio.mp4.*no video stream'):
-        data[0]
-
-
-def test_list_of_broken_videos_is_refused(videos, tmp_path):
-    ann_file = write_list(tmp_path / 'list.txt', [videos[0]['empty']])
-    with pytest.raises(UserError, match='1 of 1 videos'):
-        dataset(ann_file, test_mode=True)
-    with pytest.raises(UserError, match='4 in a row'):
-        dataset(ann_file, max_refetch=3)[0]
-
-
 def test_list_is_parsed_from_the_right(videos, tmp_path):
     whole = videos[1][0]
     spaced = tmp_path / 'a video.mp4'

@@ -11,7 +11,7 @@ from mmengine.config import Config  # noqa: E402
 from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
-from lm4ve.errors import CheckpointError, UserError  # noqa: E402
+from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.tasks.base.digit_scans import digit_scans  # noqa: E402
 from lm4ve.tasks.video.demo import moving_digits as md  # noqa: E402
@@ -175,22 +175,6 @@ def test_demo_writes_an_annotated_video(trained, tmp_path, capsys):
     enlarged = plain.repeat(4, 0).repeat(4, 1).astype(float)
     changed = np.abs(frames[0] - enlarged).mean((1, 2))
     assert changed[:150].mean() < 10 < changed[210:].mean()
-
-
-def test_demo_refuses_unsuitable_files(trained, tmp_path):
-    config, checkpoint, _ = trained
-    video = write_noise(tmp_path / 'in.mp4')
-    still = write_noise(tmp_path / 'still.mp4', frames=1)
-    out, names = tmp_path / 'out.mp4', tmp_path / 'names.txt'
-    names.write_text('a\nb\n')
-    with pytest.raises(UserError, match=r'still.mp4.*1 frame'):
-        run_demo(still, config, checkpoint, out)
-    with pytest.raises(CheckpointError, match='none.pth'):
-        run_demo(video, config, tmp_path / 'none.pth', out)
-    with pytest.raises(UserError, match='8 classes.*2 names'):
-        run_demo(video, config, checkpoint, out, '--classes', names, '--device', 'cpu')
-    with pytest.raises(UserError, match='the video itself'):
-        run_demo(video, config, checkpoint, video, '--device', 'cpu')
 
 
 # ----------------------------------------------------------------- augmentation

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.release.block import convert_state
 from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.tasks.base.released_block import convert_state
 
 _WB = r'(weight|bias)'
 
@@ -62,6 +62,6 @@ def convert_vit(
         ``strict=True``; frozen tensors are left out.
 
     Raises:
-        UserError, CheckpointError: See :func:`lm4ve.release.block.convert_state`.
+        UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     return convert_state(state, VIT_RULES, VIT_LLAMA_RULES, llm, layer, origin)

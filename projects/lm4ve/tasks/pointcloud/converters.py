@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check, listing
-from lm4ve.release.block import convert_state
 from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.tasks.base.released_block import convert_state
 
 _WB = r'(weight|bias)'
 _TRUNK = (
@@ -100,7 +100,7 @@ def convert_pointbert(
 
     Raises:
         UserError, CheckpointError: There are fewer classes than ``num_classes``; see also
-            :func:`lm4ve.release.block.convert_state`.
+            :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     converted = convert_state(select_encoder(state), RULES, LLAMA_RULES, llm, layer, origin)
     if num_classes is not None:

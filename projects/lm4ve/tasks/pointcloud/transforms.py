@@ -42,23 +42,20 @@ class SamplePoints(BaseTransform):
             data set's cloud are computed once), 'random' (without replacement), or
             'first' (which is 'fps' for clouds that are stored in farthest-point order,
             as :class:`lm4ve.ModelNet40` does).
-        fill (bool): Fill up smaller clouds by repeating their points; False
-            keeps them as they are ("capped at available").
     """
 
-    def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
+    def __init__(self, num: int, method: str = 'random') -> None:
         check('SamplePoints.method', method, choices=('fps', 'random', 'first'))
         check('SamplePoints.num', num, least=1)
-        self.num, self.method, self.fill = num, method, fill
+        self.num, self.method = num, method
         self._cache = FPSCache(num) if method == 'fps' else None
 
     def transform(self, results: dict) -> dict:
         points = results['points']
         count = len(points)
         if count < self.num:
-            if self.fill:
-                # Each point as often as any other, plus or minus one.
-                points = np.resize(points, (self.num, points.shape[1]))
+            # Each point as often as any other, plus or minus one.
+            points = np.resize(points, (self.num, points.shape[1]))
         elif self.method == 'random':
             points = points[np.random.permutation(count)[: self.num]]
         elif self.method == 'first' or count == self.num:
@@ -139,31 +136,6 @@ class RandomJitter(BaseTransform):
         noise = np.random.normal(scale=self.std, size=points.shape)
         noise = noise.clip(-self.clip, self.clip)
         results['points'] = points + noise.astype(np.float32)
-        return results
-
-
-@TRANSFORMS.register_module()
-class RandomPointDropout(BaseTransform):
-    """Drop a random share of the points (PointNet++'s augmentation).
-
-    A dropped point is replaced by one that stays, so that the number of points
-    does not change; at least one stays.
-
-    Args:
-        max_ratio (float): The share is uniform between 0 and this.
-    """
-
-    def __init__(self, max_ratio: float = 0.875) -> None:
-        check('RandomPointDropout.max_ratio', max_ratio, least=0, most=1)
-        self.max_ratio = max_ratio
-
-    def transform(self, results: dict) -> dict:
-        points = results['points']
-        dropped = np.random.random(len(points)) < np.random.uniform(0, self.max_ratio)
-        if dropped.any() and not dropped.all():
-            points = points.copy()
-            points[dropped] = points[np.argmin(dropped)]
-            results['points'] = points
         return results
 
 

@@ -14,8 +14,8 @@ from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.release.block import convert_state
 from lm4ve.tasks.base.key_rules import RELEASED_MAPPERS, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.tasks.base.released_block import convert_state
 
 _WB = r'(weight|bias)'
 _ENC = r'(?:encoder\.|backbone\.)?'
@@ -89,7 +89,7 @@ def convert_videomae(
 
     Raises:
         UserError: The sizes do not fit the patches.
-        UserError, CheckpointError: See :func:`lm4ve.release.block.convert_state`.
+        UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
     plain = PRETRAINED_RULES if is_pretraining else FINETUNED_RULES

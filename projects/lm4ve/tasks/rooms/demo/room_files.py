@@ -26,11 +26,11 @@ FLOOR_ID, WALL_ID = 2, 1
 
 def recipe(counts: dict[str, int]) -> dict:
     """Return all that the files depend on."""
-    sizes = dict(half=rooms.HALF, wall=rooms.WALL, away=rooms.AWAY, aside=rooms.ASIDE)
-    sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
-    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS, wordings=rooms.WORDINGS)
-    texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
-    return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
+    names = 'colors half wall away aside apart step points shapes questions kinds wordings'
+    constants = {
+        name: getattr(rooms, name.upper()) for name in f'{names} shares pairs turn'.split()
+    }
+    return dict(version=2, rooms=dict(counts), **constants)
 
 
 def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
@@ -61,11 +61,10 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
             for i in progress(range(count), f'drawing rooms to {split}', count):
                 # Each room has a generator of its own, so that more rooms begin alike.
                 rng = np.random.default_rng((number, i))
-                room = rooms.draw_room(rng)
-                name = f'scene{first + i:04d}_00'
-                pose = _write_scan(partial, name, rooms.draw_cloud(room, rng), room, rng)
-                made.append((name, room, pose))
-            _write_questions(partial / 'qa', split, made, first)
+                room, name = rooms.draw_room(rng), f'scene{first + i:04d}_00'
+                frame = _write_scan(partial, name, rooms.draw_cloud(room, rng), room, rng)
+                made += [(name, frame, asked) for asked in room.asked]
+            _write_questions(partial / 'qa', split, made, first * rooms.QUESTIONS)
             first += count
 
     return write_once(folder, recipe(counts), 'rooms', write)
@@ -110,11 +109,8 @@ def _features(cloud: rooms.Cloud) -> np.ndarray:
 
     Center and size in meters, and the mean color around 0.
     """
-    rows = []
-    for i in range(cloud.parts.max() + 1):
-        points = cloud.points[cloud.parts == i]
-        color = (points[:, 3:6].mean(axis=0) - 128) / 64
-        rows.append(np.concatenate((_box(points[:, :3]), color)))
+    things = [cloud.points[cloud.parts == i] for i in range(cloud.parts.max() + 1)]
+    rows = [np.append(_box(x[:, :3]), (x[:, 3:6].mean(axis=0) - 128) / 64) for x in things]
     return np.stack(rows).astype(np.float32)
 
 
@@ -129,7 +125,7 @@ class _Frame:
 
     def __init__(self, angle: float, shift: np.ndarray) -> None:
         self.matrix = np.eye(4)
-        self.matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        self.matrix[:3, :3] = rooms.turn_around_z(angle)
         self.matrix[:3, 3] = shift
         # As the file has it, so that what is read there takes the scan to where it was.
         self.matrix = np.round(self.matrix, 6)
@@ -147,44 +143,37 @@ class _Frame:
         # radian more: a quaternion and its negative are one turn, and exactly at a right angle
         # rounding alone would choose between them.
         turn = np.arctan2(-ahead[1], -ahead[0]) + 0.01
-        rotation = dict(_x=0.0, _y=0.0, _z=np.sin(turn / 2), _w=np.cos(turn / 2))
-        return dict(
-            position=dict(x=float(x), y=float(y), z=0.0),
-            rotation={k: float(v) for k, v in rotation.items()},
-        )
+        sine, cosine = float(np.sin(turn / 2)), float(np.cos(turn / 2))
+        rotation = dict(_x=0.0, _y=0.0, _z=sine, _w=cosine)
+        return dict(position=dict(x=float(x), y=float(y), z=0.0), rotation=rotation)
 
 
 def _write_questions(
-    folder: Path, split: str, made: list[tuple[str, rooms.Room, _Frame]], first: int
+    folder: Path, split: str, made: list[tuple[str, _Frame, dict]], first: int
 ) -> None:
     """Write the official pair of files, and the list that SQA3D's ScanQA code makes of it."""
-    questions: list[dict] = []
-    annotations: list[dict] = []
-    rows: list[dict] = []
-    known = list(rooms.ANSWERS)
-    number = first * rooms.QUESTIONS
-    for name, room, frame in made:
-        for asked in room.asked:
-            ids = dict(scene_id=name, question_id=number)
-            number += 1
-            situation, *others = asked['situations']
-            texts = dict(situation=situation, question=asked['question'])
-            questions.append(dict(ids, **texts, alternative_situation=others))
-            answer = asked['answer']
-            said = dict(answer=answer, answer_confidence='yes', answer_id=known.index(answer))
-            pose = frame.annotate(asked['stands'], asked['looks'])
-            kinds = dict(question_type='N/A', answer_type='other')
-            annotations.append(dict(ids, **kinds, answers=[said], **pose))
-            numbers = [*pose['position'].values(), *pose['rotation'].values()]
-            rows.append(dict(ids, **texts, answers=[answer], position=numbers))
-    names = dict(questions=(questions, 'questions'), annotations=(annotations, 'sqa_annotations'))
-    for key, (entries, word) in names.items():
-        path = folder / f'v1_balanced_{word}_{split}_scannetv2.json'
-        path.write_text(json.dumps({key: entries}))
-    (folder / f'SQA_{split}.json').write_text(json.dumps(rows))
+    questions, annotations, rows = [], [], []
+    for number, (name, frame, asked) in enumerate(made, first):
+        ids = dict(scene_id=name, question_id=number)
+        situation, *others = asked['situations']
+        texts = dict(situation=situation, question=asked['question'])
+        questions.append(dict(ids, **texts, alternative_situation=others))
+        answer, pose = asked['answer'], frame.annotate(asked['stands'], asked['looks'])
+        entry = dict(answer=answer, answer_confidence='yes')
+        entry['answer_id'] = rooms.ANSWERS.index(answer)
+        kinds = dict(question_type='N/A', answer_type='other')
+        annotations.append(dict(ids, **kinds, answers=[entry], **pose))
+        numbers = [*pose['position'].values(), *pose['rotation'].values()]
+        rows.append(dict(ids, **texts, answers=[answer], position=numbers))
+    files = {
+        f'v1_balanced_questions_{split}_scannetv2': dict(questions=questions),
+        f'v1_balanced_sqa_annotations_{split}_scannetv2': dict(annotations=annotations),
+        f'SQA_{split}': rows,
+    }
     if split == 'train':
-        corpus = [answer for row in rows for answer in row['answers']]
-        (folder / 'answer_counter.json').write_text(json.dumps(corpus))
+        files['answer_counter'] = [row['answers'][0] for row in rows]
+    for name, content in files.items():
+        (folder / f'{name}.json').write_text(json.dumps(content))
 
 
 @DATASETS.register_module()
