@@ -170,7 +170,7 @@ def _write_questions(
 
 @DATASETS.register_module()
 class Rooms(SQA3DDataset):
-    """Questions about rooms of colored shapes, made from open3d's primitives on first use.
+    """Questions about rooms of colored shapes, made of primitives on first use.
 
     Args:
         split (str): 'train', 'val' or 'test', which share no room.
