@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import mmengine
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -120,48 +119,43 @@ def assert_same(model, out: Path):
     return released
 
 
-@pytest.mark.parametrize('place', PLACES)
-def test_every_place(place, tmp_path):
-    llm = write_huggingface(tmp_path / 'llm', 'llama-gqa')
-    model, out = make(tmp_path, str(llm), place=place)
-    shutil.rmtree(llm)
-    assert_same(model, out)
+#: Options of the block, families and places, each of which a release has to keep.
+CASES = {
+    **{f'in {place}': dict(family='llama-gqa', place=place) for place in PLACES},
+    'two layers': dict(layers=(0, -1)),
+    'causal': dict(rotary=True, causal=True),
+    'no final norm': dict(final_norm=False),
+    'bfloat16': dict(dtype='bfloat16'),
+    'float16': dict(dtype='float16'),
+    'trained norms': dict(trainable='norms'),
+    'trained': dict(trainable='all'),
+    'random': dict(pretrained=False, seed=3),
+    # Fused and transposed projections, norms after, nested rotary fields.
+    **{name: dict(family=name, layers=(0, 1)) for name in ('gpt2', 'opt', 'bert')},
+    'gemma3': dict(family='gemma3_text', layers=(0, 1), rotary=True),
+}
 
 
-@pytest.mark.parametrize(
-    'block',
-    [
-        dict(layers=(0, -1)),
-        dict(rotary=True, causal=True),
-        dict(final_norm=False),
-        dict(dtype='bfloat16'),
-        dict(dtype='float16'),
-        dict(trainable='norms'),
-        dict(trainable='all'),
-        dict(pretrained=False, seed=3),
-    ],
-    ids=str,
-)
-def test_every_option(block, tmp_path):
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, out = make(tmp_path, str(llm), **block)
+@pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+def test_a_release_computes_the_same_without_the_model(case, tmp_path, capsys):
+    block = dict(case)
+    llm = write_huggingface(tmp_path / 'llm', block.pop('family', 'llama'))
+    place = block.pop('place', 'neck')
+    model, out = make(tmp_path, str(llm), place=place, **block)
+    printed = capsys.readouterr().out
+    assert f'{(out / "small.pth").stat().st_size / 1e6:.1f} MB' in printed
+    frozen = sum(t.nbytes for t in frozen_tensors(model).values())
+    assert f'{frozen / 1e6:.1f} MB are frozen' in printed or not frozen
     shutil.rmtree(llm)
     released = assert_same(model, out)
-    kept = {k: v for k, v in block.items() if k not in ('pretrained', 'layers')}
-    cfg = Config.fromfile(out / 'small.py').model.neck.block
-    assert {k: cfg[k] for k in kept} == kept
-    assert cfg.layers == ((0, 1) if 'layers' in block else (1,))
-    assert released.neck.block.layer_indices == list(cfg.layers)
-
-
-@pytest.mark.parametrize('variant', ['gpt2', 'opt', 'gemma3_text', 'bert'])
-def test_other_families(variant, tmp_path):
-    """Fused and transposed projections, norms after, nested rotary fields."""
-    llm = write_huggingface(tmp_path / 'llm', variant)
-    rotary = variant.startswith('gemma')
-    model, out = make(tmp_path, str(llm), layers=(0, 1), rotary=rotary)
-    shutil.rmtree(llm)
-    assert_same(model, out)
+    if place == 'neck':
+        cfg = Config.fromfile(out / 'small.py').model.neck.block
+        kept = {k: v for k, v in block.items() if k not in ('pretrained', 'layers')}
+        assert {k: cfg[k] for k in kept} == kept
+        assert cfg.layers == ((0, 1) if 'layers' in block else (1,))
+        assert released.neck.block.layer_indices == list(cfg.layers)
+    run_tool_here('make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second')
+    assert_same(model, tmp_path / 'second')
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
@@ -198,16 +192,6 @@ def test_only_what_a_release_needs(tmp_path):
     assert 'secret-place' in (tmp_path / 'small.py').read_text()
 
 
-def test_size_is_told(tmp_path, capsys):
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, out = make(tmp_path, str(llm))
-    size = (out / 'small.pth').stat().st_size
-    frozen = sum(t.nbytes for t in frozen_tensors(model).values())
-    printed = capsys.readouterr().out
-    assert f'{size / 1e6:.1f} MB' in printed
-    assert f'{frozen / 1e6:.1f} MB are frozen' in printed
-
-
 def test_half_where_nothing_is_lost(tmp_path, capsys):
     """Published in 16 bits, used in fp32: stored in 16 bits, equal."""
     llm = write_huggingface(tmp_path / 'llm', 'llama', dtype=torch.bfloat16)
@@ -225,14 +209,6 @@ def test_half_keeps_what_it_would_change(tmp_path, capsys):
     model, out = make(tmp_path, 'package:all-MiniLM-L6-v2', '--half')
     assert 'frozen tensors stay in fp32' in capsys.readouterr().out
     assert_same(model, out)
-
-
-def test_a_release_of_a_release(tmp_path):
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, out = make(tmp_path, str(llm))
-    shutil.rmtree(llm)
-    run_tool_here('make_release.py', out / 'small.py', out / 'small.pth', tmp_path / 'second')
-    assert_same(model, tmp_path / 'second')
 
 
 @pytest.mark.parametrize('name', ['vit-t_llama_in1k', 'vit-s_llama-head_in1k'])
@@ -279,59 +255,49 @@ def test_without_a_block(tmp_path):
     assert_same(model, tmp_path / 'out')
 
 
-def test_options_are_merged(tmp_path):
-    """The language model may lie elsewhere than the config says."""
+def test_the_model_may_lie_elsewhere_than_configured(tmp_path):
     llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, out = make(tmp_path, str(llm))
+    model, _ = make(tmp_path, str(llm))
     moved = shutil.move(llm, tmp_path / 'moved')
-    args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b')
-    with pytest.raises(CheckpointError, match='does not exist'):
-        run_tool_here('make_release.py', *args)
-    run_tool_here('make_release.py', *args, '--cfg-options', f'model.neck.block.checkpoint={moved}')
+    files = tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b'
+    run_tool_here(
+        'make_release.py', *files, '--cfg-options', f'model.neck.block.checkpoint={moved}'
+    )
     assert_same(model, tmp_path / 'b')
 
 
-def test_refusals(tmp_path):
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, out = make(tmp_path, str(llm))
-    args = (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
-    other = write_huggingface(tmp_path / 'other', 'llama', seed=1)
-    with pytest.raises(CheckpointError, match='other frozen weights'):
-        run_tool_here(
-            'make_release.py',
-            *args,
-            tmp_path / 'b',
-            '--cfg-options',
-            f'model.neck.block.checkpoint={other}',
-        )
-    with pytest.raises(CheckpointError, match='another model than.*: size mismatch'):
-        run_tool_here(
-            'make_release.py', *args, tmp_path / 'b', '--cfg-options', 'model.head.num_classes=6'
-        )
-    with pytest.raises(UserError, match='would overwrite'):
-        run_tool_here('make_release.py', *args, tmp_path)
+@pytest.mark.parametrize(
+    'option, error',
+    [
+        ('model.neck.block.checkpoint=other', 'other frozen weights'),
+        ('model.head.num_classes=6', 'another model than.*: size mismatch'),
+        ('model.neck.block.checkpoint=gone', 'does not exist'),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(option, error, tmp_path, monkeypatch):
+    make(tmp_path, str(write_huggingface(tmp_path / 'llm', 'llama')))
+    write_huggingface(tmp_path / 'other', 'llama', seed=1)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=error):
+        run_tool_here('make_release.py', 'small.py', 'epoch_3.pth', 'b', '--cfg-options', option)
     assert not (tmp_path / 'b').exists()
 
 
-def test_inferencer(tmp_path):
-    """mmpretrain's inferencer takes the two files as they are."""
-    from mmpretrain.apis import ImageClassificationInferencer
+def test_a_release_does_not_overwrite_its_config(tmp_path):
+    make(tmp_path, str(write_huggingface(tmp_path / 'llm', 'llama')))
+    with pytest.raises(UserError, match='would overwrite'):
+        run_tool_here('make_release.py', tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path)
 
-    model, out = make(tmp_path, 'package:all-MiniLM-L6-v2')
-    inferencer = ImageClassificationInferencer(
-        model=str(out / 'small.py'), pretrained=str(out / 'small.pth'), device='cpu'
-    )
-    image = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
-    (result,) = inferencer(image)
-    assert result['pred_class'] in 'abcde'
-    # The same from the trained model.
-    from mmpretrain.apis import get_model
 
-    trained = get_model(
-        str(tmp_path / 'small.py'), pretrained=str(tmp_path / 'epoch_3.pth'), device='cpu'
-    )
-    (expected,) = ImageClassificationInferencer(trained)(image)
-    assert np.array_equal(result['pred_scores'], expected['pred_scores'])
+def test_mmpretrains_inferencer_reads_a_release(tmp_path):
+    from mmpretrain.apis import ImageClassificationInferencer as Inferencer
+
+    _, out = make(tmp_path, 'package:all-MiniLM-L6-v2')
+    image = torch.randint(256, (20, 30, 3), dtype=torch.uint8).numpy()
+    files = (out / 'small.py', out / 'small.pth'), (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
+    released, trained = (Inferencer(str(c), str(w), device='cpu')(image)[0] for c, w in files)
+    assert released['pred_class'] in 'abcde'
+    assert (released['pred_scores'] == trained['pred_scores']).all()
 
 
 @pytest.mark.slow

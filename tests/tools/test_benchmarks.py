@@ -48,11 +48,9 @@ def test_paths_of_the_block_agree_with_the_reference(measured):
 
 def test_loading_is_measured_for_every_layout(measured, tmp_path):
     rows = measured('load', f'--folder {tmp_path} --layers 2 --repeats 1')
-    ways = [(r['path'], r['cache'], r['dtype']) for r in rows]
-    assert len(set(ways)) == len(ways) == 2 * (1 + 2 * 2 + 1)
-    assert all(r['seconds'] > 0 and r['of raw'] > 0 for r in rows)
-    by_way = dict(zip(ways, rows, strict=True))
-    assert by_way["raw read of a layer's bytes", 'warm', None]['of raw'] == 1
+    ways = [(r['path'], r['dtype']) for r in rows]
+    assert len(set(ways)) == len(ways) == 1 + 2 * 2 + 1
+    assert all(r['seconds'] > 0 and r['of raw'] > 0 for r in rows) and rows[0]['of raw'] == 1
 
 
 def test_an_exported_classifier_is_compared_with_the_model(measured):
@@ -87,13 +85,9 @@ def test_a_step_is_compared_with_one_without_a_block(name, flags, paths, measure
 def test_every_pipeline_is_measured_on_made_files(measured):
     for package in ('h5py', 'sklearn'):
         pytest.importorskip(package)
-    rows = measured('loader', '--tasks image cloud vqa --samples 2 --tflops 0 --stages')
-    whole = [r for r in rows if 'a core' in r]
-    assert [r['samples'] for r in whole] == ['images', 'clouds', 'questions']
-    assert all(r['a core'] > 0 and 'cores' not in r for r in whole)
-    shares = [r['share'] for r in rows if 'share' in r]
-    assert sum(shares) == pytest.approx(3) and min(shares) >= 0
-    assert '  RandAugment' in [r['path'] for r in rows]
+    rows = measured('loader', '--tasks image cloud vqa --samples 2 --tflops 0')
+    assert [r['samples'] for r in rows] == ['images', 'clouds', 'questions']
+    assert all(r['a core'] > 0 and 'cores' not in r for r in rows)
 
 
 def test_workers_follow_from_the_speed_of_a_gpu(measured):

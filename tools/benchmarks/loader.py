@@ -1,7 +1,7 @@
 """Measure how many samples a second one core loads: the input pipelines of the configs.
 
     python tools/benchmarks/loader.py --out loader.json
-    python tools/benchmarks/loader.py --tasks image --stages      # the time of each transform
+    python tools/benchmarks/loader.py --tasks image --samples 8
 
 Each row is a config's own training data set, on files of the real format and size that
 loader_files.py makes, in this process and one thread, batch by batch as a worker of the data
@@ -14,8 +14,6 @@ GPU then needs.
 import math
 import statistics
 import tempfile
-import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -56,27 +54,6 @@ CASES = {
 }
 
 
-class Timed:
-    """A transform that adds up the CPU seconds of its calls; else it is the transform.
-
-    Args:
-        transform (Callable): What is timed.
-    """
-
-    def __init__(self, transform) -> None:
-        self._transform, self.seconds = transform, 0.0
-
-    def __call__(self, results):
-        start = time.process_time()
-        try:
-            return self._transform(results)
-        finally:
-            self.seconds += time.process_time() - start
-
-    def __getattr__(self, name: str):
-        return getattr(self._transform, name)
-
-
 def loader(cfg: Config, write, folder: Path, count: int):
     """Build a config's training data on files made for it.
 
@@ -97,26 +74,14 @@ def loader(cfg: Config, write, folder: Path, count: int):
     return dataset, load
 
 
-def samples_of(dataset) -> int:
-    """Return how many samples of the model one entry of a data set gives."""
-    return getattr(dataset, 'num_repeats', 1)
-
-
-def transforms_of(dataset) -> Iterator[Timed]:
-    """Replace the transforms of a data set by timed ones, and yield them."""
-    for i, transform in enumerate(dataset.pipeline.transforms):
-        dataset.pipeline.transforms[i] = timed = Timed(transform)
-        yield timed
-
-
 def asked_by_gpu(cfg: Config, args) -> float:
     """Return how many samples a second a GPU trains on, by the operations of a step."""
     cost = cost_of_step(cfg)
     return args.tflops * 1e12 * args.utilization / (2 * cost.macs / cost.batch)
 
 
-def measure(name: str, args) -> list[dict]:
-    """Measure one case: its row, and with ``--stages`` one of each transform."""
+def measure(name: str, args) -> dict:
+    """Return the row of one case."""
     config, write, noun, count = CASES[name]
     cfg = read_config(CONFIGS / config)
     count = args.samples or count
@@ -125,25 +90,13 @@ def measure(name: str, args) -> list[dict]:
         torch.manual_seed(0)
         dataset, load = loader(cfg, write, Path(folder) / 'data', min(count, 64))
         times = in_rounds({name: partial(load, count)}, args)[name]
-        loaded = count * samples_of(dataset)
-        rate = statistics.median(loaded / row['cpu_seconds'] for row in times)
-        row = {'path': config, 'samples': noun, 'a core': rate}
-        if args.tflops:
-            row['GPU asks'] = asked = asked_by_gpu(read_config(CONFIGS / config), args)
-            row['cores'] = math.ceil(asked / rate)
-        rows = [row]
-        if args.stages:
-            timed = list(transforms_of(dataset))
-            start = time.process_time()
-            load(count)
-            whole = time.process_time() - start
-            named = [(type(t._transform).__name__, t.seconds) for t in timed]
-            named.append(('(data set and batch)', whole - sum(t.seconds for t in timed)))
-            rows += [
-                dict(path=f'  {stage}', ms=1e3 * seconds / loaded, share=seconds / whole)
-                for stage, seconds in named
-            ]
-    return rows
+    loaded = count * getattr(dataset, 'num_repeats', 1)
+    rate = statistics.median(loaded / row['cpu_seconds'] for row in times)
+    row = {'path': config, 'samples': noun, 'a core': rate}
+    if args.tflops:
+        row['GPU asks'] = asked = asked_by_gpu(read_config(CONFIGS / config), args)
+        row['cores'] = math.ceil(asked / rate)
+    return row
 
 
 def main(argv=None) -> None:
@@ -151,7 +104,6 @@ def main(argv=None) -> None:
     p.set_defaults(threads=1, repeats=3)
     p.add_argument('--tasks', nargs='+', default=list(CASES), choices=CASES)
     p.add_argument('--samples', type=int, help='entries of the data set that a round loads')
-    p.add_argument('--stages', action='store_true', help='also the time of each transform')
     p.add_argument(
         '--tflops',
         type=float,
@@ -164,7 +116,7 @@ def main(argv=None) -> None:
     )
     args = parse(p, argv)
     cv2.setNumThreads(0)  # as the configs set it in workers
-    rows = [row for name in args.tasks for row in measure(name, args)]
+    rows = [measure(name, args) for name in args.tasks]
     asked = (
         f' GPU asks: samples a second at {args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: '
         'how many keep one such GPU busy.'

@@ -46,13 +46,13 @@ DEMOS = {
         dict(per_class=3, cache_dir='cache'),
     ),
     'motion': ('motion/vectornet-demo_minilm_sim.py', _SCENES),
-    'vision_language': ('vision_language/meter-demo_minilm_easy-vqa.py', dict(indices=28)),
+    'vqa': ('vision_language/meter-demo_minilm_easy-vqa.py', dict(indices=28)),
 }
 
-#: Where the schedule is not one cycle: the overrides that let it end with the training. One
-#: epoch for each scheduler, and what is asked changes after the first.
+#: Task -> the overrides that let its schedule end with the training: one total by default. METER
+#: has one epoch for each scheduler, and its questions change after the first.
 SCHEDULES = {
-    'vision_language': [
+    'vqa': [
         'custom_hooks.0.epochs=1',
         'param_scheduler.0.end=1',
         *(f'param_scheduler.1.{k}' for k in ('T_max=1', 'begin=1', 'end=2')),
@@ -61,18 +61,18 @@ SCHEDULES = {
 }
 
 
-def flags_of(few: dict, prefix: str) -> list[str]:
-    """Return the overrides that make a data set small."""
-    words = []
-    for key, value in few.items():
-        if isinstance(value, dict):
-            words += flags_of(value, f'{prefix}.{key}')
-        else:
-            words.append(f'{prefix}.{key}={value}')
-    return words
+def overrides(task: str) -> list[str]:
+    """Return the overrides that make a demo's training short and its data sets small."""
+    few = {}
+    for name, value in DEMOS[task][1].items():
+        nested = value if isinstance(value, dict) else {'': value}
+        few |= {f'{name}.{k}'.rstrip('.'): v for k, v in nested.items()}
+    loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
+    small = [f'{loader}.{k}={v}' for loader in loaders for k, v in few.items()]
+    return [*_FLAGS, *small, *SCHEDULES.get(task, [f'param_scheduler.total_steps={_EPOCHS}'])]
 
 
-def _run(arguments: list[str], log: Path) -> None:
+def _train(arguments: list[str], log: Path) -> None:
     with open(log, 'a', encoding='utf-8') as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -80,64 +80,50 @@ def _run(arguments: list[str], log: Path) -> None:
         run_tool(lambda: train(arguments))
 
 
-class Demo:
-    """Trains the demo of a task in processes of their own.
+class Run:
+    """A training of a demo, in a process of its own below the current folder.
 
     Args:
         task (str): Key of :data:`DEMOS`.
-        folder (Path): Where runs are written.
+        name (str): Of its folder and of its log.
     """
 
-    def __init__(self, task: str, folder: Path) -> None:
-        name, few = DEMOS[task]
-        loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
-        small = [flag for loader in loaders for flag in flags_of(few, loader)]
-        small += SCHEDULES.get(task, [f'param_scheduler.total_steps={_EPOCHS}'])
-        self.arguments = [str(CONFIGS / name), '--cfg-options', *_FLAGS, *small]
-        self.folder = folder
+    def __init__(self, task: str, name: str) -> None:
+        self.folder, self.log = Path(name).resolve(), Path(f'{name}.log').resolve()
+        self.arguments = [str(CONFIGS / DEMOS[task][0]), '--work-dir', str(self.folder)]
+        self.options = ['--cfg-options', *overrides(task)]
 
-    def start(self, run: str, *flags: str) -> multiprocessing.Process:
-        """Start training; its output goes to ``<run>.log``."""
-        # The modules are imported already in a fork.
-        arguments = [*self.arguments, '--work-dir', str(self.folder / run), *flags]
-        process = multiprocessing.get_context('fork').Process(
-            target=_run, args=(arguments, self.folder / f'{run}.log')
-        )
-        process.start()
-        return process
+    def start(self, *flags: str) -> None:
+        """Start the process: a fork, which has imported everything."""
+        arguments = [*self.arguments, *flags, *self.options]
+        context = multiprocessing.get_context('fork')
+        self.process = context.Process(target=_train, args=(arguments, self.log))
+        self.process.start()
 
-    def finish(self, process: multiprocessing.Process, run: str) -> None:
-        """Wait for the end.
+    def finish(self) -> None:
+        """Wait for the end; a failed training ends this process with its log."""
+        self.process.join()
+        if self.process.exitcode:
+            log = self.log.read_text(encoding='utf-8')
+            sys.exit(f'{self.folder.name} ended with {self.process.exitcode}:\n{log[-2000:]}')
 
-        Raises:
-            SystemExit: Training failed.
-        """
-        process.join()
-        if process.exitcode:
-            log = (self.folder / f'{run}.log').read_text(encoding='utf-8')
-            sys.exit(f'{run} ended with {process.exitcode}:\n{log[-2000:]}')
-
-    def wait_for_checkpoint(self, process: multiprocessing.Process, run: str) -> None:
-        """Wait until a run has written its first checkpoint."""
-        while process.is_alive() and not (self.folder / run / 'last_checkpoint').exists():
+    def wait_for_checkpoint(self) -> None:
+        """Wait until the first checkpoint is written."""
+        while self.process.is_alive() and not (self.folder / 'last_checkpoint').exists():
             time.sleep(0.01)
-        if process.exitcode:
-            self.finish(process, run)  # says why
+        if self.process.exitcode:
+            self.finish()
 
-    def last(self, run: str) -> Path:
-        """Return the checkpoint that a run's pointer names."""
-        return Path((self.folder / run / 'last_checkpoint').read_text(encoding='utf-8'))
-
-
-def result(path: Path) -> dict:
-    """Return what training has made of a checkpoint's tensors and numbers."""
-    saved = torch.load(path, weights_only=True)
-    keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-    return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
+    def last(self) -> dict:
+        """Return weights, optimizer, schedule and iteration of the last checkpoint."""
+        path = (self.folder / 'last_checkpoint').read_text(encoding='utf-8')
+        saved = torch.load(path, weights_only=True)
+        keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+        return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
 
 
 def is_same(a: object, b: object) -> bool:
-    """Say whether two nests of containers are equal, bit by bit."""
+    """Return whether two nests of containers are equal, bit by bit."""
     if type(a) is not type(b):
         return False
     if isinstance(a, torch.Tensor):
@@ -149,46 +135,44 @@ def is_same(a: object, b: object) -> bool:
     return a == b
 
 
-def check(task: str, kills: int, seed: int, folder: Path) -> dict:
-    """Kill and resume a task's demo.
+def check(task: str, kills: int, seed: int) -> dict:
+    """Kill and resume a task's demo below the current folder.
 
     Args:
         task (str): Key of :data:`DEMOS`.
         kills (int): How many runs are killed, each at a moment of its own.
-        seed (int): It decides at which moments the run is killed.
-        folder (Path): Where runs are written.
+        seed (int): Sets the moments.
 
     Returns:
         dict: ``kills``, ``equal``, and ``resumed_at``: the iterations that the runs
         went on from.
     """
-    demo, rng = Demo(task, folder), random.Random(seed)
-    process = demo.start('whole')
-    demo.wait_for_checkpoint(process, 'whole')
+    rng, whole = random.Random(seed), Run(task, 'whole')
+    whole.start()
+    whole.wait_for_checkpoint()
     begin = time.perf_counter()
-    demo.finish(process, 'whole')
-    length = time.perf_counter() - begin
-    whole = result(demo.last('whole'))
+    whole.finish()
+    length, expected = time.perf_counter() - begin, whole.last()
     equal, resumed_at = 0, []
     while len(resumed_at) < kills:
-        run = f'run{len(resumed_at)}'
-        process = demo.start(run)
-        demo.wait_for_checkpoint(process, run)
-        process.join(rng.uniform(0, length))
-        process.kill()
-        process.join()
-        at = result(demo.last(run))['iter']
-        if at == whole['iter']:  # it was done already
+        run = Run(task, f'run{len(resumed_at)}')
+        run.start()
+        run.wait_for_checkpoint()
+        run.process.join(rng.uniform(0, length))
+        run.process.kill()
+        run.process.join()
+        at = run.last()['iter']
+        if at == expected['iter']:  # it was done already
             length *= 0.9
         else:
-            demo.finish(demo.start(run, '--resume'), run)
-            same = is_same(result(demo.last(run)), whole)
+            run.start('--resume')
+            run.finish()
+            same = is_same(run.last(), expected)
             equal += same
             resumed_at.append(at)
-            print(
-                f'{task}: killed after iteration {at}, {"equal" if same else "DIFFERS"}', flush=True
-            )
-        shutil.rmtree(demo.folder / run)
+            word = 'equal' if same else 'DIFFERS'
+            print(f'{task}: killed after iteration {at}, {word}', flush=True)
+        shutil.rmtree(run.folder)
     return dict(kills=kills, equal=equal, resumed_at=resumed_at)
 
 
@@ -210,7 +194,7 @@ def main() -> None:
             importlib.import_module(own)
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)  # generated data go below it
-            results[task] = check(task, args.kills, args.seed, Path(folder))
+            results[task] = check(task, args.kills, args.seed)
             os.chdir('/')
         print(f'{task}: {results[task]["equal"]} of {args.kills} equal', flush=True)
     if out:

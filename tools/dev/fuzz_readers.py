@@ -9,7 +9,6 @@ import io
 import json
 import random
 import runpy
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,10 +35,7 @@ from lm4ve.tasks.video.video_files import write_video
 Made = tuple[Path, Callable[[], object]]
 READERS: dict[str, Callable[[Path], Made]] = {}
 #: Readers of text formats of one record a line, which do not count their records.
-UNCOUNTED = {
-    *('obj', 'xyz', 'vqa-csv', 'vqa-jsonl', 'captions-csv', 'word-vectors-txt'),
-    *('shape-list', 'image-list', 'video-list', 'scene-alignment'),
-}
+UNCOUNTED = {*('obj', 'vqa-csv', 'vqa-jsonl', 'image-list', 'video-list', 'word-vectors-txt')}
 RNG = np.random.default_rng(0)
 POINTS = RNG.normal(size=(24, 3)).round(4).astype('<f4')
 FACES = [(i, (i + 1) % 24, (i + 7) % 24) for i in range(24)]
@@ -82,67 +78,62 @@ def samples_of(kind: str, **options: object) -> list:
 
 
 # ------------------------------------------------------------------------- language models
-GGUF = dict(
-    **{f'self_attn.{k}_proj': f'attn_{k}' for k in 'qkv'},
-    **{'self_attn.o_proj': 'attn_output', 'input_layernorm': 'attn_norm'},
-    **{f'mlp.{k}_proj': f'ffn_{k}' for k in ('gate', 'up', 'down')},
-    post_attention_layernorm='ffn_norm',
-)
-META = dict(
-    **{f'self_attn.{k}_proj': f'attention.w{k}' for k in 'qkvo'},
-    **{f'mlp.{k}_proj': f'feed_forward.w{i}' for i, k in enumerate(('gate', 'down', 'up'), 1)},
-    **dict(input_layernorm='attention_norm', post_attention_layernorm='ffn_norm'),
-)
+#: Name in Hugging Face's layout -> in GGUF's and in Meta's.
+NAMES = {
+    'self_attn.q_proj': ('attn_q', 'attention.wq'),
+    'self_attn.k_proj': ('attn_k', 'attention.wk'),
+    'self_attn.v_proj': ('attn_v', 'attention.wv'),
+    'self_attn.o_proj': ('attn_output', 'attention.wo'),
+    'mlp.gate_proj': ('ffn_gate', 'feed_forward.w1'),
+    'mlp.down_proj': ('ffn_down', 'feed_forward.w2'),
+    'mlp.up_proj': ('ffn_up', 'feed_forward.w3'),
+    'input_layernorm': ('attn_norm', 'attention_norm'),
+    'post_attention_layernorm': ('ffn_norm', 'ffn_norm'),
+}
+LANGUAGE_MODELS = {
+    'safetensors': 'model.safetensors',
+    'hf-config': 'config.json',
+    'weight-index': 'model.safetensors.index.json',
+    'torch': 'pytorch_model.bin',
+    'gguf': 'model.gguf',
+    'meta-weights': 'consolidated.00.pth',
+    'meta-params': 'params.json',
+}
 
 
-def llama() -> torch.nn.Module:
+@reader(*LANGUAGE_MODELS)
+def language_model(folder: Path, name: str) -> Made:
     torch.manual_seed(0)
     sizes = dict(hidden_size=8, intermediate_size=12, num_attention_heads=2, vocab_size=8)
-    return LlamaModel(LlamaConfig(num_hidden_layers=1, **sizes))
-
-
-@reader('safetensors', 'torch', 'weight-index', 'hf-config')
-def huggingface(folder: Path, name: str) -> Made:
-    model = llama()
-    model.save_pretrained(folder, max_shard_size='1KB' if name == 'weight-index' else '1GB')
-    if name == 'torch':
-        (folder / 'model.safetensors').unlink()
-        torch.save(model.state_dict(), folder / 'pytorch_model.bin')
-    files = {'torch': 'pytorch_model.bin', 'hf-config': 'config.json'}
-    files |= {'weight-index': 'model.safetensors.index.json'}
-    file = folder / files.get(name, 'model.safetensors')
-    return file, lambda: LLMBlock(str(folder), layers=(0,)).source
-
-
-@reader('meta-weights', 'meta-params')
-def meta(folder: Path, name: str) -> Made:
-    state = llama().state_dict()
-    named = {f'layers.0.{b}.weight': state[f'layers.0.{a}.weight'] for a, b in META.items()}
-    named |= {'norm.weight': torch.ones(8), 'tok_embeddings.weight': torch.ones(8, 8)}
-    torch.save(named, folder / 'consolidated.00.pth')
-    params = dict(dim=8, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)
-    write(folder, {'params.json': params})
-    file = 'consolidated.00.pth' if name == 'meta-weights' else 'params.json'
-    return folder / file, lambda: LLMBlock(str(folder), layers=(0,)).source
-
-
-@reader('gguf')
-def gguf_file(folder: Path, name: str) -> Made:
-    path, state = folder / 'model.gguf', llama().state_dict()
-    writer = gguf.GGUFWriter(path, 'llama')
-    writer.add_block_count(1)
-    writer.add_embedding_length(8)
-    writer.add_feed_forward_length(12)
-    writer.add_head_count(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_token_list(['a', 'b'])
-    for ours, theirs in GGUF.items():
-        writer.add_tensor(f'blk.0.{theirs}.weight', state[f'layers.0.{ours}.weight'].numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path, lambda: LLMBlock(str(path)).source
+    model = LlamaModel(LlamaConfig(num_hidden_layers=1, **sizes))
+    state, file = model.state_dict(), folder / LANGUAGE_MODELS[name]
+    layer = {names: state[f'layers.0.{ours}.weight'] for ours, names in NAMES.items()}
+    if name == 'gguf':
+        writer = gguf.GGUFWriter(file, 'llama')
+        writer.add_block_count(1)
+        writer.add_embedding_length(8)
+        writer.add_feed_forward_length(12)
+        writer.add_head_count(2)
+        writer.add_layer_norm_rms_eps(1e-5)
+        writer.add_token_list(['a', 'b'])
+        for (theirs, _), tensor in layer.items():
+            writer.add_tensor(f'blk.0.{theirs}.weight', tensor.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    elif name.startswith('meta'):
+        named = {f'layers.0.{theirs}.weight': tensor for (_, theirs), tensor in layer.items()}
+        named |= {'norm.weight': torch.ones(8), 'tok_embeddings.weight': torch.ones(8, 8)}
+        torch.save(named, folder / 'consolidated.00.pth')
+        params = dict(dim=8, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)
+        write(folder, {'params.json': params})
+    else:
+        model.save_pretrained(folder, max_shard_size='1KB' if name == 'weight-index' else '1GB')
+        if name == 'torch':
+            (folder / 'model.safetensors').unlink()
+            torch.save(state, file)
+    return file, lambda: LLMBlock(str(file if name == 'gguf' else folder)).source
 
 
 @reader('checkpoint')
@@ -177,7 +168,6 @@ def clouds() -> dict[str, str | bytes | np.ndarray]:
         'obj': lines(POINTS, 'v ') + lines((np.array(FACES) + 1).tolist(), 'f '),
         'stl': f'solid a\n{"".join(loops)}endsolid a\n',
         'pcd': pcd + lines(POINTS),
-        'xyz': lines(POINTS),
         'npy': POINTS,
         'ply-binary': binary,
         'stl-binary': bytes(80) + np.array(24, '<u4').tobytes() + facets.tobytes(),
@@ -202,27 +192,11 @@ def h5_file(folder: Path, name: str) -> Made:
     return path, lambda: samples_of('ScanObjectNN', data_root=str(folder), split='test')
 
 
-@reader('shape-list')
-def shapes(folder: Path, name: str) -> Made:
-    names = [f'airplane_{i:04d}' for i in range(1, 9)]
-    rows = lines(np.hstack([POINTS, POINTS])).replace(' ', ',')
-    write(folder, {f'airplane/{n}.txt': rows for n in names})
-    write(folder, {'modelnet40_test.txt': ''.join(f'{n}\n' for n in names)})
-    where = dict(data_root=str(folder), cache_dir=str(folder / 'cache'))
-
-    def read() -> list:
-        shutil.rmtree(folder / 'cache', ignore_errors=True)
-        return samples_of('ModelNet40', split='test', num_points=8, **where)
-
-    return folder / 'modelnet40_test.txt', read
-
-
 # --------------------------------------------------------------------------------- traffic
 SCENES = {
     'argoverse-csv': '*.csv',
     'argoverse-map': '*{city}*.xml',
     'argoverse2-parquet': '*.parquet',
-    'argoverse2-map': 'log_map_archive_*.json',
 }
 
 
@@ -253,25 +227,23 @@ def motion_cache(folder: Path, name: str) -> Made:
 @reader('image-jpg', 'image-png', 'image-list')
 def images(folder: Path, name: str) -> Made:
     ending = 'png' if name == 'image-png' else 'jpg'
-    names = [f'{i}.{ending}' for i in range(4)]
-    for i, file in enumerate(names):
+    (folder / 'val').mkdir()
+    for i in range(4):
         pixels = np.random.default_rng(i).integers(0, 255, (24, 24, 3), dtype=np.uint8)
-        (folder / 'val').mkdir(exist_ok=True)
-        Image.fromarray(pixels).save(folder / 'val' / file)
-    write(folder, {'val.txt': ''.join(f'{n} {10 + i}\n' for i, n in enumerate(names))})
-    options = dict(data_root=str(folder), ann_file='val.txt', split='val')
+        Image.fromarray(pixels).save(folder / f'val/{i}.{ending}')
+    write(folder, {'val.txt': ''.join(f'{i}.{ending} {10 + i}\n' for i in range(4))})
+    options = dict(data_root=str(folder), ann_file='val.txt', split='val', verify=True)
     options |= dict(pipeline=[dict(type='mmpretrain.LoadImageFromFile')], on_corrupt='refuse')
 
     def read() -> list:
-        samples = samples_of('CheckedImageNet', verify=True, **options)
+        samples = samples_of('CheckedImageNet', **options)
         return [(s['img'], int(s['gt_label'])) for s in samples]
 
-    return folder / ('val.txt' if name == 'image-list' else f'val/{names[0]}'), read
+    return folder / ('val.txt' if name == 'image-list' else f'val/0.{ending}'), read
 
 
 @reader('video-decord', 'video-pyav', 'video-list')
 def videos(folder: Path, name: str) -> Made:
-
     for i in range(2):
         frames = np.zeros((8, 32, 32), np.uint8)
         frames[np.arange(8), 4 + np.arange(8), 3 * np.arange(8) + i] = 200
@@ -281,22 +253,26 @@ def videos(folder: Path, name: str) -> Made:
     sample = dict(type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True)
     ends = dict(type=f'mmaction.{decoder}Init'), dict(type=f'mmaction.{decoder}Decode')
     options = dict(ann_file=str(folder / 'list.txt'), data_prefix=dict(video=str(folder)))
-    options |= dict(pipeline=[ends[0], sample, ends[1]], test_mode=True, on_corrupt='refuse')
+    options |= dict(pipeline=[ends[0], sample, ends[1]], on_corrupt='refuse', verify='decode')
 
     def read() -> list:
-        samples = samples_of('CheckedVideoDataset', verify='decode', **options)
+        samples = samples_of('CheckedVideoDataset', test_mode=True, **options)
         return [(np.stack(s['imgs']), s['label']) for s in samples]
 
     return folder / ('list.txt' if name == 'video-list' else '0.mp4'), read
 
 
 # --------------------------------------------------------------------- questions, captions
-VQA = dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0'))
 IDS = [dict(question_id=10 * i + 1, image_id=i) for i in range(1, 4)]
 ANSWERS = [dict(answer=a, answer_confidence='yes', answer_id=i) for i, a in enumerate('ab')]
 LABELS = dict(question_type='is it', answer_type='yes/no', multiple_choice_answer='a')
-ROWS = [(f'{i}.png', f'What is {i}?', 'a cat|a dog') for i in range(4)]
-CSV = ''.join(f'{",".join(row)}\n' for row in [('image', 'question', 'answers'), *ROWS])
+VQA = dict(
+    **dict(data_subtype='train2014', data_type='mscoco', info=dict(version='2.0')),
+    task_type='Open-Ended',
+    questions=[dict(i, question='Is it red?') for i in IDS],
+    annotations=[dict(i, answers=ANSWERS, **LABELS) for i in IDS],
+)
+ROWS = [dict(image=f'{i}.png', question=f'What is {i}?', answers='a|b') for i in range(4)]
 KARPATHY = [
     dict(filepath='val2014', filename=f'{i}.png', split='train', imgid=i, sentids=[i])
     | dict(sentences=[dict(raw=f'A cat {i}.', sentid=i)])
@@ -304,40 +280,38 @@ KARPATHY = [
 ]
 QA = dict(question='What?', answer='A cat.')
 TEXTS = {
-    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': dict(
-        VQA, task_type='Open-Ended', questions=[dict(i, question='Is it red?') for i in IDS]
-    ),
-    'vqav2/v2_mscoco_train2014_annotations.json': dict(
-        VQA, annotations=[dict(i, answers=ANSWERS, **LABELS) for i in IDS]
-    ),
-    'q.csv': CSV,
-    'q.jsonl': ''.join(json.dumps(dict(image=i, question=q, answer=a)) + '\n' for i, q, a in ROWS),
+    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': {
+        k: v for k, v in VQA.items() if k != 'annotations'
+    },
+    'vqav2/v2_mscoco_train2014_annotations.json': {
+        k: v for k, v in VQA.items() if k not in ('questions', 'task_type')
+    },
+    'q.csv': ''.join(f'{",".join(row)}\n' for row in [ROWS[0], *(r.values() for r in ROWS)]),
+    'q.jsonl': ''.join(json.dumps(row).replace('answers', 'answer') + '\n' for row in ROWS),
     'question_answers.json': [dict(id=i, qas=[dict(QA, qa_id=i, image_id=i)]) for i in range(3)],
     'dataset_coco.json': dict(dataset='coco', images=KARPATHY),
-    'c.csv': CSV.replace('question', 'caption'),
 }
-DRAWN = dict(test_mode=False, num_negatives=1)
-#: Reader -> its file in TEXTS, data set and options.
+#: Reader -> the data set that reads its file in TEXTS, and options.
 QUESTIONS = {
-    'vqa-questions': (0, 'VQAv2', dict(split='train2014')),
-    'vqa-annotations': (1, 'VQAv2', dict(split='train2014')),
-    'vqa-csv': (2, 'VQAFiles', dict(ann_file='q.csv')),
-    'vqa-jsonl': (3, 'VQAFiles', dict(ann_file='q.jsonl')),
-    'visual-genome': (4, 'VisualGenomeQA', {}),
-    'karpathy': (5, 'KarpathyRetrieval', dict(DRAWN, ann_file='dataset_coco.json')),
-    'captions-csv': (6, 'CaptionFiles', dict(DRAWN, ann_file='c.csv')),
+    'vqa-questions': ('VQAv2', dict(split='train2014')),
+    'vqa-annotations': ('VQAv2', dict(split='train2014')),
+    'vqa-csv': ('VQAFiles', dict(ann_file='q.csv')),
+    'vqa-jsonl': ('VQAFiles', dict(ann_file='q.jsonl')),
+    'visual-genome': ('VisualGenomeQA', {}),
+    'karpathy': ('KarpathyRetrieval', dict(ann_file='dataset_coco.json', num_negatives=1)),
 }
 
 
 @reader(*QUESTIONS)
 def questions(folder: Path, name: str) -> Made:
     """Questions and captions of images, which are empty files."""
-    number, kind, options = QUESTIONS[name]
+    kind, options = QUESTIONS[name]
     images = *(f'train2014/COCO_train2014_{i:012d}.jpg' for i in range(4)), 'VG_100K/1.jpg'
     images = *images, *(f'{i}.png' for i in range(4)), 'val2014/1.png'
     write(folder, TEXTS | dict.fromkeys(images, ''))
+    file = dict(zip(QUESTIONS, TEXTS, strict=True))[name]
     options = dict(options, data_root=str(folder), verify=False)
-    return folder / [*TEXTS][number], lambda: samples_of(kind, **options)
+    return folder / file, lambda: samples_of(kind, **options)
 
 
 # ----------------------------------------------------------------------------------- rooms
@@ -346,11 +320,11 @@ ROOM_IDS = [dict(scene_id=SCENE, question_id=220602000000 + i) for i in range(3)
 ASKED = dict(situation='I am facing the door.', question='What is behind me?')
 AT = dict(position=dict(x=0.5, y=0.25, z=0), rotation=dict(_x=0, _y=0, _z=0.6, _w=0.8))
 LISTED = dict(ASKED, answers=['a'], position=[0.5, 0.25, 0, 0, 0, 0.6, 0.8])
+TWICE = dict(alternative_situation=['a', 'b'])
 VERTICES = RNG.integers(0, 200, (12, 6)).astype(np.float32)
-ASKED_TWICE = dict(ASKED, alternative_situation=['a', 'b'])
 ROOM = {
     'qa/SQA_train.json': [i | LISTED for i in ROOM_IDS],
-    'qa/questions.json': dict(questions=[i | ASKED_TWICE for i in ROOM_IDS]),
+    'qa/questions.json': dict(questions=[i | ASKED | TWICE for i in ROOM_IDS]),
     'qa/annotations.json': dict(annotations=[i | AT | dict(answers=ANSWERS) for i in ROOM_IDS]),
     'qa/answer_counter.json': ['a', 'a', 'two', 'left'],
     f'scannet_data/{SCENE}_vert.npy': VERTICES,
@@ -365,9 +339,7 @@ ROOM_FILES = {
     'sqa3d-questions': 'qa/questions.json',
     'sqa3d-annotations': 'qa/annotations.json',
     'scene-points': f'scannet_data/{SCENE}_aligned_vert.npy',
-    'scene-labels': f'scannet_data/{SCENE}_sem_label.npy',
     'scene-boxes': f'scannet_data/{SCENE}_aligned_bbox.npy',
-    'scene-alignment': f'scans/{SCENE}/{SCENE}.txt',
 }
 
 

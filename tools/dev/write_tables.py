@@ -8,7 +8,6 @@ A test fails while a page and the Python table differ.
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import family_table as families
@@ -22,21 +21,12 @@ PAGES = {
 }
 
 
-def write_pages(
-    pages: Mapping[str, Mapping[str, Callable[[], str]]], tool: str, args: list[str] | None
-) -> None:
-    """Write the tables of some pages, or with ``--check`` end with the names of those that differ.
-
-    Args:
-        pages (Mapping): Page, from the root of the project -> name of a table -> what makes it.
-        tool (str): The file whose command this is.
-        args (list[str], optional): The command's arguments. Default: those of the process.
-    """
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='Write tables of the documentation.')
     parser.add_argument('--check', action='store_true', help='write nothing')
-    check = parser.parse_args(args).check
+    check = parser.parse_args(argv).check
     differ = []
-    for name, tables in pages.items():
+    for name, tables in PAGES.items():
         page = ROOT / name
         before = page.read_text(encoding='utf-8')
         after = families.with_tables(before, tables)
@@ -45,11 +35,7 @@ def write_pages(
             if not check:
                 page.write_text(after, encoding='utf-8')
     if check and differ:
-        sys.exit(f'{", ".join(differ)}: run python {Path(tool).resolve().relative_to(ROOT)}')
-
-
-def main(args: list[str] | None = None) -> None:
-    write_pages(PAGES, __file__, args)
+        sys.exit(f'{", ".join(differ)}: run python tools/dev/write_tables.py')
 
 
 if __name__ == '__main__':

@@ -8,20 +8,14 @@ Test the result with configs/lm4ve/vit-s_in1k.py and vit-s_llama_in1k.py.
 
 from collections.abc import Sequence
 
-from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.image.converters import convert_vit
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = converter_parser(__doc__)
-    parser.add_argument(
-        '--ema',
-        action='store_true',
-        help='take the moving average (model_ema); the paper evaluates the raw weights',
-    )
-    args = parser.parse_args(argv)
-    convert_file(args, convert_vit, args.ema)
+    ema = 'take the moving average (model_ema); the paper evaluates the raw weights'
+    run_converter(argv, __doc__, convert_vit, ema=dict(action='store_true', help=ema))
 
 
 if __name__ == '__main__':

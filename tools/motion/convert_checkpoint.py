@@ -8,14 +8,13 @@ weights of losses.
 
 from collections.abc import Sequence
 
-from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.motion.converters import convert_mmtransformer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = converter_parser(__doc__).parse_args(argv)
-    convert_file(args, convert_mmtransformer)
+    run_converter(argv, __doc__, convert_mmtransformer)
 
 
 if __name__ == '__main__':

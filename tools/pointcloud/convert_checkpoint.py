@@ -10,20 +10,14 @@ config of its data set.
 
 from collections.abc import Sequence
 
-from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.pointcloud.converters import convert_pointbert
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = converter_parser(__doc__)
-    parser.add_argument(
-        '--num-classes',
-        type=int,
-        help='keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)',
-    )
-    args = parser.parse_args(argv)
-    convert_file(args, convert_pointbert, num_classes=args.num_classes)
+    rows = 'keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)'
+    run_converter(argv, __doc__, convert_pointbert, num_classes=dict(type=int, help=rows))
 
 
 if __name__ == '__main__':

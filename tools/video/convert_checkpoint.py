@@ -10,17 +10,15 @@ configs/video/videomae-s_ssv2.py and videomae-s_llama_ssv2.py.
 
 from collections.abc import Sequence
 
-from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.video.converters import convert_videomae
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = converter_parser(__doc__, layer=15)
-    parser.add_argument('--img-size', type=int, default=224, help='side in pixels; default: 224')
-    parser.add_argument('--num-frames', type=int, default=16, help='frames of a clip; default: 16')
-    args = parser.parse_args(argv)
-    convert_file(args, convert_videomae, img_size=args.img_size, num_frames=args.num_frames)
+    size = dict(type=int, default=224, help='side in pixels; default: 224')
+    frames = dict(type=int, default=16, help='frames of a clip; default: 16')
+    run_converter(argv, __doc__, convert_videomae, layer=15, img_size=size, num_frames=frames)
 
 
 if __name__ == '__main__':

@@ -18,53 +18,43 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.release.command_line import convert_file, converter_parser
+from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
 from lm4ve.tasks.vqa.converters import TASKS, convert_meter, to_meter
 
 
 def convert(
-    state: dict[str, Tensor], llm: str | None, layer: int | Sequence[int], origin: str, **options
+    state: dict[str, Tensor],
+    llm: str | None,
+    layer: int | Sequence[int],
+    origin: str,
+    reverse: bool,
+    answers: str | None,
+    **options: str | None,
 ) -> dict[str, Tensor]:
-    """Call the converter of the file's model with the options that it takes."""
-    answers = options.pop('answers')
-    is_sqa3d = any(k.startswith('detection_backbone.') for k in state)
-    if is_sqa3d and (options['vocabulary'] or options['task'] != 'auto'):
-        raise UserError(f'{origin} is of SQA3D, which takes --answers. Fix: leave out the others.')
+    """Call the converter of the file's model."""
+    is_sqa3d = any(k.startswith(('detection_backbone.', 'object_encoder.')) for k in state)
+    if reverse:
+        return (to_sqa3d if is_sqa3d else to_meter)(state, origin)
+    if answers and not is_sqa3d:
+        raise UserError(f'{origin} is not of SQA3D. Fix: give --vocabulary, not --answers.')
     if is_sqa3d:
         return convert_sqa3d(state, llm, layer, answers, origin)
-    if answers:
-        raise UserError(f'{origin} is not of SQA3D. Fix: give --vocabulary, not --answers.')
     return convert_meter(state, llm, layer, origin=origin, **options)
 
 
-def go_back(state: dict[str, Tensor], llm: None, layer: int, origin: str) -> dict[str, Tensor]:
-    """The way back, as the shared command line calls converters."""
-    if any(k.startswith('object_encoder.') for k in state):
-        return to_sqa3d(state, origin)
-    return to_meter(state, origin)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = converter_parser(__doc__)
-    parser.add_argument(
-        '--task',
-        choices=TASKS,
-        default='auto',
-        help="what the model is for; default: what the file's heads say",
+    task = "what the model is for; default: what the file's heads say"
+    run_converter(
+        argv,
+        __doc__,
+        convert,
+        task=dict(choices=TASKS, default='auto', help=task),
+        vocabulary=dict(help='the answers of a VQA checkpoint, in their order'),
+        answers=dict(help='the answer_counter.json of an SQA3D checkpoint'),
+        reverse=dict(action='store_true', help='from our names to the released'),
     )
-    parser.add_argument('--vocabulary', help='the answers of a VQA checkpoint, in their order')
-    parser.add_argument('--answers', help='the answer_counter.json of an SQA3D checkpoint')
-    parser.add_argument('--reverse', action='store_true', help='from our names to the released')
-    args = parser.parse_args(argv)
-    if args.reverse:
-        if args.llm or args.vocabulary or args.answers or args.task != 'auto':
-            parser.error('--reverse takes none of --llm, --task, --vocabulary and --answers')
-        convert_file(args, go_back)
-    else:
-        options = dict(task=args.task, vocabulary=args.vocabulary, answers=args.answers)
-        convert_file(args, convert, **options)
 
 
 if __name__ == '__main__':

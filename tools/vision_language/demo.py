@@ -15,9 +15,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from PIL import Image
-from torch import nn
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
@@ -25,7 +24,7 @@ from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.cost.tables import print_table
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
@@ -56,66 +55,45 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.topk < 1:
-        raise UserError(f'--topk {args.topk} must be at least 1.')
+    check('--topk', args.topk, least=1)
     cfg = read_config(args.config, args.cfg_options)
     task = task_of_config(cfg).name
-    if task not in ('vqa', 'rooms'):
-        raise UserError(f"--config {args.config} is of the task '{task}', expected vqa or rooms.")
+    check('the task of --config', task, choices=('vqa', 'rooms'))
     name = Path(args.config).stem
     folder = Path(args.out_dir or f'work_dirs/{name}/demo')
     asks = task == 'rooms' or str(cfg.model.head.type).endswith('VQAHead')
     many = Path(args.image).is_dir()
     if asks and many:
         raise UserError(f"'{args.image}' is a folder. Fix: ask about one image or room.")
-    option = dict(question=args.text) if asks else dict(caption=args.text)
+    texts = {'question' if asks else 'caption': args.text}
     if args.situation is not None or task == 'rooms':
-        option['situation'] = args.situation
-    given = None
-    if not (many or args.no_sheet):
-        given = samples_of_files(cfg, [args.image], **option)[0]
-    elif task == 'rooms':
-        read_texts(**option)
-    model = (ask if asks else rank)(cfg, args, folder, option)
+        texts['situation'] = args.situation
+    given = None if many else samples_of_files(cfg, [args.image], **texts)[0]
+    kind = RoomInferencer if task == 'rooms' else VQAInferencer if asks else RetrievalInferencer
+    inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
+    if asks:
+        said = [args.situation, args.text] if task == 'rooms' else [args.text]
+        (result,) = inferencer(args.image, *said, topk=args.topk, out_dir=folder)
+        print('\n'.join(said))
+        print_table('', [dict(a, score=f'{100 * a["score"]:.1f} %') for a in result['answers']])
+    else:
+        ranked, key, title = (
+            ('images', 'img_path', 'text') if many else ('captions', 'text', 'img_path')
+        )
+        captions = args.text.split('|')
+        for result in inferencer(args.image, captions, rank=ranked, topk=args.topk, out_dir=folder):
+            print(result[title])
+            print_table(
+                '', [{ranked: f[key], 'score': f'{f["score"]:.3f}'} for f in result[ranked]]
+            )
     print(f'pictures: {folder}')
-    if given is not None:
-        analysis = analyse(model, collate(cfg, [given.data]))
-        (sample,) = samples_of(analysis, model, [given.name], heads=3)
+    if given is not None and not args.no_sheet:
+        analysis = analyse(inferencer.model, collate(cfg, [given.data]))
+        (sample,) = samples_of(analysis, inferencer.model, [given.name], heads=3)
         sheet = folder / f'{given.name}_activations.png'
         figure = draw_sheet(sample, f'{name}, {args.checkpoint}')
         Image.fromarray(to_image(figure)).save(sheet, optimize=True)
         print(f'activations: {sheet}')
-
-
-def ask(cfg: Config, args: argparse.Namespace, folder: Path, texts: dict[str, str]) -> nn.Module:
-    """Print the answers to a question about an image or a room; return the model."""
-    kind = RoomInferencer if 'situation' in texts else VQAInferencer
-    inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
-    said = [texts['situation'], texts['question']] if 'situation' in texts else [args.text]
-    (result,) = inferencer(args.image, *said, topk=args.topk, out_dir=folder)
-    rows = [dict(answer=a['answer'], score=f'{100 * a["score"]:.1f} %') for a in result['answers']]
-    print('\n'.join(said))
-    print_table('', rows)
-    return inferencer.model
-
-
-def rank(cfg: Config, args: argparse.Namespace, folder: Path, texts: dict[str, str]) -> nn.Module:
-    """Print a ranking of images or captions; return the model."""
-    inferencer = RetrievalInferencer(cfg, args.checkpoint, args.device, args.allow_partial)
-    many = Path(args.image).is_dir()
-    captions = texts['caption'].split('|')
-    ranked = 'images' if many else 'captions'
-    for result in inferencer(args.image, captions, rank=ranked, topk=args.topk, out_dir=folder):
-        found, title = (
-            (result['images'], result['text']) if many else (result['captions'], result['img_path'])
-        )
-        key = 'img_path' if many else 'text'
-        rows = [
-            {('image' if many else 'caption'): f[key], 'score': f'{f["score"]:.3f}'} for f in found
-        ]
-        print(title)
-        print_table('', rows)
-    return inferencer.model
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
-"""What the tools that convert published checkpoints share: arguments, reading, writing."""
+"""The command line of the tools that convert published checkpoints."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -14,12 +15,27 @@ from lm4ve.version import __version__
 State = dict[str, Tensor]
 
 
-def converter_parser(description: str, layer: int = -1) -> argparse.ArgumentParser:
-    """Return a parser with the arguments that all converters take.
+def run_converter(
+    argv: Sequence[str] | None,
+    description: str,
+    convert: Callable[..., State],
+    layer: int = -1,
+    **flags: dict[str, Any],
+) -> None:
+    """Convert one file as a command line says, and print what was written.
 
     Args:
+        argv (Sequence[str], optional): The command line. Default: the process's.
         description (str): The tool's docstring.
+        convert (Callable): A task's function of the state, the language model, the layers,
+            ``origin`` (the file's name in messages) and the values of ``flags``.
         layer (int): The layer of the language model that released blocks are.
+        **flags: Name of a further argument of ``convert`` -> options of its flag, as of
+            ``ArgumentParser.add_argument``. ``ema`` chooses the moving average instead.
+
+    Raises:
+        UserError: The result would overwrite the source; what ``convert`` raises.
+        CheckpointError: See :func:`lm4ve.runner.checkpoint_files.read_checkpoint`.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,30 +50,15 @@ def converter_parser(description: str, layer: int = -1) -> argparse.ArgumentPars
     parser.add_argument(
         '--layer', type=int, nargs='+', default=[layer], help=f'its layer(s); default: {layer}'
     )
-    return parser
-
-
-def convert_file(
-    args: argparse.Namespace, convert: Callable[..., State], ema: bool = False, **options: object
-) -> None:
-    """Convert one file as the command line says, and print what was written.
-
-    Args:
-        args (Namespace): From :func:`converter_parser`.
-        convert (Callable): A task's function; takes the state, the language model,
-            the layers, ``options`` and ``origin``, what messages call the file.
-        ema (bool): Convert the moving average instead of the weights.
-        **options: Further arguments of ``convert``.
-
-    Raises:
-        UserError: The result would overwrite the source; what ``convert`` raises.
-        CheckpointError: See :func:`lm4ve.runner.checkpoint_files.read_checkpoint`.
-    """
+    for name, options in flags.items():
+        parser.add_argument(f'--{name.replace("_", "-")}', **options)
+    args = parser.parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
         raise UserError(f"SRC and DST are the same file, '{args.src}'.")
-    origin = f"'{args.src}'"
+    given = {name: getattr(args, name) for name in flags}
+    ema, origin = given.pop('ema', False), f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), ema, origin)
-    converted = convert(state, args.llm, args.layer, origin=origin, **options)
+    converted = convert(state, args.llm, args.layer, origin=origin, **given)
     meta = dict(
         lm4ve_version=__version__,
         converted_from=args.src.name,
