@@ -11,9 +11,8 @@ from mmengine.model import is_model_wrapper
 
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.base.analysis import numbered
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
-from lm4ve.tasks.base.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
+from lm4ve.tasks.base.pictures import PredictionVisualizationHook, PredictionVisualizer, to_image
 
 
 def draw_ranking(
