@@ -56,12 +56,7 @@ def vqa_pair(split: str, images: Iterable[int], per_image: int = 2) -> tuple[dic
                     **ids,
                 )
             )
-    head = dict(
-        info=dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'),
-        data_type='mscoco',
-        data_subtype=split,
-        license=dict(name='Creative Commons Attribution 4.0 International License'),
-    )
+    head = dict(info=dict(version='2.0', year=2017), data_type='mscoco', data_subtype=split)
     asked = dict(head, task_type='Open-Ended', questions=questions)
     return asked, dict(head, annotations=annotations)
 
@@ -95,21 +90,8 @@ def write_visual_genome(root: Path, count: int = 4) -> Path:
         folder = ('VG_100K', 'VG_100K_2')[image % 2]
         write_image(root / folder / f'{image}.jpg', seed=image)
         answer = ANSWERS[image % len(ANSWERS)]
-        content.append(
-            dict(
-                id=image,
-                qas=[
-                    dict(
-                        qa_id=986000 + image,
-                        image_id=image,
-                        question='What color is it?',
-                        answer=f'{answer.capitalize()}.',
-                        a_objects=[],
-                        q_objects=[],
-                    )
-                ],
-            )
-        )
+        qa = dict(qa_id=986000 + image, image_id=image, question='What color is it?')
+        content.append(dict(id=image, qas=[dict(qa, answer=f'{answer.capitalize()}.')]))
     write_json(root / 'question_answers.json', content)
     return root
 
@@ -133,8 +115,7 @@ def _karpathy(name: str, splits: dict[str, int], captions: int, **fields: dict) 
                     imgid=number,
                     split=split,
                     sentences=[
-                        dict(tokens=r[:-1].split(), raw=r, imgid=number, sentid=i)
-                        for i, r in zip(ids, raws, strict=True)
+                        dict(raw=r, imgid=number, sentid=i) for i, r in zip(ids, raws, strict=True)
                     ],
                     **{k: v[split] if isinstance(v, dict) else v for k, v in fields.items()},
                 )

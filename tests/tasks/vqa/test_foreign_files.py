@@ -33,7 +33,7 @@ def model():
 
 @pytest.mark.parametrize('key', KEYS)
 @pytest.mark.parametrize('change', CHANGES)
-def test_a_damaged_tensor_is_named_by_any_way_of_loading(key, change, model):
+def test_damaged_tensors_are_not_loaded(key, change, model):
     state = dict(model.state_dict())
     before = state[key].clone()
     state[key] = CHANGES[change](state[key])
@@ -85,10 +85,7 @@ HOSTILE = {
     'pickles': of_pickles,
     'panic': ids,
     'deep': lambda f, _: (f / 'tokenizer.json').write_text('[' * 100_000),
-    'deep settings': lambda f, _: (f / 'tokenizer_config.json').write_text('{"a":' * 990),
     'a list': lambda f, _: (f / 'tokenizer_config.json').write_text('[]'),
-    'null': lambda f, _: (f / 'tokenizer.json').write_text('null'),
-    'a length': lambda f, _: edit(f, 'tokenizer_config.json', model_max_length='a'),
     'a padding': lambda f, _: edit(f, 'tokenizer_config.json', pad_token=5),
 }
 
@@ -105,7 +102,7 @@ def test_a_hostile_tokenizer_runs_nothing(kind, tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_numbers_of_tokens_beyond_the_encoders_are_refused(tmp_path):
+def test_token_numbers_beyond_the_encoder_are_refused(tmp_path):
     folder = Path(write_tokenizer(tmp_path))
     path = folder / 'tokenizer.json'
     content = json.loads(path.read_text())

@@ -13,7 +13,7 @@ from tests.tasks.vqa.shrink import write_clip, write_roberta
 from tests.tasks.vqa.tiny import ANSWERS, BLOCK, batch, meter_config
 
 
-def test_a_release_computes_the_same_without_the_files_it_was_made_of(tmp_path):
+def test_release_works_without_the_original_files(tmp_path):
     write_clip(tmp_path / 'clip')
     write_roberta(tmp_path / 'roberta')
     (tmp_path / 'answers.json').write_text(json.dumps(ANSWERS))

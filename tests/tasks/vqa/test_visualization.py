@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from matplotlib.colors import to_rgb
 
@@ -26,7 +25,7 @@ def texts(figure) -> str:
     return ' '.join(' '.join(words).split())
 
 
-def test_bars_are_as_long_as_the_scores_and_the_truth_is_green():
+def test_bars_show_scores_and_truth():
     figure = draw_ranking(RED, 'What is $x$?', [('cat', 0.5), ('dog', 0.25)], ['dog', 'dog'])
     bars = figure.axes[1].patches
     assert [b.get_width() for b in bars] == [0.5, 0.25]
@@ -35,14 +34,6 @@ def test_bars_are_as_long_as_the_scores_and_the_truth_is_green():
     assert 'cat dog' in texts(figure) and '50.0 % 25.0 %' in texts(figure)
     image = to_image(figure)
     assert (image == (255, 0, 0)).all(-1).sum() > 5000
-
-
-@pytest.mark.parametrize('scores', [(-3.0, -8.0), (12.5, -1.0), (0.0, 0.0)])
-def test_scores_of_any_sign_stay_within_the_picture(scores):
-    figure = draw_ranking(RED, 'q ' * 80, [('a long caption ' * 6, scores[0]), ('b', scores[1])])
-    low, high = figure.axes[1].get_xlim()
-    assert low <= min(*scores, 0) and high > max(*scores, 0)
-    assert to_image(figure).std() > 5
 
 
 def test_ranked_images_stand_in_their_order():
@@ -56,7 +47,7 @@ def test_ranked_images_stand_in_their_order():
     assert words.index('1. 3.00 one.png') < words.index('3. 1.00 three.png')
 
 
-def test_the_hook_draws_every_nth_question_in_the_colors_of_the_file(tmp_path):
+def test_hook_draws_every_nth_question(tmp_path):
     sample = VisionLanguageDataSample(metainfo=dict(text=['q?'], img_path='x/my.png'))
     sample.set_answer(torch.tensor([0.2, 0.7]), ['no', 'yes'])
     plain = VisionLanguageDataSample(metainfo=dict(text=['a', 'b']))  # of retrieval

@@ -40,7 +40,8 @@ class _Inferencer(TaskInferencer):
     def _init_pipeline(self, cfg: Config) -> Callable:
         """Return the config's test pipeline, for entries with a file or an array as ``image``."""
         steps = tested_dataset(cfg).pipeline
-        load = Compose([t for t in steps if 'LoadImage' in t['type']])
+        loading = [t for t in steps if 'LoadImage' in t['type']]
+        load = Compose(loading or [dict(type='LoadImageFromFile')])
         rest = Compose([t for t in steps if 'LoadImage' not in t['type']])
 
         def pipeline(entry: dict) -> dict:
