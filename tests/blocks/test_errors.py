@@ -69,7 +69,7 @@ def test_settings_that_cannot_be_are_refused(checkpoints, trainable):
 
 def test_errors_survive_the_registry_in_their_type(checkpoints):
     # MMEngine raises a constructor's error again as type(e)(message).
-    with pytest.raises(CheckpointError, match='/no/such'):
+    with pytest.raises(CheckpointError, match='does not exist'):
         MODELS.build(dict(type='LLMBlock', checkpoint='/no/such/folder'))
     assert MODELS.build(dict(type='LLMBlock', checkpoint=checkpoints('llama')))
 
@@ -254,7 +254,7 @@ def test_names_of_remote_code_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------- inputs
 @pytest.mark.parametrize('shape', [(2, 6, 31), (6, 32), (2, 32, 3, 3)])
 def test_inputs_of_another_shape_are_refused(checkpoints, shape):
-    with pytest.raises(UserError, match=r'takes \[B, N, 32\], got \[.*mapper'):
+    with pytest.raises(UserError, match=r'takes \[B, N, 32\], got \['):
         LLMBlock(checkpoints('llama'))(torch.zeros(shape))
 
 

@@ -73,9 +73,7 @@ def prepare_scans(
         folders = sorted(p for p in scans.iterdir() if p.is_dir() and p.name[0] != '.')
     else:
         folders = [scans / Path(name).name for name in names.read_text().split()]
-    with open(labels, encoding='utf-8', newline='') as file:
-        rows = csv.DictReader(file, delimiter='\t')
-        ids = {row['raw_category']: int(row['nyu40id']) for row in rows}
+    ids = label_ids(labels)
     (out / NOTES).mkdir(parents=True, exist_ok=True)
     for folder in folders:
         if list(out.glob(f'{folder.name}_*.npy')) and not _note_of(out, folder.name).is_file():
@@ -95,6 +93,13 @@ def prepare_scans(
     if len(errors) == len(found):
         raise UserError(f'None of the {len(found)} scans is usable. The first: {errors[:1]}')
     return dict(made=0, done_before=0, skipped=0) | counts | dict(examples=errors[:5])
+
+
+def label_ids(path: Path) -> dict[str, int]:
+    """Read the NYU40 id of each label from scannetv2-labels.combined.tsv."""
+    with open(path, encoding='utf-8', newline='') as file:
+        rows = csv.DictReader(file, delimiter='\t')
+        return {row['raw_category']: int(row['nyu40id']) for row in rows}
 
 
 def prepare_scan(

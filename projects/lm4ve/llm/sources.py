@@ -126,6 +126,6 @@ def find_files(checkpoint: str) -> tuple[FileSource, str | None]:
     if _HUB_ID.fullmatch(text) and not path.exists() and not text.endswith(_WEIGHT_FILES):
         return FileSource(text), None
     raise CheckpointError(
-        f"block.checkpoint='{text}' is no folder, no weight file ({', '.join(_WEIGHT_FILES)}), no "
-        'package:<name> and no hub id (org/name).'
+        f"block.checkpoint='{text}' does not exist or is no folder, no weight file "
+        f'({", ".join(_WEIGHT_FILES)}), no package:<name> and no hub id (org/name).'
     )

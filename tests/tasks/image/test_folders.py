@@ -144,6 +144,15 @@ def test_training_replaces_corrupt_images(workers, root, log):
     assert all(line.startswith(str(logging.WARNING)) for line in log())
 
 
+def test_data_set_of_broken_images_is_refused(tmp_path, log):
+    for i in range(4):
+        write(tmp_path / 'a' / f'{i}.jpg', b'')
+    with pytest.raises(UserError, match='51 in a row'):
+        folder(tmp_path, max_refetch=50)[0]
+    with pytest.raises(UserError, match='4 of 4 images are corrupt'):
+        folder(tmp_path, test_mode=True)
+
+
 def test_bug_in_the_pipeline_is_raised(root):
     dataset = CheckedImageFolder(data_root=str(root), pipeline=[LOAD[0], lambda results: 1 / 0])
     with pytest.raises(ZeroDivisionError):

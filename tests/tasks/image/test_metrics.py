@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip('mmpretrain')
 
+
 import torch
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample

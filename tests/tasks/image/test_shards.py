@@ -85,3 +85,8 @@ def test_broken_images_follow_the_policy(tmp_path):
     assert len(data) == 10 and not data.num_corrupt
     np.random.seed(0)
     assert data[9]['data_samples'].gt_label.item() in (0, 1) and data.num_corrupt
+
+
+def test_labels_above_the_classes_are_refused(shards):
+    with pytest.raises(UserError, match='labels 2 exceed 2 classes'):
+        dataset(shards, classes=CLASSES[:2])

@@ -39,6 +39,8 @@ PAPER = dict(
 
 
 HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
+
+
 MODELS_OF = {
     'vectornet': (VECTORNET, None),
     'vectornet-llm': (VECTORNET, NECK),
@@ -184,13 +186,6 @@ def test_only_proposals_of_region_are_trained():
     (losses['reg'] + losses['score']).backward()
     assert (lines.grad.abs().sum((0, 2, 3)) > 0).tolist() == members[0].tolist()
     assert (scores.grad[0] != 0).tolist() == members[0].tolist()
-
-
-def test_fans_split_half_plane_by_angle():
-    fan = Regions.fan(6)
-    angles = torch.tensor([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0]).deg2rad()
-    points = 30 * torch.stack([angles.cos(), angles.sin()], dim=-1)
-    assert fan(points).tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_clusters_are_equal_and_compact():

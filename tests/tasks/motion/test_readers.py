@@ -13,7 +13,7 @@ from lm4ve.tasks.motion.datasets.argoverse1 import read_city_map
 from lm4ve.tasks.motion.datasets.argoverse2 import read_map
 from lm4ve.tasks.motion.demo.traffic import city_lanes
 from lm4ve.tasks.motion.scene import heading_of, resample
-from lm4ve.tasks.motion.transforms import FlipScene, MaskHistory, fill_gaps
+from lm4ve.tasks.motion.transforms import FlipScene, fill_gaps
 
 
 # ------------------------------------------------------------------ content
@@ -130,15 +130,6 @@ def test_flip_mirrors_everything_and_swaps_turns(scenes):
     np.testing.assert_array_equal(flipped['lane_attributes'], plain['lane_attributes'] * [-1, 1, 1])
 
 
-def test_masked_history_looks_like_late_start(scenes):
-    np.random.seed(0)
-    results = MaskHistory(steps=10, prob=1.0)(VectorizeScene()(dict(scene=scenes[0])))
-    first = results['agents_valid'][0].argmax()
-    assert 1 <= first <= 10
-    assert (results['agents'][0, :first] == results['agents'][0, first]).all()
-    assert results['agents_valid'].any(axis=1).all()
-
-
 def test_lane_range_beyond_cached_map_is_refused(argoverse1):
     reader = Argoverse1Reader(argoverse1 / 'train/data', argoverse1 / 'map_files', map_range=80.0)
     with pytest.raises(UserError, match='lane_range.*map_range.*at most 80'):
@@ -200,22 +191,6 @@ def test_bad_argoverse2_file_is_named(case, scenario):
     else:
         BAD2[case](pd.read_parquet(path)).to_parquet(path)
     with pytest.raises(SceneError, match='parquet'):
-        reader.read(path)
-
-
-def one_lane(points):
-    right = [dict(x=0.0, y=0.0), dict(x=9.0, y=0.0)]
-    lane = dict(left_lane_boundary=points, right_lane_boundary=right, is_intersection=False)
-    return json.dumps(dict(lane_segments={'1': lane}))
-
-
-@pytest.mark.parametrize(
-    'text', ['{"lane_segments": {', '[]', one_lane([]), one_lane([dict(x='left', y=0.0)])]
-)
-def test_bad_argoverse2_map_is_refused(text, scenario):
-    reader, path, map_path = scenario
-    map_path.write_text(text)
-    with pytest.raises(SceneError):
         reader.read(path)
 
 

@@ -38,6 +38,16 @@ def test_av2_reads_argoverse2_submission(tmp_path):
     assert list(pd.read_parquet(tmp_path / 'x.parquet')) == submission.SUBMISSION_COL_NAMES
 
 
+@pytest.mark.parametrize(
+    'name, form, scene_id',
+    [('x.csv', 'argoverse1', '17'), ('x.parquet', 'argoverse2', '17'), ('x.h5', 'argoverse1', 'a')],
+)
+def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_path):
+    with pytest.raises(ValueError):
+        write_submission(tmp_path / name, [forecast(30, scene_id)], form)
+    assert not list(tmp_path.iterdir())
+
+
 def test_metric_writes_submission_of_test_set(scenes, tmp_path):
     metric = MotionMetric(submission=str(tmp_path / 'x.h5'), format_only=True)
     lines, p = np.zeros((6, 30, 2)), np.full(6, 1 / 6)

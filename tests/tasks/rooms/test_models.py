@@ -8,6 +8,7 @@ from mmengine.registry import MODELS
 
 from lm4ve.blocks.frozen import frozen_tensors
 from lm4ve.tasks.rooms.models.fusion import MCANNorm
+from lm4ve.tasks.rooms.models.model import LOSS_WEIGHTS
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.tiny import CORPUS, POINTS, SIZES, STORED, VOTENET, batch, build, room, run
 from tests.tasks.vqa.tiny import TEXT, write_tokenizer
@@ -26,6 +27,13 @@ def sharp(**changes):
     return MODELS.build(VOTENET | dict(samples=(POINTS,) * 4, proposal_samples=12) | changes).eval()
 
 
+def one_of(data, i):
+    """A batch of one of the samples."""
+    (kind,) = data['inputs']
+    inputs = {kind: data['inputs'][kind][i : i + 1]}
+    return dict(inputs=inputs, data_samples=data['data_samples'][i : i + 1])
+
+
 @pytest.mark.parametrize('tokens', ['visual', 'joint'])
 @pytest.mark.parametrize('stored', [False, True])
 @torch.no_grad()
@@ -35,21 +43,9 @@ def test_padding_changes_nothing(tokens, stored):
     data = batch((POINTS, POINTS - 15), stored)
     together = run(model, copy.deepcopy(data))
     for i in range(2):
-        kind = 'objects' if stored else 'points'
-        alone = dict(
-            inputs={kind: data['inputs'][kind][i : i + 1]},
-            data_samples=data['data_samples'][i : i + 1],
+        torch.testing.assert_close(
+            run(model, one_of(data, i))[0], together[i], rtol=1e-5, atol=1e-5
         )
-        torch.testing.assert_close(run(model, alone)[0], together[i], rtol=1e-5, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_order_of_objects_changes_nothing():
-    model = build(neck=True, stored=True).eval()
-    data = batch((7, 7), stored=True)
-    before = run(model, copy.deepcopy(data))
-    data['inputs']['objects'] = [x.flip(0) for x in data['inputs']['objects']]
-    torch.testing.assert_close(run(model, data), before, rtol=1e-5, atol=1e-5)
 
 
 def compare(after, before, names, turn=None, shift=0.0):
@@ -120,30 +116,26 @@ def test_a_scene_without_objects_is_answered():
 
 
 @torch.no_grad()
-def test_the_answer_depends_on_each_input():
+def test_answers_depend_on_inputs_but_not_on_order():
     model = build(stored=True).eval()
     before = run(model, batch((4, 4), stored=True))
     for text in ([tiny.TEXTS[0][0], 'what is left?'], ['I am left.', tiny.TEXTS[0][1]]):
         assert not torch.allclose(run(model, batch((4, 4), stored=True, text=text)), before)
     other = batch((4, 4), stored=True)
+    other['inputs']['objects'][0] = other['inputs']['objects'][0].flip(0)
+    torch.testing.assert_close(run(model, other), before, rtol=1e-5, atol=1e-5)
     other['inputs']['objects'][0][0] += 1
     assert not torch.allclose(run(model, other)[0], before[0])
 
 
-@torch.no_grad()
 def test_a_step_trains_all_but_the_frozen_block():
-    with torch.enable_grad():
-        model = build(neck=True)
-        frozen = [x.clone() for x in frozen_tensors(model).values()]
-        optimizer = torch.optim.SGD(model.parameters(), 0.01)
-        losses = run(model, batch(), 'loss')
-        assert set(losses) == {
-            f'loss_{k}' for k in ('vote', 'objectness', 'box', 'semantic', 'pose', 'answer')
-        }
-        sum(losses.values()).backward()
-        optimizer.step()
-    assert all(p.grad is not None for p in model.parameters())
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    model = build(neck=True)
+    frozen = [x.clone() for x in frozen_tensors(model).values()]
+    losses = run(model, batch(), 'loss')
+    assert set(losses) == {f'loss_{k}' for k in LOSS_WEIGHTS}
+    sum(losses.values()).backward()
+    torch.optim.SGD(model.parameters(), 0.01).step()
+    assert all(p.grad is not None and torch.isfinite(p).all() for p in model.parameters())
     after = list(frozen_tensors(model).values())
     assert frozen and all(torch.equal(a, b) for a, b in zip(frozen, after, strict=True))
 
@@ -188,18 +180,14 @@ def test_mcan_norm_equals_its_definition():
 @torch.no_grad()
 def test_a_transformers_text_encoder_replaces_the_lstm(tmp_path):
     tokenizer = write_tokenizer(tmp_path)
-    changes = dict(
-        stored=True,
-        data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor', tokenizer=tokenizer),
-        text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT | dict(
-            max_position_embeddings=120)),
-    )  # fmt: skip
+    config = TEXT | dict(max_position_embeddings=120)
+    encoder = dict(type='lm4ve.TransformersTextEncoder', config=config)
+    preprocessor = dict(type='lm4ve.SQA3DPreprocessor', tokenizer=tokenizer)
+    changes = dict(stored=True, data_preprocessor=preprocessor, text_encoder=encoder)
     model = build(**changes).eval()
     data = batch((3, 5), stored=True, text=['the cat sits', 'what color is the dog'])
     together = run(model, copy.deepcopy(data))
-    alone = dict(inputs=dict(objects=data['inputs']['objects'][:1]),
-                 data_samples=data['data_samples'][:1])  # fmt: skip
-    torch.testing.assert_close(run(model, alone)[0], together[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run(model, one_of(data, 0))[0], together[0], rtol=1e-5, atol=1e-5)
     hidden = build(**changes).data_preprocessor
     hidden.use_situation = False
     inputs = hidden(data)['inputs']

@@ -2,16 +2,16 @@
 
 import re
 
-import av
 import numpy as np
 import pytest
 
 pytest.importorskip('mmaction')
-from mmengine.registry import DATASETS, DefaultScope  # noqa: E402
+import av
+from mmengine.registry import DATASETS, DefaultScope
 
-from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.tasks.video.corruption import find_defect  # noqa: E402
-from tests.tasks.video.videos import write_broken, write_list, write_noise  # noqa: E402
+from lm4ve.errors import UserError
+from lm4ve.tasks.video.corruption import find_defect
+from tests.tasks.video.videos import write_broken, write_list, write_noise
 
 DEFECTS = dict(
     empty='is empty',
@@ -121,6 +121,14 @@ def test_scan_leaves_corrupt_videos_out(decoder, videos, tmp_path):
     )
     assert [data[i]['data_samples'].gt_label.item() for i in range(len(data))] == [6, 7, 8]
     assert data.num_corrupt == 6
+
+
+def test_list_of_broken_videos_is_refused(videos, tmp_path):
+    ann_file = write_list(tmp_path / 'list.txt', [videos[0]['empty']])
+    with pytest.raises(UserError, match='1 of 1 videos'):
+        dataset(ann_file, test_mode=True)
+    with pytest.raises(UserError, match='4 in a row'):
+        dataset(ann_file, max_refetch=3)[0]
 
 
 def test_list_is_parsed_from_the_right(videos, tmp_path):

@@ -1,19 +1,18 @@
 """The neck in mmaction2's recognizers: protocol, views, groups, repairs."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
 
 pytest.importorskip('mmaction')
-from mmengine.optim import build_optim_wrapper  # noqa: E402
-from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+import subprocess
+import sys
 
-import lm4ve  # noqa: E402, F401
-from lm4ve.errors import UserError  # noqa: E402
-from tests.helpers.tasks import FOLDERS  # noqa: E402
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+
+from lm4ve.errors import UserError
+from tests.helpers.tasks import FOLDERS
 
 ARCH = dict(
     model_type='llama',

@@ -42,20 +42,23 @@ class SamplePoints(BaseTransform):
             data set's cloud are computed once), 'random' (without replacement), or
             'first' (which is 'fps' for clouds that are stored in farthest-point order,
             as :class:`lm4ve.ModelNet40` does).
+        fill (bool): Fill up smaller clouds by repeating their points; False
+            keeps them as they are ("capped at available").
     """
 
-    def __init__(self, num: int, method: str = 'random') -> None:
+    def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
         check('SamplePoints.method', method, choices=('fps', 'random', 'first'))
         check('SamplePoints.num', num, least=1)
-        self.num, self.method = num, method
+        self.num, self.method, self.fill = num, method, fill
         self._cache = FPSCache(num) if method == 'fps' else None
 
     def transform(self, results: dict) -> dict:
         points = results['points']
         count = len(points)
         if count < self.num:
-            # Each point as often as any other, plus or minus one.
-            points = np.resize(points, (self.num, points.shape[1]))
+            if self.fill:
+                # Each point as often as any other, plus or minus one.
+                points = np.resize(points, (self.num, points.shape[1]))
         elif self.method == 'random':
             points = points[np.random.permutation(count)[: self.num]]
         elif self.method == 'first' or count == self.num:

@@ -76,7 +76,7 @@ class SQA3DAccuracy(BaseMetric):
         collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
 
     Data samples have ``pred_answer``, ``pred_top_answers``, ``gt_answers``, and
-    ``question_type`` or ``text``. Answers that the model does not know count as wrong.
+    ``question_type`` or ``text``. Answers outside of the vocabulary count as wrong.
 
     Results, in percent: ``sqa3d/em@1`` and ``sqa3d/em@10``; ``sqa3d/em@1/what`` and so on for
     the types of questions that occur.

@@ -29,10 +29,10 @@ from lm4ve.tasks.rooms.scannet import class_of
 
 META_KEYS = 'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
 #: Share of the lowest points below the floor: the released code passes 0.99 to
-#: ``np.percentile``, which takes percent.
+#: ``np.percentile``, which expects percent.
 _FLOOR_PERCENT = 0.99
-#: A mirror image of somebody is somebody again, with left and right exchanged. People in
-#: SQA3D look along the x axis of their own frame, so that y is left and right.
+#: Exchanges left and right, which makes the mirror image of a pose a rotation again. People
+#: in SQA3D look along the x axis of their own frame, so that y is left and right.
 _SIDES = np.diag([1.0, -1.0, 1.0])
 
 
@@ -68,7 +68,7 @@ class LoadScene(SceneLoader):
         color (bool): Points have red, green and blue, from 0 to 255 as in the file.
         normals (bool): Points have normals, which the file has to have.
         height (bool): Points have their height above the floor, meters, as the last column.
-        annotations (bool): Objects are known, which training needs.
+        annotations (bool): Read the objects too, which training needs.
 
     Adds to an entry with ``scene_path`` and ``scan_file``:
 
@@ -226,7 +226,7 @@ def move(
     """
     matrix = functools.reduce(lambda done, step: step @ done, steps, np.eye(3))
     points, normals = results['points'], results.get('normals')
-    small = matrix.T.astype(points.dtype)  # 40,000 points; float64 would take twice as long
+    small = matrix.T.astype(points.dtype)  # 40,000 points; float64 takes twice as long
     points[:, :3] = points[:, :3] @ small + np.array(shift, dtype=points.dtype)
     if normals is not None:
         points[:, normals : normals + 3] = points[:, normals : normals + 3] @ small
@@ -269,9 +269,9 @@ class PackScene(BaseTransform):
     """Packs ``inputs`` and ``data_samples`` for the model.
 
     ``inputs`` has ``points`` or ``objects``. ``data_samples`` is a
-    :class:`VisionLanguageDataSample` whose metainfo has the
-    texts; it has ``gt_pose`` where it is known, and of annotated points boxes, labels and
-    votes.
+    :class:`VisionLanguageDataSample` with the texts
+    in its metainfo, ``gt_pose`` where the pose is annotated, and for annotated points boxes,
+    labels and votes.
 
     Args:
         meta_keys (Sequence[str]): What the sample keeps of an entry, where it is there.
@@ -303,8 +303,8 @@ def votes_of(
     Args:
         points (np.ndarray): float32 ``[P, 3]``.
         instances (np.ndarray): int ``[P]``, the object of each.
-        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. The first point of an
-            object speaks for all of it.
+        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. That of an object is its
+            first point's.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: float32 ``[P, 3]``, from each point to the middle of

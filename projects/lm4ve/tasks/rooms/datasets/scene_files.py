@@ -24,7 +24,7 @@ from lm4ve.tasks.rooms.scannet import class_of
 
 #: Scenes that a process keeps: about 160 MB of ScanQA's 50,000 points.
 KEPT_SCENES = 64
-#: How far an aligned point may lie from where the alignment takes it, meters.
+#: The largest distance of an aligned point from its place by the alignment, meters.
 _TOLERANCE = 0.01
 #: The columns of a mesh's vertex.
 COLUMNS = ('x', 'y', 'z', 'red', 'green', 'blue')

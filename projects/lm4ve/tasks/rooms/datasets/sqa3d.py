@@ -34,7 +34,7 @@ class SQA3DDataset(TextDataset):
         <data_root>/scans/<scene>/<scene>.txt
         <data_root>/objects/<scene>.npy or .npz     instead, for stored objects
 
-    What becomes of corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
+    Policy for corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
 
     Args:
         split (str): 'train', 'val' or 'test'.
@@ -46,9 +46,9 @@ class SQA3DDataset(TextDataset):
             ``qa/v1_balanced_questions_{split}_scannetv2.json``.
         data_prefix (dict, optional): Other folders than ``scenes='scannet_data'``,
             ``scans='scans'`` and ``objects='objects'``.
-        answers (str | Sequence[str] | Mapping[str, int], optional): The answers that the
-            model knows: the value of ``model.head.answers``. In training, questions none of
-            whose answers is among them are left out and counted; a test keeps them.
+        answers (str | Sequence[str] | Mapping[str, int], optional): The vocabulary:
+            the value of ``model.head.answers``. In training, questions without an answer in it
+            are left out and counted; a test keeps them.
         pipeline (Sequence): Begins with ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends
             with ``lm4ve.PackScene``.
         test_mode (bool, optional): Default: on unless the split is 'train'.
@@ -59,7 +59,7 @@ class SQA3DDataset(TextDataset):
     (situation and question), ``question_id``, ``question_type``, ``gt_answers`` (list[str]),
     ``position`` and ``rotation``.
 
-    Questions with an empty text, and those whose scene is not there, are left out and
+    Questions with an empty text, and those about missing scenes, are left out and
     counted, or refused with ``on_corrupt='refuse'``.
 
     Raises:

@@ -3,7 +3,7 @@
 For seeing SQA3D's model train without a download. The shapes are the point-cloud demo's
 primitives. They stand to the north, east, south and west of the middle, where the asker
 is; so an answer follows from where the asker looks (the situation) and from what is there
-(the cloud), and neither alone tells it.
+(the cloud), and from neither alone.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ POINTS = dict(shape=96, floor=160, walls=160)
 #: Questions about a room. Each has a situation of its own: several of one situation would be
 #: of different sides, which undoes SHARES.
 QUESTIONS = 32
-#: How situations are worded; all three say the same, and name the place ahead, which a small
-#: model learns to look up sooner than the place behind.
+#: Wordings of one situation. All name the place ahead, which a small model learns to look up
+#: sooner than the place behind.
 WORDINGS = (
     'I am standing in the middle of the room and looking {}.',
     'I am in the center of the room, facing the {} wall.',
@@ -50,8 +50,8 @@ WORDINGS = (
 )
 #: Kinds of questions, by the first words of which SQA3D scores them, and how often each is.
 KINDS = dict(shape=4, color=4, there=1, see=1, count=1)
-#: How often is asked for a side. If all were asked for alike often, neither the side nor the
-#: asker's heading alone would tell anything, and nothing would be learned for long.
+#: Relative frequencies of sides in questions. With equal ones, neither the side nor the
+#: asker's heading alone would be informative, and training would stall for long.
 SHARES = dict(front=6, right=1, behind=1, left=1)
 #: All that there are, "red box" and so on.
 NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
@@ -179,29 +179,20 @@ def _pick(shares: dict[str, int], rng: np.random.Generator) -> str:
     return list(shares)[rng.choice(len(shares), p=[s / total for s in shares.values()])]
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """The points of a room.
+def draw_cloud(room: Room, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the points of a room, in random order.
 
-    Attributes:
-        points (np.ndarray): float32 ``[P, 9]``: x, y, z in meters, red, green, blue from 0
-            to 255, and the normal.
-        parts (np.ndarray): int64 ``[P]``: the index of the thing, -1 for the floor and -2
-            for the walls.
+    Returns:
+        tuple[np.ndarray, np.ndarray]: float32 ``[P, 9]``: x, y, z in meters, red, green, blue
+        from 0 to 255, and the normal; and int64 ``[P]``: the index of the thing, -1 for the
+        floor and -2 for the walls.
     """
-
-    points: np.ndarray
-    parts: np.ndarray
-
-
-def draw_cloud(room: Room, rng: np.random.Generator) -> Cloud:
-    """Draw the points of a room, in an order that says nothing."""
     clouds = [_shape_points(thing, rng) for thing in room.things]
     clouds += [_floor(room, rng), _walls(room, rng)]
     numbers = [*range(len(room.things)), -1, -2]
     order = rng.permutation(sum(map(len, clouds)))
     parts = np.repeat(numbers, list(map(len, clouds)))[order]
-    return Cloud(np.concatenate(clouds)[order].astype(np.float32), parts)
+    return np.concatenate(clouds)[order].astype(np.float32), parts
 
 
 def _shape_points(thing: Thing, rng: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,7 @@ def two_layers(channels: int, hidden: int, out: int, dropout: float) -> nn.Seque
 class Attention(nn.Module):
     """Attention of tokens to others, with several heads.
 
-    Where all others are masked, the mean over all of them is taken, as in the release.
+    Where all others are masked, the output is the mean over all of them, as in the release.
     """
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
@@ -60,9 +60,9 @@ class Attention(nn.Module):
         def split(tokens: Tensor) -> Tensor:
             return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-        nobody = padding.all(dim=1)[:, None, None, None]
-        query = split(self.query(x)).masked_fill(nobody, 0.0)
-        seen = ~padding[:, None, None] | nobody
+        all_masked = padding.all(dim=1)[:, None, None, None]
+        query = split(self.query(x)).masked_fill(all_masked, 0.0)
+        seen = ~padding[:, None, None] | all_masked
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(
             query, split(self.key(others)), split(self.value(others)), seen, dropout

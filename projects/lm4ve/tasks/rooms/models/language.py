@@ -150,7 +150,7 @@ class LSTMTextEncoder(BaseModule):
 
     Attributes:
         embed_dims (int): C.
-        word_channels (int): D, by which a model knows that this encoder reads vectors.
+        word_channels (int): D, which marks an encoder of vectors.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """Losses of detection, as VoteNet and SQA3D's baseline have them, on boxes and votes.
 
 Everything is computed in fp32. A released quirk is mended: padded boxes stand at the
-origin there, and a proposal near it would be taken for one of them.
+origin there, and a proposal near it would match one of them.
 """
 
 import math
@@ -130,11 +130,12 @@ def _box_losses(
     labels = targets.labels.gather(1, match)
     bins = found.heading_scores.shape[-1]
     turn, rest = heading_of(boxes[..., 6], bins)
-    said = found.heading_residuals.float().gather(2, turn[..., None])[..., 0]
-    heading = F.huber_loss(said, rest / (math.pi / bins), reduction='none')
+    found_rest = found.heading_residuals.float().gather(2, turn[..., None])[..., 0]
+    heading = F.huber_loss(found_rest, rest / (math.pi / bins), reduction='none')
     mean = mean_sizes[labels]
-    said = found.size_residuals.float().gather(2, labels[..., None, None].expand(-1, -1, 1, 3))
-    size = F.huber_loss(said[:, :, 0], (boxes[..., 3:6] - mean) / mean, reduction='none').mean(-1)
+    index = labels[..., None, None].expand(-1, -1, 1, 3)
+    found_size = found.size_residuals.float().gather(2, index)[:, :, 0]
+    size = F.huber_loss(found_size, (boxes[..., 3:6] - mean) / mean, reduction='none').mean(-1)
     return dict(
         center=center,
         heading_class=_mean(_cross_entropy(found.heading_scores, turn), positive),

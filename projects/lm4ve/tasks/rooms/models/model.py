@@ -1,7 +1,7 @@
 """``SQA3D``: objects of a room, a situation and a question in it, and the answer.
 
-Objects read the situation, then the question; the block of a language model takes the
-objects after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
+Objects attend to the situation, then to the question; the block of a language model comes
+after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
 of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv 2112.10482).
 """
 
@@ -39,7 +39,7 @@ class SQA3D(BaseModel):
         fusion (dict): Config of :class:`GuidedFusion`.
         neck (dict, optional): ``LLMBlockNeck``, between fusion and pooling. Proposals that
             are no objects are its padding.
-        tokens (str): What the neck takes: 'visual', the objects, as the paper's figure H
+        tokens (str): Input of the neck: 'visual', the objects, as the paper's figure H
             has it for images; or 'joint', objects, situation and question in one sequence.
         pool (dict): Sizes of the three :class:`AttentionPool`: ``hidden_channels`` and
             ``out_channels`` (E).
@@ -148,7 +148,7 @@ class SQA3D(BaseModel):
         Args:
             inputs (dict[str, Tensor]): Of :class:`SQA3DPreprocessor`.
             data_samples (list[VisionLanguageDataSample], optional): One a question.
-            mode (str): 'tensor' gives features ``[B, 3 E]`` (situation, question, objects),
+            mode (str): 'tensor' returns features ``[B, 3 E]`` (situation, question, objects),
                 'loss' a dict of losses, 'predict' the samples with predictions.
         """
         objects = self.encode_objects(inputs)

@@ -32,7 +32,7 @@ class SQA3DPreprocessor(TextPreprocessor):
             ablation of SQA3D's paper.
         color_columns (Sequence[int], optional): Columns of a point that hold red, green and
             blue from 0 to 255. None: there are none.
-        color_mean (Sequence[float]): Is taken off colors, which are then divided by 256; the
+        color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
             default is that of ScanNet in the released code. What a data set holds is never
             changed.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
@@ -102,11 +102,11 @@ class SQA3DPreprocessor(TextPreprocessor):
         for kind, rows in data['inputs'].items():
             inputs[kind] = pad_sequence([x.float() for x in rows], batch_first=True)
             lengths = torch.tensor([len(x) for x in rows])
-            padding = torch.arange(max(lengths)) >= lengths[:, None]
+            padding = torch.arange(inputs[kind].shape[1]) >= lengths[:, None]
             inputs[f'{kind}_padding'] = padding.to(self._place.device)
         if 'points' in inputs:
             inputs['points'] = self.normalize_colors(inputs['points'])
-            if not padding.any():
+            if len({len(x) for x in data['inputs']['points']}) == 1:
                 inputs['points_padding'] = None
         texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
         for name, found in zip(TEXTS, texts, strict=True):

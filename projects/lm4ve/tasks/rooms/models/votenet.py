@@ -192,19 +192,19 @@ class VoteNet(BaseModule):
         proposal_channels (int): C.
         mask_objects (bool): Proposals that are predicted to be no objects are padding for
             whatever reads the tokens.
-        tokens (str): 'features', those of proposals, as in the release; or 'detections', which
-            says of each proposal only where its box is and how probable each class is. A small
-            model does not find in features what stands where. A scene that moves then has
-            other tokens, and no loss of answers reaches the detector.
+        tokens (str): 'features', those of proposals, as in the release; or 'detections', the
+            center of its box and the probability of each class, which a small model learns from
+            sooner. They change with the scene's position, and no gradient of answers reaches the
+            detector.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
         embed_dims (int): Width of the tokens: C, or 3 + classes.
         reads (str): 'points'.
 
-    A scene that moves takes its proposals with it, if what the columns behind x, y, z say
-    stays. Sampling begins at point 0, and full balls take points by their index, so
-    the order of points has a say, as in PointNet++'s code.
+    Proposals move with the scene, if the columns behind x, y, z stay. Sampling begins at point
+    0, and full balls keep the first points by index, so that the output depends on the order of
+    points, as in PointNet++'s code.
 
     Raises:
         UserError: There are fewer seeds than proposals, or no such tokens.

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from mmengine.registry import MODELS
 
 from lm4ve.analysis import analyse
@@ -18,6 +20,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
+from lm4ve.tasks.rooms.visualization import ASKER
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.scans import ply
@@ -98,9 +101,7 @@ def test_answers_equal_those_for_the_data_sets_sample(name, made):
 def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     array = np.load(room_of(made, 'points'))
     array[:, 3:6] = array[:, 3:6].round()
-    places = [tmp_path / f'{x}/array.{x}' for x in ('npy', 'ply')]
-    for path in places:
-        path.parent.mkdir()
+    places = [tmp_path / f'array.{x}' for x in ('npy', 'ply')]
     np.save(places[0], array)
     places[1].write_bytes(ply(array[:, :6], np.zeros((0, 3), int)))
     inferencer = asker(made, 'points')
@@ -111,16 +112,14 @@ def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     assert many[1]['question'] == 'what is behind me?'
 
 
-def test_pictures_are_written_with_the_asker_where_a_pose_is_given(made, tmp_path):
-    from matplotlib.image import imread
-
+def test_pictures_show_a_given_pose(made, tmp_path):
     inferencer, room = asker(made, 'points'), np.load(room_of(made, 'points'))
     middle = [*room[:, :3].mean(axis=0).tolist(), 0.0, 0.0, 0.0, 1.0]
+    red = []
     for folder, poses in (('plain', None), ('pose', [middle])):
         inferencer(room, SITUATION, QUESTION, poses=poses, out_dir=tmp_path / folder)
-    plain, posed = (imread(tmp_path / f'{f}/00000.png') for f in ('plain', 'pose'))
-    red = [int((np.abs(x[..., :3] - (0.84, 0.153, 0.157)).max(-1) < 0.02).sum())
-           for x in (plain, posed)]  # fmt: skip
+        image = imread(tmp_path / folder / '00000.png')[..., :3]
+        red.append(int((np.abs(image - to_rgb(ASKER)).max(-1) < 0.02).sum()))
     assert red[1] > red[0] + 50
 
 
@@ -130,8 +129,6 @@ def test_the_api_asks_rooms_and_says_what_is_missing(made):
     (found,) = inference(*files, situation=SITUATION, question=QUESTION, device='cpu')
     (again,) = asker(made, 'stored')(path, SITUATION, QUESTION)
     assert found == again
-    with pytest.raises(REFUSED):
-        inference(*files, device='cpu', question=QUESTION)
 
 
 def test_invalid_rooms_and_texts_are_refused(made, tmp_path):
@@ -153,36 +150,32 @@ def test_invalid_rooms_and_texts_are_refused(made, tmp_path):
 
 
 # --------------------------------------------------------------------- activations
-def one_is_none(module, inputs, objects):
-    """Say that the second object is none, and all others are."""
-    padding = torch.zeros_like(objects.padding)
-    padding[:, 1] = True
-    return replace(objects, padding=padding)
-
-
 @pytest.mark.parametrize('name', MODELS_OF)
 def test_activations_are_of_objects_and_words(name, made):
     cfg = read_config(made / f'{name}.py')
     model = asker(made, name).model
-    model.object_encoder.register_forward_hook(one_is_none)
+    model.object_encoder.register_forward_hook(
+        lambda m, x, objects: replace(
+            objects, padding=torch.arange(objects.tokens.shape[1])[None] == 1
+        )
+    )
     texts = dict(situation=SITUATION, question=QUESTION)
     (given,) = samples_of_files(cfg, [room_of(made, name)], **texts)
     seen = analyse(model, collate(cfg, [given.data]))
     words = [] if name == 'joint' else ['situation', 'question']
     around = ['encoder'] if name == 'points' else ['encoder', 'mapped', 'block', 'after']
     assert list(seen.points) == around + words
-    objects = model.encode_objects(seen.inputs)
-    padding = objects.padding & ~objects.padding.all(dim=1, keepdim=True)
-    assert padding.sum() == 1
-    encoder = seen.points['encoder']
-    kept = [p for p in (encoder, seen.points[around[-1]]) if name != 'joint']
-    for point in kept:
-        assert torch.equal(point.layout.padding_mask, padding)
-    counts = dict(situation=len(SITUATION.replace('.', ' .').split()), question=6)
+    padding = torch.zeros(1, model.encode_objects(seen.inputs).padding.shape[1], dtype=torch.bool)
+    padding[:, 1] = True
+    counts = dict(situation=6, question=6)
     for word in words:
         assert seen.points[word].layout.grid == (counts[word],)
     if name == 'joint':
-        assert encoder.layout.grid == (padding.shape[1], *counts.values())
+        grid = (padding.shape[1], *counts.values())
+        assert seen.points['encoder'].layout.grid == grid
+    else:
+        for point in ('encoder', around[-1]):
+            assert torch.equal(seen.points[point].layout.padding_mask, padding)
     weights = seen.attention['pooling of objects'].weights
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(1, 1))
     assert (weights[0, 0, padding[0]] < 1e-6).all()
