@@ -134,7 +134,7 @@ def test_unusable_files_raise(tmp_path):
     path = tmp_path / 'a.pth'
     write_checkpoint(dict(a=torch.ones(100)), {}, path)
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(CheckpointError, match='truncated or damaged'):
+    with pytest.raises(CheckpointError, match='damaged'):
         read_checkpoint(path)
     torch.save([1], path)
     with pytest.raises(CheckpointError, match='holds a list'):

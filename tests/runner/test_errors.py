@@ -1,8 +1,6 @@
 """The commands' boundary: any exception becomes one line, and its traceback goes to the log."""
 
-import os
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +13,7 @@ from lm4ve.runner.command_line import run_tool
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 from tests.runner.test_console import DEMO, SHORT
+from tests.runner.test_distributed import environment
 
 pytest.importorskip('mmpretrain')
 
@@ -80,34 +79,16 @@ def test_unwritable_work_dir_is_named(tmp_path, fails):
     assert f"work_dir='{folder}' cannot be written" in fails('train.py', DEMO, '--work-dir', folder)
 
 
-def launch(*words, **environment) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        ['bash', ROOT / 'tools/dist_train.sh', *map(str, words)],
+@pytest.mark.slow
+def test_error_of_several_processes_is_printed_once(tmp_path):
+    options = '--work-dir', tmp_path, '--cfg-options', 'model.neck.in_channels=32'
+    done = subprocess.run(
+        ['bash', ROOT / 'tools/dist_train.sh', *map(str, (DEMO, 2, *options))],
         text=True,
         capture_output=True,
         check=False,
-        env={**os.environ, 'PATH': quick_python.path(), **environment},
+        env=environment(),
     )
-
-
-def test_launcher_reports_wrong_values_in_one_line():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        s.listen()
-        busy = launch(DEMO, 2, PORT=str(s.getsockname()[1]))
-    for done, words in ((launch(DEMO, 'two'), 'two'), (busy, 'EADDRINUSE')):
-        assert done.returncode == 2 and 'Traceback' not in done.stderr
-        (line,) = (x for x in done.stderr.splitlines() if x.startswith('error: '))
-        assert words in line
-
-
-@pytest.mark.slow
-def test_error_of_several_processes_is_printed_once(tmp_path):
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = str(s.getsockname()[1])
-    options = '--work-dir', tmp_path, '--cfg-options', 'model.neck.in_channels=32'
-    done = launch(DEMO, 2, *options, PORT=port)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith('error: neck.in_channels=32')
     assert done.stderr.count('neck.in_channels=32') == 1

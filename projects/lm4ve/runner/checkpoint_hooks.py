@@ -173,8 +173,7 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
 
     This holds for evaluation and for ``resume``. Training that begins with ``load_from``
     may take a part of a file, as fine-tuning does. Models that FSDP has split are not
-    checked. When training or evaluation begins, the frozen weights are compared with what
-    was read.
+    checked.
 
     Args:
         allow_partial (bool): Load what fits and log the rest, as MMEngine does.

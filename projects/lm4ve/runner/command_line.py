@@ -5,8 +5,8 @@ place where an exception becomes one line.
 """
 
 import argparse
+import functools
 import gc
-import multiprocessing
 import os
 import signal
 import sys
@@ -144,11 +144,11 @@ def run_tool(main: Callable[[], None]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
-        signal.signal(signal.SIGTERM, _raise_sigterm)
+        signal.signal(signal.SIGTERM, functools.partial(_raise_sigterm, os.getpid()))
     try:
         main()
     except KeyboardInterrupt as e:
-        number = e.args[0] if e.args else signal.SIGINT
+        number = signal.SIGTERM if signal.SIGTERM in e.args else signal.SIGINT
         if os.environ.get('RANK', '0') == '0':
             hub = MessageHub.get_current_instance() if MessageHub._instance_dict else None
             saved = 'nothing' if hub is None else hub.runtime_info.get('last_ckpt', 'nothing')
@@ -168,8 +168,8 @@ def run_tool(main: Callable[[], None]) -> None:
             _leave_group()
 
 
-def _raise_sigterm(*_: object) -> None:
-    if multiprocessing.parent_process() is not None:  # a worker that inherited this handler
+def _raise_sigterm(owner: int, *_: object) -> None:
+    if os.getpid() != owner:  # a worker that inherited this handler by a fork
         os._exit(128 + signal.SIGTERM)
     raise KeyboardInterrupt(signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from mmengine.dataset import Compose
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
-from lm4ve.runner.seeding import number_batches
+from lm4ve.runner.loops import number_batches
 from lm4ve.tasks.vqa import CaptionFiles, KarpathyRetrieval
 from lm4ve.tasks.vqa.datasets.retrieval import TextPool
 from tests.tasks.vqa import files

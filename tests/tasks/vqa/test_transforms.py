@@ -11,7 +11,7 @@ from torchvision import transforms
 
 pytest.importorskip('mmpretrain')
 from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.runner.seeding import seed_everything  # noqa: E402
+from lm4ve.runner.loops import seed_everything  # noqa: E402
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample  # noqa: E402
 from lm4ve.tasks.vqa import PackVisionLanguage
 from tests.docs.blocks import blocks_of  # noqa: E402
