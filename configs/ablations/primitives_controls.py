@@ -1,4 +1,4 @@
-# Point clouds (open3d's primitives): the controls, on a third of the objects of
+# Point clouds (generated primitives): the controls, on a third of the objects of
 # the full training.
 _base_ = './_base_/demo_controls.py'
 

@@ -9,6 +9,7 @@ everything else when a config first names it.
 """
 
 import importlib
+from types import ModuleType
 
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
@@ -27,10 +28,10 @@ compat.apply()
 _REGISTERS = {
     'lm4ve.runner.block_in_use': ('BlockInUseHook',),
     'lm4ve.runner.neck_progress': ('NeckProgressHook',),
-    'lm4ve.runner.checkpoint_hooks': ('AtomicCheckpointHook', 'PlainCheckpointHook'),
+    'lm4ve.runner.checkpoint_hooks': (
+        *('AtomicCheckpointHook', 'PlainCheckpointHook', 'WholeCheckpointHook', 'FiniteLossHook'),
+    ),
     'lm4ve.runner.ema': ('KeptEMAHook',),
-    'lm4ve.runner.finite_loss': ('FiniteLossHook',),
-    'lm4ve.runner.strict_loading': ('WholeCheckpointHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
 }
@@ -38,23 +39,20 @@ for _module, _names in _REGISTERS.items():
     registry.provide(_module, _names)
 
 
-@wrapt.when_imported('mmengine.model')
-def _register_blocks_and_necks(_) -> None:
-    # Nobody builds a model without having imported this.
-    importlib.import_module('lm4ve.blocks')
-    importlib.import_module('lm4ve.necks')
+#: Module of another library -> ours that is imported right after it, since it registers there.
+_BESIDE = {
+    'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
+    'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
+}
 
 
-@wrapt.when_imported('mmaction.models')
-def _register_in_mmaction(_) -> None:
-    # A neck of the same name, in mmaction2's own protocol.
-    importlib.import_module('lm4ve.tasks.video.models')
+def _import_beside(library: ModuleType) -> None:
+    importlib.import_module(_BESIDE[library.__name__])
 
 
-@wrapt.when_imported('mmpretrain.apis.model')
-def _add_to_mmpretrain(model) -> None:
-    importlib.import_module('lm4ve.zoo').add_to_mmpretrain(model)
-
+for _module in _BESIDE:
+    wrapt.register_post_import_hook(_import_beside, _module)
+wrapt.register_post_import_hook('lm4ve.zoo:add_to_mmpretrain', 'mmpretrain.apis.model')
 
 #: Functions of this package -> the modules that have them.
 _FUNCTIONS = {

@@ -215,7 +215,7 @@ def both(folder: Path, change) -> None:
 )
 def test_a_damaged_meta_folder_is_refused(tmp_path, change):
     change(write_meta(tmp_path, shards=2))
-    refused(tmp_path)
+    refused(tmp_path, UserError)
 
 
 # -------------------------------------------------------------------------- unsupported models
@@ -254,7 +254,7 @@ def test_names_of_remote_code_are_refused(tmp_path):
 # ------------------------------------------------------------------------------------- inputs
 @pytest.mark.parametrize('shape', [(2, 6, 31), (6, 32), (2, 32, 3, 3)])
 def test_inputs_of_another_shape_are_refused(checkpoints, shape):
-    with pytest.raises(UserError, match=r'takes \[B, N, 32\], got \[.*mapper'):
+    with pytest.raises(UserError, match=r'takes \[B, N, 32\], got \['):
         LLMBlock(checkpoints('llama'))(torch.zeros(shape))
 
 

@@ -11,7 +11,7 @@ from tests.helpers.tasks import ROOT
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_every_command_has_a_tool_and_an_entry(name, monkeypatch, capsys):
+def test_every_command_has_tool_and_entry(name, monkeypatch, capsys):
     from lm4ve.commands import main
 
     monkeypatch.setattr(sys, 'argv', ['lm4ve', name, '--help'])
@@ -23,12 +23,12 @@ def test_every_command_has_a_tool_and_an_entry(name, monkeypatch, capsys):
     assert any(f'from lm4ve.commands.{name} import main' in p.read_text() for p in tools)
 
 
-def test_the_project_installs_the_command():
+def test_project_installs_command():
     scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']
     assert scripts == {'lm4ve': 'lm4ve.commands:main'}
 
 
-def test_an_unknown_command_is_answered_with_a_close_one(monkeypatch, capsys):
+def test_unknown_command_suggests_close_one(monkeypatch, capsys):
     from lm4ve.commands import main
 
     monkeypatch.setattr(sys, 'argv', ['lm4ve', 'trian'])

@@ -14,8 +14,8 @@ def test_both_layouts_say_the_same(tmp_path, write):
     checkpoint = open_checkpoint(str(tmp_path))
     assert checkpoint.config['model_type'] == 'llama'
     assert checkpoint.config['hidden_size'] == 32
-    name = next(n for n in checkpoint.weights.names() if n.endswith('0.mlp.gate_proj.weight'))
-    shape = checkpoint.weights.shape(name)
+    name = next(n for n in checkpoint.weights if n.endswith('0.mlp.gate_proj.weight'))
+    shape = checkpoint.weights[name].shape
     (read,) = checkpoint.read_layer('0', {'mlp.gate_proj.weight': shape})
     assert read[0] == 'mlp.gate_proj.weight' and tuple(read[1].shape) == shape
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, UserError
 from tests.blocks.reference import reference_layer
 from tests.blocks.test_families import tokens
 from tests.helpers.families import _rotary_rows_to_meta, config_of, random_model
@@ -125,7 +125,7 @@ def name(text: str) -> bytes:
 def test_damaged_and_hostile_files_are_refused(tmp_path, content):
     path = tmp_path / 'm.gguf'
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match='m.gguf'):
+    with pytest.raises(UserError, match='m.gguf'):
         LLMBlock(str(path))
 
 

@@ -80,7 +80,7 @@ def test_channels_in_another_dimension_are_named_with_the_layout(shape, layout):
 
 
 def test_a_width_that_is_nowhere_names_the_field():
-    with pytest.raises(UserError, match=r'in_channels=12.*gives 16.*Fix: set .*in_channels=16'):
+    with pytest.raises(UserError, match=r'in_channels=12.*gives .*16.*Fix: set .*in_channels=16'):
         make()(torch.randn(2, 5, 16))
 
 
@@ -91,7 +91,7 @@ def test_words_that_are_no_layout_are_refused(layout):
 
 
 def test_another_number_of_dimensions_is_refused():
-    with pytest.raises(UserError, match="neck.layout='BHWC' takes 4 dimensions, got 3"):
+    with pytest.raises(UserError, match="neck.layout='BHWC'.*gives"):
         make(layout='BHWC')(torch.randn(2, 5, C))
 
 
@@ -117,7 +117,7 @@ def test_the_mean_leaves_extra_tokens_and_padding_out():
 
 
 def test_a_map_has_no_extra_tokens():
-    with pytest.raises(UserError, match='num_extra_tokens=1 needs tokens'):
+    with pytest.raises(UserError, match='num_extra_tokens=1.*a map'):
         make(out_type='avg_featmap', num_extra_tokens=1)(torch.randn(2, C, 3, 4))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.release.tracing import trace, traceable
+from lm4ve.release.formats import trace, traceable
 from tests.helpers.models import BLOCK, build
 
 

@@ -7,23 +7,14 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 
 
-@pytest.fixture
-def config(tmp_path):
+def test_overrides_and_scope(tmp_path):
     path = tmp_path / 'a.py'
     path.write_text("default_scope = 'lm4ve'\nmodel = dict(depth=2)\n")
-    return path
-
-
-def test_overrides_and_scope(config):
-    cfg = read_config(config, {'model.depth': 3})
-    assert cfg.model.depth == 3
-    assert DefaultScope.get_current_instance().scope_name == 'lm4ve'
-
-
-def test_the_scope_can_be_left_alone(config):
     before = DefaultScope.get_current_instance()
-    read_config(config, set_scope=False)
+    read_config(path, set_scope=False)
     assert DefaultScope.get_current_instance() is before
+    assert read_config(path, {'model.depth': 3}).model.depth == 3
+    assert DefaultScope.get_current_instance().scope_name == 'lm4ve'
 
 
 def test_missing_file_raises(tmp_path):

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import merge_options, read_config
-from lm4ve.runner.config_schema import check_config, check_custom_keys, parameters_of
+from lm4ve.runner.config_schema import check_config, check_custom_keys
 from tests.helpers.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')
@@ -98,9 +98,9 @@ def test_variables_of_config_files_are_no_fields(tmp_path):
 @pytest.mark.parametrize(
     'field, words',
     [
-        ('optim_wraper.optimizer.lr', "no field 'optim_wraper'.*Did you mean 'optim_wrapper'"),
-        ('train_pipeline.0.scale', "'train_pipeline' is a variable of the config file"),
-        ('custom_imports.imports', 'read before overrides apply'),
+        ('optim_wraper.optimizer.lr', "^optim_wraper is not .*Did you mean 'optim_wrapper'"),
+        ('train_pipeline.0.scale', "'train_pipeline' is used up"),
+        ('custom_imports.imports', "'custom_imports' is used up"),
     ],
 )
 def test_override_without_effect_raises(field, words):
@@ -132,30 +132,6 @@ def test_unmatched_custom_keys_warn(monkeypatch):
     check_custom_keys(cfg, torch.nn.Sequential(torch.nn.Linear(1, 1)))
     (line,) = said
     assert 'cls_tokn' in line and '.0.bias' not in line
-
-
-def test_keyword_arguments_are_followed_to_parents():
-    class Parent:
-        def __init__(self, a, b=1): ...
-
-    class Passes(Parent):
-        def __init__(self, c, **kwargs):
-            super().__init__(**kwargs)
-
-    class Keeps(Parent):
-        def __init__(self, c, **kwargs):
-            self.kept = kwargs
-
-    assert parameters_of(Passes) == {'a', 'b', 'c'}
-    assert parameters_of(Keeps) is None
-
-
-def test_schedules_follow_max_epochs():
-    cfg = read_config(DEMO, set_scope=False)
-    before = cfg.train_cfg.max_epochs
-    assert cfg.param_scheduler.total_steps == before
-    merge_options(cfg, {'train_cfg.max_epochs': 5})
-    assert cfg.param_scheduler.total_steps == 5
 
 
 def test_transforms_and_model_follow_image_size():
@@ -195,9 +171,3 @@ def test_later_schedules_follow_or_raise():
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
     with pytest.raises(UserError, match='max_epochs=4 ends before .* CosineAnnealingLR begins'):
         merge_options(config(), {'train_cfg.max_epochs': 4})
-
-
-def test_digits_are_not_flipped():
-    cfg = read_config(DEMO, set_scope=False)
-    assert 'TestTimeAug' in str(cfg.tta_pipeline)
-    assert 'Flip' not in str(cfg.tta_pipeline)

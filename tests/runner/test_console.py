@@ -40,12 +40,6 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
     assert last.startswith('test  accuracy/top1 ') and len(start) <= 5
 
 
-def test_verbose_prints_everything(tmp_path, capsys):
-    options = '--cfg-options', *SHORT
-    run_tool_here('train.py', DEMO, '--verbose', '--work-dir', tmp_path, *options)
-    assert 'System environment' in capsys.readouterr().out
-
-
 def test_console_shows_warnings_without_framework_noise(capsys):
     from mmengine.logging import MMLogger
 

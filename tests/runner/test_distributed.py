@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
 from tests.helpers import quick_python
@@ -121,32 +120,6 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
     ]
     (logged,) = [s['accuracy/top1'] for s in scalars if 'accuracy/top1' in s]
     assert json.loads(metrics.read_text())['accuracy/top1'] == pytest.approx(logged)
-
-
-@pytest.mark.slow
-def test_user_error_is_not_restarted(tmp_path):
-    done = subprocess.run(
-        ['bash', ROOT / 'tools/dist_train_restarting.sh', tmp_path / 'none.py', '2'],
-        env={**environment(), 'PAUSE': '0'},
-        text=True,
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert 'started again' not in done.stderr
-
-
-def test_random_frozen_weights_are_equal_on_ranks():
-    """They come from their own seed: MMEngine broadcasts parameters only."""
-    arch = dict(model_type='gpt2', n_embd=16, n_head=2, n_layer=1, vocab_size=8)
-    fingerprints = set()
-    for rank in range(2):
-        torch.manual_seed(rank)
-        block = LLMBlock(arch=arch, seed=3)
-        fingerprints.add(block.source['fingerprint'])
-    assert len(fingerprints) == 1 and frozen_tensors(block)
-    assert LLMBlock(arch=arch, seed=4).source['fingerprint'] not in fingerprints
 
 
 @pytest.mark.parametrize('error', [None, UserError, RuntimeError, KeyboardInterrupt])

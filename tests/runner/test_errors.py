@@ -34,7 +34,7 @@ def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
 @pytest.mark.parametrize(
     'option, words',
     [
-        ('optim_wrapper.optimizer.eps=-1', 'building type=AdamW: ValueError: Invalid epsilon'),
+        ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
         ('model.type=5', 'TypeError: type must be a str'),
         ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
     ],
@@ -78,12 +78,6 @@ def test_error_of_worker_prints_its_words_only(capsys):
 def test_unwritable_work_dir_is_named(tmp_path, fails):
     folder = '/dev/null/run'
     assert f"work_dir='{folder}' cannot be written" in fails('train.py', DEMO, '--work-dir', folder)
-    # A limit on the size of files stands for the disk that has no more space.
-    limit = 'import resource as r; r.setrlimit(r.RLIMIT_FSIZE, (9999, 9999));'
-    call = f'from lm4ve.runner.runner import check_writable as c; {limit} c({str(tmp_path)!r})'
-    python = quick_python.folder() / 'python'
-    done = subprocess.run([python, '-c', call], text=True, capture_output=True, check=False)
-    assert f"UserError: work_dir='{tmp_path}' cannot be written" in done.stderr
 
 
 def launch(*words, **environment) -> subprocess.CompletedProcess:
@@ -124,7 +118,7 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
 @pytest.mark.parametrize(
     'number, code, line',
     [
-        (signal.SIGINT, 130, 'Stopped. Saved: '),
+        (signal.SIGINT, 130, 'Stopped by SIGINT. Saved: '),
         (signal.SIGTERM, 143, 'Stopped by SIGTERM. Saved: '),
     ],
 )

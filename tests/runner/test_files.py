@@ -28,7 +28,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
     assert names(tmp_path) == ['file']
 
 
-def test_a_library_writes_to_a_path_of_the_same_format(tmp_path):
+def test_temporary_path_keeps_suffix(tmp_path):
     path = tmp_path / 'new' / 'picture.png'
     with replacing(path) as beside:
         assert beside.parent == path.parent and beside.suffix == '.png'
@@ -38,7 +38,7 @@ def test_a_library_writes_to_a_path_of_the_same_format(tmp_path):
     assert names(path.parent) == ['picture.png']
 
 
-def test_an_error_of_the_writer_leaves_the_old_file(tmp_path):
+def test_failed_writer_leaves_old_file(tmp_path):
     path = tmp_path / 'a.json'
     write_json([1], path)
     with pytest.raises(KeyError), replacing(path) as beside:

@@ -21,28 +21,28 @@ def folder(tmp_path):
     for epoch in (1, 2, 3):
         hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
         content = dict(meta=dict(iter=epoch, epoch=epoch), message_hub=hub)
-        content['state_dict'] = dict(w=torch.ones(2000))
+        content['state_dict'] = dict(w=torch.ones(9000))
         torch.save(content, tmp_path / f'epoch_{epoch}.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
     return tmp_path
 
 
-def damage(path, how: str) -> None:
-    data = bytearray(path.read_bytes())
-    if how == 'cut':
-        data = data[: len(data) // 2]
-    elif how == 'flipped':
-        data[len(data) // 2] ^= 255
-    else:
-        data = bytearray()
-    path.write_bytes(data)
+DAMAGES = {
+    'cut': lambda data: data[: len(data) // 2],
+    'flipped': lambda data: data[:9999] + bytes([data[9999] ^ 255]) + data[10000:],
+    'empty': lambda data: b'',
+}
+
+
+def damage(path, how: str = 'cut') -> None:
+    path.write_bytes(DAMAGES[how](path.read_bytes()))
 
 
 def test_named_checkpoint_comes_first(folder):
     assert newest_checkpoint(folder) == (folder / 'epoch_3.pth', [])
 
 
-@pytest.mark.parametrize('how', ['cut', 'flipped', 'empty'])
+@pytest.mark.parametrize('how', DAMAGES)
 def test_damaged_checkpoint_is_skipped(folder, how):
     damage(folder / 'epoch_3.pth', how)
     path, notes = newest_checkpoint(folder)
@@ -61,7 +61,7 @@ def test_damaged_pointer_gives_newest_file(folder, text):
         os.utime(folder / f'epoch_{epoch}.pth', (epoch, epoch))
     path, notes = newest_checkpoint(folder)
     assert path == folder / 'epoch_3.pth'
-    assert ('damaged' if text is not None else 'missing') in notes[0]
+    assert 'damaged' in notes[0]
 
 
 def test_moved_work_dir_uses_its_own_file(folder):
@@ -74,13 +74,13 @@ def test_moved_work_dir_uses_its_own_file(folder):
 
 def test_later_files_of_earlier_runs_are_ignored(folder):
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
-    damage(folder / 'epoch_2.pth', 'cut')
+    damage(folder / 'epoch_2.pth')
     assert newest_checkpoint(folder)[0] == folder / 'epoch_1.pth'
 
 
 def test_only_damaged_checkpoints_raise(folder):
     for path in folder.glob('*.pth'):
-        damage(path, 'cut')
+        damage(path)
     with pytest.raises(UserError, match=r'epoch_3.*epoch_2'):
         newest_checkpoint(folder)
 

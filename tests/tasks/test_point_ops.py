@@ -100,12 +100,6 @@ def test_padding_is_in_no_ball_and_is_never_picked():
         assert torch.equal(picks[i : i + 1], alone)
 
 
-def test_more_picks_than_points_repeat_the_first():
-    points = clouds(1, 30)
-    padding = torch.arange(30)[None] >= 3
-    assert set(farthest_point_sample(points, 10, padding)[0].tolist()) <= {0, 1, 2}
-
-
 def test_points_in_their_order_of_picking_are_picked_in_that_order():
     """So that a later layer of PointNet++ takes the first points without a search."""
     points = clouds(2, 200)
@@ -130,12 +124,6 @@ def test_features_are_interpolated_by_inverse_distance(count):
             torch.testing.assert_close(found[b, n], mean / sum(weights), rtol=1e-5, atol=1e-5)
     found.sum().backward()
     assert features.grad.sum() == pytest.approx(2 * 9 * 5, rel=1e-4)
-
-
-def test_a_source_gives_its_own_features_at_its_place():
-    points, features = torch.randn(1, 8, 3), torch.randn(1, 8, 4)
-    found = interpolate_features(points[:, :3], points, features)
-    torch.testing.assert_close(found, features[:, :3], rtol=1e-5, atol=1e-5)
 
 
 def test_mmcv_operators_are_called_by_their_signatures(monkeypatch):

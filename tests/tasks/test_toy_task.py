@@ -3,12 +3,13 @@
 import json
 import runpy
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+import lm4ve.apis
 from lm4ve.errors import UserError
 from lm4ve.tasks import TASKS, all_tasks, get_task, register_task
 from tests.helpers.tasks import ROOT
@@ -79,7 +80,18 @@ def test_task_name_is_unique():
         register_task('toy', 'another')
 
 
-def test_task_without_analysis_is_one_message():
-    task = replace(get_task('image'), package='tests.tasks.image')  # it has no analysis.py
-    with pytest.raises(UserError, match="'image' has no analysis. Fix: write tests.*analysis"):
-        _ = task.analysis
+def test_task_without_analysis_shows_test_samples(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'tests.tasks.toy.analysis', None)
+    args = (TOY / 'config.py', checkpoint, '--indices', 0, '--device', 'cpu')
+    tool(monkeypatch, 'analysis/visualize_activations.py', *args, '--out-dir', tmp_path)
+    assert 'test_00000' in (tmp_path / 'index.html').read_text()
+
+
+def test_toy_task_is_exported(checkpoint, tmp_path, monkeypatch):
+    out = tmp_path / 'wave.pt2'
+    args = (TOY / 'config.py', checkpoint, '--format', 'torch-export', '--out', out)
+    tool(monkeypatch, 'export.py', *args)
+    waves = torch.randn(5, 32)
+    program = torch.export.load(out).module()
+    model = lm4ve.apis.get_model(TOY / 'config.py', checkpoint)
+    torch.testing.assert_close(program(waves)[0], model(waves), atol=1e-5, rtol=1e-5)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
 
 import lm4ve  # noqa: F401
@@ -14,8 +15,10 @@ from lm4ve.errors import UserError
 from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
+from lm4ve.tasks.base.figures import save_figure
+from lm4ve.tasks.base.pictures import TokenMap
 from lm4ve.tasks.pointcloud import group_points
-from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
+from lm4ve.tasks.pointcloud.analysis import Cloud
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
-    values = args.values and np.load(args.values, allow_pickle=False)
-    colors = point_colors(len(points), index[0].numpy(), values)
-    draw_cloud(points.numpy(), colors, args.out)
+    if args.values:
+        values, colors = np.load(args.values, allow_pickle=False), 'viridis'
+    else:  # neighbors in number far apart in hue: steps by the golden ratio
+        values, colors = np.arange(len(index[0])) * 0.618034 % 1, 'hsv'
+    figure = Figure(figsize=(6, 6))
+    cloud = Cloud(points.double().numpy(), index[0].numpy())
+    cloud.draw_values(figure.subplots(), TokenMap('groups', '', values, values.shape), colors)
+    save_figure(figure, args.out)
     print(f'{args.out}: {len(points)} points, {len(index[0])} groups')
 
 

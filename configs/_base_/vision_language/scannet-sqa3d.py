@@ -1,4 +1,4 @@
-# SQA3D on ScanNet, prepared as docs/guides/vision_language.md says:
+# SQA3D on ScanNet, prepared as in docs/guides/rooms.md:
 #   data/scannet/qa/SQA_{train,val,test}.json and answer_counter.json
 #   data/scannet/scannet_data/<scene>_{vert,aligned_vert,ins_label,sem_label,aligned_bbox}.npy
 #   data/scannet/scans/<scene>/<scene>.txt

@@ -1,5 +1,5 @@
 # VQAv2: trained on its training set, validated and tested on its validation set, which
-# has answers. Make the vocabulary before (docs/guides/vision_language.md):
+# has answers. Make the vocabulary before (docs/guides/vqa.md):
 #   data/coco/{train2014,val2014,test2015}/*.jpg, data/coco/vqav2/*.json
 _base_ = './images.py'
 

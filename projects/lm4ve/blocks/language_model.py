@@ -6,8 +6,7 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -40,8 +39,7 @@ class LanguageModel:
         self.checkpoint = checkpoint
         self.name = checkpoint.name if checkpoint else 'arch'
         self.spec = layer_spec(config)
-        with _named_errors(f"The config of '{self.name}'", config.model_type):
-            self.skeleton = _skeleton(config)
+        self.skeleton = _skeleton(config)
 
     def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.
@@ -118,17 +116,12 @@ class LanguageModel:
             norm.get_parameter('weight').data -= gain - 1
         return norm.to(dtype)
 
-    def rotary(self) -> nn.Module | None:
-        """A real copy of the model's rotary embedding (fp32, CPU), or None."""
-        rotary = getattr(self.skeleton, 'rotary_emb', None)
-        return None if rotary is None else type(rotary)(self.config)
-
     def _bare_layer(self, index: int) -> nn.Module:
         """Build a layer on the meta device: names and shapes, no memory."""
-        if self.spec.layers:
-            first = attrgetter(self.spec.layers)(self.skeleton)[0]
-        else:
-            first = next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))[0]
+        stack = attrgetter(self.spec.layers)(self.skeleton) if self.spec.layers else None
+        first = (stack or next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList)))[
+            0
+        ]
         takes = inspect.signature(type(first).__init__).parameters
         named = {name: index for name in ('layer_idx', 'layer_id') if name in takes}
         with torch.device('meta'):
@@ -185,27 +178,28 @@ def open_language_model(checkpoint: str | None, arch: dict[str, Any] | None) -> 
     """
     if (arch is None) == (checkpoint is None):
         raise UserError(
-            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one. A '
-            'checkpoint (a local folder or a hub id) for a real language model; '
-            'arch=dict(model_type=..., hidden_size=..., ...) for a random block without files.'
+            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one, a '
+            'checkpoint for a real language model or arch=dict(model_type=..., ...) for a random '
+            'block without files.'
         )
-    if checkpoint is None:
-        return LanguageModel(_text_config(arch, 'block.arch'))
-    files = open_checkpoint(checkpoint)
-    return LanguageModel(_text_config(files.config, str(files.config_file)), files)
-
-
-def _text_config(fields: Any, origin: str) -> PretrainedConfig:
-    """Build the text config; refuse what no block can be built of."""
+    files = None if checkpoint is None else open_checkpoint(checkpoint)
+    origin = 'block.arch' if files is None else str(files.config_file)
+    fields: Any = arch if files is None else files.config
     check(origin, fields, kind=dict)
     kind = fields.get('model_type')
     check(f"model_type (the family's name in transformers) of {origin}", kind, kind=str)
     check_supported(fields)
     fields = {k: v for k, v in fields.items() if k != 'model_type'}
-    with _named_errors(origin, kind):
+    try:
         config = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
-    layer_spec(config)  # refuses variants, before any weights are fetched
-    return config
+        return LanguageModel(config, files)
+    except UserError:
+        raise
+    except Exception as e:  # of many kinds, none of which names the file
+        raise CheckpointError(
+            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: "
+            f'{" ".join(str(e).split())}).'
+        ) from e
 
 
 def _without_code(fields: dict[str, Any]) -> dict[str, Any]:
@@ -215,15 +209,3 @@ def _without_code(fields: dict[str, Any]) -> dict[str, Any]:
         for k, v in fields.items()
         if k not in ('auto_map', 'use_kernels', 'kernel_config') and '_implementation' not in k
     }
-
-
-@contextmanager
-def _named_errors(origin: str, kind: str) -> Iterator[None]:
-    """Name the config of which transformers raises one of many kinds of errors."""
-    try:
-        yield
-    except Exception as e:
-        raise CheckpointError(
-            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: "
-            f'{" ".join(str(e).split())}).'
-        ) from e

@@ -11,14 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self, cast
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
+from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
 from lm4ve.blocks.low_rank import (
     cheapest,
     count_macs,
@@ -28,7 +27,6 @@ from lm4ve.blocks.low_rank import (
     run_layer,
 )
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.blocks.rotary import RotaryTables
 from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import Fingerprint
 
@@ -97,7 +95,11 @@ class LLMBlock(ProvenanceMixin):
         model = open_language_model(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
-        self._rotary = RotaryTables(model) if rotary else None
+        self._rotary: Any = None
+        if rotary:
+            from lm4ve.blocks.rotary import RotaryTables
+
+            self._rotary = RotaryTables(model)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
         self.source = dict(
@@ -200,10 +202,7 @@ class LLMBlock(ProvenanceMixin):
             UserError: A shape is wrong, or a sample is all padding.
         """
         if x.dim() != 3 or x.shape[-1] != self.embed_dims:
-            raise UserError(
-                f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}. Fix: the mapper '
-                "before it must give the language model's width, block.embed_dims."
-            )
+            raise UserError(f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.')
         return self.run(x, padding_mask, queries)
 
     def forward_mapped(
@@ -213,7 +212,6 @@ class LLMBlock(ProvenanceMixin):
         padding_mask: Tensor | None = None,
         queries: Queries = None,
         method: str = 'fold',
-        residual: bool = False,
     ) -> Tensor:
         """Run the block on ``mapper(x)``, using that its rank is C.
 
@@ -222,7 +220,6 @@ class LLMBlock(ProvenanceMixin):
             mapper (nn.Linear): C to D, without bias.
             padding_mask, queries: See :meth:`forward`.
             method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
-            residual (bool): Add the mapped tokens to the output.
 
         Returns:
             Tensor: What :meth:`forward` gives for the mapped tokens.
@@ -233,8 +230,7 @@ class LLMBlock(ProvenanceMixin):
             factors = factorize(layer, mapper.weight, self.dtype)
             return run_layer(layer, x, mask, queries, rotary, factors, method)
 
-        out = self.run(x, padding_mask, queries, first)
-        return out + F.linear(take_tokens(x, queries), mapper.weight) if residual else out
+        return self.run(x, padding_mask, queries, first)
 
     def run(
         self,
@@ -263,11 +259,10 @@ class LLMBlock(ProvenanceMixin):
         return h.to(x.dtype)
 
     def check_low_rank(self, low_rank: str) -> None:
-        """Refuse a method that this block's first layer cannot use.
+        """Refuse 'absorb' where something stands between projections and scores.
 
         Raises:
-            UserError: 'absorb' where something stands between projections and scores: rotary
-                embedding, norms of keys or values, clipping, sinks.
+            UserError: That is rotary embedding, norms of keys or values, clipping or sinks.
         """
         if not self.may_absorb:
             kind = self.source['model_type']
@@ -328,15 +323,14 @@ class LLMBlock(ProvenanceMixin):
 
 
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
-    """Refuse masks and queries of another type or shape, and samples that are all padding."""
-    if isinstance(queries, Tensor):
+    """Refuse what would give a wrong result in silence: see :meth:`LLMBlock.forward`."""
+    if queries is not None and not isinstance(queries, slice):
+        check('queries', queries, kind=Tensor)
         if queries.dim() != 2 or len(queries) != len(x) or queries.dtype != torch.int64:
             raise UserError(
                 f'queries must be a slice or int64 indices [{len(x)}, Q], got {queries.dtype} '
                 f'{list(queries.shape)}.'
             )
-    else:
-        check('queries', queries, kind=(slice, type(None)))
     if padding_mask is None:
         return
     if padding_mask.shape != x.shape[:2] or padding_mask.dtype != torch.bool:
@@ -345,5 +339,4 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
             f'{padding_mask.dtype} {list(padding_mask.shape)}.'
         )
     if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
-        full = padding_mask.all(dim=1).nonzero().flatten().tolist()
-        raise UserError(f'padding_mask marks every token of sample(s) {full} as padding.')
+        raise UserError('padding_mask marks every token of a sample as padding.')

@@ -52,7 +52,9 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self.module: Any = model.rotary()
+        rotary = getattr(model.skeleton, 'rotary_emb', None)
+        # A real copy, on the CPU and in fp32.
+        self.module: Any = None if rotary is None else type(rotary)(model.config)
         self.kind = model.config.model_type
         has = (True,) if self.module is not None else (False,)
         check(f"block.rotary of '{self.kind}'", True, choices=has)

@@ -22,27 +22,23 @@ COMMANDS = {
 }
 
 
-def usage() -> str:
-    """Return the text that ``lm4ve --help`` prints."""
-    lines = '\n'.join(f'  {name:10} {does}' for name, does in COMMANDS.items())
-    return (
-        f'usage: lm4ve COMMAND [arguments]\n\n{lines}\n\n'
-        f"'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}."
-    )
-
-
 def main() -> None:
     """Run the command that the first word names; exit with 2 if there is none."""
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
-    if name in ('-h', '--help', '--version'):
-        print(__version__ if name == '--version' else usage())
-        return
-    if name not in COMMANDS:
+    if name == '--version':
+        print(__version__)
+    elif name in ('-h', '--help'):
+        print('usage: lm4ve COMMAND [arguments]\n')
+        for command, does in COMMANDS.items():
+            print(f'  {command:10} {does}')
+        print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
+    elif name not in COMMANDS:
         close = get_close_matches(name, COMMANDS, 1)
         advice = f"did you mean '{close[0]}'?" if close else f'one of {", ".join(COMMANDS)}.'
         print(f"error: lm4ve has no command '{name}'; {advice}", file=sys.stderr)
         sys.exit(2)
-    from lm4ve.runner.command_line import run_tool
+    else:
+        from lm4ve.runner.command_line import run_tool
 
-    sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
-    run_tool(import_module(f'lm4ve.commands.{name}').main)
+        sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
+        run_tool(import_module(f'lm4ve.commands.{name}').main)

@@ -88,23 +88,11 @@ def build_executor(
         raise UserError('--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.')
     from lm4ve.ablation.slurm import SlurmJobs
 
-    options = {}
     for word in args.slurm:
-        name, equals, value = word.partition('=')
-        if not equals or not value:
+        if not all(word.partition('=')):
             raise UserError(f"--slurm '{word}' must be NAME=VALUE.")
-        options[name] = value
+    options = dict(word.split('=', 1) for word in args.slurm)
     return SlurmJobs(*shared, options)
-
-
-def run(grid: Grid, store: Store, executor: Executor) -> list[Failure]:
-    """Run the tuning trials, then the main ones; return the failures."""
-
-    def describe(result: dict) -> str:
-        return f'{grid.metric} {metric_of(grid, result):.4f} ({result["wall_seconds"]:.0f} s)'
-
-    failures = executor.run(grid.tuning(), describe)
-    return failures + executor.run(grid.main(select_tuned(grid, store)), describe)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -113,13 +101,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     grid = part_of(whole, args)
     store = Store(args.work_dir, args.gpus_per_trial)
     console = Console()
+
+    def describe(result: dict) -> str:
+        return f'{grid.metric} {metric_of(grid, result):.4f} ({result["wall_seconds"]:.0f} s)'
+
     if args.list:
         print_list(grid, store, console)
         return
     failures: list[Failure] = []
     if not args.report_only:
         with store.lock():
-            failures = run(grid, store, build_executor(grid, store, args, console))
+            executor = build_executor(grid, store, args, console)
+            failures = executor.run(grid.tuning(), describe)
+            failures += executor.run(grid.main(select_tuned(grid, store)), describe)
     selected = select_tuned(whole, store)
     report(whole, store, whole.tuning() + whole.main(selected), selected, console)
     if failures:

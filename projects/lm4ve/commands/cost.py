@@ -24,11 +24,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--batch', type=int, help="samples of one process; default: the config's")
     add('--gpus', type=int, nargs='+', help='also the bytes that so many GPUs send in a step')
     args = parser.parse_args(argv)
-    for name, values in (('--batch', [args.batch or 1]), ('--gpus', args.gpus or [])):
-        for value in values:
-            check(name, value, least=1)
+    for value in [args.batch or 1, *(args.gpus or [])]:
+        check('--batch, --gpus', value, least=1)
     cost = cost_of_step(read_config(args.config, args.cfg_options), args.batch)
-    print_table(f'{args.config}, a training step of {cost.batch}', rows(cost))
+    backward = {'all': f'{cost.backward / 1e9:,.2f}'}
+    rows = [
+        {'part': p, 'forward [GMAC]': f'{n / 1e9:,.2f}', 'backward [GMAC]': backward.get(p, '')}
+        for p, n in cost.forward.items()
+    ]
+    print_table(f'{args.config}, a training step of {cost.batch}', rows)
     print('\n'.join(lines(cost)))
     if args.base is not None:
         base = cost_of_step(read_config(args.base), args.batch or cost.batch)
@@ -40,16 +44,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             for n in args.gpus
         ]
         print_table('bytes that each GPU sends in a step', sent)
-
-
-def rows(cost: StepCost) -> list[dict[str, str]]:
-    """Return the multiply-accumulates of the model's parts, as rows of a table."""
-    found = []
-    for part, macs in cost.forward.items():
-        columns = {'part': part, 'forward [GMAC]': f'{macs / 1e9:,.2f}'}
-        backward = f'{cost.backward / 1e9:,.2f}' if part == 'all' else ''
-        found.append(columns | {'backward [GMAC]': backward})
-    return found
 
 
 def lines(cost: StepCost) -> list[str]:

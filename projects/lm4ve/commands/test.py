@@ -3,7 +3,6 @@
 lm4ve test CONFIG CHECKPOINT
 """
 
-import argparse
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -22,43 +21,6 @@ from lm4ve.runner.command_line import (
     load_config,
 )
 from lm4ve.tasks import task_of_config
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = common_parser('Test (and evaluate) a model')
-    add = parser.add_argument
-    add('checkpoint', help='checkpoint file')
-    add_allow_partial(parser)
-    add('--out', help='file for the results')
-    text = 'what --out holds: metrics or predictions (the default)'
-    add('--out-item', choices=['metrics', 'pred'], help=text)
-    add('--show-dir', help='folder for pictures of the predictions')
-    add('--show', action='store_true', help='show predictions in a window')
-    add('--interval', type=int, default=1, help='draw every n-th sample')
-    add('--wait-time', type=float, default=2, help='seconds a window stays')
-    text = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
-    add('--tta', action='store_true', help=text)
-    return parser.parse_args(argv)
-
-
-def merge_args(cfg: Config, args: argparse.Namespace) -> Config:
-    """Merge the testing flags into the config."""
-    if args.out is None and args.out_item is not None:
-        raise UserError('--out-item needs --out FILE.')
-    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
-    if args.amp:
-        cfg.test_cfg.fp16 = True
-    if args.show or args.show_dir is not None:
-        if 'visualization' not in cfg.get('default_hooks', {}):
-            raise UserError('--show and --show-dir need default_hooks.visualization.')
-        cfg.default_hooks.visualization.update(
-            enable=True,
-            show=args.show,
-            wait_time=args.wait_time,
-            out_dir=args.show_dir,
-            interval=args.interval,
-        )
-    return cfg
 
 
 def use_tta(cfg: Config) -> None:
@@ -83,8 +45,32 @@ def use_tta(cfg: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    cfg = finish_config(merge_args(load_config(args), args), args)
+    parser = common_parser('Test (and evaluate) a model')
+    add = parser.add_argument
+    add('checkpoint', help='checkpoint file')
+    add_allow_partial(parser)
+    add('--out', help='file for the results')
+    text = 'what --out holds: metrics or predictions (the default)'
+    add('--out-item', choices=['metrics', 'pred'], help=text)
+    add('--show-dir', help='folder for pictures of the predictions')
+    add('--show', action='store_true', help='show predictions in a window')
+    add('--interval', type=int, default=1, help='draw every n-th sample')
+    add('--wait-time', type=float, default=2, help='seconds a window stays')
+    text = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
+    add('--tta', action='store_true', help=text)
+    args = parser.parse_args(argv)
+    if args.out is None and args.out_item is not None:
+        raise UserError('--out-item needs --out FILE.')
+    cfg = load_config(args)
+    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        if 'visualization' not in cfg.get('default_hooks', {}):
+            raise UserError('--show and --show-dir need default_hooks.visualization.')
+        shown = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
+        cfg.default_hooks.visualization.update(enable=True, interval=args.interval, **shown)
+    finish_config(cfg, args)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
     runner = build_runner(cfg, short_console=not args.verbose)

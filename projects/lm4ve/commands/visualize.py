@@ -103,14 +103,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)
-    words = sys.argv if argv is None else ['lm4ve visualize', *argv]
     write_page(
         folder / 'index.html',
         f'Activations of {name}',
         {
             'config': args.config,
             'checkpoint': checkpoint,
-            'command': f'{words[0]} {shlex.join(map(str, words[1:]))}',
+            'command': f'lm4ve visualize {shlex.join(map(str, argv or sys.argv[1:]))}',
             'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
         },
         entries,

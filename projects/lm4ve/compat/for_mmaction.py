@@ -119,7 +119,9 @@ def build_recognizers(base: ModuleType) -> None:
         host = type(model).extract_feat.__qualname__.partition('.')[0]
         parts = model.neck.modules() if host in _WITHOUT_NECK and model.with_neck else ()
         if any(type(m).__name__ == 'LLMBlockNeck' for m in parts):
-            raise UserError(f"model.neck: mmaction2's {host} never calls it. Fix: LLMBlockInsert.")
+            raise UserError(
+                f'model.neck: {host} builds a neck and never calls it. Fix: LLMBlockInsert.'
+            )
         # A child sees its own keys only, so the model has to do it.
         model.register_load_state_dict_pre_hook(_move_norm_to_neck)
 

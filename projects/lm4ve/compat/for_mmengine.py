@@ -11,7 +11,6 @@ from mmengine.logging import print_log
 
 from lm4ve.compat.repairs import repairs, source_of
 from lm4ve.errors import UserError
-from lm4ve.llm.torch_files import is_safetensors, read_safetensors, safe_loading
 
 
 @repairs('mmengine.registry.root', lambda root: hasattr(root.MODELS, '_locations'))
@@ -37,6 +36,8 @@ def load_without_code(checkpoint: ModuleType) -> None:
 
     @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        from lm4ve.llm.torch_files import is_safetensors, read_safetensors, safe_loading
+
         path = kwargs.get('filename') or args[0]
         if is_safetensors(path) and '://' not in str(path):
             return read_safetensors(path)

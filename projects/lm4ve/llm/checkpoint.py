@@ -5,21 +5,23 @@ Data goes one way, from a name in a config to the tensors of one layer::
     'org/name', '/path', 'package:name'
       -> sources.py       which files there are, by name
       -> readers.py       which tensors are in them, by name
-      -> meta_layout.py   Meta's names and rows turned into Hugging Face's, where needed
-      -> gguf_files.py    llama.cpp's one file, configuration and weights, where it is one
-      -> expert_layout.py experts' matrices joined, where there are any
+         torch_files.py   those of torch.save, without executing code
+         meta_layout.py   Meta's names and rows turned into Hugging Face's
+         gguf_files.py    llama.cpp's one file, configuration and weights
+         expert_layout.py experts' matrices joined
       -> Checkpoint       the configuration, and the tensors of a layer, one at a time
       -> lm4ve.blocks     the layer
 
-No file of this folder imports one that stands below it in this list, and none knows
-a module of ``lm4ve.blocks``. A weight file is opened when a layer is read for the first
-time: a model that is refused, or that gets random weights, costs no download of them.
+A file of this folder is imported where a checkpoint needs it, and a weight file is opened
+when a layer is read for the first time: a model that is refused, or that gets random
+weights, costs no download of them.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,8 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, listing
-from lm4ve.llm.expert_layout import join_experts
-from lm4ve.llm.gguf_files import GGUFFile
-from lm4ve.llm.meta_layout import open_meta
-from lm4ve.llm.readers import TensorReader, open_huggingface
-from lm4ve.llm.sources import FileSource, find_files
+from lm4ve.llm.readers import Tensors, open_huggingface
+from lm4ve.llm.sources import find_files
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
@@ -39,36 +38,26 @@ _OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNor
 _STORED_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+@dataclass
 class Checkpoint:
     """The configuration of a language model, and the tensors of its layers.
 
-    Args:
+    Attributes:
         name (str): What the user calls it.
         config (dict): The content of ``config.json``, not checked yet.
         config_file (Path): Where the configuration was read, for messages.
         open_weights (callable): Opens the weight files.
     """
 
-    def __init__(
-        self,
-        name: str,
-        config: dict[str, Any],
-        config_file: Path,
-        open_weights: Callable[[], TensorReader],
-    ) -> None:
-        self.name = name
-        self.config = config
-        self.config_file = config_file
-        self._open_weights = open_weights
+    name: str
+    config: dict[str, Any]
+    config_file: Path
+    open_weights: Callable[[], Tensors]
 
     @cached_property
-    def weights(self) -> TensorReader:
-        """All tensors, by Hugging Face's names.
-
-        Raises:
-            CheckpointError: There are no weights, or they are damaged.
-        """
-        return self._open_weights()
+    def weights(self) -> Tensors:
+        """All tensors, by Hugging Face's names."""
+        return self.open_weights()
 
     def read_layer(
         self, place: str, shapes: Mapping[str, tuple[int, ...]]
@@ -90,20 +79,21 @@ class Checkpoint:
         Raises:
             CheckpointError: Weights are missing, damaged, quantized, or of other shapes.
         """
-        stored = self._stored_names(place, list(shapes))
+        names = self._stored_names(place, list(shapes))
+        stored = {name: self.weights[names[name]] for name in sorted(names)}
         for name, expected in shapes.items():
-            shape = self.weights.shape(stored[name])
-            if shape != expected:
+            if stored[name].shape != expected:
                 raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' has the shape {list(shape)}, but its "
-                    f'config.json implies {list(expected)}. Fix: copy both from one release.'
+                    f"'{names[name]}' of '{self.name}' has the shape {list(stored[name].shape)}, "
+                    f'but its config.json implies {list(expected)}. Fix: copy both from one '
+                    'release.'
                 )
-        for name in sorted(stored):
-            weight = self.weights.read(stored[name])
+        for name, tensor in stored.items():
+            weight = tensor.read()
             dense = weight.layout == torch.strided and not weight.is_meta
             if weight.dtype not in _STORED_TYPES or not dense:
                 raise CheckpointError(
-                    f"'{stored[name]}' of '{self.name}' is stored as {weight.dtype} "
+                    f"'{names[name]}' of '{self.name}' is stored as {weight.dtype} "
                     f"({weight.layout}). Fix: use the model's original weights, not quantized ones."
                 )
             yield name, weight
@@ -114,7 +104,7 @@ class Checkpoint:
         There is no table of prefixes: the right one is the only prefix under which
         all names of the layer exist.
         """
-        names = set(self.weights.names())
+        names = set(self.weights)
         pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
         old = {
             w: next((w[: -len(new)] + o for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
@@ -127,16 +117,15 @@ class Checkpoint:
                 if names.issuperset(stored.values()):
                     found.append(stored)
                     break
-        if len(found) == 1:
-            return found[0]
-        if found:
-            places = ', '.join(f[wanted[0]] for f in found)
-            raise CheckpointError(f"'{self.name}' has layer {place} more than once: {places}.")
-        raise CheckpointError(
-            f"'{self.name}' has no layer {place} of model_type '{self.config['model_type']}': no "
-            f'prefix has all of {listing(wanted, 3)}; found {listing(sorted(names), 3)}. Fix: use '
-            "a checkpoint in the layout of transformers' own classes."
-        )
+        if len(found) != 1:
+            places = listing([f[wanted[0]] for f in found]) or 'nowhere'
+            raise CheckpointError(
+                f"'{self.name}' must have layer {place} of model_type "
+                f"'{self.config['model_type']}' ({listing(wanted, 3)}) under one prefix; found "
+                f'{places} among {listing(sorted(names), 3)}. Fix: use a checkpoint in the '
+                "layout of transformers' own classes."
+            )
+        return found[0]
 
 
 def open_checkpoint(checkpoint: str) -> Checkpoint:
@@ -150,45 +139,35 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
             configuration is damaged.
     """
     source, weight_file = find_files(checkpoint)
-    gguf = weight_file if weight_file and weight_file.endswith('.gguf') else _only_gguf(source)
-    if gguf and (path := source.find(gguf)) is not None:
-        file = GGUFFile(path)
-        return Checkpoint(source.name, file.config, path, lambda: file)
-    if (path := source.find('config.json')) is not None:
-        config = _read_json(path)
-        return Checkpoint(
-            source.name, config, path, lambda: join_experts(open_huggingface(source, weight_file))
-        )
-    if (path := source.find('params.json')) is not None:
-        config, reader = open_meta(source, path, _read_json(path))
-        return Checkpoint(source.name, config, path, lambda: reader)
+    names = source.names()
+    gguf = [n for n in ([weight_file] if weight_file else names) if n.endswith('.gguf')]
+    if gguf and (weight_file or not {'config.json', 'params.json'} & set(names)):
+        if len(gguf) > 1:
+            raise CheckpointError(
+                f"block.checkpoint='{source.name}' holds several GGUF files. Fix: point at one."
+            )
+        from lm4ve.llm.gguf_files import open_gguf
+
+        assert source.folder is not None
+        path = source.folder / gguf[0]
+        config, weights = open_gguf(path)
+        return Checkpoint(source.name, config, path, partial(dict, weights))
+    for name in ('config.json', 'params.json'):
+        if (found := source.find(name)) is None:
+            continue
+        try:
+            config = json.loads(found.read_text())
+        except (ValueError, RecursionError) as e:
+            raise CheckpointError(f'{found} is not JSON: {e}.') from e
+        config = config if isinstance(config, dict) else {}  # which lacks every field
+        if name == 'config.json':
+            open_weights = partial(open_huggingface, source, weight_file)
+            return Checkpoint(source.name, config, found, open_weights)
+        from lm4ve.llm.meta_layout import open_meta
+
+        config, weights = open_meta(source, found, config)
+        return Checkpoint(source.name, config, found, partial(dict, weights))
     raise CheckpointError(
         f"block.checkpoint='{source.name}' has neither config.json (Hugging Face) nor params.json "
-        f'(Meta); found {listing(source.names()) or "nothing"}.'
+        f'(Meta); found {listing(names) or "nothing"}.'
     )
-
-
-def _only_gguf(source: FileSource) -> str | None:
-    """Return the GGUF file of a folder that has no other model in it.
-
-    Raises:
-        CheckpointError: There are several.
-    """
-    names = source.names()
-    files = [name for name in names if name.endswith('.gguf')]
-    if not files or {'config.json', 'params.json'} & set(names):
-        return None
-    if len(files) > 1:
-        raise CheckpointError(
-            f"block.checkpoint='{source.name}' holds several GGUF files. Fix: point at one."
-        )
-    return files[0]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError) as e:
-        raise CheckpointError(f'{path} is not JSON: {e}.') from e
-    # Anything else lacks every field.
-    return content if isinstance(content, dict) else {}

@@ -17,7 +17,7 @@ _CHUNK = 1 << 20  # elements; conversions never need more memory than this
 
 
 class Fingerprint:
-    """SHA-256 over named tensors, computed beside the reading of the next ones."""
+    """SHA-256 over named tensors, computed while the next ones are read."""
 
     _THREADS = 2
 
@@ -35,25 +35,22 @@ class Fingerprint:
             self._total.update(f'{name}{list(weight.shape)}'.encode())
             return
         # Few at a time: what waits here is held in memory.
-        while len(self._pending) >= self._THREADS:
-            self._take_one()
+        if len(self._pending) == self._THREADS:
+            self._total.update(self._pending.pop(0).result())
         self._pending.append(self._pool.submit(_digest, name, weight.detach()))
 
     def hexdigest(self) -> str:
         """Return the hash of all tensors so far, in the order they came in."""
         while self._pending:
-            self._take_one()
+            self._total.update(self._pending.pop(0).result())
         return self._total.hexdigest()
-
-    def _take_one(self) -> None:
-        self._total.update(self._pending.pop(0).result())
 
 
 def _digest(name: str, weight: Tensor) -> bytes:
     dtype = smallest_exact_dtype(weight)
     sha = hashlib.sha256(f'{name}{list(weight.shape)}{dtype}'.encode())
     for chunk in _chunks(weight):
-        # numpy knows no bfloat16, and the bytes are what counts.
+        # numpy has no bfloat16, and the bytes are what counts.
         sha.update(chunk.to(dtype).view(torch.uint8).numpy().data)
     return sha.digest()
 
@@ -63,7 +60,7 @@ def _chunks(weight: Tensor) -> Iterator[Tensor]:
 
 
 def smallest_exact_dtype(weight: Tensor) -> torch.dtype:
-    """float16, bfloat16 or float32: the first that holds every value."""
+    """Return the first of float16, bfloat16 and float32 that holds every value."""
     for dtype in (torch.float16, torch.bfloat16):
         if weight.dtype == dtype or all(
             torch.equal(c.to(dtype).to(c.dtype), c) for c in _chunks(weight)

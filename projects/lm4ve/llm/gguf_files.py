@@ -5,7 +5,8 @@ library trusts every count in the file. A tensor is dequantized, some rows at a 
 it is read.
 """
 
-from collections.abc import Iterable
+import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, check
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
+from lm4ve.llm.readers import StoredTensor, Tensors
 
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20
@@ -36,7 +38,7 @@ _FIELDS = {
 
 def _open(path: Path) -> Any:
     """Open a file with ``gguf.GGUFReader``, bounded by the file's size."""
-    import gguf
+    gguf: Any = importlib.import_module('gguf')
 
     class BoundedReader(gguf.GGUFReader):  # type: ignore[misc]
         """Stops at the end of the file, and skips arrays: no field of ours is one."""
@@ -62,94 +64,86 @@ def _open(path: Path) -> Any:
     return BoundedReader(path)
 
 
-class GGUFFile:
-    """One ``*.gguf`` file under the names of ``transformers``' layers.
+def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
+    """Open a ``*.gguf`` file.
 
-    Args:
-        path (Path): The file.
+    Returns:
+        tuple[dict, Tensors]: The fields of the model's ``config.json``, and its tensors under
+        the names of ``transformers``' layers.
 
     Raises:
-        CheckpointError: It is damaged, or of an architecture that is not known here.
+        CheckpointError: It is damaged, or scales its rotary embedding.
+        UserError: The architecture is none of ``llama``, ``qwen2``, ``qwen3``.
     """
+    try:
+        reader = _open(path)
+        fields = {k: f.contents() for k, f in reader.fields.items() if f.parts}
+        tensors = {t.name: t for t in reader.tensors}
+    except ModuleNotFoundError as e:
+        raise CheckpointError(f'{path} needs the package gguf: pip install "lm4ve[gguf]".') from e
+    except (ValueError, LookupError, OSError, OverflowError) as e:
+        raise CheckpointError(f'{path} cannot be read as a GGUF file: {e}.') from e
+    kind = str(fields.get('general.architecture'))
+    check(f'the architecture of {path}', kind, choices=_ARCHITECTURES)
+    config = _config(path, kind, fields, tensors)
+    return config, _by_huggingface_name(tensors, config)
 
-    def __init__(self, path: Path) -> None:
-        try:
-            reader = _open(path)
-            fields = {k: f.contents() for k, f in reader.fields.items() if f.parts}
-            tensors = {t.name: t for t in reader.tensors}
-        except ModuleNotFoundError as e:
-            raise CheckpointError(
-                f'{path} needs the package gguf: pip install "lm4ve[gguf]".'
-            ) from e
-        except (ValueError, LookupError, OSError, OverflowError) as e:
-            raise CheckpointError(f'{path} cannot be read as a GGUF file: {e}.') from e
-        self.path = path
-        self.architecture = str(fields.get('general.architecture'))
-        if self.architecture not in _ARCHITECTURES:
-            raise CheckpointError(
-                f"{path} holds the architecture '{self.architecture}'. lm4ve reads GGUF files of "
-                f'{", ".join(_ARCHITECTURES)}. Fix: use the release in safetensors.'
-            )
-        self.config = self._config(fields, tensors)
-        self._tensors = self._by_huggingface_name(tensors)
 
-    def names(self) -> Iterable[str]:
-        return self._tensors.keys()
+def _config(
+    path: Path, kind: str, fields: dict[str, Any], tensors: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the fields of the model's ``config.json``."""
+    if any(k.startswith(f'{kind}.rope.scaling') for k in fields) or 'rope_freqs.weight' in tensors:
+        # Left out, it would only be wrong with rotary=True, and there in silence.
+        raise CheckpointError(
+            f'{path} scales its rotary embedding ({kind}.rope.scaling or rope_freqs), which lm4ve '
+            'does not read from GGUF. Fix: use the release in safetensors.'
+        )
+    config = {n: fields[f'{kind}.{f}'] for f, n in _FIELDS.items() if f'{kind}.{f}' in fields}
+    config.setdefault('num_key_value_heads', config.get('num_attention_heads'))
+    theta = float(fields.get(f'{kind}.rope.freq_base') or 1e4)
+    config.update(model_type=kind, rope_parameters=dict(rope_type='default', rope_theta=theta))
+    if kind == 'llama':
+        config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
+    return config
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        # GGUF counts from the fastest dimension.
-        return tuple(int(n) for n in self._tensors[name].shape[::-1])
 
-    def read(self, name: str) -> Tensor:
-        """Return one tensor, dequantized to float32."""
-        from gguf.quants import dequantize
+def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Tensors:
+    """Key the layers' tensors by ``transformers``' names."""
+    import gguf
 
-        stored = self._tensors[name]
-        weight = torch.empty(self.shape(name))
-        rows = weight.view(-1, weight.shape[-1])
-        data = np.reshape(stored.data, (len(rows), -1))
-        step = max(1, _CHUNK // rows.shape[1])
-        for i in range(0, len(rows), step):
-            piece = dequantize(data[i : i + step], stored.tensor_type)
-            rows[i : i + step] = torch.from_numpy(np.array(piece, np.float32))
-        if _ARCHITECTURES[self.architecture] and ('.q_proj.' in name or '.k_proj.' in name):
-            kind = 'attention' if '.q_proj.' in name else 'key_value'
-            heads = self.config[f'num_{kind}_heads']
-            columns = weight.view(len(weight), -1)
-            return rotary_rows_to_huggingface(columns, heads).view(weight.shape)
+    kinds = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
+    depth = min(int(config['num_hidden_layers']), len(tensors))
+    table = gguf.get_tensor_name_map(kinds[config['model_type']], depth).mapping
+    rotated = {'.q_proj.': 'num_attention_heads', '.k_proj.': 'num_key_value_heads'}
+    found = {}
+    for name, (_, stored) in table.items():
+        # Of a tensor's names in many programs, the one of transformers' decoders.
+        if not (name.startswith('model.layers.') and name.split('.')[2].isdigit()):
+            continue
+        for suffix in ('.weight', '.bias'):
+            if (tensor := tensors.get(stored + suffix)) is None:
+                continue
+            part = next((p for p in rotated if p in name + suffix), None)
+            in_pairs = part is not None and _ARCHITECTURES[config['model_type']]
+            heads = config[rotated[part]] if in_pairs and part else None
+            # GGUF counts from the fastest dimension.
+            shape = tuple(int(n) for n in tensor.shape[::-1])
+            found[name + suffix] = StoredTensor(shape, partial(_read, tensor, shape, heads))
+    return found
+
+
+def _read(stored: Any, shape: tuple[int, ...], heads: int | None) -> Tensor:
+    """Return one tensor, dequantized to float32; with ``heads`` it is a rotated projection."""
+    from gguf.quants import dequantize
+
+    weight = torch.empty(shape)
+    rows = weight.view(-1, shape[-1])
+    data = np.reshape(stored.data, (len(rows), -1))
+    step = max(1, _CHUNK // shape[-1])
+    for i in range(0, len(rows), step):
+        piece = dequantize(data[i : i + step], stored.tensor_type)
+        rows[i : i + step] = torch.from_numpy(np.array(piece, np.float32))
+    if heads is None:
         return weight
-
-    def _config(self, fields: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
-        """What the model's ``config.json`` would say."""
-        start = f'{self.architecture}.'
-        config: dict[str, Any] = dict(model_type=self.architecture)
-        config.update({n: fields[start + f] for f, n in _FIELDS.items() if start + f in fields})
-        config.setdefault('num_key_value_heads', config.get('num_attention_heads'))
-        scaled = any(k.startswith(f'{start}rope.scaling') for k in fields)
-        if scaled or 'rope_freqs.weight' in tensors:
-            # Left out, it would only be wrong with rotary=True, and there in silence.
-            raise CheckpointError(
-                f'{self.path} scales its rotary embedding ({start}rope.scaling or rope_freqs), '
-                'which lm4ve does not read from GGUF. Fix: use the release in safetensors.'
-            )
-        theta = float(fields.get(f'{start}rope.freq_base') or 1e4)
-        config['rope_parameters'] = dict(rope_type='default', rope_theta=theta)
-        if self.architecture == 'llama':
-            config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
-        return config
-
-    def _by_huggingface_name(self, tensors: dict[str, Any]) -> dict[str, Any]:
-        """Key the layers' tensors by ``transformers``' names."""
-        import gguf
-
-        kinds = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-        depth = min(int(self.config['num_hidden_layers']), len(tensors))
-        table = gguf.get_tensor_name_map(kinds[self.architecture], depth).mapping
-        return {
-            name + suffix: tensors[stored + suffix]
-            for name, (_, stored) in table.items()
-            # Of a tensor's names in many programs, the one of transformers' decoders.
-            if name.startswith('model.layers.') and name.split('.')[2].isdigit()
-            for suffix in ('.weight', '.bias')
-            if stored + suffix in tensors
-        }
+    return rotary_rows_to_huggingface(weight.view(shape[0], -1), heads).view(shape)

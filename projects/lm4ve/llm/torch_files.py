@@ -4,16 +4,18 @@ A checkpoint is a pickle, and a pickle can run anything when it is loaded. torch
 ``weights_only=True`` builds tensors and plain containers alone. Two kinds of objects are
 added here, since published checkpoints hold them, and neither can run code: the command
 line of a training script, and numpy's numbers. Of numpy nothing is called with what a
-file says: stand-ins read the numbers.
+file holds: stand-ins read the numbers.
 """
 
 import argparse
 import json
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
+from lm4ve.llm.readers import StoredTensor, Tensors
 
-# What torch.load raises about bytes that are not what it wrote.
-DAMAGE = (RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError)
+# What torch.load and zipfile raise about bytes that are not what torch.save wrote.
+_DAMAGE = (
+    *(RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError),
+    *(MemoryError, zipfile.BadZipFile),
+)
 _NUMBER = re.compile(r'b1|[iu][1248]|f[248]|c8|c16')
 
 
 class _NumberType:
-    """Takes the place of ``numpy.dtype`` where a pickle asks for it."""
+    """Takes the place of ``numpy.dtype`` in a pickle."""
 
     def __init__(self, code: object, *_: object) -> None:
         if not isinstance(code, str) or not _NUMBER.fullmatch(code):
@@ -65,8 +71,7 @@ def safe_loading(path: str | Path) -> Iterator[None]:
     """Load a file with ``torch.load(..., weights_only=True)`` inside.
 
     Args:
-        path (str | Path): The file. An address is taken too; then only the last of the
-            errors below is recognized.
+        path (str | Path): The file; of an address only unsafe pickles are recognized.
 
     Raises:
         CheckpointError: It is damaged, of another format, or holds more than tensors,
@@ -80,11 +85,17 @@ def safe_loading(path: str | Path) -> Iterator[None]:
         with torch.serialization.safe_globals(_ALLOWED):
             yield
     except pickle.UnpicklingError as e:
-        raise unsafe(path, e) from e
-    except (*DAMAGE, MemoryError) as e:
+        # The rest of torch's text advises to switch the check off.
+        found = re.search(r'GLOBAL (\S+)', str(e))
+        what = f"an object of '{found[1]}'" if found else 'more than tensors'
+        raise CheckpointError(
+            f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code. "
+            'Fix: use safetensors, or save its tensors alone where you trust its origin.'
+        ) from e
+    except _DAMAGE as e:
         if not is_local or isinstance(e, torch.OutOfMemoryError):
             raise
-        raise damaged(local, e) from e
+        raise _damaged(local, e) from e
 
 
 def is_zipped(path: Path) -> bool:
@@ -97,45 +108,85 @@ def is_zipped(path: Path) -> bool:
         start = f.read(64)
     if start.startswith(b'\x80'):
         return False
+    what = 'neither a zip nor a pickle, so truncated, damaged or of another format'
     if start.startswith(b'PK'):
-        if not _is_program(path):
+        try:
+            with zipfile.ZipFile(path) as z:
+                names = z.namelist()
+        except _DAMAGE:
+            return True  # torch's error describes it
+        if not any(name.endswith('/constants.pkl') for name in names):
             return True
         what = 'a TorchScript archive, which holds a program beside the weights'
     elif start.startswith(b'version https://git-lfs'):
         what = 'a Git LFS pointer in the place of the weights'
-    else:
-        what = 'neither a zip nor a pickle, so truncated, damaged or of another format'
     raise CheckpointError(
         f"'{path}' ({path.stat().st_size:,} bytes) is not a checkpoint of torch.save: it is {what}."
     )
 
 
-def _is_program(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as z:
-            return any(name.endswith('/constants.pkl') for name in z.namelist())
-    except (zipfile.BadZipFile, ValueError, RuntimeError, OSError):
-        return False  # torch says what is wrong with it
-
-
-def unsafe(path: str | Path, error: Exception) -> CheckpointError:
-    """Return the error for a pickle that holds more than it may."""
-    # The rest of torch's text advises to switch the check off.
-    found = re.search(r'GLOBAL (\S+)', str(error))
-    what = f"an object of '{found[1]}'" if found else 'more than tensors'
-    return CheckpointError(
-        f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code. "
-        'Fix: use safetensors, or save its tensors alone to a new file where you trust its origin.'
-    )
-
-
-def damaged(path: Path, error: BaseException) -> CheckpointError:
+def _damaged(path: Path, error: BaseException) -> CheckpointError:
     """Return the error for a file that cannot be read as what it seems to be."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    size = f'{path.stat().st_size:,} bytes' if path.is_file() else 'now gone'
-    return CheckpointError(
-        f"'{path}' ({size}) cannot be read and looks truncated or damaged: {reason}."
-    )
+    return CheckpointError(f"'{path}' cannot be read and looks truncated or damaged: {reason}.")
+
+
+def open_torch(path: Path) -> Tensors:
+    """List the tensors of a file of ``torch.save``: ``pytorch_model*.bin``, ``*.pth``.
+
+    Files in PyTorch's zip format (1.6 and later) are mapped anew for every tensor. Older
+    files have to be read as a whole, with a warning.
+
+    Raises:
+        CheckpointError: See :func:`safe_loading`; it holds no named tensors, or is a compressed
+            zip. On reading a tensor: the file has changed.
+    """
+    version = _version(path)
+    if not is_zipped(path):
+        warnings.warn(
+            f'{path} is in the format from before PyTorch 1.6: the whole file is read into '
+            'memory. Convert it to safetensors to avoid this.',
+            stacklevel=2,
+        )
+        tensors = _load(path, mmap=False)
+        return {
+            name: StoredTensor(tuple(tensor.shape), partial(tensors.__getitem__, name))
+            for name, tensor in tensors.items()
+        }
+    with safe_loading(path), zipfile.ZipFile(path) as z:
+        compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
+    if compressed:  # a map would give its bytes for numbers
+        raise CheckpointError(
+            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: write it again with '
+            'torch.save(torch.load(file, weights_only=True), file).'
+        )
+    return {
+        name: StoredTensor(tuple(tensor.shape), partial(_read, path, name, version))
+        for name, tensor in _load(path, mmap=True).items()
+    }
+
+
+def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
+    with safe_loading(path):
+        content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not named tensors.")
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
+
+
+def _read(path: Path, name: str, version: tuple[int, ...]) -> Tensor:
+    try:
+        tensor = _load(path, mmap=True)[name]
+        if _version(path) == version:
+            return tensor
+    except (KeyError, OSError) as e:
+        raise _damaged(path, e) from e
+    raise CheckpointError(f'{path} changed while it was read. Fix: start again.')
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def is_safetensors(path: str | Path) -> bool:
@@ -150,18 +201,17 @@ def read_safetensors(path: str | Path) -> dict[str, Any]:
         path (str | Path): The file.
 
     Returns:
-        dict: As a checkpoint: ``state_dict``, and ``meta`` with what the file says of itself.
+        dict: As a checkpoint: ``state_dict``, and ``meta`` with the file's description.
 
     Raises:
         CheckpointError: It is missing or damaged.
     """
     try:
         with safe_open(path, framework='pt') as file:
-            told = (file.metadata() or {}).get('lm4ve', '{}')
+            meta = json.loads((file.metadata() or {}).get('lm4ve', '{}'))
             state: dict[str, Tensor] = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            meta = json.loads(told)
     except (SafetensorError, OSError, ValueError) as e:
-        raise damaged(Path(path), e) from e
+        raise _damaged(Path(path), e) from e
     classes = meta.get('classes') if isinstance(meta, dict) else None
     dataset = {} if classes is None else {'dataset_meta': dict(classes=classes)}
     return dict(meta=dict(dataset, lm4ve=meta), state_dict=state)

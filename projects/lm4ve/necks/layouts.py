@@ -5,7 +5,7 @@ others for the grid or sequence of tokens.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -17,8 +17,7 @@ DEFAULTS = {3: 'BNC', 4: 'BCHW', 5: 'BCTHW'}
 _COMMON = ('BNC', 'BCN', 'BCHW', 'BHWC', 'BCTHW', 'BTHWC', 'BTCHW')
 
 
-@dataclass(frozen=True)
-class Tokens:
+class Tokens(NamedTuple):
     """Features as tokens.
 
     Attributes:
@@ -61,18 +60,20 @@ def to_tokens(x: Tensor, channels: int, layout: str | None = None) -> Tokens:
             expected number, the message gives the layout.
     """
     letters = layout or DEFAULTS.get(x.dim(), '')
-    if len(letters) != x.dim():
-        expected = (
-            f"neck.layout='{layout}' takes {len(layout)} dimensions"
-            if layout
-            else 'LLMBlockNeck takes tokens [B, N, C], maps [B, C, H, W] or [B, C, T, H, W]'
-        )
+    if len(letters) != x.dim() or x.shape[letters.index('C')] != channels:
+        fits = [
+            f"model.neck.layout='{n}'"
+            for n in _COMMON
+            if len(n) == x.dim() and n != letters and x.shape[n.index('C')] == channels
+        ]
+        given = x.shape[letters.index('C')] if len(letters) == x.dim() else 'another number of'
         raise UserError(
-            f'{expected}, got {x.dim()}: {list(x.shape)}. Fix: let the backbone give raw features '
-            "(mmpretrain's ViT: out_type='raw', final_norm=False), or set neck.layout."
+            f'neck.in_channels={channels} and neck.layout={layout!r} (read as {letters or "none"}; '
+            'by default tokens [B, N, C], maps [B, C, H, W] or [B, C, T, H, W]), but the backbone '
+            f'gives {list(x.shape)}. Fix: set '
+            + ''.join(f'{f} if those are the channels, or ' for f in fits)
+            + f"model.neck.in_channels={given}, or the backbone's out_type='raw', final_norm=False."
         )
-    if x.shape[letters.index('C')] != channels:
-        raise UserError(_wrong_width(x, channels, letters))
     dims = [letters.index('B'), *(i for i, n in enumerate(letters) if n not in 'BC')]
     dims.append(letters.index('C'))
     grid = [x.shape[i] for i in dims[1:-1]]
@@ -88,18 +89,3 @@ def to_tokens(x: Tensor, channels: int, layout: str | None = None) -> Tokens:
     back = [dims.index(i) for i in range(len(dims))]
     tokens = x.permute(dims).flatten(1, -2)
     return Tokens(tokens, lambda out: on_grid(out, 1).permute(back), is_map)
-
-
-def _wrong_width(x: Tensor, channels: int, letters: str) -> str:
-    given = x.shape[letters.index('C')]
-    fits = [
-        f"model.neck.layout='{n}'"
-        for n in _COMMON
-        if len(n) == x.dim() and n != letters and x.shape[n.index('C')] == channels
-    ]
-    return (
-        f'neck.in_channels={channels}, but the backbone gives {given} channels (features '
-        f'{list(x.shape)}, read as {letters}). Fix: set '
-        + ''.join(f'{f} if those are the channels, or ' for f in fits)
-        + f'model.neck.in_channels={given}.'
-    )

@@ -8,6 +8,7 @@ learning rate decay work as before.
 
 import copy
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from mmengine.registry import MODELS
@@ -17,43 +18,31 @@ from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 
-class _ThroughNeck:
-    """A forward hook that replaces a module's output by the neck's.
+def _through_neck(
+    neck: nn.Module, index: int | str, module: nn.Module, args: Any, output: Any
+) -> Any:
+    """A forward hook that replaces a module's output, or its entry ``index``, by the neck's."""
+    if isinstance(output, Tensor):
+        return _features(neck(output))
+    # Patch embeddings and Swin's stages return (tokens, grid size).
+    named = dict(output if isinstance(output, Mapping) else enumerate(output))
+    if isinstance(index, int) and index < 0:
+        index += len(named)
+    if not isinstance(named.get(index), Tensor):
+        kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named.items()}
+        raise UserError(
+            f'backbone.index={index!r} names no features: {type(module).__name__} returns {kinds}. '
+            'Fix: the index (of a dict the key) of the entry that the encoder uses.'
+        )
+    # A copy: what the module keeps of its output stays as it is.
+    entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
+    entries[index] = _features(neck(named[index]))
+    return tuple(entries) if isinstance(output, tuple) else entries
 
-    An object rather than a closure: a deep copy of the model (EMA) then copies
-    its reference to the neck along with the neck.
-    """
 
-    def __init__(self, neck: nn.Module, index: int | str) -> None:
-        self.neck = neck
-        self.index = index
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return self._run(output)
-        # Patch embeddings and Swin's stages return (tokens, grid size).
-        named = dict(output if isinstance(output, Mapping) else enumerate(output))
-        index: Any = self.index
-        if isinstance(index, int) and index < 0:
-            index += len(named)
-        if not isinstance(named.get(index), Tensor):
-            kinds = {
-                k: list(o.shape) if isinstance(o, Tensor) else type(o).__name__
-                for k, o in named.items()
-            }
-            raise UserError(
-                f'backbone.index={self.index!r} names no features: {type(module).__name__} returns '
-                f'{kinds}. Fix: the index (of a dict the key) of the entry that the encoder uses.'
-            )
-        # A copy: what the module keeps of its output stays as it is.
-        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-        entries[index] = self._run(named[index])
-        return tuple(entries) if isinstance(output, tuple) else entries
-
-    def _run(self, x: Tensor) -> Any:
-        out = self.neck(x)
-        # mmaction2's protocol: (x, losses)
-        return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
+def _features(out: Any) -> Any:
+    """Return the features of a neck's output, in mmaction2's protocol ``(x, losses)``."""
+    return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -85,21 +74,18 @@ def LLMBlockInsert(
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     place = find_place(encoder, after)
-    built = neck if isinstance(neck, nn.Module) else _build_neck(neck)
+    built = neck
+    if not isinstance(built, nn.Module):
+        cfg = {'norm_cfg': None, **built}
+        if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
+            cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
+        built = MODELS.build(cfg)
     # Inside an encoder the neck must give all tokens.
     check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
-    place.register_forward_hook(_ThroughNeck(built, index))
+    # A deep copy of the model (EMA) copies a partial's reference to the neck along with the neck.
+    place.register_forward_hook(partial(_through_neck, built, index))
     return encoder
-
-
-def _build_neck(cfg: dict[str, Any]) -> nn.Module:
-    """Build a neck that takes and gives tensors, whatever the host's necks do."""
-    cfg = {'norm_cfg': None, **cfg}
-    if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-        cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means a class of its protocol
-    neck: nn.Module = MODELS.build(cfg)
-    return neck
 
 
 def find_place(encoder: nn.Module, after: str) -> nn.Module:

@@ -26,7 +26,6 @@ from lm4ve.blocks.provenance import (
 )
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.layouts import DEFAULTS, check_layout, to_tokens
-from lm4ve.necks.train_only import mean_of_tokens, parse_branch, parse_train_queries
 
 RESIDUALS = ('none', 'inner', 'outer', 'both')
 OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
@@ -88,8 +87,6 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     """
 
     block: Any
-    mapper_in: Any
-    branch_weight: Tensor
 
     def __init__(
         self,
@@ -117,24 +114,18 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         check('neck.out_type', out_type, choices=OUT_TYPES)
         check('neck.low_rank', low_rank, choices=LOW_RANKS)
         self.in_channels = in_channels
-        self.layout = check_layout(layout)
-        self.num_extra_tokens = num_extra_tokens
-        self.index = index
-        self.keep_others = keep_others
-        self.residual = residual
-        self.out_type = out_type
-        self.low_rank = low_rank
-        self.with_cp = with_cp
-        self.guard = guard
-        self.train_queries = parse_train_queries(train_queries, out_type)
-        self.branch = parse_branch(branch, residual)
-        if self.branch is not None:
-            # A tensor, so that a compiled neck is not compiled anew for each weight.
-            self.register_buffer('branch_weight', torch.zeros(()), persistent=False)
-        self._progress: float | None = None
-        self._observed = False
+        self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
+        self.layout, self.num_extra_tokens = check_layout(layout), num_extra_tokens
+        self.index, self.keep_others = index, keep_others
+        self.with_cp, self.guard = with_cp, guard
         self.compile_options = {} if compile is True else compile or None
         self._compiled: Callable[..., Tensor] | None = None
+        self._observed = False
+        self.train_only: Any = None
+        if branch or train_queries is not None:
+            from lm4ve.necks.train_only import TrainOnly
+
+            self.train_only = TrainOnly(train_queries, branch, out_type, residual)
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
@@ -172,32 +163,33 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             UserError: The features have another width or an unknown layout.
         """
         x = to_tokens(self.pick(feats), self.in_channels, self.layout)
-        drawn = self._draw(x.tokens, padding_mask, queries, x.is_map)
         queries = self._queries(queries, x.is_map)
-        if self._observed:
-            out = take_tokens(self._through_block(x.tokens, padding_mask, None), queries)
-        elif self._rests():
-            drawn, out = None, self._identity(x.tokens, queries)
+        if self.train_only is None:
+            out = self.run(x.tokens, padding_mask, queries)
         else:
-            out = self._run(x.tokens, padding_mask, queries if drawn is None else drawn)
+            out, padding_mask = self.train_only(self, x, padding_mask, queries)
         if self.out_type == 'avg_featmap':
-            if padding_mask is not None:  # drawn tokens are never padding
-                padding_mask = padding_mask[:, self.num_extra_tokens :] if drawn is None else None
-            out = mean_of_tokens(out, padding_mask)
+            out = _mean(out, padding_mask, self.num_extra_tokens)
         if self.norm is not None:
             out = self.norm(out)
         if self.out_type == 'cls_token':
             out = out[:, 0]
         elif self.out_type == 'raw':
             out = x.restore(out)
-        return out if isinstance(feats, Tensor) else self._put_back(feats, out)
+        if isinstance(feats, Tensor):
+            return out
+        if not self.keep_others:
+            return (out,)
+        maps = list(feats)
+        maps[self.index] = out
+        return tuple(maps)
 
     def _through_block(
         self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
     ) -> Tensor:
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
-        inner = self.residual in ('inner', 'both')
         method = self._choose_low_rank(tokens, queries)
+        inner = self.residual in ('inner', 'both')
         out: Tensor
         if method == 'off':
             hidden = self.mapper_in(tokens)
@@ -205,36 +197,33 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             if inner:
                 out = out + take_tokens(hidden, queries)
         else:  # the same, for less: see lm4ve/blocks/low_rank.py
-            out = self.block.forward_mapped(
-                tokens, self.mapper_in, padding_mask, queries, method, inner
-            )
+            out = self.block.forward_mapped(tokens, self.mapper_in, padding_mask, queries, method)
+            if inner:
+                out = out + self.mapper_in(take_tokens(tokens, queries))
         out = self.mapper_out(out)
-        if self.branch is not None:
-            # Where an observer looks at an evaluation, the block runs and has no part in it.
-            return take_tokens(tokens, queries) + out * (self.branch_weight if self.training else 0)
         if self.residual in ('outer', 'both'):
             out = out + take_tokens(tokens, queries)
         return out
 
     def _choose_low_rank(self, tokens: Tensor, queries: Queries) -> str:
-        if self.mapper_in is None:  # lm4ve.fuse has folded it into the block
-            return 'fused'
         if self._observed or self.low_rank == 'off' or not hasattr(self.block, 'choose_low_rank'):
             return 'off'
         method: str = self.block.choose_low_rank(tokens, queries, self.low_rank, self.mapper_in)
         return method
 
-    def _run(self, *args: Any) -> Tensor:
-        """``_through_block``, compiled and checkpointed as the fields say."""
+    def run(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
+        """``_through_block``, compiled, checkpointed or observed as the fields say."""
+        if self._observed:
+            return take_tokens(self._through_block(tokens, padding_mask, None), queries)
         function: Callable[..., Tensor] = self._through_block
         # An export traces what would be compiled.
         if self.compile_options is not None and not torch.compiler.is_exporting():
             self._compiled = self._compiled or torch.compile(function, **self.compile_options)
             function = self._compiled
         if self.with_cp and torch.is_grad_enabled():
-            out: Tensor = checkpoint(function, *args, use_reentrant=False)
+            out: Tensor = checkpoint(function, tokens, padding_mask, queries, use_reentrant=False)
             return out
-        return function(*args)
+        return function(tokens, padding_mask, queries)
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled method belongs to the module it was made of: copies (EMA)
@@ -254,7 +243,6 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         finally:
             self._observed = before
 
-    # --------------------------------------------------------- features in and out
     def pick(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Return the features that go through the neck.
 
@@ -267,40 +255,29 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         check(field, self.index, least=-len(feats), most=len(feats) - 1)
         return feats[self.index]
 
-    def _put_back(self, feats: Sequence[Tensor], out: Tensor) -> tuple[Tensor, ...]:
-        if not self.keep_others:
-            return (out,)
-        kept = list(feats)
-        kept[self.index] = out
-        return tuple(kept)
-
     def _queries(self, queries: Queries, is_map: bool) -> Queries:
-        """Return which tokens the output is made of.
+        """Return the tokens that the output is made of.
 
         Raises:
-            UserError: The neck's fields leave no choice, or there are no such tokens.
+            UserError: The neck's fields leave no choice, or a map has no such tokens.
         """
-        if queries is not None and (self.out_type != 'raw' or is_map):
-            raise UserError(
-                "queries go with tokens [B, N, C] and out_type='raw', not with a map or "
-                f"neck.out_type='{self.out_type}'."
-            )
         extra = self.num_extra_tokens if self.out_type == 'avg_featmap' else 0
-        if is_map and (self.out_type == 'cls_token' or extra):
+        if (queries is not None and (self.out_type != 'raw' or is_map)) or (
+            is_map and (self.out_type == 'cls_token' or extra)
+        ):
             raise UserError(
-                f"neck.out_type='{self.out_type}' with neck.num_extra_tokens={extra} needs tokens "
-                '[B, N, C], got a map, which has no class token.'
+                f"neck.out_type='{self.out_type}' with num_extra_tokens={extra} and queries="
+                f'{queries} does not go with {"a map" if is_map else "tokens"}: class tokens and '
+                "queries need tokens [B, N, C], queries also out_type='raw'."
             )
         if self.out_type == 'cls_token':
             return slice(0, 1)
         return slice(extra, None) if extra else queries
 
-    # ------------------------------------------------------------ in training only
     @property
     def follows_progress(self) -> bool:
         """Whether a training step depends on how far training has come."""
-        scheduled = self.train_queries is not None and self.train_queries.scheduled
-        return scheduled or self.branch is not None
+        return self.train_only is not None and bool(self.train_only.scheduled)
 
     def set_progress(self, progress: float) -> None:
         """Set how far training has come; ``lm4ve.NeckProgressHook`` does so before each step.
@@ -308,71 +285,25 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Args:
             progress (float): In [0, 1].
         """
-        self._progress = progress
-        if self.branch is not None:
-            self.branch_weight.fill_(self.branch.at(progress))
+        if self.train_only is not None:
+            self.train_only.progress = progress
 
-    def _current_progress(self) -> float:
-        if self._progress is None and self.follows_progress:
-            raise UserError(
-                'neck.branch and a growing neck.train_queries follow the training progress. Fix: '
-                "custom_hooks=[dict(type='lm4ve.NeckProgressHook')], or neck.set_progress(step / "
-                'steps) before each step of a loop of your own.'
-            )
-        return self._progress or 0.0
-
-    def _rests(self) -> bool:
-        """Whether the block is a branch that has no part in this pass."""
-        if self.branch is None:
-            return False
-        return not self.training or self.branch.at(self._current_progress()) == 0
-
-    def _identity(self, tokens: Tensor, queries: Queries) -> Tensor:
-        """Return the tokens as they came, ``[B, Q, C]``."""
-        out = take_tokens(tokens, queries)
-        if self.training:  # DDP waits for a gradient of every parameter
-            out = out + 0 * (self.mapper_in.weight.sum() + self.mapper_out.weight.sum())
-        return out
-
-    def _draw(
-        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries, is_map: bool
-    ) -> Tensor | None:
-        """Return the tokens that this training step computes, int64 ``[B, k]``, or None for all.
-
-        Raises:
-            UserError: The host reads certain tokens, or a map or a mask of all of them.
-        """
-        if self.train_queries is None or not self.training or self._observed:
-            return None
-        raw, extra = self.out_type == 'raw', self.num_extra_tokens
-        if queries is not None or (raw and (is_map or padding_mask is not None)):
-            raise UserError(
-                'neck.train_queries gives fewer tokens back, and this host reads certain tokens, a '
-                "map, or all tokens of a mask. Fix: out_type='avg_featmap', or no train_queries."
-            )
-        progress = self._current_progress()
-        drawn = self.train_queries.draw(tokens, padding_mask, extra, progress)
-        if drawn is None or not raw:
-            return drawn
-        first = torch.arange(extra, device=drawn.device)
-        return torch.cat([first.expand(len(drawn), -1), drawn], dim=1)
-
-    # ------------------------------------------------------------------ checkpoints
     def settings(self) -> dict[str, Any]:
-        """Return what a checkpoint records of the neck, beside its tensors.
+        """Return the settings that a checkpoint records, beside the neck's tensors.
 
         A setting without effect is None, which equals any. A layout that is the default of its
         number of dimensions is 'by dimensions'.
         """
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
+        has_branch = self.train_only is not None and self.train_only.branch is not None
         return dict(
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
             num_extra_tokens=self.num_extra_tokens if averages else None,
             index=self.index,
             keep_others=self.keep_others,
-            branch='left out in evaluation' if self.branch else 'none',
+            branch='left out in evaluation' if has_branch else 'none',
         )
 
     def _save_to_state_dict(
@@ -402,6 +333,19 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
                 'Fix: give the config that the checkpoint was trained with.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def _mean(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
+    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``.
+
+    The mask is that of the tokens with ``extra`` further ones before them.
+    """
+    if padding_mask is None:
+        return x.mean(dim=1)
+    padding_mask = padding_mask[:, extra:, None]
+    # where(), not a product: what stands at padded places may be anything.
+    total = torch.where(padding_mask, 0.0, x).sum(dim=1)
+    return total / (~padding_mask).to(x.dtype).sum(dim=1)
 
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:

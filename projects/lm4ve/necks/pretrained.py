@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from lm4ve.blocks.provenance import SOURCE_KEY, ProvenanceMixin
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import Fingerprint
-from lm4ve.necks.wrapping import Inserted, build_neck, insert
+from lm4ve.necks.wrapping import build_neck, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
@@ -44,7 +43,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         UserError: The model was not wrapped, or the folder cannot be written.
     """
     model = _unwrapped(model)
-    inserted = _inserted(model)
+    arguments = _arguments_of(model)
     neck: Any = model.llm_neck
     frozen = {
         n
@@ -59,10 +58,7 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
         format=1,
         lm4ve=__version__,
         model=type(model).__name__,
-        after=inserted.after,
-        index=inserted.index,
-        neck=inserted.neck,
-        block=inserted.block,
+        **arguments,
         record=getattr(neck.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
@@ -97,9 +93,9 @@ def from_pretrained(
     _check_encoder(model, saved, config)
     wrapped = hasattr(model, 'llm_inserted')
     if wrapped:
-        inserted, neck = _inserted(model), model.llm_neck
-        place = f'after={inserted.after!r} and index={inserted.index!r}'
-        if place != f'after={after!r} and index={index!r}':
+        arguments, neck = _arguments_of(model), model.llm_neck
+        place = f'after={arguments["after"]!r} and index={arguments["index"]!r}'
+        if (arguments['after'], arguments['index']) != (after, index):
             raise CheckpointError(
                 f'The folder was made with after={after!r} and index={index!r}, this model was '
                 f'wrapped with {place}.'
@@ -111,11 +107,11 @@ def from_pretrained(
                 f"'{folder}' was made with a block that was given as a module. Fix: give block= as "
                 'for lm4ve.wrap.'
             )
-        inserted, neck = build_neck(model, after, index, config['neck'], block)
+        arguments, neck = build_neck(model, after, index, config['neck'], block)
     # The records are compared here, before anything of the model has changed.
     _load(neck, {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)})
     if not wrapped:
-        insert(model, neck, inserted)
+        insert(model, neck, arguments)
     model.load_state_dict(saved, strict=False)
     return model
 
@@ -131,10 +127,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _inserted(model: nn.Module) -> Inserted:
-    found = getattr(model, 'llm_inserted', None)
-    if isinstance(found, Inserted):
-        return found
+def _arguments_of(model: nn.Module) -> dict[str, Any]:
+    """Return the arguments that a model was wrapped with."""
+    arguments = getattr(model, 'llm_inserted', None)
+    if isinstance(arguments, dict):
+        return arguments
     below = [n for n, m in model.named_modules() if hasattr(m, 'llm_inserted')]
     raise UserError(
         f'{type(model).__name__} was not given a block by lm4ve.wrap. Fix: '
@@ -153,24 +150,12 @@ def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read both files of a folder.
 
     Raises:
-        CheckpointError: One is missing or damaged, or of another version of the format.
+        CheckpointError: It is of another version of the format.
     """
-    path = folder / CONFIG_FILE
-    try:
-        config = json.loads(path.read_text(encoding='utf-8'))
-        if config['format'] != 1:
-            raise ValueError(f'format {config["format"]!r}, expected 1; update lm4ve')
-        for name in ('after', 'index', 'neck', 'block', 'frozen_encoder', 'model'):
-            config[name]
-        path = folder / WEIGHTS_FILE
-        saved = load_file(path)
-        saved[f'{_NECK}mapper_in.weight']
-    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as e:
-        raise CheckpointError(
-            f"'{path}' is missing, damaged or was not written by lm4ve.save_pretrained "
-            f'({type(e).__name__}: {e}).'
-        ) from e
-    return config, saved
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
+    if config['format'] != 1:
+        raise CheckpointError(f"'{folder}' has format {config['format']!r}, expected 1.")
+    return config, load_file(folder / WEIGHTS_FILE)
 
 
 def _check_encoder(

@@ -19,7 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import check
+from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.errors import UserError, check
+from lm4ve.necks.layouts import Tokens
 
 _NUMBER = (int, float)
 
@@ -41,6 +43,11 @@ class TrainBranch:
     end: float = 0.8
     schedule: str = 'cosine'
 
+    def __post_init__(self) -> None:
+        check('neck.branch.schedule', self.schedule, choices=('cosine', 'linear', 'constant'))
+        check('neck.branch.end', self.end, kind=_NUMBER, above=0, most=1)
+        check('neck.branch.weight', self.weight, kind=_NUMBER, above=-math.inf, most=1e6)
+
     def at(self, progress: float) -> float:
         """Return the weight at some progress of training in [0, 1]."""
         if progress >= self.end:
@@ -56,23 +63,22 @@ class TrainQueries:
     """Which tokens a training step computes.
 
     Attributes:
-        fraction (float | tuple[float, float]): Part of the tokens, in (0, 1]; or that of the
+        fraction (float | Sequence[float]): Part of the tokens, in (0, 1]; or that of the
             first and of the last step, between which it grows linearly.
     """
 
     fraction: float | tuple[float, float]
 
-    @property
-    def scheduled(self) -> bool:
-        """Whether the part depends on how far training has come."""
-        return isinstance(self.fraction, tuple)
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
+        check('neck.train_queries: number of fractions', len(self.parts), choices=(1, 2))
 
-    def part(self, progress: float) -> float:
-        """Return the part at some progress of training in [0, 1]."""
-        if not isinstance(self.fraction, tuple):
-            return self.fraction
-        first, last = self.fraction
-        return first + (last - first) * progress
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """One fraction, or that of the first and of the last step."""
+        several = isinstance(self.fraction, (list, tuple))
+        return tuple(self.fraction) if several else (self.fraction,)  # type: ignore[arg-type,return-value]
 
     def draw(
         self, x: Tensor, padding_mask: Tensor | None, extra: int, progress: float
@@ -94,7 +100,8 @@ class TrainQueries:
             Tensor | None: Indices into N, int64 ``[B, k]``; None: all of them.
         """
         n = x.shape[1] - extra
-        k = max(1, math.ceil(self.part(progress) * n - 1e-9))
+        first, last = self.parts[0], self.parts[-1]
+        k = max(1, math.ceil((first + (last - first) * progress) * n - 1e-9))
         if k >= n:
             return None
         start = torch.arange(k, device=x.device)
@@ -108,55 +115,101 @@ class TrainQueries:
         return extra + kept_first.gather(1, nth)
 
 
-def parse_branch(value: Any, residual: str) -> TrainBranch | None:
-    """Return the neck's field ``branch`` as a schedule.
+class TrainOnly:
+    """Wraps a neck's pass through its block, as ``train_queries`` and ``branch`` say.
+
+    Args:
+        train_queries, branch, out_type, residual: Fields of
+            :class:`lm4ve.necks.LLMBlockNeck`.
+
+    Attributes:
+        progress (float | None): How far training has come, in [0, 1].
 
     Raises:
-        UserError: It is no such dict, or a residual around the block is set as well.
+        UserError: A field has no such value, or does not go with the others.
     """
-    if value is None or value is False:
-        return None
-    branch = TrainBranch(**_fields('neck.branch', {} if value is True else value, TrainBranch))
-    check('neck.branch.schedule', branch.schedule, choices=('cosine', 'linear', 'constant'))
-    check('neck.branch.end', branch.end, kind=_NUMBER, above=0, most=1)
-    check('neck.branch.weight', branch.weight, kind=_NUMBER, above=-math.inf, most=1e6)
-    # The others add the neck's input to its output, which the branch does itself.
-    check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
-    return branch
 
+    def __init__(
+        self, train_queries: Any, branch: Any, out_type: str, residual: str = 'none'
+    ) -> None:
+        self.progress: float | None = None
+        self.queries: TrainQueries | None = None
+        self.branch: TrainBranch | None = None
+        if train_queries is not None:
+            if isinstance(train_queries, _NUMBER):
+                train_queries = dict(fraction=train_queries)
+            check('neck.train_queries', train_queries, kind=dict)
+            self.queries = TrainQueries(**train_queries)
+            # One token is nothing to draw from.
+            choices = ('raw', 'avg_featmap')
+            check('neck.out_type with neck.train_queries', out_type, choices=choices)
+        if branch:
+            check('neck.branch', branch, kind=(bool, dict))
+            self.branch = TrainBranch(**({} if branch is True else branch))
+            # The others add the neck's input to its output, which the branch does itself.
+            check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
 
-def parse_train_queries(value: Any, out_type: str) -> TrainQueries | None:
-    """Return the neck's field ``train_queries`` as a part of the tokens.
+    @property
+    def scheduled(self) -> bool:
+        """Whether a training step depends on how far training has come."""
+        return self.branch is not None or (self.queries is not None and len(self.queries.parts) > 1)
 
-    Raises:
-        UserError: It is no part of the tokens, or the neck computes one token.
-    """
-    if value is None or isinstance(value, TrainQueries):
-        return value
-    field = 'neck.train_queries'
-    given = dict(fraction=value) if isinstance(value, _NUMBER) else value
-    fraction = _fields(field, given, TrainQueries).get('fraction')
-    parts = tuple(fraction) if isinstance(fraction, (list, tuple)) else (fraction,)
-    for part in parts:
-        check(f'{field}.fraction', part, kind=_NUMBER, above=0, most=1)
-    check(f'{field}: number of fractions', len(parts), choices=(1, 2))
-    check('neck.out_type with neck.train_queries', out_type, choices=('raw', 'avg_featmap'))
-    return TrainQueries(parts if len(parts) > 1 else parts[0])
+    def __call__(
+        self, neck: Any, x: Tokens, padding_mask: Tensor | None, queries: Queries
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run a neck's mappers and block.
 
+        Returns:
+            tuple[Tensor, Tensor | None]: The tokens ``[B, Q, C]``, and the padding mask that
+            still holds for them.
+        """
+        tokens, run = x.tokens, neck.run
+        drawn = None
+        if self.queries is not None and neck.training and not neck._observed:
+            drawn = self._draw(neck, x, padding_mask, queries)
+        if self.branch is not None:
+            weight = self.branch.at(self._known_progress()) if neck.training else 0.0
+            if not weight and not neck._observed:
+                out = take_tokens(tokens, queries)
+                if neck.training:  # DDP waits for a gradient of every parameter
+                    out = out + 0 * (neck.mapper_in.weight.sum() + neck.mapper_out.weight.sum())
+                return out, padding_mask
+            run = self._beside_identity(run, weight)
+        if drawn is None:
+            return run(tokens, padding_mask, queries), padding_mask
+        return run(tokens, padding_mask, drawn), None  # padding is never drawn
 
-def _fields(field: str, value: Any, kind: type) -> dict[str, Any]:
-    """Return a dict of a dataclass' fields."""
-    check(field, value, kind=dict)
-    for name in value:
-        check(f'a field of {field}', name, choices=tuple(kind.__annotations__))
-    return dict(value)
+    @staticmethod
+    def _beside_identity(run: Any, weight: float) -> Any:
+        # Where an observer looks at an evaluation, the block runs and has no part in it.
+        return lambda x, mask, queries: take_tokens(x, queries) + run(x, mask, queries) * weight
 
+    def _known_progress(self) -> float:
+        if self.progress is None and self.scheduled:
+            raise UserError(
+                'neck.branch and a growing neck.train_queries follow the training progress. Fix: '
+                "custom_hooks=[dict(type='lm4ve.NeckProgressHook')], or neck.set_progress(step / "
+                'steps) before each step of a loop of your own.'
+            )
+        return self.progress or 0.0
 
-def mean_of_tokens(x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``."""
-    if padding_mask is None:
-        return x.mean(dim=1)
-    kept = (~padding_mask)[..., None].to(x.dtype)
-    # where(), not a product: what stands at padded places may be anything.
-    x = torch.where(padding_mask[..., None], 0.0, x)
-    return x.sum(dim=1) / kept.sum(dim=1)
+    def _draw(
+        self, neck: Any, x: Tokens, padding_mask: Tensor | None, queries: Queries
+    ) -> Tensor | None:
+        """Return the tokens that this training step computes, int64 ``[B, k]``, or None for all.
+
+        Raises:
+            UserError: The host reads certain tokens, or a map or a mask of all of them.
+        """
+        raw, extra = neck.out_type == 'raw', neck.num_extra_tokens
+        if raw and (queries is not None or x.is_map or padding_mask is not None):
+            raise UserError(
+                'neck.train_queries gives fewer tokens back, and this host reads certain tokens, a '
+                "map, or all tokens of a mask. Fix: out_type='avg_featmap', or no train_queries."
+            )
+        assert self.queries is not None
+        drawn = self.queries.draw(x.tokens, padding_mask, extra, self._known_progress())
+        if drawn is None or not raw:
+            return drawn
+        first = torch.arange(extra, device=drawn.device)
+        return torch.cat([first.expand(len(drawn), -1), drawn], dim=1)

@@ -1,4 +1,4 @@
-"""Whether a model uses its blocks: looked at once, in one training iteration.
+"""Whether a model uses its blocks: observed once, in one training iteration.
 
 A container whose ``forward`` is never called, an output that the encoder drops, an adapter
 that gets no gradient: each of them trains without a word, and the block does nothing. Hooks
@@ -6,6 +6,7 @@ that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner
 :func:`check` does so anywhere.
 """
 
+import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
@@ -36,7 +37,7 @@ _NORMS = ('NativeLayerNorm', 'NativeGroupNorm', 'FusedRmsNorm', 'RmsNorm')
 
 
 class NeckUsage:
-    """What one neck does while its hooks are there.
+    """Observes one neck while its hooks are there.
 
     Args:
         neck (LLMBlockNeck): The neck.
@@ -52,18 +53,16 @@ class NeckUsage:
         self.ran = self.differentiable = self.reached = self.probing = False
         self.norm: tuple[nn.Parameter | None] | None = None
         self.shape = self.doubled = torch.Size()
-        mappers = [] if sharded else [(n, getattr(neck, n)) for n in ('mapper_in', 'mapper_out')]
-        trained = [
-            (f'{n}.{k}', p)
-            for n, m in mappers
-            for k, p in m.named_parameters()
-            if p.requires_grad and type(p) is nn.Parameter
-        ]
-        self.unreached = {n for n, _ in trained}
+        trained = {
+            n: p
+            for n, p in neck.named_parameters()
+            if n.startswith('mapper_') and p.requires_grad and type(p) is nn.Parameter
+        }
+        self.unreached = set() if sharded else set(trained)
         self.hooks: list[Any] = [
             neck.register_forward_pre_hook(self._before, with_kwargs=True),
             neck.register_forward_hook(self._after),
-            *(p.register_hook(lambda _, n=n: self.unreached.discard(n)) for n, p in trained),
+            *(trained[n].register_hook(lambda _, n=n: self.unreached.discard(n)) for n in trained),
         ]
         if encoder is not None:
             self.hooks.append(encoder.register_forward_pre_hook(self._probe, with_kwargs=True))
@@ -73,7 +72,7 @@ class NeckUsage:
         if self.ran or self.doubled:
             return
         self.probing = True
-        # _Seen, or the encoder accepts no other batch, and nothing is known
+        # _Seen, or the encoder accepts no other batch, and nothing can be concluded
         with _restored(encoder), torch.no_grad(), suppress(Exception):
             encoder.eval()
             encoder.forward(*map(_twice, args), **{k: _twice(v) for k, v in kwargs.items()})
@@ -96,10 +95,8 @@ class NeckUsage:
             out = out[self.neck.index if self.neck.keep_others else 0]
         if torch.is_grad_enabled() and out.requires_grad:
             self.differentiable = True
-            out.register_hook(self._reach)
-
-    def _reach(self, _: Tensor) -> None:
-        self.reached = True  # by a gradient, also one of zeros
+            # By a gradient, also one of zeros.
+            out.register_hook(lambda _: setattr(self, 'reached', True))
 
     def defect(self) -> str:
         """Return what is wrong after an iteration, or nothing."""
@@ -135,14 +132,8 @@ class UsageWatch:
         self.necks = [
             NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
             for n, m in model.named_modules()
-            if isinstance(m, LLMBlockNeck) and m.guard and m.mapper_in is not None
+            if isinstance(m, LLMBlockNeck) and m.guard
         ]
-
-    def close(self) -> None:
-        """Remove all hooks."""
-        for usage in self.necks:
-            for hook in usage.hooks:
-                hook.remove()
 
     def inspect(self) -> None:
         """Remove all hooks and judge the iteration.
@@ -151,7 +142,8 @@ class UsageWatch:
             UserError: A neck did not run, has no part in the loss, its mapper got no gradient, or
                 its samples are in another dimension.
         """
-        self.close()
+        for hook in itertools.chain(*(usage.hooks for usage in self.necks)):
+            hook.remove()
         for usage in self.necks:
             if usage.norm is not None:
                 gain = usage.norm[0]
@@ -171,7 +163,7 @@ class UsageWatch:
 def check(model: nn.Module, batch: Any) -> None:
     """Check by one forward and backward pass that every block has a part in a model's output.
 
-    Gradients, running statistics, random numbers and modes are as they were afterwards.
+    A copy of the model does both, so that the model and the random numbers stay as they are.
 
     Args:
         model (nn.Module): Any model with necks; a runner's model too.
@@ -182,35 +174,22 @@ def check(model: nn.Module, batch: Any) -> None:
         UserError: A block does not run, has no part in the output, its mapper gets no
             gradient, or the samples are not in the dimension that the neck expects.
     """
-    grads = [(p, p.grad) for p in model.parameters()]
-    buffers = [(b, b.clone()) for b in model.buffers()]
+    model = copy.deepcopy(model)
     with _restored(model), torch.enable_grad():
         model.train()
-        for p, _ in grads:
-            p.grad = None
         watch = UsageWatch(model)
-        try:
-            found = [x.sum().float() for x in _tensors(_run(model, batch)) if x.requires_grad]
-            if not found:
-                raise UserError('No output of the model has a gradient.')
-            torch.stack(found).sum().backward()
-            watch.inspect()
-        finally:
-            watch.close()
-            for p, grad in grads:
-                p.grad = grad
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
-
-
-def _run(model: nn.Module, batch: Any) -> Any:
-    if isinstance(model, BaseModel):
-        losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
-        return model.parse_losses(losses)[0]
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        if isinstance(model, BaseModel):
+            losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+            out = model.parse_losses(losses)[0]
+        elif isinstance(batch, Mapping):
+            out = model(**batch)
+        else:
+            out = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+        found = [x.sum().float() for x in _tensors(out) if x.requires_grad]
+        if not found:
+            raise UserError('No output of the model has a gradient.')
+        torch.stack(found).sum().backward()
+        watch.inspect()
 
 
 def _tensors(out: Any) -> Iterator[Tensor]:

@@ -5,7 +5,6 @@ without configs has: a model, a name and a checkpoint.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,23 +19,6 @@ from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 #: Attributes with the number of channels that a layer gives.
 _WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'normalized_shape')
-
-
-@dataclass(frozen=True)
-class Inserted:
-    """The arguments of :func:`wrap`: what a folder records of the place and the neck.
-
-    Attributes:
-        after (str): Name of the submodule.
-        index (int | str): Which entry of its output goes through the neck.
-        neck (dict): Arguments of the neck, without the block.
-        block (dict, optional): The block's config; None if a module was given.
-    """
-
-    after: str
-    index: int | str
-    neck: dict[str, Any]
-    block: dict[str, Any] | None
 
 
 def wrap(
@@ -72,16 +54,17 @@ def wrap(
 
     Raises:
         UserError: There is no such submodule, the model has a block already or is on the
-            device 'meta', or an argument is none of the neck's.
+            device 'meta'.
+        TypeError: An argument is none of the neck's.
     """
     place = find_place(model, after)
     width = in_channels or _width_of(place, after)
     options: dict[str, Any] = {'norm_cfg': None, 'in_channels': width, **neck}
-    inserted, built = build_neck(model, after, index, options, block)
+    arguments, built = build_neck(model, after, index, options, block)
     for mapper in (built.mapper_in, built.mapper_out):
         if built.init_cfg:  # what a runner calls init_weights() for
             initialize(mapper, built.init_cfg)
-    return insert(model, built, inserted)
+    return insert(model, built, arguments)
 
 
 def build_neck(
@@ -90,8 +73,12 @@ def build_neck(
     index: int | str,
     options: dict[str, Any],
     block: str | Mapping[str, Any] | nn.Module,
-) -> tuple[Inserted, LLMBlockNeck]:
+) -> tuple[dict[str, Any], LLMBlockNeck]:
     """Build the neck for a place of a model, which stays as it is.
+
+    Returns:
+        tuple[dict, LLMBlockNeck]: The arguments ``after``, ``index``, ``neck`` (without the
+        block) and ``block`` (its config; None if a module was given), and the neck.
 
     Raises:
         UserError: See :func:`wrap`.
@@ -108,22 +95,19 @@ def build_neck(
         fields = dict(checkpoint=block) if isinstance(block, str) else block
         settings = {'type': 'LLMBlock', **fields}
         built = MODELS.build(settings)
-    try:
-        neck = LLMBlockNeck(block=built, **options)
-    except TypeError as e:
-        raise UserError(f'LLMBlockNeck: {e}. See docs/reference/necks.md for what there is.') from e
-    return Inserted(after, index, options, settings), neck
+    neck = LLMBlockNeck(block=built, **options)
+    return dict(after=after, index=index, neck=options, block=settings), neck
 
 
-def insert(model: nn.Module, neck: LLMBlockNeck, inserted: Inserted) -> nn.Module:
+def insert(model: nn.Module, neck: LLMBlockNeck, arguments: dict[str, Any]) -> nn.Module:
     """Attach a neck, on the device and, except for the block, in the dtype of its place."""
-    reference = _reference(model, find_place(model, inserted.after))
-    LLMBlockInsert(model, inserted.after, neck, inserted.index)
+    reference = _reference(model, find_place(model, arguments['after']))
+    LLMBlockInsert(model, arguments['after'], neck, arguments['index'])
     neck.to(reference.device)
     for part in (neck.mapper_in, neck.mapper_out, neck.norm):
         if part is not None:
             part.to(reference.dtype)
-    model.llm_inserted = inserted  # type: ignore[assignment]
+    model.llm_inserted = arguments  # type: ignore[assignment]
     keep_names(model)
     return model
 

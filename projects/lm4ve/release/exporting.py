@@ -1,6 +1,6 @@
 """From a config and a checkpoint to a file that was compared with the model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,18 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.analysis.loading import load_model
+from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
 from lm4ve.llm.torch_files import read_safetensors
 from lm4ve.necks.fusing import fuse
 from lm4ve.release import formats
-from lm4ve.release.metadata import describe_tensors, metadata_of
-from lm4ve.release.release import frozen_state, trained_state
-from lm4ve.release.tracing import output_axes, trace, traceable, varying_axes
+from lm4ve.release.formats import output_axes, trace, traceable, varying_axes
+from lm4ve.release.release import frozen_state, trained_state, without_folder
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
 from lm4ve.tasks.base.inputs import collate
+from lm4ve.version import __version__
 
 #: Format -> the ending of its files.
 FORMATS = {'onnx': '.onnx', 'torch-export': '.pt2', 'safetensors': '.safetensors'}
@@ -39,7 +40,7 @@ class Written:
     Attributes:
         path (Path): The file.
         size (int): Its bytes.
-        metadata (dict): Its description, see :mod:`lm4ve.release.metadata`.
+        metadata (dict): Its description, see :func:`metadata_of`.
         difference (float): From the model: the largest one of an output, by that output's
             largest value where that is above 1. 0 for safetensors, which are compared bit by bit.
     """
@@ -164,3 +165,50 @@ def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: boo
     again = read_safetensors(path)['state_dict']
     if state.keys() != again.keys() or not all(torch.equal(state[k], again[k]) for k in state):
         raise UserError(f"'{path}' does not hold what was written.")
+
+
+def metadata_of(
+    export: TaskExport,
+    model: nn.Module,
+    cfg: Config,
+    checkpoint: str,
+    classes: Sequence[str] | None,
+) -> dict[str, Any]:
+    """Describe a model in plain data.
+
+    Args:
+        export (TaskExport): What its task says.
+        model (nn.Module): The model.
+        cfg (Config): Its config.
+        checkpoint (str): Where its weights come from; only the file's name is kept.
+        classes (Sequence[str], optional): Names of its classes, if known.
+    """
+    blocks = {
+        name: dict(without_folder(block.source))
+        for name, block in model.named_modules()
+        if isinstance(block, ProvenanceMixin)
+    }
+    return dict(
+        version=__version__,
+        task=export.task.name,
+        config=Path(cfg.filename).name,
+        checkpoint=Path(checkpoint).name,
+        classes=None if classes is None else list(classes),
+        blocks=blocks,
+        **export.meaning(model, cfg),
+    )
+
+
+def describe_tensors(
+    told: Mapping[str, str], tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
+) -> list[dict[str, Any]]:
+    """Describe inputs or outputs: name, type, shape (a word where it varies), meaning."""
+    return [
+        dict(
+            name=name,
+            dtype=str(tensor.dtype).removeprefix('torch.'),
+            shape=[varying.get(i, size) for i, size in enumerate(tensor.shape)],
+            meaning=meaning,
+        )
+        for (name, meaning), tensor, varying in zip(told.items(), tensors, axes, strict=True)
+    ]

@@ -1,18 +1,21 @@
-"""Write a traced model as a file, and run the file as its users will."""
+"""Trace a model for every batch, write it as a file, and run the file as its users will."""
 
 import io
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from lm4ve.release.metadata import KEY, as_text
+from lm4ve.necks import LLMBlockNeck
 
+#: The key of the metadata in every format.
+KEY = 'lm4ve'
 #: What a loaded file is: tensors in, tensors out.
 Run = Callable[[Sequence[Tensor]], tuple[Tensor, ...]]
 Program = torch.export.ExportedProgram
@@ -23,7 +26,9 @@ def write_torch_export(
 ) -> None:
     """Write what ``torch.export.load`` reads, with the metadata as an extra file."""
     buffer = io.BytesIO()  # of a path torch wants an ending that a temporary file lacks
-    torch.export.save(program, buffer, extra_files={f'{KEY}.json': as_text(metadata)})
+    torch.export.save(
+        program, buffer, extra_files={f'{KEY}.json': json.dumps(metadata, allow_nan=False)}
+    )
     path.write_bytes(buffer.getbuffer())
 
 
@@ -50,7 +55,7 @@ def write_onnx(
         made: Any = torch.onnx.export(
             program, dynamo=True, verbose=False, input_names=inputs, output_names=outputs
         )
-    made.model.metadata_props[KEY] = as_text(metadata)
+    made.model.metadata_props[KEY] = json.dumps(metadata, allow_nan=False)
     made.model.producer_name, made.model.producer_version = KEY, metadata['version']
     proto = made.model_proto
     _name_dimensions(proto.graph, [i['shape'] for i in metadata.get('inputs', ())])
@@ -92,4 +97,80 @@ def load_onnx(path: Path) -> Run:
 def write_safetensors(state: dict[str, Tensor], path: Path, metadata: dict) -> None:
     """Write tensors by name, each with a storage of its own."""
     own = {k: v.detach().cpu().clone().contiguous() for k, v in state.items()}
-    save_file(own, path, metadata={'format': 'pt', KEY: as_text(metadata)})
+    save_file(own, path, metadata={'format': 'pt', KEY: json.dumps(metadata, allow_nan=False)})
+
+
+@contextmanager
+def traceable(model: nn.Module) -> Iterator[None]:
+    """Make a model's layers run as plain code, and its necks uncompiled."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
+    options = [neck.compile_options for neck in necks]
+    # torch's layers have one kernel of their own for inference, which no format has.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        for neck in necks:
+            neck.compile_options = None
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+        for neck, before in zip(necks, options, strict=True):
+            neck.compile_options = before
+
+
+def varying_axes(
+    tensors: Sequence[Tensor], axes: Sequence[Mapping[int, str]]
+) -> list[dict[int, str]]:
+    """Leave out dimensions of size 1, which a trace takes for constants.
+
+    A forecast of the focal agents alone has one query a scene, and stays so.
+    """
+    return [
+        {i: name for i, name in varying.items() if tensor.shape[i] > 1}
+        for tensor, varying in zip(tensors, axes, strict=True)
+    ]
+
+
+def trace(
+    function: nn.Module,
+    tensors: Sequence[Tensor],
+    axes: Sequence[Mapping[int, str]],
+    limits: Mapping[str, int] | None = None,
+) -> torch.export.ExportedProgram:
+    """Trace a function of tensors.
+
+    Args:
+        function (nn.Module): Its ``forward`` is one of ``*tensors``, as that of
+            :class:`lm4ve.tasks.base.export.Exported`.
+        tensors (Sequence[Tensor]): An example, of two samples or more.
+        axes (Sequence[Mapping[int, str]]): The dimensions of each that vary, with names.
+        limits (Mapping[str, int], optional): The largest size of a name.
+    """
+    names = {name for varying in axes for name in varying.values()}
+    dims = {name: torch.export.Dim(name, max=(limits or {}).get(name)) for name in names}
+    shapes = tuple({i: dims[name] for i, name in varying.items()} for varying in axes)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return torch.export.export(function, tuple(tensors), dynamic_shapes=(shapes,))
+
+
+def output_axes(
+    program: torch.export.ExportedProgram, axes: Sequence[Mapping[int, str]]
+) -> list[dict[int, str]]:
+    """Return the dimensions of each output that vary, named as those of the inputs.
+
+    Args:
+        program (ExportedProgram): A trace.
+        axes (Sequence[Mapping[int, str]]): What it was made with.
+    """
+    shapes = {n.name: getattr(n.meta.get('val'), 'shape', ()) for n in program.graph.nodes}
+    told = program.graph_signature
+    names = {
+        str(shapes[name][i]): size
+        for name, varying in zip(told.user_inputs, axes, strict=True)
+        for i, size in varying.items()
+    }
+    return [
+        {i: names.get(str(n), str(n)) for i, n in enumerate(shapes[o]) if not isinstance(n, int)}
+        for o in told.user_outputs
+    ]

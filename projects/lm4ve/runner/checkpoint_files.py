@@ -107,9 +107,7 @@ def read_state(path: str | Path) -> dict[str, Tensor]:
     return select_state(read_checkpoint(path), origin=f"'{path}'")
 
 
-def load_strictly(
-    model: nn.Module, state: dict[str, Tensor], origin: str, optional: Sequence[str] = ()
-) -> None:
+def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
     """Load a state; raise an error if a tensor is missing, unknown or of another shape.
 
     MMEngine's ``load_checkpoint`` only logs what does not fit, and goes on with
@@ -119,7 +117,6 @@ def load_strictly(
         model (nn.Module): The model to load into.
         state (dict[str, Tensor]): Tensors by the model's names.
         origin (str): Its name in the error.
-        optional (Sequence[str]): Endings of names that may be missing.
 
     Raises:
         CheckpointError: Tensors are missing, unknown, of another shape or another kind of
@@ -132,7 +129,6 @@ def load_strictly(
         lines = [line.strip().rstrip('.') for line in str(e).splitlines()]
         found = listing([x for x in lines if x.startswith('size')] or lines, 3)
     else:
-        missing = [k for k in missing if not k.endswith(tuple(optional))]
         if not missing and not unknown:
             return
         found = _difference(missing, unknown)

@@ -1,10 +1,13 @@
-"""Checkpoints that survive a crash and load without executing code.
+"""Checkpoints that survive a crash, load without executing code, fit, and are finite.
 
 MMEngine writes a checkpoint straight to its final name and deletes the one before it
-first; a full disk or a killed job then leaves none. It also pickles its message hub,
-which ``torch.load(weights_only=True)`` rightly refuses (mmengine issue 1655).
+first; a full disk or a killed job then leaves none. It pickles its message hub,
+which ``torch.load(weights_only=True)`` rightly refuses (mmengine issue 1655). It loads what
+fits and logs the rest, so that a test of another model's checkpoint ends with a score near
+chance and exit status 0. And it trains on with weights that are NaN and overwrites good ones.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +18,18 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
+from torch.distributed.fsdp import FullyShardedDataParallel
 
+from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
+from lm4ve.compat.mmengine_load_reason import source_of, starts_training
+from lm4ve.errors import UserError, listing
 from lm4ve.files import clear_left_behind, write_atomically, write_text
 from lm4ve.registry import HOOKS
+from lm4ve.runner.checkpoint_files import load_strictly, select_state
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
@@ -156,3 +165,105 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
             return value
         history, counts = (value[k].cpu().numpy() for k in (HISTORY, 'counts'))
         return HistoryBuffer(history, counts, value['max_length'])
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(Hook):  # type: ignore[misc]
+    """Refuse a checkpoint that does not fit the model, by the names of its tensors.
+
+    This holds for evaluation and for ``resume``. Training that begins with ``load_from``
+    may take a part of a file, as fine-tuning does. Models that FSDP has split are not
+    checked. When training or evaluation begins, the frozen weights are compared with what
+    was read.
+
+    Args:
+        allow_partial (bool): Load what fits and log the rest, as MMEngine does.
+    """
+
+    # After the hooks that change the state, such as EMA's.
+    priority = 'LOWEST'
+
+    def __init__(self, allow_partial: bool = False) -> None:
+        self.allow_partial = allow_partial
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Load the state strictly; what MMEngine then loads is the same.
+
+        Raises:
+            UserError: The file holds no state of a model.
+            CheckpointError: Tensors are missing, unknown or of another shape.
+        """
+        model: Any = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
+        if starts_training(runner) or is_split:
+            return
+        state = checkpoint.get('state_dict', checkpoint)
+        if self.allow_partial:
+            accept_records(model, state)
+            return
+        plain: OrderedDict[str, Any] = OrderedDict(select_state(dict(state_dict=state)))
+        plain._metadata = getattr(state, '_metadata', {})  # type: ignore[attr-defined]
+        load_strictly(model, plain, f"The checkpoint '{source_of(runner)}'")
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):  # type: ignore[misc]
+    """Raise at the first iteration whose loss is NaN or infinite.
+
+    Nothing of that iteration is saved, so that the newest checkpoint is a good one. Weights are
+    checked before each saving, since a finite loss may have a gradient that is not.
+
+    Args:
+        tolerate (int): How many iterations in a row may have such a loss, for example with
+            mixed precision, whose scaler skips them. -1: any number, as MMEngine does.
+    """
+
+    # Before the hooks that average and save.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, tolerate: int = 0) -> None:
+        self.tolerate = tolerate
+        self._in_a_row = 0
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict[str, Any] | None = None,
+    ) -> None:
+        """Check the losses that the step returned.
+
+        Raises:
+            UserError: Too many in a row are not finite; it names the iteration.
+        """
+        losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
+        bad = [k for k, v in losses.items() if not torch.isfinite(torch.as_tensor(v)).all()]
+        self._in_a_row = self._in_a_row + 1 if bad else 0
+        if self.tolerate < 0 or self._in_a_row <= self.tolerate:
+            return
+        value = float(torch.as_tensor(losses[bad[0]]).detach().mean())
+        raise UserError(
+            f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
+            f'{value}: training stopped before it was saved. Lower the learning rate or clip '
+            'gradients and --resume; default_hooks.finite_loss.tolerate=N permits N in a row.'
+        )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check the weights that train.
+
+        Raises:
+            UserError: One of them is NaN or infinite.
+        """
+        if self.tolerate < 0:
+            return
+        named = runner.model.named_parameters()
+        bad = [k for k, p in named if p.requires_grad and not torch.isfinite(p).all()]
+        if bad:
+            raise UserError(
+                f'After iteration {runner.iter + 1} (epoch {runner.epoch + 1}) {len(bad)} weights '
+                f'are not finite and were not saved: {listing(bad)}. Clip gradients or lower the '
+                'learning rate and --resume; default_hooks.finite_loss.tolerate=-1 saves them.'
+            )

@@ -6,9 +6,9 @@ place where an exception becomes one line.
 
 import argparse
 import gc
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -16,7 +16,6 @@ import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ from lm4ve.runner.runner import load_strictly_by_default
 ERRORS = 'LM4VE_ERRORS'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
-_DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def config_parser(description: str | None) -> argparse.ArgumentParser:
@@ -94,7 +93,7 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     if args.cfg_options is not None:
         merge_options(cfg, args.cfg_options)
     check_config(cfg)
-    for loader in (cfg[name] for name in _DATALOADERS if cfg.get(name)):
+    for loader in filter(None, map(cfg.get, DATALOADERS)):
         if args.no_pin_memory:
             loader.pin_memory = False
         loader.setdefault('pin_memory', torch.cuda.is_available())
@@ -127,31 +126,11 @@ def _adapt_to_cpu(cfg: Config) -> None:
         return
     # MMEngine's own initialisation selects a CUDA device; it leaves an existing group alone.
     if not torch.distributed.is_initialized():
-        if cfg.launcher == 'slurm':
-            _slurm_environment(cfg)
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', ConfigDict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.update(device_ids=None)
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-
-
-def _slurm_environment(cfg: Config) -> None:
-    """Set torch's rendezvous variables from Slurm's."""
-    env = os.environ
-    if 'MASTER_ADDR' not in env:
-        nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
-        command = ['scontrol', 'show', 'hostnames', nodes]
-        env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
-    port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
-    env.setdefault('MASTER_PORT', str(port))
-    env['RANK'] = env['SLURM_PROCID']
-    env['WORLD_SIZE'] = env['SLURM_NTASKS']
-    env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a scheduler sends it."""
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -165,19 +144,23 @@ def run_tool(main: Callable[[], None]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread:
-        _raise_on_sigterm()
+        signal.signal(signal.SIGTERM, _raise_sigterm)
     try:
         main()
     except KeyboardInterrupt as e:
-        terminated = isinstance(e, Terminated)
+        number = e.args[0] if e.args else signal.SIGINT
         if os.environ.get('RANK', '0') == '0':
-            by = ' by SIGTERM' if terminated else ''
-            print(f'\nStopped{by}. {_what_was_saved()}', file=sys.stderr)
-        sys.exit(128 + (signal.SIGTERM if terminated else signal.SIGINT))
+            hub = MessageHub.get_current_instance() if MessageHub._instance_dict else None
+            saved = 'nothing' if hub is None else hub.runtime_info.get('last_ckpt', 'nothing')
+            print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
+        sys.exit(128 + number)
     except Exception as e:
-        message = _own_message(e)
-        report(message or _one_line(e))
-        sys.exit(1 if message is None and torch.distributed.is_initialized() else 2)
+        if isinstance(e, UserError):
+            # Without the traceback of a dataloader's worker.
+            report(str(e).rpartition(f'{type(e).__module__}.{type(e).__name__}: ')[2].strip())
+            sys.exit(2)
+        report(_one_line(e))
+        sys.exit(1 if torch.distributed.is_initialized() else 2)
     finally:
         if in_main_thread:
             signal.signal(signal.SIGTERM, before)
@@ -185,32 +168,15 @@ def run_tool(main: Callable[[], None]) -> None:
             _leave_group()
 
 
-def _raise_on_sigterm() -> None:
-    owner = os.getpid()
-
-    def stop(*_: object) -> None:
-        if os.getpid() != owner:  # a worker that inherited this handler by a fork
-            os._exit(128 + signal.SIGTERM)
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, stop)
-
-
-def _own_message(error: Exception) -> str | None:
-    """Return the words of a :class:`UserError`, without the traceback of a dataloader's worker."""
-    if not isinstance(error, UserError):
-        return None
-    text = str(error)
-    if text.startswith('Caught '):
-        text = text.rpartition(f'{type(error).__name__}: ')[2]
-    return text.strip()
+def _raise_sigterm(*_: object) -> None:
+    if multiprocessing.parent_process() is not None:  # a worker that inherited this handler
+        os._exit(128 + signal.SIGTERM)
+    raise KeyboardInterrupt(signal.SIGTERM)
 
 
 def _one_line(error: Exception) -> str:
     """Describe an exception in one line, and write its traceback to the log file."""
-    doing = [' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])]
-    if (built := _type_in_construction(error.__traceback__)) is not None:
-        doing.append(f'building type={built}')
+    doing = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
     path = MMLogger.get_current_instance().log_file if MMLogger._instance_dict else None
     if path is None or not Path(path).parent.is_dir():
         number, path = tempfile.mkstemp('.log', 'lm4ve-error-')
@@ -218,17 +184,7 @@ def _one_line(error: Exception) -> str:
     with open(path, 'a', encoding='utf-8') as log:
         log.write(''.join(traceback.format_exception(error)))
     words = ' '.join(str(error).split())[:1000]
-    return f'{": ".join(doing)}: {type(error).__name__}: {words}{TRACEBACK}{path})'
-
-
-def _type_in_construction(trace: TracebackType | None) -> str | None:
-    """Return the ``type`` that MMEngine's registry was building last."""
-    found = None
-    while trace is not None:
-        if trace.tb_frame.f_code.co_name == 'build_from_cfg':
-            found = str(trace.tb_frame.f_locals['cfg'].get('type'))
-        trace = trace.tb_next
-    return found
+    return f'{doing}: {type(error).__name__}: {words}{TRACEBACK}{path})'
 
 
 def _leave_group() -> None:
@@ -244,14 +200,6 @@ def _leave_group() -> None:
         error = error.__cause__ or error.__context__
     gc.collect()
     torch.distributed.destroy_process_group()
-
-
-def _what_was_saved() -> str:
-    """Return where a stopped training's last checkpoint is, and how to continue."""
-    hub = MessageHub.get_current_instance() if MessageHub._instance_dict else None
-    if hub is None or (saved := hub.runtime_info.get('last_ckpt')) is None:
-        return 'Nothing was saved; the same command starts it again.'
-    return f'Saved: {saved}. The same command with --resume goes on from there.'
 
 
 def report(message: str) -> None:

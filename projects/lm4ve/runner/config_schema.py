@@ -42,8 +42,10 @@ from torch.utils.data import DataLoader
 from lm4ve import registry as ours
 from lm4ve.errors import UserError, did_you_mean, listing
 
-#: Top-level fields that are read from the config, not passed to the runner's constructor.
-_TOP = {
+#: Top-level fields that MMEngine's runners and the commands read.
+FIELDS = {
+    *inspect.signature(Runner).parameters,
+    *inspect.signature(FlexibleRunner).parameters,
     *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'image_size'),
     *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
@@ -86,13 +88,12 @@ def check_config(cfg: Config) -> None:
     Raises:
         UserError: It names the key's path and the closest known keys.
     """
-    known, variables = runner_fields(), variables_of(cfg)
-    for name in cfg.keys() - known - variables:
-        close = get_close_matches(name, known, 1, 0.8)
+    for name in cfg.keys() - FIELDS - variables_of(cfg):
+        close = get_close_matches(name, FIELDS, 1, 0.8)
         # 'train_pipeline_2' is no misspelling.
         if close and not name.startswith(close[0]):
-            _refuse_unknown(cfg, '', [name], known)
-    for name in cfg.keys() & known:
+            _refuse_unknown(cfg, '', [name], FIELDS)
+    for name in cfg.keys() & FIELDS:
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
 
 
@@ -103,19 +104,12 @@ def check_option(cfg: Config, field: str) -> None:
         UserError: It is read before the overrides apply, or the config has no such field.
     """
     first = field.partition('.')[0]
-    if first == 'custom_imports':
-        raise UserError(f'{field} is read before overrides apply; set it in a config file.')
-    if first in variables_of(cfg):
+    if first == 'custom_imports' or first in variables_of(cfg):
         raise UserError(
-            f"{field}: '{first}' is a variable of the config file, used up when the file was read;"
-            f' override the field that holds it, or write allow_new.{field}.'
+            f"{field}: '{first}' is used up when the config file is read; override the field that "
+            f'holds it, or write allow_new.{field}.'
         )
-    known = {*cfg, *runner_fields()}
-    if first not in known:
-        raise UserError(
-            f"the config has no field '{first}'.{did_you_mean(first, known)} "
-            f'allow_new.{field} adds one.'
-        )
+    _refuse_unknown(cfg, '', [first], FIELDS | cfg.keys())
 
 
 def check_custom_keys(cfg: Config, model: nn.Module) -> None:
@@ -132,13 +126,6 @@ def check_custom_keys(cfg: Config, model: nn.Module) -> None:
         print_log(text, logger='current', level=logging.WARNING)
 
 
-@functools.cache
-def runner_fields() -> frozenset[str]:
-    """Return the top-level fields that MMEngine's runners and the commands read."""
-    built = {n for c in (Runner, FlexibleRunner) for n in inspect.signature(c).parameters}
-    return frozenset(built | _TOP)
-
-
 def variables_of(cfg: Config) -> set[str]:
     """Return the top-level names of a config that only its own Python files read."""
     text = cfg.text or ''
@@ -150,7 +137,7 @@ def variables_of(cfg: Config) -> set[str]:
         for node in ast.walk(ast.parse(code if path.endswith('.py') else '')):
             if isinstance(node, ast.Name) and (is_piece or isinstance(node.ctx, ast.Load)):
                 used.add(node.id)
-    return used & set(cfg) - runner_fields()
+    return used & set(cfg) - FIELDS
 
 
 def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
@@ -196,10 +183,16 @@ def _known_keys(
             return None
         config = CONFIG_MAPPING[node['model_type']]()
         return {*dir(config), *config.attribute_map}
-    known = _union(classes or _OWN.get(path, ()))
-    if known is not None and path.endswith('norm_cfg'):
-        known.add('requires_grad')  # read by mmcv's `build_norm_layer`
-    return known
+    sources = classes or _OWN.get(path, ())
+    known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
+    for source in sources:
+        names = source if isinstance(source, set) else parameters_of(source)
+        if names is None:
+            return None
+        known |= names
+        if inspect.isclass(source):
+            known.update(*(keys for base, keys in _BESIDES.items() if issubclass(source, base)))
+    return known if sources else None
 
 
 def _find(cfg: Config, name: Any, path: str, scope: str) -> list[Any]:
@@ -238,7 +231,10 @@ def parameters_of(target: Any) -> set[str] | None:
         function = vars(owner).get('__init__') if inspect.isclass(owner) else owner
         if function is None:
             continue
-        parameters = inspect.signature(function).parameters.values()
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # written in C
+            return None
         names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
         keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
         if keywords is None:
@@ -266,21 +262,6 @@ def _passes_on(function: Any, keywords: str) -> bool:
     ]
     uses = [n.id for n in ast.walk(tree) if isinstance(n, ast.Name)]
     return 0 < passed.count(keywords) == uses.count(keywords)
-
-
-def _union(sources: Iterable[Any]) -> set[str] | None:
-    """Return the keys that some classes read; None if there is no class, or one accepts any."""
-    known: set[str] | None = None
-    for source in sources:
-        try:
-            names = source if isinstance(source, set) else parameters_of(source)
-        except (TypeError, ValueError):  # no signature
-            return None
-        if names is None:
-            return None
-        bases = [b for b in _BESIDES if inspect.isclass(source) and issubclass(source, b)]
-        known = (known or set()).union(names, *(_BESIDES[b] for b in bases))
-    return known
 
 
 @functools.cache

@@ -24,26 +24,24 @@ HEARTBEAT = 60.0
 FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 
 
-class ConsoleFormatter(logging.Formatter):
-    """Format messages without time and name, which are in the log file."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        level = f'{record.levelname.lower()}: ' if record.levelno >= logging.WARNING else ''
-        return level + record.getMessage()
+def is_shown(record: logging.LogRecord) -> bool:
+    """Return whether a message belongs on the console, and prepare its prefix."""
+    record.prefix = ''
+    if record.levelno < logging.WARNING:
+        return getattr(record, 'for_console', False)
+    record.prefix = f'{record.levelname.lower()}: '
+    return not re.search(FOREIGN, record.getMessage())
 
 
 def shorten(logger: logging.Logger) -> None:
-    """Reduce a logger's console to warnings, errors and the lines of :class:`ConsoleHook`."""
+    """Reduce a logger's console to warnings, errors and the lines of :class:`ConsoleHook`.
 
-    def is_shown(record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING:
-            return getattr(record, 'for_console', False)
-        return not re.search(FOREIGN, record.getMessage())
-
+    Times and names are in the log file only.
+    """
     for handler in logger.handlers:
         if not isinstance(handler, logging.FileHandler):
             handler.addFilter(is_shown)
-            handler.setFormatter(ConsoleFormatter())
+            handler.setFormatter(logging.Formatter('%(prefix)s%(message)s'))
 
 
 class ConsoleHook(Hook):  # type: ignore[misc]
@@ -54,11 +52,9 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     # After the hooks that measure times, log scalars and save checkpoints.
     priority = 'LOWEST'
-
-    def __init__(self) -> None:
-        self._printed_at = self._begun = time.monotonic()
-        self._line = ''
-        self._trains = False
+    _printed_at = _begun = 0.0
+    _line = ''
+    _trains = False
 
     def before_train(self, runner: Runner) -> None:
         self._trains = True
@@ -67,10 +63,10 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
         train = loop.dataloader
         size = getattr(train, 'batch_size', None) or 'batches'
-        data = f'{_size(train)} to train ({size} a step'
+        data = f'{_length(train)} to train ({size} a step'
         data += f', {len(train)} steps an epoch)' if by_epoch else ')'
         if runner.val_loop is not None:
-            data += f', {_size(runner.val_loop.dataloader)} to validate'
+            data += f', {_length(runner.val_loop.dataloader)} to validate'
         trained, frozen = count_parameters(runner.model)
         rows = {'data': data, 'parameters': f'{trained:,} trained, {frozen:,} frozen'}
         if runner.iter:
@@ -79,7 +75,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         self._start(runner, f'training for {length}', rows)
 
     def before_test(self, runner: Runner) -> None:
-        rows = {'data': f'{_size(runner.test_loop.dataloader)} to test'}
+        rows = {'data': f'{_length(runner.test_loop.dataloader)} to test'}
         # A test after a training needs no second start.
         if not self._trains:
             self._start(runner, 'testing', rows)
@@ -136,11 +132,9 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         runner.logger.info(text, extra=dict(for_console=True))
 
 
-def _size(loader: Any) -> str:
-    try:
-        return f'{len(loader.dataset):,}'
-    except TypeError:
-        return 'a stream'  # an iterable data set has no length
+def _length(loader: Any) -> str:
+    sized = hasattr(loader.dataset, '__len__')  # a stream has no length
+    return f'{len(loader.dataset):,}' if sized else 'a stream'
 
 
 def _progress(runner: Runner, window: int, done: int) -> str:

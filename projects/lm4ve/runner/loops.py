@@ -6,14 +6,12 @@ numbers after a resume are others than without.
 """
 
 import itertools
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
-from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
@@ -54,15 +52,15 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
         if done >= end:
-            self._warn(
+            self.runner.logger.warning(
                 f'Nothing is left to train: the checkpoint has done {done} of train_cfg.{field}='
                 f'{end}. To continue, resume with a larger train_cfg.{field}.'
             )
 
-    def _warn(self, text: str) -> None:
-        print_log(text, logger='current', level=logging.WARNING)
-
-    def _begin(self, skip: int) -> None:
+    def _begin(self, epoch: int, skip: int) -> None:
+        for sampler in (self.batches.batches, self.batches.sampler):
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
         self.batches.begin((self.runner.seed, DATA, get_rank()), self._iter, skip)
 
     def run_iter(self, *args: Any) -> None:
@@ -87,7 +85,7 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         length = len(self.dataloader)
         self._skip = self._iter - self._epoch * length
         if not 0 <= self._skip <= length:
-            self._warn(
+            self.runner.logger.warning(
                 f'The checkpoint ended at iteration {self._iter}, outside epoch {self._epoch + 1}, '
                 f'which has {length} iterations now (other batch size, data or number of '
                 'processes?). This epoch begins with its first batch.'
@@ -103,8 +101,7 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
         skip, self._skip = self._skip, 0
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self.batches.set_epoch(self._epoch)
-        self._begin(skip)
+        self._begin(self._epoch, skip)
         for index, data in enumerate(self.dataloader, skip):
             self.run_iter(index, data)
         # Validation draws the same numbers, however many steps this process has trained.
@@ -133,6 +130,5 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
         endless = isinstance(self.batches.sampler, InfiniteSampler)
         while True:
             passes, skip = (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
-            self.batches.set_epoch(passes)
-            self._begin(skip)
+            self._begin(passes, skip)
             yield from self.dataloader

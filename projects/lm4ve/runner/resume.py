@@ -54,35 +54,32 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     Raises:
         UserError: There are checkpoints, and all are damaged.
     """
-    folder, notes = Path(work_dir), list[str]()
-    named: Path | None = None
+    folder, notes, named = Path(work_dir), list[str](), None
     pointer = folder / 'last_checkpoint'
     others = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    others.sort(key=lambda o: o[2].stat().st_mtime, reverse=True)
     if pointer.is_file():
         text = pointer.read_bytes().decode(errors='replace').strip()
-        named = Path(text) if text.isprintable() and 0 < len(text) < 4096 else None
-        if named is None:
-            notes.append(f"'{pointer}' is empty or damaged.")
-        elif not named.exists():
-            notes.append(f"'{pointer}' names '{named}', which does not exist.")
-            named = folder / named.name
-    elif others:
-        notes.append(f"'{pointer}' is missing.")
+        if text.isprintable() and 0 < len(text) < 4096:
+            named = Path(text)
+    if named is None and (others or pointer.is_file()):
+        notes.append(f"'{pointer}' is missing, empty or damaged.")
+    elif named is not None and not named.exists():
+        notes.append(f"'{pointer}' names '{named}', which does not exist.")
+        named = folder / named.name
     if named is not None and (m := _NAME.fullmatch(named.name)):
-        others = [o for o in others if o[0] == m[1] and o[1] < int(m[2])]
-    others.sort(key=lambda o: o[2].stat().st_mtime if named is None else o[1], reverse=True)
-    damaged = list[str]()
-    for path in [*filter(None, [named]), *(path for _, _, path in others)]:
-        if not path.exists():
-            continue
+        others = sorted((o for o in others if o[0] == m[1] and o[1] < int(m[2])), reverse=True)
+    paths = [*filter(None, [named]), *(path for _, _, path in others)]
+    paths = [path for path in paths if path.exists()]
+    for path in paths:
         try:
             if not path.is_dir():  # a folder of shards, whose format checks itself
                 check_whole(path)
-            return path, notes + damaged
+            return path, notes
         except (CheckpointError, zipfile.BadZipFile, OSError) as e:
-            damaged.append(str(e))
-    if damaged:
-        raise UserError(f"No checkpoint in work_dir='{folder}' is whole: {listing(damaged)}")
+            notes.append(str(e))
+    if paths:
+        raise UserError(f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}")
     return None, notes
 
 
@@ -108,8 +105,5 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
         cfg.load_from = str(path)
     if os.environ.get('RANK', '0') == '0':
         then = f"Training continues from '{path}'." if path else 'Training begins anew.'
-        print_log(
-            ' '.join([*notes, then]),
-            logger='current',
-            level=logging.WARNING if notes else logging.INFO,
-        )
+        level = logging.WARNING if notes else logging.INFO
+        print_log(' '.join([*notes, then]), logger='current', level=level)

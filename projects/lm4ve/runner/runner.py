@@ -1,13 +1,12 @@
 """From a config to the runner that trains or evaluates it.
 
 :func:`build_runner` is the one way: it makes resuming exact (:mod:`.loops`), loading strict
-(:mod:`.strict_loading`) and the console short (:mod:`.console`).
+(:mod:`.checkpoint_hooks`) and the console short (:mod:`.console`).
 """
 
 import copy
 import inspect
 import logging
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 from torch import nn
 
-from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.errors import UserError, check
 from lm4ve.runner.block_in_use import BlockInUseHook
 from lm4ve.runner.config_schema import check_custom_keys
 from lm4ve.runner.console import ConsoleHook, shorten
@@ -25,13 +24,11 @@ from lm4ve.runner.loops import use_exact_loop
 from lm4ve.runner.neck_progress import follow_progress
 from lm4ve.runner.resume import resume_newest
 
-#: Time stamps of this process's runs.
-_STARTED: set[str] = set()
 _ENDS = ('total_steps', 'T_max', 'end')
 
 
 class Runner(mmengine.runner.Runner):  # type: ignore[misc]
-    """MMEngine's ``Runner`` with a short console, an own log a run, and one error on resuming.
+    """MMEngine's ``Runner`` with a short console, which warns of schedules that a resume ignores.
 
     Args:
         *args, **kwargs: MMEngine's.
@@ -43,16 +40,6 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
         self._short_console = short_console
         super().__init__(*args, **kwargs)
 
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set MMEngine's environment, and a time stamp that no other run of this process has.
-
-        Logger, visualizer and log folder are named by the second in which a run begins.
-        """
-        super().setup_env(env_cfg)
-        while self._timestamp in _STARTED:
-            self._timestamp += '_next'
-        _STARTED.add(self._timestamp)
-
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""
         logger: logging.Logger = super().build_logger(*args, **kwargs)
@@ -60,36 +47,23 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             shorten(logger)
         return logger
 
-    def resume(self, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Resume a training.
-
-        Raises:
-            CheckpointError: The checkpoint is damaged or of another run.
-        """
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Resume a training, and warn of schedules of the config that do not apply."""
         built = [dict(s.state_dict()) for s in _schedules(self)]
-        try:
-            super().resume(filename, *args, **kwargs)
-        except UserError:
-            raise
-        except Exception as e:  # whatever MMEngine meets in a foreign file
-            raise CheckpointError(
-                f"'{filename}' cannot be resumed by this config ({type(e).__name__}: {e}); to "
-                'begin anew with its weights, set load_from without --resume.'
-            ) from e
+        super().resume(*args, **kwargs)
         for old, new in zip(built, (s.state_dict() for s in _schedules(self)), strict=True):
-            changed = [k for k in _ENDS if old.get(k) != new.get(k)]
-            if changed:
+            if changed := [k for k in _ENDS if old.get(k) != new.get(k)]:
+                key = changed[0]
                 self.logger.warning(
-                    f'param_scheduler.{changed[0]}={old.get(changed[0])} does not apply: the '
-                    f"checkpoint's schedule has {new.get(changed[0])}. A new schedule needs "
-                    'load_from, without --resume.'
+                    f"param_scheduler.{key}={old.get(key)} does not apply: the checkpoint's "
+                    f'schedule has {new.get(key)}. Use load_from without --resume to change it.'
                 )
 
 
 def _schedules(runner: Any) -> list[Any]:
     found = runner.param_schedulers or []
     lists = found.values() if isinstance(found, dict) else [found]
-    return [s for some in lists for s in some if hasattr(s, 'state_dict')]
+    return [s for some in lists for s in some]
 
 
 def build_runner(cfg: Config, short_console: bool = False) -> Any:
@@ -106,7 +80,12 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     check('runner_type', name, choices=RUNNERS.module_dict)
     if start and '://' not in start and not Path(start).exists():
         raise UserError(f"load_from='{start}' does not exist.")
-    check_writable(cfg.work_dir)
+    try:  # to fail before hours of training
+        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cfg.work_dir) as file:
+            file.write(bytes(1 << 20))
+    except OSError as e:
+        raise UserError(f"work_dir='{cfg.work_dir}' cannot be written: {e.strerror}.") from e
     if cfg.get('resume') and not start:
         resume_newest(cfg)
     if cfg.get('resume'):
@@ -138,17 +117,3 @@ def load_strictly_by_default(cfg: Config, **options: Any) -> None:
     if options or 'WholeCheckpointHook' not in kinds:
         cfg.setdefault('default_hooks', ConfigDict())
         cfg.default_hooks.whole_checkpoint = ConfigDict(type='lm4ve.WholeCheckpointHook', **options)
-
-
-def check_writable(folder: str) -> None:
-    """Make a folder and write a megabyte into it, to fail before hours of training.
-
-    Raises:
-        UserError: The folder cannot be made, is read-only, or its disk is full.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
-    except OSError as e:
-        raise UserError(f"work_dir='{folder}' cannot be written: {e.strerror}.") from e

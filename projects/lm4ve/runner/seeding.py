@@ -8,6 +8,7 @@ from the run's seed and the number of the iteration. They are the same after any
 on every rank, and with any number of workers.
 """
 
+import functools
 import itertools
 import random
 from collections.abc import Iterator, Sequence
@@ -35,34 +36,16 @@ def seed_everything(*key: int) -> None:
     torch.manual_seed(int(mixed[2]))
 
 
-class _Batch(list[int]):
-    """The indices of a batch and the key of its seeds; travels to a worker."""
-
-    def __init__(self, indices: Sequence[int], key: tuple[int, ...]) -> None:
-        super().__init__(indices)
-        self.key = key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Batch, (list(self), self.key)
+def _read_seeded(dataset: Any, read: Any, indices: Sequence[Any]) -> list[Any]:
+    """Read a batch, seeded by the key that is before its indices."""
+    if indices and isinstance(indices[0], tuple):
+        key, *indices = indices
+        seed_everything(*key)
+    return list(read(indices)) if read is not None else [dataset[i] for i in indices]
 
 
-class _Fetch:
-    """A data set's ``__getitems__``, which torch calls once a batch: seeds, then reads."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-        self.read = getattr(dataset, '__getitems__', None)
-
-    def __call__(self, indices: Sequence[int]) -> list[Any]:
-        if isinstance(indices, _Batch):
-            seed_everything(*indices.key)
-        if self.read is not None:
-            return list(self.read(indices))
-        return [self.dataset[i] for i in indices]
-
-
-class NumberedBatches(Sampler[list[int]]):
-    """A batch sampler whose batches carry the key of their seeds.
+class NumberedBatches(Sampler[list[Any]]):
+    """A batch sampler that puts the key of its seeds before the indices of each batch.
 
     Args:
         batches (Sampler): The batch sampler to be numbered.
@@ -90,23 +73,17 @@ class NumberedBatches(Sampler[list[int]]):
         """
         self.key, self.first, self.skip = key, first, skip
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         # A generator: nothing happens before the first batch is wanted, for dataloaders
         # make two iterators and use the second.
         if not self.open:
             return
         first, skip, self.skip = self.first, self.skip, 0
         for number, batch in enumerate(itertools.islice(self.batches, skip, None), first):
-            yield _Batch(batch, (*self.key, number))
+            yield [(*self.key, number), *batch]
 
     def __len__(self) -> int:
         return len(self.batches)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the samplers, as a sampler's own method does."""
-        for sampler in (self.batches, self.sampler):
-            if hasattr(sampler, 'set_epoch'):
-                sampler.set_epoch(epoch)
 
 
 def number_batches(loader: DataLoader[Any]) -> NumberedBatches:
@@ -126,7 +103,9 @@ def number_batches(loader: DataLoader[Any]) -> NumberedBatches:
         raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
     if isinstance(loader.batch_sampler, NumberedBatches):
         return loader.batch_sampler
-    loader.dataset.__getitems__ = _Fetch(loader.dataset)  # type: ignore[attr-defined]
+    data: Any = loader.dataset
+    # Torch calls this once a batch.
+    data.__getitems__ = functools.partial(_read_seeded, data, getattr(data, '__getitems__', None))
     numbered = NumberedBatches(loader.batch_sampler)
     # A dataloader forbids this assignment, for fear of a batch size that is not its
     # batch sampler's; the batches are the same.

@@ -1,7 +1,8 @@
 """The tasks of the suite, one folder each. A new task is a folder and one more name here."""
 
-from lm4ve.tasks.base.table import (
+from lm4ve.tasks.base.task import (
     TASKS,
+    Task,
     all_tasks,
     get_task,
     register_task,
@@ -9,7 +10,6 @@ from lm4ve.tasks.base.table import (
     task_of_config,
     task_of_model,
 )
-from lm4ve.tasks.base.task import Task
 
 for _name in ('image', 'video', 'pointcloud', 'motion', 'vqa', 'rooms'):
     register_task(_name, f'{__name__}.{_name}')

@@ -82,13 +82,6 @@ def test_verify_selects_the_depth_of_the_scan(verify, test_mode, kept, write, lo
     assert data.num_corrupt == 3 - len(kept)
 
 
-def test_scan_counts_a_file_of_several_samples_once(write, log):
-    a, bad = write('a', 'bad')
-    data = Notes([a, bad, a, bad, a], test_mode=True)
-    assert [p for p, _ in data.looks].count(str(a)) == 1 and len(data) == 3
-    assert '1 of 2 notes are corrupt' in log[-1][1] and 'the other 3 samples' in log[-1][1]
-
-
 def test_refuse_names_all_corrupt_files_of_a_test(write):
     with pytest.raises(UserError, match="2 of 3 notes are corrupt.*0.txt' is bad.*2"):
         Notes(write('bad', 'a', 'bad'), test_mode=True, on_corrupt='refuse')
@@ -118,18 +111,6 @@ def test_max_refetch_counts_consecutive_corrupt_files(write, log):
         assert data.prepare_data(0) is None
     with pytest.raises(UserError, match='3 in a row'):
         data.prepare_data(0)
-
-
-@pytest.mark.parametrize(
-    'arguments, message',
-    [
-        (dict(on_corrupt='drop'), "on_corrupt='drop' must be one of skip, refuse"),
-        (dict(verify='packets'), "verify='packets' must be one of None, True"),
-    ],
-)
-def test_unknown_policy_is_refused(arguments, message, write):
-    with pytest.raises(UserError, match=message):
-        Notes(write('a'), **arguments)
 
 
 # --------------------------------------------------------- tools and their files

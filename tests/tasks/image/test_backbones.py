@@ -1,7 +1,12 @@
 """The tables of mmpretrain's backbones: each entry trains a step, each refusal is one."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import yaml
+
+import lm4ve  # noqa: F401
 
 pytest.importorskip('mmpretrain')
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
@@ -9,7 +14,6 @@ from mmpretrain.models import backbones as host_backbones  # noqa: E402
 from mmpretrain.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-import lm4ve  # noqa: E402, F401
 from tests.helpers.backbones import (  # noqa: E402
     build_encoder,
     check_a_step,
@@ -18,10 +22,11 @@ from tests.helpers.backbones import (  # noqa: E402
     check_unlisted,
     with_block,
 )
-from tests.tasks.image.tiny_backbones import ARCHS, HEADS, PIXELS, SIZES  # noqa: E402
 from tools.dev.backbones import IMAGE, IMAGE_REFUSED, IMAGE_TABLES  # noqa: E402
 
 HOST = 'mmpretrain'
+TINY = yaml.safe_load(Path(__file__).with_name('tiny_backbones.yml').read_text())
+SIDES = {name: side for side, names in TINY['pixels'].items() for name in names}
 
 
 @pytest.mark.slow
@@ -29,14 +34,17 @@ HOST = 'mmpretrain'
 def test_every_entry_trains_with_the_block_before_the_final_norm(entry, monkeypatch):
     torch.manual_seed(0)
     name = entry.type.rpartition('.')[2]
-    for table, value in ARCHS.get(name, {}).items():
-        monkeypatch.setattr(getattr(host_backbones, name), table, value)
-    encoder = build_encoder(entry, HOST, SIZES.get(name, {}))
-    images = torch.randn(2, 1 if name == 'LeNet5' else 3, *[PIXELS.get(name, 64)] * 2)
+    for table, entries in TINY['tables'].get(name, {}).items():
+        own = getattr(getattr(host_backbones, name), table)
+        for key, value in entries.items():
+            is_part = key in own and isinstance(value, dict)
+            monkeypatch.setitem(own, key, own[key] | value if is_part else value)
+    encoder = build_encoder(entry, HOST, TINY['sizes'].get(name, {}))
+    images = torch.randn(2, 1 if name == 'LeNet5' else 3, *[SIDES.get(name, 64)] * 2)
     encoder, neck, width = with_block(entry, encoder, (images,))
     head = dict(type=entry.head or 'LinearClsHead')
     if entry.head != 'ClsHead':
-        head |= dict(num_classes=3, in_channels=width) | HEADS.get(name, {})
+        head |= dict(num_classes=3, in_channels=width) | TINY['heads'].get(name, {})
     with DefaultScope.overwrite_default_scope(HOST):
         necks = [neck, *entry.then] if neck else None
         model = MODELS.build(dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head))
@@ -47,7 +55,7 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, monkeypa
 @pytest.mark.parametrize('refused', IMAGE_REFUSED, ids=lambda r: r.type)
 def test_a_refused_backbone_fails_as_its_reason_says(refused):
     images = torch.randn(2, 3, 64, 64)
-    check_refusal(refused, HOST_MODELS, HOST, SIZES.get(refused.type, {}), images)
+    check_refusal(refused, HOST_MODELS, HOST, TINY['sizes'].get(refused.type, {}), images)
 
 
 def test_every_backbone_of_the_host_is_in_a_table(monkeypatch):

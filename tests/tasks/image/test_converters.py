@@ -1,7 +1,5 @@
 """The released image checkpoints give the same logits after conversion."""
 
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
@@ -109,14 +107,16 @@ def test_plain_vit_gives_the_released_logits(run, tmp_path):
     assert_same_logits(build(), tmp_path / 'dst.pth', state)
 
 
-@pytest.mark.parametrize('chosen', [(-1,), (1,), (-2, -1)])
-def test_vit_llama_gives_the_released_logits(chosen, layers, llm, run, capsys):
+@pytest.mark.parametrize('chosen, half', [((-1,), True), ((1,), False), ((-2, -1), False)])
+def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, capsys):
     state = r.llama_state([layers[i] for i in chosen])
+    if half:
+        state = {k: v.half() for k, v in state.items()}
     # Buffers that other versions of LLaMA's code keep, without use on image tokens.
     at = 'llama.layers.0.attention'
     unused = (f'{at}.inner_attention.rope.freqs', f'{at}.cache_k', 'llama.freqs_cis')
     dst = run(state | {name: torch.zeros(4) for name in unused}, '--llm', llm, '--layer', *chosen)
-    assert_same_logits(build(llm, chosen), dst, state)
+    assert_same_logits(build(llm, chosen), dst, {k: v.float() for k, v in state.items()})
     assert 'left out (' in capsys.readouterr().out
     # The block is not stored: no tensor has the language model's hidden width.
     stored = torch.load(dst, weights_only=True)['state_dict']
@@ -138,12 +138,6 @@ def test_huggingface_layout_gives_the_same_record(layers, llm, tmp_path, run):
     assert_same_logits(build(llm), dst, state)
 
 
-def test_half_precision_file_becomes_fp32(layers, llm, run):
-    state = {k: v.half() for k, v in r.llama_state([layers[-1]]).items()}
-    dst = run(state, '--llm', llm)
-    assert_same_logits(build(llm), dst, {k: v.float() for k, v in state.items()})
-
-
 def test_names_are_those_of_the_configs(tmp_path, layers, llm, run):
     states = {'vit-t_in1k': r.vit_state(), 'vit-t_llama_in1k': r.llama_state([layers[-1]])}
     for name, state in states.items():
@@ -159,42 +153,28 @@ def test_names_are_those_of_the_configs(tmp_path, layers, llm, run):
         assert names == {k for k in model.state_dict() if not k.startswith(deeper)}
 
 
-# ------------------------------------------------------------------- refusals
-@pytest.mark.parametrize(
-    'key', ['head_dist.weight', 'blocks.0.attn.qkv.weight_v', 'llama.layers.1.ffn_norm.weight']
-)
-def test_unknown_key_is_refused(key, layers, llm, run):
-    with pytest.raises(CheckpointError, match=key):
-        run(r.llama_state([layers[-1]]) | {key: torch.zeros(3)}, '--llm', llm)
-
-
-@pytest.mark.parametrize(
-    'key, named',
-    [
-        ('norm.weight', 'neck.norm.weight'),
-        ('llama_dim_mapper2.weight', 'neck.mapper_out.weight'),
-        ('llama.layers.0.attention.wo.weight', 'llama.layers.0.attention.wo.weight'),
-    ],
-)
-def test_missing_key_is_refused(key, named, layers, llm, run):
-    state = r.llama_state([layers[-1]])
-    del state[key]
-    with pytest.raises(CheckpointError, match=named):
-        run(state, '--llm', llm)
-
-
 @pytest.mark.parametrize(
     'key, change, message',
     [
+        ('head_dist.weight', 'add', 'head_dist.weight'),
+        ('llama.layers.1.ffn_norm.weight', 'add', 'llama.layers.1.ffn_norm.weight'),
+        ('norm.weight', 'drop', 'neck.norm.weight'),
+        ('llama_dim_mapper2.weight', 'drop', 'neck.mapper_out.weight'),
+        ('llama.layers.0.attention.wo.weight', 'drop', 'llama.layers.0.attention.wo.weight'),
         ('llama.layers.0.feed_forward.w3.weight', lambda w: w[3, 4].add_(0.25), '0.25'),
-        ('llama.layers.0.attention.wq.weight', lambda w: w.copy_(w.flip(0)), ''),
-        ('llama.norm.weight', lambda w: w[2].fill_(1.5), '1.5'),
+        ('llama.layers.0.attention.wq.weight', lambda w: w.copy_(w.flip(0)), 'attention.wq'),
+        ('llama.norm.weight', lambda w: w[2].fill_(1.5), 'llama.norm.weight'),
     ],
 )
-def test_changed_tensor_is_refused(key, change, message, layers, llm, run):
+def test_states_unlike_the_release_are_refused(key, change, message, layers, llm, run):
     state = r.llama_state([layers[-1]])
-    change(state[key])
-    with pytest.raises(CheckpointError, match=f'{key}.*{message}'):
+    if change == 'add':
+        state[key] = torch.zeros(3)
+    elif change == 'drop':
+        del state[key]
+    else:
+        change(state[key])
+    with pytest.raises(CheckpointError, match=message):
         run(state, '--llm', llm)
 
 
@@ -203,7 +183,7 @@ def test_block_of_another_language_model_is_refused(layers, llm, checkpoints, tm
     state = r.llama_state([layers[1]])
     with pytest.raises(CheckpointError, match='llama.layers.0.*largest difference.*9 of 9'):
         run(state, '--llm', other)
-    with pytest.raises(CheckpointError, match='--layer 1 '):
+    with pytest.raises(CheckpointError, match=r'layers \[2\].*--layer'):
         run(state, '--llm', llm)
     with pytest.raises(UserError):
         run(state, '--llm', checkpoints('gpt2'))
@@ -212,19 +192,3 @@ def test_block_of_another_language_model_is_refused(layers, llm, checkpoints, tm
     with pytest.raises(UserError, match='--llm'):
         run(r.vit_state(), '--llm', llm)
     assert not (tmp_path / 'new/dst.pth').exists()
-
-
-def test_unreadable_and_unsafe_files_are_refused(tmp_path, monkeypatch, capsys):
-    cut = tmp_path / 'cut.pth'
-    cut.write_bytes(Path(r.write_released(tmp_path / 'src.pth', r.vit_state())).read_bytes()[:2000])
-    with pytest.raises(CheckpointError, match='damaged'):
-        convert(cut, tmp_path / 'dst.pth')
-    unsafe = r.write_released(tmp_path / 'unsafe.pth', r.vit_state(), run=Path('x'))
-    with pytest.raises(CheckpointError, match="'pathlib"):
-        convert(unsafe, tmp_path / 'dst.pth')
-    # As a user starts it: exit code 2 and one message.
-    tool = str(ROOT / 'tools/image/convert_checkpoint.py')
-    monkeypatch.setattr(sys, 'argv', [tool, str(tmp_path / 'none.pth'), str(tmp_path / 'out.pth')])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(tool, run_name='__main__')
-    assert ended.value.code == 2 and 'none.pth' in capsys.readouterr().err

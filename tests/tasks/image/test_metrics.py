@@ -1,17 +1,13 @@
 """Metrics of the ImageNet variants against values worked out by hand."""
 
-import os
-import socket
-
 import pytest
 
 pytest.importorskip('mmpretrain')
 
+
 import torch
-import torch.multiprocessing as mp
 from mmengine.evaluator import Evaluator
 from mmpretrain.structures import DataSample
-from torch import distributed
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.image import CorruptionAccuracy, SubsetAccuracy
@@ -105,53 +101,3 @@ def test_mce_needs_the_whole_benchmark():
     expected = sum(20 / e for e in ALEXNET_ERRORS.values()) / 15 * 100
     assert metrics['accuracy/mCE'] == pytest.approx(expected)
     assert 'accuracy/mCE' not in evaluate(CorruptionAccuracy(), samples[1:])
-
-
-def test_groups_without_images_are_reported(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        'lm4ve.tasks.image.metrics.print_log', lambda message, **_: lines.append(message)
-    )
-    evaluate(
-        CorruptionAccuracy(),
-        [answered('fog', 1, True)],
-        dict(corruptions=('fog',), severities=(1, 2)),
-    )
-    assert '1 of 2 groups' in lines[0] and 'fog/2' in lines[0]
-
-
-# ---------------------------------------------------------------- distributed
-def seven() -> list:
-    return [answered('fog', 1 + i // 5, right) for i, right in enumerate([1, 0, 0, 1, 1, 0, 0])]
-
-
-def _rank(rank: int, port: int, out) -> None:
-    os.environ.update(
-        MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE='2'
-    )
-    distributed.init_process_group('gloo')
-    metrics, samples = {}, seven()
-    for metric in (CorruptionAccuracy(), SubsetAccuracy(indices=[0, 1])):
-        # DefaultSampler gives rank r every second sample and repeats the first
-        # to fill up.
-        own = (samples + samples[:1])[rank::2]
-        evaluator = Evaluator([metric])
-        evaluator.process(own)
-        name = type(metric).__name__
-        metrics[name] = evaluator.evaluate(len(samples))
-    out[rank] = metrics
-    distributed.destroy_process_group()
-
-
-def test_two_processes_report_the_same_metrics():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    with mp.Manager() as manager:
-        out = manager.dict()
-        mp.start_processes(_rank, (port, out), nprocs=2, start_method='fork')
-        found = dict(out)
-    assert found[0] == found[1]
-    assert found[0]['CorruptionAccuracy'] == evaluate(CorruptionAccuracy(), seven())
-    assert found[0]['CorruptionAccuracy']['accuracy/top1'] == pytest.approx(30)
-    assert found[0]['SubsetAccuracy']['accuracy/top1'] == pytest.approx(100 * 3 / 7)

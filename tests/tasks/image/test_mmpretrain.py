@@ -86,34 +86,6 @@ def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, reduce):
     torch.testing.assert_close(reduce(getattr(plain, norm)(out)), expected)
 
 
-@pytest.mark.parametrize('with_cls_token', [True, False])
-@pytest.mark.parametrize('out_type', ['raw', 'cls_token', 'avg_featmap'])
-def test_token_sequences_with_and_without_class_token(with_cls_token, out_type):
-    model = evaluate(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(VIT, out_type='raw', final_norm=False, with_cls_token=with_cls_token),
-            neck=neck(16, out_type=out_type),
-        )
-    )
-    out = model.extract_feat(IMAGES[..., :16, :16])
-    tokens = 5 if with_cls_token else 4
-    assert isinstance(out, tuple) and len(out) == 1
-    assert out[0].shape == ((2, tokens, 16) if out_type == 'raw' else (2, 16))
-
-
-def test_a_pooling_neck_may_follow():
-    model = evaluate(
-        dict(
-            type='ImageClassifier',
-            backbone=dict(type='ResNet', depth=18, base_channels=4, stem_channels=4),
-            neck=[neck(32, norm_cfg=None), dict(type='GlobalAveragePooling')],
-            head=dict(type='LinearClsHead', num_classes=3, in_channels=32),
-        )
-    )
-    assert model(IMAGES).shape == (2, 3)
-
-
 def test_mmpretrain_lists_our_models():
     from mmpretrain import get_model, list_models
 

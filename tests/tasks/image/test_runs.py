@@ -16,7 +16,6 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.image.images import broken_files, fill_once, write
-from tests.tasks.image.shrink import Shrinker
 
 ROBUSTNESS = [c for c in configs_of('image') if c.startswith('robustness/')]
 VARIANTS = ('a', 'c', 'r', 'sketch')
@@ -117,21 +116,3 @@ def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
         assert 'accuracy/mCE' not in metrics
     else:
         assert metrics['accuracy/top5'] == pytest.approx(5 * expected)
-
-
-def test_imagenet_recipe_trains_on_a_checked_data_set(tmp_path):
-    shrinker = Shrinker(tmp_path / 'stand-ins')
-    bad = [
-        write(shrinker.imagenet() / split / 'n01440764' / 'half.JPEG', broken_files()['half.jpg'])
-        for split in ('train', 'val')
-    ]
-    cfg = shrinker.load('vit-t_in1k.py', tmp_path)
-    for loader in (cfg.train_dataloader, cfg.val_dataloader):
-        loader.dataset.type = 'lm4ve.CheckedImageNet'
-    cfg.train_dataloader.update(num_workers=1, persistent_workers=False)
-    runner = build_runner(cfg)
-    runner.train()
-    assert runner.iter > 0
-    val = runner.val_loop.dataloader.dataset
-    assert val.test_mode and list(val.corrupt_files) == bad[1:]
-    assert not runner.train_loop.dataloader.dataset.test_mode

@@ -20,19 +20,6 @@ def test_straight_motion_is_continued_despite_gaps(baseline, close, scenes):
     np.testing.assert_array_equal(baseline(scene)[0], expected)
 
 
-def test_kalman_filter_smooths_noise(scenes):
-    rng = np.random.default_rng(0)
-    errors = []
-    for _ in range(30):
-        scene = straight(scenes[0])
-        end = scene.future[0][-1].copy()
-        scene.positions[scene.focal, :20] += rng.normal(0, 0.3, (20, 2))
-        forecasts = constant_velocity(scene), kalman_filter(scene, 0.3, 0.5)
-        errors.append([np.linalg.norm(lines[0, -1] - end) for lines, _ in forecasts])
-    velocity, kalman = np.mean(errors, axis=0)
-    assert kalman < velocity
-
-
 def test_nearest_neighbor_of_known_scene_is_itself(scenes):
     scene = moved(scenes[2], 1.0, [500.0, -70.0])
     lines, p = NearestNeighbor(scenes, k=3)(scene)

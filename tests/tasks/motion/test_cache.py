@@ -19,7 +19,6 @@ from lm4ve.tasks.motion import (
     SceneError,
     preprocess_split,
 )
-from lm4ve.tasks.motion.datasets.cache import pack, unpack
 
 
 @pytest.fixture
@@ -41,11 +40,6 @@ def assert_same(a, b):
             np.testing.assert_allclose(vars(b)[name], value, atol=2e-5, err_msg=name)
         else:
             assert vars(b)[name] == value, name
-
-
-def test_scene_survives_packing(scenes):
-    for s in scenes[:3]:
-        assert_same(s, unpack(pack(s)))
 
 
 @pytest.mark.parametrize('workers', [1, 2])

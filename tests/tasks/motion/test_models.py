@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 from lm4ve.tasks.motion.models.losses import (
@@ -40,6 +39,8 @@ PAPER = dict(
 
 
 HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
+
+
 MODELS_OF = {
     'vectornet': (VECTORNET, None),
     'vectornet-llm': (VECTORNET, NECK),
@@ -116,13 +117,6 @@ def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
     np.testing.assert_allclose(alone['trajectories'], together['trajectories'], atol=1e-4)
 
 
-def test_predictions_are_sorted_and_normalized(model, scenes):
-    for p in predict(model, scenes):
-        assert p['trajectories'].shape == (6, 30, 2)
-        assert p['probabilities'].sum() == pytest.approx(1, abs=1e-5)
-        assert (np.diff(p['probabilities']) <= 0).all()
-
-
 def test_every_trained_parameter_gets_a_gradient(model, scenes):
     model.zero_grad()
     data = batch(scenes, decode='all')
@@ -194,13 +188,6 @@ def test_only_proposals_of_region_are_trained():
     assert (scores.grad[0] != 0).tolist() == members[0].tolist()
 
 
-def test_fans_split_half_plane_by_angle():
-    fan = Regions.fan(6)
-    angles = torch.tensor([-75.0, -45.0, -15.0, 15.0, 45.0, 75.0]).deg2rad()
-    points = 30 * torch.stack([angles.cos(), angles.sin()], dim=-1)
-    assert fan(points).tolist() == [0, 1, 2, 3, 4, 5]
-
-
 def test_clusters_are_equal_and_compact():
     rng = np.random.default_rng(0)
     centers = np.array([[0, 0], [50, 0], [0, 50]])
@@ -215,11 +202,6 @@ def test_selection_keeps_ends_apart():
     p = torch.tensor([0.4, 0.3, 0.2, 0.1])
     assert select_apart(ends, p, 2, 2.0).tolist() == [0, 2]
     assert select_apart(ends, p, 3, 2.0).tolist() == [0, 2, 1]
-
-
-def test_uneven_share_of_proposals_is_refused():
-    with pytest.raises(UserError, match='multiple of 6'):
-        Regions.fan(6).members(torch.zeros(1, 2, 2), torch.ones(1, 2, dtype=torch.bool), 8)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.motion import MotionMetric
 from lm4ve.tasks.motion.submission import write_submission
 
@@ -57,16 +56,3 @@ def test_metric_writes_submission_of_test_set(scenes, tmp_path):
     with h5py.File(tmp_path / 'x.h5') as h:
         ids = set(h['argoverse_forecasting'][:, 0].astype(int))
     assert ids == {int(s.scene_id) for s in scenes[:2]}
-
-
-@pytest.mark.parametrize(
-    'fields',
-    [
-        dict(convention='waymo'),
-        dict(format_only=True),
-        dict(submission='x.h5', submission_format='waymo'),
-    ],
-)
-def test_metric_names_wrong_field(fields):
-    with pytest.raises(UserError, match='MotionMetric'):
-        MotionMetric(**fields)

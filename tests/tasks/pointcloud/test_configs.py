@@ -30,21 +30,3 @@ def test_no_checkpoint_is_chosen_by_its_test_score(name):
     cfg = Config.fromfile(FOLDERS['pointcloud'] / name)
     assert 'save_best' not in cfg.default_hooks.checkpoint
     assert cfg.test_evaluator == dict(type='lm4ve.PointCloudAccuracy')
-
-
-def test_configs_have_the_papers_sizes():
-    def of(name):
-        return Config.fromfile(FOLDERS['pointcloud'] / f'{name}.py')
-
-    for k, groups, points in (('1k', 64, 1024), ('4k', 256, 4096), ('8k', 512, 8192)):
-        cfg = of(f'pointbert_llama_modelnet40-{k}')
-        assert cfg.model.backbone.num_groups == groups
-        assert cfg.model.head.num_classes == 40
-        assert cfg.train_dataloader.dataset.pipeline[2].num == points
-    for variant, name in (('bg', 'objectbg'), ('obj', 'objectonly'), ('hardest', 'hardest')):
-        for stem in ('', '_llama', '_mlp', '_llama-randinit-frozen', '_llama-randinit-trained'):
-            cfg = of(f'pointbert{stem}_scanobjectnn-{variant}')
-            for part in ('train', 'val', 'test'):
-                dataset = cfg[f'{part}_dataloader'].dataset
-                assert dataset.variant == name
-            assert cfg.model.head.num_classes == 15

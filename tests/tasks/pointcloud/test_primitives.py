@@ -8,7 +8,6 @@ from sklearn.ensemble import RandomForestClassifier
 
 from lm4ve.tasks.base.meshes import sample_primitive
 from lm4ve.tasks.pointcloud.demo import primitives as p
-from lm4ve.tasks.pointcloud.visualization import draw_cloud, point_colors
 
 
 def extents(clouds: np.ndarray) -> np.ndarray:
@@ -66,20 +65,3 @@ def test_points_lie_on_their_surface(name, distance):
     assert np.abs(distance(*points.T)).max() < 0.01
     assert np.allclose(np.linalg.norm(normals, axis=1), 1)
     assert (normals * (points - points.mean(0))).sum(1).min() > 0  # outward
-
-
-def test_pictures_show_the_groups(tmp_path):
-    from matplotlib.image import imread
-
-    points = p.make_primitives(1, 64, 0)[4]
-    index = np.arange(64).reshape(4, 16)
-    colors = point_colors(64, index)
-    assert len(np.unique(colors, axis=0)) == 4
-    draw_cloud(points, colors, tmp_path / 'a.png', size=200)
-    picture = imread(tmp_path / 'a.png')[..., :3]
-    assert picture.shape == (200, 200, 3)
-    assert (picture[0] == 1).all()
-    for color in np.unique(colors, axis=0):
-        assert (np.abs(picture - color).max(-1) < 0.02).any()
-    by_value = point_colors(64, index, np.array([0.0, 1, 1, 2]))
-    assert len(np.unique(by_value, axis=0)) == 3

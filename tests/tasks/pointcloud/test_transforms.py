@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.transforms import random_rotation
 from tests.tasks.pointcloud.clouds import brute_force_picks, cloud, whole_cloud
@@ -81,31 +80,6 @@ def test_rotations_are_uniform_and_proper():
     assert abs(turns.trace(axis1=1, axis2=2).mean()) < 0.08
 
 
-def test_jitter_is_clipped():
-    points = cloud(300)
-    noise = run(pc.RandomJitter(0.02, 0.03), points) - points
-    assert np.abs(noise).max() <= 0.03 + 1e-6
-    assert 0.01 < noise.std() < 0.02
-
-
-def test_dropout_keeps_the_number_of_points():
-    points = cloud(200)
-    out = run(pc.RandomPointDropout(0.9), points)
-    assert out.shape == points.shape
-    kept = (out == points).all(1)
-    assert 0 < kept.sum() < 200
-    assert {tuple(p) for p in out} <= {tuple(p) for p in points}
-    assert np.array_equal(run(pc.RandomPointDropout(0.0), points), points)
-
-
-def test_packing():
-    out = pc.PackPointCloud()(dict(points=cloud(7), gt_label=3, path='x'))
-    assert out['inputs'].dtype == torch.float32
-    assert out['inputs'].shape == (7, 3)
-    assert out['data_samples'].gt_label.tolist() == [3]
-    assert out['data_samples'].path == 'x'
-
-
 def test_draws_of_a_vote_differ_and_repeat():
     transforms = [
         dict(type='lm4ve.SamplePoints', num=8),
@@ -134,8 +108,3 @@ def test_draws_leave_the_global_generator_alone():
     np.random.seed(3)
     pc.RepeatDraws([dict(type='lm4ve.RandomJitter')], num=2)(dict(points=cloud(5), sample_idx=0))
     assert np.random.random() == expected
-
-
-def test_unknown_methods_are_refused():
-    with pytest.raises(UserError, match="method='grid' must be one of"):
-        pc.SamplePoints(9, 'grid')

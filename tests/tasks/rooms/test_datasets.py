@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from scipy.spatial.transform import Rotation
 
 from lm4ve.tasks.rooms import SQA3DDataset, transforms
@@ -48,13 +49,13 @@ def test_the_two_layouts_hold_the_same_questions(root):
     for a, b in zip(one, two, strict=True):
         assert a['data_samples'].metainfo == b['data_samples'].metainfo
         assert a['data_samples'].gt_pose.equal(b['data_samples'].gt_pose)
-    first = one[0]['data_samples']
-    assert first.text == ['I am facing the chair.', 'What is behind me?']
-    assert (first.question_type, first.gt_answers) == ('what', ['table'])
-    assert (first.scene_id, first.question_id) == ('scene0000_00', 220602000000)
+    kept = dict(one[0]['data_samples'].metainfo_items())
+    assert kept.pop('text') == ['I am facing the chair.', 'What is behind me?']
+    assert kept.items() >= dict(question_type='what', question_id=220602000000).items()
+    assert (kept['scene_id'], kept['gt_answers']) == ('scene0000_00', ['table'])
 
 
-def test_points_are_those_of_the_file_with_heights_and_colors_as_they_are(root, arrays):
+def test_points_are_those_of_the_file(root, arrays):
     aligned = arrays['aligned_vert']
     height = aligned[:, 2:3] - np.percentile(aligned[:, 2], 0.99)
     found = dataset(root)[0]['inputs']['points'].numpy()
@@ -68,7 +69,7 @@ def test_points_are_those_of_the_file_with_heights_and_colors_as_they_are(root, 
         np.testing.assert_array_equal(got, found[:, columns])
 
 
-def test_a_scene_is_the_same_however_often_it_is_read(root):
+def test_a_scene_is_not_changed_by_its_readers(root):
     """The release normalized colors in place, and a worker's second sample saw that."""
     steps = pipeline(dict(type='lm4ve.AugmentScene'))
     data = dataset(root, pipeline=steps)
@@ -99,7 +100,7 @@ def test_boxes_votes_and_classes_are_of_objects_alone(root, arrays):
     assert not sample.gt_votes[~objects].any()
 
 
-def test_somebody_stands_where_the_annotation_says_in_the_aligned_room(root, arrays):
+def test_poses_are_in_the_aligned_room(root, arrays):
     entry = entries(['scene0000_00', 'scene0001_00'])[4]
     raw = arrays['vert'][:, :3].astype(np.float64)
     place = np.array(entry['position'][:3]) + (raw.max(0) + raw.min(0)) / 2
@@ -110,7 +111,7 @@ def test_somebody_stands_where_the_annotation_says_in_the_aligned_room(root, arr
     np.testing.assert_allclose(yaw, [0, 0, 90 + 30], atol=1e-3)
 
 
-def test_a_rotation_of_any_length_and_an_empty_answer_are_read(root, tmp_path):
+def test_rotations_of_any_length_are_read(root, tmp_path):
     """As SciPy reads a rotation in the released code."""
     listed = entries(['scene0000_00'])
     before = dataset(root, 'train')[0]['data_samples'].gt_pose
@@ -122,7 +123,7 @@ def test_a_rotation_of_any_length_and_an_empty_answer_are_read(root, tmp_path):
     assert data[1]['data_samples'].gt_answers == []
 
 
-def test_drawn_points_keep_their_labels_and_a_seed_draws_the_same(root, arrays):
+def test_sampled_points_keep_labels_and_follow_a_seed(root, arrays):
     data = dataset(root, pipeline=pipeline(dict(type='lm4ve.SampleScenePoints', num=25, seed=3)))
     first, again, third = data[0], data[0], data[2]  # two questions about one scene
     points = first['inputs']['points']
@@ -152,7 +153,7 @@ def test_stored_objects_are_given_as_they_are(root, tmp_path):
     assert 'gt_pose' not in data[0]['data_samples']
 
 
-def test_an_unknown_answer_is_left_out_of_the_training_alone(root, caplog):
+def test_unknown_answers_are_left_out_of_training(root, caplog):
     known = [a for a in ANSWERS if a != 'two']
     data = dataset(root, answers=known)
     assert {d['data_samples'].gt_answers[0] for d in data} == {'table', 'yes'}
@@ -189,7 +190,7 @@ def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
     np.testing.assert_allclose(found, turn, atol=1e-6)
 
 
-def test_augmentation_moves_all_that_is_in_a_room_alike(root):
+def test_augmentation_is_one_motion_of_all_parts(root):
     np.random.seed(0)
     before, after = results(root), results(root)
     transforms.AugmentScene(flip=0.0, angle=30.0, shift=2.0)(after)
@@ -198,19 +199,15 @@ def test_augmentation_moves_all_that_is_in_a_room_alike(root):
     fitted, residual, *_ = np.linalg.lstsq(np.concatenate((a, ones), 1), b, rcond=None)
     turn, shift = fitted[:3].T, fitted[3]
     assert residual.max() < 1e-8 and np.abs(shift).max() > 0.1
-    np.testing.assert_allclose(turn @ turn.T, np.eye(3), atol=1e-5)
-    np.testing.assert_allclose(after['pose'][:3], turn @ before['pose'][:3] + shift, atol=1e-4)
-    np.testing.assert_allclose(
-        Rotation.from_quat(after['pose'][3:]).as_matrix(),
-        turn @ Rotation.from_quat(before['pose'][3:]).as_matrix(),
-        atol=1e-5,
-    )
-    np.testing.assert_allclose(
-        after['points'][:, 6:9], before['points'][:, 6:9] @ turn.T, atol=1e-4
-    )
-    np.testing.assert_allclose(
-        after['boxes'][:, :3], before['boxes'][:, :3] @ turn.T + shift, atol=1e-4
-    )
+    gazes = [Rotation.from_quat(r['pose'][3:]).as_matrix() for r in (before, after)]
+    for found, expected in (
+        (turn @ turn.T, np.eye(3)),
+        (gazes[1], turn @ gazes[0]),
+        (after['pose'][:3], turn @ before['pose'][:3] + shift),
+        (after['points'][:, 6:9], before['points'][:, 6:9] @ turn.T),
+        (after['boxes'][:, :3], before['boxes'][:, :3] @ turn.T + shift),
+    ):
+        np.testing.assert_allclose(found, expected, atol=1e-4)
     # No corner of a box leaves the box that goes with the room.
     signs = np.array(np.meshgrid(*[(-0.5, 0.5)] * 3)).reshape(3, 8).T
     for old, new in zip(before['boxes'], after['boxes'], strict=True):
@@ -218,22 +215,16 @@ def test_augmentation_moves_all_that_is_in_a_room_alike(root):
         assert (np.abs(corners - new[:3]) <= new[3:] / 2 + 1e-4).all()
 
 
-def test_augmentation_of_nothing_is_nothing(root):
-    before, after = results(root), results(root)
-    transforms.AugmentScene(flip=0.0, angle=0.0, shift=0.0)(after)
-    for name in ('points', 'boxes', 'pose'):
-        np.testing.assert_allclose(after[name], before[name], atol=1e-6)
-    both = results(root)
-    transforms.AugmentScene(flip=1.0, angle=0.0, shift=0.0)(both)
-    np.testing.assert_allclose(both['points'][:, :2], -before['points'][:, :2])
+def write_questions(root, split):
+    (root / 'qa').mkdir()
+    (root / f'qa/SQA_{split}.json').write_text(json.dumps(entries(['scene0000_00'])))
 
 
-def test_a_scan_without_alignment_lies_as_it_was_scanned(root, tmp_path):
+def test_a_scan_without_alignment_stays_as_scanned(tmp_path):
     arrays = write_scene(tmp_path, 'scene0000_00')
     (tmp_path / 'scans/scene0000_00/scene0000_00.txt').write_text('colorHeight = 968\n')
     np.save(tmp_path / 'scannet_data/scene0000_00_aligned_vert.npy', arrays['vert'])
-    (tmp_path / 'qa').mkdir()
-    (tmp_path / 'qa/SQA_val.json').write_text(json.dumps(entries(['scene0000_00'])))
+    write_questions(tmp_path, 'val')
     sample = dataset(tmp_path, 'val')[0]['data_samples']
     raw = arrays['vert'][:, :3].astype(np.float64)
     expected = np.array([0.5, 0, 0]) + (raw.max(0) + raw.min(0)) / 2
@@ -245,15 +236,12 @@ def test_a_room_without_any_object_trains_and_tests(tmp_path):
     folder = tmp_path / 'scannet_data'
     np.save(folder / 'scene0000_00_aligned_bbox.npy', arrays['aligned_bbox'][:0])
     np.save(folder / 'scene0000_00_sem_label.npy', np.zeros(60, dtype=np.uint32))
-    (tmp_path / 'qa').mkdir()
-    (tmp_path / 'qa/SQA_train.json').write_text(json.dumps(entries(['scene0000_00'])))
+    write_questions(tmp_path, 'train')
     steps = pipeline(dict(type='lm4ve.AugmentScene'))
     data = [dataset(tmp_path, pipeline=steps)[i] for i in range(2)]
     sample = data[0]['data_samples']
     assert sample.gt_boxes.shape == (0, 6) and sample.gt_labels.shape == (0,)
     assert not sample.gt_vote_mask.any() and not sample.gt_votes.any()
     sample.set_metainfo(dict(gt_answers=['chair']))
-    batch = {k: [d[k] for d in data] for k in ('data_samples',)}
-    losses = run(build(), batch | dict(inputs=dict(points=[d['inputs']['points'] for d in data])),
-                 'loss')  # fmt: skip
+    losses = run(build(), pseudo_collate(data), 'loss')
     assert all(torch.isfinite(value) for value in losses.values())

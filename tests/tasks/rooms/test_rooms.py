@@ -1,21 +1,18 @@
 """The embedded rooms: read as anybody's files are, each answer follows from what is there."""
 
 import collections
-import copy
 import re
 
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
-from lm4ve.registry import DATASETS, MODELS
+from lm4ve.registry import DATASETS
 from lm4ve.tasks.rooms.demo import rooms as r
 from lm4ve.tasks.rooms.demo.room_files import write_rooms
-from lm4ve.tasks.rooms.transforms import BlankScene
 from tests.helpers.tasks import FOLDERS
 
 SMALL = dict(train=6, val=2, test=8)
@@ -71,7 +68,7 @@ def answer_of(question: str, things: list[tuple[str, str, str]]) -> str:
     return str(count) if start == 'How many' else 'yes' if count else 'no'
 
 
-def test_every_answer_follows_from_the_points_and_where_the_asker_stands(folder):
+def test_every_answer_follows_from_points_and_pose(folder):
     data, asked = read(folder), collections.Counter()
     assert len(data) == SMALL['test'] * ASKED
     for i in range(len(data)):
@@ -86,7 +83,7 @@ def test_every_answer_follows_from_the_points_and_where_the_asker_stands(folder)
 
 def test_situations_name_the_direction_of_the_pose(folder):
     compass = dict(north=(0, 1), east=(1, 0), south=(0, -1), west=(-1, 0))
-    data = read(folder, pipeline=[dict(type='lm4ve.LoadScene'), dict(type='lm4ve.PackScene')])
+    data = read(folder)
     for i in range(0, len(data), 7):
         sample = data[i]['data_samples']
         ahead = Rotation.from_quat(sample.gt_pose[3:].numpy()).apply((-1, 0, 0))[:2]
@@ -95,28 +92,7 @@ def test_situations_name_the_direction_of_the_pose(folder):
         assert abs(sample.gt_pose[:2]).max() <= r.STEP + 1e-3
 
 
-def test_the_same_room_and_question_has_another_answer_for_another_heading():
-    differ = total = 0
-    for i in range(20):
-        things = list(r.draw_room(np.random.default_rng(i)).things)
-        ahead, back = ({q: a for _, _, q, a in r.questions_of(things, look)} for look in (0, 2))
-        both = ahead.keys() & back.keys()
-        differ, total = differ + sum(ahead[q] != back[q] for q in both), total + len(both)
-    assert differ / total > 0.4
-
-
-def test_the_question_alone_tells_little():
-    counts = collections.defaultdict(collections.Counter)
-    made = [r.draw_room(np.random.default_rng(i)) for i in range(400)]
-    for room in made[:300]:
-        for a in room.asked:
-            counts[a['question']][a['answer']] += 1
-    test = [a for room in made[300:] for a in room.asked]
-    usual = {q: c.most_common(1)[0][0] for q, c in counts.items()}
-    assert np.mean([usual.get(a['question']) == a['answer'] for a in test]) < 0.4
-
-
-def test_the_official_pair_of_files_asks_the_same(folder):
+def test_the_official_files_have_the_same_questions(folder):
     pair = dict(
         question_file='qa/v1_balanced_questions_{split}_scannetv2.json',
         ann_file='qa/v1_balanced_sqa_annotations_{split}_scannetv2.json',
@@ -127,7 +103,7 @@ def test_the_official_pair_of_files_asks_the_same(folder):
     ]
 
 
-def test_more_rooms_begin_alike_and_splits_share_none(folder, tmp_path):
+def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
     more = write_rooms(tmp_path / 'rooms', dict(train=7))
     name = 'scannet_data/scene0003_00_vert.npy'
     assert (folder / name).read_bytes() == (more / name).read_bytes()
@@ -139,17 +115,17 @@ def test_more_rooms_begin_alike_and_splits_share_none(folder, tmp_path):
     assert len(set.union(*scenes)) == sum(SMALL.values())
 
 
-def test_writing_again_leaves_it_and_other_files_are_refused(folder, tmp_path):
+def test_a_written_folder_stays_as_it_is(folder, tmp_path):
     before = (folder / 'recipe.json').stat().st_mtime_ns
     write_rooms(folder, SMALL)
     assert (folder / 'recipe.json').stat().st_mtime_ns == before
-    with pytest.raises(UserError, match='Fix: remove the folder'):
+    with pytest.raises(UserError):
         write_rooms(folder, dict(SMALL, test=9))
-    with pytest.raises(UserError, match='train, val, test'):
+    with pytest.raises(UserError):
         read(folder, 'dev')
 
 
-def test_blank_scenes_leave_the_texts_and_nothing_to_see(folder):
+def test_blank_scenes_keep_texts_alone(folder):
     data, blanks = read(folder), read(folder, blank_scenes=True)
     plain, blank = data[3], blanks[3]
     seen, other = (x['inputs']['points'][:512] for x in (blank, blanks[3 + ASKED]))
@@ -161,18 +137,8 @@ def test_blank_scenes_leave_the_texts_and_nothing_to_see(folder):
     assert torch.equal(plain['data_samples'].gt_boxes, blank['data_samples'].gt_boxes)
 
 
-def config(folder, work_dir, **options) -> Config:
+def test_the_config_has_the_datas_answers_and_sizes(folder):
     cfg = Config.fromfile(FOLDERS['rooms'] / 'sqa3d-demo_none_rooms.py')
-    cfg.work_dir, cfg.log_level = str(work_dir), 'ERROR'
-    cfg.visualizer.vis_backends = []
-    for split in ('train', 'val'):
-        cfg[f'{split}_dataloader'].dataset.update(data_root=str(folder), rooms=SMALL)
-    cfg.merge_from_dict(options)
-    return cfg
-
-
-def test_the_configs_answers_and_sizes_are_the_datas(folder):
-    cfg = config(folder, folder)
     assert cfg.model.head.answers == list(r.ANSWERS)
     boxes = collections.defaultdict(list)
     for split in SMALL:
@@ -185,41 +151,3 @@ def test_the_configs_answers_and_sizes_are_the_datas(folder):
     given = cfg.model.object_encoder.mean_sizes
     assert len(given) == len(r.NAMES)
     np.testing.assert_allclose(given, means * len(r.COLORS), atol=0.08)
-
-
-def test_tokens_say_where_proposals_are_if_they_are_detections(folder):
-    points = torch.stack([read(folder)[i]['inputs']['points'][:512] for i in (0, ASKED)])
-    there = points + torch.tensor([1.0, -2.0, 0.0, 0.0, 0.0, 0.0, 0.0])
-    options = config(folder, folder).model.object_encoder
-    for tokens in ('features', 'detections'):
-        torch.manual_seed(0)
-        net = MODELS.build(dict(options, tokens=tokens)).eval()
-        here, moved = net(points).tokens, net(there).tokens
-        assert torch.allclose(here, moved, atol=1e-3) == (tokens == 'features')
-
-
-@pytest.mark.parametrize('hidden', ['situation', 'cloud'])
-def test_a_control_answers_alike_whatever_it_does_not_see(folder, hidden):
-    """Two samples that differ in the situation alone, or in the room alone."""
-    samples = [read(folder)[0], read(folder)[0 if hidden == 'situation' else ASKED]]
-    words = r.WORDINGS[0].format('north'), r.WORDINGS[0].format('east')
-    for number, sample in enumerate(samples):
-        situation = words[number if hidden == 'situation' else 0]
-        sample['data_samples'].set_metainfo(dict(text=[situation, 'What is behind me?']))
-        sample['inputs']['points'] = sample['inputs']['points'][:512]
-    options = config(folder, folder).model
-    apart = []
-    for hide in (False, True):
-        options.data_preprocessor.use_situation = not (hide and hidden == 'situation')
-        torch.manual_seed(0)
-        model = MODELS.build(options).eval()
-        given = copy.deepcopy(samples)
-        if hide and hidden == 'cloud':
-            for sample in given:
-                points = sample['inputs']['points'].numpy()
-                blank = BlankScene().transform(dict(points=points))
-                sample['inputs']['points'] = torch.from_numpy(blank['points'])
-        data = model.data_preprocessor(pseudo_collate(given))
-        first, second = model(**data, mode='tensor')
-        apart.append(float((first - second).detach().abs().max()))
-    assert apart[0] > 1e-3 and apart[1] < 1e-6

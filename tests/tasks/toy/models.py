@@ -21,9 +21,14 @@ class WaveClassifier(BaseModel):
         self.neck = MODELS.build(neck)
         self.head = nn.Linear(8, 2)
 
-    def forward(self, inputs: list, label: list | None = None, mode: str = 'tensor', **_):
-        tokens = self.encoder(torch.stack(inputs).unflatten(1, (-1, 4)))
-        scores = self.head(self.neck(tokens))
+    def forward(
+        self, inputs: list | torch.Tensor, label: list | None = None, mode: str = 'tensor', **_
+    ):
+        # The data loader gives a list of waves, the exporter one tensor.
+        waves = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        scores = self.head(self.neck(self.encoder(waves.unflatten(1, (-1, 4)))))
         if mode == 'loss':
             return dict(loss=nn.functional.cross_entropy(scores, torch.tensor(label)))
+        if mode == 'tensor':
+            return scores
         return [dict(pred_label=s.argmax(), pred_score=s.softmax(0)) for s in scores]

@@ -1,16 +1,22 @@
 """The tables of mmaction2's backbones: each entry trains a step, each refusal is one."""
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import yaml
+
+import lm4ve  # noqa: F401
 
 pytest.importorskip('mmaction')
 from mmaction.models import backbones as host_backbones  # noqa: E402
 from mmaction.models.backbones import ResNet  # noqa: E402
+from mmaction.models.backbones.resnet import BasicBlock, Bottleneck  # noqa: E402
 from mmaction.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmaction.structures import ActionDataSample  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
-import lm4ve  # noqa: E402, F401
 from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
 from tests.helpers.backbones import (  # noqa: E402
     build_encoder,
@@ -20,10 +26,12 @@ from tests.helpers.backbones import (  # noqa: E402
     check_unlisted,
     with_block,
 )
-from tests.tasks.video.tiny_backbones import SHALLOW, SIZES, inputs_of  # noqa: E402
 from tools.dev.backbones import VIDEO, VIDEO_REFUSED, VIDEO_TABLES  # noqa: E402
 
 HOST = 'mmaction'
+SIZES = yaml.safe_load(Path(__file__).with_name('tiny_backbones.yml').read_text())
+#: How the host's residual networks of a depth are made shallow.
+SHALLOW = {18: (BasicBlock, (1, 1, 1, 1)), 50: (Bottleneck, (1, 1, 1, 1))}
 
 _HEADS = dict(
     SlowFastHead=dict(in_channels=96),
@@ -32,6 +40,26 @@ _HEADS = dict(
     TSMHead=dict(num_segments=4),
     I3DHead=dict(),
 )
+
+
+def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
+    """What a recognizer takes, two samples of it, and what its backbone takes."""
+    if model == 'RecognizerGCN':
+        x = torch.randn(2, 1, 2, 8, 17, 3)
+        return x, (x[:, 0],)
+    if model == 'RecognizerAudio':
+        x = torch.randn(2, 1, 1, 32, 32)
+        return x, (x[:, 0],)
+    if model == 'MMRecognizer3D':
+        x = dict(imgs=torch.randn(2, 1, 3, 2, 32, 32), heatmap_imgs=torch.randn(2, 1, 5, 8, 8, 8))
+        return x, (x['imgs'][:, 0], x['heatmap_imgs'][:, 0])
+    frames = dict(C3D=16, ResNet3dSlowFast=16, UniFormer=8).get(name, 4)
+    side = dict(C3D=16, X3D=64, SwinTransformer3D=64).get(name, 32)
+    if model == 'lm4ve.Recognizer2D':
+        x = torch.randn(2, frames, 3, side, side)
+        return x, (x.flatten(0, 1),)
+    x = torch.randn(2, 1, 3, frames, side, side)
+    return x, (x[:, 0],)
 
 
 @pytest.mark.slow

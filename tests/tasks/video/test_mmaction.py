@@ -1,19 +1,18 @@
 """The neck in mmaction2's recognizers: protocol, views, groups, repairs."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
 
 pytest.importorskip('mmaction')
-from mmengine.optim import build_optim_wrapper  # noqa: E402
-from mmengine.registry import MODELS, DefaultScope  # noqa: E402
+import subprocess
+import sys
 
-import lm4ve  # noqa: E402, F401
-from lm4ve.errors import UserError  # noqa: E402
-from tests.helpers.tasks import FOLDERS  # noqa: E402
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+
+from lm4ve.errors import UserError
+from tests.helpers.tasks import FOLDERS
 
 ARCH = dict(
     model_type='llama',
@@ -255,34 +254,3 @@ def test_importing_lm4ve_does_not_import_mmactions_models():
         'assert MODELS.get("mmaction.LLMBlockNeck").__module__ == "lm4ve.tasks.video.models"\n'
     )
     subprocess.run([sys.executable, '-W', 'ignore', '-c', script], check=True)
-
-
-def test_repaired_mmaction_is_not_changed(monkeypatch, tmp_path):
-    """Its own module stays, and so do its models that work."""
-    from types import SimpleNamespace
-
-    from mmaction.utils import dependency
-
-    from lm4ve.compat.for_mmaction import import_without_drn, import_without_vindlu
-
-    monkeypatch.setattr(dependency, 'WITH_MULTIMODAL', True)
-    repaired = tmp_path / 'mmaction'
-    vindlu = repaired / 'models/multimodal/vindlu/modeling_bert.py'
-    vindlu.parent.mkdir(parents=True)
-    vindlu.write_text('from transformers.modeling_utils import (\n    PreTrainedModel)\n')
-    registry = SimpleNamespace(__file__=str(repaired / 'registry.py'))
-    import_without_vindlu(registry)
-    assert dependency.WITH_MULTIMODAL is True
-    (repaired / 'models/localizers/drn').mkdir(parents=True)
-    before = dict(sys.modules)
-    import_without_drn(registry)
-    assert dict(sys.modules) == before
-
-
-def test_only_an_unused_norm_is_dropped():
-    from mmaction.models.backbones.vit_mae import VisionTransformer
-
-    shape = {k: v for k, v in VIT.items() if k != 'type'}
-    assert VisionTransformer(**shape).fc_norm is None
-    plain = VisionTransformer(**{**shape, 'return_feat_map': False})
-    assert isinstance(plain.fc_norm, torch.nn.LayerNorm)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 pytest.importorskip('mmaction')
-from mmengine.registry import MODELS  # noqa: E402
 
 import lm4ve  # noqa: E402, F401
 from tests.tasks.video.test_mmaction import (  # noqa: E402
@@ -108,17 +107,6 @@ def test_neck_beside_tpn_trains_and_predicts(necks):
     assert first.pred_score.shape[-1] == 5
 
 
-def test_tpn_in_the_hosts_2d_recognizer():
-    resnet = dict(R50, depth=18, out_indices=(2, 3))
-    model = recognizer(
-        resnet, [tpn((256, 512)), neck(2048, norm_cfg=None)], TPN_HEAD, 'mmaction.Recognizer2D'
-    )
-    model.neck[0].temporal_modulation_ops.apply(
-        lambda m: setattr(m, 'kernel_size', (4, 1, 1)) if hasattr(m, 'ceil_mode') else None
-    )
-    check_training(model.train(), frames(4))
-
-
 def test_slow_fast_keeps_its_fast_pathway():
     pathway = dict(
         type='resnet3d',
@@ -149,16 +137,3 @@ def test_slow_fast_keeps_its_fast_pathway():
     torch.testing.assert_close(out[1], fast)
     assert out[0].shape == slow.shape and not torch.allclose(out[0], slow)
     check_training(model.train(), x)
-
-
-def test_mmpretrain_pyramid_receives_all_maps():
-    pytest.importorskip('mmpretrain')
-    from mmpretrain.registry import MODELS as HOST
-
-    fuse = HOST.build(dict(type='HRFuseScales', in_channels=(4, 8, 16, 32), out_channels=16))
-    widths = (4, 8, 16, 32)
-    maps = tuple(torch.randn(2, c, 32 // c, 32 // c) for c in widths)
-    ours = MODELS.build(neck(32, keep_others=True))
-    (out,) = fuse(ours(maps))
-    out.sum().backward()
-    assert ours.mapper_in.weight.grad.abs().sum() > 0

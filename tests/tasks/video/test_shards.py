@@ -72,8 +72,3 @@ def test_broken_videos_follow_the_policy(tmp_path, videos):
     assert words == found
     with pytest.raises(UserError, match=f'{len(broken)} of {len(broken) + 1} videos are corrupt'):
         build('VideoShards', index, test_mode=True, on_corrupt='refuse')
-
-
-def test_remote_io_backend_is_refused(videos):
-    with pytest.raises(UserError, match='io_backend'):
-        build('VideoShards', videos[1], [dict(DECORD[0], io_backend='petrel'), *DECORD[1:]])

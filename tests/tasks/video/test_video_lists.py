@@ -35,15 +35,6 @@ def test_ssv2_files_are_converted(run):
     assert run('ssv2', LABELS, ANSWERS, suffix='.csv') == '1.webm 1\n2.webm 0\n'
 
 
-@pytest.mark.parametrize(
-    'labels, split', [(LABELS, [dict(id='5')]), (LABELS, LABELS), ({'a': '1', 'b': '2'}, TRAIN)]
-)
-def test_malformed_ssv2_files_raise(labels, split, run, tmp_path):
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        run('ssv2', labels, split)
-    assert not (tmp_path / 'new').exists()
-
-
 @pytest.mark.parametrize('gap', [' ', '  ', '\t'])
 def test_videomae_csv_is_converted(gap, run):
     text = f'/data/ssv2/1.mp4{gap}3\n/data/ssv2/a b/2.mp4{gap}0\n'

@@ -130,7 +130,7 @@ def test_unsuitable_checkpoints_are_refused(llm, tmp_path):
     cases = [
         (UserError, '--llm', state, ()),
         (UserError, '--llm', r.finetuned_state(), ('--llm', folder)),
-        (CheckpointError, '--layer 2', state, ('--llm', folder, '--layer', 0)),
+        (CheckpointError, r'layers \[0\].*--layer', state, ('--llm', folder, '--layer', 0)),
         (
             CheckpointError,
             'temporal_embed',

@@ -13,87 +13,78 @@ HEADS = dict(clip=2, text=2, fusion=2)
 PAD = 1
 
 
-def random_state(head: str, layers=(2, 2, 2), size=32, patch=8, answers=5) -> dict:
-    """Return random weights by METER's names: 24, 20 and 16 wide.
+def random_state(head: str) -> dict:
+    """Return random weights by METER's names: 24, 20 and 16 wide, two layers of each kind.
 
     Args:
         head (str): 'pretrain', 'vqa' or 'retrieval'.
-        layers (tuple): Of CLIP, of the text encoder, of a stream of the fusion.
-        size, patch (int): Pixels.
-        answers (int): Of the answer head.
     """
     v, t, c = 24, 20, 16
     shapes = {
         'vit_model.positional_embedding': (7, 9),
-        'vit_model.ln_final.weight': (9,),
-        'vit_model.ln_final.bias': (9,),
         'vit_model.visual.class_embedding': (v,),
-        'vit_model.visual.positional_embedding': ((size // patch) ** 2 + 1, v),
-        'vit_model.visual.conv1.weight': (v, 3, patch, patch),
+        'vit_model.visual.positional_embedding': (17, v),
+        'vit_model.visual.conv1.weight': (v, 3, 8, 8),
         'text_transformer.embeddings.word_embeddings.weight': (20, t),
         'text_transformer.embeddings.position_embeddings.weight': (40, t),
         'text_transformer.embeddings.token_type_embeddings.weight': (2, t),
         'token_type_embeddings.weight': (2, c),
+        **_norms(9, 'vit_model.ln_final'),
+        **_norms(v, 'vit_model.visual.ln_pre', 'vit_model.visual.ln_post'),
+        **_norms(t, 'text_transformer.embeddings.LayerNorm'),
+        **_linears(t, t, 'text_transformer.pooler.dense'),
+        **_linears(c, t, 'cross_modal_text_transform'),
+        **_linears(c, v, 'cross_modal_image_transform'),
+        **_linears(c, c, 'cross_modal_text_pooler.dense', 'cross_modal_image_pooler.dense'),
     }
-
-    def linear(name, out, into):
-        shapes.update({f'{name}.weight': (out, into), f'{name}.bias': (out,)})
-
-    def norm(name, width):
-        shapes.update({f'{name}.weight': (width,), f'{name}.bias': (width,)})
-
-    norm('vit_model.visual.ln_pre', v)
-    norm('vit_model.visual.ln_post', v)
-    for i in range(layers[0]):
+    for i in range(2):
         block = f'vit_model.visual.transformer.resblocks.{i}'
-        shapes.update(
-            {f'{block}.attn.in_proj_weight': (3 * v, v), f'{block}.attn.in_proj_bias': (3 * v,)}
-        )
-        linear(f'{block}.attn.out_proj', v, v)
-        norm(f'{block}.ln_1', v)
-        norm(f'{block}.ln_2', v)
-        linear(f'{block}.mlp.c_fc', 32, v)
-        linear(f'{block}.mlp.c_proj', v, 32)
-
-    def bert(name, width, inner, parts):
-        for part in parts:
-            for kind in ('query', 'key', 'value'):
-                linear(f'{name}.{part}.self.{kind}', width, width)
-            linear(f'{name}.{part}.output.dense', width, width)
-            norm(f'{name}.{part}.output.LayerNorm', width)
-        linear(f'{name}.intermediate.dense', inner, width)
-        linear(f'{name}.output.dense', width, inner)
-        norm(f'{name}.output.LayerNorm', width)
-
-    norm('text_transformer.embeddings.LayerNorm', t)
-    for i in range(layers[1]):
-        bert(f'text_transformer.encoder.layer.{i}', t, 28, ['attention'])
-    linear('text_transformer.pooler.dense', t, t)
-    linear('cross_modal_text_transform', c, t)
-    linear('cross_modal_image_transform', c, v)
-    for stream in ('text', 'image'):
-        for i in range(layers[2]):
+        shapes |= {f'{block}.attn.in_proj_weight': (3 * v, v)}
+        shapes |= {f'{block}.attn.in_proj_bias': (3 * v,)}
+        shapes |= _linears(v, v, f'{block}.attn.out_proj') | _linears(32, v, f'{block}.mlp.c_fc')
+        shapes |= _linears(v, 32, f'{block}.mlp.c_proj')
+        shapes |= _norms(v, f'{block}.ln_1', f'{block}.ln_2')
+        shapes |= _bert(f'text_transformer.encoder.layer.{i}', t, 28, 'attention')
+        for stream in ('text', 'image'):
             name = f'cross_modal_{stream}_layers.{i}'
-            bert(name, c, 4 * c, ['attention', 'crossattention'])
-        linear(f'cross_modal_{stream}_pooler.dense', c, c)
+            shapes |= _bert(name, c, 4 * c, 'attention', 'crossattention')
     if head == 'vqa':
-        linear('vqa_classifier.0', 2 * c, 2 * c)
-        norm('vqa_classifier.1', 2 * c)
-        linear('vqa_classifier.3', answers, 2 * c)
+        shapes |= _linears(2 * c, 2 * c, 'vqa_classifier.0') | _norms(2 * c, 'vqa_classifier.1')
+        shapes |= _linears(5, 2 * c, 'vqa_classifier.3')
     if head == 'retrieval':
-        linear('rank_output', 1, 2 * c)
+        shapes |= _linears(1, 2 * c, 'rank_output')
     if head in ('pretrain', 'retrieval'):
-        linear('itm_score.fc', 2, 2 * c)
+        shapes |= _linears(2, 2 * c, 'itm_score.fc')
     if head == 'pretrain':
-        linear('mlm_score.transform.dense', c, c)
-        norm('mlm_score.transform.LayerNorm', c)
-        shapes.update({'mlm_score.bias': (20,), 'mlm_score.decoder.weight': (20, c)})
+        shapes |= _linears(c, c, 'mlm_score.transform.dense')
+        shapes |= _norms(c, 'mlm_score.transform.LayerNorm')
+        shapes |= {'mlm_score.bias': (20,), 'mlm_score.decoder.weight': (20, c)}
     generator = torch.Generator().manual_seed(sum(map(len, shapes)))
     state = {k: torch.randn(s, generator=generator) * 0.3 for k, s in shapes.items()}
     # Gains around 1, so that every part has a say.
     state.update({k: 1 + v for k, v in state.items() if _is_gain(k)})
     state['text_transformer.embeddings.position_ids'] = torch.arange(40)[None]
     return state
+
+
+def _linears(out: int, into: int, *names: str) -> dict[str, tuple[int, ...]]:
+    weights = {f'{name}.weight': (out, into) for name in names}
+    return weights | {f'{name}.bias': (out,) for name in names}
+
+
+def _norms(width: int, *names: str) -> dict[str, tuple[int, ...]]:
+    return {f'{name}.{part}': (width,) for name in names for part in ('weight', 'bias')}
+
+
+def _bert(name: str, width: int, inner: int, *parts: str) -> dict[str, tuple[int, ...]]:
+    shapes = _linears(inner, width, f'{name}.intermediate.dense')
+    shapes |= _linears(width, inner, f'{name}.output.dense')
+    shapes |= _norms(width, f'{name}.output.LayerNorm')
+    for part in parts:
+        kinds = [f'{name}.{part}.self.{kind}' for kind in ('query', 'key', 'value')]
+        shapes |= _linears(width, width, *kinds, f'{name}.{part}.output.dense')
+        shapes |= _norms(width, f'{name}.{part}.output.LayerNorm')
+    return shapes
 
 
 def _is_gain(name: str) -> bool:

@@ -53,6 +53,7 @@ def write(folder: Path) -> Path:
 
 def config(folder: Path, work_dir: Path, **loop) -> dict:
     """Return the arguments of a runner that validates and tests."""
+    loop = dict(pairs_per_batch=9) | loop
     pipeline = [
         dict(type='mmpretrain.LoadImageFromFile'),
         dict(type='mmpretrain.ResizeEdge', scale=tiny.SIZE),
@@ -79,10 +80,10 @@ def config(folder: Path, work_dir: Path, **loop) -> dict:
         model=tiny.meter_config(str(folder / 'tokenizer'), neck=True, head=head),
         work_dir=str(work_dir),
         val_dataloader=loader,
-        val_cfg=dict(type='lm4ve.RetrievalValLoop', pairs_per_batch=9, **loop),
+        val_cfg=dict(type='lm4ve.RetrievalValLoop', **loop),
         val_evaluator=evaluator,
         test_dataloader=loader,
-        test_cfg=dict(type='lm4ve.RetrievalTestLoop', pairs_per_batch=9, **loop),
+        test_cfg=dict(type='lm4ve.RetrievalTestLoop', **loop),
         test_evaluator=evaluator,
         default_scope='mmpretrain',
         log_level='WARNING',

@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from safetensors.torch import save_file
 from transformers import AutoModel, CLIPVisionConfig, RobertaConfig
 
-from lm4ve.tasks.vqa.demo.digit_scenes_dataset import write_digit_scenes
+from lm4ve.tasks.vqa.demo.digit_scenes import write_digit_scenes
 from tests.helpers import shrink
 from tests.tasks.vqa import files
 from tests.tasks.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer

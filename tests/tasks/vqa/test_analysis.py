@@ -15,7 +15,7 @@ from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.pictures import TokenMap
 from lm4ve.tasks.vqa.analysis import ANALYSIS, summarize_answers
-from lm4ve.tasks.vqa.pictures import ImageAndWords
+from lm4ve.tasks.vqa.visualization import ImageAndWords
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import batch, build, meter_config, write_tokenizer
 

@@ -16,7 +16,7 @@ from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.vqa.demo import digit_scenes as ds
 from lm4ve.tasks.vqa.demo import easy_vqa as ev
-from lm4ve.tasks.vqa.demo.digit_scenes_dataset import write_digit_scenes
+from lm4ve.tasks.vqa.demo.digit_scenes import write_digit_scenes
 from tests.helpers.tasks import FOLDERS
 
 LOAD = [dict(type='mmcv.LoadImageFromFile'), dict(type='lm4ve.PackVisionLanguage')]

@@ -6,7 +6,6 @@ import subprocess
 
 import pytest
 import torch
-from mmengine.hooks import Hook
 
 pytest.importorskip('mmpretrain')
 from lm4ve.errors import UserError  # noqa: E402
@@ -46,7 +45,7 @@ def exact(folder, tmp_path_factory):
     return scores, owner
 
 
-def test_all_pairs_are_scored_as_one_pair_at_a_time(folder, exact, tmp_path):
+def test_scores_equal_one_pair_at_a_time(folder, exact, tmp_path):
     scores, owner = exact
     metrics, (sample,) = validate(folder, tmp_path)
     assert sample['scores'].shape == (len(CAPTIONS), TOTAL)
@@ -58,39 +57,7 @@ def test_all_pairs_are_scored_as_one_pair_at_a_time(folder, exact, tmp_path):
     assert scores.unique().numel() > 50  # these scores do tell pairs apart
 
 
-@pytest.mark.parametrize('size', [1, 4, 1000])
-def test_the_size_of_the_batches_of_pairs_changes_nothing(size, folder, exact, tmp_path):
-    cfg = dict(pairs_per_batch=size)
-    runner, _ = runner_of(folder, tmp_path)
-    runner._val_loop.update(cfg)
-    runner._val_loop = runner.build_val_loop(runner._val_loop)
-    kept = []
-    process = runner.val_evaluator.process
-    runner.val_evaluator.process = lambda **kw: (kept.append(kw['data_samples'][0]), process(**kw))
-    runner.val_loop.run()
-    torch.testing.assert_close(kept[0]['scores'], exact[0], atol=1e-5, rtol=1e-5)
-
-
-def test_each_image_and_each_caption_is_encoded_once(folder, tmp_path):
-    runner, _ = runner_of(folder, tmp_path)
-    seen = dict(images=0, texts=0, pairs=0)
-    model = runner.model
-
-    def counting(name, method):
-        def count(first, *rest):
-            seen[name] += len(first)
-            return method(first, *rest)
-
-        return count
-
-    model.encode_images = counting('images', model.encode_images)
-    model.encode_texts = counting('texts', model.encode_texts)
-    model.score_pairs = counting('pairs', model.score_pairs)
-    runner.val()
-    assert seen == dict(images=len(CAPTIONS), texts=TOTAL, pairs=len(CAPTIONS) * TOTAL)
-
-
-def test_coarse_scores_choose_the_pairs_that_are_fused(folder, exact, tmp_path):
+def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
     scores, _ = exact
     metrics, (sample,) = validate(folder, tmp_path, coarse=dict(top_k=2))
     found = sample['scores']
@@ -102,7 +69,7 @@ def test_coarse_scores_choose_the_pairs_that_are_fused(folder, exact, tmp_path):
     assert not any('loss' in k for k in metrics) and 'exact_scores' not in sample
 
 
-def test_a_comparison_reports_what_recall_the_coarse_scores_lose(folder, exact, tmp_path):
+def test_comparison_reports_the_lost_recall(folder, exact, tmp_path):
     scores, owner = exact
     how = dict(top_k=1, compare=True)
     metrics, (sample,) = validate(folder, tmp_path, coarse=how)
@@ -118,69 +85,13 @@ def test_a_comparison_reports_what_recall_the_coarse_scores_lose(folder, exact, 
     torch.testing.assert_close(single['scores'], sample['scores'], atol=1e-4, rtol=1e-4)
 
 
-def test_mixed_precision_is_close_to_single_precision(folder, exact, tmp_path):
+def test_mixed_precision_is_close(folder, exact, tmp_path):
     scores, _ = exact
     _, (sample,) = validate(folder, tmp_path, fp16=True)
     found = sample['scores']
     assert found.dtype == torch.float32
     assert not torch.allclose(found, scores, atol=1e-6)  # it did compute in 16 bits
     assert (found - scores).abs().max() < 0.15 * scores.abs().max()
-
-
-class Calls(Hook):
-    def __init__(self):
-        self.names = []
-
-    def __getattribute__(self, name):
-        if name.startswith(('before_', 'after_')):
-            calls = super().__getattribute__('names')
-
-            def record(runner, *args, **kwargs):
-                count = len(kwargs['outputs']) if 'outputs' in kwargs else None
-                calls.append(name if count is None else (name, count))
-
-            return record
-        return super().__getattribute__(name)
-
-
-@pytest.mark.parametrize('mode', ['val', 'test'])
-def test_hooks_are_called_as_by_mmengines_loops(mode, folder, tmp_path):
-    runner, _ = runner_of(folder, tmp_path)
-    hook = Calls()
-    runner.register_hook(hook)
-    getattr(runner, mode)()
-    steps = []
-    for count in (2, 2, 2, 1):
-        steps += [f'before_{mode}_iter', (f'after_{mode}_iter', count)]
-    around = [n for n in hook.names if mode in (n if isinstance(n, str) else n[0])]
-    begin, end = (
-        (f'before_{mode}', f'before_{mode}_epoch'),
-        (f'after_{mode}_epoch', f'after_{mode}'),
-    )
-    assert around == [*begin, *steps, *end]
-
-
-@pytest.mark.parametrize(
-    'change, words',
-    [
-        (dict(pairs_per_batch=0), 'val_cfg.pairs_per_batch=0'),
-        (dict(dtype='float64'), "val_cfg.dtype='float64'"),
-        (dict(coarse=dict(top_k=0)), 'coarse.top_k=0'),
-    ],
-)
-def test_a_wrong_argument_is_refused(change, words, folder, tmp_path):
-    runner, _ = runner_of(folder, tmp_path)
-    runner._val_loop.update(change)
-    with pytest.raises(UserError, match=words):
-        runner.build_val_loop(runner._val_loop)
-
-
-def test_a_data_set_of_single_captions_is_refused(folder, tmp_path):
-    runner, _ = runner_of(folder, tmp_path)
-    runner._val_loop.setdefault('type', 'lm4ve.RetrievalValLoop')
-    runner._val_dataloader.dataset.update(test_mode=False, num_negatives=1)
-    with pytest.raises(UserError, match='test_mode'):
-        runner.build_val_loop(runner._val_loop)
 
 
 @pytest.mark.slow
@@ -210,3 +121,47 @@ def test_two_processes_score_as_one(folder, exact, tmp_path):
         if coarse is None or 'exact_scores' in found:
             whole = torch.tensor(found.get('exact_scores', found['scores']))
             torch.testing.assert_close(whole, exact[0], **close)
+
+
+@pytest.mark.parametrize('size', [1, 4, 1000])
+def test_batch_size_of_pairs_changes_nothing(size, folder, exact, tmp_path):
+    _, (sample,) = validate(folder, tmp_path, pairs_per_batch=size)
+    torch.testing.assert_close(sample['scores'], exact[0], atol=1e-5, rtol=1e-5)
+
+
+def test_images_and_captions_are_encoded_once(folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    seen = dict(encode_images=0, encode_texts=0, score_pairs=0)
+
+    def count(name, method):
+        def counting(first, *rest):
+            seen[name] += len(first)
+            return method(first, *rest)
+
+        return counting
+
+    for name in seen:
+        setattr(runner.model, name, count(name, getattr(runner.model, name)))
+    runner.val()
+    assert list(seen.values()) == [len(CAPTIONS), TOTAL, len(CAPTIONS) * TOTAL]
+
+
+@pytest.mark.parametrize('mode', ['val', 'test'])
+def test_hooks_are_called_as_by_mmengine(mode, folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    called, call = [], runner.call_hook
+    runner.call_hook = lambda name, **kw: (called.append(name), call(name, **kw))
+    getattr(runner, mode)()
+    steps = [f'before_{mode}_iter', f'after_{mode}_iter'] * 4
+    around = [f'before_{mode}', f'before_{mode}_epoch'], [f'after_{mode}_epoch', f'after_{mode}']
+    assert [n for n in called if mode in n] == [*around[0], *steps, *around[1]]
+
+
+@pytest.mark.parametrize('change', [dict(pairs_per_batch=0), dict(coarse=dict(top_k=0)), None])
+def test_wrong_arguments_and_training_data_are_refused(change, folder, tmp_path):
+    runner, _ = runner_of(folder, tmp_path)
+    runner._val_loop.update(change or {})
+    if change is None:
+        runner._val_dataloader.dataset.update(test_mode=False, num_negatives=1)
+    with pytest.raises(UserError, match='val_'):
+        runner.build_val_loop(runner._val_loop)

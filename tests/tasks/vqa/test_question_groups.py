@@ -10,7 +10,7 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa.datasets.question_groups import AskFirstHook, draw_questions, group_by_image
 from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
-from lm4ve.tasks.vqa.models.conv_stem import ConvStem
+from lm4ve.tasks.vqa.models.encoders import ConvStem
 from lm4ve.tasks.vqa.models.heads import VQAHead
 
 ENTRIES = [

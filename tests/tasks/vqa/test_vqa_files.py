@@ -1,7 +1,6 @@
 """VQAv2, Visual Genome and own files: what is read, and what bad input ends in."""
 
 import json
-import logging
 import pickle
 
 import pytest
@@ -14,18 +13,6 @@ from tests.tasks.vqa import files
 @pytest.fixture
 def coco(tmp_path):
     return files.write_vqav2(tmp_path / 'coco')
-
-
-@pytest.fixture
-def log(monkeypatch):
-    lines = []
-
-    def record(message, logger=None, level=logging.INFO):
-        lines.append(message)
-
-    for module in ('vqa.datasets.vqa', 'base.language.text_entries'):
-        monkeypatch.setattr(f'lm4ve.tasks.{module}.print_log', record)
-    return lines
 
 
 def vqav2(root, split='train2014', **kwargs):
@@ -47,33 +34,7 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-# ---------------------------------------------------------------------- what is read
-def test_a_question_has_its_image_ten_answers_and_types(coco):
-    data = vqav2(coco)
-    assert len(data) == 8 and not data.test_mode
-    info = data.get_data_info(1)
-    assert info['img_path'] == f'{coco}/train2014/COCO_train2014_000000000001.jpg'
-    assert info['text'] == ['What is thing 1 here?']
-    assert info['gt_answers'] == ['2'] * 8 + ['maybe'] * 2
-    assert (info['question_id'], info['image_id']) == (1001, 1)
-    assert (info['question_type'], info['answer_type']) == ('what is', 'number')
-
-
-def test_annotations_are_found_by_their_id_and_not_by_their_place(coco):
-    before = [vqav2(coco).get_data_info(i)['gt_answers'] for i in range(8)]
-    edit(annotation_file(coco), lambda c: c['annotations'].reverse())
-    assert [vqav2(coco).get_data_info(i)['gt_answers'] for i in range(8)] == before
-
-
-def test_a_test_has_images_of_the_test_set_and_no_answers(coco):
-    data = vqav2(coco, 'test-dev2015')
-    assert data.test_mode and len(data) == 4
-    info = data.get_data_info(0)
-    assert info['img_path'].endswith('/test2015/COCO_test2015_000000000201.jpg')
-    assert info['gt_answers'] == [] and 'answer_type' not in info
-
-
-def test_visual_genome_lies_in_two_folders_and_its_answers_are_normalized(tmp_path):
+def test_visual_genome_answers_are_normalized(tmp_path):
     root = files.write_visual_genome(tmp_path)
     data = VisualGenomeQA(data_root=str(root), serialize_data=False)
     infos = [data.get_data_info(i) for i in range(4)]
@@ -81,37 +42,9 @@ def test_visual_genome_lies_in_two_folders_and_its_answers_are_normalized(tmp_pa
         *('/VG_100K_2/1.jpg', '/VG_100K/2.jpg', '/VG_100K_2/3.jpg', '/VG_100K/4.jpg')
     ]
     assert infos[0]['gt_answers'] == ['no'] and infos[0]['question_id'] == 986001
-    raw = VisualGenomeQA(data_root=str(root), normalize=False, serialize_data=False)
-    assert raw.get_data_info(0)['gt_answers'] == ['No.']
 
 
-ROWS = [
-    dict(image='a.png', question='How many?', answers='2|2|3'),
-    dict(image='b.png', question='What, where?', answers='a cat'),
-]
-
-
-@pytest.mark.parametrize('kind', ['csv', 'tsv', 'jsonl', 'json'])
-def test_own_questions_are_read_from_csv_and_json_lines(kind, tmp_path):
-    for name in 'ab':
-        files.write_image(tmp_path / f'images/{name}.png')
-    path = tmp_path / f'questions.{kind}'
-    if kind == 'csv':
-        files.write_csv(path, ROWS)
-    elif kind == 'tsv':
-        lines = [list(ROWS[0])] + [list(r.values()) for r in ROWS]
-        path.write_text(''.join('\t'.join(line) + '\n' for line in lines))
-    else:
-        files.write_jsonl(path, [dict(r, answers=r['answers'].split('|')) for r in ROWS])
-    prefix = dict(img_path='images')
-    data = VQAFiles(path.name, str(tmp_path), prefix, serialize_data=False)
-    first, second = data.get_data_info(0), data.get_data_info(1)
-    assert first['img_path'] == f'{tmp_path}/images/a.png'
-    assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 0
-    assert second['text'] == ['What, where?'] and second['gt_answers'] == ['a cat']
-
-
-def test_own_questions_keep_their_ids_types_and_may_lack_answers(tmp_path):
+def test_own_questions_keep_ids_and_types(tmp_path):
     files.write_image(tmp_path / 'a.png')
     row = dict(image='a.png', question='Is it?', question_id='17', answer_type='yes/no')
     files.write_csv(tmp_path / 'q.csv', [row, dict(row, question_id='x-1')])
@@ -121,29 +54,7 @@ def test_own_questions_keep_their_ids_types_and_may_lack_answers(tmp_path):
     assert info['question_id'] == 17 and data.get_data_info(1)['question_id'] == 'x-1'
 
 
-# ------------------------------------------------------------------ what is left out
-def test_training_leaves_out_questions_that_the_vocabulary_cannot_answer(coco, log):
-    words = ['yes', 'maybe']  # 'maybe' is said by two annotators of each
-    assert len(vqav2(coco, vocabulary=words)) == 8
-    data = vqav2(coco, vocabulary=['yes', 'red'])
-    assert {d['gt_answers'][0] for d in data} == {'yes', 'red'}
-    assert f'{8 - len(data)} of 8 questions have no answer among the 2' in log[-1]
-    kept = vqav2(coco, vocabulary=['yes'], split='val2014')
-    assert len(kept) == 6
-
-
-def test_empty_questions_are_left_out_of_training_and_kept_in_tests(coco, log):
-    for split in ('train2014', 'val2014'):
-        edit(question_file(coco, split), lambda c: c['questions'][0].update(question=' '))
-    assert len(vqav2(coco)) == 7
-    assert '1 of 8 entries have an empty question: question 1000' in log[-1]
-    assert len(vqav2(coco, 'val2014')) == 6
-    for split in ('train2014', 'val2014'):
-        with pytest.raises(UserError, match='empty question'):
-            vqav2(coco, split, on_corrupt='refuse')
-
-
-def test_a_test_leaves_out_the_questions_of_a_corrupt_image_and_reads_it_once(coco, monkeypatch):
+def test_questions_of_corrupt_images_are_left_out(coco, monkeypatch):
     looks = []
     find_defect = VQAv2.find_defect
 
@@ -161,66 +72,11 @@ def test_a_test_leaves_out_the_questions_of_a_corrupt_image_and_reads_it_once(co
         vqav2(coco, 'val2014', on_corrupt='refuse')
 
 
-# -------------------------------------------------------------------------- bad input
-def swap(root):
-    question_file(root).write_text(annotation_file(root).read_text())
-
-
-def other_split(root):
-    annotation_file(root).write_text(annotation_file(root, 'val2014').read_text())
-
-
-def unnamed_other_split(root):
-    other_split(root)
-    edit(annotation_file(root), lambda c: c.pop('data_subtype'))
-
-
-def of_annotations(change):
-    return lambda root: edit(annotation_file(root), change)
-
-
-def of_questions(change):
-    return lambda root: edit(question_file(root), change)
-
-
-BAD_FILES = {
-    'no list .questions': swap,
-    'data_subtype': other_split,
-    'without a partner': unnamed_other_split,
-    'version': of_annotations(lambda c: c['info'].update(version='1.0')),
-    'task_type': of_questions(lambda c: c.update(task_type='Multiple-Choice')),
-    'question ids more': of_questions(lambda c: c['questions'].append(c['questions'][0])),
-    'ids more than once': of_annotations(lambda c: c['annotations'].append(c['annotations'][0])),
-    '.4001.': of_annotations(lambda c: c['annotations'].pop()),
-    '4001': of_questions(lambda c: c['questions'].pop()),
-    'another image .1000': of_annotations(lambda c: c['annotations'][0].update(image_id=2)),
-    'content of': lambda root: question_file(root).write_text('[]'),
-    'cannot be read': lambda root: annotation_file(root).write_bytes(pickle.dumps([])),
-    'damaged': lambda root: question_file(root).write_text('[' * 100_000),
-    'not a text': of_annotations(lambda c: c['annotations'][0]['answers'][3].update(answer=2)),
-    'another image': of_questions(lambda c: c['questions'][0].update(image_id='1')),
-    'No such file': lambda root: annotation_file(root).unlink(),
-    'do not exist': lambda root: [p.unlink() for p in (root / 'train2014').iterdir()],
-}
-
-
-@pytest.mark.parametrize('words', BAD_FILES)
-def test_a_bad_file_is_named_before_training(words, coco):
-    BAD_FILES[words](coco)
-    with pytest.raises(UserError, match=words):
-        vqav2(coco)
-
-
-def test_a_split_that_does_not_exist_is_refused(coco):
-    with pytest.raises(UserError, match="split='train' must be one of train2014"):
-        vqav2(coco, 'train')
-
-
 @pytest.mark.parametrize(
     'content',
     ['[{"id": 1}]', '[{"id": 1, "qas": [{"qa_id": 1, "image_id": 1}]}]', '{"images": []}'],
 )
-def test_another_file_of_visual_genome_is_refused(content, tmp_path):
+def test_other_files_of_visual_genome_are_refused(content, tmp_path):
     root = files.write_visual_genome(tmp_path)
     (root / 'question_answers.json').write_text(content)
     with pytest.raises(UserError, match='question_answers.json'):
@@ -253,7 +109,7 @@ def test_another_file_of_visual_genome_is_refused(content, tmp_path):
         ('q.txt', 'a.png What?\n'),
     ],
 )
-def test_a_bad_row_of_own_questions_names_the_file(name, text, tmp_path):
+def test_bad_row_names_the_file(name, text, tmp_path):
     files.write_image(tmp_path / 'a.png')
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=name):
@@ -266,3 +122,94 @@ def test_json_lines_end_at_line_feeds_only(tmp_path):
     (tmp_path / 'q.jsonl').write_text(json.dumps(row, ensure_ascii=False) + '\n', 'utf-8')
     (entry,) = VQAFiles('q.jsonl', str(tmp_path), serialize_data=False)
     assert entry['text'] == [row['question']]
+
+
+def test_question_has_image_answers_and_types(coco):
+    edit(annotation_file(coco), lambda c: c['annotations'].reverse())  # found by their ids
+    data = vqav2(coco)
+    assert len(data) == 8 and not data.test_mode
+    info = data.get_data_info(1)
+    assert info['img_path'] == f'{coco}/train2014/COCO_train2014_000000000001.jpg'
+    assert info['text'] == ['What is thing 1 here?']
+    assert info['gt_answers'] == ['2'] * 8 + ['maybe'] * 2
+    assert (info['question_id'], info['image_id']) == (1001, 1)
+    assert (info['question_type'], info['answer_type']) == ('what is', 'number')
+    data = vqav2(coco, 'test-dev2015')
+    assert data.test_mode and len(data) == 4
+    info = data.get_data_info(0)
+    assert info['img_path'].endswith('/test2015/COCO_test2015_000000000201.jpg')
+    assert info['gt_answers'] == [] and 'answer_type' not in info
+
+
+#: The same questions in each format.
+OWN = dict(
+    csv='image,question,answers\na.png,How many?,2|2|3\nb.png,"What, where?",a cat\n',
+    tsv='image\tquestion\tanswers\na.png\tHow many?\t2|2|3\nb.png\tWhat, where?\ta cat\n',
+    jsonl='{"image": "a.png", "question": "How many?", "answers": ["2", "2", "3"]}\n'
+    '{"image": "b.png", "question": "What, where?", "answer": "a cat"}\n',
+)
+
+
+@pytest.mark.parametrize('kind', OWN)
+def test_own_questions_are_read(kind, tmp_path):
+    for name in 'ab':
+        files.write_image(tmp_path / f'images/{name}.png')
+    (tmp_path / f'q.{kind}').write_text(OWN[kind])
+    data = VQAFiles(f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False)
+    first, second = data.get_data_info(0), data.get_data_info(1)
+    assert first['img_path'] == f'{tmp_path}/images/a.png'
+    assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 0
+    assert second['text'] == ['What, where?'] and second['gt_answers'] == ['a cat']
+
+
+def test_unanswerable_questions_are_left_out_of_training(coco):
+    assert len(vqav2(coco, vocabulary=['yes', 'maybe'])) == 8  # two annotators said 'maybe'
+    assert {d['gt_answers'][0] for d in vqav2(coco, vocabulary=['yes', 'red'])} == {'yes', 'red'}
+    assert len(vqav2(coco, 'val2014', vocabulary=['yes'])) == 6
+
+
+@pytest.mark.parametrize('split, count', [('train2014', 7), ('val2014', 6)])
+def test_empty_questions_are_kept_in_tests_only(split, count, coco):
+    edit(question_file(coco, split), lambda c: c['questions'][0].update(question=' '))
+    assert len(vqav2(coco, split)) == count
+    with pytest.raises(UserError):
+        vqav2(coco, split, on_corrupt='refuse')
+
+
+def of_another_split(root):
+    annotation_file(root).write_text(annotation_file(root, 'val2014').read_text())
+    edit(annotation_file(root), lambda c: c.pop('data_subtype'))
+
+
+#: Wrong contents: changes of the questions, of the annotations, and of whole files.
+QUESTIONS = (
+    lambda c: c.update(task_type='Multiple-Choice'),
+    lambda c: c.update(data_subtype='val2014'),
+    lambda c: c['questions'].append(c['questions'][0]),
+    lambda c: c['questions'].pop(),
+    lambda c: c['questions'][0].update(image_id='1'),
+)
+ANNOTATIONS = (
+    lambda c: c['info'].update(version='1.0'),
+    lambda c: c['annotations'].append(c['annotations'][0]),
+    lambda c: c['annotations'].pop(),
+    lambda c: c['annotations'][0].update(image_id=2),
+    lambda c: c['annotations'][0]['answers'][3].update(answer=2),
+)
+BAD_FILES = (
+    *((lambda root, change=change: edit(question_file(root), change)) for change in QUESTIONS),
+    *((lambda root, change=change: edit(annotation_file(root), change)) for change in ANNOTATIONS),
+    of_another_split,
+    lambda root: question_file(root).write_text('[]'),
+    lambda root: annotation_file(root).write_bytes(pickle.dumps([])),
+    lambda root: question_file(root).write_text('[' * 100_000),
+    lambda root: annotation_file(root).unlink(),
+    lambda root: [p.unlink() for p in (root / 'train2014').iterdir()],
+)
+
+
+@pytest.mark.parametrize('number', range(len(BAD_FILES)))
+def test_bad_file_is_named_before_training(number, coco):
+    BAD_FILES[number](coco)
+    with pytest.raises(UserError, match='vqav2|train2014'):
+        vqav2(coco)

@@ -4,7 +4,6 @@ A mixture of experts as a frozen layer is a function like any other: ``transform
 module routes the tokens. All its experts are read, so that a block is as large as they are.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from transformers import PretrainedConfig
@@ -13,18 +12,14 @@ from lm4ve.blocks.families.decoders import LLAMA, QWEN3
 from lm4ve.blocks.families.spec import Family, LayerSpec, before
 
 
-def _only(*kinds: str) -> Callable[[PretrainedConfig, int], str]:
-    """Refuse layers whose entry in ``layer_types`` is none of ``kinds``."""
-
-    def refuse(config: PretrainedConfig, index: int) -> str:
-        types = config.layer_types
-        if types[index] in kinds:
-            return ''
-        found = sorted((i for i, t in enumerate(types) if t in kinds), key=lambda i: abs(i - index))
-        nearest = f'the nearest layer that has is {found[0]}' if found else 'no layer has'
-        return f"it is of the kind '{types[index]}' and has no softmax attention; {nearest}"
-
-    return refuse
+def _without_attention(config: PretrainedConfig, index: int) -> str:
+    """Refuse layers that ``layer_types`` does not call full attention."""
+    types, kind = config.layer_types, 'full_attention'
+    if types[index] == kind:
+        return ''
+    found = sorted((i for i, t in enumerate(types) if t == kind), key=lambda i: abs(i - index))
+    nearest = f'the nearest layer that has is {found[0]}' if found else 'no layer has'
+    return f"it is of the kind '{types[index]}' and has no softmax attention; {nearest}"
 
 
 def _gemma4_refuse(config: PretrainedConfig, index: int) -> str:
@@ -56,7 +51,7 @@ def _llama4(config: PretrainedConfig) -> LayerSpec:
     )
 
 
-_QWEN3_NEXT = replace(QWEN3, gated=True, experts=True, refuse=_only('full_attention'))
+_QWEN3_NEXT = replace(QWEN3, gated=True, experts=True, refuse=_without_attention)
 _LFM2 = LayerSpec(
     out='out_proj',
     qk_norm='head',
@@ -64,7 +59,7 @@ _LFM2 = LayerSpec(
     **before('operator_norm', 'ffn_norm'),
     mlp=('feed_forward',),
     final_norm='embedding_norm',
-    refuse=_only('full_attention'),
+    refuse=_without_attention,
 )
 
 HYBRIDS: dict[str, Family] = {

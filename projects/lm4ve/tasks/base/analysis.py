@@ -205,9 +205,23 @@ class TaskAnalysis:
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Describe a model's prediction of a sample, and the truth.
 
-        By default: its labels, where it has any.
+        By default: the predicted class, its score, and the true class, where there are any.
         """
-        return label_facts(output, classes)
+        get = getattr(output, 'get', lambda key: None)
+
+        def name(label: Tensor) -> str:
+            i = int(label)
+            return str(classes[i]) if classes and i < len(classes) else f'class {i}'
+
+        facts = {}
+        label, truth = get('pred_label'), get('gt_label')
+        if isinstance(label, Tensor) and label.numel() == 1:
+            scores = _scores_of(output)
+            percent = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
+            facts['prediction'] = name(label) + percent
+        if isinstance(truth, Tensor) and truth.numel() and (truth >= 0).all():
+            facts['truth'] = ', '.join(map(name, truth.flatten()))
+        return facts
 
     def result(self, output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return a prediction as plain data, in the words of the hosts' inferencers.
@@ -215,7 +229,13 @@ class TaskAnalysis:
         By default: ``pred_label``, ``pred_score`` (0 to 1), ``pred_scores`` and, if
         classes are known, ``pred_class``.
         """
-        return label_result(output, classes)
+        found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
+        if (scores := _scores_of(output)) is not None:
+            scores = scores.detach().float().cpu().numpy()
+            found.update(pred_score=float(scores.max()), pred_scores=scores)
+        if classes:
+            found['pred_class'] = classes[found['pred_label']]
+        return found
 
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample for file names, by its number and its file.
@@ -279,34 +299,7 @@ def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
     return rows, placed // rows
 
 
-def label_facts(output: Any, classes: Sequence[str] | None) -> dict[str, str]:
-    """Describe the predicted class, its score, and the true class."""
-    get = getattr(output, 'get', lambda key: None)
-
-    def name(label: Tensor) -> str:
-        i = int(label)
-        return str(classes[i]) if classes and i < len(classes) else f'class {i}'
-
-    facts = {}
-    label, truth = get('pred_label'), get('gt_label')
-    if isinstance(label, Tensor) and label.numel() == 1:
-        # Hosts differ in the last letter.
-        scores = get('pred_scores') if get('pred_score') is None else get('pred_score')
-        percent = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
-        facts['prediction'] = name(label) + percent
-    if isinstance(truth, Tensor) and truth.numel() and (truth >= 0).all():
-        facts['truth'] = ', '.join(map(name, truth.flatten()))
-    return facts
-
-
-def label_result(output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
-    """Return a predicted class as plain data; see :meth:`TaskAnalysis.result`."""
-    found: dict[str, Any] = dict(pred_label=int(output.get('pred_label')))
+def _scores_of(output: Any) -> Tensor | None:
+    """Return the scores of all classes; the hosts' names differ in the last letter."""
     scores = output.get('pred_scores')
-    scores = output.get('pred_score') if scores is None else scores
-    if scores is not None:
-        scores = scores.detach().float().cpu().numpy()
-        found.update(pred_score=float(scores.max()), pred_scores=scores)
-    if classes:
-        found['pred_class'] = classes[found['pred_label']]
-    return found
+    return output.get('pred_score') if scores is None else scores

@@ -1,17 +1,18 @@
 """Made-up batches of full size, without a data set, for :mod:`lm4ve.cost` and benchmarks.
 
-A task makes one sample by an object ``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``, where it
-can by the config's own pipeline, so that sizes, crops and views are those of the config.
+By default a sample is one that the task's export makes up, sent through the config's own pipeline,
+so that sizes, crops and views are those of the config. A task with other samples has an object
+``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import FUNCTIONS
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.task import Task
 
@@ -39,10 +40,13 @@ class TaskBatches:
         Args:
             cfg (Config): The config.
             training (bool): Through the pipeline of the training, not of the test.
+
+        By default the first one of the task's export, of class 0.
         """
-        raise UserError(
-            f'{self.task.package}.batches makes no sample (see docs/extend/add_a_task.md).'
-        )
+        sample = self.task.export.samples(cfg, 1, pipeline_of(cfg, training))[0]
+        if 'data_samples' in sample:
+            sample['data_samples'].gt_label = torch.zeros(1, dtype=torch.int64)
+        return sample
 
     def batch(self, cfg: Config, count: int, training: bool) -> Any:
         """Return a batch as the data loader gives it, before the preprocessor.

@@ -51,7 +51,7 @@ class TaskExport:
         """Return the largest sizes of varying dimensions, by name, where there are any."""
         return {}
 
-    def samples(self, cfg: Config, count: int) -> list[dict]:
+    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
         """Return samples to trace and to check with, as the tested data set gives them.
 
         By default its first ones. Where a file can be made up, no data are needed.
@@ -59,6 +59,7 @@ class TaskExport:
         Args:
             cfg (Config): The config.
             count (int): How many.
+            pipeline (list[dict], optional): Transforms of made-up files; default: the test's.
         """
         dataset = DATASETS.build(tested_loader(cfg).dataset)
         return [dataset[i % len(dataset)] for i in range(count)]

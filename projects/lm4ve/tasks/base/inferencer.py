@@ -19,7 +19,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.building import inference_model
 from lm4ve.tasks.base.inputs import collate, each_sample
 from lm4ve.tasks.base.progress import progress
-from lm4ve.tasks.base.table import require_task, task_of_config
+from lm4ve.tasks.base.task import require_task, task_of_config
 
 
 class TaskInferencer(BaseInferencer):  # type: ignore[misc]

@@ -13,8 +13,7 @@ from mmengine.registry import FUNCTIONS, Registry
 
 from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import safe_name, tested_dataset, tested_loader
-from lm4ve.tasks.base.table import all_tasks, task_of_config
-from lm4ve.tasks.base.task import Task
+from lm4ve.tasks.base.task import Task, all_tasks, task_of_config
 
 
 class Given(NamedTuple):

@@ -143,7 +143,7 @@ def _triangulate(points: np.ndarray, polygons: Any) -> np.ndarray:
     Convex ones become fans, others are cut ear by ear; fewer than three corners have no surface.
     """
     groups: dict[int, Any] = {}
-    if isinstance(polygons, np.ndarray) and polygons.ndim == 2:
+    if isinstance(polygons, np.ndarray) and polygons.ndim == 2 and len(polygons):
         groups[polygons.shape[1]] = polygons
     else:
         for polygon in polygons:

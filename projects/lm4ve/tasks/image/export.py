@@ -12,8 +12,8 @@ class ImageExport(TaskExport):
     inputs = {'images': "pixels from 0 to 255 behind the test pipeline's resizing and cropping"}
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
-    def samples(self, cfg: Config, count: int) -> list[dict]:
-        return samples_of_files(self.task, cfg, made_up_pictures(count), '.png')
+    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+        return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', pipeline=pipeline)
 
 
 EXPORT = ImageExport(TASK)

@@ -19,7 +19,6 @@ TASK = Task(
             'NormalizeToUnitSphere',
             'PackPointCloud',
             'RandomJitter',
-            'RandomPointDropout',
             'RandomRotate',
             'RandomScaleTranslate',
             'RepeatDraws',
@@ -29,7 +28,6 @@ TASK = Task(
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
         'geometry': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
-        'metrics': ('confusion_matrix',),
         'models.classifier': ('PointCloudDataSample',),
     },
     input_noun='a point cloud',

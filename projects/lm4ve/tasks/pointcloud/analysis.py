@@ -10,9 +10,8 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
+from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, seen_from, without_ticks
 from lm4ve.tasks.pointcloud import TASK
-from lm4ve.tasks.pointcloud.visualization import seen_from_eye
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +66,7 @@ class Cloud(Picture):
     def __init__(self, points: np.ndarray, groups: np.ndarray) -> None:
         self.groups = groups
         #: Right, up, and towards the eye, ``[N, 3]``, in the points' unit.
-        self.seen = seen_from_eye(points)
+        self.seen = (points - (points.max(axis=0) + points.min(axis=0)) / 2) @ seen_from().T
         # Far ones first, so that near ones cover them.
         self.order = np.argsort(self.seen[:, 2], kind='stable')
 

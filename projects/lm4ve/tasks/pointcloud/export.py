@@ -16,8 +16,8 @@ class PointCloudExport(TaskExport):
     inputs = {'points': "coordinates x, y, z as the test pipeline's last transform gives them"}
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
-    def samples(self, cfg: Config, count: int) -> list[dict]:
-        return samples_of_files(self.task, cfg, made_up_clouds(count), '.npy')
+    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+        return samples_of_files(self.task, cfg, made_up_clouds(count), '.npy', pipeline=pipeline)
 
 
 def made_up_clouds(count: int) -> list[np.ndarray]:

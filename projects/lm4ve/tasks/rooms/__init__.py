@@ -35,7 +35,7 @@ TASK = Task(
     input_suffixes=('.npy', '.npz', '.ply'),
     input_options={
         'question': 'the question that the model answers about the room',
-        'situation': 'who asks, and where (SQA3D)',
+        'situation': 'where the asker of the question stands and looks (SQA3D)',
     },
 )
 

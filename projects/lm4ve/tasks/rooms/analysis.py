@@ -1,4 +1,4 @@
-"""What the analysis of activations asks of SQA3D: objects in a room, and words."""
+"""SQA3D in the analysis of activations: tokens of objects in a room, and of words."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched, safe_name
 from lm4ve.tasks.base.language.words import words_of
+from lm4ve.tasks.base.pictures import Picture
 from lm4ve.tasks.rooms import TASK
-from lm4ve.tasks.rooms.given import RoomReader, read_texts
+from lm4ve.tasks.rooms.inference import RoomReader, read_texts
 from lm4ve.tasks.rooms.models.language import split_words
-from lm4ve.tasks.rooms.models.model import TEXTS
-from lm4ve.tasks.rooms.pictures import RoomPicture
+from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 
-#: Where the analysis keeps what was found in a batch, beside its inputs.
+#: The key of the detected objects among the inputs of a batch.
 _FOUND = 'found_objects'
 
 
@@ -58,7 +58,7 @@ class RoomAnalysis(TaskAnalysis):
             tokens, padding = arguments['tokens'], arguments['padding']
             weights = pool.weights(tokens, padding)[:, None]
             titles = [['weight in the answer']] * len(tokens)
-            return Rows(weights, titles, self._of_objects(model, inputs))
+            return Rows(weights, titles, self._layout(self._paddings(model, inputs)['objects']))
 
         return [Watched('pooling of objects', 'pools.objects', read, 'answer')]
 
@@ -67,10 +67,8 @@ class RoomAnalysis(TaskAnalysis):
         self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
         """Find the places of tokens by their number: of objects, else of words."""
-        objects = self._of_objects(model, inputs)
-        words = (self._of_words(inputs, name) for name in TEXTS)
-        fits = [x for x in (objects, *words) if x.num_placed == count]
-        return fits[0] if fits else objects.fitting(count)
+        layouts = [self._layout(p) for p in self._paddings(model, inputs).values()]
+        return next((x for x in layouts if x.num_placed == count), layouts[0]).fitting(count)
 
     def layout_at(
         self,
@@ -81,32 +79,30 @@ class RoomAnalysis(TaskAnalysis):
         grid: tuple[int, ...] | None = None,
     ) -> Layout:
         """Find the places of a module's tokens by the module's name."""
+        paddings = self._paddings(model, inputs)
         for text in TEXTS:
             if name.startswith(f'fusion.{text}_'):
-                return self._of_words(inputs, text).fitting(count)
-        objects = self._of_objects(model, inputs)
+                return self._layout(paddings[text]).fitting(count)
         if name.startswith('neck') and model.tokens == 'joint':
-            parts = [objects, *(self._of_words(inputs, text) for text in TEXTS)]
-            padding = torch.cat([p.padding_mask for p in parts], dim=1)
-            grid = tuple(p.num_placed for p in parts)
-            return RoomLayout(self.task.name, 0, grid, padding).fitting(count)
+            return self._layout(*paddings.values()).fitting(count)
         if name.startswith(('fusion', 'neck', 'object_')):
-            return objects.fitting(count)
+            return self._layout(paddings['objects']).fitting(count)
         return self.layout(model, inputs, count)
 
-    def _of_words(self, inputs: dict, name: str) -> RoomLayout:
-        padding = inputs[f'{name}_padding']
-        return RoomLayout(self.task.name, 0, (padding.shape[1],), padding)
+    def _layout(self, *paddings: Tensor) -> RoomLayout:
+        grid = tuple(p.shape[1] for p in paddings)
+        return RoomLayout(self.task.name, 0, grid, torch.cat(paddings, dim=1))
 
-    def _of_objects(self, model: nn.Module, inputs: dict) -> RoomLayout:
+    def _paddings(self, model: nn.Module, inputs: dict) -> dict[str, Tensor]:
+        """Return the padding of objects, situation and question, bool ``[B, N]`` each."""
         padding = self._objects(model, inputs).padding
         # Where nothing is an object, the model reads all proposals.
-        padding = padding & ~padding.all(dim=1, keepdim=True)
-        return RoomLayout(self.task.name, 0, (padding.shape[1],), padding)
+        objects = padding & ~padding.all(dim=1, keepdim=True)
+        return dict(objects=objects, **{name: inputs[f'{name}_padding'] for name in TEXTS})
 
     @torch.no_grad()
     def _objects(self, model: nn.Module, inputs: dict) -> Any:
-        """The objects of a batch, found once more, since no tokens say which they are."""
+        """Return the objects of a batch, detected again and kept beside the inputs."""
         if _FOUND not in inputs:
             inputs[_FOUND] = model.encode_objects(inputs)
         return inputs[_FOUND]
@@ -114,30 +110,26 @@ class RoomAnalysis(TaskAnalysis):
     # ------------------------------------------------------------ how a sample looks
     def pictures(
         self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
-    ) -> list[RoomPicture]:
+    ) -> list[Picture]:
+        """Return the room of each sample, with its objects and words."""
+        from lm4ve.tasks.rooms.visualization import RoomPicture, room_of
+
         found = self._objects(model, inputs).detections
         points = raw_points(model, inputs)
         pictures = []
         for i, output in enumerate(outputs):
-            room = None
-            if points is not None:
-                from lm4ve.tasks.rooms.drawing import room_of
-
-                room = room_of(points[i], output)
+            room = None if points is None else room_of(points[i], output)
             places = None if found is None else found.centers[i].double().cpu().numpy()
-            words = {
-                name: read_words(model, inputs, name, i, text)
-                for name, text in zip(TEXTS, output.get('text') or ['', ''], strict=True)
-            }
+            texts = zip(TEXTS, output.text, strict=True)
+            words = {name: read_words(model, inputs, name, i, text) for name, text in texts}
             pictures.append(RoomPicture(room, places, words))
         return pictures
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
-        """Say the question, the answer with its score, the truth and the situation."""
-        situation, question = output.get('text') or ('', '')
-        scores = output.get('pred_scores')
-        answer = f'{output.get("pred_answer")} ({100 * float(scores.max()):.1f} %)'
-        facts = dict(question=question, prediction=answer)
+        """Return the question, the answer with its score, the truth and the situation."""
+        situation, question = output.text
+        percent = 100 * float(output.pred_scores.max())
+        facts = dict(question=question, prediction=f'{output.pred_answer} ({percent:.1f} %)')
         if answers := output.get('gt_answers'):
             facts['truth'] = ', '.join(dict.fromkeys(answers))
         return dict(facts, situation=situation)
@@ -150,23 +142,18 @@ class RoomAnalysis(TaskAnalysis):
 
 def raw_points(model: nn.Module, inputs: dict) -> Tensor | None:
     """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again, None without points."""
-    points = inputs.get('points')
-    preprocessor = model.data_preprocessor
-    if points is None or preprocessor.color_columns is None:
-        return points
-    points = points.clone()
-    columns = preprocessor.color_columns
-    points[..., columns] = points[..., columns] * 256 + preprocessor.color_mean
+    points, columns = inputs.get('points'), model.data_preprocessor.color_columns
+    if points is not None and columns:
+        points = points.clone()
+        points[..., columns] = points[..., columns] * 256 + model.data_preprocessor.color_mean
     return points
 
 
 def read_words(model: nn.Module, inputs: dict, name: str, index: int, text: str) -> list[str]:
     """Return the words of a text as the model reads them, without padding."""
-    preprocessor = model.data_preprocessor
-    rows = slice(index, index + 1)
-    padding = inputs[f'{name}_padding'][rows]
-    if preprocessor.tokenizer is not None:
-        return words_of(model, inputs[name][rows], padding)[0]
+    padding = inputs[f'{name}_padding'][index]
+    if model.data_preprocessor.tokenizer is not None:
+        return words_of(model, inputs[name][index, None], padding[None])[0]
     return split_words(text)[: int((~padding).sum())]
 
 

@@ -20,39 +20,32 @@ VECTOR = 300
 
 
 class RoomBatches(TaskBatches):
-    """Rooms of :data:`POINTS` points, or of stored objects, with two texts each."""
+    """Makes rooms of :data:`POINTS` points, or of stored objects, with two texts each."""
 
     def imagine(self, model: ConfigDict) -> None:
-        preprocessor = model.get('data_preprocessor') or {}
+        preprocessor = model.data_preprocessor
         if preprocessor.get('tokenizer') is not None:
             config = model.text_encoder.get('config') or {}
-            preprocessor['tokenizer'] = PlaceholderTokenizer(config.get('pad_token_id', 0))
-        if preprocessor.get('word_vectors') is not None:
-            width = model.text_encoder.get('in_channels', VECTOR)
-            preprocessor['word_vectors'] = MappingProxyType(dict(unk=[0.0] * width))
-        if isinstance(model.head.get('answers'), str):
+            preprocessor.tokenizer = PlaceholderTokenizer(config.get('pad_token_id', 0))
+        else:
+            vector = [0.0] * model.text_encoder.get('in_channels', VECTOR)
+            preprocessor.word_vectors = MappingProxyType(dict(unk=vector))
+        if isinstance(model.head.answers, str):
             model.head.answers = [f'answer {i}' for i in range(ANSWERS)]
-        encoder = model.get('object_encoder') or {}
-        if isinstance(encoder.get('mean_sizes'), str):
-            encoder['mean_sizes'] = [[1.0, 1.0, 1.0]] * CLASSES
+        if isinstance(model.object_encoder.get('mean_sizes'), str):
+            model.object_encoder.mean_sizes = [[1.0, 1.0, 1.0]] * CLASSES
 
     def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
         """Return a scanned room, or its stored objects, with all annotations."""
         encoder = cfg.model.object_encoder
-        answers = cfg.model.head.get('answers') or ['']
         text = ' '.join(['word'] * WORDS)
         sample = VisionLanguageDataSample(
-            metainfo=dict(
-                text=[text, text],
-                scene_id='made up',
-                gt_answers=[answers[0] if isinstance(answers, list) else 'answer 0'],
-            )
+            metainfo=dict(text=[text, text], gt_answers=[], scene_id='made up')
         )
         sample.gt_pose = torch.zeros(7)
-        if not str(encoder.type).endswith('VoteNet'):
-            return dict(
-                inputs=dict(objects=torch.zeros(256, encoder.in_channels)), data_samples=sample
-            )
+        if encoder.type.endswith('StoredObjects'):
+            objects = torch.zeros(256, encoder.in_channels)
+            return dict(inputs=dict(objects=objects), data_samples=sample)
         sample.gt_boxes = torch.ones(BOXES, 6)
         sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
         sample.gt_votes = torch.zeros(POINTS, 3)

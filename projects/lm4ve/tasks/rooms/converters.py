@@ -5,101 +5,76 @@ that their weights lose or get dimensions of 1.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
 
-_NET, _VOTE = 'detection_backbone', 'proposal_net.vote_aggregation.mlp_module'
-_OURS = 'object_encoder'
+#: Their names and ours within a part, as templates of :func:`template_rules`.
+_LINEAR = {'{p}': '{p}'}
+_NORM = _LSTM = {'{rest}': '{rest}'}
+_SHARED = {
+    'layer{j}.conv.weight': 'layers.{j}.linear.weight',
+    'layer{j}.bn.bn.{rest}': 'layers.{j}.norm.{rest}',
+}
+_TWO_LAYERS = {'fc.linear.{p}': '0.{p}', 'linear.{p}': '3.{p}'}
+_MCAN_NORM = {'a_2': 'a_2', 'b_2': 'b_2'}
+_ATTENTION = {
+    f'linear_{theirs}.{{p}}': f'{ours}.{{p}}'
+    for theirs, ours in dict(q='query', k='key', v='value', merge='merge').items()
+}
 _STACKS = dict(
     enc_list_s='situation_layers',
     enc_list_q='question_layers',
     dec_list='object_situation_layers',
     dec_list_2='object_question_layers',
 )
-_ATTENTION = dict(linear_q='query', linear_k='key', linear_v='value', linear_merge='merge')
 _POOLS = dict(attflat_visual='objects', attflat_s='situation', attflat_q='question')
 
 
-def _shared(theirs: str, ours: str) -> list[tuple[str, str]]:
-    """Layers of a shared perceptron: convolution of size 1, batch norm."""
-    return [
-        (f'{theirs}.layer{{j}}.conv.weight', f'{ours}.layers.{{j}}.linear.weight'),
-        (f'{theirs}.layer{{j}}.bn.bn.{{rest}}', f'{ours}.layers.{{j}}.norm.{{rest}}'),
-    ]
-
-
-def _detector() -> list[tuple[str, str]]:
-    pairs = []
+def _parts() -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Yield the parts of the model: their name, ours, and the names within."""
+    ours = 'object_encoder'
+    yield 'lang_net.lstm', 'text_encoder.lstm', _LSTM
     for i in range(4):
-        pairs += _shared(f'{_NET}.sa{i + 1}.mlp_module', f'{_OURS}.backbone.abstraction.{i}')
+        name = f'detection_backbone.sa{i + 1}.mlp_module'
+        yield name, f'{ours}.backbone.abstraction.{i}', _SHARED
     for i in range(2):
-        pairs += _shared(f'{_NET}.fp{i + 1}.mlp', f'{_OURS}.backbone.propagation.{i}')
-        layer = f'{_OURS}.voting.layers.{i}'
-        pairs += [
-            (f'voting_net.conv{i + 1}.{{p}}', f'{layer}.linear.{{p}}'),
-            (f'voting_net.bn{i + 1}.{{rest}}', f'{layer}.norm.{{rest}}'),
-        ]
-        layer = f'{_OURS}.head.layers.{i}'
-        pairs += [
-            (f'proposal_net.proposal.{3 * i}.weight', f'{layer}.linear.weight'),
-            (f'proposal_net.proposal.{3 * i + 1}.{{rest}}', f'{layer}.norm.{{rest}}'),
-        ]
-    return [
-        *pairs,
-        ('voting_net.conv3.{p}', f'{_OURS}.voting.out.{{p}}'),
-        *_shared(_VOTE, f'{_OURS}.aggregation'),
-        ('proposal_net.proposal.6.{p}', f'{_OURS}.head.out.{{p}}'),
-    ]
-
-
-def _reader() -> list[tuple[str, str]]:
-    pairs = []
+        yield f'detection_backbone.fp{i + 1}.mlp', f'{ours}.backbone.propagation.{i}', _SHARED
+        yield f'voting_net.conv{i + 1}', f'{ours}.voting.layers.{i}.linear', _LINEAR
+        yield f'voting_net.bn{i + 1}', f'{ours}.voting.layers.{i}.norm', _NORM
+        yield f'proposal_net.proposal.{3 * i}', f'{ours}.head.layers.{i}.linear', _LINEAR
+        yield f'proposal_net.proposal.{3 * i + 1}', f'{ours}.head.layers.{i}.norm', _NORM
+    yield 'voting_net.conv3', f'{ours}.voting.out', _LINEAR
+    yield 'proposal_net.vote_aggregation.mlp_module', f'{ours}.aggregation', _SHARED
+    yield 'proposal_net.proposal.6', f'{ours}.head.out', _LINEAR
+    yield 'lang_feat_linear.0', 'text_transform', _LINEAR
+    yield 'object_feat_linear.0', 'object_transform', _LINEAR
     for stack, name in _STACKS.items():
-        theirs, ours = f'{stack}.{{i}}', f'fusion.{name}.{{i}}'
-        attentions = dict(mhatt='self_attention')
-        if stack.startswith('dec'):
-            attentions = dict(mhatt1='self_attention', mhatt2='guided_attention')
-        pairs += [
-            (f'{theirs}.{a}.{k}.{{p}}', f'{ours}.{b}.{v}.{{p}}')
-            for a, b in attentions.items()
-            for k, v in _ATTENTION.items()
-        ]
-        pairs += _perceptron(f'{theirs}.ffn.mlp', f'{ours}.feed_forward')
-        pairs += [
-            (f'{theirs}.norm{n + 1}.{part}', f'{ours}.norms.{n}.{part}')
-            for n in range(len(attentions) + 1)
-            for part in ('a_2', 'b_2')
-        ]
+        theirs, layer = f'{stack}.{{i}}', f'fusion.{name}.{{i}}'
+        attentions = ['self_attention', 'guided_attention'][: 1 + stack.startswith('dec')]
+        for number, attention in enumerate(attentions, 1):
+            suffix = number if len(attentions) > 1 else ''
+            yield f'{theirs}.mhatt{suffix}', f'{layer}.{attention}', _ATTENTION
+        yield f'{theirs}.ffn.mlp', f'{layer}.feed_forward', _TWO_LAYERS
+        for n in range(len(attentions) + 1):
+            yield f'{theirs}.norm{n + 1}', f'{layer}.norms.{n}', _MCAN_NORM
     for pool, name in _POOLS.items():
-        pairs += _perceptron(f'{pool}.mlp', f'pools.{name}.weigh')
-        pairs.append((f'{pool}.linear_merge.{{p}}', f'pools.{name}.merge.{{p}}'))
-    return pairs
-
-
-def _perceptron(theirs: str, ours: str) -> list[tuple[str, str]]:
-    return [
-        (f'{theirs}.fc.linear.{{p}}', f'{ours}.0.{{p}}'),
-        (f'{theirs}.linear.{{p}}', f'{ours}.3.{{p}}'),
-    ]
+        yield f'{pool}.mlp', f'pools.{name}.weigh', _TWO_LAYERS
+        yield f'{pool}.linear_merge', f'pools.{name}.merge', _LINEAR
+    yield 'answer_cls.{i}', 'head.layers.{i}', _LINEAR
+    yield 'aux_reg.{i}', 'pose_head.layers.{i}', _LINEAR
 
 
 #: Their names and ours, as templates.
-NAMES = (
-    ('lang_net.lstm.{rest}', 'text_encoder.lstm.{rest}'),
-    *_detector(),
-    ('lang_feat_linear.0.{p}', 'text_transform.{p}'),
-    ('object_feat_linear.0.{p}', 'object_transform.{p}'),
-    *_reader(),
-    ('answer_cls.{i}.{p}', 'head.layers.{i}.{p}'),
-    ('aux_reg.{i}.{p}', 'pose_head.layers.{i}.{p}'),
-)
+NAMES = [
+    (f'{theirs}.{a}', f'{ours}.{b}') for theirs, ours, within in _parts() for a, b in within.items()
+]
 #: The head of answers in older files.
 _OLDER = ('lang_cls.{i}.{p}', 'head.layers.{i}.{p}')
 _DROPPED = (
@@ -108,16 +83,10 @@ _DROPPED = (
     (r'object_cls\..*', 'a confidence of objects, which the forward pass never calls'),
     (r'lang_net\.lang_cls\..*', 'a classifier of texts, which is not used for questions'),
 )
-_REQUIRED = (
-    'text_encoder.lstm.weight_ih_l0',
-    f'{_OURS}.backbone.abstraction.3.layers.0.linear.weight',
-    f'{_OURS}.voting.out.weight',
-    f'{_OURS}.head.out.weight',
-    'fusion.object_question_layers.0.guided_attention.query.weight',
-    'pools.objects.merge.weight',
-    'head.layers.0.weight',
-    'head.layers.3.bias',
-)
+_REQUIRED = [
+    *('text_encoder.lstm.weight_ih_l0', 'object_encoder.voting.out.weight'),
+    *('pools.objects.merge.weight', 'head.layers.0.weight', 'head.layers.3.bias'),
+]
 
 
 def convert_sqa3d(
@@ -146,13 +115,17 @@ def convert_sqa3d(
         UserError: ``llm`` is given, or no answers or not as many as the head has.
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
-    if llm is not None:
-        raise UserError(f'{origin} has no block of a language model. Fix: leave out --llm.')
-    rules = Rules(renames=template_rules((*NAMES, _OLDER)), dropped=_DROPPED, required=_REQUIRED)
+    check('--llm', llm, choices=(None,))
+    rules = Rules(renames=template_rules([*NAMES, _OLDER]), dropped=_DROPPED, required=_REQUIRED)
     renamed, _ = rename(state, rules, origin)
     converted = {k: _flat(k, v) for k, v in renamed.items()}
-    _check_kind(converted, origin)
-    converted[f'head.{FINGERPRINT}'] = _fingerprint(converted, answers, origin)
+    # The ablation without objects (--wo3d) has a head of two features.
+    width = 3 * len(converted['pools.objects.merge.weight'])
+    found = converted['head.layers.0.weight'].shape[1]
+    check(f'{origin}: width of the head', found, choices=(width,))
+    counts = count_answers(answers, '--answers')
+    check('--answers: their number', len(counts), choices=(len(converted['head.layers.3.bias']),))
+    converted[f'head.{FINGERPRINT}'] = vocabulary_digest(list(counts))
     return converted
 
 
@@ -160,34 +133,6 @@ def _flat(name: str, tensor: Tensor) -> Tensor:
     tensor = tensor.float() if tensor.is_floating_point() else tensor
     is_weight = name.endswith('.weight') and tensor.dim() > 2
     return tensor.flatten(1) if is_weight and tensor[0, 0].numel() == 1 else tensor
-
-
-def _check_kind(state: dict[str, Tensor], origin: str) -> None:
-    """Refuse the ablation without objects, whose head reads two features."""
-    wanted = 3 * len(state['pools.objects.merge.weight'])
-    found = state['head.layers.0.weight'].shape[1]
-    if found != wanted:
-        raise CheckpointError(
-            f'{origin} has a head that reads {found} channels, not the {wanted} of situation, '
-            'question and objects: it was trained without objects (--wo3d), or is of another '
-            'model. Fix: convert one that was trained with them.'
-        )
-
-
-def _fingerprint(state: dict[str, Tensor], answers: Corpus | None, origin: str) -> Tensor:
-    rows = len(state['head.layers.3.bias'])
-    if answers is None:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but not the answers themselves. Fix: give '
-            'the answer_counter.json that it was trained with, by --answers.'
-        )
-    counts = count_answers(answers, '--answers')
-    if len(counts) != rows:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but --answers has {len(counts)}. Fix: give '
-            'the answer_counter.json that it was trained with.'
-        )
-    return vocabulary_digest(list(counts))
 
 
 def to_sqa3d(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[str, Tensor]:
@@ -203,14 +148,8 @@ def to_sqa3d(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
         what it never calls is there as well, as copies of their likes or zeros.
 
     Raises:
-        UserError: The model has a block.
-        CheckpointError: A key is unknown or missing: the model has other parts.
+        CheckpointError: A key is unknown or missing: the model has a block or other parts.
     """
-    if any(k.startswith('neck.') for k in state):
-        raise UserError(
-            f"{origin} has a block ('neck...'), for which SQA3D has no place. Fix: only models "
-            'without a block go back.'
-        )
     rules = Rules(
         renames=template_rules((ours, theirs) for theirs, ours in NAMES),
         dropped=[(rf'head\.{FINGERPRINT}', 'SQA3D keeps no record of its answers')],

@@ -14,16 +14,12 @@ class RoomExport(TaskExport):
     """Weights of models of rooms (``--format safetensors``); no traced function."""
 
     def samples(self, cfg: Config, count: int) -> list[dict]:
-        raise UserError(
-            f'{cfg.model.type}: models of rooms are not traced. Fix: --format safetensors.'
-        )
+        raise UserError('Models of rooms are not traced. Fix: --format safetensors.')
 
     def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
         if model.data_preprocessor.tokenizer is None:
             return {}
-        return dict(
-            tokenizer=model.data_preprocessor.describe(), answers=list(model.head.vocabulary)
-        )
+        return dict(tokenizer=model.data_preprocessor.describe(), answers=model.head.vocabulary)
 
 
 EXPORT = RoomExport(TASK)

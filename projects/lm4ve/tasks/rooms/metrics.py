@@ -3,6 +3,7 @@
 Pure functions first, MMEngine's metric after them.
 """
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,22 +12,20 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.registry import METRICS
 
 #: Types of questions by their first word; all others are 'other' (SQA3D, table 4).
 TYPES = ('what', 'is', 'how', 'can', 'which', 'other')
-_SAME = dict(are='is')
 #: How many of the best answers are looked at.
 KS = (1, 10)
 
 
 def question_type(question: str) -> str:
     """Return one of :data:`TYPES`: the first word in lower case, 'are' counts as 'is'."""
-    first = question.split(maxsplit=1)[0].lower() if question.strip() else ''
-    first = _SAME.get(first, first)
-    return first if first in TYPES else 'other'
+    first = [*question.lower().split(), ''][0]
+    return 'is' if first == 'are' else first if first in TYPES else 'other'
 
 
 def exact_match(ranked: Sequence[str], answers: Sequence[str], k: int = 1) -> bool:
@@ -38,10 +37,10 @@ def exact_match(ranked: Sequence[str], answers: Sequence[str], k: int = 1) -> bo
         k (int): How many of the ranked ones count, at least 1.
 
     Raises:
-        ValueError: A string in the place of a list, or k below 1.
+        UserError: A string in place of a list, whose letters would be compared.
     """
-    if isinstance(ranked, str) or isinstance(answers, str) or k < 1:
-        raise ValueError(f'ranked={ranked!r} and answers={answers!r} must be lists, k={k} above 0')
+    for name, value in dict(ranked=ranked, answers=answers).items():
+        check(name, value, kind=(list, tuple))
     return not set(answers).isdisjoint(ranked[:k])
 
 
@@ -63,9 +62,7 @@ def exact_match_by_type(
         for k, hit in found.items():
             groups[f'em@{k}'].append(hit)
             groups[f'em@{k}/{kind}'].append(hit)
-    ks = sorted({k for found in hits for k in found})
-    order = [f'em@{k}{end}' for end in ('', *(f'/{t}' for t in TYPES)) for k in ks]
-    return {name: 100 * float(np.mean(groups[name])) for name in order if groups[name]}
+    return {name: 100 * float(np.mean(found)) for name, found in groups.items()}
 
 
 @METRICS.register_module()
@@ -79,7 +76,7 @@ class SQA3DAccuracy(BaseMetric):
         collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
 
     Data samples have ``pred_answer``, ``pred_top_answers``, ``gt_answers``, and
-    ``question_type`` or ``text``. Answers that the model does not know count as wrong.
+    ``question_type`` or ``text``. Answers outside of the vocabulary count as wrong.
 
     Results, in percent: ``sqa3d/em@1`` and ``sqa3d/em@10``; ``sqa3d/em@1/what`` and so on for
     the types of questions that occur.
@@ -95,8 +92,6 @@ class SQA3DAccuracy(BaseMetric):
         self, result_file: str | None = None, collect_device: str = 'cpu', prefix: str | None = None
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        if result_file is not None and not result_file.endswith('.json'):
-            raise UserError(f"SQA3DAccuracy.result_file='{result_file}' must end in '.json'.")
         self.result_file = result_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -104,45 +99,28 @@ class SQA3DAccuracy(BaseMetric):
         for sample in data_samples:
             kind = sample.get('question_type') or question_type(sample['text'][-1])
             # Of equal scores pred_answer is the first, and topk may put another one first.
-            others = [a for a in sample['pred_top_answers'] if a != sample['pred_answer']]
+            ranked = dict.fromkeys([sample['pred_answer'], *sample['pred_top_answers']])
             self.results.append(
                 dict(
                     question_id=sample.get('question_id'),
                     question_type=kind,
                     answer=sample['pred_answer'],
-                    top_answers=[sample['pred_answer'], *others][: max(KS)],
+                    top_answers=list(ranked)[: max(KS)],
                     gt_answers=list(sample.get('gt_answers') or ()),
                 )
             )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Count hits, and write the file."""
-        _check_ids(results)
+        ids = Counter(r['question_id'] for r in results if r['question_id'] is not None)
+        check('samples of one question id', max(ids.values(), default=1), most=1)
         if self.result_file is not None:
             write_json(results, self.result_file)
         known = [r for r in results if r['gt_answers']]
-        if not known:
-            if self.result_file is not None:
-                return {}
-            raise UserError(
-                f'None of the {len(results)} questions has a right answer. Fix: evaluate on a '
-                'split with answers, or set test_evaluator.result_file to get predictions alone.'
-            )
+        if not known and self.result_file is None:
+            raise UserError('No question has an answer. Fix: set test_evaluator.result_file.')
         if len(known) < len(results):
-            print_log(
-                f'SQA3DAccuracy: {len(results) - len(known)} of {len(results)} questions have no '
-                'right answer and do not count.',
-                logger='current',
-                level=30,
-            )
+            text = f'{len(results) - len(known)} of {len(results)} questions have no right answer'
+            print_log(f'{text} and do not count.', logger='current', level=logging.WARNING)
         hits = [{k: exact_match(r['top_answers'], r['gt_answers'], k) for k in KS} for r in known]
         return exact_match_by_type(hits, [r['question_type'] for r in known])
-
-
-def _check_ids(results: Sequence[Mapping]) -> None:
-    counts = Counter(r['question_id'] for r in results if r['question_id'] is not None)
-    if twice := [q for q, n in counts.items() if n > 1]:
-        raise UserError(
-            f'SQA3DAccuracy got {len(twice)} question id(s) more than once: {listing(twice)}. Fix: '
-            'test on a data set whose questions have ids of their own.'
-        )

@@ -1,8 +1,9 @@
-"""From the files of a scene to what the model takes: load, sample, augment, pack.
+"""Transforms of scenes: load, sample, augment and pack.
 
 Randomness is numpy's global generator, which the suite seeds for every batch.
 """
 
+import functools
 import os
 import zlib
 from collections.abc import Sequence
@@ -14,11 +15,10 @@ import torch
 from mmcv.transforms import BaseTransform
 from scipy.spatial.transform import Rotation
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms.datasets.scene_files import (
-    DamagedScene,
     files_of,
     object_file,
     read_frame,
@@ -27,68 +27,48 @@ from lm4ve.tasks.rooms.datasets.scene_files import (
 )
 from lm4ve.tasks.rooms.scannet import class_of
 
-META_KEYS = (
-    *('sample_idx', 'scene_id', 'scene_path', 'text', 'gt_answers'),
-    *('question_id', 'question_type'),
-)
+META_KEYS = 'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
 #: Share of the lowest points below the floor: the released code passes 0.99 to
-#: ``np.percentile``, which takes percent.
+#: ``np.percentile``, which expects percent.
 _FLOOR_PERCENT = 0.99
-#: A mirror image of somebody is somebody again, with left and right exchanged. People in
-#: SQA3D look along the x axis of their own frame, so that y is left and right.
+#: Exchanges left and right, which makes the mirror image of a pose a rotation again. People
+#: in SQA3D look along the x axis of their own frame, so that y is left and right.
 _SIDES = np.diag([1.0, -1.0, 1.0])
 
 
 class SceneLoader(BaseTransform):
-    """First step of a pipeline: reads files, and says what is wrong with them."""
-
-    def read(self, results: dict) -> dict:
-        """Return ``results`` with what the files hold.
-
-        Raises:
-            DamagedScene: A file is missing or damaged.
-        """
-        raise NotImplementedError
+    """Reads the files of a scene, as the first step of a pipeline."""
 
     def files(self, results: dict) -> list[str]:
-        """Return the files that :meth:`read` reads; a missing one may raise DamagedScene."""
+        """Return the files that :meth:`transform` reads."""
         raise NotImplementedError
 
     def find_defect(self, results: dict, decode: bool) -> str | None:
-        """Say what is wrong with the files, in words that follow the scene's name, or None.
+        """Return a description of what is wrong with the files, or None.
 
         Args:
             results (dict): ``scene_path``, ``scan_file`` and ``object_path``.
-            decode (bool): Read them; without, they only have to exist.
+            decode (bool): Read the files; without, they only have to exist.
         """
+        if missing := [f for f in self.files(results) if not os.path.isfile(f)]:
+            return f"lacks '{missing[0]}'"
         try:
             if decode:
-                self.read(dict(results))
-            elif missing := [f for f in self.files(results) if not os.path.isfile(f)]:
-                return f"lacks '{missing[0]}'"
-        except DamagedScene as e:
-            return str(e)
+                self.transform(dict(results))
+        except Exception as e:  # a damaged file makes numpy raise almost anything
+            return f'cannot be read ({type(e).__name__}: {e})'
         return None
-
-    def transform(self, results: dict) -> dict:
-        try:
-            return self.read(results)
-        except DamagedScene as e:
-            raise UserError(
-                f"The scene '{results['scene_path']}' {e}. Fix: prepare it again, or leave its "
-                'questions out.'
-            ) from e
 
 
 @TRANSFORMS.register_module()
 class LoadScene(SceneLoader):
-    """Read a scanned room: its points, and what stands in it.
+    """Reads a scanned room: its points, and the objects in it.
 
     Args:
         color (bool): Points have red, green and blue, from 0 to 255 as in the file.
         normals (bool): Points have normals, which the file has to have.
         height (bool): Points have their height above the floor, meters, as the last column.
-        annotations (bool): Objects are known, which training needs.
+        annotations (bool): Read the objects too, which training needs.
 
     Adds to an entry with ``scene_path`` and ``scan_file``:
 
@@ -97,9 +77,6 @@ class LoadScene(SceneLoader):
     - ``instances`` and ``semantics``: int32 ``[V]``, ``boxes`` float32 ``[M, 6]`` and
       ``labels`` int64 ``[M]``, with ``annotations``.
     - ``pose``: float64 ``[7]``, where the entry has ``position`` and ``rotation``.
-
-    Raises:
-        UserError: A file is missing, damaged, or lacks columns.
     """
 
     def __init__(
@@ -115,67 +92,52 @@ class LoadScene(SceneLoader):
     def files(self, results: dict) -> list[str]:
         return files_of(results['scene_path'], results['scan_file'], self.annotations)
 
-    def read(self, results: dict) -> dict:
+    def transform(self, results: dict) -> dict:
         scene = read_scene(results['scene_path'], results['scan_file'], self.annotations)
-        self.add_points(results, scene.points)
+        results |= self.columns_of(scene.points)
         if self.annotations:
-            results |= dict(
-                instances=scene.instances,
-                semantics=scene.semantics,
-                boxes=scene.boxes.copy(),
-                labels=scene.labels,
-            )
+            results |= dict(instances=scene.instances, semantics=scene.semantics)
+            results |= dict(boxes=scene.boxes.copy(), labels=scene.labels)
         _add_pose(results, scene.center, scene.alignment)
         return results
 
-    def add_points(self, results: dict, points: np.ndarray) -> None:
-        """Add ``points`` and ``normals`` of an array ``[V, 6 or 9]``, float32.
-
-        Raises:
-            DamagedScene: It has no normals, which are asked for.
-        """
+    def columns_of(self, points: np.ndarray) -> dict:
+        """Return the columns of ``[V, 6 or 9]`` that the model reads, and where normals begin."""
         columns = [points[:, :3]]
         if self.color:
             columns.append(points[:, 3:6])
-        results['normals'] = None
         if self.normals:
-            if points.shape[1] < 9:
-                raise DamagedScene('has points without normals, but LoadScene.normals=True')
-            results['normals'] = 3 + 3 * self.color
+            check('LoadScene.normals=True: columns of the points', points.shape[1], least=9)
             columns.append(points[:, 6:9])
         if self.height:
             z = points[:, 2:3]
             columns.append(z - np.percentile(z, _FLOOR_PERCENT).astype(np.float32))
-        results['points'] = np.concatenate(columns, axis=1)
+        normals = 3 + 3 * self.color if self.normals else None
+        return dict(points=np.concatenate(columns, axis=1), normals=normals)
 
 
 @TRANSFORMS.register_module()
 class LoadObjects(SceneLoader):
-    """Read stored features of objects instead of points.
+    """Reads stored features of objects instead of points.
 
     Args:
-        pose (bool): Also tell where the asker stands, in the frame of the aligned scan. It
+        pose (bool): Also add where the asker stands, in the frame of the aligned scan. It
             needs the scan's ``_vert.npy`` and ``.txt``. False for a model without
             ``pose_head``.
 
     Adds to an entry with ``object_path``: ``objects``, float32 ``[O, C]``; and ``pose``, as
     :class:`LoadScene`.
-
-    Raises:
-        UserError: A file is missing or damaged.
     """
 
     def __init__(self, pose: bool = True) -> None:
         self.pose = pose
 
     def files(self, results: dict) -> list[str]:
-        files = [object_file(results['object_path'])]
-        if self.pose:
-            files += [f'{results["scene_path"]}_vert.npy', results['scan_file']]
-        return files
+        frame = [f'{results["scene_path"]}_vert.npy', results['scan_file']]
+        return [object_file(results['object_path']), *(frame if self.pose else ())]
 
-    def read(self, results: dict) -> dict:
-        results['objects'] = read_objects(results['object_path'])
+    def transform(self, results: dict) -> dict:
+        results['objects'] = read_objects(object_file(results['object_path']))
         if self.pose:
             _add_pose(results, *read_frame(results['scene_path'], results['scan_file']))
         return results
@@ -193,17 +155,16 @@ def _add_pose(results: dict, center: np.ndarray, alignment: np.ndarray) -> None:
 
 @TRANSFORMS.register_module()
 class SampleScenePoints(BaseTransform):
-    """Draw points of a scene; one of fewer points gives some of them more than once.
+    """Samples points of a scene, with replacement where it has fewer.
 
     Args:
         num (int): How many, 40,000 in the release.
-        seed (int, optional): A scene gives the same points every time, whoever asks: for
-            tests. None draws anew each time, as the release does everywhere.
+        seed (int, optional): The same points of a scene every time, for tests. None:
+            other points each time, as in the release.
     """
 
     def __init__(self, num: int = 40000, seed: int | None = None) -> None:
-        if num < 1:
-            raise UserError(f'SampleScenePoints.num={num} must be at least 1.')
+        check('SampleScenePoints.num', num, least=1)
         self.num, self.seed = num, seed
 
     def transform(self, results: dict) -> dict:
@@ -221,7 +182,7 @@ class SampleScenePoints(BaseTransform):
 
 @TRANSFORMS.register_module()
 class AugmentScene(BaseTransform):
-    """Mirror, turn and shift a scene with all that stands in it.
+    """Mirrors, rotates and shifts a scene with its annotations.
 
     Args:
         flip (float): Probability of mirroring along x, and again along y.
@@ -237,18 +198,13 @@ class AugmentScene(BaseTransform):
     """
 
     def __init__(self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5) -> None:
-        if not 0 <= flip <= 1 or angle < 0 or shift < 0:
-            raise UserError(
-                f'AugmentScene has flip={flip}, angle={angle} and shift={shift}; flip must be a '
-                'probability, and the others must not be negative.'
-            )
+        check('AugmentScene.flip', flip, least=0, most=1)
+        check('AugmentScene.angle and shift', min(angle, shift), least=0)
         self.flip, self.angle, self.shift = flip, angle, shift
 
     def transform(self, results: dict) -> dict:
-        steps = []
-        for axis in range(2):
-            if np.random.random() < self.flip:
-                steps.append(np.diag([-1.0 if i == axis else 1.0 for i in range(3)]))
+        mirrors = (np.diag([-1.0, 1.0, 1.0]), np.diag([1.0, -1.0, 1.0]))
+        steps = [mirror for mirror in mirrors if np.random.random() < self.flip]
         for axis in 'xyz':
             angle = np.random.uniform(-self.angle, self.angle)
             steps.append(Rotation.from_euler(axis, angle, degrees=True).as_matrix())
@@ -268,11 +224,9 @@ def move(
             With each, boxes grow as much as they have to, to stay along the axes.
         shift (Sequence[float]): Behind them.
     """
-    matrix = np.eye(3)
-    for step in steps:
-        matrix = step @ matrix
+    matrix = functools.reduce(lambda done, step: step @ done, steps, np.eye(3))
     points, normals = results['points'], results.get('normals')
-    small = matrix.T.astype(points.dtype)  # 40,000 points; float64 would take twice as long
+    small = matrix.T.astype(points.dtype)  # 40,000 points; float64 takes twice as long
     points[:, :3] = points[:, :3] @ small + np.array(shift, dtype=points.dtype)
     if normals is not None:
         points[:, normals : normals + 3] = points[:, normals : normals + 3] @ small
@@ -292,7 +246,7 @@ def move(
 
 @TRANSFORMS.register_module()
 class BlankScene(BaseTransform):
-    """Take all that there is to see from a scene, for controls that see the texts only.
+    """Replaces points and objects by constants, for controls that see the texts only.
 
     The points are the same in every scene of as many points: evenly drawn at random from a box
     of 4 x 4 x 1 m on the origin, their other columns 0. (In one place, all features would be
@@ -301,24 +255,23 @@ class BlankScene(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
+        for kind in results.keys() & {'points', 'objects'}:
+            results[kind] = np.zeros_like(results[kind])
         if 'points' in results:
-            points = np.zeros_like(results['points'])
-            places = np.random.default_rng(0).uniform((-2, -2, 0), (2, 2, 1), (len(points), 3))
-            points[:, :3] = places
-            results['points'] = points
-        if 'objects' in results:
-            results['objects'] = np.zeros_like(results['objects'])
+            size = len(results['points']), 3
+            places = np.random.default_rng(0).uniform((-2, -2, 0), (2, 2, 1), size)
+            results['points'][:, :3] = places
         return results
 
 
 @TRANSFORMS.register_module()
 class PackScene(BaseTransform):
-    """To what the model takes: ``inputs`` and ``data_samples``.
+    """Packs ``inputs`` and ``data_samples`` for the model.
 
     ``inputs`` has ``points`` or ``objects``. ``data_samples`` is a
-    :class:`VisionLanguageDataSample` whose metainfo has the
-    texts; it has ``gt_pose`` where it is known, and of annotated points boxes, labels and
-    votes.
+    :class:`VisionLanguageDataSample` with the texts
+    in its metainfo, ``gt_pose`` where the pose is annotated, and for annotated points boxes,
+    labels and votes.
 
     Args:
         meta_keys (Sequence[str]): What the sample keeps of an entry, where it is there.
@@ -350,8 +303,8 @@ def votes_of(
     Args:
         points (np.ndarray): float32 ``[P, 3]``.
         instances (np.ndarray): int ``[P]``, the object of each.
-        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. The first point of an
-            object speaks for all of it.
+        semantics (np.ndarray): int ``[P]``, the NYU40 id of each. That of an object is its
+            first point's.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: float32 ``[P, 3]``, from each point to the middle of

@@ -33,8 +33,8 @@ class VideoExport(TaskExport):
         if model.test_cfg:  # it saves memory, for a batch of one only
             model.test_cfg.pop('max_testing_views', None)
 
-    def samples(self, cfg: Config, count: int) -> list[dict]:
-        made = made_up_clips(cfg, count, tested_dataset(cfg).pipeline)
+    def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+        made = made_up_clips(cfg, count, pipeline or tested_dataset(cfg).pipeline)
         return super().samples(cfg, count) if made is None else made
 
     def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
@@ -52,16 +52,13 @@ class VideoExport(TaskExport):
         return torch.stack([s.pred_score for s in model.test_step(data)])
 
 
-def made_up_clips(
-    cfg: Config, count: int, pipeline: list[dict], label: int = -1
-) -> list[dict] | None:
+def made_up_clips(cfg: Config, count: int, pipeline: list[dict]) -> list[dict] | None:
     """Return samples of made-up videos.
 
     Args:
         cfg (Config): The config.
         count (int): How many.
         pipeline (list[dict]): Transforms that read a file and pack a sample.
-        label (int): The class of all of them; -1 in a test.
 
     Returns:
         list[dict] | None: None if neither transforms nor backbone define the size of a frame.
@@ -73,7 +70,7 @@ def made_up_clips(
             return None
         pictures = made_up_pictures(count, size, size)
     transform = Compose(_of_arrays(pipeline))
-    known = dict(total_frames=_FRAMES, label=label, start_index=0, modality='RGB')
+    known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
     return [
         transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
         for p in pictures

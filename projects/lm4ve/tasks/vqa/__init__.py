@@ -13,14 +13,13 @@ TASK = Task(
     registers={
         'datasets.question_groups': ('AskFirstHook',),
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
-        'datasets.visual_genome': ('VisualGenomeQA',),
-        'datasets.vqa': ('VQAFiles', 'VQAv2'),
-        'demo.digit_scenes_dataset': ('DigitScenes', 'DigitScenesVQA'),
+        'datasets.vqa': ('VQAFiles', 'VQAv2', 'VisualGenomeQA'),
+        'demo.digit_scenes': ('DigitScenes', 'DigitScenesVQA'),
         'demo.easy_vqa': ('BlankImage', 'EasyVQA'),
         'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
         'metrics': ('RetrievalRecall', 'VQAAccuracy'),
-        'models.conv_stem': ('ConvStem',),
         'models.encoders': (
+            'ConvStem',
             'TimmImageEncoder',
             'TransformersImageEncoder',
             'TransformersTextEncoder',

@@ -24,8 +24,8 @@ from lm4ve.tasks.base.analysis import (
 from lm4ve.tasks.base.language.words import words_of
 from lm4ve.tasks.base.pictures import pixels_of
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.given import list_images
-from lm4ve.tasks.vqa.pictures import ImageAndWords
+from lm4ve.tasks.vqa.inference_inputs import list_images
+from lm4ve.tasks.vqa.visualization import ImageAndWords
 
 #: How many of the annotators' answers are named.
 _MOST_ANSWERS = 3

@@ -13,7 +13,7 @@ from torch import Tensor
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
-from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary
+from lm4ve.tasks.vqa.answers import read_vocabulary
 
 TASKS = ('auto', 'vqa', 'retrieval', 'matching')
 
@@ -61,7 +61,6 @@ _DROPPED = (
     (r'text_transformer\.embeddings\.(position_ids|token_type_ids)', 'counting, not weights'),
     (r'mlm_score\..*', "pre-training's prediction of words"),
 )  # fmt: skip
-_OTHER_HEADS = dict(nlvr2_classifier='NLVR2', snli_classifier='SNLI-VE')
 _REQUIRED = (
     f'{_IMAGE}embeddings.patch_embedding.weight',
     'text_encoder.model.embeddings.word_embeddings.weight',
@@ -130,17 +129,12 @@ def convert_meter(
 
 
 def _check_kind(state: dict[str, Tensor], origin: str) -> None:
-    """Refuse another encoder or task in one message, rather than by a list of keys."""
+    """Refuse another encoder in one message, rather than by a list of keys."""
     if f'{_CLIP}conv1.weight' not in state:
         raise CheckpointError(
             f"{origin} is no METER with CLIP's ViT, such as meter_clip16_..._vqa: it lacks "
             f"'{_CLIP}conv1.weight'."
         )
-    for head, name in _OTHER_HEADS.items():
-        if any(k.startswith(head) for k in state):
-            raise CheckpointError(
-                f'{origin} is a METER for {name}, a task that lm4ve does not have.'
-            )
 
 
 def _task_of(state: dict[str, Tensor]) -> str:

@@ -18,7 +18,7 @@ from lm4ve.tasks.base.inferencer import TaskInferencer
 from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields, best
 from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.given import Image, list_images, name_of, pixels_of_file
+from lm4ve.tasks.vqa.inference_inputs import Image, list_images, name_of, pixels_of_file
 from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking
 
 

@@ -5,10 +5,8 @@ paper of the blocks trains their mappers at ten times the image encoder's rate
 (arXiv 2310.12973, section C.5).
 """
 
-import logging
 from typing import Any
 
-from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import nn
@@ -52,7 +50,7 @@ def group_of(name: str) -> tuple[str, bool]:
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Group a :class:`METER`'s parameters as its recipe does, and log the groups.
+    """Group a :class:`METER`'s parameters as its recipe does.
 
     ``paramwise_cfg`` holds multipliers of the optimizer's ``lr``: ``head`` (50 for VQAv2, 5
     for retrieval), ``cross_modal`` (5: transforms, co-attention and poolers), ``neck`` (10:
@@ -74,7 +72,6 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         groups = self._groups(getattr(model, 'module', model))
         optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=list(groups.values())))
         wrapper = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
-        _log(groups)
         return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
 
     def _groups(self, model: nn.Module) -> dict[tuple[str, bool], dict[str, Any]]:
@@ -96,12 +93,3 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         fusion = sum(kind == 'cross_modal' for kind, _ in groups)
         check('METEROptimWrapperConstructor: groups of the fusion', fusion, least=1)
         return groups
-
-
-def _log(groups: dict[tuple[str, bool], dict[str, Any]]) -> None:
-    lines = [
-        f'{kind}: lr {group["lr"]:.3g}, weight decay {group.get("weight_decay", "default")}, '
-        f'{sum(p.numel() for p in group["params"]):,} parameters'
-        for (kind, _), group in groups.items()
-    ]
-    print_log('Learning rates:\n' + '\n'.join(lines), logger='current', level=logging.INFO)

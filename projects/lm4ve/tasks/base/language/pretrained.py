@@ -138,10 +138,10 @@ def load_weights(
     """
     own = module.state_dict()
     with naming(f'{field}.checkpoint'):
-        stored = _stored_names(list(own), set(files.weights.names()), files.name)
+        stored = _stored_names(list(own), set(files.weights), files.name)
         state = {}
         for name, mine in own.items():
-            weight = files.weights.read(stored[name])
+            weight = files.weights[stored[name]].read()
             if not weight.is_floating_point():
                 raise CheckpointError(
                     f"'{stored[name]}' of {field}.checkpoint='{files.name}' is {weight.dtype}. "

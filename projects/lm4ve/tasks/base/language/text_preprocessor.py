@@ -16,7 +16,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
-from lm4ve.llm.sources import HubSource, find_files
+from lm4ve.llm.sources import find_files
 from lm4ve.tasks.base.language.pretrained import naming
 
 _FIELD = 'model.data_preprocessor.tokenizer'
@@ -128,7 +128,7 @@ def load_tokenizer(source: str) -> tuple[Any, str | None]:
     os.environ.setdefault('TOKENIZERS_PARALLELISM', 'false')
     with naming(_FIELD):
         files, _ = find_files(source)
-    if isinstance(files, HubSource):
+    if files.folder is None:
         where = dict(pretrained_model_name_or_path=files.repo_id, revision=files.revision or 'main')
     else:
         where = dict(pretrained_model_name_or_path=str(files.folder), local_files_only=True)

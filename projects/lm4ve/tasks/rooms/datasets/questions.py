@@ -7,15 +7,15 @@ import math
 import re
 from collections.abc import Sequence
 
-from lm4ve.errors import UserError, brief
-from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, read_entries, read_json
+import numpy as np
+
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, naming_file, read_json
 
 #: Keys of a rotation in the official file, in the order of ``gt_pose``.
 QUATERNION = ('_x', '_y', '_z', '_w')
-#: Shorter than this, a quaternion says nothing of a direction.
-_LENGTH = 1e-2
-_QUESTION, _ANNOTATION = 'dataset.question_file', 'dataset.ann_file'
-_AGAIN = 'Fix: fetch the file again.'
+#: A shorter quaternion has no direction.
+_SHORTEST = 1e-2
 
 
 def read_questions(ann_file: str, question_file: str | None = None) -> list[dict]:
@@ -30,111 +30,75 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
         list[dict]: For each question ``question_id`` (int or str), ``scene_id``,
         ``situation`` and ``question`` (str), ``answers`` (list[str]), ``position``
         (3 floats, meters, relative to the middle of the scan) and ``rotation`` (4 floats:
-        a quaternion x, y, z, w, brought to length 1).
+        a quaternion x, y, z, w of length 1).
 
     Raises:
-        UserError: A file cannot be read, is damaged or of another kind; a question id
-            occurs twice; files do not belong together.
+        UserError: A file is damaged or of another kind; a question id occurs twice; the
+            files do not belong together.
     """
     if question_file is None:
-        return _read_list(ann_file)
-    questions = _read_official_questions(question_file)
-    annotations = _read_official_annotations(ann_file)
+        return _read(ann_file)
+    questions = {q['question_id']: q for q in _read(question_file)}
+    annotations = {a['question_id']: a for a in _read(ann_file, 'annotations')}
     check_pairs(questions, annotations, question_file, ann_file, ('scene_id', 'scene'))
-    return [dict(q, **annotations[i], question_id=i) for i, q in questions.items()]
+    return [{**q, **annotations[i]} for i, q in questions.items()]
 
 
 def read_texts(path: str) -> list[str]:
-    """Return the situations and questions of a file: the one list, or official questions.
-
-    Raises:
-        UserError: As :func:`read_questions`.
-    """
-    official = 'questions' in read_json(path, (list, dict), _QUESTION)
-    found = _read_official_questions(path).values() if official else _read_list(path)
-    return [q[k] for q in found for k in ('situation', 'question')]
+    """Return the situations and questions of a file: the one list, or official questions."""
+    return [q[k] for q in _read(path) for k in ('situation', 'question')]
 
 
 def read_answers(path: str) -> list[str]:
-    """Return the answers of a file: the one list, or official annotations.
-
-    Raises:
-        UserError: As :func:`read_questions`.
-    """
-    official = 'annotations' in read_json(path, (list, dict), _ANNOTATION)
-    found = _read_official_annotations(path).values() if official else _read_list(path)
-    return [answer for q in found for answer in q['answers']]
+    """Return the answers of a file: the one list, or official annotations."""
+    return [answer for q in _read(path, 'annotations') for answer in q['answers']]
 
 
-def _read_official_questions(path: str) -> dict[int, dict]:
-    content = read_json(path, dict, _QUESTION)
-    entries = read_entries(content, 'questions', path, _QUESTION)
-    found = {}
-    for number, q in enumerate(entries):
-        where = f"{_QUESTION}: entry {number} of '{path}'"
-        question_id = _id_of(q, where)
-        texts = {k: _text_of(q, k, where) for k in ('situation', 'question')}
-        found[question_id] = dict(texts, scene_id=_scene_of(q, where))
-    check_unique(len(entries), [q['question_id'] for q in entries], found, path)
+def _read(path: str, key: str = 'questions') -> list[dict]:
+    """Return the entries of a list, or of an official file's list under ``key``."""
+    content = read_json(path, (list, dict), 'SQA3D')
+    with naming_file(path, 'SQA3D'):
+        if isinstance(content, list):
+            found = [_of_list(e) for e in content]
+            _check_order([e['rotation'] for e in found], path)
+        else:
+            found = [_OFFICIAL[key](e) for e in content[key]]
+    ids = [q['question_id'] for q in found]
+    check_unique(len(found), ids, dict.fromkeys(ids), path)
     return found
 
 
-def _read_official_annotations(path: str) -> dict[int, dict]:
-    content = read_json(path, dict, _ANNOTATION)
-    entries = read_entries(content, 'annotations', path, _ANNOTATION)
-    found = {}
-    for number, a in enumerate(entries):
-        where = f"{_ANNOTATION}: entry {number} of '{path}'"
-        question_id = _id_of(a, where)
-        given = a.get('answers')
-        given = [e.get('answer') if isinstance(e, dict) else None for e in _list(given)]
-        found[question_id] = dict(
-            scene_id=_scene_of(a, where),
-            answers=_answers(given, where),
-            position=_numbers_of(a.get('position'), ('x', 'y', 'z'), 'position', where),
-            rotation=_quaternion(
-                _numbers_of(a.get('rotation'), QUATERNION, 'rotation', where), where
-            ),
-        )
-    check_unique(len(entries), [a['question_id'] for a in entries], found, path)
-    return found
+def _of_questions(q: dict) -> dict:
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am facing ...",
+    #  "question": "What is ...?"}
+    return dict(
+        question_id=q['question_id'],
+        scene_id=_scene(q['scene_id']),
+        situation=q['situation'].strip(),
+        question=q['question'].strip(),
+    )
 
 
-def _read_list(path: str) -> list[dict]:
-    entries = read_json(path, (list, dict), _ANNOTATION)
-    if isinstance(entries, dict):
-        official = 'annotations' if 'annotations' in entries else 'questions'
-        what = f'the official {official}' if official in entries else 'something else'
-        raise UserError(
-            f"{_ANNOTATION}: '{path}' holds {what}, expected the list of SQA_<split>.json. Fix: "
-            'set dataset.question_file and dataset.ann_file to the two official files '
-            '(v1_balanced_questions_<split>_scannetv2.json and '
-            'v1_balanced_sqa_annotations_<split>_scannetv2.json).'
-        )
-    found = {}
-    for number, entry in enumerate(entries):
-        where = f"{_ANNOTATION}: entry {number} of '{path}'"
-        if not isinstance(entry, dict):
-            raise UserError(f'{where} is no object with a question. {_AGAIN}')
-        pose = _list(entry.get('position'))
-        if len(pose) != 7 or not all(map(_is_number, pose)):
-            raise UserError(
-                f'{where}: position must be 7 numbers, x, y, z and a quaternion x, y, z, w; found '
-                f'{brief(entry.get("position"))!r}. {_AGAIN}'
-            )
-        question_id = _id_of(entry, where)
-        found[question_id] = dict(
-            question_id=question_id,
-            scene_id=_scene_of(entry, where),
-            situation=_text_of(entry, 'situation', where),
-            question=_text_of(entry, 'question', where),
-            answers=_answers(_list(entry.get('answers')), where),
-            position=[float(v) for v in pose[:3]],
-            rotation=_quaternion([float(v) for v in pose[3:]], where),
-        )
-    check_unique(len(entries), [e['question_id'] for e in entries], found, path)
-    _check_order([e['rotation'] for e in found.values()], path)
-    return list(found.values())
+def _of_annotations(a: dict) -> dict:
+    # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer": "brown"}],
+    #  "position": {"x": .., "y": .., "z": ..},
+    #  "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
+    return dict(
+        question_id=a['question_id'],
+        scene_id=_scene(a['scene_id']),
+        answers=_answers([answer['answer'] for answer in a['answers']]),
+        **_pose([a['position'][k] for k in 'xyz'], [a['rotation'][k] for k in QUATERNION]),
+    )
+
+
+def _of_list(e: dict) -> dict:
+    # {"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
+    #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z, w]}
+    pose = _pose(e['position'][:3], e['position'][3:])
+    return {**_of_questions(e), 'answers': _answers(e['answers']), **pose}
+
+
+_OFFICIAL = dict(questions=_of_questions, annotations=_of_annotations)
 
 
 def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
@@ -148,66 +112,29 @@ def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
         abs(y) > 1e-6 or abs(z) > 1e-6 for _, y, z, _ in rotations
     ):
         raise UserError(
-            f"{_ANNOTATION}: the quaternions of '{path}' begin with w, expected x, y, z, w: the "
-            'file was converted from one whose keys are in another order. Fix: set '
-            'dataset.question_file and dataset.ann_file to the two official files, which name '
-            'each number.'
+            f"'{path}' has quaternions w, x, y, z, expected x, y, z, w. Fix: set "
+            'dataset.question_file and dataset.ann_file to the two official files.'
         )
 
 
-def _list(value: object) -> list:
-    return value if isinstance(value, list) else []
+def _scene(name: str) -> str:
+    # The name becomes a part of paths.
+    if not re.fullmatch('[A-Za-z0-9_-]+', name):
+        raise ValueError(f'scene_id={name!r}')
+    return name
 
 
-def _id_of(entry: dict, where: str) -> int:
-    found = entry.get('question_id')
-    if type(found) not in (int, str) or found == '':
-        raise UserError(f'{where} has question_id={brief(found)!r}, expected a number. {_AGAIN}')
-    return found
+def _answers(texts: list[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise TypeError(f'answers={texts!r} is not a list')
+    return [text for text in texts if text.strip()]
 
 
-def _scene_of(entry: dict, where: str) -> str:
-    found = entry.get('scene_id')
-    if not isinstance(found, str) or not re.fullmatch('[A-Za-z0-9_-]+', found):
-        raise UserError(
-            f'{where} has scene_id={brief(found)!r}, expected the name of a scene, for example '
-            f'scene0000_00. {_AGAIN}'
-        )
-    return found
-
-
-def _text_of(entry: dict, key: str, where: str) -> str:
-    if not isinstance(entry.get(key), str):
-        raise UserError(f'{where} has no text as {key}. {_AGAIN}')
-    return entry[key].strip()
-
-
-def _answers(given: list, where: str) -> list[str]:
-    if not all(isinstance(a, str) for a in given):
-        raise UserError(f'{where}: answers must be texts. {_AGAIN}')
-    return [a for a in given if a.strip()]
-
-
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _numbers_of(value: object, keys: Sequence[str], name: str, where: str) -> list[float]:
-    """Read numbers by their keys: files differ in the order."""
-    found = value if isinstance(value, dict) else {}
-    if set(found) != set(keys) or not all(map(_is_number, found.values())):
-        raise UserError(
-            f'{where}: {name} must have the numbers {", ".join(keys)}; found {brief(value)!r}. '
-            f'{_AGAIN}'
-        )
-    return [float(found[k]) for k in keys]
-
-
-def _quaternion(numbers: list[float], where: str) -> list[float]:
-    length = math.hypot(*numbers)
-    if length < _LENGTH:
-        raise UserError(
-            f'{where}: the rotation {numbers} has the length {length:.3g}, so it is no direction. '
-            f'{_AGAIN}'
-        )
-    return [v / length for v in numbers]
+def _pose(position: Sequence[float], rotation: Sequence[float]) -> dict[str, list[float]]:
+    """Return a position and a rotation, the latter of length 1."""
+    place, turn = (np.array(v, dtype=np.float64) for v in (position, rotation))
+    length = math.hypot(*turn)
+    fits = place.shape == (3,) and turn.shape == (4,) and np.isfinite([*place, *turn]).all()
+    if not fits or length < _SHORTEST:
+        raise ValueError(f'position={position}, rotation={rotation}')
+    return dict(position=place.tolist(), rotation=[float(v) / length for v in turn])

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine import fileio
 from mmengine.logging import print_log
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.language.text_entries import TextDataset
 from lm4ve.tasks.rooms.datasets.questions import read_questions
@@ -34,7 +34,7 @@ class SQA3DDataset(TextDataset):
         <data_root>/scans/<scene>/<scene>.txt
         <data_root>/objects/<scene>.npy or .npz     instead, for stored objects
 
-    What becomes of corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
+    Policy for corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
 
     Args:
         split (str): 'train', 'val' or 'test'.
@@ -46,9 +46,9 @@ class SQA3DDataset(TextDataset):
             ``qa/v1_balanced_questions_{split}_scannetv2.json``.
         data_prefix (dict, optional): Other folders than ``scenes='scannet_data'``,
             ``scans='scans'`` and ``objects='objects'``.
-        answers (str | Sequence[str] | Mapping[str, int], optional): The answers that the
-            model knows: the value of ``model.head.answers``. In training, questions none of
-            whose answers is among them are left out and counted; a test keeps them.
+        answers (str | Sequence[str] | Mapping[str, int], optional): The vocabulary:
+            the value of ``model.head.answers``. In training, questions without an answer in it
+            are left out and counted; a test keeps them.
         pipeline (Sequence): Begins with ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends
             with ``lm4ve.PackScene``.
         test_mode (bool, optional): Default: on unless the split is 'train'.
@@ -59,7 +59,7 @@ class SQA3DDataset(TextDataset):
     (situation and question), ``question_id``, ``question_type``, ``gt_answers`` (list[str]),
     ``position`` and ``rotation``.
 
-    Questions with an empty text, and those whose scene is not there, are left out and
+    Questions with an empty text, and those about missing scenes, are left out and
     counted, or refused with ``on_corrupt='refuse'``.
 
     Raises:
@@ -82,14 +82,10 @@ class SQA3DDataset(TextDataset):
         test_mode: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        if split not in SPLITS:
-            raise UserError(f'dataset.split={split!r} must be one of {", ".join(SPLITS)}.')
+        check('dataset.split', split, choices=SPLITS)
+        for name in data_prefix or {}:
+            check('dataset.data_prefix', name, choices=FOLDERS)
         prefix = {**FOLDERS, **(data_prefix or {})}
-        if set(prefix) != set(FOLDERS):
-            raise UserError(
-                f'dataset.data_prefix has {", ".join(prefix)}; expected some of '
-                f'{", ".join(FOLDERS)}, folders below dataset.data_root.'
-            )
         self.split = split
         self.question_file = question_file and fileio.join_path(
             data_root, question_file.replace('{split}', split)
@@ -109,23 +105,15 @@ class SQA3DDataset(TextDataset):
         found = read_questions(self.ann_file, self.question_file)
         data_list, empty = [], []
         for q in found:
-            texts, question_id = [q['situation'], q['question']], q['question_id']
+            texts = [q.pop('situation'), q.pop('question')]
             if not all(texts):
-                empty.append(f'question {question_id}')
+                empty.append(f'question {q["question_id"]}')
                 continue
-            self.check_texts([*texts, *q['answers']], f"'{self.ann_file}', question {question_id}")
-            data_list.append(
-                dict(
-                    **self.paths_of(q['scene_id']),
-                    scene_id=q['scene_id'],
-                    text=texts,
-                    question_id=question_id,
-                    question_type=question_type(texts[1]),
-                    gt_answers=q['answers'],
-                    position=q['position'],
-                    rotation=q['rotation'],
-                )
-            )
+            answers = q.pop('answers')
+            self.check_texts([*texts, *answers], f"'{self.ann_file}', {q['question_id']}")
+            kind = question_type(texts[1])
+            more = dict(text=texts, question_type=kind, gt_answers=answers)
+            data_list.append({**q, **more, **self.paths_of(q['scene_id'])})
         self.leave_out('have an empty situation or question', empty, len(found))
         data_list = self._with_scenes(self._with_answers(data_list))
         self.refuse_nothing(data_list)
@@ -141,36 +129,24 @@ class SQA3DDataset(TextDataset):
         )
 
     def _with_answers(self, data_list: list[dict]) -> list[dict]:
-        """Leave out, in training, questions that no known answer is right for."""
+        """Leave out, in training, questions without an answer in the vocabulary."""
         if self.answers is None or self.test_mode:
             return data_list
         kept = [d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])]
-        print_log(
-            f'{type(self).__name__}: {len(data_list) - len(kept)} of {len(data_list)} questions '
-            f'have no answer among the {len(self.answers)} known ones and are left out of the '
-            'training.',
-            logger='current',
-        )
+        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions'
+        print_log(f'{left} have no answer of the vocabulary and are left out.', logger='current')
         return kept
 
     def _with_scenes(self, data_list: list[dict]) -> list[dict]:
-        """Leave out questions about scenes that are not there, before a training begins."""
-        loader = self.loader
-        if loader is None:
+        """Leave out questions about scenes with missing files, before training starts."""
+        if self.loader is None:
             return data_list
         scenes = {d['scene_id']: d for d in data_list}
-        missing = {i: x for i, d in scenes.items() if (x := loader.find_defect(d, decode=False))}
-        if missing and len(missing) == len(scenes):
-            scene, defect = next(iter(missing.items()))
-            raise UserError(
-                f'{type(self).__name__}: none of the {len(scenes)} scenes is there, for example '
-                f'{scene} {defect}. Fix: prepare ScanNet (docs/guides/vision_language.md), or set '
-                'dataset.data_root and dataset.data_prefix.'
-            )
-        lost = [f'{d["question_id"]} ({d["scene_id"]} {missing[d["scene_id"]]})'
-                for d in data_list if d['scene_id'] in missing]  # fmt: skip
-        self.leave_out('are about scenes that lack files', lost, len(data_list))
-        return [d for d in data_list if d['scene_id'] not in missing]
+        found = {i: self.loader.find_defect(d, decode=False) for i, d in scenes.items()}
+        lost = [d for d in data_list if found[d['scene_id']]]
+        names = [f'{d["question_id"]} ({d["scene_id"]} {found[d["scene_id"]]})' for d in lost]
+        self.leave_out('are about scenes that lack files', names, len(data_list))
+        return [d for d in data_list if not found[d['scene_id']]]
 
     # ------------------------------------------------------------------- the scenes
     @property
@@ -184,6 +160,5 @@ class SQA3DDataset(TextDataset):
         return info['scene_path']
 
     def find_defect(self, path: str, decode: bool = False) -> str | None:
-        """Say what is wrong with the files of a scene, or None."""
-        loader = self.loader
-        return loader and loader.find_defect(self.paths_of(Path(path).name), decode)
+        """Return a description of a defect in the files of a scene, or None."""
+        return self.loader and self.loader.find_defect(self.paths_of(Path(path).name), decode)

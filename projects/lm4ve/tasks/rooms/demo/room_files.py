@@ -26,11 +26,11 @@ FLOOR_ID, WALL_ID = 2, 1
 
 def recipe(counts: dict[str, int]) -> dict:
     """Return all that the files depend on."""
-    sizes = dict(half=rooms.HALF, wall=rooms.WALL, away=rooms.AWAY, aside=rooms.ASIDE)
-    sizes |= dict(apart=rooms.APART, step=rooms.STEP, points=rooms.POINTS, shapes=rooms.SHAPES)
-    texts = dict(questions=rooms.QUESTIONS, kinds=rooms.KINDS, wordings=rooms.WORDINGS)
-    texts |= dict(shares=rooms.SHARES, pairs=rooms.PAIRS, turn=rooms.TURN)
-    return dict(version=2, rooms=dict(counts), colors=rooms.COLORS, **sizes, **texts)
+    names = 'colors half wall away aside apart step points shapes questions kinds wordings'
+    constants = {
+        name: getattr(rooms, name.upper()) for name in f'{names} shares pairs turn'.split()
+    }
+    return dict(version=2, rooms=dict(counts), **constants)
 
 
 def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
@@ -39,7 +39,7 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
     There are ``scannet_data/<room>_*.npy``, ``scans/<room>/<room>.txt``, ``objects/<room>.npy``,
     ``qa/SQA_<split>.json``, the official pair ``qa/v1_balanced_*_<split>_scannetv2.json``, and
     ``qa/answer_counter.json``. A folder that holds it already is left as it is. It appears as
-    a whole, so that nobody else sees half of it.
+    a whole, so that no other process reads a part of it.
 
     Args:
         folder (str | Path): Where to.
@@ -61,38 +61,39 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
             for i in progress(range(count), f'drawing rooms to {split}', count):
                 # Each room has a generator of its own, so that more rooms begin alike.
                 rng = np.random.default_rng((number, i))
-                room = rooms.draw_room(rng)
-                name = f'scene{first + i:04d}_00'
-                pose = _write_scan(partial, name, rooms.draw_cloud(room, rng), room, rng)
-                made.append((name, room, pose))
-            _write_questions(partial / 'qa', split, made, first)
+                room, name = rooms.draw_room(rng), f'scene{first + i:04d}_00'
+                frame = _write_scan(partial, name, room, rng)
+                made += [(name, frame, asked) for asked in room.asked]
+            _write_questions(partial / 'qa', split, made, first * rooms.QUESTIONS)
             first += count
 
     return write_once(folder, recipe(counts), 'rooms', write)
 
 
-def _write_scan(
-    folder: Path, name: str, cloud: rooms.Cloud, room: rooms.Room, rng: np.random.Generator
-) -> '_Frame':
+def _write_scan(folder: Path, name: str, room: rooms.Room, rng: np.random.Generator) -> '_Frame':
     """Write a room's points and boxes as scanned, in a frame of its own, and as aligned."""
+    points, parts = rooms.draw_cloud(room, rng)
     frame = _Frame(rng.uniform(-np.pi, np.pi), np.append(rng.uniform(-2, 2, 2), 0.0))
-    semantics = np.array([IDS[f'{t.color} {t.shape}'] for t in room.things] + [WALL_ID, FLOOR_ID])
-    # Counted from 1; of the negative parts, the floor comes first.
-    instances = np.where(cloud.parts < 0, len(room.things) - cloud.parts, cloud.parts + 1)
-    scan = cloud.points.astype(np.float64)
+    scan = points.astype(np.float64)
     scan[:, :3] = frame.to_scan(scan[:, :3])
     scan[:, 6:9] = scan[:, 6:9] @ frame.rotation
     frame.middle = (scan[:, :3].min(axis=0) + scan[:, :3].max(axis=0)) / 2
-    arrays = dict(vert=scan.astype(np.float32), aligned_vert=cloud.points)
-    arrays |= dict(sem_label=semantics[cloud.parts].astype(np.uint32))
-    arrays |= dict(ins_label=instances.astype(np.uint32))
-    for kind, points in (('bbox', scan), ('aligned_bbox', cloud.points)):
-        boxes = [_box(points[cloud.parts == i, :3]) for i in range(len(room.things))]
-        ids = [(IDS[f'{t.color} {t.shape}'], i) for i, t in enumerate(room.things)]
-        arrays[kind] = np.concatenate((boxes, ids), axis=1)
-    np.save(folder / 'objects' / f'{name}.npy', _features(cloud), allow_pickle=False)
+    things = [parts == i for i in range(len(room.things))]
+    ids = np.array([IDS[f'{t.color} {t.shape}'] for t in room.things] + [WALL_ID, FLOOR_ID])
+    # Counted from 1; of the negative parts, the floor comes first.
+    instances = np.where(parts < 0, len(things) - parts, parts + 1)
+    arrays = dict(vert=scan.astype(np.float32), aligned_vert=points)
+    arrays |= dict(sem_label=ids[parts].astype(np.uint32), ins_label=instances.astype(np.uint32))
+    for kind, places in (('bbox', scan), ('aligned_bbox', points)):
+        boxes = [(*_box(places[thing]), ids[i], i) for i, thing in enumerate(things)]
+        arrays[kind] = np.array(boxes)
     for kind, array in arrays.items():
         np.save(folder / 'scannet_data' / f'{name}_{kind}.npy', array, allow_pickle=False)
+    # The output of a perfect detector: center and size in meters, and the mean color around 0.
+    clouds = [points[thing] for thing in things]
+    features = [(*_box(x), *(x[:, 3:6].mean(axis=0) - 128) / 64) for x in clouds]
+    features = np.array(features, dtype=np.float32)
+    np.save(folder / 'objects' / f'{name}.npy', features, allow_pickle=False)
     (folder / 'scans' / name).mkdir()
     numbers = ' '.join(f'{x:.6f}' for x in frame.matrix.ravel())
     text = f'axisAlignment = {numbers} \nsceneType = Made of shapes\n'
@@ -101,21 +102,8 @@ def _write_scan(
 
 
 def _box(points: np.ndarray) -> np.ndarray:
-    low, high = points.min(axis=0), points.max(axis=0)
+    low, high = points[:, :3].min(axis=0), points[:, :3].max(axis=0)
     return np.concatenate(((low + high) / 2, high - low))
-
-
-def _features(cloud: rooms.Cloud) -> np.ndarray:
-    """What a perfect detector would store of each thing, float32 ``[O, 9]``.
-
-    Center and size in meters, and the mean color around 0.
-    """
-    rows = []
-    for i in range(cloud.parts.max() + 1):
-        points = cloud.points[cloud.parts == i]
-        color = (points[:, 3:6].mean(axis=0) - 128) / 64
-        rows.append(np.concatenate((_box(points[:, :3]), color)))
-    return np.stack(rows).astype(np.float32)
 
 
 class _Frame:
@@ -129,9 +117,9 @@ class _Frame:
 
     def __init__(self, angle: float, shift: np.ndarray) -> None:
         self.matrix = np.eye(4)
-        self.matrix[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        self.matrix[:3, :3] = rooms.turn_around_z(angle)
         self.matrix[:3, 3] = shift
-        # As the file has it, so that what is read there takes the scan to where it was.
+        # Rounded as in the file, so that the alignment that is read is exact.
         self.matrix = np.round(self.matrix, 6)
         self.rotation = self.matrix[:3, :3]
 
@@ -140,62 +128,55 @@ class _Frame:
         return (points - self.matrix[:3, 3]) @ self.rotation
 
     def annotate(self, stands: tuple[float, float], looks: int) -> dict:
-        """Where the asker stands and looks, as SQA3D's annotations say it."""
+        """Return the asker's position and rotation as in SQA3D's annotations."""
         x, y, _ = self.to_scan(np.array((*stands, 0.0))) - self.middle
         ahead = np.array([(0, 1, 0), (1, 0, 0), (0, -1, 0), (-1, 0, 0)][looks]) @ self.rotation
         # Without a turn the asker looks along -x, as SQA3D's code draws it. A hundredth of a
         # radian more: a quaternion and its negative are one turn, and exactly at a right angle
         # rounding alone would choose between them.
         turn = np.arctan2(-ahead[1], -ahead[0]) + 0.01
-        rotation = dict(_x=0.0, _y=0.0, _z=np.sin(turn / 2), _w=np.cos(turn / 2))
-        return dict(
-            position=dict(x=float(x), y=float(y), z=0.0),
-            rotation={k: float(v) for k, v in rotation.items()},
-        )
+        sine, cosine = float(np.sin(turn / 2)), float(np.cos(turn / 2))
+        rotation = dict(_x=0.0, _y=0.0, _z=sine, _w=cosine)
+        return dict(position=dict(x=float(x), y=float(y), z=0.0), rotation=rotation)
 
 
 def _write_questions(
-    folder: Path, split: str, made: list[tuple[str, rooms.Room, _Frame]], first: int
+    folder: Path, split: str, made: list[tuple[str, _Frame, dict]], first: int
 ) -> None:
     """Write the official pair of files, and the list that SQA3D's ScanQA code makes of it."""
-    questions: list[dict] = []
-    annotations: list[dict] = []
-    rows: list[dict] = []
-    known = list(rooms.ANSWERS)
-    number = first * rooms.QUESTIONS
-    for name, room, frame in made:
-        for asked in room.asked:
-            ids = dict(scene_id=name, question_id=number)
-            number += 1
-            situation, *others = asked['situations']
-            texts = dict(situation=situation, question=asked['question'])
-            questions.append(dict(ids, **texts, alternative_situation=others))
-            answer = asked['answer']
-            said = dict(answer=answer, answer_confidence='yes', answer_id=known.index(answer))
-            pose = frame.annotate(asked['stands'], asked['looks'])
-            kinds = dict(question_type='N/A', answer_type='other')
-            annotations.append(dict(ids, **kinds, answers=[said], **pose))
-            numbers = [*pose['position'].values(), *pose['rotation'].values()]
-            rows.append(dict(ids, **texts, answers=[answer], position=numbers))
-    names = dict(questions=(questions, 'questions'), annotations=(annotations, 'sqa_annotations'))
-    for key, (entries, word) in names.items():
-        path = folder / f'v1_balanced_{word}_{split}_scannetv2.json'
-        path.write_text(json.dumps({key: entries}))
-    (folder / f'SQA_{split}.json').write_text(json.dumps(rows))
+    questions, annotations, rows = [], [], []
+    for number, (name, frame, asked) in enumerate(made, first):
+        ids = dict(scene_id=name, question_id=number)
+        situation, *others = asked['situations']
+        texts = dict(situation=situation, question=asked['question'])
+        questions.append(dict(ids, **texts, alternative_situation=others))
+        answer, pose = asked['answer'], frame.annotate(asked['stands'], asked['looks'])
+        entry = dict(answer=answer, answer_confidence='yes')
+        entry['answer_id'] = rooms.ANSWERS.index(answer)
+        kinds = dict(question_type='N/A', answer_type='other')
+        annotations.append(dict(ids, **kinds, answers=[entry], **pose))
+        numbers = [*pose['position'].values(), *pose['rotation'].values()]
+        rows.append(dict(ids, **texts, answers=[answer], position=numbers))
+    files = {
+        f'v1_balanced_questions_{split}_scannetv2': dict(questions=questions),
+        f'v1_balanced_sqa_annotations_{split}_scannetv2': dict(annotations=annotations),
+        f'SQA_{split}': rows,
+    }
     if split == 'train':
-        corpus = [answer for row in rows for answer in row['answers']]
-        (folder / 'answer_counter.json').write_text(json.dumps(corpus))
+        files['answer_counter'] = [row['answers'][0] for row in rows]
+    for name, content in files.items():
+        (folder / f'{name}.json').write_text(json.dumps(content))
 
 
 @DATASETS.register_module()
 class Rooms(SQA3DDataset):
-    """Questions about rooms of colored shapes, made from open3d's primitives on first use.
+    """Questions about rooms of colored shapes, made of primitives on first use.
 
     Args:
         split (str): 'train', 'val' or 'test', which share no room.
         data_root (str): Where they are; they are written there if they are not (seconds).
         rooms (dict[str, int]): Rooms of each split.
-        blank_scenes (bool): Points say nothing (:class:`BlankScene`). A model trained and
+        blank_scenes (bool): Points are constant (:class:`BlankScene`). A model trained and
             tested so sees the texts only, which is the control that clouds are needed.
         **kwargs: Passed to :class:`lm4ve.tasks.rooms.SQA3DDataset`.
 

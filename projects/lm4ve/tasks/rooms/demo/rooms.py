@@ -3,7 +3,7 @@
 For seeing SQA3D's model train without a download. The shapes are the point-cloud demo's
 primitives. They stand to the north, east, south and west of the middle, where the asker
 is; so an answer follows from where the asker looks (the situation) and from what is there
-(the cloud), and neither alone tells it.
+(the cloud), and from neither alone.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,8 @@ POINTS = dict(shape=96, floor=160, walls=160)
 #: Questions about a room. Each has a situation of its own: several of one situation would be
 #: of different sides, which undoes SHARES.
 QUESTIONS = 32
-#: How situations are worded; all three say the same, and name the place ahead, which a small
-#: model learns to look up sooner than the place behind.
+#: Wordings of one situation. All name the place ahead, which a small model learns to look up
+#: sooner than the place behind.
 WORDINGS = (
     'I am standing in the middle of the room and looking {}.',
     'I am in the center of the room, facing the {} wall.',
@@ -50,8 +50,8 @@ WORDINGS = (
 )
 #: Kinds of questions, by the first words of which SQA3D scores them, and how often each is.
 KINDS = dict(shape=4, color=4, there=1, see=1, count=1)
-#: How often is asked for a side. If all were asked for alike often, neither the side nor the
-#: asker's heading alone would tell anything, and nothing would be learned for long.
+#: Relative frequencies of sides in questions. With equal ones, neither the side nor the
+#: asker's heading alone would be informative, and training would stall for long.
 SHARES = dict(front=6, right=1, behind=1, left=1)
 #: All that there are, "red box" and so on.
 NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
@@ -105,9 +105,8 @@ def draw_room(rng: np.random.Generator) -> Room:
         stands = tuple(rng.uniform(-STEP, STEP, 2).tolist())
         order = rng.permutation(len(WORDINGS))
         words = [WORDINGS[i].format(PLACES[looks]) for i in order]
-        question, answer = _draw_question(things, looks, rng)
-        asked.append(dict(looks=looks, stands=stands, situations=words))
-        asked[-1].update(question=question, answer=answer)
+        seen = dict(looks=looks, stands=stands, situations=words)
+        asked.append(seen | _draw_question(things, looks, rng))
     return Room(half, tuple(things), tuple(asked))
 
 
@@ -160,7 +159,7 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     return found
 
 
-def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) -> tuple[str, str]:
+def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) -> dict[str, str]:
     """Draw a question; of a kind and a side, each answer that occurs alike often."""
     found = questions_of(things, looks)
     while True:
@@ -171,8 +170,8 @@ def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) ->
         # One thing or two alike: 0, and 1 or 2.
         if answers := sorted({a for _, a in fit}):
             answer = answers[rng.integers(len(answers))]
-            fit = [(q, a) for q, a in fit if a == answer]
-            return fit[rng.integers(len(fit))]
+            questions = [q for q, a in fit if a == answer]
+            return dict(question=questions[rng.integers(len(questions))], answer=answer)
 
 
 def _pick(shares: dict[str, int], rng: np.random.Generator) -> str:
@@ -180,31 +179,20 @@ def _pick(shares: dict[str, int], rng: np.random.Generator) -> str:
     return list(shares)[rng.choice(len(shares), p=[s / total for s in shares.values()])]
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """The points of a room.
+def draw_cloud(room: Room, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the points of a room, in random order.
 
-    Attributes:
-        points (np.ndarray): float32 ``[P, 9]``: x, y, z in meters, red, green, blue from 0
-            to 255, and the normal.
-        parts (np.ndarray): int64 ``[P]``: the index of the thing, -1 for the floor and -2
-            for the walls.
+    Returns:
+        tuple[np.ndarray, np.ndarray]: float32 ``[P, 9]``: x, y, z in meters, red, green, blue
+        from 0 to 255, and the normal; and int64 ``[P]``: the index of the thing, -1 for the
+        floor and -2 for the walls.
     """
-
-    points: np.ndarray
-    parts: np.ndarray
-
-
-def draw_cloud(room: Room, rng: np.random.Generator) -> Cloud:
-    """Draw the points of a room, in an order that says nothing."""
     clouds = [_shape_points(thing, rng) for thing in room.things]
-    parts = [np.full(len(c), i) for i, c in enumerate(clouds)]
-    for part, cloud in ((-1, _floor(room, rng)), (-2, _walls(room, rng))):
-        clouds.append(cloud)
-        parts.append(np.full(len(cloud), part))
+    clouds += [_floor(room, rng), _walls(room, rng)]
+    numbers = [*range(len(room.things)), -1, -2]
     order = rng.permutation(sum(map(len, clouds)))
-    points = np.concatenate(clouds)[order].astype(np.float32)
-    return Cloud(points, np.concatenate(parts)[order])
+    parts = np.repeat(numbers, list(map(len, clouds)))[order]
+    return np.concatenate(clouds)[order].astype(np.float32), parts
 
 
 def _shape_points(thing: Thing, rng: np.random.Generator) -> np.ndarray:
@@ -214,13 +202,17 @@ def _shape_points(thing: Thing, rng: np.random.Generator) -> np.ndarray:
     points = (points - (low + high) / 2) * scale
     normals = normals / scale
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    turn = rng.uniform(-TURN, TURN)
-    rotation = np.array(
-        [[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]]
-    )
+    rotation = turn_around_z(rng.uniform(-TURN, TURN))
     points, normals = points @ rotation.T, normals @ rotation.T
     points += (*thing.center, thing.size[2] / 2)
-    return np.concatenate((points, _paint(COLORS[thing.color], len(points), rng), normals), axis=1)
+    return np.hstack((points, _paint(COLORS[thing.color], len(points), rng), normals))
+
+
+def turn_around_z(angle: float) -> np.ndarray:
+    """Return the rotation by an angle in radians, ``[3, 3]``."""
+    return np.array(
+        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
+    )
 
 
 def _paint(color: tuple[int, int, int], count: int, rng: np.random.Generator) -> np.ndarray:
@@ -233,9 +225,7 @@ def _floor(room: Room, rng: np.random.Generator) -> np.ndarray:
     count = POINTS['floor']
     places = rng.uniform(-1, 1, (count, 2)) * room.half
     up = np.broadcast_to((0.0, 0.0, 1.0), (count, 3))
-    return np.concatenate(
-        (places, np.zeros((count, 1)), _paint((120, 105, 90), count, rng), up), axis=1
-    )
+    return np.hstack((places, np.zeros((count, 1)), _paint((120, 105, 90), count, rng), up))
 
 
 def _walls(room: Room, rng: np.random.Generator) -> np.ndarray:
@@ -245,5 +235,5 @@ def _walls(room: Room, rng: np.random.Generator) -> np.ndarray:
     walls = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])[rng.integers(0, 4, count)]
     places = walls * np.array(room.half) + (1 - abs(walls)) * along[:, None] * room.half
     heights = rng.uniform(0, WALL, (count, 1))
-    normals = np.concatenate((-walls, np.zeros((count, 1))), axis=1)
-    return np.concatenate((places, heights, _paint((205, 205, 200), count, rng), normals), axis=1)
+    normals = np.hstack((-walls, np.zeros((count, 1))))
+    return np.hstack((places, heights, _paint((205, 205, 200), count, rng), normals))

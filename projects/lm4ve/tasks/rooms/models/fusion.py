@@ -1,4 +1,4 @@
-"""How objects read the situation, then the question: guided attention and pooling.
+"""Guided attention of objects to the situation, then the question, and pooling.
 
 The layers are MCAN's (Yu et al., CVPR 2019, arXiv 1906.10770), in the order in which
 SQA3D's baseline has them. They come after their norm: "post-norm".
@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
-
-NORMS = ('mcan', 'layer')
 
 
 class MCANNorm(nn.Module):
@@ -21,7 +19,7 @@ class MCANNorm(nn.Module):
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
         self.eps = eps
-        # The names tell a state of this norm from one of the common norm.
+        # The release's names, which differ from those of the common norm.
         self.a_2 = nn.Parameter(torch.ones(channels))
         self.b_2 = nn.Parameter(torch.zeros(channels))
 
@@ -34,23 +32,27 @@ class MCANNorm(nn.Module):
         return self.a_2 * (centered / (deviation + self.eps)).to(self.a_2.dtype) + self.b_2
 
 
-def _norm(kind: str, channels: int) -> nn.Module:
-    return MCANNorm(channels) if kind == 'mcan' else nn.LayerNorm(channels)
+NORMS = dict(mcan=MCANNorm, layer=nn.LayerNorm)
+
+
+def two_layers(channels: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
+    """Build Linear, GELU, dropout and Linear: ``[..., channels]`` to ``[..., out]``."""
+    return nn.Sequential(
+        nn.Linear(channels, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, out)
+    )
 
 
 class Attention(nn.Module):
     """Attention of tokens to others, with several heads.
 
-    Where all others are masked, the mean over all of them is taken, as in the release.
+    Where all others are masked, the output is the mean over all of them, as in the release.
     """
 
     def __init__(self, channels: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         self.num_heads, self.dropout = num_heads, dropout
-        self.query = nn.Linear(channels, channels)
-        self.key = nn.Linear(channels, channels)
-        self.value = nn.Linear(channels, channels)
-        self.merge = nn.Linear(channels, channels)
+        linears = (nn.Linear(channels, channels) for _ in range(4))
+        self.query, self.key, self.value, self.merge = linears
 
     def forward(self, x: Tensor, others: Tensor, padding: Tensor) -> Tensor:
         """``[B, N, C]``, ``[B, M, C]`` and bool ``[B, M]`` (True = masked) to ``[B, N, C]``."""
@@ -58,9 +60,9 @@ class Attention(nn.Module):
         def split(tokens: Tensor) -> Tensor:
             return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
-        nobody = padding.all(dim=1)[:, None, None, None]
-        query = split(self.query(x)).masked_fill(nobody, 0.0)
-        seen = ~padding[:, None, None] | nobody
+        all_masked = padding.all(dim=1)[:, None, None, None]
+        query = split(self.query(x)).masked_fill(all_masked, 0.0)
+        seen = ~padding[:, None, None] | all_masked
         dropout = self.dropout if self.training else 0.0
         out = F.scaled_dot_product_attention(
             query, split(self.key(others)), split(self.value(others)), seen, dropout
@@ -74,32 +76,21 @@ class GuidedLayer(nn.Module):
     Args:
         channels (int): C.
         num_heads (int): Heads.
-        feedforward_channels (int): Width between the feed-forward's two layers.
-        dropout (float): The rate at which attention weights, hidden values of the
-            feed-forward, and what is added to the stream are dropped.
+        hidden (int): Width between the feed-forward's two layers.
+        dropout (float): Rate for attention weights, hidden values of the feed-forward, and the
+            outputs of the three parts.
         norm (str): See :class:`GuidedFusion`.
         guided (bool): There is a guide.
     """
 
     def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        feedforward_channels: int,
-        dropout: float,
-        norm: str,
-        guided: bool,
+        self, channels: int, num_heads: int, hidden: int, dropout: float, norm: str, guided: bool
     ) -> None:
         super().__init__()
         self.self_attention = Attention(channels, num_heads, dropout)
         self.guided_attention = Attention(channels, num_heads, dropout) if guided else None
-        self.feed_forward = nn.Sequential(
-            nn.Linear(channels, feedforward_channels),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(feedforward_channels, channels),
-        )
-        self.norms = nn.ModuleList(_norm(norm, channels) for _ in range(3 if guided else 2))
+        self.feed_forward = two_layers(channels, hidden, channels, dropout)
+        self.norms = nn.ModuleList(NORMS[norm](channels) for _ in range(3 if guided else 2))
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -120,7 +111,7 @@ class GuidedLayer(nn.Module):
 
 @MODELS.register_module()
 class GuidedFusion(BaseModule):
-    """Texts read themselves; then objects read the situation, then the question.
+    """Self-attention of texts, then attention of objects to the situation and the question.
 
     Args:
         embed_dims (int): C of all tokens.
@@ -149,11 +140,7 @@ class GuidedFusion(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check('model.fusion.norm', norm, choices=NORMS)
-        if embed_dims % num_heads:
-            raise UserError(
-                f'model.fusion.embed_dims={embed_dims} is no multiple of num_heads={num_heads}. '
-                'Fix: change one of them.'
-            )
+        check('model.fusion: embed_dims % num_heads', embed_dims % num_heads, choices=(0,))
         self.embed_dims = embed_dims
         sizes = (embed_dims, num_heads, feedforward_channels or 4 * embed_dims, dropout, norm)
 
@@ -164,7 +151,7 @@ class GuidedFusion(BaseModule):
         self.object_situation_layers, self.object_question_layers = stack(True), stack(True)
 
     def forward(self, tokens: dict[str, Tensor], padding: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Let objects read texts.
+        """Attend from objects to the texts.
 
         Args:
             tokens (dict[str, Tensor]): ``objects`` ``[B, K, C]``, ``situation``
@@ -174,20 +161,19 @@ class GuidedFusion(BaseModule):
         Returns:
             dict[str, Tensor]: The same three, after the fusion.
         """
-        objects, situation, question = (tokens[k] for k in ('objects', 'situation', 'question'))
-        for layer in self.situation_layers:
-            situation = layer(situation, padding['situation'])
-        for layer in self.question_layers:
-            question = layer(question, padding['question'])
-        for layer in self.object_situation_layers:
-            objects = layer(objects, padding['objects'], situation, padding['situation'])
-        for layer in self.object_question_layers:
-            objects = layer(objects, padding['objects'], question, padding['question'])
-        return dict(objects=objects, situation=situation, question=question)
+        fused = dict(tokens)
+        for text in ('situation', 'question'):
+            for layer in getattr(self, f'{text}_layers'):
+                fused[text] = layer(fused[text], padding[text])
+        for text in ('situation', 'question'):
+            guide = fused[text], padding[text]
+            for layer in getattr(self, f'object_{text}_layers'):
+                fused['objects'] = layer(fused['objects'], padding['objects'], *guide)
+        return fused
 
 
 class AttentionPool(nn.Module):
-    """Tokens to one feature: a weighted mean, whose weights a small network gives, and Linear.
+    """Pools tokens: a weighted mean, with weights from a small network, then Linear.
 
     Args:
         channels (int): C of the tokens.
@@ -200,16 +186,11 @@ class AttentionPool(nn.Module):
         self, channels: int, hidden_channels: int, out_channels: int, dropout: float = 0.1
     ) -> None:
         super().__init__()
-        self.weigh = nn.Sequential(
-            nn.Linear(channels, hidden_channels),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_channels, 1),
-        )
+        self.weigh = two_layers(channels, hidden_channels, 1, dropout)
         self.merge = nn.Linear(channels, out_channels)
 
     def weights(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """How much each token counts, fp32 ``[B, N]``; all alike where all are masked."""
+        """Return each token's weight, fp32 ``[B, N]``; equal weights where all are masked."""
         scores = self.weigh(tokens)[..., 0].float().masked_fill(padding, -1e9)
         return scores.softmax(dim=1)
 

@@ -1,5 +1,6 @@
 """Heads of :class:`SQA3D`: the answer to the question, and where its asker stands."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.answering import SCORES, TARGETS, KnowsVocabulary, in_fp32
-from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.rooms.models.fusion import two_layers
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]
@@ -33,28 +34,16 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
     Raises:
         UserError: It is neither, or it is empty.
     """
-    found, name = source, field
-    if isinstance(source, (str, Path)):
-        found, name = read_json(source, (list, dict), field), f"{field}: '{source}'"
-    counts = dict(found) if isinstance(found, Mapping) else Counter(map(_as_text, found))
-    wrong = [k for k, n in counts.items() if not isinstance(k, str) or not isinstance(n, int)]
-    if wrong or not counts:
-        raise UserError(
-            f'{name} is no list of answers, and holds no counts of them: '
-            f'{listing([repr(k) for k in wrong]) or "it is empty"}. Expected every answer of the '
-            "training set, or a number for each. Fix: use SQA3D's answer_counter.json."
-        )
+    found = json.loads(Path(source).read_text()) if isinstance(source, str | Path) else source
+    counts = dict(found) if isinstance(found, Mapping) else Counter(found)
+    if not counts or not all(isinstance(k, str) and type(n) is int for k, n in counts.items()):
+        raise UserError(f'{field} must be all answers of a corpus, or the count of each.')
     return dict(sorted(counts.items()))
-
-
-def _as_text(entry: object) -> object:
-    # A list or a dictionary cannot be counted.
-    return entry if isinstance(entry, str) else (repr(entry),)
 
 
 @MODELS.register_module()
 class SceneAnswerHead(KnowsVocabulary, BaseModule):
-    """Choose an answer: Linear, GELU, dropout, Linear.
+    """Classifies the answer: Linear, GELU, dropout, Linear.
 
     Args:
         answers (str | Sequence[str] | Mapping[str, int]): See :func:`count_answers`. The A
@@ -87,22 +76,15 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         check('model.head.targets', targets, choices=TARGETS)
         self.in_channels = in_channels
         counts = count_answers(answers, self.vocabulary_field)
-        most = len(SCORES) - 1
-        self.scores = {a: SCORES[min(n, most)] if targets == 'soft' else 1.0
-                       for a, n in counts.items()}  # fmt: skip
-        self.layers = nn.Sequential(
-            nn.Linear(in_channels, hidden_channels),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_channels, len(counts)),
-        )
+        scores = SCORES if targets == 'soft' else (1.0,)
+        self.scores = {a: scores[min(n, len(scores) - 1)] for a, n in counts.items()}
+        self.layers = two_layers(in_channels, hidden_channels, len(counts), dropout)
         self.know(list(counts))
 
     @staticmethod
     def portable(node: dict) -> dict:
         """Put the answers and their counts in the place of their file, for a release."""
-        counts = count_answers(node['answers'], SceneAnswerHead.vocabulary_field)
-        return dict(answers=counts)
+        return dict(answers=count_answers(node['answers'], SceneAnswerHead.vocabulary_field))
 
     def forward(self, features: Tensor) -> Tensor:
         """``[B, 3 E]`` to logits, fp32 ``[B, A]``."""
@@ -116,9 +98,8 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         logits = self(features)
         targets = torch.zeros(logits.shape, device='cpu')
         for row, sample in enumerate(data_samples):
-            for answer in sample.gt_answers:
-                if answer in self.index:
-                    targets[row, self.index[answer]] = self.scores[answer]
+            for answer in self.index.keys() & sample.gt_answers:
+                targets[row, self.index[answer]] = self.scores[answer]
         targets = targets.to(logits)
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='sum')
         return dict(answer=loss / len(logits))
@@ -139,7 +120,7 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
 
 @MODELS.register_module()
 class PoseHead(BaseModule):
-    """Tell where the asker stands and looks, which helps to read the situation.
+    """Predicts the position and heading of the asker, an auxiliary task.
 
     Args:
         in_channels (int): 2 E: situation and objects.
@@ -164,28 +145,14 @@ class PoseHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.in_channels, self.rotation_weight = in_channels, rotation_weight
-        self.layers = nn.Sequential(
-            nn.Linear(in_channels, hidden_channels),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden_channels, 7),
-        )
+        self.layers = two_layers(in_channels, hidden_channels, 7, dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """``[B, 2 E]`` to poses, fp32 ``[B, 7]``."""
         return in_fp32(self.layers, features)
 
     def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
-        """Loss of poses; samples have ``gt_pose`` ``[7]``.
-
-        Raises:
-            UserError: A sample lacks it.
-        """
-        if any('gt_pose' not in s for s in data_samples):
-            raise UserError(
-                'A training sample has no gt_pose, from which model.pose_head learns. Fix: let the '
-                'data set give it, or set model.pose_head=None.'
-            )
+        """Loss of poses; samples have ``gt_pose`` ``[7]``."""
         found = self(features)
         wanted = torch.stack([s.gt_pose for s in data_samples]).to(found)
         position = F.mse_loss(found[:, :3], wanted[:, :3])

@@ -1,6 +1,6 @@
-"""Words as vectors (GloVe) and the LSTM over them, as SQA3D's baseline reads its texts.
+"""Vectors of words (GloVe) and the LSTM over them, the text encoder of SQA3D's baseline.
 
-Any text encoder of ``transformers`` takes their place: ``lm4ve.TransformersTextEncoder``.
+Any text encoder of ``transformers`` can replace them: ``lm4ve.TransformersTextEncoder``.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.files import replacing
 from lm4ve.registry import MODELS
 
@@ -29,7 +30,7 @@ def split_words(text: str) -> list[str]:
 
 
 class WordVectors:
-    """Vectors of words.
+    """Looks up vectors of words.
 
     Args:
         words (Sequence[str]): V words; ``unk`` is among them.
@@ -43,22 +44,11 @@ class WordVectors:
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
-        if vectors.ndim != 2 or len(vectors) != len(words):
-            raise UserError(
-                f'{_FIELD} has {len(words)} words and vectors {list(vectors.shape)}. Expected one '
-                'row [V, D] a word. Fix: write the file again.'
-            )
+        if vectors.ndim != 2 or len(vectors) != len(words) or not np.isfinite(vectors).all():
+            raise UserError(f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.')
+        check(f"{_FIELD}: number of words '{UNKNOWN}'", list(words).count(UNKNOWN), least=1)
         self.rows = {word: i for i, word in enumerate(words)}
         self.vectors = np.asarray(vectors, dtype=np.float32)
-        if not np.isfinite(self.vectors).all():
-            raise UserError(
-                f'{_FIELD} has vectors with NaN or infinite numbers. Fix: write the file again.'
-            )
-        if UNKNOWN not in self.rows:
-            raise UserError(
-                f"{_FIELD} lacks '{UNKNOWN}', whose vector stands for unknown words. Fix: use the "
-                'whole of GloVe (glove.6B.300d.txt), or add that word.'
-            )
 
     @property
     def channels(self) -> int:
@@ -69,7 +59,7 @@ class WordVectors:
         return self
 
     def __call__(self, texts: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
-        """Look texts up.
+        """Look up the words of texts.
 
         Args:
             texts (Sequence[Sequence[str]]): T lists of words, none of them empty.
@@ -79,13 +69,10 @@ class WordVectors:
             texts, and bool ``[T, L]``, True = padding.
         """
         unknown = self.rows[UNKNOWN]
-        longest = max(map(len, texts))
-        found = np.zeros((len(texts), longest, self.channels), dtype=np.float32)
-        padding = np.ones((len(texts), longest), dtype=bool)
-        for i, words in enumerate(texts):
-            found[i, : len(words)] = self.vectors[[self.rows.get(w, unknown) for w in words]]
-            padding[i, : len(words)] = False
-        return torch.from_numpy(found), torch.from_numpy(padding)
+        rows = [self.vectors[[self.rows.get(w, unknown) for w in words]] for words in texts]
+        found = pad_sequence([torch.from_numpy(x) for x in rows], batch_first=True)
+        lengths = torch.tensor([len(x) for x in rows])
+        return found, torch.arange(found.shape[1]) >= lengths[:, None]
 
 
 def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> WordVectors:
@@ -97,29 +84,15 @@ def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> Wor
             ``.txt``, a line a word; or the vectors themselves by their words.
 
     Raises:
-        UserError: The file is missing, damaged or of another kind.
+        UserError, ValueError, LookupError, OSError: The file is missing, damaged or a pickle.
     """
     if isinstance(source, Mapping):
         return WordVectors(list(source), np.array(list(source.values()), dtype=np.float32))
     path = Path(source)
-    try:
-        if path.suffix == '.npz':
-            with np.load(path, allow_pickle=False) as archive:
-                return WordVectors(archive['words'].tolist(), archive['vectors'])
-        if path.suffix == '.txt':
-            return WordVectors(*_read_text(path))
-    except UserError:
-        raise
-    except Exception as e:  # numpy's and zipfile's are of many kinds
-        raise UserError(
-            f"{_FIELD}='{path}' cannot be read ({type(e).__name__}: {e}). Expected an .npz with "
-            "words [V] and vectors [V, D], or GloVe's .txt. Fix: write or download it again."
-        ) from e
-    raise UserError(
-        f"{_FIELD}='{path}' is neither .npz nor .txt. A pickle (glove.p) is not read, since "
-        "reading one runs its code. Fix: name GloVe's glove.6B.300d.txt, or the .npz that "
-        'tools/vision_language/make_word_vectors.py makes of it.'
-    )
+    if path.suffix == '.txt':
+        return WordVectors(*_read_text(path))
+    with np.load(path, allow_pickle=False) as archive:
+        return WordVectors(archive['words'].tolist(), archive['vectors'])
 
 
 def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[str], np.ndarray]:
@@ -158,20 +131,8 @@ def write_word_vectors(
         UserError: ``source`` cannot be read or lacks ``unk``; ``path`` ends otherwise or
             cannot be written.
     """
-    if Path(path).suffix != '.npz' or Path(source).suffix != '.txt':
-        raise UserError(
-            f"'{source}' and '{path}' must end in .txt (GloVe's own) and .npz. Fix: correct them."
-        )
     said = {word for text in texts for word in split_words(text)}
-    try:
-        found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
-    except (OSError, ValueError) as e:
-        if isinstance(e, UserError):
-            raise
-        raise UserError(
-            f"'{source}' cannot be read as vectors of words ({type(e).__name__}: {e}). Fix: name "
-            "GloVe's glove.6B.300d.txt, or fetch it again."
-        ) from e
+    found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
     with replacing(path) as beside:
         np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
     return len(said), len(said & found.rows.keys())
@@ -189,7 +150,7 @@ class LSTMTextEncoder(BaseModule):
 
     Attributes:
         embed_dims (int): C.
-        word_channels (int): D, by which a model knows that this encoder reads vectors.
+        word_channels (int): D, which marks an encoder of vectors.
     """
 
     def __init__(

@@ -1,27 +1,23 @@
 """Losses of detection, as VoteNet and SQA3D's baseline have them, on boxes and votes.
 
 Everything is computed in fp32. A released quirk is mended: padded boxes stand at the
-origin there, and a proposal near it would be taken for one of them.
+origin there, and a proposal near it would match one of them.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lm4ve.errors import UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import squared_distances
-
-if TYPE_CHECKING:
-    from lm4ve.tasks.rooms.models.proposals import Detections
+from lm4ve.tasks.rooms.models.proposals import Detections
 
 #: A proposal nearer than this to the center of a box is of an object; one that is farther
-#: than the second number is not; between them nobody knows. Meters.
+#: than the second number is not; between them it does not count. Meters.
 NEAR, FAR = 0.3, 0.6
 #: Weights of the classes "nothing" and "object".
 OBJECTNESS_WEIGHTS = (0.2, 0.8)
@@ -33,7 +29,7 @@ _NOWHERE = 1e6
 
 @dataclass
 class Targets:
-    """What is true of B scenes with up to M boxes each.
+    """Annotations of B scenes with up to M boxes each.
 
     Attributes:
         votes (Tensor): ``[B, S, 3]``, from each seed to the center of its object.
@@ -50,9 +46,7 @@ class Targets:
     there: Tensor
 
 
-def gather_targets(
-    samples: Sequence[VisionLanguageDataSample], seed_index: Tensor, mean_sizes: Tensor
-) -> Targets:
+def gather_targets(samples: Sequence[VisionLanguageDataSample], seed_index: Tensor) -> Targets:
     """Put the annotations of a batch together.
 
     Args:
@@ -60,19 +54,7 @@ def gather_targets(
             ``gt_vote_mask`` bool ``[P]``, ``gt_boxes`` ``[M, 6 or 7]`` and ``gt_labels``
             int64 ``[M]``.
         seed_index (Tensor): int64 ``[B, S]``, among a scene's points.
-        mean_sizes (Tensor): ``[classes, 3]``.
-
-    Raises:
-        UserError: A sample lacks one of these, or a label is of no class.
     """
-    needed = ('gt_votes', 'gt_vote_mask', 'gt_boxes', 'gt_labels')
-    for sample in samples:
-        if lacking := [name for name in needed if name not in sample]:
-            raise UserError(
-                f'A training sample of the scene {sample.get("scene_id", "?")} lacks '
-                f'{", ".join(lacking)}, from which VoteNet learns. Fix: let the pipeline pack '
-                'them, or use stored objects (lm4ve.StoredObjects).'
-            )
     device, most = seed_index.device, max(1, *(len(s.gt_boxes) for s in samples))
     boxes = torch.zeros(len(samples), most, 7, device=device)
     labels = torch.zeros(len(samples), most, dtype=torch.int64, device=device)
@@ -82,30 +64,18 @@ def gather_targets(
         boxes[i, :count, : sample.gt_boxes.shape[-1]] = sample.gt_boxes.float()
         labels[i, :count] = sample.gt_labels
         there[i, :count] = True
-    # On a GPU the check would wait for it; there the loss itself asserts.
-    if not labels.is_cuda and int(labels.max()) >= len(mean_sizes):
-        raise UserError(
-            f'A box has the label {int(labels.max())}, but model.object_encoder.mean_sizes has '
-            f'{len(mean_sizes)} classes. Fix: give one mean size a class.'
-        )
     pairs = list(zip(samples, seed_index, strict=True))
-    return Targets(
-        votes=torch.stack([s.gt_votes[i].float() for s, i in pairs]),
-        votes_mask=torch.stack([s.gt_vote_mask[i].bool() for s, i in pairs]),
-        boxes=boxes,
-        labels=labels,
-        there=there,
-    )
+    votes = torch.stack([s.gt_votes[i].float() for s, i in pairs])
+    mask = torch.stack([s.gt_vote_mask[i].bool() for s, i in pairs])
+    return Targets(votes, mask, boxes, labels, there)
 
 
-def detection_losses(
-    found: 'Detections', targets: Targets, mean_sizes: Tensor
-) -> dict[str, Tensor]:
+def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) -> dict[str, Tensor]:
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
-        found (Detections): What the detector says of B scenes.
-        targets (Targets): What is true of the same scenes.
+        found (Detections): Of B scenes.
+        targets (Targets): Of the same scenes.
         mean_sizes (Tensor): ``[classes, 3]``, meters.
 
     Returns:
@@ -144,14 +114,14 @@ def _distances(places: Tensor, targets: Targets) -> Tensor:
     return far.masked_fill(~targets.there[:, None], _NOWHERE)
 
 
-def _vote_loss(found: 'Detections', targets: Targets) -> Tensor:
+def _vote_loss(found: Detections, targets: Targets) -> Tensor:
     wanted = found.seeds.float() + targets.votes
     distance = (found.votes.float() - wanted).abs().sum(dim=-1)
     return _mean(distance, targets.votes_mask.float())
 
 
 def _box_losses(
-    found: 'Detections', targets: Targets, mean_sizes: Tensor, match: Tensor, positive: Tensor
+    found: Detections, targets: Targets, mean_sizes: Tensor, match: Tensor, positive: Tensor
 ) -> dict[str, Tensor]:
     to_boxes = _distances(found.centers, targets)
     center = _mean(to_boxes.amin(dim=2), positive)
@@ -160,11 +130,12 @@ def _box_losses(
     labels = targets.labels.gather(1, match)
     bins = found.heading_scores.shape[-1]
     turn, rest = heading_of(boxes[..., 6], bins)
-    said = found.heading_residuals.float().gather(2, turn[..., None])[..., 0]
-    heading = F.huber_loss(said, rest / (math.pi / bins), reduction='none')
+    found_rest = found.heading_residuals.float().gather(2, turn[..., None])[..., 0]
+    heading = F.huber_loss(found_rest, rest / (math.pi / bins), reduction='none')
     mean = mean_sizes[labels]
-    said = found.size_residuals.float().gather(2, labels[..., None, None].expand(-1, -1, 1, 3))
-    size = F.huber_loss(said[:, :, 0], (boxes[..., 3:6] - mean) / mean, reduction='none').mean(-1)
+    index = labels[..., None, None].expand(-1, -1, 1, 3)
+    found_size = found.size_residuals.float().gather(2, index)[:, :, 0]
+    size = F.huber_loss(found_size, (boxes[..., 3:6] - mean) / mean, reduction='none').mean(-1)
     return dict(
         center=center,
         heading_class=_mean(_cross_entropy(found.heading_scores, turn), positive),

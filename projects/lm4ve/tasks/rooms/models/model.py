@@ -1,7 +1,7 @@
 """``SQA3D``: objects of a room, a situation and a question in it, and the answer.
 
-Objects read the situation, then the question; the block of a language model takes the
-objects after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
+Objects attend to the situation, then to the question; the block of a language model comes
+after that and before the pooling (arXiv 2310.12973, section 4.5 and C.6). Source
 of the model: SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474) and ScanQA (arXiv 2112.10482).
 """
 
@@ -12,14 +12,14 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.rooms.models.fusion import AttentionPool
+from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 from lm4ve.tasks.rooms.models.proposals import Objects
 
-TEXTS = ('situation', 'question')
 STREAMS = ('objects', *TEXTS)
 #: What each part of the loss counts. The release multiplies all of them by ten.
 LOSS_WEIGHTS = dict(vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0, answer=1.0)
@@ -27,7 +27,7 @@ LOSS_WEIGHTS = dict(vote=10.0, objectness=5.0, box=10.0, semantic=1.0, pose=1.0,
 
 @MODELS.register_module()
 class SQA3D(BaseModel):
-    """Answer questions about a room, asked by somebody who stands in it.
+    """Answers questions about a room, asked by somebody who stands in it.
 
     Args:
         object_encoder (dict): Config of :class:`VoteNet`, which reads points, or of
@@ -39,7 +39,7 @@ class SQA3D(BaseModel):
         fusion (dict): Config of :class:`GuidedFusion`.
         neck (dict, optional): ``LLMBlockNeck``, between fusion and pooling. Proposals that
             are no objects are its padding.
-        tokens (str): What the neck takes: 'visual', the objects, as the paper's figure H
+        tokens (str): Input of the neck: 'visual', the objects, as the paper's figure H
             has it for images; or 'joint', objects, situation and question in one sequence.
         pool (dict): Sizes of the three :class:`AttentionPool`: ``hidden_channels`` and
             ``out_channels`` (E).
@@ -78,33 +78,23 @@ class SQA3D(BaseModel):
         self.pools = nn.ModuleDict({name: AttentionPool(channels, **pool) for name in STREAMS})
         self.head = MODELS.build(head)
         self.pose_head = None if pose_head is None else MODELS.build(pose_head)
-        self.loss_weights = dict(LOSS_WEIGHTS)
-        for name, value in (loss_weights or {}).items():
-            if name not in LOSS_WEIGHTS:
-                raise UserError(
-                    f"model.loss_weights has no part '{name}'.{did_you_mean(name, LOSS_WEIGHTS)} "
-                    f'Fix: choose from {", ".join(LOSS_WEIGHTS)}.'
-                )
-            self.loss_weights[name] = value
+        for name in loss_weights or ():
+            check('model.loss_weights', name, choices=LOSS_WEIGHTS)
+        self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
         check_parts(self, pool['out_channels'])
 
     def encode_objects(self, inputs: Mapping[str, Tensor]) -> Objects:
-        """Find or take the objects of scenes, with tokens ``[B, K, C_o]``.
+        """Encode the objects of scenes as tokens ``[B, K, C_o]``.
 
         Raises:
-            UserError: The inputs have not what the encoder reads.
+            UserError: The inputs lack what the encoder reads.
         """
         kind = self.object_encoder.reads
-        if kind not in inputs:
-            raise UserError(
-                f'model.object_encoder reads {kind}, but the inputs have {", ".join(inputs)}. Fix: '
-                f'let the data set give {kind}, or choose lm4ve.VoteNet for points and '
-                'lm4ve.StoredObjects for stored objects.'
-            )
+        check('model.object_encoder reads', kind, choices=inputs)
         return self.object_encoder(inputs[kind], inputs[f'{kind}_padding'])
 
     def encode_texts(self, words: Tensor, padding: Tensor) -> Tensor:
-        """Read texts.
+        """Encode texts.
 
         Args:
             words (Tensor): int64 ``[B, L]`` or float ``[B, L, D]``, as the encoder reads.
@@ -118,7 +108,7 @@ class SQA3D(BaseModel):
     def fuse(
         self, objects: Objects, texts: Mapping[str, Tensor], padding: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Let objects read the texts, then let the neck have its say.
+        """Attend from objects to the texts, then apply the neck.
 
         Args:
             objects (Objects): Of :meth:`encode_objects`.
@@ -144,7 +134,7 @@ class SQA3D(BaseModel):
         return dict(zip(STREAMS, parts, strict=True))
 
     def pool(self, fused: Mapping[str, Tensor], padding: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tokens of each stream to one feature each, ``[B, E]``."""
+        """Pool the tokens of each stream to one feature, ``[B, E]``."""
         return {name: self.pools[name](fused[name], padding[name]) for name in STREAMS}
 
     def forward(
@@ -158,7 +148,7 @@ class SQA3D(BaseModel):
         Args:
             inputs (dict[str, Tensor]): Of :class:`SQA3DPreprocessor`.
             data_samples (list[VisionLanguageDataSample], optional): One a question.
-            mode (str): 'tensor' gives features ``[B, 3 E]`` (situation, question, objects),
+            mode (str): 'tensor' returns features ``[B, 3 E]`` (situation, question, objects),
                 'loss' a dict of losses, 'predict' the samples with predictions.
         """
         objects = self.encode_objects(inputs)
@@ -175,13 +165,12 @@ class SQA3D(BaseModel):
                 losses |= self.pose_head.loss(pose, data_samples)
             losses |= self.head.loss(features, data_samples)
             return {f'loss_{k}': self.loss_weights[k] * v for k, v in losses.items()}
-        if mode == 'predict':
-            samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
-            samples = self.object_encoder.predict(objects, samples)
-            if self.pose_head is not None:
-                samples = self.pose_head.predict(pose, samples)
-            return self.head.predict(features, samples)
-        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+        check('mode', mode, choices=('tensor', 'loss', 'predict'))
+        samples = data_samples or [VisionLanguageDataSample() for _ in features]
+        samples = self.object_encoder.predict(objects, samples)
+        if self.pose_head is not None:
+            samples = self.pose_head.predict(pose, samples)
+        return self.head.predict(features, samples)
 
 
 def check_parts(model: SQA3D, pooled: int) -> None:
@@ -192,37 +181,16 @@ def check_parts(model: SQA3D, pooled: int) -> None:
         pooled (int): E.
 
     Raises:
-        UserError: It names both fields.
+        UserError: It names the field.
     """
-    _check_width(model.neck, 'neck', model.fusion.embed_dims)
-    _check_width(model.head, 'head', 3 * pooled)
-    _check_width(model.pose_head, 'pose_head', 2 * pooled)
-    if getattr(model.neck, 'out_type', 'raw') != 'raw':
-        raise UserError(
-            f"model.neck.out_type='{model.neck.out_type}': SQA3D pools by itself. Fix: set "
-            "out_type='raw'."
-        )
+    widths = dict(neck=model.fusion.embed_dims, head=3 * pooled, pose_head=2 * pooled)
+    for name, width in widths.items():
+        found = getattr(getattr(model, name), 'in_channels', width)
+        check(f'model.{name}.in_channels', found, choices=(width,))
+    check('model.neck.out_type', getattr(model.neck, 'out_type', 'raw'), choices=('raw',))
     preprocessor = model.data_preprocessor
-    if not hasattr(preprocessor, 'vectors'):
-        return
-    wanted = getattr(model.text_encoder, 'word_channels', None)
-    found = None if preprocessor.vectors is None else preprocessor.vectors.channels
-    if wanted != found:
-        given = 'numbers of tokens' if found is None else f'vectors of {found} numbers'
-        reads = 'numbers of tokens' if wanted is None else f'vectors of {wanted} numbers'
-        raise UserError(
-            f'model.data_preprocessor gives {given}, but model.text_encoder reads {reads}. Fix: '
-            'use word_vectors with lm4ve.LSTMTextEncoder (in_channels as wide as they are), and '
-            'a tokenizer with lm4ve.TransformersTextEncoder.'
-        )
-    if preprocessor.tokenizer is not None:
+    if vectors := getattr(preprocessor, 'vectors', None):
+        wanted = getattr(model.text_encoder, 'word_channels', None)
+        check('model.data_preprocessor.word_vectors: width', vectors.channels, choices=(wanted,))
+    elif getattr(preprocessor, 'tokenizer', None) is not None:
         check_tokenizer(preprocessor, model.text_encoder)
-
-
-def _check_width(part: nn.Module | None, name: str, wanted: int) -> None:
-    found = getattr(part, 'in_channels', wanted)
-    if found != wanted:
-        raise UserError(
-            f'model.{name}.in_channels={found}, but it gets {wanted} channels there. Fix: set '
-            f'model.{name}.in_channels={wanted}.'
-        )

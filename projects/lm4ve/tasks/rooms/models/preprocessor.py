@@ -1,42 +1,38 @@
-"""``SQA3DPreprocessor``: clouds, objects and texts of a batch on their way into the model."""
+"""``SQA3DPreprocessor``: collates clouds, objects and texts into a batch for the model."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
 from lm4ve.tasks.rooms.models.language import UNKNOWN, read_word_vectors, split_words
 
-#: What scenes may be given as: rows of points, or of objects.
-KINDS = ('points', 'objects')
+TEXTS = ('situation', 'question')
 
 
 @MODELS.register_module()
 class SQA3DPreprocessor(TextPreprocessor):
-    """Turn a batch of scenes with questions into tensors on the model's device.
+    """Collates scenes with questions into tensors on the model's device.
 
     Args:
         tokenizer (str, optional): The text encoder's: a local folder, ``package:<name>`` or
             a hub id.
         word_vectors (str | Mapping, optional): Instead, vectors of words: see
             :func:`read_word_vectors`.
-        max_length (int): Words or tokens of a text; a longer one is cut, and the log says
-            so once.
+        max_length (int): Words or tokens of a text; a longer one is cut, with one
+            warning in the log.
         lower_case (bool): Look words up in lower case, as GloVe has them. The release does
             not. Only for ``word_vectors``.
         use_situation (bool): False makes every word of the situation an unknown one, the
             ablation of SQA3D's paper.
         color_columns (Sequence[int], optional): Columns of a point that hold red, green and
             blue from 0 to 255. None: there are none.
-        color_mean (Sequence[float]): Is taken off colors, which are then divided by 256; the
+        color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
             default is that of ScanNet in the released code. What a data set holds is never
             changed.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
@@ -55,8 +51,6 @@ class SQA3DPreprocessor(TextPreprocessor):
         CheckpointError: The tokenizer's files are missing or damaged.
     """
 
-    usual_length = 'SQA3D: 100'
-
     def __init__(
         self,
         tokenizer: str | None = None,
@@ -69,21 +63,12 @@ class SQA3DPreprocessor(TextPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         if (tokenizer is None) == (word_vectors is None):
-            raise UserError(
-                'model.data_preprocessor needs either tokenizer or word_vectors. Fix: give the '
-                'first with lm4ve.TransformersTextEncoder, the second with lm4ve.LSTMTextEncoder.'
-            )
+            raise UserError('model.data_preprocessor needs either tokenizer or word_vectors.')
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
         self.lower_case, self.use_situation = lower_case, use_situation
         self.color_columns = None if color_columns is None else list(color_columns)
         self.register_buffer('color_mean', torch.tensor(color_mean), persistent=False)
-        self._looked = False
-        if not use_situation and tokenizer is not None and self.tokenizer.unk_token_id is None:
-            raise UserError(
-                f"model.data_preprocessor.use_situation=False, but the tokenizer '{tokenizer}' has "
-                'no token for unknown words. Fix: use another text encoder.'
-            )
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collate a batch.
@@ -104,33 +89,33 @@ class SQA3DPreprocessor(TextPreprocessor):
               ``question_padding``, bool ``[B, L]``.
 
         Raises:
-            UserError: A scene is empty, has numbers that are not finite, or columns that
-                others lack; a text is empty, or there are not two.
+            UserError: A scene is empty or has numbers that are not finite, or a text is empty.
         """
-        scenes = {k: list(data['inputs'][k]) for k in KINDS if k in data['inputs']}
-        if not scenes:
-            raise UserError(
-                f'The inputs of a batch have {", ".join(data["inputs"]) or "nothing"}. Expected '
-                f'{" or ".join(KINDS)}. Fix: let the pipeline pack one of them.'
-            )
-        for kind, rows in scenes.items():
-            _check_rows(rows, kind, data['data_samples'])
-        data = self.cast_data(dict(inputs=scenes, data_samples=data['data_samples']))
-        samples, inputs = data['data_samples'], {}
+        # Checked before the copy to the device, where the check would wait for it.
         for kind, rows in data['inputs'].items():
-            inputs[kind], inputs[f'{kind}_padding'] = self._stack(rows)
+            for sample, found in zip(data['data_samples'], rows, strict=True):
+                if not len(found) or not (found.is_cuda or torch.isfinite(found).all()):
+                    scene = sample.get('scene_id')
+                    raise UserError(f'The scene {scene} has no {kind}, or some are not finite.')
+        data = self.cast_data(data)
+        inputs: dict[str, Tensor | None] = {}
+        for kind, rows in data['inputs'].items():
+            inputs[kind] = pad_sequence([x.float() for x in rows], batch_first=True)
+            lengths = torch.tensor([len(x) for x in rows])
+            padding = torch.arange(inputs[kind].shape[1]) >= lengths[:, None]
+            inputs[f'{kind}_padding'] = padding.to(self._place.device)
         if 'points' in inputs:
             inputs['points'] = self.normalize_colors(inputs['points'])
-            if len({len(rows) for rows in scenes['points']}) == 1:
+            if len({len(x) for x in data['inputs']['points']}) == 1:
                 inputs['points_padding'] = None
-        for place, name in enumerate(('situation', 'question')):
-            texts = [_text(s, place) for s in samples]
+        texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
+        for name, found in zip(TEXTS, texts, strict=True):
             hidden = name == 'situation' and not self.use_situation
-            inputs[name], inputs[f'{name}_padding'] = self.read(texts, hidden)
-        return dict(inputs=inputs, data_samples=samples)
+            inputs[name], inputs[f'{name}_padding'] = self.read(found, hidden)
+        return dict(inputs=inputs, data_samples=data['data_samples'])
 
     def read(self, texts: Sequence[str], hidden: bool = False) -> tuple[Tensor, Tensor]:
-        """Turn texts into what the text encoder reads.
+        """Convert texts to inputs of the text encoder.
 
         Args:
             texts (Sequence[str]): T texts.
@@ -140,12 +125,13 @@ class SQA3DPreprocessor(TextPreprocessor):
             tuple[Tensor, Tensor]: int64 ``[T, L]`` or float ``[T, L, D]``, and bool
             ``[T, L]`` (True = padding), on the model's device.
         """
+        if not all(map(str.strip, texts)):
+            raise UserError(f'A situation or a question is empty: {texts}.')
         if self.vectors is None:
             ids, padding = self.tokenize(texts)
             if hidden:
                 special = torch.tensor(sorted(self._special), device=ids.device)
-                keep = torch.isin(ids, special)
-                ids = torch.where(keep, ids, self.tokenizer.unk_token_id)
+                ids = torch.where(torch.isin(ids, special), ids, self.tokenizer.unk_token_id)
             return ids, padding
         rows = []
         for text in texts:
@@ -154,93 +140,12 @@ class SQA3DPreprocessor(TextPreprocessor):
                 self._say_cut(len(words))
             words = words[: self.max_length]
             rows.append([UNKNOWN] * len(words) if hidden else words)
-        device = self._place.device
-        return tuple(x.to(device) for x in self.vectors(rows))
+        words, padding = self.vectors(rows)
+        return words.to(self._place.device), padding.to(self._place.device)
 
     def normalize_colors(self, points: Tensor) -> Tensor:
-        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones.
-
-        Raises:
-            UserError: The points lack the columns.
-        """
-        columns = self.color_columns
-        if columns is None:
-            return points
-        if points.shape[-1] <= max(columns):
-            raise UserError(
-                f'Points have {points.shape[-1]} columns, but model.data_preprocessor.'
-                f'color_columns={columns}. Fix: give colors, or set color_columns=None.'
-            )
-        colors = points[..., columns]
-        if not self._looked:
-            self._looked = True
-            _warn_of_colors(colors)
-        points = points.clone()
-        points[..., columns] = (colors - self.color_mean) / 256
+        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones."""
+        if columns := self.color_columns:
+            points = points.clone()
+            points[..., columns] = (points[..., columns] - self.color_mean) / 256
         return points
-
-    def _stack(self, rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Rows ``[N, C]`` of each scene to ``[B, N, C]`` and their padding ``[B, N]``."""
-        device = self._place.device
-        stacked = pad_sequence([x.float().to(device) for x in rows], batch_first=True)
-        counts = torch.tensor([len(x) for x in rows])
-        padding = torch.arange(stacked.shape[1]) >= counts[:, None]
-        return stacked, padding.to(device)
-
-
-def _check_rows(rows: Sequence[Tensor], kind: str, samples: Sequence) -> None:
-    """Refuse scenes that no model can take.
-
-    Raises:
-        UserError: It names the scene.
-    """
-    widths = {tuple(x.shape[1:]) for x in rows}
-    if len(widths) > 1 or any(x.dim() != 2 for x in rows):
-        shapes = ' and '.join(str(list(x.shape)) for x in (rows[0], rows[-1]))
-        raise UserError(
-            f'The {kind} of one batch are {shapes}. Expected [N, C] with one C. Fix: write all '
-            'scenes with the same columns.'
-        )
-    for found, sample in zip(rows, samples, strict=True):
-        scene = f'The scene {sample.get("scene_id", "?")}'
-        if not len(found):
-            raise UserError(f'{scene} has no {kind}. Fix: leave it out, or write its file again.')
-        # Nothing is waited for here: data comes from the loader on the CPU.
-        if not found.is_cuda and not bool(torch.isfinite(found).all()):
-            count = int((~torch.isfinite(found)).any(dim=1).sum())
-            raise UserError(
-                f'{scene} has {count} of {len(found)} {kind} with numbers that are not finite. '
-                'Fix: remove them, or prepare the scene again.'
-            )
-
-
-def _text(sample: VisionLanguageDataSample, place: int) -> str:
-    """The situation (0) or the question (1) of a sample.
-
-    Raises:
-        UserError: It is missing or empty.
-    """
-    texts = sample.get('text')
-    if not isinstance(texts, (list, tuple)) or len(texts) != 2:
-        raise UserError(
-            f'A sample of the scene {sample.get("scene_id", "?")} has the texts {texts!r}. '
-            'Expected two: the situation and the question. Fix: let the data set give both.'
-        )
-    if not texts[place].strip():
-        name = ('situation', 'question')[place]
-        raise UserError(
-            f'A sample of the scene {sample.get("scene_id", "?")} has an empty {name}. Fix: leave '
-            'the question out.'
-        )
-    return texts[place]
-
-
-def _warn_of_colors(colors: Tensor) -> None:
-    most = float(colors.max())
-    if most <= 1:
-        print_log(
-            f'The largest color of the first batch is {most:.3g}; the model expects colors from 0 '
-            'to 255. Were they normalized before? Fix: give them as they are in the scan.',
-            logger='current',
-            level=logging.WARNING,
-        )

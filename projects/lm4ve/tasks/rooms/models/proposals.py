@@ -1,15 +1,19 @@
-"""What is said of each proposal of :class:`VoteNet`: object or not, box, class."""
+"""Predictions for each proposal of :class:`VoteNet`: object or not, box, class."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+
+Samples = list[VisionLanguageDataSample]
 
 
 @dataclass
@@ -37,14 +41,14 @@ class Detections:
     size_scores: Tensor
     size_residuals: Tensor
     semantic_scores: Tensor
-    seeds: Tensor = field(default_factory=lambda: torch.empty(0))
-    votes: Tensor = field(default_factory=lambda: torch.empty(0))
-    seed_index: Tensor = field(default_factory=lambda: torch.empty(0))
+    seeds: Tensor | None = None
+    votes: Tensor | None = None
+    seed_index: Tensor | None = None
 
 
 @dataclass
 class Objects:
-    """What an object encoder gives for B scenes.
+    """Output of an object encoder for B scenes.
 
     Attributes:
         tokens (Tensor): ``[B, K, C]``.
@@ -58,7 +62,7 @@ class Objects:
 
 
 class ProposalHead(nn.Module):
-    """Layers over the tokens of proposals, and what their outputs mean.
+    """Predicts a box and a class from the token of each proposal.
 
     Args:
         layers (nn.Module): ``[..., C] -> [..., C]``.
@@ -83,21 +87,15 @@ class ProposalHead(nn.Module):
     def forward(self, tokens: Tensor, clusters: Tensor) -> Detections:
         """Tokens ``[B, K, C]`` and their places ``[B, K, 3]`` to detections."""
         parts = self.out(self.layers(tokens)).float().split(self.splits, dim=-1)
-        objectness, offsets, heading, residuals, sizes, size_residuals, semantics = parts
+        objectness, offsets, *heading, sizes, residuals, semantics = parts
+        residuals = residuals.unflatten(-1, (-1, 3))
         return Detections(
-            clusters=clusters,
-            objectness=objectness,
-            centers=clusters + offsets,
-            heading_scores=heading,
-            heading_residuals=residuals,
-            size_scores=sizes,
-            size_residuals=size_residuals.unflatten(-1, (-1, 3)),
-            semantic_scores=semantics,
+            clusters, objectness, clusters + offsets, *heading, sizes, residuals, semantics
         )
 
     @torch.no_grad()
     def boxes(self, found: Detections) -> tuple[Tensor, Tensor, Tensor]:
-        """Read boxes off detections.
+        """Decode boxes from detections.
 
         Returns:
             tuple[Tensor, Tensor, Tensor]: Boxes ``[B, K, 7]`` (center, size, angle around
@@ -126,32 +124,13 @@ def read_mean_sizes(source: str | Path | Sequence[Sequence[float]], field_name: 
     Raises:
         UserError: The file cannot be read, or it is no table of positive sizes.
     """
-    values: object = source
-    name = field_name
+    values: Any = source
     if isinstance(source, (str, Path)):
-        name = f"{field_name}='{source}'"
-        try:
-            values = np.load(source, allow_pickle=False)
-            if isinstance(values, np.lib.npyio.NpzFile):
-                with values as archive:
-                    values = archive[archive.files[0]]
-        except Exception as e:  # numpy's and zipfile's are of many kinds
-            raise UserError(
-                f'{name} cannot be read ({type(e).__name__}: {e}). Expected an array [classes, 3]. '
-                'Fix: copy it from ScanRefer (data/scannet/meta_data), or give the sizes as a list.'
-            ) from e
-    try:
-        sizes = torch.from_numpy(np.array(values, dtype=np.float32))
-    except (TypeError, ValueError):
-        sizes = torch.zeros(0)
-    if (
-        sizes.dim() != 2
-        or sizes.shape[1] != 3
-        or not len(sizes)
-        or not bool(((sizes > 0) & sizes.isfinite()).all())
-    ):
-        raise UserError(
-            f'{name} has the shape {list(sizes.shape)}. Expected [classes, 3], positive sizes of '
-            'boxes in meters. Fix: give one row a class.'
-        )
+        values = np.load(source, allow_pickle=False)
+        if isinstance(values, np.lib.npyio.NpzFile):
+            values = next(iter(values.values()))
+    sizes = torch.from_numpy(np.array(values, dtype=np.float32))
+    positive = bool(((sizes > 0) & sizes.isfinite()).all())
+    if sizes.dim() != 2 or sizes.shape[1] != 3 or not len(sizes) or not positive:
+        raise UserError(f'{field_name} must be positive sizes [classes, 3], not {sizes.shape}.')
     return sizes

@@ -1,17 +1,16 @@
-"""``StoredObjects``: features that somebody's detector has computed are the tokens."""
+"""``StoredObjects``: the tokens are features that an external detector has computed."""
 
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.rooms.models.proposals import Objects
+from lm4ve.tasks.rooms.models.proposals import Objects, Samples
 
 
 @MODELS.register_module()
 class StoredObjects(BaseModule):
-    """Take stored features of objects, ``[O, C]`` a scene, as they are.
+    """Uses stored features of objects, ``[O, C]`` a scene, as tokens.
 
     Args:
         in_channels (int): C.
@@ -40,22 +39,13 @@ class StoredObjects(BaseModule):
         Raises:
             UserError: The features have another width.
         """
-        if objects.shape[-1] != self.embed_dims:
-            raise UserError(
-                f'Stored objects have {objects.shape[-1]} channels, but '
-                f'model.object_encoder.in_channels={self.embed_dims}. Fix: set it to '
-                f'{objects.shape[-1]}.'
-            )
+        check('model.object_encoder.in_channels', self.embed_dims, choices=(objects.shape[-1],))
         return Objects(objects, padding)
 
-    def loss(
-        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
-    ) -> dict[str, Tensor]:
-        """Nothing was detected, so there is nothing to compare."""
+    def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
+        """Return no loss, since nothing is detected."""
         return {}
 
-    def predict(
-        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
-    ) -> list[VisionLanguageDataSample]:
+    def predict(self, objects: Objects, data_samples: Samples) -> Samples:
         """Return the samples as they are."""
         return data_samples

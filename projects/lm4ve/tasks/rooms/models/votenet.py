@@ -6,6 +6,7 @@ of SQA3D's baseline (arXiv 2210.07474, github.com/SilongYong/SQA3D).
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -13,9 +14,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.point_ops import (
     ball_query,
     farthest_point_sample,
@@ -23,9 +23,10 @@ from lm4ve.tasks.base.point_ops import (
     take_points,
 )
 from lm4ve.tasks.rooms.models.losses import detection_losses, gather_targets
-from lm4ve.tasks.rooms.models.proposals import Objects, ProposalHead, read_mean_sizes
+from lm4ve.tasks.rooms.models.proposals import Objects, ProposalHead, Samples, read_mean_sizes
 
 TOKENS = ('features', 'detections')
+_SIZES = 'model.object_encoder.mean_sizes'
 
 
 class PointLayer(nn.Module):
@@ -42,18 +43,16 @@ class PointLayer(nn.Module):
 
 
 def point_layers(in_channels: int, channels: Sequence[int]) -> nn.Sequential:
-    """Layers of these widths, one after the other, initialized as PointNet++ does."""
+    """Build layers of the given widths, initialized as PointNet++ does."""
     widths = (in_channels, *channels)
-    layers = nn.Sequential(
-        *(PointLayer(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
-    )
+    layers = nn.Sequential(*(PointLayer(a, b) for a, b in pairwise(widths)))
     for layer in layers:
         nn.init.kaiming_normal_(layer.linear.weight)
     return layers
 
 
 class SetAbstraction(nn.Module):
-    """Fewer points, each with what lies around it (PointNet++, section 3.2).
+    """Samples centers and pools the features around each (PointNet++, section 3.2).
 
     Args:
         num (int): G, how many centers are picked by farthest point sampling.
@@ -71,17 +70,13 @@ class SetAbstraction(nn.Module):
         self.layers = point_layers(3 + in_channels, channels)
 
     def forward(
-        self,
-        xyz: Tensor,
-        features: Tensor | None,
-        padding: Tensor | None = None,
-        ordered: bool = False,
+        self, xyz: Tensor, features: Tensor, padding: Tensor | None = None, ordered: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pick centers and describe them.
+        """Sample centers and compute their features.
 
         Args:
             xyz (Tensor): ``[B, N, 3]``.
-            features (Tensor, optional): ``[B, N, C_in]``.
+            features (Tensor): ``[B, N, C_in]``.
             padding (Tensor, optional): bool ``[B, N]``, True = padding, behind the points.
             ordered (bool): The points are in the order in which farthest point sampling
                 picked them, so that its next picks are the first ones.
@@ -97,13 +92,12 @@ class SetAbstraction(nn.Module):
         centers = take_points(xyz, index)
         groups = ball_query(xyz.detach(), centers.detach(), self.radius, self.samples, padding)
         around = (take_points(xyz, groups) - centers[:, :, None]) / self.radius
-        if features is not None:
-            around = torch.cat((around, take_points(features, groups)), dim=-1)
+        around = torch.cat((around, take_points(features, groups)), dim=-1)
         return centers, self.layers(around).amax(dim=2), index
 
 
 class FeaturePropagation(nn.Module):
-    """Features of few points carried to more of them (PointNet++, section 3.4)."""
+    """Interpolates features from few points to more of them (PointNet++, section 3.4)."""
 
     def __init__(self, in_channels: int, channels: Sequence[int]) -> None:
         super().__init__()
@@ -120,7 +114,7 @@ class FeaturePropagation(nn.Module):
 class PointNet2(nn.Module):
     """PointNet++ with one scale a layer; arguments as of :class:`VoteNet`.
 
-    ``forward`` takes points ``[B, N, 3 + F]`` and their padding and gives the seeds: the
+    ``forward`` maps points ``[B, N, 3 + F]`` and their padding to the seeds: the
     centers of the second layer ``[B, S, 3]``, their features ``[B, S, C]`` and their
     indices among the points, int64 ``[B, S]``.
     """
@@ -148,11 +142,10 @@ class PointNet2(nn.Module):
         self.embed_dims: int = width
 
     def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        features = points[..., 3:] if points.shape[-1] > 3 else None
-        levels = []
-        xyz, features, index = self.abstraction[0](points[..., :3], features, padding)
-        levels.append((xyz, features))
-        for layer in list(self.abstraction)[1:]:
+        first, *others = self.abstraction
+        xyz, features, index = first(points[..., :3], points[..., 3:], padding)
+        levels = [(xyz, features)]
+        for layer in others:
             xyz, features, _ = layer(xyz, features, ordered=True)
             levels.append((xyz, features))
         for layer in self.propagation:
@@ -163,7 +156,7 @@ class PointNet2(nn.Module):
 
 
 class Voting(nn.Module):
-    """Every seed votes for a center and says what it saw (VoteNet, section 4.1)."""
+    """Predicts for each seed the center of its object and a feature (VoteNet, section 4.1)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -179,7 +172,7 @@ class Voting(nn.Module):
 
 @MODELS.register_module()
 class VoteNet(BaseModule):
-    """Detect objects in a cloud of points; each proposal is a token.
+    """Detects objects in a cloud of points; each proposal is a token.
 
     Args:
         in_channels (int): F, columns of a point behind x, y, z. SQA3D's release has red,
@@ -199,23 +192,22 @@ class VoteNet(BaseModule):
         proposal_channels (int): C.
         mask_objects (bool): Proposals that are predicted to be no objects are padding for
             whatever reads the tokens.
-        tokens (str): 'features', those of proposals, as in the release; or 'detections', which
-            says of each proposal only where its box is and how probable each class is. A small
-            model does not find in features what stands where. A scene that moves then has
-            other tokens, and no loss of answers reaches the detector.
+        tokens (str): 'features', those of proposals, as in the release; or 'detections', the
+            center of its box and the probability of each class, which a small model learns from
+            sooner. They change with the scene's position, and no gradient of answers reaches the
+            detector.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
         embed_dims (int): Width of the tokens: C, or 3 + classes.
         reads (str): 'points'.
 
-    A scene that moves takes its proposals with it, if what the columns behind x, y, z say
-    stays. Sampling begins at point 0, and full balls take points by their index, so
-    the order of points has a say, as in PointNet++'s code.
+    Proposals move with the scene, if the columns behind x, y, z stay. Sampling begins at point
+    0, and full balls keep the first points by index, so that the output depends on the order of
+    points, as in PointNet++'s code.
 
     Raises:
-        UserError: Lists differ in length, there are fewer seeds than proposals, or there are no
-            such tokens.
+        UserError: There are fewer seeds than proposals, or no such tokens.
     """
 
     reads = 'points'
@@ -228,12 +220,7 @@ class VoteNet(BaseModule):
         num_points: Sequence[int] = (2048, 1024, 512, 256),
         radii: Sequence[float] = (0.2, 0.4, 0.8, 1.2),
         samples: Sequence[int] = (64, 32, 16, 16),
-        channels: Sequence[Sequence[int]] = (
-            (64, 64, 128),
-            (128, 128, 256),
-            (128, 128, 256),
-            (128, 128, 256),
-        ),
+        channels: Sequence[Sequence[int]] = ((64, 64, 128), *((128, 128, 256),) * 3),
         propagation: Sequence[Sequence[int]] = ((256, 256), (256, 256)),
         num_proposals: int = 256,
         proposal_radius: float = 0.3,
@@ -245,43 +232,27 @@ class VoteNet(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check('model.object_encoder.tokens', tokens, choices=TOKENS)
-        lengths = {len(x) for x in (num_points, radii, samples, channels)}
-        if lengths != {len(propagation) + 2}:
-            raise UserError(
-                f'model.object_encoder: num_points, radii, samples and channels have '
-                f'{sorted(lengths)} entries and propagation has {len(propagation)}. Fix: give each '
-                'set abstraction one entry, and propagation two fewer.'
-            )
-        if num_proposals > num_points[1]:
-            raise UserError(
-                f'model.object_encoder.num_proposals={num_proposals}, but there are '
-                f'{num_points[1]} seeds (num_points[1]). Fix: ask for at most that many.'
-            )
-        self.in_channels, self.mask_objects = in_channels, mask_objects
-        self.num_points = num_points[0]
+        seeds = num_points[-1 - len(propagation)]
+        check('model.object_encoder.num_proposals', num_proposals, most=seeds)
+        self.mask_objects, self.num_points = mask_objects, num_points[0]
         self.backbone = PointNet2(in_channels, num_points, radii, samples, channels, propagation)
         width = self.backbone.embed_dims
         self.voting = Voting(width)
         self.aggregation = SetAbstraction(
             num_proposals, proposal_radius, proposal_samples, width, (proposal_channels,) * 3
         )
-        sizes = read_mean_sizes(mean_sizes, 'model.object_encoder.mean_sizes')
-        self.head = ProposalHead(
-            nn.Sequential(*(PointLayer(proposal_channels, proposal_channels) for _ in range(2))),
-            proposal_channels,
-            sizes,
-            num_heading_bins,
-        )
+        sizes = read_mean_sizes(mean_sizes, _SIZES)
+        layers = (PointLayer(proposal_channels, proposal_channels) for _ in range(2))
+        self.head = ProposalHead(nn.Sequential(*layers), proposal_channels, sizes, num_heading_bins)
         self.tokens = tokens
         self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
 
     @staticmethod
     def portable(node: dict) -> dict:
-        """Put the mean sizes themselves in the place of their file, for a release."""
+        """Return the mean sizes in place of their file, for a release."""
         if not isinstance(node.get('mean_sizes'), (str, Path)):
             return {}
-        sizes = read_mean_sizes(node['mean_sizes'], 'model.object_encoder.mean_sizes')
-        return dict(mean_sizes=sizes.tolist())
+        return dict(mean_sizes=read_mean_sizes(node['mean_sizes'], _SIZES).tolist())
 
     def forward(self, points: Tensor, padding: Tensor | None = None) -> Objects:
         """Find objects.
@@ -291,12 +262,13 @@ class VoteNet(BaseModule):
             padding (Tensor, optional): bool ``[B, P]``, True = padding, behind the points.
 
         Returns:
-            Objects: K tokens a cloud, and what is said of each proposal.
+            Objects: K tokens a cloud, and its detections.
 
         Raises:
-            UserError: The points have other columns, or a cloud has too few of them.
+            UserError: A cloud has too few points.
         """
-        self._check(points, padding)
+        least = points.shape[1] if padding is None else int((~padding).sum(dim=1).min())
+        check('model.object_encoder: points of a cloud', least, least=self.num_points)
         xyz, features, index = self.backbone(points, padding)
         votes, features = self.voting(xyz, features)
         centers, tokens, _ = self.aggregation(votes, features)
@@ -309,34 +281,14 @@ class VoteNet(BaseModule):
         mask = nothing if self.mask_objects else torch.zeros_like(nothing)
         return Objects(tokens, mask, detections)
 
-    def _check(self, points: Tensor, padding: Tensor | None) -> None:
-        if points.shape[-1] != 3 + self.in_channels:
-            raise UserError(
-                f'Points have {points.shape[-1]} columns, but model.object_encoder.in_channels='
-                f'{self.in_channels} expects {3 + self.in_channels}: x, y, z and that many more. '
-                'Fix: set it to what the data set gives.'
-            )
-        least = points.shape[1] if padding is None else int((~padding).sum(dim=1).min())
-        if least < self.num_points:
-            raise UserError(
-                f'A cloud has {least} points, fewer than model.object_encoder.num_points[0]='
-                f'{self.num_points}. Fix: sample more points of a scene, or lower it.'
-            )
+    def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
+        """Return the losses of detection without their weights: see :func:`detection_losses`."""
+        targets = gather_targets(data_samples, objects.detections.seed_index)
+        return detection_losses(objects.detections, targets, self.head.mean_sizes)
 
-    def loss(
-        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
-    ) -> dict[str, Tensor]:
-        """Losses of detection without their weights: see :func:`detection_losses`."""
-        found = objects.detections
-        targets = gather_targets(data_samples, found.seed_index, self.head.mean_sizes)
-        return detection_losses(found, targets, self.head.mean_sizes)
-
-    def predict(
-        self, objects: Objects, data_samples: list[VisionLanguageDataSample]
-    ) -> list[VisionLanguageDataSample]:
+    def predict(self, objects: Objects, data_samples: Samples) -> Samples:
         """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
         boxes, scores, labels = self.head.boxes(objects.detections)
-        for i, sample in enumerate(data_samples):
-            sample.pred_boxes, sample.pred_box_scores = boxes[i], scores[i]
-            sample.pred_box_labels = labels[i]
+        for sample, *found in zip(data_samples, boxes, scores, labels, strict=True):
+            sample.pred_boxes, sample.pred_box_scores, sample.pred_box_labels = found
         return data_samples

@@ -60,14 +60,16 @@ class CheckedVideoMixin(IntegrityMixin):
         for number, line in enumerate(map(str.strip, lines), start=1):
             if not line:
                 continue
-            try:
-                name, label = self._entry(line)
-            except ValueError:
+            name, _, label = line.rpartition(self.delimiter)
+            name = name.rstrip(self.delimiter)
+            if not name or not label.removeprefix('-').isdecimal():
                 wrong.append(f'line {number} is no path and label')
                 continue
             if prefix and leads_outside(name, prefix):
                 wrong.append(f"line {number} leads outside of data_prefix.video='{prefix}'")
-            data_list.append(dict(filename=osp.join(prefix, name) if prefix else name, label=label))
+            data_list.append(
+                dict(filename=osp.join(prefix, name) if prefix else name, label=int(label))
+            )
         if self._is_local and not wrong:
             paths = [self.path_of(d) for d in data_list]
             with ThreadPool(_THREADS) as pool:
@@ -79,19 +81,6 @@ class CheckedVideoMixin(IntegrityMixin):
                 f'cannot be used: {listing(wrong)}. Fix: correct the list, or data_prefix.video.'
             )
         return data_list
-
-    def _entry(self, line: str) -> tuple[str, int | list[int]]:
-        """Parse ``path label``, or ``path label label ...`` of several classes."""
-        if self.multi_class:
-            name, *labels = line.split(self.delimiter)
-            label = [int(i) for i in labels if i]
-        else:
-            name, _, label = line.rpartition(self.delimiter)
-            label = int(label)
-        name = name.rstrip(self.delimiter)
-        if not name:
-            raise ValueError
-        return name, label
 
     def path_of(self, info: dict) -> str:
         """Return the file of an entry, as mmaction2's DecordInit opens it."""

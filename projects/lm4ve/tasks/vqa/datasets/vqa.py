@@ -1,4 +1,4 @@
-"""Data sets of visual question answering: VQAv2's official files, and your own.
+"""Data sets of visual question answering: VQAv2, Visual Genome, and your own.
 
 VQAv2 (arXiv 1612.00837; visualqa.org): questions and annotations are two JSON files that
 belong together by question ids; images are COCO's.
@@ -7,6 +7,7 @@ belong together by question ids; images are COCO's.
 import os.path as osp
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
@@ -22,9 +23,9 @@ from lm4ve.tasks.base.language.json_files import (
     read_rows,
     texts_of,
 )
+from lm4ve.tasks.vqa.answers import majority, normalize_answer, read_vocabulary
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 from lm4ve.tasks.vqa.datasets.question_groups import draw_questions, group_by_image
-from lm4ve.tasks.vqa.datasets.vocabulary import majority, read_vocabulary
 
 #: Split -> the one whose images it asks about.
 VQA_SPLITS = {
@@ -310,3 +311,50 @@ def read_answers(path: str) -> list[tuple[str, list[str]]]:
             (a['multiple_choice_answer'], [given['answer'] for given in a['answers']])
             for a in read_official(path, 'annotations').values()
         ]
+
+
+@DATASETS.register_module()
+class VisualGenomeQA(VQADataset):
+    """Questions of Visual Genome (arXiv 1602.07332), with one answer each, for VQAv2's training::
+
+        <data_root>/question_answers.json
+        <data_root>/VG_100K/<image id>.jpg, <data_root>/VG_100K_2/<image id>.jpg
+
+    Its answers are sentences ("Orange."); they are normalized as VQA's evaluation does,
+    so that they match a vocabulary of VQAv2. About half of its images are among those of
+    COCO's training and validation sets: do not validate on VQAv2's val2014 with it.
+
+    Args:
+        data_root (str): The folder of the data set.
+        ann_file (str): Below ``data_root``.
+        **kwargs: Passed to :class:`VQADataset`.
+
+    Raises:
+        UserError: The file is of another kind or damaged; no image is there.
+    """
+
+    def __init__(
+        self,
+        data_root: str = 'data/visual_genome',
+        ann_file: str = 'question_answers.json',
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+
+    def load_questions(self) -> Iterator[dict]:
+        """Yield the questions of all images."""
+        # [{"id": 1, "qas": [{"qa_id": 986769, "image_id": 1, "question": "What is orange?",
+        #                     "answer": "The man's shirt."}, ...]}, ...]
+        # The annotations do not hold the folder of an image.
+        second = {p.name for p in Path(self.data_prefix['img_path'], 'VG_100K_2').glob('*')}
+        for image in read_json(self.ann_file, list, 'dataset.ann_file'):
+            for q in image['qas']:
+                name = f'{q["image_id"]}.jpg'
+                answer = normalize_answer(q['answer'])
+                yield dict(
+                    question_id=q['qa_id'],
+                    image_id=q['image_id'],
+                    question=q['question'],
+                    image=f'VG_100K_2/{name}' if name in second else f'VG_100K/{name}',
+                    answers=[answer] if answer else [],
+                )

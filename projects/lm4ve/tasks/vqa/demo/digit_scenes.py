@@ -8,14 +8,25 @@ has is not enough to tell it from all others.
 
 import itertools
 import json
+import os.path as osp
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.dist import barrier, is_main_process
 
+from lm4ve.errors import check
+from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.digit_scans import digit_scans
+from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.base.progress import progress
+from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
+from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
+
+DATA_ROOT = 'data/digit-scenes'
 
 #: Cells a side of the grid, and pixels a side of a cell.
 GRID, CELL = 3, 16
@@ -200,7 +211,7 @@ def recipe(counts: dict[str, int]) -> dict:
     return dict(version=1, scenes=dict(counts), **sizes, **texts)
 
 
-def write_split(folder: Path, split: str, counts: dict[str, int], progress) -> None:
+def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
     """Write the pictures, captions and questions of a split.
 
     Args:
@@ -208,7 +219,6 @@ def write_split(folder: Path, split: str, counts: dict[str, int], progress) -> N
             appear.
         split (str): 'train', 'val' or 'test'.
         counts (dict[str, int]): Scenes of each split.
-        progress (callable): Takes an iterable, a text and the total, and yields on.
     """
     (folder / split).mkdir()
     made = list(scenes(split, counts[split], counts.get('train', 0)))
@@ -223,3 +233,78 @@ def write_split(folder: Path, split: str, counts: dict[str, int], progress) -> N
     for kind, rows in lines.items():
         text = ''.join(json.dumps(row) + '\n' for row in rows)
         (folder / f'{split}_{kind}.jsonl').write_text(text, encoding='utf-8')
+
+
+def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> Path:
+    """Write the data set.
+
+    ``<split>/*.png``, and as JSON lines ``<split>_captions.jsonl`` and
+    ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read them;
+    ``<split>_scenes.jsonl`` says which digit is in which cell.
+
+    A folder that holds it already is left as it is. It appears as a whole, so that
+    nobody else sees half of it.
+
+    Args:
+        folder (str | Path): Where to.
+        counts (dict[str, int]): Scenes of each split.
+
+    Returns:
+        Path: ``folder``.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+
+    def write(partial: Path) -> None:
+        for split in counts:
+            write_split(partial, split, counts)
+
+    return write_once(folder, recipe(counts), 'digit scenes', write)
+
+
+class _Written:
+    """Writes the scenes before they are read.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        data_root (str): Where they are; they are written there if they are not (seconds).
+        scenes (dict[str, int]): Scenes of each split.
+        **kwargs: Passed on. ``test_mode`` is on unless the split is 'train'.
+
+    Raises:
+        UserError: There is no such split, or ``data_root`` holds something else.
+    """
+
+    _kind = ''
+
+    def __init__(
+        self,
+        split: str = 'train',
+        data_root: str = DATA_ROOT,
+        scenes: dict[str, int] = SCENES,
+        **kwargs: Any,
+    ) -> None:
+        check('dataset.split', split, choices=tuple(SCENES))
+        if is_main_process():
+            write_digit_scenes(data_root, scenes)
+        barrier()
+        kwargs.setdefault('test_mode', split != 'train')
+        ann_file = osp.join(data_root, f'{split}_{self._kind}.jsonl')
+        super().__init__(ann_file=ann_file, data_prefix=dict(img_path=data_root), **kwargs)
+
+
+@DATASETS.register_module()
+class DigitScenes(_Written, CaptionFiles):
+    """Captions of the scenes."""
+
+    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
+    _kind = 'captions'
+
+
+@DATASETS.register_module()
+class DigitScenesVQA(_Written, VQAFiles):
+    """Questions about the scenes: yes or no, how many, and which digit lies where."""
+
+    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
+    _kind = 'questions'

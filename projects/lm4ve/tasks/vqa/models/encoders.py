@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 from transformers import AutoModel
 
@@ -25,7 +27,6 @@ from lm4ve.tasks.base.language.pretrained import (
     portable_fields,
     read_model_config,
 )
-from lm4ve.tasks.vqa.models.positions import resize_grid
 
 _IMAGE_FAMILIES = ('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model')
 InitCfg = dict | Sequence[dict] | None
@@ -39,9 +40,18 @@ class _Encoder(BaseModule):
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
+    #: Where the encoder stands in the config.
+    field = ''
+
     def __init__(self, frozen: bool, init_cfg: InitCfg) -> None:
         super().__init__(init_cfg)
         self.frozen = frozen
+
+    def _read(self, checkpoint: str | None, config: dict | None, pretrained: bool) -> Any:
+        """Return the configuration of ``transformers``; keep where the weights are."""
+        fields, files = read_model_config(checkpoint, config, self.field)
+        self._files = files if pretrained else None
+        return build_config(fields, self.field)
 
     def _use(self, model: nn.Module, with_cp: bool = False) -> None:
         """Set the encoder's model, frozen and with recomputed blocks where that is wanted."""
@@ -63,7 +73,18 @@ class _Encoder(BaseModule):
             self._is_init = True
 
     def _load_pretrained(self) -> None:
-        raise NotImplementedError
+        if self._files is not None:
+            load_weights(self.model, self._files, self.field, self._adapt)
+
+    @staticmethod
+    def _adapt(name: str, stored: Tensor, own: Tensor) -> Tensor:
+        """Return a stored weight whose shape differs, resized if it is a position table."""
+        return resize_grid(stored, len(own)) if 'position_embedding.' in name else stored
+
+    @classmethod
+    def portable(cls, node: dict) -> dict:
+        """See :func:`portable_fields`."""
+        return portable_fields(node, cls.field, vision='image' in cls.field)
 
     def _grad(self) -> torch.set_grad_enabled:
         """Return a context without gradients for a frozen encoder."""
@@ -98,6 +119,8 @@ class TransformersImageEncoder(_Encoder):
         UserError: The model is of another family, or a size is impossible.
     """
 
+    field = 'model.image_encoder'
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -111,12 +134,10 @@ class TransformersImageEncoder(_Encoder):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(frozen, init_cfg)
-        fields, files = read_model_config(checkpoint, config, 'model.image_encoder')
-        self._files = files if pretrained else None
-        check('model.image_encoder.model_type', fields['model_type'], choices=_IMAGE_FAMILIES)
-        built = build_config(fields, 'model.image_encoder')
+        built = self._read(checkpoint, config, pretrained)
+        check('model.image_encoder.model_type', built.model_type, choices=_IMAGE_FAMILIES)
+        self.is_clip = 'siglip' not in built.model_type
         built = getattr(built, 'vision_config', built)
-        self.is_clip = 'siglip' not in fields['model_type']
         if self.is_clip:
             check('model.image_encoder.head_token of CLIP', head_token, choices=(False,))
         else:
@@ -136,22 +157,6 @@ class TransformersImageEncoder(_Encoder):
         self.grid_size = built.image_size // built.patch_size
         self.num_prefix_tokens = int(self.is_clip or head_token)
         self._use(build_bare(built), with_cp)
-
-    @staticmethod
-    def portable(node: dict) -> dict:
-        """See :func:`portable_fields`."""
-        return portable_fields(node, 'model.image_encoder', vision=True)
-
-    def _load_pretrained(self) -> None:
-        if self._files is not None:
-            load_weights(
-                self.model,
-                self._files,
-                'model.image_encoder',
-                lambda name, stored, own: (
-                    resize_grid(stored, len(own)) if 'position_embedding' in name else stored
-                ),
-            )
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
         """Resize the positions of a checkpoint that was trained at another image size."""
@@ -262,6 +267,8 @@ class TransformersTextEncoder(_Encoder):
         UserError: The model is no encoder of texts.
     """
 
+    field = 'model.text_encoder'
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -272,9 +279,7 @@ class TransformersTextEncoder(_Encoder):
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(frozen, init_cfg)
-        fields, files = read_model_config(checkpoint, config, 'model.text_encoder')
-        self._files = files if pretrained else None
-        built = build_config(fields, 'model.text_encoder').get_text_config()
+        built = self._read(checkpoint, config, pretrained).get_text_config()
         self.model_type: str = built.model_type
         check('model.text_encoder.is_encoder_decoder', built.is_encoder_decoder, choices=(False,))
         # A pooler that nobody reads would stop distributed training.
@@ -289,15 +294,6 @@ class TransformersTextEncoder(_Encoder):
             # Positions are counted from behind the padding's.
             self.max_length -= self.pad_id + 1
 
-    @staticmethod
-    def portable(node: dict) -> dict:
-        """See :func:`portable_fields`."""
-        return portable_fields(node, 'model.text_encoder', vision=False)
-
-    def _load_pretrained(self) -> None:
-        if self._files is not None:
-            load_weights(self.model, self._files, 'model.text_encoder')
-
     def forward(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
         """Encode texts.
 
@@ -311,3 +307,87 @@ class TransformersTextEncoder(_Encoder):
         mask = (~text_padding).long()
         with self._grad():
             return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+
+
+@MODELS.register_module()
+class ConvStem(nn.Sequential):
+    """Convolutions of 3 x 3 pixels, each of stride 2, then one of 1 x 1.
+
+    Takes the place of the one large convolution that embeds patches, with arguments like
+    it, for example in mmpretrain's ``VisionTransformer(patch_cfg=dict(
+    conv_type='lm4ve.ConvStem'))``. Channels double from layer to layer. Source: Xiao et
+    al., "Early Convolutions Help Transformers See Better", arXiv 2106.14881, section 4;
+    with group norms in the place of batch norms, so that nothing depends on the batch or
+    on the process that sees it.
+
+    Args:
+        in_channels (int): Channels of the image.
+        out_channels (int): C.
+        kernel_size (int | Sequence[int]): Pixels a side of a patch, a power of two.
+        stride (int | Sequence[int]): The same.
+        **kwargs: ``padding``, ``dilation`` and ``bias`` of the convolution that it
+            replaces; patches do not overlap, so the first two must be as they are there.
+
+    Raises:
+        UserError: Patches overlap, or their side is no power of two.
+
+    Images ``[B, in_channels, H, W]`` become ``[B, C, H / side, W / side]``.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int],
+        **kwargs: object,
+    ) -> None:
+        sides = {*to_2tuple(kernel_size), *to_2tuple(stride)}
+        side, count = max(sides), max(sides).bit_length() - 1
+        overlaps = to_2tuple(kwargs.get('padding', 0)) != (0, 0) or len(sides) > 1
+        if overlaps or 2**count != side or count < 1:
+            raise UserError(
+                f'lm4ve.ConvStem: patches of kernel_size={kernel_size}, stride={stride} must not '
+                'overlap, and have a side of 2, 4, 8 or another power of two.'
+            )
+        layers: list[nn.Module] = []
+        for i in range(count):
+            width = max(16, out_channels >> (count - 1 - i)) if i < count - 1 else out_channels
+            groups = next(g for g in range(max(1, width // 8), 0, -1) if width % g == 0)
+            layers += [
+                nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False),
+                nn.GroupNorm(groups, width),
+                nn.GELU(),
+            ]
+            in_channels = width
+        super().__init__(*layers, nn.Conv2d(in_channels, out_channels, 1))
+
+
+def resize_grid(table: Tensor, count: int) -> Tensor:
+    """Resize a table of positions bicubically, as METER does when it loads one.
+
+    Args:
+        table (Tensor): ``[P + G * G, C]`` or ``[1, P + G * G, C]``: P prefix tokens (0 or
+            1), then a square grid.
+        count (int): The number of positions wanted.
+
+    Returns:
+        Tensor: ``[P + H * H, C]`` with H * H + P = ``count``, in the layout that came in.
+
+    Raises:
+        UserError: One of the numbers is no square with a class token or without.
+    """
+    rows = table[0] if table.dim() == 3 else table
+    for prefix in (1, 0):
+        before, after = round((len(rows) - prefix) ** 0.5), round((count - prefix) ** 0.5)
+        if before**2 + prefix == len(rows) and after**2 + prefix == count:
+            break
+    else:
+        raise UserError(
+            f'A position table of {len(rows)} rows cannot be resized to {count}: these are no '
+            'square grids. Fix: use square images and an encoder of square patches.'
+        )
+    grid = rows[prefix:].float().unflatten(0, (before, before)).permute(2, 0, 1)[None]
+    grid = F.interpolate(grid, size=(after, after), mode='bicubic', align_corners=False)
+    out = torch.cat((rows[:prefix].float(), grid[0].flatten(1).T)).to(table.dtype)
+    return out[None] if table.dim() == 3 else out

@@ -4,7 +4,6 @@ All compute in fp32, also under mixed precision: 16 bits would tie the scores of
 pairs, and ranks would depend on their order.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -14,33 +13,13 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.language.answering import TARGETS, KnowsVocabulary, in_fp32
+from lm4ve.tasks.base.language.answering import KnowsVocabulary, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa.datasets.vocabulary import read_vocabulary, soft_scores
+from lm4ve.tasks.vqa.answers import read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 
 Samples = list[VisionLanguageDataSample]
 Unimodal = tuple[Tensor, Tensor] | None
-
-
-def soft_targets(answers: Sequence[str], index: dict[str, int], kind: str) -> dict[int, float]:
-    """Score the answers of a vocabulary by the annotators' answers.
-
-    Args:
-        answers (Sequence[str]): As annotated; ten for VQAv2. A question with a single
-            answer is sure of it.
-        index (dict[str, int]): The vocabulary.
-        kind (str): 'soft': .3, .6, .9 and 1 for one to four annotators or more (METER's
-            code); 'hard': 1 for the most frequent answer of the vocabulary, the first of
-            equals.
-
-    Returns:
-        dict[int, float]: By index; answers outside of the vocabulary are not in it.
-    """
-    if kind == 'soft':
-        return {index[a]: score for a, score in soft_scores(answers).items() if a in index}
-    counts = Counter(a for a in answers if a in index)
-    return {index[a]: 1.0 for a, _ in counts.most_common(1)}
 
 
 @MODELS.register_module()
@@ -51,11 +30,11 @@ class VQAHead(KnowsVocabulary, BaseModule):
         vocabulary (str | Sequence[str]): The A answers, or the file that holds them.
         in_channels (int): 2 C.
         hidden_channels (int, optional): Default: ``in_channels``, as METER.
-        targets (str): 'soft' or 'hard'; see :func:`soft_targets`.
         init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
-    The loss is the binary cross-entropy, mean over answers and samples, times A. A
-    fingerprint of the vocabulary is a part of every checkpoint.
+    The loss is the binary cross-entropy with :func:`lm4ve.tasks.vqa.answers.soft_scores`, mean
+    over answers and samples, times A. A fingerprint of the vocabulary is a part of every
+    checkpoint.
 
     Raises:
         UserError: The vocabulary cannot be read.
@@ -66,12 +45,10 @@ class VQAHead(KnowsVocabulary, BaseModule):
         vocabulary: str | Sequence[str],
         in_channels: int = 1536,
         hidden_channels: int | None = None,
-        targets: str = 'soft',
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        check('model.head.targets', targets, choices=TARGETS)
-        self.in_channels, self.targets = in_channels, targets
+        self.in_channels = in_channels
         answers = read_vocabulary(vocabulary, self.vocabulary_field)
         hidden = hidden_channels or in_channels
         self.layers = nn.Sequential(
@@ -111,9 +88,10 @@ class VQAHead(KnowsVocabulary, BaseModule):
         ]
         check('the lists of gt_answers of a batch', len(answers), choices=(len(logits),))
         scored = [
-            (row, column, score)
+            (row, self.index[answer], score)
             for row, given in enumerate(answers)
-            for column, score in soft_targets(given, self.index, self.targets).items()
+            for answer, score in soft_scores(given).items()
+            if answer in self.index
         ]
         targets = torch.zeros_like(logits)
         if scored:  # at once, since each access to a GPU's tensor waits for the GPU
