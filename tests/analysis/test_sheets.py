@@ -17,8 +17,7 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import animate, draw_sheet, save_gif
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import TaskAnalysis
-from lm4ve.tasks.base.figures import to_image
-from lm4ve.tasks.base.pictures import BACKGROUND, COVER, TokenMap, share_scales
+from lm4ve.tasks.base.pictures import BACKGROUND, COVER, TokenMap, share_scales, to_image
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 MODEL = SimpleNamespace(

@@ -154,7 +154,9 @@ def test_inference_accepts_questions_and_captions(tmp_path):
     from tests.tasks.vqa.tiny import ANSWERS, meter_config, write_tokenizer
 
     tokenizer = write_tokenizer(tmp_path / 'tokenizer')
-    pipeline = [dict(type='mmpretrain.ResizeEdge', scale=32), dict(type='lm4ve.PackVisionLanguage')]
+    steps = ('mmcv.LoadImageFromFile', 'lm4ve.PackVisionLanguage')
+    load, pack = (dict(type=step) for step in steps)
+    pipeline = [load, dict(type='mmpretrain.ResizeEdge', scale=32), pack]
     heads = dict(
         ask=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
         rank=dict(type='lm4ve.RetrievalHead', in_channels=32),

@@ -52,7 +52,8 @@ def test_every_config_is_a_parameter_of_a_test_of_its_task(task):
             for mark in getattr(function, 'pytestmark', ()):
                 if mark.name == 'parametrize' and mark.args[0] == 'name':
                     tested.update(mark.args[1])
-    assert set(configs_of(task)) <= tested
+    # Those below robustness/ test what others train.
+    assert {c for c in configs_of(task) if not c.startswith('robustness/')} <= tested
 
 
 @pytest.mark.parametrize('task', FOLDERS)

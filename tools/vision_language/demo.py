@@ -28,7 +28,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 

@@ -15,8 +15,7 @@ from PIL import Image
 
 from lm4ve.analysis.points import meanings
 from lm4ve.analysis.samples import Sample, Section
-from lm4ve.tasks.base.figures import to_image
-from lm4ve.tasks.base.pictures import TokenMap
+from lm4ve.tasks.base.pictures import TokenMap, to_image
 
 DPI = 100
 #: Inches: the room of a panel's color bar, and the margin around the page.

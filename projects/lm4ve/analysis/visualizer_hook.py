@@ -128,7 +128,7 @@ class ActivationVisHook(Hook):
     def _draw(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
-        from lm4ve.tasks.base.figures import save_picture, to_image
+        from lm4ve.tasks.base.pictures import save_picture, to_image
 
         model = unwrapped(runner.model)
         with _restored_generators():

@@ -36,7 +36,7 @@ from lm4ve.analysis.sheets import animate, draw_sheet, heading_rows, save_gif
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
-from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.base.pictures import to_image
 
 
 def input_options() -> dict[str, str]:

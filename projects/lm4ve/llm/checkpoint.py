@@ -29,8 +29,8 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, listing
-from lm4ve.llm.readers import Tensors, open_huggingface
-from lm4ve.llm.sources import find_files
+from lm4ve.llm.readers import open_huggingface
+from lm4ve.llm.sources import Tensors, find_files
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.readers import StoredTensor, Tensors
+from lm4ve.llm.sources import StoredTensor, Tensors
 
 _EXPERT = re.compile(r'(.*\.experts)\.(\d{1,5})\.(\w+)\.weight')
 # A matrix of an expert -> the joined tensor, and its place in it.

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
-from lm4ve.llm.readers import StoredTensor, Tensors
+from lm4ve.llm.sources import StoredTensor, Tensors
 
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
-from lm4ve.llm.readers import StoredTensor, Tensors
-from lm4ve.llm.sources import FileSource
+from lm4ve.llm.sources import FileSource, StoredTensor, Tensors
 from lm4ve.llm.torch_files import open_torch
 
 # Meta's name in a layer -> (Hugging Face's, the dimension that is split over the files;

@@ -6,33 +6,15 @@ memory, and so double the peak of loading a block.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePath
-from typing import NamedTuple
 
 from safetensors import safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import FileSource
-
-
-class StoredTensor(NamedTuple):
-    """A tensor in a file.
-
-    Attributes:
-        shape (tuple[int, ...]): Its shape.
-        read (callable): Returns it, on the CPU and in its stored type. It may be a map of the
-            file, to be read only and soon: copy it to keep it.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
-
-
-#: Tensors by name. Nothing is read to list them.
-Tensors = Mapping[str, StoredTensor]
+from lm4ve.llm.sources import FileSource, StoredTensor, Tensors
 
 
 def open_safetensors(path: Path) -> Tensors:

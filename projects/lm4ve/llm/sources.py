@@ -7,7 +7,11 @@ layer needs is neither downloaded nor opened.
 import hashlib
 import importlib.metadata
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
 
@@ -30,6 +34,23 @@ PACKAGED_MODELS = {
 }
 _WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.gguf', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
+
+
+class StoredTensor(NamedTuple):
+    """A tensor in a file.
+
+    Attributes:
+        shape (tuple[int, ...]): Its shape.
+        read (callable): Returns it, on the CPU and in its stored type. It may be a map of the
+            file, to be read only and soon: copy it to keep it.
+    """
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+#: Tensors by name. Nothing is read to list them.
+Tensors = Mapping[str, StoredTensor]
 
 
 class FileSource:

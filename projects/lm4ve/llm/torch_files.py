@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.readers import StoredTensor, Tensors
+from lm4ve.llm.sources import StoredTensor, Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
 _DAMAGE = (

@@ -80,6 +80,16 @@ def test_rotations_are_uniform_and_proper():
     assert abs(turns.trace(axis1=1, axis2=2).mean()) < 0.08
 
 
+def test_dropout_keeps_the_number_of_points():
+    points = cloud(200)
+    out = run(pc.RandomPointDropout(0.9), points)
+    assert out.shape == points.shape
+    kept = (out == points).all(1)
+    assert 0 < kept.sum() < 200
+    assert {tuple(p) for p in out} <= {tuple(p) for p in points}
+    assert np.array_equal(run(pc.RandomPointDropout(0.0), points), points)
+
+
 def test_draws_of_a_vote_differ_and_repeat():
     transforms = [
         dict(type='lm4ve.SamplePoints', num=8),

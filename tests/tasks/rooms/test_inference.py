@@ -17,7 +17,7 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.figures import to_image
+from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
 from lm4ve.tasks.rooms.visualization import ASKER

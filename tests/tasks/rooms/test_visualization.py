@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from scipy.spatial.transform import Rotation
 
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms.visualization import (
     ASKER,
     CORNER,

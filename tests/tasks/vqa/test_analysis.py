@@ -11,9 +11,8 @@ from lm4ve.analysis.loading import samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.pictures import TokenMap
+from lm4ve.tasks.base.pictures import TokenMap, to_image
 from lm4ve.tasks.vqa.analysis import ANALYSIS, summarize_answers
 from lm4ve.tasks.vqa.visualization import ImageAndWords
 from tests.tasks.vqa.files import write_image

@@ -7,8 +7,8 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.vqa.visualization import (
     VisionLanguageVisualizationHook,
     VisionLanguageVisualizer,

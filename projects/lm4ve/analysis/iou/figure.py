@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from lm4ve.analysis.iou.pseudo_masks import VARIANTS, TokenMaps, iou, token_mask
 from lm4ve.analysis.iou.report import CHOICES, Report
-from lm4ve.tasks.base.figures import save_figure
+from lm4ve.tasks.base.pictures import save_figure
 
 #: How much of its brightness a token outside the pseudo-mask keeps.
 _DIMMED = 0.25

@@ -18,7 +18,7 @@ from scipy import stats
 
 from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Key, Scores, split_images
 from lm4ve.files import replacing, write_json
-from lm4ve.tasks.base.figures import save_figure
+from lm4ve.tasks.base.pictures import save_figure
 
 #: Ways to choose the threshold.
 CHOICES = ('best per image', 'fixed')

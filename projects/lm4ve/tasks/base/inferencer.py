@@ -18,6 +18,7 @@ from lm4ve.errors import check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.building import inference_model
 from lm4ve.tasks.base.inputs import collate, each_sample
+from lm4ve.tasks.base.pictures import PredictionVisualizer, save_picture, to_image
 from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.base.task import require_task, task_of_config
 
@@ -78,10 +79,6 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
         out_dir: str | Path | None,
     ) -> list[np.ndarray]:
         """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
-        # Both need packages that the core lacks.
-        from lm4ve.tasks.base.figures import save_picture
-        from lm4ve.tasks.base.prediction_pictures import PredictionVisualizer
-
         for image, name in zip(drawn, names, strict=True):
             if out_dir is not None:
                 save_picture(image, Path(out_dir) / f'{name}.png')
@@ -167,8 +164,6 @@ class FileInferencer(TaskInferencer):
 def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
     """Draw an input under its name and facts, uint8 ``[H, W, 3]``, RGB."""
     from matplotlib.figure import Figure
-
-    from lm4ve.tasks.base.figures import to_image
 
     figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
     picture.draw_input(figure.subplots())

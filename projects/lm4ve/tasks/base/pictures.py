@@ -1,21 +1,30 @@
-"""Pictures of a sample and of its tokens, for the sheets of activations.
+"""Pictures of samples, of their tokens and of predictions.
 
 A picture draws its input, and a number for each token in its place, into matplotlib's axes.
-It holds arrays, no model and no state of pyplot, so that a training process can draw.
-matplotlib is imported when something is drawn.
+Pictures hold arrays, no model, and figures have a canvas of their own: neither a window nor the
+state of pyplot is needed, so that a training process can draw. matplotlib is imported when
+something is drawn. The visualizer and the hook send pictures of predictions to MMEngine's
+backends, to files and to windows, for tasks without a host's.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from torch import Tensor
+
+from lm4ve.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
 
 #: Share of a cell's color; the rest is the frame in gray, to see what is there.
 COVER = 0.85
@@ -211,3 +220,130 @@ def without_ticks(axes: 'Axes') -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color='.6', linewidth=0.5)
+
+
+# ------------------------------------------------------------------ figures and files
+def to_image(figure: 'Figure') -> np.ndarray:
+    """Return a figure as an RGB image, uint8 ``[height, width, 3]``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
+
+
+def save_figure(figure: 'Figure', path: str | Path, **options: Any) -> None:
+    """Write a figure to a file whose ending selects the format.
+
+    Args:
+        figure (Figure): The figure.
+        path (str | Path): The file; its folder is created.
+        **options: Passed to ``Figure.savefig``.
+    """
+    with replacing(path) as beside:
+        figure.savefig(beside, **options)
+
+
+def save_picture(image: np.ndarray, path: str | Path) -> None:
+    """Write a picture, uint8 ``[H, W, 3]`` RGB, to a file whose ending selects the format."""
+    from matplotlib.image import imsave
+
+    with replacing(path) as beside:
+        imsave(beside, image)
+
+
+# ---------------------------------------------------------------------- predictions
+class PredictionVisualizer(Visualizer):  # type: ignore[misc]
+    """MMEngine's visualizer, with its arguments, for pictures that are already drawn."""
+
+    def present(
+        self,
+        name: str,
+        image: np.ndarray,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_file: str | Path | None = None,
+        step: int = 0,
+    ) -> np.ndarray:
+        """Send a picture to the backends, a file or a window, and return it.
+
+        Args:
+            name (str): The picture's name.
+            image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
+            show (bool): Show it in a window, for ``wait_time`` seconds.
+            wait_time (float): Seconds.
+            out_file (str | Path, optional): A PNG instead of the backends.
+            step (int): Global step.
+        """
+        self.set_image(image)
+        if show:
+            self.show(image, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            save_picture(image, out_file)
+        else:
+            self.add_image(name, image, step=step)
+        return image
+
+
+class PredictionVisualizationHook(Hook):  # type: ignore[misc]
+    """Draws every n-th sample in validation and testing. A task implements :meth:`draw`.
+
+    Args:
+        enable (bool): Default: off.
+        interval (int): Every n-th sample.
+        show (bool): Show them in a window, for ``wait_time`` seconds each.
+        wait_time (float): Seconds.
+        out_dir (str, optional): PNG files here instead of the backends.
+        **kwargs: Ignored: other hooks' arguments in an inherited config.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        enable: bool = False,
+        interval: int = 500,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.enable, self.interval = enable, interval
+        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
+
+    def draw(
+        self, runner: Runner, mode: str, number: int, index: int, batch: Any, sample: Any
+    ) -> None:
+        """Draw a sample.
+
+        Args:
+            runner (Runner): Its visualizer draws.
+            mode (str): 'val' or 'test'.
+            number (int): The sample's number in the data of this process.
+            index (int): Its number in the batch.
+            batch (dict): The data loader's batch.
+            sample: The model's prediction.
+        """
+        raise NotImplementedError
+
+    def options(self, runner: Runner, stem: str) -> dict[str, Any]:
+        """Return the arguments of :meth:`PredictionVisualizer.present` for a picture."""
+        out_file = self.out_dir and str(Path(self.out_dir) / f'{stem}.png')
+        return dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=runner.iter)
+
+    def _after_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
+        mode: str = 'train',
+    ) -> None:
+        """Draw those samples of a batch that are due; MMEngine calls it after each iteration."""
+        if not self.enable or mode == 'train' or outputs is None:
+            return
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+        first = batch_idx * (loader.batch_size or len(outputs))
+        for index, sample in enumerate(outputs):
+            if (first + index) % self.interval == 0:
+                self.draw(runner, mode, first + index, index, data_batch, sample)

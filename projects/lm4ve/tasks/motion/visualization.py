@@ -9,8 +9,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from lm4ve.registry import HOOKS, VISUALIZERS
-from lm4ve.tasks.base.figures import save_figure, to_image
-from lm4ve.tasks.base.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
+from lm4ve.tasks.base.pictures import (
+    PredictionVisualizationHook,
+    PredictionVisualizer,
+    save_figure,
+    to_image,
+)
 from lm4ve.tasks.motion.scene import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'

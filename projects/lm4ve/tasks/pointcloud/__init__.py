@@ -19,6 +19,7 @@ TASK = Task(
             'NormalizeToUnitSphere',
             'PackPointCloud',
             'RandomJitter',
+            'RandomPointDropout',
             'RandomRotate',
             'RandomScaleTranslate',
             'RepeatDraws',

@@ -143,6 +143,31 @@ class RandomJitter(BaseTransform):
 
 
 @TRANSFORMS.register_module()
+class RandomPointDropout(BaseTransform):
+    """Drop a random share of the points (PointNet++'s augmentation).
+
+    A dropped point is replaced by one that stays, so that the number of points
+    does not change; at least one stays.
+
+    Args:
+        max_ratio (float): The share is uniform between 0 and this.
+    """
+
+    def __init__(self, max_ratio: float = 0.875) -> None:
+        check('RandomPointDropout.max_ratio', max_ratio, least=0, most=1)
+        self.max_ratio = max_ratio
+
+    def transform(self, results: dict) -> dict:
+        points = results['points']
+        dropped = np.random.random(len(points)) < np.random.uniform(0, self.max_ratio)
+        if dropped.any() and not dropped.all():
+            points = points.copy()
+            points[dropped] = points[np.argmin(dropped)]
+            results['points'] = points
+        return results
+
+
+@TRANSFORMS.register_module()
 class PackPointCloud(BaseTransform):
     """Convert to the inputs of a model: ``inputs`` and ``data_samples``.
 

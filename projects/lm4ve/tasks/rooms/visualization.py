@@ -20,11 +20,17 @@ from torch import Tensor
 
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.base.analysis import numbered
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.rankings import Ranking, best, draw_bars
 from lm4ve.tasks.base.language.words import draw_words, flow
-from lm4ve.tasks.base.pictures import Picture, TokenMap, seen_from, without_ticks
-from lm4ve.tasks.base.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
+from lm4ve.tasks.base.pictures import (
+    Picture,
+    PredictionVisualizationHook,
+    PredictionVisualizer,
+    TokenMap,
+    seen_from,
+    to_image,
+    without_ticks,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

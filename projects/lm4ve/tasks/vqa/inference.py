@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.inferencer import TaskInferencer
 from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields, best
 from lm4ve.tasks.base.language.words import file_name, list_texts
+from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.inference_inputs import Image, list_images, name_of, pixels_of_file
 from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking

@@ -14,11 +14,16 @@ from mmengine.model import is_model_wrapper
 
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.base.analysis import numbered
-from lm4ve.tasks.base.figures import to_image
 from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
 from lm4ve.tasks.base.language.words import draw_words, flow
-from lm4ve.tasks.base.pictures import Frames, TokenMap, without_ticks
-from lm4ve.tasks.base.prediction_pictures import PredictionVisualizationHook, PredictionVisualizer
+from lm4ve.tasks.base.pictures import (
+    Frames,
+    PredictionVisualizationHook,
+    PredictionVisualizer,
+    TokenMap,
+    to_image,
+    without_ticks,
+)
 
 #: Inches: the most that words below an image take.
 _BAND = 1.2
