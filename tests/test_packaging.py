@@ -22,21 +22,8 @@ def test_a_wheel_carries_the_configs_and_others_inherit_them(tmp_path):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=ignore)
     for name in ('pyproject.toml', 'README.md', 'LICENSE'):
         shutil.copy(ROOT / name, source)
-    subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'pip',
-            'wheel',
-            '--no-deps',
-            '--quiet',
-            '--no-build-isolation',
-            '-w',
-            tmp_path,
-            source,
-        ],
-        check=True,
-    )
+    flags = '--no-deps --quiet --no-build-isolation -w'.split()
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', *flags, tmp_path, source], check=True)
     (wheel,) = tmp_path.glob('lm4ve-*.whl')
     site = tmp_path / 'site'
     zipfile.ZipFile(wheel).extractall(site)
@@ -84,37 +71,29 @@ def set_up(tmp_path: Path, **python: str):
     )
 
 
-def test_an_unsupported_python_gives_one_line(tmp_path):
-    done = set_up(tmp_path, python3='[ "$1" = -c ] && exit 1; echo Python 3.10.12')
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    assert 'needs Python 3.11, 3.12, 3.13 or 3.14' in line and '3.10.12' in line
-
-
-def test_no_python_at_all_gives_one_line(tmp_path):
-    done = set_up(tmp_path)
-    assert done.returncode == 1
-    (line,) = done.stderr.strip().splitlines()
-    assert 'needs Python' in line
-
-
 #: A Python that cannot make virtual environments, as Debian's without its -venv.
-BARE = 'case "$2" in *ensurepip*) exit 1;; *print*) echo {};; esac'
-#: One that can, and says what it is asked to make.
+BARE = 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.13;; esac'
+#: One that can, and prints what it is asked to make.
 WHOLE = 'case "$1" in -m) echo "$0 $*" >&2; exit 1;; esac; echo 3.11'
 
 
-def test_a_python_without_venv_names_the_apt_package(tmp_path):
-    done = set_up(tmp_path, python3=BARE.format('3.13'))
-    assert done.returncode == 1
+@pytest.mark.parametrize(
+    'pythons, words',
+    [
+        ({}, ['needs Python']),
+        (
+            dict(python3='[ "$1" = -c ] && exit 1; echo Python 3.10.12'),
+            ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12'],
+        ),
+        (dict(python3=BARE), ['apt-get install python3.13-venv']),
+        (dict(python3=BARE, python3_11=WHOLE), ['python3.11 -m venv --clear']),
+    ],
+    ids=['none', 'unsupported', 'without venv', 'another one'],
+)
+def test_the_set_up_answers_in_one_line(pythons, words, tmp_path):
+    done = set_up(tmp_path, **pythons)
     (line,) = done.stderr.strip().splitlines()
-    assert 'apt-get install python3.13-venv' in line
-
-
-def test_another_python_serves_where_the_first_cannot_make_environments(tmp_path):
-    done = set_up(tmp_path, python3=BARE.format('3.13'), python3_11=WHOLE)
-    made = f'{tmp_path}/python3.11 -m venv --clear {tmp_path}/venv'
-    assert done.stderr.strip() == made
+    assert done.returncode == 1 and all(word in line for word in words)
 
 
 @pytest.mark.parametrize('minor, fine', [(10, 0), (11, 1), (13, 1), (14, 1), (15, 0)])

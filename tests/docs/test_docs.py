@@ -53,16 +53,6 @@ def test_every_command_runs_or_says_why_not(page):
             assert not missing, f'{page}:{block.line}'
 
 
-def test_every_promise_names_tests_that_exist():
-    page = (ROOT / 'docs/guides/trust.md').read_text()
-    rows = re.findall(r'^\| (?!promise|---)(.+) \| (.+) \|$', page, flags=re.M)
-    assert len(rows) > 10
-    for promise, tested in rows:
-        files = re.findall(r'`([\w/]+\.py)`', tested)
-        assert files, promise
-        assert not [f for f in files if not (ROOT / 'tests' / f).is_file()], promise
-
-
 def _types(tree: ast.AST) -> set[str]:
     """Return the names that a fragment gives as ``type='...'``."""
     words = (k for n in ast.walk(tree) if isinstance(n, ast.Call) for k in n.keywords)

@@ -60,10 +60,6 @@ def test_mistakes_end_in_one_message(tmp_path, options, found, fails):
     assert not list(tmp_path.glob('*.pth'))
 
 
-def test_a_missing_config_ends_in_one_message(fails):
-    assert 'does not exist' in fails('train.py', 'no.py')
-
-
 def test_an_unsafe_checkpoint_ends_in_one_message(tmp_path, fails):
     target = tmp_path / 'ran'
 
@@ -107,15 +103,5 @@ def test_slurm_script_passes_its_arguments_on(tmp_path):
         check=True,
         env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'},
     )
-    words = done.stdout.splitlines()
-    for word in (
-        'part',
-        '--gres=gpu:8',
-        '--ntasks=16',
-        '--ntasks-per-node=8',
-        'cfg.py',
-        '--work-dir=work',
-        '--launcher=slurm',
-        '--amp',
-    ):
-        assert word in words
+    wanted = 'part --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 cfg.py --work-dir=work'
+    assert {*wanted.split(), '--launcher=slurm', '--amp'} <= {*done.stdout.splitlines()}
