@@ -23,23 +23,11 @@ SHAPES = {
     'input_layernorm': (WIDTH,),
     'post_attention_layernorm': (WIDTH,),
 }
-META = dict(
-    zip(
-        SHAPES,
-        (
-            'attention.wq',
-            'attention.wk',
-            'attention.wv',
-            'attention.wo',
-            'feed_forward.w1',
-            'feed_forward.w3',
-            'feed_forward.w2',
-            'attention_norm',
-            'ffn_norm',
-        ),
-        strict=True,
-    )
+META_NAMES = (
+    *('attention.wq', 'attention.wk', 'attention.wv', 'attention.wo', 'feed_forward.w1'),
+    *('feed_forward.w3', 'feed_forward.w2', 'attention_norm', 'ffn_norm'),
 )
+META = dict(zip(SHAPES, META_NAMES, strict=True))
 LAYER_BYTES = 4 * sum(torch.Size(s).numel() for s in SHAPES.values())
 
 SCRIPT = """

@@ -54,31 +54,25 @@ def test_metas_layout_gives_the_same_block(
     )
 
 
-def test_metas_rotary_base_is_used(checkpoints, tmp_path):
-    write_meta(tmp_path, rope_theta=500.0)
-    block = LLMBlock(str(tmp_path), rotary=True)
-    usual = LLMBlock(checkpoints('llama'), rotary=True)
-    rope = dict(rope_type='default', rope_theta=500.0)
-    write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=rope)
-    assert not torch.equal(block(tokens()), usual(tokens()))
-    assert torch.equal(block(tokens()), LLMBlock(str(tmp_path / 'hf'), rotary=True)(tokens()))
+SCALED = dict(
+    rope_type='llama3',
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=8192,
+)
 
 
-def test_metas_scaled_rotary_is_llama3s(tmp_path):
-    write_meta(tmp_path, use_scaled_rope=True, rope_theta=500000.0)
-    rope = dict(
-        rope_type='llama3',
-        rope_theta=500000.0,
-        factor=8.0,
-        low_freq_factor=1.0,
-        high_freq_factor=4.0,
-        original_max_position_embeddings=8192,
-    )
-    write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=rope)
-    assert torch.equal(
-        LLMBlock(str(tmp_path), rotary=True)(tokens()),
-        LLMBlock(str(tmp_path / 'hf'), rotary=True)(tokens()),
-    )
+@pytest.mark.parametrize(
+    'params, rope, base',
+    [({}, dict(rope_type='default'), 500.0), (dict(use_scaled_rope=True), SCALED, 500000.0)],
+)
+def test_metas_rotary_settings_are_used(checkpoints, tmp_path, params, rope, base):
+    write_meta(tmp_path, rope_theta=base, **params)
+    write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=dict(rope, rope_theta=base))
+    folders = (str(tmp_path), str(tmp_path / 'hf'), checkpoints('llama'))
+    meta, huggingface, usual = (LLMBlock(f, rotary=True)(tokens()) for f in folders)
+    assert torch.equal(meta, huggingface) and not torch.equal(meta, usual)
 
 
 def test_fingerprints_tell_layers_and_models_apart(checkpoints):

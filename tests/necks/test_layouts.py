@@ -8,16 +8,9 @@ from torch import nn
 import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
+from tests.necks.encoder import ARCH
 
 C = 12
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
 
 
 def make(**kwargs) -> LLMBlockNeck:

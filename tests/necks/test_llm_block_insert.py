@@ -6,17 +6,10 @@ from mmengine.registry import MODELS
 
 import lm4ve  # noqa: F401
 from lm4ve.necks import LLMBlockInsert
+from tests.necks.encoder import ARCH
 
 pytest.importorskip('mmpretrain')
 
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
 VIT = dict(
     type='mmpretrain.VisionTransformer',

@@ -11,15 +11,8 @@ from torch import nn
 import lm4ve
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert, usage
+from tests.necks.encoder import ARCH
 
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
 

@@ -3,7 +3,7 @@
 import functools
 import re
 from pathlib import PurePath
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import wrapt
@@ -45,12 +45,6 @@ def load_without_code(checkpoint: ModuleType) -> None:
             return wrapped(*args, **kwargs)
 
 
-class _WithoutConfig(wrapt.ObjectProxy):
-    """The module ``mmengine`` with an empty config for any text."""
-
-    Config = type('Config', (), dict(fromstring=staticmethod(lambda *_, **__: {})))
-
-
 def _executes(module: Any) -> bool:
     return 'Config.fromstring(' in source_of(module)
 
@@ -63,7 +57,10 @@ def resume_without_code(module: ModuleType) -> None:
     True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids`` there, where
     MMCV wrote it and MMEngine does not. May go once they do not.
     """
-    module.mmengine = _WithoutConfig(module.mmengine)
+    without_config = ModuleType('mmengine')
+    without_config.__dict__.update(vars(module.mmengine))
+    without_config.Config = SimpleNamespace(fromstring=lambda *_, **__: {})  # type: ignore[attr-defined]
+    module.mmengine = without_config
 
 
 @repairs('mmengine.infer.infer', _executes)

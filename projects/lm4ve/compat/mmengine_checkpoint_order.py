@@ -7,6 +7,7 @@ of ``CheckpointHook``, which are overridden here and nowhere else. May go once t
 saves before it deletes.
 """
 
+import copy
 import inspect
 from collections import deque
 from pathlib import Path
@@ -26,23 +27,6 @@ def is_needed(checkpoint_hook: ModuleType) -> bool:
     """
     text = inspect.getsource(checkpoint_hook.CheckpointHook._save_checkpoint_with_step)
     return text.index('.remove(') < text.index('save_checkpoint(\n')
-
-
-class _DeferredRemoval:
-    """A file backend that collects removals instead of carrying them out."""
-
-    def __init__(self, backend: Any) -> None:
-        self.backend = backend
-        self.removals: list[tuple[Any, str]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.backend, name)
-
-    def remove(self, filepath: str) -> None:
-        self.removals.append((self.backend.remove, filepath))
-
-    def rmtree(self, dir_path: str) -> None:
-        self.removals.append((self.backend.rmtree, dir_path))
 
 
 class SavesBeforeDeleting(CheckpointHook):
@@ -87,14 +71,16 @@ class SavesBeforeDeleting(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return  # `runner.val()` without training: there is no backend yet
-        backend = self.file_backend
-        deferred = self.file_backend = _DeferredRemoval(backend)
+        backend, removals = self.file_backend, []
+        deferred = self.file_backend = copy.copy(backend)
+        deferred.remove = lambda path: removals.append((backend.remove, path))
+        deferred.rmtree = lambda path: removals.append((backend.rmtree, path))
         try:
             super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
         current = {getattr(self, 'best_ckpt_path', None)}
         current |= set((getattr(self, 'best_ckpt_path_dict', None) or {}).values())
-        for remove, path in deferred.removals:
+        for remove, path in removals:
             if path not in current:
                 remove(path)

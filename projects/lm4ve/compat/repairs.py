@@ -2,17 +2,15 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import wrapt
 
 Function = Callable[[ModuleType], None]
 
 
-@dataclass(frozen=True)
-class Repair:
+class Repair(NamedTuple):
     """One repair.
 
     Attributes:
