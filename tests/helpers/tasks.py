@@ -1,7 +1,7 @@
 """Which task a config belongs to: the folder that it lies in says so.
 
 Each task tests its own configs (``tests/tasks/<task>/test_configs.py``), and no
-config may go untested (``tests/test_config_folders.py``).
+config may go untested (``tests/zoo/test_config_folders.py``).
 """
 
 from pathlib import Path
