@@ -89,7 +89,8 @@ def check_config(cfg: Config) -> None:
         UserError: It names the key's path and the closest known keys.
     """
     for name in cfg.keys() - FIELDS - variables_of(cfg):
-        close = get_close_matches(name, FIELDS, 1, 0.8)
+        # In a dumped config, 'pipeline' and 'test_pipeline' are left from its files.
+        close = get_close_matches(name, FIELDS - {'tta_pipeline'}, 1, 0.8)
         # 'train_pipeline_2' is no misspelling.
         if close and not name.startswith(close[0]):
             _refuse_unknown(cfg, '', [name], FIELDS)
