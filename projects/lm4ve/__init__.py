@@ -22,7 +22,6 @@ from lm4ve.version import __version__  # noqa: F401
 # install and in a wheel; the name `lm4ve` alone is not (the distribution's
 # location says nothing of where an editable install keeps its code).
 MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
-compat.apply()
 
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {

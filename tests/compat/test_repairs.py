@@ -9,7 +9,7 @@ import pytest
 from lm4ve import compat
 
 pytest.importorskip('mmpretrain')
-pytest.importorskip('mmaction')
+pytest.importorskip('mmaction')  # its repairs are in the table from here on
 
 
 OVERRIDES = {m: importlib.import_module(f'lm4ve.compat.{f}') for m, f in compat.OVERRIDES.items()}

@@ -114,14 +114,17 @@ def test_allowed_and_known_new_fields_are_merged():
     check_config(cfg)
 
 
-def test_all_configs_pass():
+def test_all_configs_and_their_dumps_pass(tmp_path):
     pytest.importorskip('mmaction')
     hosts = dict(segmentation='mmseg', detection='mmdet')  # which few have
     left_out = {'_base_', 'ablations', *(k for k, host in hosts.items() if not find_spec(host))}
     paths = [p for p in CONFIGS.rglob('*.py') if not left_out & {*p.parts}]
     assert len(paths) > 100
     for path in paths:
-        check_config(Config.fromfile(path))
+        cfg = Config.fromfile(path)
+        check_config(cfg)
+        cfg.dump(tmp_path / path.name)
+        check_config(Config.fromfile(tmp_path / path.name))
 
 
 def test_unmatched_custom_keys_warn(monkeypatch):

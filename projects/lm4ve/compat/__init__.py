@@ -7,8 +7,24 @@ Nothing is imported for a repair: it runs right after the import of the module t
 attributes, for the hooks of :mod:`lm4ve.runner` and for :mod:`lm4ve.necks`.
 """
 
-from lm4ve.compat import for_mmaction, for_mmcv, for_mmengine, for_mmpretrain, mmaction_single_map  # noqa: F401
+import importlib
+
+import wrapt
+
+from lm4ve.compat import for_mmcv, for_mmengine, for_mmpretrain  # noqa: F401
 from lm4ve.compat.repairs import REPAIRS, apply
+
+
+def _repair_mmaction(_: object) -> None:
+    # Its package imports no part of it, so that these are in time.
+    known = len(REPAIRS)
+    for name in ('for_mmaction', 'mmaction_single_map'):
+        importlib.import_module(f'lm4ve.compat.{name}')
+    apply(known)
+
+
+apply()
+wrapt.register_post_import_hook(_repair_mmaction, 'mmaction')
 
 #: Module -> the files that override private methods of one of its classes, or read its
 #: private attributes.
@@ -19,4 +35,4 @@ OVERRIDES = {
     'transformers.trainer': 'transformers_trainer_names',
 }
 
-__all__ = ['OVERRIDES', 'REPAIRS', 'apply']
+__all__ = ['OVERRIDES', 'REPAIRS']

@@ -38,9 +38,9 @@ def repairs(module: str, is_needed: Callable[[Any], bool]) -> Callable[[Function
     return add
 
 
-def apply() -> None:
-    """Run every repair as soon as its module is imported; nothing is imported for it."""
-    for repair in REPAIRS:
+def apply(start: int = 0) -> None:
+    """Run the repairs from ``start`` on as soon as their modules are imported."""
+    for repair in REPAIRS[start:]:
         wrapt.when_imported(repair.module)(repair.function)
 
 

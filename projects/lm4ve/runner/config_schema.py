@@ -90,11 +90,18 @@ def check_config(cfg: Config) -> None:
     """
     for name in cfg.keys() - FIELDS - variables_of(cfg):
         close = get_close_matches(name, FIELDS, 1, 0.8)
-        # 'train_pipeline_2' is no misspelling.
-        if close and not name.startswith(close[0]):
+        # 'train_pipeline_2' is no misspelling, nor is 'test_pipeline' of 'tta_pipeline'.
+        if close and not name.startswith(close[0]) and _same_words(name, close[0]):
             _refuse_unknown(cfg, '', [name], FIELDS)
     for name in cfg.keys() & FIELDS:
         _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
+
+
+def _same_words(name: str, field: str) -> bool:
+    words, others = name.split('_'), field.split('_')
+    if len(words) != len(others):
+        return abs(len(name) - len(field)) < 2  # 'optimwrapper'
+    return all(get_close_matches(a, [b], 1, 0.6) for a, b in zip(words, others, strict=True))
 
 
 def check_option(cfg: Config, field: str) -> None:
