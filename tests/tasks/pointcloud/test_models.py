@@ -1,5 +1,6 @@
 """Shapes, losses, votes and metrics of the classifier, by independent sums."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -92,8 +93,8 @@ def test_prediction_and_vote():
     assert merged.gt_label.tolist() == [2]
 
 
-def test_accuracy_overall_and_by_class():
-    metric = pc.PointCloudAccuracy()
+def test_accuracy_overall_and_by_class(tmp_path):
+    metric = pc.PointCloudAccuracy(confusion_file=str(tmp_path / 'c.txt'))
     metric.dataset_meta = dict(classes=tuple('abcd'))
     for label, prediction in zip([0, 0, 0, 1, 2, 2], [0, 0, 1, 1, 0, 2], strict=True):
         sample = dict(gt_label=label, pred_label=prediction, pred_logits=torch.zeros(4))
@@ -102,6 +103,8 @@ def test_accuracy_overall_and_by_class():
     assert result['accuracy/overall'] == pytest.approx(100 * 4 / 6)
     # The fourth class does not occur.
     assert result['accuracy/mean_class'] == pytest.approx(100 * (2 / 3 + 1 + 1 / 2) / 3)
+    expected = [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    assert np.loadtxt(tmp_path / 'c.txt').tolist() == expected
 
 
 def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):

@@ -14,8 +14,18 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel
 
+from lm4ve.files import replacing
 from lm4ve.registry import METRICS, MODELS
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
+
+
+def confusion_matrix(
+    labels: Sequence[int], predictions: Sequence[int], num_classes: int
+) -> np.ndarray:
+    """Count predictions by true class (row), int64 ``[classes, classes]``."""
+    from sklearn import metrics  # heavy, and only the end of an evaluation needs it
+
+    return metrics.confusion_matrix(labels, predictions, labels=np.arange(num_classes))
 
 
 @METRICS.register_module()
@@ -24,14 +34,25 @@ class PointCloudAccuracy(BaseMetric):
 
     ``accuracy/overall`` and ``accuracy/mean_class`` are in per cent; the mean is
     over classes that occur. The matrix is logged as text, with the recall of
-    each class.
+    each class, and goes to ``confusion_file`` if one is given.
 
     Args:
+        confusion_file (str, optional): Where to write the matrix: a text file,
+            one row a true class, readable by ``numpy.loadtxt``.
         collect_device (str): Passed to MMEngine's ``BaseMetric``.
         prefix (str, optional): Passed to MMEngine's ``BaseMetric``.
     """
 
     default_prefix = 'accuracy'
+
+    def __init__(
+        self,
+        confusion_file: str | None = None,
+        collect_device: str = 'cpu',
+        prefix: str | None = None,
+    ) -> None:
+        super().__init__(collect_device, prefix)
+        self.confusion_file = confusion_file
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction and number of classes of each sample."""
@@ -42,11 +63,8 @@ class PointCloudAccuracy(BaseMetric):
 
     def compute_metrics(self, results: list) -> dict:
         """Count the pairs of label and prediction."""
-        from sklearn.metrics import confusion_matrix  # heavy, and only this needs it
-
         labels, predictions, sizes = np.asarray(results, dtype=np.int64).T
-        classes = np.arange(max(sizes.max(), labels.max() + 1))
-        matrix = confusion_matrix(labels, predictions, labels=classes)
+        matrix = confusion_matrix(labels, predictions, int(max(sizes.max(), labels.max() + 1)))
         total = matrix.sum(axis=1)
         recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
         self._report(matrix, recall)
@@ -65,6 +83,9 @@ class PointCloudAccuracy(BaseMetric):
         MMLogger.get_current_instance().info(
             'confusion matrix (row: true class) and recall\n' + '\n'.join(lines)
         )
+        if self.confusion_file is not None:
+            with replacing(self.confusion_file) as beside:
+                np.savetxt(beside, matrix, fmt='%d')
 
 
 @MODELS.register_module()
