@@ -50,8 +50,10 @@ def nothing_left_over_from_a_run():
     """
     from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
-    for kept in (DefaultScope, MMLogger):
+    # A visualizer is kept under that name too, and would write into a folder that is gone.
+    for kept in (DefaultScope, MMLogger, Visualizer, *Visualizer.__subclasses__()):
         kept._instance_dict.clear()
     os.environ.pop('LOCAL_RANK', None)
     yield

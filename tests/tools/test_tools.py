@@ -49,7 +49,7 @@ def test_train_resume_and_test_agree(tmp_path):
             ['model.neck.block.checkpoint=./nowhere/llama'],
             r"block.checkpoint='./nowhere/llama' does not exist",
         ),
-        (['model.neck.in_channels=32'], 'neck.in_channels=32, but the backbone'),
+        (['model.neck.in_channels=32'], 'Fix: set model.neck.in_channels=64'),
         (['load_from=./nowhere/a.pth'], "load_from='./nowhere/a.pth' does not exist"),
     ],
     ids=['checkpoint missing', 'width', 'start missing'],
