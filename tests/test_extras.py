@@ -132,7 +132,7 @@ def test_a_task_brings_no_other_task_s_packages(task):
 
 @pytest.mark.parametrize(
     'package, extra',
-    [('analysis', 'activations'), ('analysis.iou', 'iou'), ('ablation', 'slurm')],
+    [('analysis', 'analysis'), ('analysis.iou', 'iou'), ('ablation', 'slurm')],
     ids=str,
 )
 def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path):

@@ -93,7 +93,7 @@ MISTAKES = {
         "variant 'one'.*with_",
     ),
     'tuned field': ("'optim_wrapper.optimizer.lr'", "'optim_wrapper.optimiser.lr'", 'optimiser'),
-    'top-level option': ("'model.width'", "'modle.width'", "variant 'one'.*'modle'"),
+    'top-level option': ("'model.width'", "'modle.width'", "variant 'one'.*modle"),
     'one value': ('values=(.01, .1)', 'values=(.1, )', 'values=1 must be at least 2'),
     'direction': ('greater_is_better = False', "greater_is_better = 'no'", 'of type bool'),
     'tuning by the test set': (

@@ -9,7 +9,7 @@ import inspect
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import mmengine.runner
 from mmengine.config import Config, ConfigDict
@@ -36,9 +36,18 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             console; the log file holds everything.
     """
 
+    _starts: ClassVar[set[str]] = set()
+
     def __init__(self, *args: Any, short_console: bool = False, **kwargs: Any) -> None:
         self._short_console = short_console
         super().__init__(*args, **kwargs)
+
+    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+        """Set the environment up; runs of one process that start in one second stay apart."""
+        super().setup_env(env_cfg)
+        while self._timestamp in self._starts:  # it names the logger, the hub and their folder
+            self._timestamp += '_next'
+        self._starts.add(self._timestamp)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""

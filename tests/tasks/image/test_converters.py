@@ -129,7 +129,7 @@ def test_huggingface_layout_gives_the_same_record(layers, llm, tmp_path, run):
     folder = tmp_path / 'hf'
     folder.mkdir()
     meta.config.save_pretrained(folder)
-    tensors = {f'model.{n}': weights.read(n).contiguous() for n in weights.names()}
+    tensors = {f'model.{n}': stored.read().contiguous() for n, stored in weights.items()}
     save_file(tensors, str(folder / 'model.safetensors'))
     state = r.llama_state([layers[-1]])
     dst = run(state, '--llm', folder)

@@ -136,7 +136,7 @@ def test_raw_video_swin_omits_only_the_final_norm():
 
 def test_backbone_without_a_map_is_refused():
     model = recognizer(dict(VIT, return_feat_map=False), *HOSTS['vit'][1:])
-    with pytest.raises(UserError, match='LLMBlockNeck'):
+    with pytest.raises(UserError, match='neck.in_channels=16'):
         model.extract_feat(clips())
 
 

@@ -69,8 +69,9 @@ class ShardBackend(BaseStorageBackend):  # type: ignore[misc]
             OSError: The shard is missing, or holds no file of this size at this place.
         """
         path, offset, size = parse_address(str(filepath))
+        file = _open(path)  # held, since the cache may drop and so close it meanwhile
         # At an absolute position, so that threads and forked workers can share an open file.
-        data = os.pread(_open(path).fileno(), HEADER + size, offset - HEADER)
+        data = os.pread(file.fileno(), HEADER + size, offset - HEADER)
         intact = data[257:262] == b'ustar' and data[124:136] == b'%011o\0' % size
         if not intact or len(data) < HEADER + size:
             raise OSError('the shard has no file of this size there')
