@@ -84,7 +84,7 @@ MISTAKES = {
     'variants twice': ("'two': dict(),", "'two': dict(), 'one': dict()", "has 'one' twice"),
     'options no dict': ("{'model.width': 1}", '3', 'options=3 must be of type dict'),
     'variant field': ("'two': dict()", "'two': dict(opts={})", "argument 'opts'"),
-    'misspelt option': ("'model.width'", "'model.widht'", "'one'.*widht.*Did you mean 'width'"),
+    'misspelt option': ("'model.width'", "'model.wdth'", "'one'.*wdth.*Did you mean 'width'"),
     'option below nothing': ("'model.width'", "'model.neck.block.seed'", "variant 'one'.*neck"),
     'dict over a number': ("'model.width': 1", "'model.width': dict(a=1)", 'width'),
     'argument of a new part': (
@@ -93,7 +93,7 @@ MISTAKES = {
         "variant 'one'.*with_",
     ),
     'tuned field': ("'optim_wrapper.optimizer.lr'", "'optim_wrapper.optimiser.lr'", 'optimiser'),
-    'top-level option': ("'model.width'", "'modle.width'", "variant 'one'.*modle"),
+    'top-level option': ("'model.width'", "'modl.width'", "variant 'one'.*modl"),
     'one value': ('values=(.01, .1)', 'values=(.1, )', 'values=1 must be at least 2'),
     'direction': ('greater_is_better = False', "greater_is_better = 'no'", 'of type bool'),
     'tuning by the test set': (
