@@ -75,9 +75,13 @@ def pointcloud(model, count):
 
 
 def motion(model, count):
-    from lm4ve.tasks.motion import SceneCache, VectorizeScene, collate_scenes
+    from lm4ve.tasks.motion import Argoverse1Reader, VectorizeScene, collate_scenes
+    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 
-    scenes, vectorize = SceneCache(f'{PLACE}/scenes.cache'), VectorizeScene(lane_range=50)
+    if not Path('traffic').is_dir():
+        write_argoverse1(Path('traffic'), dict(val=2))
+    reader = Argoverse1Reader('traffic/val/data', 'traffic/map_files')
+    scenes, vectorize = [reader.read(f) for f in reader.files()], VectorizeScene(lane_range=50)
     data = collate_scenes([vectorize(dict(scene=scenes[i % len(scenes)])) for i in range(count)])
     given = dict(data['inputs'])
     kept = ('agents', 'agents_valid', 'agent_padding', 'lanes', 'lane_attributes', 'lane_padding')

@@ -326,9 +326,9 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
     """Refuse what would give a wrong result in silence: see :meth:`LLMBlock.forward`."""
     if queries is not None and not isinstance(queries, slice):
         check('queries', queries, kind=Tensor)
-        if queries.dim() != 2 or len(queries) != len(x) or queries.dtype != torch.int64:
+        if queries.dim() != 2 or queries.shape[0] != x.shape[0] or queries.dtype != torch.int64:
             raise UserError(
-                f'queries must be a slice or int64 indices [{len(x)}, Q], got {queries.dtype} '
+                f'queries must be a slice or int64 indices [{x.shape[0]}, Q], got {queries.dtype} '
                 f'{list(queries.shape)}.'
             )
     if padding_mask is None:

@@ -9,6 +9,7 @@ import functools
 import gc
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -126,11 +127,27 @@ def _adapt_to_cpu(cfg: Config) -> None:
         return
     # MMEngine's own initialisation selects a CUDA device; it leaves an existing group alone.
     if not torch.distributed.is_initialized():
+        if cfg.launcher == 'slurm':
+            _slurm_environment(cfg)
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', ConfigDict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
     cfg.model_wrapper_cfg.update(device_ids=None)
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
+
+
+def _slurm_environment(cfg: Config) -> None:
+    """Set torch's rendezvous variables from Slurm's."""
+    env = os.environ
+    if 'MASTER_ADDR' not in env:
+        nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
+        command = ['scontrol', 'show', 'hostnames', nodes]
+        env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
+    port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
+    env.setdefault('MASTER_PORT', str(port))
+    env['RANK'] = env['SLURM_PROCID']
+    env['WORLD_SIZE'] = env['SLURM_NTASKS']
+    env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
 
 
 def run_tool(main: Callable[[], None]) -> None:
