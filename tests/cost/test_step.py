@@ -1,7 +1,5 @@
 """A counted training step against torch's counter, formulas, DDP's buckets and a ring."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -93,8 +91,6 @@ def test_activations_are_counted_once():
     assert counts.total() == 5 * (2 * 4 * 8 + 3 * 8 * 2)
 
 
-# Drop when blocks no longer run in pieces, whose backward pass torch's counter cannot follow.
-@pytest.mark.skipif(find_spec('lm4ve.blocks.frozen_in_pieces') is not None, reason='in pieces')
 def test_a_room_of_sqa3d_is_counted():
     cfg = Config.fromfile(CONFIGS / '_base_/vision_language/scanqa.py')
     # VoteNet chooses points one by one in a loop, which takes a minute to count.
