@@ -92,16 +92,18 @@ def test_a_zip_written_by_something_else(file):
         assert_as_torch_reads_it(rewritten(file, reverse=reverse))
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
 @pytest.mark.parametrize('between', range(4))
-def test_a_zip_behind_another(file, dtype, between):
-    # Python and torch do not agree on which of the two the places are of.
+def test_a_zip_behind_another_is_torchs_or_refused(file, between):
+    # zipfile reads the second one or, from Python 3.13.5 on, neither.
     contents = []
     for value in (1, 2):
-        torch.save({n: torch.full((8, 8), value, dtype=dtype) for n in 'ab'}, file)
+        torch.save({n: torch.full((8, 8), value) for n in 'ab'}, file)
         contents.append(file.read_bytes())
     file.write_bytes((b'\0' * between).join(contents))
-    assert_as_torch_reads_it(file)
+    try:
+        assert_as_torch_reads_it(file)
+    except CheckpointError as e:
+        assert 'damaged' in str(e)
 
 
 @pytest.mark.parametrize('size', [3, 30_000])
