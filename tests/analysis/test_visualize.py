@@ -238,7 +238,7 @@ def test_traffic_scenes(tmp_path):
     'args, message',
     [
         (['missing.jpg'], "missing.jpg' does not exist"),
-        (['clip.mp4'], "clip.mp4' is a video; the config takes an image: .*jpg"),
+        (['clip.mp4'], "clip.mp4' does not fit: the config takes an image: .*jpg"),
         (['--indices', '3', '999'], '--indices=999 must be at least 0 and at most 15'),
         ([], 'no inputs'),
         (['--indices', '0', '--points', 'neck'], "--points 'neck' must be LABEL=MODULE"),

@@ -19,8 +19,8 @@ from lm4ve.release import formats
 from lm4ve.release.formats import output_axes, trace, traceable, varying_axes
 from lm4ve.release.release import frozen_state, trained_state, without_folder
 from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.building import collate
 from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
-from lm4ve.tasks.base.inputs import collate
 from lm4ve.version import __version__
 
 #: Format -> the ending of its files.

@@ -71,7 +71,7 @@ def write_broken(tmp_path: Path, split: str) -> Path:
         Entry(write(tmp_path / 'files' / name, data), name, 'abc'.index(name[0]))
         for name, data in files.items()
     ]
-    write_shards(entries, tmp_path / 'broken', split, 99, lambda path: None, quiet=True)
+    write_shards(entries, tmp_path / 'broken', split, 99, lambda path: None)
     return tmp_path / 'broken'
 
 
@@ -88,5 +88,5 @@ def test_broken_images_follow_the_policy(tmp_path):
 
 
 def test_labels_above_the_classes_are_refused(shards):
-    with pytest.raises(UserError, match='labels 2 exceed 2 classes'):
+    with pytest.raises(UserError, match='The largest label=2 must be at most 1'):
         dataset(shards, classes=CLASSES[:2])

@@ -17,7 +17,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.pictures import Picture, PlainPicture
+from lm4ve.tasks.base.pictures import Picture
 from lm4ve.tasks.base.task import Task
 
 #: Which query of an attention to look at: its index, one index a sample (int64
@@ -160,7 +160,7 @@ class TaskAnalysis:
             outputs (Sequence): The model's predictions, one a sample.
             frames (int): As :meth:`frames_shown` returned it.
         """
-        return [PlainPicture() for _ in outputs]
+        return [Picture() for _ in outputs]
 
     def layout_at(
         self,

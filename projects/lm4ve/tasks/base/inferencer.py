@@ -13,13 +13,12 @@ import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from torch import nn
+from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.building import inference_model
-from lm4ve.tasks.base.inputs import collate, each_sample
+from lm4ve.tasks.base.building import collate, each_sample, inference_model
 from lm4ve.tasks.base.pictures import PredictionVisualizer, save_picture, to_image
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.base.task import require_task, task_of_config
 
 
@@ -105,11 +104,8 @@ class FileInferencer(TaskInferencer):
         inferencer('cloud.ply')[0]['pred_class']
     """
 
-    def _init_pipeline(self, cfg: Config) -> None:
-        """Leave reading to the task's analysis."""
-
-    def _init_collate(self, cfg: Config) -> None:
-        """Leave batches to the config's test data loader."""
+    # The task's analysis reads files, and the config's test data loader makes batches of them.
+    _init_pipeline = _init_collate = lambda self, cfg: None
 
     @torch.no_grad()
     def __call__(
@@ -142,13 +138,17 @@ class FileInferencer(TaskInferencer):
         files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
-        batches = self._get_chunk_data(each_sample(self.cfg, files, **options), batch_size)
-        if self.show_progress:
-            batches = progress(batches, 'inference', -(-len(files) // batch_size))
+        samples = each_sample(self.cfg, files, **options)
+        batches = tqdm(
+            self._get_chunk_data(samples, batch_size),
+            'inference',
+            -(-len(files) // batch_size),
+            disable=None if self.show_progress else True,
+        )
         results = []
-        for samples in batches:
-            names = [s.name for s in samples]
-            data = analysis.runnable(collate(self.cfg, [s.data for s in samples]))
+        for batch in batches:
+            names = [s.name for s in batch]
+            data = analysis.runnable(collate(self.cfg, [s.data for s in batch]))
             outputs = self.model.test_step(data)
             for name, output in zip(names, outputs, strict=True):
                 results.append(dict(name=name, **analysis.result(output, self.classes)))
@@ -167,6 +167,5 @@ def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
 
     figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
     picture.draw_input(figure.subplots())
-    lines = [name, *(f'{k}: {v}' for k, v in facts.items())]
-    figure.suptitle('\n'.join(lines), fontsize=8)
+    figure.suptitle('\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8)
     return to_image(figure)

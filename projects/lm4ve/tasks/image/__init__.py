@@ -24,5 +24,4 @@ TASK = Task(
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute
