@@ -265,5 +265,5 @@ def test_an_unfit_checkpoint_is_refused(digits, tmp_path):
 
 def test_a_config_without_test_data_is_refused(tmp_path):
     (tmp_path / 'empty.py').write_text('model = dict()')
-    with pytest.raises(UserError, match='neither test_dataloader'):
+    with pytest.raises(UserError, match='test_dataloader=None'):
         visualize(tmp_path / 'empty.py', 'none', '--indices', 0)

@@ -143,12 +143,6 @@ def test_get_model_applies_overrides(tmp_path):
     assert task_of_config(read_config(path)).name == 'image'
 
 
-def test_missing_host_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr('lm4ve.apis.models.find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'not installed.*lm4ve\[video\]'):
-        lm4ve.apis.get_model(DEMOS['video'])
-
-
 def test_inference_accepts_questions_and_captions(tmp_path):
     from tests.tasks.vqa.files import write_image
     from tests.tasks.vqa.tiny import ANSWERS, meter_config, write_tokenizer

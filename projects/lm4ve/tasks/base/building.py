@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
@@ -21,7 +22,7 @@ from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files as files
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import safe_name, tested_dataset, tested_loader
-from lm4ve.tasks.base.task import task_of_config
+from lm4ve.tasks.base.task import Task, task_of_config
 
 
 def build_model(
@@ -111,40 +112,51 @@ def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
     return _registered(FUNCTIONS, kind)(list(samples), **options)
 
 
-def samples_of_files(cfg: Config, files: Sequence[str | Path], **options: Any) -> list[Sample]:
+#: A file, or an array for a task that reads arrays.
+Input = str | Path | np.ndarray
+
+
+def samples_of_files(cfg: Config, inputs: Sequence[Input], **options: Any) -> list[Sample]:
     """Read files as the config's task needs them, all at once; see :func:`each_sample`."""
-    return list(each_sample(cfg, files, **options))
+    return list(each_sample(cfg, inputs, **options))
 
 
-def each_sample(cfg: Config, paths: Sequence[str | Path], **options: Any) -> Iterator[Sample]:
+def each_sample(cfg: Config, inputs: Sequence[Input], **options: Any) -> Iterator[Sample]:
     """Check all files, then yield them one by one through the config's test pipeline.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
-        paths (Sequence[str | Path]): Files of the kinds that the task declares.
+        inputs (Sequence[str | Path | np.ndarray]): Files of the kinds that the task declares, or
+            images as arrays.
         **options: Some of :attr:`lm4ve.tasks.Task.input_options`, for example ``map_dir``; None
             counts as not given.
 
     Raises:
         UserError: A file is missing or of another kind, or the task has no such option.
     """
-    task, pipeline = task_of_config(cfg), tested_dataset(cfg).pipeline
-    paths = [Path(p) for p in paths]
-    for path in paths:
-        if not path.exists():
-            raise UserError(f"'{path}' does not exist.")
-        endings = task.input_suffixes
-        if not (task.takes_folders if path.is_dir() else path.suffix.lower() in endings):
-            raise UserError(
-                f"'{path}' does not fit: the config takes {task.input_noun}: {', '.join(endings)}."
-            )
+    pipeline, task = tested_dataset(cfg).pipeline, task_of_config(cfg)
+    given = [x if isinstance(x, np.ndarray) else Path(x) for x in inputs]
+    for path in given:
+        if isinstance(path, Path):
+            _check_file(path, task)
     options = {k: v for k, v in options.items() if v is not None}
     for name in options:
         check(f'An option of {task.input_noun}', name, choices=task.input_options)
     # Files of several folders may share a name.
-    stems = [safe_name(p.stem) for p in paths]
+    stems = [safe_name(x.stem) if isinstance(x, Path) else 'array' for x in given]
     names = [s if stems.count(s) == 1 else f'{i}_{s}' for i, s in enumerate(stems)]
     return (
-        Sample(name, task.analysis.read_input(cfg, path, [dict(t) for t in pipeline], **options))
-        for name, path in zip(names, paths, strict=True)
+        Sample(name, task.analysis.read_input(cfg, x, [dict(t) for t in pipeline], **options))
+        for name, x in zip(names, given, strict=True)
     )
+
+
+def _check_file(path: Path, task: Task) -> None:
+    """Refuse a file that does not exist, or that the task does not read."""
+    endings = task.input_suffixes
+    if not path.exists():
+        raise UserError(f"'{path}' does not exist.")
+    if not (task.takes_folders if path.is_dir() else path.suffix.lower() in endings):
+        raise UserError(
+            f"'{path}' does not fit: the config takes {task.input_noun}: {', '.join(endings)}."
+        )

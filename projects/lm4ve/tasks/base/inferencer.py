@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.building import collate, each_sample, inference_model
+from lm4ve.tasks.base.building import Input, collate, each_sample, inference_model
 from lm4ve.tasks.base.pictures import PredictionVisualizer, save_picture, to_image
 from lm4ve.tasks.base.task import require_task, task_of_config
 
@@ -110,7 +110,7 @@ class FileInferencer(TaskInferencer):
     @torch.no_grad()
     def __call__(
         self,
-        inputs: str | Path | Sequence[str | Path],
+        inputs: Input | Sequence[Input],
         batch_size: int = 1,
         show: bool = False,
         wait_time: float = 0.0,
@@ -120,8 +120,8 @@ class FileInferencer(TaskInferencer):
         """Predict.
 
         Args:
-            inputs (str | Path | Sequence): Files of the kinds that the task declares. All are
-                checked before the first is computed.
+            inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the task
+                declares, or images as uint8 ``[H, W, 3]``, BGR.
             batch_size (int): Files per batch.
             show (bool): Show pictures in a window, each for ``wait_time`` seconds.
             wait_time (float): Seconds.
@@ -135,7 +135,7 @@ class FileInferencer(TaskInferencer):
         Raises:
             UserError: A file is missing, unreadable, or of another task.
         """
-        files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+        files = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
         samples = each_sample(self.cfg, files, **options)

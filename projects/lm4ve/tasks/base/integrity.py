@@ -171,6 +171,9 @@ class SkippedFiles:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        check('on_corrupt', self.on_corrupt, choices=POLICIES)
+
     def add(self, kind: str, error: Exception) -> None:
         """Count a file that could not be read; with 'refuse', raise its error."""
         if self.on_corrupt == 'refuse':

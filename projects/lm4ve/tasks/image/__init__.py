@@ -18,7 +18,6 @@ TASK = Task(
         'models': ('RawConvNeXt', 'WithoutNorms'),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
-    inferencer='lm4ve.tasks.image.inference.ImageInferencer',
     input_noun='an image',
     tta_model='mmpretrain.AverageClsScoreTTA',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
