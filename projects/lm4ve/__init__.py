@@ -9,6 +9,7 @@ everything else when a config first names it.
 """
 
 import importlib
+from functools import partial
 
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
@@ -46,9 +47,8 @@ _BESIDE = {
 
 
 for _library, _module in _BESIDE.items():
-    wrapt.register_post_import_hook(
-        lambda _, module=_module: importlib.import_module(module), _library
-    )
+    # The imported library becomes an argument that absolute imports do not use.
+    wrapt.register_post_import_hook(partial(importlib.import_module, _module), _library)
 # `mmpretrain.get_model` and `list_models` find the image models.
 wrapt.register_post_import_hook(
     lambda model: model.ModelHub.register_model_index(

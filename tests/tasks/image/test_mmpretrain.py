@@ -83,17 +83,6 @@ def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, reduce):
     torch.testing.assert_close(reduce(getattr(plain, norm)(out)), expected)
 
 
-@pytest.mark.parametrize(
-    'name', ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::video/videomae-s_llama_ssv2.py']
-)
-def test_other_projects_inherit_our_configs(name, tmp_path):
-    path = tmp_path / 'theirs.py'
-    path.write_text(f'_base_ = {name!r}\nmodel = dict(neck=dict(block=dict(layers=(-2, ))))\n')
-    cfg = Config.fromfile(path)
-    assert cfg.model.neck.type == 'LLMBlockNeck'
-    assert cfg.model.neck.block.layers == (-2,)
-
-
 def test_inserted_neck_keeps_layer_depths():
     cfg = Config.fromfile(FOLDERS['image'] / 'vit-s_llama-middle_in1k.py')
     cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=ARCH)

@@ -70,12 +70,7 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
         """Create none before the first window is shown."""
 
     def _present(
-        self,
-        drawn: Sequence[np.ndarray],
-        names: Sequence[str],
-        show: bool,
-        wait_time: float,
-        out_dir: str | Path | None,
+        self, drawn: list[np.ndarray], names: list[str], show: bool, wait_time: float, out_dir: Any
     ) -> list[np.ndarray]:
         """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
         for image, name in zip(drawn, names, strict=True):
@@ -84,7 +79,7 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
             if show:
                 self.visualizer = self.visualizer or PredictionVisualizer()
                 self.visualizer.show(image, win_name=name, wait_time=wait_time)
-        return list(drawn)
+        return drawn
 
     def visualize(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Return nothing: :meth:`__call__` draws."""
@@ -139,14 +134,10 @@ class FileInferencer(TaskInferencer):
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
         samples = each_sample(self.cfg, files, **options)
-        batches = tqdm(
-            self._get_chunk_data(samples, batch_size),
-            'inference',
-            -(-len(files) // batch_size),
-            disable=None if self.show_progress else True,
-        )
+        batches = self._get_chunk_data(samples, batch_size)
+        count, hidden = -(-len(files) // batch_size), None if self.show_progress else True
         results = []
-        for batch in batches:
+        for batch in tqdm(batches, 'inference', count, disable=hidden):
             names = [s.name for s in batch]
             data = analysis.runnable(collate(self.cfg, [s.data for s in batch]))
             outputs = self.model.test_step(data)

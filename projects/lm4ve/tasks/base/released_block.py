@@ -32,7 +32,6 @@ _LAYER_NAMES = {
     'attention_norm.weight': 'attention_norm.weight',
     'ffn_norm.weight': 'mlp_norm.weight',
 }
-_NORM = 'norm.weight'
 # The released classes have no buffers; other versions of LLaMA's code keep the ones
 # named here. Rotary embedding and the cache are not used on image tokens, and
 # embedding and output layer belong to text.
@@ -110,22 +109,23 @@ def compare_block(
         UserError: The language model is no LLaMA.
     """
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
-    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+    mine = {k: v for k, v in state.items() if k.startswith(prefix)}
     names = {
-        f'layers.{i}.{meta}': f'layers.{i}.{ours}'
+        f'{prefix}layers.{i}.{meta}': f'layers.{i}.{ours}'
         for i in range(len(layers))
         for meta, ours in _LAYER_NAMES.items()
     }
-    missing = names.keys() - mine.keys()
-    unknown = [n for n in mine.keys() - {*names, _NORM} if not _IGNORED.fullmatch(n)]
+    norm = f'{prefix}norm.weight'
+    missing, others = names.keys() - mine.keys(), mine.keys() - {*names, norm}
+    unknown = [k for k in others if not _IGNORED.fullmatch(k.removeprefix(prefix))]
     if missing or unknown:
         raise CheckpointError(
-            f"'{prefix}' lacks {listing(sorted(missing)) or 'nothing'} and has the unknown keys "
-            f'{listing(sorted(unknown)) or "(none)"}. Fix: name all of its layers (--layer).'
+            f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
+            f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
         )
-    if _NORM in mine and not bool((mine[_NORM] == 1).all()):
+    if norm in mine and not bool((mine[norm] == 1).all()):
         # The released code never loads it, and LLMBlock applies the norm with unit gain.
-        raise CheckpointError(f"'{prefix}{_NORM}' is not all ones, so outputs would differ.")
+        raise CheckpointError(f"'{norm}' is not all ones, so outputs would differ.")
     block = LLMBlock(checkpoint=llm, layers=layers)
     check('--llm: model_type', block.source['model_type'], choices=('llama',))
     theirs, head_dim = frozen_tensors(block), block.layers[0].head_dim
@@ -135,7 +135,7 @@ def compare_block(
     worst = max(differences, key=differences.__getitem__)
     if differences[worst]:
         raise CheckpointError(
-            f"'{prefix}{worst}' differs from {block.describe().partition(' (')[0]}: the largest "
+            f"'{worst}' differs from {block.describe().partition(' (')[0]}: the largest "
             f'difference is {differences[worst]:.3g}. Fix: --llm, --layer.'
         )
     return block.state_dict()[SOURCE_KEY]
