@@ -87,3 +87,10 @@ def links_of(page: Path) -> list[str]:
     """Return the targets of a page's links to files, without their anchors."""
     targets = re.findall(r'\]\(([^)#]+)(?:#[^)]*)?\)', page.read_text())
     return [t for t in targets if '://' not in t]
+
+
+def test_get_model_builds_ours_by_name():
+    mmpretrain = pytest.importorskip('mmpretrain')
+    model = mmpretrain.get_model('vit-demo_minilm_digits')
+    assert type(model.neck).__name__ == 'LLMBlockNeck'
+    assert 'vit-s_llama_in1k' in mmpretrain.list_models('*llama*')
