@@ -21,7 +21,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files as files
 from lm4ve.runner.devices import find_device
-from lm4ve.tasks.base.analysis import safe_name, tested_dataset, tested_loader
+from lm4ve.tasks.base.analysis import safe_name, tested_dataset
 from lm4ve.tasks.base.task import Task, task_of_config
 
 
@@ -104,7 +104,8 @@ class Sample(NamedTuple):
 
 def collate(cfg: Config, samples: Sequence[dict[str, Any]]) -> Any:
     """Make a batch as the config's test data loader does."""
-    options = dict(tested_loader(cfg).get('collate_fn') or {})
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    options = dict(loader.get('collate_fn') or {})
     kind = options.pop('type', 'default_collate')
     if kind == 'default_collate':
         # Lists: pictures may differ in size.

@@ -43,6 +43,8 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         if not decode and isinstance(backend, LocalBackend) and _has_markers(path):
             return None
         data = backend.get(path)
+    except FileNotFoundError:
+        return 'does not exist'
     except (OSError, ValueError) as e:
         return f'cannot be read ({e})'
     if not decode and _are_markers(data, data[-_LENGTH:]):
