@@ -32,16 +32,6 @@ DEMOS = dict(
     motion=('vectornet-demo_minilm_sim', ["root='traffic', counts=dict(train=6, val=4)"] * 2),
 )
 
-#: What the suite must never ask for outside of the task that needs it.
-HEAVY = {
-    'image': {'mmaction2', 'pandas', 'pyarrow', 'h5py', 'pypcd4', 'av', 'decord'},
-    'video': {'mmpretrain', 'pandas', 'pyarrow', 'h5py', 'pypcd4'},
-    'pointcloud': {'mmpretrain', 'mmaction2', 'pyarrow', 'av', 'decord'},
-    'motion': {'mmpretrain', 'mmaction2', 'pypcd4', 'av', 'decord', 'timm'},
-    'vqa': {'mmaction2', 'h5py', 'pypcd4', 'av', 'decord'},
-    'rooms': {'mmaction2', 'h5py', 'av', 'decord'},
-}
-
 IMPORT_ALL = """
 import importlib, pkgutil
 import lm4ve
@@ -125,11 +115,6 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
     assert saved == {'lm4ve_config.json', 'lm4ve_model.safetensors'}
 
 
-@pytest.mark.parametrize('task', TASKS)
-def test_a_task_brings_no_other_task_s_packages(task):
-    assert not needed_by((get_task(task).extra,)) & HEAVY[task]
-
-
 @pytest.mark.parametrize(
     'package, extra',
     [('analysis', 'analysis'), ('analysis.iou', 'iou'), ('ablation', 'slurm')],
@@ -164,37 +149,36 @@ def test_the_demo_trains_the_embedded_language_model_with_its_extra_only(tmp_pat
     train('image', ('demo',), tmp_path, block=None)
 
 
-@pytest.mark.slow
-def test_activations_of_an_image_are_drawn_with_two_extras_only(tmp_path):
-    config = small_config('image', tmp_path)
-    tool = ROOT / 'tools/analysis/visualize_activations.py'
-    command = tool, config, 'none', '--indices', 0, '--out-dir', 'out'
-    run_alone(('image', 'activations'), *command, folder=tmp_path)
-    assert list(tmp_path.glob('out/*.html')) and list(tmp_path.glob('out/*.png'))
+#: Extras -> a command of their own, and what it writes.
+COMMANDS = {
+    ('image', 'activations'): (
+        'analysis/visualize_activations.py {config} none --indices 0 --out-dir out',
+        'out/*.html',
+    ),
+    ('image', 'export'): (
+        'export.py {config} none --format onnx --out out/model.onnx',
+        'out/model.onnx',
+    ),
+    ('image', 'iou'): (
+        'analysis/activation_iou.py {textured} none --bootstrap 5 --out-dir out --cfg-options '
+        'test_dataloader.dataset.indices=8',
+        'out/iou.csv',
+    ),
+    ('ablation',): ('analysis/ablate.py {grid} --work-dir out', 'out/toy/table.md'),
+}
 
 
 @pytest.mark.slow
-def test_a_model_is_exported_with_two_extras_only(tmp_path):
-    command = ROOT / 'tools/export.py', small_config('image', tmp_path), 'none', '--format', 'onnx'
-    run_alone(('image', 'export'), *command, '--out', 'model.onnx', folder=tmp_path)
-    assert (tmp_path / 'model.onnx').stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_pseudo_masks_are_scored_with_two_extras_only(tmp_path):
-    config = FOLDERS['image'] / 'vit-demo_none_textured-digits.py'
-    small = '--cfg-options', 'test_dataloader.dataset.indices=8'
-    tool = ROOT / 'tools/analysis/activation_iou.py'
-    command = tool, config, 'none', '--bootstrap', 5, '--out-dir', 'out', *small
-    run_alone(('image', 'iou'), *command, folder=tmp_path)
-    assert {'iou.csv', 'iou.png'} <= {p.name for p in tmp_path.glob('out/*')}
-
-
-@pytest.mark.slow
-def test_a_grid_runs_with_its_extra_only(tmp_path):
+@pytest.mark.parametrize('extras', COMMANDS, ids='+'.join)
+def test_a_command_needs_its_extras_only(extras, tmp_path):
     from tests.ablation.toy import write_grid
 
-    tool = ROOT / 'tools/analysis/ablate.py'
-    command = tool, write_grid(tmp_path), '--work-dir', 'out'
-    run_alone(('ablation',), *command, folder=tmp_path)
-    assert {'table.md', 'plot.png'} <= {p.name for p in tmp_path.glob('out/toy/*')}
+    command, written = COMMANDS[extras]
+    files = dict(
+        config=small_config('image', tmp_path),
+        textured=FOLDERS['image'] / 'vit-demo_none_textured-digits.py',
+        grid=write_grid(tmp_path),
+    )
+    tool, *words = command.format(**files).split()
+    run_alone(extras, ROOT / 'tools' / tool, *words, folder=tmp_path)
+    assert list(tmp_path.glob(written))

@@ -112,15 +112,6 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
         assert [*imports(f'lm4ve.tasks.{name}')] == ['lm4ve.tasks.base.task']
 
 
-@pytest.mark.parametrize(
-    'call, home', [('Config.fromfile(', ['config.py']), ('matplotlib.use(', [])]
-)
-def test_some_calls_have_one_home_or_none(call, home):
-    """A moved config is answered in one place; no module sets matplotlib's back-end."""
-    sources = [*FILES.values(), *(ROOT / 'tools').rglob('*.py')]
-    assert [p.name for p in sources if call in p.read_text(encoding='utf-8')] == home
-
-
 @pytest.mark.parametrize('folder', ['projects', 'configs', 'tools', 'tests', 'docs'])
 def test_a_file_has_at_most_400_lines(folder):
     files = [p for end in ('py', 'sh') for p in (ROOT / folder).rglob(f'*.{end}')]

@@ -9,13 +9,14 @@ everything else when a config first names it.
 """
 
 import importlib
-from types import ModuleType
+from functools import partial
 
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
 
 from lm4ve import compat, registry, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
+from lm4ve.zoo import MIM_FOLDER
 
 # `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
 # when no distribution has this name. The subpackage is found in an editable
@@ -35,7 +36,7 @@ _REGISTERS = {
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
 }
 for _module, _names in _REGISTERS.items():
-    registry.provide(_module, _names)
+    registry.PROVIDERS.update(dict.fromkeys(_names, (_module, '')))
 
 
 #: Module of another library -> ours that is imported right after it, since it registers there.
@@ -45,13 +46,16 @@ _BESIDE = {
 }
 
 
-def _import_beside(library: ModuleType) -> None:
-    importlib.import_module(_BESIDE[library.__name__])
-
-
-for _module in _BESIDE:
-    wrapt.register_post_import_hook(_import_beside, _module)
-wrapt.register_post_import_hook('lm4ve.zoo:add_to_mmpretrain', 'mmpretrain.apis.model')
+for _library, _module in _BESIDE.items():
+    # The imported library becomes an argument that absolute imports do not use.
+    wrapt.register_post_import_hook(partial(importlib.import_module, _module), _library)
+# `mmpretrain.get_model` and `list_models` find the image models.
+wrapt.register_post_import_hook(
+    lambda model: model.ModelHub.register_model_index(
+        MIM_FOLDER / 'configs/lm4ve/metafile.yml', config_prefix=MIM_FOLDER
+    ),
+    'mmpretrain.apis.model',
+)
 
 #: Functions of this package -> the modules that have them.
 _FUNCTIONS = {

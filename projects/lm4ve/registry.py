@@ -5,12 +5,11 @@ them under their plain names. Everything else of ours is named with the scope,
 for example ``type='lm4ve.DigitsDataset'``, and cannot collide with a host's.
 
 A look-up imports the one module that registers the wanted name, so that nobody
-needs the packages of a task that they do not use. :func:`provide` fills the table of these
-modules: :mod:`lm4ve.tasks` for the tasks, ``lm4ve/__init__.py`` for what serves all of them.
+needs the packages of a task that they do not use. The table of these modules is filled by
+:mod:`lm4ve.tasks` for the tasks and by ``lm4ve/__init__.py`` for what serves all of them.
 """
 
 import importlib
-from collections.abc import Iterable
 
 from mmengine import registry as root
 from mmengine.registry import Registry
@@ -19,19 +18,8 @@ from lm4ve.errors import UserError
 
 SCOPE = 'lm4ve'
 
-#: Registered name -> the module that registers it, and the extra with its packages.
-_PROVIDERS: dict[str, tuple[str, str]] = {}
-
-
-def provide(module: str, names: Iterable[str], extra: str = '') -> None:
-    """Name the module whose import registers some names.
-
-    Args:
-        module (str): Its full name.
-        names (Iterable[str]): What it registers, in any registry.
-        extra (str): The extra of this distribution that installs what it imports.
-    """
-    _PROVIDERS.update(dict.fromkeys(names, (module, extra)))
+#: Registered name -> the module that registers it, and the extra that installs its packages.
+PROVIDERS: dict[str, tuple[str, str]] = {}
 
 
 class LazyRegistry(Registry):
@@ -44,8 +32,8 @@ class LazyRegistry(Registry):
             UserError: The name belongs to a task whose packages are missing.
         """
         name = key.removeprefix(f'{SCOPE}.')
-        if name not in self.module_dict and name in _PROVIDERS:
-            module, extra = _PROVIDERS[name]
+        if name not in self.module_dict and name in PROVIDERS:
+            module, extra = PROVIDERS[name]
             try:
                 importlib.import_module(module)
             except ImportError as e:
@@ -56,18 +44,23 @@ class LazyRegistry(Registry):
         return super().get(key)
 
 
-def _child(parent: Registry) -> LazyRegistry:
+(
+    MODELS,
+    DATASETS,
+    DATA_SAMPLERS,
+    TRANSFORMS,
+    METRICS,
+    FUNCTIONS,
+    HOOKS,
+    LOOPS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    VISUALIZERS,
+) = (
     # A location keeps MMEngine from looking for `lm4ve.utils`.
-    return LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry'])
-
-
-MODELS = _child(root.MODELS)
-DATASETS = _child(root.DATASETS)
-DATA_SAMPLERS = _child(root.DATA_SAMPLERS)
-TRANSFORMS = _child(root.TRANSFORMS)
-METRICS = _child(root.METRICS)
-FUNCTIONS = _child(root.FUNCTIONS)
-HOOKS = _child(root.HOOKS)
-LOOPS = _child(root.LOOPS)
-OPTIM_WRAPPER_CONSTRUCTORS = _child(root.OPTIM_WRAPPER_CONSTRUCTORS)
-VISUALIZERS = _child(root.VISUALIZERS)
+    LazyRegistry(parent.name, parent=parent, scope=SCOPE, locations=['lm4ve.registry'])
+    for parent in (
+        *(root.MODELS, root.DATASETS, root.DATA_SAMPLERS, root.TRANSFORMS, root.METRICS),
+        *(root.FUNCTIONS, root.HOOKS, root.LOOPS, root.OPTIM_WRAPPER_CONSTRUCTORS),
+        root.VISUALIZERS,
+    )
+)

@@ -238,7 +238,7 @@ def test_traffic_scenes(tmp_path):
     'args, message',
     [
         (['missing.jpg'], "missing.jpg' does not exist"),
-        (['clip.mp4'], "clip.mp4' is a video; the config takes an image: .*jpg"),
+        (['clip.mp4'], "clip.mp4' does not fit: the config takes an image: .*jpg"),
         (['--indices', '3', '999'], '--indices=999 must be at least 0 and at most 15'),
         ([], 'no inputs'),
         (['--indices', '0', '--points', 'neck'], "--points 'neck' must be LABEL=MODULE"),
@@ -265,5 +265,5 @@ def test_an_unfit_checkpoint_is_refused(digits, tmp_path):
 
 def test_a_config_without_test_data_is_refused(tmp_path):
     (tmp_path / 'empty.py').write_text('model = dict()')
-    with pytest.raises(UserError, match='neither test_dataloader'):
+    with pytest.raises(UserError, match='test_dataloader=None'):
         visualize(tmp_path / 'empty.py', 'none', '--indices', 0)

@@ -124,14 +124,6 @@ def test_who_insists_gets_a_part():
     assert result['pred_label'] in range(10)
 
 
-def test_models_of_others_load_as_before():
-    cfg = Config.fromfile(f'{PLACE}/vit_frozen.py')
-    cfg.custom_imports = None
-    cfg.model.pop('neck')
-    torch.save(dict(state_dict=without(state_of('vit_frozen'), 'head.')), 'given.pth')
-    image_model(cfg)
-
-
 def test_lm4ve_may_be_imported_by_the_config_alone():
     """A script that never names lm4ve: the first load is checked already."""
     torch.save(dict(state_dict=without(state_of('vit_frozen'), 'head.')), 'given.pth')

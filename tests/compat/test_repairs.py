@@ -1,7 +1,10 @@
-"""Every repair of another package says when it is no longer needed."""
+"""The installed releases still need every repair."""
 
 import importlib
+import importlib.util
+import inspect
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -9,28 +12,76 @@ import pytest
 from lm4ve import compat
 
 pytest.importorskip('mmpretrain')
-pytest.importorskip('mmaction')  # its repairs are in the table from here on
+pytest.importorskip('mmaction')
+
+_RUNNER, _HOOKS = 'mmengine.runner', 'mmengine.hooks'
+_PRETRAIN, _ACTION = 'mmpretrain.models', 'mmaction.models'
+_BLIP, _VINDLU = (
+    f'models/multimodal/{n}.py' for n in ('blip/language_model', 'vindlu/modeling_bert')
+)
+_LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
+_ORDER = r'\.remove\(.*save_checkpoint\(\n'
+_NO_MAP, _LOADS = 'not return_feat_map', r'load_state_dict\(state_dict, False\)'
+#: Repair, what has the defect, a pattern in its source while it does, and one that is not.
+DEFECTS = [
+    ('load_without_code', f'{_RUNNER}.checkpoint:load_from_http', 'load_url', 'weights_only'),
+    ('resume_without_code', f'{_RUNNER}:Runner.resume', 'Config.fromstring', None),
+    ('resume_without_code', f'{_RUNNER}:FlexibleRunner.resume', 'Config.fromstring', None),
+    ('infer_without_code', 'mmengine.infer:BaseInferencer', 'Config.fromstring', None),
+    ('infer_from_whole_checkpoints', 'mmengine.infer:BaseInferencer', '_checkpoint', 'strict'),
+    ('UnswappedEMAHook', f'{_HOOKS}:EMAHook.__init__', 'strict_load', 'swap|store'),
+    ('average_before_loading', f'{_RUNNER}:FlexibleRunner.train', _LATE, None),
+    ('delete_own_files_only', f'{_HOOKS}:CheckpointHook.before_train', _BEST, None),
+    ('SavesBeforeDeleting', f'{_HOOKS}:CheckpointHook._save_checkpoint_with_step', _ORDER, None),
+    ('starts_training', f'{_RUNNER}:Runner', '_train_loop', 'def (is_training|resume_from)'),
+    ('import_without_blip', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
+    ('refuse_unbuilt_neck', f'{_PRETRAIN}:HuggingFaceClassifier.__init__', 'kwargs', 'neck'),
+    ('load_whole_checkpoints', 'mmpretrain.apis:get_model', 'load_checkpoint', 'strict'),
+    ('load_whole_checkpoints', 'mmpretrain.apis.base:BaseInferencer', 'load_checkpoint', 'strict'),
+    ('load_whole_checkpoints', 'mmaction.apis:init_recognizer', 'load_checkpoint', 'strict'),
+    ('import_without_missing_parts', 'mmaction/' + _VINDLU, 'apply_chunking_to_forward', None),
+    ('drop_unused_norm', f'{_ACTION}.backbones:VisionTransformer.__init__', 'fc_norm', _NO_MAP),
+    ('build_recognizers', f'{_ACTION}:BaseRecognizer.__init__', "'ActionDataPreprocessor'", None),
+    ('accept_one_map', f'{_ACTION}:Recognizer2D.extract_feat', r'backbone\.get\(.*each in x', None),
+    ('import_without_operators', 'mmcv.utils.ext_loader:load_ext', 'import_module', 'except'),
+    ('keep_names', 'transformers.trainer:Trainer._load_from_checkpoint', _LOADS, 'conversion'),
+]
 
 
-OVERRIDES = {m: importlib.import_module(f'lm4ve.compat.{f}') for m, f in compat.OVERRIDES.items()}
-NEEDED = [(r.module, r.is_needed, r.function.__name__) for r in compat.REPAIRS]
-NEEDED += [(m, f.is_needed, f.__name__) for m, f in OVERRIDES.items()]
+def source_of(place: str) -> str:
+    """Return the source of a file of a package, or of an object in a module."""
+    if '/' in place:  # a module that does not import
+        package, _, file = place.partition('/')
+        folder = Path(importlib.util.find_spec(package).origin).parent
+        return (folder / file).read_text(encoding='utf-8')
+    module, _, name = place.partition(':')
+    found = attrgetter(name)(importlib.import_module(module))
+    return inspect.getsource(inspect.unwrap(found))
 
 
-@pytest.mark.parametrize('module, is_needed, name', NEEDED)
-def test_installed_release_needs_the_repair(module, is_needed, name):
-    pytest.importorskip(module.partition('.')[0])
-    assert is_needed(importlib.import_module(module)), (
-        f'{module} was mended upstream: raise the lower bound of its version and delete {name}'
+@pytest.mark.parametrize('name, place, there, absent', DEFECTS)
+def test_installed_release_has_the_defect(name, place, there, absent):
+    pytest.importorskip(place.partition('.')[0].partition('/')[0])
+    text = source_of(place)
+    assert re.search(there, text, re.DOTALL) and not (absent and re.search(absent, text)), (
+        f'{place} was mended upstream: raise the lower bound of its version and delete {name}'
     )
 
 
-@pytest.mark.parametrize('repair', [r.function for r in compat.REPAIRS] + [*OVERRIDES.values()])
-def test_repair_names_versions_and_its_end(repair):
-    assert re.search(r'\d+\.\d+\.\d+', repair.__doc__) and 'ay go' in repair.__doc__
+def test_every_repair_names_versions_and_its_end():
+    files = {f.partition(':')[0] for fs in compat.REPAIRS.values() for f in fs}
+    repairs = {
+        name: value.__doc__
+        for file in (*files, 'for_transformers')
+        for name, value in vars(importlib.import_module(f'lm4ve.compat.{file}')).items()
+        if re.search(r'ay\s+go', getattr(value, '__doc__', None) or '')
+    }
+    assert all(re.search(r'\d+\.\d+\.\d+', text) for text in repairs.values())
+    assert {*repairs} == {row[0] for row in DEFECTS}
+    assert {*repairs} >= {f.partition(':')[2] for fs in compat.REPAIRS.values() for f in fs}
 
 
-def test_private_members_of_mmengine_are_named_in_compat_only():
+def test_private_members_of_mmengine_stay_in_compat():
     private = re.compile(
         r'_save_checkpoint_with_step|_save_best_checkpoint|_swap_ema_\w+|\._locations'
         r'|\._models_dict|\b_load_checkpoint\(|runner\._(?!_)\w+'

@@ -1,14 +1,11 @@
 """mmdetection: each config trains, validates, saves and tests on COCO's layout."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 pytest.importorskip('mmdet')
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
-from lm4ve.tasks.base.point_ops import mmcv_operators  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
 from tests.hosts.small import configs_of, shrink_common, train_and_test, write_coco  # noqa: E402
 
@@ -67,5 +64,3 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
         roi_align(torch.randn(1, 1, 8, 8), torch.zeros(1, 5), 2, 1.0)
     with pytest.raises(UserError, match='nms.offset=0'):
         _ext.nms(boxes, scores, 0.5, offset=1)
-    # Point clouds on a GPU do without the operators, as before.
-    assert mmcv_operators(SimpleNamespace(is_cuda=True)) is None

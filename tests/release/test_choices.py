@@ -5,7 +5,7 @@ import torch
 
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.release.formats import trace, traceable
-from tests.helpers.models import BLOCK, build
+from tests.helpers.models import BLOCK
 
 
 def neck_of(**options) -> LLMBlockNeck:
@@ -34,22 +34,6 @@ def test_a_compiled_neck_is_one_graph_at_changing_batch_sizes(out_type, training
             x = torch.randn(count, 7, 8, requires_grad=training)
             torch.testing.assert_close(compiled(x), same(x))
     assert counter.graphs == 2  # one of the first size, one of any
-
-
-def test_a_whole_classifier_compiles_to_one_graph_at_changing_batch_sizes():
-    pytest.importorskip('mmpretrain')
-    model, _ = build('image')
-    for module in model.modules():
-        if hasattr(module, 'drop_prob'):  # mmcv's is numpy's number, which a compiler refuses
-            module.drop_prob = float(module.drop_prob)
-    counter = Counter()
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda x: model(x, mode='tensor'), backend=counter, fullgraph=True)
-    with torch.no_grad():
-        for count in (2, 3, 5):
-            x = torch.randn(count, 3, 16, 24)
-            torch.testing.assert_close(compiled(x), model(x, mode='tensor'))
-    assert counter.graphs == 2
 
 
 @pytest.mark.parametrize('low_rank', ['auto', 'fold'])

@@ -38,12 +38,6 @@ def test_a_mistake_is_told_before_anything_is_written(words, message):
     assert Path('there.safetensors').read_text() == 'somebody needs this'
 
 
-def test_a_file_may_be_replaced_if_somebody_says_so():
-    out = ['--format', 'safetensors', '--out', 'there.safetensors', '--overwrite']
-    export.main([CONFIG, CHECKPOINT, *out])
-    assert Path('there.safetensors').stat().st_size > 1000
-
-
 def test_a_file_that_differs_from_the_model_is_not_kept(monkeypatch):
     wrong = formats.load_torch_export
 

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import mmengine
 import pytest
 import torch
 from mmengine.config import Config
@@ -85,16 +84,8 @@ def make(folder: Path, checkpoint: str, *flags, place: str = 'neck', **block):
     config = write_config(folder / 'small.py', checkpoint, place, **block)
     model = build(config)
     meta = dict(epoch=3, dataset_meta=dict(classes=list('abcde')), cfg='x')
-    torch.save(
-        dict(
-            state_dict=model.state_dict(),
-            ema_state_dict=model.state_dict(),
-            optimizer=dict(state={}),
-            message_hub=dict(log_scalars={}),
-            meta=meta,
-        ),
-        folder / 'epoch_3.pth',
-    )
+    other = dict(ema_state_dict=model.state_dict(), optimizer=dict(state={}))
+    torch.save(dict(other, state_dict=model.state_dict(), meta=meta), folder / 'epoch_3.pth')
     run_tool_here('make_release.py', config, folder / 'epoch_3.pth', folder / 'out', *flags)
     return model, folder / 'out'
 
@@ -109,13 +100,8 @@ def assert_same(model, out: Path):
     """The release gives the same logits, bit by bit; returns its model."""
     released = build(out / 'small.py', seed=7)
     assert not torch.equal(outputs(released), outputs(model))
-    # Strict and safe; then as MMEngine's runner and inferencers load it.
-    state = torch.load(out / 'small.pth', weights_only=True)['state_dict']
-    released.load_state_dict(state, strict=True)
+    load_checkpoint(released, str(out / 'small.pth'), map_location='cpu', strict=True)
     assert torch.equal(outputs(released), outputs(model))
-    again = build(out / 'small.py', seed=8)
-    load_checkpoint(again, str(out / 'small.pth'), map_location='cpu')
-    assert torch.equal(outputs(again), outputs(model))
     return released
 
 
@@ -205,12 +191,6 @@ def test_half_where_nothing_is_lost(tmp_path, capsys):
     assert 'stay in fp32' not in capsys.readouterr().out
 
 
-def test_half_keeps_what_it_would_change(tmp_path, capsys):
-    model, out = make(tmp_path, 'package:all-MiniLM-L6-v2', '--half')
-    assert 'frozen tensors stay in fp32' in capsys.readouterr().out
-    assert_same(model, out)
-
-
 @pytest.mark.parametrize('name', ['vit-t_llama_in1k', 'vit-s_llama-head_in1k'])
 def test_shipped_configs(name, tmp_path):
     """Configs that inherit a host's recipe, with scopes inside, flatten too."""
@@ -222,48 +202,14 @@ def test_shipped_configs(name, tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(cfg.model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-    run_tool_here(
-        'make_release.py',
-        ROOT / f'configs/lm4ve/{name}.py',
-        tmp_path / 'a.pth',
-        tmp_path / 'out',
-        '--cfg-options',
-        f'{option}={llm}',
-    )
+    files = ROOT / f'configs/lm4ve/{name}.py', tmp_path / 'a.pth', tmp_path / 'out'
+    run_tool_here('make_release.py', *files, '--cfg-options', f'{option}={llm}')
     shutil.rmtree(llm)
-    cfg = Config.fromfile(tmp_path / f'out/{name}.py')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        again = MODELS.build(cfg.model)
-    state = torch.load(tmp_path / f'out/{name}.pth', weights_only=True)
-    again.load_state_dict(state['state_dict'], strict=True)
+        again = MODELS.build(Config.fromfile(tmp_path / f'out/{name}.py').model)
+    load_checkpoint(again, str(tmp_path / f'out/{name}.pth'), strict=True)
     ours, theirs = frozen_tensors(model), frozen_tensors(again)
     assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-def test_without_a_block(tmp_path):
-    config = write_config(tmp_path / 'small.py', 'unused')
-    text = (
-        config.read_text()
-        .replace(PLACES['neck'][1], 'None')
-        .replace("out_type='raw', final_norm=False", '')
-    )
-    config.write_text(text)
-    model = build(config)
-    torch.save(model.state_dict(), tmp_path / 'bare.pth')
-    run_tool_here('make_release.py', config, tmp_path / 'bare.pth', tmp_path / 'out')
-    assert 'LLMBlock' not in (tmp_path / 'out/small.py').read_text()
-    assert_same(model, tmp_path / 'out')
-
-
-def test_the_model_may_lie_elsewhere_than_configured(tmp_path):
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    model, _ = make(tmp_path, str(llm))
-    moved = shutil.move(llm, tmp_path / 'moved')
-    files = tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path / 'b'
-    run_tool_here(
-        'make_release.py', *files, '--cfg-options', f'model.neck.block.checkpoint={moved}'
-    )
-    assert_same(model, tmp_path / 'b')
 
 
 @pytest.mark.parametrize(
@@ -287,43 +233,3 @@ def test_a_release_does_not_overwrite_its_config(tmp_path):
     make(tmp_path, str(write_huggingface(tmp_path / 'llm', 'llama')))
     with pytest.raises(UserError, match='would overwrite'):
         run_tool_here('make_release.py', tmp_path / 'small.py', tmp_path / 'epoch_3.pth', tmp_path)
-
-
-def test_mmpretrains_inferencer_reads_a_release(tmp_path):
-    from mmpretrain.apis import ImageClassificationInferencer as Inferencer
-
-    _, out = make(tmp_path, 'package:all-MiniLM-L6-v2')
-    image = torch.randint(256, (20, 30, 3), dtype=torch.uint8).numpy()
-    files = (out / 'small.py', out / 'small.pth'), (tmp_path / 'small.py', tmp_path / 'epoch_3.pth')
-    released, trained = (Inferencer(str(c), str(w), device='cpu')(image)[0] for c, w in files)
-    assert released['pred_class'] in 'abcde'
-    assert (released['pred_scores'] == trained['pred_scores']).all()
-
-
-@pytest.mark.slow
-def test_test_tool_scores_the_same(tmp_path):
-    """``tools/test.py`` on both, with the language model gone for one."""
-    llm = write_huggingface(tmp_path / 'llm', 'llama')
-    demo = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
-    config = tmp_path / 'digits.py'
-    config.write_text(
-        f'_base_ = {str(demo)!r}\nmodel = dict(neck=dict(block=dict(checkpoint={str(llm)!r})))\n'
-    )
-    cfg = Config.fromfile(config)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(cfg.model)
-    model.init_weights()
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'a.pth')
-
-    def predictions(config, checkpoint):
-        out = tmp_path / 'out.pkl'
-        run_tool_here('test.py', config, checkpoint, '--work-dir', tmp_path / 'work', '--out', out)
-        return mmengine.load(out)
-
-    before = predictions(config, tmp_path / 'a.pth')
-    run_tool_here('make_release.py', config, tmp_path / 'a.pth', tmp_path / 'r')
-    shutil.rmtree(llm)
-    after = predictions(tmp_path / 'r/digits.py', tmp_path / 'r/digits.pth')
-    assert len(before) == len(after) == 540
-    for a, b in zip(before, after, strict=True):
-        assert torch.equal(a['pred_score'], b['pred_score'])

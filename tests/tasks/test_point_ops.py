@@ -126,62 +126,21 @@ def test_features_are_interpolated_by_inverse_distance(count):
     assert features.grad.sum() == pytest.approx(2 * 9 * 5, rel=1e-4)
 
 
-def test_mmcv_operators_are_called_by_their_signatures(monkeypatch):
-    """mmcv: int32 [B, G], [B, k, G] and [B, G, num]; a padded point is nowhere near."""
-
-    class Operators:
-        @staticmethod
-        def furthest_point_sample(points, num):
-            return torch.tensor([brute_force_picks(p, num) for p in points.numpy()]).int()
-
-        @staticmethod
-        def knn(k, xyz, center_xyz=None, transposed=False):
-            assert not transposed and k <= 100
-            distance = (center_xyz[:, :, None] - xyz[:, None]).norm(dim=-1)
-            return distance.argsort(-1)[..., :k].transpose(1, 2).int()
-
-        @staticmethod
-        def ball_query(least, most, num, xyz, centers):
-            assert least == 0 and xyz.is_contiguous() and centers.is_contiguous()
-            counts = [int(p.isfinite().all(-1).sum()) for p in xyz]
-            return balls_by_hand(xyz, centers, most, num, counts).int()
-
-    points = torch.from_numpy(CLOUDS['random']).float()
-    padding = torch.arange(60) >= torch.tensor([[60], [30]])
-
-    def results():
-        near = nearest_neighbors(points, points[:, :5] + 1, 7).sort(-1).values
-        ball = ball_query(points, points[:, :5], 400.0, 6, padding)
-        return farthest_point_sample(points, 9), near, ball
-
-    expected = results()
-    monkeypatch.setattr(point_ops, 'mmcv_operators', lambda points: Operators)
-    for mine, theirs in zip(expected, results(), strict=True):
-        assert torch.equal(mine, theirs)
-    many = torch.randn(1, 120, 3)
-    nearest_neighbors(many, many[:, :2], 110)  # more than mmcv's kernel can hold: plain torch
-
-
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
-def test_a_gpu_and_mmcv_s_operators_give_the_same(monkeypatch):
-    points = torch.rand(2, 500, 3)
+def test_gpu_gives_the_same():
+    points, features = torch.rand(2, 500, 3), torch.randn(2, 50, 4)
     padding = torch.arange(500) >= torch.tensor([[500], [300]])
-    expected = ball_query(points, points[:, :50], 0.2, 16, padding)
-    features = torch.randn(2, 50, 4)
-    values = interpolate_features(points, points[:, :50], features)
-    cuda = [x.cuda() for x in (points, padding, features)]
-    kinds = [None] if point_ops.mmcv_operators(cuda[0]) is None else [None, point_ops]
-    for kind in kinds:  # plain torch on the GPU, then what mmcv offers there
-        with monkeypatch.context() as m:
-            if kind is None:
-                m.setattr(point_ops, 'mmcv_operators', lambda points: None)
-            found = ball_query(cuda[0], cuda[0][:, :50], 0.2, 16, cuda[1])
-            assert torch.equal(found.cpu(), expected)
-            others = interpolate_features(cuda[0], cuda[0][:, :50], cuda[2])
-            torch.testing.assert_close(others.cpu(), values, rtol=1e-4, atol=1e-4)
-            near = nearest_neighbors(cuda[0], cuda[0][:, :5], 3)
-            assert torch.equal(near.cpu(), nearest_neighbors(points, points[:, :5], 3))
+
+    def results(points, features, padding):
+        some = points[:, :50]
+        yield ball_query(points, some, 0.2, 16, padding)
+        yield nearest_neighbors(points, some[:, :5], 3)
+        yield interpolate_features(points, some, features)
+
+    found = results(points.cuda(), features.cuda(), padding.cuda())
+    for one, other in zip(results(points, features, padding), found, strict=True):
+        torch.testing.assert_close(other.cpu(), one, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_toy_task_is_visualized(checkpoint, tmp_path, monkeypatch, capsys):
     (tmp_path / 'cat.png').touch()
     with pytest.raises(SystemExit):
         tool(monkeypatch, 'analysis/visualize_activations.py', *args[:2], tmp_path / 'cat.png')
-    assert "cat.png' is an image; the config takes a wave" in capsys.readouterr().err
+    assert "cat.png' does not fit: the config takes a wave" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -76,7 +76,7 @@ def test_toy_task_is_ablated(tmp_path, monkeypatch):
 def test_task_name_is_unique():
     register_task('toy', 'tests.tasks.toy')
     assert get_task('toy') in all_tasks()
-    with pytest.raises(UserError, match="'toy' of 'another' cannot be added"):
+    with pytest.raises(UserError, match="'toy'='another' must be one of"):
         register_task('toy', 'another')
 
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-
-from lm4ve.tasks.base.progress import progress
+from tqdm import tqdm
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 HELP = dict(
@@ -90,7 +89,7 @@ def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[di
     """
     rounds = [
         {name: timed(function, args.device) for name, function in functions.items()}
-        for _ in progress(range(args.warmup + args.repeats), 'rounds of measurements')
+        for _ in tqdm(range(args.warmup + args.repeats), 'rounds of measurements', disable=None)
     ]
     return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 from common import llama, middle, parse, parser, ratio, report, timed
+from tqdm import tqdm
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.tasks.base.progress import progress
 
 # Name in Hugging Face's layout -> name in Meta's.
 META = {
@@ -97,7 +97,7 @@ def main(argv=None) -> None:
     context.set_forkserver_preload(['lm4ve.blocks', 'transformers.models.llama.modeling_llama'])
     runs: dict = {way: [] for way in ways}
     with context.Pool(1, maxtasksperchild=1) as pool:
-        for _ in progress(range(args.repeats), 'rounds of measurements'):
+        for _ in tqdm(range(args.repeats), 'rounds of measurements', disable=None):
             for way, call in ways.items():
                 runs[way].append(pool.apply(measure, (args.threads, *call)))
     rows = []

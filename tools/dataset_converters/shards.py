@@ -17,24 +17,26 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS
+from tqdm import tqdm
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError, check, listing
-from lm4ve.files import replacing, write_json, write_text
+from lm4ve.files import clear_left_behind, replacing, write_text
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
-from lm4ve.tasks.base.parallel_map import exclusive, parallel_map
-from lm4ve.tasks.base.shards import HEADER, VERSION, index_path, read_index
+from lm4ve.tasks.base.shards import HEADER
 
 #: Task -> the module that checks its files, and samples of a shard, about 1 GB.
 TASKS = {
@@ -66,8 +68,7 @@ def write_shards(
     seed: int | None = None,
     on_corrupt: str = 'skip',
     workers: int = 1,
-    quiet: bool = False,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     """Write the shards of a split and their index; shards that exist are kept.
 
     Args:
@@ -75,98 +76,64 @@ def write_shards(
         folder (str | Path): The output folder.
         split (str): The prefix of the shards' names.
         per_shard (int): Samples of a shard.
-        find_defect (callable): Returns what is wrong with a file, or None; picklable.
+        find_defect (callable): Returns what is wrong with a file, or None.
         seed (int, optional): Shuffles the samples. Default: their order is kept.
         on_corrupt (str): 'skip' leaves corrupt files out and counts them; 'refuse' stops.
-        workers (int): Processes; each writes a shard.
-        quiet (bool): Hide the progress bar.
+        workers (int): Threads; each writes a shard.
 
     Returns:
-        dict: The index, see :func:`lm4ve.tasks.base.shards.read_index`.
+        list[dict]: ``shards`` of the index: ``name``, ``bytes``, ``sha256`` and ``samples`` (rows
+        of name, offset, size and label) of each.
 
     Raises:
-        UserError: Another run writes there; the folder has shards of other samples; a
-            file is corrupt, with 'refuse'.
+        Timeout: Another run writes there.
+        UserError: A file is corrupt, with 'refuse'.
     """
     order = np.arange(len(entries))
     if seed is not None:
         np.random.default_rng(seed).shuffle(order)
-    digest = hashlib.sha256(f'{VERSION} {per_shard} {seed}'.encode())
-    for e in entries:
-        digest.update(json.dumps([e.name, e.label]).encode())
-    source, jobs = digest.hexdigest(), []
-    for number, start in enumerate(range(0, len(entries), per_shard)):
-        chosen = [entries[i] for i in order[start : start + per_shard]]
-        jobs.append((Path(folder, f'{split}-{number:06d}.tar'), start, chosen))
-    index, skipped = index_path(folder, split), SkippedFiles(on_corrupt)
-    with exclusive(index):
-        note = index.with_name(f'{split}.source')
-        if note.is_file() and note.read_text(encoding='utf-8') != source:
-            raise UserError(f"'{note}': the shards there are of other samples. Fix: remove them.")
-        write_text(source, note)
-        write = partial(_write_shard, find_defect, on_corrupt, source)
-        done = parallel_map(write, jobs, f'writing shards of {split}', workers, quiet)
-        shards = []
-        for note in sorted(done, key=lambda note: note['name']):
-            skipped.merge(note['skipped'], note['examples'])
-            shards.append({k: note[k] for k in ('name', 'bytes', 'sha256')})
-            shards[-1]['samples'] = len(note['samples'])
+    starts = range(0, len(entries), per_shard)
+    groups = [[entries[i] for i in order[n : n + per_shard]] for n in starts]
+    paths = [Path(folder, f'{split}-{number:06d}.tar') for number in range(len(groups))]
+    index, skipped = Path(folder, f'{split}.index.json'), SkippedFiles(on_corrupt)
+    index.parent.mkdir(parents=True, exist_ok=True)
+    # A second run on the same output ends with the lock's error.
+    with FileLock(f'{index}.lock', timeout=0), ThreadPoolExecutor(workers) as pool:
+        clear_left_behind(folder)
+        done = pool.map(partial(_write_shard, find_defect, on_corrupt), paths, groups)
+        shards = list(tqdm(done, f'writing shards of {split}', len(paths), disable=None))
+        for shard in shards:
+            skipped.merge(shard.pop('skipped'), shard.pop('examples'))
         skipped.warn('write shards', len(entries))
-        total = sum(shard['samples'] for shard in shards)
-        write_json(dict(version=VERSION, samples=total, source=source, shards=shards), index)
-    return read_index(index)
-
-
-def verify_shards(index: str | Path) -> int:
-    """Read all shards of an index, compare their hashes, and return how many there are.
-
-    Raises:
-        UserError: A shard has another content.
-    """
-    shards = read_index(index)['shards']
-    wrong = [s['name'] for s in shards if _hash(Path(index).with_name(s['name'])) != s['sha256']]
-    if wrong:
-        raise UserError(f"'{index}': {len(wrong)} shards have another SHA-256: {listing(wrong)}.")
-    return len(shards)
+        write_text(json.dumps(dict(shards=shards)), index)
+    return shards
 
 
 def _write_shard(
-    find_defect: Callable[[str], str | None],
-    on_corrupt: str,
-    source: str,
-    job: tuple[Path, int, Sequence[Entry]],
+    find_defect: Callable[[str], str | None], on_corrupt: str, path: Path, entries: Sequence[Entry]
 ) -> dict[str, Any]:
-    """Write a shard and its list, unless both exist; return the list."""
-    path, start, entries = job
-    note_path = path.with_suffix('.json')
-    if path.is_file() and note_path.is_file():
-        note: dict[str, Any] = json.loads(note_path.read_bytes())
-        if note['source'] == source and note['bytes'] == path.stat().st_size:
-            return note
+    """Write a shard and its part of the index, unless both exist; return the part."""
+    note = path.with_suffix('.json')
+    source = hashlib.sha256(repr([(e.name, e.label) for e in entries]).encode()).hexdigest()
+    part: dict[str, Any] = json.loads(note.read_bytes()) if note.is_file() else {}
+    if path.is_file() and part.pop('source', None) == source:
+        return part
     skipped, rows = SkippedFiles(on_corrupt), []
     with replacing(path) as beside:
         with tarfile.open(beside, 'w') as tar:
-            for number, entry in enumerate(entries, start):
+            for number, entry in enumerate(entries):
                 if defect := find_defect(entry.path):
                     skipped.add('corrupt', UserError(f"'{entry.path}' {defect}."))
                     continue
-                data = Path(entry.path).read_bytes()
                 labels = entry.label if isinstance(entry.label, list) else [entry.label]
-                _add(tar, f'{number:09d}.cls', ' '.join(map(str, labels)).encode())
-                offset = tar.offset + HEADER
-                _add(tar, f'{number:09d}{Path(entry.name).suffix.lower()}', data)
-                rows.append([entry.name, offset, len(data), entry.label])
-        note = dict(
-            name=path.name,
-            bytes=beside.stat().st_size,
-            sha256=_hash(beside),
-            source=source,
-            skipped=skipped.counts,
-            examples=skipped.examples,
-            samples=rows,
-        )
-    write_text(json.dumps(note), note_path)
-    return note
+                key, data = f'{path.stem}-{number:06d}', Path(entry.path).read_bytes()
+                _add(tar, f'{key}.cls', ' '.join(map(str, labels)).encode())
+                rows.append([entry.name, tar.offset + HEADER, len(data), entry.label])
+                _add(tar, f'{key}{Path(entry.name).suffix.lower()}', data)
+        part = dict(name=path.name, bytes=beside.stat().st_size, sha256=_hash(beside))
+    part |= dict(samples=rows, skipped=skipped.counts, examples=skipped.examples)
+    write_text(json.dumps(part | dict(source=source)), note)
+    return part
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -180,19 +147,30 @@ def _hash(path: Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
+def verify_shards(index: str | Path) -> int:
+    """Read all shards of an index, compare their hashes, and return how many there are.
+
+    Raises:
+        UserError: A shard has another content.
+    """
+    shards = json.loads(Path(index).read_bytes())['shards']
+    wrong = [s['name'] for s in shards if _hash(Path(index).with_name(s['name'])) != s['sha256']]
+    if wrong:
+        raise UserError(f"'{index}': {len(wrong)} shards have another SHA-256: {listing(wrong)}.")
+    return len(shards)
+
+
 def entries_of(cfg: Config, split: str) -> list[Entry]:
     """Return the files of a config's data set."""
     # Files are checked when they are copied, and not all of them before.
     dataset = DATASETS.build(dict(cfg[f'{split}_dataloader'].dataset, verify=False))
     prefixes = [p for p in (getattr(dataset, 'data_prefix', None) or {}).values() if p]
     found = []
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
+    for info in map(dataset.get_data_info, range(len(dataset))):
         path, label = dataset.path_of(info), info['gt_label' if 'gt_label' in info else 'label']
         within = [p for p in prefixes if Path(path).is_relative_to(p)]
         name = Path(path).relative_to(within[0]).as_posix() if within else path
-        several = isinstance(label, (list, tuple))
-        found.append(Entry(path, name, [int(n) for n in label] if several else int(label)))
+        found.append(Entry(path, name, np.asarray(label).tolist()))
     return found
 
 
@@ -201,22 +179,16 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = p.add_subparsers(dest='kind', required=True)
-    write = kinds.add_parser('write', help="write a data set's shards")
-    write.add_argument('config', help='of image classification or action recognition')
-    write.add_argument('out', help='the folder to write to')
-    write.add_argument('--split', default='train', choices=('train', 'val', 'test'))
-    write.add_argument(
-        '--per-shard', type=int, help='samples; default: 10,000 images, 2,000 videos'
-    )
-    write.add_argument(
-        '--seed', type=int, default=0, help='of the order of the training split; others keep theirs'
-    )
-    write.add_argument('--workers', type=int, default=1, help='processes; default: 1')
-    write.add_argument(
-        '--decode', action='store_true', help='look for damage by decoding all files'
-    )
-    write.add_argument('--on-corrupt', choices=POLICIES, default='skip')
-    write.add_argument('--cfg-options', nargs='+', action=DictAction, help='override fields')
+    add = kinds.add_parser('write', help="write a data set's shards").add_argument
+    add('config', help='of image classification or action recognition')
+    add('out', help='the folder to write to')
+    add('--split', default='train', choices=('train', 'val', 'test'))
+    add('--per-shard', type=int, help='samples; default: 10,000 images, 2,000 videos')
+    add('--seed', type=int, default=0, help='of the order of the training split')
+    add('--workers', type=int, default=1, help='threads; default: 1')
+    add('--decode', action='store_true', help='look for damage by decoding all files')
+    add('--on-corrupt', choices=POLICIES, default='skip')
+    add('--cfg-options', nargs='+', action=DictAction, help='override fields')
     verify = kinds.add_parser('verify', help='compare shards with the hashes in their index')
     verify.add_argument('index', help='<folder>/<split>.index.json')
     return p.parse_args(argv)
@@ -228,22 +200,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f'{verify_shards(args.index)} shards are as they were written.')
         return
     cfg = read_config(args.config, args.cfg_options)
-    task = task_of_config(cfg)
-    check('The task of the config', task.name, choices=TASKS)
-    module, per_shard = TASKS[task.name]
-    check('--per-shard', args.per_shard or per_shard, least=1)
-    index = write_shards(
-        entries_of(cfg, args.split),
-        args.out,
-        args.split,
-        args.per_shard or per_shard,
-        partial(import_module(module).find_defect, decode=args.decode),
-        seed=args.seed if args.split == 'train' else None,
-        on_corrupt=args.on_corrupt,
-        workers=args.workers,
-    )
-    size = sum(s['bytes'] for s in index['shards'])
-    print(f'{index["samples"]:,} samples in {len(index["shards"]):,} shards, {size / 1e9:,.2f} GB.')
+    task = task_of_config(cfg).name
+    check('The task of the config', task, choices=TASKS)
+    module, per_shard = TASKS[task]
+    find_defect = partial(import_module(module).find_defect, decode=args.decode)
+    seed = args.seed if args.split == 'train' else None
+    options = dict(seed=seed, on_corrupt=args.on_corrupt, workers=args.workers)
+    entries, size = entries_of(cfg, args.split), args.per_shard or per_shard
+    shards = write_shards(entries, args.out, args.split, size, find_defect, **options)
+    size, count = sum(s['bytes'] for s in shards), sum(len(s['samples']) for s in shards)
+    print(f'{count:,} samples in {len(shards):,} shards, {size / 1e9:,.2f} GB.')
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 from collections.abc import Sequence
 
 from mmengine.evaluator import Evaluator
+from tqdm import tqdm
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.cost.tables import print_table
@@ -14,7 +15,6 @@ from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 
@@ -23,7 +23,7 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     """Score one baseline by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
     evaluator.dataset_meta = dataset.metainfo
-    for i in progress(range(len(dataset)), name):
+    for i in tqdm(range(len(dataset)), name, disable=None):
         scene = dataset.scene(i)
         trajectories, probabilities = forecast(scene)
         evaluator.process(

@@ -18,10 +18,9 @@ from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
-from lm4ve.tasks.base.building import build_model, classes_of
-from lm4ve.tasks.base.inputs import Given, collate, samples_of_files
+from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, samples_of_files
 
-__all__ = ['Given', 'Loaded', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
+__all__ = ['Loaded', 'Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
 
 #: What stands for no checkpoint.
 UNTRAINED = ('none', '-')
@@ -75,7 +74,7 @@ def load_model(
 
 
 # ----------------------------------------------------------------------- samples
-def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
+def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Sample]:
     """Take samples of the config's test data set.
 
     Raises:
@@ -93,5 +92,5 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
         data = dataset[i]
         sample = data.get('data_samples', data)
         sample = sample[0] if isinstance(sample, list) else sample
-        found.append(Given(f'test_{task.sample_name(sample, i)}', data))
+        found.append(Sample(f'test_{task.sample_name(sample, i)}', data))
     return found

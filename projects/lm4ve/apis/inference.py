@@ -25,8 +25,8 @@ def inference(
 ) -> list[dict[str, Any]]:
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
-    Images go through mmpretrain's inferencer, all others through
-    :mod:`lm4ve.tasks.base.inferencer`.
+    The task's inferencer does it, by default
+    :class:`lm4ve.tasks.base.inferencer.FileInferencer`.
 
     Args:
         config (str | Path | Config): The config of the training: a file, a config, or a name of

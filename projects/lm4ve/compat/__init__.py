@@ -1,38 +1,38 @@
 """Repairs of released versions of the frameworks that lm4ve extends.
 
-A repair is a function whose docstring names the defect, the versions that have it, where it
-is reported upstream, and when it may go. A test fails once a repair is no longer needed.
-Nothing is imported for a repair: it runs right after the import of the module that it is about.
-``mmengine_*.py`` and ``transformers_*.py`` override private methods, or read private
-attributes, for the hooks of :mod:`lm4ve.runner` and for :mod:`lm4ve.necks`.
+There is one file a library. A repair is a function or a class whose docstring names the
+defect, the versions that have it, where it is reported upstream, and when it may go; a test fails
+once a repair is no longer needed. A repair is imported and runs right after the import of the
+module that it repairs, so that a run pays only for the libraries that it uses.
 """
-
-import importlib
 
 import wrapt
 
-from lm4ve.compat import for_mmcv, for_mmengine, for_mmpretrain  # noqa: F401
-from lm4ve.compat.repairs import REPAIRS, apply
-
-
-def _repair_mmaction(_: object) -> None:
-    # Its package imports no part of it, so that these are in time.
-    known = len(REPAIRS)
-    for name in ('for_mmaction', 'mmaction_single_map'):
-        importlib.import_module(f'lm4ve.compat.{name}')
-    apply(known)
-
-
-apply()
-wrapt.register_post_import_hook(_repair_mmaction, 'mmaction')
-
-#: Module -> the files that override private methods of one of its classes, or read its
-#: private attributes.
-OVERRIDES = {
-    'mmengine.hooks.checkpoint_hook': 'mmengine_checkpoint_order',
-    'mmengine.hooks.ema_hook': 'mmengine_ema_swap',
-    'mmengine.runner.runner': 'mmengine_load_reason',
-    'transformers.trainer': 'transformers_trainer_names',
+#: Module of a library -> its repairs, as file and function of this package.
+REPAIRS = {
+    'mmengine.runner': (
+        'for_mmengine:load_without_code',
+        'for_mmengine:resume_without_code',
+        'for_mmengine:average_before_loading',
+        'for_mmengine:delete_own_files_only',
+    ),
+    'mmengine.infer.infer': (
+        'for_mmengine:infer_without_code',
+        'for_mmengine:infer_from_whole_checkpoints',
+    ),
+    'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_blip',),
+    'mmpretrain.models.classifiers.hugging_face': ('for_mmpretrain:refuse_unbuilt_neck',),
+    'mmpretrain.apis.base': ('for_mmpretrain:load_whole_checkpoints',),
+    'mmpretrain.apis.model': ('for_mmpretrain:load_whole_checkpoints',),
+    'mmaction.registry': ('for_mmaction:import_without_missing_parts',),
+    'mmaction.models.backbones.vit_mae': ('for_mmaction:drop_unused_norm',),
+    'mmaction.models.recognizers.base': ('for_mmaction:build_recognizers',),
+    'mmaction.models.recognizers.recognizer2d': ('for_mmaction:accept_one_map',),
+    'mmaction.apis.inference': ('for_mmpretrain:load_whole_checkpoints',),
+    'mmdet': ('for_mmcv:import_without_operators',),
+    'mmseg': ('for_mmcv:import_without_operators',),
 }
 
-__all__ = ['OVERRIDES', 'REPAIRS']
+for _module, _functions in REPAIRS.items():
+    for _function in _functions:
+        wrapt.register_post_import_hook(f'{__name__}.{_function}', _module)

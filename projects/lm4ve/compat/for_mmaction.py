@@ -2,60 +2,38 @@
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 import wrapt
 from mmengine.registry import DefaultScope
-from torch import nn
+from torch import Tensor, nn
 
-from lm4ve.compat.for_mmpretrain import lacks_names
-from lm4ve.compat.repairs import repairs, source_of
 from lm4ve.errors import UserError
 
 _DRN = 'mmaction.models.localizers.drn'
 _WITHOUT_NECK = ('RecognizerAudio', 'RecognizerGCN', 'MMRecognizer3D')
 
 
-def _folder(module: Any) -> Path:
-    return Path(module.__file__).parent
+def import_without_missing_parts(registry: Any) -> None:
+    """``import mmaction.models`` fails at a folder and at functions that do not exist.
 
-
-@repairs('mmaction.registry', lambda m: not (_folder(m) / 'models/localizers/drn').is_dir())
-def import_without_drn(registry: ModuleType) -> None:
-    """mmaction2's wheel lacks a folder that its own ``__init__`` imports.
-
-    Broken in mmaction2 1.2.0 (mmaction2 issue 2714, open): ``mmaction/models/localizers/drn``
-    was left out, so that ``import mmaction.models`` fails. May go once the lowest supported
-    wheel has the folder.
+    Broken in mmaction2 1.2.0: its wheel lacks ``mmaction/models/localizers/drn`` (mmaction2 issue
+    2714, open), and VindLU imports functions that transformers >= 4.48 lacks (not reported
+    upstream). mmaction2's own switch for machines without ``transformers`` leaves VindLU out. May
+    go once the lowest supported wheel has the folder and VindLU imports.
     """
-    if not (_folder(registry) / 'models/localizers/drn').is_dir():
+    if not (Path(registry.__file__).parent / 'models/localizers/drn').is_dir():
         for name in (_DRN, f'{_DRN}.drn'):
             sys.modules[name] = ModuleType(name)
         sys.modules[f'{_DRN}.drn'].DRN = type('DRN', (), {})  # type: ignore[attr-defined]
-
-
-@repairs(
-    'mmaction.registry',
-    lambda m: lacks_names(_folder(m) / 'models/multimodal/vindlu/modeling_bert.py'),
-)
-def import_without_vindlu(registry: ModuleType) -> None:
-    """mmaction2's multimodal models do not import with current ``transformers``.
-
-    Broken in mmaction2 1.2.0 (not reported upstream) with transformers >= 4.48: VindLU imports
-    functions that no longer exist, so that ``import mmaction.models`` fails. mmaction2's own
-    switch for machines without ``transformers`` leaves it out. May go once VindLU imports.
-    """
     dependency: Any = importlib.import_module('mmaction.utils.dependency')
-    if lacks_names(_folder(registry) / 'models/multimodal/vindlu/modeling_bert.py'):
-        dependency.WITH_MULTIMODAL = False
+    dependency.WITH_MULTIMODAL = False
 
 
-@repairs(
-    'mmaction.models.backbones.vit_mae',
-    lambda m: 'not return_feat_map' not in source_of(m.VisionTransformer.__init__),
-)
 def drop_unused_norm(vit_mae: ModuleType) -> None:
     """VideoMAE's ViT keeps a norm that it does not use when it gives its map.
 
@@ -88,11 +66,6 @@ class NeckSequence(nn.Sequential):
         return x, losses
 
 
-def _names_preprocessor_without_scope(base: Any) -> bool:
-    return "'ActionDataPreprocessor'" in source_of(base.BaseRecognizer.__init__)
-
-
-@repairs('mmaction.models.recognizers.base', _names_preprocessor_without_scope)
 def build_recognizers(base: ModuleType) -> None:
     """mmaction2's recognizers do not build or call every part that a config may have.
 
@@ -119,9 +92,7 @@ def build_recognizers(base: ModuleType) -> None:
         host = type(model).extract_feat.__qualname__.partition('.')[0]
         parts = model.neck.modules() if host in _WITHOUT_NECK and model.with_neck else ()
         if any(type(m).__name__ == 'LLMBlockNeck' for m in parts):
-            raise UserError(
-                f'model.neck: {host} builds a neck and never calls it. Fix: LLMBlockInsert.'
-            )
+            raise UserError(f'model.neck: {host} never calls its neck. Fix: LLMBlockInsert.')
         # A child sees its own keys only, so the model has to do it.
         model.register_load_state_dict_pre_hook(_move_norm_to_neck)
 
@@ -133,5 +104,90 @@ def _move_norm_to_neck(model: Any, state_dict: dict, prefix: str, *args: Any) ->
     for name in ('weight', 'bias'):
         key = f'{prefix}backbone.fc_norm.{name}'
         if key in state_dict:
-            value = state_dict.pop(key)
-            state_dict.setdefault(f'{prefix}neck.norm.{name}', value)
+            state_dict.setdefault(f'{prefix}neck.norm.{name}', state_dict.pop(key))
+
+
+def accept_one_map(recognizer2d: ModuleType) -> None:
+    """mmaction2's ``Recognizer2D`` takes a single map before a neck for several.
+
+    Broken in mmaction2 1.2.0 (not reported upstream): ``extract_feat`` iterates over what the
+    backbone gives, so that of one map the samples become maps; and ``max_testing_views`` asks
+    ``backbone.get``, which no module has. Both end in errors of shapes far from their cause.
+    May go once one map may come before a neck.
+    """
+
+    @wrapt.patch_function_wrapper(recognizer2d, 'Recognizer2D.extract_feat')
+    def _(original: Any, model: Any, args: Any, kwargs: Any) -> tuple:
+        stage = kwargs.get('stage', args[1] if len(args) > 1 else 'neck')
+        neck = type(getattr(model, 'neck', None)).__name__
+        if stage == 'backbone' or neck != 'LLMBlockNeck':
+            return original(*args, **kwargs)
+        return extract_feat(model, original, *args, **kwargs)
+
+
+def extract_feat(
+    model: Any,
+    of_backbone: Callable[..., tuple],
+    inputs: Tensor,
+    stage: str = 'neck',
+    data_samples: list | None = None,
+    test_mode: bool = False,
+) -> tuple:
+    """Extract features of a stage of a 2D recognizer whose neck takes and gives one map.
+
+    Args:
+        model (Recognizer2D): With ``frames_per_clip`` (1 without it), the number of
+            successive frames that its neck gets as one clip.
+        of_backbone (Callable): The host's ``extract_feat``.
+        inputs (Tensor): Frames ``[B, V, C, H, W]``, V crops times segments.
+        stage (str): 'backbone', 'neck' or 'head'.
+        data_samples (list, optional): Passed to the neck in training.
+        test_mode (bool): Obey ``test_cfg``.
+
+    Returns:
+        tuple[Tensor, dict]: Maps ``[B * V, C', H', W']`` (or logits for 'head') and the
+        head's arguments.
+
+    Raises:
+        UserError: Frames do not make whole clips.
+    """
+    test_cfg = (test_mode and model.test_cfg) or {}
+    views = inputs.shape[1]
+    frames = inputs.flatten(0, 1)
+    at_once = test_cfg.get('max_testing_views') or len(frames)
+    size = getattr(model, 'frames_per_clip', 1)
+    if model.with_neck and (views % size or at_once % size):
+        raise UserError(
+            f'The number of frames ({views}) and test_cfg.max_testing_views ({at_once}) must be '
+            f'multiples of frames_per_clip={size}.'
+        )
+    feats, losses = [], {}
+    for part in frames.split(at_once):
+        x, _ = of_backbone(part[None], stage='backbone')
+        if isinstance(x, (tuple, list)):
+            x = model.neck.pick(x) if model.with_neck else x[-1]
+        if stage != 'backbone' and model.with_neck:
+            x, losses = _through_neck(model.neck, x, size, data_samples)
+        feats.append(x)
+    x = torch.cat(feats)
+    arguments = dict(num_segs=views * len(x) // len(frames))
+    if test_mode:
+        arguments['fcn_test'] = bool(test_cfg.get('fcn_test', False))
+    if stage == 'backbone':
+        return x, arguments
+    if arguments.get('fcn_test'):
+        segments = test_cfg.get('num_segs') or model.backbone.num_segments
+        x = x.unflatten(0, (-1, segments)).transpose(1, 2).contiguous()
+    arguments['loss_aux'] = losses
+    if stage == 'head' and model.with_cls_head:
+        return model.cls_head(x, **arguments), arguments
+    return x, arguments
+
+
+def _through_neck(neck: Any, x: Tensor, size: int, data_samples: list | None) -> tuple:
+    """``[N, C, H, W]`` through the neck as clips, and back."""
+    clips = x.unflatten(0, (-1, size)).transpose(1, 2)
+    out, losses = neck(clips, data_samples=data_samples)
+    if out.dim() == 2:  # one vector a clip: a map of one pixel
+        return out[..., None, None], losses
+    return out.transpose(1, 2).flatten(0, 1), losses

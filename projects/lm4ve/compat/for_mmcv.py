@@ -6,19 +6,9 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from lm4ve.compat.repairs import repairs
 from lm4ve.errors import UserError
 
-_NAME = 'mmcv._ext'
 
-
-def _lacks_operators(_: ModuleType) -> bool:
-    found = sys.modules.get(_NAME)
-    return isinstance(found, _StandIn) or (found is None and util.find_spec(_NAME) is None)
-
-
-@repairs('mmdet', _lacks_operators)
-@repairs('mmseg', _lacks_operators)
 def import_without_operators(host: ModuleType) -> None:
     """mmsegmentation and mmdetection do not import beside mmcv-lite.
 
@@ -27,12 +17,14 @@ def import_without_operators(host: ModuleType) -> None:
     2.1.0; known upstream, a full mmcv is advised). A stand-in has torchvision's non-maximum
     suppression; any other operator raises when it is called. May go once both import.
     """
-    if _NAME in sys.modules or not _lacks_operators(host):
+    name = 'mmcv._ext'
+    if name in sys.modules or util.find_spec(name) is not None:
         return
-    stand_in = _StandIn(_NAME)
-    stand_in.__spec__ = ModuleSpec(_NAME, None)
-    sys.modules[_NAME] = stand_in
-    import_module('mmcv')._ext = stand_in  # type: ignore[attr-defined]
+    stand_in: Any = ModuleType(name)
+    stand_in.__spec__ = ModuleSpec(name, None)
+    stand_in.__getattr__, stand_in.nms = _operator, _nms
+    mmcv: Any = import_module('mmcv')
+    sys.modules[name] = mmcv._ext = stand_in
     # An earlier import went without the class, which mmdetection's layers need.
     parts: Any = import_module('mmcv.cnn.bricks.transformer')
     if not hasattr(parts, 'MultiScaleDeformableAttention'):
@@ -40,27 +32,21 @@ def import_without_operators(host: ModuleType) -> None:
         parts.MultiScaleDeformableAttention = module.MultiScaleDeformableAttention
 
 
-class _StandIn(ModuleType):
-    """A module that has every operator, none of which runs except :meth:`nms`."""
+def _operator(name: str) -> Any:
+    """Return an operator that raises when it is called."""
+    if name.startswith('__'):
+        raise AttributeError(name)
 
-    def __getattr__(self, name: str):
-        if name.startswith('__'):
-            raise AttributeError(name)
+    def missing(*args: Any, **kwargs: Any) -> None:
+        raise UserError(f"mmcv-lite lacks the operator '{name}'. Fix: mmcv>=2.0.0,<2.2.")
 
-        def missing(*args, **kwargs):
-            raise UserError(f"mmcv-lite lacks the operator '{name}'. Fix: mmcv>=2.0.0,<2.2.")
+    return missing
 
-        return missing
 
-    @staticmethod
-    def nms(boxes, scores, iou_threshold: float, offset: int = 0):
-        """Suppress boxes ``[N, 4]`` by torchvision's operator; returns the kept indices.
+def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
+    """Suppress boxes ``[N, 4]`` by torchvision's operator; returns the kept indices."""
+    from torchvision.ops import nms
 
-        Raises:
-            UserError: The offset is 1, MMDetection 1's way to measure boxes.
-        """
-        from torchvision.ops import nms
-
-        if offset:
-            raise UserError('nms.offset=1 needs a full mmcv. Fix: nms.offset=0.')
-        return nms(boxes, scores, float(iou_threshold))
+    if offset:  # MMDetection 1's way to measure boxes
+        raise UserError('nms.offset=1 needs a full mmcv. Fix: nms.offset=0.')
+    return nms(boxes, scores, float(iou_threshold))

@@ -1,40 +1,36 @@
-"""Repairs of MMEngine 0.10.7."""
+"""Repairs of MMEngine 0.10.7, by patches of it and by classes to derive from."""
 
-import functools
+import copy
+import inspect
 import re
-from pathlib import PurePath
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from pathlib import Path, PurePath
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import wrapt
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
+from mmengine.runner import BaseLoop, Runner
 
-from lm4ve.compat.repairs import repairs, source_of
 from lm4ve.errors import UserError
 
 
-@repairs('mmengine.registry.root', lambda root: hasattr(root.MODELS, '_locations'))
-def register_blocks_on_look_up(root: ModuleType) -> None:
-    """The root registry of models cannot name modules for later.
-
-    True of MMEngine 0.10.7 (no upstream issue): a child registry takes ``locations``, to be
-    imported at its first look-up, the root does not. May go once the root does.
-    """
-    root.MODELS._locations.extend(('lm4ve.blocks', 'lm4ve.necks'))
-    root.MODELS._imported = False
-
-
-@repairs('mmengine.runner.checkpoint', lambda m: 'weights_only' not in source_of(m.load_from_http))
-def load_without_code(checkpoint: ModuleType) -> None:
+# ------------------------------------------------------------------ code run from a file
+def load_without_code(runner: Any) -> None:
     """MMEngine executes pickles that it downloads.
 
     True of MMEngine 0.10.7 (no upstream issue): ``http://``, ``torchvision://`` and
     ``open-mmlab://`` checkpoints are loaded by ``torch.hub``'s function without a check. May go
     once it passes ``weights_only=True`` and can be given further safe objects.
     """
-    checkpoint.load_url = functools.partial(checkpoint.load_url, weights_only=True)
+    runner.checkpoint.load_url = partial(runner.checkpoint.load_url, weights_only=True)
 
-    @wrapt.patch_function_wrapper(checkpoint, 'CheckpointLoader.load_checkpoint')
+    @wrapt.patch_function_wrapper(runner.checkpoint, 'CheckpointLoader.load_checkpoint')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         from lm4ve.llm.torch_files import is_safetensors, read_safetensors, safe_loading
 
@@ -45,32 +41,26 @@ def load_without_code(checkpoint: ModuleType) -> None:
             return wrapped(*args, **kwargs)
 
 
-def _executes(module: Any) -> bool:
-    return 'Config.fromstring(' in source_of(module)
-
-
-@repairs('mmengine.runner._flexible_runner', _executes)
-@repairs('mmengine.runner.runner', _executes)
-def resume_without_code(module: ModuleType) -> None:
+def resume_without_code(runner: Any) -> None:
     """Resuming executes ``meta['config']`` of a checkpoint as Python.
 
     True of MMEngine 0.10.7 (no upstream issue): both runners look for ``gpu_ids`` there, where
     MMCV wrote it and MMEngine does not. May go once they do not.
     """
-    without_config = ModuleType('mmengine')
-    without_config.__dict__.update(vars(module.mmengine))
-    without_config.Config = SimpleNamespace(fromstring=lambda *_, **__: {})  # type: ignore[attr-defined]
-    module.mmengine = without_config
+    for module in (runner.runner, runner._flexible_runner):
+        without_config = ModuleType('mmengine')
+        without_config.__dict__.update(vars(module.mmengine))
+        without_config.Config = SimpleNamespace(fromstring=lambda *_, **__: {})  # type: ignore[attr-defined]
+        module.mmengine = without_config
 
 
-@repairs('mmengine.infer.infer', _executes)
-def infer_without_code(module: ModuleType) -> None:
+def infer_without_code(infer: ModuleType) -> None:
     """An inferencer without a model executes ``meta['cfg']`` of the checkpoint as Python.
 
     True of MMEngine 0.10.7 (no upstream issue). May go once it does not.
     """
 
-    @wrapt.patch_function_wrapper(module, 'BaseInferencer._init_model')
+    @wrapt.patch_function_wrapper(infer, 'BaseInferencer._init_model')
     def _(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
         if not (kwargs['cfg'] if 'cfg' in kwargs else args[0]):
             raise UserError(
@@ -80,23 +70,67 @@ def infer_without_code(module: ModuleType) -> None:
         return wrapped(*args, **kwargs)
 
 
-@repairs(
-    'mmengine.runner._flexible_runner',
-    lambda m: (
-        (text := source_of(m.FlexibleRunner.train)).index('self.load_or_resume()')
-        < text.index("self.call_hook('before_run')")
-    ),
-)
-def average_before_loading(flexible: ModuleType) -> None:
+# ---------------------------------------------------------------- wrong numbers in silence
+def infer_from_whole_checkpoints(infer: ModuleType) -> None:
+    """Inferencers score whatever part of a checkpoint fits the model.
+
+    True of MMEngine 0.10.7 (no upstream issue): it loads without ``strict``, and what does not
+    fit is one line of the log. May go once it refuses such a file.
+    """
+
+    @wrapt.patch_function_wrapper(infer, 'BaseInferencer._load_weights_to_model')
+    def _(wrapped: Callable[..., None], _: Any, args: Any, kwargs: Any) -> None:
+        wrapped(*args, **kwargs)
+        given = inspect.signature(wrapped).bind(*args, **kwargs).arguments
+        if given['checkpoint'] is not None:
+            check_checkpoint(given['model'], given['checkpoint'], given['cfg'], 'The checkpoint')
+
+
+def check_checkpoint(model: Any, checkpoint: dict[str, Any], cfg: Any, origin: str) -> None:
+    """Refuse a checkpoint that does not fit a model of ours.
+
+    A model is ours if its config imports lm4ve or if it has a module of it. ``allow_partial`` of
+    the config's ``WholeCheckpointHook`` is obeyed.
+
+    Raises:
+        CheckpointError: Tensors are missing, unknown or of another shape.
+    """
+    cfg = cfg or {}
+    imports = (cfg.get('custom_imports') or {}).get('imports') or ()
+    names = [imports] if isinstance(imports, str) else list(imports)
+    names += [type(m).__module__ for m in model.modules()]
+    hook = (cfg.get('default_hooks') or {}).get('whole_checkpoint') or {}
+    if any(n.partition('.')[0] == 'lm4ve' for n in names) and not hook.get('allow_partial'):
+        files: Any = import_module('lm4ve.runner.checkpoint_files')  # above this folder
+        files.load_strictly(model, files.select_state(checkpoint, origin=origin), origin)
+
+
+class UnswappedEMAHook(EMAHook):
+    """MMEngine's EMA hook always evaluates the average and stores it as the weights.
+
+    True of MMEngine 0.10.7 (mmengine issue 1678, open, asks for files of their own): there
+    is no option that keeps an average beside the weights. mmpretrain's hook can evaluate
+    the raw weights, but still stores the average as ``state_dict``, so that a test of the
+    file scores other weights than training reported. This class never exchanges them. May go
+    once MMEngine's hook can leave the weights where they are.
+    """
+
+    def _swap_ema_state_dict(self, checkpoint: dict[str, Any]) -> None:
+        pass
+
+    def _swap_ema_parameters(self) -> None:
+        pass
+
+
+def average_before_loading(runner: Any) -> None:
     """The FlexibleRunner cannot load a checkpoint where there is an ``EMAHook``.
 
     True of MMEngine 0.10.7 (no upstream issue): the hook makes its average in ``before_run``,
     which the Runner calls before it loads and the FlexibleRunner after. May go once it loads
     after ``before_run``.
     """
-    from mmengine.hooks import EMAHook
 
-    @wrapt.patch_function_wrapper(flexible, 'FlexibleRunner.load_or_resume')
+    @wrapt.patch_function_wrapper(runner._flexible_runner, 'FlexibleRunner.load_or_resume')
     def _(wrapped: Any, runner: Any, args: Any, kwargs: Any) -> Any:
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
@@ -106,21 +140,15 @@ def average_before_loading(flexible: ModuleType) -> None:
         return wrapped(*args, **kwargs)
 
 
-@repairs(
-    'mmengine.hooks.checkpoint_hook',
-    lambda m: (
-        "get_info(\n                        'best_ckpt')"
-        in source_of(m.CheckpointHook.before_train)
-    ),
-)
-def delete_own_files_only(checkpoint_hook: ModuleType) -> None:
+# ------------------------------------------------------------------------------ data lost
+def delete_own_files_only(runner: ModuleType) -> None:
     """A better checkpoint deletes the file or folder that a resumed checkpoint names as best.
 
     True of MMEngine 0.10.7 (no upstream issue): ``CheckpointHook`` takes the path from the
     message hub of the file. It may lie anywhere; after a work directory was copied, it lies in
     the old one. May go once the hook looks into its own directory only.
     """
-    wrapt.wrap_function_wrapper(checkpoint_hook, 'CheckpointHook.before_train', _before_train)
+    wrapt.wrap_function_wrapper(CheckpointHook, 'before_train', _before_train)
 
 
 def _before_train(wrapped: Any, hook: Any, args: Any, kwargs: Any) -> None:
@@ -148,3 +176,82 @@ def _own(hook: Any, path: object) -> str | None:
         f"The best checkpoint so far, '{path}', is not of this run and is kept.", logger='current'
     )
     return None
+
+
+class SavesBeforeDeleting(CheckpointHook):
+    """MMEngine deletes an old checkpoint before it has written the new one.
+
+    True of MMEngine 0.10.7 (not reported upstream): with ``max_keep_ckpts=1`` or
+    ``save_best``, a full disk or a killed job at that moment leaves no checkpoint at all,
+    and ``last_checkpoint`` may be left empty. This class has the other order. May go once
+    MMEngine's hook saves before it deletes.
+    """
+
+    def _write_name(self, name: str, path: Path) -> None:
+        path.write_text(name)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        ids = list(getattr(self, 'keep_ckpt_ids', ()))
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0 and ids[-1:] != [step]:
+            ids.append(step)
+            outdated = ids[: -self.max_keep_ckpts]
+            ids = ids[-self.max_keep_ckpts :]
+            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
+            runner.message_hub.update_info('keep_ckpt_ids', ids)
+        filename = self.filename_tmpl.format(step)
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            filename,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        self._write_name(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+        for old in outdated:
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # DeepSpeed's, FSDP's
+                self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        if not self.save_best:
+            return  # `runner.val()` without training: there is no backend yet
+        backend, removals = self.file_backend, []
+        deferred = self.file_backend = copy.copy(backend)
+        deferred.remove = lambda path: removals.append((backend.remove, path))
+        deferred.rmtree = lambda path: removals.append((backend.rmtree, path))
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        current = {getattr(self, 'best_ckpt_path', None)}
+        current |= set((getattr(self, 'best_ckpt_path_dict', None) or {}).values())
+        for remove, path in removals:
+            if path not in current:
+                remove(path)
+
+
+# ------------------------------------------------------- what the Runner keeps to itself
+def starts_training(runner: Runner) -> bool:
+    """Return whether a training is about to begin anew, perhaps from ``load_from``.
+
+    True of MMEngine 0.10.7 (no upstream issue): ``Runner.train_loop`` builds the loop when it
+    is read, and ``resume`` and ``load_from`` are private attributes. May go once the Runner has
+    public attributes for whether it trains and whether it resumes.
+    """
+    return isinstance(runner._train_loop, BaseLoop) and not runner._resume
+
+
+def source_of(runner: Runner) -> str:
+    """Return the path that a checkpoint is loaded from, or 'given'."""
+    return runner._load_from or 'given'

@@ -12,7 +12,7 @@ from mmengine.model import initialize
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.compat.transformers_trainer_names import keep_names
+from lm4ve.compat.for_transformers import keep_names
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_insert import LLMBlockInsert, find_place
 from lm4ve.necks.llm_block_neck import LLMBlockNeck

@@ -40,18 +40,13 @@ def run_converter(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('src', type=Path, help='the published checkpoint')
-    parser.add_argument('dst', type=Path, help='where to write ours')
-    parser.add_argument(
-        '--llm',
-        help='the language model that a block in the checkpoint is of: a Meta or Hugging Face '
-        'folder, a weight file, or a hub id',
-    )
-    parser.add_argument(
-        '--layer', type=int, nargs='+', default=[layer], help=f'its layer(s); default: {layer}'
-    )
+    add = parser.add_argument
+    add('src', type=Path, help='the published checkpoint')
+    add('dst', type=Path, help='where to write ours')
+    add('--llm', help='the language model of its block: a folder, a weight file, or a hub id')
+    add('--layer', type=int, nargs='+', default=[layer], help=f'its layer(s); default: {layer}')
     for name, options in flags.items():
-        parser.add_argument(f'--{name.replace("_", "-")}', **options)
+        add(f'--{name.replace("_", "-")}', **options)
     args = parser.parse_args(argv)
     if args.dst.exists() and args.src.exists() and args.dst.samefile(args.src):
         raise UserError(f"SRC and DST are the same file, '{args.src}'.")
@@ -59,15 +54,10 @@ def run_converter(
     ema, origin = given.pop('ema', False), f"'{args.src}'"
     state = select_state(read_checkpoint(args.src), ema, origin)
     converted = convert(state, args.llm, args.layer, origin=origin, **given)
-    meta = dict(
-        lm4ve_version=__version__,
-        converted_from=args.src.name,
-        weights='model_ema' if ema else 'model',
-    )
+    weights = 'model_ema' if ema else 'model'
+    meta = dict(lm4ve_version=__version__, converted_from=args.src.name, weights=weights)
     size = write_checkpoint(converted, meta, args.dst)
     if args.llm is not None:
         left = sum(BLOCK_PREFIX in name for name in state)
-        print(
-            f"The block equals layer {args.layer} of '{args.llm}' and is left out ({left} tensors)."
-        )
+        print(f"The block, layer {args.layer} of '{args.llm}', is left out ({left} tensors).")
     print(f'{args.dst}: {len(converted)} tensors, {size / 1e6:.1f} MB')

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lm4ve.analysis.loading import load_model
 from lm4ve.blocks.provenance import ProvenanceMixin
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.files import replacing
 from lm4ve.llm.torch_files import read_safetensors
 from lm4ve.necks.fusing import fuse
@@ -19,8 +19,8 @@ from lm4ve.release import formats
 from lm4ve.release.formats import output_axes, trace, traceable, varying_axes
 from lm4ve.release.release import frozen_state, trained_state, without_folder
 from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.building import collate
 from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
-from lm4ve.tasks.base.inputs import collate
 from lm4ve.version import __version__
 
 #: Format -> the ending of its files.
@@ -79,8 +79,7 @@ def export_model(
         CheckpointError: The checkpoint is missing, damaged, or of another model.
     """
     path = Path(path)
-    check('--format', format, choices=FORMATS)
-    if path.is_dir() or (path.exists() and not overwrite):
+    if path.exists() and not overwrite:
         raise UserError(f"'{path}' exists. Fix: --overwrite, or another file with --out.")
     export = task_of_config(cfg).export
     model, classes = load_model(cfg, checkpoint, 'cpu', allow_partial)
@@ -102,8 +101,7 @@ def _trace_and_write(
     """Write a file; return what it computes. The metadata gets the inputs and outputs."""
     write, load = _WRITERS[format]
     model = fuse(model)
-    batch = collate(cfg, export.samples(cfg, _EXAMPLE))
-    tensors = export.tensors(model, batch)
+    tensors = export.tensors(model, collate(cfg, export.samples(cfg, _EXAMPLE)))
     axes = varying_axes(tensors, export.all_axes())
     function = Exported(export, model).eval()
     with traceable(model), torch.no_grad():
@@ -124,20 +122,18 @@ def _compare(
         UserError: They differ by more than the tolerance.
     """
     samples = export.samples(cfg, max(_CHECKED))
-    worst = 0.0
+    differences = []
     for count in _CHECKED:
         tensors = export.tensors(model, collate(cfg, samples[:count]))
         with torch.no_grad():
             expected = as_tuple(export.expected(model, collate(cfg, samples[:count])))
-        difference = largest_difference(expected, run(tensors))
-        if not difference <= tolerance:
+        differences.append(largest_difference(expected, run(tensors)))
+        if not differences[-1] <= tolerance:
             raise UserError(
-                f'The exported file differs from the model by {difference:.2g} at a batch of '
-                f'{count} and was not kept. Fix: --tolerance, now {tolerance:.2g}, or '
-                'model.neck.block.dtype=float32.'
+                f'The exported file differs from the model by {differences[-1]:.2g} at a batch of '
+                f'{count} and was not kept. Fix: --tolerance, or model.neck.block.dtype=float32.'
             )
-        worst = max(worst, difference)
-    return worst
+    return max(differences)
 
 
 def largest_difference(expected: Sequence[Tensor], got: Sequence[Tensor]) -> float:
@@ -168,11 +164,7 @@ def _write_weights(model: nn.Module, path: Path, metadata: dict, with_block: boo
 
 
 def metadata_of(
-    export: TaskExport,
-    model: nn.Module,
-    cfg: Config,
-    checkpoint: str,
-    classes: Sequence[str] | None,
+    export: TaskExport, model: nn.Module, cfg: Config, checkpoint: str, classes: Any
 ) -> dict[str, Any]:
     """Describe a model in plain data.
 

@@ -103,18 +103,17 @@ def write_safetensors(state: dict[str, Tensor], path: Path, metadata: dict) -> N
 @contextmanager
 def traceable(model: nn.Module) -> Iterator[None]:
     """Make a model's layers run as plain code, and its necks uncompiled."""
-    fused = torch.backends.mha.get_fastpath_enabled()
-    necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
-    options = [neck.compile_options for neck in necks]
     # torch's layers have one kernel of their own for inference, which no format has.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    options = {m: m.compile_options for m in model.modules() if isinstance(m, LLMBlockNeck)}
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        for neck in necks:
+        for neck in options:
             neck.compile_options = None
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-        for neck, before in zip(necks, options, strict=True):
+        torch.backends.mha.set_fastpath_enabled(fast)
+        for neck, before in options.items():
             neck.compile_options = before
 
 

@@ -23,15 +23,9 @@ from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text
 from lm4ve.llm.fingerprint import smallest_exact_dtype
-from lm4ve.runner.checkpoint_files import (
-    load_strictly,
-    meta_of,
-    read_checkpoint,
-    read_state,
-    select_state,
-    write_checkpoint,
-)
+from lm4ve.runner.checkpoint_files import meta_of, write_checkpoint
 from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.building import build_model
 from lm4ve.version import __version__
 
 # Fields of a language model's config that say nothing of its layers: those that all
@@ -39,21 +33,11 @@ from lm4ve.version import __version__
 # decides), and heads for text.
 _NOT_OF_LAYERS = {
     *PretrainedConfig().to_dict(),
-    '_attn_implementation',
-    '_attn_implementation_autoset',
-    '_commit_hash',
-    '_experts_implementation',
-    'auto_map',
-    'classifier_dropout',
-    'finetuning_task',
-    'gradient_checkpointing',
-    'task_specific_params',
-    'tokenizer_class',
-    'torch_dtype',
+    *('_attn_implementation', '_attn_implementation_autoset', '_commit_hash'),
+    *('_experts_implementation', 'auto_map', 'classifier_dropout', 'finetuning_task'),
+    *('gradient_checkpointing', 'task_specific_params', 'tokenizer_class', 'torch_dtype'),
     'use_cache',
 } - {'model_type'}
-# Fields of a run that mean nothing elsewhere.
-_NOT_OF_RELEASE = ('work_dir', 'launcher')
 
 
 @dataclass(frozen=True)
@@ -126,18 +110,20 @@ def release_config(cfg: Config) -> Config:
     for node in _dicts(fields['model']):
         if _is_block(node):
             _make_portable(node)
-        _describe_itself(node)
+        # A class that reads files when it is built describes what it read.
+        kind = node.get('type')
+        found = MODELS.get(kind) if isinstance(kind, str) else kind
+        if hasattr(found, 'portable'):
+            node.update(found.portable(node))
         _without_pretrained(node)
     # Variables that the model was assembled from, now without a use; they name
     # the language model's folder.
-    fields = {k: v for k, v in fields.items() if not _is_block(v) and k not in _NOT_OF_RELEASE}
+    left_out = ('work_dir', 'launcher')
+    fields = {k: v for k, v in fields.items() if not _is_block(v) and k not in left_out}
     fields.update(load_from=None, resume=False)
     imports = fields.setdefault('custom_imports', dict(imports=[]))
     names = imports['imports']
-    names = [names] if isinstance(names, str) else list(names)
-    if not any(n.partition('.')[0] == 'lm4ve' for n in names):
-        names.insert(0, 'lm4ve')
-    imports['imports'] = names
+    imports['imports'] = ['lm4ve', *([names] if isinstance(names, str) else names)]
     return Config(fields)
 
 
@@ -152,9 +138,7 @@ def _dicts(node: object) -> Iterator[dict]:
 
 def _is_block(node: object) -> bool:
     # With a scope ('mmengine.LLMBlock') or as a class's full name, too.
-    return isinstance(node, dict) and (
-        str(node.get('type', '')).rpartition('.')[2] == LLMBlock.__name__
-    )
+    return isinstance(node, dict) and str(node.get('type')).split('.')[-1] == LLMBlock.__name__
 
 
 def _make_portable(block: dict) -> None:
@@ -168,28 +152,16 @@ def _make_portable(block: dict) -> None:
     )
 
 
-def _describe_itself(node: dict) -> None:
-    """Let a class that reads files when it is built say what it read (``portable``)."""
-    kind = node.get('type')
-    found = MODELS.get(kind) if isinstance(kind, str) else kind
-    if hasattr(found, 'portable'):
-        node.update(found.portable(node))
-
-
 def _without_pretrained(node: dict) -> None:
     """Take out weights that a release replaces, and that may not be there."""
     for key in ('pretrained', 'checkpoint'):
         if isinstance(node.get(key), str):
             node[key] = None
     init = node.get('init_cfg')
-    if isinstance(init, (list, tuple)):
-        node['init_cfg'] = [i for i in init if not _is_pretrained(i)]
-    elif _is_pretrained(init):
-        del node['init_cfg']
-
-
-def _is_pretrained(init: object) -> bool:
-    return isinstance(init, dict) and init.get('type') == 'Pretrained'
+    if isinstance(init, dict):
+        init = [init]
+    if any(i.get('type') == 'Pretrained' for i in init or ()):
+        node['init_cfg'] = [i for i in init if i.get('type') != 'Pretrained']
 
 
 def make_release(
@@ -224,31 +196,24 @@ def make_release(
         if target.exists() and target.samefile(source):
             raise UserError(f"The release would overwrite '{target}'. Fix: another folder.")
     cfg = read_config(config, options, set_scope=False)
-    content = read_checkpoint(checkpoint)
-    state = select_state(content, origin=f"'{checkpoint}'")
-    released = release_config(cfg)
-
-    model = _load(cfg, state, f"'{checkpoint}'")
+    text = release_config(cfg).pretty_text
+    model, content = _load(cfg, checkpoint)
     frozen, kept = frozen_state(model, half)
     trained = trained_state(model)
-    text = released.pretty_text
-    meta = _plain_meta(content, text)
+    meta = {k: v for k, v in meta_of(content).items() if k in ('epoch', 'iter', 'dataset_meta')}
+    meta.update(cfg=text, lm4ve_version=__version__)  # inferencers read `cfg`
     size = write_checkpoint({**trained, **frozen}, meta, out[1])
     write_text(text, out[0])
     _check(model, *out)
-    return Release(*out, size, _bytes(trained), _bytes(frozen), kept)
+    sizes = [sum(t.nbytes for t in state.values()) for state in (trained, frozen)]
+    return Release(*out, size, *sizes, kept)
 
 
-def _load(cfg: Config, state: dict[str, Tensor], origin: str) -> nn.Module:
-    """Build the config's model as the runner does, and load all of a state."""
-    model_cfg = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+def _load(cfg: Config, checkpoint: str | Path) -> tuple[nn.Module, dict]:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        model = MODELS.build(model_cfg)
+        model, content = build_model(cfg, checkpoint)
     model.eval()
-    load_strictly(model, state, origin)
-    return model
+    return model, content
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -279,47 +244,27 @@ def without_folder(source: dict) -> dict:
 
     Where the language model lay on one machine is of no use elsewhere.
     """
-    return dict(source, source=name_of_place(source['source']))
-
-
-def name_of_place(place: str) -> str:
-    """Return the last part of a folder or file of this machine; what is none, as it is."""
-    path = Path(place).expanduser()
-    return path.resolve().name if path.exists() else place
-
-
-def _plain_meta(content: dict, cfg_text: str) -> dict:
-    """Return what a release keeps of a checkpoint's meta; inferencers read ``cfg``."""
-    meta = meta_of(content)
-    kept = {k: meta[k] for k in ('epoch', 'iter', 'dataset_meta') if k in meta}
-    return dict(kept, cfg=cfg_text, lm4ve_version=__version__)
-
-
-def _bytes(state: dict[str, Tensor]) -> int:
-    return sum(t.nbytes for t in state.values())
+    path = Path(source['source']).expanduser()
+    return dict(source, source=path.resolve().name) if path.exists() else source
 
 
 def _check(model: nn.Module, config: Path, checkpoint: Path) -> None:
     """Load the written files and compare every tensor with the model's."""
-    again = _load(read_config(config, set_scope=False), read_state(checkpoint), f"'{checkpoint}'")
-    outside = [
-        path
-        for path, m in again.named_modules()
-        if isinstance(m, LLMBlock) and m.checkpoint is not None
-    ]
-    if outside:
+    again, _ = _load(read_config(config, set_scope=False), checkpoint)
+    blocks = [m for m in again.modules() if isinstance(m, LLMBlock)]
+    if any(block.checkpoint is not None for block in blocks):
         raise UserError(
-            f'The block(s) {listing(outside)} are built by code, so the release still needs their '
-            "language model. Fix: give them in the config (block=dict(type='LLMBlock', ...))."
+            'A block is built by code, so the release still needs its language model. '
+            "Fix: give it in the config (block=dict(type='LLMBlock', ...))."
         )
     ours = {**model.state_dict(), **frozen_tensors(model)}
     theirs = {**again.state_dict(), **frozen_tensors(again)}
-    different = sorted(
+    different = [
         k
-        for k in {*ours, *theirs}
+        for k in sorted({*ours, *theirs})
         if not k.endswith(SOURCE_KEY)
-        and (k not in ours or k not in theirs or not torch.equal(ours[k], theirs[k]))
-    )
+        and not (k in ours and k in theirs and torch.equal(ours[k], theirs[k]))
+    ]
     if different:
         raise CheckpointError(
             f"'{checkpoint}' was written, but loads as another model: {listing(different)} differ."

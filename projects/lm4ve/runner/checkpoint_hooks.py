@@ -24,8 +24,7 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from lm4ve.blocks.provenance import accept_records
-from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
-from lm4ve.compat.mmengine_load_reason import source_of, starts_training
+from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
 from lm4ve.errors import UserError, listing
 from lm4ve.files import clear_left_behind, write_atomically, write_text
 from lm4ve.registry import HOOKS

@@ -220,7 +220,7 @@ def _find(cfg: Config, name: Any, path: str, scope: str) -> list[Any]:
     if not found and '.' in prefix:  # a path in Python
         with contextlib.suppress(Exception):
             found = [get_object_from_string(name)]
-    known = {n for r in registries for n in r.module_dict} | ours._PROVIDERS.keys()
+    known = {n for r in registries for n in r.module_dict} | ours.PROVIDERS.keys()
     if not found and (close := get_close_matches(bare, known, 1, 0.8)):
         raise UserError(f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?")
     return found

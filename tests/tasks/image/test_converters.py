@@ -6,10 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from safetensors.torch import save_file
 
 import lm4ve  # noqa: F401
-from lm4ve.blocks.language_model import open_language_model
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
@@ -24,31 +22,17 @@ def convert(*args) -> None:
 
 def build(llm=None, layers=(-1,)):
     """Our model of the released one's shape, with other random weights."""
-    cfg = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(
-            type='mmpretrain.VisionTransformer',
-            arch=dict(
-                embed_dims=r.WIDTH,
-                num_layers=r.DEPTH,
-                num_heads=r.HEADS,
-                feedforward_channels=4 * r.WIDTH,
-            ),
-            img_size=r.SIZE,
-            patch_size=r.PATCH,
-        ),
-        head=dict(
-            type='mmpretrain.VisionTransformerClsHead', num_classes=r.CLASSES, in_channels=r.WIDTH
-        ),
-    )
+    sizes = dict(embed_dims=r.WIDTH, num_layers=r.DEPTH, num_heads=r.HEADS)
+    arch = dict(sizes, feedforward_channels=4 * r.WIDTH)
+    backbone = dict(type='mmpretrain.VisionTransformer', img_size=r.SIZE, patch_size=r.PATCH)
+    head = dict(type='mmpretrain.VisionTransformerClsHead', num_classes=r.CLASSES)
+    neck = None
     if llm is not None:
-        cfg['backbone'].update(out_type='raw', final_norm=False)
-        cfg['neck'] = dict(
-            type='LLMBlockNeck',
-            in_channels=r.WIDTH,
-            out_type='cls_token',
-            block=dict(type='LLMBlock', checkpoint=llm, layers=layers),
-        )
+        backbone.update(out_type='raw', final_norm=False)
+        block = dict(type='LLMBlock', checkpoint=llm, layers=layers)
+        neck = dict(type='LLMBlockNeck', in_channels=r.WIDTH, out_type='cls_token', block=block)
+    head, backbone = dict(head, in_channels=r.WIDTH), dict(backbone, arch=arch)
+    cfg = dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head)
     model = MODELS.build(cfg)
     model.init_weights()
     model.eval()
@@ -96,14 +80,10 @@ def test_plain_vit_gives_the_released_logits(run, tmp_path):
     state, average = r.vit_state(), r.vit_state()
     assert_same_logits(build(), run(state), state)
     assert_same_logits(build(), run(state, '--ema', model_ema=average), average)
-    contents = (state, dict(state_dict={f'module.{k}': v for k, v in state.items()}))
-    for content in contents:
-        torch.save(content, tmp_path / 'other.pth')
-        convert(tmp_path / 'other.pth', tmp_path / 'dst.pth')
-        assert_same_logits(build(), tmp_path / 'dst.pth', state)
-    # From before PyTorch 1.6: no zip, which cannot be memory-mapped.
-    torch.save(state, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    convert(tmp_path / 'old.pth', tmp_path / 'dst.pth')
+    # Before PyTorch 1.6 files were no zip, and cannot be memory-mapped.
+    wrapped = dict(state_dict={f'module.{k}': v for k, v in state.items()})
+    torch.save(wrapped, tmp_path / 'other.pth', _use_new_zipfile_serialization=False)
+    convert(tmp_path / 'other.pth', tmp_path / 'dst.pth')
     assert_same_logits(build(), tmp_path / 'dst.pth', state)
 
 
@@ -121,21 +101,6 @@ def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, cap
     # The block is not stored: no tensor has the language model's hidden width.
     stored = torch.load(dst, weights_only=True)['state_dict']
     assert not any(r.HIDDEN in t.shape for t in stored.values())
-
-
-def test_huggingface_layout_gives_the_same_record(layers, llm, tmp_path, run):
-    meta = open_language_model(llm, None)
-    weights = meta.checkpoint.weights
-    folder = tmp_path / 'hf'
-    folder.mkdir()
-    meta.config.save_pretrained(folder)
-    tensors = {f'model.{n}': stored.read().contiguous() for n, stored in weights.items()}
-    save_file(tensors, str(folder / 'model.safetensors'))
-    state = r.llama_state([layers[-1]])
-    dst = run(state, '--llm', folder)
-    assert_same_logits(build(str(folder)), dst, state)
-    # The record is of the weights, not of their layout.
-    assert_same_logits(build(llm), dst, state)
 
 
 def test_names_are_those_of_the_configs(tmp_path, layers, llm, run):
@@ -181,7 +146,7 @@ def test_states_unlike_the_release_are_refused(key, change, message, layers, llm
 def test_block_of_another_language_model_is_refused(layers, llm, checkpoints, tmp_path, run):
     other = r.write_meta(tmp_path / 'other', [r.llama_layer() for _ in range(3)])
     state = r.llama_state([layers[1]])
-    with pytest.raises(CheckpointError, match='llama.layers.0.*largest difference.*9 of 9'):
+    with pytest.raises(CheckpointError, match='llama.layers.0.*largest difference'):
         run(state, '--llm', other)
     with pytest.raises(CheckpointError, match=r'layers \[2\].*--layer'):
         run(state, '--llm', llm)

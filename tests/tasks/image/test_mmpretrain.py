@@ -1,60 +1,17 @@
-"""The neck in mmpretrain's classifiers: the paper's place, names, inference."""
+"""mmpretrain's encoders without their final norm, so that the block comes before it."""
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401
 from tests.helpers.tasks import FOLDERS
-from tests.tasks.image.shrink import Shrinker
 
 pytest.importorskip('mmpretrain')
 from mmpretrain.registry import MODELS  # noqa: E402
 
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
-
-
-def neck(channels: int, **kwargs) -> dict:
-    return dict(
-        type='LLMBlockNeck', in_channels=channels, block=dict(type='LLMBlock', arch=ARCH), **kwargs
-    )
-
-
-def evaluate(cfg: dict) -> torch.nn.Module:
-    torch.manual_seed(0)
-    model = MODELS.build(cfg)
-    model.eval()
-    return model
-
-
-def twins(cfg: dict, raw: dict):
-    """A backbone as it is and in its raw form, with the same weights."""
-    plain, bare = evaluate(cfg), evaluate({**cfg, **raw})
-    for p in plain.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    own = plain.state_dict()
-    bare.load_state_dict({k: own[k] for k in bare.state_dict()})
-    return plain, bare
-
-
-VIT = dict(
-    type='VisionTransformer',
-    arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32),
-    img_size=16,
-    patch_size=8,
-)
-IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
+ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
+VIT = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=16)
 SWIN = dict(
     type='SwinTransformer',
     arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
@@ -64,77 +21,48 @@ SWIN = dict(
 CONVNEXT = dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 8, 12, 16]))
 
 
+def evaluate(cfg: dict) -> torch.nn.Module:
+    torch.manual_seed(0)
+    model = MODELS.build(cfg)
+    model.eval()
+    return model
+
+
+def tokens(x: torch.Tensor) -> torch.Tensor:
+    return x.flatten(2).transpose(1, 2)
+
+
 @pytest.mark.parametrize(
-    'cfg, raw, norm, reduce',
+    'cfg, raw, norm, before, after',
     [
-        (VIT, dict(out_type='raw', final_norm=False), 'ln1', lambda x: x[:, 0]),
-        (SWIN, dict(norm_cfg=None), 'norm3', lambda x: x),
-        (CONVNEXT, dict(type='lm4ve.RawConvNeXt'), 'norm3', lambda x: x),
+        (VIT, dict(out_type='raw', final_norm=False), 'ln1', lambda x: x[:, 0], lambda x: x),
+        (SWIN, dict(norm_cfg=None), 'norm3', tokens, tokens),
+        (
+            CONVNEXT,
+            dict(type='lm4ve.RawConvNeXt'),
+            'norm3',
+            lambda x: x.mean((-2, -1), keepdim=True),
+            lambda x: x[..., None, None],
+        ),
     ],
     ids=['vit', 'swin', 'convnext'],
 )
-def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, reduce):
-    plain, bare = twins(cfg, raw)
-    x = IMAGES[..., :16, :16] if cfg is VIT else IMAGES
-    out, expected = bare(x)[0], plain(x)[0]
-    if cfg is CONVNEXT:
-        out = out.mean((-2, -1), keepdim=True)
-        torch.testing.assert_close(plain.norm3(out).flatten(1), expected)
-        return
-    if cfg is SWIN:
-        out, expected = (y.flatten(2).transpose(1, 2) for y in (out, expected))
-    torch.testing.assert_close(reduce(getattr(plain, norm)(out)), expected)
-
-
-def test_mmpretrain_lists_our_models():
-    from mmpretrain import get_model, list_models
-
-    names = list_models('*llama*')
-    assert 'vit-s_llama_in1k' in names
-    assert not any(n.startswith('videomae') for n in names)
-    model = get_model('vit-demo_minilm_digits')
-    assert type(model.neck).__name__ == 'LLMBlockNeck'
-
-
-@pytest.mark.parametrize(
-    'name', ['lm4ve::lm4ve/vit-s_llama_in1k.py', 'lm4ve::video/videomae-s_llama_ssv2.py']
-)
-def test_other_projects_inherit_our_configs(name, tmp_path):
-    path = tmp_path / 'theirs.py'
-    path.write_text(f'_base_ = {name!r}\nmodel = dict(neck=dict(block=dict(layers=(-2, ))))\n')
-    cfg = Config.fromfile(path)
-    assert cfg.model.neck.type == 'LLMBlockNeck'
-    assert cfg.model.neck.block.layers == (-2,)
-
-
-def test_mmpretrain_inferencer_loads_our_checkpoint(tmp_path):
-    """It never calls init_weights: frozen weights come from the source."""
-    from mmpretrain.apis import ImageClassificationInferencer
-
-    from lm4ve.runner.command_line import build_runner
-
-    cfg = Shrinker(tmp_path).load('vit-demo_minilm_digits.py', tmp_path / 'run')
-    runner = build_runner(cfg)
-    runner.train()
-    inferencer = ImageClassificationInferencer(
-        model=str(FOLDERS['image'] / 'vit-demo_minilm_digits.py'),
-        pretrained=str(tmp_path / 'run/epoch_1.pth'),
-        device='cpu',
-    )
-    from lm4ve.tasks.image import DigitsDataset
-
-    image = DigitsDataset(split='test').get_data_info(0)['img']
-    (result,) = inferencer(image)
-    runner.model.eval()
-    data = runner.model.data_preprocessor(dict(inputs=[torch.from_numpy(image).permute(2, 0, 1)]))
-    scores = runner.model(**data, mode='tensor').softmax(-1)[0]
-    np.testing.assert_allclose(result['pred_scores'], scores.detach().numpy(), atol=1e-5)
-    init_default_scope('mmengine')
+def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, before, after):
+    plain, bare = evaluate(cfg), evaluate({**cfg, **raw})
+    for p in plain.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    own = plain.state_dict()
+    bare.load_state_dict({k: own[k] for k in bare.state_dict()})
+    images = torch.randn(2, 3, 32, 32)
+    found = getattr(plain, norm)(before(bare(images)[0]))
+    torch.testing.assert_close(found, after(plain(images)[0]))
 
 
 def test_inserted_neck_keeps_layer_depths():
     cfg = Config.fromfile(FOLDERS['image'] / 'vit-s_llama-middle_in1k.py')
-    cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=ARCH)
+    sizes = dict(hidden_size=24, num_attention_heads=4, num_hidden_layers=1, intermediate_size=32)
+    arch = dict(sizes, model_type='llama', vocab_size=8)
+    cfg.model.backbone.neck.block = dict(type='LLMBlock', arch=arch)
     model = evaluate(cfg.model)
     depth, total = model.get_layer_depth('backbone.layers.5.ln1.weight')
     assert (depth, total) == (6, 14)

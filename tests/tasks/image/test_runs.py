@@ -19,7 +19,7 @@ from tests.tasks.image.images import broken_files, fill_once, write
 
 ROBUSTNESS = [c for c in configs_of('image') if c.startswith('robustness/')]
 VARIANTS = ('a', 'c', 'r', 'sketch')
-ARCH = dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
+ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
 
 @pytest.fixture(scope='module')
@@ -43,26 +43,16 @@ def in1k(model: str) -> Config:
 
 def load(name: str, data, work_dir) -> Config:
     cfg = Config.fromfile(FOLDERS['image'] / name)
-    loader = cfg.test_dataloader
-    pipeline = loader.dataset.pipeline
-    for transform in pipeline:
-        for key in ('scale', 'crop_size'):
-            if key in transform:
-                transform[key] //= 7
-    folder = loader.dataset.data_root.rpartition('/')[2]
-    cfg.merge_from_dict(
-        {
-            'work_dir': str(work_dir),
-            'model.backbone.arch': ARCH,
-            'model.backbone.img_size': 32,
-            'model.head.in_channels': 16,
-            'test_dataloader.dataset.data_root': str(data / folder),
-            'test_dataloader.num_workers': 0,
-            'test_dataloader.batch_size': 250,
-            'optim_wrapper.type': 'OptimWrapper',
-            'optim_wrapper.loss_scale': None,
-        }
-    )
+    for transform in cfg.test_dataloader.dataset.pipeline:
+        for key in {'scale', 'crop_size'} & {*transform}:
+            transform[key] //= 7
+    folder = cfg.test_dataloader.dataset.data_root.rpartition('/')[2]
+    cfg.work_dir = str(work_dir)
+    cfg.model.backbone.update(arch=ARCH, img_size=32)
+    cfg.model.head.in_channels = 16
+    cfg.test_dataloader.update(num_workers=0, batch_size=250)
+    cfg.test_dataloader.dataset.data_root = str(data / folder)
+    cfg.optim_wrapper.update(type='OptimWrapper', loss_scale=None)
     if name.endswith('imagenet-c.py'):
         cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
     return cfg

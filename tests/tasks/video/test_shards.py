@@ -30,7 +30,7 @@ def videos(tmp_path_factory):
     root = tmp_path_factory.mktemp('videos')
     paths = [write_noise(root / f'{i}.mp4', seed=i) for i in range(3)]
     entries = [Entry(str(p), p.name, i) for i, p in enumerate(paths)]
-    write_shards(entries, root / 'shards', 'val', 2, find_defect, quiet=True)
+    write_shards(entries, root / 'shards', 'val', 2, find_defect)
     return write_list(root / 'list.txt', paths), str(root / 'shards/val.index.json')
 
 
@@ -62,7 +62,7 @@ def test_repeated_sampling_reads_shards(videos):
 def test_broken_videos_follow_the_policy(tmp_path, videos):
     broken = write_broken(tmp_path)
     entries = [Entry(str(p), p.name, 0) for p in (tmp_path / 'whole.mp4', *broken.values())]
-    write_shards(entries, tmp_path / 'shards', 'val', 99, lambda path: None, quiet=True)
+    write_shards(entries, tmp_path / 'shards', 'val', 99, lambda path: None)
     index = str(tmp_path / 'shards/val.index.json')
     data = build('VideoShards', index, test_mode=True)
     assert len(data) == 1

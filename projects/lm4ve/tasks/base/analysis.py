@@ -16,8 +16,8 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError
-from lm4ve.tasks.base.pictures import Picture, PlainPicture
+from lm4ve.errors import UserError, check
+from lm4ve.tasks.base.pictures import Picture
 from lm4ve.tasks.base.task import Task
 
 #: Which query of an attention to look at: its index, one index a sample (int64
@@ -160,22 +160,15 @@ class TaskAnalysis:
             outputs (Sequence): The model's predictions, one a sample.
             frames (int): As :meth:`frames_shown` returned it.
         """
-        return [PlainPicture() for _ in outputs]
+        return [Picture() for _ in outputs]
 
-    def layout_at(
-        self,
-        name: str,
-        model: nn.Module,
-        inputs: Any,
-        count: int,
-        grid: tuple[int, ...] | None = None,
-    ) -> Layout:
-        """Find the places of the tokens of the module called ``name``.
+    def layout_at(self, name: str, *args: Any) -> Layout:
+        """Find the places of the tokens of the module called ``name``; see :meth:`layout`.
 
-        By default :meth:`layout`: their number says enough where a model has tokens of one
+        The arguments are those of :meth:`layout`, which suffices where a model has tokens of one
         kind.
         """
-        return self.layout(model, inputs, count, grid)
+        return self.layout(*args)
 
     def further_points(self, model: nn.Module) -> dict[str, str]:
         """Return default points beside those of the neck, label to module name.
@@ -198,9 +191,7 @@ class TaskAnalysis:
 
     def attention_row(self, layout: Layout, inputs: Any) -> tuple[Row, str]:
         """Return which query of an attention is of interest, and what it is called."""
-        if layout.prefix:
-            return 0, 'class token'
-        return None, 'mean over tokens'
+        return (0, 'class token') if layout.prefix else (None, 'mean over tokens')
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
         """Describe a model's prediction of a sample, and the truth.
@@ -208,19 +199,15 @@ class TaskAnalysis:
         By default: the predicted class, its score, and the true class, where there are any.
         """
         get = getattr(output, 'get', lambda key: None)
-
-        def name(label: Tensor) -> str:
-            i = int(label)
-            return str(classes[i]) if classes and i < len(classes) else f'class {i}'
-
-        facts = {}
         label, truth = get('pred_label'), get('gt_label')
+        facts = {}
         if isinstance(label, Tensor) and label.numel() == 1:
             scores = _scores_of(output)
             percent = '' if scores is None else f' ({100 * float(scores.max()):.1f} %)'
-            facts['prediction'] = name(label) + percent
+            facts['prediction'] = _class_name(int(label), classes) + percent
         if isinstance(truth, Tensor) and truth.numel() and (truth >= 0).all():
-            facts['truth'] = ', '.join(map(name, truth.flatten()))
+            names = [_class_name(i, classes) for i in truth.flatten().tolist()]
+            facts['truth'] = ', '.join(names)
         return facts
 
     def result(self, output: Any, classes: Sequence[str] | None) -> dict[str, Any]:
@@ -246,9 +233,8 @@ class TaskAnalysis:
         """
         get = getattr(output, 'get', lambda key: None)
         source, index = get('img_path') or get('filename'), get('sample_idx')
-        return numbered(
-            number if index is None else int(index), Path(str(source)).stem if source else None
-        )
+        stem = Path(str(source)).stem if source else None
+        return numbered(number if index is None else int(index), stem)
 
 
 # --------------------------------------------------------------- for several tasks
@@ -269,8 +255,7 @@ def tested_loader(cfg: Config) -> Any:
         UserError: It has neither.
     """
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if loader is None:
-        raise UserError(f"'{cfg.filename}' has neither test_dataloader nor val_dataloader.")
+    check('test_dataloader', loader, kind=dict)
     return loader
 
 
@@ -287,16 +272,18 @@ def prefix_of(backbone: nn.Module, count: int) -> int:
     grid = getattr(backbone, 'patch_resolution', None)
     if grid is not None and math.prod(grid) == count:
         return 0  # seen before the class token joins, or after it left
-    prefix = getattr(backbone, 'num_extra_tokens', None)
-    if prefix is not None:
-        return prefix
-    return int(getattr(backbone, 'cls_token', None) is not None)
+    has_class_token = getattr(backbone, 'cls_token', None) is not None
+    return int(getattr(backbone, 'num_extra_tokens', has_class_token))
 
 
 def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
     """Return rows and columns of a grid with the picture's proportions."""
     rows = max(round(math.sqrt(placed * height / width)), 1)
     return rows, placed // rows
+
+
+def _class_name(label: int, classes: Sequence[str] | None) -> str:
+    return str(classes[label]) if classes and label < len(classes) else f'class {label}'
 
 
 def _scores_of(output: Any) -> Tensor | None:

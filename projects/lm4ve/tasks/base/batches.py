@@ -5,15 +5,13 @@ so that sizes, crops and views are those of the config. A task with other sample
 ``BATCHES`` in ``lm4ve/tasks/<task>/batches.py``.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import FUNCTIONS
 
 from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.building import collate
 from lm4ve.tasks.base.task import Task
 
 
@@ -49,14 +47,14 @@ class TaskBatches:
         return sample
 
     def batch(self, cfg: Config, count: int, training: bool) -> Any:
-        """Return a batch as the data loader gives it, before the preprocessor.
+        """Return a batch as the test's data loader gives it, before the preprocessor.
 
         Args:
             cfg (Config): The config.
             count (int): How many samples; they are equal.
             training (bool): See :meth:`sample`.
         """
-        return collated(cfg, [self.sample(cfg, training)] * count)
+        return collate(cfg, [self.sample(cfg, training)] * count)
 
 
 def trained_dataset(cfg: Config) -> Any:
@@ -74,16 +72,3 @@ def pipeline_of(cfg: Config, training: bool) -> list[dict]:
     """Return copies of the transforms of the training's pipeline, or of the test's."""
     dataset = trained_dataset(cfg) if training else tested_dataset(cfg)
     return [dict(t) for t in dataset.pipeline]
-
-
-def collated(cfg: Config, samples: Sequence[dict]) -> Any:
-    """Join samples as MMEngine's loaders do, or by the task's own function.
-
-    Functions of hosts repeat or stack samples, which changes nothing of a batch's size here.
-    """
-    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-    for loader in filter(None, loaders):
-        kind = (loader.get('collate_fn') or {}).get('type', '')
-        if str(kind).startswith('lm4ve.'):
-            return FUNCTIONS.get(kind)(list(samples))
-    return pseudo_collate(list(samples))

@@ -123,18 +123,17 @@ def as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
 def normalization_of(model: nn.Module) -> dict[str, Any]:
     """Say how a preprocessor normalizes pixels; empty if it does not."""
     preprocessor = getattr(model, 'data_preprocessor', None)
-    mean, std = (getattr(preprocessor, name, None) for name in ('mean', 'std'))
-    if not (isinstance(mean, Tensor) and isinstance(std, Tensor)):
+    if not isinstance(getattr(preprocessor, 'mean', None), Tensor):
         return {}
-    swaps = bool(getattr(preprocessor, 'to_rgb', False))
-    return dict(
-        normalization=dict(
-            where='inside the function: give pixels from 0 to 255',
-            channels='BGR; they are turned to RGB inside' if swaps else 'as the model was trained',
-            mean=[round(v, 4) for v in mean.flatten().tolist()],
-            std=[round(v, 4) for v in std.flatten().tolist()],
-        )
+    swaps = getattr(preprocessor, 'to_rgb', False)
+    described = dict(
+        where='inside the function: give pixels from 0 to 255',
+        channels='BGR; they are turned to RGB inside' if swaps else 'as the model was trained',
     )
+    for name in ('mean', 'std'):
+        values = getattr(preprocessor, name).flatten().tolist()
+        described[name] = [round(v, 4) for v in values]
+    return dict(normalization=described)
 
 
 def samples_of_files(
@@ -157,18 +156,15 @@ def samples_of_files(
     """
     import cv2
 
+    write = np.save if suffix == '.npy' else lambda path, pixels: cv2.imwrite(str(path), pixels)
+    steps = tested_dataset(cfg).pipeline if pipeline is None else pipeline
+    read = task.analysis.read_input
     samples = []
-    pipeline = tested_dataset(cfg).pipeline if pipeline is None else pipeline
     with tempfile.TemporaryDirectory() as folder:
-        for i, content in enumerate(contents):
-            path = Path(folder, f'{i}{suffix}')
-            if suffix == '.npy':
-                np.save(path, content)
-            else:
-                cv2.imwrite(str(path), content)
-            own = [dict(t) for t in pipeline]
-            given = options[i] if options else {}
-            samples.append(task.analysis.read_input(cfg, path, own, **given))
+        for content, given in zip(contents, options or [{}] * len(contents), strict=True):
+            path = Path(folder, f'{len(samples)}{suffix}')
+            write(path, content)
+            samples.append(read(cfg, path, [dict(t) for t in steps], **given))
     return samples
 
 

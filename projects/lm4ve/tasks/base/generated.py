@@ -1,10 +1,9 @@
 """Writes generated data sets: once, as a whole, and only into an empty folder."""
 
 import json
-import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lm4ve.errors import UserError
@@ -42,15 +41,15 @@ def write_once(
         raise UserError(
             f"'{folder}' does not hold these {noun} ({RECIPE}). Fix: remove the folder."
         )
-    partial = folder.with_name(f'.{folder.name}.{uuid.uuid4().hex}')
-    partial.mkdir(parents=True)
-    try:
-        write(partial)
-        (partial / RECIPE).write_text(json.dumps(recipe, indent=1))
-        partial.rename(folder)
-    except OSError:
-        if not (folder / RECIPE).is_file():  # else another process was faster
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as partial:
+        made = Path(partial, 'made')
+        made.mkdir()
+        write(made)
+        (made / RECIPE).write_text(json.dumps(recipe, indent=1))
+        try:
+            made.rename(folder)
+        except OSError:
+            if not (folder / RECIPE).is_file():  # else another process was faster
+                raise
     return folder

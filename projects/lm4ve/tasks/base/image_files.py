@@ -47,8 +47,6 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         return 'does not exist'
     except (OSError, ValueError) as e:
         return f'cannot be read ({e})'
-    if not data:
-        return 'is empty (0 bytes)'
     if not decode and _are_markers(data, data[-_LENGTH:]):
         return None
     return _decode(data)
@@ -77,12 +75,10 @@ def _decode(data: bytes) -> str | None:
         image.load()
     except UnidentifiedImageError:
         return 'is not an image'
-    except OSError as e:
-        return f'cannot be decoded ({e})'
     except Image.DecompressionBombError:
-        return None  # large is not broken
+        pass  # large is not broken
     except Exception as e:  # anything, and some messages hold bytes of the file
-        return f'cannot be decoded ({type(e).__name__})'
+        return f'cannot be decoded ({e if isinstance(e, OSError) else type(e).__name__})'
     return None
 
 

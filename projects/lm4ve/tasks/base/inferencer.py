@@ -13,13 +13,12 @@ import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from torch import nn
+from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.building import inference_model
-from lm4ve.tasks.base.inputs import collate, each_sample
+from lm4ve.tasks.base.building import Input, collate, each_sample, inference_model
 from lm4ve.tasks.base.pictures import PredictionVisualizer, save_picture, to_image
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.base.task import require_task, task_of_config
 
 
@@ -71,12 +70,7 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
         """Create none before the first window is shown."""
 
     def _present(
-        self,
-        drawn: Sequence[np.ndarray],
-        names: Sequence[str],
-        show: bool,
-        wait_time: float,
-        out_dir: str | Path | None,
+        self, drawn: list[np.ndarray], names: list[str], show: bool, wait_time: float, out_dir: Any
     ) -> list[np.ndarray]:
         """Write pictures, uint8 ``[H, W, 3]`` RGB, to files, a window or both."""
         for image, name in zip(drawn, names, strict=True):
@@ -85,7 +79,7 @@ class TaskInferencer(BaseInferencer):  # type: ignore[misc]
             if show:
                 self.visualizer = self.visualizer or PredictionVisualizer()
                 self.visualizer.show(image, win_name=name, wait_time=wait_time)
-        return list(drawn)
+        return drawn
 
     def visualize(self, *args: Any, **kwargs: Any) -> list[Any]:
         """Return nothing: :meth:`__call__` draws."""
@@ -105,16 +99,13 @@ class FileInferencer(TaskInferencer):
         inferencer('cloud.ply')[0]['pred_class']
     """
 
-    def _init_pipeline(self, cfg: Config) -> None:
-        """Leave reading to the task's analysis."""
-
-    def _init_collate(self, cfg: Config) -> None:
-        """Leave batches to the config's test data loader."""
+    # The task's analysis reads files, and the config's test data loader makes batches of them.
+    _init_pipeline = _init_collate = lambda self, cfg: None
 
     @torch.no_grad()
     def __call__(
         self,
-        inputs: str | Path | Sequence[str | Path],
+        inputs: Input | Sequence[Input],
         batch_size: int = 1,
         show: bool = False,
         wait_time: float = 0.0,
@@ -124,8 +115,8 @@ class FileInferencer(TaskInferencer):
         """Predict.
 
         Args:
-            inputs (str | Path | Sequence): Files of the kinds that the task declares. All are
-                checked before the first is computed.
+            inputs (str | Path | np.ndarray | Sequence): Files of the kinds that the task
+                declares, or images as uint8 ``[H, W, 3]``, BGR.
             batch_size (int): Files per batch.
             show (bool): Show pictures in a window, each for ``wait_time`` seconds.
             wait_time (float): Seconds.
@@ -139,16 +130,16 @@ class FileInferencer(TaskInferencer):
         Raises:
             UserError: A file is missing, unreadable, or of another task.
         """
-        files = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+        files = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else list(inputs)
         check('batch_size', batch_size, least=1)
         analysis = task_of_config(self.cfg).analysis
-        batches = self._get_chunk_data(each_sample(self.cfg, files, **options), batch_size)
-        if self.show_progress:
-            batches = progress(batches, 'inference', -(-len(files) // batch_size))
+        samples = each_sample(self.cfg, files, **options)
+        batches = self._get_chunk_data(samples, batch_size)
+        count, hidden = -(-len(files) // batch_size), None if self.show_progress else True
         results = []
-        for samples in batches:
-            names = [s.name for s in samples]
-            data = analysis.runnable(collate(self.cfg, [s.data for s in samples]))
+        for batch in tqdm(batches, 'inference', count, disable=hidden):
+            names = [s.name for s in batch]
+            data = analysis.runnable(collate(self.cfg, [s.data for s in batch]))
             outputs = self.model.test_step(data)
             for name, output in zip(names, outputs, strict=True):
                 results.append(dict(name=name, **analysis.result(output, self.classes)))
@@ -167,6 +158,5 @@ def _draw(picture: Any, name: str, facts: dict[str, str]) -> np.ndarray:
 
     figure = Figure(figsize=(4.5, 5.0), dpi=110, layout='constrained')
     picture.draw_input(figure.subplots())
-    lines = [name, *(f'{k}: {v}' for k, v in facts.items())]
-    figure.suptitle('\n'.join(lines), fontsize=8)
+    figure.suptitle('\n'.join([name, *(f'{k}: {v}' for k, v in facts.items())]), fontsize=8)
     return to_image(figure)

@@ -40,12 +40,6 @@ _THREADS = 16
 EXAMPLES = 10
 
 
-def check_policy(on_corrupt: str, name: str = 'dataset.on_corrupt') -> str:
-    """Return the policy if it is one of :data:`POLICIES`; ``name`` is the field's, for messages."""
-    check(name, on_corrupt, choices=POLICIES)
-    return on_corrupt
-
-
 class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     """Applies the policy to a data set with one file per sample.
 
@@ -72,9 +66,9 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
     def __init__(
         self, *args: Any, on_corrupt: str = 'skip', verify: bool | str | None = None, **kwargs: Any
     ) -> None:
-        self.on_corrupt = check_policy(on_corrupt)
+        check('dataset.on_corrupt', on_corrupt, choices=POLICIES)
         check('dataset.verify', verify, choices=(None, True, False, 'decode'))
-        self.verify = verify
+        self.on_corrupt, self.verify = on_corrupt, verify
         self.corrupt_files: dict[str, str] = {}
         self._corrupt_in_a_row = 0
         super().__init__(*args, **kwargs)
@@ -119,13 +113,14 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         self.corrupt_files |= {p: d for p, d in zip(files, defects, strict=True) if d}
         kept = [d for d in data_list if self.path_of(d) not in self.corrupt_files]
         text = f'{type(self).__name__}: {self.num_corrupt} of {len(files)} {self.noun}s are corrupt'
-        if self.corrupt_files:
-            named = listing([f"'{p}' {d}" for p, d in self.corrupt_files.items()], 20)
-            text += f'; metrics are over the other {len(kept)} samples: {named}'
-            if self.on_corrupt == 'refuse' or not kept:
-                raise UserError(f'{text}. Fix: fetch the data again.')
-        level = logging.WARNING if self.corrupt_files else logging.INFO
-        print_log(f'{text}.', logger='current', level=level)
+        if not self.corrupt_files:
+            print_log(f'{text}.', logger='current')
+            return kept
+        named = listing([f"'{p}' {d}" for p, d in self.corrupt_files.items()], 20)
+        text += f'; metrics are over the other {len(kept)} samples: {named}.'
+        if self.on_corrupt == 'refuse' or not kept:
+            raise UserError(f'{text} Fix: fetch the data again.')
+        _warn(text)
         return kept
 
     def prepare_data(self, idx: int) -> Any:
@@ -139,16 +134,15 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         if defect is None:
             try:
                 data = super().prepare_data(idx)
+                self._corrupt_in_a_row = 0
+                return data
             except Exception as e:
                 # Either the file is corrupt or a transform has a bug.
                 defect = self.find_defect_behind(e, path)
                 if defect is None:
                     raise
-            else:
-                self._corrupt_in_a_row = 0
-                return data
-        found = f"The {self.noun} '{path}' {defect}"
         self._corrupt_in_a_row += 1
+        found = f"The {self.noun} '{path}' {defect}"
         too_many = self._corrupt_in_a_row > self.max_refetch
         if self.on_corrupt == 'refuse' or self.test_mode or too_many:
             raise UserError(
@@ -158,7 +152,7 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         if path not in self.corrupt_files:
             self.corrupt_files[path] = defect
             worker = get_worker_info()
-            where = '' if worker is None else f' of worker {worker.id}'
+            where = f' of worker {worker.id}' if worker else ''
             _warn(f'{found}: another sample replaces it (corrupt file {self.num_corrupt}{where}).')
         return None
 
@@ -178,7 +172,7 @@ class SkippedFiles:
     examples: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_policy(self.on_corrupt, 'on_corrupt')
+        check('on_corrupt', self.on_corrupt, choices=POLICIES)
 
     def add(self, kind: str, error: Exception) -> None:
         """Count a file that could not be read; with 'refuse', raise its error."""

@@ -77,30 +77,20 @@ def rename(
     """
     renamed, sources, dropped, unknown = {}, {}, {}, []
     for key, tensor in state.items():
-        name = _first(rules.renames, key, expand=True)
-        if name is None:
-            reason = _first(rules.dropped, key, expand=False)
-            if reason is None:
-                unknown.append(key)
-            else:
-                dropped[key] = reason
-            continue
-        if name in renamed:
-            raise CheckpointError(
-                f"{origin}: '{sources[name]}' and '{key}' would both become '{name}'."
-            )
-        renamed[name], sources[name] = tensor, key
+        matches = ((re.fullmatch(pattern, key), new) for pattern, new in rules.renames)
+        name = next((match.expand(new) for match, new in matches if match), None)
+        reason = next((why for p, why in rules.dropped if re.fullmatch(p, key)), None)
+        if name is not None:
+            if name in renamed:
+                raise CheckpointError(f"{origin}: '{sources[name]}', '{key}' become '{name}'.")
+            renamed[name], sources[name] = tensor, key
+        elif reason is not None:
+            dropped[key] = reason
+        else:
+            unknown.append(key)
+    missing = [n for n in rules.required if n not in renamed]
     if unknown:
         raise CheckpointError(f'{origin} has unknown keys: {listing(unknown, 20)}.')
-    missing = [n for n in rules.required if n not in renamed]
     if missing:
         raise CheckpointError(f'{origin} has nothing that becomes {listing(missing)}.')
     return renamed, dropped
-
-
-def _first(table: Iterable[tuple[str, str]], key: str, expand: bool):
-    for pattern, value in table:
-        match = re.fullmatch(pattern, key)
-        if match:
-            return match.expand(value) if expand else value
-    return None

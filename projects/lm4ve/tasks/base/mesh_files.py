@@ -6,6 +6,7 @@ compared with its content, and no face may refer to a vertex that does not exist
 """
 
 import io
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,9 @@ def read_mesh(path: str | Path) -> Mesh:
     suffix = Path(path).suffix.lower()
     if suffix == '.ply':
         return read_ply(path)
-    read = {'.off': _read_off, '.obj': _read_obj, '.stl': _read_stl}[suffix]
-    return read(Path(path).read_bytes())
+    data = Path(path).read_bytes()
+    points, polygons = {'.off': _read_off, '.obj': _read_obj, '.stl': _read_stl}[suffix](data)
+    return points, _triangulate(points, polygons)
 
 
 def read_ply(path: str | Path, columns: Sequence[str] = 'xyz') -> Mesh:
@@ -75,28 +77,23 @@ def read_ply(path: str | Path, columns: Sequence[str] = 'xyz') -> Mesh:
     return vertices, _triangulate(vertices, faces[name])
 
 
-def _read_off(data: bytes) -> Mesh:
+def _read_off(data: bytes) -> tuple[np.ndarray, Any]:
     """Geomview's object file format, also with the glued headers of ModelNet40 (OFF490 518 0)."""
-    first, *lines = text_lines(data) or ['']
-    header = re.fullmatch(r'(?:ST)?C?N?OFF(.*)', first)
+    text = '\n'.join(text_lines(data))
+    header = re.match(r'(?:ST)?C?N?OFF\s*(\d+)\s+(\d+).*', text)
     if not header:
-        raise ValueError('it does not begin with OFF')
-    counts = header[1] if header[1].strip() else lines.pop(0)
-    vertices, faces = (int(word) for word in counts.split()[:2])
-    if len(lines) != vertices + faces:
-        raise ValueError(
-            f'its header promises {vertices:,} vertices and {faces:,} faces, and '
-            f'{len(lines):,} lines follow'
-        )
+        raise ValueError('it does not begin with OFF and counts')
+    lines, vertices = text[header.end() :].split('\n')[1:], int(header[1])
+    if len(lines) != vertices + int(header[2]):
+        raise ValueError(f'{len(lines):,} lines follow its header, {header[0]}')
     polygons = []
     for line in lines[vertices:]:
         count, *corners = line.split()
         polygons.append([int(corners[i]) for i in range(int(count))])
-    points = _coordinates(lines[:vertices])
-    return points, _triangulate(points, polygons)
+    return _coordinates(lines[:vertices]), polygons
 
 
-def _read_obj(data: bytes) -> Mesh:
+def _read_obj(data: bytes) -> tuple[np.ndarray, Any]:
     """Wavefront's format. It has no counts, but some programs write them as comments."""
     vertices: list[str] = []
     polygons = []
@@ -106,21 +103,18 @@ def _read_obj(data: bytes) -> Mesh:
             vertices.append(rest)
         elif kind == 'f':
             corners = [int(word.partition('/')[0]) for word in rest.split()]
-            if 0 in corners:
-                raise ValueError('a face refers to vertex 0, but they are counted from 1')
-            # Or backwards from the last vertex.
-            polygons.append([c - 1 if c > 0 else len(vertices) + c for c in corners])
+            # Counted from 1, or backwards from the last vertex; 0 is out of range.
+            polygons.append([c - 1 if c >= 0 else len(vertices) + c for c in corners])
     held = dict(vertices=len(vertices), triangles=len(polygons), faces=len(polygons))
     for name, count in held.items():
         comment = rf'(?mi)^#\s*(?:number of )?{name}:\s*(\d+)\s*$'
         promised = re.findall(comment, data.decode('latin-1'))
         if len(promised) == 1 and int(promised[0]) != count:
             raise ValueError(f'it promises {promised[0]} {name} and holds {count:,}')
-    points = _coordinates(vertices)
-    return points, _triangulate(points, polygons)
+    return _coordinates(vertices), polygons
 
 
-def _read_stl(data: bytes) -> Mesh:
+def _read_stl(data: bytes) -> tuple[np.ndarray, Any]:
     """Stereolithography, binary or text."""
     count = int.from_bytes(data[80:84], 'little')
     if len(data) >= 84 and len(data) == 84 + count * _STL_FACET.itemsize:
@@ -132,8 +126,8 @@ def _read_stl(data: bytes) -> Mesh:
         begun, ended, corners = (kinds.count(k) for k in ('facet', 'endfacet', 'vertex'))
         if [kinds[0], kinds[-1]] != ['solid', 'endsolid'] or not corners == 3 * begun == 3 * ended:
             raise ValueError('it is neither a whole binary file nor a whole text')
-        vertices = [line for line in lines if line.startswith('vertex')]
-        points = _coordinates([line.removeprefix('vertex') for line in vertices])
+        vertices = zip(kinds, lines, strict=True)
+        points = _coordinates([line.removeprefix(k) for k, line in vertices if k == 'vertex'])
     return points, np.arange(len(points)).reshape(-1, 3)
 
 
@@ -142,12 +136,11 @@ def _triangulate(points: np.ndarray, polygons: Any) -> np.ndarray:
 
     Convex ones become fans, others are cut ear by ear; fewer than three corners have no surface.
     """
-    groups: dict[int, Any] = {}
-    if isinstance(polygons, np.ndarray) and polygons.ndim == 2 and len(polygons):
-        groups[polygons.shape[1]] = polygons
+    if isinstance(polygons, np.ndarray) and polygons.ndim == 2:
+        groups = {polygons.shape[1]: polygons} if len(polygons) else {}
     else:
-        for polygon in polygons:
-            groups.setdefault(len(polygon), []).append(polygon)
+        polygons = sorted(polygons, key=len)
+        groups = {size: list(group) for size, group in itertools.groupby(polygons, len)}
     triangles = [np.zeros((0, 3), np.int64)]
     for size in sorted(groups.keys() - {0, 1, 2}):
         group = np.array(groups[size], np.int64)
@@ -195,9 +188,7 @@ def _ears(ring: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def _coordinates(lines: Sequence[str]) -> np.ndarray:
-    if not lines:
-        return np.zeros((0, 3))
-    return np.loadtxt(lines, usecols=(0, 1, 2), comments=None, ndmin=2)
+    return np.loadtxt(lines or ['0 0 0'], usecols=(0, 1, 2), comments=None, ndmin=2)[: len(lines)]
 
 
 def text_lines(data: bytes) -> list[str]:

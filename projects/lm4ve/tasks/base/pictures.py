@@ -7,7 +7,6 @@ something is drawn. The visualizer and the hook send pictures of predictions to 
 backends, to files and to windows, for tasks without a host's.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +57,9 @@ class TokenMap:
         from matplotlib.colors import Normalize
 
         low, high = self.limits or self.ends()
-        if high - low <= 0.02 * max(abs(low), abs(high)):
-            margin = max(abs(low), abs(high)) * 0.05 or 1.0
-            low, high = low - margin, high + margin
-        return Normalize(low, high)
+        size = max(abs(low), abs(high))
+        margin = (size * 0.05 or 1.0) if high - low <= 0.02 * size else 0.0
+        return Normalize(low - margin, high + margin)
 
     def ends(self) -> tuple[float, float]:
         """Return the smallest and the largest value; 0 and 1 without any."""
@@ -90,17 +88,17 @@ def share_scales(maps: list[TokenMap]) -> None:
     They are nearly equal where the values of each map fill at least half of the scale
     that holds all of them.
     """
-    if len(maps) < 2:
+    if not maps:
         return
-    ends = [m.ends() for m in maps]
-    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-    if all(e[1] - e[0] >= 0.5 * (high - low) for e in ends):
+    ends = np.array([m.ends() for m in maps])
+    low, high = float(ends.min()), float(ends.max())
+    if (np.diff(ends) >= 0.5 * (high - low)).all():
         for m in maps:
             m.limits = low, high
 
 
-class Picture(ABC):
-    """The picture of one sample.
+class Picture:
+    """The picture of one sample; this one has tokens in a grid or a row, and no input.
 
     Attributes:
         side (float): Width of a panel on a sheet, inches.
@@ -116,11 +114,11 @@ class Picture(ABC):
     is_clip: bool = False
     caption: str = ''
 
-    @abstractmethod
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         """Draw what the model was given, at a frame."""
+        axes.text(0.5, 0.5, 'not drawn', ha='center', va='center')
+        without_ticks(axes)
 
-    @abstractmethod
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Draw the tokens' values in their places.
 
@@ -130,16 +128,6 @@ class Picture(ABC):
             colors (str): The name of matplotlib's color map.
             time (int): The number of the frame.
         """
-
-
-class PlainPicture(Picture):
-    """Tokens without their input: a grid of two or three dimensions, or one row."""
-
-    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
-        axes.text(0.5, 0.5, 'not drawn', ha='center', va='center')
-        without_ticks(axes)
-
-    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         values = tokens.values.reshape(-1, tokens.grid[-1])
         axes.imshow(values, cmap=colors, norm=tokens.norm(), aspect='auto')
         without_ticks(axes)
@@ -168,17 +156,10 @@ class Frames(Picture):
         """
         grid = tokens.grid if len(tokens.grid) == 3 else (1, *tokens.grid)
         values = tokens.values.reshape(grid)[time * grid[0] // self.times]
-        frame = self.pixels[time].astype(np.float64) / 255
-        gray = frame @ [0.299, 0.587, 0.114]
+        gray = self.pixels[time] / 255 @ [0.299, 0.587, 0.114]
         self._show(axes, np.repeat(gray[..., None], 3, axis=-1))
-        axes.imshow(
-            values,
-            cmap=colors,
-            norm=tokens.norm(),
-            alpha=COVER,
-            extent=self._extent(),
-            interpolation='nearest',
-        )
+        options = dict(cmap=colors, norm=tokens.norm(), alpha=COVER, interpolation='nearest')
+        axes.imshow(values, extent=self._extent(), **options)
 
     def _extent(self) -> tuple[float, ...]:
         height, width = self.pixels.shape[1:3]
@@ -210,9 +191,7 @@ def pixels_of(inputs: Tensor, preprocessor: Any) -> np.ndarray:
     mean, std = (getattr(preprocessor, k, None) for k in ('mean', 'std'))
     if mean is not None and std is not None:
         x = x * std.double().cpu().flatten() + mean.double().cpu().flatten()
-    if x.shape[-1] == 1:
-        x = x.expand(*x.shape[:-1], 3)
-    return x.round().clamp(0, 255).byte().numpy()
+    return x.round().clamp(0, 255).byte().expand(*x.shape[:-1], 3).numpy()
 
 
 def without_ticks(axes: 'Axes') -> None:
@@ -265,7 +244,7 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
         out_file: str | Path | None = None,
         step: int = 0,
     ) -> np.ndarray:
-        """Send a picture to the backends, a file or a window, and return it.
+        """Send a picture to the backends, or to a file and a window, and return it.
 
         Args:
             name (str): The picture's name.
@@ -278,10 +257,10 @@ class PredictionVisualizer(Visualizer):  # type: ignore[misc]
         self.set_image(image)
         if show:
             self.show(image, win_name=name, wait_time=wait_time)
-        if out_file is not None:
-            save_picture(image, out_file)
-        else:
+        if out_file is None:
             self.add_image(name, image, step=step)
+        else:
+            save_picture(image, out_file)
         return image
 
 
@@ -308,8 +287,8 @@ class PredictionVisualizationHook(Hook):  # type: ignore[misc]
         out_dir: str | None = None,
         **kwargs: Any,
     ) -> None:
-        self.enable, self.interval = enable, interval
-        self.show, self.wait_time, self.out_dir = show, wait_time, out_dir
+        self.enable, self.interval, self.out_dir = enable, interval, out_dir
+        self.shown = dict(show=show, wait_time=wait_time)
 
     def draw(
         self, runner: Runner, mode: str, number: int, index: int, batch: Any, sample: Any
@@ -329,21 +308,15 @@ class PredictionVisualizationHook(Hook):  # type: ignore[misc]
     def options(self, runner: Runner, stem: str) -> dict[str, Any]:
         """Return the arguments of :meth:`PredictionVisualizer.present` for a picture."""
         out_file = self.out_dir and str(Path(self.out_dir) / f'{stem}.png')
-        return dict(show=self.show, wait_time=self.wait_time, out_file=out_file, step=runner.iter)
+        return dict(self.shown, out_file=out_file, step=runner.iter)
 
     def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
-        mode: str = 'train',
+        self, runner: Runner, batch_idx: int, data_batch: Any, outputs: Any, mode: str
     ) -> None:
         """Draw those samples of a batch that are due; MMEngine calls it after each iteration."""
-        if not self.enable or mode == 'train' or outputs is None:
-            return
-        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-        first = batch_idx * (loader.batch_size or len(outputs))
-        for index, sample in enumerate(outputs):
-            if (first + index) % self.interval == 0:
-                self.draw(runner, mode, first + index, index, data_batch, sample)
+        if self.enable and mode != 'train':
+            loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+            first = batch_idx * (loader.batch_size or len(outputs))
+            for index, sample in enumerate(outputs):
+                if (first + index) % self.interval == 0:
+                    self.draw(runner, mode, first + index, index, data_batch, sample)

@@ -1,11 +1,8 @@
 """Operators on point clouds for several tasks: sampling, neighbors, balls, interpolation.
 
-mmcv has such operators for CUDA only and in its full build, so plain batched torch is the
-reference and serves every device; mmcv's are used where they are installed. Both give the same
-groups (see the functions on ties). Distances are computed in chunks, which bounds the memory.
+mmcv has such operators for CUDA only and in its full build; plain batched torch serves every
+device. Distances are computed in chunks, which bounds the memory.
 """
-
-import sys
 
 import torch
 from torch import Tensor
@@ -14,21 +11,6 @@ from lm4ve.errors import check
 
 #: Distances in memory at once (64 MiB fp32).
 _CHUNK = 2**24
-#: mmcv's kernel keeps this many candidates in registers.
-_MMCV_MAX_NEIGHBORS = 100
-
-
-def mmcv_operators(points: Tensor) -> object | None:
-    """Return ``mmcv.ops`` if it is compiled and the points are on a GPU, else None."""
-    if not points.is_cuda:
-        return None
-    try:
-        from mmcv import ops
-    except (ImportError, OSError):  # mmcv-lite; a build for another torch
-        return None
-    # Beside mmcv-lite, mmdetection has a stand-in without operators (compat/mmcv_ops.py).
-    compiled = getattr(sys.modules.get('mmcv._ext'), '__file__', None)
-    return ops if compiled else None
 
 
 @torch.no_grad()
@@ -47,9 +29,6 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
 
     Returns:
         Tensor: int64 ``[B, num]``, in the order of picking.
-
-    mmcv's operator breaks ties between points in another order, which shows
-    only where distances are equal to the last bit (lattices).
     """
     check('num', num, least=1, most=points.shape[1])
     points = points.float()
@@ -60,9 +39,6 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
         return picks.masked_fill(padding.gather(1, picks), 0)
     if torch.compiler.is_exporting():
         return _traced_farthest_points(points, num)
-    ops = mmcv_operators(points)
-    if ops is not None:
-        return ops.furthest_point_sample(points.contiguous(), num).long()
     return _looped_farthest_points(points, num)
 
 
@@ -118,10 +94,6 @@ def nearest_neighbors(points: Tensor, centers: Tensor, k: int) -> Tensor:
     points, centers = points.float(), centers.float()
     if torch.compiler.is_exporting():  # in one piece, since the batch may be of any size
         return squared_distances(centers, points).topk(k, dim=-1, largest=False).indices
-    ops = mmcv_operators(points)
-    if ops is not None and k <= _MMCV_MAX_NEIGHBORS:
-        found = ops.knn(k, points.contiguous(), centers.contiguous())
-        return found.transpose(1, 2).long().contiguous()
     found = []
     for part in centers.split(max(1, _CHUNK // points[..., 0].numel()), dim=1):
         # By differences: the usual matrix product cancels near zero, so that
@@ -148,18 +120,10 @@ def ball_query(
 
     Returns:
         Tensor: int64 ``[B, G, num]``.
-
-    mmcv's operator may put a point that is within rounding of the surface elsewhere.
     """
     check('radius', radius, above=0)
     check('num', num, least=1)
     points, centers = points.float(), centers.float()
-    ops = mmcv_operators(points)
-    if ops is not None:
-        if padding is not None:
-            points = points.masked_fill(padding[..., None], float('inf'))
-        found = ops.ball_query(0, radius, num, points.contiguous(), centers.contiguous())
-        return found.long()
     # Squared in fp32, as mmcv's kernel does.
     limit = torch.tensor(radius, dtype=torch.float32, device=points.device).square()
     # Chunks that fit a CPU's cache take a fifth of the time; a GPU waits once a chunk.

@@ -109,56 +109,46 @@ def compare_block(
         UserError: The language model is no LLaMA.
     """
     layers = (layer,) if isinstance(layer, int) else tuple(layer)
-    mine = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
-    wanted = [f'layers.{i}.{n}' for i in range(len(layers)) for n in _LAYER_NAMES]
-    _account(mine, wanted, prefix)
+    mine = {k: v for k, v in state.items() if k.startswith(prefix)}
+    names = {
+        f'{prefix}layers.{i}.{meta}': f'layers.{i}.{ours}'
+        for i in range(len(layers))
+        for meta, ours in _LAYER_NAMES.items()
+    }
+    norm = f'{prefix}norm.weight'
+    missing, others = names.keys() - mine.keys(), mine.keys() - {*names, norm}
+    unknown = [k for k in others if not _IGNORED.fullmatch(k.removeprefix(prefix))]
+    if missing or unknown:
+        raise CheckpointError(
+            f"The checkpoint's block lacks {listing(sorted(missing)) or 'nothing'} and has the "
+            f'unknown keys {listing(sorted(unknown))}. Fix: name all of its layers (--layer).'
+        )
+    if norm in mine and not bool((mine[norm] == 1).all()):
+        # The released code never loads it, and LLMBlock applies the norm with unit gain.
+        raise CheckpointError(f"'{norm}' is not all ones, so outputs would differ.")
     block = LLMBlock(checkpoint=llm, layers=layers)
     check('--llm: model_type', block.source['model_type'], choices=('llama',))
-    differences = _differences(mine, block, layers)
-    if differences:
-        _, name, what = max(differences)
+    theirs, head_dim = frozen_tensors(block), block.layers[0].head_dim
+    differences = {
+        name: _difference(name, mine[name], theirs[ours], head_dim) for name, ours in names.items()
+    }
+    worst = max(differences, key=differences.__getitem__)
+    if differences[worst]:
         raise CheckpointError(
-            f"'{prefix}{name}' differs from {block.describe().partition(' (')[0]}: {what} "
-            f'({len(differences)} of {len(wanted)} tensors differ). Fix: --llm, --layer.'
+            f"'{worst}' differs from {block.describe().partition(' (')[0]}: the largest "
+            f'difference is {differences[worst]:.3g}. Fix: --llm, --layer.'
         )
     return block.state_dict()[SOURCE_KEY]
 
 
-def _account(mine: dict[str, Tensor], wanted: list[str], prefix: str) -> None:
-    norm = 'norm.weight'
-    missing = [prefix + n for n in wanted if n not in mine]
-    others = mine.keys() - {*wanted, norm}
-    unknown = [prefix + n for n in others if not _IGNORED.fullmatch(n)]
-    if missing or unknown:
-        raise CheckpointError(
-            f"The checkpoint's block lacks {listing(missing) or 'nothing'} and has the unknown "
-            f'keys {listing(sorted(unknown)) or "(none)"}. Fix: name all of its layers (--layer).'
-        )
-    if norm in mine and not bool((mine[norm] == 1).all()):
-        # The released code never loads it, and LLMBlock applies the norm with unit gain.
-        raise CheckpointError(f"'{prefix}{norm}' is not all ones, so outputs would differ.")
-
-
-def _differences(
-    mine: dict[str, Tensor], block: LLMBlock, layers: Sequence[int]
-) -> list[tuple[float, str, str]]:
-    """List (size, name, description) of each tensor that is not the block's."""
-    found = []
-    theirs = frozen_tensors(block)
-    for i in range(len(layers)):
-        head_dim = block.layers[i].head_dim
-        for meta, ours in _LAYER_NAMES.items():
-            name = f'layers.{i}.{meta}'
-            tensor, expected = mine[name], theirs[f'layers.{i}.{ours}']
-            if tensor.shape != expected.shape:
-                what = f'its shape is {list(tensor.shape)}, expected {list(expected.shape)}'
-                found.append((float('inf'), name, what))
-                continue
-            if meta.endswith(('wq.weight', 'wk.weight')):
-                tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)
-            # The same weights in the file's precision, should it be lower.
-            expected = expected.to(tensor.dtype)
-            if not torch.equal(tensor, expected):
-                size = (tensor.float() - expected.float()).abs().max().item()
-                found.append((size, name, f'the largest difference is {size:.3g}'))
-    return found
+def _difference(name: str, tensor: Tensor, expected: Tensor, head_dim: int) -> float:
+    """Return the largest difference of a tensor from the language model's; infinite of shapes."""
+    if tensor.shape != expected.shape:
+        return float('inf')
+    if name.endswith(('wq.weight', 'wk.weight')):
+        tensor = rotary_rows_to_huggingface(tensor, tensor.shape[0] // head_dim)
+    # The same weights in the file's precision, should it be lower.
+    expected = expected.to(tensor.dtype)
+    if torch.equal(tensor, expected):
+        return 0.0
+    return (tensor.float() - expected.float()).abs().max().nan_to_num(float('inf')).item()

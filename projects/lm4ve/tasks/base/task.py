@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from lm4ve import registry
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check, listing
 
 
 @dataclass(frozen=True)
@@ -75,36 +75,19 @@ class Task:
                 return getattr(found, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
 
-    @property
-    def analysis(self) -> Any:
-        """The ``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens."""
-        return self._duties('analysis')
+    #: The ``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens.
+    analysis = property(lambda self: self._hooks('analysis'))
+    #: The ``EXPORT`` of the package's module ``export``, or what suits most models.
+    export = property(lambda self: self._hooks('export'))
+    #: The ``BATCHES`` of the package's module ``batches``, or the samples of its export.
+    batches = property(lambda self: self._hooks('batches'))
 
-    @property
-    def export(self) -> Any:
-        """The ``EXPORT`` of the package's module ``export``, or what suits most models."""
-        return self._duties('export')
-
-    @property
-    def batches(self) -> Any:
-        """The ``BATCHES`` of the package's module ``batches``, or the samples of its export."""
-        return self._duties('batches')
-
-    def _duties(self, module: str) -> Any:
-        """Return the object of a module of the package, imported on demand.
-
-        Where the package has no such module, its defaults in ``lm4ve.tasks.base`` serve.
-        """
+    def _hooks(self, module: str) -> Any:
+        """Return the object of a module of the package, or its default, imported on demand."""
         if importlib.util.find_spec(f'{self.package}.{module}') is not None:
             return getattr(importlib.import_module(f'{self.package}.{module}'), module.upper())
         base = importlib.import_module(f'lm4ve.tasks.base.{module}')
         return getattr(base, f'Task{module.capitalize()}')(self)
-
-    @property
-    def public_names(self) -> list[str]:
-        """All names that :meth:`attribute` returns, sorted."""
-        tables = [*self.registers.values(), *self.exports.values()]
-        return sorted(name for names in tables for name in names)
 
 
 #: Name -> the package that declares ``TASK``. :func:`register_task` adds rows.
@@ -124,13 +107,11 @@ def register_task(name: str, package: str) -> None:
     Raises:
         UserError: Another package has this name.
     """
-    if TASKS.setdefault(name, package) != package:
-        raise UserError(
-            f"The task '{name}' of '{package}' cannot be added: '{TASKS[name]}' has it."
-        )
-    task = get_task(name)
+    check(f"The package of the task '{name}'", package, choices=(TASKS.setdefault(name, package),))
+    task = importlib.import_module(package).TASK
     for module, names in task.registers.items():
-        registry.provide(f'{package}.{module}', names, task.extra)
+        place = (f'{package}.{module}', task.extra)
+        registry.PROVIDERS.update(dict.fromkeys(names, place))
 
 
 def get_task(name: str) -> Task:
@@ -152,8 +133,8 @@ def task_of_model(model_class: Any) -> Task:
     for task in all_tasks():
         if task.recognizes(model_class):
             return task
-    bases = ', '.join(name for task in all_tasks() for name in task.models)
-    raise UserError(f'{model_class} is of no task: it derives from none of {bases}.')
+    bases = [name for task in all_tasks() for name in task.models]
+    raise UserError(f'{model_class} derives from no model of a task: {listing(bases, 99)}.')
 
 
 def task_of_config(cfg: Config) -> Task:
@@ -175,8 +156,4 @@ def task_of_config(cfg: Config) -> Task:
 
 def require_task(cfg: Config, name: str) -> None:
     """Refuse a config of another task than a tool is for."""
-    found, required = task_of_config(cfg), get_task(name)
-    if found.name != required.name:
-        raise UserError(
-            f'{cfg.model.type} is of {found.title}; this tool takes configs of {required.title}.'
-        )
+    check(f'The task of {cfg.model.type}', task_of_config(cfg).name, choices=(name,))

@@ -18,11 +18,9 @@ TASK = Task(
         'models': ('RawConvNeXt', 'WithoutNorms'),
     },
     exports={'datasets.folders': ('CheckedImageMixin',)},
-    inferencer='lm4ve.tasks.image.inference.ImageInferencer',
     input_noun='an image',
     tta_model='mmpretrain.AverageClsScoreTTA',
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

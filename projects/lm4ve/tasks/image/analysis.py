@@ -21,22 +21,30 @@ from lm4ve.tasks.image import TASK
 class ImageAnalysis(TaskAnalysis):
     """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
 
-    def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
-        if defect := find_defect(str(path), decode=True):
+    def read_input(
+        self, cfg: Config, path: Path | np.ndarray, pipeline: list[dict], **options: Any
+    ) -> dict:
+        """Read a file, or pixels uint8 ``[H, W, 3]``, BGR."""
+        array = path if isinstance(path, np.ndarray) else None
+        if array is None and (defect := find_defect(str(path), decode=True)):
             raise UserError(f"The image '{path}' {defect}.")
-        results: dict[str, Any] = dict(img_path=str(path))
-        if not any('LoadImage' in t['type'] for t in pipeline):
+        loads = any('LoadImage' in t['type'] for t in pipeline)
+        if loads and array is None:
+            return Compose(pipeline)(dict(img_path=str(path)))
+        pixels = cv2.imread(str(path)) if array is None else array
+        if loads:
+            pipeline = [t for t in pipeline if 'LoadImage' not in t['type']]
+        else:
             # The data set gives arrays, in the order that its preprocessor expects.
             preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
-            pixels = cv2.imread(str(path))
             if not preprocessor.get('to_rgb', False):
                 pixels = np.ascontiguousarray(pixels[..., ::-1])
-            results.update(img=pixels, img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2])
             size = cfg.model.get('backbone', {}).get('img_size')
             if size and not any('Resize' in t['type'] for t in pipeline):
                 size = (size, size) if isinstance(size, int) else tuple(size)[::-1]
                 pipeline = [dict(type='Resize', scale=size), *pipeline]
-        return Compose(pipeline)(results)
+        sizes = dict(img_shape=pixels.shape[:2], ori_shape=pixels.shape[:2])
+        return Compose(pipeline)(dict(img=pixels, **sizes))
 
     def layout(
         self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None

@@ -1,11 +1,9 @@
 """Accuracies of the ImageNet variants, on top of mmpretrain's ``Accuracy``."""
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
-from mmengine.logging import print_log
 from mmpretrain.evaluation import Accuracy
 
 from lm4ve.errors import UserError
@@ -101,7 +99,6 @@ class CorruptionAccuracy(Accuracy):
             group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
             for group, (preds, labels) in groups.items()
         }
-        self._warn_of_missing(accuracies)
         by_corruption = defaultdict(dict)
         for (corruption, severity), accuracy in accuracies.items():
             by_corruption[corruption][severity] = accuracy
@@ -110,18 +107,6 @@ class CorruptionAccuracy(Accuracy):
         if all(set(by_corruption[c]) >= set(SEVERITIES) for c in CORRUPTIONS):
             metrics['mCE'] = _mean(100 * (100 - means[c]) / ALEXNET_ERRORS[c] for c in CORRUPTIONS)
         return metrics
-
-    def _warn_of_missing(self, found) -> None:
-        meta = self.dataset_meta or {}
-        wanted = [(c, s) for c in meta.get('corruptions', ()) for s in meta.get('severities', ())]
-        missing = [f'{c}/{s}' for c, s in wanted if (c, s) not in found]
-        if missing:
-            print_log(
-                f'CorruptionAccuracy: {len(missing)} of {len(wanted)} groups '
-                f'have no image and do not count: {", ".join(missing)}.',
-                logger='current',
-                level=logging.WARNING,
-            )
 
 
 def _mean(values) -> float:

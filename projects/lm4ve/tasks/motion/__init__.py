@@ -32,5 +32,4 @@ TASK = Task(
     input_options={'map_dir': "Argoverse 1's map_files; default: found above the files"},
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

@@ -36,5 +36,4 @@ TASK = Task(
     input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

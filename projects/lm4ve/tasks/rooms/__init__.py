@@ -39,5 +39,4 @@ TASK = Task(
     },
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

@@ -13,8 +13,8 @@ from mmengine.dataset import Compose
 from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.building import collate
 from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.base.inputs import collate
 from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields
 from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.rooms import TASK

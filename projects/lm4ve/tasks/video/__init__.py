@@ -21,5 +21,4 @@ TASK = Task(
     takes_folders=True,
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

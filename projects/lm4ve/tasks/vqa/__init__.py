@@ -48,5 +48,4 @@ TASK = Task(
     },
 )
 
-__all__ = TASK.public_names
 __getattr__ = TASK.attribute

@@ -16,11 +16,11 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import TestLoop, ValLoop
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.registry import LOOPS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.progress import progress
 
 Batches = tuple[int, Iterator[tuple[Tensor, Tensor]]]
 
@@ -163,7 +163,7 @@ def _score(
     device = next(model.parameters()).device
     scores = torch.zeros(len(images), len(texts))
     if is_main_process():
-        batches = progress(batches, 'scoring pairs', count)
+        batches = tqdm(batches, 'scoring pairs', count, disable=None)
     last = padded = padding = None
     for rows, columns in batches:
         first, image_of = rows.unique(return_inverse=True)

@@ -1,12 +1,13 @@
-"""ImageNet in shards: the samples of its folders, in few large files."""
+"""Images in shards: the samples of a data set in few large files."""
+
+from pathlib import Path
 
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.shards import index_path, read_samples
-from lm4ve.tasks.image import TASK
+from lm4ve.tasks.base.shards import read_samples
 from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 
 
@@ -14,7 +15,7 @@ from lm4ve.tasks.image.datasets.folders import CheckedImageMixin
 class ImageNetShards(CheckedImageMixin, BaseDataset):
     """ImageNet, or other images with classes, in shards (:mod:`lm4ve.tasks.base.shards`)::
 
-        <data_root>/<split>.index.json, <split>-000000.tar, <split>-000000.json, ...
+        <data_root>/<split>.index.json, <split>-000000.tar, <split>-000001.tar, ...
 
     ``tools/dataset_converters/shards.py`` writes them from any data set of images. Entries have
     the same keys as those of :class:`lm4ve.tasks.image.CheckedImageNet`, so that pipelines stay
@@ -23,14 +24,12 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
     Args:
         data_root (str): The folder; local.
         split (str): The name of the index. 'val' and 'test' set ``test_mode``.
-        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`. A shard that is
-            missing or cut is refused or left out by the same policy.
+        on_corrupt, verify: See :class:`lm4ve.tasks.image.CheckedImageMixin`.
         **kwargs: Passed to mmpretrain's ``BaseDataset``; ``classes`` or ``metainfo`` for other
             classes than ImageNet's.
 
     Raises:
-        UserError: The index is missing or damaged; shards or images were refused; labels are
-            of other classes.
+        UserError: A shard is missing or cut, images were refused, or labels exceed the classes.
     """
 
     METAINFO = {'classes': IMAGENET_CATEGORIES}
@@ -42,9 +41,7 @@ class ImageNetShards(CheckedImageMixin, BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""
-        index = str(index_path(self.data_root, self.split))
-        samples = read_samples(index, TASK.input_suffixes, self.on_corrupt)
-        classes = range(len(self.metainfo['classes']))
-        if wrong := sorted({str(label) for _, label in samples if label not in classes}):
-            raise UserError(f"'{index}': labels {listing(wrong)} exceed {len(classes)} classes.")
+        samples = read_samples(Path(self.data_root, f'{self.split}.index.json'))
+        most = len(self.metainfo['classes']) - 1
+        check('The largest label', max(label for _, label in samples), most=most)
         return [dict(img_path=address, gt_label=label) for address, label in samples]

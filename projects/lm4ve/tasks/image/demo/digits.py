@@ -12,11 +12,8 @@ from sklearn.model_selection import train_test_split
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 
-#: Share of the held-out split, and the seed that draws it (stratified).
-TEST_SHARE = 0.3
-SPLIT_SEED = 0
-#: Share of the training split that is held out for tuning (stratified, same seed).
-VAL_SHARE = 0.2
+#: What is cut, into which splits, and the share of the second one (stratified).
+CUTS = (('train', 'train', 'test', 0.3), ('train', 'fit', 'val', 0.2))
 SPLITS = ('train', 'fit', 'val', 'test')
 
 
@@ -43,23 +40,15 @@ class DigitsDataset(BaseDataset):
 
     def load_data_list(self) -> list:
         digits = load_digits()
-        train, test = _cut(np.arange(len(digits.target)), digits.target, TEST_SHARE)
-        fit, val = _cut(train, digits.target, VAL_SHARE)
-        chosen = dict(train=train, fit=fit, val=val, test=test)[self.split]
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
-        return [
-            dict(
-                img=np.repeat(pixels[i][..., None], 3, axis=-1),
-                img_shape=(8, 8),
-                ori_shape=(8, 8),
-                gt_label=int(digits.target[i]),
+        labels, parts = digits.target, dict(train=np.arange(len(digits.target)))
+        for whole, first, second, share in CUTS:
+            stratify = labels[parts[whole]]
+            parts[first], parts[second] = train_test_split(
+                parts[whole], test_size=share, random_state=0, stratify=stratify
             )
-            for i in chosen
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        sizes = dict(img_shape=(8, 8), ori_shape=(8, 8))
+        return [
+            dict(img=np.repeat(pixels[i][..., None], 3, axis=-1), gt_label=int(labels[i]), **sizes)
+            for i in parts[self.split]
         ]
-
-
-def _cut(indices: np.ndarray, labels: np.ndarray, share: float) -> list:
-    """Cut indices in two, ``share`` of them in the second part, stratified."""
-    return train_test_split(
-        indices, test_size=share, random_state=SPLIT_SEED, stratify=labels[indices]
-    )

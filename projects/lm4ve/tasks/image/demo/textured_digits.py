@@ -6,7 +6,6 @@ scikit-image's wheel, at any place and size, brighter or darker than the backgro
 task to find. Nothing is downloaded.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -76,34 +75,21 @@ class TexturedDigits(DigitsDataset):
         self.seed = seed
         super().__init__(split=split, **kwargs)
 
-    @property
-    def photographs(self) -> tuple[str, ...]:
-        """Files behind this split's digits."""
-        return PHOTOGRAPHS[self.split]
-
     def load_data_list(self) -> list:
-        # Fails here, not in the first batch.
-        _photographs(self.photographs)
-        self._inks = []
-        rows = []
-        for at, digit in enumerate(super().load_data_list()):
-            self._inks.append(digit['img'][..., 0].astype(np.float32) / 255)
-            rows.append(dict(digit=at, gt_label=digit['gt_label']))
+        digits = super().load_data_list()
+        self._inks = [digit['img'][..., 0].astype(np.float32) / 255 for digit in digits]
+        rows = [dict(digit=i, gt_label=digit['gt_label']) for i, digit in enumerate(digits)]
         return [dict(row, variant=v) for v in range(self.variants) for row in rows]
 
     def get_data_info(self, idx: int) -> dict:
         """Draw picture ``idx``."""
         info = super().get_data_info(idx)
         rng = np.random.default_rng((self.seed, _CODES[self.split], info['digit'], info['variant']))
-        files = self.photographs
+        files, shape = PHOTOGRAPHS[self.split], (SIZE, SIZE)
         name = files[rng.integers(len(files))]
-        img, mask = paste(
-            self._inks[info['digit']], crop(_photographs(files)[name], rng), rng, self.max_angle
-        )
-        info.update(
-            img=img, gt_mask=mask, photograph=name, img_shape=(SIZE, SIZE), ori_shape=(SIZE, SIZE)
-        )
-        return info
+        background = crop(_photograph(name), rng)
+        img, mask = paste(self._inks[info['digit']], background, rng, self.max_angle)
+        return dict(info, img=img, gt_mask=mask, photograph=name, img_shape=shape, ori_shape=shape)
 
 
 def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -164,10 +150,6 @@ def paste(
 
 
 @cache
-def _photographs(names: Sequence[str]) -> dict[str, np.ndarray]:
-    return {name: _photograph(name) for name in names}
-
-
 def _photograph(name: str, folder: Path | None = None) -> np.ndarray:
     """Read a photograph of scikit-image's wheel as uint8 ``[H, W, 3]``, BGR."""
     import skimage

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from filelock import FileLock
 from joblib import Parallel, delayed
+from tqdm import tqdm
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.integrity import SkippedFiles
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
 from lm4ve.tasks.motion.scene import SceneError
@@ -69,7 +69,7 @@ def preprocess_split(
         tasks = (delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items())
         results = Parallel(workers, return_as='generator_unordered')(tasks)
         text = f'preprocessing {path.name}, in chunks'
-        for _ in results if quiet else progress(results, text, len(todo)):
+        for _ in results if quiet else tqdm(results, text, len(todo), disable=None):
             pass
         caches = [SceneCache(part) for part in chunks]
         for cache in caches:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, FUTURE_STEPS, HISTORY_STEPS, boxes_of
 from lm4ve.tasks.motion.demo.traffic import CITY_SEEDS, Window, city_lanes, windows
 from lm4ve.tasks.motion.demo.traffic_roads import Lane
@@ -26,7 +26,7 @@ def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Wind
     found: list[Window] = []
     cities = sorted(CITY_SEEDS)
     parts = range(0, count, PER_SIMULATION)
-    for n, done in enumerate(progress(parts, f'simulating {count:,} scenes, in parts')):
+    for n, done in enumerate(tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)):
         wanted = min(PER_SIMULATION, count - done)
         found += windows(cities[n % 2], 1000 * split_seed + n, wanted, steps, history)
     return found

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from scipy.spatial import ConvexHull
+from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.meshes import PRIMITIVES, sample_primitive
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array
 from lm4ve.tasks.pointcloud.transforms import random_rotation
@@ -89,7 +89,7 @@ def make_primitives(per_class: int, num_points: int, seed: int) -> np.ndarray:
     """Make a set: float32 ``[10 * per_class, num_points, 3]``, class by class."""
     rng = np.random.default_rng(seed)
     names = [name for name in CLASSES for _ in range(per_class)]
-    made = progress(names, 'sampling shapes')
+    made = tqdm(names, 'sampling shapes', disable=None)
     return np.stack([make_object(name, num_points, rng) for name in made])
 
 

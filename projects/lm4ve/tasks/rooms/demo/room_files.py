@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import barrier, is_main_process
+from tqdm import tqdm
 
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
 from lm4ve.tasks.rooms.demo import rooms
 from lm4ve.tasks.rooms.scannet import NYU40_IDS
@@ -58,7 +58,7 @@ def write_rooms(folder: str | Path, counts: dict[str, int] = ROOMS) -> Path:
         first = 0
         for number, (split, count) in enumerate(counts.items()):
             made = []
-            for i in progress(range(count), f'drawing rooms to {split}', count):
+            for i in tqdm(range(count), f'drawing rooms to {split}', count, disable=None):
                 # Each room has a generator of its own, so that more rooms begin alike.
                 rng = np.random.default_rng((number, i))
                 room, name = rooms.draw_room(rng), f'scene{first + i:04d}_00'

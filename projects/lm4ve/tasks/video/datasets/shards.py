@@ -7,7 +7,6 @@ from mmengine import fileio
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.shards import BACKEND, read_samples
-from lm4ve.tasks.video import TASK
 from lm4ve.tasks.video.corruption import find_defect
 from lm4ve.tasks.video.datasets.video_lists import (
     CheckedRepeatAugDataset,
@@ -30,7 +29,7 @@ class VideoShardsMixin(CheckedVideoMixin):
         *args, **kwargs: Passed on.
 
     Raises:
-        UserError: The index is missing or damaged; shards or videos were refused.
+        UserError: A shard is missing or cut, or videos were refused.
     """
 
     _is_local = True
@@ -42,7 +41,7 @@ class VideoShardsMixin(CheckedVideoMixin):
                 'The io_backend of the first transform', first.io_backend, choices=['disk', BACKEND]
             )
             first.io_backend = BACKEND
-        samples = read_samples(self.ann_file, TASK.input_suffixes, self.on_corrupt)
+        samples = read_samples(self.ann_file)
         return [dict(filename=address, label=label) for address, label in samples]
 
     def path_of(self, info: dict) -> str:

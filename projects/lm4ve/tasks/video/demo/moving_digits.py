@@ -14,10 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
 from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
@@ -130,7 +130,7 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
             (partial / split).mkdir()
             digits = len(str(max(count - 1, 1)))
             lines = []
-            made = progress(clips(split, count), f'drawing clips to {split}', count)
+            made = tqdm(clips(split, count), f'drawing clips to {split}', count, disable=None)
             for i, (frames, label) in enumerate(made):
                 name = f'{split}/{i:0{digits}d}.mp4'
                 write_video(partial / name, frames, FPS)

@@ -17,12 +17,12 @@ from typing import Any
 import cv2
 import numpy as np
 from mmengine.dist import barrier, is_main_process
+from tqdm import tqdm
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.base.progress import progress
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
 
@@ -224,7 +224,9 @@ def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
     made = list(scenes(split, counts[split], counts.get('train', 0)))
     drawn = pictures(split, (s.digits for s in made))
     lines: dict[str, list[dict]] = dict(captions=[], questions=[], scenes=[])
-    for number, picture in enumerate(progress(drawn, f'drawing scenes to {split}', len(made))):
+    for number, picture in enumerate(
+        tqdm(drawn, f'drawing scenes to {split}', len(made), disable=None)
+    ):
         name, scene = f'{split}/{number:04d}.png', made[number]
         cv2.imwrite(str(folder / name), picture)
         lines['captions'].append(dict(image=name, captions=scene.captions))
