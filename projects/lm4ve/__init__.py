@@ -8,8 +8,8 @@ configs known and waits. Blocks and necks register with MMEngine when a model li
 everything else when a config first names it.
 """
 
+import functools
 import importlib
-from types import ModuleType
 
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
@@ -25,10 +25,9 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {
-    'lm4ve.runner.block_in_use': ('BlockInUseHook',),
-    'lm4ve.runner.neck_progress': ('NeckProgressHook',),
-    'lm4ve.runner.checkpoint_hooks': (
+    'lm4ve.runner.hooks': (
         *('AtomicCheckpointHook', 'PlainCheckpointHook', 'WholeCheckpointHook', 'FiniteLossHook'),
+        *('BlockInUseHook', 'NeckProgressHook'),
     ),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
@@ -43,14 +42,8 @@ _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
 }
-
-
-def _import_beside(library: ModuleType) -> None:
-    importlib.import_module(_BESIDE[library.__name__])
-
-
-for _module in _BESIDE:
-    wrapt.register_post_import_hook(_import_beside, _module)
+for _library, _module in _BESIDE.items():
+    wrapt.register_post_import_hook(functools.partial(importlib.import_module, _module), _library)
 wrapt.register_post_import_hook('lm4ve.zoo:add_to_mmpretrain', 'mmpretrain.apis.model')
 
 #: Functions of this package -> the modules that have them.

@@ -35,7 +35,7 @@ def test_unknown_command_suggests_close_one(monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert "did you mean 'train'?" in capsys.readouterr().err
+    assert "Did you mean 'train'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('words', [[], ['--help'], ['--version']])

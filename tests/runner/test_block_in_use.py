@@ -108,7 +108,7 @@ class WithBackbone(Host):
 @pytest.mark.parametrize('extra, warnings', [(0, 1), (1, 0)])
 def test_a_mean_over_class_tokens_is_a_warning(tmp_path, monkeypatch, extra, warnings):
     said = []
-    monkeypatch.setattr('lm4ve.runner.block_in_use.print_log', lambda text, **_: said.append(text))
+    monkeypatch.setattr('lm4ve.runner.hooks.print_log', lambda text, **_: said.append(text))
     options = dict(out_type='avg_featmap', num_extra_tokens=extra)
     train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
     assert len(said) == warnings and all('neck.num_extra_tokens=1' in s for s in said)

@@ -20,7 +20,7 @@ import lm4ve  # noqa: F401
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
-from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
+from lm4ve.runner.hooks import PlainCheckpointHook
 
 ARCH = dict(
     model_type='llama',

@@ -7,8 +7,7 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import merge_options, read_config
-from lm4ve.runner.config_schema import check_config, check_custom_keys
+from lm4ve.runner.config import check_config, merge_options, read_config
 from tests.helpers.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')

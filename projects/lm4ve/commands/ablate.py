@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-import lm4ve  # noqa: F401  (registers before a config is read)
 from lm4ve.ablation import Grid, Store, load_grid, select_tuned
 from lm4ve.ablation.report import report
 from lm4ve.ablation.store import metric_of

@@ -9,7 +9,6 @@ docs/guides/cost.md describes how it counts.
 
 from collections.abc import Mapping, Sequence
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.cost.step import StepCost, cost_of_step
 from lm4ve.cost.tables import print_table
 from lm4ve.errors import check

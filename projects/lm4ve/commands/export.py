@@ -10,7 +10,6 @@ agree. docs/guides/deployment.md says what goes in and out for each task.
 from collections.abc import Sequence
 from pathlib import Path
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import add_allow_partial, config_parser

@@ -10,12 +10,11 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import (
     add_allow_partial,
     build_runner,
-    common_parser,
+    config_parser,
     evaluate_checkpoint,
     finish_config,
     load_config,
@@ -45,7 +44,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = common_parser('Test (and evaluate) a model')
+    parser = config_parser('Test (and evaluate, runs=True) a model')
     add = parser.add_argument
     add('checkpoint', help='checkpoint file')
     add_allow_partial(parser)

@@ -6,12 +6,11 @@ lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
 from collections.abc import Sequence
 from pathlib import Path
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import (
     DATALOADERS,
     build_runner,
-    common_parser,
+    config_parser,
     finish_config,
     load_config,
 )
@@ -19,7 +18,7 @@ from lm4ve.runner.resume import check_whole, resume_newest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = common_parser('Train a model')
+    parser = config_parser('Train a model', runs=True)
     add = parser.add_argument
     text = (
         'a checkpoint to resume from; without a value, the newest whole one in the work '

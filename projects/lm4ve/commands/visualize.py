@@ -18,7 +18,6 @@ from pathlib import Path
 
 from PIL import Image
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import (
     UNTRAINED,
