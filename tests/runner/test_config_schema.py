@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 
 import pytest
-import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options, read_config
@@ -126,16 +126,6 @@ def test_all_configs_and_their_dumps_pass(tmp_path):
         check_config(Config.fromfile(tmp_path / path.name))
 
 
-def test_unmatched_custom_keys_warn(monkeypatch):
-    said = []
-    monkeypatch.setattr('lm4ve.runner.config_schema.print_log', lambda text, **_: said.append(text))
-    keys = {'.0.bias': dict(lr_mult=2.0), 'cls_tokn': dict(decay_mult=0.0)}
-    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
-    check_custom_keys(cfg, torch.nn.Sequential(torch.nn.Linear(1, 1)))
-    (line,) = said
-    assert 'cls_tokn' in line and '.0.bias' not in line
-
-
 def test_transforms_and_model_follow_image_size():
     crop = dict(type='CenterCrop', crop_size=224)
     resize = dict(type='Resize', scale=(224, 224))
@@ -144,21 +134,15 @@ def test_transforms_and_model_follow_image_size():
             image_size=224,
             model=dict(encoder=dict(image_size=224, depth=224)),
             train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[crop])])),
-            test_dataloader=dict(dataset=dict(pipeline=[dict(crop, crop_size=256), resize])),
-            tta_pipeline=[[crop]],
+            test_pipeline=[dict(crop, crop_size=256), resize],
             val_cfg=dict(scale=224),
         )
     )
     merge_options(cfg, dict(image_size=384))
     assert cfg.model.encoder == dict(image_size=384, depth=224)
     assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384
-    crop, resize = cfg.test_dataloader.dataset.pipeline
-    assert (crop.crop_size, resize.scale) == (256, (384, 384))
-    assert cfg.tta_pipeline[0][0].crop_size == 384 and cfg.val_cfg.scale == 224
-    # Without that field nothing follows.
-    cfg.pop('image_size')
-    merge_options(cfg, {'model.encoder.image_size': 288})
-    assert cfg.tta_pipeline[0][0].crop_size == 384
+    assert cfg.test_pipeline[0].crop_size == 256 and cfg.test_pipeline[1].scale == (384, 384)
+    assert cfg.val_cfg.scale == 224
 
 
 def test_later_schedules_follow_or_raise():
@@ -173,3 +157,19 @@ def test_later_schedules_follow_or_raise():
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
     with pytest.raises(UserError, match='max_epochs=4 ends before .* CosineAnnealingLR begins'):
         merge_options(config(), {'train_cfg.max_epochs': 4})
+
+
+def test_config_of_missing_host_names_extra(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmseg::one/of_theirs.py'\n")
+    with pytest.raises(UserError, match=r"needs: pip install 'lm4ve\[segmentation\]'"):
+        read_config(path)
+
+
+def test_reading_sets_the_scope_unless_told_otherwise():
+    before = DefaultScope.get_current_instance()
+    read_config(DEMO, set_scope=False)
+    assert DefaultScope.get_current_instance() is before
+    read_config(DEMO)
+    assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'

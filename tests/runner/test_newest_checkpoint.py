@@ -1,7 +1,6 @@
 """Resuming finds the newest whole checkpoint, and reports when it is not the last one."""
 
 import os
-import shutil
 import socket
 import time
 
@@ -19,10 +18,9 @@ from tests.runner.test_checkpoint_hooks import make_runner
 def folder(tmp_path):
     """Three checkpoints and a pointer to the last."""
     for epoch in (1, 2, 3):
-        hub = dict(log_scalars={}, runtime_info={}, resumed_keys={})
-        content = dict(meta=dict(iter=epoch, epoch=epoch), message_hub=hub)
-        content['state_dict'] = dict(w=torch.ones(9000))
+        content = dict(meta=dict(epoch=epoch), message_hub={}, state_dict=dict(w=torch.ones(9000)))
         torch.save(content, tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
     return tmp_path
 
@@ -46,8 +44,7 @@ def test_named_checkpoint_comes_first(folder):
 def test_damaged_checkpoint_is_skipped(folder, how):
     damage(folder / 'epoch_3.pth', how)
     path, notes = newest_checkpoint(folder)
-    assert path == folder / 'epoch_2.pth'
-    assert 'epoch_3.pth' in ' '.join(notes)
+    assert path == folder / 'epoch_2.pth' and 'epoch_3.pth' in ' '.join(notes)
 
 
 @pytest.mark.parametrize(
@@ -57,19 +54,14 @@ def test_damaged_pointer_gives_newest_file(folder, text):
     (folder / 'last_checkpoint').unlink()
     if text is not None:
         (folder / 'last_checkpoint').write_text(text)
-    for epoch in (1, 2):
-        os.utime(folder / f'epoch_{epoch}.pth', (epoch, epoch))
     path, notes = newest_checkpoint(folder)
-    assert path == folder / 'epoch_3.pth'
-    assert 'damaged' in notes[0]
+    assert path == folder / 'epoch_3.pth' and 'damaged' in notes[0]
 
 
 def test_moved_work_dir_uses_its_own_file(folder):
-    moved = folder.with_name('moved')
-    shutil.move(folder, moved)
+    moved = folder.rename(folder.with_name('moved'))
     path, notes = newest_checkpoint(moved)
-    assert path == moved / 'epoch_3.pth'
-    assert 'does not exist' in notes[0]
+    assert path == moved / 'epoch_3.pth' and 'does not exist' in notes[0]
 
 
 def test_later_files_of_earlier_runs_are_ignored(folder):

@@ -237,12 +237,6 @@ def test_ignored_new_schedule_warns(tmp_path):
     assert "T_max=9 does not apply: the checkpoint's schedule has 3" in said
 
 
-def test_augmentation_is_independent_of_worker_count(tmp_path):
-    for workers in (0, 1):
-        train(tmp_path / f'{workers}', workers=workers, interval=STEPS)
-    assert_same(everything(tmp_path / '0'), everything(tmp_path / '1'))
-
-
 def test_accumulated_gradients_survive_resume(tmp_path):
     optim = dict(optimizer=dict(type='AdamW', lr=1e-2), accumulative_counts=4)
     train(tmp_path / 'whole', interval=STEPS, optim_wrapper=optim)

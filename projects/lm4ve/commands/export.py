@@ -45,8 +45,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         for tensor in written.metadata.get(kind, ()):
             shape = ', '.join(map(str, tensor['shape']))
             print(f'  {kind[:-1]:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
-    if args.format == 'safetensors':
-        held = 'with' if args.with_block else 'without'
-        print(f"Read back and compared: equal, {held} the frozen block's weights.")
-    else:
-        print(f'Compared with the model at batches of 1 and 3: {written.difference:.1e} apart.')
+    print(f'Read back and compared: {written.difference:.1e} apart.')

@@ -175,7 +175,7 @@ def _raise_sigterm(owner: int, *_: object) -> None:
 def _one_line(error: Exception) -> str:
     """Describe an exception in one line, and write its traceback to the log file."""
     doing = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    path = MMLogger.get_current_instance().log_file
+    path = MMLogger.get_current_instance().log_file if MMLogger._instance_dict else None
     if path is None or not Path(path).parent.is_dir():
         number, path = tempfile.mkstemp('.log', 'lm4ve-error-')
         os.close(number)

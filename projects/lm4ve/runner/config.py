@@ -190,7 +190,7 @@ def check_config(cfg: Config) -> None:
     """
     for name in cfg.keys() - FIELDS:
         # 'train_pipeline' is no misspelling of 'tta_pipeline'.
-        close = get_close_matches(name, FIELDS - {'tta_pipeline'}, 1, 0.8)
+        close = get_close_matches(name, FIELDS - {'tta_pipeline'}, 1, 0.82)
         if close and not name.startswith(close[0]):
             _refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
     for name in cfg.keys() & FIELDS:
