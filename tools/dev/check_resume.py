@@ -36,19 +36,20 @@ _FLAGS = (
     'default_hooks.checkpoint.interval=2',
     'train_dataloader.batch_size=4',
 )
-_CLIPS, _SCENES = (dict(clips=dict(train=28, val=8, test=8)), dict(counts=dict(train=28, val=4)))
 #: Task -> its demo, and how few samples each of its data sets has.
 DEMOS = {
-    'image': ('lm4ve/vit-demo_minilm_digits.py', dict(indices=28)),
-    'video': ('video/videomae-demo_minilm_moving-digits.py', _CLIPS),
+    'image': ('lm4ve/vit-demo_minilm_digits.py', {'indices': 28}),
+    'video': (
+        'video/videomae-demo_minilm_moving-digits.py',
+        {'clips.train': 28, 'clips.val': 8, 'clips.test': 8},
+    ),
     'pointcloud': (
         'pointcloud/pointbert-demo_minilm_primitives.py',
-        dict(per_class=3, cache_dir='cache'),
+        {'per_class': 3, 'cache_dir': 'cache'},
     ),
-    'motion': ('motion/vectornet-demo_minilm_sim.py', _SCENES),
-    'vqa': ('vision_language/meter-demo_minilm_easy-vqa.py', dict(indices=28)),
+    'motion': ('motion/vectornet-demo_minilm_sim.py', {'counts.train': 28, 'counts.val': 4}),
+    'vqa': ('vision_language/meter-demo_minilm_easy-vqa.py', {'indices': 28}),
 }
-
 #: Task -> the overrides that let its schedule end with the training: one total by default. METER
 #: has one epoch for each scheduler, and its questions change after the first.
 SCHEDULES = {
@@ -63,12 +64,8 @@ SCHEDULES = {
 
 def overrides(task: str) -> list[str]:
     """Return the overrides that make a demo's training short and its data sets small."""
-    few = {}
-    for name, value in DEMOS[task][1].items():
-        nested = value if isinstance(value, dict) else {'': value}
-        few |= {f'{name}.{k}'.rstrip('.'): v for k, v in nested.items()}
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
-    small = [f'{loader}.{k}={v}' for loader in loaders for k, v in few.items()]
+    small = [f'{loader}.{k}={v}' for loader in loaders for k, v in DEMOS[task][1].items()]
     return [*_FLAGS, *small, *SCHEDULES.get(task, [f'param_scheduler.total_steps={_EPOCHS}'])]
 
 
@@ -92,6 +89,9 @@ class Run:
         self.folder, self.log = Path(name).resolve(), Path(f'{name}.log').resolve()
         self.arguments = [str(CONFIGS / DEMOS[task][0]), '--work-dir', str(self.folder)]
         self.options = ['--cfg-options', *overrides(task)]
+        self.start()
+        while self.process.is_alive() and not (self.folder / 'last_checkpoint').exists():
+            time.sleep(0.01)
 
     def start(self, *flags: str) -> None:
         """Start the process: a fork, which has imported everything."""
@@ -100,26 +100,24 @@ class Run:
         self.process = context.Process(target=_train, args=(arguments, self.log))
         self.process.start()
 
-    def finish(self) -> None:
-        """Wait for the end; a failed training ends this process with its log."""
+    def finish(self) -> dict:
+        """Wait for the end and return the last state; a failed training ends this process."""
         self.process.join()
         if self.process.exitcode:
             log = self.log.read_text(encoding='utf-8')
             sys.exit(f'{self.folder.name} ended with {self.process.exitcode}:\n{log[-2000:]}')
-
-    def wait_for_checkpoint(self) -> None:
-        """Wait until the first checkpoint is written."""
-        while self.process.is_alive() and not (self.folder / 'last_checkpoint').exists():
-            time.sleep(0.01)
-        if self.process.exitcode:
-            self.finish()
+        return self.last()
 
     def last(self) -> dict:
-        """Return weights, optimizer, schedule and iteration of the last checkpoint."""
-        path = (self.folder / 'last_checkpoint').read_text(encoding='utf-8')
-        saved = torch.load(path, weights_only=True)
-        keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-        return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
+        """Return what the last checkpoint holds."""
+        return state_of((self.folder / 'last_checkpoint').read_text(encoding='utf-8'))
+
+
+def state_of(path: str | Path) -> dict:
+    """Return weights, average, optimizer, schedule and iteration of a checkpoint."""
+    saved = torch.load(path, weights_only=True)
+    keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+    return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
 
 
 def is_same(a: object, b: object) -> bool:
@@ -148,16 +146,12 @@ def check(task: str, kills: int, seed: int) -> dict:
         went on from.
     """
     rng, whole = random.Random(seed), Run(task, 'whole')
-    whole.start()
-    whole.wait_for_checkpoint()
     begin = time.perf_counter()
-    whole.finish()
-    length, expected = time.perf_counter() - begin, whole.last()
+    expected = whole.finish()
+    length = time.perf_counter() - begin
     equal, resumed_at = 0, []
     while len(resumed_at) < kills:
         run = Run(task, f'run{len(resumed_at)}')
-        run.start()
-        run.wait_for_checkpoint()
         run.process.join(rng.uniform(0, length))
         run.process.kill()
         run.process.join()
@@ -166,8 +160,7 @@ def check(task: str, kills: int, seed: int) -> dict:
             length *= 0.9
         else:
             run.start('--resume')
-            run.finish()
-            same = is_same(run.last(), expected)
+            same = is_same(run.finish(), expected)
             equal += same
             resumed_at.append(at)
             word = 'equal' if same else 'DIFFERS'
