@@ -13,7 +13,6 @@ from torch import nn
 
 from lm4ve.errors import UserError, check, did_you_mean
 from lm4ve.runner.config import read_config
-from lm4ve.runner.devices import find_device
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
 from lm4ve.zoo import MIM_FOLDER
@@ -105,9 +104,8 @@ def get_model(
     """
     cfg = find_config(config).copy()
     cfg.merge_from_dict(dict(model=fields))
-    place = find_device(device or 'cpu', 'device')
     if pretrained is True:
         raise UserError(f"Weights of '{config}' are not released. Fix: pretrained= a checkpoint.")
     with in_scope_of(cfg):
         model, _ = build_model(cfg, pretrained or None, allow_partial)
-    return model.to(place).eval()
+    return model.to(device or 'cpu').eval()

@@ -40,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('checkpoint', help='checkpoint file')
     command_line.add_allow_partial(parser)
     add('--out', help='file for the results')
-    text = 'what --out holds: metrics or predictions (the default)'
-    add('--out-item', choices=['metrics', 'pred'], help=text)
+    add('--out-item', choices=['metrics', 'pred'], help='what --out holds; default: predictions')
     add('--show-dir', help='folder for pictures of the predictions')
     add('--show', action='store_true', help='show predictions in a window')
     add('--interval', type=int, default=1, help='draw every n-th sample')

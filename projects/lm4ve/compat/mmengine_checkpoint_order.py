@@ -18,6 +18,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from lm4ve.files import write_text
+
 
 def is_needed(checkpoint_hook: ModuleType) -> bool:
     """Return whether MMEngine's hook still deletes before it saves.
@@ -31,9 +33,6 @@ def is_needed(checkpoint_hook: ModuleType) -> bool:
 
 class SavesBeforeDeleting(CheckpointHook):
     """MMEngine's ``CheckpointHook`` in the other order."""
-
-    def _write_name(self, name: str, path: Path) -> None:
-        path.write_text(name)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
@@ -60,7 +59,7 @@ class SavesBeforeDeleting(CheckpointHook):
         )
         if not is_main_process():
             return
-        self._write_name(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
         for old in outdated:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):

@@ -56,10 +56,8 @@ def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
     """Return a checkpoint's ``meta``, or a dict within it; empty where there is none."""
     found: Any = checkpoint
     for key in ('meta', *keys):
-        found = found.get(key)
-        if not isinstance(found, dict):
-            return {}
-    return dict(found)
+        found = found.get(key) if isinstance(found, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def select_state(

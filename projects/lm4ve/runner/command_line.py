@@ -50,8 +50,7 @@ def config_parser(description: str | None, runs: bool = False) -> argparse.Argum
     add('--cfg-options', nargs='+', action=DictAction, help=example)
     if runs:
         add('--work-dir', help='folder of logs and checkpoints; default: ./work_dirs/<config name>')
-        launchers = ['none', 'pytorch', 'slurm', 'mpi']
-        add('--launcher', choices=launchers, default='none', help='job launcher')
+        add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
         add('--amp', action='store_true', help='use automatic mixed precision (needs a GPU)')
         add('--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders')
         add('--verbose', action='store_true', help='show the whole log on the console')

@@ -41,10 +41,6 @@ from lm4ve.errors import UserError, did_you_mean, listing
 
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
-#: Distribution whose configs ours inherit -> the extra that brings it.
-_EXTRAS = dict(
-    mmpretrain='image', mmaction2='video', mmsegmentation='segmentation', mmdet='detection'
-)
 _ENDS = ('end', 'T_max', 'total_steps')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
@@ -105,10 +101,9 @@ def read_config(
     try:
         cfg = Config.fromfile(path)
     except ModuleNotFoundError as e:
-        extra = _EXTRAS.get(str(e).partition(' is not installed')[0])
-        if extra is None:
-            raise
-        raise UserError(f"The config '{path}' needs: pip install 'lm4ve[{extra}]'. ({e})") from e
+        raise UserError(
+            f"The config '{path}' needs an extra of lm4ve, for example image: {e}"
+        ) from e
     if options:
         merge_options(cfg, options)
     if set_scope:
@@ -142,8 +137,7 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
                 f'that holds it, or write allow_new.{field}.'
             )
         else:
-            known = FIELDS | cfg.keys()
-            _refuse_unknown(cfg, '', {first} - known, known)
+            _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
     epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
     cfg.merge_from_dict(fields)
     for name in cfg if size is not None else ():

@@ -11,7 +11,6 @@ from datetime import timedelta
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from lm4ve.blocks import count_parameters
@@ -82,7 +81,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     def _start(
         self, runner: Runner, what: str, loaders: dict[str, Any], rows: dict[str, str]
     ) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = getattr(runner.model, 'module', runner.model)
         parts = (type(m).__name__ for n, m in model.named_children() if n != 'data_preprocessor')
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         device = next((p.device.type for p in model.parameters()), 'cpu')

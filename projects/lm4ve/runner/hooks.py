@@ -29,7 +29,7 @@ from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.mmengine_checkpoint_order import SavesBeforeDeleting
 from lm4ve.compat.mmengine_load_reason import source_of, starts_training
 from lm4ve.errors import UserError, listing
-from lm4ve.files import clear_left_behind, write_atomically, write_text
+from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, UsageWatch, is_compiled
 from lm4ve.registry import HOOKS
@@ -94,9 +94,6 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         """Keep stored gradients until training goes on."""
         self._gradients = checkpoint.get(_GRADIENTS)
 
-    def _write_name(self, name: str, path: Path) -> None:
-        write_text(name, path)
-
 
 def _to_plain(value: Any) -> Any:
     """Return the same data in dicts, lists, tuples, tensors and Python numbers.
@@ -139,7 +136,7 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
-        scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
+        scalars: Any = hub.get('log_scalars') if isinstance(hub, dict) else None
         for name, value in scalars.items() if isinstance(scalars, dict) else ():
             if isinstance(value, dict) and _HISTORY in value:
                 history, counts = (value[k].cpu().numpy() for k in (_HISTORY, 'counts'))

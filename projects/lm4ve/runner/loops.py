@@ -50,7 +50,7 @@ def _read_seeded(dataset: Any, read: Any, indices: Sequence[Any]) -> list[Any]:
     return list(read(indices)) if read is not None else [dataset[i] for i in indices]
 
 
-class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[misc]
+class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
     """A batch sampler that puts the key of its seeds before the indices of each batch."""
 
     #: What each key begins with, the number of the first batch, and how many to pass over. None:
@@ -68,8 +68,6 @@ class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[misc]
 
 class _ExactLoop(BaseLoop):  # type: ignore[misc]
     """Base of both loops: numbered batches and seeded steps."""
-
-    _length: str
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
@@ -89,14 +87,14 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
-        sampler = getattr(self.dataloader.batch_sampler, 'sampler', None)
+        sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
-            field = f'train_cfg.{self._length}'
+            field = 'max_epochs' if isinstance(self, EpochBasedTrainLoop) else 'max_iters'
             self.runner.logger.warning(
-                f'Nothing is left to train: the checkpoint has done {self._iter} of '
-                f'{self._max_iters} iterations. To continue, resume with a larger {field}.'
+                f'Nothing is left to train: the checkpoint has done {self._iter} iterations of '
+                f'{self._max_iters}. To continue, resume with a larger train_cfg.{field}.'
             )
         return super().run()
 
@@ -108,7 +106,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             skip (int): How many batches were trained on. They are not read.
         """
         batches: Any = self.dataloader.batch_sampler
-        for sampler in (batches, getattr(batches, 'sampler', None)):
+        samplers: list[Any] = [batches, getattr(batches, 'sampler', None)]
+        for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
         # MMEngine's seed differs by rank if `randomness.diff_rank_seed` says so.
@@ -126,7 +125,6 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     over without reading them. Hooks see the true ``batch_idx``.
     """
 
-    _length = 'max_epochs'
     #: Iterations more than the epochs before have now.
     _surplus = 0
 
@@ -157,8 +155,6 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
 
     Takes MMEngine's arguments.
     """
-
-    _length = 'max_iters'
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""

@@ -93,10 +93,7 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
     """
     path, notes = newest_checkpoint(cfg.work_dir)
     if path is None and needed:
-        raise UserError(
-            f"--resume: there is no checkpoint in work_dir='{cfg.work_dir}'; --resume auto begins "
-            'anew then.'
-        )
+        raise UserError(f"There is no checkpoint in work_dir='{cfg.work_dir}': use --resume auto.")
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)
