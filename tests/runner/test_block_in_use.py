@@ -103,18 +103,12 @@ def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count)
 
 
 def test_class_tokens_are_not_drawn(tmp_path):
-    def drawing(extra, fraction=0.5):
-        return WithBackbone(TokensFirst(16, 16), train_queries=fraction, num_extra_tokens=extra)
+    def drawing(extra):
+        return WithBackbone(TokensFirst(16, 16), train_queries=0.5, num_extra_tokens=extra)
 
     train(tmp_path / 'all', drawing(1))
     with pytest.raises(UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'):
         train(tmp_path / 'mixed', drawing(0))
-
-
-def test_the_norm_before_the_neck_is_named(tmp_path, warnings):
-    layers = torch.nn.Linear(16, 16), torch.nn.LayerNorm(16)
-    train(tmp_path, WithBackbone(torch.nn.Sequential(*layers)))
-    assert len(warnings) == 1 and '(model.backbone.1.weight)' in warnings[0]
 
 
 def test_unmatched_custom_keys_are_a_warning(tmp_path, warnings):
