@@ -9,25 +9,20 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
 from tests.necks.test_usage import NECK, Host
+from tests.runner.toy import make_runner
 
 pytestmark = pytest.mark.usefixtures('quick_mmengine')
 
 
 def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
-    runner = Runner(
-        model=model,
-        work_dir=str(folder),
-        train_dataloader=dict(
-            dataset=[dict(inputs=torch.randn(5, 16)) for _ in range(4)],
-            sampler=dict(type='DefaultSampler', shuffle=True),
-            batch_size=2,
-            collate_fn=dict(type='default_collate'),
-        ),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
+    runner = make_runner(
+        folder,
+        model,
+        [dict(inputs=torch.randn(5, 16)) for _ in range(4)],
+        2,
+        collate_fn=dict(type='default_collate'),
         optim_wrapper={'optimizer': dict(type='SGD', lr=0.01), **(optim or {})},
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
         custom_hooks=[dict(type='lm4ve.BlockInUseHook')],
-        experiment_name=folder.name,
         **fields,
     )
     runner.train()

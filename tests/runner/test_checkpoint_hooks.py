@@ -20,6 +20,8 @@ from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import UserError
 from lm4ve.runner.hooks import PlainCheckpointHook
+from tests.runner import toy
+from tests.runner.toy import CHECKPOINT
 
 SIZES = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=24)
 ARCH = dict(model_type='llama', vocab_size=8, **SIZES)
@@ -44,38 +46,24 @@ class Toy(BaseModel):
         return dict(loss=(out - 1).square().mean()) if mode == 'loss' else out
 
 
-class Data(torch.utils.data.Dataset):
-    metainfo = dict(classes=('a', 'b'))
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, i):
-        generator = torch.Generator().manual_seed(i)
-        return dict(inputs=torch.randn(3, 4, generator=generator))
+DATA = [dict(inputs=torch.randn(3, 4)) for _ in range(8)]
 
 
 def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs) -> Runner:
-    checkpoint = dict(type='lm4ve.AtomicCheckpointHook', interval=1, max_keep_ckpts=2)
-    default_hooks = dict(checkpoint=checkpoint, logger=dict(type='LoggerHook', interval=1))
+    default_hooks = dict(checkpoint=dict(CHECKPOINT, by_epoch=True, max_keep_ckpts=2))
+    default_hooks['logger'] = dict(type='LoggerHook', interval=1)
     if plain:
         default_hooks['plain'] = dict(type='lm4ve.PlainCheckpointHook')
-    return Runner(
-        model=model or Toy(),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=True)
-        ),
+    steps = dict(total_steps=epochs, convert_to_iter_based=True)
+    return toy.make_runner(
+        work_dir,
+        model or Toy(),
+        DATA,
+        4,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        param_scheduler=dict(
-            type='OneCycleLR', eta_max=1e-3, total_steps=epochs, convert_to_iter_based=True
-        ),
+        param_scheduler=dict(type='OneCycleLR', eta_max=1e-3, **steps),
         default_hooks=default_hooks,
         custom_hooks=list(hooks),
-        randomness=dict(seed=0),
-        log_level='ERROR',
-        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
         **kwargs,
     )
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
+from tests.runner.toy import make_runner
 
 
 class Diverges(BaseModel):
@@ -28,18 +28,8 @@ class Diverges(BaseModel):
 
 def train(tmp_path: Path, only_gradient: bool, **options) -> None:
     data = [dict(inputs=torch.ones(1)) for _ in range(4)]
-    Runner(
-        model=Diverges(only_gradient),
-        work_dir=str(tmp_path),
-        train_dataloader=dict(dataset=data, sampler=dict(type='DefaultSampler'), batch_size=1),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(
-            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=1),
-            finite=dict(type='lm4ve.FiniteLossHook', **options),
-        ),
-        experiment_name=tmp_path.name,
-    ).train()
+    hooks = [dict(type='lm4ve.FiniteLossHook', **options)]
+    make_runner(tmp_path, Diverges(only_gradient), data, 1, custom_hooks=hooks).train()
 
 
 @pytest.mark.parametrize(
