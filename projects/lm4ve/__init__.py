@@ -42,7 +42,7 @@ _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
 }
-for _library, _module in _BESIDE.items():
+for _library, _module in _BESIDE.items():  # a hook's argument is no base of an absolute name
     wrapt.register_post_import_hook(functools.partial(importlib.import_module, _module), _library)
 wrapt.register_post_import_hook('lm4ve.zoo:add_to_mmpretrain', 'mmpretrain.apis.model')
 
