@@ -1,6 +1,5 @@
 """Result files are whole or as they were; nothing is left beside them."""
 
-import errno
 import os
 
 import pytest
@@ -9,8 +8,8 @@ from lm4ve.errors import UserError
 from lm4ve.files import replacing, write_atomically
 
 
-@pytest.mark.parametrize('error', [OSError(errno.EIO, 'Input/output error'), KeyError()])
-def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize('error, raised', [(OSError(5, 'I/O'), UserError), (KeyError(), KeyError)])
+def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, error, raised):
     path = tmp_path / 'file'
     write_atomically(b'old', path)
 
@@ -18,7 +17,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(os, 'replace', broken)
-    with pytest.raises((UserError, KeyError), match='file.*Input/output error|'):
+    with pytest.raises(raised):
         write_atomically(b'new', path)
     assert path.read_bytes() == b'old' and [*tmp_path.iterdir()] == [path]
 
