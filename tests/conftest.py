@@ -48,12 +48,12 @@ def nothing_left_over_from_a_run():
     outlives its run too, under a name made of the second in which the run began.
     A second run in that second would write into the file of the first.
     """
-    from mmengine.logging import MMLogger
+    from mmengine.logging import MessageHub, MMLogger
     from mmengine.registry import DefaultScope
     from mmengine.visualization import Visualizer
 
     # A visualizer is kept under that name too, and would write into a folder that is gone.
-    for kept in (DefaultScope, MMLogger, Visualizer, *Visualizer.__subclasses__()):
+    for kept in (DefaultScope, MessageHub, MMLogger, Visualizer, *Visualizer.__subclasses__()):
         kept._instance_dict.clear()
     os.environ.pop('LOCAL_RANK', None)
     yield

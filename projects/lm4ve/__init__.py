@@ -8,8 +8,8 @@ configs known and waits. Blocks and necks register with MMEngine when a model li
 everything else when a config first names it.
 """
 
+import functools
 import importlib
-from functools import partial
 
 import wrapt
 from mmengine.config.utils import MODULE2PACKAGE
@@ -26,10 +26,9 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {
-    'lm4ve.runner.block_in_use': ('BlockInUseHook',),
-    'lm4ve.runner.neck_progress': ('NeckProgressHook',),
-    'lm4ve.runner.checkpoint_hooks': (
+    'lm4ve.runner.hooks': (
         *('AtomicCheckpointHook', 'PlainCheckpointHook', 'WholeCheckpointHook', 'FiniteLossHook'),
+        *('BlockInUseHook', 'NeckProgressHook'),
     ),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
@@ -44,11 +43,8 @@ _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
 }
-
-
-for _library, _module in _BESIDE.items():
-    # The imported library becomes an argument that absolute imports do not use.
-    wrapt.register_post_import_hook(partial(importlib.import_module, _module), _library)
+for _library, _module in _BESIDE.items():  # a hook's argument is no base of an absolute name
+    wrapt.register_post_import_hook(functools.partial(importlib.import_module, _module), _library)
 # `mmpretrain.get_model` and `list_models` find the image models.
 wrapt.register_post_import_hook(
     lambda model: model.ModelHub.register_model_index(

@@ -17,7 +17,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from unittest.mock import patch
@@ -76,23 +75,18 @@ def needed_by(extras: tuple[str, ...]) -> set[str]:
     Returns:
         set[str]: Normalized names, ``lm4ve`` among them.
     """
-    found: set[str] = set()
     asked = [Requirement(f'lm4ve[{",".join(extras)}]')]
     seen = set()
     while asked:
         requirement = asked.pop()
         key = normalized(requirement.name), frozenset(requirement.extras)
-        if key in seen:
-            continue
-        seen.add(key)
-        found.add(key[0])
-        for line in _requires(requirement.name):
-            needed = Requirement(line)
-            if needed.marker is None or any(
-                needed.marker.evaluate(dict(extra=extra)) for extra in requirement.extras or {''}
-            ):
-                asked.append(needed)
-    return found
+        if key not in seen:
+            seen.add(key)
+            for needed in map(Requirement, _requires(requirement.name)):
+                marker, own = needed.marker, requirement.extras or {''}
+                if marker is None or any(marker.evaluate(dict(extra=e)) for e in own):
+                    asked.append(needed)
+    return {name for name, _ in seen}
 
 
 def _environments_own():
@@ -114,18 +108,12 @@ def _requires(name: str) -> list[str]:
 
 
 @functools.cache
-def _installed() -> tuple[set[str], Mapping[str, list[str]]]:
-    """Return names of distributions, and those that a top-level module is of."""
-    with _environments_own():
-        names = {d.metadata['Name'] for d in metadata.distributions()}
-        return names, metadata.packages_distributions()
-
-
-@functools.cache
 def _hidden_from(extras: tuple[str, ...]) -> str:
     """Return what an environment with some extras lacks of this one, as JSON."""
     kept = needed_by(extras)
-    installed, owners = _installed()
+    with _environments_own():
+        installed = {d.metadata['Name'] for d in metadata.distributions()}
+        owners = metadata.packages_distributions()
     modules = [
         module
         for module, names in owners.items()
@@ -160,6 +148,8 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path, real: bool = Fals
     if not real:
         core = ('PYTHONPATH', _paths()), ('LM4VE_TEST_HIDDEN', _hidden_from(()))
         python = quick_python.folder(('torch', 'mmengine.runner'), core) / 'python'
+    hidden, cache = _hidden_from(extras), str(folder / 'cache')
+    own = dict(PYTHONPATH=_paths(), LM4VE_TEST_HIDDEN=hidden, LM4VE_CACHE=cache)
     done = subprocess.run(
         [python, *map(str, command)],
         text=True,
@@ -167,12 +157,7 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path, real: bool = Fals
         stderr=subprocess.STDOUT,
         check=False,
         cwd=folder,
-        env={
-            **os.environ,
-            'PYTHONPATH': _paths(),
-            'LM4VE_TEST_HIDDEN': _hidden_from(extras),
-            'LM4VE_CACHE': str(folder / 'cache'),
-        },
+        env=os.environ | own,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout

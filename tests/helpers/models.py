@@ -9,19 +9,9 @@ from mmengine.registry import MODELS, init_default_scope
 import lm4ve  # noqa: F401
 
 D = 24
-BLOCK = dict(
-    type='LLMBlock',
-    layers=(0, 1),
-    arch=dict(
-        model_type='llama',
-        hidden_size=D,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=8,
-    ),
-)
+SIZES = dict(hidden_size=D, intermediate_size=32, num_hidden_layers=2, vocab_size=8)
+HEADS = dict(num_attention_heads=4, num_key_value_heads=2)
+BLOCK = dict(type='LLMBlock', layers=(0, 1), arch=dict(model_type='llama', **SIZES, **HEADS))
 TASKS = ('image', 'video', 'pointcloud', 'motion')
 
 
@@ -32,23 +22,19 @@ def neck(channels: int, **options):
 def image(block=True, **options):
     """An mmpretrain ViT on 6 x 4 patches, wider than high; three classes."""
     init_default_scope('mmpretrain')
+    from mmpretrain.structures import DataSample
+
     raw = dict(out_type='raw', final_norm=False) if block else {}
+    sizes = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+    vit = dict(type='VisionTransformer', img_size=(16, 24), patch_size=4, arch=sizes, **raw)
     model = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=(16, 24),
-                patch_size=4,
-                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24),
-                **raw,
-            ),
+            backbone=vit,
             neck=neck(16, **{'out_type': 'cls_token', **options}) if block else None,
             head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16),
         )
     )
-    from mmpretrain.structures import DataSample
-
     samples = [DataSample().set_gt_label(i) for i in range(2)]
     return model, dict(inputs=torch.randn(2, 3, 16, 24), data_samples=samples)
 
@@ -58,25 +44,15 @@ def video(block=True, **options):
     init_default_scope('mmaction')
     from mmaction.structures import ActionDataSample
 
+    sizes = dict(img_size=16, patch_size=4, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0)
+    sizes |= dict(num_frames=4, tubelet_size=2, return_feat_map=block)
+    head = dict(type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob')
     model = MODELS.build(
         dict(
             type='mmaction.Recognizer3D',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=16,
-                patch_size=4,
-                embed_dims=16,
-                depth=2,
-                num_heads=2,
-                num_frames=4,
-                tubelet_size=2,
-                mlp_ratio=2.0,
-                **(dict(return_feat_map=True) if block else {}),
-            ),
+            backbone=dict(type='VisionTransformer', **sizes),
             neck=neck(16, **{'out_type': 'avg_featmap', **options}) if block else None,
-            cls_head=dict(
-                type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob'
-            ),
+            cls_head=head,
             data_preprocessor=dict(type='ActionDataPreprocessor', format_shape='NCTHW'),
         )
     )
@@ -89,29 +65,19 @@ def pointcloud(block=True, **options):
     """A Point-BERT with six groups."""
     from lm4ve.tasks.pointcloud import PointCloudDataSample
 
+    sizes = dict(embed_dims=16, depth=2, num_heads=2, num_groups=6, group_size=5)
+    sizes |= dict(encoder_dims=8, encoder_channels=(4, 6, 8), final_norm=not block)
     model = MODELS.build(
         dict(
             type='lm4ve.PointCloudClassifier',
-            backbone=dict(
-                type='lm4ve.PointBERT',
-                embed_dims=16,
-                depth=2,
-                num_heads=2,
-                num_groups=6,
-                group_size=5,
-                encoder_dims=8,
-                encoder_channels=(4, 6, 8),
-                final_norm=not block,
-            ),
+            backbone=dict(type='lm4ve.PointBERT', **sizes),
             neck=neck(16, **options) if block else None,
             head=dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3),
         )
     )
-    samples = []
-    for i in range(2):
-        sample = PointCloudDataSample()
+    samples = [PointCloudDataSample() for _ in range(2)]
+    for i, sample in enumerate(samples):
         sample.gt_label = torch.tensor([i])
-        samples.append(sample)
     return model, dict(inputs=[torch.randn(40, 3) for _ in range(2)], data_samples=samples)
 
 
@@ -134,19 +100,17 @@ def motion(block=True, encoder='VectorNet', **options):
     """A VectorNet or mmTransformer on two scenes of unequal size."""
     from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 
-    sizes = dict(channels=(4, 8)) if encoder == 'VectorNet' else dict(channels=16, feedforward=24)
-    decoder = (
-        dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
-        if encoder == 'VectorNet'
-        else dict(type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30)
-    )
     if encoder == 'VectorNet':
-        sizes['final_norm'] = not block
+        sizes = dict(channels=(4, 8), final_norm=not block)
+        decoder = dict(type='lm4ve.TrajectoryDecoder', in_channels=16)
+    else:
+        sizes = dict(channels=16, feedforward=24)
+        decoder = dict(type='lm4ve.ProposalDecoder', **sizes)
     model = MODELS.build(
         dict(
             type='lm4ve.MotionForecaster',
             encoder=dict(type=f'lm4ve.{encoder}', **sizes),
-            decoder=decoder,
+            decoder=dict(decoder, future_steps=30),
             neck=neck(16, **options) if block else None,
         )
     )

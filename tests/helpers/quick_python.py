@@ -27,17 +27,9 @@ import traceback
 from pathlib import Path
 
 PRELOADED = (
-    'lm4ve.blocks',
-    'lm4ve.runner.command_line',
-    'mmengine.runner',
-    'mmpretrain.models',
-    'mmpretrain.datasets',
-    'pandas',
-    'torch.distributed.run',
-    'torch.utils.tensorboard',
-    'transformers.models.bert.modeling_bert',
-    'sklearn.datasets',
-    'sklearn.metrics',
+    *('lm4ve.blocks', 'lm4ve.runner.command_line', 'mmengine.runner', 'mmpretrain.models'),
+    *('mmpretrain.datasets', 'pandas', 'torch.distributed.run', 'torch.utils.tensorboard'),
+    *('transformers.models.bert.modeling_bert', 'sklearn.datasets', 'sklearn.metrics'),
     'matplotlib.pyplot',
 )
 CALLER = """\
@@ -166,25 +158,23 @@ def _become(files: list[int], words: list, folder: str, env: dict, program: str,
     os.chdir(folder)
     sys.executable = program
     sys.path[:0] = [p for p in env.get('PYTHONPATH', '').split(os.pathsep) if p]
-    code = 1
+    code: object = 1
     try:
         _run(words)
         code = 0
     except SystemExit as e:
-        code = e.code if isinstance(e.code, int) else int(e.code is not None)
-        if e.code is not None and not isinstance(e.code, int):
-            print(e.code, file=sys.stderr)
+        code = e.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
     except BaseException as e:
         traceback.print_exc()
         if isinstance(e, KeyboardInterrupt):
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-    with contextlib.suppress(BaseException):
-        threading._shutdown()
-    with contextlib.suppress(BaseException):
-        atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for end in (threading._shutdown, atexit._run_exitfuncs, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(BaseException):
+            end()
     os._exit(code)
 
 
@@ -192,17 +182,14 @@ def _run(words: list[str]) -> None:
     while words[0] in ('-u', '-W'):
         words = words[1 if words[0] == '-u' else 2 :]
     kind, *rest = words
+    sys.path.insert(0, str(Path(kind).resolve().parent) if kind[0] != '-' else os.getcwd())
+    sys.argv = rest if kind == '-m' else words
     if kind == '-m':
-        sys.path.insert(0, os.getcwd())
-        sys.argv = rest
         runpy.run_module(rest[0], run_name='__main__', alter_sys=True)
     elif kind == '-c':
-        sys.path.insert(0, '')
         sys.argv = ['-c', *rest[1:]]
         exec(rest[0], {'__name__': '__main__'})
     else:
-        sys.path.insert(0, str(Path(kind).resolve().parent))
-        sys.argv = words
         runpy.run_path(kind, run_name='__main__')
 
 

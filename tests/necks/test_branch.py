@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from lm4ve.commands.train import main as train
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.runner.neck_progress import NeckProgressHook
+from lm4ve.runner.hooks import NeckHook
 from tests.helpers.tasks import ROOT
 from tests.necks.test_llm_block_neck import C, make, plain
 
@@ -93,4 +93,4 @@ def test_our_runners_say_how_far_training_has_come(tmp_path, monkeypatch):
     arguments = '--work-dir', str(tmp_path), '--cfg-options', *options, *short
     train([str(config), *arguments])
     assert told == pytest.approx([i / 5 for i in range(6)])
-    assert NeckProgressHook.priority == 'VERY_HIGH'
+    assert NeckHook.priority == 'VERY_HIGH'

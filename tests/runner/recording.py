@@ -33,8 +33,8 @@ class RecordHook(Hook):
         loss = outputs['loss'].detach().clone()
         all_reduce(loss, 'mean')
         self.losses.append(loss.item())
+        self.out.mkdir(parents=True, exist_ok=True)
         if get_rank() == 0:
-            self.out.mkdir(parents=True, exist_ok=True)
             with open(self.out / 'steps.txt', 'a') as file:
                 file.write(f'{runner.iter + 1} {loss.item()}\n')
 
@@ -44,20 +44,15 @@ class RecordHook(Hook):
             model = model.module
         from lm4ve.blocks import frozen_tensors
 
-        digest = {}
-        for kind, tensors in (
-            ('trained', dict(model.named_parameters())),
-            ('frozen', frozen_tensors(model)),
-        ):
+        tensors = dict(trained=dict(model.named_parameters()), frozen=frozen_tensors(model))
+        found = dict(losses=self.losses)
+        for kind, named in tensors.items():
             sha = hashlib.sha256()
-            for name, tensor in sorted(tensors.items()):
+            for name, tensor in sorted(named.items()):
                 sha.update(name.encode())
                 sha.update(tensor.detach().contiguous().view(torch.uint8).numpy())
-            digest[kind] = sha.hexdigest()
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / f'rank{get_rank()}.json').write_text(
-            json.dumps(dict(losses=self.losses, **digest))
-        )
+            found[kind] = sha.hexdigest()
+        (self.out / f'rank{get_rank()}.json').write_text(json.dumps(found))
 
 
 @HOOKS.register_module()

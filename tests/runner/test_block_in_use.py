@@ -4,57 +4,46 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
 from tests.necks.test_usage import NECK, Host
+from tests.runner.toy import make_runner
 
 pytestmark = pytest.mark.usefixtures('quick_mmengine')
 
 
-def loader(data: list, shuffle: bool) -> dict:
-    return dict(
-        dataset=data,
-        sampler=dict(type='DefaultSampler', shuffle=shuffle),
-        batch_size=2,
+def train(folder: Path, model, optim: dict | None = None, **fields) -> Runner:
+    runner = make_runner(
+        folder,
+        model,
+        [dict(inputs=torch.randn(5, 16)) for _ in range(4)],
+        2,
         collate_fn=dict(type='default_collate'),
-    )
-
-
-def train(folder: Path, model, hook: bool = True, optim: dict | None = None, **fields) -> Runner:
-    data = [dict(inputs=torch.randn(5, 16)) for _ in range(4)]
-    hooks = dict(custom_hooks=[dict(type='lm4ve.BlockInUseHook')]) if hook else {}
-    runner = Runner(
-        model=model,
-        work_dir=str(folder),
-        train_dataloader=loader(data, shuffle=True),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
         optim_wrapper={'optimizer': dict(type='SGD', lr=0.01), **(optim or {})},
-        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)),
-        experiment_name=folder.name,
-        **hooks,
+        custom_hooks=[dict(type='lm4ve.BlockInUseHook')],
         **fields,
     )
     runner.train()
     return runner
 
 
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings of the hook and of what watches the necks."""
+    texts = []
+    for module in ('lm4ve.runner.hooks', 'lm4ve.necks.usage'):
+        monkeypatch.setattr(f'{module}.print_log', lambda text, **_: texts.append(text))
+    return texts
+
+
 @pytest.mark.parametrize('uses, said', [('never', 'did not run'), ('drops', 'not reach the loss')])
-def test_nothing_is_saved_of_a_training_without_the_block(tmp_path, uses, said):
-    with pytest.raises(UserError, match=said):
-        train(tmp_path, Host(uses))
+@pytest.mark.parametrize('optim', [{}, dict(accumulative_counts=4)], ids=str)
+def test_nothing_is_saved_of_a_training_without_the_block(tmp_path, uses, said, optim):
+    with pytest.raises(UserError, match=f'model.neck.*{said}'):
+        train(tmp_path, Host(uses), optim)
     assert not [*tmp_path.rglob('*.pth')]
-
-
-@pytest.mark.parametrize('uses', ['never', 'drops'])
-def test_accumulation_does_not_delay_the_error(tmp_path, uses):
-    with pytest.raises(UserError, match='model.neck'):
-        train(tmp_path, Host(uses), optim=dict(accumulative_counts=4))
-
-
-@pytest.mark.parametrize('optim', [{}, dict(accumulative_counts=2)], ids=str)
-def test_a_block_in_use_trains(tmp_path, optim):
-    assert train(tmp_path, Host(), optim=optim).iter == 2
 
 
 def test_frozen_mappers_train_the_rest_and_must_run(tmp_path):
@@ -79,9 +68,10 @@ class WithoutTruth(Host):
 
 
 def test_a_batch_without_truth_is_passed_over(tmp_path):
+    accumulate = dict(accumulative_counts=4)
     with pytest.raises(UserError, match='not reach the loss'):
-        train(tmp_path, WithoutTruth('drops'), optim=dict(accumulative_counts=4))
-    assert train(tmp_path, WithoutTruth(), optim=dict(accumulative_counts=4)).iter == 2
+        train(tmp_path, WithoutTruth('drops'), accumulate)
+    assert train(tmp_path, WithoutTruth(), accumulate).iter == 2
 
 
 class TokensFirst(torch.nn.Linear):
@@ -89,11 +79,6 @@ class TokensFirst(torch.nn.Linear):
 
     num_extra_tokens = 1
     out_type = 'raw'
-
-
-class NormsFirst(torch.nn.Sequential):
-    def __init__(self) -> None:
-        super().__init__(torch.nn.Linear(16, 16), torch.nn.LayerNorm(16))
 
 
 class WithBackbone(Host):
@@ -105,29 +90,27 @@ class WithBackbone(Host):
         return super().forward(self.backbone(inputs))
 
 
-@pytest.mark.parametrize('extra, warnings', [(0, 1), (1, 0)])
-def test_a_mean_over_class_tokens_is_a_warning(tmp_path, monkeypatch, extra, warnings):
-    said = []
-    monkeypatch.setattr('lm4ve.runner.block_in_use.print_log', lambda text, **_: said.append(text))
+@pytest.mark.parametrize('extra, count', [(0, 1), (1, 0)])
+def test_a_mean_over_class_tokens_is_a_warning(tmp_path, warnings, extra, count):
     options = dict(out_type='avg_featmap', num_extra_tokens=extra)
     train(tmp_path, WithBackbone(TokensFirst(16, 16), **options))
-    assert len(said) == warnings and all('neck.num_extra_tokens=1' in s for s in said)
+    assert len(warnings) == count and all('neck.num_extra_tokens=1' in s for s in warnings)
 
 
 def test_class_tokens_are_not_drawn(tmp_path):
-    def drawing(extra, fraction=0.5):
-        return WithBackbone(TokensFirst(16, 16), train_queries=fraction, num_extra_tokens=extra)
+    def drawing(extra):
+        return WithBackbone(TokensFirst(16, 16), train_queries=0.5, num_extra_tokens=extra)
 
     train(tmp_path / 'all', drawing(1))
     with pytest.raises(UserError, match='draws from the first 1 tokens.*num_extra_tokens=1'):
         train(tmp_path / 'mixed', drawing(0))
 
 
-def test_the_norm_before_the_neck_is_named(tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr('lm4ve.necks.usage.print_log', lambda text, **_: said.append(text))
-    train(tmp_path, WithBackbone(NormsFirst()))
-    assert len(said) == 1 and '(model.backbone.1.weight)' in said[0]
+def test_unmatched_custom_keys_are_a_warning(tmp_path, warnings):
+    keys = {'stem.bias': dict(lr_mult=2.0), 'cls_tokn': dict(decay_mult=0.0)}
+    cfg = dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys)))
+    train(tmp_path, Host(), cfg=cfg)
+    assert len(warnings) == 1 and 'cls_tokn' in warnings[0] and 'stem' not in warnings[0]
 
 
 class BuildsNoNeck(Host):
@@ -144,41 +127,25 @@ def test_a_neck_that_the_host_has_not_built_is_named_before_training(tmp_path):
         train(tmp_path, BuildsNoNeck(), cfg=dict(model=dict(type='BuildsNoNeck', neck=NECK)))
 
 
-class Predicts(Host):
-    def forward(self, inputs, data_samples=None, mode='predict'):
-        super().forward(inputs)
-        return [dict(score=1.0)] * len(inputs)
+GCN = dict(
+    type='mmaction.RecognizerGCN',
+    backbone=dict(type='STGCN', graph_cfg=dict(layout='coco', mode='stgcn_spatial')),
+    cls_head=dict(type='GCNHead', num_classes=3, in_channels=256),
+)
 
 
-def test_a_runner_that_evaluates_asks_nothing(tmp_path):
-    runner = Runner(
-        model=Predicts('never'),
-        work_dir=str(tmp_path),
-        test_dataloader=loader([dict(inputs=torch.randn(5, 16))], shuffle=False),
-        test_cfg=dict(),
-        test_evaluator=dict(type='DumpResults', out_file_path=str(tmp_path / 'out.pkl')),
-        custom_hooks=[dict(type='lm4ve.BlockInUseHook')],
-        experiment_name=tmp_path.name,
-    )
-    runner.test()
-
-
-def test_hosts_that_never_call_a_neck_are_refused_by_name():
-    pytest.importorskip('mmaction')
-    from mmengine.registry import MODELS
-
-    graph = dict(layout='coco', mode='stgcn_spatial')
-    backbone = dict(type='STGCN', graph_cfg=graph)
-    head = dict(type='GCNHead', num_classes=3, in_channels=256)
-    host = dict(type='mmaction.RecognizerGCN', backbone=backbone, cls_head=head)
-    MODELS.build(host)
-    with pytest.raises(UserError, match='RecognizerGCN builds a neck and never calls it'):
+@pytest.mark.parametrize(
+    'host, words',
+    [
+        (GCN, 'RecognizerGCN builds a neck and never calls it'),
+        (
+            dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'),
+            'Classifier builds no neck',
+        ),
+    ],
+    ids=['RecognizerGCN', 'HuggingFaceClassifier'],
+)
+def test_hosts_that_never_call_a_neck_are_refused(host, words):
+    pytest.importorskip(host['type'].partition('.')[0])
+    with pytest.raises(UserError, match=words):
         MODELS.build(dict(host, neck=NECK))
-
-
-def test_a_hugging_face_classifier_refuses_a_neck():
-    pytest.importorskip('mmpretrain')
-    from mmengine.registry import MODELS
-
-    with pytest.raises(UserError, match='HuggingFaceClassifier builds no neck'):
-        MODELS.build(dict(type='mmpretrain.HuggingFaceClassifier', model_name='tiny', neck=NECK))

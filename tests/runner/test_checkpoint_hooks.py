@@ -2,7 +2,6 @@
 
 import errno
 import os
-import pickle
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -19,23 +18,19 @@ from mmengine.runner import Runner
 import lm4ve  # noqa: F401
 from lm4ve.blocks import frozen_tensors
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.errors import CheckpointError, UserError
-from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
+from lm4ve.errors import UserError
+from lm4ve.runner.hooks import PlainCheckpointHook
+from tests.runner import toy
+from tests.runner.toy import CHECKPOINT
 
-ARCH = dict(
-    model_type='llama',
-    hidden_size=16,
-    num_attention_heads=2,
-    num_hidden_layers=2,
-    intermediate_size=24,
-    vocab_size=8,
-)
+SIZES = dict(hidden_size=16, num_attention_heads=2, num_hidden_layers=2, intermediate_size=24)
+ARCH = dict(model_type='llama', vocab_size=8, **SIZES)
 
 
 class Toy(BaseModel):
     """Any MMEngine model with the neck in it: no host framework needed."""
 
-    def __init__(self, **block) -> None:
+    def __init__(self) -> None:
         super().__init__(
             init_cfg=[
                 dict(type='Constant', layer='Linear', val=0.5),
@@ -43,58 +38,32 @@ class Toy(BaseModel):
             ]
         )
         self.stem = torch.nn.Linear(4, 8)
-        self.neck = MODELS.build(
-            dict(
-                type='LLMBlockNeck',
-                in_channels=8,
-                out_type='avg_featmap',
-                block=dict(type='LLMBlock', **{'arch': ARCH, **block}),
-            )
-        )
+        neck = dict(type='LLMBlockNeck', in_channels=8, out_type='avg_featmap')
+        self.neck = MODELS.build(dict(neck, block=dict(type='LLMBlock', arch=ARCH)))
 
     def forward(self, inputs, mode='tensor'):
         out = self.neck(self.stem(torch.stack(list(inputs))))
         return dict(loss=(out - 1).square().mean()) if mode == 'loss' else out
 
 
-class Data(torch.utils.data.Dataset):
-    metainfo = dict(classes=('a', 'b'))
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, i):
-        generator = torch.Generator().manual_seed(i)
-        return dict(inputs=torch.randn(3, 4, generator=generator))
+DATA = [dict(inputs=torch.randn(3, 4)) for _ in range(8)]
 
 
 def make_runner(work_dir: Path, epochs=2, plain=True, model=None, hooks=(), **kwargs) -> Runner:
-    default_hooks = dict(
-        checkpoint=dict(type='lm4ve.AtomicCheckpointHook', interval=1, max_keep_ckpts=2),
-        logger=dict(type='LoggerHook', interval=1),
-    )
+    default_hooks = dict(checkpoint=dict(CHECKPOINT, by_epoch=True, max_keep_ckpts=2))
+    default_hooks['logger'] = dict(type='LoggerHook', interval=1)
     if plain:
         default_hooks['plain'] = dict(type='lm4ve.PlainCheckpointHook')
-    return Runner(
-        model=model or Toy(),
-        work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=Data(), batch_size=4, sampler=dict(type='DefaultSampler', shuffle=True)
-        ),
+    steps = dict(total_steps=epochs, convert_to_iter_based=True)
+    return toy.make_runner(
+        work_dir,
+        model or Toy(),
+        DATA,
+        4,
         train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
-        param_scheduler=dict(
-            type='OneCycleLR',
-            eta_max=1e-3,
-            total_steps=epochs,
-            by_epoch=True,
-            convert_to_iter_based=True,
-        ),
+        param_scheduler=dict(type='OneCycleLR', eta_max=1e-3, **steps),
         default_hooks=default_hooks,
         custom_hooks=list(hooks),
-        randomness=dict(seed=0),
-        log_level='ERROR',
-        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
         **kwargs,
     )
 
@@ -103,32 +72,22 @@ def load(path: Path) -> dict:
     return torch.load(path, weights_only=True)
 
 
-def frozen_copy(model) -> dict:
-    return {k: v.clone() for k, v in frozen_tensors(model).items()}
-
-
-def assert_equal(model, source: dict) -> None:
-    tensors = frozen_tensors(model)
-    assert tensors.keys() == source.keys() and tensors
-    for name, value in tensors.items():
-        assert torch.equal(value, source[name]), name
-
-
-def test_checkpoints_omit_unchanged_frozen_weights(tmp_path):
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_checkpoints_and_averages_omit_frozen_weights(tmp_path, update_buffers):
     model = Toy()
-    source = frozen_copy(model)
-    make_runner(tmp_path, model=model).train()
-    assert_equal(model, source)
-    state = load(tmp_path / 'epoch_2.pth')['state_dict']
-    assert set(state) == {
-        'stem.weight',
-        'stem.bias',
-        'neck.mapper_in.weight',
-        'neck.mapper_out.weight',
-        'neck.norm.weight',
-        'neck.norm.bias',
-        f'neck.block.{SOURCE_KEY}',
-    }
+    before = {k: v.clone() for k, v in frozen_tensors(model).items()}
+    hook = dict(type='EMAHook', momentum=0.5, update_buffers=update_buffers)
+    runner = make_runner(tmp_path, model=model, hooks=[hook])
+    runner.train()
+    (average,) = (h.ema_model.module for h in runner.hooks if hasattr(h, 'ema_model'))
+    twins, after = frozen_tensors(average), frozen_tensors(model)
+    assert before and all(torch.equal(v, before[k]) for k, v in after.items())
+    assert all(v.data_ptr() == twins[k].data_ptr() for k, v in after.items())
+    linears = ('stem.weight', 'stem.bias', 'neck.mapper_in.weight', 'neck.mapper_out.weight')
+    names = {*linears, 'neck.norm.weight', 'neck.norm.bias', f'neck.block.{SOURCE_KEY}'}
+    checkpoint = load(tmp_path / 'epoch_2.pth')
+    assert set(checkpoint['state_dict']) == names
+    assert not any('proj' in k for k in checkpoint['ema_state_dict'])
 
 
 @pytest.mark.parametrize('plain', [True, False], ids=['ours', 'stock'])
@@ -141,59 +100,38 @@ def test_checkpoints_resume_with_history(tmp_path, plain):
     assert isinstance(history, HistoryBuffer) and (not plain or len(history.data[0]) == 4)
 
 
-@pytest.mark.parametrize('update_buffers', [False, True])
-def test_ema_shares_frozen_weights(tmp_path, update_buffers):
-    model = Toy()
-    source = frozen_copy(model)
-    hook = dict(type='EMAHook', momentum=0.5, update_buffers=update_buffers)
-    runner = make_runner(tmp_path, model=model, hooks=[hook])
-    runner.train()
-    ema = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
-    twins = frozen_tensors(ema.ema_model.module)
-    for name, value in frozen_tensors(model).items():
-        assert value.data_ptr() == twins[name].data_ptr()
-    assert_equal(model, source)
-    checkpoint = load(tmp_path / 'epoch_2.pth')
-    for key in ('state_dict', 'ema_state_dict'):
-        assert not any('proj' in k for k in checkpoint[key])
+class LookHook(Hook):
+    """Keeps the average that a training begins with."""
+
+    priority = 'LOWEST'
+
+    def before_train(self, runner):
+        (average,) = (h.ema_model.module for h in runner.hooks if hasattr(h, 'ema_model'))
+        self.seen = average.stem.weight.detach().clone()
 
 
 def test_kept_ema_stores_raw_weights(tmp_path):
-    model = Toy()
-    hook = dict(type='lm4ve.KeptEMAHook', momentum=0.1)
-    make_runner(tmp_path, model=model, hooks=[hook]).train()
+    model, kept, look = Toy(), dict(type='lm4ve.KeptEMAHook', momentum=0.1), LookHook()
+    make_runner(tmp_path, model=model, hooks=[dict(kept)]).train()
     checkpoint = load(tmp_path / 'epoch_2.pth')
     raw = checkpoint['state_dict']['stem.weight']
     average = checkpoint['ema_state_dict']['module.stem.weight']
-    assert torch.equal(raw, model.stem.weight.detach())
-    assert not torch.equal(raw, average)
-    resumed = make_runner(tmp_path, epochs=3, hooks=[dict(hook)], resume=True)
-    seen = []
-
-    class Look(Hook):
-        def before_train(self, runner):
-            ema = next(h for h in runner.hooks if type(h).__name__ == 'KeptEMAHook')
-            seen.append(ema.ema_model.module.stem.weight.detach().clone())
-
-    resumed.register_hook(Look(), priority='LOWEST')
-    resumed.train()
-    assert torch.equal(seen[0], average)
+    assert torch.equal(raw, model.stem.weight.detach()) and not torch.equal(raw, average)
+    make_runner(tmp_path, epochs=3, hooks=[dict(kept), look], resume=True).train()
+    assert torch.equal(look.seen, average)
 
 
 def test_full_disk_keeps_last_checkpoint(tmp_path, monkeypatch):
     make_runner(tmp_path, epochs=1).train()
     good = (tmp_path / 'epoch_1.pth').read_bytes()
-    sync = os.fsync
 
     def full(fd):
         if os.fstat(fd).st_size > 4096:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        sync(fd)
 
     monkeypatch.setattr(os, 'fsync', full)
-    runner = make_runner(tmp_path, epochs=2, resume=True)
     with pytest.raises(UserError, match=r'epoch_2.pth.*No space left'):
-        runner.train()
+        make_runner(tmp_path, epochs=2, resume=True).train()
     assert (tmp_path / 'epoch_1.pth').read_bytes() == good
     assert Path((tmp_path / 'last_checkpoint').read_text()).name == 'epoch_1.pth'
     assert not [p for p in tmp_path.iterdir() if '.tmp' in p.name]
@@ -216,35 +154,6 @@ def test_old_checkpoints_are_deleted_last(tmp_path, monkeypatch):
         ['epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth'],
     ]
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
-
-
-def test_foreign_pickle_is_not_executed(tmp_path):
-    target = tmp_path / 'ran'
-
-    class Payload:
-        def __reduce__(self):
-            return os.system, (f'touch {target}',)
-
-    path = tmp_path / 'foreign.pth'
-    torch.save(dict(state_dict=Payload()), path)
-    runner = make_runner(tmp_path / 'work', load_from=str(path))
-    with pytest.raises((CheckpointError, pickle.UnpicklingError)):
-        runner.train()
-    assert not target.exists()
-
-
-@pytest.mark.parametrize(
-    'change',
-    [dict(seed=1), dict(arch={**ARCH, 'intermediate_size': 32}), dict(layers=(0, 1))],
-    ids=['other seed', 'other model', 'other layers'],
-)
-def test_checkpoint_of_another_block_is_refused(tmp_path, change):
-    make_runner(tmp_path / 'a', epochs=1).train()
-    runner = make_runner(
-        tmp_path / 'b', model=Toy(**change), load_from=str(tmp_path / 'a/epoch_1.pth')
-    )
-    with pytest.raises(CheckpointError):
-        runner.train()
 
 
 class Pair(NamedTuple):

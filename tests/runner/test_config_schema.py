@@ -3,12 +3,11 @@
 from importlib.util import find_spec
 
 import pytest
-import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import merge_options, read_config
-from lm4ve.runner.config_schema import check_config, check_custom_keys
+from lm4ve.runner.config import check_config, merge_options, read_config
 from tests.helpers.tasks import CONFIGS
 
 pytest.importorskip('mmpretrain')
@@ -20,43 +19,29 @@ def demo(options: dict | None = None) -> Config:
     return read_config(DEMO, options, set_scope=False)
 
 
-#: Path of a misspelled key -> what is suggested.
-TYPOS = {
-    'env_cfg.cudnn_benchmrk': 'cudnn_benchmark',
-    'env_cfg.mp_cfg.opencv_threads': 'opencv_num_threads',
-    'randomness.sed': 'seed',
-    'auto_scale_lr.base_batchsize': 'base_batch_size',
-    'log_processor.by_epohc': 'by_epoch',
-    'train_cfg.max_epoch': 'max_epochs',
-    'train_dataloader.batchsize': 'batch_size',
-    'train_dataloader.dataset.indice': 'indices',
-    'train_dataloader.dataset.pipeline.0.interpolaton': 'interpolation',
-    'val_dataloader.num_worker': 'num_workers',
-    'val_evaluator.topkk': 'topk',
-    'optim_wrapper.clip_gradd': 'clip_grad',
-    'optim_wrapper.clip_grad.max_nrom': 'max_norm',
-    'optim_wrapper.optimizer.lrr': 'lr',
-    'optim_wrapper.paramwise_cfg.norm_decay_mul': 'norm_decay_mult',
-    'param_scheduler.eta_mx': 'eta_max',
-    'default_hooks.checkpoint.intervals': 'interval',
-    'default_hooks.logger.intervall': 'interval',
-    'visualizer.vis_backend': 'vis_backends',
-    'model.backbone.drop_rte': 'drop_rate',
-    'model.backbone.arch.num_head': 'num_heads',
-    'model.neck.in_chanels': 'in_channels',
-    'model.neck.block.checkpont': 'checkpoint',
-    'model.neck.block.arch.hiden_size': 'hidden_size',
-}
+#: Fields at every depth; a test doubles the last letter of each.
+FIELDS = """
+env_cfg.cudnn_benchmark env_cfg.mp_cfg.opencv_num_threads randomness.seed
+auto_scale_lr.base_batch_size log_processor.by_epoch train_cfg.max_epochs
+train_dataloader.batch_size train_dataloader.dataset.indices
+train_dataloader.dataset.pipeline.0.interpolation val_dataloader.num_workers val_evaluator.topk
+optim_wrapper.clip_grad optim_wrapper.clip_grad.max_norm optim_wrapper.optimizer.lr
+optim_wrapper.paramwise_cfg.norm_decay_mult param_scheduler.eta_max
+default_hooks.checkpoint.interval default_hooks.logger.interval visualizer.vis_backends
+model.backbone.drop_rate model.backbone.arch.num_heads model.neck.in_channels
+model.neck.block.checkpoint model.neck.block.arch.hidden_size
+""".split()
 
 
-@pytest.mark.parametrize('path', TYPOS)
-def test_misspelled_key_is_named_with_suggestion(path):
-    cfg = demo()
+@pytest.mark.parametrize('field', FIELDS)
+def test_misspelled_key_is_named_with_suggestion(field):
+    cfg, wrong = demo(), field + field[-1]
     cfg.model.neck = dict(type='LLMBlockNeck', in_channels=64, block=LLAMA)
-    cfg.merge_from_dict({path: 1})
-    with pytest.raises(UserError, match=f"^{path} is not a known field.*'{TYPOS[path]}'"):
+    cfg.merge_from_dict({wrong: 1})
+    right = field.rpartition('.')[2]
+    with pytest.raises(UserError, match=f"^{wrong} is not a known field. Did you mean.*'{right}'"):
         check_config(cfg)
-    cfg.allow_new = [path]
+    cfg.allow_new = [wrong]
     check_config(cfg)
 
 
@@ -106,9 +91,6 @@ def test_variables_of_config_files_are_no_fields(tmp_path):
 def test_override_without_effect_raises(field, words):
     with pytest.raises(UserError, match=words):
         demo({field: 1})
-
-
-def test_allowed_and_known_new_fields_are_merged():
     cfg = demo({'allow_new.my_notes.lr': 0.1, 'compile': True, 'auto_scale_lr.enable': True})
     assert cfg.my_notes.lr == 0.1 and cfg['compile'] and cfg.auto_scale_lr.enable
     check_config(cfg)
@@ -127,16 +109,6 @@ def test_all_configs_and_their_dumps_pass(tmp_path):
         check_config(Config.fromfile(tmp_path / path.name))
 
 
-def test_unmatched_custom_keys_warn(monkeypatch):
-    said = []
-    monkeypatch.setattr('lm4ve.runner.config_schema.print_log', lambda text, **_: said.append(text))
-    keys = {'.0.bias': dict(lr_mult=2.0), 'cls_tokn': dict(decay_mult=0.0)}
-    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys=keys))))
-    check_custom_keys(cfg, torch.nn.Sequential(torch.nn.Linear(1, 1)))
-    (line,) = said
-    assert 'cls_tokn' in line and '.0.bias' not in line
-
-
 def test_transforms_and_model_follow_image_size():
     crop = dict(type='CenterCrop', crop_size=224)
     resize = dict(type='Resize', scale=(224, 224))
@@ -145,21 +117,15 @@ def test_transforms_and_model_follow_image_size():
             image_size=224,
             model=dict(encoder=dict(image_size=224, depth=224)),
             train_dataloader=dict(dataset=dict(datasets=[dict(pipeline=[crop])])),
-            test_dataloader=dict(dataset=dict(pipeline=[dict(crop, crop_size=256), resize])),
-            tta_pipeline=[[crop]],
+            test_pipeline=[dict(crop, crop_size=256), resize],
             val_cfg=dict(scale=224),
         )
     )
     merge_options(cfg, dict(image_size=384))
     assert cfg.model.encoder == dict(image_size=384, depth=224)
     assert cfg.train_dataloader.dataset.datasets[0].pipeline[0].crop_size == 384
-    crop, resize = cfg.test_dataloader.dataset.pipeline
-    assert (crop.crop_size, resize.scale) == (256, (384, 384))
-    assert cfg.tta_pipeline[0][0].crop_size == 384 and cfg.val_cfg.scale == 224
-    # Without that field nothing follows.
-    cfg.pop('image_size')
-    merge_options(cfg, {'model.encoder.image_size': 288})
-    assert cfg.tta_pipeline[0][0].crop_size == 384
+    assert cfg.test_pipeline[0].crop_size == 256 and cfg.test_pipeline[1].scale == (384, 384)
+    assert cfg.val_cfg.scale == 224
 
 
 def test_later_schedules_follow_or_raise():
@@ -174,3 +140,19 @@ def test_later_schedules_follow_or_raise():
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
     with pytest.raises(UserError, match='max_epochs=4 ends before .* CosineAnnealingLR begins'):
         merge_options(config(), {'train_cfg.max_epochs': 4})
+
+
+def test_config_of_missing_host_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmseg::one/of_theirs.py'\n")
+    with pytest.raises(UserError, match='needs an extra of lm4ve.*mmsegmentation is not installed'):
+        read_config(path)
+
+
+def test_reading_sets_the_scope_unless_told_otherwise():
+    before = DefaultScope.get_current_instance()
+    read_config(DEMO, set_scope=False)
+    assert DefaultScope.get_current_instance() is before
+    read_config(DEMO)
+    assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'

@@ -1,6 +1,7 @@
 """The console shows a short start, a line an epoch, and warnings."""
 
 import pytest
+from mmengine.logging import MMLogger
 
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
@@ -41,8 +42,6 @@ def test_training_prints_short_start_and_epoch_lines(tmp_path, capsys):
 
 
 def test_console_shows_warnings_without_framework_noise(capsys):
-    from mmengine.logging import MMLogger
-
     from lm4ve.runner.console import shorten
 
     logger = MMLogger('test_console')

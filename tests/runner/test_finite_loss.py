@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
+from tests.runner.toy import make_runner
 
 
 class Diverges(BaseModel):
     """Its loss, or only its gradient, is NaN from the third iteration on."""
 
-    def __init__(self, only_gradient: bool = False) -> None:
+    def __init__(self, only_gradient: bool) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(1))
         self.seen, self.only_gradient = 0, only_gradient
@@ -26,34 +26,25 @@ class Diverges(BaseModel):
         return dict(loss=self.weight.sum() + (float('nan') if self.seen > 2 else 0.0))
 
 
-def train(tmp_path: Path, only_gradient: bool = False, **options) -> None:
+def train(tmp_path: Path, only_gradient: bool, **options) -> None:
     data = [dict(inputs=torch.ones(1)) for _ in range(4)]
-    Runner(
-        model=Diverges(only_gradient),
-        work_dir=str(tmp_path),
-        train_dataloader=dict(dataset=data, sampler=dict(type='DefaultSampler'), batch_size=1),
-        train_cfg=dict(by_epoch=True, max_epochs=1),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-        default_hooks=dict(
-            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=1),
-            finite=dict(type='lm4ve.FiniteLossHook', **options),
-        ),
-        experiment_name=tmp_path.name,
-    ).train()
+    hooks = [dict(type='lm4ve.FiniteLossHook', **options)]
+    make_runner(tmp_path, Diverges(only_gradient), data, 1, custom_hooks=hooks).train()
 
 
-def test_nan_loss_stops_training_unsaved(tmp_path):
-    with pytest.raises(UserError, match='iteration 3 .epoch 1. is nan'):
-        train(tmp_path)
+@pytest.mark.parametrize(
+    'only_gradient, words',
+    [
+        (False, 'iteration 3 .epoch 1. is nan'),
+        (True, 'After iteration 3 .epoch 1. 1 weights are not finite'),
+    ],
+)
+def test_nan_stops_training_unsaved(tmp_path, only_gradient, words):
+    with pytest.raises(UserError, match=words):
+        train(tmp_path, only_gradient)
     assert not (tmp_path / 'iter_3.pth').exists()
     state = torch.load(tmp_path / 'iter_2.pth', weights_only=False)['state_dict']
     assert torch.isfinite(state['weight']).all()
-
-
-def test_nan_weights_are_not_saved(tmp_path):
-    with pytest.raises(UserError, match='After iteration 3 .epoch 1. 1 weights are not finite'):
-        train(tmp_path, only_gradient=True)
-    assert (tmp_path / 'iter_2.pth').exists() and not (tmp_path / 'iter_3.pth').exists()
 
 
 @pytest.mark.parametrize('tolerate, only_gradient', [(-1, False), (2, False), (-1, True)])

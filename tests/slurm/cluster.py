@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.runner.test_distributed import free_port
+
 DAEMONS = 'munged', 'slurmctld', 'slurmd'
 #: A requeued job waits until its credentials have expired, which is 120 seconds by default.
 CONFIG = """\
@@ -61,7 +63,7 @@ def running(folder: Path) -> Iterator[None]:
         folder (Path): For keys, state and logs. Its path must be short: sockets are in it.
 
     Raises:
-        RuntimeError: They do not start.
+        subprocess.SubprocessError: They do not start.
     """
     before = dict(os.environ)
     os.environ['PATH'] += ':/usr/sbin:/sbin'
@@ -70,17 +72,16 @@ def running(folder: Path) -> Iterator[None]:
         (folder / name).mkdir()
     (folder / 'munge.key').write_bytes(os.urandom(128))
     (folder / 'munge.key').chmod(0o400)
-    host = socket.gethostname().partition('.')[0]
-    config = CONFIG.format(folder=folder, host=host, ports=_free_ports(2))
-    (folder / 'slurm.conf').write_text(config)
+    host, ports = socket.gethostname().partition('.')[0], (free_port(), free_port())
+    (folder / 'slurm.conf').write_text(CONFIG.format(folder=folder, host=host, ports=ports))
     (folder / 'cgroup.conf').write_text('CgroupPlugin=disabled\n')
     munge = [f'--{n}={folder}/munge.{n.partition("-")[0]}' for n in ('key-file', 'socket')]
     files = [f'--{n}-file={folder}/munge.{n}' for n in ('pid', 'log', 'seed')]
     try:
-        _call('munged', '--force', *munge, *files)
-        _call('slurmctld')
-        _call('slurmd', '-b')
-        _wait_for_node()
+        for words in (['munged', '--force', *munge, *files], ['slurmctld'], ['slurmd', '-b']):
+            subprocess.run(words, capture_output=True, timeout=30, check=True)
+        ready = 'until [ "$(sinfo -h -o %T)" = idle ]; do sleep .2; done'
+        subprocess.run(['bash', '-c', ready], capture_output=True, timeout=30, check=True)
         yield
     finally:
         subprocess.run(['scancel', '--quiet', '--user=root'], check=False, capture_output=True)
@@ -99,31 +100,3 @@ def _end(pid: int) -> None:
         os.kill(pid, 0)  # raises when it is gone
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
-
-
-def _call(*words: str) -> None:
-    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
-        raise RuntimeError(f'{words[0]}: {done.stderr.strip()}')
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for s in sockets:
-            s.bind(('127.0.0.1', 0))
-        return [s.getsockname()[1] for s in sockets]
-
-
-def _wait_for_node() -> None:
-    end = time.monotonic() + 30
-    said = ''
-    while time.monotonic() < end:
-        done = subprocess.run(
-            ['sinfo', '-h', '-o', '%T'], capture_output=True, text=True, check=False
-        )
-        said = (done.stdout + done.stderr).strip()
-        if said == 'idle':
-            return
-        time.sleep(0.2)
-    raise RuntimeError(f'the node does not become idle: {said}')

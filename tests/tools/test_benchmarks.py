@@ -34,72 +34,44 @@ def measured(tmp_path_factory):
 
 def test_paths_of_the_block_agree_with_the_reference(measured):
     rows = measured('block', '--channels 32 --batch 2 --tokens 9')
-    names = [(r['path'], r['dtype']) for r in rows]
-    assert len(set(names)) == len(names) == 1 + 2 * 5
-    for row in rows:
-        assert row['seconds'] > 0 and row['speedup'] > 0
-        assert row['error'] < (1e-5 if row['dtype'] == 'float32' else 3e-2), row
+    assert len({(r['path'], r['dtype']) for r in rows}) == len(rows) == 1 + 2 * 5
+    assert all(r['seconds'] > 0 and r['speedup'] > 0 for r in rows)
+    assert all(r['error'] < (1e-5 if r['dtype'] == 'float32' else 3e-2) for r in rows)
     # The formulas by which 'auto' decides, against the products that ran.
-    counted = [row for row in rows if 'GMAC' in row]
-    assert len(counted) == 10
-    for row in counted:
-        assert row['run'] == pytest.approx(row['GMAC'], rel=1e-6), row
+    counted = [(row['run'], row['GMAC']) for row in rows if 'GMAC' in row]
+    assert len(counted) == 10 and all(n == pytest.approx(m, rel=1e-6) for n, m in counted)
 
 
-def test_loading_is_measured_for_every_layout(measured, tmp_path):
-    rows = measured('load', f'--folder {tmp_path} --layers 2 --repeats 1')
-    ways = [(r['path'], r['dtype']) for r in rows]
-    assert len(set(ways)) == len(ways) == 1 + 2 * 2 + 1
-    assert all(r['seconds'] > 0 and r['of raw'] > 0 for r in rows) and rows[0]['of raw'] == 1
+BLOCK = 'ViT-S + LLaMA-7B block'
+#: Benchmark -> its flags, a column that names its rows, and what stands there.
+RUNS = {
+    'train_step': (
+        '--cases 1:bfloat16 --reference',
+        ('path', ['ViT-S', f'{BLOCK} (auto)', f'{BLOCK} (plain reference)']),
+    ),
+    'steps': (
+        '--tasks motion --tiny --dtype float32',
+        ('path', ['motion', 'motion + LLaMA-7B block']),
+    ),
+    'export': (
+        '--size 32 --depth 1 --batches 3',
+        ('path', ['eager', 'onnxruntime', 'torch.export']),
+    ),
+    'loader': (
+        '--tasks image cloud vqa --samples 2 --tflops 0',
+        ('samples', ['images', 'clouds', 'questions']),
+    ),
+    'weak_scaling': ('--task motion --batch 1', ('batch', [1, 2])),
+    'load': ('--layers 2 --repeats 1', ('dtype', [None, *['float16', 'float32'] * 2, 'float16'])),
+}
 
 
-def test_an_exported_classifier_is_compared_with_the_model(measured):
-    for package in ('onnxscript', 'onnxruntime'):
+@pytest.mark.parametrize('name', RUNS)
+def test_rows_have_names_and_positive_numbers(name, measured, tmp_path):
+    for package in dict(export=['onnxscript', 'onnxruntime'], loader=['h5py']).get(name, ()):
         pytest.importorskip(package)
-    rows = measured('export', '--size 32 --depth 1 --batches 1 3')
-    assert [(r['path'], r['batch']) for r in rows] == [
-        (path, batch) for batch in (1, 3) for path in ('eager', 'onnxruntime', 'torch.export')
-    ]
-    assert all(r['error'] < 1e-4 and r['speedup'] > 0 for r in rows)
-
-
-@pytest.mark.parametrize(
-    'name, flags, paths',
-    [
-        (
-            'train_step',
-            '--cases 1:bfloat16 --reference',
-            ['ViT-S', *(f'ViT-S + LLaMA-7B block ({n})' for n in ('auto', 'plain reference'))],
-        ),
-        ('steps', '--tasks motion --tiny --dtype float32', ['motion', 'motion + LLaMA-7B block']),
-    ],
-)
-def test_a_step_is_compared_with_one_without_a_block(name, flags, paths, measured):
-    rows = measured(name, flags)
-    assert [r['path'] for r in rows] == paths
-    assert rows[0]['ratio'] == 1 and all(r['ratio'] > 0 and r['CPU seconds'] > 0 for r in rows)
-    if name == 'steps':
-        assert rows[1]['GMAC'] > rows[0]['GMAC'] > 0
-
-
-def test_every_pipeline_is_measured_on_made_files(measured):
-    for package in ('h5py', 'sklearn'):
-        pytest.importorskip(package)
-    rows = measured('loader', '--tasks image cloud vqa --samples 2 --tflops 0')
-    assert [r['samples'] for r in rows] == ['images', 'clouds', 'questions']
-    assert all(r['a core'] > 0 and 'cores' not in r for r in rows)
-
-
-def test_workers_follow_from_the_speed_of_a_gpu(measured):
-    (row,) = measured('loader', '--tasks motion --samples 4 --tflops 1 --utilization 0.5')
-    # 30.75 GMAC a step of 32 scenes (docs/results/cost.md), an operation each for both halves.
-    assert row['GPU asks'] == pytest.approx(0.5e12 / 2 / (30.75e9 / 32), rel=0.01)
-    assert row['cores'] == -(-row['GPU asks'] // row['a core'])
-
-
-def test_two_processes_are_compared_with_one(measured):
-    rows = measured('weak_scaling', '--task motion --batch 1')
-    assert [r['batch'] for r in rows] == [1, 2] and rows[0]['efficiency'] == 1
-    assert 0 < rows[1]['efficiency'] and rows[1]['seconds'] > 0
-    # 1.3 million parameters of a VectorNet in fp32: two processes send them once each.
-    assert rows[1]['sent MB'] == pytest.approx(4 * 1.31, rel=0.05)
+    flags, (column, names) = RUNS[name]
+    rows = measured(name, flags + f' --folder {tmp_path}' * (name == 'load'))
+    assert [r[column] for r in rows] == names
+    assert all(r.get('seconds', r.get('a core')) > 0 for r in rows)
+    assert all(r.get('error', 0) < 1e-4 for r in rows)

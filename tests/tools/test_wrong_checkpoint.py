@@ -1,12 +1,16 @@
-"""No command writes anything from a checkpoint of another model."""
+"""No command evaluates, resumes or writes anything from a checkpoint of another model."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.runner import Runner
 
+from lm4ve.analysis.loading import load_model
 from lm4ve.commands import release, visualize
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import UserError
+from lm4ve.runner.config import read_config
 from tests.helpers.tiny_runs import PLACE, write_runs
 from tests.helpers.tools import run_tool_here
 
@@ -45,78 +49,127 @@ def resumed(config: str) -> None:
     run_tool_here('train.py', config, '--resume', 'given.pth', '--work-dir', 'made')
 
 
+def evaluated(config: str, *flags: str) -> None:
+    out = '--out', 'made.json', '--out-item', 'metrics'
+    run_tool_here('test.py', config, 'given.pth', '--work-dir', 'work', *out, *flags)
+
+
+def analysed(config: str) -> None:
+    load_model(read_config(config), 'given.pth')
+
+
+def runner_of(config: str) -> Runner:
+    """A Runner that somebody builds from a config with the hook."""
+    cfg = read_config(config)
+    cfg.default_hooks.whole = dict(type='lm4ve.WholeCheckpointHook')
+    cfg.update(work_dir='work', load_from='given.pth', experiment_name=Path.cwd().name)
+    return Runner.from_cfg(cfg)
+
+
+def validated(config: str) -> None:
+    runner_of(config).val()
+
+
 #: What uses a checkpoint -> the model whose config it gets.
 USES = {
-    'draw': (draw, 'vectornet'),
-    'video demo': (video_demo, 'videomae'),
-    'visualize': (visualized, 'vit_frozen'),
-    'release': (released, 'vit_frozen'),
-    'resume': (resumed, 'vit_frozen'),
+    draw: 'vectornet',
+    video_demo: 'videomae',
+    visualized: 'vit_frozen',
+    released: 'vit_frozen',
+    resumed: 'vit_frozen',
+    evaluated: 'vit_frozen',
+    analysed: 'vit_frozen',
+    validated: 'vit_frozen',
 }
 
 
-def checkpoint_of(name: str) -> dict:
+def content_of(name: str) -> dict:
     content = torch.load(f'{PLACE}/{name}.pth', weights_only=True)
     return content | dict(message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}))
 
 
 def of_another_task(state: dict) -> dict:
-    return {k: v for k, v in checkpoint_of('pointmae')['state_dict'].items() if 'llm_s' not in k}
+    return content_of('pointmae')['state_dict']
 
 
 def without_a_block(state: dict) -> dict:
     return {k: v for k, v in state.items() if not k.startswith('neck.')}
 
 
+def without_record(state: dict) -> dict:
+    return {k: v for k, v in state.items() if not k.endswith('llm_source')}
+
+
 def with_an_mlp(state: dict) -> dict:
-    state = {k: v for k, v in state.items() if not k.endswith('llm_source')}
-    width = len(state['neck.mapper_in.weight'])
-    return state | {f'neck.block.norm.{k}': torch.ones(width) for k in ('weight', 'bias')}
+    norm = torch.ones(len(state['neck.mapper_in.weight']))
+    return without_record(state) | {f'neck.block.norm.{k}': norm for k in ('weight', 'bias')}
 
 
-#: What is given -> how it comes from the right state, and what the error says.
+def misshapen(state: dict) -> dict:
+    return state | {'neck.mapper_in.weight': torch.zeros(3, 3)}
+
+
+#: What is made of the right state -> what the error names.
 WRONG = {
-    'of another task': (of_another_task, 'neck|encoder|backbone'),
-    'without a block': (without_a_block, 'neck'),
-    'with an MLP': (with_an_mlp, 'llm_source'),
-    'empty': (lambda _: {}, 'no model state'),
+    of_another_task: 'neck|encoder|backbone',
+    without_a_block: 'neck',
+    without_record: 'llm_source',
+    with_an_mlp: 'llm_source',
+    misshapen: 'mapper_in.weight',
+    (lambda state: {}): 'no model state',
 }
 
 
-@pytest.mark.parametrize('change, named', WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize('use, model', USES.values(), ids=USES)
-def test_wrong_checkpoint_is_refused_without_output(use, model, change, named):
-    content = checkpoint_of(model)
-    content['state_dict'] = change(content['state_dict'])
-    torch.save(content, 'given.pth')
-    with pytest.raises((CheckpointError, UserError), match=named):
-        use(f'{PLACE}/{model}.py')
-    made = [p for p in Path().rglob('*') if p.suffix in ('.h5', '.html', '.mp4', '.png', '.pth')]
-    assert {p.name for p in made if PLACE not in str(p)} <= {'given.pth', 'in.mp4'}
+def give(model: str, change, **fields) -> None:
+    content = content_of(model)
+    torch.save(content | dict(state_dict=change(content['state_dict'])) | fields, 'given.pth')
 
 
-@pytest.mark.parametrize('change, named', WRONG.values(), ids=WRONG)
-def test_mlp_control_refuses_other_checkpoints(change, named):
+#: Every wrong state for two uses, two wrong states for every use.
+PAIRS = [
+    (use, change)
+    for use in USES
+    for change in WRONG
+    if use in (evaluated, resumed) or change in (of_another_task, with_an_mlp)
+]
+
+
+@pytest.mark.parametrize('use, change', PAIRS)
+def test_wrong_checkpoint_is_refused_without_output(use, change):
+    give(USES[use], change)
+    with pytest.raises(UserError, match=WRONG[change]):
+        use(f'{PLACE}/{USES[use]}.py')
+    endings = ('.h5', '.html', '.mp4', '.png', '.pth')
+    made = {p.name for p in Path().rglob('*') if p.suffix in endings and PLACE not in str(p)}
+    assert made <= {'given.pth', 'in.mp4'} and not Path('made.json').exists()
+
+
+@pytest.mark.parametrize(
+    'model, change', [('vit_mlp', of_another_task), ('vit_frozen', lambda state: state)]
+)
+@pytest.mark.parametrize('use', [released, evaluated])
+def test_mlp_control_refuses_other_checkpoints(use, model, change):
     """The same for a config with an MLP block, for which a block with a record is wrong."""
-    content = checkpoint_of('vit_mlp')
-    if change is with_an_mlp:
-        content['state_dict'] = checkpoint_of('vit_frozen')['state_dict']
-    else:
-        content['state_dict'] = change(content['state_dict'])
-    torch.save(content, 'given.pth')
-    with pytest.raises((CheckpointError, UserError), match=named):
-        released(f'{PLACE}/vit_mlp.py')
+    give(model, change)
+    with pytest.raises(UserError, match='is a MLPBlock|backbone'):
+        use(f'{PLACE}/vit_mlp.py')
 
 
-@pytest.mark.parametrize('use', [visualized, released])
+@pytest.mark.parametrize('change', [c for c, named in WRONG.items() if named != 'no model state'])
+def test_allow_partial_evaluates_anyway(change):
+    give('vit_frozen', change)
+    evaluated(f'{PLACE}/vit_frozen.py', '--allow-partial')
+    assert json.loads(Path('made.json').read_text())
+    load_model(read_config(f'{PLACE}/vit_frozen.py'), 'given.pth', allow_partial=True)
+
+
+def test_fine_tuning_loads_what_fits():
+    give('vit_frozen', of_another_task)
+    runner_of(f'{PLACE}/vit_frozen.py').train()
+
+
+@pytest.mark.parametrize('use', [visualized, released, evaluated])
 @pytest.mark.parametrize('meta', [None, [1], dict(dataset_meta='digits')])
 def test_unused_checkpoint_fields_are_ignored(use, meta):
-    content = checkpoint_of('vit_frozen')
-    torch.save(content | dict(meta=meta, message_hub=[0]), 'given.pth')
+    give('vit_frozen', dict, meta=meta, message_hub=[0] if meta else dict(log_scalars=3))
     use(f'{PLACE}/vit_frozen.py')
-
-
-def test_evaluation_ignores_message_hub():
-    content = checkpoint_of('vit_frozen')
-    torch.save(content | dict(message_hub=dict(log_scalars=3)), 'given.pth')
-    run_tool_here('test.py', f'{PLACE}/vit_frozen.py', 'given.pth', '--work-dir', 'work')

@@ -40,7 +40,6 @@ from lm4ve.runner.command_line import (
     load_config,
     run_tool,
 )
-from lm4ve.runner.neck_progress import following
 
 
 # ---------------------------------------------------------------------------- measures
@@ -88,7 +87,7 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     else:
         runner.model.init_weights()
     model, batches = runner.model.eval(), list(_batches(runner, samples, seed or 0))
-    for neck in following(model):
+    for neck in (m for m in model.modules() if getattr(m, 'follows_progress', False)):
         neck.train().set_progress(0.0)
         neck.block.eval()
     coherence = mean_cosine(_gradient(model, batch) for batch in batches)

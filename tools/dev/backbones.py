@@ -5,7 +5,7 @@ pages of the documentation from them, and a test trains a step of each entry at 
 checks that each refused one fails.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -135,9 +135,7 @@ IMAGE = (
         (dict(type='HRFuseScales', in_channels=(32, 64, 128, 256)), *_POOL),
         note="the scales' widths are those of `arch='w32'`",
     ),
-    Entry(
-        'LeNet5', {}, _MAP, _POOL, note='gray pictures, of which 32 x 32 pixels give a single token'
-    ),
+    Entry('LeNet5', {}, _MAP, _POOL, note='gray pictures; 32 x 32 pixels give one token'),
     Entry(
         'InceptionV3',
         insert=dict(after='Mixed_7c'),
@@ -146,78 +144,48 @@ IMAGE = (
     ),
 )
 
+_SPARK = (
+    'It runs only in the pre-training of SparK, which sets the mask of the patches that it sees; '
+    'its weights load into `{}`'
+)
 IMAGE_REFUSED = (
-    Refused(
-        'CSPNet',
-        'It is the base of `CSPDarkNet`, `CSPResNet` and `CSPResNeXt`, which are above, and is '
-        'not registered',
-    ),
-    Refused(
-        'SparseResNet',
-        'It runs only in the pre-training of SparK, which sets the mask of the patches that it '
-        'sees; its weights load into `ResNet`',
-        "'NoneType' object",
-    ),
-    Refused(
-        'SparseConvNeXt',
-        'It runs only in the pre-training of SparK, which sets the mask of the patches that it '
-        'sees; its weights load into `ConvNeXt`',
-        "'NoneType' object",
-    ),
+    Refused('CSPNet', 'It is the unregistered base of `CSPDarkNet`, `CSPResNet`, `CSPResNeXt`'),
+    Refused('SparseResNet', _SPARK.format('ResNet'), "'NoneType' object"),
+    Refused('SparseConvNeXt', _SPARK.format('ConvNeXt'), "'NoneType' object"),
 )
 
 
 _3D, _2D = 'Recognizer3D', 'lm4ve.Recognizer2D'
 
 
-def _clips(*names: str, head: str = 'I3DHead', **neck: Any) -> tuple[Entry, ...]:
-    return tuple(Entry(n, {}, dict(_MAP, **neck), model=_3D, head=head) for n in names)
-
-
-def _frames(*names: str, head: str = 'TSMHead') -> tuple[Entry, ...]:
-    return tuple(Entry(n, {}, _MAP, model=_2D, head=head) for n in names)
+def _clips(*names: str, model: str = _3D, head: str = 'I3DHead', **neck: Any) -> list[Entry]:
+    return [Entry(n, {}, dict(_MAP, **neck), model=model, head=head) for n in names]
 
 
 def _inside(name: str, model: str, head: str, note: str = '', **insert: Any) -> Entry:
     return Entry(name, insert=insert, model=model, head=head, note=note)
 
 
+_TOKENS = dict(model=_3D, head='TimeSformerHead')
 VIDEO = (
-    Entry(
-        'VisionTransformer', dict(return_feat_map=True), _MEAN, model=_3D, head='TimeSformerHead'
-    ),
-    Entry(
-        'SwinTransformer3D',
-        {},
-        dict(norm_cfg=dict(type='LN', eps=1e-5)),
-        norms=('norm3',),
-        model=_3D,
-        head='I3DHead',
-    ),
-    Entry(
-        'MViT',
-        dict(output_cls_token=False),
-        _MEAN,
-        norms=('norm3',),
-        model=_3D,
-        head='TimeSformerHead',
-    ),
-    _inside('TimeSformer', _3D, 'TimeSformerHead', after='transformer_layers.layers.11'),
+    Entry('VisionTransformer', dict(return_feat_map=True), _MEAN, **_TOKENS),
+    Entry('SwinTransformer3D', {}, _SWIN, norms=('norm3',), model=_3D, head='I3DHead'),
+    Entry('MViT', dict(output_cls_token=False), _MEAN, norms=('norm3',), **_TOKENS),
+    _inside('TimeSformer', **_TOKENS, after='transformer_layers.layers.11'),
     Entry(
         'UniFormerV2',
         {},
         dict(layout='NBC'),
         insert=dict(after='transformer.resblocks.11'),
-        model=_3D,
-        head='TimeSformerHead',
         note='the block sees one frame at a time',
+        **_TOKENS,
     ),
     *_clips('UniFormer', 'ResNet3d', 'ResNet3dSlowOnly', 'ResNet3dCSN', 'ResNet2Plus1d', 'C2D'),
     *_clips('X3D', head='X3DHead'),
     *_clips('ResNet3dSlowFast', head='SlowFastHead', index=0, keep_others=True),
     _inside('C3D', _3D, 'I3DHead', 'before its two linear layers', after='pool5'),
-    *_frames('ResNet', 'MobileNetV2', head='TSNHead'),
-    *_frames('ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM', 'TANet'),
+    *_clips('ResNet', 'MobileNetV2', model=_2D, head='TSNHead'),
+    *_clips('ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM', 'TANet', model=_2D, head='TSMHead'),
     _inside('OmniResNet', 'RecognizerOmni', 'OmniHead', 'pictures and clips', after='layer4'),
     _inside('RGBPoseConv3D', 'MMRecognizer3D', 'RGBPoseHead', after='rgb_path.layer4'),
     _inside('STGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
@@ -226,18 +194,8 @@ VIDEO = (
 )
 
 VIDEO_REFUSED = (
-    Refused(
-        'ResNet3dLayer',
-        'It is one stage of `ResNet3d`, which takes features instead of clips; put the block after '
-        'the whole network',
-        'channels',
-    ),
-    Refused(
-        'ResNetTIN',
-        'It needs the operator `tin_shift`, compiled, which mmcv-lite lacks; with a full mmcv the '
-        'lines of `ResNetTSM` are a start, which nobody has tried',
-        'tin_shift',
-    ),
+    Refused('ResNet3dLayer', 'It is one stage of `ResNet3d`, which takes the block', 'channels'),
+    Refused('ResNetTIN', 'mmcv-lite lacks its compiled operator `tin_shift`', 'tin_shift'),
 )
 
 
@@ -266,43 +224,33 @@ def full_type(name: str, host: str) -> str:
     return name if '.' in name else f'{host}.{name}'
 
 
-def tables(
-    task: str, entries: Iterable[Entry], refused: Iterable[Refused], host: str
-) -> dict[str, Callable[[], str]]:
-    """Return the functions that make a host's tables, by the names of their markers in a page."""
-    return {
-        f'{task} backbones': partial(works_table, entries, host),
-        f'refused {task} backbones': partial(refused_table, refused),
-    }
-
-
 def works_table(entries: Iterable[Entry], host: str) -> str:
     """Return the Markdown table of the backbones that take the block."""
     entries = list(entries)
-    models = any(e.model for e in entries)
     titles = ['`backbone=dict(...)`: these fields and your sizes']
     titles += ["`neck=dict(type='LLMBlockNeck', ...)`: beside `in_channels` and `block`"]
-    titles += ['model and head'] if models else []
+    titles += ['model and head'] * any(e.model for e in entries)
     rows = []
     for entry in entries:
-        backbone, neck = config_lines(entry, host)
-        if models:
-            cells = [backbone, neck, ', '.join(f'`{n}`' for n in (entry.model, entry.head) if n)]
-        else:
-            cells = [backbone, neck + (f', head `{entry.head}`' if entry.head else '')]
+        cells = [*config_lines(entry, host)]
+        if len(titles) == 3:
+            cells += [', '.join(f'`{n}`' for n in (entry.model, entry.head) if n)]
+        elif entry.head:
+            cells[-1] += f', head `{entry.head}`'
         cells[-1] += f'; {entry.note}' if entry.note else ''
-        rows.append(_row(cells))
-    return '\n'.join([_row(titles), '|---' * len(titles) + '|', *rows])
+        rows.append(cells)
+    return markdown(titles, rows)
 
 
 def refused_table(refused: Iterable[Refused]) -> str:
     """Return the Markdown table of the backbones that do not take it, with the reasons."""
-    rows = [_row([f'`{r.type}`', r.reason]) for r in refused]
-    return '\n'.join([_row(['backbone', 'why']), '|---|---|', *rows])
+    return markdown(['backbone', 'why'], [[f'`{r.type}`', r.reason] for r in refused])
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f'| {" | ".join(cells)} |'
+def markdown(titles: list[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [f'| {" | ".join(cells)} |' for cells in (titles, *rows)]
+    return '\n'.join([lines[0], '|---' * len(titles) + '|', *lines[1:]])
 
 
 def _follower(cfg: dict[str, Any]) -> str:
@@ -318,5 +266,11 @@ def _call(value: Any) -> str:
     return f'dict({", ".join(_fields(value))})' if isinstance(value, dict) else repr(value)
 
 
-IMAGE_TABLES = tables('image', IMAGE, IMAGE_REFUSED, 'mmpretrain')
-VIDEO_TABLES = tables('video', VIDEO, VIDEO_REFUSED, 'mmaction')
+IMAGE_TABLES = {
+    'image backbones': partial(works_table, IMAGE, 'mmpretrain'),
+    'refused image backbones': partial(refused_table, IMAGE_REFUSED),
+}
+VIDEO_TABLES = {
+    'video backbones': partial(works_table, VIDEO, 'mmaction'),
+    'refused video backbones': partial(refused_table, VIDEO_REFUSED),
+}

@@ -10,11 +10,11 @@ to be equal, bit by bit. Exits with 1 if any run differs.
 """
 
 import argparse
-import importlib
-import multiprocessing
+import contextlib
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +22,9 @@ from pathlib import Path
 
 import torch
 
-from lm4ve.commands.train import main as train
 from lm4ve.files import write_json
-from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks import get_task
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+ROOT = Path(__file__).resolve().parents[2]
 _EPOCHS = 3
 _FLAGS = (
     f'train_cfg.max_epochs={_EPOCHS}',
@@ -36,48 +33,32 @@ _FLAGS = (
     'default_hooks.checkpoint.interval=2',
     'train_dataloader.batch_size=4',
 )
-_CLIPS, _SCENES = (dict(clips=dict(train=28, val=8, test=8)), dict(counts=dict(train=28, val=4)))
 #: Task -> its demo, and how few samples each of its data sets has.
 DEMOS = {
-    'image': ('lm4ve/vit-demo_minilm_digits.py', dict(indices=28)),
-    'video': ('video/videomae-demo_minilm_moving-digits.py', _CLIPS),
-    'pointcloud': (
-        'pointcloud/pointbert-demo_minilm_primitives.py',
-        dict(per_class=3, cache_dir='cache'),
+    'image': ('lm4ve/vit-demo_minilm_digits.py', 'indices=28'),
+    'video': (
+        'video/videomae-demo_minilm_moving-digits.py',
+        'clips.train=28 clips.val=8 clips.test=8',
     ),
-    'motion': ('motion/vectornet-demo_minilm_sim.py', _SCENES),
-    'vqa': ('vision_language/meter-demo_minilm_easy-vqa.py', dict(indices=28)),
+    'pointcloud': ('pointcloud/pointbert-demo_minilm_primitives.py', 'per_class=3 cache_dir=cache'),
+    'motion': ('motion/vectornet-demo_minilm_sim.py', 'counts.train=28 counts.val=4'),
+    'vqa': ('vision_language/meter-demo_minilm_easy-vqa.py', 'indices=28'),
 }
-
-#: Task -> the overrides that let its schedule end with the training: one total by default. METER
-#: has one epoch for each scheduler, and its questions change after the first.
-SCHEDULES = {
-    'vqa': [
-        'custom_hooks.0.epochs=1',
-        'param_scheduler.0.end=1',
-        *(f'param_scheduler.1.{k}' for k in ('T_max=1', 'begin=1', 'end=2')),
-        *(f'param_scheduler.2.{k}' for k in ('T_max=1', 'begin=2', 'end=3')),
-    ]
+#: One total by default. METER has one epoch for each scheduler, and its questions change after the
+#: first.
+_SCHEDULE = f'param_scheduler.total_steps={_EPOCHS}'
+_SCHEDULES = {
+    'vqa': 'custom_hooks.0.epochs=1 param_scheduler.0.end=1 param_scheduler.1.T_max=1 '
+    'param_scheduler.1.begin=1 param_scheduler.1.end=2 param_scheduler.2.T_max=1 '
+    'param_scheduler.2.begin=2 param_scheduler.2.end=3'
 }
 
 
 def overrides(task: str) -> list[str]:
     """Return the overrides that make a demo's training short and its data sets small."""
-    few = {}
-    for name, value in DEMOS[task][1].items():
-        nested = value if isinstance(value, dict) else {'': value}
-        few |= {f'{name}.{k}'.rstrip('.'): v for k, v in nested.items()}
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
-    small = [f'{loader}.{k}={v}' for loader in loaders for k, v in few.items()]
-    return [*_FLAGS, *small, *SCHEDULES.get(task, [f'param_scheduler.total_steps={_EPOCHS}'])]
-
-
-def _train(arguments: list[str], log: Path) -> None:
-    with open(log, 'a', encoding='utf-8') as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.argv = ['train', *arguments]
-        run_tool(lambda: train(arguments))
+    small = [f'{loader}.{field}' for loader in loaders for field in DEMOS[task][1].split()]
+    return [*_FLAGS, *small, *_SCHEDULES.get(task, _SCHEDULE).split()]
 
 
 class Run:
@@ -90,36 +71,36 @@ class Run:
 
     def __init__(self, task: str, name: str) -> None:
         self.folder, self.log = Path(name).resolve(), Path(f'{name}.log').resolve()
-        self.arguments = [str(CONFIGS / DEMOS[task][0]), '--work-dir', str(self.folder)]
+        config = ROOT / 'configs' / DEMOS[task][0]
+        self.command = [sys.executable, ROOT / 'tools/train.py', config, '--work-dir', self.folder]
         self.options = ['--cfg-options', *overrides(task)]
+        self.start()
+        while self.process.poll() is None and not (self.folder / 'last_checkpoint').exists():
+            time.sleep(0.01)
 
     def start(self, *flags: str) -> None:
-        """Start the process: a fork, which has imported everything."""
-        arguments = [*self.arguments, *flags, *self.options]
-        context = multiprocessing.get_context('fork')
-        self.process = context.Process(target=_train, args=(arguments, self.log))
-        self.process.start()
+        """Start the process."""
+        with open(self.log, 'a', encoding='utf-8') as log:
+            command = [*self.command, *flags, *self.options]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
-    def finish(self) -> None:
-        """Wait for the end; a failed training ends this process with its log."""
-        self.process.join()
-        if self.process.exitcode:
+    def finish(self) -> dict:
+        """Wait for the end and return the last state; a failed training ends this process."""
+        if code := self.process.wait():
             log = self.log.read_text(encoding='utf-8')
-            sys.exit(f'{self.folder.name} ended with {self.process.exitcode}:\n{log[-2000:]}')
-
-    def wait_for_checkpoint(self) -> None:
-        """Wait until the first checkpoint is written."""
-        while self.process.is_alive() and not (self.folder / 'last_checkpoint').exists():
-            time.sleep(0.01)
-        if self.process.exitcode:
-            self.finish()
+            sys.exit(f'{self.folder.name} ended with {code}:\n{log[-2000:]}')
+        return self.last()
 
     def last(self) -> dict:
-        """Return weights, optimizer, schedule and iteration of the last checkpoint."""
-        path = (self.folder / 'last_checkpoint').read_text(encoding='utf-8')
-        saved = torch.load(path, weights_only=True)
-        keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-        return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
+        """Return what the last checkpoint holds."""
+        return state_of((self.folder / 'last_checkpoint').read_text(encoding='utf-8'))
+
+
+def state_of(path: str | Path) -> dict:
+    """Return weights, average, optimizer, schedule and iteration of a checkpoint."""
+    saved = torch.load(path, weights_only=True)
+    keys = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+    return {k: saved[k] for k in keys if k in saved} | {'iter': saved['meta']['iter']}
 
 
 def is_same(a: object, b: object) -> bool:
@@ -148,26 +129,22 @@ def check(task: str, kills: int, seed: int) -> dict:
         went on from.
     """
     rng, whole = random.Random(seed), Run(task, 'whole')
-    whole.start()
-    whole.wait_for_checkpoint()
     begin = time.perf_counter()
-    whole.finish()
-    length, expected = time.perf_counter() - begin, whole.last()
+    expected = whole.finish()
+    length = time.perf_counter() - begin
     equal, resumed_at = 0, []
     while len(resumed_at) < kills:
         run = Run(task, f'run{len(resumed_at)}')
-        run.start()
-        run.wait_for_checkpoint()
-        run.process.join(rng.uniform(0, length))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.process.wait(rng.uniform(0, length))
         run.process.kill()
-        run.process.join()
+        run.process.wait()
         at = run.last()['iter']
         if at == expected['iter']:  # it was done already
             length *= 0.9
         else:
             run.start('--resume')
-            run.finish()
-            same = is_same(run.last(), expected)
+            same = is_same(run.finish(), expected)
             equal += same
             resumed_at.append(at)
             word = 'equal' if same else 'DIFFERS'
@@ -188,10 +165,6 @@ def main() -> None:
     out = args.out and Path(args.out).resolve()
     results = {}
     for task in args.tasks:
-        declared = get_task(task)
-        for module in declared.registers:  # once, and not in every process
-            own = module if module.startswith('lm4ve') else f'{declared.package}.{module}'
-            importlib.import_module(own)
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)  # generated data go below it
             results[task] = check(task, args.kills, args.seed)

@@ -23,14 +23,8 @@ def supported_table() -> str:
     for wrapper, family in WRAPPERS.items():
         wrapped[family].append(wrapper)
     inside = '; '.join(f'{_names(w)} ({family})' for family, w in sorted(wrapped.items()))
-    return '\n'.join(
-        [
-            f'| kind | `model_type`: {len(FAMILIES)} families and {len(WRAPPERS)} wrappers |',
-            '|---|---|',
-            *rows,
-            f'| text part of ({len(WRAPPERS)}) | {inside} |',
-        ]
-    )
+    head = f'| kind | `model_type`: {len(FAMILIES)} families and {len(WRAPPERS)} wrappers |'
+    return '\n'.join([head, '|---|---|', *rows, f'| text part of ({len(WRAPPERS)}) | {inside} |'])
 
 
 def refused_table() -> str:

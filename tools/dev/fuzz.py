@@ -60,13 +60,14 @@ class EndsProcess:
 
 def hostile_pickle(rng: random.Random) -> bytes:
     """Return a pickle as itself, in torch's format or in numpy's."""
-    out = io.BytesIO()
-    save = rng.choice([
-        lambda: pickle.dump(EndsProcess(), out),
-        lambda: torch.save(dict(state_dict=EndsProcess()), out),
-        lambda: np.save(out, np.array([EndsProcess()], dtype=object), allow_pickle=True),
-    ])  # fmt: skip
-    save()
+    out, bomb = io.BytesIO(), EndsProcess()
+    kind = rng.randrange(3)
+    if kind == 0:
+        pickle.dump(bomb, out)
+    elif kind == 1:
+        torch.save(dict(state_dict=bomb), out)
+    else:
+        np.save(out, np.array([bomb], dtype=object), allow_pickle=True)
     return out.getvalue()
 
 

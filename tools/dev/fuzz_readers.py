@@ -130,9 +130,9 @@ def language_model(folder: Path, name: str) -> Made:
         write(folder, {'params.json': params})
     else:
         model.save_pretrained(folder, max_shard_size='1KB' if name == 'weight-index' else '1GB')
-        if name == 'torch':
-            (folder / 'model.safetensors').unlink()
-            torch.save(state, file)
+    if name == 'torch':
+        (folder / 'model.safetensors').unlink()
+        torch.save(state, file)
     return file, lambda: LLMBlock(str(file if name == 'gguf' else folder)).source
 
 
@@ -280,12 +280,8 @@ KARPATHY = [
 ]
 QA = dict(question='What?', answer='A cat.')
 TEXTS = {
-    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': {
-        k: v for k, v in VQA.items() if k != 'annotations'
-    },
-    'vqav2/v2_mscoco_train2014_annotations.json': {
-        k: v for k, v in VQA.items() if k not in ('questions', 'task_type')
-    },
+    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': VQA,
+    'vqav2/v2_mscoco_train2014_annotations.json': VQA,
     'q.csv': ''.join(f'{",".join(row)}\n' for row in [ROWS[0], *(r.values() for r in ROWS)]),
     'q.jsonl': ''.join(json.dumps(row).replace('answers', 'answer') + '\n' for row in ROWS),
     'question_answers.json': [dict(id=i, qas=[dict(QA, qa_id=i, image_id=i)]) for i in range(3)],

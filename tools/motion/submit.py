@@ -15,7 +15,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.command_line import (
     add_allow_partial,
     build_runner,
-    common_parser,
+    config_parser,
     evaluate_checkpoint,
     finish_config,
     load_config,
@@ -46,7 +46,7 @@ def check(cfg: Config, out: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = common_parser('Write a submission')
+    parser = config_parser('Write a submission', runs=True)
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as configured')

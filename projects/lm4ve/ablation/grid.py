@@ -18,8 +18,7 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError, check
-from lm4ve.runner.config import merge_options, read_config
-from lm4ve.runner.config_schema import check_config
+from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.version import __version__
 
 

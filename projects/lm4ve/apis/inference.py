@@ -59,10 +59,7 @@ def inference(
     check('batch_size', batch_size, least=1)
     with in_scope_of(cfg):
         kind = pkgutil.resolve_name(task_of_config(cfg).inferencer)
-        run = kind(
+        run: Any = kind(
             cfg, checkpoint, device=device, allow_partial=allow_partial, show_progress=progress
         )
-        found: list[dict[str, Any]] = run(
-            inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options
-        )
-    return found
+        return run(inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options)

@@ -1,7 +1,7 @@
 """Finds the configs that come with lm4ve by name, and builds their models."""
 
+import fnmatch
 import functools
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from torch import nn
 
 from lm4ve.errors import UserError, check, did_you_mean
 from lm4ve.runner.config import read_config
-from lm4ve.runner.devices import find_device
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
 from lm4ve.zoo import MIM_FOLDER
@@ -25,9 +24,8 @@ _TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
 @functools.cache
 def _models() -> dict[str, tuple[str, dict[str, Any]]]:
     """Return name -> task and entry, of every metafile."""
-    index = load(MIM_FOLDER / 'model-index.yml')
     found = {}
-    for path in index['Import']:
+    for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
         folder = Path(path).parent.name
         for entry in load(MIM_FOLDER / path)['Models']:
             task = 'rooms' if entry['Name'].startswith('sqa3d') else _TASKS.get(folder, folder)
@@ -47,11 +45,8 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
     """
     if task is not None:
         check('task', task, choices=sorted({its for its, _ in _models().values()}))
-    return sorted(
-        name
-        for name, (its, _) in _models().items()
-        if task in (None, its) and fnmatchcase(name, pattern or '*')
-    )
+    names = [name for name, (its, _) in _models().items() if task in (None, its)]
+    return sorted(fnmatch.filter(names, pattern or '*'))
 
 
 def find_config(config: str | Path | Config) -> Config:
@@ -107,17 +102,10 @@ def get_model(
         UserError: There is no such config or device, or nothing was released.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
-    cfg = find_config(config)
-    if fields:
-        cfg = cfg.copy()
-        cfg.merge_from_dict(dict(model=fields))
-    place = find_device(device or 'cpu', 'device')
+    cfg = find_config(config).copy()
+    cfg.merge_from_dict(dict(model=fields))
     if pretrained is True:
-        weights = _models().get(str(config), ('', {}))[1].get('Weights')
-        raise UserError(
-            f"pretrained=True: weights of '{config}': {weights or 'not released'}. Fix: give "
-            'pretrained= the path of a checkpoint.'
-        )
+        raise UserError(f"Weights of '{config}' are not released. Fix: pretrained= a checkpoint.")
     with in_scope_of(cfg):
         model, _ = build_model(cfg, pretrained or None, allow_partial)
-    return model.to(place).eval()
+    return model.to(device or 'cpu').eval()

@@ -5,9 +5,9 @@ A wheel installs it, so that it runs without a clone of the repository:
 """
 
 import sys
-from difflib import get_close_matches
 from importlib import import_module
 
+from lm4ve.errors import did_you_mean
 from lm4ve.version import __version__
 
 #: Name of a command -> what it does. Each is a module of this folder with a ``main``.
@@ -33,9 +33,7 @@ def main() -> None:
             print(f'  {command:10} {does}')
         print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
     elif name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, 1)
-        advice = f"did you mean '{close[0]}'?" if close else f'one of {", ".join(COMMANDS)}.'
-        print(f"error: lm4ve has no command '{name}'; {advice}", file=sys.stderr)
+        print(f"error: no command '{name}'.{did_you_mean(name, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     else:
         from lm4ve.runner.command_line import run_tool

@@ -10,14 +10,14 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-import lm4ve  # noqa: F401  (registers before a config is read)
 from lm4ve.ablation import Grid, Store, load_grid, select_tuned
 from lm4ve.ablation.report import report
 from lm4ve.ablation.store import metric_of
-from lm4ve.ablation.workers import Executor, Failure, Workers
+from lm4ve.ablation.workers import Workers
 from lm4ve.errors import UserError, check
 
 
@@ -27,40 +27,31 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add('grid', type=Path, help='grid file')
-    work_dir = Path('work_dirs/ablations')
-    add('--work-dir', type=Path, default=work_dir, help='trials and tables; grids may share it')
+    add('--work-dir', type=Path, default=Path('work_dirs/ablations'), help='of trials and tables')
     add('--workers', type=int, default=1, help='trials at a time')
     add('--threads', type=int, default=1, help='CPU threads of each')
     add('--gpus', default='', help='devices to share out among the workers, such as 0,1,2,3')
-    more = 'of more than one, a trial trains distributed'
-    add('--gpus-per-trial', type=int, default=1, help=more)
-    where = 'where trials run: on this machine, or as jobs of its Slurm cluster (submitit)'
-    add('--executor', choices=['local', 'slurm'], default='local', help=where)
+    add('--gpus-per-trial', type=int, default=1, help='more than one train a trial distributed')
+    add('--executor', choices=['local', 'slurm'], default='local', help='this machine, or Slurm')
     sbatch = 'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
     add('--slurm', nargs='+', default=[], metavar='NAME=VALUE', help=sbatch)
     add('--seeds', type=int, nargs='+', help='only these')
     add('--variants', nargs='+', help='only these')
     add('--list', action='store_true', help='print the trials and their states; run nothing')
-    only = 'tables and plot of the finished trials; run nothing'
-    add('--report-only', action='store_true', help=only)
-    args = parser.parse_args(argv)
-    for name in ('workers', 'threads', 'gpus_per_trial'):
-        check(f'--{name.replace("_", "-")}', getattr(args, name), least=1)
-    return args
+    add('--report-only', action='store_true', help='tables and plot of the finished trials')
+    return parser.parse_args(argv)
 
 
 def part_of(grid: Grid, args: argparse.Namespace) -> Grid:
     """Return the part of a grid that --seeds and --variants select."""
     names = [v.name for v in grid.variants]
-    for name in args.variants or ():
-        check('--variants', name, choices=names)
-    for seed in args.seeds or ():
-        check('--seeds', seed, choices=grid.seeds)
-    return dataclasses.replace(
-        grid,
-        seeds=tuple(s for s in grid.seeds if s in (args.seeds or grid.seeds)),
-        variants=tuple(v for v in grid.variants if v.name in (args.variants or names)),
-    )
+    wanted, seeds = args.variants or names, args.seeds or grid.seeds
+    for field, values, known in (('--variants', wanted, names), ('--seeds', seeds, grid.seeds)):
+        for value in values:
+            check(field, value, choices=known)
+    variants = tuple(v for v in grid.variants if v.name in wanted)
+    seeds = tuple(s for s in grid.seeds if s in seeds)
+    return dataclasses.replace(grid, seeds=seeds, variants=variants)
 
 
 def print_list(grid: Grid, store: Store, console: Console) -> None:
@@ -73,9 +64,7 @@ def print_list(grid: Grid, store: Store, console: Console) -> None:
         console.print(f'and {waiting} main trials, whose tuned values are not known yet')
 
 
-def build_executor(
-    grid: Grid, store: Store, args: argparse.Namespace, console: Console
-) -> Executor:
+def build_executor(grid: Grid, store: Store, args: argparse.Namespace, console: Console) -> Any:
     """Return the executor that the flags name."""
     shared = store, args.workers, args.threads, grid.keep_checkpoints, console
     if args.executor == 'local':
@@ -88,19 +77,15 @@ def build_executor(
         raise UserError('--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.')
     from lm4ve.ablation.slurm import SlurmJobs
 
-    for word in args.slurm:
-        if not all(word.partition('=')):
-            raise UserError(f"--slurm '{word}' must be NAME=VALUE.")
-    options = dict(word.split('=', 1) for word in args.slurm)
-    return SlurmJobs(*shared, options)
+    return SlurmJobs(*shared, dict(word.split('=', 1) for word in args.slurm))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
+    check('--workers', args.workers, least=1)
     whole = load_grid(args.grid)
     grid = part_of(whole, args)
-    store = Store(args.work_dir, args.gpus_per_trial)
-    console = Console()
+    store, console = Store(args.work_dir, args.gpus_per_trial), Console()
 
     def describe(result: dict) -> str:
         return f'{grid.metric} {metric_of(grid, result):.4f} ({result["wall_seconds"]:.0f} s)'
@@ -108,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.list:
         print_list(grid, store, console)
         return
-    failures: list[Failure] = []
+    failures = []
     if not args.report_only:
         with store.lock():
             executor = build_executor(grid, store, args, console)

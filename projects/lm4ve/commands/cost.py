@@ -9,8 +9,7 @@ docs/guides/cost.md describes how it counts.
 
 from collections.abc import Mapping, Sequence
 
-import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.cost.step import StepCost, cost_of_step
+from lm4ve.cost.step import cost_of_step
 from lm4ve.cost.tables import print_table
 from lm4ve.errors import check
 from lm4ve.runner.command_line import config_parser
@@ -33,28 +32,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         for p, n in cost.forward.items()
     ]
     print_table(f'{args.config}, a training step of {cost.batch}', rows)
-    print('\n'.join(lines(cost)))
+    print(f'parameters: {cost.trainable:,} trainable, {cost.frozen:,} frozen')
+    print(f'weights: {_by_dtype(cost.weights)}')
+    print(f'gradients: {_gigabytes(cost.gradients)}, optimizer: {_gigabytes(cost.optimizer)}')
+    print(f'activations kept for the backward pass: {_by_dtype(cost.saved)}')
+    print(f'checkpoint: {cost.checkpoint / 1e6:,.0f} MB')
     if args.base is not None:
         base = cost_of_step(read_config(args.base), args.batch or cost.batch)
         print(f'operations relative to the base: {cost.macs / base.macs:.3f}')
-    if args.gpus:
-        sent = [
-            {'GPUs': f'{n}'}
-            | {f'{how} [MB]': f'{b / 1e6:,.1f}' for how, b in cost.bytes_sent(n).items()}
-            for n in args.gpus
-        ]
-        print_table('bytes that each GPU sends in a step', sent)
-
-
-def lines(cost: StepCost) -> list[str]:
-    """Return parameters and sizes, a line each."""
-    return [
-        f'parameters: {cost.trainable:,} trainable, {cost.frozen:,} frozen',
-        f'weights: {_by_dtype(cost.weights)}',
-        f'gradients: {_gigabytes(cost.gradients)}, optimizer: {_gigabytes(cost.optimizer)}',
-        f'activations kept for the backward pass: {_by_dtype(cost.saved)}',
-        f'checkpoint: {cost.checkpoint / 1e6:,.0f} MB',
-    ]
+    for n in args.gpus or ():
+        sent = ', '.join(f'{how} {b / 1e6:,.1f} MB' for how, b in cost.bytes_sent(n).items())
+        print(f'{n} GPUs, each GPU sends in a step: {sent}')
 
 
 def _by_dtype(sizes: Mapping) -> str:

@@ -10,7 +10,6 @@ agree. docs/guides/deployment.md says what goes in and out for each task.
 from collections.abc import Sequence
 from pathlib import Path
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import add_allow_partial, config_parser
@@ -46,8 +45,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         for tensor in written.metadata.get(kind, ()):
             shape = ', '.join(map(str, tensor['shape']))
             print(f'  {kind[:-1]:6} {tensor["name"]}: {tensor["dtype"]} [{shape}]')
-    if args.format == 'safetensors':
-        held = 'with' if args.with_block else 'without'
-        print(f"Read back and compared: equal, {held} the frozen block's weights.")
-    else:
-        print(f'Compared with the model at batches of 1 and 3: {written.difference:.1e} apart.')
+    print(f'Read back and compared: {written.difference:.1e} apart.')

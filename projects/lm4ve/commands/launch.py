@@ -80,7 +80,7 @@ class Agent(local_elastic_agent.LocalElasticAgent):
 
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
     """Return a command's words; a training that may be started again gets ``--resume auto``."""
-    given = any(w == '--resume' or w.startswith('--resume=') for w in words)
+    given = any(word.partition('=')[0] == '--resume' for word in words)
     added = ['--resume', 'auto'] if restarts and command == 'train' and not given else []
     return [*words, *added]
 

@@ -6,7 +6,6 @@ lm4ve test OUT_FOLDER/<name>.py OUT_FOLDER/<name>.pth
 
 from collections.abc import Sequence
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.release.release import make_release
 from lm4ve.runner.command_line import config_parser
 

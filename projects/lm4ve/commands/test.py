@@ -10,16 +10,8 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import (
-    add_allow_partial,
-    build_runner,
-    common_parser,
-    evaluate_checkpoint,
-    finish_config,
-    load_config,
-)
+from lm4ve.runner import command_line
 from lm4ve.tasks import task_of_config
 
 
@@ -29,29 +21,26 @@ def use_tta(cfg: Config) -> None:
     Raises:
         UserError: Neither the config nor its task says how to augment.
     """
-    missing = [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]
-    task = task_of_config(cfg) if missing else None
-    if task is not None and not task.tta_model:
-        raise UserError(f'--tta needs {" and ".join(missing)} in a config for {task.title}.')
-    if 'tta_model' in missing:
-        cfg.tta_model = dict(type=task.tta_model)
-    if 'tta_pipeline' in missing:
+    if missing := [field for field in ('tta_model', 'tta_pipeline') if field not in cfg]:
+        task = task_of_config(cfg)
+        if not task.tta_model:
+            raise UserError(f'--tta needs {" and ".join(missing)} in a config for {task.title}.')
+        cfg.setdefault('tta_model', ConfigDict(type=task.tta_model))
         pipeline = deepcopy(cfg.test_dataloader.dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=p) for p in (1.0, 0.0)]
         pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
-        cfg.tta_pipeline = pipeline
+        cfg.setdefault('tta_pipeline', pipeline)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = common_parser('Test (and evaluate) a model')
+    parser = command_line.config_parser('Test (and evaluate) a model', runs=True)
     add = parser.add_argument
     add('checkpoint', help='checkpoint file')
-    add_allow_partial(parser)
+    command_line.add_allow_partial(parser)
     add('--out', help='file for the results')
-    text = 'what --out holds: metrics or predictions (the default)'
-    add('--out-item', choices=['metrics', 'pred'], help=text)
+    add('--out-item', choices=['metrics', 'pred'], help='what --out holds; default: predictions')
     add('--show-dir', help='folder for pictures of the predictions')
     add('--show', action='store_true', help='show predictions in a window')
     add('--interval', type=int, default=1, help='draw every n-th sample')
@@ -61,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')
-    cfg = load_config(args)
-    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
+    cfg = command_line.load_config(args)
+    command_line.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
@@ -70,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise UserError('--show and --show-dir need default_hooks.visualization.')
         shown = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
         cfg.default_hooks.visualization.update(enable=True, interval=args.interval, **shown)
-    finish_config(cfg, args)
+    command_line.finish_config(cfg, args)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
-    runner = build_runner(cfg, short_console=not args.verbose)
+    runner = command_line.build_runner(cfg, short_console=not args.verbose)
     if args.out and args.out_item != 'metrics':
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()

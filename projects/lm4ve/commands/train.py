@@ -6,20 +6,13 @@ lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
 from collections.abc import Sequence
 from pathlib import Path
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import (
-    DATALOADERS,
-    build_runner,
-    common_parser,
-    finish_config,
-    load_config,
-)
+from lm4ve.runner import command_line
 from lm4ve.runner.resume import check_whole, resume_newest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = common_parser('Train a model')
+    parser = command_line.config_parser('Train a model', runs=True)
     add = parser.add_argument
     text = (
         'a checkpoint to resume from; without a value, the newest whole one in the work '
@@ -29,28 +22,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--no-validate', action='store_true', help='do not evaluate')
     text = 'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
     add('--auto-scale-lr', action='store_true', help=text)
-    text = 'set persistent_workers=False in the dataloaders'
-    add('--no-persistent-workers', action='store_true', help=text)
+    add('--no-persistent-workers', action='store_true', help='end workers after each epoch')
     args = parser.parse_args(argv)
-    cfg = load_config(args)
+    cfg = command_line.load_config(args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    search = args.resume in ('newest', 'auto')
-    if args.resume is not None and not search:
+    if args.resume not in (None, 'newest', 'auto'):
         cfg.resume, cfg.load_from = True, args.resume
     if args.auto_scale_lr:
         if cfg.get('auto_scale_lr') is None:
             raise UserError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...).')
         cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
-        for loader in filter(None, map(cfg.get, DATALOADERS)):
+        for loader in filter(None, map(cfg.get, command_line.DATALOADERS)):
             loader.persistent_workers = False
-    finish_config(cfg, args)
-    if search:
+    command_line.finish_config(cfg, args)
+    if args.resume in ('newest', 'auto'):
         resume_newest(cfg, needed=args.resume == 'newest')
     elif cfg.get('resume') and Path(cfg.get('load_from') or '').is_file():
         check_whole(cfg.load_from)
-    build_runner(cfg, short_console=not args.verbose).train()
+    command_line.build_runner(cfg, short_console=not args.verbose).train()

@@ -18,16 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.analysis import analyse
-from lm4ve.analysis.loading import (
-    UNTRAINED,
-    collate,
-    load_model,
-    samples_by_index,
-    samples_of_files,
-    tool_parser,
-)
+from lm4ve.analysis import analyse, loading
 from lm4ve.analysis.measures import check_measures
 from lm4ve.analysis.page import Entry, write_page
 from lm4ve.analysis.points import read_points, resolve_points
@@ -46,7 +37,7 @@ def input_options() -> dict[str, str]:
 
 def flags() -> argparse.ArgumentParser:
     """Return the parser, with a flag for each input option of the tasks."""
-    parser = tool_parser(__doc__)
+    parser = loading.tool_parser(__doc__)
     add = parser.add_argument
     add('input', nargs='*', help='files')
     add('--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0')
@@ -61,19 +52,16 @@ def flags() -> argparse.ArgumentParser:
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
     """Write a sample's PNG, and of a clip a GIF and an MP4."""
-    sheet = folder / f'{sample.name}.png'
+    sheet, movie = folder / f'{sample.name}.png', None
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
-    movie = None
     if sample.picture.is_clip:
         from lm4ve.tasks.video.video_files import write_video
 
-        frames = animate(sample, note)
-        save_gif(folder / f'{sample.name}.gif', frames, fps)
-        movie = folder / f'{sample.name}.mp4'
+        frames, movie = animate(sample, note), sheet.with_suffix('.mp4')
+        save_gif(sheet.with_suffix('.gif'), frames, fps)
         write_video(movie, frames, max(round(fps), 1))
-    return Entry(
-        sample.name, sheet, movie, sample.facts, sample.numbers, heading_rows(sample, note)
-    )
+    rows = heading_rows(sample, note)
+    return Entry(sample.name, sheet, movie, sample.facts, sample.numbers, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,31 +75,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError('There are no inputs. Give files, or --indices of the test set.')
     check('--fps', args.fps, above=0)
     options = {name: getattr(args, name) for name in input_options()}
-    given = [*samples_of_files(cfg, args.input, **options), *samples_by_index(cfg, args.indices)]
-    model, classes = load_model(cfg, args.checkpoint, args.device, args.allow_partial)
+    given = [
+        *loading.samples_of_files(cfg, args.input, **options),
+        *loading.samples_by_index(cfg, args.indices),
+    ]
+    model, classes = loading.load_model(cfg, args.checkpoint, args.device, args.allow_partial)
     resolve_points(model, points)
     name = Path(args.config).stem
-    untrained = args.checkpoint in UNTRAINED
+    untrained = args.checkpoint in loading.UNTRAINED
     checkpoint = 'untrained (seed 0)' if untrained else args.checkpoint
     folder = Path(args.out_dir or f'work_dirs/{name}/activations')
     folder.mkdir(parents=True, exist_ok=True)
-    entries = []
+    heads, entries = None if args.all_heads else 3, []
     for sample in given:
-        analysis = analyse(model, collate(cfg, [sample.data]), points, not args.no_attention)
-        (drawn,) = samples_of(
-            analysis, model, [sample.name], measures, classes, None if args.all_heads else 3
-        )
+        batch = loading.collate(cfg, [sample.data])
+        analysis = analyse(model, batch, points, not args.no_attention)
+        (drawn,) = samples_of(analysis, model, [sample.name], measures, classes, heads)
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)
-    write_page(
-        folder / 'index.html',
-        f'Activations of {name}',
-        {
-            'config': args.config,
-            'checkpoint': checkpoint,
-            'command': f'lm4ve visualize {shlex.join(map(str, argv or sys.argv[1:]))}',
-            'date': datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
-        },
-        entries,
+    facts = dict(
+        config=args.config,
+        checkpoint=checkpoint,
+        command=f'lm4ve visualize {shlex.join(map(str, argv or sys.argv[1:]))}',
+        date=datetime.now().astimezone().strftime('%Y-%m-%d %H:%M %Z'),
     )
+    write_page(folder / 'index.html', f'Activations of {name}', facts, entries)
     print(folder / 'index.html')

@@ -18,6 +18,7 @@ from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
 from lm4ve.errors import UserError
+from lm4ve.files import write_text
 
 
 # ------------------------------------------------------------------ code run from a file
@@ -187,9 +188,6 @@ class SavesBeforeDeleting(CheckpointHook):
     MMEngine's hook saves before it deletes.
     """
 
-    def _write_name(self, name: str, path: Path) -> None:
-        path.write_text(name)
-
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
         ids = list(getattr(self, 'keep_ckpt_ids', ()))
         outdated: list[int] = []
@@ -215,7 +213,7 @@ class SavesBeforeDeleting(CheckpointHook):
         )
         if not is_main_process():
             return
-        self._write_name(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
         for old in outdated:
             path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(old))
             if self.file_backend.isfile(path):

@@ -4,7 +4,6 @@ A file that is missing, damaged, unsafe (:mod:`lm4ve.llm.torch_files`) or of ano
 ends in one message that says which it is.
 """
 
-import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +15,11 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.errors import CheckpointError, UserError, listing
-from lm4ve.files import write_atomically
+from lm4ve.files import replacing
 from lm4ve.llm.torch_files import is_safetensors, is_zipped, read_safetensors, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
-_EMA_KEYS = ('model_ema',)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -58,10 +56,8 @@ def meta_of(checkpoint: dict[str, Any], *keys: str) -> dict[str, Any]:
     """Return a checkpoint's ``meta``, or a dict within it; empty where there is none."""
     found: Any = checkpoint
     for key in ('meta', *keys):
-        found = found.get(key)
-        if not isinstance(found, dict):
-            return {}
-    return dict(found)
+        found = found.get(key) if isinstance(found, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
 
 
 def select_state(
@@ -81,13 +77,10 @@ def select_state(
     Raises:
         UserError: There is no state, or no average where one is asked for.
     """
-    keys = _EMA_KEYS if ema else _STATE_KEYS
+    keys = ('model_ema',) if ema else _STATE_KEYS
     state = next((checkpoint[k] for k in keys if k in checkpoint), {} if ema else checkpoint)
-    if not (
-        isinstance(state, dict)
-        and state
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-    ):
+    tensors = [*state.items()] if isinstance(state, dict) else []
+    if not tensors or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors):
         raise UserError(
             f'{origin} has no {"moving average" if ema else "model state"}: no tensors under '
             f'{", ".join(keys)}; its keys are {listing(list(checkpoint), 20)}.'
@@ -125,17 +118,14 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], origin: str) -> No
     _check_types(model, state, origin)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
-    except RuntimeError as e:  # torch lists the shapes that differ, one a line
-        lines = [line.strip().rstrip('.') for line in str(e).splitlines()]
-        found = listing([x for x in lines if x.startswith('size')] or lines, 3)
-    else:
-        if not missing and not unknown:
-            return
         found = _difference(missing, unknown)
-    raise CheckpointError(
-        f"{origin} is of another model than the config's: {found}. Was it trained with other "
-        '--cfg-options? --allow-partial evaluates what fits.'
-    )
+    except RuntimeError as e:  # torch lists the shapes that differ, one a line
+        found = listing([line.strip() for line in str(e).splitlines()[1:]], 3)
+    if found:
+        raise CheckpointError(
+            f"{origin} is of another model than the config's: {found}. Was it trained with other "
+            '--cfg-options? --allow-partial evaluates what fits.'
+        )
 
 
 def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
@@ -156,9 +146,8 @@ def load_partly(model: nn.Module, state: dict[str, Tensor], origin: str) -> None
     for name in mine.keys() & state.keys():
         if not name.endswith(SOURCE_KEY) and state[name].shape != mine[name].shape:
             del state[name]
-    missing, unknown = model.load_state_dict(state, strict=False)
-    if missing or unknown:
-        text = f'{origin} was loaded in part: {_difference(missing, unknown)}.'
+    if found := _difference(*model.load_state_dict(state, strict=False)):
+        text = f'{origin} was loaded in part: {found}.'
         print_log(text, logger='current', level=logging.WARNING)
 
 
@@ -181,10 +170,14 @@ def _check_types(model: nn.Module, state: dict[str, Tensor], origin: str) -> Non
 
 
 def _difference(missing: Sequence[str], unknown: Sequence[str]) -> str:
-    return (
-        f'it lacks {len(missing)} tensor(s) ({listing(missing, 3) or "none"}) and '
-        f'has {len(unknown)} more ({listing(unknown, 3) or "none"})'
-    )
+    """Describe the tensors that only one side has, or return nothing."""
+    lists = {'lacks': missing, 'has unknown': unknown}
+    parts = [
+        f'it {w} {len(names)} tensor(s) ({listing(names, 3)})'
+        for w, names in lists.items()
+        if names
+    ]
+    return ' and '.join(parts)
 
 
 def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str | Path) -> int:
@@ -202,13 +195,8 @@ def write_checkpoint(state: dict[str, Tensor], meta: dict[str, Any], path: str |
     Raises:
         UserError: It cannot be written.
     """
-    state = {k: v.detach().cpu() for k, v in state.items()}
-    for name, tensor in state.items():
-        if tensor.untyped_storage().nbytes() > tensor.nbytes:
-            state[name] = tensor.clone()  # or `torch.save` would write the rest of the storage
-    content = dict(meta=meta, state_dict=state)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    with buffer.getbuffer() as data:
-        write_atomically(data, path)
-        return len(data)
+    # Cloned, or `torch.save` would write the whole storage that a view is a part of.
+    state = {k: v.detach().cpu().clone() for k, v in state.items()}
+    with replacing(path) as beside:
+        torch.save(dict(meta=meta, state_dict=state), beside)
+    return Path(path).stat().st_size

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import traceback
 import warnings
 from collections.abc import Callable
@@ -24,8 +23,7 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import MessageHub, MMLogger, print_log
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import merge_options, read_config
-from lm4ve.runner.config_schema import check_config
+from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.runner.runner import build_runner as build_runner
 from lm4ve.runner.runner import load_strictly_by_default
 
@@ -36,33 +34,28 @@ TRACEBACK = ' (traceback: '
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
-def config_parser(description: str | None) -> argparse.ArgumentParser:
+def config_parser(description: str | None, runs: bool = False) -> argparse.ArgumentParser:
     """Return a parser with the arguments of every command that reads a config.
 
     Args:
         description (str, optional): The command's docstring; its lines are kept.
+        runs (bool): Also those that training and testing share.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file path')
-    example = 'override config fields, for example model.neck.block.layers="(15,)"'
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help=example)
-    return parser
-
-
-def common_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the flags that training and testing share."""
-    parser = config_parser(description)
     add = parser.add_argument
-    add('--work-dir', help='folder of logs and checkpoints; default: ./work_dirs/<config name>')
-    launchers = ['none', 'pytorch', 'slurm', 'mpi']
-    add('--launcher', choices=launchers, default='none', help='job launcher')
-    add('--amp', action='store_true', help='use automatic mixed precision (needs a GPU)')
-    add('--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders')
-    add('--verbose', action='store_true', help='show the whole log on the console')
-    # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
-    add('--local_rank', '--local-rank', type=int, default=0)
+    add('config', help='config file path')
+    example = 'override config fields, for example model.neck.block.layers="(15,)"'
+    add('--cfg-options', nargs='+', action=DictAction, help=example)
+    if runs:
+        add('--work-dir', help='folder of logs and checkpoints; default: ./work_dirs/<config name>')
+        add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+        add('--amp', action='store_true', help='use automatic mixed precision (needs a GPU)')
+        add('--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders')
+        add('--verbose', action='store_true', help='show the whole log on the console')
+        # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
+        add('--local_rank', '--local-rank', type=int, default=0)
     return parser
 
 
@@ -89,7 +82,7 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
     """Apply ``--cfg-options``, check the config, set defaults of dataloaders and machine.
 
     Raises:
-        UserError: See :func:`lm4ve.runner.config_schema.check_config`.
+        UserError: See :func:`lm4ve.runner.config.check_config`.
     """
     if args.cfg_options is not None:
         merge_options(cfg, args.cfg_options)
@@ -104,8 +97,14 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
             loader.setdefault('persistent_workers', True)
         else:
             loader.persistent_workers = False
-    if not torch.cuda.is_available():
-        _adapt_to_cpu(cfg)
+    wrapper: Any = cfg.get('optim_wrapper') or {}
+    if not torch.cuda.is_available() and wrapper.get('type') == 'AmpOptimWrapper':
+        print_log('No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30)
+        wrapper.type = 'OptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+    if not torch.cuda.is_available() and cfg.launcher != 'none':
+        _use_gloo(cfg)
     return cfg
 
 
@@ -115,39 +114,25 @@ def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> No
     load_strictly_by_default(cfg, allow_partial=allow_partial)
 
 
-def _adapt_to_cpu(cfg: Config) -> None:
-    """Turn off mixed precision, and let processes communicate over gloo."""
-    wrapper: Any = cfg.get('optim_wrapper') or {}
-    if wrapper.get('type') == 'AmpOptimWrapper':
-        print_log('No GPU: training in fp32, without AmpOptimWrapper.', 'current', level=30)
-        wrapper.type = 'OptimWrapper'
-        for key in ('loss_scale', 'dtype', 'use_fsdp'):
-            wrapper.pop(key, None)
-    if cfg.launcher == 'none':
-        return
+def _use_gloo(cfg: Config) -> None:
+    """Let the processes of a launcher communicate without GPUs."""
     # MMEngine's own initialisation selects a CUDA device; it leaves an existing group alone.
     if not torch.distributed.is_initialized():
-        if cfg.launcher == 'slurm':
-            _slurm_environment(cfg)
+        env = os.environ
+        if cfg.launcher == 'slurm':  # torch's rendezvous, from Slurm's variables
+            if 'MASTER_ADDR' not in env:
+                nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
+                command = ['scontrol', 'show', 'hostnames', nodes]
+                env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
+            port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
+            env.setdefault('MASTER_PORT', str(port))
+            env.update(RANK=env['SLURM_PROCID'], WORLD_SIZE=env['SLURM_NTASKS'])
+            env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
         torch.distributed.init_process_group('gloo')
     cfg.setdefault('model_wrapper_cfg', ConfigDict())
     cfg.model_wrapper_cfg.setdefault('type', 'MMDistributedDataParallel')
-    cfg.model_wrapper_cfg.update(device_ids=None)
     cfg.model_wrapper_cfg.setdefault('broadcast_buffers', False)
-
-
-def _slurm_environment(cfg: Config) -> None:
-    """Set torch's rendezvous variables from Slurm's."""
-    env = os.environ
-    if 'MASTER_ADDR' not in env:
-        nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
-        command = ['scontrol', 'show', 'hostnames', nodes]
-        env['MASTER_ADDR'] = subprocess.check_output(command, text=True).split()[0]
-    port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
-    env.setdefault('MASTER_PORT', str(port))
-    env['RANK'] = env['SLURM_PROCID']
-    env['WORLD_SIZE'] = env['SLURM_NTASKS']
-    env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')
+    cfg.model_wrapper_cfg.device_ids = None
 
 
 def run_tool(main: Callable[[], None]) -> None:
@@ -158,17 +143,13 @@ def run_tool(main: Callable[[], None]) -> None:
     the log file.
     """
     warnings.filterwarnings('ignore', module='mmcv')  # of operators that no model here uses
-    before = signal.getsignal(signal.SIGTERM)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if in_main_thread:
-        signal.signal(signal.SIGTERM, functools.partial(_raise_sigterm, os.getpid()))
+    before = signal.signal(signal.SIGTERM, functools.partial(_raise_sigterm, os.getpid()))
     try:
         main()
     except KeyboardInterrupt as e:
         number = signal.SIGTERM if signal.SIGTERM in e.args else signal.SIGINT
         if os.environ.get('RANK', '0') == '0':
-            hub = MessageHub.get_current_instance() if MessageHub._instance_dict else None
-            saved = 'nothing' if hub is None else hub.runtime_info.get('last_ckpt', 'nothing')
+            saved = MessageHub.get_current_instance().runtime_info.get('last_ckpt', 'nothing')
             print(f'\nStopped by {number.name}. Saved: {saved} (--resume).', file=sys.stderr)
         sys.exit(128 + number)
     except Exception as e:
@@ -179,8 +160,7 @@ def run_tool(main: Callable[[], None]) -> None:
         report(_one_line(e))
         sys.exit(1 if torch.distributed.is_initialized() else 2)
     finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, before)
         if torch.distributed.is_initialized():
             _leave_group()
 

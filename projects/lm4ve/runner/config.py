@@ -1,29 +1,81 @@
-"""Read a config file and merge overrides into it.
+"""Read a config, merge overrides into it, and check it before anything is built from it.
 
-Two fields have others that follow them when they are overridden: schedules that ended with
-the last epoch still do, and transforms and models keep the size of the images.
+MMEngine ignores a misspelled key (``env_cfg.cudnn_benchmrk``) or fails on it hours later
+(``clip_grad.max_nrom`` in the first step). :func:`check_config` compares the keys of every
+dict with the parameters of the class that its ``type`` names, at any depth, and MMEngine's own
+dicts with a table.
 """
 
+import ast
+import contextlib
+import importlib
+import inspect
 import re
+import textwrap
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.registry import Registry, init_default_scope
+from mmengine.runner import (
+    EpochBasedTrainLoop,
+    FlexibleRunner,
+    IterBasedTrainLoop,
+    LogProcessor,
+    Runner,
+    TestLoop,
+    ValLoop,
+)
+from mmengine.utils import get_object_from_string
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.utils.data import DataLoader
 
-from lm4ve.errors import UserError
-from lm4ve.runner.config_schema import check_option
+from lm4ve import registry as ours
+from lm4ve.errors import UserError, did_you_mean, listing
 
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
-#: Distribution whose configs ours inherit -> the extra that brings it.
-_EXTRAS = dict(
-    mmpretrain='image', mmaction2='video', mmsegmentation='segmentation', mmdet='detection'
-)
 _ENDS = ('end', 'T_max', 'total_steps')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
 _SIZED = ('model', '_dataloader', '_pipeline')
+#: Top-level fields that MMEngine's runners and the commands read.
+FIELDS = {
+    *inspect.signature(Runner).parameters,
+    *inspect.signature(FlexibleRunner).parameters,
+    *('activation_checkpointing', 'allow_new', 'compile', 'custom_imports', 'image_size'),
+    *('efficient_conv_bn_eval', 'find_unused_parameters', 'init_weights_for_test_or_val'),
+    *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
+}
+_PARAMWISE = {
+    *('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult', 'dwconv_decay_mult'),
+    *('dcn_offset_lr_mult', 'flat_decay_mult', 'bypass_duplicate'),
+}
+#: Path of a dict without ``type`` -> what reads it: keys, or functions with these parameters.
+_OWN: dict[str, tuple[Any, ...]] = {
+    'env_cfg': ({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},),
+    'env_cfg.mp_cfg': (set_multi_processing,),
+    'randomness': (Runner.set_randomness,),
+    'auto_scale_lr': ({'enable', 'base_batch_size'},),
+    'log_processor': (LogProcessor,),
+    'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop, {'by_epoch'}),
+    'val_cfg': (ValLoop,),
+    'test_cfg': (TestLoop,),
+    **{f'{s}_dataloader': (DataLoader, {'num_batch_per_epoch'}) for s in ('train', 'val', 'test')},
+    'optim_wrapper': (OptimWrapper,),
+}
+#: Class -> keys that are read from its config before it is built.
+_BESIDES: dict[type, set[str]] = {
+    Hook: {'priority'},
+    _ParamScheduler: {'convert_to_iter_based'},
+    OptimWrapper: {'optimizer', 'constructor', 'paramwise_cfg'},
+}
 
 
 def read_config(
@@ -49,11 +101,9 @@ def read_config(
     try:
         cfg = Config.fromfile(path)
     except ModuleNotFoundError as e:
-        lacking = re.match('(.+) is not installed, please install', str(e))
-        extra = _EXTRAS.get(lacking[1]) if lacking else None
-        if extra is None:
-            raise
-        raise UserError(f"The config '{path}' needs: pip install 'lm4ve[{extra}]'. ({e})") from e
+        raise UserError(
+            f"The config '{path}' needs an extra of lm4ve, for example image: {e}"
+        ) from e
     if options:
         merge_options(cfg, options)
     if set_scope:
@@ -78,40 +128,39 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
     """
     fields = {name.removeprefix(ALLOW_NEW): value for name, value in options.items()}
     for field in fields:
-        if field in options:
-            check_option(cfg, field)
-        else:
+        first = field.partition('.')[0]
+        if field not in options:
             cfg.allow_new = [*(cfg.get('allow_new') or ()), field]
-    epochs, size = _epochs(cfg), cfg.get('image_size')
+        elif first == 'custom_imports' or first in variables_of(cfg):
+            raise UserError(
+                f"{field}: '{first}' is used up when the config file is read; override the field "
+                f'that holds it, or write allow_new.{field}.'
+            )
+        else:
+            _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
+    epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
     cfg.merge_from_dict(fields)
-    if size is not None:
-        for name in cfg:
-            if name.endswith(_SIZED):
-                _follow_size(cfg[name], size, cfg.image_size)
-    if not any(field.startswith('param_scheduler') for field in fields):
-        _follow_epochs(cfg, epochs, _epochs(cfg))
+    for name in cfg if size is not None else ():
+        if name.endswith(_SIZED):
+            _follow_size(cfg[name], size, cfg.image_size)
+    if epochs is not None and not any(field.startswith('param_scheduler') for field in fields):
+        _follow_epochs(cfg, epochs, cfg.train_cfg.max_epochs)
 
 
-def _epochs(cfg: Config) -> Any:
-    return (cfg.get('train_cfg') or {}).get('max_epochs')
-
-
-def _follow_epochs(cfg: Config, before: Any, after: Any) -> None:
+def _follow_epochs(cfg: Config, before: int, after: int) -> None:
     """Make the schedules that ended with the last epoch end with the new last one."""
     schedulers = cfg.get('param_scheduler') or []
     for s in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if before == after or None in (before, after) or not s.get('by_epoch', True):
+        begin, ends = s.get('begin', 0), [k for k in _ENDS if s.get(k)]
+        if before == after or not ends or not s.get('by_epoch', True):
             continue
-        begin = s.get('begin', 0)
-        ends = {k: s[k] for k in _ENDS if s.get(k)}
-        if ends and begin >= after:
+        if begin >= after:
             raise UserError(
                 f'train_cfg.max_epochs={after} ends before param_scheduler {s.type} begins '
                 f'(begin={begin}); override param_scheduler too.'
             )
-        for key, end in ends.items():
-            if end in (before, before - begin):
-                s[key] = after if end == before else after - begin
+        for key in ends:
+            s[key] = {before: after, before - begin: after - begin}.get(s[key], s[key])
 
 
 def _follow_size(node: Any, before: Any, after: Any) -> None:
@@ -121,6 +170,168 @@ def _follow_size(node: Any, before: Any, after: Any) -> None:
             if node.get(key) in (before, [before] * 2, (before, before)):
                 node[key] = after if node[key] == before else type(node[key])([after] * 2)
         node = list(node.values())
+    for value in node if isinstance(node, (list, tuple)) else ():
+        _follow_size(value, before, after)
+
+
+def check_config(cfg: Config) -> None:
+    """Raise an error for the first key of a config that nothing would read.
+
+    ``allow_new = ['env_cfg.mine']`` in a config permits a key, as does a leading ``_``.
+
+    Raises:
+        UserError: It names the key's path and the closest known keys.
+    """
+    for name in cfg.keys() - FIELDS:
+        # 'train_pipeline' is no misspelling of 'tta_pipeline'.
+        close = get_close_matches(name, FIELDS - {'tta_pipeline'}, 1, 0.82)
+        if close and not name.startswith(close[0]):
+            _refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
+    for name in cfg.keys() & FIELDS:
+        _check(cfg, cfg[name], name, cfg.get('default_scope') or 'mmengine')
+
+
+def variables_of(cfg: Config) -> set[str]:
+    """Return the top-level names of a config that only its own Python files read."""
+    text = cfg.text or ''
+    used = set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", text))
+    # Each file's text comes after a line with its path.
+    parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', text)
+    for path, code in zip(parts[1::2], parts[2::2], strict=True):
+        is_piece = '_base_' in Path(path).parts  # offers variables; not all need be used
+        for node in ast.walk(ast.parse(code if path.endswith('.py') else '')):
+            if isinstance(node, ast.Name) and (is_piece or isinstance(node.ctx, ast.Load)):
+                used.add(node.id)
+    return used & set(cfg) - FIELDS
+
+
+def _check(cfg: Config, node: Any, path: str, scope: str) -> None:
+    """Check a part of the config and everything below it.
+
+    Raises:
+        UserError: See :func:`check_config`.
+    """
     if isinstance(node, (list, tuple)):
-        for value in node:
-            _follow_size(value, before, after)
+        for i, value in enumerate(node):
+            _check(cfg, value, f'{path}.{i}', scope)
+    if not isinstance(node, Mapping):
+        return
+    scope = node.get('_scope_') or scope
+    classes = _find(node['type'], path, scope) if node.get('type') else []
+    known = _known_keys(cfg, node, path, classes)
+    if known is not None and (unknown := node.keys() - known - ({'type'} if classes else set())):
+        _refuse_unknown(cfg, f'{path}.', unknown, known)
+    # mmpretrain's backbones read of a dict `arch` what their table has, and ignore the rest.
+    tables = [t for c in classes for t in getattr(c, 'arch_zoo', {}).values()]
+    known = {k for t in tables for k in t}
+    if tables and isinstance(arch := node.get('arch'), Mapping) and not arch.keys() <= known:
+        _refuse_unknown(cfg, f'{path}.arch.', arch.keys() - known, known)
+    for key, value in node.items():
+        _check(cfg, value, f'{path}.{key}', scope)
+
+
+def _known_keys(
+    cfg: Config, node: Mapping[str, Any], path: str, classes: Iterable[Any]
+) -> set[str] | None:
+    """Return the keys that are read from a dict, or None if any may be."""
+    sources = classes or _OWN.get(path, ())
+    if path == 'optim_wrapper.clip_grad':
+        sources = [{'type'}, clip_grad_value_ if node.get('type') == 'value' else clip_grad_norm_]
+    elif path == 'optim_wrapper.paramwise_cfg':
+        default = 'DefaultOptimWrapperConstructor'
+        return _PARAMWISE if cfg.optim_wrapper.get('constructor', default) == default else None
+    elif path == 'optim_wrapper' and 'optimizer' not in node:
+        return None  # several optimizers, by a constructor of their own
+    elif 'model_type' in node:
+        from transformers import CONFIG_MAPPING
+
+        if node['model_type'] not in CONFIG_MAPPING:
+            return None
+        config = CONFIG_MAPPING[node['model_type']]()
+        return {*dir(config), *config.attribute_map}
+    known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
+    for source in sources:
+        names = source if isinstance(source, set) else parameters_of(source)
+        if names is None:
+            return None
+        known |= names
+        if inspect.isclass(source):
+            known.update(*(keys for base, keys in _BESIDES.items() if issubclass(source, base)))
+    return known if sources else None
+
+
+def _find(name: Any, path: str, scope: str) -> list[Any]:
+    """Return what the registries of a scope hold under a ``type``.
+
+    Raises:
+        UserError: Nothing, but something of a similar name.
+    """
+    if not isinstance(name, str):
+        return [name] if callable(name) else []
+    prefix, _, bare = name.rpartition('.')
+    if (prefix or scope) == ours.SCOPE:
+        with contextlib.suppress(RuntimeError):  # not registered
+            ours.MODELS.get(bare)  # imports the module that registers it
+    registries: list[Registry] = []
+    for each in (prefix,) if prefix else (scope, 'mmengine'):
+        with contextlib.suppress(ImportError):  # no scope
+            found = vars(importlib.import_module(f'{each}.registry')).values()
+            registries += [r for r in found if isinstance(r, Registry)]
+    for registry in registries:
+        with contextlib.suppress(ImportError):  # an optional package
+            registry.import_from_location()
+    classes = [r.module_dict[bare] for r in registries if bare in r.module_dict]
+    if not classes and '.' in prefix:  # a path in Python
+        with contextlib.suppress(Exception):
+            classes = [get_object_from_string(name)]
+    known = {n for r in registries for n in r.module_dict} | ours.PROVIDERS.keys()
+    if not classes and (close := get_close_matches(bare, known, 1, 0.8)):
+        raise UserError(f"{path}.type='{name}' is not registered. Did you mean '{close[0]}'?")
+    return classes
+
+
+def parameters_of(target: Any) -> set[str] | None:
+    """Return the keyword arguments of a class or function, or None if it accepts any.
+
+    Where a constructor does nothing with ``**kwargs`` but call its parent's, the parent's count
+    too.
+    """
+    names: set[str] = set()
+    for owner in target.__mro__ if inspect.isclass(target) else (target,):
+        if owner in (nn.Module, object):
+            break
+        function = vars(owner).get('__init__') if inspect.isclass(owner) else owner
+        if function is None:
+            continue
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):  # written in C
+            return None
+        names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        keywords = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
+        if keywords is None:
+            break
+        if owner is CheckpointHook:
+            return names | {*inspect.signature(Runner.save_checkpoint).parameters}
+        try:
+            nodes = [*ast.walk(ast.parse(textwrap.dedent(inspect.getsource(function))))]
+        except (OSError, TypeError):
+            return None
+        calls = [n for n in nodes if isinstance(n, ast.Call)]
+        passed = [k for c in calls if getattr(c.func, 'attr', '') == '__init__' for k in c.keywords]
+        count = sum(k.arg is None and getattr(k.value, 'id', '') == keywords for k in passed)
+        if not 0 < count == sum(getattr(n, 'id', '') == keywords for n in nodes):
+            return None
+    return names - {'self'}
+
+
+def _refuse_unknown(cfg: Config, prefix: str, keys: Iterable[str], known: Iterable[str]) -> None:
+    """Raise an error for the first unknown key that is not permitted by the config.
+
+    Raises:
+        UserError: It begins with the key's path.
+    """
+    for key in sorted(keys):
+        if key[:1] != '_' and prefix + key not in (cfg.get('allow_new') or ()):
+            close = did_you_mean(key, known) or f' Known: {listing(sorted(known), 20)}.'
+            raise UserError(f'{prefix}{key} is not a known field.{close}')

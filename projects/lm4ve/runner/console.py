@@ -7,12 +7,10 @@ options to the console before the first epoch. All of this stays in the log file
 import logging
 import re
 import time
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from lm4ve.blocks import count_parameters
@@ -22,6 +20,7 @@ from lm4ve.version import __version__
 HEARTBEAT = 60.0
 #: Warnings of MMEngine about itself.
 FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
+_SHOWN = dict(for_console=True)
 
 
 def is_shown(record: logging.LogRecord) -> bool:
@@ -58,104 +57,100 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def before_train(self, runner: Runner) -> None:
         self._trains = True
+        self._printed_at = self._begun = time.monotonic()
         loop = runner.train_loop
         by_epoch = isinstance(loop, EpochBasedTrainLoop)
         length = f'{loop.max_epochs} epochs' if by_epoch else f'{loop.max_iters} iterations'
-        train = loop.dataloader
-        size = getattr(train, 'batch_size', None) or 'batches'
-        data = f'{_length(train)} to train ({size} a step'
-        data += f', {len(train)} steps an epoch)' if by_epoch else ')'
-        if runner.val_loop is not None:
-            data += f', {_length(runner.val_loop.dataloader)} to validate'
+        size = getattr(loop.dataloader, 'batch_size', None) or 'batches'
+        steps = f', {len(loop.dataloader)} steps an epoch' if by_epoch else ''
+        data = f' to train ({size} a step{steps})'
         trained, frozen = count_parameters(runner.model)
-        rows = {'data': data, 'parameters': f'{trained:,} trained, {frozen:,} frozen'}
+        rows = {'parameters': f'{trained:,} trained, {frozen:,} frozen'}
         if runner.iter:
             done = f'epoch {runner.epoch}' if by_epoch else f'iteration {runner.iter}'
             rows['resumed'] = f'after {done}'
-        self._start(runner, f'training for {length}', rows)
+        loaders = {data: loop.dataloader}
+        if runner.val_loop is not None:
+            loaders[' to validate'] = runner.val_loop.dataloader
+        self._start(runner, f'training for {length}', loaders, rows)
 
     def before_test(self, runner: Runner) -> None:
-        rows = {'data': f'{_length(runner.test_loop.dataloader)} to test'}
-        # A test after a training needs no second start.
-        if not self._trains:
-            self._start(runner, 'testing', rows)
+        if not self._trains:  # a test after a training needs no second start
+            self._start(runner, 'testing', {' to test': runner.test_loop.dataloader}, {})
 
-    def _start(self, runner: Runner, what: str, rows: Mapping[str, str]) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    def _start(
+        self, runner: Runner, what: str, loaders: dict[str, Any], rows: dict[str, str]
+    ) -> None:
+        model = getattr(runner.model, 'module', runner.model)
         parts = (type(m).__name__ for n, m in model.named_children() if n != 'data_preprocessor')
         name = runner.experiment_name.removesuffix(f'_{runner.timestamp}')
         device = next((p.device.type for p in model.parameters()), 'cpu')
         processes = f', {runner.world_size} processes' if runner.world_size > 1 else ''
+        data = [
+            (f'{len(v.dataset):,}' if hasattr(v.dataset, '__len__') else 'a stream') + use
+            for use, v in loaders.items()
+        ]
         rows = {
             f'lm4ve {__version__}': f'{what}: {name}',
             'model': f'{type(model).__name__}({", ".join(parts)}) on {device}{processes}',
+            'data': ', '.join(data),
             **rows,
             'log': runner.logger.log_file or 'none',
         }
-        self._print(runner, '\n'.join(f'{k:12} {v}' for k, v in rows.items()))
-
-    def before_train_epoch(self, runner: Runner) -> None:
-        self._flush(runner)
-        self._begun = time.monotonic()
+        runner.logger.info('\n'.join(f'{k:12} {v}' for k, v in rows.items()), extra=_SHOWN)
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
         if time.monotonic() - self._printed_at > HEARTBEAT:
             self._print(runner, _progress(runner, 20, runner.iter + 1))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        if isinstance(runner.train_loop, EpochBasedTrainLoop):
-            seconds = time.monotonic() - self._begun
-            progress = _progress(runner, len(runner.train_dataloader), runner.iter)
-            self._line = f'{progress}  {seconds:.1f} s'
+        loop = runner.train_loop
+        if not isinstance(loop, EpochBasedTrainLoop):
+            return
+        seconds = time.monotonic() - self._begun
+        line = f'{_progress(runner, len(loop.dataloader), runner.iter)}  {seconds:.1f} s'
+        is_due = (runner.epoch + 1) % loop.val_interval == 0 or self.is_last_train_epoch(runner)
+        if runner.val_loop is not None and runner.epoch + 1 >= loop.val_begin and is_due:
+            self._line = line  # to be printed with the scores
+        else:
+            self._print(runner, line)
+        self._begun = time.monotonic()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        if not self._line:
-            self._line = _progress(runner, 20, runner.iter) if self._trains else 'validation'
-        self._line += f'  {_numbers(metrics)}'
-        self._flush(runner)
+        line = _progress(runner, 20, runner.iter) if self._trains else 'validation'
+        self._print(runner, f'{self._line or line}  {_numbers(metrics)}')
+        self._line, self._begun = '', time.monotonic()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         self._print(runner, f'test  {_numbers(metrics)}')
 
     def after_train(self, runner: Runner) -> None:
-        self._flush(runner)
         if (saved := runner.message_hub.runtime_info.get('last_ckpt')) is not None:
             self._print(runner, f'saved        {saved}')
 
-    def _flush(self, runner: Runner) -> None:
-        if self._line:
-            self._print(runner, self._line)
-        self._line = ''
-
     def _print(self, runner: Runner, text: str) -> None:
         self._printed_at = time.monotonic()
-        runner.logger.info(text, extra=dict(for_console=True))
-
-
-def _length(loader: Any) -> str:
-    sized = hasattr(loader.dataset, '__len__')  # a stream has no length
-    return f'{len(loader.dataset):,}' if sized else 'a stream'
+        runner.logger.info(text, extra=_SHOWN)
 
 
 def _progress(runner: Runner, window: int, done: int) -> str:
     """Return where training is, its loss over some steps, rate and remaining time."""
-    loop, hub = runner.train_loop, runner.message_hub
+    loop, scalars = runner.train_loop, runner.message_hub.log_scalars
     at, end, word = done, runner.max_iters, 'iter'
     if isinstance(loop, EpochBasedTrainLoop):
         # Hooks after an epoch see its number from 0, as those within it do.
         at, end, word = min(runner.epoch + 1, loop.max_epochs), loop.max_epochs, 'epoch'
     text = f'{word} {at:{len(str(end))}}/{end}'
-    scalars = hub.log_scalars
     if 'train/loss' in scalars:
         text += f'  loss {scalars["train/loss"].mean(window):.4f}'
     if 'train/lr' in scalars:
         text += f'  lr {scalars["train/lr"].current():.2e}'
-    if (eta := hub.runtime_info.get('eta')) is not None:
+    if (eta := runner.message_hub.runtime_info.get('eta')) is not None:
         text += f'  {timedelta(seconds=max(round(float(eta)), 0))} left'
     return text
 
 
-def _numbers(metrics: Mapping[str, Any] | None) -> str:
+def _numbers(metrics: dict[str, Any] | None) -> str:
     """Return the scalar metrics, four digits each."""
     return '  '.join(
         f'{name} {float(value):.4f}'

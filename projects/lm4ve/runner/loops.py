@@ -17,20 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+import wrapt
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
-from torch.utils.data import DataLoader, Sampler
 
 from lm4ve.errors import UserError
 from lm4ve.registry import LOOPS
 
 #: What a seed is for, so that data and steps draw different numbers.
 DATA, STEP, PAUSE = range(3)
-
-_OURS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
 
 
 def seed_everything(*key: int) -> None:
@@ -53,87 +50,20 @@ def _read_seeded(dataset: Any, read: Any, indices: Sequence[Any]) -> list[Any]:
     return list(read(indices)) if read is not None else [dataset[i] for i in indices]
 
 
-class NumberedBatches(Sampler[list[Any]]):
-    """A batch sampler that puts the key of its seeds before the indices of each batch.
+class NumberedBatches(wrapt.ObjectProxy):  # type: ignore[type-arg]
+    """A batch sampler that puts the key of its seeds before the indices of each batch."""
 
-    Args:
-        batches (Sampler): The batch sampler to be numbered.
-    """
-
-    def __init__(self, batches: Any) -> None:
-        self.batches = batches
-        # What others read from a batch sampler: hooks, and MMEngine's strategies.
-        self.sampler: Any = getattr(batches, 'sampler', None)
-        self.batch_size: int | None = getattr(batches, 'batch_size', None)
-        self.drop_last: bool = getattr(batches, 'drop_last', False)
-        self.key: tuple[int, ...] = ()
-        self.first = self.skip = 0
-        #: Whether iterators yield batches.
-        self.open = True
-
-    def begin(self, key: tuple[int, ...], first: int, skip: int = 0) -> None:
-        """Number the batches of the next iterators.
-
-        Args:
-            key (tuple[int, ...]): What the keys of all batches begin with.
-            first (int): The number of the first batch that is given.
-            skip (int): How many batches the next iterator passes over. Their samples
-                are not read.
-        """
-        self.key, self.first, self.skip = key, first, skip
+    #: What each key begins with, the number of the first batch, and how many to pass over. None:
+    #: no batches, so that no worker reads ahead before the first one is known.
+    _self_begin: tuple[tuple[int, ...], int, int] | None = None
 
     def __iter__(self) -> Iterator[list[Any]]:
         # A generator: nothing happens before the first batch is wanted, for dataloaders
         # make two iterators and use the second.
-        if not self.open:
-            return
-        first, skip, self.skip = self.first, self.skip, 0
-        for number, batch in enumerate(itertools.islice(self.batches, skip, None), first):
-            yield [(*self.key, number), *batch]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-def number_batches(loader: DataLoader[Any]) -> NumberedBatches:
-    """Make a dataloader's batches depend on their numbers alone.
-
-    Args:
-        loader (DataLoader): Changed in place, before its first iterator. Its data set
-            gets a method ``__getitems__``.
-
-    Returns:
-        NumberedBatches: Its batch sampler from now on.
-
-    Raises:
-        UserError: It makes no batches.
-    """
-    if loader.batch_sampler is None:
-        raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
-    if isinstance(loader.batch_sampler, NumberedBatches):
-        return loader.batch_sampler
-    data: Any = loader.dataset
-    # Torch calls this once a batch.
-    data.__getitems__ = functools.partial(_read_seeded, data, getattr(data, '__getitems__', None))
-    numbered = NumberedBatches(loader.batch_sampler)
-    # A dataloader forbids this assignment, for fear of a batch size that is not its
-    # batch sampler's; the batches are the same.
-    object.__setattr__(loader, 'batch_sampler', numbered)
-    return numbered
-
-
-def use_exact_loop(cfg: Config) -> None:
-    """Replace MMEngine's training loop in a config by the one here that extends it.
-
-    Args:
-        cfg (Config): Changed in place. A loop of another kind stays.
-    """
-    rest = dict(cfg.get('train_cfg') or {})
-    by_epoch, kind = rest.pop('by_epoch', None), rest.pop('type', None)
-    if kind is None and by_epoch is not None:
-        kind = 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
-    if name := _OURS.get(str(kind).removeprefix('mmengine.')):
-        cfg.train_cfg = ConfigDict(type=name, **rest)
+        if self._self_begin is not None:
+            key, first, skip = self._self_begin
+            for number, batch in enumerate(itertools.islice(self.__wrapped__, skip, None), first):
+                yield [(*key, number), *batch]
 
 
 class _ExactLoop(BaseLoop):  # type: ignore[misc]
@@ -141,34 +71,50 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         BaseLoop.__init__(self, runner, dataloader)  # builds the dataloader
-        self.batches = number_batches(self.dataloader)
-        self.batches.open = False  # no worker reads ahead before the first batch is known
-        super().__init__(runner, self.dataloader, *args, **kwargs)
-        self.batches.open = True
+        loader: Any = self.dataloader
+        if loader.batch_sampler is None:
+            raise UserError('train_dataloader.batch_size=None makes no batches; set a batch size.')
+        if not isinstance(loader.batch_sampler, NumberedBatches):
+            data = loader.dataset
+            read = getattr(data, '__getitems__', None)
+            data.__getitems__ = functools.partial(_read_seeded, data, read)  # called once a batch
+            # A dataloader forbids this assignment, for fear of a batch size that is not its
+            # batch sampler's; the batches are the same.
+            object.__setattr__(loader, 'batch_sampler', NumberedBatches(loader.batch_sampler))
+        super().__init__(runner, loader, *args, **kwargs)
         self._first_seed = runner.seed
 
-    def _start(self, field: str, done: int, end: int) -> None:
+    def run(self) -> Any:
+        """Train from the iteration that the runner has resumed, or from the first."""
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
-        sampler = self.batches.sampler
+        sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._first_seed:
             sampler.seed = self.runner.seed
-        if done >= end:
+        if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
+            field = 'max_epochs' if isinstance(self, EpochBasedTrainLoop) else 'max_iters'
             self.runner.logger.warning(
-                f'Nothing is left to train: the checkpoint has done {done} of train_cfg.{field}='
-                f'{end}. To continue, resume with a larger train_cfg.{field}.'
+                f'Nothing is left to train: the checkpoint has done {self._iter} iterations of '
+                f'{self._max_iters}. To continue, resume with a larger train_cfg.{field}.'
             )
+        return super().run()
 
-    def _begin(self, epoch: int, skip: int) -> None:
-        for sampler in (self.batches.batches, self.batches.sampler):
+    def batches(self, epoch: int, skip: int) -> Iterator[Any]:
+        """Yield the batches of an epoch, with a fresh seed for the step of each.
+
+        Args:
+            epoch (int): The number by which samplers shuffle.
+            skip (int): How many batches were trained on. They are not read.
+        """
+        batches: Any = self.dataloader.batch_sampler
+        samplers: list[Any] = [batches, getattr(batches, 'sampler', None)]
+        for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
-        self.batches.begin((self.runner.seed, DATA, get_rank()), self._iter, skip)
-
-    def run_iter(self, *args: Any) -> None:
-        """Seed a step by its number, then train it."""
         # MMEngine's seed differs by rank if `randomness.diff_rank_seed` says so.
-        seed_everything(self.runner.seed, STEP, self._iter)
-        super().run_iter(*args)
+        batches._self_begin = ((self.runner.seed, DATA, get_rank()), self._iter, skip)
+        for data in self.dataloader:
+            seed_everything(self.runner.seed, STEP, self._iter)
+            yield data
 
 
 @LOOPS.register_module()
@@ -179,31 +125,23 @@ class EpochLoop(_ExactLoop, EpochBasedTrainLoop):  # type: ignore[misc]
     over without reading them. Hooks see the true ``batch_idx``.
     """
 
-    _skip = 0
+    #: Iterations more than the epochs before have now.
+    _surplus = 0
 
-    def run(self) -> Any:
-        """Train from the iteration that the runner has resumed, or from the first."""
+    def run_epoch(self) -> None:
+        """Train one epoch, or what is left of it."""
         length = len(self.dataloader)
-        self._skip = self._iter - self._epoch * length
-        if not 0 <= self._skip <= length:
+        skip = self._iter - self._epoch * length - self._surplus
+        if not 0 <= skip <= length:
             self.runner.logger.warning(
                 f'The checkpoint ended at iteration {self._iter}, outside epoch {self._epoch + 1}, '
                 f'which has {length} iterations now (other batch size, data or number of '
                 'processes?). This epoch begins with its first batch.'
             )
-            self._skip = 0
-        # A checkpoint of the last step of an epoch was written before the epoch's end.
-        done = self._epoch + (self._skip == length)
-        self._start('max_epochs', done, self._max_epochs)
-        return super().run()
-
-    def run_epoch(self) -> None:
-        """Train one epoch, or what is left of it."""
-        skip, self._skip = self._skip, 0
+            self._surplus, skip = skip, 0
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        self._begin(self._epoch, skip)
-        for index, data in enumerate(self.dataloader, skip):
+        for index, data in enumerate(self.batches(self._epoch, skip), skip):
             self.run_iter(index, data)
         # Validation draws the same numbers, however many steps this process has trained.
         seed_everything(self.runner.seed, PAUSE, self._iter)
@@ -220,7 +158,6 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
 
     def run(self) -> Any:
         """Train from the iteration that the runner has resumed, or from the first."""
-        self._start('max_iters', self._iter, self._max_iters)
         # MMEngine draws all batches of the past, one by one: give it nothing for each.
         self.dataloader_iterator = itertools.chain(
             itertools.repeat(None, self._iter), self._endless()
@@ -228,8 +165,7 @@ class IterLoop(_ExactLoop, IterBasedTrainLoop):  # type: ignore[misc]
         return super().run()
 
     def _endless(self) -> Iterator[Any]:
-        endless = isinstance(self.batches.sampler, InfiniteSampler)
+        endless = isinstance(self.dataloader.batch_sampler.sampler, InfiniteSampler)
         while True:
-            passes, skip = (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
-            self._begin(passes, skip)
-            yield from self.dataloader
+            passes = (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
+            yield from self.batches(*passes)

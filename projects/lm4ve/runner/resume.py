@@ -54,23 +54,20 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     Raises:
         UserError: There are checkpoints, and all are damaged.
     """
-    folder, notes, named = Path(work_dir), list[str](), None
+    folder, notes = Path(work_dir), list[str]()
     pointer = folder / 'last_checkpoint'
-    others = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
-    others.sort(key=lambda o: o[2].stat().st_mtime, reverse=True)
-    if pointer.is_file():
-        text = pointer.read_bytes().decode(errors='replace').strip()
-        if text.isprintable() and 0 < len(text) < 4096:
-            named = Path(text)
-    if named is None and (others or pointer.is_file()):
+    found = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
+    found.sort(key=lambda f: f[2].stat().st_mtime, reverse=True)
+    text = pointer.read_bytes().decode(errors='replace').strip() if pointer.is_file() else ''
+    named = Path(text) if text.isprintable() and 0 < len(text) < 4096 else None
+    if named is None and (found or pointer.is_file()):
         notes.append(f"'{pointer}' is missing, empty or damaged.")
     elif named is not None and not named.exists():
         notes.append(f"'{pointer}' names '{named}', which does not exist.")
         named = folder / named.name
     if named is not None and (m := _NAME.fullmatch(named.name)):
-        others = sorted((o for o in others if o[0] == m[1] and o[1] < int(m[2])), reverse=True)
-    paths = [*filter(None, [named]), *(path for _, _, path in others)]
-    paths = [path for path in paths if path.exists()]
+        found = sorted((f for f in found if f[0] == m[1] and f[1] < int(m[2])), reverse=True)
+    paths = [p for p in (named, *(f[2] for f in found)) if p is not None and p.exists()]
     for path in paths:
         try:
             if not path.is_dir():  # a folder of shards, whose format checks itself
@@ -96,10 +93,7 @@ def resume_newest(cfg: Config, needed: bool = False) -> None:
     """
     path, notes = newest_checkpoint(cfg.work_dir)
     if path is None and needed:
-        raise UserError(
-            f"--resume: there is no checkpoint in work_dir='{cfg.work_dir}'; --resume auto begins "
-            'anew then.'
-        )
+        raise UserError(f"There is no checkpoint in work_dir='{cfg.work_dir}': use --resume auto.")
     cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)

@@ -1,30 +1,28 @@
 """From a config to the runner that trains or evaluates it.
 
 :func:`build_runner` is the one way: it makes resuming exact (:mod:`.loops`), loading strict
-(:mod:`.checkpoint_hooks`) and the console short (:mod:`.console`).
+(:mod:`.hooks`) and the console short (:mod:`.console`).
 """
 
 import copy
 import inspect
+import itertools
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import mmengine.runner
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
-from torch import nn
 
 from lm4ve.errors import UserError, check
-from lm4ve.runner.block_in_use import BlockInUseHook
-from lm4ve.runner.config_schema import check_custom_keys
 from lm4ve.runner.console import ConsoleHook, shorten
-from lm4ve.runner.loops import use_exact_loop
-from lm4ve.runner.neck_progress import follow_progress
+from lm4ve.runner.hooks import NeckHook
 from lm4ve.runner.resume import resume_newest
 
 _ENDS = ('total_steps', 'T_max', 'end')
+_LOOPS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
 
 
 class Runner(mmengine.runner.Runner):  # type: ignore[misc]
@@ -36,18 +34,9 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
             console; the log file holds everything.
     """
 
-    _starts: ClassVar[set[str]] = set()
-
     def __init__(self, *args: Any, short_console: bool = False, **kwargs: Any) -> None:
         self._short_console = short_console
         super().__init__(*args, **kwargs)
-
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Set the environment up; runs of one process that start in one second stay apart."""
-        super().setup_env(env_cfg)
-        while self._timestamp in self._starts:  # it names the logger, the hub and their folder
-            self._timestamp += '_next'
-        self._starts.add(self._timestamp)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> logging.Logger:
         """Build MMEngine's logger."""
@@ -58,21 +47,16 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume a training, and warn of schedules of the config that do not apply."""
-        built = [dict(s.state_dict()) for s in _schedules(self)]
+        found = self.param_schedulers or []
+        schedules = [*itertools.chain(*found.values())] if isinstance(found, dict) else found
+        built = [dict(s.state_dict()) for s in schedules]
         super().resume(*args, **kwargs)
-        for old, new in zip(built, (s.state_dict() for s in _schedules(self)), strict=True):
-            if changed := [k for k in _ENDS if old.get(k) != new.get(k)]:
-                key = changed[0]
+        for old, new in zip(built, (s.state_dict() for s in schedules), strict=True):
+            for key in [k for k in _ENDS if old.get(k) != new.get(k)][:1]:
                 self.logger.warning(
                     f"param_scheduler.{key}={old.get(key)} does not apply: the checkpoint's "
                     f'schedule has {new.get(key)}. Use load_from without --resume to change it.'
                 )
-
-
-def _schedules(runner: Any) -> list[Any]:
-    found = runner.param_schedulers or []
-    lists = found.values() if isinstance(found, dict) else [found]
-    return [s for some in lists for s in some]
 
 
 def build_runner(cfg: Config, short_console: bool = False) -> Any:
@@ -99,7 +83,12 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         resume_newest(cfg)
     if cfg.get('resume'):
         load_strictly_by_default(cfg)
-    use_exact_loop(cfg)
+    loop = dict(cfg.get('train_cfg') or {})
+    if 'by_epoch' in loop:
+        kind = 'EpochBasedTrainLoop' if loop.pop('by_epoch') else 'IterBasedTrainLoop'
+        loop.setdefault('type', kind)
+    if exact := _LOOPS.get(str(loop.get('type')).removeprefix('mmengine.')):
+        cfg.train_cfg = ConfigDict(loop, type=exact)
     if name == 'Runner':
         fields = copy.deepcopy(cfg)
         known = inspect.signature(mmengine.runner.Runner).parameters
@@ -111,11 +100,8 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
             shorten(runner.logger)
     if short_console:
         runner.register_hook(ConsoleHook())
-    if not any(isinstance(h, BlockInUseHook) for h in runner.hooks):
-        runner.register_hook(BlockInUseHook())
-    follow_progress(runner)
-    if isinstance(runner.model, nn.Module):  # a FlexibleRunner has the config until it trains
-        check_custom_keys(cfg, runner.model)
+    if not any(isinstance(h, NeckHook) for h in runner.hooks):
+        runner.register_hook(NeckHook())
     return runner
 
 

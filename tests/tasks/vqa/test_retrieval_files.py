@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from mmengine.dataset import Compose
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
-from lm4ve.runner.loops import number_batches
+from lm4ve.runner.loops import EpochLoop
 from lm4ve.tasks.vqa import CaptionFiles, KarpathyRetrieval
 from lm4ve.tasks.vqa.datasets.retrieval import TextPool
 from tests.tasks.vqa import files
@@ -80,8 +81,10 @@ def texts_of_batches(root, workers, skip=0):
     data = flickr30k(root, num_negatives=3, verify=False)
     data.pipeline = Compose([lambda info: info['text']])
     loader = DataLoader(data, 4, num_workers=workers, collate_fn=list)
-    number_batches(loader).begin((7, 1), skip, skip)
-    return list(loader)
+    runner = SimpleNamespace(seed=7, visualizer=SimpleNamespace())
+    loop = EpochLoop(runner, loader, max_epochs=1)
+    loop._iter = skip
+    return list(loop.batches(0, skip))
 
 
 @pytest.mark.parametrize('workers', [0, 2])

@@ -62,7 +62,7 @@ def inference_model(
         tuple[nn.Module, Sequence[str] | None]: The model on its device in evaluation mode, and
         its classes (:func:`classes_of`).
     """
-    place = find_device(device, 'device')
+    place = find_device(device)
     model, content = build_model(cfg, checkpoint, allow_partial)
     if checkpoint is None:
         text = 'No checkpoint: the model is untrained, and its results are meaningless.'

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a crash, load without executing code, fit, and are finite.
+"""Hooks of a training: checkpoints, a loss that is finite, a block that is in use.
 
 MMEngine writes a checkpoint straight to its final name and deletes the one before it
 first; a full disk or a killed job then leaves none. It pickles its message hub,
@@ -7,8 +7,10 @@ fits and logs the rest, so that a test of another model's checkpoint ends with a
 chance and exit status 0. And it trains on with weights that are NaN and overwrites good ones.
 """
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
@@ -26,14 +28,16 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from lm4ve.blocks.provenance import accept_records
 from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_training
 from lm4ve.errors import UserError, listing
-from lm4ve.files import clear_left_behind, write_atomically, write_text
+from lm4ve.files import clear_left_behind, write_atomically
+from lm4ve.necks import LLMBlockNeck
+from lm4ve.necks.usage import ADVICE, UsageWatch, is_compiled
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
 #: Marks the plain form of a scalar's history.
-HISTORY = 'lm4ve_history'
+_HISTORY = 'lm4ve_history'
 
 
 @register_backend('lm4ve_atomic')
@@ -43,10 +47,6 @@ class AtomicLocalBackend(LocalBackend):  # type: ignore[misc]
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes; see :func:`lm4ve.files.write_atomically`."""
         write_atomically(obj, filepath)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write a text; see :func:`lm4ve.files.write_atomically`."""
-        write_atomically(obj.encode(encoding), filepath)
 
 
 @HOOKS.register_module()
@@ -69,10 +69,8 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                 if name in self._gradients:
                     parameter.grad = self._gradients[name].to(parameter)
         self._gradients = None
-        if (
-            isinstance(self.file_backend, LocalBackend)
-            and self.backend_args is None
-            and self.file_client_args is None
+        if isinstance(self.file_backend, LocalBackend) and not (
+            self.backend_args or self.file_client_args
         ):
             self.backend_args = dict(backend='lm4ve_atomic')
             if is_main_process():
@@ -95,21 +93,19 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         """Keep stored gradients until training goes on."""
         self._gradients = checkpoint.get(_GRADIENTS)
 
-    def _write_name(self, name: str, path: Path) -> None:
-        write_text(name, path)
-
 
 def _to_plain(value: Any) -> Any:
-    """Return the same data in dicts, lists, tuples and Python numbers.
+    """Return the same data in dicts, lists, tuples, tensors and Python numbers.
 
     ``torch.load(weights_only=True)`` refuses their subclasses, such as named tuples
     and defaultdicts, and numpy's scalars and arrays. Functions among a scheduler's
     attributes (one-cycle has one) are dropped: a scheduler is built from its config
     before its state is loaded, so it has them already.
     """
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray):
+    if isinstance(value, HistoryBuffer):
+        history, counts = (torch.as_tensor(np.asarray(x)) for x in value.data)
+        return {_HISTORY: history, 'counts': counts, 'max_length': int(value.max_length)}
+    if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Mapping):
         return {k: _to_plain(v) for k, v in value.items() if not callable(v)}
@@ -124,49 +120,30 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
     """Store plain data only, so that checkpoints load safely.
 
     ``torch.load(weights_only=True)`` accepts tensors and plain containers.
-    MMEngine's history buffers become dicts of lists on saving and are rebuilt
+    MMEngine's history buffers become dicts of tensors on saving and are rebuilt
     on loading. Stock MMEngine resumes such a file too, without the history.
     """
 
     # After every other hook that touches the checkpoint.
     priority = 'LOWEST'
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Turn everything in the checkpoint into plain data, in place."""
-        hub = checkpoint.get('message_hub')
-        if hub is not None:
-            hub['log_scalars'] = {k: self._pack(v) for k, v in hub['log_scalars'].items()}
-            for key in ('runtime_info', 'resumed_keys'):
-                hub[key] = _to_plain(hub[key])
-        for key in ('meta', 'param_schedulers'):
-            if key in checkpoint:
-                checkpoint[key] = _to_plain(checkpoint[key])
+        for key in checkpoint.keys() & {'message_hub', 'meta', 'param_schedulers'}:
+            checkpoint[key] = _to_plain(checkpoint[key])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Rebuild the history buffers in the checkpoint, in place."""
         hub = checkpoint.get('message_hub')
-        scalars = hub.get('log_scalars') if isinstance(hub, dict) else None
-        if isinstance(hub, dict) and isinstance(scalars, dict):  # else only --resume matters
-            hub['log_scalars'] = {k: self._unpack(v) for k, v in scalars.items()}
-
-    def _pack(self, buffer: Any) -> Any:
-        if not isinstance(buffer, HistoryBuffer):
-            return _to_plain(buffer)
-        history, counts = buffer.data
-        return {
-            HISTORY: torch.as_tensor(np.asarray(history)),
-            'counts': torch.as_tensor(np.asarray(counts)),
-            'max_length': int(buffer.max_length),
-        }
-
-    def _unpack(self, value: Any) -> Any:
-        if not (isinstance(value, dict) and HISTORY in value):
-            return value
-        history, counts = (value[k].cpu().numpy() for k in (HISTORY, 'counts'))
-        return HistoryBuffer(history, counts, value['max_length'])
+        scalars: Any = hub.get('log_scalars') if isinstance(hub, dict) else None
+        for name, value in scalars.items() if isinstance(scalars, dict) else ():
+            if isinstance(value, dict) and _HISTORY in value:
+                history, counts = (value[k].cpu().numpy() for k in (_HISTORY, 'counts'))
+                scalars[name] = HistoryBuffer(history, counts, value['max_length'])
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class WholeCheckpointHook(Hook):  # type: ignore[misc]
     """Refuse a checkpoint that does not fit the model, by the names of its tensors.
 
@@ -180,11 +157,9 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
 
     # After the hooks that change the state, such as EMA's.
     priority = 'LOWEST'
+    allow_partial: bool = False
 
-    def __init__(self, allow_partial: bool = False) -> None:
-        self.allow_partial = allow_partial
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Load the state strictly; what MMEngine then loads is the same.
 
         Raises:
@@ -207,6 +182,7 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
 
 
 @HOOKS.register_module()
+@dataclass(eq=False)
 class FiniteLossHook(Hook):  # type: ignore[misc]
     """Raise at the first iteration whose loss is NaN or infinite.
 
@@ -220,44 +196,35 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
 
     # Before the hooks that average and save.
     priority = 'ABOVE_NORMAL'
-
-    def __init__(self, tolerate: int = 0) -> None:
-        self.tolerate = tolerate
-        self._in_a_row = 0
+    tolerate: int = 0
+    _in_a_row = 0
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict[str, Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Check the losses that the step returned.
 
         Raises:
             UserError: Too many in a row are not finite; it names the iteration.
         """
-        losses = {k: v for k, v in (outputs or {}).items() if 'loss' in k}
-        bad = [k for k, v in losses.items() if not torch.isfinite(torch.as_tensor(v)).all()]
+        losses = {k: torch.as_tensor(v) for k, v in (outputs or {}).items() if 'loss' in k}
+        bad = [k for k, v in losses.items() if not torch.isfinite(v).all()]
         self._in_a_row = self._in_a_row + 1 if bad else 0
-        if self.tolerate < 0 or self._in_a_row <= self.tolerate:
-            return
-        value = float(torch.as_tensor(losses[bad[0]]).detach().mean())
-        raise UserError(
-            f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
-            f'{value}: training stopped before it was saved. Lower the learning rate or clip '
-            'gradients and --resume; default_hooks.finite_loss.tolerate=N permits N in a row.'
-        )
+        if 0 <= self.tolerate < self._in_a_row:
+            raise UserError(
+                f'{", ".join(bad)} of iteration {runner.iter + 1} (epoch {runner.epoch + 1}) is '
+                f'{float(losses[bad[0]].detach().mean())}: training stopped before it was saved. '
+                'Lower the learning rate or clip gradients and --resume; '
+                'default_hooks.finite_loss.tolerate=N permits N in a row.'
+            )
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Check the weights that train.
 
         Raises:
             UserError: One of them is NaN or infinite.
         """
-        if self.tolerate < 0:
-            return
-        named = runner.model.named_parameters()
+        named = runner.model.named_parameters() if self.tolerate >= 0 else ()
         bad = [k for k, p in named if p.requires_grad and not torch.isfinite(p).all()]
         if bad:
             raise UserError(
@@ -265,3 +232,85 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
                 f'are not finite and were not saved: {listing(bad)}. Clip gradients or lower the '
                 'learning rate and --resume; default_hooks.finite_loss.tolerate=-1 saves them.'
             )
+
+
+@HOOKS.register_module(name=['BlockInUseHook', 'NeckProgressHook'])
+class NeckHook(Hook):  # type: ignore[misc]
+    """Compare the model with its config, and each neck with what one iteration shows of it.
+
+    It raises if a neck was not built, did not run, or has no part in the loss. Iterations whose
+    loss is exactly zero, as a batch without truth gives it, are passed over. Compiled models are
+    not watched. Before each step it sets the progress of the necks that depend on it: a branch
+    with a falling weight, a growing part of the tokens. Runners that our tools build have it.
+    """
+
+    # Before all other hooks of a step, and those that save.
+    priority = 'VERY_HIGH'
+    _watch: UsageWatch | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare what was built with what the config names, and begin to watch.
+
+        Raises:
+            UserError: A host did not build the neck that it was given.
+        """
+        cfg, model = runner.cfg, runner.model
+        host: Any = getattr(model, 'module', model)
+        necks = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
+        # The name in a scope ends so, and so does the class itself.
+        named = repr(cfg.get('model')).count("LLMBlockNeck'")
+        if named > len(necks):
+            raise UserError(
+                f'model.neck of the config: {type(host).__name__} built {len(necks)} of {named} '
+                "type='LLMBlockNeck' and would train without the block." + ADVICE
+            )
+        for module in model.modules():
+            _check_class_tokens(module)
+        paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+        names = ''.join(f'.{name}\n' for name, _ in model.named_parameters())
+        # A part that the model can have but does not (`neck=None`) is no mistake.
+        keys = [k for k in paramwise.get('custom_keys') or () if k not in names]
+        if unused := [k for k in keys if not hasattr(host, k.partition('.')[0] or '.')]:
+            text = 'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches '
+            print_log(text + listing(unused), logger='current', level=logging.WARNING)
+        self._following = [neck for neck in necks if neck.follows_progress]
+        if not (cfg.get('compile') or is_compiled(model)):
+            self._watch = UsageWatch(model)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Set the progress, from 0 in the first step to 1 in the last, by the step alone."""
+        for neck in self._following:
+            neck.set_progress(runner.iter / max(1, runner.max_iters - 1))
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Judge the first iteration, or the first with a loss.
+
+        Raises:
+            UserError: See :meth:`lm4ve.necks.usage.UsageWatch.inspect`.
+        """
+        losses = [torch.as_tensor(v) for k, v in (outputs or {}).items() if 'loss' in k]
+        if self._watch is not None and (not losses or any(v.any() for v in losses)):
+            watch, self._watch = self._watch, None
+            watch.inspect()
+
+
+def _check_class_tokens(host: Any) -> None:
+    """Warn where a neck's mean would have the class tokens of its encoder in it.
+
+    Raises:
+        UserError: The neck would draw from the class tokens, which the head expects first.
+    """
+    neck, encoder = (getattr(host, n, None) for n in ('neck', 'backbone'))
+    extra = getattr(encoder, 'num_extra_tokens', 0)
+    is_raw = getattr(encoder, 'out_type', 'raw') == 'raw'
+    if not (extra and is_raw and isinstance(neck, LLMBlockNeck) and neck.num_extra_tokens != extra):
+        return
+    text = f'the first {extra} tokens of {type(encoder).__name__}, which are no patches. Fix: '
+    text += f'model.neck.num_extra_tokens={extra}'
+    if neck.out_type == 'avg_featmap':
+        text = f"model.neck.out_type='avg_featmap' averages {text}, if that is not meant."
+        print_log(text, logger='current', level=logging.WARNING)
+    elif neck.train_only is not None and neck.train_only.queries is not None:
+        raise UserError(f'model.neck.train_queries draws from {text}.')

@@ -1,0 +1,24 @@
+"""A Runner of one epoch over a list, which saves after every step."""
+
+import os
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+CHECKPOINT = dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=1)
+
+
+def make_runner(work_dir: Path, model, data, batch_size: int, **changes) -> Runner:
+    """Build it; ``changes`` replace arguments of MMEngine's Runner, and hooks are added."""
+    loader = dict(collate_fn=changes.pop('collate_fn', dict(type='pseudo_collate')))
+    loader |= dict(sampler=dict(type='DefaultSampler', shuffle=True), dataset=data)
+    fields = dict(
+        train_dataloader=dict(loader, batch_size=batch_size),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-3)),
+        default_hooks=dict(checkpoint=CHECKPOINT),
+        randomness=dict(seed=0),
+        log_level='ERROR',
+        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
+    )
+    return Runner(model=model, work_dir=str(work_dir), **{**fields, **changes})
