@@ -39,10 +39,8 @@ def check(cfg: Config, out: str) -> None:
             f"{dataset.type}'): no server accepts its forecasts. Fix: name a config of Argoverse 1 "
             "or 2, or test_dataloader.dataset.type='lm4ve.MotionDataset' with its cache."
         )
-    evaluator = cfg.test_evaluator
-    form = evaluator.get('submission_format') or evaluator.get('convention', 'argoverse1')
-    if form in FORMATS and not out.endswith(FORMATS[form][0]):
-        raise UserError(f"'{out}': a file for {form} ends in '{FORMATS[form][0]}'. Fix: rename it.")
+    suffix, _ = FORMATS[cfg.test_evaluator.get('convention', 'argoverse1')]
+    errors.check(f"Suffix of '{out}'", Path(out).suffix, choices=(suffix,))
 
 
 def main(argv: Sequence[str] | None = None) -> None:

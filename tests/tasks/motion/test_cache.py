@@ -30,7 +30,7 @@ def data(argoverse1, tmp_path):
 
 @pytest.fixture
 def cache(reader1, tmp_path):
-    preprocess_split(reader1, tmp_path / 'c', quiet=True)
+    preprocess_split(reader1, tmp_path / 'c')
     return tmp_path / 'c'
 
 
@@ -46,7 +46,7 @@ def assert_same(a, b):
 def test_cache_holds_all_files_in_order(workers, scenes, reader1, tmp_path):
     pickle.dumps(reader1)  # as joblib does for worker processes; threads start faster
     with joblib.parallel_config('threading'):
-        footer = preprocess_split(reader1, tmp_path / 'c', workers, chunk_size=3, quiet=True)
+        footer = preprocess_split(reader1, tmp_path / 'c', workers, chunk_size=3)
     cache = SceneCache(tmp_path / 'c', verify=True)
     assert footer['count'] == len(cache) == len(scenes) and footer['skipped'] == {}
     for a, b in zip(scenes, cache, strict=True):
@@ -87,8 +87,8 @@ def test_finished_cache_is_kept_unless_files_changed(data, argoverse1, tmp_path)
 
 def test_second_run_on_one_output_is_refused(reader1, tmp_path):
     with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
-        preprocess_split(reader1, tmp_path / 'c', quiet=True)
-    assert preprocess_split(reader1, tmp_path / 'c', quiet=True)['count'] == 8
+        preprocess_split(reader1, tmp_path / 'c')
+    assert preprocess_split(reader1, tmp_path / 'c')['count'] == 8
 
 
 def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
@@ -98,17 +98,17 @@ def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
     (data / '3.csv').write_text(text.replace(',PIT', ',NYC').replace(',MIA', ',NYC'))
     (data / '4.csv').write_bytes(b'\xff\x00')
     reader = Argoverse1Reader(data, argoverse1 / 'map_files')
-    footer = preprocess_split(reader, tmp_path / 'c', chunk_size=3, quiet=True)
+    footer = preprocess_split(reader, tmp_path / 'c', chunk_size=3)
     assert footer['count'] == 4 and sum(footer['skipped'].values()) == 4
     assert footer['skipped']['no focal agent'] == footer['skipped']['unknown city'] == 1
     assert len(footer['examples']) == 4 and '1.csv' in footer['examples'][0]
     assert len(SceneCache(tmp_path / 'c', verify=True)) == 4
     with pytest.raises(SceneError, match='1.csv.*CITY_NAME'):
-        preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse', quiet=True)
+        preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse')
     for f in data.iterdir():
         f.write_text('nonsense')
     with pytest.raises(UserError, match='None of 8 files is usable'):
-        preprocess_split(reader, tmp_path / 'd', quiet=True)
+        preprocess_split(reader, tmp_path / 'd')
 
 
 def test_scenario_with_damaged_map_is_skipped(argoverse2, tmp_path):
@@ -118,7 +118,7 @@ def test_scenario_with_damaged_map_is_skipped(argoverse2, tmp_path):
         content = json.loads(path.read_text())
         next(iter(content['lane_segments'].values()))['left_lane_boundary'] = points
         path.write_text(json.dumps(content))
-    footer = preprocess_split(Argoverse2Reader(split), tmp_path / 'c', quiet=True)
+    footer = preprocess_split(Argoverse2Reader(split), tmp_path / 'c')
     assert footer['skipped'] == {'ValueError': 2} and footer['count'] == len(maps) - 2
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion.demo.traffic import idm, windows
-from lm4ve.tasks.motion.demo.traffic_dataset import TrafficDataset
+from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
 from lm4ve.tasks.motion.demo.traffic_roads import build_city
 
 
@@ -47,14 +47,12 @@ def test_simulated_data_is_made_once(tmp_path):
     time = (tmp_path / 'd/val.cache').stat().st_mtime_ns
     assert len(first) == len(TrafficDataset('val', **fields)) == 2
     assert (tmp_path / 'd/val.cache').stat().st_mtime_ns == time
-    with pytest.raises(UserError, match='another dataset.root'):
+    with pytest.raises(UserError, match='does not hold these'):
         TrafficDataset('val', **dict(fields, counts=dict(train=4, val=2)))
     with pytest.raises(UserError, match='split'):
         TrafficDataset('test', **fields)
-
-
-def test_foreign_folder_is_left_alone(tmp_path):
-    (tmp_path / 'thesis.tex').touch()
-    with pytest.raises(OSError, match='not empty'):
-        TrafficDataset('val', root=str(tmp_path), counts=dict(train=2, val=2))
-    assert (tmp_path / 'thesis.tex').exists()
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/thesis.tex').touch()
+    with pytest.raises(UserError, match='does not hold these'):
+        TrafficDataset('val', **dict(fields, root=str(tmp_path / 'mine')))
+    assert (tmp_path / 'mine/thesis.tex').exists()

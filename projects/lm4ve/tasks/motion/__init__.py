@@ -9,8 +9,8 @@ TASK = Task(
     extra='motion',
     models=('lm4ve.tasks.motion.models.forecaster.MotionForecaster',),
     registers={
-        'datasets.motion_dataset': ('MotionDataset',),
-        'demo.traffic_dataset': ('TrafficDataset',),
+        'datasets.cache': ('MotionDataset',),
+        'demo.traffic_files': ('TrafficDataset',),
         'metrics': ('MotionMetric',),
         'models.forecaster': ('MotionForecaster',),
         'models.mmtransformer': ('MMTransformer', 'ProposalDecoder'),

@@ -79,9 +79,8 @@ class MotionAnalysis(TaskAnalysis):
         lines, p = output['trajectories'], output['probabilities']
         likeliest = 100 * float(np.max(p))
         facts = dict(prediction=f'{len(lines)} trajectories, the likeliest with {likeliest:.1f} %')
-        truth, valid = output['scene'].future
-        if valid.any():
-            m = forecast_metrics(lines, p, truth, valid)
+        if output['scene'].future[1].any():
+            m = forecast_metrics(lines, p, *output['scene'].future)
             facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
         return facts
 
@@ -110,13 +109,13 @@ class TrafficScene(Picture):
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
         prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``; see
             :func:`lm4ve.tasks.motion.visualization.draw_scene`.
-
-    Attributes:
-        extent (float): Half the side of what is shown, 40 to 60 meters.
     """
 
     side = 2.1
     caption = 'past blue, truth green, forecasts red'
+
+    #: Half the side of what is shown, meters.
+    extent = 50.0
 
     def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
@@ -126,19 +125,13 @@ class TrafficScene(Picture):
         self.lanes, self.num_agents = inputs['lanes'], len(valid)
         self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
         self.prediction = prediction
-        shown = np.concatenate(self.paths)
-        if 'trajectories' in prediction:
-            lines = prediction['scene'].to_local(np.asarray(prediction['trajectories']))
-            shown = np.concatenate([shown, lines.reshape(-1, 2)])
-        self.extent = float(np.clip(1.1 * np.abs(shown).max(initial=0.0), 40.0, 60.0))
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         """Draw the map, histories, the truth and the forecasts."""
         from lm4ve.tasks.motion.visualization import draw_scene
 
         if 'scene' in self.prediction:
-            parts = (self.prediction.get(k) for k in ('scene', 'trajectories', 'probabilities'))
-            draw_scene(axes, *parts, self.extent, labels=False)
+            draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
         self._finish(axes, 'white')
 
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
@@ -148,22 +141,19 @@ class TrafficScene(Picture):
 
         style = dict(cmap=colors, norm=tokens.norm())
         agents, lanes = np.split(tokens.values, [self.num_agents])
+        shown = dict(colors='white', linewidths=0.8)
+        kept = self.kept_lanes
         if len(lanes):
-            kept = self.kept_lanes[np.argsort(lanes[self.kept_lanes], kind='stable')]
-            lines = LineCollection(self.lanes[kept], array=lanes[kept], linewidths=1.6, **style)
-        else:
-            lines = LineCollection(self.lanes[self.kept_lanes], colors='white', linewidths=0.8)
-        axes.add_collection(lines)
+            kept = kept[np.argsort(lanes[kept], kind='stable')]
+            shown = dict(array=lanes[kept], linewidths=1.6, **style)
+        axes.add_collection(LineCollection(self.lanes[kept], **shown))
         # A dark rim: an agent stands out from the lane below it.
-        rim = dict(path_effects=[withStroke(linewidth=3, foreground='k')], capstyle='round')
+        rim = dict(path_effects=[withStroke(linewidth=3, foreground='k')], linewidths=2, zorder=2)
         values = agents[self.agents]
-        axes.add_collection(
-            LineCollection(self.paths, array=values, linewidths=2, zorder=2, **rim, **style)
-        )
+        axes.add_collection(LineCollection(self.paths, array=values, **rim, **style))
         ends = np.array([path[-1] for path in self.paths])
-        for group, marker in ((slice(-1), 'o'), (slice(-1, None), 'D')):
-            dots = dict(marker=marker, s=30, edgecolors='k', linewidths=0.7, zorder=3)
-            axes.scatter(*ends[group].T, c=values[group], **dots, **style)
+        size = np.where(self.agents == 0, 70, 30)  # the focal agent is larger
+        axes.scatter(*ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style)
         self._finish(axes, BACKGROUND)
 
     def _finish(self, axes: 'Axes', background: str) -> None:

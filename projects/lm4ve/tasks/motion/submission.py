@@ -33,8 +33,7 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     path, (suffix, steps) = Path(path), FORMATS[form]
     check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
     for f in forecasts:
-        shape = f['trajectories'].shape[1:]
-        check(f"scene '{f['scene_id']}': steps and coordinates", shape, choices=((steps, 2),))
+        check(f"scene '{f['scene_id']}': steps", f['trajectories'].shape[1], choices=(steps,))
     write = _write_h5 if form == 'argoverse1' else _write_parquet
     with replacing(path) as beside:
         write(beside, [_sorted(f) for f in forecasts])
@@ -60,8 +59,7 @@ def _write_h5(path: Path, forecasts: list[dict]) -> None:
         table[:, 3] = np.repeat(f['probabilities'], steps)
         rows.append(table)
     with h5py.File(path, 'w') as h:
-        packed = dict(compression='gzip', compression_opts=9)
-        h.create_dataset('argoverse_forecasting', data=np.concatenate(rows), **packed)
+        h.create_dataset('argoverse_forecasting', data=np.concatenate(rows), compression='gzip')
 
 
 def _write_parquet(path: Path, forecasts: list[dict]) -> None:

@@ -12,9 +12,8 @@ import numpy as np
 from lm4ve.tasks.motion.demo.traffic_roads import Lane, build_city
 from lm4ve.tasks.motion.scene import STEP
 
-#: The cities.
-CITY_SEEDS = dict(PIT=11, MIA=12)
-CITY_ORIGINS = dict(PIT=(1500.0, 200.0), MIA=(300.0, 2400.0))
+#: City -> the seed of its streets, and its corner in meters.
+CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
 #: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
 ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
 #: Seconds of green for each of a light's two phases.
@@ -34,7 +33,7 @@ class Window:
     """A cut of a simulation, from which a file of a data set is written.
 
     Attributes:
-        city (str): A key of :data:`CITY_SEEDS`.
+        city (str): A key of :data:`CITIES`.
         positions (np.ndarray): ``[A, T, 2]``, meters, with noise.
         headings (np.ndarray): ``[A, T]``, radians.
         speeds (np.ndarray): ``[A, T]``, m/s.
@@ -65,7 +64,7 @@ class Simulation:
     """Vehicles in one city.
 
     Args:
-        city (str): A key of :data:`CITY_SEEDS`.
+        city (str): A key of :data:`CITIES`.
         seed (int): Seed of the traffic.
     """
 
@@ -98,19 +97,15 @@ class Simulation:
     def _step(self) -> None:
         self.time += STEP
         order: dict[int, list] = {}
-        for v in self.vehicles:
+        for v in sorted(self.vehicles, key=lambda v: v.s):
             order.setdefault(v.lane, []).append(v)
-        for row in order.values():
-            row.sort(key=lambda v: v.s)
         changes = [self._acceleration(v, order) for v in self.vehicles]
         for v, a in zip(self.vehicles, changes, strict=True):
-            speed = max(v.speed + a * STEP, 0.0)
-            v.s += (v.speed + speed) / 2 * STEP
-            v.speed = speed
+            before, v.speed = v.speed, max(v.speed + a * STEP, 0.0)
+            v.s += (before + v.speed) / 2 * STEP
             while v.s > self.lanes[v.lane].length:
                 v.s -= self.lanes[v.lane].length
-                v.lane = self._route(v, 1)[0]
-                v.route.pop(0)
+                v.lane = self._route(v, 1).pop(0)
 
     def _route(self, v: _Vehicle, count: int) -> list[int]:
         """Return the next lanes; branches are chosen at random when first asked for."""
@@ -127,10 +122,9 @@ class Simulation:
             gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
         distance, number = here.length - v.s, 0
         while distance < SIGHT:
-            if here.gate >= 0 and gap is None and self._red(here):
-                # A red light is a standing car, unless it is too late to brake.
-                if distance > v.speed**2 / (2 * 4.0) - 1.0:
-                    gap, closing = distance + MIN_GAP - 1.0, v.speed
+            # A red light is a standing car, unless it is too late to brake.
+            if gap is None and self._red(here) and distance > v.speed**2 / (2 * 4.0) - 1.0:
+                gap, closing = distance + MIN_GAP - 1.0, v.speed
             number += 1
             index = self._route(v, number)[number - 1]
             here = self.lanes[index]
@@ -139,14 +133,12 @@ class Simulation:
             wanted = min(wanted, np.sqrt(limit**2 + 2 * 1.5 * distance))
             if gap is None and order.get(index):
                 other = order[index][0]
-                gap = distance + other.s - CAR
-                closing = v.speed - other.speed
+                gap, closing = distance + other.s - CAR, v.speed - other.speed
             distance += here.length
         return idm(v.speed, wanted, gap, closing)
 
     def _red(self, lane: Lane) -> bool:
-        shifted = self.time + lane.gate * 5.0
-        return int(shifted // GREEN) % 2 != lane.phase
+        return lane.gate >= 0 and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
 
 
 def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
@@ -159,23 +151,22 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
     """
     a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
     if gap is not None:
-        wish = MIN_GAP + max(
-            0.0, speed * TIME_GAP + speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
-        )
+        braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
+        wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
         a -= ACCELERATION * (wish / max(gap, 0.3)) ** 2
     return float(np.clip(a, -7.0, ACCELERATION))
 
 
 def city_lanes(city: str) -> dict[int, Lane]:
     """Build the lanes of one of the two cities."""
-    return build_city(CITY_SEEDS[city], CITY_ORIGINS[city])
+    return build_city(*CITIES[city])
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
     """Cut scenes out of a simulation.
 
     Args:
-        city (str): A key of :data:`CITY_SEEDS`.
+        city (str): A key of :data:`CITIES`.
         seed (int): Same seed, same scenes.
         count (int): How many.
         steps, history (int): Steps of a scene, and of its observed part.

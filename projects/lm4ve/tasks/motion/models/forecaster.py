@@ -28,20 +28,11 @@ class MotionForecaster(BaseModel):
             future_valid)``, a dict of scalars, and ``select(trajectories,
             probabilities)``, the final choice of a scene.
         neck (dict, optional): ``LLMBlockNeck``.
-        data_preprocessor (dict, optional): Default: MMEngine's, which moves
-            tensors to the model's device.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModel``.
+        **kwargs: Passed to MMEngine's ``BaseModel``.
     """
 
-    def __init__(
-        self,
-        encoder: dict,
-        decoder: dict,
-        neck: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+    def __init__(self, encoder: dict, decoder: dict, neck: dict | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
         self.encoder = MODELS.build(encoder)
         self.neck = None if neck is None else MODELS.build(neck)
         self.decoder = MODELS.build(decoder)

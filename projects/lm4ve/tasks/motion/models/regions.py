@@ -38,22 +38,21 @@ class Regions(nn.Module):
         self.register_buffer('planes', table, persistent=False)
 
     @classmethod
-    def load(cls, source: str, count: int = 6) -> 'Regions':
-        """Read regions from a file, or build ``count`` fans around 'straight ahead'.
+    def load(cls, source: str) -> 'Regions':
+        """Read regions from a file, or build 'fan', six sectors around straight ahead.
 
         Raises:
             UserError: Centers and hulls are not of equally many regions of a plane.
         """
         if source == 'fan':
-            return cls.fan(count)
+            return cls.fan(6)
         found = json.loads(Path(source).read_text())
         centers = torch.tensor(found['centres'], dtype=torch.float32)
         hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
         shapes = {tuple(centers.shape), *((len(hulls), h.shape[1] - 1) for h in hulls)}
         if shapes != {(len(hulls), 2)}:
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
-        planes = [torch.from_numpy(h).float() for h in hulls]
-        return cls(centers, planes)
+        return cls(centers, [torch.from_numpy(h).float() for h in hulls])
 
     @classmethod
     def fan(cls, count: int) -> 'Regions':
@@ -89,7 +88,7 @@ class Regions(nn.Module):
         return mine[:, None] == owner
 
 
-def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) -> Tensor:
+def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float = 2.0) -> Tensor:
     """Choose end points that lie apart, greedily by probability.
 
     Where too few lie apart, the most probable of the others follow.
@@ -105,10 +104,9 @@ def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) 
     """
     order = probabilities.argsort(descending=True, stable=True).tolist()
     near = (torch.cdist(ends, ends) < meters).tolist()
-    chosen: list = []
+    apart: list[int] = []
     for i in order:
-        if len(chosen) < keep and not any(near[i][j] for j in chosen):
-            chosen.append(i)
-    rest = [i for i in order if i not in chosen]
-    chosen += rest[: keep - len(chosen)]
-    return torch.tensor(chosen, device=ends.device)
+        if not any(near[i][j] for j in apart):
+            apart.append(i)
+    rest = [i for i in order if i not in apart]
+    return torch.tensor([*apart, *rest][:keep], device=ends.device)
