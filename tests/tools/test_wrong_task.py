@@ -35,4 +35,4 @@ def test_wrong_submission_format_is_refused_early(fails, tmp_path):
     options = '--cfg-options', 'test_dataloader.dataset.type=lm4ve.MotionDataset'
     config = ROOT / 'configs/motion/vectornet_argoverse2.py'
     said = fails('motion/submit.py', config, tmp_path / 'm.pth', tmp_path / 'o.h5', *options)
-    assert "ends in '.parquet'" in said
+    assert 'must be one of .parquet' in said

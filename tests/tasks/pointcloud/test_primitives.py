@@ -3,10 +3,8 @@
 import hashlib
 
 import numpy as np
-import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from lm4ve.tasks.base.meshes import sample_primitive
 from lm4ve.tasks.pointcloud.demo import primitives as p
 
 
@@ -47,21 +45,3 @@ def test_the_set_is_cached(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert np.array_equal(p.PrimitivesDataset(**args)[4]['points'], points)
     assert path.stat().st_mtime_ns == stamp
-
-
-@pytest.mark.parametrize(
-    'name, distance',
-    [
-        ('sphere', lambda x, y, z: np.hypot(np.hypot(x, y), z) - 1),
-        (
-            'box',
-            lambda x, y, z: np.minimum(np.minimum(abs(x), abs(y)), abs(z)) * (x * y * z < 1e-9),
-        ),
-        ('octahedron', lambda x, y, z: abs(x) + abs(y) + abs(z) - 1),
-    ],
-)
-def test_points_lie_on_their_surface(name, distance):
-    points, normals = sample_primitive(name, 2000, np.random.default_rng(0))
-    assert np.abs(distance(*points.T)).max() < 0.01
-    assert np.allclose(np.linalg.norm(normals, axis=1), 1)
-    assert (normals * (points - points.mean(0))).sum(1).min() > 0  # outward
