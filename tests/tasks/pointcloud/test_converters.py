@@ -28,14 +28,11 @@ def model():
     return model
 
 
-def convert(tmp_path, state, *args, **container):
-    torch.save(
-        dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container), tmp_path / 'src.pth'
-    )
-    run_tool_here(
-        'pointcloud/convert_checkpoint.py', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args
-    )
-    return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
+def convert(tmp_path, state, *args):
+    files = tmp_path / 'src.pth', tmp_path / 'dst.pth'
+    torch.save(dict(base_model=state, epoch=3, metrics=dict(acc=1.0)), files[0])
+    run_tool_here('pointcloud/convert_checkpoint.py', *files, *args)
+    return torch.load(files[1], weights_only=True)['state_dict']
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'base_model.'])

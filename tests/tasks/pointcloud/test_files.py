@@ -17,10 +17,16 @@ from tests.tasks.pointcloud.clouds import (
     write_scanobjectnn,
 )
 
-MESHES = [(f'a.{kind}', text) for kind in ('ply', 'stl') for text in (True, False)]
-MESHES += [('a.off', True), ('a.obj', True)]
-CLOUDS = [('a.ply', True, False), ('a.ply', False, False), ('a.pcd', True, False)]
-CLOUDS += [('a.pcd', False, False), ('a.pcd', False, True)]
+MESHES = [
+    ('ply', True),
+    ('ply', False),
+    ('stl', True),
+    ('stl', False),
+    ('off', True),
+    ('obj', True),
+]
+CLOUDS = [('ply', True, False), ('ply', False, False), ('pcd', True, False)]
+CLOUDS += [('pcd', False, False), ('pcd', False, True)]
 
 
 def refuses_every_cut(path):
@@ -33,20 +39,20 @@ def refuses_every_cut(path):
             print(at, len(whole), read_points(path, 10))
 
 
-@pytest.mark.parametrize('name, text', MESHES)
-def test_meshes_are_sampled_and_cut_ones_refused(name, text, tmp_path):
-    mesh = write_mesh(tmp_path / name, text)
-    points = read_points(tmp_path / name, 500, seed=3)
-    assert np.allclose(points, sample_surface(mesh, 500, 3)[0], atol=1e-5)
-    refuses_every_cut(tmp_path / name)
+@pytest.mark.parametrize('kind, text', MESHES)
+def test_meshes_are_sampled_and_cut_ones_refused(kind, text, tmp_path):
+    path = tmp_path / f'a.{kind}'
+    mesh = write_mesh(path, text)
+    assert np.allclose(read_points(path, 500, seed=3), sample_surface(mesh, 500, 3)[0], atol=1e-5)
+    refuses_every_cut(path)
 
 
-@pytest.mark.parametrize('name, text, packed', CLOUDS)
-def test_clouds_are_read_and_cut_ones_refused(name, text, packed, tmp_path):
+@pytest.mark.parametrize('kind, text, packed', CLOUDS)
+def test_clouds_are_read_and_cut_ones_refused(kind, text, packed, tmp_path):
     points = np.repeat(cloud(40), 2, axis=0)  # repeats: something to compress
-    write_cloud(tmp_path / name, points, text, packed)
-    assert np.allclose(read_points(tmp_path / name), points, atol=1e-5)
-    refuses_every_cut(tmp_path / name)
+    path = write_cloud(tmp_path / f'a.{kind}', points, text, packed)
+    assert np.allclose(read_points(path), points, atol=1e-5)
+    refuses_every_cut(path)
 
 
 PLY = (
@@ -151,7 +157,7 @@ def external_link(f, other) -> None:
 
 
 def external_storage(f, other) -> None:
-    other.write_bytes(bytes(4 * 12 * len(SHAPE)))
+    other.write_bytes(bytes(4 * 24000))
     f.create_dataset('data', SHAPE, 'f4', external=[(str(other), 0, 4 * 24000)])
 
 
@@ -165,10 +171,6 @@ def half_stored(f, other) -> None:
     f.create_dataset('data', SHAPE, 'f4', chunks=(1, 4, 3))[0] = 1
 
 
-def group(f, other) -> None:
-    f.create_group('data')
-
-
 @pytest.mark.parametrize(
     'write, found',
     [
@@ -176,7 +178,7 @@ def group(f, other) -> None:
         (external_storage, 'in the file itself'),
         (virtual, 'in the file itself'),
         (half_stored, 'in the file itself'),
-        (group, 'holds no numbers'),
+        (lambda f, _: f.create_group('data'), 'holds no numbers'),
         (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
         (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
         (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),

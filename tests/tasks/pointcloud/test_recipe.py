@@ -46,27 +46,17 @@ def test_rate_warms_up_by_steps_then_falls(epoch):
     assert optimizer.param_groups[0]['lr'] == pytest.approx(formula, rel=1e-6)
 
 
-def test_vectors_and_the_class_token_have_no_decay_and_the_full_rate():
-    for name, (group, p) in groups_of(Config.fromfile(CONFIG)).items():
-        mapper = 'mapper_' in name
-        vector = p.ndim == 1 or name.endswith('cls_token')
-        assert group['lr'] == PEAK * (0.5 if mapper else 1), name
-        assert group['weight_decay'] == (0 if mapper or vector else 0.05), name
-
-
-def test_the_release_s_groups_are_an_option(tmp_path):
-    path = tmp_path / 'released.py'
+@pytest.mark.parametrize('released', [False, True])
+def test_rates_and_decays_are_those_of_the_guide(released, tmp_path):
+    """The release's are by the rule of tools/builder.py, by names and shapes."""
+    path = tmp_path / 'recipe.py'
     pieces = [str(CONFIG), str(CONFIGS / '_base_/pointcloud/released_rates.py')]
-    path.write_text(
-        f'_base_ = {pieces}\noptim_wrapper = dict(paramwise_cfg=_base_.released_rates)\n'
-    )
+    text = 'optim_wrapper = dict(paramwise_cfg=_base_.released_rates)\n' if released else ''
+    path.write_text(f'_base_ = {pieces}\n{text}')
     for name, (group, p) in groups_of(Config.fromfile(path)).items():
-        # The rule of tools/builder.py, by names and shapes.
+        vector = p.ndim == 1 or name.endswith('.bias') or 'token' in name
+        rate, decay = (0.1 if released else 1.0, 0.0) if vector else (1.0, 0.05)
         if 'mapper_' in name:
             rate, decay = 0.5, 0.0
-        elif p.ndim == 1 or name.endswith('.bias') or 'token' in name:
-            rate, decay = 0.1, 0.0
-        else:
-            rate, decay = 1.0, 0.05
         assert group['lr'] == pytest.approx(PEAK * rate), name
         assert group['weight_decay'] == decay, name

@@ -5,8 +5,6 @@ import torch
 from mmengine.config import Config
 
 pytest.importorskip('mmaction')
-import subprocess
-import sys
 
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
@@ -14,32 +12,17 @@ from mmengine.registry import MODELS, DefaultScope
 from lm4ve.errors import UserError
 from tests.helpers.tasks import FOLDERS
 
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
+ARCH = dict(model_type='llama', hidden_size=24, intermediate_size=32, vocab_size=8)
+ARCH.update(num_attention_heads=4, num_hidden_layers=1)
 
 
 def neck(channels: int, **kwargs) -> dict:
-    return dict(
-        type='LLMBlockNeck', in_channels=channels, block=dict(type='LLMBlock', arch=ARCH), **kwargs
-    )
+    block = dict(type='LLMBlock', arch=ARCH)
+    return dict(type='LLMBlockNeck', in_channels=channels, block=block, **kwargs)
 
 
-VIT = dict(
-    type='VisionTransformer',
-    img_size=32,
-    patch_size=16,
-    embed_dims=16,
-    depth=2,
-    num_heads=2,
-    num_frames=4,
-    return_feat_map=True,
-)
+VIT = dict(type='VisionTransformer', img_size=32, patch_size=16, embed_dims=16, depth=2)
+VIT.update(num_heads=2, num_frames=4, return_feat_map=True)
 VIT_HEAD = dict(type='TimeSformerHead', num_classes=5, in_channels=16)
 SWIN = dict(
     type='lm4ve.RawSwinTransformer3D',
@@ -47,15 +30,8 @@ SWIN = dict(
     window_size=(2, 2, 2),
     pretrained2d=False,
 )
-R3D = dict(
-    type='ResNet3d',
-    depth=18,
-    base_channels=4,
-    conv1_kernel=(1, 3, 3),
-    inflate=(0, 0, 0, 0),
-    pretrained=None,
-    pretrained2d=False,
-)
+R3D = dict(type='ResNet3d', depth=18, base_channels=4, conv1_kernel=(1, 3, 3))
+R3D.update(inflate=(0, 0, 0, 0), pretrained=None, pretrained2d=False)
 I3D_HEAD = dict(type='I3DHead', num_classes=5, average_clips='prob')
 RESNET = dict(type='mmpretrain.ResNet', depth=18, base_channels=4, stem_channels=4)
 TSN_HEAD = dict(type='TSNHead', num_classes=5, in_channels=32, average_clips='prob')
@@ -134,41 +110,20 @@ def test_raw_video_swin_omits_only_the_final_norm():
     torch.testing.assert_close(normed.permute(0, 4, 1, 2, 3), plain(x))
 
 
-def test_backbone_without_a_map_is_refused():
-    model = recognizer(dict(VIT, return_feat_map=False), *HOSTS['vit'][1:])
-    with pytest.raises(UserError, match='neck.in_channels=16'):
-        model.extract_feat(clips())
-
-
 # ---------------------------------------------------------------- Recognizer2D
 def frames(views: int, batch: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     return torch.randn(batch, views, 3, 32, 32, generator=generator)
 
 
-def tsn(frames_per_clip: int = 4, neck_=None, **kwargs):
-    return recognizer(
-        RESNET,
-        neck_ or neck(32, norm_cfg=None),
-        TSN_HEAD,
-        'lm4ve.Recognizer2D',
-        frames_per_clip=frames_per_clip,
-        **kwargs,
-    )
+def tsn(frames_per_clip: int = 4, **kwargs):
+    sizes = dict(type='lm4ve.Recognizer2D', frames_per_clip=frames_per_clip)
+    return recognizer(RESNET, neck(32, norm_cfg=None), TSN_HEAD, **sizes, **kwargs)
 
 
 def logits2d(model, x):
     with torch.no_grad():
         return model.extract_feat(x, stage='head', test_mode=True)[0]
-
-
-def test_recognizer2d_trains_and_predicts():
-    model = tsn()
-    losses = model(frames(4), labels(), mode='loss')
-    losses['loss_cls'].backward()
-    assert all(p.grad is not None for p in model.parameters())
-    first, _ = model(frames(8), labels(), mode='predict')
-    assert first.pred_score.detach().sum() == pytest.approx(1)
 
 
 def test_recognizer2d_equals_the_computation_by_hand():
@@ -179,14 +134,8 @@ def test_recognizer2d_equals_the_computation_by_hand():
     out = model.neck.mapper_out(model.neck.block(model.neck.mapper_in(tokens)))
     expected = model.cls_head.fc_cls(out.unflatten(0, (2, 2)).mean((1, 2)))
     torch.testing.assert_close(logits2d(model, x), expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize('out_type', ['raw', 'avg_featmap'])
-def test_recognizer2d_views_in_parts(out_type):
-    neck_ = neck(32, out_type=out_type)
-    whole, parts = tsn(2, neck_), tsn(2, neck_, test_cfg=dict(max_testing_views=4))
-    x = frames(6)
-    torch.testing.assert_close(logits2d(parts, x), logits2d(whole, x))
+    parts = tsn(2, test_cfg=dict(max_testing_views=2))
+    torch.testing.assert_close(logits2d(parts, x), logits2d(model, x))
 
 
 def test_only_frames_of_a_clip_attend_to_each_other():
@@ -241,16 +190,3 @@ def test_layer_decay_gives_mappers_the_heads_rate():
     for i in range(12):
         assert rates[f'backbone.blocks.{i}.attn.qkv.weight'] == pytest.approx(top * 0.7 ** (12 - i))
     assert rates['backbone.patch_embed.projection.weight'] == pytest.approx(top * 0.7**13)
-
-
-# -------------------------------------------------------------------- the repairs
-@pytest.mark.slow
-def test_importing_lm4ve_does_not_import_mmactions_models():
-    """They come when they are first asked for, with the neck among them."""
-    script = (
-        'import sys, lm4ve\n'
-        'assert not {"mmaction.models", "mmaction.datasets"} & {*sys.modules}\n'
-        'from mmengine.registry import MODELS\n'
-        'assert MODELS.get("mmaction.LLMBlockNeck").__module__ == "lm4ve.tasks.video.models"\n'
-    )
-    subprocess.run([sys.executable, '-W', 'ignore', '-c', script], check=True)

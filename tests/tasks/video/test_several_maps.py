@@ -70,55 +70,10 @@ def test_hosts_2d_recognizer_equals_ours():
     check_training(theirs.train(), frames(4))
 
 
-def tpn(channels: tuple = (32, 64)) -> dict:
-    return dict(
-        type='TPN',
-        in_channels=channels,
-        out_channels=32,
-        spatial_modulation_cfg=dict(in_channels=channels, out_channels=channels[-1]),
-        temporal_modulation_cfg=dict(downsample_scales=(2, 2)),
-        upsample_cfg=dict(scale_factor=(1, 1, 1)),
-        downsample_cfg=dict(downsample_scale=(1, 1, 1)),
-        level_fusion_cfg=dict(
-            in_channels=(32, 32),
-            mid_channels=(32, 32),
-            out_channels=64,
-            downsample_scales=((1, 1, 1), (1, 1, 1)),
-        ),
-        aux_head_cfg=dict(out_channels=5, loss_weight=0.5),
-    )
-
-
-MAPS = dict(R3D, base_channels=8, out_indices=(2, 3))
-TPN_HEAD = dict(type='TPNHead', num_classes=5, in_channels=2048)
-
-
-@pytest.mark.parametrize(
-    'necks',
-    [[tpn(), neck(2048, norm_cfg=None)], [neck(64, norm_cfg=None, keep_others=True), tpn()]],
-    ids=['after TPN', 'before TPN'],
-)
-def test_neck_beside_tpn_trains_and_predicts(necks):
-    model = recognizer(MAPS, necks, TPN_HEAD)
-    assert 'loss_aux' in model(clips(), labels(), mode='loss')
-    check_training(model.train(), clips())
-    with torch.no_grad():
-        first, _ = model.eval()(clips(2), labels(), mode='predict')
-    assert first.pred_score.shape[-1] == 5
-
-
 def test_slow_fast_keeps_its_fast_pathway():
-    pathway = dict(
-        type='resnet3d',
-        depth=18,
-        pretrained=None,
-        conv1_kernel=(1, 3, 3),
-        dilations=(1, 1, 1, 1),
-        conv1_stride_t=1,
-        pool1_stride_t=1,
-        inflate=(0, 0, 0, 0),
-        norm_eval=False,
-    )
+    pathway = dict(type='resnet3d', depth=18, pretrained=None, conv1_kernel=(1, 3, 3))
+    pathway.update(dilations=(1, 1, 1, 1), conv1_stride_t=1, pool1_stride_t=1)
+    pathway.update(inflate=(0, 0, 0, 0), norm_eval=False)
     backbone = dict(
         type='ResNet3dSlowFast',
         pretrained=None,
@@ -129,8 +84,7 @@ def test_slow_fast_keeps_its_fast_pathway():
         fast_pathway=dict(pathway, lateral=False, base_channels=4),
     )
     head = dict(type='SlowFastHead', num_classes=5, in_channels=96, dropout_ratio=0.0)
-    necks = neck(64, norm_cfg=None, index=0, keep_others=True)
-    model = recognizer(backbone, necks, head)
+    model = recognizer(backbone, neck(64, norm_cfg=None, index=0, keep_others=True), head)
     x = clips()
     slow, fast = model.backbone(x[:, 0])
     out = model.extract_feat(x)[0]

@@ -89,6 +89,7 @@ class PointBERT(BaseModule):
         encoder_channels (Sequence[int]): Widths inside :class:`GroupEncoder`.
         drop_path_rate (float): Stochastic depth, from 0 at the first block to
             this at the last.
+        mlp_ratio (float): Width of a block's MLP by C.
         final_norm (bool): Apply the final norm. False where a neck applies it.
     """
 
@@ -105,6 +106,7 @@ class PointBERT(BaseModule):
         encoder_dims: int = 256,
         encoder_channels: Sequence[int] = (128, 256, 512),
         drop_path_rate: float = 0.1,
+        mlp_ratio: float = 4.0,
         final_norm: bool = True,
     ) -> None:
         super().__init__(init_cfg=_INIT)
@@ -117,7 +119,7 @@ class PointBERT(BaseModule):
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
         self.blocks = nn.ModuleList(
-            Block(embed_dims, num_heads, drop_path=rate, norm_layer=nn.LayerNorm)
+            Block(embed_dims, num_heads, mlp_ratio, drop_path=rate, norm_layer=nn.LayerNorm)
             for rate in torch.linspace(0, drop_path_rate, depth).tolist()
         )
         self.norm = nn.LayerNorm(embed_dims) if final_norm else None
