@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks.motion.datasets.argoverse2 import FUTURE_STEPS, HISTORY_STEPS
+from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.demo.traffic import Window, city_lanes
 from lm4ve.tasks.motion.demo.traffic_files import simulate
 from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, sideways
@@ -31,7 +31,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
             'test' the futures are left out.
     """
     for n, (split, count) in enumerate(splits.items()):
-        scenes = simulate(n, count, HISTORY_STEPS + FUTURE_STEPS, HISTORY_STEPS)
+        scenes = simulate(n, count, Argoverse2Reader)
         for i, w in enumerate(scenes):
             name = f'{n:08d}-0000-4000-8000-{i:012d}'
             folder = Path(root) / split / name
@@ -46,7 +46,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
     """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
-    h = HISTORY_STEPS
+    h = Argoverse2Reader.history_steps
     # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
     category = np.where(window.valid.all(axis=1), 1, 0)
     category[window.focal] = 3
@@ -77,7 +77,7 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
 
 def argoverse2_map(window: Window) -> dict:
     """Return the map around a scene: lanes within 150 m, by their two boundaries."""
-    at = window.positions[window.focal, HISTORY_STEPS - 1]
+    at = window.positions[window.focal, Argoverse2Reader.history_steps - 1]
     segments = {}
     for i, lane in city_lanes(window.city).items():
         if np.abs(lane.line - at).max(axis=-1).min() > 150:

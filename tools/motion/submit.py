@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_test_set(cfg, args.out)
     evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
-    cfg.test_evaluator.update(submission=args.out, format_only=True)
+    cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache
     build_runner(finish_config(cfg, args)).test()

@@ -123,5 +123,5 @@ def test_scene_without_future_does_not_count(scenes):
     assert found['motion/scenes'] == 1
     assert found['motion/minFDE@6'] == pytest.approx(1.0)
     metric.process(None, [sample(blind, 0.0)])
-    with pytest.raises(UserError, match='None of the 1 scenes has a known future'):
+    with pytest.raises(UserError, match='No scene has a known future'):
         metric.evaluate(1)

@@ -25,7 +25,6 @@ TASK = Task(
         'datasets.preprocessing': ('preprocess_split',),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),
-        'visualization': ('save_grid',),
     },
     input_noun='a traffic scene',
     input_suffixes=('.csv', '.parquet'),

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
@@ -43,10 +43,7 @@ class MotionAnalysis(TaskAnalysis):
         else:
             scene = Argoverse2Reader(path.parent.parent).read(path)
         steps = cfg.model.decoder.get('future_steps', scene.future_steps)
-        if scene.future_steps != steps:
-            raise UserError(
-                f"'{path}' has {scene.future_steps} steps to forecast, the model {steps}."
-            )
+        check(f"'{path}': steps to forecast", scene.future_steps, choices=(steps,))
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
@@ -77,8 +74,7 @@ class MotionAnalysis(TaskAnalysis):
         if 'trajectories' not in output:
             return {}
         lines, p = output['trajectories'], output['probabilities']
-        likeliest = 100 * float(np.max(p))
-        facts = dict(prediction=f'{len(lines)} trajectories, the likeliest with {likeliest:.1f} %')
+        facts = dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
         if output['scene'].future[1].any():
             m = forecast_metrics(lines, p, *output['scene'].future)
             facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
@@ -137,7 +133,6 @@ class TrafficScene(Picture):
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
         from matplotlib.collections import LineCollection
-        from matplotlib.patheffects import withStroke
 
         style = dict(cmap=colors, norm=tokens.norm())
         agents, lanes = np.split(tokens.values, [self.num_agents])
@@ -147,10 +142,9 @@ class TrafficScene(Picture):
             kept = kept[np.argsort(lanes[kept], kind='stable')]
             shown = dict(array=lanes[kept], linewidths=1.6, **style)
         axes.add_collection(LineCollection(self.lanes[kept], **shown))
-        # A dark rim: an agent stands out from the lane below it.
-        rim = dict(path_effects=[withStroke(linewidth=3, foreground='k')], linewidths=2, zorder=2)
         values = agents[self.agents]
-        axes.add_collection(LineCollection(self.paths, array=values, **rim, **style))
+        paths = LineCollection(self.paths, array=values, linewidths=2.5, zorder=2, **style)
+        axes.add_collection(paths)
         ends = np.array([path[-1] for path in self.paths])
         size = np.where(self.agents == 0, 70, 30)  # the focal agent is larger
         axes.scatter(*ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style)

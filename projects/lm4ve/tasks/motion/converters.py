@@ -97,12 +97,9 @@ def convert_mmtransformer(
         parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
         converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
     turn = torch.tensor(_TURN)
-    for name, coordinates in (
-        ('encoder.motion_in.weight', 2),
-        ('encoder.place.0.weight', 2),
-        ('encoder.lane_graph.levels.0.0.weight', 4),
-    ):
-        read, rest = converted[name].split([coordinates, converted[name].shape[1] - coordinates], 1)
+    for part, coordinates in (('motion_in', 2), ('place.0', 2), ('lane_graph.levels.0.0', 4)):
+        name = f'encoder.{part}.weight'
+        read, rest = converted[name].tensor_split([coordinates], 1)
         converted[name] = torch.cat([(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1)
     for name in ('decoder.regression.4.weight', 'decoder.regression.4.bias'):
         rows = converted[name]
@@ -110,6 +107,6 @@ def convert_mmtransformer(
     # Their order of a concatenation is place, then proposal (or summary); ours the reverse.
     channels = converted['encoder.proposals'].shape[1]
     for name in ('encoder.fuse_place.0.weight', 'encoder.fuse_summary.0.weight'):
-        place, rest = converted[name].split([converted[name].shape[1] - channels, channels], 1)
+        place, rest = converted[name].tensor_split([-channels], 1)
         converted[name] = torch.cat([rest, place], 1)
     return converted

@@ -92,7 +92,6 @@ class MotionMetric(BaseMetric):
         submission (str, optional): Also write the predictions to this file for
             the server of the convention's data set (``.h5`` for Argoverse 1,
             ``.parquet`` for Argoverse 2).
-        format_only (bool): Only write the file: for test sets without truth.
         **kwargs: Passed to MMEngine's ``BaseMetric``.
 
     Data samples are dicts with ``scene``, ``trajectories`` (``[K, F, 2]`` in city
@@ -102,7 +101,7 @@ class MotionMetric(BaseMetric):
     counted. Scenes without any known future do not count; how many is logged.
 
     Raises:
-        UserError: A field is wrong; no scene has a known future.
+        UserError: A field is wrong; no scene has a known future, and there is no submission.
     """
 
     default_prefix = 'motion'
@@ -112,47 +111,37 @@ class MotionMetric(BaseMetric):
         convention: str = 'argoverse1',
         k: Sequence[int] = (1, 6),
         submission: str | None = None,
-        format_only: bool = False,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         check('MotionMetric.convention', convention, choices=CONVENTIONS)
-        if format_only:
-            check('MotionMetric.submission with format_only', submission, kind=str)
-        self.convention, self.k = convention, tuple(k)
-        self.submission, self.format_only = submission, format_only
+        self.convention, self.k, self.submission = convention, tuple(k), submission
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
-            scene = sample['scene']
+            scene, forecast = sample['scene'], (sample['trajectories'], sample['probabilities'])
             result = dict(scene_id=scene.scene_id)
-            forecast = {key: sample[key] for key in ('trajectories', 'probabilities')}
-            if not self.format_only and scene.future[1].any():
+            if scene.future[1].any():
                 for k in self.k:
-                    how = *scene.future, k, self.convention
-                    result[k] = forecast_metrics(*forecast.values(), *how)
+                    result[k] = forecast_metrics(*forecast, *scene.future, k, self.convention)
             if self.submission is not None:
-                result.update(forecast, track_id=scene.track_ids[scene.focal])
+                result |= dict(zip(('trajectories', 'probabilities'), forecast, strict=True))
+                result['track_id'] = scene.track_ids[scene.focal]
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict:
         if self.submission is not None:
             write_submission(self.submission, results, self.convention)
-        if self.format_only:
-            return {}
         scored = [r for r in results if self.k[0] in r]
-        if not scored:
-            raise UserError(
-                f'None of the {len(results)} scenes has a known future. Fix for a test set: '
-                'test_evaluator.format_only=True and a submission file.'
-            )
+        if not scored and self.submission is None:
+            raise UserError('No scene has a known future. Fix for a test set: a submission file.')
         if blind := len(results) - len(scored):
             text = f'MotionMetric: {blind} scenes have no known future and do not count'
             print_log(text, logger='current', level=logging.WARNING)
         metrics = {
             f'{name}@{k}': float(np.mean([r[k][name] for r in scored]))
             for k in self.k
-            for name in scored[0][k]
+            for name in (scored[0][k] if scored else ())
         }
         return dict(metrics, scenes=len(scored))

@@ -159,9 +159,8 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> flo
     if len(lanes) == 0:
         return 0.0
     start, ahead = lanes[:, :-1], np.diff(lanes, axis=1)
-    lengths = np.linalg.norm(ahead, axis=-1)
     distances = np.linalg.norm(start + ahead / 2 - points[-1], axis=-1)
-    distances[lengths < 1e-6] = np.inf
+    distances[np.linalg.norm(ahead, axis=-1) < 1e-6] = np.inf
     lane, piece = np.unravel_index(distances.argmin(), distances.shape)
     return float(np.arctan2(*ahead[lane, piece, ::-1]))
 

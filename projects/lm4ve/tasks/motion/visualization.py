@@ -1,7 +1,6 @@
 """Pictures of scenes: map, history, truth, and K forecasts with probabilities."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib import patheffects
@@ -10,12 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lm4ve.registry import HOOKS, VISUALIZERS
-from lm4ve.tasks.base.pictures import (
-    PredictionVisualizationHook,
-    PredictionVisualizer,
-    save_figure,
-    to_image,
-)
+from lm4ve.tasks.base.pictures import PredictionVisualizationHook, PredictionVisualizer, to_image
 from lm4ve.tasks.motion.scene import Scene
 
 _LANE, _JUNCTION, _OTHER = '#c8c8c8', '#9db4c8', '#6b6b6b'
@@ -84,11 +78,6 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)
     return figure
-
-
-def save_grid(path: str | Path, samples: Sequence[dict], **options) -> None:
-    """Write :func:`scene_grid` as a PNG."""
-    save_figure(scene_grid(samples, **options), path)
 
 
 @VISUALIZERS.register_module()

@@ -14,7 +14,6 @@ from lm4ve.errors import UserError, brief
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, LaneMap
 from lm4ve.tasks.motion.scene import AGENT_TYPES, LANE_POINTS, TURNS, SceneError, resample
 
-HISTORY_STEPS, FUTURE_STEPS = 20, 30
 #: Cities of the data set and the number in their map files' names.
 CITY_IDS = {'PIT': 10314, 'MIA': 10316}
 
@@ -66,7 +65,7 @@ class Argoverse1Reader(ArgoverseReader):
     """
 
     pattern = '*.csv'
-    history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
+    history_steps, future_steps = 20, 30
     lane_margin = 1.9  # as in ``centerline_utils.py``
 
     def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
@@ -97,7 +96,7 @@ class Argoverse1Reader(ArgoverseReader):
         table = pd.read_csv(path, usecols=list(_COLUMNS), dtype=_COLUMNS)
         (city,) = table['CITY_NAME'].unique()
         times, steps = np.unique(table['TIMESTAMP'], return_inverse=True)
-        if len(times) not in (HISTORY_STEPS, HISTORY_STEPS + FUTURE_STEPS):
+        if len(times) not in (self.history_steps, self.history_steps + self.future_steps):
             raise SceneError('other time steps')
         # The classes are AGENT, AV, OTHERS: the focal agents are vehicles.
         others = table['OBJECT_TYPE'] == 'OTHERS'

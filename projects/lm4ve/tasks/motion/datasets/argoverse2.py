@@ -14,7 +14,6 @@ from pyarrow import parquet
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, LaneMap
 from lm4ve.tasks.motion.scene import AGENT_TYPES, HEADING_METERS, LANE_POINTS, SceneError, resample
 
-HISTORY_STEPS, FUTURE_STEPS = 50, 60
 #: object_type -> index of AGENT_TYPES; what is not here is 'other'.
 _TYPES = {name: i for i, name in enumerate(AGENT_TYPES)}
 _TYPES |= dict.fromkeys(('background', 'construction', 'riderless_bicycle'), _TYPES['static'])
@@ -64,7 +63,7 @@ class Argoverse2Reader(ArgoverseReader):
     """Read scenarios of one split: the folders in ``data_dir``."""
 
     pattern = '*/scenario_*.parquet'
-    history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
+    history_steps, future_steps = 50, 60
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         # One file: `read_table` would treat folders named `x=y` as partitions.
@@ -76,7 +75,9 @@ class Argoverse2Reader(ArgoverseReader):
         table['track'] = table['track_id'].astype(str)
         table['is_focal'] = table['track'] == focal
         table['agent_type'] = table['object_type'].map(_TYPES).fillna(_TYPES['other'])
-        history = table[table['is_focal'] & (table['step'] < HISTORY_STEPS)].sort_values('step')
+        history = table[table['is_focal'] & (table['step'] < self.history_steps)].sort_values(
+            'step'
+        )
         lanes = read_map(path.parent / f'log_map_archive_{scene_id}.json')
         return table, lanes, dict(scene_id=scene_id, city=city, heading=_standing_heading(history))
 

@@ -179,9 +179,8 @@ class MotionDataset(Dataset):
         verify: bool = True,
     ) -> None:
         self.scenes = SceneCache(cache, verify)
-        everything = range(len(self.scenes))
-        first = indices is None or isinstance(indices, int)
-        self.indices = everything[:indices] if first else list(indices)
+        chosen = isinstance(indices, Sequence)
+        self.indices = list(indices) if chosen else range(len(self.scenes))[:indices]
         self.pipeline = Compose(pipeline)
 
     def __len__(self) -> int:

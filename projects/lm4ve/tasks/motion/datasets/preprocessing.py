@@ -83,10 +83,9 @@ def preprocess_split(
 
 def _source(reader: ArgoverseReader, files: list[Path]) -> str:
     """Hash the names and sizes of the files, and the reader's range."""
-    digest = hashlib.sha256(f'{type(reader).__name__} {reader.map_range}'.encode())
-    for f in files:
-        digest.update(f'{f.name} {f.stat().st_size}\n'.encode())
-    return digest.hexdigest()
+    text = f'{type(reader).__name__} {reader.map_range}'
+    text += ''.join(f'{f.name} {f.stat().st_size}\n' for f in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_chunk(reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]) -> None:

@@ -69,7 +69,6 @@ class Simulation:
     """
 
     def __init__(self, city: str, seed: int) -> None:
-        self.city = city
         self.lanes: dict[int, Lane] = city_lanes(city)
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
@@ -115,9 +114,8 @@ class Simulation:
         return v.route
 
     def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
-        here = self.lanes[v.lane]
+        here, gap, closing = self.lanes[v.lane], None, 0.0
         wanted = here.limit * v.wish
-        gap, closing = None, 0.0
         if ahead := [other for other in order[v.lane] if other.s > v.s]:
             gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
         distance, number = here.length - v.s, 0
@@ -129,8 +127,7 @@ class Simulation:
             index = self._route(v, number)[number - 1]
             here = self.lanes[index]
             # Slow down in time for the turn: v^2 = u^2 + 2 b d.
-            limit = here.limit * v.wish
-            wanted = min(wanted, np.sqrt(limit**2 + 2 * 1.5 * distance))
+            wanted = min(wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance))
             if gap is None and order.get(index):
                 other = order[index][0]
                 gap, closing = distance + other.s - CAR, v.speed - other.speed
@@ -198,9 +195,7 @@ def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
     sensor = int(np.argsort(distance[:, history - 1])[1])
     valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
-    for n in range(count):
-        if n in (focal, sensor):
-            continue
+    for n in sorted({*range(count)} - {focal, sensor}):
         if rng.random() < 0.25:  # came into view late
             valid[n, : rng.integers(1, steps // 2)] = False
         if rng.random() < 0.3:  # hidden behind another for a while

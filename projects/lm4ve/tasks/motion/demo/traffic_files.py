@@ -16,12 +16,8 @@ from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.base.progress import progress
-from lm4ve.tasks.motion.datasets.argoverse1 import (
-    CITY_IDS,
-    FUTURE_STEPS,
-    HISTORY_STEPS,
-    Argoverse1Reader,
-)
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
+from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, Argoverse1Reader
 from lm4ve.tasks.motion.datasets.cache import MotionDataset
 from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
 from lm4ve.tasks.motion.demo.traffic import CITIES, Window, city_lanes, windows
@@ -35,13 +31,14 @@ VAL_SHARE = 0.2
 _FIRST_TIME = 315968000.0
 
 
-def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Window]:
-    """Simulate the scenes of a split, alternating between the cities."""
+def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[Window]:
+    """Simulate the scenes of a split with the steps of a reader, alternating between the cities."""
+    steps = kind.history_steps + kind.future_steps, kind.history_steps
     found: list[Window] = []
     parts = range(0, count, PER_SIMULATION)
     for n, done in enumerate(progress(parts, f'simulating {count:,} scenes, in parts')):
         part = min(PER_SIMULATION, count - done)
-        found += windows(sorted(CITIES)[n % 2], 1000 * split_seed + n, part, steps, history)
+        found += windows(sorted(CITIES)[n % 2], 1000 * split_seed + n, part, *steps)
     return found
 
 
@@ -59,10 +56,10 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
     for n, (split, count) in enumerate(splits.items()):
         folder = root / split / 'data'
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = simulate(n, count, HISTORY_STEPS + FUTURE_STEPS, HISTORY_STEPS)
+        scenes = simulate(n, count, Argoverse1Reader)
         for i, w in enumerate(scenes, start=1):
             if split == 'test':
-                w.valid[:, HISTORY_STEPS:] = False
+                w.valid[:, Argoverse1Reader.history_steps :] = False
             table = argoverse1_table(w)
             table.to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
 
@@ -91,10 +88,8 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
     nodes, ways = [], []
     for i, lane in lanes.items():
         tags = [
-            ('has_traffic_control', lane.control),
-            ('turn_direction', lane.turn),
-            ('is_intersection', lane.junction >= 0),
-            ('l_neighbor_id', None),
+            *(('has_traffic_control', lane.control), ('turn_direction', lane.turn)),
+            *(('is_intersection', lane.junction >= 0), ('l_neighbor_id', None)),
             ('r_neighbor_id', None),
             *(('predecessor', first + j) for j in lane.predecessors),
             *(('successor', first + j) for j in lane.successors),

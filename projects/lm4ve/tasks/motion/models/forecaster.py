@@ -58,18 +58,11 @@ class MotionForecaster(BaseModel):
         else:
             features = self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
         trajectories, scores = self.decoder(features, encoded, inputs)
-        if mode == 'loss':
-            return self._loss(trajectories, scores, inputs)
         if mode == 'predict':
             return self._predict(trajectories, scores, data_samples)
-        return trajectories, scores
-
-    def _loss(
-        self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        future, valid = (
-            take_agents(inputs[key], inputs['queries']) for key in ('future', 'future_valid')
-        )
+        if mode == 'tensor':
+            return trajectories, scores
+        future, valid = (take_agents(inputs[k], queries) for k in ('future', 'future_valid'))
         known = valid.any(dim=-1) & ~inputs['query_padding']
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.

@@ -45,24 +45,19 @@ class Regions(nn.Module):
             UserError: Centers and hulls are not of equally many regions of a plane.
         """
         if source == 'fan':
-            return cls.fan(6)
-        found = json.loads(Path(source).read_text())
-        centers = torch.tensor(found['centres'], dtype=torch.float32)
-        hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
-        shapes = {tuple(centers.shape), *((len(hulls), h.shape[1] - 1) for h in hulls)}
-        if shapes != {(len(hulls), 2)}:
+            edges = np.linspace(-np.pi / 2, np.pi / 2, 7)
+            middles = (edges[1:] + edges[:-1]) / 2
+            centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
+            sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(7)], axis=-1)
+            hulls = list(np.stack([sides[:-1], -sides[1:]], axis=1))
+        else:
+            found = json.loads(Path(source).read_text())
+            centers = np.array(found['centres'])
+            hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
+        if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {(len(hulls), 2)}:
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
-        return cls(centers, [torch.from_numpy(h).float() for h in hulls])
-
-    @classmethod
-    def fan(cls, count: int) -> 'Regions':
-        """Build sectors of equal angle over the half plane ahead."""
-        edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
-        middles = (edges[1:] + edges[:-1]) / 2
-        centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
-        sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(count + 1)], axis=-1)
-        planes = torch.from_numpy(np.stack([sides[:-1], -sides[1:]], axis=1)).float()
-        return cls(torch.from_numpy(centers).float(), planes)
+        centers, *planes = (torch.from_numpy(x).float() for x in (centers, *hulls))
+        return cls(centers, planes)
 
     def forward(self, points: Tensor) -> Tensor:
         """Map points ``[N, 2]`` to regions, int64 ``[N]``."""

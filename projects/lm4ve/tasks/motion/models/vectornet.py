@@ -185,8 +185,8 @@ class TrajectoryDecoder(BaseModule):
         """
         best = end_distances(trajectories, future, valid).argmin(dim=1)
         nearest = take_agents(trajectories, best[:, None])[:, 0]
-        losses = masked_smooth_l1(nearest, future, valid), F.cross_entropy(scores, best)
-        return dict(zip(('loss_reg', 'loss_cls'), losses, strict=True))
+        regression = masked_smooth_l1(nearest, future, valid)
+        return dict(loss_reg=regression, loss_cls=F.cross_entropy(scores, best))
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
         """Return all trajectories."""

@@ -73,6 +73,7 @@ class PointClsHead(BaseModule):
         norm (bool): Batch norm after each hidden layer, as in Point-MAE.
         dropout (float): After each hidden layer.
         label_smoothing (float): Label smoothing of the cross-entropy.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -83,8 +84,9 @@ class PointClsHead(BaseModule):
         norm: bool = False,
         dropout: float = 0.5,
         label_smoothing: float = 0.2,
+        init_cfg: dict | None = dict(type='TruncNormal', layer='Linear', std=0.02),
     ) -> None:
-        super().__init__(init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02))
+        super().__init__(init_cfg=init_cfg)
         layers: list[nn.Module] = []
         width = 2 * in_channels
         for size in hidden:

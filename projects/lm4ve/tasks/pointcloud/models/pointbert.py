@@ -91,6 +91,7 @@ class PointBERT(BaseModule):
             this at the last.
         mlp_ratio (float): Width of a block's MLP by C.
         final_norm (bool): Apply the final norm. False where a neck applies it.
+        init_cfg (list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     #: The class token, which is no group and comes first.
@@ -108,8 +109,9 @@ class PointBERT(BaseModule):
         drop_path_rate: float = 0.1,
         mlp_ratio: float = 4.0,
         final_norm: bool = True,
+        init_cfg: Sequence[dict] | None = _INIT,
     ) -> None:
-        super().__init__(init_cfg=_INIT)
+        super().__init__(init_cfg=init_cfg)
         self.embed_dims = embed_dims
         self.num_groups, self.group_size = num_groups, group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
