@@ -1,6 +1,5 @@
 """Caches: what goes in comes out; kills and damage."""
 
-import json
 import pickle
 import random
 import shutil
@@ -13,7 +12,6 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import (
     Argoverse1Reader,
-    Argoverse2Reader,
     MotionDataset,
     SceneCache,
     SceneError,
@@ -42,11 +40,10 @@ def assert_same(a, b):
             assert vars(b)[name] == value, name
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_cache_holds_all_files_in_order(workers, scenes, reader1, tmp_path):
+def test_cache_holds_all_files_in_order(scenes, reader1, tmp_path):
     pickle.dumps(reader1)  # as joblib does for worker processes; threads start faster
     with joblib.parallel_config('threading'):
-        footer = preprocess_split(reader1, tmp_path / 'c', workers, chunk_size=3)
+        footer = preprocess_split(reader1, tmp_path / 'c', workers=2, chunk_size=3)
     cache = SceneCache(tmp_path / 'c', verify=True)
     assert footer['count'] == len(cache) == len(scenes) and footer['skipped'] == {}
     for a, b in zip(scenes, cache, strict=True):
@@ -78,17 +75,13 @@ def test_finished_cache_is_kept_unless_files_changed(data, argoverse1, tmp_path)
     reader = Argoverse1Reader(data, argoverse1 / 'map_files')
     footer = preprocess_split(reader, tmp_path / 'c')
     time = (tmp_path / 'c').stat().st_mtime_ns
+    with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
+        preprocess_split(reader, tmp_path / 'c')
     assert preprocess_split(reader, tmp_path / 'c') == footer
     assert (tmp_path / 'c').stat().st_mtime_ns == time
     (data / '1.csv').unlink()
     with pytest.raises(UserError, match='cache of other files'):
         preprocess_split(reader, tmp_path / 'c')
-
-
-def test_second_run_on_one_output_is_refused(reader1, tmp_path):
-    with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
-        preprocess_split(reader1, tmp_path / 'c')
-    assert preprocess_split(reader1, tmp_path / 'c')['count'] == 8
 
 
 def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
@@ -105,21 +98,6 @@ def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
     assert len(SceneCache(tmp_path / 'c', verify=True)) == 4
     with pytest.raises(SceneError, match='1.csv.*CITY_NAME'):
         preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse')
-    for f in data.iterdir():
-        f.write_text('nonsense')
-    with pytest.raises(UserError, match='None of 8 files is usable'):
-        preprocess_split(reader, tmp_path / 'd')
-
-
-def test_scenario_with_damaged_map_is_skipped(argoverse2, tmp_path):
-    split = shutil.copytree(argoverse2 / 'val', tmp_path / 'val')
-    maps = sorted(split.glob('*/*.json'))
-    for path, points in zip(maps, ([], [dict(x='left', y=0)]), strict=False):
-        content = json.loads(path.read_text())
-        next(iter(content['lane_segments'].values()))['left_lane_boundary'] = points
-        path.write_text(json.dumps(content))
-    footer = preprocess_split(Argoverse2Reader(split), tmp_path / 'c')
-    assert footer['skipped'] == {'ValueError': 2} and footer['count'] == len(maps) - 2
 
 
 @pytest.mark.parametrize('kept', [None, 0, 0.5, -1])

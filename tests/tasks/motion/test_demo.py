@@ -19,9 +19,7 @@ def test_a_short_training_beats_constant_velocity_by_far(tmp_path):
         cfg[f'{split}_dataloader'].dataset.update(
             root=str(tmp_path / 'data'), counts=dict(train=320, val=40)
         )
-        for transform in cfg[f'{split}_dataloader'].dataset.pipeline:
-            if transform.type == 'lm4ve.VectorizeScene':
-                transform.update(agent_range=20.0, lane_range=25.0)
+        cfg[f'{split}_dataloader'].dataset.pipeline[0].update(agent_range=20.0, lane_range=25.0)
     cfg.randomness = dict(seed=0)
     cfg.train_dataloader.batch_size = 8
     cfg.train_cfg.update(max_epochs=6, val_interval=6)

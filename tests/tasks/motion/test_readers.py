@@ -13,7 +13,7 @@ from lm4ve.tasks.motion.datasets.argoverse1 import read_city_map
 from lm4ve.tasks.motion.datasets.argoverse2 import read_map
 from lm4ve.tasks.motion.demo.traffic import city_lanes
 from lm4ve.tasks.motion.scene import TURNS, heading_of, resample
-from lm4ve.tasks.motion.transforms import FlipScene, fill_gaps
+from lm4ve.tasks.motion.transforms import FlipScene
 
 
 def step(table):
@@ -37,14 +37,6 @@ def test_argoverse1_map_is_the_city(argoverse1):
     assert [TURNS[i] for i in found['lane_turns']] == [lane.turn for lane in lanes]
     assert found['lane_intersections'].tolist() == [lane.junction >= 0 for lane in lanes]
     assert found['lane_controls'].tolist() == [lane.control for lane in lanes]
-
-
-def test_lanes_near_focal_agent_are_complete(scenes):
-    for s in scenes:
-        lines = np.array([lane.line for lane in city_lanes(s.city).values()])
-        near = (np.abs(s.to_local(lines)) <= 100).all(-1).any(-1)
-        found = VectorizeScene(lane_range=100.0)(dict(scene=s))['lanes']
-        assert len(found) == near.sum() > 0
 
 
 def test_argoverse2_equals_av2s_reader(reader2):
@@ -75,15 +67,13 @@ def test_argoverse2_center_lines_equal_av2s(reader2):
         np.testing.assert_allclose(line, theirs[:, :2], atol=1e-6)
 
 
-def test_test_splits_have_no_future(argoverse1, argoverse2):
-    for reader in (
-        Argoverse1Reader(argoverse1 / 'test/data', argoverse1 / 'map_files'),
-        Argoverse2Reader(argoverse2 / 'test'),
-    ):
-        for f in reader.files():
-            scene = reader.read(f)
-            assert not scene.valid[:, scene.history_steps :].any()
-            assert scene.valid[scene.focal, scene.history_steps - 1]
+@pytest.mark.parametrize('number', [1, 2])
+def test_test_splits_have_no_future(number, argoverse1, argoverse2):
+    reader = Argoverse2Reader(argoverse2 / 'test')
+    if number == 1:
+        reader = Argoverse1Reader(argoverse1 / 'test/data', argoverse1 / 'map_files')
+    for scene in map(reader.read, reader.files()):
+        assert not scene.future[1].any() and scene.history[1][-1]
 
 
 # ----------------------------------------------------------------- geometry
@@ -98,12 +88,6 @@ def test_standing_agent_has_heading_of_its_lane():
     still = np.zeros((20, 2)) + [0.5, -9.0]
     assert heading_of(still, np.ones(20, bool), lane) == pytest.approx(-np.pi / 2)
     assert heading_of(still, np.ones(20, bool), lane[:0]) == 0
-
-
-def test_gaps_are_filled_from_before_else_after():
-    x = np.arange(5.0)[None, :, None] + np.zeros(2)
-    valid = np.array([[False, True, False, False, True]])
-    assert fill_gaps(x, valid)[0, :, 0].tolist() == [1, 1, 1, 1, 4]
 
 
 def test_flip_mirrors_everything_and_swaps_turns(scenes):

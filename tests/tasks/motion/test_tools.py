@@ -39,10 +39,11 @@ def folder(argoverse1, tmp_path_factory):
 def test_baselines_are_scored_on_validation_set(folder):
     tool('baselines', folder / 'config.py', '--out', folder / 'scores.json')
     scores = json.loads((folder / 'scores.json').read_text())
-    scenes = SceneCache(folder / 'val.cache')
-    ends = [forecast_metrics(*constant_velocity(s), *s.future)['minFDE'] for s in scenes]
-    assert scores['constant velocity']['motion/minFDE@6'] == pytest.approx(np.mean(ends))
-    assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbors'}
+    ends = [
+        forecast_metrics(*constant_velocity(s), *s.future) for s in SceneCache(folder / 'val.cache')
+    ]
+    found = scores['constant velocity']['motion/minFDE@6']
+    assert found == pytest.approx(np.mean([e['minFDE'] for e in ends])) and len(scores) == 3
 
 
 def test_regions_are_clustered_and_scenes_drawn(folder):

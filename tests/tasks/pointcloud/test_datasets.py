@@ -106,36 +106,21 @@ def test_a_folder_of_every_format(tmp_path):
     for i in range(4, 8):
         assert data[i]['points'].shape == (64, 3), data[i]['path']
         assert np.array_equal(data[i]['points'], data[i]['points'])  # the same every time
-    only = pc.PointCloudFolder(str(tmp_path), metainfo=dict(classes=('car',)))
-    assert {d['gt_label'] for d in only} == {0} and len(only) == 4
 
 
 def test_nonfinite_points_are_dropped_or_refused(tmp_path):
-    (tmp_path / 'train/x').mkdir(parents=True)
+    path = tmp_path / 'train/x/a.npy'
+    path.parent.mkdir(parents=True)
     points = cloud(10)
-    points[3, 1] = np.nan
-    points[7, 0] = np.inf
-    np.save(tmp_path / 'train/x/a.npy', points)
+    points[[3, 7], [1, 0]] = np.nan, np.inf
+    np.save(path, points)
     kept = pc.PointCloudFolder(str(tmp_path))[0]['points']
     assert np.array_equal(kept, np.delete(points, (3, 7), axis=0))
     with pytest.raises(UserError, match='a.npy.*2 of 10 points'):
         pc.PointCloudFolder(str(tmp_path), on_corrupt='refuse')[0]
-    np.save(tmp_path / 'train/x/a.npy', points * np.nan)
-    with pytest.raises(UserError, match='10 of 10 points'):
-        pc.PointCloudFolder(str(tmp_path))[0]
 
 
-@pytest.mark.parametrize(
-    'make, found',
-    [
-        (lambda root: pc.ScanObjectNN('nowhere'), 'nowhere/main_split'),
-        (lambda root: pc.ScanObjectNN(root, variant='easy'), "variant='easy'"),
-        (lambda root: pc.ModelNet40(root), 'neither modelnet40_train.txt'),
-        (lambda root: pc.ShapeNet(root), 'neither shapenet_pc'),
-        (lambda root: pc.PointCloudFolder(root), 'class folders of'),
-        (lambda root: pc.PointCloudFolder(root, metainfo=dict(classes=('cat',))), 'train/cat'),
-    ],
-)
-def test_folders_without_the_data_are_refused(make, found, tmp_path):
-    with pytest.raises(UserError, match=found):
-        len(make(str(tmp_path)))
+@pytest.mark.parametrize('kind', ['ScanObjectNN', 'ModelNet40', 'ShapeNet', 'PointCloudFolder'])
+def test_folders_without_the_data_are_refused(kind, tmp_path):
+    with pytest.raises(UserError, match=str(tmp_path)):
+        len(getattr(pc, kind)(str(tmp_path)))

@@ -110,20 +110,20 @@ PCD = 'FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 9999999\nHEIGHT 
 @pytest.mark.parametrize(
     'name, content',
     [
-        ('a.npy', b''),
-        ('a.pcd', (PCD + 'POINTS 9999999\nDATA binary\n000').encode()),
-        ('a.pcd', (PCD + 'POINTS 1\nDATA ascii\n1 2 3\n').encode()),
-        ('a.off', b'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
-        ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9').encode()),  # more than promised
-        ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999').encode()),
-        ('a.txt', b'1,2\n'),
-        ('a.txt', b'0,0,0,1,1,1\n1,2,3,1\n'),
-        ('a.xyz', b'0 0 0\n1 2 3.12'),
-        ('a.laz', b'x'),
+        ('a.npy', ''),
+        ('a.pcd', PCD + 'POINTS 9999999\nDATA binary\n000'),
+        ('a.pcd', PCD + 'POINTS 1\nDATA ascii\n1 2 3\n'),
+        ('a.off', 'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
+        ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9')),  # more than promised
+        ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999')),
+        ('a.txt', '1,2\n'),
+        ('a.txt', '0,0,0,1,1,1\n1,2,3,1\n'),
+        ('a.xyz', '0 0 0\n1 2 3.12'),
+        ('a.laz', 'x'),
     ],
 )
 def test_files_without_points_are_refused(name, content, tmp_path):
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=name):
         read_points(tmp_path / name)
 

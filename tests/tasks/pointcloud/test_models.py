@@ -48,13 +48,6 @@ def test_group_encoder_is_its_convolutions():
     torch.testing.assert_close(out, expected)
 
 
-def test_order_of_points_matters_only_for_the_first():
-    model = build().eval()
-    points = torch.randn(2, 40, 3)
-    order = torch.cat((torch.tensor([0]), 1 + torch.randperm(39)))
-    torch.testing.assert_close(model(points), model(points[:, order]))
-
-
 @pytest.mark.parametrize('kind', ['PointBERT', 'PointMAE'])
 def test_loss_is_smoothed_cross_entropy(kind):
     model = build(kind).eval()

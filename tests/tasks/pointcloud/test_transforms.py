@@ -95,7 +95,6 @@ def test_dropout_keeps_the_number_of_points():
     points = cloud(200)
     out = run(pc.RandomPointDropout(0.9), points)
     assert 0 < (out == points).all(1).sum() < 200 == len(out)
-    assert {tuple(p) for p in out} <= {tuple(p) for p in points}
 
 
 def test_draws_of_a_vote_differ_and_repeat():

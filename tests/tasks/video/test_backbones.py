@@ -44,11 +44,8 @@ _HEADS = dict(
 
 def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
     """What a recognizer takes, two samples of it, and what its backbone takes."""
-    if model == 'RecognizerGCN':
-        x = torch.randn(2, 1, 2, 8, 17, 3)
-        return x, (x[:, 0],)
-    if model == 'RecognizerAudio':
-        x = torch.randn(2, 1, 1, 32, 32)
+    if model in ('RecognizerGCN', 'RecognizerAudio'):
+        x = torch.randn(2, 1, *((2, 8, 17, 3) if model == 'RecognizerGCN' else (1, 32, 32)))
         return x, (x[:, 0],)
     if model == 'MMRecognizer3D':
         x = dict(imgs=torch.randn(2, 1, 3, 2, 32, 32), heatmap_imgs=torch.randn(2, 1, 5, 8, 8, 8))

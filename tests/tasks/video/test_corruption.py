@@ -110,14 +110,6 @@ def test_corrupt_videos_are_replaced_or_left_out(type, decoder, videos, tmp_path
     assert labels == [6, 7, 8] and tested.num_corrupt == 6
 
 
-def test_list_of_broken_videos_is_refused(videos, tmp_path):
-    ann_file = write_list(tmp_path / 'list.txt', [videos[0]['empty']])
-    with pytest.raises(UserError, match='1 of 1 videos'):
-        dataset(ann_file, test_mode=True)
-    with pytest.raises(UserError, match='4 in a row'):
-        dataset(ann_file, max_refetch=3)[0]
-
-
 def test_list_is_parsed_from_the_right(videos, tmp_path):
     whole = videos[1][0]
     spaced = tmp_path / 'a video.mp4'

@@ -8,7 +8,6 @@ from sklearn.ensemble import ExtraTreesClassifier
 pytest.importorskip('mmaction')
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.video.demo import moving_digits as md
 from tests.helpers.tasks import FOLDERS
@@ -25,34 +24,16 @@ def folder(tmp_path_factory):
 
 
 # --------------------------------------------------------------------- the data
-def test_lists_and_videos_are_real(folder):
+def test_videos_of_the_lists_are_the_clips(folder):
     for split, count in SMALL.items():
         lines = (folder / f'{split}.txt').read_text().splitlines()
-        assert len(lines) == count
-        assert sorted({int(line.split()[1]) for line in lines}) == list(range(8))
-        clips = list(md.clips(split, count))
-        for line, (frames, label) in zip(lines, clips, strict=True):
+        for line, (frames, label) in zip(lines, md.clips(split, count), strict=True):
             name, number = line.split()
             assert int(number) == label
             with av.open(str(folder / name)) as video:
-                stream = video.streams.video[0]
-                assert stream.codec_context.name == 'h264'
-                read = [f.to_ndarray(format='gray') for f in video.decode(stream)]
+                read = [f.to_ndarray(format='gray') for f in video.decode(video=0)]
             # Lossy, but the same pictures.
             assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
-
-
-def test_existing_data_is_kept(folder, tmp_path):
-    first = folder / 'train' / '00.mp4'
-    before = first.stat().st_mtime_ns
-    md.write_moving_digits(folder, SMALL)
-    assert first.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match='Fix: remove the folder'):
-        md.write_moving_digits(folder, dict(SMALL, test=9))
-    (tmp_path / 'mine.txt').write_text('precious')
-    with pytest.raises(UserError, match='does not hold these'):
-        md.write_moving_digits(tmp_path, SMALL)
-    assert (tmp_path / 'mine.txt').read_text() == 'precious'
 
 
 def test_directions_are_those_of_their_names():

@@ -90,21 +90,13 @@ def test_finetuned_and_llama_give_the_published_logits(llm, tmp_path, capsys):
 
 def test_plain_final_norm_becomes_the_necks(llm, tmp_path):
     """As it must when a fine-tuned VideoMAE is the start of one with a block."""
-    state = r.finetuned_state()
-    model = build(llm[0])
+    state, model = r.finetuned_state(), build(llm[0])
     converted = convert(state, tmp_path)
-    found = model.load_state_dict(dict(converted), strict=False)
-    assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
-    assert not found.unexpected_keys
-    assert {k.rpartition('.')[0] for k in found.missing_keys} == {
-        'neck.mapper_in',
-        'neck.mapper_out',
-        'neck.block',
-    }
-    # MMEngine's own loading, which is another function.
-    torch.nn.init.zeros_(model.neck.norm.weight)
-    _load_checkpoint_to_model(model, dict(state_dict=converted))
-    assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
+    # By torch's loading and by MMEngine's own, which is another function.
+    for load in (model.load_state_dict, lambda s, **_: _load_checkpoint_to_model(model, s)):
+        torch.nn.init.zeros_(model.neck.norm.weight)
+        load(dict(converted), strict=False)
+        assert torch.equal(model.neck.norm.weight, state['fc_norm.weight'])
     # A norm of its own is kept.
     own = {**converted, 'neck.norm.weight': torch.full((r.WIDTH,), 3.0)}
     model.load_state_dict(own, strict=False)

@@ -6,7 +6,6 @@ position), so that predictions turn and move with the scene.
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import check
@@ -61,9 +60,7 @@ class VectorizeScene:
         results['future'] = np.where(valid[:, h:, None], local[:, h:], np.float32(0))
         results['future_valid'] = valid[:, h:]
         results['lanes'], results['lane_attributes'] = self._lanes(scene)
-        count = 1 if self.decode == 'focal' else len(kept)
-        results['queries'] = np.arange(count)
-        results['track_ids'] = [scene.track_ids[i] for i in kept[:count]]
+        results['queries'] = np.arange(1 if self.decode == 'focal' else len(kept))
         return results
 
     def _agents(self, scene: Scene) -> np.ndarray:
@@ -160,20 +157,9 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
     inputs = {}
     masks = dict(agents='agent_padding', lanes='lane_padding', queries='query_padding')
     for key in (*masks, 'agents_valid', 'future', 'future_valid', 'lane_attributes'):
-        inputs[key], mask = pad([torch.as_tensor(s[key]) for s in samples])
+        tensors = [torch.as_tensor(s[key]) for s in samples]
+        inputs[key] = pad_sequence(tensors, batch_first=True)
         if key in masks:
-            inputs[masks[key]] = mask
-    kept = [dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples]
-    return dict(inputs=inputs, data_samples=kept)
-
-
-def pad(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]`` with a mask of the padding.
-
-    Returns:
-        tuple[Tensor, Tensor]: The stack with zeros at the end, and bool
-        ``[B, n]``, True = padding.
-    """
-    sizes = torch.tensor([len(t) for t in tensors])
-    mask = torch.arange(sizes.max()) >= sizes[:, None]
-    return pad_sequence(tensors, batch_first=True), mask
+            sizes = torch.tensor([len(t) for t in tensors])
+            inputs[masks[key]] = torch.arange(sizes.max()) >= sizes[:, None]
+    return dict(inputs=inputs, data_samples=[dict(scene=s['scene']) for s in samples])

@@ -34,18 +34,15 @@ class Window:
 
     Attributes:
         city (str): A key of :data:`CITIES`.
-        positions (np.ndarray): ``[A, T, 2]``, meters, with noise.
-        headings (np.ndarray): ``[A, T]``, radians.
-        speeds (np.ndarray): ``[A, T]``, m/s.
+        tracks (np.ndarray): ``[A, T, 4]``: x and y with noise (meters), heading (radians)
+            and speed (m/s).
         valid (np.ndarray): bool ``[A, T]``.
         focal, sensor (int): Which agent is to be forecast, which carries the
             sensor.
     """
 
     city: str
-    positions: np.ndarray
-    headings: np.ndarray
-    speeds: np.ndarray
+    tracks: np.ndarray
     valid: np.ndarray
     focal: int
     sensor: int
@@ -79,19 +76,13 @@ class Simulation:
             for n in self.rng.permutation(len(slots))[:VEHICLES]
         ]
 
-    def run(self, steps: int):
-        """Simulate.
-
-        Returns:
-            tuple[np.ndarray, np.ndarray, np.ndarray]: Positions ``[V, steps, 2]``,
-            headings and speeds ``[V, steps]``.
-        """
+    def run(self, steps: int) -> np.ndarray:
+        """Simulate: ``[V, steps, 4]``, as the tracks of :class:`Window` without noise."""
         frames = []
         for _ in range(steps):
             self._step()
             frames.append([(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles])
-        x, y, headings, speeds = np.array(frames).transpose(2, 1, 0)
-        return np.stack([x, y], axis=-1), headings, speeds
+        return np.array(frames).swapaxes(0, 1)
 
     def _step(self) -> None:
         self.time += STEP
@@ -172,26 +163,25 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
     simulation = Simulation(city, seed)
     simulation.run(50)  # so that the initial placement no longer matters
     total = steps + STRIDE * (-(-count // PER_WINDOW) - 1)
-    positions, headings, speeds = simulation.run(total)
+    tracks = simulation.run(total)
     found: list[Window] = []
     for start in range(0, total - steps + 1, STRIDE):
-        cut = slice(start, start + steps)
+        cut = tracks[:, start : start + steps]
         # As in Argoverse, agents that do something are worth a forecast.
-        moved = np.linalg.norm(positions[:, start + steps - 1] - positions[:, start], axis=-1)
+        moved = np.linalg.norm(cut[:, -1, :2] - cut[:, 0, :2], axis=-1)
         going = np.flatnonzero(moved > 0.15 * steps)
         if len(going) < PER_WINDOW:
             going = np.argsort(-moved)[:PER_WINDOW]
         for focal in rng.permutation(going)[:PER_WINDOW]:
             if len(found) == count:
                 return found
-            tracks = (x[:, cut] for x in (positions, headings, speeds))
-            found.append(_observe(rng, city, *tracks, int(focal), history))
+            found.append(_observe(rng, city, cut, int(focal), history))
     return found
 
 
-def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
+def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Window:
     """Simulate the observations of a vehicle near the focal one."""
-    count, steps = positions.shape[:2]
+    positions, (count, steps) = tracks[..., :2], tracks.shape[:2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
     sensor = int(np.argsort(distance[:, history - 1])[1])
     valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
@@ -206,6 +196,6 @@ def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
     valid[sensor] = True
     valid[focal, history // 3 :] = True
     seen = np.flatnonzero(valid.any(axis=1))
-    noisy = positions[seen] + rng.normal(0, NOISE, positions[seen].shape)
-    marked = (int(np.searchsorted(seen, agent)) for agent in (focal, sensor))
-    return Window(city, noisy, headings[seen], speeds[seen], valid[seen], *marked)
+    noisy = tracks[seen]
+    noisy[..., :2] += rng.normal(0, NOISE, noisy[..., :2].shape)
+    return Window(city, noisy, valid[seen], *np.searchsorted(seen, (focal, sensor)).tolist())

@@ -21,7 +21,6 @@ from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, Argoverse1Reader
 from lm4ve.tasks.motion.datasets.cache import MotionDataset
 from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
 from lm4ve.tasks.motion.demo.traffic import CITIES, Window, city_lanes, windows
-from lm4ve.tasks.motion.demo.traffic_roads import Lane
 from lm4ve.tasks.motion.scene import STEP
 
 #: Scenes cut out of one simulation.
@@ -52,16 +51,14 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
     """
     root = Path(root)
     for city in CITIES:
-        write_argoverse1_map(root / 'map_files', city, city_lanes(city))
+        write_argoverse1_map(root / 'map_files', city)
     for n, (split, count) in enumerate(splits.items()):
         folder = root / split / 'data'
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = simulate(n, count, Argoverse1Reader)
-        for i, w in enumerate(scenes, start=1):
+        for i, w in enumerate(simulate(n, count, Argoverse1Reader), start=1):
             if split == 'test':
                 w.valid[:, Argoverse1Reader.history_steps :] = False
-            table = argoverse1_table(w)
-            table.to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
+            argoverse1_table(w).to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
@@ -74,19 +71,19 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
             TIMESTAMP=_FIRST_TIME + steps * STEP,
             TRACK_ID=[f'00000000-0000-0000-0000-{a:012d}' for a in agents],
             OBJECT_TYPE=kinds[agents],
-            X=window.positions[agents, steps, 0],
-            Y=window.positions[agents, steps, 1],
+            X=window.tracks[agents, steps, 0],
+            Y=window.tracks[agents, steps, 1],
             CITY_NAME=window.city,
         )
     )
 
 
-def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> None:
+def write_argoverse1_map(folder: Path, city: str) -> None:
     """Write a city's vector map."""
     folder.mkdir(parents=True, exist_ok=True)
     first = 9_600_000  # lane ids are long numbers in the data set
     nodes, ways = [], []
-    for i, lane in lanes.items():
+    for i, lane in city_lanes(city).items():
         tags = [
             *(('has_traffic_control', lane.control), ('turn_direction', lane.turn)),
             *(('is_intersection', lane.junction >= 0), ('l_neighbor_id', None)),

@@ -78,8 +78,7 @@ class MotionForecaster(BaseModel):
         for i, sample in enumerate(data_samples):
             lines, p = self.decoder.select(trajectories[i, 0].float(), probabilities[i])
             order = torch.argsort(p, descending=True, stable=True)
-            lines, p = lines[order].cpu().numpy(), p[order].cpu().numpy()
-            results.append(
-                dict(sample, probabilities=p, trajectories=sample['scene'].to_world(lines))
-            )
+            lines, p = (x[order].cpu().numpy() for x in (lines, p))
+            lines = sample['scene'].to_world(lines)
+            results.append(dict(sample, probabilities=p, trajectories=lines))
         return results

@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.tasks.motion.models.losses import final_step
 
 
@@ -75,8 +75,7 @@ class Regions(nn.Module):
             UserError: The proposals cannot be shared out equally.
         """
         regions = len(self.centers)
-        if count % regions:
-            raise UserError(f'encoder.num_proposals={count} must be a multiple of {regions}.')
+        check(f'encoder.num_proposals modulo {regions} regions', count % regions, choices=(0,))
         rows = torch.arange(len(future), device=future.device)
         mine = self(future[rows, final_step(valid)])
         owner = torch.arange(count, device=future.device) // (count // regions)
