@@ -151,7 +151,7 @@ def test_only_proposals_of_region_are_trained():
     future, valid = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool)
     members = torch.tensor([[0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     distances = end_distances(lines, future, valid)
-    losses = proposal_losses(lines, scores, future, valid, distances, members)
+    losses = proposal_losses(lines, scores, future, valid, members)
     p = scores.detach().softmax(-1)[0]
     assert losses['region'].item() == pytest.approx(-(p[2] + p[3]).log().item(), rel=1e-5)
     inside = scores.detach()[0, 2:4].softmax(-1)

@@ -79,9 +79,7 @@ def test_block_is_compared_and_left_out(model, tmp_path):
     state.update({f'llama.layers.0.{k}': v.float() for k, v in layers[-1].items()})
     state['llama.norm.weight'] = torch.ones(r.DIM)
     block = dict(type='LLMBlock', checkpoint=llm)
-    neck = dict(
-        type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN', eps=1e-5), block=block
-    )
+    neck = dict(type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN'), block=block)
     ours = build(neck=neck).eval()
     ours.load_state_dict(convert(tmp_path, state, '--llm', llm))
     points = torch.randn(2, 40, 3)

@@ -150,8 +150,6 @@ SHAPE = (2000, 4, 3)
 
 
 def external_link(f, other) -> None:
-    with h5py.File(other, 'w') as o:
-        o['data'] = np.ones(SHAPE)
     f['elsewhere'] = h5py.ExternalLink(str(other), '/data')
     f['data'] = h5py.SoftLink('/elsewhere')
 

@@ -8,12 +8,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 pytest.importorskip('mmaction')
 from mmengine.registry import TRANSFORMS, DefaultScope
 
-from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.video.demo import moving_digits as md
-from tests.helpers.tasks import FOLDERS
-from tests.helpers.tools import run_tool_here
-from tests.tasks.video.shrink import Shrinker
-from tests.tasks.video.videos import write_noise
 
 SMALL = dict(train=16, val=8, test=8)
 
@@ -23,7 +18,6 @@ def folder(tmp_path_factory):
     return md.write_moving_digits(tmp_path_factory.mktemp('data') / 'moving-digits', SMALL)
 
 
-# --------------------------------------------------------------------- the data
 def test_videos_of_the_lists_are_the_clips(folder):
     for split, count in SMALL.items():
         lines = (folder / f'{split}.txt').read_text().splitlines()
@@ -66,36 +60,6 @@ def test_single_frame_does_not_reveal_the_class():
     assert single_frame_accuracy(list(md.clips('train', 2000))) < 0.4
 
 
-# -------------------------------------------------------------------- inference
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """The demo's config, trained for a moment, and its checkpoint."""
-    root = tmp_path_factory.mktemp('trained')
-    cfg = Shrinker(root).load('videomae-demo_minilm_moving-digits.py', root / 'run')
-    build_runner(cfg).train()
-    DefaultScope._instance_dict.clear()
-    return FOLDERS['video'] / 'videomae-demo_minilm_moving-digits.py', root / 'run/epoch_1.pth'
-
-
-def test_demo_writes_an_annotated_video(trained, tmp_path, capsys):
-    config, checkpoint = trained
-    video = write_noise(tmp_path / 'in.mp4', frames=12, size=(60, 80))
-    out = tmp_path / 'new' / 'out.mp4'
-    run_tool_here('video/demo.py', video, config, checkpoint, out, '--device', 'cpu', '--topk', 2)
-    *_, first, second, path = capsys.readouterr().out.strip().splitlines()
-    names = [line.partition('%  ')[2] for line in (first, second)]
-    assert set(names) <= set(md.CLASSES) and path == str(out)
-    with av.open(str(out)) as written:
-        frames = [f.to_ndarray(format='rgb24') for f in written.decode(video=0)]
-    assert len(frames) == 12 and frames[0].shape == (240, 320, 3)
-    with av.open(str(video)) as source:
-        plain = next(source.decode(video=0)).to_ndarray(format='rgb24')
-    enlarged = plain.repeat(4, 0).repeat(4, 1).astype(float)
-    changed = np.abs(frames[0] - enlarged).mean((1, 2))
-    assert changed[:150].mean() < 10 < changed[210:].mean()
-
-
-# ----------------------------------------------------------------- augmentation
 def test_randaugment_is_one_draw_a_clip():
     with DefaultScope.overwrite_default_scope('mmaction'):
         augment = TRANSFORMS.build(dict(type='lm4ve.ClipRandAugment'))

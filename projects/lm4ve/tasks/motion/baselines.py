@@ -81,6 +81,6 @@ class NearestNeighbor:
         return fill_gaps(scene.to_local(points)[None], valid[None]).ravel()
 
     def __call__(self, scene: Scene) -> Forecast:
-        distances, rows = self.index.kneighbors(self._key(scene)[None])
-        weights = 1 / (distances[0] + 0.1)
-        return (scene.to_world(self.futures[rows[0]]), weights / weights.sum())
+        (distances,), (rows,) = self.index.kneighbors(self._key(scene)[None])
+        weights = 1 / (distances + 0.1)
+        return scene.to_world(self.futures[rows]), weights / weights.sum()

@@ -59,10 +59,8 @@ def forecast_metrics(
     lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
     in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
     if lines.shape != (len(p), *truth.shape) or not (in_range and np.isfinite(lines).all()):
-        raise ValueError(
-            f'expected finite predictions [K, {len(truth)}, 2] and probabilities [K] from 0 to 1, '
-            f'got {lines.shape} and {p}'
-        )
+        expected = f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
+        raise ValueError(f'predictions {lines.shape} and probabilities {p} are not {expected}')
     kept = np.argsort(-p, kind='stable')[:k]
     lines, p = lines[kept], p[kept]
     errors = np.linalg.norm(lines - truth, axis=-1)

@@ -84,21 +84,18 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
 class MotionVisualizer(PredictionVisualizer):
     """MMEngine's visualizer, with its arguments, for motion data samples."""
 
-    def add_datasample(
-        self, name: str, data_sample: dict, extent: float = 45.0, **options
-    ) -> np.ndarray:
+    def add_datasample(self, name: str, data_sample: dict, **options) -> np.ndarray:
         """Draw a sample; send it to the backends, a file or a window.
 
         Args:
             name (str): The picture's name.
             data_sample (dict): See :func:`scene_grid`.
-            extent (float): See :func:`draw_scene`.
             **options: See :meth:`lm4ve.tasks.base.pictures.PredictionVisualizer.present`.
 
         Returns:
             np.ndarray: uint8 RGB.
         """
-        return self.present(name, to_image(scene_grid([data_sample], extent=extent)), **options)
+        return self.present(name, to_image(scene_grid([data_sample])), **options)
 
 
 @HOOKS.register_module()

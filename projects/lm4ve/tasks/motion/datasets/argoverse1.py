@@ -86,10 +86,9 @@ class Argoverse1Reader(ArgoverseReader):
             try:
                 self._maps[city] = read_city_map(self.map_dir, city)
             except Exception as e:  # whatever a damaged file raises
-                raise UserError(
-                    f"The map of {city} in '{self.map_dir}' cannot be read ({brief(e, 200)}). "
-                    'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
-                ) from e
+                advice = 'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
+                problem = f"The map of {city} in '{self.map_dir}' cannot be read"
+                raise UserError(f'{problem} ({brief(e, 200)}). {advice}') from e
         return self._maps[city]
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:

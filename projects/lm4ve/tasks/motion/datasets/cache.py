@@ -120,10 +120,8 @@ class SceneCache:
             if verify and hashlib.sha256(content).hexdigest() != self.footer['sha256']:
                 raise ValueError('its content has another SHA-256 than its footer')
         except Exception as e:  # whatever mmap, numpy and json make of such a file
-            raise UserError(
-                f"The cache '{path}' cannot be used ({brief(e, 100)}). Fix: remove it if it is "
-                'there, and write it with tools/motion/preprocess.py.'
-            ) from e
+            advice = 'Fix: write it anew with tools/motion/preprocess.py.'
+            raise UserError(f"'{path}' cannot be used ({brief(e, 100)}). {advice}") from e
 
     def _open(self) -> None:
         with open(self.path, 'rb') as f:

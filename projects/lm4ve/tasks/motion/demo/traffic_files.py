@@ -84,13 +84,11 @@ def write_argoverse1_map(folder: Path, city: str) -> None:
     first = 9_600_000  # lane ids are long numbers in the data set
     nodes, ways = [], []
     for i, lane in city_lanes(city).items():
-        tags = [
-            *(('has_traffic_control', lane.control), ('turn_direction', lane.turn)),
-            *(('is_intersection', lane.junction >= 0), ('l_neighbor_id', None)),
-            ('r_neighbor_id', None),
-            *(('predecessor', first + j) for j in lane.predecessors),
-            *(('successor', first + j) for j in lane.successors),
-        ]
+        tags = [('has_traffic_control', lane.control), ('turn_direction', lane.turn)]
+        tags += [('is_intersection', lane.junction >= 0)]
+        tags += [('l_neighbor_id', None), ('r_neighbor_id', None)]
+        tags += [('predecessor', first + j) for j in lane.predecessors]
+        tags += [('successor', first + j) for j in lane.successors]
         ways.append(f'<way lane_id="{first + i}">')
         ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]
         for x, y in lane.line:

@@ -68,7 +68,6 @@ def proposal_losses(
     scores: Tensor,
     future: Tensor,
     valid: Tensor,
-    distances: Tensor,
     members: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Compute regression, score and region losses.
@@ -77,7 +76,6 @@ def proposal_losses(
         trajectories (Tensor): ``[N, K, F, 2]``, meters.
         scores (Tensor): ``[N, K]``, logits.
         future, valid (Tensor): ``[N, F, 2]``, bool ``[N, F]``.
-        distances (Tensor): End point distances ``[N, K]``, meters.
         members (Tensor, optional): bool ``[N, K]``, the proposals of the region
             in which the truth ends. None: only the proposal that ends nearest is
             regressed, all are scored.
@@ -88,7 +86,7 @@ def proposal_losses(
         the log of their summed probability.
     """
     huber = offset_huber(trajectories, future, valid)
-    losses = {}
+    distances, losses = end_distances(trajectories, future, valid), {}
     if members is None:
         losses['reg'] = huber.gather(1, distances.argmin(dim=1, keepdim=True)).mean()
         members = torch.ones_like(scores, dtype=torch.bool)

@@ -14,7 +14,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances, proposal_losses, take_agents
+from lm4ve.tasks.motion.models.losses import proposal_losses, take_agents
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.models.vectornet import SubGraph, agent_vectors, linear_norm_relu
 from lm4ve.tasks.motion.scene import STEP
@@ -69,9 +69,8 @@ class DecoderStack(nn.Module):
 
 def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
     """Compute the sine and cosine position embedding ``[steps, channels]``."""
-    rates = torch.exp(
-        torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels)
-    )
+    even = torch.arange(0, channels, 2, device=like.device)
+    rates = torch.exp(even * (-math.log(10000.0) / channels))
     angles = torch.arange(steps, device=like.device)[:, None] * rates
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like)
 
@@ -132,11 +131,9 @@ class MMTransformer(BaseModule):
         proposals = self.fuse_place(torch.cat([self._motion(inputs), wide], dim=-1))
         lanes = self._lanes(inputs)
         # Each agent's proposals see each other, and all of the scene's lanes.
-        proposals = self.lane_decoder(
-            proposals.flatten(0, 1),
-            lanes.repeat_interleave(agents, dim=0),
-            lane_mask.repeat_interleave(agents, dim=0),
-        ).unflatten(0, (-1, agents))
+        memory, mask = (x.repeat_interleave(agents, dim=0) for x in (lanes, lane_mask))
+        proposals = self.lane_decoder(proposals.flatten(0, 1), memory, mask)
+        proposals = proposals.unflatten(0, (-1, agents))
         summary = self.summary(proposals.flatten(2))
         summary = self.fuse_summary(torch.cat([summary, place], dim=-1))
         tokens = self.social(summary, src_key_padding_mask=agent_mask)
@@ -241,9 +238,8 @@ class ProposalDecoder(BaseModule):
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
         """Compute the losses of N agents; see ``proposal_losses``."""
-        distances = end_distances(trajectories, future, valid)
         members = self.regions and self.regions.members(future, valid, scores.shape[1])
-        losses = proposal_losses(trajectories, scores, future, valid, distances, members)
+        losses = proposal_losses(trajectories, scores, future, valid, members)
         if (s := self.sigmas) is not None:
             losses = {n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
         return {f'loss_{n}': v for n, v in losses.items()}
