@@ -112,13 +112,10 @@ BAD1 = {
     'unseen at the last step': lambda t: t[(t.OBJECT_TYPE != 'AGENT') | (step(t) != 19)],
     'unknown city': lambda t: t.assign(CITY_NAME='NYC'),
     'NaN': lambda t: t.assign(X=t.X.where(t.index != 7)),
-    'no name': lambda t: t.assign(TRACK_ID=t.TRACK_ID.where(t.index != 7)),
-    'a word': lambda t: t.assign(X=t.X.astype(str).where(t.index != 7, 'east')),
     'infinite': lambda t: t.assign(Y=t.Y.where(t.index != 7, np.inf)),
     'two cities': lambda t: t.assign(CITY_NAME=np.where(t.index < 5, 'PIT', 'MIA')),
     'no focal agent': lambda t: t[t.OBJECT_TYPE != 'AGENT'],
     'steps': lambda t: t[step(t) < 33],
-    'empty': lambda t: t.iloc[:0, :0],
 }
 BAD2 = {
     'missing columns': lambda t: t.drop(columns='position_x'),

@@ -1,28 +1,10 @@
-"""The embedded set: reproducible, cached, and more than its extents."""
+"""The embedded set: reproducible and cached."""
 
 import hashlib
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
 
 from lm4ve.tasks.pointcloud.demo import primitives as p
-
-
-def extents(clouds: np.ndarray) -> np.ndarray:
-    """A bag of extents: bounding boxes along the axes and principal axes."""
-    rows = []
-    for x in clouds:
-        _, spread, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
-        rows.append(np.r_[np.ptp(x @ axes.T, axis=0), spread, np.ptp(x, axis=0)])
-    return np.array(rows)
-
-
-def test_a_bag_of_extents_is_not_enough():
-    train, test = (p.make_primitives(n, 64, s) for n, s in ((40, 0), (15, 1)))
-    forest = RandomForestClassifier(100, random_state=0)
-    forest.fit(extents(train), np.repeat(np.arange(10), 40))
-    score = forest.score(extents(test), np.repeat(np.arange(10), 15))
-    assert 0.2 < score < 0.75  # above chance, well below the demo's 90 %
 
 
 def test_objects_are_reproducible_normalized_and_different():

@@ -2,8 +2,8 @@
 
 Each object is one surface with random proportions, bent by a random scale of each axis, in a
 random pose over all of SO(3), with parts missing, seen from one side or all, unevenly sampled
-and noisy. Its bounding box does not give its class away
-(``tests/tasks/pointcloud/test_primitives.py`` has that baseline).
+and noisy. Its bounding box does not give its class away: a random forest on the extents along
+the axes and principal axes stays below 75 %.
 """
 
 import os
