@@ -24,13 +24,12 @@ from tools.motion.make_regions import equal_clusters
 ARCH = dict(model_type='llama', hidden_size=32, intermediate_size=48, vocab_size=8)
 ARCH.update(num_hidden_layers=1, num_attention_heads=4)
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
-VECTORNET = dict(
-    encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)),
-    decoder=dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30),
-)
+VECTORNET = dict(encoder=dict(type='lm4ve.VectorNet', channels=(4, 8)))
+VECTORNET['decoder'] = dict(type='lm4ve.TrajectoryDecoder', in_channels=16, future_steps=30)
+SIZES = dict(channels=16, feedforward=24)
 MMTRANSFORMER = dict(
-    encoder=dict(type='lm4ve.MMTransformer', channels=16, feedforward=24),
-    decoder=dict(type='lm4ve.ProposalDecoder', channels=16, feedforward=24, future_steps=30),
+    encoder=dict(type='lm4ve.MMTransformer', **SIZES),
+    decoder=dict(type='lm4ve.ProposalDecoder', future_steps=30, **SIZES),
 )
 PAPER = dict(
     encoder=dict(MMTRANSFORMER['encoder'], query_position=True, num_proposals=12),

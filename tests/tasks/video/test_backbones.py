@@ -75,13 +75,11 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
         del head['num_classes']
     samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
     batch = (inputs, samples)
-    parts = dict(
-        backbone=dict(type='lm4ve.WithoutNorms', backbone=encoder, norms=()), cls_head=head
-    )
+    backbone = dict(type='lm4ve.WithoutNorms', backbone=encoder, norms=())
+    parts = dict(backbone=backbone, cls_head=head)
     if entry.model == 'RecognizerOmni':
-        parts['data_preprocessor'] = dict(
-            type='mmaction.MultiModalDataPreprocessor', preprocessors={}
-        )
+        kind = 'mmaction.MultiModalDataPreprocessor'
+        parts['data_preprocessor'] = dict(type=kind, preprocessors={})
         sources = (own[0], own[0][:, :, 0])  # clips and pictures
         batch = tuple(dict(inputs=x, data_samples=samples) for x in sources)
     elif neck:
