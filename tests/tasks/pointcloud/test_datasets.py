@@ -42,7 +42,6 @@ def test_modelnet40_text_comes_in_farthest_point_order(tmp_path):
     everything = np.loadtxt(tmp_path / 'night_stand/night_stand_0002.txt', delimiter=',')[:, :3]
     picks = pc.SamplePoints(20, 'fps')(dict(points=everything.astype('f4')))['points']
     assert np.allclose(points, picks, atol=1e-5)
-    assert len(pc.ModelNet40(str(tmp_path), 'test', num_points=20)) == 2
 
 
 def test_modelnet40_is_cached(tmp_path):

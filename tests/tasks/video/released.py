@@ -23,18 +23,13 @@ def trunk() -> dict:
         'patch_embed.proj.weight': random(WIDTH, 3, TUBE, PATCH, PATCH, scale=0.02),
         'patch_embed.proj.bias': random(WIDTH),
     }
-    for i in range(DEPTH):
-        at = f'blocks.{i}'
-        state[f'{at}.attn.q_bias'] = random(WIDTH)
-        state[f'{at}.attn.v_bias'] = random(WIDTH)
+    linears = {'attn.proj': (1, 1), 'mlp.fc1': (4, 1), 'mlp.fc2': (1, 4)}
+    for at in (f'blocks.{i}' for i in range(DEPTH)):
+        state |= {f'{at}.attn.{name}_bias': random(WIDTH) for name in 'qv'}
         state[f'{at}.attn.qkv.weight'] = random(3 * WIDTH, WIDTH)
-        for name, rows, columns in (
-            ('attn.proj', WIDTH, WIDTH),
-            ('mlp.fc1', 4 * WIDTH, WIDTH),
-            ('mlp.fc2', WIDTH, 4 * WIDTH),
-        ):
-            state[f'{at}.{name}.weight'] = random(rows, columns)
-            state[f'{at}.{name}.bias'] = random(rows)
+        for name, (rows, columns) in linears.items():
+            state[f'{at}.{name}.weight'] = random(rows * WIDTH, columns * WIDTH)
+            state[f'{at}.{name}.bias'] = random(rows * WIDTH)
         for name in ('norm1', 'norm2'):
             state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
             state[f'{at}.{name}.bias'] = random(WIDTH)

@@ -56,9 +56,7 @@ def test_each_defect_is_named(kind, videos):
 
 
 def test_whole_videos_have_none(videos):
-    for path in videos[1]:
-        assert find_defect(str(path)) is None
-        assert find_defect(str(path), decode=True) is None
+    assert {find_defect(str(p), decode) for p in videos[1] for decode in (False, True)} == {None}
     assert find_defect('/nowhere.mp4') == 'does not exist'
 
 
