@@ -40,13 +40,12 @@ def test_primitives_fit_and_val_are_the_training_split(tmp_path):
 
 def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
     pytest.importorskip('pyarrow')
-    from lm4ve.tasks.motion.demo import traffic_dataset, traffic_files
+    from lm4ve.tasks.motion.demo import traffic_files
 
-    for module in (traffic_dataset, traffic_files):
-        monkeypatch.setattr(module, 'PER_SIMULATION', 2)
+    monkeypatch.setattr(traffic_files, 'PER_SIMULATION', 2)
 
     def scenes(**kwargs):
-        data = traffic_dataset.TrafficDataset(
+        data = traffic_files.TrafficDataset(
             'train', root=str(tmp_path / 'd'), counts=dict(train=6, val=2), **kwargs
         )
         return [data.scene(i).scene_id for i in range(len(data))]
@@ -61,7 +60,7 @@ def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
 
 
 def test_one_simulation_cannot_be_cut():
-    from lm4ve.tasks.motion.demo.traffic_dataset import part_of
+    from lm4ve.tasks.motion.demo.traffic_files import part_of
 
     with pytest.raises(UserError, match='160'):
         part_of('val', 160)

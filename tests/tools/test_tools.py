@@ -48,7 +48,7 @@ def test_train_resume_and_test_agree(tmp_path):
         ('motion/draw.py', CLOUDS, 'must be one of'),
         ('motion/submit.py', DEMO, 'must be one of'),
         ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
-        ('motion/submit.py', CONFIGS / 'motion/vectornet_argoverse2.py', "ends in '.parquet'"),
+        ('motion/submit.py', CONFIGS / 'motion/vectornet_argoverse2.py', 'must be one of .parquet'),
     ],
 )
 def test_unsuitable_config_is_refused(tool, config, words, fails, tmp_path):

@@ -16,15 +16,13 @@ from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
-from lm4ve.tasks.motion.datasets.cache import SceneCache
+from lm4ve.tasks.motion.datasets.cache import MotionDataset
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     """Score one baseline by the config's own evaluator."""
     evaluator = Evaluator(evaluator_cfg)
-    evaluator.dataset_meta = dataset.metainfo
-    for i in tqdm(range(len(dataset)), name, disable=None):
-        scene = dataset.scene(i)
+    for scene in tqdm(map(dataset.scene, range(len(dataset))), name, len(dataset), disable=None):
         trajectories, probabilities = forecast(scene)
         evaluator.process(
             [dict(scene=scene, trajectories=trajectories, probabilities=probabilities)]
@@ -42,21 +40,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'motion')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    if args.train_cache:
-        train = SceneCache(args.train_cache)
-    else:
-        known = DATASETS.build(cfg.train_dataloader.dataset)
-        train = (known.scene(i) for i in range(len(known)))
+    known = (
+        MotionDataset(args.train_cache)
+        if args.train_cache
+        else DATASETS.build(cfg.train_dataloader.dataset)
+    )
+    train = map(known.scene, range(len(known)))
     baselines = {
         'constant velocity': constant_velocity,
         'Kalman filter': kalman_filter,
         'nearest neighbors': NearestNeighbor(train),
     }
     results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
-    rows = [
-        {'': name, **{c.rpartition('/')[2]: f'{v:.3f}' for c, v in r.items() if 'scenes' not in c}}
-        for name, r in results.items()
-    ]
+    rows = [{'': name, **{c: f'{v:.3f}' for c, v in r.items()}} for name, r in results.items()]
     print_table(f'{len(dataset)} scenes', rows)
     if args.out:
         write_json(results, args.out)

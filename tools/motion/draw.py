@@ -13,9 +13,10 @@ from lm4ve.runner.command_line import add_allow_partial, config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
+from lm4ve.tasks.base.pictures import save_figure
 from lm4ve.tasks.motion.baselines import constant_velocity
 from lm4ve.tasks.motion.transforms import collate_scenes
-from lm4ve.tasks.motion.visualization import save_grid
+from lm4ve.tasks.motion.visualization import scene_grid
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for scene in map(dataset.scene, rows):
             lines, p = constant_velocity(scene)
             samples.append(dict(scene=scene, trajectories=lines, probabilities=p))
-    save_grid(args.out, samples, columns=args.columns, extent=args.extent)
+    save_figure(scene_grid(samples, args.columns, args.extent), args.out)
     print(f'written: {args.out}')
 
 

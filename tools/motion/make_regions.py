@@ -33,21 +33,19 @@ def equal_clusters(points: np.ndarray, count: int, seed: int = 0, rounds: int = 
     """
     scaled = (points - points.mean(0)) / np.maximum(points.std(0), 1e-6)
     centers = KMeans(count, n_init=4, random_state=seed).fit(scaled).cluster_centers_
-    labels = np.full(len(points), -1)
     for _ in range(rounds):
         distances = np.linalg.norm(scaled[:, None] - centers, axis=-1)
-        new = np.full(len(points), -1)
+        labels = np.full(len(points), -1)
         room = np.full(count, len(points) // count)
         room[: len(points) % count] += 1
         for pair in distances.ravel().argsort(kind='stable'):
             i, m = divmod(int(pair), count)
-            if new[i] < 0 and room[m] > 0:
-                new[i] = m
+            if labels[i] < 0 and room[m] > 0:
+                labels[i] = m
                 room[m] -= 1
-        if (new == labels).all():
+        before, centers = centers, np.stack([scaled[labels == m].mean(0) for m in range(count)])
+        if np.array_equal(before, centers):
             break
-        labels = new
-        centers = np.stack([scaled[labels == m].mean(0) for m in range(count)])
     return labels
 
 
@@ -72,18 +70,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('cache')
     parser.add_argument('out')
     parser.add_argument('--regions', type=int, default=6)
-    parser.add_argument(
-        '--scenes', type=int, default=20000, help='a random choice of so many; default: 20000'
-    )
+    parser.add_argument('--scenes', type=int, default=20000, help='how many, at random')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     scenes = SceneCache(args.cache)
     order = np.random.default_rng(args.seed).permutation(len(scenes))
-    ends = []
-    for i in order[: args.scenes]:
-        s = scenes[int(i)]
-        if s.valid[s.focal, -1]:
-            ends.append(s.to_local(s.positions[s.focal, -1]))
+    chosen = (scenes[int(i)] for i in order[: args.scenes])
+    ends = [s.to_local(s.future[0][-1]) for s in chosen if s.future[1][-1]]
     write_regions(args.out, np.array(ends).reshape(-1, 2), args.regions, args.seed)
     print(f'{len(ends)} end points, {args.regions} regions: {args.out}')
 

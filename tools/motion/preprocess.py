@@ -26,16 +26,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument('data_dir', help='folder of the split')
     parser.add_argument('out', help='the cache to write')
     parser.add_argument('--map-dir', help='map_files of Argoverse 1')
-    parser.add_argument(
-        '--map-range', type=float, default=142.0, help='meters around the focal agent; default: 142'
-    )
+    parser.add_argument('--map-range', type=float, default=142.0, help='meters; default: 142')
     parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument(
-        '--on-corrupt',
-        choices=POLICIES,
-        default='skip',
-        help='leave corrupt files out and count them, or stop',
-    )
+    corrupt = 'leave corrupt files out and count them, or stop'
+    parser.add_argument('--on-corrupt', choices=POLICIES, default='skip', help=corrupt)
     parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args(argv)
     if args.dataset == 'argoverse1':

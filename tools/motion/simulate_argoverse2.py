@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks.motion.datasets.argoverse2 import FUTURE_STEPS, HISTORY_STEPS
+from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
 from lm4ve.tasks.motion.demo.traffic import Window, city_lanes
 from lm4ve.tasks.motion.demo.traffic_files import simulate
 from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, sideways
@@ -31,7 +31,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
             'test' the futures are left out.
     """
     for n, (split, count) in enumerate(splits.items()):
-        scenes = simulate(n, count, HISTORY_STEPS + FUTURE_STEPS, HISTORY_STEPS)
+        scenes = simulate(n, count, Argoverse2Reader)
         for i, w in enumerate(scenes):
             name = f'{n:08d}-0000-4000-8000-{i:012d}'
             folder = Path(root) / split / name
@@ -46,13 +46,12 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
     """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
-    h = HISTORY_STEPS
+    h = Argoverse2Reader.history_steps
     # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
     category = np.where(window.valid.all(axis=1), 1, 0)
     category[window.focal] = 3
-    heading = window.headings[agents, steps]
-    speed = window.speeds[agents, steps]
-    ids = [str(1000 + a) if a != window.sensor else 'AV' for a in agents]
+    x, y, heading, speed = window.tracks[agents, steps].T
+    ids = ['AV' if a == window.sensor else str(1000 + a) for a in agents]
     return pd.DataFrame(
         dict(
             observed=steps < h,
@@ -60,8 +59,8 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
             object_type='vehicle',
             object_category=category[agents],
             timestep=steps,
-            position_x=window.positions[agents, steps, 0],
-            position_y=window.positions[agents, steps, 1],
+            position_x=x,
+            position_y=y,
             heading=heading,
             velocity_x=speed * np.cos(heading),
             velocity_y=speed * np.sin(heading),
@@ -77,18 +76,22 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
 
 def argoverse2_map(window: Window) -> dict:
     """Return the map around a scene: lanes within 150 m, by their two boundaries."""
-    at = window.positions[window.focal, HISTORY_STEPS - 1]
+    at = window.tracks[window.focal, Argoverse2Reader.history_steps - 1, :2]
     segments = {}
     for i, lane in city_lanes(window.city).items():
         if np.abs(lane.line - at).max(axis=-1).min() > 150:
             continue
         right = sideways(lane.line) * OFFSET
+        left, right = (
+            [dict(x=x, y=y, z=0.0) for x, y in line.round(4).tolist()]
+            for line in (lane.line - right, lane.line + right)
+        )
         segments[str(i)] = dict(
             id=i,
             is_intersection=lane.junction >= 0,
             lane_type='VEHICLE',
-            left_lane_boundary=_points(lane.line - right),
-            right_lane_boundary=_points(lane.line + right),
+            left_lane_boundary=left,
+            right_lane_boundary=right,
             left_lane_mark_type='DASHED_YELLOW',
             right_lane_mark_type='SOLID_WHITE',
             left_neighbor_id=None,
@@ -99,19 +102,13 @@ def argoverse2_map(window: Window) -> dict:
     return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})
 
 
-def _points(line: np.ndarray) -> list:
-    return [dict(x=round(float(x), 4), y=round(float(y), 4), z=0.0) for x, y in line]
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('root')
     for split in ('train', 'val', 'test'):
         parser.add_argument(f'--{split}', type=int, default=0, help='number of scenarios')
-    args = parser.parse_args(argv)
-    write_argoverse2(args.root, dict(train=args.train, val=args.val, test=args.test))
+    splits = vars(parser.parse_args(argv))
+    write_argoverse2(splits.pop('root'), splits)
 
 
 if __name__ == '__main__':

@@ -6,12 +6,13 @@
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401  (registers before the config is read)
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import (
     add_allow_partial,
     build_runner,
@@ -25,24 +26,21 @@ from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.submission import FORMATS
 
 
-def check(cfg: Config, out: str) -> None:
+def check_test_set(cfg: Config, out: str) -> None:
     """Refuse forecasts that no server accepts, before the test runs.
 
     Raises:
         UserError: The test set is simulated, or the file's suffix is another format's.
     """
     require_task(cfg, 'motion')
-    dataset = cfg.test_dataloader.dataset
-    if dataset.type.endswith('TrafficDataset'):
+    kind = cfg.test_dataloader.dataset.type
+    if kind.endswith('TrafficDataset'):
         raise UserError(
-            f"The test set of this config is simulated (test_dataloader.dataset.type='"
-            f"{dataset.type}'): no server accepts its forecasts. Fix: name a config of Argoverse 1 "
-            "or 2, or test_dataloader.dataset.type='lm4ve.MotionDataset' with its cache."
+            f"test_dataloader.dataset.type='{kind}' is simulated: no server accepts its "
+            'forecasts. Fix: name a config of Argoverse 1 or 2.'
         )
-    evaluator = cfg.test_evaluator
-    form = evaluator.get('submission_format') or evaluator.get('convention', 'argoverse1')
-    if form in FORMATS and not out.endswith(FORMATS[form][0]):
-        raise UserError(f"'{out}': a file for {form} ends in '{FORMATS[form][0]}'. Fix: rename it.")
+    suffix, _ = FORMATS[cfg.test_evaluator.get('convention', 'argoverse1')]
+    check(f"The suffix of '{out}'", Path(out).suffix, choices=(suffix,))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -54,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     cfg = load_config(args)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    check(cfg, args.out)
+    check_test_set(cfg, args.out)
     evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
-    cfg.test_evaluator.update(submission=args.out, format_only=True)
+    cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache
     build_runner(finish_config(cfg, args)).test()

@@ -52,7 +52,7 @@ class Shrinker(shrink.Shrinker):
                 reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
             else:
                 reader = Argoverse2Reader(root / split)
-            preprocess_split(reader, out, quiet=True)
+            preprocess_split(reader, out)
 
         return self.written(f'{name}-{split}.cache', preprocessed)
 

@@ -1,6 +1,5 @@
 """Caches: what goes in comes out; kills and damage."""
 
-import json
 import pickle
 import random
 import shutil
@@ -13,7 +12,6 @@ import pytest
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import (
     Argoverse1Reader,
-    Argoverse2Reader,
     MotionDataset,
     SceneCache,
     SceneError,
@@ -30,7 +28,7 @@ def data(argoverse1, tmp_path):
 
 @pytest.fixture
 def cache(reader1, tmp_path):
-    preprocess_split(reader1, tmp_path / 'c', quiet=True)
+    preprocess_split(reader1, tmp_path / 'c')
     return tmp_path / 'c'
 
 
@@ -42,11 +40,10 @@ def assert_same(a, b):
             assert vars(b)[name] == value, name
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_cache_holds_all_files_in_order(workers, scenes, reader1, tmp_path):
+def test_cache_holds_all_files_in_order(scenes, reader1, tmp_path):
     pickle.dumps(reader1)  # as joblib does for worker processes; threads start faster
     with joblib.parallel_config('threading'):
-        footer = preprocess_split(reader1, tmp_path / 'c', workers, chunk_size=3, quiet=True)
+        footer = preprocess_split(reader1, tmp_path / 'c', workers=2, chunk_size=3)
     cache = SceneCache(tmp_path / 'c', verify=True)
     assert footer['count'] == len(cache) == len(scenes) and footer['skipped'] == {}
     for a, b in zip(scenes, cache, strict=True):
@@ -78,17 +75,13 @@ def test_finished_cache_is_kept_unless_files_changed(data, argoverse1, tmp_path)
     reader = Argoverse1Reader(data, argoverse1 / 'map_files')
     footer = preprocess_split(reader, tmp_path / 'c')
     time = (tmp_path / 'c').stat().st_mtime_ns
+    with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
+        preprocess_split(reader, tmp_path / 'c')
     assert preprocess_split(reader, tmp_path / 'c') == footer
     assert (tmp_path / 'c').stat().st_mtime_ns == time
     (data / '1.csv').unlink()
     with pytest.raises(UserError, match='cache of other files'):
         preprocess_split(reader, tmp_path / 'c')
-
-
-def test_second_run_on_one_output_is_refused(reader1, tmp_path):
-    with filelock.FileLock(tmp_path / '.c.lock'), pytest.raises(filelock.Timeout):
-        preprocess_split(reader1, tmp_path / 'c', quiet=True)
-    assert preprocess_split(reader1, tmp_path / 'c', quiet=True)['count'] == 8
 
 
 def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
@@ -98,28 +91,13 @@ def test_corrupt_files_are_skipped_and_counted(data, argoverse1, tmp_path):
     (data / '3.csv').write_text(text.replace(',PIT', ',NYC').replace(',MIA', ',NYC'))
     (data / '4.csv').write_bytes(b'\xff\x00')
     reader = Argoverse1Reader(data, argoverse1 / 'map_files')
-    footer = preprocess_split(reader, tmp_path / 'c', chunk_size=3, quiet=True)
+    footer = preprocess_split(reader, tmp_path / 'c', chunk_size=3)
     assert footer['count'] == 4 and sum(footer['skipped'].values()) == 4
     assert footer['skipped']['no focal agent'] == footer['skipped']['unknown city'] == 1
     assert len(footer['examples']) == 4 and '1.csv' in footer['examples'][0]
     assert len(SceneCache(tmp_path / 'c', verify=True)) == 4
     with pytest.raises(SceneError, match='1.csv.*CITY_NAME'):
-        preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse', quiet=True)
-    for f in data.iterdir():
-        f.write_text('nonsense')
-    with pytest.raises(UserError, match='None of 8 files is usable'):
-        preprocess_split(reader, tmp_path / 'd', quiet=True)
-
-
-def test_scenario_with_damaged_map_is_skipped(argoverse2, tmp_path):
-    split = shutil.copytree(argoverse2 / 'val', tmp_path / 'val')
-    maps = sorted(split.glob('*/*.json'))
-    for path, points in zip(maps, ([], [dict(x='left', y=0)]), strict=False):
-        content = json.loads(path.read_text())
-        next(iter(content['lane_segments'].values()))['left_lane_boundary'] = points
-        path.write_text(json.dumps(content))
-    footer = preprocess_split(Argoverse2Reader(split), tmp_path / 'c', quiet=True)
-    assert footer['skipped'] == {'ValueError': 2} and footer['count'] == len(maps) - 2
+        preprocess_split(reader, tmp_path / 'd', on_corrupt='refuse')
 
 
 @pytest.mark.parametrize('kept', [None, 0, 0.5, -1])
@@ -138,14 +116,11 @@ def test_damaged_cache_never_gives_other_scenes(cache):
     scenes = pickle.dumps(list(SceneCache(cache)))
     refused = 0
     for i in range(100):
-        data, at = bytearray(whole), rng.randrange(len(whole))
-        if i % 3 == 0:
-            data[at] ^= 1 + rng.randrange(255)
-        elif i % 3 == 1:
-            del data[at : at + rng.randrange(1, 9)]
-        else:
-            data[at:at] = rng.randbytes(4)
-        cache.write_bytes(data)
+        at = rng.randrange(len(whole))
+        kept, new = ((1, rng.randbytes(1)), (rng.randrange(1, 9), b''), (0, rng.randbytes(4)))[
+            i % 3
+        ]
+        cache.write_bytes(whole[:at] + new + whole[at + kept :])
         try:
             # A byte of the note about skipped files may change, nothing that is read.
             assert pickle.dumps(list(MotionDataset(str(cache)).scenes)) == scenes

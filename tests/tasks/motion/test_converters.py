@@ -1,5 +1,6 @@
 """The released mmTransformer is computed here in plain tensors, from its own names."""
 
+import itertools
 import math
 
 import pytest
@@ -23,29 +24,20 @@ def released_state() -> dict[str, torch.Tensor]:
         state[f'{name}.bias'] = torch.randn(outputs) * 0.3
 
     def norm(name, size):
-        state[f'{name}.weight'] = 1 + 0.3 * torch.randn(size)
-        state[f'{name}.bias'] = torch.randn(size) * 0.3
+        state[f'{name}.weight'], state[f'{name}.bias'] = 0.3 * torch.randn(2, size)
+        state[f'{name}.weight'] += 1
 
     def mlp(name, inputs, hidden, outputs):
         linear(f'{name}.0', inputs, hidden)
         norm(f'{name}.1', hidden)
         linear(f'{name}.3', hidden, outputs)
 
-    stacks = (
-        'hist_tf.encoder',
-        'hist_tf.decoder',
-        'lane_enc',
-        'lane_dec',
-        'social_enc',
-        'social_dec',
-    )
-    for name in stacks:
+    for name in 'hist_tf.encoder hist_tf.decoder lane_enc lane_dec social_enc social_dec'.split():
         attentions = ['self_attn'] + ['src_attn'] * ('dec' in name.rpartition('.')[2])
         norm(f'{S}{name}.norm', C)
         for at in (f'{S}{name}.layers.{i}' for i in range(2)):
-            for attention in attentions:
-                for j in range(4):
-                    linear(f'{at}.{attention}.linears.{j}', C, C)
+            for attention, j in itertools.product(attentions, range(4)):
+                linear(f'{at}.{attention}.linears.{j}', C, C)
             linear(f'{at}.feed_forward.w_1', C, HIDDEN)
             linear(f'{at}.feed_forward.w_2', HIDDEN, C)
             for j in range(len(attentions) + 1):
@@ -86,14 +78,12 @@ class Released:
     def __init__(self, state):
         self.state = state
 
-    def parameters(self, name):
-        return self.state[f'{name}.weight'], self.state[f'{name}.bias']
-
     def linear(self, name, x):
-        return F.linear(x, *self.parameters(name))
+        return F.linear(x, self.state[f'{name}.weight'], self.state[f'{name}.bias'])
 
     def norm(self, name, x):
-        return F.layer_norm(x, x.shape[-1:], *self.parameters(name))
+        weight, bias = self.state[f'{name}.weight'], self.state[f'{name}.bias']
+        return F.layer_norm(x, x.shape[-1:], weight, bias)
 
     def mlp(self, name, x):
         return self.linear(f'{name}.3', F.relu(self.norm(f'{name}.1', self.linear(f'{name}.0', x))))
@@ -158,9 +148,8 @@ def forecaster():
     sizes = dict(channels=C, feedforward=HIDDEN)
     encoder = dict(type='lm4ve.MMTransformer', num_proposals=K, **sizes)
     decoder = dict(type='lm4ve.ProposalDecoder', future_steps=STEPS, learned_weights=False, **sizes)
-    return MODELS.build(
-        dict(type='lm4ve.MotionForecaster', encoder=encoder, decoder=decoder)
-    ).eval()
+    parts = dict(type='lm4ve.MotionForecaster', encoder=encoder, decoder=decoder)
+    return MODELS.build(parts).eval()
 
 
 def test_converted_weights_equal_the_release():
@@ -197,10 +186,10 @@ def test_converted_weights_equal_the_release():
 
 def test_checkpoints_of_other_models_are_refused():
     state = released_state()
-    with pytest.raises(CheckpointError, match='new_part'):
-        convert_mmtransformer(dict(state, new_part=torch.zeros(1)))
-    del state[f'{S}query_embed.weight']
-    with pytest.raises(CheckpointError, match='encoder.proposals'):
-        convert_mmtransformer(state)
-    with pytest.raises(UserError, match='--llm'):
-        convert_mmtransformer(released_state(), llm='x')
+    for error, match, wrong, llm in (
+        (CheckpointError, 'new_part', dict(state, new_part=torch.zeros(1)), None),
+        (CheckpointError, 'encoder.motion_in.weight', {}, None),
+        (UserError, '--llm', state, 'x'),
+    ):
+        with pytest.raises(error, match=match):
+            convert_mmtransformer(wrong, llm)

@@ -5,7 +5,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lm4ve.tasks.motion import MotionMetric
 from lm4ve.tasks.motion.submission import write_submission
 
 
@@ -46,13 +45,3 @@ def test_forecasts_of_another_data_set_are_refused(name, form, scene_id, tmp_pat
     with pytest.raises(ValueError):
         write_submission(tmp_path / name, [forecast(30, scene_id)], form)
     assert not list(tmp_path.iterdir())
-
-
-def test_metric_writes_submission_of_test_set(scenes, tmp_path):
-    metric = MotionMetric(submission=str(tmp_path / 'x.h5'), format_only=True)
-    lines, p = np.zeros((6, 30, 2)), np.full(6, 1 / 6)
-    metric.process(None, [dict(scene=s, trajectories=lines, probabilities=p) for s in scenes[:2]])
-    assert metric.evaluate(2) == {}
-    with h5py.File(tmp_path / 'x.h5') as h:
-        ids = set(h['argoverse_forecasting'][:, 0].astype(int))
-    assert ids == {int(s.scene_id) for s in scenes[:2]}

@@ -3,15 +3,13 @@
 import json
 
 import h5py
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion import SceneCache, forecast_metrics
-from lm4ve.tasks.motion.baselines import constant_velocity
+from lm4ve.tasks.motion import SceneCache
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
@@ -36,22 +34,11 @@ def folder(argoverse1, tmp_path_factory):
     return root
 
 
-def test_baselines_are_scored_on_validation_set(folder):
-    tool('baselines', folder / 'config.py', '--out', folder / 'scores.json')
-    scores = json.loads((folder / 'scores.json').read_text())
-    scenes = SceneCache(folder / 'val.cache')
-    ends = [forecast_metrics(*constant_velocity(s), *s.future)['minFDE'] for s in scenes]
-    assert scores['constant velocity']['motion/minFDE@6'] == pytest.approx(np.mean(ends))
-    assert set(scores) == {'constant velocity', 'Kalman filter', 'nearest neighbors'}
-
-
-def test_regions_are_clustered_and_scenes_drawn(folder):
+def test_regions_are_clustered(folder):
     with pytest.raises(UserError, match='end points'):
         tool('make_regions', folder / 'val.cache', folder / 'r.json')
     tool('make_regions', folder / 'train.cache', folder / 'r.json', '--regions', 2)
     assert len(json.loads((folder / 'r.json').read_text())['hulls']) == 2
-    tool('draw', folder / 'config.py', folder / 'grid.png', '--scenes', 2)
-    assert (folder / 'grid.png').stat().st_size > 5000
 
 
 def test_test_set_is_submitted(folder):

@@ -28,14 +28,11 @@ def model():
     return model
 
 
-def convert(tmp_path, state, *args, **container):
-    torch.save(
-        dict(base_model=state, epoch=3, metrics=dict(acc=1.0), **container), tmp_path / 'src.pth'
-    )
-    run_tool_here(
-        'pointcloud/convert_checkpoint.py', tmp_path / 'src.pth', tmp_path / 'dst.pth', *args
-    )
-    return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
+def convert(tmp_path, state, *args):
+    files = tmp_path / 'src.pth', tmp_path / 'dst.pth'
+    torch.save(dict(base_model=state, epoch=3, metrics=dict(acc=1.0)), files[0])
+    run_tool_here('pointcloud/convert_checkpoint.py', *files, *args)
+    return torch.load(files[1], weights_only=True)['state_dict']
 
 
 @pytest.mark.parametrize('prefix', ['', 'module.', 'base_model.'])
@@ -82,9 +79,7 @@ def test_block_is_compared_and_left_out(model, tmp_path):
     state.update({f'llama.layers.0.{k}': v.float() for k, v in layers[-1].items()})
     state['llama.norm.weight'] = torch.ones(r.DIM)
     block = dict(type='LLMBlock', checkpoint=llm)
-    neck = dict(
-        type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN', eps=1e-5), block=block
-    )
+    neck = dict(type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN'), block=block)
     ours = build(neck=neck).eval()
     ours.load_state_dict(convert(tmp_path, state, '--llm', llm))
     points = torch.randn(2, 40, 3)

@@ -1,30 +1,10 @@
-"""The embedded set: reproducible, cached, and more than its extents."""
+"""The embedded set: reproducible and cached."""
 
 import hashlib
 
 import numpy as np
-import pytest
-from sklearn.ensemble import RandomForestClassifier
 
-from lm4ve.tasks.base.meshes import sample_primitive
 from lm4ve.tasks.pointcloud.demo import primitives as p
-
-
-def extents(clouds: np.ndarray) -> np.ndarray:
-    """A bag of extents: bounding boxes along the axes and principal axes."""
-    rows = []
-    for x in clouds:
-        _, spread, axes = np.linalg.svd(x - x.mean(0), full_matrices=False)
-        rows.append(np.r_[np.ptp(x @ axes.T, axis=0), spread, np.ptp(x, axis=0)])
-    return np.array(rows)
-
-
-def test_a_bag_of_extents_is_not_enough():
-    train, test = (p.make_primitives(n, 64, s) for n, s in ((40, 0), (15, 1)))
-    forest = RandomForestClassifier(100, random_state=0)
-    forest.fit(extents(train), np.repeat(np.arange(10), 40))
-    score = forest.score(extents(test), np.repeat(np.arange(10), 15))
-    assert 0.2 < score < 0.75  # above chance, well below the demo's 90 %
 
 
 def test_objects_are_reproducible_normalized_and_different():
@@ -47,21 +27,3 @@ def test_the_set_is_cached(tmp_path):
     stamp = path.stat().st_mtime_ns
     assert np.array_equal(p.PrimitivesDataset(**args)[4]['points'], points)
     assert path.stat().st_mtime_ns == stamp
-
-
-@pytest.mark.parametrize(
-    'name, distance',
-    [
-        ('sphere', lambda x, y, z: np.hypot(np.hypot(x, y), z) - 1),
-        (
-            'box',
-            lambda x, y, z: np.minimum(np.minimum(abs(x), abs(y)), abs(z)) * (x * y * z < 1e-9),
-        ),
-        ('octahedron', lambda x, y, z: abs(x) + abs(y) + abs(z) - 1),
-    ],
-)
-def test_points_lie_on_their_surface(name, distance):
-    points, normals = sample_primitive(name, 2000, np.random.default_rng(0))
-    assert np.abs(distance(*points.T)).max() < 0.01
-    assert np.allclose(np.linalg.norm(normals, axis=1), 1)
-    assert (normals * (points - points.mean(0))).sum(1).min() > 0  # outward

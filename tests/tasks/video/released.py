@@ -4,6 +4,7 @@ Plain functional torch on a state dict with the published keys: it shares no cod
 mmaction2 or transformers, so that equal logits are evidence.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -22,18 +23,13 @@ def trunk() -> dict:
         'patch_embed.proj.weight': random(WIDTH, 3, TUBE, PATCH, PATCH, scale=0.02),
         'patch_embed.proj.bias': random(WIDTH),
     }
-    for i in range(DEPTH):
-        at = f'blocks.{i}'
-        state[f'{at}.attn.q_bias'] = random(WIDTH)
-        state[f'{at}.attn.v_bias'] = random(WIDTH)
+    linears = {'attn.proj': (1, 1), 'mlp.fc1': (4, 1), 'mlp.fc2': (1, 4)}
+    for at in (f'blocks.{i}' for i in range(DEPTH)):
+        state |= {f'{at}.attn.{name}_bias': random(WIDTH) for name in 'qv'}
         state[f'{at}.attn.qkv.weight'] = random(3 * WIDTH, WIDTH)
-        for name, rows, columns in (
-            ('attn.proj', WIDTH, WIDTH),
-            ('mlp.fc1', 4 * WIDTH, WIDTH),
-            ('mlp.fc2', WIDTH, 4 * WIDTH),
-        ):
-            state[f'{at}.{name}.weight'] = random(rows, columns)
-            state[f'{at}.{name}.bias'] = random(rows)
+        for name, (rows, columns) in linears.items():
+            state[f'{at}.{name}.weight'] = random(rows * WIDTH, columns * WIDTH)
+            state[f'{at}.{name}.bias'] = random(rows * WIDTH)
         for name in ('norm1', 'norm2'):
             state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
             state[f'{at}.{name}.bias'] = random(WIDTH)
@@ -43,19 +39,11 @@ def trunk() -> dict:
 def pretrained_state() -> dict:
     """What VideoMAE's pre-training writes."""
     state = {f'encoder.{k}': v for k, v in trunk().items()}
-    state.update(
-        {
-            'encoder.norm.weight': random(WIDTH, offset=1.0),
-            'encoder.norm.bias': random(WIDTH),
-            'encoder_to_decoder.weight': random(8, WIDTH),
-            'mask_token': random(1, 1, 8),
-            'decoder.blocks.0.norm1.weight': random(8),
-            'decoder.blocks.0.attn.qkv.weight': random(24, 8),
-            'decoder.norm.weight': random(8),
-            'decoder.head.weight': random(6, 8),
-            'decoder.head.bias': random(6),
-        }
-    )
+    sizes = {'encoder.norm.weight': WIDTH, 'encoder.norm.bias': WIDTH, 'mask_token': (1, 1, 8)}
+    sizes |= {'encoder_to_decoder.weight': (8, WIDTH), 'decoder.norm.weight': 8}
+    sizes |= {'decoder.blocks.0.attn.qkv.weight': (24, 8), 'decoder.head.bias': 6}
+    for name, size in sizes.items():
+        state[name] = random(*np.atleast_1d(size), offset=float(name == 'encoder.norm.weight'))
     return state
 
 

@@ -44,11 +44,8 @@ _HEADS = dict(
 
 def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
     """What a recognizer takes, two samples of it, and what its backbone takes."""
-    if model == 'RecognizerGCN':
-        x = torch.randn(2, 1, 2, 8, 17, 3)
-        return x, (x[:, 0],)
-    if model == 'RecognizerAudio':
-        x = torch.randn(2, 1, 1, 32, 32)
+    if model in ('RecognizerGCN', 'RecognizerAudio'):
+        x = torch.randn(2, 1, *((2, 8, 17, 3) if model == 'RecognizerGCN' else (1, 32, 32)))
         return x, (x[:, 0],)
     if model == 'MMRecognizer3D':
         x = dict(imgs=torch.randn(2, 1, 3, 2, 32, 32), heatmap_imgs=torch.randn(2, 1, 5, 8, 8, 8))
@@ -78,13 +75,11 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
         del head['num_classes']
     samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
     batch = (inputs, samples)
-    parts = dict(
-        backbone=dict(type='lm4ve.WithoutNorms', backbone=encoder, norms=()), cls_head=head
-    )
+    backbone = dict(type='lm4ve.WithoutNorms', backbone=encoder, norms=())
+    parts = dict(backbone=backbone, cls_head=head)
     if entry.model == 'RecognizerOmni':
-        parts['data_preprocessor'] = dict(
-            type='mmaction.MultiModalDataPreprocessor', preprocessors={}
-        )
+        kind = 'mmaction.MultiModalDataPreprocessor'
+        parts['data_preprocessor'] = dict(type=kind, preprocessors={})
         sources = (own[0], own[0][:, :, 0])  # clips and pictures
         batch = tuple(dict(inputs=x, data_samples=samples) for x in sources)
     elif neck:

@@ -3,20 +3,12 @@
 import av
 import numpy as np
 import pytest
-import torch
 from sklearn.ensemble import ExtraTreesClassifier
 
 pytest.importorskip('mmaction')
-from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope
+from mmengine.registry import TRANSFORMS, DefaultScope
 
-from lm4ve.errors import UserError
-from lm4ve.runner.command_line import build_runner
-from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.video.demo import moving_digits as md
-from tests.helpers.tasks import FOLDERS
-from tests.helpers.tools import run_tool_here
-from tests.tasks.video.shrink import Shrinker
-from tests.tasks.video.videos import write_noise
 
 SMALL = dict(train=16, val=8, test=8)
 
@@ -26,61 +18,31 @@ def folder(tmp_path_factory):
     return md.write_moving_digits(tmp_path_factory.mktemp('data') / 'moving-digits', SMALL)
 
 
-# --------------------------------------------------------------------- the data
-def test_lists_and_videos_are_real(folder):
+def test_videos_of_the_lists_are_the_clips(folder):
     for split, count in SMALL.items():
         lines = (folder / f'{split}.txt').read_text().splitlines()
-        assert len(lines) == count
-        assert sorted({int(line.split()[1]) for line in lines}) == list(range(8))
-        clips = list(md.clips(split, count))
-        for line, (frames, label) in zip(lines, clips, strict=True):
+        for line, (frames, label) in zip(lines, md.clips(split, count), strict=True):
             name, number = line.split()
             assert int(number) == label
             with av.open(str(folder / name)) as video:
-                stream = video.streams.video[0]
-                assert stream.codec_context.name == 'h264'
-                read = [f.to_ndarray(format='gray') for f in video.decode(stream)]
+                read = [f.to_ndarray(format='gray') for f in video.decode(video=0)]
             # Lossy, but the same pictures.
             assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
 
 
-def test_existing_data_is_kept(folder, tmp_path):
-    first = folder / 'train' / '00.mp4'
-    before = first.stat().st_mtime_ns
-    md.write_moving_digits(folder, SMALL)
-    assert first.stat().st_mtime_ns == before
-    with pytest.raises(UserError, match='Fix: remove the folder'):
-        md.write_moving_digits(folder, dict(SMALL, test=9))
-    (tmp_path / 'mine.txt').write_text('precious')
-    with pytest.raises(UserError, match='does not hold these'):
-        md.write_moving_digits(tmp_path, SMALL)
-    assert (tmp_path / 'mine.txt').read_text() == 'precious'
-
-
-def test_splits_share_no_scan():
-    scans = [{s.tobytes() for s in scans} for scans, _ in digit_scans().values()]
-    assert sum(map(len, scans)) == len(set().union(*scans))
-
-
-def center(frame) -> np.ndarray:
-    """Center of mass on a torus, in pixels."""
-    angles = 2 * np.pi * np.arange(md.SIZE) / md.SIZE
-    sums = [(frame.sum(axis) * np.exp(1j * angles)).sum() for axis in (0, 1)]
-    return np.angle(sums) / (2 * np.pi) * md.SIZE
-
-
 def test_directions_are_those_of_their_names():
+    angles = np.exp(2j * np.pi * np.arange(md.SIZE) / md.SIZE)
     for frames, label in md.clips('test', 64):
-        name = md.CLASSES[label]
-        shift = (center(frames[1]) - center(frames[0]) + 16) % 32 - 16
-        mass = np.diff(frames.reshape(len(frames), -1).sum(1).astype(float))
+        name, mass = md.CLASSES[label], frames.sum((1, 2), dtype=float)
+        # The center of mass on a torus, in pixels.
+        sums = np.stack([(frames.sum(axis) * angles).sum(-1) for axis in (1, 2)], axis=-1)
+        shift = np.angle(sums[1] / sums[0]) / (2 * np.pi) * md.SIZE
         if name in ('left', 'right', 'up', 'down'):
             along, sign = dict(left=(0, -1), right=(0, 1), up=(1, -1), down=(1, 1))[name]
-            assert 1 < sign * shift[along] < 5
-            assert abs(shift[1 - along]) < 0.5
+            assert 1 < sign * shift[along] < 5 and abs(shift[1 - along]) < 0.5
         elif name in ('growing', 'shrinking'):
             # Of eight frames one or two jumps lead back into the range.
-            assert np.median(mass) * (1 if name == 'growing' else -1) > 0
+            assert np.median(np.diff(mass)) * (1 if name == 'growing' else -1) > 0
 
 
 def single_frame_accuracy(clips) -> float:
@@ -94,80 +56,10 @@ def single_frame_accuracy(clips) -> float:
     return (trees.predict(frames[half:]) == labels[half:]).mean()
 
 
-def test_single_frame_does_not_reveal_the_class(monkeypatch):
+def test_single_frame_does_not_reveal_the_class():
     assert single_frame_accuracy(list(md.clips('train', 2000))) < 0.4
-    # That the control can tell: let each class start from a place of its own.
-    draw = md.draw_states
-
-    def leaky(label, rng):
-        states = draw(label, rng)
-        states[:, :2] = 4 * label
-        return states
-
-    monkeypatch.setattr(md, 'draw_states', leaky)
-    assert single_frame_accuracy(list(md.clips('train', 1000))) > 0.6
 
 
-# -------------------------------------------------------------------- inference
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory):
-    """The demo's config, trained for a moment, and its checkpoint."""
-    root = tmp_path_factory.mktemp('trained')
-    cfg = Shrinker(root).load('videomae-demo_minilm_moving-digits.py', root / 'run')
-    runner = build_runner(cfg)
-    runner.train()
-    DefaultScope._instance_dict.clear()
-    return (
-        FOLDERS['video'] / 'videomae-demo_minilm_moving-digits.py',
-        root / 'run/epoch_1.pth',
-        runner.model.eval(),
-    )
-
-
-def scores_of(model, path) -> np.ndarray:
-    with av.open(str(path)) as video:
-        frames = [f.to_ndarray(format='rgb24') for f in video.decode(video=0)]
-    clip = torch.from_numpy(np.stack(frames)).permute(3, 0, 1, 2)[None].float()
-    mean, std = model.data_preprocessor.mean, model.data_preprocessor.std
-    with torch.no_grad():
-        feats, _ = model.extract_feat(((clip - mean) / std)[None], test_mode=True)
-        return model.cls_head(feats).softmax(-1)[0].numpy()
-
-
-def test_mmaction_inferencer_loads_our_checkpoint(trained, folder):
-    from mmaction.apis.inferencers import MMAction2Inferencer
-
-    config, checkpoint, model = trained
-    inferencer = MMAction2Inferencer(rec=str(config), rec_weights=str(checkpoint), device='cpu')
-    video = folder / 'test/3.mp4'
-    (result,) = inferencer(str(video))['predictions']
-    np.testing.assert_allclose(result['rec_scores'][0], scores_of(model, video), atol=2e-2)
-    init_default_scope('mmengine')
-
-
-def run_demo(*args) -> None:
-    run_tool_here('video/demo.py', *args)
-
-
-def test_demo_writes_an_annotated_video(trained, tmp_path, capsys):
-    config, checkpoint, _ = trained
-    video = write_noise(tmp_path / 'in.mp4', frames=12, size=(60, 80))
-    out = tmp_path / 'new' / 'out.mp4'
-    run_demo(video, config, checkpoint, out, '--device', 'cpu', '--topk', 2)
-    *_, first, second, path = capsys.readouterr().out.strip().splitlines()
-    names = [line.partition('%  ')[2] for line in (first, second)]
-    assert set(names) <= set(md.CLASSES) and path == str(out)
-    with av.open(str(out)) as written:
-        frames = [f.to_ndarray(format='rgb24') for f in written.decode(video=0)]
-    assert len(frames) == 12 and frames[0].shape == (240, 320, 3)
-    with av.open(str(video)) as source:
-        plain = next(source.decode(video=0)).to_ndarray(format='rgb24')
-    enlarged = plain.repeat(4, 0).repeat(4, 1).astype(float)
-    changed = np.abs(frames[0] - enlarged).mean((1, 2))
-    assert changed[:150].mean() < 10 < changed[210:].mean()
-
-
-# ----------------------------------------------------------------- augmentation
 def test_randaugment_is_one_draw_a_clip():
     with DefaultScope.overwrite_default_scope('mmaction'):
         augment = TRANSFORMS.build(dict(type='lm4ve.ClipRandAugment'))

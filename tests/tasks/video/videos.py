@@ -19,32 +19,17 @@ def write_noise(path: Path, frames: int = 20, size: tuple = (40, 44), seed: int 
     return path
 
 
-def write_audio(path: Path) -> Path:
-    """Write a sound file, under whatever name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), 'wb') as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(8000)
-        sound.writeframes(np.zeros(800, np.int16).tobytes())
-    return path
-
-
 def write_broken(folder: Path) -> dict:
     """Write one of each kind; return what is wrong -> path."""
     whole = write_noise(folder / 'whole.mp4').read_bytes()
-    broken = dict(
-        empty=folder / 'empty.mp4',
-        truncated=folder / 'truncated.mp4',
-        truncated_late=folder / 'truncated_late.mp4',
-        audio=folder / 'audio.mp4',
-        one_frame=folder / 'one_frame.mp4',
-        text=folder / 'text.mp4',
-    )
+    kinds = 'empty', 'truncated', 'truncated_late', 'audio', 'one_frame', 'text'
+    broken = {kind: folder / f'{kind}.mp4' for kind in kinds}
     broken['empty'].write_bytes(b'')
     broken['truncated'].write_bytes(whole[: len(whole) // 2])
     broken['text'].write_text('<html>404 not found</html>')
-    write_audio(broken['audio'])
+    with wave.open(str(broken['audio']), 'wb') as sound:
+        sound.setparams((1, 2, 8000, 0, 'NONE', None))
+        sound.writeframes(bytes(1600))
     write_noise(broken['one_frame'], frames=1)
     # With its index in front, as web servers have it, a cut file opens well.
     fast = folder / 'fast.mp4'

@@ -9,8 +9,8 @@ TASK = Task(
     extra='motion',
     models=('lm4ve.tasks.motion.models.forecaster.MotionForecaster',),
     registers={
-        'datasets.motion_dataset': ('MotionDataset',),
-        'demo.traffic_dataset': ('TrafficDataset',),
+        'datasets.cache': ('MotionDataset',),
+        'demo.traffic_files': ('TrafficDataset',),
         'metrics': ('MotionMetric',),
         'models.forecaster': ('MotionForecaster',),
         'models.mmtransformer': ('MMTransformer', 'ProposalDecoder'),
@@ -25,7 +25,6 @@ TASK = Task(
         'datasets.preprocessing': ('preprocess_split',),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),
-        'visualization': ('save_grid',),
     },
     input_noun='a traffic scene',
     input_suffixes=('.csv', '.parquet'),

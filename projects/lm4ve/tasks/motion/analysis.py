@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import nn
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
@@ -43,10 +43,7 @@ class MotionAnalysis(TaskAnalysis):
         else:
             scene = Argoverse2Reader(path.parent.parent).read(path)
         steps = cfg.model.decoder.get('future_steps', scene.future_steps)
-        if scene.future_steps != steps:
-            raise UserError(
-                f"'{path}' has {scene.future_steps} steps to forecast, the model {steps}."
-            )
+        check(f"'{path}': steps to forecast", scene.future_steps, choices=(steps,))
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
@@ -72,18 +69,10 @@ class MotionAnalysis(TaskAnalysis):
         ]
 
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
-        from lm4ve.tasks.motion import forecast_metrics
-
         if 'trajectories' not in output:
             return {}
         lines, p = output['trajectories'], output['probabilities']
-        likeliest = 100 * float(np.max(p))
-        facts = dict(prediction=f'{len(lines)} trajectories, the likeliest with {likeliest:.1f} %')
-        truth, valid = output['scene'].future
-        if valid.any():
-            m = forecast_metrics(lines, p, truth, valid)
-            facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
-        return facts
+        return dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
 
     def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return ``trajectories`` ``[K, F, 2]`` in city coordinates, the likeliest first, and
@@ -110,13 +99,13 @@ class TrafficScene(Picture):
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
         prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``; see
             :func:`lm4ve.tasks.motion.visualization.draw_scene`.
-
-    Attributes:
-        extent (float): Half the side of what is shown, 40 to 60 meters.
     """
 
     side = 2.1
     caption = 'past blue, truth green, forecasts red'
+
+    #: Half the side of what is shown, meters.
+    extent = 50.0
 
     def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
@@ -126,44 +115,33 @@ class TrafficScene(Picture):
         self.lanes, self.num_agents = inputs['lanes'], len(valid)
         self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
         self.prediction = prediction
-        shown = np.concatenate(self.paths)
-        if 'trajectories' in prediction:
-            lines = prediction['scene'].to_local(np.asarray(prediction['trajectories']))
-            shown = np.concatenate([shown, lines.reshape(-1, 2)])
-        self.extent = float(np.clip(1.1 * np.abs(shown).max(initial=0.0), 40.0, 60.0))
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         """Draw the map, histories, the truth and the forecasts."""
         from lm4ve.tasks.motion.visualization import draw_scene
 
         if 'scene' in self.prediction:
-            parts = (self.prediction.get(k) for k in ('scene', 'trajectories', 'probabilities'))
-            draw_scene(axes, *parts, self.extent, labels=False)
+            draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
         self._finish(axes, 'white')
 
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
         from matplotlib.collections import LineCollection
-        from matplotlib.patheffects import withStroke
 
         style = dict(cmap=colors, norm=tokens.norm())
         agents, lanes = np.split(tokens.values, [self.num_agents])
+        shown = dict(colors='white', linewidths=0.8)
+        kept = self.kept_lanes
         if len(lanes):
-            kept = self.kept_lanes[np.argsort(lanes[self.kept_lanes], kind='stable')]
-            lines = LineCollection(self.lanes[kept], array=lanes[kept], linewidths=1.6, **style)
-        else:
-            lines = LineCollection(self.lanes[self.kept_lanes], colors='white', linewidths=0.8)
-        axes.add_collection(lines)
-        # A dark rim: an agent stands out from the lane below it.
-        rim = dict(path_effects=[withStroke(linewidth=3, foreground='k')], capstyle='round')
+            kept = kept[np.argsort(lanes[kept], kind='stable')]
+            shown = dict(array=lanes[kept], linewidths=1.6, **style)
+        axes.add_collection(LineCollection(self.lanes[kept], **shown))
         values = agents[self.agents]
-        axes.add_collection(
-            LineCollection(self.paths, array=values, linewidths=2, zorder=2, **rim, **style)
-        )
+        paths = LineCollection(self.paths, array=values, linewidths=2.5, zorder=2, **style)
+        axes.add_collection(paths)
         ends = np.array([path[-1] for path in self.paths])
-        for group, marker in ((slice(-1), 'o'), (slice(-1, None), 'D')):
-            dots = dict(marker=marker, s=30, edgecolors='k', linewidths=0.7, zorder=3)
-            axes.scatter(*ends[group].T, c=values[group], **dots, **style)
+        size = np.where(self.agents == 0, 70, 30)  # the focal agent is larger
+        axes.scatter(*ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style)
         self._finish(axes, BACKGROUND)
 
     def _finish(self, axes: 'Axes', background: str) -> None:

@@ -33,27 +33,21 @@ def constant_velocity(scene: Scene, steps: int = 5) -> Forecast:
     return _straight(scene, points[seen[-1]], velocity)
 
 
-def kalman_filter(
-    scene: Scene, position_noise: float = 0.1, acceleration_noise: float = 1.0
-) -> Forecast:
+def kalman_filter(scene: Scene) -> Forecast:
     """Extrapolate a Kalman filter of position and velocity. One trajectory.
 
     White acceleration noise; steps without observation are predicted only.
-
-    Args:
-        scene (Scene): The scene.
-        position_noise (float): Standard deviation, meters.
-        acceleration_noise (float): m/s^2.
     """
     points, valid = scene.history
     move = np.array([[1.0, STEP], [0.0, 1.0]])
-    r, q = position_noise**2, np.array([[STEP**4 / 4, STEP**3 / 2], [STEP**3 / 2, STEP**2]])
+    # Noise of 0.1 m and of 1 m/s^2.
+    r, q = 0.1**2, np.array([[STEP**4 / 4, STEP**3 / 2], [STEP**3 / 2, STEP**2]])
     start = np.flatnonzero(valid)[0]
     # Rows: position, velocity; columns: x, y, which share a covariance.
     state, covariance = np.stack([points[start], np.zeros(2)]), np.diag([r, 400.0])
     for t in range(start + 1, len(points)):
         state = move @ state
-        covariance = move @ covariance @ move.T + acceleration_noise**2 * q
+        covariance = move @ covariance @ move.T + q
         if valid[t]:
             gain = covariance[:, :1] / (covariance[0, 0] + r)
             state = state + gain @ (points[t] - state[0])[None]
@@ -87,6 +81,6 @@ class NearestNeighbor:
         return fill_gaps(scene.to_local(points)[None], valid[None]).ravel()
 
     def __call__(self, scene: Scene) -> Forecast:
-        distances, rows = self.index.kneighbors(self._key(scene)[None])
-        weights = 1 / (distances[0] + 0.1)
-        return (scene.to_world(self.futures[rows[0]]), weights / weights.sum())
+        (distances,), (rows,) = self.index.kneighbors(self._key(scene)[None])
+        weights = 1 / (distances + 0.1)
+        return scene.to_world(self.futures[rows]), weights / weights.sum()

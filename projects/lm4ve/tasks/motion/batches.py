@@ -31,15 +31,14 @@ class MotionBatches(TaskBatches):
 
 def made_up_scene(future_steps: int) -> Scene:
     """Return agents side by side, on parallel lanes; the past is as in either Argoverse set."""
-    reader = Argoverse2Reader
-    if future_steps < reader.future_steps:
-        reader = Argoverse1Reader
+    reader = Argoverse1Reader if future_steps <= 30 else Argoverse2Reader
     steps = reader.history_steps + future_steps
 
     def grid(along: np.ndarray, count: int) -> np.ndarray:
         """``[count, len(along), 2]``: parallel lines, meters."""
         return np.stack(np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1)
 
+    none = np.zeros(LANES, dtype=np.int8)
     return Scene(
         scene_id='made up',
         city='PIT',
@@ -50,9 +49,9 @@ def made_up_scene(future_steps: int) -> Scene:
         focal=0,
         history_steps=reader.history_steps,
         lanes=grid(np.linspace(-20, 20, LANE_POINTS), LANES),
-        lane_turns=np.zeros(LANES, dtype=np.int8),
-        lane_intersections=np.zeros(LANES, dtype=bool),
-        lane_controls=np.zeros(LANES, dtype=bool),
+        lane_turns=none,
+        lane_intersections=none.astype(bool),
+        lane_controls=none.astype(bool),
         map_range=1000.0,
     )
 

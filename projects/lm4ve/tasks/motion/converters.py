@@ -11,54 +11,53 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import check
-from lm4ve.tasks.base.key_rules import Rules, rename
+from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 
-_WB = r'(weight|bias)'
-_STF = r'stacked_transformer\.'
-
-
-def _layers(theirs: str, ours: str, sublayers: Sequence[str]) -> list[tuple[str, str]]:
-    """Names of a stack; ``sublayers`` are its attentions in their order."""
-    at = rf'{_STF}{theirs}\.layers\.(\d+)'
-    rules = [(rf'{_STF}{theirs}\.norm\.{_WB}', rf'{ours}.norm.\1')]
-    for name, new in zip(('self_attn', 'src_attn'), sublayers, strict=False):
-        rules.append(
-            (rf'{at}\.{name}\.linears\.([0-2])\.{_WB}', rf'{ours}.layers.\1.{new}.in.\2.\3')
-        )
-        rules.append((rf'{at}\.{name}\.linears\.3\.{_WB}', rf'{ours}.layers.\1.{new}.out_proj.\2'))
-    for i in (1, 2):
-        rules.append((rf'{at}\.feed_forward\.w_{i}\.{_WB}', rf'{ours}.layers.\1.linear{i}.\2'))
-    for i in range(3):
-        rules.append((rf'{at}\.sublayer\.{i}\.norm\.{_WB}', rf'{ours}.layers.\1.norm{i + 1}.\2'))
-    return rules
-
-
-_SELF, _BOTH = ('self_attn',), ('self_attn', 'multihead_attn')
+_STACKS = {
+    'hist_tf.encoder': 'motion_encoder',
+    'hist_tf.decoder': 'motion_decoder',
+    'lane_enc': 'lane_encoder',
+    'lane_dec': 'lane_decoder',
+    'social_enc': 'social',
+}
+#: Names inside of a stack. Queries, keys and values are joined after the renaming.
+_LAYERS = {
+    'norm.{p}': 'norm.{p}',
+    'layers.{i}.self_attn.linears.3.{p}': 'layers.{i}.self_attn.out_proj.{p}',
+    'layers.{i}.self_attn.linears.{j}.{p}': 'layers.{i}.self_attn.in.{j}.{p}',
+    'layers.{i}.src_attn.linears.3.{p}': 'layers.{i}.multihead_attn.out_proj.{p}',
+    'layers.{i}.src_attn.linears.{j}.{p}': 'layers.{i}.multihead_attn.in.{j}.{p}',
+    'layers.{i}.feed_forward.w_{j}.{p}': 'layers.{i}.linear{j}.{p}',
+    'layers.{i}.sublayer.0.norm.{p}': 'layers.{i}.norm1.{p}',
+    'layers.{i}.sublayer.1.norm.{p}': 'layers.{i}.norm2.{p}',
+    'layers.{i}.sublayer.2.norm.{p}': 'layers.{i}.norm3.{p}',
+}
+#: Without the leading ``stacked_transformer.``.
+_NAMES = {
+    **{
+        f'{a}.{old}': f'encoder.{b}.{new}'
+        for a, b in _STACKS.items()
+        for old, new in _LAYERS.items()
+    },
+    'hist_tf.src_embed.0.lut.{p}': 'encoder.motion_in.{p}',
+    'lane_emb.lut.{p}': 'encoder.lane_in.{p}',
+    'query_embed.weight': 'encoder.proposals',
+    'pos_emb.{rest}': 'encoder.place.{rest}',
+    'dist_emb.{rest}': 'encoder.summary.{rest}',
+    'fusion1.{rest}': 'encoder.fuse_place.{rest}',
+    'fusion2.{rest}': 'encoder.fuse_summary.{rest}',
+    'subgraph.layer_seq.lmlp_{i}.mlp.{rest}': 'encoder.lane_graph.levels.{i}.{rest}',
+    'prediction_header.reg_mlp.{rest}': 'decoder.regression.{rest}',
+    'prediction_header.cls_FFN.w_1.{p}': 'decoder.score.0.{p}',
+    'prediction_header.cls_FFN.w_2.{p}': 'decoder.score.2.{p}',
+    'prediction_header.classification_layer.0.{p}': 'decoder.score.3.{p}',
+    'prediction_header.classification_layer.1.{p}': 'decoder.score.4.{p}',
+}
 RULES = Rules(
-    renames=(
-        *_layers(r'hist_tf\.encoder', 'encoder.motion_encoder', _SELF),
-        *_layers(r'hist_tf\.decoder', 'encoder.motion_decoder', _BOTH),
-        *_layers('lane_enc', 'encoder.lane_encoder', _SELF),
-        *_layers('lane_dec', 'encoder.lane_decoder', _BOTH),
-        *_layers('social_enc', 'encoder.social', _SELF),
-        (rf'{_STF}hist_tf\.src_embed\.0\.lut\.{_WB}', r'encoder.motion_in.\1'),
-        (rf'{_STF}lane_emb\.lut\.{_WB}', r'encoder.lane_in.\1'),
-        (rf'{_STF}query_embed\.weight', 'encoder.proposals'),
-        (rf'{_STF}pos_emb\.(\d\.\w+)', r'encoder.place.\1'),
-        (rf'{_STF}dist_emb\.(\d\.\w+)', r'encoder.summary.\1'),
-        (rf'{_STF}fusion1\.(\d\.\w+)', r'encoder.fuse_place.\1'),
-        (rf'{_STF}fusion2\.(\d\.\w+)', r'encoder.fuse_summary.\1'),
-        (r'subgraph\.layer_seq\.lmlp_(\d)\.mlp\.(\d\.\w+)', r'encoder.lane_graph.levels.\1.\2'),
-        (rf'{_STF}prediction_header\.reg_mlp\.(\d\.\w+)', r'decoder.regression.\1'),
-        (rf'{_STF}prediction_header\.cls_FFN\.w_1\.{_WB}', r'decoder.score.0.\1'),
-        (rf'{_STF}prediction_header\.cls_FFN\.w_2\.{_WB}', r'decoder.score.2.\1'),
-        (rf'{_STF}prediction_header\.classification_layer\.0\.{_WB}', r'decoder.score.3.\1'),
-        (rf'{_STF}prediction_header\.classification_layer\.1\.{_WB}', r'decoder.score.4.\1'),
-    ),
+    renames=template_rules(_NAMES.items()),
     dropped=(
-        (rf'{_STF}social_dec\..*', 'the released code never calls it'),
-        (rf'{_STF}prediction_header\.dis_emb\..*', 'the released code never calls it'),
-        (rf'{_STF}hist_tf\.src_embed\.1\.pe', 'sines, which are computed'),
+        (r'(social_dec|prediction_header\.dis_emb)\..*', 'the released code never calls it'),
+        (r'hist_tf\.src_embed\.1\.pe', 'sines, which are computed'),
     ),
     required=('encoder.proposals', 'encoder.motion_in.weight', 'decoder.regression.4.weight'),
 )
@@ -90,6 +89,7 @@ def convert_mmtransformer(
         CheckpointError: A key is unknown or missing.
     """
     check(f'{origin} has no block of a language model, so --llm', llm, choices=(None,))
+    state = {name.removeprefix('stacked_transformer.'): t for name, t in state.items()}
     renamed, _ = rename(state, RULES, origin)
     converted = {name: tensor for name, tensor in renamed.items() if '.in.' not in name}
     # Queries, keys and values are one matrix in torch's attention.
@@ -97,12 +97,9 @@ def convert_mmtransformer(
         parts = [renamed[name.replace('.in.0.', f'.in.{i}.')] for i in range(3)]
         converted[name.replace('.in.0.', '.in_proj_')] = torch.cat(parts)
     turn = torch.tensor(_TURN)
-    for name, coordinates in (
-        ('encoder.motion_in.weight', 2),
-        ('encoder.place.0.weight', 2),
-        ('encoder.lane_graph.levels.0.0.weight', 4),
-    ):
-        read, rest = converted[name].split([coordinates, converted[name].shape[1] - coordinates], 1)
+    for part, coordinates in (('motion_in', 2), ('place.0', 2), ('lane_graph.levels.0.0', 4)):
+        name = f'encoder.{part}.weight'
+        read, rest = converted[name].tensor_split([coordinates], 1)
         converted[name] = torch.cat([(read.unflatten(1, (-1, 2)) @ turn).flatten(1), rest], 1)
     for name in ('decoder.regression.4.weight', 'decoder.regression.4.bias'):
         rows = converted[name]
@@ -110,6 +107,6 @@ def convert_mmtransformer(
     # Their order of a concatenation is place, then proposal (or summary); ours the reverse.
     channels = converted['encoder.proposals'].shape[1]
     for name in ('encoder.fuse_place.0.weight', 'encoder.fuse_summary.0.weight'):
-        place, rest = converted[name].split([converted[name].shape[1] - channels, channels], 1)
+        place, rest = converted[name].tensor_split([-channels], 1)
         converted[name] = torch.cat([rest, place], 1)
     return converted

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import METRICS
-from lm4ve.tasks.motion.submission import FORMATS, write_submission
+from lm4ve.tasks.motion.submission import write_submission
 
 #: 'argoverse1' (argoverse-api, ``eval_forecasting.py``): minADE is the ADE of the
 #: trajectory with the smallest FDE; probabilities are normalized over the K kept
@@ -26,38 +26,6 @@ CONVENTIONS = ('argoverse1', 'argoverse2')
 MISS_METERS = 2.0
 
 
-def displacements(
-    predictions: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute ADE and FDE of each prediction.
-
-    Args:
-        predictions (np.ndarray): ``[K, F, 2]``, meters.
-        truth (np.ndarray): ``[F, 2]``.
-        valid (np.ndarray, optional): bool ``[F]``, which steps of the truth are
-            known. The mean is over these; the end point is the last of them.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: ADE and FDE, ``[K]``.
-
-    Raises:
-        IndexError: No step is valid.
-    """
-    if valid is None:
-        valid = np.ones(len(truth), dtype=bool)
-    errors = np.linalg.norm(predictions - truth, axis=-1)[:, valid]
-    ends = errors[:, -1]
-    return errors.mean(axis=1), ends
-
-
-def most_probable(probabilities: np.ndarray, k: int) -> np.ndarray:
-    """Return the indices of the k highest probabilities, highest first, ties in their order.
-
-    All of them if there are fewer than k.
-    """
-    return np.argsort(-np.asarray(probabilities), kind='stable')[:k]
-
-
 def forecast_metrics(
     predictions: np.ndarray,
     probabilities: np.ndarray,
@@ -65,7 +33,6 @@ def forecast_metrics(
     valid: np.ndarray | None = None,
     k: int = 6,
     convention: str = 'argoverse1',
-    miss_threshold: float = MISS_METERS,
 ) -> dict[str, float]:
     """Compute the metrics of one agent.
 
@@ -73,10 +40,10 @@ def forecast_metrics(
         predictions (np.ndarray): ``[N, F, 2]``, meters.
         probabilities (np.ndarray): ``[N]``, in [0, 1].
         truth (np.ndarray): ``[F, 2]``.
-        valid (np.ndarray, optional): bool ``[F]``, see :func:`displacements`.
+        valid (np.ndarray, optional): bool ``[F]``, which steps of the truth are
+            known. The mean is over these; the end point is the last of them.
         k (int): The k most probable predictions count; all if there are fewer.
         convention (str): One of :data:`CONVENTIONS`.
-        miss_threshold (float): An end point off by more is a miss, meters.
 
     Returns:
         dict[str, float]: ``minADE``, ``minFDE`` (meters), ``MR`` (0 or 1),
@@ -85,31 +52,30 @@ def forecast_metrics(
 
     Raises:
         ValueError: Shapes do not fit; a value is out of range or not finite.
+        IndexError: No step is valid.
     """
     check('convention', convention, choices=CONVENTIONS)
     check('k', k, least=1)
-    predictions = np.asarray(predictions, dtype=np.float64)
-    probabilities = np.asarray(probabilities, dtype=np.float64)
-    shapes_fit = predictions.shape == (len(probabilities), *truth.shape)
-    in_range = ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all()
-    if not (shapes_fit and in_range and np.isfinite(predictions).all()):
-        raise ValueError(
-            f'expected finite predictions [K, {len(truth)}, 2] and probabilities [K] from 0 to 1, '
-            f'got {predictions.shape} and {probabilities}'
-        )
-    kept = most_probable(probabilities, k)
-    ade, fde = displacements(predictions[kept], truth, valid)
+    lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
+    in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
+    if lines.shape != (len(p), *truth.shape) or not (in_range and np.isfinite(lines).all()):
+        expected = f'finite [K, {len(truth)}, 2] and [K] from 0 to 1'
+        raise ValueError(f'predictions {lines.shape} and probabilities {p} are not {expected}')
+    kept = np.argsort(-p, kind='stable')[:k]
+    lines, p = lines[kept], p[kept]
+    errors = np.linalg.norm(lines - truth, axis=-1)
+    if valid is not None:
+        errors = errors[:, valid]
+    fde, ade = errors[:, -1], errors.mean(axis=1)
     best = fde.argmin()
-    p = probabilities[kept]
+    min_ade = ade.min()
     if convention == 'argoverse1':
         min_ade = ade[best]
         p = p / p.sum() if p.sum() > 0 else np.full(len(p), 1 / len(p))
-    else:
-        min_ade = ade.min()
     return {
         'minADE': float(min_ade),
         'minFDE': float(fde[best]),
-        'MR': float(fde[best] > miss_threshold),
+        'MR': float(fde[best] > MISS_METERS),
         'brier-minFDE': float(fde[best] + (1 - p[best]) ** 2),
     }
 
@@ -121,13 +87,10 @@ class MotionMetric(BaseMetric):
     Args:
         convention (str): One of :data:`CONVENTIONS`.
         k (Sequence[int]): Numbers of predictions.
-        miss_threshold (float): Meters.
         submission (str, optional): Also write the predictions to this file for
-            the data set's server (``.h5`` for Argoverse 1, ``.parquet`` for
-            Argoverse 2).
-        submission_format (str, optional): Default: the convention.
-        format_only (bool): Only write the file: for test sets without truth.
-        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
+            the server of the convention's data set (``.h5`` for Argoverse 1,
+            ``.parquet`` for Argoverse 2).
+        **kwargs: Passed to MMEngine's ``BaseMetric``.
 
     Data samples are dicts with ``scene``, ``trajectories`` (``[K, F, 2]`` in city
     coordinates) and ``probabilities`` (``[K]``) of the focal agent.
@@ -136,7 +99,7 @@ class MotionMetric(BaseMetric):
     counted. Scenes without any known future do not count; how many is logged.
 
     Raises:
-        UserError: A field is wrong; no scene has a known future.
+        UserError: A field is wrong; no scene has a known future, and there is no submission.
     """
 
     default_prefix = 'motion'
@@ -145,55 +108,38 @@ class MotionMetric(BaseMetric):
         self,
         convention: str = 'argoverse1',
         k: Sequence[int] = (1, 6),
-        miss_threshold: float = MISS_METERS,
         submission: str | None = None,
-        submission_format: str | None = None,
-        format_only: bool = False,
-        collect_device: str = 'cpu',
-        prefix: str | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(**kwargs)
         check('MotionMetric.convention', convention, choices=CONVENTIONS)
-        if format_only:
-            check('MotionMetric.submission with format_only', submission, kind=str)
-        self.convention, self.k = convention, tuple(k)
-        self.miss_threshold = miss_threshold
-        self.submission, self.format_only = submission, format_only
-        self.submission_format = submission_format or convention
-        check('MotionMetric.submission_format', self.submission_format, choices=FORMATS)
+        self.convention, self.k, self.submission = convention, tuple(k), submission
 
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
-            scene = sample['scene']
+            scene, forecast = sample['scene'], (sample['trajectories'], sample['probabilities'])
             result = dict(scene_id=scene.scene_id)
-            forecast = {key: sample[key] for key in ('trajectories', 'probabilities')}
-            truth, valid = scene.future
-            if not self.format_only and valid.any():
-                how = dict(convention=self.convention, miss_threshold=self.miss_threshold)
+            if scene.future[1].any():
                 for k in self.k:
-                    result[k] = forecast_metrics(*forecast.values(), truth, valid, k, **how)
+                    result[k] = forecast_metrics(*forecast, *scene.future, k, self.convention)
             if self.submission is not None:
-                result.update(forecast, track_id=scene.track_ids[scene.focal])
+                result |= dict(zip(('trajectories', 'probabilities'), forecast, strict=True))
+                result['track_id'] = scene.track_ids[scene.focal]
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict:
         if self.submission is not None:
-            write_submission(self.submission, results, self.submission_format)
-        if self.format_only:
-            return {}
+            write_submission(self.submission, results, self.convention)
         scored = [r for r in results if self.k[0] in r]
-        if not scored:
-            raise UserError(
-                f'None of the {len(results)} scenes has a known future. Fix for a test set: '
-                'test_evaluator.format_only=True and a submission file.'
-            )
+        if not scored and self.submission is None:
+            raise UserError('No scene has a known future. Fix for a test set: a submission file.')
         if blind := len(results) - len(scored):
-            text = f'MotionMetric: {blind} of {len(results)} scenes have no known future'
-            print_log(f'{text} and do not count', logger='current', level=logging.WARNING)
+            text = f'MotionMetric: {blind} scenes have no known future and do not count'
+            print_log(text, logger='current', level=logging.WARNING)
         metrics = {
             f'{name}@{k}': float(np.mean([r[k][name] for r in scored]))
             for k in self.k
-            for name in scored[0][k]
+            for name in (scored[0][k] if scored else ())
         }
         return dict(metrics, scenes=len(scored))

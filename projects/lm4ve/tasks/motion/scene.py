@@ -24,14 +24,17 @@ HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
 class SceneError(UserError):
-    """One sequence cannot become a scene; ``kind`` groups such errors in counts."""
+    """One sequence cannot become a scene: a message, and a kind by which such errors are counted.
 
-    def __init__(self, message: str, kind: str = 'unreadable') -> None:
-        super().__init__(message, kind)  # both, so that worker processes can pickle it
-        self.kind = kind
+    Worker processes pickle it by its two arguments.
+    """
 
     def __str__(self) -> str:
         return self.args[0]
+
+    @property
+    def kind(self) -> str:
+        return self.args[-1]
 
 
 @dataclass
@@ -105,8 +108,7 @@ class Scene:
             SceneError: A coordinate is not finite; the focal agent is not
                 observed at the last step of the history, or less than twice.
         """
-        observed = self.positions[self.valid]
-        if not (np.isfinite(observed).all() and np.isfinite(self.lanes).all()):
+        if not all(np.isfinite(x).all() for x in (self.positions, self.lanes, self.heading)):
             raise SceneError('not finite')
         _, history = self.history
         if history.sum() < 2 or not history[-1]:
@@ -119,8 +121,7 @@ class Scene:
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """Transform the focal frame ``[..., 2]`` to city coordinates, float64."""
-        points = np.asarray(points, dtype=np.float64)
-        return points @ rotation(self.heading).T + self.origin
+        return np.asarray(points, dtype=np.float64) @ rotation(self.heading).T + self.origin
 
 
 def rotation(angle: float) -> np.ndarray:
@@ -129,7 +130,7 @@ def rotation(angle: float) -> np.ndarray:
     return np.array([[c, -s], [s, c]])
 
 
-def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None = None) -> float:
+def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> float:
     """Estimate the direction in which an agent moves at the end of its history, radians.
 
     A straight line over time is fitted to the last 7 observed points, or to as
@@ -140,7 +141,7 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
     Args:
         history (np.ndarray): ``[H, 2]``, meters.
         valid (np.ndarray): bool ``[H]``.
-        lanes (np.ndarray, optional): ``[L, P, 2]``.
+        lanes (np.ndarray): ``[L, P, 2]``.
     """
     steps = np.flatnonzero(valid)
     points = history[steps]
@@ -154,16 +155,14 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray | None 
         velocity = times @ points[first:] / (times @ times)
         travelled = velocity * (steps[-1] - steps[first])
         if np.linalg.norm(travelled) >= HEADING_METERS / 2:
-            return float(np.arctan2(velocity[1], velocity[0]))
-    if lanes is None or len(lanes) == 0:
+            return float(np.arctan2(*velocity[::-1]))
+    if len(lanes) == 0:
         return 0.0
     start, ahead = lanes[:, :-1], np.diff(lanes, axis=1)
-    lengths = np.linalg.norm(ahead, axis=-1)
     distances = np.linalg.norm(start + ahead / 2 - points[-1], axis=-1)
-    distances[lengths < 1e-6] = np.inf
+    distances[np.linalg.norm(ahead, axis=-1) < 1e-6] = np.inf
     lane, piece = np.unravel_index(distances.argmin(), distances.shape)
-    direction = ahead[lane, piece]
-    return float(np.arctan2(direction[1], direction[0]))
+    return float(np.arctan2(*ahead[lane, piece, ::-1]))
 
 
 def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:

@@ -8,6 +8,7 @@ Argoverse 2 (av2-api, ``eval/submission.py``): parquet, one row a trajectory.
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from lm4ve.errors import check
 from lm4ve.files import replacing
@@ -32,51 +33,28 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
     """
     path, (suffix, steps) = Path(path), FORMATS[form]
     check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
-    for f in forecasts:
-        shape = f['trajectories'].shape[1:]
-        check(f"scene '{f['scene_id']}': steps and coordinates", shape, choices=((steps, 2),))
-    write = _write_h5 if form == 'argoverse1' else _write_parquet
-    with replacing(path) as beside:
-        write(beside, [_sorted(f) for f in forecasts])
-
-
-def _sorted(forecast: dict) -> dict:
-    """Put the best first, since servers keep the first k where probabilities tie."""
-    p = np.asarray(forecast['probabilities'], dtype=np.float64)
-    order = np.argsort(-p, kind='stable')
-    p = p[order] / p.sum()
-    return dict(forecast, probabilities=p, trajectories=np.asarray(forecast['trajectories'])[order])
-
-
-def _write_h5(path: Path, forecasts: list[dict]) -> None:
-    import h5py  # only this format needs it
-
     rows = []
     for f in forecasts:
-        k, steps = f['trajectories'].shape[:2]
-        table = np.empty((k * steps, 4))
-        table[:, 0] = int(f['scene_id'])
-        table[:, 1:3] = f['trajectories'].reshape(-1, 2).astype(np.float32)
-        table[:, 3] = np.repeat(f['probabilities'], steps)
-        rows.append(table)
+        lines, p = (np.asarray(f[name], np.float64) for name in ('trajectories', 'probabilities'))
+        check(f"scene '{f['scene_id']}': steps", lines.shape[1], choices=(steps,))
+        # The best first, since servers keep the first k where probabilities tie.
+        for i in np.argsort(-p, kind='stable'):
+            rows.append((f['scene_id'], f['track_id'], p[i] / p.sum(), *lines[i].T))
+    columns = 'probability', 'predicted_trajectory_x', 'predicted_trajectory_y'
+    table = pd.DataFrame(rows, columns=('scenario_id', 'track_id', *columns))
+    with replacing(path) as beside:
+        if form == 'argoverse2':
+            table.to_parquet(beside)
+        else:
+            _write_h5(beside, table)
+
+
+def _write_h5(path: Path, table: pd.DataFrame) -> None:
+    import h5py  # only this format needs it
+
+    numbers = table['scenario_id'].astype(int), table['probability']
+    x, y = (np.stack(table[f'predicted_trajectory_{axis}']).astype(np.float32) for axis in 'xy')
+    ids, p = (np.repeat(column, x.shape[1]) for column in numbers)
     with h5py.File(path, 'w') as h:
-        packed = dict(compression='gzip', compression_opts=9)
-        h.create_dataset('argoverse_forecasting', data=np.concatenate(rows), **packed)
-
-
-def _write_parquet(path: Path, forecasts: list[dict]) -> None:
-    import pandas as pd  # only this format needs it
-
-    pd.DataFrame(
-        [
-            dict(
-                scenario_id=f['scene_id'],
-                track_id=f['track_id'],
-                probability=p,
-                predicted_trajectory_x=line[:, 0],
-                predicted_trajectory_y=line[:, 1],
-            )
-            for f in forecasts
-            for p, line in zip(f['probabilities'], f['trajectories'], strict=True)
-        ]
-    ).to_parquet(path)
+        data = np.column_stack([ids, x.ravel(), y.ravel(), p])
+        h.create_dataset('argoverse_forecasting', data=data, compression='gzip')

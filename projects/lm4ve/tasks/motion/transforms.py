@@ -6,13 +6,14 @@ position), so that predictions turn and move with the scene.
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import check
 from lm4ve.registry import FUNCTIONS, TRANSFORMS
 from lm4ve.tasks.motion.scene import Scene
 
+#: Steps at which an agent must have been observed.
+MIN_HISTORY = 4
 #: Lane attributes: turn (-1 left, 1 right), intersection, traffic control.
 _TURN_VALUES = np.array([0.0, -1.0, 1.0], dtype=np.float32)
 
@@ -22,12 +23,10 @@ class VectorizeScene:
     """Choose agents and lanes of a scene and express them in the focal frame.
 
     Args:
-        agent_range (float): Agents farther from the focal one are left out,
-            meters.
+        agent_range (float): Agents farther from the focal one are left out, meters,
+            and those observed at fewer than four steps or not at the last.
         lane_range (float): Lanes with no point in the square of +- this many
             meters are left out.
-        min_history (int): Agents observed at fewer steps are left out, and those
-            that are not observed at the last.
         decode (str): Which agents are decoded, and trained on if their future
             is known: 'focal' or 'all'.
 
@@ -42,15 +41,10 @@ class VectorizeScene:
     """
 
     def __init__(
-        self,
-        agent_range: float = 100.0,
-        lane_range: float = 100.0,
-        min_history: int = 4,
-        decode: str = 'focal',
+        self, agent_range: float = 100.0, lane_range: float = 100.0, decode: str = 'focal'
     ) -> None:
         check('VectorizeScene.decode', decode, choices=('focal', 'all'))
-        self.agent_range, self.lane_range = agent_range, lane_range
-        self.min_history, self.decode = min_history, decode
+        self.agent_range, self.lane_range, self.decode = agent_range, lane_range, decode
 
     def __call__(self, results: dict) -> dict:
         scene: Scene = results['scene']
@@ -66,30 +60,25 @@ class VectorizeScene:
         results['future'] = np.where(valid[:, h:, None], local[:, h:], np.float32(0))
         results['future_valid'] = valid[:, h:]
         results['lanes'], results['lane_attributes'] = self._lanes(scene)
-        count = 1 if self.decode == 'focal' else len(kept)
-        results['queries'] = np.arange(count)
-        results['track_ids'] = [scene.track_ids[i] for i in kept[:count]]
+        results['queries'] = np.arange(1 if self.decode == 'focal' else len(kept))
         return results
 
     def _agents(self, scene: Scene) -> np.ndarray:
         history = scene.valid[:, : scene.history_steps]
         last = scene.positions[:, scene.history_steps - 1]
         near = np.linalg.norm(last - scene.origin, axis=-1) <= self.agent_range
-        kept = near & history[:, -1] & (history.sum(axis=1) >= self.min_history)
+        kept = near & history[:, -1] & (history.sum(axis=1) >= MIN_HISTORY)
         kept[scene.focal] = False
         return np.concatenate([[scene.focal], np.flatnonzero(kept)])
 
     def _lanes(self, scene: Scene):
         lanes = scene.to_local(scene.lanes).astype(np.float32)
-        attributes = np.stack(
-            [_TURN_VALUES[scene.lane_turns], scene.lane_intersections, scene.lane_controls], axis=-1
-        ).astype(np.float32)
+        turns = _TURN_VALUES[scene.lane_turns]
+        attributes = np.stack([turns, scene.lane_intersections, scene.lane_controls], axis=-1)
         kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
-        lanes, attributes = lanes[kept], attributes[kept]
-        if len(lanes) == 0:
-            lanes = np.zeros((1, *scene.lanes.shape[1:]), dtype=np.float32)
-            attributes = np.zeros((1, 3), dtype=np.float32)
-        return lanes, attributes
+        if not kept.any():
+            return np.zeros((1, *scene.lanes.shape[1:]), np.float32), np.zeros((1, 3), np.float32)
+        return lanes[kept], attributes[kept]
 
 
 def fill_gaps(positions: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -168,22 +157,9 @@ def collate_scenes(samples: list[dict]) -> dict[str, object]:
     inputs = {}
     masks = dict(agents='agent_padding', lanes='lane_padding', queries='query_padding')
     for key in (*masks, 'agents_valid', 'future', 'future_valid', 'lane_attributes'):
-        inputs[key], mask = pad([torch.as_tensor(s[key]) for s in samples])
+        tensors = [torch.as_tensor(s[key]) for s in samples]
+        inputs[key] = pad_sequence(tensors, batch_first=True)
         if key in masks:
-            inputs[masks[key]] = mask
-    return dict(
-        inputs=inputs,
-        data_samples=[dict(scene=s['scene'], track_ids=s['track_ids']) for s in samples],
-    )
-
-
-def pad(tensors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Stack tensors ``[n_i, ...]`` to ``[B, n, ...]`` with a mask of the padding.
-
-    Returns:
-        tuple[Tensor, Tensor]: The stack with zeros at the end, and bool
-        ``[B, n]``, True = padding.
-    """
-    sizes = torch.tensor([len(t) for t in tensors])
-    mask = torch.arange(sizes.max()) >= sizes[:, None]
-    return pad_sequence(tensors, batch_first=True), mask
+            sizes = torch.tensor([len(t) for t in tensors])
+            inputs[masks[key]] = torch.arange(sizes.max()) >= sizes[:, None]
+    return dict(inputs=inputs, data_samples=[dict(scene=s['scene']) for s in samples])

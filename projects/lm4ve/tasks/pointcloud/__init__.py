@@ -29,7 +29,6 @@ TASK = Task(
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
         'geometry': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
-        'metrics': ('confusion_matrix',),
         'models.classifier': ('PointCloudDataSample',),
     },
     input_noun='a point cloud',

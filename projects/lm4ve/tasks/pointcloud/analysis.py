@@ -15,7 +15,6 @@ from lm4ve.tasks.pointcloud import TASK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
 
 
 class PointCloudAnalysis(TaskAnalysis):
@@ -81,29 +80,23 @@ class Cloud(Picture):
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         """Draw the points, near ones dark."""
-        self._scatter(axes, self.seen[:, 2], 'Greys', None)
+        depth = self.seen[:, 2]
+        # Not from white: the far side is to be seen too.
+        white = depth.min() - 0.6 * np.ptp(depth)
+        self._scatter(axes, depth, cmap='Greys', vmin=white, vmax=depth.max())
 
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color the points by their groups; those without one are small and gray."""
-        self._scatter(axes, self.point_values(tokens.values), colors, tokens.norm())
-
-    def _scatter(
-        self, axes: 'Axes', values: np.ndarray, colors: str, norm: 'Normalize | None'
-    ) -> None:
         from matplotlib import colormaps
-        from matplotlib.colors import Normalize
 
-        if norm is None:
-            low, high = values.min(), values.max()
-            # Not from white: the far side is to be seen too.
-            norm = Normalize(low - 0.6 * (high - low), high)
-        known = np.isfinite(values)
-        shades = colormaps[colors](norm(values))
-        shades[~known] = (0.58, 0.58, 0.58, 1.0)
-        size = float(np.clip(4500 / len(values), 2.0, 24.0)) * np.where(known, 1.0, 0.3)
-        axes.scatter(
-            *self.seen[self.order, :2].T, c=shades[self.order], s=size[self.order], linewidths=0
-        )
+        shades = colormaps[colors].with_extremes(bad='0.58')
+        self._scatter(axes, self.point_values(tokens.values), cmap=shades, norm=tokens.norm())
+
+    def _scatter(self, axes: 'Axes', values: np.ndarray, **colors: Any) -> None:
+        size = np.clip(4500 / len(values), 2.0, 24.0) * np.where(np.isfinite(values), 1.0, 0.3)
+        order = self.order
+        style = dict(s=size[order], linewidths=0, plotnonfinite=True, **colors)
+        axes.scatter(*self.seen[order, :2].T, c=values[order], **style)
         reach = 1.06 * np.abs(self.seen[:, :2]).max()
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal', facecolor=BACKGROUND)
         without_ticks(axes)

@@ -12,36 +12,28 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check, listing
-from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.tasks.base.key_rules import RELEASED_NECK, RELEASED_NECK_REQUIRED, Rules, template_rules
 from lm4ve.tasks.base.released_block import convert_state
 
-_WB = r'(weight|bias)'
 _TRUNK = (
-    (r'(cls_token|cls_pos)', r'backbone.\1'),
-    (
-        r'(encoder\.(?:first|second)_conv\.[013]\.'
-        r'(?:weight|bias|running_mean|running_var|num_batches_tracked))',
-        r'backbone.\1',
-    ),
-    (rf'(reduce_dim|pos_embed\.[02])\.{_WB}', r'backbone.\1.\2'),
-    (
-        r'blocks\.blocks\.(\d+\.(?:norm[12]|attn\.(?:qkv|proj)|mlp\.fc[12])\.'
-        r'(?:weight|bias))',
-        r'backbone.blocks.\1',
-    ),
-    (r'cls_head_finetune\.(\d+\.\w+)', r'head.layers.\1'),
+    ('cls_{rest}', 'backbone.cls_{rest}'),
+    ('encoder.{rest}', 'backbone.encoder.{rest}'),
+    ('reduce_dim.{p}', 'backbone.reduce_dim.{p}'),
+    ('pos_embed.{i}.{p}', 'backbone.pos_embed.{i}.{p}'),
+    ('blocks.blocks.{rest}', 'backbone.blocks.{rest}'),
 )
+_RENAMES = template_rules([('cls_head_finetune.{rest}', 'head.layers.{rest}'), *_TRUNK])
 _REQUIRED = (
     'backbone.encoder.first_conv.0.weight',
     'backbone.pos_embed.0.weight',
     'backbone.blocks.0.attn.qkv.weight',
 )
 RULES = Rules(
-    renames=(*_TRUNK, (rf'norm\.{_WB}', r'backbone.norm.\1')),
+    renames=(*_RENAMES, *template_rules([('norm.{p}', 'backbone.norm.{p}')])),
     required=(*_REQUIRED, 'backbone.norm.weight'),
 )
 LLAMA_RULES = Rules(
-    renames=(*_TRUNK, *RELEASED_NECK), required=(*_REQUIRED, *RELEASED_NECK_REQUIRED)
+    renames=(*_RENAMES, *RELEASED_NECK), required=(*_REQUIRED, *RELEASED_NECK_REQUIRED)
 )
 #: How the kept keys of pre-training begin, and which of them are not the encoder's.
 _PRETRAINING = ('transformer_q.', 'MAE_encoder.')

@@ -17,18 +17,13 @@ class PointCloudExport(TaskExport):
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
     def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
-        return samples_of_files(self.task, cfg, made_up_clouds(count), '.npy', pipeline=pipeline)
-
-
-def made_up_clouds(count: int) -> list[np.ndarray]:
-    """Return clouds on ellipsoids, float32 ``[10000, 3]``, since a model expects surfaces."""
-    generator = np.random.default_rng(0)
-    clouds = [generator.normal(size=(_POINTS, 3)) for _ in range(count)]
-    axes = generator.uniform(0.4, 1.0, (count, 3))
-    return [
-        (cloud / np.linalg.norm(cloud, axis=1)[:, None] * radii).astype(np.float32)
-        for cloud, radii in zip(clouds, axes, strict=True)
-    ]
+        """Return samples of clouds on ellipsoids, since a model expects surfaces."""
+        generator = np.random.default_rng(0)
+        clouds = generator.normal(size=(count, _POINTS, 3))
+        clouds /= np.linalg.norm(clouds, axis=2, keepdims=True)
+        clouds = clouds * generator.uniform(0.4, 1.0, (count, 1, 3))
+        contents = list(clouds.astype(np.float32))
+        return samples_of_files(self.task, cfg, contents, '.npy', pipeline=pipeline)
 
 
 EXPORT = PointCloudExport(TASK)

@@ -3,6 +3,7 @@
 Randomness is numpy's global generator, which MMEngine seeds in every worker.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +13,6 @@ from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.pointcloud.fps_cache import FPSCache
 from lm4ve.tasks.pointcloud.geometry import farthest_points
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 
@@ -25,8 +25,7 @@ class NormalizeToUnitSphere(BaseTransform):
     """
 
     def transform(self, results: dict) -> dict:
-        points = results['points']
-        points = points - points.mean(axis=0)
+        points = results['points'] - results['points'].mean(axis=0)
         radius = np.sqrt((points**2).sum(axis=1).max())
         results['points'] = points / radius if radius > 0 else points
         return results
@@ -48,9 +47,9 @@ class SamplePoints(BaseTransform):
 
     def __init__(self, num: int, method: str = 'random', fill: bool = True) -> None:
         check('SamplePoints.method', method, choices=('fps', 'random', 'first'))
-        check('SamplePoints.num', num, least=1)
         self.num, self.method, self.fill = num, method, fill
-        self._cache = FPSCache(num) if method == 'fps' else None
+        # Of each sample of the data set: a hash of its cloud, and its farthest points.
+        self._farthest: dict[int, tuple[bytes, np.ndarray]] = {}
 
     def transform(self, results: dict) -> dict:
         points = results['points']
@@ -63,12 +62,16 @@ class SamplePoints(BaseTransform):
             points = points[np.random.permutation(count)[: self.num]]
         elif self.method == 'first' or count == self.num:
             points = points[: self.num]
-        elif self._cache is not None and 'sample_idx' in results:
-            points = points[self._cache.picks(points, results['sample_idx'])]
         else:
-            points = farthest_points(points, self.num)
+            points = self._fps(points, results.get('sample_idx', -1))
         results['points'] = points
         return results
+
+    def _fps(self, points: np.ndarray, index: int) -> np.ndarray:
+        cloud = hashlib.blake2b(np.ascontiguousarray(points)).digest()
+        if self._farthest.get(index, (b'',))[0] != cloud:
+            self._farthest[index] = cloud, farthest_points(points, self.num)
+        return self._farthest[index][1]
 
 
 @TRANSFORMS.register_module()
@@ -136,8 +139,7 @@ class RandomJitter(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         points = results['points']
-        noise = np.random.normal(scale=self.std, size=points.shape)
-        noise = noise.clip(-self.clip, self.clip)
+        noise = np.random.normal(scale=self.std, size=points.shape).clip(-self.clip, self.clip)
         results['points'] = points + noise.astype(np.float32)
         return results
 
@@ -154,7 +156,6 @@ class RandomPointDropout(BaseTransform):
     """
 
     def __init__(self, max_ratio: float = 0.875) -> None:
-        check('RandomPointDropout.max_ratio', max_ratio, least=0, most=1)
         self.max_ratio = max_ratio
 
     def transform(self, results: dict) -> dict:
@@ -169,19 +170,10 @@ class RandomPointDropout(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackPointCloud(BaseTransform):
-    """Convert to the inputs of a model: ``inputs`` and ``data_samples``.
-
-    Args:
-        meta_keys (Sequence[str]): Entries that are kept as meta information.
-    """
-
-    def __init__(self, meta_keys: Sequence[str] = ('sample_idx', 'path')) -> None:
-        self.meta_keys = tuple(meta_keys)
+    """Convert to the inputs of a model: ``inputs`` and ``data_samples``."""
 
     def transform(self, results: dict) -> dict:
-        sample = PointCloudDataSample(
-            metainfo={k: results[k] for k in self.meta_keys if k in results}
-        )
+        sample = PointCloudDataSample(metainfo={k: results.get(k) for k in ('sample_idx', 'path')})
         if 'gt_label' in results:
             sample.gt_label = torch.tensor([results['gt_label']])
         points = np.ascontiguousarray(results['points'], dtype=np.float32)

@@ -11,7 +11,7 @@ TASK = Task(
     registers={
         'datasets.shards': ('RepeatAugVideoShards', 'VideoShards'),
         'datasets.video_lists': ('CheckedRepeatAugDataset', 'CheckedVideoDataset'),
-        'demo.moving_digits_dataset': ('MovingDigitsDataset',),
+        'demo.moving_digits': ('MovingDigitsDataset',),
         'models': ('RawSwinTransformer3D', 'Recognizer2D'),
         'transforms': ('ClipRandAugment',),
     },

@@ -16,6 +16,7 @@ from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, prefix_of, proportio
 from lm4ve.tasks.base.pictures import Frames, pixels_of
 from lm4ve.tasks.video import TASK
 from lm4ve.tasks.video.corruption import find_defect
+from lm4ve.tasks.video.export import decoded_by
 
 #: At most so many frames of a frame-wise model's crops and segments are shown.
 MOST_FRAMES = 32
@@ -31,25 +32,20 @@ class VideoAnalysis(TaskAnalysis):
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         # One clip and one crop, as mmaction2's inferencer has it.
-        pipeline = [t for t in pipeline if 'Init' not in t['type']]
         for t in pipeline:
             if t['type'] in ('ThreeCrop', 'TenCrop'):
                 t['type'] = 'CenterCrop'
             if t['type'] == 'SampleFrames' and cfg.model.type.endswith('Recognizer3D'):
                 t['num_clips'] = 1
-        at = next(i for i, t in enumerate(pipeline) if 'Decode' in t['type'])
         results: dict[str, Any] = dict(label=-1, start_index=0, modality='RGB')
         if path.is_dir():
             frames = _read_frames(path)
             results.update(array=frames, total_frames=len(frames))
-            pipeline[at] = dict(type='ArrayDecode')
-        else:
-            if defect := find_defect(str(path)):
-                raise UserError(f"The video '{path}' {defect}.")
-            results.update(filename=str(path))
-            pipeline[at] = dict(type='DecordDecode')
-            pipeline.insert(0, dict(type='DecordInit'))
-        return Compose(pipeline)(results)
+            return Compose(decoded_by('Array', pipeline))(results)
+        if defect := find_defect(str(path)):
+            raise UserError(f"The video '{path}' {defect}.")
+        pipeline = [dict(type='DecordInit'), *decoded_by('Decord', pipeline)]
+        return Compose(pipeline)(dict(results, filename=str(path)))
 
     def layout(
         self, model: nn.Module, inputs: Tensor, count: int, grid: tuple[int, ...] | None = None
@@ -86,17 +82,11 @@ class VideoAnalysis(TaskAnalysis):
 
 def _read_frames(folder: Path) -> np.ndarray:
     """Read a folder's images as one RGB array, sorted by number, then by name."""
-    files = sorted(
-        (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES),
-        key=lambda p: (len(p.stem), p.stem),
-    )
-    frames = [cv2.imread(str(p)) for p in files]
+    files = (p for p in folder.iterdir() if p.suffix.lower() in _FRAME_SUFFIXES)
+    frames = [cv2.imread(str(p)) for p in sorted(files, key=lambda p: (len(p.stem), p.stem))]
     sizes = {None if f is None else f.shape for f in frames}
     if len(frames) < 2 or len(sizes) > 1 or None in sizes:
-        raise UserError(
-            f"'{folder}' has {len(frames)} frames of sizes {sizes}; expected two or more of one "
-            f'size, ending in {", ".join(_FRAME_SUFFIXES)}.'
-        )
+        raise UserError(f"'{folder}' must hold two or more {_FRAME_SUFFIXES} of one size.")
     return np.stack(frames)[..., ::-1]
 
 

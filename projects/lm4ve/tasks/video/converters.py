@@ -7,6 +7,7 @@ with two mappers and the block. Ours are those of mmaction2's
 ``VisionTransformer`` in a ``Recognizer3D`` with ``TimeSformerHead``.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,50 +15,49 @@ from mmaction.models.backbones.vit_mae import get_sinusoid_encoding
 from torch import Tensor
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.key_rules import RELEASED_MAPPERS, RELEASED_NECK_REQUIRED, Rules
+from lm4ve.tasks.base.key_rules import (
+    RELEASED_MAPPERS,
+    RELEASED_NECK_REQUIRED,
+    Rules,
+    template_rules,
+)
 from lm4ve.tasks.base.released_block import convert_state
 
-_WB = r'(weight|bias)'
-_ENC = r'(?:encoder\.|backbone\.)?'
-
 _TRUNK = (
-    (rf'{_ENC}patch_embed\.proj\.{_WB}', r'backbone.patch_embed.projection.\1'),
-    (rf'{_ENC}blocks\.(\d+)\.norm([12])\.{_WB}', r'backbone.blocks.\1.norm\2.\3'),
-    (rf'{_ENC}blocks\.(\d+)\.attn\.([qv]_bias|qkv\.weight)', r'backbone.blocks.\1.attn.\2'),
-    (rf'{_ENC}blocks\.(\d+)\.attn\.proj\.{_WB}', r'backbone.blocks.\1.attn.proj.\2'),
-    (rf'{_ENC}blocks\.(\d+)\.mlp\.fc1\.{_WB}', r'backbone.blocks.\1.mlp.layers.0.0.\2'),
-    (rf'{_ENC}blocks\.(\d+)\.mlp\.fc2\.{_WB}', r'backbone.blocks.\1.mlp.layers.1.\2'),
-    (rf'{_ENC}blocks\.(\d+)\.gamma_([12])', r'backbone.blocks.\1.gamma_\2'),
+    ('patch_embed.proj.{p}', 'backbone.patch_embed.projection.{p}'),
+    ('blocks.{i}.norm{j}.{p}', 'backbone.blocks.{i}.norm{j}.{p}'),
+    ('blocks.{i}.attn.{rest}', 'backbone.blocks.{i}.attn.{rest}'),
+    ('blocks.{i}.mlp.fc1.{p}', 'backbone.blocks.{i}.mlp.layers.0.0.{p}'),
+    ('blocks.{i}.mlp.fc2.{p}', 'backbone.blocks.{i}.mlp.layers.1.{p}'),
+    ('blocks.{i}.gamma_{j}', 'backbone.blocks.{i}.gamma_{j}'),
 )
+_POSITIONS = ('pos_embed', 'the fixed sinusoid, made anew')
 _REQUIRED = ('backbone.patch_embed.projection.weight', 'backbone.blocks.0.attn.qkv.weight')
-_POSITIONS = ((rf'{_ENC}pos_embed', 'the fixed sinusoid, made anew'),)
+
+
+def _finetuned(norm: str, mappers: Sequence[tuple[str, str]], required: Sequence[str]) -> Rules:
+    names = (*_TRUNK, ('fc_norm.{p}', f'{norm}.{{p}}'), ('head.{p}', 'cls_head.fc_cls.{p}'))
+    return Rules(
+        renames=(*template_rules(names), *mappers),
+        dropped=(_POSITIONS,),
+        required=(*_REQUIRED, *required, 'cls_head.fc_cls.weight'),
+    )
+
+
+#: Plain ViT: the final norm is the backbone's.
+FINETUNED_RULES = _finetuned('backbone.fc_norm', (), ('backbone.fc_norm.weight',))
+#: With a block: the final norm comes after it, in the neck.
+LLAMA_RULES = _finetuned('neck.norm', RELEASED_MAPPERS, RELEASED_NECK_REQUIRED)
 #: Of pre-training the encoder alone is fine-tuned; its final norm is not used
 #: (fine-tuning's ``fc_norm`` starts afresh).
 PRETRAINED_RULES = Rules(
-    renames=_TRUNK,
+    renames=template_rules(_TRUNK),
     dropped=(
-        *_POSITIONS,
-        (r'encoder\.norm\.(weight|bias)', "pre-training's final norm"),
-        (
-            r'decoder\..+|encoder_to_decoder\.weight|mask_token|'
-            r'decoder_pos_embed',
-            "pre-training's decoder",
-        ),
+        _POSITIONS,
+        (r'norm\..*', "pre-training's final norm"),
+        (r'(decoder|encoder_to_decoder)\..+|mask_token|decoder_pos_embed', 'the decoder'),
     ),
     required=_REQUIRED,
-)
-_FINETUNED = (*_TRUNK, (rf'head\.{_WB}', r'cls_head.fc_cls.\1'))
-#: Plain ViT: the final norm is the backbone's.
-FINETUNED_RULES = Rules(
-    renames=(*_FINETUNED, (rf'{_ENC}fc_norm\.{_WB}', r'backbone.fc_norm.\1')),
-    dropped=_POSITIONS,
-    required=(*_REQUIRED, 'backbone.fc_norm.weight', 'cls_head.fc_cls.weight'),
-)
-#: With a block: the final norm comes after it, in the neck.
-LLAMA_RULES = Rules(
-    renames=(*_FINETUNED, (rf'{_ENC}fc_norm\.{_WB}', r'neck.norm.\1'), *RELEASED_MAPPERS),
-    dropped=_POSITIONS,
-    required=(*_REQUIRED, *RELEASED_NECK_REQUIRED, 'cls_head.fc_cls.weight'),
 )
 
 
@@ -92,14 +92,14 @@ def convert_videomae(
         UserError, CheckpointError: See :func:`lm4ve.tasks.base.released_block.convert_state`.
     """
     is_pretraining = any(k.startswith('decoder.') or k == 'mask_token' for k in state)
+    state = {re.sub(r'^(encoder|backbone)\.', '', k): v for k, v in state.items()}
     plain = PRETRAINED_RULES if is_pretraining else FINETUNED_RULES
     converted = convert_state(state, plain, LLAMA_RULES, llm, layer, origin)
     width, _, tube, *patch = converted['backbone.patch_embed.projection.weight'].shape
     if num_frames % tube or img_size % patch[0]:
+        patches = f'{tube} frames and {patch[0]} pixels'
         raise UserError(
-            f'{origin} has patches of {tube} frames and {patch[0]} pixels, of '
-            f'which {num_frames} frames and {img_size} pixels are no multiples.'
-            ' Fix: --num-frames, --img-size.'
+            f'--num-frames and --img-size must be multiples of the {patches} of {origin}.'
         )
     count = num_frames // tube * (img_size // patch[0]) ** 2
     converted['backbone.pos_embed'] = get_sinusoid_encoding(count, width)

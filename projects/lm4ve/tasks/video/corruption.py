@@ -12,9 +12,8 @@ import av
 
 # FFmpeg's formats whose frames lie in other files.
 _PLAYLISTS = ('concat', 'hls', 'dash', 'imf', 'sdp', 'rtsp')
-# What Matroska's header and its one segment begin with; both lie in the first bytes.
-_EBML, _SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'
-_HEAD = 4096
+# The first bytes of a Matroska (WebM) file and of its one segment; both lie in its head.
+_EBML, _SEGMENT, _HEAD = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67', 4096
 
 
 def find_defect(path: str | BinaryIO, decode: bool = False) -> str | None:
@@ -54,34 +53,21 @@ def _missing_bytes(file: BinaryIO, size: int) -> int:
     """Return how many bytes a Matroska (WebM) file lacks of the length of its segment.
 
     FFmpeg reports nothing where a file was cut between two packets, and the format does not store
-    the number of frames.
+    the number of frames. A live stream is written without a length.
     """
     file.seek(0)
-    head = file.read(_HEAD)
-    if not head.startswith(_EBML):
-        return 0
-    at, length = _element_size(head, len(_EBML))
-    at += length or 0
-    if head[at : at + len(_SEGMENT)] != _SEGMENT:
-        return 0
-    at, length = _element_size(head, at + len(_SEGMENT))
-    return 0 if length is None else at + length - size
-
-
-def _element_size(data: bytes, at: int) -> tuple[int, int | None]:
-    """Read the size of an element of EBML (RFC 8794, section 6).
-
-    Returns:
-        tuple[int, int | None]: Where its content begins, and how long it is; None for a
-        stream that was written without knowing its end.
-    """
-    first = data[at] if at < len(data) else 0
-    length = 9 - first.bit_length()  # leading zeros count the bytes that follow
-    if not first or at + length > len(data):
-        return at, None
-    bits = 7 * length
-    value = int.from_bytes(data[at : at + length], 'big') & ((1 << bits) - 1)
-    return at + length, None if value == (1 << bits) - 1 else value
+    head, end = file.read(_HEAD), 0
+    for element in (_EBML, _SEGMENT):
+        if not head.startswith(element, end) or len(head) < end + len(element) + 8:
+            return 0
+        # RFC 8794, section 6: the leading zeros of a number count the bytes that follow.
+        at = end + len(element)
+        width = 9 - head[at].bit_length()
+        length = int.from_bytes(head[at : at + width], 'big') & ((1 << 7 * width) - 1)
+        if length == (1 << 7 * width) - 1:
+            return 0
+        end = at + width + length
+    return end - size
 
 
 def _find_in_stream(container, stream, decode: bool) -> str | None:
@@ -96,8 +82,5 @@ def _find_in_stream(container, stream, decode: bool) -> str | None:
         return f'is truncated after {packets} of {promised} frames'
     if packets and not frames:
         return 'cannot be decoded'
-    if packets < 2:
-        return f'has {packets} frame(s), no motion'
-    if decode and frames < 2:
-        return f'has {frames} frame(s) that can be decoded of {packets}'
-    return None
+    found = frames if decode else packets
+    return None if packets > 1 and found > 1 else f'has {found} frame(s), no motion'

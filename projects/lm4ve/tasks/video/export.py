@@ -34,14 +34,24 @@ class VideoExport(TaskExport):
             model.test_cfg.pop('max_testing_views', None)
 
     def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
-        made = made_up_clips(cfg, count, pipeline or tested_dataset(cfg).pipeline)
-        return super().samples(cfg, count) if made is None else made
+        pipeline = pipeline or tested_dataset(cfg).pipeline
+        size = ()
+        if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
+            side = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
+            if side is None:
+                return super().samples(cfg, count)
+            size = side, side
+        transform = Compose(decoded_by('Array', pipeline))
+        known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
+        return [
+            transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
+            for p in made_up_pictures(count, *size)
+        ]
 
     def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
         (clips,) = tensors
-        features, options = model.extract_feat(
-            _normalized(clips, model.data_preprocessor), test_mode=True
-        )
+        clips = _normalized(clips, model.data_preprocessor)
+        features, options = model.extract_feat(clips, test_mode=True)
         scores = model.cls_head(features, **options).unflatten(0, (clips.shape[0], -1))
         average = model.cls_head.average_clips
         if average is None:
@@ -52,37 +62,10 @@ class VideoExport(TaskExport):
         return torch.stack([s.pred_score for s in model.test_step(data)])
 
 
-def made_up_clips(cfg: Config, count: int, pipeline: list[dict]) -> list[dict] | None:
-    """Return samples of made-up videos.
-
-    Args:
-        cfg (Config): The config.
-        count (int): How many.
-        pipeline (list[dict]): Transforms that read a file and pack a sample.
-
-    Returns:
-        list[dict] | None: None if neither transforms nor backbone define the size of a frame.
-    """
-    pictures = made_up_pictures(count)
-    if not any(word in t['type'] for t in pipeline for word in ('Resize', 'Crop')):
-        size = cfg.model.backbone.get('img_size')  # the data set's own, as the demo's
-        if size is None:
-            return None
-        pictures = made_up_pictures(count, size, size)
-    transform = Compose(_of_arrays(pipeline))
-    known = dict(total_frames=_FRAMES, label=-1, start_index=0, modality='RGB')
-    return [
-        transform(dict(known, array=np.stack([np.roll(p, 5 * i, 1) for i in range(_FRAMES)])))
-        for p in pictures
-    ]
-
-
-def _of_arrays(pipeline: list[dict]) -> list[dict]:
-    """Return a pipeline that reads frames from memory instead of a file."""
+def decoded_by(decoder: str, pipeline: list[dict]) -> list[dict]:
+    """Return a pipeline that decodes by 'Array' (frames in memory) or 'Decord'."""
     kept = [dict(t) for t in pipeline if 'Init' not in t['type']]
-    at = next(i for i, t in enumerate(kept) if 'Decode' in t['type'])
-    kept[at] = dict(type='ArrayDecode')
-    return kept
+    return [dict(type=f'{decoder}Decode') if 'Decode' in t['type'] else t for t in kept]
 
 
 def _normalized(clips: Tensor, preprocessor: nn.Module) -> Tensor:

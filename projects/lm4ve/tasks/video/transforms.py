@@ -14,6 +14,9 @@ from timm.data.auto_augment import rand_augment_transform
 
 from lm4ve.registry import TRANSFORMS
 
+#: RGB of what comes in at the borders.
+_FILL = (124, 116, 104)
+
 
 @TRANSFORMS.register_module()
 class ClipRandAugment(BaseTransform):
@@ -23,28 +26,19 @@ class ClipRandAugment(BaseTransform):
         config (str): timm's notation. The default is VideoMAE's: magnitude 7
             with a standard deviation of 0.5, four operations a clip, all of
             them stronger with the magnitude (``run_class_finetuning.py``).
-        fill (tuple[int]): RGB of what comes in at the borders.
 
     Required and modified key: ``imgs``, a list of uint8 ``[H, W, 3]``.
     """
 
-    def __init__(
-        self, config: str = 'rand-m7-n4-mstd0.5-inc1', fill: tuple = (124, 116, 104)
-    ) -> None:
+    def __init__(self, config: str = 'rand-m7-n4-mstd0.5-inc1') -> None:
         self.config = config
-        self.fill = tuple(fill)
 
     def transform(self, results: dict) -> dict:
         height, width = results['imgs'][0].shape[:2]
         # As in timm's own pipeline; shifts are a share of the picture.
-        augment = rand_augment_transform(
-            self.config,
-            dict(
-                translate_const=int(min(height, width) * 0.45),
-                img_mean=self.fill,
-                interpolation=Image.BICUBIC,
-            ),
-        )
+        shift = int(min(height, width) * 0.45)
+        options = dict(translate_const=shift, img_mean=_FILL, interpolation=Image.BICUBIC)
+        augment = rand_augment_transform(self.config, options)
         before = random.getstate(), np.random.get_state()
         frames = []
         for frame in results['imgs']:
@@ -53,6 +47,3 @@ class ClipRandAugment(BaseTransform):
             frames.append(np.asarray(augment(Image.fromarray(frame))))
         results['imgs'] = frames
         return results
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(config='{self.config}')"

@@ -58,8 +58,7 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
         frames = [f.to_ndarray(format='rgb24') for f in container.decode(stream)]
     height, width = frames[0].shape[:2]
     scale = max(1.0, _MIN_HEIGHT / height)
-    # H.264 needs even sizes.
-    size = (2 * round(width * scale / 2), 2 * round(height * scale / 2))
+    size = [2 * round(side * scale / 2) for side in (width, height)]  # H.264 needs even ones
     method = cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA
     drawn = [_draw(cv2.resize(f, size, interpolation=method), ranking) for f in frames]
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -67,15 +66,11 @@ def write_annotated(video: str | Path, ranking: Ranking, out: str | Path) -> Non
 
 
 def _draw(frame: np.ndarray, ranking: Ranking) -> np.ndarray:
-    """Draw one line per class, with its probability as a bar behind it."""
-    height, width = frame.shape[:2]
-    line = max(14, height // 14)
-    top = height - line * len(ranking) - 4
+    """Write one line per class into the darkened bottom of a frame."""
+    line = max(14, len(frame) // 14)
+    top = len(frame) - line * len(ranking) - 4
     frame[top:] = frame[top:] // 3
     style = (cv2.FONT_HERSHEY_SIMPLEX, line / 34, (255, 255, 255), 1, cv2.LINE_AA)
-    for i, (name, score) in enumerate(ranking):
-        y = top + 2 + i * line
-        bar = frame[y : y + line - 2, : round(width * score)]
-        bar[:] = bar // 2 + np.array([20, 90, 40], dtype=np.uint8)
-        cv2.putText(frame, f'{100 * score:.0f}% {name}', (4, y + line - 5), *style)
+    for i, (name, score) in enumerate(ranking, start=1):
+        cv2.putText(frame, f'{100 * score:.0f}% {name}', (4, top + i * line - 3), *style)
     return frame

@@ -6,7 +6,6 @@ table and a JSON file; the tests compare with it.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,40 +14,9 @@ import pandas as pd
 from lm4ve.errors import UserError, brief
 from lm4ve.tasks.motion.scene import Scene, SceneError
 
-
-@dataclass
-class LaneMap:
-    """Lanes of a city, or around one scene.
-
-    Attributes:
-        lines (np.ndarray): float64 ``[L, 10, 2]``, meters.
-        turns, intersections, controls (np.ndarray): ``[L]``, as in
-            :class:`lm4ve.tasks.motion.scene.Scene`.
-        boxes (np.ndarray): float64 ``[L, 4]``, xmin, ymin, xmax, ymax of the lanes' areas.
-    """
-
-    lines: np.ndarray
-    turns: np.ndarray
-    intersections: np.ndarray
-    controls: np.ndarray
-    boxes: np.ndarray
-
-    def near(self, point: np.ndarray, distance: float) -> dict[str, np.ndarray]:
-        """Return the lanes whose box meets a square, as fields of a scene.
-
-        Args:
-            point (np.ndarray): ``[2]``, the square's middle.
-            distance (float): Half the square's side, meters.
-        """
-        low, high = self.boxes[:, :2], self.boxes[:, 2:]
-        # Negated, so that a lane whose box is unknown (NaN) counts as near.
-        near = ~((low > point + distance) | (high < point - distance)).any(axis=1)
-        return dict(
-            lanes=self.lines[near],
-            lane_turns=self.turns[near],
-            lane_intersections=self.intersections[near],
-            lane_controls=self.controls[near],
-        )
+#: The lanes of a city or around one scene: ``lanes``, ``lane_turns``, ``lane_intersections``
+#: and ``lane_controls`` as in :class:`lm4ve.tasks.motion.scene.Scene`.
+LaneMap = dict[str, np.ndarray]
 
 
 class ArgoverseReader(ABC):
@@ -62,11 +30,13 @@ class ArgoverseReader(ABC):
     Attributes:
         pattern (str): Glob of the sequences below the folder.
         history_steps, future_steps (int): Steps of a sequence.
+        lane_margin (float): Half the width of a lane beside its center line, meters.
     """
 
     pattern: str
     history_steps: int
     future_steps: int
+    lane_margin = 0.0
 
     def __init__(self, data_dir: str | Path, map_range: float = 142.0) -> None:
         self.data_dir, self.map_range = Path(data_dir), float(map_range)
@@ -90,10 +60,7 @@ class ArgoverseReader(ABC):
             UserError: The map of the whole city is missing or damaged.
         """
         try:
-            table = self._table(Path(path))
-            if table.isna().any(axis=None):
-                raise SceneError('empty cells')
-            return self._scene(table, Path(path)).check()
+            return self._build(*self._parse(Path(path))).check()
         except Exception as e:  # whatever pandas, pyarrow and numpy make of damaged files
             if isinstance(e, UserError) and not isinstance(e, SceneError):
                 raise
@@ -101,51 +68,40 @@ class ArgoverseReader(ABC):
             raise SceneError(f"'{path}' is no usable scene: {kind} ({brief(e, 120)})", kind) from e
 
     @abstractmethod
-    def _table(self, path: Path) -> pd.DataFrame:
-        """Read the columns that a scene needs, one row a track and step."""
+    def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
+        """Read a file.
 
-    @abstractmethod
-    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
-        """Build the scene of a table with :meth:`_build`."""
-
-    def _build(
-        self,
-        tracks: pd.Series,
-        steps: np.ndarray,
-        points: np.ndarray,
-        is_focal: np.ndarray,
-        agent_types: np.ndarray,
-        lane_map: LaneMap,
-        **fields,
-    ) -> Scene:
-        """Build a scene of a table's rows.
-
-        Args:
-            tracks (pd.Series): ``[rows]``, the agent's name.
-            steps (np.ndarray): int ``[rows]``.
-            points (np.ndarray): float ``[rows, 2]``, meters.
-            is_focal (np.ndarray): bool ``[rows]``, whether it is the focal agent's.
-            agent_types (np.ndarray): int ``[rows]``, indices of ``AGENT_TYPES``.
-            lane_map (LaneMap): Lanes, of which the scene gets those near the focal agent.
-            **fields: The other fields of the scene.
+        Returns:
+            tuple[pd.DataFrame, LaneMap, dict]: A row for each track and step with ``track`` (the
+            agent's name), ``step``, ``x``, ``y`` (meters), ``is_focal`` and ``agent_type`` (index
+            of ``AGENT_TYPES``); the map; and further fields of the scene.
         """
-        rows, names = pd.factorize(tracks)
-        focal = np.unique(rows[is_focal])
+
+    def _build(self, table: pd.DataFrame, lane_map: LaneMap, fields: dict) -> Scene:
+        """Build the scene of what :meth:`_parse` returns, with the lanes near the focal agent."""
+        if table.isna().any(axis=None):
+            raise SceneError('empty cells')
+        rows, names = pd.factorize(table['track'])
+        focal = np.unique(rows[table['is_focal']])
         if len(focal) != 1:
             raise SceneError('no focal agent')
+        at = rows, table['step'].to_numpy()
         shape = len(names), self.history_steps + self.future_steps
         positions, valid = np.zeros((*shape, 2)), np.zeros(shape, dtype=bool)
-        positions[rows, steps], valid[rows, steps] = points, True
-        types = np.zeros(len(names), dtype=np.int8)
-        types[rows] = agent_types
+        positions[at], valid[at] = table[['x', 'y']], True
+        agent_types = np.zeros(len(names), dtype=np.int8)
+        agent_types[rows] = table['agent_type']
+        here, reach = positions[focal[0], self.history_steps - 1], self.map_range + self.lane_margin
+        low, high = lane_map['lanes'].min(axis=1), lane_map['lanes'].max(axis=1)
+        near = ((low <= here + reach) & (high >= here - reach)).all(axis=1)
         return Scene(
             track_ids=[str(name) for name in names],
-            agent_types=types,
+            agent_types=agent_types,
             positions=positions,
             valid=valid,
             focal=int(focal[0]),
             history_steps=self.history_steps,
             map_range=self.map_range,
-            **lane_map.near(positions[focal[0], self.history_steps - 1], self.map_range),
+            **{name: values[near] for name, values in lane_map.items()},
             **fields,
         )

@@ -12,16 +12,8 @@ import pandas as pd
 from pyarrow import parquet
 
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader, LaneMap
-from lm4ve.tasks.motion.scene import (
-    AGENT_TYPES,
-    HEADING_METERS,
-    LANE_POINTS,
-    Scene,
-    SceneError,
-    resample,
-)
+from lm4ve.tasks.motion.scene import AGENT_TYPES, HEADING_METERS, LANE_POINTS, SceneError, resample
 
-HISTORY_STEPS, FUTURE_STEPS = 50, 60
 #: object_type -> index of AGENT_TYPES; what is not here is 'other'.
 _TYPES = {name: i for i, name in enumerate(AGENT_TYPES)}
 _TYPES |= dict.fromkeys(('background', 'construction', 'riderless_bicycle'), _TYPES['static'])
@@ -48,13 +40,11 @@ def read_map(path: str | Path) -> LaneMap:
     #   "right_lane_boundary": [...], "is_intersection": false, ...}, ...}, ...}
     lanes = json.loads(Path(path).read_text())['lane_segments'].values()
     lines = [center_line(s['left_lane_boundary'], s['right_lane_boundary']) for s in lanes]
-    lines = np.array(lines).reshape(-1, LANE_POINTS, 2)
-    return LaneMap(
-        lines=lines,
-        turns=np.zeros(len(lines), dtype=np.int8),
-        intersections=np.array([bool(s['is_intersection']) for s in lanes], dtype=bool),
-        controls=np.zeros(len(lines), dtype=bool),
-        boxes=np.concatenate([lines.min(axis=1), lines.max(axis=1)], axis=1),
+    return dict(
+        lanes=np.array(lines).reshape(-1, LANE_POINTS, 2),
+        lane_turns=np.zeros(len(lines), dtype=np.int8),
+        lane_intersections=np.array([bool(s['is_intersection']) for s in lanes], dtype=bool),
+        lane_controls=np.zeros(len(lines), dtype=bool),
     )
 
 
@@ -65,10 +55,7 @@ def center_line(left: list[dict], right: list[dict]) -> np.ndarray:
         left, right (list[dict]): Points with x, y (and z, which counts for the
             arc length as in av2-api).
     """
-    sides = (
-        np.array([[p['x'], p['y'], p.get('z', 0.0)] for p in side], dtype=np.float64)
-        for side in (left, right)
-    )
+    sides = ([[p['x'], p['y'], p.get('z', 0.0)] for p in side] for side in (left, right))
     return np.mean([resample(s) for s in sides], axis=0)[:, :2]
 
 
@@ -76,30 +63,23 @@ class Argoverse2Reader(ArgoverseReader):
     """Read scenarios of one split: the folders in ``data_dir``."""
 
     pattern = '*/scenario_*.parquet'
-    history_steps, future_steps = HISTORY_STEPS, FUTURE_STEPS
+    history_steps, future_steps = 50, 60
 
-    def _table(self, path: Path) -> pd.DataFrame:
+    def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         # One file: `read_table` would treat folders named `x=y` as partitions.
-        return parquet.ParquetFile(path).read().select(_COLUMNS).to_pandas(ignore_metadata=True)
-
-    def _scene(self, table: pd.DataFrame, path: Path) -> Scene:
-        steps = table['timestep'].to_numpy()
-        if steps.min() < 0:
+        table = parquet.ParquetFile(path).read().select(_COLUMNS).to_pandas(ignore_metadata=True)
+        if table['timestep'].min() < 0:
             raise SceneError('other time steps')
         scene_id, city, focal = map(str, table.loc[0, ['scenario_id', 'city', 'focal_track_id']])
-        tracks = table['track_id'].astype(str)
-        is_focal = (tracks == focal).to_numpy()
-        return self._build(
-            tracks,
-            steps,
-            table[['position_x', 'position_y']].to_numpy(),
-            is_focal,
-            table['object_type'].map(_TYPES).fillna(_TYPES['other']),
-            read_map(path.parent / f'log_map_archive_{scene_id}.json'),
-            scene_id=scene_id,
-            city=city,
-            heading=_standing_heading(table[is_focal & (steps < HISTORY_STEPS)]),
+        table = table.rename(columns=dict(timestep='step', position_x='x', position_y='y'))
+        table['track'] = table['track_id'].astype(str)
+        table['is_focal'] = table['track'] == focal
+        table['agent_type'] = table['object_type'].map(_TYPES).fillna(_TYPES['other'])
+        history = table[table['is_focal'] & (table['step'] < self.history_steps)].sort_values(
+            'step'
         )
+        lanes = read_map(path.parent / f'log_map_archive_{scene_id}.json')
+        return table, lanes, dict(scene_id=scene_id, city=city, heading=_standing_heading(history))
 
 
 def _standing_heading(history: pd.DataFrame) -> float | None:
@@ -108,8 +88,7 @@ def _standing_heading(history: pd.DataFrame) -> float | None:
     A moving agent's direction is fitted as in Argoverse 1, so that models see
     one thing.
     """
-    history = history.sort_values('timestep')
-    points = history[['position_x', 'position_y']].to_numpy()
+    points = history[['x', 'y']].to_numpy()
     if len(points) == 0 or np.linalg.norm(points[-1] - points[0]) >= HEADING_METERS / 2:
         return None
     return float(history['heading'].iloc[-1])

@@ -7,6 +7,7 @@ become one file.
 
 import hashlib
 import shutil
+from collections import deque
 from pathlib import Path
 
 from filelock import FileLock
@@ -26,7 +27,6 @@ def preprocess_split(
     workers: int = 1,
     on_corrupt: str = 'skip',
     chunk_size: int = 256,
-    quiet: bool = False,
 ) -> dict:
     """Write the cache of a split, unless it is there already.
 
@@ -39,7 +39,6 @@ def preprocess_split(
         on_corrupt (str): 'skip' leaves out files that cannot become a scene and
             counts them by kind; 'refuse' raises at the first.
         chunk_size (int): Files between two savings.
-        quiet (bool): Show no progress bar.
 
     Returns:
         dict: The cache's footer: ``count``, ``sha256``, ``skipped`` (kind ->
@@ -68,17 +67,18 @@ def preprocess_split(
         todo = {part: chunk for part, chunk in chunks.items() if not part.is_file()}
         tasks = (delayed(_write_chunk)(reader, on_corrupt, *item) for item in todo.items())
         results = Parallel(workers, return_as='generator_unordered')(tasks)
-        text = f'preprocessing {path.name}, in chunks'
-        for _ in results if quiet else tqdm(results, text, len(todo), disable=None):
-            pass
+        deque(
+            tqdm(results, f'preprocessing {path.name}, in chunks', len(todo), disable=None),
+            maxlen=0,
+        )
         caches = [SceneCache(part) for part in chunks]
         for cache in caches:
             skipped.merge(cache.footer['skipped'], cache.footer['examples'])
         if not any(map(len, caches)):
             raise UserError(f'None of {len(files)} files is usable: {skipped.examples[0]}')
         records = (c.record(i) for c in caches for i in range(len(c)))
-        notes = dict(skipped=skipped.counts, examples=skipped.examples)
-        footer = write_cache(path, records, **notes, source=source)
+        notes = dict(skipped=skipped.counts, examples=skipped.examples, source=source)
+        footer = write_cache(path, records, **notes)
         shutil.rmtree(parts)
         skipped.warn('preprocess', len(files))
         return footer
@@ -86,10 +86,9 @@ def preprocess_split(
 
 def _source(reader: ArgoverseReader, files: list[Path]) -> str:
     """Hash the names and sizes of the files, and the reader's range."""
-    digest = hashlib.sha256(f'{type(reader).__name__} {reader.map_range}'.encode())
-    for f in files:
-        digest.update(f'{f.name} {f.stat().st_size}\n'.encode())
-    return digest.hexdigest()
+    text = f'{type(reader).__name__} {reader.map_range}'
+    text += ''.join(f'{f.name} {f.stat().st_size}\n' for f in files)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _write_chunk(reader: ArgoverseReader, on_corrupt: str, part: Path, files: list[Path]) -> None:

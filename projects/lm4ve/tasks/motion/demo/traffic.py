@@ -12,9 +12,8 @@ import numpy as np
 from lm4ve.tasks.motion.demo.traffic_roads import Lane, build_city
 from lm4ve.tasks.motion.scene import STEP
 
-#: The cities.
-CITY_SEEDS = dict(PIT=11, MIA=12)
-CITY_ORIGINS = dict(PIT=(1500.0, 200.0), MIA=(300.0, 2400.0))
+#: City -> the seed of its streets, and its corner in meters.
+CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
 #: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
 ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
 #: Seconds of green for each of a light's two phases.
@@ -34,19 +33,16 @@ class Window:
     """A cut of a simulation, from which a file of a data set is written.
 
     Attributes:
-        city (str): A key of :data:`CITY_SEEDS`.
-        positions (np.ndarray): ``[A, T, 2]``, meters, with noise.
-        headings (np.ndarray): ``[A, T]``, radians.
-        speeds (np.ndarray): ``[A, T]``, m/s.
+        city (str): A key of :data:`CITIES`.
+        tracks (np.ndarray): ``[A, T, 4]``: x and y with noise (meters), heading (radians)
+            and speed (m/s).
         valid (np.ndarray): bool ``[A, T]``.
         focal, sensor (int): Which agent is to be forecast, which carries the
             sensor.
     """
 
     city: str
-    positions: np.ndarray
-    headings: np.ndarray
-    speeds: np.ndarray
+    tracks: np.ndarray
     valid: np.ndarray
     focal: int
     sensor: int
@@ -65,12 +61,11 @@ class Simulation:
     """Vehicles in one city.
 
     Args:
-        city (str): A key of :data:`CITY_SEEDS`.
+        city (str): A key of :data:`CITIES`.
         seed (int): Seed of the traffic.
     """
 
     def __init__(self, city: str, seed: int) -> None:
-        self.city = city
         self.lanes: dict[int, Lane] = city_lanes(city)
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
@@ -81,36 +76,26 @@ class Simulation:
             for n in self.rng.permutation(len(slots))[:VEHICLES]
         ]
 
-    def run(self, steps: int):
-        """Simulate.
-
-        Returns:
-            tuple[np.ndarray, np.ndarray, np.ndarray]: Positions ``[V, steps, 2]``,
-            headings and speeds ``[V, steps]``.
-        """
+    def run(self, steps: int) -> np.ndarray:
+        """Simulate: ``[V, steps, 4]``, as the tracks of :class:`Window` without noise."""
         frames = []
         for _ in range(steps):
             self._step()
             frames.append([(*self.lanes[v.lane].pose(v.s), v.speed) for v in self.vehicles])
-        x, y, headings, speeds = np.array(frames).transpose(2, 1, 0)
-        return np.stack([x, y], axis=-1), headings, speeds
+        return np.array(frames).swapaxes(0, 1)
 
     def _step(self) -> None:
         self.time += STEP
         order: dict[int, list] = {}
-        for v in self.vehicles:
+        for v in sorted(self.vehicles, key=lambda v: v.s):
             order.setdefault(v.lane, []).append(v)
-        for row in order.values():
-            row.sort(key=lambda v: v.s)
         changes = [self._acceleration(v, order) for v in self.vehicles]
         for v, a in zip(self.vehicles, changes, strict=True):
-            speed = max(v.speed + a * STEP, 0.0)
-            v.s += (v.speed + speed) / 2 * STEP
-            v.speed = speed
+            before, v.speed = v.speed, max(v.speed + a * STEP, 0.0)
+            v.s += (before + v.speed) / 2 * STEP
             while v.s > self.lanes[v.lane].length:
                 v.s -= self.lanes[v.lane].length
-                v.lane = self._route(v, 1)[0]
-                v.route.pop(0)
+                v.lane = self._route(v, 1).pop(0)
 
     def _route(self, v: _Vehicle, count: int) -> list[int]:
         """Return the next lanes; branches are chosen at random when first asked for."""
@@ -120,33 +105,28 @@ class Simulation:
         return v.route
 
     def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
-        here = self.lanes[v.lane]
+        here, gap, closing = self.lanes[v.lane], None, 0.0
         wanted = here.limit * v.wish
-        gap, closing = None, 0.0
         if ahead := [other for other in order[v.lane] if other.s > v.s]:
             gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
         distance, number = here.length - v.s, 0
         while distance < SIGHT:
-            if here.gate >= 0 and gap is None and self._red(here):
-                # A red light is a standing car, unless it is too late to brake.
-                if distance > v.speed**2 / (2 * 4.0) - 1.0:
-                    gap, closing = distance + MIN_GAP - 1.0, v.speed
+            # A red light is a standing car, unless it is too late to brake.
+            if gap is None and self._red(here) and distance > v.speed**2 / (2 * 4.0) - 1.0:
+                gap, closing = distance + MIN_GAP - 1.0, v.speed
             number += 1
             index = self._route(v, number)[number - 1]
             here = self.lanes[index]
             # Slow down in time for the turn: v^2 = u^2 + 2 b d.
-            limit = here.limit * v.wish
-            wanted = min(wanted, np.sqrt(limit**2 + 2 * 1.5 * distance))
+            wanted = min(wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance))
             if gap is None and order.get(index):
                 other = order[index][0]
-                gap = distance + other.s - CAR
-                closing = v.speed - other.speed
+                gap, closing = distance + other.s - CAR, v.speed - other.speed
             distance += here.length
         return idm(v.speed, wanted, gap, closing)
 
     def _red(self, lane: Lane) -> bool:
-        shifted = self.time + lane.gate * 5.0
-        return int(shifted // GREEN) % 2 != lane.phase
+        return lane.gate >= 0 and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
 
 
 def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
@@ -159,23 +139,22 @@ def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float
     """
     a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
     if gap is not None:
-        wish = MIN_GAP + max(
-            0.0, speed * TIME_GAP + speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
-        )
+        braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
+        wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
         a -= ACCELERATION * (wish / max(gap, 0.3)) ** 2
     return float(np.clip(a, -7.0, ACCELERATION))
 
 
 def city_lanes(city: str) -> dict[int, Lane]:
     """Build the lanes of one of the two cities."""
-    return build_city(CITY_SEEDS[city], CITY_ORIGINS[city])
+    return build_city(*CITIES[city])
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
     """Cut scenes out of a simulation.
 
     Args:
-        city (str): A key of :data:`CITY_SEEDS`.
+        city (str): A key of :data:`CITIES`.
         seed (int): Same seed, same scenes.
         count (int): How many.
         steps, history (int): Steps of a scene, and of its observed part.
@@ -184,32 +163,29 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
     simulation = Simulation(city, seed)
     simulation.run(50)  # so that the initial placement no longer matters
     total = steps + STRIDE * (-(-count // PER_WINDOW) - 1)
-    positions, headings, speeds = simulation.run(total)
+    tracks = simulation.run(total)
     found: list[Window] = []
     for start in range(0, total - steps + 1, STRIDE):
-        cut = slice(start, start + steps)
+        cut = tracks[:, start : start + steps]
         # As in Argoverse, agents that do something are worth a forecast.
-        moved = np.linalg.norm(positions[:, start + steps - 1] - positions[:, start], axis=-1)
+        moved = np.linalg.norm(cut[:, -1, :2] - cut[:, 0, :2], axis=-1)
         going = np.flatnonzero(moved > 0.15 * steps)
         if len(going) < PER_WINDOW:
             going = np.argsort(-moved)[:PER_WINDOW]
         for focal in rng.permutation(going)[:PER_WINDOW]:
             if len(found) == count:
                 return found
-            tracks = (x[:, cut] for x in (positions, headings, speeds))
-            found.append(_observe(rng, city, *tracks, int(focal), history))
+            found.append(_observe(rng, city, cut, int(focal), history))
     return found
 
 
-def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
+def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Window:
     """Simulate the observations of a vehicle near the focal one."""
-    count, steps = positions.shape[:2]
+    positions, (count, steps) = tracks[..., :2], tracks.shape[:2]
     distance = np.linalg.norm(positions - positions[focal], axis=-1)
     sensor = int(np.argsort(distance[:, history - 1])[1])
     valid = np.linalg.norm(positions - positions[sensor], axis=-1) < 60.0
-    for n in range(count):
-        if n in (focal, sensor):
-            continue
+    for n in sorted({*range(count)} - {focal, sensor}):
         if rng.random() < 0.25:  # came into view late
             valid[n, : rng.integers(1, steps // 2)] = False
         if rng.random() < 0.3:  # hidden behind another for a while
@@ -220,6 +196,6 @@ def _observe(rng, city, positions, headings, speeds, focal, history) -> Window:
     valid[sensor] = True
     valid[focal, history // 3 :] = True
     seen = np.flatnonzero(valid.any(axis=1))
-    noisy = positions[seen] + rng.normal(0, NOISE, positions[seen].shape)
-    marked = (int(np.searchsorted(seen, agent)) for agent in (focal, sensor))
-    return Window(city, noisy, headings[seen], speeds[seen], valid[seen], *marked)
+    noisy = tracks[seen]
+    noisy[..., :2] += rng.normal(0, NOISE, noisy[..., :2].shape)
+    return Window(city, noisy, valid[seen], *np.searchsorted(seen, (focal, sensor)).tolist())

@@ -1,34 +1,43 @@
-"""Simulated traffic in the file layout of Argoverse 1: CSV sequences and ``map_files``.
+"""Simulated traffic as a data set, in the file layout of Argoverse 1.
 
-The demo runs the real reader on these files. ``tools/motion/simulate_argoverse2.py``
-writes the layout of Argoverse 2.
+The embedded default of motion forecasting: one command trains, without a download,
+and through the reader and the preprocessing of real data.
+``tools/motion/simulate_argoverse2.py`` writes the layout of Argoverse 2.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
+from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
-from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, FUTURE_STEPS, HISTORY_STEPS, boxes_of
-from lm4ve.tasks.motion.demo.traffic import CITY_SEEDS, Window, city_lanes, windows
-from lm4ve.tasks.motion.demo.traffic_roads import Lane
+from lm4ve.errors import check
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
+from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, Argoverse1Reader
+from lm4ve.tasks.motion.datasets.cache import MotionDataset
+from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
+from lm4ve.tasks.motion.demo.traffic import CITIES, Window, city_lanes, windows
 from lm4ve.tasks.motion.scene import STEP
 
 #: Scenes cut out of one simulation.
 PER_SIMULATION = 160
+#: Share of a split's simulations that are held out for tuning.
+VAL_SHARE = 0.2
 _FIRST_TIME = 315968000.0
 
 
-def simulate(split_seed: int, count: int, steps: int, history: int) -> list[Window]:
-    """Simulate the scenes of a split, alternating between the cities."""
+def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[Window]:
+    """Simulate the scenes of a split with the steps of a reader, alternating between the cities."""
+    steps = kind.history_steps + kind.future_steps, kind.history_steps
     found: list[Window] = []
-    cities = sorted(CITY_SEEDS)
     parts = range(0, count, PER_SIMULATION)
     for n, done in enumerate(tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)):
-        wanted = min(PER_SIMULATION, count - done)
-        found += windows(cities[n % 2], 1000 * split_seed + n, wanted, steps, history)
+        part = min(PER_SIMULATION, count - done)
+        found += windows(sorted(CITIES)[n % 2], 1000 * split_seed + n, part, *steps)
     return found
 
 
@@ -41,25 +50,20 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
             'test' the futures are left out.
     """
     root = Path(root)
-    for city in CITY_SEEDS:
-        write_argoverse1_map(root / 'map_files', city, city_lanes(city))
+    for city in CITIES:
+        write_argoverse1_map(root / 'map_files', city)
     for n, (split, count) in enumerate(splits.items()):
         folder = root / split / 'data'
         folder.mkdir(parents=True, exist_ok=True)
-        scenes = simulate(n, count, HISTORY_STEPS + FUTURE_STEPS, HISTORY_STEPS)
-        for i, w in enumerate(scenes, start=1):
-            table = argoverse1_table(w)
+        for i, w in enumerate(simulate(n, count, Argoverse1Reader), start=1):
             if split == 'test':
-                last = np.unique(table['TIMESTAMP'])[HISTORY_STEPS - 1]
-                table = table[table['TIMESTAMP'] <= last]
-            table.to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
+                w.valid[:, Argoverse1Reader.history_steps :] = False
+            argoverse1_table(w).to_csv(folder / f'{i}.csv', index=False, float_format='%.6f')
 
 
 def argoverse1_table(window: Window) -> pd.DataFrame:
     """Return the rows of a sequence, sorted by time."""
-    agents, steps = np.nonzero(window.valid)
-    order = np.argsort(steps, kind='stable')
-    agents, steps = agents[order], steps[order]
+    steps, agents = np.nonzero(window.valid.T)
     kinds = np.full(len(window.valid), 'OTHERS', dtype=object)
     kinds[window.sensor], kinds[window.focal] = 'AV', 'AGENT'
     return pd.DataFrame(
@@ -67,29 +71,24 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
             TIMESTAMP=_FIRST_TIME + steps * STEP,
             TRACK_ID=[f'00000000-0000-0000-0000-{a:012d}' for a in agents],
             OBJECT_TYPE=kinds[agents],
-            X=window.positions[agents, steps, 0],
-            Y=window.positions[agents, steps, 1],
+            X=window.tracks[agents, steps, 0],
+            Y=window.tracks[agents, steps, 1],
             CITY_NAME=window.city,
         )
     )
 
 
-def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> None:
-    """Write a city's vector map and its table of boxes."""
+def write_argoverse1_map(folder: Path, city: str) -> None:
+    """Write a city's vector map."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f'{city}_{CITY_IDS[city]}'
     first = 9_600_000  # lane ids are long numbers in the data set
     nodes, ways = [], []
-    for i, lane in lanes.items():
-        tags = [
-            ('has_traffic_control', lane.control),
-            ('turn_direction', lane.turn),
-            ('is_intersection', lane.junction >= 0),
-            ('l_neighbor_id', None),
-            ('r_neighbor_id', None),
-            *(('predecessor', first + j) for j in lane.predecessors),
-            *(('successor', first + j) for j in lane.successors),
-        ]
+    for i, lane in city_lanes(city).items():
+        tags = [('has_traffic_control', lane.control), ('turn_direction', lane.turn)]
+        tags += [('is_intersection', lane.junction >= 0)]
+        tags += [('l_neighbor_id', None), ('r_neighbor_id', None)]
+        tags += [('predecessor', first + j) for j in lane.predecessors]
+        tags += [('successor', first + j) for j in lane.successors]
         ways.append(f'<way lane_id="{first + i}">')
         ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]
         for x, y in lane.line:
@@ -97,9 +96,67 @@ def write_argoverse1_map(folder: Path, city: str, lanes: dict[int, Lane]) -> Non
             nodes.append(f'<node id="{len(nodes)}" x="{x:.6f}" y="{y:.6f}" />')
         ways.append('</way>')
     text = ''.join(['<ArgoverseVectorMap>', *nodes, *ways, '</ArgoverseVectorMap>'])
-    (folder / f'pruned_argoverse_{stem}_vector_map.xml').write_text(text)
-    lines = np.array([lane.line for lane in lanes.values()])
-    np.save(folder / f'{stem}_halluc_bbox_table.npy', boxes_of(lines))
-    (folder / f'{stem}_tableidx_to_laneid_map.json').write_text(
-        json.dumps({str(n): first + i for n, i in enumerate(lanes)})
-    )
+    (folder / f'pruned_argoverse_{city}_{CITY_IDS[city]}_vector_map.xml').write_text(text)
+
+
+@DATASETS.register_module()
+class TrafficDataset(MotionDataset):
+    """Simulated traffic.
+
+    Args:
+        split (str): A key of ``counts``.
+        root (str): Folder for files and caches. What is there is used.
+        counts (dict[str, int]): Scenes of each split. The splits' simulations
+            differ, their two cities are the same, as in Argoverse.
+        part (str, optional): For choosing hyper-parameters without the held-out
+            split: 'fit' is the first four fifths of the split, 'val' the rest.
+            Cut between simulations, since scenes of one overlap in time.
+        **kwargs: Passed to :class:`lm4ve.tasks.motion.MotionDataset`.
+
+    Raises:
+        UserError: A field is wrong, or ``root`` holds something else.
+    """
+
+    def __init__(
+        self,
+        split: str,
+        root: str = 'data/traffic-sim',
+        counts: dict[str, int] | None = None,
+        part: str | None = None,
+        **kwargs,
+    ) -> None:
+        counts = dict(counts or dict(train=3000, val=500))
+        check('TrafficDataset.split', split, choices=counts)
+        if part is not None:
+            # Both part and indices would choose scenes.
+            check('TrafficDataset.indices with part', kwargs.get('indices'), choices=(None,))
+            kwargs['indices'] = part_of(part, counts[split])
+        root = Path(root)
+        # Only one process writes; the others wait for it, those of this training
+        # at the barrier and those of another one at the lock.
+        if is_main_process():
+            root.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(root.with_name(f'{root.name}.lock')):
+                recipe = dict(layout='argoverse1', counts=counts)
+                write_once(root, recipe, 'scenes', lambda folder: write_argoverse1(folder, counts))
+                reader = Argoverse1Reader(root / split / 'data', root / 'map_files')
+                preprocess_split(reader, root / f'{split}.cache')
+        barrier()
+        super().__init__(cache=str(root / f'{split}.cache'), **kwargs)
+
+
+def part_of(part: str, count: int) -> range:
+    """Return the scenes of a part of a split.
+
+    Args:
+        part (str): 'fit' or 'val'.
+        count (int): Scenes of the split.
+
+    Raises:
+        UserError: There is no such part, or there is only one simulation.
+    """
+    check('TrafficDataset.part', part, choices=('fit', 'val'))
+    check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
+    simulations = -(-count // PER_SIMULATION)
+    cut = PER_SIMULATION * (simulations - max(1, round(VAL_SHARE * simulations)))
+    return range(cut) if part == 'fit' else range(cut, count)

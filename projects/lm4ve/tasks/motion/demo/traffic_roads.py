@@ -48,10 +48,7 @@ class Lane:
     def __post_init__(self) -> None:
         steps = np.linalg.norm(np.diff(self.line, axis=0), axis=-1)
         self.at = np.concatenate([[0.0], np.cumsum(steps)])
-
-    @property
-    def length(self) -> float:
-        return float(self.at[-1])
+        self.length = self.at[-1]
 
     def pose(self, s: float) -> tuple[float, float, float]:
         """Return the position x, y (meters) and heading (radians) after ``s`` meters."""
@@ -72,20 +69,33 @@ def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int,
         dict[int, Lane]: Lanes by id.
     """
     rng = np.random.default_rng(seed)
-    nodes = {at: np.array(at) * SPACING + rng.uniform(-14, 14, 2) for at in np.ndindex(SIZE, SIZE)}
+    grid = list(np.ndindex(SIZE, SIZE))
+    nodes = [np.array(at) * SPACING + rng.uniform(-14, 14, 2) for at in grid]
     turn = rotation(rng.uniform(0, 2 * np.pi))
-    nodes = {k: turn @ v + origin for k, v in nodes.items()}
-    lit = {k: bool(rng.random() < 0.6) for k in nodes}
+    nodes = [turn @ node + origin for node in nodes]
+    lit = [bool(rng.random() < 0.6) for _ in nodes]
     lanes: dict[int, Lane] = {}
-    arriving: dict[tuple, list] = {k: [] for k in nodes}
-    leaving: dict[tuple, list] = {k: [] for k in nodes}
-    index = {k: n for n, k in enumerate(nodes)}
-    for a in nodes:
-        for b in ((a[0] + 1, a[1]), (a[0], a[1] + 1)):
-            if b in nodes:
-                _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index)
-    for k in nodes:
-        _junction(lanes, arriving[k], leaving[k], index[k])
+    arriving, leaving = ([[] for _ in nodes] for _ in range(2))
+    for a, (row, column) in enumerate(grid):
+        for at in ((row + 1, column), (row, column + 1)):
+            if at not in grid:
+                continue
+            b = grid.index(at)
+            middle, limit = _street(rng, nodes[a], nodes[b]), float(rng.uniform(*LIMITS))
+            for line, start, end in ((middle, a, b), (middle[::-1], b, a)):
+                line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
+                # Two segments a direction, as long streets are cut in real maps.
+                i, gate = len(lanes), end if lit[end] else -1
+                light = dict(control=lit[end], gate=gate, phase=int(row == at[0]))
+                lanes[i] = Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1])
+                lanes[i + 1] = Lane(line[LANE_POINTS - 1 :], limit=limit, **light)
+                arriving[end].append((start, i + 1))
+                leaving[start].append((end, i))
+    for node in range(len(nodes)):
+        for origin, i in arriving[node]:
+            for target, j in leaving[node]:
+                if origin != target:  # no U-turns
+                    _connect(lanes, i, j, node)
     for i, lane in lanes.items():
         for j in lane.successors:
             lanes[j].predecessors.append(i)
@@ -105,42 +115,27 @@ def sideways(line: np.ndarray) -> np.ndarray:
     return np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1)
 
 
-def _street(rng, lanes, nodes, a, b, arriving, leaving, lit, index) -> None:
-    start, end = nodes[a], nodes[b]
+def _street(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """Draw the middle line of a street between two intersections."""
     ahead = (end - start) / np.linalg.norm(end - start)
     side = np.array([ahead[1], -ahead[0]])
     start, end = start + SETBACK * ahead, end - SETBACK * ahead
     third = (end - start) / 3
     bends = rng.normal(0, 9, 2)
-    middle = _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
-    limit = float(rng.uniform(*LIMITS))
-    for line, end_node, start_node in ((middle, b, a), (middle[::-1], a, b)):
-        line = resample(line + OFFSET * sideways(line), 2 * LANE_POINTS - 1)
-        # Two segments a direction, as long streets are cut in real maps.
-        i = len(lanes)
-        gate = index[end_node] if lit[end_node] else -1
-        light = dict(control=lit[end_node], gate=gate, phase=int(a[0] == b[0]))
-        lanes[i] = Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1])
-        lanes[i + 1] = Lane(line[LANE_POINTS - 1 :], limit=limit, **light)
-        arriving[end_node].append((start_node, i + 1))
-        leaving[start_node].append((end_node, i))
+    return _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
 
 
-def _junction(lanes, arriving, leaving, number) -> None:
-    for origin, i in arriving:
-        for target, j in leaving:
-            if origin == target:
-                continue  # no U-turns
-            start, end = lanes[i].line[-1], lanes[j].line[0]
-            d0 = lanes[i].line[-1] - lanes[i].line[-2]
-            d1 = lanes[j].line[1] - lanes[j].line[0]
-            d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
-            reach = np.linalg.norm(end - start) * 0.4
-            line = resample(_bezier(start, start + reach * d0, end - reach * d1, end))
-            angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
-            turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
-            lane = Lane(line, turn, number, lanes[i].control, successors=[j])
-            curvature = abs(angle) / np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
-            lane.limit = float(min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3))))
-            lanes[i].successors.append(len(lanes))
-            lanes[len(lanes)] = lane
+def _connect(lanes: dict[int, Lane], i: int, j: int, junction: int) -> None:
+    """Add the lane that leads through an intersection from lane ``i`` to lane ``j``."""
+    start, end = lanes[i].line[-1], lanes[j].line[0]
+    d0, d1 = start - lanes[i].line[-2], lanes[j].line[1] - end
+    d0, d1 = d0 / np.linalg.norm(d0), d1 / np.linalg.norm(d1)
+    reach = np.linalg.norm(end - start) * 0.4
+    line = resample(_bezier(start, start + reach * d0, end - reach * d1, end))
+    angle = np.arctan2(d0[0] * d1[1] - d0[1] * d1[0], d0 @ d1)
+    turn = 'NONE' if abs(angle) < 0.7 else ('LEFT' if angle > 0 else 'RIGHT')
+    lane = Lane(line, turn, junction, lanes[i].control, successors=[j])
+    curvature = abs(angle) / np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
+    lane.limit = float(min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3))))
+    lanes[i].successors.append(len(lanes))
+    lanes[len(lanes)] = lane

@@ -28,20 +28,11 @@ class MotionForecaster(BaseModel):
             future_valid)``, a dict of scalars, and ``select(trajectories,
             probabilities)``, the final choice of a scene.
         neck (dict, optional): ``LLMBlockNeck``.
-        data_preprocessor (dict, optional): Default: MMEngine's, which moves
-            tensors to the model's device.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModel``.
+        **kwargs: Passed to MMEngine's ``BaseModel``.
     """
 
-    def __init__(
-        self,
-        encoder: dict,
-        decoder: dict,
-        neck: dict | None = None,
-        data_preprocessor: dict | None = None,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(data_preprocessor, init_cfg)
+    def __init__(self, encoder: dict, decoder: dict, neck: dict | None = None, **kwargs) -> None:
+        super().__init__(**kwargs)
         self.encoder = MODELS.build(encoder)
         self.neck = None if neck is None else MODELS.build(neck)
         self.decoder = MODELS.build(decoder)
@@ -67,18 +58,11 @@ class MotionForecaster(BaseModel):
         else:
             features = self.neck(tokens, padding_mask=encoded['padding_mask'], queries=queries)
         trajectories, scores = self.decoder(features, encoded, inputs)
-        if mode == 'loss':
-            return self._loss(trajectories, scores, inputs)
         if mode == 'predict':
             return self._predict(trajectories, scores, data_samples)
-        return trajectories, scores
-
-    def _loss(
-        self, trajectories: Tensor, scores: Tensor, inputs: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        future, valid = (
-            take_agents(inputs[key], inputs['queries']) for key in ('future', 'future_valid')
-        )
+        if mode == 'tensor':
+            return trajectories, scores
+        future, valid = (take_agents(inputs[k], queries) for k in ('future', 'future_valid'))
         known = valid.any(dim=-1) & ~inputs['query_padding']
         if not known.any():
             # A step without any truth: zero, with a path to every parameter.
@@ -94,8 +78,7 @@ class MotionForecaster(BaseModel):
         for i, sample in enumerate(data_samples):
             lines, p = self.decoder.select(trajectories[i, 0].float(), probabilities[i])
             order = torch.argsort(p, descending=True, stable=True)
-            lines, p = lines[order].cpu().numpy(), p[order].cpu().numpy()
-            results.append(
-                dict(sample, probabilities=p, trajectories=sample['scene'].to_world(lines))
-            )
+            lines, p = (x[order].cpu().numpy() for x in (lines, p))
+            lines = sample['scene'].to_world(lines)
+            results.append(dict(sample, probabilities=p, trajectories=lines))
         return results

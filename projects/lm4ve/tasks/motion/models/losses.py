@@ -15,8 +15,7 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
 
 def final_step(valid: Tensor) -> Tensor:
     """Return the index of the last True of each row, ``[B, F] -> [B]``."""
-    steps = torch.arange(valid.shape[1], device=valid.device)
-    return torch.where(valid, steps, -1).max(dim=1).values
+    return valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -29,21 +28,18 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
     """
     rows = torch.arange(len(valid), device=valid.device)
     last = final_step(valid)
-    ends = trajectories.detach()[rows, :, last]
-    return (ends - future[rows, None, last]).norm(dim=-1)
+    return (trajectories.detach()[rows, :, last] - future[rows, None, last]).norm(dim=-1)
 
 
-def masked_smooth_l1(
-    trajectory: Tensor, future: Tensor, valid: Tensor, beta: float = 1.0
-) -> Tensor:
+def masked_smooth_l1(trajectory: Tensor, future: Tensor, valid: Tensor) -> Tensor:
     """Compute smooth L1 over known steps, x and y: a mean over ``[..., F, 2]``."""
-    loss = F.smooth_l1_loss(trajectory, future, reduction='none', beta=beta)
+    loss = F.smooth_l1_loss(trajectory, future, reduction='none')
     # where(), not a product: unknown steps may hold anything.
     loss = torch.where(valid[..., None], loss, 0.0)
     return loss.sum() / (2 * valid.sum().clamp(min=1))
 
 
-def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor, delta: float = 1.0) -> Tensor:
+def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
     """Compute the Huber loss on step offsets, a mean over known steps.
 
     An offset is known if both its ends are; the first starts where the agent is.
@@ -61,9 +57,8 @@ def offset_huber(trajectories: Tensor, future: Tensor, valid: Tensor, delta: flo
     # Both start at one place, so the difference of the first offsets is that of
     # the first points.
     error = torch.cat([error[:, :, :1], error.diff(dim=2)], dim=2)
-    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)
-    both = both[:, None, :, None]
-    loss = F.huber_loss(error, torch.zeros_like(error), reduction='none', delta=delta)
+    both = torch.cat([valid[:, :1], valid[:, 1:] & valid[:, :-1]], dim=1)[:, None, :, None]
+    loss = F.huber_loss(error, torch.zeros_like(error), reduction='none')
     total = torch.where(both, loss, 0.0).sum(dim=(2, 3))
     return total / (2 * both.sum(dim=(2, 3))).clamp(min=1)
 
@@ -73,9 +68,7 @@ def proposal_losses(
     scores: Tensor,
     future: Tensor,
     valid: Tensor,
-    distances: Tensor,
     members: Tensor | None = None,
-    delta: float = 1.0,
 ) -> dict[str, Tensor]:
     """Compute regression, score and region losses.
 
@@ -83,29 +76,26 @@ def proposal_losses(
         trajectories (Tensor): ``[N, K, F, 2]``, meters.
         scores (Tensor): ``[N, K]``, logits.
         future, valid (Tensor): ``[N, F, 2]``, bool ``[N, F]``.
-        distances (Tensor): End point distances ``[N, K]``, meters.
         members (Tensor, optional): bool ``[N, K]``, the proposals of the region
             in which the truth ends. None: only the proposal that ends nearest is
             regressed, all are scored.
-        delta (float): Where the Huber loss becomes linear, meters.
 
     Returns:
         dict[str, Tensor]: ``reg``; ``score``, KL of softmax(scores) from
         softmax(-distances) among the members; and with members ``region``, minus
         the log of their summed probability.
     """
-    huber = offset_huber(trajectories, future, valid, delta)
+    huber = offset_huber(trajectories, future, valid)
+    distances, losses = end_distances(trajectories, future, valid), {}
     if members is None:
-        best = distances.argmin(dim=1, keepdim=True)
-        reg = huber.gather(1, best).mean()
+        losses['reg'] = huber.gather(1, distances.argmin(dim=1, keepdim=True)).mean()
         members = torch.ones_like(scores, dtype=torch.bool)
-        region = None
     else:
-        reg = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
-        log_p = scores.log_softmax(dim=1)
-        region = -log_p.masked_fill(~members, -torch.inf).logsumexp(1).mean()
-    predicted = scores.masked_fill(~members, -1e9).log_softmax(dim=1)
-    target = (-distances).masked_fill(~members, -1e9).log_softmax(dim=1)
-    score = F.kl_div(predicted, target, reduction='batchmean', log_target=True)
-    losses = dict(reg=reg, score=score)
-    return losses if region is None else dict(losses, region=region)
+        losses['reg'] = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
+        log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
+        losses['region'] = -log_p.logsumexp(1).mean()
+    predicted, target = (
+        x.masked_fill(~members, -1e9).log_softmax(dim=1) for x in (scores, -distances)
+    )
+    losses['score'] = F.kl_div(predicted, target, reduction='batchmean', log_target=True)
+    return losses

@@ -14,21 +14,21 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.registry import MODELS
-from lm4ve.tasks.motion.models.losses import end_distances, proposal_losses, take_agents
+from lm4ve.tasks.motion.models.losses import proposal_losses, take_agents
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
-from lm4ve.tasks.motion.models.vectornet import SubGraph, linear_norm_relu
+from lm4ve.tasks.motion.models.vectornet import SubGraph, agent_vectors, linear_norm_relu
 from lm4ve.tasks.motion.scene import STEP
 
+_XAVIER = dict(type='Xavier', layer='Linear', distribution='uniform')
+#: Of every layer: pre-norm, two heads, ReLU, no dropout.
+_OPTIONS = dict(nhead=2, dropout=0.0, batch_first=True, norm_first=True)
 
-def encoder_stack(
-    channels: int, heads: int, feedforward: int, layers: int, final_norm: bool = True
-) -> nn.TransformerEncoder:
-    """Build pre-norm encoder layers, ReLU, no dropout."""
-    layer = nn.TransformerEncoderLayer(
-        channels, heads, feedforward, dropout=0.0, batch_first=True, norm_first=True
-    )
+
+def encoder_stack(channels: int, feedforward: int, final_norm: bool = True) -> nn.Module:
+    """Build two encoder layers and their norm."""
+    layer = nn.TransformerEncoderLayer(channels, dim_feedforward=feedforward, **_OPTIONS)
     norm = nn.LayerNorm(channels) if final_norm else None
-    return nn.TransformerEncoder(layer, layers, norm, enable_nested_tensor=False)
+    return nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False)
 
 
 class DecoderLayer(nn.TransformerDecoderLayer):
@@ -47,18 +47,15 @@ class DecoderStack(nn.Module):
     """Pre-norm decoder layers; optionally a learned position for each query.
 
     Args:
-        channels, heads, feedforward, layers (int): Sizes and number of the layers.
+        channels, feedforward, layers (int): Sizes and number of the layers.
         positions (int): Queries that get a learned embedding before every layer
             (the paper); 0: none (the code).
     """
 
-    def __init__(
-        self, channels: int, heads: int, feedforward: int, layers: int, positions: int = 0
-    ) -> None:
+    def __init__(self, channels: int, feedforward: int, layers: int, positions: int = 0) -> None:
         super().__init__()
-        options = dict(dropout=0.0, batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(
-            DecoderLayer(channels, heads, feedforward, **options) for _ in range(layers)
+            DecoderLayer(channels, dim_feedforward=feedforward, **_OPTIONS) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(channels)
         self.position = nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
@@ -66,20 +63,16 @@ class DecoderStack(nn.Module):
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None = None) -> Tensor:
         """``[B, K, C]`` and ``[B, N, C]`` (mask bool ``[B, N]``) to ``[B, K, C]``."""
         for layer in self.layers:
-            if self.position is not None:
-                x = x + self.position
-            x = layer(x, memory, memory_key_padding_mask=mask)
+            x = layer(x if self.position is None else x + self.position, memory, mask)
         return self.norm(x)
 
 
 def sinusoids(steps: int, channels: int, like: Tensor) -> Tensor:
     """Compute the sine and cosine position embedding ``[steps, channels]``."""
-    at = torch.arange(steps, device=like.device, dtype=torch.float32)[:, None]
-    rates = torch.exp(
-        torch.arange(0, channels, 2, device=like.device) * (-math.log(10000.0) / channels)
-    )
-    table = torch.stack([(at * rates).sin(), (at * rates).cos()], dim=-1)
-    return table.flatten(1).to(like.dtype)
+    even = torch.arange(0, channels, 2, device=like.device)
+    rates = torch.exp(even * (-math.log(10000.0) / channels))
+    angles = torch.arange(steps, device=like.device)[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1).to(like)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -93,63 +86,56 @@ class MMTransformer(BaseModule):
     Args:
         num_proposals (int): K: 6 (released) or 36 (with regions).
         channels (int): Width of the tokens.
-        num_heads (int), feedforward (int): Sizes of every layer.
+        feedforward (int): Width inside every layer.
         query_position (bool): A learned position embedding before every decoder
             layer (the paper); the code has none.
         final_norm (bool): LayerNorm after the social constructor. False with a
             neck, whose own norm comes after the block.
-        init_cfg (dict, optional): Default: Xavier for linear layers.
     """
 
     def __init__(
         self,
         num_proposals: int = 6,
         channels: int = 128,
-        num_heads: int = 2,
         feedforward: int = 256,
         query_position: bool = False,
         final_norm: bool = True,
-        init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(_XAVIER)
         k, c = num_proposals, channels
-        sizes = c, num_heads, feedforward
         positions = k if query_position else 0
         self.embed_dims, self.num_proposals = c, k
         self.motion_in = nn.Linear(4, c)
-        self.motion_encoder = encoder_stack(*sizes, 2)
-        self.motion_decoder = DecoderStack(*sizes, 2, positions)
+        self.motion_encoder = encoder_stack(c, feedforward)
+        self.motion_decoder = DecoderStack(c, feedforward, 2, positions)
         self.proposals = nn.Parameter(nn.init.orthogonal_(torch.empty(k, c)))
         self.place = _mlp(2, c // 2, c // 2)
         self.fuse_place = _mlp(c + c // 2, c, c)
         self.lane_graph = SubGraph(7, (c // 4, c // 4))
         self.lane_in = nn.Linear(c // 2, c)
-        self.lane_encoder = encoder_stack(*sizes, 2)
-        self.lane_decoder = DecoderStack(*sizes, 2, positions)
+        self.lane_encoder = encoder_stack(c, feedforward)
+        self.lane_decoder = DecoderStack(c, feedforward, 2, positions)
         self.summary = _mlp(k * c, c, c)
         self.fuse_summary = _mlp(c + c // 2, c, c)
-        self.social = encoder_stack(*sizes, 2, final_norm)
+        self.social = encoder_stack(c, feedforward, final_norm)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`.
 
         Also gives ``proposals`` ``[B, A, K, C]``.
         """
+        agent_mask, lane_mask = inputs['agent_padding'], inputs['lane_padding']
+        agents = agent_mask.shape[1]
         place = self.place(inputs['agents'][:, :, -1])
-        proposals = self._motion(inputs)
         wide = place[:, :, None].expand(-1, -1, self.num_proposals, -1)
-        proposals = self.fuse_place(torch.cat([proposals, wide], dim=-1))
-        lanes, lane_mask = self._lanes(inputs), inputs['lane_padding']
-        agents = proposals.shape[1]
+        proposals = self.fuse_place(torch.cat([self._motion(inputs), wide], dim=-1))
+        lanes = self._lanes(inputs)
         # Each agent's proposals see each other, and all of the scene's lanes.
-        proposals = self.lane_decoder(
-            proposals.flatten(0, 1),
-            lanes.repeat_interleave(agents, dim=0),
-            lane_mask.repeat_interleave(agents, dim=0),
-        ).unflatten(0, (-1, agents))
+        memory, mask = (x.repeat_interleave(agents, dim=0) for x in (lanes, lane_mask))
+        proposals = self.lane_decoder(proposals.flatten(0, 1), memory, mask)
+        proposals = proposals.unflatten(0, (-1, agents))
         summary = self.summary(proposals.flatten(2))
         summary = self.fuse_summary(torch.cat([summary, place], dim=-1))
-        agent_mask = inputs['agent_padding']
         tokens = self.social(summary, src_key_padding_mask=agent_mask)
         return dict(
             tokens=torch.cat([tokens, lanes], dim=1),
@@ -158,18 +144,17 @@ class MMTransformer(BaseModule):
         )
 
     def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
-        agents, valid = inputs['agents'], inputs['agents_valid']
-        count = agents.shape[2] - 1
-        both = (valid[..., 1:] & valid[..., :-1])[..., None]
-        times = (torch.arange(count, device=agents.device) + 0.5) * STEP
-        times = times.to(agents.dtype)[:, None].expand(*both.shape[:3], 1)
-        moves = torch.where(both, agents.diff(dim=2), 0.0)
-        x = torch.cat([moves, times, both.to(agents.dtype)], dim=-1)
+        vectors = agent_vectors(inputs['agents'], inputs['agents_valid'])
+        count = vectors.shape[2]
+        moves, seen = vectors[..., 2:4], vectors[..., 4:5]
+        times = (torch.arange(count, device=seen.device) + 0.5) * STEP
+        times = times.to(seen.dtype)[:, None].expand_as(seen)
+        x = torch.cat([moves, times, seen], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
         queries = self.proposals.expand(x.shape[0], -1, -1)
         out = self.motion_decoder(queries, self.motion_encoder(x))
-        return out.unflatten(0, agents.shape[:2])
+        return out.unflatten(0, vectors.shape[:2])
 
     def _lanes(self, inputs: dict[str, Tensor]) -> Tensor:
         lanes, extra = inputs['lanes'], inputs['lane_attributes']
@@ -189,21 +174,16 @@ class ProposalDecoder(BaseModule):
     Args:
         future_steps (int): F.
         channels (int): Width of the tokens.
-        num_heads (int), feedforward (int): Sizes of the social decoder.
+        feedforward (int): Width inside the social decoder's layers.
         social_decoder_layers (int): Layers in which proposals query the agents:
             0 as the code (which builds but never calls them), 4 as the paper.
         regions (str, optional): None trains the proposal whose end is nearest;
             'fan' or a file of ``tools/motion/make_regions.py`` trains by regions
             (the paper, section 3.4).
-        num_regions (int): M of 'fan'; a file has its own.
         learned_weights (bool): Losses weighted by learned uncertainties (the
             paper); else their plain sum.
-        huber_delta (float): Where the regression's loss becomes linear, meters; the
-            paper does not give it.
-        select (int, optional): Keep so many proposals whose ends are apart by
-            ``select_meters``, by score; None keeps all. The paper does not give
-            the distance.
-        init_cfg (dict, optional): Default: Xavier for linear layers.
+        select (int, optional): Keep so many proposals whose ends are 2 m apart, by
+            score; None keeps all. The paper does not give the distance.
 
     Raises:
         UserError: See :class:`lm4ve.tasks.motion.models.regions.Regions`.
@@ -213,24 +193,18 @@ class ProposalDecoder(BaseModule):
         self,
         future_steps: int,
         channels: int = 128,
-        num_heads: int = 2,
         feedforward: int = 256,
         social_decoder_layers: int = 0,
         regions: str | None = None,
-        num_regions: int = 6,
         learned_weights: bool = True,
-        huber_delta: float = 1.0,
         select: int | None = None,
-        select_meters: float = 2.0,
-        init_cfg: dict = dict(type='Xavier', layer='Linear', distribution='uniform'),
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(_XAVIER)
         self.future_steps, c = future_steps, channels
-        self.huber_delta = huber_delta
-        self.keep, self.select_meters = select, select_meters
-        self.regions = None if regions is None else Regions.load(regions, num_regions)
-        sizes = c, num_heads, feedforward, social_decoder_layers
-        self.social = DecoderStack(*sizes) if social_decoder_layers else None
+        self.keep = select
+        self.regions = None if regions is None else Regions.load(regions)
+        layers = social_decoder_layers
+        self.social = DecoderStack(c, feedforward, layers) if layers else None
         self.regression = nn.Sequential(
             *linear_norm_relu(2 * c, 2 * c), nn.Linear(2 * c, c), nn.Linear(c, 2 * future_steps)
         )
@@ -238,50 +212,42 @@ class ProposalDecoder(BaseModule):
             *(nn.Linear(2 * c, 4 * c), nn.ReLU(), nn.Linear(4 * c, 2 * c)),
             *(nn.Linear(2 * c, c), nn.Linear(c, 1)),
         )
-        self.sigmas = None
-        if learned_weights:
-            names = ('reg', 'score') if regions is None else ('reg', 'score', 'region')
-            self.sigmas = nn.ParameterDict({n: nn.Parameter(torch.ones(())) for n in names})
+        names = ['reg', 'score', *(['region'] if regions else [])]
+        sigmas = {name: nn.Parameter(torch.ones(())) for name in names}
+        self.sigmas = nn.ParameterDict(sigmas) if learned_weights else None
 
     def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):
         """``[B, Q, C]`` to ``[B, Q, K, F, 2]`` (meters, focal frame), ``[B, Q, K]``.
 
         Step offsets are summed up from where an agent is.
         """
-        queries = inputs['queries']
+        queries, agents = inputs['queries'], inputs['agents']
         x = take_agents(encoded['proposals'], queries)
         if self.social is not None:
-            x = self._social(x, encoded, inputs)
+            count = queries.shape[1]
+            memory = encoded['tokens'][:, : agents.shape[1]].repeat_interleave(count, dim=0)
+            mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
+            x = self.social(x.flatten(0, 1), memory, mask).unflatten(0, (-1, count))
         x = torch.cat([features[:, :, None].expand_as(x), x], dim=-1)
         offsets = self.regression(x).unflatten(-1, (self.future_steps, 2))
-        here = take_agents(inputs['agents'][:, :, -1], queries)
+        here = take_agents(agents[:, :, -1], queries)
         lines = here[:, :, None, None] + offsets.cumsum(dim=-2)
         return lines, self.score(x)[..., 0]
-
-    def _social(self, x: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]) -> Tensor:
-        count, agents = x.shape[1], inputs['agents'].shape[1]
-        memory = encoded['tokens'][:, :agents].repeat_interleave(count, dim=0)
-        mask = inputs['agent_padding'].repeat_interleave(count, dim=0)
-        return self.social(x.flatten(0, 1), memory, mask).unflatten(0, (-1, count))
 
     def loss(
         self, trajectories: Tensor, scores: Tensor, future: Tensor, valid: Tensor
     ) -> dict[str, Tensor]:
         """Compute the losses of N agents; see ``proposal_losses``."""
-        distances = end_distances(trajectories, future, valid)
         members = self.regions and self.regions.members(future, valid, scores.shape[1])
-        losses = proposal_losses(
-            trajectories, scores, future, valid, distances, members, self.huber_delta
-        )
-        if self.sigmas is None:
-            return {f'loss_{n}': v for n, v in losses.items()}
-        s = self.sigmas
-        return {f'loss_{n}': v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
+        losses = proposal_losses(trajectories, scores, future, valid, members)
+        if (s := self.sigmas) is not None:
+            losses = {n: v / s[n] ** 2 + (s[n].abs() + 1).log() for n, v in losses.items()}
+        return {f'loss_{n}': v for n, v in losses.items()}
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
         """Return all, or the best that end apart: ``[K, F, 2]`` and ``[K]``."""
         if self.keep is None:
             return trajectories, probabilities
-        kept = select_apart(trajectories[:, -1], probabilities, self.keep, self.select_meters)
+        kept = select_apart(trajectories[:, -1], probabilities, self.keep)
         p = probabilities[kept]
         return trajectories[kept], p / p.sum()

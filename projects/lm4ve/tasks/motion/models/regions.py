@@ -14,7 +14,7 @@ from scipy.spatial import ConvexHull
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.tasks.motion.models.losses import final_step
 
 
@@ -38,32 +38,26 @@ class Regions(nn.Module):
         self.register_buffer('planes', table, persistent=False)
 
     @classmethod
-    def load(cls, source: str, count: int = 6) -> 'Regions':
-        """Read regions from a file, or build ``count`` fans around 'straight ahead'.
+    def load(cls, source: str) -> 'Regions':
+        """Read regions from a file, or build 'fan', six sectors around straight ahead.
 
         Raises:
             UserError: Centers and hulls are not of equally many regions of a plane.
         """
         if source == 'fan':
-            return cls.fan(count)
-        found = json.loads(Path(source).read_text())
-        centers = torch.tensor(found['centres'], dtype=torch.float32)
-        hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
-        shapes = {tuple(centers.shape), *((len(hulls), h.shape[1] - 1) for h in hulls)}
-        if shapes != {(len(hulls), 2)}:
+            edges = np.linspace(-np.pi / 2, np.pi / 2, 7)
+            middles = (edges[1:] + edges[:-1]) / 2
+            centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
+            sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(7)], axis=-1)
+            hulls = list(np.stack([sides[:-1], -sides[1:]], axis=1))
+        else:
+            found = json.loads(Path(source).read_text())
+            centers = np.array(found['centres'])
+            hulls = [ConvexHull(np.array(h)).equations for h in found['hulls']]
+        if {centers.shape, *((len(hulls), h.shape[1] - 1) for h in hulls)} != {(len(hulls), 2)}:
             raise UserError(f"'{source}' does not have one center [x, y] a hull.")
-        planes = [torch.from_numpy(h).float() for h in hulls]
+        centers, *planes = (torch.from_numpy(x).float() for x in (centers, *hulls))
         return cls(centers, planes)
-
-    @classmethod
-    def fan(cls, count: int) -> 'Regions':
-        """Build sectors of equal angle over the half plane ahead."""
-        edges = np.linspace(-np.pi / 2, np.pi / 2, count + 1)
-        middles = (edges[1:] + edges[:-1]) / 2
-        centers = 20 * np.stack([np.cos(middles), np.sin(middles)], axis=-1)
-        sides = np.stack([np.sin(edges), -np.cos(edges), np.zeros(count + 1)], axis=-1)
-        planes = torch.from_numpy(np.stack([sides[:-1], -sides[1:]], axis=1)).float()
-        return cls(torch.from_numpy(centers).float(), planes)
 
     def forward(self, points: Tensor) -> Tensor:
         """Map points ``[N, 2]`` to regions, int64 ``[N]``."""
@@ -81,15 +75,14 @@ class Regions(nn.Module):
             UserError: The proposals cannot be shared out equally.
         """
         regions = len(self.centers)
-        if count % regions:
-            raise UserError(f'encoder.num_proposals={count} must be a multiple of {regions}.')
+        check(f'encoder.num_proposals modulo {regions} regions', count % regions, choices=(0,))
         rows = torch.arange(len(future), device=future.device)
         mine = self(future[rows, final_step(valid)])
         owner = torch.arange(count, device=future.device) // (count // regions)
         return mine[:, None] == owner
 
 
-def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) -> Tensor:
+def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float = 2.0) -> Tensor:
     """Choose end points that lie apart, greedily by probability.
 
     Where too few lie apart, the most probable of the others follow.
@@ -105,10 +98,9 @@ def select_apart(ends: Tensor, probabilities: Tensor, keep: int, meters: float) 
     """
     order = probabilities.argsort(descending=True, stable=True).tolist()
     near = (torch.cdist(ends, ends) < meters).tolist()
-    chosen: list = []
+    apart: list[int] = []
     for i in order:
-        if len(chosen) < keep and not any(near[i][j] for j in chosen):
-            chosen.append(i)
-    rest = [i for i in order if i not in chosen]
-    chosen += rest[: keep - len(chosen)]
-    return torch.tensor(chosen, device=ends.device)
+        if not any(near[i][j] for j in apart):
+            apart.append(i)
+    rest = [i for i in order if i not in apart]
+    return torch.tensor([*apart, *rest][:keep], device=ends.device)

@@ -17,6 +17,9 @@ from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.models.losses import end_distances, masked_smooth_l1, take_agents
 from lm4ve.tasks.motion.scene import STEP
 
+#: Meters that the network sees as 1, and that a step of its output is worth.
+SCALE = 10.0
+
 
 def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
     """Describe histories as vectors x, y, dx, dy, mask, t.
@@ -34,11 +37,8 @@ def agent_vectors(agents: Tensor, valid: Tensor) -> Tensor:
     count = agents.shape[2]
     times = (torch.arange(1, count, device=agents.device) - count + 0.5) * STEP
     times = times.to(agents.dtype)[:, None].expand(*kept.shape[:3], 1)
-    ends, moves = agents[..., 1:, :], agents.diff(dim=2)
-    return torch.cat(
-        [torch.where(kept, ends, 0.0), torch.where(kept, moves, 0.0), kept.to(agents.dtype), times],
-        dim=-1,
-    )
+    vectors = torch.cat([agents[..., 1:, :], agents.diff(dim=2)], dim=-1)
+    return torch.cat([torch.where(kept, vectors, 0.0), kept.to(agents.dtype), times], dim=-1)
 
 
 def lane_vectors(lanes: Tensor, attributes: Tensor) -> Tensor:
@@ -96,8 +96,6 @@ class VectorNet(BaseModule):
         num_layers (int): Attention layers, each with a residual connection.
         final_norm (bool): LayerNorm of the output. False with a neck, whose own
             norm comes after the block.
-        scale (float): Meters are divided by this.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -106,25 +104,22 @@ class VectorNet(BaseModule):
         num_heads: int = 1,
         num_layers: int = 1,
         final_norm: bool = True,
-        scale: float = 10.0,
-        init_cfg: dict = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         self.embed_dims = 2 * channels[-1]
-        self.scale = scale
         self.agents = SubGraph(6, channels)
         self.lanes = SubGraph(7, channels)
-        self.norms = nn.ModuleList(nn.LayerNorm(self.embed_dims) for _ in range(num_layers))
+        c, layers = self.embed_dims, range(num_layers)
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in layers)
         self.attentions = nn.ModuleList(
-            nn.MultiheadAttention(self.embed_dims, num_heads, batch_first=True)
-            for _ in range(num_layers)
+            nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers
         )
-        self.final_norm = nn.LayerNorm(self.embed_dims) if final_norm else nn.Identity()
+        self.final_norm = nn.LayerNorm(c) if final_norm else nn.Identity()
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See :class:`lm4ve.tasks.motion.models.forecaster.MotionForecaster`."""
-        agents = agent_vectors(inputs['agents'] / self.scale, inputs['agents_valid'])
-        lanes = lane_vectors(inputs['lanes'] / self.scale, inputs['lane_attributes'])
+        agents = agent_vectors(inputs['agents'] / SCALE, inputs['agents_valid'])
+        lanes = lane_vectors(inputs['lanes'] / SCALE, inputs['lane_attributes'])
         x = torch.cat([self.agents(agents), self.lanes(lanes)], dim=1)
         mask = torch.cat([inputs['agent_padding'], inputs['lane_padding']], dim=1)
         for norm, attention in zip(self.norms, self.attentions, strict=True):
@@ -138,11 +133,8 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
-        self.block = nn.Sequential(
-            *linear_norm_relu(channels, channels),
-            nn.Linear(channels, channels),
-            nn.LayerNorm(channels),
-        )
+        inner = linear_norm_relu(channels, channels)
+        self.block = nn.Sequential(*inner, nn.Linear(channels, channels), nn.LayerNorm(channels))
         self.out = nn.Linear(channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -160,23 +152,11 @@ class TrajectoryDecoder(BaseModule):
         in_channels (int): C.
         future_steps (int): F.
         num_modes (int): K.
-        scale (float): Outputs are multiplied by this to meters.
-        cls_weight (float): Weight of the cross-entropy.
-        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        future_steps: int,
-        num_modes: int = 6,
-        scale: float = 10.0,
-        cls_weight: float = 1.0,
-        init_cfg: dict = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        self.future_steps, self.scale = future_steps, scale
-        self.cls_weight = cls_weight
+    def __init__(self, in_channels: int, future_steps: int, num_modes: int = 6) -> None:
+        super().__init__()
+        self.future_steps = future_steps
         self.modes = nn.ModuleList(
             ResidualMLP(in_channels, 2 * future_steps) for _ in range(num_modes)
         )
@@ -188,7 +168,7 @@ class TrajectoryDecoder(BaseModule):
         Trajectories are offsets from where an agent is.
         """
         lines = torch.stack([m(features) for m in self.modes], dim=2)
-        lines = lines.unflatten(-1, (self.future_steps, 2)) * self.scale
+        lines = lines.unflatten(-1, (self.future_steps, 2)) * SCALE
         here = take_agents(inputs['agents'][:, :, -1], inputs['queries'])
         return here[:, :, None, None] + lines, self.classifier(features)
 
@@ -204,11 +184,9 @@ class TrajectoryDecoder(BaseModule):
             valid (Tensor): bool ``[N, F]``.
         """
         best = end_distances(trajectories, future, valid).argmin(dim=1)
-        rows = torch.arange(len(best), device=best.device)
-        return dict(
-            loss_reg=masked_smooth_l1(trajectories[rows, best], future, valid),
-            loss_cls=self.cls_weight * F.cross_entropy(scores, best),
-        )
+        nearest = take_agents(trajectories, best[:, None])[:, 0]
+        regression = masked_smooth_l1(nearest, future, valid)
+        return dict(loss_reg=regression, loss_cls=F.cross_entropy(scores, best))
 
     def select(self, trajectories: Tensor, probabilities: Tensor):
         """Return all trajectories."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError, check, listing
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
@@ -72,12 +72,14 @@ class ModelNet40(PointCloudDataset):
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
-        files = self._listed(root) or self._meshes(root)
+        files = self._listed(root) or [
+            (path, label)
+            for label, kind in enumerate(_MODELNET40)
+            for path in sorted((root / kind / self.split).glob('*.off'))
+        ]
         if not files:
-            raise UserError(
-                f"'{root}' has neither modelnet40_{self.split}.txt nor "
-                f'<class>/{self.split}/*.off. Fix: unpack one of them there, or set data_root.'
-            )
+            layouts = f'modelnet40_{self.split}.txt nor <class>/{self.split}/*.off'
+            raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
         key = [f'version 1, {self.num_points} of {self.num_samples}']
         key += [f'{p.relative_to(root)} {p.stat().st_size}' for p, _ in files]
         self._clouds = cached_array(
@@ -86,9 +88,7 @@ class ModelNet40(PointCloudDataset):
             '\n'.join(key),
             lambda: self._build(files),
         )
-        return [
-            dict(path=str(path), row=i, gt_label=label) for i, (path, label) in enumerate(files)
-        ]
+        return [dict(path=str(p), row=i, gt_label=label) for i, (p, label) in enumerate(files)]
 
     def _listed(self, root: Path) -> list[tuple[Path, int]]:
         names = root / f'modelnet40_{self.split}.txt'
@@ -100,13 +100,6 @@ class ModelNet40(PointCloudDataset):
                 raise UserError(f"'{names}' names a file outside of its class folder.")
             files.append((root / kind / f'{name}.txt', _MODELNET40.index(kind)))
         return files
-
-    def _meshes(self, root: Path) -> list[tuple[Path, int]]:
-        return [
-            (path, label)
-            for label, kind in enumerate(_MODELNET40)
-            for path in sorted((root / kind / self.split).glob('*.off'))
-        ]
 
     def _build(self, files: list) -> np.ndarray:
         clouds = np.empty((len(files), self.num_points, 3), dtype=np.float32)
@@ -153,44 +146,32 @@ class ShapeNet(PointCloudDataset):
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root)
-        models = self._arrays(root) or self._folders(root)
+        arrays = sorted(root.glob('shapenet_pc/*-*.npy'))
+        models = {tuple(p.stem.split('-', 1)): p for p in arrays} or _models_of_folders(root)
         if not models:
-            raise UserError(
-                f"'{root}' has neither shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/. "
-                'Fix: check dataset.data_root.'
-            )
+            layouts = 'shapenet_pc/<synset>-<model>.npy nor <synset>/<model>/'
+            raise UserError(f"dataset.data_root='{root}' has neither {layouts}.")
         classes = tuple(sorted({synset for synset, _ in models}))
         classes = self._metainfo.setdefault('classes', classes)
-        keys = self._listed(root) or sorted(models)
-        if missing := [key for key in keys if key not in models]:
-            raise UserError(
-                f"'{root}' lacks {len(missing)} model(s) of the split '{self.split}', the first: "
-                f'{"-".join(missing[0])}.'
-            )
+        keys = sorted(models)
+        for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
+            if path.is_file():
+                names = path.read_text(encoding='utf-8').replace('/', '-').split()
+                keys = [tuple(name.removesuffix('.npy').split('-', 1)) for name in names]
+                break
+        if missing := ['-'.join(key) for key in keys if key not in models]:
+            raise UserError(f"'{root}' lacks models of '{self.split}': {listing(missing)}.")
         return [
             dict(path=str(models[key]), gt_label=classes.index(key[0]))
             for key in keys
             if key[0] in classes
         ]
 
-    @staticmethod
-    def _arrays(root: Path) -> dict:
-        return {
-            tuple(p.stem.split('-', 1)): p for p in sorted((root / 'shapenet_pc').glob('*-*.npy'))
-        }
 
-    @staticmethod
-    def _folders(root: Path) -> dict:
-        models = {}
-        for folder in sorted(root.glob('[0-9]*/*/')):
-            files = [p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')]
-            if files:
-                models[folder.parent.name, folder.name] = min(files)
-        return models
-
-    def _listed(self, root: Path) -> list:
-        for path in (root / f'{self.split}.txt', root / 'ShapeNet-55' / f'{self.split}.txt'):
-            if path.is_file():
-                lines = path.read_text(encoding='utf-8').replace('/', '-').split()
-                return [tuple(line.removesuffix('.npy').split('-', 1)) for line in lines]
-        return []
+def _models_of_folders(root: Path) -> dict[tuple[str, str], Path]:
+    models = {}
+    for folder in sorted(root.glob('[0-9]*/*/')):
+        files = [p for p in folder.rglob('*') if p.suffix in ('.obj', '.ply', '.off', '.npy')]
+        if files:
+            models[folder.parent.name, folder.name] = min(files)
+    return models

@@ -7,7 +7,6 @@ to one size.
 
 import os
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +75,6 @@ class ScanObjectNN(PointCloudDataset):
         variant (str): 'objectbg' (with background, OBJ_BG), 'objectonly'
             (OBJ_ONLY) or 'hardest' (with background, moved, rotated and scaled:
             PB_T50_RS).
-        folder (str): 'main_split', or 'split1' to 'split4' of the release.
         **kwargs: Passed to :class:`PointCloudDataset`.
 
     Raises:
@@ -84,34 +82,25 @@ class ScanObjectNN(PointCloudDataset):
             range.
     """
 
-    METAINFO = dict(
-        classes=tuple(
-            'bag bin box cabinet chair desk display door shelf table bed pillow sink sofa '
-            'toilet'.split()
-        )
-    )
+    _CLASSES = 'bag bin box cabinet chair desk display door shelf table bed pillow sink sofa toilet'
+    METAINFO = dict(classes=tuple(_CLASSES.split()))
     VARIANTS = dict(
         objectbg=('', ''), objectonly=('_nobg', ''), hardest=('', '_augmentedrot_scale75')
     )
 
     def __init__(
-        self,
-        data_root: str,
-        split: str = 'train',
-        variant: str = 'hardest',
-        folder: str = 'main_split',
-        **kwargs,
+        self, data_root: str, split: str = 'train', variant: str = 'hardest', **kwargs
     ) -> None:
         check('dataset.split', split, choices=('train', 'test'))
         check('dataset.variant', variant, choices=tuple(self.VARIANTS))
-        self.split, self.variant, self.folder = split, variant, folder
+        self.split, self.variant = split, variant
         super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         nobg, ending = self.VARIANTS[self.variant]
-        begin = dict(train='training', test='test')[self.split]
-        name = f'{self.folder}{nobg}/{begin}_objectdataset{ending}.h5'
-        path = Path(self.data_root) / name
+        begin = 'training' if self.split == 'train' else 'test'
+        folder = Path(self.data_root, f'main_split{nobg}')
+        path = folder / f'{begin}_objectdataset{ending}.h5'
         self._clouds, labels = read_h5(path)
         for bound in (labels.min(), labels.max()):
             field = f"A label of '{path}'"
@@ -132,9 +121,7 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
             data, labels = (_stored(file, key) for key in ('data', 'label'))
         labels = labels.reshape(-1).astype(np.int64)
         if data.ndim != 3 or data.shape[-1] < 3 or len(data) != len(labels) or not data.size:
-            raise ValueError(
-                f'data {list(data.shape)} and {len(labels)} labels, expected [M, N, 3] and M'
-            )
+            raise ValueError(f'it has data {list(data.shape)} and {len(labels)} labels')
         return data[..., :3].astype(np.float32), labels
     except Exception as e:  # the errors of h5py are of many kinds
         raise UserError(
@@ -172,27 +159,18 @@ class PointCloudFolder(PointCloudDataset):
         data_root (str): The folder.
         split (str): A folder below ``data_root``; '' where there is none.
         num_samples (int): Points drawn on a mesh.
-        extensions (Sequence[str]): Which files count.
-        metainfo (dict, optional): ``classes`` names the class folders to use,
-            in the order of their labels; default: all, sorted.
-        **kwargs: Passed to :class:`PointCloudDataset`.
+        **kwargs: Passed to :class:`PointCloudDataset`. ``metainfo.classes`` names the class
+            folders to use, in the order of their labels; default: all, sorted.
 
     Raises:
         UserError: There is no class folder, or one without clouds.
     """
 
     def __init__(
-        self,
-        data_root: str,
-        split: str = 'train',
-        num_samples: int = 2048,
-        extensions: Sequence[str] = tuple(e for e in EXTENSIONS if e != '.txt'),
-        metainfo: dict | None = None,
-        **kwargs,
+        self, data_root: str, split: str = 'train', num_samples: int = 2048, **kwargs
     ) -> None:
         self.split, self.num_samples = split, num_samples
-        self.extensions = tuple(extensions)
-        super().__init__(data_root=data_root, metainfo=metainfo, **kwargs)
+        super().__init__(data_root=data_root, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         root = Path(self.data_root) / self.split
@@ -200,11 +178,8 @@ class PointCloudFolder(PointCloudDataset):
         classes = self._metainfo.setdefault('classes', found)
         entries = []
         for label, name in enumerate(classes):
-            paths = sorted(
-                p
-                for p in (root / name).rglob('*')
-                if p.is_file() and p.suffix.lower() in self.extensions
-            )
+            files = sorted(p for p in (root / name).rglob('*') if p.is_file())
+            paths = [p for p in files if p.suffix.lower() in EXTENSIONS and p.suffix != '.txt']
             check(f"The number of clouds in '{root / name}'", len(paths), least=1)
             entries += [dict(path=str(p), gt_label=label) for p in paths]
         check(f"The number of class folders of '{root}'", len(classes), least=1)

@@ -4,6 +4,7 @@ A file that was cut is refused: what it promises is compared with what it holds 
 library that reads it does not do so.
 """
 
+import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -40,12 +41,10 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
     read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
+    surface = functools.partial(_read_surface, num_samples=num_samples, seed=seed)
     try:
         with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
-            if suffix in read:
-                points = read[suffix](path)
-            else:
-                points = _read_surface(path, num_samples, seed)
+            points = read.get(suffix, surface)(path)
             if not len(points):
                 raise ValueError('it has no points')
             return as_float32(points)
@@ -130,11 +129,8 @@ def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') ->
     finite = np.isfinite(points).all(axis=1)
     bad = int((~finite).sum())
     if bad == len(points) or (bad and on_corrupt == 'refuse'):
-        raise UserError(
-            f'{origin}: {bad} of {len(points)} points have NaN or infinite coordinates. '
-            "Fix: repair or remove the cloud, or set dataset.on_corrupt='skip'."
-        )
-    return points[finite] if bad else points
+        raise UserError(f'{origin}: {bad} of {len(points)} points are NaN or infinite.')
+    return points[finite]
 
 
 def cached_array(

@@ -2,8 +2,8 @@
 
 Each object is one surface with random proportions, bent by a random scale of each axis, in a
 random pose over all of SO(3), with parts missing, seen from one side or all, unevenly sampled
-and noisy. Its bounding box does not give its class away
-(``tests/tasks/pointcloud/test_primitives.py`` has that baseline).
+and noisy. Its bounding box does not give its class away: a random forest on the extents along
+the axes and principal axes stays below 75 %.
 """
 
 import os
@@ -41,11 +41,9 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     """
     # More points than are kept, since parts are removed below.
     points, _ = sample_primitive(name, 8 * num_points, rng)
-    points = points - points.mean(axis=0)
-    points = points @ random_rotation(rng).T
+    points = (points - points.mean(axis=0)) @ random_rotation(rng).T
     # In a random frame, so that the scale also shears the shape.
-    points = points * rng.uniform(0.8, 1.3, 3)
-    points = points @ random_rotation(rng).T
+    points = points * rng.uniform(0.8, 1.3, 3) @ random_rotation(rng).T
     points = points / np.linalg.norm(points, axis=1).max()
     points = _remove_parts(points, rng, num_points)
     # Denser at one side than at the other.
@@ -55,8 +53,7 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     points = points[chosen]
     points = points + rng.normal(scale=rng.uniform(0, 0.01), size=points.shape)
     points = points - points.mean(axis=0)
-    points = points / np.linalg.norm(points, axis=1).max()
-    return points.astype(np.float32)
+    return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
 
 
 def _remove_parts(points: np.ndarray, rng: np.random.Generator, least: int) -> np.ndarray:
@@ -109,7 +106,6 @@ class PrimitivesDataset(PointCloudDataset):
         per_class (int, optional): Objects of each class, before that cut;
             default: 300 to train with, 100 to test with.
         num_points (int): Points of each cloud.
-        seed (int): Seed of the set.
         cache_dir (str, optional): Default: :func:`default_cache`.
         **kwargs: Passed to :class:`lm4ve.tasks.pointcloud.PointCloudDataset`.
     """
@@ -121,22 +117,21 @@ class PrimitivesDataset(PointCloudDataset):
         split: str = 'train',
         per_class: int | None = None,
         num_points: int = 512,
-        seed: int = 0,
         cache_dir: str | None = None,
         **kwargs,
     ) -> None:
         check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
         self.split = split
         self.per_class = per_class or (100 if split == 'test' else 300)
-        self.num_points, self.seed = num_points, seed
+        self.num_points = num_points
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list[dict]:
         made_as = 'test' if self.split == 'test' else 'train'
-        key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, {self.seed}'
+        key = f'version {VERSION}, {made_as}, {self.per_class}, {self.num_points}, 0'
         name = f'primitives_{made_as}'
-        sizes = self.per_class, self.num_points, 2 * self.seed + (self.split == 'test')
+        sizes = self.per_class, self.num_points, int(made_as == 'test')
         self._clouds = cached_array(self.cache_dir, name, key, lambda: make_primitives(*sizes))
         rows = np.arange(len(self._clouds))
         if self.split in ('fit', 'val'):

@@ -41,7 +41,7 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
     If the first batch lies far outside of the unit sphere (millimeters?), a warning is logged.
     """
 
-    _has_checked_units = False
+    _is_first = True
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Cast and stack ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``)."""
@@ -49,22 +49,16 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
         inputs = data['inputs']
         if not isinstance(inputs, Tensor):
             inputs = torch.stack(list(inputs))
-        if not self._has_checked_units:
-            self._has_checked_units = True
-            _warn_of_units(inputs)
+        if self._is_first and (farthest := float(inputs.abs().max())) > 10:
+            text = (
+                f'A coordinate of the first batch is {farthest:.4g}; models expect clouds within '
+            )
+            text += (
+                "the unit sphere. Fix: dict(type='lm4ve.NormalizeToUnitSphere') in the pipelines."
+            )
+            print_log(text, logger='current', level=logging.WARNING)
+        self._is_first = False
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))
-
-
-def _warn_of_units(clouds: Tensor) -> None:
-    farthest = float(clouds.abs().max())
-    if farthest > 10:
-        print_log(
-            f'A coordinate of the first batch is {farthest:.4g}; the models expect clouds within '
-            "the unit sphere. Fix: put dict(type='lm4ve.NormalizeToUnitSphere') into the pipelines "
-            'of training and test.',
-            logger='current',
-            level=logging.WARNING,
-        )
 
 
 @MODELS.register_module()
@@ -79,7 +73,7 @@ class PointClsHead(BaseModule):
         norm (bool): Batch norm after each hidden layer, as in Point-MAE.
         dropout (float): After each hidden layer.
         label_smoothing (float): Label smoothing of the cross-entropy.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -90,16 +84,14 @@ class PointClsHead(BaseModule):
         norm: bool = False,
         dropout: float = 0.5,
         label_smoothing: float = 0.2,
-        init_cfg: dict | Sequence[dict] | None = dict(type='TruncNormal', layer='Linear', std=0.02),
+        init_cfg: dict | None = dict(type='TruncNormal', layer='Linear', std=0.02),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         layers: list[nn.Module] = []
         width = 2 * in_channels
         for size in hidden:
-            layers.append(nn.Linear(width, size))
-            if norm:
-                layers.append(nn.BatchNorm1d(size))
-            layers += [nn.ReLU(inplace=True), nn.Dropout(dropout)]
+            normed = [nn.BatchNorm1d(size)] if norm else []
+            layers += [nn.Linear(width, size), *normed, nn.ReLU(inplace=True), nn.Dropout(dropout)]
             width = size
         self.layers = nn.Sequential(*layers, nn.Linear(width, num_classes))
         self.num_classes = num_classes
@@ -124,7 +116,7 @@ class PointCloudClassifier(BaseModel):
             ``tools/pointcloud/convert_checkpoint.py`` of a published one) with the encoder
             that training starts from; see :func:`load_encoder`.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: Passed to MMEngine's ``BaseModel``.
     """
 
     def __init__(
@@ -134,9 +126,9 @@ class PointCloudClassifier(BaseModel):
         neck: dict | None = None,
         checkpoint: str | None = None,
         data_preprocessor: dict | None = None,
-        init_cfg: dict | Sequence[dict] | None = None,
+        **kwargs,
     ) -> None:
-        super().__init__(data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), init_cfg)
+        super().__init__(data_preprocessor or dict(type='lm4ve.PointCloudPreprocessor'), **kwargs)
         self.checkpoint = checkpoint
         self.backbone = MODELS.build(backbone)
         self.neck = None if neck is None else MODELS.build(neck)
@@ -148,11 +140,6 @@ class PointCloudClassifier(BaseModel):
         if self.checkpoint is not None:
             load_encoder(self, self.checkpoint)
 
-    def extract_tokens(self, inputs: Tensor) -> Tensor:
-        """Map clouds ``[B, N, 3]`` to the tokens that the head reads."""
-        tokens = self.backbone(inputs)
-        return tokens if self.neck is None else self.neck(tokens)
-
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor'):
         """Run the model.
 
@@ -163,16 +150,14 @@ class PointCloudClassifier(BaseModel):
             mode (str): 'tensor' gives logits ``[B, classes]``, 'loss' a dict of
                 losses, 'predict' the samples with predictions.
         """
-        logits = self.head(self.extract_tokens(inputs))
-        if mode == 'tensor':
-            return logits
+        tokens = self.backbone(inputs)
+        logits = self.head(tokens if self.neck is None else self.neck(tokens))
         if mode == 'loss':
-            labels = torch.cat([s.gt_label for s in data_samples])
-            return dict(loss=self.head.loss(logits, labels))
+            return dict(loss=self.head.loss(logits, torch.cat([s.gt_label for s in data_samples])))
         if mode == 'predict':
             data_samples = data_samples or [PointCloudDataSample() for _ in range(len(logits))]
             return [s.set_prediction(x) for s, x in zip(data_samples, logits, strict=True)]
-        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+        return logits
 
 
 def load_encoder(model: PointCloudClassifier, path: str) -> None:
@@ -183,33 +168,22 @@ def load_encoder(model: PointCloudClassifier, path: str) -> None:
         path (str): A checkpoint with the names of :class:`PointCloudClassifier`.
 
     Raises:
-        CheckpointError: The file is missing or damaged, or a tensor of the encoder is not in
-            it or has another shape; nothing is loaded then.
+        CheckpointError: The file is missing or damaged, or lacks a tensor of the encoder.
+        RuntimeError: A tensor has another shape.
     """
-    state = read_state(path)
-    places = ('neck', 'backbone') if model.backbone.norm is not None else ('backbone', 'neck')
-    for part in ('weight', 'bias'):
-        old, new = (f'{place}.norm.{part}' for place in places)
-        if old in state:
-            state[new] = state.pop(old)
-    shapes = {
-        key: value.shape
-        for key, value in model.state_dict().items()
-        if key.startswith(('backbone.', 'neck.norm.'))
-    }
+    state, parts = read_state(path), ('backbone.', 'neck.norm.')
+    old, new = ('neck', 'backbone') if model.backbone.norm is not None else ('backbone', 'neck')
+    for name in (f'{old}.norm.weight', f'{old}.norm.bias'):
+        if name in state:
+            state[name.replace(old, new)] = state.pop(name)
+    encoder = {name: value for name, value in state.items() if name.startswith(parts)}
+    lacking = [k for k in model.state_dict() if k.startswith(parts) and k not in encoder]
     # In pre-training Point-MAE has no class token: it starts at random.
-    random = [k for k in ('backbone.cls_token', 'backbone.cls_pos') if k not in state]
-    wrong = [
-        key
-        for key, shape in shapes.items()
-        if key not in random and (key not in state or state[key].shape != shape)
-    ]
-    if wrong:
+    if wrong := set(lacking) - {'backbone.cls_token', 'backbone.cls_pos'}:
         raise CheckpointError(
-            f"model.checkpoint='{path}' is not of this encoder: {len(wrong)} tensor(s) are "
-            f'missing or have another shape ({listing(wrong)}). Fix: convert the published '
-            'checkpoint, and set model.backbone to its sizes.'
+            f"model.checkpoint='{path}' is not of this encoder, it lacks {listing(sorted(wrong))}. "
+            'Fix: convert the published checkpoint, and set model.backbone to its sizes.'
         )
-    model.load_state_dict({k: state[k] for k in shapes if k in state}, strict=False)
-    left = f'; not in it, so random: {listing(random)}' if random else ''
-    print_log(f"Encoder initialized from '{path}'{left}.", logger='current', level=logging.INFO)
+    model.load_state_dict(encoder, strict=False)
+    random = f', but for {listing(lacking)}' if lacking else ''
+    print_log(f"Encoder initialized from '{path}'{random}.", logger='current')

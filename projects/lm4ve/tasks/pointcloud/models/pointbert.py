@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import build_norm_layer
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from timm.models.vision_transformer import Block  # Point-BERT copied it
@@ -92,8 +91,7 @@ class PointBERT(BaseModule):
             this at the last.
         mlp_ratio (float): Width of a block's MLP by C.
         final_norm (bool): Apply the final norm. False where a neck applies it.
-        norm_cfg (dict): Config of the final norm.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        init_cfg (list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     #: The class token, which is no group and comes first.
@@ -111,8 +109,7 @@ class PointBERT(BaseModule):
         drop_path_rate: float = 0.1,
         mlp_ratio: float = 4.0,
         final_norm: bool = True,
-        norm_cfg: dict = dict(type='LN', eps=1e-5),
-        init_cfg: dict | Sequence[dict] | None = _INIT,
+        init_cfg: Sequence[dict] | None = _INIT,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.embed_dims = embed_dims
@@ -124,17 +121,10 @@ class PointBERT(BaseModule):
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
         self.blocks = nn.ModuleList(
-            Block(
-                embed_dims,
-                num_heads,
-                mlp_ratio=mlp_ratio,
-                qkv_bias=False,
-                drop_path=rate,
-                norm_layer=nn.LayerNorm,
-            )
+            Block(embed_dims, num_heads, mlp_ratio, drop_path=rate, norm_layer=nn.LayerNorm)
             for rate in torch.linspace(0, drop_path_rate, depth).tolist()
         )
-        self.norm = build_norm_layer(norm_cfg, embed_dims)[1] if final_norm else None
+        self.norm = nn.LayerNorm(embed_dims) if final_norm else None
 
     def init_weights(self) -> None:
         super().init_weights()

@@ -5,7 +5,9 @@ into an epoch, in a worker, often without its name.
 """
 
 import os.path as osp
+import traceback
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
 from mmaction.datasets import RepeatAugDataset, VideoDataset
 from mmengine import fileio
@@ -58,28 +60,22 @@ class CheckedVideoMixin(IntegrityMixin):
         data_list, wrong = [], []
         lines = whole_lines(fileio.get(self.ann_file), self.ann_file)
         for number, line in enumerate(map(str.strip, lines), start=1):
-            if not line:
-                continue
             name, _, label = line.rpartition(self.delimiter)
             name = name.rstrip(self.delimiter)
-            if not name or not label.removeprefix('-').isdecimal():
+            if line and not (name and label.removeprefix('-').isdecimal()):
                 wrong.append(f'line {number} is no path and label')
-                continue
-            if prefix and leads_outside(name, prefix):
+            elif line and prefix and leads_outside(name, prefix):
                 wrong.append(f"line {number} leads outside of data_prefix.video='{prefix}'")
-            data_list.append(
-                dict(filename=osp.join(prefix, name) if prefix else name, label=int(label))
-            )
+            elif line:
+                data_list.append(dict(filename=osp.join(prefix or '', name), label=int(label)))
         if self._is_local and not wrong:
             paths = [self.path_of(d) for d in data_list]
             with ThreadPool(_THREADS) as pool:
                 exist = pool.map(osp.isfile, paths)
             wrong = [f"'{p}' does not exist" for p, e in zip(paths, exist, strict=True) if not e]
         if wrong or not data_list:
-            raise UserError(
-                f"dataset.ann_file='{self.ann_file}': of {len(data_list)} videos {len(wrong)} "
-                f'cannot be used: {listing(wrong)}. Fix: correct the list, or data_prefix.video.'
-            )
+            defects = listing(wrong) or 'it is empty'
+            raise UserError(f"dataset.ann_file='{self.ann_file}' cannot be used: {defects}.")
         return data_list
 
     def path_of(self, info: dict) -> str:
@@ -108,20 +104,9 @@ class CheckedVideoMixin(IntegrityMixin):
     def find_defect_behind(self, error: Exception, path: str) -> str | None:
         """Return the defect that made the pipeline fail; a decoder's own error is one."""
         defect = super().find_defect_behind(error, path)
-        return defect or (f'cannot be decoded ({error})' if _is_decoders(error) else None)
-
-
-def _is_decoders(error: Exception) -> bool:
-    """Return whether decord or PyAV raised an error.
-
-    Both have error classes of their own, but decord also raises RuntimeError where FFmpeg finds
-    no stream that it can open.
-    """
-    if type(error) is RuntimeError and (trace := error.__traceback__) is not None:
-        while trace.tb_next is not None:
-            trace = trace.tb_next
-        return trace.tb_frame.f_globals.get('__name__', '').partition('.')[0] == 'decord'
-    return type(error).__module__.partition('.')[0] in ('decord', 'av')
+        raised_in = Path(traceback.extract_tb(error.__traceback__)[-1].filename).parts
+        is_decoders = not {'decord', 'av'}.isdisjoint(raised_in)
+        return defect or (f'cannot be decoded ({error})' if is_decoders else None)
 
 
 @DATASETS.register_module()
@@ -132,18 +117,8 @@ class CheckedVideoDataset(CheckedVideoMixin, VideoDataset):
     """
 
 
-class _RepeatAugDataset(RepeatAugDataset):
-    """mmaction2's ``RepeatAugDataset``, with PyAV as well."""
-
-    def __init__(self, *args, num_repeats: int = 2, sample_once: bool = False, **kwargs) -> None:
-        self.num_repeats = num_repeats
-        self.sample_once = sample_once
-        # The host's own constructor refuses PyAV, which its method can use.
-        super(RepeatAugDataset, self).__init__(*args, **kwargs)
-
-
 @DATASETS.register_module()
-class CheckedRepeatAugDataset(CheckedVideoMixin, _RepeatAugDataset):
+class CheckedRepeatAugDataset(CheckedVideoMixin, RepeatAugDataset):
     """mmaction2's ``RepeatAugDataset`` with the checks of :class:`CheckedVideoMixin`.
 
     A video is opened once and gives ``num_repeats`` clips, each sampled and augmented on its own.
@@ -151,8 +126,7 @@ class CheckedRepeatAugDataset(CheckedVideoMixin, _RepeatAugDataset):
 
     Args:
         ann_file (str): The list.
-        pipeline (list): Transforms that begin with initialization, sampling and decoding, of
-            decord or of PyAV.
+        pipeline (list): Transforms that begin with DecordInit, sampling and DecordDecode.
         num_repeats (int): Clips of a video in a batch.
         sample_once (bool): The same frames for all of them.
         on_corrupt, verify: See :class:`CheckedVideoMixin`.

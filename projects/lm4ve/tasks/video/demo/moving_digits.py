@@ -14,10 +14,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
+from lm4ve.errors import check
+from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.base.generated import write_once
+from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
@@ -88,12 +92,12 @@ def draw_states(label: int, rng: np.random.Generator) -> np.ndarray:
     return start + np.arange(FRAMES)[:, None] * step
 
 
-def clips(split: str, count: int = None) -> Iterator[tuple[np.ndarray, int]]:
+def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
     """Generate a split.
 
     Args:
         split (str): 'train', 'val' or 'test'.
-        count (int, optional): How many clips; default: :data:`CLIPS`.
+        count (int): How many clips.
 
     Yields:
         tuple[np.ndarray, int]: uint8 ``[FRAMES, SIZE, SIZE]`` and the label.
@@ -101,8 +105,7 @@ def clips(split: str, count: int = None) -> Iterator[tuple[np.ndarray, int]]:
     """
     rng = np.random.default_rng(_SEEDS[split])
     scans, _ = digit_scans()[split]
-    for i in range(CLIPS[split] if count is None else count):
-        label = i % len(CLASSES)
+    for label in np.arange(count) % len(CLASSES):
         digit = scans[rng.integers(len(scans))] / 16
         yield render(digit, draw_states(label, rng)), label
 
@@ -128,13 +131,45 @@ def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> P
     def write(partial: Path) -> None:
         for split, count in counts.items():
             (partial / split).mkdir()
-            digits = len(str(max(count - 1, 1)))
-            lines = []
+            digits, text = len(str(max(count - 1, 1))), ''
             made = tqdm(clips(split, count), f'drawing clips to {split}', count, disable=None)
             for i, (frames, label) in enumerate(made):
                 name = f'{split}/{i:0{digits}d}.mp4'
                 write_video(partial / name, frames, FPS)
-                lines.append(f'{name} {label}\n')
-            (partial / f'{split}.txt').write_text(''.join(lines))
+                text += f'{name} {label}\n'
+            (partial / f'{split}.txt').write_text(text)
 
     return write_once(folder, recipe, 'moving digits', write)
+
+
+@DATASETS.register_module()
+class MovingDigitsDataset(CheckedVideoDataset):
+    """Moving handwritten digits, written once and then read as any video list.
+
+    Args:
+        split (str): 'train', 'val' or 'test'.
+        data_root (str): The folder of the videos and lists, which are written there if they are
+            missing (a few seconds).
+        clips (dict[str, int]): Clips of each split.
+        **kwargs: Passed to :class:`CheckedVideoDataset`.
+
+    Raises:
+        UserError: There is no such split, or ``data_root`` holds something else.
+    """
+
+    METAINFO = dict(classes=CLASSES)
+
+    def __init__(
+        self,
+        split: str = 'train',
+        data_root: str = 'data/moving-digits',
+        clips: dict = CLIPS,
+        **kwargs,
+    ) -> None:
+        check('dataset.split', split, choices=CLIPS)
+        if is_main_process():
+            write_moving_digits(data_root, clips)
+        barrier()
+        super().__init__(
+            ann_file=f'{data_root}/{split}.txt', data_prefix=dict(video=data_root), **kwargs
+        )
