@@ -275,8 +275,9 @@ def test_a_fused_model_has_no_projections_left():
     fused = lm4ve.fuse(neck)
     assert neck.training and not fused.training
     assert all(torch.equal(v, before[k]) for k, v in neck.state_dict().items())
-    names = [n for n, _ in fused.named_modules()]
-    assert not [n for n in names if n.endswith(('q_proj', 'k_proj', 'v_proj'))]
+    (layer,) = fused.block.block.layers
+    for part in (layer.q_proj, layer.k_proj, layer.v_proj):
+        assert part.wrapped.weight.shape == (D, C)
     assert not any(p.requires_grad for p in fused.parameters())
     with torch.no_grad():
         expected = fused(tokens())

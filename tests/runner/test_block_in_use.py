@@ -123,11 +123,11 @@ def test_class_tokens_are_not_drawn(tmp_path):
         train(tmp_path / 'mixed', drawing(0))
 
 
-def test_the_norm_before_the_neck_is_named(tmp_path, monkeypatch):
+def test_a_norm_before_the_neck_is_a_warning(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('lm4ve.necks.usage.print_log', lambda text, **_: said.append(text))
     train(tmp_path, WithBackbone(NormsFirst()))
-    assert len(said) == 1 and '(model.backbone.1.weight)' in said[0]
+    assert len(said) == 1 and 'model.neck is already normalized' in said[0]
 
 
 class BuildsNoNeck(Host):

@@ -60,7 +60,7 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         if key.rpartition('.')[2] == NECK_KEY:
             source['residual']
         else:
-            _describe(source)  # has every field
+            describe(source)  # has every field
     except (ValueError, LookupError, TypeError, RecursionError) as e:
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
@@ -86,7 +86,8 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
             )
 
 
-def _describe(source: Mapping[str, Any]) -> str:
+def describe(source: Mapping[str, Any]) -> str:
+    """Describe a record in one line: which layers of what."""
     origin = 'pre-trained' if source['pretrained'] else f'random with seed {source["seed"]}'
     return (
         f"layers {source['layers']} of '{source['source']}' "
@@ -166,7 +167,7 @@ class ProvenanceMixin(nn.Module):
         if not embedded or self.checkpoint is not None:
             raise CheckpointError(
                 'The checkpoint was made with other frozen weights than the config asks for. '
-                f'Checkpoint: {_describe(source)}. Config: {_describe(self.source)}. Fix: set '
+                f'Checkpoint: {describe(source)}. Config: {describe(self.source)}. Fix: set '
                 "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
             )
         differ = sorted(mine.keys() ^ embedded.keys())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
-from lm4ve.llm.sources import StoredTensor, Tensors
+from lm4ve.llm.sources import Tensors
 
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20
@@ -129,7 +129,7 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
             heads = config[rotated[part]] if in_pairs and part else None
             # GGUF counts from the fastest dimension.
             shape = tuple(int(n) for n in tensor.shape[::-1])
-            found[name + suffix] = StoredTensor(shape, partial(_read, tensor, shape, heads))
+            found[name + suffix] = partial(_read, tensor, shape, heads)
     return found
 
 

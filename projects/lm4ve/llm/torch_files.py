@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import StoredTensor, Tensors
+from lm4ve.llm.sources import Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
 _DAMAGE = (
@@ -149,10 +149,7 @@ def open_torch(path: Path) -> Tensors:
             stacklevel=2,
         )
         tensors = _load(path, mmap=False)
-        return {
-            name: StoredTensor(tuple(tensor.shape), partial(tensors.__getitem__, name))
-            for name, tensor in tensors.items()
-        }
+        return {name: partial(tensors.__getitem__, name) for name in tensors}
     with safe_loading(path), zipfile.ZipFile(path) as z:
         compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
     if compressed:  # a map would give its bytes for numbers
@@ -160,10 +157,7 @@ def open_torch(path: Path) -> Tensors:
             f'{path} is a compressed zip, which cannot be memory-mapped. Fix: write it again with '
             'torch.save(torch.load(file, weights_only=True), file).'
         )
-    return {
-        name: StoredTensor(tuple(tensor.shape), partial(_read, path, name, version))
-        for name, tensor in _load(path, mmap=True).items()
-    }
+    return {name: partial(_read, path, name, version) for name in _load(path, mmap=True)}
 
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.usage import ADVICE, UsageWatch, is_compiled
+from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, watch_necks
 from lm4ve.registry import HOOKS
 
 
@@ -31,7 +31,7 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
     priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:
-        self._watch: UsageWatch | None = None
+        self._watched: list[NeckUsage] = []
 
     def before_train(self, runner: Runner) -> None:
         """Compare what was built with what the config names, and begin to watch.
@@ -49,8 +49,8 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
             )
         for host in runner.model.modules():
             _check_class_tokens(host)
-        if not (runner.cfg.get('compile') or is_compiled(runner.model)):
-            self._watch = UsageWatch(runner.model)
+        if not runner.cfg.get('compile'):
+            self._watched = watch_necks(runner.model)
 
     def after_train_iter(
         self,
@@ -62,13 +62,13 @@ class BlockInUseHook(Hook):  # type: ignore[misc]
         """Judge the first iteration, or the first with a loss.
 
         Raises:
-            UserError: See :meth:`lm4ve.necks.usage.UsageWatch.inspect`.
+            UserError: See :func:`lm4ve.necks.usage.inspect_usage`.
         """
         losses = [v for k, v in (outputs or {}).items() if 'loss' in k]
         without_truth = bool(losses) and not any(torch.as_tensor(v).any() for v in losses)
-        if self._watch is not None and not without_truth:
-            watch, self._watch = self._watch, None
-            watch.inspect()
+        if self._watched and not without_truth:
+            watched, self._watched = self._watched, []
+            inspect_usage(watched)
 
 
 def _check_class_tokens(host: Any) -> None:

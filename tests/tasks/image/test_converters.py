@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope
 from safetensors.torch import save_file
 
 import lm4ve  # noqa: F401
-from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
@@ -124,7 +124,7 @@ def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, cap
 
 
 def test_huggingface_layout_gives_the_same_record(layers, llm, tmp_path, run):
-    meta = open_language_model(llm, None)
+    meta = LanguageModel(llm, None)
     weights = meta.checkpoint.weights
     folder = tmp_path / 'hf'
     folder.mkdir()
