@@ -63,7 +63,18 @@ class LanguageModel:
         try:
             self.config: Any = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
             self.spec = layer_spec(self.config)
-            self.skeleton = _skeleton(self.config)
+            short = copy.deepcopy(self.config)
+            kinds = getattr(short, 'layer_types', None)
+            sizes = dict(num_hidden_layers=1, **(dict(layer_types=kinds[:1]) if kinds else {}))
+            # Set after validation, which wants lists with an entry a layer to have their length.
+            for name, value in sizes.items():
+                setattr(short, name, value)
+            # Of a model with a decoder too, the encoder alone.
+            auto: Any = AutoModelForTextEncoding if short.is_encoder_decoder else AutoModel
+            with torch.device('meta'):
+                self.skeleton = auto.from_config(short)
+            for name in sizes:
+                setattr(self.skeleton.config, name, getattr(self.config, name))
         except UserError:
             raise
         except Exception as e:  # of many kinds, none of which names the file
@@ -161,24 +172,6 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
-
-
-def _skeleton(config: Any) -> Any:
-    """Build a model with one layer on the meta device; its config has all layers."""
-    short = copy.deepcopy(config)
-    # Set after validation, which wants lists with an entry a layer to have their length.
-    short.num_hidden_layers = 1
-    kinds = getattr(config, 'layer_types', None)
-    if kinds:
-        short.layer_types = kinds[:1]
-    # Of a model with a decoder too, the encoder alone.
-    auto: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-    with torch.device('meta'):
-        model = auto.from_config(short)
-    model.config.num_hidden_layers = config.num_hidden_layers
-    if kinds:
-        model.config.layer_types = kinds
-    return model
 
 
 def _without_code(fields: dict[str, Any]) -> dict[str, Any]:

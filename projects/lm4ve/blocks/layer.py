@@ -15,18 +15,12 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from lm4ve.blocks.families import LayerSpec
-from lm4ve.blocks.families.spec import HALVES
+from lm4ve.blocks.families.spec import HALVES, NORMS
 from lm4ve.blocks.frozen import linear_of, unwrap, values
 from lm4ve.blocks.norms import form_of
 
 Queries = slice | Tensor | None
 Rotary = tuple[Tensor, Tensor] | None
-
-#: The norms of a layer's branches: before, on the output, and after the residual sum.
-BRANCH_NORMS = (
-    *('attention_norm', 'attention_out_norm', 'attention_post_norm'),
-    *('mlp_norm', 'mlp_out_norm', 'mlp_post_norm'),
-)
 
 
 def take_tokens(x: Tensor, queries: Queries) -> Tensor:
@@ -82,21 +76,6 @@ class LLMLayer(nn.Module):
         config (PretrainedConfig): The (text) config it was built from.
     """
 
-    q_proj: nn.Module
-    k_proj: nn.Module
-    v_proj: nn.Module
-    q_norm: nn.Module
-    k_norm: nn.Module
-    v_norm: nn.Module
-    sinks: nn.Module | None
-    layer_scale: nn.Module | None
-    attention_norm: nn.Module
-    attention_out_norm: nn.Module
-    attention_post_norm: nn.Module
-    mlp_norm: nn.Module
-    mlp_out_norm: nn.Module
-    mlp_post_norm: nn.Module
-
     def __init__(self, layer: Any, spec: LayerSpec, config: PretrainedConfig) -> None:
         super().__init__()
         for module in layer.modules():  # the language model's regularization is not the host's
@@ -121,13 +100,14 @@ class LLMLayer(nn.Module):
 
         has_qk_norms = spec.qk_norm and hasattr(attention, spec.qk_norms[0])
         paths = (*(spec.qk_norms if has_qk_norms else ('', '')), spec.v_norm)
-        for name, path in zip(('q_norm', 'k_norm', 'v_norm'), paths, strict=True):
-            self.add_module(name, attrgetter(path)(attention) if path else nn.Identity())
+        own = (attrgetter(path)(attention) if path else nn.Identity() for path in paths)
+        self.q_norm, self.k_norm, self.v_norm = own
         tensors = getattr(attention, 'sinks', None), getattr(layer, 'layer_scalar', None)
         self.sinks, self.layer_scale = (t if t is None else values(weight=t) for t in tensors)
-        for name in BRANCH_NORMS:
-            path = spec.norms.get(name)
-            self.add_module(name, attrgetter(path)(layer) if path else nn.Identity())
+        named = map(spec.norms.get, NORMS)
+        norms = [attrgetter(path)(layer) if path else nn.Identity() for path in named]
+        self.attention_norm, self.attention_out_norm, self.attention_post_norm = norms[:3]
+        self.mlp_norm, self.mlp_out_norm, self.mlp_post_norm = norms[3:]
         before = self.attention_norm
         has_norm = not isinstance(before, nn.Identity)  # modernbert's first layer writes one
         self.norm_form = form_of(before, config.hidden_size) if has_norm else None

@@ -19,7 +19,7 @@ from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_pla
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
 from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
-from lm4ve.blocks.provenance import ProvenanceMixin, describe
+from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import fingerprint
 
@@ -109,8 +109,9 @@ class LLMBlock(ProvenanceMixin):
         )
         trained, frozen = count_parameters(self)
         print_log(
-            f'LLMBlock: {describe(self.source)}, D={self.embed_dims}, {frozen:,} frozen and '
-            f'{trained:,} trainable parameters, {dtype}',
+            f"LLMBlock: layers {self.layer_indices} of '{model.name}' ({model.config.model_type}, "
+            f'D={self.embed_dims}, {dtype}, {"pre-trained" if self.pretrained else "random"}), '
+            f'{frozen:,} frozen and {trained:,} trainable parameters',
             logger='current',
         )
 

@@ -117,10 +117,9 @@ class Checkpoint:
         if len(found) != 1:
             places = listing([f[wanted[0]] for f in found]) or 'nowhere'
             raise CheckpointError(
-                f"'{self.name}' must have layer {place} of model_type "
-                f"'{self.config['model_type']}' ({listing(wanted, 3)}) under one prefix; found "
-                f'{places} among {listing(sorted(names), 3)}. Fix: use a checkpoint in the '
-                "layout of transformers' own classes."
+                f"'{self.name}' must have layer {place} of a '{self.config['model_type']}' "
+                f'({listing(wanted, 3)}) under one prefix, as transformers has it; found {places} '
+                f'among {listing(sorted(names), 3)}.'
             )
         return found[0]
 
@@ -140,9 +139,7 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
     gguf = [n for n in ([weight_file] if weight_file else names) if n.endswith('.gguf')]
     if gguf and (weight_file or not {'config.json', 'params.json'} & set(names)):
         if len(gguf) > 1:
-            raise CheckpointError(
-                f"block.checkpoint='{source.name}' holds several GGUF files. Fix: point at one."
-            )
+            raise CheckpointError(f"'{source.name}' holds several GGUF files. Fix: point at one.")
         from lm4ve.llm.gguf_files import open_gguf
 
         assert source.folder is not None

@@ -50,18 +50,16 @@ def join_experts(tensors: Tensors) -> Tensors:
 
 
 def _join(name: str, parts: Mapping[tuple[int, int], Callable[[], Tensor]]) -> Tensor:
+    error = CheckpointError(f"An expert of '{name}' is missing or differs from the others.")
     places = 2 if name.endswith('gate_up_proj') else 1
     count = len(parts) // places
-    order = list(product(range(count), range(places)))
-    joined = torch.empty(0)
-    for i, part in enumerate(order if set(order) == parts.keys() else ()):
+    if sorted(parts) != list(product(range(count), range(places))):
+        raise error
+    first = parts[0, 0]()
+    joined = torch.empty(len(parts), *first.shape, dtype=first.dtype)
+    for target, part in zip(joined, sorted(parts), strict=True):
         matrix = parts[part]()
-        if i == 0:
-            joined = torch.empty(len(order), *matrix.shape, dtype=matrix.dtype)
-        if (matrix.shape, matrix.dtype) != (joined.shape[1:], joined.dtype):
-            break
-        joined[i] = matrix
-    else:
-        if len(joined):
-            return joined.view(count, -1, *joined.shape[2:])
-    raise CheckpointError(f"An expert of '{name}' is missing or differs from the others.")
+        if matrix.shape != first.shape or matrix.dtype != first.dtype:
+            raise error
+        target.copy_(matrix)
+    return joined.view(count, -1, *first.shape[1:])

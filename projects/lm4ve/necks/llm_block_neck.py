@@ -27,10 +27,6 @@ from lm4ve.blocks.provenance import (
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.layouts import COMMON, DEFAULTS, to_tokens
 
-RESIDUALS = ('none', 'inner', 'outer', 'both')
-OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
-LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
-
 
 @MODELS.register_module()
 class LLMBlockNeck(BaseModule):  # type: ignore[misc]
@@ -110,9 +106,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check('neck.residual', residual, choices=RESIDUALS)
-        check('neck.out_type', out_type, choices=OUT_TYPES)
-        check('neck.low_rank', low_rank, choices=LOW_RANKS)
+        check('neck.residual', residual, choices=('none', 'inner', 'outer', 'both'))
+        check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap'))
+        check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
         letters = layout or 'BNC'
         if not (letters.isalpha() and {*'BC'} < {*letters} and len({*letters}) == len(letters)):
             raise UserError(
@@ -128,13 +124,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self._compiled: Callable[..., Tensor] | None = None
         self._observed = False
         self.train_only: Any = None
-        #: Whether a training step depends on how far training has come.
-        self.follows_progress = False
         if branch or train_queries is not None:
             from lm4ve.necks.train_only import TrainOnly
 
             self.train_only = TrainOnly(train_queries, branch, out_type, residual)
-            self.follows_progress = self.train_only.scheduled
+        #: Whether a training step depends on how far training has come.
+        self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
@@ -295,14 +290,14 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
-        has_branch = self.train_only is not None and self.train_only.branch is not None
+        branch = getattr(self.train_only, 'branch', None)
         return dict(
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
             num_extra_tokens=self.num_extra_tokens if averages else None,
             index=self.index,
             keep_others=self.keep_others,
-            branch='left out in evaluation' if has_branch else 'none',
+            branch='left out in evaluation' if branch else 'none',
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:

@@ -129,9 +129,7 @@ def watch_necks(model: nn.Module) -> list[NeckUsage]:
             code leaves no trace in Python: of a compiled model no neck is watched.
     """
     modules = [*model.modules()]
-    if any(getattr(m, '_compiled_call_impl', None) for m in modules) or any(
-        type(m).__name__ == 'OptimizedModule' for m in modules
-    ):
+    if any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules):
         return []
     sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
     encoders = {id(m.llm_neck): m for m in modules if hasattr(m, 'llm_neck')}

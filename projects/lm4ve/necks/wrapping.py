@@ -69,11 +69,7 @@ def wrap(
 
 
 def build_neck(
-    model: nn.Module,
-    after: str,
-    index: int | str,
-    options: dict[str, Any],
-    block: str | Mapping[str, Any] | nn.Module,
+    model: nn.Module, after: str, index: int | str, options: dict[str, Any], block: Any
 ) -> tuple[dict[str, Any], LLMBlockNeck]:
     """Build the neck for a place of a model, which stays as it is.
 
@@ -86,17 +82,12 @@ def build_neck(
     """
     tensor = _reference(model, find_place(model, after))
     if tensor.is_meta or torch.get_default_device().type == 'meta':
-        raise UserError(
-            f"{type(model).__name__} is on the device 'meta', where the language model's weights "
-            'would be lost. Fix: fill it first (to_empty and its weights).'
-        )
+        raise UserError("A model on the device 'meta' cannot be wrapped. Fix: to_empty() first.")
     settings: dict[str, Any] | None = None
-    built: Any = block
     if not isinstance(block, nn.Module):
         fields = dict(checkpoint=block) if isinstance(block, str) else block
         settings = {'type': 'LLMBlock', **fields}
-        built = MODELS.build(settings)
-    neck = LLMBlockNeck(block=built, **options)
+    neck = LLMBlockNeck(block=settings or block, **options)
     return dict(after=after, index=index, neck=options, block=settings), neck
 
 

@@ -33,6 +33,8 @@ GEMMA2 = LayerSpec(
     )
 )
 _GLM = LayerSpec(rotary='pairs')
+_FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
+_LAYERNORMS = ('q_layernorm', 'k_layernorm')
 # Branches side by side that read the same norm.
 _SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
@@ -55,43 +57,25 @@ _GPT2 = LayerSpec(
 
 
 def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
-    return LayerSpec(
-        attention='attention',
-        qkv=('query_key_value',),
-        split=rows_grouped,
-        out='dense',
-        parallel=config.use_parallel_residual,
-        final_norm='final_layer_norm',
-    )
+    fused = replace(_FUSED, attention='attention', final_norm='final_layer_norm')
+    return replace(fused, parallel=config.use_parallel_residual)
 
 
 def _phi(config: PretrainedConfig) -> LayerSpec:
-    return replace(
-        _SHARED_NORM,
-        out='dense',
-        qk_norm='head' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-        final_norm='final_layernorm',
-    )
+    form = 'head' if config.qk_layernorm else ''
+    dense = replace(_SHARED_NORM, out='dense', final_norm='final_layernorm')
+    return replace(dense, qk_norm=form, qk_norms=_LAYERNORMS)
 
 
 def _persimmon(config: PretrainedConfig) -> LayerSpec:
-    return LayerSpec(
-        qkv=('query_key_value',),
-        split=rows_grouped,
-        out='dense',
-        qk_norm='head' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-        final_norm='final_layernorm',
-    )
+    form = 'head' if config.qk_layernorm else ''
+    return replace(_FUSED, qk_norm=form, qk_norms=_LAYERNORMS, final_norm='final_layernorm')
 
 
 def _stablelm(config: PretrainedConfig) -> LayerSpec:
-    return replace(
-        _SHARED_NORM if config.use_parallel_residual else LLAMA,
-        qk_norm='split' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-    )
+    form = 'split' if config.qk_layernorm else ''
+    kind = _SHARED_NORM if config.use_parallel_residual else LLAMA
+    return replace(kind, qk_norm=form, qk_norms=_LAYERNORMS)
 
 
 def _cohere(config: PretrainedConfig) -> LayerSpec:
@@ -117,18 +101,10 @@ def _opt(config: PretrainedConfig) -> LayerSpec:
 def _falcon(config: PretrainedConfig) -> LayerSpec:
     if config.alibi:
         raise UnsupportedModelError(
-            'falcon with alibi=True adds a position bias to the attention scores. Choose a falcon '
-            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
+            'falcon with alibi=True adds a position bias to the attention scores. Choose another.'
         )
-    sequential = LayerSpec(
-        attention='self_attention',
-        qkv=('query_key_value',),
-        # The three layouts of falcon-rw, -7b and -40b differ only in how many
-        # queries share a key.
-        split=rows_grouped,
-        out='dense',
-        final_norm='ln_f',
-    )
+    # The layouts of falcon-rw, -7b and -40b differ only in how many queries share a key.
+    sequential = replace(_FUSED, attention='self_attention', final_norm='ln_f')
     if not config.parallel_attn:
         return sequential
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
@@ -149,17 +125,14 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
     return int(config.rope_parameters['original_max_position_embeddings'])
 
 
+# Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
+_LIKE_LLAMA = (
+    'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
+    'arcee seed_oss internlm3 nemotron olmo'
+)
+
 DECODERS: dict[str, Family] = {
-    # LLaMA's layout. Biases, LayerNorm, gated or plain MLPs and scales of the residual
-    # come with the modules.
-    **dict.fromkeys(
-        (
-            *('llama', 'mistral', 'ministral', 'qwen2', 'qwen2_vl_text', 'qwen2_5_vl_text'),
-            *('gemma', 'granite', 'smollm3', 'starcoder2', 'arcee', 'seed_oss', 'internlm3'),
-            *('nemotron', 'olmo'),
-        ),
-        LLAMA,
-    ),
+    **dict.fromkeys(_LIKE_LLAMA.split(), LLAMA),
     'ministral3': replace(LLAMA, reach=_ministral3_reach),
     'phi3': LayerSpec(qkv=('qkv_proj',), split=rows_concatenated),
     # Channels are rotated in neighboring pairs.

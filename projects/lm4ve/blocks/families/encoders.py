@@ -33,9 +33,8 @@ def _albert_place(config: PretrainedConfig, index: int) -> str:
 
 
 def _albert_refuse(config: PretrainedConfig, index: int) -> str:
-    if config.inner_group_num == 1:
-        return ''
-    return f'inner_group_num={config.inner_group_num} makes several layers one, expected 1'
+    count = config.inner_group_num
+    return f'inner_group_num={count} makes several layers one, expected 1' if count != 1 else ''
 
 
 ENCODERS: dict[str, Family] = {

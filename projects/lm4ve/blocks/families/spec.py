@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+#: The norms of a layer: before a branch, on its output, and after the residual sum.
+NORMS = (
+    *('attention_norm', 'attention_out_norm', 'attention_post_norm'),
+    *('mlp_norm', 'mlp_out_norm', 'mlp_post_norm'),
+)
 #: Forms of rotary tables by which channel i turns with i + r / 2.
 HALVES = ('halves', 'half width', 'backwards')
 #: Indices of the rows of q, k and v in a fused projection.
@@ -40,10 +45,7 @@ class LayerSpec:
             ``attention``.
         norm_after_rotary (bool): These norms come after the rotary embedding.
         v_norm (str): A norm of each head's values.
-        norms (dict[str, str]): Place of a norm, as :class:`lm4ve.blocks.layer.LLMLayer` names
-            it -> its name here: before a branch (``attention_norm``, ``mlp_norm``), on its output
-            (``attention_out_norm``, ``mlp_out_norm``), or after the residual sum
-            (``attention_post_norm``, ``mlp_post_norm``).
+        norms (dict[str, str]): Of :data:`NORMS` those that the layer has -> their names in it.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
         parallel (bool): Both branches read the layer's input; without an ``mlp_norm`` the MLP
             reads the normed input of attention.
