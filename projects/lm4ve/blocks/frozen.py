@@ -78,7 +78,7 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return linear
 
 
-def unwrap(part: nn.Module) -> nn.Module:
+def unwrap(part: nn.Module) -> Any:
     """Return what a :class:`Frozen` hides, and any other module as it is."""
     return part.wrapped if isinstance(part, Frozen) else part
 

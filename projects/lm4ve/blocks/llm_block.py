@@ -62,6 +62,8 @@ class LLMBlock(ProvenanceMixin):
             checkpoints and unsupported models.
     """
 
+    layers: Any  # nn.ModuleList of LLMLayer
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -137,8 +139,7 @@ class LLMBlock(ProvenanceMixin):
                 for name, part in layer.named_children()
                 if self.trainable == 'none' or (self.trainable == 'norms' and 'norm' not in name)
             }
-            parts = {n: frozen[m] for n, m in layer._modules.items() if m in frozen}
-            layer._modules.update(parts)
+            layer._modules.update({n: frozen[m] for n, m in layer._modules.items() if m in frozen})
         norm = None
         if with_final_norm and model.spec.final_norm:
             norm = model.final_norm(self.dtype).requires_grad_(True)

@@ -25,7 +25,7 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
         norm (nn.Module): Any norm over the last dimension, frozen or not.
         width (int): Size of that dimension.
     """
-    module: Any = unwrap(norm)
+    module = unwrap(norm)
     if type(module) is nn.LayerNorm:
         return nn.LayerNorm, True, module.eps
     signs = signs_like(next(module.parameters(), torch.zeros(1)), width)
@@ -48,7 +48,7 @@ def affine_of(norm: nn.Module, eps: float, like: Tensor) -> tuple[Tensor | None,
         eps (float): Its epsilon.
         like (Tensor): A tensor ``[..., D]`` on the device and in the dtype to compute in.
     """
-    module: Any = unwrap(norm)
+    module = unwrap(norm)
     if type(module) is nn.LayerNorm:
         return module.weight, module.bias
     # Signs have mean 0 and mean square 1, so the norm of them is its gain, up to eps.

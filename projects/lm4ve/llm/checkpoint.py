@@ -36,7 +36,7 @@ from lm4ve.llm.sources import Tensors, find_files
 _OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
 _OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
 # Integers and 8-bit floats are nothing without their scales.
-_STORED_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -90,8 +90,7 @@ class Checkpoint:
                     f"'{stored}' of '{self.name}' has the shape {list(weight.shape)}, but its "
                     f'config.json implies {list(shapes[name])}. Fix: copy both from one release.'
                 )
-            dense = weight.layout == torch.strided and not weight.is_meta
-            if weight.dtype not in _STORED_TYPES or not dense:
+            if weight.dtype not in _TYPES or weight.layout != torch.strided or weight.is_meta:
                 raise CheckpointError(
                     f"'{stored}' of '{self.name}' is stored as {weight.dtype} ({weight.layout}). "
                     "Fix: use the model's original weights, not quantized ones."

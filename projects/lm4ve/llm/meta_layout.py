@@ -46,9 +46,8 @@ def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
     Returns:
         Tensor: The same rows in Hugging Face's order.
     """
-    rows, cols = weight.shape
-    pairs = weight.view(heads, rows // heads // 2, 2, cols)
-    return pairs.transpose(1, 2).reshape(rows, cols)
+    pairs = weight.view(heads, -1, 2, weight.shape[1])
+    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def open_meta(

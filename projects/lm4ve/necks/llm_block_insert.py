@@ -76,16 +76,17 @@ def LLMBlockInsert(
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     place = find_place(encoder, after)
+    built: Any = neck
     if not isinstance(neck, nn.Module):
-        neck = {'norm_cfg': None, **neck}
-        if str(neck.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-            neck['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
-        neck = MODELS.build(neck)
+        cfg = {'norm_cfg': None, **neck}
+        if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
+            cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
+        built = MODELS.build(cfg)
     # Inside an encoder the neck must give all tokens.
-    check('backbone.neck.out_type', getattr(neck, 'out_type', 'raw'), choices=('raw',))
-    encoder.llm_neck = neck
+    check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
+    encoder.llm_neck = built
     # A deep copy of the model (EMA) copies a partial's reference to the neck along with the neck.
-    place.register_forward_hook(partial(_through_neck, neck, index))
+    place.register_forward_hook(partial(_through_neck, built, index))
     return encoder
 
 
@@ -102,7 +103,7 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             '(block.layers).'
         )
     modules = {n: m for n, m in encoder.named_modules() if n}
-    place = modules.get(after)
+    place: nn.Module | None = modules.get(after)
     if place is None or type(place).forward is nn.Module.forward:
         what = 'no submodule' if place is None else 'only a container, which is never called,'
         near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]

@@ -41,25 +41,24 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     Raises:
         UserError: The model was not wrapped, or the folder cannot be written.
     """
-    model = _unwrapped(model)
-    if not hasattr(model, 'llm_inserted'):
-        raise UserError(f'{type(model).__name__} has no block of lm4ve.wrap. Fix: wrap it first.')
-    neck: Any = model.llm_neck
+    wrapped: Any = _unwrapped(model)
+    if not hasattr(wrapped, 'llm_inserted'):
+        raise UserError(f'{type(wrapped).__name__} has no block of lm4ve.wrap. Fix: wrap it first.')
     frozen = {
         n
-        for n, p in model.named_parameters(remove_duplicate=False)
+        for n, p in wrapped.named_parameters(remove_duplicate=False)
         if not p.requires_grad and not n.startswith(_NECK)
     }
-    state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    state = {k: v for k, v in wrapped.state_dict().items() if isinstance(v, Tensor)}
     kept = {
         k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
     }
     config = dict(
         format=1,
         lm4ve=__version__,
-        model=type(model).__name__,
-        **model.llm_inserted,
-        record=getattr(neck.block, 'source', None),
+        model=type(wrapped).__name__,
+        **wrapped.llm_inserted,
+        record=getattr(wrapped.llm_neck.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)

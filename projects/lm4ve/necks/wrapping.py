@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine.model import initialize
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
@@ -118,6 +117,5 @@ def _width_of(place: nn.Module, after: str) -> int:
         if isinstance(width, int) and width > 0:
             return width
     raise UserError(
-        f"The layers of after='{after}' ({type(place).__name__}) do not show the width of its "
-        'output. Fix: give in_channels=, the number of channels.'
+        f"after='{after}' does not show the width of its output. Fix: give in_channels="
     )
