@@ -1,7 +1,7 @@
 """A neck computes what its modules compute now: hooks, adapters, threads, replicas, traces."""
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -64,9 +64,12 @@ class Adapter(nn.Module):
         return self.base(x) + self.b(self.a(x))
 
 
-def place_of(neck: LLMBlockNeck, name: str) -> tuple[nn.Module, str]:
-    owner = neck if name == 'mapper_in' else neck.block.layers[0]
-    return owner, name
+def hidden(part: nn.Module) -> nn.Module:
+    return getattr(part, 'wrapped', part)
+
+
+def ramp(_, x):
+    return (x[0] * torch.linspace(0.5, 2, x[0].shape[-1]),)
 
 
 def forward_hook(owner, name):
@@ -74,15 +77,11 @@ def forward_hook(owner, name):
 
 
 def pre_hook(owner, name):
-    def ramp(_, x):
-        return (x[0] * torch.linspace(0.5, 2, x[0].shape[-1]),)
-
     getattr(owner, name).register_forward_pre_hook(ramp)
 
 
 def hook_of_the_hidden_module(owner, name):
-    part = getattr(owner, name)
-    getattr(part, 'wrapped', part).register_forward_hook(lambda m, x, out: out * 1.5)
+    hidden(getattr(owner, name)).register_forward_hook(lambda m, x, out: out * 1.5)
 
 
 def patched_forward(owner, name):
@@ -92,20 +91,18 @@ def patched_forward(owner, name):
 
 
 def adapter(owner, name):
-    part = getattr(owner, name)
     torch.manual_seed(3)
-    setattr(owner, name, Adapter(part, C if name == 'mapper_in' else D))
+    setattr(owner, name, Adapter(getattr(owner, name), C if name == 'mapper_in' else D))
 
 
 def bias(owner, name):
     part = getattr(owner, name)
-    linear = getattr(part, 'wrapped', part)
+    linear = hidden(part)
     linear.bias = nn.Parameter(torch.linspace(-1, 1, len(linear.weight)), part is linear)
 
 
 def weight_norm(owner, name):
-    part = getattr(owner, name)
-    linear = getattr(part, 'wrapped', part)
+    linear = hidden(getattr(owner, name))
     parametrizations.weight_norm(linear)
     linear.parametrizations.weight.original0.data.mul_(1.5)
 
@@ -116,16 +113,17 @@ INTRUSIONS = (
 )
 
 
+PARTS = ('mapper_in', 'q_proj', 'k_proj', 'v_proj', 'attention_norm')
+PAIRS = [(i, p) for i in INTRUSIONS for p in PARTS if (i, p) != (weight_norm, 'attention_norm')]
+
+
 @pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
-@pytest.mark.parametrize('name', ['mapper_in', 'q_proj', 'k_proj', 'v_proj', 'attention_norm'])
-@pytest.mark.parametrize('intrude', INTRUSIONS)
+@pytest.mark.parametrize('intrude, name', PAIRS)
 def test_what_acts_on_a_part_counts(intrude, name, method):
-    if intrude is weight_norm and name == 'attention_norm':
-        pytest.skip('a norm has no matrix')
     plain, low = (make(m) for m in ('off', method))
     before = results(low)
     for neck in (plain, low):
-        intrude(*place_of(neck, name))
+        intrude(neck if name == 'mapper_in' else neck.block.layers[0], name)
     expected = results(plain)
     assert_close(results(low), expected)
     assert not torch.allclose(expected['out'], before['out'], atol=1e-3) or (
@@ -166,23 +164,23 @@ def test_lora_of_peft_trains_the_mapper():
 
 
 # ----------------------------------------------------- changed weights, threads, replicas, traces
-WRITES = {
-    'data': lambda p: p.data.mul_(1.5),
-    'numpy': lambda p: p.detach().numpy().__imul__(1.5),
-    'replaced data': lambda p: setattr(p, 'data', p.data * 1.5),
-}
-
-
 @pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
-@pytest.mark.parametrize('write', WRITES.values(), ids=WRITES)
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda p: p.data.mul_(1.5),
+        lambda p: p.detach().numpy().__imul__(1.5),
+        lambda p: setattr(p, 'data', p.data * 1.5),
+    ],
+)
+@torch.no_grad()
 def test_evaluation_uses_the_current_weights(write, method):
     plain, low = (make(m, trainable='all').eval() for m in ('off', method))
-    with torch.no_grad():
-        before = low(tokens())
-        for neck in (plain, low):
-            for p in [*neck.parameters(), *frozen_tensors(neck).values()]:
-                write(p)
-        found, expected = (neck(tokens()) for neck in (low, plain))
+    before = low(tokens())
+    for neck in (plain, low):
+        for p in [*neck.parameters(), *frozen_tensors(neck).values()]:
+            write(p)
+    found, expected = (neck(tokens()) for neck in (low, plain))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(before, expected, atol=1e-2)
 
@@ -192,22 +190,13 @@ def test_two_necks_share_a_block_in_two_threads(method):
     block = LLMBlock(arch=FAMILIES['gpt2'])
     pair = [make(method, block).eval() for _ in range(2)]
     nn.init.normal_(pair[1].mapper_in.weight, std=0.7)
-    with torch.no_grad():
-        expected = [neck(tokens(), queries=QUERIES) for neck in pair]
-    wrong = []
+    expected = [neck(tokens(), queries=QUERIES) for neck in pair]
 
-    def run(i: int) -> None:
-        with torch.no_grad():
-            for _ in range(500):
-                if not torch.equal(pair[i](tokens(), queries=QUERIES), expected[i]):
-                    wrong.append(i)
+    def run(i: int) -> bool:
+        return torch.equal(pair[i % 2](tokens(), queries=QUERIES), expected[i % 2])
 
-    threads = [threading.Thread(target=run, args=(i % 2,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(run, range(1000)))
 
 
 def replicate(module: nn.Module) -> nn.Module:
@@ -290,34 +279,28 @@ def test_a_fused_model_has_no_projections_left():
 
 
 @pytest.mark.parametrize(
-    'change',
+    'load',
     [
-        lambda fused, state: fused.train(),
         lambda fused, state: fused.load_state_dict(state),
         lambda fused, state: fused.load_state_dict({}, strict=False),
         lambda fused, state: fused[0].load_state_dict(state),
     ],
 )
-def test_a_fused_model_neither_trains_nor_loads(change):
+def test_a_fused_model_loads_nothing(load):
     model = nn.Sequential(make('auto'))
-    with pytest.raises(UserError, match=r'lm4ve.fuse has made (cannot train|takes no checkpoint)'):
-        change(lm4ve.fuse(model), model.state_dict())
+    with pytest.raises(UserError, match='lm4ve.fuse has made takes no checkpoint'):
+        load(lm4ve.fuse(model), model.state_dict())
 
 
 def test_several_necks_of_a_model_are_fused():
     block = LLMBlock(arch=FAMILIES['llama'])
-    model = nn.Sequential(make('auto', block), nn.Linear(C, C), make('auto', block)).eval()
-    lm4ve.wrap(model, '1', dict(arch=FAMILIES['bert']))
+    control = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16))
+    model = nn.Sequential(make('auto', block), nn.Linear(C, C), make('auto', block), control)
+    lm4ve.wrap(model.eval(), '1', dict(arch=FAMILIES['bert']))
     fused = lm4ve.fuse(model)
-    assert all(
-        type(m.mapper_in) is nn.Identity for m in fused.modules() if isinstance(m, LLMBlockNeck)
-    )
+    kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]
+    assert sorted(map(str, kinds)) == sorted(map(str, [nn.Identity] * 3 + [nn.Linear]))
     torch.testing.assert_close(fused(tokens()), model(tokens()), rtol=1e-5, atol=1e-5)
-
-
-def test_necks_without_a_language_model_stay():
-    neck = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16)).eval()
-    torch.testing.assert_close(lm4ve.fuse(neck)(tokens()), neck(tokens()))
 
 
 def test_a_fused_model_is_exported_for_every_size():

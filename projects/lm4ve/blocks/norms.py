@@ -5,8 +5,6 @@ Some store their gain less one, some have none, some subtract the mean. The low-
 block without any error.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 

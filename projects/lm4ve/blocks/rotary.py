@@ -46,7 +46,7 @@ class RotaryTables:
     def __init__(self, model: LanguageModel) -> None:
         rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
         # A real copy, on the CPU and in fp32.
-        self.module: Any = None if rotary is None else type(rotary)(model.config)
+        self.module: Any = rotary and type(rotary)(model.config)
         self.kind = model.config.model_type
         check(f"block.rotary of '{self.kind}'", True, choices=(rotary is not None,))
         self.form = FORMS[model.spec.rotary]
