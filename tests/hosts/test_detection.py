@@ -10,17 +10,15 @@ from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from lm4ve.tasks.base.point_ops import mmcv_operators  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
-from tests.hosts.small import configs_of, shrink_common, train_and_test, write_coco  # noqa: E402
+from tests.hosts.small import configs_of, shrink, train_and_test, write_coco  # noqa: E402
 
-RESNET = dict(
-    depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, norm_eval=False, init_cfg=None
-)
+RESNET = dict(depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, init_cfg=None)
 
 
 def small(name, work_dir, data):
     cfg = read_config(CONFIGS / 'detection' / name)
     model = cfg.model
-    model.backbone.backbone.update(RESNET)
+    model.backbone.backbone.update(RESNET, norm_eval=False)
     model.neck.update(in_channels=[4, 8, 16, 32], out_channels=8)
     if 'rpn_head' in model:
         model.rpn_head.update(in_channels=8, feat_channels=8)
@@ -30,7 +28,7 @@ def small(name, work_dir, data):
     else:
         model.bbox_head.update(in_channels=8, feat_channels=8, stacked_convs=1)
         model.test_cfg.score_thr = 0.0
-    shrink_common(cfg, work_dir, data, 32)
+    shrink(cfg, work_dir, data, 32)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = str(data / 'annotations/instances_val2017.json')
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
@@ -43,9 +41,9 @@ def small(name, work_dir, data):
 def test_config_trains_validates_saves_and_tests(name, tmp_path):
     from mmdet.datasets import CocoDataset
 
-    for split in ('train', 'val'):
-        write_coco(tmp_path / 'data', split, 4, CocoDataset.METAINFO['classes'])
     data = tmp_path / 'data'
+    for split in ('train', 'val'):
+        write_coco(data, split, 4, CocoDataset.METAINFO['classes'])
     train_and_test(small(name, tmp_path / 'run', data), 'coco/bbox_mAP')
 
 

@@ -34,7 +34,7 @@ NAMES = dict(
 )
 
 
-def write(path, variant, kind='F32', fields=(), change=None):
+def write(path, variant, kind='F32', fields=()):
     """Write a random model as llama.cpp's converter does: with q and k in pairs, for llama."""
     model = random_model(variant)
     config = model.config
@@ -52,19 +52,17 @@ def write(path, variant, kind='F32', fields=(), change=None):
     for key, value in dict(fields).items():
         writer.add_float32(key, value)
     heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
-    for i, layer in enumerate(model.layers):
-        for name, weight in layer.state_dict().items():
-            part, _, ending = name.rpartition('.')
-            stored = NAMES[part]
-            if stored in heads and config.model_type == 'llama':
-                weight = _rotary_rows_to_meta(weight, heads[stored])
-            data = weight.contiguous().numpy()
-            target = f'blk.{i}.{stored}.{ending}'
-            if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
-                number = gguf.GGMLQuantizationType[kind]
-                writer.add_tensor(target, gguf.quants.quantize(data, number), raw_dtype=number)
-            else:
-                writer.add_tensor(target, data)
+    rotated = heads if config.model_type == 'llama' else {}
+    for i, name in ((i, n) for i in range(len(model.layers)) for n in model.layers[i].state_dict()):
+        weight = model.layers[i].state_dict()[name]
+        part, _, ending = name.rpartition('.')
+        if NAMES[part] in rotated:
+            weight = _rotary_rows_to_meta(weight, heads[NAMES[part]])
+        data, number = weight.contiguous().numpy(), None
+        if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
+            number = gguf.GGMLQuantizationType[kind]
+            data = gguf.quants.quantize(data, number)
+        writer.add_tensor(f'blk.{i}.{NAMES[part]}.{ending}', data, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

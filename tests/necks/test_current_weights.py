@@ -151,18 +151,6 @@ def test_dynamic_quantization_is_used(trainable):
     assert not torch.allclose(found, low(tokens()), atol=1e-6)
 
 
-def test_lora_of_peft_trains_the_mapper():
-    peft = pytest.importorskip('peft')
-    config = peft.LoraConfig(target_modules=['mapper_in'], r=2, init_lora_weights=False)
-    found, expected = (
-        results(peft.get_peft_model(nn.ModuleDict(dict(neck=make(m))), config)['neck'])
-        for m in ('fold', 'off')
-    )
-    lora = [n for n in found if 'lora' in n]
-    assert len(lora) == 2 and all(found[n].abs().max() > 0 for n in lora)
-    assert_close(found, expected)
-
-
 # ----------------------------------------------------- changed weights, threads, replicas, traces
 @pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
 @pytest.mark.parametrize(
@@ -288,7 +276,7 @@ def test_a_fused_model_has_no_projections_left():
 )
 def test_a_fused_model_loads_nothing(load):
     model = nn.Sequential(make('auto'))
-    with pytest.raises(UserError, match='lm4ve.fuse has made takes no checkpoint'):
+    with pytest.raises(UserError, match='takes no checkpoint|is a FusedBlock'):
         load(lm4ve.fuse(model), model.state_dict())
 
 

@@ -203,11 +203,3 @@ def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
     assert len(logged) == warns and all('norm_cfg=None' in text for text in logged)
     lm4ve.check(Plain(last, after, norm_cfg=None), X)
     assert len(logged) == warns
-
-
-def test_encoders_that_norm_their_last_stage_are_a_warning(logged):
-    pytest.importorskip('mmpretrain')
-    arch = dict(embed_dims=[4, 4, 8, 16], depths=[1] * 4, ffn_ratios=[2] * 4)
-    backbone = MODELS.build(dict(type='mmpretrain.VAN', arch=arch))
-    lm4ve.check(nn.Sequential(backbone, MODELS.build(NECK)), torch.randn(2, 3, 64, 64))
-    assert len(logged) == 1
