@@ -5,12 +5,11 @@ import json
 import pytest
 import torch
 from mmengine.registry import MODELS
-from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.test_families import tokens
-from tests.helpers.families import FAMILIES, random_model
+from tests.helpers.families import FAMILIES
 
 LLAMA = FAMILIES['llama']
 
@@ -66,16 +65,6 @@ def test_unsupported_models_are_refused_with_the_reason(tmp_path, fields, messag
     for source in (dict(arch=fields), dict(checkpoint=str(tmp_path))):
         with pytest.raises(UnsupportedModelError, match=message):
             LLMBlock(**source)
-
-
-def test_names_of_remote_code_are_refused(tmp_path):
-    # Phi as its first release laid it out.
-    names = ('mixer.Wqkv.weight', 'mixer.out_proj.weight', 'ln.weight')
-    state = {f'transformer.h.{i}.{n}': torch.zeros(32, 32) for i in range(2) for n in names}
-    random_model('phi').config.save_pretrained(tmp_path)
-    save_file(state, tmp_path / 'model.safetensors')
-    with pytest.raises(CheckpointError, match='phi'):
-        LLMBlock(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -37,14 +37,6 @@ def test_every_spec_has_a_tiny_config():
     assert {f['model_type'] for f in FAMILIES.values()} == set(SPECS)
 
 
-def test_the_families_without_rotary_are_known():
-    assert {FAMILIES[v]['model_type'] for v in NO_ROTARY} == {
-        *('gpt2', 'gpt_bigcode', 'gpt_neo', 'opt', 'biogpt', 't5', 'mt5'),
-        *('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'),
-        *('distilbert', 'albert', 'roberta-prelayernorm', 'megatron-bert'),
-    }
-
-
 @pytest.mark.parametrize('variant, causal, rotary, layer', WAYS)
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     block = LLMBlock(

@@ -66,13 +66,6 @@ def test_initializers_of_a_host_do_not_reach_them(checkpoints, variant, init_cfg
     assert_same(frozen_tensors(block), before)
 
 
-def test_training_mode_changes_nothing(block):
-    expected = block.eval()(tokens())
-    assert torch.equal(block.train()(tokens()), expected)
-    block.requires_grad_(True)
-    assert not any(t.requires_grad for t in frozen_tensors(block).values())
-
-
 @pytest.mark.parametrize(
     'copied',
     [
@@ -89,14 +82,6 @@ def test_copies_share_the_values_and_cast_alone(block, copied):
     twin.to(torch.bfloat16)
     assert all(t.dtype == torch.bfloat16 for t in frozen_tensors(twin).values())
     assert_same(frozen_tensors(block), before)
-
-
-def test_an_average_leaves_them_alone(block):
-    host = nn.Sequential(nn.Linear(8, 32), block)
-    average, before = ExponentialMovingAverage(host), snapshot(block)
-    for _ in range(2):
-        average.update_parameters(host)
-    assert_same(frozen_tensors(average.module[1]), before)
 
 
 def test_hooks_of_a_copy_are_its_own(block):
@@ -134,16 +119,6 @@ def test_a_cast_model_computes_in_the_type_of_its_weights(checkpoints, variant, 
 def test_weights_move_to_a_device(block, move):
     move(block)
     assert all(t.is_meta and not t.requires_grad for t in frozen_tensors(block).values())
-
-
-def test_hooks_find_the_parts_by_name(block):
-    shapes = {}
-    for name in ('layers.0.q_proj', 'layers.1.mlp', 'final_norm'):
-        block.get_submodule(name).register_forward_hook(
-            lambda module, args, out, name=name: shapes.update({name: out.shape})
-        )
-    block(tokens())
-    assert shapes == dict.fromkeys(('layers.0.q_proj', 'layers.1.mlp', 'final_norm'), (2, 6, 32))
 
 
 def test_pickling_keeps_everything(block):

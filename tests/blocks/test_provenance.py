@@ -53,37 +53,26 @@ def test_states_load_strictly_and_through_mmengine(checkpoints, trainable, tmp_p
         assert torch.equal(host(tokens()), other(tokens()))
 
 
-OTHERS = {
-    'another layer': dict(layers=(0,)),
-    'another model': dict(seed=1),
-    'random weights': dict(pretrained=False),
-}
-
-
 def build(checkpoints, layers=(1,), seed=0, **options) -> Host:
     return Host(checkpoints('llama', seed=seed), layers=layers, **options)
 
 
-@pytest.mark.parametrize('options', OTHERS.values(), ids=OTHERS)
+@pytest.mark.parametrize('options', [dict(layers=(0,)), dict(seed=1), dict(pretrained=False)])
 def test_another_language_model_is_an_error_that_names_both(checkpoints, options, tmp_path):
     host, other = build(checkpoints), build(checkpoints, **options)
     state = other.state_dict()
-    mine, theirs = host.block.source, other.block.source
-    before = copy.deepcopy(host.block.source)
-    file = str(tmp_path / 'model.pth')
+    before, file = copy.deepcopy(host.block.source), str(tmp_path / 'model.pth')
     save_checkpoint(dict(state_dict=state), file)
     for load in (
         lambda: host.load_state_dict(state),
         lambda: host.load_state_dict(state, strict=False),
         lambda: load_checkpoint(host, file),
     ):
-        with pytest.raises(CheckpointError, match='other frozen weights') as e:
+        with pytest.raises(CheckpointError, match='other frozen weights.*neck.block.ch') as e:
             load()
-        for source in (mine, theirs):
-            assert source['source'] in str(e.value)
-            assert f'layers {source["layers"]}' in str(e.value)
-            assert source['fingerprint'][:12] in str(e.value)
-        assert 'model.neck.block.checkpoint' in str(e.value)
+        for s in (before, other.block.source):
+            for text in (s['source'], f'layers {s["layers"]}', s['fingerprint'][:12]):
+                assert text in str(e.value)
     assert host.block.source == before
 
 

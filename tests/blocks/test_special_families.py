@@ -63,11 +63,6 @@ def test_families_and_layers_are_refused_with_the_reason(variant, changes, layer
         LLMBlock(arch=dict(FAMILIES.get(variant, {}), **changes), layers=(layer,))
 
 
-def test_a_layer_beside_the_refused_ones_makes_a_block():
-    arch = dict(FAMILIES['lfm2'], layer_types=['conv', FULL, 'conv'], num_hidden_layers=3)
-    assert LLMBlock(arch=arch, layers=(1,))(tokens()).shape == (2, 6, 32)
-
-
 def test_positions_that_a_family_scales_by_are_refused():
     block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True)
     with pytest.raises(UserError, match='block.rotary=True of .ministral3.=65.*at most 64'):

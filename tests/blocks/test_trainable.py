@@ -60,13 +60,6 @@ def test_a_hosts_initializer_leaves_trained_parts(checkpoints, variant, pretrain
     assert torch.equal(host.block(tokens()), expected)
 
 
-@pytest.mark.parametrize('trainable', ['norms', 'all'])
-def test_every_setting_starts_from_the_same_function(checkpoints, trainable):
-    path = checkpoints('gemma2')
-    block = LLMBlock(path, trainable=trainable)
-    assert torch.equal(block(tokens()), LLMBlock(path)(tokens()))
-
-
 # ------------------------------------------------------------- random control
 @pytest.mark.parametrize('variant', FAMILIES)
 def test_random_blocks_depend_on_their_seed_only(variant):
@@ -83,7 +76,7 @@ def test_random_blocks_depend_on_their_seed_only(variant):
     assert first.source['fingerprint'] != other.source['fingerprint']
 
 
-def test_random_layers_differ_and_have_the_familys_initialization():
+def test_random_layers_have_the_familys_initialization():
     block = LLMBlock(arch=dict(FAMILIES['llama'], initializer_range=0.5), layers=(0, 1))
     first, second = (layer.q_proj.wrapped.weight for layer in block.layers)
     assert not torch.equal(first, second)

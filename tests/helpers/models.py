@@ -9,19 +9,11 @@ from mmengine.registry import MODELS, init_default_scope
 import lm4ve  # noqa: F401
 
 D = 24
-BLOCK = dict(
-    type='LLMBlock',
-    layers=(0, 1),
-    arch=dict(
-        model_type='llama',
-        hidden_size=D,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        vocab_size=8,
-    ),
+ARCH = dict(
+    **dict(model_type='llama', hidden_size=D, intermediate_size=32, num_hidden_layers=2),
+    **dict(num_attention_heads=4, num_key_value_heads=2, vocab_size=8),
 )
+BLOCK = dict(type='LLMBlock', layers=(0, 1), arch=ARCH)
 TASKS = ('image', 'video', 'pointcloud', 'motion')
 
 
@@ -33,16 +25,12 @@ def image(block=True, **options):
     """An mmpretrain ViT on 6 x 4 patches, wider than high; three classes."""
     init_default_scope('mmpretrain')
     raw = dict(out_type='raw', final_norm=False) if block else {}
+    sizes = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
+    vit = dict(type='VisionTransformer', img_size=(16, 24), patch_size=4, arch=sizes, **raw)
     model = MODELS.build(
         dict(
             type='mmpretrain.ImageClassifier',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=(16, 24),
-                patch_size=4,
-                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24),
-                **raw,
-            ),
+            backbone=vit,
             neck=neck(16, **{'out_type': 'cls_token', **options}) if block else None,
             head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16),
         )
@@ -58,25 +46,15 @@ def video(block=True, **options):
     init_default_scope('mmaction')
     from mmaction.structures import ActionDataSample
 
+    vit = dict(type='VisionTransformer', img_size=16, patch_size=4, embed_dims=16, depth=2)
+    vit.update(num_heads=2, num_frames=4, tubelet_size=2, mlp_ratio=2.0)
+    head = dict(type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob')
     model = MODELS.build(
         dict(
             type='mmaction.Recognizer3D',
-            backbone=dict(
-                type='VisionTransformer',
-                img_size=16,
-                patch_size=4,
-                embed_dims=16,
-                depth=2,
-                num_heads=2,
-                num_frames=4,
-                tubelet_size=2,
-                mlp_ratio=2.0,
-                **(dict(return_feat_map=True) if block else {}),
-            ),
+            backbone=dict(vit, **(dict(return_feat_map=True) if block else {})),
             neck=neck(16, **{'out_type': 'avg_featmap', **options}) if block else None,
-            cls_head=dict(
-                type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob'
-            ),
+            cls_head=head,
             data_preprocessor=dict(type='ActionDataPreprocessor', format_shape='NCTHW'),
         )
     )
@@ -89,20 +67,12 @@ def pointcloud(block=True, **options):
     """A Point-BERT with six groups."""
     from lm4ve.tasks.pointcloud import PointCloudDataSample
 
+    bert = dict(type='lm4ve.PointBERT', embed_dims=16, depth=2, num_heads=2, num_groups=6)
+    bert.update(group_size=5, encoder_dims=8, encoder_channels=(4, 6, 8), final_norm=not block)
     model = MODELS.build(
         dict(
             type='lm4ve.PointCloudClassifier',
-            backbone=dict(
-                type='lm4ve.PointBERT',
-                embed_dims=16,
-                depth=2,
-                num_heads=2,
-                num_groups=6,
-                group_size=5,
-                encoder_dims=8,
-                encoder_channels=(4, 6, 8),
-                final_norm=not block,
-            ),
+            backbone=bert,
             neck=neck(16, **options) if block else None,
             head=dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3),
         )

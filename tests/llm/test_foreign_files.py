@@ -115,13 +115,6 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
     refused(folder, match='outside the checkpoint.s folder')
 
 
-@pytest.mark.parametrize('content', [torch.zeros(3), [1, 2], {'a': 1}, {}])
-def test_pickles_without_named_tensors_are_refused(tmp_path, content):
-    write_huggingface(tmp_path, 'llama', 'bin')
-    torch.save(content, tmp_path / 'pytorch_model.bin')
-    refused(tmp_path)
-
-
 @pytest.mark.parametrize(
     'change',
     [

@@ -53,9 +53,9 @@ def write(path, variant, kind='F32', fields=()):
         writer.add_float32(key, value)
     heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
     rotated = heads if config.model_type == 'llama' else {}
-    for i, name in ((i, n) for i in range(len(model.layers)) for n in model.layers[i].state_dict()):
-        weight = model.layers[i].state_dict()[name]
-        part, _, ending = name.rpartition('.')
+    for name, weight in model.layers.state_dict().items():
+        i, _, part = name.rpartition('.')[0].partition('.')
+        ending = name.rpartition('.')[2]
         if NAMES[part] in rotated:
             weight = _rotary_rows_to_meta(weight, heads[NAMES[part]])
         data, number = weight.contiguous().numpy(), None

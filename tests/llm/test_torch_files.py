@@ -13,25 +13,17 @@ from lm4ve.llm.torch_files import open_torch
 
 
 def all_kinds() -> dict:
-    g = torch.Generator().manual_seed(0)
-    base = torch.randn(6, 4, generator=g)
-    conjugate = torch.randn(3, generator=g, dtype=torch.complex64).conj()
+    torch.manual_seed(0)
+    base, conjugate = torch.randn(6, 4), torch.randn(3, dtype=torch.complex64).conj()
     return {
-        'plain': base,
-        'shared': base[2:],
-        'column': base[:, 1],
-        'transposed': torch.randn(4, 6, generator=g).t(),
-        'strided': torch.randn(8, 8, generator=g)[1::2, ::3],
-        'expanded': torch.randn(1, 3, generator=g).expand(4, 3),
-        'bfloat16': torch.randn(5, generator=g).bfloat16(),
-        'float16': torch.randn(3, 2, generator=g).half(),
-        'int64': torch.arange(7),
-        'bool': torch.tensor([True, False, True]),
-        'conjugate': conjugate,
-        'negative': (conjugate * 1).conj().imag,
-        'scalar': torch.tensor(3.0),
-        'empty': torch.empty(0, 4),
-        'parameter': torch.nn.Parameter(torch.randn(2, 2, generator=g)),
+        **dict(plain=base, shared=base[2:], column=base[:, 1], transposed=torch.randn(4, 6).t()),
+        **dict(strided=torch.randn(8, 8)[1::2, ::3], expanded=torch.randn(1, 3).expand(4, 3)),
+        **dict(bfloat16=torch.randn(5).bfloat16(), float16=torch.randn(3, 2).half()),
+        **dict(int64=torch.arange(7), bool=torch.tensor([True, False, True])),
+        **dict(conjugate=conjugate, negative=(conjugate * 1).conj().imag),
+        **dict(scalar=torch.tensor(3.0), empty=torch.empty(0, 4)),
+        'parameter': torch.nn.Parameter(torch.randn(2, 2)),
+        0: torch.ones(1),  # no name
     }
 
 
@@ -54,7 +46,9 @@ def file(tmp_path) -> Path:
 
 def assert_as_torch_reads_it(path: Path) -> None:
     expected = {
-        k: v for k, v in torch.load(path, weights_only=True).items() if isinstance(v, torch.Tensor)
+        k: v
+        for k, v in torch.load(path, weights_only=True).items()
+        if isinstance(v, torch.Tensor) and isinstance(k, str)
     }
     mine = open_torch(path)
     assert set(mine) == set(expected)
@@ -72,9 +66,9 @@ def assert_as_torch_reads_it(path: Path) -> None:
     [
         lambda file: file,
         # Storages that no name is for: places cannot be told from the zip's directory.
-        lambda file: torch.save(dict(extra=[torch.ones(9)], **all_kinds()), file) or file,
-        lambda file: torch.save(dict(extra=dict(a=torch.ones(9)), **all_kinds()), file) or file,
-        lambda file: torch.save(dict(extra=torch.eye(3).to_sparse(), **all_kinds()), file) or file,
+        lambda file: torch.save({'extra': [torch.ones(9)], **all_kinds()}, file) or file,
+        lambda file: torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file,
+        lambda file: torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file,
         # Without alignment, and storages in another order.
         lambda file: rewritten(file),
         lambda file: rewritten(file, reverse=True),
@@ -130,11 +124,6 @@ def test_a_damaged_pickle(file):
                     tensor()
             except CheckpointError as e:
                 assert 'kinds.pth' in str(e)
-
-
-def test_names_that_are_no_strings_are_left_out(file):
-    torch.save({0: torch.ones(1), 'a': torch.ones(1)}, file)
-    assert list(open_torch(file)) == ['a']
 
 
 def test_a_file_of_another_byte_order(file):

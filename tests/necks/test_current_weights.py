@@ -13,6 +13,7 @@ from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
+from tests.necks.test_low_rank import assert_same
 
 C, D = 8, 32
 QUERIES = slice(0, 2)
@@ -30,24 +31,6 @@ def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlock
     for mapper in (neck.mapper_in, neck.mapper_out):
         nn.init.normal_(mapper.weight, std=0.4)
     return neck
-
-
-def results(neck: nn.Module) -> dict[str, torch.Tensor]:
-    """Output and every gradient."""
-    x = tokens().requires_grad_()
-    neck.zero_grad()
-    out = neck(x, queries=QUERIES)
-    (out * torch.randn(out.shape, generator=torch.Generator().manual_seed(1))).sum().backward()
-    grads = {n: p.grad for n, p in neck.named_parameters() if p.requires_grad}
-    return dict(out=out.detach(), x=x.grad, **grads)
-
-
-def assert_close(found: dict, expected: dict, tolerance: float = 1e-5) -> None:
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        assert value is not None and found[name] is not None, name
-        error = (found[name] - value).norm() / value.norm().clamp_min(1e-2)
-        assert error < tolerance, (name, error)
 
 
 # -------------------------------------------------------------------------- intrusions
@@ -121,15 +104,15 @@ PAIRS = [(i, p) for i in INTRUSIONS for p in PARTS if (i, p) != (weight_norm, 'a
 @pytest.mark.parametrize('intrude, name', PAIRS)
 def test_what_acts_on_a_part_counts(intrude, name, method):
     plain, low = (make(m) for m in ('off', method))
-    before = results(low)
+    before = low(tokens(), queries=QUERIES)
     for neck in (plain, low):
         intrude(neck if name == 'mapper_in' else neck.block.layers[0], name)
-    expected = results(plain)
-    assert_close(results(low), expected)
-    assert not torch.allclose(expected['out'], before['out'], atol=1e-3) or (
-        intrude is bias and name == 'k_proj'  # the same for every key: softmax drops it
-    )
-    assert lm4ve.fuse(low)(tokens(), queries=QUERIES).allclose(expected['out'], atol=1e-5)
+    assert_same((plain, low), tokens(), queries=QUERIES)
+    expected = plain(tokens(), queries=QUERIES)
+    # A bias of the keys is the same for every key: softmax drops it.
+    dropped = intrude is bias and name == 'k_proj'
+    assert dropped or not torch.allclose(expected, before, atol=1e-3)
+    assert lm4ve.fuse(low)(tokens(), queries=QUERIES).allclose(expected, atol=1e-5)
 
 
 @pytest.mark.parametrize('place', ['block', 'block.layers.0'])
@@ -137,7 +120,7 @@ def test_hooks_of_block_and_layer_fire(place):
     plain, low = (make(m) for m in ('off', 'fold'))
     for neck in (plain, low):
         neck.get_submodule(place).register_forward_hook(lambda m, x, out: out * 1.5)
-    assert_close(results(low), results(plain))
+    assert_same((plain, low), tokens(), queries=QUERIES)
 
 
 @pytest.mark.parametrize('trainable', ['none', 'all'])

@@ -11,9 +11,9 @@ from torch import nn
 import lm4ve
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert, usage
-from tests.necks.encoder import ARCH
+from tests.helpers.models import BLOCK
 
-NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
 
 
