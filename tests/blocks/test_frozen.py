@@ -37,6 +37,17 @@ def test_the_state_dict_holds_the_source_only(block):
     assert list(block.parameters()) == list(block.buffers()) == []
 
 
+def test_values_are_bit_equal_to_the_files(checkpoints):
+    held = frozen_tensors(LLMBlock(checkpoints('llama-gqa')))
+    layer = random_model('llama-gqa').layers[1]
+    for mine, theirs in (
+        *((f'{n}_proj', layer.self_attn.get_submodule(f'{n}_proj')) for n in 'qkvo'),
+        *((f'mlp.{n}_proj', layer.mlp.get_submodule(f'{n}_proj')) for n in ('gate', 'up', 'down')),
+        ('attention_norm', layer.input_layernorm),
+    ):
+        assert torch.equal(held[f'layers.0.{mine}.weight'], theirs.weight)
+
+
 def test_frozen_parameters_are_counted(checkpoints):
     layer = sum(p.numel() for p in random_model('llama').layers[1].parameters())
     for trainable, trained in (('none', 0), ('norms', 64), ('all', layer)):

@@ -31,21 +31,22 @@ def write_picture(path: Path, seed: int, most: int = 255, channels: tuple = (3,)
 
 def write_coco(folder: Path, split: str, count: int, classes: tuple[str, ...]) -> None:
     """COCO's layout: pictures, and one file with a box of one of two classes for each."""
-    images, boxes = [], []
-    for i in range(count):
-        name = f'{i:012d}.jpg'
+    names = [f'{i:012d}.jpg' for i in range(count)]
+    images = [dict(id=i, file_name=n, width=SIDE, height=SIDE) for i, n in enumerate(names)]
+    box = dict(bbox=[8, 8, 32, 24], area=768, iscrowd=0, segmentation=[])
+    boxes = [dict(box, id=i, image_id=i, category_id=1 + i % 2) for i in range(count)]
+    for i, name in enumerate(names):
         write_picture(folder / f'{split}2017' / name, i)
-        images.append(dict(id=i, file_name=name, width=SIDE, height=SIDE))
-        box = dict(id=i, image_id=i, category_id=1 + i % 2, bbox=[8, 8, 32, 24], area=768)
-        boxes.append(dict(box, iscrowd=0, segmentation=[]))
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, 1)]
     file = folder / f'annotations/instances_{split}2017.json'
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(dict(images=images, annotations=boxes, categories=categories)))
 
 
-def shrink(cfg: Config, work_dir: Path, data: Path, width: int) -> None:
+def shrink(cfg: Config, work_dir: Path, data: Path, width: int, **train) -> None:
     """Everything but the model's own parts and the picture sizes."""
+    cfg.train_cfg.update(train)
+    cfg.default_hooks.checkpoint.interval = train['val_interval']
     cfg.update(work_dir=str(work_dir), load_from=None, log_level='WARNING', launcher='none')
     cfg.visualizer.vis_backends = []
     cfg.model.backbone.neck.in_channels = width
@@ -56,9 +57,8 @@ def shrink(cfg: Config, work_dir: Path, data: Path, width: int) -> None:
         loader.batch_size = 2 if split == 'train' else 1
         loader.dataset.data_root = str(data)
         for transform in loader.dataset.pipeline:
-            for key in ('scale', 'crop_size'):
-                if key in transform:
-                    transform[key] = (SIDE, SIDE)
+            sizes = {'scale', 'crop_size'} & transform.keys()
+            transform.update(dict.fromkeys(sizes, (SIDE, SIDE)))
 
 
 def train_and_test(cfg: Config, metric: str) -> None:

@@ -28,11 +28,9 @@ def small(name, work_dir, data):
     else:
         model.bbox_head.update(in_channels=8, feat_channels=8, stacked_convs=1)
         model.test_cfg.score_thr = 0.0
-    shrink(cfg, work_dir, data, 32)
+    shrink(cfg, work_dir, data, 32, max_epochs=1, val_interval=1)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = str(data / 'annotations/instances_val2017.json')
-    cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    cfg.default_hooks.checkpoint.interval = 1
     return cfg
 
 
@@ -48,7 +46,8 @@ def test_config_trains_validates_saves_and_tests(name, tmp_path):
 
 
 def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
-    from mmcv.ops import batched_nms, nms
+    from mmcv import _ext
+    from mmcv.ops import batched_nms, nms, roi_align
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
     scores = torch.tensor([0.5, 0.9, 0.3])
@@ -56,14 +55,11 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
     assert indices.tolist() == [1, 2] and kept[:, 4].tolist() == pytest.approx([0.9, 0.3])
     cfg = dict(type='nms', iou_threshold=0.5)
     assert len(batched_nms(boxes, scores, torch.tensor([0, 1, 0]), cfg)[1]) == 3
-    from mmcv import _ext
-    from mmcv.ops import roi_align
-
+    # Point clouds on a GPU do without the operators.
+    assert mmcv_operators(SimpleNamespace(is_cuda=True)) is None
     if getattr(_ext, '__file__', None):
         pytest.skip('a full mmcv')
     with pytest.raises(UserError, match='roi_align_forward'):
         roi_align(torch.randn(1, 1, 8, 8), torch.zeros(1, 5), 2, 1.0)
     with pytest.raises(UserError, match='nms.offset=0'):
         _ext.nms(boxes, scores, 0.5, offset=1)
-    # Point clouds on a GPU do without the operators, as before.
-    assert mmcv_operators(SimpleNamespace(is_cuda=True)) is None

@@ -14,6 +14,7 @@ from tests.helpers.tasks import CONFIGS  # noqa: E402
 from tests.hosts.small import SIDE, configs_of, shrink, train_and_test, write_picture  # noqa: E402
 
 SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2, init_cfg=None)
+BN = dict(type='BN', requires_grad=True)
 VIT = dict(img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12)
 
 
@@ -28,16 +29,12 @@ def small(name, work_dir, data):
         if part in model:
             model[part].channels = 8
     if is_swin:
-        model.decode_head.in_channels = [8, 16, 32, 64]
-        model.auxiliary_head.in_channels = 32
-        for part in (model.decode_head, model.auxiliary_head):
-            part.norm_cfg = dict(type='BN', requires_grad=True)
+        model.decode_head.update(in_channels=[8, 16, 32, 64], norm_cfg=BN)
+        model.auxiliary_head.update(in_channels=32, norm_cfg=BN)
     else:
         model.decode_head.in_channels = model.decode_head.channels = 16
         model.test_cfg = dict(mode='slide', crop_size=(SIDE, SIDE), stride=(SIDE, SIDE))
-    shrink(cfg, work_dir, data, 64 if is_swin else 16)
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.default_hooks.checkpoint.interval = 2
+    shrink(cfg, work_dir, data, 64 if is_swin else 16, max_iters=2, val_interval=2)
     return cfg
 
 
@@ -63,9 +60,8 @@ def test_the_neck_gives_upernet_all_maps():
     cfg.backbone = dict(cfg.backbone.backbone, **SWIN, pretrain_img_size=SIDE)
     neck = dict(type='LLMBlockNeck', in_channels=64, norm_cfg=None, keep_others=True)
     cfg.neck = dict(neck, block=BLOCK)
-    norm = dict(type='BN', requires_grad=True)
-    cfg.decode_head.update(in_channels=[8, 16, 32, 64], channels=8, norm_cfg=norm)
-    cfg.auxiliary_head.update(in_channels=32, channels=8, norm_cfg=norm)
+    cfg.decode_head.update(in_channels=[8, 16, 32, 64], channels=8, norm_cfg=BN)
+    cfg.auxiliary_head.update(in_channels=32, channels=8, norm_cfg=BN)
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(cfg)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.ones(1, SIDE, SIDE).long()))] * 2

@@ -135,19 +135,20 @@ def shape_of(tokens: int, batch: int = 8, channels: int = 384, width: int = 4096
     return layer, torch.empty(batch, tokens, channels, device='meta')
 
 
+FIRST = slice(0, 1)
+
+
 @pytest.mark.parametrize(
     'queries, batch, grad, may_absorb, expected',
     [
-        (slice(0, 1), 8, True, True, 'absorb'),
-        (slice(0, 1), 8, True, False, 'fold'),
-        (slice(0, 1), 1, False, True, 'absorb'),
-        (slice(0, 1), 1, False, False, 'off'),  # a fold costs as in training
-        (None, 1, True, True, 'off'),
-        (None, 64, True, True, 'fold'),
+        *((FIRST, 8, True, True, 'absorb'), (FIRST, 8, True, False, 'fold')),
+        # A fold costs as in training.
+        *((FIRST, 1, False, True, 'absorb'), (FIRST, 1, False, False, 'off')),
+        *((None, 1, True, True, 'off'), (None, 64, True, True, 'fold')),
         (None, 64, False, True, 'fold'),
     ],
 )
-def test_auto_picks_the_cheapest(queries, batch, grad, may_absorb, expected):
+def test_the_cheapest_method_of_a_batch(queries, batch, grad, may_absorb, expected):
     with torch.set_grad_enabled(grad):
         costs = count_macs(*shape_of(197, batch), queries)
     allowed = {m: n for m, n in costs.items() if may_absorb or m != 'absorb'}
@@ -175,13 +176,11 @@ def test_counts_equal_hand_computed_ones():
     )
 
 
-def test_auto_logs_once_what_it_chose(checkpoints, monkeypatch):
+def test_auto_logs_once_its_choice(checkpoints, monkeypatch):
     texts = []
-    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log', lambda text, **_: texts.append(text))
     _, neck = necks(checkpoints('llama'), 'auto')
-    texts.clear()
+    monkeypatch.setattr('lm4ve.blocks.llm_block.print_log', lambda text, **_: texts.append(text))
     for _ in range(3):
-        neck(tokens(), queries=slice(0, 1))
-    assert len(texts) == 1
-    for word in ("'absorb'", '[2, 5, 8]', 'GMAC'):
-        assert word in texts[0]
+        neck(tokens(), queries=FIRST)
+    (text,) = texts
+    assert all(word in text for word in ("'absorb'", '[2, 5, 8]', 'GMAC'))
