@@ -23,6 +23,7 @@ LLAMA = FAMILIES['llama']
         (dict(arch=dict(LLAMA, hidden_size='wide')), "valid 'llama'.*hidden_size"),
         (dict(arch=dict(LLAMA, num_attention_heads=5)), 'arch.*llama'),
         (dict(checkpoint='package:other'), 'all-MiniLM'),
+        (dict(arch=dict(model_type='mixtral', num_local_experts=10**9)), 'at most 10000'),
         *((dict(checkpoint=p), 'block.checkpoint') for p in ('/no/such', './nowhere', 'a/b/c', '')),
         (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
         (dict(arch=LLAMA, dtype='int8'), "dtype='int8'.*float32, bfloat16"),

@@ -37,11 +37,11 @@ def make(low_rank: str, block=None, family: str = 'gpt2', **options) -> LLMBlock
 class Adapter(nn.Module):
     """A module with a low-rank update beside it, as LoRA writes it."""
 
-    def __init__(self, base: nn.Module, width: int) -> None:
+    def __init__(self, base: nn.Module) -> None:
         super().__init__()
-        self.base = base
-        self.a, self.b = nn.Linear(width, 2, bias=False), nn.Linear(2, D, bias=False)
-        self.weight = getattr(base, 'wrapped', base).weight
+        self.base, self.weight = base, hidden(base).weight
+        self.a = nn.Linear(self.weight.shape[-1], 2, bias=False)
+        self.b = nn.Linear(2, D, bias=False)
 
     def forward(self, x):
         return self.base(x) + self.b(self.a(x))
@@ -55,49 +55,28 @@ def ramp(_, x):
     return (x[0] * torch.linspace(0.5, 2, x[0].shape[-1]),)
 
 
-def forward_hook(owner, name):
-    getattr(owner, name).register_forward_hook(lambda m, x, out: out * 1.5)
-
-
-def pre_hook(owner, name):
-    getattr(owner, name).register_forward_pre_hook(ramp)
-
-
-def hook_of_the_hidden_module(owner, name):
-    hidden(getattr(owner, name)).register_forward_hook(lambda m, x, out: out * 1.5)
-
-
-def patched_forward(owner, name):
-    part = getattr(owner, name)
-    forward = part.forward
-    part.forward = lambda x: forward(x) * 1.5
-
-
-def adapter(owner, name):
-    torch.manual_seed(3)
-    setattr(owner, name, Adapter(getattr(owner, name), C if name == 'mapper_in' else D))
-
-
-def bias(owner, name):
-    part = getattr(owner, name)
+def bias(part):
     linear = hidden(part)
     linear.bias = nn.Parameter(torch.linspace(-1, 1, len(linear.weight)), part is linear)
 
 
-def weight_norm(owner, name):
-    linear = hidden(getattr(owner, name))
-    parametrizations.weight_norm(linear)
-    linear.parametrizations.weight.original0.data.mul_(1.5)
+def weight_norm(part):
+    parametrizations.weight_norm(hidden(part))
+    hidden(part).parametrizations.weight.original0.data.mul_(1.5)
 
 
-INTRUSIONS = (
-    *(forward_hook, pre_hook, hook_of_the_hidden_module, patched_forward),
-    *(adapter, bias, weight_norm),
+INTRUSIONS = dict(
+    forward_hook=lambda part: part.register_forward_hook(lambda m, x, out: out * 1.5),
+    pre_hook=lambda part: part.register_forward_pre_hook(ramp),
+    hidden_hook=lambda part: hidden(part).register_forward_hook(lambda m, x, out: out * 1.5),
+    patched_forward=lambda part: setattr(part, 'forward', lambda x, f=part.forward: f(x) * 1.5),
+    adapter=Adapter,
+    bias=bias,
+    weight_norm=weight_norm,
 )
-
-
 PARTS = ('mapper_in', 'q_proj', 'k_proj', 'v_proj', 'attention_norm')
-PAIRS = [(i, p) for i in INTRUSIONS for p in PARTS if (i, p) != (weight_norm, 'attention_norm')]
+NORM = ('weight_norm', 'attention_norm')  # which has no matrix
+PAIRS = [(i, p) for i in INTRUSIONS for p in PARTS if (i, p) != NORM]
 
 
 @pytest.mark.parametrize('method', ['auto', 'fold', 'absorb'])
@@ -106,11 +85,15 @@ def test_what_acts_on_a_part_counts(intrude, name, method):
     plain, low = (make(m) for m in ('off', method))
     before = low(tokens(), queries=QUERIES)
     for neck in (plain, low):
-        intrude(neck if name == 'mapper_in' else neck.block.layers[0], name)
+        owner = neck if name == 'mapper_in' else neck.block.layers[0]
+        torch.manual_seed(3)
+        replaced = INTRUSIONS[intrude](getattr(owner, name))
+        if isinstance(replaced, nn.Module):
+            setattr(owner, name, replaced)
     assert_same((plain, low), tokens(), queries=QUERIES)
     expected = plain(tokens(), queries=QUERIES)
     # A bias of the keys is the same for every key: softmax drops it.
-    dropped = intrude is bias and name == 'k_proj'
+    dropped = (intrude, name) == ('bias', 'k_proj')
     assert dropped or not torch.allclose(expected, before, atol=1e-3)
     assert lm4ve.fuse(low)(tokens(), queries=QUERIES).allclose(expected, atol=1e-5)
 
