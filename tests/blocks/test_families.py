@@ -1,10 +1,7 @@
 """Each family's layer equals ``transformers``' own, however it is used."""
 
-from operator import attrgetter
-
 import pytest
 import torch
-from torch import nn
 
 from lm4ve.blocks import FAMILIES as SPECS
 from lm4ve.blocks import LLMBlock, frozen_tensors
@@ -40,14 +37,6 @@ def test_every_spec_has_a_tiny_config():
     assert {f['model_type'] for f in FAMILIES.values()} == set(SPECS)
 
 
-def test_the_families_without_rotary_are_known():
-    assert {FAMILIES[v]['model_type'] for v in NO_ROTARY} == {
-        *('gpt2', 'gpt_bigcode', 'gpt_neo', 'opt', 'biogpt', 't5', 'mt5'),
-        *('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'),
-        *('distilbert', 'albert', 'roberta-prelayernorm', 'megatron-bert'),
-    }
-
-
 @pytest.mark.parametrize('variant, causal, rotary, layer', WAYS)
 def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, layer):
     block = LLMBlock(
@@ -61,42 +50,29 @@ def test_equals_the_layer_of_transformers(checkpoints, variant, causal, rotary, 
         torch.testing.assert_close(got[real], expected[real], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('variant', FAMILIES)
-def test_every_parameter_of_the_layer_is_used(checkpoints, variant):
-    # A part that a spec forgets would be a wrong block without any error.
-    block = LLMBlock(checkpoints(variant), layers=(0,), final_norm=False)
-    held = sum(t.numel() for t in frozen_tensors(block).values())
-    layer = decoder_layers(random_model(variant))[0]
-    used = {n: t for n, t in layer.state_dict().items() if not n.endswith(_NOT_FROZEN)}
-    assert held == sum(t.numel() for t in used.values())
-
-
 # t5's bias by relative position, which is left out; constants of apertus' activation.
 _NOT_FROZEN = ('relative_attention_bias.weight', 'act_fn.beta', 'act_fn.eps')
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
-def test_bidirectional_sees_the_last_token_and_causal_does_not(checkpoints, variant):
-    x = tokens()
-    changed = x.clone()
-    # Random: a constant would be cancelled by a LayerNorm.
-    changed[:, -1] = tokens(seed=1)[:, -1]
-    for causal in (False, True):
-        block = LLMBlock(checkpoints(variant), causal=causal)
-        difference = (block(x) - block(changed))[:, 0].abs().max()
-        assert (difference == 0) if causal else (difference > 1e-4)
+def test_every_parameter_of_the_layer_is_used(checkpoints, variant):
+    # A part that a spec forgets would be a wrong block without any error.
+    block = LLMBlock(checkpoints(variant), layers=(0,), final_norm=False)
+    held = sum(t.numel() for t in frozen_tensors(block).values())
+    assert not any(t.requires_grad for t in frozen_tensors(block).values())
+    layer = decoder_layers(random_model(variant))[0]
+    used = {n: t for n, t in layer.state_dict().items() if not n.endswith(_NOT_FROZEN)}
+    assert held == sum(t.numel() for t in used.values())
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
-def test_gradients_reach_the_input_and_nothing_frozen(checkpoints, variant):
-    block = LLMBlock(checkpoints(variant))
-    x = tokens().requires_grad_()
-    # Of one output, so that every input token can only matter by attention.
-    block(x)[:, 0].square().sum().backward()
-    assert (x.grad.abs().amax(dim=-1) > 0).all()
-    assert list(block.parameters()) == []
-    assert frozen_tensors(block)
-    assert all(t.grad is None and not t.requires_grad for t in frozen_tensors(block).values())
+def test_bidirectional_sees_the_last_token_and_causal_does_not(checkpoints, variant):
+    for causal in (False, True):
+        x = tokens().requires_grad_()
+        # Of one output, so that other tokens can only matter by attention.
+        LLMBlock(checkpoints(variant), causal=causal)(x)[:, 0].square().sum().backward()
+        reached = x.grad.abs().amax(dim=-1) > 0
+        assert reached[:, 0].all() and (reached[:, 1:] != causal).all()
 
 
 @pytest.mark.parametrize('variant', FAMILIES)
@@ -133,8 +109,8 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
     if variant in WITHOUT_FINAL_NORM:
         assert block.final_norm is None
         return
-    model = random_model(variant)
-    source = attrgetter(next(n for n in _FINAL_NORMS if _has(model, n)))(model)
+    names = dict(random_model(variant).named_modules())
+    source = next(names[n] for n in _FINAL_NORMS if n in names)
     eps = getattr(source, 'variance_epsilon', getattr(source, 'eps', 1e-5))
     x = tokens()
     out = plain(x)
@@ -155,14 +131,6 @@ _FINAL_NORMS = (
 )
 
 
-def _has(model: nn.Module, name: str) -> bool:
-    try:
-        attrgetter(name)(model)
-    except AttributeError:
-        return False
-    return True
-
-
 @pytest.mark.parametrize('variant', NO_ROTARY)
 def test_rotary_is_refused_where_there_is_none(checkpoints, variant):
     with pytest.raises(UserError, match='block.rotary of .* must be one of False'):
@@ -179,14 +147,8 @@ def test_a_trained_block_has_no_dropout_of_its_own(checkpoints, variant):
 def test_text_part_of_a_nested_config(tmp_path):
     from transformers import Gemma3Config, Gemma3Model
 
-    vision = dict(
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=28,
-        patch_size=14,
-    )
+    vision = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    vision.update(image_size=28, patch_size=14)
     config = Gemma3Config(text_config=FAMILIES['gemma3_text'], vision_config=vision)
     model = Gemma3Model(config).eval()
     text = random_model('gemma3_text')
@@ -195,5 +157,3 @@ def test_text_part_of_a_nested_config(tmp_path):
     block = LLMBlock(str(tmp_path), layers=(0,), final_norm=False)
     x = tokens()
     torch.testing.assert_close(block(x), reference_layer(text, 0, x), atol=1e-5, rtol=1e-5)
-    arch = dict(model_type='gemma3', text_config=FAMILIES['gemma3_text'], vision_config=vision)
-    assert LLMBlock(arch=arch).source['model_type'] == 'gemma3_text'

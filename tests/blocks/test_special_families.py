@@ -1,6 +1,5 @@
 """Wrappers, mixtures of experts, layers that are refused, and the documentation's tables."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,6 @@ def test_the_guide_has_the_tables_that_the_specs_make():
     assert with_tables(page.replace('apertus', '')) == page
 
 
-def test_there_are_sixty_families_and_none_is_both_had_and_refused():
-    assert len(SPECS) >= 60
-    assert not set(SPECS) & {*REFUSED, *WRAPPERS} and not set(WRAPPERS) & set(REFUSED)
-
-
 @pytest.mark.parametrize('wrapper', WRAPPERS)
 def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
     text = FAMILIES[WRAPPERS[wrapper]]
@@ -38,49 +32,33 @@ def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
     assert block.embed_dims == text['hidden_size']
 
 
-@pytest.mark.parametrize('kind', REFUSED)
-def test_a_refused_family_says_why(kind):
-    with pytest.raises(UnsupportedModelError) as error:
-        LLMBlock(arch=dict(model_type=kind))
-    assert f"'{kind}' is refused: {REFUSED[kind]}. Supported: " in str(error.value)
+FULL, LINEAR = 'full_attention', 'linear_attention'
 
 
 @pytest.mark.parametrize(
     'variant, changes, layer, reason',
     [
+        *((None, dict(model_type=kind), -1, f"'{kind}' is refused: ") for kind in REFUSED),
         (
-            'lfm2',
-            dict(layer_types=['full_attention', 'conv', 'conv'], num_hidden_layers=3),
-            -1,
+            *('lfm2', dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3), -1),
             "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
         ),
         (
-            'qwen3_next',
-            dict(
-                layer_types=['linear_attention', 'full_attention', 'linear_attention'],
-                num_hidden_layers=3,
-            ),
-            0,
+            *('qwen3_next', dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3), 0),
             "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
         ),
-        ('qwen3_5_text', dict(layer_types=['linear_attention'] * 2), 0, 'no layer has'),
-        ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=['full_attention'] * 2), 1, 'own'),
+        ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
+        ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=[FULL] * 2), 1, 'own'),
         ('gemma4_text', dict(hidden_size_per_layer_input=8), 0, "token's id"),
         ('albert', dict(inner_group_num=2), 0, 'inner_group_num=2'),
     ],
 )
-def test_a_layer_without_what_a_block_needs_is_refused(variant, changes, layer, reason):
+def test_families_and_layers_are_refused_with_the_reason(variant, changes, layer, reason):
     with pytest.raises(UnsupportedModelError, match=reason):
-        LLMBlock(arch=dict(FAMILIES[variant], **changes), layers=(layer,))
+        LLMBlock(arch=dict(FAMILIES.get(variant, {}), **changes), layers=(layer,))
 
 
-def test_a_layer_beside_the_refused_ones_makes_a_block():
-    types = ['conv', 'full_attention', 'conv']
-    arch = dict(FAMILIES['lfm2'], layer_types=types, num_hidden_layers=3)
-    assert LLMBlock(arch=arch, layers=(1,))(tokens()).shape == (2, 6, 32)
-
-
-def test_positions_that_a_family_scales_by_are_refused_not_ignored():
+def test_positions_that_a_family_scales_by_are_refused():
     block = LLMBlock(arch=FAMILIES['ministral3'], rotary=True)
     with pytest.raises(UserError, match='block.rotary=True of .ministral3.=65.*at most 64'):
         block(tokens(length=65))
@@ -107,17 +85,9 @@ def test_joined_experts_equal_stored_ones(tmp_path, variant):
     ],
 )
 def test_damaged_experts_are_refused(tmp_path, damage):
-    folder = write_huggingface(tmp_path, 'mixtral')
-    state = load_file(folder / 'model.safetensors')
+    file = write_huggingface(tmp_path, 'mixtral') / 'model.safetensors'
+    state = load_file(file)
     damage(state, next(n for n in state if '.1.block_sparse_moe.experts.2.w1.' in n))
-    save_file({k: v.contiguous() for k, v in state.items()}, folder / 'model.safetensors')
+    save_file({k: v.contiguous() for k, v in state.items()}, file)
     with pytest.raises(CheckpointError, match='expert'):
-        LLMBlock(str(folder))
-
-
-def test_a_config_with_more_experts_than_any_model_is_refused(tmp_path):
-    (tmp_path / 'config.json').write_text(
-        json.dumps(dict(model_type='mixtral', num_local_experts=10**9))
-    )
-    with pytest.raises(UserError, match='num_local_experts.*at most 10000'):
         LLMBlock(str(tmp_path))

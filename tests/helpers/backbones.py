@@ -9,7 +9,7 @@ from mmengine.registry import MODELS, DefaultScope, Registry
 
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.layouts import DEFAULTS
-from lm4ve.necks.usage import norm_before
+from lm4ve.necks.usage import comes_from_norm
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
@@ -98,7 +98,9 @@ def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:
     """Train a step: all has a gradient, and nothing was normed before."""
     neck = next(m for m in model.modules() if isinstance(m, LLMBlockNeck))
     normed = []
-    neck.register_forward_pre_hook(lambda m, x: normed.append(norm_before(m.pick(x[0]))))
+    neck.register_forward_pre_hook(
+        lambda m, x: normed.append(comes_from_norm(m.pick(x[0]).grad_fn))
+    )
     losses = model(*batch, mode='loss')
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     assert normed and not any(normed)

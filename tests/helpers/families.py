@@ -21,13 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
 _SIZES = dict(
     vocab_size=32,
@@ -48,19 +42,25 @@ _MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=
 _NEXT = dict(layer_types=['full_attention'] * 2, partial_rotary_factor=0.5)
 _GEMMA4 = dict(
     _GEMMA,
-    global_head_dim=24,
-    hidden_size_per_layer_input=0,
-    num_kv_shared_layers=0,
+    **dict(global_head_dim=24, hidden_size_per_layer_input=0, num_kv_shared_layers=0),
     layer_types=['sliding_attention', 'full_attention'],
 )
 
 
+_SLIDING = dict(layer_types=['sliding_attention', 'full_attention'])
+
+
 def _mrope(*section: int) -> dict:
-    return dict(rope_type='default', rope_theta=1e4, mrope_section=list(section))
+    rope = dict(rope_type='default', rope_theta=1e4, mrope_section=list(section))
+    return dict(rope_parameters=rope)
 
 
 def _of(model_type: str, sizes: dict = _SIZES, **fields) -> dict:
     return dict(sizes, model_type=model_type, **fields)
+
+
+def _each(sizes: dict, names: str) -> dict[str, dict]:
+    return {name: _of(name, sizes) for name in names.split()}
 
 
 #: Name of a variant -> config fields of it.
@@ -68,94 +68,67 @@ FAMILIES: dict[str, dict] = {
     'llama': _of('llama', rms_norm_eps=1e-5),
     'llama-gqa': _of('llama', _GQA, rms_norm_eps=1e-5),
     'llama-bias': _of('llama', _GQA, attention_bias=True, mlp_bias=True),
+    # Decoders of LLaMA's layout, and others with the usual fields.
+    **_each(_GQA, 'qwen2 nemotron olmo cohere apertus nanochat olmo2 phi3'),
+    **_each(_GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense'),
     'mistral': _of('mistral', _GQA, sliding_window=2),
-    'qwen2': _of('qwen2', _GQA),
-    'qwen3': _of('qwen3', _GEMMA),
-    'gemma': _of('gemma', _GEMMA),
-    'gemma2': _of('gemma2', _GEMMA2, attn_logit_softcapping=2.0),
-    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2),
-    'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
-    'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
-    'phi3': _of('phi3', _GQA),
-    'gpt_neox': _of('gpt_neox', rotary_pct=0.5, use_parallel_residual=True),
-    'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
-    'gpt2': _of('gpt2'),
-    'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
-    'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
-    'opt-350m': _of('opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
-    'olmo2': _of('olmo2', _GQA),
-    'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
-    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0]),
-    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1),
-    'falcon-rw': _of('falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False),
-    'falcon-7b': _of('falcon', multi_query=True, alibi=False),
-    'falcon-40b': _of('falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False),
-    'falcon-11b': _of(
-        'falcon',
-        num_kv_heads=2,
-        new_decoder_architecture=True,
-        num_ln_in_parallel_attn=1,
-        alibi=False,
-    ),
-    'bert': _of('bert'),
-    'roberta': _of('roberta'),
-    # Decoders of LLaMA's layout.
     'ministral': _of('ministral', _GEMMA, sliding_window=2),
     'ministral3': _of(
         'ministral3',
         _GEMMA,
         rope_parameters=dict(
-            rope_type='default',
-            rope_theta=1e4,
+            **dict(rope_type='default', rope_theta=1e4, llama_4_scaling_beta=0.1),
             original_max_position_embeddings=64,
-            llama_4_scaling_beta=0.1,
         ),
     ),
-    'qwen2_vl_text': _of('qwen2_vl_text', _GQA, rope_parameters=_mrope(1, 2, 1)),
-    'qwen2_5_vl_text': _of('qwen2_5_vl_text', _GQA, rope_parameters=_mrope(1, 2, 1)),
+    'qwen2_vl_text': _of('qwen2_vl_text', _GQA, **_mrope(1, 2, 1)),
+    'qwen2_5_vl_text': _of('qwen2_5_vl_text', _GQA, **_mrope(1, 2, 1)),
+    'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, **_mrope(4, 2, 2)),
     'arcee': _of('arcee', _GQA, mlp_bias=True),
-    'seed_oss': _of('seed_oss', _GEMMA),
-    'internlm3': _of('internlm3', _GEMMA),
-    'nemotron': _of('nemotron', _GQA),
-    'olmo': _of('olmo', _GQA),
+    'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
+    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0]),
+    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1),
     'olmo-clip': _of('olmo', _GQA, clip_qkv=0.5),
     # Rotation of neighbors, norms of queries and keys, norms on outputs.
-    'glm': _of('glm', _GEMMA),
-    'glm4': _of('glm4', _GEMMA),
     'ernie4_5': _of('ernie4_5', _GEMMA, use_bias=True),
     'helium': _of('helium', _GQA, head_dim=8),
-    'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, rope_parameters=_mrope(4, 2, 2)),
-    'apertus': _of('apertus', _GQA),
-    'hunyuan_v1_dense': _of('hunyuan_v1_dense', _GEMMA),
-    'nanochat': _of('nanochat', _GQA),
-    'olmo3': _of('olmo3', _GQA, layer_types=['sliding_attention', 'full_attention']),
-    'exaone4': _of('exaone4', _GQA, layer_types=['sliding_attention', 'full_attention']),
+    'gemma2': _of('gemma2', _GEMMA2, attn_logit_softcapping=2.0),
+    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2),
+    'olmo3': _of('olmo3', _GQA, **_SLIDING),
+    'exaone4': _of('exaone4', _GQA, **_SLIDING),
     # Branches side by side.
-    'cohere': _of('cohere', _GQA),
     'cohere-qk-norm': _of('cohere', _GQA, use_qk_norm=True),
-    'cohere2': _of('cohere2', _GQA, layer_types=['sliding_attention', 'full_attention']),
+    'cohere2': _of('cohere2', _GQA, **_SLIDING),
+    'phi': _of('phi', _GQA, partial_rotary_factor=0.5),
+    'phi-qk-norm': _of('phi', partial_rotary_factor=0.5, qk_layernorm=True),
     'stablelm': _of('stablelm', _GQA, use_qkv_bias=True),
     'stablelm-parallel': _of('stablelm', _GQA, use_parallel_residual=True, qk_layernorm=True),
+    'gpt_neox': _of('gpt_neox', rotary_pct=0.5, use_parallel_residual=True),
+    'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
+    'falcon-rw': _of('falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False),
+    'falcon-7b': _of('falcon', multi_query=True, alibi=False),
+    'falcon-40b': _of('falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False),
+    'falcon-11b': _of(
+        'falcon',
+        **dict(num_kv_heads=2, num_ln_in_parallel_attn=1, alibi=False),
+        new_decoder_architecture=True,
+    ),
     'gptj': _of('gptj', rotary_dim=4),
     'codegen': _of('codegen', rotary_dim=4),
-    # The line of GPT-2.
+    # The line of GPT-2, and encoders.
+    **_each(_SIZES, 'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert'),
+    **_each(_SIZES, 'data2vec-text roberta-prelayernorm'),
+    'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
     'gpt_bigcode': _of('gpt_bigcode', multi_query=True),
     'gpt_bigcode-heads': _of('gpt_bigcode', multi_query=False),
     'gpt_neo': _of('gpt_neo', attention_types=[[['global'], 2]]),
-    'persimmon': _of('persimmon'),
-    'biogpt': _of('biogpt'),
-    # Encoders.
-    'xlm-roberta': _of('xlm-roberta'),
-    'camembert': _of('camembert'),
+    'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
+    'opt-350m': _of('opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
     'electra': _of('electra', embedding_size=16),
-    'ernie': _of('ernie'),
-    'data2vec-text': _of('data2vec-text'),
     'distilbert': _of('distilbert', hidden_dim=48),
     'albert': _of('albert', embedding_size=16, num_hidden_groups=2),
     'albert-shared': _of('albert', embedding_size=16),
-    'roberta-prelayernorm': _of('roberta-prelayernorm'),
-    'megatron-bert': _of('megatron-bert'),
-    'modernbert': _of('modernbert', layer_types=['sliding_attention', 'full_attention']),
+    'modernbert': _of('modernbert', **_SLIDING),
     't5': _of('t5', _T5),
     'mt5': _of('mt5', _T5, feed_forward_proj='gated-gelu'),
     # Mixtures of experts, and layers beside others without attention.
@@ -167,9 +140,7 @@ FAMILIES: dict[str, dict] = {
     'llama4_text': _of(
         'llama4_text',
         _GEMMA,
-        intermediate_size_mlp=48,
-        num_local_experts=4,
-        moe_layers=[0],
+        **dict(intermediate_size_mlp=48, num_local_experts=4, moe_layers=[0]),
         no_rope_layers=[1, 0],
     ),
     'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
@@ -183,7 +154,7 @@ FAMILIES: dict[str, dict] = {
 LAYOUTS = ('safetensors', 'sharded-safetensors', 'bin', 'sharded-bin', 'legacy-bin')
 
 
-def config_of(variant: str, **changes) -> PretrainedConfig:
+def config_of(variant: str, **changes):
     """Return ``transformers``' config of a variant."""
     fields = dict(FAMILIES[variant], **changes)
     return AutoConfig.for_model(fields.pop('model_type'), **fields)
@@ -274,49 +245,27 @@ def write_huggingface(
     model.config.save_pretrained(folder)
     state = {(rename or str)(k): v.to(dtype).contiguous() for k, v in model.state_dict().items()}
     state.update(extra or {})
-    _write_state(folder, state, layout)
-    return folder
-
-
-def _write_state(folder: Path, state: dict[str, Tensor], layout: str) -> None:
-    if layout == 'safetensors':
-        save_file(state, folder / 'model.safetensors', metadata={'format': 'pt'})
-    elif layout == 'bin':
-        torch.save(state, folder / 'pytorch_model.bin')
-    elif layout == 'legacy-bin':
-        torch.save(state, folder / 'pytorch_model.bin', _use_new_zipfile_serialization=False)
-    elif layout in ('sharded-safetensors', 'sharded-bin'):
-        _write_shards(folder, state, layout == 'sharded-safetensors')
-    else:
-        raise ValueError(f'layout={layout!r} is not one of {LAYOUTS}')
-
-
-def _write_shards(folder: Path, state: dict[str, Tensor], safe: bool) -> None:
+    safe = layout.endswith('safetensors')
     stem, suffix = ('model', 'safetensors') if safe else ('pytorch_model', 'bin')
-    groups = _by_layer(state)
-    weight_map = {}
-    for i, names in enumerate(groups, start=1):
-        shard = f'{stem}-{i:05d}-of-{len(groups):05d}.{suffix}'
-        part = {n: state[n] for n in names}
+
+    def write(part: dict[str, Tensor], name: str) -> None:
         if safe:
-            save_file(part, folder / shard, metadata={'format': 'pt'})
+            save_file(part, folder / name, metadata={'format': 'pt'})
         else:
-            torch.save(part, folder / shard)
-        weight_map.update(dict.fromkeys(names, shard))
-    index = dict(
-        metadata=dict(total_size=sum(t.numel() * t.element_size() for t in state.values())),
-        weight_map=weight_map,
-    )
+            torch.save(part, folder / name, _use_new_zipfile_serialization=layout != 'legacy-bin')
+
+    if not layout.startswith('sharded'):
+        write(state, f'{stem}.{suffix}')
+        return folder
+    layers = [next((int(p) for p in name.split('.') if p.isdigit()), -1) for name in state]
+    shards = {}
+    for i in sorted({*layers}):
+        shards[i] = f'{stem}-{i + 2:05d}-of-{max(layers) + 2:05d}.{suffix}'
+        write({n: state[n] for n, j in zip(state, layers, strict=True) if i == j}, shards[i])
+    weight_map = {name: shards[i] for name, i in zip(state, layers, strict=True)}
+    index = dict(metadata=dict(total_size=1), weight_map=weight_map)
     (folder / f'{stem}.{suffix}.index.json').write_text(json.dumps(index))
-
-
-def _by_layer(state: dict[str, Tensor]) -> list[list[str]]:
-    """Group names: the rest, layer 0, layer 1, ..."""
-    groups: dict[int, list[str]] = {-1: []}
-    for name in state:
-        number = next((int(p) for p in name.split('.') if p.isdigit()), -1)
-        groups.setdefault(number, []).append(name)
-    return [groups[i] for i in sorted(groups) if groups[i]]
+    return folder
 
 
 # Meta's name of each tensor of a layer, and the dimension that is split over
@@ -381,13 +330,8 @@ def write_meta(
             for k, (w, dim) in state.items()
         }
         torch.save(part, folder / f'consolidated.{n:02d}.pth')
-    fields = dict(
-        dim=config.hidden_size,
-        n_heads=config.num_attention_heads,
-        n_layers=config.num_hidden_layers,
-        norm_eps=config.rms_norm_eps,
-    )
-    fields |= dict(multiple_of=16, vocab_size=-1)
+    fields = dict(dim=config.hidden_size, n_heads=config.num_attention_heads, multiple_of=16)
+    fields.update(n_layers=config.num_hidden_layers, norm_eps=config.rms_norm_eps, vocab_size=-1)
     if config.num_key_value_heads != config.num_attention_heads:
         fields.update(n_kv_heads=config.num_key_value_heads)
     (folder / 'params.json').write_text(json.dumps({**fields, **params}))

@@ -7,17 +7,15 @@ pytest.importorskip('mmdet')
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
-from tests.hosts.small import configs_of, shrink_common, train_and_test, write_coco  # noqa: E402
+from tests.hosts.small import configs_of, shrink, train_and_test, write_coco  # noqa: E402
 
-RESNET = dict(
-    depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, norm_eval=False, init_cfg=None
-)
+RESNET = dict(depth=18, base_channels=4, stem_channels=4, frozen_stages=-1, init_cfg=None)
 
 
 def small(name, work_dir, data):
     cfg = read_config(CONFIGS / 'detection' / name)
     model = cfg.model
-    model.backbone.backbone.update(RESNET)
+    model.backbone.backbone.update(RESNET, norm_eval=False)
     model.neck.update(in_channels=[4, 8, 16, 32], out_channels=8)
     if 'rpn_head' in model:
         model.rpn_head.update(in_channels=8, feat_channels=8)
@@ -27,11 +25,9 @@ def small(name, work_dir, data):
     else:
         model.bbox_head.update(in_channels=8, feat_channels=8, stacked_convs=1)
         model.test_cfg.score_thr = 0.0
-    shrink_common(cfg, work_dir, data, 32)
+    shrink(cfg, work_dir, data, 32, max_epochs=1, val_interval=1)
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = str(data / 'annotations/instances_val2017.json')
-    cfg.train_cfg.update(max_epochs=1, val_interval=1)
-    cfg.default_hooks.checkpoint.interval = 1
     return cfg
 
 
@@ -40,14 +36,15 @@ def small(name, work_dir, data):
 def test_config_trains_validates_saves_and_tests(name, tmp_path):
     from mmdet.datasets import CocoDataset
 
-    for split in ('train', 'val'):
-        write_coco(tmp_path / 'data', split, 4, CocoDataset.METAINFO['classes'])
     data = tmp_path / 'data'
+    for split in ('train', 'val'):
+        write_coco(data, split, 4, CocoDataset.METAINFO['classes'])
     train_and_test(small(name, tmp_path / 'run', data), 'coco/bbox_mAP')
 
 
 def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
-    from mmcv.ops import batched_nms, nms
+    from mmcv import _ext
+    from mmcv.ops import batched_nms, nms, roi_align
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
     scores = torch.tensor([0.5, 0.9, 0.3])
@@ -55,9 +52,8 @@ def test_nms_beside_mmcv_lite_is_torchvisions_and_other_operators_are_refused():
     assert indices.tolist() == [1, 2] and kept[:, 4].tolist() == pytest.approx([0.9, 0.3])
     cfg = dict(type='nms', iou_threshold=0.5)
     assert len(batched_nms(boxes, scores, torch.tensor([0, 1, 0]), cfg)[1]) == 3
-    from mmcv import _ext
-    from mmcv.ops import roi_align
-
+    # Point clouds on a GPU do without the operators.
+    assert mmcv_operators(SimpleNamespace(is_cuda=True)) is None
     if getattr(_ext, '__file__', None):
         pytest.skip('a full mmcv')
     with pytest.raises(UserError, match='roi_align_forward'):

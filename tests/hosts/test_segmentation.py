@@ -1,5 +1,7 @@
 """mmsegmentation: each config trains, validates, saves and tests on the data's own layout."""
 
+import itertools
+
 import pytest
 import torch
 
@@ -9,67 +11,43 @@ from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
 from tests.helpers.models import BLOCK  # noqa: E402
 from tests.helpers.tasks import CONFIGS  # noqa: E402
-from tests.hosts.small import (  # noqa: E402
-    SIDE,
-    configs_of,
-    shrink_common,
-    train_and_test,
-    write_mask,
-    write_picture,
-)
+from tests.hosts.small import SIDE, configs_of, shrink, train_and_test, write_picture  # noqa: E402
 
-SWIN = dict(
-    embed_dims=8,
-    depths=[1] * 4,
-    num_heads=[1, 1, 2, 2],
-    window_size=2,
-    init_cfg=None,
-    pretrain_img_size=SIDE,
-)
-VIT = dict(
-    img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12, pretrained=None
-)
+SWIN = dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 1, 2, 2], window_size=2, init_cfg=None)
+BN = dict(type='BN', requires_grad=True)
+VIT = dict(img_size=(SIDE, SIDE), patch_size=16, embed_dims=16, num_heads=2, num_layers=12)
 
 
 def small(name, work_dir, data):
     cfg = read_config(CONFIGS / 'segmentation' / name)
     model = cfg.model
     is_swin = 'swin' in name
-    model.backbone.backbone.update(SWIN if is_swin else VIT)
+    sizes = dict(SWIN, pretrain_img_size=SIDE) if is_swin else dict(VIT, pretrained=None)
+    model.backbone.backbone.update(sizes)
     model.data_preprocessor.update(size=(SIDE, SIDE))
     for part in ('decode_head', 'auxiliary_head'):
         if part in model:
             model[part].channels = 8
     if is_swin:
-        model.decode_head.in_channels = [8, 16, 32, 64]
-        model.auxiliary_head.in_channels = 32
-        for part in (model.decode_head, model.auxiliary_head):
-            part.norm_cfg = dict(type='BN', requires_grad=True)
+        model.decode_head.update(in_channels=[8, 16, 32, 64], norm_cfg=BN)
+        model.auxiliary_head.update(in_channels=32, norm_cfg=BN)
     else:
         model.decode_head.in_channels = model.decode_head.channels = 16
         model.test_cfg = dict(mode='slide', crop_size=(SIDE, SIDE), stride=(SIDE, SIDE))
-    shrink_common(cfg, work_dir, data, 64 if is_swin else 16)
-    cfg.train_cfg.update(max_iters=2, val_interval=2)
-    cfg.default_hooks.checkpoint.interval = 2
+    shrink(cfg, work_dir, data, 64 if is_swin else 16, max_iters=2, val_interval=2)
     return cfg
-
-
-def write_data(name, folder):
-    """ADE20K's folders, or those of a folder of masks."""
-    own = 'folder' in name
-    for split, theirs in (('train', 'training'), ('val', 'validation')):
-        images = f'images/{split if own else theirs}'
-        masks = f'masks/{split}' if own else f'annotations/{theirs}'
-        for i in range(3):
-            write_picture(folder / images / f'{i}.jpg', i)
-            write_mask(folder / masks / f'{i}.png', i, 2 if own else 151)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', configs_of('segmentation'))
 def test_config_trains_validates_saves_and_tests(name, tmp_path):
-    write_data(name, tmp_path / 'data')
-    train_and_test(small(name, tmp_path / 'run', tmp_path / 'data'), 'mIoU')
+    own = 'folder' in name  # else ADE20K's folders
+    splits = ('train', 'val') if own else ('training', 'validation')
+    data, masks = tmp_path / 'data', 'masks' if own else 'annotations'
+    for split, i in itertools.product(splits, range(3)):
+        write_picture(data / 'images' / split / f'{i}.jpg', i)
+        write_picture(data / masks / split / f'{i}.png', i, most=2 if own else 151, channels=())
+    train_and_test(small(name, tmp_path / 'run', data), 'mIoU')
 
 
 def test_the_neck_gives_upernet_all_maps():
@@ -77,16 +55,13 @@ def test_the_neck_gives_upernet_all_maps():
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    cfg = read_config(
-        CONFIGS / 'segmentation/upernet_swin-t_llama_ade20k.py', set_scope=False
-    ).model
-    cfg.backbone = dict(cfg.backbone.backbone, **SWIN)
-    cfg.neck = dict(
-        type='LLMBlockNeck', in_channels=64, norm_cfg=None, keep_others=True, block=BLOCK
-    )
-    norm = dict(type='BN', requires_grad=True)
-    cfg.decode_head.update(in_channels=[8, 16, 32, 64], channels=8, norm_cfg=norm)
-    cfg.auxiliary_head.update(in_channels=32, channels=8, norm_cfg=norm)
+    config = CONFIGS / 'segmentation/upernet_swin-t_llama_ade20k.py'
+    cfg = read_config(config, set_scope=False).model
+    cfg.backbone = dict(cfg.backbone.backbone, **SWIN, pretrain_img_size=SIDE)
+    neck = dict(type='LLMBlockNeck', in_channels=64, norm_cfg=None, keep_others=True)
+    cfg.neck = dict(neck, block=BLOCK)
+    cfg.decode_head.update(in_channels=[8, 16, 32, 64], channels=8, norm_cfg=BN)
+    cfg.auxiliary_head.update(in_channels=32, channels=8, norm_cfg=BN)
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = MODELS.build(cfg)
     samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.ones(1, SIDE, SIDE).long()))] * 2

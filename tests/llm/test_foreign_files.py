@@ -1,94 +1,157 @@
-"""Indexes and configs that somebody else wrote end in one message at worst."""
+"""Files that somebody else wrote, damaged or hostile, end in one message and run no code."""
 
 import json
+import os
+import pickle
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.families import write_huggingface, write_meta
+from tests.helpers.families import random_model, write_huggingface, write_meta
 
+pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
 DEEP = '[' * 100_000 + ']' * 100_000
+
+
+def refused(source, kind=CheckpointError, match: str = '', **options) -> None:
+    with pytest.raises(kind, match=match):
+        LLMBlock(str(source), **options)
+
+
+def edit(folder: Path, name: str, changes: dict) -> None:
+    path = next(folder.glob(name))
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def edit_last(path: Path, ending: str, change) -> None:
+    """Change the last layer's tensor with a name that ends so; None removes it."""
+    state = torch.load(path, weights_only=True)
+    name = max(n for n in state if n.endswith(ending))
+    state[name] = change(state[name])
+    torch.save({k: v for k, v in state.items() if v is not None}, path)
+
+
+def truncate(path: Path, share: float = 0.5) -> None:
+    os.truncate(path, int(path.stat().st_size * share))
+
+
+def twins(folder: Path) -> None:
+    state = random_model('llama').state_dict()
+    twice = {p + k: v.clone() for p in ('', 'twin.') for k, v in state.items()}
+    save_file(twice, folder / 'model.safetensors')
+
+
+NO_NUMBERS = (None, [4], '8', {}, 0, -1, 10**8)
+CONFIGS = [
+    *({name: v} for name in ('hidden_size', 'num_attention_heads') for v in NO_NUMBERS),
+    *(dict(num_hidden_layers=v) for v in (*NO_NUMBERS, 5)),
+    *(dict(model_type=v) for v in (['llama'], {}, 5, None)),
+    *(dict(text_config=v) for v in (['a'], 5)),
+    *(dict(intermediate_size=64), dict(num_key_value_heads=2)),
+    dict(rope_parameters=dict(rope_type='unheard-of')),
+]
+DAMAGE = [
+    *(partial(edit, name='config.json', changes=changes) for changes in CONFIGS),
+    *(
+        lambda f, text=text: (f / 'config.json').write_text(text)
+        for text in ('{"model_type": ', '[]', '"llama"', '{}', 'null', DEEP)
+    ),
+    lambda f: (f / 'model.safetensors').unlink(),
+    lambda f: (f / 'config.json').unlink(),
+    twins,
+]
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_damaged_folders_are_refused(tmp_path, damage):
+    damage(write_huggingface(tmp_path, 'llama'))
+    refused(tmp_path, UserError, rotary=True)
+
+
+@pytest.mark.parametrize('layout', ['safetensors', 'bin', 'legacy-bin'])
+@pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
+def test_truncated_files_are_refused(tmp_path, layout, share):
+    write_huggingface(tmp_path, 'llama', layout)
+    (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
+    truncate(file, share)
+    refused(tmp_path, match=file.name)
+
+
+@pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
+def test_damaged_shards_and_indexes_are_refused(tmp_path, layout):
+    write_huggingface(tmp_path, 'llama', layout)
+    shard = next(tmp_path.glob('*-00003-of-00003.*'))
+    truncate(shard)
+    refused(tmp_path, match=shard.name)
+    shard.unlink()
+    refused(tmp_path, match=shard.name)
+    LLMBlock(str(tmp_path), layers=(0,))
+    if layout == 'sharded-safetensors':  # of another download
+        save_file({'other': torch.zeros(1)}, shard)
+        refused(tmp_path)
+    index = next(tmp_path.glob('*.index.json'))
+    maps = ('3', 'null', '{"a": 5}')
+    for content in ('{', '{}', '[]', DEEP, *(f'{{"weight_map": {m}}}' for m in maps)):
+        index.write_text(content)
+        refused(tmp_path, match=index.name)
 
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
 @pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
-    folder = tmp_path / 'model'
-    folder.mkdir()
-    write_huggingface(folder, 'llama', layout)
+    folder = write_huggingface(tmp_path / 'model', 'llama', layout)
     index = next(folder.glob('*.index.json'))
-    content = json.loads(index.read_text())
-    for shard in set(content['weight_map'].values()):
+    shards = json.loads(index.read_text())['weight_map']
+    for shard in set(shards.values()):
         (folder / shard).rename(tmp_path / shard)
     start = {'..': '..', 'absolute': str(tmp_path), 'below': 'a/../..'}[way]
-    content['weight_map'] = {k: f'{start}/{v}' for k, v in content['weight_map'].items()}
-    index.write_text(json.dumps(content))
-    with pytest.raises(CheckpointError, match='outside the checkpoint.s folder'):
-        LLMBlock(str(folder))
-
-
-@pytest.mark.parametrize('content', [DEEP, '{"weight_map": {"a": 5}}', '{"weight_map": null}'])
-def test_an_index_that_is_none(tmp_path, content):
-    write_huggingface(tmp_path, 'llama', 'sharded-safetensors')
-    next(tmp_path.glob('*.index.json')).write_text(content)
-    with pytest.raises(CheckpointError, match='is not a weight index'):
-        LLMBlock(str(tmp_path))
-
-
-@pytest.mark.parametrize('name', ['config.json', 'params.json'])
-def test_deep_json(tmp_path, name):
-    (tmp_path / name).write_text(DEEP)
-    with pytest.raises(CheckpointError, match=f'{name} is not JSON'):
-        LLMBlock(str(tmp_path))
-
-
-@pytest.mark.parametrize('field', ['dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps'])
-@pytest.mark.parametrize('value', [[4], {'a': 1}, 'x'])
-def test_params_that_are_not_numbers_are_refused(tmp_path, field, value):
-    write_meta(tmp_path, 1, 'llama')
-    path = tmp_path / 'params.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises((UserError, RuntimeError)):
-        LLMBlock(str(tmp_path))
+    edit(folder, index.name, dict(weight_map={k: f'{start}/{v}' for k, v in shards.items()}))
+    refused(folder, match='outside the checkpoint.s folder')
 
 
 @pytest.mark.parametrize(
-    'lost', ['attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm']
+    'change',
+    [
+        *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
+        *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
+    ],
 )
-def test_a_weight_that_metas_files_lack_is_named(tmp_path, lost):
-    write_meta(tmp_path, 1, 'llama')
-    path = tmp_path / 'consolidated.00.pth'
-    state = torch.load(path, weights_only=True)
-    del state[f'layers.0.{lost}.weight']
-    torch.save(state, path)
-    with pytest.raises(CheckpointError, match=str(tmp_path)):
-        LLMBlock(str(tmp_path), layers=(0,))
+def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
+    write_huggingface(tmp_path, 'llama', 'bin')
+    edit_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
+    refused(tmp_path, match='up_proj.weight')
 
 
-@pytest.mark.parametrize('field', ['hidden_size', 'num_attention_heads', 'num_hidden_layers'])
-@pytest.mark.parametrize('value', [None, [4], '8', {}, 0, -1, 10**8])
-def test_fields_of_a_config_that_are_no_numbers(tmp_path, field, value):
-    write_huggingface(tmp_path, 'llama', 'safetensors')
-    path = tmp_path / 'config.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(UserError):
-        LLMBlock(str(tmp_path))
+class Payload:
+    """Creates a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize(
-    'field, value',
-    [('model_type', v) for v in (['llama'], {}, 5, None)]
-    + [('text_config', v) for v in (['a'], 5)],
-)
-def test_invalid_model_types_are_refused(tmp_path, field, value):
-    write_huggingface(tmp_path, 'llama', 'safetensors')
-    path = tmp_path / 'config.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
-    with pytest.raises(UserError):
-        LLMBlock(str(tmp_path))
+@pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
+@pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
+def test_a_pickle_never_runs_code(tmp_path, file, how):
+    write_meta(tmp_path) if file.endswith('pth') else write_huggingface(tmp_path, 'llama', 'bin')
+    trace = tmp_path / 'trace'
+    content = {'weight': torch.zeros(1), 'payload': Payload(trace)}
+    if how == 'pickle':
+        (tmp_path / file).write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, tmp_path / file, _use_new_zipfile_serialization=(how == 'zip'))
+    refused(tmp_path, match=file)
+    assert not trace.exists()
+    pickle.loads(pickle.dumps(content))  # it would have run
+    assert trace.exists()
 
 
 @pytest.mark.parametrize(
@@ -102,25 +165,64 @@ def test_invalid_model_types_are_refused(tmp_path, field, value):
     ],
     ids=lambda f: next(iter(f)),
 )
-def test_no_code_that_a_config_names_is_looked_for(tmp_path, fields):
-    write_huggingface(tmp_path, 'llama', 'safetensors')
+def test_code_that_a_config_names_is_ignored(tmp_path, fields):
+    write_huggingface(tmp_path, 'llama')
     (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
     expected = LLMBlock(str(tmp_path))
-    path = tmp_path / 'config.json'
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    edit(tmp_path, 'config.json', fields)
     assert LLMBlock(str(tmp_path)).source['fingerprint'] == expected.source['fingerprint']
     assert not (tmp_path / 'ran').exists()
 
 
-def test_fields_that_are_nested_deeply(tmp_path):
-    write_huggingface(tmp_path, 'llama', 'safetensors')
-    path = tmp_path / 'config.json'
+def test_deeply_nested_fields_are_refused(tmp_path):
+    path = write_huggingface(tmp_path, 'llama') / 'config.json'
     deep = '{"a":' * 600 + '1' + '}' * 600
     path.write_text(path.read_text().rstrip()[:-1] + f', "more": {deep}}}')
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)  # Python's own; torch.compile raises it in the tests before
     try:
-        with pytest.raises(CheckpointError, match='config'):
-            LLMBlock(str(tmp_path))
+        refused(tmp_path, match='config')
     finally:
         sys.setrecursionlimit(before)
+
+
+# ------------------------------------------------------------------------------- Meta's folders
+def both(folder: Path, change) -> None:
+    for n in (0, 1):
+        edit_last(folder / f'consolidated.0{n}.pth', 'w2.weight', change)
+
+
+PARAMS = ('dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps')
+LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
+        lambda f: (f / 'params.json').write_text(DEEP),
+        *(
+            partial(edit, name='params.json', changes={field: value})
+            for field in PARAMS
+            for value in ([4], {'a': 1}, 'x')
+        ),
+        *(
+            lambda f, name=name: [
+                edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
+            ]
+            for name in LOST
+        ),
+        lambda f: [p.unlink() for p in f.glob('*.pth')],
+        lambda f: f.joinpath('consolidated.01.pth').unlink(),
+        lambda f: f.joinpath('consolidated.00.pth').unlink(),
+        lambda f: truncate(f / 'consolidated.01.pth'),
+        lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
+        lambda f: both(f, torch.sum),
+        lambda f: torch.save({}, f / 'consolidated.01.pth'),
+        lambda f: torch.save({}, f / 'consolidated.00.pth'),
+        lambda f: write_meta(f, 2, moe=dict(num_experts=8)),
+    ],
+)
+def test_damaged_meta_folders_are_refused(tmp_path, change):
+    change(write_meta(tmp_path, shards=2))
+    refused(tmp_path, UserError)

@@ -7,15 +7,6 @@ import lm4ve
 from tests.helpers.models import BLOCK
 
 C = 16
-#: A language model of one small layer.
-ARCH = dict(
-    model_type='llama',
-    hidden_size=24,
-    num_attention_heads=4,
-    num_hidden_layers=1,
-    intermediate_size=32,
-    vocab_size=8,
-)
 
 
 class Pair(nn.Module):

@@ -11,9 +11,9 @@ from torch import nn
 import lm4ve
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockInsert, usage
-from tests.necks.encoder import ARCH
+from tests.helpers.models import BLOCK
 
-NECK = dict(type='LLMBlockNeck', in_channels=16, block=dict(type='LLMBlock', arch=ARCH))
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK)
 X = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(1))
 
 
@@ -55,10 +55,8 @@ def logged(monkeypatch):
     return texts
 
 
-@pytest.mark.parametrize(
-    'uses, message', [('never', 'model.neck was built and did not run'), ('drops', 'the loss')]
-)
-def test_check_names_a_block_without_use(uses, message):
+@pytest.mark.parametrize('uses, message', [('never', 'did not run'), ('drops', 'the loss')])
+def test_a_block_without_use_is_an_error(uses, message):
     with pytest.raises(UserError, match=message):
         lm4ve.check(Host(uses), dict(inputs=X))
     lm4ve.check(Host(uses, guard=False), dict(inputs=X))
@@ -67,54 +65,51 @@ def test_check_names_a_block_without_use(uses, message):
 @pytest.mark.parametrize(
     'options',
     [
-        *({}, dict(with_cp=True), dict(norm_cfg=None), dict(low_rank='off')),
+        *({}, dict(with_cp=True), dict(norm_cfg=None), dict(low_rank='off'), dict(frozen=True)),
         *(dict(keep_others=True, index=0), dict(out_type='avg_featmap', train_queries=0.5)),
     ],
     ids=str,
 )
 def test_check_accepts_a_block_in_use(options):
-    lm4ve.check(Host(**options), dict(inputs=X))
-
-
-def test_check_of_frozen_mappers_is_quiet():
-    model = Host()
-    model.neck.mapper_in.requires_grad_(False)
-    model.neck.mapper_out.requires_grad_(False)
+    frozen = options.pop('frozen', False)
+    model = Host(**options)
+    model.neck.mapper_in.requires_grad_(not frozen)
+    model.neck.mapper_out.requires_grad_(not frozen)
     lm4ve.check(model, dict(inputs=X))
 
 
-@pytest.mark.parametrize('used', [True, False])
-def test_a_mapper_without_gradient_is_an_error(used):
-    model = Host()
-    model.neck.mapper_in = Around(model.neck.mapper_in, used)
-    if used:
-        lm4ve.check(model, dict(inputs=X))
-    else:
-        with pytest.raises(UserError, match='no gradient: model.neck.mapper_in.beside.weight'):
+def test_a_mapper_without_gradient_is_an_error():
+    for used in (True, False):
+        model = Host()
+        model.neck.mapper_in = Around(model.neck.mapper_in, used)
+        if used:
             lm4ve.check(model, dict(inputs=X))
+    with pytest.raises(UserError, match='no gradient: model.neck.mapper_in.beside.weight'):
+        lm4ve.check(model, dict(inputs=X))
+
+
+class Plain(nn.Module):
+    """A host that is no model of MMEngine; ``last`` and ``after`` come before the neck."""
+
+    def __init__(self, last: nn.Module, after=lambda x: x, **neck) -> None:
+        super().__init__()
+        self.stem, self.last, self.after = nn.Linear(16, 16), last, after
+        self.neck = MODELS.build({**NECK, **neck})
+
+    def forward(self, x):
+        return [self.neck(self.after(self.last(self.stem(x))))]
 
 
 @pytest.mark.parametrize('batch', [X, (X,), dict(x=X)], ids=['tensor', 'tuple', 'dict'])
 def test_check_leaves_no_trace(batch):
-    class Plain(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.norm = nn.Linear(16, 16), nn.BatchNorm1d(5)
-            self.neck = MODELS.build(NECK)
-
-        def forward(self, x):
-            return [self.neck(self.norm(self.stem(x)))]
-
-    model = Plain()
+    model = Plain(nn.BatchNorm1d(5))
     model(X)[0].sum().backward()
-    model.norm.eval()
+    model.last.eval()
     before = copy.deepcopy(model)
     grads = [p.grad.clone() for p in model.parameters()]
-    torch.manual_seed(1)
-    expected = torch.rand(1)
-    torch.manual_seed(1)
+    state = torch.get_rng_state()
     lm4ve.check(model, batch)
-    assert torch.rand(1) == expected
+    assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in model.modules()] == [m.training for m in before.modules()]
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), grads, strict=True))
     assert all(torch.equal(v, before.state_dict()[k]) for k, v in model.state_dict().items())
@@ -132,28 +127,11 @@ class DropsPixels(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Linear(16, 16)
-        self.last = PixelAndPatch()
+        self.stem, self.last = nn.Linear(16, 16), PixelAndPatch()
 
     def forward(self, x):
         x = self.stem(x)
         return self.last(x, x)[1]
-
-
-@pytest.mark.parametrize('index, used', [(0, False), (1, True)])
-def test_an_entry_that_the_encoder_drops_is_an_error(index, used):
-    model = LLMBlockInsert(backbone=DropsPixels(), after='last', neck=NECK, index=index)
-    if used:
-        lm4ve.check(model, X)
-    else:
-        with pytest.raises(UserError, match='model.llm_neck does not reach.*index='):
-            lm4ve.check(model, X)
-
-
-def test_an_entry_that_is_not_there_lists_what_is():
-    model = LLMBlockInsert(backbone=DropsPixels(), after='last', neck=NECK, index=2)
-    with pytest.raises(UserError, match=r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'):
-        model(X)
 
 
 class WalksThrough(nn.Module):
@@ -169,80 +147,57 @@ class WalksThrough(nn.Module):
         return x
 
 
-def test_a_container_that_never_runs_is_an_error():
-    model = LLMBlockInsert(backbone=WalksThrough(), after='features', neck=NECK)
-    with pytest.raises(UserError, match='model.llm_neck was built and did not run'):
-        lm4ve.check(model, X)
-    with pytest.raises(UserError, match=r"'layers'.*ModuleList.*Fix: name one of layers.0"):
-        encoder = nn.ModuleDict(dict(layers=nn.ModuleList([nn.Linear(2, 2)])))
-        LLMBlockInsert(backbone=encoder, after='layers', neck=NECK)
-
-
 class SequenceFirst(nn.Module):
     """As CLIP's transformers: tokens before samples inside."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(5)
-        self.layer = nn.Linear(16, 16)
+        self.norm, self.layer = nn.BatchNorm1d(5), nn.Linear(16, 16)
 
     def forward(self, x):
         return self.layer(self.norm(x).transpose(0, 1)).transpose(0, 1)
 
 
-@pytest.mark.parametrize('after, layout', [('layer', 'NBC'), ('norm', 'BNC')])
-def test_samples_must_be_in_the_layouts_dimension(after, layout):
-    neck = {**NECK, 'layout': layout}
-    lm4ve.check(LLMBlockInsert(backbone=SequenceFirst(), after=after, neck=neck), X)
-    neck['layout'] = 'BNC' if layout == 'NBC' else 'NBC'
-    model = LLMBlockInsert(backbone=SequenceFirst(), after=after, neck=neck)
-    with pytest.raises(UserError, match=r'dimension (1|0), but .* dimension (0|1).*neck.layout'):
+@pytest.mark.parametrize(
+    'encoder, after, options, message',
+    [
+        (DropsPixels, 'last', dict(index=1), None),
+        (DropsPixels, 'last', dict(index=0), 'model.llm_neck does not reach.*index='),
+        (DropsPixels, 'last', dict(index=2), r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'),
+        (WalksThrough, 'features', {}, 'model.llm_neck was built and did not run'),
+        (SequenceFirst, 'layer', dict(layout='NBC'), None),
+        (SequenceFirst, 'norm', dict(layout='BNC'), None),
+        (SequenceFirst, 'layer', dict(layout='BNC'), r'dimension 1, but .* dimension 0.*layout'),
+        (SequenceFirst, 'norm', dict(layout='NBC'), r'dimension 0, but .* dimension 1.*layout'),
+    ],
+)
+def test_a_place_without_effect_is_an_error(encoder, after, options, message):
+    neck = {**NECK, 'layout': options.get('layout')}
+    place = dict(after=after, index=options.get('index', 0))
+    model = LLMBlockInsert(backbone=encoder(), neck=neck, **place)
+    if message is None:
         lm4ve.check(model, X)
+    else:
+        with pytest.raises(UserError, match=message):
+            lm4ve.check(model, X)
 
 
 # ------------------------------------------------------------------------------- normed before
-class Encoder(nn.Module):
-    def __init__(self, last: nn.Module, after=lambda x: x, **neck) -> None:
-        super().__init__()
-        self.stem, self.last, self.after = nn.Linear(16, 16), last, after
-        self.neck = MODELS.build({**NECK, **neck})
-
-    def forward(self, x):
-        return self.neck(self.after(self.last(self.stem(x))))
-
-
 @pytest.mark.parametrize(
-    'last, after, warned',
+    'last, after, warns',
     [
-        (nn.LayerNorm(16), lambda x: x, 'model.last.weight'),
-        (nn.LayerNorm(16, elementwise_affine=False), lambda x: x, ''),
-        (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), 'model.last'),
-        (nn.GroupNorm(1, 5), lambda x: x, 'model.last'),
-        (nn.LayerNorm(16), lambda x: x[:, 1:], 'model.last'),
-        (nn.Linear(16, 16), lambda x: x, None),
-        (nn.LayerNorm(16), lambda x: x.relu(), None),
-        (nn.LayerNorm(16), lambda x: x + 1, None),
+        (nn.LayerNorm(16), lambda x: x, True),
+        (nn.LayerNorm(16, elementwise_affine=False), lambda x: x, True),
+        (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
+        (nn.GroupNorm(1, 5), lambda x: x, True),
+        (nn.LayerNorm(16), lambda x: x[:, 1:], True),
+        (nn.Linear(16, 16), lambda x: x, False),
+        (nn.LayerNorm(16), lambda x: x.relu(), False),
+        (nn.LayerNorm(16), lambda x: x + 1, False),
     ],
 )
-def test_features_that_come_out_of_a_norm_are_a_warning(last, after, warned, logged):
-    lm4ve.check(Encoder(last, after), X)
-    assert bool(logged) == (warned is not None)
-    assert all(warned in text and 'norm_cfg=None' in text for text in logged)
-    logged.clear()
-    lm4ve.check(Encoder(last, after, norm_cfg=None), X)
-    assert not logged
-
-
-@pytest.mark.parametrize('host', ['PCPVT', 'VAN'])
-def test_encoders_that_norm_their_last_stage_are_a_warning(host, logged):
-    pytest.importorskip('mmpretrain')
-    arch = dict(embed_dims=[4, 4, 8, 16], depths=[1] * 4)
-    if host == 'PCPVT':
-        sizes = dict(num_heads=[1] * 4, patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2])
-        arch.update(sizes, mlp_ratios=[2] * 4, sr_ratios=[8, 4, 2, 1])
-    else:
-        arch.update(ffn_ratios=[2] * 4)
-    more = dict(norm_after_stage=True) if host == 'PCPVT' else {}
-    backbone = MODELS.build(dict(type=f'mmpretrain.{host}', arch=arch, **more))
-    lm4ve.check(nn.Sequential(backbone, MODELS.build(NECK)), torch.randn(2, 3, 64, 64))
-    assert len(logged) == 1
+def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
+    lm4ve.check(Plain(last, after), X)
+    assert len(logged) == warns and all('norm_cfg=None' in text for text in logged)
+    lm4ve.check(Plain(last, after, norm_cfg=None), X)
+    assert len(logged) == warns

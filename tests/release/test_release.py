@@ -11,7 +11,7 @@ from mmengine.runner import load_checkpoint
 
 import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release.release import portable_arch
@@ -146,7 +146,7 @@ def test_a_release_computes_the_same_without_the_model(case, tmp_path, capsys):
 
 @pytest.mark.parametrize('variant', FAMILIES)
 def test_architecture_survives_a_config_file(variant):
-    config = open_language_model(None, FAMILIES[variant]).config
+    config = LanguageModel(None, FAMILIES[variant]).config
     # What a config of the hub may carry beside.
     config.auto_map = {'AutoConfig': 'remote.py'}
     config.torch_dtype = torch.float16
@@ -154,7 +154,7 @@ def test_architecture_survives_a_config_file(variant):
     assert not {'auto_map', 'torch_dtype', 'dtype', '_name_or_path'} & set(arch)
     text = Config(dict(arch=arch)).pretty_text
     read = Config.fromstring(text, '.py').arch
-    again = open_language_model(None, read)
+    again = LanguageModel(None, read)
     assert portable_arch(again.config) == arch
     assert again.config.model_type == config.model_type
     LLMBlock(arch=read, rotary=hasattr(again.skeleton, 'rotary_emb'))

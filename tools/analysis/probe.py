@@ -145,7 +145,7 @@ def _similarity(model: Any, batches: Sequence[Any]) -> float:
 
     def keep(module: LLMBlockNeck, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = module.pick(args[0] if args else kwargs['feats'])
-        before.append(to_tokens(x, module.in_channels, module.layout).tokens.flatten(0, 1))
+        before.append(to_tokens(x, module.in_channels, module.layout)[0].flatten(0, 1))
 
     with ExitStack() as stack:
         stack.enter_context(neck.observe())

@@ -14,7 +14,8 @@ from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, parser,
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 import lm4ve  # noqa: F401
-from lm4ve.blocks.low_rank import count_macs, count_queries
+from lm4ve.blocks.layer import take_tokens
+from lm4ve.blocks.low_rank import count_macs
 from lm4ve.necks import LLMBlockNeck
 
 COMPILED = 'all tokens, fold, compiled'
@@ -67,7 +68,7 @@ def macs_of_path(neck, x, queries, method, arch) -> int:
     width = neck.block.embed_dims
     # Frozen: output projection and MLP; trained: the second mapper.
     rest = 2 * (width**2 + 3 * width * arch['intermediate_size'])
-    read = batch * count_queries(queries, tokens)
+    read = batch * take_tokens(x, queries).shape[1]
     counts = count_macs(neck.block.layers[0], x, queries)
     return counts[method] + read * (rest + 3 * channels * width)
 

@@ -228,7 +228,7 @@ def _hooks(
         if isinstance(module, LLMBlockNeck):
             value = module.pick(value)
             if module.layout:
-                value = layouts.to_tokens(value, module.in_channels, module.layout).tokens
+                value, _ = layouts.to_tokens(value, module.in_channels, module.layout)
         captured.values[label] = value
 
     def keep_output(label, module, args, output):

@@ -7,7 +7,7 @@ the model, checkpoints save its ``state_dict()`` and optimizers take its
 moves with ``.to()`` and can be found (and hooked) by its name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, Self
 
@@ -33,17 +33,13 @@ class Frozen(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.wrapped(*args, **kwargs)
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield name and value of each hidden tensor."""
-        yield from self.wrapped.named_parameters()
-
     def follow(self, device: torch.device) -> None:
         """Go on with a copy on another device, if the values are not there.
 
         For FSDP and DataParallel, which move only registered parameters. A replica of
         DataParallel shares the wrapped module with its original, which must stay in place.
         """
-        if any(t.device != device for _, t in self.tensors()):
+        if any(t.device != device for t in self.wrapped.parameters()):
             self.__dict__['wrapped'] = deepcopy(self).to(device).wrapped
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -65,15 +61,12 @@ class Frozen(nn.Module):
         return repr(self.wrapped)
 
 
-class Value(nn.Module):
-    """A single tensor as a module, so that it can be frozen as modules are."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(value.detach())
-
-    def forward(self) -> Tensor:
-        return self.weight
+def values(**tensors: Tensor) -> nn.Module:
+    """Return a module that holds tensors as parameters, so that they can be frozen."""
+    module = nn.Module()
+    for name, tensor in tensors.items():
+        module.register_parameter(name, nn.Parameter(tensor.detach()))
+    return module
 
 
 def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
@@ -85,7 +78,7 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     return linear
 
 
-def unwrap(part: nn.Module) -> nn.Module:
+def unwrap(part: nn.Module) -> Any:
     """Return what a :class:`Frozen` hides, and any other module as it is."""
     return part.wrapped if isinstance(part, Frozen) else part
 
@@ -113,7 +106,7 @@ def frozen_tensors(module: nn.Module) -> dict[str, Tensor]:
         f'{path}.{name}' if path else name: tensor
         for path, m in module.named_modules()
         if isinstance(m, Frozen)
-        for name, tensor in m.tensors()
+        for name, tensor in m.wrapped.named_parameters()
     }
 
 

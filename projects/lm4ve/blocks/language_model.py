@@ -6,40 +6,82 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
-from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
-from lm4ve.llm.fingerprint import Fingerprint
+from lm4ve.llm.checkpoint import open_checkpoint
 
 
 class LanguageModel:
     """A language model that gives its layers one at a time.
 
+    Only the configuration is read here; weights are read when a layer is built.
+
     Args:
-        config (PretrainedConfig): Its text config.
-        checkpoint (Checkpoint, optional): Its weights; None for random ones.
+        checkpoint (str, optional): See :func:`lm4ve.llm.sources.find_files`.
+        arch (dict, optional): Config fields with ``model_type``, used when
+            there is no checkpoint.
 
     Attributes:
-        name (str): What the user calls it.
+        name (str): The user's name of it.
+        config (PretrainedConfig): Its text config.
         spec (LayerSpec): What the parts of its layers are called.
+        skeleton (PreTrainedModel): ``transformers``' model with one layer on the meta device, which
+            has the classes of layers, final norm and rotary embedding.
+
+    Raises:
+        CheckpointError: Files are missing or damaged.
+        UnsupportedModelError: The family has no spec or is refused.
+        UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
     """
 
-    def __init__(self, config: PretrainedConfig, checkpoint: Checkpoint | None = None) -> None:
-        self.config = config
-        self.checkpoint = checkpoint
-        self.name = checkpoint.name if checkpoint else 'arch'
-        self.spec = layer_spec(config)
-        self.skeleton = _skeleton(config)
+    def __init__(self, checkpoint: str | None, arch: dict[str, Any] | None) -> None:
+        if (arch is None) == (checkpoint is None):
+            raise UserError(
+                f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one, a '
+                'checkpoint for a real language model or arch=dict(model_type=..., ...) for a '
+                'random block without files.'
+            )
+        self.files = files = None if checkpoint is None else open_checkpoint(checkpoint)
+        self.name = 'arch' if files is None else files.name
+        origin = 'block.arch' if files is None else str(files.config_file)
+        fields: Any = arch if files is None else files.config
+        check(origin, fields, kind=dict)
+        kind = fields.get('model_type')
+        check(f"model_type (the family's name in transformers) of {origin}", kind, kind=str)
+        check_supported(fields)
+        fields = {k: v for k, v in fields.items() if k != 'model_type'}
+        try:
+            self.config: Any = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
+            self.spec = layer_spec(self.config)
+            short = copy.deepcopy(self.config)
+            kinds = getattr(short, 'layer_types', None)
+            sizes = dict(num_hidden_layers=1, **(dict(layer_types=kinds[:1]) if kinds else {}))
+            # Set after validation, which wants lists with an entry a layer to have their length.
+            for name, value in sizes.items():
+                setattr(short, name, value)
+            # Of a model with a decoder too, the encoder alone.
+            auto: Any = AutoModelForTextEncoding if short.is_encoder_decoder else AutoModel
+            with torch.device('meta'):
+                self.skeleton = auto.from_config(short)
+            for name in sizes:
+                setattr(self.skeleton.config, name, getattr(self.config, name))
+        except UserError:
+            raise
+        except Exception as e:  # of many kinds, none of which names the file
+            raise CheckpointError(
+                f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: "
+                f'{" ".join(str(e).split())}).'
+            ) from e
 
     def resolve_layers(self, layers: Sequence[int]) -> list[int]:
         """Turn negative layer indices into positive ones.
@@ -64,70 +106,63 @@ class LanguageModel:
                 )
         return indices
 
-    def load_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
-        """Build one layer with its weights from the files.
+    def load_layers(
+        self, indices: Sequence[int], dtype: torch.dtype, pretrained: bool, layers: list[nn.Module]
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Append layers to a list, with a checkpoint's weights or the family's random ones.
+
+        Random ones draw from torch's global CPU generator: the caller seeds and restores it.
 
         Args:
-            index (int): The layer, from 0.
-            dtype (torch.dtype): Type to store the weights in.
-            digest (Fingerprint): Takes the weights as they were stored.
+            indices (Sequence[int]): Which layers, from 0.
+            dtype (torch.dtype): Type to hold the weights in.
+            pretrained (bool): Whether the weights are the checkpoint's.
+            layers (list[nn.Module]): Receives ``transformers``' layers, on the CPU.
 
-        Returns:
-            nn.Module: ``transformers``' layer, on the CPU.
+        Yields:
+            tuple[str, Tensor]: Each weight as it was stored, for the fingerprint.
 
         Raises:
             CheckpointError: See :meth:`lm4ve.llm.checkpoint.Checkpoint.read_layer`.
         """
-        assert self.checkpoint is not None
-        layer = self._bare_layer(index)
-        shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
-        place = self.spec.place(self.config, index) if self.spec.place else str(index)
-        state = {}
-        for name, weight in self.checkpoint.read_layer(place, shapes):
-            state[name] = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
-            # The hash runs beside the next copy, and where it can from this copy, so
-            # that the file's pages are let go.
-            digest.update(name, state[name] if weight.dtype == dtype else weight)
-        layer.load_state_dict(state, strict=True, assign=True)
-        return layer
+        stack = attrgetter(self.spec.layers)(self.skeleton) if self.spec.layers else None
+        stack = stack or next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList))
+        kind = type(stack[0])
+        arguments = inspect.signature(kind.__init__).parameters
+        for index in indices:
+            numbers = {name: index for name in ('layer_idx', 'layer_id') if name in arguments}
+            with torch.device('meta'):
+                # The skeleton's config also names an attention implementation.
+                layer: nn.Module = kind(self.skeleton.config, **numbers)
+            if pretrained and self.files is not None:
+                shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
+                place = self.spec.place(self.config, index) if self.spec.place else str(index)
+                state = {}
+                for name, weight in self.files.read_layer(place, shapes):
+                    copied = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
+                    state[name] = copied
+                    # It is hashed beside the next copy, and where it can from this copy, so
+                    # that the file's pages are let go.
+                    yield name, copied if weight.dtype == dtype else weight
+                layer.load_state_dict(state, strict=True, assign=True)
+            else:
+                self._initialize(layer)
+                yield from sorted(layer.state_dict().items())
+                layer.to(dtype)
+            layers.append(layer)
 
-    def random_layer(self, index: int, dtype: torch.dtype, digest: Fingerprint) -> nn.Module:
-        """Build one layer with the family's own random initialization.
-
-        Draws from torch's global CPU generator: the caller seeds and restores it.
-        """
-        layer = self._initialize(self._bare_layer(index))
-        for name, weight in sorted(layer.state_dict().items()):
-            digest.update(name, weight)
-        return layer.to(dtype)
-
-    def final_norm(self, dtype: torch.dtype) -> nn.Module | None:
-        """The norm after the last layer, with unit gain and no bias.
+    def final_norm(self, dtype: torch.dtype) -> nn.Module:
+        """Build the norm after the last layer, with unit gain and no bias.
 
         The released code of the paper builds it and never loads its weight.
         """
-        if not self.spec.final_norm:
-            return None
         norm = self._initialize(attrgetter(self.spec.final_norm)(self.skeleton))
         width = self.config.hidden_size
-        gain, _ = affine_of(norm, form_of(norm, width), torch.ones(1, width))
+        gain, _ = affine_of(norm, form_of(norm, width)[2], torch.ones(1, width))
         if gain is not None and not torch.allclose(gain.float(), torch.ones(width)):
             # Nemotron's gain is 1 + w, and its w is 1 at first.
             norm.get_parameter('weight').data -= gain - 1
         return norm.to(dtype)
-
-    def _bare_layer(self, index: int) -> nn.Module:
-        """Build a layer on the meta device: names and shapes, no memory."""
-        stack = attrgetter(self.spec.layers)(self.skeleton) if self.spec.layers else None
-        first = (stack or next(m for m in self.skeleton.modules() if isinstance(m, nn.ModuleList)))[
-            0
-        ]
-        takes = inspect.signature(type(first).__init__).parameters
-        named = {name: index for name in ('layer_idx', 'layer_id') if name in takes}
-        with torch.device('meta'):
-            # The skeleton's config also names an attention implementation.
-            layer: nn.Module = type(first)(self.skeleton.config, **named)
-        return layer
 
     def _initialize(self, module: nn.Module) -> nn.Module:
         module.to_empty(device='cpu')
@@ -137,69 +172,6 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
-
-
-def _skeleton(config: PretrainedConfig) -> Any:
-    """Build a model with one layer on the meta device.
-
-    It tells the classes of layers, final norm and rotary embedding. The
-    config's own layers are built from the whole config, one at a time.
-    """
-    short = copy.deepcopy(config)
-    # Set after validation, which wants lists with an entry a layer to have their length.
-    short.num_hidden_layers = 1
-    kinds = getattr(config, 'layer_types', None)
-    if kinds:
-        short.layer_types = kinds[:1]
-    # Of a model with a decoder too, the encoder alone.
-    auto: Any = AutoModelForTextEncoding if config.is_encoder_decoder else AutoModel
-    with torch.device('meta'):
-        model = auto.from_config(short)
-    model.config.num_hidden_layers = config.num_hidden_layers
-    if kinds:
-        model.config.layer_types = kinds
-    return model
-
-
-def open_language_model(checkpoint: str | None, arch: dict[str, Any] | None) -> LanguageModel:
-    """Open a language model by the arguments of ``LLMBlock``.
-
-    Only the configuration is read here; weights are read when a layer is built.
-
-    Args:
-        checkpoint (str, optional): See :func:`lm4ve.llm.sources.find_files`.
-        arch (dict, optional): Config fields with ``model_type``, used when
-            there is no checkpoint.
-
-    Raises:
-        CheckpointError: Files are missing or damaged.
-        UnsupportedModelError: The family has no spec or is refused.
-        UserError: Neither or both of ``checkpoint`` and ``arch`` are given.
-    """
-    if (arch is None) == (checkpoint is None):
-        raise UserError(
-            f'block.checkpoint={checkpoint!r} and block.arch={arch!r}: give exactly one, a '
-            'checkpoint for a real language model or arch=dict(model_type=..., ...) for a random '
-            'block without files.'
-        )
-    files = None if checkpoint is None else open_checkpoint(checkpoint)
-    origin = 'block.arch' if files is None else str(files.config_file)
-    fields: Any = arch if files is None else files.config
-    check(origin, fields, kind=dict)
-    kind = fields.get('model_type')
-    check(f"model_type (the family's name in transformers) of {origin}", kind, kind=str)
-    check_supported(fields)
-    fields = {k: v for k, v in fields.items() if k != 'model_type'}
-    try:
-        config = AutoConfig.for_model(kind, **_without_code(fields)).get_text_config()
-        return LanguageModel(config, files)
-    except UserError:
-        raise
-    except Exception as e:  # of many kinds, none of which names the file
-        raise CheckpointError(
-            f"{origin} is not that of a valid '{kind}' model ({type(e).__name__}: "
-            f'{" ".join(str(e).split())}).'
-        ) from e
 
 
 def _without_code(fields: dict[str, Any]) -> dict[str, Any]:

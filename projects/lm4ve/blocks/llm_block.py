@@ -4,11 +4,11 @@ Frozen, bidirectional and without rotary by default, as in the paper (arXiv
 2310.12973, section 3). This file owns what the block *is*: which layers, what
 of it trains, what runs. What a layer computes is in ``layer.py`` and ``low_rank.py``,
 how it gets its weights in ``language_model.py``, what a saved state records of them in
-``provenance.py``.
+``provenance.py``. The paper's control without a language model, ``MLPBlock``, stands at the end.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import torch
 from mmengine.logging import print_log
@@ -16,19 +16,12 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
-from lm4ve.blocks.language_model import LanguageModel, open_language_model
-from lm4ve.blocks.layer import LLMLayer, Queries, Rotary
-from lm4ve.blocks.low_rank import (
-    cheapest,
-    count_macs,
-    count_queries,
-    factorize,
-    is_exact,
-    run_layer,
-)
+from lm4ve.blocks.language_model import LanguageModel
+from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
+from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
 from lm4ve.blocks.provenance import ProvenanceMixin
 from lm4ve.errors import UserError, check
-from lm4ve.llm.fingerprint import Fingerprint
+from lm4ve.llm.fingerprint import fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _TRAINABLE = ('none', 'norms', 'all')
@@ -69,6 +62,8 @@ class LLMBlock(ProvenanceMixin):
             checkpoints and unsupported models.
     """
 
+    layers: Any  # nn.ModuleList of LLMLayer
+
     def __init__(
         self,
         checkpoint: str | None = None,
@@ -89,10 +84,9 @@ class LLMBlock(ProvenanceMixin):
             check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=('float32',))
         self.checkpoint, self.arch = checkpoint, arch
         self.pretrained = bool(pretrained and checkpoint is not None)
-        self.seed, self.trainable = seed, trainable
-        self.causal = causal
+        self.seed, self.trainable, self.causal = seed, trainable, causal
         self.dtype = _DTYPES[dtype]
-        model = open_language_model(checkpoint, arch)
+        model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
         self._rotary: Any = None
@@ -101,7 +95,7 @@ class LLMBlock(ProvenanceMixin):
 
             self._rotary = RotaryTables(model)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
-        self.layers, self.final_norm, fingerprint = self._build(model, final_norm)
+        self.layers, self.final_norm, digest = self._build(model, final_norm)
         self.source = dict(
             format=1,
             source=model.name,
@@ -109,54 +103,48 @@ class LLMBlock(ProvenanceMixin):
             layers=self.layer_indices,
             pretrained=self.pretrained,
             seed=None if self.pretrained else seed,
-            fingerprint=fingerprint,
+            fingerprint=digest,
             causal=causal,
-            rotary=rotary and any(cast(LLMLayer, x).uses_rotary for x in self.layers),
+            rotary=rotary and any(layer.uses_rotary for layer in self.layers),
             final_norm=self.final_norm is not None,
             dtype=dtype,
         )
-        print_log(f'LLMBlock: {self.describe()}', logger='current')
-
-    @property
-    def may_absorb(self) -> bool:
-        """Whether nothing acts on the first layer's keys and values before the scores."""
-        first = cast(LLMLayer, self.layers[0])
-        return first.keys_are_linear and not (self._rotary is not None and first.uses_rotary)
-
-    def describe(self) -> str:
-        """One line: which layers of what, and how many parameters train."""
         trained, frozen = count_parameters(self)
-        s = self.source
-        origin = 'pre-trained' if s['pretrained'] else f'random, seed {s["seed"]}'
-        return (
-            f"layers {s['layers']} of '{s['source']}' ({s['model_type']}, D={self.embed_dims}, "
-            f'{origin}), {frozen:,} frozen and {trained:,} trainable parameters, {self.dtype}'
+        print_log(
+            f"LLMBlock: layers {self.layer_indices} of '{model.name}' ({model.config.model_type}, "
+            f'D={self.embed_dims}, {dtype}, {"pre-trained" if self.pretrained else "random"}), '
+            f'{frozen:,} frozen and {trained:,} trainable parameters',
+            logger='current',
         )
 
     # ------------------------------------------------------------- building
     def _build(
         self, model: LanguageModel, with_final_norm: bool
     ) -> tuple[nn.ModuleList, nn.Module | None, str]:
-        """Build layers and final norm; return them and their fingerprint."""
-        digest = Fingerprint()
+        """Build layers and final norm; return them and the fingerprint of the layers."""
+        built: list[nn.Module] = []
         # The CPU generator alone: torch.manual_seed would touch CUDA's too.
         state = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(self.seed)
-            make = model.load_layer if self.pretrained else model.random_layer
-            layers = nn.ModuleList(
-                LLMLayer(make(i, self.dtype, digest), model.spec, model.config, self._wrap)
-                for i in self.layer_indices
-            )
+            weights = model.load_layers(self.layer_indices, self.dtype, self.pretrained, built)
+            digest = fingerprint(weights)
         finally:
             torch.default_generator.set_state(state)
-        norm = model.final_norm(self.dtype) if with_final_norm else None
-        return layers, None if norm is None else self._wrap(norm, True), digest.hexdigest()
-
-    def _wrap(self, part: nn.Module, is_norm: bool) -> nn.Module:
-        if self.trainable == 'all' or (self.trainable == 'norms' and is_norm):
-            return part.requires_grad_(True)
-        return Frozen(part)
+        layers = nn.ModuleList(LLMLayer(layer, model.spec, model.config) for layer in built)
+        layers.requires_grad_(True)
+        for layer in layers:
+            frozen = {
+                part: Frozen(part)
+                for name, part in layer.named_children()
+                if self.trainable == 'none' or (self.trainable == 'norms' and 'norm' not in name)
+            }
+            layer._modules.update({n: frozen[m] for n, m in layer._modules.items() if m in frozen})
+        norm = None
+        if with_final_norm and model.spec.final_norm:
+            norm = model.final_norm(self.dtype).requires_grad_(True)
+            norm = Frozen(norm) if self.trainable == 'none' else norm
+        return layers, norm, digest
 
     def init_weights(self) -> None:
         """Give trained parts their source's weights back.
@@ -166,7 +154,7 @@ class LLMBlock(ProvenanceMixin):
         """
         if self.trainable == 'none':
             return
-        model = open_language_model(self.checkpoint, self.arch)
+        model = LanguageModel(self.checkpoint, self.arch)
         layers, norm, _ = self._build(model, self.final_norm is not None)
         self.layers.load_state_dict(layers.state_dict())
         if self.final_norm is not None and norm is not None:
@@ -175,8 +163,7 @@ class LLMBlock(ProvenanceMixin):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # Somebody may have cast the whole model: compute in what is there.
-        tensors = [*frozen_tensors(self).values(), *self.parameters()]
-        self.dtype = tensors[0].dtype
+        self.dtype = [*frozen_tensors(self).values(), *self.parameters()][0].dtype
         self.source['dtype'] = str(self.dtype).removeprefix('torch.')
         return self
 
@@ -205,121 +192,108 @@ class LLMBlock(ProvenanceMixin):
             raise UserError(f'LLMBlock takes [B, N, {self.embed_dims}], got {list(x.shape)}.')
         return self.run(x, padding_mask, queries)
 
-    def forward_mapped(
-        self,
-        x: Tensor,
-        mapper: nn.Linear,
-        padding_mask: Tensor | None = None,
-        queries: Queries = None,
-        method: str = 'fold',
-    ) -> Tensor:
-        """Run the block on ``mapper(x)``, using that its rank is C.
-
-        Args:
-            x (Tensor): Tokens before the mapper, ``[B, N, C]``.
-            mapper (nn.Linear): C to D, without bias.
-            padding_mask, queries: See :meth:`forward`.
-            method (str): 'fold' or 'absorb', from :meth:`choose_low_rank`.
-
-        Returns:
-            Tensor: What :meth:`forward` gives for the mapped tokens.
-        """
-        layer = cast(LLMLayer, self.layers[0])
-
-        def first(x: Tensor, mask: Tensor | None, queries: Queries, rotary: Rotary) -> Tensor:
-            factors = factorize(layer, mapper.weight, self.dtype)
-            return run_layer(layer, x, mask, queries, rotary, factors, method)
-
-        return self.run(x, padding_mask, queries, first)
-
     def run(
         self,
         x: Tensor,
         padding_mask: Tensor | None,
         queries: Queries,
-        first: Callable[..., Tensor] | None = None,
+        mapper: Tensor | Factors | None = None,
+        method: str = 'off',
     ) -> Tensor:
-        """Run all layers; ``first``, if given, stands for the first one and the mapper."""
+        """Run all layers, with a mapper before them if one is given.
+
+        Args:
+            x (Tensor): ``[B, N, D]``, or before the mapper ``[B, N, C]``.
+            padding_mask, queries: See :meth:`forward`.
+            mapper (Tensor | Factors, optional): The mapper's weight ``[D, C]``, or it and the
+                first layer's projections as factors.
+            method (str): How the rank C is used: 'fold' or 'absorb', from :meth:`choose_low_rank`.
+        """
         _check(x, padding_mask, queries)
         # .to() moves frozen weights, but FSDP moves only registered parameters.
         for module in self.modules():
             if isinstance(module, Frozen):
                 module.follow(x.device)
-        h = x.to(self.dtype) if first is None else x
-        last = len(self.layers) - 1
+        mask = visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        h = x.to(self.dtype) if mapper is None else x
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
-                layer_queries = queries if i == last else None
-                mask = self._mask(x, padding_mask, layer_queries)
+                wanted = queries if i == len(self.layers) - 1 else None
+                if self.causal:
+                    mask = _past(x, wanted) if visible is None else _past(x, wanted) & visible
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
-                run = first if i == 0 and first is not None else layer
-                h = run(h, mask, layer_queries, rotary)
+                if i == 0 and mapper is not None:
+                    if isinstance(mapper, Tensor):
+                        mapper = factorize(layer, mapper, self.dtype)
+                    h = run_layer(layer, h, mask, wanted, rotary, mapper, method)
+                else:
+                    h = layer(h, mask, wanted, rotary)
             if self.final_norm is not None:
                 h = self.final_norm(h)
         return h.to(x.dtype)
 
-    def check_low_rank(self, low_rank: str) -> None:
-        """Refuse 'absorb' where something stands between projections and scores.
-
-        Raises:
-            UserError: That is rotary embedding, norms of keys or values, clipping or sinks.
-        """
-        if not self.may_absorb:
-            kind = self.source['model_type']
-            field = f"neck.low_rank with block.rotary=True or the keys' norms or sinks of '{kind}'"
-            check(field, low_rank, choices=('auto', 'fold', 'off'))
+    @property
+    def may_absorb(self) -> bool:
+        """Whether the first layer's scores and values are products with its projected tokens."""
+        first: Any = self.layers[0]
+        turned = self._rotary is not None and first.uses_rotary
+        plain = all(is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm))
+        return plain and not turned and first.clip is None and first.sinks is None
 
     def can_fold(self, mapper: nn.Module) -> bool:
-        """Whether the weights of a mapper and of the first layer say all of what they compute."""
-        return is_exact(self.layers[0], mapper) and is_plain(self, LLMBlock)
+        """Whether a mapper and the layer after it are a linear map, a norm and linear maps.
 
-    def choose_low_rank(
-        self,
-        x: Tensor,
-        queries: Queries = None,
-        low_rank: str = 'auto',
-        mapper: nn.Module | None = None,
-    ) -> str:
+        Only then do their weights determine all of what they compute.
+        """
+        layer: Any = self.layers[0]
+        norm = nn.Identity if layer.norm_form is None else layer.norm_form[0]
+        return (
+            is_plain(self, LLMBlock)
+            and is_plain(layer, LLMLayer)
+            and is_plain(layer.attention_norm, norm)
+            and all(map(is_plain, (mapper, layer.q_proj, layer.k_proj, layer.v_proj)))
+            and mapper.bias is None
+        )
+
+    def choose_low_rank(self, mapper: nn.Module, x: Tensor, queries: Queries, low_rank: str) -> str:
         """Return how the rank of a batch is used: 'fold', 'absorb', or 'off' for not at all.
 
         Args:
+            mapper (nn.Module): The mapper; 'off' unless :meth:`can_fold`.
             x (Tensor): Tokens before the mapper, ``[B, N, C]``.
             queries: See :meth:`forward`.
             low_rank (str): 'auto' for the method with the fewest operations, which is written to
                 the log once; others are returned.
-            mapper (nn.Module, optional): The mapper; 'off' unless :meth:`can_fold`.
         """
-        if mapper is not None and not self.can_fold(mapper):
+        if low_rank == 'off' or not self.can_fold(mapper):
             return 'off'
         if low_rank != 'auto':
             return low_rank
         if x.shape[-1] >= self.embed_dims:
             return 'off'
+        method = 'off'
         # Only of the last layer a part of the tokens is wanted.
-        queries = queries if len(self.layers) == 1 else None
-        costs = count_macs(cast(LLMLayer, self.layers[0]), x, queries)
-        method = cheapest(costs, self.may_absorb)
+        costs = count_macs(self.layers[0], x, queries if len(self.layers) == 1 else None)
+        for name, macs in costs.items():  # `min` with a key takes no symbols of a compiler
+            if macs < costs[method] and (name != 'absorb' or self.may_absorb):
+                method = name
         if method not in self._logged and not torch.compiler.is_compiling():
             self._logged.add(method)
             counts = ', '.join(f'{name} {macs / 1e9:.2f}' for name, macs in costs.items())
             print_log(
-                f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)}, of which "
-                f'{count_queries(queries, x.shape[1])} tokens are read (GMAC up to the heads: '
-                f'{counts})',
+                f"LLMBlock: low_rank='auto' chose '{method}' for {list(x.shape)} (GMAC up to the "
+                f'heads: {counts})',
                 logger='current',
             )
         return method
 
-    def _mask(self, x: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor | None:
-        """Where queries may look: bool ``[B or 1, 1, Q or 1, N]`` or None."""
-        visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
-        if not self.causal:
-            return visible
-        keys = torch.arange(x.shape[1], device=x.device)
-        if not isinstance(queries, Tensor):
-            queries = (keys if queries is None else keys[queries])[None]
-        past = (queries[..., None] >= keys)[:, None]
-        return past if visible is None else past & visible
+
+def _past(x: Tensor, queries: Queries) -> Tensor:
+    """Return where queries may look in a causal layer: bool ``[B or 1, 1, Q, N]``."""
+    keys = torch.arange(x.shape[1], device=x.device)
+    if not isinstance(queries, Tensor):
+        queries = (keys if queries is None else keys[queries])[None]
+    return (queries[..., None] >= keys)[:, None]
 
 
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
@@ -340,3 +314,28 @@ def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:
         )
     if not torch.compiler.is_compiling() and padding_mask.all(dim=1).any():
         raise UserError('padding_mask marks every token of a sample as padding.')
+
+
+@MODELS.register_module()
+class MLPBlock(nn.Module):
+    """GELU and LayerNorm in the place of a language model block.
+
+    The capacity control of the paper's section 4: is it the block, or just more parameters? (The
+    other control, a block from random initialization, is ``LLMBlock(pretrained=False)``.)
+
+    Args:
+        embed_dims (int): The width D of the block that it stands for.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.act = nn.GELU()
+        self.norm = nn.LayerNorm(embed_dims)
+
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
+    ) -> Tensor:
+        """Map ``[B, N, D]`` to ``[B, Q, D]``. Tokens do not mix, so no mask is needed."""
+        out: Tensor = self.norm(self.act(take_tokens(x, queries)))
+        return out

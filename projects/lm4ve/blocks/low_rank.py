@@ -20,18 +20,18 @@ absorb
 The scale needs ``|W x|^2 = x' (W'W) x`` only. That sum is in fp32 with autocast
 off: in 16 bits it overflows or turns negative.
 
-Both hold only if mapper, norm and projections compute what their weights say; with
-:func:`is_exact` false the modules are called instead.
+Both hold only if mapper, norm and projections compute what their weights say; else
+:meth:`lm4ve.blocks.LLMBlock.choose_low_rank` has the modules called instead.
 """
 
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lm4ve.blocks.frozen import is_plain, unwrap
+from lm4ve.blocks.frozen import unwrap
 from lm4ve.blocks.layer import LLMLayer, Queries, Rotary, take_tokens
 from lm4ve.blocks.norms import affine_of
 
@@ -57,12 +57,15 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     batch, n, c = x.shape
     if torch.compiler.is_compiling():  # which has a symbol for the batch, and binds code to it
         batch = _COMPILED_BATCH
-    read = count_queries(queries, n)
-    (q_dim, d), kv_dim = _weights(layer.q_proj)[0].shape, len(_weights(layer.k_proj)[0])
+    if isinstance(queries, Tensor):
+        read = queries.shape[1]
+    else:
+        read = n if queries is None else len(range(n)[queries])
+    (q_dim, d), kv_dim = unwrap(layer.q_proj).weight.shape, len(unwrap(layer.k_proj).weight)
     heads = q_dim // layer.head_dim
     attention = 2 * batch * read * n * q_dim
     mapped, query = batch * read * c * d, batch * read * d * q_dim
-    scale = 0 if layer.attention_norm is None else batch * n * c * c + c * c * d
+    scale = 0 if layer.norm_form is None else batch * n * c * c + c * c * d
     # Where every token is a query, the query's projection is folded too.
     fold_query = read == n
     rows = 2 * kv_dim + fold_query * q_dim
@@ -82,36 +85,6 @@ def count_macs(layer: LLMLayer, x: Tensor, queries: Queries) -> dict[str, int]:
     return {name: twice * frozen + thrice * free for name, (frozen, free) in counts.items()}
 
 
-def count_queries(queries: Queries, tokens: int) -> int:
-    """Return how many of N tokens are read."""
-    if isinstance(queries, Tensor):
-        return queries.shape[1]
-    return tokens if queries is None else len(range(tokens)[queries])
-
-
-def cheapest(costs: dict[str, int], may_absorb: bool) -> str:
-    """Return the method with the fewest multiply-accumulates."""
-    best = 'off'
-    for method, macs in costs.items():  # `min` with a key takes no symbols of a compiler
-        if macs < costs[best] and (method != 'absorb' or may_absorb):
-            best = method
-    return best
-
-
-def is_exact(layer: nn.Module, mapper: nn.Module) -> bool:
-    """Whether a mapper and the layer after it are a linear map, a norm and linear maps.
-
-    Only then do their weights say all of what they compute.
-    """
-    if not (is_plain(mapper) and mapper.bias is None and is_plain(layer, LLMLayer)):
-        return False
-    parts: Any = layer
-    norm, form = parts.attention_norm, parts.norm_form
-    return all(is_plain(p) for p in (parts.q_proj, parts.k_proj, parts.v_proj)) and (
-        norm is form is None or (None not in (norm, form) and is_plain(norm, form.kind))
-    )
-
-
 class Factors(NamedTuple):
     """A mapper W, the norm after it and the projections of that as ``norm(W x) = A xs + b``.
 
@@ -126,14 +99,6 @@ class Factors(NamedTuple):
     gram: Tensor | None
     eps: float
     parts: dict[str, Part]
-
-    def scale(self, x: Tensor) -> Tensor:
-        """Return ``xs``, the tokens ``[B, N, C]`` times the scale of the norm that follows."""
-        if self.gram is None:
-            return x.to(self.weight.dtype)
-        x = x.float()
-        square = ((x @ self.gram) * x).sum(dim=-1, keepdim=True).clamp_min(0.0)
-        return (x * torch.rsqrt(square + self.eps)).to(self.weight.dtype)
 
     def fold(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Return weight ``[rows, C]`` and bias that take ``xs`` to a projection."""
@@ -152,28 +117,23 @@ def factorize(layer: LLMLayer, weight: Tensor, dtype: torch.dtype) -> Factors:
     mapper = a = weight.to(dtype)
     gram = b = None
     eps = 0.0
-    norm, form = layer.attention_norm, layer.norm_form
-    if norm is not None and form is not None:
-        gain, b = affine_of(norm, form, mapper.t())
+    if layer.norm_form is not None:
+        _, centered, eps = layer.norm_form
+        gain, b = affine_of(layer.attention_norm, eps, mapper.t())
         weight = weight.float()
-        if form.centered:
+        if centered:
             weight = weight - weight.mean(dim=0, keepdim=True)
-        gram, eps = weight.t() @ weight / len(weight), form.eps
+        gram = weight.t() @ weight / len(weight)
         a = (weight if gain is None else gain.float()[:, None] * weight).to(dtype)
     parts: dict[str, Part] = {}
     for name in 'qkv':
-        matrix, bias = _weights(getattr(layer, f'{name}_proj'))
+        linear = unwrap(getattr(layer, f'{name}_proj'))
+        matrix, bias = linear.weight, linear.bias
         if b is not None:
             constant = matrix @ b.to(dtype)
             bias = constant if bias is None else constant + bias
         parts[name] = (matrix, a), bias
     return Factors(mapper, gram, eps, parts)
-
-
-def _weights(projection: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias of a linear layer, frozen or not."""
-    module: Any = unwrap(projection)
-    return module.weight, module.bias
 
 
 def absorb(
@@ -195,42 +155,31 @@ def absorb(
     (to_keys, *more_keys), key_constant = keys
     (to_values, *more_values), value_constant = values
     kv_heads = len(to_keys) // head_dim
-
-    def by_kv_head(x: Tensor) -> Tensor:
-        """``[B, H, Q, *] -> [KV, B * H / KV * Q, *]``."""
-        x = x.reshape(batch, kv_heads, -1, x.shape[-1])
-        return x.transpose(0, 1).reshape(kv_heads, -1, x.shape[-1])
-
-    def by_sample(x: Tensor) -> Tensor:
-        """The way back."""
-        x = x.view(kv_heads, batch, -1, x.shape[-1]).transpose(0, 1)
-        return x.reshape(batch, heads, queries, x.shape[-1])
-
     # Before the products: unscaled scores could leave float16's range.
-    q = q * layer.scale
-    moved = by_kv_head(q) @ to_keys.view(kv_heads, head_dim, -1)
+    q = q.unflatten(1, (kv_heads, -1)) * layer.scale  # [B, KV, H / KV, Q, d]
+    moved = torch.einsum('bkgqd,kdc->bkgqc', q, to_keys.unflatten(0, (kv_heads, -1)))
     for factor in more_keys:
         moved = moved @ factor
-    scores = by_sample(moved).flatten(1, 2) @ xs.transpose(1, 2)
-    scores = scores.view(batch, heads, queries, -1).float()
+    scores = (moved.flatten(1, 3) @ xs.transpose(1, 2)).float()
+    scores = scores.view(batch, heads, queries, -1)
     if key_constant is not None and (layer.softcap is not None or key_constant.requires_grad):
         # Without a cap it is the same for every key, and softmax drops it; a
         # trained bias must not stay unused, or DDP stops.
-        constant = key_constant.view(kv_heads, 1, head_dim)
-        constant = constant.repeat_interleave(heads // kv_heads, dim=0)
-        scores = scores + (q * constant).sum(-1, keepdim=True).float()
+        constant = (q * key_constant.view(kv_heads, 1, 1, head_dim)).sum(-1, keepdim=True)
+        scores = scores + constant.flatten(1, 2).float()
     if layer.softcap is not None:
         scores = torch.tanh(scores / layer.softcap) * layer.softcap
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = torch.softmax(scores, dim=-1).to(q.dtype)
-    pooled = by_kv_head((weights.flatten(1, 2) @ xs).view(batch, heads, queries, -1))
+    pooled = weights.flatten(1, 2) @ xs
     for factor in reversed(more_values):
         pooled = pooled @ factor.t()
-    out = pooled @ to_values.view(kv_heads, head_dim, -1).transpose(1, 2)
+    pooled = pooled.view(batch, kv_heads, -1, queries, pooled.shape[-1])
+    out = torch.einsum('bkgqc,kdc->bkgqd', pooled, to_values.unflatten(0, (kv_heads, -1)))
     if value_constant is not None:
-        out = out + value_constant.view(kv_heads, 1, head_dim)
-    return by_sample(out)
+        out = out + value_constant.view(kv_heads, 1, 1, head_dim)
+    return out.flatten(1, 2)
 
 
 def run_layer(
@@ -254,13 +203,17 @@ def run_layer(
     Returns:
         Tensor: ``[B, Q, D]``, equal to ``layer(F.linear(x, weight), ...)``.
     """
-    xs = factors.scale(x)
+    if factors.gram is None:
+        xs = x.to(factors.weight.dtype)
+    else:
+        xs = x.float()
+        square = ((xs @ factors.gram) * xs).sum(dim=-1, keepdim=True).clamp_min(0.0)
+        xs = (xs * torch.rsqrt(square + factors.eps)).to(factors.weight.dtype)
     hidden = F.linear(take_tokens(x, queries).to(xs.dtype), factors.weight)
-    normed = hidden
     # Where all tokens are folded, only a gate or an MLP that shares the norm reads it.
-    if layer.attention_norm is not None and (queries is not None or layer.needs_normed):
-        normed = layer.attention_norm(hidden)
-    if queries is None or layer.q_proj is None:  # which lm4ve.fuse has folded
+    reads_norm = queries is not None or layer.needs_normed
+    normed = layer.attention_norm(hidden) if reads_norm else hidden
+    if queries is None or len(factors.parts['q'][0]) == 1:  # which lm4ve.fuse has folded
         q = F.linear(take_tokens(xs, queries), *factors.fold('q'))
     else:
         q = layer.q_proj(normed)

@@ -5,28 +5,14 @@ Some store their gain less one, some have none, some subtract the mean. The low-
 block without any error.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import unwrap
 
-
-@dataclass(frozen=True)
-class NormForm:
-    """``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``.
-
-    Attributes:
-        kind (type): The class of the norm that was probed.
-        centered (bool): Whether the mean is subtracted; else it is zero here.
-        eps (float): Epsilon.
-    """
-
-    kind: type[nn.Module]
-    centered: bool
-    eps: float
+#: What a norm computes: ``gain * (x - mean) / sqrt(mean((x - mean) ** 2) + eps) + bias``. Its
+#: class, whether it subtracts the mean (which is zero here if not), and eps.
+NormForm = tuple[type[nn.Module], bool, float]
 
 
 @torch.no_grad()
@@ -37,11 +23,10 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
         norm (nn.Module): Any norm over the last dimension, frozen or not.
         width (int): Size of that dimension.
     """
-    module: Any = unwrap(norm)
+    module = unwrap(norm)
     if type(module) is nn.LayerNorm:
-        return NormForm(nn.LayerNorm, True, module.eps)
-    like = next(module.parameters(), torch.zeros(1))
-    signs = signs_like(like, width)
+        return nn.LayerNorm, True, module.eps
+    signs = signs_like(next(module.parameters(), torch.zeros(1)), width)
     centered = bool(torch.allclose(module(signs), module(signs + 1)))
     eps = getattr(module, 'variance_epsilon', None) or getattr(module, 'eps', None)
     if eps is None:  # olmo's is a number in its forward
@@ -50,24 +35,24 @@ def form_of(norm: nn.Module, width: int) -> NormForm:
         ratio = (module(size * signs) - bias).norm() / (module(signs) - bias).norm()
         square = float(ratio) ** 2
         eps = size**2 * (1 - square) / (square - size**2)
-    return NormForm(type(module), centered, float(eps))
+    return type(module), centered, float(eps)
 
 
-def affine_of(norm: nn.Module, form: NormForm, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def affine_of(norm: nn.Module, eps: float, like: Tensor) -> tuple[Tensor | None, Tensor | None]:
     """Return gain and bias of a norm, each ``[D]`` or None; gradients flow to its parameters.
 
     Args:
         norm (nn.Module): A norm over D channels.
-        form (NormForm): The result of :func:`form_of` for it.
+        eps (float): Its epsilon.
         like (Tensor): A tensor ``[..., D]`` on the device and in the dtype to compute in.
     """
-    module: Any = unwrap(norm)
+    module = unwrap(norm)
     if type(module) is nn.LayerNorm:
         return module.weight, module.bias
     # Signs have mean 0 and mean square 1, so the norm of them is its gain, up to eps.
     signs = signs_like(like, like.shape[-1])
     there, back = module(signs).float(), module(-signs).float()
-    gain = (there - back) / 2 * signs.float() * (1 + form.eps) ** 0.5
+    gain = (there - back) / 2 * signs.float() * (1 + eps) ** 0.5
     has_bias = getattr(module, 'bias', None) is not None
     return gain, (there + back) / 2 if has_bias else None
 

@@ -60,7 +60,7 @@ def decode_source(record: Tensor, key: str = SOURCE_KEY) -> dict[str, Any]:
         if key.rpartition('.')[2] == NECK_KEY:
             source['residual']
         else:
-            _describe(source)  # has every field
+            describe(source)  # has every field
     except (ValueError, LookupError, TypeError, RecursionError) as e:
         raise CheckpointError(
             f"'{key}' of the checkpoint is damaged ({type(e).__name__}: {e}). Fix: copy it again."
@@ -86,7 +86,8 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
             )
 
 
-def _describe(source: Mapping[str, Any]) -> str:
+def describe(source: Mapping[str, Any]) -> str:
+    """Describe a record in one line: which layers of what."""
     origin = 'pre-trained' if source['pretrained'] else f'random with seed {source["seed"]}'
     return (
         f"layers {source['layers']} of '{source['source']}' "
@@ -111,39 +112,44 @@ class ProvenanceMixin(nn.Module):
         """Return the frozen tensors, for a self-contained release file."""
         return {EMBEDDED_PREFIX + n: t.detach().cpu() for n, t in frozen_tensors(self).items()}
 
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + SOURCE_KEY] = encode_source(self.source)
+    def _save_to_state_dict(self, state: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(state, prefix, keep_vars)
+        state[prefix + SOURCE_KEY] = encode_source(self.source)
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: Any,
-        strict: bool,
-        missing_keys: list[str],
-        *others: Any,
-    ) -> None:
-        record = state_dict.pop(prefix + SOURCE_KEY, None)
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        record = state.pop(prefix + SOURCE_KEY, None)
         start = prefix + EMBEDDED_PREFIX
-        names = [k for k in state_dict if k.startswith(start)]
-        embedded = {k.removeprefix(start): state_dict.pop(k) for k in names}
+        names = [k for k in state if k.startswith(start)]
+        embedded = {k.removeprefix(start): state.pop(k) for k in names}
         if record is None:
+            missing_keys: list[str] = others[2]
             missing_keys.append(prefix + SOURCE_KEY)
         else:
             self._compare(decode_source(record, prefix + SOURCE_KEY), embedded)
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, *others
-        )
+        super()._load_from_state_dict(state, prefix, *others)
 
     def _compare(self, source: dict[str, Any], embedded: dict[str, Tensor]) -> None:
-        """Compare a checkpoint's record with this block's; load embedded weights if need be."""
+        """Compare a checkpoint's record with this block's; load embedded weights if need be.
+
+        Raises:
+            CheckpointError: The settings differ; or the frozen weights, and the checkpoint does
+                not bring weights that fit.
+        """
         mine = frozen_tensors(self)
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
-        if differs:
-            self._check_embedded(source, mine, embedded)
+        if differs and (self.checkpoint is not None or not embedded):
+            raise CheckpointError(
+                'The checkpoint was made with other frozen weights than the config asks for. '
+                f'Checkpoint: {describe(source)}. Config: {describe(self.source)}. Fix: set '
+                "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
+            )
+        names = sorted(mine.keys() ^ embedded.keys())
+        names = names or [n for n in mine if mine[n].shape != embedded[n].shape]
+        if differs and names:
+            raise CheckpointError(
+                'The self-contained checkpoint embeds other tensors than block.arch has: '
+                f'{listing(names)}. Fix: use the config that was released beside it.'
+            )
         compare_settings(source, self.source)
         dtype = self.source['dtype']
         if source.get('dtype', dtype) != dtype:
@@ -159,24 +165,6 @@ class ProvenanceMixin(nn.Module):
                     tensor.copy_(embedded[name])
             self.source = {**self.source, **source, 'dtype': dtype}
 
-    def _check_embedded(
-        self, source: dict[str, Any], mine: dict[str, Tensor], embedded: dict[str, Tensor]
-    ) -> None:
-        """Refuse other frozen weights, unless the checkpoint brings them and they fit."""
-        if not embedded or self.checkpoint is not None:
-            raise CheckpointError(
-                'The checkpoint was made with other frozen weights than the config asks for. '
-                f'Checkpoint: {_describe(source)}. Config: {_describe(self.source)}. Fix: set '
-                "model.neck.block.checkpoint, layers, pretrained and seed to the checkpoint's."
-            )
-        differ = sorted(mine.keys() ^ embedded.keys())
-        differ = differ or [n for n in mine if mine[n].shape != embedded[n].shape]
-        if differ:
-            raise CheckpointError(
-                'The self-contained checkpoint embeds other tensors than block.arch has: '
-                f'{listing(differ)}. Fix: use the config that was released beside it.'
-            )
-
 
 def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
     """Change a state so that it loads despite another kind of block or other settings.
@@ -187,11 +175,8 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
         model (nn.Module): The model that will load it.
         state (dict): Its tensors by name; changed in place.
     """
-    blocks = {
-        f'{name}.{SOURCE_KEY}'.removeprefix('.'): m
-        for name, m in model.named_modules()
-        if isinstance(m, ProvenanceMixin)
-    }
+    named = {n: m for n, m in model.named_modules() if isinstance(m, ProvenanceMixin)}
+    blocks = {f'{name}.{SOURCE_KEY}'.removeprefix('.'): block for name, block in named.items()}
     for key in list(state):
         ending = key.rpartition('.')[2]
         if ending == NECK_KEY or (ending == SOURCE_KEY and key not in blocks):

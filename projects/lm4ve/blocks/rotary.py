@@ -13,29 +13,21 @@ from lm4ve.errors import check
 Tables = tuple[Tensor, Tensor]
 
 
-def _twice(t: Tensor) -> Tensor:
-    return torch.cat((t, t), dim=-1)
-
-
-def _each_twice(t: Tensor) -> Tensor:
-    return t.repeat_interleave(2, dim=-1)
-
-
-def _first_half(t: Tensor) -> Tensor:
-    return t[..., : t.shape[-1] // 2]
+def _each_twice(cos: Tensor, sin: Tensor) -> Tables:
+    return cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
 
 
 #: What a family's module returns -> cos and sin ``[1, N, r]``, a column for each channel.
 FORMS: dict[str, Callable[[Any], Tables]] = {
     # Channel i turns with i + r / 2.
     'halves': lambda made: (made[0], made[1]),
-    'half width': lambda made: (_twice(made[0]), _twice(made[1])),
+    'half width': lambda made: (made[0].repeat(1, 1, 2), made[1].repeat(1, 1, 2)),
     'backwards': lambda made: (made[0], -made[1]),
     # Channel 2i turns with 2i + 1.
-    'pairs': lambda made: (_each_twice(_first_half(made[0])), _each_twice(_first_half(made[1]))),
+    'pairs': lambda made: _each_twice(*(t.chunk(2, dim=-1)[0] for t in made)),
     'interleaved': lambda made: (made[0], made[1]),
-    'sine first': lambda made: (_each_twice(made[1]), _each_twice(made[0])),
-    'complex': lambda made: (_each_twice(made.real), _each_twice(made.imag)),
+    'sine first': lambda made: _each_twice(made[1], made[0]),
+    'complex': lambda made: _each_twice(made.real, made.imag),
 }
 
 
@@ -52,13 +44,11 @@ class RotaryTables:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        rotary = getattr(model.skeleton, 'rotary_emb', None)
+        rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
         # A real copy, on the CPU and in fp32.
-        self.module: Any = None if rotary is None else type(rotary)(model.config)
+        self.module: Any = rotary and type(rotary)(model.config)
         self.kind = model.config.model_type
-        has = (True,) if self.module is not None else (False,)
-        check(f"block.rotary of '{self.kind}'", True, choices=has)
-        assert self.module is not None
+        check(f"block.rotary of '{self.kind}'", True, choices=(rotary is not None,))
         self.form = FORMS[model.spec.rotary]
         self.reach = model.spec.reach and model.spec.reach(model.config)
         by_type = 'layer_type' in inspect.signature(self.module.forward).parameters

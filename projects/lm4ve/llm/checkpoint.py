@@ -28,14 +28,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, listing
+from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.llm.readers import open_huggingface
 from lm4ve.llm.sources import Tensors, find_files
 
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
-_OLD_NAMES = {'LayerNorm.weight': 'LayerNorm.gamma', 'LayerNorm.bias': 'LayerNorm.beta'}
+_OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
+_OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
 # Integers and 8-bit floats are nothing without their scales.
-_STORED_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Checkpoint:
     """The configuration of a language model, and the tensors of its layers.
 
     Attributes:
-        name (str): What the user calls it.
+        name (str): The user's name of it.
         config (dict): The content of ``config.json``, not checked yet.
         config_file (Path): Where the configuration was read, for messages.
         open_weights (callable): Opens the weight files.
@@ -64,8 +65,6 @@ class Checkpoint:
     ) -> Iterator[tuple[str, Tensor]]:
         """Read a layer's tensors one at a time, sorted by name.
 
-        All names and shapes are checked before the first tensor is read.
-
         Args:
             place (str): The end of the prefix of the layer's tensors: its index from 0 or,
                 for a family that shares layers, a longer one.
@@ -79,22 +78,22 @@ class Checkpoint:
         Raises:
             CheckpointError: Weights are missing, damaged, quantized, or of other shapes.
         """
-        names = self._stored_names(place, list(shapes))
-        stored = {name: self.weights[names[name]] for name in sorted(names)}
-        for name, expected in shapes.items():
-            if stored[name].shape != expected:
+        for name, stored in sorted(self._stored_names(place, list(shapes)).items()):
+            try:
+                weight = self.weights[stored]()
+            except UserError:
+                raise
+            except Exception as e:  # of many kinds, none of which names the tensor
+                raise CheckpointError(f"'{stored}' of '{self.name}' is damaged: {e}.") from e
+            if weight.shape != shapes[name]:
                 raise CheckpointError(
-                    f"'{names[name]}' of '{self.name}' has the shape {list(stored[name].shape)}, "
-                    f'but its config.json implies {list(expected)}. Fix: copy both from one '
-                    'release.'
+                    f"'{stored}' of '{self.name}' has the shape {list(weight.shape)}, but its "
+                    f'config.json implies {list(shapes[name])}. Fix: copy both from one release.'
                 )
-        for name, tensor in stored.items():
-            weight = tensor.read()
-            dense = weight.layout == torch.strided and not weight.is_meta
-            if weight.dtype not in _STORED_TYPES or not dense:
+            if weight.dtype not in _TYPES or weight.layout != torch.strided or weight.is_meta:
                 raise CheckpointError(
-                    f"'{names[name]}' of '{self.name}' is stored as {weight.dtype} "
-                    f"({weight.layout}). Fix: use the model's original weights, not quantized ones."
+                    f"'{stored}' of '{self.name}' is stored as {weight.dtype} ({weight.layout}). "
+                    "Fix: use the model's original weights, not quantized ones."
                 )
             yield name, weight
 
@@ -106,24 +105,20 @@ class Checkpoint:
         """
         names = set(self.weights)
         pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
-        old = {
-            w: next((w[: -len(new)] + o for new, o in _OLD_NAMES.items() if w.endswith(new)), w)
-            for w in wanted
-        }
+        spellings = wanted, [_OLD_NAMES.sub(lambda m: _OLD_WORDS[m[0]], name) for name in wanted]
         found = []
         for prefix in sorted(m[1] for m in map(pattern.fullmatch, names) if m):
-            for spelling in ({w: w for w in wanted}, old):
-                stored = {w: prefix + s for w, s in spelling.items()}
-                if names.issuperset(stored.values()):
-                    found.append(stored)
+            for spelling in spellings:
+                stored = [prefix + name for name in spelling]
+                if names.issuperset(stored):
+                    found.append(dict(zip(wanted, stored, strict=True)))
                     break
         if len(found) != 1:
             places = listing([f[wanted[0]] for f in found]) or 'nowhere'
             raise CheckpointError(
-                f"'{self.name}' must have layer {place} of model_type "
-                f"'{self.config['model_type']}' ({listing(wanted, 3)}) under one prefix; found "
-                f'{places} among {listing(sorted(names), 3)}. Fix: use a checkpoint in the '
-                "layout of transformers' own classes."
+                f"'{self.name}' must have layer {place} of a '{self.config['model_type']}' "
+                f'({listing(wanted, 3)}) under one prefix, as transformers has it; found {places} '
+                f'among {listing(sorted(names), 3)}.'
             )
         return found[0]
 
@@ -139,13 +134,11 @@ def open_checkpoint(checkpoint: str) -> Checkpoint:
             configuration is damaged.
     """
     source, weight_file = find_files(checkpoint)
-    names = source.names()
+    names = [] if source.folder is None else sorted(p.name for p in source.folder.iterdir())
     gguf = [n for n in ([weight_file] if weight_file else names) if n.endswith('.gguf')]
     if gguf and (weight_file or not {'config.json', 'params.json'} & set(names)):
         if len(gguf) > 1:
-            raise CheckpointError(
-                f"block.checkpoint='{source.name}' holds several GGUF files. Fix: point at one."
-            )
+            raise CheckpointError(f"'{source.name}' holds several GGUF files. Fix: point at one.")
         from lm4ve.llm.gguf_files import open_gguf
 
         assert source.folder is not None

@@ -6,13 +6,15 @@ reading, so that only this file has the others.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import StoredTensor, Tensors
+from lm4ve.llm.sources import Tensors
 
 _EXPERT = re.compile(r'(.*\.experts)\.(\d{1,5})\.(\w+)\.weight')
 # A matrix of an expert -> the joined tensor, and its place in it.
@@ -26,59 +28,38 @@ _JOINED = dict(
 )
 
 
-class JoinedExperts(Tensors):
-    """The tensors of a checkpoint with those of experts joined.
-
-    Args:
-        tensors (Tensors): As the files have them.
+def join_experts(tensors: Tensors) -> Tensors:
+    """Join the matrices of experts among the tensors of a checkpoint.
 
     Raises:
-        CheckpointError: Of a joined tensor, an expert is missing or differs from the others.
+        CheckpointError: When a joined tensor is read: an expert is missing or differs from the
+            others.
     """
+    joined: dict[str, Callable[[], Tensor]] = {}
+    # Joined name -> (expert, place in it) -> the function that reads the matrix.
+    experts: dict[str, dict[tuple[int, int], Callable[[], Tensor]]] = {}
+    for stored, read in tensors.items():
+        name = stored.replace('.block_sparse_moe.', '.mlp.')  # mixtral's
+        match = _EXPERT.fullmatch(name)
+        if match and match[3] in _JOINED:
+            target, place = _JOINED[match[3]]
+            experts.setdefault(f'{match[1]}.{target}', {})[int(match[2]), place] = read
+        else:
+            joined[name] = read
+    return joined | {name: partial(_join, name, parts) for name, parts in experts.items()}
 
-    def __init__(self, tensors: Tensors) -> None:
-        self._tensors = tensors
-        self._plain: dict[str, str] = {}
-        # Joined name -> (expert, place in it) -> stored name.
-        self._experts: dict[str, dict[tuple[int, int], str]] = {}
-        for stored in tensors:
-            name = stored.replace('.block_sparse_moe.', '.mlp.')  # mixtral's
-            match = _EXPERT.fullmatch(name)
-            if match and match[3] in _JOINED:
-                joined, place = _JOINED[match[3]]
-                matrices = self._experts.setdefault(f'{match[1]}.{joined}', {})
-                matrices[int(match[2]), place] = stored
-            else:
-                self._plain[name] = stored
 
-    def __getitem__(self, name: str) -> StoredTensor:
-        if name in self._plain:
-            return self._tensors[self._plain[name]]
-        matrices = self._experts[name]
-        places = 2 if name.endswith('gate_up_proj') else 1
-        count = len(matrices) // places
-        order = [(expert, place) for expert in range(count) for place in range(places)]
-        parts = [self._tensors[matrices[i]] for i in order if i in matrices]
-        shapes = {part.shape for part in parts}
-        if len(parts) != len(matrices) or len(shapes) != 1:
-            raise CheckpointError(f"An expert of '{name}' is missing or has another shape.")
-        rows, *columns = shapes.pop()
-
-        def read() -> Tensor:
-            first = parts[0].read()
-            joined = torch.empty(len(parts), *first.shape, dtype=first.dtype)
-            for target, part in zip(joined, parts, strict=True):
-                matrix = part.read()
-                if matrix.dtype != first.dtype:
-                    raise CheckpointError(f"The experts of '{name}' differ in their type.")
-                target.copy_(matrix)
-            return joined.view(count, places * rows, *columns)
-
-        return StoredTensor((count, places * rows, *columns), read)
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._plain
-        yield from self._experts
-
-    def __len__(self) -> int:
-        return len(self._plain) + len(self._experts)
+def _join(name: str, parts: Mapping[tuple[int, int], Callable[[], Tensor]]) -> Tensor:
+    error = CheckpointError(f"An expert of '{name}' is missing or differs from the others.")
+    places = 2 if name.endswith('gate_up_proj') else 1
+    count = len(parts) // places
+    if sorted(parts) != list(product(range(count), range(places))):
+        raise error
+    first = parts[0, 0]()
+    joined = torch.empty(len(parts), *first.shape, dtype=first.dtype)
+    for target, part in zip(joined, sorted(parts), strict=True):
+        matrix = parts[part]()
+        if matrix.shape != first.shape or matrix.dtype != first.dtype:
+            raise error
+        target.copy_(matrix)
+    return joined.view(count, -1, *first.shape[1:])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
-from lm4ve.llm.sources import StoredTensor, Tensors
+from lm4ve.llm.sources import Tensors
 
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20
@@ -96,8 +96,7 @@ def _config(
     if any(k.startswith(f'{kind}.rope.scaling') for k in fields) or 'rope_freqs.weight' in tensors:
         # Left out, it would only be wrong with rotary=True, and there in silence.
         raise CheckpointError(
-            f'{path} scales its rotary embedding ({kind}.rope.scaling or rope_freqs), which lm4ve '
-            'does not read from GGUF. Fix: use the release in safetensors.'
+            f'{path} scales its rotary embedding (rope.scaling). Fix: use the safetensors release.'
         )
     config = {n: fields[f'{kind}.{f}'] for f, n in _FIELDS.items() if f'{kind}.{f}' in fields}
     config.setdefault('num_key_value_heads', config.get('num_attention_heads'))
@@ -115,7 +114,8 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
     kinds = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
     depth = min(int(config['num_hidden_layers']), len(tensors))
     table = gguf.get_tensor_name_map(kinds[config['model_type']], depth).mapping
-    rotated = {'.q_proj.': 'num_attention_heads', '.k_proj.': 'num_key_value_heads'}
+    heads = {'.q_proj.': config['num_attention_heads'], '.k_proj.': config['num_key_value_heads']}
+    rotated = heads if _ARCHITECTURES[config['model_type']] else {}
     found = {}
     for name, (_, stored) in table.items():
         # Of a tensor's names in many programs, the one of transformers' decoders.
@@ -124,12 +124,10 @@ def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Ten
         for suffix in ('.weight', '.bias'):
             if (tensor := tensors.get(stored + suffix)) is None:
                 continue
-            part = next((p for p in rotated if p in name + suffix), None)
-            in_pairs = part is not None and _ARCHITECTURES[config['model_type']]
-            heads = config[rotated[part]] if in_pairs and part else None
+            count = next((n for part, n in rotated.items() if part in name + suffix), None)
             # GGUF counts from the fastest dimension.
             shape = tuple(int(n) for n in tensor.shape[::-1])
-            found[name + suffix] = StoredTensor(shape, partial(_read, tensor, shape, heads))
+            found[name + suffix] = partial(_read, tensor, shape, count)
     return found
 
 

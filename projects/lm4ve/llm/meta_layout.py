@@ -5,7 +5,7 @@ only this file has a second layout. From 13B up the weights are split over sever
 files (model parallelism), which are joined here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError, check
-from lm4ve.llm.sources import FileSource, StoredTensor, Tensors
+from lm4ve.llm.sources import FileSource, Tensors
 from lm4ve.llm.torch_files import open_torch
 
 # Meta's name in a layer -> (Hugging Face's, the dimension that is split over the files;
@@ -46,9 +46,8 @@ def rotary_rows_to_huggingface(weight: Tensor, heads: int) -> Tensor:
     Returns:
         Tensor: The same rows in Hugging Face's order.
     """
-    rows, cols = weight.shape
-    pairs = weight.view(heads, rows // heads // 2, 2, cols)
-    return pairs.transpose(1, 2).reshape(rows, cols)
+    pairs = weight.view(heads, -1, 2, weight.shape[1])
+    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def open_meta(
@@ -78,10 +77,8 @@ def open_meta(
     while (file := source.find(f'consolidated.{len(files):02d}.pth')) is not None:
         files.append(open_torch(file))
     try:
-        heads = int(params['n_heads'])
-        kv_heads = int(params.get('n_kv_heads') or heads)
-        tensors = _join(files, heads, kv_heads)
-        return _config(params, tensors, heads, kv_heads), tensors
+        config = _config(params, files)
+        return config, _join(files, config)
     except (LookupError, TypeError, ValueError, OverflowError) as e:
         raise CheckpointError(
             f"'{path}' and the {len(files)} file(s) consolidated.*.pth beside it are not a whole "
@@ -89,35 +86,12 @@ def open_meta(
         ) from e
 
 
-def _join(files: Sequence[Tensors], heads: int, kv_heads: int) -> Tensors:
-    """Return the layers' tensors under Hugging Face's names, with the files' parts joined."""
-    tensors = {}
-    for stored in files[0]:
-        layer, name = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
-        if name not in _LAYER_NAMES:
-            continue
-        huggingface, dim = _LAYER_NAMES[name]
-        parts = [file[stored] for file in (files[:1] if dim is None else files)]
-        shape = list(parts[0].shape)
-        if dim is not None:
-            shape[dim] *= len(parts)
-        if any(part.shape != parts[0].shape for part in parts):
-            raise ValueError(f'{stored} has unequal parts')
-        rotated = {'attention.wq.weight': heads, 'attention.wk.weight': kv_heads}.get(name)
-        read = partial(_read, parts, dim or 0, rotated)
-        tensors[f'{layer}.{huggingface}'] = StoredTensor(tuple(shape), read)
-    return tensors
-
-
-def _read(parts: Sequence[StoredTensor], dim: int, heads: int | None) -> Tensor:
-    """Join a tensor's parts; with ``heads`` it is a rotated projection."""
-    weight = parts[0].read() if len(parts) == 1 else torch.cat([p.read() for p in parts], dim)
-    return weight if heads is None else rotary_rows_to_huggingface(weight, heads)
-
-
-def _config(params: dict[str, Any], tensors: Tensors, heads: int, kv_heads: int) -> dict[str, Any]:
+def _config(params: dict[str, Any], files: Sequence[Tensors]) -> dict[str, Any]:
     """Return the fields of the model's ``config.json``."""
-    rows = tensors['layers.0.self_attn.q_proj.weight'].shape[0]
+    rows, hidden = (
+        sum(file[f'layers.0.{name}.weight']().shape[0] for file in files)
+        for name in ('attention.wq', 'feed_forward.w1')
+    )
     if rows != int(params['dim']):  # files are missing
         raise ValueError(f'{rows} query rows instead of {params["dim"]}')
     rope = dict(rope_type='default', rope_theta=float(params.get('rope_theta', 1e4)))
@@ -132,11 +106,39 @@ def _config(params: dict[str, Any], tensors: Tensors, heads: int, kv_heads: int)
     return dict(
         model_type='llama',
         hidden_size=int(params['dim']),
-        # A formula of three fields in params.json; the weight itself cannot be wrong.
-        intermediate_size=tensors['layers.0.mlp.gate_proj.weight'].shape[0],
+        intermediate_size=hidden,  # a formula of three fields in params.json
         num_hidden_layers=int(params['n_layers']),
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
+        num_attention_heads=int(params['n_heads']),
+        num_key_value_heads=int(params.get('n_kv_heads') or params['n_heads']),
         rms_norm_eps=float(params['norm_eps']),
         rope_parameters=rope,
     )
+
+
+def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
+    """Return the layers' tensors under Hugging Face's names, with the files' parts joined."""
+    heads = {
+        'attention.wq.weight': config['num_attention_heads'],
+        'attention.wk.weight': config['num_key_value_heads'],
+    }
+    tensors = {}
+    for stored in files[0]:
+        layer, name = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
+        if name in _LAYER_NAMES:
+            huggingface, dim = _LAYER_NAMES[name]
+            parts = [file[stored] for file in (files[:1] if dim is None else files)]
+            read = partial(_read, parts, dim or 0, heads.get(name))
+            tensors[f'{layer}.{huggingface}'] = read
+    return tensors
+
+
+def _read(parts: Sequence[Callable[[], Tensor]], dim: int, heads: int | None) -> Tensor:
+    """Join a tensor's parts; with ``heads`` it is a rotated projection."""
+    if len(parts) == 1:
+        weight = parts[0]()
+    else:
+        weights = [part() for part in parts]
+        if any(w.shape != weights[0].shape for w in weights):
+            raise ValueError('its parts in the files have different shapes')
+        weight = torch.cat(weights, dim)
+    return weight if heads is None else rotary_rows_to_huggingface(weight, heads)

@@ -6,7 +6,6 @@ memory, and so double the peak of loading a block.
 """
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path, PurePath
 
@@ -14,62 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import FileSource, StoredTensor, Tensors
-
-
-def open_safetensors(path: Path) -> Tensors:
-    """List the tensors of a ``*.safetensors`` file."""
-    with safe_open(path, framework='pt') as f:
-        names = list(f.keys())
-        shapes = [tuple(f.get_slice(name).get_shape()) for name in names]
-    return {n: StoredTensor(s, partial(_read, path, n)) for n, s in zip(names, shapes, strict=True)}
-
-
-def _read(path: Path, name: str) -> Tensor:
-    with safe_open(path, framework='pt') as f:
-        tensor: Tensor = f.get_tensor(name)
-    return tensor
-
-
-class IndexedFiles(Tensors):
-    """A sharded checkpoint: an index names the shard of every tensor.
-
-    Args:
-        source (FileSource): Where the shards are.
-        index (Path): ``*.index.json`` with a ``weight_map``.
-
-    Raises:
-        CheckpointError: The index is damaged or leads out of its folder, or, of a tensor, its
-            shard is missing.
-    """
-
-    def __init__(self, source: FileSource, index: Path) -> None:
-        self.source, self.index = source, index
-        self._files: dict[str, Tensors] = {}
-        try:
-            self._shards: dict[str, str] = dict(json.loads(index.read_text())['weight_map'])
-            paths = {PurePath(shard) for shard in self._shards.values()}
-        except (ValueError, KeyError, TypeError, RecursionError) as e:
-            raise CheckpointError(f'{index} is not a weight index: {e!r}.') from e
-        if any(path.is_absolute() or '..' in path.parts for path in paths):
-            raise CheckpointError(f"{index} names a shard outside the checkpoint's folder.")
-
-    def __getitem__(self, name: str) -> StoredTensor:
-        shard = self._shards[name]
-        if shard not in self._files and (path := self.source.find(shard)) is not None:
-            self._files[shard] = open_file(path)
-        if name not in self._files.get(shard, ()):
-            raise CheckpointError(
-                f"{self.index} names '{shard}' for '{name}', but '{self.source.name}' has no such "
-                'file, or the file lacks the tensor. Fix: download that shard again.'
-            )
-        return self._files[shard][name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._shards)
-
-    def __len__(self) -> int:
-        return len(self._shards)
+from lm4ve.llm.sources import FileSource, Tensors
 
 
 def open_file(path: Path) -> Tensors:
@@ -83,9 +27,50 @@ def open_file(path: Path) -> Tensors:
 
         return open_torch(path)
     try:
-        return open_safetensors(path)
+        with safe_open(path, framework='pt') as f:
+            return {name: partial(_read, path, name) for name in f.keys()}  # noqa: SIM118
     except Exception as e:  # whose text does not name the file
         raise CheckpointError(f"'{path}' cannot be read as safetensors: {e}.") from e
+
+
+def _read(path: Path, name: str) -> Tensor:
+    with safe_open(path, framework='pt') as f:
+        tensor: Tensor = f.get_tensor(name)
+    return tensor
+
+
+def open_index(source: FileSource, index: Path) -> Tensors:
+    """List the tensors of a sharded checkpoint, whose shards are opened one by one.
+
+    Args:
+        source (FileSource): Where the shards are.
+        index (Path): ``*.index.json`` with a ``weight_map``.
+
+    Raises:
+        CheckpointError: The index is damaged or leads out of its folder; or, when a tensor is
+            read, its shard is missing.
+    """
+    try:
+        shards: dict[str, str] = dict(json.loads(index.read_text())['weight_map'])
+        paths = {PurePath(shard) for shard in shards.values()}
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
+        raise CheckpointError(f'{index} is not a weight index: {e!r}.') from e
+    if any(path.is_absolute() or '..' in path.parts for path in paths):
+        raise CheckpointError(f"{index} names a shard outside the checkpoint's folder.")
+    opened: dict[str, Tensors] = {}
+
+    def read(name: str) -> Tensor:
+        shard = shards[name]
+        if shard not in opened and (path := source.find(shard)) is not None:
+            opened[shard] = open_file(path)
+        if name not in opened.get(shard, ()):
+            raise CheckpointError(
+                f"{index} names '{shard}' for '{name}', but '{source.name}' has no such file, or "
+                'the file lacks the tensor. Fix: download that shard again.'
+            )
+        return opened[shard][name]()
+
+    return {name: partial(read, name) for name in shards}
 
 
 #: Hugging Face file names, best first: the safe format before pickles.
@@ -110,13 +95,13 @@ def open_huggingface(source: FileSource, weights: str | None = None) -> Tensors:
     for filename in (weights,) if weights else HF_FILES:
         path = source.find(filename)
         if path is not None:
-            tensors = IndexedFiles(source, path) if path.suffix == '.json' else open_file(path)
+            tensors = open_index(source, path) if path.suffix == '.json' else open_file(path)
             if any('.experts.' in name for name in tensors):
-                from lm4ve.llm.expert_layout import JoinedExperts
+                from lm4ve.llm.expert_layout import join_experts
 
-                return JoinedExperts(tensors)
+                return join_experts(tensors)
             return tensors
     raise CheckpointError(
-        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}. Fix: "
-        'download the weights too, or set block.pretrained=False for a random block.'
+        f"block.checkpoint='{source.name}' has a config but none of {', '.join(HF_FILES)}, which "
+        'only block.pretrained=False does without.'
     )

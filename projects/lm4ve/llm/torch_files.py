@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lm4ve.errors import CheckpointError
-from lm4ve.llm.sources import StoredTensor, Tensors
+from lm4ve.llm.sources import Tensors
 
 # What torch.load and zipfile raise about bytes that are not what torch.save wrote.
 _DAMAGE = (
@@ -89,8 +89,7 @@ def safe_loading(path: str | Path) -> Iterator[None]:
         found = re.search(r'GLOBAL (\S+)', str(e))
         what = f"an object of '{found[1]}'" if found else 'more than tensors'
         raise CheckpointError(
-            f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code. "
-            'Fix: use safetensors, or save its tensors alone where you trust its origin.'
+            f"'{path}' was not loaded: it holds {what}, and loading such a pickle could run code."
         ) from e
     except _DAMAGE as e:
         if not is_local or isinstance(e, torch.OutOfMemoryError):
@@ -102,27 +101,14 @@ def is_zipped(path: Path) -> bool:
     """Return whether a file has torch's zip format rather than the older pickle.
 
     Raises:
-        CheckpointError: It has neither, or holds a program (TorchScript).
+        CheckpointError: It has neither.
     """
     with open(path, 'rb') as f:
         start = f.read(64)
-    if start.startswith(b'\x80'):
-        return False
-    what = 'neither a zip nor a pickle, so truncated, damaged or of another format'
-    if start.startswith(b'PK'):
-        try:
-            with zipfile.ZipFile(path) as z:
-                names = z.namelist()
-        except _DAMAGE:
-            return True  # torch's error describes it
-        if not any(name.endswith('/constants.pkl') for name in names):
-            return True
-        what = 'a TorchScript archive, which holds a program beside the weights'
-    elif start.startswith(b'version https://git-lfs'):
-        what = 'a Git LFS pointer in the place of the weights'
-    raise CheckpointError(
-        f"'{path}' ({path.stat().st_size:,} bytes) is not a checkpoint of torch.save: it is {what}."
-    )
+    if not start.startswith((b'\x80', b'PK')):
+        what = 'a Git LFS pointer' if b'//git-lfs' in start else 'neither a zip nor a pickle'
+        raise CheckpointError(f"'{path}' is not a checkpoint of torch.save: it is {what}.")
+    return start.startswith(b'PK')
 
 
 def _damaged(path: Path, error: BaseException) -> CheckpointError:
@@ -143,27 +129,17 @@ def open_torch(path: Path) -> Tensors:
     """
     version = _version(path)
     if not is_zipped(path):
-        warnings.warn(
-            f'{path} is in the format from before PyTorch 1.6: the whole file is read into '
-            'memory. Convert it to safetensors to avoid this.',
-            stacklevel=2,
+        text = (
+            f'{path} is in the format from before PyTorch 1.6: the whole file is read into memory.'
         )
+        warnings.warn(text, stacklevel=2)
         tensors = _load(path, mmap=False)
-        return {
-            name: StoredTensor(tuple(tensor.shape), partial(tensors.__getitem__, name))
-            for name, tensor in tensors.items()
-        }
+        return {name: partial(tensors.__getitem__, name) for name in tensors}
     with safe_loading(path), zipfile.ZipFile(path) as z:
         compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
     if compressed:  # a map would give its bytes for numbers
-        raise CheckpointError(
-            f'{path} is a compressed zip, which cannot be memory-mapped. Fix: write it again with '
-            'torch.save(torch.load(file, weights_only=True), file).'
-        )
-    return {
-        name: StoredTensor(tuple(tensor.shape), partial(_read, path, name, version))
-        for name, tensor in _load(path, mmap=True).items()
-    }
+        raise CheckpointError(f'{path} is a compressed zip. Fix: write it again with torch.save.')
+    return {name: partial(_read, path, name, version) for name in _load(path, mmap=True)}
 
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
@@ -175,13 +151,10 @@ def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
 
 
 def _read(path: Path, name: str, version: tuple[int, ...]) -> Tensor:
-    try:
-        tensor = _load(path, mmap=True)[name]
-        if _version(path) == version:
-            return tensor
-    except (KeyError, OSError) as e:
-        raise _damaged(path, e) from e
-    raise CheckpointError(f'{path} changed while it was read. Fix: start again.')
+    tensor = _load(path, mmap=True).get(name)
+    if tensor is None or _version(path) != version:
+        raise CheckpointError(f'{path} changed while it was read. Fix: start again.')
+    return tensor
 
 
 def _version(path: Path) -> tuple[int, ...]:

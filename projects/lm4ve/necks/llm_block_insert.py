@@ -25,18 +25,20 @@ def _through_neck(
     if isinstance(output, Tensor):
         return _features(neck(output))
     # Patch embeddings and Swin's stages return (tokens, grid size).
-    named = dict(output if isinstance(output, Mapping) else enumerate(output))
-    if isinstance(index, int) and index < 0:
-        index += len(named)
-    if not isinstance(named.get(index), Tensor):
-        kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named.items()}
+    try:
+        features = output.get(index) if isinstance(output, Mapping) else output[index]
+    except (LookupError, TypeError):
+        features = None
+    if not isinstance(features, Tensor):
+        named = output.items() if isinstance(output, Mapping) else enumerate(output)
+        kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
         raise UserError(
             f'backbone.index={index!r} names no features: {type(module).__name__} returns {kinds}. '
             'Fix: the index (of a dict the key) of the entry that the encoder uses.'
         )
     # A copy: what the module keeps of its output stays as it is.
     entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-    entries[index] = _features(neck(named[index]))
+    entries[index] = _features(neck(features))
     return tuple(entries) if isinstance(output, tuple) else entries
 
 
@@ -74,9 +76,9 @@ def LLMBlockInsert(
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
     place = find_place(encoder, after)
-    built = neck
-    if not isinstance(built, nn.Module):
-        cfg = {'norm_cfg': None, **built}
+    built: Any = neck
+    if not isinstance(neck, nn.Module):
+        cfg = {'norm_cfg': None, **neck}
         if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
             cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
         built = MODELS.build(cfg)
@@ -101,16 +103,12 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             '(block.layers).'
         )
     modules = {n: m for n, m in encoder.named_modules() if n}
-    if after not in modules:
+    place: nn.Module | None = modules.get(after)
+    if place is None or type(place).forward is nn.Module.forward:
+        what = 'no submodule' if place is None else 'only a container, which is never called,'
+        near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
         raise UserError(
-            f"after='{after}' is no submodule of {kind}.{did_you_mean(after, modules)} At the top "
-            f'are {listing([n for n, _ in encoder.named_children()], 12)}.'
-        )
-    place: nn.Module = modules[after]
-    if type(place).forward is nn.Module.forward:
-        near = [f'{after}.{n}' for n, _ in place.named_children()]
-        raise UserError(
-            f"after='{after}' of {kind} is a {type(place).__name__}, which only holds modules and "
-            f'is never called. Fix: name one of {listing(near, 12)}.'
+            f"after='{after}' is {what} of {kind}.{did_you_mean(after, modules)} Fix: name one of "
+            f'{listing(near, 12)}.'
         )
     return place

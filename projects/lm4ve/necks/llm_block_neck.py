@@ -25,11 +25,7 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check
-from lm4ve.necks.layouts import DEFAULTS, check_layout, to_tokens
-
-RESIDUALS = ('none', 'inner', 'outer', 'both')
-OUT_TYPES = ('raw', 'cls_token', 'avg_featmap')
-LOW_RANKS = ('auto', 'absorb', 'fold', 'off')
+from lm4ve.necks.layouts import COMMON, DEFAULTS, to_tokens
 
 
 @MODELS.register_module()
@@ -110,12 +106,18 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         ),
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check('neck.residual', residual, choices=RESIDUALS)
-        check('neck.out_type', out_type, choices=OUT_TYPES)
-        check('neck.low_rank', low_rank, choices=LOW_RANKS)
+        check('neck.residual', residual, choices=('none', 'inner', 'outer', 'both'))
+        check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap'))
+        check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
+        letters = layout or 'BNC'
+        if not (letters.isalpha() and {*'BC'} < {*letters} and len({*letters}) == len(letters)):
+            raise UserError(
+                f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
+                f'of channels among them, for example {", ".join(COMMON)} or NBC.'
+            )
         self.in_channels = in_channels
         self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
-        self.layout, self.num_extra_tokens = check_layout(layout), num_extra_tokens
+        self.layout, self.num_extra_tokens = layout, num_extra_tokens
         self.index, self.keep_others = index, keep_others
         self.with_cp, self.guard = with_cp, guard
         self.compile_options = {} if compile is True else compile or None
@@ -126,11 +128,16 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             from lm4ve.necks.train_only import TrainOnly
 
             self.train_only = TrainOnly(train_queries, branch, out_type, residual)
+        #: Whether a training step depends on how far training has come.
+        self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
-        if hasattr(self.block, 'check_low_rank'):
-            self.block.check_low_rank(low_rank)
+        else:  # a block without a record of its own
+            self.register_state_dict_post_hook(_save_settings)
+        if not getattr(self.block, 'may_absorb', True):
+            field = 'neck.low_rank with block.rotary=True, or norms of keys, clipping or sinks'
+            check(field, low_rank, choices=('auto', 'fold', 'off'))
         self.mapper_in = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
@@ -162,12 +169,14 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Raises:
             UserError: The features have another width or an unknown layout.
         """
-        x = to_tokens(self.pick(feats), self.in_channels, self.layout)
-        queries = self._queries(queries, x.is_map)
+        x = self.pick(feats)
+        tokens, restore = to_tokens(x, self.in_channels, self.layout)
+        is_map = x.dim() > 3
+        queries = self._queries(queries, is_map)
         if self.train_only is None:
-            out = self.run(x.tokens, padding_mask, queries)
+            out = self.run(tokens, padding_mask, queries)
         else:
-            out, padding_mask = self.train_only(self, x, padding_mask, queries)
+            out, padding_mask = self.train_only(self, tokens, is_map, padding_mask, queries)
         if self.out_type == 'avg_featmap':
             out = _mean(out, padding_mask, self.num_extra_tokens)
         if self.norm is not None:
@@ -175,7 +184,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if self.out_type == 'cls_token':
             out = out[:, 0]
         elif self.out_type == 'raw':
-            out = x.restore(out)
+            out = restore(out)
         if isinstance(feats, Tensor):
             return out
         if not self.keep_others:
@@ -184,38 +193,11 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         maps[self.index] = out
         return tuple(maps)
 
-    def _through_block(
-        self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries
-    ) -> Tensor:
-        """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
-        method = self._choose_low_rank(tokens, queries)
-        inner = self.residual in ('inner', 'both')
-        out: Tensor
-        if method == 'off':
-            hidden = self.mapper_in(tokens)
-            out = self.block(hidden, padding_mask=padding_mask, queries=queries)
-            if inner:
-                out = out + take_tokens(hidden, queries)
-        else:  # the same, for less: see lm4ve/blocks/low_rank.py
-            out = self.block.forward_mapped(tokens, self.mapper_in, padding_mask, queries, method)
-            if inner:
-                out = out + self.mapper_in(take_tokens(tokens, queries))
-        out = self.mapper_out(out)
-        if self.residual in ('outer', 'both'):
-            out = out + take_tokens(tokens, queries)
-        return out
-
-    def _choose_low_rank(self, tokens: Tensor, queries: Queries) -> str:
-        if self._observed or self.low_rank == 'off' or not hasattr(self.block, 'choose_low_rank'):
-            return 'off'
-        method: str = self.block.choose_low_rank(tokens, queries, self.low_rank, self.mapper_in)
-        return method
-
     def run(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
-        """``_through_block``, compiled, checkpointed or observed as the fields say."""
+        """Run mappers and block ``[B, N, C] -> [B, Q, C]``, compiled or checkpointed if wanted."""
         if self._observed:
-            return take_tokens(self._through_block(tokens, padding_mask, None), queries)
-        function: Callable[..., Tensor] = self._through_block
+            return take_tokens(self._compute(tokens, padding_mask, None), queries)
+        function: Callable[..., Tensor] = self._compute
         # An export traces what would be compiled.
         if self.compile_options is not None and not torch.compiler.is_exporting():
             self._compiled = self._compiled or torch.compile(function, **self.compile_options)
@@ -224,6 +206,25 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out: Tensor = checkpoint(function, tokens, padding_mask, queries, use_reentrant=False)
             return out
         return function(tokens, padding_mask, queries)
+
+    def _compute(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
+        """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
+        choose = None if self._observed else getattr(self.block, 'choose_low_rank', None)
+        method = choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
+        out: Tensor
+        if method == 'off':
+            hidden = self.mapper_in(tokens)
+            out = self.block(hidden, padding_mask=padding_mask, queries=queries)
+            if self.residual in ('inner', 'both'):
+                out = out + take_tokens(hidden, queries)
+        else:  # the same, for less: see lm4ve/blocks/low_rank.py
+            out = self.block.run(tokens, padding_mask, queries, self.mapper_in.weight, method)
+            if self.residual in ('inner', 'both'):
+                out = out + self.mapper_in(take_tokens(tokens, queries))
+        out = self.mapper_out(out)
+        if self.residual in ('outer', 'both'):
+            out = out + take_tokens(tokens, queries)
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         # A compiled method belongs to the module it was made of: copies (EMA)
@@ -262,22 +263,15 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             UserError: The neck's fields leave no choice, or a map has no such tokens.
         """
         extra = self.num_extra_tokens if self.out_type == 'avg_featmap' else 0
-        if (queries is not None and (self.out_type != 'raw' or is_map)) or (
-            is_map and (self.out_type == 'cls_token' or extra)
-        ):
+        given, first = queries is not None, self.out_type == 'cls_token'
+        if (given and self.out_type != 'raw') or (is_map and (given or first or extra)):
             raise UserError(
-                f"neck.out_type='{self.out_type}' with num_extra_tokens={extra} and queries="
-                f'{queries} does not go with {"a map" if is_map else "tokens"}: class tokens and '
-                "queries need tokens [B, N, C], queries also out_type='raw'."
+                f"neck.out_type='{self.out_type}', num_extra_tokens={extra} and queries={queries} "
+                f'do not go with {"a map" if is_map else "tokens"}: queries need raw tokens.'
             )
-        if self.out_type == 'cls_token':
+        if first:
             return slice(0, 1)
         return slice(extra, None) if extra else queries
-
-    @property
-    def follows_progress(self) -> bool:
-        """Whether a training step depends on how far training has come."""
-        return self.train_only is not None and bool(self.train_only.scheduled)
 
     def set_progress(self, progress: float) -> None:
         """Set how far training has come; ``lm4ve.NeckProgressHook`` does so before each step.
@@ -296,22 +290,15 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
-        has_branch = self.train_only is not None and self.train_only.branch is not None
+        branch = getattr(self.train_only, 'branch', None)
         return dict(
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
             num_extra_tokens=self.num_extra_tokens if averages else None,
             index=self.index,
             keep_others=self.keep_others,
-            branch='left out in evaluation' if has_branch else 'none',
+            branch='left out in evaluation' if branch else 'none',
         )
-
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if not isinstance(self.block, ProvenanceMixin):  # whose record has it
-            destination[prefix + NECK_KEY] = encode_source(self.settings())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         """Load, but refuse the neck of another kind of block, even where loading is not strict.
@@ -329,10 +316,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if f'{prefix}mapper_in.weight' in state_dict and (key in state_dict) != expected:
             raise CheckpointError(
                 f"The checkpoint {'lacks' if expected else 'has'} '{key}', the record of frozen "
-                f'weights, but model.neck.block of the config is a {type(self.block).__name__}. '
-                'Fix: give the config that the checkpoint was trained with.'
+                f'weights, but model.neck.block of the config is a {type(self.block).__name__}.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def _save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    state[prefix + NECK_KEY] = encode_source(neck.settings())
 
 
 def _mean(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
@@ -350,9 +340,9 @@ def _mean(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:
     """Build a norm layer from its config, layer norms without mmcv."""
-    if cfg.get('type') == 'LN':
-        options = {k: v for k, v in cfg.items() if k != 'type'}
-        trainable = options.pop('requires_grad', True)
+    options = {'requires_grad': True, **cfg}
+    if options.pop('type', None) == 'LN':
+        trainable = options.pop('requires_grad')
         return nn.LayerNorm(channels, **options).requires_grad_(trainable)
     from mmcv.cnn import build_norm_layer
 

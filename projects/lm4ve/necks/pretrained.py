@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lm4ve.blocks.provenance import SOURCE_KEY, ProvenanceMixin
-from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.files import write_atomically, write_json
-from lm4ve.llm.fingerprint import Fingerprint
+from lm4ve.llm.fingerprint import fingerprint
 from lm4ve.necks.wrapping import build_neck, insert
 from lm4ve.version import __version__
 
@@ -42,24 +41,24 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     Raises:
         UserError: The model was not wrapped, or the folder cannot be written.
     """
-    model = _unwrapped(model)
-    arguments = _arguments_of(model)
-    neck: Any = model.llm_neck
+    wrapped: Any = _unwrapped(model)
+    if not hasattr(wrapped, 'llm_inserted'):
+        raise UserError(f'{type(wrapped).__name__} has no block of lm4ve.wrap. Fix: wrap it first.')
     frozen = {
         n
-        for n, p in model.named_parameters(remove_duplicate=False)
+        for n, p in wrapped.named_parameters(remove_duplicate=False)
         if not p.requires_grad and not n.startswith(_NECK)
     }
-    state = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    state = {k: v for k, v in wrapped.state_dict().items() if isinstance(v, Tensor)}
     kept = {
         k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
     }
     config = dict(
         format=1,
         lm4ve=__version__,
-        model=type(model).__name__,
-        **arguments,
-        record=getattr(neck.block, 'source', None),
+        model=type(wrapped).__name__,
+        **wrapped.llm_inserted,
+        record=getattr(wrapped.llm_neck.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)
@@ -82,80 +81,54 @@ def from_pretrained(
         nn.Module: ``model``, changed in place, in the mode that it was in.
 
     Raises:
-        CheckpointError: The folder is incomplete or damaged, or was made with another
+        CheckpointError: The folder is of another format, or was made with another
             language model, other settings, another encoder or other frozen weights of it.
             The model is as it was then.
     """
     model, folder = _unwrapped(model), Path(folder)
-    config, saved = _read(folder)
-    neck: Any
-    after, index = config['after'], config['index']
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
+    check(f"the format of '{folder}'", config['format'], choices=(1,))
+    saved = load_file(folder / WEIGHTS_FILE)
     _check_encoder(model, saved, config)
-    wrapped = hasattr(model, 'llm_inserted')
-    if wrapped:
-        arguments, neck = _arguments_of(model), model.llm_neck
-        place = f'after={arguments["after"]!r} and index={arguments["index"]!r}'
-        if (arguments['after'], arguments['index']) != (after, index):
-            raise CheckpointError(
-                f'The folder was made with after={after!r} and index={index!r}, this model was '
-                f'wrapped with {place}.'
-            )
+    made: Any = getattr(model, 'llm_inserted', None)
+    neck: Any
+    if made is not None:
+        neck = model.llm_neck
+        for name in ('after', 'index'):
+            check(f"{name} of lm4ve.wrap, as in '{folder}',", made[name], choices=(config[name],))
     else:
         block = config['block'] if block is None else block
         if block is None:
-            raise CheckpointError(
-                f"'{folder}' was made with a block that was given as a module. Fix: give block= as "
-                'for lm4ve.wrap.'
-            )
-        arguments, neck = build_neck(model, after, index, config['neck'], block)
+            raise UserError(f"The block of '{folder}' was given as a module. Fix: give block=.")
+        arguments, neck = build_neck(model, config['after'], config['index'], config['neck'], block)
+    trained = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
+    mine = neck.state_dict()
+    if wrong := _differences(trained, mine) or sorted(mine.keys() - trained.keys()):
+        raise CheckpointError(
+            f'The folder was made with another neck or block: {listing(wrong, 3)}. Fix: give '
+            f'block= the one that {CONFIG_FILE} names.'
+        )
     # The records are compared here, before anything of the model has changed.
-    _load(neck, {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)})
-    if not wrapped:
+    neck.load_state_dict(trained)
+    if made is None:
         insert(model, neck, arguments)
     model.load_state_dict(saved, strict=False)
     return model
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def _unwrapped(model: Any) -> Any:
     """Return the model within DistributedDataParallel and ``torch.compile``."""
     while True:
-        if isinstance(inner := getattr(model, '_orig_mod', None), nn.Module):
-            model = inner
+        if hasattr(model, '_orig_mod'):
+            model = model._orig_mod
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
         else:
             return model
 
 
-def _arguments_of(model: nn.Module) -> dict[str, Any]:
-    """Return the arguments that a model was wrapped with."""
-    arguments = getattr(model, 'llm_inserted', None)
-    if isinstance(arguments, dict):
-        return arguments
-    below = [n for n, m in model.named_modules() if hasattr(m, 'llm_inserted')]
-    raise UserError(
-        f'{type(model).__name__} was not given a block by lm4ve.wrap. Fix: '
-        + (f'give its {listing(below)}, which was.' if below else 'wrap it first.')
-    )
-
-
 def _fingerprint(state: Mapping[str, Tensor], names: Iterable[str]) -> str:
-    digest = Fingerprint()
-    for name in sorted(names):
-        digest.update(name, state[name].detach().cpu())
-    return digest.hexdigest()
-
-
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read both files of a folder.
-
-    Raises:
-        CheckpointError: It is of another version of the format.
-    """
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding='utf-8'))
-    if config['format'] != 1:
-        raise CheckpointError(f"'{folder}' has format {config['format']!r}, expected 1.")
-    return config, load_file(folder / WEIGHTS_FILE)
+    return fingerprint((name, state[name].detach().cpu()) for name in sorted(names))
 
 
 def _check_encoder(
@@ -173,32 +146,13 @@ def _check_encoder(
     rest = [k for k in mine if k not in theirs]
     frozen = config['frozen_encoder']
     wrong = _differences(theirs, mine) or ([] if frozen else rest)
+    if frozen and not wrong and _fingerprint(mine, rest) != frozen:
+        wrong = [f'the frozen weights of {listing(rest, 2)}, which must be there before']
     if wrong:
         raise CheckpointError(
             f'The folder was made with another model ({config["model"]}) than this '
             f'{type(model).__name__}: they differ in {listing(wrong, 3)}.'
         )
-    if frozen and _fingerprint(mine, rest) != frozen:
-        raise CheckpointError(
-            f'The folder was trained around other frozen weights of {config["model"]} than this '
-            f'model has ({listing(rest, 2)}). Fix: load the weights that the model began with '
-            'before, and cast it after lm4ve.from_pretrained.'
-        )
-
-
-def _load(neck: Any, saved: dict[str, Tensor]) -> None:
-    """Load a neck, after what differs has been refused: the record first, it is the clearest."""
-    record = f'block.{SOURCE_KEY}'
-    if isinstance(neck.block, ProvenanceMixin) and record in saved:
-        neck.block.load_state_dict({SOURCE_KEY: saved[record]}, strict=False)
-    mine = neck.state_dict()
-    wrong = _differences(saved, mine) or sorted(mine.keys() - saved.keys())
-    if wrong:
-        raise CheckpointError(
-            f'The folder was made with another neck or block: {listing(wrong, 3)}. Fix: give '
-            f'block= the one that {CONFIG_FILE} names.'
-        )
-    neck.load_state_dict(saved)
 
 
 def _differences(theirs: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> list[str]:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from lm4ve.blocks.layer import Queries, take_tokens
 from lm4ve.errors import UserError, check
-from lm4ve.necks.layouts import Tokens
 
 _NUMBER = (int, float)
 
@@ -58,61 +57,38 @@ class TrainBranch:
         return self.weight * (1 - passed if self.schedule == 'linear' else 1)
 
 
-@dataclass(frozen=True)
-class TrainQueries:
-    """Which tokens a training step computes.
+def draw_tokens(
+    x: Tensor, padding_mask: Tensor | None, extra: int, fraction: float
+) -> Tensor | None:
+    """Draw one token from each of k equal stretches, for every sample anew.
 
-    Attributes:
-        fraction (float | Sequence[float]): Part of the tokens, in (0, 1]; or that of the
-            first and of the last step, between which it grows linearly.
+    Each token is drawn with the same probability, so that the mean over the drawn
+    ones estimates the mean over all without bias. If k does not divide the number of
+    tokens, one at the border of two stretches can be drawn twice.
+
+    Args:
+        x (Tensor): Tokens ``[B, N, C]``.
+        padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding, which is
+            never drawn.
+        extra (int): How many tokens come first that are not drawn from.
+        fraction (float): The part of the tokens that is drawn.
+
+    Returns:
+        Tensor | None: Indices into N, int64 ``[B, k]``; None: all of them.
     """
-
-    fraction: float | tuple[float, float]
-
-    def __post_init__(self) -> None:
-        for part in self.parts:
-            check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
-        check('neck.train_queries: number of fractions', len(self.parts), choices=(1, 2))
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """One fraction, or that of the first and of the last step."""
-        several = isinstance(self.fraction, (list, tuple))
-        return tuple(self.fraction) if several else (self.fraction,)  # type: ignore[arg-type,return-value]
-
-    def draw(
-        self, x: Tensor, padding_mask: Tensor | None, extra: int, progress: float
-    ) -> Tensor | None:
-        """Draw one token from each of k equal stretches, for every sample anew.
-
-        Each token is drawn with the same probability, so that the mean over the drawn
-        ones estimates the mean over all without bias. If k does not divide the number of
-        tokens, one at the border of two stretches can be drawn twice.
-
-        Args:
-            x (Tensor): Tokens ``[B, N, C]``.
-            padding_mask (Tensor, optional): Bool ``[B, N]``, True = padding, which is
-                never drawn.
-            extra (int): How many tokens come first that are not drawn from.
-            progress (float): How far training has come, in [0, 1].
-
-        Returns:
-            Tensor | None: Indices into N, int64 ``[B, k]``; None: all of them.
-        """
-        n = x.shape[1] - extra
-        first, last = self.parts[0], self.parts[-1]
-        k = max(1, math.ceil((first + (last - first) * progress) * n - 1e-9))
-        if k >= n:
-            return None
-        start = torch.arange(k, device=x.device)
-        places = (start + torch.rand(x.shape[0], k, device=x.device)) / k
-        if padding_mask is None:
-            return extra + (places * n).long().clamp_(max=n - 1)
-        padded = padding_mask[:, extra:]
-        count = (~padded).sum(dim=1, keepdim=True)
-        nth = torch.minimum((places * count).long(), (count - 1).clamp_(min=0))
-        kept_first = padded.to(torch.uint8).argsort(dim=1, stable=True)
-        return extra + kept_first.gather(1, nth)
+    n = x.shape[1] - extra
+    k = max(1, math.ceil(fraction * n - 1e-9))
+    if k >= n:
+        return None
+    start = torch.arange(k, device=x.device)
+    places = (start + torch.rand(x.shape[0], k, device=x.device)) / k
+    if padding_mask is None:
+        return extra + (places * n).long().clamp_(max=n - 1)
+    padded = padding_mask[:, extra:]
+    count = (~padded).sum(dim=1, keepdim=True)
+    nth = torch.minimum((places * count).long(), (count - 1).clamp_(min=0))
+    kept_first = padded.to(torch.uint8).argsort(dim=1, stable=True)
+    return extra + kept_first.gather(1, nth)
 
 
 class TrainOnly:
@@ -124,22 +100,26 @@ class TrainOnly:
 
     Attributes:
         progress (float | None): How far training has come, in [0, 1].
+        scheduled (bool): Whether a training step depends on it.
 
     Raises:
         UserError: A field has no such value, or does not go with the others.
     """
 
-    def __init__(
-        self, train_queries: Any, branch: Any, out_type: str, residual: str = 'none'
-    ) -> None:
+    def __init__(self, train_queries: Any, branch: Any, out_type: str, residual: str) -> None:
         self.progress: float | None = None
-        self.queries: TrainQueries | None = None
         self.branch: TrainBranch | None = None
+        self.fractions: tuple[float, ...] = ()  # of the first and of the last step, or of all
         if train_queries is not None:
-            if isinstance(train_queries, _NUMBER):
-                train_queries = dict(fraction=train_queries)
-            check('neck.train_queries', train_queries, kind=dict)
-            self.queries = TrainQueries(**train_queries)
+            given = dict(fraction=train_queries)
+            given = given if isinstance(train_queries, _NUMBER) else train_queries
+            check('neck.train_queries', given, kind=dict)
+            check('fields of neck.train_queries', [*given], choices=(['fraction'],))
+            part = given['fraction']
+            self.fractions = tuple(part) if isinstance(part, (list, tuple)) else (part,)
+            for part in self.fractions:
+                check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
+            check('neck.train_queries: number of fractions', len(self.fractions), choices=(1, 2))
             # One token is nothing to draw from.
             choices = ('raw', 'avg_featmap')
             check('neck.out_type with neck.train_queries', out_type, choices=choices)
@@ -148,68 +128,49 @@ class TrainOnly:
             self.branch = TrainBranch(**({} if branch is True else branch))
             # The others add the neck's input to its output, which the branch does itself.
             check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
-
-    @property
-    def scheduled(self) -> bool:
-        """Whether a training step depends on how far training has come."""
-        return self.branch is not None or (self.queries is not None and len(self.queries.parts) > 1)
+        self.scheduled = len(self.fractions) > 1 or self.branch is not None
 
     def __call__(
-        self, neck: Any, x: Tokens, padding_mask: Tensor | None, queries: Queries
+        self, neck: Any, tokens: Tensor, is_map: bool, padding_mask: Tensor | None, queries: Queries
     ) -> tuple[Tensor, Tensor | None]:
         """Run a neck's mappers and block.
 
         Returns:
             tuple[Tensor, Tensor | None]: The tokens ``[B, Q, C]``, and the padding mask that
             still holds for them.
-        """
-        tokens, run = x.tokens, neck.run
-        drawn = None
-        if self.queries is not None and neck.training and not neck._observed:
-            drawn = self._draw(neck, x, padding_mask, queries)
-        if self.branch is not None:
-            weight = self.branch.at(self._known_progress()) if neck.training else 0.0
-            if not weight and not neck._observed:
-                out = take_tokens(tokens, queries)
-                if neck.training:  # DDP waits for a gradient of every parameter
-                    out = out + 0 * (neck.mapper_in.weight.sum() + neck.mapper_out.weight.sum())
-                return out, padding_mask
-            run = self._beside_identity(run, weight)
-        if drawn is None:
-            return run(tokens, padding_mask, queries), padding_mask
-        return run(tokens, padding_mask, drawn), None  # padding is never drawn
-
-    @staticmethod
-    def _beside_identity(run: Any, weight: float) -> Any:
-        # Where an observer looks at an evaluation, the block runs and has no part in it.
-        return lambda x, mask, queries: take_tokens(x, queries) + run(x, mask, queries) * weight
-
-    def _known_progress(self) -> float:
-        if self.progress is None and self.scheduled:
-            raise UserError(
-                'neck.branch and a growing neck.train_queries follow the training progress. Fix: '
-                "custom_hooks=[dict(type='lm4ve.NeckProgressHook')], or neck.set_progress(step / "
-                'steps) before each step of a loop of your own.'
-            )
-        return self.progress or 0.0
-
-    def _draw(
-        self, neck: Any, x: Tokens, padding_mask: Tensor | None, queries: Queries
-    ) -> Tensor | None:
-        """Return the tokens that this training step computes, int64 ``[B, k]``, or None for all.
 
         Raises:
-            UserError: The host reads certain tokens, or a map or a mask of all of them.
+            UserError: The progress of training is wanted and unknown, or the host reads certain
+                tokens, of which not all are computed.
         """
-        raw, extra = neck.out_type == 'raw', neck.num_extra_tokens
-        if raw and (queries is not None or x.is_map or padding_mask is not None):
+        observed, training = neck._observed, neck.training
+        if training and self.scheduled and self.progress is None:
             raise UserError(
-                'neck.train_queries gives fewer tokens back, and this host reads certain tokens, a '
-                "map, or all tokens of a mask. Fix: out_type='avg_featmap', or no train_queries."
+                'neck.branch and a growing neck.train_queries need lm4ve.NeckProgressHook in '
+                'custom_hooks, or neck.set_progress(step / steps) before each step.'
             )
-        assert self.queries is not None
-        drawn = self.queries.draw(x.tokens, padding_mask, extra, self._known_progress())
-        if drawn is None or not raw:
-            return drawn
-        first = torch.arange(extra, device=drawn.device)
-        return torch.cat([first.expand(len(drawn), -1), drawn], dim=1)
+        progress, drawn = self.progress or 0.0, None
+        if self.fractions and training and not observed:
+            raw, extra = neck.out_type == 'raw', neck.num_extra_tokens
+            if raw and (queries is not None or is_map or padding_mask is not None):
+                raise UserError(
+                    'neck.train_queries gives fewer tokens back, and this host reads certain ones '
+                    "or a map. Fix: out_type='avg_featmap', or no train_queries."
+                )
+            first, last = self.fractions[0], self.fractions[-1]
+            fraction = first + (last - first) * progress
+            drawn = draw_tokens(tokens, padding_mask, extra, fraction)
+            if drawn is not None and raw:
+                kept = torch.arange(extra, device=drawn.device)
+                drawn = torch.cat([kept.expand(len(drawn), -1), drawn], dim=1)
+        weight = self.branch.at(progress) if self.branch and training else 0.0
+        if self.branch and not weight and not observed:  # the branch rests
+            out = take_tokens(tokens, queries)
+            if training:  # DDP waits for a gradient of every parameter
+                out = out + 0 * (neck.mapper_in.weight.sum() + neck.mapper_out.weight.sum())
+            return out, padding_mask
+        read = queries if drawn is None else drawn
+        out = neck.run(tokens, padding_mask, read)
+        if self.branch:  # where an observer looks at an evaluation, the block has no part in it
+            out = take_tokens(tokens, read) + out * weight
+        return out, padding_mask if drawn is None else None  # padding is never drawn

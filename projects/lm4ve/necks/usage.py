@@ -9,7 +9,7 @@ that stay for one iteration see it. ``lm4ve.BlockInUseHook`` does so in a runner
 import copy
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -18,14 +18,15 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 ADVICE = (
-    ' Fix: a host that calls its neck (ImageClassifier, Recognizer2D, Recognizer3D), or '
-    'LLMBlockInsert with after= a submodule that runs and index= the entry of its output that is '
-    'used; neck.guard=False where the block is meant to rest in some steps.'
+    ' Fix: a host that calls its neck, or LLMBlockInsert with after= a submodule that runs and '
+    'index= an entry of its output that is used; neck.guard=False where the block rests in some '
+    'steps.'
 )
 #: Operations that move, copy or average tokens without changing what a norm has made.
 _NEUTRAL = (
@@ -51,7 +52,7 @@ class NeckUsage:
     ) -> None:
         self.neck, self.name = neck, name
         self.ran = self.differentiable = self.reached = self.probing = False
-        self.norm: tuple[nn.Parameter | None] | None = None
+        self.made_by: Any = None  # the operation that made the neck's features
         self.shape = self.doubled = torch.Size()
         trained = {
             n: p
@@ -62,7 +63,10 @@ class NeckUsage:
         self.hooks: list[Any] = [
             neck.register_forward_pre_hook(self._before, with_kwargs=True),
             neck.register_forward_hook(self._after),
-            *(trained[n].register_hook(lambda _, n=n: self.unreached.discard(n)) for n in trained),
+            *(
+                p.register_hook(lambda _, n=n: self.unreached.discard(n))
+                for n, p in trained.items()
+            ),
         ]
         if encoder is not None:
             self.hooks.append(encoder.register_forward_pre_hook(self._probe, with_kwargs=True))
@@ -71,21 +75,21 @@ class NeckUsage:
         """Run an encoder up to the neck on twice the batch: its samples' dimension doubles."""
         if self.ran or self.doubled:
             return
+        args, kwargs = tree_map_only(Tensor, _twice, (args, kwargs))
         self.probing = True
-        # _Seen, or the encoder accepts no other batch, and nothing can be concluded
+        # The neck has ended the pass, or the encoder accepts no other batch: nothing follows.
         with _restored(encoder), torch.no_grad(), suppress(Exception):
             encoder.eval()
-            encoder.forward(*map(_twice, args), **{k: _twice(v) for k, v in kwargs.items()})
+            encoder.forward(*args, **kwargs)
         self.probing = False
 
     def _before(self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         x = self.neck.pick(args[0] if args else next(iter(kwargs.values())))
         if self.probing:
             self.doubled = x.shape
-            raise _Seen
+            raise StopIteration('the neck has seen the features')
         if not self.ran and torch.is_grad_enabled():
-            self.shape = x.shape
-            self.norm = None if self.neck.norm is None else norm_before(x)
+            self.shape, self.made_by = x.shape, x.grad_fn
 
     def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
         self.ran = True
@@ -111,53 +115,51 @@ class NeckUsage:
         found = [i for i, (n, d) in enumerate(sizes) if d == 2 * n]
         if found and expected not in found:
             return (
-                f'The features before {self.name} are {list(self.shape)} with the samples in '
-                f'dimension {found[0]}, but the neck reads them from dimension {expected}: tokens '
-                "of different samples would attend to each other (neck.layout; CLIP's is 'NBC')."
+                f'The features before {self.name} have their samples in dimension {found[0]}, but '
+                f"the neck reads them from dimension {expected} (neck.layout; CLIP's is 'NBC')."
             )
         return ''
 
 
-class UsageWatch:
-    """Hooks of one training iteration on the necks of a model that have ``guard``.
+def watch_necks(model: nn.Module) -> list[NeckUsage]:
+    """Add hooks for one training iteration to the necks of a model that have ``guard``.
 
     Args:
-        model (nn.Module): The model, also within a distributed wrapper.
+        model (nn.Module): The model, also within a distributed wrapper. What runs in compiled
+            code leaves no trace in Python: of a compiled model no neck is watched.
     """
+    modules = [*model.modules()]
+    if any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules):
+        return []
+    sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
+    encoders = {id(m.llm_neck): m for m in modules if hasattr(m, 'llm_neck')}
+    return [
+        NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
+        for n, m in model.named_modules()
+        if isinstance(m, LLMBlockNeck) and m.guard
+    ]
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        sharded = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
-        encoders = {id(m.llm_neck): m for m in model.modules() if hasattr(m, 'llm_neck')}
-        self.necks = [
-            NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
-            for n, m in model.named_modules()
-            if isinstance(m, LLMBlockNeck) and m.guard
-        ]
 
-    def inspect(self) -> None:
-        """Remove all hooks and judge the iteration.
+def inspect_usage(necks: Sequence[NeckUsage]) -> None:
+    """Remove the hooks of :func:`watch_necks` and judge the iteration.
 
-        Raises:
-            UserError: A neck did not run, has no part in the loss, its mapper got no gradient, or
-                its samples are in another dimension.
-        """
-        for hook in itertools.chain(*(usage.hooks for usage in self.necks)):
-            hook.remove()
-        for usage in self.necks:
-            if usage.norm is not None:
-                gain = usage.norm[0]
-                found = [n for n, p in self.model.named_parameters() if p is gain]
-                norm = f' (model.{found[0].removeprefix("module.")})' if found else ''
-                print_log(
-                    f'The input of {usage.name} is already normalized{norm}, and the neck has a '
-                    "norm too. Fix: turn the encoder's final norm off (model.backbone.final_norm="
-                    'False; docs/guides/backbones.md), or set norm_cfg=None.',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-            if defect := usage.defect():
-                raise UserError(defect + ADVICE)
+    Raises:
+        UserError: A neck did not run, has no part in the loss, its mapper got no gradient, or
+            its samples are in another dimension.
+    """
+    for hook in itertools.chain(*(usage.hooks for usage in necks)):
+        hook.remove()
+    for usage in necks:
+        if usage.neck.norm is not None and comes_from_norm(usage.made_by):
+            print_log(
+                f'The input of {usage.name} is already normalized, and the neck has a norm too. '
+                "Fix: turn the encoder's final norm off (model.backbone.final_norm=False; "
+                'docs/guides/backbones.md), or set norm_cfg=None.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if defect := usage.defect():
+            raise UserError(defect + ADVICE)
 
 
 def check(model: nn.Module, batch: Any) -> None:
@@ -177,7 +179,7 @@ def check(model: nn.Module, batch: Any) -> None:
     model = copy.deepcopy(model)
     with _restored(model), torch.enable_grad():
         model.train()
-        watch = UsageWatch(model)
+        necks = watch_necks(model)
         if isinstance(model, BaseModel):
             losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
             out = model.parse_losses(losses)[0]
@@ -185,27 +187,13 @@ def check(model: nn.Module, batch: Any) -> None:
             out = model(**batch)
         else:
             out = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-        found = [x.sum().float() for x in _tensors(out) if x.requires_grad]
-        if not found:
-            raise UserError('No output of the model has a gradient.')
-        torch.stack(found).sum().backward()
-        watch.inspect()
+        tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
+        torch.stack([x.sum().float() for x in tensors]).sum().backward()
+        inspect_usage(necks)
 
 
-def _tensors(out: Any) -> Iterator[Tensor]:
-    if isinstance(out, Tensor):
-        yield out
-    elif isinstance(out, (Mapping, tuple, list)):
-        for value in out.values() if isinstance(out, Mapping) else out:
-            yield from _tensors(value)
-
-
-class _Seen(Exception):
-    """Ends a forward pass at the neck."""
-
-
-def _twice(x: Any) -> Any:
-    return torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x
+def _twice(x: Tensor) -> Tensor:
+    return torch.cat([x, x]) if x.dim() else x
 
 
 @contextmanager
@@ -221,36 +209,18 @@ def _restored(model: nn.Module) -> Iterator[None]:
                 m.training = mode
 
 
-def norm_before(x: Tensor) -> tuple[nn.Parameter | None] | None:
-    """Find the norm that made features, if no other operation came after it.
+def comes_from_norm(node: Any) -> bool:
+    """Whether a norm made features, and no other operation came after it.
 
     The block's place is before an encoder's final norm, which the neck then applies. Names of
     that norm differ in every encoder; the operations between it and the neck do not.
 
     Args:
-        x (Tensor): Features with the graph that made them.
-
-    Returns:
-        tuple | None: The norm's gain (None if it has none), or None: no norm is near.
+        node: The operation that made the features, their ``grad_fn``.
     """
-    node: Any = x.grad_fn
     for _ in range(16):
         name = type(node).__name__.partition('Backward')[0].lstrip('_')
-        if name in _NORMS:
-            gains = [getattr(n, 'variable', None) for n, _ in node.next_functions[1:] if n]
-            return (next((g for g in gains if g is not None), None),)
         if node is None or name not in _NEUTRAL:
-            return None
+            return name in _NORMS
         node = next((n for n, _ in node.next_functions if n is not None), None)
-    return None
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Return whether ``torch.compile`` was given a model or one of its modules.
-
-    What runs in compiled code leaves no trace in Python.
-    """
-    return any(
-        getattr(m, '_compiled_call_impl', None) is not None or type(m).__name__ == 'OptimizedModule'
-        for m in model.modules()
-    )
+    return False

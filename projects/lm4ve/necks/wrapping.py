@@ -5,11 +5,11 @@ without configs has: a model, a name and a checkpoint.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
 from mmengine.model import initialize
-from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.compat.for_transformers import keep_names
@@ -61,18 +61,14 @@ def wrap(
     width = in_channels or _width_of(place, after)
     options: dict[str, Any] = {'norm_cfg': None, 'in_channels': width, **neck}
     arguments, built = build_neck(model, after, index, options, block)
-    for mapper in (built.mapper_in, built.mapper_out):
-        if built.init_cfg:  # what a runner calls init_weights() for
-            initialize(mapper, built.init_cfg)
+    if built.init_cfg:  # what a runner calls init_weights() for
+        initialize(built.mapper_in, built.init_cfg)
+        initialize(built.mapper_out, built.init_cfg)
     return insert(model, built, arguments)
 
 
 def build_neck(
-    model: nn.Module,
-    after: str,
-    index: int | str,
-    options: dict[str, Any],
-    block: str | Mapping[str, Any] | nn.Module,
+    model: nn.Module, after: str, index: int | str, options: dict[str, Any], block: Any
 ) -> tuple[dict[str, Any], LLMBlockNeck]:
     """Build the neck for a place of a model, which stays as it is.
 
@@ -85,17 +81,12 @@ def build_neck(
     """
     tensor = _reference(model, find_place(model, after))
     if tensor.is_meta or torch.get_default_device().type == 'meta':
-        raise UserError(
-            f"{type(model).__name__} is on the device 'meta', where the language model's weights "
-            "would be lost. Fix: fill it first (model.to_empty(device='cpu') and its weights)."
-        )
+        raise UserError("A model on the device 'meta' cannot be wrapped. Fix: to_empty() first.")
     settings: dict[str, Any] | None = None
-    built: Any = block
     if not isinstance(block, nn.Module):
         fields = dict(checkpoint=block) if isinstance(block, str) else block
         settings = {'type': 'LLMBlock', **fields}
-        built = MODELS.build(settings)
-    neck = LLMBlockNeck(block=built, **options)
+    neck = LLMBlockNeck(block=settings or block, **options)
     return dict(after=after, index=index, neck=options, block=settings), neck
 
 
@@ -120,14 +111,11 @@ def _reference(model: nn.Module, place: nn.Module) -> Tensor:
 
 def _width_of(place: nn.Module, after: str) -> int:
     """Return how many channels the last layer within a module gives."""
-    for module in reversed([*place.modules()]):
-        for name in _WIDTHS:
-            width = getattr(module, name, None)
-            if isinstance(width, (tuple, list)) and width:
-                width = width[-1]
-            if isinstance(width, int) and width > 0:
-                return width
+    for module, name in product(reversed([*place.modules()]), _WIDTHS):
+        width = getattr(module, name, None)
+        width = width[-1] if isinstance(width, (tuple, list)) and width else width
+        if isinstance(width, int) and width > 0:
+            return width
     raise UserError(
-        f"The layers of after='{after}' ({type(place).__name__}) do not show the width of its "
-        'output. Fix: give in_channels=, the number of channels.'
+        f"after='{after}' does not show the width of its output. Fix: give in_channels="
     )

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.language_model import open_language_model
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text
@@ -75,7 +75,7 @@ def portable_arch(config: PretrainedConfig) -> dict:
     """
     fields = _fields(config)
     plain = json.loads(json.dumps(fields, allow_nan=False))
-    again = _fields(open_language_model(None, plain).config)
+    again = _fields(LanguageModel(None, plain).config)
     lost = [k for k in {*fields, *again} if json.dumps(fields.get(k)) != json.dumps(again.get(k))]
     if lost:
         raise UserError(
@@ -142,7 +142,7 @@ def _is_block(node: object) -> bool:
 
 
 def _make_portable(block: dict) -> None:
-    model = open_language_model(block.get('checkpoint'), block.get('arch'))
+    model = LanguageModel(block.get('checkpoint'), block.get('arch'))
     block.update(
         checkpoint=None,
         pretrained=False,

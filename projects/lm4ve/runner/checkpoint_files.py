@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from lm4ve.blocks.provenance import SOURCE_KEY, accept_records
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import replacing
-from lm4ve.llm.torch_files import is_safetensors, is_zipped, read_safetensors, safe_loading
 
 # Where training scripts put the model's state, in the order of looking.
 _STATE_KEYS = ('model', 'state_dict', 'module', 'base_model', 'model_state_dict')
@@ -38,6 +37,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         CheckpointError: There is no such file, it is damaged, not safe to
             load (:func:`lm4ve.llm.torch_files.safe_loading`), or no dict.
     """
+    from lm4ve.llm.torch_files import is_safetensors, is_zipped, read_safetensors, safe_loading
+
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"The checkpoint '{path}' does not exist.")

@@ -9,7 +9,7 @@ chance and exit status 0. And it trains on with weights that are NaN and overwri
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from lm4ve.compat.for_mmengine import SavesBeforeDeleting, source_of, starts_tra
 from lm4ve.errors import UserError, listing
 from lm4ve.files import clear_left_behind, write_atomically
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.usage import ADVICE, UsageWatch, is_compiled
+from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, watch_necks
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 
@@ -246,7 +246,7 @@ class NeckHook(Hook):  # type: ignore[misc]
 
     # Before all other hooks of a step, and those that save.
     priority = 'VERY_HIGH'
-    _watch: UsageWatch | None = None
+    _watched: Sequence[NeckUsage] = ()
 
     def before_train(self, runner: Runner) -> None:
         """Compare what was built with what the config names, and begin to watch.
@@ -274,8 +274,8 @@ class NeckHook(Hook):  # type: ignore[misc]
             text = 'optim_wrapper.paramwise_cfg.custom_keys: no parameter matches '
             print_log(text + listing(unused), logger='current', level=logging.WARNING)
         self._following = [neck for neck in necks if neck.follows_progress]
-        if not (cfg.get('compile') or is_compiled(model)):
-            self._watch = UsageWatch(model)
+        if not cfg.get('compile'):
+            self._watched = watch_necks(model)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Set the progress, from 0 in the first step to 1 in the last, by the step alone."""
@@ -288,12 +288,12 @@ class NeckHook(Hook):  # type: ignore[misc]
         """Judge the first iteration, or the first with a loss.
 
         Raises:
-            UserError: See :meth:`lm4ve.necks.usage.UsageWatch.inspect`.
+            UserError: See :func:`lm4ve.necks.usage.inspect_usage`.
         """
         losses = [torch.as_tensor(v) for k, v in (outputs or {}).items() if 'loss' in k]
-        if self._watch is not None and (not losses or any(v.any() for v in losses)):
-            watch, self._watch = self._watch, None
-            watch.inspect()
+        if self._watched and (not losses or any(v.any() for v in losses)):
+            watched, self._watched = self._watched, ()
+            inspect_usage(watched)
 
 
 def _check_class_tokens(host: Any) -> None:

@@ -43,10 +43,8 @@ def layer_spec(config: PretrainedConfig) -> LayerSpec:
     family = FAMILIES[kind]
     spec = family(config) if callable(family) else family
     if not spec.experts and any(getattr(config, name, None) for name in _EXPERTS):
-        raise UnsupportedModelError(
-            f"model_type '{kind}' with experts: lm4ve reads mixtures of experts of "
-            f'{", ".join(HYBRIDS)} only. Fix: choose a dense model.'
-        )
+        experts = ', '.join(HYBRIDS)
+        raise UnsupportedModelError(f"model_type '{kind}' with experts, which only {experts} have.")
     return spec
 
 
@@ -79,8 +77,7 @@ def check_supported(config: dict[str, Any]) -> None:
                 check(f'{name} of config.json', fields[name], most=10_000)
         if fields.get('quantization_config'):
             raise UnsupportedModelError(
-                f"model_type '{kind}' with quantization_config: quantized weights give no gradient "
-                'to their input. Fix: the unquantized release, and block.dtype=bfloat16.'
+                f"model_type '{kind}' with quantization_config. Fix: the unquantized release."
             )
     named = kind if kind in REFUSED else text.get('model_type', kind)
     # Where a wrapper does not name its text part's family, the built config does.

@@ -8,7 +8,6 @@ from transformers import PretrainedConfig
 from lm4ve.blocks.families.spec import (
     Family,
     LayerSpec,
-    before,
     rows_concatenated,
     rows_grouped,
     rows_of_four_shards,
@@ -21,22 +20,29 @@ QWEN3 = LayerSpec(qk_norm='head')
 # No norm before a branch, one on its output.
 _OLMO2 = LayerSpec(
     qk_norm='all',
-    attention_norms=('', 'post_attention_layernorm', ''),
-    mlp_norms=('', 'post_feedforward_layernorm', ''),
+    norms=dict(
+        attention_out_norm='post_attention_layernorm', mlp_out_norm='post_feedforward_layernorm'
+    ),
 )
-_GEMMA2 = LayerSpec(
-    attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
-    mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
+GEMMA2 = LayerSpec(
+    norms=dict(
+        attention_norm='input_layernorm',
+        attention_out_norm='post_attention_layernorm',
+        mlp_norm='pre_feedforward_layernorm',
+        mlp_out_norm='post_feedforward_layernorm',
+    )
 )
 _GLM = LayerSpec(rotary='pairs')
+_FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
+_LAYERNORMS = ('q_layernorm', 'k_layernorm')
 # Branches side by side that read the same norm.
-_SHARED_NORM = LayerSpec(parallel=True, shared_norm=True, mlp_norms=('', '', ''))
+_SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
 _GPTJ = replace(
     _SHARED_NORM,
     attention='attn',
     out='out_proj',
-    attention_norms=('ln_1', '', ''),
+    norms=dict(attention_norm='ln_1'),
     rotary='sine first',
     final_norm='ln_f',
 )
@@ -45,49 +51,31 @@ _GPT2 = LayerSpec(
     qkv=('c_attn',),
     split=rows_concatenated,
     out='c_proj',
-    **before('ln_1', 'ln_2'),
+    norms=dict(attention_norm='ln_1', mlp_norm='ln_2'),
     final_norm='ln_f',
 )
 
 
 def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
-    return LayerSpec(
-        attention='attention',
-        qkv=('query_key_value',),
-        split=rows_grouped,
-        out='dense',
-        parallel=config.use_parallel_residual,
-        final_norm='final_layer_norm',
-    )
+    fused = replace(_FUSED, attention='attention', final_norm='final_layer_norm')
+    return replace(fused, parallel=config.use_parallel_residual)
 
 
 def _phi(config: PretrainedConfig) -> LayerSpec:
-    return replace(
-        _SHARED_NORM,
-        out='dense',
-        qk_norm='head' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-        final_norm='final_layernorm',
-    )
+    form = 'head' if config.qk_layernorm else ''
+    dense = replace(_SHARED_NORM, out='dense', final_norm='final_layernorm')
+    return replace(dense, qk_norm=form, qk_norms=_LAYERNORMS)
 
 
 def _persimmon(config: PretrainedConfig) -> LayerSpec:
-    return LayerSpec(
-        qkv=('query_key_value',),
-        split=rows_grouped,
-        out='dense',
-        qk_norm='head' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-        final_norm='final_layernorm',
-    )
+    form = 'head' if config.qk_layernorm else ''
+    return replace(_FUSED, qk_norm=form, qk_norms=_LAYERNORMS, final_norm='final_layernorm')
 
 
 def _stablelm(config: PretrainedConfig) -> LayerSpec:
-    return replace(
-        _SHARED_NORM if config.use_parallel_residual else LLAMA,
-        qk_norm='split' if config.qk_layernorm else '',
-        qk_norms=('q_layernorm', 'k_layernorm'),
-    )
+    form = 'split' if config.qk_layernorm else ''
+    kind = _SHARED_NORM if config.use_parallel_residual else LLAMA
+    return replace(kind, qk_norm=form, qk_norms=_LAYERNORMS)
 
 
 def _cohere(config: PretrainedConfig) -> LayerSpec:
@@ -99,13 +87,12 @@ def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
 
 
 def _opt(config: PretrainedConfig) -> LayerSpec:
-    first, second = 'self_attn_layer_norm', 'final_layer_norm'
     before = config.do_layer_norm_before  # False only for opt-350m
     removed = getattr(config, '_remove_final_layer_norm', False)
+    places = ('attention_norm', 'mlp_norm') if before else ('attention_post_norm', 'mlp_post_norm')
     return LayerSpec(
         out='out_proj',
-        attention_norms=(first, '', '') if before else ('', '', first),
-        mlp_norms=(second, '', '') if before else ('', '', second),
+        norms=dict(zip(places, ('self_attn_layer_norm', 'final_layer_norm'), strict=True)),
         mlp=('fc1', 'activation_fn', 'fc2'),
         final_norm='decoder.final_layer_norm' if before and not removed else '',
     )
@@ -114,26 +101,16 @@ def _opt(config: PretrainedConfig) -> LayerSpec:
 def _falcon(config: PretrainedConfig) -> LayerSpec:
     if config.alibi:
         raise UnsupportedModelError(
-            'falcon with alibi=True adds a position bias to the attention scores. Choose a falcon '
-            'with rotary embeddings (falcon-7b, falcon-40b, falcon2-11b).'
+            'falcon with alibi=True adds a position bias to the attention scores. Choose another.'
         )
-    sequential = LayerSpec(
-        attention='self_attention',
-        qkv=('query_key_value',),
-        # The three layouts of falcon-rw, -7b and -40b differ only in how many
-        # queries share a key.
-        split=rows_grouped,
-        out='dense',
-        final_norm='ln_f',
-    )
+    # The layouts of falcon-rw, -7b and -40b differ only in how many queries share a key.
+    sequential = replace(_FUSED, attention='self_attention', final_norm='ln_f')
     if not config.parallel_attn:
         return sequential
     if config.new_decoder_architecture and config.num_ln_in_parallel_attn != 1:
-        attention_norms, mlp_norms = ('ln_attn', '', ''), ('ln_mlp', '', '')
-        return replace(
-            sequential, parallel=True, attention_norms=attention_norms, mlp_norms=mlp_norms
-        )
-    return replace(sequential, parallel=True, shared_norm=True, mlp_norms=('', '', ''))
+        norms = dict(attention_norm='ln_attn', mlp_norm='ln_mlp')
+        return replace(sequential, parallel=True, norms=norms)
+    return replace(sequential, parallel=True, norms=dict(attention_norm='input_layernorm'))
 
 
 def _where_it_slides(attention: Any) -> bool:
@@ -148,17 +125,14 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
     return int(config.rope_parameters['original_max_position_embeddings'])
 
 
+# Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
+_LIKE_LLAMA = (
+    'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
+    'arcee seed_oss internlm3 nemotron olmo'
+)
+
 DECODERS: dict[str, Family] = {
-    # LLaMA's layout. Biases, LayerNorm, gated or plain MLPs and scales of the residual
-    # come with the modules.
-    **dict.fromkeys(
-        (
-            *('llama', 'mistral', 'ministral', 'qwen2', 'qwen2_vl_text', 'qwen2_5_vl_text'),
-            *('gemma', 'granite', 'smollm3', 'starcoder2', 'arcee', 'seed_oss', 'internlm3'),
-            *('nemotron', 'olmo'),
-        ),
-        LLAMA,
-    ),
+    **dict.fromkeys(_LIKE_LLAMA.split(), LLAMA),
     'ministral3': replace(LLAMA, reach=_ministral3_reach),
     'phi3': LayerSpec(qkv=('qkv_proj',), split=rows_concatenated),
     # Channels are rotated in neighboring pairs.
@@ -167,13 +141,19 @@ DECODERS: dict[str, Family] = {
     'helium': _GLM,
     'glm4': replace(
         _GLM,
-        attention_norms=('input_layernorm', 'post_self_attn_layernorm', ''),
-        mlp_norms=('post_attention_layernorm', 'post_mlp_layernorm', ''),
+        norms=dict(
+            attention_norm='input_layernorm',
+            attention_out_norm='post_self_attn_layernorm',
+            mlp_norm='post_attention_layernorm',
+            mlp_out_norm='post_mlp_layernorm',
+        ),
     ),
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
-    'apertus': replace(QWEN3, **before('attention_layernorm', 'feedforward_layernorm')),
+    'apertus': replace(
+        QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
+    ),
     'hunyuan_v1_dense': replace(
         QWEN3, qk_norms=('query_layernorm', 'key_layernorm'), norm_after_rotary=True
     ),
@@ -182,8 +162,8 @@ DECODERS: dict[str, Family] = {
     'olmo2': _OLMO2,
     'olmo3': _OLMO2,
     'exaone4': replace(_OLMO2, qk_norm='head', uses_rotary=_exaone4_rotary),
-    'gemma2': _GEMMA2,
-    'gemma3_text': replace(_GEMMA2, qk_norm='head'),
+    'gemma2': GEMMA2,
+    'gemma3_text': replace(GEMMA2, qk_norm='head'),
     # Branches side by side.
     'cohere': _cohere,
     'cohere2': replace(_COHERE, uses_rotary=_where_it_slides),
@@ -208,7 +188,7 @@ DECODERS: dict[str, Family] = {
     'opt': _opt,
     'biogpt': LayerSpec(
         out='out_proj',
-        **before('self_attn_layer_norm', 'final_layer_norm'),
+        norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
         mlp=('fc1', 'activation_fn', 'fc2'),
         final_norm='layer_norm',
     ),

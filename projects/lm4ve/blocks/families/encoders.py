@@ -4,13 +4,13 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
-from lm4ve.blocks.families.spec import Family, LayerSpec, after, before, rows_concatenated
+from lm4ve.blocks.families.spec import Family, LayerSpec, rows_concatenated
 
 _BERT = LayerSpec(
     attention='attention',
     qkv=('self.query', 'self.key', 'self.value'),
     out='output.dense',
-    **after('attention.output.LayerNorm', 'output.LayerNorm'),
+    norms=dict(attention_post_norm='attention.output.LayerNorm', mlp_post_norm='output.LayerNorm'),
     mlp=('intermediate.dense', 'intermediate.intermediate_act_fn', 'output.dense'),
     final_norm='',
 )
@@ -20,7 +20,7 @@ _T5 = LayerSpec(
     attention='layer.0.SelfAttention',
     qkv=('q', 'k', 'v'),
     out='o',
-    **before('layer.0.layer_norm', 'layer.1.layer_norm'),
+    norms=dict(attention_norm='layer.0.layer_norm', mlp_norm='layer.1.layer_norm'),
     mlp=('layer.1.DenseReluDense',),
     final_norm='encoder.final_layer_norm',
 )
@@ -33,9 +33,8 @@ def _albert_place(config: PretrainedConfig, index: int) -> str:
 
 
 def _albert_refuse(config: PretrainedConfig, index: int) -> str:
-    if config.inner_group_num == 1:
-        return ''
-    return f'inner_group_num={config.inner_group_num} makes several layers one, expected 1'
+    count = config.inner_group_num
+    return f'inner_group_num={count} makes several layers one, expected 1' if count != 1 else ''
 
 
 ENCODERS: dict[str, Family] = {
@@ -46,7 +45,7 @@ ENCODERS: dict[str, Family] = {
         attention='attention',
         qkv=('q_lin', 'k_lin', 'v_lin'),
         out='out_lin',
-        **after('sa_layer_norm', 'output_layer_norm'),
+        norms=dict(attention_post_norm='sa_layer_norm', mlp_post_norm='output_layer_norm'),
         mlp=('ffn',),
         final_norm='',
     ),
@@ -54,7 +53,9 @@ ENCODERS: dict[str, Family] = {
         attention='attention',
         qkv=('query', 'key', 'value'),
         out='dense',
-        **after('attention.LayerNorm', 'full_layer_layer_norm'),
+        norms=dict(
+            attention_post_norm='attention.LayerNorm', mlp_post_norm='full_layer_layer_norm'
+        ),
         mlp=('ffn', 'activation', 'ffn_output'),
         final_norm='',
         layers='encoder.albert_layer_groups.0.albert_layers',
@@ -63,15 +64,19 @@ ENCODERS: dict[str, Family] = {
     ),
     # Norms before the branches.
     'roberta-prelayernorm': replace(
-        _BERT, **before('attention.LayerNorm', 'intermediate.LayerNorm'), final_norm='LayerNorm'
+        _BERT,
+        norms=dict(attention_norm='attention.LayerNorm', mlp_norm='intermediate.LayerNorm'),
+        final_norm='LayerNorm',
     ),
-    'megatron-bert': replace(_BERT, **before('attention.ln', 'ln'), final_norm='encoder.ln'),
+    'megatron-bert': replace(
+        _BERT, norms=dict(attention_norm='attention.ln', mlp_norm='ln'), final_norm='encoder.ln'
+    ),
     'modernbert': LayerSpec(
         attention='attn',
         qkv=('Wqkv',),
         split=rows_concatenated,
         out='Wo',
-        **before('attn_norm', 'mlp_norm'),
+        norms=dict(attention_norm='attn_norm', mlp_norm='mlp_norm'),
         final_norm='final_norm',
     ),
     't5': _T5,

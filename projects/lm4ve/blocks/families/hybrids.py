@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
-from lm4ve.blocks.families.decoders import LLAMA, QWEN3
-from lm4ve.blocks.families.spec import Family, LayerSpec, before
+from lm4ve.blocks.families.decoders import GEMMA2, LLAMA, QWEN3
+from lm4ve.blocks.families.spec import Family, LayerSpec
 
 
 def _without_attention(config: PretrainedConfig, index: int) -> str:
@@ -56,7 +56,7 @@ _LFM2 = LayerSpec(
     out='out_proj',
     qk_norm='head',
     qk_norms=('q_layernorm', 'k_layernorm'),
-    **before('operator_norm', 'ffn_norm'),
+    norms=dict(attention_norm='operator_norm', mlp_norm='ffn_norm'),
     mlp=('feed_forward',),
     final_norm='embedding_norm',
     refuse=_without_attention,
@@ -73,11 +73,5 @@ HYBRIDS: dict[str, Family] = {
     'qwen3_next': _QWEN3_NEXT,
     'qwen3_5_text': _QWEN3_NEXT,
     'lfm2': _LFM2,
-    'gemma4_text': LayerSpec(
-        qk_norm='head',
-        v_norm='v_norm',
-        attention_norms=('input_layernorm', 'post_attention_layernorm', ''),
-        mlp_norms=('pre_feedforward_layernorm', 'post_feedforward_layernorm', ''),
-        refuse=_gemma4_refuse,
-    ),
+    'gemma4_text': replace(GEMMA2, qk_norm='head', v_norm='v_norm', refuse=_gemma4_refuse),
 }

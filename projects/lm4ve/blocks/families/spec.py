@@ -7,13 +7,20 @@ after the residual sum.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
+#: The norms of a layer: before a branch, on its output, and after the residual sum.
+NORMS = (
+    *('attention_norm', 'attention_out_norm', 'attention_post_norm'),
+    *('mlp_norm', 'mlp_out_norm', 'mlp_post_norm'),
+)
+#: Forms of rotary tables by which channel i turns with i + r / 2.
+HALVES = ('halves', 'half width', 'backwards')
 #: Indices of the rows of q, k and v in a fused projection.
 Rows = tuple[Tensor, Tensor, Tensor]
 
@@ -38,16 +45,13 @@ class LayerSpec:
             ``attention``.
         norm_after_rotary (bool): These norms come after the rotary embedding.
         v_norm (str): A norm of each head's values.
-        attention_norms, mlp_norms (tuple[str, str, str]): Norms before the
-            branch, on its output, after the residual sum; '' for none.
+        norms (dict[str, str]): Of :data:`NORMS` those that the layer has -> their names in it.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
-        parallel (bool): Both branches read the layer's input.
-        shared_norm (bool): For parallel branches: the MLP reads the same
-            normed input as attention.
+        parallel (bool): Both branches read the layer's input; without an ``mlp_norm`` the MLP
+            reads the normed input of attention.
         rotary (str): The form of ``transformers``' rotary tables, a key of
-            :data:`lm4ve.blocks.rotary.FORMS`, which also tells which channels turn
-            together: neighbors, or for 'halves', 'half width' and 'backwards' those of a
-            head's two halves.
+            :data:`lm4ve.blocks.rotary.FORMS`. Of those in :data:`HALVES` the channels of a
+            head's two halves turn together, of the others neighbors.
         uses_rotary (callable): ``(attention) -> bool``: whether a layer's attention has
             rotary embedding where the model has.
         scale (float, optional): Factor of the scores, where the attention does not say it
@@ -73,11 +77,13 @@ class LayerSpec:
     qk_norms: tuple[str, str] = ('q_norm', 'k_norm')
     norm_after_rotary: bool = False
     v_norm: str = ''
-    attention_norms: tuple[str, str, str] = ('input_layernorm', '', '')
-    mlp_norms: tuple[str, str, str] = ('post_attention_layernorm', '', '')
+    norms: dict[str, str] = field(
+        default_factory=lambda: dict(
+            attention_norm='input_layernorm', mlp_norm='post_attention_layernorm'
+        )
+    )
     mlp: tuple[str, ...] = ('mlp',)
     parallel: bool = False
-    shared_norm: bool = False
     rotary: str = 'halves'
     uses_rotary: Callable[[Any], bool] = lambda attention: bool(
         getattr(attention, 'use_rope', True)
@@ -89,21 +95,6 @@ class LayerSpec:
     layers: str = ''
     place: Callable[[PretrainedConfig, int], str] | None = None
     refuse: Callable[[PretrainedConfig, int], str] | None = None
-
-    @property
-    def turns_pairs(self) -> bool:
-        """Whether rotary embedding turns neighboring channels together."""
-        return self.rotary not in ('halves', 'half width', 'backwards')
-
-
-def before(attention: str, mlp: str) -> dict[str, Any]:
-    """Name the norms of a layer that norms the input of both branches."""
-    return dict(attention_norms=(attention, '', ''), mlp_norms=(mlp, '', ''))
-
-
-def after(attention: str, mlp: str) -> dict[str, Any]:
-    """Name the norms of a layer that norms the sums after both branches."""
-    return dict(attention_norms=('', '', attention), mlp_norms=('', '', mlp))
 
 
 #: A spec, or a function of the config where the layout depends on it.

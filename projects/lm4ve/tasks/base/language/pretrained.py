@@ -141,7 +141,7 @@ def load_weights(
         stored = _stored_names(list(own), set(files.weights), files.name)
         state = {}
         for name, mine in own.items():
-            weight = files.weights[stored[name]].read()
+            weight = files.weights[stored[name]]()
             if not weight.is_floating_point():
                 raise CheckpointError(
                     f"'{stored[name]}' of {field}.checkpoint='{files.name}' is {weight.dtype}. "
