@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
@@ -40,7 +40,8 @@ def convert(
     if answers and not is_sqa3d:
         raise UserError(f'{origin} is not of SQA3D. Fix: give --vocabulary, not --answers.')
     if is_sqa3d:
-        return convert_sqa3d(state, llm, layer, answers, origin)
+        check('--llm', llm, choices=(None,))  # the release has no block
+        return convert_sqa3d(state, answers, origin)
     return convert_meter(state, llm, layer, origin=origin, **options)
 
 

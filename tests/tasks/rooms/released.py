@@ -8,89 +8,31 @@ of lm4ve takes part. Dropout is off, batch norms use their running statistics.
 import torch
 import torch.nn.functional as F
 
-from tests.tasks.rooms.tiny import VOTENET
+from lm4ve.tasks.rooms.converters import to_sqa3d
+from tests.tasks.rooms.tiny import VOTENET, build
 
-HEADS = 2
-HIDDEN, FLAT, OUT, WORDS, ANSWERS = 16, 9, 12, 5, 4
-CLASSES = len(VOTENET['mean_sizes'])
+HEADS, HIDDEN = 2, 16
 
 
 def random_state(head: str = 'answer_cls') -> dict:
-    """Return random weights by the released names, with what is never called."""
-    shapes, norms = {}, []
-
-    def linear(name, out, into, dims=0, bias=True):
-        shapes[f'{name}.weight'] = (out, into, *(1,) * dims)
-        if bias:
-            shapes[f'{name}.bias'] = (out,)
-
-    def batch_norm(name, width):
-        norms.append(name)
-        for part in ('weight', 'bias', 'running_mean', 'running_var'):
-            shapes[f'{name}.{part}'] = (width,)
-
-    def shared(name, widths):
-        for i, (into, out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            linear(f'{name}.layer{i}.conv', out, into, dims=2, bias=False)
-            batch_norm(f'{name}.layer{i}.bn.bn', out)
-
-    for part, rows in (('ih', WORDS), ('hh', HIDDEN)):
-        shapes[f'lang_net.lstm.weight_{part}_l0'] = (4 * HIDDEN, rows)
-        shapes[f'lang_net.lstm.bias_{part}_l0'] = (4 * HIDDEN,)
-    width = 4
-    for i, widths in enumerate(VOTENET['channels']):
-        shared(f'detection_backbone.sa{i + 1}.mlp_module', (3 + width, *widths))
-        width = widths[-1]
-    shared('detection_backbone.fp1.mlp', (20, 10, 10))
-    shared('detection_backbone.fp2.mlp', (20, 10, 10))
-    for i in (1, 2):
-        linear(f'voting_net.conv{i}', 10, 10, dims=1)
-        batch_norm(f'voting_net.bn{i}', 10)
-    linear('voting_net.conv3', 13, 10, dims=1)
-    channels = VOTENET['proposal_channels']
-    shared('proposal_net.vote_aggregation.mlp_module', (13, *(channels,) * 3))
-    for i in (0, 3):
-        linear(f'proposal_net.proposal.{i}', channels, channels, dims=1, bias=False)
-        batch_norm(f'proposal_net.proposal.{i + 1}', channels)
-    linear('proposal_net.proposal.6', 2 + 3 + 2 + 5 * CLASSES, channels, dims=1)
-    for name in ('lang', 's', 'q'):
-        linear(f'{name}_feat_linear.0', HIDDEN, HIDDEN)
-    linear('object_feat_linear.0', HIDDEN, channels)
-    stacks = dict(enc_list_s=('mhatt',), enc_list_q=('mhatt',))
-    stacks |= dict.fromkeys(('dec_list', 'dec_list_2'), ('mhatt1', 'mhatt2'))
-    for stack, attentions in stacks.items():
-        for i in range(2):
-            for attention in attentions:
-                for part in ('v', 'k', 'q', 'merge'):
-                    linear(f'{stack}.{i}.{attention}.linear_{part}', HIDDEN, HIDDEN)
-            linear(f'{stack}.{i}.ffn.mlp.fc.linear', 4 * HIDDEN, HIDDEN)
-            linear(f'{stack}.{i}.ffn.mlp.linear', HIDDEN, 4 * HIDDEN)
-            for n in range(1, len(attentions) + 2):
-                shapes[f'{stack}.{i}.norm{n}.a_2'] = (HIDDEN,)
-                shapes[f'{stack}.{i}.norm{n}.b_2'] = (HIDDEN,)
-    for pool in ('visual', 's', 'q', 'lstm_q'):
-        linear(f'attflat_{pool}.mlp.fc.linear', FLAT, HIDDEN)
-        linear(f'attflat_{pool}.mlp.linear', 1, FLAT)
-        linear(f'attflat_{pool}.linear_merge', OUT, HIDDEN)
-    for name, out, into in (
-        (head, ANSWERS, 3 * OUT),
-        ('aux_reg', 7, 2 * OUT),
-        ('object_cls', 1, HIDDEN),
-    ):
-        linear(f'{name}.0', HIDDEN, into)
-        linear(f'{name}.3', out, HIDDEN)
+    """Return random weights by the released names; :func:`scores` looks up all that is called."""
     generator = torch.Generator().manual_seed(7)
-    state = {k: torch.randn(s, generator=generator) * 0.4 for k, s in shapes.items()}
-    for name in norms:
-        state[f'{name}.running_var'] = state[f'{name}.running_var'].abs() + 0.5
-        state[f'{name}.weight'] += 1
-        state[f'{name}.num_batches_tracked'] = torch.tensor(3)
-    for name in [k for k in state if k.endswith('a_2')]:
-        state[name] += 1
+    state = {
+        k.replace('answer_cls', head): torch.randn(v.shape, generator=generator) * 0.4
+        for k, v in to_sqa3d(build().state_dict()).items()
+    }
+    for name in state:
+        if name.endswith('running_var'):
+            state[name] = state[name].abs() + 0.5
+            state[name.replace('running_var', 'weight')] += 1
+        if name.endswith('num_batches_tracked'):
+            state[name] = torch.tensor(3)
+        if name.endswith('a_2'):
+            state[name] += 1
+        if 'linear_merge.weight' in name or 'mlp.linear.weight' in name:
+            state[name] *= 0.5
     # So that objects stay different from each other through four layers of a common guide.
     state['object_feat_linear.0.weight'] *= 20
-    for name in [k for k in state if 'linear_merge.weight' in k or 'mlp.linear.weight' in k]:
-        state[name] *= 0.5
     return state
 
 

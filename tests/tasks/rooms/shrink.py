@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import ConfigDict
 
-from lm4ve.tasks.rooms.demo.room_files import write_rooms
+from lm4ve.tasks.rooms.demo.rooms import write_rooms
 from lm4ve.tasks.rooms.scannet import CLASSES
 from tests.helpers import shrink
 from tests.tasks.rooms.scenes import write_sqa3d

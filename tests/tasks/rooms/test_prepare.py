@@ -32,30 +32,24 @@ def arrays_of(given, scene=SCENES[0]):
     return {k: np.load(given['out'] / f'{scene}_{k}.npy') for k in tool.KINDS}
 
 
-def stamps(given):
-    return {p.name: p.stat().st_mtime_ns for p in given['out'].glob('*.npy')}
-
-
 def test_arrays_have_the_values_of_the_files(given):
     counts = tool.prepare_scans(**given)
     assert counts == dict(made=2, done_before=0, skipped=0, examples=[])
-    found = arrays_of(given)
-    other = arrays_of(given, SCENES[1])
+    found, other = (arrays_of(given, scene) for scene in SCENES)
     assert all(np.allclose(found[k], other[k], atol=1e-6) for k in found)
     assert found['sem_label'].tolist() == [2] * 4 + [5] * 4 + [7] * 4 + [0] * 4
     assert found['ins_label'].tolist() == [1] * 4 + [2] * 4 + [4] * 4 + [0] * 4
     # Chair and table, but no floor: center, size, NYU40 id, object.
-    expected = [[1.5, 2.25, 0.625, 1, 0.5, 0.25, 5, 1], [3.5, 1.25, 0.325, 1, 0.5, 0.25, 7, 3]]
-    np.testing.assert_allclose(found['bbox'], expected, atol=1e-6)
-    moved = np.array(expected)[:, :3] @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
+    centers = np.array([[1.5, 2.25, 0.625], [3.5, 1.25, 0.325]])
+    moved = centers @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
     np.testing.assert_allclose(found['aligned_bbox'][:, :3], moved, atol=1e-5)
-    np.testing.assert_allclose(found['aligned_bbox'][:, 3:6], [[0.5, 1, 0.25]] * 2, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(found['vert'][:, 6:], axis=1), 1, atol=1e-5)
+    rest = [[0.5, 1, 0.25, 5, 1], [0.5, 1, 0.25, 7, 3]]
+    np.testing.assert_allclose(found['aligned_bbox'][:, 3:], rest, atol=1e-6)
     scene = read_scene(
         str(given['out'] / SCENES[0]), str(given['scans'] / SCENES[0] / f'{SCENES[0]}.txt')
     )
-    np.testing.assert_array_equal(scene.points, found['aligned_vert'])
-    assert scene.labels.tolist() == [2, 4]
+    np.testing.assert_array_equal(scene['points'], found['aligned_vert'])
+    assert scene['labels'].tolist() == [2, 4]
 
 
 def test_drawn_points_are_rows_of_the_whole_scan(given):
@@ -68,18 +62,18 @@ def test_drawn_points_are_rows_of_the_whole_scan(given):
     assert rows == sorted(set(rows)) and len(rows) == 7
     for kind in ('aligned_vert', 'sem_label', 'ins_label'):
         np.testing.assert_array_equal(found[kind], whole[kind][rows])
-    np.testing.assert_array_equal(found['bbox'], whole['bbox'])
+    np.testing.assert_array_equal(found['aligned_bbox'], whole['aligned_bbox'])
 
 
-def test_a_second_run_repairs_only_what_is_damaged(given):
+def test_a_second_run_makes_only_what_is_missing(given):
     tool.prepare_scans(**given)
-    before = stamps(given)
-    assert tool.prepare_scans(**given)['done_before'] == 2 and stamps(given) == before
-    cut = given['out'] / f'{SCENES[1]}_vert.npy'
-    whole = cut.read_bytes()
-    cut.write_bytes(whole[:-5])
+    lost = given['out'] / f'{SCENES[1]}_vert.npy'
+    before = {p: p.stat().st_mtime_ns for p in given['out'].glob(f'{SCENES[0]}*.npy')}
+    whole = lost.read_bytes()
+    lost.unlink()
     counts = tool.prepare_scans(**given)
-    assert (counts['made'], counts['done_before']) == (1, 1) and cut.read_bytes() == whole
+    assert (counts['made'], counts['done_before']) == (1, 1) and lost.read_bytes() == whole
+    assert all(p.stat().st_mtime_ns == time for p, time in before.items())
     assert tool.prepare_scans(**given, max_points=9)['made'] == 2
     assert {len(arrays_of(given, scene)['vert']) for scene in SCENES} == {9}
 
