@@ -9,10 +9,10 @@ started again: files are written whole or not at all, and a note is written behi
 The layout is that of ScanRefer, ScanQA and SQA3D, so that files made by either are read alike.
 """
 
-import argparse
 import csv
 import hashlib
 import json
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,24 +21,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.files import replacing, write_json
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
 from lm4ve.tasks.rooms.scannet import NO_OBJECTS
 
-#: The arrays of a scan; its files are ``{scene}_{kind}.npy``.
-KINDS = ('vert', 'aligned_vert', 'sem_label', 'ins_label', 'aligned_bbox')
 #: A folder beside the arrays, with a note for each scan that is done: what it was made of.
 NOTES = '.prepared'
-#: The second kind of objects is of the finer mesh; some copies of the data have it alone.
-OBJECTS = ('{}.aggregation.json', '{}_vh_clean.aggregation.json')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('scans', type=Path, help="ScanNet's folder with a folder for each scan")
     add('out', type=Path, help='the folder to write arrays to (scannet_data)')
@@ -46,49 +40,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--names', type=Path, help='a list of scans, a name a line; default: all')
     add('--max-points', type=int, default=50_000, help='of a scan; default: 50,000')
     add('--workers', type=int, default=1)
-    text = 'leave scans out that cannot be read and count them, or stop'
-    add('--on-corrupt', choices=('skip', 'refuse'), default='skip', help=text)
+    add('--on-corrupt', choices=('skip', 'refuse'), default='skip', help='for damaged scans')
     args = parser.parse_args(argv)
-    print(json.dumps(prepare_scans(**vars(args)), indent=2))
-
-
-def prepare_scans(
-    scans: Path,
-    out: Path,
-    labels: Path,
-    names: Path | None = None,
-    max_points: int = 50_000,
-    workers: int = 1,
-    on_corrupt: str = 'skip',
-) -> dict:
-    """Write the arrays of scans, except of those that are done; return counts.
-
-    Raises:
-        UserError: ``out`` holds arrays that another program wrote; no scan is usable; with
-            'refuse', the first scan that is not.
-    """
-    check('--max-points', max_points, least=1)
-    if names is None:
-        folders = sorted(p for p in scans.iterdir() if p.is_dir() and p.name[0] != '.')
-    else:
-        folders = [scans / Path(name).name for name in names.read_text().split()]
-    if any(out.glob('*.npy')) and not (out / NOTES).is_dir():
-        raise UserError(f"'{out}' holds arrays that another program wrote.")
-    (out / NOTES).mkdir(parents=True, exist_ok=True)
-    with open(labels, encoding='utf-8', newline='') as file:
+    folders = sorted(p for p in args.scans.iterdir() if p.is_dir() and p.name[0] != '.')
+    if args.names is not None:
+        folders = [args.scans / Path(name).name for name in args.names.read_text().split()]
+    if any(args.out.glob('*.npy')) and not (args.out / NOTES).is_dir():
+        raise UserError(f"'{args.out}' holds arrays that another program wrote.")
+    with open(args.labels, encoding='utf-8', newline='') as file:
         rows = csv.DictReader(file, delimiter='\t')
         ids = {row['raw_category']: int(row['nyu40id']) for row in rows}
-    work = partial(prepare_scan, out, ids, max_points, on_corrupt)
-    if workers == 1:
-        found = list(map(work, folders))
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            found = list(pool.map(work, folders))
+    work = partial(prepare_scan, args.out, ids, args.max_points, args.on_corrupt)
+    in_order = map if args.workers == 1 else ProcessPoolExecutor(args.workers).map
+    found = list(in_order(work, folders))
     counts = Counter(kind for kind, _ in found)
     errors = [error for kind, error in found if kind == 'skipped']
     if len(errors) == len(found):
         raise UserError(f'None of the {len(found)} scans is usable. The first: {errors[:1]}')
-    return dict(made=0, done_before=0, skipped=0) | counts | dict(examples=errors[:5])
+    counts = dict(made=0, done_before=0, skipped=0) | counts
+    print(json.dumps(counts | dict(examples=errors[:5]), indent=2))
 
 
 def prepare_scan(
@@ -96,22 +66,21 @@ def prepare_scan(
 ) -> tuple[str, str]:
     """Prepare one scan: return 'made', 'done_before' or 'skipped', and the error's words."""
     note = out / NOTES / f'{folder.name}.json'
-    files = {kind: out / f'{folder.name}_{kind}.npy' for kind in KINDS}
     try:
         sizes = [(path.name, path.stat().st_size) for path in files_of(folder)]
         source = hashlib.sha256(repr((sizes, max_points, sorted(ids.items()))).encode()).hexdigest()
-        done = note.is_file() and json.loads(note.read_text()) == source
-        if done and all(path.is_file() for path in files.values()):
+        if note.is_file() and json.loads(note.read_text()) == source:
             return 'done_before', ''
         arrays = arrays_of(folder, ids, max_points)
     except (ValueError, LookupError, OSError, StopIteration) as e:
         if on_corrupt == 'refuse':
             raise UserError(f"The scan '{folder}' cannot be prepared: {e!r}") from e
         return 'skipped', f'{folder.name}: {e!r}'
+    note.parent.mkdir(parents=True, exist_ok=True)
     note.unlink(missing_ok=True)
-    for kind, path in files.items():
-        with replacing(path) as beside:
-            np.save(beside, arrays[kind], allow_pickle=False)
+    for kind, array in arrays.items():
+        with replacing(out / f'{folder.name}_{kind}.npy') as beside:
+            np.save(beside, array, allow_pickle=False)
     write_json(source, note)
     return 'made', ''
 
@@ -143,7 +112,6 @@ def arrays_of(folder: Path, ids: Mapping[str, int], max_points: int) -> dict[str
             raise ValueError(f'{aggregation.name} and {segs.name} are not of one mesh')
         at = np.isin(segment_of, group['segments'])
         semantic[at], instance[at] = ids[group['label']], int(group['objectId']) + 1
-
     aligned, alignment = points.copy(), read_alignment(text)
     turn, shift = alignment[:3, :3], alignment[:3, 3]
     aligned[:, :3] = points[:, :3].astype(np.float64) @ turn.T + shift
@@ -153,27 +121,23 @@ def arrays_of(folder: Path, ids: Mapping[str, int], max_points: int) -> dict[str
         low, high = xyz.min(axis=0), xyz.max(axis=0)
         if label not in NO_OBJECTS:
             boxes.append([*(low + high) / 2, *(high - low), label, i - 1])
-    kept = np.arange(len(points))
-    if len(kept) > max_points:
-        # The scan's name is the seed, whatever the order.
-        seed = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], 'little')
-        rng = np.random.default_rng(seed)
-        kept = np.sort(rng.choice(len(points), max_points, replace=False))
-    return dict(
-        vert=points[kept],
-        aligned_vert=aligned[kept],
-        sem_label=semantic[kept].astype(np.uint32),
-        ins_label=instance[kept].astype(np.uint32),
-        aligned_bbox=np.array(boxes, np.float64).reshape(-1, 8),
-    )
+    # The scan's name is the seed, whatever the order.
+    seed = int.from_bytes(hashlib.sha256(folder.name.encode()).digest()[:8], 'little')
+    count = min(len(points), max_points)
+    kept = np.sort(np.random.default_rng(seed).choice(len(points), count, replace=False))
+    labels = dict(sem_label=np.uint32(semantic[kept]), ins_label=np.uint32(instance[kept]))
+    rows = np.array(boxes, np.float64).reshape(-1, 8)
+    return dict(vert=points[kept], aligned_vert=aligned[kept], aligned_bbox=rows, **labels)
 
 
 def files_of(folder: Path) -> list[Path]:
     """Return a scan's mesh, segments, objects and alignment."""
-    scene = folder.name
-    objects = next(p for name in OBJECTS if (p := folder / name.format(scene)).is_file())
-    segments = folder / f'{scene}_vh_clean_2.0.010000.segs.json'
-    return [folder / f'{scene}_vh_clean_2.ply', segments, objects, folder / f'{scene}.txt']
+    start = str(folder / folder.name)
+    # The second is of the finer mesh; some copies of the data have it alone.
+    objects = f'{start}.aggregation.json', f'{start}_vh_clean.aggregation.json'
+    found = next(name for name in objects if Path(name).is_file())
+    segments = f'{start}_vh_clean_2.0.010000.segs.json'
+    return [Path(x) for x in (f'{start}_vh_clean_2.ply', segments, found, f'{start}.txt')]
 
 
 if __name__ == '__main__':

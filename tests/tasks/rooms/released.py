@@ -43,27 +43,21 @@ def scores(state, points, situation, question, head='answer_cls'):
         tuple: Logits of answers, the pose, and whether each proposal is an object.
     """
     tokens, masked = _objects(state, points)
-    s, q = (
-        F.gelu(_linear(state, 'lang_feat_linear.0', _lstm(state, words)))
-        for words in (situation, question)
-    )
-    v = F.gelu(_linear(state, 'object_feat_linear.0', tokens))
-    nothing = torch.zeros(0, dtype=torch.bool)
-    for i in range(2):
-        s = _self_attention(state, f'enc_list_s.{i}', s)
-        q = _self_attention(state, f'enc_list_q.{i}', q)
-    for stack, guide in (('dec_list', s), ('dec_list_2', q)):
+    v, texts = F.gelu(_linear(state, 'object_feat_linear.0', tokens)), []
+    lstm = torch.nn.LSTM(state['lang_net.lstm.weight_ih_l0'].shape[1], HIDDEN)
+    lstm.load_state_dict({k[14:]: x for k, x in state.items() if k.startswith('lang_net.lstm.')})
+    for words, name in ((situation, 's'), (question, 'q')):
+        x = F.gelu(_linear(state, 'lang_feat_linear.0', lstm(words)[0]))
         for i in range(2):
-            v = _guided(state, f'{stack}.{i}', v, guide, masked)
-    s, q, v = (
-        _flatten(state, f'attflat_{name}', x, mask)
-        for name, x, mask in (('s', s, nothing), ('q', q, nothing), ('visual', v, masked))
-    )
-    return (
-        _head(state, head, torch.cat((s, q, v))),
-        _head(state, 'aux_reg', torch.cat((s, v))),
-        ~masked,
-    )
+            x = _layer(state, f'enc_list_{name}.{i}', ['mhatt'], x)
+        texts.append(x)
+    for text, stack in zip(texts, ('dec_list', 'dec_list_2'), strict=True):
+        for i in range(2):
+            v = _layer(state, f'{stack}.{i}', ['mhatt1', 'mhatt2'], v, masked, text)
+    s, q = (_flatten(state, f'attflat_{n}', x) for n, x in zip('sq', texts, strict=True))
+    v = _flatten(state, 'attflat_visual', v, masked)
+    answer = _head(state, head, torch.cat((s, q, v)))
+    return answer, _head(state, 'aux_reg', torch.cat((s, v))), ~masked
 
 
 def _linear(state, name, x):
@@ -151,20 +145,6 @@ def _objects(state, points):
     return tokens, _linear(state, f'{name}.6', net)[:, :2].argmax(-1) == 0
 
 
-def _lstm(state, words):
-    p = 'lang_net.lstm.'
-    hidden = cell = torch.zeros(HIDDEN)
-    out = []
-    for word in words:
-        gates = state[f'{p}weight_ih_l0'] @ word + state[f'{p}bias_ih_l0']
-        gates = gates + state[f'{p}weight_hh_l0'] @ hidden + state[f'{p}bias_hh_l0']
-        into, forget, new, give = gates.chunk(4)
-        cell = forget.sigmoid() * cell + into.sigmoid() * new.tanh()
-        hidden = give.sigmoid() * cell.tanh()
-        out.append(hidden)
-    return torch.stack(out)
-
-
 def _norm(state, name, x):
     std = x.std(-1, keepdim=True)
     scaled = (x - x.mean(-1, keepdim=True)) / (std + 1e-6)
@@ -187,25 +167,19 @@ def _attention(state, name, x, others, masked=None):
     return _linear(state, f'{name}.linear_merge', torch.cat(heads, dim=-1))
 
 
-def _feed_forward(state, name, x):
+def _layer(state, name, attentions, x, masked=None, guide=None):
+    for n, attention in enumerate(attentions, 1):
+        others, hidden = (x, masked) if n == 1 else (guide, None)
+        found = _attention(state, f'{name}.{attention}', x, others, hidden)
+        x = _norm(state, f'{name}.norm{n}', x + found)
     inner = F.gelu(_linear(state, f'{name}.ffn.mlp.fc.linear', x))
-    return _linear(state, f'{name}.ffn.mlp.linear', inner)
+    inner = _linear(state, f'{name}.ffn.mlp.linear', inner)
+    return _norm(state, f'{name}.norm{len(attentions) + 1}', x + inner)
 
 
-def _self_attention(state, name, x):
-    x = _norm(state, f'{name}.norm1', x + _attention(state, f'{name}.mhatt', x, x))
-    return _norm(state, f'{name}.norm2', x + _feed_forward(state, name, x))
-
-
-def _guided(state, name, x, guide, masked):
-    x = _norm(state, f'{name}.norm1', x + _attention(state, f'{name}.mhatt1', x, x, masked))
-    x = _norm(state, f'{name}.norm2', x + _attention(state, f'{name}.mhatt2', x, guide))
-    return _norm(state, f'{name}.norm3', x + _feed_forward(state, name, x))
-
-
-def _flatten(state, name, x, masked):
+def _flatten(state, name, x, masked=None):
     weights = F.gelu(_linear(state, f'{name}.mlp.fc.linear', x))
     weights = _linear(state, f'{name}.mlp.linear', weights)[:, 0]
-    if len(masked):
+    if masked is not None:
         weights = weights.masked_fill(masked, -1e9)
     return _linear(state, f'{name}.linear_merge', weights.softmax(0) @ x)

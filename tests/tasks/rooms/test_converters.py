@@ -58,31 +58,16 @@ def test_logits_equal_a_plain_computation(head, objects):
     assert kinds == ({True, False} if objects == 'some' else {False})
 
 
-@torch.no_grad()
-def test_every_weight_changes_the_compared_outputs():
-    """Of logits, poses and proposals, so that parity covers each tensor."""
-    torch.manual_seed(0)
+def test_every_weight_moves_the_compared_outputs():
+    """Logits, poses and proposals, so that parity covers each tensor."""
     _, model, inputs = prepared()
     seen = []
     model.object_encoder.head.out.register_forward_hook(lambda m, x, out: seen.append(out))
-
-    def outputs():
-        samples = model(inputs, None, 'predict')
-        found = [torch.cat((s.pred_scores.logit(), s.pred_pose)) for s in samples]
-        return torch.cat((seen.pop().flatten(), *found))
-
-    before, unfelt = outputs(), []
-    for name, tensor in model.named_parameters():
-        if name.endswith('key.bias') or '.weigh.3.bias' in name:
-            continue  # a softmax does not see it
-        if name.endswith('query.bias') or 'pools.objects.weigh' in name:
-            continue  # objects are alike after the fusion; of texts, the same code is felt
-        kept = tensor.clone()
-        tensor.add_(torch.randn_like(tensor) * 0.5)
-        if (outputs() - before).abs().max() <= 5e-6:
-            unfelt.append(name)
-        tensor.copy_(kept)
-    assert not unfelt
+    samples = model(inputs, None, 'predict')
+    seen += [x for s in samples for x in (s.pred_scores, s.pred_pose)]
+    sum((x * torch.randn(x.shape)).sum() for x in seen).backward()
+    unmoved = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not unmoved
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms import tiny
-from tests.tasks.rooms.scans import ply
+from tests.tasks.rooms.scans import write_ply
 from tests.tasks.rooms.scenes import write_sqa3d
 
 SITUATION, QUESTION = 'I am facing the chair.', 'what is left of me?'
@@ -96,7 +96,7 @@ def test_files_arrays_and_meshes_of_one_room_give_the_same(made, tmp_path):
     array[:, 3:6] = array[:, 3:6].round()
     places = [tmp_path / f'array.{x}' for x in ('npy', 'ply')]
     np.save(places[0], array)
-    places[1].write_bytes(ply(array[:, :6], np.zeros((0, 3), int)))
+    write_ply(places[1], array[:, :6])
     inferencer = asker(made, 'points')
     alone = [inferencer(p, SITUATION, QUESTION)[0]['pred_score'] for p in (*places, array)]
     assert alone == pytest.approx([alone[0]] * 3, abs=1e-4)

@@ -77,19 +77,19 @@ def test_proposals_ignore_order_and_move_with_the_scene(motion):
 @torch.no_grad()
 def test_the_block_reads_objects_or_all_tokens():
     model = build(neck=True, stored=True).eval()
-    data = model.data_preprocessor(batch((5, 3), stored=True))
+    inputs = model.data_preprocessor(batch((5, 3), stored=True))['inputs']
     seen = []
     model.neck.register_forward_pre_hook(
         lambda m, x, kw: seen.append((x[0].shape[1], kw['padding_mask'].sum(1).tolist())),
         with_kwargs=True,
     )
-    objects = model(data['inputs'])
+    objects = model(inputs)
     model.tokens = 'joint'
-    joint = model(data['inputs'])
-    words = sum(data['inputs'][k].shape[1] for k in ('situation', 'question'))
-    missing = [int(data['inputs'][f'{k}_padding'][0].sum()) for k in ('situation', 'question')]
+    joint = model(inputs)
+    words = [inputs[f'{k}_padding'] for k in ('situation', 'question')]
     assert seen[0] == (5, [0, 2])
-    assert seen[1][0] == 5 + words and seen[1][1][0] == sum(missing)
+    assert seen[1][0] == 5 + sum(x.shape[1] for x in words)
+    assert seen[1][1][0] == sum(int(x[0].sum()) for x in words)
     assert not torch.allclose(objects, joint)
 
 
