@@ -60,6 +60,7 @@ def test_logits_equal_a_plain_computation(head, objects):
 
 def test_every_weight_moves_the_compared_outputs():
     """Logits, poses and proposals, so that parity covers each tensor."""
+    torch.manual_seed(0)
     _, model, inputs = prepared()
     seen = []
     model.object_encoder.head.out.register_forward_hook(lambda m, x, out: seen.append(out))
@@ -67,7 +68,8 @@ def test_every_weight_moves_the_compared_outputs():
     seen += [x for s in samples for x in (s.pred_scores, s.pred_pose)]
     sum((x * torch.randn(x.shape)).sum() for x in seen).backward()
     unmoved = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not unmoved
+    # A softmax does not see these.
+    assert all(n.endswith(('key.bias', 'weigh.3.bias')) for n in unmoved)
 
 
 @pytest.mark.parametrize(

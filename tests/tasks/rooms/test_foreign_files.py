@@ -16,7 +16,6 @@ LIST = 'qa/SQA_train.json'
 QUESTIONS, ANNOTATIONS = (
     f'qa/v1_balanced_{name}_train_scannetv2.json' for name in ('questions', 'sqa_annotations')
 )
-EYE = '1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1'
 
 
 @pytest.fixture(scope='module')
@@ -44,11 +43,8 @@ def dataset(root, load='lm4ve.LoadScene', **changes):
 
 
 def array(root, end):
-    return (
-        root
-        / ('objects' if end == 'objects' else 'scannet_data')
-        / (f'{FIRST}.npy' if end == 'objects' else f'{FIRST}_{end}.npy')
-    )
+    folder, suffix = ('objects', '') if end == 'objects' else ('scannet_data', f'_{end}')
+    return root / folder / f'{FIRST}{suffix}.npy'
 
 
 #: Kind of damage -> the array, and what becomes of its content or its file's bytes.
@@ -72,24 +68,22 @@ DAMAGES = {
     'one object': ('objects', lambda x: x[0]),
     'infinite': ('objects', lambda x: x * np.inf),
     'object pickle': ('objects', lambda x: x.astype(object)),
-    'short matrix': 'axisAlignment = 1 0 0\n',
-    'no rotation': f'axisAlignment = {EYE.replace("1", "2", 1)}\n',
-    'another scan': f'axisAlignment = {EYE}\n',
+    'short matrix': ('txt', 'axisAlignment = 1 0 0\n'),
+    'no rotation': ('txt', 'axisAlignment = 2 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n'),
+    'another scan': ('txt', 'axisAlignment = 1 0 0 0 0 1 0 0 0 0 1 0 0 0 0 1\n'),
 }
 
 
 @pytest.mark.parametrize('kind', DAMAGES)
 def test_damaged_scene_is_refused_or_left_out(kind, root, lines):
-    if isinstance(DAMAGES[kind], str):
-        (root / f'scans/{FIRST}/{FIRST}.txt').write_text(DAMAGES[kind])
+    end, edit = DAMAGES[kind]
+    if end == 'txt':
+        (root / f'scans/{FIRST}/{FIRST}.txt').write_text(edit)
+    elif kind in ('cut points', 'cut labels', 'more bytes'):
+        array(root, end).write_bytes(edit(array(root, end).read_bytes()))
     else:
-        end, edit = DAMAGES[kind]
-        path = array(root, end)
-        if kind in ('cut points', 'cut labels', 'more bytes'):
-            path.write_bytes(edit(path.read_bytes()))
-        else:
-            np.save(path, edit(np.load(path)), allow_pickle=True)
-    load = 'lm4ve.LoadObjects' if 'objects' in DAMAGES[kind] else 'lm4ve.LoadScene'
+        np.save(array(root, end), edit(np.load(array(root, end))), allow_pickle=True)
+    load = 'lm4ve.LoadObjects' if end == 'objects' else 'lm4ve.LoadScene'
     with pytest.raises(UserError, match=FIRST):
         dataset(root, load, on_corrupt='refuse')[0]
     data = dataset(root, load, max_refetch=200)
@@ -127,10 +121,10 @@ def official_edited(edit):
     """Return what edits the first question and annotation of the official files."""
 
     def write(root):
-        questions, annotations = official(entries([FIRST, SECOND]))
-        edit(questions['questions'][0], annotations['annotations'][0])
-        (root / QUESTIONS).write_text(json.dumps(questions))
-        (root / ANNOTATIONS).write_text(json.dumps(annotations))
+        found = official(entries([FIRST, SECOND]))
+        edit(found[0]['questions'][0], found[1]['annotations'][0])
+        for name, content in zip((QUESTIONS, ANNOTATIONS), found, strict=True):
+            (root / name).write_text(json.dumps(content))
         return dict(ann_file=ANNOTATIONS, question_file=QUESTIONS)
 
     return write
@@ -139,8 +133,7 @@ def official_edited(edit):
 def w_first(root):
     content = entries([FIRST, SECOND])
     for e in content:
-        *place, x, y, z, w = e['position']
-        e['position'] = [*place, w, x, y, z]
+        e['position'] = [*e['position'][:3], e['position'][6], *e['position'][3:6]]
     (root / LIST).write_text(json.dumps(content))
 
 

@@ -2,7 +2,6 @@
 
 import copy
 
-import pytest
 import torch
 
 from lm4ve.tasks.rooms.models.language import split_words
@@ -53,18 +52,3 @@ def test_long_texts_are_cut_and_counted():
     assert inputs['situation'].shape[1] == inputs['question'].shape[1] == 3
     assert short.num_truncated == 4
     assert not inputs['situation_padding'].any()
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda d: d['inputs']['points'].__setitem__(0, torch.zeros(9, 4)),
-        lambda d: d['inputs'].update(points=[torch.zeros(9, 4)] * 2),
-        lambda d: d['data_samples'][1].set_metainfo(dict(text=['a'])),
-    ],
-)
-def test_invalid_batches_are_refused(change):
-    data = batch((9, 9))
-    change(data)
-    with pytest.raises((ValueError, LookupError, RuntimeError)):
-        preprocessor()(data)
