@@ -36,7 +36,7 @@ def random_state(head: str = 'answer_cls') -> dict:
     return state
 
 
-def scores(state, points, situation, question, head='answer_cls'):
+def scores(state, points, situation, question):
     """One scene: points ``[N, 7]`` with normalized colors, vectors of words ``[L, 5]``.
 
     Returns:
@@ -56,7 +56,7 @@ def scores(state, points, situation, question, head='answer_cls'):
             v = _layer(state, f'{stack}.{i}', ['mhatt1', 'mhatt2'], v, masked, text)
     s, q = (_flatten(state, f'attflat_{n}', x) for n, x in zip('sq', texts, strict=True))
     v = _flatten(state, 'attflat_visual', v, masked)
-    answer = _head(state, head, torch.cat((s, q, v)))
+    answer = _head(state, 'answer_cls', torch.cat((s, q, v)))
     return answer, _head(state, 'aux_reg', torch.cat((s, v))), ~masked
 
 

@@ -12,16 +12,9 @@ LETTERS = list('abcdefghijkl')
 
 
 def test_the_first_word_is_the_type():
-    types = {
-        'What is behind me?': 'what',
-        'Are there chairs?': 'is',
-        'HOW many?': 'how',
-        '  Can I see it?': 'can',
-        'Which is closer?': 'which',
-        'If I turn, what is left?': 'other',
-        "What's there?": 'other',
-        '': 'other',
-    }
+    first = dict(Are='is', HOW='how', Can='can', Which='which', If='other')
+    types = {f'  {word} it?': kind for word, kind in first.items()}
+    types |= {'What is it?': 'what', "What's there?": 'other', '': 'other'}
     assert {question: question_type(question) for question in types} == types
 
 

@@ -96,10 +96,8 @@ SEGMENTS = '{}_vh_clean_2.0.010000.segs.json'
 DAMAGES = dict(
     mesh=cut_mesh,
     segments=edited(SEGMENTS, lambda c: c['segIndices'].pop()),
-    floats=edited(SEGMENTS, lambda c: c['segIndices'].__setitem__(0, 0.5)),
     group=edited('{}.aggregation.json', lambda c: c['segGroups'][0]['segments'].append(1)),
     label=edited('{}.aggregation.json', lambda c: c['segGroups'][0].update(label='sofa')),
-    alignment=lambda folder: (folder / f'{folder.name}.txt').write_text('axisAlignment = 1 0\n'),
     missing=lambda folder: (folder / f'{folder.name}.aggregation.json').unlink(),
 )
 

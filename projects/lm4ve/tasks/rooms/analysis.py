@@ -17,9 +17,6 @@ from lm4ve.tasks.rooms.inference import RoomReader
 from lm4ve.tasks.rooms.models.language import split_words
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 
-#: The key of the detected objects among the inputs of a batch.
-_FOUND = 'found_objects'
-
 
 class RoomAnalysis(TaskAnalysis):
     """A room with a situation and a question: a token for each object and for each word."""
@@ -76,9 +73,9 @@ class RoomAnalysis(TaskAnalysis):
     @torch.no_grad()
     def _objects(self, model: nn.Module, inputs: dict) -> Any:
         """Return the objects of a batch, detected again and kept beside the inputs."""
-        if _FOUND not in inputs:
-            inputs[_FOUND] = model.encode_objects(inputs)
-        return inputs[_FOUND]
+        if 'found_objects' not in inputs:
+            inputs['found_objects'] = model.encode_objects(inputs)
+        return inputs['found_objects']
 
     # ------------------------------------------------------------ how a sample looks
     def pictures(

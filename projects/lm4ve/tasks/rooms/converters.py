@@ -21,7 +21,6 @@ _STACKS = dict(
     dec_list='object_situation_layers',
     dec_list_2='object_question_layers',
 )
-_POOLS = dict(visual='objects', s='situation', q='question')
 
 
 def _names() -> Iterator[tuple[str, str]]:
@@ -35,21 +34,17 @@ def _names() -> Iterator[tuple[str, str]]:
         yield theirs, f'object_encoder.{ours}'
     for stack, name in _STACKS.items():
         theirs, ours = f'{stack}.{{i}}', f'fusion.{name}.{{i}}'
-        attentions = dict(mhatt='self_attention')
-        if stack.startswith('dec'):
-            attentions = dict(mhatt1='self_attention', mhatt2='guided_attention')
-        for their_attention, attention in attentions.items():
+        attentions = ['mhatt1', 'mhatt2'] if stack.startswith('dec') else ['mhatt']
+        for mhatt, attention in zip(attentions, ('self', 'guided'), strict=False):
             for letter, linear in dict(q='query', k='key', v='value', merge='merge').items():
-                yield (
-                    f'{theirs}.{their_attention}.linear_{letter}.{{p}}',
-                    (f'{ours}.{attention}.{linear}.{{p}}'),
-                )
+                part = f'{ours}.{attention}_attention.{linear}.{{p}}'
+                yield f'{theirs}.{mhatt}.linear_{letter}.{{p}}', part
         yield f'{theirs}.ffn.mlp.fc.linear.{{p}}', f'{ours}.feed_forward.0.{{p}}'
         yield f'{theirs}.ffn.mlp.linear.{{p}}', f'{ours}.feed_forward.3.{{p}}'
         for n in range(len(attentions) + 1):
             for part in ('a_2', 'b_2'):
                 yield f'{theirs}.norm{n + 1}.{part}', f'{ours}.norms.{n}.{part}'
-    for pool, name in _POOLS.items():
+    for pool, name in dict(visual='objects', s='situation', q='question').items():
         yield f'attflat_{pool}.mlp.fc.linear.{{p}}', f'pools.{name}.weigh.0.{{p}}'
         yield f'attflat_{pool}.mlp.linear.{{p}}', f'pools.{name}.weigh.3.{{p}}'
         yield f'attflat_{pool}.linear_merge.{{p}}', f'pools.{name}.merge.{{p}}'

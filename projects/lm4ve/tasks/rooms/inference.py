@@ -9,7 +9,6 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.inferencer import TaskInferencer
@@ -19,7 +18,6 @@ from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
-from lm4ve.tasks.rooms.transforms import SceneLoader
 
 
 class RoomReader:
@@ -32,7 +30,6 @@ class RoomReader:
     def __init__(self, pipeline: Sequence[dict]) -> None:
         first, *rest = (dict(t) for t in pipeline)
         self.loader = TRANSFORMS.build(first)
-        check('the first step of the test pipeline', self.loader, kind=SceneLoader)
         self.rest = Compose(rest)
 
     def __call__(self, entry: dict) -> dict:

@@ -157,10 +157,8 @@ class SampleScenePoints(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         count = len(results['points'])
-        rng: Any = np.random
-        if self.seed is not None:
-            name = Path(results['scene_path']).name
-            rng = np.random.RandomState((self.seed + zlib.crc32(name.encode())) % 2**32)
+        seed = (self.seed or 0) + zlib.crc32(Path(results['scene_path']).name.encode())
+        rng: Any = np.random if self.seed is None else np.random.RandomState(seed % 2**32)
         chosen = rng.choice(count, self.num, replace=count < self.num)
         for key in results.keys() & {'points', 'instances', 'semantics'}:
             results[key] = results[key][chosen]

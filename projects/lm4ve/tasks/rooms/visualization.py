@@ -25,8 +25,6 @@ _KEY = 'red: asker, blue: predicted asker, orange: proposals'
 _CUT = 2.2
 #: Proposals with at least this score are drawn if they overlap better ones by less than this.
 _SCORE, _OVERLAP = 0.5, 0.25
-#: The height of the words below a room, in inches.
-_BAND = 1.5
 
 
 def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
@@ -45,9 +43,8 @@ def draw_room(axes: Axes, points: Any, sample: Any = None) -> None:
     shown = shown[shown[:, 2].argsort(kind='stable')]
     colors = np.clip(shown[:, 3:6] / 255, 0, 1) if shown.shape[1] >= 6 else '.5'
     size = np.clip(4e4 / max(len(shown), 1), 1, 24)
-    alpha = 0.25 if sample is None else 1
+    known, alpha = ((), 0.25) if sample is None else (sample.keys(), 1)
     axes.scatter(*shown[:, :2].T, c=colors, s=size, linewidths=0, alpha=alpha)
-    known = () if sample is None else sample.keys()
     if 'pred_boxes' in known:
         for x, y, _, width, depth, _, angle in clear_boxes(sample).tolist():
             corner = x - width / 2, y - depth / 2
@@ -141,7 +138,7 @@ class RoomPicture(Picture):
     def _draw_words(self, axes: Axes, shades: dict) -> None:
         top = 0.0
         for name, colors in shades.items():
-            places, size, height = flow(self.words[name], self.side, _BAND)
+            places, size, height = flow(self.words[name], self.side, 1.5)
             draw_words(axes, self.words[name], places, size, colors, top, self.side)
             top += height + 0.1
         axes.set(xlim=(0, self.side), ylim=(self.side, 0), aspect='equal')

@@ -22,17 +22,12 @@ from lm4ve.errors import check
 from lm4ve.tasks.base.mesh_files import read_ply
 from lm4ve.tasks.rooms.scannet import classes_of
 
-#: Scenes that a process keeps: about 160 MB of ScanQA's 50,000 points.
-KEPT_SCENES = 64
-#: The largest distance of an aligned point from its place by the alignment, meters.
-_TOLERANCE = 0.01
-
 RoomFile = str | Path | np.ndarray
 
 
-@functools.lru_cache(maxsize=KEPT_SCENES)
+@functools.lru_cache(maxsize=64)
 def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> dict[str, np.ndarray]:
-    """Read a scene; the last :data:`KEPT_SCENES` ones are kept by the process.
+    """Read a scene; a process keeps the last 64, 160 MB of 50,000 points each.
 
     Args:
         scene_path (str): What the files' names begin with, ``scannet_data/scene0000_00``.
@@ -57,7 +52,7 @@ def read_scene(scene_path: str, scan_file: str, annotations: bool = True) -> dic
     center = (xyz.max(axis=0) + xyz.min(axis=0)) / 2
     found = dict(points=points, center=center, alignment=alignment)
     moved = xyz @ alignment[:3, :3].T + alignment[:3, 3]
-    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= _TOLERANCE:
+    if raw.shape != points.shape or not np.abs(moved - points[:, :3]).max() <= 0.01:
         raise ValueError(f"_vert.npy, _aligned_vert.npy and '{scan_file}' are not of one scan")
     if annotations:
         for name, end in dict(instances='ins_label', semantics='sem_label').items():

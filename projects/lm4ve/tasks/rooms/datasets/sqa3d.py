@@ -80,9 +80,8 @@ class SQA3DDataset(TextDataset):
             check('dataset.data_prefix', name, choices=FOLDERS)
         prefix = {**FOLDERS, **(data_prefix or {})}
         self.split = split
-        self.question_file = question_file and str(
-            Path(data_root, question_file.replace('{split}', split))
-        )
+        path = Path(data_root, (question_file or '').replace('{split}', split))
+        self.question_file = question_file and str(path)
         self.answers = None if answers is None else count_answers(answers, 'dataset.answers')
         kwargs = dict(test_mode=split != 'train') | kwargs
         ann_file = ann_file.replace('{split}', split)
@@ -116,8 +115,8 @@ class SQA3DDataset(TextDataset):
         if self.answers is None or self.test_mode:
             return data_list
         kept = [d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])]
-        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions'
-        print_log(f'{left} have no answer of the vocabulary and are left out.', logger='current')
+        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions are left out'
+        print_log(f'{left}: they have no answer of the vocabulary.', logger='current')
         return kept
 
     def _with_scenes(self, data_list: list[dict]) -> list[dict]:

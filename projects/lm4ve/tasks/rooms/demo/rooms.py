@@ -10,7 +10,8 @@ prepares them.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace as Thing
+from typing import Any
 
 import numpy as np
 from mmengine.dist import barrier, is_main_process
@@ -21,7 +22,6 @@ from lm4ve.tasks.base.meshes import sample_primitive
 from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
 from lm4ve.tasks.rooms.scannet import NYU40_IDS
 
-DATA_ROOT = 'data/rooms'
 #: Rooms of each split.
 ROOMS = dict(train=600, val=60, test=60)
 #: The shapes: their primitive, and the least and the greatest size in x, y, z in meters.
@@ -70,26 +70,13 @@ NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
 IDS = dict(zip(NAMES, NYU40_IDS, strict=False), wall=1, floor=2)
 
 
-class Thing(NamedTuple):
-    """A shape in a room.
-
-    Attributes:
-        shape, color (str): Of :data:`SHAPES` and :data:`COLORS`.
-        place (int): Of :data:`PLACES`.
-        center (tuple[float, float]): x, y in meters.
-        size (np.ndarray): In x, y, z before it is turned, in meters.
-    """
-
-    shape: str
-    color: str
-    place: int
-    center: tuple[float, float]
-    size: np.ndarray
-
-
 # ------------------------------------------------------------------ shapes and points
 def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
-    """Draw one shape, or two that are alike in shape and color."""
+    """Draw one shape, or two that are alike in shape and color.
+
+    A thing has ``shape`` and ``color``, of :data:`SHAPES` and :data:`COLORS`, its ``place``, an
+    index of :data:`PLACES`, its ``center`` (x, y), and ``size`` in x, y, z before it is turned.
+    """
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     color = list(COLORS)[rng.integers(len(COLORS))]
     beside = [rng.uniform(-ASIDE, ASIDE)]
@@ -103,7 +90,7 @@ def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
         y = rng.uniform(*AWAY)
         for _ in range(place):
             x, y = y, -x
-        things.append(Thing(shape, color, place, (x, y), size))
+        things.append(Thing(shape=shape, color=color, place=place, center=(x, y), size=size))
     return things
 
 
@@ -322,7 +309,7 @@ class Rooms(SQA3DDataset):
     def __init__(
         self,
         split: str = 'train',
-        data_root: str = DATA_ROOT,
+        data_root: str = 'data/rooms',
         rooms: Mapping[str, int] = ROOMS,
         blank_scenes: bool = False,
         **kwargs: Any,

@@ -17,8 +17,6 @@ from lm4ve.tasks.rooms.models.fusion import two_layers
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]
-#: How many answers a prediction names.
-TOP = 10
 
 
 def count_answers(source: Corpus, field: str) -> dict[str, int]:
@@ -107,7 +105,7 @@ class SceneAnswerHead(KnowsVocabulary):
         ``pred_top_answers``, the ten best ones (list[str], fewer if A is smaller).
         """
         scores = self(features).sigmoid()
-        best = scores.topk(min(TOP, len(self.vocabulary))).indices.tolist()
+        best = scores.topk(min(10, len(self.vocabulary))).indices.tolist()
         for sample, row, top in zip(data_samples, scores, best, strict=True):
             sample.set_answer(row, self.vocabulary)
             sample.pred_top_answers = [self.vocabulary[i] for i in top]

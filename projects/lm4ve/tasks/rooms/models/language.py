@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.files import replacing
 from lm4ve.registry import MODELS
 
@@ -38,15 +38,15 @@ class WordVectors:
     Copies share the vectors, so that an average of a model's weights holds no second ones.
 
     Raises:
-        UserError: There are not as many vectors as words, a number is not finite, or there
-            is no ``unk``.
+        UserError, KeyError: There are not as many vectors as words, a number is not finite, or
+            there is no ``unk``.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
         if vectors.ndim != 2 or len(vectors) != len(words) or not np.isfinite(vectors).all():
             raise UserError(f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.')
-        check(f"{_FIELD}: number of words '{UNKNOWN}'", list(words).count(UNKNOWN), least=1)
         self.rows = {word: i for i, word in enumerate(words)}
+        self.unknown = self.rows[UNKNOWN]
         self.vectors = np.asarray(vectors, dtype=np.float32)
 
     def __deepcopy__(self, memo: dict) -> 'WordVectors':
@@ -62,8 +62,7 @@ class WordVectors:
             tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of shorter
             texts, and bool ``[T, L]``, True = padding.
         """
-        unknown = self.rows[UNKNOWN]
-        rows = [self.vectors[[self.rows.get(w, unknown) for w in words]] for words in texts]
+        rows = [self.vectors[[self.rows.get(w, self.unknown) for w in words]] for words in texts]
         return padded([torch.from_numpy(x) for x in rows])
 
 

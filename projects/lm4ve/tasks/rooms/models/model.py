@@ -129,7 +129,6 @@ class SQA3D(BaseModel):
             mode (str): 'tensor' returns features ``[B, 3 E]`` (situation, question, objects),
                 'loss' a dict of losses, 'predict' the samples with predictions.
         """
-        check('mode', mode, choices=('tensor', 'loss', 'predict'))
         objects = self.encode_objects(inputs)
         padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {'objects': objects.padding}
         texts = {name: self.text_encoder(inputs[name], padding[name]) for name in TEXTS}

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.point_ops import (
-    ball_query,
-    farthest_point_sample,
-    interpolate_features,
-    take_points,
-)
+from lm4ve.tasks.base import point_ops
 from lm4ve.tasks.rooms.models.objects import Objects, ProposalHead, Samples, read_mean_sizes
 
 
@@ -76,10 +71,10 @@ class SetAbstraction(nn.Module):
         Returns:
             tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and their features ``[B, G, C]``.
         """
-        centers = take_points(xyz, picks)
-        groups = ball_query(xyz, centers, self.radius, self.samples, padding)
-        around = (take_points(xyz, groups) - centers[:, :, None]) / self.radius
-        around = torch.cat((around, take_points(features, groups)), dim=-1)
+        centers = point_ops.take_points(xyz, picks)
+        groups = point_ops.ball_query(xyz, centers, self.radius, self.samples, padding)
+        around = (point_ops.take_points(xyz, groups) - centers[:, :, None]) / self.radius
+        around = torch.cat((around, point_ops.take_points(features, groups)), dim=-1)
         return centers, self.layers(around).amax(dim=2)
 
 
@@ -94,7 +89,7 @@ class FeaturePropagation(nn.Module):
         self, targets: Tensor, sources: Tensor, target_features: Tensor, source_features: Tensor
     ) -> Tensor:
         """``[B, N, 3]``, ``[B, M, 3]``, ``[B, N, C_1]``, ``[B, M, C_2]`` to ``[B, N, C]``."""
-        carried = interpolate_features(targets, sources, source_features)
+        carried = point_ops.interpolate_features(targets, sources, source_features)
         return self.layers(torch.cat((carried, target_features), dim=-1))
 
 
@@ -128,8 +123,8 @@ class PointNet2(nn.Module):
         self.embed_dims: int = width
 
     def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        picks = seeds = farthest_point_sample(points[..., :3], self.num_points[0], padding)
         xyz, features, levels = points[..., :3], points[..., 3:], []
+        picks = seeds = point_ops.farthest_point_sample(xyz, self.num_points[0], padding)
         for layer, count in zip(self.abstraction, self.num_points, strict=True):
             if levels:  # the points are in the order of picking: the next picks are the first
                 picks = torch.arange(count, device=xyz.device).expand(len(xyz), -1)
@@ -241,7 +236,7 @@ class VoteNet(nn.Module):
         """
         xyz, features, index = self.backbone(points, padding)
         votes, features = self.voting(xyz, features)
-        picks = farthest_point_sample(votes, self.num_proposals)
+        picks = point_ops.farthest_point_sample(votes, self.num_proposals)
         centers, tokens = self.aggregation(votes, features, picks)
         detections = self.head(tokens, centers)
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes

@@ -1,4 +1,4 @@
-"""What SQA3D's models need beside questions: vectors of their words, and answers."""
+"""Vectors of words and answers in files, and what the preprocessor makes of a batch."""
 
 import copy
 import json
@@ -7,11 +7,14 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pytest
+import torch
 
-from lm4ve.tasks.rooms.models.language import read_word_vectors
+from lm4ve.tasks.rooms.models.language import read_word_vectors, split_words
 from lm4ve.tasks.rooms.models.objects import read_mean_sizes
+from lm4ve.tasks.rooms.models.preprocessor import SQA3DPreprocessor
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms.scenes import entries, official
+from tests.tasks.rooms.tiny import VECTORS, batch
 
 ENTRIES = entries(['scene0000_00', 'scene0001_00'])
 GLOVE = {'unk': (1, 2), 'what': (3, 4), 'zebra': (5, 6), 'table': (7, 8), '?': (9, 0), 'Is': (0, 1)}
@@ -78,3 +81,42 @@ def test_every_answer_is_counted(kind, folder, capsys):
     assert f'{len(expected)} answers, {len(set(expected))} different' in capsys.readouterr().out
     with pytest.raises(REFUSED):
         run_tool_here(tool, out, folder / 'questions.json')
+
+
+# ------------------------------------------------------------------- the preprocessor
+def preprocessor(**changes):
+    return SQA3DPreprocessor(**(dict(word_vectors=VECTORS) | changes))
+
+
+def test_colors_are_normalized_in_a_copy():
+    data = batch()
+    before = copy.deepcopy(data['inputs']['points'])
+    found = preprocessor()(data)['inputs']['points']
+    assert all(torch.equal(a, b) for a, b in zip(data['inputs']['points'], before, strict=True))
+    colors = (before[0][:, 3:6] - torch.tensor([109.8, 97.2, 83.8])) / 256
+    torch.testing.assert_close(found[0, :, 3:6], colors)
+    for columns in (slice(0, 3), slice(6, 7)):
+        assert torch.equal(found[0][:, columns], before[0][:, columns])
+    assert torch.equal(preprocessor(color_columns=())(data)['inputs']['points'][0], before[0])
+    torch.testing.assert_close(preprocessor().restore_colors(found)[0], before[0])
+
+
+def test_words_are_looked_up_as_the_release_does():
+    assert split_words('I am here.  What is it?') == 'I am here . What is it ?'.split()
+    data = batch((9, 9), text=['I am left.', 'What is left?'])
+    inputs = preprocessor()(data)['inputs']
+    rows = [VECTORS[w] for w in ('unk', 'is', 'left', '?')]
+    torch.testing.assert_close(inputs['question'][0], torch.tensor(rows))
+    lower = preprocessor(lower_case=True)(data)['inputs']
+    torch.testing.assert_close(lower['question'][0, 0], torch.tensor(VECTORS['what']))
+    hidden = preprocessor(use_situation=False)(data)['inputs']
+    torch.testing.assert_close(hidden['situation'][0], torch.tensor([VECTORS['unk']] * 4))
+    assert torch.equal(hidden['question'], inputs['question'])
+
+
+def test_long_texts_are_cut_and_counted():
+    short = preprocessor(max_length=3)
+    inputs = short(batch((9, 9)))['inputs']
+    assert inputs['situation'].shape[1] == inputs['question'].shape[1] == 3
+    assert short.num_truncated == 4
+    assert not inputs['situation_padding'].any()
