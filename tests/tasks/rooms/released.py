@@ -61,9 +61,7 @@ def scores(state, points, situation, question):
 
 
 def _linear(state, name, x):
-    weight = state[f'{name}.weight']
-    out = x @ weight.reshape(len(weight), -1).T
-    return out + state[f'{name}.bias'] if f'{name}.bias' in state else out
+    return F.linear(x, state[f'{name}.weight'].flatten(1), state.get(f'{name}.bias'))
 
 
 def _head(state, name, x):
@@ -71,77 +69,62 @@ def _head(state, name, x):
 
 
 def _batch_norm(state, name, x):
-    scaled = (x - state[f'{name}.running_mean']) / (state[f'{name}.running_var'] + 1e-5).sqrt()
-    return scaled * state[f'{name}.weight'] + state[f'{name}.bias']
+    parts = ('running_mean', 'running_var', 'weight', 'bias')
+    return torch.relu(F.batch_norm(x, *(state[f'{name}.{part}'] for part in parts)))
 
 
 def _shared(state, name, x):
     i = 0
     while f'{name}.layer{i}.conv.weight' in state:
         x = _linear(state, f'{name}.layer{i}.conv', x)
-        x = torch.relu(_batch_norm(state, f'{name}.layer{i}.bn.bn', x))
+        x = _batch_norm(state, f'{name}.layer{i}.bn.bn', x)
         i += 1
     return x
 
 
-def _farthest(xyz, num):
-    picks = [0]
+def _abstract(state, name, xyz, features, num, radius, samples):
+    picks, rows = [0], []
     while len(picks) < num:
         nearest = torch.stack([(xyz - xyz[i]).square().sum(-1) for i in picks]).amin(0)
         picks.append(int(nearest.argmax()))
-    return picks
-
-
-def _abstract(state, name, xyz, features, num, radius, samples):
-    picks = _farthest(xyz, num)
-    rows = []
     for i in picks:
         inside = [j for j in range(len(xyz)) if (xyz[j] - xyz[i]).square().sum() < radius**2]
         inside = (inside + inside[:1] * samples)[:samples]
         around = torch.cat(((xyz[inside] - xyz[i]) / radius, features[inside]), dim=-1)
         rows.append(_shared(state, name, around).amax(0))
-    return xyz[picks], torch.stack(rows), picks
+    return xyz[picks], torch.stack(rows)
 
 
-def _propagate(state, name, targets, sources, target_features, source_features):
+def _propagate(state, name, targets, sources):
     rows = []
-    for place, own in zip(targets, target_features, strict=True):
-        distance = (sources - place).square().sum(-1).sqrt()
+    for place, own in zip(*targets, strict=True):
+        distance = (sources[0] - place).square().sum(-1).sqrt()
         nearest = distance.argsort()[:3]
         weights = 1 / (distance[nearest] + 1e-8)
-        mean = (weights[:, None] * source_features[nearest]).sum(0) / weights.sum()
+        mean = (weights[:, None] * sources[1][nearest]).sum(0) / weights.sum()
         rows.append(torch.cat((mean, own)))
-    return _shared(state, name, torch.stack(rows))
+    return targets[0], _shared(state, name, torch.stack(rows))
 
 
 def _objects(state, points):
-    xyz, features = points[:, :3], points[:, 3:]
-    levels = []
+    level, levels = (points[:, :3], points[:, 3:]), []
     sizes = zip(VOTENET['num_points'], VOTENET['radii'], VOTENET['samples'], strict=True)
-    for i, size in enumerate(sizes):
-        name = f'detection_backbone.sa{i + 1}.mlp_module'
-        xyz, features, _ = _abstract(state, name, xyz, features, *size)
-        levels.append((xyz, features))
-    for name, (target, mine), source in (('fp1', levels[2], levels[3]), ('fp2', levels[1], None)):
-        source_xyz = levels[2][0] if source is None else source[0]
-        name = f'detection_backbone.{name}.mlp'
-        features = _propagate(state, name, target, source_xyz, mine, features)
-    seeds = levels[1][0]
+    for i, size in enumerate(sizes, 1):
+        level = _abstract(state, f'detection_backbone.sa{i}.mlp_module', *level, *size)
+        levels.append(level)
+    level = _propagate(state, 'detection_backbone.fp1.mlp', levels[2], levels[3])
+    seeds, features = _propagate(state, 'detection_backbone.fp2.mlp', levels[1], level)
     net = features
     for i in (1, 2):
-        net = torch.relu(
-            _batch_norm(state, f'voting_net.bn{i}', _linear(state, f'voting_net.conv{i}', net))
-        )
+        net = _batch_norm(state, f'voting_net.bn{i}', _linear(state, f'voting_net.conv{i}', net))
     net = _linear(state, 'voting_net.conv3', net)
-    votes, features = seeds + net[:, :3], features + net[:, 3:]
-    features = features / features.norm(dim=1, keepdim=True)
-    sizes = (VOTENET[f'proposal_{n}'] for n in ('radius', 'samples'))
+    votes, features = seeds + net[:, :3], F.normalize(features + net[:, 3:], dim=1)
+    sizes = (VOTENET[n] for n in ('num_proposals', 'proposal_radius', 'proposal_samples'))
     name = 'proposal_net.vote_aggregation.mlp_module'
-    _, tokens, _ = _abstract(state, name, votes, features, VOTENET['num_proposals'], *sizes)
+    _, tokens = _abstract(state, name, votes, features, *sizes)
     net, name = tokens, 'proposal_net.proposal'
     for i in (0, 3):
-        net = _linear(state, f'{name}.{i}', net)
-        net = torch.relu(_batch_norm(state, f'{name}.{i + 1}', net))
+        net = _batch_norm(state, f'{name}.{i + 1}', _linear(state, f'{name}.{i}', net))
     return tokens, _linear(state, f'{name}.6', net)[:, :2].argmax(-1) == 0
 
 
