@@ -14,10 +14,11 @@ RoBERTa-base.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.rooms.converters import convert_sqa3d, to_sqa3d
@@ -25,32 +26,26 @@ from lm4ve.tasks.vqa.converters import TASKS, convert_meter, to_meter
 
 
 def convert(
-    state: dict[str, Tensor],
-    llm: str | None,
-    layer: int | Sequence[int],
-    origin: str,
-    reverse: bool,
-    answers: str | None,
-    **options: str | None,
+    state: dict[str, Tensor], llm: str | None, layer: Sequence[int], *, origin: str, **options: Any
 ) -> dict[str, Tensor]:
     """Call the converter of the file's model."""
     is_sqa3d = any(k.startswith(('detection_backbone.', 'object_encoder.')) for k in state)
-    if reverse:
+    answers = options.pop('answers')
+    if options.pop('reverse'):
         return (to_sqa3d if is_sqa3d else to_meter)(state, origin)
-    if answers and not is_sqa3d:
-        raise UserError(f'{origin} is not of SQA3D. Fix: give --vocabulary, not --answers.')
     if is_sqa3d:
-        return convert_sqa3d(state, llm, layer, answers, origin)
+        check('--llm', llm, choices=(None,))  # the release has no block
+        return convert_sqa3d(state, answers, origin)
+    check('--answers, which are of SQA3D', answers, choices=(None,))
     return convert_meter(state, llm, layer, origin=origin, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    task = "what the model is for; default: what the file's heads say"
     run_converter(
         argv,
         __doc__,
         convert,
-        task=dict(choices=TASKS, default='auto', help=task),
+        task=dict(choices=TASKS, default='auto', help='default: by the heads of the file'),
         vocabulary=dict(help='the answers of a VQA checkpoint, in their order'),
         answers=dict(help='the answer_counter.json of an SQA3D checkpoint'),
         reverse=dict(action='store_true', help='from our names to the released'),

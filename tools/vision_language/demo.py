@@ -11,12 +11,11 @@ folder, whose images are ranked. With a config of SQA3D it is a room:
         --situation "I am facing the bed." --config C --checkpoint P
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import DictAction
-from PIL import Image
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
@@ -24,19 +23,16 @@ from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.cost.tables import print_table
-from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.pictures import to_image
+from lm4ve.tasks.base.pictures import save_figure
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
     add('text', help='the question; with a config of retrieval one or more captions')
@@ -49,49 +45,34 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--device', help='default: a GPU if there is one')
     add('--cfg-options', nargs='+', action=DictAction, help='override config fields')
     add_allow_partial(parser)
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    check('--topk', args.topk, least=1)
-    cfg = read_config(args.config, args.cfg_options)
-    task = task_of_config(cfg).name
-    check('the task of --config', task, choices=('vqa', 'rooms'))
-    name = Path(args.config).stem
-    folder = Path(args.out_dir or f'work_dirs/{name}/demo')
+    args = parser.parse_args(argv)
+    cfg, name = read_config(args.config, args.cfg_options), Path(args.config).stem
+    task, many = task_of_config(cfg).name, Path(args.image).is_dir()
     asks = task == 'rooms' or str(cfg.model.head.type).endswith('VQAHead')
-    many = Path(args.image).is_dir()
-    if asks and many:
-        raise UserError(f"'{args.image}' is a folder. Fix: ask about one image or room.")
-    texts = {'question' if asks else 'caption': args.text}
-    if args.situation is not None or task == 'rooms':
-        texts['situation'] = args.situation
-    given = None if many else samples_of_files(cfg, [args.image], **texts)[0]
+    texts = {'situation': args.situation} if task == 'rooms' or args.situation else {}
+    texts['question' if asks else 'caption'] = args.text
+    given = None if many and not asks else samples_of_files(cfg, [args.image], **texts)[0]
     kind = RoomInferencer if task == 'rooms' else VQAInferencer if asks else RetrievalInferencer
     inferencer = kind(cfg, args.checkpoint, args.device, args.allow_partial)
+    folder = Path(args.out_dir or f'work_dirs/{name}/demo')
+    options = dict(topk=args.topk, out_dir=folder)
     if asks:
-        said = [args.situation, args.text] if task == 'rooms' else [args.text]
-        (result,) = inferencer(args.image, *said, topk=args.topk, out_dir=folder)
-        print('\n'.join(said))
+        (result,) = inferencer(args.image, *texts.values(), **options)
+        print('\n'.join(texts.values()))
         print_table('', [dict(a, score=f'{100 * a["score"]:.1f} %') for a in result['answers']])
     else:
-        ranked, key, title = (
-            ('images', 'img_path', 'text') if many else ('captions', 'text', 'img_path')
-        )
-        captions = args.text.split('|')
-        for result in inferencer(args.image, captions, rank=ranked, topk=args.topk, out_dir=folder):
+        ranked = 'images' if many else 'captions'
+        title, key = ('text', 'img_path') if many else ('img_path', 'text')
+        for result in inferencer(args.image, args.text.split('|'), rank=ranked, **options):
             print(result[title])
-            print_table(
-                '', [{ranked: f[key], 'score': f'{f["score"]:.3f}'} for f in result[ranked]]
-            )
+            rows = [{ranked: f[key], 'score': f'{f["score"]:.3f}'} for f in result[ranked]]
+            print_table('', rows)
     print(f'pictures: {folder}')
     if given is not None and not args.no_sheet:
         analysis = analyse(inferencer.model, collate(cfg, [given.data]))
         (sample,) = samples_of(analysis, inferencer.model, [given.name], heads=3)
         sheet = folder / f'{given.name}_activations.png'
-        figure = draw_sheet(sample, f'{name}, {args.checkpoint}')
-        Image.fromarray(to_image(figure)).save(sheet, optimize=True)
+        save_figure(draw_sheet(sample, f'{name}, {args.checkpoint}'), sheet)
         print(f'activations: {sheet}')
 
 

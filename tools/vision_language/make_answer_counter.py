@@ -7,27 +7,22 @@ The model's answers are the different ones, sorted; how often one occurs says ho
 right answer counts. Name files of training only, or those that a checkpoint was made with.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.rooms.datasets.questions import read_answers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('out', help='the JSON file to write (answer_counter.json)')
-    parser.add_argument(
-        'annotations', nargs='+', help='lists of questions (SQA_train.json), or official ones'
-    )
+    parser.add_argument('annotations', nargs='+', help='SQA_train.json, or official annotations')
     args = parser.parse_args(argv)
     answers = [answer for path in args.annotations for answer in read_answers(path)]
-    if not answers:
-        raise UserError(f'{", ".join(args.annotations)}: there are no answers. Fix: name others.')
+    check(f'the number of answers in {args.annotations}', len(answers), least=1)
     write_json(answers, args.out)
     print(f'{args.out}: {len(answers)} answers, {len(set(answers))} different ones')
 

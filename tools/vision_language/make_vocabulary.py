@@ -5,9 +5,12 @@
         data/coco/vqav2/v2_mscoco_val2014_annotations.json
     python tools/vision_language/make_vocabulary.py data/mine/vocabulary.json \\
         data/mine/train.csv --min-count 1 --raw
+
+Annotations are VQAv2's (.json), or own questions (.csv, .tsv, .jsonl). Answers stand in the order
+of their first occurrence in these files.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from lm4ve.files import write_json
@@ -17,38 +20,19 @@ from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument('out', help='the JSON file to write')
-    parser.add_argument(
-        'annotations',
-        nargs='+',
-        help="VQAv2's annotations (.json), or own questions (.csv, .tsv, .jsonl);\n"
-        'answers stand in the order of their first occurrence in these files',
-    )
-    parser.add_argument(
-        '--min-count',
-        type=int,
-        default=9,
-        help='questions that must have an answer as the majority gave it; default: 9',
-    )
-    parser.add_argument(
-        '--raw',
-        action='store_true',
-        help='do not normalize answers as the official evaluation does',
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('out', help='the JSON file to write')
+    add('annotations', nargs='+', help="VQAv2's annotations, or own questions")
+    add('--min-count', type=int, default=9, help='questions with this majority answer; default: 9')
+    add('--raw', action='store_true', help='no normalization as in the official evaluation')
     args = parser.parse_args(argv)
     questions = [q for path in args.annotations for q in read_answers(path)]
     vocabulary = build_vocabulary((m for m, _ in questions), args.min_count, not args.raw)
     write_json(vocabulary, args.out)
-    known = set(vocabulary)
-    covered = sum(not known.isdisjoint(given) for _, given in questions)
-    print(
-        f'{args.out}: {len(vocabulary)} answers. {covered} of {len(questions)} questions '
-        f'({covered / len(questions):.1%}) have one of them, as it was written by an annotator; '
-        'a training leaves out the others.'
-    )
+    covered = sum(not set(vocabulary).isdisjoint(given) for _, given in questions)
+    share = f'{covered} of {len(questions)} questions ({covered / len(questions):.1%})'
+    print(f'{args.out}: {len(vocabulary)} answers. {share} have one; training leaves out others.')
 
 
 if __name__ == '__main__':

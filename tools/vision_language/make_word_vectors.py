@@ -6,7 +6,7 @@
 Texts are the lists that SQA3D's ScanQA code reads, or the official files of questions.
 """
 
-import argparse
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from lm4ve.runner.command_line import run_tool
@@ -15,19 +15,15 @@ from lm4ve.tasks.rooms.models.language import write_word_vectors
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument('source', help="GloVe's text file, a word and its numbers a line")
     parser.add_argument('out', help='the .npz to write')
     parser.add_argument('questions', nargs='+', help='files of questions, of every split')
     args = parser.parse_args(argv)
     texts = [text for path in args.questions for text in read_texts(path)]
     words, known = write_word_vectors(args.source, texts, args.out)
-    print(
-        f'{args.out}: {known} of the {words} words of {len(texts)} texts have a vector; the '
-        'others are read as unknown.'
-    )
+    found = f'{known} of the {words} words of {len(texts)} texts have a vector'
+    print(f'{args.out}: {found}; the others are read as unknown.')
 
 
 if __name__ == '__main__':

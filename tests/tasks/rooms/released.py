@@ -8,126 +8,60 @@ of lm4ve takes part. Dropout is off, batch norms use their running statistics.
 import torch
 import torch.nn.functional as F
 
-from tests.tasks.rooms.tiny import VOTENET
+from lm4ve.tasks.rooms.converters import to_sqa3d
+from tests.tasks.rooms.tiny import VOTENET, build
 
-HEADS = 2
-HIDDEN, FLAT, OUT, WORDS, ANSWERS = 16, 9, 12, 5, 4
-CLASSES = len(VOTENET['mean_sizes'])
+HEADS, HIDDEN = 2, 16
 
 
 def random_state(head: str = 'answer_cls') -> dict:
-    """Return random weights by the released names, with what is never called."""
-    shapes, norms = {}, []
-
-    def linear(name, out, into, dims=0, bias=True):
-        shapes[f'{name}.weight'] = (out, into, *(1,) * dims)
-        if bias:
-            shapes[f'{name}.bias'] = (out,)
-
-    def batch_norm(name, width):
-        norms.append(name)
-        for part in ('weight', 'bias', 'running_mean', 'running_var'):
-            shapes[f'{name}.{part}'] = (width,)
-
-    def shared(name, widths):
-        for i, (into, out) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
-            linear(f'{name}.layer{i}.conv', out, into, dims=2, bias=False)
-            batch_norm(f'{name}.layer{i}.bn.bn', out)
-
-    for part, rows in (('ih', WORDS), ('hh', HIDDEN)):
-        shapes[f'lang_net.lstm.weight_{part}_l0'] = (4 * HIDDEN, rows)
-        shapes[f'lang_net.lstm.bias_{part}_l0'] = (4 * HIDDEN,)
-    width = 4
-    for i, widths in enumerate(VOTENET['channels']):
-        shared(f'detection_backbone.sa{i + 1}.mlp_module', (3 + width, *widths))
-        width = widths[-1]
-    shared('detection_backbone.fp1.mlp', (20, 10, 10))
-    shared('detection_backbone.fp2.mlp', (20, 10, 10))
-    for i in (1, 2):
-        linear(f'voting_net.conv{i}', 10, 10, dims=1)
-        batch_norm(f'voting_net.bn{i}', 10)
-    linear('voting_net.conv3', 13, 10, dims=1)
-    channels = VOTENET['proposal_channels']
-    shared('proposal_net.vote_aggregation.mlp_module', (13, *(channels,) * 3))
-    for i in (0, 3):
-        linear(f'proposal_net.proposal.{i}', channels, channels, dims=1, bias=False)
-        batch_norm(f'proposal_net.proposal.{i + 1}', channels)
-    linear('proposal_net.proposal.6', 2 + 3 + 2 + 5 * CLASSES, channels, dims=1)
-    for name in ('lang', 's', 'q'):
-        linear(f'{name}_feat_linear.0', HIDDEN, HIDDEN)
-    linear('object_feat_linear.0', HIDDEN, channels)
-    stacks = dict(enc_list_s=('mhatt',), enc_list_q=('mhatt',))
-    stacks |= dict.fromkeys(('dec_list', 'dec_list_2'), ('mhatt1', 'mhatt2'))
-    for stack, attentions in stacks.items():
-        for i in range(2):
-            for attention in attentions:
-                for part in ('v', 'k', 'q', 'merge'):
-                    linear(f'{stack}.{i}.{attention}.linear_{part}', HIDDEN, HIDDEN)
-            linear(f'{stack}.{i}.ffn.mlp.fc.linear', 4 * HIDDEN, HIDDEN)
-            linear(f'{stack}.{i}.ffn.mlp.linear', HIDDEN, 4 * HIDDEN)
-            for n in range(1, len(attentions) + 2):
-                shapes[f'{stack}.{i}.norm{n}.a_2'] = (HIDDEN,)
-                shapes[f'{stack}.{i}.norm{n}.b_2'] = (HIDDEN,)
-    for pool in ('visual', 's', 'q', 'lstm_q'):
-        linear(f'attflat_{pool}.mlp.fc.linear', FLAT, HIDDEN)
-        linear(f'attflat_{pool}.mlp.linear', 1, FLAT)
-        linear(f'attflat_{pool}.linear_merge', OUT, HIDDEN)
-    for name, out, into in (
-        (head, ANSWERS, 3 * OUT),
-        ('aux_reg', 7, 2 * OUT),
-        ('object_cls', 1, HIDDEN),
-    ):
-        linear(f'{name}.0', HIDDEN, into)
-        linear(f'{name}.3', out, HIDDEN)
+    """Return random weights by the released names; :func:`scores` looks up all that is called."""
     generator = torch.Generator().manual_seed(7)
-    state = {k: torch.randn(s, generator=generator) * 0.4 for k, s in shapes.items()}
-    for name in norms:
-        state[f'{name}.running_var'] = state[f'{name}.running_var'].abs() + 0.5
-        state[f'{name}.weight'] += 1
-        state[f'{name}.num_batches_tracked'] = torch.tensor(3)
-    for name in [k for k in state if k.endswith('a_2')]:
-        state[name] += 1
+    state = {
+        k.replace('answer_cls', head): torch.randn(v.shape, generator=generator) * 0.4
+        for k, v in to_sqa3d(build().state_dict()).items()
+    }
+    for name in state:
+        if name.endswith('running_var'):
+            state[name] = state[name].abs() + 0.5
+            state[name.replace('running_var', 'weight')] += 1
+        if name.endswith('num_batches_tracked'):
+            state[name] = torch.tensor(3)
+        if name.endswith('a_2'):
+            state[name] += 1
+        if 'linear_merge.weight' in name or 'mlp.linear.weight' in name:
+            state[name] *= 0.5
     # So that objects stay different from each other through four layers of a common guide.
     state['object_feat_linear.0.weight'] *= 20
-    for name in [k for k in state if 'linear_merge.weight' in k or 'mlp.linear.weight' in k]:
-        state[name] *= 0.5
     return state
 
 
-def scores(state, points, situation, question, head='answer_cls'):
+def scores(state, points, situation, question):
     """One scene: points ``[N, 7]`` with normalized colors, vectors of words ``[L, 5]``.
 
     Returns:
         tuple: Logits of answers, the pose, and whether each proposal is an object.
     """
     tokens, masked = _objects(state, points)
-    s, q = (
-        F.gelu(_linear(state, 'lang_feat_linear.0', _lstm(state, words)))
-        for words in (situation, question)
-    )
-    v = F.gelu(_linear(state, 'object_feat_linear.0', tokens))
-    nothing = torch.zeros(0, dtype=torch.bool)
-    for i in range(2):
-        s = _self_attention(state, f'enc_list_s.{i}', s)
-        q = _self_attention(state, f'enc_list_q.{i}', q)
-    for stack, guide in (('dec_list', s), ('dec_list_2', q)):
+    v, texts = F.gelu(_linear(state, 'object_feat_linear.0', tokens)), []
+    lstm = torch.nn.LSTM(state['lang_net.lstm.weight_ih_l0'].shape[1], HIDDEN)
+    lstm.load_state_dict({k[14:]: x for k, x in state.items() if k.startswith('lang_net.lstm.')})
+    for words, name in ((situation, 's'), (question, 'q')):
+        x = F.gelu(_linear(state, 'lang_feat_linear.0', lstm(words)[0]))
         for i in range(2):
-            v = _guided(state, f'{stack}.{i}', v, guide, masked)
-    s, q, v = (
-        _flatten(state, f'attflat_{name}', x, mask)
-        for name, x, mask in (('s', s, nothing), ('q', q, nothing), ('visual', v, masked))
-    )
-    return (
-        _head(state, head, torch.cat((s, q, v))),
-        _head(state, 'aux_reg', torch.cat((s, v))),
-        ~masked,
-    )
+            x = _layer(state, f'enc_list_{name}.{i}', ['mhatt'], x)
+        texts.append(x)
+    for text, stack in zip(texts, ('dec_list', 'dec_list_2'), strict=True):
+        for i in range(2):
+            v = _layer(state, f'{stack}.{i}', ['mhatt1', 'mhatt2'], v, masked, text)
+    s, q = (_flatten(state, f'attflat_{n}', x) for n, x in zip('sq', texts, strict=True))
+    v = _flatten(state, 'attflat_visual', v, masked)
+    answer = _head(state, 'answer_cls', torch.cat((s, q, v)))
+    return answer, _head(state, 'aux_reg', torch.cat((s, v))), ~masked
 
 
 def _linear(state, name, x):
-    weight = state[f'{name}.weight']
-    out = x @ weight.reshape(len(weight), -1).T
-    return out + state[f'{name}.bias'] if f'{name}.bias' in state else out
+    return F.linear(x, state[f'{name}.weight'].flatten(1), state.get(f'{name}.bias'))
 
 
 def _head(state, name, x):
@@ -135,92 +69,63 @@ def _head(state, name, x):
 
 
 def _batch_norm(state, name, x):
-    scaled = (x - state[f'{name}.running_mean']) / (state[f'{name}.running_var'] + 1e-5).sqrt()
-    return scaled * state[f'{name}.weight'] + state[f'{name}.bias']
+    parts = ('running_mean', 'running_var', 'weight', 'bias')
+    return torch.relu(F.batch_norm(x, *(state[f'{name}.{part}'] for part in parts)))
 
 
 def _shared(state, name, x):
     i = 0
     while f'{name}.layer{i}.conv.weight' in state:
         x = _linear(state, f'{name}.layer{i}.conv', x)
-        x = torch.relu(_batch_norm(state, f'{name}.layer{i}.bn.bn', x))
+        x = _batch_norm(state, f'{name}.layer{i}.bn.bn', x)
         i += 1
     return x
 
 
-def _farthest(xyz, num):
-    picks = [0]
+def _abstract(state, name, xyz, features, num, radius, samples):
+    picks, rows = [0], []
     while len(picks) < num:
         nearest = torch.stack([(xyz - xyz[i]).square().sum(-1) for i in picks]).amin(0)
         picks.append(int(nearest.argmax()))
-    return picks
-
-
-def _abstract(state, name, xyz, features, num, radius, samples):
-    picks = _farthest(xyz, num)
-    rows = []
     for i in picks:
         inside = [j for j in range(len(xyz)) if (xyz[j] - xyz[i]).square().sum() < radius**2]
         inside = (inside + inside[:1] * samples)[:samples]
         around = torch.cat(((xyz[inside] - xyz[i]) / radius, features[inside]), dim=-1)
         rows.append(_shared(state, name, around).amax(0))
-    return xyz[picks], torch.stack(rows), picks
+    return xyz[picks], torch.stack(rows)
 
 
-def _propagate(state, name, targets, sources, target_features, source_features):
+def _propagate(state, name, targets, sources):
     rows = []
-    for place, own in zip(targets, target_features, strict=True):
-        distance = (sources - place).square().sum(-1).sqrt()
+    for place, own in zip(*targets, strict=True):
+        distance = (sources[0] - place).square().sum(-1).sqrt()
         nearest = distance.argsort()[:3]
         weights = 1 / (distance[nearest] + 1e-8)
-        mean = (weights[:, None] * source_features[nearest]).sum(0) / weights.sum()
+        mean = (weights[:, None] * sources[1][nearest]).sum(0) / weights.sum()
         rows.append(torch.cat((mean, own)))
-    return _shared(state, name, torch.stack(rows))
+    return targets[0], _shared(state, name, torch.stack(rows))
 
 
 def _objects(state, points):
-    xyz, features = points[:, :3], points[:, 3:]
-    levels = []
+    level, levels = (points[:, :3], points[:, 3:]), []
     sizes = zip(VOTENET['num_points'], VOTENET['radii'], VOTENET['samples'], strict=True)
-    for i, size in enumerate(sizes):
-        name = f'detection_backbone.sa{i + 1}.mlp_module'
-        xyz, features, _ = _abstract(state, name, xyz, features, *size)
-        levels.append((xyz, features))
-    for name, (target, mine), source in (('fp1', levels[2], levels[3]), ('fp2', levels[1], None)):
-        source_xyz = levels[2][0] if source is None else source[0]
-        name = f'detection_backbone.{name}.mlp'
-        features = _propagate(state, name, target, source_xyz, mine, features)
-    seeds = levels[1][0]
+    for i, size in enumerate(sizes, 1):
+        level = _abstract(state, f'detection_backbone.sa{i}.mlp_module', *level, *size)
+        levels.append(level)
+    level = _propagate(state, 'detection_backbone.fp1.mlp', levels[2], levels[3])
+    seeds, features = _propagate(state, 'detection_backbone.fp2.mlp', levels[1], level)
     net = features
     for i in (1, 2):
-        net = torch.relu(
-            _batch_norm(state, f'voting_net.bn{i}', _linear(state, f'voting_net.conv{i}', net))
-        )
+        net = _batch_norm(state, f'voting_net.bn{i}', _linear(state, f'voting_net.conv{i}', net))
     net = _linear(state, 'voting_net.conv3', net)
-    votes, features = seeds + net[:, :3], features + net[:, 3:]
-    features = features / features.norm(dim=1, keepdim=True)
-    sizes = (VOTENET[f'proposal_{n}'] for n in ('radius', 'samples'))
+    votes, features = seeds + net[:, :3], F.normalize(features + net[:, 3:], dim=1)
+    sizes = (VOTENET[n] for n in ('num_proposals', 'proposal_radius', 'proposal_samples'))
     name = 'proposal_net.vote_aggregation.mlp_module'
-    _, tokens, _ = _abstract(state, name, votes, features, VOTENET['num_proposals'], *sizes)
+    _, tokens = _abstract(state, name, votes, features, *sizes)
     net, name = tokens, 'proposal_net.proposal'
     for i in (0, 3):
-        net = _linear(state, f'{name}.{i}', net)
-        net = torch.relu(_batch_norm(state, f'{name}.{i + 1}', net))
+        net = _batch_norm(state, f'{name}.{i + 1}', _linear(state, f'{name}.{i}', net))
     return tokens, _linear(state, f'{name}.6', net)[:, :2].argmax(-1) == 0
-
-
-def _lstm(state, words):
-    p = 'lang_net.lstm.'
-    hidden = cell = torch.zeros(HIDDEN)
-    out = []
-    for word in words:
-        gates = state[f'{p}weight_ih_l0'] @ word + state[f'{p}bias_ih_l0']
-        gates = gates + state[f'{p}weight_hh_l0'] @ hidden + state[f'{p}bias_hh_l0']
-        into, forget, new, give = gates.chunk(4)
-        cell = forget.sigmoid() * cell + into.sigmoid() * new.tanh()
-        hidden = give.sigmoid() * cell.tanh()
-        out.append(hidden)
-    return torch.stack(out)
 
 
 def _norm(state, name, x):
@@ -245,25 +150,19 @@ def _attention(state, name, x, others, masked=None):
     return _linear(state, f'{name}.linear_merge', torch.cat(heads, dim=-1))
 
 
-def _feed_forward(state, name, x):
+def _layer(state, name, attentions, x, masked=None, guide=None):
+    for n, attention in enumerate(attentions, 1):
+        others, hidden = (x, masked) if n == 1 else (guide, None)
+        found = _attention(state, f'{name}.{attention}', x, others, hidden)
+        x = _norm(state, f'{name}.norm{n}', x + found)
     inner = F.gelu(_linear(state, f'{name}.ffn.mlp.fc.linear', x))
-    return _linear(state, f'{name}.ffn.mlp.linear', inner)
+    inner = _linear(state, f'{name}.ffn.mlp.linear', inner)
+    return _norm(state, f'{name}.norm{len(attentions) + 1}', x + inner)
 
 
-def _self_attention(state, name, x):
-    x = _norm(state, f'{name}.norm1', x + _attention(state, f'{name}.mhatt', x, x))
-    return _norm(state, f'{name}.norm2', x + _feed_forward(state, name, x))
-
-
-def _guided(state, name, x, guide, masked):
-    x = _norm(state, f'{name}.norm1', x + _attention(state, f'{name}.mhatt1', x, x, masked))
-    x = _norm(state, f'{name}.norm2', x + _attention(state, f'{name}.mhatt2', x, guide))
-    return _norm(state, f'{name}.norm3', x + _feed_forward(state, name, x))
-
-
-def _flatten(state, name, x, masked):
+def _flatten(state, name, x, masked=None):
     weights = F.gelu(_linear(state, f'{name}.mlp.fc.linear', x))
     weights = _linear(state, f'{name}.mlp.linear', weights)[:, 0]
-    if len(masked):
+    if masked is not None:
         weights = weights.masked_fill(masked, -1e9)
     return _linear(state, f'{name}.linear_merge', weights.softmax(0) @ x)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+from plyfile import PlyData, PlyElement
 
 #: A quarter turn about z and a shift.
 ALIGNMENT = np.array([[0.0, -1, 0, 2], [1, 0, 0, -1], [0, 0, 1, 0.5], [0, 0, 0, 1]])
@@ -12,41 +13,23 @@ THINGS = (('floor', 0, (0, 0, 0)), ('office chair', 1, (1, 2, 0.5)), ('table', 3
 UNLABELED = (5.0, 5.0, 1.0)
 
 
-def vertices_and_faces():
-    """Vertices ``[4 * 4, 6]``, triangles, and the segment of each: two a thing."""
-    corners = [corner for *_, corner in THINGS] + [UNLABELED]
-    tetrahedron = np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)])
-    points = np.concatenate([tetrahedron + corner for corner in corners])
-    colors = np.arange(len(points) * 3).reshape(-1, 3) * 5
-    sides = np.array([(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)])
-    faces = np.concatenate([sides + 4 * i for i in range(len(corners))])
-    segments = np.arange(len(points)) // 2 * 10 + 7
-    return np.hstack([points, colors]), faces, segments
-
-
-def ply(vertices, faces, binary=True, count=None):
-    kind = 'binary_little_endian' if binary else 'ascii'
-    head = f'ply\nformat {kind} 1.0\nelement vertex {count or len(vertices)}\n'
-    head += ''.join(f'property float {c}\n' for c in 'xyz')
-    head += ''.join(f'property uchar {c}\n' for c in ('red', 'green', 'blue', 'alpha'))
-    head += f'element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n'
-    if binary:
-        rows = np.zeros(len(vertices), [('xyz', '<f4', 3), ('rgba', 'u1', 4)])
-        rows['xyz'], rows['rgba'][:, :3] = vertices[:, :3], vertices[:, 3:]
-        sides = np.zeros(len(faces), [('n', 'u1'), ('at', '<i4', 3)])
-        sides['n'], sides['at'] = 3, faces
-        return head.encode() + rows.tobytes() + sides.tobytes()
-    lines = [' '.join([*map(str, v[:3]), *(str(int(c)) for c in v[3:]), '255']) for v in vertices]
-    lines += ['3 ' + ' '.join(map(str, f)) for f in faces]
-    return (head + '\n'.join(lines) + '\n').encode()
+def write_ply(path, vertices, binary=True):
+    """Write vertices ``[V, 6]`` as colored points."""
+    kinds = [(c, 'f4') for c in 'xyz'] + [(c, 'u1') for c in ('red', 'green', 'blue')]
+    rows = np.array(list(map(tuple, vertices)), dtype=kinds)
+    PlyData([PlyElement.describe(rows, 'vertex')], text=not binary).write(str(path))
 
 
 def write_scan(scans, scene='scene0000_00', binary=True, aggregation='{}.aggregation.json'):
     """Write one scan and return its folder."""
     folder = scans / scene
     folder.mkdir(parents=True)
-    vertices, faces, segments = vertices_and_faces()
-    (folder / f'{scene}_vh_clean_2.ply').write_bytes(ply(vertices, faces, binary))
+    # A tetrahedron a thing, of two segments.
+    corners = np.array([corner for *_, corner in THINGS] + [UNLABELED])
+    points = np.array([(0, 0, 0), (1, 0, 0), (0, 0.5, 0), (0, 0, 0.25)]) + corners[:, None]
+    colors, segments = np.arange(48).reshape(-1, 3) * 5, np.arange(16) // 2 * 10 + 7
+    vertices = np.hstack([points.reshape(-1, 3), colors])
+    write_ply(folder / f'{scene}_vh_clean_2.ply', vertices, binary)
     content = dict(sceneId=scene, segIndices=segments.tolist())
     (folder / f'{scene}_vh_clean_2.0.010000.segs.json').write_text(json.dumps(content))
     groups = [

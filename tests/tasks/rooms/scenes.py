@@ -24,103 +24,70 @@ ANSWERS = ['table', 'table', 'yes', 'no', 'two', 'chair']
 def write_scene(root: Path, name: str, count: int = 60, seed: int = 0) -> dict[str, np.ndarray]:
     """Write the files of a scene; return what is in them, by the ends of their names."""
     rng = np.random.default_rng(seed)
-    raw = np.concatenate(
-        (
-            rng.uniform(0, 4, (count, 3)),
-            rng.integers(0, 256, (count, 3)),
-            rng.normal(size=(count, 3)),
-        ),
-        axis=1,
-    ).astype(np.float32)
+    places, colors = rng.uniform(0, 4, (count, 3)), rng.integers(0, 256, (count, 3))
+    raw = np.hstack((places, colors, rng.normal(size=(count, 3)))).astype(np.float32)
     aligned = raw.copy()
     aligned[:, :3] = raw[:, :3] @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
     instances = rng.integers(0, len(IDS), count)
+    clouds = [aligned[instances == i, :3] for i in range(len(IDS))]
     boxes = [
         [*(x.max(0) + x.min(0)) / 2, *(x.max(0) - x.min(0)), IDS[i], i]
-        for i in range(len(IDS))
-        for x in [aligned[instances == i, :3]]
+        for i, x in enumerate(clouds)
     ]
     arrays = dict(
         vert=raw,
         aligned_vert=aligned,
         ins_label=instances.astype(np.uint32) + 1,
         sem_label=np.array(IDS, dtype=np.uint32)[instances],
-        bbox=np.array(boxes),
         aligned_bbox=np.array(boxes),
     )
-    folder = root / 'scannet_data'
-    folder.mkdir(parents=True, exist_ok=True)
-    for end, array in arrays.items():
-        np.save(folder / f'{name}_{end}.npy', array)
+    files = {f'scannet_data/{name}_{end}': array for end, array in arrays.items()}
+    files[f'objects/{name}'] = rng.normal(size=(5, 9)).astype(np.float32)
+    for file, array in files.items():
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f'{file}.npy', array)
     scan = root / 'scans' / name / f'{name}.txt'
     scan.parent.mkdir(parents=True, exist_ok=True)
     numbers = ' '.join(f'{v:.6f}' for v in ALIGNMENT.ravel())
     scan.write_text(f'axisAlignment = {numbers} \ncolorHeight = 968\nsceneType = Office\n')
-    (root / 'objects').mkdir(exist_ok=True)
-    np.save(root / 'objects' / f'{name}.npy', rng.normal(size=(5, 9)).astype(np.float32))
     return arrays
 
 
-def entries(scenes: Sequence[str], questions: Sequence = QUESTIONS) -> list[dict]:
+def entries(scenes: Sequence[str]) -> list[dict]:
     """Return the list of ``SQA_<split>.json``: each question about each scene."""
     found = []
-    for i, (situation, question, answer) in enumerate(questions):
+    for i, (situation, question, answer) in enumerate(QUESTIONS):
+        turn = Rotation.from_euler('z', 40 * i + 10, degrees=True).as_quat().tolist()
+        texts = dict(situation=situation, question=question, answers=[answer])
         for scene in scenes:
-            turn = Rotation.from_euler('z', 40 * i + 10, degrees=True).as_quat().tolist()
-            found.append(
-                dict(
-                    answers=[answer],
-                    object_ids=[],
-                    object_names=[],
-                    question=question,
-                    situation=situation,
-                    question_id=220602000000 + len(found),
-                    scene_id=scene,
-                    position=[0.5, -0.25 * i, 0, *turn],
-                )
-            )
+            ids = dict(scene_id=scene, question_id=220602000000 + len(found))
+            found.append(dict(ids, **texts, position=[0.5, -0.25 * i, 0, *turn]))
     return found
 
 
 def official(listed: Sequence[dict]) -> tuple[dict, dict]:
     """Return the contents of the two official files with the questions of the one."""
-    head = dict(info=dict(version='1.0', year=2022), data_type='scannet', data_subtype='v2')
     questions, annotations = [], []
     for e in listed:
         ids = dict(scene_id=e['scene_id'], question_id=e['question_id'])
+        texts = dict(situation=e['situation'], question=e['question'])
+        questions.append(dict(ids, **texts, alternative_situation=['I stand here.'] * 2))
         x, y, z, qx, qy, qz, qw = e['position']
-        questions.append(
-            dict(
-                ids,
-                situation=e['situation'],
-                alternative_situation=['I stand here.', 'I stand there.'],
-                question=e['question'],
-            )
-        )
         answers = [dict(answer=a, answer_confidence='yes', answer_id=1) for a in e['answers']]
-        annotations.append(
-            dict(
-                ids,
-                question_type='N/A',
-                answer_type='other',
-                answers=answers,
-                # As in the train file: w comes first.
-                rotation=dict(_w=qw, _x=qx, _y=qy, _z=qz),
-                position=dict(x=x, y=y, z=z),
-            )
-        )
-    return dict(head, task_type='SQA', questions=questions), dict(head, annotations=annotations)
+        # As in the train file: w comes first.
+        rotation, position = dict(_w=qw, _x=qx, _y=qy, _z=qz), dict(x=x, y=y, z=z)
+        annotations.append(dict(ids, answers=answers, rotation=rotation, position=position))
+    return dict(task_type='SQA', questions=questions), dict(annotations=annotations)
 
 
-def write_sqa3d(root: Path, count: int = 60) -> Path:
+def write_sqa3d(root: Path) -> Path:
     """Write splits of two scenes each (train) and one (val, test), in both layouts."""
-    numbers = dict(train=(0, 1), val=(2,), test=(3,))
     qa = root / 'qa'
-    qa.mkdir(parents=True, exist_ok=True)
-    for split, chosen in numbers.items():
+    qa.mkdir(parents=True)
+    for split, chosen in dict(train=(0, 1), val=(2,), test=(3,)).items():
         scenes = [f'scene{i:04d}_00' for i in chosen]
         for i, scene in zip(chosen, scenes, strict=True):
-            write_scene(root, scene, count, seed=i)
+            write_scene(root, scene, seed=i)
         listed = entries(scenes)
         (qa / f'SQA_{split}.json').write_text(json.dumps(listed))
         for name, content in zip(('questions', 'sqa_annotations'), official(listed), strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import ConfigDict
 
-from lm4ve.tasks.rooms.demo.room_files import write_rooms
+from lm4ve.tasks.rooms.demo.rooms import write_rooms
 from lm4ve.tasks.rooms.scannet import CLASSES
 from tests.helpers import shrink
 from tests.tasks.rooms.scenes import write_sqa3d
@@ -40,7 +40,7 @@ class Shrinker(shrink.Shrinker):
         model.text_encoder.update(in_channels=5, channels=16)
         model.fusion.update(embed_dims=16, num_heads=2)
         model.pool.update(hidden_channels=9, out_channels=12)
-        answers = f'{self._scannet()}/qa/answer_counter.json'
+        answers = f'{self.written("scannet", write_sqa3d)}/qa/answer_counter.json'
         model.head.update(answers=answers, in_channels=36, hidden_channels=16)
         if model.pose_head is not None:
             model.pose_head.update(in_channels=24, hidden_channels=16)
@@ -53,13 +53,9 @@ class Shrinker(shrink.Shrinker):
             folder = self.written('rooms', lambda f: write_rooms(f, ROOMS))
             dataset.update(data_root=folder, rooms=ROOMS, indices=8)
             return
-        dataset.data_root = self._scannet()
+        dataset.data_root = self.written('scannet', write_sqa3d)
         if 'answers' in dataset:
             dataset.answers = f'{dataset.data_root}/qa/answer_counter.json'
         for step in dataset.pipeline:
             if step.type == 'lm4ve.SampleScenePoints':
                 step.num = 40
-
-    def _scannet(self) -> str:
-        """Return a folder with everything of ScanNet and SQA3D."""
-        return self.written('scannet', write_sqa3d)

@@ -1,6 +1,5 @@
 """ScanNet's scans become the arrays that the data set reads."""
 
-import importlib.util
 import json
 
 import numpy as np
@@ -8,80 +7,74 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
-from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms.scans import ALIGNMENT, write_labels, write_scan
 
 SCENES = ['scene0000_00', 'scene0001_00']
 
-PATH = ROOT / 'tools/vision_language/prepare_scannet.py'
-spec = importlib.util.spec_from_file_location('prepare_scannet', PATH)
-tool = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(tool)
+
+@pytest.fixture
+def scans(tmp_path):
+    """Two scans: one binary, one of text, whose objects are of the finer mesh."""
+    write_scan(tmp_path / 'scans', SCENES[0])
+    write_scan(tmp_path / 'scans', SCENES[1], False, '{}_vh_clean.aggregation.json')
+    return tmp_path / 'scans'
 
 
 @pytest.fixture
-def given(tmp_path):
-    """The arguments of the tool, with two scans: one binary, one of text."""
-    for i, scene in enumerate(SCENES):
-        write_scan(tmp_path / 'scans', scene, binary=i == 0, aggregation=tool.OBJECTS[i])
+def prepare(scans, tmp_path, capsys):
+    """Runs the tool and returns its counts."""
     labels = write_labels(tmp_path / 'labels.tsv')
-    return dict(scans=tmp_path / 'scans', out=tmp_path / 'scannet_data', labels=labels)
+
+    def run(*options, out='scannet_data'):
+        tool = 'vision_language/prepare_scannet.py'
+        run_tool_here(tool, scans, tmp_path / out, '--labels', labels, *options)
+        return json.loads(capsys.readouterr().out)
+
+    return run
 
 
-def arrays_of(given, scene=SCENES[0]):
-    return {k: np.load(given['out'] / f'{scene}_{k}.npy') for k in tool.KINDS}
+def arrays_of(tmp_path, scene=SCENES[0], out='scannet_data'):
+    kinds = ('vert', 'aligned_vert', 'sem_label', 'ins_label', 'aligned_bbox')
+    return {k: np.load(tmp_path / out / f'{scene}_{k}.npy') for k in kinds}
 
 
-def stamps(given):
-    return {p.name: p.stat().st_mtime_ns for p in given['out'].glob('*.npy')}
-
-
-def test_arrays_have_the_values_of_the_files(given):
-    counts = tool.prepare_scans(**given)
-    assert counts == dict(made=2, done_before=0, skipped=0, examples=[])
-    found = arrays_of(given)
-    other = arrays_of(given, SCENES[1])
+def test_arrays_have_the_values_of_the_files(prepare, scans, tmp_path):
+    assert prepare() == dict(made=2, done_before=0, skipped=0, examples=[])
+    found, other = (arrays_of(tmp_path, scene) for scene in SCENES)
     assert all(np.allclose(found[k], other[k], atol=1e-6) for k in found)
     assert found['sem_label'].tolist() == [2] * 4 + [5] * 4 + [7] * 4 + [0] * 4
     assert found['ins_label'].tolist() == [1] * 4 + [2] * 4 + [4] * 4 + [0] * 4
     # Chair and table, but no floor: center, size, NYU40 id, object.
-    expected = [[1.5, 2.25, 0.625, 1, 0.5, 0.25, 5, 1], [3.5, 1.25, 0.325, 1, 0.5, 0.25, 7, 3]]
-    np.testing.assert_allclose(found['bbox'], expected, atol=1e-6)
-    moved = np.array(expected)[:, :3] @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
-    np.testing.assert_allclose(found['aligned_bbox'][:, :3], moved, atol=1e-5)
-    np.testing.assert_allclose(found['aligned_bbox'][:, 3:6], [[0.5, 1, 0.25]] * 2, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(found['vert'][:, 6:], axis=1), 1, atol=1e-5)
-    scene = read_scene(
-        str(given['out'] / SCENES[0]), str(given['scans'] / SCENES[0] / f'{SCENES[0]}.txt')
-    )
-    np.testing.assert_array_equal(scene.points, found['aligned_vert'])
-    assert scene.labels.tolist() == [2, 4]
+    centers = np.array([[1.5, 2.25, 0.625], [3.5, 1.25, 0.325]])
+    moved = centers @ ALIGNMENT[:3, :3].T + ALIGNMENT[:3, 3]
+    rest = [[0.5, 1, 0.25, 5, 1], [0.5, 1, 0.25, 7, 3]]
+    np.testing.assert_allclose(found['aligned_bbox'], np.hstack((moved, rest)), atol=1e-5)
+    start, text = tmp_path / 'scannet_data' / SCENES[0], scans / SCENES[0] / f'{SCENES[0]}.txt'
+    scene = read_scene(str(start), str(text))
+    np.testing.assert_array_equal(scene['points'], found['aligned_vert'])
+    assert scene['labels'].tolist() == [2, 4]
 
 
-def test_drawn_points_are_rows_of_the_whole_scan(given):
-    tool.prepare_scans(**given)
-    whole = arrays_of(given)
-    few = dict(given, out=given['out'].with_name('few'), max_points=7)
-    tool.prepare_scans(**few)
-    found = arrays_of(few)
+def test_drawn_points_are_rows_of_the_whole_scan(prepare, tmp_path):
+    prepare()
+    prepare('--max-points', 7, out='few')
+    whole, found = arrays_of(tmp_path), arrays_of(tmp_path, out='few')
     rows = [int(np.flatnonzero((whole['vert'] == p).all(axis=1))[0]) for p in found['vert']]
     assert rows == sorted(set(rows)) and len(rows) == 7
     for kind in ('aligned_vert', 'sem_label', 'ins_label'):
         np.testing.assert_array_equal(found[kind], whole[kind][rows])
-    np.testing.assert_array_equal(found['bbox'], whole['bbox'])
+    np.testing.assert_array_equal(found['aligned_bbox'], whole['aligned_bbox'])
 
 
-def test_a_second_run_repairs_only_what_is_damaged(given):
-    tool.prepare_scans(**given)
-    before = stamps(given)
-    assert tool.prepare_scans(**given)['done_before'] == 2 and stamps(given) == before
-    cut = given['out'] / f'{SCENES[1]}_vert.npy'
-    whole = cut.read_bytes()
-    cut.write_bytes(whole[:-5])
-    counts = tool.prepare_scans(**given)
-    assert (counts['made'], counts['done_before']) == (1, 1) and cut.read_bytes() == whole
-    assert tool.prepare_scans(**given, max_points=9)['made'] == 2
-    assert {len(arrays_of(given, scene)['vert']) for scene in SCENES} == {9}
+def test_a_second_run_makes_only_what_has_changed(prepare, scans, tmp_path):
+    prepare()
+    text = scans / SCENES[1] / f'{SCENES[1]}.txt'
+    text.write_text(f'{text.read_text()}\n')
+    counts = prepare()
+    assert (counts['made'], counts['done_before']) == (1, 1)
+    assert prepare('--max-points', 9)['made'] == 2
+    assert {len(arrays_of(tmp_path, scene)['vert']) for scene in SCENES} == {9}
 
 
 def edited(name, edit):
@@ -103,26 +96,24 @@ SEGMENTS = '{}_vh_clean_2.0.010000.segs.json'
 DAMAGES = dict(
     mesh=cut_mesh,
     segments=edited(SEGMENTS, lambda c: c['segIndices'].pop()),
-    floats=edited(SEGMENTS, lambda c: c['segIndices'].__setitem__(0, 0.5)),
     group=edited('{}.aggregation.json', lambda c: c['segGroups'][0]['segments'].append(1)),
     label=edited('{}.aggregation.json', lambda c: c['segGroups'][0].update(label='sofa')),
-    alignment=lambda folder: (folder / f'{folder.name}.txt').write_text('axisAlignment = 1 0\n'),
     missing=lambda folder: (folder / f'{folder.name}.aggregation.json').unlink(),
 )
 
 
 @pytest.mark.parametrize('kind', DAMAGES)
-def test_damaged_scans_are_skipped_or_refused(kind, given):
-    DAMAGES[kind](given['scans'] / SCENES[0])
-    counts = tool.prepare_scans(**given)
+def test_damaged_scans_are_skipped_or_refused(kind, prepare, scans, tmp_path):
+    DAMAGES[kind](scans / SCENES[0])
+    counts = prepare()
     assert (counts['made'], counts['skipped']) == (1, 1) and SCENES[0] in counts['examples'][0]
-    assert not list(given['out'].glob(f'{SCENES[0]}*'))
+    assert not list(tmp_path.glob(f'scannet_data/{SCENES[0]}*'))
     with pytest.raises(UserError, match=SCENES[0]):
-        tool.prepare_scans(**given, on_corrupt='refuse')
+        prepare('--on-corrupt', 'refuse')
 
 
-def test_arrays_of_another_program_stay(given):
-    given['out'].mkdir()
-    np.save(given['out'] / f'{SCENES[0]}_vert.npy', np.zeros(3))
+def test_arrays_of_another_program_stay(prepare, tmp_path):
+    (tmp_path / 'scannet_data').mkdir()
+    np.save(tmp_path / f'scannet_data/{SCENES[0]}_vert.npy', np.zeros(3))
     with pytest.raises(UserError, match='another program'):
-        tool.prepare_scans(**given)
+        prepare()

@@ -11,12 +11,8 @@ WORDS = 'I am facing the wall what is behind me left chair ? . unk'.split()
 CORPUS = ['chair'] * 5 + ['table'] * 3 + ['two', 'two', 'left']
 POINTS = 40
 SIZES = [[0.5, 0.6, 0.7], [1.0, 1.1, 1.2], [2.0, 0.3, 0.4]]
-VECTORS = {
-    word: row.tolist()
-    for word, row in zip(
-        WORDS, torch.randn(len(WORDS), 5, generator=torch.Generator().manual_seed(3)), strict=True
-    )
-}
+_ROWS = torch.randn(len(WORDS), 5, generator=torch.Generator().manual_seed(3)).tolist()
+VECTORS = dict(zip(WORDS, _ROWS, strict=True))
 VOTENET = dict(
     type='lm4ve.VoteNet',
     in_channels=4,
@@ -31,6 +27,7 @@ VOTENET = dict(
     proposal_samples=4,
     proposal_channels=7,
 )
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
 STORED = dict(type='lm4ve.StoredObjects', in_channels=9)
 TEXTS = (
     ['I am facing the wall.', 'what is behind me?'],
@@ -46,15 +43,12 @@ def config(neck: bool = False, stored: bool = False, **changes) -> dict:
         object_encoder=STORED if stored else VOTENET,
         text_encoder=dict(type='lm4ve.LSTMTextEncoder', in_channels=5, channels=16),
         fusion=dict(type='lm4ve.GuidedFusion', embed_dims=16, num_heads=2),
-        neck=dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
-        if neck
-        else None,
+        neck=NECK if neck else None,
         pool=dict(hidden_channels=9, out_channels=12),
         head=dict(type='lm4ve.SceneAnswerHead', answers=CORPUS, in_channels=36, hidden_channels=16),
         pose_head=dict(type='lm4ve.PoseHead', in_channels=24, hidden_channels=16),
     )
-    found.update(changes)
-    return found
+    return found | changes
 
 
 def build(*args, **changes):

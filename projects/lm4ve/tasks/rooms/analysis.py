@@ -4,32 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched, safe_name
-from lm4ve.tasks.base.language.words import words_of
+from lm4ve.tasks.base.language.words import list_texts, words_of
 from lm4ve.tasks.base.pictures import Picture
 from lm4ve.tasks.rooms import TASK
-from lm4ve.tasks.rooms.inference import RoomReader, read_texts
+from lm4ve.tasks.rooms.inference import RoomReader
 from lm4ve.tasks.rooms.models.language import split_words
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
-
-#: The key of the detected objects among the inputs of a batch.
-_FOUND = 'found_objects'
-
-
-class RoomLayout(Layout):
-    """The places of objects or words: their number, or those of a joint sequence."""
-
-    @property
-    def num_placed(self) -> int:
-        return sum(self.grid)
-
-    @property
-    def times(self) -> int:
-        return 1
 
 
 class RoomAnalysis(TaskAnalysis):
@@ -37,61 +23,45 @@ class RoomAnalysis(TaskAnalysis):
 
     def read_input(self, cfg: Config, path: Path, pipeline: list[dict], **options: Any) -> dict:
         """Read a room; ``situation`` and ``question`` are texts."""
-        return RoomReader(cfg, pipeline)(path, read_texts(**options))
+        text = [list_texts(options.get(name, ''), f'--{name}')[0] for name in TEXTS]
+        return RoomReader(pipeline)(dict(room=path, text=text, sample_idx=0))
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: nn.Module) -> dict[str, str]:
         """Look at the last layers of the fusion: objects without a neck, and words."""
-
-        def last(name: str) -> str:
-            return f'fusion.{name}_layers.{len(getattr(model.fusion, f"{name}_layers")) - 1}'
-
-        points = dict(encoder=last('object_question'))
+        points = dict(encoder='object_question')
         if model.neck is None or model.tokens == 'visual':
-            points |= {name: last(name) for name in TEXTS}
-        return points
+            points |= {text: text for text in TEXTS}
+        last = len(model.fusion.situation_layers) - 1
+        return {label: f'fusion.{name}_layers.{last}' for label, name in points.items()}
 
     def watched(self, model: nn.Module) -> list[Watched]:
         """Watch how much each object counts in what the answer is read from."""
 
         def read(pool: nn.Module, inputs: dict, arguments: Mapping[str, Any]) -> Rows:
-            tokens, padding = arguments['tokens'], arguments['padding']
-            weights = pool.weights(tokens, padding)[:, None]
-            titles = [['weight in the answer']] * len(tokens)
+            weights = pool.weights(arguments['tokens'], arguments['padding'])[:, None]
+            titles = [['weight in the answer']] * len(weights)
             return Rows(weights, titles, self._layout(self._paddings(model, inputs)['objects']))
 
         return [Watched('pooling of objects', 'pools.objects', read, 'answer')]
 
     # ---------------------------------------------------------------- where tokens lie
-    def layout(
-        self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
-    ) -> Layout:
-        """Find the places of tokens by their number: of objects, else of words."""
-        layouts = [self._layout(p) for p in self._paddings(model, inputs).values()]
-        return next((x for x in layouts if x.num_placed == count), layouts[0]).fitting(count)
-
     def layout_at(
-        self,
-        name: str,
-        model: nn.Module,
-        inputs: dict,
-        count: int,
-        grid: tuple[int, ...] | None = None,
+        self, name: str, model: nn.Module, inputs: dict, count: int, grid: Any = None
     ) -> Layout:
-        """Find the places of a module's tokens by the module's name."""
+        """Find the places of a module's tokens by the module's name, else by their number."""
         paddings = self._paddings(model, inputs)
         for text in TEXTS:
             if name.startswith(f'fusion.{text}_'):
                 return self._layout(paddings[text]).fitting(count)
         if name.startswith('neck') and model.tokens == 'joint':
             return self._layout(*paddings.values()).fitting(count)
-        if name.startswith(('fusion', 'neck', 'object_')):
-            return self._layout(paddings['objects']).fitting(count)
-        return self.layout(model, inputs, count)
+        fitting = (p for p in paddings.values() if p.shape[1] == count)
+        return self._layout(next(fitting, paddings['objects'])).fitting(count)
 
-    def _layout(self, *paddings: Tensor) -> RoomLayout:
-        grid = tuple(p.shape[1] for p in paddings)
-        return RoomLayout(self.task.name, 0, grid, torch.cat(paddings, dim=1))
+    def _layout(self, *paddings: Tensor) -> Layout:
+        padding = torch.cat(paddings, dim=1)
+        return Layout(self.task.name, 0, (padding.shape[1],), padding)
 
     def _paddings(self, model: nn.Module, inputs: dict) -> dict[str, Tensor]:
         """Return the padding of objects, situation and question, bool ``[B, N]`` each."""
@@ -103,26 +73,31 @@ class RoomAnalysis(TaskAnalysis):
     @torch.no_grad()
     def _objects(self, model: nn.Module, inputs: dict) -> Any:
         """Return the objects of a batch, detected again and kept beside the inputs."""
-        if _FOUND not in inputs:
-            inputs[_FOUND] = model.encode_objects(inputs)
-        return inputs[_FOUND]
+        if 'found_objects' not in inputs:
+            inputs['found_objects'] = model.encode_objects(inputs)
+        return inputs['found_objects']
 
     # ------------------------------------------------------------ how a sample looks
     def pictures(
         self, model: nn.Module, inputs: dict, outputs: Sequence[Any], frames: int
     ) -> list[Picture]:
         """Return the room of each sample, with its objects and words."""
-        from lm4ve.tasks.rooms.visualization import RoomPicture, room_of
+        from lm4ve.tasks.rooms.visualization import RoomPicture
 
-        found = self._objects(model, inputs).detections
-        points = raw_points(model, inputs)
+        objects, points = self._objects(model, inputs), inputs.get('points')
+        # Stored features have no known places: they stand in rows, in the order of the file.
+        number = np.arange(objects.tokens.shape[1])
+        places = [np.stack((number % 16, -(number // 16)), axis=1)] * len(outputs)
+        if objects.detections is not None:
+            places = list(objects.detections.centers[..., :2].double().cpu().numpy())
+        if points is not None:
+            points = model.data_preprocessor.restore_colors(points).cpu().numpy()
         pictures = []
         for i, output in enumerate(outputs):
-            room = None if points is None else room_of(points[i], output)
-            places = None if found is None else found.centers[i].double().cpu().numpy()
+            room = None if points is None else points[i]
             texts = zip(TEXTS, output.text, strict=True)
             words = {name: read_words(model, inputs, name, i, text) for name, text in texts}
-            pictures.append(RoomPicture(room, places, words))
+            pictures.append(RoomPicture(room, output, places[i], words))
         return pictures
 
     def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
@@ -136,17 +111,7 @@ class RoomAnalysis(TaskAnalysis):
 
     def sample_name(self, output: Any, number: int) -> str:
         """Name a sample by its scene and its question."""
-        scene, question = output.get('scene_id'), output.get('question_id')
-        return safe_name('_'.join(str(x) for x in (scene, question) if x is not None) or 'room')
-
-
-def raw_points(model: nn.Module, inputs: dict) -> Tensor | None:
-    """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again, None without points."""
-    points, columns = inputs.get('points'), model.data_preprocessor.color_columns
-    if points is not None and columns:
-        points = points.clone()
-        points[..., columns] = points[..., columns] * 256 + model.data_preprocessor.color_mean
-    return points
+        return safe_name(f'{output.get("scene_id")}_{output.get("question_id", number)}')
 
 
 def read_words(model: nn.Module, inputs: dict, name: str, index: int, text: str) -> list[str]:

@@ -10,13 +10,12 @@ from lm4ve.tasks.base.batches import TaskBatches
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import PlaceholderTokenizer
 from lm4ve.tasks.rooms import TASK
+from lm4ve.tasks.rooms.scannet import CLASSES
 
 #: Tokens of a text, and answers of SQA3D's training set.
 WORDS, ANSWERS = 20, 706
-#: Points of a scanned room, its classes of objects, and boxes in it.
-POINTS, CLASSES, BOXES = 40_000, 18, 16
-#: Width of the vectors of words, of GloVe.
-VECTOR = 300
+#: Points of a scanned room, boxes in it, and stored objects.
+POINTS, BOXES, OBJECTS = 40_000, 16, 256
 
 
 class RoomBatches(TaskBatches):
@@ -28,30 +27,27 @@ class RoomBatches(TaskBatches):
             config = model.text_encoder.get('config') or {}
             preprocessor.tokenizer = PlaceholderTokenizer(config.get('pad_token_id', 0))
         else:
-            vector = [0.0] * model.text_encoder.get('in_channels', VECTOR)
+            vector = [0.0] * model.text_encoder.get('in_channels', 300)
             preprocessor.word_vectors = MappingProxyType(dict(unk=vector))
         if isinstance(model.head.answers, str):
             model.head.answers = [f'answer {i}' for i in range(ANSWERS)]
         if isinstance(model.object_encoder.get('mean_sizes'), str):
-            model.object_encoder.mean_sizes = [[1.0, 1.0, 1.0]] * CLASSES
+            model.object_encoder.mean_sizes = [[1.0, 1.0, 1.0]] * len(CLASSES)
 
     def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
         """Return a scanned room, or its stored objects, with all annotations."""
-        encoder = cfg.model.object_encoder
-        text = ' '.join(['word'] * WORDS)
-        sample = VisionLanguageDataSample(
-            metainfo=dict(text=[text, text], gt_answers=[], scene_id='made up')
-        )
-        sample.gt_pose = torch.zeros(7)
+        encoder, text = cfg.model.object_encoder, ' '.join(['word'] * WORDS)
+        meta = dict(text=[text, text], gt_answers=[], scene_id='made up')
+        sample = VisionLanguageDataSample(metainfo=meta, gt_pose=torch.zeros(7))
         if encoder.type.endswith('StoredObjects'):
-            objects = torch.zeros(256, encoder.in_channels)
-            return dict(inputs=dict(objects=objects), data_samples=sample)
-        sample.gt_boxes = torch.ones(BOXES, 6)
-        sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
-        sample.gt_votes = torch.zeros(POINTS, 3)
-        sample.gt_vote_mask = torch.ones(POINTS, dtype=torch.bool)
-        points = torch.zeros(POINTS, 3 + encoder.get('in_channels', 4))
-        return dict(inputs=dict(points=points), data_samples=sample)
+            inputs = dict(objects=torch.zeros(OBJECTS, encoder.in_channels))
+        else:
+            inputs = dict(points=torch.zeros(POINTS, 3 + encoder.get('in_channels', 4)))
+            sample.gt_boxes = torch.ones(BOXES, 6)
+            sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
+            sample.gt_votes = torch.zeros(POINTS, 3)
+            sample.gt_vote_mask = torch.ones(POINTS, dtype=torch.bool)
+        return dict(inputs=inputs, data_samples=sample)
 
 
 BATCHES = RoomBatches(TASK)

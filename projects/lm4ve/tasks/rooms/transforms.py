@@ -15,17 +15,10 @@ import torch
 from mmcv.transforms import BaseTransform
 from scipy.spatial.transform import Rotation
 
-from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.rooms.datasets.scene_files import (
-    files_of,
-    object_file,
-    read_frame,
-    read_objects,
-    read_scene,
-)
-from lm4ve.tasks.rooms.scannet import class_of
+from lm4ve.tasks.rooms.datasets.scene_files import RoomFile, read_objects, read_points, read_scene
+from lm4ve.tasks.rooms.scannet import classes_of
 
 META_KEYS = 'sample_idx scene_id scene_path text gt_answers question_id question_type'.split()
 #: Share of the lowest points below the floor: the released code passes 0.99 to
@@ -41,6 +34,10 @@ class SceneLoader(BaseTransform):
 
     def files(self, results: dict) -> list[str]:
         """Return the files that :meth:`transform` reads."""
+        raise NotImplementedError
+
+    def read_room(self, room: RoomFile) -> dict:
+        """Read a room of no data set: a file, or an array with its content."""
         raise NotImplementedError
 
     def find_defect(self, results: dict, decode: bool) -> str | None:
@@ -66,54 +63,43 @@ class LoadScene(SceneLoader):
 
     Args:
         color (bool): Points have red, green and blue, from 0 to 255 as in the file.
-        normals (bool): Points have normals, which the file has to have.
         height (bool): Points have their height above the floor, meters, as the last column.
         annotations (bool): Read the objects too, which training needs.
 
     Adds to an entry with ``scene_path`` and ``scan_file``:
 
-    - ``points``: float32 ``[V, 3 + F]``, a copy that may be changed; ``normals``, the index
-      of the first of the columns of normals, or None.
+    - ``points``: float32 ``[V, 3 + F]``, a copy that may be changed.
     - ``instances`` and ``semantics``: int32 ``[V]``, ``boxes`` float32 ``[M, 6]`` and
       ``labels`` int64 ``[M]``, with ``annotations``.
     - ``pose``: float64 ``[7]``, where the entry has ``position`` and ``rotation``.
     """
 
-    def __init__(
-        self,
-        color: bool = True,
-        normals: bool = False,
-        height: bool = True,
-        annotations: bool = True,
-    ) -> None:
-        self.color, self.normals = color, normals
-        self.height, self.annotations = height, annotations
+    def __init__(self, color: bool = True, height: bool = True, annotations: bool = True) -> None:
+        self.color, self.height, self.annotations = color, height, annotations
 
     def files(self, results: dict) -> list[str]:
-        return files_of(results['scene_path'], results['scan_file'], self.annotations)
+        ends = ['vert', 'aligned_vert']
+        ends += ['ins_label', 'sem_label', 'aligned_bbox'] if self.annotations else []
+        return [*(f'{results["scene_path"]}_{end}.npy' for end in ends), results['scan_file']]
 
     def transform(self, results: dict) -> dict:
         scene = read_scene(results['scene_path'], results['scan_file'], self.annotations)
-        results |= self.columns_of(scene.points)
+        results |= self._columns_of(scene['points'])
         if self.annotations:
-            results |= dict(instances=scene.instances, semantics=scene.semantics)
-            results |= dict(boxes=scene.boxes.copy(), labels=scene.labels)
-        _add_pose(results, scene.center, scene.alignment)
-        return results
+            results |= {k: scene[k] for k in ('instances', 'semantics', 'labels')}
+            results['boxes'] = scene['boxes'].copy()
+        return _add_pose(results, scene)
 
-    def columns_of(self, points: np.ndarray) -> dict:
-        """Return the columns of ``[V, 6 or 9]`` that the model reads, and where normals begin."""
-        columns = [points[:, :3]]
-        if self.color:
-            columns.append(points[:, 3:6])
-        if self.normals:
-            check('LoadScene.normals=True: columns of the points', points.shape[1], least=9)
-            columns.append(points[:, 6:9])
+    def read_room(self, room: RoomFile) -> dict:
+        return self._columns_of(read_points(room))
+
+    def _columns_of(self, points: np.ndarray) -> dict:
+        """Return the columns of ``[V, 6 or more]`` that the model reads."""
+        columns = [points[:, : 6 if self.color else 3]]
         if self.height:
             z = points[:, 2:3]
             columns.append(z - np.percentile(z, _FLOOR_PERCENT).astype(np.float32))
-        normals = 3 + 3 * self.color if self.normals else None
-        return dict(points=np.concatenate(columns, axis=1), normals=normals)
+        return dict(points=np.concatenate(columns, axis=1))
 
 
 @TRANSFORMS.register_module()
@@ -122,7 +108,7 @@ class LoadObjects(SceneLoader):
 
     Args:
         pose (bool): Also add where the asker stands, in the frame of the aligned scan. It
-            needs the scan's ``_vert.npy`` and ``.txt``. False for a model without
+            needs the points of the scan and its ``.txt``. False for a model without
             ``pose_head``.
 
     Adds to an entry with ``object_path``: ``objects``, float32 ``[O, C]``; and ``pose``, as
@@ -133,24 +119,27 @@ class LoadObjects(SceneLoader):
         self.pose = pose
 
     def files(self, results: dict) -> list[str]:
-        frame = [f'{results["scene_path"]}_vert.npy', results['scan_file']]
-        return [object_file(results['object_path']), *(frame if self.pose else ())]
+        scene = LoadScene(annotations=False).files(results) if self.pose else []
+        return [results['object_path'], *scene]
 
     def transform(self, results: dict) -> dict:
-        results['objects'] = read_objects(object_file(results['object_path']))
+        results |= self.read_room(results['object_path'])
         if self.pose:
-            _add_pose(results, *read_frame(results['scene_path'], results['scan_file']))
+            _add_pose(results, read_scene(results['scene_path'], results['scan_file'], False))
         return results
 
+    def read_room(self, room: RoomFile) -> dict:
+        return dict(objects=read_objects(room))
 
-def _add_pose(results: dict, center: np.ndarray, alignment: np.ndarray) -> None:
+
+def _add_pose(results: dict, scene: dict[str, np.ndarray]) -> dict:
     """Move the asker from SQA3D's frame, around the middle of the scan, to the aligned one."""
-    if results.get('position') is None:
-        return
-    turn = alignment[:3, :3]
-    place = turn @ (np.array(results['position']) + center) + alignment[:3, 3]
-    heading = Rotation.from_matrix(turn @ Rotation.from_quat(results['rotation']).as_matrix())
-    results['pose'] = np.concatenate((place, heading.as_quat()))
+    if results.get('position') is not None:
+        turn, shift = scene['alignment'][:3, :3], scene['alignment'][:3, 3]
+        place = turn @ (np.array(results['position']) + scene['center']) + shift
+        heading = Rotation.from_matrix(turn @ Rotation.from_quat(results['rotation']).as_matrix())
+        results['pose'] = np.concatenate((place, heading.as_quat()))
+    return results
 
 
 @TRANSFORMS.register_module()
@@ -164,19 +153,15 @@ class SampleScenePoints(BaseTransform):
     """
 
     def __init__(self, num: int = 40000, seed: int | None = None) -> None:
-        check('SampleScenePoints.num', num, least=1)
         self.num, self.seed = num, seed
 
     def transform(self, results: dict) -> dict:
         count = len(results['points'])
-        rng: Any = np.random
-        if self.seed is not None:
-            name = Path(results['scene_path']).name
-            rng = np.random.RandomState((self.seed + zlib.crc32(name.encode())) % 2**32)
+        seed = (self.seed or 0) + zlib.crc32(Path(results['scene_path']).name.encode())
+        rng: Any = np.random if self.seed is None else np.random.RandomState(seed % 2**32)
         chosen = rng.choice(count, self.num, replace=count < self.num)
-        for key in ('points', 'instances', 'semantics'):
-            if key in results:
-                results[key] = results[key][chosen]
+        for key in results.keys() & {'points', 'instances', 'semantics'}:
+            results[key] = results[key][chosen]
         return results
 
 
@@ -190,16 +175,13 @@ class AugmentScene(BaseTransform):
         shift (float): Largest shift along each axis, meters.
 
     Heights and colors stay as they are. Boxes stay along the axes: each becomes the smallest
-    one around the turned box. The values are those of SQA3D's code; unlike there, normals
-    turn with the points.
+    one around the turned box. The values are those of SQA3D's code.
 
     In a mirrored room what was left of the asker is right of them, but texts stay as they
     are. The release accepts that; set ``flip=0`` where many questions are about sides.
     """
 
     def __init__(self, flip: float = 0.5, angle: float = 5.0, shift: float = 0.5) -> None:
-        check('AugmentScene.flip', flip, least=0, most=1)
-        check('AugmentScene.angle and shift', min(angle, shift), least=0)
         self.flip, self.angle, self.shift = flip, angle, shift
 
     def transform(self, results: dict) -> dict:
@@ -212,24 +194,19 @@ class AugmentScene(BaseTransform):
         return results
 
 
-def move(
-    results: dict, steps: Sequence[np.ndarray], shift: Sequence[float] = (0.0, 0.0, 0.0)
-) -> None:
+def move(results: dict, steps: Sequence[np.ndarray], shift: np.ndarray) -> None:
     """Move points, boxes and the asker of an entry.
 
     Args:
-        results (dict): With ``points``, and what it has of ``normals``, ``boxes`` and
-            ``pose``; their arrays are changed.
+        results (dict): With ``points``, and what it has of ``boxes`` and ``pose``; their arrays
+            are changed.
         steps (Sequence[np.ndarray]): ``[3, 3]``, rotations and mirrors, one after the other.
             With each, boxes grow as much as they have to, to stay along the axes.
-        shift (Sequence[float]): Behind them.
+        shift (np.ndarray): Behind them, ``[3]``.
     """
     matrix = functools.reduce(lambda done, step: step @ done, steps, np.eye(3))
-    points, normals = results['points'], results.get('normals')
-    small = matrix.T.astype(points.dtype)  # 40,000 points; float64 takes twice as long
-    points[:, :3] = points[:, :3] @ small + np.array(shift, dtype=points.dtype)
-    if normals is not None:
-        points[:, normals : normals + 3] = points[:, normals : normals + 3] @ small
+    points = results['points']  # 40,000; float64 takes twice as long
+    points[:, :3] = points[:, :3] @ matrix.T.astype(np.float32) + shift.astype(np.float32)
     if 'boxes' in results:
         boxes = results['boxes']
         boxes[:, :3] = boxes[:, :3] @ matrix.T + shift
@@ -245,43 +222,17 @@ def move(
 
 
 @TRANSFORMS.register_module()
-class BlankScene(BaseTransform):
-    """Replaces points and objects by constants, for controls that see the texts only.
-
-    The points are the same in every scene of as many points: evenly drawn at random from a box
-    of 4 x 4 x 1 m on the origin, their other columns 0. (In one place, all features would be
-    alike, and batch norms would divide by nothing.) Stored objects are zeros. Boxes, pose
-    and how many there are stay. It comes after what else changes points.
-    """
-
-    def transform(self, results: dict) -> dict:
-        for kind in results.keys() & {'points', 'objects'}:
-            results[kind] = np.zeros_like(results[kind])
-        if 'points' in results:
-            size = len(results['points']), 3
-            places = np.random.default_rng(0).uniform((-2, -2, 0), (2, 2, 1), size)
-            results['points'][:, :3] = places
-        return results
-
-
-@TRANSFORMS.register_module()
 class PackScene(BaseTransform):
     """Packs ``inputs`` and ``data_samples`` for the model.
 
     ``inputs`` has ``points`` or ``objects``. ``data_samples`` is a
-    :class:`VisionLanguageDataSample` with the texts
-    in its metainfo, ``gt_pose`` where the pose is annotated, and for annotated points boxes,
-    labels and votes.
-
-    Args:
-        meta_keys (Sequence[str]): What the sample keeps of an entry, where it is there.
+    :class:`VisionLanguageDataSample` with :data:`META_KEYS` in its metainfo, where they are
+    known, ``gt_pose`` where the pose is annotated, and for annotated points boxes, labels and
+    votes.
     """
 
-    def __init__(self, meta_keys: Sequence[str] = META_KEYS) -> None:
-        self.meta_keys = tuple(meta_keys)
-
     def transform(self, results: dict) -> dict:
-        kept = {k: results[k] for k in self.meta_keys if k in results}
+        kept = {k: results[k] for k in META_KEYS if k in results}
         sample = VisionLanguageDataSample(metainfo=kept)
         if 'pose' in results:
             sample.gt_pose = torch.from_numpy(results['pose'].astype(np.float32))
@@ -310,16 +261,9 @@ def votes_of(
         tuple[np.ndarray, np.ndarray]: float32 ``[P, 3]``, from each point to the middle of
         the box around the sampled points of its object, and bool ``[P]``, True on objects.
     """
-    # Objects one after the other, and where each begins; the sort keeps their points' order.
-    order = np.argsort(instances, kind='stable')
-    begins = np.flatnonzero(np.diff(instances[order], prepend=instances[order[0]] - 1))
-    sorted_points = points[order]
-    low = np.minimum.reduceat(sorted_points, begins)
-    high = np.maximum.reduceat(sorted_points, begins)
-    ids = semantics[order[begins]]
-    is_object = np.array([class_of(int(i)) is not None for i in ids], dtype=bool)
-    index = np.empty_like(order)
-    index[order] = np.repeat(np.arange(len(begins)), np.diff(begins, append=len(order)))
-    mask = is_object[index]
-    votes = np.where(mask[:, None], ((low + high) / 2)[index] - points, 0)
-    return votes.astype(np.float32), mask
+    _, first, index = np.unique(instances, return_index=True, return_inverse=True)
+    low, high = points[first].copy(), points[first].copy()
+    np.minimum.at(low, index, points)
+    np.maximum.at(high, index, points)
+    mask = (classes_of(semantics[first]) >= 0)[index]
+    return np.where(mask[:, None], ((low + high) / 2)[index] - points, 0), mask

@@ -3,7 +3,6 @@
 Formats: github.com/SilongYong/SQA3D, assets/dataset.md and utils/sqa_data_2_ScanQA.py.
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -11,11 +10,6 @@ import numpy as np
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.language.json_files import check_pairs, check_unique, naming_file, read_json
-
-#: Keys of a rotation in the official file, in the order of ``gt_pose``.
-QUATERNION = ('_x', '_y', '_z', '_w')
-#: A shorter quaternion has no direction.
-_SHORTEST = 1e-2
 
 
 def read_questions(ann_file: str, question_file: str | None = None) -> list[dict]:
@@ -27,10 +21,10 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
         question_file (str, optional): The official questions.
 
     Returns:
-        list[dict]: For each question ``question_id`` (int or str), ``scene_id``,
-        ``situation`` and ``question`` (str), ``answers`` (list[str]), ``position``
-        (3 floats, meters, relative to the middle of the scan) and ``rotation`` (4 floats:
-        a quaternion x, y, z, w of length 1).
+        list[dict]: For each question ``question_id`` (int or str), ``scene_id``, ``text`` (the
+        situation and the question), ``gt_answers`` (list[str]), ``position`` (3 floats, meters,
+        relative to the middle of the scan) and ``rotation`` (4 floats: a quaternion x, y, z, w
+        of length 1).
 
     Raises:
         UserError: A file is damaged or of another kind; a question id occurs twice; the
@@ -46,12 +40,12 @@ def read_questions(ann_file: str, question_file: str | None = None) -> list[dict
 
 def read_texts(path: str) -> list[str]:
     """Return the situations and questions of a file: the one list, or official questions."""
-    return [q[k] for q in _read(path) for k in ('situation', 'question')]
+    return [text for q in _read(path) for text in q['text']]
 
 
 def read_answers(path: str) -> list[str]:
     """Return the answers of a file: the one list, or official annotations."""
-    return [answer for q in _read(path, 'annotations') for answer in q['answers']]
+    return [answer for q in _read(path, 'annotations') for answer in q['gt_answers']]
 
 
 def _read(path: str, key: str = 'questions') -> list[dict]:
@@ -62,7 +56,8 @@ def _read(path: str, key: str = 'questions') -> list[dict]:
             found = [_of_list(e) for e in content]
             _check_order([e['rotation'] for e in found], path)
         else:
-            found = [_OFFICIAL[key](e) for e in content[key]]
+            read = _of_questions if key == 'questions' else _of_annotations
+            found = [read(e) for e in content[key]]
     ids = [q['question_id'] for q in found]
     check_unique(len(found), ids, dict.fromkeys(ids), path)
     return found
@@ -71,34 +66,43 @@ def _read(path: str, key: str = 'questions') -> list[dict]:
 def _of_questions(q: dict) -> dict:
     # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am facing ...",
     #  "question": "What is ...?"}
-    return dict(
-        question_id=q['question_id'],
-        scene_id=_scene(q['scene_id']),
-        situation=q['situation'].strip(),
-        question=q['question'].strip(),
-    )
+    return _ids(q) | dict(text=[q['situation'].strip(), q['question'].strip()])
 
 
 def _of_annotations(a: dict) -> dict:
     # {"question_id": 220602000000, "scene_id": "scene0380_00", "answers": [{"answer": "brown"}],
     #  "position": {"x": .., "y": .., "z": ..},
     #  "rotation": {"_x": .., "_y": .., "_z": .., "_w": ..}}
-    return dict(
-        question_id=a['question_id'],
-        scene_id=_scene(a['scene_id']),
-        answers=_answers([answer['answer'] for answer in a['answers']]),
-        **_pose([a['position'][k] for k in 'xyz'], [a['rotation'][k] for k in QUATERNION]),
-    )
+    pose = [a['position'][k] for k in 'xyz'] + [a['rotation'][k] for k in ('_x', '_y', '_z', '_w')]
+    return _ids(a) | _annotations([answer['answer'] for answer in a['answers']], pose)
 
 
 def _of_list(e: dict) -> dict:
     # {"question_id": "0", "scene_id": "scene0380_00", "situation": "I am facing ...",
     #  "question": "What is ...?", "answers": ["brown"], "position": [x, y, z, x, y, z, w]}
-    pose = _pose(e['position'][:3], e['position'][3:])
-    return {**_of_questions(e), 'answers': _answers(e['answers']), **pose}
+    if not isinstance(e['answers'], list):
+        raise TypeError(f'answers={e["answers"]!r} is not a list')
+    return _of_questions(e) | _annotations(e['answers'], e['position'])
 
 
-_OFFICIAL = dict(questions=_of_questions, annotations=_of_annotations)
+def _ids(entry: dict) -> dict:
+    # The name becomes a part of paths.
+    if not re.fullmatch('[A-Za-z0-9_-]+', entry['scene_id']):
+        raise ValueError(f'scene_id={entry["scene_id"]!r}')
+    return dict(question_id=entry['question_id'], scene_id=entry['scene_id'])
+
+
+def _annotations(answers: list[str], pose: Sequence[float]) -> dict:
+    """Return answers that are not empty, the position, and the rotation of length 1."""
+    numbers = np.array(pose, dtype=np.float64)
+    length = np.linalg.norm(numbers[3:])
+    if numbers.shape != (7,) or not 0.01 < length < np.inf or not np.isfinite(numbers).all():
+        raise ValueError(f'position and rotation={pose}')
+    return dict(
+        gt_answers=[text for text in answers if text.strip()],
+        position=numbers[:3].tolist(),
+        rotation=(numbers[3:] / length).tolist(),
+    )
 
 
 def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
@@ -108,33 +112,9 @@ def _check_order(rotations: Sequence[Sequence[float]], path: str) -> None:
     turn around the vertical axis alone, so that the second and third number are x and y, or
     zero, only if the first is w.
     """
-    if any(abs(x) > 1e-6 for x, *_ in rotations) and not any(
-        abs(y) > 1e-6 or abs(z) > 1e-6 for _, y, z, _ in rotations
-    ):
+    first, second, third, _ = (np.abs(np.reshape(rotations, (-1, 4))) > 1e-6).any(axis=0)
+    if first and not second and not third:
         raise UserError(
             f"'{path}' has quaternions w, x, y, z, expected x, y, z, w. Fix: set "
             'dataset.question_file and dataset.ann_file to the two official files.'
         )
-
-
-def _scene(name: str) -> str:
-    # The name becomes a part of paths.
-    if not re.fullmatch('[A-Za-z0-9_-]+', name):
-        raise ValueError(f'scene_id={name!r}')
-    return name
-
-
-def _answers(texts: list[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError(f'answers={texts!r} is not a list')
-    return [text for text in texts if text.strip()]
-
-
-def _pose(position: Sequence[float], rotation: Sequence[float]) -> dict[str, list[float]]:
-    """Return a position and a rotation, the latter of length 1."""
-    place, turn = (np.array(v, dtype=np.float64) for v in (position, rotation))
-    length = math.hypot(*turn)
-    fits = place.shape == (3,) and turn.shape == (4,) and np.isfinite([*place, *turn]).all()
-    if not fits or length < _SHORTEST:
-        raise ValueError(f'position={position}, rotation={rotation}')
-    return dict(position=place.tolist(), rotation=[float(v) / length for v in turn])

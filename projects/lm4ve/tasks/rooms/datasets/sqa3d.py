@@ -4,11 +4,9 @@ SQA3D (Ma et al., ICLR 2023, arXiv 2210.07474; github.com/SilongYong/SQA3D), sce
 ScanNet (arXiv 1702.04405) as ScanQA's preparation writes them.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine import fileio
 from mmengine.logging import print_log
 
 from lm4ve.errors import check
@@ -16,10 +14,9 @@ from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.language.text_entries import TextDataset
 from lm4ve.tasks.rooms.datasets.questions import read_questions
 from lm4ve.tasks.rooms.metrics import question_type
-from lm4ve.tasks.rooms.models.heads import count_answers
+from lm4ve.tasks.rooms.models.heads import Corpus, count_answers
 from lm4ve.tasks.rooms.transforms import SceneLoader
 
-SPLITS = ('train', 'val', 'test')
 #: Where the files of scenes lie, below ``data_root``.
 FOLDERS = dict(scenes='scannet_data', scans='scans', objects='objects')
 
@@ -32,7 +29,7 @@ class SQA3DDataset(TextDataset):
         <data_root>/scannet_data/<scene>_vert.npy, _aligned_vert.npy, _ins_label.npy,
             _sem_label.npy, _aligned_bbox.npy
         <data_root>/scans/<scene>/<scene>.txt
-        <data_root>/objects/<scene>.npy or .npz     instead, for stored objects
+        <data_root>/objects/<scene>.npy             instead, for stored objects
 
     Policy for corrupt scenes: :mod:`lm4ve.tasks.base.integrity`.
 
@@ -49,11 +46,10 @@ class SQA3DDataset(TextDataset):
         answers (str | Sequence[str] | Mapping[str, int], optional): The vocabulary:
             the value of ``model.head.answers``. In training, questions without an answer in it
             are left out and counted; a test keeps them.
-        pipeline (Sequence): Begins with ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends
-            with ``lm4ve.PackScene``.
-        test_mode (bool, optional): Default: on unless the split is 'train'.
         on_corrupt, verify: See :class:`lm4ve.tasks.base.integrity.IntegrityMixin`.
-        **kwargs: Passed to MMEngine's ``BaseDataset``.
+        **kwargs: Passed to MMEngine's ``BaseDataset``. ``pipeline`` begins with
+            ``lm4ve.LoadScene`` or ``lm4ve.LoadObjects`` and ends with ``lm4ve.PackScene``;
+            ``test_mode`` is on by default unless the split is 'train'.
 
     An entry has ``scene_id``, ``scene_path``, ``scan_file``, ``object_path``, ``text``
     (situation and question), ``question_id``, ``question_type``, ``gt_answers`` (list[str]),
@@ -77,64 +73,50 @@ class SQA3DDataset(TextDataset):
         ann_file: str = 'qa/SQA_{split}.json',
         question_file: str | None = None,
         data_prefix: dict | None = None,
-        answers: str | Sequence[str] | Mapping[str, int] | None = None,
-        pipeline: Sequence = (),
-        test_mode: bool | None = None,
+        answers: Corpus | None = None,
         **kwargs: Any,
     ) -> None:
-        check('dataset.split', split, choices=SPLITS)
         for name in data_prefix or {}:
             check('dataset.data_prefix', name, choices=FOLDERS)
         prefix = {**FOLDERS, **(data_prefix or {})}
         self.split = split
-        self.question_file = question_file and fileio.join_path(
-            data_root, question_file.replace('{split}', split)
-        )
+        path = Path(data_root, (question_file or '').replace('{split}', split))
+        self.question_file = question_file and str(path)
         self.answers = None if answers is None else count_answers(answers, 'dataset.answers')
-        super().__init__(
-            ann_file=ann_file.replace('{split}', split),
-            data_root=data_root,
-            data_prefix=prefix,
-            pipeline=list(pipeline),
-            test_mode=split != 'train' if test_mode is None else test_mode,
-            **kwargs,
-        )
+        kwargs = dict(test_mode=split != 'train') | kwargs
+        ann_file = ann_file.replace('{split}', split)
+        super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return the questions of the files, checked."""
         found = read_questions(self.ann_file, self.question_file)
-        data_list, empty = [], []
-        for q in found:
-            texts = [q.pop('situation'), q.pop('question')]
-            if not all(texts):
-                empty.append(f'question {q["question_id"]}')
-                continue
-            answers = q.pop('answers')
-            self.check_texts([*texts, *answers], f"'{self.ann_file}', {q['question_id']}")
-            kind = question_type(texts[1])
-            more = dict(text=texts, question_type=kind, gt_answers=answers)
-            data_list.append({**q, **more, **self.paths_of(q['scene_id'])})
+        empty = [f'question {q["question_id"]}' for q in found if not all(q['text'])]
         self.leave_out('have an empty situation or question', empty, len(found))
+        data_list = []
+        for q in found:
+            if all(q['text']):
+                where = f"'{self.ann_file}', {q['question_id']}"
+                self.check_texts([*q['text'], *q['gt_answers']], where)
+                kind = question_type(q['text'][1])
+                data_list.append(dict(q, question_type=kind, **self.paths_of(q['scene_id'])))
         data_list = self._with_scenes(self._with_answers(data_list))
         self.refuse_nothing(data_list)
         return data_list
 
     def paths_of(self, scene_id: str) -> dict[str, str]:
-        """Return where the files of a scene lie; two paths lack their endings."""
+        """Return where the files of a scene lie; ``scene_path`` lacks their endings."""
         scenes, scans, objects = (self.data_prefix[k] for k in FOLDERS)
-        return dict(
-            scene_path=fileio.join_path(scenes, scene_id),
-            scan_file=fileio.join_path(scans, scene_id, f'{scene_id}.txt'),
-            object_path=fileio.join_path(objects, scene_id),
-        )
+        scan_file, object_path = f'{scans}/{scene_id}/{scene_id}.txt', f'{objects}/{scene_id}.npy'
+        scene_path = f'{scenes}/{scene_id}'
+        return dict(scene_path=scene_path, scan_file=scan_file, object_path=object_path)
 
     def _with_answers(self, data_list: list[dict]) -> list[dict]:
         """Leave out, in training, questions without an answer in the vocabulary."""
         if self.answers is None or self.test_mode:
             return data_list
         kept = [d for d in data_list if not self.answers.keys().isdisjoint(d['gt_answers'])]
-        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions'
-        print_log(f'{left} have no answer of the vocabulary and are left out.', logger='current')
+        left = f'{len(data_list) - len(kept)} of {len(data_list)} training questions are left out'
+        print_log(f'{left}: they have no answer of the vocabulary.', logger='current')
         return kept
 
     def _with_scenes(self, data_list: list[dict]) -> list[dict]:

@@ -3,15 +3,27 @@
 For seeing SQA3D's model train without a download. The shapes are the point-cloud demo's
 primitives. They stand to the north, east, south and west of the middle, where the asker
 is; so an answer follows from where the asker looks (the situation) and from what is there
-(the cloud), and from neither alone.
+(the cloud), and from neither alone. The files are those of SQA3D and ScanNet as its baseline
+prepares them.
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace as Thing
+from typing import Any
 
 import numpy as np
+from mmengine.dist import barrier, is_main_process
 
+from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.base.meshes import sample_primitive
+from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset
+from lm4ve.tasks.rooms.scannet import NYU40_IDS
 
+#: Rooms of each split.
+ROOMS = dict(train=600, val=60, test=60)
 #: The shapes: their primitive, and the least and the greatest size in x, y, z in meters.
 SHAPES = dict(
     box=('box', (0.55, 0.55, 0.35), (0.75, 0.75, 0.5)),
@@ -19,8 +31,8 @@ SHAPES = dict(
     cone=('cone', (0.55, 0.55, 0.75), (0.7, 0.7, 0.95)),
     cylinder=('cylinder', (0.3, 0.3, 0.85), (0.4, 0.4, 1.05)),
 )
-PLURALS = dict(box='boxes')
 COLORS = dict(red=(205, 45, 40), green=(40, 160, 60), blue=(45, 80, 200), yellow=(225, 205, 50))
+FLOOR, WALLS = (120, 105, 90), (205, 205, 200)
 #: Where shapes stand, clockwise from the north (y); "east" is x.
 PLACES = ('north', 'east', 'south', 'west')
 #: Where the asker sees them, clockwise too, and in words.
@@ -37,7 +49,7 @@ STEP = 0.2
 #: How far a shape is turned at most, in radians.
 TURN = 0.26
 #: Points of a shape, of the floor and of all walls.
-POINTS = dict(shape=96, floor=160, walls=160)
+SHAPE_POINTS, FLOOR_POINTS, WALL_POINTS = 96, 160, 160
 #: Questions about a room. Each has a situation of its own: several of one situation would be
 #: of different sides, which undoes SHARES.
 QUESTIONS = 32
@@ -49,86 +61,87 @@ WORDINGS = (
     'I stand in the middle of the room with the {} wall in front of me.',
 )
 #: Kinds of questions, by the first words of which SQA3D scores them, and how often each is.
-KINDS = dict(shape=4, color=4, there=1, see=1, count=1)
+KINDS = dict(shape=4 / 11, color=4 / 11, there=1 / 11, see=1 / 11, count=1 / 11)
 #: Relative frequencies of sides in questions. With equal ones, neither the side nor the
 #: asker's heading alone would be informative, and training would stall for long.
-SHARES = dict(front=6, right=1, behind=1, left=1)
-#: All that there are, "red box" and so on.
+SHARES = dict(front=6 / 9, right=1 / 9, behind=1 / 9, left=1 / 9)
+#: All that there are, "red box" and so on, and the NYU40 ids of furniture under which they go.
 NAMES = tuple(f'{color} {shape}' for color in COLORS for shape in SHAPES)
-ANSWERS = (*SHAPES, *COLORS, 'yes', 'no', '0', '1', '2')
+IDS = dict(zip(NAMES, NYU40_IDS, strict=False), wall=1, floor=2)
 
 
-@dataclass(frozen=True)
-class Thing:
-    """A shape in a room.
+# ------------------------------------------------------------------ shapes and points
+def draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
+    """Draw one shape, or two that are alike in shape and color.
 
-    Attributes:
-        shape, color (str): Of :data:`SHAPES` and :data:`COLORS`.
-        place (int): Of :data:`PLACES`.
-        center (tuple[float, float]): x, y in meters.
-        size (tuple[float, float, float]): In x, y, z before it is turned, in meters.
+    A thing has ``shape`` and ``color``, of :data:`SHAPES` and :data:`COLORS`, its ``place``, an
+    index of :data:`PLACES`, its ``center`` (x, y), and ``size`` in x, y, z before it is turned.
     """
-
-    shape: str
-    color: str
-    place: int
-    center: tuple[float, float]
-    size: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Room:
-    """A room in words and numbers, in a frame whose y is north.
-
-    Attributes:
-        half (tuple[float, float]): Half of its sides in x and y, in meters.
-        things (tuple[Thing, ...]): What stands in it.
-        asked (tuple[dict, ...]): Questions with ``looks`` (where the asker looks, of
-            :data:`PLACES`), ``stands`` (x, y), ``situations`` (worded in three ways),
-            ``question`` and ``answer``.
-    """
-
-    half: tuple[float, float]
-    things: tuple[Thing, ...]
-    asked: tuple[dict, ...]
-
-
-def draw_room(rng: np.random.Generator) -> Room:
-    """Draw a room and the questions about it."""
-    things: list[Thing] = []
-    for place in range(len(PLACES)):
-        things += _draw_things(place, rng)
-    half = tuple(rng.uniform(*HALF, 2).tolist())
-    asked: list[dict] = []
-    for _ in range(QUESTIONS):
-        looks = int(rng.integers(len(PLACES)))
-        stands = tuple(rng.uniform(-STEP, STEP, 2).tolist())
-        order = rng.permutation(len(WORDINGS))
-        words = [WORDINGS[i].format(PLACES[looks]) for i in order]
-        seen = dict(looks=looks, stands=stands, situations=words)
-        asked.append(seen | _draw_question(things, looks, rng))
-    return Room(half, tuple(things), tuple(asked))
-
-
-def _draw_things(place: int, rng: np.random.Generator) -> list[Thing]:
-    """One shape, or two that are alike in shape and color."""
     shape = list(SHAPES)[rng.integers(len(SHAPES))]
     color = list(COLORS)[rng.integers(len(COLORS))]
     beside = [rng.uniform(-ASIDE, ASIDE)]
     if rng.random() < PAIRS:
-        beside = (rng.uniform(*APART, 2) * (-1, 1)).tolist()
+        beside = rng.uniform(*APART, 2) * (-1, 1)
     _, least, most = SHAPES[shape]
     things = []
-    for aside in beside:
-        size = tuple(np.add(least, rng.random() * np.subtract(most, least)).tolist())
+    for x in beside:
+        size = np.add(least, rng.random() * np.subtract(most, least))
         # Away from the middle and aside, turned to the place.
-        x, y = float(aside), float(rng.uniform(*AWAY))
+        y = rng.uniform(*AWAY)
         for _ in range(place):
             x, y = y, -x
-        things.append(Thing(shape, color, place, (x, y), size))
+        things.append(Thing(shape=shape, color=color, place=place, center=(x, y), size=size))
     return things
 
 
+def draw_cloud(
+    things: list[Thing], half: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the points of a room, in random order.
+
+    Args:
+        things (list[Thing]): What stands in it.
+        half (np.ndarray): Half of its sides in x and y, in meters.
+        rng (np.random.Generator): The source of all random numbers.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: float32 ``[P, 6]``: x, y, z in meters, red, green and blue
+        from 0 to 255; and int64 ``[P]``: the index of the thing, -1 for the floor and -2 for the
+        walls.
+    """
+
+    def paint(points: np.ndarray, color: tuple[int, ...]) -> np.ndarray:
+        """Add a color that differs a little from thing to thing and from point to point."""
+        mean = np.array(color) + rng.normal(scale=10, size=3)
+        colors = np.rint(mean + rng.normal(scale=6, size=points.shape)).clip(0, 255)
+        return np.hstack((points, colors))
+
+    clouds = []
+    for thing in things:
+        points, _ = sample_primitive(SHAPES[thing.shape][0], SHAPE_POINTS, rng)
+        low, high = points.min(axis=0), points.max(axis=0)
+        points = (points - (low + high) / 2) * (thing.size / (high - low))
+        points = points @ turn_around_z(rng.uniform(-TURN, TURN)).T
+        points += (*thing.center, thing.size[2] / 2)
+        clouds.append(paint(points, COLORS[thing.color]))
+    places = rng.uniform(-1, 1, (FLOOR_POINTS, 2)) * half
+    clouds.append(paint(np.hstack((places, np.zeros((FLOOR_POINTS, 1)))), FLOOR))
+    along = rng.uniform(-1, 1, WALL_POINTS)[:, None]
+    walls = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])[rng.integers(0, 4, WALL_POINTS)]
+    places = walls * half + (1 - abs(walls)) * along * half
+    clouds.append(paint(np.hstack((places, rng.uniform(0, WALL, (WALL_POINTS, 1)))), WALLS))
+    order = rng.permutation(sum(map(len, clouds)))
+    parts = np.repeat([*range(len(things)), -1, -2], list(map(len, clouds)))
+    return np.concatenate(clouds)[order].astype(np.float32), parts[order]
+
+
+def turn_around_z(angle: float) -> np.ndarray:
+    """Return the rotation by an angle in radians, ``[3, 3]``."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([(c, -s, 0), (s, c, 0), (0, 0, 1)])
+
+
+# -------------------------------------------------------------------------- questions
 def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, str]]:
     """Return all questions that have one answer: kind, side, question, answer.
 
@@ -139,11 +152,11 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     A "no" or a 0 is the answer only for what stands elsewhere in the room, so that what is
     there at all does not give the answer away.
     """
-    sides = {p: list(SIDES)[(p - looks) % len(PLACES)] for p in range(len(PLACES))}
     found = []
     names = {c: (f'a {c} thing', f'{c} things') for c in COLORS}
-    names |= {s: (f'a {s}', PLURALS.get(s, f'{s}s')) for s in SHAPES}
-    for place, side in sides.items():
+    names |= {s: (f'a {s}', 'boxes' if s == 'box' else f'{s}s') for s in SHAPES}
+    for place in range(len(PLACES)):
+        side = list(SIDES)[(place - looks) % len(PLACES)]
         words, here = SIDES[side], [t for t in things if t.place == place]
         found.append(('shape', side, f'What is {words}?', here[0].shape))
         found.append(('color', side, f'What color is the thing {words}?', here[0].color))
@@ -159,11 +172,12 @@ def questions_of(things: list[Thing], looks: int) -> list[tuple[str, str, str, s
     return found
 
 
-def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) -> dict[str, str]:
-    """Draw a question; of a kind and a side, each answer that occurs alike often."""
+def draw_question(things: list[Thing], looks: int, rng: np.random.Generator) -> tuple[str, str]:
+    """Draw a question and its answer; of a kind and a side, each answer occurs alike often."""
     found = questions_of(things, looks)
     while True:
-        kind, side = _pick(KINDS, rng), _pick(SHARES, rng)
+        kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+        side = rng.choice(list(SHARES), p=list(SHARES.values()))
         if kind == 'see':
             side = 'front'
         fit = [(q, a) for k, s, q, a in found if k == kind and s == side]
@@ -171,69 +185,139 @@ def _draw_question(things: list[Thing], looks: int, rng: np.random.Generator) ->
         if answers := sorted({a for _, a in fit}):
             answer = answers[rng.integers(len(answers))]
             questions = [q for q, a in fit if a == answer]
-            return dict(question=questions[rng.integers(len(questions))], answer=answer)
+            return questions[rng.integers(len(questions))], answer
 
 
-def _pick(shares: dict[str, int], rng: np.random.Generator) -> str:
-    total = sum(shares.values())
-    return list(shares)[rng.choice(len(shares), p=[s / total for s in shares.values()])]
+# ------------------------------------------------------------------------------ files
+def write_rooms(folder: str | Path, counts: Mapping[str, int] = ROOMS) -> Path:
+    """Write the data set, as SQA3D's baseline lays out ScanNet and its questions.
 
+    There are ``scannet_data/<room>_*.npy``, ``scans/<room>/<room>.txt``, ``objects/<room>.npy``
+    and ``qa/SQA_<split>.json``. A folder that holds it already is left as it is. It appears as
+    a whole, so that no other process reads a part of it.
 
-def draw_cloud(room: Room, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the points of a room, in random order.
+    Args:
+        folder (str | Path): Where to.
+        counts (dict[str, int]): Rooms of each split.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: float32 ``[P, 9]``: x, y, z in meters, red, green, blue
-        from 0 to 255, and the normal; and int64 ``[P]``: the index of the thing, -1 for the
-        floor and -2 for the walls.
+        Path: ``folder``.
+
+    Raises:
+        UserError: The folder holds something else.
     """
-    clouds = [_shape_points(thing, rng) for thing in room.things]
-    clouds += [_floor(room, rng), _walls(room, rng)]
-    numbers = [*range(len(room.things)), -1, -2]
-    order = rng.permutation(sum(map(len, clouds)))
-    parts = np.repeat(numbers, list(map(len, clouds)))[order]
-    return np.concatenate(clouds)[order].astype(np.float32), parts
+
+    def write(partial: Path) -> None:
+        for part in ('scannet_data', 'objects', 'qa'):
+            (partial / part).mkdir()
+        rooms = 0
+        for number, (split, count) in enumerate(counts.items()):
+            rows: list[dict] = []
+            for i in range(count):
+                # Each room has a generator of its own, so that more rooms begin alike.
+                rng = np.random.default_rng((number, i))
+                rows += _write_room(partial, f'scene{rooms + i:04d}_00', rng)
+            for question_id, row in enumerate(rows, rooms * QUESTIONS):
+                row['question_id'] = question_id
+            (partial / f'qa/SQA_{split}.json').write_text(json.dumps(rows))
+            rooms += count
+
+    return write_once(folder, dict(version=3, rooms=dict(counts)), 'rooms', write)
 
 
-def _shape_points(thing: Thing, rng: np.random.Generator) -> np.ndarray:
-    points, normals = sample_primitive(SHAPES[thing.shape][0], POINTS['shape'], rng)
-    low, high = points.min(axis=0), points.max(axis=0)
-    scale = np.array(thing.size) / (high - low)
-    points = (points - (low + high) / 2) * scale
-    normals = normals / scale
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    rotation = turn_around_z(rng.uniform(-TURN, TURN))
-    points, normals = points @ rotation.T, normals @ rotation.T
-    points += (*thing.center, thing.size[2] / 2)
-    return np.hstack((points, _paint(COLORS[thing.color], len(points), rng), normals))
+def _write_room(folder: Path, name: str, rng: np.random.Generator) -> list[dict]:
+    """Write a room as scanned, in a frame of its own, and as aligned; return its questions."""
+    things = [thing for place in range(len(PLACES)) for thing in draw_things(place, rng)]
+    half, asked = rng.uniform(*HALF, 2), []
+    for _ in range(QUESTIONS):
+        looks = int(rng.integers(len(PLACES)))
+        stands = rng.uniform(-STEP, STEP, 2)
+        situation = WORDINGS[rng.permutation(len(WORDINGS))[0]].format(PLACES[looks])
+        asked.append((looks, stands, situation, *draw_question(things, looks, rng)))
+    points, parts = draw_cloud(things, half, rng)
+    frame = np.eye(4)
+    frame[:3, :3] = turn_around_z(rng.uniform(-np.pi, np.pi))
+    frame[:2, 3] = rng.uniform(-2, 2, 2)
+    # Rounded as in the file, so that the alignment that is read is exact.
+    frame = np.round(frame, 6)
+    turn, shift = frame[:3, :3], frame[:3, 3]  # aligned = turn @ scanned + shift
+    scan = points.astype(np.float64)
+    scan[:, :3] = (scan[:, :3] - shift) @ turn
+    ids = np.array([IDS[x] for x in (*(f'{t.color} {t.shape}' for t in things), 'wall', 'floor')])
+    clouds = [points[parts == i] for i in range(len(things))]
+    # Counted from 1; of the negative parts, the floor comes first.
+    instances = np.where(parts < 0, len(things) - parts, parts + 1)
+    # The output of a perfect detector: center and size in meters, and the mean color around 0.
+    features = [(*_box(x), *(x[:, 3:6].mean(axis=0) - 128) / 64) for x in clouds]
+    boxes = np.array([(*_box(x), ids[i], i) for i, x in enumerate(clouds)])
+    arrays = dict(vert=scan.astype(np.float32), aligned_vert=points, aligned_bbox=boxes)
+    arrays |= dict(sem_label=np.uint32(ids[parts]), ins_label=np.uint32(instances))
+    files = {f'scannet_data/{name}_{kind}': array for kind, array in arrays.items()}
+    for file, array in {**files, f'objects/{name}': np.float32(features)}.items():
+        np.save(folder / f'{file}.npy', array, allow_pickle=False)
+    path = folder / 'scans' / name / f'{name}.txt'
+    path.parent.mkdir(parents=True)
+    path.write_text(f'axisAlignment = {" ".join(f"{x:.6f}" for x in frame.ravel())} \n')
+    rows, middle = [], (scan[:, :3].min(axis=0) + scan[:, :3].max(axis=0)) / 2
+    for looks, stands, situation, question, answer in asked:
+        x, y, _ = ((*stands, 0.0) - shift) @ turn - middle
+        ahead = np.array([(0, 1, 0), (1, 0, 0), (0, -1, 0), (-1, 0, 0)][looks]) @ turn
+        # Without a turn the asker looks along -x, as SQA3D's code draws it. A hundredth of a
+        # radian more: a quaternion and its negative are one turn, and exactly at a right angle
+        # rounding alone would choose between them.
+        angle = (np.arctan2(-ahead[1], -ahead[0]) + 0.01) / 2
+        pose = [x, y, 0.0, 0.0, 0.0, np.sin(angle), np.cos(angle)]
+        texts = dict(situation=situation, question=question, answers=[answer])
+        rows.append(dict(scene_id=name, **texts, position=pose))
+    return rows
 
 
-def turn_around_z(angle: float) -> np.ndarray:
-    """Return the rotation by an angle in radians, ``[3, 3]``."""
-    return np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
+def _box(points: np.ndarray) -> np.ndarray:
+    low, high = points[:, :3].min(axis=0), points[:, :3].max(axis=0)
+    return np.concatenate(((low + high) / 2, high - low))
 
 
-def _paint(color: tuple[int, int, int], count: int, rng: np.random.Generator) -> np.ndarray:
-    """A color that differs a little from thing to thing and from point to point."""
-    color = np.array(color) + rng.normal(scale=10, size=3)
-    return np.rint(color + rng.normal(scale=6, size=(count, 3))).clip(0, 255)
+def blank(results: dict) -> dict:
+    """Replace points by the same in every scene of as many; boxes and pose stay.
+
+    They are drawn at random from a box of 4 x 4 x 1 m on the origin, their other columns are 0.
+    (In one place, all features would be alike, and batch norms would divide by nothing.)
+    """
+    places = np.random.default_rng(0).uniform((-2, -2, 0), (2, 2, 1), (len(results['points']), 3))
+    others = np.zeros_like(results['points'][:, 3:])
+    return dict(results, points=np.hstack((places.astype(np.float32), others)))
 
 
-def _floor(room: Room, rng: np.random.Generator) -> np.ndarray:
-    count = POINTS['floor']
-    places = rng.uniform(-1, 1, (count, 2)) * room.half
-    up = np.broadcast_to((0.0, 0.0, 1.0), (count, 3))
-    return np.hstack((places, np.zeros((count, 1)), _paint((120, 105, 90), count, rng), up))
+@DATASETS.register_module()
+class Rooms(SQA3DDataset):
+    """Questions about rooms of colored shapes, made of primitives on first use.
 
+    Args:
+        split (str): 'train', 'val' or 'test', which share no room.
+        data_root (str): Where they are; they are written there if they are not (seconds).
+        rooms (dict[str, int]): Rooms of each split.
+        blank_scenes (bool): Points are constant (:func:`blank`). A model trained and
+            tested so sees the texts only, which is the control that clouds are needed.
+        **kwargs: Passed to :class:`lm4ve.tasks.rooms.SQA3DDataset`.
 
-def _walls(room: Room, rng: np.random.Generator) -> np.ndarray:
-    """The four walls, from the floor to :data:`WALL`, looking inwards."""
-    count = POINTS['walls']
-    along = rng.uniform(-1, 1, count)
-    walls = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])[rng.integers(0, 4, count)]
-    places = walls * np.array(room.half) + (1 - abs(walls)) * along[:, None] * room.half
-    heights = rng.uniform(0, WALL, (count, 1))
-    normals = np.hstack((-walls, np.zeros((count, 1))))
-    return np.hstack((places, heights, _paint((205, 205, 200), count, rng), normals))
+    Raises:
+        UserError: There is no such split, or ``data_root`` holds something else.
+    """
+
+    METAINFO = dict(classes=NAMES)
+
+    def __init__(
+        self,
+        split: str = 'train',
+        data_root: str = 'data/rooms',
+        rooms: Mapping[str, int] = ROOMS,
+        blank_scenes: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        if is_main_process():
+            write_rooms(data_root, rooms)
+        barrier()
+        super().__init__(split, data_root, **kwargs)
+        if blank_scenes:
+            # Right before packing: all else has been done with the points.
+            self.pipeline.transforms.insert(-1, blank)

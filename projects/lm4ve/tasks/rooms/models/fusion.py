@@ -4,12 +4,12 @@ The layers are MCAN's (Yu et al., CVPR 2019, arXiv 1906.10770), in the order in 
 SQA3D's baseline has them. They come after their norm: "post-norm".
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import check
 from lm4ve.registry import MODELS
 
 
@@ -56,17 +56,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, others: Tensor, padding: Tensor) -> Tensor:
         """``[B, N, C]``, ``[B, M, C]`` and bool ``[B, M]`` (True = masked) to ``[B, N, C]``."""
-
-        def split(tokens: Tensor) -> Tensor:
-            return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-        all_masked = padding.all(dim=1)[:, None, None, None]
-        query = split(self.query(x)).masked_fill(all_masked, 0.0)
-        seen = ~padding[:, None, None] | all_masked
-        dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(
-            query, split(self.key(others)), split(self.value(others)), seen, dropout
+        query, key, value = (
+            tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for tokens in (self.query(x), self.key(others), self.value(others))
         )
+        all_masked = padding.all(dim=1)[:, None, None, None]
+        seen = ~padding[:, None, None] | all_masked
+        query = query.masked_fill(all_masked, 0.0)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(query, key, value, seen, dropout)
         return self.merge(out.transpose(1, 2).flatten(2))
 
 
@@ -74,12 +72,7 @@ class GuidedLayer(nn.Module):
     """Self-attention, attention to a guide if there is one, feed-forward.
 
     Args:
-        channels (int): C.
-        num_heads (int): Heads.
-        hidden (int): Width between the feed-forward's two layers.
-        dropout (float): Rate for attention weights, hidden values of the feed-forward, and the
-            outputs of the three parts.
-        norm (str): See :class:`GuidedFusion`.
+        channels, num_heads, hidden, dropout, norm: See :class:`GuidedFusion`.
         guided (bool): There is a guide.
     """
 
@@ -93,24 +86,16 @@ class GuidedLayer(nn.Module):
         self.norms = nn.ModuleList(NORMS[norm](channels) for _ in range(3 if guided else 2))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        padding: Tensor,
-        guide: Tensor | None = None,
-        guide_padding: Tensor | None = None,
-    ) -> Tensor:
-        """``[B, N, C]``, with its padding and that of the guide ``[B, M, C]``."""
-        norms = iter(self.norms)
-        x = next(norms)(x + self.dropout(self.self_attention(x, x, padding)))
+    def forward(self, x: Tensor, padding: Tensor, *guide: Tensor) -> Tensor:
+        """``[B, N, C]`` with its padding, and a guide ``[B, M, C]`` with its padding."""
+        x = self.norms[0](x + self.dropout(self.self_attention(x, x, padding)))
         if self.guided_attention is not None:
-            read = self.guided_attention(x, guide, guide_padding)
-            x = next(norms)(x + self.dropout(read))
-        return next(norms)(x + self.dropout(self.feed_forward(x)))
+            x = self.norms[1](x + self.dropout(self.guided_attention(x, *guide)))
+        return self.norms[-1](x + self.dropout(self.feed_forward(x)))
 
 
 @MODELS.register_module()
-class GuidedFusion(BaseModule):
+class GuidedFusion(nn.Module):
     """Self-attention of texts, then attention of objects to the situation and the question.
 
     Args:
@@ -118,14 +103,11 @@ class GuidedFusion(BaseModule):
         num_layers (int): Layers of each of the four stacks.
         num_heads (int): Attention heads.
         feedforward_channels (int, optional): Default: 4 C.
-        dropout (float): See :class:`GuidedLayer`.
+        dropout (float): Rate for attention weights, hidden values of the feed-forward, and the
+            outputs of a layer's three parts.
         norm (str): 'mcan', MCAN's own norm, as in the release; or 'layer', the common one.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Source: SQA3D (arXiv 2210.07474), the ScanQA baseline of its code.
-
-    Raises:
-        UserError: The heads do not divide the width, or there is no such norm.
     """
 
     def __init__(
@@ -136,19 +118,14 @@ class GuidedFusion(BaseModule):
         feedforward_channels: int | None = None,
         dropout: float = 0.1,
         norm: str = 'mcan',
-        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        check('model.fusion.norm', norm, choices=NORMS)
-        check('model.fusion: embed_dims % num_heads', embed_dims % num_heads, choices=(0,))
+        super().__init__()
         self.embed_dims = embed_dims
-        sizes = (embed_dims, num_heads, feedforward_channels or 4 * embed_dims, dropout, norm)
-
-        def stack(guided: bool) -> nn.ModuleList:
-            return nn.ModuleList(GuidedLayer(*sizes, guided) for _ in range(num_layers))
-
-        self.situation_layers, self.question_layers = stack(False), stack(False)
-        self.object_situation_layers, self.object_question_layers = stack(True), stack(True)
+        hidden = feedforward_channels or 4 * embed_dims
+        layer = partial(GuidedLayer, embed_dims, num_heads, hidden, dropout, norm)
+        for name in ('situation', 'question', 'object_situation', 'object_question'):
+            stack = nn.ModuleList(layer(name.startswith('object')) for _ in range(num_layers))
+            setattr(self, f'{name}_layers', stack)
 
     def forward(self, tokens: dict[str, Tensor], padding: dict[str, Tensor]) -> dict[str, Tensor]:
         """Attend from objects to the texts.

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
@@ -18,8 +17,6 @@ from lm4ve.tasks.rooms.models.fusion import two_layers
 
 Samples = list[VisionLanguageDataSample]
 Corpus = str | Path | Sequence[str] | Mapping[str, int]
-#: How many answers a prediction names.
-TOP = 10
 
 
 def count_answers(source: Corpus, field: str) -> dict[str, int]:
@@ -42,7 +39,7 @@ def count_answers(source: Corpus, field: str) -> dict[str, int]:
 
 
 @MODELS.register_module()
-class SceneAnswerHead(KnowsVocabulary, BaseModule):
+class SceneAnswerHead(KnowsVocabulary):
     """Classifies the answer: Linear, GELU, dropout, Linear.
 
     Args:
@@ -53,7 +50,6 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         dropout (float): Behind the first layer.
         targets (str): 'soft': the target of an answer is .3, .6, .9 or 1 for one to four
             occurrences or more in the corpus, as in the release; 'hard': 1.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     The loss is the binary cross-entropy, summed over answers, mean over questions. A
     fingerprint of the vocabulary is a part of every checkpoint.
@@ -70,9 +66,8 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         hidden_channels: int = 256,
         dropout: float = 0.3,
         targets: str = 'soft',
-        init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__()
         check('model.head.targets', targets, choices=TARGETS)
         self.in_channels = in_channels
         counts = count_answers(answers, self.vocabulary_field)
@@ -100,35 +95,30 @@ class SceneAnswerHead(KnowsVocabulary, BaseModule):
         for row, sample in enumerate(data_samples):
             for answer in self.index.keys() & sample.gt_answers:
                 targets[row, self.index[answer]] = self.scores[answer]
-        targets = targets.to(logits)
-        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction='sum')
+        loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction='sum')
         return dict(answer=loss / len(logits))
 
-    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+    def predict(self, features: Tensor, data_samples: Samples) -> None:
         """Add predictions.
 
         ``pred_answer``, ``pred_label``, ``pred_scores`` (sigmoid, ``[A]``), and
         ``pred_top_answers``, the ten best ones (list[str], fewer if A is smaller).
         """
         scores = self(features).sigmoid()
-        best = scores.topk(min(TOP, len(self.vocabulary))).indices.tolist()
+        best = scores.topk(min(10, len(self.vocabulary))).indices.tolist()
         for sample, row, top in zip(data_samples, scores, best, strict=True):
             sample.set_answer(row, self.vocabulary)
             sample.pred_top_answers = [self.vocabulary[i] for i in top]
-        return data_samples
 
 
 @MODELS.register_module()
-class PoseHead(BaseModule):
+class PoseHead(nn.Module):
     """Predicts the position and heading of the asker, an auxiliary task.
 
     Args:
         in_channels (int): 2 E: situation and objects.
         hidden_channels (int): Width between the layers.
         dropout (float): Behind the first layer.
-        rotation_weight (float): How much the quaternion's loss counts; the position's
-            counts 1.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Poses are float ``[7]``: x, y, z in meters and a quaternion x, y, z, w, in the frame of
     the points. The loss is the mean squared error of the position plus that of the
@@ -136,15 +126,10 @@ class PoseHead(BaseModule):
     """
 
     def __init__(
-        self,
-        in_channels: int = 1024,
-        hidden_channels: int = 256,
-        dropout: float = 0.1,
-        rotation_weight: float = 1.0,
-        init_cfg: dict | Sequence[dict] | None = None,
+        self, in_channels: int = 1024, hidden_channels: int = 256, dropout: float = 0.1
     ) -> None:
-        super().__init__(init_cfg)
-        self.in_channels, self.rotation_weight = in_channels, rotation_weight
+        super().__init__()
+        self.in_channels = in_channels
         self.layers = two_layers(in_channels, hidden_channels, 7, dropout)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -154,13 +139,11 @@ class PoseHead(BaseModule):
     def loss(self, features: Tensor, data_samples: Samples) -> dict[str, Tensor]:
         """Loss of poses; samples have ``gt_pose`` ``[7]``."""
         found = self(features)
-        wanted = torch.stack([s.gt_pose for s in data_samples]).to(found)
-        position = F.mse_loss(found[:, :3], wanted[:, :3])
-        rotation = F.mse_loss(found[:, 3:], wanted[:, 3:])
-        return dict(pose=position + self.rotation_weight * rotation)
+        poses = torch.stack([s.gt_pose for s in data_samples]).to(found)
+        position = F.mse_loss(found[:, :3], poses[:, :3])
+        return dict(pose=position + F.mse_loss(found[:, 3:], poses[:, 3:]))
 
-    def predict(self, features: Tensor, data_samples: Samples) -> Samples:
+    def predict(self, features: Tensor, data_samples: Samples) -> None:
         """Add ``pred_pose``, ``[7]``; its quaternion is not of length 1."""
         for sample, pose in zip(data_samples, self(features), strict=True):
             sample.pred_pose = pose
-        return data_samples

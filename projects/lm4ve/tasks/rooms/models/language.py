@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.files import replacing
 from lm4ve.registry import MODELS
 
@@ -39,21 +38,16 @@ class WordVectors:
     Copies share the vectors, so that an average of a model's weights holds no second ones.
 
     Raises:
-        UserError: There are not as many vectors as words, a number is not finite, or there
-            is no ``unk``.
+        UserError, KeyError: There are not as many vectors as words, a number is not finite, or
+            there is no ``unk``.
     """
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray) -> None:
         if vectors.ndim != 2 or len(vectors) != len(words) or not np.isfinite(vectors).all():
             raise UserError(f'{_FIELD} needs a finite row [V, D] for each of {len(words)} words.')
-        check(f"{_FIELD}: number of words '{UNKNOWN}'", list(words).count(UNKNOWN), least=1)
         self.rows = {word: i for i, word in enumerate(words)}
+        self.unknown = self.rows[UNKNOWN]
         self.vectors = np.asarray(vectors, dtype=np.float32)
-
-    @property
-    def channels(self) -> int:
-        """D."""
-        return int(self.vectors.shape[1])
 
     def __deepcopy__(self, memo: dict) -> 'WordVectors':
         return self
@@ -68,11 +62,15 @@ class WordVectors:
             tuple[Tensor, Tensor]: float32 ``[T, L, D]`` with zeros at the ends of shorter
             texts, and bool ``[T, L]``, True = padding.
         """
-        unknown = self.rows[UNKNOWN]
-        rows = [self.vectors[[self.rows.get(w, unknown) for w in words]] for words in texts]
-        found = pad_sequence([torch.from_numpy(x) for x in rows], batch_first=True)
-        lengths = torch.tensor([len(x) for x in rows])
-        return found, torch.arange(found.shape[1]) >= lengths[:, None]
+        rows = [self.vectors[[self.rows.get(w, self.unknown) for w in words]] for words in texts]
+        return padded([torch.from_numpy(x) for x in rows])
+
+
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Join ``[L_i, ...]`` to ``[B, L, ...]``, and return bool ``[B, L]``, True = padding."""
+    found = pad_sequence(list(rows), batch_first=True)
+    lengths = torch.tensor([len(x) for x in rows], device=found.device)
+    return found, torch.arange(found.shape[1], device=found.device) >= lengths[:, None]
 
 
 def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> WordVectors:
@@ -88,14 +86,13 @@ def read_word_vectors(source: str | Path | Mapping[str, Sequence[float]]) -> Wor
     """
     if isinstance(source, Mapping):
         return WordVectors(list(source), np.array(list(source.values()), dtype=np.float32))
-    path = Path(source)
-    if path.suffix == '.txt':
-        return WordVectors(*_read_text(path))
-    with np.load(path, allow_pickle=False) as archive:
+    if Path(source).suffix == '.txt':
+        return _read_text(Path(source))
+    with np.load(source, allow_pickle=False) as archive:
         return WordVectors(archive['words'].tolist(), archive['vectors'])
 
 
-def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[str], np.ndarray]:
+def _read_text(path: Path, wanted: Collection[str] | None = None) -> WordVectors:
     words, rows, width = [], [], None
     with path.open(encoding='utf-8') as lines:
         for line in lines:
@@ -107,7 +104,7 @@ def _read_text(path: Path, wanted: Collection[str] | None = None) -> tuple[list[
             if wanted is None or word in wanted:
                 words.append(word)
                 rows.append(np.array(numbers, dtype=np.float32))
-    return words, np.stack(rows)
+    return WordVectors(words, np.stack(rows))
 
 
 def write_word_vectors(
@@ -126,47 +123,35 @@ def write_word_vectors(
     Returns:
         tuple[int, int]: How many different words the texts have, and how many of them
         have a vector; the others are read as unknown.
-
-    Raises:
-        UserError: ``source`` cannot be read or lacks ``unk``; ``path`` ends otherwise or
-            cannot be written.
     """
-    said = {word for text in texts for word in split_words(text)}
-    found = WordVectors(*_read_text(Path(source), said | {w.lower() for w in said} | {UNKNOWN}))
+    words = {word for text in texts for word in split_words(text)}
+    found = _read_text(Path(source), {*words, *(w.lower() for w in words), UNKNOWN})
     with replacing(path) as beside:
         np.savez(beside, words=np.array(list(found.rows)), vectors=found.vectors)
-    return len(said), len(said & found.rows.keys())
+    return len(words), len(words & found.rows.keys())
 
 
 @MODELS.register_module()
-class LSTMTextEncoder(BaseModule):
+class LSTMTextEncoder(nn.Module):
     """One LSTM over vectors of words, from the first word to the last.
 
     Args:
         in_channels (int): D of the vectors.
         channels (int): C.
         dropout (float): Probability of dropping a number of a word's vector.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
         embed_dims (int): C.
-        word_channels (int): D, which marks an encoder of vectors.
     """
 
-    def __init__(
-        self,
-        in_channels: int = 300,
-        channels: int = 256,
-        dropout: float = 0.3,
-        init_cfg: dict | None = None,
-    ) -> None:
-        super().__init__(init_cfg)
-        self.word_channels, self.embed_dims = in_channels, channels
+    def __init__(self, in_channels: int = 300, channels: int = 256, dropout: float = 0.3) -> None:
+        super().__init__()
+        self.embed_dims = channels
         self.dropout = nn.Dropout(dropout)
         self.lstm = nn.LSTM(in_channels, channels, batch_first=True)
 
     def forward(self, words: Tensor, padding: Tensor) -> Tensor:
-        """Read texts.
+        """Encode texts.
 
         Args:
             words (Tensor): float ``[B, L, D]``.

@@ -17,8 +17,8 @@ from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.rooms.models.fusion import AttentionPool
+from lm4ve.tasks.rooms.models.objects import Objects, Samples
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
-from lm4ve.tasks.rooms.models.proposals import Objects
 
 STREAMS = ('objects', *TEXTS)
 #: What each part of the loss counts. The release multiplies all of them by ten.
@@ -81,68 +81,46 @@ class SQA3D(BaseModel):
         for name in loss_weights or ():
             check('model.loss_weights', name, choices=LOSS_WEIGHTS)
         self.loss_weights = {**LOSS_WEIGHTS, **(loss_weights or {})}
-        check_parts(self, pool['out_channels'])
+        check('model.neck.out_type', getattr(self.neck, 'out_type', 'raw'), choices=('raw',))
+        if getattr(self.data_preprocessor, 'tokenizer', None) is not None:
+            check_tokenizer(self.data_preprocessor, self.text_encoder)
 
     def encode_objects(self, inputs: Mapping[str, Tensor]) -> Objects:
-        """Encode the objects of scenes as tokens ``[B, K, C_o]``.
-
-        Raises:
-            UserError: The inputs lack what the encoder reads.
-        """
+        """Encode the objects of scenes as tokens ``[B, K, C_o]``."""
         kind = self.object_encoder.reads
-        check('model.object_encoder reads', kind, choices=inputs)
         return self.object_encoder(inputs[kind], inputs[f'{kind}_padding'])
 
-    def encode_texts(self, words: Tensor, padding: Tensor) -> Tensor:
-        """Encode texts.
-
-        Args:
-            words (Tensor): int64 ``[B, L]`` or float ``[B, L, D]``, as the encoder reads.
-            padding (Tensor): bool ``[B, L]``, True = padding.
-
-        Returns:
-            Tensor: ``[B, L, C]``.
-        """
-        return F.gelu(self.text_transform(self.text_encoder(words, padding)))
-
     def fuse(
-        self, objects: Objects, texts: Mapping[str, Tensor], padding: Mapping[str, Tensor]
+        self, objects: Tensor, texts: Mapping[str, Tensor], padding: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
         """Attend from objects to the texts, then apply the neck.
 
         Args:
-            objects (Objects): Of :meth:`encode_objects`.
-            texts (Mapping[str, Tensor]): ``situation`` and ``question``, ``[B, L, C]``.
+            objects (Tensor): ``[B, K, C_o]``, of :meth:`encode_objects`.
+            texts (Mapping[str, Tensor]): ``situation`` and ``question``, ``[B, L, C_t]``, of
+                the text encoder.
             padding (Mapping[str, Tensor]): bool of ``objects`` and of the texts.
 
         Returns:
             dict[str, Tensor]: ``objects`` ``[B, K, C]``, ``situation`` and ``question``.
         """
-        tokens = dict(objects=F.gelu(self.object_transform(objects.tokens)), **texts)
+        tokens = {'objects': F.gelu(self.object_transform(objects))}
+        tokens |= {name: F.gelu(self.text_transform(text)) for name, text in texts.items()}
         fused = self.fusion(tokens, padding)
         if self.neck is None:
             return fused
         if self.tokens == 'visual':
             # Where nothing is an object, the block sees all proposals, as the fusion does.
-            mask = padding['objects']
-            mask = mask & ~mask.all(dim=1, keepdim=True)
+            mask = padding['objects'] & ~padding['objects'].all(dim=1, keepdim=True)
             return {**fused, 'objects': self.neck(fused['objects'], padding_mask=mask)}
-        joint = torch.cat([fused[name] for name in STREAMS], dim=1)
-        mask = torch.cat([padding[name] for name in STREAMS], dim=1)
+        joint, mask = (torch.cat([x[k] for k in STREAMS], dim=1) for x in (fused, padding))
         counts = [fused[name].shape[1] for name in STREAMS]
         parts = self.neck(joint, padding_mask=mask).split(counts, dim=1)
         return dict(zip(STREAMS, parts, strict=True))
 
-    def pool(self, fused: Mapping[str, Tensor], padding: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Pool the tokens of each stream to one feature, ``[B, E]``."""
-        return {name: self.pools[name](fused[name], padding[name]) for name in STREAMS}
-
     def forward(
-        self,
-        inputs: dict[str, Tensor],
-        data_samples: list[VisionLanguageDataSample] | None = None,
-        mode: str = 'tensor',
-    ) -> Tensor | dict[str, Tensor] | list[VisionLanguageDataSample]:
+        self, inputs: dict[str, Tensor], data_samples: Samples | None = None, mode: str = 'tensor'
+    ) -> Tensor | dict[str, Tensor] | Samples:
         """Run on a batch.
 
         Args:
@@ -153,44 +131,19 @@ class SQA3D(BaseModel):
         """
         objects = self.encode_objects(inputs)
         padding = {name: inputs[f'{name}_padding'] for name in TEXTS} | {'objects': objects.padding}
-        texts = {name: self.encode_texts(inputs[name], padding[name]) for name in TEXTS}
-        pooled = self.pool(self.fuse(objects, texts, padding), padding)
+        texts = {name: self.text_encoder(inputs[name], padding[name]) for name in TEXTS}
+        fused = self.fuse(objects.tokens, texts, padding)
+        pooled = {name: self.pools[name](fused[name], padding[name]) for name in STREAMS}
         features = torch.cat([pooled[name] for name in (*TEXTS, 'objects')], dim=-1)
         if mode == 'tensor':
             return features
         pose = torch.cat((pooled['situation'], pooled['objects']), dim=-1)
+        parts = {self.object_encoder: objects, self.pose_head: pose, self.head: features}
+        parts.pop(None, None)
         if mode == 'loss':
-            losses = self.object_encoder.loss(objects, data_samples)
-            if self.pose_head is not None:
-                losses |= self.pose_head.loss(pose, data_samples)
-            losses |= self.head.loss(features, data_samples)
-            return {f'loss_{k}': self.loss_weights[k] * v for k, v in losses.items()}
-        check('mode', mode, choices=('tensor', 'loss', 'predict'))
+            losses = [part.loss(x, data_samples) for part, x in parts.items()]
+            return {f'loss_{k}': self.loss_weights[k] * v for d in losses for k, v in d.items()}
         samples = data_samples or [VisionLanguageDataSample() for _ in features]
-        samples = self.object_encoder.predict(objects, samples)
-        if self.pose_head is not None:
-            samples = self.pose_head.predict(pose, samples)
-        return self.head.predict(features, samples)
-
-
-def check_parts(model: SQA3D, pooled: int) -> None:
-    """Refuse parts that do not fit each other, before anything is computed.
-
-    Args:
-        model (SQA3D): Built.
-        pooled (int): E.
-
-    Raises:
-        UserError: It names the field.
-    """
-    widths = dict(neck=model.fusion.embed_dims, head=3 * pooled, pose_head=2 * pooled)
-    for name, width in widths.items():
-        found = getattr(getattr(model, name), 'in_channels', width)
-        check(f'model.{name}.in_channels', found, choices=(width,))
-    check('model.neck.out_type', getattr(model.neck, 'out_type', 'raw'), choices=('raw',))
-    preprocessor = model.data_preprocessor
-    if vectors := getattr(preprocessor, 'vectors', None):
-        wanted = getattr(model.text_encoder, 'word_channels', None)
-        check('model.data_preprocessor.word_vectors: width', vectors.channels, choices=(wanted,))
-    elif getattr(preprocessor, 'tokenizer', None) is not None:
-        check_tokenizer(preprocessor, model.text_encoder)
+        for part, x in parts.items():
+            part.predict(x, samples)
+        return samples

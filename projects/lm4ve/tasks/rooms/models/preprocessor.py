@@ -5,12 +5,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
-from lm4ve.tasks.rooms.models.language import UNKNOWN, read_word_vectors, split_words
+from lm4ve.tasks.rooms.models.language import UNKNOWN, padded, read_word_vectors, split_words
 
 TEXTS = ('situation', 'question')
 
@@ -30,8 +29,8 @@ class SQA3DPreprocessor(TextPreprocessor):
             not. Only for ``word_vectors``.
         use_situation (bool): False makes every word of the situation an unknown one, the
             ablation of SQA3D's paper.
-        color_columns (Sequence[int], optional): Columns of a point that hold red, green and
-            blue from 0 to 255. None: there are none.
+        color_columns (Sequence[int]): Columns of a point that hold red, green and blue from 0
+            to 255; empty: there are none.
         color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
             default is that of ScanNet in the released code. What a data set holds is never
             changed.
@@ -43,12 +42,10 @@ class SQA3DPreprocessor(TextPreprocessor):
       released model red, green, blue, and the height above the floor); or
       ``inputs['objects']``: float ``[O, C]``, features of objects.
     - ``data_samples``: a :class:`VisionLanguageDataSample` with metainfo ``text``, a list of
-      two: the situation and the question; ``scene_id`` for messages.
+      two: the situation and the question.
 
     Raises:
-        UserError: Both or neither of ``tokenizer`` and ``word_vectors`` are given, or a
-            file of vectors cannot be read.
-        CheckpointError: The tokenizer's files are missing or damaged.
+        UserError: Both or neither of ``tokenizer`` and ``word_vectors`` are given.
     """
 
     def __init__(
@@ -58,7 +55,7 @@ class SQA3DPreprocessor(TextPreprocessor):
         max_length: int = 100,
         lower_case: bool = False,
         use_situation: bool = True,
-        color_columns: Sequence[int] | None = (3, 4, 5),
+        color_columns: Sequence[int] = (3, 4, 5),
         color_mean: Sequence[float] = (109.8, 97.2, 83.8),
         non_blocking: bool = False,
     ) -> None:
@@ -67,8 +64,9 @@ class SQA3DPreprocessor(TextPreprocessor):
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
         self.lower_case, self.use_situation = lower_case, use_situation
-        self.color_columns = None if color_columns is None else list(color_columns)
-        self.register_buffer('color_mean', torch.tensor(color_mean), persistent=False)
+        self.color_columns = list(color_columns)
+        mean = torch.tensor(color_mean[: len(self.color_columns)])
+        self.register_buffer('color_mean', mean, persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Collate a batch.
@@ -87,31 +85,20 @@ class SQA3DPreprocessor(TextPreprocessor):
             - ``situation`` and ``question``: int64 ``[B, L]`` of a tokenizer or float
               ``[B, L, D]`` of vectors, each with ``situation_padding`` and
               ``question_padding``, bool ``[B, L]``.
-
-        Raises:
-            UserError: A scene is empty or has numbers that are not finite, or a text is empty.
         """
-        # Checked before the copy to the device, where the check would wait for it.
-        for kind, rows in data['inputs'].items():
-            for sample, found in zip(data['data_samples'], rows, strict=True):
-                if not len(found) or not (found.is_cuda or torch.isfinite(found).all()):
-                    scene = sample.get('scene_id')
-                    raise UserError(f'The scene {scene} has no {kind}, or some are not finite.')
         data = self.cast_data(data)
         inputs: dict[str, Tensor | None] = {}
         for kind, rows in data['inputs'].items():
-            inputs[kind] = pad_sequence([x.float() for x in rows], batch_first=True)
-            lengths = torch.tensor([len(x) for x in rows])
-            padding = torch.arange(inputs[kind].shape[1]) >= lengths[:, None]
-            inputs[f'{kind}_padding'] = padding.to(self._place.device)
-        if 'points' in inputs:
-            inputs['points'] = self.normalize_colors(inputs['points'])
-            if len({len(x) for x in data['inputs']['points']}) == 1:
-                inputs['points_padding'] = None
+            found, padding = padded([x.float() for x in rows])
+            inputs[kind], inputs[f'{kind}_padding'] = found, padding
+            if kind == 'points':
+                found[..., self.color_columns] -= self.color_mean
+                found[..., self.color_columns] /= 256
+                inputs['points_padding'] = padding if len({len(x) for x in rows}) > 1 else None
         texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
-        for name, found in zip(TEXTS, texts, strict=True):
+        for name, text in zip(TEXTS, texts, strict=True):
             hidden = name == 'situation' and not self.use_situation
-            inputs[name], inputs[f'{name}_padding'] = self.read(found, hidden)
+            inputs[name], inputs[f'{name}_padding'] = self.read(text, hidden)
         return dict(inputs=inputs, data_samples=data['data_samples'])
 
     def read(self, texts: Sequence[str], hidden: bool = False) -> tuple[Tensor, Tensor]:
@@ -125,8 +112,6 @@ class SQA3DPreprocessor(TextPreprocessor):
             tuple[Tensor, Tensor]: int64 ``[T, L]`` or float ``[T, L, D]``, and bool
             ``[T, L]`` (True = padding), on the model's device.
         """
-        if not all(map(str.strip, texts)):
-            raise UserError(f'A situation or a question is empty: {texts}.')
         if self.vectors is None:
             ids, padding = self.tokenize(texts)
             if hidden:
@@ -138,14 +123,13 @@ class SQA3DPreprocessor(TextPreprocessor):
             words = split_words(text.lower() if self.lower_case else text)
             if len(words) > self.max_length:
                 self._say_cut(len(words))
-            words = words[: self.max_length]
-            rows.append([UNKNOWN] * len(words) if hidden else words)
+            rows.append([UNKNOWN if hidden else w for w in words[: self.max_length]])
         words, padding = self.vectors(rows)
         return words.to(self._place.device), padding.to(self._place.device)
 
-    def normalize_colors(self, points: Tensor) -> Tensor:
-        """Center and scale the colors of points ``[B, P, 3 + F]``; returns new ones."""
-        if columns := self.color_columns:
-            points = points.clone()
-            points[..., columns] = (points[..., columns] - self.color_mean) / 256
+    def restore_colors(self, points: Tensor) -> Tensor:
+        """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again."""
+        points = points.clone()
+        points[..., self.color_columns] *= 256
+        points[..., self.color_columns] += self.color_mean
         return points

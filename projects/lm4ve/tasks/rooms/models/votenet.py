@@ -7,26 +7,15 @@ of SQA3D's baseline (arXiv 2210.07474, github.com/SilongYong/SQA3D).
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.base.point_ops import (
-    ball_query,
-    farthest_point_sample,
-    interpolate_features,
-    take_points,
-)
-from lm4ve.tasks.rooms.models.losses import detection_losses, gather_targets
-from lm4ve.tasks.rooms.models.proposals import Objects, ProposalHead, Samples, read_mean_sizes
-
-TOKENS = ('features', 'detections')
-_SIZES = 'model.object_encoder.mean_sizes'
+from lm4ve.tasks.base import point_ops
+from lm4ve.tasks.rooms.models.objects import Objects, ProposalHead, Samples, read_mean_sizes
 
 
 class PointLayer(nn.Module):
@@ -52,10 +41,9 @@ def point_layers(in_channels: int, channels: Sequence[int]) -> nn.Sequential:
 
 
 class SetAbstraction(nn.Module):
-    """Samples centers and pools the features around each (PointNet++, section 3.2).
+    """Pools the features around centers (PointNet++, section 3.2).
 
     Args:
-        num (int): G, how many centers are picked by farthest point sampling.
         radius (float): Of the ball around a center, in meters.
         samples (int): How many points of the ball count, the first by their index.
         in_channels (int): C_in of the points' features; 0 for none.
@@ -63,37 +51,31 @@ class SetAbstraction(nn.Module):
     """
 
     def __init__(
-        self, num: int, radius: float, samples: int, in_channels: int, channels: Sequence[int]
+        self, radius: float, samples: int, in_channels: int, channels: Sequence[int]
     ) -> None:
         super().__init__()
-        self.num, self.radius, self.samples = num, radius, samples
+        self.radius, self.samples = radius, samples
         self.layers = point_layers(3 + in_channels, channels)
 
     def forward(
-        self, xyz: Tensor, features: Tensor, padding: Tensor | None = None, ordered: bool = False
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Sample centers and compute their features.
+        self, xyz: Tensor, features: Tensor, picks: Tensor, padding: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the features of centers.
 
         Args:
             xyz (Tensor): ``[B, N, 3]``.
             features (Tensor): ``[B, N, C_in]``.
+            picks (Tensor): int64 ``[B, G]``, the centers' indices among the points.
             padding (Tensor, optional): bool ``[B, N]``, True = padding, behind the points.
-            ordered (bool): The points are in the order in which farthest point sampling
-                picked them, so that its next picks are the first ones.
 
         Returns:
-            tuple[Tensor, Tensor, Tensor]: Centers ``[B, G, 3]``, their features
-            ``[B, G, C]`` and int64 indices ``[B, G]`` among the points.
+            tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and their features ``[B, G, C]``.
         """
-        if ordered:
-            index = torch.arange(self.num, device=xyz.device).expand(len(xyz), -1)
-        else:
-            index = farthest_point_sample(xyz.detach(), self.num, padding)
-        centers = take_points(xyz, index)
-        groups = ball_query(xyz.detach(), centers.detach(), self.radius, self.samples, padding)
-        around = (take_points(xyz, groups) - centers[:, :, None]) / self.radius
-        around = torch.cat((around, take_points(features, groups)), dim=-1)
-        return centers, self.layers(around).amax(dim=2), index
+        centers = point_ops.take_points(xyz, picks)
+        groups = point_ops.ball_query(xyz, centers, self.radius, self.samples, padding)
+        around = (point_ops.take_points(xyz, groups) - centers[:, :, None]) / self.radius
+        around = torch.cat((around, point_ops.take_points(features, groups)), dim=-1)
+        return centers, self.layers(around).amax(dim=2)
 
 
 class FeaturePropagation(nn.Module):
@@ -107,7 +89,7 @@ class FeaturePropagation(nn.Module):
         self, targets: Tensor, sources: Tensor, target_features: Tensor, source_features: Tensor
     ) -> Tensor:
         """``[B, N, 3]``, ``[B, M, 3]``, ``[B, N, C_1]``, ``[B, M, C_2]`` to ``[B, N, C]``."""
-        carried = interpolate_features(targets, sources, source_features)
+        carried = point_ops.interpolate_features(targets, sources, source_features)
         return self.layers(torch.cat((carried, target_features), dim=-1))
 
 
@@ -130,29 +112,30 @@ class PointNet2(nn.Module):
     ) -> None:
         super().__init__()
         outputs = [in_channels, *(widths[-1] for widths in channels)]
-        self.abstraction = nn.ModuleList(
-            SetAbstraction(*sizes)
-            for sizes in zip(num_points, radii, samples, outputs[:-1], channels, strict=True)
-        )
+        self.num_points = num_points
+        sizes = zip(radii, samples, outputs[:-1], channels, strict=True)
+        self.abstraction = nn.ModuleList(SetAbstraction(*s) for s in sizes)
         self.propagation = nn.ModuleList()
-        width = outputs[-1]
-        for i, widths in enumerate(propagation):
-            self.propagation.append(FeaturePropagation(width + outputs[-2 - i], widths))
+        width = outputs.pop()
+        for widths in propagation:
+            self.propagation.append(FeaturePropagation(width + outputs.pop(), widths))
             width = widths[-1]
         self.embed_dims: int = width
 
     def forward(self, points: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        first, *others = self.abstraction
-        xyz, features, index = first(points[..., :3], points[..., 3:], padding)
-        levels = [(xyz, features)]
-        for layer in others:
-            xyz, features, _ = layer(xyz, features, ordered=True)
+        xyz, features, levels = points[..., :3], points[..., 3:], []
+        picks = seeds = point_ops.farthest_point_sample(xyz, self.num_points[0], padding)
+        for layer, count in zip(self.abstraction, self.num_points, strict=True):
+            if levels:  # the points are in the order of picking: the next picks are the first
+                picks = torch.arange(count, device=xyz.device).expand(len(xyz), -1)
+                padding = None
+            xyz, features = layer(xyz, features, picks, padding)
             levels.append((xyz, features))
         for layer in self.propagation:
             sources, _ = levels.pop()
-            xyz, mine = levels[-1]
-            features = layer(xyz, sources, mine, features)
-        return xyz, features, index[:, : xyz.shape[1]]
+            xyz, skipped = levels[-1]
+            features = layer(xyz, sources, skipped, features)
+        return xyz, features, seeds[:, : xyz.shape[1]]
 
 
 class Voting(nn.Module):
@@ -166,12 +149,11 @@ class Voting(nn.Module):
     def forward(self, xyz: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """Seeds ``[B, S, 3]``, ``[B, S, C]`` to votes of these shapes, features of norm 1."""
         out = self.out(self.layers(features)).float()
-        offsets, residual = out.split((3, features.shape[-1]), dim=-1)
-        return xyz + offsets, F.normalize(features.float() + residual, dim=-1)
+        return xyz + out[..., :3], F.normalize(features.float() + out[..., 3:], dim=-1)
 
 
 @MODELS.register_module()
-class VoteNet(BaseModule):
+class VoteNet(nn.Module):
     """Detects objects in a cloud of points; each proposal is a token.
 
     Args:
@@ -181,7 +163,6 @@ class VoteNet(BaseModule):
             meters, ``[classes, 3]``, or the ``.npy`` or ``.npz`` (first array) that holds
             them, as ScanRefer's ``scannet_reference_means.npz``. There are as many size
             clusters as classes.
-        num_heading_bins (int): Bins of a box's angle around z; ScanNet's boxes have one.
         num_points (Sequence[int]): Points after each set abstraction. The second number
             is that of seeds.
         radii, samples, channels (Sequence): Of each set abstraction.
@@ -190,13 +171,10 @@ class VoteNet(BaseModule):
         proposal_radius (float): Votes within this many meters form a proposal.
         proposal_samples (int): How many of them count.
         proposal_channels (int): C.
-        mask_objects (bool): Proposals that are predicted to be no objects are padding for
-            whatever reads the tokens.
         tokens (str): 'features', those of proposals, as in the release; or 'detections', the
             center of its box and the probability of each class, which a small model learns from
             sooner. They change with the scene's position, and no gradient of answers reaches the
             detector.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
 
     Attributes:
         embed_dims (int): Width of the tokens: C, or 3 + classes.
@@ -206,8 +184,6 @@ class VoteNet(BaseModule):
     0, and full balls keep the first points by index, so that the output depends on the order of
     points, as in PointNet++'s code.
 
-    Raises:
-        UserError: There are fewer seeds than proposals, or no such tokens.
     """
 
     reads = 'points'
@@ -216,7 +192,6 @@ class VoteNet(BaseModule):
         self,
         in_channels: int = 4,
         mean_sizes: str | Sequence[Sequence[float]] = (),
-        num_heading_bins: int = 1,
         num_points: Sequence[int] = (2048, 1024, 512, 256),
         radii: Sequence[float] = (0.2, 0.4, 0.8, 1.2),
         samples: Sequence[int] = (64, 32, 16, 16),
@@ -226,33 +201,27 @@ class VoteNet(BaseModule):
         proposal_radius: float = 0.3,
         proposal_samples: int = 16,
         proposal_channels: int = 128,
-        mask_objects: bool = True,
         tokens: str = 'features',
-        init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        check('model.object_encoder.tokens', tokens, choices=TOKENS)
-        seeds = num_points[-1 - len(propagation)]
-        check('model.object_encoder.num_proposals', num_proposals, most=seeds)
-        self.mask_objects, self.num_points = mask_objects, num_points[0]
+        super().__init__()
+        check('model.object_encoder.tokens', tokens, choices=('features', 'detections'))
+        self.num_proposals = num_proposals
         self.backbone = PointNet2(in_channels, num_points, radii, samples, channels, propagation)
         width = self.backbone.embed_dims
         self.voting = Voting(width)
         self.aggregation = SetAbstraction(
-            num_proposals, proposal_radius, proposal_samples, width, (proposal_channels,) * 3
+            proposal_radius, proposal_samples, width, (proposal_channels,) * 3
         )
-        sizes = read_mean_sizes(mean_sizes, _SIZES)
+        sizes = read_mean_sizes(mean_sizes)
         layers = (PointLayer(proposal_channels, proposal_channels) for _ in range(2))
-        self.head = ProposalHead(nn.Sequential(*layers), proposal_channels, sizes, num_heading_bins)
+        self.head = ProposalHead(nn.Sequential(*layers), proposal_channels, sizes)
         self.tokens = tokens
         self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
 
     @staticmethod
     def portable(node: dict) -> dict:
         """Return the mean sizes in place of their file, for a release."""
-        if not isinstance(node.get('mean_sizes'), (str, Path)):
-            return {}
-        return dict(mean_sizes=read_mean_sizes(node['mean_sizes'], _SIZES).tolist())
+        return dict(mean_sizes=read_mean_sizes(node['mean_sizes']).tolist())
 
     def forward(self, points: Tensor, padding: Tensor | None = None) -> Objects:
         """Find objects.
@@ -262,33 +231,26 @@ class VoteNet(BaseModule):
             padding (Tensor, optional): bool ``[B, P]``, True = padding, behind the points.
 
         Returns:
-            Objects: K tokens a cloud, and its detections.
-
-        Raises:
-            UserError: A cloud has too few points.
+            Objects: K tokens a cloud, and its detections. Proposals that are predicted to be no
+            objects are padding.
         """
-        least = points.shape[1] if padding is None else int((~padding).sum(dim=1).min())
-        check('model.object_encoder: points of a cloud', least, least=self.num_points)
         xyz, features, index = self.backbone(points, padding)
         votes, features = self.voting(xyz, features)
-        centers, tokens, _ = self.aggregation(votes, features)
+        picks = point_ops.farthest_point_sample(votes, self.num_proposals)
+        centers, tokens = self.aggregation(votes, features, picks)
         detections = self.head(tokens, centers)
         detections.seeds, detections.seed_index, detections.votes = xyz, index, votes
         if self.tokens == 'detections':
             classes = detections.semantic_scores.softmax(dim=-1)
             tokens = torch.cat((detections.centers, classes), dim=-1).detach().to(tokens.dtype)
-        nothing = detections.objectness.argmax(dim=-1) == 0
-        mask = nothing if self.mask_objects else torch.zeros_like(nothing)
-        return Objects(tokens, mask, detections)
+        return Objects(tokens, detections.objectness.argmax(dim=-1) == 0, detections)
 
     def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
-        """Return the losses of detection without their weights: see :func:`detection_losses`."""
-        targets = gather_targets(data_samples, objects.detections.seed_index)
-        return detection_losses(objects.detections, targets, self.head.mean_sizes)
+        """Return the losses of detection without their weights."""
+        return self.head.loss(objects.detections, data_samples)
 
-    def predict(self, objects: Objects, data_samples: Samples) -> Samples:
+    def predict(self, objects: Objects, data_samples: Samples) -> None:
         """Add ``pred_boxes``, ``pred_box_scores`` and ``pred_box_labels`` of all proposals."""
-        boxes, scores, labels = self.head.boxes(objects.detections)
-        for sample, *found in zip(data_samples, boxes, scores, labels, strict=True):
+        boxes = self.head.boxes(objects.detections)
+        for sample, *found in zip(data_samples, *boxes, strict=True):
             sample.pred_boxes, sample.pred_box_scores, sample.pred_box_labels = found
-        return data_samples

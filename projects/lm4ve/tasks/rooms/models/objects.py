@@ -1,0 +1,274 @@
+"""Objects of a room: stored features, or a detector's predictions and their losses.
+
+The losses are VoteNet's (arXiv 1904.09664) as SQA3D's baseline has them, computed in fp32. A
+released quirk is mended: padded boxes stand at the origin there, and a proposal near it would
+match one of them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import MODELS
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.base.point_ops import squared_distances
+
+Samples = list[VisionLanguageDataSample]
+#: A proposal nearer than this to the center of a box is of an object; one that is farther
+#: than the second number is not; between them it does not count. Meters.
+NEAR, FAR = 0.3, 0.6
+#: Weights of the classes "nothing" and "object".
+OBJECTNESS_WEIGHTS = (0.2, 0.8)
+#: Farther than any proposal is.
+_NOWHERE = 1e6
+
+
+@dataclass
+class Detections:
+    """Outputs of VoteNet for B clouds, S seeds and K proposals each.
+
+    Attributes:
+        clusters (Tensor): ``[B, K, 3]``, the votes around which proposals were formed.
+        objectness (Tensor): ``[B, K, 2]``, logits; 1 is an object.
+        centers (Tensor): ``[B, K, 3]``, of boxes, in meters.
+        headings (Tensor): ``[B, K]``, angles around z, in units of pi.
+        size_scores (Tensor): ``[B, K, classes]``.
+        size_residuals (Tensor): ``[B, K, classes, 3]``, in mean sizes of the class.
+        semantic_scores (Tensor): ``[B, K, classes]``.
+        seeds, votes (Tensor): ``[B, S, 3]``.
+        seed_index (Tensor): int64 ``[B, S]``, among the points of the cloud.
+    """
+
+    clusters: Tensor
+    objectness: Tensor
+    centers: Tensor
+    headings: Tensor
+    size_scores: Tensor
+    size_residuals: Tensor
+    semantic_scores: Tensor
+    seeds: Tensor | None = None
+    votes: Tensor | None = None
+    seed_index: Tensor | None = None
+
+
+@dataclass
+class Objects:
+    """Output of an object encoder for B scenes.
+
+    Attributes:
+        tokens (Tensor): ``[B, K, C]``.
+        padding (Tensor): bool ``[B, K]``, True where there is no object.
+        detections (Detections, optional): Of an encoder that detects.
+    """
+
+    tokens: Tensor
+    padding: Tensor
+    detections: Detections | None = None
+
+
+@MODELS.register_module()
+class StoredObjects(nn.Module):
+    """Uses stored features of objects, ``[O, C]`` a scene, as tokens.
+
+    Args:
+        in_channels (int): C.
+
+    Attributes:
+        embed_dims (int): C.
+        reads (str): 'objects'.
+
+    The order of objects changes nothing. There is no loss of detection.
+    """
+
+    reads = 'objects'
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.embed_dims = in_channels
+
+    def forward(self, objects: Tensor, padding: Tensor) -> Objects:
+        """Wrap features ``[B, O, C]`` and their padding, bool ``[B, O]``."""
+        check('model.object_encoder.in_channels', self.embed_dims, choices=(objects.shape[-1],))
+        return Objects(objects, padding)
+
+    def loss(self, objects: Objects, data_samples: Samples) -> dict[str, Tensor]:
+        """Return no loss, since nothing is detected."""
+        return {}
+
+    def predict(self, objects: Objects, data_samples: Samples) -> None:
+        """Add nothing."""
+
+
+class ProposalHead(nn.Module):
+    """Predicts a box and a class from the token of each proposal.
+
+    Args:
+        layers (nn.Module): ``[..., C] -> [..., C]``.
+        channels (int): C.
+        mean_sizes (Tensor): ``[classes, 3]``, in meters.
+
+    As in the release, there is one bin of headings, whose score means nothing: ScanNet's boxes
+    lie along the axes.
+    """
+
+    mean_sizes: Tensor
+
+    def __init__(self, layers: nn.Module, channels: int, mean_sizes: Tensor) -> None:
+        super().__init__()
+        classes = len(mean_sizes)
+        self.splits = (2, 3, 1, 1, classes, 3 * classes, classes)
+        self.layers = layers
+        self.out = nn.Linear(channels, sum(self.splits))
+        # Not in checkpoints: it is the config's, as it was in the released code.
+        self.register_buffer('mean_sizes', mean_sizes, persistent=False)
+
+    def forward(self, tokens: Tensor, clusters: Tensor) -> Detections:
+        """Tokens ``[B, K, C]`` and their places ``[B, K, 3]`` to detections."""
+        parts = self.out(self.layers(tokens)).float().split(self.splits, dim=-1)
+        objectness, offsets, _, heading, sizes, residuals, semantics = parts
+        residuals, heading = residuals.unflatten(-1, (-1, 3)), heading[..., 0]
+        centers = clusters + offsets
+        return Detections(clusters, objectness, centers, heading, sizes, residuals, semantics)
+
+    def loss(self, found: Detections, samples: Samples) -> dict[str, Tensor]:
+        """Return the losses of detection without their weights."""
+        targets = gather_targets(samples, found.seed_index)
+        return detection_losses(found, targets, self.mean_sizes)
+
+    @torch.no_grad()
+    def boxes(self, found: Detections) -> tuple[Tensor, Tensor, Tensor]:
+        """Decode boxes from detections.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Boxes ``[B, K, 7]`` (center, size, angle around
+            z), the probability of an object ``[B, K]`` and int64 classes ``[B, K]``.
+        """
+        size = found.size_scores.argmax(dim=-1)
+        residual = found.size_residuals.take_along_dim(size[..., None, None], 2)[:, :, 0]
+        sizes = self.mean_sizes[size] * (1 + residual)
+        scores = found.objectness.softmax(dim=-1)[..., 1]
+        boxes = torch.cat((found.centers, sizes, found.headings[..., None] * math.pi), dim=-1)
+        return boxes, scores, found.semantic_scores.argmax(dim=-1)
+
+
+def read_mean_sizes(source: str | Path | Sequence[Sequence[float]]) -> Tensor:
+    """Return mean sizes of boxes, fp32 ``[classes, 3]``.
+
+    Args:
+        source (str | Path | Sequence): A list, a ``.npy``, or a ``.npz`` whose first array
+            is read. Nothing of a file is executed.
+
+    Raises:
+        UserError, ValueError, OSError: It cannot be read, or is no table of positive sizes.
+    """
+    values = np.load(source, allow_pickle=False) if isinstance(source, (str, Path)) else source
+    if isinstance(values, np.lib.npyio.NpzFile):
+        values = next(iter(values.values()))
+    sizes = torch.from_numpy(np.array(values, dtype=np.float32))
+    if sizes.shape[1:] != (3,) or not ((sizes > 0) & sizes.isfinite()).all():
+        raise UserError(f'mean_sizes must be positive sizes [classes, 3], not {sizes.shape}.')
+    return sizes
+
+
+# ----------------------------------------------------------------------------- losses
+@dataclass
+class Targets:
+    """Annotations of B scenes with up to M boxes each.
+
+    Attributes:
+        votes (Tensor): ``[B, S, 3]``, from each seed to the center of its object.
+        votes_mask (Tensor): bool ``[B, S]``, True where a seed lies on an object.
+        boxes (Tensor): ``[B, M, 6]``: center and size, along the axes.
+        labels (Tensor): int64 ``[B, M]``.
+        there (Tensor): bool ``[B, M]``, False = padding.
+    """
+
+    votes: Tensor
+    votes_mask: Tensor
+    boxes: Tensor
+    labels: Tensor
+    there: Tensor
+
+
+def gather_targets(samples: Samples, seed_index: Tensor) -> Targets:
+    """Put the annotations of a batch together.
+
+    Args:
+        samples (list[VisionLanguageDataSample]): Each with ``gt_votes`` ``[P, 3]``,
+            ``gt_vote_mask`` bool ``[P]``, ``gt_boxes`` ``[M, 6]`` and ``gt_labels``
+            int64 ``[M]``.
+        seed_index (Tensor): int64 ``[B, S]``, among a scene's points.
+    """
+    counts = [len(s.gt_boxes) for s in samples]
+    most = max(1, *counts)
+    boxes = [F.pad(s.gt_boxes, (0, 0, 0, most - len(s.gt_boxes))) for s in samples]
+    labels = [F.pad(s.gt_labels, (0, most - len(s.gt_labels))) for s in samples]
+    pairs = list(zip(samples, seed_index, strict=True))
+    return Targets(
+        votes=torch.stack([s.gt_votes[i].float() for s, i in pairs]),
+        votes_mask=torch.stack([s.gt_vote_mask[i] for s, i in pairs]),
+        boxes=torch.stack(boxes).float(),
+        labels=torch.stack(labels),
+        there=(torch.arange(most) < torch.tensor(counts)[:, None]).to(seed_index.device),
+    )
+
+
+def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) -> dict[str, Tensor]:
+    """Compare detections with what is there (VoteNet, section 4.2 and supplement).
+
+    Args:
+        found (Detections): Of B scenes.
+        targets (Targets): Of the same scenes.
+        mean_sizes (Tensor): ``[classes, 3]``, meters.
+
+    Returns:
+        dict[str, Tensor]: ``vote``, ``objectness``, ``box`` (center, heading, a tenth of the
+        class of size, and size) and ``semantic``, each a mean over what it is about, without
+        the weights of the model.
+    """
+    squared, match = _distances(found.clusters, targets).min(dim=-1)
+    distance = (squared + 1e-6).sqrt()
+    positive = (distance < NEAR).float()
+    sure = ((distance < NEAR) | (distance > FAR)).float()
+    weights = torch.tensor(OBJECTNESS_WEIGHTS, device=distance.device)
+    objectness = _cross_entropy(found.objectness, positive.long(), weights)
+    missed = (found.votes.float() - (found.seeds.float() + targets.votes)).abs().sum(dim=-1)
+
+    to_boxes = _distances(found.centers, targets)
+    center = _mean(to_boxes.amin(dim=2), positive)
+    center = center + _mean(to_boxes.amin(dim=1), targets.there.float())
+    heading = F.huber_loss(found.headings, torch.zeros_like(found.headings), reduction='none')
+    labels = targets.labels.gather(1, match)
+    size_class = _cross_entropy(found.size_scores, labels)
+    mean = mean_sizes.float()[labels]
+    sizes = targets.boxes[..., 3:].take_along_dim(match[..., None], dim=1)
+    residual = found.size_residuals.float().take_along_dim(labels[..., None, None], 2)[:, :, 0]
+    size = F.huber_loss(residual, (sizes - mean) / mean, reduction='none').mean(dim=-1)
+    box = center + _mean(heading, positive)
+    return dict(
+        vote=_mean(missed, targets.votes_mask.float()),
+        objectness=_mean(objectness, sure),
+        box=box + 0.1 * _mean(size_class, positive) + _mean(size, positive),
+        semantic=_mean(_cross_entropy(found.semantic_scores, labels), positive),
+    )
+
+
+def _mean(values: Tensor, weights: Tensor) -> Tensor:
+    return (values * weights).sum() / (weights.sum() + 1e-6)
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    return F.cross_entropy(logits.float().transpose(1, 2), labels, weights, reduction='none')
+
+
+def _distances(places: Tensor, targets: Targets) -> Tensor:
+    """Squared distances ``[B, K, M]`` to boxes; padded ones are nowhere near."""
+    far = squared_distances(places.float(), targets.boxes[..., :3])
+    return far.masked_fill(~targets.there[:, None], _NOWHERE)
