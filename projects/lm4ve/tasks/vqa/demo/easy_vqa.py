@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS, TRANSFORMS
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.datasets.vqa import VQADataset
 
-DISTRIBUTION, VERSION, FOLDER = 'easy-vqa', '1.0', 'easy_vqa/data'
+DISTRIBUTION, VERSION = 'easy-vqa', '1.0'
 #: The answers, in the order of the package's ``answers.txt``.
 ANSWERS = (
     *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
@@ -35,9 +35,6 @@ SHA256 = dict(
 )
 #: The training images from this one on, with their questions, are for choosing settings.
 FIRST_VAL = 3600
-SPLITS = ('train', 'fit', 'val', 'test')
-#: Pixels a side.
-SIZE = 64
 
 
 def locate_easy_vqa() -> Path:
@@ -47,15 +44,12 @@ def locate_easy_vqa() -> Path:
         PackageNotFoundError: The package is not installed.
         UserError: Its files are not those of version 1.0.
     """
-    found = importlib.metadata.distribution(DISTRIBUTION)
-    folder = Path(str(found.locate_file(FOLDER)))
+    package = importlib.metadata.distribution(DISTRIBUTION)
+    folder = Path(str(package.locate_file('easy_vqa/data')))
     for part, expected in SHA256.items():
         questions = folder / part / 'questions.json'
-        if hashlib.sha256(questions.read_bytes()).hexdigest() != expected:
-            raise UserError(
-                f"'{questions}' does not have the expected sha256 {expected[:12]}.... Fix: pip "
-                f'install --no-deps --force-reinstall {DISTRIBUTION}=={VERSION}'
-            )
+        digest = hashlib.sha256(questions.read_bytes()).hexdigest()
+        check(f"sha256 of '{questions}' of {DISTRIBUTION} {VERSION}", digest, choices=(expected,))
     return folder
 
 
@@ -78,7 +72,7 @@ class EasyVQA(VQADataset):
     METAINFO = dict(classes=ANSWERS)
 
     def __init__(self, split: str = 'train', blank_images: bool = False, **kwargs: Any) -> None:
-        check('dataset.split', split, choices=SPLITS)
+        check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
         self.split = split
         part = 'test' if split == 'test' else 'train'
         kwargs.setdefault('test_mode', split in ('val', 'test'))
@@ -96,16 +90,10 @@ class EasyVQA(VQADataset):
         """Yield the questions of the split; ids are places in the package's list."""
         rows = read_json(self.ann_file, list, 'dataset.ann_file')
         for number, (question, answer, image) in enumerate(rows):
-            if self.split in ('fit', 'val') and (self.split == 'val') != (image >= FIRST_VAL):
-                continue
-            yield dict(
-                image=f'{image}.png',
-                question=question,
-                answers=[answer],
-                question_id=number,
-                image_id=image,
-                answer_type='yes/no' if answer in ('yes', 'no') else 'other',
-            )
+            if self.split in ('train', 'test', 'val' if image >= FIRST_VAL else 'fit'):
+                kind = 'yes/no' if answer in ('yes', 'no') else 'other'
+                known = dict(question_id=number, image_id=image, answer_type=kind)
+                yield dict(image=f'{image}.png', question=question, answers=[answer], **known)
 
 
 @TRANSFORMS.register_module()
