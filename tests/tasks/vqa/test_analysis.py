@@ -136,13 +136,8 @@ def test_facts_are_question_answer_and_truth():
     }
 
 
-def test_file_and_question_become_a_sheet(tokenizer, tmp_path):
-    from tests.analysis.test_visualize import is_sheet, page, visualize
-
-    path, config = write_image(tmp_path / 'my cat.png'), write_config(tmp_path / 'c.py', tokenizer)
-    visualize(config, 'none', path, '--question cat --out-dir', tmp_path / 'out')
-    assert is_sheet(tmp_path / 'out/my_cat.png')
-    assert 'cat' in page(tmp_path / 'out').words
+def test_wrong_texts_are_refused(tokenizer, tmp_path):
+    path, config = write_image(tmp_path / 'a.png'), write_config(tmp_path / 'c.py', tokenizer)
     for texts in ({}, dict(caption='a'), dict(question='  ')):
         with pytest.raises(UserError, match='--question'):
             samples_of_files(read_config(config), [path], **texts)

@@ -51,7 +51,6 @@ def test_scores_equal_one_pair_at_a_time(size, folder, exact, tmp_path):
     assert sample['scores'].shape == (len(CAPTIONS), TOTAL)
     torch.testing.assert_close(sample['scores'], scores, atol=1e-5, rtol=1e-5)
     assert sample['image_of_caption'].tolist() == owner
-    assert [len(i['caption_ids']) for i in sample['images']] == list(CAPTIONS)
     expected = {f'retrieval/{k}': v for k, v in recall_at(scores, owner, (1, 2, 3)).items()}
     assert expected.items() <= metrics.items()
     assert scores.unique().numel() > 50  # these scores do tell pairs apart

@@ -175,19 +175,18 @@ class RetrievalInferencer(_ImageInferencer):
         shown, said = list_images(images), list_texts(caption, 'caption')
         paths = [name_of(image) for image in shown]
         table = self.score(shown, said, batch_size)
-        heads, kind, items, item = paths, 'img_path', said, 'text'
-        if rank == 'images':
-            table, heads, kind, items, item = table.T, said, 'text', paths, 'img_path'
+        if rank == 'captions':
+            ranked = [[dict(text=t, score=s) for t, s in best(row, said, topk)] for row in table]
+            return [dict(img_path=p, captions=c) for p, c in zip(paths, ranked, strict=True)]
         results = []
-        for i, row in enumerate(table):
-            scores, places = (x.tolist() for x in row.topk(min(topk, len(row))))
-            ranked = [{item: items[p], 'score': s} for p, s in zip(places, scores, strict=True)]
-            results.append({kind: heads[i], rank: ranked})
-            if rank == 'images' and (show or out_dir is not None):
-                names = [paths[p] for p in places[:SHOWN]]
-                pixels = [pixels_of_file(shown[p]) for p in places[:SHOWN]]
-                figure = draw_images(said[i], list(zip(pixels, names, scores, strict=False)))
-                self._present([to_image(figure)], [file_name(i)], show, wait_time, out_dir)
+        for number, (text, row) in enumerate(zip(said, table.T, strict=True)):
+            found = best(row, range(len(shown)), topk)
+            images = [dict(img_path=paths[i], score=s) for i, s in found]
+            results.append(dict(text=text, images=images))
+            if show or out_dir is not None:
+                panels = [(pixels_of_file(shown[i]), paths[i], s) for i, s in found[:SHOWN]]
+                drawn = to_image(draw_images(text, panels))
+                self._present([drawn], [file_name(number)], show, wait_time, out_dir)
         return results
 
     @torch.no_grad()

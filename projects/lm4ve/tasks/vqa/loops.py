@@ -31,7 +31,6 @@ class EncodedImage:
         key (tuple): The same in all processes; its order is that of the data set.
         tokens (Tensor, optional): ``[N, C]``; None for an image of another process.
         captions (list[Tensor]): Tokens ``[L, C]`` of each caption, without padding.
-        note (dict): What the results hold of the image.
         embedding (Tensor, optional): ``[1, E]``, for coarse scores.
         caption_embeddings (Tensor, optional): ``[S, E]``.
     """
@@ -39,7 +38,6 @@ class EncodedImage:
     key: tuple
     tokens: Tensor | None
     captions: list[Tensor]
-    note: dict
     embedding: Tensor | None = None
     caption_embeddings: Tensor | None = None
 
@@ -63,7 +61,7 @@ def score_all_pairs(
 
     Returns:
         dict: The same in every process, in the order of the data set: ``scores`` fp32
-        ``[I, T]``, ``image_of_caption`` int64 ``[T]``, and ``images`` (the notes).
+        ``[I, T]``, and ``image_of_caption`` int64 ``[T]``.
     """
     everywhere = all_gather_object([replace(e, tokens=None) for e in encoded])
     owners = {
@@ -87,8 +85,7 @@ def score_all_pairs(
     if top_k is not None:
         below = scores[chosen].min() - 1 - cheap.max()
         scores = torch.where(chosen, scores, cheap + below)
-    notes = [e.note for e in images]
-    return dict(scores=scores, image_of_caption=image_of_caption, images=notes)
+    return dict(scores=scores, image_of_caption=image_of_caption)
 
 
 def _best_pairs(cheap: Tensor, k: int) -> Tensor:
@@ -189,9 +186,8 @@ class _RetrievalLoop:
         encoded = []
         for sample, image in zip(samples, images, strict=True):
             key = (sample.sample_idx, sample.img_path)
-            note = {k: sample.get(k) for k in ('img_path', 'image_id', 'caption_ids', 'text')}
             captions = [next(rows) for _ in sample.text]
-            e = EncodedImage(key, image.clone().cpu(), captions, note)
+            e = EncodedImage(key, image.clone().cpu(), captions)
             if self.coarse:
                 first = torch.stack([c[0] for c in captions]).to(image.device)
                 e.embedding = model.head.embed('image', model.image_token(image[None])).cpu()

@@ -15,12 +15,12 @@ SHOWN = 5
 BAR, TRUE = '#4c78a8', '#1a8f3c'
 
 
-def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple[str, float]]:
+def best(scores: Tensor, names: Sequence[Any], count: int = SHOWN) -> list[tuple[Any, float]]:
     """Return the names with the highest scores, best first.
 
     Args:
         scores (Tensor): ``[A]``.
-        names (Sequence[str]): A of them.
+        names (Sequence): A of them.
         count (int): At most so many.
     """
     found, places = scores.float().topk(min(count, len(names)))

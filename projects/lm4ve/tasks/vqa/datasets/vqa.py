@@ -179,10 +179,6 @@ class VQAv2(VQADataset):
         split (str): 'train2014', 'val2014', 'test2015' or 'test-dev2015'. The tests have
             no annotations.
         data_root (str): The folder of COCO's images.
-        question_file, ann_file (str): Below ``data_root``; ``{split}`` stands for the
-            split.
-        data_prefix (dict, optional): ``img_path``; default: the folder of the split's
-            images.
         **kwargs: Passed to :class:`VQADataset`. ``test_mode`` is on unless the split is
             'train2014'.
 
@@ -192,32 +188,21 @@ class VQAv2(VQADataset):
             question ids occur twice.
     """
 
-    def __init__(
-        self,
-        split: str,
-        data_root: str = 'data/coco',
-        question_file: str = 'vqav2/v2_OpenEnded_mscoco_{split}_questions.json',
-        ann_file: str = 'vqav2/v2_mscoco_{split}_annotations.json',
-        data_prefix: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, split: str, data_root: str = 'data/coco', **kwargs: Any) -> None:
         check('dataset.split', split, choices=SPLITS)
         self.split, self.images = split, split.replace('test-dev', 'test')
-        self.question_file = question_file.replace('{split}', split)
-        ann_file = '' if split.startswith('test') else ann_file.replace('{split}', split)
         kwargs.setdefault('test_mode', split != 'train2014')
-        prefix = dict(img_path=self.images) if data_prefix is None else data_prefix
+        ann_file = '' if split.startswith('test') else f'vqav2/v2_mscoco_{split}_annotations.json'
+        prefix = dict(img_path=self.images)
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
-
-    def _join_prefix(self) -> None:
-        self.question_file = osp.join(self.data_root, self.question_file)
-        super()._join_prefix()
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions with the answers of their annotators."""
         # {"data_subtype": "train2014", "task_type": "Open-Ended", "questions": [
         #   {"image_id": 262144, "question": "Is the ball flying?", "question_id": 262144000}]}
-        questions = read_official(self.question_file, 'questions', self.split)
+        file = f'vqav2/v2_OpenEnded_mscoco_{self.split}_questions.json'
+        question_file = osp.join(self.data_root, file)
+        questions = read_official(question_file, 'questions', self.split)
         annotations: dict[int, dict] = {}
         if self.ann_file:
             # {"data_subtype": "train2014", "annotations": [
@@ -225,7 +210,7 @@ class VQAv2(VQADataset):
             #    "answer_type": "yes/no", "multiple_choice_answer": "yes",
             #    "answers": [{"answer": "yes", "answer_confidence": "yes", "answer_id": 1}, ...]}]}
             annotations = read_official(self.ann_file, 'annotations', self.split)
-            check_pairs(questions, annotations, self.question_file, self.ann_file)
+            check_pairs(questions, annotations, question_file, self.ann_file)
         for question_id, q in questions.items():
             known = dict(annotations.get(question_id, dict(answers=[])), **q)
             image = f'COCO_{self.images}_{q["image_id"]:012d}.jpg'
@@ -247,7 +232,7 @@ def read_official(path: str, key: str, split: str | None = None) -> dict[int, di
         UserError: It is damaged, of another split, of VQA v1 or of multiple-choice questions,
             or has a question id twice.
     """
-    field = 'dataset.question_file' if key == 'questions' else 'dataset.ann_file'
+    field = f'dataset: {key}'
     content = read_json(path, dict, field)
     with naming_file(path, field):
         ids = [e['question_id'] for e in content[key]]
@@ -330,20 +315,14 @@ class VisualGenomeQA(VQADataset):
 
     Args:
         data_root (str): The folder of the data set.
-        ann_file (str): Below ``data_root``.
         **kwargs: Passed to :class:`VQADataset`.
 
     Raises:
         UserError: The file is of another kind or damaged; no image is there.
     """
 
-    def __init__(
-        self,
-        data_root: str = 'data/visual_genome',
-        ann_file: str = 'question_answers.json',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+    def __init__(self, data_root: str = 'data/visual_genome', **kwargs: Any) -> None:
+        super().__init__(ann_file='question_answers.json', data_root=data_root, **kwargs)
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions of all images."""
