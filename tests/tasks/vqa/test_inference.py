@@ -99,7 +99,8 @@ def test_pairs_are_ranked_by_their_score(made, head, tmp_path):
         assert result['text'] == texts[t]
         assert [r['img_path'] for r in result['images']] == [str(files[i]) for i in order]
     assert len(list(tmp_path.iterdir())) == 2
-    (by_image,) = found(files[0], texts, rank='captions')
+    (by_image,) = found(files[0], texts, rank='captions', out_dir=tmp_path / 'one')
+    assert [p.name for p in (tmp_path / 'one').iterdir()] == ['00000_0.png']
     best = int(expected[0].argmax())
     assert by_image['captions'][0]['text'] == texts[best]
     assert by_image['captions'][0]['score'] == pytest.approx(float(expected[0, best]), abs=1e-4)

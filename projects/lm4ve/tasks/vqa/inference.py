@@ -160,7 +160,7 @@ class RetrievalInferencer(_ImageInferencer):
                 image.
             topk (int): How many of them are returned.
             batch_size (int): Images, texts and pairs at a time.
-            out_dir (str | Path, optional): Write a picture of each ranking of images here.
+            out_dir (str | Path, optional): Write a picture of each ranking here.
             show (bool), wait_time (float): Show them in a window, for so many seconds.
 
         Returns:
@@ -175,18 +175,31 @@ class RetrievalInferencer(_ImageInferencer):
         shown, said = list_images(images), list_texts(caption, 'caption')
         paths = [name_of(image) for image in shown]
         table = self.score(shown, said, batch_size)
+        sources: list[Any]
         if rank == 'captions':
-            ranked = [[dict(text=t, score=s) for t, s in best(row, said, topk)] for row in table]
-            return [dict(img_path=p, captions=c) for p, c in zip(paths, ranked, strict=True)]
-        results = []
-        for number, (text, row) in enumerate(zip(said, table.T, strict=True)):
-            found = best(row, range(len(shown)), topk)
-            images = [dict(img_path=paths[i], score=s) for i, s in found]
-            results.append(dict(text=text, images=images))
-            if show or out_dir is not None:
-                panels = [(pixels_of_file(shown[i]), paths[i], s) for i, s in found[:SHOWN]]
-                drawn = to_image(draw_images(text, panels))
-                self._present([drawn], [file_name(number)], show, wait_time, out_dir)
+            sources, found = shown, [best(row, said, topk) for row in table]
+            results = [
+                dict(img_path=path, captions=[dict(text=t, score=s) for t, s in ranking])
+                for path, ranking in zip(paths, found, strict=True)
+            ]
+            figures = (
+                draw_ranking(pixels_of_file(image), Path(path).name, ranking[:SHOWN])
+                for image, path, ranking in zip(shown, paths, found, strict=True)
+            )
+        else:
+            sources = [None] * len(said)
+            found = [best(row, range(len(shown)), topk) for row in table.T]
+            results = [
+                dict(text=text, images=[dict(img_path=paths[i], score=s) for i, s in ranking])
+                for text, ranking in zip(said, found, strict=True)
+            ]
+            figures = (
+                draw_images(text, [(pixels_of_file(shown[i]), paths[i], s) for i, s in ranking])
+                for text, ranking in zip(said, (f[:SHOWN] for f in found), strict=True)
+            )
+        if show or out_dir is not None:
+            names = [file_name(i, source) for i, source in enumerate(sources)]
+            self._present([to_image(f) for f in figures], names, show, wait_time, out_dir)
         return results
 
     @torch.no_grad()

@@ -130,7 +130,7 @@ class VQADataset(ImageTextDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return an entry for each question of the files, or for each image with questions."""
-        data_list, empty, total = [], [], 0
+        data_list, empty, total, paths = [], [], 0, {}
         with naming_file(self.ann_file, 'dataset.ann_file'):
             for total, q in enumerate(self.load_questions(), 1):
                 known = {k: q[k] for k in KNOWN if q.get(k) is not None}
@@ -141,9 +141,11 @@ class VQADataset(ImageTextDataset):
                     empty.append(where)
                 # An evaluation server wants an answer to each of its questions.
                 if text or self.test_mode:
-                    path = self.image_path(q['image'], f"'{self.ann_file}', {where}")
-                    answers = list(q['answers'])
-                    data_list.append(dict(img_path=path, text=[text], gt_answers=answers, **known))
+                    image = q['image']
+                    if image not in paths:  # many questions are about one image
+                        paths[image] = self.image_path(image, f"'{self.ann_file}', {where}")
+                    entry = dict(img_path=paths[image], text=[text], gt_answers=list(q['answers']))
+                    data_list.append(entry | known)
         if not self.test_mode or self.on_corrupt == 'refuse':
             self.leave_out('have an empty question', empty, total)
         ids = [d['question_id'] for d in data_list]
