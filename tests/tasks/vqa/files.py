@@ -4,6 +4,7 @@ Everything is written from nothing: images of noise, questions and captions of a
 """
 
 import csv
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -41,21 +42,13 @@ def vqa_pair(split: str, images: Iterable[int], per_image: int = 2) -> tuple[dic
     """Return the contents of VQAv2's two files of a split."""
     types = {'yes': 'yes/no', 'no': 'yes/no', '2': 'number'}
     questions, annotations = [], []
-    for image in images:
-        for i in range(per_image):
-            answer = ANSWERS[(image + i) % len(ANSWERS)]
-            question_id = image * 1000 + i
-            ids = dict(question_id=question_id, image_id=image)
-            questions.append(dict(question=f'What is thing {i} here?', **ids))
-            annotations.append(
-                dict(
-                    question_type='what is',
-                    multiple_choice_answer=answer,
-                    answers=ten(answer),
-                    answer_type=types.get(answer, 'other'),
-                    **ids,
-                )
-            )
+    for image, i in itertools.product(images, range(per_image)):
+        answer = ANSWERS[(image + i) % len(ANSWERS)]
+        ids = dict(question_id=image * 1000 + i, image_id=image)
+        known = dict(question_type='what is', answer_type=types.get(answer, 'other'))
+        given = dict(multiple_choice_answer=answer, answers=ten(answer))
+        questions.append(dict(question=f'What is thing {i} here?', **ids))
+        annotations.append(dict(known, **given, **ids))
     head = dict(info=dict(version='2.0', year=2017), data_type='mscoco', data_subtype=split)
     asked = dict(head, task_type='Open-Ended', questions=questions)
     return asked, dict(head, annotations=annotations)
@@ -102,25 +95,12 @@ def caption(seed: int, words: int = 5) -> str:
     return f'{" ".join(chosen)} {seed}.'
 
 
-def _karpathy(name: str, splits: dict[str, int], captions: int, **fields: dict) -> dict:
+def _karpathy(name: str, splits: dict[str, int], captions: int) -> dict:
     images = []
-    number = 0
-    for split, count in splits.items():
-        for _ in range(count):
-            ids = [number * captions + i for i in range(captions)]
-            raws = [caption(i) for i in ids]
-            images.append(
-                dict(
-                    sentids=ids,
-                    imgid=number,
-                    split=split,
-                    sentences=[
-                        dict(raw=r, imgid=number, sentid=i) for i, r in zip(ids, raws, strict=True)
-                    ],
-                    **{k: v[split] if isinstance(v, dict) else v for k, v in fields.items()},
-                )
-            )
-            number += 1
+    for number, split in enumerate(s for s, count in splits.items() for _ in range(count)):
+        ids = [number * captions + i for i in range(captions)]
+        sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
+        images.append(dict(sentids=ids, imgid=number, split=split, sentences=sentences))
     return dict(images=images, dataset=name)
 
 
@@ -138,10 +118,10 @@ def write_coco(root: Path, splits: dict[str, int] | None = None, captions: int =
     """Write COCO with Karpathy's splits: 'restval' are images of val2014."""
     folders = dict(train='train2014', restval='val2014', val='val2014', test='val2014')
     splits = splits or dict(train=4, restval=2, val=3, test=3)
-    content = _karpathy('coco', splits, captions, filepath=folders)
+    content = _karpathy('coco', splits, captions)
     for image in content['images']:
         number = 5000 + image['imgid']
-        image['cocoid'] = number
+        image.update(cocoid=number, filepath=folders[image['split']])
         image['filename'] = f'COCO_{image["filepath"]}_{number:012d}.jpg'
         write_image(root / image['filepath'] / image['filename'], seed=number)
     write_json(root / 'dataset_coco.json', content)

@@ -103,13 +103,11 @@ def features(state: dict, image: torch.Tensor, ids: torch.Tensor) -> torch.Tenso
     types = state['token_type_embeddings.weight']
     x, y = x + types[0], y + types[1]
     everything = torch.ones(y.shape[:2], dtype=torch.bool)
-    i = 0
-    while f'cross_modal_text_layers.{i}.output.dense.weight' in state:
+    for i in range(2):
         x, y = (
             _cross(state, f'cross_modal_text_layers.{i}', x, y, seen, everything),
             _cross(state, f'cross_modal_image_layers.{i}', y, x, everything, seen),
         )
-        i += 1
     x = torch.tanh(_linear(state, 'cross_modal_text_pooler.dense', x[:, 0]))
     y = torch.tanh(_linear(state, 'cross_modal_image_pooler.dense', y[:, 0]))
     return torch.cat((x, y), dim=-1)
@@ -137,19 +135,15 @@ def _linear(state, name, x):
 
 
 def _norm(state, name, x, eps):
-    centered = x - x.mean(-1, keepdim=True)
-    scaled = centered / (centered.square().mean(-1, keepdim=True) + eps).sqrt()
-    return scaled * state[f'{name}.weight'] + state[f'{name}.bias']
+    return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], eps)
 
 
 def _attention(q, k, v, heads, seen=None):
-    def split(x):
-        return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    scores = split(q) @ split(k).transpose(-1, -2) / (q.shape[-1] / heads) ** 0.5
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
     if seen is not None:
         scores = scores.masked_fill(~seen[:, None, None, :], -10000.0)
-    return (scores.softmax(-1) @ split(v)).transpose(1, 2).flatten(2)
+    return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
 
 
 def _clip(state, image):
@@ -159,8 +153,7 @@ def _clip(state, image):
     first = state[f'{p}class_embedding'].expand(len(x), 1, -1)
     x = torch.cat((first, x), dim=1) + state[f'{p}positional_embedding']
     x = _norm(state, f'{p}ln_pre', x, 1e-5)
-    i = 0
-    while f'{p}transformer.resblocks.{i}.ln_1.weight' in state:
+    for i in range(2):
         block = f'{p}transformer.resblocks.{i}'
         y = _norm(state, f'{block}.ln_1', x, 1e-5)
         qkv = y @ state[f'{block}.attn.in_proj_weight'].T + state[f'{block}.attn.in_proj_bias']
@@ -168,7 +161,6 @@ def _clip(state, image):
         x = x + _linear(state, f'{block}.attn.out_proj', y)
         y = _linear(state, f'{block}.mlp.c_fc', _norm(state, f'{block}.ln_2', x, 1e-5))
         x = x + _linear(state, f'{block}.mlp.c_proj', y * torch.sigmoid(1.702 * y))
-        i += 1
     return _norm(state, f'{p}ln_post', x, 1e-5)
 
 
@@ -177,12 +169,10 @@ def _text(state, ids, seen):
     places = seen.cumsum(dim=1) * seen + PAD
     x = state[f'{p}word_embeddings.weight'][ids] + state[f'{p}position_embeddings.weight'][places]
     x = _norm(state, f'{p}LayerNorm', x + state[f'{p}token_type_embeddings.weight'][0], 1e-5)
-    i = 0
-    while f'text_transformer.encoder.layer.{i}.output.dense.weight' in state:
+    for i in range(2):
         name = f'text_transformer.encoder.layer.{i}'
         x = _attend(state, f'{name}.attention', x, x, seen, HEADS['text'], 1e-5)
         x = _feed_forward(state, name, x, 1e-5)
-        i += 1
     return x
 
 
@@ -201,6 +191,5 @@ def _attend(state, name, x, other, seen, heads, eps):
 
 def _feed_forward(state, name, x, eps):
     y = F.gelu(_linear(state, f'{name}.intermediate.dense', x))
-    return _norm(
-        state, f'{name}.output.LayerNorm', x + _linear(state, f'{name}.output.dense', y), eps
-    )
+    y = _linear(state, f'{name}.output.dense', y)
+    return _norm(state, f'{name}.output.LayerNorm', x + y, eps)

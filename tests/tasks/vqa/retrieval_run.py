@@ -4,12 +4,15 @@ As a script, ``retrieval_run.py FOLDER OUT`` under torchrun: each process writes
 measured to ``OUT.<rank>``.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.dist import get_rank
+from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -19,26 +22,12 @@ from tests.tasks.vqa import files, tiny
 
 #: How many captions each image has. Prime and uneven: no number of processes divides it.
 CAPTIONS = (2, 1, 3, 5, 1, 2, 4)
-CONTRASTIVE = dict(channels=8)
 #: What the script validates with, one after the other.
-COARSE = (None, dict(top_k=2), dict(top_k=2, compare=True))
-
-
-class Keep:
-    """A metric that keeps what the loop gave it."""
-
-    def __init__(self):
-        self.samples, self.dataset_meta = [], None
-
-    def process(self, data_batch, data_samples):
-        self.samples += data_samples
-
-    def evaluate(self, size):
-        return {}
+COARSE = (None, dict(top_k=2))
 
 
 def write(folder: Path) -> Path:
-    """Write images, captions of very different lengths, and a tokenizer."""
+    """Write images, captions of very different lengths, and a config with its tokenizer."""
     rows, number = [], 0
     for image, count in enumerate(CAPTIONS):
         files.write_image(folder / f'{image}.png', seed=image, size=(40, 36))
@@ -47,58 +36,33 @@ def write(folder: Path) -> Path:
             rows.append(dict(image=f'{image}.png', caption=' '.join([*words, tiny.WORDS[-1]])))
             number += 3
     files.write_csv(folder / 'captions.csv', rows)
-    tiny.write_tokenizer(folder / 'tokenizer')
+    head = dict(type='lm4ve.RetrievalHead', in_channels=32, contrastive=dict(channels=8))
+    tiny.write_config(folder / 'c.py', tiny.write_tokenizer(folder / 'tokenizer'), head=head)
     return folder
 
 
-def config(folder: Path, work_dir: Path, **loop) -> dict:
-    """Return the arguments of a runner that validates and tests."""
-    loop = dict(pairs_per_batch=9) | loop
-    pipeline = [
-        dict(type='mmpretrain.LoadImageFromFile'),
-        dict(type='mmpretrain.ResizeEdge', scale=tiny.SIZE),
-        dict(type='mmpretrain.CenterCrop', crop_size=tiny.SIZE),
-        dict(type='lm4ve.PackVisionLanguage'),
-    ]
+def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> Runner:
+    """Return a runner that validates and tests, whose model has weights of its own seed."""
+    cfg = Config.fromfile(folder / 'c.py')
     dataset = dict(
-        type='lm4ve.CaptionFiles',
-        ann_file='captions.csv',
-        data_root=str(folder),
-        pipeline=pipeline,
-        test_mode=True,
-        serialize_data=False,
+        cfg.test_dataloader.dataset, type='lm4ve.CaptionFiles', ann_file='captions.csv',
+        data_root=str(folder), test_mode=True, serialize_data=False,
+    )  # fmt: skip
+    sampler = dict(type='DefaultSampler', shuffle=False)
+    loader = dict(batch_size=2, num_workers=0, dataset=dataset, sampler=sampler)
+    loop, evaluator = (
+        dict(pairs_per_batch=9) | loop,
+        dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3)),
     )
-    loader = dict(
-        batch_size=2,
-        num_workers=0,
-        dataset=dataset,
-        sampler=dict(type='DefaultSampler', shuffle=False),
-    )
-    head = dict(type='lm4ve.RetrievalHead', in_channels=32, contrastive=CONTRASTIVE)
-    evaluator = dict(type='lm4ve.RetrievalRecall', ks=(1, 2, 3))
-    return dict(
-        model=tiny.meter_config(str(folder / 'tokenizer'), neck=True, head=head),
-        work_dir=str(work_dir),
-        val_dataloader=loader,
-        val_cfg=dict(type='lm4ve.RetrievalValLoop', **loop),
-        val_evaluator=evaluator,
-        test_dataloader=loader,
-        test_cfg=dict(type='lm4ve.RetrievalTestLoop', **loop),
-        test_evaluator=evaluator,
-        default_scope='mmpretrain',
-        log_level='WARNING',
-        randomness=dict(seed=0),
-        experiment_name='retrieval',
-    )
-
-
-def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> tuple[Runner, Keep]:
-    """Return a runner whose model has weights of its own seed, and what its metric keeps."""
-    import argparse
-
-    from mmengine.config import Config
-
-    cfg = Config(dict(config(folder, work_dir, **loop), launcher=launcher))
+    for split in ('val', 'test'):
+        cfg[f'{split}_dataloader'], cfg[f'{split}_evaluator'] = loader, evaluator
+        cfg[f'{split}_cfg'] = dict(type=f'lm4ve.Retrieval{split.title()}Loop', **loop)
+    cfg.merge_from_dict(
+        dict(
+            work_dir=str(work_dir), launcher=launcher, default_scope='mmpretrain',
+            log_level='WARNING', randomness=dict(seed=0), experiment_name='retrieval',
+        )
+    )  # fmt: skip
     cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
     init_default_scope('mmpretrain')
     torch.manual_seed(0)
@@ -107,23 +71,35 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> t
     for parameter in runner.model.parameters():
         # Large enough for scores that differ.
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-    return runner, Keep()
+    return runner
+
+
+class Keep(BaseMetric):
+    """Keeps what the loop gave it."""
+
+    def process(self, data_batch, data_samples):
+        self.kept = data_samples
+
+    def evaluate(self, size):
+        return {}
+
+    def compute_metrics(self, results):
+        return {}
 
 
 def validate(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> tuple[dict, list]:
     """Return the metrics of a validation and what the loop gave to them."""
-    runner, keep = runner_of(folder, work_dir, launcher, **loop)
+    runner, keep = runner_of(folder, work_dir, launcher, **loop), Keep()
     runner._val_loop = runner.build_val_loop(runner._val_loop)
     runner.val_evaluator.metrics.append(keep)
-    return runner.val_loop.run(), keep.samples
+    return runner.val_loop.run(), keep.kept
 
 
 if __name__ == '__main__':
     source, out = map(Path, sys.argv[1:])
     kept = []
     for number, coarse in enumerate(COARSE):
-        work_dir = out.parent / f'work{number}'
-        metrics, (sample,) = validate(source, work_dir, 'pytorch', coarse=coarse)
-        scores = {k: v.tolist() for k, v in sample.items() if 'scores' in k}
-        kept.append(dict(metrics=metrics, owner=sample['image_of_caption'].tolist(), **scores))
+        metrics, (sample,) = validate(source, out.parent / f'{number}', 'pytorch', coarse=coarse)
+        owner, scores = sample['image_of_caption'].tolist(), sample['scores'].tolist()
+        kept.append(dict(metrics=metrics, owner=owner, scores=scores))
     Path(f'{out}.{get_rank()}').write_text(json.dumps(kept))

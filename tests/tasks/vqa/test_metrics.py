@@ -1,13 +1,16 @@
-"""Accuracies and recalls equal their definitions, hand-made cases and brute force."""
+"""Accuracies, recalls and targets equal their definitions, hand-made cases and brute force."""
 
 import json
+import pickle
 
 import pytest
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.vqa.answers import normalize_answer
+from lm4ve.tasks.vqa.answers import build_vocabulary, normalize_answer, read_vocabulary, soft_scores
 from lm4ve.tasks.vqa.metrics import RetrievalRecall, VQAAccuracy, recall_at, vqa_accuracy
+from tests.helpers.tools import run_tool_here
+from tests.tasks.vqa import files
 
 #: Answers in VQA's normal form, checked against the official evaluation's code.
 NORMAL = {
@@ -142,12 +145,68 @@ def test_unusable_results_are_refused(ids, file, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_recall_reports_mean_and_coarse_loss():
-    exact, owner = torch.eye(4), torch.arange(4)
-    coarse = exact.roll(1, 0)
+def test_recall_reports_the_mean():
+    scores, owner = torch.eye(4).roll(1, 0), torch.arange(4)
     metric = RetrievalRecall(ks=(1, 2))
-    metric.process(None, [dict(scores=coarse, exact_scores=exact, image_of_caption=owner)])
-    result = metric.evaluate(1)
-    plain = recall_at(coarse, owner, (1, 2))
-    assert result['retrieval/mean'] == pytest.approx(sum(plain.values()) / 4)
-    assert result['retrieval/coarse_loss/text_to_image/R@1'] == 100 - plain['text_to_image/R@1']
+    metric.process(None, [dict(scores=scores, image_of_caption=owner)])
+    plain = recall_at(scores, owner, (1, 2))
+    assert metric.evaluate(1)['retrieval/mean'] == pytest.approx(sum(plain.values()) / 4)
+
+
+def test_vocabulary_keeps_first_occurrence_order():
+    answers = ['The red', 'two', 'red', '2', 'blue', 'red!', 'Two', 'the']
+    assert build_vocabulary(answers, min_count=3) == ['red', '2']
+    assert build_vocabulary(answers, min_count=1) == ['red', '2', 'blue']
+    assert build_vocabulary(['b ', 'A', 'b', ' '], min_count=1, normalize=False) == ['b', 'A']
+    with pytest.raises(UserError):
+        build_vocabulary(['yes', 'no'])
+
+
+@pytest.mark.parametrize(
+    'answers, expected',
+    [
+        (['yes'] * 2 + ['Yes'] + ['no'] * 7, dict(yes=0.6, Yes=0.3, no=1)),
+        (['yes'] * 3 + ['no'] * 4 + ['red'] * 3, dict(yes=0.9, no=1, red=0.9)),
+        (['2'], {'2': 1}),
+        (['2'] * 10, {'2': 1}),
+        (['2', '3'], {'2': 0.3, '3': 0.3}),
+        ([], {}),
+    ],
+)
+def test_soft_scores_count_agreeing_annotators(answers, expected):
+    assert soft_scores(answers) == expected
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'["yes", "no", "yes"]',
+        b'["yes", ""]',
+        b'["yes", 2]',
+        b'["yes", "n\\no"]',
+        b'[]',
+        b'{"yes": 0}',
+        pickle.dumps(['yes']),
+    ],
+)
+def test_bad_vocabulary_is_refused(content, tmp_path):
+    path = tmp_path / 'v.json'
+    path.write_bytes(content)
+    with pytest.raises(UserError, match='^model.head.vocabulary'):
+        read_vocabulary(path, 'model.head.vocabulary')
+
+
+def test_tool_writes_what_a_head_reads(tmp_path, capsys):
+    root = files.write_vqav2(tmp_path / 'coco', {'train2014': 5, 'val2014': 5})
+    splits = [root / f'vqav2/v2_mscoco_{s}_annotations.json' for s in ('train2014', 'val2014')]
+    rows = [dict(image='a', question='?', answers=a) for a in ('The cat|cat|cat', 'Dog', '')]
+    own, out = files.write_csv(tmp_path / 'q.csv', rows), tmp_path / 'v.json'
+    for arguments, expected in (
+        # Ten questions a split: each of five answers is the majority of two of them.
+        ((*splits, '--min-count', 4), ('no', '2', 'red', 'blue', 'yes')),
+        ((own, '--min-count', 1), ('cat', 'dog')),
+        ((own, '--min-count', 1, '--raw'), ('cat', 'Dog')),
+    ):
+        run_tool_here('vision_language/make_vocabulary.py', out, *arguments)
+        assert read_vocabulary(out) == expected
+    assert '5 answers. 20 of 20 questions (100.0%)' in capsys.readouterr().out

@@ -1,10 +1,15 @@
-"""METER and its parts on tiny random models, against plain computations."""
+"""METER, its parts and learning rates on tiny random models, against plain computations."""
 
 import pytest
 import torch
+from mmengine.optim import build_optim_wrapper
 
 from lm4ve.errors import CheckpointError, UserError
-from tests.tasks.vqa.tiny import ANSWERS, IMAGE, TEXT, WORDS, batch, build, write_tokenizer
+from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from lm4ve.tasks.vqa.models.encoders import ConvStem
+from lm4ve.tasks.vqa.models.heads import VQAHead
+from lm4ve.tasks.vqa.optim import group_of
+from tests.tasks.vqa.tiny import ANSWERS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, write_tokenizer
 
 QUESTIONS = [['what color is the cat'], ['is the dog black']]
 CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', 'a cat', 'red mat']]
@@ -29,7 +34,6 @@ def run(model, data, mode='tensor'):
 @pytest.mark.parametrize('tokens', ['visual', 'joint'])
 @pytest.mark.parametrize('image_pool', ['first', 'mean'])
 def test_queries_give_what_all_tokens_give(tokenizer, tokens, image_pool):
-    """Queries give what the computation of every token gives."""
     model = build(tokenizer, neck=True, tokens=tokens, image_pool=image_pool).eval()
     data = batch([['what color is the cat'], ['is the dog black']])
     out = run(model, data)
@@ -48,7 +52,6 @@ def test_padding_changes_nothing(tokenizer, tokens):
 
 
 def test_loss_is_binary_cross_entropy_on_soft_scores(tokenizer):
-    """Binary cross-entropy on .3, .6, .9 and 1, times the number of answers."""
     model = build(tokenizer).eval()
     answers = [['yes'] + ['no'] * 2 + ['red'] * 3 + ['maybe'] * 4, ['blue'] * 4 + ['2'] * 6]
     data = batch(QUESTIONS, answers)
@@ -80,13 +83,10 @@ def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
     data = model.data_preprocessor(batch([*CAPTIONS, ['blue', 'two dog', 'white']]))
     data['data_samples'][2].set_metainfo(dict(image_id=0))
     loss = model(**data, mode='loss')['loss_contrastive']
-    i = model.embed_images(model.encode_images(data['inputs']['image']))
-    t = [
-        model.embed_texts(
-            model.encode_texts(data['inputs']['input_ids'][k], data['inputs']['text_padding'][k])
-        )
-        for k in range(3)
-    ]
+    images = model.encode_images(data['inputs']['image'])
+    i = model.head.embed('image', model.image_token(images))
+    ids, padding = (data['inputs'][k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
+    t = model.head.embed('text', model.encode_texts(ids, padding)[:, 0]).unflatten(0, (3, 3))
     s = [[(i[a] @ t[b].T / 0.5).exp() for b in range(3)] for a in range(3)]
     to_text = to_image = 0.0
     for a in range(3):
@@ -123,18 +123,18 @@ def test_scores_are_fp32_under_mixed_precision(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ('special', 'model_type', 'length', 'message'),
+    'special, words, model_type, length, message',
     [
-        (['<pad>', '<s>', '</s>', '<unk>'], None, 12, 'pad_token_id=0 must be one of 1'),
-        (None, 'bert', 12, "'bert' must be one of roberta"),
-        (None, None, 39, 'max_length=39 must be at most 38'),
-        ('many', None, 12, 'tokens=28 must be at most 20'),
+        (['<pad>', '<s>', '</s>', '<unk>'], WORDS, None, 12, 'pad_token_id=0 must be one of 1'),
+        (SPECIAL, WORDS, 'bert', 12, "'bert' must be one of roberta"),
+        (SPECIAL, WORDS, None, 39, 'max_length=39 must be at most 38'),
+        (SPECIAL, [*WORDS, *'bcdefghj'], None, 12, 'tokens=28 must be at most 20'),
     ],
 )
-def test_tokenizer_of_another_encoder_is_refused(tmp_path, special, model_type, length, message):
-    words = [*WORDS, *'bcdefghj'] if special == 'many' else WORDS
-    given = special if isinstance(special, list) else ['<s>', '<pad>', '</s>', '<unk>']
-    folder = write_tokenizer(tmp_path, words, given, model_type)
+def test_tokenizer_of_another_encoder_is_refused(
+    tmp_path, special, words, model_type, length, message
+):
+    folder = write_tokenizer(tmp_path, words, special, model_type)
     config = dict(type='lm4ve.VisionLanguagePreprocessor', tokenizer=folder, max_length=length)
     with pytest.raises(UserError, match=message):
         build(data_preprocessor=config)
@@ -145,24 +145,6 @@ def test_checkpoint_of_another_vocabulary_is_refused(tokenizer):
     head = dict(type='lm4ve.VQAHead', vocabulary=ANSWERS[::-1], in_channels=32)
     with pytest.raises(CheckpointError, match='another vocabulary'):
         build(tokenizer, head=head).load_state_dict(state, strict=False)
-
-
-def test_texts_of_an_image_are_independent(tokenizer):
-    model = build(tokenizer, head=RETRIEVAL).eval()
-    data = batch(CAPTIONS)
-    together = run(model, data)
-    alone = run(model, dict(batch([[CAPTIONS[0][1]], [CAPTIONS[1][2]]]), inputs=data['inputs']))
-    expected = torch.stack((together[0, 1], together[1, 2]))
-    torch.testing.assert_close(alone[:, 0], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_prediction_names_the_best_answer(tokenizer):
-    model = build(tokenizer).eval()
-    with torch.no_grad():
-        model.head.layers[3].bias[2] = 9.0
-    (first, _) = run(model, batch(QUESTIONS), 'predict')
-    assert first.pred_answer == 'red' and first.pred_label.tolist() == [2]
-    assert first.pred_scores.shape == (5,) and first.pred_scores[2] > 0.9
 
 
 def test_pixels_and_texts_become_encoder_inputs(tokenizer):
@@ -186,13 +168,9 @@ SIGLIP = dict(
 TIMM = dict(type='lm4ve.TimmImageEncoder', img_size=32)
 VIT = dict(TIMM, model_name='vit_tiny_patch16_224', embed_dim=24, depth=1, num_heads=2)
 SWIN = dict(TIMM, model_name='swin_tiny_patch4_window7_224', embed_dim=6, window_size=4)
-OURS = dict(
-    type='mmpretrain.VisionTransformer',
-    arch=dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=32),
-    img_size=32,
-    patch_size=8,
-    out_type='raw',
-)
+SIZES = dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=32)
+OURS = dict(type='mmpretrain.VisionTransformer', arch=SIZES, img_size=32, patch_size=8)
+OURS['out_type'] = 'raw'
 
 
 @pytest.mark.parametrize(
@@ -223,17 +201,6 @@ def test_frozen_encoders_do_not_train(part, config, tokenizer):
     assert all(p.grad is None for p in frozen.parameters())
 
 
-def test_recomputed_layers_give_the_same_gradients(tokenizer):
-    gradients = []
-    for with_cp in (False, True):
-        torch.manual_seed(0)
-        fusion = dict(type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2)
-        model = build(tokenizer, fusion=dict(fusion, dropout=0.0, with_cp=with_cp)).eval()
-        run(model, batch(QUESTIONS, [['yes'], ['no']]), 'loss')['loss_vqa'].backward()
-        gradients.append([p.grad for p in model.parameters()])
-    torch.testing.assert_close(*gradients)
-
-
 @pytest.mark.parametrize(
     'changes',
     [
@@ -247,3 +214,80 @@ def test_recomputed_layers_give_the_same_gradients(tokenizer):
 def test_parts_that_do_not_fit_are_refused(changes):
     with pytest.raises(UserError, match=r'model\.'):
         build(**changes)
+
+
+def test_loss_of_several_questions_is_the_mean():
+    head = VQAHead(['yes', 'no', 'red'], in_channels=8)
+    features = torch.randn(2, 3, 8)
+    answers = [[['yes'], ['red'], ['no']], [['no'], ['blue'], ['yes'] * 3]]
+    samples = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for a in answers]
+    single = [VisionLanguageDataSample(metainfo=dict(gt_answers=a)) for s in answers for a in s]
+    loss = head.loss(features, samples)['loss_vqa']
+    expected = head.loss(features.flatten(0, 1)[:, None], single)['loss_vqa']
+    torch.testing.assert_close(loss, expected)
+    assert not torch.isclose(loss, head.loss(features.flip(1), samples)['loss_vqa'])
+    with pytest.raises(UserError, match='gt_answers'):
+        head.loss(features, [single[0], samples[1]])
+    with pytest.raises(UserError, match='questions of a test sample=3'):
+        head.predict(features, samples)
+
+
+@pytest.mark.parametrize('side', [2, 8, 16])
+def test_conv_stem_gives_one_token_a_patch(side):
+    stem = ConvStem(3, 24, kernel_size=side, stride=(side, side), bias=True)
+    assert stem(torch.zeros(1, 3, 4 * side, 2 * side)).shape == (1, 24, 4, 2)
+    for size, stride in ((side, side // 2), (12, 12)):
+        with pytest.raises(UserError, match='power of two'):
+            ConvStem(3, 24, kernel_size=size, stride=stride)
+
+
+def rates(model, **paramwise_cfg):
+    """Parameter name -> (rate, decay), after a build of the optimizer."""
+    optimizer = dict(type='AdamW', lr=1.0, weight_decay=0.1)
+    constructor = dict(
+        constructor='lm4ve.METEROptimWrapperConstructor', paramwise_cfg=paramwise_cfg
+    )
+    wrapper = build_optim_wrapper(model, dict(optimizer=optimizer, **constructor))
+    groups = wrapper.optimizer.param_groups
+    found = {id(p): (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+    return {n: found[id(p)] for n, p in model.named_parameters() if id(p) in found}
+
+
+def test_learning_rates_are_those_of_meter():
+    model = build(neck=True)
+    got = rates(model)
+    expected = {
+        'image_encoder.model.embeddings.class_embedding': (1, 0.1),
+        'image_encoder.model.encoder.layers.0.layer_norm1.weight': (1, 0.1),  # CLIP's decay
+        'image_encoder.model.encoder.layers.0.layer_norm1.bias': (1, 0),
+        'text_encoder.model.embeddings.LayerNorm.weight': (1, 0),
+        'text_encoder.model.embeddings.word_embeddings.weight': (1, 0.1),
+        'token_types.weight': (1, 0.1),
+        'image_transform.weight': (5, 0.1),
+        'text_pooler.dense.bias': (5, 0),
+        'fusion.image_layers.1.output.LayerNorm.weight': (5, 0),
+        'fusion.text_layers.0.crossattention.self.query.weight': (5, 0.1),
+        'neck.mapper_in.weight': (10, 0.1),
+        'head.layers.1.weight': (50, 0.1),  # the answer head's norm decays too
+        'head.layers.3.bias': (50, 0),
+    }
+    assert {name: got[name] for name in expected} == expected
+    assert set(got) == {n for n, _ in model.named_parameters()}
+    model.text_encoder.requires_grad_(False)
+    assert not any(name.startswith('text_encoder') for name in rates(model))
+    got = rates(build(head=dict(RETRIEVAL, itm=dict(frozen=False))), head=5)
+    assert got['head.rank_output.weight'] == (1, 0.1) and got['head.itm.fc.weight'] == (5, 0.1)
+
+
+@pytest.mark.parametrize('wrapper', ['module', '_orig_mod', '_fsdp_wrapped_module'])
+def test_wrappers_do_not_change_learning_rates(wrapper):
+    for name in ('fusion.{}.text_layers.0.output.dense.weight', 'image_pooler.dense.weight'):
+        assert group_of(f'{wrapper}.{name.format(wrapper)}') == ('cross_modal', True)
+
+
+def test_wrong_learning_rates_are_refused():
+    for wrong in (dict(crossmodal=5), dict(head='fast')):
+        with pytest.raises(UserError, match='paramwise_cfg'):
+            rates(build(), **wrong)
+    with pytest.raises(UserError, match='groups of the fusion=0'):
+        rates(torch.nn.Linear(2, 2))

@@ -1,12 +1,24 @@
-"""VQAv2, Visual Genome and own files: what is read, and what bad input ends in."""
+"""VQAv2, Visual Genome and own files: what is read, grouped and packed, and what is refused."""
 
 import json
 import pickle
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, ConcatDataset
+from mmengine.registry import DATASETS
+from PIL import Image
+from torchvision import transforms
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.vqa import VisualGenomeQA, VQAFiles, VQAv2
+from lm4ve.tasks.vqa import AskFirstHook, PackVisionLanguage, VisualGenomeQA, VQAFiles, VQAv2
+from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
+from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
+from tests.docs.blocks import blocks_of
+from tests.helpers.tasks import CONFIGS
 from tests.tasks.vqa import files
 
 
@@ -34,96 +46,6 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-def test_visual_genome_answers_are_normalized(tmp_path):
-    root = files.write_visual_genome(tmp_path)
-    data = VisualGenomeQA(data_root=str(root), serialize_data=False)
-    infos = [data.get_data_info(i) for i in range(4)]
-    assert [i['img_path'].removeprefix(str(root)) for i in infos] == [
-        *('/VG_100K_2/1.jpg', '/VG_100K/2.jpg', '/VG_100K_2/3.jpg', '/VG_100K/4.jpg')
-    ]
-    assert infos[0]['gt_answers'] == ['no'] and infos[0]['question_id'] == 986001
-
-
-def test_own_questions_keep_ids_and_types(tmp_path):
-    files.write_image(tmp_path / 'a.png')
-    row = dict(image='a.png', question='Is it?', question_id='17', answer_type='yes/no')
-    files.write_csv(tmp_path / 'q.csv', [row, dict(row, question_id='x-1')])
-    data = VQAFiles('q.csv', str(tmp_path), test_mode=True, serialize_data=False)
-    info = data.get_data_info(0)
-    assert info['gt_answers'] == [] and info['answer_type'] == 'yes/no'
-    assert info['question_id'] == 17 and data.get_data_info(1)['question_id'] == 'x-1'
-
-
-def test_questions_of_corrupt_images_are_left_out(coco, monkeypatch):
-    looks = []
-    find_defect = VQAv2.find_defect
-
-    def look(self, path, decode=False):
-        looks.append(path)
-        return find_defect(self, path, decode)
-
-    monkeypatch.setattr(VQAv2, 'find_defect', look)
-    broken = coco / 'val2014/COCO_val2014_000000000102.jpg'
-    broken.write_bytes(broken.read_bytes()[:300])
-    data = vqav2(coco, 'val2014')
-    assert len(data) == 4 and data.num_corrupt == 1
-    assert len(looks) == len(set(looks)) == 3
-    with pytest.raises(UserError, match='1 of 3 images are corrupt'):
-        vqav2(coco, 'val2014', on_corrupt='refuse')
-
-
-@pytest.mark.parametrize(
-    'content',
-    ['[{"id": 1}]', '[{"id": 1, "qas": [{"qa_id": 1, "image_id": 1}]}]', '{"images": []}'],
-)
-def test_other_files_of_visual_genome_are_refused(content, tmp_path):
-    root = files.write_visual_genome(tmp_path)
-    (root / 'question_answers.json').write_text(content)
-    with pytest.raises(UserError, match='question_answers.json'):
-        VisualGenomeQA(data_root=str(root))
-
-
-@pytest.mark.parametrize(
-    'name, text',
-    [
-        ('q.csv', 'picture,question\na.png,What?\n'),
-        ('q.csv', 'image,question\na.png,What?,more\n'),
-        ('q.csv', 'image,question\na.png\n'),
-        ('q.csv', 'image,question\na.png,"What?\n'),
-        ('q.csv', 'image,question\n../b.png,What?\n'),
-        ('q.csv', 'image,question\n/etc/b.png,What?\n'),
-        ('q.csv', 'image,question\na.png,\n'),
-        ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
-        ('q.csv', 'image,question,answer\na.png,What?,a d'),
-        ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
-        ('q.csv', ''),
-        ('q.jsonl', '{"image": "a.png", "question": "What?"}\n{"image"'),
-        ('q.jsonl', '["a.png", "What?"]\n'),
-        ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
-        ('q.jsonl', '{"image": 3, "question": "What?"}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "What?", "image_id": [2]}'),
-        ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
-        ('q.jsonl', '{"image": "http://localhost:9/a.png", "question": "x"}\n'),
-        ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
-        ('q.txt', 'a.png What?\n'),
-    ],
-)
-def test_bad_row_names_the_file(name, text, tmp_path):
-    files.write_image(tmp_path / 'a.png')
-    (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=name):
-        VQAFiles(name, str(tmp_path))
-
-
-def test_json_lines_end_at_line_feeds_only(tmp_path):
-    files.write_image(tmp_path / 'a.png')
-    row = dict(image='a.png', question='One\u2028two\x85three?', answer='x')
-    (tmp_path / 'q.jsonl').write_text(json.dumps(row, ensure_ascii=False) + '\n', 'utf-8')
-    (entry,) = VQAFiles('q.jsonl', str(tmp_path), serialize_data=False)
-    assert entry['text'] == [row['question']]
-
-
 def test_question_has_image_answers_and_types(coco):
     edit(annotation_file(coco), lambda c: c['annotations'].reverse())  # found by their ids
     data = vqav2(coco)
@@ -141,12 +63,30 @@ def test_question_has_image_answers_and_types(coco):
     assert info['gt_answers'] == [] and 'answer_type' not in info
 
 
+def test_visual_genome_answers_are_normalized(tmp_path):
+    root = files.write_visual_genome(tmp_path)
+    data = VisualGenomeQA(data_root=str(root), serialize_data=False)
+    infos = [data.get_data_info(i) for i in range(4)]
+    assert [i['img_path'].removeprefix(str(root)) for i in infos] == [
+        *('/VG_100K_2/1.jpg', '/VG_100K/2.jpg', '/VG_100K_2/3.jpg', '/VG_100K/4.jpg')
+    ]
+    assert infos[0]['gt_answers'] == ['no'] and infos[0]['question_id'] == 986001
+    for content in ('[{"id": 1}]', '[{"id": 1, "qas": [{"qa_id": 1}]}]', '{"images": []}'):
+        (root / 'question_answers.json').write_text(content)
+        with pytest.raises(UserError, match='question_answers.json'):
+            VisualGenomeQA(data_root=str(root))
+
+
 #: The same questions in each format.
 OWN = dict(
-    csv='image,question,answers\na.png,How many?,2|2|3\nb.png,"What, where?",a cat\n',
-    tsv='image\tquestion\tanswers\na.png\tHow many?\t2|2|3\nb.png\tWhat, where?\ta cat\n',
-    jsonl='{"image": "a.png", "question": "How many?", "answers": ["2", "2", "3"]}\n'
-    '{"image": "b.png", "question": "What, where?", "answer": "a cat"}\n',
+    csv='image,question,answers,question_id\na.png,How many?,2|2|3,17\n'
+    'b.png,"What, where?",a cat,x\n',
+    tsv='image\tquestion\tanswers\tquestion_id\na.png\tHow many?\t2|2|3\t17\n'
+    'b.png\tWhat, where?\ta cat\tx\n',
+    # Its lines end at line feeds only.
+    jsonl='{"image": "a.png", "question": "How\u2028many?", "answers": ["2", "2", "3"], '
+    '"question_id": "17"}\n'
+    '{"image": "b.png", "question": "What, where?", "answer": "a cat", "question_id": "x"}\n',
 )
 
 
@@ -154,12 +94,23 @@ OWN = dict(
 def test_own_questions_are_read(kind, tmp_path):
     for name in 'ab':
         files.write_image(tmp_path / f'images/{name}.png')
-    (tmp_path / f'q.{kind}').write_text(OWN[kind])
+    (tmp_path / f'q.{kind}').write_text(OWN[kind], 'utf-8')
     data = VQAFiles(f'q.{kind}', str(tmp_path), dict(img_path='images'), serialize_data=False)
     first, second = data.get_data_info(0), data.get_data_info(1)
     assert first['img_path'] == f'{tmp_path}/images/a.png'
-    assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 0
+    assert first['gt_answers'] == ['2', '2', '3'] and first['question_id'] == 17
+    assert first['text'] == ['How\u2028many?' if kind == 'jsonl' else 'How many?']
     assert second['text'] == ['What, where?'] and second['gt_answers'] == ['a cat']
+    assert second['question_id'] == 'x'
+
+
+def test_questions_of_corrupt_images_are_left_out(coco):
+    broken = coco / 'val2014/COCO_val2014_000000000102.jpg'
+    broken.write_bytes(broken.read_bytes()[:300])
+    data = vqav2(coco, 'val2014')
+    assert len(data) == 4 and data.num_corrupt == 1
+    with pytest.raises(UserError, match='1 of 3 images are corrupt'):
+        vqav2(coco, 'val2014', on_corrupt='refuse')
 
 
 def test_unanswerable_questions_are_left_out_of_training(coco):
@@ -174,6 +125,35 @@ def test_empty_questions_are_kept_in_tests_only(split, count, coco):
     assert len(vqav2(coco, split)) == count
     with pytest.raises(UserError):
         vqav2(coco, split, on_corrupt='refuse')
+
+
+@pytest.mark.parametrize(
+    'name, text',
+    [
+        ('q.csv', 'picture,question\na.png,What?\n'),
+        ('q.csv', 'image,question\na.png,What?,more\n'),
+        ('q.csv', 'image,question\na.png\n'),
+        ('q.csv', 'image,question\na.png,"What?\n'),
+        ('q.csv', 'image,question\na.png,\n'),
+        ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
+        ('q.csv', 'image,question,answer\na.png,What?,a d'),
+        ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
+        ('q.csv', ''),
+        ('q.jsonl', '{"image": "a.png", "question": "What?"}\n{"image"'),
+        ('q.jsonl', '["a.png", "What?"]\n'),
+        ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
+        ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
+        ('q.jsonl', '{"image": "a.png", "question": "What?", "image_id": [2]}'),
+        ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
+        ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
+        ('q.txt', 'a.png What?\n'),
+    ],
+)
+def test_bad_row_names_the_file(name, text, tmp_path):
+    files.write_image(tmp_path / 'a.png')
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=name):
+        VQAFiles(name, str(tmp_path))
 
 
 def of_another_split(root):
@@ -213,3 +193,109 @@ def test_bad_file_is_named_before_training(number, coco):
     BAD_FILES[number](coco)
     with pytest.raises(UserError, match='vqav2|train2014'):
         vqav2(coco)
+
+
+ENTRIES = [
+    dict(img_path=path, text=[f'{path}{n}?'], question_id=f'{path}{n}', gt_answers=[a])
+    for path, answers in (('a', 'yes red no box'), ('b', 'red'))
+    for n, a in enumerate(answers.split())
+]  # fmt: skip
+
+
+def test_grouped_questions_stay_with_their_answers():
+    a, b = group_by_image(ENTRIES)
+    assert a['text'] == ['a0?', 'a1?', 'a2?', 'a3?'] and b['text'] == ['b0?']
+    answer_of = {e['text'][0]: e['gt_answers'] for e in ENTRIES}
+    seen = set()
+    for _ in range(50):
+        drawn = draw_questions(a, 3)
+        assert len(set(drawn['text'])) == 3
+        assert drawn['gt_answers'] == [answer_of[t] for t in drawn['text']]
+        assert [f'{i}?' for i in drawn['question_id']] == drawn['text']
+        seen.add(tuple(drawn['text']))
+    assert len(seen) > 10
+    assert draw_questions(b, 3)['text'] == ['b0?'] * 3
+    assert sorted(draw_questions(a, 8)['text']) == sorted(a['text'] * 2)
+    assert {*draw_questions(a, 4, {'red', 'box'})['text']} == {'a1?', 'a3?'}
+    assert draw_questions(b, 2, {'box'})['text'] == ['b0?'] * 2  # it has no other
+
+
+def test_some_answers_are_asked_for_first():
+    data = EasyVQA(questions_per_image=4, verify=False)
+    loader = SimpleNamespace(dataset=data, num_workers=0, persistent_workers=False)
+    hook = AskFirstHook(['circle', 'rectangle', 'triangle'], epochs=2)
+    shapes = []
+    for epoch in range(3):
+        hook.before_train_epoch(SimpleNamespace(train_dataloader=loader, epoch=epoch))
+        infos = [data.get_data_info(i) for i in range(100)]
+        shapes.append(np.mean([a in hook.answers for d in infos for (a,) in d['gt_answers']]))
+    assert shapes[0] > 0.6 and shapes[1] > 0.6 and shapes[2] < 0.3
+    assert len(data) == 4000 and len(data.get_data_info(0)['text']) == 4
+    tested = EasyVQA('test', questions_per_image=4, verify=False)
+    assert len(tested) == 9673 and len(tested.get_data_info(0)['text']) == 1
+    for wrong in (dict(num_workers=2, persistent_workers=True), dict(dataset=tested.__class__)):
+        changed = SimpleNamespace(**{**vars(loader), **wrong})
+        with pytest.raises(UserError, match='train_dataloader'):
+            hook.before_train_epoch(SimpleNamespace(train_dataloader=changed, epoch=0))
+
+
+def test_packing_keeps_pixels_and_texts():
+    pack = PackVisionLanguage()
+    image = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    packed = pack(dict(img=image, text=['a', 'b'], gt_answers=['c'], question_id=7, other=1))
+    assert packed['inputs'].dtype == torch.uint8 and packed['inputs'].shape == (3, 2, 4)
+    assert packed['inputs'][2, 1, 3] == image[1, 3, 2]
+    sample = packed['data_samples']
+    assert (sample.text, sample.gt_answers, sample.question_id) == (['a', 'b'], ['c'], 7)
+    assert 'other' not in sample and 'answer_type' not in sample
+    assert pack(dict(img=np.zeros((2, 4), np.uint8)))['inputs'].shape == (3, 2, 4)
+    with pytest.raises(UserError, match="channels of 'a.png'=4"):
+        pack(dict(img=np.zeros((2, 4, 4), np.uint8), img_path='a.png'))
+
+
+@pytest.mark.parametrize('size', [(400, 300), (301, 437), (224, 224), (90, 100)])
+def test_test_pixels_are_those_of_meter(size, tmp_path):
+    path = files.write_image(tmp_path / 'a.png', size=size)
+    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/images.py')
+    found = Compose(cfg.test_pipeline)(dict(img_path=str(path)))['inputs']
+    resize = transforms.Resize(224, transforms.InterpolationMode.BICUBIC)
+    expected = transforms.CenterCrop(224)(resize(Image.open(path)))
+    assert np.array_equal(found.numpy()[::-1].transpose(1, 2, 0), np.asarray(expected))
+
+
+def test_all_answered_questions_train_together(tmp_path):
+    cfg = Config.fromfile(CONFIGS / '_base_/vision_language/vqav2.py')
+    coco = files.write_vqav2(tmp_path / 'coco')
+    genome = files.write_visual_genome(tmp_path / 'genome')
+    whole = cfg.trainval_genome
+    assert cfg.trainval.datasets == whole.datasets[:2]
+    whole.pop('_delete_')
+    for part in whole.datasets:
+        part.vocabulary = str(coco / 'vqav2/vocabulary.json')
+        part.data_root = str(genome if 'Genome' in part.type else coco)
+        part.serialize_data = False
+    data = DATASETS.build(whole)
+    assert isinstance(data, ConcatDataset) and len(data) == 8 + 6 + 4
+    assert not any(d.test_mode for d in data.datasets)
+    names = {data[i]['data_samples'].img_path.split('/')[-2] for i in (0, 8, 14, 15)}
+    assert names == {'train2014', 'val2014', 'VG_100K', 'VG_100K_2'}
+
+
+def test_guides_config_reads_own_questions(tmp_path, monkeypatch):
+    (block,) = [b for b in blocks_of('docs/guides/vqa.md') if 'VQAFiles' in b.code]
+    text = block.code.replace("'meter_", f"'{CONFIGS}/vision_language/meter_")
+    (tmp_path / 'mine.py').write_text(text)
+    root = tmp_path / 'data/mine'
+    files.write_image(root / 'images/kitchen/1.jpg')
+    row = dict(image='kitchen/1.jpg', question='How many cups are there?', answer='2')
+    for split in ('train', 'val'):
+        files.write_csv(root / f'{split}.csv', [row])
+    files.write_json(root / 'vocabulary.json', ['2'])
+    monkeypatch.chdir(tmp_path)
+    cfg = Config.fromfile('mine.py')
+    assert cfg.model.head.vocabulary == 'data/mine/vocabulary.json' and cfg.model.neck is not None
+    for split, tests in (('train', False), ('val', True), ('test', True)):
+        data = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+        sample = data[0]['data_samples']
+        assert data.test_mode == tests
+        assert (sample.text, sample.gt_answers) == ([row['question']], ['2'])

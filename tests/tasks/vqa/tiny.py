@@ -31,6 +31,7 @@ BLOCK = dict(
         vocab_size=8,
     ),
 )
+NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
 IMAGE = dict(
     model_type='clip_vision_model',
     hidden_size=24,
@@ -80,9 +81,7 @@ def meter_config(tokenizer: str | None = None, neck: bool = False, **changes) ->
         image_encoder=dict(type='lm4ve.TransformersImageEncoder', config=IMAGE),
         text_encoder=dict(type='lm4ve.TransformersTextEncoder', config=TEXT),
         fusion=dict(type='lm4ve.CoAttentionFusion', embed_dims=16, num_layers=2, num_heads=2),
-        neck=dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
-        if neck
-        else None,
+        neck=dict(NECK) if neck else None,
         head=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
     )
     if tokenizer is not None:
@@ -109,3 +108,19 @@ def batch(texts, answers=None, size=SIZE, **fields) -> dict:
     generator = torch.Generator().manual_seed(len(texts))
     images = torch.randint(256, (len(texts), 3, size, size), generator=generator)
     return dict(inputs=list(images.to(torch.uint8)), data_samples=samples)
+
+
+def write_config(path: Path, tokenizer: str, **changes) -> Path:
+    """Write a config of a tiny METER with a block, and the pipeline of its tests."""
+    steps = [
+        dict(type='mmpretrain.LoadImageFromFile'),
+        dict(type='mmpretrain.ResizeEdge', scale=SIZE),
+        dict(type='mmpretrain.CenterCrop', crop_size=SIZE),
+        dict(type='lm4ve.PackVisionLanguage'),
+    ]
+    dataset = dict(type='lm4ve.VQAFiles', pipeline=steps)
+    path.write_text(
+        f'model = {meter_config(tokenizer, True, **changes)!r}\n'
+        f'test_dataloader = dict(dataset={dataset!r})\n'
+    )
+    return path

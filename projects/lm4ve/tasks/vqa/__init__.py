@@ -11,9 +11,8 @@ TASK = Task(
     extra='vision-language',
     models=('lm4ve.tasks.vqa.models.meter.METER',),
     registers={
-        'datasets.question_groups': ('AskFirstHook',),
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
-        'datasets.vqa': ('VQAFiles', 'VQAv2', 'VisualGenomeQA'),
+        'datasets.vqa': ('AskFirstHook', 'VQAFiles', 'VQAv2', 'VisualGenomeQA'),
         'demo.digit_scenes': ('DigitScenes', 'DigitScenesVQA'),
         'demo.easy_vqa': ('BlankImage', 'EasyVQA'),
         'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
@@ -39,7 +38,7 @@ TASK = Task(
         'inference': ('RetrievalInferencer', 'VQAInferencer'),
         'metrics': ('recall_at', 'vqa_accuracy'),
     },
-    inferencer='lm4ve.tasks.vqa.inference.TextInferencer',
+    inferencer='lm4ve.tasks.vqa.inference.inferencer_of',
     input_noun='an image',
     input_suffixes=IMAGE_SUFFIXES,
     input_options={

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mmpretrain.evaluation.metrics.vqa import _process_digit_article, _process_punctuation
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import check
 from lm4ve.tasks.base.language.answering import SCORES
 from lm4ve.tasks.base.language.json_files import read_json
 
@@ -56,11 +56,7 @@ def build_vocabulary(
     """
     counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
     kept = [a for a, n in counts.items() if a and n >= min_count]
-    if not kept:
-        raise UserError(
-            f'None of the {len(counts)} answers of {counts.total()} questions occurs {min_count} '
-            'times or more. Fix: give all annotation files, or a smaller minimum.'
-        )
+    check(f'answers of {counts.total()} questions with a count of {min_count}', len(kept), least=1)
     return kept
 
 
@@ -79,14 +75,11 @@ def read_vocabulary(
     """
     is_file = isinstance(source, (str, Path))
     answers = read_json(source, list, field) if is_file else list(source)
+    for answer in answers:
+        check(f'{field}: an answer', answer, kind=str)
     # The fingerprint in checkpoints joins the answers by line breaks.
-    wrong = [a for a in answers if not isinstance(a, str) or not a.strip() or '\n' in a]
-    if wrong or not answers or len(set(answers)) < len(answers):
-        raise UserError(
-            f'{field} must be a list of different answers of one line, or its JSON file '
-            f'({listing(wrong) or "it is empty or has an answer twice"}). Fix: make it with '
-            'tools/vision_language/make_vocabulary.py.'
-        )
+    lines = {a for a in answers if a.strip() and '\n' not in a}
+    check(f'{field}: the number of different lines', len(lines), choices=(len(answers) or 1,))
     return tuple(answers)
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.utils import to_2tuple
 
 from lm4ve.tasks.base.batches import TaskBatches, trained_dataset
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -28,25 +29,20 @@ class METERBatches(TaskBatches):
             model.head.vocabulary = [f'answer {i}' for i in range(ANSWERS)]
 
     def sample(self, cfg: Config, training: bool) -> dict[str, Any]:
-        size = _image_size(cfg.model.image_encoder)
+        encoder = cfg.model.image_encoder
+        sizes = encoder, encoder.get('config') or {}
+        size = next((s[k] for s in sizes for k in ('image_size', 'img_size') if s.get(k)), 224)
+        height, width = to_2tuple(size)
         dataset = trained_dataset(cfg) if training else {}
         texts = dataset.get('questions_per_image') or 1 + dataset.get('num_negatives', 0)
-        vocabulary = cfg.model.head.get('vocabulary') or ['']
-        answers = [vocabulary[0] if isinstance(vocabulary, list) else 'answer 0']
-        sample = VisionLanguageDataSample(
-            metainfo=dict(
-                text=[' '.join(['word'] * WORDS)] * texts,
-                gt_answers=answers if texts == 1 else [answers] * texts,
-            )
+        vocabulary = cfg.model.head.get('vocabulary')
+        answers = [vocabulary[0] if isinstance(vocabulary, list) else '']
+        metainfo = dict(
+            text=[' '.join(['word'] * WORDS)] * texts,
+            gt_answers=answers if texts == 1 else [answers] * texts,
         )
-        return dict(inputs=torch.zeros(3, size, size, dtype=torch.uint8), data_samples=sample)
-
-
-def _image_size(encoder: ConfigDict) -> int:
-    size = encoder.get('image_size') or encoder.get('img_size')
-    if size is None:
-        size = (encoder.get('config') or {}).get('image_size', 224)
-    return size if isinstance(size, int) else size[0]
+        pixels = torch.zeros(3, height, width, dtype=torch.uint8)
+        return dict(inputs=pixels, data_samples=VisionLanguageDataSample(metainfo=metainfo))
 
 
 BATCHES = METERBatches(TASK)

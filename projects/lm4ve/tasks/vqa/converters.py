@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, UserError, check
+from lm4ve.errors import check
 from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.vqa.answers import read_vocabulary
@@ -34,8 +34,7 @@ TRUNK = (
     (f'{_BLOCK}ln_2.{{p}}', f'{_LAYER}layer_norm2.{{p}}'),
     (f'{_BLOCK}mlp.c_fc.{{p}}', f'{_LAYER}mlp.fc1.{{p}}'),
     (f'{_BLOCK}mlp.c_proj.{{p}}', f'{_LAYER}mlp.fc2.{{p}}'),
-    ('text_transformer.embeddings.{rest}', 'text_encoder.model.embeddings.{rest}'),
-    ('text_transformer.encoder.{rest}', 'text_encoder.model.encoder.{rest}'),
+    ('text_transformer.{rest}', 'text_encoder.model.{rest}'),
     ('cross_modal_text_transform.{p}', 'text_transform.{p}'),
     ('cross_modal_image_transform.{p}', 'image_transform.{p}'),
     ('token_type_embeddings.weight', 'token_types.weight'),
@@ -102,67 +101,35 @@ def convert_meter(
     """
     check('--task', task, choices=TASKS)
     check('--llm', llm, choices=(None,))
-    _check_kind(state, origin)
-    task = _task_of(state) if task == 'auto' else task
+    # Another encoder in one message, rather than by a list of keys.
+    found = f'{_CLIP}conv1.weight' in state
+    check(f"{origin} is a METER with CLIP's ViT, {_CLIP}conv1.weight", found, choices=(True,))
+    if task == 'auto':
+        heads = {name.partition('.')[0] for name in state}
+        task = 'retrieval' if 'rank_output' in heads else 'matching'
+        task = 'vqa' if 'vqa_classifier' in heads else task
     others = [(p, f'not for {task}') for k, pairs in HEADS.items() if k != task
               for p, _ in template_rules(pairs)]  # fmt: skip
-    rules = Rules(
-        renames=template_rules((*TRUNK, *HEADS[task])),
-        dropped=(*_DROPPED, *others),
-        required=_REQUIRED,
-    )
+    renames = template_rules((*TRUNK, *HEADS[task]))
+    rules = Rules(renames, (*_DROPPED, *others), _REQUIRED)
     # The counting of the text encoder's embeddings would fit a rename, too.
     kept = {k: v for k, v in state.items() if not any(re.fullmatch(p, k) for p, _ in _DROPPED)}
-    renamed, _ = rename(kept, rules, origin)
     converted = {}
-    for name, tensor in renamed.items():
+    for name, tensor in rename(kept, rules, origin)[0].items():
         if '.in_proj.' in name:
             for part, rows in zip('qkv', tensor.float().chunk(3), strict=True):
                 converted[name.replace('in_proj', f'{part}_proj')] = rows.contiguous()
         else:
             converted[name] = tensor.float()
-    if task == 'retrieval':
-        _start_rank(converted)
-    if task == 'vqa' and 'head.layers.3.bias' in converted:
-        converted[f'head.{FINGERPRINT}'] = _fingerprint(converted, vocabulary, origin)
+    for part in ('weight', 'bias') if task == 'retrieval' else ():
+        if (itm := f'head.itm.fc.{part}') in converted:
+            converted.setdefault(f'head.rank_output.{part}', converted[itm][1:].clone())
+    if task == 'vqa' and (bias := converted.get('head.layers.3.bias')) is not None:
+        check('--vocabulary, the answers of the head in their order', vocabulary, kind=(str, list))
+        answers = read_vocabulary(vocabulary, '--vocabulary')
+        check(f'answers of --vocabulary for {origin}', len(answers), choices=(len(bias),))
+        converted[f'head.{FINGERPRINT}'] = vocabulary_digest(answers)
     return converted
-
-
-def _check_kind(state: dict[str, Tensor], origin: str) -> None:
-    """Refuse another encoder in one message, rather than by a list of keys."""
-    if f'{_CLIP}conv1.weight' not in state:
-        raise CheckpointError(
-            f"{origin} is no METER with CLIP's ViT, such as meter_clip16_..._vqa: it lacks "
-            f"'{_CLIP}conv1.weight'."
-        )
-
-
-def _task_of(state: dict[str, Tensor]) -> str:
-    if any(k.startswith('vqa_classifier.') for k in state):
-        return 'vqa'
-    return 'retrieval' if any(k.startswith('rank_output.') for k in state) else 'matching'
-
-
-def _start_rank(state: dict[str, Tensor]) -> None:
-    """Give ``rank_output`` the row of ITM that says "match", where there is none yet."""
-    for part in ('weight', 'bias'):
-        ours, itm = f'head.rank_output.{part}', f'head.itm.fc.{part}'
-        if ours not in state and itm in state:
-            state[ours] = state[itm][1:].clone()
-
-
-def _fingerprint(
-    state: dict[str, Tensor], vocabulary: str | Sequence[str] | None, origin: str
-) -> Tensor:
-    rows = len(state['head.layers.3.bias'])
-    if vocabulary is None:
-        raise UserError(
-            f'{origin} has a head of {rows} answers, but not the answers themselves. Fix: give '
-            'them with --vocabulary, in their order.'
-        )
-    answers = read_vocabulary(vocabulary, '--vocabulary')
-    check(f'answers of --vocabulary for {origin}', len(answers), choices=(rows,))
-    return vocabulary_digest(answers)
 
 
 def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[str, Tensor]:
@@ -181,8 +148,8 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
         CheckpointError: A key is unknown or missing.
     """
     for part in ('neck.', 'head.contrastive.'):
-        if any(k.startswith(part) for k in state):
-            raise UserError(f"{origin} has '{part}...', for which METER has no place.")
+        found = any(k.startswith(part) for k in state)
+        check(f"'{part}' of {origin}, for which METER has no place", found, choices=(False,))
     joined = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r'(.*\.self_attn\.)q_proj(\..*)', name):

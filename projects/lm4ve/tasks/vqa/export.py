@@ -24,9 +24,7 @@ class METERExport(TaskExport):
         'input_ids': "int64 [batch, words], of the config's tokenizer, padded at the end",
         'text_padding': 'bool [batch, words], True where there is no word',
     }
-    outputs = {
-        'logits': 'one for each answer [batch, answers]; of retrieval one for each pair [batch]'
-    }
+    outputs = {'logits': 'of each answer [batch, answers]; of retrieval, of each pair [batch]'}
     axes = {'input_ids': {1: 'words'}, 'text_padding': {1: 'words'}}
 
     def limits(self, model: nn.Module) -> dict[str, int]:
@@ -45,29 +43,22 @@ class METERExport(TaskExport):
     def forward(self, model: nn.Module, *tensors: Tensor) -> Tensor:
         image, ids, padding = tensors
         images = model.encode_images(model.data_preprocessor.normalize(image))
-        fused = model.fuse(images, model.encode_texts(ids, padding), padding)
+        fused = model.fusion(images, model.encode_texts(ids, padding), padding)
         return _read(model, model.pool(fused, padding))
 
     def expected(self, model: nn.Module, data: Any) -> Tensor:
-        features = super().expected(model, data)
-        return _read(model, features[:, 0])
+        return _read(model, super().expected(model, data)[:, 0])
 
     def meaning(self, model: nn.Module, cfg: Config) -> dict[str, Any]:
-        preprocessor = model.data_preprocessor
-        if getattr(preprocessor, 'tokenizer', None) is None:
-            return {}
-        answers = getattr(model.head, 'vocabulary', None)
-        return dict(
-            normalization_of(model),
-            tokenizer=preprocessor.describe(),
-            **({} if answers is None else {'answers': answers}),
-        )
+        meaning = dict(normalization_of(model), tokenizer=model.data_preprocessor.describe())
+        if hasattr(model.head, 'vocabulary'):
+            meaning['answers'] = model.head.vocabulary
+        return meaning
 
 
 def _read(model: nn.Module, features: Tensor) -> Tensor:
-    """Features ``[B, 2 C]`` to what the head says of them."""
-    answers = hasattr(model.head, 'vocabulary')
-    return model.head(features) if answers else model.head.score(features)
+    """Compute the head's logits or scores of features ``[B, 2 C]``."""
+    return (model.head if hasattr(model.head, 'vocabulary') else model.head.score)(features)
 
 
 EXPORT = METERExport(TASK)

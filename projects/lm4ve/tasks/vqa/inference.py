@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 import numpy as np
 import torch
@@ -11,18 +12,52 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.image_files import find_defect
 from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields, best
+from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
+from lm4ve.tasks.base.language.rankings import SHOWN, best
 from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.base.pictures import to_image
-from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.inference_inputs import Image, list_images, name_of, pixels_of_file
+from lm4ve.tasks.vqa import IMAGE_SUFFIXES, TASK
+from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking
 
+Image = str | Path | np.ndarray
 
-class _Inferencer(TaskInferencer):
+
+def list_images(images: Image | Sequence[Image]) -> list[Image]:
+    """Return images, those of a folder by their names, after all were looked at.
+
+    Args:
+        images (str | Path | np.ndarray | Sequence): Files, a folder, arrays uint8 ``[H, W,
+            3]`` (BGR), or a list of files and arrays.
+
+    Raises:
+        UserError: There is none, or one cannot be read.
+    """
+    found = [images] if isinstance(images, (str, Path, np.ndarray)) else list(images)
+    if isinstance(images, (str, Path)) and Path(images).is_dir():
+        found = sorted(p for p in Path(images).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    check(f'images ({", ".join(IMAGE_SUFFIXES)}) of {images}', len(found), least=1)
+    for image in found:
+        if isinstance(image, np.ndarray):
+            kind = str(image.dtype), image.ndim, image.shape[-1]
+            check('type, dimensions and channels of an image', kind, choices=(('uint8', 3, 3),))
+        else:
+            defect = find_defect(str(image), decode=True)
+            check(f"the defect of '{image}'", defect, choices=(None,))
+    return found
+
+
+def pixels_of_file(image: Image) -> np.ndarray:
+    """Return an image as uint8 ``[H, W, 3]``, RGB."""
+    pixels = image if isinstance(image, np.ndarray) else cv2.imread(str(image))
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+class _ImageInferencer(TaskInferencer):
     """A model of this task, with the config's test pipeline."""
 
     task = TASK.name
@@ -30,22 +65,18 @@ class _Inferencer(TaskInferencer):
     asks: bool
 
     def check_model(self, model: nn.Module) -> None:
-        if hasattr(model.head, 'vocabulary') != self.asks:
-            does = 'answers questions' if self.asks else 'compares images with texts'
-            raise UserError(
-                f'{type(self).__name__} needs a model that {does}, not the head '
-                f'{type(model.head).__name__}.'
-            )
+        """Refuse a head of the other kind."""
+        name = f'{type(self).__name__}: model.head has a vocabulary'
+        check(name, hasattr(model.head, 'vocabulary'), choices=(self.asks,))
 
     def _init_pipeline(self, cfg: Config) -> Callable:
-        """Return the config's test pipeline, for entries with a file or an array as ``image``."""
+        """Return the config's test pipeline, for entries with a file or an array."""
         steps = tested_dataset(cfg).pipeline
-        loading = [t for t in steps if 'LoadImage' in t['type']]
-        load = Compose(loading or [dict(type='LoadImageFromFile')])
+        load = Compose([t for t in steps if 'LoadImage' in t['type']])
         rest = Compose([t for t in steps if 'LoadImage' not in t['type']])
 
         def pipeline(entry: dict) -> dict:
-            image = entry['image']
+            image = entry['img_path']
             if isinstance(image, np.ndarray):
                 return rest(dict(entry, img=image, ori_shape=image.shape[:2]))
             return rest(load(dict(entry, img_path=str(image))))
@@ -53,7 +84,7 @@ class _Inferencer(TaskInferencer):
         return pipeline
 
 
-class VQAInferencer(_Inferencer):
+class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     """Ask questions about images::
 
         inferencer = VQAInferencer(config, checkpoint)
@@ -63,28 +94,21 @@ class VQAInferencer(_Inferencer):
     ``allow_partial`` and ``show_progress``.
     """
 
-    postprocess_kwargs = {'topk'}
     asks = True
+    source = 'img_path'
 
     def __call__(  # type: ignore[override]
-        self,
-        images: Image | Sequence[Image],
-        questions: str | Sequence[str],
-        return_datasamples: bool = False,
-        batch_size: int = 1,
-        **kwargs: Any,
+        self, images: Image | Sequence[Image], question: str | Sequence[str], **kwargs: Any
     ) -> list:
         """Answer.
 
         Args:
             images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
-            questions (str | Sequence[str]): One for each image. A single question is asked
+            question (str | Sequence[str]): One for each image. A single question is asked
                 about every image, a single image is asked every question.
-            return_datasamples (bool): Return data samples instead of dicts.
-            batch_size (int): Questions at a time.
-            topk (int): How many answers are returned. Default: 5.
-            out_dir (str | Path, optional): Write a picture of each question here.
-            show (bool): Show them in a window, each for ``wait_time`` seconds.
+            **kwargs: ``topk`` (5), the number of answers; ``batch_size`` (1), questions per
+                batch; ``out_dir``, a folder for a picture of each question; ``show``, in a
+                window, for ``wait_time`` seconds each; ``return_datasamples`` instead of dicts.
 
         Returns:
             list[dict]: For each question ``img_path``, ``question``, ``pred_answer``,
@@ -94,57 +118,16 @@ class VQAInferencer(_Inferencer):
             UserError: An image cannot be read, a question is empty, or there are not as
                 many questions as images.
         """
-        shown, asked = list_images(images), list_texts(questions, 'question')
-        count = max(len(shown), len(asked))
-        shown, asked = (x * count if len(x) == 1 else x for x in (shown, asked))
-        check('the number of questions', len(asked), choices=(len(shown),))
-        inputs = [
-            dict(image=image, text=[question], gt_answers=[], sample_idx=i)
-            for i, (image, question) in enumerate(zip(shown, asked, strict=True))
-        ]
-        return super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+        rows = dict(img_path=list_images(images), question=list_texts(question, 'question'))
+        return self.ask(rows, **kwargs)
 
-    def visualize(
-        self,
-        inputs: list[dict],
-        preds: list,
-        show: bool = False,
-        wait_time: float = 0.0,
-        out_dir: str | Path | None = None,
-    ) -> list[np.ndarray]:
-        """Draw each question with its best answers, if somebody wants to see them."""
-        if not show and out_dir is None:
-            return []
-        drawn = []
-        for entry, sample in zip(inputs, preds, strict=True):
-            ranking = best(sample.pred_scores, self.model.head.vocabulary)
-            figure = draw_ranking(pixels_of_file(entry['image']), sample.text[0], ranking)
-            drawn.append(to_image(figure))
-        names = [file_name(i, e['image']) for i, e in enumerate(inputs)]
-        return self._present(drawn, names, show, wait_time, out_dir)
-
-    def postprocess(
-        self,
-        preds: list,
-        visualization: list[np.ndarray],
-        return_datasamples: bool = False,
-        topk: int = SHOWN,
-    ) -> list:
-        """Turn predictions into plain data."""
-        if return_datasamples:
-            return preds
-        vocabulary = self.model.head.vocabulary
-        return [
-            dict(
-                img_path=sample.get('img_path'),
-                question=sample.text[0],
-                **answer_fields(sample, vocabulary, topk),
-            )
-            for sample in preds
-        ]
+    def draw(self, entry: dict, sample: Any) -> np.ndarray:
+        """Draw an image with a question and its best answers."""
+        ranking = best(sample.pred_scores, self.model.head.vocabulary)
+        return to_image(draw_ranking(pixels_of_file(entry['img_path']), sample.text[0], ranking))
 
 
-class RetrievalInferencer(_Inferencer):
+class RetrievalInferencer(_ImageInferencer):
     """Find the images that a text describes, or the captions that describe an image::
 
         inferencer = RetrievalInferencer(config, checkpoint)
@@ -160,7 +143,7 @@ class RetrievalInferencer(_Inferencer):
     def __call__(  # type: ignore[override]
         self,
         images: Image | Sequence[Image],
-        texts: str | Sequence[str],
+        caption: str | Sequence[str],
         rank: str = 'images',
         topk: int = SHOWN,
         batch_size: int = 64,
@@ -172,7 +155,7 @@ class RetrievalInferencer(_Inferencer):
 
         Args:
             images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
-            texts (str | Sequence[str]): Captions, or what is looked for.
+            caption (str | Sequence[str]): Captions, or what is looked for.
             rank (str): 'images' ranks them for each text, 'captions' the texts for each
                 image.
             topk (int): How many of them are returned.
@@ -189,33 +172,34 @@ class RetrievalInferencer(_Inferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check('rank', rank, choices=('images', 'captions'))
-        shown, said = list_images(images), list_texts(texts, 'text')
-        scores = self.score(shown, said, batch_size)
-        results, drawn, names = [], [], []
-        for i, row in enumerate(scores.T if rank == 'images' else scores):
-            values, places = row.topk(min(topk, len(row)))
-            found = list(zip(places.tolist(), values.tolist(), strict=True))
-            if rank == 'images':
-                ranked = [dict(img_path=name_of(shown[p]), score=v) for p, v in found]
-                results.append(dict(text=said[i], images=ranked))
-            else:
-                ranked = [dict(text=said[p], score=v) for p, v in found]
-                results.append(dict(img_path=name_of(shown[i]), captions=ranked))
-            if not show and out_dir is None:
-                continue
-            if rank == 'images':
-                best_ones = [
-                    (pixels_of_file(shown[p]), Path(name_of(shown[p])).name, v)
-                    for p, v in found[:SHOWN]
-                ]
-                drawn.append(to_image(draw_images(said[i], best_ones)))
-                names.append(file_name(i))
-            else:
-                ranking = [(said[p], v) for p, v in found[:SHOWN]]
-                heading = Path(name_of(shown[i])).name
-                drawn.append(to_image(draw_ranking(pixels_of_file(shown[i]), heading, ranking)))
-                names.append(file_name(i, shown[i]))
-        self._present(drawn, names, show, wait_time, out_dir)
+        shown, said = list_images(images), list_texts(caption, 'caption')
+        paths = [name_of(image) for image in shown]
+        table = self.score(shown, said, batch_size)
+        sources: list[Any]
+        if rank == 'captions':
+            sources, found = shown, [best(row, said, topk) for row in table]
+            results = [
+                dict(img_path=path, captions=[dict(text=t, score=s) for t, s in ranking])
+                for path, ranking in zip(paths, found, strict=True)
+            ]
+            figures = (
+                draw_ranking(pixels_of_file(image), Path(path).name, ranking[:SHOWN])
+                for image, path, ranking in zip(shown, paths, found, strict=True)
+            )
+        else:
+            sources = [None] * len(said)
+            found = [best(row, range(len(shown)), topk) for row in table.T]
+            results = [
+                dict(text=text, images=[dict(img_path=paths[i], score=s) for i, s in ranking])
+                for text, ranking in zip(said, found, strict=True)
+            ]
+            figures = (
+                draw_images(text, [(pixels_of_file(shown[i]), paths[i], s) for i, s in ranking])
+                for text, ranking in zip(said, (f[:SHOWN] for f in found), strict=True)
+            )
+        if show or out_dir is not None:
+            names = [file_name(i, source) for i, source in enumerate(sources)]
+            self._present([to_image(f) for f in figures], names, show, wait_time, out_dir)
         return results
 
     @torch.no_grad()
@@ -225,64 +209,18 @@ class RetrievalInferencer(_Inferencer):
         Returns:
             Tensor: fp32 ``[I, T]``, on the CPU; higher for a better match.
         """
-        model, prepare = self.model, self.model.data_preprocessor
-        tokens = []
-        for start in range(0, len(images), batch_size):
-            some = images[start : start + batch_size]
-            pixels = [self.pipeline(dict(image=i, text=[''], sample_idx=0))['inputs'] for i in some]
-            tokens.append(model.encode_images(prepare.normalize(pixels)).cpu())
-        seen = torch.cat(tokens)
-        ids, padding = prepare.tokenize(list(texts))
-        parts = zip(ids.split(batch_size), padding.split(batch_size), strict=True)
-        said = torch.cat([model.encode_texts(*part).cpu() for part in parts])
-        pairs = torch.cartesian_prod(torch.arange(len(images)), torch.arange(len(texts)))
-        scores = [
-            model.score_pairs(
-                seen[i].to(ids.device), said[t].to(ids.device), padding[t.to(ids.device)]
-            ).cpu()
-            for i, t in (part.T for part in pairs.split(batch_size))
-        ]
-        return torch.cat(scores).unflatten(0, (len(images), len(texts)))
+        seen: list[Tensor] = []
+        for entries in self._get_chunk_data(
+            [dict(img_path=i, text=['']) for i in images], batch_size
+        ):
+            pixels = [self.pipeline(entry)['inputs'] for entry in entries]
+            seen += self.model.encode_images(self.model.data_preprocessor.normalize(pixels)).cpu()
+        said = encode_captions(self.model, texts, batch_size)
+        chosen = torch.ones(len(seen), len(said), dtype=torch.bool)
+        return score_chosen(self.model, seen, said, chosen, batch_size)
 
 
-class TextInferencer:
-    """Answer questions about images or rank captions, whichever the config's head does.
-
-    Takes what every inferencer here takes.
-    """
-
-    def __init__(self, config: Config, checkpoint: Any = None, **options: Any) -> None:
-        self.asks = answers_questions(config)
-        kind = VQAInferencer if self.asks else RetrievalInferencer
-        self.inferencer = kind(config, checkpoint, **options)
-
-    def __call__(
-        self,
-        inputs: Image | Sequence[Image],
-        question: str | Sequence[str] | None = None,
-        caption: str | Sequence[str] | None = None,
-        **options: Any,
-    ) -> list[dict]:
-        """Answer questions about images, or rank captions or images.
-
-        Args:
-            inputs (str | Path | np.ndarray | Sequence): Images; see :func:`list_images`.
-            question (str | Sequence[str]): Questions, which :class:`VQAInferencer` answers.
-            caption (str | Sequence[str]): Captions, which :class:`RetrievalInferencer` ranks.
-            **options: The other arguments of these.
-
-        Raises:
-            UserError: The text that the model takes is missing, or there is the other one.
-        """
-        wanted, other = (question, caption) if self.asks else (caption, question)
-        if wanted is None or other is not None:
-            noun = 'question' if self.asks else 'caption'
-            raise UserError(
-                f"The config's model needs {noun}= beside the images, and no other text."
-            )
-        return self.inferencer(inputs, wanted, **options)
-
-
-def answers_questions(cfg: Config) -> bool:
-    """Return whether a config's model answers questions."""
-    return str(cfg.model.head.type).endswith('VQAHead')
+def inferencer_of(config: Config, *args: Any, **kwargs: Any) -> _ImageInferencer:
+    """Build the inferencer that fits a config's head."""
+    asks = str(config.model.head.type).endswith('VQAHead')
+    return (VQAInferencer if asks else RetrievalInferencer)(config, *args, **kwargs)

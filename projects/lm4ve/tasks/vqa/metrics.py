@@ -17,7 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.files import write_text
 from lm4ve.registry import METRICS
 from lm4ve.tasks.vqa.answers import clean_answer, normalize_answer
@@ -50,8 +50,8 @@ def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     Raises:
         ValueError: There is no answer.
     """
-    if isinstance(answers, str) or not answers:
-        raise ValueError(f'answers={answers!r} must be a list of at least one string')
+    check('the answers of annotators', answers, kind=(list, tuple))
+    check('the number of answers of annotators', len(answers), least=1)
     predicted, given = clean_answer(prediction), [clean_answer(a) for a in answers]
     total = len(given)
     if total == 1 or len(set(given)) > 1:
@@ -88,8 +88,9 @@ def recall_at(
     """
     scores, owner = torch.as_tensor(scores), torch.as_tensor(image_of_caption).long()
     images, captions = scores.shape
-    if scores.isnan().any() or owner.min() < 0:  # either would give a number that is wrong
-        raise UserError('a score is not a number, or an index of an image is negative')
+    # Either would give a number that is wrong.
+    check('scores that are no number', int(scores.isnan().sum()), most=0)
+    check('the first index of an image', int(owner.min()), least=0)
     columns = torch.arange(captions, device=scores.device)
     by_caption = _rank(scores.T, columns, owner)
     # Of an image's captions the one that is ranked best counts.
@@ -122,7 +123,7 @@ class VQAAccuracy(BaseMetric):
     Args:
         result_file (str, optional): Also write the answers to this JSON file, a list
             of ``{"question_id": ..., "answer": ...}``, as the server takes it.
-        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
+        **kwargs: Passed to MMEngine's ``BaseMetric``.
 
     Data samples have ``question_id``, ``pred_answer``, and where they are known
     ``gt_answers`` and ``answer_type``.
@@ -138,10 +139,8 @@ class VQAAccuracy(BaseMetric):
 
     default_prefix = 'vqa'
 
-    def __init__(
-        self, result_file: str | None = None, collect_device: str = 'cpu', prefix: str | None = None
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def __init__(self, result_file: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.result_file = result_file
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -154,7 +153,11 @@ class VQAAccuracy(BaseMetric):
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
         if self.result_file is not None:
-            write_results(self.result_file, [r[:2] for r in results])
+            # In the form of VQA's evaluation server, one for each question.
+            ids = {r[0] for r in results} - {None}
+            check('questions with a question_id of their own', len(ids), choices=(len(results),))
+            answers = [dict(question_id=r[0], answer=r[1]) for r in results]
+            write_text(json.dumps(answers), self.result_file)
         by_type = defaultdict(list)
         for _, _, accuracy, answer_type in results:
             if accuracy is not None:
@@ -162,36 +165,13 @@ class VQAAccuracy(BaseMetric):
                 if answer_type in ANSWER_TYPES:
                     by_type[ANSWER_TYPES[answer_type]].append(accuracy)
         scored = len(by_type['overall'])
-        if scored < len(results):
-            print_log(
-                f'VQAAccuracy: {len(results) - scored} of {len(results)} questions have no answer '
-                'and do not count.',
-                logger='current',
-                level=logging.WARNING,
-            )
         if self.result_file is None:
             check('VQAAccuracy without result_file: questions with an answer', scored, least=1)
+        if scored < len(results):
+            text = f'VQAAccuracy: {scored} of {len(results)} questions have an answer and count.'
+            print_log(text, logger='current', level=logging.WARNING)
         order = ('overall', *ANSWER_TYPES.values())
         return {k: 100 * float(np.mean(by_type[k])) for k in order if by_type[k]}
-
-
-def write_results(path: str, answers: Sequence[tuple[Any, str]]) -> None:
-    """Write the answers to a test set in the form of VQA's evaluation server.
-
-    Args:
-        path (str): The JSON file.
-        answers (Sequence[tuple]): Question id and answer, one for each question.
-
-    Raises:
-        UserError: A question has no id, or an id occurs twice.
-    """
-    ids = [question_id for question_id, _ in answers]
-    if None in ids or len(set(ids)) < len(ids):
-        raise UserError(
-            f"result_file='{path}': the server needs one answer a question, and question ids are "
-            "missing or occur twice. Fix: keep 'question_id' in PackVisionLanguage.meta_keys."
-        )
-    write_text(json.dumps([dict(question_id=q, answer=a) for q, a in answers]), path)
 
 
 @METRICS.register_module()
@@ -200,33 +180,23 @@ class RetrievalRecall(BaseMetric):
 
     Args:
         ks (Sequence[int]): How many of the best ranked ones are looked at.
-        collect_device, prefix: Passed to MMEngine's ``BaseMetric``.
+        **kwargs: Passed to MMEngine's ``BaseMetric``.
 
     Results, in percent: ``retrieval/image_to_text/R@k``, ``retrieval/text_to_image/R@k``
-    and ``retrieval/mean``, their mean. After a comparison of coarse-to-fine scores with
-    the exact ones also ``retrieval/coarse_loss/...``, the exact recall minus the other.
+    and ``retrieval/mean``, their mean.
     """
 
     default_prefix = 'retrieval'
 
-    def __init__(
-        self, ks: Sequence[int] = (1, 5, 10), collect_device: str = 'cpu', prefix: str | None = None
-    ) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+    def __init__(self, ks: Sequence[int] = (1, 5, 10), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.ks = tuple(ks)
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Rank; keep a few numbers, since the scores are too many to send between ranks."""
         for sample in data_samples:
-            result = self._recall(sample['scores'], sample['image_of_caption'])
-            if 'exact_scores' in sample:
-                exact = self._recall(sample['exact_scores'], sample['image_of_caption'])
-                result |= {f'coarse_loss/{k}': exact[k] - result[k] for k in exact}
-            self.results.append(result)
-
-    def _recall(self, scores: Tensor, image_of_caption: Tensor) -> dict[str, float]:
-        found = recall_at(scores, image_of_caption, self.ks)
-        return dict(found, mean=float(np.mean(list(found.values()))))
+            found = recall_at(sample['scores'], sample['image_of_caption'], self.ks)
+            self.results.append(dict(found, mean=float(np.mean(list(found.values())))))
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         return {k: float(np.mean([r[k] for r in results])) for k in results[0]}

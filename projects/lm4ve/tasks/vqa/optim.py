@@ -7,8 +7,7 @@ paper of the blocks trains their mappers at ten times the image encoder's rate
 
 from typing import Any
 
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
+from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
 from lm4ve.errors import check
@@ -18,16 +17,9 @@ from lm4ve.registry import OPTIM_WRAPPER_CONSTRUCTORS
 MULTIPLIERS = dict(base=1.0, head=50.0, cross_modal=5.0, neck=10.0)
 #: The beginnings of names -> their group, the first that fits. METER finds its heads and
 #: its fusion by their names too, and leaves rank_output and token types at the base rate.
-GROUPS = (
-    ('head.rank_output.', 'base'),
-    ('head.', 'head'),
-    ('neck.', 'neck'),
-    ('fusion.', 'cross_modal'),
-    ('image_transform.', 'cross_modal'),
-    ('text_transform.', 'cross_modal'),
-    ('image_pooler.', 'cross_modal'),
-    ('text_pooler.', 'cross_modal'),
-    ('', 'base'),
+_CROSS_MODAL = ('image_transform', 'text_transform', 'image_pooler', 'text_pooler', 'fusion')
+GROUPS = (('head.rank_output', 'base'), ('head', 'head'), ('neck', 'neck')) + tuple(
+    (begin, 'cross_modal') for begin in _CROSS_MODAL
 )
 #: METER does not decay what has these in its name. CLIP's norms and the one of the answer
 #: head are called otherwise, and do decay.
@@ -44,7 +36,7 @@ def group_of(name: str) -> tuple[str, bool]:
     """
     parts = [p for p in name.split('.') if p not in _WRAPPERS]
     name = '.'.join(parts)
-    group = next(group for begin, group in GROUPS if name.startswith(begin))
+    group = next((group for begin, group in GROUPS if name.startswith(f'{begin}.')), 'base')
     return group, 'bias' not in parts[-1] and not _NORMS.intersection(parts)
 
 
@@ -66,30 +58,20 @@ class METEROptimWrapperConstructor(DefaultOptimWrapperConstructor):
         for key, value in self.paramwise_cfg.items():
             check('a field of optim_wrapper.paramwise_cfg', key, choices=MULTIPLIERS)
             check(f'optim_wrapper.paramwise_cfg.{key}', value, kind=(int, float), least=0)
+        self.paramwise_cfg = {**MULTIPLIERS, **self.paramwise_cfg}
 
-    def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer wrapper of a model, which may be wrapped for training."""
-        groups = self._groups(getattr(model, 'module', model))
-        optimizer = OPTIMIZERS.build(dict(self.optimizer_cfg, params=list(groups.values())))
-        wrapper = dict(dict(type='OptimWrapper'), **self.optim_wrapper_cfg)
-        return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))
-
-    def _groups(self, model: nn.Module) -> dict[tuple[str, bool], dict[str, Any]]:
-        """Parameters with their rate and decay, by group; in the order of the model."""
-        multipliers = {**MULTIPLIERS, **self.paramwise_cfg}
+    def add_params(self, params: list[dict], module: nn.Module, *others: Any) -> None:
+        """Add the model's groups: parameters with their rate and decay, in the model's order."""
         groups: dict[tuple[str, bool], dict[str, Any]] = {}
-        for name, parameter in model.named_parameters():
+        for name, parameter in module.named_parameters():
             if not parameter.requires_grad:
                 continue
             kind, decays = key = group_of(name)
-            if key not in groups:
-                groups[key] = dict(params=[], lr=self.base_lr * multipliers[kind])
-                if not decays:
-                    groups[key]['weight_decay'] = 0.0
-                elif self.base_wd is not None:
-                    groups[key]['weight_decay'] = self.base_wd
-            groups[key]['params'].append(parameter)
+            decay = self.base_wd if decays else 0.0
+            rates = dict(lr=self.base_lr * self.paramwise_cfg[kind])
+            rates |= {} if decay is None else dict(weight_decay=decay)
+            groups.setdefault(key, dict(params=[], **rates))['params'].append(parameter)
         # Names of sharded parameters would put all of them at the base rate.
         fusion = sum(kind == 'cross_modal' for kind, _ in groups)
         check('METEROptimWrapperConstructor: groups of the fusion', fusion, least=1)
-        return groups
+        params.extend(groups.values())

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from mmengine.model import is_model_wrapper
 
 from lm4ve.registry import HOOKS, VISUALIZERS
-from lm4ve.tasks.base.analysis import numbered
 from lm4ve.tasks.base.language.rankings import TRUE, Ranking, best, draw_bars
-from lm4ve.tasks.base.language.words import draw_words, flow
+from lm4ve.tasks.base.language.words import draw_words, file_name, flow
 from lm4ve.tasks.base.pictures import (
     Frames,
     PredictionVisualizationHook,
@@ -63,24 +62,18 @@ class ImageAndWords(Frames):
 
     def draw_values(self, axes: Axes, tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color cells of the image, boxes of words, or both."""
+        *grid, count = tokens.grid if len(tokens.grid) != 2 else (*tokens.grid, 0)
         norm = tokens.norm()
-        *grid, count = tokens.grid
-        if len(tokens.grid) == 2:
-            super().draw_values(axes, tokens, colors, time)
-            self._frame(axes)
-            return
-        values, top = tokens.values[-count:], 0.0
         if grid:
-            cells = replace(
-                tokens,
-                values=tokens.values[:-count],
-                grid=tuple(grid),
-                limits=(norm.vmin, norm.vmax),
+            cells = tokens.values[: grid[0] * grid[1]]
+            limits = norm.vmin, norm.vmax
+            super().draw_values(
+                axes, replace(tokens, values=cells, grid=tuple(grid), limits=limits), colors, time
             )
-            super().draw_values(axes, cells, colors, time)
-            top = self.image_height
-        shades = colormaps[colors](norm(values[: len(self.words)]))
-        self._draw_words(axes, shades, top)
+            self._frame(axes)
+        if count:
+            shades = colormaps[colors](norm(tokens.values[-count:][: len(self.words)]))
+            self._draw_words(axes, shades, self.image_height if grid else 0.0)
 
     def _draw_words(self, axes: Axes, shades: list | np.ndarray, top: float) -> None:
         draw_words(axes, self.words, self.places, self.size, shades, top, self.side)
@@ -104,29 +97,19 @@ def draw_ranking(
         image (np.ndarray): uint8 ``[H, W, 3]``, RGB.
         heading (str): The question.
         ranking (Sequence[tuple[str, float]]): Answers or captions, best first.
-        truth (Sequence[str]): What is true: green where it is among them, and said below
+        truth (Sequence[str]): What is true: green where it is among them, and written below
             the image.
     """
-    names = [textwrap.fill(name, 42) for name, _ in ranking]
-    scores = np.array([score for _, score in ranking])
-    title = textwrap.fill(heading, 84)
-    lines = sum(n.count('\n') + 1 for n in names)
-    band = 0.22 * (title.count('\n') + 1) + 0.2
-    height = max(2.4, 0.2 * lines + 0.18 * len(names) + 0.3)
-    figure = Figure(figsize=(7.4, height + band + 0.35), dpi=110, facecolor='white')
-    whole = height + band + 0.35
-    figure.text(
-        0.02, 1 - 0.1 / whole, title, va='top', fontsize=11, weight='bold', parse_math=False
-    )
-    place = (0.02, 0.3 / whole, 0.32, height / whole)
-    _show(figure.add_axes(place), image)
+    figure = Figure(figsize=(7.4, 3.4), dpi=110, facecolor='white', layout='constrained')
+    figure.suptitle(textwrap.fill(heading, 84), fontsize=11, weight='bold', parse_math=False)
+    left, right = figure.subplots(1, 2)
+    _show(left, image)
     if truth:
-        text = f'truth: {", ".join(dict.fromkeys(truth))}'
-        figure.text(0.02, 0.12 / whole, textwrap.shorten(text, 90), fontsize=8.5, color=TRUE)
-    longest = max(len(part) for n in names for part in n.split('\n'))
-    left = 0.38 + min(0.011 * longest, 0.4)
-    axes = figure.add_axes((left, 0.3 / whole, 0.93 - left, height / whole))
-    draw_bars(axes, names, scores, [name in truth for name, _ in ranking])
+        text = textwrap.shorten(f'truth: {", ".join(dict.fromkeys(truth))}', 90)
+        figure.supxlabel(text, fontsize=8.5, color=TRUE, parse_math=False)
+    names, scores = zip(*ranking, strict=True)
+    labels = [textwrap.fill(name, 42) for name in names]
+    draw_bars(right, labels, np.array(scores), [name in truth for name in names])
     return figure
 
 
@@ -135,31 +118,23 @@ def draw_images(query: str, ranked: Sequence[tuple[np.ndarray, str, float]]) -> 
 
     Args:
         query (str): The text.
-        ranked (Sequence[tuple]): Image uint8 ``[H, W, 3]`` RGB, its name and its score, best
+        ranked (Sequence[tuple]): Image uint8 ``[H, W, 3]`` RGB, its path and its score, best
             first.
     """
-    count = len(ranked)
-    title = textwrap.fill(query, max(24 * count, 48))
-    band = 0.22 * (title.count('\n') + 1) + 0.2
-    side, gap = 1.7, 0.12
-    width = max(count * (side + gap) + gap, 3.8)
-    whole = band + side + 0.55
-    figure = Figure(figsize=(width, whole), dpi=110, facecolor='white')
-    figure.text(
-        gap / width, 1 - 0.1 / whole, title, va='top', fontsize=11, weight='bold', parse_math=False
-    )
-    for i, (image, name, score) in enumerate(ranked):
-        x = gap + i * (side + gap)
-        axes = figure.add_axes((x / width, 0.5 / whole, side / width, side / whole))
+    width = max(1.8 * len(ranked), 3.8)
+    figure = Figure(figsize=(width, 2.8), dpi=110, facecolor='white', layout='constrained')
+    title = textwrap.fill(query, int(13 * width))
+    figure.suptitle(title, fontsize=11, weight='bold', parse_math=False)
+    panels = figure.subplots(1, len(ranked), squeeze=False)[0]
+    for rank, (axes, (image, path, score)) in enumerate(zip(panels, ranked, strict=True), 1):
         _show(axes, image)
-        text = f'{i + 1}.  {score:.2f}\n{textwrap.shorten(name, 26, placeholder="…")}'
-        figure.text(x / width, 0.42 / whole, text, va='top', fontsize=8, parse_math=False)
+        name = textwrap.shorten(Path(path).name, 26, placeholder='…')
+        axes.set_title(f'{rank}.  {score:.2f}\n{name}', fontsize=8, parse_math=False)
     return figure
 
 
 def _show(axes: Any, image: np.ndarray) -> None:
     axes.imshow(image, interpolation='nearest' if min(image.shape[:2]) < 100 else 'antialiased')
-    axes.set_anchor('N')
     axes.set_axis_off()
 
 
@@ -173,10 +148,7 @@ class VisionLanguageVisualizer(PredictionVisualizer):
         image: np.ndarray,
         data_sample: Any,
         vocabulary: Sequence[str],
-        show: bool = False,
-        wait_time: float = 0.0,
-        out_file: str | None = None,
-        step: int = 0,
+        **options: Any,
     ) -> np.ndarray:
         """Draw a question with its best answers; send it to the backends, a file or a window.
 
@@ -186,17 +158,15 @@ class VisionLanguageVisualizer(PredictionVisualizer):
             data_sample (VisionLanguageDataSample): With ``text`` and ``pred_scores``, and
                 ``gt_answers`` where they are known.
             vocabulary (Sequence[str]): The answers.
-            show (bool): Show it in a window, for ``wait_time`` seconds.
-            out_file (str, optional): A PNG instead of the backends.
-            step (int): Global step.
+            **options: Of :meth:`PredictionVisualizer.present`.
 
         Returns:
             np.ndarray: uint8 RGB.
         """
         ranking = best(data_sample.pred_scores, vocabulary)
         truth = data_sample.get('gt_answers') or ()
-        drawn = to_image(draw_ranking(image, data_sample.text[0], ranking, truth))
-        return self.present(name, drawn, show, wait_time, out_file, step)
+        figure = draw_ranking(image, data_sample.text[0], ranking, truth)
+        return self.present(name, to_image(figure), **options)
 
 
 @HOOKS.register_module()
@@ -216,13 +186,7 @@ class VisionLanguageVisualizationHook(PredictionVisualizationHook):
         if 'pred_answer' not in sample:
             return
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        path = sample.get('img_path')
-        name = f'{mode}_{numbered(number, Path(path).stem if path else None)}'
+        name = f'{mode}_{file_name(number, sample.get("img_path"))}'
         pixels = batch['inputs'][index].flip(0).permute(1, 2, 0).cpu().numpy()  # loaded as BGR
-        runner.visualizer.add_datasample(
-            name,
-            pixels,
-            sample,
-            model.head.vocabulary,
-            **self.options(runner, f'{name}_{runner.iter}'),
-        )
+        options = self.options(runner, f'{name}_{runner.iter}')
+        runner.visualizer.add_datasample(name, pixels, sample, model.head.vocabulary, **options)

@@ -1,16 +1,22 @@
-"""What heads share that choose an answer out of a vocabulary.
+"""Answers out of a vocabulary: the base of heads that choose one, and of their inferencers.
 
 A fingerprint of the vocabulary is a part of every checkpoint: outputs of a head mean
 nothing, or worse, with other answers.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lm4ve.errors import CheckpointError
+from lm4ve.errors import CheckpointError, check
+from lm4ve.tasks.base.inferencer import TaskInferencer
+from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields
+from lm4ve.tasks.base.language.words import file_name
 
 FINGERPRINT = 'vocabulary_fingerprint'
 TARGETS = ('soft', 'hard')
@@ -39,29 +45,113 @@ class KnowsVocabulary(nn.Module):
     vocabulary_field = 'model.head.vocabulary'
 
     def know(self, answers: Sequence[str]) -> None:
-        """Take the answers, in the order of the logits."""
+        """Set the answers, in the order of the logits."""
         self.vocabulary = list(answers)
         self.index = {a: i for i, a in enumerate(self.vocabulary)}
         self.register_buffer(FINGERPRINT, vocabulary_digest(self.vocabulary))
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: object) -> None:
-        """Refuse a checkpoint of another vocabulary, even where loading is not strict.
+        """Refuse a checkpoint of another vocabulary, also where loading is not strict.
 
         Raises:
             CheckpointError: The answers differ.
         """
         stored = state_dict.get(prefix + FINGERPRINT)
-        last = state_dict.get(f'{prefix}layers.3.bias')
+        bias = state_dict.get(f'{prefix}layers.3.bias')
         mine = getattr(self, FINGERPRINT)
-        other = stored is not None and (
-            stored.dtype != mine.dtype or not torch.equal(stored.cpu(), mine.cpu())
+        same = stored is None or (
+            stored.dtype == mine.dtype and torch.equal(stored.cpu(), mine.cpu())
         )
-        answers = None if last is None or last.dim() != 1 else len(last)
-        if other or (answers is not None and answers != len(self.vocabulary)):
-            count = '' if answers is None else f' of {answers} answers'
+        count = len(self.vocabulary)
+        if not same or (bias is not None and bias.shape != (count,)):
             raise CheckpointError(
-                f'The checkpoint was trained with another vocabulary{count}; '
-                f'{self.vocabulary_field} has {len(self.vocabulary)}. Its outputs would mean other '
-                'answers. Fix: give the vocabulary file that the checkpoint was trained with.'
+                'The checkpoint was trained with another vocabulary than the '
+                f'{count} answers of {self.vocabulary_field}. Its outputs would mean other answers.'
             )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+class AnsweringInferencer(TaskInferencer):
+    """Answers questions about files or arrays. A task reads and draws them."""
+
+    postprocess_kwargs = {'topk'}
+    #: What results call the file.
+    source = ''
+    #: The texts of a sample, in their order.
+    texts: tuple[str, ...] = ('question',)
+
+    def draw(self, entry: dict[str, Any], sample: Any) -> np.ndarray:
+        """Draw an entry of :meth:`ask` with its best answers, uint8 ``[H, W, 3]``, RGB."""
+        raise NotImplementedError
+
+    def ask(
+        self,
+        rows: Mapping[str, list],
+        return_datasamples: bool = False,
+        batch_size: int = 1,
+        **kwargs: Any,
+    ) -> list:
+        """Answer one question for each entry of the rows.
+
+        Args:
+            rows (Mapping[str, list]): :attr:`source`, :attr:`texts`, and what else :meth:`draw`
+                needs. A row of one entry is repeated. The pipeline takes a dict of one entry of
+                each row, with ``text`` (list[str]) and its number ``sample_idx``.
+            return_datasamples (bool): Return data samples instead of dicts.
+            batch_size (int): Questions per batch.
+            **kwargs: ``topk``, ``show``, ``wait_time`` and ``out_dir``.
+
+        Returns:
+            list[dict]: The file, the texts, ``pred_answer``, ``pred_score`` and ``answers``.
+
+        Raises:
+            UserError: The numbers of entries differ.
+        """
+        count = max(map(len, rows.values()))
+        for name, row in rows.items():
+            check(f'the number of entries of {name}', len(row), choices=(1, count))
+        columns = [row * count if len(row) == 1 else row for row in rows.values()]
+        inputs = [dict(zip(rows, entry, strict=True)) for entry in zip(*columns, strict=True)]
+        for number, entry in enumerate(inputs):
+            entry.update(sample_idx=number, text=[entry[k] for k in self.texts])
+        found = super().__call__(inputs, return_datasamples, batch_size, **kwargs)
+        if return_datasamples:
+            return found
+        names = [name_of(entry[self.source]) for entry in inputs]
+        return [{self.source: name, **f} for name, f in zip(names, found, strict=True)]
+
+    def visualize(
+        self,
+        inputs: list[dict],
+        preds: list,
+        show: bool = False,
+        wait_time: float = 0.0,
+        out_dir: str | Path | None = None,
+    ) -> list[np.ndarray]:
+        """Draw the entries, if they are shown or written."""
+        if not show and out_dir is None:
+            return []
+        drawn = [self.draw(entry, sample) for entry, sample in zip(inputs, preds, strict=True)]
+        names = [file_name(i, entry[self.source]) for i, entry in enumerate(inputs)]
+        return self._present(drawn, names, show, wait_time, out_dir)
+
+    def postprocess(
+        self,
+        preds: list,
+        visualization: list[np.ndarray],
+        return_datasamples: bool = False,
+        topk: int = SHOWN,
+    ) -> list:
+        """Convert predictions to plain data."""
+        if return_datasamples:
+            return preds
+        vocabulary = self.model.head.vocabulary
+        return [
+            dict(zip(self.texts, s.text, strict=True), **answer_fields(s, vocabulary, topk))
+            for s in preds
+        ]
+
+
+def name_of(source: str | Path | np.ndarray) -> str:
+    """Return the path of a file, or 'array'."""
+    return 'array' if isinstance(source, np.ndarray) else str(source)

@@ -19,31 +19,25 @@ from lm4ve.files import check_end
 
 @contextmanager
 def naming_file(path: str | Path, field: str) -> Iterator[None]:
-    """Name the file and the config's field in an error about the file's content.
+    """Name the file and the config's field in an error about the file or its content.
 
     Raises:
-        UserError: Anything of the content was missing or of another type.
+        UserError: It cannot be read, or something in it is missing or of another type.
     """
+    foreign = (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error)
     try:
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, csv.Error) as e:
+    except (OSError, *foreign) as e:
         raise UserError(
-            f"{field}: '{path}' is damaged or of another kind ({type(e).__name__}: {e})."
+            f"{field}: '{path}' is missing, damaged or of another kind ({type(e).__name__}: {e})."
         ) from e
 
 
-def read_text(path: str | Path, field: str) -> str:
-    """Return the content of a UTF-8 file, without a byte order mark.
-
-    Raises:
-        UserError: It cannot be read or is no text.
-    """
-    try:
-        return Path(path).read_bytes().decode('utf-8-sig')
-    except (OSError, ValueError) as e:
-        raise UserError(f"{field}: '{path}' cannot be read: {e}") from e
+def read_text(path: str | Path) -> str:
+    """Return the content of a UTF-8 file, without a byte order mark, its line ends as they are."""
+    return Path(path).read_bytes().decode('utf-8-sig')
 
 
 def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> Any:
@@ -58,23 +52,9 @@ def read_json(path: str | Path, kind: type | tuple[type, ...], field: str) -> An
         UserError: It cannot be read, is no JSON, or holds something else.
     """
     with naming_file(path, field):
-        content = json.loads(read_text(path, field))
+        content = json.loads(read_text(path))
     check(f"{field}: the content of '{path}'", content, kind=kind)
     return content
-
-
-def read_entries(content: dict, key: str, path: str | Path, field: str) -> list[dict]:
-    """Return the list of objects that a JSON file has under a key.
-
-    Raises:
-        UserError: There is no such list; the message lists the keys that there are.
-    """
-    entries = content.get(key)
-    if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
-        raise UserError(
-            f"{field}: '{path}' has no list '{key}' of objects, only {listing(list(content), 8)}."
-        )
-    return entries
 
 
 def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -93,14 +73,14 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
     """
     suffix = Path(path).suffix.lower()
     check(f"{field}: the ending of '{path}'", suffix, choices=('.csv', '.tsv', '.jsonl', '.json'))
-    text = read_text(path, field)
-    if suffix in ('.csv', '.tsv'):
-        rows = _csv_rows(text, path, ',' if suffix == '.csv' else '\t')
-    else:
-        # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for example.
-        lines = enumerate(text.split('\n'), 1)
-        rows = ((number, json.loads(line)) for number, line in lines if line.strip())
     with naming_file(path, field):
+        text = read_text(path)
+        if suffix in ('.csv', '.tsv'):
+            rows = _csv_rows(text, path, ',' if suffix == '.csv' else '\t')
+        else:
+            # Not splitlines: a text in JSON may hold other ends of lines, U+2028 for example.
+            lines = enumerate(text.split('\n'), 1)
+            rows = ((number, json.loads(line)) for number, line in lines if line.strip())
         for number, row in rows:
             if not isinstance(row, dict):
                 raise ValueError(f'line {number} is no object')
@@ -110,8 +90,8 @@ def read_rows(path: str | Path, field: str) -> Iterator[tuple[str, dict[str, Any
 def _csv_rows(text: str, path: str | Path, delimiter: str) -> Iterator[tuple[int, dict]]:
     check_end(text, path)
     reader = csv.DictReader(io.StringIO(text, newline=''), delimiter=delimiter, strict=True)
-    for name, count in Counter(reader.fieldnames or ()).items():
-        check(f"columns '{name}' of '{path}'", count, most=1)
+    names = reader.fieldnames or ()
+    check(f"columns of '{path}' with different names", len(set(names)), choices=(len(names),))
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(f'line {reader.line_num} has not as many cells as the header')
@@ -130,28 +110,22 @@ def texts_of(row: dict, one: str, many: str, where: str) -> list[str] | None:
     Raises:
         UserError: The value is neither a text nor a list of texts.
     """
-    if many in row:
-        texts = row[many].split('|') if isinstance(row[many], str) else row[many]
-    elif one in row:
-        texts = [row[one]]
-    else:
+    if one not in row and many not in row:
         return None
+    texts = row.get(many, [row.get(one)])
+    if isinstance(texts, str):
+        texts = texts.split('|')
     if texts in (None, [None]):
         return []
-    if not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
-        raise UserError(f'{where}: {one} must be a text, or {many} a list of texts.')
+    for text in texts:
+        check(f'{where}: {one}', text, kind=str)
     return [t.strip() for t in texts if t.strip()]
 
 
 def check_unique(total: int, ids: Sequence[object], found: dict, path: str) -> None:
-    """Refuse a file whose entries are more than their different ids.
-
-    Raises:
-        UserError: It names the ids.
-    """
-    if len(found) < total:
-        twice = [q for q, n in Counter(ids).items() if n > 1]
-        raise UserError(f"'{path}' has question ids more than once: {listing(twice)}.")
+    """Refuse a file whose entries are more than their different ids."""
+    twice = [] if len(found) == total else [q for q, n in Counter(ids).items() if n > 1]
+    check(f"question ids that '{path}' has more than once ({listing(twice)})", len(twice), most=0)
 
 
 def check_pairs(
@@ -173,13 +147,7 @@ def check_pairs(
             things.
     """
     key, noun = about
-    wrong = [
-        q
-        for q in {**questions, **annotations}
-        if q not in questions or q not in annotations or questions[q][key] != annotations[q][key]
-    ]
-    if wrong:
-        raise UserError(
-            f"'{question_file}' and '{ann_file}' do not belong together: {len(wrong)} question(s) "
-            f'without a partner or about another {noun} ({listing(wrong)}).'
-        )
+    ids = {**questions, **annotations}
+    other = [q for q in ids if questions.get(q, {}).get(key) != annotations.get(q, {}).get(key)]
+    name = f'questions without a partner or about another {noun} ({listing(other)})'
+    check(f"'{question_file}' and '{ann_file}': {name}", len(other), most=0)

@@ -6,21 +6,17 @@ starts: tests and inferencers load a checkpoint of ours and need no other weight
 
 import json
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.checkpoint import Checkpoint, open_checkpoint
-
-# BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
-_OLD_NAMES = (('LayerNorm.weight', 'LayerNorm.gamma'), ('LayerNorm.bias', 'LayerNorm.beta'))
 
 # Sizes of a configuration; without a bound, a damaged file would fill the memory.
 _SIZES = (
@@ -42,8 +38,7 @@ def naming(field: str) -> Iterator[None]:
     try:
         yield
     except CheckpointError as e:
-        text = re.sub(r'(model\.neck\.)?\bblock\.checkpoint\b', field, str(e))
-        raise CheckpointError(text) from e
+        raise CheckpointError(str(e).replace('block.checkpoint', field)) from e
 
 
 def read_model_config(
@@ -70,9 +65,9 @@ def read_model_config(
     if checkpoint is not None:
         with naming(f'{field}.checkpoint'):
             files = open_checkpoint(checkpoint)
-        config = files.config
-    check(f'{field}.model_type', config.get('model_type'), kind=str)
-    return dict(config), files
+    fields = dict(config if files is None else files.config)
+    check(f'{field}.model_type', fields.get('model_type'), kind=str)
+    return fields, files
 
 
 def build_config(fields: Mapping[str, Any], field: str) -> PretrainedConfig:
@@ -114,12 +109,7 @@ def build_bare(config: PretrainedConfig, **options: Any) -> nn.Module:
     return AutoModel.from_config(config, attn_implementation='sdpa', dtype=torch.float32, **options)
 
 
-def load_weights(
-    module: nn.Module,
-    files: Checkpoint,
-    field: str,
-    adapt: Callable[[str, Tensor, Tensor], Tensor] | None = None,
-) -> None:
+def load_weights(module: nn.Module, files: Checkpoint, field: str) -> None:
     """Load a module's weights out of a checkpoint that may hold more.
 
     There is no table of prefixes: the right one is the only prefix under which every
@@ -129,8 +119,6 @@ def load_weights(
         module (nn.Module): Takes the weights.
         files (Checkpoint): Holds them by Hugging Face's names.
         field (str): The config's field, for messages.
-        adapt (callable, optional): ``(name, stored, own) -> tensor``, for a tensor whose
-            shape differs.
 
     Raises:
         CheckpointError: Weights are missing, damaged or quantized.
@@ -138,36 +126,28 @@ def load_weights(
     """
     own = module.state_dict()
     with naming(f'{field}.checkpoint'):
-        stored = _stored_names(list(own), set(files.weights), files.name)
+        stored = _stored_names(list(own), files)
         state = {}
         for name, mine in own.items():
             weight = files.weights[stored[name]]()
             if not weight.is_floating_point():
-                raise CheckpointError(
-                    f"'{stored[name]}' of {field}.checkpoint='{files.name}' is {weight.dtype}. "
-                    "Fix: use the model's original weights, not quantized ones."
-                )
-            if weight.shape != mine.shape and adapt is not None:
-                weight = adapt(name, weight.float(), mine)
-            state[name] = weight.to(mine.dtype, copy=True)
+                raise CheckpointError(f"{field}.checkpoint='{files.name}' is quantized.")
+            state[name] = weight.to(mine.dtype)
     module.load_state_dict(state, strict=True)
     print_log(f"{field}: weights of '{files.name}'.", logger='current', level=logging.INFO)
 
 
-def _stored_names(wanted: list[str], names: set[str], source: str) -> dict[str, str]:
+def _stored_names(wanted: list[str], files: Checkpoint) -> dict[str, str]:
     """Map a module's names to those in the files, by the one prefix that fits all."""
-    prefixes = sorted({n[: -len(wanted[0])] for n in names if n.endswith(wanted[0])})
-    for prefix in prefixes:
-        found = {w: _spelled(prefix + w, names) for w in wanted}
-        if all(found.values()):
-            return found
-    missing = [w for w in wanted if not any(n.endswith(w) for n in names)] or wanted
+    stored = {}
+    for name in files.weights:
+        newer = name.replace('LayerNorm.gamma', 'LayerNorm.weight')  # of TensorFlow times
+        stored[newer.replace('LayerNorm.beta', 'LayerNorm.bias')] = name
+    for prefix in sorted(n.removesuffix(wanted[0]) for n in stored if n.endswith(wanted[0])):
+        if all(prefix + name in stored for name in wanted):
+            return {name: stored[prefix + name] for name in wanted}
+    missing = [w for w in wanted if not any(n.endswith(w) for n in stored)] or wanted
     raise CheckpointError(
-        f"The weights of '{source}' are of another model: no {listing(missing, 3)} among "
-        f'{listing(sorted(names), 3)}.'
+        f"The weights of '{files.name}' are of another model: no {listing(missing, 3)} among "
+        f'{listing(sorted(stored), 3)}.'
     )
-
-
-def _spelled(name: str, names: set[str]) -> str | None:
-    older = (name.replace(new, old) for new, old in _OLD_NAMES)
-    return next((n for n in (name, *older) if n in names), None)

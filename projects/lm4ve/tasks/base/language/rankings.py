@@ -15,12 +15,12 @@ SHOWN = 5
 BAR, TRUE = '#4c78a8', '#1a8f3c'
 
 
-def best(scores: Tensor, names: Sequence[str], count: int = SHOWN) -> list[tuple[str, float]]:
+def best(scores: Tensor, names: Sequence[Any], count: int = SHOWN) -> list[tuple[Any, float]]:
     """Return the names with the highest scores, best first.
 
     Args:
         scores (Tensor): ``[A]``.
-        names (Sequence[str]): A of them.
+        names (Sequence): A of them.
         count (int): At most so many.
     """
     found, places = scores.float().topk(min(count, len(names)))
@@ -51,33 +51,18 @@ def draw_bars(
         right (Sequence[bool]): N of them, or none.
     """
     colors = [TRUE if r else BAR for r in right or [False] * len(names)]
-    axes.barh(range(len(names)), scores, color=colors, height=0.6)
+    bars = axes.barh(range(len(names)), scores, color=colors, height=0.6)
+    axes.bar_label(bars, [number(s) for s in scores], padding=4, fontsize=8.5)
     axes.set_yticks(range(len(names)), names, fontsize=9, parse_math=False)
-    _scale(axes, scores)
-    for i, score in enumerate(scores):
-        axes.annotate(
-            number(score),
-            (max(score, 0.0), i),
-            (4, 0),
-            textcoords='offset points',
-            va='center',
-            fontsize=8.5,
-        )
-
-
-def _scale(axes: Any, scores: np.ndarray) -> None:
-    """Put the best bar on top; probabilities have one scale, other scores their own."""
-    low, high = min(float(scores.min()), 0.0), max(float(scores.max()), 0.0)
-    if low == 0.0 and high <= 1.0:
-        high = 1.0
-    room = 0.18 * (high - low or 1.0)
-    axes.set(xlim=(low - (0.05 * room if low else 0), high + room))
-    axes.set_ylim(max(len(scores), 3) - 0.5, -0.5)
+    # Probabilities have one scale, other scores their own.
+    low, high = min(scores.min(), 0.0), max(scores.max(), 0.0)
+    high = 1.0 if low == 0.0 and high <= 1.0 else high
+    room = 0.18 * (high - low)
+    axes.set(xlim=(low - room * (low < 0), high + room), ylim=(max(len(names), 3) - 0.5, -0.5))
     axes.set_xticks([])
     axes.axvline(0, color='.4', lw=0.8)
     axes.tick_params(axis='y', length=0)
-    for side in ('top', 'right', 'bottom', 'left'):
-        axes.spines[side].set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
 def number(score: float) -> str:

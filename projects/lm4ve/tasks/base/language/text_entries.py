@@ -38,14 +38,13 @@ class TextDataset(IntegrityMixin):
         Raises:
             UserError: ``on_corrupt='refuse'``.
         """
-        if not entries:
-            return
-        found = (
-            f'{type(self).__name__}: {len(entries)} of {total} entries {what}: {listing(entries)}.'
-        )
+        found = f'{type(self).__name__}: {len(entries)} of {total} entries {what}'
         if self.on_corrupt == 'refuse':
-            raise UserError(f"{found} Fix: correct them, or set dataset.on_corrupt='skip'.")
-        print_log(f'{found} They are left out.', logger='current', level=logging.WARNING)
+            name = f"{found} ({listing(entries)}; dataset.on_corrupt='skip' leaves them out)"
+            check(name, len(entries), most=0)
+        elif entries:
+            text = f'{found}, and are left out: {listing(entries)}.'
+            print_log(text, logger='current', level=logging.WARNING)
 
     def refuse_nothing(self, entries: Sequence[object]) -> None:
         """Refuse a data set without an entry.

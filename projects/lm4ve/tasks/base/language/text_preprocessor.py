@@ -42,17 +42,15 @@ class TextPreprocessor(BaseDataPreprocessor):
 
     def __init__(self, tokenizer: Any, max_length: int = 50, non_blocking: bool = False) -> None:
         super().__init__(non_blocking)
-        self.tokenizer, self.tokenizer_type, self.tokenizer_name = None, None, tokenizer
-        self.max_length = max_length
-        self.num_truncated = 0
+        self.tokenizer, self.tokenizer_type, self.tokenizer_name = tokenizer, None, tokenizer
+        if isinstance(tokenizer, str):
+            self.tokenizer, self.tokenizer_type = load_tokenizer(tokenizer)
         least = 0
         if tokenizer is not None:
-            self.tokenizer, self.tokenizer_type = (
-                load_tokenizer(tokenizer) if isinstance(tokenizer, str) else (tokenizer, None)
-            )
             self._special = set(self.tokenizer.all_special_ids)
             least = self.tokenizer.num_special_tokens_to_add()
         check('model.data_preprocessor.max_length', max_length, above=least)
+        self.max_length, self.num_truncated = max_length, 0
         # Follows the model to its device.
         self.register_buffer('_place', torch.empty(0), persistent=False)
 
@@ -70,13 +68,12 @@ class TextPreprocessor(BaseDataPreprocessor):
             UserError: A text gives no token at all.
         """
         rows = [self._cut(row) for row in self.tokenizer(list(texts), verbose=False)['input_ids']]
-        longest = max(map(len, rows))
         if [] in rows:
             raise UserError(f'The text {texts[rows.index([])]!r} has no token.')
-        pad = self.tokenizer.pad_token_id
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
         lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(longest) >= lengths[:, None]
+        padding = torch.arange(lengths.max()) >= lengths[:, None]
+        ids = torch.full(padding.shape, self.tokenizer.pad_token_id)
+        ids[~padding] = torch.tensor([i for row in rows for i in row])
         return ids.to(self._place.device), padding.to(self._place.device)
 
     def describe(self) -> dict[str, Any]:
@@ -98,14 +95,11 @@ class TextPreprocessor(BaseDataPreprocessor):
 
     def _say_cut(self, length: int) -> None:
         """Count a text that is cut, and warn of the first one."""
-        if not self.num_truncated:
-            print_log(
-                f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
-                f'{self.max_length}; later ones are cut without a warning.',
-                logger='current',
-                level=logging.WARNING,
-            )
         self.num_truncated += 1
+        if self.num_truncated == 1:
+            text = f'A text of {length} tokens is cut to model.data_preprocessor.max_length='
+            text += f'{self.max_length}; later ones are cut without a warning.'
+            print_log(text, logger='current', level=logging.WARNING)
 
 
 def load_tokenizer(source: str) -> tuple[Any, str | None]:
@@ -153,13 +147,10 @@ def check_tokenizer(preprocessor: nn.Module, encoder: nn.Module) -> None:
     )
     if None not in (family, preprocessor.tokenizer_type):
         check(f'{name}: the family', preprocessor.tokenizer_type, choices=(family,))
-    if size is not None:
-        tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
-        check(f'{name}: the number of tokens', tokens, most=size)
-    if pad is not None:
-        check(f'{name}: pad_token_id', tokenizer.pad_token_id, choices=(pad,))
-    if longest is not None:
-        check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
+    tokens = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=0))
+    check(f'{name}: the number of tokens', tokens, most=size)
+    check(f'{name}: pad_token_id', tokenizer.pad_token_id, choices=None if pad is None else (pad,))
+    check('model.data_preprocessor.max_length', preprocessor.max_length, most=longest)
 
 
 class PlaceholderTokenizer:

@@ -19,6 +19,7 @@ _SIZES = (10, 9, 8, 7, 6, 5, 4, 3)
 _LETTER, _LINE = 0.602, 1.75
 #: Inches between words.
 _GAP = 0.035
+_STYLE = dict(family='monospace', ha='center', va='center_baseline', clip_on=True, parse_math=False)
 
 
 def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
@@ -35,8 +36,7 @@ def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
 
 def file_name(number: int, source: Any = None) -> str:
     """Return a name for the picture of an input: its number, and its file where it is one."""
-    path = isinstance(source, (str, Path))
-    return numbered(number, Path(source).stem if path else None)
+    return numbered(number, Path(source).stem if isinstance(source, (str, Path)) else None)
 
 
 def flow(
@@ -98,21 +98,12 @@ def draw_words(
     from matplotlib.patches import Rectangle
 
     for word, (x, y, across, height), shade in zip(words, places, shades, strict=True):
-        y += top
-        axes.add_patch(Rectangle((x, y), across, height, facecolor=shade, edgecolor='.7', lw=0.4))
+        box = Rectangle((x, y + top), across, height, facecolor=shade, edgecolor='.7', lw=0.4)
+        axes.add_patch(box)
         dark = np.dot(to_rgb(shade), [0.299, 0.587, 0.114]) < 0.5
-        axes.text(
-            x + across / 2,
-            y + height / 2,
-            _fitting(word, width, size),
-            family='monospace',
-            fontsize=size,
-            color='white' if dark else 'black',
-            ha='center',
-            va='center_baseline',
-            clip_on=True,
-            parse_math=False,
-        )
+        middle = x + across / 2, y + top + height / 2
+        shown = _fitting(word, width, size)
+        axes.text(*middle, shown, fontsize=size, color='white' if dark else 'black', **_STYLE)
 
 
 def _fitting(word: str, width: float, size: float) -> str:

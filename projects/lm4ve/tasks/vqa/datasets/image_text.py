@@ -7,12 +7,12 @@ from typing import Any
 import mmcv.transforms  # noqa: F401  (registers LoadImageFromFile)
 from mmengine import fileio
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.files import leads_outside
 from lm4ve.tasks.base.image_files import backend_args_of, find_defect
 from lm4ve.tasks.base.language.text_entries import TextDataset
 
-#: How many images are looked for before a training begins.
+#: The number of images that are looked for before a training begins.
 _LOOKED_FOR = 100
 
 
@@ -37,11 +37,7 @@ class ImageTextDataset(TextDataset):
     scan_decodes = True
 
     def __init__(
-        self,
-        ann_file: str = '',
-        data_root: str = '',
-        data_prefix: dict | None = None,
-        **kwargs: Any,
+        self, ann_file: str, data_root: str = '', data_prefix: dict | None = None, **kwargs: Any
     ) -> None:
         prefix = {'img_path': '', **(data_prefix or {})}
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
@@ -69,22 +65,13 @@ class ImageTextDataset(TextDataset):
             UserError: It leads out of that folder, which a file must not.
         """
         folder = self.data_prefix['img_path']
-        if not name.strip() or leads_outside(name, folder or '.'):
-            raise UserError(f"{where} names the image '{name}' outside of the folder '{folder}'.")
+        outside = not name.strip() or leads_outside(name, folder or '.')
+        check(f"{where}: '{name}' leads out of the folder '{folder}'", outside, choices=(False,))
         return fileio.join_path(folder, name) if folder else name
 
     def check_some_images(self, paths: Sequence[str]) -> None:
-        """Refuse a data set without its images before a training begins.
-
-        A test reads all of them anyway.
-
-        Raises:
-            UserError: None of the first images exists.
-        """
-        some = list(dict.fromkeys(paths))[:_LOOKED_FOR]
-        scanned = self._backend_args is not None or self.is_scanned()
-        if not scanned and some and not any(map(osp.isfile, some)):
-            raise UserError(
-                f"{type(self).__name__}: '{some[0]}' and the next images do not exist. Fix: set "
-                'dataset.data_root and dataset.data_prefix.'
-            )
+        """Refuse a training whose first images are all missing; a test reads all of them anyway."""
+        if self._backend_args is None and not self.is_scanned():
+            found = any(map(osp.isfile, list(dict.fromkeys(paths))[:_LOOKED_FOR]))
+            name = f"dataset.data_root, dataset.data_prefix: existence of '{paths[0]}' and the next"
+            check(name, found, choices=(True,))

@@ -1,19 +1,14 @@
 """Data sets of images with captions: Karpathy's splits of Flickr30k and COCO, and your own."""
 
+import os.path as osp
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.base.language.json_files import (
-    naming_file,
-    read_entries,
-    read_json,
-    read_rows,
-    texts_of,
-)
+from lm4ve.tasks.base.language.json_files import naming_file, read_json, read_rows, texts_of
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
 
 #: Rounds of drawing more than needed before all captions are looked through.
@@ -25,66 +20,43 @@ class TextPool:
 
     Args:
         captions (Sequence[str]): All of them.
-        images (Sequence[int]): The number of the image that each one describes.
 
     Draws come from numpy's global generator, which the suite seeds for every batch.
     """
 
-    def __init__(self, captions: Sequence[str], images: Sequence[int]) -> None:
+    def __init__(self, captions: Sequence[str]) -> None:
         number_of: dict[str, int] = {}
         #: ``[T]``, each caption's number among the different texts.
         self.texts = np.array([number_of.setdefault(c, len(number_of)) for c in captions])
         self.distinct = len(number_of)
-        encoded = [text.encode('utf-8', 'surrogatepass') for text in number_of]
-        self._ends = np.cumsum([len(e) for e in encoded])
+        encoded = [text.encode() for text in number_of]
+        self._ends = np.cumsum([0, *map(len, encoded)])
         self._bytes = np.frombuffer(b''.join(encoded), np.uint8)
-        images = np.asarray(images)
-        order = np.argsort(images, kind='stable')
-        self._by_image = self.texts[order]
-        self._first = np.searchsorted(images[order], np.arange(images.max(initial=-1) + 2))
-
-    def texts_of(self, image: int) -> np.ndarray:
-        """Return the numbers of an image's texts."""
-        return self._by_image[self._first[image] : self._first[image + 1]]
-
-    def most_of_one_image(self) -> int:
-        """Return how many texts the image with most of them has."""
-        return int(np.diff(self._first).max(initial=0))
 
     def text(self, number: int) -> str:
         """Return a text by its number."""
-        start = self._ends[number - 1] if number else 0
-        return self._bytes[start : self._ends[number]].tobytes().decode('utf-8', 'surrogatepass')
+        return self._bytes[self._ends[number] : self._ends[number + 1]].tobytes().decode()
 
-    def draw(self, image: int, count: int, checked: bool = True) -> list[str]:
-        """Draw false captions for an image.
-
-        Args:
-            image (int): Its number.
-            count (int): How many.
-            checked (bool): None of them is a text of the image, and all differ. Without,
-                any caption may be drawn, as in METER's release.
+    def draw(self, own: Sequence[int], count: int) -> list[str]:
+        """Draw different texts, none of which is among those with the numbers ``own``.
 
         Raises:
             ValueError: There are not so many.
         """
-        if not checked:
-            return [
-                self.text(self.texts[i]) for i in np.random.randint(len(self.texts), size=count)
-            ]
-        own, chosen = set(self.texts_of(image).tolist()), []
+        seen, chosen = set(own), []
         for _ in range(_ROUNDS):
             # Uniform over captions, so that a text that many images have is drawn more often.
             for i in np.random.randint(len(self.texts), size=count + 1):
                 number = int(self.texts[i])
-                if len(chosen) < count and number not in own:
-                    own.add(number)
+                if len(chosen) < count and number not in seen:
+                    seen.add(number)
                     chosen.append(number)
             if len(chosen) == count:
-                return [self.text(number) for number in chosen]
-        left = np.setdiff1d(self.texts, list(own))
-        chosen += np.random.choice(left, count - len(chosen), replace=False).tolist()
-        return [self.text(number) for number in chosen]
+                break
+        else:
+            left = np.setdiff1d(self.texts, list(seen))
+            chosen += np.random.choice(left, count - len(chosen), replace=False).tolist()
+        return list(map(self.text, chosen))
 
 
 class CaptionDataset(ImageTextDataset):
@@ -129,8 +101,8 @@ class CaptionDataset(ImageTextDataset):
         """Return an entry for each image of the files, or in training for each caption."""
         images, empty, total, captions = [], [], 0, 0
         with naming_file(self.ann_file, 'dataset.ann_file'):
-            for number, found in enumerate(self.load_images()):
-                total, image_id = number + 1, found.get('image_id', number)
+            for total, found in enumerate(self.load_images(), 1):
+                image_id = found.get('image_id', total - 1)
                 where = f"'{self.ann_file}', image {image_id}"
                 path = self.image_path(found['image'], where)
                 texts = [c.strip() for c in found['captions']]
@@ -139,9 +111,8 @@ class CaptionDataset(ImageTextDataset):
                 captions += len(texts)
                 unique: dict[str, Any] = {}
                 for text, caption_id in zip(texts, ids, strict=True):
-                    if text:
-                        unique.setdefault(text, caption_id)
-                if '' in texts or not texts:
+                    unique.setdefault(text, caption_id)
+                if unique.pop('', None) is not None or not texts:
                     empty.append(f'image {image_id}')
                 if unique:
                     entry = dict(img_path=path, text=list(unique), image_id=image_id)
@@ -153,23 +124,25 @@ class CaptionDataset(ImageTextDataset):
 
     def _captions(self, images: list[dict]) -> Iterator[dict]:
         """Yield the entries of a training; their captions become the pool of false ones."""
-        texts = [c for d in images for c in d['text']]
-        numbers = [i for i, d in enumerate(images) for _ in d['text']]
-        self._pool = TextPool(texts, numbers)
+        self._pool = pool = TextPool([c for d in images for c in d['text']])
         if self.checked_negatives:
-            most = self._pool.distinct - self._pool.most_of_one_image()
+            most = pool.distinct - max(len(d['text']) for d in images)
             check('dataset.num_negatives', self.num_negatives, most=most)
-        for number, d in enumerate(images):
+        numbers = iter(pool.texts.tolist())
+        for d in images:
+            own = [next(numbers) for _ in d['text']]
             for text, caption_id in zip(d['text'], d['caption_ids'], strict=True):
-                yield dict(d, text=[text], caption_ids=[caption_id], image_number=number)
+                yield dict(d, text=[text], caption_ids=[caption_id], own=own)
 
     def get_data_info(self, idx: int) -> dict:
         """Return an entry; in training with false captions, which are drawn here."""
         info = super().get_data_info(idx)
-        number = info.pop('image_number', None)
-        if number is not None and self._pool is not None:
-            false = self._pool.draw(number, self.num_negatives, self.checked_negatives)
-            info['text'] = [*info['text'], *false]
+        own, pool, count = info.pop('own', None), self._pool, self.num_negatives
+        if own is not None and self.checked_negatives:
+            info['text'] = [*info['text'], *pool.draw(own, count)]
+        elif own is not None:
+            drawn = pool.texts[np.random.randint(len(pool.texts), size=count)]
+            info['text'] = [*info['text'], *map(pool.text, drawn)]
         return info
 
 
@@ -200,20 +173,17 @@ class KarpathyRetrieval(CaptionDataset):
         """Yield the images of the splits, in the order of the file."""
         # {"images": [{"filepath": "val2014" (COCO only), "filename": "391895.jpg", "imgid": 0,
         #   "split": "test", "sentences": [{"raw": "A man on a bike.", "sentid": 770337}, ...]}]}
-        field = 'dataset.ann_file'
-        content = read_json(self.ann_file, dict, field)
-        entries = read_entries(content, 'images', self.ann_file, field)
-        there = {e['split'] for e in entries}
+        content = read_json(self.ann_file, dict, 'dataset.ann_file')
+        there = {e['split'] for e in content['images']}
         for split in self.splits:
             check(f"dataset.split of '{self.ann_file}'", split, choices=sorted(there))
-        for number, image in enumerate(entries):
+        for number, image in enumerate(content['images']):
             if image['split'] not in self.splits:
                 continue
-            folder, sentences = image.get('filepath', ''), image['sentences']
-            ids = [s.get('sentid') for s in sentences]
+            ids = [s.get('sentid') for s in image['sentences']]
             yield dict(
-                image=f'{folder}/{image["filename"]}' if folder else image['filename'],
-                captions=[s['raw'] for s in sentences],
+                image=osp.join(image.get('filepath', ''), image['filename']),
+                captions=[s['raw'] for s in image['sentences']],
                 image_id=image.get('imgid', number),
                 caption_ids=None if None in ids else ids,
             )
@@ -244,10 +214,6 @@ class CaptionFiles(CaptionDataset):
         captions: dict[str, list[str]] = {}
         for where, row in read_rows(self.ann_file, 'dataset.ann_file'):
             texts = texts_of(row, 'caption', 'captions', f"{where} of '{self.ann_file}'")
-            if texts is None:
-                raise UserError(
-                    f"{where} of '{self.ann_file}' has {listing(list(row))}; expected image, and "
-                    'caption or captions.'
-                )
+            check(f"{where} of '{self.ann_file}': caption or captions", texts, kind=list)
             captions.setdefault(row['image'], []).extend(texts)
         yield from (dict(image=image, captions=texts) for image, texts in captions.items())

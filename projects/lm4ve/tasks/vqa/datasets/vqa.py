@@ -6,34 +6,79 @@ belong together by question ids; images are COCO's.
 
 import os.path as osp
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from lm4ve.errors import check
-from lm4ve.registry import DATASETS
+from lm4ve.registry import DATASETS, HOOKS
 from lm4ve.tasks.base.language.json_files import (
     check_pairs,
     check_unique,
     naming_file,
-    read_entries,
     read_json,
     read_rows,
     texts_of,
 )
 from lm4ve.tasks.vqa.answers import majority, normalize_answer, read_vocabulary
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
-from lm4ve.tasks.vqa.datasets.question_groups import draw_questions, group_by_image
 
-#: Split -> the one whose images it asks about.
-VQA_SPLITS = {
-    'train2014': 'train2014',
-    'val2014': 'val2014',
-    'test2015': 'test2015',
-    'test-dev2015': 'test2015',
-}
+#: What a question may have beside its image, text and answers.
+KNOWN = ('question_id', 'image_id', 'question_type', 'answer_type')
+SPLITS = ('train2014', 'val2014', 'test2015', 'test-dev2015')
+
+#: What a sample has one of for each of its questions.
+PER_QUESTION = ('gt_answers', 'question_id', 'question_type', 'answer_type')
+
+
+def group_by_image(entries: list[dict]) -> list[dict]:
+    """Put the questions about each image together.
+
+    Args:
+        entries (list[dict]): One a question.
+
+    Returns:
+        list[dict]: One an image, in the order of their first questions: ``text`` has the Q
+        questions; ``gt_answers``, ``question_id`` and types are lists with one entry a
+        question.
+    """
+    groups: dict[str, list[dict]] = {}
+    for entry in entries:
+        groups.setdefault(entry['img_path'], []).append(entry)
+    return [
+        dict(
+            group[0],
+            text=[text for e in group for text in e['text']],
+            **{k: [e.get(k) for e in group] for k in PER_QUESTION if k in group[0]},
+        )
+        for group in groups.values()
+    ]
+
+
+def draw_questions(entry: dict, count: int, answers: Collection[str] | None = None) -> dict:
+    """Draw some of an image's questions; all, and some again, where it has fewer.
+
+    Draws come from numpy's global generator, which the suite seeds for every batch.
+
+    Args:
+        entry (dict): One entry of what :func:`group_by_image` returns.
+        count (int): How many questions.
+        answers (Collection[str], optional): Draw from questions with one of these answers,
+            if the image has any.
+    """
+    candidates = range(len(entry['text']))
+    if answers is not None:
+        fits = [i for i in candidates if not set(answers).isdisjoint(entry['gt_answers'][i])]
+        candidates = fits or candidates
+    rounds = [np.random.permutation(candidates) for _ in range(-(-count // len(candidates)))]
+    chosen = np.concatenate(rounds)[:count].tolist()
+    drawn = {k: [entry[k][i] for i in chosen] for k in ('text', *PER_QUESTION) if k in entry}
+    return dict(entry, **drawn)
 
 
 class VQADataset(ImageTextDataset):
@@ -65,8 +110,8 @@ class VQADataset(ImageTextDataset):
         questions_per_image: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if questions_per_image is not None:
-            check('dataset.questions_per_image', questions_per_image, kind=int, least=1)
+        kinds = int, type(None)
+        check('dataset.questions_per_image', questions_per_image, kind=kinds, least=1)
         self.questions_per_image = questions_per_image
         self.vocabulary = None if vocabulary is None else frozenset(read_vocabulary(vocabulary))
         super().__init__(*args, **kwargs)
@@ -85,35 +130,31 @@ class VQADataset(ImageTextDataset):
 
     def load_data_list(self) -> list[dict]:
         """Return an entry for each question of the files, or for each image with questions."""
-        data_list, empty, total = [], [], 0
-        paths: dict[str, str] = {}  # many questions are about one image
+        data_list, empty, total, paths = [], [], 0, {}
         with naming_file(self.ann_file, 'dataset.ann_file'):
-            for number, q in enumerate(self.load_questions()):
-                total, question = number + 1, q['question'].strip()
-                question_id = q.get('question_id', number)
-                if not question:
-                    empty.append(f'question {question_id}')
-                    # An evaluation server wants an answer to each of its questions.
-                    if not self.test_mode:
-                        continue
-                where = f"'{self.ann_file}', question {question_id}"
-                self.check_texts([question, *q['answers']], where)
-                image = q['image']
-                if image not in paths:
-                    paths[image] = self.image_path(image, where)
-                entry = dict(
-                    img_path=paths[image],
-                    text=[question],
-                    question_id=question_id,
-                    gt_answers=list(q['answers']),
-                )
-                known = ('image_id', 'question_type', 'answer_type')
-                data_list.append(entry | {k: q[k] for k in known if q.get(k) is not None})
+            for total, q in enumerate(self.load_questions(), 1):
+                known = {k: q[k] for k in KNOWN if q.get(k) is not None}
+                known.setdefault('question_id', total - 1)
+                where, text = f'question {known["question_id"]}', q['question'].strip()
+                self.check_texts([text, *q['answers']], f"'{self.ann_file}', {where}")
+                if not text:
+                    empty.append(where)
+                # An evaluation server wants an answer to each of its questions.
+                if text or self.test_mode:
+                    image = q['image']
+                    if image not in paths:  # many questions are about one image
+                        paths[image] = self.image_path(image, f"'{self.ann_file}', {where}")
+                    entry = dict(img_path=paths[image], text=[text], gt_answers=list(q['answers']))
+                    data_list.append(entry | known)
         if not self.test_mode or self.on_corrupt == 'refuse':
             self.leave_out('have an empty question', empty, total)
         ids = [d['question_id'] for d in data_list]
         check_unique(len(ids), ids, set(ids), self.ann_file)
-        data_list = self._within_vocabulary(data_list)
+        if self.vocabulary is not None and not self.test_mode:
+            total = len(data_list)
+            data_list = [d for d in data_list if not self.vocabulary.isdisjoint(d['gt_answers'])]
+            text = f'{len(data_list)} of {total} questions have an answer of the vocabulary'
+            print_log(f'{type(self).__name__}: {text}; the others are left out.', 'current')
         self.refuse_nothing(data_list)
         self.check_some_images([d['img_path'] for d in data_list])
         return group_by_image(data_list) if self._groups else data_list
@@ -125,22 +166,7 @@ class VQADataset(ImageTextDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return an entry; with several questions, which are drawn here."""
         info = super().get_data_info(idx)
-        if not self._groups:
-            return info
-        return draw_questions(info, self.questions_per_image, self.asked)
-
-    def _within_vocabulary(self, data_list: list[dict]) -> list[dict]:
-        """Leave out, in training, questions that no answer of the vocabulary is right for."""
-        if self.vocabulary is None or self.test_mode:
-            return data_list
-        kept = [d for d in data_list if not self.vocabulary.isdisjoint(d['gt_answers'])]
-        print_log(
-            f'{type(self).__name__}: {len(data_list) - len(kept)} of {len(data_list)} questions '
-            f'have no answer among the {len(self.vocabulary)} of the vocabulary and are left out '
-            'of the training.',
-            logger='current',
-        )
-        return kept
+        return draw_questions(info, self.questions_per_image, self.asked) if self._groups else info
 
 
 @DATASETS.register_module()
@@ -155,10 +181,6 @@ class VQAv2(VQADataset):
         split (str): 'train2014', 'val2014', 'test2015' or 'test-dev2015'. The tests have
             no annotations.
         data_root (str): The folder of COCO's images.
-        question_file, ann_file (str): Below ``data_root``; ``{split}`` stands for the
-            split.
-        data_prefix (dict, optional): ``img_path``; default: the folder of the split's
-            images.
         **kwargs: Passed to :class:`VQADataset`. ``test_mode`` is on unless the split is
             'train2014'.
 
@@ -168,32 +190,21 @@ class VQAv2(VQADataset):
             question ids occur twice.
     """
 
-    def __init__(
-        self,
-        split: str,
-        data_root: str = 'data/coco',
-        question_file: str = 'vqav2/v2_OpenEnded_mscoco_{split}_questions.json',
-        ann_file: str = 'vqav2/v2_mscoco_{split}_annotations.json',
-        data_prefix: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
-        check('dataset.split', split, choices=VQA_SPLITS)
-        self.split, self.images = split, VQA_SPLITS[split]
-        self.question_file = question_file.replace('{split}', split)
-        ann_file = '' if split.startswith('test') else ann_file.replace('{split}', split)
+    def __init__(self, split: str, data_root: str = 'data/coco', **kwargs: Any) -> None:
+        check('dataset.split', split, choices=SPLITS)
+        self.split, self.images = split, split.replace('test-dev', 'test')
         kwargs.setdefault('test_mode', split != 'train2014')
-        prefix = dict(img_path=self.images) if data_prefix is None else data_prefix
+        ann_file = '' if split.startswith('test') else f'vqav2/v2_mscoco_{split}_annotations.json'
+        prefix = dict(img_path=self.images)
         super().__init__(ann_file=ann_file, data_root=data_root, data_prefix=prefix, **kwargs)
-
-    def _join_prefix(self) -> None:
-        self.question_file = osp.join(self.data_root, self.question_file)
-        super()._join_prefix()
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions with the answers of their annotators."""
         # {"data_subtype": "train2014", "task_type": "Open-Ended", "questions": [
         #   {"image_id": 262144, "question": "Is the ball flying?", "question_id": 262144000}]}
-        questions = read_official(self.question_file, 'questions', self.split)
+        file = f'vqav2/v2_OpenEnded_mscoco_{self.split}_questions.json'
+        question_file = osp.join(self.data_root, file)
+        questions = read_official(question_file, 'questions', self.split)
         annotations: dict[int, dict] = {}
         if self.ann_file:
             # {"data_subtype": "train2014", "annotations": [
@@ -201,18 +212,11 @@ class VQAv2(VQADataset):
             #    "answer_type": "yes/no", "multiple_choice_answer": "yes",
             #    "answers": [{"answer": "yes", "answer_confidence": "yes", "answer_id": 1}, ...]}]}
             annotations = read_official(self.ann_file, 'annotations', self.split)
-            check_pairs(questions, annotations, self.question_file, self.ann_file)
+            check_pairs(questions, annotations, question_file, self.ann_file)
         for question_id, q in questions.items():
-            annotation = annotations.get(question_id, dict(answers=[]))
-            yield dict(
-                image=f'COCO_{self.images}_{q["image_id"]:012d}.jpg',
-                question=q['question'],
-                question_id=question_id,
-                image_id=q['image_id'],
-                answers=[a['answer'] for a in annotation['answers']],
-                question_type=annotation.get('question_type'),
-                answer_type=annotation.get('answer_type'),
-            )
+            known = dict(annotations.get(question_id, dict(answers=[])), **q)
+            image = f'COCO_{self.images}_{q["image_id"]:012d}.jpg'
+            yield dict(known, image=image, answers=[a['answer'] for a in known['answers']])
 
 
 def read_official(path: str, key: str, split: str | None = None) -> dict[int, dict]:
@@ -230,17 +234,16 @@ def read_official(path: str, key: str, split: str | None = None) -> dict[int, di
         UserError: It is damaged, of another split, of VQA v1 or of multiple-choice questions,
             or has a question id twice.
     """
-    field = 'dataset.question_file' if key == 'questions' else 'dataset.ann_file'
+    field = f'dataset: {key}'
     content = read_json(path, dict, field)
     with naming_file(path, field):
+        ids = [e['question_id'] for e in content[key]]
+        found = dict(zip(ids, content[key], strict=True))
         header = dict(content, version=content.get('info', {}).get('version', '2.0'))
-        expected = dict(data_subtype=split, task_type='Open-Ended', version='2.0')
-        for name, value in expected.items():
-            if value is not None:
-                check(f"{field}: {name} of '{path}'", header.get(name, value), choices=(value,))
-        entries = read_entries(content, key, path, field)
-        found = {e['question_id']: e for e in entries}
-    check_unique(len(entries), [e['question_id'] for e in entries], found, path)
+    expected = dict(task_type='Open-Ended', version='2.0')
+    for name, value in (expected if split is None else dict(expected, data_subtype=split)).items():
+        check(f"{field}: {name} of '{path}'", header.get(name, value), choices=(value,))
+    check_unique(len(ids), ids, found, path)
     return found
 
 
@@ -270,17 +273,12 @@ class VQAFiles(VQADataset):
 
 
 def read_question_rows(path: str) -> Iterator[dict]:
-    """Yield the rows of a file of questions, as :meth:`VQADataset.load_questions` does.
-
-    Raises:
-        UserError: A column is missing or a row is damaged.
-    """
+    """Yield the rows of a file of questions, as :meth:`VQADataset.load_questions` does."""
     for where, row in read_rows(path, 'dataset.ann_file'):
         for column in ('image', 'question'):
             check(f"{where} of '{path}': {column}", row.get(column), kind=str)
         answers = texts_of(row, 'answer', 'answers', f"{where} of '{path}'") or []
-        optional = ('question_id', 'question_type', 'answer_type', 'image_id')
-        known = {k: row[k] for k in optional if row.get(k) not in (None, '')}
+        known = {k: row[k] for k in KNOWN if row.get(k) not in (None, '')}
         for column, value in known.items():
             check(f"{where} of '{path}': {column}", value, kind=(str, int))
         # CSV has no numbers, and an evaluation server may want its ids as such.
@@ -290,27 +288,20 @@ def read_question_rows(path: str) -> Iterator[dict]:
 
 
 def read_answers(path: str) -> list[tuple[str, list[str]]]:
-    """Return what the annotators answered, for a vocabulary.
+    """Return the majority's answer and all answers of each question that has one.
 
     Args:
         path (str): VQAv2's annotations (.json), or a file of :class:`VQAFiles` with
             another ending.
-
-    Returns:
-        list[tuple[str, list[str]]]: For each question that has an answer, the majority's
-        and all of them.
-
-    Raises:
-        UserError: The file cannot be read or is damaged.
     """
-    if not path.endswith('.json'):
-        answers = [row['answers'] for row in read_question_rows(path)]
-        return [(majority(a), a) for a in answers if a]
-    with naming_file(path, 'annotations'):
-        return [
-            (a['multiple_choice_answer'], [given['answer'] for given in a['answers']])
-            for a in read_official(path, 'annotations').values()
-        ]
+    if path.endswith('.json'):
+        found = read_official(path, 'annotations').values()
+        with naming_file(path, 'annotations'):
+            return [
+                (a['multiple_choice_answer'], [g['answer'] for g in a['answers']]) for a in found
+            ]
+    answers = [row['answers'] for row in read_question_rows(path)]
+    return [(majority(a), a) for a in answers if a]
 
 
 @DATASETS.register_module()
@@ -326,20 +317,14 @@ class VisualGenomeQA(VQADataset):
 
     Args:
         data_root (str): The folder of the data set.
-        ann_file (str): Below ``data_root``.
         **kwargs: Passed to :class:`VQADataset`.
 
     Raises:
         UserError: The file is of another kind or damaged; no image is there.
     """
 
-    def __init__(
-        self,
-        data_root: str = 'data/visual_genome',
-        ann_file: str = 'question_answers.json',
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(ann_file=ann_file, data_root=data_root, **kwargs)
+    def __init__(self, data_root: str = 'data/visual_genome', **kwargs: Any) -> None:
+        super().__init__(ann_file='question_answers.json', data_root=data_root, **kwargs)
 
     def load_questions(self) -> Iterator[dict]:
         """Yield the questions of all images."""
@@ -349,12 +334,39 @@ class VisualGenomeQA(VQADataset):
         second = {p.name for p in Path(self.data_prefix['img_path'], 'VG_100K_2').glob('*')}
         for image in read_json(self.ann_file, list, 'dataset.ann_file'):
             for q in image['qas']:
-                name = f'{q["image_id"]}.jpg'
-                answer = normalize_answer(q['answer'])
-                yield dict(
-                    question_id=q['qa_id'],
-                    image_id=q['image_id'],
-                    question=q['question'],
-                    image=f'VG_100K_2/{name}' if name in second else f'VG_100K/{name}',
-                    answers=[answer] if answer else [],
-                )
+                name, answer = f'{q["image_id"]}.jpg', normalize_answer(q['answer'])
+                image = f'VG_100K_2/{name}' if name in second else f'VG_100K/{name}'
+                answers = [answer] if answer else []
+                yield dict(q, question_id=q['qa_id'], image=image, answers=answers)
+
+
+@HOOKS.register_module()
+class AskFirstHook(Hook):
+    """Train the first epochs on questions with some answers only, then on all questions.
+
+    For data sets with several questions an image. A small image encoder that starts at
+    random finds shapes when it is asked to name them; among questions that are mostly to be
+    answered with yes or no it does not.
+
+    Args:
+        answers (Sequence[str]): The first epochs have questions with one of these answers.
+            Of an image without such a question they may have any.
+        epochs (int): How many epochs.
+    """
+
+    def __init__(self, answers: Sequence[str], epochs: int) -> None:
+        self.answers, self.epochs = frozenset(answers), epochs
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Set the answers of the epoch's questions in the data set.
+
+        Raises:
+            UserError: The data set has one question a sample, or its workers outlive an epoch
+                and would not see the change.
+        """
+        loader = runner.train_dataloader
+        count = getattr(loader.dataset, 'questions_per_image', None)
+        check('train_dataloader.dataset.questions_per_image with AskFirstHook', count, kind=int)
+        field = 'train_dataloader.persistent_workers with AskFirstHook'
+        check(field, loader.num_workers and loader.persistent_workers, choices=(False,))
+        loader.dataset.asked = self.answers if runner.epoch < self.epochs else None

@@ -9,6 +9,7 @@ has is not enough to tell it from all others.
 import itertools
 import json
 import os.path as osp
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,6 @@ from lm4ve.tasks.base.digit_scans import digit_scans
 from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
-
-DATA_ROOT = 'data/digit-scenes'
 
 #: Cells a side of the grid, and pixels a side of a cell.
 GRID, CELL = 3, 16
@@ -67,16 +66,19 @@ class Scene:
     questions: tuple[dict, ...]
 
 
+def neighbors(digits: np.ndarray, down: int, right: int) -> list[tuple[int, int]]:
+    """Return each digit with the one so many rows and columns away, where there is one."""
+    around = np.pad(digits, 1, constant_values=-1)
+    beside = np.roll(around, (-down, -right), (0, 1))[1:-1, 1:-1]
+    pairs = zip(digits.ravel().tolist(), beside.ravel().tolist(), strict=True)
+    return [(a, b) for a, b in pairs if a >= 0 and b >= 0]
+
+
 def facts_of(digits: np.ndarray) -> list[Fact]:
     """Return what lies beside what: each pair of neighbors, left one or upper one first."""
-    found = []
-    for where, first, second in (
-        ('left', digits[:, :-1], digits[:, 1:]),
-        ('above', digits[:-1], digits[1:]),
-    ):
-        pairs = zip(first.ravel().tolist(), second.ravel().tolist(), strict=True)
-        found += [(a, where, b) for a, b in pairs if a >= 0 and b >= 0]
-    return list(dict.fromkeys(found))
+    steps = dict(left=(0, 1), above=(1, 0))
+    facts = [(a, where, b) for where in steps for a, b in neighbors(digits, *steps[where])]
+    return list(dict.fromkeys(facts))
 
 
 def questions_of(digits: np.ndarray) -> list[dict]:
@@ -85,20 +87,15 @@ def questions_of(digits: np.ndarray) -> list[dict]:
     Args:
         digits (np.ndarray): int ``[GRID, GRID]``, -1 where a cell is empty.
     """
-    counts = np.bincount(digits[digits >= 0], minlength=10)
+    counts = np.bincount(digits[digits >= 0], minlength=10).tolist()
     asked = []
-    for digit, count in enumerate(counts.tolist()):
-        answer = 'yes' if count else 'no'
-        asked.append((f'is there a {digit}?', answer, 'yes/no'))
+    for digit, count in enumerate(counts):
+        asked.append((f'is there a {digit}?', 'yes' if count else 'no', 'yes/no'))
         asked.append((f'how many {digit}s are there?', str(count), 'number'))
-    for words, (down, right) in STEPS.items():
-        for row, column in np.argwhere(digits >= 0).tolist():
-            digit = int(digits[row, column])
-            beside = row + down, column + right
-            inside = all(0 <= i < GRID for i in beside)
-            # "The 7" has to be the only one, and something must be there.
-            if counts[digit] == 1 and inside and digits[beside] >= 0:
-                asked.append((f'which digit is {words} the {digit}?', str(digits[beside]), 'other'))
+    for words, step in STEPS.items():
+        for digit, beside in neighbors(digits, *step):
+            if counts[digit] == 1:  # "the 7" has to be the only one
+                asked.append((f'which digit is {words} the {digit}?', str(beside), 'other'))
     return [dict(zip(('question', 'answer', 'answer_type'), a, strict=True)) for a in asked]
 
 
@@ -115,32 +112,23 @@ def scenes(split: str, count: int | None = None, train: int | None = None) -> It
         Scene: The same ones each time.
     """
     rng = np.random.default_rng(_SEEDS[split])
-    held = {}
+    held = defaultdict(set)
     if split != 'train':
-        train = SCENES['train'] if train is None else train
         for number, scene in enumerate(scenes('train', train)):
             for fact in facts_of(scene.digits):
-                held.setdefault(fact, set()).add(number)
+                held[fact].add(number)
     made = 0
     while made < (SCENES[split] if count is None else count):
-        digits = _layout(rng)
-        free = [
-            facts
-            for facts in itertools.combinations(facts_of(digits), FACTS)
-            if not set.intersection(*(held.get(f, set()) for f in facts))
-        ]
+        number = rng.integers(DIGITS[0], DIGITS[1] + 1)
+        digits = np.full(GRID * GRID, -1)
+        digits[rng.permutation(GRID * GRID)[:number]] = rng.integers(0, 10, number)
+        digits = digits.reshape(GRID, GRID)
+        sets = itertools.combinations(facts_of(digits), FACTS)
+        free = [facts for facts in sets if not set.intersection(*(held[f] for f in facts))]
         # Too few neighbors, or scenes of the training split are like it: draw another one.
         if len(free) >= CAPTIONS:
             yield Scene(digits, _captions(free, rng), _questions(digits, rng))
             made += 1
-
-
-def _layout(rng: np.random.Generator) -> np.ndarray:
-    """Draw which digit is in which cell."""
-    number = rng.integers(DIGITS[0], DIGITS[1] + 1)
-    digits = np.full(GRID * GRID, -1)
-    digits[rng.permutation(GRID * GRID)[:number]] = rng.integers(0, 10, number)
-    return digits.reshape(GRID, GRID)
 
 
 def _captions(free: list[tuple[Fact, ...]], rng: np.random.Generator) -> tuple[str, ...]:
@@ -155,11 +143,9 @@ def _captions(free: list[tuple[Fact, ...]], rng: np.random.Generator) -> tuple[s
 
 def _questions(digits: np.ndarray, rng: np.random.Generator) -> tuple[dict, ...]:
     """Draw questions: 'yes' and 'no' alike often, and no kind more than its share."""
-    asked = questions_of(digits)
-    kinds = {}
-    for q in asked:
-        kind = q['answer_type'] if q['answer_type'] != 'yes/no' else q['answer']
-        kinds.setdefault(kind, []).append(q)
+    kinds = defaultdict(list)
+    for q in questions_of(digits):
+        kinds[q['answer'] if q['answer_type'] == 'yes/no' else q['answer_type']].append(q)
     names = list(kinds)
     picked: dict[str, dict] = {}
     while len(picked) < QUESTIONS:
@@ -185,34 +171,17 @@ def draw(digits: np.ndarray, scans: dict[int, np.ndarray], rng: np.random.Genera
         of_digit = scans[int(digits[row, column])]
         scan = of_digit[rng.integers(len(of_digit))].astype(np.float32) / 16
         side = rng.uniform(*SIDES)
-        x, y = CELL * (np.array((column, row)) + 0.5) + rng.uniform(-JITTER, JITTER, 2)
-        # From the scan's pixels to the picture's; pixel centers are half a pixel from the corner.
+        middle = CELL * (np.array((column, row)) + 0.5) + rng.uniform(-JITTER, JITTER, 2)
+        # From the scan's 8 pixels to the picture's; pixel centers are half a pixel from the corner.
         scale = side / 8
-        offset = np.array((x, y)) - side / 2 + scale / 2 - 0.5
-        place = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
+        place = np.column_stack((scale * np.eye(2), middle - side / 2 + scale / 2 - 0.5))
         ink = cv2.warpAffine(scan, place, (SIZE, SIZE)) * rng.uniform(*INK)
         picture = np.maximum(picture, ink)
     return np.rint(picture).clip(0, 255).astype(np.uint8)
 
 
-def pictures(split: str, layouts: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Draw the scenes of a split, uint8 ``[SIZE, SIZE]`` each, with its scans only."""
-    images, labels = digit_scans()[split]
-    scans = {digit: images[labels == digit] for digit in range(10)}
-    rng = np.random.default_rng((_SEEDS[split], 2))
-    for digits in layouts:
-        yield draw(digits, scans, rng)
-
-
-def recipe(counts: dict[str, int]) -> dict:
-    """Return all that the files depend on."""
-    sizes = dict(grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK)
-    texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
-    return dict(version=1, scenes=dict(counts), **sizes, **texts)
-
-
 def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
-    """Write the pictures, captions and questions of a split.
+    """Write the pictures, captions and questions of a split, drawn with its scans only.
 
     Args:
         folder (Path): Where ``<split>/*.png`` and ``<split>_{captions,questions,scenes}.jsonl``
@@ -221,14 +190,16 @@ def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
         counts (dict[str, int]): Scenes of each split.
     """
     (folder / split).mkdir()
-    made = list(scenes(split, counts[split], counts.get('train', 0)))
-    drawn = pictures(split, (s.digits for s in made))
-    lines: dict[str, list[dict]] = dict(captions=[], questions=[], scenes=[])
-    for number, picture in enumerate(
-        tqdm(drawn, f'drawing scenes to {split}', len(made), disable=None)
+    images, labels = digit_scans()[split]
+    scans = {digit: images[labels == digit] for digit in range(10)}
+    rng = np.random.default_rng((_SEEDS[split], 2))
+    made = scenes(split, counts[split], counts.get('train', 0))
+    lines = defaultdict(list)
+    for number, scene in enumerate(
+        tqdm(made, f'drawing scenes to {split}', counts[split], disable=None)
     ):
-        name, scene = f'{split}/{number:04d}.png', made[number]
-        cv2.imwrite(str(folder / name), picture)
+        name = f'{split}/{number:04d}.png'
+        cv2.imwrite(str(folder / name), draw(scene.digits, scans, rng))
         lines['captions'].append(dict(image=name, captions=scene.captions))
         lines['questions'] += [dict(image=name, **q) for q in scene.questions]
         lines['scenes'].append(dict(image=name, digits=scene.digits.tolist()))
@@ -242,7 +213,7 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
 
     ``<split>/*.png``, and as JSON lines ``<split>_captions.jsonl`` and
     ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read them;
-    ``<split>_scenes.jsonl`` says which digit is in which cell.
+    ``<split>_scenes.jsonl`` has the digit of each cell.
 
     A folder that holds it already is left as it is. It appears as a whole, so that
     nobody else sees half of it.
@@ -257,12 +228,15 @@ def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> P
     Raises:
         UserError: The folder holds something else.
     """
+    sizes = dict(grid=GRID, cell=CELL, digits=DIGITS, sides=SIDES, jitter=JITTER, ink=INK)
+    texts = dict(captions=CAPTIONS, facts=FACTS, questions=QUESTIONS)
+    recipe = dict(version=1, scenes=dict(counts), **sizes, **texts)
 
     def write(partial: Path) -> None:
         for split in counts:
             write_split(partial, split, counts)
 
-    return write_once(folder, recipe(counts), 'digit scenes', write)
+    return write_once(folder, recipe, 'digit scenes', write)
 
 
 class _Written:
@@ -283,7 +257,7 @@ class _Written:
     def __init__(
         self,
         split: str = 'train',
-        data_root: str = DATA_ROOT,
+        data_root: str = 'data/digit-scenes',
         scenes: dict[str, int] = SCENES,
         **kwargs: Any,
     ) -> None:

@@ -8,7 +8,6 @@ The package's files are found through its metadata and nothing of it is imported
 wheel also installs a top-level package ``test``.
 """
 
-import hashlib
 import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,46 +16,30 @@ from typing import Any
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import DATASETS, TRANSFORMS
 from lm4ve.tasks.base.language.json_files import read_json
 from lm4ve.tasks.vqa.datasets.vqa import VQADataset
 
-DISTRIBUTION, VERSION, FOLDER = 'easy-vqa', '1.0', 'easy_vqa/data'
 #: The answers, in the order of the package's ``answers.txt``.
 ANSWERS = (
     *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
     *('rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no'),
 )
-#: The SHA-256 of ``questions.json`` of the package's two parts.
-SHA256 = dict(
-    train='bb67697636aed0e65631d4266824aebeae5c833b0f37ed781e20752e85617ec5',
-    test='0d4630a51bafec65343e2f6af9cdd20cf8eae214344ef57636202eec409553f7',
-)
 #: The training images from this one on, with their questions, are for choosing settings.
 FIRST_VAL = 3600
-SPLITS = ('train', 'fit', 'val', 'test')
-#: Pixels a side.
-SIZE = 64
 
 
 def locate_easy_vqa() -> Path:
-    """Return the folder of the installed package's data, after a check of its files.
+    """Return the folder of the installed package's data, of version 1.0.
 
     Raises:
         PackageNotFoundError: The package is not installed.
-        UserError: Its files are not those of version 1.0.
+        UserError: It is another version.
     """
-    found = importlib.metadata.distribution(DISTRIBUTION)
-    folder = Path(str(found.locate_file(FOLDER)))
-    for part, expected in SHA256.items():
-        questions = folder / part / 'questions.json'
-        if hashlib.sha256(questions.read_bytes()).hexdigest() != expected:
-            raise UserError(
-                f"'{questions}' does not have the expected sha256 {expected[:12]}.... Fix: pip "
-                f'install --no-deps --force-reinstall {DISTRIBUTION}=={VERSION}'
-            )
-    return folder
+    package = importlib.metadata.distribution('easy-vqa')
+    check('the version of the package easy-vqa', package.version, choices=('1.0',))
+    return Path(str(package.locate_file('easy_vqa/data')))
 
 
 @DATASETS.register_module()
@@ -78,7 +61,7 @@ class EasyVQA(VQADataset):
     METAINFO = dict(classes=ANSWERS)
 
     def __init__(self, split: str = 'train', blank_images: bool = False, **kwargs: Any) -> None:
-        check('dataset.split', split, choices=SPLITS)
+        check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
         self.split = split
         part = 'test' if split == 'test' else 'train'
         kwargs.setdefault('test_mode', split in ('val', 'test'))
@@ -96,16 +79,10 @@ class EasyVQA(VQADataset):
         """Yield the questions of the split; ids are places in the package's list."""
         rows = read_json(self.ann_file, list, 'dataset.ann_file')
         for number, (question, answer, image) in enumerate(rows):
-            if self.split in ('fit', 'val') and (self.split == 'val') != (image >= FIRST_VAL):
-                continue
-            yield dict(
-                image=f'{image}.png',
-                question=question,
-                answers=[answer],
-                question_id=number,
-                image_id=image,
-                answer_type='yes/no' if answer in ('yes', 'no') else 'other',
-            )
+            if self.split in ('train', 'test', 'val' if image >= FIRST_VAL else 'fit'):
+                kind = 'yes/no' if answer in ('yes', 'no') else 'other'
+                known = dict(question_id=number, image_id=image, answer_type=kind)
+                yield dict(image=f'{image}.png', question=question, answers=[answer], **known)
 
 
 @TRANSFORMS.register_module()

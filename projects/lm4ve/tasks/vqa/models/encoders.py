@@ -6,7 +6,7 @@ bicubically when weights of another image size are loaded.
 """
 
 import inspect
-import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +29,6 @@ from lm4ve.tasks.base.language.pretrained import (
 )
 
 _IMAGE_FAMILIES = ('clip', 'clip_vision_model', 'siglip', 'siglip_vision_model')
-InitCfg = dict | Sequence[dict] | None
 
 
 class _Encoder(BaseModule):
@@ -37,30 +36,17 @@ class _Encoder(BaseModule):
 
     Args:
         frozen (bool): No parameter trains, dropout and the like stay off.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
-    #: Where the encoder stands in the config.
-    field = ''
-
-    def __init__(self, frozen: bool, init_cfg: InitCfg) -> None:
-        super().__init__(init_cfg)
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
         self.frozen = frozen
 
-    def _read(self, checkpoint: str | None, config: dict | None, pretrained: bool) -> Any:
-        """Return the configuration of ``transformers``; keep where the weights are."""
-        fields, files = read_model_config(checkpoint, config, self.field)
-        self._files = files if pretrained else None
-        return build_config(fields, self.field)
-
-    def _use(self, model: nn.Module, with_cp: bool = False) -> None:
-        """Set the encoder's model, frozen and with recomputed blocks where that is wanted."""
+    def _use(self, model: nn.Module) -> None:
+        """Set the encoder's model."""
         self.model = model
-        if with_cp:
-            model.gradient_checkpointing_enable(dict(use_reentrant=False))
         if self.frozen:
-            self.requires_grad_(False)
-            self.train(False)
+            self.requires_grad_(False).train(False)
 
     def train(self, mode: bool = True) -> '_Encoder':
         """Switch to training; a frozen encoder stays as in a test."""
@@ -72,48 +58,67 @@ class _Encoder(BaseModule):
             self._load_pretrained()
             self._is_init = True
 
-    def _load_pretrained(self) -> None:
-        if self._files is not None:
-            load_weights(self.model, self._files, self.field, self._adapt)
 
-    @staticmethod
-    def _adapt(name: str, stored: Tensor, own: Tensor) -> Tensor:
-        """Return a stored weight whose shape differs, resized if it is a position table."""
-        return resize_grid(stored, len(own)) if 'position_embedding.' in name else stored
-
-    @classmethod
-    def portable(cls, node: dict) -> dict:
-        """See :func:`portable_fields`."""
-        return portable_fields(node, cls.field, vision='image' in cls.field)
-
-    def _grad(self) -> torch.set_grad_enabled:
-        """Return a context without gradients for a frozen encoder."""
-        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
-
-
-@MODELS.register_module()
-class TransformersImageEncoder(_Encoder):
-    """The vision transformer of CLIP or SigLIP, from ``transformers``.
+class _TransformersEncoder(_Encoder):
+    """An encoder of ``transformers``.
 
     Args:
         checkpoint (str, optional): A local folder, ``package:<name>`` or a hub id. Its
             ``config.json`` is read at once, its weights by :meth:`init_weights`.
         config (dict, optional): Instead: fields with ``model_type``, for random weights.
         pretrained (bool): False gives the checkpoint's shape with random weights.
+        frozen (bool): No parameter trains.
+        with_cp (bool): Recompute layers in the backward pass instead of storing activations.
+    """
+
+    #: Where the encoder stands in the config.
+    field = ''
+
+    def __init__(
+        self,
+        checkpoint: str | None = None,
+        config: dict | None = None,
+        pretrained: bool = True,
+        frozen: bool = False,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__(frozen)
+        fields, files = read_model_config(checkpoint, config, self.field)
+        self._config, self._files = build_config(fields, self.field), files if pretrained else None
+        self.with_cp = with_cp
+
+    def _build(self, config: Any, **options: Any) -> None:
+        self._use(build_bare(config, **options))
+        self.embed_dims: int = config.hidden_size
+        if self.with_cp:
+            self.model.gradient_checkpointing_enable(dict(use_reentrant=False))
+
+    def _load_pretrained(self) -> None:
+        if self._files is not None:
+            load_weights(self.model, self._files, self.field)
+
+    @classmethod
+    def portable(cls, node: dict) -> dict:
+        """See :func:`portable_fields`."""
+        return portable_fields(node, cls.field, vision='image' in cls.field)
+
+
+@MODELS.register_module()
+class TransformersImageEncoder(_TransformersEncoder):
+    """The vision transformer of CLIP or SigLIP, from ``transformers``.
+
+    Args:
         image_size (int, optional): Height and width of the images in pixels; default:
             as in pre-training. Positions of other sizes are resized when loaded.
         drop_layers (int): How many of the last blocks are left out; METER drops one.
         head_token (bool): Put the output of SigLIP's own pooling head before the tokens, as
             a class token. CLIP has a class token and takes no such head.
-        frozen (bool): No parameter trains.
-        with_cp (bool): Recompute blocks in the backward pass instead of storing
-            activations.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and ``with_cp``; see
+            :class:`_TransformersEncoder`.
 
     Attributes:
         embed_dims (int): C.
         num_prefix_tokens (int): Tokens before the grid: 1 with a class token, else 0.
-        grid_size (int): Patches a side.
 
     Raises:
         UserError: The model is of another family, or a size is impossible.
@@ -123,54 +128,29 @@ class TransformersImageEncoder(_Encoder):
 
     def __init__(
         self,
-        checkpoint: str | None = None,
-        config: dict | None = None,
-        pretrained: bool = True,
         image_size: int | None = None,
         drop_layers: int = 1,
         head_token: bool = False,
-        frozen: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(frozen, init_cfg)
-        built = self._read(checkpoint, config, pretrained)
-        check('model.image_encoder.model_type', built.model_type, choices=_IMAGE_FAMILIES)
-        self.is_clip = 'siglip' not in built.model_type
-        built = getattr(built, 'vision_config', built)
+        super().__init__(**kwargs)
+        check(f'{self.field}.model_type', self._config.model_type, choices=_IMAGE_FAMILIES)
+        self.is_clip = 'siglip' not in self._config.model_type
+        config = getattr(self._config, 'vision_config', self._config)
         if self.is_clip:
-            check('model.image_encoder.head_token of CLIP', head_token, choices=(False,))
+            check(f'{self.field}.head_token of CLIP', head_token, choices=(False,))
         else:
-            built.vision_use_head = head_token
-        most = built.num_hidden_layers - 1
-        check('model.image_encoder.drop_layers', drop_layers, kind=int, least=0, most=most)
-        built.num_hidden_layers -= drop_layers
-        built.image_size = image_size or built.image_size
-        if built.image_size % built.patch_size:
-            raise UserError(
-                f'model.image_encoder.image_size={built.image_size} must be a multiple of the '
-                f'{built.patch_size} pixels of a patch.'
-            )
+            config.vision_use_head = head_token
+        most = config.num_hidden_layers - 1
+        check(f'{self.field}.drop_layers', drop_layers, kind=int, least=0, most=most)
+        config.num_hidden_layers -= drop_layers
+        config.image_size = image_size or config.image_size
+        rest = config.image_size % config.patch_size
+        check(f'{self.field}.image_size modulo the size of a patch', rest, choices=(0,))
         self.head_token = head_token
-        self.embed_dims: int = built.hidden_size
-        self.image_size: int = built.image_size
-        self.grid_size = built.image_size // built.patch_size
         self.num_prefix_tokens = int(self.is_clip or head_token)
-        self._use(build_bare(built), with_cp)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *others: Any) -> None:
-        """Resize the positions of a checkpoint that was trained at another image size."""
-        key = f'{prefix}model.embeddings.position_embedding.weight'
-        stored, count = state_dict.get(key), self.grid_size**2 + int(self.is_clip)
-        if stored is not None and stored.dim() == 2 and len(stored) != count:
-            print_log(
-                f"The checkpoint's position grid '{key}' has {len(stored)} rows, this model's "
-                f'{count}: resized bicubically.',
-                logger='current',
-                level=logging.INFO,
-            )
-            state_dict[key] = resize_grid(stored, count)
-        super()._load_from_state_dict(state_dict, prefix, *others)
+        self._build(config)
+        self.model.register_load_state_dict_pre_hook(_resize_positions)
 
     def forward(self, images: Tensor) -> Tensor:
         """Encode images.
@@ -181,15 +161,21 @@ class TransformersImageEncoder(_Encoder):
         Returns:
             Tensor: ``[B, N, C]``, with the class token first if there is one.
         """
-        with self._grad():
-            out = self.model(pixel_values=images)
-            tokens = out.last_hidden_state
-            if self.is_clip:
-                # SigLIP's has gone through it already.
-                tokens = self.model.post_layernorm(tokens)
-            if self.head_token:
-                tokens = torch.cat((out.pooler_output[:, None], tokens), dim=1)
-        return tokens
+        out = self.model(pixel_values=images)
+        # SigLIP's tokens have gone through its norm already.
+        tokens = out.last_hidden_state
+        tokens = self.model.post_layernorm(tokens) if self.is_clip else tokens
+        return torch.cat((out.pooler_output[:, None], tokens), 1) if self.head_token else tokens
+
+
+def _resize_positions(model: nn.Module, state_dict: dict, prefix: str, *others: Any) -> None:
+    """Resize the positions of weights that were trained at another image size."""
+    key = f'{prefix}embeddings.position_embedding.weight'
+    stored, count = state_dict.get(key), model.embeddings.position_embedding.num_embeddings
+    if stored is not None and stored.dim() == 2 and len(stored) != count:
+        text = f"The position grid '{key}' has {len(stored)} rows, this model's {count}"
+        print_log(f'{text}: resized bicubically.', logger='current')
+        state_dict[key] = resize_grid(stored, count)
 
 
 @MODELS.register_module()
@@ -201,7 +187,6 @@ class TimmImageEncoder(_Encoder):
         pretrained (bool): Download the weights that timm knows for this name when training
             starts. They come at the model's image size, resized by timm.
         frozen (bool): No parameter trains.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
         **options: Passed to ``timm.create_model``, for example ``img_size=224``.
 
     Attributes:
@@ -210,14 +195,9 @@ class TimmImageEncoder(_Encoder):
     """
 
     def __init__(
-        self,
-        model_name: str,
-        pretrained: bool = False,
-        frozen: bool = False,
-        init_cfg: InitCfg = None,
-        **options: Any,
+        self, model_name: str, pretrained: bool = False, frozen: bool = False, **options: Any
     ) -> None:
-        super().__init__(frozen, init_cfg)
+        super().__init__(frozen)
         self.pretrained = pretrained
         self._arguments = dict(model_name=model_name, num_classes=0, global_pool='', **options)
         self._use(self._create(pretrained=False))
@@ -235,8 +215,7 @@ class TimmImageEncoder(_Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """float ``[B, 3, H, W]``, normalized, to tokens ``[B, N, C]``."""
-        with self._grad():
-            out = self.model.forward_features(images)
+        out = self.model.forward_features(images)
         if out.dim() == 4:
             # Convolutions give [B, C, H, W], Swin [B, H, W, C].
             out = out.flatten(1, 2) if out.shape[-1] == self.embed_dims else out.flatten(2).mT
@@ -244,17 +223,12 @@ class TimmImageEncoder(_Encoder):
 
 
 @MODELS.register_module()
-class TransformersTextEncoder(_Encoder):
+class TransformersTextEncoder(_TransformersEncoder):
     """Any text encoder of ``transformers``: RoBERTa, BERT, MiniLM and their kin.
 
     Args:
-        checkpoint (str, optional): A local folder, ``package:<name>`` or a hub id. Its
-            ``config.json`` is read at once, its weights by :meth:`init_weights`.
-        config (dict, optional): Instead: fields with ``model_type``, for random weights.
-        pretrained (bool): False gives the checkpoint's shape with random weights.
-        frozen (bool): No parameter trains.
-        with_cp (bool): Recompute layers in the backward pass.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: ``checkpoint``, ``config``, ``pretrained``, ``frozen`` and ``with_cp``; see
+            :class:`_TransformersEncoder`.
 
     Attributes:
         embed_dims (int): C.
@@ -269,27 +243,18 @@ class TransformersTextEncoder(_Encoder):
 
     field = 'model.text_encoder'
 
-    def __init__(
-        self,
-        checkpoint: str | None = None,
-        config: dict | None = None,
-        pretrained: bool = True,
-        frozen: bool = False,
-        with_cp: bool = False,
-        init_cfg: InitCfg = None,
-    ) -> None:
-        super().__init__(frozen, init_cfg)
-        built = self._read(checkpoint, config, pretrained).get_text_config()
-        self.model_type: str = built.model_type
-        check('model.text_encoder.is_encoder_decoder', built.is_encoder_decoder, choices=(False,))
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        config = self._config.get_text_config()
+        check(f'{self.field}.is_encoder_decoder', config.is_encoder_decoder, choices=(False,))
         # A pooler that nobody reads would stop distributed training.
-        parameters = inspect.signature(AutoModel._model_mapping[type(built)].__init__).parameters
+        parameters = inspect.signature(AutoModel._model_mapping[type(config)].__init__).parameters
         pooler = 'add_pooling_layer' in parameters
-        self._use(build_bare(built, **(dict(add_pooling_layer=False) if pooler else {})), with_cp)
-        self.embed_dims: int = built.hidden_size
-        self.vocab_size: int = built.vocab_size
-        self.pad_id: int | None = built.pad_token_id
-        self.max_length = built.max_position_embeddings
+        self._build(config, **(dict(add_pooling_layer=False) if pooler else {}))
+        self.model_type: str = config.model_type
+        self.vocab_size: int = config.vocab_size
+        self.pad_id: int | None = config.pad_token_id
+        self.max_length = config.max_position_embeddings
         if self.model_type in ('roberta', 'xlm-roberta', 'camembert') and self.pad_id is not None:
             # Positions are counted from behind the padding's.
             self.max_length -= self.pad_id + 1
@@ -305,8 +270,7 @@ class TransformersTextEncoder(_Encoder):
             Tensor: ``[B, L, C]``; the values at padded places have no meaning.
         """
         mask = (~text_padding).long()
-        with self._grad():
-            return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+        return self.model(input_ids=input_ids, attention_mask=mask).last_hidden_state
 
 
 @MODELS.register_module()
@@ -344,21 +308,15 @@ class ConvStem(nn.Sequential):
     ) -> None:
         sides = {*to_2tuple(kernel_size), *to_2tuple(stride)}
         side, count = max(sides), max(sides).bit_length() - 1
-        overlaps = to_2tuple(kwargs.get('padding', 0)) != (0, 0) or len(sides) > 1
-        if overlaps or 2**count != side or count < 1:
-            raise UserError(
-                f'lm4ve.ConvStem: patches of kernel_size={kernel_size}, stride={stride} must not '
-                'overlap, and have a side of 2, 4, 8 or another power of two.'
-            )
+        fits = to_2tuple(kwargs.get('padding', 0)) == (0, 0) and len(sides) == 1
+        name = 'lm4ve.ConvStem: patches without overlap whose side is a power of two'
+        check(name, fits and count > 0 and 2**count == side, choices=(True,))
         layers: list[nn.Module] = []
         for i in range(count):
             width = max(16, out_channels >> (count - 1 - i)) if i < count - 1 else out_channels
             groups = next(g for g in range(max(1, width // 8), 0, -1) if width % g == 0)
-            layers += [
-                nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False),
-                nn.GroupNorm(groups, width),
-                nn.GELU(),
-            ]
+            layer = nn.Conv2d(in_channels, width, 3, stride=2, padding=1, bias=False)
+            layers += [layer, nn.GroupNorm(groups, width), nn.GELU()]
             in_channels = width
         super().__init__(*layers, nn.Conv2d(in_channels, out_channels, 1))
 
@@ -367,27 +325,19 @@ def resize_grid(table: Tensor, count: int) -> Tensor:
     """Resize a table of positions bicubically, as METER does when it loads one.
 
     Args:
-        table (Tensor): ``[P + G * G, C]`` or ``[1, P + G * G, C]``: P prefix tokens (0 or
-            1), then a square grid.
+        table (Tensor): ``[P + G * G, C]``: P prefix tokens (0 or 1), then a square grid.
         count (int): The number of positions wanted.
 
     Returns:
-        Tensor: ``[P + H * H, C]`` with H * H + P = ``count``, in the layout that came in.
+        Tensor: ``[P + H * H, C]`` with H * H + P = ``count``.
 
     Raises:
         UserError: One of the numbers is no square with a class token or without.
     """
-    rows = table[0] if table.dim() == 3 else table
     for prefix in (1, 0):
-        before, after = round((len(rows) - prefix) ** 0.5), round((count - prefix) ** 0.5)
-        if before**2 + prefix == len(rows) and after**2 + prefix == count:
-            break
-    else:
-        raise UserError(
-            f'A position table of {len(rows)} rows cannot be resized to {count}: these are no '
-            'square grids. Fix: use square images and an encoder of square patches.'
-        )
-    grid = rows[prefix:].float().unflatten(0, (before, before)).permute(2, 0, 1)[None]
-    grid = F.interpolate(grid, size=(after, after), mode='bicubic', align_corners=False)
-    out = torch.cat((rows[:prefix].float(), grid[0].flatten(1).T)).to(table.dtype)
-    return out[None] if table.dim() == 3 else out
+        before, after = math.isqrt(len(table) - prefix), math.isqrt(count - prefix)
+        if (before**2 + prefix, after**2 + prefix) == (len(table), count):
+            grid = table[prefix:].float().unflatten(0, (before, before)).permute(2, 0, 1)[None]
+            grid = F.interpolate(grid, size=(after, after), mode='bicubic', align_corners=False)
+            return torch.cat((table[:prefix].float(), grid[0].flatten(1).T)).to(table.dtype)
+    raise UserError(f'Positions of {len(table)} rows cannot become {count}: no square grids.')

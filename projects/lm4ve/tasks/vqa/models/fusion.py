@@ -41,7 +41,6 @@ class CoAttentionFusion(BaseModule):
         eps (float): The layer norms' epsilon.
         with_cp (bool): Recompute a layer in the backward pass instead of storing its
             activations.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
     """
 
     def __init__(
@@ -53,12 +52,9 @@ class CoAttentionFusion(BaseModule):
         dropout: float = 0.1,
         eps: float = 1e-12,
         with_cp: bool = False,
-        init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg)
-        self.embed_dims = embed_dims
-        self.num_layers = num_layers
-        self.with_cp = with_cp
+        super().__init__()
+        self.embed_dims, self.with_cp = embed_dims, with_cp
         config = BertConfig(
             hidden_size=embed_dims,
             num_attention_heads=num_heads,

@@ -5,13 +5,14 @@ pairs, and ranks would depend on their order.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.answering import KnowsVocabulary, in_fp32
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
@@ -29,8 +30,7 @@ class VQAHead(KnowsVocabulary, BaseModule):
     Args:
         vocabulary (str | Sequence[str]): The A answers, or the file that holds them.
         in_channels (int): 2 C.
-        hidden_channels (int, optional): Default: ``in_channels``, as METER.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: Passed to MMEngine's ``BaseModule``.
 
     The loss is the binary cross-entropy with :func:`lm4ve.tasks.vqa.answers.soft_scores`, mean
     over answers and samples, times A. A fingerprint of the vocabulary is a part of every
@@ -41,21 +41,14 @@ class VQAHead(KnowsVocabulary, BaseModule):
     """
 
     def __init__(
-        self,
-        vocabulary: str | Sequence[str],
-        in_channels: int = 1536,
-        hidden_channels: int | None = None,
-        init_cfg: dict | Sequence[dict] | None = None,
+        self, vocabulary: str | Sequence[str], in_channels: int = 1536, **kwargs: Any
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(**kwargs)
         self.in_channels = in_channels
         answers = read_vocabulary(vocabulary, self.vocabulary_field)
-        hidden = hidden_channels or in_channels
         self.layers = nn.Sequential(
-            nn.Linear(in_channels, hidden),
-            nn.LayerNorm(hidden),
-            nn.GELU(),
-            nn.Linear(hidden, len(answers)),
+            *(nn.Linear(in_channels, in_channels), nn.LayerNorm(in_channels), nn.GELU()),
+            nn.Linear(in_channels, len(answers)),
         )
         init_as_bert(self)
         self.know(answers)
@@ -80,26 +73,17 @@ class VQAHead(KnowsVocabulary, BaseModule):
             unimodal: Not used.
         """
         logits = self(features.flatten(0, 1))
-        # A sample with one question may have its answers, as everywhere else, in one flat list.
-        answers = [
-            given
-            for found in (s.gt_answers for s in data_samples)
-            for given in ([found] if all(isinstance(a, str) for a in found) else found)
-        ]
+        answers = []
+        for given in (s.gt_answers for s in data_samples):
+            # A sample with one question may have its answers, as everywhere else, in one flat list.
+            answers += [given] if all(isinstance(a, str) for a in given) else given
         check('the lists of gt_answers of a batch', len(answers), choices=(len(logits),))
-        scored = [
-            (row, self.index[answer], score)
-            for row, given in enumerate(answers)
-            for answer, score in soft_scores(given).items()
-            if answer in self.index
-        ]
-        targets = torch.zeros_like(logits)
-        if scored:  # at once, since each access to a GPU's tensor waits for the GPU
-            rows, columns, values = (
-                torch.tensor(v, device=logits.device) for v in zip(*scored, strict=True)
-            )
-            targets[rows, columns] = values.to(targets.dtype)
-        loss = F.binary_cross_entropy_with_logits(logits, targets)
+        targets = torch.zeros(logits.shape)  # each access to a GPU's tensor would wait for the GPU
+        for row, given in enumerate(answers):
+            for answer, score in soft_scores(given).items():
+                if answer in self.index:
+                    targets[row, self.index[answer]] = score
+        loss = F.binary_cross_entropy_with_logits(logits, targets.to(logits))
         return dict(loss_vqa=loss * len(self.vocabulary))
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
@@ -119,13 +103,11 @@ class MatchingHead(BaseModule):
 
     Args:
         in_channels (int): 2 C.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: Passed to MMEngine's ``BaseModule``.
     """
 
-    def __init__(
-        self, in_channels: int = 1536, init_cfg: dict | Sequence[dict] | None = None
-    ) -> None:
-        super().__init__(init_cfg)
+    def __init__(self, in_channels: int = 1536, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.in_channels = in_channels
         self.fc = nn.Linear(in_channels, 2)
         init_as_bert(self)
@@ -148,9 +130,7 @@ class MatchingHead(BaseModule):
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
         """Add ``pred_scores``, the probability of a match ``[S]``."""
-        for sample, scores in zip(data_samples, self.score(features).sigmoid(), strict=True):
-            sample.pred_scores = scores
-        return data_samples
+        return _with_scores(data_samples, self.score(features).sigmoid())
 
 
 @MODELS.register_module()
@@ -165,7 +145,7 @@ class RetrievalHead(BaseModule):
             and texts before the fusion, within the batch of a process:
             ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank pairs
             without a fusion, for ``coarse=dict(top_k=...)`` of the retrieval loops.
-        init_cfg (dict | list, optional): Passed to MMEngine's ``BaseModule``.
+        **kwargs: Passed to MMEngine's ``BaseModule``.
 
     Raises:
         UserError: ``itm`` has a field that does not exist.
@@ -176,19 +156,18 @@ class RetrievalHead(BaseModule):
         in_channels: int = 1536,
         itm: dict | None = None,
         contrastive: dict | None = None,
-        init_cfg: dict | Sequence[dict] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(init_cfg)
+        super().__init__(**kwargs)
         self.in_channels = in_channels
         self.rank_output = nn.Linear(in_channels, 1)
         init_as_bert(self)
-        self.itm_weight, self.itm = 0.0, None
+        self.itm = self.contrastive = None
         if itm is not None:
-            for field in itm:
-                check('a field of model.head.itm', field, choices=('weight', 'frozen'))
-            self.itm_weight = itm.get('weight', 1.0)
-            self.itm = MatchingHead(in_channels).requires_grad_(not itm.get('frozen', True))
-        self.contrastive = None
+            itm = dict(weight=1.0, frozen=True) | dict(itm)
+            check('the fields of model.head.itm', set(itm), choices=({'weight', 'frozen'},))
+            self.itm_weight = itm['weight']
+            self.itm = MatchingHead(in_channels).requires_grad_(not itm['frozen'])
         if contrastive is not None:
             self.contrastive = _Contrastive(in_channels // 2, **contrastive)
 
@@ -196,14 +175,11 @@ class RetrievalHead(BaseModule):
         """``[..., 2 C]`` to scores, fp32 ``[...]``."""
         return in_fp32(self.rank_output, features)[..., 0]
 
-    def score(self, features: Tensor) -> Tensor:
-        """``[P, 2 C]`` to scores, fp32 ``[P]``."""
-        return self(features)
+    score = forward
 
     def embed(self, kind: str, token: Tensor) -> Tensor:
         """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
-        if self.contrastive is None:
-            raise UserError('Coarse ranking needs model.head.contrastive, which trains it.')
+        check('model.head.contrastive for coarse ranking', self.contrastive, kind=nn.Module)
         return self.contrastive.embed(kind, token)
 
     def loss(self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None) -> dict:
@@ -230,9 +206,13 @@ class RetrievalHead(BaseModule):
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
         """Add ``pred_scores`` ``[S]``, one score a text."""
-        for sample, scores in zip(data_samples, self(features), strict=True):
-            sample.pred_scores = scores
-        return data_samples
+        return _with_scores(data_samples, self(features))
+
+
+def _with_scores(data_samples: Samples, rows: Tensor) -> Samples:
+    for sample, scores in zip(data_samples, rows, strict=True):
+        sample.pred_scores = scores
+    return data_samples
 
 
 class _Contrastive(nn.Module):
@@ -256,16 +236,14 @@ class _Contrastive(nn.Module):
         scale = self.log_scale.float().exp().clamp(max=100.0)
         columns = self.embed('text', texts).flatten(0, 1)
         scores = scale * self.embed('image', image) @ columns.T
-        count, per_image = texts.shape[:2]
-        true = torch.arange(count, device=scores.device) * per_image
+        rows = torch.arange(len(texts), device=scores.device)
+        true = rows * texts.shape[1]
+        # True captions of another sample of the same image are no negatives.
         ids = [s.get('image_id', i) for i, s in enumerate(data_samples)]
         same = torch.tensor([[a == b for b in ids] for a in ids], device=scores.device)
-        same.fill_diagonal_(False)
-        # True captions of another sample of the same image are no negatives.
         hidden = torch.zeros_like(scores, dtype=torch.bool)
-        hidden[:, true] = same
+        hidden[:, true] = same.fill_diagonal_(False)
         scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-        rows = torch.arange(count, device=scores.device)
         to_text = F.cross_entropy(scores, true)
         to_image = F.cross_entropy(scores[:, true].T, rows)
         return self.weight * (to_text + to_image) / 2

@@ -16,9 +16,6 @@ from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.language.text_preprocessor import check_tokenizer
 from lm4ve.tasks.vqa.models.fusion import init_as_bert
 
-TOKENS = ('visual', 'joint')
-IMAGE_POOLS = ('first', 'mean')
-
 
 class Pooler(nn.Module):
     """One token to a feature: Linear, then tanh. ``[B, C] -> [B, C]``."""
@@ -68,8 +65,8 @@ class METER(BaseModel):
         init_cfg: dict | Sequence[dict] | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        check('model.tokens', tokens, choices=TOKENS)
-        check('model.image_pool', image_pool, choices=IMAGE_POOLS)
+        check('model.tokens', tokens, choices=('visual', 'joint'))
+        check('model.image_pool', image_pool, choices=('first', 'mean'))
         self.tokens, self.image_pool = tokens, image_pool
         self.image_encoder = MODELS.build(image_encoder)
         self.text_encoder = MODELS.build(text_encoder)
@@ -80,10 +77,8 @@ class METER(BaseModel):
         self.token_types = nn.Embedding(2, channels)
         self.image_pooler = Pooler(channels)
         self.text_pooler = Pooler(channels)
-        for part in (self.image_transform, self.text_transform, self.token_types):
-            init_as_bert(part)
-        init_as_bert(self.image_pooler)
-        init_as_bert(self.text_pooler)
+        parts = self.image_transform, self.text_transform, self.token_types
+        init_as_bert(nn.ModuleList([*parts, self.image_pooler, self.text_pooler]))
         self.neck = None if neck is None else MODELS.build(neck)
         self.head = MODELS.build(head)
         check_parts(self)
@@ -91,8 +86,7 @@ class METER(BaseModel):
     def encode_images(self, image: Tensor) -> Tensor:
         """Images, float ``[B, 3, H, W]``, to tokens ``[B, N, C]`` that have seen no text."""
         tokens = self.image_encoder(image)
-        if not isinstance(tokens, Tensor):
-            tokens = tokens[-1]
+        tokens = tokens if isinstance(tokens, Tensor) else tokens[-1]
         return self.image_transform(tokens) + self._token_type(1, tokens)
 
     def encode_texts(self, input_ids: Tensor, text_padding: Tensor) -> Tensor:
@@ -104,24 +98,11 @@ class METER(BaseModel):
         # Through the module, which sharded training gathers.
         return self.token_types(torch.full((), index, device=like.device))
 
-    def fuse(self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor) -> dict:
-        """Let the tokens of pairs see each other.
-
-        Args:
-            image_tokens (Tensor): ``[P, N, C]``.
-            text_tokens (Tensor): ``[P, L, C]``.
-            text_padding (Tensor): bool ``[P, L]``, True = padding.
-
-        Returns:
-            dict[str, Tensor]: ``image`` ``[P, N, C]``, ``text`` ``[P, L, C]``.
-        """
-        return self.fusion(image_tokens, text_tokens, text_padding)
-
     def pool(self, fused: dict[str, Tensor], text_padding: Tensor) -> Tensor:
         """Neck and poolers; the neck computes only the tokens that the poolers read.
 
         Args:
-            fused (dict[str, Tensor]): What :meth:`fuse` gives.
+            fused (dict[str, Tensor]): What the fusion gives.
             text_padding (Tensor): bool ``[P, L]``, True = padding.
 
         Returns:
@@ -134,14 +115,13 @@ class METER(BaseModel):
         elif self.neck is not None:
             joint = torch.cat((image, fused['text']), dim=1)
             mask = torch.cat((text_padding.new_zeros(image.shape[:2]), text_padding), dim=1)
+            read = slice(0, count + 1)
             if self.image_pool == 'first':
-                read = torch.tensor([0, count], device=joint.device).expand(joint.shape[0], 2)
-            else:
-                read = slice(0, count + 1)
+                read = torch.tensor([0, count], device=joint.device).expand(len(joint), 2)
             out = self.neck(joint, padding_mask=mask, queries=read)
             image, text = out[:, :-1], out[:, -1:]
-        image = image[:, 0] if self.image_pool == 'first' else image.mean(dim=1)
-        return torch.cat((self.text_pooler(text[:, 0]), self.image_pooler(image)), dim=-1)
+        pooled = self.text_pooler(text[:, 0]), self.image_pooler(self.image_token(image))
+        return torch.cat(pooled, dim=-1)
 
     def score_pairs(
         self, image_tokens: Tensor, text_tokens: Tensor, text_padding: Tensor
@@ -159,24 +139,11 @@ class METER(BaseModel):
         Raises:
             UserError: The head answers questions.
         """
-        fused = self.fuse(image_tokens, text_tokens, text_padding)
+        fused = self.fusion(image_tokens, text_tokens, text_padding)
         return self.head.score(self.pool(fused, text_padding))
 
-    def embed_images(self, image_tokens: Tensor) -> Tensor:
-        """Tokens ``[P, N, C]`` of :meth:`encode_images` to cheap embeddings, fp32 ``[P, E]``.
-
-        Products of these with :meth:`embed_texts` rank pairs without a fusion.
-
-        Raises:
-            UserError: The head has no contrastive loss.
-        """
-        return self.head.embed('image', self._image_token(image_tokens))
-
-    def embed_texts(self, text_tokens: Tensor) -> Tensor:
-        """Tokens ``[P, L, C]`` of :meth:`encode_texts` to cheap embeddings, fp32 ``[P, E]``."""
-        return self.head.embed('text', text_tokens[:, 0])
-
-    def _image_token(self, tokens: Tensor) -> Tensor:
+    def image_token(self, tokens: Tensor) -> Tensor:
+        """Pool tokens ``[P, N, C]`` of images to ``[P, C]``."""
         return tokens[:, 0] if self.image_pool == 'first' else tokens.mean(dim=1)
 
     def forward(
@@ -199,16 +166,14 @@ class METER(BaseModel):
         image_tokens = self.encode_images(inputs['image'])
         text_tokens = self.encode_texts(ids, padding)
         pairs = image_tokens.repeat_interleave(shape[1], dim=0) if shape[1] > 1 else image_tokens
-        features = self.pool(self.fuse(pairs, text_tokens, padding), padding).unflatten(0, shape)
+        features = self.pool(self.fusion(pairs, text_tokens, padding), padding).unflatten(0, shape)
         if mode == 'tensor':
             return features
         if mode == 'loss':
-            unimodal = (self._image_token(image_tokens), text_tokens[:, 0].unflatten(0, shape))
+            unimodal = (self.image_token(image_tokens), text_tokens[:, 0].unflatten(0, shape))
             return self.head.loss(features, data_samples, unimodal)
-        if mode == 'predict':
-            samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
-            return self.head.predict(features, samples)
-        raise ValueError(f"mode='{mode}' must be tensor, loss or predict")
+        samples = data_samples or [VisionLanguageDataSample() for _ in range(len(features))]
+        return self.head.predict(features, samples)
 
 
 def check_parts(model: METER) -> None:

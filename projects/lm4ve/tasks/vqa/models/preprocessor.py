@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
 
@@ -63,14 +63,11 @@ class VisionLanguagePreprocessor(TextPreprocessor):
         """
         data = self.cast_data(data)
         samples = data['data_samples']
-        counts = sorted({len(s.text) for s in samples})
-        if len(counts) != 1:
-            raise UserError(
-                f'Samples of {counts[0]} to {counts[-1]} texts in one batch. Fix: test retrieval '
-                "with val_cfg=dict(type='lm4ve.RetrievalValLoop')."
-            )
+        shape = (len(samples), len(samples[0].text))
+        for s in samples:
+            name = 'texts of a sample in this batch (all captions: lm4ve.RetrievalValLoop)'
+            check(name, len(s.text), choices=shape[1:])
         ids, padding = self.tokenize([t for s in samples for t in s.text])
-        shape = (len(samples), counts[0])
         inputs = dict(
             image=self.normalize(data['inputs']),
             input_ids=ids.unflatten(0, shape),
