@@ -77,7 +77,7 @@ def test_a_block_can_be_replaced_and_then_changed(tmp_path):
 MISTAKES = {
     'no such field': ('seeds = 2', 'seeds = 2\nsead = 1', "argument 'sead'"),
     'field missing': ("metric = 'toy/error'", '', "argument: 'metric'"),
-    'config': ("base = 'config.py'", "base = 'no.py'", "'no.py' does not exist"),
+    'config': ("base = 'config.py'", "base = 'no.py'", "no.py' does not exist"),
     'reference': ("reference = 'two'", "reference = '2'", "reference='2' must be one of one, two"),
     'no seeds': ('seeds = 2', 'seeds = 0', 'seeds=0 must be at least 1'),
     'seeds twice': ('seeds = 2', 'seeds = (1, 1)', 'seeds=1 must be at least 2'),

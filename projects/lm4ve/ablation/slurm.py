@@ -91,11 +91,11 @@ class SlurmJobs(Executor):
 
     def _run(self, todo: list[Trial]) -> Ended:
         active = _queue()
-        jobs = {t.id: self._job_of(t) for t in todo}
-        waiting = [(t, jobs[t.id]) for t in todo if jobs[t.id] in active]
+        waiting = [(t, job) for t in todo if (job := self._job_of(t)) in active]
         if waiting:
             self.say(f'{len(waiting)} trials are in the queue of Slurm already')
-        new = [t for t in todo if jobs[t.id] not in active]
+        queued = {t.id for t, _ in waiting}
+        new = [t for t in todo if t.id not in queued]
         for i in range(0, len(new), ARRAY):
             waiting += self._submit(new[i : i + ARRAY])
         try:
@@ -147,14 +147,12 @@ def _queue() -> set[str]:
     """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array.
 
     Raises:
-        UserError: Slurm gives no answer for ten minutes.
+        UserError: Slurm gives no answer for some minutes.
     """
     # Of all partitions, also hidden ones. A job that waits to be requeued is among them.
     command = ['squeue', '--noheader', '--array', '--all', '--user', getpass.getuser()]
-    command.append('--format=%i')
-    for pause in (0, 5, 30, 120, 445):  # a controller that restarts, or is busy
+    for pause in (5, 60, 300):  # a controller that restarts, or is busy
+        with contextlib.suppress(subprocess.CalledProcessError):
+            return set(subprocess.check_output([*command, '--format=%i'], text=True).split())
         time.sleep(pause)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return set(done.stdout.split())
-    raise UserError(f'squeue failed: {done.stderr.strip()} The same command goes on later.')
+    raise UserError('squeue gives no answer. The same command goes on later.')

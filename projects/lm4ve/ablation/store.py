@@ -11,6 +11,7 @@ trained once.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import shutil
@@ -108,18 +109,19 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     Raises:
         UserError: A result lacks the grid's metric.
     """
-    scores: dict[str, dict[Any, list]] = {}
-    for t in grid.tuning():
-        result = store.result(t)
-        score = None if result is None else metric_of(grid, result)
-        scores.setdefault(t.variant, {}).setdefault(t.value, []).append(score)
-    selected = {}
-    for variant, by_value in scores.items():
-        if all(s is not None for of_value in by_value.values() for s in of_value):
+    means: dict[str, dict[Any, float]] = {v.name: {} for v in grid.variants}
+    trials = itertools.groupby(grid.tuning(), key=lambda t: (t.variant, t.value))
+    for (variant, value), group in trials:
+        results = [store.result(t) for t in group]
+        if all(results):
             sign = 1 if grid.greater_is_better else -1
-            means = {v: sign * sum(s) / len(s) for v, s in by_value.items()}
-            selected[variant] = max(means, key=lambda v: (math.isfinite(means[v]), means[v]))
-    return selected
+            mean = sign * sum(metric_of(grid, r) for r in results) / len(results)
+            means[variant][value] = mean if math.isfinite(mean) else -math.inf
+    return {
+        variant: max(by_value, key=by_value.__getitem__)
+        for variant, by_value in means.items()
+        if grid.tune and len(by_value) == len(grid.tune.values)
+    }
 
 
 def metric_of(grid: Grid, result: dict) -> float:
