@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lm4ve.analysis import analyse, default_points, magnitude, normalize
-from lm4ve.analysis.points import necks_of
+from lm4ve.analysis.capture import necks_of
 from lm4ve.errors import UserError
 from tests.helpers.models import TASKS, D, build
 
@@ -55,8 +55,6 @@ def test_measures_are_of_the_placed_tokens_alone(task):
     assert (mask is not None and bool(mask.any())) == (task == 'motion')
     expected = normalize(magnitude(point.tokens, mask), mask)
     torch.testing.assert_close(point.measure('magnitude'), expected)
-    with pytest.raises(UserError, match="measures='size' must be one of"):
-        point.measure('size')
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -69,15 +67,12 @@ def test_capture_changes_neither_predictions_nor_modes(task):
     assert [m.training for m in model.modules()] == modes
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     with torch.no_grad():
-        model.eval()
-        plain = model.test_step(data)
+        plain = model.eval().test_step(data)
+    name = dict(motion='trajectories', pointcloud='pred_scores').get(task, 'pred_score')
     for a, b in zip(seen.outputs, plain, strict=True):
-        if task == 'motion':
-            a, b = (torch.from_numpy(a['trajectories']), torch.from_numpy(b['trajectories']))
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-3)
-            continue
-        name = {'video': 'pred_score', 'image': 'pred_score'}.get(task, 'pred_scores')
-        torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
+        # Trajectories lie in a city, tens of meters from its origin.
+        a, b = (torch.as_tensor(x.get(name)) for x in (a, b))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-3 if task == 'motion' else 1e-5)
 
 
 @pytest.mark.parametrize('task', TASKS)
@@ -161,9 +156,6 @@ def test_encoder_attention_is_the_class_tokens_row():
     got = seen.attention['encoder']
     assert got.row == 'class token' and got.name == 'backbone.layers.1.attn'
     torch.testing.assert_close(got.weights[1], expected[:, 1:])
-    summed = expected[:, 1:].double().sum(0)
-    summed = (summed - summed.min()) / (summed.max() - summed.min())
-    torch.testing.assert_close(got.summed()[1], summed, rtol=1e-4, atol=1e-6)
 
 
 def test_videomaes_attention_is_the_mean_over_rows():

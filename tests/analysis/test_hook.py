@@ -133,15 +133,6 @@ def test_interval_and_max_samples_limit_the_pictures(trained):
     assert one_batch(runner, hook, 'test') == expected
 
 
-def test_files_instead_of_backends(trained, tmp_path):
-    hook = ActivationVisHook(interval=5, out_dir=str(tmp_path / 'a/b'), **SMALL)
-    assert one_batch(trained[2], hook) == []
-    assert sorted(p.name for p in (tmp_path / 'a/b').iterdir()) == [
-        'val_activations_00000_5.png',
-        'val_activations_00005_5.png',
-    ]
-
-
 def test_only_the_main_process_draws(trained, monkeypatch):
     monkeypatch.setattr(hook_module, 'is_main_process', lambda: False)
     assert one_batch(trained[2], ActivationVisHook(enable=True)) == []

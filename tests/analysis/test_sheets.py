@@ -1,8 +1,11 @@
-"""Sheets: what is drawn stands where it belongs, and numbers are those of the tokens.
+"""Sheets show each token in its place and its numbers; the page embeds them.
 
 Analyses are made by hand, so that it is known which token must light up where.
 """
 
+import base64
+import re
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,11 +13,12 @@ import pytest
 import scipy.stats
 import torch
 from matplotlib import colormaps
+from matplotlib.text import Text
 from PIL import Image
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point, samples
 from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import animate, draw_sheet, save_gif
+from lm4ve.analysis.sheets import Entry, animate, draw_sheet, save_gif, write_page
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import TaskAnalysis
 from lm4ve.tasks.base.pictures import BACKGROUND, COVER, TokenMap, share_scales, to_image
@@ -54,15 +58,14 @@ def drawn(analysis, model=MODEL, **options):
 
 
 def panels(figure) -> list:
-    """Pixels of each panel, in the order of drawing, without the colour bars."""
+    """Pixels of each panel, in the order of drawing."""
     image = to_image(figure)
     height, width = image.shape[:2]
     found = []
     for axes in figure.axes:
         x0, y0, x1, y1 = axes.get_position().extents
-        if axes.axison:  # the bars have none
-            rows = slice(round((1 - y1) * height), round((1 - y0) * height))
-            found.append(image[rows, round(x0 * width) : round(x1 * width)])
+        rows = slice(round((1 - y1) * height), round((1 - y0) * height))
+        found.append(image[rows, round(x0 * width) : round(x1 * width)])
     return found
 
 
@@ -94,17 +97,13 @@ def image():
     return pixels, analysis_of('image', normalized(pixels)[None], layout, spike(8, 7), attention)
 
 
-def test_an_image_is_shown_as_it_was(image):
+def test_an_image_and_its_brightest_token_keep_their_places(image):
     pixels, analysis = image
-    (sample,) = drawn(analysis)
+    (sample,) = drawn(analysis, measures=['magnitude'])
     np.testing.assert_array_equal(sample.picture.pixels[0], pixels)
     shown = cells(panels(draw_sheet(sample))[0], 2, 4)
     np.testing.assert_allclose(shown[0, 0], np.array([250, 20, 90]) / 255, atol=0.02)
     np.testing.assert_allclose(shown[1, 3], 0, atol=0.02)
-
-
-def test_a_token_lights_up_at_its_place_in_an_image(image):
-    (sample,) = drawn(image[1], measures=['magnitude'])
     shown = cells(panels(draw_sheet(sample))[1], 2, 4)
     expected = np.full((2, 4, 3), LOW)
     expected[1, 3] = HIGH
@@ -120,26 +119,31 @@ def test_a_head_lights_up_at_its_place(image):
     assert bright[0, 3] > 2 * np.sort(bright.ravel())[-2]
 
 
+def texts_of(figure) -> list:
+    """Texts and their boxes, of those that show something."""
+    to_image(figure)
+    return [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible()]
+
+
 def test_panels_are_named_and_have_numbers(image):
     (sample,) = drawn(image[1], heads=2)
-    figure = draw_sheet(sample, 'config, checkpoint')
-    texts = [t.get_text() for t in figure.texts]
+    shown = '\n'.join(t.get_text() for t in texts_of(draw_sheet(sample, 'config, checkpoint')))
+    lines = [line.strip() for line in shown.split('\n')]
     attention = 'Attention, block: of the class token (neck.block.layers.0)'
     names = 'Input', 'Magnitude', 'Frequency', 'encoder', 'enc.last', 's0', 'config, checkpoint'
-    assert {*names, 'sum of 3 heads', 'head 1', 'head 2', attention} <= {*texts}
-    assert 'head 3' not in texts
-    assert {'0.05', '0.6'} <= set(texts)  # head 2
-    assert {'0.15', '0.7'} <= set(texts)  # the sum
+    assert {*names, 'sum of 3 heads', 'head 1', 'head 2', attention} <= {*lines}
+    assert 'head 3' not in lines
+    assert {'0.05', '0.6'} <= {*lines}  # head 2
+    assert {'0.15', '0.7'} <= {*lines}  # the sum
 
 
-def test_no_label_lies_on_another(image):
+def test_no_panel_lies_on_another(image):
     (sample,) = drawn(image[1])
     figure = draw_sheet(sample, 'a note')
     to_image(figure)
-    boxes = [t.get_window_extent() for t in figure.texts if t.get_text()]
-    boxes += [a.get_window_extent() for a in figure.axes[:-1]]
-    boxes += [b.get_window_extent() for b in figure.axes[-1].images]
-    assert len(boxes) > 20
+    boxes = [a.get_tightbbox() for a in figure.axes]  # with titles and color bars
+    boxes += [t.get_window_extent() for t in figure.texts]
+    assert len(boxes) > 8
     for i, a in enumerate(boxes):
         assert figure.bbox.containsx(a.x1) and figure.bbox.containsy(a.y0)
         for b in boxes[i + 1 :]:
@@ -174,15 +178,13 @@ def test_a_token_lights_up_at_its_time_in_a_strip(views):
 def test_a_clip_becomes_a_gif(tmp_path):
     (sample,) = drawn(clip_analysis(), measures=['magnitude'])
     frames = animate(sample)
-    assert frames.shape[0] == 4 and frames.dtype == np.uint8
-    assert frames.shape[1] % 2 == frames.shape[2] % 2 == 0
+    assert frames.shape[0] == 4 and frames.shape[1] % 2 == frames.shape[2] % 2 == 0
     for time, lit in enumerate([False, False, True, True]):
         _, panel = panels(draw_sheet(sample, time=time))
         assert (cells(panel, 2, 2)[1, 0, 1] > 0.5) == lit
     save_gif(tmp_path / 'clip.gif', frames, fps=5)
     with Image.open(tmp_path / 'clip.gif') as gif:
-        assert (gif.n_frames, gif.info['loop']) == (4, 0)
-        assert gif.info['duration'] == 200
+        assert (gif.n_frames, gif.info['loop'], gif.info['duration']) == (4, 0, 200)
         gif.seek(3)
         shown = np.asarray(gif.convert('RGB')).astype(float)
     assert np.abs(shown - frames[3]).mean() < 4
@@ -325,3 +327,43 @@ def test_a_task_without_analysis_shows_its_tokens(image, monkeypatch):
     assert np.allclose(shown[1, 3], HIGH, atol=0.06) and np.allclose(shown[0, 0], LOW, atol=0.06)
     with pytest.raises(UserError, match='toy.analysis reads no files'):
         plain.read_input(None, None, [])
+
+
+# --------------------------------------------------------------------------- page
+class Links(HTMLParser):
+    """Addresses that a page would fetch, its elements and its words."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links, self.tags, self.words = [], set(), ''
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.links += [v for k, v in attrs if k in ('src', 'href', 'srcset', 'data', 'poster')]
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_a_page_fetches_nothing_and_escapes_names(image, tmp_path):
+    sheet = tmp_path / 'sheet.png'
+    Image.new('RGB', (4, 4), 'red').save(sheet)
+    name = '<script>alert("1")</script> & co'
+    number = samples.Number('magnitude', '<i>', 'neck', 12345.6, 0.00012)
+    sample = samples.Sample(name, None, [], {'prediction': '<b>cat</b>'}, [number])
+    entries = [Entry(sample, sheet, sheet)] * 2
+    write_page(tmp_path / 'index.html', 'Title', dict(command='tool <x>'), entries)
+    text = (tmp_path / 'index.html').read_text()
+    page = Links(text)
+    assert not {'script', 'link', 'i', 'iframe'} & page.tags
+    assert '://' not in text and 'url(' not in text
+    kinds = 'data:image/png;base64,', 'data:video/mp4;base64,', '#s'
+    assert all(u.startswith(kinds) for u in page.links)
+    packed = [u.partition(',')[2] for u in page.links if u.startswith('data:')]
+    assert [base64.b64decode(p) for p in packed] == [sheet.read_bytes()] * 4
+    for words in (name, '<b>cat</b>', 'tool <x>', '1.23e+04', '0.00012', '<i>'):
+        assert words in page.words
+    # Wide elements scroll by themselves on a phone.
+    assert re.search(r'\.scroll {[^}]*overflow-x: auto', text)
+    assert not re.search(r'(?<!<div class="scroll">)<(img|table)\b', text)

@@ -4,7 +4,6 @@ import math
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -17,7 +16,6 @@ from lm4ve.files import write_text
 from lm4ve.tasks.base.pictures import save_figure
 
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
-_COLOR, _REFERENCE = '#4477aa', '#cc6677'
 
 Done = list[tuple[Trial, dict]]
 Scores = dict[str, dict[int, float]]
@@ -95,15 +93,19 @@ def csv_tables(grid: Grid, done: Done, selected: dict[str, Any]) -> dict[str, pd
 
 
 # ---------------------------------------------------------------------------- table
+def _better(grid: Grid) -> str:
+    return 'higher' if grid.greater_is_better else 'lower'
+
+
 def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
-    better = 'higher' if grid.greater_is_better else 'lower'
     tests = sum(not math.isnan(s.p_t) for s in summaries)
-    text = (
-        f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by "
-        f'seed; two-sided p, corrected by Holm for {tests} comparison(s).'
-    )
     missing = len(grid.variants) * len(grid.seeds) - sum(map(len, scores.values()))
-    return f'{text} Unfinished: {missing} trials are missing.' if missing else text
+    return (
+        f"{grid.metric}, {_better(grid)} is better; differences from '{grid.reference}', paired by "
+        f'seed; two-sided p, corrected by Holm for {tests} comparison(s).'
+        + f' Unfinished: {missing} trials are missing.'
+        * bool(missing)
+    )
 
 
 def _row(
@@ -154,28 +156,18 @@ def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
     is_sweep = grid.is_sweep
     x_of = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
     summaries = sorted(summaries, key=lambda s: x_of[s.variant])
-    xs = [x_of[s.variant] for s in summaries]
-    width = 6.4 if is_sweep else max(1.6 + 1.25 * len(summaries), 4.8)
-    figure = Figure(figsize=(width, 3.8), layout='constrained')
+    xs, means = [x_of[s.variant] for s in summaries], [s.mean for s in summaries]
+    figure = Figure(figsize=(max(1.6 + 1.25 * len(summaries), 4.8), 3.8), layout='constrained')
     ax = figure.subplots()
     for x, s in zip(xs, summaries, strict=True):
-        is_reference = s.variant == grid.reference and not is_sweep
-        color = _REFERENCE if is_reference else _COLOR
-        values = list(scores[s.variant].values())
-        # Side by side where they would hide each other, the same every time.
-        room = 0.18 * (not is_sweep and len(values) > 1)
-        ax.plot(x + np.linspace(-room, room, len(values)), values, 'o', ms=4, alpha=0.45, c=color)
-        bar = [[s.mean - s.low], [s.high - s.mean]]
-        ax.errorbar(x, s.mean, bar, fmt='_', ms=18, mew=2, color=color, capsize=5, lw=1.5)
-        if is_reference:
-            ax.axhline(s.mean, color=color, lw=0.8, ls=':')
-    if is_sweep:
-        ax.plot(xs, [s.mean for s in summaries], '-', color=_COLOR, lw=2)
+        ax.plot([x] * s.count, list(scores[s.variant].values()), 'o', ms=4, alpha=0.4, c='C0')
+        if s.variant == grid.reference:
+            ax.axhline(s.mean, color='C3', lw=0.8, ls=':')
+    ends = [[s.mean - s.low for s in summaries], [s.high - s.mean for s in summaries]]
+    ax.errorbar(xs, means, ends, fmt='_-' if is_sweep else '_', ms=18, mew=2, c='C0', capsize=5)
     ax.set_xticks(xs, xs if is_sweep else [s.variant.replace(' ', '\n') for s in summaries])
     label = grid.xlabel or 'x' if is_sweep else ''
     ax.set_xlabel(f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9)
-    better = 'higher' if grid.greater_is_better else 'lower'
-    ax.set_ylabel(f'{grid.metric} ({better} is better)')
+    ax.set_ylabel(f'{grid.metric} ({_better(grid)} is better)')
     ax.set_title(grid.title, fontsize=11)
-    ax.grid(axis='y', alpha=0.3)
     return figure

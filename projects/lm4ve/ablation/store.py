@@ -10,19 +10,17 @@ Grids that share a folder share their trials: the same config with the same seed
 trained once.
 """
 
-import contextlib
 import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 
 #: Seconds that a trial of a killed command may need to end.
 ORPHANS = 30.0
@@ -56,48 +54,24 @@ class Store:
         """Empty a trial's folder, or make it.
 
         Raises:
-            UserError: A trial of an earlier command still writes there.
+            filelock.Timeout: A trial of an earlier command still writes there.
         """
         folder = self.folder(trial)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(trial_lock(folder), ORPHANS):
+        with trial_lock(folder, ORPHANS):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         return folder
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Own the folder inside the context.
-
-        Raises:
-            UserError: Another command runs in the folder.
-        """
+    def lock(self) -> FileLock:
+        """Return the lock of the folder; entering it raises where another command has it."""
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.work_dir / 'lock', 0):
-            yield
+        return FileLock(self.work_dir / 'lock', timeout=0)
 
 
-def trial_lock(folder: Path) -> Path:
-    """Return the lock of a trial's folder, which lies beside it."""
-    return folder.with_name(f'{folder.name}.lock')
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, timeout: float) -> Iterator[None]:
-    """Hold a lock of the kernel, which ends with its process however that ends.
-
-    Args:
-        path (Path): The lock's file.
-        timeout (float): Seconds to wait for another holder; -1: no limit.
-
-    Raises:
-        UserError: Another process still holds it.
-    """
-    try:
-        with FileLock(path, timeout=timeout):
-            yield
-    except Timeout:
-        raise UserError(f"'{path}' is in use by another process. Wait for it or end it.") from None
+def trial_lock(folder: Path, timeout: float) -> FileLock:
+    """Return the lock of a trial's folder, which lies beside it and ends with its process."""
+    return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
 
 
 def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:

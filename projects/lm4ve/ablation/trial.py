@@ -26,7 +26,7 @@ from mmengine.dist import get_rank, get_world_size
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.grid import Trial, identity
-from lm4ve.ablation.store import exclusive, trial_lock
+from lm4ve.ablation.store import trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
@@ -94,7 +94,7 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
     never run one trial at a time.
     """
     folder = spec.parent
-    with exclusive(trial_lock(folder), -1) if _is_first(launcher) else contextlib.nullcontext():
+    with trial_lock(folder, -1) if _is_first(launcher) else contextlib.nullcontext():
         if (folder / 'result.json').exists():
             print(f'{folder} has a result already.')
             return

@@ -6,7 +6,6 @@ model is built.
 
 import argparse
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -21,17 +20,10 @@ from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import build_model, classes_of
 from lm4ve.tasks.base.inputs import Given, collate, samples_of_files
 
-__all__ = ['Given', 'Loaded', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
+__all__ = ['Given', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
 
-#: What stands for no checkpoint.
+#: Values of CHECKPOINT without a file.
 UNTRAINED = ('none', '-')
-
-
-class Loaded(NamedTuple):
-    """A model in evaluation mode, and the names of its classes if known."""
-
-    model: nn.Module
-    classes: Sequence[str] | None
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -51,7 +43,7 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 # ------------------------------------------------------------------------- model
 def load_model(
     cfg: Config, checkpoint: str, device: str | None = None, allow_partial: bool = False
-) -> Loaded:
+) -> tuple[nn.Module, Sequence[str] | None]:
     """Build a config's model and load a checkpoint, without executing code of it.
 
     Args:
@@ -60,6 +52,10 @@ def load_model(
             with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+
+    Returns:
+        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the names of
+        its classes if known.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
@@ -71,7 +67,7 @@ def load_model(
     model, content = build_model(cfg, file, allow_partial)
     if file is None:
         model.init_weights()
-    return Loaded(model.to(place).eval(), classes_of(cfg, content))
+    return model.to(place).eval(), classes_of(cfg, content)
 
 
 # ----------------------------------------------------------------------- samples
@@ -84,14 +80,12 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Given]:
     if not indices:
         return []
     dataset = DATASETS.build(tested_loader(cfg).dataset)
-    task = task_of_config(cfg).analysis
-    count = len(dataset)
-    for i in indices:
-        check('--indices', i, least=0, most=count - 1)
     found = []
     for i in indices:
+        check('--indices', i, least=0, most=len(dataset) - 1)
         data = dataset[i]
         sample = data.get('data_samples', data)
         sample = sample[0] if isinstance(sample, list) else sample
-        found.append(Given(f'test_{task.sample_name(sample, i)}', data))
+        name = task_of_config(cfg).analysis.sample_name(sample, i)
+        found.append(Given(f'test_{name}', data))
     return found
