@@ -186,13 +186,14 @@ def test_scenes_become_sheets(tmp_path):
     assert is_sheet(out / f'{scene_id}.png') and 'minFDE' in page(out).words
     (read,) = loading.samples_of_files(cfg, [file])
     np.testing.assert_allclose(read.data['agents'], indexed.data['agents'], atol=1e-3)
-    lonely = tmp_path / 'lonely.csv'
-    lonely.write_bytes(file.read_bytes())
+    lonely = file.rename(tmp_path / 'lonely.csv')
     with pytest.raises(UserError, match=r'No folder map_files above .*--map-dir'):
         loading.samples_of_files(cfg, [lonely])
-    loading.samples_of_files(cfg, [lonely], map_dir=tmp_path / 'traffic/map_files')
+    options = dict(map_dir=tmp_path / 'traffic/map_files')
+    loading.samples_of_files(cfg, [lonely], **options)
     with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
-        loading.samples_of_files(read_config(config, {'model.decoder.future_steps': 60}), [file])
+        cfg.model.decoder.future_steps = 60
+        loading.samples_of_files(cfg, [lonely], **options)
 
 
 # ----------------------------------------------------------------------- mistakes

@@ -27,17 +27,16 @@ MASK_KEYS = ('gt_mask', 'gt_seg_map')
 STILL = ('LoadImageFromFile', 'Normalize', 'PackInputs')
 #: ImageNet-S-50's classes; the id in a mask is the place in this list, from 1 (the
 #: categories file of https://github.com/LUSSeg/ImageNet-S).
-IMAGENET_S_50 = tuple(
+IMAGENET_S_50 = [
     f'n{number}'
     for number in """
-    01443537 01491361 01531178 01644373 02104029 02119022 02123597 02133161 02165456
-    02281406 02325366 02342885 02396427 02483362 02504458 02510455 02690373 02747177
-    02783161 02814533 02859443 02917067 02992529 03014705 03047690 03095699 03197337
-    03201208 03445777 03452741 03584829 03630383 03775546 03791053 03874599 03891251
-    04026417 04335435 04380533 04404412 04447861 04507155 04522168 04557648 04562935
-    04612504 06794110 07749582 07831146 12998815
-    """.split()
-)
+    01443537 01491361 01531178 01644373 02104029 02119022 02123597 02133161 02165456 02281406
+    02325366 02342885 02396427 02483362 02504458 02510455 02690373 02747177 02783161 02814533
+    02859443 02917067 02992529 03014705 03047690 03095699 03197337 03201208 03445777 03452741
+    03584829 03630383 03775546 03791053 03874599 03891251 04026417 04335435 04380533 04404412
+    04447861 04507155 04522168 04557648 04562935 04612504 06794110 07749582 07831146 12998815
+""".split()
+]
 
 #: A name, the pipeline's input, and the mask (uint8 ``[H, W]``: 0, 1, IGNORED).
 Item = tuple[str, dict[str, Any], np.ndarray]
@@ -60,7 +59,7 @@ def imagenet_s(root: str | Path, split: str = 'validation') -> Items:
     """
     root = Path(root)
     lists = sorted(root.glob('ImageNetS_categories_im*.txt'))
-    classes = lists[0].read_text().split() if lists else list(IMAGENET_S_50)
+    classes = lists[0].read_text().split() if lists else IMAGENET_S_50
 
     def foreground(path: Path) -> np.ndarray:
         red, green, _ = np.asarray(Image.open(path)).astype(int).transpose(2, 0, 1)
@@ -130,10 +129,7 @@ def samples(dataset: BaseDataset) -> Items:
     """
     key = next((k for k in MASK_KEYS if k in dataset.get_data_info(0)), None)
     if key is None:
-        raise UserError(
-            f"{type(dataset).__name__}'s samples have no mask ({', '.join(MASK_KEYS)}). Give "
-            '--data-root and --layout, or the config of a data set with masks.'
-        )
+        raise UserError(f"{type(dataset).__name__}'s samples have no mask. Give --data-root.")
 
     def read(i: int) -> Item:
         sample = dataset.get_data_info(i)

@@ -15,15 +15,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lm4ve.analysis.iou.pseudo_masks import (
-    PRIOR,
-    VARIANTS,
-    Scores,
-    TokenMaps,
-    iou,
-    split_images,
-    token_mask,
-)
+from lm4ve.analysis.iou import pseudo_masks
+from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Scores, TokenMaps, token_mask
 from lm4ve.files import write_json, write_text
 from lm4ve.tasks.base.pictures import save_figure, without_ticks
 
@@ -103,7 +96,7 @@ def summarize(
         resamples (int): The number of bootstrap resamples.
         seed (int): Seeds the split and the bootstrap.
     """
-    fixing, rest = split_images(len(scores.names), fixed_share, seed)
+    fixing, rest = pseudo_masks.split_images(len(scores.names), fixed_share, seed)
     columns = ['table', 'measure', 'point', 'variant', 'threshold_choice', 'threshold', 'values']
     found: list[tuple] = []
     for key, table in scores.tables.items():
@@ -180,13 +173,10 @@ def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
     )
     rows, differences = (frame[frame['table'] == name] for name in ('rows', 'differences'))
     style = dict(values='cell', aggfunc='first', sort=False)
-    pivots = [
-        rows[rows['threshold_choice'] == choice].pivot_table(
-            index=['measure', 'point'], columns='variant', **style
-        )
-        for choice in CHOICES
-    ]
-    index = ['measure', 'point', 'variant']
+    index, by_choice = ['measure', 'point'], rows.groupby('threshold_choice')
+    parts = [by_choice.get_group(choice) for choice in CHOICES]
+    pivots = [p.pivot_table(index=index, columns='variant', **style) for p in parts]
+    index = [*index, 'variant']
     pivots.append(differences.pivot_table(index=index, columns='threshold_choice', **style))
     return [pair for pair in zip(headings, pivots, strict=True) if len(pair[1])]
 
@@ -236,7 +226,7 @@ def draw_examples(
             threshold = thresholds['rows', m.measure, m.point]
             predicted = m.values[0] > threshold
             name = f'{m.measure}\n{m.point}, t = {threshold:g}'
-            score = f'{100 * iou(predicted, truth, valid):.0f}'
+            score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
             shown.append((name, _lit(pixels, predicted, m.grid), score))
         for ax, (name, picture, score) in zip(row, shown, strict=True):
             ax.imshow(picture, interpolation='nearest')
