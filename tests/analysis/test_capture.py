@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm4ve.analysis import analyse, default_points, magnitude, normalize
+from lm4ve.analysis import analyse, magnitude, normalize
 from lm4ve.analysis.capture import necks_of
 from lm4ve.errors import UserError
 from tests.helpers.models import TASKS, D, build
@@ -70,12 +70,8 @@ def test_capture_changes_neither_predictions_nor_modes(task):
 
 @pytest.mark.parametrize('task', TASKS)
 def test_default_point_without_neck_is_last_block(task):
-    model, data = build(task, block=False)
-    seen = analyse(model, data)
-    assert list(seen.points) == ['encoder']
-    point = seen.points['encoder']
-    assert point.tokens.shape[1] == point.layout.num_placed
-    assert list(seen.attention) == ['encoder']
+    seen = analyse(*build(task, block=False))
+    assert list(seen.points) == list(seen.attention) == ['encoder']
 
 
 def test_all_views_are_captured():
@@ -90,10 +86,8 @@ def test_all_views_are_captured():
 
 def test_any_module_can_be_named():
     model, data = build('image')
-    points = dict(first='backbone.layers.0', patches='backbone.patch_embed')
-    points |= dict(inside='neck.block.layers.0.o_proj', norm='neck.block.layers.1.mlp_norm:input')
-    seen = analyse(model, data, points)
-    assert seen.points['first'].name == 'backbone.layers.0'
+    points = dict(patches='backbone.patch_embed', inside='neck.block.layers.0.o_proj')
+    seen = analyse(model, data, points | dict(norm='neck.block.layers.1.mlp_norm:input'))
     assert seen.points['patches'].layout.prefix == 0
     assert seen.points['inside'].tokens.shape == (2, 24, D)
     assert seen.points['norm'].tokens.shape == (2, 24, D)
@@ -111,11 +105,6 @@ def test_unfit_modules_are_refused(name, message):
     model, data = build('image')
     with pytest.raises(UserError, match=message):
         analyse(model, data, dict(x=name))
-
-
-def test_a_model_without_known_blocks_needs_points():
-    with pytest.raises(UserError, match='no LLMBlockNeck and no known list'):
-        default_points(torch.nn.Linear(2, 2))
 
 
 # ------------------------------------------------------------------ attention

@@ -62,11 +62,11 @@ def test_iou_of_cases_done_by_hand(predicted, valid, expected):
 
 
 # --------------------------------------------------------------------- activations
-def analysis_of(tokens, weights=None, row='class token', inputs=(3, 4, 4), views=1) -> Analysis:
+def analysis_of(tokens, weights, row='class token') -> Analysis:
     layout = Layout('image', 0, (2, 2))
-    attention = {} if weights is None else {'encoder': Attention('a', weights, row, layout)}
+    attention = {'encoder': Attention('a', weights, row, layout)}
     points = {'encoder': Point('m', tokens, layout)}
-    return Analysis('image', torch.zeros(len(tokens), *inputs), points, attention, [], views)
+    return Analysis('image', torch.zeros(len(tokens), 3, 4, 4), points, attention, [])
 
 
 def test_maps_are_scaled_measures_and_summed_attention():
@@ -97,12 +97,6 @@ def test_a_constant_activation_scores_the_class_prior(noise):
     assert len(scores.tables) == 1 + 3 * 3
     for key, table in scores.tables.items():
         assert np.allclose(table, 1 / 4, atol=0), key
-
-
-@pytest.mark.parametrize('change', [dict(inputs=(1, 3, 4, 4, 4)), dict(views=2)])
-def test_models_of_other_tasks_are_refused(change):
-    with pytest.raises(UserError, match='sees each image once'):
-        maps_of(analysis_of(torch.randn(2, 4, 5), **change))
 
 
 # ---------------------------------------------------------------------- all images
