@@ -12,13 +12,13 @@ import time
 
 import numpy as np
 import pytest
+from filelock import Timeout
 from scipy import stats
 
 import lm4ve  # noqa: F401
 from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
 from lm4ve.ablation.trial import run_trial, write_spec
-from lm4ve.errors import UserError
 from tests.ablation.toy import GRID, HANG, TUNE, write_grid
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
@@ -67,12 +67,10 @@ def wait_for(condition, seconds: float = 120.0) -> None:
 def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
     grid = write_grid(tmp_path, GRID + TUNE)
     torn, hang = tmp_path / 'torn', tmp_path / 'hang'
-    process = subprocess.Popen(
-        [sys.executable, TOOL, grid, '--work-dir', torn, '--workers', '2'],
-        env={**os.environ, 'PYTHONPATH': str(ROOT), HANG: str(hang)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [sys.executable, TOOL, grid, '--work-dir', torn, '--workers', '2']
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), HANG: str(hang)}
+    silent = dict.fromkeys(['stdout', 'stderr'], subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=env, **silent)
     # In the main trials, and in the middle of one.
     wait_for(lambda: len(results(torn)) >= 5)
     hang.touch()
@@ -114,8 +112,7 @@ def test_tables_hold_the_results_of_trials(tmp_path, whole, capsys):
     assert float(cells[4]) == pytest.approx(np.mean(np.subtract(one, two)), rel=1e-3)
     assert float(cells[6]) == pytest.approx(stats.ttest_rel(one, two).pvalue, abs=6e-4)
     timings = list(csv.DictReader(open(whole / 'toy/timings.csv')))
-    assert len(timings) == 4 + 4
-    assert all(float(r['step_seconds']) > 0 for r in timings)
+    assert len(timings) == 4 + 4 and all(float(r['step_seconds']) > 0 for r in timings)
     # The last epoch is what is tested, nothing on the way.
     log = (whole / 'trials' / rows[0]['trial'] / 'log.txt').read_text()
     assert 'Epoch(test)' in log and 'Epoch(val)' not in log
@@ -125,9 +122,6 @@ def test_tables_hold_the_results_of_trials(tmp_path, whole, capsys):
     assert run(path, whole, '--list') == 0
     listed = capsys.readouterr().out
     assert listed.count('done') == 8 and 'to do' not in listed
-    path.write_text(path.read_text().replace("'toy/error'", "'toy/eror'"))
-    assert run(path, whole, '--report-only') == 2
-    assert "metric='toy/eror' must be one of toy/error" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -150,9 +144,6 @@ def test_a_failing_trial_stops_no_other(tmp_path, capsys):
     # A part of the grid; what failed is tried again.
     assert run(path, tmp_path / 'out', '--variants', 'broken', '--seeds', 7) == 2
     assert '1 trial(s) failed' in capsys.readouterr().err
-    for part in (('--variants', 'none'), ('--seeds', 5)):
-        assert run(path, tmp_path / 'out', *part) == 2
-        assert 'must be one of' in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -177,9 +168,8 @@ def test_a_stopped_command_stops_its_trials(tmp_path, monkeypatch, kind, code):
 
 
 def test_a_folder_has_one_command_at_a_time(tmp_path):
-    with Store(tmp_path).lock(), pytest.raises(UserError, match='in use by another process'):
-        with Store(tmp_path).lock():
-            pass
+    with Store(tmp_path).lock(), pytest.raises(Timeout):
+        Store(tmp_path).lock().acquire()
     with Store(tmp_path).lock():
         pass
 
@@ -189,8 +179,8 @@ def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch,
     store = Store(tmp_path)
     trial = load_grid(write_grid(tmp_path)).main({})[0]
     folder = store.clear(trial)
-    with stores.exclusive(stores.trial_lock(folder), 0):
-        with pytest.raises(UserError, match='in use by another process'):
+    with stores.trial_lock(folder, 0):
+        with pytest.raises(Timeout):
             store.clear(trial)
         assert folder.exists()
     assert not list(store.clear(trial).iterdir())
@@ -226,10 +216,3 @@ def test_results_of_another_world_size_do_not_count(tmp_path, monkeypatch):
     trial = load_grid(path).main({})[2]
     assert Store(tmp_path / 'out', 2).result(trial) is not None
     assert Store(tmp_path / 'out').result(trial) is None
-
-
-def test_devices_must_suffice_for_the_workers(tmp_path, capsys):
-    path = write_grid(tmp_path)
-    assert run(path, tmp_path / 'out', '--workers', 2, '--gpus', '0') == 2
-    assert 'devices in --gpus=1 must be at least 2' in capsys.readouterr().err
-    assert not results(tmp_path / 'out')

@@ -57,11 +57,3 @@ def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
         scenes(part='test')
     with pytest.raises(UserError, match='indices with part'):
         scenes(part='fit', indices=1)
-
-
-def test_one_simulation_cannot_be_cut():
-    from lm4ve.tasks.motion.demo.traffic_files import part_of
-
-    with pytest.raises(UserError, match='160'):
-        part_of('val', 160)
-    assert part_of('fit', 1600) == range(1280) and part_of('val', 1600)[0] == 1280

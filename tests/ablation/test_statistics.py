@@ -30,11 +30,6 @@ def test_paired_tests_are_scipys():
     assert p_w == pytest.approx(stats.wilcoxon(a, b).pvalue)
 
 
-def test_wilcoxon_of_eight_equal_signs_by_hand():
-    a = np.arange(1.0, 9.0)
-    assert paired_tests(a, np.zeros(8))[1] == pytest.approx(2 / 2**8)
-
-
 def test_degenerate_pairs():
     assert paired_tests([1.0, 2.0], [1.0, 2.0]) == (1.0, 1.0)
     assert paired_tests([1.0, 2.0, 3.0], [0.0, 1.0, 2.0])[0] == 0.0
@@ -55,11 +50,6 @@ def test_holm_is_the_closed_test_of_bonferroni():
         assert holm(p) == pytest.approx(by_closed_testing(p))
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
-
-
-def test_holm_counts_only_what_was_tested():
-    corrected = holm([0.01, math.nan, 0.02])
-    assert corrected[0::2] == pytest.approx([0.02, 0.02]) and math.isnan(corrected[1])
 
 
 def test_summaries_pair_by_seed_and_leave_the_reference_untested():

@@ -81,8 +81,7 @@ val_dataloader = test_dataloader = _loader('test')
 del _loader
 val_evaluator = test_evaluator = dict(type='ToyMetric')
 train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg, test_cfg = dict(), dict()
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=.1))
 param_scheduler = None
 default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))

@@ -1,6 +1,5 @@
 """A counted training step against torch's counter, formulas, DDP's buckets and a ring."""
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -120,22 +119,12 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
     assert sum(buckets) == demo.gradients > 0
 
 
-@pytest.mark.parametrize('processes', [1, 2, 4, 8])
+@pytest.mark.parametrize('processes', [2, 4, 8])
 def test_a_ring_sends_the_formulas_bytes(demo, processes):
-    """Each rank sends one of N parts to the next one, N - 1 times to add and again to share."""
-    values = np.random.default_rng(0).integers(0, 9, (processes, processes * 3))
-    parts, sent = values.reshape(processes, processes, 3).copy(), np.zeros(processes)
-    for shift in range(2 * (processes - 1)):
-        before = parts.copy()
-        for rank in range(processes):
-            k, to = (rank - shift) % processes, (rank + 1) % processes
-            parts[to, k] = before[rank, k] + (before[to, k] if shift < processes - 1 else 0)
-            sent[rank] += 3
-    assert (parts.reshape(processes, -1) == values.sum(0)).all()
-    found = demo.bytes_sent(processes)
-    assert found['DDP'] == pytest.approx(sent[0] / (processes * 3) * demo.gradients)
+    """Each rank sends one of N parts to the next, N - 1 times to add and again to share."""
+    ring = 2 * (processes - 1) * demo.gradients / processes
     # Of FSDP: two gatherings of parameters, and one scattering, each half of that.
-    assert found['FSDP'] == pytest.approx(1.5 * found['DDP'])
+    assert demo.bytes_sent(processes) == pytest.approx(dict(DDP=ring, FSDP=1.5 * ring))
 
 
 def test_the_command_compares_configs_and_counts_traffic(capsys):

@@ -47,4 +47,4 @@ def paths_of(name: str) -> tuple[str, str]:
 
 def loaded(name: str) -> torch.nn.Module:
     config, checkpoint = paths_of(name)
-    return load_model(read_config(config), checkpoint, 'cpu').model
+    return load_model(read_config(config), checkpoint, 'cpu')[0]

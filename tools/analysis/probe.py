@@ -11,10 +11,8 @@ grid over layers, as ``lm4ve ablate`` writes them, by Spearman's rank correlatio
 """
 
 import argparse
-import copy
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +30,6 @@ from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.necks.layouts import to_tokens
 from lm4ve.runner.command_line import (
     build_runner,
     config_parser,
@@ -40,6 +37,8 @@ from lm4ve.runner.command_line import (
     load_config,
     run_tool,
 )
+
+MEASURES = ['coherence', 'similarity']
 
 
 # ---------------------------------------------------------------------------- measures
@@ -78,15 +77,18 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
         steps (int): Training steps before, at the config's rate without a schedule.
     """
     if layer is not None:
-        block = cfg.model.neck.block
-        check('model.neck.block.type', block.type.rpartition('.')[2], choices=['LLMBlock'])
-        block.layers = (layer,)
-    runner, seed = _build_runner(cfg, steps), (cfg.get('randomness') or {}).get('seed')
-    if steps:
-        runner.train()
-    else:
-        runner.model.init_weights()
-    model, batches = runner.model.eval(), list(_batches(runner, samples, seed or 0))
+        cfg.model.neck.block.layers = (layer,)
+    seed = (cfg.get('randomness') or {}).get('seed')
+    for part in ('val', 'test'):
+        cfg.update({f'{part}_{key}': None for key in ('cfg', 'dataloader', 'evaluator')})
+    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=max(1, steps))
+    cfg.param_scheduler, cfg.custom_hooks, cfg.resume = None, None, False
+    logger = ConfigDict(type='LoggerHook', interval=max(1, steps))
+    cfg.default_hooks = ConfigDict(checkpoint=None, logger=logger)
+    cfg.log_processor, cfg.log_level = ConfigDict(by_epoch=False), 'WARNING'
+    runner = build_runner(cfg)
+    runner.train() if steps else runner.model.init_weights()
+    model, batches = runner.model.eval(), _batches(runner, samples, seed or 0)
     for neck in (m for m in model.modules() if getattr(m, 'follows_progress', False)):
         neck.train().set_progress(0.0)
         neck.block.eval()
@@ -95,30 +97,17 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     return dict(layer=layer, seed=seed, coherence=coherence, similarity=similarity)
 
 
-def _build_runner(cfg: Config, steps: int) -> Runner:
-    """Build a runner for some steps, which writes no checkpoint and validates nothing."""
-    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    cfg.test_cfg = cfg.test_dataloader = cfg.test_evaluator = None
-    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=max(1, steps))
-    cfg.param_scheduler, cfg.custom_hooks, cfg.resume = None, None, False
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hooks.checkpoint = None
-    hooks.logger = ConfigDict(type='LoggerHook', interval=max(1, steps))
-    cfg.log_processor = ConfigDict(by_epoch=False)
-    cfg.log_level = 'WARNING'
-    return build_runner(cfg)
-
-
-def _batches(runner: Runner, samples: int, seed: int) -> Iterator[Any]:
-    """Yield training samples, each as a batch; the same ones of a data set for a seed."""
-    cfg = copy.deepcopy(runner.cfg.train_dataloader)
-    cfg.update(num_workers=0, persistent_workers=False)
-    loader = Runner.build_dataloader(cfg, seed=0)
+def _batches(runner: Runner, samples: int, seed: int) -> list[Any]:
+    """Return training samples, each as a batch; the same ones of a data set for a seed."""
+    cfg = runner.cfg.train_dataloader
+    loader = Runner.build_dataloader({**cfg, 'num_workers': 0, 'persistent_workers': False}, 0)
     check('--samples', samples, least=2, most=len(loader.dataset))
+    batches = []
     for i in np.random.default_rng(seed).permutation(len(loader.dataset))[:samples]:
         np.random.seed(int(i))
         torch.manual_seed(int(i))
-        yield loader.collate_fn([loader.dataset[int(i)]])
+        batches.append(loader.collate_fn([loader.dataset[int(i)]]))
+    return batches
 
 
 def _gradient(model: Any, batch: Any) -> Tensor:
@@ -127,11 +116,9 @@ def _gradient(model: Any, batch: Any) -> Tensor:
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     parameters = [p for n, p in trained if not behind & set(n.split('.'))]
     data = model.data_preprocessor(batch, True)
-    with torch.enable_grad():
-        loss, _ = model.parse_losses(model(**data, mode='loss'))
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    parts = zip(parameters, gradients, strict=True)
-    gradient = torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in parts])
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    gradients = torch.autograd.grad(loss, parameters, materialize_grads=True)
+    gradient = torch.cat([g.flatten() for g in gradients])
     if not gradient.any():
         raise UserError('The gradient of the encoder is zero. --steps 50 trains a little before.')
     return gradient
@@ -142,18 +129,9 @@ def _similarity(model: Any, batches: Sequence[Any]) -> float:
     """Return the linear CKA of tokens before the neck and after its block."""
     (neck,) = [m for m in model.modules() if isinstance(m, LLMBlockNeck)]
     before, after = [], []
-
-    def keep(module: LLMBlockNeck, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = module.pick(args[0] if args else kwargs['feats'])
-        before.append(to_tokens(x, module.in_channels, module.layout)[0].flatten(0, 1))
-
-    with ExitStack() as stack:
-        stack.enter_context(neck.observe())
-        for handle in (
-            neck.register_forward_pre_hook(keep, with_kwargs=True),
-            neck.block.register_forward_hook(lambda *a: after.append(a[-1].flatten(0, 1))),
-        ):
-            stack.callback(handle.remove)
+    neck.mapper_in.register_forward_hook(lambda _, args, out: before.append(args[0].flatten(0, 1)))
+    neck.block.register_forward_hook(lambda _, args, out: after.append(out.flatten(0, 1)))
+    with neck.observe():
         for batch in batches:
             model(**model.data_preprocessor(batch, True), mode='loss')
     return linear_cka(torch.cat(before).float(), torch.cat(after).float())
@@ -165,7 +143,7 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
     rows = []
     for layer, own in probes.groupby('layer', dropna=False, sort=False):
         row = {'layer': 'no block' if pd.isna(layer) else f'{layer:.0f}'}
-        for name in ('coherence', 'similarity'):
+        for name in MEASURES:
             values = own[name].dropna()
             low, high = interval(values)
             around = f' ({low:.4f} to {high:.4f})' if len(values) > 1 else ''
@@ -174,29 +152,28 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def read_scores(path: Path, metric: str | None) -> 'pd.Series[float]':
-    """Return the mean score of each layer, of a results.csv with variants 'layer 0', ..."""
+def correlation_rows(
+    probes: pd.DataFrame, path: Path, metric: str | None = None
+) -> list[dict[str, str]]:
+    """Return Spearman's correlation of each measure, its mean over seeds, with the scores.
+
+    The scores are the means of a results.csv with variants 'layer 0', ...
+    """
     table = pd.read_csv(path)
     layer = table['variant'].astype(str).str.extract(r'^layer (\d+)$')[0].astype(float)
     column = metric or next(c for c in table.columns if '/' in c)
-    return table.groupby(layer)[column].mean()
-
-
-def correlation_rows(probes: pd.DataFrame, scores: 'pd.Series[float]') -> list[dict[str, str]]:
-    """Return Spearman's correlation of each measure, its mean over seeds, with the scores."""
-    means = probes.groupby('layer')[['coherence', 'similarity']].mean()
-    means = means.join(scores.rename('score'), how='inner')
+    scores = table.groupby(layer)[column].mean().rename('score')
+    means = probes.groupby('layer')[MEASURES].mean().join(scores, how='inner')
     rows = []
-    for name in ('coherence', 'similarity'):
+    for name in MEASURES:
         found = spearmanr(means[name], means['score'])
-        correlation = f'{found.statistic:.2f}'
-        row = {'measure': name, "Spearman's correlation with the scores": correlation}
+        row = {'measure': name, "Spearman's correlation with the scores": f'{found.statistic:.2f}'}
         rows.append(row | {'p': f'{found.pvalue:.2f}', 'layers': str(len(means))})
     return rows
 
 
 # ---------------------------------------------------------------------------- command
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = config_parser(__doc__)
     add = parser.add_argument
     add('--base', help='config of the same model without a block')
@@ -208,36 +185,25 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
     add('--metric', help='its column; default: the first metric')
     add('--out', type=Path, help='JSON file for the results')
-    return parser.parse_args(argv)
-
-
-def _config(args: argparse.Namespace, path: str, folder: str, seed: int | None) -> Config:
-    given = argparse.Namespace(**vars(args))
-    given.config, given.work_dir, given.launcher = path, folder, 'none'
-    given.local_rank, given.no_pin_memory = 0, False
-    if path == args.base:
-        given.cfg_options = None
-    cfg = finish_config(load_config(given), given)
-    if seed is not None:
-        cfg.setdefault('randomness', {})['seed'] = seed
-    return cfg
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
-    scores = None if args.scores is None else read_scores(args.scores, args.metric)
+    args = parser.parse_args(argv)
     models = [(args.base, None)] if args.base else []
     models += [(args.config, layer) for layer in args.layers]
+    probes = []
     with tempfile.TemporaryDirectory() as folder:
-        probes = [
-            probe(_config(args, path, folder, seed), layer, args.samples, args.steps)
-            for seed in dict.fromkeys(args.seeds)
-            for path, layer in models
-        ]
+        fixed = dict(work_dir=folder, launcher='none', local_rank=0, no_pin_memory=False)
+        for seed in args.seeds:
+            for path, layer in models:
+                options = None if path == args.base else args.cfg_options
+                given = argparse.Namespace(config=path, cfg_options=options, **fixed)
+                cfg = finish_config(load_config(given), given)
+                if seed is not None:
+                    cfg.setdefault('randomness', {})['seed'] = seed
+                probes.append(probe(cfg, layer, args.samples, args.steps))
     table = pd.DataFrame(probes)
     print_table(f'{args.samples} samples after {args.steps} steps', mean_rows(table))
-    if scores is not None:
-        print_table(f'Against {args.scores}', correlation_rows(table, scores))
+    if args.scores is not None:
+        rows = correlation_rows(table, args.scores, args.metric)
+        print_table(f'Against {args.scores}', rows)
     if args.out is not None:
         write_json(probes, args.out)
 

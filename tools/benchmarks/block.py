@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 import lm4ve  # noqa: F401
 from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.low_rank import count_macs
+from lm4ve.cost.step import ATTENTION
 from lm4ve.necks import LLMBlockNeck
 
 COMPILED = 'all tokens, fold, compiled'
@@ -102,13 +103,8 @@ def gmac_of_run(run: Callable[[], object]) -> float:
     Attention has two products in the forward pass and four in the backward pass; the scores that
     fused kernels compute again are not counted.
     """
-    aten, kernel = torch.ops.aten, '_scaled_dot_product_flash_attention_for_cpu'
-    formulas = {
-        getattr(aten, kernel): lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
-        getattr(aten, f'{kernel}_backward'): (
-            lambda grad, q, k, v, *_, **__: 2 * sdpa_flop_count(q, k, v)
-        ),
-    }
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    formulas = {**ATTENTION, backward: lambda _, q, k, v, *a, **b: 2 * sdpa_flop_count(q, k, v)}
     with FlopCounterMode(display=False, custom_mapping=formulas) as flops:
         run()
     return flops.get_total_flops() / 2e9
@@ -117,11 +113,8 @@ def gmac_of_run(run: Callable[[], object]) -> float:
 def main(argv=None) -> None:
     p = parser(__doc__, batch=8, tokens=197, channels=384, queries=1)
     p.add_argument('--dtypes', nargs='+', default=['float32', 'bfloat16'], choices=DTYPES)
-    p.add_argument(
-        '--compile',
-        action='store_true',
-        help='also through torch.compile (on a CPU it needs a C++ compiler)',
-    )
+    compiled = 'also through torch.compile (on a CPU it needs a C++ compiler)'
+    p.add_argument('--compile', action='store_true', help=compiled)
     args = parse(p, argv)
     arch, asked = llama(args.width), slice(0, args.queries)
     paths = make_paths(args, arch, asked)

@@ -73,9 +73,8 @@ def timed(function: Callable[[], object], device: str) -> dict:
     function()
     end.record()
     torch.cuda.synchronize()
-    return dict(
-        seconds=start.elapsed_time(end) / 1e3, peak_mb=torch.cuda.max_memory_allocated() / 1e6
-    )
+    peak = torch.cuda.max_memory_allocated() / 1e6
+    return dict(seconds=start.elapsed_time(end) / 1e3, peak_mb=peak)
 
 
 def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[dict]]:

@@ -66,10 +66,10 @@ def main(argv=None) -> None:
         errors = {n: float((run(x)[0] - expected).abs().max()) for n, run in paths.items()}
         times = in_rounds({n: partial(run, x) for n, run in paths.items()}, args)
         for name in paths:
-            own = dict(path=name, batch=batch, **middle(times[name]), error=errors[name])
-            own['speedup'] = ratio(times['eager'], times[name])
-            own['CPU speedup'] = ratio(times['eager'], times[name], 'cpu_seconds')
-            rows.append(own)
+            row = dict(path=name, batch=batch, **middle(times[name]), error=errors[name])
+            own = times['eager'], times[name]
+            row |= {'speedup': ratio(*own), 'CPU speedup': ratio(*own, 'cpu_seconds')}
+            rows.append(row)
     report(
         f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32',
         rows,

@@ -31,6 +31,8 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.batches import trained_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CLOUD = 'pointcloud/pointbert_llama'
+SSV2, K400 = (partial(files.clips, **kind) for kind in (files.SSV2, files.K400))
 #: Name -> a config, what writes its data, what a sample is called, and how many are loaded in
 #: a round.
 CASES = {
@@ -42,13 +44,8 @@ CASES = {
         'clips',
         8,
     ),
-    'cloud': (
-        'pointcloud/pointbert_llama_scanobjectnn-hardest.py',
-        files.scanobjectnn,
-        'clouds',
-        64,
-    ),
-    'cloud-8k': ('pointcloud/pointbert_llama_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
+    'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', files.scanobjectnn, 'clouds', 64),
+    'cloud-8k': (f'{CLOUD}_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
     'motion': ('motion/vectornet_llama_argoverse1.py', files.full_scenes, 'scenes', 64),
     'vqa': ('vision_language/meter_llama_vqav2.py', files.vqav2, 'questions', 32),
 }
@@ -104,16 +101,10 @@ def main(argv=None) -> None:
     p.set_defaults(threads=1, repeats=3)
     p.add_argument('--tasks', nargs='+', default=list(CASES), choices=CASES)
     p.add_argument('--samples', type=int, help='entries of the data set that a round loads')
-    p.add_argument(
-        '--tflops',
-        type=float,
-        default=312,
-        help="10^12 operations a second of the GPU's 16-bit products; default 312 (A100); "
-        '0: not told',
-    )
-    p.add_argument(
-        '--utilization', type=float, default=0.4, help='the share of them reached; default 0.4'
-    )
+    rate = "10^12 operations a second of the GPU's 16-bit products; default 312 (A100); 0: omitted"
+    p.add_argument('--tflops', type=float, default=312, help=rate)
+    share = 'the share of them reached; default 0.4'
+    p.add_argument('--utilization', type=float, default=0.4, help=share)
     args = parse(p, argv)
     cv2.setNumThreads(0)  # as the configs set it in workers
     rows = [measure(name, args) for name in args.tasks]

@@ -122,28 +122,16 @@ def vqav2(root: Path, dataset: ConfigDict, count: int) -> None:
         ids = dict(question_id=i, image_id=i)
         questions.append(dict(ids, question='What color is the roof of the house?'))
         answers = [dict(answer='red', answer_confidence='yes', answer_id=k) for k in range(1, 11)]
-        annotations.append(
-            dict(
-                ids,
-                question_type='what color is the',
-                multiple_choice_answer='red',
-                answers=answers,
-                answer_type='other',
-            )
-        )
+        kind = dict(question_type='what color is the', answer_type='other')
+        annotations.append(dict(ids, **kind, multiple_choice_answer='red', answers=answers))
     files = root / 'vqav2'
     files.mkdir()
-    head = dict(
-        info=dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.'),
-        data_type='mscoco',
-        data_subtype='train2014',
-        license=dict(name=''),
-    )
-    for name, content in (
-        ('v2_OpenEnded_mscoco_train2014_questions', dict(questions=questions)),
-        ('v2_mscoco_train2014_annotations', dict(annotations=annotations)),
-    ):
-        more = dict(task_type='Open-Ended') if 'questions' in content else {}
-        (files / f'{name}.json').write_text(json.dumps(head | more | content))
+    info = dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.')
+    head = dict(info=info, data_type='mscoco', data_subtype='train2014', license=dict(name=''))
+    asked = dict(head, task_type='Open-Ended', questions=questions)
+    path = files / 'v2_OpenEnded_mscoco_train2014_questions.json'
+    path.write_text(json.dumps(asked))
+    path = files / 'v2_mscoco_train2014_annotations.json'
+    path.write_text(json.dumps(dict(head, annotations=annotations)))
     (files / 'vocabulary.json').write_text('["red"]')
     dataset.update(data_root=str(root), vocabulary=str(files / 'vocabulary.json'))

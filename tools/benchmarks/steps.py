@@ -24,15 +24,12 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+CLOUD = 'pointcloud/pointbert'
 #: Task -> the config without a block, the one with it, and samples of a batch.
 PAIRS = {
     'image': ('lm4ve/vit-s_in1k.py', 'lm4ve/vit-s_llama_in1k.py', 32),
     'video': ('video/videomae-s_ssv2.py', 'video/videomae-s_llama_ssv2.py', 1),
-    'cloud': (
-        'pointcloud/pointbert_scanobjectnn-hardest.py',
-        'pointcloud/pointbert_llama_scanobjectnn-hardest.py',
-        16,
-    ),
+    'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', f'{CLOUD}_llama_scanobjectnn-hardest.py', 16),
     'motion': ('motion/vectornet_argoverse1.py', 'motion/vectornet_llama_argoverse1.py', 32),
     'vqa': ('vision_language/meter_vqav2.py', 'vision_language/meter_llama_vqav2.py', 16),
 }
@@ -81,13 +78,9 @@ def main(argv=None) -> None:
     p.add_argument('--tasks', nargs='+', default=list(PAIRS), choices=PAIRS)
     p.add_argument('--dtype', default='bfloat16', choices=DTYPES, help='of the frozen weights')
     p.add_argument('--tiny', action='store_true', help='batches of two, for a trial')
-    p.add_argument(
-        '--train-queries',
-        nargs='*',
-        type=float,
-        default=[0.5, 0.25, 0.125],
-        help='parts of the tokens that a step computes, in (0, 1); default: 0.5 0.25 0.125',
-    )
+    parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
+    text = 'parts of the tokens that a step computes, in (0, 1); default: 0.5 0.25 0.125'
+    p.add_argument('--train-queries', help=text, **parts)
     args = parse(p, argv)
     rows = []
     for task in args.tasks:

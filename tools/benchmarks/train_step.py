@@ -11,18 +11,11 @@ from steps import configs, trainer
 
 def main(argv=None) -> None:
     p = parser(__doc__)
-    p.add_argument(
-        '--cases',
-        nargs='+',
-        default=['16:float32', '32:bfloat16'],
-        help='batch:type of the frozen weights',
-    )
+    cases = ['16:float32', '32:bfloat16']
+    p.add_argument('--cases', nargs='+', default=cases, help='batch:type of the frozen weights')
     p.add_argument('--low-rank', nargs='+', default=['auto'])
-    p.add_argument(
-        '--reference',
-        action='store_true',
-        help='time the plain fp32 block too (several times slower)',
-    )
+    reference = 'time the plain fp32 block too (several times slower)'
+    p.add_argument('--reference', action='store_true', help=reference)
     args = parse(p, argv)
 
     def with_plain_block(model: torch.nn.Module) -> torch.nn.Module:

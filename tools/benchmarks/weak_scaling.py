@@ -58,10 +58,8 @@ def main(argv=None) -> None:
     results = context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         store = str(Path(folder) / 'store')
-        jobs = [
-            context.Process(target=work, args=(rank, config, args, store, results))
-            for rank in range(PROCESSES)
-        ]
+        shared = config, args, store, results
+        jobs = [context.Process(target=work, args=(r, *shared)) for r in range(PROCESSES)]
         for job in jobs:
             job.start()
         for job in jobs:

@@ -3,21 +3,9 @@
 ``lm4ve ablate`` is the command, and ``docs/guides/ablations.md`` describes a grid file.
 """
 
-from lm4ve.ablation.grid import Grid, Trial, Tune, Variant, load_grid
-from lm4ve.ablation.statistics import Summary, holm, interval, paired_tests, summarize
+from lm4ve.ablation.grid import Grid, Trial, load_grid
+from lm4ve.ablation.statistics import holm, interval, paired_tests, summarize
 from lm4ve.ablation.store import Store, select_tuned
 
-__all__ = [
-    'Grid',
-    'Store',
-    'Summary',
-    'Trial',
-    'Tune',
-    'Variant',
-    'holm',
-    'interval',
-    'load_grid',
-    'paired_tests',
-    'select_tuned',
-    'summarize',
-]
+__all__ = ['Grid', 'Store', 'Trial', 'holm', 'interval', 'load_grid', 'paired_tests']
+__all__ += ['select_tuned', 'summarize']

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,12 +122,10 @@ class Grid:
 
     def tuning(self) -> list[Trial]:
         """Return every tuning trial, in the grid's order."""
-        if self.tune is None:
-            return []
         return [
             self.trial(v, 'tune', seed, value)
             for v in self.variants
-            for value in self.tune.values
+            for value in (self.tune.values if self.tune else ())
             for seed in self.tune.seeds
         ]
 
@@ -204,17 +203,16 @@ def load_grid(path: Path) -> Grid:
         UserError: A field or an override is wrong; the message names the file.
     """
     path = Path(path)
-    content = read_config(path, set_scope=False).to_dict()
     try:
         _refuse_repeated_keys(path)
+        content = read_config(path, set_scope=False).to_dict()
         # Names with an underscore are the file's own.
-        raw = {k: v for k, v in content.items() if not k.startswith('_')}
-        grid = _build(raw, path.parent)
-        for variant in grid.variants:  # one seed and value represent all
-            value = None if grid.tune is None else grid.tune.values[0]
-            for stage in ('main',) if grid.tune is None else ('main', 'tune'):
+        grid = _build({k: v for k, v in content.items() if k[0] != '_'}, path.parent)
+        value = grid.tune and grid.tune.values[0]  # one seed and value represent all
+        for stage in ('main', 'tune')[: 1 + (grid.tune is not None)]:
+            for variant in grid.variants:
                 _check_options(grid.trial(variant, stage, grid.seeds[0], value))
-    except (UserError, TypeError) as e:
+    except (UserError, TypeError, KeyError) as e:
         raise UserError(f"Grid '{path}': {e}") from e
     return grid
 
@@ -224,26 +222,24 @@ def _refuse_repeated_keys(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text(), str(path))):
         if isinstance(node, ast.Dict):
             counts = Counter(k.value for k in node.keys if isinstance(k, ast.Constant))
-            for key, count in counts.items():
-                if count > 1:
-                    raise UserError(f"line {node.lineno} has '{key}' twice.")
+            for key in (k for k, count in counts.items() if count > 1):
+                raise UserError(f"line {node.lineno} has '{key}' twice.")
 
 
 def _build(raw: dict[str, Any], folder: Path) -> Grid:
     """Build a grid from a file's fields; the dataclasses refuse missing and unknown ones."""
-    base = raw.pop('base', None)
-    variants = []
-    for name, settings in raw.pop('variants', {}).items():
-        check(f"variants['{name}']", settings, kind=dict)
+    base, variants = raw.pop('base', None), []
+    for name, settings in raw.pop('variants').items():
         check(f"variants['{name}'].options", settings.get('options', {}), kind=dict)
-        config = _find_config(settings.get('config', base), folder)
+        # A path is relative to the grid file, or else to the current folder.
+        path = Path(settings.get('config', base))
+        config = (folder / path if (folder / path).is_file() else path).resolve()
         variants.append(Variant(str(name), **{**settings, 'config': config}))
     raw['seeds'] = _parse_seeds(raw.get('seeds', 0), 'seeds')
     if raw.get('tune') is not None:
-        raw['tune'] = _parse_tune(raw['tune'])
+        raw['tune'] = _parse_tune(**raw['tune'])
     grid = Grid(variants=tuple(variants), **{'title': raw.get('name'), **raw})
     check('reference', grid.reference, choices=[v.name for v in variants])
-    check('metric', grid.metric, kind=str)
     check('greater_is_better', grid.greater_is_better, kind=bool)
     return grid
 
@@ -255,33 +251,17 @@ def _parse_seeds(value: Any, name: str) -> tuple[int, ...]:
     return seeds
 
 
-def _find_config(name: str, folder: Path) -> Path:
-    """Find a config, relative to the grid file or else to the current folder."""
-    path = folder / name if (folder / name).is_file() else Path(name)
-    cfg = _read(path.resolve() if path.is_file() else path)
-    for key in ('train_dataloader', 'train_cfg', 'test_dataloader', 'test_evaluator'):
-        if cfg.get(key) is None:
-            raise UserError(f"the config '{name}' has no {key}: a trial trains and tests.")
-    return path.resolve()
-
-
-def _parse_tune(raw: dict[str, Any]) -> Tune:
-    check('tune', raw, kind=dict)
-    tuned = raw.get('fields', ())
-    tune = Tune(
-        **{
-            **dict(options={}),
-            **raw,
-            'fields': (tuned,) if isinstance(tuned, str) else tuple(tuned),
-            'values': tuple(raw.get('values', ())),
-            'seeds': _parse_seeds(raw.get('seeds', 1), 'tune.seeds'),
-        }
-    )
-    check('the number of tune.fields', len(tune.fields), least=1)
-    check('the number of different tune.values', len(set(map(repr, tune.values))), least=2)
-    if not tune.options:
+def _parse_tune(
+    fields: str | Sequence[str],
+    values: Sequence[Any],
+    options: dict[str, Any] | None = None,
+    seeds: int | Sequence[int] = 1,
+) -> Tune:
+    fields = (fields,) if isinstance(fields, str) else tuple(fields)
+    check('the number of different tune.values', len(set(map(repr, values))), least=2)
+    if not options:
         raise UserError(
             'tune.options is missing, so that tuning would select by the test set. Set overrides '
             "that test on a part of the training data, such as 'test_dataloader.dataset.split'."
         )
-    return tune
+    return Tune(fields, tuple(values), options, _parse_seeds(seeds, 'tune.seeds'))

@@ -4,7 +4,6 @@ import math
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -17,7 +16,6 @@ from lm4ve.files import write_text
 from lm4ve.tasks.base.pictures import save_figure
 
 _TIMINGS = ('step_seconds', 'wall_seconds', 'threads', 'device')
-_COLOR, _REFERENCE = '#4477aa', '#cc6677'
 
 Done = list[tuple[Trial, dict]]
 Scores = dict[str, dict[int, float]]
@@ -47,25 +45,22 @@ def report(
         if t.stage == 'main':
             results[t.variant][t.seed] = r
     scores = {v: {s: metric_of(grid, r) for s, r in by.items()} for v, by in results.items()}
-    summaries = summarize(scores, grid.reference)
-    known = {s.variant: s for s in summaries}
+    summaries = {s.variant: s for s in summarize(scores, grid.reference)}
     rows = [
-        _row(grid, name, known.get(name), list(by_seed.values()), selected)
+        _row(grid, name, summaries.get(name), list(by_seed.values()), selected)
         for name, by_seed in results.items()
     ]
-    caption = _caption(grid, scores, summaries)
-    table = Table(title=grid.title, caption=caption)
-    for name in rows[0]:
-        table.add_column(name, justify='left' if name == 'variant' else 'right')
+    caption = _caption(grid, scores, list(summaries.values()))
+    table = Table(*rows[0], title=grid.title, caption=caption)
     for row in rows:
         table.add_row(*row.values())
     # Wide enough for every column where there is no terminal.
     Console(file=console.file, width=max(console.width, 170)).print(table)
-    lines = [f'| {" | ".join(cells)} |' for cells in [rows[0], *(r.values() for r in rows)]]
-    lines.insert(1, '|---' + '|---:' * (len(rows[0]) - 1) + '|')
+    cells = [list(rows[0]), ['---'] * len(rows[0]), *([*row.values()] for row in rows)]
+    lines = [f'| {" | ".join(line)} |' for line in cells]
     write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
     if summaries:
-        figure = plot(grid, scores, summaries)
+        figure = plot(grid, scores, list(summaries.values()))
         save_figure(figure, out / 'plot.png', dpi=140, metadata=dict(Software=None))
     console.print(f'Results: {out}', highlight=False)
 
@@ -98,60 +93,56 @@ def csv_tables(grid: Grid, done: Done, selected: dict[str, Any]) -> dict[str, pd
 
 
 # ---------------------------------------------------------------------------- table
+def _better(grid: Grid) -> str:
+    return 'higher' if grid.greater_is_better else 'lower'
+
+
 def _caption(grid: Grid, scores: Scores, summaries: list[Summary]) -> str:
-    better = 'higher' if grid.greater_is_better else 'lower'
     tests = sum(not math.isnan(s.p_t) for s in summaries)
-    text = (
-        f"{grid.metric}, {better} is better; differences from '{grid.reference}', paired by "
-        f'seed; two-sided p, corrected by Holm for {tests} comparison(s).'
-    )
     missing = len(grid.variants) * len(grid.seeds) - sum(map(len, scores.values()))
-    return f'{text} Unfinished: {missing} trials are missing.' if missing else text
+    return (
+        f"{grid.metric}, {_better(grid)} is better; differences from '{grid.reference}', paired by "
+        f'seed; two-sided p, corrected by Holm for {tests} comparison(s).'
+        + f' Unfinished: {missing} trials are missing.'
+        * bool(missing)
+    )
 
 
 def _row(
     grid: Grid, name: str, summary: Summary | None, results: list[dict], selected: dict[str, Any]
 ) -> dict[str, str]:
     """Return a variant's cells by column; 'not run' where it has no result."""
-    s = summary or Summary(name, 0, *[math.nan] * 4)
-    row = {
-        'variant': f'{name} (reference)' if name == grid.reference else name,
+    row = dict(variant=f'{name} (reference)' if name == grid.reference else name)
+    if (s := summary) is None:
+        s = Summary(name, 0, *[math.nan] * 4)
+    row |= {
         'n': str(s.count),
         'mean': number(s.mean),
         '95 % interval': span(s.low, s.high),
-        'difference': number(s.difference, True),
-        '95 % interval of it': span(s.difference_low, s.difference_high, True),
+        'difference': number(s.difference, '+'),
+        '95 % interval of it': span(s.difference_low, s.difference_high, '+'),
         'p (t)': p_value(s.p_t),
         'Holm (t)': p_value(s.holm_t),
         'p (Wilcoxon)': p_value(s.p_wilcoxon),
         'Holm (Wilcoxon)': p_value(s.holm_wilcoxon),
         **{k: f'{results[0][k]:,}' if results else '' for k in ('trainable', 'frozen')},
         's / step': number(median([r['step_seconds'] for r in results] or [math.nan])),
-        **({'tuned': _tuned(grid, selected.get(name))} if grid.tune else {}),
     }
+    if grid.tune:
+        value, values = selected.get(name), grid.tune.values
+        # A better value may lie outside.
+        row['tuned'] = f'{value} (edge)' if value in (values[0], values[-1]) else str(value)
     return row if results else {k: row[k] if k in ('variant', 'n') else 'not run' for k in row}
 
 
-def _tuned(grid: Grid, value: Any) -> str:
-    """Return the selected value, marked where a better one may lie outside."""
-    text = f'{value:g}' if isinstance(value, (int, float)) else str(value)
-    values = grid.tune.values
-    return f'{text} (edge)' if value in (values[0], values[-1]) else text
+def number(value: float, sign: str = '') -> str:
+    """Return four significant digits; '-' for NaN."""
+    return '-' if math.isnan(value) else f'{value:{sign}.4g}'
 
 
-def number(value: float, signed: bool = False) -> str:
-    """Return four significant digits in plain notation; '-' for NaN."""
-    if math.isnan(value):
-        return '-'
-    if value == 0:
-        return '0'
-    digits = max(0, min(6, 3 - math.floor(math.log10(abs(value)))))
-    return f'{value:{"+" if signed else ""}.{digits}f}'
-
-
-def span(low: float, high: float, signed: bool = False) -> str:
+def span(low: float, high: float, sign: str = '') -> str:
     """Return an interval in words; '-' for NaN."""
-    return '-' if math.isnan(low) else f'{number(low, signed)} to {number(high, signed)}'
+    return '-' if math.isnan(low) else f'{number(low, sign)} to {number(high, sign)}'
 
 
 def p_value(p: float) -> str:
@@ -162,34 +153,21 @@ def p_value(p: float) -> str:
 # ---------------------------------------------------------------------------- plot
 def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
     """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line."""
-    x_of = {v.name: v.x if grid.is_sweep else i for i, v in enumerate(grid.variants)}
+    is_sweep = grid.is_sweep
+    x_of = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
     summaries = sorted(summaries, key=lambda s: x_of[s.variant])
-    xs = [x_of[s.variant] for s in summaries]
-    width = 6.4 if grid.is_sweep else 1.6 + 1.25 * len(summaries)
-    figure = Figure(figsize=(max(width, 4.8), 3.8), layout='constrained')
+    xs, means = [x_of[s.variant] for s in summaries], [s.mean for s in summaries]
+    figure = Figure(figsize=(max(1.6 + 1.25 * len(summaries), 4.8), 3.8), layout='constrained')
     ax = figure.subplots()
     for x, s in zip(xs, summaries, strict=True):
-        is_reference = s.variant == grid.reference and not grid.is_sweep
-        color = _REFERENCE if is_reference else _COLOR
-        values = list(scores[s.variant].values())
-        # Side by side where they would hide each other, the same every time.
-        room = 0.18 * (not grid.is_sweep and len(values) > 1)
-        at = x + np.linspace(-room, room, len(values))
-        ax.plot(at, values, 'o', ms=4, alpha=0.45, color=color, mew=0)
-        bar = [[s.mean - s.low], [s.high - s.mean]]
-        ax.errorbar(x, s.mean, bar, fmt='_', ms=18, mew=2, color=color, capsize=5, lw=1.5)
-        if is_reference:
-            ax.axhline(s.mean, color=color, lw=0.8, ls=':')
-    if grid.is_sweep:
-        ax.plot(xs, [s.mean for s in summaries], '-', color=_COLOR, lw=2)
-        ax.set_xticks(xs)
-    else:
-        ax.set_xticks(xs, [s.variant.replace(' ', '\n') for s in summaries])
-    label = f'{grid.xlabel or "x"} (points' if grid.is_sweep else '(points'
-    ax.set_xlabel(f'{label}: seeds; bars: mean and its 95 % interval)', fontsize=9)
-    better = 'higher' if grid.greater_is_better else 'lower'
-    ax.set_ylabel(f'{grid.metric} ({better} is better)')
+        ax.plot([x] * s.count, list(scores[s.variant].values()), 'o', ms=4, alpha=0.4, c='C0')
+        if s.variant == grid.reference:
+            ax.axhline(s.mean, color='C3', lw=0.8, ls=':')
+    ends = [[s.mean - s.low for s in summaries], [s.high - s.mean for s in summaries]]
+    ax.errorbar(xs, means, ends, fmt='_-' if is_sweep else '_', ms=18, mew=2, c='C0', capsize=5)
+    ax.set_xticks(xs, xs if is_sweep else [s.variant.replace(' ', '\n') for s in summaries])
+    label = grid.xlabel or 'x' if is_sweep else ''
+    ax.set_xlabel(f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9)
+    ax.set_ylabel(f'{grid.metric} ({_better(grid)} is better)')
     ax.set_title(grid.title, fontsize=11)
-    ax.grid(axis='y', alpha=0.3)
-    ax.spines[['top', 'right']].set_visible(False)
     return figure

@@ -13,48 +13,40 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
 from submitit.slurm.slurm import SlurmExecutor
 
 from lm4ve.ablation.grid import Trial
 from lm4ve.ablation.trial import run_logged, write_spec
 from lm4ve.ablation.workers import Ended, Executor
-from lm4ve.errors import UserError
 from lm4ve.files import write_json
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
 #: Seconds that a shared file system may need to show the result of a job that has ended.
 DELAY = 10.0
-#: Jobs of one array; clusters allow 1,001 by default.
-ARRAY = 1000
 
 
 @dataclass
-class TrialJob:
+class TrialJob(Checkpointable):
     """The work of a job; submitit pickles it into the work folder and calls it there.
 
+    A preempted job begins anew.
+
     Attributes:
-        spec (Path): The trial's specification.
         threads (int): CPU threads.
         distributed (bool): The job has a task for each process of the trial.
     """
 
-    spec: Path
     threads: int
     distributed: bool
 
-    def __call__(self) -> None:
-        """Train and test the trial, unless it has a result."""
+    def __call__(self, spec: Path) -> None:
+        """Train and test the trial of a specification, unless it has a result."""
         if self.distributed:
             TorchDistributedEnvironment().export(overwrite=True)
-        run_logged(self.spec, self.threads, 'pytorch' if self.distributed else 'none')
-
-    def checkpoint(self, *args: Any, **kwargs: Any) -> DelayedSubmission:
-        """Return the work of a preempted job when it runs again: the same, from the beginning."""
-        return DelayedSubmission(self)
+        run_logged(spec, self.threads, 'pytorch' if self.distributed else 'none')
 
 
 @dataclass
@@ -91,13 +83,12 @@ class SlurmJobs(Executor):
 
     def _run(self, todo: list[Trial]) -> Ended:
         active = _queue()
-        jobs = {t.id: self._job_of(t) for t in todo}
-        waiting = [(t, jobs[t.id]) for t in todo if jobs[t.id] in active]
+        waiting = [(t, job) for t in todo if (job := self._job_of(t)) in active]
         if waiting:
             self.say(f'{len(waiting)} trials are in the queue of Slurm already')
-        new = [t for t in todo if jobs[t.id] not in active]
-        for i in range(0, len(new), ARRAY):
-            waiting += self._submit(new[i : i + ARRAY])
+        queued = {t.id for t, _ in waiting}
+        if new := [t for t in todo if t.id not in queued]:
+            waiting += self._submit(new)
         try:
             yield from self._wait(waiting)
         except (KeyboardInterrupt, GeneratorExit):
@@ -110,17 +101,15 @@ class SlurmJobs(Executor):
 
     def _submit(self, trials: Sequence[Trial]) -> list[tuple[Trial, str]]:
         """Submit an array; return the job of each trial."""
-        calls = []
-        for trial in trials:
-            spec = write_spec(trial, self.store.clear(trial).resolve(), self.keep_checkpoints)
-            calls.append(TrialJob(spec, self.threads, self.store.world_size > 1))
-        with self.executor.batch():
-            submitted = [self.executor.submit(call) for call in calls]
-        jobs = [(t, job.job_id) for t, job in zip(trials, submitted, strict=True)]
-        for trial, job in jobs:
+        specs = [
+            write_spec(t, self.store.clear(t).resolve(), self.keep_checkpoints) for t in trials
+        ]
+        work = TrialJob(self.threads, self.store.world_size > 1)
+        jobs = [job.job_id for job in self.executor.map_array(work, specs)]
+        for trial, job in zip(trials, jobs, strict=True):
             write_json(dict(job=job), self.store.folder(trial) / 'slurm.json')
-        self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0][1].partition("_")[0]}')
-        return jobs
+        self.say(f'submitted {len(jobs)} trials to Slurm as job {jobs[0].partition("_")[0]}')
+        return list(zip(trials, jobs, strict=True))
 
     def _job_of(self, trial: Trial) -> str | None:
         """Return the job that a trial was submitted as."""
@@ -144,17 +133,7 @@ class SlurmJobs(Executor):
 
 
 def _queue() -> set[str]:
-    """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array.
-
-    Raises:
-        UserError: Slurm gives no answer for ten minutes.
-    """
+    """Return the user's jobs that wait or run, ``'12_3'`` for an element of an array."""
     # Of all partitions, also hidden ones. A job that waits to be requeued is among them.
     command = ['squeue', '--noheader', '--array', '--all', '--user', getpass.getuser()]
-    command.append('--format=%i')
-    for pause in (0, 5, 30, 120, 445):  # a controller that restarts, or is busy
-        time.sleep(pause)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode == 0:
-            return set(done.stdout.split())
-    raise UserError(f'squeue failed: {done.stderr.strip()} The same command goes on later.')
+    return set(subprocess.check_output([*command, '--format=%i'], text=True).split())

@@ -55,8 +55,8 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     values = np.asarray(values, float)
     if len(values) < 2:
         return math.nan, math.nan
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values)
-    return float(values.mean() - half), float(values.mean() + half)
+    found = stats.t.interval(CONFIDENCE, len(values) - 1, values.mean(), stats.sem(values))
+    return tuple(map(float, found))
 
 
 def paired_tests(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
@@ -110,19 +110,18 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
         list[Summary]: The summaries in the order of ``scores``, without variants
         that have no score.
     """
-    base = scores.get(reference, {})
     found = []
     for name, by_seed in scores.items():
         if by_seed:
             values = np.array(list(by_seed.values()))
             std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-            compared = _compare(by_seed, base) if name != reference else {}
-            mean = float(values.mean())
-            found.append(Summary(name, len(values), mean, std, *interval(values), **compared))
-    corrected = zip(
-        found, holm([s.p_t for s in found]), holm([s.p_wilcoxon for s in found]), strict=True
-    )
-    return [replace(s, holm_t=t, holm_wilcoxon=wilcoxon) for s, t, wilcoxon in corrected]
+            own = Summary(name, len(values), float(values.mean()), std, *interval(values))
+            if name != reference:
+                own = replace(own, **_compare(by_seed, scores.get(reference, {})))
+            found.append(own)
+    corrected = holm([s.p_t for s in found]), holm([s.p_wilcoxon for s in found])
+    triples = zip(found, *corrected, strict=True)
+    return [replace(s, holm_t=t, holm_wilcoxon=wilcoxon) for s, t, wilcoxon in triples]
 
 
 def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, float]:
@@ -130,13 +129,7 @@ def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, floa
     if not seeds:
         return {}
     a, b = ([d[s] for s in seeds] for d in (scores, base))
-    low, high = interval(np.subtract(a, b))
-    p_t, p_wilcoxon = paired_tests(a, b)
-    return dict(
-        pairs=len(seeds),
-        difference=float(np.mean(np.subtract(a, b))),
-        difference_low=low,
-        difference_high=high,
-        p_t=p_t,
-        p_wilcoxon=p_wilcoxon,
-    )
+    difference = np.subtract(a, b)
+    names = 'pairs', 'difference', 'difference_low', 'difference_high', 'p_t', 'p_wilcoxon'
+    values = len(seeds), float(difference.mean()), *interval(difference), *paired_tests(a, b)
+    return dict(zip(names, values, strict=True))

@@ -10,18 +10,17 @@ Grids that share a folder share their trials: the same config with the same seed
 trained once.
 """
 
-import contextlib
+import itertools
 import json
 import math
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lm4ve.ablation.grid import Grid, Trial
-from lm4ve.errors import UserError, check
+from lm4ve.errors import check
 
 #: Seconds that a trial of a killed command may need to end.
 ORPHANS = 30.0
@@ -55,48 +54,24 @@ class Store:
         """Empty a trial's folder, or make it.
 
         Raises:
-            UserError: A trial of an earlier command still writes there.
+            filelock.Timeout: A trial of an earlier command still writes there.
         """
         folder = self.folder(trial)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(trial_lock(folder), ORPHANS):
+        with trial_lock(folder, ORPHANS):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
         return folder
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Own the folder inside the context.
-
-        Raises:
-            UserError: Another command runs in the folder.
-        """
+    def lock(self) -> FileLock:
+        """Return the lock of the folder; entering it raises where another command has it."""
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with exclusive(self.work_dir / 'lock', 0):
-            yield
+        return FileLock(self.work_dir / 'lock', timeout=0)
 
 
-def trial_lock(folder: Path) -> Path:
-    """Return the lock of a trial's folder, which lies beside it."""
-    return folder.with_name(f'{folder.name}.lock')
-
-
-@contextlib.contextmanager
-def exclusive(path: Path, timeout: float) -> Iterator[None]:
-    """Hold a lock of the kernel, which ends with its process however that ends.
-
-    Args:
-        path (Path): The lock's file.
-        timeout (float): Seconds to wait for another holder; -1: no limit.
-
-    Raises:
-        UserError: Another process still holds it.
-    """
-    try:
-        with FileLock(path, timeout=timeout):
-            yield
-    except Timeout:
-        raise UserError(f"'{path}' is in use by another process. Wait for it or end it.") from None
+def trial_lock(folder: Path, timeout: float) -> FileLock:
+    """Return the lock of a trial's folder, which lies beside it and ends with its process."""
+    return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
 
 
 def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
@@ -108,18 +83,19 @@ def select_tuned(grid: Grid, store: Store) -> dict[str, Any]:
     Raises:
         UserError: A result lacks the grid's metric.
     """
-    scores: dict[str, dict[Any, list]] = {}
-    for t in grid.tuning():
-        result = store.result(t)
-        score = None if result is None else metric_of(grid, result)
-        scores.setdefault(t.variant, {}).setdefault(t.value, []).append(score)
-    selected = {}
-    for variant, by_value in scores.items():
-        if all(s is not None for of_value in by_value.values() for s in of_value):
+    means: dict[str, dict[Any, float]] = {v.name: {} for v in grid.variants}
+    trials = itertools.groupby(grid.tuning(), key=lambda t: (t.variant, t.value))
+    for (variant, value), group in trials:
+        results = [store.result(t) for t in group]
+        if all(results):
             sign = 1 if grid.greater_is_better else -1
-            means = {v: sign * sum(s) / len(s) for v, s in by_value.items()}
-            selected[variant] = max(means, key=lambda v: (math.isfinite(means[v]), means[v]))
-    return selected
+            mean = sign * sum(metric_of(grid, r) for r in results) / len(results)
+            means[variant][value] = mean if math.isfinite(mean) else -math.inf
+    return {
+        variant: max(by_value, key=by_value.__getitem__)
+        for variant, by_value in means.items()
+        if grid.tune and len(by_value) == len(grid.tune.values)
+    }
 
 
 def metric_of(grid: Grid, result: dict) -> float:

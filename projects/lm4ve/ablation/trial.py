@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank, get_world_size
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.grid import Trial, identity
-from lm4ve.ablation.store import exclusive, trial_lock
+from lm4ve.ablation.store import trial_lock
 from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
@@ -34,14 +35,9 @@ from lm4ve.runner.command_line import build_runner, finish_config, load_config, 
 
 def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
     """Write the specification that a trial's process reads; return the file."""
-    spec = dict(
-        id=trial.id,
-        config=str(trial.config),
-        # As Python, since JSON would make lists of tuples.
-        options=repr(trial.options),
-        keep_checkpoints=keep_checkpoints,
-    )
-    write_json(spec, folder / 'spec.json')
+    # As Python, since JSON would make lists of tuples.
+    spec = dict(id=trial.id, config=str(trial.config), options=repr(trial.options))
+    write_json(dict(spec, keep_checkpoints=keep_checkpoints), folder / 'spec.json')
     return folder / 'spec.json'
 
 
@@ -51,18 +47,11 @@ def trial_config(spec: dict, work_dir: Path, launcher: str = 'none') -> Config:
     Raises:
         UserError: The config is not what it was when the grid was read.
     """
-    options = ast.literal_eval(spec['options'])
-    path = Path(spec['config'])
+    options, path = ast.literal_eval(spec['options']), Path(spec['config'])
     if identity(path, options) != spec['id']:
         raise UserError(f"The config '{path}' has changed since the grid was read. Start again.")
-    args = argparse.Namespace(
-        config=str(path),
-        work_dir=str(work_dir),
-        launcher=launcher,
-        cfg_options=options,
-        no_pin_memory=False,
-        local_rank=0,
-    )
+    given = dict(config=str(path), work_dir=str(work_dir), launcher=launcher, cfg_options=options)
+    args = argparse.Namespace(**given, no_pin_memory=False, local_rank=0)
     cfg = finish_config(load_config(args), args)
     # The last epoch is what is tested: no score is used on the way.
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -84,10 +73,10 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
     trainable, frozen = count_parameters(runner.model)
     runner.train()
     steps = runner.message_hub.get_scalar('train/time').data[0]
-    metrics = runner.test()
+    numbers = int, float, np.number, torch.Tensor
     return dict(
         id=spec['id'],
-        metrics={k: float(v) for k, v in metrics.items() if _is_number(v)},
+        metrics={k: float(v) for k, v in runner.test().items() if isinstance(v, numbers)},
         trainable=trainable,
         frozen=frozen,
         step_seconds=median(map(float, steps)),
@@ -98,12 +87,6 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
     )
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) or (
-        hasattr(value, 'item') and getattr(value, 'size', None) in (1, ())
-    )
-
-
 def run_trial(spec: Path, launcher: str = 'none') -> None:
     """Train, test and write the result beside the specification, unless it is there.
 
@@ -111,8 +94,7 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
     never run one trial at a time.
     """
     folder = spec.parent
-    first = int(os.environ.get('RANK', 0)) == 0 or launcher == 'none'
-    with exclusive(trial_lock(folder), -1) if first else contextlib.nullcontext():
+    with trial_lock(folder, -1) if _is_first(launcher) else contextlib.nullcontext():
         if (folder / 'result.json').exists():
             print(f'{folder} has a result already.')
             return
@@ -123,7 +105,7 @@ def run_trial(spec: Path, launcher: str = 'none') -> None:
 
 def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
     """Run a trial as the program of this process; its first process logs beside the spec."""
-    if int(os.environ.get('RANK', 0)) == 0 or launcher == 'none':
+    if _is_first(launcher):
         with open(spec.with_name('log.txt'), 'wb') as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -132,14 +114,17 @@ def run_logged(spec: Path, threads: int, launcher: str = 'none') -> None:
     run_tool(lambda: run_trial(spec, launcher))
 
 
+def _is_first(launcher: str) -> bool:
+    return launcher == 'none' or int(os.environ.get('RANK', 0)) == 0
+
+
 def end_with_parent() -> None:
     """Kill this process's group when the process that started it is gone."""
+    # Of a process of the fork server the command is the parent.
     command, parent = multiprocessing.parent_process(), os.getppid()
 
     def watch() -> None:
-        if command is not None:
-            command.join()
-        while os.getppid() == parent and command is None:
+        while command.is_alive() if command else os.getppid() == parent:
             time.sleep(0.25)
         os.killpg(0, signal.SIGKILL)
 
@@ -149,7 +134,7 @@ def end_with_parent() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('spec', type=Path)
-    parser.add_argument('--launcher', default='none', choices=['none', 'pytorch'])
+    parser.add_argument('--launcher', default='none')
     args = parser.parse_args()
     end_with_parent()
     run_trial(args.spec, args.launcher)

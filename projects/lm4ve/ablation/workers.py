@@ -11,15 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+from rich.progress import track
 
 from lm4ve.ablation.grid import Trial, fresh_config
 from lm4ve.ablation.store import Store
@@ -35,8 +35,7 @@ _FORKS = multiprocessing.get_context('forkserver')
 Ended = Generator[tuple[Trial, 'Failure | None'], None, None]
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """A trial that gave no result, with the log that holds the reason."""
 
     trial: Trial
@@ -45,7 +44,7 @@ class Failure:
 
 
 @dataclass
-class Executor(ABC):
+class Executor:
     """Runs the trials of a grid that have no result yet.
 
     A trial that fails does not stop the others.
@@ -77,15 +76,11 @@ class Executor(ABC):
         """
         unique = list({t.id: t for t in trials}.values())
         todo = [t for t in unique if self.store.result(t) is None]
-        if not todo:
-            return []
         done, failures = len(unique) - len(todo), []
-        columns = *Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn()
-        bar = Progress(*columns, console=self.console, disable=not self.console.is_terminal)
-        with bar, contextlib.closing(self._run(todo)) as ended:
-            task = bar.add_task('trials', total=len(unique), completed=done)
-            for number, (trial, failure) in enumerate(ended, done + 1):
-                bar.advance(task)
+        with contextlib.closing(self._run(todo)) as ended:
+            options = dict(console=self.console, disable=not self.console.is_terminal)
+            shown = track(ended, 'trials', total=len(unique), completed=done, **options)
+            for number, (trial, failure) in enumerate(shown if todo else (), done + 1):
                 words = failure.reason if failure else describe(self.store.result(trial))
                 self.say(f'{number}/{len(unique)} {trial}: {words}')
                 failures += [failure] if failure else []
@@ -102,9 +97,9 @@ class Executor(ABC):
         lines = log.read_text(errors='replace').strip().splitlines() if log.exists() else []
         return Failure(trial, log, f'{ending}: {lines[-1] if lines else "no output"}')
 
-    @abstractmethod
     def _run(self, todo: list[Trial]) -> Ended:
         """Run trials; yield each when it ends, with its failure if it has no result."""
+        raise NotImplementedError
 
 
 @dataclass

@@ -1,8 +1,7 @@
 """Look at activations, measure them, and test what the blocks contribute."""
 
-from lm4ve.analysis.capture import Analysis, Attention, Point, analyse
+from lm4ve.analysis.capture import Analysis, Attention, Point, analyse, default_points
 from lm4ve.analysis.measures import frequency, magnitude, normalize
-from lm4ve.analysis.points import default_points
 from lm4ve.tasks.base.analysis import Layout
 
 __all__ = [

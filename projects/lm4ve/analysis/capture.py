@@ -1,31 +1,35 @@
 """Captures the activations of a model on a batch, by forward hooks.
 
 One call, :func:`analyse`, serves every task. It returns the tokens at each point, their
-places, and attention, from which pictures, scores and pages are made.
+places, and attention, from which pictures, scores and pages are made. A *point* is a label
+and a module's name, with ``:input`` after it for the module's input; the paper compares the
+encoder's output with what the block makes of it.
 """
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from lm4ve.analysis.attention import attention_row, encoder_attentions, llm_attention_row
-from lm4ve.analysis.measures import MEASURES, check_measures, normalize
-from lm4ve.analysis.points import default_points, necks_of, resolve_points
-from lm4ve.errors import UserError
+from lm4ve.analysis.measures import MEASURES, normalize
+from lm4ve.errors import UserError, did_you_mean
 from lm4ve.necks import LLMBlockNeck, layouts
-from lm4ve.tasks import task_of_model
+from lm4ve.tasks import all_tasks, task_of_model
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, Watched
 
 #: Parts of a model whose attention is not the visual encoder's.
 _OTHERS = ('decoder', 'head', 'cls_head', 'text_encoder')
+#: Follows a module's name where its input is meant.
+INPUT = ':input'
+# Names of the list of an encoder's blocks in the hosts and here, deepest first.
+_STACKS = ('blocks', 'layers', 'stages')
 
 
 @dataclass
@@ -51,13 +55,9 @@ class Point:
 
         Returns:
             Tensor: float64 ``[B, N]``.
-
-        Raises:
-            UserError: There is no measure of that name.
         """
-        (name,) = check_measures(which)
         mask = self.layout.padding_mask
-        values = MEASURES[name](self.tokens, mask)
+        values = MEASURES[which](self.tokens, mask)
         return normalize(values, mask) if scaled else values
 
 
@@ -80,10 +80,6 @@ class Attention:
     row: str
     layout: Layout
     titles: list[list[str]] | None = None
-
-    def summed(self) -> Tensor:
-        """Return the sum over heads, min-max normalized, ``[B, N]``: the paper's baseline."""
-        return normalize(self.weights.double().sum(dim=1), self.layout.padding_mask)
 
 
 @dataclass
@@ -109,20 +105,21 @@ class Analysis:
     views: int = 1
 
 
-#: The name of a module, the module, and the arguments of its last call by name.
-Call = tuple[str, nn.Module, dict[str, Any]]
+class _Call(NamedTuple):
+    """The last call of a module: its arguments by name, and its output."""
+
+    arguments: dict[str, Any]
+    output: Any
+
+    @property
+    def input(self) -> Any:
+        return next(iter(self.arguments.values()))
 
 
-@dataclass
-class _Captured:
-    """The values that the hooks collect."""
-
-    inputs: Any = None
-    # Number of tokens -> the grid of a map with so many, of a neck's input.
-    grids: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    values: dict[str, Any] = field(default_factory=dict)
-    # 'encoder', 'block' or the label of a watched attention -> its last call.
-    calls: dict[str, Call] = field(default_factory=dict)
+#: Module -> its last call, in the order of running.
+_Calls = dict[nn.Module, _Call]
+#: A label, what a task watches under it, and the modules that may compute the attention.
+_Source = tuple[str, Watched | None, list[nn.Module]]
 
 
 @torch.no_grad()
@@ -147,26 +144,41 @@ def analyse(
     """
     model = unwrapped(model)
     task = task_of_model(type(model))
-    names = dict(points or default_points(model))
-    watched = task.analysis.watched(model) if attention else []
+    resolved = resolve_points(model, points)
+    necks = [neck for _, neck in necks_of(model)]
+    sources = _attention_sources(model, task.analysis.watched(model)) if attention else []
+    modules = {model.data_preprocessor, *necks, *(module for _, module, _ in resolved.values())}
+    modules.update(*(candidates for *_, candidates in sources))
     with ExitStack() as stack:
         stack.enter_context(_evaluating(model))
-        for _, neck in necks_of(model):
+        for neck in necks:
             stack.enter_context(neck.observe())
-        captured = stack.enter_context(_hooks(model, names, attention, watched))
+        calls = stack.enter_context(_recorded(modules))
         outputs = model.test_step(task.analysis.runnable(data))
+    inputs, grids = calls[model.data_preprocessor].output['inputs'], _map_grids(necks, calls)
     found = {}
-    for label, name in names.items():
-        if label not in captured.values:
+    for label, (name, module, is_input) in resolved.items():
+        if module not in calls:
             raise UserError(f"points['{label}']='{name}' did not run as a module of the model.")
-        tokens, grid = to_tokens(captured.values[label], label)
+        value = _input_of(module, calls[module]) if is_input else calls[module].output
+        tokens, grid = to_tokens(value, label)
         # Inside a neck maps are tokens, whose grid is that of the neck's input.
-        grid = grid or captured.grids.get(tokens.shape[1])
-        layout = task.analysis.layout_at(name, model, captured.inputs, tokens.shape[1], grid)
+        grid = grid or grids.get(tokens.shape[1])
+        layout = task.analysis.layout_at(name, model, inputs, tokens.shape[1], grid)
         found[label] = Point(name, tokens[:, layout.prefix :], layout)
-    rows = _attention(model, task.analysis, captured, found, watched)
+
+    def layout_of(name: str, count: int) -> Layout | None:
+        # A point may have a map's grid, and points differ in resolution.
+        for layout in (p.layout for p in found.values()):
+            if layout.prefix + layout.num_placed == count:
+                return layout
+        with suppress(UserError):
+            return task.analysis.layout_at(name, model, inputs, count, grids.get(count))
+        return None
+
+    rows = _attention(sources, model, task.analysis, calls, layout_of)
     batch = len(next(iter(found.values())).tokens)
-    return Analysis(task.name, captured.inputs, found, rows, outputs, batch // max(len(outputs), 1))
+    return Analysis(task.name, inputs, found, rows, outputs, batch // max(len(outputs), 1))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -189,6 +201,24 @@ def to_tokens(value: Any, label: str) -> tuple[Tensor, tuple[int, ...] | None]:
 
 
 @contextmanager
+def _recorded(modules: Iterable[nn.Module]) -> Iterator[_Calls]:
+    """Record the last call of each module inside the context."""
+    calls: _Calls = {}
+
+    def record(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+        calls.pop(module, None)
+        bound = inspect.signature(module.forward).bind(*args, **kwargs)
+        calls[module] = _Call(bound.arguments, output)
+
+    handles = [m.register_forward_hook(record, with_kwargs=True) for m in modules]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Set evaluation mode and run all views at once; restore both afterwards."""
     modes = {m: m.training for m in model.modules()}
@@ -206,113 +236,150 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-@contextmanager
-def _hooks(
-    model: nn.Module, names: Mapping[str, str], attention: bool, watched: Sequence[Watched]
-) -> Iterator[_Captured]:
-    """Attach hooks for points, attention and the preprocessed batch."""
-    captured, handles = _Captured(), []
-
-    def keep_inputs(module, args, output):
-        captured.inputs = output['inputs']
-
-    def keep_grid(module, args):
-        x = module.pick(args[0])
+def _map_grids(necks: Sequence[LLMBlockNeck], calls: _Calls) -> dict[int, tuple[int, ...]]:
+    """Return the grids of the maps that went into necks, by their number of tokens."""
+    grids = {}
+    for neck in (n for n in necks if n in calls):
+        x = neck.pick(calls[neck].input)
         if x.dim() > 3:
-            letters = module.layout or layouts.DEFAULTS[x.dim()]
+            letters = neck.layout or layouts.DEFAULTS[x.dim()]
             grid = tuple(n for n, d in zip(x.shape, letters, strict=True) if d not in 'BC')
-            captured.grids[math.prod(grid)] = grid
-
-    def keep_input(label, module, args):
-        value = args[0]
-        if isinstance(module, LLMBlockNeck):
-            value = module.pick(value)
-            if module.layout:
-                value, _ = layouts.to_tokens(value, module.in_channels, module.layout)
-        captured.values[label] = value
-
-    def keep_output(label, module, args, output):
-        captured.values[label] = output
-
-    def keep_call(label, name, module, args, kwargs):
-        bound = inspect.signature(module.forward).bind(*args, **kwargs)
-        captured.calls[label] = name, module, bound.arguments
-
-    necks = necks_of(model)
-    handles.append(model.data_preprocessor.register_forward_hook(keep_inputs))
-    handles += [neck.register_forward_pre_hook(keep_grid) for _, neck in necks]
-    for label, (module, is_input) in resolve_points(model, names).items():
-        if is_input:
-            handles.append(module.register_forward_pre_hook(partial(keep_input, label)))
-        else:
-            handles.append(module.register_forward_hook(partial(keep_output, label)))
-    attentions = _attention_modules(model, watched) if attention else []
-    for label, name, module in attentions:
-        hook = partial(keep_call, label, name)
-        handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-    try:
-        yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
+            grids[math.prod(grid)] = grid
+    return grids
 
 
-def _attention_modules(
-    model: nn.Module, watched: Sequence[Watched]
-) -> Iterator[tuple[str, str, nn.Module]]:
-    """Yield label, name and module of the attentions; of one label, the last that runs counts."""
-    necks = necks_of(model)
-    inside = {m for _, n in necks for m in n.modules()}
-    for name, module in encoder_attentions(model):
-        if module not in inside and not name.startswith(_OTHERS):
-            yield 'encoder', name, module
-    for watch in watched:
-        yield watch.label, watch.module, model.get_submodule(watch.module)
-    for name, neck in necks[-1:]:
-        layers = getattr(neck.block, 'layers', ())  # a control has no attention
-        for layer in layers[-1:]:
-            yield 'block', f'{name}.block.layers.{len(layers) - 1}', layer
+def _input_of(module: nn.Module, call: _Call) -> Any:
+    """Return what went into a module; of a neck, the tokens that it picks."""
+    if not isinstance(module, LLMBlockNeck):
+        return call.input
+    value = module.pick(call.input)
+    if module.layout:
+        value, _ = layouts.to_tokens(value, module.in_channels, module.layout)
+    return value
+
+
+# ------------------------------------------------------------------------- attention
+def _attention_sources(model: nn.Module, watched: Sequence[Watched]) -> list[_Source]:
+    """List the attentions to recompute; of several modules, the last that runs counts."""
+    necks = [neck for _, neck in necks_of(model)]
+    inside = {m for neck in necks for m in neck.modules()}
+    encoder = [
+        module
+        for name, module in encoder_attentions(model)
+        if module not in inside and not name.startswith(_OTHERS)
+    ]
+    block = [*getattr(necks[-1].block, 'layers', ())][-1:] if necks else []  # a control has none
+    further = [(w.label, w, [model.get_submodule(w.module)]) for w in watched]
+    return [('encoder', None, encoder), ('block', None, block), *further]
 
 
 def _attention(
+    sources: Sequence[_Source],
     model: nn.Module,
     task: TaskAnalysis,
-    captured: _Captured,
-    points: Mapping[str, Point],
-    watched: Sequence[Watched],
+    calls: _Calls,
+    layout_of: Callable[[str, int], Layout | None],
 ) -> dict[str, Attention]:
     """Recompute the rows of attention; a module whose tokens have no place gives none."""
-    inputs, calls = captured.inputs, captured.calls
-
-    def layout_of(name: str, count: int) -> Layout | None:
-        # A point may have a map's grid, and points differ in resolution.
-        for layout in (p.layout for p in points.values()):
-            if layout.prefix + layout.num_placed == count:
-                return layout
-        with suppress(UserError):
-            return task.layout_at(name, model, inputs, count, captured.grids.get(count))
-        return None
-
-    found = {}
-    for label in ('encoder', 'block'):
-        if label not in calls:
+    names = {module: name for name, module in model.named_modules()}
+    inputs, found = calls[model.data_preprocessor].output['inputs'], {}
+    for label, watch, candidates in sources:
+        module = next((m for m in reversed(calls) if m in candidates), None)
+        if module is None:
             continue
-        name, module, arguments = calls[label]
-        x = next(iter(arguments.values()))
-        if getattr(module, 'batch_first', True) is False:
-            x = x.transpose(0, 1)
-        layout = layout_of(name, x.shape[1])
-        if layout is not None:
-            row, words = task.attention_row(layout, inputs)
-            if label == 'block':
-                further = arguments.get('mask'), arguments.get('rotary'), row, layout.padding_mask
-                weights = llm_attention_row(module, x, *further)
-            else:
-                weights = attention_row(module, x, row, layout.padding_mask)
-            found[label] = Attention(name, weights[..., layout.prefix :], words, layout)
-    for watch in (w for w in watched if w.label in calls):
-        _, module, arguments = calls[watch.label]
-        rows = watch.read(module, inputs, arguments)
-        weights = rows.weights[..., rows.layout.prefix :]
-        found[watch.label] = Attention(watch.module, weights, watch.row, rows.layout, rows.titles)
+        name, call = names[module], calls[module]
+        if watch is not None:
+            rows = watch.read(module, inputs, call.arguments)
+            weights = rows.weights[..., rows.layout.prefix :]
+            found[label] = Attention(name, weights, watch.row, rows.layout, rows.titles)
+            continue
+        x = call.input if getattr(module, 'batch_first', True) else call.input.transpose(0, 1)
+        if (layout := layout_of(name, x.shape[1])) is None:
+            continue
+        row, words = task.attention_row(layout, inputs)
+        if label == 'block':
+            mask, rotary = (call.arguments.get(k) for k in ('mask', 'rotary'))
+            weights = llm_attention_row(module, x, mask, rotary, row, layout.padding_mask)
+        else:
+            weights = attention_row(module, x, row, layout.padding_mask)
+        found[label] = Attention(name, weights[..., layout.prefix :], words, layout)
     return found
+
+
+# ---------------------------------------------------------------------------- points
+def necks_of(model: nn.Module) -> list[tuple[str, LLMBlockNeck]]:
+    """List the model's :class:`LLMBlockNeck` with their names."""
+    return [(n, m) for n, m in model.named_modules() if isinstance(m, LLMBlockNeck)]
+
+
+def default_points(model: nn.Module) -> dict[str, str]:
+    """Choose the points of a model.
+
+    With a neck: 'encoder' (the neck's input, C channels), 'mapped' (the block's input, D),
+    'block' (the block's output, D) and 'after' (behind the second mapper, C, before the
+    norm); of several necks, those of the last. Without a neck: 'encoder', the output of the
+    encoder's last block. A task may add others, as words.
+
+    Args:
+        model (nn.Module): A host's or one of ours.
+
+    Returns:
+        dict[str, str]: Label to module name.
+
+    Raises:
+        UserError: There is no neck, and no list of blocks where hosts keep it.
+    """
+    tasks = (task for task in all_tasks() if task.recognizes(type(model)))
+    further = next((task.analysis.further_points(model) for task in tasks), {})
+    if necks := necks_of(model):
+        neck = necks[-1][0]
+        inside = f'{neck}.' if neck else ''
+        around = dict(encoder=f'{neck}{INPUT}', mapped=f'{inside}mapper_in')
+        around |= dict(block=f'{inside}block', after=f'{inside}mapper_out')
+        return around | further | around
+    if further:
+        return further
+    for encoder in ('backbone', 'encoder'):
+        for stack in _STACKS:
+            blocks = getattr(getattr(model, encoder, None), stack, None)
+            if isinstance(blocks, (nn.ModuleList, nn.Sequential)) and len(blocks):
+                return dict(encoder=f'{encoder}.{stack}.{len(blocks) - 1}')
+    if hasattr(model, 'encoder'):
+        return dict(encoder='encoder')  # it gives tokens itself
+    raise UserError(
+        f'{type(model).__name__} has no LLMBlockNeck and no known list of blocks. '
+        "Name a module, for example points=dict(encoder='backbone.layer4')."
+    )
+
+
+def resolve_points(
+    model: nn.Module, points: Mapping[str, str] | None
+) -> dict[str, tuple[str, nn.Module, bool]]:
+    """Look up the modules of points.
+
+    Args:
+        model (nn.Module): The model.
+        points (Mapping[str, str], optional): Label to module name, by default
+            :func:`default_points`.
+
+    Returns:
+        dict[str, tuple[str, nn.Module, bool]]: Label to name, module, and whether the
+        module's input is meant.
+
+    Raises:
+        UserError: There is no such module.
+    """
+    modules = dict(model.named_modules())
+    found = {}
+    for label, name in (points or default_points(model)).items():
+        path = name.removesuffix(INPUT)
+        if path not in modules:
+            close = did_you_mean(path, modules)
+            raise UserError(f"points['{label}']='{name}' is no module of the model.{close}")
+        found[label] = name, modules[path], name.endswith(INPUT)
+    return found
+
+
+def read_points(words: Sequence[str]) -> dict[str, str] | None:
+    """Read ``LABEL=MODULE`` words of a command line; without words, return None."""
+    return dict(word.partition('=')[::2] for word in words) or None

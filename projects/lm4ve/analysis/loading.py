@@ -6,7 +6,6 @@ model is built.
 
 import argparse
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -22,15 +21,8 @@ from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, 
 
 __all__ = ['Loaded', 'Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
 
-#: What stands for no checkpoint.
+#: Values of CHECKPOINT without a file.
 UNTRAINED = ('none', '-')
-
-
-class Loaded(NamedTuple):
-    """A model in evaluation mode, and the names of its classes if known."""
-
-    model: nn.Module
-    classes: Sequence[str] | None
 
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
@@ -50,7 +42,7 @@ def tool_parser(description: str) -> argparse.ArgumentParser:
 # ------------------------------------------------------------------------- model
 def load_model(
     cfg: Config, checkpoint: str, device: str | None = None, allow_partial: bool = False
-) -> Loaded:
+) -> tuple[nn.Module, Sequence[str] | None]:
     """Build a config's model and load a checkpoint, without executing code of it.
 
     Args:
@@ -59,6 +51,10 @@ def load_model(
             with seed 0 would begin with.
         device (str, optional): Default: a GPU if there is one.
         allow_partial (bool): Load what fits of a checkpoint of another model.
+
+    Returns:
+        tuple[nn.Module, Sequence[str] | None]: The model in evaluation mode, and the names of
+        its classes if known.
 
     Raises:
         CheckpointError: The file is missing, damaged, unsafe, or of another model.
@@ -70,7 +66,7 @@ def load_model(
     model, content = build_model(cfg, file, allow_partial)
     if file is None:
         model.init_weights()
-    return Loaded(model.to(place).eval(), classes_of(cfg, content))
+    return model.to(place).eval(), classes_of(cfg, content)
 
 
 # ----------------------------------------------------------------------- samples
@@ -83,14 +79,12 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[Sample]:
     if not indices:
         return []
     dataset = DATASETS.build(tested_loader(cfg).dataset)
-    task = task_of_config(cfg).analysis
-    count = len(dataset)
-    for i in indices:
-        check('--indices', i, least=0, most=count - 1)
     found = []
     for i in indices:
+        check('--indices', i, least=0, most=len(dataset) - 1)
         data = dataset[i]
         sample = data.get('data_samples', data)
         sample = sample[0] if isinstance(sample, list) else sample
-        found.append(Sample(f'test_{task.sample_name(sample, i)}', data))
+        name = task_of_config(cfg).analysis.sample_name(sample, i)
+        found.append(Sample(f'test_{name}', data))
     return found

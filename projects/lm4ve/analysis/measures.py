@@ -8,12 +8,11 @@ angles; ``frequency(..., wrap=False)`` does not wrap them.
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 
 
 def magnitude(tokens: Tensor, padding_mask: Tensor | None = None) -> Tensor:
@@ -86,14 +85,6 @@ def normalize(values: Tensor, padding_mask: Tensor | None = None) -> Tensor:
 
 #: The measures by name.
 MEASURES = dict(magnitude=magnitude, frequency=frequency)
-
-
-def check_measures(measures: str | Sequence[str]) -> tuple[str, ...]:
-    """Return the names of measures, each one of :data:`MEASURES`."""
-    names = (measures,) if isinstance(measures, str) else tuple(measures)
-    for name in names or (None,):
-        check('measures', name, choices=tuple(MEASURES))
-    return names
 
 
 def _checked(tokens: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -5,46 +5,34 @@ Pictures and tables are made of the same samples, so that a picture and its page
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lm4ve.analysis.capture import Analysis, Attention
-from lm4ve.analysis.measures import MEASURES, check_measures
+from lm4ve.analysis.measures import MEASURES
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.analysis import Layout
 from lm4ve.tasks.base.pictures import Picture, TokenMap, share_scales
 
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
-#: Rows of attention with a name get so many panels, the first ones.
+#: At most so many rows of attention with a name get a panel, the first ones.
 _MOST_ROWS = 11
 
 
-@dataclass
-class Section:
-    """Panels that belong together.
-
-    Attributes:
-        title (str): Above them.
-        colors (str): The name of their color map.
-        maps (list[TokenMap]): The values of each panel.
-    """
+class Section(NamedTuple):
+    """Panels that belong together, under a title and with one color map."""
 
     title: str
     colors: str
     maps: list[TokenMap]
 
-    @property
-    def is_attention(self) -> bool:
-        """Whether all panels show one module, which the title names."""
-        return self.colors == ATTENTION_COLORS
 
-
-@dataclass
-class Number:
+class Number(NamedTuple):
     """A row of the page's table: mean and largest value of a quantity, not normalized."""
 
     quantity: str
@@ -59,18 +47,18 @@ class Sample:
     """One sample, ready to be drawn.
 
     Attributes:
-        name (str): What it is called.
+        name (str): Its name.
         picture (Picture): Draws input and tokens.
         sections (list[Section]): Magnitude, frequency, attention.
-        facts (dict[str, str]): What the model said, and the truth if known.
+        facts (dict[str, str]): The prediction, and the truth if known.
         numbers (list[Number]): The numbers of the sections, unscaled.
     """
 
     name: str
     picture: Picture
     sections: list[Section]
-    facts: dict[str, str] = field(default_factory=dict)
-    numbers: list[Number] = field(default_factory=list)
+    facts: dict[str, str]
+    numbers: list[Number]
 
 
 def samples_of(
@@ -97,7 +85,6 @@ def samples_of(
         list[Sample]: The samples. Where a model sees several views of one, the first
         view is shown; see :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.frames_shown`.
     """
-    measures = check_measures(measures)
     task = get_task(analysis.kind).analysis
     inputs, outputs = analysis.inputs, analysis.outputs
     seen = (*analysis.points.values(), *analysis.attention.values())
@@ -105,34 +92,34 @@ def samples_of(
     pictures = task.pictures(model, inputs, outputs, frames)
     found = []
     for i, name in zip(range(len(outputs)), names, strict=True):
+
+        def rows_of(values: Tensor, layout: Layout, i: int = i) -> slice:
+            """Return which rows of a point or an attention show the sample."""
+            each = len(values) // len(outputs)
+            return slice(i * each, i * each + max(frames // layout.times, 1))
+
         sections, numbers = [], []
         for measure in measures:
             maps = []
             for label, point in analysis.points.items():
-                rows = _rows(analysis, i, point.tokens, point.layout, frames)
-                values = MEASURES[measure](point.tokens[rows], _mask(point.layout, rows))
+                rows = rows_of(point.tokens, point.layout)
+                values = MEASURES[measure](point.tokens[rows], _padding(point.layout, rows))
                 maps.append(_map(label, point.name, values, point.layout, rows))
                 extent = float(np.nanmean(maps[-1].values)), float(np.nanmax(maps[-1].values))
                 numbers.append(Number(measure, label, point.name, *extent))
             share_scales(maps)
             sections.append(Section(measure.capitalize(), MEASURE_COLORS, maps))
         for label, attention in analysis.attention.items():
-            rows = _rows(analysis, i, attention.weights, attention.layout, frames)
-            sections.append(_attention_section(label, attention, rows, heads))
-            numbers.append(_entropy_row(label, attention, rows))
+            rows = rows_of(attention.weights, attention.layout)
+            section, number = _attention_section(label, attention, rows, heads)
+            sections.append(section)
+            numbers.append(number)
         facts = task.facts(outputs[i], classes)
         found.append(Sample(name, pictures[i], sections, facts, numbers))
     return found
 
 
-# ----------------------------------------------------------------------- tokens
-def _rows(analysis: Analysis, i: int, values: Tensor, layout: Layout, frames: int) -> slice:
-    """Return which rows of a point or an attention show sample ``i``."""
-    each = len(values) // len(analysis.outputs)
-    return slice(i * each, i * each + max(frames // layout.times, 1))
-
-
-def _mask(layout: Layout, rows: slice) -> Tensor | None:
+def _padding(layout: Layout, rows: slice) -> Tensor | None:
     return None if layout.padding_mask is None else layout.padding_mask[rows]
 
 
@@ -146,50 +133,29 @@ def _map(title: str, module: str, values: Tensor, layout: Layout, rows: slice) -
     return TokenMap(title, module, values.detach().double().flatten().cpu().numpy(), grid)
 
 
-def _attention_section(label: str, attention: Attention, rows: slice, heads: int | None) -> Section:
-    weights, titles = _named_rows(attention, rows)
-    count = weights.shape[1]
-    if titles is None:
-        titles = [f'head {h + 1}' for h in range(count)]
-        panels, most = [(f'sum of {count} heads', weights.sum(dim=1))], heads
+def _attention_section(
+    label: str, attention: Attention, rows: slice, heads: int | None
+) -> tuple[Section, Number]:
+    """Return the panels of an attention, and the entropy of its rows."""
+    weights, layout = attention.weights[rows].double(), attention.layout
+    if attention.titles is None:
+        titles = [f'head {h + 1}' for h in range(weights.shape[1])]
+        panels, most = [(f'sum of {len(titles)} heads', weights.sum(dim=1))], heads
     else:
+        titles = attention.titles[rows.start]
+        weights = weights[:, : len(titles)]
         # A single row is its own mean.
-        panels = [(f'mean of {count} rows', weights.mean(dim=1))] if count > 1 else []
+        panels = [(f'mean of {len(titles)} rows', weights.mean(dim=1))] * (len(titles) > 1)
         most = None if heads is None else _MOST_ROWS
     panels += zip(titles[:most], weights.unbind(dim=1), strict=False)
-    maps = [_map(title, attention.name, w, attention.layout, rows) for title, w in panels]
+    maps = [_map(title, attention.name, w, layout, rows) for title, w in panels]
     share_scales(maps[1:])  # of the heads: their sum has other values
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
-    return Section(title, ATTENTION_COLORS, maps)
-
-
-def _named_rows(attention: Attention, rows: slice) -> tuple[Tensor, list[str] | None]:
-    """Return a sample's weights ``[rows, H, N]`` and the names of the H rows, if any."""
-    weights = attention.weights[rows].double()
-    if attention.titles is None:
-        return weights, None
-    titles = attention.titles[rows.start]
-    return weights[:, : len(titles)], titles
-
-
-def entropy(weights: Tensor) -> Tensor:
-    """Return the entropy of attention over the placed tokens, in nats.
-
-    Args:
-        weights (Tensor): ``[..., N]``, not negative; scaled to sum 1.
-
-    Returns:
-        Tensor: ``[...]``, from 0 (one token) to log N (all the same).
-    """
-    p = weights.double()
-    p = p / p.sum(dim=-1, keepdim=True).clamp(min=1e-300)
-    return -torch.xlogy(p, p).sum(dim=-1)
-
-
-def _entropy_row(label: str, attention: Attention, rows: slice) -> Number:
-    found = entropy(_named_rows(attention, rows)[0])
-    mask = _mask(attention.layout, rows)
-    count = attention.weights.shape[-1] if mask is None else int((~mask).sum())
+    p = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-300)
+    entropy, padding = torch.special.entr(p).sum(dim=-1), _padding(layout, rows)
+    count = weights.shape[-1] if padding is None else int((~padding).sum())
     quantity = f'attention entropy (at most {math.log(count):.2f} nats)'
-    return Number(quantity, label, attention.name, float(found.mean()), float(found.max()))
+    extent = float(entropy.mean()), float(entropy.max())
+    number = Number(quantity, label, attention.name, *extent)
+    return Section(title, ATTENTION_COLORS, maps), number

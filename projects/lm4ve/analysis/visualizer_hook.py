@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,23 +16,16 @@ import torch
 from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
-from lm4ve.analysis.capture import analyse, unwrapped
-from lm4ve.analysis.measures import check_measures
-from lm4ve.analysis.points import resolve_points
+from lm4ve.analysis.capture import analyse, resolve_points, unwrapped
+from lm4ve.analysis.measures import MEASURES
 from lm4ve.errors import UserError, check
 from lm4ve.registry import HOOKS
 from lm4ve.tasks import task_of_model
 
-#: Wrappers whose forward pass waits for all processes.
-_SHARDED = (
-    'FullyShardedDataParallel',
-    'FSDPModule',
-    'DeepSpeedEngine',
-    'MMDeepSpeedEngineWrapper',
-    'ColossalAIModelWrapper',
-)
+#: Parts of the names of wrappers whose forward pass waits for all processes.
+_SHARDED = ('FullyShardedDataParallel', 'FSDPModule', 'DeepSpeedEngine', 'ColossalAIModelWrapper')
 
 
 @HOOKS.register_module()
@@ -54,8 +46,6 @@ class ActivationVisHook(Hook):
         measures (Sequence[str]): 'magnitude', 'frequency'.
         attention (bool): Also draw attention, where it can be read.
         heads (int): Heads with a panel of their own, beside their sum.
-        out_dir (str, optional): Write PNG files
-            ``<mode>_activations_<sample>_<step>.png`` here instead of to the backends.
         max_samples (int): Draw at most so many in each validation or test.
 
     Raises:
@@ -77,26 +67,23 @@ class ActivationVisHook(Hook):
         measures: Sequence[str] = ('magnitude', 'frequency'),
         attention: bool = True,
         heads: int = 3,
-        out_dir: str | None = None,
         max_samples: int = 8,
     ) -> None:
         for name, value in (('interval', interval), ('heads', heads), ('max_samples', max_samples)):
             check(f'ActivationVisHook.{name}', value, kind=int, least=int(name != 'heads'))
         self.enable, self.interval, self.points = enable, interval, points
-        self.measures, self.attention = check_measures(measures), attention
-        self.heads, self.out_dir, self.max_samples = heads, out_dir, max_samples
-        self._seen = self._drawn = 0
+        for name in measures:
+            check('ActivationVisHook.measures', name, choices=MEASURES)
+        self.measures, self.attention = measures, attention
+        self.heads, self.max_samples = heads, max_samples
 
     def before_run(self, runner) -> None:
         """Look the points up, so that a typing error does not cost an epoch."""
-        if not self.enable:
-            return
-        if any(k.__name__ in _SHARDED for m in runner.model.modules() for k in type(m).__mro__):
+        names = ' '.join(k.__name__ for m in runner.model.modules() for k in type(m).__mro__)
+        if self.enable and any(name in names for name in _SHARDED):
             self._stop('one process cannot run a model in shards alone')
-            return
-        model = unwrapped(runner.model)
-        self._task = task_of_model(type(model)).analysis
-        resolve_points(model, self.points)
+        if self.enable:
+            resolve_points(unwrapped(runner.model), self.points)
 
     def _before_epoch(self, runner, mode: str = 'train') -> None:
         self._seen = self._drawn = 0
@@ -106,16 +93,16 @@ class ActivationVisHook(Hook):
     ) -> None:
         if not self.enable or mode == 'train' or not is_main_process():
             return
-        count = len(outputs)
-        rows = [i for i in range(count) if (self._seen + i) % self.interval == 0]
+        first, count = self._seen, len(outputs)
+        rows = [i for i in range(count) if (first + i) % self.interval == 0]
         rows = rows[: self.max_samples - self._drawn]
-        first, self._seen = self._seen, self._seen + count
-        self._drawn += len(rows)
-        size, rank = get_world_size(), get_rank()
-        names = [self._task.sample_name(outputs[i], (first + i) * size + rank) for i in rows]
+        self._seen, self._drawn = first + count, self._drawn + len(rows)
+        model = unwrapped(runner.model)
+        task, size = task_of_model(type(model)).analysis, get_world_size()
+        names = [task.sample_name(outputs[i], (first + i) * size + get_rank()) for i in rows]
         try:
             if rows:
-                self._draw(runner, mode, take(data_batch, rows, count), names)
+                self._draw(runner, model, mode, take(data_batch, rows, count), names)
         except UserError as e:
             # No picture is worth a training that ends here.
             self._stop(str(e))
@@ -125,25 +112,20 @@ class ActivationVisHook(Hook):
         message = f'ActivationVisHook draws no activations: {reason}'
         print_log(message, logger='current', level=logging.WARNING)
 
-    def _draw(self, runner, mode: str, batch: Any, names: Sequence[str]) -> None:
+    def _draw(self, runner, model: nn.Module, mode: str, batch: Any, names: Sequence[str]) -> None:
         from lm4ve.analysis.samples import samples_of
         from lm4ve.analysis.sheets import draw_sheet
-        from lm4ve.tasks.base.pictures import save_picture, to_image
+        from lm4ve.tasks.base.pictures import to_image
 
-        model = unwrapped(runner.model)
         with _restored_generators():
             analysis = analyse(model, batch, self.points, self.attention)
             classes = (runner.visualizer.dataset_meta or {}).get('classes')
             samples = samples_of(analysis, model, names, self.measures, classes, self.heads)
-        step = runner.iter
         for sample in samples:
-            note = f'{runner.experiment_name}, {mode}, iteration {step}'
+            note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
             image = to_image(draw_sheet(sample, note))
             name = f'{mode}_activations_{sample.name}'
-            if self.out_dir is None:
-                runner.visualizer.add_image(name, image, step=step)
-            else:
-                save_picture(image, Path(self.out_dir) / f'{name}_{step}.png')
+            runner.visualizer.add_image(name, image, step=runner.iter)
 
 
 def take(data: Any, rows: list[int], count: int) -> Any:

@@ -18,12 +18,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from lm4ve.analysis import analyse, loading
-from lm4ve.analysis.measures import check_measures
-from lm4ve.analysis.page import Entry, write_page
-from lm4ve.analysis.points import read_points, resolve_points
+from lm4ve.analysis import loading
+from lm4ve.analysis.capture import analyse, read_points, resolve_points
+from lm4ve.analysis.measures import MEASURES
 from lm4ve.analysis.samples import Sample, samples_of
-from lm4ve.analysis.sheets import animate, draw_sheet, heading_rows, save_gif
+from lm4ve.analysis.sheets import Entry, animate, draw_sheet, save_gif, write_page
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
@@ -41,7 +40,7 @@ def flags() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('input', nargs='*', help='files')
     add('--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0')
-    add('--measures', nargs='+', default=['magnitude', 'frequency'])
+    add('--measures', nargs='+', default=[*MEASURES], choices=MEASURES)
     add('--no-attention', action='store_true')
     add('--all-heads', action='store_true', help='a panel for every head, not for three')
     add('--fps', type=float, default=4.0, help='of videos written')
@@ -60,8 +59,7 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
         frames, movie = animate(sample, note), sheet.with_suffix('.mp4')
         save_gif(sheet.with_suffix('.gif'), frames, fps)
         write_video(movie, frames, max(round(fps), 1))
-    rows = heading_rows(sample, note)
-    return Entry(sample.name, sheet, movie, sample.facts, sample.numbers, rows)
+    return Entry(sample, sheet, movie)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown:  # perhaps a flag of the task that reading the config has registered
         args = flags().parse_args(argv)
     points = read_points(args.points)
-    measures = check_measures(args.measures)
     if not (args.input or args.indices):
         raise UserError('There are no inputs. Give files, or --indices of the test set.')
     check('--fps', args.fps, above=0)
@@ -90,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for sample in given:
         batch = loading.collate(cfg, [sample.data])
         analysis = analyse(model, batch, points, not args.no_attention)
-        (drawn,) = samples_of(analysis, model, [sample.name], measures, classes, heads)
+        (drawn,) = samples_of(analysis, model, [sample.name], args.measures, classes, heads)
         entries.append(write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps))
         print(entries[-1].sheet)
     facts = dict(

@@ -35,10 +35,9 @@ class AssumedValues(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet, aten = func.overloadpacket, torch.ops.aten
         if packet in (aten._local_scalar_dense, aten.item):
-            dtype = args[0].dtype
-            if dtype == torch.bool:
+            if args[0].dtype == torch.bool:
                 return not hasattr(args[0], 'is_false')
-            return 1.0 if dtype.is_floating_point else 1
+            return 1.0 if args[0].dtype.is_floating_point else 1
         if packet in (aten.allclose, aten.equal):
             return True
         if packet is aten.nonzero:

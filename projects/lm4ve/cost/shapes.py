@@ -10,55 +10,33 @@ from lm4ve.llm.checkpoint import open_checkpoint
 
 
 def _llama(width: int, inner: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
-    return dict(
-        model_type='llama',
-        hidden_size=width,
-        intermediate_size=inner,
-        num_attention_heads=heads,
-        num_hidden_layers=layers,
-        **more,
-    )
+    sizes = dict(hidden_size=width, intermediate_size=inner, num_hidden_layers=layers)
+    return dict(model_type='llama', **sizes, num_attention_heads=heads) | more
 
 
 def _opt(width: int, heads: int, layers: int, **more: Any) -> dict[str, Any]:
-    return dict(
-        model_type='opt',
-        hidden_size=width,
-        ffn_dim=4 * width,
-        num_attention_heads=heads,
-        num_hidden_layers=layers,
-        **{'word_embed_proj_dim': width, **more},
-    )
+    sizes = dict(hidden_size=width, ffn_dim=4 * width, num_hidden_layers=layers)
+    sizes |= dict(num_attention_heads=heads, word_embed_proj_dim=width)
+    return dict(model_type='opt', **sizes) | more
 
 
-_ROBERTA = dict(
-    model_type='roberta',
-    vocab_size=50265,
-    max_position_embeddings=514,
-    type_vocab_size=1,
-    pad_token_id=1,
-    layer_norm_eps=1e-5,
-)
+_ROBERTA = dict(model_type='roberta', vocab_size=50265, max_position_embeddings=514)
+_ROBERTA |= dict(type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5)
+_7B = _llama(4096, 11008, 32, 32)
 #: The last part of a checkpoint's name, in small letters -> fields of its configuration.
 SHAPES: dict[str, dict[str, Any]] = {
-    'llama-7b': _llama(4096, 11008, 32, 32),
-    'llama-2-7b': _llama(4096, 11008, 32, 32),
+    'llama-7b': _7B,
+    'llama-2-7b': _7B,
     'llama-3-8b': _llama(4096, 14336, 32, 32, num_key_value_heads=8),
-    'mistral-7b': _llama(4096, 14336, 32, 32, num_key_value_heads=8) | dict(model_type='mistral'),
-    'qwen2.5-7b': _llama(3584, 18944, 28, 28, num_key_value_heads=4) | dict(model_type='qwen2'),
+    'mistral-7b': _llama(4096, 14336, 32, 32, num_key_value_heads=8, model_type='mistral'),
+    'qwen2.5-7b': _llama(3584, 18944, 28, 28, num_key_value_heads=4, model_type='qwen2'),
     'smollm2-135m': _llama(576, 1536, 9, 30, num_key_value_heads=3),
     'opt-125m': _opt(768, 12, 12),
     'opt-350m': _opt(1024, 16, 24, word_embed_proj_dim=512, do_layer_norm_before=False),
     'opt-1.3b': _opt(2048, 32, 24),
     'opt-2.7b': _opt(2560, 32, 32),
     'opt-6.7b': _opt(4096, 32, 32),
-    'all-minilm-l6-v2': dict(
-        model_type='bert',
-        hidden_size=384,
-        intermediate_size=1536,
-        num_attention_heads=12,
-        num_hidden_layers=6,
-    ),
+    'all-minilm-l6-v2': _llama(384, 1536, 12, 6, model_type='bert'),
     'roberta-base': _ROBERTA,
     'clip-vit-base-patch32': dict(model_type='clip_vision_model'),
 }

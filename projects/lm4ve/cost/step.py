@@ -19,13 +19,11 @@ from lm4ve.tasks import task_of_config
 STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
 _aten = torch.ops.aten
 #: Attention on CPUs, for which torch has no formulas: those of the other fused kernels.
+_CPU = _aten._scaled_dot_product_flash_attention_for_cpu
+_CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
 ATTENTION = {
-    _aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(
-        q, k, v
-    ),
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
-        sdpa_backward_flop_count(g, q, k, v)
-    ),
+    _CPU: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+    _CPU_BACKWARD: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
 }
 
 
@@ -101,14 +99,9 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
             loss, _ = model.parse_losses(model(**data, mode='loss'))
             counts.end_forward()
             loss.backward()
-    return StepCost(
-        batch,
-        *count_parameters(model),
-        counts.forward,
-        counts.total() - counts.forward['all'],
-        counts.saved,
-        **_sizes(cfg, model),
-    )
+    backward = counts.total() - counts.forward['all']
+    parameters, sizes = count_parameters(model), _sizes(cfg, model)
+    return StepCost(batch, *parameters, counts.forward, backward, counts.saved, **sizes)
 
 
 def batch_of(cfg: Config) -> int:

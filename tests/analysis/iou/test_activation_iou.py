@@ -1,25 +1,20 @@
 """The tool: from images, masks and a checkpoint to tables, files and pictures."""
 
-import csv
 import json
 import runpy
-import shutil
 from itertools import product
-from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from mmengine.model import ImgDataPreprocessor
-from mmengine.registry import MODELS, init_default_scope
-from PIL import Image
+from mmengine.registry import MODELS
 from torch import nn
 
-from lm4ve.analysis import analyse
-from lm4ve.analysis.iou.pseudo_masks import maps_of
 from lm4ve.errors import UserError
-from tests.analysis.iou.masks import write_folder
+from tests.analysis.iou.test_mask_datasets import write_folder
 from tests.helpers.tasks import ROOT
 
 pytest.importorskip('mmpretrain')
@@ -88,29 +83,25 @@ def test_perfect_maps_score_1_and_constant_ones_the_prior(config, tmp_path, caps
     )
     share = [(m.reshape(4, 4, 4, 4).mean((1, 3)) >= 127.5) for m in masks]
     kept = [s.mean() for s in share if s.any()]
-    assert report.images == len(kept) >= 8
-    assert len(report.empty) == 10 - len(kept)
-    prior = report.rows[0]
-    assert prior.iou == pytest.approx(np.mean(kept), abs=1e-12)
-    found = {(r.measure, r.point, r.variant, r.threshold_choice): r.iou for r in report.rows}
+    assert report.images == len(kept) >= 8 and len(report.empty) == 10 - len(kept)
+    prior = report.frame['iou'][0]
+    assert prior == pytest.approx(np.mean(kept), abs=1e-12)
+    keys = ['table', 'measure', 'point', 'variant', 'threshold_choice']
+    found = report.frame.groupby(keys)['iou'].first()['rows']
     for measure in ('magnitude', 'frequency'):
         for choice in ('best per image', 'fixed'):
             assert found[measure, 'mask', 'as is', choice] == 1
             assert found[measure, 'mask', 'inverted', choice] == 0
-        for variant in ('as is', 'inverted', 'shuffled'):
-            assert found[measure, 'constant', variant, 'best per image'] == (
-                pytest.approx(prior.iou, abs=1e-12)
-            )
+        constant = found[measure, 'constant'].unstack()['best per image']
+        assert constant.to_list() == pytest.approx([prior] * 3, abs=1e-12)
 
     shown = capsys.readouterr().out
     assert 'untrained weights' in shown and '100.0 [100.0, 100.0]' in shown
     written = json.loads((tmp_path / 'out/iou.json').read_text())
     assert written['images'] == report.images and written['seed'] == 0
-    with open(tmp_path / 'out/iou.csv') as f:
-        rows = list(csv.DictReader(f))
-    assert len(rows) == len(report.rows) + len(report.differences) + len(report.curves)
-    kept = [r for r in rows if (r['point'], r['table'], r['variant']) == ('mask', 'rows', 'as is')]
-    assert {float(r['iou']) for r in kept} == {1.0}
+    assert len(written['rows']) == (report.frame['table'] == 'rows').sum()
+    table = pd.read_csv(tmp_path / 'out/iou.csv', keep_default_na=False)
+    assert table['iou'].to_list() == pytest.approx(report.frame['iou'].to_list())
     for name in ('iou', 'pseudo_masks'):
         assert cv2.imread(str(tmp_path / f'out/{name}.png')).std() > 1
 
@@ -122,48 +113,30 @@ def test_the_demo_reports_every_measure_and_point(tmp_path):
         'test_dataloader.dataset.indices=12',
     )
     assert report.images == 12 and report.fixing_images == 2
+    tables = dict(list(report.frame.groupby('table')))
     measures = 'magnitude', 'frequency'
     points = [*product(measures, ('encoder', 'mapped', 'block', 'after'))]
     points += product(['attention'], ('encoder', 'block'))
-    assert {(r.measure, r.point) for r in report.rows[1:]} == {*points}
+    rows = tables['rows'].iloc[1:]
+    assert {*zip(rows.measure, rows.point, strict=True)} == {*points}
     pairs = [*product(measures, ('after - encoder', 'block - mapped'))]
     pairs.append(('attention', 'block - encoder'))
-    assert {(r.measure, r.point) for r in report.differences} == {*pairs}
-    assert {r.note for r in report.rows if r.measure == 'attention'} == {'class token'}
-    assert all(r.low <= r.iou <= r.high for r in report.rows)
-
-
-def test_attention_without_class_token_is_the_mean():
-    init_default_scope('mmpretrain')
-    torch.manual_seed(0)
-    arch = dict(embed_dims=8, num_layers=1, num_heads=2, feedforward_channels=8)
-    backbone = dict(type='VisionTransformer', img_size=8, patch_size=4, arch=arch)
-    backbone |= dict(with_cls_token=False, out_type='avg_featmap')
-    head = dict(type='LinearClsHead', num_classes=2, in_channels=8)
-    model = MODELS.build(dict(type='ImageClassifier', backbone=backbone, head=head))
-    found = maps_of(analyse(model, dict(inputs=torch.randn(2, 3, 8, 8))))
-    notes = {m.measure: m.note for m in found}
-    assert notes['attention'] == 'mean over tokens'
-    assert next(m for m in found if m.measure == 'attention').values.shape == (2, 4)
+    found = tables['differences']
+    assert {*zip(found.measure, found.point, strict=True)} == {*pairs}
+    assert {*rows[rows.measure == 'attention'].note} == {'class token'}
+    assert ((rows.low <= rows.iou) & (rows.iou <= rows.high)).all()
 
 
 # --------------------------------------------------------------------- bad inputs
-def spoil(tmp_path: Path, how: str) -> Path:
-    root = tmp_path / 'data'
+def spoil(root, how: str) -> str:
+    """Write three images with masks, one of which is wrong; return flags to read them."""
     write_folder(root, 3)
-    mask = root / 'masks/1.png'
-    if how in ('no mask', 'float'):
-        mask.unlink()
-    if how == 'float':
-        Image.fromarray(np.ones((16, 16), np.float32)).save(root / 'masks/1.tif')
-    elif how == 'no image':
-        mask.write_bytes(b'text')
-    elif how == 'empty':
-        shutil.rmtree(root / 'images')
-    elif how != 'no mask':
+    if how == 'no mask':
+        (root / 'masks/1.png').unlink()
+    else:
         shape, value = {'size': ((16, 17), 255), 'no foreground': ((16, 16), 0)}[how]
-        cv2.imwrite(str(mask), np.full(shape, value, np.uint8))
-    return root
+        cv2.imwrite(str(root / 'masks/1.png'), np.full(shape, value, np.uint8))
+    return f'--data-root {root} --layout folder --points mask=paint'
 
 
 @pytest.mark.parametrize(
@@ -172,71 +145,22 @@ def spoil(tmp_path: Path, how: str) -> Path:
         ('no mask', r"images/1.png' has no mask '.*masks/1.png'"),
         ('size', r'images/1.png: the image has \(16, 16\) pixels, its mask \(16, 17\)'),
         ('no foreground', r'images/1.png: its mask has no foreground.*--skip-empty'),
-        ('no image', r"masks/1.png' is not an image that can be read"),
-        ('float', r"masks/1.tif'='F' must be one of"),
-        ('empty', r"images' has no images"),
     ],
 )
-def test_damaged_data_is_refused_by_name(config, tmp_path, how, message):
-    root = spoil(tmp_path, how)
+def test_unfit_data_is_refused_by_name(config, tmp_path, how, message):
+    data = spoil(tmp_path / 'data', how)
     with pytest.raises(UserError, match=message):
-        score(
-            config,
-            f'--data-root {root} --layout folder --points mask=paint --out-dir {tmp_path}/out',
-        )
+        score(config, f'{data} --out-dir {tmp_path}/out')
     assert not (tmp_path / 'out').exists()
 
 
 def test_images_without_foreground_can_be_passed_over(config, tmp_path, capsys):
-    root = spoil(tmp_path, 'no foreground')
-    report = score(
-        config,
-        f'--data-root {root} --layout folder --points mask=paint --out-dir '
-        f'{tmp_path}/out --bootstrap 9 --skip-empty --rule any',
-    )
-    assert report.images == 2
+    data = spoil(tmp_path / 'data', 'no foreground')
+    assert score(config, f'{data} --out-dir {tmp_path} --bootstrap 9 --skip-empty').images == 2
     shown = capsys.readouterr().out  # the threshold of one image is tried on one
     assert '(one image)' in shown and 'nan [' not in shown
 
 
-@pytest.mark.parametrize(
-    'arguments, message',
-    [
-        ('--data-root .', '--data-root and --layout go together'),
-        ('--ignored 255', '--ignored is for --layout folder'),
-        ('--layout folder --data-root . --split val', 'has no splits'),
-        ('--thresholds 1.5', '--thresholds=1.5 must be'),
-    ],
-)
-def test_contradicting_arguments_are_refused(config, arguments, message):
-    with pytest.raises(UserError, match=message):
-        score(config, arguments)
-
-
 def test_a_data_set_without_masks_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"DigitsDataset's samples have no mask"):
-        score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}/out')
-
-
-def test_plots_show_all_of_every_curve(tmp_path, monkeypatch):
-    from lm4ve.analysis.iou import report
-    from lm4ve.analysis.iou.pseudo_masks import Scores, TokenMaps
-
-    truth = np.tile([[1, 0], [0, 0]], (6, 1, 1)).astype(np.uint8)
-    scores = Scores()
-    # The better measure comes last: its panel must not be cut to the first's range.
-    scores.add(
-        [
-            TokenMaps('magnitude', 'encoder', np.ones((6, 4)), (2, 2)),
-            TokenMaps('frequency', 'encoder', truth.reshape(6, 4).astype(float), (2, 2)),
-        ],
-        list(truth),
-        'abcdef',
-    )
-    drawn = []
-    monkeypatch.setattr(report, 'save_figure', lambda f, *a, **k: drawn.append(f))
-    report.plot(report.summarize(scores, resamples=9), tmp_path / 'x.png')
-    for ax in drawn[0].axes:
-        low, high = ax.get_ylim()
-        for line in ax.lines:
-            assert low <= min(line.get_ydata()) and max(line.get_ydata()) <= high
+    with pytest.raises(UserError, match='samples have no mask'):
+        score(ROOT / 'configs/lm4ve/vit-demo_none_digits.py', f'--out-dir {tmp_path}')

@@ -3,17 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point
 from lm4ve.analysis.iou.pseudo_masks import (
     IGNORED,
-    PRIOR,
     Scores,
     TokenMaps,
     iou,
     maps_of,
-    pseudo_masks,
     split_images,
     token_mask,
 )
@@ -22,36 +19,21 @@ from lm4ve.errors import UserError
 
 
 # ---------------------------------------------------------------------- one image
-def test_a_token_is_foreground_from_half_of_its_area():
-    mask = np.array(
-        [
-            [1, 1, 0, 0],
-            [0, 0, 1, 0],  # upper left: 2 of 4; upper right: 1 of 4
-            [0, 1, 1, 1],
-            [1, 1, 1, 1],  # lower left: 3 of 4; lower right: 4 of 4
-        ],
-        np.uint8,
-    )
+@pytest.mark.parametrize(
+    'rows, foreground, counted',
+    [
+        # Of each quarter 2, 1, 3 and 4 pixels of 4.
+        (['1100', '0010', '0111', '1111'], [True, False, True, True], [True] * 4),
+        # 1 of 2 that count, none of none, 1 of 4, 1 of 3.
+        (['1xxx', '0xxx', '101x', '0000'], [True, *[False] * 3], [True, False, True, True]),
+    ],
+    ids=['all', 'ignored'],
+)
+def test_a_token_is_foreground_from_half_of_its_area(rows, foreground, counted):
+    mask = np.array([[IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8)
     truth, valid = token_mask(mask, (2, 2))
-    assert truth.tolist() == [True, False, True, True]
-    assert valid.all()
-    assert token_mask(mask, (2, 2), 'any')[0].all()
-
-
-def test_ignored_pixels_are_left_out_of_the_area():
-    i = IGNORED
-    mask = np.array(
-        [
-            [1, i, i, i],
-            [0, i, i, i],  # upper left: 1 of 2 counted; upper right: none
-            [1, 0, 1, i],
-            [0, 0, 0, 0],  # lower left: 1 of 4; lower right: 1 of 3
-        ],
-        np.uint8,
-    )
-    truth, valid = token_mask(mask, (2, 2))
-    assert truth.tolist() == [True, False, False, False]
-    assert valid.tolist() == [True, False, True, True]
+    assert (truth.tolist(), valid.tolist()) == (foreground, counted)
+    assert token_mask(mask, (2, 2), 'any')[0].tolist() == counted
 
 
 def test_areas_are_exact_where_tokens_cut_pixels():
@@ -63,47 +45,28 @@ def test_areas_are_exact_where_tokens_cut_pixels():
     assert np.array_equal(token_mask(mask, (3, 4))[0], expected.ravel())
 
 
-def test_iou_of_cases_done_by_hand():
-    truth = np.array([1, 1, 0, 0, 1], bool)
-    cases = [
-        ([1, 0, 1, 0, 1], None, 2 / 4),  # TP 2, FN 1, FP 1
-        ([1, 1, 0, 0, 1], None, 1.0),
-        ([0, 0, 1, 1, 0], None, 0.0),
-        ([0, 0, 0, 0, 0], None, 0.0),
-        ([1, 1, 1, 1, 1], None, 3 / 5),  # the class prior
-        ([1, 0, 1, 0, 1], [1, 1, 0, 1, 0], 1 / 2),  # the false positive not counted
-    ]
-    for predicted, valid, expected in cases:
-        found = iou(
-            np.array(predicted, bool), truth, None if valid is None else np.array(valid, bool)
-        )
-        assert found == pytest.approx(expected, abs=1e-12), (predicted, valid)
-    assert np.isnan(iou(np.zeros(5, bool), np.zeros(5, bool)))
-
-
-def test_a_pseudo_mask_is_above_its_threshold():
-    found = pseudo_masks(np.array([0.0, 0.5, 0.6, 1.0]), (0.5, 0.9))
-    assert found.tolist() == [[False, False, True, True], [False, False, False, True]]
+@pytest.mark.parametrize(
+    'predicted, valid, expected',
+    [
+        ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
+        ('11001', '11111', 1.0),
+        ('00110', '11111', 0.0),
+        ('00000', '11111', 0.0),
+        ('11111', '11111', 3 / 5),  # the class prior
+        ('10101', '11010', 1 / 2),  # the false positive not counted
+    ],
+)
+def test_iou_of_cases_done_by_hand(predicted, valid, expected):
+    found = (np.array([c == '1' for c in word]) for word in (predicted, '11001', valid))
+    assert iou(*found) == pytest.approx(expected, abs=1e-12)
 
 
 # --------------------------------------------------------------------- activations
-def analysis_of(
-    tokens: torch.Tensor,
-    weights: torch.Tensor = None,
-    row: str = 'class token',
-    inputs=(3, 4, 4),
-    views=1,
-) -> Analysis:
+def analysis_of(tokens, weights, row='class token') -> Analysis:
     layout = Layout('image', 0, (2, 2))
-    attention = {} if weights is None else {'encoder': Attention('a', weights, row, layout)}
-    return Analysis(
-        'image',
-        torch.zeros(len(tokens), *inputs),
-        {'encoder': Point('m', tokens, layout)},
-        attention,
-        [],
-        views,
-    )
+    attention = {'encoder': Attention('a', weights, row, layout)}
+    points = {'encoder': Point('m', tokens, layout)}
+    return Analysis('image', torch.zeros(len(tokens), 3, 4, 4), points, attention, [])
 
 
 def test_maps_are_scaled_measures_and_summed_attention():
@@ -136,23 +99,13 @@ def test_a_constant_activation_scores_the_class_prior(noise):
         assert np.allclose(table, 1 / 4, atol=0), key
 
 
-@pytest.mark.parametrize(
-    'change', [dict(inputs=(1, 3, 4, 4, 4)), dict(views=2)], ids=['video', 'views']
-)
-def test_models_of_other_tasks_are_refused(change):
-    with pytest.raises(UserError, match='sees each image once'):
-        maps_of(analysis_of(torch.randn(2, 4, 5), **change))
-
-
 # ---------------------------------------------------------------------- all images
-def some_scores(maps: np.ndarray, truth: np.ndarray, **kwargs) -> Scores:
-    """Scores of maps ``[images, 4]`` with masks of one pixel a token."""
-    scores = Scores(**kwargs)
-    scores.add(
-        [TokenMaps('magnitude', 'encoder', maps, (2, 2))],
-        list(truth.reshape(-1, 2, 2).astype(np.uint8)),
-        [f'{i}' for i in range(len(maps))],
-    )
+def some_scores(truth: np.ndarray, **maps: np.ndarray) -> Scores:
+    """Scores of maps ``[images, 4]`` by point, with masks of one pixel a token."""
+    scores = Scores()
+    found = [TokenMaps('magnitude', k, v, (2, 2)) for k, v in maps.items()]
+    masks = list(truth.reshape(-1, 2, 2).astype(np.uint8))
+    scores.add(found, masks, [f'{i}' for i in range(len(masks))])
     return scores
 
 
@@ -164,19 +117,25 @@ def random_scores(count=12, seed=0):
     return maps, truth
 
 
+def rows_of(report, table='rows', **fields):
+    """Rows of a report by their fields."""
+    frame = report.frame[report.frame['table'] == table]
+    for name, value in fields.items():
+        frame = frame[frame[name] == value]
+    return frame
+
+
 def test_each_image_has_its_best_threshold_inverted_too():
     maps, truth = random_scores()
-    report = summarize(some_scores(maps, truth), resamples=50)
-    row = {r.variant: r for r in report.rows if r.threshold_choice == 'best per image'}
+    report = summarize(some_scores(truth, encoder=maps), resamples=50)
     thresholds = np.arange(1, 10) / 10
     for variant, m in (('as is', maps), ('inverted', 1 - maps)):
         best = [
             max(_by_counting(x > t, y) for t in thresholds) for x, y in zip(m, truth, strict=True)
         ]
-        assert row[variant].iou == pytest.approx(np.mean(best), abs=1e-12)
-        assert row[variant].images == 12
-    prior = next(r for r in report.rows if r.measure == PRIOR[0])
-    assert prior.iou == pytest.approx(truth.mean(), abs=1e-12)
+        row = rows_of(report, variant=variant, threshold_choice='best per image').iloc[0]
+        assert row.iou == pytest.approx(np.mean(best), abs=1e-12) and row.images == 12
+    assert report.prior['iou'] == pytest.approx(truth.mean(), abs=1e-12)
 
 
 def _by_counting(predicted, truth) -> float:
@@ -192,21 +151,17 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
     assert sorted([*fixing, *rest]) == list(range(30))
 
     def fixed(maps):
-        report = summarize(some_scores(maps, truth), 0.3, 50, seed=4)
+        report = summarize(some_scores(truth, encoder=maps), 0.3, 50, seed=4)
         assert report.fixing_images == 9
-        return next(
-            r for r in report.rows if r.threshold_choice == 'fixed' and r.variant == 'as is'
-        )
+        return rows_of(report, variant='as is', threshold_choice='fixed').iloc[0]
 
     row = fixed(maps)
-    means = {
-        t / 10: np.mean([_by_counting(maps[i] > t / 10, truth[i]) for i in fixing])
-        for t in range(1, 10)
-    }
-    assert row.threshold == max(means, key=means.get)
-    assert row.iou == pytest.approx(
-        np.mean([_by_counting(maps[i] > row.threshold, truth[i]) for i in rest]), abs=1e-12
-    )
+
+    def mean(images, threshold):
+        return np.mean([_by_counting(maps[i] > threshold, truth[i]) for i in images])
+
+    assert row.threshold == max((t / 10 for t in range(1, 10)), key=lambda t: mean(fixing, t))
+    assert row.iou == pytest.approx(mean(rest, row.threshold), abs=1e-12)
     assert row.images == 21
     changed = maps.copy()
     changed[rest] = 1 - changed[rest]
@@ -216,81 +171,47 @@ def test_the_fixed_threshold_comes_from_its_split_alone():
 
 def test_shuffled_maps_keep_their_values_and_know_nothing():
     truth = np.tile([True, False, False, False], (400, 1))
-    scores = some_scores(truth.astype(float), truth)
+    scores = some_scores(truth, encoder=truth.astype(float))
     # A random token of four is right in a quarter of the images.
     found = scores.tables['magnitude', 'encoder', 'shuffled'][:, 0]
     assert set(found) == {0.0, 1.0} and abs(found.mean() - 0.25) < 0.07
-    again = some_scores(truth.astype(float), truth)
+    again = some_scores(truth, encoder=truth.astype(float))
     assert np.array_equal(found, again.tables['magnitude', 'encoder', 'shuffled'][:, 0])
 
 
 def test_images_without_foreground_tokens_are_left_out():
     maps, truth = random_scores(4)
     truth[2] = False
-    scores = some_scores(maps, truth)
+    scores = some_scores(truth, encoder=maps)
     assert scores.names == ['0', '1', '3'] and scores.empty == ['2']
     assert all(len(t) == 3 for t in scores.tables.values())
 
 
 def test_differences_are_paired_by_image():
     maps, truth = random_scores(20)
-    scores = Scores()
     # 'after' is the same map with a little more light, so the pairs hardly differ.
-    scores.add(
-        [
-            TokenMaps('magnitude', 'encoder', maps, (2, 2)),
-            TokenMaps('magnitude', 'after', np.sqrt(maps), (2, 2)),
-        ],
-        list(truth.reshape(-1, 2, 2).astype(np.uint8)),
-        [f'{i}' for i in range(20)],
-    )
+    scores = some_scores(truth, encoder=maps, after=np.sqrt(maps))
     report = summarize(scores, resamples=300, seed=1)
-    row = next(
-        r
-        for r in report.differences
-        if r.variant == 'as is' and r.threshold_choice == 'best per image'
-    )
+    best = dict(variant='as is', threshold_choice='best per image')
+    row = rows_of(report, 'differences', **best).iloc[0]
     assert row.point == 'after - encoder'
     before, after = (scores.tables['magnitude', p, 'as is'].max(1) for p in ('encoder', 'after'))
-    mean, low, high = bootstrap_mean(after - before, 300, 1)
-    assert (row.iou, row.low, row.high) == pytest.approx((mean, low, high))
-    single = next(
-        r
-        for r in report.rows
-        if r.point == 'after' and r.variant == 'as is' and r.threshold_choice != 'fixed'
-    )
+    expected = bootstrap_mean(after - before, 300, 1)
+    assert (row.iou, row.low, row.high) == pytest.approx(expected)
+    single = rows_of(report, point='after', **best).iloc[0]
     assert row.high - row.low < single.high - single.low
 
 
 def test_the_bootstrap_equals_a_plain_one():
-    values = np.random.default_rng(0).random((30, 3))
+    values = np.random.default_rng(0).random(30)
     mean, low, high = bootstrap_mean(values, resamples=400, seed=7)
     rng = np.random.default_rng(7)
-    means = np.array([values[rng.integers(0, 30, 30)].mean(0) for _ in range(400)])
-    assert np.allclose(mean, values.mean(0))
-    assert np.allclose(low, np.percentile(means, 2.5, axis=0), atol=1e-12)
-    assert np.allclose(high, np.percentile(means, 97.5, axis=0), atol=1e-12)
-    scipys = stats.bootstrap(
-        (values[:, 1],), np.mean, n_resamples=400, method='percentile', rng=np.random.default_rng(7)
-    )
-    assert np.allclose(scipys.confidence_interval, (low[1], high[1]))
+    means = np.array([values[rng.integers(0, 30, 30)].mean() for _ in range(400)])
+    expected = values.mean(), np.percentile(means, 2.5), np.percentile(means, 97.5)
+    assert (mean, low, high) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_single_image_has_no_interval():
-    mean, low, high = bootstrap_mean(np.array([0.5]))
-    assert mean == 0.5 and np.isnan(low) and np.isnan(high)
-
-
-@pytest.mark.parametrize(
-    'call, message',
-    [
-        (lambda: Scores(thresholds=(0.5, 1.0)), '--thresholds=1.0 must be'),
-        (lambda: token_mask(np.ones((2, 2)), (1, 1), 'most'), "rule='most' must be"),
-        (lambda: split_images(10, 1.0, 0), '--fixed-share=1.0 must be'),
-        (lambda: split_images(1, 0.5, 0), 'images with foreground=1 must be at least 2'),
-    ],
-    ids=['threshold', 'rule', 'share', 'one image'],
-)
-def test_wrong_arguments_are_refused(call, message):
-    with pytest.raises(UserError, match=message):
-        call()
+@pytest.mark.parametrize('count, share', [(10, 1.0), (1, 0.5)])
+def test_images_that_cannot_be_split_are_refused(count, share):
+    with pytest.raises(UserError, match='must be'):
+        split_images(count, share, 0)

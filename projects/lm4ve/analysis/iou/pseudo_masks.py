@@ -6,6 +6,7 @@ Their threshold is chosen with the truth in view. This package also reports a th
 that is fixed on other images, and the score of a map that knows nothing.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,19 +64,6 @@ def token_mask(
     return (valid & (share >= least)).ravel(), valid.ravel()
 
 
-def pseudo_masks(values: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-    """Threshold maps of activations.
-
-    Args:
-        values (np.ndarray): ``[..., N]``, min-max normalized.
-        thresholds (Sequence[float]): The T thresholds.
-
-    Returns:
-        np.ndarray: bool ``[..., T, N]``, value > threshold.
-    """
-    return values[..., None, :] > np.asarray(thresholds)[:, None]
-
-
 def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
     """Return TP / (TP + FP + FN) over the last axis.
 
@@ -84,8 +72,7 @@ def iou(predicted: np.ndarray, truth: np.ndarray, valid: np.ndarray | None = Non
         valid (np.ndarray, optional): bool ``[..., N]``, the tokens that count.
 
     Returns:
-        np.ndarray: float64; NaN where nothing is true and nothing predicted, which
-        :meth:`Scores.add` never asks (such images are left out and counted).
+        np.ndarray: float64; NaN where nothing is true and nothing predicted.
     """
     valid = np.ones_like(truth) if valid is None else valid
     hits = (predicted & truth & valid).sum(-1)
@@ -150,11 +137,9 @@ def maps_of(
                 found.append(TokenMaps(measure, label, scaled, a.layout.grid, a.row))
             continue
         for label, point in analysis.points.items():
-            tokens = point.tokens
+            scale = np.full(len(point.tokens), np.pi * np.sqrt(point.tokens.shape[-1]))
             if measure == 'magnitude':
-                scale = _array(tokens.double().norm(dim=-1)).mean(-1)
-            else:
-                scale = np.full(len(tokens), np.pi * np.sqrt(tokens.shape[-1]))
+                scale = _array(point.tokens.double().norm(dim=-1)).mean(-1)
             values = _array(point.measure(measure, scaled=False))
             found.append(TokenMaps(measure, label, _scaled(values, scale), point.layout.grid))
     return found
@@ -177,26 +162,25 @@ class Scores:
     """IoU of every image, map, variant and threshold.
 
     Attributes:
-        thresholds (tuple[float, ...]): The T thresholds.
+        thresholds (Sequence[float]): The T thresholds; a token is in the pseudo-mask where its
+            value is above.
         rule (str): The rule of :func:`token_mask`.
         seed (int): Seeds the shuffled maps.
         names (list[str]): The images that are scored, in order.
         empty (list[str]): The images that are left out, as none of their tokens is
             foreground.
         notes (dict[str, str]): Whose attention it is, by the point's label.
+        parts (dict): IoU float64 ``[images, T]`` of each batch by (measure, point, variant);
+            the prior's T is 1.
     """
 
-    thresholds: tuple[float, ...] = THRESHOLDS
+    thresholds: Sequence[float] = THRESHOLDS
     rule: str = 'majority'
     seed: int = 0
     names: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    _found: dict[Key, list] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for threshold in self.thresholds:
-            check('--thresholds', threshold, least=0, most=0.999999)
+    parts: dict[Key, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
 
     def add(
         self, maps: Sequence[TokenMaps], masks: Sequence[np.ndarray], names: Sequence[str]
@@ -209,56 +193,45 @@ class Scores:
             names (Sequence[str]): B names.
         """
         targets = {}
-        for grid in dict.fromkeys(m.grid for m in maps):
+        for grid in {m.grid for m in maps}:
             truth, valid = zip(*(token_mask(m, grid, self.rule) for m in masks), strict=True)
             targets[grid] = np.stack(truth), np.stack(valid)
         kept = np.all([t.any(-1) for t, _ in targets.values()], axis=0)
+        # Each image has random numbers of its own, whatever the size of a batch.
         first = len(self.names) + len(self.empty)
+        seeds = [(self.seed, first + i) for i in range(len(kept))]
         for name, keep in zip(names, kept, strict=True):
             (self.names if keep else self.empty).append(name)
-        finest = max(targets, key=np.prod)
-        truth, valid = (t[kept] for t in targets[finest])
-        self._append(PRIOR, iou(np.ones_like(truth), truth, valid)[:, None])
+        truth, valid = (t[kept] for t in targets[max(targets, key=np.prod)])
+        self.parts[PRIOR].append(iou(np.ones_like(truth), truth, valid)[:, None])
+        limits = np.asarray(self.thresholds)[:, None]
         for m in maps:
-            if m.note:
-                self.notes[m.point] = m.note
+            self.notes |= {m.point: m.note} if m.note else {}
             truth, valid = (t[kept][:, None] for t in targets[m.grid])
-            order = np.stack(
-                [
-                    np.random.default_rng((self.seed, first + i)).permutation(m.values.shape[-1])
-                    for i in range(len(kept))
-                ]
-            )
+            count = m.values.shape[-1]
+            order = np.stack([np.random.default_rng(s).permutation(count) for s in seeds])
             for variant in VARIANTS:
                 values = m.variant(variant, order)[kept]
-                self._append(
-                    (m.measure, m.point, variant),
-                    iou(pseudo_masks(values, self.thresholds), truth, valid),
-                )
-
-    def _append(self, key: Key, values: np.ndarray) -> None:
-        self._found.setdefault(key, []).append(values)
+                part = iou(values[..., None, :] > limits, truth, valid)
+                self.parts[m.measure, m.point, variant].append(part)
 
     @property
     def tables(self) -> dict[Key, np.ndarray]:
         """IoU float64 ``[images, T]`` by (measure, point, variant); the prior's T is 1."""
-        return {k: np.concatenate(v) for k, v in self._found.items()}
+        return {k: np.concatenate(v) for k, v in self.parts.items()}
 
 
-def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, ...]:
+def split_images(count: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the images on which a threshold is fixed, and the rest.
 
     Args:
-        count (int): How many images there are.
-        share (float): The share of images for choosing; at least one image is chosen
-            and at least one is left.
+        count (int): How many images there are, at least two.
+        share (float): The share of images for choosing, in (0, 1); at least one image is
+            chosen and at least one is left.
         seed (int): Seeds the draw.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Indices, sorted, disjoint, together all.
-
-    Raises:
-        UserError: ``share`` is not between 0 and 1, or there is one image only.
     """
     check('--fixed-share', share, above=0, most=0.999999)
     check('the number of images with foreground', count, least=2)

@@ -1,24 +1,24 @@
-"""Pseudo-mask IoU as rows with intervals, shown as tables and a plot, kept as JSON and CSV.
+"""Pseudo-mask IoU as a table of means with intervals, kept as JSON and CSV, and as pictures.
 
 Two ways to choose the threshold stand side by side. The paper takes the best one of each
 image, which looks at the truth; the other is fixed on some images and tried on the rest.
 """
 
-import csv
 import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Key, Scores, split_images
-from lm4ve.files import replacing, write_json
-from lm4ve.tasks.base.pictures import save_figure
+from lm4ve.analysis.iou import pseudo_masks
+from lm4ve.analysis.iou.pseudo_masks import PRIOR, VARIANTS, Scores, TokenMaps, token_mask
+from lm4ve.files import write_json, write_text
+from lm4ve.tasks.base.pictures import save_figure, without_ticks
 
 #: Ways to choose the threshold.
 CHOICES = ('best per image', 'fixed')
@@ -32,42 +32,18 @@ PAIRS = dict(
 
 
 @dataclass
-class Row:
-    """A mean over images with its interval.
-
-    Attributes:
-        measure, point, variant (str): Name the map.
-        threshold_choice (str): One of :data:`CHOICES`; '' for the prior, which has
-            no threshold.
-        threshold (float, optional): The fixed one; the mean of the best ones.
-        images (int): The number of images in the mean.
-        iou, low, high (float): Mean and 95 % interval of the IoU, or of its
-            difference; the interval of one image is NaN.
-        note (str): Whose attention it is.
-    """
-
-    measure: str
-    point: str
-    variant: str
-    threshold_choice: str
-    threshold: float | None
-    images: int
-    iou: float
-    low: float
-    high: float
-    note: str = ''
-
-
-@dataclass
 class Report:
-    """All rows of a model on a set of images.
+    """The scores of a model on a set of images.
 
     Attributes:
-        rows (list[Row]): The prior, and every map, variant and choice.
-        differences (list[Row]): After minus before the block, paired; ``point`` is
-            'after - encoder', for example.
-        curves (list[Row]): Each map as it is at every threshold, over all images.
-        thresholds (tuple[float, ...]): The thresholds that were tried.
+        frame (pd.DataFrame): A row for each mean over images: ``table`` ('rows': the prior, and
+            every map, variant and choice; 'differences': after minus before the block, paired,
+            ``point`` is 'after - encoder', for example; 'curves': each map as it is at every
+            threshold); ``measure``, ``point``, ``variant``; ``threshold_choice``, one of
+            :data:`CHOICES`, '' for the prior; ``threshold``, the mean of the best ones;
+            ``images``; ``iou``, ``low`` and ``high``, the mean and its 95 % interval, NaN for
+            one image; ``note``, whose attention it is.
+        thresholds (list[float]): The thresholds that were tried.
         images (int): The number of images that were scored.
         fixing_images (int): On so many of them the thresholds were fixed; rows with a
             fixed threshold are over the others.
@@ -75,43 +51,38 @@ class Report:
             foreground.
     """
 
-    rows: list[Row]
-    differences: list[Row]
-    curves: list[Row]
-    thresholds: tuple[float, ...]
+    frame: pd.DataFrame
+    thresholds: list[float]
     images: int
     fixing_images: int
     empty: list[str]
 
+    @property
+    def prior(self) -> pd.Series:
+        """The row of a map that is foreground everywhere."""
+        return self.frame.iloc[0]
+
 
 def bootstrap_mean(
-    values: np.ndarray, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> tuple[np.ndarray, ...]:
-    """Return mean and percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
+    values: np.ndarray, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Return mean and 95 % percentile bootstrap interval (Efron and Tibshirani, 1993, chapter 13).
 
-    Every resample draws the same images in all columns, so that the interval of a column of
-    differences is the paired one.
+    A seed draws the same images whatever the values, so that the interval of differences is
+    the paired one. The ends are NaN for a single image.
 
     Args:
-        values (np.ndarray): ``[images]`` or ``[images, columns]``.
+        values (np.ndarray): ``[images]``.
         resamples (int): How often to draw images with replacement.
         seed (int): Seeds the draws.
-        confidence (float): 0.95 for 95 % intervals.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray, np.ndarray]: float64 mean and the interval's
-        ends, each ``[]`` or ``[columns]``. For a single image the ends are NaN.
     """
-    values = np.asarray(values, dtype=np.float64)
-    mean = values.mean(axis=0)
+    mean = float(np.mean(values))
     if len(values) < 2:
-        return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    # `batch` bounds the memory of the resampled copy to some 64 MB.
-    batch = int(np.clip(2**23 // max(values.size, 1), 1, resamples))
-    options = dict(axis=0, vectorized=True, method='percentile', confidence_level=confidence)
-    options |= dict(n_resamples=resamples, batch=batch, rng=np.random.default_rng(seed))
+        return mean, np.nan, np.nan
+    options = dict(n_resamples=resamples, method='percentile', rng=np.random.default_rng(seed))
+    options |= dict(batch=max(2**23 // len(values), 1))  # at most 64 MB
     found = stats.bootstrap((values,), np.mean, **options).confidence_interval
-    return mean, found.low, found.high
+    return mean, float(found.low), float(found.high)
 
 
 def summarize(
@@ -124,104 +95,61 @@ def summarize(
         fixed_share (float): Share of the images for fixing a threshold.
         resamples (int): The number of bootstrap resamples.
         seed (int): Seeds the split and the bootstrap.
-
-    Returns:
-        Report: Differences of two rows are resampled with the same images.
-
-    Raises:
-        UserError: There are too few images.
     """
-    fixing, rest = split_images(len(scores.names), fixed_share, seed)
-    # (map, choice) -> IoU of each image, and the threshold.
-    chosen: dict[tuple[Key, str], tuple[np.ndarray, float | None]] = {}
-    differences, curves = [], []
+    fixing, rest = pseudo_masks.split_images(len(scores.names), fixed_share, seed)
+    columns = ['table', 'measure', 'point', 'variant', 'threshold_choice', 'threshold', 'values']
+    found: list[tuple] = []
     for key, table in scores.tables.items():
         if key == PRIOR:
-            chosen[key, ''] = table[:, 0], None
+            found.append(('rows', *key, '', None, table[:, 0]))
             continue
-        best = np.take(scores.thresholds, table.argmax(axis=1))
-        chosen[key, CHOICES[0]] = table.max(axis=1), float(np.mean(best))
+        best = float(np.take(scores.thresholds, table.argmax(axis=1)).mean())
+        found.append(('rows', *key, CHOICES[0], best, table.max(axis=1)))
         fixed = int(table[fixing].mean(axis=0).argmax())
-        chosen[key, CHOICES[1]] = table[rest, fixed], scores.thresholds[fixed]
+        found.append(('rows', *key, CHOICES[1], scores.thresholds[fixed], table[rest, fixed]))
         if key[2] == VARIANTS[0]:
-            columns = zip(table.T, scores.thresholds, strict=True)
-            curves += [(key, 'the same for all', values, t) for values, t in columns]
+            for threshold, values in zip(scores.thresholds, table.T, strict=True):
+                found.append(('curves', *key, 'the same for all', threshold, values))
+    chosen = {row[1:5]: row[-1] for row in found}
     for measure, pairs in PAIRS.items():
         for (before, after), variant, choice in itertools.product(pairs, VARIANTS[:2], CHOICES):
-            a, b = (chosen.get(((measure, p, variant), choice)) for p in (after, before))
+            a, b = (chosen.get((measure, p, variant, choice)) for p in (after, before))
             if a is not None and b is not None:
-                key = measure, f'{after} - {before}', variant
-                differences.append((key, choice, a[0] - b[0], None))
-
-    def averaged(entries) -> list[Row]:
-        """Return a row for each entry (key, choice, per-image values, threshold)."""
-        rows = []
-        for length in dict.fromkeys(len(e[2]) for e in entries):
-            some = [e for e in entries if len(e[2]) == length]
-            columns = np.stack([e[2] for e in some], axis=1)
-            intervals = zip(*bootstrap_mean(columns, resamples, seed), strict=True)
-            for (key, choice, _, threshold), numbers in zip(some, intervals, strict=True):
-                note = scores.notes.get(key[1], '') if key[0] == 'attention' else ''
-                rows.append(Row(*key, choice, threshold, length, *map(float, numbers), note))
-        return rows
-
-    entries = [(k, c, v, t) for (k, c), (v, t) in chosen.items()]
-    return Report(
-        *map(averaged, (entries, differences, curves)),
-        scores.thresholds,
-        len(scores.names),
-        len(fixing),
-        scores.empty,
-    )
+                key = measure, f'{after} - {before}', variant, choice
+                found.append(('differences', *key, None, a - b))
+    frame = pd.DataFrame(found, columns=columns)
+    values = frame.pop('values')
+    frame['images'] = values.map(len)
+    frame[['iou', 'low', 'high']] = [bootstrap_mean(v, resamples, seed) for v in values]
+    notes = frame['point'].map(scores.notes).fillna('')
+    frame['note'] = notes.where(frame['measure'] == 'attention', '')
+    counts = len(scores.names), len(fixing)
+    return Report(frame, list(scores.thresholds), *counts, scores.empty)
 
 
-def write(report: Report, folder: str | Path, about: dict) -> list[Path]:
-    """Write ``iou.json`` (everything), ``iou.csv`` (every row) and ``iou.png``.
-
-    Args:
-        report (Report): What to write.
-        folder (str | Path): Where the files go; it is made if it is not there.
-        about (dict): Says in the JSON what was run.
-
-    Returns:
-        list[Path]: The files.
-    """
-    folder = Path(folder)
-    paths = [folder / f'iou.{end}' for end in ('json', 'csv', 'png')]
-    # NaN, of a single image's interval, is not JSON.
-    plain = json.loads(json.dumps(asdict(report)), parse_constant=lambda _: None)
-    write_json(dict(about, **plain), paths[0])
-    with replacing(paths[1]) as beside, open(beside, 'w', newline='') as f:
-        out = csv.DictWriter(f, ['table', *Row.__dataclass_fields__])
-        out.writeheader()
-        for table in ('rows', 'differences', 'curves'):
-            out.writerows(dict(asdict(row), table=table) for row in getattr(report, table))
-    plot(report, paths[2], about.get('title', ''))
-    return paths
+def write(report: Report, path: Path, about: dict[str, Any]) -> None:
+    """Write everything as JSON, with what was run, and every row as CSV beside it."""
+    plain = report.frame.astype(object).where(report.frame.notna(), None)  # NaN is not JSON
+    content = dict(about, **{k: v for k, v in vars(report).items() if k != 'frame'})
+    for name, rows in plain.groupby('table', sort=False):
+        content[name] = rows.drop(columns='table').to_dict('records')
+    write_json(content, path)
+    write_text(report.frame.to_csv(index=False), path.with_suffix('.csv'))
 
 
-def plot(report: Report, path: str | Path, title: str = '') -> None:
-    """Draw IoU over the threshold, a panel for each measure, with the 95 % band.
-
-    Args:
-        report (Report): What to draw.
-        path (str | Path): The file to write.
-        title (str): Stands above the plot.
-    """
-    measures = list(dict.fromkeys(row.measure for row in report.curves))
+def plot(report: Report, path: Path, title: str = '') -> None:
+    """Draw IoU over the threshold, a panel for each measure, with the 95 % band."""
+    curves = report.frame[report.frame['table'] == 'curves']
+    measures = curves['measure'].unique()
+    colors = {point: f'C{i}' for i, point in enumerate(curves['point'].unique())}
     figure = Figure(figsize=(4 * len(measures), 3.6), layout='constrained')
-    axes = np.atleast_1d(figure.subplots(1, len(measures), sharey=True))
-    prior = next(row for row in report.rows if row.measure == PRIOR[0])
-    points = list(dict.fromkeys(row.point for row in report.curves))
+    axes = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
     for ax, measure in zip(axes, measures, strict=True):
-        for i, point in enumerate(points):
-            rows = [r for r in report.curves if (r.measure, r.point) == (measure, point)]
-            if not rows:
-                continue
-            x, y, low, high = np.array([(r.threshold, r.iou, r.low, r.high) for r in rows]).T
-            ax.plot(x, y, 'o-', ms=3, color=f'C{i}', label=point)
-            ax.fill_between(x, low, high, color=f'C{i}', alpha=0.2, lw=0)
-        ax.axhline(prior.iou, color='.5', ls='--', lw=1, label=prior.measure)
+        for point, rows in curves[curves['measure'] == measure].groupby('point', sort=False):
+            x, style = rows['threshold'], dict(color=colors[point])
+            ax.plot(x, rows['iou'], 'o-', ms=3, label=point, **style)
+            ax.fill_between(x, rows['low'], rows['high'], alpha=0.2, lw=0, **style)
+        ax.axhline(report.prior['iou'], color='.5', ls='--', lw=1, label=PRIOR[0])
         ax.set(title=measure, xlabel='threshold')
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
@@ -232,41 +160,86 @@ def plot(report: Report, path: str | Path, title: str = '') -> None:
 
 
 def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
-    """Return heading and table for each choice of the threshold, and of the differences.
-
-    Args:
-        report (Report): The results.
-        title (str): Opens the first heading.
-    """
-    prior = next(row for row in report.rows if row.measure == PRIOR[0])
-    notes = ''.join(sorted({f' Attention, {r.point}: {r.note}.' for r in report.rows if r.note}))
+    """Return heading and table for each choice of the threshold, and of the differences."""
+    frame = report.frame.assign(cell=report.frame.apply(_cell, axis=1))
+    noted = frame[frame['note'] != ''].drop_duplicates(['point', 'note'])
+    notes = ''.join(f' Attention, {p}: {n}.' for p, n in zip(noted.point, noted.note, strict=True))
     tried = report.images - report.fixing_images
     headings = (
         f'{title}: IoU in %, 95 % bootstrap interval over {report.images} images. Everything is '
-        f'foreground: {_cell(prior)}.{notes}\nBest threshold of each image (sees the truth)',
+        f'foreground: {_cell(report.prior)}.{notes}\nBest threshold of each image (sees the truth)',
         f'Fixed threshold of {report.fixing_images} images, tried on the other {tried}',
+        'Behind the block minus before it, paired by image',
     )
-    found = []
-    for choice, heading in zip(CHOICES, headings, strict=True):
-        rows = [r for r in report.rows if r.threshold_choice == choice]
-        found.append((heading, _pivot(rows, ['measure', 'point'], 'variant')))
-    if report.differences:
-        heading = 'Behind the block minus before it, paired by image'
-        index = ['measure', 'point', 'variant']
-        found.append((heading, _pivot(report.differences, index, 'threshold_choice')))
-    return found
+    rows, differences = (frame[frame['table'] == name] for name in ('rows', 'differences'))
+    style = dict(values='cell', aggfunc='first', sort=False)
+    index, by_choice = ['measure', 'point'], rows.groupby('threshold_choice')
+    parts = [by_choice.get_group(choice) for choice in CHOICES]
+    pivots = [p.pivot_table(index=index, columns='variant', **style) for p in parts]
+    index = [*index, 'variant']
+    pivots.append(differences.pivot_table(index=index, columns='threshold_choice', **style))
+    return [pair for pair in zip(headings, pivots, strict=True) if len(pair[1])]
 
 
-def _pivot(rows: Sequence[Row], index: list[str], columns: str) -> pd.DataFrame:
-    frame = pd.DataFrame([{**vars(row), 'cell': _cell(row)} for row in rows])
-    return frame.pivot_table('cell', index, columns, aggfunc='first', sort=False)
-
-
-def _cell(row: Row) -> str:
-    sign = '+' if ' - ' in row.point else ''
-    mean, low, high = (f'{100 * v:{sign}.1f}' for v in (row.iou, row.low, row.high))
-    if row.variant == VARIANTS[2]:
+def _cell(row: pd.Series) -> str:
+    is_difference = row['table'] == 'differences'
+    sign = '+' if is_difference else ''
+    mean, low, high = (f'{100 * row[k]:{sign}.1f}' for k in ('iou', 'low', 'high'))
+    if row['variant'] == VARIANTS[2]:
         return mean
-    interval = '(one image)' if np.isnan(row.low) else f'[{low}, {high}]'
-    threshold = f' at {row.threshold:g}' if row.threshold_choice == CHOICES[1] and not sign else ''
-    return f'{mean} {interval}{threshold}'
+    interval = '(one image)' if np.isnan(row['low']) else f'[{low}, {high}]'
+    is_fixed = row['threshold_choice'] == CHOICES[1] and not is_difference
+    return f'{mean} {interval}' + (f' at {row["threshold"]:g}' if is_fixed else '')
+
+
+# ---------------------------------------------------------------------------- images
+class Example(NamedTuple):
+    """An image, uint8 ``[H, W, 3]`` RGB, its mask, and its maps with values ``[1, N]``."""
+
+    pixels: np.ndarray
+    mask: np.ndarray
+    maps: list[TokenMaps]
+
+
+def draw_examples(
+    examples: Sequence[Example], report: Report, rule: str, path: Path, title: str = ''
+) -> None:
+    """Draw image, mask and pseudo-masks with the fixed thresholds, a row an image.
+
+    Args:
+        examples (Sequence[Example]): The images.
+        report (Report): Holds the fixed thresholds.
+        rule (str): The rule of :func:`token_mask` that the report was made with.
+        path (Path): The file to write.
+        title (str): The title of the picture.
+    """
+    rows = report.frame.query("threshold_choice == 'fixed' and variant == 'as is'")
+    thresholds = rows.set_index(['table', 'measure', 'point'])['threshold'].to_dict()
+    columns = 2 + len(examples[0].maps)
+    figure = Figure(figsize=(1.15 * columns, 1.3 * len(examples) + 0.6), layout='constrained')
+    axes = figure.subplots(len(examples), columns, squeeze=False)
+    for row, (pixels, mask, maps) in zip(axes, examples, strict=True):
+        truth, _ = token_mask(mask, maps[0].grid, rule)
+        shown = [('image', pixels, ''), ('mask', _lit(pixels, truth, maps[0].grid), '')]
+        for m in maps:
+            truth, valid = token_mask(mask, m.grid, rule)
+            threshold = thresholds['rows', m.measure, m.point]
+            predicted = m.values[0] > threshold
+            name = f'{m.measure}\n{m.point}, t = {threshold:g}'
+            score = f'{100 * pseudo_masks.iou(predicted, truth, valid):.0f}'
+            shown.append((name, _lit(pixels, predicted, m.grid), score))
+        for ax, (name, picture, score) in zip(row, shown, strict=True):
+            ax.imshow(picture, interpolation='nearest')
+            without_ticks(ax)
+            ax.set_xlabel(score, fontsize=7, labelpad=1)
+            ax.set_title(name if ax in axes[0] else '', fontsize=7)
+    figure.suptitle(title, fontsize=8)
+    save_figure(figure, path, dpi=110)
+
+
+def _lit(pixels: np.ndarray, tokens: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Return the picture, dark where ``tokens`` ``[N]`` is False."""
+    height, width = pixels.shape[:2]
+    rows, columns = (np.arange(n) * g // n for n, g in zip((height, width), grid, strict=True))
+    light = np.where(tokens.reshape(grid)[rows][:, columns], 1.0, 0.25)
+    return (pixels * light[..., None]).astype(np.uint8)
