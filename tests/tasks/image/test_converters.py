@@ -125,11 +125,11 @@ def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, cap
 
 def test_huggingface_layout_gives_the_same_record(layers, llm, tmp_path, run):
     meta = LanguageModel(llm, None)
-    weights = meta.checkpoint.weights
+    weights = meta.files.weights
     folder = tmp_path / 'hf'
     folder.mkdir()
     meta.config.save_pretrained(folder)
-    tensors = {f'model.{n}': stored.read().contiguous() for n, stored in weights.items()}
+    tensors = {f'model.{n}': read().contiguous() for n, read in weights.items()}
     save_file(tensors, str(folder / 'model.safetensors'))
     state = r.llama_state([layers[-1]])
     dst = run(state, '--llm', folder)

@@ -118,7 +118,7 @@ def compare_block(
     if differences:
         _, name, what = max(differences)
         raise CheckpointError(
-            f"'{prefix}{name}' differs from layers {list(layers)} of '{llm}': {what} "
+            f"'{prefix}{name}' differs from layers {block.source['layers']} of '{llm}': {what} "
             f'({len(differences)} of {len(wanted)} tensors differ). Fix: --llm, --layer.'
         )
     return block.state_dict()[SOURCE_KEY]
