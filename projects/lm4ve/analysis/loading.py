@@ -19,7 +19,7 @@ from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, samples_of_files
 
-__all__ = ['Loaded', 'Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
+__all__ = ['Sample', 'collate', 'load_model', 'samples_by_index', 'samples_of_files']
 
 #: Values of CHECKPOINT without a file.
 UNTRAINED = ('none', '-')

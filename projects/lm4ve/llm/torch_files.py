@@ -138,7 +138,7 @@ def open_torch(path: Path) -> Tensors:
     with safe_loading(path), zipfile.ZipFile(path) as z:
         compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
     if compressed:  # a map would give its bytes for numbers
-        raise CheckpointError(f'{path} is a compressed zip. Fix: write it again with torch.save.')
+        raise CheckpointError(f"'{path}' is a compressed zip. Fix: write it again with torch.save.")
     return {name: partial(_read, path, name, version) for name in _load(path, mmap=True)}
 
 

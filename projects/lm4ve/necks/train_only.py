@@ -109,17 +109,17 @@ class TrainOnly:
     def __init__(self, train_queries: Any, branch: Any, out_type: str, residual: str) -> None:
         self.progress: float | None = None
         self.branch: TrainBranch | None = None
-        self.fractions: tuple[float, ...] = ()  # of the first and of the last step, or of all
+        self.queries: tuple[float, ...] | None = None  # fractions of the first and last step
         if train_queries is not None:
             given = dict(fraction=train_queries)
             given = given if isinstance(train_queries, _NUMBER) else train_queries
             check('neck.train_queries', given, kind=dict)
             check('fields of neck.train_queries', [*given], choices=(['fraction'],))
             part = given['fraction']
-            self.fractions = tuple(part) if isinstance(part, (list, tuple)) else (part,)
-            for part in self.fractions:
+            self.queries = tuple(part) if isinstance(part, (list, tuple)) else (part,)
+            for part in self.queries:
                 check('neck.train_queries.fraction', part, kind=_NUMBER, above=0, most=1)
-            check('neck.train_queries: number of fractions', len(self.fractions), choices=(1, 2))
+            check('neck.train_queries: number of fractions', len(self.queries), choices=(1, 2))
             # One token is nothing to draw from.
             choices = ('raw', 'avg_featmap')
             check('neck.out_type with neck.train_queries', out_type, choices=choices)
@@ -128,7 +128,7 @@ class TrainOnly:
             self.branch = TrainBranch(**({} if branch is True else branch))
             # The others add the neck's input to its output, which the branch does itself.
             check('neck.residual with neck.branch', residual, choices=('none', 'inner'))
-        self.scheduled = len(self.fractions) > 1 or self.branch is not None
+        self.scheduled = len(self.queries or ()) > 1 or self.branch is not None
 
     def __call__(
         self, neck: Any, tokens: Tensor, is_map: bool, padding_mask: Tensor | None, queries: Queries
@@ -150,14 +150,14 @@ class TrainOnly:
                 'custom_hooks, or neck.set_progress(step / steps) before each step.'
             )
         progress, drawn = self.progress or 0.0, None
-        if self.fractions and training and not observed:
+        if self.queries and training and not observed:
             raw, extra = neck.out_type == 'raw', neck.num_extra_tokens
             if raw and (queries is not None or is_map or padding_mask is not None):
                 raise UserError(
                     'neck.train_queries gives fewer tokens back, and this host reads certain ones '
                     "or a map. Fix: out_type='avg_featmap', or no train_queries."
                 )
-            first, last = self.fractions[0], self.fractions[-1]
+            first, last = self.queries[0], self.queries[-1]
             fraction = first + (last - first) * progress
             drawn = draw_tokens(tokens, padding_mask, extra, fraction)
             if drawn is not None and raw:

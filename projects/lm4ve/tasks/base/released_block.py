@@ -135,7 +135,7 @@ def compare_block(
     worst = max(differences, key=differences.__getitem__)
     if differences[worst]:
         raise CheckpointError(
-            f"'{worst}' differs from layers {list(layers)} of '{llm}': the largest "
+            f"'{worst}' differs from layers {block.source['layers']} of '{llm}': the largest "
             f'difference is {differences[worst]:.3g}. Fix: --llm, --layer.'
         )
     return block.state_dict()[SOURCE_KEY]
