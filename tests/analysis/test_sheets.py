@@ -262,9 +262,9 @@ def test_an_agent_lights_up_where_it_is():
     panel = panels(draw_sheet(sample))[1]
     high = np.argwhere(has_color(panel, HIGH))
     size = len(panel)
-    # 30 m ahead is to the right, 25 m to the left is up; 40 m reach to the edge.
+    # 30 m ahead is to the right, 25 m to the left is up; 50 m reach to the edge.
     np.testing.assert_allclose(
-        high.mean(axis=0) / size, [(40 - 25) / 80, (40 + 30) / 80], atol=0.02
+        high.mean(axis=0) / size, [(50 - 25) / 100, (50 + 30) / 100], atol=0.02
     )
     low = np.argwhere(has_color(panel, LOW))  # the lane, behind to the right
     assert (low[low[:, 0] > 0.7 * size][:, 1] < 0.45 * size).all()
