@@ -229,7 +229,7 @@ def test_traffic_scenes(tmp_path):
     with pytest.raises(UserError, match=r'No folder map_files above .*--map-dir'):
         loading.samples_of_files(read_config(config), [lonely])
     loading.samples_of_files(read_config(config), [lonely], map_dir=tmp_path / 'traffic/map_files')
-    with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
+    with pytest.raises(UserError, match='steps to forecast=30 must be one of 60'):
         loading.samples_of_files(read_config(config, {'model.decoder.future_steps': 60}), [file])
 
 
