@@ -229,9 +229,9 @@ def scene_analysis():
 
 def test_an_agent_lights_up_where_it_is():
     panel = panels(draw_sheet(drawn(scene_analysis(), measures=['magnitude'])[1]))[1]
-    # 30 m ahead is to the right, 25 m to the left is up; 40 m reach to the edge.
+    # 30 m ahead is to the right, 25 m to the left is up; 50 m reach to the edge.
     middle = np.argwhere(has_color(panel, HIGH)).mean(axis=0) / len(panel)
-    np.testing.assert_allclose(middle, [(40 - 25) / 80, (40 + 30) / 80], atol=0.02)
+    np.testing.assert_allclose(middle, [(50 - 25) / 100, (50 + 30) / 100], atol=0.02)
     # The lane is behind to the right.
     lane = np.argwhere(has_color(panel, LOW)) / len(panel)
     lane = lane[lane[:, 0] > 0.7]

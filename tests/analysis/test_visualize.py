@@ -191,7 +191,7 @@ def test_scenes_become_sheets(tmp_path):
         loading.samples_of_files(cfg, [lonely])
     options = dict(map_dir=tmp_path / 'traffic/map_files')
     loading.samples_of_files(cfg, [lonely], **options)
-    with pytest.raises(UserError, match='has 30 steps to forecast.*model 60'):
+    with pytest.raises(UserError, match='steps to forecast=30 must be one of 60'):
         cfg.model.decoder.future_steps = 60
         loading.samples_of_files(cfg, [lonely], **options)
 

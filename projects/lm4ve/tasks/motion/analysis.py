@@ -69,10 +69,16 @@ class MotionAnalysis(TaskAnalysis):
         ]
 
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
+        from lm4ve.tasks.motion import forecast_metrics
+
         if 'trajectories' not in output:
             return {}
         lines, p = output['trajectories'], output['probabilities']
-        return dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
+        facts = dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
+        if output['scene'].future[1].any():
+            m = forecast_metrics(lines, p, *output['scene'].future)
+            facts['against the truth'] = f'minADE {m["minADE"]:.2f} m, minFDE {m["minFDE"]:.2f} m'
+        return facts
 
     def result(self, output: dict, classes: Sequence[str] | None) -> dict[str, Any]:
         """Return ``trajectories`` ``[K, F, 2]`` in city coordinates, the likeliest first, and
