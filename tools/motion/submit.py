@@ -23,7 +23,7 @@ from lm4ve.runner.command_line import (
     run_tool,
 )
 from lm4ve.tasks import require_task
-from lm4ve.tasks.motion.submission import FORMATS
+from lm4ve.tasks.motion.metrics import FORMATS
 
 
 def check_test_set(cfg: Config, out: str) -> None:

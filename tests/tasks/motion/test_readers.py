@@ -11,7 +11,7 @@ from lm4ve.errors import UserError
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneError, VectorizeScene
 from lm4ve.tasks.motion.datasets.argoverse1 import read_city_map
 from lm4ve.tasks.motion.datasets.argoverse2 import read_map
-from lm4ve.tasks.motion.demo.traffic import city_lanes
+from lm4ve.tasks.motion.demo.traffic_roads import build_city
 from lm4ve.tasks.motion.scene import TURNS, heading_of, resample
 from lm4ve.tasks.motion.transforms import FlipScene
 
@@ -32,7 +32,7 @@ def test_argoverse1_rows_become_positions(reader1):
 
 
 def test_argoverse1_map_is_the_city(argoverse1):
-    found, lanes = read_city_map(argoverse1 / 'map_files', 'PIT'), city_lanes('PIT').values()
+    found, lanes = read_city_map(argoverse1 / 'map_files', 'PIT'), build_city('PIT')
     np.testing.assert_allclose(found['lanes'], [lane.line for lane in lanes], atol=1e-5)
     assert [TURNS[i] for i in found['lane_turns']] == [lane.turn for lane in lanes]
     assert found['lane_intersections'].tolist() == [lane.junction >= 0 for lane in lanes]

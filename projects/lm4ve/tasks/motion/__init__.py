@@ -21,8 +21,7 @@ TASK = Task(
     exports={
         'datasets.argoverse1': ('Argoverse1Reader',),
         'datasets.argoverse2': ('Argoverse2Reader',),
-        'datasets.cache': ('SceneCache',),
-        'datasets.preprocessing': ('preprocess_split',),
+        'datasets.cache': ('SceneCache', 'preprocess_split'),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),
     },

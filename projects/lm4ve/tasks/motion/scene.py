@@ -24,17 +24,11 @@ HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
 class SceneError(UserError):
-    """One sequence cannot become a scene: a message, and a kind by which such errors are counted.
+    """One sequence cannot become a scene: a message, and the kind by which it is counted."""
 
-    Worker processes pickle it by its two arguments.
-    """
-
-    def __str__(self) -> str:
-        return self.args[0]
-
-    @property
-    def kind(self) -> str:
-        return self.args[-1]
+    def __init__(self, message: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind or message
 
 
 @dataclass

@@ -12,8 +12,6 @@ import numpy as np
 from lm4ve.tasks.motion.demo.traffic_roads import Lane, build_city
 from lm4ve.tasks.motion.scene import STEP
 
-#: City -> the seed of its streets, and its corner in meters.
-CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
 #: IDM: acceleration, comfortable braking (m/s^2), time gap (s), gap and car (m).
 ACCELERATION, BRAKING, TIME_GAP, MIN_GAP, CAR = 1.8, 2.5, 1.2, 2.0, 4.6
 #: Seconds of green for each of a light's two phases.
@@ -33,7 +31,7 @@ class Window:
     """A cut of a simulation, from which a file of a data set is written.
 
     Attributes:
-        city (str): A key of :data:`CITIES`.
+        city (str): A key of :data:`~lm4ve.tasks.motion.demo.traffic_roads.CITIES`.
         tracks (np.ndarray): ``[A, T, 4]``: x and y with noise (meters), heading (radians)
             and speed (m/s).
         valid (np.ndarray): bool ``[A, T]``.
@@ -61,15 +59,15 @@ class Simulation:
     """Vehicles in one city.
 
     Args:
-        city (str): A key of :data:`CITIES`.
+        city (str): 'PIT' or 'MIA'.
         seed (int): Seed of the traffic.
     """
 
     def __init__(self, city: str, seed: int) -> None:
-        self.lanes: dict[int, Lane] = city_lanes(city)
+        self.lanes = build_city(city)
         self.rng = np.random.default_rng(seed)
         self.time = float(self.rng.uniform(0, 2 * GREEN))
-        streets = [i for i, lane in self.lanes.items() if lane.junction < 0]
+        streets = [i for i, lane in enumerate(self.lanes) if lane.junction < 0]
         slots = [(i, s) for i in streets for s in np.arange(4.0, self.lanes[i].length - 4.0, 14.0)]
         self.vehicles = [
             _Vehicle(*slots[n], speed=self.rng.uniform(4, 9), wish=self.rng.uniform(0.8, 1.15))
@@ -105,21 +103,21 @@ class Simulation:
         return v.route
 
     def _acceleration(self, v: _Vehicle, order: dict[int, list]) -> float:
-        here, gap, closing = self.lanes[v.lane], None, 0.0
+        here, gap, closing = self.lanes[v.lane], np.inf, 0.0
         wanted = here.limit * v.wish
         if ahead := [other for other in order[v.lane] if other.s > v.s]:
             gap, closing = ahead[0].s - v.s - CAR, v.speed - ahead[0].speed
         distance, number = here.length - v.s, 0
         while distance < SIGHT:
             # A red light is a standing car, unless it is too late to brake.
-            if gap is None and self._red(here) and distance > v.speed**2 / (2 * 4.0) - 1.0:
+            if gap == np.inf and self._red(here) and distance > v.speed**2 / (2 * 4.0) - 1.0:
                 gap, closing = distance + MIN_GAP - 1.0, v.speed
             number += 1
             index = self._route(v, number)[number - 1]
             here = self.lanes[index]
             # Slow down in time for the turn: v^2 = u^2 + 2 b d.
             wanted = min(wanted, np.sqrt((here.limit * v.wish) ** 2 + 2 * 1.5 * distance))
-            if gap is None and order.get(index):
+            if gap == np.inf and order.get(index):
                 other = order[index][0]
                 gap, closing = distance + other.s - CAR, v.speed - other.speed
             distance += here.length
@@ -129,32 +127,25 @@ class Simulation:
         return lane.gate >= 0 and int((self.time + lane.gate * 5.0) // GREEN) % 2 != lane.phase
 
 
-def idm(speed: float, wanted: float, gap: float | None, closing: float) -> float:
+def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
     """Compute the acceleration of the intelligent driver model, m/s^2.
 
     Args:
         speed, wanted (float): m/s.
-        gap (float, optional): To the car ahead, meters; None: free road.
+        gap (float): To the car ahead, meters; infinite on a free road.
         closing (float): Speed minus that of the car ahead, m/s.
     """
-    a = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
-    if gap is not None:
-        braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
-        wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
-        a -= ACCELERATION * (wish / max(gap, 0.3)) ** 2
-    return float(np.clip(a, -7.0, ACCELERATION))
-
-
-def city_lanes(city: str) -> dict[int, Lane]:
-    """Build the lanes of one of the two cities."""
-    return build_city(*CITIES[city])
+    braking = speed * closing / (2 * np.sqrt(ACCELERATION * BRAKING))
+    wish = MIN_GAP + max(0.0, speed * TIME_GAP + braking)
+    free = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
+    return float(np.clip(free - ACCELERATION * (wish / max(gap, 0.3)) ** 2, -7.0, ACCELERATION))
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:
     """Cut scenes out of a simulation.
 
     Args:
-        city (str): A key of :data:`CITIES`.
+        city (str): 'PIT' or 'MIA'.
         seed (int): Same seed, same scenes.
         count (int): How many.
         steps, history (int): Steps of a scene, and of its observed part.
@@ -173,10 +164,8 @@ def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[
         if len(going) < PER_WINDOW:
             going = np.argsort(-moved)[:PER_WINDOW]
         for focal in rng.permutation(going)[:PER_WINDOW]:
-            if len(found) == count:
-                return found
             found.append(_observe(rng, city, cut, int(focal), history))
-    return found
+    return found[:count]
 
 
 def _observe(rng, city: str, tracks: np.ndarray, focal: int, history: int) -> Window:

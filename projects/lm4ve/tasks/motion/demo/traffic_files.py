@@ -18,9 +18,9 @@ from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, Argoverse1Reader
-from lm4ve.tasks.motion.datasets.cache import MotionDataset
-from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
-from lm4ve.tasks.motion.demo.traffic import CITIES, Window, city_lanes, windows
+from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
+from lm4ve.tasks.motion.demo.traffic import Window, windows
+from lm4ve.tasks.motion.demo.traffic_roads import CITIES, build_city
 from lm4ve.tasks.motion.scene import STEP
 
 #: Scenes cut out of one simulation.
@@ -83,11 +83,9 @@ def write_argoverse1_map(folder: Path, city: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     first = 9_600_000  # lane ids are long numbers in the data set
     nodes, ways = [], []
-    for i, lane in city_lanes(city).items():
+    for i, lane in enumerate(build_city(city)):
         tags = [('has_traffic_control', lane.control), ('turn_direction', lane.turn)]
         tags += [('is_intersection', lane.junction >= 0)]
-        tags += [('l_neighbor_id', None), ('r_neighbor_id', None)]
-        tags += [('predecessor', first + j) for j in lane.predecessors]
         tags += [('successor', first + j) for j in lane.successors]
         ways.append(f'<way lane_id="{first + i}">')
         ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]

@@ -10,6 +10,8 @@ import numpy as np
 
 from lm4ve.tasks.motion.scene import LANE_POINTS, resample, rotation
 
+#: City -> the seed of its streets, and its corner in meters.
+CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
 #: Intersections along each side of a city, and the meters between them.
 SIZE, SPACING = 4, 95.0
 #: Distance of a lane from its street's middle, meters.
@@ -32,7 +34,7 @@ class Lane:
         gate (int): Intersection whose light stands at its end; -1: none.
         phase (int): In which of the light's two phases it may go.
         limit (float): Meters per second.
-        successors, predecessors (list[int]): Lane ids.
+        successors (list[int]): Ids of the lanes to which it leads.
     """
 
     line: np.ndarray
@@ -43,7 +45,6 @@ class Lane:
     phase: int = 0
     limit: float = 12.0
     successors: list[int] = field(default_factory=list)
-    predecessors: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         steps = np.linalg.norm(np.diff(self.line, axis=0), axis=-1)
@@ -58,23 +59,16 @@ class Lane:
         return x, y, np.arctan2(ahead[1], ahead[0])
 
 
-def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int, Lane]:
-    """Make a city.
-
-    Args:
-        seed (int): Same seed, same city.
-        origin (tuple): Its corner, meters.
-
-    Returns:
-        dict[int, Lane]: Lanes by id.
-    """
+def build_city(city: str) -> list[Lane]:
+    """Make one of :data:`CITIES`, always the same; a lane's id is its index."""
+    seed, corner = CITIES[city]
     rng = np.random.default_rng(seed)
     grid = list(np.ndindex(SIZE, SIZE))
     nodes = [np.array(at) * SPACING + rng.uniform(-14, 14, 2) for at in grid]
     turn = rotation(rng.uniform(0, 2 * np.pi))
-    nodes = [turn @ node + origin for node in nodes]
+    nodes = [turn @ node + corner for node in nodes]
     lit = [bool(rng.random() < 0.6) for _ in nodes]
-    lanes: dict[int, Lane] = {}
+    lanes: list[Lane] = []
     arriving, leaving = ([[] for _ in nodes] for _ in range(2))
     for a, (row, column) in enumerate(grid):
         for at in ((row + 1, column), (row, column + 1)):
@@ -87,8 +81,8 @@ def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int,
                 # Two segments a direction, as long streets are cut in real maps.
                 i, gate = len(lanes), end if lit[end] else -1
                 light = dict(control=lit[end], gate=gate, phase=int(row == at[0]))
-                lanes[i] = Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1])
-                lanes[i + 1] = Lane(line[LANE_POINTS - 1 :], limit=limit, **light)
+                lanes.append(Lane(line[:LANE_POINTS], limit=limit, successors=[i + 1]))
+                lanes.append(Lane(line[LANE_POINTS - 1 :], limit=limit, **light))
                 arriving[end].append((start, i + 1))
                 leaving[start].append((end, i))
     for node in range(len(nodes)):
@@ -96,9 +90,6 @@ def build_city(seed: int, origin: tuple[float, float] = (0.0, 0.0)) -> dict[int,
             for target, j in leaving[node]:
                 if origin != target:  # no U-turns
                     _connect(lanes, i, j, node)
-    for i, lane in lanes.items():
-        for j in lane.successors:
-            lanes[j].predecessors.append(i)
     return lanes
 
 
@@ -125,7 +116,7 @@ def _street(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> np.
     return _bezier(start, start + third + bends[0] * side, end - third + bends[1] * side, end)
 
 
-def _connect(lanes: dict[int, Lane], i: int, j: int, junction: int) -> None:
+def _connect(lanes: list[Lane], i: int, j: int, junction: int) -> None:
     """Add the lane that leads through an intersection from lane ``i`` to lane ``j``."""
     start, end = lanes[i].line[-1], lanes[j].line[0]
     d0, d1 = start - lanes[i].line[-2], lanes[j].line[1] - end
@@ -138,4 +129,4 @@ def _connect(lanes: dict[int, Lane], i: int, j: int, junction: int) -> None:
     curvature = abs(angle) / np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
     lane.limit = float(min(lanes[i].limit, np.sqrt(SIDEWAYS / max(curvature, 1e-3))))
     lanes[i].successors.append(len(lanes))
-    lanes[len(lanes)] = lane
+    lanes.append(lane)
