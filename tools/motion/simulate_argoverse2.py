@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
-from lm4ve.tasks.motion.demo.traffic import Window
+from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader
+from lm4ve.tasks.motion.demo.traffic import OFFSET, Window, build_city, sideways
 from lm4ve.tasks.motion.demo.traffic_files import simulate
-from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, build_city, sideways
 from lm4ve.tasks.motion.scene import STEP
 
 #: Names of the two cities in Argoverse 2.
@@ -88,7 +87,7 @@ def argoverse2_map(window: Window) -> dict:
         )
         segments[str(i)] = dict(
             id=i,
-            is_intersection=lane.junction >= 0,
+            is_intersection=lane.junction,
             lane_type='VEHICLE',
             left_lane_boundary=left,
             right_lane_boundary=right,

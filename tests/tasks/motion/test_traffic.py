@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.demo.traffic import windows
+from lm4ve.tasks.motion.demo.traffic import build_city, windows
 from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
-from lm4ve.tasks.motion.demo.traffic_roads import build_city
 
 
 def test_lanes_of_city_join_up():

@@ -19,8 +19,7 @@ TASK = Task(
         'visualization': ('MotionVisualizationHook', 'MotionVisualizer'),
     },
     exports={
-        'datasets.argoverse1': ('Argoverse1Reader',),
-        'datasets.argoverse2': ('Argoverse2Reader',),
+        'datasets.argoverse': ('Argoverse1Reader', 'Argoverse2Reader'),
         'datasets.cache': ('SceneCache', 'preprocess_split'),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),

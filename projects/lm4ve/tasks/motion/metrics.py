@@ -26,10 +26,9 @@ from lm4ve.registry import METRICS
 #: ones before they enter brier-minFDE.
 #: 'argoverse2' (code in the wild, for example Forecast-MAE): minADE is the smallest
 #: ADE of all K; probabilities stay as they are (``normalize=False`` in av2-api).
-CONVENTIONS = ('argoverse1', 'argoverse2')
+#: The values are a submission's suffix and the steps of its trajectories.
+CONVENTIONS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))
 MISS_METERS = 2.0
-#: Convention -> (suffix of a submission, steps of a trajectory).
-FORMATS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))
 
 
 def forecast_metrics(
@@ -61,7 +60,6 @@ def forecast_metrics(
         IndexError: No step is valid.
     """
     check('convention', convention, choices=CONVENTIONS)
-    check('k', k, least=1)
     lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
     in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
     if lines.shape != (len(p), *truth.shape) or not (in_range and np.isfinite(lines).all()):
@@ -94,13 +92,13 @@ def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None
         forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
             (``[K, F, 2]``, city coordinates in meters), ``probabilities``
             (``[K]``; normalized here, as both servers require).
-        form (str): A key of :data:`FORMATS`.
+        form (str): A key of :data:`CONVENTIONS`.
 
     Raises:
         UserError: Suffix or number of steps are not the format's.
         ValueError: An Argoverse 1 sequence is not named by its number.
     """
-    path, (suffix, steps) = Path(path), FORMATS[form]
+    path, (suffix, steps) = Path(path), CONVENTIONS[form]
     check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
     rows = []
     for f in forecasts:
