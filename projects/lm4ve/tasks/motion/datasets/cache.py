@@ -21,7 +21,6 @@ import numpy as np
 from filelock import FileLock
 from joblib import Parallel, delayed
 from mmengine.dataset import Compose
-from safetensors.numpy import load, save
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
@@ -32,30 +31,56 @@ from lm4ve.tasks.base.integrity import SkippedFiles
 from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
 from lm4ve.tasks.motion.scene import Scene, SceneError
 
-MAGIC = b'lm4veMC2'
+MAGIC = b'lm4veMC1'
 _LONG = np.dtype('<i8')
 #: Fields of a scene that a record holds as JSON, beside its arrays.
 _PLAIN = 'scene_id', 'city', 'track_ids', 'focal', 'history_steps', 'map_range', 'heading'
 
 
+def _record_type(head: dict) -> np.dtype:
+    """Return the type of a record's arrays, of the sizes in its JSON."""
+    agents, steps, lanes = len(head['track_ids']), head['steps'], head['lanes']
+    fields = [
+        ('positions', '<f4', (agents, steps, 2)),
+        ('lanes', '<f4', (lanes, head['points'], 2)),
+        ('valid', '?', (agents, steps)),
+        ('unused', 'i1', (agents,)),
+        ('turns', 'i1', (lanes,)),  # none, left, right
+        ('flags', '?', (2, lanes)),
+    ]
+    return np.dtype(fields)
+
+
 def pack(scene: Scene) -> bytes:
-    """Serialize a scene by safetensors; ``plain`` holds the fields that are no arrays as JSON."""
-    plain = json.dumps({name: getattr(scene, name) for name in _PLAIN}).encode()
-    arrays = {name: value for name, value in vars(scene).items() if name not in _PLAIN}
-    local = np.where(scene.valid[..., None], scene.positions - scene.origin, 0.0)
-    arrays['positions'] = local.astype(np.float32)
-    arrays['lanes'] = (scene.lanes - scene.origin).astype(np.float32)
-    return save(arrays | dict(plain=np.frombuffer(plain, np.uint8)))
+    """Serialize a scene: length-prefixed JSON, then the arrays."""
+    sizes = dict(zip(('lanes', 'points'), scene.lanes.shape, strict=False))
+    head = {name: getattr(scene, name) for name in _PLAIN}
+    head |= dict(sizes, steps=scene.valid.shape[1], origin=scene.origin.tolist())
+    text = json.dumps(head).encode()
+    record = np.zeros((), _record_type(head))
+    record['positions'] = np.where(scene.valid[..., None], scene.positions - scene.origin, 0.0)
+    record['lanes'], record['valid'] = scene.lanes - scene.origin, scene.valid
+    record['turns'] = -scene.lane_attributes[:, 0] % 3
+    record['flags'] = scene.lane_attributes[:, 1:].T
+    return np.array(len(text), _LONG).tobytes() + text + record.tobytes()
 
 
 def unpack(record: bytes) -> Scene:
     """Restore a scene that :func:`pack` has serialized."""
-    arrays = load(record)
-    plain = json.loads(arrays.pop('plain').tobytes())
-    known, origin = arrays['valid'][..., None], arrays['origin']
-    arrays['positions'] = np.where(known, arrays['positions'].astype(np.float64) + origin, 0.0)
-    arrays['lanes'] = arrays['lanes'] + origin
-    return Scene(**arrays, **plain)
+    at = 8 + int(np.frombuffer(record, _LONG, 1)[0])
+    head = json.loads(record[8:at])
+    arrays = np.frombuffer(record, _record_type(head), 1, at)[0]
+    origin, valid = np.array(head['origin']), arrays['valid']
+    positions = arrays['positions'].astype(np.float64) + origin
+    turns = np.array([0, -1, 1])[arrays['turns']]
+    return Scene(
+        **{name: head[name] for name in _PLAIN},
+        positions=np.where(valid[..., None], positions, 0.0),
+        valid=valid,
+        lanes=arrays['lanes'] + origin,
+        lane_attributes=np.stack([turns, *arrays['flags']], axis=-1).astype(np.float32),
+        origin=origin,
+    )
 
 
 def write_cache(path: str | Path, records: Iterable[bytes], **footer) -> dict:
@@ -117,7 +142,7 @@ class SceneCache:
         self._offsets = np.frombuffer(data, _LONG, len(self) + 1, index)
         ends = data[: len(MAGIC)], self._offsets[0], self._offsets[-1], data[end:]
         if ends != (MAGIC, len(MAGIC), index, MAGIC) or (np.diff(self._offsets) <= 0).any():
-            raise ValueError('it is no whole file of this version')
+            raise ValueError('it was not written to its end')
         if verify and hashlib.sha256(memoryview(data)[:index]).hexdigest() != self.footer['sha256']:
             raise ValueError('its content has another SHA-256 than its footer')
 
