@@ -6,12 +6,12 @@ of lm4ve takes part. Dropout is off, batch norms use their running statistics.
 """
 
 import itertools
-import re
 
 import torch
 import torch.nn.functional as F
 
 from tests.tasks.rooms.tiny import VOTENET
+from tests.tasks.vqa.tiny import named
 
 HEADS, HIDDEN = 2, 16
 STACK = '{enc_list_s,enc_list_q,dec_list,dec_list_2}.{0,1}'
@@ -39,11 +39,6 @@ SHARED = {
 }
 
 
-def _named(template):
-    """Return the names of a template."""
-    return map(''.join, itertools.product(*(x.split(',') for x in re.split('[{}]', template))))
-
-
 def random_state(poses: str = 'aux_reg') -> dict:
     """Return random weights by the released names, with what is never called.
 
@@ -52,24 +47,22 @@ def random_state(poses: str = 'aux_reg') -> dict:
     """
     shapes = {f'lang_net.lstm.{k}_l0': (64,) for k in ('bias_ih', 'bias_hh')}
     shapes |= {'lang_net.lstm.weight_ih_l0': (64, 5), 'lang_net.lstm.weight_hh_l0': (64, 16)}
-    shapes |= {f'{name}.weight': (7, 7, 1) for name in _named('proposal_net.proposal.{0,3}')}
-    norms = dict.fromkeys(_named('voting_net.bn{1,2}'), 10)
-    norms |= dict.fromkeys(_named('proposal_net.proposal.{1,4}'), 7)
+    shapes |= {f'{name}.weight': (7, 7, 1) for name in named('proposal_net.proposal.{0,3}')}
+    norms = dict.fromkeys(named('voting_net.bn{1,2}'), 10)
+    norms |= dict.fromkeys(named('proposal_net.proposal.{1,4}'), 7)
     for template, shape in BIASED.items():
-        for name in _named(template):
+        for name in named(template):
             shapes |= {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
     for template, widths in SHARED.items():
         for name, (i, pair) in itertools.product(
-            _named(template), enumerate(itertools.pairwise(widths))
+            named(template), enumerate(itertools.pairwise(widths))
         ):
             shapes[f'{name}.layer{i}.conv.weight'] = (*pair[::-1], 1, 1)
             norms[f'{name}.layer{i}.bn.bn'] = pair[1]
     for template in ('enc_list_{s,q}.{0,1}.norm{1,2}', 'dec_list{,_2}.{0,1}.norm{1,2,3}'):
-        shapes |= dict.fromkeys(_named(template + '.{a,b}_2'), (16,))
+        shapes |= dict.fromkeys(named(template + '.{a,b}_2'), (16,))
     for name, width in norms.items():
-        shapes |= dict.fromkeys(
-            _named(f'{name}.{{weight,bias,running_mean,running_var}}'), (width,)
-        )
+        shapes |= dict.fromkeys(named(f'{name}.{{weight,bias,running_mean,running_var}}'), (width,))
     generator = torch.Generator().manual_seed(3)
     state = {
         k.replace('aux_reg', poses): torch.randn(v, generator=generator) * 0.4
