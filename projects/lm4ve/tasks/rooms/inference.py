@@ -97,11 +97,3 @@ class RoomInferencer(AnsweringInferencer):
 
         points = self.pipeline(entry)['inputs'].get('points')
         return to_image(draw_sample(points, sample, self.model.head.vocabulary))
-
-    def postprocess(self, preds: list, *args: Any, **kwargs: Any) -> list:
-        """Convert predictions to plain data, poses included."""
-        found = super().postprocess(preds, *args, **kwargs)
-        for result, sample in zip(found, preds, strict=True):
-            if 'pred_pose' in sample and isinstance(result, dict):
-                result['pred_pose'] = sample.pred_pose.tolist()
-        return found
