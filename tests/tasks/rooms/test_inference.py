@@ -21,7 +21,7 @@ from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
-from lm4ve.tasks.rooms.visualization import ASKER, GUESS, clear_boxes, draw_room, draw_sample
+from lm4ve.tasks.rooms.visualization import ASKER, GUESS, draw_room
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.scans import write_ply
@@ -190,32 +190,16 @@ def points() -> np.ndarray:
     return np.concatenate([floor, [(a, b, 2.6, 255, 255, 255) for a, b in zip(x, y, strict=True)]])
 
 
-def sample(**fields) -> VisionLanguageDataSample:
-    meta = dict(text=[SITUATION, QUESTION], gt_answers=['table'])
-    found = VisionLanguageDataSample(metainfo=meta)
-    found.set_answer(torch.tensor([0.25, 0.5]), ['chair', 'table'])
-    for key, value in fields.items():
-        setattr(found, key, torch.tensor(value))
-    return found
-
-
-def pose(x: float, y: float, degrees: float) -> list[float]:
-    return [x, y, 1.0, *Rotation.from_euler('z', degrees, degrees=True).as_quat() * 2]
-
-
-def test_likely_boxes_suppress_those_they_overlap():
-    boxes = np.zeros((5, 7))
-    boxes[:, 3:6] = 1
-    boxes[:, 0] = (0, 0.2, 5, 9, 0.7)  # the last one shares 0.3 of 1.7 with the first
-    for scores, expected in (([0.8, 0.9], [0.2, 5]), ([0.9, 0.8], [0, 0.7, 5])):
-        kept = clear_boxes(sample(pred_boxes=boxes, pred_box_scores=[*scores, 0.6, 0.4, 0.7]))
-        assert kept[:, 0].tolist() == pytest.approx(expected)
+def pose(x: float, y: float, degrees: float) -> torch.Tensor:
+    turn = Rotation.from_euler('z', degrees, degrees=True).as_quat() * 2
+    return torch.tensor([x, y, 1.0, *turn])
 
 
 def test_a_plan_shows_floor_asker_and_prediction():
     figure = Figure(figsize=(3, 3), facecolor='white')
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_room(axes, points(), sample(gt_pose=pose(1, 1, 30), pred_pose=pose(3, 3, 90)))
+    poses = dict(gt_pose=pose(1, 1, 30), pred_pose=pose(3, 3, 90))
+    draw_room(axes, points(), VisionLanguageDataSample(**poses))
     image = to_image(figure).astype(int)
     left, right = image[:, 20:130], image[:, 170:280]
     assert left[..., 0].mean() > right[..., 0].mean() + 60
@@ -229,17 +213,3 @@ def test_a_plan_shows_floor_asker_and_prediction():
         assert arrow.get_offsets()[0].tolist() == [place, place]
         row, column = np.argwhere(abs(image / 255 - to_rgb(color)).max(-1) < 0.02).mean(0) / 300
         assert abs(column - place / 4) < 0.2 and abs(1 - row - place / 4) < 0.2
-
-
-def test_an_answer_has_texts_bars_and_truth():
-    boxes = np.array([[1.0, 1, 0.5, 1, 1, 1, 0]])
-    known = sample(gt_pose=pose(1, 1, 0), pred_boxes=boxes, pred_box_scores=[0.9])
-    for given, count in ((points()[:, :3], 2), (None, 1)):
-        figure = draw_sample(given, known, ['chair', 'table'])
-        assert (
-            figure.get_suptitle().split('\n') == [SITUATION, QUESTION] and len(figure.axes) == count
-        )
-        bars = figure.axes[-1]
-        assert bars.get_xlabel() == 'truth: table'
-        assert [b.get_width() for b in bars.patches] == [0.5, 0.25]
-        assert bars.patches[0].get_facecolor()[:3] == to_rgb('#1a8f3c')
