@@ -18,7 +18,6 @@ from lm4ve.analysis.samples import samples_of
 from lm4ve.apis import inference
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
 from lm4ve.tasks.rooms.visualization import ASKER, GUESS, draw_room
@@ -182,28 +181,15 @@ def test_the_demo_prints_answers_and_writes_pictures(made, tmp_path, capsys):
 
 
 # ------------------------------------------------------------------------ pictures
-def points() -> np.ndarray:
-    """A floor of 4 x 4 m, red on its left and blue on its right half, below a white ceiling."""
-    x, y = (a.ravel() for a in np.meshgrid(np.linspace(0, 4, 30), np.linspace(0, 4, 30)))
-    red = x < 2
-    floor = np.stack([x, y, 0 * x, 255 * red, 0 * x, 255 * ~red], axis=1)
-    return np.concatenate([floor, [(a, b, 2.6, 255, 255, 255) for a, b in zip(x, y, strict=True)]])
-
-
 def pose(x: float, y: float, degrees: float) -> torch.Tensor:
     turn = Rotation.from_euler('z', degrees, degrees=True).as_quat() * 2
     return torch.tensor([x, y, 1.0, *turn])
 
 
-def test_a_plan_shows_floor_asker_and_prediction():
-    figure = Figure(figsize=(3, 3), facecolor='white')
-    axes = figure.add_axes((0, 0, 1, 1))
+def test_a_plan_shows_asker_and_prediction():
+    axes = Figure().subplots()
     poses = dict(gt_pose=pose(1, 1, 30), pred_pose=pose(3, 3, 90))
-    draw_room(axes, points(), VisionLanguageDataSample(**poses))
-    image = to_image(figure).astype(int)
-    left, right = image[:, 20:130], image[:, 170:280]
-    assert left[..., 0].mean() > right[..., 0].mean() + 60
-    assert right[..., 2].mean() > left[..., 2].mean() + 60
+    draw_room(axes, tiny.room(), VisionLanguageDataSample(**poses))
     arrows = {q.get_facecolor()[0][:3].tobytes(): q for q in axes.findobj(Quiver)}
     for color, place, degrees in ((ASKER, 1, 30), (GUESS, 3, 90)):
         arrow = arrows[np.array(to_rgb(color)).tobytes()]
@@ -211,5 +197,3 @@ def test_a_plan_shows_floor_asker_and_prediction():
         looks = [arrow.U[0], arrow.V[0]]
         np.testing.assert_allclose(looks, [-np.cos(angle), -np.sin(angle)], atol=1e-6)
         assert arrow.get_offsets()[0].tolist() == [place, place]
-        row, column = np.argwhere(abs(image / 255 - to_rgb(color)).max(-1) < 0.02).mean(0) / 300
-        assert abs(column - place / 4) < 0.2 and abs(1 - row - place / 4) < 0.2

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from lm4ve.tasks.rooms.models.fusion import MCANNorm
 from lm4ve.tasks.rooms.models.votenet import point_layers
 from tests.tasks.rooms import tiny
-from tests.tasks.rooms.tiny import CORPUS, POINTS, SIZES, STORED, VOTENET, batch, build, room, run
+from tests.tasks.rooms.tiny import POINTS, SIZES, VOTENET, batch, build, room, run
 from tests.tasks.vqa.tiny import TEXT, write_tokenizer
 
 #: The error of whoever notices.
@@ -148,23 +148,6 @@ def test_a_transformers_text_encoder_replaces_the_lstm(tmp_path):
 
 
 HEAD = dict(type='lm4ve.SceneAnswerHead', in_channels=36, hidden_channels=16)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'stored'),
-    [
-        (dict(tokens='text'), False),
-        (dict(object_encoder=VOTENET | dict(num_proposals=13)), False),
-        (dict(object_encoder=STORED | dict(in_channels=5)), True),
-        (dict(loss_weights=dict(votes=1)), False),
-        (dict(head=HEAD | dict(answers=CORPUS, in_channels=24)), False),
-        (dict(data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor')), False),
-    ],
-    ids=range(6),
-)
-def test_parts_that_do_not_fit_are_refused(changes, stored):
-    with pytest.raises(REFUSED):
-        run(build(**changes), batch((20, 20), stored), 'predict')
 
 
 def test_a_checkpoint_of_other_answers_is_refused():

@@ -5,7 +5,6 @@ import re
 
 import numpy as np
 import pytest
-import torch
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
@@ -91,15 +90,3 @@ def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
     assert len(set.union(*scenes)) == sum(SMALL.values())
     with pytest.raises(UserError):
         r.write_rooms(folder, dict(SMALL, test=9))
-
-
-def test_blank_scenes_keep_texts_alone(folder):
-    data, blanks = read(folder), read(folder, blank_scenes=True)
-    plain, blank, other = data[3], blanks[3], blanks[3 + r.QUESTIONS]
-    seen = blank['inputs']['points']
-    assert seen.shape == plain['inputs']['points'].shape and not seen[:, 3:].any()
-    # Not in one place, where batch norms would divide by nothing.
-    assert seen[:, :3].std(dim=0).min() > 0.1
-    assert torch.equal(seen[:512], other['inputs']['points'][:512])
-    assert plain['data_samples'].text == blank['data_samples'].text
-    assert torch.equal(plain['data_samples'].gt_boxes, blank['data_samples'].gt_boxes)

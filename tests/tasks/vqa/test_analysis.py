@@ -13,7 +13,6 @@ from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.vqa import VisionLanguageVisualizationHook, VisionLanguageVisualizer
-from lm4ve.tasks.vqa.analysis import ANALYSIS
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import batch, build, write_config, write_tokenizer
 
@@ -103,14 +102,6 @@ def answered(answers=()):
         metainfo=dict(text=[SHORT], gt_answers=list(answers), img_path='x/my.png')
     )
     return sample.set_answer(torch.tensor([0.25, 0.75]), ['no', 'red'])
-
-
-def test_facts_are_question_answer_and_truth():
-    assert ANALYSIS.facts(answered(['red'] * 8 + ['no'] * 2), None) == {
-        'question': SHORT,
-        'prediction': 'red (75.0 %)',
-        'truth': 'red (8 of 10), no (2 of 10)',
-    }
 
 
 def test_wrong_texts_are_refused(tokenizer, tmp_path):

@@ -6,7 +6,6 @@ from mmengine.optim import build_optim_wrapper
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa.models.encoders import ConvStem
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
 from tests.tasks.vqa.tiny import ANSWERS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, write_tokenizer
@@ -225,14 +224,6 @@ def test_loss_of_several_questions_is_the_mean():
     assert not torch.isclose(loss, head.loss(features.flip(1), samples)['loss_vqa'])
     with pytest.raises(UserError, match='gt_answers'):
         head.loss(features, [single[0], samples[1]])
-
-
-@pytest.mark.parametrize('side', [2, 8, 16])
-def test_conv_stem_gives_one_token_a_patch(side):
-    stem = ConvStem(3, 24, kernel_size=side, stride=(side, side), bias=True)
-    assert stem(torch.zeros(1, 3, 4 * side, 2 * side)).shape == (1, 24, 4, 2)
-    with pytest.raises(UserError, match='power of two'):
-        ConvStem(3, 24, kernel_size=side, stride=side // 2)
 
 
 def rates(model, **paramwise_cfg):

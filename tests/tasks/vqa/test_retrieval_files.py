@@ -9,7 +9,6 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vqa import CaptionFiles, KarpathyRetrieval
-from lm4ve.tasks.vqa.datasets.retrieval import TextPool
 from tests.tasks.vqa import files
 
 
@@ -73,18 +72,6 @@ def test_false_captions_never_describe_the_image(flickr):
     np.random.seed(0)
     _, *false = data.get_data_info(0)['text']
     assert 'A photo.' in false and len(set(false)) < 30
-
-
-def test_draws_are_uniform_over_other_captions():
-    pool = TextPool([f'{i}' for i in range(12)])
-    np.random.seed(0)
-    counts = Counter(t for _ in range(3000) for t in pool.draw((3, 4, 5), 2))
-    assert set(counts) == {f'{i}' for i in (0, 1, 2, 6, 7, 8, 9, 10, 11)}
-    assert all(abs(n - 6000 / 9) < 100 for n in counts.values())
-    pool = TextPool(['a', 'b', 'c', 'b', 'd'])
-    for _ in range(20):
-        assert sorted(pool.draw((0, 1), 2)) == ['c', 'd']
-        assert sorted(pool.draw((3,), 3)) == ['a', 'b', 'c']
 
 
 def test_entries_are_images_in_tests_captions_in_training(flickr):
