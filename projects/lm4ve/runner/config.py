@@ -42,7 +42,7 @@ from lm4ve.zoo import all_models, find_config
 
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
-ENDS = ('end', 'T_max', 'total_steps')
+ENDS = ('total_steps', 'T_max', 'end')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
 _SIZED = ('model', '_dataloader', '_pipeline')
@@ -248,7 +248,7 @@ def _known_keys(
         if node['model_type'] not in CONFIG_MAPPING:
             return None
         config = CONFIG_MAPPING[node['model_type']]()
-        known = {name.lstrip('_') for name in dir(config)} | config.attribute_map.keys()
+        known = {*(name.lstrip('_') for name in dir(config)), *config.attribute_map}
         # Files of models, of which releases are made, have fields that nothing reads any more.
         return known | {k for k in node if not get_close_matches(k, known, 1, 0.82)}
     known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
