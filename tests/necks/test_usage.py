@@ -147,6 +147,14 @@ class WalksThrough(nn.Module):
         return x
 
 
+class Unused(WalksThrough):
+    """Has a layer that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(16, 16)
+
+
 class SequenceFirst(nn.Module):
     """As CLIP's transformers: tokens before samples inside."""
 
@@ -164,7 +172,8 @@ class SequenceFirst(nn.Module):
         (DropsPixels, 'last', dict(index=1), None),
         (DropsPixels, 'last', dict(index=0), 'model.llm_neck does not reach.*index='),
         (DropsPixels, 'last', dict(index=2), r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'),
-        (WalksThrough, 'features', {}, 'model.llm_neck was built and did not run'),
+        (WalksThrough, 'features', {}, None),  # by its last layer
+        (Unused, 'extra', {}, 'model.llm_neck was built and did not run'),
         (SequenceFirst, 'layer', dict(layout='NBC'), None),
         (SequenceFirst, 'norm', dict(layout='BNC'), None),
         (SequenceFirst, 'layer', dict(layout='BNC'), r'dimension 1, but .* dimension 0.*layout'),

@@ -7,39 +7,88 @@ learning rate decay work as before.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
+import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
+#: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
+_SEQUENCES = (
+    *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder),
+    *(nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase),
+)
 
-def _through_neck(
-    neck: nn.Module, index: int | str, module: nn.Module, args: Any, output: Any
-) -> Any:
-    """A forward hook that replaces a module's output, or its entry ``index``, by the neck's."""
-    if isinstance(output, Tensor):
-        return _features(neck(output))
-    # Patch embeddings and Swin's stages return (tokens, grid size).
-    try:
-        features = output.get(index) if isinstance(output, Mapping) else output[index]
-    except (LookupError, TypeError):
-        features = None
-    if not isinstance(features, Tensor):
-        named = output.items() if isinstance(output, Mapping) else enumerate(output)
-        kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
-        raise UserError(
-            f'backbone.index={index!r} names no features: {type(module).__name__} returns {kinds}. '
-            'Fix: the index (of a dict the key) of the entry that the encoder uses.'
-        )
-    # A copy: what the module keeps of its output stays as it is.
-    entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-    entries[index] = _features(neck(features))
-    return tuple(entries) if isinstance(output, tuple) else entries
+
+class _ThroughNeck:
+    """A forward hook that sends a module's output, or its entry ``index``, through the neck.
+
+    The neck is looked up in the encoder in each call, since others may put another in its place.
+
+    Args:
+        encoder (nn.Module): It has the neck as ``llm_neck``.
+        after (str): The module's name in the encoder.
+        index (int | str): See :func:`LLMBlockInsert`.
+    """
+
+    def __init__(self, encoder: Any, after: str, index: int | str) -> None:
+        self.encoder, self.after, self.index = encoder, after, index
+        self.samples: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
+        # Of a module alone that is copied (by peft), the encoder stays the same.
+        return type(self)(memo.get(id(self.encoder), self.encoder), self.after, self.index)
+
+    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the encoder runs: count samples; give a replica of DataParallel its own hook."""
+        hook = self
+        if getattr(encoder, '_is_replica', False):
+            place, hook = encoder.get_submodule(self.after), copy.copy(self)
+            hook.encoder = encoder
+            hooks = place._forward_hooks.items()
+            place._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
+        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
+        first = next(tensors, None)
+        hook.samples = None if first is None else first.shape[0]
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Replace the output."""
+        neck, index = self.encoder.llm_neck, self.index
+        if isinstance(output, Tensor):
+            self._check_samples(neck, output)
+            return _features(neck(output))
+        # Patch embeddings and Swin's stages return (tokens, grid size).
+        try:
+            features = output.get(index) if isinstance(output, Mapping) else output[index]
+        except (LookupError, TypeError):
+            features = None
+        if not isinstance(features, Tensor):
+            named = output.items() if isinstance(output, Mapping) else enumerate(output)
+            kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
+            raise UserError(
+                f'index={index!r} names no features: {type(module).__name__} returns {kinds}. '
+                'Fix: the index (of a dict the key) of the entry that the encoder uses.'
+            )
+        # A copy: what the module keeps of its output stays as it is.
+        self._check_samples(neck, features)
+        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
+        entries[index] = _features(neck(features))
+        return tuple(entries) if isinstance(output, tuple) else entries
+
+    def _check_samples(self, neck: Any, x: Tensor) -> None:
+        """Refuse tokens ``[N, B, C]`` where no layout was given."""
+        if neck.layout or self.samples is None or x.dim() != 3 or torch.jit.is_tracing():
+            return
+        if x.shape[0] != self.samples == x.shape[1]:
+            raise UserError(
+                f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples. Fix: "
+                "layout='NBC', or 'BNC' if the first dimension is that of samples."
+            )
 
 
 def _features(out: Any) -> Any:
@@ -78,20 +127,32 @@ def LLMBlockInsert(
     place = find_place(encoder, after)
     built: Any = neck
     if not isinstance(neck, nn.Module):
-        cfg = {'norm_cfg': None, **neck}
+        cfg = {**defaults_of(place), **neck}
         if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
             cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
         built = MODELS.build(cfg)
     # Inside an encoder the neck must give all tokens.
     check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
-    # A deep copy of the model (EMA) copies a partial's reference to the neck along with the neck.
-    place.register_forward_hook(partial(_through_neck, built, index))
+    name = next(n for n, m in encoder.named_modules() if m is place)
+    hook = _ThroughNeck(encoder, name, index)
+    encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
+    place.register_forward_hook(hook)
     return encoder
+
+
+def defaults_of(place: nn.Module) -> dict[str, Any]:
+    """Return the neck's arguments where nothing is said: no norm, and torch's own layout."""
+    flags = [getattr(m, 'batch_first', True) for m in place.modules()]
+    tokens_first = isinstance(place, _SEQUENCES) and not all(flags)
+    return dict(norm_cfg=None, layout='NBC' if tokens_first else None)
 
 
 def find_place(encoder: nn.Module, after: str) -> nn.Module:
     """Return the submodule of a name, in an encoder that has no block yet.
+
+    Of a sequence it is the last module, which runs also where a host calls one after the other
+    (timm's gradient checkpointing).
 
     Raises:
         UserError: There is none, it only holds others, or the encoder has a block.
@@ -111,4 +172,10 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             f"after='{after}' is {what} of {kind}.{did_you_mean(after, modules)} Fix: name one of "
             f'{listing(near, 12)}.'
         )
+    names = [*encoder.named_modules(remove_duplicate=False)]
+    while isinstance(place, nn.Sequential) and type(place).forward is nn.Sequential.forward:
+        last = [*place][-1:]
+        if sum(m is last[0] for _, m in names if last) != 1:  # empty, or used elsewhere too
+            break
+        place = last[0]
     return place

@@ -24,9 +24,9 @@ from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 ADVICE = (
-    ' Fix: a host that calls its neck, or LLMBlockInsert with after= a submodule that runs and '
-    'index= an entry of its output that is used; neck.guard=False where the block rests in some '
-    'steps.'
+    ' Fix: a host that calls its neck, or after= a submodule that runs and index= an entry of its '
+    'output that is used (lm4ve.wrap, LLMBlockInsert); guard=False of the neck where the block '
+    'rests in some steps.'
 )
 #: Operations that move, copy or average tokens without changing what a norm has made.
 _NEUTRAL = (
@@ -116,7 +116,7 @@ class NeckUsage:
         if found and expected not in found:
             return (
                 f'The features before {self.name} have their samples in dimension {found[0]}, but '
-                f"the neck reads them from dimension {expected} (neck.layout; CLIP's is 'NBC')."
+                f"the neck reads them from dimension {expected} (layout=; CLIP's is 'NBC')."
             )
         return ''
 
@@ -136,7 +136,8 @@ def watch_necks(model: nn.Module) -> list[NeckUsage]:
     return [
         NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
         for n, m in model.named_modules()
-        if isinstance(m, LLMBlockNeck) and m.guard
+        # peft keeps the original of a module beside the copy that it trains.
+        if isinstance(m, LLMBlockNeck) and m.guard and 'original_module' not in n.split('.')
     ]
 
 
