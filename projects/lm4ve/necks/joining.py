@@ -1,5 +1,6 @@
 """A host's neck beside its encoder: the class token that it reads, the norm that it takes over."""
 
+import logging
 import re
 from collections.abc import Collection
 from functools import partial
@@ -64,18 +65,24 @@ def _load_norm(
     if not any(key.startswith(prefix + start) for key in state):
         return
     chosen = _final_norm(neck, {*model.backbone.state_dict()}, state, prefix + start)
-    origin = f"'{chosen}'" if chosen else 'anew: the checkpoint has no final norm of its shape'
-    for leaf in neck.norm.state_dict() if chosen else ():
+    for leaf, mine in neck.norm.state_dict().items() if chosen else ():
         tensor = state.pop(f'{prefix}{start}{chosen}.{leaf}')
         if start:
             state[own + leaf] = tensor
         else:
-            neck.norm.state_dict()[leaf].copy_(tensor)
-    missing = [k for k in module.state_dict() if prefix + k not in state]
-    unknown = [k for k in state if k.removeprefix(prefix) not in module.state_dict()]
+            mine.copy_(tensor)
+    names = {prefix + k for k in module.state_dict()}
+    missing, unknown = (sorted(a - b) for a, b in ((names, {*state}), ({*state}, names)))
     print_log(
-        f'{name}.norm starts from {origin}. Not in the checkpoint: {listing(missing) or "nothing"}; '
-        f'not loaded of it: {listing(unknown) or "nothing"}.',
+        f"{name}.norm starts from '{chosen}' of the encoder's weights"
+        if chosen
+        else f"{name}.norm starts anew: the encoder's weights have no final norm of its kind",
+        logger='current',
+        level=logging.INFO if chosen else logging.WARNING,
+    )
+    print_log(
+        f'{len(names) - len(missing)} tensors are loaded. Not in the file: {listing(missing)}. '
+        f'Not loaded of it: {listing(unknown)}.',
         logger='current',
     )
 
