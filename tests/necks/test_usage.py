@@ -176,8 +176,8 @@ class SequenceFirst(nn.Module):
         (Unused, 'extra', {}, 'model.llm_neck was built and did not run'),
         (SequenceFirst, 'layer', dict(layout='NBC'), None),
         (SequenceFirst, 'norm', dict(layout='BNC'), None),
-        (SequenceFirst, 'layer', dict(layout='BNC'), r'dimension 1, but .* dimension 0.*layout'),
-        (SequenceFirst, 'norm', dict(layout='NBC'), r'dimension 0, but .* dimension 1.*layout'),
+        (SequenceFirst, 'layer', dict(layout='BNC'), r'in dimension 0.*another layout'),
+        (SequenceFirst, 'norm', dict(layout='NBC'), r'in dimension 1.*another layout'),
     ],
 )
 def test_a_place_without_effect_is_an_error(encoder, after, options, message):

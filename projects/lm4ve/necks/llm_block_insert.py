@@ -38,7 +38,7 @@ class _ThroughNeck:
 
     def __init__(self, encoder: Any, after: str, index: int | str) -> None:
         self.encoder, self.after, self.index = encoder, after, index
-        self.samples: int | None = None
+        self.samples: int | None = None  # of the encoder's input
 
     def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
         # Of a module alone that is copied (by peft), the encoder stays the same.
@@ -53,16 +53,14 @@ class _ThroughNeck:
             hooks = place._forward_hooks.items()
             place._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
         tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
-        first = next(tensors, None)
-        hook.samples = None if first is None else first.shape[0]
+        hook.samples = next((x.shape[0] for x in tensors), None)
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Replace the output."""
-        neck, index = self.encoder.llm_neck, self.index
         if isinstance(output, Tensor):
-            self._check_samples(neck, output)
-            return _features(neck(output))
+            return self._run(output)
         # Patch embeddings and Swin's stages return (tokens, grid size).
+        index = self.index
         try:
             features = output.get(index) if isinstance(output, Mapping) else output[index]
         except (LookupError, TypeError):
@@ -75,25 +73,24 @@ class _ThroughNeck:
                 'Fix: the index (of a dict the key) of the entry that the encoder uses.'
             )
         # A copy: what the module keeps of its output stays as it is.
-        self._check_samples(neck, features)
         entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-        entries[index] = _features(neck(features))
+        entries[index] = self._run(features)
         return tuple(entries) if isinstance(output, tuple) else entries
 
-    def _check_samples(self, neck: Any, x: Tensor) -> None:
-        """Refuse tokens ``[N, B, C]`` where no layout was given."""
-        if neck.layout or self.samples is None or x.dim() != 3 or torch.jit.is_tracing():
-            return
-        if x.shape[0] != self.samples == x.shape[1]:
-            raise UserError(
-                f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples. Fix: "
-                "layout='NBC', or 'BNC' if the first dimension is that of samples."
-            )
-
-
-def _features(out: Any) -> Any:
-    """Return the features of a neck's output, in mmaction2's protocol ``(x, losses)``."""
-    return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
+    def _run(self, x: Tensor) -> Any:
+        """Run the neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
+        neck = self.encoder.llm_neck
+        layout = getattr(neck, 'layout', None) or 'BNC'
+        if x.dim() == len(layout) == 3 and neck.guard and not torch.jit.is_tracing():
+            places = [layout.index('B'), layout.index('C')]
+            if x.shape[places[0]] != self.samples == x.shape[3 - sum(places)]:
+                raise UserError(
+                    f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples, which "
+                    f"layout={layout!r} has in dimension {places[0]}. Fix: another layout (CLIP's "
+                    "is 'NBC')."
+                )
+        out = neck(x)
+        return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -127,7 +124,7 @@ def LLMBlockInsert(
     place = find_place(encoder, after)
     built: Any = neck
     if not isinstance(neck, nn.Module):
-        cfg = {**defaults_of(place), **neck}
+        cfg = {**defaults_of(encoder, after), **neck}
         if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
             cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
         built = MODELS.build(cfg)
@@ -141,10 +138,11 @@ def LLMBlockInsert(
     return encoder
 
 
-def defaults_of(place: nn.Module) -> dict[str, Any]:
+def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
     """Return the neck's arguments where nothing is said: no norm, and torch's own layout."""
-    flags = [getattr(m, 'batch_first', True) for m in place.modules()]
-    tokens_first = isinstance(place, _SEQUENCES) and not all(flags)
+    within = [m for n, m in encoder.named_modules() if f'{after}.'.startswith(f'{n}.' if n else '')]
+    parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
+    tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)
     return dict(norm_cfg=None, layout='NBC' if tokens_first else None)
 
 
@@ -172,10 +170,8 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             f"after='{after}' is {what} of {kind}.{did_you_mean(after, modules)} Fix: name one of "
             f'{listing(near, 12)}.'
         )
-    names = [*encoder.named_modules(remove_duplicate=False)]
-    while isinstance(place, nn.Sequential) and type(place).forward is nn.Sequential.forward:
-        last = [*place][-1:]
-        if sum(m is last[0] for _, m in names if last) != 1:  # empty, or used elsewhere too
-            break
-        place = last[0]
+    every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
+    # Unless the last one is used elsewhere too.
+    while type(place).forward is nn.Sequential.forward and every.count([*place][-1]) == 1:
+        place = [*place][-1]
     return place

@@ -27,15 +27,12 @@ from lm4ve.blocks.provenance import (
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.layouts import COMMON, DEFAULTS, to_tokens
 
-_BATCH_NORMS = dict.fromkeys(('BN', 'BN1d', 'BN2d', 'BN3d'), nn.BatchNorm1d)
-_NORMS: dict[str, Any] = dict(
-    _BATCH_NORMS,
-    SyncBN=nn.SyncBatchNorm,
-    GN=lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
-    LN=nn.LayerNorm,
-    LN2d=nn.LayerNorm,
-    RMSNorm=nn.RMSNorm,
-)
+_NORMS: dict[str, Any] = {
+    **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
+    **dict.fromkeys(('BN', 'BN1d', 'BN2d', 'BN3d'), nn.BatchNorm1d),
+    **dict(RMSNorm=nn.RMSNorm, SyncBN=nn.SyncBatchNorm),
+    'GN': lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
+}
 
 
 @MODELS.register_module()
@@ -214,8 +211,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         if self.norm is None:
             return x
         last = x.dim() == 2 or isinstance(self.norm, (nn.LayerNorm, nn.RMSNorm))
-        out: Tensor = self.norm(x) if last else self.norm(x.transpose(1, 2)).transpose(1, 2)
-        return out
+        return self.norm(x) if last else self.norm(x.mT).mT  # type: ignore[no-any-return]
 
     def run(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
         """Run mappers and block ``[B, N, C] -> [B, Q, C]``, compiled or checkpointed if wanted."""

@@ -59,7 +59,7 @@ def wrap(
     """
     place = find_place(model, after)
     width = in_channels or _width_of(place, after)
-    options: dict[str, Any] = {**defaults_of(place), 'in_channels': width, **neck}
+    options: dict[str, Any] = {**defaults_of(model, after), 'in_channels': width, **neck}
     arguments, built = build_neck(model, after, index, options, block)
     if built.init_cfg:  # what a runner calls init_weights() for
         initialize(built.mapper_in, built.init_cfg)
