@@ -191,6 +191,17 @@ def test_a_place_without_effect_is_an_error(encoder, after, options, message):
             lm4ve.check(model, X)
 
 
+class Rests(WalksThrough):
+    """Leaves its layer out of every training step, as LayerDrop does of some."""
+
+    def forward(self, x):
+        return self.features(x) if not self.training else self.features[0](x)
+
+
+def test_a_layer_may_rest_in_the_step_that_is_checked():
+    lm4ve.check(LLMBlockInsert(Rests(), 'features.1', NECK), X)
+
+
 # ------------------------------------------------------------------------------- normed before
 @pytest.mark.parametrize(
     'last, after, warns',

@@ -38,11 +38,14 @@ class _ThroughNeck:
 
     def __init__(self, encoder: Any, after: str, index: int | str) -> None:
         self.encoder, self.after, self.index = encoder, after, index
+        self.known_layout = defaults_of(encoder, after)['layout']
         self.samples: int | None = None  # of the encoder's input
 
     def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
+        hook = copy.copy(self)
         # Of a module alone that is copied (by peft), the encoder stays the same.
-        return type(self)(memo.get(id(self.encoder), self.encoder), self.after, self.index)
+        hook.encoder = memo.get(id(self.encoder), self.encoder)
+        return hook
 
     def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the encoder runs: count samples; give a replica of DataParallel its own hook."""
@@ -81,7 +84,8 @@ class _ThroughNeck:
         """Run the neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
         neck = self.encoder.llm_neck
         layout = getattr(neck, 'layout', None) or 'BNC'
-        if x.dim() == len(layout) == 3 and neck.guard and not torch.jit.is_tracing():
+        unsure = not torch.jit.is_tracing() and layout != self.known_layout
+        if x.dim() == len(layout) == 3 and unsure and neck.guard:
             places = [layout.index('B'), layout.index('C')]
             if x.shape[places[0]] != self.samples == x.shape[3 - sum(places)]:
                 raise UserError(
