@@ -78,11 +78,7 @@ def _load_norm(
         else:
             tensor.copy_(state.pop(f'{chosen}.{leaf}'))
     names = {prefix + k for k in module.state_dict()}
-    missing, unknown = (sorted(a - b) for a, b in ((names, {*state}), ({*state}, names)))
-    print_log(
-        f'{name}.norm starts from {chosen or "its initial values"}. '
-        f'Loaded: {len(names) - len(missing)} tensors. Missing: {listing(missing)}. '
-        f'Unknown: {listing(unknown)}.',
-        logger='current',
-        level=logging.INFO if chosen else logging.WARNING,
-    )
+    missing, unknown = sorted(names - state.keys()), sorted(state.keys() - names)
+    text = f'{name}.norm starts from {chosen or "its initial values"} of {len(state)} tensors. '
+    text += f'Missing: {listing(missing)}. Unknown: {listing(unknown)}.'
+    print_log(text, logger='current', level=logging.INFO if chosen else logging.WARNING)
