@@ -30,12 +30,8 @@ def join(model: Any) -> None:
         UserError: The neck reads a class token, and the encoder has none.
     """
     neck = _neck_of(model)[1]
-    tensors = [n for n, _ in model.backbone.named_parameters()]
-    if (
-        neck
-        and neck.out_type == 'cls_token'
-        and not any(re.search('cls|class', n) for n in tensors)
-    ):
+    has_class = any(re.search('cls|class', n) for n, _ in model.backbone.named_parameters())
+    if neck and neck.out_type == 'cls_token' and not has_class:
         kind = type(model.backbone).__name__
         raise UserError(f"neck.out_type='cls_token': {kind} has none. Fix: out_type='avg_featmap'.")
     if neck and neck.norm is not None:
