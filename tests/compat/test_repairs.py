@@ -36,6 +36,8 @@ DEFECTS = [
     ('starts_training', f'{_RUNNER}:Runner', '_train_loop', 'def (is_training|resume_from)'),
     ('import_without_blip', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
     ('refuse_unbuilt_neck', f'{_PRETRAIN}:HuggingFaceClassifier.__init__', 'kwargs', 'neck'),
+    ('refuse_unbuilt_neck', f'{_PRETRAIN}:TimmClassifier.__init__', 'kwargs', 'neck'),
+    ('load_plain_encoders', f'{_PRETRAIN}:ImageClassifier.__init__', 'state_dict', 'neck.*state'),
     ('load_whole_checkpoints', 'mmpretrain.apis:get_model', 'load_checkpoint', 'strict'),
     ('load_whole_checkpoints', 'mmpretrain.apis.base:BaseInferencer', 'load_checkpoint', 'strict'),
     ('load_whole_checkpoints', 'mmaction.apis:init_recognizer', 'load_checkpoint', 'strict'),

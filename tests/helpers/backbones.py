@@ -6,14 +6,16 @@ from types import ModuleType
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope, Registry
+from torch.utils._pytree import tree_leaves
 
 from lm4ve.necks import LLMBlockNeck
+from lm4ve.necks.joining import join
 from lm4ve.necks.layouts import DEFAULTS
 from lm4ve.necks.usage import comes_from_norm
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
-from tools.dev.backbones import Entry, Refused, full_type
+from tools.dev.backbones import HOSTS_OWN, Entry, Refused, full_type
 from tools.dev.family_table import with_tables
 
 
@@ -92,6 +94,50 @@ def with_block(entry: Entry, encoder: torch.nn.Module, inputs: tuple, neck_type=
 
 def _width(entry: Entry, x: torch.Tensor) -> int:
     return x.shape[(entry.neck.get('layout') or DEFAULTS[x.dim()]).index('C')]
+
+
+class Host(torch.nn.Module):
+    """What every host does with an encoder and the necks after it."""
+
+    def __init__(self, backbone: torch.nn.Module, neck, then: list) -> None:
+        super().__init__()
+        self.backbone, self.neck, self.then = backbone, neck, torch.nn.Sequential(*then)
+        join(self)
+
+    def forward(self, *inputs):
+        feats = self.backbone(*inputs)
+        return self.then(self.neck(feats) if self.neck else feats)
+
+
+@torch.no_grad()
+def check_bypass(entry: Entry, host: str, sizes: dict, inputs: tuple) -> None:
+    """With a second mapper of zero and the outer residual, the host's own weights and result."""
+    plain = {'type': entry.type, **entry.backbone, **entry.plain}
+    plain = Entry(plain.pop('type'), {k: v for k, v in plain.items() if v is not HOSTS_OWN})
+    plain = build_encoder(plain, host, sizes)
+    for p in plain.parameters():
+        p.add_(torch.randn_like(p), alpha=0.3)
+    model, neck, _ = with_block(entry, build_encoder(entry, host, sizes), inputs)
+    vars(model).pop('forward', None)
+    with DefaultScope.overwrite_default_scope(host):
+        then = [MODELS.build(cfg) for cfg in entry.then]
+        if neck:
+            model, plain = Host(model, MODELS.build(neck), then), Host(plain, None, then)
+    missing, unknown = model.load_state_dict(plain.state_dict(), strict=False)
+    block = next(m for m in model.modules() if isinstance(m, LLMBlockNeck))
+    trained = {n for n, _ in model.named_parameters()}
+    assert not unknown and all('mapper_' in n for n in trained & {*missing})
+    norms = {n.rpartition('.')[0] for n in {*plain.state_dict()} - {*model.state_dict()}}
+    assert {plain.get_submodule(n).eps for n in norms} == {m.eps for m in [block.norm] if m}
+    block.mapper_out.weight.zero_()
+    block.residual = 'outer'
+    model.eval(), plain.eval()
+    mine, theirs = ([x for x in tree_leaves(m(*inputs)) if x is not None] for m in (model, plain))
+    # DeiT also gives its second class token, timm all tokens.
+    for a, b in zip(mine, theirs, strict=entry.type != 'DistilledVisionTransformer'):
+        b = b[:, 0] if entry.type == 'TIMMBackbone' else b
+        a, b = (x.flatten(2).mean(-1) if x.dim() > 2 else x for x in (a, b))
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5 * max(1, b.abs().max().item()))
 
 
 def check_a_step(entry: Entry, model: torch.nn.Module, *batch) -> None:

@@ -66,6 +66,55 @@ def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options
         assert torch.equal(other.eval()(PIXELS), model.eval()(PIXELS))
 
 
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(target_modules='all-linear'),
+        dict(target_modules=['mapper_in']),
+        dict(target_modules=['q_proj'], exclude_modules='.*llm_neck.*mapper.*'),
+        dict(target_modules=['qkv'], modules_to_save=['llm_neck']),
+    ],
+)
+def test_peft_trains_what_it_puts_on_a_neck(options):
+    peft = pytest.importorskip('peft')
+    model = lm4ve.wrap(timm_vit(), 'blocks.1', dict(BLOCK, trainable='all'))
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, init_lora_weights=False, **options))
+    lm4ve.check(model, PIXELS)
+    model(PIXELS).square().sum().backward()
+    trained = [p for n, p in model.named_parameters() if p.requires_grad and 'neck' in n]
+    assert trained and all(p.grad is not None and p.grad.any() for p in trained)
+
+
+def test_a_replica_of_data_parallel_runs_its_own_neck():
+    model = lm4ve.wrap(timm_vit(), 'blocks.1', BLOCK).eval()
+    replicas = {m: m._replicate_for_data_parallel() for m in model.modules()}
+    for module, replica in replicas.items():
+        replica._modules.update({n: replicas[m] for n, m in module._modules.items()})
+        for name, p in module._parameters.items():
+            setattr(replica, name, p if p is None else p.detach().clone())
+    expected = model(PIXELS)
+    torch.testing.assert_close(replicas[model](PIXELS), expected)
+    replicas[model].llm_neck.mapper_out.weight.zero_()
+    assert not torch.allclose(replicas[model](PIXELS), expected)
+    assert torch.equal(model(PIXELS), expected)
+
+
+def test_checkpointing_that_starts_later_keeps_the_block():
+    model = lm4ve.wrap(timm_vit(), 'blocks', BLOCK)
+    expected = model(PIXELS)
+    model.set_grad_checkpointing(True)
+    assert torch.equal(model(PIXELS), expected)
+
+
+@pytest.mark.parametrize('after', ['layers.1', 'layers.1.linear2'])
+def test_samples_of_sequence_first_modules_stay_apart(after):
+    layer = nn.TransformerEncoderLayer(16, 2, 24, dropout=0.0)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    lm4ve.wrap(model, after, BLOCK)
+    x = torch.randn(5, 3, 16)
+    torch.testing.assert_close(model(x)[:, :2], model(x[:, :2]))
+
+
 def trainer(folder):
     pytest.importorskip('accelerate', reason='the Trainer of transformers needs accelerate')
     from transformers import Trainer, TrainingArguments

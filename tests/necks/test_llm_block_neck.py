@@ -46,10 +46,30 @@ def test_tokens_go_through_mappers_block_residuals_and_norm(residual):
     torch.testing.assert_close(first(x), expected[:, 0])
     mean = make(residual=residual, out_type='avg_featmap')
     torch.testing.assert_close(mean(x), neck.norm(full.mean(dim=1)))
+    first = make(residual=residual, out_type='avg_featmap', norm_first=True)
+    torch.testing.assert_close(first(x), expected.mean(dim=1))
     index = torch.tensor([[0, 3], [4, 1]])
     some = expected.gather(1, index[..., None].expand(-1, -1, C))
     torch.testing.assert_close(neck(x, queries=index), some)
     torch.testing.assert_close(neck(x, queries=slice(1, 4)), expected[:, 1:4])
+
+
+@pytest.mark.parametrize(
+    'cfg, norm',
+    [
+        (dict(type='BN1d'), torch.nn.BatchNorm1d(C)),
+        (dict(type='GN', num_groups=3), torch.nn.GroupNorm(3, C)),
+        (dict(type='LN2d', eps=0.1), lambda x: F.layer_norm(x.mT, (C,), eps=0.1).mT),
+        (dict(type='RMSNorm'), lambda x: F.rms_norm(x.mT, (C,)).mT),
+    ],
+)
+def test_norms_act_on_channels_in_every_layout(cfg, norm):
+    x = torch.randn(2, C, 3, 4)
+    expected = norm(make(norm_cfg=None)(x).flatten(2))
+    torch.testing.assert_close(make(norm_cfg=cfg)(x).flatten(2), expected)
+    torch.testing.assert_close(make(norm_cfg=cfg)(x.flatten(2).mT), expected.mT)
+    with pytest.raises(UserError, match='neck.norm_cfg.type=.IN'):
+        make(norm_cfg=dict(type='IN'))
 
 
 def test_class_token_computes_one_query_only():

@@ -147,6 +147,14 @@ class WalksThrough(nn.Module):
         return x
 
 
+class Unused(WalksThrough):
+    """Has a layer that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(16, 16)
+
+
 class SequenceFirst(nn.Module):
     """As CLIP's transformers: tokens before samples inside."""
 
@@ -164,11 +172,12 @@ class SequenceFirst(nn.Module):
         (DropsPixels, 'last', dict(index=1), None),
         (DropsPixels, 'last', dict(index=0), 'model.llm_neck does not reach.*index='),
         (DropsPixels, 'last', dict(index=2), r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'),
-        (WalksThrough, 'features', {}, 'model.llm_neck was built and did not run'),
+        (WalksThrough, 'features', {}, None),  # by its last layer
+        (Unused, 'extra', {}, 'model.llm_neck was built and did not run'),
         (SequenceFirst, 'layer', dict(layout='NBC'), None),
         (SequenceFirst, 'norm', dict(layout='BNC'), None),
-        (SequenceFirst, 'layer', dict(layout='BNC'), r'dimension 1, but .* dimension 0.*layout'),
-        (SequenceFirst, 'norm', dict(layout='NBC'), r'dimension 0, but .* dimension 1.*layout'),
+        (SequenceFirst, 'layer', dict(layout='BNC'), r'in dimension 0.*another layout'),
+        (SequenceFirst, 'norm', dict(layout='NBC'), r'in dimension 1.*another layout'),
     ],
 )
 def test_a_place_without_effect_is_an_error(encoder, after, options, message):
@@ -180,6 +189,17 @@ def test_a_place_without_effect_is_an_error(encoder, after, options, message):
     else:
         with pytest.raises(UserError, match=message):
             lm4ve.check(model, X)
+
+
+class Rests(WalksThrough):
+    """Leaves its layer out of every training step, as LayerDrop does of some."""
+
+    def forward(self, x):
+        return self.features(x) if not self.training else self.features[0](x)
+
+
+def test_a_layer_may_rest_in_the_step_that_is_checked():
+    lm4ve.check(LLMBlockInsert(Rests(), 'features.1', NECK), X)
 
 
 # ------------------------------------------------------------------------------- normed before

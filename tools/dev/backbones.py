@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+#: The value of a field that has the host's default.
+HOSTS_OWN = object()
 _MAP = dict(norm_cfg=None)
 _MEAN = dict(out_type='avg_featmap')
 
@@ -30,6 +32,8 @@ class Entry:
         head (str): The head that takes the features; empty for the usual one.
         note (str): Anything else that a user has to know, a clause.
         unused (str): Parameters that the host itself leaves without a gradient; usually empty.
+        plain (dict): The fields of the plain encoder that differ from ``backbone``, also its
+            type; :data:`HOSTS_OWN` for the host's default.
     """
 
     type: str
@@ -42,6 +46,7 @@ class Entry:
     head: str = ''
     note: str = ''
     unused: str = ''
+    plain: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,15 @@ class Refused:
 
 
 _RAW = dict(out_type='raw', final_norm=False)
+_NOT_RAW = dict(out_type=HOSTS_OWN, final_norm=HOSTS_OWN)
 _CLASS = dict(out_type='cls_token')
 _POOL = (dict(type='GlobalAveragePooling'),)
-_SWIN = dict(norm_cfg=dict(type='LN', eps=1e-5))
+_LN = dict(norm_cfg=dict(type='LN', eps=1e-5))
+_COLUMNS = dict(_MEAN, layout='BCN', norm_first=True, **_LN)
+_GROUP = dict(norm_cfg=dict(type='GN', num_groups=1))
+_GAP = dict(gap_before_final_norm=False)
+#: The host averages before its norm by default.
+_GAP_PLAIN = dict(gap_before_final_norm=HOSTS_OWN)
 
 _PIXELS = '224 x 224 pixels, as the host asks'
 
@@ -73,15 +84,20 @@ def _convolutional(*names: str, **backbone: Any) -> tuple[Entry, ...]:
 
 
 IMAGE = (
-    Entry('VisionTransformer', _RAW, _CLASS),
+    Entry('VisionTransformer', _RAW, _CLASS, plain=_NOT_RAW),
     # Its layers norm both branches by ln1.
-    Entry('DeiT3', _RAW, _CLASS, unused='ln2'),
-    Entry('DistilledVisionTransformer', _RAW, _CLASS),
-    Entry('T2T_ViT', _RAW, _CLASS),
-    Entry('RevVisionTransformer', _RAW, _MEAN),
-    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1)),
-    Entry('ViTEVA02', _RAW, dict(_MEAN, num_extra_tokens=1)),
-    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',)),
+    Entry('DeiT3', _RAW, _CLASS, plain=_NOT_RAW, unused='ln2'),
+    Entry('DistilledVisionTransformer', _RAW, _CLASS, plain=_NOT_RAW),
+    Entry('T2T_ViT', _RAW, dict(_CLASS, **_LN), plain=_NOT_RAW),
+    Entry('RevVisionTransformer', _RAW, dict(_MEAN, norm_first=True), plain=_NOT_RAW),
+    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1), plain=_NOT_RAW),
+    Entry(
+        'ViTEVA02',
+        _RAW,
+        dict(_MEAN, num_extra_tokens=1, **_LN),
+        plain=dict(out_type='avg_featmap'),  # as the host's configs have it
+    ),
+    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',), plain=_NOT_RAW),
     Entry(
         'TIMMBackbone',
         dict(model_name='vit_small_patch16_224'),
@@ -89,8 +105,8 @@ IMAGE = (
         norms=('timm_model.norm',),
         note="and any other of timm's models, with its norm's name or without one",
     ),
-    Entry('SwinTransformer', dict(norm_cfg=None), _SWIN, _POOL),
-    Entry('SwinTransformerV2', dict(norm_cfg=None), _SWIN, _POOL),
+    Entry('SwinTransformer', dict(norm_cfg=None), _LN, _POOL, plain=dict(norm_cfg=HOSTS_OWN)),
+    Entry('SwinTransformerV2', dict(norm_cfg=None), _LN, _POOL, plain=dict(norm_cfg=HOSTS_OWN)),
     Entry('MixMIMTransformer', insert=dict(after='layers.3')),
     Entry('TNT', insert=dict(after='layers.11', index=1)),
     Entry(
@@ -99,26 +115,27 @@ IMAGE = (
         head='ConformerHead',
         note='the convolutional branch stays as it is',
     ),
-    Entry('PCPVT', {}, _MEAN),
-    Entry('SVT', {}, _MEAN),
-    Entry('lm4ve.RawConvNeXt', {}, _MEAN),
-    Entry('ConvNeXt', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
-    Entry('HorNet', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
-    Entry('EdgeNeXt', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
-    Entry('TinyViT', dict(gap_before_final_norm=False), _MEAN, norms=('norm3',)),
-    Entry('DaViT', {}, _MEAN, norms=('norm3',)),
-    Entry('VAN', {}, _MEAN, norms=('norm4',)),
-    Entry('PoolFormer', {}, _MEAN, norms=('norm6',)),
-    Entry('RIFormer', {}, _MEAN, norms=('norm6',)),
-    Entry('MViT', {}, _MEAN, norms=('norm3',)),
-    Entry('EfficientFormer', dict(reshape_last_feat=True), _MEAN, norms=('norm3',), note=_PIXELS),
-    Entry('MlpMixer', {}, dict(_MEAN, layout='BCN'), norms=('ln1',)),
-    Entry('RepMLPNet', dict(final_norm=False), _MEAN),
-    Entry('LeViT', {}, _MEAN),
-    Entry('MobileViT', {}, _MEAN),
-    Entry('RepLKNet', {}, _MEAN),
-    Entry('ViTSAM', dict(out_channels=0), _MEAN),
-    Entry('HiViT', {}, _MEAN),
+    Entry('lm4ve.RawConvNeXt', {}, _MEAN, plain=dict(type='ConvNeXt')),
+    Entry('ConvNeXt', _GAP, _MEAN, norms=('norm3',), plain=_GAP_PLAIN),
+    Entry('HorNet', _GAP, _MEAN, norms=('norm3',), plain=_GAP_PLAIN),
+    Entry('EdgeNeXt', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=_GAP_PLAIN),
+    Entry('TinyViT', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=_GAP_PLAIN),
+    Entry('DaViT', {}, _LN, _POOL, norms=('norm3',)),
+    Entry('VAN', {}, _LN, _POOL, norms=('norm4',)),
+    Entry('PoolFormer', {}, _GROUP, _POOL, norms=('norm6',)),
+    Entry('RIFormer', {}, _GROUP, _POOL, norms=('norm6',)),
+    Entry('MViT', {}, {}, _POOL, norms=('norm3',)),
+    Entry('EfficientFormer', {}, _COLUMNS, norms=('norm3',), note=_PIXELS),
+    Entry('MlpMixer', {}, _COLUMNS, norms=('ln1',)),
+    Entry(
+        'RepMLPNet',
+        dict(final_norm=False),
+        dict(norm_cfg=dict(type='BN')),
+        _POOL,
+        plain=dict(final_norm=HOSTS_OWN),
+    ),
+    *_convolutional('PCPVT', 'SVT', 'LeViT', 'MobileViT', 'RepLKNet', 'HiViT'),
+    *_convolutional('ViTSAM', out_channels=0),
     Entry('Vig', {}, _MAP, _POOL, note=_PIXELS),
     Entry('PyramidVig', {}, _MAP, _POOL, note=_PIXELS),
     *_convolutional(
@@ -168,9 +185,15 @@ def _inside(name: str, model: str, head: str, note: str = '', **insert: Any) -> 
 
 _TOKENS = dict(model=_3D, head='TimeSformerHead')
 VIDEO = (
-    Entry('VisionTransformer', dict(return_feat_map=True), _MEAN, **_TOKENS),
-    Entry('SwinTransformer3D', {}, _SWIN, norms=('norm3',), model=_3D, head='I3DHead'),
-    Entry('MViT', dict(output_cls_token=False), _MEAN, norms=('norm3',), **_TOKENS),
+    Entry(
+        'VisionTransformer',
+        dict(return_feat_map=True),
+        _MEAN,
+        plain=dict(return_feat_map=HOSTS_OWN),
+        **_TOKENS,
+    ),
+    Entry('SwinTransformer3D', {}, _LN, norms=('norm3',), model=_3D, head='I3DHead'),
+    Entry('MViT', dict(output_cls_token=False), {}, norms=('norm3',), model=_3D, head='I3DHead'),
     _inside('TimeSformer', **_TOKENS, after='transformer_layers.layers.11'),
     Entry(
         'UniFormerV2',

@@ -33,6 +33,7 @@ SETTINGS = dict(
     residual='model.neck.residual',
     layout='model.neck.layout',
     num_extra_tokens='model.neck.num_extra_tokens',
+    norm_first='model.neck.norm_first',
     index='model.neck.index',
     keep_others='model.neck.keep_others',
     branch='model.neck.branch',

@@ -22,6 +22,8 @@ REPAIRS = {
     ),
     'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_blip',),
     'mmpretrain.models.classifiers.hugging_face': ('for_mmpretrain:refuse_unbuilt_neck',),
+    'mmpretrain.models.classifiers.timm': ('for_mmpretrain:refuse_unbuilt_neck',),
+    'mmpretrain.models.classifiers.image': ('for_mmpretrain:load_plain_encoders',),
     'mmpretrain.apis.base': ('for_mmpretrain:load_whole_checkpoints',),
     'mmpretrain.apis.model': ('for_mmpretrain:load_whole_checkpoints',),
     'mmaction.registry': ('for_mmaction:import_without_missing_parts',),

@@ -1,8 +1,8 @@
 """Repairs of mmaction2 1.2.0."""
 
-import importlib
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +30,7 @@ def import_without_missing_parts(registry: Any) -> None:
         for name in (_DRN, f'{_DRN}.drn'):
             sys.modules[name] = ModuleType(name)
         sys.modules[f'{_DRN}.drn'].DRN = type('DRN', (), {})  # type: ignore[attr-defined]
-    dependency: Any = importlib.import_module('mmaction.utils.dependency')
+    dependency: Any = import_module('mmaction.utils.dependency')
     dependency.WITH_MULTIMODAL = False
 
 
@@ -77,7 +77,7 @@ def build_recognizers(base: ModuleType) -> None:
       ``(features, losses)`` of one neck to the next.
     - ``RecognizerGCN``, ``RecognizerAudio`` and ``MMRecognizer3D`` build ``neck=`` and never
       call it, so that a block in it would do nothing.
-    - A plain VideoMAE checkpoint's ``fc_norm`` belongs to our neck's norm, where there is one.
+    - A plain encoder's final norm belongs to our neck (see ``lm4ve/necks/joining.py``).
 
     May go once ``BaseRecognizer`` builds its parts by mmaction2's registry and calls each neck.
     """
@@ -93,18 +93,7 @@ def build_recognizers(base: ModuleType) -> None:
         parts = model.neck.modules() if host in _WITHOUT_NECK and model.with_neck else ()
         if any(type(m).__name__ == 'LLMBlockNeck' for m in parts):
             raise UserError(f'model.neck: {host} never calls its neck. Fix: LLMBlockInsert.')
-        # A child sees its own keys only, so the model has to do it.
-        model.register_load_state_dict_pre_hook(_move_norm_to_neck)
-
-
-def _move_norm_to_neck(model: Any, state_dict: dict, prefix: str, *args: Any) -> None:
-    norm = getattr(getattr(model, 'neck', None), 'norm', None)
-    if norm is None or getattr(model.backbone, 'fc_norm', None) is not None:
-        return
-    for name in ('weight', 'bias'):
-        key = f'{prefix}backbone.fc_norm.{name}'
-        if key in state_dict:
-            state_dict.setdefault(f'{prefix}neck.norm.{name}', state_dict.pop(key))
+        import_module('lm4ve.necks.joining').join(model)  # above this folder
 
 
 def accept_one_map(recognizer2d: ModuleType) -> None:

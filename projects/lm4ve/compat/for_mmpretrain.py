@@ -1,6 +1,7 @@
 """Repairs of mmpretrain 1.2.0, and of the inference that mmaction2 copied from it."""
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -23,19 +24,33 @@ def import_without_blip(dependency: Any) -> None:
     dependency.WITH_MULTIMODAL = False
 
 
-def refuse_unbuilt_neck(hugging_face: ModuleType) -> None:
-    """mmpretrain's ``HuggingFaceClassifier`` drops a neck.
+def refuse_unbuilt_neck(classifiers: ModuleType) -> None:
+    """mmpretrain's ``HuggingFaceClassifier`` and ``TimmClassifier`` build no neck.
 
     Broken in mmpretrain 1.2.0 (not reported upstream): unknown arguments go to
     ``AutoConfig.from_pretrained``, which ignores them, so that a model with ``neck=`` trains
-    without it. May go once the class refuses a neck.
+    without it, or to timm, which raises a ``TypeError``. May go once the classes refuse a neck.
+    """
+    names = {'HuggingFaceClassifier', 'TimmClassifier'} & {*vars(classifiers)}
+
+    @wrapt.patch_function_wrapper(classifiers, f'{names.pop()}.__init__')
+    def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
+        if kwargs.get('neck') is not None:
+            raise UserError(f'model.neck: {type(model).__name__} builds no neck. Fix: lm4ve.wrap.')
+        original(*args, **kwargs)
+
+
+def load_plain_encoders(image: ModuleType) -> None:
+    """An ``ImageClassifier`` drops the final norm of a plain encoder's checkpoint.
+
+    True of mmpretrain 1.2.0 (no upstream issue): the neck has no say in what its host loads. May
+    go once a host hands the tensors that its backbone lacks to its neck.
     """
 
-    @wrapt.patch_function_wrapper(hugging_face, 'HuggingFaceClassifier.__init__')
-    def _(original: Any, _: Any, args: Any, kwargs: Any) -> None:
-        if kwargs.get('neck') is not None:
-            raise UserError('model.neck: HuggingFaceClassifier builds no neck.')
+    @wrapt.patch_function_wrapper(image, 'ImageClassifier.__init__')
+    def _(original: Any, model: Any, args: Any, kwargs: Any) -> None:
         original(*args, **kwargs)
+        import_module('lm4ve.necks.joining').join(model)  # above this folder
 
 
 def load_whole_checkpoints(apis: ModuleType) -> None:

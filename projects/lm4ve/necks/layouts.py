@@ -37,12 +37,12 @@ def to_tokens(
     letters = layout or DEFAULTS.get(x.dim(), '')
     if len(letters) != x.dim() or x.shape[letters.index('C')] != channels:
         fits = [n for n in COMMON if len(n) == x.dim() and x.shape[n.index('C')] == channels]
-        advice = [f"model.neck.layout='{n}' if those are the channels, or " for n in fits]
+        advice = [f"layout='{n}' if those are the channels, or " for n in fits]
         given = x.shape[letters.index('C')] if len(letters) == x.dim() else 'another number of'
         raise UserError(
-            f'neck.in_channels={channels} and neck.layout={layout!r} (by default BNC, BCHW or '
-            f'BCTHW), but the backbone gives {list(x.shape)}. Fix: set {"".join(advice)}'
-            f"model.neck.in_channels={given}, or the backbone's out_type='raw', final_norm=False."
+            f'in_channels={channels} and layout={layout!r} (by default BNC, BCHW or BCTHW) of the '
+            f'neck, but the encoder gives {list(x.shape)}. Fix: set {"".join(advice)}'
+            f"in_channels={given}; in configs also the backbone's out_type='raw'."
         )
     places = [i for i, n in enumerate(letters) if n not in 'BC']
     grid = [x.shape[i] for i in places]

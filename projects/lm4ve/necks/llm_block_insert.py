@@ -7,44 +7,94 @@ learning rate decay work as before.
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
+import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
-
-def _through_neck(
-    neck: nn.Module, index: int | str, module: nn.Module, args: Any, output: Any
-) -> Any:
-    """A forward hook that replaces a module's output, or its entry ``index``, by the neck's."""
-    if isinstance(output, Tensor):
-        return _features(neck(output))
-    # Patch embeddings and Swin's stages return (tokens, grid size).
-    try:
-        features = output.get(index) if isinstance(output, Mapping) else output[index]
-    except (LookupError, TypeError):
-        features = None
-    if not isinstance(features, Tensor):
-        named = output.items() if isinstance(output, Mapping) else enumerate(output)
-        kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
-        raise UserError(
-            f'backbone.index={index!r} names no features: {type(module).__name__} returns {kinds}. '
-            'Fix: the index (of a dict the key) of the entry that the encoder uses.'
-        )
-    # A copy: what the module keeps of its output stays as it is.
-    entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-    entries[index] = _features(neck(features))
-    return tuple(entries) if isinstance(output, tuple) else entries
+#: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
+_SEQUENCES = (
+    *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder),
+    *(nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase),
+)
 
 
-def _features(out: Any) -> Any:
-    """Return the features of a neck's output, in mmaction2's protocol ``(x, losses)``."""
-    return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
+class _ThroughNeck:
+    """A forward hook that sends a module's output, or its entry ``index``, through the neck.
+
+    The neck is looked up in the encoder in each call, since others may put another in its place.
+
+    Args:
+        encoder (nn.Module): It has the neck as ``llm_neck``.
+        after (str): The module's name in the encoder.
+        index (int | str): See :func:`LLMBlockInsert`.
+    """
+
+    def __init__(self, encoder: Any, after: str, index: int | str) -> None:
+        self.encoder, self.after, self.index = encoder, after, index
+        self.known_layout = defaults_of(encoder, after)['layout']
+        self.samples: int | None = None  # of the encoder's input
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
+        hook = copy.copy(self)
+        # Of a module alone that is copied (by peft), the encoder stays the same.
+        hook.encoder = memo.get(id(self.encoder), self.encoder)
+        return hook
+
+    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Before the encoder runs: count samples; give a replica of DataParallel its own hook."""
+        hook = self
+        if getattr(encoder, '_is_replica', False):
+            place, hook = encoder.get_submodule(self.after), copy.copy(self)
+            hook.encoder = encoder
+            hooks = place._forward_hooks.items()
+            place._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
+        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
+        hook.samples = next((x.shape[0] for x in tensors), None)
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Replace the output."""
+        if isinstance(output, Tensor):
+            return self._run(output)
+        # Patch embeddings and Swin's stages return (tokens, grid size).
+        index = self.index
+        try:
+            features = output.get(index) if isinstance(output, Mapping) else output[index]
+        except (LookupError, TypeError):
+            features = None
+        if not isinstance(features, Tensor):
+            named = output.items() if isinstance(output, Mapping) else enumerate(output)
+            kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
+            raise UserError(
+                f'index={index!r} names no features: {type(module).__name__} returns {kinds}. '
+                'Fix: the index (of a dict the key) of the entry that the encoder uses.'
+            )
+        # A copy: what the module keeps of its output stays as it is.
+        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
+        entries[index] = self._run(features)
+        return tuple(entries) if isinstance(output, tuple) else entries
+
+    def _run(self, x: Tensor) -> Any:
+        """Run the neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
+        neck = self.encoder.llm_neck
+        layout = getattr(neck, 'layout', None) or 'BNC'
+        unsure = not torch.jit.is_tracing() and layout != self.known_layout
+        if x.dim() == len(layout) == 3 and unsure and neck.guard:
+            places = [layout.index('B'), layout.index('C')]
+            if x.shape[places[0]] != self.samples == x.shape[3 - sum(places)]:
+                raise UserError(
+                    f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples, which "
+                    f"layout={layout!r} has in dimension {places[0]}. Fix: another layout (CLIP's "
+                    "is 'NBC')."
+                )
+        out = neck(x)
+        return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -78,20 +128,33 @@ def LLMBlockInsert(
     place = find_place(encoder, after)
     built: Any = neck
     if not isinstance(neck, nn.Module):
-        cfg = {'norm_cfg': None, **neck}
+        cfg = {**defaults_of(encoder, after), **neck}
         if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
             cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
         built = MODELS.build(cfg)
     # Inside an encoder the neck must give all tokens.
     check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
-    # A deep copy of the model (EMA) copies a partial's reference to the neck along with the neck.
-    place.register_forward_hook(partial(_through_neck, built, index))
+    name = next(n for n, m in encoder.named_modules() if m is place)
+    hook = _ThroughNeck(encoder, name, index)
+    encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
+    place.register_forward_hook(hook)
     return encoder
+
+
+def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
+    """Return the neck's arguments where nothing is said: no norm, and torch's own layout."""
+    within = [m for n, m in encoder.named_modules() if f'{after}.'.startswith(f'{n}.' if n else '')]
+    parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
+    tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)
+    return dict(norm_cfg=None, layout='NBC' if tokens_first else None)
 
 
 def find_place(encoder: nn.Module, after: str) -> nn.Module:
     """Return the submodule of a name, in an encoder that has no block yet.
+
+    Of a sequence it is the last module, which runs also where a host calls one after the other
+    (timm's gradient checkpointing).
 
     Raises:
         UserError: There is none, it only holds others, or the encoder has a block.
@@ -111,4 +174,8 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             f"after='{after}' is {what} of {kind}.{did_you_mean(after, modules)} Fix: name one of "
             f'{listing(near, 12)}.'
         )
+    every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
+    # Unless the last one is used elsewhere too.
+    while type(place).forward is nn.Sequential.forward and every.count([*place][-1]) == 1:
+        place = [*place][-1]
     return place

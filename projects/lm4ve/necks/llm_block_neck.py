@@ -27,6 +27,13 @@ from lm4ve.blocks.provenance import (
 from lm4ve.errors import CheckpointError, UserError, check
 from lm4ve.necks.layouts import COMMON, DEFAULTS, to_tokens
 
+_NORMS: dict[str, Any] = {
+    **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
+    **dict.fromkeys(('BN', 'BN1d', 'BN2d', 'BN3d'), nn.BatchNorm1d),
+    **dict(RMSNorm=nn.RMSNorm, SyncBN=nn.SyncBatchNorm),
+    'GN': lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
+}
+
 
 @MODELS.register_module()
 class LLMBlockNeck(BaseModule):  # type: ignore[misc]
@@ -37,8 +44,11 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         block (dict | nn.Module): Config of :class:`lm4ve.blocks.LLMBlock`,
             :class:`lm4ve.blocks.MLPBlock`, or any module with ``embed_dims``
             and their ``forward(x, padding_mask, queries)``.
-        norm_cfg (dict, optional): The encoder's final norm, which comes after
-            the block. None: no norm.
+        norm_cfg (dict, optional): The encoder's final norm, which comes after the block and
+            acts on the channels in every layout: 'LN', 'LN2d' (the same here), 'RMSNorm', 'GN',
+            'BN', 'BN1d', 'BN2d', 'BN3d' or 'SyncBN', and its arguments. None: no norm.
+        norm_first (bool): Let 'avg_featmap' apply the norm to each token, then average, where
+            the host does so.
         residual (str): 'none' as in the paper; 'inner' adds the block's input
             to its output (in D), 'outer' the neck's input to the second
             mapper's output (in C, before the norm), 'both' does both (the
@@ -101,6 +111,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         train_queries: float | dict[str, Any] | None = None,
         branch: bool | dict[str, Any] | None = None,
         guard: bool = True,
+        norm_first: bool = False,
         init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
             type='TruncNormal', layer='Linear', std=0.02
         ),
@@ -119,7 +130,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
         self.layout, self.num_extra_tokens = layout, num_extra_tokens
         self.index, self.keep_others = index, keep_others
-        self.with_cp, self.guard = with_cp, guard
+        self.with_cp, self.guard, self.norm_first = with_cp, guard, norm_first
         self.compile_options = {} if compile is True else compile or None
         self._compiled: Callable[..., Tensor] | None = None
         self._observed = False
@@ -177,10 +188,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             out = self.run(tokens, padding_mask, queries)
         else:
             out, padding_mask = self.train_only(self, tokens, is_map, padding_mask, queries)
+        if self.norm_first:
+            out = self._normed(out)
         if self.out_type == 'avg_featmap':
             out = _mean(out, padding_mask, self.num_extra_tokens)
-        if self.norm is not None:
-            out = self.norm(out)
+        if not self.norm_first:
+            out = self._normed(out)
         if self.out_type == 'cls_token':
             out = out[:, 0]
         elif self.out_type == 'raw':
@@ -192,6 +205,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         maps = list(feats)
         maps[self.index] = out
         return tuple(maps)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        """Apply the norm to the channels of ``[B, Q, C]`` or ``[B, C]``."""
+        if self.norm is None:
+            return x
+        last = x.dim() == 2 or isinstance(self.norm, (nn.LayerNorm, nn.RMSNorm))
+        return self.norm(x) if last else self.norm(x.mT).mT  # type: ignore[no-any-return]
 
     def run(self, tokens: Tensor, padding_mask: Tensor | None, queries: Queries) -> Tensor:
         """Run mappers and block ``[B, N, C] -> [B, Q, C]``, compiled or checkpointed if wanted."""
@@ -295,6 +315,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
             num_extra_tokens=self.num_extra_tokens if averages else None,
+            norm_first=self.norm_first if averages else None,
             index=self.index,
             keep_others=self.keep_others,
             branch='left out in evaluation' if branch else 'none',
@@ -339,12 +360,10 @@ def _mean(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
 
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:
-    """Build a norm layer from its config, layer norms without mmcv."""
-    options = {'requires_grad': True, **cfg}
-    if options.pop('type', None) == 'LN':
-        trainable = options.pop('requires_grad')
-        return nn.LayerNorm(channels, **options).requires_grad_(trainable)
-    from mmcv.cnn import build_norm_layer
-
-    norm: nn.Module = build_norm_layer(cfg, channels)[1]
-    return norm
+    """Build a norm from its config, in mmcv's words."""
+    options = dict(cfg)
+    trainable = options.pop('requires_grad', True)
+    kind = str(options.pop('type', None)).rpartition('.')[2]
+    check('neck.norm_cfg.type', kind, choices=_NORMS)
+    norm: nn.Module = _NORMS[kind](channels, **options)
+    return norm.requires_grad_(trainable)

@@ -10,7 +10,7 @@ import copy
 import itertools
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,15 +18,15 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from lm4ve.errors import UserError
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 ADVICE = (
-    ' Fix: a host that calls its neck, or LLMBlockInsert with after= a submodule that runs and '
-    'index= an entry of its output that is used; neck.guard=False where the block rests in some '
-    'steps.'
+    ' Fix: a host that calls its neck, or after= a submodule that runs and index= an entry of its '
+    'output that is used (lm4ve.wrap, LLMBlockInsert); guard=False of the neck where the block '
+    'rests in some steps.'
 )
 #: Operations that move, copy or average tokens without changing what a norm has made.
 _NEUTRAL = (
@@ -43,17 +43,13 @@ class NeckUsage:
     Args:
         neck (LLMBlockNeck): The neck.
         name (str): Its name in the model.
-        encoder (nn.Module, optional): The encoder that the neck is inserted into.
         sharded (bool): Its parameters are FSDP's, which get no gradient of their own.
     """
 
-    def __init__(
-        self, neck: LLMBlockNeck, name: str, encoder: nn.Module | None, sharded: bool
-    ) -> None:
+    def __init__(self, neck: LLMBlockNeck, name: str, sharded: bool) -> None:
         self.neck, self.name = neck, name
-        self.ran = self.differentiable = self.reached = self.probing = False
+        self.ran = self.differentiable = self.reached = False
         self.made_by: Any = None  # the operation that made the neck's features
-        self.shape = self.doubled = torch.Size()
         trained = {
             n: p
             for n, p in neck.named_parameters()
@@ -68,28 +64,10 @@ class NeckUsage:
                 for n, p in trained.items()
             ),
         ]
-        if encoder is not None:
-            self.hooks.append(encoder.register_forward_pre_hook(self._probe, with_kwargs=True))
-
-    def _probe(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Run an encoder up to the neck on twice the batch: its samples' dimension doubles."""
-        if self.ran or self.doubled:
-            return
-        args, kwargs = tree_map_only(Tensor, _twice, (args, kwargs))
-        self.probing = True
-        # The neck has ended the pass, or the encoder accepts no other batch: nothing follows.
-        with _restored(encoder), torch.no_grad(), suppress(Exception):
-            encoder.eval()
-            encoder.forward(*args, **kwargs)
-        self.probing = False
 
     def _before(self, neck: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x = self.neck.pick(args[0] if args else next(iter(kwargs.values())))
-        if self.probing:
-            self.doubled = x.shape
-            raise StopIteration('the neck has seen the features')
         if not self.ran and torch.is_grad_enabled():
-            self.shape, self.made_by = x.shape, x.grad_fn
+            self.made_by = self.neck.pick(args[0] if args else next(iter(kwargs.values()))).grad_fn
 
     def _after(self, neck: nn.Module, args: Any, out: Any) -> None:
         self.ran = True
@@ -110,14 +88,6 @@ class NeckUsage:
             return f'The output of {self.name} does not reach the loss: encoder or head drops it.'
         if self.reached and self.unreached:
             return f'The mapper got no gradient: {self.name}.{sorted(self.unreached)[0]}.'
-        expected = self.neck.layout.index('B') if self.neck.layout else 0
-        sizes = zip(self.shape, self.doubled, strict=False)
-        found = [i for i, (n, d) in enumerate(sizes) if d == 2 * n]
-        if found and expected not in found:
-            return (
-                f'The features before {self.name} have their samples in dimension {found[0]}, but '
-                f"the neck reads them from dimension {expected} (neck.layout; CLIP's is 'NBC')."
-            )
         return ''
 
 
@@ -132,11 +102,11 @@ def watch_necks(model: nn.Module) -> list[NeckUsage]:
     if any(m._compiled_call_impl or type(m).__name__ == 'OptimizedModule' for m in modules):
         return []
     sharded = any(isinstance(m, FullyShardedDataParallel) for m in modules)
-    encoders = {id(m.llm_neck): m for m in modules if hasattr(m, 'llm_neck')}
     return [
-        NeckUsage(m, f'model.{n.removeprefix("module.")}', encoders.get(id(m)), sharded)
+        NeckUsage(m, f'model.{n.removeprefix("module.")}', sharded)
         for n, m in model.named_modules()
-        if isinstance(m, LLMBlockNeck) and m.guard
+        # peft keeps the original of a module beside the copy that it trains.
+        if isinstance(m, LLMBlockNeck) and m.guard and 'original_module' not in n.split('.')
     ]
 
 
@@ -144,8 +114,7 @@ def inspect_usage(necks: Sequence[NeckUsage]) -> None:
     """Remove the hooks of :func:`watch_necks` and judge the iteration.
 
     Raises:
-        UserError: A neck did not run, has no part in the loss, its mapper got no gradient, or
-            its samples are in another dimension.
+        UserError: A neck did not run, has no part in the loss, or its mapper got no gradient.
     """
     for hook in itertools.chain(*(usage.hooks for usage in necks)):
         hook.remove()
@@ -173,27 +142,27 @@ def check(model: nn.Module, batch: Any) -> None:
             dataloader, of which the losses are computed.
 
     Raises:
-        UserError: A block does not run, has no part in the output, its mapper gets no
-            gradient, or the samples are not in the dimension that the neck expects.
+        UserError: A block does not run, has no part in the output, or its mapper gets no
+            gradient.
     """
     model = copy.deepcopy(model)
     with _restored(model), torch.enable_grad():
-        model.train()
         necks = watch_necks(model)
-        if isinstance(model, BaseModel):
-            losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
-            out = model.parse_losses(losses)[0]
-        elif isinstance(batch, Mapping):
-            out = model(**batch)
-        else:
-            out = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
-        tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
-        torch.stack([x.sum().float() for x in tensors]).sum().backward()
+        for training in (True, False):  # a layer may rest in a training step (LayerDrop)
+            model.train(training)
+            if isinstance(model, BaseModel):
+                losses = model._run_forward(model.data_preprocessor(batch, True), mode='loss')
+                out = model.parse_losses(losses)[0]
+            elif isinstance(batch, Mapping):
+                out = model(**batch)
+            else:
+                out = model(*batch) if isinstance(batch, (tuple, list)) else model(batch)
+            tensors = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.requires_grad]
+            if tensors:
+                torch.stack([x.sum().float() for x in tensors]).sum().backward()
+            if all(usage.ran for usage in necks):
+                break
         inspect_usage(necks)
-
-
-def _twice(x: Tensor) -> Tensor:
-    return torch.cat([x, x]) if x.dim() else x
 
 
 @contextmanager

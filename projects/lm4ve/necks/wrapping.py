@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lm4ve.compat.for_transformers import keep_names
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_insert import LLMBlockInsert, find_place
+from lm4ve.necks.llm_block_insert import LLMBlockInsert, defaults_of, find_place
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 #: Attributes with the number of channels that a layer gives.
@@ -59,7 +59,7 @@ def wrap(
     """
     place = find_place(model, after)
     width = in_channels or _width_of(place, after)
-    options: dict[str, Any] = {'norm_cfg': None, 'in_channels': width, **neck}
+    options: dict[str, Any] = {**defaults_of(model, after), 'in_channels': width, **neck}
     arguments, built = build_neck(model, after, index, options, block)
     if built.init_cfg:  # what a runner calls init_weights() for
         initialize(built.mapper_in, built.init_cfg)

@@ -17,6 +17,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from tests.helpers.backbones import (  # noqa: E402
     build_encoder,
     check_a_step,
+    check_bypass,
     check_page,
     check_refusal,
     check_unlisted,
@@ -29,9 +30,9 @@ TINY = yaml.safe_load(Path(__file__).with_name('tiny_backbones.yml').read_text()
 SIDES = {name: side for side, names in TINY['pixels'].items() for name in names}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
-def test_every_entry_trains_with_the_block_before_the_final_norm(entry, monkeypatch):
+@pytest.fixture
+def small(entry, monkeypatch):
+    """Fields and images of an entry at tiny size."""
     torch.manual_seed(0)
     name = entry.type.rpartition('.')[2]
     for table, entries in TINY['tables'].get(name, {}).items():
@@ -39,8 +40,15 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, monkeypa
         for key, value in entries.items():
             is_part = key in own and isinstance(value, dict)
             monkeypatch.setitem(own, key, own[key] | value if is_part else value)
-    encoder = build_encoder(entry, HOST, TINY['sizes'].get(name, {}))
     images = torch.randn(2, 1 if name == 'LeNet5' else 3, *[SIDES.get(name, 64)] * 2)
+    return name, TINY['sizes'].get(name, {}), images
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
+def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
+    name, sizes, images = small
+    encoder = build_encoder(entry, HOST, sizes)
     encoder, neck, width = with_block(entry, encoder, (images,))
     head = dict(type=entry.head or 'LinearClsHead')
     if entry.head != 'ClsHead':
@@ -50,6 +58,12 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, monkeypa
         model = MODELS.build(dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head))
     model.train()
     check_a_step(entry, model, images, [DataSample().set_gt_label(i) for i in range(2)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
+def test_around_the_block_every_entry_computes_as_its_host(entry, small):
+    check_bypass(entry, HOST, small[1], (small[2],))
 
 
 @pytest.mark.parametrize('refused', IMAGE_REFUSED, ids=lambda r: r.type)

@@ -5,20 +5,16 @@ import torch
 from mmengine.config import Config
 
 import lm4ve  # noqa: F401
+from lm4ve.errors import UserError
+from tests.helpers import models
 from tests.helpers.tasks import FOLDERS
 
 pytest.importorskip('mmpretrain')
+from mmengine.runner import load_checkpoint  # noqa: E402
 from mmpretrain.registry import MODELS  # noqa: E402
 
 ARCH = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=32)
 VIT = dict(type='VisionTransformer', arch=ARCH, img_size=32, patch_size=16)
-SWIN = dict(
-    type='SwinTransformer',
-    arch=dict(embed_dims=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 2, 2]),
-    img_size=32,
-    window_size=1,
-)
-CONVNEXT = dict(type='ConvNeXt', arch=dict(depths=[1] * 4, channels=[4, 8, 12, 16]))
 
 
 def evaluate(cfg: dict) -> torch.nn.Module:
@@ -28,34 +24,36 @@ def evaluate(cfg: dict) -> torch.nn.Module:
     return model
 
 
-def tokens(x: torch.Tensor) -> torch.Tensor:
-    return x.flatten(2).transpose(1, 2)
+@pytest.mark.parametrize('way', ['load', 'backbone'])
+def test_a_plain_encoders_final_norm_becomes_the_necks(way, tmp_path):
+    plain = models.image(block=False)[0]
+    plain.backbone.ln1.weight.data.fill_(3)
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    model = models.image()[0]
+    if way == 'load':
+        load_checkpoint(model, str(tmp_path / 'plain.pth'))
+    else:
+        init = dict(type='Pretrained', checkpoint=str(tmp_path / 'plain.pth'), prefix='backbone.')
+        model.backbone.init_cfg = init
+        model.init_weights()
+    assert model.neck.norm.weight.eq(3).all()
+    assert torch.equal(model.backbone.layers[0].ln1.bias, plain.backbone.layers[0].ln1.bias)
 
 
 @pytest.mark.parametrize(
-    'cfg, raw, norm, before, after',
+    'cfg',
     [
-        (VIT, dict(out_type='raw', final_norm=False), 'ln1', lambda x: x[:, 0], lambda x: x),
-        (SWIN, dict(norm_cfg=None), 'norm3', tokens, tokens),
-        (
-            CONVNEXT,
-            dict(type='lm4ve.RawConvNeXt'),
-            'norm3',
-            lambda x: x.mean((-2, -1), keepdim=True),
-            lambda x: x[..., None, None],
+        dict(type='mmpretrain.TimmClassifier', model_name='resnet18', neck=models.neck(16)),
+        dict(
+            type='mmpretrain.ImageClassifier',
+            backbone=dict(VIT, with_cls_token=False, out_type='raw', final_norm=False),
+            neck=models.neck(16, out_type='cls_token'),
         ),
     ],
-    ids=['vit', 'swin', 'convnext'],
 )
-def test_raw_backbone_omits_only_the_final_norm(cfg, raw, norm, before, after):
-    plain, bare = evaluate(cfg), evaluate({**cfg, **raw})
-    for p in plain.parameters():
-        torch.nn.init.normal_(p, std=0.2)
-    own = plain.state_dict()
-    bare.load_state_dict({k: own[k] for k in bare.state_dict()})
-    images = torch.randn(2, 3, 32, 32)
-    found = getattr(plain, norm)(before(bare(images)[0]))
-    torch.testing.assert_close(found, after(plain(images)[0]))
+def test_a_host_without_neck_or_class_token_is_refused(cfg):
+    with pytest.raises(UserError, match="model.neck|neck.out_type='cls_token'"):
+        MODELS.build(cfg)
 
 
 def test_inserted_neck_keeps_layer_depths():

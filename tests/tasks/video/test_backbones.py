@@ -21,6 +21,7 @@ from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
 from tests.helpers.backbones import (  # noqa: E402
     build_encoder,
     check_a_step,
+    check_bypass,
     check_page,
     check_refusal,
     check_unlisted,
@@ -88,6 +89,15 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
         model = MODELS.build(dict(type=entry.model, **parts))
     model.train()
     check_a_step(entry, model, *batch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('entry', VIDEO, ids=lambda e: e.type)
+def test_around_the_block_every_entry_computes_as_its_host(entry, monkeypatch):
+    for depth, blocks in SHALLOW.items():
+        monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
+    own = inputs_of(entry.type, entry.model)[1]
+    check_bypass(entry, HOST, SIZES.get(entry.type, {}), own)
 
 
 @pytest.mark.parametrize('refused', VIDEO_REFUSED, ids=lambda r: r.type)
