@@ -78,7 +78,10 @@ def test_groups_have_equal_weight():
         + [answered('snow', 1, i == 0) for i in range(2)]
         + [answered('snow', 2, False)]
     )
-    metrics = evaluate(CorruptionAccuracy(), samples)
+    meta = dict(corruptions=('fog', 'snow'), severities=(1, 2))
+    metrics = evaluate(CorruptionAccuracy(), samples, meta)
+    with pytest.raises(UserError, match='snow/2'):
+        evaluate(CorruptionAccuracy(), samples[:-1], meta)
     assert metrics == {
         'accuracy/fog': pytest.approx((100 + 25) / 2),
         'accuracy/snow': pytest.approx((50 + 0) / 2),
