@@ -15,7 +15,12 @@ from mmengine.dataset import BaseDataset
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.pointcloud.datasets.readers import EXTENSIONS, drop_nonfinite, read_points
+from lm4ve.tasks.pointcloud.datasets.readers import (
+    EXTENSIONS,
+    coordinates,
+    drop_nonfinite,
+    read_points,
+)
 
 #: Coordinates never compress better than this.
 _COMPRESSION = 100
@@ -120,9 +125,9 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with h5py.File(path, 'r') as file:
             data, labels = (_stored(file, key) for key in ('data', 'label'))
         labels = labels.reshape(-1).astype(np.int64)
-        if data.ndim != 3 or data.shape[-1] < 3 or len(data) != len(labels) or not data.size:
+        if data.ndim != 3 or len(data) != len(labels) or not data.size:
             raise ValueError(f'it has data {list(data.shape)} and {len(labels)} labels')
-        return data[..., :3].astype(np.float32), labels
+        return coordinates(data).astype(np.float32), labels
     except Exception as e:  # the errors of h5py are of many kinds
         raise UserError(
             f"'{path}' cannot be read: {e}. Fix: put ScanObjectNN's h5_files there, or set "

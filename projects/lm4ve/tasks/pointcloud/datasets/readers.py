@@ -43,6 +43,8 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
     surface = functools.partial(_read_surface, num_samples=num_samples, seed=seed)
     try:
+        if not path.is_file():  # a pipe or a device may never end
+            raise ValueError('it is no file')
         with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
             points = read.get(suffix, surface)(path)
             if not len(points):
@@ -69,9 +71,21 @@ def as_float32(points: np.ndarray) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     array = np.load(path, allow_pickle=False)  # reading a pickle could run code
-    if getattr(array, 'ndim', 0) != 2 or array.shape[1] < 3 or array.dtype.kind not in 'fiu':
+    if getattr(array, 'ndim', 0) != 2 or array.dtype.kind not in 'fiu':
         raise ValueError('it does not hold one array of numbers [N, 3 or more]')
-    return array[:, :3]
+    return coordinates(array)
+
+
+def coordinates(array: np.ndarray) -> np.ndarray:
+    """Return x, y and z of ``[..., N, 3 or more]``.
+
+    Raises:
+        ValueError: There are fewer columns, or fewer points than columns, as in ``[3, N]``.
+    """
+    count, columns = array.shape[-2:]
+    if columns < 3 or count < columns > 3:
+        raise ValueError(f'it holds {count} rows of {columns} numbers, not [N, 3 or more]')
+    return array[..., :3]
 
 
 def _read_text(path: Path) -> np.ndarray:
@@ -79,10 +93,7 @@ def _read_text(path: Path) -> np.ndarray:
     delimiter = ',' if any(',' in line for line in lines[:3]) else None
     # The names of columns, or the number of points, may come first.
     first = next((i for i, line in enumerate(lines[:3]) if _is_row(line, delimiter)), 0)
-    array = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
-    if array.shape[1] < 3:
-        raise ValueError(f'it has {array.shape[1]} columns, expected at least x, y, z')
-    return array[:, :3]
+    return coordinates(np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2))
 
 
 def _is_row(line: str, delimiter: str | None) -> bool:
