@@ -73,7 +73,6 @@ class SameDataHook(Hook):  # type: ignore[misc]
         Raises:
             UserError: A label has another name.
         """
-        self._answers = frozenset()
         names = self._trained, _classes(getattr(runner, f'{mode}_dataloader'))
         known = names if all(isinstance(n, (list, tuple)) for n in names) else ()
         for label, (there, here) in enumerate(zip_longest(*known)):
@@ -82,32 +81,22 @@ class SameDataHook(Hook):  # type: ignore[misc]
                     f'{mode}_dataloader.dataset: label {label} is {brief(here)!r}, and the model '
                     f'learned it as {brief(there)!r}. Fix: the same class folders, or classes.'
                 )
+        self._answers = frozenset()
 
-    def _after_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Any = None,
-        mode: str = 'train',
-    ) -> None:
+    def after_test_iter(self, runner: Runner, outputs: Any = (), **others: Any) -> None:
         """Check the labels of an evaluated batch; note which answers the model can give.
 
         Raises:
             UserError: A label is none of the model's.
         """
-        if mode == 'train':
-            return
-        vocabulary = getattr(getattr(innermost(runner.model), 'head', None), 'index', None)
-        for sample in outputs or ():
-            label, scores = sample.get('gt_label'), sample.get('pred_scores')
-            scores = sample.get('pred_score') if scores is None else scores
+        vocabulary = getattr(getattr(innermost(runner.model), 'head', None), 'index', ())
+        for sample in outputs:
+            label, *found = (sample.get(k) for k in ('gt_label', 'pred_score', 'pred_scores'))
+            scores = next((s for s in found if s is not None), None)
             if isinstance(label, torch.Tensor) and label.numel() and scores is not None:
-                field = f'{mode}_dataloader.dataset: a label'
                 for bound in label.aminmax():
-                    check(field, int(bound), least=0, most=len(scores) - 1)
-            if vocabulary is not None:
-                self._answers |= {a in vocabulary for a in sample.get('gt_answers') or ()}
+                    check('gt_label', int(bound), least=0, most=len(scores) - 1)
+            self._answers |= {a in vocabulary for a in sample.get('gt_answers') or () if vocabulary}
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Refuse a score of zero where no right answer is in the vocabulary.
@@ -118,7 +107,7 @@ class SameDataHook(Hook):  # type: ignore[misc]
         if self._answers == {False} and not any((metrics or {}).values()):
             raise UserError('No right answer of the data is in model.head.vocabulary.')
 
-    after_val_epoch = after_test_epoch
+    after_val_iter, after_val_epoch = after_test_iter, after_test_epoch
 
 
 def innermost(model: Any) -> Any:

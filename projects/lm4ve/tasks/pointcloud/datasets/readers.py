@@ -119,7 +119,7 @@ def _read_pcd(path: Path) -> np.ndarray:
 def _read_surface(path: Path, num_samples: int, seed: int) -> np.ndarray:
     vertices, triangles = read_mesh(path)
     if len(triangles):
-        return sample_surface((vertices, triangles), num_samples, seed)[0]
+        return sample_surface((vertices, triangles), num_samples, seed)
     return vertices if path.suffix.lower() == '.ply' else vertices[:0]
 
 
