@@ -13,7 +13,7 @@ import lm4ve  # noqa: F401
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.provenance import SOURCE_KEY
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import UserError
 from lm4ve.release.release import portable_arch
 from tests.helpers.families import FAMILIES, write_huggingface
 from tests.helpers.tasks import ROOT
@@ -210,23 +210,6 @@ def test_shipped_configs(name, tmp_path):
     load_checkpoint(again, str(tmp_path / f'out/{name}.pth'), strict=True)
     ours, theirs = frozen_tensors(model), frozen_tensors(again)
     assert ours and all(torch.equal(ours[k], theirs[k]) for k in ours)
-
-
-@pytest.mark.parametrize(
-    'option, error',
-    [
-        ('model.neck.block.checkpoint=other', 'other frozen weights'),
-        ('model.head.num_classes=6', 'another model than.*: size mismatch'),
-        ('model.neck.block.checkpoint=gone', 'does not exist'),
-    ],
-)
-def test_a_checkpoint_of_another_model_is_refused(option, error, tmp_path, monkeypatch):
-    make(tmp_path, str(write_huggingface(tmp_path / 'llm', 'llama')))
-    write_huggingface(tmp_path / 'other', 'llama', seed=1)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=error):
-        run_tool_here('make_release.py', 'small.py', 'epoch_3.pth', 'b', '--cfg-options', option)
-    assert not (tmp_path / 'b').exists()
 
 
 def test_a_release_does_not_overwrite_its_config(tmp_path):

@@ -7,7 +7,6 @@ from mmengine.registry import MODELS
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks import pointcloud as pc
-from lm4ve.tasks.pointcloud.models import classifier
 
 TINY = dict(embed_dims=12, depth=2, num_heads=2, num_groups=6, group_size=5)
 TINY |= dict(encoder_dims=8, encoder_channels=(4, 6, 8))
@@ -110,16 +109,6 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
         other.checkpoint = path
         with pytest.raises((CheckpointError, RuntimeError), match=wrong):
             other.init_weights()
-
-
-def test_clouds_in_millimeters_warn_once(monkeypatch):
-    lines = []
-    monkeypatch.setattr(classifier, 'print_log', lambda text, **_: lines.append(text))
-    for scale, warnings in ((1.0, 0), (800.0, 1)):
-        preprocessor = pc.PointCloudPreprocessor()
-        for _ in range(2):
-            preprocessor(dict(inputs=[torch.rand(8, 3) * scale]))
-        assert len(lines) == warnings
 
 
 def test_groups_are_nearest_points_of_farthest_centers():

@@ -136,19 +136,6 @@ def test_wrong_line_of_a_list_is_named(line, match, videos, tmp_path):
         dataset(str(tmp_path / 'list.txt'), data_prefix=prefix)
 
 
-@pytest.mark.parametrize('by_decord', [True, False])
-def test_pipeline_errors_are_told_from_corrupt_videos(by_decord, videos, tmp_path):
-    import decord
-
-    data = dataset(write_list(tmp_path / 'list.txt', videos[1]), on_corrupt='refuse')
-    if by_decord:
-        data.pipeline.transforms.insert(0, lambda results: decord.VideoReader('/nowhere.mp4'))
-    else:
-        data.pipeline.transforms.insert(3, lambda results: results['no such key'])
-    with pytest.raises(UserError if by_decord else KeyError):
-        data[0]
-
-
 @pytest.mark.parametrize('ending', ['mp4', 'm3u8'])
 def test_playlist_is_no_video(videos, tmp_path, ending):
     (tmp_path / 'whole.mp4').write_bytes(videos[1][0].read_bytes())
