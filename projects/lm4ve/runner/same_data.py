@@ -90,13 +90,14 @@ class SameDataHook(Hook):  # type: ignore[misc]
             UserError: A label is none of the model's.
         """
         vocabulary = getattr(getattr(innermost(runner.model), 'head', None), 'index', ())
-        for sample in outputs:
-            label, *found = (sample.get(k) for k in ('gt_label', 'pred_score', 'pred_scores'))
-            scores = next((s for s in found if s is not None), None)
-            if isinstance(label, torch.Tensor) and label.numel() and scores is not None:
+        for sample in outputs if isinstance(outputs, (list, tuple)) else ():
+            get = getattr(sample, 'get', {}.get)
+            scores = next((s for s in map(get, ('pred_score', 'pred_scores')) if s is not None), ())
+            label = get('gt_label')
+            if isinstance(label, torch.Tensor) and label.numel() and len(scores):
                 for bound in label.aminmax():
                     check('gt_label', int(bound), least=0, most=len(scores) - 1)
-            self._answers |= {a in vocabulary for a in sample.get('gt_answers') or () if vocabulary}
+            self._answers |= {a in vocabulary for a in get('gt_answers') or () if vocabulary}
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Refuse a score of zero where no right answer is in the vocabulary.

@@ -8,7 +8,6 @@ al., ECCV 2022, arXiv 2203.06604) fine-tunes the same trunk.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from mmengine.model.weight_init import trunc_normal_
 from timm.models.vision_transformer import Block  # Point-BERT copied it
@@ -53,24 +52,10 @@ class GroupEncoder(BaseModule):
 
     def forward(self, groups: Tensor) -> Tensor:
         """Encode groups ``[B, G, S, 3]``, relative to their centers, to ``[B, G, C]``."""
-        count, size = groups.shape[1:3]
-        conv, norm, relu, last = self.first_conv
-        x = groups.flatten(0, 2)
-        x = _pointwise(last, relu(norm(_pointwise(conv, x))))
-        x = x.unflatten(0, (-1, size))
-        pooled = x.amax(dim=1, keepdim=True)
-        # The maximum is the same for all points of a group, so it is projected once.
-        conv, norm, relu, last = self.second_conv
-        weight = conv.weight.squeeze(-1)
-        width = pooled.shape[-1]
-        x = F.linear(x, weight[:, width:]) + F.linear(pooled, weight[:, :width], conv.bias)
-        x = _pointwise(last, relu(norm(x.flatten(0, 1))))
-        return x.unflatten(0, (-1, size)).amax(dim=1).unflatten(0, (-1, count))
-
-
-def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """Apply a convolution of kernel size 1 as a matrix product, which is faster on a CPU."""
-    return F.linear(x, conv.weight.squeeze(-1), conv.bias)
+        x = self.first_conv(groups.flatten(0, 1).transpose(1, 2))
+        pooled = x.amax(dim=2, keepdim=True)
+        x = self.second_conv(torch.cat((pooled.expand_as(x), x), dim=1))
+        return x.amax(dim=2).unflatten(0, (-1, groups.shape[1]))
 
 
 @MODELS.register_module()
