@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 import lm4ve
-from lm4ve.errors import UserError
+from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from tests.helpers.families import write_huggingface
@@ -79,6 +79,18 @@ def test_every_task_predicts_for_files(trained, tmp_path):
     np.testing.assert_allclose(alone[key], found[2][key], atol=1e-5)
     pictures = [p for p in (tmp_path / 'out').iterdir() if p.stat().st_size]
     assert len(pictures) == 3 and {p.suffix for p in pictures} <= {'.png', '.mp4'}
+
+
+@pytest.mark.parametrize('trained', DEMOS, indirect=True)
+def test_a_checkpoint_of_another_model_is_refused(trained):
+    _, name, checkpoint, files = trained
+    state = torch.load(checkpoint, weights_only=True)['state_dict']
+    dropped, _ = state.popitem(last=False)
+    torch.save(dict(state_dict=state), checkpoint)
+    with pytest.raises(CheckpointError, match=dropped):
+        lm4ve.apis.inference(name, checkpoint, files, device='cpu')
+    with pytest.raises(CheckpointError, match=dropped):
+        lm4ve.apis.get_model(name, pretrained=checkpoint)
 
 
 def test_list_models_lists_every_config():
