@@ -137,7 +137,7 @@ GCN = dict(
 @pytest.mark.parametrize(
     'host, words',
     [
-        (GCN, 'RecognizerGCN builds a neck and never calls it'),
+        (GCN, 'RecognizerGCN never calls its neck'),
         (
             dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'),
             'Classifier builds no neck',

@@ -68,8 +68,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             replaced, for what reads several maps (FPN, TPN, UPerHead).
         train_queries (float | dict, optional): The part of the tokens that a training step
             computes, drawn anew for each sample, where the host pools over all of them;
-            evaluation computes all. A dict has the fields of
-            :class:`lm4ve.necks.train_only.TrainQueries`.
+            evaluation computes all. A dict has the field ``fraction``: a number, or a pair
+            for the first and the last step.
         branch (bool | dict, optional): Make the block a branch beside the identity in
             training and leave it out in evaluation. A dict has the fields of
             :class:`lm4ve.necks.train_only.TrainBranch`.

@@ -311,5 +311,5 @@ def _check_class_tokens(host: Any) -> None:
     if neck.out_type == 'avg_featmap':
         text = f"model.neck.out_type='avg_featmap' averages {text}, if that is not meant."
         print_log(text, logger='current', level=logging.WARNING)
-    elif neck.train_only is not None and neck.train_only.fractions:
+    elif neck.train_only is not None and neck.train_only.queries:
         raise UserError(f'model.neck.train_queries draws from {text}.')

@@ -21,7 +21,7 @@ class PackVisionLanguage(BaseTransform):
     """To what the model takes: ``inputs`` and ``data_samples``.
 
     ``inputs`` is the image, uint8 ``[3, H, W]``, its channels as they were loaded (BGR).
-    ``data_samples`` is a :class:`lm4ve.tasks.vqa.VisionLanguageDataSample`
+    ``data_samples`` is a :class:`lm4ve.tasks.base.language.structures.VisionLanguageDataSample`
     whose metainfo has the texts; the model's preprocessor turns them into tokens.
 
     Args:
