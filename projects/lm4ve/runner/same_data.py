@@ -91,7 +91,7 @@ class SameDataHook(Hook):  # type: ignore[misc]
         """
         vocabulary = getattr(getattr(innermost(runner.model), 'head', None), 'index', ())
         for sample in outputs if isinstance(outputs, (list, tuple)) else ():
-            get = getattr(sample, 'get', {}.get)
+            get: Any = getattr(sample, 'get', {}.get)
             scores = next((s for s in map(get, ('pred_score', 'pred_scores')) if s is not None), ())
             label = get('gt_label')
             if isinstance(label, torch.Tensor) and label.numel() and len(scores):

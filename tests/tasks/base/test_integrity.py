@@ -98,7 +98,7 @@ def test_unscanned_corrupt_test_file_is_an_error(write, log):
     paths = write('deep', 'bad')
     with pytest.raises(UserError, match="0.txt' is bad inside.*verify='decode'"):
         Notes(paths, test_mode=True)[0]
-    with pytest.raises(UserError, match="1.txt' is bad .*verify="):
+    with pytest.raises(UserError, match="1.txt' is bad.*verify="):
         Notes(paths, test_mode=True, verify=False)[1]
 
 
