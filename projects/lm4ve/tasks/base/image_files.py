@@ -77,8 +77,9 @@ def _decode(data: bytes) -> str | None:
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
             image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-        if image.format not in ('JPEG', 'PNG') and not _is_read_by_opencv(data):
-            return 'cannot be decoded by OpenCV'
+        if image.format not in ('JPEG', 'PNG'):  # the pipelines' decoder lacks pixels of 32 bits
+            if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
+                return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
         return 'is not an image'
     except Image.DecompressionBombError:
@@ -86,11 +87,6 @@ def _decode(data: bytes) -> str | None:
     except Exception as e:  # anything, and some messages hold bytes of the file
         return f'cannot be decoded ({e if isinstance(e, OSError) else type(e).__name__})'
     return None
-
-
-def _is_read_by_opencv(data: bytes) -> bool:
-    """Return whether the loader of the pipelines reads what Pillow does: no pixels of 32 bits."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
 
 
 def backend_args_of(transforms: Iterable[Any]) -> dict | None:

@@ -4,7 +4,6 @@ A file that was cut is refused: what it promises is compared with what it holds 
 library that reads it does not do so.
 """
 
-import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -41,13 +40,14 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
     read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
-    surface = functools.partial(_read_surface, num_samples=num_samples, seed=seed)
     try:
         if not path.is_file():  # a pipe or a device may never end
             raise ValueError('it is no file')
         with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
-            points = read.get(suffix, surface)(path)
-            if not len(points):
+            points, triangles = (read[suffix](path), ()) if suffix in read else read_mesh(path)
+            if len(triangles):
+                points = sample_surface((points, triangles), num_samples, seed)
+            elif not len(points) or suffix in ('.off', '.obj', '.stl'):
                 raise ValueError('it has no points')
             return as_float32(points)
     except Exception as e:  # the errors of the readers are of many kinds
@@ -114,13 +114,6 @@ def _read_pcd(path: Path) -> np.ndarray:
     if not len(cloud.pc_data) == promised.points == promised.width * promised.height:
         raise ValueError(f'its header promises {promised.points:,} points')
     return np.stack([cloud.pc_data[axis] for axis in 'xyz'], axis=1)
-
-
-def _read_surface(path: Path, num_samples: int, seed: int) -> np.ndarray:
-    vertices, triangles = read_mesh(path)
-    if len(triangles):
-        return sample_surface((vertices, triangles), num_samples, seed)
-    return vertices if path.suffix.lower() == '.ply' else vertices[:0]
 
 
 def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:
