@@ -19,6 +19,8 @@ import lm4ve  # noqa: F401
 from lm4ve.ablation import Store, load_grid
 from lm4ve.ablation import store as stores
 from lm4ve.ablation.trial import run_trial, write_spec
+from lm4ve.ablation.workers import Workers
+from lm4ve.runner.same_data import pixel_versions
 from tests.ablation.toy import GRID, HANG, TUNE, write_grid
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
@@ -199,6 +201,17 @@ def test_only_a_complete_result_of_its_own_counts(tmp_path):
         assert store.result(trial) is None
     path.write_text(json.dumps(whole))
     assert store.result(trial) == whole
+
+
+def test_a_resumed_grid_warns_of_other_pixel_libraries(tmp_path, capsys):
+    trial = load_grid(write_grid(tmp_path)).main({})[0]
+    executor = Workers(Store(tmp_path / 'out'))
+    result = dict(id=trial.id, metrics={}, world_size=1, pixel_versions=pixel_versions())
+    for version, told in ((result['pixel_versions']['pillow'], False), ('0.1', True)):
+        result['pixel_versions']['pillow'] = version
+        (executor.store.clear(trial) / 'result.json').write_text(json.dumps(result))
+        assert executor.run([trial], str) == []
+        assert ('pillow 0.1' in capsys.readouterr().out) == told
 
 
 @pytest.mark.slow

@@ -82,36 +82,15 @@ def test_every_task_predicts_for_files(trained, tmp_path):
 
 
 @pytest.mark.parametrize('trained', DEMOS, indirect=True)
-def test_unsuitable_checkpoints_and_inputs_raise(trained, tmp_path):
-    task, name, checkpoint, files = trained
+def test_a_checkpoint_of_another_model_is_refused(trained):
+    _, name, checkpoint, files = trained
     state = torch.load(checkpoint, weights_only=True)['state_dict']
-    dropped = next(iter(state))
-    torch.save(dict(state_dict={k: v for k, v in state.items() if k != dropped}), checkpoint)
+    dropped, _ = state.popitem(last=False)
+    torch.save(dict(state_dict=state), checkpoint)
     with pytest.raises(CheckpointError, match=dropped):
         lm4ve.apis.inference(name, checkpoint, files, device='cpu')
     with pytest.raises(CheckpointError, match=dropped):
         lm4ve.apis.get_model(name, pretrained=checkpoint)
-    (tmp_path / 'text.txt2').write_text('no input')
-    with pytest.raises(UserError, match='text.txt2'):
-        lm4ve.apis.inference(name, None, tmp_path / 'text.txt2', device='cpu')
-    with pytest.raises(ValueError, match='question'):
-        lm4ve.apis.inference(name, None, files, device='cpu', question='what?')
-
-
-def test_image_inference_equals_the_model(tmp_path):
-    pytest.importorskip('mmpretrain')
-    (file, *_) = write_inputs('image', tmp_path)
-    torch.manual_seed(0)
-    model = lm4ve.apis.get_model(DEMOS['image'])
-    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'model.pth')
-    pixels = cv2.imread(str(file))
-    (found,) = lm4ve.apis.inference(DEMOS['image'], tmp_path / 'model.pth', pixels, device='cpu')
-    prepared = model.data_preprocessor(
-        dict(inputs=[torch.from_numpy(pixels.transpose(2, 0, 1).copy())]), False
-    )
-    with torch.no_grad():
-        expected = model(prepared['inputs'], mode='tensor').softmax(dim=-1)[0]
-    np.testing.assert_allclose(found['pred_scores'], expected, atol=1e-5)
 
 
 def test_list_models_lists_every_config():
@@ -142,24 +121,14 @@ def test_get_model_applies_overrides(tmp_path):
 
 def test_inference_accepts_questions_and_captions(tmp_path):
     from tests.tasks.vqa.files import write_image
-    from tests.tasks.vqa.tiny import ANSWERS, meter_config, write_tokenizer
+    from tests.tasks.vqa.tiny import ANSWERS, write_config, write_tokenizer
 
-    tokenizer = write_tokenizer(tmp_path / 'tokenizer')
-    steps = ('mmcv.LoadImageFromFile', 'lm4ve.PackVisionLanguage')
-    load, pack = (dict(type=step) for step in steps)
-    pipeline = [load, dict(type='mmpretrain.ResizeEdge', scale=32), pack]
-    heads = dict(
-        ask=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
-        rank=dict(type='lm4ve.RetrievalHead', in_channels=32),
-    )
-    for name, head in heads.items():
-        (tmp_path / f'{name}.py').write_text(
-            f'model = {meter_config(tokenizer, True, head=head)!r}\n'
-            f'test_dataloader = dict(dataset=dict(type="lm4ve.VQAFiles", pipeline={pipeline!r}))\n'
-        )
-    image = tmp_path / 'cat.png'
+    tokenizer, image = write_tokenizer(tmp_path / 'tokenizer'), tmp_path / 'cat.png'
+    head = dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32)
+    ask = write_config(tmp_path / 'ask.py', tokenizer, head=head)
+    head = dict(type='lm4ve.RetrievalHead', in_channels=32)
+    rank = write_config(tmp_path / 'rank.py', tokenizer, head=head)
     write_image(image, seed=0, size=(32, 32))
-    ask, rank = tmp_path / 'ask.py', tmp_path / 'rank.py'
     options = dict(device='cpu', out_dir=tmp_path / 'out')
     (found,) = lm4ve.apis.inference(ask, None, image, question='what color is the cat', **options)
     assert found['pred_answer'] in ANSWERS and len(found['answers']) == len(ANSWERS)

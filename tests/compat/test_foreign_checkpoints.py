@@ -152,11 +152,3 @@ def test_resuming_deletes_nothing_by_numbers_that_are_none(tmp_path, hook, ids):
     change(path, message_hub__runtime_info__keep_ckpt_ids=ids)
     train(tmp_path / 'run', 2, hook=hook, load_from=str(path), resume=True)
     assert path.exists()
-
-
-@pytest.mark.parametrize('hook', HOOKS)
-def test_the_best_checkpoint_is_replaced_after_a_resume(tmp_path, hook):
-    train(tmp_path, 1, hook=hook)
-    train(tmp_path, 2, hook=hook, resume=True)
-    names = sorted(p.name for p in tmp_path.glob('*.pth'))
-    assert names == ['best_score_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']

@@ -14,11 +14,6 @@ HEADS = dict(
     vqa=dict(type='lm4ve.VQAHead', vocabulary=tiny.ANSWERS, in_channels=32),
     retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32),
 )
-PIPELINE = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmpretrain.Resize', scale=(tiny.SIZE, tiny.SIZE)),
-    dict(type='lm4ve.PackVisionLanguage'),
-]
 
 
 def write_models(folder: Path) -> None:
@@ -26,13 +21,9 @@ def write_models(folder: Path) -> None:
     write_runs(folder, 'vit_frozen', 'vit_mlp', 'videomae', 'pointbert', 'vectornet')
     tokenizer = tiny.write_tokenizer(folder / 'tokenizer')
     for name, head in HEADS.items():
-        cfg = tiny.meter_config(tokenizer, True, head=head)
-        (folder / f'{name}.py').write_text(
-            f'model = {cfg!r}\ntest_dataloader = dict('
-            f'dataset=dict(type="lm4ve.VQAFiles", pipeline={PIPELINE!r}))\n'
-        )
+        config = tiny.write_config(folder / f'{name}.py', tokenizer, head=head)
         torch.manual_seed(3)
-        model = MODELS.build(cfg)
+        model = MODELS.build(read_config(config).model)
         for p in model.parameters():  # as large as after training, or nothing would be seen
             if p.requires_grad and p.dim() > 1:
                 torch.nn.init.normal_(p, std=0.3)

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.release.formats import trace, traceable
 from tests.helpers.models import BLOCK
 
 
@@ -34,27 +33,3 @@ def test_a_compiled_neck_is_one_graph_at_changing_batch_sizes(out_type, training
             x = torch.randn(count, 7, 8, requires_grad=training)
             torch.testing.assert_close(compiled(x), same(x))
     assert counter.graphs == 2  # one of the first size, one of any
-
-
-@pytest.mark.parametrize('low_rank', ['auto', 'fold'])
-def test_a_trace_holds_for_other_batch_sizes(low_rank):
-    neck = neck_of(out_type='cls_token', low_rank=low_rank, compile=True)
-    x = torch.randn(2, 7, 8)
-    with traceable(neck), torch.no_grad():
-        neck(x)
-        program = trace(Tuple(neck), [x], [{0: 'batch'}])
-    assert neck.compile_options == {}
-    neck.compile_options = None  # for the comparison, which needs no C++ compiler then
-    for count in (1, 6):
-        x = torch.randn(count, 7, 8)
-        with torch.no_grad():
-            torch.testing.assert_close(program.module()(x)[0], neck(x), atol=1e-5, rtol=1e-5)
-
-
-class Tuple(torch.nn.Module):
-    def __init__(self, inner) -> None:
-        super().__init__()
-        self.inner = inner
-
-    def forward(self, *tensors):
-        return (self.inner(*tensors),)

@@ -16,16 +16,14 @@ CONFIG, CHECKPOINT = f'{PLACE}/vit_frozen.py', f'{PLACE}/vit_frozen.pth'
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    write_runs(tmp_path, 'vit_frozen', 'vit_mlp', 'pointmae')
+    write_runs(tmp_path, 'vit_frozen', 'vit_mlp')
     monkeypatch.chdir(tmp_path)
     Path('there.safetensors').write_text('somebody needs this')
 
 
 WRONG = {
     'a file': ([CONFIG, CHECKPOINT, '--out', 'there.safetensors'], 'exists. Fix: --overwrite'),
-    'another model': ([CONFIG, f'{PLACE}/pointmae.pth'], 'another'),
     'another block': ([CONFIG, f'{PLACE}/vit_mlp.pth'], 'llm_source'),
-    'no such file': ([CONFIG, 'gone.pth'], "'gone.pth' does not exist"),
     'a flag of another format': ([CONFIG, CHECKPOINT, '--with-block'], 'for safetensors'),
 }
 

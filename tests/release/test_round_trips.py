@@ -88,22 +88,6 @@ def test_what_is_said_of_inputs_and_answers(made):
     assert [i['shape'] for i in told('vectornet')['inputs']][0] == ['batch', 'agents', 20, 2]
 
 
-@pytest.mark.slow
-def test_folded_matrices_are_in_the_file_and_what_they_are_made_of_is_not(made):
-    """The block's key projection is used through its product with the mapper alone."""
-    import onnx
-    from onnx import numpy_helper
-
-    held = onnx.load(made('pointbert', 'onnx', '.onnx')).graph.initializer
-    shapes = [numpy_helper.to_array(t).shape for t in held]
-    layers = loaded('pointbert').neck.block.layers
-    width, channels = layers[0].k_proj.wrapped.in_features, 16
-    assert channels < width
-    folded = sum(s in ((width, channels), (channels, width)) for s in shapes)
-    # Of the square ones, query and output, the first layer's query is folded.
-    assert folded >= 3 and shapes.count((width, width)) == 2 * len(layers) - 1
-
-
 @pytest.mark.parametrize('with_block', [True, False])
 def test_weights_come_back_without_code(with_block):
     """Every tool that takes a checkpoint takes the file."""

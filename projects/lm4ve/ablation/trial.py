@@ -31,6 +31,7 @@ from lm4ve.blocks import count_parameters
 from lm4ve.errors import UserError
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import build_runner, finish_config, load_config, run_tool
+from lm4ve.runner.same_data import pixel_versions
 
 
 def write_spec(trial: Trial, folder: Path, keep_checkpoints: bool) -> Path:
@@ -83,6 +84,7 @@ def train_and_test(spec: dict, folder: Path, launcher: str = 'none') -> dict:
         wall_seconds=time.time() - start,
         world_size=get_world_size(),
         threads=torch.get_num_threads(),
+        pixel_versions=pixel_versions(),
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU',
     )
 

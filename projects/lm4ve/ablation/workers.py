@@ -24,6 +24,7 @@ from rich.progress import track
 from lm4ve.ablation.grid import Trial, fresh_config
 from lm4ve.ablation.store import Store
 from lm4ve.ablation.trial import end_with_parent, run_logged, write_spec
+from lm4ve.runner.same_data import changed_versions
 
 #: Seconds that a trial has to end after SIGTERM.
 GRACE = 5.0
@@ -75,8 +76,12 @@ class Executor:
             list[Failure]: The failures, in the order in which they ended.
         """
         unique = list({t.id: t for t in trials}.values())
-        todo = [t for t in unique if self.store.result(t) is None]
+        results = [self.store.result(t) or {} for t in unique]
+        todo = [t for t, result in zip(unique, results, strict=True) if not result]
         done, failures = len(unique) - len(todo), []
+        changes = {changed_versions(r.get('pixel_versions')) for r in results}
+        for changed in sorted(changes - {''}):
+            self.say(f'Warning: finished trials saw the pixels of {changed}.')
         with contextlib.closing(self._run(todo)) as ended:
             options = dict(console=self.console, disable=not self.console.is_terminal)
             shown = track(ended, 'trials', total=len(unique), completed=done, **options)

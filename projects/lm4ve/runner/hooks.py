@@ -21,7 +21,6 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -34,6 +33,7 @@ from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.usage import ADVICE, NeckUsage, inspect_usage, watch_necks
 from lm4ve.registry import HOOKS
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
+from lm4ve.runner.same_data import SameDataHook, innermost
 
 Checkpoint = dict[str, Any]
 _GRADIENTS = 'lm4ve_gradients'
@@ -145,8 +145,8 @@ class PlainCheckpointHook(Hook):  # type: ignore[misc]
 
 @HOOKS.register_module()
 @dataclass(eq=False)
-class WholeCheckpointHook(Hook):  # type: ignore[misc]
-    """Refuse a checkpoint that does not fit the model, by the names of its tensors.
+class WholeCheckpointHook(SameDataHook):
+    """Refuse a checkpoint that does not fit the model, by the names of its tensors, or the data.
 
     This holds for evaluation and for ``resume``. Training that begins with ``load_from``
     may take a part of a file, as fine-tuning does. Models that FSDP has split are not
@@ -167,9 +167,8 @@ class WholeCheckpointHook(Hook):  # type: ignore[misc]
             UserError: The file holds no state of a model.
             CheckpointError: Tensors are missing, unknown or of another shape.
         """
-        model: Any = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
+        super().after_load_checkpoint(runner, checkpoint)
+        model = innermost(runner.model)
         is_split = any(isinstance(m, FullyShardedDataParallel) for m in model.modules())
         if starts_training(runner) or is_split:
             return

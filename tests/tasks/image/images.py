@@ -35,6 +35,8 @@ def broken_files() -> dict:
         'text.jpg': b'404: not found\n',
         'three-bytes.jpg': jpeg[:3],
         'headless.jpg': headless,
+        # Pillow reads it, and OpenCV does not.
+        'float.tif': cv2.imencode('.tif', np.zeros((8, 8), np.float32))[1].tobytes(),
     }
 
 

@@ -33,19 +33,19 @@ def vit_state() -> dict:
         'head.weight': random(CLASSES, WIDTH),
         'head.bias': random(CLASSES),
     }
-    for i in range(DEPTH):
-        shapes = {
-            'attn.qkv': (3 * WIDTH, WIDTH),
-            'attn.proj': (WIDTH, WIDTH),
-            'mlp.fc1': (4 * WIDTH, WIDTH),
-            'mlp.fc2': (WIDTH, 4 * WIDTH),
-        }
-        for name, shape in shapes.items():
-            state[f'blocks.{i}.{name}.weight'] = random(*shape)
-            state[f'blocks.{i}.{name}.bias'] = random(shape[0])
+    return state | blocks()
+
+
+def blocks() -> dict:
+    """The layers of a ViT."""
+    state, linears = {}, {'attn.qkv': (3, 1), 'attn.proj': (1, 1), 'mlp.fc1': (4, 1)}
+    for at in (f'blocks.{i}' for i in range(DEPTH)):
+        for name, (rows, columns) in dict(linears, **{'mlp.fc2': (1, 4)}).items():
+            state[f'{at}.{name}.weight'] = random(rows * WIDTH, columns * WIDTH)
+            state[f'{at}.{name}.bias'] = random(rows * WIDTH)
         for name in ('norm1', 'norm2'):
-            state[f'blocks.{i}.{name}.weight'] = random(WIDTH, offset=1.0)
-            state[f'blocks.{i}.{name}.bias'] = random(WIDTH)
+            state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
+            state[f'{at}.{name}.bias'] = random(WIDTH)
     return state
 
 
@@ -79,9 +79,9 @@ def write_meta(folder: Path, layers: list) -> str:
     return str(folder)
 
 
-def llama_state(layers: list) -> dict:
+def llama_state(layers: list, plain=vit_state) -> dict:
     """A ViT-LLaMA by its released names; the block is an fp32 copy."""
-    state = vit_state()
+    state = plain()
     state['llama_dim_mapper1.weight'] = random(DIM, WIDTH)
     state['llama_dim_mapper2.weight'] = random(WIDTH, DIM)
     for i, layer in enumerate(layers):
@@ -116,11 +116,6 @@ def norm(state, x, name):
     return F.layer_norm(x, x.shape[-1:], state[f'{name}.weight'], state[f'{name}.bias'], 1e-6)
 
 
-def feed_forward(state, x, at):
-    h = F.gelu(linear(state, norm(state, x, f'{at}.norm2'), f'{at}.mlp.fc1'))
-    return x + linear(state, h, f'{at}.mlp.fc2')
-
-
 def llama(state, x):
     """Both mappers and the layers between them; x as it is without them."""
     if 'llama_dim_mapper1.weight' not in state:
@@ -140,15 +135,20 @@ def llama(state, x):
     return linear(state, rms(x), 'llama_dim_mapper2')
 
 
+def encode(state, x):
+    for at in (f'blocks.{i}' for i in range(DEPTH)):
+        qkv = linear(state, norm(state, x, f'{at}.norm1'), f'{at}.attn.qkv')
+        qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
+        x = x + linear(state, attend(*qkv), f'{at}.attn.proj')
+        h = F.gelu(linear(state, norm(state, x, f'{at}.norm2'), f'{at}.mlp.fc1'))
+        x = x + linear(state, h, f'{at}.mlp.fc2')
+    return x
+
+
 def logits(state: dict, images: torch.Tensor) -> torch.Tensor:
     """Compute the released model: ``[B, 3, SIZE, SIZE] -> [B, CLASSES]``."""
     weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
     x = F.conv2d(images, weight, bias, stride=PATCH).flatten(2).transpose(1, 2)
     x = torch.cat((state['cls_token'].expand(len(x), -1, -1), x), dim=1) + state['pos_embed']
-    for i in range(DEPTH):
-        at = f'blocks.{i}'
-        qkv = linear(state, norm(state, x, f'{at}.norm1'), f'{at}.attn.qkv')
-        qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + linear(state, attend(*qkv), f'{at}.attn.proj')
-        x = feed_forward(state, x, at)
+    x = encode(state, x)
     return linear(state, norm(state, llama(state, x), 'norm')[:, 0], 'head')

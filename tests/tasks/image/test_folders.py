@@ -1,6 +1,7 @@
 """Broken image data is reported; it is neither trained on nor evaluated."""
 
 import logging
+import os
 
 import cv2
 import numpy as np
@@ -65,8 +66,15 @@ def test_broken_file_is_found(name, tmp_path):
 @pytest.mark.parametrize('decode', [False, True])
 def test_whole_file_has_no_defect(suffix, decode, tmp_path):
     # ImageNet's n02105855_2933.JPEG is a PNG: the content counts.
-    for name, data in (('x', encode(suffix=suffix)), ('y', encode() + bytes(40))):
+    sizes = {f'x{n}': encode(n, suffix=suffix) for n in (1, 4, 7, 24)}
+    for name, data in dict(sizes, y=encode() + bytes(40)).items():
         assert find_defect(write(tmp_path / f'{name}.JPEG', data), decode) is None
+
+
+def test_pipe_behind_a_link_is_no_image(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'x.jpg').symlink_to(tmp_path / 'pipe')
+    assert 'is no file' in find_defect(str(tmp_path / 'x.jpg'))
 
 
 def test_damaged_size_is_refused_before_decoding(tmp_path):
@@ -97,9 +105,15 @@ def test_class_folder_without_images_is_refused(root):
 
 @pytest.mark.parametrize('with_label', [True, False])
 @pytest.mark.parametrize(
-    'line', ['../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', '']
+    'line',
+    [
+        *('../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', ''),
+        f'x.jpg {10**20}',
+    ],
 )
-def test_list_leading_outside_is_refused(root, line, with_label):
+def test_line_that_cannot_be_used_is_refused(root, line, with_label):
+    if not with_label and line.startswith('x.jpg'):
+        return
     lines = [f'{CLASSES[0]}/0.JPEG 0', line]
     lines = lines if with_label else [x.partition(' ')[0] for x in lines]
     write(root / 'list.txt', '\n'.join([*lines, '']).encode())

@@ -1,8 +1,5 @@
 """The robustness configs test a model; checked data sets train one."""
 
-from functools import cache
-from pathlib import Path
-
 import pytest
 
 pytest.importorskip('mmpretrain')
@@ -14,11 +11,9 @@ from torch import nn
 
 from lm4ve.runner.command_line import build_runner
 from lm4ve.tasks.image.datasets.synsets import class_indices
-from tests.helpers.tasks import FOLDERS, configs_of
+from tests.helpers.tasks import FOLDERS
 from tests.tasks.image.images import broken_files, fill_once, write
 
-ROBUSTNESS = [c for c in configs_of('image') if c.startswith('robustness/')]
-VARIANTS = ('a', 'c', 'r', 'sketch')
 ARCH = dict(embed_dims=16, num_layers=1, num_heads=2, feedforward_channels=32)
 
 
@@ -36,11 +31,6 @@ def data(tmp_path_factory):
     return root
 
 
-@cache
-def in1k(model: str) -> Config:
-    return Config.fromfile(FOLDERS['image'] / f'{model}_in1k.py')
-
-
 def load(name: str, data, work_dir) -> Config:
     cfg = Config.fromfile(FOLDERS['image'] / name)
     for transform in cfg.test_dataloader.dataset.pipeline:
@@ -56,23 +46,6 @@ def load(name: str, data, work_dir) -> Config:
     if name.endswith('imagenet-c.py'):
         cfg.test_dataloader.dataset.update(corruptions=['fog'], severities=[1, 2])
     return cfg
-
-
-def test_robustness_configs_change_only_the_test():
-    assert ROBUSTNESS == sorted(
-        f'robustness/vit-{size}{block}_imagenet-{variant}.py'
-        for size in 'tsb'
-        for block in ('', '_llama')
-        for variant in VARIANTS
-    )
-    for name in ROBUSTNESS:
-        cfg = Config.fromfile(FOLDERS['image'] / name)
-        base = in1k(Path(name).stem.rpartition('_')[0])
-        assert set(cfg) - {'variant', 'variant_evaluator'} == set(base)
-        for key in set(base) - {'test_dataloader', 'test_evaluator'}:
-            assert cfg[key] == base[key]
-        dataset = cfg.test_dataloader.dataset
-        assert not {'_delete_', 'split'} & {*dataset, *cfg.test_evaluator}
 
 
 @pytest.mark.parametrize(

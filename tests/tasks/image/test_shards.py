@@ -74,8 +74,3 @@ def test_broken_images_follow_the_policy(tmp_path):
     assert data.test_mode and len(data) == 1 and data.num_corrupt == len(broken)
     with pytest.raises(UserError, match=f'{len(broken)} of {len(files)} images.*shard://.*b/'):
         dataset(tmp_path / 'broken', split='test', on_corrupt='refuse')
-
-
-def test_labels_above_the_classes_are_refused(shards):
-    with pytest.raises(UserError, match='The largest label=2 must be at most 1'):
-        dataset(shards, classes=CLASSES[:2])

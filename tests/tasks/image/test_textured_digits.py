@@ -22,18 +22,6 @@ def test_picture_is_determined_by_its_parameters():
         assert not np.array_equal(other['img'], first['img'])
 
 
-def test_samples_are_the_digits_of_the_split_in_order():
-    digits = DigitsDataset(split='test', pipeline=[])
-    pictures = dataset(variants=2)
-    assert len(pictures) == 2 * len(digits)
-    for i in (0, 7, 539):
-        sample = pictures[i]
-        assert sample['gt_label'] == digits[i]['gt_label']
-        assert sample['img'].shape == (td.SIZE, td.SIZE, 3)
-        assert sample['img'].dtype == sample['gt_mask'].dtype == np.uint8
-        assert sample['gt_mask'].shape == sample['img'].shape[:2]
-
-
 def test_the_mask_is_where_strokes_were_pasted():
     """On a black background the picture is ink times color, and nothing else."""
     ink = DigitsDataset(split='test', pipeline=[])[0]['img'][..., 0] / 255

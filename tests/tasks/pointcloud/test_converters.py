@@ -89,8 +89,3 @@ def test_block_is_compared_and_left_out(model, tmp_path):
     x = plain(points) @ state['llama_dim_mapper1.weight'].T
     x = ours.neck.block(x) @ state['llama_dim_mapper2.weight'].T
     torch.testing.assert_close(ours(points), model.head(norm(x)), atol=1e-4, rtol=1e-4)
-    with pytest.raises(UserError, match='--llm'):
-        convert(tmp_path, state)
-    state['llama.layers.0.ffn_norm.weight'][0] += 1
-    with pytest.raises(CheckpointError, match='ffn_norm.*difference'):
-        convert(tmp_path, state, '--llm', llm)

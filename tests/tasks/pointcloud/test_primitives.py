@@ -16,14 +16,3 @@ def test_objects_are_reproducible_normalized_and_different():
     assert clouds.shape == (20, 64, 3) and clouds.dtype == np.float32
     assert np.allclose(clouds.mean(1), 0, atol=1e-5)
     assert np.allclose(np.linalg.norm(clouds, axis=2).max(1), 1, atol=1e-5)
-
-
-def test_the_set_is_cached(tmp_path):
-    args = dict(split='test', per_class=1, num_points=64, cache_dir=str(tmp_path))
-    data = p.PrimitivesDataset(**args)
-    points = data[4]['points']
-    assert data[4]['gt_label'] == 4 and len(data) == 10
-    (path,) = tmp_path.glob('*.npy')
-    stamp = path.stat().st_mtime_ns
-    assert np.array_equal(p.PrimitivesDataset(**args)[4]['points'], points)
-    assert path.stat().st_mtime_ns == stamp

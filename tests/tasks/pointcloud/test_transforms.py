@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from lm4ve.tasks import pointcloud as pc
-from lm4ve.tasks.pointcloud import transforms
 from tests.tasks.pointcloud.clouds import brute_force_picks, cloud, whole_cloud
 
 
@@ -39,17 +38,6 @@ def test_sampling_takes_points_of_the_cloud():
     assert len({tuple(p) for p in drawn}) == 12
     assert {tuple(p) for p in drawn} <= {tuple(p) for p in points}
     assert not np.array_equal(drawn, run(pc.SamplePoints(12), points))
-
-
-def test_farthest_points_are_computed_once_a_cloud(monkeypatch):
-    computed, compute = [], transforms.farthest_points
-    monkeypatch.setattr(transforms, 'farthest_points', lambda *a: computed.append(a) or compute(*a))
-    points, transform = whole_cloud(), pc.SamplePoints(12, 'fps')
-    for change in (0, 0, 1, 1):  # a changed cloud is sampled anew
-        points[5] += change
-        picks = run(transform, points)
-        assert np.array_equal(picks, points[brute_force_picks(points, 12)])
-    assert len(computed) == 3
 
 
 @pytest.mark.parametrize('method', ['fps', 'random', 'first'])

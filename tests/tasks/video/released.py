@@ -12,7 +12,7 @@ from tests.tasks.image import released as image
 from tests.tasks.image.released import llama_layer, random, write_meta  # noqa: F401
 
 #: A tiny stand-in of ViT-S: 32 x 32 pixels, 16 frames, tubes of 2 x 16 x 16.
-WIDTH, DEPTH, HEADS, CLASSES = 24, 2, 3, 6
+WIDTH, DEPTH, HEADS, CLASSES = image.WIDTH, image.DEPTH, image.HEADS, 6
 PATCH, SIZE, TUBE, FRAMES = 16, 32, 2, 16
 TOKENS = (SIZE // PATCH) ** 2 * FRAMES // TUBE
 
@@ -23,16 +23,10 @@ def trunk() -> dict:
         'patch_embed.proj.weight': random(WIDTH, 3, TUBE, PATCH, PATCH, scale=0.02),
         'patch_embed.proj.bias': random(WIDTH),
     }
-    linears = {'attn.proj': (1, 1), 'mlp.fc1': (4, 1), 'mlp.fc2': (1, 4)}
-    for at in (f'blocks.{i}' for i in range(DEPTH)):
-        state |= {f'{at}.attn.{name}_bias': random(WIDTH) for name in 'qv'}
-        state[f'{at}.attn.qkv.weight'] = random(3 * WIDTH, WIDTH)
-        for name, (rows, columns) in linears.items():
-            state[f'{at}.{name}.weight'] = random(rows * WIDTH, columns * WIDTH)
-            state[f'{at}.{name}.bias'] = random(rows * WIDTH)
-        for name in ('norm1', 'norm2'):
-            state[f'{at}.{name}.weight'] = random(WIDTH, offset=1.0)
-            state[f'{at}.{name}.bias'] = random(WIDTH)
+    state |= image.blocks()
+    for at in (f'blocks.{i}.attn' for i in range(DEPTH)):
+        del state[f'{at}.qkv.bias']
+        state |= {f'{at}.{name}_bias': random(WIDTH) for name in 'qv'}
     return state
 
 
@@ -60,13 +54,7 @@ def finetuned_state() -> dict:
 
 def llama_state(layers: list) -> dict:
     """The paper's: the same, two mappers and LLaMA's layer (an fp32 copy)."""
-    state = finetuned_state()
-    state['llama_dim_mapper1.weight'] = random(image.DIM, WIDTH)
-    state['llama_dim_mapper2.weight'] = random(WIDTH, image.DIM)
-    for i, layer in enumerate(layers):
-        state.update({f'llama.layers.{i}.{k}': v.float() for k, v in layer.items()})
-    state['llama.norm.weight'] = torch.ones(image.DIM)
-    return state
+    return image.llama_state(layers, finetuned_state)
 
 
 def sinusoid(count: int, width: int) -> torch.Tensor:
@@ -85,13 +73,9 @@ def logits(state: dict, clips: torch.Tensor) -> torch.Tensor:
     weight, bias = (state[f'patch_embed.proj.{n}'] for n in ('weight', 'bias'))
     x = F.conv3d(clips, weight, bias, stride=(TUBE, PATCH, PATCH)).flatten(2).transpose(1, 2)
     x = x + sinusoid(TOKENS, WIDTH)
-    for i in range(DEPTH):
-        at = f'blocks.{i}'
-        q, v = state[f'{at}.attn.q_bias'], state[f'{at}.attn.v_bias']
-        h = image.norm(state, x, f'{at}.norm1')
-        qkv = F.linear(h, state[f'{at}.attn.qkv.weight'], torch.cat((q, torch.zeros(WIDTH), v)))
-        qkv = qkv.unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        x = x + image.linear(state, image.attend(*qkv), f'{at}.attn.proj')
-        x = image.feed_forward(state, x, at)
+    for at in (f'blocks.{i}.attn' for i in range(DEPTH)):
+        bias = state[f'{at}.q_bias'], torch.zeros(WIDTH), state[f'{at}.v_bias']
+        state = state | {f'{at}.qkv.bias': torch.cat(bias)}
+    x = image.encode(state, x)
     x = image.norm(state, image.llama(state, x).mean(1), 'fc_norm')
     return image.linear(state, x, 'head')

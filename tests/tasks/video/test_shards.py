@@ -8,7 +8,7 @@ pytest.importorskip('mmaction')
 from mmengine.registry import DATASETS, init_default_scope
 
 from lm4ve.tasks.video.corruption import find_defect
-from tests.tasks.video.videos import write_broken, write_list, write_noise
+from tests.tasks.video.videos import write_list, write_noise
 from tools.dataset_converters.shards import Entry, write_shards
 
 DECORD, AV = (
@@ -56,11 +56,3 @@ def test_repeated_sampling_reads_shards(videos):
     one = build('RepeatAugVideoShards', videos[1], num_repeats=2)[1]
     other = build('CheckedRepeatAugDataset', videos[0], num_repeats=2)[1]
     assert len(one) == 2 and np.array_equal(one[1]['inputs'], other[1]['inputs'])
-
-
-def test_broken_videos_are_left_out(tmp_path):
-    broken = write_broken(tmp_path)
-    entries = [Entry(str(p), p.name, 0) for p in (tmp_path / 'whole.mp4', *broken.values())]
-    write_shards(entries, tmp_path / 'shards', 'val', 99, lambda path: None)
-    data = build('VideoShards', str(tmp_path / 'shards/val.index.json'), test_mode=True)
-    assert len(data) == 1 and data.num_corrupt == len(broken)

@@ -107,8 +107,6 @@ def test_unsuitable_checkpoints_are_refused(llm, tmp_path):
     folder, layers = llm
     state = r.llama_state([layers[-1]])
     cases = [
-        (UserError, '--llm', state, ()),
-        (UserError, '--llm', r.finetuned_state(), ('--llm', folder)),
         (CheckpointError, r'layers \[0\].*--layer', state, ('--llm', folder, '--layer', 0)),
         (CheckpointError, 'temporal', r.finetuned_state() | {'temporal': torch.ones(1)}, ()),
         (UserError, 'multiples', r.finetuned_state(), ('--num-frames', 7)),

@@ -154,10 +154,8 @@ def each_sample(cfg: Config, inputs: Sequence[Input], **options: Any) -> Iterato
 
 def _check_file(path: Path, task: Task) -> None:
     """Refuse a file that does not exist, or that the task does not read."""
-    endings = task.input_suffixes
     if not path.exists():
         raise UserError(f"'{path}' does not exist.")
-    if not (task.takes_folders if path.is_dir() else path.suffix.lower() in endings):
-        raise UserError(
-            f"'{path}' does not fit: the config takes {task.input_noun}: {', '.join(endings)}."
-        )
+    if not (path.is_dir() and task.takes_folders):
+        field = f"'{path}' does not fit: the config takes {task.input_noun}; its ending"
+        check(field, path.suffix.lower(), choices=task.input_suffixes)

@@ -5,9 +5,12 @@ it), so a broken download would be trained on. All tasks that read images use th
 """
 
 import io
+import os
 from collections.abc import Iterable
 from typing import Any
 
+import cv2
+import numpy as np
 from mmengine import fileio
 from mmengine.fileio import LocalBackend
 from PIL import Image, UnidentifiedImageError
@@ -40,11 +43,12 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
     """
     try:
         backend = fileio.get_file_backend(path, backend_args=backend_args, enable_singleton=True)
-        if not decode and isinstance(backend, LocalBackend) and _has_markers(path):
-            return None
+        if isinstance(backend, LocalBackend):
+            if not os.path.isfile(path):  # a pipe or a device may never end
+                return 'does not exist, or is no file'
+            if not decode and _has_markers(path):
+                return None
         data = backend.get(path)
-    except FileNotFoundError:
-        return 'does not exist'
     except (OSError, ValueError) as e:
         return f'cannot be read ({e})'
     if not decode and _are_markers(data, data[-_LENGTH:]):
@@ -71,8 +75,11 @@ def _decode(data: bytes) -> str | None:
             pixels = image.width * image.height
             if pixels > _JPEG_PIXELS * len(data):
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
-            image.draft(image.mode, (image.width // 8, image.height // 8))
+            image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
+        if image.format not in ('JPEG', 'PNG'):  # the pipelines' decoder lacks pixels of 32 bits
+            if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
+                return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:
         return 'is not an image'
     except Image.DecompressionBombError:

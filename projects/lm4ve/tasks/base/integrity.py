@@ -6,9 +6,9 @@ them. Two arguments decide what happens, wherever data is read:
 ``on_corrupt``
     - 'skip' continues without the corrupt file. In training another random sample takes its
       place, and a warning names each such file once; more than ``max_refetch`` (1000) corrupt
-      draws in a row are an error. In a test nothing is replaced: the data set is scanned when it
-      is loaded, corrupt files are left out, counted and logged, and metrics are over the samples
-      that remain.
+      draws for a sample are an error. In a test nothing is replaced: the data set is scanned
+      when it is loaded, corrupt files are left out, counted and logged, and metrics are over the
+      samples that remain.
     - 'refuse' raises an error that names the file, or all files found by the scan.
 
 ``verify``
@@ -70,7 +70,6 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         check('dataset.verify', verify, choices=(None, True, False, 'decode'))
         self.on_corrupt, self.verify = on_corrupt, verify
         self.corrupt_files: dict[str, str] = {}
-        self._corrupt_in_a_row = 0
         super().__init__(*args, **kwargs)
 
     def path_of(self, info: dict[str, Any]) -> str:
@@ -127,26 +126,22 @@ class IntegrityMixin(BaseDataset):  # type: ignore[misc]
         """Return the sample after the pipeline; None, for which another is drawn, if corrupt.
 
         Raises:
-            UserError: The file is corrupt and refused, or part of a test; too many in a row are.
+            UserError: The file is corrupt and refused, or part of a test.
         """
         path = self.path_of(self.get_data_info(idx))
         defect = self.find_defect(path)
         if defect is None:
             try:
-                data = super().prepare_data(idx)
-                self._corrupt_in_a_row = 0
-                return data
+                return super().prepare_data(idx)
             except Exception as e:
                 # Either the file is corrupt or a transform has a bug.
                 defect = self.find_defect_behind(e, path)
                 if defect is None:
                     raise
-        self._corrupt_in_a_row += 1
         found = f"The {self.noun} '{path}' {defect}"
-        too_many = self._corrupt_in_a_row > self.max_refetch
-        if self.on_corrupt == 'refuse' or self.test_mode or too_many:
+        if self.on_corrupt == 'refuse' or self.test_mode:
             raise UserError(
-                f'{found} ({self._corrupt_in_a_row} in a row). Fix: fetch it again; in training '
+                f'{found}. Fix: fetch it again; in training '
                 "dataset.on_corrupt='skip' replaces it, and dataset.verify='decode' leaves it out."
             )
         if path not in self.corrupt_files:

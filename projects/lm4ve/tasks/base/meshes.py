@@ -146,9 +146,7 @@ PRIMITIVES: dict[str, Callable[[np.random.Generator], Mesh]] = dict(
 )
 
 
-def sample_primitive(
-    name: str, num_points: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def sample_primitive(name: str, num_points: int, rng: np.random.Generator) -> np.ndarray:
     """Draw points uniformly on a primitive of random proportions.
 
     Args:
@@ -157,14 +155,12 @@ def sample_primitive(
         rng (np.random.Generator): The source of all random numbers.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Points and the normals of their triangles, float64
-        ``[N, 3]`` each, in the mesh's own frame and unit.
+        np.ndarray: float64 ``[N, 3]``, in the mesh's own frame and unit.
     """
-    mesh = PRIMITIVES[name](rng)
-    return sample_surface(mesh, num_points, int(rng.integers(2**31)))
+    return sample_surface(PRIMITIVES[name](rng), num_points, int(rng.integers(2**31)))
 
 
-def sample_surface(mesh: Mesh, num_points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample_surface(mesh: Mesh, num_points: int, seed: int) -> np.ndarray:
     """Draw points on a surface, uniformly by area.
 
     Args:
@@ -173,16 +169,13 @@ def sample_surface(mesh: Mesh, num_points: int, seed: int) -> tuple[np.ndarray, 
         seed (int): Seed of a Mersenne twister.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: Points and the normals of their triangles, float64
-        ``[N, 3]`` each.
+        np.ndarray: float64 ``[N, 3]``.
 
     Raises:
         ValueError: The surface has no area, or an infinite one.
     """
     a, b, c = mesh[0][mesh[1]].swapaxes(0, 1)
-    normals = np.cross(b - a, c - a)
-    lengths = np.linalg.norm(normals, axis=1)
-    shares = np.cumsum(lengths)
+    shares = np.cumsum(np.linalg.norm(np.cross(b - a, c - a), axis=1))
     if not 0 < shares[-1] < np.inf:
         raise ValueError('its surface has no area, or an infinite one')
     # Numbers in [0, 1) as C++ makes them of 64 random bits; three a point.
@@ -190,5 +183,4 @@ def sample_surface(mesh: Mesh, num_points: int, seed: int) -> tuple[np.ndarray, 
     u, v, w = ((bits[::2] + bits[1::2] * 2.0**32) / 2.0**64).reshape(-1, 3).T
     triangle = np.searchsorted(shares / shares[-1], w)
     u, v = np.sqrt(u)[:, None], v[:, None]
-    points = (1 - u) * a[triangle] + u * (1 - v) * b[triangle] + u * v * c[triangle]
-    return points, normals[triangle] / lengths[triangle, None]
+    return (1 - u) * a[triangle] + u * (1 - v) * b[triangle] + u * v * c[triangle]

@@ -37,42 +37,15 @@ def farthest_point_sample(points: Tensor, num: int, padding: Tensor | None = Non
         points = torch.where(padding[..., None], points[:, :1], points)
         picks = farthest_point_sample(points, num)
         return picks.masked_fill(padding.gather(1, picks), 0)
-    if torch.compiler.is_exporting():
-        return _traced_farthest_points(points, num)
-    return _looped_farthest_points(points, num)
-
-
-def _looped_farthest_points(points: Tensor, num: int) -> Tensor:
-    """Pick one point a round, the same operations each time."""
-    batch, count, _ = points.shape
     axes = points.permute(2, 0, 1).contiguous()  # [3, B, N]
-    nearest = axes.new_full((batch, count), float('inf'))
-    difference, distance = torch.empty_like(nearest), torch.empty_like(nearest)
-    picks = torch.zeros(batch, num, dtype=torch.int64, device=points.device)
-    last = picks[:, :1]
-    for i in range(1, num):
-        # In place and one axis after the other: the loop is bound by memory.
-        for axis in range(3):
-            x = axes[axis]
-            torch.sub(x, x.gather(1, last), out=difference)
-            if axis == 0:
-                torch.mul(difference, difference, out=distance)
-            else:
-                distance.addcmul_(difference, difference)
-        torch.minimum(nearest, distance, out=nearest)
-        last = nearest.argmax(1, keepdim=True)
-        picks[:, i : i + 1] = last
-    return picks
-
-
-def _traced_farthest_points(points: Tensor, num: int) -> Tensor:
-    """Make the same picks without writing in place, so that an exporter can trace them."""
-    x, y, z = points.unbind(-1)
-    nearest = torch.full_like(x, torch.finfo(x.dtype).max)
+    nearest = torch.full_like(axes[0], torch.finfo(points.dtype).max)
     picks = [torch.zeros_like(points[:, :1, 0], dtype=torch.int64)]
     for _ in range(1, num):
-        squares = [(a - a.gather(1, picks[-1])).square() for a in (x, y, z)]
-        nearest = torch.minimum(nearest, squares[0] + squares[1] + squares[2])
+        distance = torch.zeros_like(nearest)
+        for x in axes:  # one after the other: the loop is bound by memory
+            difference = x - x.gather(1, picks[-1])
+            distance.addcmul_(difference, difference)
+        nearest = torch.minimum(nearest, distance)
         picks.append(nearest.argmax(1, keepdim=True))
     return torch.cat(picks, dim=1)
 

@@ -1,12 +1,13 @@
 """Accuracies of the ImageNet variants, on top of mmpretrain's ``Accuracy``."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
 from mmpretrain.evaluation import Accuracy
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, listing
 from lm4ve.registry import METRICS
 from lm4ve.tasks.image.datasets.imagenet_variants import ALEXNET_ERRORS, CORRUPTIONS, SEVERITIES
 
@@ -75,6 +76,9 @@ class CorruptionAccuracy(Accuracy):
     severity) pairs; ``accuracy/<corruption>``, the mean over its severities; and
     ``accuracy/mCE``, the mean over corruptions of the error over AlexNet's, if
     all 15 with their 5 severities were tested.
+
+    Raises:
+        UserError: A group that the data set names has no sample.
     """
 
     def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
@@ -95,6 +99,10 @@ class CorruptionAccuracy(Accuracy):
             preds, labels = groups[corruption, severity]
             preds.append(pred)
             labels.append(label)
+        meta = self.dataset_meta or {}
+        named = itertools.product(meta.get('corruptions', ()), meta.get('severities', ()))
+        if missing := [f'{c}/{s}' for c, s in named if (c, s) not in groups]:
+            raise UserError(f'CorruptionAccuracy: no sample of {listing(missing)} was tested.')
         accuracies = {
             group: self.calculate(torch.tensor(preds), torch.tensor(labels)).item()
             for group, (preds, labels) in groups.items()

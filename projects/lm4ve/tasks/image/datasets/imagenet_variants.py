@@ -4,6 +4,7 @@ Their folders are named by wnid, and -A and -R have 200 of the classes: a label 
 index among the 1,000, never the folder's position in the listing.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 
@@ -142,11 +143,6 @@ class ImageNetC(ImageNetVariant):
         super().__init__(variant='c', data_root=data_root, metainfo=metainfo, **kwargs)
 
     def groups(self) -> list[tuple[str, dict]]:
-        return [
-            (
-                fileio.join_path(self.img_prefix, corruption, str(severity)),
-                dict(corruption=corruption, severity=severity),
-            )
-            for corruption in self.corruptions
-            for severity in self.severities
-        ]
+        pairs = itertools.product(self.corruptions, self.severities)
+        folder = fileio.join_path(self.img_prefix, '{}', '{}').format
+        return [(folder(c, s), dict(corruption=c, severity=s)) for c, s in pairs]

@@ -4,7 +4,6 @@ A file that was cut is refused: what it promises is compared with what it holds 
 library that reads it does not do so.
 """
 
-import functools
 import hashlib
 import io
 from collections.abc import Callable
@@ -41,11 +40,14 @@ def read_points(path: str | Path, num_samples: int = 10000, seed: int = 0) -> np
     suffix = path.suffix.lower()
     check(f"The ending of '{path}'", suffix, choices=EXTENSIONS)
     read = {'.npy': _read_array, '.txt': _read_text, '.pcd': _read_pcd, '.xyz': _read_text}
-    surface = functools.partial(_read_surface, num_samples=num_samples, seed=seed)
     try:
+        if not path.is_file():  # a pipe or a device may never end
+            raise ValueError('it is no file')
         with np.errstate(all='ignore'):  # what overflows is refused, or becomes infinite
-            points = read.get(suffix, surface)(path)
-            if not len(points):
+            points, triangles = (read[suffix](path), ()) if suffix in read else read_mesh(path)
+            if len(triangles):
+                points = sample_surface((points, triangles), num_samples, seed)
+            elif not len(points) or suffix in ('.off', '.obj', '.stl'):
                 raise ValueError('it has no points')
             return as_float32(points)
     except Exception as e:  # the errors of the readers are of many kinds
@@ -69,9 +71,21 @@ def as_float32(points: np.ndarray) -> np.ndarray:
 
 def _read_array(path: Path) -> np.ndarray:
     array = np.load(path, allow_pickle=False)  # reading a pickle could run code
-    if getattr(array, 'ndim', 0) != 2 or array.shape[1] < 3 or array.dtype.kind not in 'fiu':
+    if getattr(array, 'ndim', 0) != 2 or array.dtype.kind not in 'fiu':
         raise ValueError('it does not hold one array of numbers [N, 3 or more]')
-    return array[:, :3]
+    return coordinates(array)
+
+
+def coordinates(array: np.ndarray) -> np.ndarray:
+    """Return x, y and z of ``[..., N, 3 or more]``.
+
+    Raises:
+        ValueError: There are fewer columns, or fewer points than columns, as in ``[3, N]``.
+    """
+    count, columns = array.shape[-2:]
+    if columns < 3 or count < columns > 3:
+        raise ValueError(f'it holds {count} rows of {columns} numbers, not [N, 3 or more]')
+    return array[..., :3]
 
 
 def _read_text(path: Path) -> np.ndarray:
@@ -79,10 +93,7 @@ def _read_text(path: Path) -> np.ndarray:
     delimiter = ',' if any(',' in line for line in lines[:3]) else None
     # The names of columns, or the number of points, may come first.
     first = next((i for i, line in enumerate(lines[:3]) if _is_row(line, delimiter)), 0)
-    array = np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2)
-    if array.shape[1] < 3:
-        raise ValueError(f'it has {array.shape[1]} columns, expected at least x, y, z')
-    return array[:, :3]
+    return coordinates(np.loadtxt(lines[first:], delimiter=delimiter, ndmin=2))
 
 
 def _is_row(line: str, delimiter: str | None) -> bool:
@@ -103,13 +114,6 @@ def _read_pcd(path: Path) -> np.ndarray:
     if not len(cloud.pc_data) == promised.points == promised.width * promised.height:
         raise ValueError(f'its header promises {promised.points:,} points')
     return np.stack([cloud.pc_data[axis] for axis in 'xyz'], axis=1)
-
-
-def _read_surface(path: Path, num_samples: int, seed: int) -> np.ndarray:
-    vertices, triangles = read_mesh(path)
-    if len(triangles):
-        return sample_surface((vertices, triangles), num_samples, seed)[0]
-    return vertices if path.suffix.lower() == '.ply' else vertices[:0]
 
 
 def drop_nonfinite(points: np.ndarray, origin: str, on_corrupt: str = 'skip') -> np.ndarray:

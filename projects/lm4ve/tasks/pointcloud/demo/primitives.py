@@ -40,7 +40,7 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
         distance 1.
     """
     # More points than are kept, since parts are removed below.
-    points, _ = sample_primitive(name, 8 * num_points, rng)
+    points = sample_primitive(name, 8 * num_points, rng)
     points = (points - points.mean(axis=0)) @ random_rotation(rng).T
     # In a random frame, so that the scale also shears the shape.
     points = points * rng.uniform(0.8, 1.3, 3) @ random_rotation(rng).T

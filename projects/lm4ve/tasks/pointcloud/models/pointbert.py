@@ -65,29 +65,19 @@ class GroupEncoder(BaseModule):
 
     def forward(self, groups: Tensor) -> Tensor:
         """Encode groups ``[B, G, S, 3]``, relative to their centers, to ``[B, G, C]``."""
-        count, size = groups.shape[1:3]
-        conv, norm, relu, last = self.first_conv
-        x = groups.flatten(0, 2)
-        x = _pointwise(last, relu(norm(_pointwise(conv, x))))
-        x = x.unflatten(0, (-1, size))
-        pooled = x.amax(dim=1, keepdim=True)
+        x = self.first_conv(groups.flatten(0, 1).transpose(1, 2))
+        pooled = x.amax(dim=2, keepdim=True)
         # The maximum is the same for all points of a group, so it is projected once.
         conv, norm, relu, last = self.second_conv
-        weight = conv.weight.squeeze(-1)
-        width = pooled.shape[-1]
-        x = F.linear(x, weight[:, width:]) + F.linear(pooled, weight[:, :width], conv.bias)
-        x = _pointwise(last, relu(norm(x.flatten(0, 1))))
-        return x.unflatten(0, (-1, size)).amax(dim=1).unflatten(0, (-1, count))
+        before, after = conv.weight.split(x.shape[1], dim=1)
+        x = F.conv1d(x, after) + F.conv1d(pooled, before, conv.bias)
+        x = last(relu(norm(x)))
+        return x.amax(dim=2).unflatten(0, (-1, groups.shape[1]))
 
 
 def _two_convs(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
     first, last = nn.Conv1d(in_channels, hidden, 1), nn.Conv1d(hidden, out_channels, 1)
     return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
-
-
-def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """Apply a convolution of kernel size 1 as a matrix product, which is faster on a CPU."""
-    return F.linear(x, conv.weight.squeeze(-1), conv.bias)
 
 
 @MODELS.register_module()

@@ -118,7 +118,7 @@ def draw_cloud(
 
     clouds = []
     for thing in things:
-        points, _ = sample_primitive(SHAPES[thing.shape][0], SHAPE_POINTS, rng)
+        points = sample_primitive(SHAPES[thing.shape][0], SHAPE_POINTS, rng)
         low, high = points.min(axis=0), points.max(axis=0)
         points = (points - (low + high) / 2) * (thing.size / (high - low))
         points = points @ turn_around_z(rng.uniform(-TURN, TURN)).T

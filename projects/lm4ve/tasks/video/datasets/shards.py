@@ -37,9 +37,7 @@ class VideoShardsMixin(CheckedVideoMixin):
     def load_data_list(self) -> list[dict]:
         """Return address and label of each sample."""
         for first in self.pipeline.transforms[:1]:
-            check(
-                'The io_backend of the first transform', first.io_backend, choices=['disk', BACKEND]
-            )
+            check('io_backend of the decoder', first.io_backend, choices=('disk', BACKEND))
             first.io_backend = BACKEND
         samples = read_samples(self.ann_file)
         return [dict(filename=address, label=label) for address, label in samples]

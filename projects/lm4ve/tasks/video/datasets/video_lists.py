@@ -5,6 +5,7 @@ into an epoch, in a worker, often without its name.
 """
 
 import os.path as osp
+import re
 import traceback
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -62,7 +63,7 @@ class CheckedVideoMixin(IntegrityMixin):
         for number, line in enumerate(map(str.strip, lines), start=1):
             name, _, label = line.rpartition(self.delimiter)
             name = name.rstrip(self.delimiter)
-            if line and not (name and label.removeprefix('-').isdecimal()):
+            if line and not (name and re.fullmatch(r'-?\d{1,9}', label)):
                 wrong.append(f'line {number} is no path and label')
             elif line and prefix and leads_outside(name, prefix):
                 wrong.append(f"line {number} leads outside of data_prefix.video='{prefix}'")

@@ -25,16 +25,8 @@ from lm4ve.tasks.video.datasets.video_lists import CheckedVideoDataset
 from lm4ve.tasks.video.video_files import write_video
 
 #: The classes, in the order of their labels.
-CLASSES = (
-    'left',
-    'right',
-    'up',
-    'down',
-    'growing',
-    'shrinking',
-    'turning clockwise',
-    'turning counter-clockwise',
-)
+CLASSES = ('left', 'right', 'up', 'down', 'growing', 'shrinking')
+CLASSES += ('turning clockwise', 'turning counter-clockwise')
 #: Pixels a side, frames a clip, frames a second.
 SIZE, FRAMES, FPS = 32, 8, 8
 #: Clips of each split. A digit's scan belongs to one split only.
