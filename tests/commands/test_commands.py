@@ -28,13 +28,6 @@ def test_list_prints_the_models_of_a_task(monkeypatch, capsys):
     assert capsys.readouterr().out.split() == list_models(task='motion')
 
 
-def test_unknown_command_suggests_close_one(monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['lm4ve', 'trian'])
-    with pytest.raises(SystemExit, match='2'):
-        main()
-    assert "Did you mean 'train'?" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize('words', [[], ['--help'], ['--version']])
 def test_help_needs_no_torch(words):
     script = (

@@ -12,5 +12,4 @@ from lm4ve.apis import list_models
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description='List the models')
     parser.add_argument('--task', help='only those of it, for example image')
-    args = parser.parse_args(argv)
-    print(*list_models(task=args.task), sep='\n')
+    print(*list_models(task=parser.parse_args(argv).task), sep='\n')
