@@ -81,20 +81,6 @@ class Scene:
         """Return the same for the steps to be forecast, ``[F, 2]`` and bool ``[F]``."""
         return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
 
-    def check(self) -> 'Scene':
-        """Return the scene, if a model can work on it.
-
-        Raises:
-            SceneError: A coordinate is not finite; the focal agent is not
-                observed at the last step of the history, or less than twice.
-        """
-        if not all(np.isfinite(x).all() for x in (self.positions, self.lanes, self.heading)):
-            raise SceneError('not finite')
-        _, history = self.history
-        if history.sum() < 2 or not history[-1]:
-            raise SceneError('no history')
-        return self
-
     def to_local(self, points: np.ndarray) -> np.ndarray:
         """Transform city coordinates ``[..., 2]`` to the focal frame (x ahead, y left)."""
         return (points - self.origin) @ rotation(self.heading)

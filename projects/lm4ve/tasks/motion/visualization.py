@@ -72,8 +72,8 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(3.0 * columns, 3.2 * rows), dpi=110, layout='constrained')
     for i, sample in enumerate(samples, start=1):
-        forecast = sample.get('trajectories'), sample.get('probabilities')
-        draw_scene(figure.add_subplot(rows, columns, i), sample['scene'], *forecast, extent)
+        parts = map(sample.get, ('scene', 'trajectories', 'probabilities'))
+        draw_scene(figure.add_subplot(rows, columns, i), *parts, extent)
     meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {'other agents': _OTHER}
     handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)

@@ -150,6 +150,6 @@ def part_of(part: str, count: int) -> range:
     """
     check('TrafficDataset.part', part, choices=('fit', 'val'))
     check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
-    simulations = -(-count // PER_SIMULATION)
-    cut = PER_SIMULATION * (simulations - max(1, round(VAL_SHARE * simulations)))
+    parts = -(-count // PER_SIMULATION)
+    cut = PER_SIMULATION * (parts - max(1, round(VAL_SHARE * parts)))
     return range(cut) if part == 'fit' else range(cut, count)

@@ -13,9 +13,10 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
     return values[torch.arange(values.shape[0], device=values.device)[:, None], queries]
 
 
-def final_step(valid: Tensor) -> Tensor:
-    """Return the index of the last True of each row, ``[B, F] -> [B]``."""
-    return valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+def ends_of(trajectories: Tensor, valid: Tensor) -> Tensor:
+    """Return the points at the last True of each row, ``[B, ..., F, 2] -> [B, ..., 2]``."""
+    last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+    return trajectories.movedim(-2, 1)[torch.arange(len(valid), device=valid.device), last]
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -26,9 +27,8 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
         future (Tensor): ``[B, F, 2]``.
         valid (Tensor): bool ``[B, F]``, at least one True a row.
     """
-    rows = torch.arange(len(valid), device=valid.device)
-    last = final_step(valid)
-    return (trajectories.detach()[rows, :, last] - future[rows, None, last]).norm(dim=-1)
+    ends = ends_of(trajectories.detach(), valid)
+    return (ends - ends_of(future, valid)[:, None]).norm(dim=-1)
 
 
 def masked_smooth_l1(trajectory: Tensor, future: Tensor, valid: Tensor) -> Tensor:
