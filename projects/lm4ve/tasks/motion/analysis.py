@@ -100,9 +100,6 @@ class TrafficScene(Picture):
     side = 2.1
     caption = 'past blue, truth green, forecasts red'
 
-    #: Half the side of what is shown, meters.
-    extent = 50.0
-
     def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
         # The focal agent is the first, and drawn last, on top.
@@ -138,7 +135,7 @@ class TrafficScene(Picture):
         self._finish(axes, BACKGROUND)
 
     def _finish(self, axes: 'Axes', background: str) -> None:
-        reach = -self.extent, self.extent
+        reach = -50.0, 50.0  # meters
         axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background, title='')
         without_ticks(axes)
 

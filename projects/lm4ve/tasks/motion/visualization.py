@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -50,9 +49,8 @@ def draw_scene(
         title += f', {100 * np.max(probabilities):.0f} %'
     future = local[scene.focal, h:][scene.valid[scene.focal, h:]]
     if len(future):
-        # On top of the forecasts, with a white rim: it must never be hidden.
-        rim = [patheffects.withStroke(linewidth=3.2, foreground='white')]
-        style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8, path_effects=rim)
+        # On top of the forecasts: it must never be hidden.
+        style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8)
         axes.plot(*np.insert(future, 0, 0, axis=0).T, '-*', markevery=[-1], **style)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal')
     axes.set_title(title, fontsize=7)

@@ -95,6 +95,9 @@ class ArgoverseReader:
         shape = len(names), self.history_steps + self.future_steps
         positions, valid = np.zeros((*shape, 2)), np.zeros(shape, dtype=bool)
         positions[at], valid[at] = table[['x', 'y']], True
+        history = valid[focal[0], : self.history_steps]
+        if history.sum() < 2 or not history[-1]:
+            raise SceneError('no history')  # to forecast from
         here, reach = positions[focal[0], self.history_steps - 1], self.map_range + self.lane_margin
         lanes, attributes = lane_map
         low, high = lanes.min(axis=1), lanes.max(axis=1)
@@ -112,8 +115,6 @@ class ArgoverseReader:
         )
         if not all(np.isfinite(x).all() for x in (positions, scene.lanes, scene.heading)):
             raise SceneError('not finite')
-        if scene.history[1].sum() < 2 or not scene.history[1][-1]:
-            raise SceneError('no history')  # to forecast from
         return scene
 
 

@@ -53,9 +53,9 @@ def _record_type(head: dict) -> np.dtype:
 
 def pack(scene: Scene) -> bytes:
     """Serialize a scene: length-prefixed JSON, then the arrays."""
-    sizes = dict(zip(('lanes', 'points'), scene.lanes.shape, strict=False))
     head = {name: getattr(scene, name) for name in _PLAIN}
-    head |= dict(sizes, steps=scene.valid.shape[1], origin=scene.origin.tolist())
+    head['lanes'], head['points'] = scene.lanes.shape[:2]
+    head |= dict(steps=scene.valid.shape[1], origin=scene.origin.tolist())
     text = json.dumps(head).encode()
     record = np.zeros((), _record_type(head))
     record['positions'] = np.where(scene.valid[..., None], scene.positions - scene.origin, 0.0)
