@@ -94,8 +94,6 @@ def proposal_losses(
         losses['reg'] = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
         log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
         losses['region'] = -log_p.logsumexp(1).mean()
-    predicted, target = (
-        x.masked_fill(~members, -1e9).log_softmax(dim=1) for x in (scores, -distances)
-    )
-    losses['score'] = F.kl_div(predicted, target, reduction='batchmean', log_target=True)
+    both = torch.stack([scores, -distances]).masked_fill(~members, -1e9).log_softmax(dim=-1)
+    losses['score'] = F.kl_div(*both, reduction='batchmean', log_target=True)
     return losses

@@ -198,8 +198,7 @@ class ProposalDecoder(BaseModule):
         select: int | None = None,
     ) -> None:
         super().__init__(_XAVIER)
-        self.future_steps, c = future_steps, channels
-        self.keep = select
+        self.future_steps, self.keep, c = future_steps, select, channels
         self.regions = None if regions is None else Regions.load(regions)
         layers = social_decoder_layers
         self.social = DecoderStack(c, feedforward, layers) if layers else None
