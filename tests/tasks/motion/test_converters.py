@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lm4ve.errors import CheckpointError, UserError
+from lm4ve.errors import CheckpointError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion.converters import convert_mmtransformer
 
@@ -184,12 +184,6 @@ def test_converted_weights_equal_the_release():
     assert probabilities.std() > 0.01
 
 
-def test_checkpoints_of_other_models_are_refused():
-    state = released_state()
-    for error, match, wrong, llm in (
-        (CheckpointError, 'new_part', dict(state, new_part=torch.zeros(1)), None),
-        (CheckpointError, 'encoder.motion_in.weight', {}, None),
-        (UserError, '--llm', state, 'x'),
-    ):
-        with pytest.raises(error, match=match):
-            convert_mmtransformer(wrong, llm)
+def test_unknown_weights_are_refused():
+    with pytest.raises(CheckpointError, match='new_part'):
+        convert_mmtransformer(dict(released_state(), new_part=torch.zeros(1)))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
 from lm4ve.tasks.motion.models.losses import (
@@ -37,7 +38,6 @@ PAPER = dict(
 )
 
 
-HULL = [[0, 0], [1, 0], [1, 1], [0, 1]]
 MODELS_OF = {
     'vectornet': (VECTORNET, None),
     'vectornet-llm': (VECTORNET, NECK),
@@ -177,17 +177,9 @@ def test_selection_keeps_ends_apart():
     assert select_apart(ends, p, 3, 2.0).tolist() == [0, 2, 1]
 
 
-@pytest.mark.parametrize(
-    'centers, hulls',
-    [
-        ([[1, 2]], [[[0, 0], [1, 1], [2, 2], [3, 3]]]),  # no surface
-        ([[1, 2]], [HULL, HULL]),
-        ([[1, 2, 3]], [HULL]),
-        ([[1, 2]], [[[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]]),
-    ],
-)
-def test_damaged_regions_are_refused(centers, hulls, tmp_path):
+def test_regions_need_a_center_each(tmp_path):
+    hull = [[0, 0], [1, 0], [1, 1], [0, 1]]
     path = tmp_path / 'regions.json'
-    path.write_text(json.dumps(dict(centres=centers, hulls=hulls)))
-    with pytest.raises((ValueError, RuntimeError)):
+    path.write_text(json.dumps(dict(centres=[[1, 2]], hulls=[hull, hull])))
+    with pytest.raises(UserError, match='one center'):
         Regions.load(str(path))

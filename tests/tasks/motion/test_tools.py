@@ -1,13 +1,10 @@
-"""The tools lead from files to scores, regions, pictures and submissions."""
-
-import json
+"""The tools lead from files to a submission."""
 
 import h5py
 import pytest
 import torch
 from mmengine.config import Config
 
-from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import SceneCache
 from tests.helpers.tasks import ROOT
@@ -20,25 +17,18 @@ def tool(name, *args):
 
 @pytest.fixture(scope='module')
 def folder(argoverse1, tmp_path_factory):
-    """Caches of every split, and a config that reads them."""
+    """Caches, and a config that reads them."""
     root = tmp_path_factory.mktemp('tools')
-    for split in ('train', 'val', 'test'):
+    for split in ('val', 'test'):
         files = argoverse1 / split / 'data', root / f'{split}.cache'
         tool('preprocess', 'argoverse1', *files, '--map-dir', argoverse1 / 'map_files')
     cfg = Config.fromfile(ROOT / 'configs/motion/vectornet_argoverse1.py')
-    for split, files in dict(train='train', val='val', test='val').items():
+    for split in ('train', 'val', 'test'):
         loader = cfg[f'{split}_dataloader']
-        loader.num_workers, loader.dataset.cache = 0, str(root / f'{files}.cache')
+        loader.num_workers, loader.dataset.cache = 0, str(root / 'val.cache')
     cfg.vis_backends = cfg.visualizer.vis_backends = []
     cfg.dump(root / 'config.py')
     return root
-
-
-def test_regions_are_clustered(folder):
-    with pytest.raises(UserError, match='end points'):
-        tool('make_regions', folder / 'val.cache', folder / 'r.json')
-    tool('make_regions', folder / 'train.cache', folder / 'r.json', '--regions', 2)
-    assert len(json.loads((folder / 'r.json').read_text())['hulls']) == 2
 
 
 def test_test_set_is_submitted(folder):

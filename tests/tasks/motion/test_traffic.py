@@ -41,10 +41,3 @@ def test_simulated_data_is_made_once(tmp_path):
     assert (tmp_path / 'd/val.cache').stat().st_mtime_ns == time
     with pytest.raises(UserError, match='does not hold these'):
         TrafficDataset('val', **dict(fields, counts=dict(train=4, val=2)))
-    with pytest.raises(UserError, match='split'):
-        TrafficDataset('test', **fields)
-    (tmp_path / 'mine').mkdir()
-    (tmp_path / 'mine/thesis.tex').touch()
-    with pytest.raises(UserError, match='does not hold these'):
-        TrafficDataset('val', **dict(fields, root=str(tmp_path / 'mine')))
-    assert (tmp_path / 'mine/thesis.tex').exists()

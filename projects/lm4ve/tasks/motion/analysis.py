@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from lm4ve.errors import UserError, check
 from lm4ve.tasks.base.analysis import Layout, Row, TaskAnalysis, numbered
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, without_ticks
 from lm4ve.tasks.motion import TASK
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class MotionAnalysis(TaskAnalysis):
@@ -100,9 +97,6 @@ class TrafficScene(Picture):
     side = 2.1
     caption = 'past blue, truth green, forecasts red'
 
-    #: Half the side of what is shown, meters.
-    extent = 50.0
-
     def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
         valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
         # The focal agent is the first, and drawn last, on top.
@@ -112,14 +106,14 @@ class TrafficScene(Picture):
         self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
         self.prediction = prediction
 
-    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+    def draw_input(self, axes: Any, time: int = 0) -> None:
         """Draw the map, histories, the truth and the forecasts."""
         from lm4ve.tasks.motion.visualization import draw_scene
 
         draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
         self._finish(axes, 'white')
 
-    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color agents and lanes; lanes without a token are thin and white."""
         from matplotlib.collections import LineCollection
 
@@ -137,8 +131,8 @@ class TrafficScene(Picture):
         axes.scatter(*ends.T, c=values, s=size, edgecolors='k', linewidths=0.7, zorder=3, **style)
         self._finish(axes, BACKGROUND)
 
-    def _finish(self, axes: 'Axes', background: str) -> None:
-        reach = -self.extent, self.extent
+    def _finish(self, axes: Any, background: str) -> None:
+        reach = -50.0, 50.0  # meters
         axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background, title='')
         without_ticks(axes)
 

@@ -34,11 +34,7 @@ _LAYERS = {
 }
 #: Without the leading ``stacked_transformer.``.
 _NAMES = {
-    **{
-        f'{a}.{old}': f'encoder.{b}.{new}'
-        for a, b in _STACKS.items()
-        for old, new in _LAYERS.items()
-    },
+    **{f'{a}.{x}': f'encoder.{b}.{y}' for a, b in _STACKS.items() for x, y in _LAYERS.items()},
     'hist_tf.src_embed.0.lut.{p}': 'encoder.motion_in.{p}',
     'lane_emb.lut.{p}': 'encoder.lane_in.{p}',
     'query_embed.weight': 'encoder.proposals',

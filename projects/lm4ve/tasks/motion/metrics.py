@@ -172,8 +172,8 @@ class MotionMetric(BaseMetric):
                     scores = forecast_metrics(*forecast, *scene.future, k, self.convention)
                     result['scores'] |= {f'{name}@{k}': value for name, value in scores.items()}
             if self.submission is not None:
-                result |= dict(zip(('trajectories', 'probabilities'), forecast, strict=True))
-                result['track_id'] = scene.track_ids[scene.focal]
+                kept = {name: sample[name] for name in ('trajectories', 'probabilities')}
+                result |= dict(kept, track_id=scene.track_ids[scene.focal])
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict:

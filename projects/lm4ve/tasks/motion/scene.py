@@ -81,20 +81,6 @@ class Scene:
         """Return the same for the steps to be forecast, ``[F, 2]`` and bool ``[F]``."""
         return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
 
-    def check(self) -> 'Scene':
-        """Return the scene, if a model can work on it.
-
-        Raises:
-            SceneError: A coordinate is not finite; the focal agent is not
-                observed at the last step of the history, or less than twice.
-        """
-        if not all(np.isfinite(x).all() for x in (self.positions, self.lanes, self.heading)):
-            raise SceneError('not finite')
-        _, history = self.history
-        if history.sum() < 2 or not history[-1]:
-            raise SceneError('no history')
-        return self
-
     def to_local(self, points: np.ndarray) -> np.ndarray:
         """Transform city coordinates ``[..., 2]`` to the focal frame (x ahead, y left)."""
         return (points - self.origin) @ rotation(self.heading)
@@ -120,22 +106,19 @@ def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> flo
 
     Args:
         history (np.ndarray): ``[H, 2]``, meters.
-        valid (np.ndarray): bool ``[H]``.
+        valid (np.ndarray): bool ``[H]``, at least two are True.
         lanes (np.ndarray): ``[L, P, 2]``.
     """
     steps = np.flatnonzero(valid)
     points = history[steps]
-    if len(points) == 0:
-        return 0.0
     first = max(len(points) - HEADING_STEPS, 0)
     while first > 0 and np.linalg.norm(points[-1] - points[first]) < HEADING_METERS:
         first -= 1
-    if len(points) - first >= 2:
-        times = steps[first:] - steps[first:].mean()
-        velocity = times @ points[first:] / (times @ times)
-        travelled = velocity * (steps[-1] - steps[first])
-        if np.linalg.norm(travelled) >= HEADING_METERS / 2:
-            return float(np.arctan2(*velocity[::-1]))
+    times = steps[first:] - steps[first:].mean()
+    velocity = times @ points[first:] / (times @ times)
+    travelled = velocity * (steps[-1] - steps[first])
+    if np.linalg.norm(travelled) >= HEADING_METERS / 2:
+        return float(np.arctan2(*velocity[::-1]))
     if len(lanes) == 0:
         return 0.0
     start, ahead = lanes[:, :-1], np.diff(lanes, axis=1)

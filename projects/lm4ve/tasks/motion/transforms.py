@@ -129,12 +129,11 @@ class MaskHistory:
     def __call__(self, results: dict) -> dict:
         if np.random.random() < self.prob:
             hidden = np.random.randint(1, self.steps + 1)
-            valid = results['agents_valid'].copy()
-            valid[:, :hidden] = False
+            seen = results['agents_valid']
+            late = seen & (np.arange(seen.shape[1]) >= hidden)
             # An agent that would vanish keeps what it has.
-            valid = np.where(valid.any(axis=1, keepdims=True), valid, results['agents_valid'])
-            results['agents_valid'] = valid
-            results['agents'] = fill_gaps(results['agents'], valid)
+            results['agents_valid'] = np.where(late.any(axis=1, keepdims=True), late, seen)
+            results['agents'] = fill_gaps(results['agents'], results['agents_valid'])
         return results
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -50,9 +49,8 @@ def draw_scene(
         title += f', {100 * np.max(probabilities):.0f} %'
     future = local[scene.focal, h:][scene.valid[scene.focal, h:]]
     if len(future):
-        # On top of the forecasts, with a white rim: it must never be hidden.
-        rim = [patheffects.withStroke(linewidth=3.2, foreground='white')]
-        style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8, path_effects=rim)
+        # On top of the forecasts: it must never be hidden.
+        style = dict(color=_TRUTH, lw=1.6, ms=8, mec='white', mew=0.6, zorder=8)
         axes.plot(*np.insert(future, 0, 0, axis=0).T, '-*', markevery=[-1], **style)
     axes.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect='equal')
     axes.set_title(title, fontsize=7)
@@ -72,8 +70,8 @@ def scene_grid(samples: Sequence[dict], columns: int = 3, extent: float = 45.0) 
     rows = -(-len(samples) // columns)
     figure = Figure(figsize=(3.0 * columns, 3.2 * rows), dpi=110, layout='constrained')
     for i, sample in enumerate(samples, start=1):
-        forecast = sample.get('trajectories'), sample.get('probabilities')
-        draw_scene(figure.add_subplot(rows, columns, i), sample['scene'], *forecast, extent)
+        parts = map(sample.get, ('scene', 'trajectories', 'probabilities'))
+        draw_scene(figure.add_subplot(rows, columns, i), *parts, extent)
     meanings = dict(history=_PAST, truth=_TRUTH, forecasts=_FORECAST) | {'other agents': _OTHER}
     handles = [Line2D([], [], color=c, label=t) for t, c in meanings.items()]
     figure.legend(handles=handles, loc='outside lower center', ncols=4, fontsize=7, frameon=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -12,9 +12,6 @@ from torch import Tensor, nn
 from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
 from lm4ve.tasks.base.pictures import BACKGROUND, Picture, TokenMap, seen_from, without_ticks
 from lm4ve.tasks.pointcloud import TASK
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class PointCloudAnalysis(TaskAnalysis):
@@ -76,25 +73,24 @@ class Cloud(Picture):
         count = member.sum(axis=0)
         return np.where(count > 0, values @ member / np.maximum(count, 1), np.nan)
 
-    def draw_input(self, axes: 'Axes', time: int = 0) -> None:
+    def draw_input(self, axes: Any, time: int = 0) -> None:
         """Draw the points, near ones dark."""
         depth = self.seen[:, 2]
         # Not from white: the far side is to be seen too.
         white = depth.min() - 0.6 * np.ptp(depth)
         self._scatter(axes, depth, cmap='Greys', vmin=white, vmax=depth.max())
 
-    def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
+    def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:
         """Color the points by their groups; those without one are small and gray."""
         from matplotlib import colormaps
 
         shades = colormaps[colors].with_extremes(bad='0.58')
         self._scatter(axes, self.point_values(tokens.values), cmap=shades, norm=tokens.norm())
 
-    def _scatter(self, axes: 'Axes', values: np.ndarray, **colors: Any) -> None:
+    def _scatter(self, axes: Any, values: np.ndarray, **colors: Any) -> None:
         size = np.clip(4500 / len(values), 2.0, 24.0) * np.where(np.isfinite(values), 1.0, 0.3)
-        order = self.order
-        style = dict(s=size[order], linewidths=0, plotnonfinite=True, **colors)
-        axes.scatter(*self.seen[order, :2].T, c=values[order], **style)
+        style = dict(s=size[self.order], linewidths=0, plotnonfinite=True, **colors)
+        axes.scatter(*self.seen[self.order, :2].T, c=values[self.order], **style)
         reach = 1.06 * np.abs(self.seen[:, :2]).max()
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect='equal', facecolor=BACKGROUND)
         without_ticks(axes)

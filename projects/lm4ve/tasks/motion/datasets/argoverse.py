@@ -9,6 +9,7 @@ the paper is arXiv 2301.00493).
 """
 
 import json
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -65,7 +66,7 @@ class ArgoverseReader:
             UserError: The map of the whole city is missing or damaged.
         """
         try:
-            return self._build(*self._parse(Path(path))).check()
+            return self._build(*self._parse(Path(path)))
         except Exception as e:  # whatever pandas, pyarrow and numpy make of damaged files
             if isinstance(e, UserError) and not isinstance(e, SceneError):
                 raise
@@ -94,11 +95,14 @@ class ArgoverseReader:
         shape = len(names), self.history_steps + self.future_steps
         positions, valid = np.zeros((*shape, 2)), np.zeros(shape, dtype=bool)
         positions[at], valid[at] = table[['x', 'y']], True
+        history = valid[focal[0], : self.history_steps]
+        if history.sum() < 2 or not history[-1]:
+            raise SceneError('no history')  # to forecast from
         here, reach = positions[focal[0], self.history_steps - 1], self.map_range + self.lane_margin
         lanes, attributes = lane_map
         low, high = lanes.min(axis=1), lanes.max(axis=1)
         near = ((low <= here + reach) & (high >= here - reach)).all(axis=1)
-        return Scene(
+        scene = Scene(
             track_ids=[str(name) for name in names],
             positions=positions,
             valid=valid,
@@ -109,6 +113,9 @@ class ArgoverseReader:
             lane_attributes=attributes[near],
             **fields,
         )
+        if not all(np.isfinite(x).all() for x in (positions, scene.lanes, scene.heading)):
+            raise SceneError('not finite')
+        return scene
 
 
 # -------------------------------------------------------------------------------------- Argoverse 1
@@ -126,6 +133,7 @@ _TAG_VALUES = {'NONE': 0, 'LEFT': -1, 'RIGHT': 1, 'False': 0, 'True': 1}
 _CSV_COLUMNS = dict(TIMESTAMP=float, TRACK_ID=str, OBJECT_TYPE=str, X=float, Y=float, CITY_NAME=str)
 
 
+@cache
 def read_city_map(folder: str | Path, city: str) -> LaneMap:
     """Read the lanes of one city.
 
@@ -169,7 +177,6 @@ class Argoverse1Reader(ArgoverseReader):
     def __init__(self, data_dir: str | Path, map_dir: str | Path, map_range: float = 142.0) -> None:
         super().__init__(data_dir, map_range)
         self.map_dir = Path(map_dir)
-        self._maps: dict[str, LaneMap] = {}
 
     def city_map(self, city: str) -> LaneMap:
         """Return the map of a city.
@@ -180,14 +187,12 @@ class Argoverse1Reader(ArgoverseReader):
         """
         if city not in CITY_IDS:
             raise SceneError('unknown city')
-        if city not in self._maps:
-            try:
-                self._maps[city] = read_city_map(self.map_dir, city)
-            except Exception as e:  # whatever a damaged file raises
-                advice = 'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
-                problem = f"The map of {city} in '{self.map_dir}' cannot be read"
-                raise UserError(f'{problem} ({brief(e, 200)}). {advice}') from e
-        return self._maps[city]
+        try:
+            return read_city_map(self.map_dir, city)
+        except Exception as e:  # whatever a damaged file raises
+            advice = 'Fix: unpack hd_maps.tar.gz and give its folder map_files.'
+            problem = f"The map of {city} in '{self.map_dir}' cannot be read"
+            raise UserError(f'{problem} ({brief(e, 200)}). {advice}') from e
 
     def _parse(self, path: Path) -> tuple[pd.DataFrame, LaneMap, dict]:
         table = pd.read_csv(path, usecols=list(_CSV_COLUMNS), dtype=_CSV_COLUMNS)

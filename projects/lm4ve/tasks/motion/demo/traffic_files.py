@@ -25,7 +25,6 @@ from lm4ve.tasks.motion.scene import STEP
 PER_SIMULATION = 160
 #: Share of a split's simulations that are held out for tuning.
 VAL_SHARE = 0.2
-_FIRST_TIME = 315968000.0
 
 
 def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[Window]:
@@ -66,7 +65,7 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
     kinds[window.sensor], kinds[window.focal] = 'AV', 'AGENT'
     return pd.DataFrame(
         dict(
-            TIMESTAMP=_FIRST_TIME + steps * STEP,
+            TIMESTAMP=315968000.0 + steps * STEP,
             TRACK_ID=[f'00000000-0000-0000-0000-{a:012d}' for a in agents],
             OBJECT_TYPE=kinds[agents],
             X=window.tracks[agents, steps, 0],
@@ -150,6 +149,6 @@ def part_of(part: str, count: int) -> range:
     """
     check('TrafficDataset.part', part, choices=('fit', 'val'))
     check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
-    simulations = -(-count // PER_SIMULATION)
-    cut = PER_SIMULATION * (simulations - max(1, round(VAL_SHARE * simulations)))
+    parts = -(-count // PER_SIMULATION)
+    cut = PER_SIMULATION * (parts - max(1, round(VAL_SHARE * parts)))
     return range(cut) if part == 'fit' else range(cut, count)

@@ -79,6 +79,6 @@ class MotionForecaster(BaseModel):
             lines, p = self.decoder.select(trajectories[i, 0].float(), probabilities[i])
             order = torch.argsort(p, descending=True, stable=True)
             lines, p = (x[order].cpu().numpy() for x in (lines, p))
-            lines = sample['scene'].to_world(lines)
-            results.append(dict(sample, probabilities=p, trajectories=lines))
+            world = sample['scene'].to_world(lines)
+            results.append(dict(sample, probabilities=p, trajectories=world))
         return results

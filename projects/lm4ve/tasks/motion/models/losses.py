@@ -13,9 +13,10 @@ def take_agents(values: Tensor, queries: Tensor) -> Tensor:
     return values[torch.arange(values.shape[0], device=values.device)[:, None], queries]
 
 
-def final_step(valid: Tensor) -> Tensor:
-    """Return the index of the last True of each row, ``[B, F] -> [B]``."""
-    return valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+def ends_of(trajectories: Tensor, valid: Tensor) -> Tensor:
+    """Return the points at the last True of each row, ``[B, ..., F, 2] -> [B, ..., 2]``."""
+    last = valid.shape[1] - 1 - valid.flip(1).int().argmax(dim=1)
+    return trajectories.movedim(-2, 1)[torch.arange(len(valid), device=valid.device), last]
 
 
 def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -26,9 +27,8 @@ def end_distances(trajectories: Tensor, future: Tensor, valid: Tensor) -> Tensor
         future (Tensor): ``[B, F, 2]``.
         valid (Tensor): bool ``[B, F]``, at least one True a row.
     """
-    rows = torch.arange(len(valid), device=valid.device)
-    last = final_step(valid)
-    return (trajectories.detach()[rows, :, last] - future[rows, None, last]).norm(dim=-1)
+    ends = ends_of(trajectories.detach(), valid)
+    return (ends - ends_of(future, valid)[:, None]).norm(dim=-1)
 
 
 def masked_smooth_l1(trajectory: Tensor, future: Tensor, valid: Tensor) -> Tensor:
@@ -94,8 +94,6 @@ def proposal_losses(
         losses['reg'] = (torch.where(members, huber, 0.0).sum(1) / members.sum(1)).mean()
         log_p = scores.log_softmax(dim=1).masked_fill(~members, -torch.inf)
         losses['region'] = -log_p.logsumexp(1).mean()
-    predicted, target = (
-        x.masked_fill(~members, -1e9).log_softmax(dim=1) for x in (scores, -distances)
-    )
-    losses['score'] = F.kl_div(predicted, target, reduction='batchmean', log_target=True)
+    both = torch.stack([scores, -distances]).masked_fill(~members, -1e9).log_softmax(dim=-1)
+    losses['score'] = F.kl_div(*both, reduction='batchmean', log_target=True)
     return losses

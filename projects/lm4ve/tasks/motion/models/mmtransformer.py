@@ -54,9 +54,8 @@ class DecoderStack(nn.Module):
 
     def __init__(self, channels: int, feedforward: int, layers: int, positions: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(channels, dim_feedforward=feedforward, **_OPTIONS) for _ in range(layers)
-        )
+        options = dict(_OPTIONS, dim_feedforward=feedforward)
+        self.layers = nn.ModuleList(DecoderLayer(channels, **options) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
         self.position = nn.Parameter(torch.randn(positions, channels) * 0.02) if positions else None
 
@@ -145,9 +144,10 @@ class MMTransformer(BaseModule):
 
     def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
         vectors = agent_vectors(inputs['agents'], inputs['agents_valid'])
-        _, moves, seen, times = vectors.split([2, 2, 1, 1], dim=-1)
-        count = vectors.shape[2]  # seconds after the first step, not before the last
-        x = torch.cat([moves, times + count * STEP, seen], dim=-1)
+        _, moves, seen, _ = vectors.split([2, 2, 1, 1], dim=-1)
+        count = vectors.shape[2]
+        times = (torch.arange(count, device=seen.device) + 0.5) * STEP
+        x = torch.cat([moves, times.to(seen)[:, None].expand_as(seen), seen], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
         queries = self.proposals.expand(x.shape[0], -1, -1)
@@ -198,8 +198,7 @@ class ProposalDecoder(BaseModule):
         select: int | None = None,
     ) -> None:
         super().__init__(_XAVIER)
-        self.future_steps, c = future_steps, channels
-        self.keep = select
+        self.future_steps, self.keep, c = future_steps, select, channels
         self.regions = None if regions is None else Regions.load(regions)
         layers = social_decoder_layers
         self.social = DecoderStack(c, feedforward, layers) if layers else None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from lm4ve.errors import UserError, check
-from lm4ve.tasks.motion.models.losses import final_step
+from lm4ve.tasks.motion.models.losses import ends_of
 
 
 class Regions(nn.Module):
@@ -76,8 +76,7 @@ class Regions(nn.Module):
         """
         regions = len(self.centers)
         check(f'encoder.num_proposals modulo {regions} regions', count % regions, choices=(0,))
-        rows = torch.arange(len(future), device=future.device)
-        mine = self(future[rows, final_step(valid)])
+        mine = self(ends_of(future, valid))
         owner = torch.arange(count, device=future.device) // (count // regions)
         return mine[:, None] == owner
 

@@ -111,9 +111,8 @@ class VectorNet(BaseModule):
         self.lanes = SubGraph(7, channels)
         c, layers = self.embed_dims, range(num_layers)
         self.norms = nn.ModuleList(nn.LayerNorm(c) for _ in layers)
-        self.attentions = nn.ModuleList(
-            nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers
-        )
+        attentions = (nn.MultiheadAttention(c, num_heads, batch_first=True) for _ in layers)
+        self.attentions = nn.ModuleList(attentions)
         self.final_norm = nn.LayerNorm(c) if final_norm else nn.Identity()
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -133,9 +132,9 @@ class ResidualMLP(nn.Module):
 
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__()
-        inner = linear_norm_relu(channels, channels)
-        self.block = nn.Sequential(*inner, nn.Linear(channels, channels), nn.LayerNorm(channels))
-        self.out = nn.Linear(channels, out_channels)
+        c = channels
+        self.block = nn.Sequential(*linear_norm_relu(c, c), nn.Linear(c, c), nn.LayerNorm(c))
+        self.out = nn.Linear(c, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(F.relu(x + self.block(x)))
@@ -157,9 +156,8 @@ class TrajectoryDecoder(BaseModule):
     def __init__(self, in_channels: int, future_steps: int, num_modes: int = 6) -> None:
         super().__init__()
         self.future_steps = future_steps
-        self.modes = nn.ModuleList(
-            ResidualMLP(in_channels, 2 * future_steps) for _ in range(num_modes)
-        )
+        modes = (ResidualMLP(in_channels, 2 * future_steps) for _ in range(num_modes))
+        self.modes = nn.ModuleList(modes)
         self.classifier = ResidualMLP(in_channels, num_modes)
 
     def forward(self, features: Tensor, encoded: dict[str, Tensor], inputs: dict[str, Tensor]):

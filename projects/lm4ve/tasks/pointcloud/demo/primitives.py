@@ -50,9 +50,9 @@ def make_object(name: str, num_points: int, rng: np.random.Generator) -> np.ndar
     direction = random_rotation(rng)[0]
     weight = np.exp(rng.uniform(0, 1.0) * points @ direction)
     chosen = rng.choice(len(points), num_points, len(points) < num_points, weight / weight.sum())
-    points = points[chosen]
-    points = points + rng.normal(scale=rng.uniform(0, 0.01), size=points.shape)
-    points = points - points.mean(axis=0)
+    noise = rng.normal(scale=rng.uniform(0, 0.01), size=(num_points, 3))
+    points = points[chosen] + noise
+    points -= points.mean(axis=0)
     return (points / np.linalg.norm(points, axis=1).max()).astype(np.float32)
 
 
@@ -121,9 +121,8 @@ class PrimitivesDataset(PointCloudDataset):
         **kwargs,
     ) -> None:
         check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
-        self.split = split
+        self.split, self.num_points = split, num_points
         self.per_class = per_class or (100 if split == 'test' else 300)
-        self.num_points = num_points
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache()
         super().__init__(**kwargs)
 

@@ -47,8 +47,7 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
         """Cast and stack ``inputs``, a list of ``[N, 3]`` (or ``[B, N, 3]``)."""
         data = self.cast_data(data)
         inputs = data['inputs']
-        if not isinstance(inputs, Tensor):
-            inputs = torch.stack(list(inputs))
+        inputs = inputs if isinstance(inputs, Tensor) else torch.stack(list(inputs))
         if self._is_first and (farthest := float(inputs.abs().max())) > 10:
             text = f'A coordinate is {farthest:.4g}; models expect clouds within the unit sphere. '
             text += "Fix: dict(type='lm4ve.NormalizeToUnitSphere') in the pipelines."

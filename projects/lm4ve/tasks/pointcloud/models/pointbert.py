@@ -119,8 +119,7 @@ class PointBERT(BaseModule):
         init_cfg: Sequence[dict] | None = _INIT,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.embed_dims = embed_dims
-        self.num_groups, self.group_size = num_groups, group_size
+        self.embed_dims, self.num_groups, self.group_size = embed_dims, num_groups, group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
         reduces = encoder_dims != embed_dims
         self.reduce_dim = nn.Linear(encoder_dims, embed_dims) if reduces else nn.Identity()
