@@ -178,4 +178,5 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
     # Unless the last one is used elsewhere too.
     while type(place).forward is nn.Sequential.forward and [*map(every.count, place)][-1:] == [1]:
         place = place[-1]
-    return place
+    found: nn.Module = place
+    return found
