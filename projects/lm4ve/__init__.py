@@ -12,17 +12,10 @@ import functools
 import importlib
 
 import wrapt
-from mmengine.config.utils import MODULE2PACKAGE
 
 from lm4ve import compat, registry, tasks  # noqa: F401
 from lm4ve.version import __version__  # noqa: F401
 from lm4ve.zoo import MIM_FOLDER
-
-# `_base_ = 'lm4ve::...'` looks for `.mim/configs` in the folder of a *module*
-# when no distribution has this name. The subpackage is found in an editable
-# install and in a wheel; the name `lm4ve` alone is not (the distribution's
-# location says nothing of where an editable install keeps its code).
-MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 
 #: Module -> the names that it registers, for what serves all tasks.
 _REGISTERS = {

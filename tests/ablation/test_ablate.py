@@ -122,6 +122,11 @@ def test_tables_hold_the_results_of_trials(tmp_path, whole, capsys):
     assert run(path, whole, '--list') == 0
     listed = capsys.readouterr().out
     assert listed.count('done') == 8 and 'to do' not in listed
+    # After an edit nothing is done; the tables of what was stay.
+    kept = {p: p.read_bytes() for p in whole.glob('toy/*')}
+    path = write_grid(tmp_path, f"{GRID}{TUNE}common = {{'model.frozen': True}}\n")
+    assert run(path, whole, '--report-only') == 0 and 'not run' in capsys.readouterr().out
+    assert kept == {p: p.read_bytes() for p in whole.glob('toy/*')}
 
 
 @pytest.mark.slow
@@ -165,13 +170,6 @@ def test_a_stopped_command_stops_its_trials(tmp_path, monkeypatch, kind, code):
     import multiprocessing
 
     assert not multiprocessing.active_children()
-
-
-def test_a_folder_has_one_command_at_a_time(tmp_path):
-    with Store(tmp_path).lock(), pytest.raises(Timeout):
-        Store(tmp_path).lock().acquire()
-    with Store(tmp_path).lock():
-        pass
 
 
 def test_a_running_trial_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch, capsys):

@@ -94,13 +94,15 @@ def test_a_mistake_is_an_error_naming_the_grid(tmp_path, old, new, message):
     assert str(path) in str(e.value)
 
 
-def test_options_may_be_arguments_that_the_config_leaves_to_their_defaults(tmp_path):
-    text = GRID.replace(
-        "{'model.width': 1}",
-        """{
-        'model.frozen': True, 'train_dataloader.drop_last': True,
-        'optim_wrapper.optimizer.momentum': .9, 'randomness.deterministic': True,
-        'train_dataloader.dataset.noise': .2, 'train_cfg.val_begin': 2,
-        'default_hooks.checkpoint.max_keep_ckpts': 1, 'auto_scale_lr': None}""",
+def test_options_may_import_the_classes_that_they_name(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / 'imported_late.py').write_text(
+        'from tests.ablation.toy import MODELS, ToyModel\n\n\n'
+        '@MODELS.register_module()\nclass Late(ToyModel):\n'
+        '    def __init__(self, height: int) -> None:\n        super().__init__(height)\n'
     )
-    assert load_grid(write_grid(tmp_path, text))
+    late = "{'model': dict(_delete_=True, type='Late', height=1)}"
+    text = GRID.replace("{'model.width': 1}", late)
+    assert load_grid(
+        write_grid(tmp_path, f"{text}common = {{'custom_imports.imports': ['imported_late']}}\n")
+    )

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import lm4ve  # noqa: E402, F401
 from lm4ve.analysis import visualizer_hook as hook_module  # noqa: E402
-from lm4ve.analysis.visualizer_hook import ActivationVisHook, take  # noqa: E402
+from lm4ve.analysis.visualizer_hook import ActivationVisHook  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
@@ -115,14 +115,6 @@ def test_a_distributed_model_is_drawn_without_communication(trained, monkeypatch
         torch.distributed.destroy_process_group()
 
 
-def test_a_sharded_model_is_not_drawn(trained):
-    class FullyShardedDataParallel(torch.nn.Sequential):
-        pass
-
-    hook = ActivationVisHook(enable=True)
-    assert one_batch(trained[2], hook, model=FullyShardedDataParallel()) == []
-
-
 def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
     drawn, analyse = [], hook_module.analyse
 
@@ -145,13 +137,6 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
 
 
 # ------------------------------------------------------------------------ mistakes
-def test_an_unknown_point_ends_the_run_before_it_begins(tmp_path):
-    runner = digits_runner(tmp_path, enable=True, points=dict(a='neck.blok'))
-    with pytest.raises(UserError, match=r"points\['a'\]='neck.blok' is no module"):
-        runner.train()
-    assert runner.iter == 0
-
-
 def test_a_drawing_error_does_not_end_training(tmp_path, monkeypatch):
     def refuse(*args):
         raise UserError('not finite')
@@ -163,15 +148,3 @@ def test_a_drawing_error_does_not_end_training(tmp_path, monkeypatch):
 
 
 # -------------------------------------------------------------------- small parts
-def test_take_picks_samples_at_any_depth():
-    samples = [dict(label=i) for i in range(4)]
-    batch = dict(
-        inputs=dict(a=torch.arange(8).view(4, 2), n=torch.tensor(4)),
-        data_samples=samples,
-        clips=[torch.tensor(i) for i in range(4)],
-    )
-    part = take(batch, [3, 1], 4)
-    assert part['inputs']['a'].tolist() == [[6, 7], [2, 3]]
-    assert part['inputs']['n'] == 4 and [int(c) for c in part['clips']] == [3, 1]
-    part['data_samples'][0]['label'] = 'changed'
-    assert samples[3]['label'] == 3

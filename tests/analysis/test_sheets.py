@@ -4,7 +4,6 @@ Analyses are made by hand, so that it is known which token must light up where.
 """
 
 import base64
-import itertools
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
@@ -14,14 +13,12 @@ import pytest
 import scipy.stats
 import torch
 from matplotlib import colormaps
-from matplotlib.text import Text
 from PIL import Image
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point, samples
 from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import Entry, animate, draw_sheet, save_gif, write_page
-from lm4ve.tasks.base.analysis import TaskAnalysis
-from lm4ve.tasks.base.pictures import COVER, TokenMap, share_scales, to_image
+from lm4ve.analysis.sheets import Entry, draw_sheet, write_page
+from lm4ve.tasks.base.pictures import COVER, to_image
 
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([60.0, 50.0, 40.0])
 MODEL = SimpleNamespace(
@@ -104,36 +101,6 @@ def test_an_image_and_its_brightest_token_keep_their_places(image):
     np.testing.assert_allclose(shown[:, 1:], COVER * expected[:, 1:], atol=0.03)
 
 
-def test_a_head_lights_up_at_its_place(image):
-    (sample,) = drawn(image[1], measures=['magnitude'])
-    bright = cells(panels(draw_sheet(sample))[-2], 2, 4).sum(axis=-1)
-    assert bright[0, 3] > 2 * np.sort(bright.ravel())[-2]
-
-
-def test_panels_are_named_and_have_numbers(image):
-    (sample,) = drawn(image[1], heads=2)
-    figure = draw_sheet(sample, 'config, checkpoint')
-    to_image(figure)
-    lines = {line for t in figure.findobj(Text) for line in t.get_text().split('\n')}
-    attention = 'Attention, block: of the class token (neck.block.layers.0)'
-    names = 'Input', 'Magnitude', 'Frequency', 'encoder', 'enc.last', 's0', 'config, checkpoint'
-    assert {*names, 'sum of 3 heads', 'head 1', 'head 2', attention} <= lines
-    assert 'head 3' not in lines
-    assert {'0.05', '0.6', '0.15', '0.7'} <= lines  # of head 2 and of the sum
-
-
-def test_no_panel_lies_on_another(image):
-    (sample,) = drawn(image[1])
-    figure = draw_sheet(sample, 'a note')
-    to_image(figure)
-    boxes = [a.get_tightbbox() for a in figure.axes]  # with titles and color bars
-    boxes += [t.get_window_extent() for t in figure.texts]
-    for a, b in itertools.combinations(boxes, 2):
-        overlap = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert min(overlap) < 1.5, (a, b)
-    assert all(figure.bbox.containsx(b.x1) and figure.bbox.containsy(b.y0) for b in boxes)
-
-
 # -------------------------------------------------------------------------- clips
 def clip_analysis(views: int = 1):
     pixels = np.zeros((1, views, 4, 16, 16, 3), np.uint8)
@@ -156,21 +123,6 @@ def test_a_token_lights_up_at_its_time_in_a_strip(views):
         expected = np.zeros((2, 2), bool)
         expected[1, 0] = time >= 2
         np.testing.assert_array_equal(shown, expected)
-
-
-def test_a_clip_becomes_a_gif(tmp_path):
-    (sample,) = drawn(clip_analysis(), measures=['magnitude'])
-    frames = animate(sample)
-    assert frames.shape[0] == 4 and frames.shape[1] % 2 == frames.shape[2] % 2 == 0
-    for time, lit in enumerate([False, False, True, True]):
-        _, panel = panels(draw_sheet(sample, time=time))
-        assert (cells(panel, 2, 2)[1, 0, 1] > 0.5) == lit
-    save_gif(tmp_path / 'clip.gif', frames, fps=5)
-    with Image.open(tmp_path / 'clip.gif') as gif:
-        assert (gif.n_frames, gif.info['loop'], gif.info['duration']) == (4, 0, 200)
-        gif.seek(3)
-        shown = np.asarray(gif.convert('RGB')).astype(float)
-    assert np.abs(shown - frames[3]).mean() < 4
 
 
 def test_the_first_clip_of_a_sample_is_shown():
@@ -260,30 +212,6 @@ def test_numbers_are_those_of_the_tokens(image):
     expected = np.mean([scipy.stats.entropy(w) for w in weights])
     assert entropy.quantity == 'attention entropy (at most 2.08 nats)'
     assert (entropy.mean, entropy.largest) == pytest.approx((expected, np.log(8)))
-
-
-def ends(*values: list[float]) -> list[tuple[float, float]]:
-    maps = [TokenMap('a', 'm', np.array(v), (1, len(v))) for v in values]
-    share_scales(maps)
-    return [(m.norm().vmin, m.norm().vmax) for m in maps]
-
-
-def test_panels_of_nearly_equal_values_share_a_scale():
-    assert ends([1.0, 2.0], [1.2, 2.1]) == [(1.0, 2.1)] * 2
-    assert ends([1.0, 2.0], [1.0, 9.0]) == [(1.0, 2.0), (1.0, 9.0)]
-    assert ends([1.0, 2.0]) == [(1.0, 2.0)]
-    # Noise of a constant does not fill the scale.
-    ((low, high),) = ends([1.0, 1.0001])
-    assert low < 0.96 and high > 1.04
-
-
-def test_a_task_without_analysis_shows_its_tokens(image, monkeypatch):
-    plain = TaskAnalysis(SimpleNamespace(name='toy', package='toy'))
-    assert [plain.layout(None, None, 8, g).grid for g in ((2, 4), None)] == [(2, 4), (8,)]
-    monkeypatch.setattr(samples, 'get_task', lambda kind: SimpleNamespace(analysis=plain))
-    (sample,) = drawn(image[1], measures=['magnitude'])
-    shown = cells(panels(draw_sheet(sample))[1], 2, 4)
-    assert np.allclose(shown[1, 3], HIGH, atol=0.06) and np.allclose(shown[0, 0], LOW, atol=0.06)
 
 
 # --------------------------------------------------------------------------- page

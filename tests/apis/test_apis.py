@@ -131,7 +131,7 @@ def test_get_model_applies_overrides(tmp_path):
     neck = dict(block=dict(checkpoint=str(llm), layers=(-1,)))
     model = lm4ve.apis.get_model('vit-s_llama_in1k', neck=neck)
     assert model.neck.block.source['source'] == str(llm) and not model.training
-    with pytest.raises(UserError, match="no model 'vit-demo_digits'. Did you mean 'vit-demo_"):
+    with pytest.raises(UserError, match="does not exist. Did you mean 'vit-demo_"):
         lm4ve.apis.get_model('vit-demo_digits')
     with pytest.raises(UserError, match='not released'):
         lm4ve.apis.get_model('vit-demo_none_digits', pretrained=True)

@@ -53,8 +53,13 @@ class Shrinker(ABC):
         """Point a dataloader ('train', 'val' or 'test') at few and small samples."""
 
     def load(self, name: str, work_dir: Path, epochs: int = 1, launcher: str = 'none') -> Config:
-        """Load a config, shrunk, as the command line tools would see it."""
-        cfg = Config.fromfile(FOLDERS[self.task] / name)
+        """Load a config, shrunk, as the command line tools would see it.
+
+        It is inherited as other projects inherit it, by ``lm4ve::``.
+        """
+        theirs = self.folder / 'theirs.py'
+        theirs.write_text(f"_base_ = 'lm4ve::{FOLDERS[self.task].name}/{name}'\n")
+        cfg = Config.fromfile(theirs)
         # `load_from` names another experiment's checkpoint.
         cfg.update(work_dir=str(work_dir), launcher=launcher, load_from=None, log_level='WARNING')
         cfg.visualizer.vis_backends = []

@@ -4,7 +4,6 @@ from importlib.util import find_spec
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options, read_config
@@ -85,7 +84,6 @@ def test_variables_of_config_files_are_no_fields(tmp_path):
     [
         ('optim_wraper.optimizer.lr', "^optim_wraper is not .*Did you mean 'optim_wrapper'"),
         ('train_pipeline.0.scale', "'train_pipeline' is used up"),
-        ('custom_imports.imports', "'custom_imports' is used up"),
     ],
 )
 def test_override_without_effect_raises(field, words):
@@ -128,31 +126,34 @@ def test_transforms_and_model_follow_image_size():
     assert cfg.val_cfg.scale == 224
 
 
-def test_later_schedules_follow_or_raise():
-    def config() -> Config:
-        warm = dict(type='LinearLR', by_epoch=True, end=5)
-        cosine = dict(type='CosineAnnealingLR', begin=5, T_max=95, end=100, by_epoch=True)
-        return Config(dict(train_cfg=dict(max_epochs=100), param_scheduler=[warm, cosine]))
-
-    cfg = config()
+def test_later_schedules_follow():
+    warm = dict(type='LinearLR', by_epoch=True, end=5)
+    cosine = dict(type='CosineAnnealingLR', begin=5, T_max=95, end=100, by_epoch=True)
+    cfg = Config(dict(train_cfg=dict(max_epochs=100), param_scheduler=[warm, cosine]))
     merge_options(cfg, {'train_cfg.max_epochs': 20})
     assert cfg.param_scheduler[0].end == 5
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
-    with pytest.raises(UserError, match='max_epochs=4 ends before .* CosineAnnealingLR begins'):
-        merge_options(config(), {'train_cfg.max_epochs': 4})
 
 
-def test_config_of_missing_host_names_it(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ("_base_ = 'mmseg::one/of_theirs.py'", 'mmsegmentation is not installed.* extra'),
+        ("_base_ = './below.py'", 'invalid syntax .*line 2.*: b = = 2'),
+        ("_base_ = './model.pth'", 'Only py/yml/yaml/json type'),
+        ('a = 1 / 0', 'division by zero'),
+    ],
+)
+def test_unreadable_config_is_named_with_reason(text, words, tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
-    path = tmp_path / 'own.py'
-    path.write_text("_base_ = 'mmseg::one/of_theirs.py'\n")
-    with pytest.raises(UserError, match='needs an extra of lm4ve.*mmsegmentation is not installed'):
-        read_config(path)
+    (tmp_path / 'model.pth').write_bytes(b'weights')
+    (tmp_path / 'below.py').write_text('a = 1\nb = = 2\n')
+    (tmp_path / 'own.py').write_text(text)
+    with pytest.raises(UserError, match=f"^The config '.*own.py' cannot be read: .*{words}"):
+        read_config(tmp_path / 'own.py')
 
 
-def test_reading_sets_the_scope_unless_told_otherwise():
-    before = DefaultScope.get_current_instance()
-    read_config(DEMO, set_scope=False)
-    assert DefaultScope.get_current_instance() is before
-    read_config(DEMO)
-    assert DefaultScope.get_current_instance().scope_name == 'mmpretrain'
+def test_configs_are_found_by_name():
+    names = DEMO, DEMO.stem, 'lm4ve::lm4ve/vit-demo_none_digits.py'
+    first, *others = (read_config(name, set_scope=False).to_dict() for name in names)
+    assert others == [first] * 2

@@ -1,25 +1,30 @@
 """The commands' boundary: any exception becomes one line, and its traceback goes to the log."""
 
+import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Dataset
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.command_line import build_runner, run_tool
+from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
 from tests.runner.test_console import DEMO, SHORT
 from tests.runner.test_distributed import environment
+from tests.runner.test_resume import config
 
 pytest.importorskip('mmpretrain')
 
 
 def fail(fails, folder, option: str) -> str:
-    return fails('train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, option)
+    return fails('train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split())
 
 
 @pytest.mark.parametrize(
@@ -30,7 +35,11 @@ def fail(fails, folder, option: str) -> str:
         ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
         ('model.neck.in_channels=32', 'Fix: set model.neck.in_channels=64'),
         ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
-        ('work_dir=/dev/null/run', "work_dir='/dev/null/run' cannot be written"),
+        (
+            'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
+            'default_hooks.checkpoint.save_best=acuracy/top1 default_hooks.checkpoint.rule=greater',
+            "save_best='acuracy/top1' must be one of auto, accuracy/top1.",
+        ),
     ],
 )
 def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
@@ -42,6 +51,11 @@ def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
     'option, words',
     [
         ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
+        ('optim_wrapper.optimizer.weight_decay=None', 'ValueError: base_wd should not be None'),
+        (
+            'train_dataloader.batch_size=5000 train_dataloader.drop_last=True',
+            'AssertionError: `epoch_length` must be a positive integer, but got 0',
+        ),
         ('model.type=5', 'TypeError: type must be a str'),
         ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
     ],
@@ -51,6 +65,28 @@ def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
     assert line.startswith(f'train.py {DEMO}: ') and words in line
     log = Path(line.rpartition('(traceback: ')[2].rstrip(')'))
     assert log.is_relative_to(tmp_path) and 'Traceback' in log.read_text()
+
+
+def test_second_training_in_a_folder_is_refused(tmp_path, fails):
+    with FileLock(tmp_path / 'training-0.lock'):
+        assert 'training-0.lock' in fail(fails, tmp_path, 'log_level=INFO')
+    assert not list(tmp_path.glob('*.pth'))
+
+
+class SignalHook(Hook):
+    """Sends SIGTERM in the middle of a checkpoint."""
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
+    runner = build_runner(config(tmp_path, interval=1))
+    runner.register_hook(SignalHook())
+    with pytest.raises(SystemExit, match='143'):
+        run_tool(runner.train)
+    check_whole(tmp_path / 'iter_1.pth')
+    assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err and runner.iter == 0
 
 
 def test_error_without_log_writes_temporary_file(monkeypatch, capsys):

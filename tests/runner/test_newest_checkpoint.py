@@ -1,6 +1,7 @@
 """Resuming finds the newest whole checkpoint, and reports when it is not the last one."""
 
 import os
+import shutil
 import socket
 import time
 
@@ -56,10 +57,11 @@ def test_damaged_pointer_gives_newest_file(folder, text):
     assert path == folder / 'epoch_3.pth' and 'damaged' in notes[0]
 
 
-def test_moved_work_dir_uses_its_own_file(folder):
-    moved = folder.rename(folder.with_name('moved'))
-    path, notes = newest_checkpoint(moved)
-    assert path == moved / 'epoch_3.pth' and 'does not exist' in notes[0]
+@pytest.mark.parametrize('move', [shutil.copytree, os.rename])
+def test_copied_work_dir_uses_its_own_file(folder, move):
+    other = folder.with_name(f'{folder.name}-other')
+    move(folder, other)
+    assert newest_checkpoint(other) == (other / 'epoch_3.pth', [])
 
 
 def test_only_damaged_checkpoints_raise(folder):

@@ -16,6 +16,7 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
 import lm4ve  # noqa: F401
+from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.console import FOREIGN
 from tools.dev.check_resume import is_same, state_of
@@ -197,6 +198,16 @@ def test_ignored_new_schedule_warns(tmp_path):
     cfg.param_scheduler[1].T_max = 9
     (said,) = warnings_of(cfg)
     assert "T_max=9 does not apply: the checkpoint's schedule has 3" in said
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_training_beyond_a_schedule_is_refused(tmp_path, resume):
+    cycle = dict(type='OneCycleLR', eta_max=1e-3, total_steps=1, convert_to_iter_based=True)
+    options = dict(interval=STEPS, param_scheduler=cycle)
+    train(tmp_path, loop=dict(by_epoch=True, max_epochs=1), **options)
+    cycle.update(total_steps=EPOCHS if resume else 1)
+    with pytest.raises(UserError, match='total_steps=5 must be at least 15'):
+        train(tmp_path, resume=resume, **options)
 
 
 def test_accumulated_gradients_survive_resume(tmp_path):

@@ -97,12 +97,6 @@ def test_two_hosts_equal_one_process_after_a_kill(tmp_path):
         assert loss == pytest.approx(single['losses'][number - 1], abs=1e-4)
 
 
-def test_ranks_are_fixed_without_restarts():
-    env = dict(NNODES='2', NODE_RANK='1', MASTER_ADDR='10.0.0.1', PORT='1234')
-    flags = rendezvous(env)
-    assert flags == ['--nnodes=2', '--node_rank=1', '--master_addr=10.0.0.1', '--master_port=1234']
-
-
 def test_restarts_use_c10d_rendezvous():
     port = free_port()
     here = rendezvous(dict(MAX_RESTARTS='3', PORT=str(port)))

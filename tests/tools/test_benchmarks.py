@@ -77,10 +77,3 @@ def test_rows_have_names_and_positive_numbers(name, measured, tmp_path):
     assert all(r.get('error', 0) < 1e-4 for r in rows)
     if name == 'weak_scaling':  # 1.3 million parameters of a VectorNet in fp32, sent once each
         assert rows[1]['sent MB'] == pytest.approx(4 * 1.31, rel=0.05)
-
-
-def test_workers_follow_from_the_speed_of_a_gpu(measured):
-    (row,) = measured('loader', '--tasks motion --samples 4 --tflops 1 --utilization 0.5')
-    # 30.75 GMAC a step of 32 scenes (docs/results/cost.md), an operation each for both halves.
-    assert row['GPU asks'] == pytest.approx(0.5e12 / 2 / (30.75e9 / 32), rel=0.01)
-    assert row['cores'] == -(-row['GPU asks'] // row['a core'])

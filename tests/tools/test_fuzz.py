@@ -1,7 +1,6 @@
 """Damaged files of every format are read or refused; a long run: tools/dev/fuzz.py."""
 
 import os
-import random
 import signal
 import time
 
@@ -64,26 +63,3 @@ def test_crashes_and_hangs_are_counted(act, outcome, fuzz, monkeypatch):
         return act(data) if any(data) else 0
 
     assert toy(fuzz, monkeypatch, read, [bytes([1]) * 64]) == [outcome]
-
-
-@pytest.mark.parametrize(
-    'kept, counted, outcome',
-    [(b'a 1\nb', False, 'cut'), (b'a 1\n', False, 'record'), (b'a 1\n', True, 'cut')],
-    ids=['within a line', 'at its end', 'in a format with a count'],
-)
-def test_cut_files_must_not_pass_for_whole(kept, counted, outcome, fuzz, monkeypatch):
-    whole = b'a 1\nb 2\nc 3\n'
-    assert toy(fuzz, monkeypatch, bytes, [kept], whole, counted) == [outcome]
-
-
-def test_a_pickle_that_runs_is_a_crash(fuzz, monkeypatch):
-    import pickle
-
-    hostile = pickle.dumps(fuzz.EndsProcess())
-    assert toy(fuzz, monkeypatch, lambda d: any(d) and pickle.loads(d), [hostile]) == ['crash']
-
-
-def test_a_seed_gives_the_same_mutations(fuzz):
-    data = bytes(range(200))
-    once, again = ([fuzz.mutate(data, random.Random(i)) for i in range(80)] for _ in range(2))
-    assert once == again and len({kind for kind, _ in once}) == 7

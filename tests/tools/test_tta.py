@@ -19,9 +19,7 @@ pytest.importorskip('mmaction')
     'config, words',
     [
         ('video/videomae-demo_none_moving-digits.py', '--tta needs .* action recognition'),
-        ('motion/vectornet-demo_none_sim.py', '--tta needs .* motion forecasting'),
         ('lm4ve/vit-demo_none_digits.py', r"none.pth' does not exist"),
-        ('pointcloud/pointbert-demo_none_primitives.py', r"none.pth' does not exist"),
     ],
 )
 def test_only_tasks_with_augmentation_take_it(config, words, tmp_path):

@@ -166,10 +166,3 @@ def test_allow_partial_evaluates_anyway(change):
 def test_fine_tuning_loads_what_fits():
     give('vit_frozen', of_another_task)
     runner_of(f'{PLACE}/vit_frozen.py').train()
-
-
-@pytest.mark.parametrize('use', [visualized, released, evaluated])
-@pytest.mark.parametrize('meta', [None, [1], dict(dataset_meta='digits')])
-def test_unused_checkpoint_fields_are_ignored(use, meta):
-    give('vit_frozen', dict, meta=meta, message_hub=[0] if meta else dict(log_scalars=3))
-    use(f'{PLACE}/vit_frozen.py')

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lm4ve.runner.command_line import run_tool
-from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
-from lm4ve.tasks.motion.demo.traffic import Window, city_lanes
+from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader
+from lm4ve.tasks.motion.demo.traffic import OFFSET, Window, build_city, sideways
 from lm4ve.tasks.motion.demo.traffic_files import simulate
-from lm4ve.tasks.motion.demo.traffic_roads import OFFSET, sideways
 from lm4ve.tasks.motion.scene import STEP
 
 #: Names of the two cities in Argoverse 2.
@@ -78,7 +77,7 @@ def argoverse2_map(window: Window) -> dict:
     """Return the map around a scene: lanes within 150 m, by their two boundaries."""
     at = window.tracks[window.focal, Argoverse2Reader.history_steps - 1, :2]
     segments = {}
-    for i, lane in city_lanes(window.city).items():
+    for i, lane in enumerate(build_city(window.city)):
         if np.abs(lane.line - at).max(axis=-1).min() > 150:
             continue
         right = sideways(lane.line) * OFFSET
@@ -88,7 +87,7 @@ def argoverse2_map(window: Window) -> dict:
         )
         segments[str(i)] = dict(
             id=i,
-            is_intersection=lane.junction >= 0,
+            is_intersection=lane.junction,
             lane_type='VEHICLE',
             left_lane_boundary=left,
             right_lane_boundary=right,
@@ -96,7 +95,6 @@ def argoverse2_map(window: Window) -> dict:
             right_lane_mark_type='SOLID_WHITE',
             left_neighbor_id=None,
             right_neighbor_id=None,
-            predecessors=lane.predecessors,
             successors=lane.successors,
         )
     return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})

@@ -23,7 +23,7 @@ from lm4ve.runner.command_line import (
     run_tool,
 )
 from lm4ve.tasks import require_task
-from lm4ve.tasks.motion.submission import FORMATS
+from lm4ve.tasks.motion.metrics import CONVENTIONS
 
 
 def check_test_set(cfg: Config, out: str) -> None:
@@ -39,7 +39,7 @@ def check_test_set(cfg: Config, out: str) -> None:
             f"test_dataloader.dataset.type='{kind}' is simulated: no server accepts its "
             'forecasts. Fix: name a config of Argoverse 1 or 2.'
         )
-    suffix, _ = FORMATS[cfg.test_evaluator.get('convention', 'argoverse1')]
+    suffix, _ = CONVENTIONS[cfg.test_evaluator.get('convention', 'argoverse1')]
     check(f"The suffix of '{out}'", Path(out).suffix, choices=(suffix,))
 
 

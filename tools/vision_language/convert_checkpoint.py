@@ -31,13 +31,13 @@ def convert(
     """Call the converter of the file's model."""
     is_sqa3d = any(k.startswith(('detection_backbone.', 'object_encoder.')) for k in state)
     answers = options.pop('answers')
+    check('--llm', llm, choices=(None,))  # the releases have no block
     if options.pop('reverse'):
         return (to_sqa3d if is_sqa3d else to_meter)(state, origin)
     if is_sqa3d:
-        check('--llm', llm, choices=(None,))  # the release has no block
         return convert_sqa3d(state, answers, origin)
     check('--answers, which are of SQA3D', answers, choices=(None,))
-    return convert_meter(state, llm, layer, origin=origin, **options)
+    return convert_meter(state, origin=origin, **options)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

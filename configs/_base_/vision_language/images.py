@@ -36,7 +36,7 @@ train_pipeline = [
             dict(type='mmpretrain.Rotate', magnitude_range=(0, 30), **_turned),
             dict(type='mmpretrain.Posterize', bits=1, **_level),
             dict(type='mmpretrain.Solarize', magnitude_range=(0, 256), **_level),
-            dict(type='mmpretrain.SolarizeAdd', magnitude_range=(0, 110), **_level),
+            dict(type='lm4ve.SolarizeAdd', magnitude_range=(0, 110), **_level),
             dict(type='mmpretrain.ColorTransform', **_colored),
             dict(type='mmpretrain.Contrast', **_colored),
             dict(type='mmpretrain.Brightness', **_colored),

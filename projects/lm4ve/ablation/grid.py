@@ -21,6 +21,7 @@ from mmengine.config import Config
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.version import __version__
+from lm4ve.zoo import find_config
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,9 @@ def _build(raw: dict[str, Any], folder: Path) -> Grid:
     base, variants = raw.pop('base', None), []
     for name, settings in raw.pop('variants').items():
         check(f"variants['{name}'].options", settings.get('options', {}), kind=dict)
-        # A path is relative to the grid file, or else to the current folder.
+        # A path is relative to the grid file, or else to the current folder, or a model's name.
         path = Path(settings.get('config', base))
-        config = (folder / path if (folder / path).is_file() else path).resolve()
+        config = (folder / path if (folder / path).is_file() else find_config(path)).resolve()
         variants.append(Variant(str(name), **{**settings, 'config': config}))
     raw['seeds'] = _parse_seeds(raw.get('seeds', 0), 'seeds')
     if raw.get('tune') is not None:

@@ -39,7 +39,8 @@ def report(
     done = [(t, r) for t in trials if (r := store.result(t)) is not None]
     out = store.work_dir / grid.name
     for name, frame in csv_tables(grid, done, selected).items():
-        write_text('' if frame.empty else frame.to_csv(index=False), out / name)
+        if not frame.empty:  # after an edit of the grid nothing is done; keep what was
+            write_text(frame.to_csv(index=False), out / name)
     results: dict[str, dict[int, dict]] = {v.name: {} for v in grid.variants}
     for t, r in done:
         if t.stage == 'main':
@@ -56,10 +57,10 @@ def report(
         table.add_row(*row.values())
     # Wide enough for every column where there is no terminal.
     Console(file=console.file, width=max(console.width, 170)).print(table)
-    cells = [list(rows[0]), ['---'] * len(rows[0]), *([*row.values()] for row in rows)]
-    lines = [f'| {" | ".join(line)} |' for line in cells]
-    write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
     if summaries:
+        cells = [list(rows[0]), ['---'] * len(rows[0]), *([*row.values()] for row in rows)]
+        lines = [f'| {" | ".join(line)} |' for line in cells]
+        write_text('\n'.join([*lines, '', caption, '']), out / 'table.md')
         figure = plot(grid, scores, list(summaries.values()))
         save_figure(figure, out / 'plot.png', dpi=140, metadata=dict(Software=None))
     console.print(f'Results: {out}', highlight=False)
@@ -114,7 +115,7 @@ def _row(
     """Return a variant's cells by column; 'not run' where it has no result."""
     row = dict(variant=f'{name} (reference)' if name == grid.reference else name)
     if (s := summary) is None:
-        s = Summary(name, 0, *[math.nan] * 4)
+        s = Summary(name, 0, *[math.nan] * 3)
     row |= {
         'n': str(s.count),
         'mean': number(s.mean),

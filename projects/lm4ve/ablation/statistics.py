@@ -24,10 +24,9 @@ class Summary:
     Attributes:
         variant (str): Its name.
         count (int): Seeds with a result.
-        mean, std (float): Over them; the standard deviation with n - 1.
+        mean (float): Over them.
         low, high (float): 95 % interval of the mean; NaN with one seed.
-        pairs (int): Seeds that both the variant and the reference have.
-        difference (float): Mean of (variant - reference) over the pairs.
+        difference (float): Mean of (variant - reference) over the seeds that both have.
         difference_low, difference_high (float): Its 95 % interval.
         p_t, p_wilcoxon (float): Two-sided p values; NaN: no test.
         holm_t, holm_wilcoxon (float): The same, corrected for the number of
@@ -37,10 +36,8 @@ class Summary:
     variant: str
     count: int
     mean: float
-    std: float
     low: float
     high: float
-    pairs: int = 0
     difference: float = math.nan
     difference_low: float = math.nan
     difference_high: float = math.nan
@@ -114,8 +111,7 @@ def summarize(scores: dict[str, dict[int, float]], reference: str) -> list[Summa
     for name, by_seed in scores.items():
         if by_seed:
             values = np.array(list(by_seed.values()))
-            std = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-            own = Summary(name, len(values), float(values.mean()), std, *interval(values))
+            own = Summary(name, len(values), float(values.mean()), *interval(values))
             if name != reference:
                 own = replace(own, **_compare(by_seed, scores.get(reference, {})))
             found.append(own)
@@ -130,6 +126,6 @@ def _compare(scores: dict[int, float], base: dict[int, float]) -> dict[str, floa
         return {}
     a, b = ([d[s] for s in seeds] for d in (scores, base))
     difference = np.subtract(a, b)
-    names = 'pairs', 'difference', 'difference_low', 'difference_high', 'p_t', 'p_wilcoxon'
-    values = len(seeds), float(difference.mean()), *interval(difference), *paired_tests(a, b)
+    names = 'difference', 'difference_low', 'difference_high', 'p_t', 'p_wilcoxon'
+    values = float(difference.mean()), *interval(difference), *paired_tests(a, b)
     return dict(zip(names, values, strict=True))

@@ -17,7 +17,6 @@ from jinja2 import Environment
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
-from PIL import Image
 
 from lm4ve.analysis.samples import ATTENTION_COLORS, Sample
 from lm4ve.files import write_text
@@ -74,12 +73,6 @@ def animate(sample: Sample, note: str = '') -> np.ndarray:
     frames = np.stack([to_image(draw_sheet(sample, note, t)) for t in range(sample.picture.times)])
     # H.264 takes even sizes only.
     return frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]
-
-
-def save_gif(path: str | Path, frames: np.ndarray, fps: float) -> None:
-    """Write frames ``[T, H, W, 3]`` as a GIF that repeats for ever."""
-    first, *others = map(Image.fromarray, frames)
-    first.save(path, save_all=True, append_images=others, loop=0, duration=round(1000 / fps))
 
 
 def _grid(sample: Sample, time: int) -> _Rows:

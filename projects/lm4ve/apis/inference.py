@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from lm4ve.apis.models import find_config, in_scope_of
+from lm4ve.apis.models import in_scope_of, loaded
 from lm4ve.errors import check
 from lm4ve.tasks import task_of_config
 
@@ -55,7 +55,7 @@ def inference(
             option.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
-    cfg = find_config(config)
+    cfg = loaded(config)
     check('batch_size', batch_size, least=1)
     with in_scope_of(cfg):
         kind = pkgutil.resolve_name(task_of_config(cfg).inferencer)

@@ -1,36 +1,19 @@
 """Finds the configs that come with lm4ve by name, and builds their models."""
 
 import fnmatch
-import functools
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.fileio import load
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from lm4ve.errors import UserError, check, did_you_mean
+from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
-from lm4ve.zoo import MIM_FOLDER
-
-#: Folder of configs -> task, where the names differ. SQA3D's configs lie beside METER's.
-_TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
-
-
-@functools.cache
-def _models() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return name -> task and entry, of every metafile."""
-    found = {}
-    for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
-        folder = Path(path).parent.name
-        for entry in load(MIM_FOLDER / path)['Models']:
-            task = 'rooms' if entry['Name'].startswith('sqa3d') else _TASKS.get(folder, folder)
-            found[entry['Name']] = (task, entry)
-    return found
+from lm4ve.zoo import all_models
 
 
 def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
@@ -44,24 +27,14 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
         UserError: There is no such task.
     """
     if task is not None:
-        check('task', task, choices=sorted({its for its, _ in _models().values()}))
-    names = [name for name, (its, _) in _models().items() if task in (None, its)]
+        check('task', task, choices=sorted({its for its, _ in all_models().values()}))
+    names = [name for name, (its, _) in all_models().items() if task in (None, its)]
     return sorted(fnmatch.filter(names, pattern or '*'))
 
 
-def find_config(config: str | Path | Config) -> Config:
-    """Return a config: as it is, of a file, or of a model's name.
-
-    Raises:
-        UserError: There is neither such a file nor such a name.
-    """
-    if isinstance(config, Config):
-        return config
-    if str(config) in _models():
-        return read_config(MIM_FOLDER / _models()[str(config)][1]['Config'], set_scope=False)
-    if not Path(config).suffix and not Path(config).exists():
-        raise UserError(f"There is no model '{config}'.{did_you_mean(str(config), _models())}")
-    return read_config(config, set_scope=False)
+def loaded(config: str | Path | Config) -> Config:
+    """Return a config: as it is, or :func:`lm4ve.runner.config.read_config`'s."""
+    return config if isinstance(config, Config) else read_config(config, set_scope=False)
 
 
 def in_scope_of(config: Config) -> Any:
@@ -102,7 +75,7 @@ def get_model(
         UserError: There is no such config or device, or nothing was released.
         CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
     """
-    cfg = find_config(config).copy()
+    cfg = loaded(config).copy()
     cfg.merge_from_dict(dict(model=fields))
     if pretrained is True:
         raise UserError(f"Weights of '{config}' are not released. Fix: pretrained= a checkpoint.")

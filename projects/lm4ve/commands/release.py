@@ -21,11 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     r = make_release(args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options)
-    print(
-        f'{r.config}\n{r.checkpoint}: {r.size / 1e6:.1f} MB, of which '
-        f'{r.frozen / 1e6:.1f} MB are frozen weights of the language model '
-        f'and {r.trained / 1e6:.1f} MB all others. Loaded again and compared:'
-        ' every tensor is equal.'
-    )
+    size = r.checkpoint.stat().st_size / 1e6
+    print(f'{r.config}\n{r.checkpoint}: {size:.1f} MB, loaded again: every tensor is equal.')
     if r.kept:
         print(f'--half: {r.kept} frozen tensors stay in fp32, since 16 bits would change them.')

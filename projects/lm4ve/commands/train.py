@@ -6,6 +6,9 @@ lm4ve train configs/lm4ve/vit-demo_minilm_digits.py
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+from mmengine.dist import get_rank
+
 from lm4ve.errors import UserError
 from lm4ve.runner import command_line
 from lm4ve.runner.resume import check_whole, resume_newest
@@ -44,4 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         resume_newest(cfg, needed=args.resume == 'newest')
     elif cfg.get('resume') and Path(cfg.get('load_from') or '').is_file():
         check_whole(cfg.load_from)
-    command_line.build_runner(cfg, short_console=not args.verbose).train()
+    runner = command_line.build_runner(cfg, short_console=not args.verbose)
+    # Two trainings in one folder would replace each other's checkpoints.
+    with FileLock(Path(cfg.work_dir) / f'training-{get_rank()}.lock', timeout=0):
+        runner.train()

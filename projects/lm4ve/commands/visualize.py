@@ -22,7 +22,7 @@ from lm4ve.analysis import loading
 from lm4ve.analysis.capture import analyse, read_points, resolve_points
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.analysis.samples import Sample, samples_of
-from lm4ve.analysis.sheets import Entry, animate, draw_sheet, save_gif, write_page
+from lm4ve.analysis.sheets import Entry, animate, draw_sheet, write_page
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
@@ -50,14 +50,13 @@ def flags() -> argparse.ArgumentParser:
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
-    """Write a sample's PNG, and of a clip a GIF and an MP4."""
+    """Write a sample's PNG, and of a clip an MP4."""
     sheet, movie = folder / f'{sample.name}.png', None
     Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
     if sample.picture.is_clip:
         from lm4ve.tasks.video.video_files import write_video
 
         frames, movie = animate(sample, note), sheet.with_suffix('.mp4')
-        save_gif(sheet.with_suffix('.gif'), frames, fps)
         write_video(movie, frames, max(round(fps), 1))
     return Entry(sample, sheet, movie)
 

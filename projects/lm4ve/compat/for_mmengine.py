@@ -17,7 +17,7 @@ from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.files import write_text
 
 
@@ -224,6 +224,8 @@ class SavesBeforeDeleting(CheckpointHook):
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
         if not self.save_best:
             return  # `runner.val()` without training: there is no backend yet
+        for key in self.key_indicators:
+            check('checkpoint.save_best', key, choices=['auto', *metrics])
         backend, removals = self.file_backend, []
         deferred = self.file_backend = copy.copy(backend)
         deferred.remove = lambda path: removals.append((backend.remove, path))

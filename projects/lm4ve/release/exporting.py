@@ -1,9 +1,8 @@
 """From a config and a checkpoint to a file that was compared with the model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -33,8 +32,7 @@ _WRITERS = {
 _EXAMPLE, _CHECKED = 2, (1, 3)
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What :func:`export_model` wrote.
 
     Attributes:

@@ -8,8 +8,8 @@ them. Its config describes the layer by the language model's own configuration
 import copy
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -40,22 +40,16 @@ _NOT_OF_LAYERS = {
 } - {'model_type'}
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(NamedTuple):
     """What :func:`make_release` wrote.
 
     Attributes:
         config, checkpoint (Path): The two files.
-        size (int): Size of the weight file in bytes.
-        trained, frozen (int): Bytes of tensors in it.
         kept (int): Frozen tensors that 16 bits would have changed.
     """
 
     config: Path
     checkpoint: Path
-    size: int
-    trained: int
-    frozen: int
     kept: int
 
 
@@ -183,30 +177,27 @@ def make_release(
         options (dict, optional): Overrides of config fields.
 
     Returns:
-        Release: The files and their sizes.
+        Release: The files.
 
     Raises:
         CheckpointError: The checkpoint is not of this config, or of another
             language model.
-        UserError: The files of the release are those it is made of.
+        UserError: A file of the release exists.
     """
     config, folder = Path(config), Path(folder)
     out = folder / f'{config.stem}.py', folder / f'{config.stem}.pth'
-    for source, target in ((config, out[0]), (checkpoint, out[1])):
-        if target.exists() and target.samefile(source):
-            raise UserError(f"The release would overwrite '{target}'. Fix: another folder.")
+    if there := [str(path) for path in out if path.exists()]:
+        raise UserError(f'The release would overwrite {listing(there)}. Fix: another folder.')
     cfg = read_config(config, options, set_scope=False)
     text = release_config(cfg).pretty_text
     model, content = _load(cfg, checkpoint)
     frozen, kept = frozen_state(model, half)
-    trained = trained_state(model)
     meta = {k: v for k, v in meta_of(content).items() if k in ('epoch', 'iter', 'dataset_meta')}
     meta.update(cfg=text, lm4ve_version=__version__)  # inferencers read `cfg`
-    size = write_checkpoint({**trained, **frozen}, meta, out[1])
+    write_checkpoint({**trained_state(model), **frozen}, meta, out[1])
     write_text(text, out[0])
     _check(model, *out)
-    sizes = [sum(t.nbytes for t in state.values()) for state in (trained, frozen)]
-    return Release(*out, size, *sizes, kept)
+    return Release(*out, kept)
 
 
 def _load(cfg: Config, checkpoint: str | Path) -> tuple[nn.Module, dict]:

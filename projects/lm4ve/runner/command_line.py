@@ -24,6 +24,7 @@ from mmengine.logging import MessageHub, MMLogger, print_log
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options, read_config
+from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.runner import build_runner as build_runner
 from lm4ve.runner.runner import load_strictly_by_default
 
@@ -143,7 +144,8 @@ def run_tool(main: Callable[[], None]) -> None:
     the log file.
     """
     warnings.filterwarnings('ignore', module='mmcv')  # of operators that no model here uses
-    before = signal.signal(signal.SIGTERM, functools.partial(_raise_sigterm, os.getpid()))
+    StopHook.is_running = StopHook.is_asked = False
+    before = signal.signal(signal.SIGTERM, functools.partial(_on_sigterm, os.getpid()))
     try:
         main()
     except KeyboardInterrupt as e:
@@ -165,10 +167,12 @@ def run_tool(main: Callable[[], None]) -> None:
             _leave_group()
 
 
-def _raise_sigterm(owner: int, *_: object) -> None:
+def _on_sigterm(owner: int, *_: object) -> None:
     if os.getpid() != owner:  # a worker that inherited this handler by a fork
         os._exit(128 + signal.SIGTERM)
-    raise KeyboardInterrupt(signal.SIGTERM)
+    StopHook.is_asked = True
+    if not StopHook.is_running:
+        raise KeyboardInterrupt(signal.SIGTERM)
 
 
 def _one_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ from mmengine.runner import (
     TestLoop,
     ValLoop,
 )
-from mmengine.utils import get_object_from_string
+from mmengine.utils import get_object_from_string, import_modules_from_strings
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -38,10 +38,11 @@ from torch.utils.data import DataLoader
 
 from lm4ve import registry as ours
 from lm4ve.errors import UserError, did_you_mean, listing
+from lm4ve.zoo import all_models, find_config
 
 #: Before a field of ``--cfg-options`` that is new to the config.
 ALLOW_NEW = 'allow_new.'
-_ENDS = ('end', 'T_max', 'total_steps')
+ENDS = ('total_steps', 'T_max', 'end')
 #: Names of what follows a config's ``image_size``, and in which fields.
 _SIZES = ('scale', 'crop_size', 'image_size', 'img_size')
 _SIZED = ('model', '_dataloader', '_pipeline')
@@ -84,7 +85,7 @@ def read_config(
     """Read a config file, merge overrides into it and make its scope the default.
 
     Args:
-        path (str | Path): The file.
+        path (str | Path): The file, or a name (:func:`lm4ve.zoo.find_config`).
         options (dict, optional): Overrides by dotted field name, as
             ``--cfg-options`` gives them.
         set_scope (bool): Make the config's ``default_scope`` MMEngine's current
@@ -94,16 +95,18 @@ def read_config(
         Config: The whole config.
 
     Raises:
-        UserError: The file does not exist, or inherits one of a package that is not installed.
+        UserError: The file does not exist, is no config, has an error, or inherits one of a
+            package that is not installed.
     """
-    if not Path(path).is_file():
-        raise UserError(f"The config '{path}' does not exist; see configs/ for those there are.")
+    if not (path := find_config(path)).is_file():
+        close = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'
+        raise UserError(f"The config '{path}' does not exist.{close}")
     try:
         cfg = Config.fromfile(path)
-    except ModuleNotFoundError as e:
-        raise UserError(
-            f"The config '{path}' needs an extra of lm4ve, for example image: {e}"
-        ) from e
+    except Exception as e:
+        advice = ' An extra of lm4ve may be missing, as image.' * isinstance(e, ImportError)
+        line = f': {e.text.strip()}' if isinstance(e, SyntaxError) and e.text else ''
+        raise UserError(f"The config '{path}' cannot be read: {e}{line}.{advice}") from e
     if options:
         merge_options(cfg, options)
     if set_scope:
@@ -124,14 +127,14 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             is new to the config.
 
     Raises:
-        UserError: There is no such field, or a schedule would begin after the last epoch.
+        UserError: There is no such field.
     """
     fields = {name.removeprefix(ALLOW_NEW): value for name, value in options.items()}
     for field in fields:
         first = field.partition('.')[0]
         if field not in options:
             cfg.allow_new = [*(cfg.get('allow_new') or ()), field]
-        elif first == 'custom_imports' or first in variables_of(cfg):
+        elif first in variables_of(cfg):
             raise UserError(
                 f"{field}: '{first}' is used up when the config file is read; override the field "
                 f'that holds it, or write allow_new.{field}.'
@@ -140,6 +143,8 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
             _refuse_unknown(cfg, '', {first} - FIELDS - cfg.keys(), FIELDS | cfg.keys())
     epochs, size = (cfg.get('train_cfg') or {}).get('max_epochs'), cfg.get('image_size')
     cfg.merge_from_dict(fields)
+    if imports := cfg.get('custom_imports'):
+        import_modules_from_strings(**imports)
     for name in cfg if size is not None else ():
         if name.endswith(_SIZED):
             _follow_size(cfg[name], size, cfg.image_size)
@@ -151,14 +156,9 @@ def _follow_epochs(cfg: Config, before: int, after: int) -> None:
     """Make the schedules that ended with the last epoch end with the new last one."""
     schedulers = cfg.get('param_scheduler') or []
     for s in schedulers if isinstance(schedulers, list) else [schedulers]:
-        begin, ends = s.get('begin', 0), [k for k in _ENDS if s.get(k)]
+        begin, ends = s.get('begin', 0), [k for k in ENDS if s.get(k)]
         if before == after or not ends or not s.get('by_epoch', True):
             continue
-        if begin >= after:
-            raise UserError(
-                f'train_cfg.max_epochs={after} ends before param_scheduler {s.type} begins '
-                f'(begin={begin}); override param_scheduler too.'
-            )
         for key in ends:
             s[key] = {before: after, before - begin: after - begin}.get(s[key], s[key])
 
@@ -248,7 +248,9 @@ def _known_keys(
         if node['model_type'] not in CONFIG_MAPPING:
             return None
         config = CONFIG_MAPPING[node['model_type']]()
-        return {*dir(config), *config.attribute_map}
+        known = {*(name.lstrip('_') for name in dir(config)), *config.attribute_map}
+        # Files of models, of which releases are made, have fields that nothing reads any more.
+        return known | {k for k in node if not get_close_matches(k, known, 1, 0.82)}
     known = {'requires_grad'} if path.endswith('norm_cfg') else set()  # mmcv's `build_norm_layer`
     for source in sources:
         names = source if isinstance(source, set) else parameters_of(source)

@@ -8,6 +8,7 @@ chance and exit status 0. And it trains on with weights that are NaN and overwri
 """
 
 import logging
+import signal
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -232,6 +233,29 @@ class FiniteLossHook(Hook):  # type: ignore[misc]
                 f'are not finite and were not saved: {listing(bad)}. Clip gradients or lower the '
                 'learning rate and --resume; default_hooks.finite_loss.tolerate=-1 saves them.'
             )
+
+
+class StopHook(Hook):  # type: ignore[misc]
+    """End a run at SIGTERM, after the iteration or the epoch and its checkpoint.
+
+    An exception in the middle of them could be caught by what runs there. The handler of the
+    commands sets ``is_asked`` while a loop runs, and raises where none does.
+    """
+
+    priority = 'LOWEST'
+    is_running = is_asked = False
+
+    def before_run(self, runner: Runner) -> None:
+        StopHook.is_running = True
+
+    def after_run(self, runner: Runner) -> None:
+        StopHook.is_running = False
+
+    def _after_iter(self, *_: Any, **__: Any) -> None:
+        if StopHook.is_asked:
+            raise KeyboardInterrupt(signal.SIGTERM)
+
+    _after_epoch = _after_iter
 
 
 @HOOKS.register_module(name=['BlockInUseHook', 'NeckProgressHook'])

@@ -23,7 +23,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner.base_loop import BaseLoop
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
 
 #: What a seed is for, so that data and steps draw different numbers.
@@ -40,6 +40,12 @@ def seed_everything(*key: int) -> None:
     random.seed(int(mixed[0]))
     np.random.seed(mixed[1:2].view(np.uint32))
     torch.manual_seed(int(mixed[2]))
+
+
+def schedules_of(runner: Any) -> list[Any]:
+    """Return a runner's schedulers, of one optimizer or of several."""
+    found = runner.param_schedulers or []
+    return [*itertools.chain(*found.values())] if isinstance(found, dict) else found
 
 
 def _read_seeded(dataset: Any, read: Any, indices: Sequence[Any]) -> list[Any]:
@@ -85,7 +91,14 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         self._first_seed = runner.seed
 
     def run(self) -> Any:
-        """Train from the iteration that the runner has resumed, or from the first."""
+        """Train from the iteration that the runner has resumed, or from the first.
+
+        Raises:
+            UserError: A schedule cannot go on until the end.
+        """
+        for s in schedules_of(self.runner):
+            needed = self._max_epochs if s.by_epoch else self._max_iters
+            check('param_scheduler.total_steps', getattr(s, 'total_steps', None), least=needed)
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
         sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)
         if getattr(sampler, 'seed', None) == self._first_seed:

@@ -42,10 +42,11 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """Find the checkpoint to resume from.
 
     Args:
-        work_dir (str | Path): The run's folder. The file that its ``last_checkpoint``
-            names comes first; then the one of that name in this folder; then the
-            other checkpoints of MMEngine's names, from the latest, but none that
-            comes after the named one: an earlier run may have left it.
+        work_dir (str | Path): The run's folder. The file of the name in its
+            ``last_checkpoint`` comes first, in this folder, or where the path leads (``out_dir``
+            of the hook) if this folder has none; then the other checkpoints of MMEngine's
+            names, from the latest, but none that comes after the named one: an earlier run may
+            have left it.
 
     Returns:
         tuple[Path | None, list[str]]: The file, and why it is not the named one. None without
@@ -59,15 +60,14 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     found = [(m[1], int(m[2]), p) for p in folder.glob('*.pth') if (m := _NAME.fullmatch(p.name))]
     found.sort(key=lambda f: f[2].stat().st_mtime, reverse=True)
     text = pointer.read_bytes().decode(errors='replace').strip() if pointer.is_file() else ''
-    named = Path(text) if text.isprintable() and 0 < len(text) < 4096 else None
-    if named is None and (found or pointer.is_file()):
-        notes.append(f"'{pointer}' is missing, empty or damaged.")
-    elif named is not None and not named.exists():
-        notes.append(f"'{pointer}' names '{named}', which does not exist.")
-        named = folder / named.name
-    if named is not None and (m := _NAME.fullmatch(named.name)):
+    # A work directory that was copied names files of the other one.
+    places = [str(folder / Path(text).name), *[text] * (not found)] if text else []
+    paths = [Path(place) for place in places if os.path.exists(place)][:1]
+    if not paths and (found or pointer.is_file()):
+        notes.append(f"'{pointer}' is missing or damaged, or its file is gone.")
+    if m := _NAME.fullmatch(Path(text).name):
         found = sorted((f for f in found if f[0] == m[1] and f[1] < int(m[2])), reverse=True)
-    paths = [p for p in (named, *(f[2] for f in found)) if p is not None and p.exists()]
+    paths += [path for *_, path in found]
     for path in paths:
         try:
             if not path.is_dir():  # a folder of shards, whose format checks itself

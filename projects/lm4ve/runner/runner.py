@@ -6,9 +6,7 @@
 
 import copy
 import inspect
-import itertools
 import logging
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import RUNNERS
 
 from lm4ve.errors import UserError, check
+from lm4ve.runner.config import ENDS
 from lm4ve.runner.console import ConsoleHook, shorten
-from lm4ve.runner.hooks import NeckHook
+from lm4ve.runner.hooks import NeckHook, StopHook
+from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.resume import resume_newest
 
-_ENDS = ('total_steps', 'T_max', 'end')
 _LOOPS = {'EpochBasedTrainLoop': 'lm4ve.EpochLoop', 'IterBasedTrainLoop': 'lm4ve.IterLoop'}
 
 
@@ -47,12 +46,11 @@ class Runner(mmengine.runner.Runner):  # type: ignore[misc]
 
     def resume(self, *args: Any, **kwargs: Any) -> None:
         """Resume a training, and warn of schedules of the config that do not apply."""
-        found = self.param_schedulers or []
-        schedules = [*itertools.chain(*found.values())] if isinstance(found, dict) else found
+        schedules = schedules_of(self)
         built = [dict(s.state_dict()) for s in schedules]
         super().resume(*args, **kwargs)
         for old, new in zip(built, (s.state_dict() for s in schedules), strict=True):
-            for key in [k for k in _ENDS if old.get(k) != new.get(k)][:1]:
+            for key in [k for k in ENDS if old.get(k) != new.get(k)][:1]:
                 self.logger.warning(
                     f"param_scheduler.{key}={old.get(key)} does not apply: the checkpoint's "
                     f'schedule has {new.get(key)}. Use load_from without --resume to change it.'
@@ -67,18 +65,12 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         short_console (bool): See :class:`Runner`.
 
     Raises:
-        UserError: ``load_from`` names no file, or ``work_dir`` cannot be written.
+        UserError: ``load_from`` names no file.
     """
     name, start = cfg.get('runner_type', 'Runner'), cfg.get('load_from')
     check('runner_type', name, choices=RUNNERS.module_dict)
     if start and '://' not in start and not Path(start).exists():
         raise UserError(f"load_from='{start}' does not exist.")
-    try:  # to fail before hours of training
-        Path(cfg.work_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cfg.work_dir) as file:
-            file.write(bytes(1 << 20))
-    except OSError as e:
-        raise UserError(f"work_dir='{cfg.work_dir}' cannot be written: {e.strerror}.") from e
     if cfg.get('resume') and not start:
         resume_newest(cfg)
     if cfg.get('resume'):
@@ -100,8 +92,9 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
             shorten(runner.logger)
     if short_console:
         runner.register_hook(ConsoleHook())
-    if not any(isinstance(h, NeckHook) for h in runner.hooks):
-        runner.register_hook(NeckHook())
+    for hook in (NeckHook, StopHook):
+        if not any(isinstance(h, hook) for h in runner.hooks):
+            runner.register_hook(hook())
     return runner
 
 

@@ -15,7 +15,6 @@ from lm4ve.analysis.iou.pseudo_masks import (
     token_mask,
 )
 from lm4ve.analysis.iou.report import bootstrap_mean, summarize
-from lm4ve.errors import UserError
 
 
 # ---------------------------------------------------------------------- one image
@@ -179,29 +178,6 @@ def test_shuffled_maps_keep_their_values_and_know_nothing():
     assert np.array_equal(found, again.tables['magnitude', 'encoder', 'shuffled'][:, 0])
 
 
-def test_images_without_foreground_tokens_are_left_out():
-    maps, truth = random_scores(4)
-    truth[2] = False
-    scores = some_scores(truth, encoder=maps)
-    assert scores.names == ['0', '1', '3'] and scores.empty == ['2']
-    assert all(len(t) == 3 for t in scores.tables.values())
-
-
-def test_differences_are_paired_by_image():
-    maps, truth = random_scores(20)
-    # 'after' is the same map with a little more light, so the pairs hardly differ.
-    scores = some_scores(truth, encoder=maps, after=np.sqrt(maps))
-    report = summarize(scores, resamples=300, seed=1)
-    best = dict(variant='as is', threshold_choice='best per image')
-    row = rows_of(report, 'differences', **best).iloc[0]
-    assert row.point == 'after - encoder'
-    before, after = (scores.tables['magnitude', p, 'as is'].max(1) for p in ('encoder', 'after'))
-    expected = bootstrap_mean(after - before, 300, 1)
-    assert (row.iou, row.low, row.high) == pytest.approx(expected)
-    single = rows_of(report, point='after', **best).iloc[0]
-    assert row.high - row.low < single.high - single.low
-
-
 def test_the_bootstrap_equals_a_plain_one():
     values = np.random.default_rng(0).random(30)
     mean, low, high = bootstrap_mean(values, resamples=400, seed=7)
@@ -209,9 +185,3 @@ def test_the_bootstrap_equals_a_plain_one():
     means = np.array([values[rng.integers(0, 30, 30)].mean() for _ in range(400)])
     expected = values.mean(), np.percentile(means, 2.5), np.percentile(means, 97.5)
     assert (mean, low, high) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.parametrize('count, share', [(10, 1.0), (1, 0.5)])
-def test_images_that_cannot_be_split_are_refused(count, share):
-    with pytest.raises(UserError, match='must be'):
-        split_images(count, share, 0)

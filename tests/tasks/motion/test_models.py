@@ -92,7 +92,7 @@ def test_padding_changes_nothing(model, scenes):
 
 def test_lonely_agent_without_lanes_gets_forecast(model, scenes):
     s = scenes[0]
-    kept = {k: getattr(s, k)[[s.focal]] for k in ('agent_types', 'positions', 'valid')}
+    kept = {k: getattr(s, k)[[s.focal]] for k in ('positions', 'valid')}
     lanes = {k: v[:0] for k, v in vars(s).items() if k.startswith('lane')}
     lonely = dataclasses.replace(s, **kept, **lanes, track_ids=['a'], focal=0)
     (alone,) = predict(model, [lonely])

@@ -9,10 +9,9 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneError, VectorizeScene
-from lm4ve.tasks.motion.datasets.argoverse1 import read_city_map
-from lm4ve.tasks.motion.datasets.argoverse2 import read_map
-from lm4ve.tasks.motion.demo.traffic import city_lanes
-from lm4ve.tasks.motion.scene import TURNS, heading_of, resample
+from lm4ve.tasks.motion.datasets.argoverse import read_city_map, read_map
+from lm4ve.tasks.motion.demo.traffic import build_city
+from lm4ve.tasks.motion.scene import heading_of, resample
 from lm4ve.tasks.motion.transforms import FlipScene
 
 
@@ -32,11 +31,11 @@ def test_argoverse1_rows_become_positions(reader1):
 
 
 def test_argoverse1_map_is_the_city(argoverse1):
-    found, lanes = read_city_map(argoverse1 / 'map_files', 'PIT'), city_lanes('PIT').values()
-    np.testing.assert_allclose(found['lanes'], [lane.line for lane in lanes], atol=1e-5)
-    assert [TURNS[i] for i in found['lane_turns']] == [lane.turn for lane in lanes]
-    assert found['lane_intersections'].tolist() == [lane.junction >= 0 for lane in lanes]
-    assert found['lane_controls'].tolist() == [lane.control for lane in lanes]
+    (lanes, attributes), city = read_city_map(argoverse1 / 'map_files', 'PIT'), build_city('PIT')
+    np.testing.assert_allclose(lanes, [lane.line for lane in city], atol=1e-5)
+    signs = dict(NONE=0, LEFT=-1, RIGHT=1)
+    expected = [(signs[lane.turn], lane.junction, lane.control) for lane in city]
+    np.testing.assert_array_equal(attributes, expected)
 
 
 def test_argoverse2_equals_av2s_reader(reader2):
@@ -57,10 +56,10 @@ def test_argoverse2_equals_av2s_reader(reader2):
 def test_argoverse2_center_lines_equal_av2s(reader2):
     interpolate = pytest.importorskip('av2.geometry.interpolate')
     (path,) = reader2.files()[0].parent.glob('log_map_archive_*.json')
-    found = read_map(path)
+    lanes, attributes = read_map(path)
     segments = list(json.loads(path.read_text())['lane_segments'].values())
-    assert found['lane_intersections'].tolist() == [s['is_intersection'] for s in segments]
-    for line, s in zip(found['lanes'], segments, strict=True):
+    assert attributes.tolist() == [[0, s['is_intersection'], 0] for s in segments]
+    for line, s in zip(lanes, segments, strict=True):
         sides = (s[f'{side}_lane_boundary'] for side in ('left', 'right'))
         sides = (np.array([[p['x'], p['y'], p['z']] for p in side]) for side in sides)
         theirs, _ = interpolate.compute_midpoint_line(*sides)

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lm4ve.tasks.motion.submission import write_submission
+from lm4ve.tasks.motion.metrics import write_submission
 
 
 def forecast(steps, scene_id='17'):

@@ -4,24 +4,24 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.demo.traffic import windows
+from lm4ve.tasks.motion.demo.traffic import build_city, windows
 from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
-from lm4ve.tasks.motion.demo.traffic_roads import build_city
 
 
 def test_lanes_of_city_join_up():
-    lanes = build_city(3)
-    for lane in lanes.values():
-        assert lane.successors and lane.predecessors
+    lanes = build_city('PIT')
+    assert {j for lane in lanes for j in lane.successors} == set(range(len(lanes)))
+    for lane in lanes:
+        assert lane.successors
         for j in lane.successors:
             np.testing.assert_allclose(lane.line[-1], lanes[j].line[0], atol=1e-6)
-    assert {lane.turn for lane in lanes.values()} == {'NONE', 'LEFT', 'RIGHT'}
-    assert max(len(lane.successors) for lane in lanes.values()) >= 3
+    assert {lane.turn for lane in lanes} == {'NONE', 'LEFT', 'RIGHT'}
+    assert max(len(lane.successors) for lane in lanes) >= 3
 
 
 def test_traffic_keeps_to_lanes_and_repeats_by_seed():
     first, second = (windows('PIT', 5, 4, 50, 20) for _ in range(2))
-    lines = np.concatenate([lane.line for lane in build_city(11, (1500.0, 200.0)).values()])
+    lines = np.concatenate([lane.line for lane in build_city('PIT')])
     for a, b in zip(first, second, strict=True):
         np.testing.assert_array_equal(a.tracks, b.tracks)
         seen = a.tracks[a.valid][:, :2]

@@ -5,28 +5,74 @@ definitions of github.com/SilongYong/SQA3D), with loops and functions of torch o
 of lm4ve takes part. Dropout is off, batch norms use their running statistics.
 """
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 
-from lm4ve.tasks.rooms.converters import to_sqa3d
-from tests.tasks.rooms.tiny import VOTENET, build
+from tests.tasks.rooms.tiny import VOTENET
+from tests.tasks.vqa.tiny import named
 
 HEADS, HIDDEN = 2, 16
+STACK = '{enc_list_s,enc_list_q,dec_list,dec_list_2}.{0,1}'
+ATTENTIONS = ('enc_list_{s,q}.{0,1}.mhatt', 'dec_list{,_2}.{0,1}.mhatt{1,2}')
+#: Names of the release, alternatives in braces, with the shape of a weight that has a bias.
+BIASED = {
+    **dict.fromkeys((f'{name}.linear_{{v,k,q,merge}}' for name in ATTENTIONS), (16, 16)),
+    **{f'{STACK}.ffn.mlp.fc.linear': (64, 16), f'{STACK}.ffn.mlp.linear': (16, 64)},
+    **{'{lang,s,q}_feat_linear.0': (16, 16), 'object_feat_linear.0': (16, 7)},
+    **{'answer_cls.0': (16, 36), 'answer_cls.3': (4, 16), 'aux_reg.0': (16, 24)},
+    **{'aux_reg.3': (7, 16), 'object_cls.0': (16, 16), 'object_cls.3': (1, 16)},
+    **{'voting_net.conv{1,2}': (10, 10, 1), 'voting_net.conv3': (13, 10, 1)},
+    'proposal_net.proposal.6': (22, 7, 1),
+    'attflat_{visual,s,q,lstm_q}.mlp.fc.linear': (9, 16),
+    'attflat_{visual,s,q,lstm_q}.mlp.linear': (1, 9),
+    'attflat_{visual,s,q,lstm_q}.linear_merge': (12, 16),
+}
+#: The widths of shared layers of convolution and batch norm.
+SHARED = {
+    'detection_backbone.sa1.mlp_module': (7, 6, 6, 8),
+    'detection_backbone.sa2.mlp_module': (11, 8, 8, 10),
+    'detection_backbone.sa{3,4}.mlp_module': (13, 8, 8, 10),
+    'detection_backbone.fp{1,2}.mlp': (20, 10, 10),
+    'proposal_net.vote_aggregation.mlp_module': (13, 7, 7, 7),
+}
 
 
-def random_state(head: str = 'answer_cls') -> dict:
-    """Return random weights by the released names; :func:`scores` looks up all that is called."""
-    generator = torch.Generator().manual_seed(7)
+def random_state(poses: str = 'aux_reg') -> dict:
+    """Return random weights by the released names, with what is never called.
+
+    Args:
+        poses (str): The name of the head of poses.
+    """
+    shapes = {f'lang_net.lstm.{k}_l0': (64,) for k in ('bias_ih', 'bias_hh')}
+    shapes |= {'lang_net.lstm.weight_ih_l0': (64, 5), 'lang_net.lstm.weight_hh_l0': (64, 16)}
+    shapes |= {f'{name}.weight': (7, 7, 1) for name in named('proposal_net.proposal.{0,3}')}
+    norms = dict.fromkeys(named('voting_net.bn{1,2}'), 10)
+    norms |= dict.fromkeys(named('proposal_net.proposal.{1,4}'), 7)
+    for template, shape in BIASED.items():
+        for name in named(template):
+            shapes |= {f'{name}.weight': shape, f'{name}.bias': shape[:1]}
+    for template, widths in SHARED.items():
+        for name, (i, pair) in itertools.product(
+            named(template), enumerate(itertools.pairwise(widths))
+        ):
+            shapes[f'{name}.layer{i}.conv.weight'] = (*pair[::-1], 1, 1)
+            norms[f'{name}.layer{i}.bn.bn'] = pair[1]
+    for template in ('enc_list_{s,q}.{0,1}.norm{1,2}', 'dec_list{,_2}.{0,1}.norm{1,2,3}'):
+        shapes |= dict.fromkeys(named(template + '.{a,b}_2'), (16,))
+    for name, width in norms.items():
+        shapes |= dict.fromkeys(named(f'{name}.{{weight,bias,running_mean,running_var}}'), (width,))
+    generator = torch.Generator().manual_seed(3)
     state = {
-        k.replace('answer_cls', head): torch.randn(v.shape, generator=generator) * 0.4
-        for k, v in to_sqa3d(build().state_dict()).items()
+        k.replace('aux_reg', poses): torch.randn(v, generator=generator) * 0.4
+        for k, v in shapes.items()
     }
+    for name in norms:
+        state[f'{name}.running_var'] = state[f'{name}.running_var'].abs() + 0.5
+        state[f'{name}.weight'] += 1
+        state[f'{name}.num_batches_tracked'] = torch.tensor(3)
     for name in state:
-        if name.endswith('running_var'):
-            state[name] = state[name].abs() + 0.5
-            state[name.replace('running_var', 'weight')] += 1
-        if name.endswith('num_batches_tracked'):
-            state[name] = torch.tensor(3)
         if name.endswith('a_2'):
             state[name] += 1
         if 'linear_merge.weight' in name or 'mlp.linear.weight' in name:

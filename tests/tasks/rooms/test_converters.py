@@ -94,9 +94,9 @@ def test_models_with_other_parts_are_not_converted_back(changes):
         to_sqa3d(build(**changes).state_dict())
 
 
-@pytest.mark.parametrize('head', ['answer_cls', 'lang_cls'])
-def test_called_weights_survive_both_conversions(head, tmp_path):
-    tool, state = 'vision_language/convert_checkpoint.py', released.random_state(head)
+@pytest.mark.parametrize('poses', ['aux_reg', 'lang_cls'])
+def test_called_weights_survive_both_conversions(poses, tmp_path):
+    tool, state = 'vision_language/convert_checkpoint.py', released.random_state(poses)
     torch.save(state, tmp_path / 'model.pth')
     (tmp_path / 'answer_counter.json').write_text(json.dumps(CORPUS))
     paths = [str(tmp_path / n) for n in ('model.pth', 'ours.pth', 'back.pth')]
@@ -104,7 +104,7 @@ def test_called_weights_survive_both_conversions(head, tmp_path):
     build().load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
     run_tool_here(tool, *paths[1:], '--reverse')
     again = torch.load(paths[2], weights_only=True)['state_dict']
-    state = {k.replace(head, 'answer_cls'): v for k, v in state.items()}
+    state = {k.replace(poses, 'aux_reg'): v for k, v in state.items()}
     shapes = {k: tuple(v.shape) for k, v in again.items()}
     assert shapes == {k: tuple(v.shape) for k, v in state.items()}
     assert shapes['detection_backbone.sa1.mlp_module.layer0.conv.weight'] == (6, 7, 1, 1)

@@ -103,7 +103,7 @@ def test_poses_are_in_the_aligned_room(root, arrays, tmp_path):
     entry = listed[2]
     # Rotations of any length are read, as by SciPy in the released code.
     entry['position'][3:] = [3 * v for v in entry['position'][3:]]
-    entry['answers'] = ['']
+    entry['answers'], entry['question'] = [''], ' Why? '
     (tmp_path / 'a.json').write_text(json.dumps(listed))
     raw = arrays['vert'][:, :3].astype(np.float64)
     place = np.array(entry['position'][:3]) + (raw.max(0) + raw.min(0)) / 2
@@ -113,7 +113,7 @@ def test_poses_are_in_the_aligned_room(root, arrays, tmp_path):
     # The third question looks 90 degrees to the side, in a room that was turned by 30.
     yaw = Rotation.from_quat(pose[3:]).as_euler('xyz', degrees=True)
     np.testing.assert_allclose(yaw, [0, 0, 90 + 30], atol=1e-3)
-    assert sample.gt_answers == []
+    assert sample.gt_answers == [] and sample.text[1] == ' Why? '
 
 
 def test_sampled_points_keep_labels_and_follow_a_seed(root, arrays):

@@ -7,8 +7,9 @@ import torch
 from mmengine.registry import MODELS
 
 from lm4ve.tasks.rooms.models.fusion import MCANNorm
+from lm4ve.tasks.rooms.models.votenet import point_layers
 from tests.tasks.rooms import tiny
-from tests.tasks.rooms.tiny import CORPUS, POINTS, SIZES, STORED, VOTENET, batch, build, room, run
+from tests.tasks.rooms.tiny import POINTS, SIZES, VOTENET, batch, build, room, run
 from tests.tasks.vqa.tiny import TEXT, write_tokenizer
 
 #: The error of whoever notices.
@@ -114,6 +115,15 @@ def test_predictions_have_answer_pose_and_boxes():
     assert 'pred_boxes' not in found and 'pred_pose' not in found
 
 
+@torch.no_grad()
+def test_batch_statistics_of_many_points_are_exact():
+    """Summed row by row, those of 262,144 are off by 4e-5."""
+    layers = point_layers(3, (4, 4))
+    points = torch.rand(1, 2**18, 3) * 3 + 3
+    expected = copy.deepcopy(layers).double()(points.double())
+    torch.testing.assert_close(layers(points).double(), expected, rtol=0, atol=5e-6)
+
+
 def test_mcan_norm_has_a_gradient_at_zero():
     zero = torch.zeros(1, 6, requires_grad=True)
     MCANNorm(6)(zero).sum().backward()
@@ -138,24 +148,6 @@ def test_a_transformers_text_encoder_replaces_the_lstm(tmp_path):
 
 
 HEAD = dict(type='lm4ve.SceneAnswerHead', in_channels=36, hidden_channels=16)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'stored'),
-    [
-        (dict(tokens='text'), False),
-        (dict(object_encoder=VOTENET | dict(num_proposals=13)), False),
-        (dict(object_encoder=STORED | dict(in_channels=5)), True),
-        (dict(fusion=dict(type='lm4ve.GuidedFusion', norm='x')), False),
-        (dict(loss_weights=dict(votes=1)), False),
-        (dict(head=HEAD | dict(answers=CORPUS, in_channels=24)), False),
-        (dict(data_preprocessor=dict(type='lm4ve.SQA3DPreprocessor')), False),
-    ],
-    ids=range(7),
-)
-def test_parts_that_do_not_fit_are_refused(changes, stored):
-    with pytest.raises(REFUSED):
-        run(build(**changes), batch((20, 20), stored), 'predict')
 
 
 def test_a_checkpoint_of_other_answers_is_refused():

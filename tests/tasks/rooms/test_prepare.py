@@ -67,16 +67,6 @@ def test_drawn_points_are_rows_of_the_whole_scan(prepare, tmp_path):
     np.testing.assert_array_equal(found['aligned_bbox'], whole['aligned_bbox'])
 
 
-def test_a_second_run_makes_only_what_has_changed(prepare, scans, tmp_path):
-    prepare()
-    text = scans / SCENES[1] / f'{SCENES[1]}.txt'
-    text.write_text(f'{text.read_text()}\n')
-    counts = prepare()
-    assert (counts['made'], counts['done_before']) == (1, 1)
-    assert prepare('--max-points', 9)['made'] == 2
-    assert {len(arrays_of(tmp_path, scene)['vert']) for scene in SCENES} == {9}
-
-
 def edited(name, edit):
     def write(folder):
         path = folder / name.format(folder.name)
@@ -96,7 +86,6 @@ SEGMENTS = '{}_vh_clean_2.0.010000.segs.json'
 DAMAGES = dict(
     mesh=cut_mesh,
     segments=edited(SEGMENTS, lambda c: c['segIndices'].pop()),
-    group=edited('{}.aggregation.json', lambda c: c['segGroups'][0]['segments'].append(1)),
     label=edited('{}.aggregation.json', lambda c: c['segGroups'][0].update(label='sofa')),
     missing=lambda folder: (folder / f'{folder.name}.aggregation.json').unlink(),
 )

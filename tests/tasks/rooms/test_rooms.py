@@ -5,14 +5,11 @@ import re
 
 import numpy as np
 import pytest
-import torch
-from mmengine.config import Config
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.rooms.demo import rooms as r
-from tests.helpers.tasks import FOLDERS
 
 SMALL = dict(train=6, val=2, test=8)
 STEPS = [dict(type='lm4ve.LoadScene'), dict(type='lm4ve.PackScene')]
@@ -93,30 +90,3 @@ def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
     assert len(set.union(*scenes)) == sum(SMALL.values())
     with pytest.raises(UserError):
         r.write_rooms(folder, dict(SMALL, test=9))
-
-
-def test_blank_scenes_keep_texts_alone(folder):
-    data, blanks = read(folder), read(folder, blank_scenes=True)
-    plain, blank, other = data[3], blanks[3], blanks[3 + r.QUESTIONS]
-    seen = blank['inputs']['points']
-    assert seen.shape == plain['inputs']['points'].shape and not seen[:, 3:].any()
-    # Not in one place, where batch norms would divide by nothing.
-    assert seen[:, :3].std(dim=0).min() > 0.1
-    assert torch.equal(seen[:512], other['inputs']['points'][:512])
-    assert plain['data_samples'].text == blank['data_samples'].text
-    assert torch.equal(plain['data_samples'].gt_boxes, blank['data_samples'].gt_boxes)
-
-
-def test_the_config_has_the_datas_answers_and_sizes(folder):
-    cfg = Config.fromfile(FOLDERS['rooms'] / 'sqa3d-demo_none_rooms.py')
-    boxes, answers = collections.defaultdict(list), set()
-    for split in SMALL:
-        for sample in map(lambda s: s['data_samples'], read(folder, split)):
-            answers |= set(sample.gt_answers)
-            for box, label in zip(sample.gt_boxes, sample.gt_labels.tolist(), strict=True):
-                boxes[label % len(r.SHAPES)].append(box[3:].numpy())
-    assert set(cfg.model.head.answers) == answers
-    means = [np.mean(boxes[i], axis=0) for i in range(len(r.SHAPES))]
-    given = cfg.model.object_encoder.mean_sizes
-    assert len(given) == len(r.NAMES)
-    np.testing.assert_allclose(given, means * len(r.COLORS), atol=0.08)

@@ -98,10 +98,22 @@ def test_colors_are_normalized_in_a_copy():
     assert torch.equal(found[0][:, [0, 1, 2, 6]], before[0][:, [0, 1, 2, 6]])
     assert torch.equal(preprocessor(color_columns=())(data)['inputs']['points'][0], before[0])
     torch.testing.assert_close(preprocessor().restore_colors(found)[0], before[0])
+    released = preprocessor(color_passes=2)
+    found = released(data)['inputs']['points']
+    expected = (colors - torch.tensor([109.8, 97.2, 83.8])) / 256
+    torch.testing.assert_close(found[0, :, 3:6], expected)
+    torch.testing.assert_close(released.restore_colors(found)[0], before[0], rtol=0, atol=0.01)
 
 
 def test_words_are_looked_up_as_the_release_does():
-    assert split_words('I am here.  What is it?') == 'I am here . What is it ?'.split()
+    # Every space but one behind a word is a word, as for spaCy's bare tokenizer.
+    for text, expected in {
+        'I am here. What is it?': 'I am here . What is it ?',
+        'Is it red ?': 'Is it red unk ?',
+        'Hm ...': 'Hm unk . . .',
+        ' a  b\tc  ': 'unk a unk b unk c unk',
+    }.items():
+        assert split_words(text) == expected.split()
     data = batch((9, 9), text=['I am left.', 'What is left?'])
     inputs = preprocessor()(data)['inputs']
     rows = [VECTORS[w] for w in ('unk', 'is', 'left', '?')]

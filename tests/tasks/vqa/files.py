@@ -95,18 +95,18 @@ def caption(seed: int, words: int = 5) -> str:
     return f'{" ".join(chosen)} {seed}.'
 
 
-def _karpathy(name: str, splits: dict[str, int], captions: int) -> dict:
+def _karpathy(splits: dict[str, int], captions: int) -> dict:
     images = []
     for number, split in enumerate(s for s, count in splits.items() for _ in range(count)):
         ids = [number * captions + i for i in range(captions)]
         sentences = [dict(raw=caption(i), imgid=number, sentid=i) for i in ids]
         images.append(dict(sentids=ids, imgid=number, split=split, sentences=sentences))
-    return dict(images=images, dataset=name)
+    return dict(images=images)
 
 
 def write_flickr30k(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
     """Write Flickr30k with Karpathy's splits."""
-    content = _karpathy('flickr30k', splits or dict(train=6, val=3, test=3), captions)
+    content = _karpathy(splits or dict(train=6, val=3, test=3), captions)
     for image in content['images']:
         image['filename'] = f'{1000 + image["imgid"]}.jpg'
         write_image(root / 'flickr30k-images' / image['filename'], seed=image['imgid'])
@@ -117,8 +117,7 @@ def write_flickr30k(root: Path, splits: dict[str, int] | None = None, captions: 
 def write_coco(root: Path, splits: dict[str, int] | None = None, captions: int = 5) -> Path:
     """Write COCO with Karpathy's splits: 'restval' are images of val2014."""
     folders = dict(train='train2014', restval='val2014', val='val2014', test='val2014')
-    splits = splits or dict(train=4, restval=2, val=3, test=3)
-    content = _karpathy('coco', splits, captions)
+    content = _karpathy(splits or dict(train=4, restval=2, val=3, test=3), captions)
     for image in content['images']:
         number = 5000 + image['imgid']
         image.update(cocoid=number, filepath=folders[image['split']])
@@ -134,10 +133,4 @@ def write_csv(path: Path, rows: list[dict]) -> Path:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    return path
-
-
-def write_jsonl(path: Path, rows: list[dict]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
     return path

@@ -2,102 +2,91 @@
 
 Written from the published description of its architecture (arXiv 2111.02387 and the module
 definitions of github.com/zdou0830/METER), with functions of torch only: nothing of lm4ve
-and no layer of transformers takes part. Dropout is off.
+and no layer of transformers takes part. Dropout is off. Swin's tokens are timm's.
 """
 
 import torch
 import torch.nn.functional as F
 
+from tests.tasks.vqa.tiny import named
+
 #: Head counts, and what no tensor tells.
 HEADS = dict(clip=2, text=2, fusion=2)
 PAD = 1
+_CLIP = 'vit_model.visual.transformer.resblocks.{0,1}'
+_TEXT = 'text_transformer.encoder.layer.{0,1}'
+_PARTS = '{self.query,self.key,self.value,output.dense}'
+_FUSION = 'cross_modal_{text,image}_layers.{0,1}'
+#: METER's names, alternatives in braces, and the outputs and inputs of linear layers: 24, 20
+#: and 16 wide, two layers of each kind.
+LINEARS = {
+    **{f'{_CLIP}.attn.out_proj': (24, 24), f'{_CLIP}.mlp.c_fc': (32, 24)},
+    **{f'{_CLIP}.mlp.c_proj': (24, 32), f'{_CLIP}.attn.in_proj_': (72, 24)},
+    **{f'{_TEXT}.attention.{_PARTS}': (20, 20), f'{_TEXT}.intermediate.dense': (28, 20)},
+    f'{_TEXT}.output.dense': (20, 28),
+    f'{_FUSION}.{{attention,crossattention}}.{_PARTS}': (16, 16),
+    **{f'{_FUSION}.intermediate.dense': (64, 16), f'{_FUSION}.output.dense': (16, 64)},
+    **{'text_transformer.pooler.dense': (20, 20), 'cross_modal_text_transform': (16, 20)},
+    'cross_modal_image_transform': (16, 24),
+    'cross_modal_{text,image}_pooler.dense': (16, 16),
+}
+#: Layer norms and their widths.
+NORMS = {
+    **{
+        'vit_model.ln_final': 9,
+        'vit_model.visual.{ln_pre,ln_post}': 24,
+        f'{_CLIP}.{{ln_1,ln_2}}': 24,
+    },
+    'text_transformer.embeddings.LayerNorm': 20,
+    f'{_TEXT}.{{attention.output,output}}.LayerNorm': 20,
+    f'{_FUSION}.{{attention.output,crossattention.output,output}}.LayerNorm': 16,
+}
+OTHERS = {
+    'vit_model.positional_embedding': (7, 9),
+    'vit_model.visual.class_embedding': (24,),
+    'vit_model.visual.positional_embedding': (17, 24),
+    'vit_model.visual.conv1.weight': (24, 3, 8, 8),
+    'text_transformer.embeddings.word_embeddings.weight': (20, 20),
+    'text_transformer.embeddings.position_embeddings.weight': (40, 20),
+    'text_transformer.embeddings.token_type_embeddings.weight': (2, 20),
+    'token_type_embeddings.weight': (2, 16),
+}
+#: Linear layers of what was trained.
+OF_HEADS = dict(
+    vqa={'vqa_classifier.0': (32, 32), 'vqa_classifier.3': (5, 32)},
+    retrieval={'rank_output': (1, 32), 'itm_score.fc': (2, 32)},
+    pretrain={'itm_score.fc': (2, 32), 'mlm_score.transform.dense': (16, 16)},
+)
 
 
 def random_state(head: str) -> dict:
-    """Return random weights by METER's names: 24, 20 and 16 wide, two layers of each kind.
+    """Return random weights by METER's names.
 
     Args:
         head (str): 'pretrain', 'vqa' or 'retrieval'.
     """
-    v, t, c = 24, 20, 16
-    shapes = {
-        'vit_model.positional_embedding': (7, 9),
-        'vit_model.visual.class_embedding': (v,),
-        'vit_model.visual.positional_embedding': (17, v),
-        'vit_model.visual.conv1.weight': (v, 3, 8, 8),
-        'text_transformer.embeddings.word_embeddings.weight': (20, t),
-        'text_transformer.embeddings.position_embeddings.weight': (40, t),
-        'text_transformer.embeddings.token_type_embeddings.weight': (2, t),
-        'token_type_embeddings.weight': (2, c),
-        **_norms(9, 'vit_model.ln_final'),
-        **_norms(v, 'vit_model.visual.ln_pre', 'vit_model.visual.ln_post'),
-        **_norms(t, 'text_transformer.embeddings.LayerNorm'),
-        **_linears(t, t, 'text_transformer.pooler.dense'),
-        **_linears(c, t, 'cross_modal_text_transform'),
-        **_linears(c, v, 'cross_modal_image_transform'),
-        **_linears(c, c, 'cross_modal_text_pooler.dense', 'cross_modal_image_pooler.dense'),
-    }
-    for i in range(2):
-        block = f'vit_model.visual.transformer.resblocks.{i}'
-        shapes |= {f'{block}.attn.in_proj_weight': (3 * v, v)}
-        shapes |= {f'{block}.attn.in_proj_bias': (3 * v,)}
-        shapes |= _linears(v, v, f'{block}.attn.out_proj') | _linears(32, v, f'{block}.mlp.c_fc')
-        shapes |= _linears(v, 32, f'{block}.mlp.c_proj')
-        shapes |= _norms(v, f'{block}.ln_1', f'{block}.ln_2')
-        shapes |= _bert(f'text_transformer.encoder.layer.{i}', t, 28, 'attention')
-        for stream in ('text', 'image'):
-            name = f'cross_modal_{stream}_layers.{i}'
-            shapes |= _bert(name, c, 4 * c, 'attention', 'crossattention')
-    if head == 'vqa':
-        shapes |= _linears(2 * c, 2 * c, 'vqa_classifier.0') | _norms(2 * c, 'vqa_classifier.1')
-        shapes |= _linears(5, 2 * c, 'vqa_classifier.3')
-    if head == 'retrieval':
-        shapes |= _linears(1, 2 * c, 'rank_output')
-    if head in ('pretrain', 'retrieval'):
-        shapes |= _linears(2, 2 * c, 'itm_score.fc')
-    if head == 'pretrain':
-        shapes |= _linears(c, c, 'mlm_score.transform.dense')
-        shapes |= _norms(c, 'mlm_score.transform.LayerNorm')
-        shapes |= {'mlm_score.bias': (20,), 'mlm_score.decoder.weight': (20, c)}
+    shapes, gains = dict(OTHERS), dict(NORMS)
+    gains |= {'vqa_classifier.1': 32} if head == 'vqa' else {}
+    for template, shape in (LINEARS | OF_HEADS[head]).items():
+        for name in named(template):
+            name = name if name.endswith('_') else f'{name}.'
+            shapes |= {f'{name}weight': shape, f'{name}bias': shape[:1]}
+    for template, width in gains.items():
+        shapes |= dict.fromkeys(named(f'{template}.{{weight,bias}}'), (width,))
     generator = torch.Generator().manual_seed(sum(map(len, shapes)))
     state = {k: torch.randn(s, generator=generator) * 0.3 for k, s in shapes.items()}
-    # Gains around 1, so that every part has a say.
-    state.update({k: 1 + v for k, v in state.items() if _is_gain(k)})
+    for template in gains:  # around 1, so that every part has a say
+        for name in named(template):
+            state[f'{name}.weight'] += 1
     state['text_transformer.embeddings.position_ids'] = torch.arange(40)[None]
     return state
 
 
-def _linears(out: int, into: int, *names: str) -> dict[str, tuple[int, ...]]:
-    weights = {f'{name}.weight': (out, into) for name in names}
-    return weights | {f'{name}.bias': (out,) for name in names}
-
-
-def _norms(width: int, *names: str) -> dict[str, tuple[int, ...]]:
-    return {f'{name}.{part}': (width,) for name in names for part in ('weight', 'bias')}
-
-
-def _bert(name: str, width: int, inner: int, *parts: str) -> dict[str, tuple[int, ...]]:
-    shapes = _linears(inner, width, f'{name}.intermediate.dense')
-    shapes |= _linears(width, inner, f'{name}.output.dense')
-    shapes |= _norms(width, f'{name}.output.LayerNorm')
-    for part in parts:
-        kinds = [f'{name}.{part}.self.{kind}' for kind in ('query', 'key', 'value')]
-        shapes |= _linears(width, width, *kinds, f'{name}.{part}.output.dense')
-        shapes |= _norms(width, f'{name}.{part}.output.LayerNorm')
-    return shapes
-
-
-def _is_gain(name: str) -> bool:
-    *_, module, last = name.split('.')
-    norms = ('LayerNorm', 'ln_1', 'ln_2', 'ln_pre', 'ln_post')
-    return last == 'weight' and (module in norms or 'classifier.1' in name)
-
-
-def features(state: dict, image: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Normalized images ``[B, 3, H, W]`` and words ``[B, L]`` to ``[B, 2 C]``."""
+def features(state: dict, image: torch.Tensor, ids: torch.Tensor, swin=None) -> torch.Tensor:
+    """Normalized images ``[B, 3, H, W]`` (or Swin's tokens) and words to ``[B, 2 C]``."""
     seen = ids != PAD
     x = _text(state, ids, seen)
-    y = _clip(state, image)
+    y = _clip(state, image) if swin is None else swin
     x = _linear(state, 'cross_modal_text_transform', x)
     y = _linear(state, 'cross_modal_image_transform', y)
     types = state['token_type_embeddings.weight']
@@ -109,7 +98,8 @@ def features(state: dict, image: torch.Tensor, ids: torch.Tensor) -> torch.Tenso
             _cross(state, f'cross_modal_image_layers.{i}', y, x, everything, seen),
         )
     x = torch.tanh(_linear(state, 'cross_modal_text_pooler.dense', x[:, 0]))
-    y = torch.tanh(_linear(state, 'cross_modal_image_pooler.dense', y[:, 0]))
+    y = y[:, 0] if swin is None else y.mean(dim=1)
+    y = torch.tanh(_linear(state, 'cross_modal_image_pooler.dense', y))
     return torch.cat((x, y), dim=-1)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_rank
-from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -74,25 +73,14 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> R
     return runner
 
 
-class Keep(BaseMetric):
-    """Keeps what the loop gave it."""
-
-    def process(self, data_batch, data_samples):
-        self.kept = data_samples
-
-    def evaluate(self, size):
-        return {}
-
-    def compute_metrics(self, results):
-        return {}
-
-
 def validate(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> tuple[dict, list]:
     """Return the metrics of a validation and what the loop gave to them."""
-    runner, keep = runner_of(folder, work_dir, launcher, **loop), Keep()
+    runner, kept = runner_of(folder, work_dir, launcher, **loop), []
     runner._val_loop = runner.build_val_loop(runner._val_loop)
-    runner.val_evaluator.metrics.append(keep)
-    return runner.val_loop.run(), keep.kept
+    (metric,) = runner.val_evaluator.metrics
+    process = metric.process
+    metric.process = lambda data, samples: (kept.extend(samples), process(data, samples))
+    return runner.val_loop.run(), kept
 
 
 if __name__ == '__main__':

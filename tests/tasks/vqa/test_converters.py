@@ -1,8 +1,10 @@
 """METER's names to ours and back, and the same logits as a plain computation."""
 
 import json
+import re
 
 import pytest
+import timm
 import torch
 
 from lm4ve.errors import UserError
@@ -11,6 +13,10 @@ from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa import released
 from tests.tasks.vqa.tiny import ANSWERS, IMAGE, build
 
+#: Four stages, 24 wide at the end.
+SWIN = dict(model_name='swin_tiny_patch4_window7_224', img_size=64, window_size=2)
+SWIN |= dict(embed_dim=3, depths=(2, 1, 1, 1), num_heads=(1, 1, 2, 2))
+INDEX = 'attn.relative_position_index'
 HEADS = dict(
     vqa=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
     retrieval=dict(type='lm4ve.RetrievalHead', in_channels=32, itm=dict()),
@@ -72,6 +78,28 @@ def test_conversion_and_back_keeps_every_weight(head):
 
 
 @torch.no_grad()
+def test_swin_merges_patches_one_stage_later_in_timm():
+    """METER's Swin has timm's computation and other names; its tokens are averaged."""
+    encoder = dict(type='lm4ve.TimmImageEncoder', **SWIN)
+    model = model_of('vqa', image_encoder=encoder, image_pool='mean')
+    swin = timm.create_model(**SWIN, num_classes=0, global_pool='').eval()
+    state = {k: v for k, v in released.random_state('vqa').items() if 'vit_model' not in k}
+    for name, weight in swin.state_dict().items():
+        stage = re.fullmatch(r'layers\.(\d)\.downsample\.(.*)', name)
+        name = f'layers.{int(stage[1]) - 1}.downsample.{stage[2]}' if stage else name
+        state[f'vit_model.{name}'] = weight
+    indices = {f'vit_model.layers.0.blocks.1.{k}': torch.zeros(1) for k in ('attn_mask', INDEX)}
+    ours = convert_meter(state | indices, vocabulary=ANSWERS)
+    model.load_state_dict(ours, strict=True)
+    image, ids = inputs(64)
+    tokens = swin.forward_features(image).flatten(1, 2)
+    expected = released.answer_logits(state, released.features(state, image, ids, tokens))
+    torch.testing.assert_close(model.head(pooled(model, image, ids)), expected, rtol=0, atol=1e-5)
+    again = to_meter(ours)
+    assert all(torch.equal(again[k], state[k]) for k in again) and len(again) > 100
+
+
+@torch.no_grad()
 def test_positions_are_resized_as_meter_does():
     """Bicubically, in two dimensions, without the class token."""
     state, ours = converted('vqa')
@@ -104,7 +132,11 @@ def test_tool_converts_both_ways(tmp_path):
 @pytest.mark.parametrize(
     'change, vocabulary, message',
     [
-        (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "METER with CLIP's ViT"),
+        (
+            lambda s: s.pop('vit_model.visual.conv1.weight'),
+            ANSWERS,
+            "METER with CLIP's ViT or Swin",
+        ),
         (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
         (lambda s: None, None, '--vocabulary'),
         (lambda s: None, ['yes'], '--vocabulary.*=1'),

@@ -14,33 +14,19 @@ from lm4ve.tasks.vqa import CaptionFiles, VisionLanguagePreprocessor, VQAFiles
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import build, write_tokenizer
 
-CHANGES = {
-    'no dimension': lambda v: torch.tensor(1).to(v.dtype),
-    'nothing in it': lambda v: v.flatten()[:0],
-    'one dimension': lambda v: v.flatten()[:3],
-    'more dimensions': lambda v: v[..., None, None],
-    'another kind': lambda v: v.float() if not v.is_floating_point() else v > 0,
-}
 KEYS = (
     'image_encoder.model.embeddings.position_embedding.weight',
-    'head.vocabulary_fingerprint',
-    'head.layers.3.bias',
+    *('head.vocabulary_fingerprint', 'head.layers.3.bias'),
 )
 
 
-@pytest.fixture(scope='module')
-def model():
-    return build()
-
-
 @pytest.mark.parametrize('key', KEYS)
-@pytest.mark.parametrize('change', CHANGES)
-def test_damaged_tensors_are_not_loaded(key, change, model):
+@pytest.mark.parametrize('change', [lambda v: v.flatten()[:3], lambda v: v[..., None], torch.isnan])
+def test_damaged_tensors_are_not_loaded(key, change):
+    model = build()
     state = dict(model.state_dict())
     before = state[key].clone()
-    state[key] = CHANGES[change](state[key])
-    if state[key].shape == before.shape and state[key].dtype == before.dtype:
-        pytest.skip('nothing has changed')
+    state[key] = change(state[key])
     with pytest.raises(UserError):
         load_strictly(model, state, "'a.pth'")
     with contextlib.suppress(UserError):

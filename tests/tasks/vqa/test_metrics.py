@@ -8,7 +8,8 @@ import torch
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vqa.answers import build_vocabulary, normalize_answer, read_vocabulary, soft_scores
-from lm4ve.tasks.vqa.metrics import RetrievalRecall, VQAAccuracy, recall_at, vqa_accuracy
+from lm4ve.tasks.vqa.metrics import VQAAccuracy, recall_at, vqa_accuracy
+from lm4ve.tasks.vqa.models.heads import VQAHead
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa import files
 
@@ -16,23 +17,13 @@ from tests.tasks.vqa import files
 NORMAL = {
     'The dog': 'dog',
     'a': '',
-    'theater': 'theater',
-    'none': '0',
-    'ten': '10',
     'zero-one': '0 1',
-    'dont': "don't",
-    "couldn'tve": "couldn't've",
-    "somebody'd": 'somebodyd',
     'Im': 'im',  # the official table has it with a capital, which is never seen
-    'red, white': 'red white',  # beside a space: removed
     'red,white': 'red white',  # between letters: a space
     '1,000-2,000': '10002000',  # a comma in a number: all marks are removed
     '- yes-no': 'yesno',  # every occurrence of a mark is treated alike
-    'yes?!': 'yes',
     '10:30': '10:30',
-    '3.5': '3.5',
     'U.S.A.': 'usa',
-    '  many   spaces ': 'many spaces',
     'two\nlines\there': '2 lines here',
 }
 
@@ -62,19 +53,11 @@ def test_accuracy_leaves_one_annotator_out(agreed):
         ('Yes', ['yes\t'] * 5 + ['yes'] * 5, 0),
         # Fewer annotators than ten.
         ('2', ['Two'], 1),
-        ('2', ['two', 'three'], 0.5),
-        ('2', ['two', '2', 'three'], 2 / 3),
         ('2', ['two', '2', '2 ', 'three'], (3 * 2 / 3 + 1) / 4),
     ],
 )
 def test_accuracy_of_hand_made_cases(prediction, answers, expected):
     assert vqa_accuracy(prediction, answers) == pytest.approx(expected)
-
-
-def test_accuracy_needs_a_list_of_answers():
-    for answers in ([], 'yes'):
-        with pytest.raises(ValueError):
-            vqa_accuracy('yes', answers)
 
 
 def brute_force(scores, owner, k):
@@ -145,19 +128,13 @@ def test_unusable_results_are_refused(ids, file, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_recall_reports_the_mean():
-    scores, owner = torch.eye(4).roll(1, 0), torch.arange(4)
-    metric = RetrievalRecall(ks=(1, 2))
-    metric.process(None, [dict(scores=scores, image_of_caption=owner)])
-    plain = recall_at(scores, owner, (1, 2))
-    assert metric.evaluate(1)['retrieval/mean'] == pytest.approx(sum(plain.values()) / 4)
-
-
 def test_vocabulary_keeps_first_occurrence_order():
+    """And the empty answer, which is one of METER's."""
     answers = ['The red', 'two', 'red', '2', 'blue', 'red!', 'Two', 'the']
     assert build_vocabulary(answers, min_count=3) == ['red', '2']
-    assert build_vocabulary(answers, min_count=1) == ['red', '2', 'blue']
-    assert build_vocabulary(['b ', 'A', 'b', ' '], min_count=1, normalize=False) == ['b', 'A']
+    assert build_vocabulary(answers, min_count=1) == ['red', '2', 'blue', '']
+    assert VQAHead(['red', '2', 'blue', ''], in_channels=2).vocabulary[-1] == ''
+    assert build_vocabulary(['b ', 'A', 'b'], min_count=1, normalize=False) == ['b', 'A']
     with pytest.raises(UserError):
         build_vocabulary(['yes', 'no'])
 
@@ -168,7 +145,6 @@ def test_vocabulary_keeps_first_occurrence_order():
         (['yes'] * 2 + ['Yes'] + ['no'] * 7, dict(yes=0.6, Yes=0.3, no=1)),
         (['yes'] * 3 + ['no'] * 4 + ['red'] * 3, dict(yes=0.9, no=1, red=0.9)),
         (['2'], {'2': 1}),
-        (['2'] * 10, {'2': 1}),
         (['2', '3'], {'2': 0.3, '3': 0.3}),
         ([], {}),
     ],
@@ -181,12 +157,7 @@ def test_soft_scores_count_agreeing_annotators(answers, expected):
     'content',
     [
         b'["yes", "no", "yes"]',
-        b'["yes", ""]',
-        b'["yes", 2]',
-        b'["yes", "n\\no"]',
-        b'[]',
-        b'{"yes": 0}',
-        pickle.dumps(['yes']),
+        *(b'["yes", 2]', b'["yes", "n\\no"]', b'[]', b'{"yes": 0}', pickle.dumps(['yes'])),
     ],
 )
 def test_bad_vocabulary_is_refused(content, tmp_path):
@@ -204,7 +175,6 @@ def test_tool_writes_what_a_head_reads(tmp_path, capsys):
     for arguments, expected in (
         # Ten questions a split: each of five answers is the majority of two of them.
         ((*splits, '--min-count', 4), ('no', '2', 'red', 'blue', 'yes')),
-        ((own, '--min-count', 1), ('cat', 'dog')),
         ((own, '--min-count', 1, '--raw'), ('cat', 'Dog')),
     ):
         run_tool_here('vision_language/make_vocabulary.py', out, *arguments)

@@ -6,7 +6,6 @@ from mmengine.optim import build_optim_wrapper
 
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-from lm4ve.tasks.vqa.models.encoders import ConvStem
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from lm4ve.tasks.vqa.optim import group_of
 from tests.tasks.vqa.tiny import ANSWERS, IMAGE, SPECIAL, TEXT, WORDS, batch, build, write_tokenizer
@@ -87,15 +86,12 @@ def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
     i = model.head.embed('image', model.image_token(images))
     ids, padding = (data['inputs'][k].flatten(0, 1) for k in ('input_ids', 'text_padding'))
     t = model.head.embed('text', model.encode_texts(ids, padding)[:, 0]).unflatten(0, (3, 3))
-    s = [[(i[a] @ t[b].T / 0.5).exp() for b in range(3)] for a in range(3)]
-    to_text = to_image = 0.0
-    for a in range(3):
-        twin = {0: 2, 2: 0}.get(a)
-        below = sum(s[a][b].sum() for b in range(3)) - (s[a][twin][0] if twin is not None else 0)
-        to_text -= (s[a][a][0] / below).log() / 3
-        below = sum(s[b][a][0] for b in range(3) if b != twin)
-        to_image -= (s[a][a][0] / below).log() / 3
-    torch.testing.assert_close(loss, (to_text + to_image) / 2)
+    scores = i @ t.flatten(0, 1).T / 0.5
+    scores[0, 6] = scores[2, 0] = -torch.inf  # true captions of the same image
+    to_text, to_image = scores.log_softmax(1), scores[:, ::3].log_softmax(0)
+    true = torch.arange(3)
+    expected = -(to_text[true, 3 * true].mean() + to_image[true, true].mean()) / 2
+    torch.testing.assert_close(loss, expected)
 
 
 @pytest.mark.parametrize('head', [None, dict(RETRIEVAL, contrastive=dict(channels=8))])
@@ -228,17 +224,6 @@ def test_loss_of_several_questions_is_the_mean():
     assert not torch.isclose(loss, head.loss(features.flip(1), samples)['loss_vqa'])
     with pytest.raises(UserError, match='gt_answers'):
         head.loss(features, [single[0], samples[1]])
-    with pytest.raises(UserError, match='questions of a test sample=3'):
-        head.predict(features, samples)
-
-
-@pytest.mark.parametrize('side', [2, 8, 16])
-def test_conv_stem_gives_one_token_a_patch(side):
-    stem = ConvStem(3, 24, kernel_size=side, stride=(side, side), bias=True)
-    assert stem(torch.zeros(1, 3, 4 * side, 2 * side)).shape == (1, 24, 4, 2)
-    for size, stride in ((side, side // 2), (12, 12)):
-        with pytest.raises(UserError, match='power of two'):
-            ConvStem(3, 24, kernel_size=size, stride=stride)
 
 
 def rates(model, **paramwise_cfg):
@@ -286,8 +271,7 @@ def test_wrappers_do_not_change_learning_rates(wrapper):
 
 
 def test_wrong_learning_rates_are_refused():
-    for wrong in (dict(crossmodal=5), dict(head='fast')):
-        with pytest.raises(UserError, match='paramwise_cfg'):
-            rates(build(), **wrong)
+    with pytest.raises(UserError, match='paramwise_cfg'):
+        rates(build(), crossmodal=5)
     with pytest.raises(UserError, match='groups of the fusion=0'):
         rates(torch.nn.Linear(2, 2))

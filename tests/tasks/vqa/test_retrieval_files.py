@@ -1,18 +1,14 @@
 """Karpathy's splits and own captions: what is read, what is drawn, what bad input ends in."""
 
 import json
+import shutil
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from mmengine.dataset import Compose
-from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
-from lm4ve.runner.loops import EpochLoop
 from lm4ve.tasks.vqa import CaptionFiles, KarpathyRetrieval
-from lm4ve.tasks.vqa.datasets.retrieval import TextPool
 from tests.tasks.vqa import files
 
 
@@ -37,11 +33,11 @@ def change(root, edit):
 def test_equal_and_empty_captions_do_not_count(flickr):
     def repeat(content):
         sentences = content['images'][0]['sentences']
-        sentences[3]['raw'] = f' {sentences[1]["raw"]}\n'
+        sentences[3]['raw'], sentences[4]['raw'] = sentences[1]['raw'], 'As written. '
 
     change(flickr, repeat)
     data = flickr30k(flickr, test_mode=True)
-    assert data.get_data_info(0)['text'] == [files.caption(i) for i in (0, 1, 2, 4)]
+    assert data.get_data_info(0)['text'] == [*map(files.caption, range(3)), 'As written. ']
     assert data.get_data_info(0)['caption_ids'] == [0, 1, 2, 4]
     assert len(flickr30k(flickr, on_corrupt='refuse')) == 29
 
@@ -76,34 +72,6 @@ def test_false_captions_never_describe_the_image(flickr):
     np.random.seed(0)
     _, *false = data.get_data_info(0)['text']
     assert 'A photo.' in false and len(set(false)) < 30
-
-
-@pytest.mark.parametrize('workers', [0, 2])
-def test_resumed_training_draws_the_same_captions(workers, flickr):
-    def batches(workers, skip=0):
-        data = flickr30k(flickr, num_negatives=3, verify=False)
-        data.pipeline = Compose([lambda info: info['text']])
-        loader = DataLoader(data, 4, num_workers=workers, collate_fn=list)
-        runner = SimpleNamespace(seed=7, visualizer=SimpleNamespace())
-        loop = EpochLoop(runner, loader, max_epochs=1)
-        loop._iter = skip
-        return list(loop.batches(0, skip))
-
-    whole = batches(0)
-    assert len(whole) == 8 and len({t for b in whole for s in b for t in s[1:]}) > 20
-    assert batches(workers) == whole and batches(workers, skip=5) == whole[5:]
-
-
-def test_draws_are_uniform_over_other_captions():
-    pool = TextPool([f'{i}' for i in range(12)])
-    np.random.seed(0)
-    counts = Counter(t for _ in range(3000) for t in pool.draw((3, 4, 5), 2))
-    assert set(counts) == {f'{i}' for i in (0, 1, 2, 6, 7, 8, 9, 10, 11)}
-    assert all(abs(n - 6000 / 9) < 100 for n in counts.values())
-    pool = TextPool(['a', 'b', 'c', 'b', 'd'])
-    for _ in range(20):
-        assert sorted(pool.draw((0, 1), 2)) == ['c', 'd']
-        assert sorted(pool.draw((3,), 3)) == ['a', 'b', 'c']
 
 
 def test_entries_are_images_in_tests_captions_in_training(flickr):
@@ -157,13 +125,7 @@ def test_corrupt_images_are_left_out(flickr):
 
 
 @pytest.mark.parametrize(
-    'edit',
-    [
-        lambda c: c['images'][2]['sentences'][0].pop('raw'),
-        lambda c: c['images'][2].update(filename=7),
-        lambda c: c.update(images=[3]),
-        lambda c: c.pop('images'),
-    ],
+    'edit', [lambda c: c['images'][2]['sentences'][0].pop('raw'), lambda c: c.pop('images')]
 )
 def test_bad_file_is_named_before_training(edit, flickr):
     change(flickr, edit)
@@ -172,19 +134,10 @@ def test_bad_file_is_named_before_training(edit, flickr):
 
 
 def test_impossible_options_and_missing_images_are_refused(flickr):
-    for options in (dict(num_negatives=26), dict(num_negatives=-1), dict(split=('train', 'x'))):
+    for options in (dict(num_negatives=26), dict(split=('train', 'x'))):
         with pytest.raises(UserError, match='dataset.'):
             flickr30k(flickr, **options)
-    for path in (flickr / 'flickr30k-images').iterdir():
-        path.unlink()
+    shutil.rmtree(flickr / 'flickr30k-images')
     for split in ('train', 'test'):
         with pytest.raises(UserError, match='exist'):
             flickr30k(flickr, split)
-
-
-@pytest.mark.parametrize('text', ['image,text\na.png,one\n', 'picture,caption\na.png,one\n'])
-def test_missing_column_names_the_file(text, tmp_path):
-    files.write_image(tmp_path / 'a.png')
-    (tmp_path / 'c.csv').write_text(text)
-    with pytest.raises(UserError, match='c.csv'):
-        CaptionFiles('c.csv', str(tmp_path), num_negatives=0)

@@ -1,6 +1,9 @@
 """A METER of a few thousand parameters, with a tokenizer of a few words."""
 
+import itertools
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -52,6 +55,11 @@ TEXT = dict(
     pad_token_id=1,
     layer_norm_eps=1e-5,
 )
+
+
+def named(template: str) -> Iterator[str]:
+    """Yield the names of a template with alternatives in braces, 'layer.{0,1}.{weight,bias}'."""
+    return map(''.join, itertools.product(*(x.split(',') for x in re.split('[{}]', template))))
 
 
 def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None) -> str:

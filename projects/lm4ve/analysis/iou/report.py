@@ -182,13 +182,12 @@ def tables(report: Report, title: str) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _cell(row: pd.Series) -> str:
-    is_difference = row['table'] == 'differences'
-    sign = '+' if is_difference else ''
+    sign = '+' if row['table'] == 'differences' else ''
     mean, low, high = (f'{100 * row[k]:{sign}.1f}' for k in ('iou', 'low', 'high'))
     if row['variant'] == VARIANTS[2]:
         return mean
     interval = '(one image)' if np.isnan(row['low']) else f'[{low}, {high}]'
-    is_fixed = row['threshold_choice'] == CHOICES[1] and not is_difference
+    is_fixed = row['threshold_choice'] == CHOICES[1] and not sign
     return f'{mean} {interval}' + (f' at {row["threshold"]:g}' if is_fixed else '')
 
 

@@ -33,7 +33,7 @@ class Layout:
         kind (str): The task's name.
         prefix (int): Tokens before the placed ones (class token).
         grid (tuple[int, ...]): (rows, columns) of an image, (times, rows,
-            columns) of a clip, (groups, ) of a cloud, (agents, lanes) of a scene.
+            columns) of a clip, (groups, ) of a cloud, (agents + lanes, ) of a scene.
         padding_mask (Tensor, optional): Bool ``[B, N]`` of the placed tokens.
     """
 

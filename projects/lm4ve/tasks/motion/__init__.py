@@ -19,10 +19,8 @@ TASK = Task(
         'visualization': ('MotionVisualizationHook', 'MotionVisualizer'),
     },
     exports={
-        'datasets.argoverse1': ('Argoverse1Reader',),
-        'datasets.argoverse2': ('Argoverse2Reader',),
-        'datasets.cache': ('SceneCache',),
-        'datasets.preprocessing': ('preprocess_split',),
+        'datasets.argoverse': ('Argoverse1Reader', 'Argoverse2Reader'),
+        'datasets.cache': ('SceneCache', 'preprocess_split'),
         'metrics': ('forecast_metrics',),
         'scene': ('Scene', 'SceneError'),
     },

@@ -19,14 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class SceneLayout(Layout):
-    """Tokens of agents, then tokens of lanes: their numbers add up."""
-
-    @property
-    def num_placed(self) -> int:
-        return sum(self.grid)
-
-
 class MotionAnalysis(TaskAnalysis):
     """Traffic scenes: a dict of agents and lanes, a token for each of them."""
 
@@ -42,19 +34,19 @@ class MotionAnalysis(TaskAnalysis):
             scene = Argoverse1Reader(path.parent, maps).read(path)
         else:
             scene = Argoverse2Reader(path.parent.parent).read(path)
-        steps = cfg.model.decoder.get('future_steps', scene.future_steps)
-        check(f"'{path}': steps to forecast", scene.future_steps, choices=(steps,))
+        steps = len(scene.future[0])
+        wanted = cfg.model.decoder.get('future_steps', steps)
+        check(f"'{path}': steps to forecast", steps, choices=(wanted,))
         return Compose(pipeline)(dict(scene=scene, sample_idx=0))
 
     def layout(
         self, model: nn.Module, inputs: dict, count: int, grid: tuple[int, ...] | None = None
     ) -> Layout:
-        masks = inputs['agent_padding'], inputs['lane_padding']
+        mask = inputs['agent_padding']
         # Some models have agents' tokens alone before lanes join.
-        agents, lanes = (m.shape[1] for m in masks)
-        grid = (agents, 0 if count == agents else lanes)
-        mask = torch.cat(masks, dim=1)[:, : sum(grid)]
-        return SceneLayout(self.task.name, 0, grid, mask).fitting(count)
+        if count != mask.shape[1]:
+            mask = torch.cat([mask, inputs['lane_padding']], dim=1)
+        return Layout(self.task.name, 0, (mask.shape[1],), mask).fitting(count)
 
     def attention_row(self, layout: Layout, inputs: dict) -> tuple[Row, str]:
         return inputs['queries'][:, 0], 'focal agent'
@@ -71,8 +63,6 @@ class MotionAnalysis(TaskAnalysis):
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
         from lm4ve.tasks.motion import forecast_metrics
 
-        if 'trajectories' not in output:
-            return {}
         lines, p = output['trajectories'], output['probabilities']
         facts = dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
         if output['scene'].future[1].any():
@@ -103,7 +93,7 @@ class TrafficScene(Picture):
     Args:
         inputs (dict[str, np.ndarray]): A sample of the batch of
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
-        prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``; see
+        prediction (dict): ``scene``, ``trajectories`` and ``probabilities``; see
             :func:`lm4ve.tasks.motion.visualization.draw_scene`.
     """
 
@@ -126,8 +116,7 @@ class TrafficScene(Picture):
         """Draw the map, histories, the truth and the forecasts."""
         from lm4ve.tasks.motion.visualization import draw_scene
 
-        if 'scene' in self.prediction:
-            draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
+        draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
         self._finish(axes, 'white')
 
     def draw_values(self, axes: 'Axes', tokens: TokenMap, colors: str, time: int = 0) -> None:
@@ -137,11 +126,9 @@ class TrafficScene(Picture):
         style = dict(cmap=colors, norm=tokens.norm())
         agents, lanes = np.split(tokens.values, [self.num_agents])
         shown = dict(colors='white', linewidths=0.8)
-        kept = self.kept_lanes
         if len(lanes):
-            kept = kept[np.argsort(lanes[kept], kind='stable')]
-            shown = dict(array=lanes[kept], linewidths=1.6, **style)
-        axes.add_collection(LineCollection(self.lanes[kept], **shown))
+            shown = dict(array=lanes[self.kept_lanes], linewidths=1.6, **style)
+        axes.add_collection(LineCollection(self.lanes[self.kept_lanes], **shown))
         values = agents[self.agents]
         paths = LineCollection(self.paths, array=values, linewidths=2.5, zorder=2, **style)
         axes.add_collection(paths)

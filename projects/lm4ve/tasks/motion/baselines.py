@@ -19,7 +19,7 @@ Forecast = tuple[np.ndarray, np.ndarray]
 
 
 def _straight(scene: Scene, start: np.ndarray, velocity: np.ndarray) -> Forecast:
-    times = np.arange(1, scene.future_steps + 1)[:, None] * STEP
+    times = np.arange(1, len(scene.future[0]) + 1)[:, None] * STEP
     return (start + velocity * times)[None], np.ones(1)
 
 
@@ -70,7 +70,7 @@ class NearestNeighbor:
     """
 
     def __init__(self, scenes: Iterable[Scene], k: int = 6) -> None:
-        known = [s for s in scenes if s.future_steps and s.future[1].all()]
+        known = [s for s in scenes if s.future[1].all()]
         check('the number of training scenes with a whole future', len(known), least=k)
         self.futures = np.stack([s.to_local(s.future[0]) for s in known])
         self.index = NearestNeighbors(n_neighbors=k).fit([self._key(s) for s in known])

@@ -6,8 +6,7 @@ from mmengine.dataset import Compose
 
 from lm4ve.tasks.base.batches import TaskBatches, pipeline_of
 from lm4ve.tasks.motion import TASK
-from lm4ve.tasks.motion.datasets.argoverse1 import Argoverse1Reader
-from lm4ve.tasks.motion.datasets.argoverse2 import Argoverse2Reader
+from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader, Argoverse2Reader
 from lm4ve.tasks.motion.scene import LANE_POINTS, Scene
 
 #: A scene of Argoverse, rounded: agents and lanes that a model sees.
@@ -38,20 +37,16 @@ def made_up_scene(future_steps: int) -> Scene:
         """``[count, len(along), 2]``: parallel lines, meters."""
         return np.stack(np.broadcast_arrays(along, np.linspace(-20, 20, count)[:, None]), axis=-1)
 
-    none = np.zeros(LANES, dtype=np.int8)
     return Scene(
         scene_id='made up',
         city='PIT',
         track_ids=[str(i) for i in range(AGENTS)],
-        agent_types=np.zeros(AGENTS, dtype=np.int8),
         positions=grid(np.arange(steps) * 0.5, AGENTS),
         valid=np.ones((AGENTS, steps), dtype=bool),
         focal=0,
         history_steps=reader.history_steps,
         lanes=grid(np.linspace(-20, 20, LANE_POINTS), LANES),
-        lane_turns=none,
-        lane_intersections=none.astype(bool),
-        lane_controls=none.astype(bool),
+        lane_attributes=np.zeros((LANES, 3), dtype=np.float32),
         map_range=1000.0,
     )
 

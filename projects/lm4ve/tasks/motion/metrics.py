@@ -1,28 +1,33 @@
-"""minADE, minFDE, miss rate and brier-minFDE, in both conventions.
+"""minADE, minFDE, miss rate and brier-minFDE, and the files for the evaluation servers.
 
 The two data sets' conventions differ (see :data:`CONVENTIONS`); a table must name
 the one that it shows. Pure functions of numpy first, MMEngine's metric at the end. The functions
 of ``av2`` are not used: they cover one convention and no unknown steps, and bring PyAV,
 kornia and numba. The tests compare with them.
+
+Argoverse 1's server reads HDF5 (argoverse-api, ``competition_util.py``): one data set
+``argoverse_forecasting`` of rows sequence, x, y, probability, 30 rows a trajectory. Argoverse 2's
+reads parquet (av2-api, ``eval/submission.py``): one row a trajectory.
 """
 
-import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
 from lm4ve.errors import UserError, check
+from lm4ve.files import replacing
 from lm4ve.registry import METRICS
-from lm4ve.tasks.motion.submission import write_submission
 
 #: 'argoverse1' (argoverse-api, ``eval_forecasting.py``): minADE is the ADE of the
 #: trajectory with the smallest FDE; probabilities are normalized over the K kept
 #: ones before they enter brier-minFDE.
 #: 'argoverse2' (code in the wild, for example Forecast-MAE): minADE is the smallest
 #: ADE of all K; probabilities stay as they are (``normalize=False`` in av2-api).
-CONVENTIONS = ('argoverse1', 'argoverse2')
+#: The values are a submission's suffix and the steps of its trajectories.
+CONVENTIONS = dict(argoverse1=('.h5', 30), argoverse2=('.parquet', 60))
 MISS_METERS = 2.0
 
 
@@ -55,7 +60,6 @@ def forecast_metrics(
         IndexError: No step is valid.
     """
     check('convention', convention, choices=CONVENTIONS)
-    check('k', k, least=1)
     lines, p = (np.asarray(x, dtype=np.float64) for x in (predictions, probabilities))
     in_range = ((p >= 0) & (p <= 1 + 1e-6)).all()
     if lines.shape != (len(p), *truth.shape) or not (in_range and np.isfinite(lines).all()):
@@ -80,6 +84,49 @@ def forecast_metrics(
     }
 
 
+def write_submission(path: str | Path, forecasts: list[dict], form: str) -> None:
+    """Write predictions of a test set's focal agents.
+
+    Args:
+        path (str | Path): The file; its suffix must be the format's.
+        forecasts (list[dict]): ``scene_id``, ``track_id``, ``trajectories``
+            (``[K, F, 2]``, city coordinates in meters), ``probabilities``
+            (``[K]``; normalized here, as both servers require).
+        form (str): A key of :data:`CONVENTIONS`.
+
+    Raises:
+        UserError: Suffix or number of steps are not the format's.
+        ValueError: An Argoverse 1 sequence is not named by its number.
+    """
+    path, (suffix, steps) = Path(path), CONVENTIONS[form]
+    check(f"submission='{path}' for {form}: suffix", path.suffix, choices=(suffix,))
+    rows = []
+    for f in forecasts:
+        lines, p = (np.asarray(f[name], np.float64) for name in ('trajectories', 'probabilities'))
+        check(f"scene '{f['scene_id']}': steps", lines.shape[1], choices=(steps,))
+        # The best first, since servers keep the first k where probabilities tie.
+        for i in np.argsort(-p, kind='stable'):
+            rows.append((f['scene_id'], f['track_id'], p[i] / p.sum(), *lines[i].T))
+    columns = 'probability', 'predicted_trajectory_x', 'predicted_trajectory_y'
+    table = pd.DataFrame(rows, columns=('scenario_id', 'track_id', *columns))
+    with replacing(path) as beside:
+        if form == 'argoverse2':
+            table.to_parquet(beside)
+        else:
+            _write_h5(beside, table)
+
+
+def _write_h5(path: Path, table: pd.DataFrame) -> None:
+    import h5py  # only this format needs it
+
+    numbers = table['scenario_id'].astype(int), table['probability']
+    x, y = (np.stack(table[f'predicted_trajectory_{axis}']).astype(np.float32) for axis in 'xy')
+    ids, p = (np.repeat(column, x.shape[1]) for column in numbers)
+    with h5py.File(path, 'w') as h:
+        data = np.column_stack([ids, x.ravel(), y.ravel(), p])
+        h.create_dataset('argoverse_forecasting', data=data, compression='gzip')
+
+
 @METRICS.register_module()
 class MotionMetric(BaseMetric):
     """Mean of :func:`forecast_metrics` over scenes, for several k.
@@ -96,7 +143,7 @@ class MotionMetric(BaseMetric):
     coordinates) and ``probabilities`` (``[K]``) of the focal agent.
 
     Results: ``<metric>@<k>``, meters; MR as a fraction; ``scenes``, how many
-    counted. Scenes without any known future do not count; how many is logged.
+    counted. Scenes without any known future do not count.
 
     Raises:
         UserError: A field is wrong; no scene has a known future, and there is no submission.
@@ -119,10 +166,11 @@ class MotionMetric(BaseMetric):
         """Score a batch; keep a few numbers a scene."""
         for sample in data_samples:
             scene, forecast = sample['scene'], (sample['trajectories'], sample['probabilities'])
-            result = dict(scene_id=scene.scene_id)
+            result = dict(scene_id=scene.scene_id, scores={})
             if scene.future[1].any():
                 for k in self.k:
-                    result[k] = forecast_metrics(*forecast, *scene.future, k, self.convention)
+                    scores = forecast_metrics(*forecast, *scene.future, k, self.convention)
+                    result['scores'] |= {f'{name}@{k}': value for name, value in scores.items()}
             if self.submission is not None:
                 result |= dict(zip(('trajectories', 'probabilities'), forecast, strict=True))
                 result['track_id'] = scene.track_ids[scene.focal]
@@ -131,15 +179,9 @@ class MotionMetric(BaseMetric):
     def compute_metrics(self, results: list[dict]) -> dict:
         if self.submission is not None:
             write_submission(self.submission, results, self.convention)
-        scored = [r for r in results if self.k[0] in r]
+        scored = [r['scores'] for r in results if r['scores']]
         if not scored and self.submission is None:
             raise UserError('No scene has a known future. Fix for a test set: a submission file.')
-        if blind := len(results) - len(scored):
-            text = f'MotionMetric: {blind} scenes have no known future and do not count'
-            print_log(text, logger='current', level=logging.WARNING)
-        metrics = {
-            f'{name}@{k}': float(np.mean([r[k][name] for r in scored]))
-            for k in self.k
-            for name in (scored[0][k] if scored else ())
-        }
-        return dict(metrics, scenes=len(scored))
+        names = scored[0] if scored else ()
+        means = {name: float(np.mean([scores[name] for scores in scored])) for name in names}
+        return dict(means, scenes=len(scored))

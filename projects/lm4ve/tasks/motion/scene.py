@@ -15,26 +15,16 @@ from lm4ve.errors import UserError
 STEP = 0.1
 #: Points of a lane's center line.
 LANE_POINTS = 10
-#: Kinds of agents; a scene stores their indices. The last stands for the rest.
-AGENT_TYPES = ('vehicle', 'pedestrian', 'motorcyclist', 'cyclist', 'bus', 'static', 'other')
-#: Values of ``lane_turns``.
-TURNS = ('NONE', 'LEFT', 'RIGHT')
 #: Steps and meters of the window that gives an agent's heading (mmTransformer).
 HEADING_STEPS, HEADING_METERS = 7, 2.0
 
 
 class SceneError(UserError):
-    """One sequence cannot become a scene: a message, and a kind by which such errors are counted.
+    """One sequence cannot become a scene: a message, and the kind by which it is counted."""
 
-    Worker processes pickle it by its two arguments.
-    """
-
-    def __str__(self) -> str:
-        return self.args[0]
-
-    @property
-    def kind(self) -> str:
-        return self.args[-1]
+    def __init__(self, message: str, kind: str | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind or message
 
 
 @dataclass
@@ -45,7 +35,6 @@ class Scene:
         scene_id (str): Its name in the data set.
         city (str): City of the map, for example 'PIT' or 'austin'.
         track_ids (list[str]): ``[A]``, names of the agents.
-        agent_types (np.ndarray): int8 ``[A]``, indices of :data:`AGENT_TYPES`.
         positions (np.ndarray): float64 ``[A, T, 2]``, meters in the city's
             frame; 0 where not valid.
         valid (np.ndarray): bool ``[A, T]``, whether the agent was observed.
@@ -54,9 +43,8 @@ class Scene:
             sets).
         lanes (np.ndarray): float64 ``[L, 10, 2]``, center lines in the direction
             of travel.
-        lane_turns (np.ndarray): int8 ``[L]``, indices of :data:`TURNS`.
-        lane_intersections (np.ndarray): bool ``[L]``.
-        lane_controls (np.ndarray): bool ``[L]``, traffic control.
+        lane_attributes (np.ndarray): float32 ``[L, 3]``: turn (-1 left, 1 right),
+            intersection and traffic control (0 or 1).
         map_range (float): Lanes are complete within this distance (meters) of
             the origin along both axes.
         origin (np.ndarray): float64 ``[2]``, the focal agent's last observed
@@ -67,15 +55,12 @@ class Scene:
     scene_id: str
     city: str
     track_ids: list[str]
-    agent_types: np.ndarray
     positions: np.ndarray
     valid: np.ndarray
     focal: int
     history_steps: int
     lanes: np.ndarray
-    lane_turns: np.ndarray
-    lane_intersections: np.ndarray
-    lane_controls: np.ndarray
+    lane_attributes: np.ndarray
     map_range: float
     origin: np.ndarray | None = None
     heading: float | None = None
@@ -95,11 +80,6 @@ class Scene:
     def future(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the same for the steps to be forecast, ``[F, 2]`` and bool ``[F]``."""
         return tuple(x[self.focal, self.history_steps :] for x in (self.positions, self.valid))
-
-    @property
-    def future_steps(self) -> int:
-        """F, the number of steps after the history."""
-        return self.positions.shape[1] - self.history_steps
 
     def check(self) -> 'Scene':
         """Return the scene, if a model can work on it.

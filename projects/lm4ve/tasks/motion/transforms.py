@@ -14,8 +14,6 @@ from lm4ve.tasks.motion.scene import Scene
 
 #: Steps at which an agent must have been observed.
 MIN_HISTORY = 4
-#: Lane attributes: turn (-1 left, 1 right), intersection, traffic control.
-_TURN_VALUES = np.array([0.0, -1.0, 1.0], dtype=np.float32)
 
 
 @TRANSFORMS.register_module()
@@ -72,9 +70,7 @@ class VectorizeScene:
         return np.concatenate([[scene.focal], np.flatnonzero(kept)])
 
     def _lanes(self, scene: Scene):
-        lanes = scene.to_local(scene.lanes).astype(np.float32)
-        turns = _TURN_VALUES[scene.lane_turns]
-        attributes = np.stack([turns, scene.lane_intersections, scene.lane_controls], axis=-1)
+        lanes, attributes = scene.to_local(scene.lanes).astype(np.float32), scene.lane_attributes
         kept = (np.abs(lanes) <= self.lane_range).all(axis=-1).any(axis=-1)
         if not kept.any():
             return np.zeros((1, *scene.lanes.shape[1:]), np.float32), np.zeros((1, 3), np.float32)

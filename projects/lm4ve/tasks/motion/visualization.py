@@ -33,7 +33,7 @@ def draw_scene(
             the darker, and the likeliest is in the title.
         extent (float): Half the side of what is shown, meters.
     """
-    colors = np.where(scene.lane_intersections, _JUNCTION, _LANE)
+    colors = np.where(scene.lane_attributes[:, 1] > 0, _JUNCTION, _LANE)
     axes.add_collection(LineCollection(scene.to_local(scene.lanes), colors=colors, linewidths=0.8))
     title = f'{scene.scene_id[-12:]} ({scene.city})'
     local, h = scene.to_local(scene.positions), scene.history_steps

@@ -28,8 +28,8 @@ TASK = Task(
     },
     exports={
         'datasets.point_clouds': ('PointCloudDataset',),
-        'geometry': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
         'models.classifier': ('PointCloudDataSample',),
+        'models.pointbert': ('farthest_point_sample', 'group_points', 'nearest_neighbors'),
     },
     input_noun='a point cloud',
     input_suffixes=('.ply', '.pcd', '.xyz', '.off', '.obj', '.stl', '.npy', '.txt'),

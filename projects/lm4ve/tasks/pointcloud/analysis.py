@@ -71,12 +71,10 @@ class Cloud(Picture):
 
     def point_values(self, values: np.ndarray) -> np.ndarray:
         """Average values ``[G]`` over each point's groups, ``[N]``, NaN without any."""
-        count, total = np.zeros((2, len(self.seen)))
-        for group, value in zip(self.groups, values, strict=True):
-            group = np.unique(group)
-            count[group] += 1
-            total[group] += value
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        member = np.zeros((len(self.groups), len(self.seen)), dtype=bool)
+        np.put_along_axis(member, self.groups, True, axis=1)
+        count = member.sum(axis=0)
+        return np.where(count > 0, values @ member / np.maximum(count, 1), np.nan)
 
     def draw_input(self, axes: 'Axes', time: int = 0) -> None:
         """Draw the points, near ones dark."""

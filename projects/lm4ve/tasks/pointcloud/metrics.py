@@ -9,6 +9,7 @@ config keeps a checkpoint by its test score.
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
@@ -35,8 +36,8 @@ class PointCloudAccuracy(BaseMetric):
     def process(self, data_batch, data_samples: Sequence[dict]) -> None:
         """Keep label, prediction and number of classes of each sample."""
         for sample in data_samples:
-            numbers = sample['gt_label'], sample['pred_label'], len(sample['pred_logits'])
-            self.results.append(tuple(map(int, numbers)))
+            label, prediction = int(sample['gt_label']), int(sample['pred_label'])
+            self.results.append((label, prediction, len(sample['pred_logits'])))
 
     def compute_metrics(self, results: list) -> dict:
         """Count the pairs of label and prediction."""
@@ -47,13 +48,10 @@ class PointCloudAccuracy(BaseMetric):
         matrix = confusion_matrix(labels, predictions, labels=np.arange(count))
         total = matrix.sum(axis=1)
         recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
-        names = (self.dataset_meta or {}).get('classes', ())
-        lines = ['confusion matrix (row: true class) and recall']
-        if len(names) != count:
-            names = range(count)
-        for name, row, share in zip(names, matrix, recall, strict=True):
-            lines.append(f'{name!s:15} {" ".join(f"{n:5d}" for n in row)} {share:7.1f} %')
-        MMLogger.get_current_instance().info('\n'.join(lines))
+        names = (self.dataset_meta or {}).get('classes', range(count))
+        table = pd.DataFrame(matrix, names, names).assign(**{'recall %': recall.round(1)})
+        text = f'confusion matrix (row: true class) and recall\n{table.to_string()}'
+        MMLogger.get_current_instance().info(text)
         overall = 100.0 * matrix.trace() / matrix.sum()
         return dict(overall=overall, mean_class=float(np.nanmean(recall)))
 
@@ -71,9 +69,6 @@ class PointCloudVote(BaseTTAModel):
         self, data_samples_list: list[list[PointCloudDataSample]]
     ) -> list[PointCloudDataSample]:
         """Merge the predictions for the draws of each cloud to one."""
-        merged = []
-        for draws in data_samples_list:
-            sample = draws[0].clone()
-            logits = torch.stack([d.pred_logits for d in draws])
-            merged.append(sample.set_prediction(logits.mean(dim=0)))
-        return merged
+        means = [torch.stack([d.pred_logits for d in draws]).mean(0) for draws in data_samples_list]
+        samples = [draws[0].clone() for draws in data_samples_list]
+        return [s.set_prediction(mean) for s, mean in zip(samples, means, strict=True)]

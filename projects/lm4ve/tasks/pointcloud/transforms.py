@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.pointcloud.geometry import farthest_points
+from lm4ve.tasks.base.point_ops import farthest_point_sample
 from lm4ve.tasks.pointcloud.models.classifier import PointCloudDataSample
 
 
@@ -29,6 +29,12 @@ class NormalizeToUnitSphere(BaseTransform):
         radius = np.sqrt((points**2).sum(axis=1).max())
         results['points'] = points / radius if radius > 0 else points
         return results
+
+
+def farthest_points(points: np.ndarray, num: int) -> np.ndarray:
+    """Apply :func:`farthest_point_sample` to a cloud: ``[N, C]`` gives ``[num, C]``."""
+    index = farthest_point_sample(torch.from_numpy(points)[None], num)
+    return points[index[0].numpy()]
 
 
 @TRANSFORMS.register_module()

@@ -69,8 +69,8 @@ def _detector() -> Iterator[tuple[str, str]]:
 
 
 NAMES = list(_names())
-#: Older files call the head of answers ``lang_cls``.
-_RULES = template_rules([*NAMES, ('lang_cls.{i}.{p}', 'head.layers.{i}.{p}')])
+#: Older files call the head of poses ``lang_cls``; the release's scripts/test.py renames it.
+_RULES = template_rules([*NAMES, ('lang_cls.{i}.{p}', 'pose_head.layers.{i}.{p}')])
 _DROPPED = (
     (r'[sq]_feat_linear\..*', 'projections of single texts, which the forward pass never calls'),
     (r'attflat_lstm_q\..*', 'a pooling that the forward pass never calls'),
@@ -86,7 +86,7 @@ def convert_sqa3d(
 
     Args:
         state (dict[str, Tensor]): By the released names, without ``module.``. The head of
-            answers may be called ``answer_cls`` or, as in older files, ``lang_cls``.
+            poses may be called ``aux_reg`` or, as in older files, ``lang_cls``.
         answers (str | Sequence[str] | Mapping[str, int]): The corpus that it was trained
             on, as of :class:`SceneAnswerHead`.
         origin (str): What messages call the file.

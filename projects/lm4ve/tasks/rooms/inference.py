@@ -1,7 +1,6 @@
 """``RoomInferencer``: a trained SQA3D answers questions about rooms in files or arrays."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ from mmengine.dataset import Compose
 
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.base.analysis import tested_dataset
-from lm4ve.tasks.base.building import collate
-from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields
-from lm4ve.tasks.base.language.words import file_name, list_texts
+from lm4ve.tasks.base.language.answering import AnsweringInferencer, name_of
+from lm4ve.tasks.base.language.words import list_texts
 from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
@@ -41,12 +38,7 @@ class RoomReader:
         return self.rest({**entry, **meta, **self.loader.read_room(entry['room'])})
 
 
-def name_of(room: RoomFile) -> str:
-    """Return a room's path, or 'array'."""
-    return 'array' if isinstance(room, np.ndarray) else str(room)
-
-
-class RoomInferencer(TaskInferencer):
+class RoomInferencer(AnsweringInferencer):
     """Answers questions of somebody who stands in a room::
 
         inferencer = RoomInferencer(config, checkpoint)
@@ -56,21 +48,18 @@ class RoomInferencer(TaskInferencer):
     ``allow_partial`` and ``show_progress``.
     """
 
-    postprocess_kwargs = {'topk'}
     task = TASK.name
+    source = 'room'
+    texts = ('situation', 'question')
 
     def _init_pipeline(self, cfg: Config) -> Any:
         return RoomReader(tested_dataset(cfg).pipeline)
-
-    def _init_collate(self, cfg: Config) -> Any:
-        return partial(collate, cfg)
 
     def __call__(  # type: ignore[override]
         self,
         rooms: RoomFile | Sequence[RoomFile],
         situation: str | Sequence[str] = (),
         question: str | Sequence[str] = (),
-        batch_size: int = 1,
         **kwargs: Any,
     ) -> list:
         """Answer.
@@ -83,10 +72,7 @@ class RoomInferencer(TaskInferencer):
             situation (str | Sequence[str]): What the asker does and sees, one for each question.
             question (str | Sequence[str]): The questions. A single room, situation or
                 question belongs to all others.
-            batch_size (int): Questions per batch.
-            topk (int): The number of answers. Default: 5.
-            out_dir (str | Path, optional): Write a picture of each question here.
-            show (bool): Show them in a window, each for ``wait_time`` seconds.
+            **kwargs: See :meth:`AnsweringInferencer.ask`.
 
         Returns:
             list[dict]: For each question ``room``, ``situation``, ``question``,
@@ -98,41 +84,16 @@ class RoomInferencer(TaskInferencer):
                 numbers of rooms and texts differ.
         """
         single = isinstance(rooms, (str, Path, np.ndarray))
-        texts = list_texts(situation, 'situation'), list_texts(question, 'question')
-        rows = [[rooms] if single else list(rooms), *texts]
-        count = max(map(len, rows))
-        rows = [row * count if len(row) == 1 else row for row in rows]
-        inputs = [
-            dict(room=room, text=text, sample_idx=i)
-            for i, (room, *text) in enumerate(zip(*rows, strict=True))
-        ]
-        found = super().__call__(inputs, batch_size=batch_size, **kwargs)
-        return [dict(room=name_of(i['room']), **f) for i, f in zip(inputs, found, strict=True)]
+        rows = dict(
+            room=[rooms] if single else list(rooms),
+            situation=list_texts(situation, 'situation'),
+            question=list_texts(question, 'question'),
+        )
+        return self.ask(rows, **kwargs)
 
-    def visualize(  # type: ignore[override]
-        self, inputs: list, preds: list, show: bool = False, wait_time: float = 0, out_dir: Any = ''
-    ) -> list[np.ndarray]:
-        """Draw each room with its question and the best answers, if they are shown or written."""
-        if not (show or out_dir):
-            return []
+    def draw(self, entry: dict, sample: Any) -> np.ndarray:
+        """Draw a room with a question and its best answers."""
         from lm4ve.tasks.rooms.visualization import draw_sample
 
-        drawn = []
-        for entry, sample in zip(inputs, preds, strict=True):
-            points = self.pipeline(entry)['inputs'].get('points')
-            drawn.append(to_image(draw_sample(points, sample, self.model.head.vocabulary)))
-        names = [file_name(e['sample_idx'], e['room']) for e in inputs]
-        return self._present(drawn, names, show, wait_time, out_dir or None)
-
-    def postprocess(  # type: ignore[override]
-        self, preds: list, visualization: list, return_datasamples: bool = False, topk: int = SHOWN
-    ) -> list:
-        """Convert predictions to plain data."""
-        return [
-            dict(
-                zip(('situation', 'question'), sample.text, strict=True),
-                **answer_fields(sample, self.model.head.vocabulary, topk),
-                **({'pred_pose': sample.pred_pose.tolist()} if 'pred_pose' in sample else {}),
-            )
-            for sample in preds
-        ]
+        points = self.pipeline(entry)['inputs'].get('points')
+        return to_image(draw_sample(points, sample, self.model.head.vocabulary))

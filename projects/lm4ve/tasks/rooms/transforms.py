@@ -175,7 +175,8 @@ class AugmentScene(BaseTransform):
         shift (float): Largest shift along each axis, meters.
 
     Heights and colors stay as they are. Boxes stay along the axes: each becomes the smallest
-    one around the turned box. The values are those of SQA3D's code.
+    one around the turned box, where the release's shrink by the cosine of turns around x and y.
+    The values are those of SQA3D's code.
 
     In a mirrored room what was left of the asker is right of them, but texts stay as they
     are. The release accepts that; set ``flip=0`` where many questions are about sides.

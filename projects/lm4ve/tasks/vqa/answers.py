@@ -51,11 +51,14 @@ def build_vocabulary(
         min_count (int): How many questions must have the answer.
         normalize (bool): Count answers in their official normal form, as METER does.
 
+    The empty answer counts as any other: METER's 3,129 contain it, since "a" and "the"
+    normalize to it.
+
     Raises:
         UserError: No answer is left.
     """
     counts = Counter(normalize_answer(a) if normalize else a.strip() for a in answers)
-    kept = [a for a, n in counts.items() if a and n >= min_count]
+    kept = [a for a, n in counts.items() if n >= min_count]
     check(f'answers of {counts.total()} questions with a count of {min_count}', len(kept), least=1)
     return kept
 
@@ -71,14 +74,14 @@ def read_vocabulary(
         field (str): The config's field, for messages.
 
     Raises:
-        UserError: It is no list of different, non-empty lines.
+        UserError: It is no list of different lines.
     """
     is_file = isinstance(source, (str, Path))
     answers = read_json(source, list, field) if is_file else list(source)
     for answer in answers:
         check(f'{field}: an answer', answer, kind=str)
     # The fingerprint in checkpoints joins the answers by line breaks.
-    lines = {a for a in answers if a.strip() and '\n' not in a}
+    lines = {a for a in answers if '\n' not in a}
     check(f'{field}: the number of different lines', len(lines), choices=(len(answers) or 1,))
     return tuple(answers)
 

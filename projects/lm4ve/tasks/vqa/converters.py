@@ -23,6 +23,14 @@ _IMAGE = 'image_encoder.model.'
 _LAYER = f'{_IMAGE}encoder.layers.{{i}}.'
 #: METER's names and ours; {p} is weight or bias, {i} a number, {rest} anything.
 TRUNK = (
+    ('vit_model.patch_embed.{rest}', f'{_IMAGE}patch_embed.{{rest}}'),
+    ('vit_model.layers.{i}.blocks.{rest}', f'{_IMAGE}layers.{{i}}.blocks.{{rest}}'),
+    ('vit_model.norm.{p}', f'{_IMAGE}norm.{{p}}'),
+    # At the end of a stage in METER's Swin, at the begin of the next one in timm's.
+    *(
+        (f'vit_model.layers.{i}.downsample.{{rest}}', f'{_IMAGE}layers.{i + 1}.downsample.{{rest}}')
+        for i in range(3)
+    ),
     (f'{_CLIP}conv1.weight', f'{_IMAGE}embeddings.patch_embedding.weight'),
     (f'{_CLIP}class_embedding', f'{_IMAGE}embeddings.class_embedding'),
     (f'{_CLIP}positional_embedding', f'{_IMAGE}embeddings.position_embedding.weight'),
@@ -55,13 +63,13 @@ HEADS = dict(
 _DROPPED = (
     (r'vit_model\.(positional_embedding|ln_final\.\w+|token_embedding\.weight|text_projection'
      r'|logit_scale)', "the text half of CLIP, which METER's forward pass never calls"),
+    (r'vit_model\.layers\..*\.(attn_mask|relative_position_index)', 'counting, not weights'),
     (r'vit_model\.visual\.proj', "CLIP's projection, which METER's forward pass never calls"),
     (r'text_transformer\.pooler\..*', 'a pooler that the forward pass never calls'),
     (r'text_transformer\.embeddings\.(position_ids|token_type_ids)', 'counting, not weights'),
     (r'mlm_score\..*', "pre-training's prediction of words"),
 )  # fmt: skip
 _REQUIRED = (
-    f'{_IMAGE}embeddings.patch_embedding.weight',
     'text_encoder.model.embeddings.word_embeddings.weight',
     'fusion.text_layers.0.crossattention.self.query.weight',
     'fusion.image_layers.0.crossattention.self.query.weight',
@@ -72,8 +80,6 @@ _REQUIRED = (
 
 def convert_meter(
     state: dict[str, Tensor],
-    llm: str | None = None,
-    layer: int | Sequence[int] = -1,
     task: str = 'auto',
     vocabulary: str | Sequence[str] | None = None,
     origin: str = 'The checkpoint',
@@ -82,8 +88,6 @@ def convert_meter(
 
     Args:
         state (dict[str, Tensor]): By the released names, without ``module.``.
-        llm (None): There is no block in it.
-        layer (int | Sequence[int]): Not used.
         task (str): What the model is for: 'vqa', 'retrieval' or 'matching'; 'auto' asks the
             file's heads (a pre-trained model: 'matching'). For retrieval a pre-trained
             model's ``rank_output`` starts from the row of ITM that says "match", as METER
@@ -93,17 +97,16 @@ def convert_meter(
         origin (str): What messages call the file.
 
     Returns:
-        dict[str, Tensor]: The state of a :class:`METER`, in fp32.
+        dict[str, Tensor]: The state of a :class:`METER`, in fp32, whose image encoder is CLIP's
+        (:class:`TransformersImageEncoder`) or Swin (:class:`TimmImageEncoder`).
 
     Raises:
-        UserError: ``llm`` is given, or no vocabulary for a head of answers.
+        UserError: There is no vocabulary for a head of answers.
         CheckpointError: The file is of another model; a key is unknown or missing.
     """
-    check('--task', task, choices=TASKS)
-    check('--llm', llm, choices=(None,))
     # Another encoder in one message, rather than by a list of keys.
-    found = f'{_CLIP}conv1.weight' in state
-    check(f"{origin} is a METER with CLIP's ViT, {_CLIP}conv1.weight", found, choices=(True,))
+    found = {f'{_CLIP}conv1.weight', 'vit_model.patch_embed.proj.weight'}.intersection(state)
+    check(f"{origin} is a METER with CLIP's ViT or Swin", len(found), choices=(1,))
     if task == 'auto':
         heads = {name.partition('.')[0] for name in state}
         task = 'retrieval' if 'rank_output' in heads else 'matching'
@@ -136,7 +139,7 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     """Convert a state of ours into METER's names.
 
     Args:
-        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP, without a block.
+        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP or Swin, without a block.
         origin (str): What messages call the file.
 
     Returns:
@@ -160,6 +163,6 @@ def to_meter(state: dict[str, Tensor], origin: str = 'The checkpoint') -> dict[s
     pairs = [pair for head in HEADS.values() for pair in head]
     table = [(ours, theirs) for theirs, ours in (*TRUNK, *pairs)]
     dropped = [(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')]
-    required = [f'{_CLIP}conv1.weight', 'cross_modal_text_pooler.dense.weight']
+    required = ['cross_modal_text_pooler.dense.weight']
     renamed, _ = rename(joined, Rules(template_rules(table), dropped, required), origin)
     return renamed

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
+from mmpretrain.datasets.transforms import SolarizeAdd as HostSolarizeAdd
 
 from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
@@ -14,6 +15,21 @@ META_KEYS = (
     *('sample_idx', 'img_path', 'ori_shape', 'img_shape', 'text', 'gt_answers', 'question_id'),
     *('question_type', 'answer_type', 'image_id', 'caption_ids'),
 )
+
+
+@TRANSFORMS.register_module()
+class SolarizeAdd(HostSolarizeAdd):  # type: ignore[misc]
+    """METER's operation: adds to all pixels, then inverts those that are bright.
+
+    mmpretrain's adds to dark pixels alone, and inverts none.
+    """
+
+    def transform(self, results: dict) -> dict:
+        if not self.random_disable():
+            magnitude = self.random_magnitude() if self.magnitude is None else self.magnitude
+            added = np.minimum(results['img'] + float(magnitude), 255).astype(np.uint8)
+            results['img'] = np.where(added < self.thr, added, 255 - added)
+        return results
 
 
 @TRANSFORMS.register_module()

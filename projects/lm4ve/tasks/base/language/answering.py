@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lm4ve.errors import CheckpointError, check
 from lm4ve.tasks.base.inferencer import TaskInferencer
-from lm4ve.tasks.base.language.rankings import SHOWN, answer_fields
+from lm4ve.tasks.base.language.rankings import SHOWN, best
 from lm4ve.tasks.base.language.words import file_name
 
 FINGERPRINT = 'vocabulary_fingerprint'
@@ -145,11 +145,18 @@ class AnsweringInferencer(TaskInferencer):
         """Convert predictions to plain data."""
         if return_datasamples:
             return preds
-        vocabulary = self.model.head.vocabulary
-        return [
-            dict(zip(self.texts, s.text, strict=True), **answer_fields(s, vocabulary, topk))
-            for s in preds
-        ]
+        found = []
+        for s in preds:
+            ranking = best(s.pred_scores, self.model.head.vocabulary, topk)
+            fields = dict(
+                zip(self.texts, s.text, strict=True),
+                pred_answer=s.pred_answer,
+                pred_score=float(s.pred_scores.max()),
+                answers=[dict(answer=answer, score=score) for answer, score in ranking],
+            )
+            pose = dict(pred_pose=s.pred_pose.tolist()) if 'pred_pose' in s else {}
+            found.append(fields | pose)
+        return found
 
 
 def name_of(source: str | Path | np.ndarray) -> str:

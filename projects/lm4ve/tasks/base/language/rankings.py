@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
-
 #: Answers with their scores, best first.
 Ranking = Sequence[tuple[str, float]]
 #: How many answers, captions or images are drawn.
@@ -25,18 +23,6 @@ def best(scores: Tensor, names: Sequence[Any], count: int = SHOWN) -> list[tuple
     """
     found, places = scores.float().topk(min(count, len(names)))
     return [(names[int(i)], float(x)) for i, x in zip(places, found, strict=True)]
-
-
-def answer_fields(
-    sample: VisionLanguageDataSample, vocabulary: Sequence[str], count: int = SHOWN
-) -> dict[str, Any]:
-    """Return a predicted answer and the best ones with their scores, as plain data."""
-    ranking = best(sample.pred_scores, vocabulary, count)
-    return dict(
-        pred_answer=sample.pred_answer,
-        pred_score=float(sample.pred_scores.max()),
-        answers=[dict(answer=a, score=s) for a, s in ranking],
-    )
 
 
 def draw_bars(

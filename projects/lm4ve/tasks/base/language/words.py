@@ -31,7 +31,7 @@ def list_texts(texts: str | Sequence[str], noun: str) -> list[str]:
     found = [texts] if isinstance(texts, str) else list(texts)
     if not found or not all(isinstance(t, str) and t.strip() for t in found):
         raise UserError(f'Every {noun} must be a text that is not empty, not {found}.')
-    return [t.strip() for t in found]
+    return found
 
 
 def file_name(number: int, source: Any = None) -> str:

@@ -16,11 +16,9 @@ from tqdm import tqdm
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.base.generated import write_once
-from lm4ve.tasks.motion.datasets.argoverse import ArgoverseReader
-from lm4ve.tasks.motion.datasets.argoverse1 import CITY_IDS, Argoverse1Reader
-from lm4ve.tasks.motion.datasets.cache import MotionDataset
-from lm4ve.tasks.motion.datasets.preprocessing import preprocess_split
-from lm4ve.tasks.motion.demo.traffic import CITIES, Window, city_lanes, windows
+from lm4ve.tasks.motion.datasets.argoverse import CITY_IDS, TAGS, Argoverse1Reader, ArgoverseReader
+from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
+from lm4ve.tasks.motion.demo.traffic import CITIES, Window, build_city, windows
 from lm4ve.tasks.motion.scene import STEP
 
 #: Scenes cut out of one simulation.
@@ -81,15 +79,10 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
 def write_argoverse1_map(folder: Path, city: str) -> None:
     """Write a city's vector map."""
     folder.mkdir(parents=True, exist_ok=True)
-    first = 9_600_000  # lane ids are long numbers in the data set
     nodes, ways = [], []
-    for i, lane in city_lanes(city).items():
-        tags = [('has_traffic_control', lane.control), ('turn_direction', lane.turn)]
-        tags += [('is_intersection', lane.junction >= 0)]
-        tags += [('l_neighbor_id', None), ('r_neighbor_id', None)]
-        tags += [('predecessor', first + j) for j in lane.predecessors]
-        tags += [('successor', first + j) for j in lane.successors]
-        ways.append(f'<way lane_id="{first + i}">')
+    for i, lane in enumerate(build_city(city)):
+        tags = zip(TAGS, (lane.turn, lane.junction, lane.control), strict=True)
+        ways.append(f'<way lane_id="{9_600_000 + i}">')  # long numbers, as in the data set
         ways += [f'<tag k="{k}" v="{v}" />' for k, v in tags]
         for x, y in lane.line:
             ways.append(f'<nd ref="{len(nodes)}" />')

@@ -145,11 +145,9 @@ class MMTransformer(BaseModule):
 
     def _motion(self, inputs: dict[str, Tensor]) -> Tensor:
         vectors = agent_vectors(inputs['agents'], inputs['agents_valid'])
-        count = vectors.shape[2]
-        moves, seen = vectors[..., 2:4], vectors[..., 4:5]
-        times = (torch.arange(count, device=seen.device) + 0.5) * STEP
-        times = times.to(seen.dtype)[:, None].expand_as(seen)
-        x = torch.cat([moves, times, seen], dim=-1)
+        _, moves, seen, times = vectors.split([2, 2, 1, 1], dim=-1)
+        count = vectors.shape[2]  # seconds after the first step, not before the last
+        x = torch.cat([moves, times + count * STEP, seen], dim=-1)
         x = self.motion_in(x) * math.sqrt(self.embed_dims)
         x = (x + sinusoids(count, self.embed_dims, x)).flatten(0, 1)
         queries = self.proposals.expand(x.shape[0], -1, -1)

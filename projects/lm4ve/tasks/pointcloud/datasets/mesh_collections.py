@@ -12,7 +12,7 @@ from lm4ve.errors import UserError, check, listing
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.pointcloud.datasets.point_clouds import PointCloudDataset, seed_of
 from lm4ve.tasks.pointcloud.datasets.readers import cached_array, drop_nonfinite, read_points
-from lm4ve.tasks.pointcloud.geometry import farthest_points
+from lm4ve.tasks.pointcloud.transforms import farthest_points
 
 _MODELNET40 = tuple(
     """

@@ -50,12 +50,8 @@ class PointCloudPreprocessor(BaseDataPreprocessor):
         if not isinstance(inputs, Tensor):
             inputs = torch.stack(list(inputs))
         if self._is_first and (farthest := float(inputs.abs().max())) > 10:
-            text = (
-                f'A coordinate of the first batch is {farthest:.4g}; models expect clouds within '
-            )
-            text += (
-                "the unit sphere. Fix: dict(type='lm4ve.NormalizeToUnitSphere') in the pipelines."
-            )
+            text = f'A coordinate of the first batch is {farthest:.4g}, far from the unit sphere. '
+            text += 'Fix: lm4ve.NormalizeToUnitSphere in the pipelines.'
             print_log(text, logger='current', level=logging.WARNING)
         self._is_first = False
         return dict(inputs=inputs.float(), data_samples=data.get('data_samples'))

@@ -14,13 +14,35 @@ from mmengine.model.weight_init import trunc_normal_
 from timm.models.vision_transformer import Block  # Point-BERT copied it
 from torch import Tensor, nn
 
+from lm4ve.errors import check
 from lm4ve.registry import MODELS
-from lm4ve.tasks.pointcloud.geometry import group_points, take_points
+from lm4ve.tasks.base.point_ops import farthest_point_sample, nearest_neighbors, take_points
 
 _INIT = [
     dict(type='TruncNormal', layer=['Linear', 'Conv1d'], std=0.02),
     dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.0),
 ]
+
+
+def group_points(points: Tensor, num_groups: int, group_size: int) -> tuple[Tensor, Tensor]:
+    """Cut clouds into groups: farthest points as centers, and the points nearest to each.
+
+    Args:
+        points (Tensor): ``[B, N, 3]``.
+        num_groups (int): G, at most N.
+        group_size (int): S, at most N.
+
+    Returns:
+        tuple[Tensor, Tensor]: Centers ``[B, G, 3]`` and int64 indices of the
+        groups' points ``[B, G, S]``.
+
+    Raises:
+        UserError: The cloud has fewer points than groups or than a group.
+    """
+    check('backbone.num_groups', num_groups, most=points.shape[1])
+    check('backbone.group_size', group_size, most=points.shape[1])
+    centers = take_points(points, farthest_point_sample(points, num_groups))
+    return centers, nearest_neighbors(points, centers, group_size)
 
 
 class GroupEncoder(BaseModule):
@@ -38,18 +60,8 @@ class GroupEncoder(BaseModule):
     def __init__(self, out_channels: int, channels: Sequence[int] = (128, 256, 512)) -> None:
         super().__init__()
         first, pooled, second = channels
-        self.first_conv = nn.Sequential(
-            nn.Conv1d(3, first, 1),
-            nn.BatchNorm1d(first),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(first, pooled, 1),
-        )
-        self.second_conv = nn.Sequential(
-            nn.Conv1d(2 * pooled, second, 1),
-            nn.BatchNorm1d(second),
-            nn.ReLU(inplace=True),
-            nn.Conv1d(second, out_channels, 1),
-        )
+        self.first_conv = _two_convs(3, first, pooled)
+        self.second_conv = _two_convs(2 * pooled, second, out_channels)
 
     def forward(self, groups: Tensor) -> Tensor:
         """Encode groups ``[B, G, S, 3]``, relative to their centers, to ``[B, G, C]``."""
@@ -66,6 +78,11 @@ class GroupEncoder(BaseModule):
         x = F.linear(x, weight[:, width:]) + F.linear(pooled, weight[:, :width], conv.bias)
         x = _pointwise(last, relu(norm(x.flatten(0, 1))))
         return x.unflatten(0, (-1, size)).amax(dim=1).unflatten(0, (-1, count))
+
+
+def _two_convs(in_channels: int, hidden: int, out_channels: int) -> nn.Sequential:
+    first, last = nn.Conv1d(in_channels, hidden, 1), nn.Conv1d(hidden, out_channels, 1)
+    return nn.Sequential(first, nn.BatchNorm1d(hidden), nn.ReLU(inplace=True), last)
 
 
 def _pointwise(conv: nn.Conv1d, x: Tensor) -> Tensor:
@@ -115,8 +132,8 @@ class PointBERT(BaseModule):
         self.embed_dims = embed_dims
         self.num_groups, self.group_size = num_groups, group_size
         self.encoder = GroupEncoder(encoder_dims, encoder_channels)
-        same_width = encoder_dims == embed_dims
-        self.reduce_dim = None if same_width else nn.Linear(encoder_dims, embed_dims)
+        reduces = encoder_dims != embed_dims
+        self.reduce_dim = nn.Linear(encoder_dims, embed_dims) if reduces else nn.Identity()
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dims))
         self.cls_pos = nn.Parameter(torch.randn(1, 1, embed_dims))
         self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, embed_dims))
@@ -154,9 +171,7 @@ class PointBERT(BaseModule):
         """
         centers, index = self.group(points)
         groups = take_points(points, index) - centers[:, :, None]
-        tokens = self.encoder(groups)
-        if self.reduce_dim is not None:
-            tokens = self.reduce_dim(tokens)
+        tokens = self.reduce_dim(self.encoder(groups))
         batch = points.shape[0]  # a trace would make len() a constant
         x = torch.cat((self.cls_token.expand(batch, -1, -1), tokens), dim=1)
         position = torch.cat((self.cls_pos.expand(batch, -1, -1), self.pos_embed(centers)), dim=1)

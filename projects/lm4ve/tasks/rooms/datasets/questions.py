@@ -66,7 +66,7 @@ def _read(path: str, key: str = 'questions') -> list[dict]:
 def _of_questions(q: dict) -> dict:
     # {"question_id": 220602000000, "scene_id": "scene0380_00", "situation": "I am facing ...",
     #  "question": "What is ...?"}
-    return _ids(q) | dict(text=[q['situation'].strip(), q['question'].strip()])
+    return _ids(q) | dict(text=[q['situation'], q['question']])
 
 
 def _of_annotations(a: dict) -> dict:

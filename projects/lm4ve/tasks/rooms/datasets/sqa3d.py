@@ -90,15 +90,16 @@ class SQA3DDataset(TextDataset):
     def load_data_list(self) -> list[dict]:
         """Return the questions of the files, checked."""
         found = read_questions(self.ann_file, self.question_file)
-        empty = [f'question {q["question_id"]}' for q in found if not all(q['text'])]
-        self.leave_out('have an empty situation or question', empty, len(found))
-        data_list = []
+        data_list, empty = [], []
         for q in found:
-            if all(q['text']):
-                where = f"'{self.ann_file}', {q['question_id']}"
-                self.check_texts([*q['text'], *q['gt_answers']], where)
+            where = f'question {q["question_id"]}'
+            self.check_texts([*q['text'], *q['gt_answers']], f"'{self.ann_file}', {where}")
+            if all(map(str.strip, q['text'])):
                 kind = question_type(q['text'][1])
                 data_list.append(dict(q, question_type=kind, **self.paths_of(q['scene_id'])))
+            else:
+                empty.append(where)
+        self.leave_out('have an empty situation or question', empty, len(found))
         data_list = self._with_scenes(self._with_answers(data_list))
         self.refuse_nothing(data_list)
         return data_list

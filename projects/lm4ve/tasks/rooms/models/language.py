@@ -3,6 +3,7 @@
 Any text encoder of ``transformers`` can replace them: ``lm4ve.TransformersTextEncoder``.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -23,9 +24,11 @@ _FIELD = 'model.data_preprocessor.word_vectors'
 def split_words(text: str) -> list[str]:
     """Split a text as SQA3D's release does: at spaces, "?" and "." being words.
 
-    The release looks words up as they are written, so that "What" is not GloVe's "what".
+    Further space, also before "?", is an unknown word, as for spaCy's tokenizer. The release
+    looks words up as they are written, so that "What" is not GloVe's "what".
     """
-    return text.replace('?', ' ?').replace('.', ' .').split()
+    spaced = text.replace('?', ' ?').replace('.', ' .')
+    return [word or UNKNOWN for word in re.findall(r'(\S+) ?|\s+', spaced)]
 
 
 class WordVectors:

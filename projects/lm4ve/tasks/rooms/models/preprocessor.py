@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lm4ve.errors import UserError
+from lm4ve.errors import UserError, check
 from lm4ve.registry import MODELS
 from lm4ve.tasks.base.language.text_preprocessor import TextPreprocessor
 from lm4ve.tasks.rooms.models.language import UNKNOWN, padded, read_word_vectors, split_words
@@ -34,6 +34,9 @@ class SQA3DPreprocessor(TextPreprocessor):
         color_mean (Sequence[float]): Subtracted from colors, which are then divided by 256; the
             default is that of ScanNet in the released code. What a data set holds is never
             changed.
+        color_passes (int): How often colors are normalized. The release does so in place on
+            arrays that it keeps, so that nearly all of its samples, in training and in tests,
+            had the almost constant colors of a second pass: 2 for its weights.
         non_blocking (bool): Passed to MMEngine's ``BaseDataPreprocessor``.
 
     A sample that a pipeline packs is ``dict(inputs=dict(...), data_samples=...)``:
@@ -57,6 +60,7 @@ class SQA3DPreprocessor(TextPreprocessor):
         use_situation: bool = True,
         color_columns: Sequence[int] = (3, 4, 5),
         color_mean: Sequence[float] = (109.8, 97.2, 83.8),
+        color_passes: int = 1,
         non_blocking: bool = False,
     ) -> None:
         if (tokenizer is None) == (word_vectors is None):
@@ -64,7 +68,8 @@ class SQA3DPreprocessor(TextPreprocessor):
         super().__init__(tokenizer, max_length, non_blocking)
         self.vectors = None if word_vectors is None else read_word_vectors(word_vectors)
         self.lower_case, self.use_situation = lower_case, use_situation
-        self.color_columns = list(color_columns)
+        check('model.data_preprocessor.color_passes', color_passes, choices=(1, 2))
+        self.color_columns, self.color_passes = list(color_columns), color_passes
         mean = torch.tensor(color_mean[: len(self.color_columns)])
         self.register_buffer('color_mean', mean, persistent=False)
 
@@ -92,8 +97,9 @@ class SQA3DPreprocessor(TextPreprocessor):
             found, padding = padded([x.float() for x in rows])
             inputs[kind], inputs[f'{kind}_padding'] = found, padding
             if kind == 'points':
-                found[..., self.color_columns] -= self.color_mean
-                found[..., self.color_columns] /= 256
+                for _ in range(self.color_passes):
+                    found[..., self.color_columns] -= self.color_mean
+                    found[..., self.color_columns] /= 256
                 inputs['points_padding'] = padding if len({len(x) for x in rows}) > 1 else None
         texts = zip(*(sample.text for sample in data['data_samples']), strict=True)
         for name, text in zip(TEXTS, texts, strict=True):
@@ -130,6 +136,7 @@ class SQA3DPreprocessor(TextPreprocessor):
     def restore_colors(self, points: Tensor) -> Tensor:
         """Return points ``[B, P, 3 + F]`` with colors from 0 to 255 again."""
         points = points.clone()
-        points[..., self.color_columns] *= 256
-        points[..., self.color_columns] += self.color_mean
+        for _ in range(self.color_passes):
+            points[..., self.color_columns] *= 256
+            points[..., self.color_columns] += self.color_mean
         return points

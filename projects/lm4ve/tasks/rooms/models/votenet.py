@@ -19,7 +19,11 @@ from lm4ve.tasks.rooms.models.objects import Objects, ProposalHead, Samples, rea
 
 
 class PointLayer(nn.Module):
-    """Linear, batch norm, ReLU on the last dimension: ``[..., C_in] -> [..., C_out]``."""
+    """Linear, batch norm, ReLU: ``[B, C_in, L] -> [B, C_out, L]``.
+
+    The layout is the original's. Of ``[N, C]`` a CPU sums batch statistics one row after the
+    other, which loses digits of fp32 where there are millions.
+    """
 
     def __init__(self, in_channels: int, channels: int, bias: bool = False) -> None:
         super().__init__()
@@ -27,14 +31,21 @@ class PointLayer(nn.Module):
         self.norm = nn.BatchNorm1d(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.linear(x)
-        return F.relu(self.norm(x.flatten(0, -2)).view_as(x))
+        x = F.conv1d(x, self.linear.weight[..., None], self.linear.bias)
+        return F.relu(self.norm(x))
 
 
-def point_layers(in_channels: int, channels: Sequence[int]) -> nn.Sequential:
+class PointLayers(nn.Sequential):
+    """Layers on the last dimension: ``[B, ..., C_in] -> [B, ..., C_out]``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(1, -2).mT).mT.unflatten(1, x.shape[1:-1])
+
+
+def point_layers(in_channels: int, channels: Sequence[int]) -> PointLayers:
     """Build layers of the given widths, initialized as PointNet++ does."""
     widths = (in_channels, *channels)
-    layers = nn.Sequential(*(PointLayer(a, b) for a, b in pairwise(widths)))
+    layers = PointLayers(*(PointLayer(a, b) for a, b in pairwise(widths)))
     for layer in layers:
         nn.init.kaiming_normal_(layer.linear.weight)
     return layers
@@ -143,7 +154,7 @@ class Voting(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(PointLayer(channels, channels, bias=True) for _ in range(2)))
+        self.layers = PointLayers(*(PointLayer(channels, channels, bias=True) for _ in range(2)))
         self.out = nn.Linear(channels, 3 + channels)
 
     def forward(self, xyz: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -214,7 +225,7 @@ class VoteNet(nn.Module):
         )
         sizes = read_mean_sizes(mean_sizes)
         layers = (PointLayer(proposal_channels, proposal_channels) for _ in range(2))
-        self.head = ProposalHead(nn.Sequential(*layers), proposal_channels, sizes)
+        self.head = ProposalHead(PointLayers(*layers), proposal_channels, sizes)
         self.tokens = tokens
         self.embed_dims = 3 + len(sizes) if tokens == 'detections' else proposal_channels
 

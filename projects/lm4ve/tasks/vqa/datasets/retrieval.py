@@ -105,14 +105,15 @@ class CaptionDataset(ImageTextDataset):
                 image_id = found.get('image_id', total - 1)
                 where = f"'{self.ann_file}', image {image_id}"
                 path = self.image_path(found['image'], where)
-                texts = [c.strip() for c in found['captions']]
+                texts = found['captions']
                 self.check_texts(texts, where)
                 ids = found.get('caption_ids') or range(captions, captions + len(texts))
                 captions += len(texts)
                 unique: dict[str, Any] = {}
                 for text, caption_id in zip(texts, ids, strict=True):
-                    unique.setdefault(text, caption_id)
-                if unique.pop('', None) is not None or not texts:
+                    if text.strip():
+                        unique.setdefault(text, caption_id)
+                if not texts or not all(map(str.strip, texts)):
                     empty.append(f'image {image_id}')
                 if unique:
                     entry = dict(img_path=path, text=list(unique), image_id=image_id)

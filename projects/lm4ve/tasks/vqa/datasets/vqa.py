@@ -135,12 +135,13 @@ class VQADataset(ImageTextDataset):
             for total, q in enumerate(self.load_questions(), 1):
                 known = {k: q[k] for k in KNOWN if q.get(k) is not None}
                 known.setdefault('question_id', total - 1)
-                where, text = f'question {known["question_id"]}', q['question'].strip()
+                # As written: METER's tokens include those of spaces at the ends.
+                where, text = f'question {known["question_id"]}', q['question']
                 self.check_texts([text, *q['answers']], f"'{self.ann_file}', {where}")
-                if not text:
+                if not text.strip():
                     empty.append(where)
                 # An evaluation server wants an answer to each of its questions.
-                if text or self.test_mode:
+                if text.strip() or self.test_mode:
                     image = q['image']
                     if image not in paths:  # many questions are about one image
                         paths[image] = self.image_path(image, f"'{self.ann_file}', {where}")
