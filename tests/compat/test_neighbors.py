@@ -11,15 +11,20 @@ pytest.importorskip('mmpretrain')
 SCRIPT = """
 import lm4ve, mmpretrain.models, mmpretrain.datasets
 from mmpretrain.registry import MODELS
+assert lm4ve.wrap
 MODELS.build(dict(type='VisionTransformer', arch='deit-tiny', img_size=32))
 assert MODELS.get('LLMBlockNeck')
 """
 
 
 @pytest.mark.slow
-def test_mmpretrain_imports_beside_pycocotools(tmp_path):
-    """A fake package: its presence is all that mmpretrain asks for."""
+def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path):
+    """Fake packages: their presence is what mmpretrain and MMEngine's optimizers ask for."""
     files = {f'pycocotools/{name}.py': 'class COCO: pass\n' for name in ('__init__', 'coco')}
+    files['bitsandbytes/__init__.py'] = (
+        'from types import SimpleNamespace\nfrom torch.optim import Adam\n'
+        "optim = SimpleNamespace(Adam=Adam, LAMB=type('LAMB', (Adam,), {}))\n"
+    )
     about = 'Metadata-Version: 2.1\nName: pycocotools\nVersion: 2.0.8\n'
     files['pycocotools-2.0.8.dist-info/METADATA'] = about
     for name, text in files.items():

@@ -38,7 +38,7 @@ class _ThroughNeck:
 
     def __init__(self, encoder: Any, after: str, index: int | str) -> None:
         self.encoder, self.after, self.index = encoder, after, index
-        self.known_layout = defaults_of(encoder, after)['layout']
+        self.known_layout = defaults_of(encoder, after).get('layout')
         self.samples: int | None = None  # of the encoder's input
 
     def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
@@ -147,7 +147,7 @@ def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
     within = [m for n, m in encoder.named_modules() if f'{after}.'.startswith(f'{n}.' if n else '')]
     parts = (part for m in within if isinstance(m, _SEQUENCES) for part in m.modules())
     tokens_first = not all(getattr(part, 'batch_first', True) for part in parts)
-    return dict(norm_cfg=None, layout='NBC' if tokens_first else None)
+    return dict(norm_cfg=None, **(dict(layout='NBC') if tokens_first else {}))
 
 
 def find_place(encoder: nn.Module, after: str) -> nn.Module:
@@ -166,7 +166,7 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
             '(block.layers).'
         )
     modules = {n: m for n, m in encoder.named_modules() if n}
-    place: nn.Module | None = modules.get(after)
+    place: Any = modules.get(after)
     if place is None or type(place).forward is nn.Module.forward:
         what = 'no submodule' if place is None else 'only a container, which is never called,'
         near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
@@ -176,6 +176,7 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
         )
     every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
     # Unless the last one is used elsewhere too.
-    while type(place).forward is nn.Sequential.forward and every.count([*place][-1]) == 1:
-        place = [*place][-1]
-    return place
+    while type(place).forward is nn.Sequential.forward and [*map(every.count, place)][-1:] == [1]:
+        place = place[-1]
+    found: nn.Module = place
+    return found
