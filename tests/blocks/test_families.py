@@ -15,8 +15,8 @@ WAYS = [
     (v, causal, rotary, layer)
     for v in FAMILIES
     for rotary in ((False, True) if v in WITH_ROTARY else (False,))
-    # The mask is ours and the same for all layers.
-    for causal, layer in ((False, 0), (False, 1), (True, 1))
+    for causal in (False, True)
+    for layer in (0, 1)
     if not causal or rotary == (v in WITH_ROTARY)
 ]
 
@@ -123,6 +123,7 @@ def test_final_norm_is_the_models_with_unit_gain(checkpoints, variant):
 WITHOUT_FINAL_NORM = (
     *('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'),
     *('distilbert', 'albert', 'albert-shared', 'opt-350m'),
+    *('bert-generation', 'rembert', 'roc_bert', 'layoutlm'),
 )
 _FINAL_NORMS = (
     *('norm', 'final_layernorm', 'final_layer_norm', 'decoder.final_layer_norm', 'ln_f'),

@@ -6,9 +6,10 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,23 @@ from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
+
+# The functions by which models of transformers make sliding windows, where they have them.
+_SLIDING = {'create_sliding_window_causal_mask', 'create_bidirectional_sliding_window_mask'}
+
+
+class Window(NamedTuple):
+    """The tokens that a layer sees: those at a distance below ``width``, or of its own chunk.
+
+    Attributes:
+        width (int): The number of tokens.
+        chunked (bool): Tokens see those of their chunk of ``width`` tokens alone.
+        both_ways (bool): The language model itself is bidirectional.
+    """
+
+    width: int
+    chunked: bool = False
+    both_ways: bool = False
 
 
 class LanguageModel:
@@ -150,6 +168,23 @@ class LanguageModel:
                 yield from sorted(layer.state_dict().items())
                 layer.to(dtype)
             layers.append(layer)
+
+    def window(self, index: int) -> Window | None:
+        """Return what a layer sees beside the causal mask, as ``transformers``' model masks it."""
+        config, masks = self.config, vars(sys.modules[type(self.skeleton).__module__])
+        kinds = getattr(config, 'attention_layers', None) or getattr(config, 'layer_types', None)
+        kind = kinds[index] if kinds else 'sliding_attention'  # of mistral all layers slide
+        width = getattr(config, 'sliding_window', None)
+        if kind == 'local':  # gpt_neo's, whose mask is its own
+            return Window(config.window_size)
+        if kind == 'chunked_attention':
+            return Window(config.attention_chunk_size, chunked=True)
+        if kind != 'sliding_attention' or not width or not _SLIDING & masks.keys():
+            return None
+        if not (getattr(config, 'is_causal', True) and 'create_causal_mask' in masks):
+            return Window(width + 1, both_ways=True)
+        overlay = '_bidirectional_window_overlay' in masks  # gemma3's
+        return Window(width, both_ways=overlay and bool(config.use_bidirectional_attention))
 
     def final_norm(self, dtype: torch.dtype) -> nn.Module:
         """Build the norm after the last layer, with unit gain and no bias.

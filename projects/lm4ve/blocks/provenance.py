@@ -28,6 +28,7 @@ EMBEDDED_PREFIX = 'embedded.'
 #: Settings that a record holds -> the config field of each. Older records lack them.
 SETTINGS = dict(
     causal='model.neck.block.causal',
+    window='model.neck.block.window',
     rotary='model.neck.block.rotary',
     final_norm='model.neck.block.final_norm',
     residual='model.neck.residual',

@@ -17,6 +17,9 @@ from lm4ve.errors import UnsupportedModelError
 LLAMA = LayerSpec()
 #: LLaMA with a norm over the channels of each head's queries and keys.
 QWEN3 = LayerSpec(qk_norm='head')
+_APERTUS = replace(
+    QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
+)
 # No norm before a branch, one on its output.
 _OLMO2 = LayerSpec(
     qk_norm='all',
@@ -35,6 +38,8 @@ GEMMA2 = LayerSpec(
 _GLM = LayerSpec(rotary='pairs')
 _FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
 _LAYERNORMS = ('q_layernorm', 'k_layernorm')
+# Norms of queries and keys count where the config has them built.
+_LATE_NORMS: Any = dict(qk_norm='head', qk_norms=_LAYERNORMS, final_norm='final_layernorm')
 # Branches side by side that read the same norm.
 _SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
@@ -54,6 +59,12 @@ _GPT2 = LayerSpec(
     norms=dict(attention_norm='ln_1', mlp_norm='ln_2'),
     final_norm='ln_f',
 )
+_BIOGPT = LayerSpec(
+    out='out_proj',
+    norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
+    mlp=('fc1', 'activation_fn', 'fc2'),
+    final_norm='layer_norm',
+)
 
 
 def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
@@ -61,25 +72,9 @@ def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
     return replace(fused, parallel=config.use_parallel_residual)
 
 
-def _phi(config: PretrainedConfig) -> LayerSpec:
-    form = 'head' if config.qk_layernorm else ''
-    dense = replace(_SHARED_NORM, out='dense', final_norm='final_layernorm')
-    return replace(dense, qk_norm=form, qk_norms=_LAYERNORMS)
-
-
-def _persimmon(config: PretrainedConfig) -> LayerSpec:
-    form = 'head' if config.qk_layernorm else ''
-    return replace(_FUSED, qk_norm=form, qk_norms=_LAYERNORMS, final_norm='final_layernorm')
-
-
 def _stablelm(config: PretrainedConfig) -> LayerSpec:
-    form = 'split' if config.qk_layernorm else ''
     kind = _SHARED_NORM if config.use_parallel_residual else LLAMA
-    return replace(kind, qk_norm=form, qk_norms=_LAYERNORMS)
-
-
-def _cohere(config: PretrainedConfig) -> LayerSpec:
-    return replace(_COHERE, qk_norm='head' if config.use_qk_norm else '')
+    return replace(kind, qk_norm='split', qk_norms=_LAYERNORMS)
 
 
 def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
@@ -128,7 +123,7 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
 # Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
 _LIKE_LLAMA = (
     'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
-    'arcee seed_oss internlm3 nemotron olmo'
+    'arcee seed_oss internlm3 nemotron olmo cwm granite_swa jais2 iquestcoder eurobert'
 )
 
 DECODERS: dict[str, Family] = {
@@ -151,9 +146,8 @@ DECODERS: dict[str, Family] = {
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
-    'apertus': replace(
-        QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
-    ),
+    'apertus': _APERTUS,
+    'apertus1p5_text': _APERTUS,
     'hunyuan_v1_dense': replace(
         QWEN3, qk_norms=('query_layernorm', 'key_layernorm'), norm_after_rotary=True
     ),
@@ -162,12 +156,12 @@ DECODERS: dict[str, Family] = {
     'olmo2': _OLMO2,
     'olmo3': _OLMO2,
     'exaone4': replace(_OLMO2, qk_norm='head', uses_rotary=_exaone4_rotary),
-    'gemma2': GEMMA2,
+    'gemma2': replace(GEMMA2, softcap=True),
     'gemma3_text': replace(GEMMA2, qk_norm='head'),
     # Branches side by side.
-    'cohere': _cohere,
+    'cohere': replace(_COHERE, qk_norm='head'),
     'cohere2': replace(_COHERE, uses_rotary=_where_it_slides),
-    'phi': _phi,
+    'phi': replace(_SHARED_NORM, out='dense', **_LATE_NORMS),
     'stablelm': _stablelm,
     'falcon': _falcon,
     'gpt_neox': _gpt_neox,
@@ -184,12 +178,8 @@ DECODERS: dict[str, Family] = {
         out='out_proj',
         scale=1.0,
     ),
-    'persimmon': _persimmon,
+    'persimmon': replace(_FUSED, **_LATE_NORMS),
     'opt': _opt,
-    'biogpt': LayerSpec(
-        out='out_proj',
-        norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
-        mlp=('fc1', 'activation_fn', 'fc2'),
-        final_norm='layer_norm',
-    ),
+    'biogpt': _BIOGPT,
+    'xglm': _BIOGPT,
 }
