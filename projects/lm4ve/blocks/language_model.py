@@ -6,6 +6,8 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
+import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
@@ -21,8 +23,23 @@ from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
 
-# The functions by which models of transformers make sliding windows, where they have them.
-_SLIDING = {'create_sliding_window_causal_mask', 'create_bidirectional_sliding_window_mask'}
+# Fields of a language model's config that say nothing of its layers: those that all
+# models have, where it was loaded from, remote code, storage type (the block's `dtype`
+# decides), and heads for text.
+_NOT_OF_LAYERS = {
+    *PretrainedConfig().to_dict(),
+    *('_attn_implementation', '_attn_implementation_autoset', '_commit_hash'),
+    *('_experts_implementation', 'auto_map', 'classifier_dropout', 'finetuning_task'),
+    *('gradient_checkpointing', 'task_specific_params', 'tokenizer_class', 'torch_dtype'),
+    'use_cache',
+} - {'model_type'}
+# Fields of layers that change nothing of what a trained one computes, or only which there are.
+_WITHOUT_EFFECT = (
+    'token_id|drop|init|vocab|embedding_|embd|is_decoder|decoder_(bias|out)|cross_att|summary'
+    '|classifier|_pred|aux|jitter|router_logits|final_logit|logits?_scal|pretraining|task'
+    '|num_(hidden_|decoder_)?layers|^n_layers?$|n_ctx|n_positions|max_window_layers'
+    '|attention_types|deterministic|scale_embedding'
+)
 
 
 class Window(NamedTuple):
@@ -179,12 +196,26 @@ class LanguageModel:
             return Window(config.window_size)
         if kind == 'chunked_attention':
             return Window(config.attention_chunk_size, chunked=True)
-        if kind != 'sliding_attention' or not width or not _SLIDING & masks.keys():
-            return None
+        if kind != 'sliding_attention' or not width or 'sliding_window' not in ' '.join(masks):
+            return None  # or a field that this family's model does not read
         if not (getattr(config, 'is_causal', True) and 'create_causal_mask' in masks):
             return Window(width + 1, both_ways=True)
         overlay = '_bidirectional_window_overlay' in masks  # gemma3's
         return Window(width, both_ways=overlay and bool(config.use_bidirectional_attention))
+
+    def settings(self, layers: Sequence[int], rotary: bool) -> dict[str, Any]:
+        """Return the fields of the config by which some layers compute, for a record."""
+        count, pattern = self.config.num_hidden_layers, _WITHOUT_EFFECT
+        fields = json.loads(json.dumps(layer_fields(self.config), default=str))
+        if not rotary:
+            pattern += '|rope|rotary|partial|position'
+        elif not re.search('dynamic|longrope', str(fields)):
+            pattern += '|^max_position'
+        return {
+            name: [v[i] for i in layers] if isinstance(v, list) and len(v) == count else v
+            for name, v in fields.items()
+            if not re.search(pattern, name)
+        }
 
     def final_norm(self, dtype: torch.dtype) -> nn.Module:
         """Build the norm after the last layer, with unit gain and no bias.
@@ -207,6 +238,11 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
+
+
+def layer_fields(config: PretrainedConfig) -> dict[str, Any]:
+    """Return the fields of a config that layers may depend on."""
+    return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
 
 
 def _without_code(fields: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class LLMBlock(ProvenanceMixin):
             self._rotary = RotaryTables(model)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, digest = self._build(model, final_norm)
+        turned = rotary and any(layer.uses_rotary for layer in self.layers)
         self.source = dict(
             format=1,
             source=model.name,
@@ -111,9 +112,10 @@ class LLMBlock(ProvenanceMixin):
             fingerprint=digest,
             causal=causal,
             window=window if any(self.windows) else None,
-            rotary=rotary and any(layer.uses_rotary for layer in self.layers),
+            rotary=turned,
             final_norm=self.final_norm is not None,
             dtype=dtype,
+            config=model.settings(self.layer_indices, turned),
         )
         trained, frozen = count_parameters(self)
         print_log(

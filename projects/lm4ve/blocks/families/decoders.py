@@ -27,14 +27,12 @@ _OLMO2 = LayerSpec(
         attention_out_norm='post_attention_layernorm', mlp_out_norm='post_feedforward_layernorm'
     ),
 )
-GEMMA2 = LayerSpec(
-    norms=dict(
-        attention_norm='input_layernorm',
-        attention_out_norm='post_attention_layernorm',
-        mlp_norm='pre_feedforward_layernorm',
-        mlp_out_norm='post_feedforward_layernorm',
-    )
-)
+# A norm before a branch, and one on its output.
+_BOTH = ('attention_norm', 'attention_out_norm', 'mlp_norm', 'mlp_out_norm')
+_AROUND = 'input_layernorm post_{}_layernorm {}_layernorm post_{}_layernorm'
+_GEMMA2 = _AROUND.format('attention', 'pre_feedforward', 'feedforward').split()
+_GLM4 = _AROUND.format('self_attn', 'post_attention', 'mlp').split()
+GEMMA2 = LayerSpec(norms=dict(zip(_BOTH, _GEMMA2, strict=True)))
 _GLM = LayerSpec(rotary='pairs')
 _FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
 _LAYERNORMS = ('q_layernorm', 'k_layernorm')
@@ -134,15 +132,7 @@ DECODERS: dict[str, Family] = {
     'glm': _GLM,
     'ernie4_5': _GLM,
     'helium': _GLM,
-    'glm4': replace(
-        _GLM,
-        norms=dict(
-            attention_norm='input_layernorm',
-            attention_out_norm='post_self_attn_layernorm',
-            mlp_norm='post_attention_layernorm',
-            mlp_out_norm='post_mlp_layernorm',
-        ),
-    ),
+    'glm4': replace(_GLM, norms=dict(zip(_BOTH, _GLM4, strict=True))),
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
