@@ -22,10 +22,10 @@ NECK = dict(
     out_type=('raw', 'cls_token', 'avg_featmap'),
     low_rank=('auto', 'fold', 'absorb', 'off'),
     norm_cfg=(None, dict(type='LN', eps=1e-3)),
-    layout=(None, 'NBC', 'BCN', 'BHWC', 'BCTHW'),
+    layout=(None, None, *'BNC NBC BCN BCHW BHWC BCTHW BTHWC BTCHW HWBC'.split()),
     **dict(num_extra_tokens=(0, 1), with_cp=FLAG, keep_others=FLAG, index=(0, -1)),
 )
-QUERIES = (None, None, slice(1, 4), torch.tensor([[0, 5], [3, 3]]))
+QUERIES = (None, None, slice(1, 4), slice(None, None, 2), torch.tensor([[0, 5], [3, 3]]))
 
 
 @cache

@@ -26,13 +26,12 @@ from lm4ve.llm.checkpoint import open_checkpoint
 # Fields of a language model's config that say nothing of its layers: those that all
 # models have, where it was loaded from, remote code, storage type (the block's `dtype`
 # decides), and heads for text.
-_NOT_OF_LAYERS = {
-    *PretrainedConfig().to_dict(),
-    *('_attn_implementation', '_attn_implementation_autoset', '_commit_hash'),
-    *('_experts_implementation', 'auto_map', 'classifier_dropout', 'finetuning_task'),
-    *('gradient_checkpointing', 'task_specific_params', 'tokenizer_class', 'torch_dtype'),
-    'use_cache',
-} - {'model_type'}
+_OF_STORAGE = (
+    '_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation '
+    'auto_map classifier_dropout finetuning_task gradient_checkpointing task_specific_params '
+    'tokenizer_class torch_dtype use_cache'
+)
+_NOT_OF_LAYERS = {*PretrainedConfig().to_dict(), *_OF_STORAGE.split()} - {'model_type'}
 # Fields of layers that change nothing of what a trained one computes, or only which there are.
 _WITHOUT_EFFECT = (
     'token_id|drop|init|vocab|embedding_|embd|is_decoder|decoder_(bias|out)|cross_att|summary'
