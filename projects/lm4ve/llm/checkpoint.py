@@ -127,8 +127,8 @@ class Checkpoint:
                 f'among {listing(sorted(names), 3)}.'
             )
         ((prefix, layer),) = found.items()
-        extra = {n for n in names if n.startswith(prefix)}.difference(layer.values())
-        if extra := sorted(n for n in extra if not _BESIDE.fullmatch(n)):
+        others = sorted(n for n in names - {*layer.values()} if n.startswith(prefix))
+        if extra := [n for n in others if not _BESIDE.fullmatch(n)]:
             raise CheckpointError(
                 f"'{self.name}' has {listing(extra, 3)}, which a '{self.config['model_type']}' of "
                 'its config.json does not have. Fix: copy both from one release.'

@@ -120,7 +120,7 @@ def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict
             f'{path} has {listing(unknown)}, which is not read. Fix: use the safetensors release.'
         )
     rope = dict(rope_type='default', rope_theta=float(own.get('rope.freq_base') or 1e4))
-    config = dict(model_type=_ARCHITECTURES[kind], rope_parameters=rope)
+    config: dict[str, Any] = dict(model_type=_ARCHITECTURES[kind], rope_parameters=rope)
     for field, name in _FIELDS.items():
         if name and field in own:
             check(f'{field} of {path}', own[field], choices=(config.setdefault(name, own[field]),))

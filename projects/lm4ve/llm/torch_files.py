@@ -185,7 +185,7 @@ def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
     if tensor is None:
         raise CheckpointError(f"{path} changed while it was read: '{name}' is gone.")
     if sums and tensor.layout == torch.strided and not tensor.is_meta:
-        data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+        data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy().data
         if (len(data), zlib.crc32(data)) not in sums:
             raise CheckpointError(f"'{name}' of {path} is damaged or changed. Fix: copy it again.")
     return tensor
