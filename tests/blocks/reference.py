@@ -1,6 +1,7 @@
 """``transformers``' own layers, called one at a time: the reference."""
 
 import inspect
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -8,11 +9,33 @@ from torch import Tensor
 from tests.helpers.families import decoder_layers
 
 
-def mask_of(length: int, causal: bool, padding: Tensor | None) -> Tensor:
-    """Additive mask ``[B or 1, 1, N, N]`` as eager attention takes it."""
-    visible = torch.ones(1, 1, length, length, dtype=torch.bool)
-    if causal:
-        visible = visible.tril()
+@cache
+def own_mask(model, index: int, length: int) -> Tensor:
+    """Where a whole model lets the tokens of a layer look, ``[N, N]``."""
+    layer, seen = decoder_layers(model)[index], []
+    bind = inspect.signature(layer.forward).bind
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(bind(*args, **kwargs).arguments), with_kwargs=True
+    )
+    model(inputs_embeds=torch.zeros(1, length, model.get_input_embeddings().weight.shape[1]))
+    hook.remove()
+    mask = seen[0].get('attention_mask')
+    visible = torch.ones(length, length, dtype=torch.bool) if mask is None else mask[0, 0] == 0
+    for module in layer.modules():
+        if hasattr(module, 'own_mask'):
+            visible = visible & module.own_mask[0, 0, :length, :length]
+    return visible
+
+
+def mask_of(model, index: int, x: Tensor, causal: bool, padding: Tensor | None) -> Tensor:
+    """Additive mask ``[B, 1, N, N]`` as eager attention takes it.
+
+    What the model masks itself counts with ``causal``, or where it sees both ways.
+    """
+    batch, length, _ = x.shape
+    visible, own = torch.ones(batch, 1, length, length).bool(), own_mask(model, index, length)
+    visible = visible.tril() if causal else visible
+    visible = visible & own if causal or own.triu(1).any() else visible
     if padding is not None:
         visible = visible & ~padding[:, None, None, :]
     lowest = torch.finfo(torch.float32).min
@@ -51,7 +74,7 @@ def reference_layer(
     """Output of layer ``index`` of a ``random_model``."""
     layer = decoder_layers(model)[index]
     takes = inspect.signature(layer.forward).parameters
-    options = dict(attention_mask=mask_of(x.shape[1], causal, padding))
+    options = dict(attention_mask=mask_of(model, index, x, causal, padding))
     if 'position_embeddings' in takes:
         options.update(position_embeddings=rotary_tables(model, index, x, rotary))
     if 'alibi' in takes:

@@ -11,6 +11,7 @@ from torch import nn
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.provenance import SOURCE_KEY
 from lm4ve.errors import CheckpointError
+from lm4ve.release.release import trained_state
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES, write_huggingface, write_meta
 
@@ -136,6 +137,18 @@ def test_embedded_weights_need_no_language_model(checkpoints, trainable, tmp_pat
         assert torch.equal(twin.block(tokens()), host.block(tokens()))
     # And what is saved of it is accepted where the language model is there.
     host.load_state_dict(other.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize('by', ['arch', 'checkpoint'])
+def test_embedded_weights_are_those_of_their_fingerprint(checkpoints, by):
+    host = Host(checkpoints('llama'))
+    state = {**embedded(host), **trained_state(host)}
+    other = host if by == 'checkpoint' else Host(arch=FAMILIES['llama'])
+    other.load_state_dict(state)
+    name = next(k for k in state if 'q_proj' in k)
+    state[name] = state[name] + 1e-3
+    with pytest.raises(CheckpointError, match='embedded weights are damaged'):
+        Host(arch=FAMILIES['llama']).load_state_dict(state)
 
 
 def test_embedded_weights_do_not_replace_another_checkpoint(checkpoints):

@@ -6,34 +6,6 @@ import torch
 from lm4ve.blocks import LLMBlock, MLPBlock
 from tests.blocks.test_families import right_padding, tokens
 
-QUERIES = (
-    *(slice(0, 1), slice(1, 5), slice(None, None, 2), slice(-1, None), slice(0, 0)),
-    *(torch.tensor([[5, 0], [2, 2]]), torch.tensor([[3], [0]])),
-)
-
-
-@pytest.mark.parametrize('layers', [(0,), (0, 1), (1, 0)])
-@pytest.mark.parametrize('causal', [False, True])
-@pytest.mark.parametrize(
-    'variant, rotary',
-    [
-        *(('llama-gqa', False), ('gpt2', False), ('opt-350m', False), ('bert', False)),
-        *((v, True) for v in ('llama-gqa', 'gemma3_text', 'phi', 'smollm3', 'falcon-40b')),
-    ],
-)
-def test_queries_give_tokens_of_the_full_output(checkpoints, variant, rotary, causal, layers):
-    block = LLMBlock(checkpoints(variant), layers=layers, causal=causal, rotary=rotary)
-    x = tokens()
-    for padding in (None, right_padding()):
-        full = block(x, padding)
-        for queries in QUERIES:
-            if isinstance(queries, slice):
-                expected = full[:, queries]
-            else:
-                expected = torch.stack([f[q] for f, q in zip(full, queries, strict=True)])
-            found = block(x, padding, queries)
-            torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
-
 
 def test_only_the_queried_tokens_pass_the_last_layer(checkpoints):
     block = LLMBlock(checkpoints('llama'), layers=(0, 1))

@@ -16,13 +16,18 @@ from lm4ve.blocks.provenance import (
 )
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
+from tests.blocks.test_families import tokens
+from tests.helpers.families import FAMILIES
 
 
 def neck(checkpoints, residual='none', **options) -> LLMBlockNeck:
     return LLMBlockNeck(8, LLMBlock(checkpoints('llama'), **options), residual=residual)
 
 
-FEATURES = (dict(layout='NBC'), dict(num_extra_tokens=1), dict(index=0), dict(keep_others=True))
+FEATURES = (
+    *(dict(layout='NBC'), dict(num_extra_tokens=1), dict(index=0), dict(keep_others=True)),
+    *(dict(out_type='raw'), dict(norm_cfg=None), dict(norm_cfg=dict(type='LN', eps=1e-3))),
+)
 SETTINGS_OF = {
     'none': (dict(causal=True), dict(rotary=True), dict(final_norm=True), dict(residual='inner')),
     'all': (dict(causal=True), dict(rotary=True), dict(residual='inner')),
@@ -41,18 +46,71 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other)
         if kind != 'mlp':
             fields = dict(causal=causal, rotary=rotary, final_norm=final_norm, trainable=kind)
             block = LLMBlock(checkpoints('llama'), **fields)
-        return LLMBlockNeck(8, block, out_type='avg_featmap', **options)
+        return LLMBlockNeck(8, block, **{'out_type': 'avg_featmap', **options})
 
     state = make().state_dict()
     make(layout='BCHW').load_state_dict(state)  # what it is without a word
     (field,) = other
+    field = field.removesuffix('_cfg')
     with pytest.raises(CheckpointError, match=f'made with {SETTINGS[field]}='):
         make(**other).load_state_dict(state, strict=False)
     key = NECK_KEY if kind == 'mlp' else f'block.{SOURCE_KEY}'
     record = decode_source(state[key], key)
     del record[field]
     state[key] = encode_source(record)
-    make(**other).load_state_dict(state)
+    make(**other).load_state_dict(state, strict=other != dict(norm_cfg=None))
+
+
+LLAMA3 = dict(rope_type='llama3', rope_theta=1e4, factor=8.0, low_freq_factor=1.0)
+LLAMA3.update(high_freq_factor=4.0, original_max_position_embeddings=32)
+FUNCTIONS = [
+    ('llama', dict(num_attention_heads=8, num_key_value_heads=8, head_dim=4), {}),
+    ('llama', dict(hidden_act='gelu'), {}),
+    ('llama', dict(rms_norm_eps=1e-3), {}),
+    ('llama', dict(rope_parameters=dict(rope_type='default', rope_theta=5e5)), dict(rotary=True)),
+    ('llama', dict(rope_parameters=LLAMA3), dict(rotary=True)),
+    ('granite', dict(residual_multiplier=1.0), {}),
+    ('gemma2', dict(query_pre_attn_scalar=16), {}),
+    ('gemma2', dict(attn_logit_softcapping=None), {}),
+    ('mistral', dict(sliding_window=3), dict(causal=True)),
+    ('gpt2-scaled', dict(scale_attn_by_inverse_layer_idx=False), {}),
+    ('mixtral', dict(num_experts_per_tok=1), {}),
+]
+NO_FUNCTION = dict(vocab_size=64, attention_dropout=0.1, max_position_embeddings=32)
+NO_FUNCTION.update(rope_parameters=LLAMA3, pad_token_id=3, num_hidden_layers=3)
+
+
+@pytest.mark.parametrize('variant, changes, options', FUNCTIONS)
+def test_an_edited_config_with_the_same_weights_is_refused(variant, changes, options):
+    """Every field that changes the function counts, also of an ``arch`` block."""
+    block, other = (
+        LLMBlock(arch=dict(FAMILIES[variant], **c), layers=(1,), **options) for c in ({}, changes)
+    )
+    assert block.source['fingerprint'] == other.source['fingerprint']
+    assert not torch.allclose(block(tokens()), other(tokens()), atol=1e-6)
+    with pytest.raises(CheckpointError, match=f"the language model's {next(iter(changes))}="):
+        other.load_state_dict(block.state_dict(), strict=False)
+
+
+def test_fields_without_effect_are_not_compared():
+    block, other = (
+        LLMBlock(arch=dict(FAMILIES['llama'], **c), layers=(1,)) for c in ({}, NO_FUNCTION)
+    )
+    assert torch.equal(block(tokens()), other(tokens()))
+    other.load_state_dict(block.state_dict())
+
+
+@pytest.mark.parametrize('variant, causal', [('mistral', True), ('modernbert', False)])
+def test_a_checkpoint_from_before_windows_is_used_without(variant, causal):
+    options = dict(arch=FAMILIES[variant], layers=(0,), causal=causal)
+    block, without = LLMBlock(**options), LLMBlock(**options, window=False)
+    expected = without(tokens())
+    assert not torch.allclose(block(tokens()), expected)
+    with pytest.raises(CheckpointError, match='neck.block.window=False'):
+        block.load_state_dict(without.state_dict())
+    old = {k: v for k, v in without.source.items() if k not in ('window', 'config')}
+    block.load_state_dict({SOURCE_KEY: encode_source(old)})
+    assert torch.equal(block(tokens()), expected) and block.source['window'] is False
 
 
 class Doubling(nn.Module):
@@ -88,7 +146,7 @@ def test_settings_that_change_nothing_are_not_compared(checkpoints):
 def test_a_record_without_settings_loads_as_before(checkpoints):
     state = neck(checkpoints).state_dict()
     record = decode_source(state[f'block.{SOURCE_KEY}'])
-    old = {k: v for k, v in record.items() if k not in (*SETTINGS, 'dtype')}
+    old = {k: v for k, v in record.items() if k not in (*SETTINGS, 'dtype', 'config')}
     state[f'block.{SOURCE_KEY}'] = encode_source(old)
     neck(checkpoints, causal=True, residual='inner').load_state_dict(state)
 

@@ -35,19 +35,22 @@ _SIZES = dict(
 _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
 _GEMMA = dict(_GQA, head_dim=16)
-_GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, layer_types=None)
+_GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, sliding_window=3, layer_types=None)
 # Head widths of t5 do not follow from the others either.
 _T5 = dict(_SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
 _MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+_GLM4_MOE = dict(_MOE, n_routed_experts=4, first_k_dense_replace=1)
 _NEXT = dict(layer_types=['full_attention'] * 2, partial_rotary_factor=0.5)
 _GEMMA4 = dict(
     _GEMMA,
     **dict(global_head_dim=24, hidden_size_per_layer_input=0, num_kv_shared_layers=0),
     layer_types=['sliding_attention', 'full_attention'],
+    sliding_window=3,
 )
-
-
-_SLIDING = dict(layer_types=['sliding_attention', 'full_attention'])
+_CAP = dict(attn_logit_softcapping=2.0)
+# Windows are shorter than the tests' sequences.
+_SLIDING = dict(layer_types=['sliding_attention', 'full_attention'], sliding_window=3)
+_SLIDING_LAST = dict(_SLIDING, layer_types=_SLIDING['layer_types'][::-1], use_sliding_window=True)
 
 
 def _mrope(*section: int) -> dict:
@@ -69,8 +72,13 @@ FAMILIES: dict[str, dict] = {
     'llama-gqa': _of('llama', _GQA, rms_norm_eps=1e-5),
     'llama-bias': _of('llama', _GQA, attention_bias=True, mlp_bias=True),
     # Decoders of LLaMA's layout, and others with the usual fields.
-    **_each(_GQA, 'qwen2 nemotron olmo cohere apertus nanochat olmo2 phi3'),
-    **_each(_GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense'),
+    **_each(_GQA, 'qwen2 nemotron olmo cohere apertus apertus1p5_text nanochat olmo2 jais2'),
+    **_each(_GQA, 'eurobert'),
+    **_each(_GEMMA, 'qwen3 gemma seed_oss internlm3 glm glm4 hunyuan_v1_dense iquestcoder'),
+    **{f'{n}-sliding': _of(n, _GEMMA, **_SLIDING_LAST) for n in ('qwen2', 'qwen3')},
+    'phi3': _of('phi3', _GQA, sliding_window=3),
+    'cwm': _of('cwm', _GEMMA, **_SLIDING),
+    'granite_swa': _of('granite_swa', _GQA, **_SLIDING),
     'mistral': _of('mistral', _GQA, sliding_window=2),
     'ministral': _of('ministral', _GEMMA, sliding_window=2),
     'ministral3': _of(
@@ -86,14 +94,17 @@ FAMILIES: dict[str, dict] = {
     'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, **_mrope(4, 2, 2)),
     'arcee': _of('arcee', _GQA, mlp_bias=True),
     'granite': _of('granite', _GQA, residual_multiplier=0.22, attention_multiplier=0.1),
-    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0]),
-    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1),
+    'smollm3': _of('smollm3', _GQA, no_rope_layers=[1, 0], **_SLIDING_LAST),
+    'starcoder2': _of('starcoder2', _GQA, residual_dropout=0.1, sliding_window=2),
     'olmo-clip': _of('olmo', _GQA, clip_qkv=0.5),
     # Rotation of neighbors, norms of queries and keys, norms on outputs.
     'ernie4_5': _of('ernie4_5', _GEMMA, use_bias=True),
     'helium': _of('helium', _GQA, head_dim=8),
-    'gemma2': _of('gemma2', _GEMMA2, attn_logit_softcapping=2.0),
-    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2),
+    'gemma2': _of('gemma2', _GEMMA2, **_CAP),
+    'gemma3_text': _of('gemma3_text', _GEMMA2, sliding_window_pattern=2, **_CAP),
+    'gemma3-both-ways': _of(
+        'gemma3_text', _GEMMA2, sliding_window_pattern=2, use_bidirectional_attention=True
+    ),
     'olmo3': _of('olmo3', _GQA, **_SLIDING),
     'exaone4': _of('exaone4', _GQA, **_SLIDING),
     # Branches side by side.
@@ -117,31 +128,37 @@ FAMILIES: dict[str, dict] = {
     'codegen': _of('codegen', rotary_dim=4),
     # The line of GPT-2, and encoders.
     **_each(_SIZES, 'gpt2 persimmon biogpt bert roberta xlm-roberta camembert ernie megatron-bert'),
-    **_each(_SIZES, 'data2vec-text roberta-prelayernorm'),
+    **_each(_SIZES, 'data2vec-text roberta-prelayernorm bert-generation rembert roc_bert layoutlm'),
     'gpt2-scaled': _of('gpt2', scale_attn_by_inverse_layer_idx=True),
     'gpt_bigcode': _of('gpt_bigcode', multi_query=True),
     'gpt_bigcode-heads': _of('gpt_bigcode', multi_query=False),
-    'gpt_neo': _of('gpt_neo', attention_types=[[['global'], 2]]),
+    'gpt_neo': _of('gpt_neo', attention_types=[[['local', 'global'], 1]], window_size=3),
+    'xglm': _of('xglm', ffn_dim=48, attention_heads=4),
     'opt': _of('opt', ffn_dim=48, word_embed_proj_dim=32),
     'opt-350m': _of('opt', ffn_dim=48, word_embed_proj_dim=16, do_layer_norm_before=False),
     'electra': _of('electra', embedding_size=16),
     'distilbert': _of('distilbert', hidden_dim=48),
     'albert': _of('albert', embedding_size=16, num_hidden_groups=2),
     'albert-shared': _of('albert', embedding_size=16),
-    'modernbert': _of('modernbert', **_SLIDING),
+    'modernbert': _of('modernbert', layer_types=_SLIDING['layer_types'], local_attention=4),
     't5': _of('t5', _T5),
     'mt5': _of('mt5', _T5, feed_forward_proj='gated-gelu'),
     # Mixtures of experts, and layers beside others without attention.
-    'mixtral': _of('mixtral', _GQA, num_local_experts=4),
+    'mixtral': _of('mixtral', _GQA, num_local_experts=4, sliding_window=3),
+    'solar_open': _of('solar_open', _GLM4_MOE),
+    'glm4_moe': _of('glm4_moe', _GLM4_MOE, use_qk_norm=True),
+    'mellum': _of('mellum', _MOE, **_SLIDING),
+    'minimax_m2': _of('minimax_m2', _GEMMA, num_local_experts=4, num_experts_per_tok=2),
     'qwen2_moe': _of('qwen2_moe', _MOE, shared_expert_intermediate_size=24),
     'qwen3_moe': _of('qwen3_moe', _MOE, mlp_only_layers=[1]),
     'olmoe': _of('olmoe', _MOE, head_dim=8, clip_qkv=0.5),
-    'gpt_oss': _of('gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2),
+    'gpt_oss': _of('gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2, **_SLIDING),
     'llama4_text': _of(
         'llama4_text',
         _GEMMA,
         **dict(intermediate_size_mlp=48, num_local_experts=4, moe_layers=[0]),
         no_rope_layers=[1, 0],
+        attention_chunk_size=3,
     ),
     'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
     'qwen3_5_text': _of('qwen3_5_text', _GQA, **_NEXT),
@@ -182,6 +199,7 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     model = auto.from_config(config).eval().requires_grad_(False)
     for module in model.modules():  # gpt_neo's causal mask of its own
         if isinstance(getattr(module, 'bias', None), Tensor) and module.bias.dtype == torch.bool:
+            module.own_mask = module.bias.clone()
             module.bias.fill_(True)
     torch.set_rng_state(state)
     generator = torch.Generator().manual_seed(seed)
@@ -194,6 +212,8 @@ def _random_model(variant: str, seed: int, changes: str) -> PreTrainedModel:
     for name, buffer in model.named_buffers():
         if name.endswith('layer_scalar'):  # gemma4's factor of a layer, 1 at first
             buffer.fill_(0.75)
+        elif name.endswith('e_score_correction_bias'):
+            buffer.copy_(torch.randn(buffer.shape, generator=generator).round())
     return model
 
 

@@ -12,8 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.families import random_model, write_huggingface, write_meta
+from tests.helpers.families import (
+    FAMILIES,
+    decoder_layers,
+    random_model,
+    write_huggingface,
+    write_meta,
+)
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
 DEEP = '[' * 100_000 + ']' * 100_000
@@ -72,6 +79,28 @@ DAMAGE = [
 def test_damaged_folders_are_refused(tmp_path, damage):
     damage(write_huggingface(tmp_path, 'llama'))
     refused(tmp_path, UserError, rotary=True)
+
+
+@pytest.mark.parametrize(
+    'variant, changes',
+    [
+        ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
+        *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
+    ],
+)
+def test_weights_that_the_config_leaves_out_are_refused(tmp_path, variant, changes):
+    edit(write_huggingface(tmp_path, variant), 'config.json', changes)
+    refused(tmp_path, match='which a .* of its config.json does not have')
+
+
+@pytest.mark.parametrize('variant', FAMILIES)
+def test_an_extra_tensor_of_a_layer_is_refused(checkpoints, variant):
+    model, reference = LanguageModel(checkpoints(variant), None), random_model(variant)
+    *_, last = decoder_layers(reference)[-1].modules()
+    part = next(n for n, m in reference.named_modules() if m is last)
+    model.files.weights = {**model.files.weights, f'{part}.extra': lambda: torch.zeros(1)}
+    with pytest.raises(CheckpointError, match='extra'):
+        [*model.load_layers([1], torch.float32, True, [])]
 
 
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'legacy-bin'])

@@ -19,31 +19,48 @@ NAMES = dict(
             *('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj'),
             *('mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj', 'input_layernorm'),
             *('post_attention_layernorm', 'self_attn.q_norm', 'self_attn.k_norm'),
+            *('pre_feedforward_layernorm', 'post_feedforward_layernorm'),
         ),
         (
             *('attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up', 'ffn_down'),
-            *('attn_norm', 'ffn_norm', 'attn_q_norm', 'attn_k_norm'),
+            *('attn_norm', 'ffn_norm', 'attn_q_norm', 'attn_k_norm', 'ffn_norm', 'post_ffw_norm'),
         ),
         strict=True,
     )
 )
 
 
-def write(path, variant, kind='F32', fields=()):
-    """Write a random model as llama.cpp's converter does: with q and k in pairs, for llama."""
-    model = random_model(variant)
-    config = model.config
-    writer = gguf.GGUFWriter(path, config.model_type)
+# What llama.cpp has by the architecture.
+GEMMA3 = dict(query_pre_attn_scalar=16, sliding_window_pattern=6)
+
+
+def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
+    """Write a random model as llama.cpp's converter does.
+
+    q and k are in pairs for llama; gemma3's gains are what they are.
+    """
+    model = random_model(variant, **changes)
+    config, names = model.config, dict(NAMES)
+    gemma3 = config.model_type == 'gemma3_text'
+    writer = gguf.GGUFWriter(path, config.model_type.removesuffix('_text'))
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters['rope_theta'])
-    if config.model_type == 'qwen3':
+    rope = config.rope_parameters
+    writer.add_rope_freq_base((rope['full_attention'] if gemma3 else rope)['rope_theta'])
+    if gemma3:
+        writer.add_sliding_window(config.sliding_window)
+        names['post_attention_layernorm'] = 'post_attention_norm'
+    if config.model_type in ('qwen3', 'gemma3_text'):
         writer.add_key_length(config.head_dim)
+    else:
+        writer.add_rope_dimension_count(8)
     writer.add_token_list(['a', 'b'])
+    for name in tensors:
+        writer.add_tensor(name, np.ones(48, np.float32))
     for key, value in dict(fields).items():
         writer.add_float32(key, value)
     heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
@@ -51,13 +68,14 @@ def write(path, variant, kind='F32', fields=()):
     for name, weight in model.layers.state_dict().items():
         i, _, part = name.rpartition('.')[0].partition('.')
         ending = name.rpartition('.')[2]
-        if NAMES[part] in rotated:
-            weight = _rotary_rows_to_meta(weight, heads[NAMES[part]])
+        if names[part] in rotated:
+            weight = _rotary_rows_to_meta(weight, heads[names[part]])
+        weight = weight + 1 if gemma3 and part.endswith('norm') else weight
         data, number = weight.contiguous().numpy(), None
         if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
             number = gguf.GGMLQuantizationType[kind]
             data = gguf.quants.quantize(data, number)
-        writer.add_tensor(f'blk.{i}.{NAMES[part]}.{ending}', data, raw_dtype=number)
+        writer.add_tensor(f'blk.{i}.{names[part]}.{ending}', data, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -65,12 +83,16 @@ def write(path, variant, kind='F32', fields=()):
     return str(path)
 
 
-@pytest.mark.parametrize('variant', ['llama-gqa', 'qwen2', 'qwen3'])
+@pytest.mark.parametrize('variant', ['llama-gqa', 'llama-bias', 'qwen2', 'qwen3', 'gemma3_text'])
 def test_a_layer_equals_the_model_that_was_written(tmp_path, variant):
-    path = write(tmp_path / 'm.gguf', variant)
+    changes = dict(gemma3_text=GEMMA3).get(variant, {})
+    if variant == 'llama-bias':  # llama.cpp has no biases of the MLP
+        changes = dict(mlp_bias=False)
+    path = write(tmp_path / 'm.gguf', variant, **changes)
     for rotary in (False, True):  # only rotary embedding tells the order of the rows
-        block = LLMBlock(path, layers=(1,), rotary=rotary, final_norm=False)
-        expected = reference_layer(random_model(variant), 1, tokens(), rotary=rotary)
+        block = LLMBlock(path, layers=(1,), rotary=rotary, causal=rotary, final_norm=False)
+        model = random_model(variant, **changes)
+        expected = reference_layer(model, 1, tokens(), rotary, rotary)
         torch.testing.assert_close(block(tokens()), expected, atol=1e-5, rtol=1e-5)
     folder = LLMBlock(str(tmp_path), layers=(1,))
     assert folder.source['fingerprint'] == block.source['fingerprint']
@@ -129,9 +151,19 @@ def test_truncated_file_is_refused(tmp_path):
         LLMBlock(path)
 
 
-def test_scaled_rotary_embedding_is_refused_not_ignored(tmp_path):
-    path = write(tmp_path / 'm.gguf', 'llama', fields={'llama.rope.scaling.factor': 4.0})
-    with pytest.raises(CheckpointError, match='rope.scaling.*safetensors'):
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
+        (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
+        (dict(fields={'llama.attention.value_length': 16.0}), 'rope.dimension_count.*=8 must be'),
+        (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
+        (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
+    ],
+)
+def test_what_is_not_read_is_refused_not_ignored(tmp_path, options, message):
+    path = write(tmp_path / 'm.gguf', 'llama', **options)
+    with pytest.raises(UserError, match=message):
         LLMBlock(path)
 
 

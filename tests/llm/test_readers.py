@@ -74,6 +74,8 @@ EXTRAS = [
     ('gpt2', 'h.{}.attn.bias'),
     ('gpt2', 'h.{}.attn.masked_bias'),
     ('bert', 'embeddings.position_ids'),
+    ('codegen', 'h.{}.attn.causal_mask'),
+    ('gpt_neox', 'layers.{}.attention.masked_bias'),
 ]
 
 

@@ -7,34 +7,6 @@ import torch.nn.functional as F
 from lm4ve.errors import UserError
 from tests.necks.test_llm_block_neck import C, make
 
-#: Layout -> how to bring it to [B, N, C].
-LAYOUTS = {
-    'BCN': lambda x: x.transpose(1, 2),
-    'NBC': lambda x: x.transpose(0, 1),
-    'BCHW': lambda x: x.flatten(2).transpose(1, 2),
-    'BCTHW': lambda x: x.flatten(2).transpose(1, 2),
-    'BHWC': lambda x: x.flatten(1, 2),
-    'BTHWC': lambda x: x.flatten(1, 3),
-    'BTCHW': lambda x: x.permute(0, 1, 3, 4, 2).flatten(1, 3),
-    'HWBC': lambda x: x.permute(2, 0, 1, 3).flatten(1, 2),
-}
-SIZES = dict(B=2, N=5, C=C, H=3, W=4, T=2)
-
-
-@pytest.mark.parametrize('layout', LAYOUTS)
-def test_a_layout_is_read_and_given_back(layout):
-    x = torch.randn([SIZES[d] for d in layout])
-    given = None if layout in ('BCHW', 'BCTHW') else layout
-    out, to_tokens = make(layout=given)(x), LAYOUTS[layout]
-    assert out.shape == x.shape
-    torch.testing.assert_close(to_tokens(out), make()(to_tokens(x)))
-    if 'N' in layout:
-        first = make(layout=layout, out_type='cls_token')(x)
-        torch.testing.assert_close(first, make(out_type='cls_token')(to_tokens(x)))
-        queries = torch.tensor([[0, 3], [4, 1]])
-        some = to_tokens(make(layout=layout)(x, queries=queries))
-        torch.testing.assert_close(some, make()(to_tokens(x), queries=queries))
-
 
 @pytest.mark.parametrize(
     'shape, options, message',

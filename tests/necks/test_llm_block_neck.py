@@ -25,35 +25,6 @@ def make(**kwargs) -> LLMBlockNeck:
     return neck
 
 
-def plain(neck, tokens, residual='none', mask=None):
-    """Mapper, block, mapper in plain functional code; no norm."""
-    hidden = F.linear(tokens, neck.mapper_in.weight)
-    out = neck.block(hidden, padding_mask=mask)
-    if residual in ('inner', 'both'):
-        out = out + hidden
-    out = F.linear(out, neck.mapper_out.weight)
-    return out + tokens if residual in ('outer', 'both') else out
-
-
-@pytest.mark.parametrize('residual', ['none', 'inner', 'outer', 'both'])
-def test_tokens_go_through_mappers_block_residuals_and_norm(residual):
-    neck = make(residual=residual)
-    x = torch.randn(2, 5, C)
-    full = plain(neck, x, residual)
-    expected = F.layer_norm(full, (C,), neck.norm.weight, neck.norm.bias, 1e-6)
-    torch.testing.assert_close(neck(x), expected)
-    first = make(residual=residual, out_type='cls_token')
-    torch.testing.assert_close(first(x), expected[:, 0])
-    mean = make(residual=residual, out_type='avg_featmap')
-    torch.testing.assert_close(mean(x), neck.norm(full.mean(dim=1)))
-    first = make(residual=residual, out_type='avg_featmap', norm_first=True)
-    torch.testing.assert_close(first(x), expected.mean(dim=1))
-    index = torch.tensor([[0, 3], [4, 1]])
-    some = expected.gather(1, index[..., None].expand(-1, -1, C))
-    torch.testing.assert_close(neck(x, queries=index), some)
-    torch.testing.assert_close(neck(x, queries=slice(1, 4)), expected[:, 1:4])
-
-
 @pytest.mark.parametrize(
     'cfg, norm',
     [
@@ -79,15 +50,6 @@ def test_class_token_computes_one_query_only():
         part.register_forward_hook(lambda m, args, out: sizes.append(args[0].shape[1]))
     neck(torch.randn(2, 5, C))
     assert sizes == [1, 1]
-
-
-def test_padding_tokens_do_not_change_the_others():
-    neck = make()
-    x, mask = torch.randn(2, 5, C), torch.zeros(2, 5, dtype=torch.bool)
-    mask[:, 4] = True
-    other = torch.cat([x[:, :4], torch.randn(2, 1, C)], dim=1)
-    outs = (neck(features, padding_mask=mask)[:, :4] for features in (x, other))
-    torch.testing.assert_close(*outs)
 
 
 def test_mlp_block_is_gelu_and_layer_norm():

@@ -27,6 +27,9 @@ class Frozen(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        for part in module.modules():  # a router's bias, which copies share as they do weights
+            if (bias := part._buffers.pop('e_score_correction_bias', None)) is not None:
+                part.e_score_correction_bias = nn.Parameter(bias)
         # An assignment would register it as a submodule, which is what it must not be.
         self.__dict__['wrapped'] = module.requires_grad_(False).eval()
 

@@ -6,19 +6,53 @@ get their weights from ``lm4ve.llm``, one tensor at a time.
 
 import copy
 import inspect
+import json
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PretrainedConfig
 from transformers.activations import XIELUActivation
 
 from lm4ve.blocks.families import check_supported, layer_spec
 from lm4ve.blocks.norms import affine_of, form_of
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError, check
 from lm4ve.llm.checkpoint import open_checkpoint
+
+# Fields of a language model's config that say nothing of its layers: those that all
+# models have, where it was loaded from, remote code, storage type (the block's `dtype`
+# decides), and heads for text.
+_OF_STORAGE = (
+    '_attn_implementation _attn_implementation_autoset _commit_hash _experts_implementation '
+    'auto_map classifier_dropout finetuning_task gradient_checkpointing task_specific_params '
+    'tokenizer_class torch_dtype use_cache'
+)
+_NOT_OF_LAYERS = {*PretrainedConfig().to_dict(), *_OF_STORAGE.split()} - {'model_type'}
+# Fields of layers that change nothing of what a trained one computes, or only which there are.
+_WITHOUT_EFFECT = (
+    'token_id|drop|init|vocab|embedding_|embd|is_decoder|decoder_(bias|out)|cross_att|summary'
+    '|classifier|_pred|aux|jitter|router_logits|final_logit|logits?_scal|pretraining|task'
+    '|num_(hidden_|decoder_)?layers|^n_layers?$|n_ctx|n_positions|max_window_layers'
+    '|attention_types|deterministic|scale_embedding'
+)
+
+
+class Window(NamedTuple):
+    """The tokens that a layer sees: those at a distance below ``width``, or of its own chunk.
+
+    Attributes:
+        width (int): The number of tokens.
+        chunked (bool): Tokens see those of their chunk of ``width`` tokens alone.
+        both_ways (bool): The language model itself is bidirectional.
+    """
+
+    width: int
+    chunked: bool = False
+    both_ways: bool = False
 
 
 class LanguageModel:
@@ -151,6 +185,37 @@ class LanguageModel:
                 layer.to(dtype)
             layers.append(layer)
 
+    def window(self, index: int) -> Window | None:
+        """Return what a layer sees beside the causal mask, as ``transformers``' model masks it."""
+        config, masks = self.config, vars(sys.modules[type(self.skeleton).__module__])
+        kinds = getattr(config, 'attention_layers', None) or getattr(config, 'layer_types', None)
+        kind = kinds[index] if kinds else 'sliding_attention'  # of mistral all layers slide
+        width = getattr(config, 'sliding_window', None)
+        if kind == 'local':  # gpt_neo's, whose mask is its own
+            return Window(config.window_size)
+        if kind == 'chunked_attention':
+            return Window(config.attention_chunk_size, chunked=True)
+        if kind != 'sliding_attention' or not width or 'sliding_window' not in ' '.join(masks):
+            return None  # or a field that this family's model does not read
+        if not (getattr(config, 'is_causal', True) and 'create_causal_mask' in masks):
+            return Window(width + 1, both_ways=True)
+        overlay = '_bidirectional_window_overlay' in masks  # gemma3's
+        return Window(width, both_ways=overlay and bool(config.use_bidirectional_attention))
+
+    def settings(self, layers: Sequence[int], rotary: bool) -> dict[str, Any]:
+        """Return the fields of the config by which some layers compute, for a record."""
+        count, pattern = self.config.num_hidden_layers, _WITHOUT_EFFECT
+        fields = json.loads(json.dumps(layer_fields(self.config), default=str))
+        if not rotary:
+            pattern += '|rope|rotary|partial|position'
+        elif not re.search('dynamic|longrope', str(fields)):
+            pattern += '|^max_position'
+        return {
+            name: [v[i] for i in layers] if isinstance(v, list) and len(v) == count else v
+            for name, v in fields.items()
+            if not re.search(pattern, name)
+        }
+
     def final_norm(self, dtype: torch.dtype) -> nn.Module:
         """Build the norm after the last layer, with unit gain and no bias.
 
@@ -172,6 +237,11 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
+
+
+def layer_fields(config: PretrainedConfig) -> dict[str, Any]:
+    """Return the fields of a config that layers may depend on."""
+    return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
 
 
 def _without_code(fields: dict[str, Any]) -> dict[str, Any]:

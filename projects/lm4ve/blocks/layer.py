@@ -94,7 +94,7 @@ class LLMLayer(nn.Module):
         self.uses_rotary = spec.uses_rotary(attention)
         scale = getattr(attention, 'scaling', spec.scale)
         self.scale = float(self.head_dim**-0.5 if scale is None else scale)
-        self.softcap = getattr(attention, 'attn_logit_softcapping', None)
+        self.softcap = config.attn_logit_softcapping if spec.softcap else None
         self.clip = getattr(config, 'clip_qkv', None)
         self.residual_scale = getattr(layer, 'residual_multiplier', 1.0)
 

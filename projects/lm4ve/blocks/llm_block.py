@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
-from lm4ve.blocks.language_model import LanguageModel
+from lm4ve.blocks.language_model import LanguageModel, Window
 from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
 from lm4ve.blocks.low_rank import Factors, count_macs, factorize, run_layer
 from lm4ve.blocks.provenance import ProvenanceMixin
@@ -43,6 +43,8 @@ class LLMBlock(ProvenanceMixin):
             of its own, so that every rank and every resume gets the same weights.
         trainable (str): The parts of the block that train: 'none', 'norms' or 'all'.
         causal (bool): Keep the language model's causal mask.
+        window (bool): Keep its sliding or chunked window too, where it has one: with ``causal``,
+            and in models that are bidirectional themselves. False: layers see all tokens.
         rotary (bool): Keep its rotary position embedding.
         final_norm (bool): Apply the model's final norm with unit gain after
             the last layer, as the released code does. It does nothing for families
@@ -72,6 +74,7 @@ class LLMBlock(ProvenanceMixin):
         seed: int = 0,
         trainable: str = 'none',
         causal: bool = False,
+        window: bool = True,
         rotary: bool = False,
         final_norm: bool = True,
         dtype: str = 'float32',
@@ -89,6 +92,8 @@ class LLMBlock(ProvenanceMixin):
         model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
+        windows = [model.window(i) for i in self.layer_indices]
+        self.windows = [w if w and (causal or w.both_ways) else None for w in windows]
         self._rotary: Any = None
         if rotary:
             from lm4ve.blocks.rotary import RotaryTables
@@ -96,6 +101,7 @@ class LLMBlock(ProvenanceMixin):
             self._rotary = RotaryTables(model)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, digest = self._build(model, final_norm)
+        turned = rotary and any(layer.uses_rotary for layer in self.layers)
         self.source = dict(
             format=1,
             source=model.name,
@@ -105,9 +111,11 @@ class LLMBlock(ProvenanceMixin):
             seed=None if self.pretrained else seed,
             fingerprint=digest,
             causal=causal,
-            rotary=rotary and any(layer.uses_rotary for layer in self.layers),
+            window=window if any(self.windows) else None,
+            rotary=turned,
             final_norm=self.final_norm is not None,
             dtype=dtype,
+            config=model.settings(self.layer_indices, turned),
         )
         trained, frozen = count_parameters(self)
         print_log(
@@ -214,13 +222,15 @@ class LLMBlock(ProvenanceMixin):
         for module in self.modules():
             if isinstance(module, Frozen):
                 module.follow(x.device)
-        mask = visible = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        real = None if padding_mask is None else ~padding_mask[:, None, None, :]
         h = x.to(self.dtype) if mapper is None else x
         with torch.autocast(x.device.type, enabled=False):
             for i, layer in enumerate(self.layers):
                 wanted = queries if i == len(self.layers) - 1 else None
-                if self.causal:
-                    mask = _past(x, wanted) if visible is None else _past(x, wanted) & visible
+                mask, window = real, self.windows[i] if self.source['window'] else None
+                if self.causal or window:
+                    seen = _seen(x, wanted, self.causal, window)
+                    mask = seen if real is None else seen & real
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
                 if i == 0 and mapper is not None:
                     if isinstance(mapper, Tensor):
@@ -288,12 +298,18 @@ class LLMBlock(ProvenanceMixin):
         return method
 
 
-def _past(x: Tensor, queries: Queries) -> Tensor:
-    """Return where queries may look in a causal layer: bool ``[B or 1, 1, Q, N]``."""
+def _seen(x: Tensor, queries: Queries, causal: bool, window: Window | None) -> Tensor:
+    """Return where queries may look: bool ``[B or 1, 1, Q, N]``."""
     keys = torch.arange(x.shape[1], device=x.device)
     if not isinstance(queries, Tensor):
         queries = (keys if queries is None else keys[queries])[None]
-    return (queries[..., None] >= keys)[:, None]
+    queries = queries[:, None, :, None]
+    seen = queries >= keys if causal else torch.ones_like(keys, dtype=torch.bool)
+    if window is None:
+        return seen
+    if window.chunked:
+        return seen & (queries // window.width == keys // window.width)
+    return seen & ((queries - keys).abs() < window.width)
 
 
 def _check(x: Tensor, padding_mask: Tensor | None, queries: Queries) -> None:

@@ -9,6 +9,7 @@ logs what does not fit.
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from lm4ve.blocks.frozen import frozen_tensors
 from lm4ve.errors import CheckpointError, listing
+from lm4ve.llm.fingerprint import fingerprint
 
 #: Key of the record in a block's state dict.
 SOURCE_KEY = 'llm_source'
@@ -28,6 +30,7 @@ EMBEDDED_PREFIX = 'embedded.'
 #: Settings that a record holds -> the config field of each. Older records lack them.
 SETTINGS = dict(
     causal='model.neck.block.causal',
+    window='model.neck.block.window',
     rotary='model.neck.block.rotary',
     final_norm='model.neck.block.final_norm',
     residual='model.neck.residual',
@@ -37,6 +40,8 @@ SETTINGS = dict(
     index='model.neck.index',
     keep_others='model.neck.keep_others',
     branch='model.neck.branch',
+    out_type='model.neck.out_type',
+    norm='model.neck.norm_cfg',
 )
 
 
@@ -76,15 +81,27 @@ def compare_settings(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> None
         theirs, mine (Mapping): Records; what one of them lacks is not compared.
 
     Raises:
-        CheckpointError: One of :data:`SETTINGS` has another value.
+        CheckpointError: One of :data:`SETTINGS` has another value, or a field of the language
+            model's config.
     """
-    for name, field in SETTINGS.items():
-        a, b = theirs.get(name), mine.get(name)
-        if a is not None and b is not None and a != b:
+    pairs = [(field, theirs.get(name), mine.get(name)) for name, field in SETTINGS.items()]
+    pairs = [(field, a, b) for field, a, b in pairs if a is not None and b is not None]
+    a, b = theirs.get('config', {}), mine.get('config', {})
+    pairs += [(f"the language model's {k}", a[k], b[k]) for k in a if k in b]
+    for field, a, b in pairs:
+        if not _agree(a, b):
             raise CheckpointError(
                 f'The checkpoint was made with {field}={a!r}, the config has {b!r}. Fix: set the '
                 "checkpoint's value."
             )
+
+
+def _agree(a: Any, b: Any) -> bool:
+    """Whether two values are equal; of dicts, where both have a key. GGUF has 32 bits."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return all(_agree(a[k], b[k]) for k in a if k in b)
+    numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
+    return math.isclose(a, b, rel_tol=1e-6) if numbers else bool(a == b)
 
 
 def describe(source: Mapping[str, Any]) -> str:
@@ -136,7 +153,7 @@ class ProvenanceMixin(nn.Module):
             CheckpointError: The settings differ; or the frozen weights, and the checkpoint does
                 not bring weights that fit.
         """
-        mine = frozen_tensors(self)
+        mine, digest = frozen_tensors(self), source.pop('embedded', None)
         differs = bool(mine) and source['fingerprint'] != self.source['fingerprint']
         if differs and (self.checkpoint is not None or not embedded):
             raise CheckpointError(
@@ -151,6 +168,12 @@ class ProvenanceMixin(nn.Module):
                 'The self-contained checkpoint embeds other tensors than block.arch has: '
                 f'{listing(names)}. Fix: use the config that was released beside it.'
             )
+        if embedded and digest and digest != fingerprint(sorted(embedded.items())):
+            raise CheckpointError('The embedded weights are damaged. Fix: copy the release again.')
+        if 'window' not in source and self.source['window']:  # made before there were windows
+            self.source['window'] = False
+            text = 'The checkpoint was made without windows: model.neck.block.window is False now.'
+            print_log(text, logger='current', level=logging.WARNING)
         compare_settings(source, self.source)
         dtype = self.source['dtype']
         if source.get('dtype', dtype) != dtype:
@@ -184,4 +207,5 @@ def accept_records(model: nn.Module, state: dict[str, Any]) -> None:
             del state[key]
     for key, block in blocks.items():
         record = decode_source(state[key], key) if key in state else block.source
-        state[key] = encode_source({k: v for k, v in record.items() if k not in SETTINGS})
+        kept = {k: v for k, v in record.items() if k not in SETTINGS}
+        state[key] = encode_source(dict(kept, window=block.source['window']))

@@ -35,6 +35,11 @@ from lm4ve.llm.sources import Tensors, find_files
 # BERT checkpoints from TensorFlow times name LayerNorm's parameters so.
 _OLD_WORDS = {'weight': 'gamma', 'bias': 'beta'}
 _OLD_NAMES = re.compile(r'(?<=LayerNorm\.)(weight|bias)$')
+# What files hold beside a layer's weights: masks, tables, and t5's bias by position.
+_BESIDE = re.compile(
+    r'.*\.(rotary_emb\..*|rope\.freqs|embed_positions|causal_mask|relative_attention_bias\.weight'
+    r'|(attn|attention)\.(masked_)?bias)'
+)
 # Integers and 8-bit floats are nothing without their scales.
 _TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -76,7 +81,8 @@ class Checkpoint:
             map of the file: copy it to keep it.
 
         Raises:
-            CheckpointError: Weights are missing, damaged, quantized, or of other shapes.
+            CheckpointError: Weights are missing, damaged, quantized, of other shapes, or more
+                than the configuration implies.
         """
         for name, stored in sorted(self._stored_names(place, list(shapes)).items()):
             try:
@@ -106,21 +112,28 @@ class Checkpoint:
         names = set(self.weights)
         pattern = re.compile(rf'((?:.*\.)?{re.escape(place)}\.){re.escape(wanted[0])}')
         spellings = wanted, [_OLD_NAMES.sub(lambda m: _OLD_WORDS[m[0]], name) for name in wanted]
-        found = []
+        found = {}
         for prefix in sorted(m[1] for m in map(pattern.fullmatch, names) if m):
             for spelling in spellings:
                 stored = [prefix + name for name in spelling]
                 if names.issuperset(stored):
-                    found.append(dict(zip(wanted, stored, strict=True)))
+                    found[prefix] = dict(zip(wanted, stored, strict=True))
                     break
         if len(found) != 1:
-            places = listing([f[wanted[0]] for f in found]) or 'nowhere'
+            places = listing([f[wanted[0]] for f in found.values()]) or 'nowhere'
             raise CheckpointError(
                 f"'{self.name}' must have layer {place} of a '{self.config['model_type']}' "
                 f'({listing(wanted, 3)}) under one prefix, as transformers has it; found {places} '
                 f'among {listing(sorted(names), 3)}.'
             )
-        return found[0]
+        ((prefix, layer),) = found.items()
+        others = sorted(n for n in names - {*layer.values()} if n.startswith(prefix))
+        if extra := [n for n in others if not _BESIDE.fullmatch(n)]:
+            raise CheckpointError(
+                f"'{self.name}' has {listing(extra, 3)}, which a '{self.config['model_type']}' of "
+                'its config.json does not have. Fix: copy both from one release.'
+            )
+        return layer
 
 
 def open_checkpoint(checkpoint: str) -> Checkpoint:

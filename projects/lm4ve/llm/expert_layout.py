@@ -19,12 +19,9 @@ from lm4ve.llm.sources import Tensors
 _EXPERT = re.compile(r'(.*\.experts)\.(\d{1,5})\.(\w+)\.weight')
 # A matrix of an expert -> the joined tensor, and its place in it.
 _JOINED = dict(
-    gate_proj=('gate_up_proj', 0),
-    up_proj=('gate_up_proj', 1),
-    down_proj=('down_proj', 0),
-    w1=('gate_up_proj', 0),
-    w3=('gate_up_proj', 1),
-    w2=('down_proj', 0),
+    **dict.fromkeys(('gate_proj', 'w1'), ('gate_up_proj', 0)),
+    **dict.fromkeys(('up_proj', 'w3'), ('gate_up_proj', 1)),
+    **dict.fromkeys(('down_proj', 'w2'), ('down_proj', 0)),
 )
 
 

@@ -6,6 +6,7 @@ it is read.
 """
 
 import importlib
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lm4ve.errors import CheckpointError, check
+from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.llm.meta_layout import rotary_rows_to_huggingface
 from lm4ve.llm.sources import Tensors
 
 #: Values that are dequantized at a time, 4 MB in fp32.
 _CHUNK = 1 << 20
 
-#: Architecture, which is the model_type too -> whether the rows of q and k are in Meta's order.
-#: llama.cpp leaves everything else of these layers as it is.
-_ARCHITECTURES = dict(llama=True, qwen2=False, qwen3=False)
-# Field of the header, after the architecture -> field of config.json.
+#: Architecture -> model_type. llama.cpp stores q and k of llama in Meta's order of rows, and
+#: gains of gemma3 as what they are, not less one.
+_ARCHITECTURES = dict(llama='llama', qwen2='qwen2', qwen3='qwen3', gemma3='gemma3_text')
+# Field of the header, after the architecture -> field of config.json. The head's width is there
+# three times; what has no name says nothing of a layer, or is read below.
 _FIELDS = {
     'block_count': 'num_hidden_layers',
     'embedding_length': 'hidden_size',
@@ -33,7 +35,23 @@ _FIELDS = {
     'attention.head_count_kv': 'num_key_value_heads',
     'attention.layer_norm_rms_epsilon': 'rms_norm_eps',
     'attention.key_length': 'head_dim',
+    'attention.value_length': 'head_dim',
+    'rope.dimension_count': 'head_dim',
+    **dict.fromkeys(('context_length', 'vocab_size', 'rope.freq_base'), ''),
 }
+_GEMMA3_FIELDS = {'attention.sliding_window', 'rope.freq_base_swa'}
+# Part of a layer -> transformers' name of it.
+_PARTS = dict(
+    **{f'attn_{x}': f'self_attn.{x}_proj' for x in 'qkv'},
+    **{f'attn_{x}_norm': f'self_attn.{x}_norm' for x in 'qk'},
+    **{f'ffn_{x}': f'mlp.{x}_proj' for x in ('gate', 'up', 'down')},
+    **dict(attn_output='self_attn.o_proj', attn_norm='input_layernorm'),
+)
+_NORMS = dict(ffn_norm='post_attention_layernorm')
+_GEMMA3_NORMS = dict(
+    **dict(post_attention_norm='post_attention_layernorm', ffn_norm='pre_feedforward_layernorm'),
+    post_ffw_norm='post_feedforward_layernorm',
+)
 
 
 def _open(path: Path) -> Any:
@@ -72,67 +90,73 @@ def open_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
         the names of ``transformers``' layers.
 
     Raises:
-        CheckpointError: It is damaged, or scales its rotary embedding.
-        UserError: The architecture is none of ``llama``, ``qwen2``, ``qwen3``.
+        CheckpointError: It is damaged, scales its rotary embedding, or has fields that no
+            config.json of these has.
+        UserError: The architecture is none of :data:`_ARCHITECTURES`.
     """
     try:
         reader = _open(path)
-        fields = {k: f.contents() for k, f in reader.fields.items() if f.parts}
+        fields = {k: f.contents() if f.parts else None for k, f in reader.fields.items()}
         tensors = {t.name: t for t in reader.tensors}
+        config = _config(path, fields, tensors)
+        return config, _by_huggingface_name(tensors, config)
     except ModuleNotFoundError as e:
         raise CheckpointError(f'{path} needs the package gguf: pip install "lm4ve[gguf]".') from e
-    except (ValueError, LookupError, OSError, OverflowError) as e:
+    except UserError:
+        raise
+    except (ValueError, LookupError, TypeError, OSError, OverflowError) as e:
         raise CheckpointError(f'{path} cannot be read as a GGUF file: {e}.') from e
+
+
+def _config(path: Path, fields: dict[str, Any], tensors: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of the model's ``config.json``."""
     kind = str(fields.get('general.architecture'))
     check(f'the architecture of {path}', kind, choices=_ARCHITECTURES)
-    config = _config(path, kind, fields, tensors)
-    return config, _by_huggingface_name(tensors, config)
-
-
-def _config(
-    path: Path, kind: str, fields: dict[str, Any], tensors: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the fields of the model's ``config.json``."""
-    if any(k.startswith(f'{kind}.rope.scaling') for k in fields) or 'rope_freqs.weight' in tensors:
-        # Left out, it would only be wrong with rotary=True, and there in silence.
+    own = {k.removeprefix(f'{kind}.'): v for k, v in fields.items() if k.startswith(f'{kind}.')}
+    read = _FIELDS.keys() | (_GEMMA3_FIELDS if kind == 'gemma3' else {})
+    unknown = [*(own.keys() - read), *(tensors.keys() & {'rope_freqs.weight'})]
+    if unknown:  # left out, they would be wrong in silence (rope.scaling only with rotary=True)
         raise CheckpointError(
-            f'{path} scales its rotary embedding (rope.scaling). Fix: use the safetensors release.'
+            f'{path} has {listing(unknown)}, which is not read. Fix: use the safetensors release.'
         )
-    config = {n: fields[f'{kind}.{f}'] for f, n in _FIELDS.items() if f'{kind}.{f}' in fields}
-    config.setdefault('num_key_value_heads', config.get('num_attention_heads'))
-    theta = float(fields.get(f'{kind}.rope.freq_base') or 1e4)
-    config.update(model_type=kind, rope_parameters=dict(rope_type='default', rope_theta=theta))
+    rope = dict(rope_type='default', rope_theta=float(own.get('rope.freq_base') or 1e4))
+    config: dict[str, Any] = dict(model_type=_ARCHITECTURES[kind], rope_parameters=rope)
+    for field, name in _FIELDS.items():
+        if name and field in own:
+            check(f'{field} of {path}', own[field], choices=(config.setdefault(name, own[field]),))
+    config.setdefault('num_key_value_heads', config['num_attention_heads'])
     if kind == 'llama':
         config['attention_bias'] = 'blk.0.attn_q.bias' in tensors
+    if kind == 'gemma3':  # llama.cpp has the rest by the architecture, and the 27B by its depth
+        local = dict(rope, rope_theta=float(own.get('rope.freq_base_swa', 1e4)))
+        config['rope_parameters'] = dict(full_attention=rope, sliding_attention=local)
+        config['sliding_window'] = own['attention.sliding_window']
+        is_27b = config['num_hidden_layers'] == 62
+        width = config['hidden_size'] // config['num_attention_heads']
+        config['query_pre_attn_scalar'] = width if is_27b else config['head_dim']
     return config
 
 
 def _by_huggingface_name(tensors: dict[str, Any], config: dict[str, Any]) -> Tensors:
     """Key the layers' tensors by ``transformers``' names."""
-    import gguf
-
-    kinds = {name: arch for arch, name in gguf.MODEL_ARCH_NAMES.items()}
-    depth = min(int(config['num_hidden_layers']), len(tensors))
-    table = gguf.get_tensor_name_map(kinds[config['model_type']], depth).mapping
-    heads = {'.q_proj.': config['num_attention_heads'], '.k_proj.': config['num_key_value_heads']}
-    rotated = heads if _ARCHITECTURES[config['model_type']] else {}
+    kind = config['model_type']
+    heads = dict(attn_q=config['num_attention_heads'], attn_k=config['num_key_value_heads'])
+    parts = {**_PARTS, **(_GEMMA3_NORMS if kind == 'gemma3_text' else _NORMS)}
     found = {}
-    for name, (_, stored) in table.items():
-        # Of a tensor's names in many programs, the one of transformers' decoders.
-        if not (name.startswith('model.layers.') and name.split('.')[2].isdigit()):
-            continue
-        for suffix in ('.weight', '.bias'):
-            if (tensor := tensors.get(stored + suffix)) is None:
-                continue
-            count = next((n for part, n in rotated.items() if part in name + suffix), None)
-            # GGUF counts from the fastest dimension.
-            shape = tuple(int(n) for n in tensor.shape[::-1])
-            found[name + suffix] = partial(_read, tensor, shape, count)
+    for match in filter(None, map(re.compile(r'blk\.(\d+)\.(.+)\.(\w+)').fullmatch, tensors)):
+        (index, part, suffix), tensor = match.groups(), tensors[match[0]]
+        count = heads.get(part) if kind == 'llama' else None
+        shift = float(kind == 'gemma3_text' and part.endswith('norm'))
+        # GGUF counts from the fastest dimension.
+        shape = tuple(int(n) for n in tensor.shape[::-1])
+        # A name that no such layer has stays as it is, to be refused with the layer.
+        target = f'model.layers.{index}.{parts.get(part, part)}.{suffix}'
+        found[target] = partial(_read, tensor, shape, count, shift)
     return found
 
 
-def _read(stored: Any, shape: tuple[int, ...], heads: int | None) -> Tensor:
-    """Return one tensor, dequantized to float32; with ``heads`` it is a rotated projection."""
+def _read(stored: Any, shape: tuple[int, ...], heads: int | None, shift: float) -> Tensor:
+    """Return one tensor less ``shift`` in float32; with ``heads`` it is a rotated projection."""
     from gguf.quants import dequantize
 
     weight = torch.empty(shape)
@@ -141,7 +165,7 @@ def _read(stored: Any, shape: tuple[int, ...], heads: int | None) -> Tensor:
     step = max(1, _CHUNK // shape[-1])
     for i in range(0, len(rows), step):
         piece = dequantize(data[i : i + step], stored.tensor_type)
-        rows[i : i + step] = torch.from_numpy(np.array(piece, np.float32))
+        rows[i : i + step] = torch.from_numpy(np.array(piece, np.float32)) - shift
     if heads is None:
         return weight
     return rotary_rows_to_huggingface(weight.view(shape[0], -1), heads).view(shape)

@@ -124,11 +124,11 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
     tensors = {}
     for stored in files[0]:
         layer, name = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
-        if name in _LAYER_NAMES:
-            huggingface, dim = _LAYER_NAMES[name]
-            parts = [file[stored] for file in (files[:1] if dim is None else files)]
-            read = partial(_read, parts, dim or 0, heads.get(name))
-            tensors[f'{layer}.{huggingface}'] = read
+        # A name that no LLaMA has stays as it is, to be refused with the layer.
+        huggingface, dim = _LAYER_NAMES.get(name, (name, None))
+        parts = [file[stored] for file in (files[:1] if dim is None else files)]
+        read = partial(_read, parts, dim or 0, heads.get(name))
+        tensors[f'{layer}.{huggingface}'] = read
     return tensors
 
 

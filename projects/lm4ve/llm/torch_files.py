@@ -11,8 +11,10 @@ import argparse
 import json
 import pickle
 import re
+import sys
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -32,6 +34,9 @@ _DAMAGE = (
     *(RuntimeError, ValueError, EOFError, OSError, LookupError, TypeError, AttributeError),
     *(MemoryError, zipfile.BadZipFile),
 )
+# Bytes that are read at a time.
+_CHUNK = 1 << 20
+_STORAGE = re.compile(r'/data/\d+$')
 _NUMBER = re.compile(r'b1|[iu][1248]|f[248]|c8|c16')
 
 
@@ -67,11 +72,12 @@ _ALLOWED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 
 
 @contextmanager
-def safe_loading(path: str | Path) -> Iterator[None]:
+def safe_loading(path: str | Path, whole: bool = True) -> Iterator[None]:
     """Load a file with ``torch.load(..., weights_only=True)`` inside.
 
     Args:
         path (str | Path): The file; of an address only unsafe pickles are recognized.
+        whole (bool): Compare the checksums of all its parts first, which torch does not.
 
     Raises:
         CheckpointError: It is damaged, of another format, or holds more than tensors,
@@ -79,9 +85,10 @@ def safe_loading(path: str | Path) -> Iterator[None]:
     """
     local = Path(path).expanduser()
     is_local = local.is_file()
-    if is_local:
-        is_zipped(local)
+    zipped = is_local and is_zipped(local)
     try:
+        if zipped and whole:
+            check_parts(local, whole)
         with torch.serialization.safe_globals(_ALLOWED):
             yield
     except pickle.UnpicklingError as e:
@@ -124,10 +131,9 @@ def open_torch(path: Path) -> Tensors:
     files have to be read as a whole, with a warning.
 
     Raises:
-        CheckpointError: See :func:`safe_loading`; it holds no named tensors, or is a compressed
-            zip. On reading a tensor: the file has changed.
+        CheckpointError: See :func:`safe_loading`; it holds no named tensors. On reading a tensor:
+            it is damaged, or the file has changed.
     """
-    version = _version(path)
     if not is_zipped(path):
         text = (
             f'{path} is in the format from before PyTorch 1.6: the whole file is read into memory.'
@@ -135,31 +141,54 @@ def open_torch(path: Path) -> Tensors:
         warnings.warn(text, stacklevel=2)
         tensors = _load(path, mmap=False)
         return {name: partial(tensors.__getitem__, name) for name in tensors}
-    with safe_loading(path), zipfile.ZipFile(path) as z:
-        compressed = any(e.compress_type != zipfile.ZIP_STORED for e in z.infolist())
-    if compressed:  # a map would give its bytes for numbers
-        raise CheckpointError(f"'{path}' is a compressed zip. Fix: write it again with torch.save.")
-    return {name: partial(_read, path, name, version) for name in _load(path, mmap=True)}
+    with safe_loading(path, whole=False):
+        sums = check_parts(path)
+    return {name: partial(_read, path, name, sums) for name in _load(path, mmap=True)}
+
+
+def check_parts(path: Path, whole: bool = False) -> set[tuple[int, int]]:
+    """Compare the checksums of a zip's parts with its directory's, which torch does not.
+
+    Args:
+        path (Path): A file of ``torch.save``.
+        whole (bool): False leaves out the parts that are tensors.
+
+    Returns:
+        set: Size and checksum of each part that is left, to be compared where it is read.
+
+    Raises:
+        BadZipFile: They differ, or the zip is compressed: a map would give its bytes for numbers.
+    """
+    with zipfile.ZipFile(path) as z:
+        entries = z.infolist()
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries):
+            raise zipfile.BadZipFile('it is a compressed zip; write it again with torch.save')
+        orders = [z.read(e) for e in entries if e.filename.endswith('/byteorder')]
+        whole |= orders not in ([], [sys.byteorder.encode()])  # torch swaps what it reads
+        for entry in entries:
+            with z.open(entry) as part:
+                while (whole or not _STORAGE.search(entry.filename)) and part.read(_CHUNK):
+                    pass
+    return set() if whole else {(e.file_size, e.CRC) for e in entries}
 
 
 def _load(path: Path, mmap: bool) -> dict[str, Tensor]:
-    with safe_loading(path):
+    with safe_loading(path, whole=not mmap):
         content = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' holds a {type(content).__name__}, not named tensors.")
     return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
 
 
-def _read(path: Path, name: str, version: tuple[int, ...]) -> Tensor:
+def _read(path: Path, name: str, sums: set[tuple[int, int]]) -> Tensor:
     tensor = _load(path, mmap=True).get(name)
-    if tensor is None or _version(path) != version:
-        raise CheckpointError(f'{path} changed while it was read. Fix: start again.')
+    if tensor is None:
+        raise CheckpointError(f"{path} changed while it was read: '{name}' is gone.")
+    if sums and tensor.layout == torch.strided and not tensor.is_meta:
+        data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy().data
+        if (len(data), zlib.crc32(data)) not in sums:
+            raise CheckpointError(f"'{name}' of {path} is damaged or changed. Fix: copy it again.")
     return tensor
-
-
-def _version(path: Path) -> tuple[int, ...]:
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def is_safetensors(path: str | Path) -> bool:

@@ -142,9 +142,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         #: Whether a training step depends on how far training has come.
         self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
-        if isinstance(self.block, ProvenanceMixin):
-            self.block.source.update(self.settings())
-        else:  # a block without a record of its own
+        if not isinstance(self.block, ProvenanceMixin):  # a block without a record of its own
             self.register_state_dict_post_hook(_save_settings)
         if not getattr(self.block, 'may_absorb', True):
             field = 'neck.low_rank with block.rotary=True, or norms of keys, clipping or sinks'
@@ -152,6 +150,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         self.mapper_in = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
+        if isinstance(self.block, ProvenanceMixin):
+            self.block.source.update(self.settings())
 
     def forward(
         self,
@@ -311,6 +311,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         named = self.layout is not None and self.layout not in DEFAULTS.values()
         averages = self.out_type == 'avg_featmap'
         branch = getattr(self.train_only, 'branch', None)
+        norm, eps = type(self.norm).__name__, getattr(self.norm, 'eps', None)
         return dict(
             residual=self.residual,
             layout=self.layout if named else 'by dimensions',
@@ -319,6 +320,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             index=self.index,
             keep_others=self.keep_others,
             branch='left out in evaluation' if branch else 'none',
+            out_type=self.out_type,
+            norm='none' if self.norm is None else f'{norm}(eps={eps})',
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:

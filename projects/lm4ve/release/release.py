@@ -18,26 +18,15 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from lm4ve.blocks import LLMBlock, frozen_tensors
-from lm4ve.blocks.language_model import LanguageModel
+from lm4ve.blocks.language_model import LanguageModel, layer_fields
 from lm4ve.blocks.provenance import SOURCE_KEY, decode_source, encode_source
 from lm4ve.errors import CheckpointError, UserError, listing
 from lm4ve.files import write_text
-from lm4ve.llm.fingerprint import smallest_exact_dtype
+from lm4ve.llm.fingerprint import fingerprint, smallest_exact_dtype
 from lm4ve.runner.checkpoint_files import meta_of, write_checkpoint
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.building import build_model
 from lm4ve.version import __version__
-
-# Fields of a language model's config that say nothing of its layers: those that all
-# models have, where it was loaded from, remote code, storage type (the block's `dtype`
-# decides), and heads for text.
-_NOT_OF_LAYERS = {
-    *PretrainedConfig().to_dict(),
-    *('_attn_implementation', '_attn_implementation_autoset', '_commit_hash'),
-    *('_experts_implementation', 'auto_map', 'classifier_dropout', 'finetuning_task'),
-    *('gradient_checkpointing', 'task_specific_params', 'tokenizer_class', 'torch_dtype'),
-    'use_cache',
-} - {'model_type'}
 
 
 class Release(NamedTuple):
@@ -67,9 +56,9 @@ def portable_arch(config: PretrainedConfig) -> dict:
     Raises:
         UserError: A field does not survive the way through a config file.
     """
-    fields = _fields(config)
+    fields = layer_fields(config)
     plain = json.loads(json.dumps(fields, allow_nan=False))
-    again = _fields(LanguageModel(None, plain).config)
+    again = layer_fields(LanguageModel(None, plain).config)
     lost = [k for k in {*fields, *again} if json.dumps(fields.get(k)) != json.dumps(again.get(k))]
     if lost:
         raise UserError(
@@ -77,10 +66,6 @@ def portable_arch(config: PretrainedConfig) -> dict:
             f'{listing(sorted(lost))} differ(s). Fix: test with the language model itself.'
         )
     return plain
-
-
-def _fields(config: PretrainedConfig) -> dict:
-    return {k: v for k, v in config.to_dict().items() if k not in _NOT_OF_LAYERS}
 
 
 def release_config(cfg: Config) -> Config:
@@ -212,7 +197,9 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     state = model.state_dict()
     for name in state:
         if name.rpartition('.')[2] == SOURCE_KEY:
-            state[name] = encode_source(without_folder(decode_source(state[name])))
+            frozen = sorted(frozen_tensors(model.get_submodule(name.rpartition('.')[0])).items())
+            record = without_folder(decode_source(state[name]))
+            state[name] = encode_source(dict(record, embedded=fingerprint(frozen)))
     return state
 
 

@@ -8,7 +8,6 @@ directory that was moved or copied leaves a path to nowhere.
 import logging
 import os
 import re
-import zipfile
 from pathlib import Path
 
 from mmengine.config import Config
@@ -21,16 +20,12 @@ _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
 
 
 def check_whole(path: str | Path) -> None:
-    """Read a checkpoint file, and the checksums of its parts if it is a zip file.
+    """Read a checkpoint file.
 
     Raises:
         CheckpointError: It does not exist, is damaged, or holds no state of a training.
     """
     content = read_checkpoint(path)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as parts:
-            if (part := parts.testzip()) is not None:
-                raise CheckpointError(f"'{path}' is damaged: part '{part}' has another checksum.")
     if not {'meta', 'message_hub'} <= content.keys():
         raise CheckpointError(
             f"Training cannot continue from '{path}', which holds {listing(list(content))}; "
@@ -73,7 +68,7 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
             if not path.is_dir():  # a folder of shards, whose format checks itself
                 check_whole(path)
             return path, notes
-        except (CheckpointError, zipfile.BadZipFile, OSError) as e:
+        except (CheckpointError, OSError) as e:
             notes.append(str(e))
     if paths:
         raise UserError(f"No checkpoint in work_dir='{folder}' is whole: {listing(notes)}")

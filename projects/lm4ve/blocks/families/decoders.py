@@ -17,6 +17,9 @@ from lm4ve.errors import UnsupportedModelError
 LLAMA = LayerSpec()
 #: LLaMA with a norm over the channels of each head's queries and keys.
 QWEN3 = LayerSpec(qk_norm='head')
+_APERTUS = replace(
+    QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
+)
 # No norm before a branch, one on its output.
 _OLMO2 = LayerSpec(
     qk_norm='all',
@@ -24,17 +27,17 @@ _OLMO2 = LayerSpec(
         attention_out_norm='post_attention_layernorm', mlp_out_norm='post_feedforward_layernorm'
     ),
 )
-GEMMA2 = LayerSpec(
-    norms=dict(
-        attention_norm='input_layernorm',
-        attention_out_norm='post_attention_layernorm',
-        mlp_norm='pre_feedforward_layernorm',
-        mlp_out_norm='post_feedforward_layernorm',
-    )
-)
+# A norm before a branch, and one on its output.
+_BOTH = ('attention_norm', 'attention_out_norm', 'mlp_norm', 'mlp_out_norm')
+_AROUND = 'input_layernorm post_{}_layernorm {}_layernorm post_{}_layernorm'
+_GEMMA2 = _AROUND.format('attention', 'pre_feedforward', 'feedforward').split()
+_GLM4 = _AROUND.format('self_attn', 'post_attention', 'mlp').split()
+GEMMA2 = LayerSpec(norms=dict(zip(_BOTH, _GEMMA2, strict=True)))
 _GLM = LayerSpec(rotary='pairs')
 _FUSED = LayerSpec(qkv=('query_key_value',), split=rows_grouped, out='dense')
 _LAYERNORMS = ('q_layernorm', 'k_layernorm')
+# Norms of queries and keys count where the config has them built.
+_LATE_NORMS: Any = dict(qk_norm='head', qk_norms=_LAYERNORMS, final_norm='final_layernorm')
 # Branches side by side that read the same norm.
 _SHARED_NORM = LayerSpec(parallel=True, norms=dict(attention_norm='input_layernorm'))
 _COHERE = replace(_SHARED_NORM, rotary='interleaved')
@@ -54,6 +57,12 @@ _GPT2 = LayerSpec(
     norms=dict(attention_norm='ln_1', mlp_norm='ln_2'),
     final_norm='ln_f',
 )
+_BIOGPT = LayerSpec(
+    out='out_proj',
+    norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
+    mlp=('fc1', 'activation_fn', 'fc2'),
+    final_norm='layer_norm',
+)
 
 
 def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
@@ -61,25 +70,9 @@ def _gpt_neox(config: PretrainedConfig) -> LayerSpec:
     return replace(fused, parallel=config.use_parallel_residual)
 
 
-def _phi(config: PretrainedConfig) -> LayerSpec:
-    form = 'head' if config.qk_layernorm else ''
-    dense = replace(_SHARED_NORM, out='dense', final_norm='final_layernorm')
-    return replace(dense, qk_norm=form, qk_norms=_LAYERNORMS)
-
-
-def _persimmon(config: PretrainedConfig) -> LayerSpec:
-    form = 'head' if config.qk_layernorm else ''
-    return replace(_FUSED, qk_norm=form, qk_norms=_LAYERNORMS, final_norm='final_layernorm')
-
-
 def _stablelm(config: PretrainedConfig) -> LayerSpec:
-    form = 'split' if config.qk_layernorm else ''
     kind = _SHARED_NORM if config.use_parallel_residual else LLAMA
-    return replace(kind, qk_norm=form, qk_norms=_LAYERNORMS)
-
-
-def _cohere(config: PretrainedConfig) -> LayerSpec:
-    return replace(_COHERE, qk_norm='head' if config.use_qk_norm else '')
+    return replace(kind, qk_norm='split', qk_norms=_LAYERNORMS)
 
 
 def _gpt_bigcode(config: PretrainedConfig) -> LayerSpec:
@@ -128,7 +121,7 @@ def _ministral3_reach(config: PretrainedConfig) -> int:
 # Biases, LayerNorm, gated or plain MLPs and scales of the residual come with the modules.
 _LIKE_LLAMA = (
     'llama mistral ministral qwen2 qwen2_vl_text qwen2_5_vl_text gemma granite smollm3 starcoder2 '
-    'arcee seed_oss internlm3 nemotron olmo'
+    'arcee seed_oss internlm3 nemotron olmo cwm granite_swa jais2 iquestcoder eurobert'
 )
 
 DECODERS: dict[str, Family] = {
@@ -139,21 +132,12 @@ DECODERS: dict[str, Family] = {
     'glm': _GLM,
     'ernie4_5': _GLM,
     'helium': _GLM,
-    'glm4': replace(
-        _GLM,
-        norms=dict(
-            attention_norm='input_layernorm',
-            attention_out_norm='post_self_attn_layernorm',
-            mlp_norm='post_attention_layernorm',
-            mlp_out_norm='post_mlp_layernorm',
-        ),
-    ),
+    'glm4': replace(_GLM, norms=dict(zip(_BOTH, _GLM4, strict=True))),
     # Norms of queries and keys.
     'qwen3': QWEN3,
     'qwen3_vl_text': QWEN3,
-    'apertus': replace(
-        QWEN3, norms=dict(attention_norm='attention_layernorm', mlp_norm='feedforward_layernorm')
-    ),
+    'apertus': _APERTUS,
+    'apertus1p5_text': _APERTUS,
     'hunyuan_v1_dense': replace(
         QWEN3, qk_norms=('query_layernorm', 'key_layernorm'), norm_after_rotary=True
     ),
@@ -162,12 +146,12 @@ DECODERS: dict[str, Family] = {
     'olmo2': _OLMO2,
     'olmo3': _OLMO2,
     'exaone4': replace(_OLMO2, qk_norm='head', uses_rotary=_exaone4_rotary),
-    'gemma2': GEMMA2,
+    'gemma2': replace(GEMMA2, softcap=True),
     'gemma3_text': replace(GEMMA2, qk_norm='head'),
     # Branches side by side.
-    'cohere': _cohere,
+    'cohere': replace(_COHERE, qk_norm='head'),
     'cohere2': replace(_COHERE, uses_rotary=_where_it_slides),
-    'phi': _phi,
+    'phi': replace(_SHARED_NORM, out='dense', **_LATE_NORMS),
     'stablelm': _stablelm,
     'falcon': _falcon,
     'gpt_neox': _gpt_neox,
@@ -184,12 +168,8 @@ DECODERS: dict[str, Family] = {
         out='out_proj',
         scale=1.0,
     ),
-    'persimmon': _persimmon,
+    'persimmon': replace(_FUSED, **_LATE_NORMS),
     'opt': _opt,
-    'biogpt': LayerSpec(
-        out='out_proj',
-        norms=dict(attention_norm='self_attn_layer_norm', mlp_norm='final_layer_norm'),
-        mlp=('fc1', 'activation_fn', 'fc2'),
-        final_norm='layer_norm',
-    ),
+    'biogpt': _BIOGPT,
+    'xglm': _BIOGPT,
 }

@@ -37,10 +37,12 @@ def _albert_refuse(config: PretrainedConfig, index: int) -> str:
     return f'inner_group_num={count} makes several layers one, expected 1' if count != 1 else ''
 
 
+_LIKE_BERT = (
+    'bert roberta xlm-roberta camembert electra ernie data2vec-text bert-generation rembert '
+    'roc_bert layoutlm'
+)
 ENCODERS: dict[str, Family] = {
-    **dict.fromkeys(
-        ('bert', 'roberta', 'xlm-roberta', 'camembert', 'electra', 'ernie', 'data2vec-text'), _BERT
-    ),
+    **dict.fromkeys(_LIKE_BERT.split(), _BERT),
     'distilbert': LayerSpec(
         attention='attention',
         qkv=('q_lin', 'k_lin', 'v_lin'),

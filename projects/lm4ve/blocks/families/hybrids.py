@@ -39,18 +39,16 @@ def _llama4_reach(config: PretrainedConfig) -> int:
     return int(config.floor_scale) - 1 if config.attn_temperature_tuning else 10**9
 
 
-def _llama4(config: PretrainedConfig) -> LayerSpec:
-    return LayerSpec(
-        qk_norm='head' if config.use_qk_norm else '',
-        qk_norms=('qk_norm', 'qk_norm'),
-        norm_after_rotary=True,
-        mlp=('feed_forward',),
-        rotary='complex',
-        reach=_llama4_reach,
-        experts=True,
-    )
-
-
+_LLAMA4 = LayerSpec(
+    qk_norm='head',
+    qk_norms=('qk_norm', 'qk_norm'),
+    norm_after_rotary=True,
+    mlp=('feed_forward',),
+    rotary='complex',
+    reach=_llama4_reach,
+    experts=True,
+)
+_MIXTRAL = replace(LLAMA, experts=True)
 _QWEN3_NEXT = replace(QWEN3, gated=True, experts=True, refuse=_without_attention)
 _LFM2 = LayerSpec(
     out='out_proj',
@@ -63,12 +61,11 @@ _LFM2 = LayerSpec(
 )
 
 HYBRIDS: dict[str, Family] = {
-    'mixtral': replace(LLAMA, experts=True),
-    'qwen2_moe': replace(LLAMA, experts=True),
-    'qwen3_moe': replace(QWEN3, experts=True),
-    'olmoe': replace(LLAMA, qk_norm='all', experts=True),
+    **dict.fromkeys(('mixtral', 'qwen2_moe', 'solar_open'), _MIXTRAL),
+    **dict.fromkeys(('qwen3_moe', 'mellum', 'glm4_moe'), replace(QWEN3, experts=True)),
+    **dict.fromkeys(('olmoe', 'minimax_m2'), replace(_MIXTRAL, qk_norm='all')),
     'gpt_oss': replace(LLAMA, rotary='half width', experts=True),
-    'llama4_text': _llama4,
+    'llama4_text': _LLAMA4,
     # Full attention in some layers only.
     'qwen3_next': _QWEN3_NEXT,
     'qwen3_5_text': _QWEN3_NEXT,

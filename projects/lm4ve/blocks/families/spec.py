@@ -56,6 +56,7 @@ class LayerSpec:
             rotary embedding where the model has.
         scale (float, optional): Factor of the scores, where the attention does not say it
             and it is not ``head_dim ** -0.5``.
+        softcap (bool): The scores are capped (gemma3 has the config's field and ignores it).
         reach (callable, optional): ``(config) -> int``: with this many tokens or fewer
             the family's scores do not depend on the positions but by rotary embedding.
         experts (bool): The MLP may be a mixture of experts, which ``transformers``' own
@@ -89,6 +90,7 @@ class LayerSpec:
         getattr(attention, 'use_rope', True)
     )
     scale: float | None = None
+    softcap: bool = False
     reach: Callable[[PretrainedConfig], int] | None = None
     experts: bool = False
     final_norm: str = 'norm'
