@@ -6,7 +6,7 @@ checks that each refused one fails.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -253,15 +253,22 @@ def works_table(entries: Iterable[Entry], host: str) -> str:
     titles = ['`backbone=dict(...)`: these fields and your sizes']
     titles += ["`neck=dict(type='LLMBlockNeck', ...)`: beside `in_channels` and `block`"]
     titles += ['model and head'] * any(e.model for e in entries)
-    rows = []
+    names_of: dict[tuple[str, ...], list[str]] = {}  # entries that differ in the type alone
     for entry in entries:
-        cells = [*config_lines(entry, host)]
+        cells = [*config_lines(replace(entry, type=f'{host}.NAME'), host)]
         if len(titles) == 3:
             cells += [', '.join(f'`{n}`' for n in (entry.model, entry.head) if n)]
         elif entry.head:
             cells[-1] += f', head `{entry.head}`'
         cells[-1] += f'; {entry.note}' if entry.note else ''
-        rows.append(cells)
+        names_of.setdefault(tuple(cells), []).append(entry.type)
+    rows = []
+    for (backbone, *others), names in names_of.items():
+        if len(names) == 1:
+            backbone = backbone.replace(f'{host}.NAME', full_type(names[0], host))
+        else:
+            backbone += ', NAME one of ' + ', '.join(f'`{n}`' for n in names)
+        rows.append([backbone, *others])
     return markdown(titles, rows)
 
 
