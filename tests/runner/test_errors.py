@@ -37,8 +37,8 @@ def fail(fails, folder, option: str) -> str:
         ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
         (
             'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
-            'default_hooks.checkpoint.save_best=acuracy/top1 default_hooks.checkpoint.rule=greater',
-            "save_best='acuracy/top1' must be one of auto, accuracy/top1.",
+            'default_hooks.checkpoint.save_best=precision/top1 default_hooks.checkpoint.rule=greater',
+            "save_best='precision/top1' must be one of auto, accuracy/top1.",
         ),
     ],
 )
