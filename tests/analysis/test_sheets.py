@@ -175,7 +175,7 @@ def scene_analysis():
     tokens = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(1))
     tokens[:, 1] = 50.0
     tokens[:, 2] = tokens[:, 4] = 1e6  # padding
-    layout = Layout('motion', 0, (3, 2), torch.cat(paddings, dim=1))
+    layout = Layout('motion', 0, (5,), torch.cat(paddings, dim=1))
     return analysis_of('motion', inputs, layout, tokens, samples=2)
 
 

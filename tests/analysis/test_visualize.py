@@ -182,7 +182,7 @@ def test_scenes_become_sheets(tmp_path):
     'args, message',
     [
         (['missing.jpg'], "missing.jpg' does not exist"),
-        (['clip.mp4'], "clip.mp4' does not fit: the config takes an image: .*jpg"),
+        (['clip.mp4'], "clip.mp4' does not fit: the config takes an image; .*jpg"),
         ([], 'no inputs'),
         (['--indices 0 --points a=neck.blok'], "'neck.blok' is no"),
     ],

@@ -19,7 +19,8 @@ NO_ABSORB = (
     *('qwen3', 'gemma3_text', 'olmo2', 'phi-qk-norm', 'apertus', 'hunyuan_v1_dense', 'nanochat'),
     *('olmo3', 'exaone4', 'cohere-qk-norm', 'stablelm-parallel', 'qwen3_vl_text', 'qwen3_moe'),
     *('olmoe', 'qwen3_next', 'qwen3_5_text', 'lfm2', 'gemma4_text', 'gemma4-keys-as-values'),
-    *('olmo-clip', 'gpt_oss', 'persimmon'),
+    *('olmo-clip', 'gpt_oss', 'persimmon', 'apertus1p5_text', 'qwen3-sliding', 'granite_swa'),
+    *('gemma3-both-ways', 'glm4_moe', 'mellum', 'minimax_m2'),
 )
 QUERIES = {'first': slice(0, 1), 'some': torch.tensor([[0, 3], [4, 2]]), 'all': None}
 

@@ -9,7 +9,13 @@ from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.train_only import draw_tokens
 from tests.helpers.tasks import ROOT
-from tests.necks.test_llm_block_neck import C, make, plain
+from tests.necks.test_llm_block_neck import C, make
+
+
+def plain(neck, tokens, mask=None):
+    """Mapper, block, mapper in plain functional code."""
+    hidden = neck.block(F.linear(tokens, neck.mapper_in.weight), padding_mask=mask)
+    return F.linear(hidden, neck.mapper_out.weight)
 
 
 def taken(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -33,11 +33,12 @@ def fail(fails, folder, option: str) -> str:
         ('model.neck.in_chanels=64', "in_chanels is not a known field. Did you mean 'in_channels'"),
         ('runner_type=Runer', "Did you mean 'Runner'?"),
         ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
-        ('model.neck.in_channels=32', 'Fix: set model.neck.in_channels=64'),
+        ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
         ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
         (
             'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
-            'default_hooks.checkpoint.save_best=precision/top1 default_hooks.checkpoint.rule=greater',
+            'default_hooks.checkpoint.save_best=precision/top1 '
+            'default_hooks.checkpoint.rule=greater',
             "save_best='precision/top1' must be one of auto, accuracy/top1.",
         ),
     ],

@@ -41,18 +41,12 @@ _WITHOUT_EFFECT = (
 )
 
 
+#: The tokens that a layer sees: those at a distance below ``width``, or of its own chunk of
+#: ``width`` tokens; ``both_ways`` where the language model itself is bidirectional.
 class Window(NamedTuple):
-    """The tokens that a layer sees: those at a distance below ``width``, or of its own chunk.
-
-    Attributes:
-        width (int): The number of tokens.
-        chunked (bool): Tokens see those of their chunk of ``width`` tokens alone.
-        both_ways (bool): The language model itself is bidirectional.
-    """
-
     width: int
-    chunked: bool = False
-    both_ways: bool = False
+    chunked: bool
+    both_ways: bool
 
 
 class LanguageModel:
@@ -192,20 +186,20 @@ class LanguageModel:
         kind = kinds[index] if kinds else 'sliding_attention'  # of mistral all layers slide
         width = getattr(config, 'sliding_window', None)
         if kind == 'local':  # gpt_neo's, whose mask is its own
-            return Window(config.window_size)
+            return Window(config.window_size, False, False)
         if kind == 'chunked_attention':
-            return Window(config.attention_chunk_size, chunked=True)
+            return Window(config.attention_chunk_size, True, False)
         if kind != 'sliding_attention' or not width or 'sliding_window' not in ' '.join(masks):
             return None  # or a field that this family's model does not read
         if not (getattr(config, 'is_causal', True) and 'create_causal_mask' in masks):
-            return Window(width + 1, both_ways=True)
+            return Window(width + 1, False, True)
         overlay = '_bidirectional_window_overlay' in masks  # gemma3's
-        return Window(width, both_ways=overlay and bool(config.use_bidirectional_attention))
+        return Window(width, False, overlay and bool(config.use_bidirectional_attention))
 
     def settings(self, layers: Sequence[int], rotary: bool) -> dict[str, Any]:
         """Return the fields of the config by which some layers compute, for a record."""
         count, pattern = self.config.num_hidden_layers, _WITHOUT_EFFECT
-        fields = json.loads(json.dumps(layer_fields(self.config), default=str))
+        fields = json.loads(json.dumps(self.config.to_dict(), default=str))
         if not rotary:
             pattern += '|rope|rotary|partial|position'
         elif not re.search('dynamic|longrope', str(fields)):
@@ -213,7 +207,7 @@ class LanguageModel:
         return {
             name: [v[i] for i in layers] if isinstance(v, list) and len(v) == count else v
             for name, v in fields.items()
-            if not re.search(pattern, name)
+            if name not in _NOT_OF_LAYERS and not re.search(pattern, name)
         }
 
     def final_norm(self, dtype: torch.dtype) -> nn.Module:

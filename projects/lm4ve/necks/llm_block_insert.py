@@ -6,14 +6,10 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
-import copy
-from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
-import torch
 from mmengine.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 
 from lm4ve.errors import UserError, check, did_you_mean, listing
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
@@ -23,78 +19,6 @@ _SEQUENCES = (
     *(nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.TransformerDecoder),
     *(nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.RNNBase),
 )
-
-
-class _ThroughNeck:
-    """A forward hook that sends a module's output, or its entry ``index``, through the neck.
-
-    The neck is looked up in the encoder in each call, since others may put another in its place.
-
-    Args:
-        encoder (nn.Module): It has the neck as ``llm_neck``.
-        after (str): The module's name in the encoder.
-        index (int | str): See :func:`LLMBlockInsert`.
-    """
-
-    def __init__(self, encoder: Any, after: str, index: int | str) -> None:
-        self.encoder, self.after, self.index = encoder, after, index
-        self.known_layout = defaults_of(encoder, after).get('layout')
-        self.samples: int | None = None  # of the encoder's input
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> '_ThroughNeck':
-        hook = copy.copy(self)
-        # Of a module alone that is copied (by peft), the encoder stays the same.
-        hook.encoder = memo.get(id(self.encoder), self.encoder)
-        return hook
-
-    def enter(self, encoder: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Before the encoder runs: count samples; give a replica of DataParallel its own hook."""
-        hook = self
-        if getattr(encoder, '_is_replica', False):
-            place, hook = encoder.get_submodule(self.after), copy.copy(self)
-            hook.encoder = encoder
-            hooks = place._forward_hooks.items()
-            place._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
-        tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
-        hook.samples = next((x.shape[0] for x in tensors), None)
-
-    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
-        """Replace the output."""
-        if isinstance(output, Tensor):
-            return self._run(output)
-        # Patch embeddings and Swin's stages return (tokens, grid size).
-        index = self.index
-        try:
-            features = output.get(index) if isinstance(output, Mapping) else output[index]
-        except (LookupError, TypeError):
-            features = None
-        if not isinstance(features, Tensor):
-            named = output.items() if isinstance(output, Mapping) else enumerate(output)
-            kinds = {k: list(getattr(v, 'shape', ())) or type(v).__name__ for k, v in named}
-            raise UserError(
-                f'index={index!r} names no features: {type(module).__name__} returns {kinds}. '
-                'Fix: the index (of a dict the key) of the entry that the encoder uses.'
-            )
-        # A copy: what the module keeps of its output stays as it is.
-        entries: Any = copy.copy(output) if isinstance(output, Mapping) else list(output)
-        entries[index] = self._run(features)
-        return tuple(entries) if isinstance(output, tuple) else entries
-
-    def _run(self, x: Tensor) -> Any:
-        """Run the neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
-        neck = self.encoder.llm_neck
-        layout = getattr(neck, 'layout', None) or 'BNC'
-        unsure = not torch.jit.is_tracing() and layout != self.known_layout
-        if x.dim() == len(layout) == 3 and unsure and neck.guard:
-            places = [layout.index('B'), layout.index('C')]
-            if x.shape[places[0]] != self.samples == x.shape[3 - sum(places)]:
-                raise UserError(
-                    f"after='{self.after}' gives {list(x.shape)} of {self.samples} samples, which "
-                    f"layout={layout!r} has in dimension {places[0]}. Fix: another layout (CLIP's "
-                    "is 'NBC')."
-                )
-        out = neck(x)
-        return out[0] if isinstance(out, tuple) and isinstance(out[-1], dict) else out
 
 
 @MODELS.register_module()  # type: ignore[untyped-decorator]
@@ -135,8 +59,10 @@ def LLMBlockInsert(
     # Inside an encoder the neck must give all tokens.
     check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
     encoder.llm_neck = built
+    from lm4ve.necks.neck_hook import ThroughNeck
+
     name = next(n for n, m in encoder.named_modules() if m is place)
-    hook = _ThroughNeck(encoder, name, index)
+    hook = ThroughNeck(encoder, name, index, defaults_of(encoder, after).get('layout'))
     encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
     place.register_forward_hook(hook)
     return encoder

@@ -238,14 +238,12 @@ class StopHook(Hook):  # type: ignore[misc]
     """End a run at SIGTERM, after the iteration or the epoch and its checkpoint.
 
     An exception in the middle of them could be caught by what runs there. The handler of the
-    commands sets ``is_asked`` while a loop runs, and raises where none does.
+    commands sets ``is_asked`` while a training loop runs (``is_running``), and raises where none
+    does.
     """
 
     priority = 'LOWEST'
     is_running = is_asked = False
-
-    def before_run(self, runner: Runner) -> None:
-        StopHook.is_running = True
 
     def after_run(self, runner: Runner) -> None:
         StopHook.is_running = False

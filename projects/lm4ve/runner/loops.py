@@ -25,6 +25,7 @@ from mmengine.runner.base_loop import BaseLoop
 
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
+from lm4ve.runner.hooks import StopHook
 
 #: What a seed is for, so that data and steps draw different numbers.
 DATA, STEP, PAUSE = range(3)
@@ -96,7 +97,8 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         Raises:
             UserError: A schedule cannot go on until the end.
         """
-        for s in schedules_of(self.runner):
+        schedules: Any = self.runner.param_schedulers
+        for s in schedules if isinstance(schedules, list) else ():  # of one optimizer
             needed = self._max_epochs if s.by_epoch else self._max_iters
             check('param_scheduler.total_steps', getattr(s, 'total_steps', None), least=needed)
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
@@ -109,6 +111,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
                 f'Nothing is left to train: the checkpoint has done {self._iter} iterations of '
                 f'{self._max_iters}. To continue, resume with a larger train_cfg.{field}.'
             )
+        StopHook.is_running = True
         return super().run()
 
     def batches(self, epoch: int, skip: int) -> Iterator[Any]:

@@ -62,18 +62,27 @@ class SameDataHook(Hook):  # type: ignore[misc]
             text = f"'{source_of(runner)}' was trained on the pixels of {changed}."
             print_log(text, logger='current', level=logging.WARNING)
 
-    def before_train(self, runner: Runner) -> None:
-        """Keep the names of the classes of the training data."""
-        if starts_training(runner) or not self._trained:
-            self._trained = _classes(runner.train_dataloader)
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Compare the classes of the validation data with those of the training."""
+        self._compare(runner, 'val')
 
-    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Compare the classes of the test data with those of the training."""
+        self._compare(runner, 'test')
+
+    def _compare(self, runner: Runner, mode: str = 'train') -> None:
         """Compare the classes of the data with those of the training, by name.
+
+        A new training gives them; a resumed one has them.
 
         Raises:
             UserError: A label has another name.
         """
-        names = self._trained, _classes(getattr(runner, f'{mode}_dataloader'))
+        dataset = getattr(runner, f'{mode}_dataloader').dataset
+        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        if mode == 'train' and (starts_training(runner) or not self._trained):
+            self._trained = classes
+        names = self._trained, classes
         known = names if all(isinstance(n, (list, tuple)) for n in names) else ()
         for label, (there, here) in enumerate(zip_longest(*known)):
             if here not in (there, None):
@@ -82,6 +91,8 @@ class SameDataHook(Hook):  # type: ignore[misc]
                     f'learned it as {brief(there)!r}. Fix: the same class folders, or classes.'
                 )
         self._answers = frozenset()
+
+    before_train = _compare
 
     def after_test_iter(self, runner: Runner, outputs: Any = (), **others: Any) -> None:
         """Check the labels of an evaluated batch; note which answers the model can give.
@@ -116,7 +127,3 @@ def innermost(model: Any) -> Any:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def _classes(loader: Any) -> object:
-    return (getattr(loader.dataset, 'metainfo', None) or {}).get('classes')

@@ -60,6 +60,8 @@ class MotionAnalysis(TaskAnalysis):
     def facts(self, output: dict, classes: Sequence[str] | None) -> dict[str, str]:
         from lm4ve.tasks.motion import forecast_metrics
 
+        if 'trajectories' not in output:
+            return {}
         lines, p = output['trajectories'], output['probabilities']
         facts = dict(prediction=f'{len(lines)} trajectories, the likeliest at {np.max(p):.1%}')
         if output['scene'].future[1].any():
@@ -90,7 +92,7 @@ class TrafficScene(Picture):
     Args:
         inputs (dict[str, np.ndarray]): A sample of the batch of
             :func:`lm4ve.tasks.motion.transforms.collate_scenes`.
-        prediction (dict): ``scene``, ``trajectories`` and ``probabilities``; see
+        prediction (dict): Perhaps ``scene``, ``trajectories`` and ``probabilities``; see
             :func:`lm4ve.tasks.motion.visualization.draw_scene`.
     """
 
@@ -110,7 +112,9 @@ class TrafficScene(Picture):
         """Draw the map, histories, the truth and the forecasts."""
         from lm4ve.tasks.motion.visualization import draw_scene
 
-        draw_scene(axes, *map(self.prediction.get, ('scene', 'trajectories', 'probabilities')))
+        if 'scene' in self.prediction:
+            parts = 'scene', 'trajectories', 'probabilities'
+            draw_scene(axes, *map(self.prediction.get, parts))
         self._finish(axes, 'white')
 
     def draw_values(self, axes: Any, tokens: TokenMap, colors: str, time: int = 0) -> None:

@@ -156,8 +156,7 @@ class RetrievalInferencer(_ImageInferencer):
         Args:
             images (str | Path | np.ndarray | Sequence): See :func:`list_images`.
             caption (str | Sequence[str]): Captions, or what is looked for.
-            rank (str): 'images' ranks them for each text, 'captions' the texts for each
-                image.
+            rank (str): 'images' ranks them for each text, 'captions' texts for each image.
             topk (int): How many of them are returned.
             batch_size (int): Images, texts and pairs at a time.
             out_dir (str | Path, optional): Write a picture of each ranking here.
