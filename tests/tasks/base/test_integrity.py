@@ -102,11 +102,6 @@ def test_unscanned_corrupt_test_file_is_an_error(write, log):
         Notes(paths, test_mode=True, verify=False)[1]
 
 
-def test_max_refetch_bounds_the_draws_of_a_sample(write, log):
-    with pytest.raises(Exception, match='after 2'):
-        Notes(write('bad'), max_refetch=2)[0]
-
-
 # --------------------------------------------------------- tools and their files
 def test_skipped_files_are_counted_by_kind(log):
     skipped = SkippedFiles()
