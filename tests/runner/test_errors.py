@@ -129,8 +129,8 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
         env=environment(),
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith('error: neck.in_channels=32')
-    assert done.stderr.count('neck.in_channels=32') == 1
+    assert done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
+    assert done.stderr.count('in_channels=32 and') == 1
     assert 'Traceback' not in done.stderr
 
 

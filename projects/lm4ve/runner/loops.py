@@ -99,7 +99,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         """
         schedules: Any = self.runner.param_schedulers
         for s in schedules if isinstance(schedules, list) else ():  # of one optimizer
-            needed = self._max_epochs if s.by_epoch else self._max_iters
+            needed = min(self._max_epochs if s.by_epoch else self._max_iters, s.end) - s.begin
             check('param_scheduler.total_steps', getattr(s, 'total_steps', None), least=needed)
         # Shuffle as the resumed run did, if the config leaves the seed to chance.
         sampler: Any = getattr(self.dataloader.batch_sampler, 'sampler', None)

@@ -9,7 +9,6 @@ config keeps a checkpoint by its test score.
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
@@ -49,8 +48,10 @@ class PointCloudAccuracy(BaseMetric):
         total = matrix.sum(axis=1)
         recall = 100.0 * matrix.diagonal() / np.where(total > 0, total, np.nan)
         names = (self.dataset_meta or {}).get('classes', range(count))
-        table = pd.DataFrame(matrix, names, names).assign(**{'recall %': recall.round(1)})
-        text = f'confusion matrix (row: true class) and recall\n{table.to_string()}'
+        rows = (
+            f'{n}: {c.tolist()} {r:.1f} %' for n, c, r in zip(names, matrix, recall, strict=True)
+        )
+        text = '\n'.join(['confusion matrix (a row for each true class) and recall', *rows])
         MMLogger.get_current_instance().info(text)
         overall = 100.0 * matrix.trace() / matrix.sum()
         return dict(overall=overall, mean_class=float(np.nanmean(recall)))
