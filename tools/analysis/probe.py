@@ -12,6 +12,7 @@ grid over layers, as ``lm4ve ablate`` writes them, by Spearman's rank correlatio
 
 import argparse
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,8 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     logger = ConfigDict(type='LoggerHook', interval=max(1, steps))
     cfg.default_hooks = ConfigDict(checkpoint=None, logger=logger)
     cfg.log_processor, cfg.log_level = ConfigDict(by_epoch=False), 'WARNING'
+    # MMEngine's visualizers are found by name, which has the second only.
+    cfg.experiment_name = f'probe-{time.time_ns()}'
     runner = build_runner(cfg)
     runner.train() if steps else runner.model.init_weights()
     model, batches = runner.model.eval(), _batches(runner, samples, seed or 0)
