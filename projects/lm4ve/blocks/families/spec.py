@@ -45,7 +45,7 @@ class LayerSpec:
             ``attention``.
         norm_after_rotary (bool): These norms come after the rotary embedding.
         v_norm (str): A norm of each head's values.
-        norms (dict[str, str]): Of :data:`NORMS` those that the layer has -> their names in it.
+        norms (dict[str, str]): Maps each of :data:`NORMS` that the layer has to its name there.
         mlp (tuple[str, ...]): Modules that make up the MLP, in order.
         parallel (bool): Both branches read the layer's input; without an ``mlp_norm`` the MLP
             reads the normed input of attention.

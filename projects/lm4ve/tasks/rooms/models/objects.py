@@ -65,7 +65,7 @@ class Objects:
     Attributes:
         tokens (Tensor): ``[B, K, C]``.
         padding (Tensor): bool ``[B, K]``, True where there is no object.
-        detections (Detections, optional): Of an encoder that detects.
+        detections (Detections, optional): What an encoder that detects has found.
     """
 
     tokens: Tensor
@@ -224,8 +224,8 @@ def detection_losses(found: Detections, targets: Targets, mean_sizes: Tensor) ->
     """Compare detections with what is there (VoteNet, section 4.2 and supplement).
 
     Args:
-        found (Detections): Of B scenes.
-        targets (Targets): Of the same scenes.
+        found (Detections): The proposals of B scenes.
+        targets (Targets): The truth of these scenes.
         mean_sizes (Tensor): ``[classes, 3]``, meters.
 
     Returns:
