@@ -6,16 +6,22 @@
 Each row is a config's own training data set, on files of the real format and size that
 loader_files.py makes, in this process and one thread, batch by batch as a worker of the data
 loader does it. `a core`: samples by second of CPU time, the median of the rounds, which other
-processes hardly touch. `GPU asks`: samples a second of a GPU that reaches the stated share of
+processes hardly touch. `Pillow alone`: the same samples, within the same rounds, without the
+compiled kernels of `lm4ve[fast]`. `GPU asks`: samples a second of a GPU that reaches the stated share of
 its 16-bit products, by the operations that lm4ve/cost counts. `cores`: the workers that one
 GPU then needs.
 """
 
+import contextlib
+import itertools
 import math
+import random
 import statistics
 import tempfile
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import loader_files as files
@@ -26,6 +32,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 
 import lm4ve  # noqa: F401
+from lm4ve.compat import for_pillow
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.base.batches import trained_dataset
@@ -71,6 +78,17 @@ def loader(cfg: Config, write, folder: Path, count: int):
     return dataset, load
 
 
+def load_a_round(load: Callable, samples: int, seeds: Iterator[int], compiled: bool) -> None:
+    """Load samples by the random numbers of the next seed, with or without compiled kernels."""
+    seed = next(seeds)
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    without = patch.object(for_pillow, 'kernels', return_value=None)
+    with contextlib.nullcontext() if compiled else without:
+        load(samples)
+
+
 def asked_by_gpu(cfg: Config, args) -> float:
     """Return how many samples a second a GPU trains on, by the operations of a step."""
     cost = cost_of_step(cfg)
@@ -83,16 +101,23 @@ def measure(name: str, args) -> dict:
     cfg = read_config(CONFIGS / config)
     count = args.samples or count
     with tempfile.TemporaryDirectory() as folder:
-        np.random.seed(0)
-        torch.manual_seed(0)
         dataset, load = loader(cfg, write, Path(folder) / 'data', min(count, 64))
-        times = in_rounds({name: partial(load, count)}, args)[name]
+        runs = {
+            column: partial(load_a_round, load, count, itertools.count(), compiled)
+            for column, compiled in (('Pillow alone', False), ('a core', True))
+        }
+        times = in_rounds(runs, args)
     loaded = count * getattr(dataset, 'num_repeats', 1)
-    rate = statistics.median(loaded / row['cpu_seconds'] for row in times)
-    row = {'path': config, 'samples': noun, 'a core': rate}
+    rates = {
+        column: statistics.median(loaded / row['cpu_seconds'] for row in rows)
+        for column, rows in times.items()
+    }
+    row = {'path': config, 'samples': noun, **rates}
+    if for_pillow.kernels() is None:
+        del row['Pillow alone']  # both were
     if args.tflops:
         row['GPU asks'] = asked = asked_by_gpu(read_config(CONFIGS / config), args)
-        row['cores'] = math.ceil(asked / rate)
+        row['cores'] = math.ceil(asked / rates['a core'])
     return row
 
 

@@ -5,9 +5,9 @@ _base_ = './ssv2.py'
 train_pipeline = [
     dict(type='DecordInit'),
     dict(type='SampleFrames', clip_len=16, frame_interval=4, num_clips=1),
-    *_base_.train_pipeline[2:6],  # decoding, augmentation, crop, size
+    *_base_.train_pipeline[2:5],  # decoding, augmentation and crop, size
     dict(type='Flip', flip_ratio=0.5),
-    *_base_.train_pipeline[6:],
+    *_base_.train_pipeline[5:],
 ]
 val_pipeline = [
     dict(type='DecordInit'),

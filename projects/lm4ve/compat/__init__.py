@@ -6,7 +6,11 @@ once a repair is no longer needed. A repair is imported and runs right after the
 module that it repairs, so that a run pays only for the libraries that it uses.
 """
 
+from functools import partial
+
 import wrapt
+
+from lm4ve.compat.for_mmcv import resize_sooner
 
 #: Module of a library -> its repairs, as file and function of this package.
 REPAIRS = {
@@ -38,3 +42,7 @@ REPAIRS = {
 for _module, _functions in REPAIRS.items():
     for _function in _functions:
         wrapt.register_post_import_hook(f'{__name__}.{_function}', _module)
+
+#: It wraps a function that most runs never call, and numba is imported by the first call.
+_resize = partial(wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_sooner)
+wrapt.register_post_import_hook(_resize, 'mmcv.image.geometric')

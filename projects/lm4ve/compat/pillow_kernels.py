@@ -1,0 +1,177 @@
+"""Kernels of Pillow's resizing and moving of RGB pictures, compiled by numba.
+
+They repeat Pillow's arithmetic (``src/libImaging/Resample.c``, ``Geometry.c``), rounding
+included, with whole rows or all frames of a clip in the inner loop. Use them through
+:mod:`lm4ve.compat.for_pillow`, which compares them with the installed Pillow.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+
+#: Bits behind the point of Pillow's integer weights.
+_BITS = 22
+_ROWS = types.Array(types.uint8, 2, 'C', readonly=True)
+_CLIP = types.Array(types.uint8, 4, 'A', readonly=True)
+
+
+def _compiled(signature: Any) -> Callable:
+    """Compile for one signature; keep the machine code where a folder can be written.
+
+    numba keeps it beside this file, else in the user's cache folder, by processor, and replaces
+    files atomically. Both may be read-only: then each process compiles.
+    """
+
+    def compile(function: Callable) -> Callable:
+        try:
+            return njit(signature, cache=True, nogil=True)(function)
+        except Exception:  # the cache cannot be written or read: a failure to compile comes again
+            return njit(signature, nogil=True)(function)
+
+    return compile
+
+
+@_compiled(
+    types.Tuple((types.int32[:, ::1], types.int32[:, ::1]))(types.intp, types.intp, types.b1)
+)
+def weights_of(size, target, cubic):
+    """Return the first input and the number of inputs of each output, and their weights."""
+    scale = size / target
+    stretch = max(scale, 1.0)
+    support = (2.0 if cubic else 1.0) * stretch
+    shrink = 1.0 / stretch
+    count = int(math.ceil(support)) * 2 + 1
+    bounds = np.zeros((target, 2), np.int32)
+    fixed = np.zeros((target, count), np.int32)
+    real = np.zeros(count)
+    for i in range(target):
+        center = (i + 0.5) * scale
+        first = max(int(center - support + 0.5), 0)
+        n = min(int(center + support + 0.5), size) - first
+        total = 0.0
+        for k in range(n):
+            x = abs((k + first - center + 0.5) * shrink)
+            if not cubic:
+                real[k] = 1.0 - x if x < 1.0 else 0.0
+            elif x < 1.0:
+                real[k] = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
+            else:
+                real[k] = (((x - 5) * x + 8) * x - 4) * -0.5 if x < 2.0 else 0.0
+            total += real[k]
+        for k in range(n):
+            weight = real[k] / total if total != 0.0 else real[k]
+            half = -0.5 if weight < 0 else 0.5
+            fixed[i, k] = int(half + weight * (1 << _BITS))
+        bounds[i] = first, n
+    return bounds, fixed
+
+
+@_compiled(types.void(_ROWS, types.int32[:, ::1], types.int32[:, ::1], types.uint8[:, ::1]))
+def sum_rows(rows, bounds, weights, out):
+    """Fill each row of ``out`` with a weighted sum of rows."""
+    n = rows.shape[1]
+    sums = np.empty(n, np.int32)
+    for y in range(out.shape[0]):
+        first, count = bounds[y]
+        for j in range(n):
+            sums[j] = 1 << (_BITS - 1)
+        for k in range(count):
+            row, weight = rows[first + k], weights[y, k]
+            for j in range(n):
+                sums[j] += np.int32(row[j]) * weight
+        for j in range(n):
+            value = sums[j] >> _BITS
+            out[y, j] = np.uint8(0 if value < 0 else (255 if value > 255 else value))
+
+
+@_compiled(
+    types.void(
+        types.uint8[:, :, ::1],
+        types.float64,
+        types.float64,
+        types.float64[:, ::1],
+        types.uint8[::1],
+    )
+)
+def _interpolate(source, x_in, y_in, rows, out):
+    """Interpolate at one place: four values along each of four rows, then along the columns.
+
+    Where the place lies on a row or a column of the source, as it does in each shear and shift,
+    a polynomial gives its first coefficient exactly, and the others are left out.
+    """
+    height, width, lanes = source.shape
+    x, y = int(math.floor(x_in)), int(math.floor(y_in))
+    dx, dy = x_in - x, y_in - y
+    x0, x1, x2, x3 = (
+        min(max(x - 1, 0), width - 1),
+        min(max(x, 0), width - 1),
+        min(max(x + 1, 0), width - 1),
+        min(max(x + 2, 0), width - 1),
+    )
+    first, last = (0, 4) if dy else (1, 2)
+    for r in range(first, last):
+        line = rows[r]
+        row = min(max(y - 1 + r, 0), height - 1)
+        a, b, c, d = source[row, x0], source[row, x1], source[row, x2], source[row, x3]
+        if dx:
+            for j in range(lanes):
+                v0, v1, v2, v3 = np.int32(a[j]), np.int32(b[j]), np.int32(c[j]), np.int32(d[j])
+                p2 = np.float64(2 * (v0 - v1) + v2 - v3)
+                p3 = np.float64(v1 - v0 + v3 - v2)
+                line[j] = v1 + dx * (np.float64(v2 - v0) + dx * (p2 + dx * p3))
+        else:
+            for j in range(lanes):
+                line[j] = b[j]
+    if dy:
+        for j in range(lanes):
+            v0, v1, v2, v3 = rows[0, j], rows[1, j], rows[2, j], rows[3, j]
+            p2 = 2 * (v0 - v1) + v2 - v3
+            p3 = -v0 + v1 - v2 + v3
+            value = v1 + dy * ((-v0 + v2) + dy * (p2 + dy * p3))
+            out[j] = np.uint8(min(max(value, 0.0), 255.0))
+    else:
+        for j in range(lanes):
+            out[j] = np.uint8(min(max(rows[1, j], 0.0), 255.0))
+
+
+@_compiled(
+    types.void(
+        _CLIP,
+        types.float64[::1],
+        types.uint8[::1],
+        types.intp,
+        types.intp,
+        types.uint8[:, :, :, ::1],
+    )
+)
+def move(clip, matrix, fill, top, left, out):
+    """Fill ``out`` with a box, from ``top`` and ``left``, of the moved frames of a clip.
+
+    Values of all frames lie beside each other, so that a pixel's weights are computed once.
+    """
+    count, height, width = clip.shape[:3]
+    lanes = 3 * count
+    source = np.empty((height, width, lanes), np.uint8)
+    for y in range(height):
+        for t in range(count):
+            for x in range(width):
+                for c in range(3):
+                    source[y, x, 3 * t + c] = clip[t, y, x, c]
+    line = np.empty((out.shape[2], lanes), np.uint8)
+    rows = np.empty((4, lanes))
+    for y in range(out.shape[1]):
+        for x in range(out.shape[2]):
+            x_in = matrix[0] * (x + left + 0.5) + matrix[1] * (y + top + 0.5) + matrix[2]
+            y_in = matrix[3] * (x + left + 0.5) + matrix[4] * (y + top + 0.5) + matrix[5]
+            if x_in < 0.0 or x_in >= width or y_in < 0.0 or y_in >= height:
+                for j in range(lanes):
+                    line[x, j] = fill[j % 3]
+            else:
+                _interpolate(source, x_in - 0.5, y_in - 0.5, rows, line[x])
+        for t in range(count):
+            for x in range(out.shape[2]):
+                for c in range(3):
+                    out[t, y, x, c] = line[x, 3 * t + c]
