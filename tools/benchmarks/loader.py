@@ -6,8 +6,8 @@
 Each row is a config's own training data set, on files of the real format and size that
 loader_files.py makes, in this process and one thread, batch by batch as a worker of the data
 loader does it. `a core`: samples by second of CPU time, the median of the rounds, which other
-processes hardly touch. `Pillow alone`: the same samples, within the same rounds, without the
-compiled kernels of `lm4ve[fast]`. `GPU asks`: samples a second of a GPU that reaches the stated share of
+processes hardly touch. `Pillow alone`: the same samples in the same rounds, without the compiled
+kernels of `lm4ve[fast]`. `GPU asks`: samples a second of a GPU that reaches the stated share of
 its 16-bit products, by the operations that lm4ve/cost counts. `cores`: the workers that one
 GPU then needs.
 """

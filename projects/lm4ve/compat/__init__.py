@@ -43,6 +43,6 @@ for _module, _functions in REPAIRS.items():
     for _function in _functions:
         wrapt.register_post_import_hook(f'{__name__}.{_function}', _module)
 
-#: It wraps a function that most runs never call, and numba is imported by the first call.
+#: No repair: the same pixels in less time. numba is imported by the first call that asks for it.
 _resize = partial(wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_sooner)
 wrapt.register_post_import_hook(_resize, 'mmcv.image.geometric')

@@ -1,4 +1,4 @@
-"""Repairs of mmcv-lite 2.1.0."""
+"""Repair of mmcv-lite 2.1.0, and its resize by compiled kernels."""
 
 import inspect
 import sys
@@ -54,10 +54,10 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
 
 
 def resize_sooner(plain: Any, _: None, args: tuple, kwargs: dict) -> Any:
-    """Pillow's bicubic resize is the slowest part of an image's pipeline.
+    """Stand for mmcv's ``imresize``, which wrapt calls this with the arguments of.
 
-    This runs in place of mmcv's ``imresize``, by its arguments, and returns the same pixels
-    (:mod:`lm4ve.compat.for_pillow`). May go once Pillow is as quick.
+    Where Pillow is asked for, the compiled kernels resize. The pixels are the same
+    (:mod:`lm4ve.compat.for_pillow`).
     """
     from lm4ve.compat.for_pillow import resize
 

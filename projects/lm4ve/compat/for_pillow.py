@@ -69,7 +69,9 @@ def resize(
     """
     usual = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
     whole = len(size) == 2 and all(isinstance(n, (int, np.integer)) and n > 0 for n in size)
-    found = kernels() if usual and whole and interpolation in _FILTERS else None
+    # Some releases before 13.0 turn the passes round for such strips.
+    strip = not since_13 and usual and image.shape[0] > 100 * image.shape[1]
+    found = kernels() if usual and whole and not strip and interpolation in _FILTERS else None
     return None if found is None else _resize(found, image, size, interpolation, since_13)
 
 
