@@ -15,12 +15,11 @@ from PIL import Image
 from timm.data import auto_augment as timm
 
 from lm4ve.compat import for_pillow
+from lm4ve.errors import check
 from lm4ve.registry import TRANSFORMS
 
 #: RGB of what comes in at the borders.
 _FILL = (124, 116, 104)
-
-
 #: Operations that change each pixel by itself, and those that move pixels by a matrix.
 _BY_PIXEL = {timm.invert, timm.solarize, timm.solarize_add, timm.posterize}
 _BY_PIXEL |= {timm.color, timm.brightness, timm.desaturate}
@@ -40,12 +39,17 @@ class ClipRandAugment(BaseTransform):
             ``dict(type='RandomResizedCrop')``. Pixels and random numbers are those of the two
             transforms one after the other; what is cut off need not be drawn.
 
+    Raises:
+        UserError: ``crop`` is lazy.
+
     Required and modified key: ``imgs``, a list of uint8 ``[H, W, 3]``; and those of ``crop``.
     """
 
     def __init__(self, config: str = 'rand-m7-n4-mstd0.5-inc1', crop: dict | None = None) -> None:
         self.config = config
         self.crop = crop and TRANSFORMS.build(crop)
+        # A lazy crop is cut out by a later transform: once more.
+        check('crop.lazy', getattr(self.crop, 'lazy', False), choices=(False,))
 
     def transform(self, results: dict) -> dict:
         clip = np.stack(results.pop('imgs'))
