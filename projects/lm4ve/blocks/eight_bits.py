@@ -72,13 +72,13 @@ class EightBitLinear(nn.Module):
         codes, scale = quantize_rows(linear.weight.detach(), EIGHT_BITS[kind][0])
         for name, tensor in dict(codes=codes, scale=scale[:, 0]).items():
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
-        self.register_parameter('bias', linear.bias)
+        self.bias: nn.Parameter | None = linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, -2)
         out: Tensor = _Product.apply(rows, self.codes, self.scale)  # type: ignore[no-untyped-call]
-        out = out if self.bias is None else out + self.bias
-        return out.unflatten(0, x.shape[:-1])
+        out = out.unflatten(0, x.shape[:-1])
+        return out if self.bias is None else out + self.bias
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         # A cast of the whole model moves these tensors and leaves their types.
