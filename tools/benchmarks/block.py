@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 import lm4ve  # noqa: F401
 from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.low_rank import count_macs
-from lm4ve.cost.step import ATTENTION
+from lm4ve.cost.step import FORMULAS
 from lm4ve.necks import LLMBlockNeck
 
 COMPILED = 'all tokens, fold, compiled'
@@ -104,7 +104,7 @@ def gmac_of_run(run: Callable[[], object]) -> float:
     fused kernels compute again are not counted.
     """
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-    formulas = {**ATTENTION, backward: lambda _, q, k, v, *a, **b: 2 * sdpa_flop_count(q, k, v)}
+    formulas = {**FORMULAS, backward: lambda _, q, k, v, *a, **b: 2 * sdpa_flop_count(q, k, v)}
     with FlopCounterMode(display=False, custom_mapping=formulas) as flops:
         run()
     return flops.get_total_flops() / 2e9

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, Window
 from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
@@ -24,6 +25,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+_DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
 _TRAINABLE = ('none', 'norms', 'all')
 
 
@@ -50,7 +52,8 @@ class LLMBlock(ProvenanceMixin):
             the last layer, as the released code does. It does nothing for families
             that have no such norm (bert, roberta, opt-350m).
         dtype (str): Storage and compute type: 'float32', 'bfloat16' or
-            'float16'. Autocast is off inside the block.
+            'float16'; experimental are 'int8' and 'float8', with products of 8 bits in
+            bfloat16 otherwise. Autocast is off inside the block.
         arch (dict, optional): ``model_type`` and config fields, to build a
             random block without a checkpoint.
 
@@ -89,6 +92,7 @@ class LLMBlock(ProvenanceMixin):
         self.pretrained = bool(pretrained and checkpoint is not None)
         self.seed, self.trainable, self.causal = seed, trainable, causal
         self.dtype = _DTYPES[dtype]
+        self.eight_bits = dtype if dtype in EIGHT_BITS else None
         model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
@@ -142,6 +146,8 @@ class LLMBlock(ProvenanceMixin):
         layers = nn.ModuleList(LLMLayer(layer, model.spec, model.config) for layer in built)
         layers.requires_grad_(True)
         for layer in layers:
+            if self.eight_bits:
+                quantize_products(layer, self.eight_bits)
             frozen = {
                 part: Frozen(part)
                 for name, part in layer.named_children()
@@ -172,7 +178,7 @@ class LLMBlock(ProvenanceMixin):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # Somebody may have cast the whole model: compute in what is there.
         self.dtype = [*frozen_tensors(self).values(), *self.parameters()][0].dtype
-        self.source['dtype'] = str(self.dtype).removeprefix('torch.')
+        self.source['dtype'] = self.eight_bits or str(self.dtype).removeprefix('torch.')
         return self
 
     # ------------------------------------------------------------ computing

@@ -18,12 +18,14 @@ from lm4ve.tasks import task_of_config
 #: How many numbers of a parameter's size an optimizer keeps, by its type.
 STATES = dict(AdamW=2, Adam=2, SGD=1, LAMB=2, Lamb=2)
 _aten = torch.ops.aten
-#: Attention on CPUs, for which torch has no formulas: those of the other fused kernels.
+#: What torch has no formulas for: attention on CPUs, whose are those of the other fused kernels,
+#: and the product of 8-bit integers.
 _CPU = _aten._scaled_dot_product_flash_attention_for_cpu
 _CPU_BACKWARD = _aten._scaled_dot_product_flash_attention_for_cpu_backward
-ATTENTION = {
+FORMULAS = {
     _CPU: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     _CPU_BACKWARD: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
+    _aten._int_mm: lambda x, y, *_, **__: 2 * x[0] * x[1] * y[1],
 }
 
 
@@ -136,7 +138,7 @@ class Counts:
 def counting(model: nn.Module) -> Iterator[Counts]:
     """Count the operations inside the context, and the memory kept for the backward pass."""
     children = {n: f'{type(model).__name__}.{n}' for n, _ in model.named_children()}
-    counts = Counts(FlopCounterMode(display=False, custom_mapping=ATTENTION), children)
+    counts = Counts(FlopCounterMode(display=False, custom_mapping=FORMULAS), children)
     seen = {t.untyped_storage()._cdata for t in _tensors_of(model)}
 
     def keep(t: Tensor) -> Tensor:
