@@ -29,16 +29,16 @@ def inference(
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
     The task's inferencer does it, by default
-    :class:`lm4ve.tasks.base.inferencer.FileInferencer`.
+    :class:`lm4ve.tasks.base.inferencer.FileInferencer`. A folder stands for all files of the
+    task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'`` for its files.
 
     Args:
         config (str | Path | Config): The config of the training: a file, a config, or a name of
             :func:`lm4ve.apis.list_models`.
         checkpoint (str | Path, optional): Its checkpoint. None: random weights, with a
             warning.
-        inputs (str | Path | np.ndarray | Sequence): One or several files, folders (every file of
-            the task's kinds in them, at any depth) or patterns such as ``'photos/**/*.jpg'``;
-            arrays for images only, uint8 ``[H, W, 3]``, BGR.
+        inputs (str | Path | np.ndarray | Sequence): One or several; arrays for images only,
+            uint8 ``[H, W, 3]``, BGR.
         show (bool): Show pictures in a window.
         out_dir (str | Path, optional): Write a picture (a video of a video) of each input here.
         batch_size (int): How many inputs are computed at a time.
