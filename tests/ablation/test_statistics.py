@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from lm4ve.ablation import holm, interval, paired_tests, summarize
+from lm4ve.ablation.report import failed_seeds
 
 
 def test_interval_is_scipys():
@@ -52,3 +53,9 @@ def test_summaries_pair_by_seed_and_leave_the_reference_untested():
     # `c` has one pair only: no test, so that one comparison is all there is.
     assert first.holm_t == first.p_t and first.holm_wilcoxon == first.p_wilcoxon
     assert math.isnan(second.holm_t)
+
+
+def test_failed_seeds_are_far_from_their_variant_not_from_others():
+    values = np.array([[1.0, 1.1, 0.9, 1.05], [9.0, 9.1, 0.0, 8.9], [5.0, 5.0, 5.0, 5.0]])
+    assert np.argwhere(failed_seeds(list(values))).tolist() == [[1, 2]]
+    assert not np.any(failed_seeds([np.ones(3), np.ones(3)]))

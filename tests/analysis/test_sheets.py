@@ -101,6 +101,15 @@ def test_an_image_and_its_brightest_token_keep_their_places(image):
     np.testing.assert_allclose(shown[:, 1:], COVER * expected[:, 1:], atol=0.03)
 
 
+def test_nearly_uniform_attention_has_a_scale_from_zero(image):
+    _, analysis = image
+    (sample,) = drawn(analysis)
+    heads = {m.title: m.norm() for m in sample.sections[-1].maps[1:]}
+    assert list(heads) == ['head 1, nearly uniform', 'head 2', 'head 3, nearly uniform']
+    scales = np.array([(norm.vmin, norm.vmax) for norm in heads.values()])
+    np.testing.assert_allclose(scales, [[0, 0.05], [0.05, 0.6], [0, 0.05]])
+
+
 # -------------------------------------------------------------------------- clips
 def clip_analysis(views: int = 1):
     pixels = np.zeros((1, views, 4, 16, 16, 3), np.uint8)

@@ -4,6 +4,7 @@ import math
 from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -152,23 +153,58 @@ def p_value(p: float) -> str:
 
 
 # ---------------------------------------------------------------------------- plot
+#: What a metric begins with -> its unit, and the factor to it: mmaction2 reports shares.
+_UNITS = {
+    'acc/': ('%', 100),
+    **dict.fromkeys(('accuracy/', 'vqa/', 'retrieval/', 'sqa3d/'), ('%', 1)),
+    'motion/min': ('m', 1),
+}
+
+
 def plot(grid: Grid, scores: Scores, summaries: list[Summary]) -> Figure:
-    """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line."""
+    """Draw a point for each seed, the means and their 95 % intervals; a sweep as a line.
+
+    Failed seeds (:func:`failed_seeds`) are written at the edge and do not stretch the axis.
+    """
+    unit, factor = next((u for k, u in _UNITS.items() if grid.metric.startswith(k)), ('', 1))
     is_sweep = grid.is_sweep
     x_of = {v.name: v.x if is_sweep else i for i, v in enumerate(grid.variants)}
     summaries = sorted(summaries, key=lambda s: x_of[s.variant])
-    xs, means = [x_of[s.variant] for s in summaries], [s.mean for s in summaries]
+    xs, means = [x_of[s.variant] for s in summaries], [factor * s.mean for s in summaries]
+    values = [factor * np.array(list(scores[s.variant].values())) for s in summaries]
+    failed = failed_seeds(values)
     figure = Figure(figsize=(max(1.6 + 1.25 * len(summaries), 4.8), 3.8), layout='constrained')
     ax = figure.subplots()
-    for x, s in zip(xs, summaries, strict=True):
-        ax.plot([x] * s.count, list(scores[s.variant].values()), 'o', ms=4, alpha=0.4, c='C0')
+    for x, s, its, bad in zip(xs, summaries, values, failed, strict=True):
+        ax.plot([x] * s.count, its, 'o', ms=4, alpha=0.4, c='C0')
         if s.variant == grid.reference:
-            ax.axhline(s.mean, color='C3', lw=0.8, ls=':')
-    ends = [[s.mean - s.low for s in summaries], [s.high - s.mean for s in summaries]]
-    ax.errorbar(xs, means, ends, fmt='_-' if is_sweep else '_', ms=18, mew=2, c='C0', capsize=5)
+            ax.axhline(factor * s.mean, color='C3', lw=0.8, ls=':')
+        if bad.any():
+            text = 'not shown:\n' + ', '.join(number(v) for v in [*np.sort(its[bad])])
+            text += f'\nmean {number(factor * s.mean)}'
+            style = dict(xycoords=('data', 'axes fraction'), va='bottom', fontsize=8)
+            ax.annotate(text, (x, 0.02), (6, 0), textcoords='offset points', **style)
+    ends = [[factor * (s.mean - s.low), factor * (s.high - s.mean)] for s in summaries]
+    style = dict(fmt='_-' if is_sweep else '_', ms=18, mew=2, c='C0', capsize=5)
+    ax.errorbar(xs, means, np.transpose(ends), **style)
+    if any(bad.any() for bad in failed):
+        shown = np.concatenate([its[~bad] for its, bad in zip(values, failed, strict=True)])
+        margin = 0.15 * (np.ptp(shown) or 1.0)
+        ax.set_ylim(shown.min() - 2 * margin, shown.max() + margin)
     ax.set_xticks(xs, xs if is_sweep else [s.variant.replace(' ', '\n') for s in summaries])
     label = grid.xlabel or 'x' if is_sweep else ''
     ax.set_xlabel(f'{label} (points: seeds; bars: mean and its 95 % interval)', fontsize=9)
-    ax.set_ylabel(f'{grid.metric} ({_better(grid)} is better)')
+    ax.set_ylabel(f'{grid.metric}{unit and f", {unit}"} ({_better(grid)} is better)')
     ax.set_title(grid.title, fontsize=11)
     return figure
+
+
+def failed_seeds(values: list[np.ndarray]) -> list[np.ndarray]:
+    """Return which scores lie ten typical deviations or more from their variant's median.
+
+    The typical deviation is the median one of all variants, so that a few failures among few
+    seeds do not hide themselves.
+    """
+    off = [np.abs(v - np.median(v)) for v in values]
+    typical = np.median(np.concatenate(off))
+    return [(o >= 10 * typical) & (typical > 0) for o in off]

@@ -22,6 +22,8 @@ from lm4ve.tasks.base.pictures import Picture, TokenMap, share_scales
 MEASURE_COLORS, ATTENTION_COLORS = 'viridis', 'magma'
 #: At most so many rows of attention with a name get a panel, the first ones.
 _MOST_ROWS = 11
+#: Attention that varies by less than this share of its mean is called nearly uniform.
+_NEARLY_UNIFORM = 0.1
 
 
 class Section(NamedTuple):
@@ -150,6 +152,11 @@ def _attention_section(
     panels += zip(titles[:most], weights.unbind(dim=1), strict=False)
     maps = [_map(title, attention.name, w, layout, rows) for title, w in panels]
     share_scales(maps[1:])  # of the heads: their sum has other values
+    for m in maps:
+        (low, high), top = m.ends(), (m.limits or m.ends())[1]
+        # A scale from the smallest to the largest value would show rounding as a pattern.
+        if high - low < _NEARLY_UNIFORM * np.nanmean(m.values):
+            m.title, m.limits = f'{m.title}, nearly uniform', (0.0, top)
     row = attention.row if attention.row.startswith('mean') else f'of the {attention.row}'
     title = f'Attention, {label}: {row} ({attention.name})'
     p = weights / weights.sum(dim=-1, keepdim=True).clamp(min=1e-300)

@@ -29,7 +29,8 @@ _BAR = 0.62
 _FEWEST, _MOST, _MOST_FRAMES, _FRAME = 3, 6, 8, 0.95
 _NOTE = (
     "Colors run from a panel's smallest to its largest value; the numbers at its bar are those "
-    'values, not normalized.\nPanels whose values are nearly equal share one scale.'
+    'values, not normalized.\nPanels whose values are nearly equal share one scale; that of '
+    'nearly uniform attention begins at zero.'
 )
 
 

@@ -1,9 +1,12 @@
 """One function that applies a trained model of any task to a user's files."""
 
+import glob
 import pkgutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 
 from lm4ve.apis.models import in_scope_of, loaded
@@ -26,7 +29,8 @@ def inference(
     """Predict for images, videos, point clouds, traffic scenes, or images with texts.
 
     The task's inferencer does it, by default
-    :class:`lm4ve.tasks.base.inferencer.FileInferencer`.
+    :class:`lm4ve.tasks.base.inferencer.FileInferencer`. A folder stands for all files of the
+    task's kinds in it, at any depth, and a pattern such as ``'photos/**/*.jpg'`` for its files.
 
     Args:
         config (str | Path | Config): The config of the training: a file, a config, or a name of
@@ -58,8 +62,29 @@ def inference(
     cfg = loaded(config)
     check('batch_size', batch_size, least=1)
     with in_scope_of(cfg):
-        kind = pkgutil.resolve_name(task_of_config(cfg).inferencer)
+        task = task_of_config(cfg)
+        kind = pkgutil.resolve_name(task.inferencer)
         run: Any = kind(
             cfg, checkpoint, device=device, allow_partial=allow_partial, show_progress=progress
         )
-        return run(inputs, batch_size=batch_size, show=show, out_dir=out_dir, **options)
+        files = expand_inputs(inputs, task.input_suffixes)
+        return run(files, batch_size=batch_size, show=show, out_dir=out_dir, **options)
+
+
+def expand_inputs(inputs: Any, suffixes: Collection[str]) -> list[Any]:
+    """Return inputs with the files of folders and of patterns in place of these, sorted.
+
+    What has no such files stays as it is: a folder of frames is a video itself, and a name
+    without a file is the inferencer's to refuse.
+    """
+    found: list[Any] = []
+    for item in [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs:
+        inside: list[Path] = []
+        if not isinstance(item, np.ndarray):
+            path = Path(item)
+            if path.is_dir():
+                inside = [p for p in path.rglob('[!.]*') if p.suffix.lower() in suffixes]
+            elif not path.exists():
+                inside = [Path(p) for p in glob.glob(str(item), recursive=True)]
+        found += sorted(inside) or [item]
+    return found

@@ -58,6 +58,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if 'visualization' not in cfg.get('default_hooks', {}):
             raise UserError('--show and --show-dir need default_hooks.visualization.')
         shown = dict(show=args.show, wait_time=args.wait_time, out_dir=args.show_dir)
+        # mmpretrain writes on the picture itself: small ones are enlarged, or nobody can read it.
+        size = cfg.model.get('backbone', {}).get('img_size', 256)
+        if cfg.get('default_scope') == 'mmpretrain' and isinstance(size, int) and size <= 128:
+            shown['rescale_factor'] = 256 // size
         cfg.default_hooks.visualization.update(enable=True, interval=args.interval, **shown)
     command_line.finish_config(cfg, args)
     if args.tta:

@@ -22,7 +22,7 @@ from lm4ve.tasks.base.language.words import file_name, list_texts
 from lm4ve.tasks.base.pictures import to_image
 from lm4ve.tasks.vqa import IMAGE_SUFFIXES, TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
-from lm4ve.tasks.vqa.visualization import draw_images, draw_ranking
+from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
 
 Image = str | Path | np.ndarray
 
@@ -124,7 +124,8 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     def draw(self, entry: dict, sample: Any) -> np.ndarray:
         """Draw an image with a question and its best answers."""
         ranking = best(sample.pred_scores, self.model.head.vocabulary)
-        return to_image(draw_ranking(pixels_of_file(entry['img_path']), sample.text[0], ranking))
+        pixels, question = pixels_of_file(entry['img_path']), sample.text[0]
+        return to_image(draw_ranking(pixels, question, ranking, note=INDEPENDENT))
 
 
 class RetrievalInferencer(_ImageInferencer):

@@ -24,6 +24,8 @@ from lm4ve.tasks.base.pictures import (
     without_ticks,
 )
 
+#: What the scores of answers are: sigmoids, of which several may be near one.
+INDEPENDENT = 'Each answer is scored on its own: scores need not add up to 100 %.'
 #: Inches: the most that words below an image take.
 _BAND = 1.2
 
@@ -89,7 +91,7 @@ class ImageAndWords(Frames):
 
 
 def draw_ranking(
-    image: np.ndarray, heading: str, ranking: Ranking, truth: Sequence[str] = ()
+    image: np.ndarray, heading: str, ranking: Ranking, truth: Sequence[str] = (), note: str = ''
 ) -> Figure:
     """Draw an image beside bars of scores.
 
@@ -99,6 +101,7 @@ def draw_ranking(
         ranking (Sequence[tuple[str, float]]): Answers or captions, best first.
         truth (Sequence[str]): What is true: green where it is among them, and written below
             the image.
+        note (str): Stands below the bars.
     """
     figure = Figure(figsize=(7.4, 3.4), dpi=110, facecolor='white', layout='constrained')
     figure.suptitle(textwrap.fill(heading, 84), fontsize=11, weight='bold', parse_math=False)
@@ -110,6 +113,7 @@ def draw_ranking(
     names, scores = zip(*ranking, strict=True)
     labels = [textwrap.fill(name, 42) for name in names]
     draw_bars(right, labels, np.array(scores), [name in truth for name in names])
+    right.set_xlabel(note, fontsize=8)
     return figure
 
 
@@ -165,7 +169,7 @@ class VisionLanguageVisualizer(PredictionVisualizer):
         """
         ranking = best(data_sample.pred_scores, vocabulary)
         truth = data_sample.get('gt_answers') or ()
-        figure = draw_ranking(image, data_sample.text[0], ranking, truth)
+        figure = draw_ranking(image, data_sample.text[0], ranking, truth, INDEPENDENT)
         return self.present(name, to_image(figure), **options)
 
 

@@ -1,0 +1,101 @@
+"""The built site in headless Chromium: what a reader sees, and what goes wrong unseen."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from urllib.parse import urlparse
+
+import pytest
+
+from tests.docs.blocks import ROOT
+
+sync_api = pytest.importorskip('playwright.sync_api')
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
+if CHROMIUM is None and 'CI' not in os.environ:  # in CI, Playwright fails then
+    pytest.skip('no Chromium is installed: apt-get install chromium', allow_module_level=True)
+
+SITE = 'http://site.test/'
+PAGES = [
+    *('', 'get_started/first_run/', 'get_started/your_own_data/', 'notebooks/first_steps/'),
+    *('guides/action_recognition/', 'guides/language_models/', 'extend/any_model/'),
+    *('results/demos/', 'results/evidence/', 'reference/necks/'),
+]
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp('site')
+    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-d', out]
+    environment = {**os.environ, 'REPOSITORY_URL': 'https://example.org/lm4ve'}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    return out
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox'])
+
+
+@pytest.fixture
+def page(browser, folder):
+    """A page of a phone's width; ``page.errors`` has what goes wrong, and foreign addresses."""
+    opened = browser.new_page(viewport=dict(width=390, height=844))
+    opened.errors = []
+
+    def serve(route):
+        file = folder / urlparse(route.request.url).path.strip('/')
+        file = file / 'index.html' if file.is_dir() else file
+        if route.request.url.startswith(SITE) and file.exists():
+            route.fulfill(path=file)
+        else:
+            opened.errors.append(route.request.url)
+            route.abort()
+
+    opened.context.route('**/*', serve)
+    opened.on('console', lambda m: m.type == 'error' and opened.errors.append(m.text))
+    opened.on('pageerror', lambda e: opened.errors.append(str(e)))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize('path', PAGES)
+def test_page_opens_whole_and_fits_a_phone(path, page):
+    page.goto(SITE + path)
+    page.evaluate("document.querySelectorAll('img').forEach(i => i.loading = 'eager')")
+    page.wait_for_function('[...document.images].every(i => i.complete)')
+    broken = page.evaluate('[...document.images].filter(i => !i.naturalWidth).map(i => i.src)')
+    width = page.evaluate('document.documentElement.scrollWidth')
+    assert (broken, page.errors, width) == ([], [], 390)
+
+
+def test_search_leads_to_a_page_with_the_word(page):
+    page.set_viewport_size(dict(width=1280, height=800))
+    page.goto(SITE)
+    page.locator('[data-md-component=search-query]').first.click()
+    page.keyboard.type('LLMBlockNeck')
+    page.locator('.md-search-result__link').first.click()
+    page.wait_for_url(lambda url: urlparse(url).path != '/')
+    assert 'LLMBlockNeck' in page.locator('article').inner_text()
+    assert page.errors == []
+
+
+def test_pages_show_readme_repository_previous_and_next(page):
+    page.goto(SITE)
+    assert 'lm4ve try' in page.locator('article').inner_text()
+    page.goto(SITE + 'get_started/first_run/')
+    assert page.locator('a.md-source').first.get_attribute('href') == 'https://example.org/lm4ve'
+    for side in ('prev', 'next'):
+        page.locator(f'.md-footer__link--{side}').wait_for()
+
+
+def test_reference_has_links_for_roles_and_one_row_of_returns(folder):
+    texts = {f: f.read_text() for f in folder.rglob('*.html')}
+    role = re.compile(r':(?:class|func|meth|mod|attr|data|obj|exc):')
+    assert [f for f, text in texts.items() if role.search(text)] == []
+    assert 'class="autorefs autorefs-internal"' in texts[folder / 'reference/necks/index.html']
+    tables = [t for text in texts.values() for t in re.findall(r'Returns:.*?</table>', text, re.S)]
+    assert tables and all(t.count('<tr class="doc-section-item">') == 1 for t in tables)
