@@ -15,12 +15,13 @@ REPAIRS = {
         'for_mmengine:resume_without_code',
         'for_mmengine:average_before_loading',
         'for_mmengine:delete_own_files_only',
+        'for_mmengine:format_once',
     ),
     'mmengine.infer.infer': (
         'for_mmengine:infer_without_code',
         'for_mmengine:infer_from_whole_checkpoints',
     ),
-    'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_blip',),
+    'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_extras',),
     'mmpretrain.models.classifiers.hugging_face': ('for_mmpretrain:refuse_unbuilt_neck',),
     'mmpretrain.models.classifiers.timm': ('for_mmpretrain:refuse_unbuilt_neck',),
     'mmpretrain.models.classifiers.image': ('for_mmpretrain:load_plain_encoders',),
@@ -32,6 +33,7 @@ REPAIRS = {
     'mmaction.models.recognizers.recognizer2d': ('for_mmaction:accept_one_map',),
     'mmaction.apis.inference': ('for_mmpretrain:load_whole_checkpoints',),
     'mmdet': ('for_mmcv:import_without_operators',),
+    'mmdet.models': ('for_mmpretrain:import_layer_of_mmdet',),
     'mmseg': ('for_mmcv:import_without_operators',),
 }
 
