@@ -6,8 +6,14 @@ once a repair is no longer needed. A repair is imported and runs right after the
 module that it repairs, so that a run pays only for the libraries that it uses.
 """
 
+import warnings
+
 import wrapt
 
+# What other libraries' imports say of themselves: mmcv-lite of an operator that no model here
+# uses, MMEngine's of setuptools.
+warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 #: Module of a library -> its repairs, as file and function of this package.
 REPAIRS = {
     'mmengine.runner': (

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,6 @@ def run_tool(main: Callable[[], None]) -> None:
     processes that the user need not mend, which a launcher may start again. Tracebacks go to
     the log file.
     """
-    warnings.filterwarnings('ignore', module='mmcv')  # of operators that no model here uses
     StopHook.is_running = StopHook.is_asked = False
     before = signal.signal(signal.SIGTERM, functools.partial(_on_sigterm, os.getpid()))
     try:
