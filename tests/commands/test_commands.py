@@ -7,6 +7,7 @@ import pytest
 
 from lm4ve.apis import list_models
 from lm4ve.commands import COMMANDS, main
+from lm4ve.commands.flags import FLAGS
 from tests.helpers.tasks import ROOT
 
 
@@ -28,14 +29,44 @@ def test_list_prints_the_models_of_a_task(monkeypatch, capsys):
     assert capsys.readouterr().out.split() == list_models(task='motion')
 
 
-@pytest.mark.parametrize('words', [[], ['--help'], ['--version']])
-def test_help_needs_no_torch(words):
-    script = (
-        'import sys; from lm4ve.commands import main; main(); assert "torch" not in sys.modules'
-    )
-    command = [sys.executable, '-c', script, *words]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert done.returncode == 0 and done.stdout
+#: Arguments -> the exit code.
+LIGHT = {
+    **{words: 0 for words in ('', '--help', '--version', 'list')},
+    **{f'{command} --help': 0 for command in COMMANDS},
+    **{f'{command} a b c --colour': 2 for command in COMMANDS if command != 'visualize'},
+    'list --task imags': 2,
+    'tran': 2,
+}
+
+
+def test_help_and_mistakes_need_no_torch():
+    """In one process, since each of them takes a third of a second."""
+    script = f"""
+import sys
+from lm4ve.commands import main
+for words, code in {LIGHT}.items():
+    sys.argv = ['lm4ve', *words.split()]
+    try:
+        main()
+    except SystemExit as e:
+        assert (e.code or 0) == code, words
+    else:
+        assert not code, words
+    assert not {{'torch', 'transformers', 'sklearn', 'matplotlib'}} & sys.modules.keys(), words
+"""
+    done = subprocess.run([sys.executable, '-c', script], text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count('unrecognized arguments: ') == len(COMMANDS) - 1
+    assert "task='imags' must be one of" in done.stderr and "Did you mean 'train'?" in done.stderr
+
+
+def test_flags_offer_what_their_commands_have():
+    from lm4ve.analysis.measures import MEASURES
+    from lm4ve.release.exporting import FORMATS
+
+    assert {*FLAGS['visualize']['--measures']['choices']} == {*MEASURES}
+    assert {*FLAGS['export']['--format']['choices']} == {*FORMATS}
+    assert FLAGS.keys() == COMMANDS.keys()
 
 
 def test_shell_scripts_find_the_environment_of_the_clone(tmp_path):

@@ -14,11 +14,10 @@ import subprocess
 import sys
 import venv
 from collections.abc import Sequence
-from email.parser import Parser
+from importlib import metadata
 from pathlib import Path
 from sysconfig import get_path
 from tempfile import TemporaryDirectory
-from zipfile import ZipFile
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import run_tool
@@ -65,10 +64,8 @@ def build(out: Path, repository: str, folder: Path) -> Path:
 
 def check_wheel(path: Path) -> None:
     """Refuse a wheel that lacks a file or a field, or whose description has a relative link."""
-    with ZipFile(path) as wheel:
-        names = wheel.namelist()
-        (about,) = (n for n in names if n.endswith('.dist-info/METADATA'))
-        fields = Parser().parsestr(wheel.read(about).decode())
+    (found,) = metadata.distributions(path=[str(path)])
+    names, fields = {str(f) for f in found.files}, found.metadata
     missing = [n for n in NEEDED if f'lm4ve/{n}' not in names]
     missing += [f for f in ('Summary', 'License-Expression') if f not in fields]
     relative = [link.group() for link in _LINK.finditer(fields.get_payload())]

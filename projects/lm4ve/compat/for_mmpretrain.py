@@ -32,7 +32,10 @@ def import_without_extras(dependency: Any) -> None:
 
 
 def import_layer_of_mmdet(_: Any) -> None:
-    """Put the layer that :func:`import_without_extras` left out in its place."""
+    """mmpretrain 1.2.0 makes its layer of mmdetection only if that was there at its own import.
+
+    The layer that :func:`import_without_extras` left out is put in its place. May go with that.
+    """
     if getattr(sys.modules.get(_MMDET_LAYER), '__spec__', True) is None:
         del sys.modules[_MMDET_LAYER]
         if (utils := sys.modules.get('mmpretrain.models.utils')) is not None:
