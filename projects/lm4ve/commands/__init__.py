@@ -4,6 +4,7 @@ A wheel installs it, so that it runs without a clone of the repository:
 ``lm4ve train lm4ve::pointcloud/pointbert-demo_minilm_primitives.py``.
 """
 
+import contextlib
 import functools
 import gc
 import sys
@@ -47,8 +48,9 @@ def main() -> None:
 
     sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
     # A config may register a task, and `visualize` then has the flags of that task.
-    if name in FLAGS and parser_of(name).parse_known_args()[1] and name != 'visualize':
-        parser_of(name).parse_args()
+    with contextlib.suppress(Exception):  # of a value; the command meets it again, in `run_tool`
+        if name in FLAGS and parser_of(name).parse_known_args()[1] and name != 'visualize':
+            parser_of(name).parse_args()
     # Among what imports make there is no garbage, and looking for it takes a third of their time.
     gc.disable()
     run = import_module(f'lm4ve.commands.{name}').main
