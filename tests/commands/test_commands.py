@@ -3,24 +3,17 @@
 import subprocess
 import sys
 
-import pytest
-
 from lm4ve.apis import list_models
 from lm4ve.commands import COMMANDS, main
 from lm4ve.commands.flags import FLAGS
 from tests.helpers.tasks import ROOT
 
 
-@pytest.mark.parametrize('name', COMMANDS)
-def test_every_command_has_entry_and_tool(name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['lm4ve', name, '--help'])
-    with pytest.raises(SystemExit, match='0'):
-        main()
-    assert f'usage: lm4ve {name} ' in capsys.readouterr().out
-    tools = [p for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
-    assert name == 'list' or any(
-        f'from lm4ve.commands.{name} import main' in p.read_text() for p in tools
-    )
+def test_every_command_has_a_tool():
+    tools = [p.read_text() for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
+    for name in COMMANDS:
+        line = f'from lm4ve.commands.{name} import main'
+        assert name == 'list' or any(line in text for text in tools), name
 
 
 def test_list_prints_the_models_of_a_task(monkeypatch, capsys):
@@ -41,21 +34,18 @@ LIGHT = {
 
 def test_help_and_mistakes_need_no_torch():
     """In one process, since each of them takes a third of a second."""
-    script = f"""
-import sys
-from lm4ve.commands import main
-for words, code in {LIGHT}.items():
-    sys.argv = ['lm4ve', *words.split()]
-    try:
-        main()
-    except SystemExit as e:
-        assert (e.code or 0) == code, words
-    else:
-        assert not code, words
-    assert not {{'torch', 'transformers', 'sklearn', 'matplotlib'}} & sys.modules.keys(), words
-"""
-    done = subprocess.run([sys.executable, '-c', script], text=True, capture_output=True)
+    lines = (
+        'import sys; from lm4ve.commands import main',
+        f'for words, code in {LIGHT}.items():',
+        "    sys.argv = ['lm4ve', *words.split()]; print()",
+        '    try: found = main() or 0',
+        '    except SystemExit as e: found = e.code or 0',
+        "    assert found == code and not {'torch', 'matplotlib'} & {*sys.modules}, words",
+    )
+    command = [sys.executable, '-c', '\n'.join(lines)]
+    done = subprocess.run(command, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count('\nusage: lm4ve ') == len(COMMANDS) + 2
     assert done.stderr.count('unrecognized arguments: ') == len(COMMANDS) - 1
     assert "task='imags' must be one of" in done.stderr and "Did you mean 'train'?" in done.stderr
 
