@@ -14,11 +14,8 @@ from pathlib import Path
 
 from lm4ve.zoo import WEIGHTS
 
-DEMOS = [
-    *(f'vit-demo_{block}_digits' for block in ('minilm', 'none')),
-    *(f'pointbert-demo_{block}_primitives' for block in ('minilm', 'none')),
-    *(f'videomae-demo_{block}_moving-digits' for block in ('minilm', 'none')),
-]
+MODELS = 'vit-demo_{}_digits', 'pointbert-demo_{}_primitives', 'videomae-demo_{}_moving-digits'
+DEMOS = [model.format(block) for model in MODELS for block in ('minilm', 'none')]
 SCORES = WEIGHTS / 'scores.json'
 
 
@@ -31,15 +28,13 @@ def make(name: str, folder: Path) -> dict[str, float]:
     run('train', name, '--work-dir', folder, '--resume', 'auto')
     last, out = (folder / 'last_checkpoint').read_text().strip(), WEIGHTS / f'{name}.safetensors'
     run('export', name, last, '--format', 'safetensors', '--overwrite', '--out', out)
-    out.chmod(0o644)
     words = ('--out', folder / 'scores.json', '--out-item', 'metrics', '--work-dir', folder)
     run('test', name, 'pretrained', *words)
     return json.loads((folder / 'scores.json').read_text())
 
 
 if __name__ == '__main__':
-    WEIGHTS.mkdir(exist_ok=True)
     for name in sys.argv[1:] or DEMOS:
-        scores = json.loads(SCORES.read_text()) if SCORES.exists() else {}
+        scores = json.loads(SCORES.read_text())
         scores[name] = make(name, Path('work_dirs/zoo') / name)
         SCORES.write_text(json.dumps(scores, indent=1, sort_keys=True) + '\n')
