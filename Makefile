@@ -8,7 +8,7 @@ ARGS ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo demo-llm test test-slurm gpu-check docs lint format typecheck setup clean
+.PHONY: demo demo-llm test test-slurm gpu-check release docs lint format typecheck setup clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py $(ARGS)
@@ -30,6 +30,10 @@ test-slurm: $(STAMP)
 # Nine minutes on a machine with an NVIDIA GPU and a torch for it; one JSON.
 gpu-check: $(STAMP)
 	$(BIN)/python tools/dev/gpu_check.py $(ARGS)
+
+# sdist and wheel into dist/, checked, and the wheel used in a new environment.
+release: $(STAMP)
+	$(BIN)/python tools/dev/build_release.py $(ARGS)
 
 docs: $(STAMP)
 	$(BIN)/mkdocs build --strict $(ARGS)

@@ -46,7 +46,8 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     (wheel,) = tmp_path.glob('lm4ve-*.whl')
     site = tmp_path / 'site'
     zipfile.ZipFile(wheel).extractall(site)
-    assert (site / 'lm4ve/analysis/page.html').is_file()
+    for name in ('analysis/page.html', 'tasks/base/digits.npz', 'zoo/weights/scores.json'):
+        assert (site / 'lm4ve' / name).is_file()
     packed = site / 'lm4ve/zoo/.mim/configs'
     for path in (ROOT / 'configs').rglob('*.py'):
         assert (packed / path.relative_to(ROOT / 'configs')).is_file(), path

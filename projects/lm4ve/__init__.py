@@ -10,6 +10,7 @@ everything else when a config first names it.
 
 import functools
 import importlib
+from typing import TYPE_CHECKING
 
 import wrapt
 
@@ -54,14 +55,42 @@ _FUNCTIONS = {
     'fuse': 'lm4ve.necks.fusing',
     'check': 'lm4ve.necks.usage',
 }
+#: What the core's packages suffice to import.
+__all__ = [
+    *('__version__', 'check', 'from_pretrained', 'fuse', 'save_pretrained', 'wrap'),
+    *('apis', 'blocks', 'errors', 'necks', 'registry', 'tasks'),
+]
+#: Imported when they are first used, and by ``import lm4ve.ablation`` as any other.
+_SUBPACKAGES = ('ablation', 'analysis', 'cost', 'llm', 'release', 'runner', 'zoo')
 
+if TYPE_CHECKING:
+    from lm4ve import ablation as ablation
+    from lm4ve import analysis as analysis
+    from lm4ve import apis as apis
+    from lm4ve import blocks as blocks
+    from lm4ve import cost as cost
+    from lm4ve import errors as errors
+    from lm4ve import llm as llm
+    from lm4ve import necks as necks
+    from lm4ve import release as release
+    from lm4ve import runner as runner
+    from lm4ve import zoo as zoo
+    from lm4ve.necks.fusing import fuse as fuse
+    from lm4ve.necks.pretrained import from_pretrained as from_pretrained
+    from lm4ve.necks.pretrained import save_pretrained as save_pretrained
+    from lm4ve.necks.usage import check as check
+    from lm4ve.necks.wrapping import wrap as wrap
+else:
 
-def __getattr__(name: str):
-    if name in _FUNCTIONS:
-        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
-    try:
-        return importlib.import_module(f'lm4ve.{name}')
-    except ModuleNotFoundError as e:
-        if e.name != f'lm4ve.{name}':
-            raise  # a package that the module needs
-        raise AttributeError(f"module 'lm4ve' has no attribute '{name}'") from None
+    def __getattr__(name: str):
+        if name in _FUNCTIONS:
+            return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+        try:
+            return importlib.import_module(f'lm4ve.{name}')
+        except ModuleNotFoundError as e:
+            if e.name != f'lm4ve.{name}':
+                raise  # a package that the module needs
+            raise AttributeError(f"module 'lm4ve' has no attribute '{name}'") from None
+
+    def __dir__() -> list[str]:
+        return sorted([*__all__, *_SUBPACKAGES])

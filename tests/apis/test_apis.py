@@ -112,8 +112,8 @@ def test_get_model_applies_overrides(tmp_path):
     assert model.neck.block.source['source'] == str(llm) and not model.training
     with pytest.raises(UserError, match="does not exist. Did you mean 'vit-demo_"):
         lm4ve.apis.get_model('vit-demo_digits')
-    with pytest.raises(UserError, match='not released'):
-        lm4ve.apis.get_model('vit-demo_none_digits', pretrained=True)
+    with pytest.raises(CheckpointError, match='vit-s_in1k.*but with: .*vit-demo_none_digits'):
+        lm4ve.apis.get_model('vit-s_in1k', pretrained=True)
     path = FOLDERS['image'] / 'vit-demo_none_digits.py'
     assert type(lm4ve.apis.get_model(path)).__name__ == 'ImageClassifier'
     assert task_of_config(read_config(path)).name == 'image'

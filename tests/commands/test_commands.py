@@ -3,39 +3,55 @@
 import subprocess
 import sys
 
-import pytest
-
 from lm4ve.apis import list_models
-from lm4ve.commands import COMMANDS, main
+from lm4ve.commands import COMMANDS
+from lm4ve.commands.flags import FLAGS
 from tests.helpers.tasks import ROOT
 
 
-@pytest.mark.parametrize('name', COMMANDS)
-def test_every_command_has_entry_and_tool(name, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['lm4ve', name, '--help'])
-    with pytest.raises(SystemExit, match='0'):
-        main()
-    assert f'usage: lm4ve {name} ' in capsys.readouterr().out
-    tools = [p for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
-    assert name == 'list' or any(
-        f'from lm4ve.commands.{name} import main' in p.read_text() for p in tools
+def test_every_command_has_a_tool():
+    tools = [p.read_text() for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
+    for name in COMMANDS:
+        line = f'from lm4ve.commands.{name} import main'
+        assert name == 'list' or any(line in text for text in tools), name
+
+
+#: Arguments -> the exit code.
+LIGHT = {
+    **{words: 0 for words in ('', '--help', '--version', 'list --task motion')},
+    **{f'{command} --help': 0 for command in COMMANDS},
+    **{f'{command} a b c --colour': 2 for command in COMMANDS if command != 'visualize'},
+    'list --task imags': 2,
+    'tran': 2,
+}
+
+
+def test_help_and_mistakes_need_no_torch():
+    """In one process, since each of them takes a third of a second."""
+    lines = (
+        'import sys; from lm4ve.commands import main',
+        f'for words, code in {LIGHT}.items():',
+        "    sys.argv = ['lm4ve', *words.split()]; print()",
+        '    try: found = main() or 0',
+        '    except SystemExit as e: found = e.code or 0',
+        "    assert found == code and not {'torch', 'matplotlib'} & {*sys.modules}, words",
     )
+    command = [sys.executable, '-c', '\n'.join(lines)]
+    done = subprocess.run(command, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert '\n'.join(['', *list_models(task='motion'), '\n']) in done.stdout
+    assert done.stdout.count('\nusage: lm4ve ') == len(COMMANDS) + 2
+    assert done.stderr.count('unrecognized arguments: ') == len(COMMANDS) - 1
+    assert "task='imags' must be one of" in done.stderr and "Did you mean 'train'?" in done.stderr
 
 
-def test_list_prints_the_models_of_a_task(monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['lm4ve', 'list', '--task', 'motion'])
-    main()
-    assert capsys.readouterr().out.split() == list_models(task='motion')
+def test_flags_offer_what_their_commands_have():
+    from lm4ve.analysis.measures import MEASURES
+    from lm4ve.release.exporting import FORMATS
 
-
-@pytest.mark.parametrize('words', [[], ['--help'], ['--version']])
-def test_help_needs_no_torch(words):
-    script = (
-        'import sys; from lm4ve.commands import main; main(); assert "torch" not in sys.modules'
-    )
-    command = [sys.executable, '-c', script, *words]
-    done = subprocess.run(command, text=True, capture_output=True, check=False)
-    assert done.returncode == 0 and done.stdout
+    assert {*FLAGS['visualize']['--measures']['choices']} == {*MEASURES}
+    assert {*FLAGS['export']['--format']['choices']} == {*FORMATS}
+    assert FLAGS.keys() == COMMANDS.keys()
 
 
 def test_shell_scripts_find_the_environment_of_the_clone(tmp_path):

@@ -33,3 +33,18 @@ def test_mmpretrain_imports_beside_pycocotools_and_bitsandbytes(tmp_path):
     path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
     environment = {**os.environ, 'PYTHONPATH': path}
     subprocess.run([sys.executable, '-W', 'ignore', '-c', SCRIPT], env=environment, check=True)
+
+
+@pytest.mark.slow
+def test_imports_are_quiet_and_leave_mmdet_for_who_wants_it():
+    pytest.importorskip('mmdet')
+    lines = (
+        'import sys, lm4ve, mmpretrain.models, mmpretrain.datasets, pkg_resources',
+        "assert not {'mmdet', 'sklearn'} & {*sys.modules} and utils.ResLayerExtraNorm is None",
+        'import mmdet.models',
+        'from mmdet.registry import MODELS',
+        "assert MODELS.get('ResLayerExtraNorm') is utils.ResLayerExtraNorm is not None",
+    )
+    script = '\n'.join(lines).replace('utils.', 'mmpretrain.models.utils.')
+    done = subprocess.run([sys.executable, '-c', script], text=True, capture_output=True)
+    assert not done.returncode and not done.stderr, done.stderr

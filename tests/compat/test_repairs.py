@@ -19,6 +19,7 @@ _PRETRAIN, _ACTION = 'mmpretrain.models', 'mmaction.models'
 _BLIP, _VINDLU = (
     f'models/multimodal/{n}.py' for n in ('blip/language_model', 'vindlu/modeling_bert')
 )
+_LAYER = 'models/utils/res_layer_extra_norm.py'
 _LATE, _BEST = r"load_or_resume\(.*'before_run'", r"get_info\(\s*'best_ckpt'"
 _ORDER = r'\.remove\(.*save_checkpoint\(\n'
 _NO_MAP, _LOADS = 'not return_feat_map', r'load_state_dict\(state_dict, False\)'
@@ -34,7 +35,10 @@ DEFECTS = [
     ('delete_own_files_only', f'{_HOOKS}:CheckpointHook.before_train', _BEST, None),
     ('SavesBeforeDeleting', f'{_HOOKS}:CheckpointHook._save_checkpoint_with_step', _ORDER, None),
     ('starts_training', f'{_RUNNER}:Runner', '_train_loop', 'def (is_training|resume_from)'),
-    ('import_without_blip', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
+    ('format_once', 'mmengine.config:Config', r'FormatCode\(', 'cache'),
+    ('import_without_extras', 'mmpretrain/' + _BLIP, 'apply_chunking_to_forward', None),
+    ('import_without_extras', 'mmpretrain/' + _LAYER, 'from mmdet', 'def __getattr__'),
+    ('import_layer_of_mmdet', 'mmpretrain/' + _LAYER, 'except ImportError', 'def __getattr__'),
     ('refuse_unbuilt_neck', f'{_PRETRAIN}:HuggingFaceClassifier.__init__', 'kwargs', 'neck'),
     ('refuse_unbuilt_neck', f'{_PRETRAIN}:TimmClassifier.__init__', 'kwargs', 'neck'),
     ('load_plain_encoders', f'{_PRETRAIN}:ImageClassifier.__init__', 'state_dict', 'neck.*state'),

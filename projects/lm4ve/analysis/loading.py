@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS
 from torch import nn
 
 from lm4ve.errors import check
-from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.devices import find_device
+from lm4ve.runner.flags import INSPECT, build_parser
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import Sample, build_model, classes_of, collate, samples_of_files
@@ -27,16 +27,7 @@ UNTRAINED = ('none', '-')
 
 def tool_parser(description: str) -> argparse.ArgumentParser:
     """Return a parser with the flags that the tools of the analysis share."""
-    parser = config_parser(description)
-    add = parser.add_argument
-    add('checkpoint', help="a file, or 'none': untrained")
-    points = "where to look; ':input' after a module's name for what goes into it"
-    points += '; default: around the block'
-    add('--points', nargs='+', default=[], metavar='LABEL=MODULE', help=points)
-    add_allow_partial(parser)
-    add('--out-dir', help='default: a folder in work_dirs/<config>')
-    add('--device', help='default: a GPU if there is one')
-    return parser
+    return build_parser(description, INSPECT)
 
 
 # ------------------------------------------------------------------------- model

@@ -35,8 +35,8 @@ def inference(
     Args:
         config (str | Path | Config): The config of the training: a file, a config, or a name of
             :func:`lm4ve.apis.list_models`.
-        checkpoint (str | Path, optional): Its checkpoint. None: random weights, with a
-            warning.
+        checkpoint (str | Path, optional): Its checkpoint. 'pretrained': the weights that come
+            with lm4ve for its demos. None: random weights, with a warning.
         inputs (str | Path | np.ndarray | Sequence): One or several; arrays for images only,
             uint8 ``[H, W, 3]``, BGR.
         show (bool): Show pictures in a window.

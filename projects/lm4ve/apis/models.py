@@ -1,6 +1,5 @@
 """Finds the configs that come with lm4ve by name, and builds their models."""
 
-import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,27 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from lm4ve.errors import UserError, check
+from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.building import build_model
-from lm4ve.zoo import all_models
-
-
-def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
-    """Return the sorted names of the models with a config in lm4ve.
-
-    Args:
-        pattern (str, optional): With ``*`` and ``?``, for example ``'*llama*'``.
-        task (str, optional): For example 'motion' or 'image'.
-
-    Raises:
-        UserError: There is no such task.
-    """
-    if task is not None:
-        check('task', task, choices=sorted({its for its, _ in all_models().values()}))
-    names = [name for name, (its, _) in all_models().items() if task in (None, its)]
-    return sorted(fnmatch.filter(names, pattern or '*'))
+from lm4ve.zoo import PRETRAINED
 
 
 def loaded(config: str | Path | Config) -> Config:
@@ -61,8 +44,8 @@ def get_model(
 
     Args:
         config (str | Path | Config): A name of :func:`list_models`, a file, or a config.
-        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True: the
-            released one.
+        pretrained (bool | str | Path): A checkpoint to load, which has to fit. True: the weights
+            that come with lm4ve, which its demos have.
         device (str, optional): Where to put the model. Default: the CPU.
         allow_partial (bool): Load what fits of a checkpoint of another model.
         **fields: Override fields of ``model``, for example
@@ -72,13 +55,13 @@ def get_model(
         nn.Module: The model, in evaluation mode.
 
     Raises:
-        UserError: There is no such config or device, or nothing was released.
-        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+        UserError: There is no such config or device.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model, or no
+            weights come with the config.
     """
     cfg = loaded(config).copy()
     cfg.merge_from_dict(dict(model=fields))
-    if pretrained is True:
-        raise UserError(f"Weights of '{config}' are not released. Fix: pretrained= a checkpoint.")
+    checkpoint = PRETRAINED if pretrained is True else pretrained or None
     with in_scope_of(cfg):
-        model, _ = build_model(cfg, pretrained or None, allow_partial)
+        model, _ = build_model(cfg, checkpoint, allow_partial)
     return model.to(device or 'cpu').eval()

@@ -9,7 +9,6 @@ Started again after a kill, it goes on where it was. See docs/guides/ablations.m
 import argparse
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,28 +17,8 @@ from lm4ve.ablation import Grid, Store, load_grid, select_tuned
 from lm4ve.ablation.report import report
 from lm4ve.ablation.store import metric_of
 from lm4ve.ablation.workers import Workers
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
-
-
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add('grid', type=Path, help='grid file')
-    add('--work-dir', type=Path, default=Path('work_dirs/ablations'), help='of trials and tables')
-    add('--workers', type=int, default=1, help='trials at a time')
-    add('--threads', type=int, default=1, help='CPU threads of each')
-    add('--gpus', default='', help='devices to share out among the workers, such as 0,1,2,3')
-    add('--gpus-per-trial', type=int, default=1, help='more than one train a trial distributed')
-    add('--executor', choices=['local', 'slurm'], default='local', help='this machine, or Slurm')
-    sbatch = 'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
-    add('--slurm', nargs='+', default=[], metavar='NAME=VALUE', help=sbatch)
-    add('--seeds', type=int, nargs='+', help='only these')
-    add('--variants', nargs='+', help='only these')
-    add('--list', action='store_true', help='print the trials and their states; run nothing')
-    add('--report-only', action='store_true', help='tables and plot of the finished trials')
-    return parser.parse_args(argv)
 
 
 def part_of(grid: Grid, args: argparse.Namespace) -> Grid:
@@ -81,7 +60,7 @@ def build_executor(grid: Grid, store: Store, args: argparse.Namespace, console: 
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
     whole = load_grid(args.grid)
     grid = part_of(whole, args)

@@ -9,20 +9,15 @@ docs/guides/cost.md describes how it counts.
 
 from collections.abc import Mapping, Sequence
 
+from lm4ve.commands.flags import parser_of
 from lm4ve.cost.step import cost_of_step
 from lm4ve.cost.tables import print_table
 from lm4ve.errors import check
-from lm4ve.runner.command_line import config_parser
 from lm4ve.runner.config import read_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config_parser(__doc__)
-    add = parser.add_argument
-    add('--base', help='a config to compare with, for example the one without a block')
-    add('--batch', type=int, help="samples of one process; default: the config's")
-    add('--gpus', type=int, nargs='+', help='also the bytes that so many GPUs send in a step')
-    args = parser.parse_args(argv)
+    args = parser_of('cost').parse_args(argv)
     for value in [args.batch or 1, *(args.gpus or [])]:
         check('--batch, --gpus', value, least=1)
     cost = cost_of_step(read_config(args.config, args.cfg_options), args.batch)

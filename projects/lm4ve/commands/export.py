@@ -10,23 +10,14 @@ agree. docs/guides/deployment.md says what goes in and out for each task.
 from collections.abc import Sequence
 from pathlib import Path
 
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import FORMATS, export_model
-from lm4ve.runner.command_line import add_allow_partial, config_parser
 from lm4ve.runner.config import read_config
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config_parser(__doc__)
-    add = parser.add_argument
-    add('checkpoint', help="a checkpoint of that config, or 'none': untrained")
-    add('--format', default='onnx', choices=FORMATS, help='default: onnx')
-    add('--out', help='the file; default: work_dirs/<config>/<config> with the ending')
-    add('--overwrite', action='store_true', help='the file may exist')
-    add('--tolerance', type=float, default=1e-4, help='refuse a file that differs by more')
-    add('--with-block', action='store_true', help="safetensors: the frozen block's weights too")
-    add_allow_partial(parser)
-    args = parser.parse_args(argv)
+    args = parser_of('export').parse_args(argv)
     if args.with_block and args.format != 'safetensors':
         raise UserError(f'--with-block is for safetensors; {args.format} holds the block.')
     name = Path(args.config).stem

@@ -3,13 +3,16 @@
 lm4ve list --task motion
 """
 
-import argparse
 from collections.abc import Sequence
 
-from lm4ve.apis import list_models
+from lm4ve.commands.flags import parser_of
+from lm4ve.errors import UserError
+from lm4ve.zoo import list_models
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description='List the models')
-    parser.add_argument('--task', help='only those of it, for example image')
-    print(*list_models(task=parser.parse_args(argv).task), sep='\n')
+    parser = parser_of('list')
+    try:
+        print(*list_models(task=parser.parse_args(argv).task), sep='\n')
+    except UserError as e:
+        parser.error(str(e))

@@ -10,6 +10,7 @@ import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.runner import command_line
 from lm4ve.tasks import task_of_config
@@ -35,19 +36,7 @@ def use_tta(cfg: Config) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.config_parser('Test (and evaluate) a model', runs=True)
-    add = parser.add_argument
-    add('checkpoint', help='checkpoint file')
-    command_line.add_allow_partial(parser)
-    add('--out', help='file for the results')
-    add('--out-item', choices=['metrics', 'pred'], help='what --out holds; default: predictions')
-    add('--show-dir', help='folder for pictures of the predictions')
-    add('--show', action='store_true', help='show predictions in a window')
-    add('--interval', type=int, default=1, help='draw every n-th sample')
-    add('--wait-time', type=float, default=2, help='seconds a window stays')
-    text = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
-    add('--tta', action='store_true', help=text)
-    args = parser.parse_args(argv)
+    args = parser_of('test').parse_args(argv)
     if args.out is None and args.out_item is not None:
         raise UserError('--out-item needs --out FILE.')
     cfg = command_line.load_config(args)

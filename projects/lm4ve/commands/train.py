@@ -9,24 +9,14 @@ from pathlib import Path
 from filelock import FileLock
 from mmengine.dist import get_rank
 
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.runner import command_line
 from lm4ve.runner.resume import check_whole, resume_newest
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = command_line.config_parser('Train a model', runs=True)
-    add = parser.add_argument
-    text = (
-        'a checkpoint to resume from; without a value, the newest whole one in the work '
-        "directory; 'auto': that one, or the beginning if there is none"
-    )
-    add('--resume', nargs='?', const='newest', help=text)
-    add('--no-validate', action='store_true', help='do not evaluate')
-    text = 'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
-    add('--auto-scale-lr', action='store_true', help=text)
-    add('--no-persistent-workers', action='store_true', help='end workers after each epoch')
-    args = parser.parse_args(argv)
+    args = parser_of('train').parse_args(argv)
     cfg = command_line.load_config(args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None

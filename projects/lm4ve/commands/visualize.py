@@ -9,7 +9,6 @@ clouds and meshes; rooms (.npy, .ply); scenes (Argoverse 1's .csv, Argoverse 2's
 is shown.
 """
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -20,33 +19,13 @@ from PIL import Image
 
 from lm4ve.analysis import loading
 from lm4ve.analysis.capture import analyse, read_points, resolve_points
-from lm4ve.analysis.measures import MEASURES
 from lm4ve.analysis.samples import Sample, samples_of
 from lm4ve.analysis.sheets import Entry, animate, draw_sheet, write_page
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import all_tasks
 from lm4ve.tasks.base.pictures import to_image
-
-
-def input_options() -> dict[str, str]:
-    """Return the options that reading a file of a task may need: name to help text."""
-    return {k: v for task in all_tasks() for k, v in task.input_options.items()}
-
-
-def flags() -> argparse.ArgumentParser:
-    """Return the parser, with a flag for each input option of the tasks."""
-    parser = loading.tool_parser(__doc__)
-    add = parser.add_argument
-    add('input', nargs='*', help='files')
-    add('--indices', nargs='+', type=int, default=[], help='samples of the test set, from 0')
-    add('--measures', nargs='+', default=[*MEASURES], choices=MEASURES)
-    add('--no-attention', action='store_true')
-    add('--all-heads', action='store_true', help='a panel for every head, not for three')
-    add('--fps', type=float, default=4.0, help='of videos written')
-    for name, text in input_options().items():
-        add(f'--{name.replace("_", "-")}', help=text)
-    return parser
 
 
 def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
@@ -62,15 +41,15 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> Entry:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    args, unknown = flags().parse_known_args(argv)
+    args, unknown = parser_of('visualize').parse_known_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     if unknown:  # perhaps a flag of the task that reading the config has registered
-        args = flags().parse_args(argv)
+        args = parser_of('visualize').parse_args(argv)
     points = read_points(args.points)
     if not (args.input or args.indices):
         raise UserError('There are no inputs. Give files, or --indices of the test set.')
     check('--fps', args.fps, above=0)
-    options = {name: getattr(args, name) for name in input_options()}
+    options = {name: getattr(args, name) for t in all_tasks() for name in t.input_options}
     given = [
         *loading.samples_of_files(cfg, args.input, **options),
         *loading.samples_by_index(cfg, args.indices),

@@ -6,12 +6,17 @@ once a repair is no longer needed. A repair is imported and runs right after the
 module that it repairs, so that a run pays only for the libraries that it uses.
 """
 
+import warnings
 from functools import partial
 
 import wrapt
 
 from lm4ve.compat.for_mmcv import resize_sooner
 
+# What other libraries' imports say of themselves: mmcv-lite of an operator that no model here
+# uses, MMEngine's of setuptools.
+warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformable')
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 #: Module of a library -> its repairs, as file and function of this package.
 REPAIRS = {
     'mmengine.runner': (
@@ -19,12 +24,13 @@ REPAIRS = {
         'for_mmengine:resume_without_code',
         'for_mmengine:average_before_loading',
         'for_mmengine:delete_own_files_only',
+        'for_mmengine:format_once',
     ),
     'mmengine.infer.infer': (
         'for_mmengine:infer_without_code',
         'for_mmengine:infer_from_whole_checkpoints',
     ),
-    'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_blip',),
+    'mmpretrain.utils.dependency': ('for_mmpretrain:import_without_extras',),
     'mmpretrain.models.classifiers.hugging_face': ('for_mmpretrain:refuse_unbuilt_neck',),
     'mmpretrain.models.classifiers.timm': ('for_mmpretrain:refuse_unbuilt_neck',),
     'mmpretrain.models.classifiers.image': ('for_mmpretrain:load_plain_encoders',),
@@ -36,6 +42,7 @@ REPAIRS = {
     'mmaction.models.recognizers.recognizer2d': ('for_mmaction:accept_one_map',),
     'mmaction.apis.inference': ('for_mmpretrain:load_whole_checkpoints',),
     'mmdet': ('for_mmcv:import_without_operators',),
+    'mmdet.models': ('for_mmpretrain:import_layer_of_mmdet',),
     'mmseg': ('for_mmcv:import_without_operators',),
 }
 

@@ -5,7 +5,7 @@ import inspect
 import re
 from collections import deque
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path, PurePath
 from types import ModuleType, SimpleNamespace
@@ -239,6 +239,23 @@ class SavesBeforeDeleting(CheckpointHook):
         for remove, path in removals:
             if path not in current:
                 remove(path)
+
+
+# ------------------------------------------------------------------------------ time lost
+def format_once(_: Any) -> None:
+    """MMEngine formats the same text of a config five times when a training starts.
+
+    True of MMEngine 0.10.7 (no upstream issue): the runner, a hook and two visualizers read
+    ``Config.pretty_text``, for which yapf takes a tenth of a second. May go once it is kept.
+    """
+    config: Any = import_module('mmengine.config.config')
+    original = config.FormatCode
+    cached = lru_cache(8)(
+        lambda text, style, options: original(text, style_config=dict(style), **dict(options))
+    )
+    config.FormatCode = lambda text, style_config, **options: cached(
+        text, tuple(style_config.items()), tuple(options.items())
+    )
 
 
 # ------------------------------------------------------- what the Runner keeps to itself

@@ -11,17 +11,36 @@ import wrapt
 from lm4ve.compat.for_mmengine import check_checkpoint
 from lm4ve.errors import UserError
 
+_MMDET_LAYER = 'mmpretrain.models.utils.res_layer_extra_norm'
 
-def import_without_blip(dependency: Any) -> None:
-    """mmpretrain's multimodal models do not import with current ``transformers``.
 
-    Broken in mmpretrain 1.2.0 (not reported upstream) with transformers >= 4.48: wherever
-    pycocotools is installed, as mmdetection installs it, BLIP imports functions that no longer
-    exist, and ``import mmpretrain.models`` ends in "TypeError: NoneType takes no arguments".
-    mmpretrain's own switch for machines without pycocotools leaves those models out. May go
-    once BLIP imports.
+def import_without_extras(dependency: Any) -> None:
+    """mmpretrain imports models of other packages with its own, wherever these are installed.
+
+    True of mmpretrain 1.2.0 (not reported upstream). Where pycocotools is installed, as
+    mmdetection installs it, BLIP imports functions that transformers >= 4.48 lacks, and ``import
+    mmpretrain.models`` ends in "TypeError: NoneType takes no arguments"; mmpretrain's own switch
+    for machines without pycocotools leaves those models out. For one layer mmpretrain imports all
+    of mmdetection, in a second; :func:`import_layer_of_mmdet` adds the layer when mmdetection is
+    imported. May go once BLIP imports and the layer is imported where it is used.
     """
     dependency.WITH_MULTIMODAL = False
+    if 'mmdet' not in sys.modules:
+        stand_in: Any = ModuleType(_MMDET_LAYER)
+        stand_in.ResLayerExtraNorm = None  # mmpretrain's value on machines without mmdetection
+        sys.modules[_MMDET_LAYER] = stand_in
+
+
+def import_layer_of_mmdet(_: Any) -> None:
+    """mmpretrain 1.2.0 makes its layer of mmdetection only if that was there at its own import.
+
+    The layer that :func:`import_without_extras` left out is put in its place. May go with that.
+    """
+    if getattr(sys.modules.get(_MMDET_LAYER), '__spec__', True) is None:
+        del sys.modules[_MMDET_LAYER]
+        if (utils := sys.modules.get('mmpretrain.models.utils')) is not None:
+            layer: Any = import_module(_MMDET_LAYER)
+            utils.ResLayerExtraNorm = layer.ResLayerExtraNorm  # type: ignore[attr-defined]
 
 
 def refuse_unbuilt_neck(classifiers: ModuleType) -> None:

@@ -13,20 +13,21 @@ import subprocess
 import sys
 import tempfile
 import traceback
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub, MMLogger, print_log
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options, read_config
+from lm4ve.runner.flags import CONFIG, PARTIAL, RUN, build_parser
 from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.runner import build_runner as build_runner
 from lm4ve.runner.runner import load_strictly_by_default
+from lm4ve.zoo import find_checkpoint
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
 ERRORS = 'LM4VE_ERRORS'
@@ -36,34 +37,19 @@ DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def config_parser(description: str | None, runs: bool = False) -> argparse.ArgumentParser:
-    """Return a parser with the arguments of every command that reads a config.
+    """Return a parser with the arguments of every tool that reads a config.
 
     Args:
-        description (str, optional): The command's docstring; its lines are kept.
+        description (str, optional): The tool's docstring; its lines are kept.
         runs (bool): Also those that training and testing share.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add('config', help='config file path')
-    example = 'override config fields, for example model.neck.block.layers="(15,)"'
-    add('--cfg-options', nargs='+', action=DictAction, help=example)
-    if runs:
-        add('--work-dir', help='folder of logs and checkpoints; default: ./work_dirs/<config name>')
-        add('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-        add('--amp', action='store_true', help='use automatic mixed precision (needs a GPU)')
-        add('--no-pin-memory', action='store_true', help='set pin_memory=False in the dataloaders')
-        add('--verbose', action='store_true', help='show the whole log on the console')
-        # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
-        add('--local_rank', '--local-rank', type=int, default=0)
-    return parser
+    return build_parser(description, RUN if runs else CONFIG)
 
 
 def add_allow_partial(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of commands that evaluate a checkpoint."""
-    text = "load what fits where the checkpoint is not of the config's model; the rest is untrained"
-    parser.add_argument('--allow-partial', action='store_true', help=text)
+    """Add the flag of tools that evaluate a checkpoint."""
+    for name, options in PARTIAL.items():
+        parser.add_argument(name, **options)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -110,8 +96,11 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> Config:
 
 
 def evaluate_checkpoint(cfg: Config, checkpoint: str, allow_partial: bool) -> None:
-    """Make a config's runner evaluate a checkpoint, all of it unless ``allow_partial``."""
-    cfg.load_from, cfg.resume = checkpoint, False
+    """Make a config's runner evaluate a checkpoint, all of it unless ``allow_partial``.
+
+    ``'pretrained'`` stands for the weights that come with the config.
+    """
+    cfg.load_from, cfg.resume = str(find_checkpoint(checkpoint, cfg.filename)), False
     load_strictly_by_default(cfg, allow_partial=allow_partial)
 
 
@@ -143,7 +132,6 @@ def run_tool(main: Callable[[], None]) -> None:
     processes that the user need not mend, which a launcher may start again. Tracebacks go to
     the log file.
     """
-    warnings.filterwarnings('ignore', module='mmcv')  # of operators that no model here uses
     StopHook.is_running = StopHook.is_asked = False
     before = signal.signal(signal.SIGTERM, functools.partial(_on_sigterm, os.getpid()))
     try:

@@ -6,18 +6,22 @@ options to the console before the first epoch. All of this stays in the log file
 
 import logging
 import re
+import textwrap
 import time
 from datetime import timedelta
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from tqdm import tqdm
 
 from lm4ve.blocks import count_parameters
 from lm4ve.version import __version__
 
-#: Seconds after which a long epoch shows where it is.
-HEARTBEAT = 60.0
+#: Seconds after which a long epoch shows where it is: in a file, and on a terminal.
+HEARTBEAT, BAR_DELAY = 60.0, 5.0
+#: Columns of a line.
+WIDTH = 120
 #: Warnings of MMEngine about itself.
 FOREIGN = '"FileClient" will be deprecated|"HardDiskBackend" is|Failed to search registry'
 _SHOWN = dict(for_console=True)
@@ -46,7 +50,8 @@ def shorten(logger: logging.Logger) -> None:
 class ConsoleHook(Hook):  # type: ignore[misc]
     """Print how a run starts, its progress after each epoch, and where the results are.
 
-    A line in the middle of an epoch appears only when the last one is a minute old.
+    On a terminal, a long epoch shows a bar with the time left. Elsewhere a line appears in the
+    middle of an epoch when the last one is a minute old.
     """
 
     # After the hooks that measure times, log scalars and save checkpoints.
@@ -54,6 +59,7 @@ class ConsoleHook(Hook):  # type: ignore[misc]
     _printed_at = _begun = 0.0
     _line = ''
     _trains = False
+    _bar: Any = None
 
     def before_train(self, runner: Runner) -> None:
         self._trains = True
@@ -99,11 +105,35 @@ class ConsoleHook(Hook):  # type: ignore[misc]
         }
         runner.logger.info('\n'.join(f'{k:12} {v}' for k, v in rows.items()), extra=_SHOWN)
 
-    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        if time.monotonic() - self._printed_at > HEARTBEAT:
+    def after_train_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        loop = runner.train_loop
+        if isinstance(loop, EpochBasedTrainLoop):
+            self._advance(batch_idx, len(loop.dataloader))
+        else:
+            self._advance(runner.iter, loop.max_iters)
+        if self._bar.disable and time.monotonic() - self._printed_at > HEARTBEAT:
             self._print(runner, _progress(runner, 20, runner.iter + 1))
 
+    def after_val_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        self._advance(batch_idx, len(runner.val_loop.dataloader))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        self._advance(batch_idx, len(runner.test_loop.dataloader))
+
+    def _advance(self, done: int, total: int) -> None:
+        """Move the bar on by a step; there is none unless a terminal shows it."""
+        if self._bar is None:
+            shown = dict(disable=None, leave=False, dynamic_ncols=True)
+            self._bar = tqdm(initial=done, total=total, delay=BAR_DELAY, **shown)
+        self._bar.update()
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None
+
     def after_train_epoch(self, runner: Runner) -> None:
+        self._close_bar()
         loop = runner.train_loop
         if not isinstance(loop, EpochBasedTrainLoop):
             return
@@ -118,17 +148,18 @@ class ConsoleHook(Hook):  # type: ignore[misc]
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
         line = _progress(runner, 20, runner.iter) if self._trains else 'validation'
-        self._print(runner, f'{self._line or line}  {_numbers(metrics)}')
+        self._print(runner, _with_numbers(self._line or line, metrics))
         self._line, self._begun = '', time.monotonic()
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
-        self._print(runner, f'test  {_numbers(metrics)}')
+        self._print(runner, _with_numbers('test', metrics))
 
     def after_train(self, runner: Runner) -> None:
         if (saved := runner.message_hub.runtime_info.get('last_ckpt')) is not None:
             self._print(runner, f'saved        {saved}')
 
     def _print(self, runner: Runner, text: str) -> None:
+        self._close_bar()
         self._printed_at = time.monotonic()
         runner.logger.info(text, extra=_SHOWN)
 
@@ -150,10 +181,12 @@ def _progress(runner: Runner, window: int, done: int) -> str:
     return text
 
 
-def _numbers(metrics: dict[str, Any] | None) -> str:
-    """Return the scalar metrics, four digits each."""
-    return '  '.join(
-        f'{name} {float(value):.4f}'
+def _with_numbers(line: str, metrics: dict[str, Any] | None) -> str:
+    """Return a line and the scalar metrics, four digits each, in lines of :data:`WIDTH`."""
+    numbers = [
+        f'{name}\xa0{float(value):.4f}'  # no line ends between a name and its number
         for name, value in (metrics or {}).items()
         if isinstance(value, (int, float)) or getattr(value, 'ndim', None) == 0
-    )
+    ]
+    settings: Any = dict(break_on_hyphens=False, break_long_words=False, subsequent_indent=' ' * 4)
+    return textwrap.fill('  '.join([line, *numbers]), WIDTH, **settings).replace('\xa0', ' ')

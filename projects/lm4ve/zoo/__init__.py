@@ -5,6 +5,7 @@
 of the other tasks are not registered there: mmpretrain cannot build their models.
 """
 
+import fnmatch
 import functools
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,14 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import load
 
+from lm4ve.errors import CheckpointError, check, listing
+
 #: The folder that holds ``configs`` and ``model-index.yml``.
 MIM_FOLDER = Path(__file__).parent / '.mim'
+#: The folder of trained weights, ``<name>.safetensors``; ``tools/make_zoo.py`` makes them.
+WEIGHTS = Path(__file__).parent / 'weights'
+#: The value of a checkpoint that stands for the config's own file there.
+PRETRAINED = 'pretrained'
 #: Folder of configs -> task, where the names differ. SQA3D's configs lie beside METER's.
 _TASKS = {'lm4ve': 'image', 'vision_language': 'vqa'}
 
@@ -51,3 +58,40 @@ def find_config(name: str | Path) -> Path:
         return MIM_FOLDER / 'configs' / str(name).removeprefix('lm4ve::')
     is_name = not Path(name).suffix and str(name) in all_models()
     return all_models()[str(name)][1] if is_name else Path(name)
+
+
+def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
+    """Return the sorted names of the models with a config in lm4ve.
+
+    Args:
+        pattern (str, optional): With ``*`` and ``?``, for example ``'*llama*'``.
+        task (str, optional): For example 'motion' or 'image'.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    if task is not None:
+        check('task', task, choices=sorted({its for its, _ in all_models().values()}))
+    names = [name for name, (its, _) in all_models().items() if task in (None, its)]
+    return sorted(fnmatch.filter(names, pattern or '*'))
+
+
+def find_checkpoint(checkpoint: Any, config: str | Path | None) -> Any:
+    """Return a checkpoint as it is, or the trained weights that come with a config.
+
+    Args:
+        checkpoint (str | Path | None): Anything; ``'pretrained'`` names those weights.
+        config (str | Path, optional): The config's file, as in ``Config.filename``.
+
+    Raises:
+        CheckpointError: There are none of that config.
+    """
+    if checkpoint != PRETRAINED:
+        return checkpoint
+    name = Path(config or '').stem
+    path, known = WEIGHTS / f'{name}.safetensors', all_models().get(name, ('', Path()))[1]
+    # A config of one's own may have the name of one of ours.
+    if not (path.is_file() and config and known.resolve() == Path(config).resolve()):
+        names = listing(sorted(p.stem for p in WEIGHTS.glob('*.safetensors')), 20)
+        raise CheckpointError(f"No weights come with the config '{config}', but with: {names}.")
+    return path

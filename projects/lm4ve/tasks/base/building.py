@@ -23,6 +23,7 @@ from lm4ve.runner import checkpoint_files as files
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks.base.analysis import safe_name, tested_dataset
 from lm4ve.tasks.base.task import Task, task_of_config
+from lm4ve.zoo import find_checkpoint
 
 
 def build_model(
@@ -32,7 +33,8 @@ def build_model(
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`.
-        checkpoint (str | Path, optional): Default: nothing is loaded.
+        checkpoint (str | Path, optional): Default: nothing is loaded. 'pretrained': the weights
+            that come with the config (:func:`lm4ve.zoo.find_checkpoint`).
         allow_partial (bool): Load what fits of a checkpoint of another model.
 
     Returns:
@@ -44,6 +46,7 @@ def build_model(
     settings = cfg.model
     if cfg.get('data_preprocessor') is not None:
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    checkpoint = find_checkpoint(checkpoint, cfg.filename)
     content = {} if checkpoint is None else files.read_checkpoint(checkpoint)
     model: nn.Module = MODELS.build(settings)
     if checkpoint is not None:

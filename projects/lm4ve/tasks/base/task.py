@@ -75,6 +75,12 @@ class Task:
                 return getattr(found, name)
         raise AttributeError(f"module '{self.package}' has no attribute '{name}'")
 
+    #: The public names of the package; serves as its ``__all__`` and ``__dir__``.
+    names = property(
+        lambda self: sorted(
+            {n for t in (self.registers, self.exports) for ns in t.values() for n in ns}
+        )
+    )
     #: The ``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens.
     analysis = property(lambda self: self._hooks('analysis'))
     #: The ``EXPORT`` of the package's module ``export``, or what suits most models.

@@ -23,4 +23,5 @@ TASK = Task(
     input_suffixes=('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm'),
 )
 
-__getattr__ = TASK.attribute
+# For editors and type checkers, __init__.pyi says the same.
+__getattr__, __dir__, __all__ = TASK.attribute, lambda: TASK.names, TASK.names

@@ -29,4 +29,5 @@ TASK = Task(
     input_options={'map_dir': "Argoverse 1's map_files; default: found above the files"},
 )
 
-__getattr__ = TASK.attribute
+# For editors and type checkers, __init__.pyi says the same.
+__getattr__, __dir__, __all__ = TASK.attribute, lambda: TASK.names, TASK.names

@@ -6,14 +6,11 @@ enough to train a small ViT on a CPU in a minute, without a download.
 
 import numpy as np
 from mmengine.dataset import BaseDataset
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
+from lm4ve.tasks.base.digit_scans import DIGITS
 
-#: What is cut, into which splits, and the share of the second one (stratified).
-CUTS = (('train', 'train', 'test', 0.3), ('train', 'fit', 'val', 0.2))
 SPLITS = ('train', 'fit', 'val', 'test')
 
 
@@ -39,16 +36,11 @@ class DigitsDataset(BaseDataset):
         super().__init__(**kwargs)
 
     def load_data_list(self) -> list:
-        digits = load_digits()
-        labels, parts = digits.target, dict(train=np.arange(len(digits.target)))
-        for whole, first, second, share in CUTS:
-            stratify = labels[parts[whole]]
-            parts[first], parts[second] = train_test_split(
-                parts[whole], test_size=share, random_state=0, stratify=stratify
-            )
-        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+        digits = np.load(DIGITS)
+        pixels = np.rint(digits['images'] * (255 / 16)).astype(np.uint8)
+        labels = digits['labels']
         sizes = dict(img_shape=(8, 8), ori_shape=(8, 8))
         return [
             dict(img=np.repeat(pixels[i][..., None], 3, axis=-1), gt_label=int(labels[i]), **sizes)
-            for i in parts[self.split]
+            for i in digits[self.split]
         ]

@@ -1,0 +1,109 @@
+"""The flags of every command, apart from what it runs, so that ``--help`` answers at once."""
+
+import argparse
+import ast
+from pathlib import Path
+
+from lm4ve.runner.flags import CHECKPOINT, CONFIG, INSPECT, PARTIAL, RUN, Flags, build_parser
+from lm4ve.tasks import all_tasks
+
+_YES = dict(action='store_true')
+_RESUME = (
+    'a checkpoint to resume from; without a value, the newest whole one in the work '
+    "directory; 'auto': that one, or the beginning if there is none"
+)
+_SCALE = 'scale the learning rate to the actual batch size, by auto_scale_lr.base_batch_size'
+_TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
+_HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
+_SBATCH = 'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
+_MEASURES = ('magnitude', 'frequency')
+_FORMATS = ('onnx', 'torch-export', 'safetensors')
+#: Command -> its flags.
+FLAGS: dict[str, Flags] = {
+    'list': {'--task': dict(help='only those of it, for example image')},
+    'train': {
+        **RUN,
+        '--resume': dict(nargs='?', const='newest', help=_RESUME),
+        '--no-validate': dict(_YES, help='do not evaluate'),
+        '--auto-scale-lr': dict(_YES, help=_SCALE),
+        '--no-persistent-workers': dict(_YES, help='end workers after each epoch'),
+    },
+    'test': {
+        **RUN,
+        'checkpoint': dict(help=CHECKPOINT),
+        **PARTIAL,
+        '--out': dict(help='file for the results'),
+        '--out-item': dict(
+            choices=['metrics', 'pred'], help='what --out holds; default: predictions'
+        ),
+        '--show-dir': dict(help='folder for pictures of the predictions'),
+        '--show': dict(_YES, help='show predictions in a window'),
+        '--interval': dict(type=int, default=1, help='draw every n-th sample'),
+        '--wait-time': dict(type=float, default=2, help='seconds a window stays'),
+        '--tta': dict(_YES, help=_TTA),
+    },
+    'visualize': {
+        **INSPECT,
+        'input': dict(nargs='*', help='files'),
+        '--indices': dict(nargs='+', type=int, default=[], help='samples of the test set, from 0'),
+        '--measures': dict(nargs='+', default=[*_MEASURES], choices=_MEASURES),
+        '--no-attention': _YES,
+        '--all-heads': dict(_YES, help='a panel for every head, not for three'),
+        '--fps': dict(type=float, default=4.0, help='of videos written'),
+    },
+    'ablate': {
+        'grid': dict(type=Path, help='grid file'),
+        '--work-dir': dict(
+            type=Path, default=Path('work_dirs/ablations'), help='of trials and tables'
+        ),
+        '--workers': dict(type=int, default=1, help='trials at a time'),
+        '--threads': dict(type=int, default=1, help='CPU threads of each'),
+        '--gpus': dict(default='', help='devices to share out among the workers, such as 0,1,2,3'),
+        '--gpus-per-trial': dict(
+            type=int, default=1, help='more than one train a trial distributed'
+        ),
+        '--executor': dict(
+            choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
+        ),
+        '--slurm': dict(nargs='+', default=[], metavar='NAME=VALUE', help=_SBATCH),
+        '--seeds': dict(type=int, nargs='+', help='only these'),
+        '--variants': dict(nargs='+', help='only these'),
+        '--list': dict(_YES, help='print the trials and their states; run nothing'),
+        '--report-only': dict(_YES, help='tables and plot of the finished trials'),
+    },
+    'cost': {
+        **CONFIG,
+        '--base': dict(help='a config to compare with, for example the one without a block'),
+        '--batch': dict(type=int, help="samples of one process; default: the config's"),
+        '--gpus': dict(type=int, nargs='+', help='also the bytes that so many GPUs send in a step'),
+    },
+    'export': {
+        **CONFIG,
+        'checkpoint': dict(help=f"{CHECKPOINT}; or 'none': untrained"),
+        '--format': dict(default='onnx', choices=_FORMATS, help='default: onnx'),
+        '--out': dict(help='the file; default: work_dirs/<config>/<config> with the ending'),
+        '--overwrite': dict(_YES, help='the file may exist'),
+        '--tolerance': dict(type=float, default=1e-4, help='refuse a file that differs by more'),
+        '--with-block': dict(_YES, help="safetensors: the frozen block's weights too"),
+        **PARTIAL,
+    },
+    'release': {
+        **CONFIG,
+        'checkpoint': dict(help=CHECKPOINT),
+        'out_folder': dict(help='where the two files go'),
+        '--half': dict(_YES, help=_HALF),
+    },
+}
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """Return the parser of a command; its module's docstring, which is read, not imported, helps.
+
+    ``visualize`` has a flag for each input option of the tasks.
+    """
+    flags = dict(FLAGS[command])
+    for task in all_tasks() if command == 'visualize' else ():
+        for name, text in task.input_options.items():
+            flags[f'--{name.replace("_", "-")}'] = dict(help=text)
+    module = Path(__file__).with_name(f'{command}.py').read_text(encoding='utf-8')
+    return build_parser(ast.get_docstring(ast.parse(module)), flags)

@@ -1,0 +1,56 @@
+"""The flags that commands and tools share; a parser of them needs neither torch nor a host.
+
+A flag is a row of a table: its names, and what ``ArgumentParser.add_argument`` takes.
+"""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.config import DictAction
+
+Flags = Mapping[str, Mapping[str, Any]]
+
+_EXAMPLE = 'override config fields, for example model.neck.block.layers="(15,)"'
+#: Of every command that reads a config.
+CONFIG: Flags = {
+    'config': dict(help='a config file, or a name of lm4ve list'),
+    '--cfg-options': dict(nargs='+', action=DictAction, help=_EXAMPLE),
+}
+#: Of training and testing; mmpretrain's.
+RUN: Flags = {
+    **CONFIG,
+    '--work-dir': dict(help='of logs and checkpoints; default: ./work_dirs/<config name>'),
+    '--launcher': dict(choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'),
+    '--amp': dict(action='store_true', help='use automatic mixed precision (needs a GPU)'),
+    '--no-pin-memory': dict(action='store_true', help='set pin_memory=False in the dataloaders'),
+    '--verbose': dict(action='store_true', help='show the whole log on the console'),
+    # torch.distributed.launch passes this; torchrun sets LOCAL_RANK.
+    '--local_rank --local-rank': dict(type=int, default=0),
+}
+CHECKPOINT = "a checkpoint of that config, or 'pretrained': the one that comes with lm4ve"
+_PARTIAL = "load what fits where the checkpoint is not of the config's model; the rest is untrained"
+#: Of commands that evaluate a checkpoint.
+PARTIAL: Flags = {'--allow-partial': dict(action='store_true', help=_PARTIAL)}
+_POINTS = "where to look; ':input' after a module's name for what goes into it"
+#: Of what looks into a model.
+INSPECT: Flags = {
+    **CONFIG,
+    'checkpoint': dict(help=f"{CHECKPOINT}; or 'none': untrained"),
+    '--points': dict(
+        nargs='+', default=[], metavar='LABEL=MODULE', help=f'{_POINTS}; default: around the block'
+    ),
+    **PARTIAL,
+    '--out-dir': dict(help='default: a folder in work_dirs/<config>'),
+    '--device': dict(help='default: a GPU if there is one'),
+}
+
+
+def build_parser(description: str | None, flags: Flags) -> argparse.ArgumentParser:
+    """Return a parser of a table's flags; the lines of the description are kept."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for names, options in flags.items():
+        parser.add_argument(*names.split(), **options)
+    return parser

@@ -1,0 +1,109 @@
+"""Build the sdist and the wheel, check them, and use the wheel in a new environment.
+
+    python tools/dev/build_release.py --out dist --repository https://github.com/OWNER/lm4ve
+
+``make release`` runs it. The wheel is built from the sdist, so that each shows what the other
+lacks, and is installed outside of the clone, where it lists, trains and tests a demo. README's
+relative links become absolute in the long description; without a repository, their words stay.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from sysconfig import get_path
+from tempfile import TemporaryDirectory
+
+from lm4ve.errors import UserError, check
+from lm4ve.runner.command_line import run_tool
+from lm4ve.version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+#: What a wheel has beside its modules.
+NEEDED = ['py.typed', 'tasks/image/__init__.pyi', 'tasks/base/digits.npz', 'analysis/page.html']
+NEEDED += ['zoo/weights/scores.json', 'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py']
+DEMO = 'vit-demo_minilm_digits'
+_SDIST = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+_LINK = re.compile(r'(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)')
+
+
+def run(*words: object, cwd: Path) -> None:
+    subprocess.run([*map(str, words)], cwd=cwd, check=True)
+
+
+def absolute_links(text: str, repository: str) -> str:
+    """Return a README whose links and pictures work on any site."""
+
+    def replace(link: re.Match) -> str:
+        picture, words, path = link.groups()
+        kind = 'raw' if picture else 'blob'
+        whole = f'{picture}[{words}]({repository}/{kind}/v{__version__}/{path})'
+        return whole if repository else words * (not picture)
+
+    return _LINK.sub(replace, text)
+
+
+def build(out: Path, repository: str, folder: Path) -> Path:
+    """Write the sdist of the last commit and, from it, the wheel; return the wheel."""
+    run('git', 'archive', '--output', f'{folder}.tar', 'HEAD', cwd=ROOT)
+    shutil.unpack_archive(f'{folder}.tar', folder)
+    readme = folder / 'README.md'
+    readme.write_text(absolute_links(readme.read_text(), repository))
+    run(sys.executable, '-c', _SDIST, out, cwd=folder)
+    (sdist,) = out.glob('*.tar.gz')
+    flags = '--quiet --no-deps --no-build-isolation -w'.split()
+    run(sys.executable, '-m', 'pip', 'wheel', *flags, out, sdist, cwd=out)
+    (wheel,) = out.glob('*.whl')
+    return wheel
+
+
+def check_wheel(path: Path) -> None:
+    """Refuse a wheel that lacks a file or a field, or whose description has a relative link."""
+    (found,) = metadata.distributions(path=[str(path)])
+    names, fields = {str(f) for f in found.files}, found.metadata
+    missing = [n for n in NEEDED if f'lm4ve/{n}' not in names]
+    missing += [f for f in ('Summary', 'License-Expression') if f not in fields]
+    relative = [link.group() for link in _LINK.finditer(fields.get_payload())]
+    if missing or relative or fields['Version'] != __version__:
+        raise UserError(f'{path.name}: version {fields["Version"]}, {missing=}, {relative=}.')
+
+
+def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
+    """Install a wheel in a new environment and run its commands there."""
+    venv.create(folder / 'venv', with_pip=True)
+    python = folder / 'venv/bin/python'
+    (site,) = (folder / 'venv').glob('lib/python*/site-packages')
+    (site / 'shared.pth').write_text(get_path('purelib') if shared else '')
+    words = ('--no-deps', wheel) if shared else (f'{wheel}[image,demo]',)
+    run(python, '-m', 'pip', 'install', '--quiet', *words, cwd=folder)
+    place = 'import lm4ve, sys; assert lm4ve.__file__.startswith(sys.prefix), lm4ve.__file__'
+    run(python, '-I', '-c', place, cwd=folder)
+    lm4ve = (python, '-I', '-m', 'lm4ve.commands')
+    run(*lm4ve, 'list', '--task', 'image', cwd=folder)
+    run(*lm4ve, 'train', DEMO, '--cfg-options', 'train_cfg.max_epochs=2', cwd=folder)
+    run(*lm4ve, 'test', DEMO, 'pretrained', cwd=folder)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    add = (parser := argparse.ArgumentParser(description=__doc__.splitlines()[0])).add_argument
+    add('--out', type=Path, default=Path('dist'), help='new or empty folder of the two files')
+    add('--repository', default='', help='address that links to files and pictures begin with')
+    add('--shared-packages', action='store_true', help="see this environment's other packages")
+    args = parser.parse_args(argv)
+    out = args.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    check(f"The number of files in '{out}'", len([*out.iterdir()]), most=0)
+    with TemporaryDirectory() as folder:
+        wheel = build(out, args.repository.rstrip('/'), Path(folder, 'source'))
+        check_wheel(wheel)
+        use_wheel(wheel, Path(folder), args.shared_packages)
+    print(*sorted(out.iterdir()), sep='\n')
+
+
+if __name__ == '__main__':
+    run_tool(main)
