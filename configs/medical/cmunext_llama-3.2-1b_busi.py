@@ -12,6 +12,7 @@ model = dict(
         neck=dict(
             type='LLMBlockNeck',
             in_channels=256,
+            mapper=dict(bias=True),
             block=dict(_base_.llm_block, layers=(14,), final_norm=False, dtype='float32'),
         ),
     )

@@ -5,12 +5,9 @@ _base_ = '../lm4ve/vit-s_in1k.py'
 num_classes = 5
 data_preprocessor = dict(num_classes=num_classes)
 model = dict(head=dict(num_classes=num_classes))
-medmnist = dict(
-    _delete_=True, type='lm4ve.MedMNIST', data_root='data/medmnist', flag='retinamnist'
-)
+medmnist = dict(_delete_=True, type='lm4ve.MedMNIST', data_root='data/medmnist', flag='retinamnist')
 train_dataloader = dict(
-    batch_size=128,
-    dataset=dict(**medmnist, split='train', pipeline=_base_.train_pipeline[1:]),
+    batch_size=128, dataset=dict(**medmnist, split='train', pipeline=_base_.train_pipeline[1:])
 )
 val_dataloader = dict(dataset=dict(**medmnist, split='val', pipeline=_base_.test_pipeline[1:]))
 test_dataloader = dict(dataset=dict(**medmnist, split='test', pipeline=_base_.test_pipeline[1:]))

@@ -12,6 +12,9 @@ model = dict(
             type='LLMBlockNeck',
             in_channels=64,
             residual='inner',
+            # Rank 4 beside random mappers that stay as they are, as in the released code.
+            mapper=dict(bias=True),
+            lora=dict(r=4, alpha=1, bias='lora_only'),
             block=dict(_base_.llm_block, checkpoint='data/llm/llama-3.1-8b'),
         ),
     )

@@ -11,5 +11,5 @@ model = dict(
         norm_cfg=None,
         residual='inner',
         block=_base_.llm_block,
-    )
+    ),
 )

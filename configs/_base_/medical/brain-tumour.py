@@ -1,5 +1,5 @@
-# Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR, at 128 x 128 x
-# 128 voxels, as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
+# Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR, at 128 voxels
+# a side, as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
 # channels, num_classes and use (None keeps all channels; then also in_channels of the backbone).
 data_root = 'data/msd/Task01_BrainTumour'
 size = (128, 128, 128)
@@ -25,7 +25,9 @@ train_pipeline = [
         prob=0.33,
         mode=('bilinear', 'nearest'),
     ),
-    dict(type='lm4ve.MonaiTransform', name='RandScaleIntensityd', keys='img', factors=0.1, prob=0.33),
+    dict(
+        type='lm4ve.MonaiTransform', name='RandScaleIntensityd', keys='img', factors=0.1, prob=0.33
+    ),
     dict(type='lm4ve.PackVolume'),
 ]
 test_pipeline = [load, *prepare, dict(type='lm4ve.PackVolume')]

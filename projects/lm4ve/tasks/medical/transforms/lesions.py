@@ -26,8 +26,8 @@ class BinaryMask(BaseTransform):
             return results
         if mask.ndim != 2 or highest < 128:
             raise UserError(
-                f"'{results.get('seg_map_path')}' of shape {list(mask.shape)} has the highest "
-                f'value {highest}: a mask of one lesion has 0 and 255, or 0 and 1. Fix: one class a file.'
+                f"'{results.get('seg_map_path')}' {list(mask.shape)} has values up to {highest}; a "
+                'mask of one lesion has 0 and 255, or 0 and 1. Fix: one class a file.'
             )
         results['gt_seg_map'] = (mask > 127).astype(np.uint8)
         return results
