@@ -15,4 +15,8 @@ val_evaluator = dict(_delete_=True, type='lm4ve.MedMNISTMetric')
 test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=1.25e-4))
 auto_scale_lr = dict(base_batch_size=128)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.008, by_epoch=True, end=5, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=1e-5, T_max=395, by_epoch=True, begin=5, end=400),
+]
 train_cfg = dict(max_epochs=400, val_interval=10)

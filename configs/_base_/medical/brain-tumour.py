@@ -1,5 +1,5 @@
 # Task01_BrainTumour of MSD, tumour against the rest on the first of four kinds of MR, at 128 voxels
-# a side, as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
+# a side, much as MedVisionLlama's code prepares it. Another task: data_root, and of LoadVolume
 # channels, num_classes and use (None keeps all channels; then also in_channels of the backbone).
 data_root = 'data/msd/Task01_BrainTumour'
 size = (128, 128, 128)
