@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -135,7 +136,11 @@ class LanguageModel:
         return indices
 
     def load_layers(
-        self, indices: Sequence[int], dtype: torch.dtype, pretrained: bool, layers: list[nn.Module]
+        self,
+        indices: Sequence[int],
+        dtype: torch.dtype,
+        pretrained: bool | str,
+        layers: list[nn.Module],
     ) -> Iterator[tuple[str, Tensor]]:
         """Append layers to a list, with a checkpoint's weights or the family's random ones.
 
@@ -144,7 +149,8 @@ class LanguageModel:
         Args:
             indices (Sequence[int]): Which layers, from 0.
             dtype (torch.dtype): Type to hold the weights in.
-            pretrained (bool): Whether the weights are the checkpoint's.
+            pretrained (bool | str): Whether the weights are the checkpoint's; 'permuted' brings
+                those of each matrix into a random order.
             layers (list[nn.Module]): Receives ``transformers``' layers, on the CPU.
 
         Yields:
@@ -167,6 +173,8 @@ class LanguageModel:
                 place = self.spec.place(self.config, index) if self.spec.place else str(index)
                 state = {}
                 for name, weight in self.files.read_layer(place, shapes):
+                    if pretrained == 'permuted' and weight.dim() > 1:
+                        weight = _permuted(weight, f'{index}.{name}')
                     copied = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
                     state[name] = copied
                     # It is hashed beside the next copy, and where it can from this copy, so
@@ -231,6 +239,13 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
+
+
+def _permuted(weight: Tensor, name: str) -> Tensor:
+    """Bring a tensor's elements into a random order, which depends on its name and the seed."""
+    seed = torch.default_generator.initial_seed() + zlib.crc32(name.encode())
+    order = torch.randperm(weight.numel(), generator=torch.Generator().manual_seed(seed))
+    return weight.flatten()[order].view(weight.shape)
 
 
 def layer_fields(config: PretrainedConfig) -> dict[str, Any]:
