@@ -2,12 +2,9 @@
 
 import pytest
 
-pytest.importorskip('mmseg')
-pytest.importorskip('mmpretrain')
-pytest.importorskip('monai')
-from tests.helpers.config_runs import train_and_resume  # noqa: E402
-from tests.helpers.tasks import configs_of  # noqa: E402
-from tests.tasks.medical.shrink import Shrinker  # noqa: E402
+from tests.helpers.config_runs import train_and_resume
+from tests.helpers.tasks import configs_of
+from tests.tasks.medical.shrink import Shrinker
 
 
 @pytest.fixture(scope='module')

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip('mmseg')
-pytest.importorskip('monai')
-from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.tasks import medical as m  # noqa: E402
-from tests.tasks.medical import files  # noqa: E402
+from lm4ve.errors import UserError
+from lm4ve.tasks import medical as m
+from tests.tasks.medical import files
 
 SPLITS = ('train', 'val', 'test')
 VOXELS = np.zeros((6, 5, 4), np.float32)

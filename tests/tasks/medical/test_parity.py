@@ -3,17 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.registry import MODELS, DefaultScope
 
-pytest.importorskip('mmseg')
-pytest.importorskip('mmpretrain')
-pytest.importorskip('monai')
-from mmengine.registry import MODELS, DefaultScope  # noqa: E402
-
-from lm4ve.errors import CheckpointError  # noqa: E402
-from lm4ve.tasks.medical.converters import convert_medical  # noqa: E402
-from tests.helpers.families import random_model, write_huggingface  # noqa: E402
-from tests.tasks.image import released as llama  # noqa: E402
-from tests.tasks.medical import released as r  # noqa: E402
+from lm4ve.errors import CheckpointError
+from lm4ve.tasks.medical.converters import convert_medical
+from tests.helpers.families import random_model, write_huggingface
+from tests.tasks.image import released as llama
+from tests.tasks.medical import released as r
 
 
 def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):

@@ -158,7 +158,7 @@ class BinaryDiceLoss(nn.Module):
     ) -> Tensor:
         """Compute the loss of logits ``[B, 1, H, W]`` and labels 0 or 1 ``[B, H, W]``."""
         kept = (labels != ignore_index).flatten(1)
-        probabilities = logits.sigmoid().flatten(1) * kept
+        probabilities = logits.float().sigmoid().flatten(1) * kept
         truth = (labels == 1).flatten(1) * kept
         both = (probabilities * truth).sum(1)
         total = probabilities.sum(1) + truth.sum(1)

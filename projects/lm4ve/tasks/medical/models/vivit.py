@@ -119,7 +119,7 @@ class ViViT(BaseModule):
         # [B, C, f, h, w, pf, ph, pw]: the channels of a voxel are next to each other.
         x = x.permute(0, 2, 3, 4, 6, 7, 5, 1).flatten(4).flatten(2, 3)
         x = (self.embed(x) + self.pos_embed).flatten(0, 1)
-        x = self.within(torch.cat((self.slab_token.expand(len(x), -1, -1), x), dim=1))[:, 0]
+        x = self.within(torch.cat((self.slab_token.expand(x.shape[0], -1, -1), x), dim=1))[:, 0]
         x = x.unflatten(0, (-1, self.pos_embed.shape[1]))
-        x = self.across(torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1))
+        x = self.across(torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1))
         return (x if self.out_type == 'raw' else x[:, 0],)

@@ -167,4 +167,4 @@ class VolumeSegmentor(BaseModel):
         grid = [s // p for s, p in zip(size, sides, strict=True)]
         x = patches.unflatten(-1, (-1, *sides)).unflatten(1, grid)
         # [B, h, w, d, C, ph, pw, pd]: each side of the grid before its side of the patch.
-        return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(len(x), -1, *size)
+        return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(x.shape[0], -1, *size)
