@@ -1,6 +1,7 @@
 """MedMNIST's files: small pictures and volumes of eighteen medical sets, one ``.npz`` each."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class MedMNIST(BaseDataset):
         try:
             with np.load(self.file, allow_pickle=False) as arrays:
                 images, labels = (arrays[f'{self.split}_{n}'] for n in ('images', 'labels'))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
             raise UserError(
                 f"'{self.file}' is no file of MedMNIST: {e}. Fix: download it again."
             ) from e
@@ -69,6 +70,7 @@ class MedMNIST(BaseDataset):
         classes = len(self.info['label'])
         sides = images.shape[1 : 1 + len(self.sides)]
         fits = sides == self.sides and images.dtype == np.uint8 and labels.ndim == 2
+        fits = fits and labels.dtype.kind in 'iub'
         if not fits or len(images) != len(labels) or labels.shape[1] != (classes if several else 1):
             raise UserError(
                 f"'{self.file}' has images {images.dtype} {list(images.shape)} and labels "
