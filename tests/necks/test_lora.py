@@ -1,11 +1,13 @@
 """LoRA inside the block and on the mappers, by field and by peft from outside."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
+from mmengine.model import initialize
 from torch import nn
 
 import lm4ve
@@ -13,7 +15,9 @@ from lm4ve.blocks import frozen_tensors
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
+from tests.necks.encoder import Encoder, batch
 from tests.necks.test_low_rank import C, assert_same, tokens
+from tests.runner.test_distributed import environment, free_port
 
 peft = pytest.importorskip('peft')
 ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
@@ -70,9 +74,7 @@ def test_adapters_equal_a_hand_written_update():
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
     options = dict(r=2, targets='all-linear')
     neck, plain = make(lora=options, arch=FAMILIES[family]), make(arch=FAMILIES[family])
-    for layer in neck.block.modules():
-        if hasattr(layer, 'lora_A'):
-            layer.init_weights()
+    neck.block.init_weights()
     assert torch.equal(neck(tokens()), plain(tokens()))
     names = [n for n, p in neck.block.named_parameters() if p.requires_grad]
     assert names and names == [n for n in neck.block.state_dict() if 'llm_source' not in n]
@@ -81,25 +83,17 @@ def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
 
 
 def test_a_host_initializes_neither_frozen_nor_adapter():
-    class Host(BaseModule):
-        def __init__(self) -> None:
-            linear = dict(type='TruncNormal', layer='Linear', std=0.5)
-            super().__init__(init_cfg=[linear])
-            self.neck = make(lora=dict(r=2, targets='all-linear'))
-            self.neck.__dict__['init_cfg'] = linear
+    def build() -> LLMBlockNeck:
+        block = dict(type='LLMBlock', arch=ARCH, trainable='lora', lora=dict(targets='all-linear'))
+        return LLMBlockNeck(C, block, lora=dict(r=2))
 
-    host = Host()
-    fresh = LLMBlockNeck(C, dict(type='LLMBlock', arch=ARCH, layers=(0, 1), trainable='lora',
-                                 lora=dict(r=2, targets='all-linear')), lora=dict(r=2))  # fmt: skip
-    frozen = {n: t.clone() for n, t in frozen_tensors(host).items()}
-    host.init_weights()
-    assert all(torch.equal(t, frozen[n]) for n, t in frozen_tensors(host).items())
-    for name, p in pieces(host.neck).items():
-        assert torch.equal(p, pieces(fresh)[name]), name
-    before = {n: p.clone() for n, p in pieces(fresh).items()}
-    fresh.init_weights()
-    assert all(torch.equal(p, before[n]) for n, p in pieces(fresh).items())
-    assert any(n.startswith('mapper_in.lora_B') and not p.any() for n, p in pieces(fresh).items())
+    neck, fresh = build(), build()
+    initialize(grown(neck), dict(type='TruncNormal', layer='Linear', std=0.5))
+    for name, tensor in frozen_tensors(neck).items():
+        assert torch.equal(tensor, frozen_tensors(fresh)[name])
+    neck.init_weights()
+    for name, p in pieces(neck).items():
+        assert torch.equal(p, pieces(fresh)[name]) and p.any() == ('lora_A' in name)
 
 
 def train(model: nn.Module, steps: int = 3, optimizer=None, start: int = 0):
@@ -211,10 +205,34 @@ def test_bad_fields_are_one_error(lora, text):
 
 def test_wrapped_models_save_and_load_adapters(tmp_path):
     block = dict(arch=ARCH, trainable='lora', lora=dict(r=2))
-    build = lambda: nn.Sequential(nn.Linear(C, C), nn.Tanh())  # noqa: E731
-    torch.manual_seed(0)
-    model = lm4ve.wrap(build(), '0', block, lora=dict(r=2), layout='BNC')
+    model = lm4ve.wrap(Encoder(), 'stem', block, lora=dict(r=2))
     assert not model.llm_neck.mapper_in.lora_B.default.weight.any()
     lm4ve.save_pretrained(grown(model), tmp_path)
-    loaded = lm4ve.from_pretrained(build(), tmp_path)
-    assert torch.equal(loaded(tokens()), model(tokens()))
+    loaded = lm4ve.from_pretrained(Encoder(), tmp_path)
+    assert torch.equal(loaded(batch()), model(batch()))
+
+
+PROCESS = """
+import sys, torch
+from torch import distributed
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tests.necks.test_lora import make, train
+
+port, rank = sys.argv[1:]
+address = f'tcp://127.0.0.1:{port}'
+distributed.init_process_group('gloo', address, rank=int(rank), world_size=2)
+build = lambda: make(lora=dict(r=2, targets='all-linear'), mapped=dict(r=2))
+sharded = dict(use_orig_params=True, device_id=torch.device('cpu'))
+losses = [train(m)[0] for m in (build(), DDP(build()), FSDP(build(), **sharded))]
+assert losses[0] == losses[1] and len({*losses[0]}) == 3, losses
+torch.testing.assert_close(torch.tensor(losses[2]), torch.tensor(losses[0]))
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_adapters_with_ddp_and_fsdp():
+    port, env = str(free_port()), environment(real=True)
+    jobs = [subprocess.Popen([sys.executable, '-c', PROCESS, port, r], env=env) for r in '01']
+    assert [job.wait(300) for job in jobs] == [0, 0]

@@ -48,7 +48,7 @@ class LoRA:
         check('lora.targets', self.targets, kind=(str, list, tuple))
 
 
-class _Linear(peft_lora.Linear):  # type: ignore[misc]
+class _Linear(peft_lora.Linear):
     """A base between ``peft``'s class and ours.
 
     Hosts initialize what is called 'Linear', or whose base is: through ``weight`` they would
@@ -65,16 +65,17 @@ class LoRALinear(_Linear):
 
     seed = 0
 
-    def get_base_layer(self) -> nn.Module:
+    lora_A: Any
+    lora_B: Any
+
+    def get_base_layer(self) -> Any:
         """Return the linear layer itself."""
-        base: nn.Module = unwrap(super().get_base_layer())
-        return base
+        return unwrap(super().get_base_layer())
 
     @property
-    def bias(self) -> torch.Tensor | None:
+    def bias(self) -> Any:
         """The base layer's bias, unless it is frozen: ``peft`` trains what this returns."""
-        frozen = isinstance(self.base_layer, Frozen)
-        return None if frozen else self.get_base_layer().bias
+        return None if isinstance(self.base_layer, Frozen) else self.get_base_layer().bias
 
     def merge(self, safe_merge: bool = True, adapter_names: list[str] | None = None) -> None:
         """Add the update to the weight; never in place, since copies share frozen values."""
@@ -125,12 +126,13 @@ def add_lora(
         chosen.update(matches)
     if not chosen:
         raise UserError(f'{field}.targets is empty. Fix: name some of {listing(linears, 12)}.')
-    alpha = options.r if options.alpha is None else options.alpha
+    alpha: Any = options.r if options.alpha is None else options.alpha
+    bias: Any = options.bias
     config = LoraConfig(
         r=options.r,
         lora_alpha=alpha,
         lora_dropout=options.dropout,
-        bias=options.bias,
+        bias=bias,
         target_modules=sorted(chosen),
     )
     config._register_custom_module({Frozen: LoRALinear, nn.Linear: LoRALinear})

@@ -9,7 +9,6 @@ import inspect
 import json
 import re
 import sys
-import zlib
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -168,13 +167,15 @@ class LanguageModel:
             with torch.device('meta'):
                 # The skeleton's config also names an attention implementation.
                 layer: nn.Module = kind(self.skeleton.config, **numbers)
+            if pretrained == 'permuted':
+                from lm4ve.blocks.variants import permuted
             if pretrained and self.files is not None:
                 shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
                 place = self.spec.place(self.config, index) if self.spec.place else str(index)
                 state = {}
                 for name, weight in self.files.read_layer(place, shapes):
-                    if pretrained == 'permuted' and weight.dim() > 1:
-                        weight = _permuted(weight, f'{index}.{name}')
+                    if pretrained == 'permuted':
+                        weight = permuted(weight, f'{index}.{name}')
                     copied = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
                     state[name] = copied
                     # It is hashed beside the next copy, and where it can from this copy, so
@@ -239,13 +240,6 @@ class LanguageModel:
                 if isinstance(part, XIELUActivation):  # which no initializer knows
                     part.load_state_dict(type(part)().state_dict())
         return module
-
-
-def _permuted(weight: Tensor, name: str) -> Tensor:
-    """Bring a tensor's elements into a random order, which depends on its name and the seed."""
-    seed = torch.default_generator.initial_seed() + zlib.crc32(name.encode())
-    order = torch.randperm(weight.numel(), generator=torch.Generator().manual_seed(seed))
-    return weight.flatten()[order].view(weight.shape)
 
 
 def layer_fields(config: PretrainedConfig) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def fuse(model: nn.Module) -> nn.Module:
         if isinstance(neck.block, LLMBlock) and neck.block.can_fold(neck.mapper_in):
             neck.block = FusedBlock(neck.block, neck.mapper_in.weight, inner)
             neck.residual = 'outer' if neck.residual in ('outer', 'both') else 'none'
-            neck.mapper_in = nn.Identity()  # type: ignore[assignment]
+            neck.mapper_in = nn.Identity()
     return fused
 
 

@@ -57,6 +57,19 @@ def to_tokens(
     return x.permute(dims).flatten(1, -2), restore
 
 
+def check_layout(layout: str) -> None:
+    """Check that a layout has a letter for each dimension.
+
+    Raises:
+        UserError: It has not, or lacks B or C.
+    """
+    if not (layout.isalpha() and {*'BC'} < {*layout} and len({*layout}) == len(layout)):
+        raise UserError(
+            f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
+            f'of channels among them, for example {", ".join(COMMON)} or NBC.'
+        )
+
+
 def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
     """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``.
 

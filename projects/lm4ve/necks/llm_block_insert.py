@@ -75,9 +75,7 @@ def LLMBlockInsert(
         # Inside an encoder the neck must give all tokens.
         check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
         necks.append(built)
-    if len({id(n.block) for n in necks if hasattr(n, 'block')}) < len(necks):
-        for built in necks:  # the block's record has room for one
-            built.register_state_dict_post_hook(save_settings)
+    record_each(necks)
     several = not has_one_place(after, before)
     encoder.llm_neck = nn.ModuleList(necks) if several else necks[0]
     from lm4ve.necks.neck_hook import ThroughNeck
@@ -93,6 +91,13 @@ def LLMBlockInsert(
         else:
             place.register_forward_hook(hook)
     return encoder
+
+
+def record_each(necks: Sequence[Any]) -> None:
+    """Let necks that share a block record their own settings: its record has room for one's."""
+    if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
+        for neck in necks:
+            neck.register_state_dict_post_hook(save_settings)
 
 
 def has_one_place(after: Any, before: Any) -> bool:
@@ -140,6 +145,10 @@ def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Mod
         raise UserError(
             f'{kind} has a block already (llm_neck). Fix: give that one several layers '
             '(block.layers), or all places at once (a list as after=).'
+        )
+    if type(encoder).forward is nn.Sequential.forward:
+        raise UserError(
+            f'A {kind} would run its llm_neck as a last layer. Fix: wrap what holds it.'
         )
     modules = {n: m for n, m in encoder.named_modules() if n}
     place: Any = modules.get(after)

@@ -25,7 +25,7 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check
-from lm4ve.necks.layouts import COMMON, DEFAULTS, mean_of_tokens, to_tokens
+from lm4ve.necks.layouts import DEFAULTS, check_layout, mean_of_tokens, to_tokens
 
 _NORMS: dict[str, Any] = {
     **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
@@ -33,6 +33,10 @@ _NORMS: dict[str, Any] = {
     **dict(RMSNorm=nn.RMSNorm, SyncBN=nn.SyncBatchNorm),
     'GN': lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
 }
+_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
+#: The record of a neck without variants.
+_PLAIN: dict[str, Any] = dict(mapper='linear', mapper_lora='none', queries='none')
+_PLAIN.update(gate='none', shuffle_tokens=False)
 
 
 @MODELS.register_module()
@@ -102,6 +106,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     """
 
     block: Any
+    train_only: Any
+    skip: Any  # the layer of an outer residual
+    query: Any  # the tokens of out_type='query'
+    gate: Any
+    variants: dict[str, Any]  # what a checkpoint records of them
+    _compiled: Callable[..., Tensor] | None
 
     def __init__(
         self,
@@ -121,9 +131,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         branch: bool | dict[str, Any] | None = None,
         guard: bool = True,
         norm_first: bool = False,
-        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
-            type='TruncNormal', layer='Linear', std=0.02
-        ),
+        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = _INIT,
         queries: dict[str, Any] | None = None,
         mapper: dict[str, Any] | None = None,
         lora: dict[str, Any] | None = None,
@@ -134,21 +142,16 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         check('neck.residual', residual, choices=('none', 'inner', 'outer', 'both'))
         check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap', 'query'))
         check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
-        letters = layout or 'BNC'
-        if not (letters.isalpha() and {*'BC'} < {*letters} and len({*letters}) == len(letters)):
-            raise UserError(
-                f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
-                f'of channels among them, for example {", ".join(COMMON)} or NBC.'
-            )
-        self.in_channels = in_channels
+        if layout:
+            check_layout(layout)
+        self.in_channels, self.layout, self.index = in_channels, layout, index
         self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
-        self.layout, self.num_extra_tokens = layout, num_extra_tokens
-        self.index, self.keep_others = index, keep_others
+        self.num_extra_tokens, self.keep_others = num_extra_tokens, keep_others
         self.with_cp, self.guard, self.norm_first = with_cp, guard, norm_first
         self.compile_options = {} if compile is True else compile or None
-        self._compiled: Callable[..., Tensor] | None = None
-        self._observed = False
-        self.train_only: Any = None
+        self._compiled, self._observed = None, False
+        self.train_only = self.skip = self.query = self.gate = None
+        self.shuffle_tokens, self.variants = shuffle_tokens, {}
         if branch or train_queries is not None:
             from lm4ve.necks.train_only import TrainOnly
 
@@ -156,27 +159,20 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         #: Whether a training step depends on how far training has come.
         self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
-        if not isinstance(self.block, ProvenanceMixin):  # a block without a record of its own
-            self.register_state_dict_post_hook(save_settings)
         if not getattr(self.block, 'may_absorb', True):
             field = 'neck.low_rank with block.rotary=True, or norms of keys, clipping or sinks'
             check(field, low_rank, choices=('auto', 'fold', 'off'))
         self.mapper_in: Any = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out: Any = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
-        self.skip: Any = None
-        self.query: Any = None  # the tokens of out_type='query'
-        self.gate = nn.Parameter(torch.zeros(1)) if gate else None
-        self.shuffle_tokens = shuffle_tokens
-        #: What a checkpoint records of the variants.
-        self.variants: dict[str, Any] = dict(mapper='linear', mapper_lora='none', queries='none')
-        self.variants.update(gate=str(gate), shuffle_tokens=shuffle_tokens)
-        if gate or queries or mapper or lora or shuffle_tokens or out_type == 'query':
+        if gate or shuffle_tokens or out_type == 'query' or (queries, mapper, lora) != (None,) * 3:
             from lm4ve.necks.variants import add_variants
 
             add_variants(self, gate, queries, mapper, lora)
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
+        else:  # a block without a record of its own
+            self.register_state_dict_post_hook(save_settings)
 
     def forward(
         self,
@@ -265,7 +261,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
         choose = None if self._observed else getattr(self.block, 'choose_low_rank', None)
         method = choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
-        gate: Any = self.gate
+        gate = self.gate
         if gate is not None and self.variants['gate'] == 'tanh':
             gate = gate.tanh()
         inner, outer = (self.residual in (side, 'both') for side in ('inner', 'outer'))
@@ -362,7 +358,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             branch='left out in evaluation' if branch else 'none',
             out_type=self.out_type,
             norm='none' if self.norm is None else f'{norm}(eps={eps})',
-            **self.variants,
+            **{**_PLAIN, **self.variants},
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:

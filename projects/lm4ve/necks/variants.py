@@ -47,7 +47,11 @@ class Mappers:
         """Build a mapper between widths; its weight is named as a plain neck's where it is one."""
         act = [] if self.act is None else [getattr(nn, self.act)()]
         linears = [nn.Linear(a, b, self.bias) for a, b in zip(widths, widths[1:], strict=False)]
-        layers = [*linears[:1], *(m for x in linears[1:] for m in (nn.GELU(), x)), *act]
+        layers: list[nn.Module] = [
+            *linears[:1],
+            *(m for x in linears[1:] for m in (nn.GELU(), x)),
+            *act,
+        ]
         return layers[0] if len(layers) == 1 else Sequential(*layers)
 
 
@@ -64,6 +68,8 @@ def add_variants(neck: Any, gate: Any, queries: Any, mapper: Any, lora: Any) -> 
     check('neck.gate', gate, choices=(False, True, 'tanh'))
     if gate:
         check('neck.residual with neck.gate', neck.residual, choices=('inner', 'outer'))
+        neck.gate = nn.Parameter(torch.zeros(1))
+        neck.variants['gate'] = 'tanh' if gate == 'tanh' else 'scalar'
     if queries is not None:
         check('neck.out_type with neck.queries', neck.out_type, choices=('query',))
     if mapper is not None:
@@ -74,6 +80,7 @@ def add_variants(neck: Any, gate: Any, queries: Any, mapper: Any, lora: Any) -> 
         neck.query = QueryTokens(queries, neck)
         neck.variants['queries'] = asdict(neck.query.fields)
     check('neck.shuffle_tokens', neck.shuffle_tokens, choices=(True, False))
+    neck.variants['shuffle_tokens'] = neck.shuffle_tokens
     if neck.shuffle_tokens:
         check_shuffle(neck)
 

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from lm4ve.compat.for_transformers import keep_names
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_insert import LLMBlockInsert, defaults_of, find_places, has_one_place
+from lm4ve.necks.llm_block_insert import (
+    LLMBlockInsert,
+    defaults_of,
+    find_places,
+    has_one_place,
+    record_each,
+)
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 #: Attributes with the number of channels that a layer gives.
@@ -108,6 +114,7 @@ def build_necks(model: nn.Module, arguments: dict[str, Any], block: Any) -> Sequ
     for options in fields if isinstance(fields, list) else [fields]:
         shared = necks[0].block if necks and arguments.get('share_block') else None
         necks.append(LLMBlockNeck(block=shared or settings or block, **options))
+    record_each(necks)
     return necks
 
 
