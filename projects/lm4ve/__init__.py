@@ -24,6 +24,7 @@ _REGISTERS = {
         *('AtomicCheckpointHook', 'PlainCheckpointHook', 'WholeCheckpointHook', 'FiniteLossHook'),
         *('BlockInUseHook', 'NeckProgressHook'),
     ),
+    'lm4ve.blocks.controls': ('AttentionBlock',),
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
@@ -36,6 +37,7 @@ for _module, _names in _REGISTERS.items():
 _BESIDE = {
     'mmengine.model': 'lm4ve.necks',  # nobody builds a model without having imported this
     'mmaction.models': 'lm4ve.tasks.video.models',  # a neck of mmaction2's own protocol
+    'peft': 'lm4ve.compat.for_peft',  # its LoRA on frozen projections
 }
 for _library, _module in _BESIDE.items():  # a hook's argument is no base of an absolute name
     wrapt.register_post_import_hook(functools.partial(importlib.import_module, _module), _library)

@@ -100,7 +100,7 @@ def test_list_models_lists_every_config():
     found = lm4ve.apis.list_models('*demo*digits', task='image')
     assert found and all('demo' in n and n.endswith('digits') for n in found)
     assert set(found) < set(lm4ve.apis.list_models())
-    with pytest.raises(UserError, match="task='images' must be one of .*image, motion"):
+    with pytest.raises(UserError, match="task='images' must be one of .*image, medical"):
         lm4ve.apis.list_models(task='images')
 
 

@@ -21,7 +21,8 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     runner = build_runner(shrinker.load(name, work_dir))
     model = runner.model
     has_block = any(isinstance(m, LLMBlock) for m in model.modules())
-    assert has_block == any(word in name for word in ('llama', 'minilm', 'smollm2', 'randinit'))
+    words = ('llama', 'minilm', 'smollm2', 'randinit', 'qwen')
+    assert has_block == any(word in name for word in words)
     frozen = {k: v.clone() for k, v in frozen_tensors(model).items()}
     before = {k: v.clone() for k, v in model.named_parameters() if v.requires_grad}
     reached = set()

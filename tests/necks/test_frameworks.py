@@ -175,7 +175,7 @@ import lm4ve
 from torch import nn
 from tests.helpers.models import BLOCK
 
-lm4ve.wrap(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), '0', BLOCK)
+lm4ve.wrap(nn.TransformerEncoderLayer(8, 2, 8), 'linear2', BLOCK)
 found = {m.partition('.')[0] for m in sys.modules}
 print('hosts:', sorted(found & {'mmcv', 'mmpretrain', 'mmaction', 'mmdet', 'mmseg', 'timm'}))
 """

@@ -36,6 +36,14 @@ class Frozen(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.wrapped(*args, **kwargs)
 
+    @property
+    def in_proj_weight(self) -> Tensor | None:
+        """A tensor, for its device. ``peft`` looks for it under this name too.
+
+        ``weight`` would be found, and overwritten, by initializers.
+        """
+        return next(self.wrapped.parameters(), None)
+
     def follow(self, device: torch.device) -> None:
         """Go on with a copy on another device, if the values are not there.
 

@@ -135,7 +135,11 @@ class LanguageModel:
         return indices
 
     def load_layers(
-        self, indices: Sequence[int], dtype: torch.dtype, pretrained: bool, layers: list[nn.Module]
+        self,
+        indices: Sequence[int],
+        dtype: torch.dtype,
+        pretrained: bool | str,
+        layers: list[nn.Module],
     ) -> Iterator[tuple[str, Tensor]]:
         """Append layers to a list, with a checkpoint's weights or the family's random ones.
 
@@ -144,7 +148,8 @@ class LanguageModel:
         Args:
             indices (Sequence[int]): Which layers, from 0.
             dtype (torch.dtype): Type to hold the weights in.
-            pretrained (bool): Whether the weights are the checkpoint's.
+            pretrained (bool | str): Whether the weights are the checkpoint's; 'permuted' brings
+                those of each matrix into a random order.
             layers (list[nn.Module]): Receives ``transformers``' layers, on the CPU.
 
         Yields:
@@ -162,11 +167,15 @@ class LanguageModel:
             with torch.device('meta'):
                 # The skeleton's config also names an attention implementation.
                 layer: nn.Module = kind(self.skeleton.config, **numbers)
+            if pretrained == 'permuted':
+                from lm4ve.blocks.variants import permuted
             if pretrained and self.files is not None:
                 shapes = {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
                 place = self.spec.place(self.config, index) if self.spec.place else str(index)
                 state = {}
                 for name, weight in self.files.read_layer(place, shapes):
+                    if pretrained == 'permuted':
+                        weight = permuted(weight, f'{index}.{name}')
                     copied = weight.to(dtype, copy=True, memory_format=torch.contiguous_format)
                     state[name] = copied
                     # It is hashed beside the next copy, and where it can from this copy, so

@@ -26,7 +26,10 @@ from lm4ve.llm.fingerprint import fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
-_TRAINABLE = ('none', 'norms', 'all')
+_ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
+#: What trains -> the types that it trains in: updates are lost in 16-bit weights.
+_TRAINABLE: dict[str, Any] = dict.fromkeys(('norms', 'all'), ('float32',))
+_TRAINABLE |= dict(none=_DTYPES, lora=('float32', 'bfloat16', 'float16'))
 
 
 @MODELS.register_module()
@@ -39,15 +42,26 @@ class LLMBlock(ProvenanceMixin):
             None needs ``arch``.
         layers (Sequence[int]): Which layers, in this order; negative counts
             from the end. Defaults to the last one.
-        pretrained (bool): False gives the same shape with the family's random
-            initialization: the control. Defaults to True.
-        seed (int): Seed of that initialization, which is drawn on the CPU with a generator
-            of its own, so that every rank and every resume gets the same weights.
-        trainable (str): The parts of the block that train: 'none', 'norms' or 'all'.
-        causal (bool): Keep the language model's causal mask.
+        pretrained (bool | str): False gives the same shape with the family's random
+            initialization: the control. 'permuted' keeps the weights, each matrix's in a random
+            order: the same statistics without structure. Defaults to True.
+        seed (int): Seed of initialization and order, which are drawn on the CPU with a generator
+            of their own, so that every rank and every resume gets the same weights.
+        trainable (str): The parts of the block that train: 'none', 'norms', 'all', or 'lora' for
+            low-rank updates beside frozen weights.
+        lora (dict, optional): With 'lora' the fields of :class:`lm4ve.blocks.adapters.LoRA`.
+            ``targets`` are parts of a layer: 'q_proj' and 'v_proj' by default, 'k_proj',
+            'o_proj', and the layers of its MLP.
+        causal (bool): Keep the language model's causal mask. The code of LLM4Seg
+            (arXiv 2506.18034) has it too, since a layer of ``transformers`` without a mask is
+            causal.
+        causal_suffix (int): Only the last so many tokens are causal: they read all tokens before
+            them, which read one another (DeepSeek-OCR 2's learned queries).
         window (bool): Keep its sliding or chunked window too, where it has one: with ``causal``,
             and in models that are bidirectional themselves. False: layers see all tokens.
-        rotary (bool): Keep its rotary position embedding.
+        rotary (bool | str): Keep its rotary position embedding. 'one-frequency' turns all
+            channels by one radian a token; 'llm4seg' does too, with cosine and sine swapped, as
+            the code of LLM4Seg has it.
         final_norm (bool): Apply the model's final norm with unit gain after
             the last layer, as the released code does. It does nothing for families
             that have no such norm (bert, roberta, opt-350m).
@@ -73,24 +87,35 @@ class LLMBlock(ProvenanceMixin):
         self,
         checkpoint: str | None = None,
         layers: Sequence[int] = (-1,),
-        pretrained: bool = True,
+        pretrained: bool | str = True,
         seed: int = 0,
         trainable: str = 'none',
         causal: bool = False,
         window: bool = True,
-        rotary: bool = False,
+        rotary: bool | str = False,
         final_norm: bool = True,
         dtype: str = 'float32',
         arch: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        causal_suffix: int = 0,
     ) -> None:
         super().__init__()
         check('block.trainable', trainable, choices=_TRAINABLE)
-        check('block.dtype', dtype, choices=_DTYPES)
-        if trainable != 'none':  # updates are lost in 16-bit weights
-            check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=('float32',))
+        check(
+            f"block.dtype with block.trainable='{trainable}'", dtype, choices=_TRAINABLE[trainable]
+        )
+        check('block.pretrained', pretrained, choices=(True, False, 'permuted'))
+        check('block.causal_suffix', causal_suffix, kind=int, least=0)
+        if causal_suffix:
+            check('block.causal with block.causal_suffix', causal, choices=(False,))
+        if pretrained == 'permuted' and checkpoint is None:
+            raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
+        if lora is not None:
+            check('block.trainable with block.lora', trainable, choices=('lora',))
         self.checkpoint, self.arch = checkpoint, arch
-        self.pretrained = bool(pretrained and checkpoint is not None)
-        self.seed, self.trainable, self.causal = seed, trainable, causal
+        self.pretrained: bool | str = pretrained if checkpoint is not None else False
+        self.seed, self.trainable = seed, trainable
+        self.causal, self.causal_suffix = causal, causal_suffix
         self.dtype = _DTYPES[dtype]
         self.eight_bits = dtype if dtype in EIGHT_BITS else None
         model = LanguageModel(checkpoint, arch)
@@ -102,9 +127,14 @@ class LLMBlock(ProvenanceMixin):
         if rotary:
             from lm4ve.blocks.rotary import RotaryTables
 
-            self._rotary = RotaryTables(model)
+            self._rotary = RotaryTables(model, rotary)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
         self.layers, self.final_norm, digest = self._build(model, final_norm)
+        adapters: Any = 'none'
+        if trainable == 'lora':
+            from lm4ve.blocks.adapters import add_lora
+
+            adapters = add_lora(self.layers, lora or {}, 'block.lora', ('q_proj', 'v_proj'), seed)
         turned = rotary and any(layer.uses_rotary for layer in self.layers)
         self.source = dict(
             format=1,
@@ -112,19 +142,21 @@ class LLMBlock(ProvenanceMixin):
             model_type=model.config.model_type,
             layers=self.layer_indices,
             pretrained=self.pretrained,
-            seed=None if self.pretrained else seed,
+            seed=None if self.pretrained is True else seed,
             fingerprint=digest,
             causal=causal,
+            causal_suffix=causal_suffix,
             window=window if any(self.windows) else None,
-            rotary=turned,
+            rotary=turned and rotary,
             final_norm=self.final_norm is not None,
+            lora=adapters,
             dtype=dtype,
             config=model.settings(self.layer_indices, turned),
         )
         trained, frozen = count_parameters(self)
         print_log(
             f"LLMBlock: layers {self.layer_indices} of '{model.name}' ({model.config.model_type}, "
-            f'D={self.embed_dims}, {dtype}, {"pre-trained" if self.pretrained else "random"}), '
+            f'D={self.embed_dims}, {dtype}, {_ORIGINS[self.pretrained]}), '
             f'{frozen:,} frozen and {trained:,} trainable parameters',
             logger='current',
         )
@@ -148,16 +180,22 @@ class LLMBlock(ProvenanceMixin):
         for layer in layers:
             if self.eight_bits:
                 quantize_products(layer, self.eight_bits)
+            if self.trainable == 'lora':
+                from lm4ve.blocks.adapters import expose_linears
+
+                layer.mlp = expose_linears(layer.mlp)
             frozen = {
                 part: Frozen(part)
                 for name, part in layer.named_children()
-                if self.trainable == 'none' or (self.trainable == 'norms' and 'norm' not in name)
+                if self.trainable == 'none'
+                or (self.trainable == 'norms' and 'norm' not in name)
+                or (self.trainable == 'lora' and not (name == 'mlp' or isinstance(part, Frozen)))
             }
             layer._modules.update({n: frozen[m] for n, m in layer._modules.items() if m in frozen})
         norm = None
         if with_final_norm and model.spec.final_norm:
             norm = model.final_norm(self.dtype).requires_grad_(True)
-            norm = Frozen(norm) if self.trainable == 'none' else norm
+            norm = Frozen(norm) if self.trainable in ('none', 'lora') else norm
         return layers, norm, digest
 
     def init_weights(self) -> None:
@@ -167,6 +205,11 @@ class LLMBlock(ProvenanceMixin):
         this; frozen parts are out of their reach.
         """
         if self.trainable == 'none':
+            return
+        if self.trainable == 'lora':
+            for module in self.layers.modules():
+                if hasattr(module, 'lora_A'):
+                    module.init_weights()
             return
         model = LanguageModel(self.checkpoint, self.arch)
         layers, norm, _ = self._build(model, self.final_norm is not None)
@@ -234,8 +277,9 @@ class LLMBlock(ProvenanceMixin):
             for i, layer in enumerate(self.layers):
                 wanted = queries if i == len(self.layers) - 1 else None
                 mask, window = real, self.windows[i] if self.source['window'] else None
-                if self.causal or window:
-                    seen = _seen(x, wanted, self.causal, window)
+                if self.causal or self.causal_suffix or window:
+                    prefix = 0 if self.causal else x.shape[1] - self.causal_suffix
+                    seen = _seen(x, wanted, prefix, window)
                     mask = seen if real is None else seen & real
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
                 if i == 0 and mapper is not None:
@@ -304,13 +348,13 @@ class LLMBlock(ProvenanceMixin):
         return method
 
 
-def _seen(x: Tensor, queries: Queries, causal: bool, window: Window | None) -> Tensor:
-    """Return where queries may look: bool ``[B or 1, 1, Q, N]``."""
+def _seen(x: Tensor, queries: Queries, prefix: int, window: Window | None) -> Tensor:
+    """Return where queries may look: bool ``[B or 1, 1, Q, N]``; all at the first ``prefix``."""
     keys = torch.arange(x.shape[1], device=x.device)
     if not isinstance(queries, Tensor):
         queries = (keys if queries is None else keys[queries])[None]
     queries = queries[:, None, :, None]
-    seen = queries >= keys if causal else torch.ones_like(keys, dtype=torch.bool)
+    seen = (queries >= keys) | (keys < prefix)
     if window is None:
         return seen
     if window.chunked:

@@ -30,9 +30,11 @@ EMBEDDED_PREFIX = 'embedded.'
 #: Settings that a record holds -> the config field of each. Older records lack them.
 SETTINGS = dict(
     causal='model.neck.block.causal',
+    causal_suffix='model.neck.block.causal_suffix',
     window='model.neck.block.window',
     rotary='model.neck.block.rotary',
     final_norm='model.neck.block.final_norm',
+    lora='model.neck.block.lora',
     residual='model.neck.residual',
     layout='model.neck.layout',
     num_extra_tokens='model.neck.num_extra_tokens',
@@ -42,6 +44,11 @@ SETTINGS = dict(
     branch='model.neck.branch',
     out_type='model.neck.out_type',
     norm='model.neck.norm_cfg',
+    mapper='model.neck.mapper',
+    mapper_lora='model.neck.lora',
+    queries='model.neck.queries',
+    gate='model.neck.gate',
+    shuffle_tokens='model.neck.shuffle_tokens',
 )
 
 
@@ -106,7 +113,9 @@ def _agree(a: Any, b: Any) -> bool:
 
 def describe(source: Mapping[str, Any]) -> str:
     """Describe a record in one line: which layers of what."""
-    origin = 'pre-trained' if source['pretrained'] else f'random with seed {source["seed"]}'
+    kind = 'permuted' if source['pretrained'] else 'random'
+    whole = source['pretrained'] is True
+    origin = 'pre-trained' if whole else f'{kind} with seed {source["seed"]}'
     return (
         f"layers {source['layers']} of '{source['source']}' "
         f'({source["model_type"]}, {origin}, fingerprint {source["fingerprint"][:12]})'

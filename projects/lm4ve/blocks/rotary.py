@@ -31,6 +31,10 @@ FORMS: dict[str, Callable[[Any], Tables]] = {
 }
 
 
+#: Tables of one frequency for all channels.
+_ONE_FREQUENCY = ('one-frequency', 'llm4seg')
+
+
 class RotaryTables:
     """cos and sin of a model's rotary embedding, in fp32, by length.
 
@@ -38,12 +42,15 @@ class RotaryTables:
 
     Args:
         model (LanguageModel): The model whose ``transformers`` module makes the tables.
+        kind (bool | str): See ``rotary`` of :class:`lm4ve.blocks.LLMBlock`.
 
     Raises:
-        UserError: The model has no rotary embedding.
+        UserError: The model has no rotary embedding, or there is no such kind.
     """
 
-    def __init__(self, model: LanguageModel) -> None:
+    def __init__(self, model: LanguageModel, kind: bool | str = True) -> None:
+        check('block.rotary', kind, choices=(False, True, *_ONE_FREQUENCY))
+        self.one_frequency = kind if isinstance(kind, str) else ''
         rotary: Any = getattr(model.skeleton, 'rotary_emb', None)
         # A real copy, on the CPU and in fp32.
         self.module: Any = rotary and type(rotary)(model.config)
@@ -66,4 +73,8 @@ class RotaryTables:
         options = [self.layer_types[layer]] if self.layer_types else []
         with torch.no_grad():
             cos, sin = self.form(self.module(torch.zeros(1), torch.arange(length)[None], *options))
+        if self.one_frequency:
+            angles = torch.arange(length)[None, :, None].float()
+            cos, sin = angles.cos().expand_as(cos), angles.sin().expand_as(sin)
+            cos, sin = (sin, cos) if self.one_frequency == 'llm4seg' else (cos, sin)
         return cos.to(device), sin.to(device)

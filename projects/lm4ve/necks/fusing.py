@@ -26,8 +26,8 @@ def fuse(model: nn.Module) -> nn.Module:
 
     In the copy folded constants have replaced ``mapper_in``, the norm and the projections of
     each block's first layer, so that nothing of them can change or go stale. A neck
-    whose mapper or block is more than its weights (an adapter, a hook, a bias, another kind of
-    block) is copied as it is.
+    whose mapper or block is more than its weights (a hook, a bias, another kind of block) is
+    copied as it is. LoRA of ``peft`` on them is merged into their weights.
 
     Args:
         model (nn.Module): Any model with or without necks; it stays as it is.
@@ -39,11 +39,17 @@ def fuse(model: nn.Module) -> nn.Module:
     fused = copy.deepcopy(model).requires_grad_(False)
     fused.eval()  # mmpretrain's does not return the model
     for neck in [m for m in fused.modules() if isinstance(m, LLMBlockNeck)]:
+        if any(hasattr(m, 'lora_A') for m in neck.modules()):
+            from lm4ve.blocks.adapters import merge_adapters
+
+            merge_adapters(neck)
+        inner = neck.residual in ('inner', 'both')
+        if inner and neck.gate is not None:  # between the block and what is added
+            continue
         if isinstance(neck.block, LLMBlock) and neck.block.can_fold(neck.mapper_in):
-            inner = neck.residual in ('inner', 'both')
             neck.block = FusedBlock(neck.block, neck.mapper_in.weight, inner)
             neck.residual = 'outer' if neck.residual in ('outer', 'both') else 'none'
-            neck.mapper_in = nn.Identity()  # type: ignore[assignment]
+            neck.mapper_in = nn.Identity()
     return fused
 
 

@@ -31,9 +31,10 @@ def join(model: Any) -> None:
     """
     neck = _neck_of(model)[1]
     has_class = any(re.search('cls|class', n) for n, _ in model.backbone.named_parameters())
-    if neck and neck.out_type == 'cls_token' and not has_class:
+    reads_class = neck and (neck.out_type == 'cls_token' or neck.query and neck.query.reads_class)
+    if reads_class and not has_class:
         kind = type(model.backbone).__name__
-        raise UserError(f"neck.out_type='cls_token': {kind} has none. Fix: out_type='avg_featmap'.")
+        raise UserError(f'The neck reads a class token: {kind} has none. Fix: another out_type.')
     if neck and neck.norm is not None:
         removed = vars(model.backbone).get('removed_norm', {})
         if removed.keys() == neck.norm.state_dict().keys():

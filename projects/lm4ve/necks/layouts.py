@@ -6,6 +6,7 @@ others for the grid or sequence of tokens.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from lm4ve.errors import UserError
@@ -54,3 +55,29 @@ def to_tokens(
         return out.permute([dims.index(i) for i in range(len(dims))])
 
     return x.permute(dims).flatten(1, -2), restore
+
+
+def check_layout(layout: str) -> None:
+    """Check that a layout has a letter for each dimension.
+
+    Raises:
+        UserError: It has not, or lacks B or C.
+    """
+    if not (layout.isalpha() and {*'BC'} < {*layout} and len({*layout}) == len(layout)):
+        raise UserError(
+            f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
+            f'of channels among them, for example {", ".join(COMMON)} or NBC.'
+        )
+
+
+def mean_of_tokens(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
+    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``.
+
+    The mask is that of the tokens with ``extra`` further ones before them.
+    """
+    if padding_mask is None:
+        return x.mean(dim=1)
+    padding_mask = padding_mask[:, extra:, None]
+    # where(), not a product: what stands at padded places may be anything.
+    total = torch.where(padding_mask, 0.0, x).sum(dim=1)
+    return total / (~padding_mask).to(x.dtype).sum(dim=1)

@@ -1,18 +1,19 @@
-"""``LLMBlockInsert``: a block at any place inside an encoder.
+"""``LLMBlockInsert``: blocks at any places inside an encoder.
 
 The paper compares head, middle and tail (appendix). The neck is attached to the
-output of a named submodule by a forward hook, so that the encoder stays the
+output or input of a named submodule by a hook, so that the encoder stays the
 class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.registry import MODELS
 from torch import nn
 
 from lm4ve.errors import UserError, check, did_you_mean, listing
-from lm4ve.necks.llm_block_neck import LLMBlockNeck
+from lm4ve.necks.llm_block_neck import LLMBlockNeck, save_settings
 
 #: Modules of torch whose tokens come before samples unless ``batch_first`` is set.
 _SEQUENCES = (
@@ -24,48 +25,102 @@ _SEQUENCES = (
 @MODELS.register_module()  # type: ignore[untyped-decorator]
 def LLMBlockInsert(
     backbone: dict[str, Any] | nn.Module,
-    after: str,
-    neck: dict[str, Any] | nn.Module,
+    after: str | Sequence[str] | None = None,
+    neck: Any = None,
     index: int | str = 0,
+    before: str | Sequence[str] | None = None,
+    share_block: bool = False,
 ) -> nn.Module:
-    """Build a backbone whose named submodule's output goes through a neck.
+    """Build a backbone in which named submodules' outputs or inputs go through a neck.
 
     Args:
         backbone (dict | nn.Module): The encoder.
-        after (str): Name of a submodule whose output is tokens or a map, for
-            example 'layers.5', or 'drop_after_pos' for before the first block
-            of mmpretrain's ViT.
-        neck (dict | nn.Module): Config of :class:`lm4ve.necks.LLMBlockNeck`
+        after (str | Sequence[str], optional): Name of a submodule whose output is tokens or a
+            map, for example 'layers.5', or 'drop_after_pos' for before the first block
+            of mmpretrain's ViT. A list of names for a neck at each.
+        neck (dict | nn.Module | Sequence): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
-            since what follows in the encoder norms its own input.
+            since what follows in the encoder norms its own input. A list has one for each
+            place, those of ``after`` first.
         index (int | str): Which entry goes through the neck where the submodule returns
-            several, the key where it returns a dict. The others stay.
+            several, the key where it returns a dict. The others stay. With ``before`` the
+            argument's number, or its name where the encoder passes it by name.
+        before (str | Sequence[str], optional): Name of a submodule whose input goes through the
+            neck (MedVisionLlama: before the first layer).
+        share_block (bool): Necks at several places have mappers of their own and one block.
 
     Returns:
-        nn.Module: The backbone itself, with the neck as ``llm_neck``.
+        nn.Module: The backbone itself, with the neck as ``llm_neck``; a list of necks
+        where ``after`` or ``before`` is a list.
 
     Raises:
-        UserError: ``after`` names no submodule or one that is never called, the backbone has
-            a neck already, or the neck changes the layout.
+        UserError: A name is no submodule's or that of one that is never called, the backbone has
+            a neck already, or a neck changes the layout.
     """
     encoder: nn.Module = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)
-    place = find_place(encoder, after)
-    built: Any = neck
-    if not isinstance(neck, nn.Module):
-        cfg = {**defaults_of(encoder, after), **neck}
-        if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
-            cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its protocol
-        built = MODELS.build(cfg)
-    # Inside an encoder the neck must give all tokens.
-    check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
-    encoder.llm_neck = built
+    places = find_places(encoder, after, before)
+    given = [*neck] if isinstance(neck, (Sequence, nn.ModuleList)) else [neck] * len(places)
+    check('backbone.neck: number of necks', len(given), choices=(len(places),))
+    necks: list[Any] = []
+    for (_, name, _), fields in zip(places, given, strict=True):
+        built: Any = fields
+        if not isinstance(fields, nn.Module):
+            check('backbone.neck', fields, kind=dict)
+            cfg = {**defaults_of(encoder, name), **fields}
+            if str(cfg.get('type')).rpartition('.')[2] == 'LLMBlockNeck':
+                cfg['type'] = LLMBlockNeck  # in mmaction2's scope the name means one of its own
+            if necks and share_block:
+                cfg['block'] = necks[0].block
+            built = MODELS.build(cfg)
+        # Inside an encoder the neck must give all tokens.
+        check('backbone.neck.out_type', getattr(built, 'out_type', 'raw'), choices=('raw',))
+        necks.append(built)
+    record_each(necks)
+    several = not has_one_place(after, before)
+    encoder.llm_neck = nn.ModuleList(necks) if several else necks[0]
     from lm4ve.necks.neck_hook import ThroughNeck
 
-    name = next(n for n, m in encoder.named_modules() if m is place)
-    hook = ThroughNeck(encoder, name, index, defaults_of(encoder, after).get('layout'))
-    encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
-    place.register_forward_hook(hook)
+    names = {m: n for n, m in encoder.named_modules()}
+    for i, (place, name, at_input) in enumerate(places):
+        layout = defaults_of(encoder, name).get('layout')
+        number = i if several else None
+        hook = ThroughNeck(encoder, names[place], index, layout, number)
+        encoder.register_forward_pre_hook(hook.enter, with_kwargs=True)
+        if at_input:
+            place.register_forward_pre_hook(hook.replace_input, with_kwargs=True)
+        else:
+            place.register_forward_hook(hook)
     return encoder
+
+
+def record_each(necks: Sequence[Any]) -> None:
+    """Let necks that share a block record their own settings: its record has room for one's."""
+    if len({id(getattr(neck, 'block', neck)) for neck in necks}) < len(necks):
+        for neck in necks:
+            neck.register_state_dict_post_hook(save_settings)
+
+
+def has_one_place(after: Any, before: Any) -> bool:
+    """Whether a single name is given."""
+    return isinstance(after or before, str) and (after is None or before is None)
+
+
+def find_places(
+    encoder: nn.Module, after: str | Sequence[str] | None, before: str | Sequence[str] | None
+) -> list[tuple[nn.Module, str, bool]]:
+    """Return each place: the submodule, its name as given, and whether its input is meant.
+
+    Raises:
+        UserError: There is none; see :func:`find_place`.
+    """
+    places = [
+        (find_place(encoder, name, at_input), name, at_input)
+        for names, at_input in ((after, False), (before, True))
+        for name in ([names] if isinstance(names, str) else names or ())
+    ]
+    if not places:
+        raise UserError('A block needs a place. Fix: name a submodule in after= or before=.')
+    return places
 
 
 def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
@@ -76,11 +131,11 @@ def defaults_of(encoder: nn.Module, after: str) -> dict[str, Any]:
     return dict(norm_cfg=None, **(dict(layout='NBC') if tokens_first else {}))
 
 
-def find_place(encoder: nn.Module, after: str) -> nn.Module:
+def find_place(encoder: nn.Module, after: str, at_input: bool = False) -> nn.Module:
     """Return the submodule of a name, in an encoder that has no block yet.
 
     Of a sequence it is the last module, which runs also where a host calls one after the other
-    (timm's gradient checkpointing).
+    (timm's gradient checkpointing); the first for its input.
 
     Raises:
         UserError: There is none, it only holds others, or the encoder has a block.
@@ -89,7 +144,11 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
     if hasattr(encoder, 'llm_neck'):
         raise UserError(
             f'{kind} has a block already (llm_neck). Fix: give that one several layers '
-            '(block.layers).'
+            '(block.layers), or all places at once (a list as after=).'
+        )
+    if type(encoder).forward is nn.Sequential.forward:
+        raise UserError(
+            f'A {kind} would run its llm_neck as a last layer. Fix: wrap what holds it.'
         )
     modules = {n: m for n, m in encoder.named_modules() if n}
     place: Any = modules.get(after)
@@ -97,12 +156,15 @@ def find_place(encoder: nn.Module, after: str) -> nn.Module:
         what = 'no submodule' if place is None else 'only a container, which is never called,'
         near = [f'{after}.{n}' for n, _ in place.named_children()] if place else [*modules]
         raise UserError(
-            f"after='{after}' is {what} of {kind}.{did_you_mean(after, modules)} Fix: name one of "
-            f'{listing(near, 12)}.'
+            f"{'before' if at_input else 'after'}='{after}' is {what} of {kind}."
+            f'{did_you_mean(after, modules)} Fix: name one of {listing(near, 12)}.'
         )
     every = [m for _, m in encoder.named_modules(remove_duplicate=False)]
-    # Unless the last one is used elsewhere too.
-    while type(place).forward is nn.Sequential.forward and [*map(every.count, place)][-1:] == [1]:
-        place = place[-1]
+    end = 0 if at_input else -1
+    # Unless that one is used elsewhere too.
+    while (
+        type(place).forward is nn.Sequential.forward and len(place) and every.count(place[end]) == 1
+    ):
+        place = place[end]
     found: nn.Module = place
     return found

@@ -25,7 +25,7 @@ from lm4ve.blocks.provenance import (
     encode_source,
 )
 from lm4ve.errors import CheckpointError, UserError, check
-from lm4ve.necks.layouts import COMMON, DEFAULTS, to_tokens
+from lm4ve.necks.layouts import DEFAULTS, check_layout, mean_of_tokens, to_tokens
 
 _NORMS: dict[str, Any] = {
     **dict.fromkeys(('LN', 'LN2d'), nn.LayerNorm),
@@ -33,6 +33,10 @@ _NORMS: dict[str, Any] = {
     **dict(RMSNorm=nn.RMSNorm, SyncBN=nn.SyncBatchNorm),
     'GN': lambda channels, **options: nn.GroupNorm(num_channels=channels, **options),
 }
+_INIT = dict(type='TruncNormal', layer='Linear', std=0.02)
+#: The record of a neck without variants.
+_PLAIN: dict[str, Any] = dict(mapper='linear', mapper_lora='none', queries='none')
+_PLAIN.update(gate='none', shuffle_tokens=False)
 
 
 @MODELS.register_module()
@@ -56,7 +60,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         out_type (str): 'raw' gives all tokens in the layout they came in;
             'cls_token' gives ``[B, C]`` of token 0 and computes only it;
             'avg_featmap' gives ``[B, C]``, the mean over tokens, then the norm
-            (as VideoMAE's ``fc_norm``).
+            (VideoMAE's ``fc_norm``); 'query' gives what few ``queries`` read.
         low_rank (str): How the rank C of the block's input is used to save
             computation (see ``lm4ve/blocks/low_rank.py``): 'absorb', 'fold',
             'off', or 'auto', which counts the operations for each batch and
@@ -85,6 +89,15 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             :class:`lm4ve.necks.train_only.TrainBranch`.
         guard (bool): Let ``lm4ve.BlockInUseHook`` end a training in whose first iteration the
             block does not run or gets no gradient. False where a model rests it in some steps.
+        queries (dict, optional): The tokens that out_type='query' reads: see
+            :class:`lm4ve.necks.variants.FewQueries`.
+        mapper (dict, optional): Bias, depth and activations of the mappers: see
+            :class:`lm4ve.necks.variants.Mappers`.
+        lora (dict, optional): Freeze the mappers, and train LoRA on them: see
+            :class:`lm4ve.blocks.adapters.LoRA`. MedVisionLlama has ``r=4, alpha=1``.
+        gate (bool | str): Multiply the block's branch beside an 'inner' or 'outer' residual by
+            a scalar that is zero at first (ReZero), with 'tanh' by its tanh (Flamingo).
+        shuffle_tokens (bool): A control: the block reads a sample's tokens in random order.
         init_cfg (dict | list, optional): How the mappers are initialized. It never
             touches the block.
 
@@ -93,6 +106,12 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
     """
 
     block: Any
+    train_only: Any
+    skip: Any  # the layer of an outer residual
+    query: Any  # the tokens of out_type='query'
+    gate: Any
+    variants: dict[str, Any]  # what a checkpoint records of them
+    _compiled: Callable[..., Tensor] | None
 
     def __init__(
         self,
@@ -112,29 +131,27 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         branch: bool | dict[str, Any] | None = None,
         guard: bool = True,
         norm_first: bool = False,
-        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = dict(
-            type='TruncNormal', layer='Linear', std=0.02
-        ),
+        init_cfg: dict[str, Any] | Sequence[dict[str, Any]] | None = _INIT,
+        queries: dict[str, Any] | None = None,
+        mapper: dict[str, Any] | None = None,
+        lora: dict[str, Any] | None = None,
+        gate: bool | str = False,
+        shuffle_tokens: bool = False,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check('neck.residual', residual, choices=('none', 'inner', 'outer', 'both'))
-        check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap'))
+        check('neck.out_type', out_type, choices=('raw', 'cls_token', 'avg_featmap', 'query'))
         check('neck.low_rank', low_rank, choices=('auto', 'absorb', 'fold', 'off'))
-        letters = layout or 'BNC'
-        if not (letters.isalpha() and {*'BC'} < {*letters} and len({*letters}) == len(letters)):
-            raise UserError(
-                f'neck.layout={layout!r} must have a letter for each dimension, B of samples and C '
-                f'of channels among them, for example {", ".join(COMMON)} or NBC.'
-            )
-        self.in_channels = in_channels
+        if layout:
+            check_layout(layout)
+        self.in_channels, self.layout, self.index = in_channels, layout, index
         self.residual, self.out_type, self.low_rank = residual, out_type, low_rank
-        self.layout, self.num_extra_tokens = layout, num_extra_tokens
-        self.index, self.keep_others = index, keep_others
+        self.num_extra_tokens, self.keep_others = num_extra_tokens, keep_others
         self.with_cp, self.guard, self.norm_first = with_cp, guard, norm_first
         self.compile_options = {} if compile is True else compile or None
-        self._compiled: Callable[..., Tensor] | None = None
-        self._observed = False
-        self.train_only: Any = None
+        self._compiled, self._observed = None, False
+        self.train_only = self.skip = self.query = self.gate = None
+        self.shuffle_tokens, self.variants = shuffle_tokens, {}
         if branch or train_queries is not None:
             from lm4ve.necks.train_only import TrainOnly
 
@@ -142,16 +159,20 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         #: Whether a training step depends on how far training has come.
         self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
-        if not isinstance(self.block, ProvenanceMixin):  # a block without a record of its own
-            self.register_state_dict_post_hook(_save_settings)
         if not getattr(self.block, 'may_absorb', True):
             field = 'neck.low_rank with block.rotary=True, or norms of keys, clipping or sinks'
             check(field, low_rank, choices=('auto', 'fold', 'off'))
-        self.mapper_in = nn.Linear(in_channels, self.block.embed_dims, bias=False)
-        self.mapper_out = nn.Linear(self.block.embed_dims, in_channels, bias=False)
+        self.mapper_in: Any = nn.Linear(in_channels, self.block.embed_dims, bias=False)
+        self.mapper_out: Any = nn.Linear(self.block.embed_dims, in_channels, bias=False)
         self.norm = None if norm_cfg is None else _build_norm(norm_cfg, in_channels)
+        if gate or shuffle_tokens or out_type == 'query' or (queries, mapper, lora) != (None,) * 3:
+            from lm4ve.necks.variants import add_variants
+
+            add_variants(self, gate, queries, mapper, lora)
         if isinstance(self.block, ProvenanceMixin):
             self.block.source.update(self.settings())
+        else:  # a block without a record of its own
+            self.register_state_dict_post_hook(save_settings)
 
     def forward(
         self,
@@ -184,18 +205,27 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         tokens, restore = to_tokens(x, self.in_channels, self.layout)
         is_map = x.dim() > 3
         queries = self._queries(queries, is_map)
+        read_mask = padding_mask
+        if self.shuffle_tokens:
+            from lm4ve.necks.variants import shuffle
+
+            tokens, read_mask, queries = shuffle(self, tokens, padding_mask, queries)
+        if self.query is not None:
+            tokens, read_mask, queries = self.query(tokens, read_mask)
         if self.train_only is None:
-            out = self.run(tokens, padding_mask, queries)
+            out = self.run(tokens, read_mask, queries)
         else:
             out, padding_mask = self.train_only(self, tokens, is_map, padding_mask, queries)
         if self.norm_first:
             out = self._normed(out)
         if self.out_type == 'avg_featmap':
-            out = _mean(out, padding_mask, self.num_extra_tokens)
+            out = mean_of_tokens(out, padding_mask, self.num_extra_tokens)
         if not self.norm_first:
             out = self._normed(out)
         if self.out_type == 'cls_token':
             out = out[:, 0]
+        elif self.query is not None:
+            out = self.query.join(out)
         elif self.out_type == 'raw':
             out = restore(out)
         if isinstance(feats, Tensor):
@@ -231,19 +261,25 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         """Mapper, block, mapper and residuals: ``[B, N, C] -> [B, Q, C]``."""
         choose = None if self._observed else getattr(self.block, 'choose_low_rank', None)
         method = choose(self.mapper_in, tokens, queries, self.low_rank) if choose else 'off'
+        gate = self.gate
+        if gate is not None and self.variants['gate'] == 'tanh':
+            gate = gate.tanh()
+        inner, outer = (self.residual in (side, 'both') for side in ('inner', 'outer'))
         out: Tensor
         if method == 'off':
             hidden = self.mapper_in(tokens)
             out = self.block(hidden, padding_mask=padding_mask, queries=queries)
-            if self.residual in ('inner', 'both'):
-                out = out + take_tokens(hidden, queries)
+            kept = take_tokens(hidden, queries) if inner else None
         else:  # the same, for less: see lm4ve/blocks/low_rank.py
             out = self.block.run(tokens, padding_mask, queries, self.mapper_in.weight, method)
-            if self.residual in ('inner', 'both'):
-                out = out + self.mapper_in(take_tokens(tokens, queries))
+            kept = self.mapper_in(take_tokens(tokens, queries)) if inner else None
+        if kept is not None:
+            out = kept + (out if gate is None else out * gate.to(out.dtype))
         out = self.mapper_out(out)
-        if self.residual in ('outer', 'both'):
-            out = out + take_tokens(tokens, queries)
+        if outer:
+            kept = take_tokens(tokens, queries)
+            kept = kept if self.skip is None else self.skip(kept)
+            out = kept + (out if gate is None else out * gate.to(out.dtype))
         return out
 
     def __getstate__(self) -> dict[str, Any]:
@@ -322,6 +358,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             branch='left out in evaluation' if branch else 'none',
             out_type=self.out_type,
             norm='none' if self.norm is None else f'{norm}(eps={eps})',
+            **{**_PLAIN, **self.variants},
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
@@ -345,21 +382,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def _save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def save_settings(neck: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     state[prefix + NECK_KEY] = encode_source(neck.settings())
-
-
-def _mean(x: Tensor, padding_mask: Tensor | None, extra: int) -> Tensor:
-    """Mean over the tokens that are not padding, ``[B, N, C] -> [B, C]``.
-
-    The mask is that of the tokens with ``extra`` further ones before them.
-    """
-    if padding_mask is None:
-        return x.mean(dim=1)
-    padding_mask = padding_mask[:, extra:, None]
-    # where(), not a product: what stands at padded places may be anything.
-    total = torch.where(padding_mask, 0.0, x).sum(dim=1)
-    return total / (~padding_mask).to(x.dtype).sum(dim=1)
 
 
 def _build_norm(cfg: dict[str, Any], channels: int) -> nn.Module:

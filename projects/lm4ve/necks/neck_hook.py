@@ -24,13 +24,19 @@ class ThroughNeck:
         after (str): The module's name in the encoder.
         index (int | str): See :func:`lm4ve.necks.LLMBlockInsert`.
         known_layout (str, optional): The layout of the module's output, where its class shows it.
+        number (int, optional): Which of several necks of the encoder.
     """
 
     def __init__(
-        self, encoder: Any, after: str, index: int | str, known_layout: str | None
+        self,
+        encoder: Any,
+        after: str,
+        index: int | str,
+        known_layout: str | None,
+        number: int | None = None,
     ) -> None:
         self.encoder, self.after, self.index = encoder, after, index
-        self.known_layout = known_layout
+        self.known_layout, self.number = known_layout, number
         self.samples: int | None = None  # of the encoder's input
 
     def __deepcopy__(self, memo: dict[int, Any]) -> 'ThroughNeck':
@@ -45,10 +51,18 @@ class ThroughNeck:
         if getattr(encoder, '_is_replica', False):
             place, hook = encoder.get_submodule(self.after), copy.copy(self)
             hook.encoder = encoder
-            hooks = place._forward_hooks.items()
-            place._forward_hooks = OrderedDict((k, hook if h is self else h) for k, h in hooks)
+            own = {self: hook, self.replace_input: hook.replace_input}
+            for name in ('_forward_hooks', '_forward_pre_hooks'):
+                hooks = getattr(place, name).items()
+                setattr(place, name, OrderedDict((k, own.get(h, h)) for k, h in hooks))
         tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor) and x.dim() > 1)
         hook.samples = next((x.shape[0] for x in tensors), None)
+
+    def replace_input(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Before the module runs: replace an argument."""
+        if isinstance(self.index, str):
+            return args, self(module, (), kwargs)
+        return self(module, (), args), kwargs
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Replace the output."""
@@ -75,6 +89,7 @@ class ThroughNeck:
     def _run(self, x: Tensor) -> Any:
         """Run the neck; of its output in mmaction2's protocol ``(x, losses)`` return x."""
         neck = self.encoder.llm_neck
+        neck = neck if self.number is None else neck[self.number]
         layout = getattr(neck, 'layout', None) or 'BNC'
         unsure = not torch.jit.is_tracing() and layout != self.known_layout
         if x.dim() == len(layout) == 3 and unsure and neck.guard:

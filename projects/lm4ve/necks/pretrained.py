@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.files import write_atomically, write_json
 from lm4ve.llm.fingerprint import fingerprint
-from lm4ve.necks.wrapping import build_neck, insert
+from lm4ve.necks.llm_block_insert import has_one_place
+from lm4ve.necks.wrapping import build_necks, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
@@ -53,12 +54,14 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     kept = {
         k: v.detach().to('cpu', copy=True).contiguous() for k, v in state.items() if k not in frozen
     }
+    necks = wrapped.llm_neck
+    first = necks[0] if isinstance(necks, nn.ModuleList) else necks
     config = dict(
         format=1,
         lm4ve=__version__,
         model=type(wrapped).__name__,
         **wrapped.llm_inserted,
-        record=getattr(wrapped.llm_neck.block, 'source', None),
+        record=getattr(first.block, 'source', None),
         frozen_encoder=_fingerprint(state, frozen) if frozen else None,
     )
     write_atomically(save(kept), Path(folder) / WEIGHTS_FILE)
@@ -94,13 +97,23 @@ def from_pretrained(
     neck: Any
     if made is not None:
         neck = model.llm_neck
-        for name in ('after', 'index'):
-            check(f"{name} of lm4ve.wrap, as in '{folder}',", made[name], choices=(config[name],))
+        for name in ('after', 'index', 'before', 'share_block'):
+            field = f"{name} of lm4ve.wrap, as in '{folder}',"
+            mine = made.get(name)
+            mine = [*mine] if isinstance(mine, tuple) else mine
+            check(field, mine, choices=(config.get(name),))
     else:
         block = config['block'] if block is None else block
         if block is None:
             raise UserError(f"The block of '{folder}' was given as a module. Fix: give block=.")
-        arguments, neck = build_neck(model, config['after'], config['index'], config['neck'], block)
+        names = ('after', 'index', 'before', 'share_block', 'neck')
+        arguments = {name: config[name] for name in names if name in config}
+        necks = build_necks(model, arguments, block)
+        neck = (
+            nn.ModuleList(necks)
+            if not has_one_place(config['after'], config.get('before'))
+            else necks[0]
+        )
     trained = {k.removeprefix(_NECK): v for k, v in saved.items() if k.startswith(_NECK)}
     mine = neck.state_dict()
     if wrong := _differences(trained, mine) or sorted(mine.keys() - trained.keys()):
@@ -111,7 +124,7 @@ def from_pretrained(
     # The records are compared here, before anything of the model has changed.
     neck.load_state_dict(trained)
     if made is None:
-        insert(model, neck, arguments)
+        insert(model, necks, arguments)
     model.load_state_dict(saved, strict=False)
     return model
 

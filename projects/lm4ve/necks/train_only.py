@@ -167,7 +167,7 @@ class TrainOnly:
         if self.branch and not weight and not observed:  # the branch rests
             out = take_tokens(tokens, queries)
             if training:  # DDP waits for a gradient of every parameter
-                out = out + 0 * (neck.mapper_in.weight.sum() + neck.mapper_out.weight.sum())
+                out = out + 0 * sum(p.sum() for p in neck.parameters() if p.requires_grad)
             return out, padding_mask
         read = queries if drawn is None else drawn
         out = neck.run(tokens, padding_mask, read)

@@ -4,7 +4,7 @@
 without configs has: a model, a name and a checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from lm4ve.compat.for_transformers import keep_names
 from lm4ve.errors import UserError
-from lm4ve.necks.llm_block_insert import LLMBlockInsert, defaults_of, find_place
+from lm4ve.necks.llm_block_insert import (
+    LLMBlockInsert,
+    defaults_of,
+    find_places,
+    has_one_place,
+    record_each,
+)
 from lm4ve.necks.llm_block_neck import LLMBlockNeck
 
 #: Attributes with the number of channels that a layer gives.
@@ -23,10 +29,12 @@ _WIDTHS = ('out_features', 'out_channels', 'num_features', 'num_channels', 'norm
 
 def wrap(
     model: nn.Module,
-    after: str,
-    block: str | Mapping[str, Any] | nn.Module,
+    after: str | Sequence[str] | None = None,
+    block: str | Mapping[str, Any] | nn.Module | None = None,
     in_channels: int | None = None,
     index: int | str = 0,
+    before: str | Sequence[str] | None = None,
+    share_block: bool = False,
     **neck: Any,
 ) -> nn.Module:
     """Send the output of a submodule through a frozen block between two trained mappers.
@@ -36,9 +44,9 @@ def wrap(
 
     Args:
         model (nn.Module): Any model; it is changed in place.
-        after (str): Name of a submodule, as ``model.named_modules()`` has it. Its output is
-            tokens ``[B, N, C]``, an image map ``[B, C, H, W]``, a clip map
-            ``[B, C, T, H, W]``, or as ``layout`` says.
+        after (str | Sequence[str], optional): Name of a submodule, as ``model.named_modules()``
+            has it. Its output is tokens ``[B, N, C]``, an image map ``[B, C, H, W]``, a clip map
+            ``[B, C, T, H, W]``, or as ``layout`` says. A list of names for a neck at each.
         block (str | dict | nn.Module): The ``checkpoint`` of a
             :class:`lm4ve.blocks.LLMBlock`, all of its arguments, or a module with its
             interface.
@@ -46,58 +54,82 @@ def wrap(
             the first batch shows if that was wrong.
         index (int | str): Which entry goes through the neck where the submodule returns
             several (the key where it returns a dict). The others stay.
+        before (str | Sequence[str], optional): A submodule whose input goes through the neck.
+        share_block (bool): Necks at several places have mappers of their own and one block.
         **neck: Further arguments of :class:`lm4ve.necks.LLMBlockNeck`, such as ``residual``
             or ``layout``.
 
     Returns:
-        nn.Module: ``model``, with the neck as ``model.llm_neck``.
+        nn.Module: ``model``, with the neck as ``model.llm_neck``; a list of necks where ``after``
+        or ``before`` is a list.
 
     Raises:
         UserError: There is no such submodule, the model has a block already or is on the
             device 'meta'.
         TypeError: An argument is none of the neck's.
     """
-    place = find_place(model, after)
-    width = in_channels or _width_of(place, after)
-    options: dict[str, Any] = {**defaults_of(model, after), 'in_channels': width, **neck}
-    arguments, built = build_neck(model, after, index, options, block)
-    if built.init_cfg:  # what a runner calls init_weights() for
-        initialize(built.mapper_in, built.init_cfg)
-        initialize(built.mapper_out, built.init_cfg)
+    options: list[dict[str, Any]] = []
+    for place, name, _ in find_places(model, after, before):
+        width = in_channels or _width_of(place, name)
+        options.append({**defaults_of(model, name), 'in_channels': width, **neck})
+    arguments: dict[str, Any] = dict(after=after, index=index, neck=options[0])
+    if before is not None or share_block or not has_one_place(after, before):
+        arguments.update(before=before, share_block=share_block, neck=options)
+    built = build_necks(model, arguments, block)
+    for part in built:
+        for child in (part.mapper_in, part.mapper_out, part.skip):
+            if part.init_cfg and child is not None:  # what a runner calls init_weights() for
+                initialize(child, part.init_cfg)
+                if hasattr(child, 'init_weights'):
+                    child.init_weights()
     return insert(model, built, arguments)
 
 
-def build_neck(
-    model: nn.Module, after: str, index: int | str, options: dict[str, Any], block: Any
-) -> tuple[dict[str, Any], LLMBlockNeck]:
-    """Build the neck for a place of a model, which stays as it is.
+def build_necks(model: nn.Module, arguments: dict[str, Any], block: Any) -> Sequence[LLMBlockNeck]:
+    """Build the necks for places of a model, which stays as it is.
+
+    Args:
+        model (nn.Module): The model.
+        arguments (dict): ``after`` and ``index`` of :func:`wrap`, ``neck`` (a neck's arguments
+            but the block, or a list for several), and perhaps ``before`` and ``share_block``.
+            The block's config is added as ``block``; None if a module was given.
+        block: See :func:`wrap`.
 
     Returns:
-        tuple[dict, LLMBlockNeck]: The arguments ``after``, ``index``, ``neck`` (without the
-        block) and ``block`` (its config; None if a module was given), and the neck.
+        Sequence[LLMBlockNeck]: A neck for each place.
 
     Raises:
         UserError: See :func:`wrap`.
     """
-    tensor = _reference(model, find_place(model, after))
-    if tensor.is_meta or torch.get_default_device().type == 'meta':
+    places = find_places(model, arguments['after'], arguments.get('before'))
+    if _reference(model, places[0][0]).is_meta or torch.get_default_device().type == 'meta':
         raise UserError("A model on the device 'meta' cannot be wrapped. Fix: to_empty() first.")
     settings: dict[str, Any] | None = None
     if not isinstance(block, nn.Module):
-        fields = dict(checkpoint=block) if isinstance(block, str) else block
-        settings = {'type': 'LLMBlock', **fields}
-    neck = LLMBlockNeck(block=settings or block, **options)
-    return dict(after=after, index=index, neck=options, block=settings), neck
+        named = dict(checkpoint=block) if isinstance(block, (str, type(None))) else block
+        settings = {'type': 'LLMBlock', **named}
+    arguments['block'] = settings
+    fields = arguments['neck']
+    necks: list[LLMBlockNeck] = []
+    for options in fields if isinstance(fields, list) else [fields]:
+        shared = necks[0].block if necks and arguments.get('share_block') else None
+        necks.append(LLMBlockNeck(block=shared or settings or block, **options))
+    record_each(necks)
+    return necks
 
 
-def insert(model: nn.Module, neck: LLMBlockNeck, arguments: dict[str, Any]) -> nn.Module:
-    """Attach a neck, on the device and, except for the block, in the dtype of its place."""
-    reference = _reference(model, find_place(model, arguments['after']))
-    LLMBlockInsert(model, arguments['after'], neck, arguments['index'])
-    neck.to(reference.device)
-    for part in (neck.mapper_in, neck.mapper_out, neck.norm):
-        if part is not None:
-            part.to(reference.dtype)
+def insert(model: nn.Module, necks: Sequence[LLMBlockNeck], arguments: dict[str, Any]) -> nn.Module:
+    """Attach necks, on the device and, except for the block, in the dtype of their places."""
+    after, before = arguments['after'], arguments.get('before')
+    references = [_reference(model, place) for place, *_ in find_places(model, after, before)]
+    LLMBlockInsert(model, after, [*necks], arguments['index'], before)
+    for neck, reference in zip(necks, references, strict=True):
+        neck.to(reference.device)
+        for name, part in neck.named_children():
+            if name != 'block':
+                part.to(reference.dtype)
+        if neck.gate is not None:
+            neck.gate.data = neck.gate.data.to(reference.dtype)
     model.llm_inserted = arguments  # type: ignore[assignment]
     keep_names(model)
     return model

@@ -11,7 +11,7 @@ from lm4ve.tasks.base.task import (
     task_of_model,
 )
 
-for _name in ('image', 'video', 'pointcloud', 'motion', 'vqa', 'rooms'):
+for _name in ('image', 'video', 'pointcloud', 'motion', 'vqa', 'rooms', 'medical'):
     register_task(_name, f'{__name__}.{_name}')
 
 __all__ = [

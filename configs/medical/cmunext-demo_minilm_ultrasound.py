@@ -1,0 +1,12 @@
+# The same with all-MiniLM-L6-v2's last block in the bottleneck, on 4 x 4 tokens.
+_base_ = ['./cmunext-demo_none_ultrasound.py', '../_base_/llm/minilm.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='LLMBlockInsert',
+        after='encoder5',
+        backbone=_base_.model.backbone,
+        neck=dict(type='LLMBlockNeck', in_channels=128, block=_base_.llm_block),
+    )
+)

@@ -1,0 +1,19 @@
+# LLM4Seg (arXiv 2506.18034): layer 14 of Llama 3.2 1B in the bottleneck of CMUNeXt. Tokens see all
+# others and have no positions, as in the paper that began it; what the released code does
+# instead is in cmunext_llama-3.2-1b-released_busi.py.
+_base_ = ['./cmunext_none_busi.py', '../_base_/llm/llama-3.2-1b.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='LLMBlockInsert',
+        after='encoder5',
+        backbone=_base_.model.backbone,
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=256,
+            mapper=dict(bias=True),
+            block=dict(_base_.llm_block, layers=(14,), final_norm=False, dtype='float32'),
+        ),
+    )
+)

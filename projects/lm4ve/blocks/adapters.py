@@ -1,0 +1,187 @@
+"""LoRA inside a block and on its mappers: ``peft``'s own layers on our frozen ones.
+
+A frozen projection is a :class:`lm4ve.blocks.Frozen`, which hides its tensors from optimizers,
+initializers and checkpoints, and which ``peft`` does not know. :class:`LoRALinear` is ``peft``'s
+layer around one, also for ``peft.get_peft_model`` (``compat/for_peft.py``). A checkpoint holds A
+and B alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners import lora as peft_lora
+from torch import nn
+
+from lm4ve.blocks.frozen import Frozen, unwrap
+from lm4ve.errors import UserError, check, listing
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """The fields of ``lora`` (LoRA: arXiv 2106.09685).
+
+    Attributes:
+        targets (Sequence[str] | str): Names of linear layers, or of what holds them ('mlp');
+            'all-linear' for all of them.
+        r (int): The rank.
+        alpha (float, optional): The update ``B A x`` is multiplied by ``alpha / r``. None: r.
+        dropout (float): Probability of dropout before A, in training.
+        bias (str): 'lora_only' trains the biases of the targets too, 'none' does not. Biases
+            within a frozen block never train.
+    """
+
+    targets: Sequence[str] | str
+    r: int = 8
+    alpha: float | None = None
+    dropout: float = 0.0
+    bias: str = 'none'
+
+    def __post_init__(self) -> None:
+        check('lora.r', self.r, kind=int, least=1)
+        check('lora.alpha', self.alpha, kind=(int, float, type(None)), above=0)
+        check('lora.dropout', self.dropout, kind=(int, float), least=0, most=0.99)
+        check('lora.bias', self.bias, choices=('none', 'lora_only'))
+        check('lora.targets', self.targets, kind=(str, list, tuple))
+
+
+class _Linear(peft_lora.Linear):
+    """A base between ``peft``'s class and ours.
+
+    Hosts initialize what is called 'Linear', or whose base is: through ``weight`` they would
+    overwrite the frozen layer.
+    """
+
+
+class LoRALinear(_Linear):
+    """``peft``'s LoRA layer around a linear layer that may be frozen.
+
+    Attributes:
+        seed (int): Seed of A's initial values; B is zero at first.
+    """
+
+    seed = 0
+
+    lora_A: Any
+    lora_B: Any
+
+    def get_base_layer(self) -> Any:
+        """Return the linear layer itself."""
+        return unwrap(super().get_base_layer())
+
+    @property
+    def bias(self) -> Any:
+        """The base layer's bias, unless it is frozen: ``peft`` trains what this returns."""
+        return None if isinstance(self.base_layer, Frozen) else self.get_base_layer().bias
+
+    def merge(self, safe_merge: bool = True, adapter_names: list[str] | None = None) -> None:
+        """Add the update to the weight; never in place, since copies share frozen values."""
+        super().merge(True, adapter_names)
+
+    def init_weights(self) -> None:
+        """Initialize A and B as ``peft`` does; hosts have initialized them as any Linear."""
+        generator = torch.Generator().manual_seed(self.seed)
+        for name in self.lora_A:
+            a, b = self.lora_A[name].weight, self.lora_B[name].weight
+            drawn = torch.empty(a.shape, dtype=torch.float32)
+            nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+            with torch.no_grad():
+                a.copy_(drawn)
+                b.zero_()
+
+
+def add_lora(
+    root: nn.Module, fields: dict[str, Any], field: str, targets: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Put LoRA on linear layers below a module, and freeze its other parameters.
+
+    Args:
+        root (nn.Module): It is changed in place.
+        fields (dict): Fields of :class:`LoRA`.
+        field (str): What the user calls them, for messages.
+        targets (Sequence[str]): The default of their targets.
+        seed (int): Seed of the initial values.
+
+    Returns:
+        dict: What a checkpoint records.
+
+    Raises:
+        UserError: A field has no such value, or a target matches nothing.
+    """
+    check(field, fields, kind=dict)
+    options = LoRA(**{'targets': targets, **fields})
+    linears = [n for n, m in root.named_modules() if isinstance(unwrap(m), nn.Linear)]
+    wanted = [options.targets] if isinstance(options.targets, str) else [*options.targets]
+    chosen: set[str] = set()
+    for target in wanted:
+        matches = [n for n in linears if target == 'all-linear' or f'.{target}.' in f'.{n}.']
+        if not matches:
+            raise UserError(
+                f'{field}.targets={target!r} matches no linear layer. Fix: name some of '
+                f'{listing(linears, 12)}, or all-linear.'
+            )
+        chosen.update(matches)
+    if not chosen:
+        raise UserError(f'{field}.targets is empty. Fix: name some of {listing(linears, 12)}.')
+    alpha: Any = options.r if options.alpha is None else options.alpha
+    bias: Any = options.bias
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=alpha,
+        lora_dropout=options.dropout,
+        bias=bias,
+        target_modules=sorted(chosen),
+    )
+    config._register_custom_module({Frozen: LoRALinear, nn.Linear: LoRALinear})
+    state = torch.default_generator.get_state()  # which the layers' constructors draw from
+    holder = nn.Module()
+    holder.root, holder.device = root, nn.Parameter(torch.empty(0))  # peft looks for a parameter
+    inject_adapter_in_model(config, holder)
+    torch.default_generator.set_state(state)
+    added = [m for m in root.modules() if isinstance(m, LoRALinear)]
+    for i, layer in enumerate(added):
+        layer.seed = seed + i
+        layer.init_weights()
+    return dict(r=options.r, alpha=alpha, targets=sorted(chosen))
+
+
+def expose_linears(part: nn.Module) -> nn.Module:
+    """Freeze the layers of an MLP one by one, so that adapters reach them.
+
+    Returns:
+        nn.Module: The MLP, or a :class:`Frozen` of all of it where it holds a tensor itself
+        (as experts do).
+    """
+    leaves = [(m, n, c) for m in part.modules() for n, c in m.named_children() if _is_leaf(c)]
+    inside = {id(p) for *_, leaf in leaves for p in leaf.parameters()}
+    if _is_leaf(part) or any(id(p) not in inside for p in part.parameters()):
+        return Frozen(part)
+    for owner, name, leaf in leaves:
+        setattr(owner, name, FrozenLeaf(leaf))
+    return part
+
+
+def _is_leaf(module: nn.Module) -> bool:
+    return next(module.children(), None) is None and next(module.parameters(), None) is not None
+
+
+class FrozenLeaf(Frozen):
+    """A frozen layer whose weight the code around it reads, as t5's MLP does for its dtype."""
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight."""
+        weight: torch.Tensor = self.wrapped.get_parameter('weight')
+        return weight
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Merge every active LoRA layer below a module into its base layer, which replaces it."""
+    for owner in [*model.modules()]:
+        for name, layer in [*owner.named_children()]:
+            if isinstance(layer, peft_lora.Linear) and not layer.disable_adapters:
+                layer.merge(safe_merge=True)
+                setattr(owner, name, layer.base_layer)

@@ -1,0 +1,66 @@
+"""A trained attention layer in the place of a language model's block.
+
+The control of "Are language models actually useful for time series forecasting?" (arXiv
+2406.16964, "LLM2Attn") and of "LLM plug-ins are not a free lunch" (HeaLing 2026).
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.errors import UserError, check
+from lm4ve.registry import MODELS
+
+
+@MODELS.register_module()
+class AttentionBlock(nn.Module):
+    """Multi-head self-attention, trained from scratch: ``[B, N, D] -> [B, N, D]``.
+
+    Args:
+        embed_dims (int): The width D of the block that it stands for.
+        num_heads (int): Attention heads.
+        head_dims (int, optional): Width of a head. Default: ``embed_dims / num_heads``.
+        parameters (int, optional): Instead of ``head_dims`` the number of trained parameters to
+            match, for example the frozen block's or the rest of the model's: the width of a
+            head is chosen that comes nearest.
+
+    Raises:
+        UserError: The widths do not go together.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int = 8,
+        head_dims: int | None = None,
+        parameters: int | None = None,
+    ) -> None:
+        super().__init__()
+        check('block.num_heads', num_heads, kind=int, least=1)
+        if parameters is not None:
+            check('block.head_dims with block.parameters', head_dims, choices=(None,))
+            check('block.parameters', parameters, kind=int, least=1)
+            # A channel of every head is a row of q, k and v with its bias, and one of the output.
+            head_dims = max(
+                1, round((parameters - embed_dims) / (num_heads * (4 * embed_dims + 3)))
+            )
+        elif head_dims is None and embed_dims % num_heads:
+            raise UserError(
+                f'block.embed_dims={embed_dims} is no multiple of block.num_heads={num_heads}. '
+                'Fix: block.head_dims.'
+            )
+        self.embed_dims, self.num_heads = embed_dims, num_heads
+        inner = num_heads * (head_dims or embed_dims // num_heads)
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(embed_dims, inner) for _ in 'qkv')
+        self.o_proj = nn.Linear(inner, embed_dims)
+
+    def forward(
+        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
+    ) -> Tensor:
+        """Run the layer; see :meth:`lm4ve.blocks.LLMBlock.forward`."""
+        projected = self.q_proj(take_tokens(x, queries)), self.k_proj(x), self.v_proj(x)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in projected)
+        mask = None if padding_mask is None else ~padding_mask[:, None, None, :]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        projected_out: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
+        return projected_out

@@ -1,0 +1,64 @@
+"""The ten tasks of the Medical Segmentation Decathlon, as they are downloaded."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmengine.dataset import BaseDataset
+from monai.data import load_decathlon_datalist, partition_dataset
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import DATASETS
+
+_SPLITS = ('train', 'val', 'test')
+
+
+@DATASETS.register_module()
+class Decathlon(BaseDataset):
+    """A task of MSD: a folder with ``dataset.json``, ``imagesTr`` and ``labelsTr``.
+
+    The labels of its test set are not public, so that the labeled volumes are divided in three,
+    and each is in one part only. The released code of MedVisionLlama divides volumes and their
+    augmented copies together, so that a volume may be in two.
+
+    Args:
+        data_root (str): The folder.
+        split (str): 'train', 'val' or 'test'.
+        ratios (Sequence[float]): The size of each part.
+        seed (int): Of the division.
+        fraction (float): The part of the training volumes that is used, as in the paper's
+            experiments with 10 and 30 %. The first volumes of the division are.
+        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
+
+    Raises:
+        UserError: ``dataset.json`` is missing or damaged.
+    """
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        ratios: Sequence[float] = (0.72, 0.18, 0.1),
+        seed: int = 0,
+        fraction: float = 1.0,
+        **kwargs,
+    ) -> None:
+        check('dataset.split', split, choices=_SPLITS)
+        check('dataset.fraction', fraction, above=0, most=1)
+        self.split, self.ratios, self.seed, self.fraction = split, ratios, seed, fraction
+        self.file = Path(data_root) / 'dataset.json'
+        try:
+            labels = json.loads(self.file.read_text())['labels']
+            # A few tasks count from text that is not sorted.
+            names = [labels[key] for key in sorted(labels, key=int)]
+        except (OSError, ValueError, LookupError, TypeError) as e:
+            raise UserError(f"'{self.file}' is no dataset.json of MSD: {e}.") from e
+        super().__init__(data_root=data_root, metainfo=dict(classes=tuple(names)), **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        pairs = load_decathlon_datalist(str(self.file), data_list_key='training')
+        parts = partition_dataset(pairs, ratios=self.ratios, shuffle=True, seed=self.seed)
+        part = parts[_SPLITS.index(self.split)]
+        if self.split == 'train':
+            part = part[: max(1, round(self.fraction * len(part)))]
+        return [dict(img_path=pair['image'], seg_path=pair['label']) for pair in part]

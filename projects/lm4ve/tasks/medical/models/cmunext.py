@@ -1,0 +1,165 @@
+"""CMUNeXt, a light U-shaped network, as a backbone and a decode head of mmsegmentation.
+
+LLM4Seg (arXiv 2506.18034) puts a frozen layer of a language model into its bottleneck. Here that is
+``LLMBlockInsert(after='encoder5')`` around the backbone, and both halves stay what they are.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from torch import Tensor, nn
+
+from lm4ve.registry import MODELS
+
+
+def _normed(conv: nn.Conv2d) -> list[nn.Module]:
+    """A convolution, then GELU, then batch norm, in the order of the paper."""
+    return [conv, nn.GELU(), nn.BatchNorm2d(conv.out_channels)]
+
+
+def _convolve(channels: int, out: int) -> list[nn.Module]:
+    """A plain convolution of 3 x 3, batch norm and ReLU."""
+    return [nn.Conv2d(channels, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+
+
+def _inverted(channels: int, hidden: int, out: int) -> list[nn.Module]:
+    """Two pointwise convolutions with a wide layer between them."""
+    return _normed(nn.Conv2d(channels, hidden, 1)) + _normed(nn.Conv2d(hidden, out, 1))
+
+
+class LargeKernelBlock(nn.Module):
+    """``depth`` depthwise convolutions with a large kernel, each with an inverted bottleneck.
+
+    ``[B, C, H, W] -> [B, out, H, W]``.
+
+    Args:
+        channels (int): C.
+        out (int): Channels of the output.
+        depth (int): How many.
+        kernel (int): Side of the depthwise kernels.
+    """
+
+    def __init__(self, channels: int, out: int, depth: int, kernel: int) -> None:
+        super().__init__()
+        self.spatial, self.pointwise = nn.ModuleList(), nn.ModuleList()
+        for _ in range(depth):
+            conv = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels)
+            self.spatial.append(nn.Sequential(*_normed(conv)))
+            self.pointwise.append(nn.Sequential(*_inverted(channels, 4 * channels, channels)))
+        self.up = nn.Sequential(*_convolve(channels, out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the block."""
+        for spatial, pointwise in zip(self.spatial, self.pointwise, strict=True):
+            x = pointwise(spatial(x) + x)
+        return self.up(x)
+
+
+@MODELS.register_module()
+class CMUNeXt(BaseModule):
+    """The encoder of CMUNeXt (arXiv 2308.01239): five maps, the last of 1/16 of the side.
+
+    Args:
+        in_channels (int): Channels of the pictures.
+        dims (Sequence[int]): Channels of the five maps.
+        depths (Sequence[int]): Layers of each stage.
+        kernels (Sequence[int]): Side of the depthwise kernels of each stage.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default: PyTorch's own
+            initialization, as in the released code.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        dims: Sequence[int] = (16, 32, 128, 160, 256),
+        depths: Sequence[int] = (1, 1, 1, 3, 1),
+        kernels: Sequence[int] = (3, 3, 7, 7, 7),
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.stem = nn.Sequential(*_convolve(in_channels, dims[0]))
+        before = (dims[0], *dims[:-1])
+        for i, sizes in enumerate(zip(before, dims, depths, kernels, strict=True), 1):
+            setattr(self, f'encoder{i}', LargeKernelBlock(*sizes))
+        self.stages = [f'encoder{i}' for i in range(1, len(dims) + 1)]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Encode ``[B, in_channels, H, W]``: five maps of sides 1, 1/2, 1/4, 1/8 and 1/16.
+
+        H and W are multiples of 16.
+        """
+        maps = [self.encoder1(self.stem(x))]
+        for name in self.stages[1:]:
+            maps.append(getattr(self, name)(F.max_pool2d(maps[-1], 2)))
+        return tuple(maps)
+
+
+@MODELS.register_module()
+class CMUNeXtHead(BaseDecodeHead):
+    """The decoder of CMUNeXt: each map is doubled in size and fused with the one before it.
+
+    Args:
+        in_channels (Sequence[int]): Channels of the encoder's five maps.
+        **kwargs: Passed to mmsegmentation's ``BaseDecodeHead``, for example ``num_classes=2,
+            out_channels=1, threshold=0.5`` for one lesion.
+    """
+
+    def __init__(self, in_channels: Sequence[int], **kwargs) -> None:
+        super().__init__(
+            **{
+                'in_index': list(range(len(in_channels))),
+                'input_transform': 'multiple_select',
+                'dropout_ratio': 0,  # the original has none
+                'init_cfg': None,
+                **kwargs,
+                'in_channels': list(in_channels),
+                'channels': in_channels[0],
+            }
+        )
+        self.ups, self.fusions = nn.ModuleList(), nn.ModuleList()
+        for deep, shallow in zip(in_channels[:0:-1], in_channels[-2::-1], strict=True):
+            up = nn.Upsample(scale_factor=2, mode='bilinear')
+            self.ups.append(nn.Sequential(up, *_convolve(deep, shallow)))
+            grouped = nn.Conv2d(2 * shallow, 2 * shallow, 3, padding=1, groups=2)
+            inverted = _inverted(2 * shallow, 4 * shallow, shallow)
+            self.fusions.append(nn.Sequential(*_normed(grouped), *inverted))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Decode the encoder's maps to logits ``[B, out_channels, H, W]``."""
+        *skips, x = self._transform_inputs(inputs)
+        for up, fusion, skip in zip(self.ups, self.fusions, skips[::-1], strict=True):
+            x = fusion(torch.cat((skip, up(x)), dim=1))
+        return self.cls_seg(x)
+
+
+@MODELS.register_module()
+class BinaryDiceLoss(nn.Module):
+    """One minus the soft Dice of one foreground class, averaged over the pictures of a batch.
+
+    mmsegmentation's own ``DiceLoss`` takes class 0 for the foreground where there is one channel.
+
+    Args:
+        loss_weight (float): Weight of the loss.
+        smooth (float): Added to numerator and denominator.
+        loss_name (str): Name in the log.
+    """
+
+    def __init__(
+        self, loss_weight: float = 1.0, smooth: float = 1e-5, loss_name: str = 'loss_dice'
+    ) -> None:
+        super().__init__()
+        self.loss_weight, self.smooth, self.loss_name = loss_weight, smooth, loss_name
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, weight=None, ignore_index: int = 255, **_
+    ) -> Tensor:
+        """Compute the loss of logits ``[B, 1, H, W]`` and labels 0 or 1 ``[B, H, W]``."""
+        kept = (labels != ignore_index).flatten(1)
+        probabilities = logits.float().sigmoid().flatten(1) * kept
+        truth = (labels == 1).flatten(1) * kept
+        both = (probabilities * truth).sum(1)
+        total = probabilities.sum(1) + truth.sum(1)
+        return self.loss_weight * (1 - (2 * both + self.smooth) / (total + self.smooth)).mean()

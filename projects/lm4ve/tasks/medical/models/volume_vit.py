@@ -1,0 +1,170 @@
+"""A plain ViT that segments volumes: MedVisionLlama's (arXiv 2410.02458) without and with a block.
+
+The block stands before the layers, on the embedded patches, and positions are added after it: that
+is ``LLMBlockInsert(after='embed')`` around the backbone. A linear layer turns each token into the
+voxels of its patch.
+"""
+
+import math
+from collections.abc import Sequence
+
+import monai.losses
+import torch
+from mmengine.model import BaseModel, BaseModule
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from lm4ve.errors import UserError, check
+from lm4ve.registry import MODELS
+
+
+class VolumeDataSample(BaseDataElement):
+    """Truth and prediction of one volume.
+
+    ``gt_seg`` and ``pred_seg`` int64 ``[H, W, D]``; of ``metainfo``, ``spacing`` in mm, a number
+    for each axis, ``num_classes`` and ``filename``.
+    """
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer ``[B, N, C] -> [B, N, C]``; its MLP is four times as wide."""
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.ln1, self.ln2 = nn.LayerNorm(embed_dims), nn.LayerNorm(embed_dims)
+        self.attn = nn.MultiheadAttention(embed_dims, num_heads, dropout, batch_first=True)
+        self.mlp = nn.Sequential(
+            nn.Linear(embed_dims, 4 * embed_dims),
+            nn.GELU(),
+            nn.Linear(4 * embed_dims, embed_dims),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the layer."""
+        y = self.ln1(x)
+        x = x + self.attn(y, y, y, need_weights=False)[0]
+        return x + self.mlp(self.ln2(x))
+
+
+@MODELS.register_module()
+class VolumeViT(BaseModule):
+    """Encode volumes ``[B, in_channels, H, W, D]`` to tokens ``[B, N, embed_dims]``.
+
+    Args:
+        image_size (Sequence[int]): H, W and D, multiples of the patch's.
+        patch_size (Sequence[int]): Sides of a patch.
+        in_channels (int): Channels of the volumes.
+        embed_dims (int): Width of the tokens.
+        depth (int): Number of layers.
+        num_heads (int): Heads of their attention.
+        dropout (float): In attention and after the MLP.
+        init_cfg (dict, optional): Passed to MMEngine's ``BaseModule``. Default: PyTorch's own
+            initialization and positions from a normal distribution, as in the released code.
+
+    Raises:
+        UserError: The patches do not divide the volume, or another volume comes in.
+    """
+
+    def __init__(
+        self,
+        image_size: Sequence[int] = (128, 128, 128),
+        patch_size: Sequence[int] = (8, 8, 8),
+        in_channels: int = 1,
+        embed_dims: int = 64,
+        depth: int = 16,
+        num_heads: int = 4,
+        dropout: float = 0.2,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        for axis, (size, patch) in enumerate(zip(image_size, patch_size, strict=True)):
+            check(f'backbone.image_size[{axis}] modulo patch_size', size % patch, choices=(0,))
+        self.shape, self.patch_size = (in_channels, *image_size), tuple(patch_size)
+        grid = [size // patch for size, patch in zip(image_size, patch_size, strict=True)]
+        self.embed = nn.Linear(in_channels * math.prod(patch_size), embed_dims)
+        self.pos_embed = nn.Parameter(torch.randn(1, math.prod(grid), embed_dims))
+        self.layers = nn.ModuleList(Layer(embed_dims, num_heads, dropout) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode volumes."""
+        if x.shape[1:] != self.shape:
+            raise UserError(
+                f'The model takes volumes [B, C, H, W, D] of {list(self.shape)}, got '
+                f'{list(x.shape)}. Fix: in_channels and image_size of the backbone, or the '
+                'Resized of the pipelines.'
+            )
+        for axis, patch in enumerate(self.patch_size, 2):
+            x = x.unfold(axis, patch, patch)  # [B, C, h, w, d, ph, pw, pd] in the end
+        x = self.embed(x.flatten(2, 4).transpose(1, 2).flatten(2))
+        x = x + self.pos_embed
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+@MODELS.register_module()
+class VolumeSegmentor(BaseModel):
+    """Segment volumes.
+
+    Args:
+        backbone (dict): Config of :class:`VolumeViT`, or of ``LLMBlockInsert`` around one.
+        num_classes (int): Classes with the background. Two of them are one channel and a sigmoid.
+        loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments; it takes logits.
+            Default: soft Dice and cross-entropy, smoothed by one and over the batch as a whole.
+        data_preprocessor (dict, optional): Default: MMEngine's, which moves and casts.
+        **kwargs: Passed to MMEngine's ``BaseModel``.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int = 2,
+        loss: dict = dict(name='DiceCELoss', batch=True, smooth_nr=1.0, smooth_dr=1.0),
+        data_preprocessor: dict | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(data_preprocessor, **kwargs)
+        check('model.num_classes', num_classes, least=2)
+        self.num_classes = num_classes
+        self.backbone = MODELS.build(backbone)
+        channels = 1 if num_classes == 2 else num_classes
+        voxels = channels * math.prod(self.backbone.patch_size)
+        self.head = nn.Linear(self.backbone.pos_embed.shape[-1], voxels)
+        kind = dict(sigmoid=True) if channels == 1 else dict(softmax=True, to_onehot_y=True)
+        options = {**kind, **loss}
+        self.loss = getattr(monai.losses, options.pop('name'))(**options)
+
+    def forward(self, inputs: Tensor | list[Tensor], data_samples=None, mode: str = 'tensor'):
+        """Run the model.
+
+        Args:
+            inputs (Tensor | list[Tensor]): ``[B, C, H, W, D]``, or a list of B.
+            data_samples (list[VolumeDataSample], optional): With ``gt_seg`` for 'loss'.
+            mode (str): 'tensor' gives logits ``[B, channels, H, W, D]``, 'loss' a dict of losses,
+                'predict' the samples with predictions.
+        """
+        inputs = torch.stack(inputs) if isinstance(inputs, list) else inputs
+        logits = self.fold(self.head(self.backbone(inputs)))
+        if mode == 'loss':
+            truth = torch.stack([s.gt_seg for s in data_samples])[:, None]
+            truth = truth.float() if logits.shape[1] == 1 else truth
+            return dict(loss=self.loss(logits, truth))
+        if mode == 'predict':
+            binary = logits.shape[1] == 1
+            labels = (logits[:, 0] > 0).long() if binary else logits.argmax(1)
+            data_samples = data_samples or [VolumeDataSample() for _ in labels]
+            for sample, label in zip(data_samples, labels, strict=True):
+                sample.pred_seg = label
+                sample.set_metainfo(dict(num_classes=self.num_classes))
+            return data_samples
+        return logits
+
+    def fold(self, patches: Tensor) -> Tensor:
+        """Put the voxels of patches ``[B, N, channels * patch]`` in their places."""
+        _, *size = self.backbone.shape
+        sides = self.backbone.patch_size
+        grid = [s // p for s, p in zip(size, sides, strict=True)]
+        x = patches.unflatten(-1, (-1, *sides)).unflatten(1, grid)
+        # [B, h, w, d, C, ph, pw, pd]: each side of the grid before its side of the patch.
+        return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(x.shape[0], -1, *size)

@@ -1,0 +1,33 @@
+"""Masks of one lesion, as the public sets of ultrasound and endoscopy store them."""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from lm4ve.errors import UserError
+from lm4ve.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class BinaryMask(BaseTransform):
+    """Read a mask of black and white pixels as the classes 0 and 1.
+
+    White is 255, which mmsegmentation would leave out of loss and metrics as unlabeled. It comes
+    after ``LoadAnnotations``. Of lossy files, what is above 127 is the lesion; a mask of the
+    numbers 0 and 1 stays as it is.
+
+    Raises:
+        UserError: A mask that is not black and white, such as one of several classes.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``gt_seg_map``, where there is one."""
+        mask = results.get('gt_seg_map')
+        if mask is None or (highest := int(mask.max())) <= 1:
+            return results
+        if mask.ndim != 2 or highest < 128:
+            raise UserError(
+                f"'{results.get('seg_map_path')}' {list(mask.shape)} has values up to {highest}; a "
+                'mask of one lesion has 0 and 255, or 0 and 1. Fix: one class a file.'
+            )
+        results['gt_seg_map'] = (mask > 127).astype(np.uint8)
+        return results

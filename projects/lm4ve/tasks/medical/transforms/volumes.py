@@ -1,0 +1,128 @@
+"""Transforms of volumes: a checked reader, MONAI's own by name, and the packing."""
+
+from typing import Any
+
+import monai.transforms
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from monai.data.utils import affine_to_spacing
+
+from lm4ve.errors import UserError, listing
+from lm4ve.registry import TRANSFORMS
+from lm4ve.tasks.medical.models.volume_vit import VolumeDataSample
+
+
+@TRANSFORMS.register_module()
+class LoadVolume(BaseTransform):
+    """Read ``img_path`` and, if given, ``seg_path`` by nibabel, through MONAI.
+
+    Gives ``img``, a MONAI tensor float32 ``[C, H, W, D]`` with its affine, and ``seg``
+    ``[1, H, W, D]``.
+
+    Args:
+        channels (int): How many channels a file has, such as four kinds of MR.
+        num_classes (int): How many classes the labels of the file have, with the background.
+        use (int, optional): The one channel that is kept. Default: all.
+        binary (bool): Make one class of all but the background.
+
+    Raises:
+        UserError: A file is damaged, has another number of channels or a value that is no number;
+            image and label differ in size, spacing or orientation; or a label is no class.
+    """
+
+    def __init__(
+        self, channels: int, num_classes: int, use: int | None = None, binary: bool = False
+    ) -> None:
+        self.channels, self.num_classes, self.use, self.binary = channels, num_classes, use, binary
+        self.read = monai.transforms.LoadImage(
+            reader='NibabelReader', image_only=True, ensure_channel_first=True
+        )
+
+    def transform(self, results: dict) -> dict:
+        """Read the files."""
+        path, label = results['img_path'], results.get('seg_path')
+        img = self._open(path)
+        if len(img) != self.channels or img.dim() != 4:
+            raise UserError(
+                f"'{path}' has the shape {list(img.shape)}, but channels={self.channels} of "
+                'LoadVolume. Fix: the channels of these files.'
+            )
+        if not torch.isfinite(img).all():
+            raise UserError(f"'{path}' has voxels that are no numbers (NaN or infinite).")
+        results['img'] = img if self.use is None else img[self.use : self.use + 1]
+        if label is not None:
+            seg = self._open(label)
+            self._compare(path, img, label, seg)
+            results['seg'] = (seg > 0).to(seg.dtype) if self.binary else seg
+        return results
+
+    def _open(self, path: str) -> Any:
+        try:
+            return self.read(path)
+        except Exception as e:  # nibabel, zlib and MONAI raise a dozen kinds
+            cause = e.__cause__ or e
+            raise UserError(
+                f"'{path}' cannot be read as NIfTI: {cause}. Fix: copy it again."
+            ) from e
+
+    def _compare(self, path: str, img: Any, label: str, seg: Any) -> None:
+        """Refuse a label that is not of the image's voxels, or has classes that are none."""
+        same = seg.shape[1:] == img.shape[1:] and len(seg) == 1
+        if not same or not np.allclose(seg.affine, img.affine, atol=1e-2):
+            raise UserError(
+                f"'{label}' {list(seg.shape)}, spacing {_spacing(seg)}, is not of the voxels of "
+                f"'{path}' {list(img.shape)}, spacing {_spacing(img)} (or of its orientation or "
+                'origin). Fix: resample one of them.'
+            )
+        values = torch.unique(seg.as_tensor())
+        wrong = [v for v in values.tolist() if v not in range(self.num_classes)]
+        if wrong:
+            raise UserError(
+                f"'{label}' has the labels {listing(wrong)}, but num_classes={self.num_classes} of "
+                'LoadVolume. Fix: num_classes, or the file.'
+            )
+
+
+@TRANSFORMS.register_module()
+class MonaiTransform(BaseTransform):
+    """A dictionary transform of MONAI, whose random numbers are those of the run.
+
+    Args:
+        name (str): Its class in ``monai.transforms``, for example 'Spacingd'.
+        **options: Its arguments. ``keys`` are 'img' and 'seg' unless given; a key that a sample
+            lacks is left out.
+    """
+
+    def __init__(self, name: str, **options) -> None:
+        kind = getattr(monai.transforms, name, None)
+        if kind is None:
+            raise UserError(f"MonaiTransform: monai.transforms has no '{name}'.")
+        self.apply = kind(**{'keys': ('img', 'seg'), 'allow_missing_keys': True, **options})
+
+    def transform(self, results: dict) -> dict:
+        """Run it."""
+        if isinstance(self.apply, monai.transforms.Randomizable):
+            # Its own generator would go on from where it is in this worker.
+            self.apply.set_random_state(seed=int(np.random.randint(2**31)))
+        return self.apply(results)
+
+
+@TRANSFORMS.register_module()
+class PackVolume(BaseTransform):
+    """Pack ``img`` and ``seg`` for :class:`lm4ve.tasks.medical.VolumeSegmentor`."""
+
+    def transform(self, results: dict) -> dict:
+        """Return ``inputs`` (float32 ``[C, H, W, D]``) and ``data_samples``."""
+        img = results['img']
+        sample = VolumeDataSample(
+            metainfo=dict(filename=str(results['img_path']), spacing=_spacing(img))
+        )
+        if 'seg' in results:
+            sample.gt_seg = results['seg'].as_tensor()[0].round().long()
+        return dict(inputs=img.as_tensor().float().contiguous(), data_samples=sample)
+
+
+def _spacing(volume: Any) -> list[float]:
+    """Return the sides of a voxel in mm, one for each axis."""
+    return [round(float(s), 4) for s in affine_to_spacing(volume.affine)]

@@ -1,0 +1,238 @@
+"""LoRA inside the block and on the mappers, by field and by peft from outside."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.model import initialize
+from torch import nn
+
+import lm4ve
+from lm4ve.blocks import frozen_tensors
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks import LLMBlockNeck
+from tests.helpers.families import FAMILIES
+from tests.necks.encoder import Encoder, batch
+from tests.necks.test_low_rank import C, assert_same, tokens
+from tests.runner.test_distributed import environment, free_port
+
+peft = pytest.importorskip('peft')
+ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
+ALL = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'mlp')
+
+
+def make(low_rank='off', lora=None, arch=ARCH, mapped=None, **neck) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    trained = {} if lora is None else dict(trainable='lora', lora=lora)
+    block = dict(type='LLMBlock', arch=arch, layers=(0, 1), **trained)
+    made = LLMBlockNeck(C, block, low_rank=low_rank, norm_cfg=None, lora=mapped, **neck)
+    return grown(made, 'mapper_')
+
+
+def grown(module: nn.Module, prefix: str = '', std: float = 0.4) -> nn.Module:
+    """Give adapters and mappers values that show."""
+    for name, p in module.named_parameters():
+        generator = torch.Generator().manual_seed(len(name.replace('.base_layer', '')))
+        if 'lora_' in name or (prefix and name.startswith(prefix)):
+            p.data.normal_(0, std, generator=generator)
+    return module
+
+
+def pieces(neck: nn.Module) -> dict:
+    return {n: p for n, p in neck.named_parameters() if 'lora_' in n and p.requires_grad}
+
+
+@pytest.mark.parametrize('target', ALL)
+@pytest.mark.parametrize('low_rank', ['auto', 'fold', 'absorb'])
+def test_low_rank_paths_equal_off_with_adapters(target, low_rank):
+    pair = [grown(make(m, dict(r=2, targets=[target]))) for m in ('off', low_rank)]
+    assert pieces(pair[0])
+    for queries in (slice(0, 1), None):
+        assert_same(pair, tokens(), queries=queries)
+    mapped = dict(r=2, targets=['mapper_in'])
+    assert_same([make(m, mapped=mapped) for m in ('off', low_rank)], tokens())
+
+
+def test_adapters_equal_a_hand_written_update():
+    neck, plain = grown(make(lora=dict(r=2, alpha=3, targets=['k_proj']))), make()
+    for with_lora, without in zip(neck.block.layers, plain.block.layers, strict=True):
+        part = with_lora.k_proj
+        a, b = part.lora_A.default.weight, part.lora_B.default.weight
+        weight = without.k_proj.wrapped.weight
+        assert torch.equal(weight, part.get_base_layer().weight)
+        x = torch.randn(2, 3, 32)
+        expected = F.linear(x, weight) + F.linear(F.linear(x, a), b) * 3 / 2
+        torch.testing.assert_close(part(x), expected)
+        without.k_proj.wrapped.weight.data = weight + b @ a * 3 / 2
+    torch.testing.assert_close(neck(tokens()), plain(tokens()))
+
+
+@pytest.mark.parametrize('family', ['llama', 'gpt2', 'bert', 't5', 'falcon-40b', 'qwen3_moe'])
+def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
+    options = dict(r=2, targets='all-linear')
+    neck, plain = make(lora=options, arch=FAMILIES[family]), make(arch=FAMILIES[family])
+    neck.block.init_weights()
+    assert torch.equal(neck(tokens()), plain(tokens()))
+    names = [n for n, p in neck.block.named_parameters() if p.requires_grad]
+    assert names and names == [n for n in neck.block.state_dict() if 'llm_source' not in n]
+    assert all('lora_' in n for n in names)
+    assert not any(t.requires_grad for t in frozen_tensors(neck).values())
+
+
+def test_a_host_initializes_neither_frozen_nor_adapter():
+    def build() -> LLMBlockNeck:
+        block = dict(type='LLMBlock', arch=ARCH, trainable='lora', lora=dict(targets='all-linear'))
+        return LLMBlockNeck(C, block, lora=dict(r=2))
+
+    neck, fresh = build(), build()
+    initialize(grown(neck), dict(type='TruncNormal', layer='Linear', std=0.5))
+    for name, tensor in frozen_tensors(neck).items():
+        assert torch.equal(tensor, frozen_tensors(fresh)[name])
+    neck.init_weights()
+    for name, p in pieces(neck).items():
+        assert torch.equal(p, pieces(fresh)[name]) and p.any() == ('lora_A' in name)
+
+
+def train(model: nn.Module, steps: int = 3, optimizer=None, start: int = 0):
+    """Adam on fixed batches; return the losses and the optimizer."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = optimizer or torch.optim.Adam(trained, 0.01)
+    losses = []
+    for i in range(start, start + steps):
+        torch.manual_seed(i)
+        loss = model(torch.randn(2, 5, C)).square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses, optimizer
+
+
+@pytest.mark.parametrize('targets', [['q_proj', 'v_proj'], ['mapper_in', 'mapper_out']])
+def test_training_with_peft_from_outside_equals_the_field(targets):
+    on_mappers = targets[0] == 'mapper_in'
+    options = dict(r=2, alpha=4)
+    inside = make(mapped=options) if on_mappers else make(lora=options)
+    config = peft.LoraConfig(r=2, lora_alpha=4, target_modules=targets)
+    outside = peft.get_peft_model(make(), config)
+    if not on_mappers:  # peft freezes the rest
+        for mapper in (inside.mapper_in, inside.mapper_out):
+            mapper.requires_grad_(False)
+    inner = outside.base_model.model
+    assert pieces(inner).keys() == pieces(inside).keys()
+    for name, p in pieces(inner).items():
+        p.data.copy_(pieces(inside)[name])
+    losses, _ = train(inside)
+    assert losses == train(outside)[0] and len({*losses}) == 3
+    assert torch.equal(inside(tokens()), outside(tokens()))
+    with outside.disable_adapter():
+        assert not torch.equal(inside(tokens()), outside(tokens()))
+
+
+def test_peft_unloads_without_touching_copies():
+    model = peft.get_peft_model(make(), peft.LoraConfig(r=2, target_modules=['k_proj']))
+    twin, expected = copy.deepcopy(model), grown(model)(tokens())
+    before = twin(tokens())
+    torch.testing.assert_close(model.merge_and_unload()(tokens()), expected)
+    assert torch.equal(twin(tokens()), before) and not torch.allclose(before, expected)
+
+
+@pytest.mark.parametrize('bias', ['all', 'lora_only'])
+def test_peft_trains_no_frozen_bias(bias):
+    arch = dict(FAMILIES['llama-bias'])
+    config = peft.LoraConfig(r=2, target_modules=['k_proj'], bias=bias)
+    model = peft.get_peft_model(make(arch=arch), config)
+    assert not any(t.requires_grad for t in frozen_tensors(model).values())
+
+
+def test_resuming_is_bit_equal_with_dropout():
+    build = lambda: make(lora=dict(r=2, dropout=0.5, targets='all-linear'))  # noqa: E731
+    whole, first, resumed = build(), build(), build()
+    losses, _ = train(whole, 4)
+    _, optimizer = train(first, 2)
+    resumed.load_state_dict(first.state_dict())
+    again = torch.optim.Adam([p for p in resumed.parameters() if p.requires_grad], 0.01)
+    again.load_state_dict(optimizer.state_dict())
+    assert train(resumed, 2, again, start=2)[0] == losses[2:]
+    for name, p in whole.named_parameters():
+        assert torch.equal(p, resumed.get_parameter(name))
+
+
+@pytest.mark.parametrize('low_rank', ['off', 'auto'])
+def test_fuse_merges_adapters_and_folds(low_rank):
+    neck = make(low_rank, dict(r=2, targets='all-linear'))
+    neck = grown(LLMBlockNeck(C, neck.block, lora=dict(r=2, alpha=1), residual='both')).eval()
+    expected, fused = neck(tokens()), lm4ve.fuse(neck)
+    torch.testing.assert_close(fused(tokens()), expected, rtol=1e-4, atol=1e-5)
+    assert type(fused.block).__name__ == 'FusedBlock'
+    assert not any('lora' in n for n, _ in fused.named_modules())
+    assert torch.equal(neck(tokens()), expected)
+
+
+REFUSED = [dict(r=3), dict(r=2, alpha=1), dict(r=2, targets=['q_proj'])]
+
+
+@pytest.mark.parametrize('other', REFUSED)
+def test_a_checkpoint_of_other_adapters_is_refused(other):
+    state = make(lora=dict(r=2)).state_dict()
+    for neck in (make(lora=other), make()):
+        with pytest.raises(CheckpointError, match='block.lora'):
+            neck.load_state_dict(dict(state), strict=False)
+    mapped = make(mapped=dict(r=2))
+    with pytest.raises(CheckpointError, match='neck.lora'):
+        make().load_state_dict(mapped.state_dict(), strict=False)
+
+
+@pytest.mark.parametrize(
+    'lora, text',
+    [
+        (dict(targets=['q_proj', 'w_proj']), "targets='w_proj' matches no.*0.q_proj"),
+        (dict(targets=[]), 'is empty'),
+        (dict(r=0), 'lora.r=0'),
+        (dict(dropout=1.5), 'lora.dropout'),
+        (3, 'block.lora=3 must be of type dict'),
+    ],
+)
+def test_bad_fields_are_one_error(lora, text):
+    with pytest.raises(UserError, match=text):
+        make(lora=lora)
+    with pytest.raises(UserError, match="trainable with block.lora='none'"):
+        LLMBlockNeck(C, dict(type='LLMBlock', arch=ARCH, lora=dict(r=2)))
+
+
+def test_wrapped_models_save_and_load_adapters(tmp_path):
+    block = dict(arch=ARCH, trainable='lora', lora=dict(r=2))
+    model = lm4ve.wrap(Encoder(), 'stem', block, lora=dict(r=2))
+    assert not model.llm_neck.mapper_in.lora_B.default.weight.any()
+    lm4ve.save_pretrained(grown(model), tmp_path)
+    loaded = lm4ve.from_pretrained(Encoder(), tmp_path)
+    assert torch.equal(loaded(batch()), model(batch()))
+
+
+PROCESS = """
+import sys, torch
+from torch import distributed
+from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tests.necks.test_lora import make, train
+
+port, rank = sys.argv[1:]
+address = f'tcp://127.0.0.1:{port}'
+distributed.init_process_group('gloo', address, rank=int(rank), world_size=2)
+build = lambda: make(lora=dict(r=2, targets='all-linear'), mapped=dict(r=2))
+sharded = dict(use_orig_params=True, device_id=torch.device('cpu'))
+losses = [train(m)[0] for m in (build(), DDP(build()), FSDP(build(), **sharded))]
+assert losses[0] == losses[1] and len({*losses[0]}) == 3, losses
+torch.testing.assert_close(torch.tensor(losses[2]), torch.tensor(losses[0]))
+distributed.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_adapters_with_ddp_and_fsdp():
+    port, env = str(free_port()), environment(real=True)
+    jobs = [subprocess.Popen([sys.executable, '-c', PROCESS, port, r], env=env) for r in '01']
+    assert [job.wait(300) for job in jobs] == [0, 0]

@@ -1,0 +1,302 @@
+"""Fields of the papers that followed, each against a computation written by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import nn
+
+import lm4ve
+from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
+from lm4ve.blocks.controls import AttentionBlock
+from lm4ve.errors import CheckpointError, UserError
+from lm4ve.necks import LLMBlockInsert, LLMBlockNeck
+from tests.helpers.families import FAMILIES
+from tests.necks.encoder import Encoder, batch, step, wrapped
+from tests.necks.test_low_rank import MASK, C, assert_same, tokens
+
+ARCH = dict(FAMILIES['llama'], initializer_range=0.3)
+BLOCK = dict(type='LLMBlock', arch=ARCH)
+
+
+def make(block=(), low_rank='off', **neck) -> LLMBlockNeck:
+    torch.manual_seed(0)
+    neck = {'norm_cfg': None, **neck}
+    made = LLMBlockNeck(C, dict(BLOCK, **dict(block)), low_rank=low_rank, **neck)
+    for name, p in made.named_parameters():
+        if not name.startswith('norm'):
+            nn.init.normal_(p, std=0.4)
+    return made
+
+
+# ------------------------------------------------------------------------------ few queries
+@pytest.mark.parametrize('fields', [dict(mean=True), dict(learned=3), dict(max=True, mean=True)])
+@pytest.mark.parametrize('keys', [False, True])
+@pytest.mark.parametrize('mask', [None, MASK])
+def test_few_queries_read_all_tokens(fields, keys, mask):
+    options = dict(fields, keys=keys, cls_token=True, join='concat')
+    neck = make(out_type='query', queries=options, num_extra_tokens=1, norm_cfg=dict(type='LN'))
+    x, rows = tokens(), []
+    for sample, hidden in zip(x, MASK if mask is not None else [None] * 2, strict=True):
+        real = sample if hidden is None else sample[~hidden]
+        added = [*neck.query.tokens] if 'learned' in fields else []
+        added += [real[1:].mean(0)] if 'mean' in fields else []
+        added += [real[1:].max(0).values] if 'max' in fields else []
+        hidden = neck.mapper_in(torch.stack([*real, *added]))[None]
+        seen = torch.tensor([[False] * len(real) + [not keys] * len(added)])
+        out = neck.norm(neck.mapper_out(neck.block(hidden, seen)))[0]
+        rows.append(torch.cat([out[0], *out[len(real) :]]))
+    torch.testing.assert_close(neck(x, padding_mask=mask), torch.stack(rows), atol=1e-5, rtol=1e-4)
+    neck.query.fields = type(neck.query.fields)(**dict(options, join='mean'))
+    mean = torch.stack(rows).unflatten(1, (-1, C)).mean(1)
+    torch.testing.assert_close(neck(x, padding_mask=mask), mean, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize('low_rank', ['fold', 'absorb', 'auto'])
+def test_few_queries_are_exact_with_low_rank(low_rank):
+    fields = dict(out_type='query', queries=dict(learned=2, max=True))
+    assert_same([make(low_rank=m, **fields) for m in ('off', low_rank)], tokens())
+    grid = torch.randn(2, C, 2, 3)
+    assert make(**fields)(grid).shape == (2, C)
+
+
+def test_causal_suffix_is_a_prefix_mask():
+    block, plain = LLMBlock(arch=ARCH, causal_suffix=2), LLMBlock(arch=ARCH)
+    x = torch.randn(2, 6, 32)
+    expected = [plain(x[:, :4])]  # the prefix reads itself
+    expected += [plain(x[:, : i + 1])[:, i:] for i in (4, 5)]
+    torch.testing.assert_close(block(x), torch.cat(expected, dim=1), atol=1e-5, rtol=1e-4)
+    queries = dict(learned=2, keys=True)
+    neck = make(dict(causal_suffix=2), out_type='query', queries=queries)
+    torch.testing.assert_close(
+        neck(tokens()),
+        neck.mapper_out(neck.block(neck.mapper_in(neck.query(tokens(), None)[0])))[:, 5:].mean(1),
+    )
+
+
+# --------------------------------------------------------------------------- mappers and gate
+@pytest.mark.parametrize('gate', [False, True, 'tanh'])
+@pytest.mark.parametrize('residual', ['inner', 'outer'])
+@pytest.mark.parametrize('low_rank', ['off', 'fold', 'absorb'])
+def test_gate_scales_the_branch(gate, residual, low_rank):
+    neck, x = make(gate=gate, residual=residual, low_rank=low_rank), tokens()
+    factor = 1 if not gate else neck.gate.tanh() if gate == 'tanh' else neck.gate
+    hidden = neck.mapper_in(x)
+    if residual == 'inner':
+        expected = neck.mapper_out(hidden + factor * neck.block(hidden))
+    else:
+        expected = x + factor * neck.mapper_out(neck.block(hidden))
+    torch.testing.assert_close(neck(x), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(lm4ve.fuse(neck.eval())(x), expected, atol=1e-5, rtol=1e-4)
+    if gate:
+        assert not LLMBlockNeck(C, BLOCK, gate=gate, residual=residual).gate.any()
+
+
+def test_mappers_are_what_their_fields_say():
+    x = tokens()
+    neck = make(mapper=dict(bias=True, depth=2, act='ReLU', skip='LeakyReLU'), residual='both')
+    (a, _, b, _), (c, _, d, _) = neck.mapper_in, neck.mapper_out
+    hidden = F.relu(b(F.gelu(a(x))))
+    out = F.relu(d(F.gelu(c(neck.block(hidden) + hidden))))
+    expected = out + F.leaky_relu(F.linear(x, neck.skip[0].weight, neck.skip[0].bias))
+    torch.testing.assert_close(neck(x), expected)
+    pair = [make(mapper=dict(bias=True), low_rank=m) for m in ('off', 'auto')]
+    assert {'mapper_in.weight', 'mapper_in.bias'} < pair[0].state_dict().keys()
+    assert_same(pair, x)
+
+
+# ---------------------------------------------------------------------------------- places
+def test_several_places_equal_necks_called_by_hand():
+    model = Encoder()
+    lm4ve.wrap(model, ['blocks.0', 'pair'], BLOCK, before='blocks.1', share_block=True)
+    first, pair, second = model.llm_neck
+    assert first.block is pair.block is second.block and first.mapper_in is not pair.mapper_in
+    plain, x = Encoder(), batch()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    h = plain.act(first(plain.blocks[0](plain.stem(x))))
+    h = pair(plain.pair(plain.act(plain.blocks[1](second(h))))[0])
+    expected = plain.head(plain.norm(plain.named(h)['features']).mean(dim=1))
+    torch.testing.assert_close(model(x), expected)
+    lm4ve.check(model, x)
+
+
+@pytest.mark.parametrize('share', [False, True])
+@pytest.mark.parametrize('places', [dict(after=['stem', 'pair']), dict(before='blocks.0')])
+def test_several_places_train_save_and_load(places, share, tmp_path):
+    model = wrapped(**{'after': None, **places}, share_block=share)
+    step(model)
+    records = [k for k in model.state_dict() if k.endswith('llm_source')]
+    assert len(records) == (2 if 'after' in places else 1)
+    lm4ve.save_pretrained(model, tmp_path)
+    loaded = lm4ve.from_pretrained(Encoder(), tmp_path)
+    assert torch.equal(loaded(batch()), model(batch()))
+    other = wrapped(**{'after': None, **places}, share_block=share, residual='inner')
+    with pytest.raises(CheckpointError, match='residual'):
+        other.load_state_dict(model.state_dict(), strict=False)
+
+
+class UNet(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.bottleneck = nn.Conv2d(3, C, 2), nn.Conv2d(C, C, 2)
+        self.up = nn.ConvTranspose2d(C, 3, 3)
+
+    def forward(self, x, neck=nn.Identity()):
+        return self.up(neck(self.bottleneck(self.down(x))))
+
+
+def test_a_block_in_the_bottleneck_of_a_cnn():
+    x, model, plain = torch.randn(2, 3, 4, 6), UNet(), UNet()
+    plain.load_state_dict(model.state_dict())
+    LLMBlockInsert(model, 'bottleneck', dict(type='LLMBlockNeck', in_channels=C, block=BLOCK))
+    mixed = plain(x, lambda h: model.llm_neck(h.flatten(2).mT).mT.view_as(h))
+    torch.testing.assert_close(model(x), mixed)
+
+
+# --------------------------------------------------------------------------------- controls
+def test_attention_block_is_plain_attention():
+    block, x = AttentionBlock(32, num_heads=4), torch.randn(2, 5, 32)
+    theirs = nn.MultiheadAttention(32, 4, batch_first=True)
+    parts = (block.q_proj, block.k_proj, block.v_proj)
+    theirs.in_proj_weight.data = torch.cat([p.weight for p in parts])
+    theirs.in_proj_bias.data = torch.cat([p.bias for p in parts])
+    theirs.out_proj = block.o_proj
+    torch.testing.assert_close(block(x, MASK), theirs(x, x, x, key_padding_mask=MASK)[0])
+    torch.testing.assert_close(block(x, None, slice(0, 1)), theirs(x, x, x)[0][:, :1])
+    neck = LLMBlockNeck(C, dict(type='lm4ve.AttentionBlock', embed_dims=32, num_heads=4))
+    assert neck(tokens()).shape == (2, 5, C)
+    assert MODELS.build(dict(type='lm4ve.AttentionBlock', embed_dims=32)).num_heads == 8
+
+
+@pytest.mark.parametrize('wanted', [3_000, 20_000])
+def test_attention_block_matches_a_number_of_parameters(wanted):
+    found, _ = count_parameters(AttentionBlock(32, num_heads=2, parameters=wanted))
+    assert abs(found - wanted) <= 2 * (4 * 32 + 3)
+
+
+def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
+    path, x = checkpoints('llama-bias'), torch.randn(2, 5, 32)
+    plain, mixed, again = (
+        LLMBlock(path, pretrained=p, seed=s) for p, s in ((True, 0), *[('permuted', 3)] * 2)
+    )
+    for name, tensor in frozen_tensors(plain).items():
+        other = frozen_tensors(mixed)[name]
+        assert torch.equal(tensor.flatten().sort().values, other.flatten().sort().values)
+        assert torch.equal(tensor, other) == (tensor.dim() == 1)
+        assert torch.equal(other, frozen_tensors(again)[name])
+    other = LLMBlock(path, pretrained='permuted', seed=4)
+    assert not torch.allclose(other(x), mixed(x)) and not torch.allclose(plain(x), mixed(x))
+    for wrong in (plain, other):
+        with pytest.raises(CheckpointError, match='permuted with seed 3'):
+            wrong.load_state_dict(mixed.state_dict())
+
+
+@pytest.mark.parametrize('out_type', ['raw', 'avg_featmap', 'cls_token'])
+def test_shuffled_tokens_change_what_positions_are(out_type):
+    options = dict(out_type=out_type, num_extra_tokens=1)
+    neck, x = make(dict(rotary=True), shuffle_tokens=True, **options), tokens()
+    mask = None if out_type == 'cls_token' else MASK
+    for training in (True, False):
+        generator = torch.manual_seed(5)  # in evaluation the order of 5 tokens has the seed 5
+        keys = torch.rand(2, 4, generator=generator) if training else torch.rand(4).expand(2, -1)
+        order = torch.cat([torch.zeros(2, 1, dtype=torch.long), 1 + keys.argsort(dim=1)], dim=1)
+        out, rows = torch.empty(2, 5, C), torch.arange(2)[:, None]
+        mixed = neck.mapper_in(x[rows, order])
+        mixed = neck.block(mixed, None if mask is None else mask[rows, order])
+        out[rows, order] = neck.mapper_out(mixed)
+        torch.manual_seed(5)
+        found = neck.train(training)(x, padding_mask=mask)
+        if out_type == 'raw':
+            found, out = found[~MASK], out[~MASK]
+        elif out_type == 'avg_featmap':
+            out = torch.stack([o[1:][~m[1:]].mean(0) for o, m in zip(out, MASK, strict=True)])
+        else:
+            out = out[:, 0]
+        torch.testing.assert_close(found, out, atol=1e-5, rtol=1e-4)
+
+
+# --------------------------------------------------------------------------- LLM4Seg's forms
+def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency():
+    block = LLMBlock(arch=ARCH, causal=True, rotary='llm4seg', final_norm=False)
+    straight = LLMBlock(arch=ARCH, causal=True, rotary='one-frequency', final_norm=False)
+    from transformers import LlamaConfig
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    fields = {k: v for k, v in ARCH.items() if k != 'model_type'}
+    layer = LlamaDecoderLayer(LlamaConfig(**fields, attn_implementation='sdpa'), 1)
+    layer.load_state_dict({n.removeprefix('layers.0.'): t for n, t in named(block).items()})
+    x, n = torch.randn(2, 6, 32), torch.arange(6).view(1, 6, 1).float()
+    # As its code calls the layer: no mask, and the sine first.
+    theirs = layer(x, position_embeddings=[n.sin(), n.cos()])
+    torch.testing.assert_close(block(x), theirs)
+    torch.testing.assert_close(straight(x), layer(x, position_embeddings=[n.cos(), n.sin()]))
+
+
+def named(block: LLMBlock) -> dict:
+    """Frozen tensors under transformers' names."""
+    names = dict(attention_norm='input_layernorm', mlp_norm='post_attention_layernorm')
+    out = {}
+    for name, tensor in frozen_tensors(block).items():
+        part = name.split('.')[2]
+        new = names.get(part, f'self_attn.{part}' if part.endswith('_proj') else part)
+        out[name.replace(f'.{part}.', f'.{new}.')] = tensor
+    return out
+
+
+# ----------------------------------------------------------------------- records and refusals
+VARIANTS = [
+    (dict(mapper=dict(bias=True)), {}),
+    (dict(gate=True, residual='inner'), {}),
+    (dict(out_type='query', queries=dict(mean=True)), {}),
+    (dict(shuffle_tokens=True), dict(causal=True)),
+    ({}, dict(causal_suffix=2)),
+    ({}, dict(rotary='llm4seg')),
+    ({}, dict(rotary='one-frequency')),
+]
+
+
+@pytest.mark.parametrize('neck, block', VARIANTS)
+def test_checkpoints_record_variants(neck, block):
+    made = make(block, **neck)
+    state = made.state_dict()
+    make(block, **neck).load_state_dict(dict(state))
+    kept = {k: v for k, v in neck.items() if k == 'residual'}
+    plain = make({k: v for k, v in block.items() if k == 'causal'}, **kept)
+    with pytest.raises(CheckpointError, match='was made with'):
+        plain.load_state_dict(dict(state), strict=False)
+    with pytest.raises(CheckpointError, match='was made with'):
+        made.load_state_dict(plain.state_dict(), strict=False)
+
+
+REFUSED = [
+    (dict(gate=True), {}, 'neck.residual with neck.gate'),
+    (dict(gate='sigmoid', residual='inner'), {}, "gate='sigmoid'"),
+    (dict(queries=dict(mean=True)), {}, 'neck.out_type with neck.queries'),
+    (dict(out_type='query'), {}, 'neck.queries'),
+    (dict(out_type='query', queries={}), {}, 'names none'),
+    (dict(out_type='query', queries=dict(learned=17)), {}, 'learned=17'),
+    (dict(out_type='query', queries=dict(mean=True, cls_token=True)), {}, 'num_extra_tokens'),
+    (dict(out_type='query', queries=dict(mean=True), keep_others=True), {}, 'keep_others'),
+    (dict(out_type='query', queries=dict(mean=True), branch=True), {}, 'do not go with'),
+    (dict(out_type='query', queries=dict(learned=1)), dict(causal_suffix=2), 'causal_suffix'),
+    (dict(mapper=dict(depth=3)), {}, 'depth=3'),
+    (dict(mapper=dict(skip='ReLU')), {}, 'residual with neck.mapper.skip'),
+    (dict(shuffle_tokens=True), {}, 'no effect'),
+    ({}, dict(rotary='swapped'), "rotary='swapped'"),
+    ({}, dict(pretrained='permuted'), 'needs weights'),
+    ({}, dict(causal=True, causal_suffix=1), 'causal with'),
+]
+
+
+@pytest.mark.parametrize('neck, block, text', REFUSED)
+def test_fields_that_do_not_go_together_are_refused(neck, block, text):
+    with pytest.raises(UserError, match=text):
+        make(block, **neck)
+
+
+def test_queries_are_refused_where_an_encoder_goes_on():
+    neck = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, out_type='query')
+    with pytest.raises(UserError, match='out_type'):
+        LLMBlockInsert(Encoder(), 'blocks.0', dict(neck, queries=dict(mean=True)))
+    with pytest.raises(UserError, match='needs a place'):
+        LLMBlockInsert(Encoder(), neck=neck)

@@ -1,0 +1,19 @@
+"""Every medical config trains, validates, saves, resumes and tests."""
+
+import pytest
+
+from tests.helpers.config_runs import train_and_resume
+from tests.helpers.tasks import configs_of
+from tests.tasks.medical.shrink import Shrinker
+
+
+@pytest.fixture(scope='module')
+def shrinker(tmp_path_factory):
+    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
+
+
+@pytest.mark.parametrize('name', configs_of('medical'))
+def test_config_trains_validates_saves_resumes_and_tests(name, shrinker, tmp_path):
+    runner = train_and_resume(shrinker, name, tmp_path)
+    assert 0 <= runner.test()[shrinker.metric] <= 100
+    assert 'save_best' not in runner.cfg.default_hooks.checkpoint

@@ -1,0 +1,112 @@
+"""Files that do not fit are refused in one message; metrics agree with counts by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lm4ve.errors import UserError
+from lm4ve.tasks import medical as m
+from tests.tasks.medical import files
+
+SPLITS = ('train', 'val', 'test')
+VOXELS = np.zeros((6, 5, 4), np.float32)
+
+
+SAME = (1.0, 1.0, 2.0)
+#: What the message has, the image, the label and the sides of its voxels.
+WRONG_VOLUMES = [
+    ('channels=1', np.zeros((6, 5, 4, 2), np.float32), None, SAME),
+    (r'labels 2\.0', VOXELS, VOXELS + 2, SAME),
+    (r'labels 0\.5', VOXELS, VOXELS + 0.5, SAME),
+    (r'spacing \[1.0, 1.0, 3.0\]', VOXELS, VOXELS, (1.0, 1.0, 3.0)),
+    ('orientation', VOXELS, VOXELS, (-1.0, 1.0, 2.0)),
+    ('resample', VOXELS, VOXELS[:4], SAME),
+    ('no numbers', VOXELS + np.inf, None, SAME),
+]
+
+
+@pytest.mark.parametrize('words, image, label, voxel', WRONG_VOLUMES, ids=lambda x: str(x)[:12])
+def test_a_volume_that_does_not_fit_is_refused(words, image, label, voxel, tmp_path):
+    sample = dict(img_path=files.write_volume(tmp_path / 'image.nii.gz', image))
+    if label is not None:
+        sample['seg_path'] = files.write_volume(tmp_path / 'label.nii.gz', label, voxel)
+    with pytest.raises(UserError, match=words):
+        m.LoadVolume(channels=1, num_classes=2)(sample)
+
+
+def test_damaged_files_are_refused(tmp_path):
+    path = files.write_volume(tmp_path / 'image.nii.gz', VOXELS)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match='cannot be read as NIfTI'):
+        m.LoadVolume(1, 2)(dict(img_path=path))
+    (tmp_path / 'dataset.json').write_text(json.dumps(dict(training=[])))
+    with pytest.raises(UserError, match='no dataset.json'):
+        m.Decathlon(str(tmp_path))
+    with pytest.raises(UserError, match='takes volumes'):
+        m.VolumeViT((8, 8, 4), (4, 4, 2))(torch.zeros(1, 2, 8, 8, 4))
+
+
+def test_each_volume_is_in_one_part(tmp_path):
+    files.write_decathlon(tmp_path)
+    parts = [m.Decathlon(str(tmp_path), split, (0.5, 0.25, 0.25)) for split in SPLITS]
+    paths = [part.get_data_info(i)['img_path'] for part in parts for i in range(len(part))]
+    assert len(paths) == len({*paths}) == 6
+
+
+def volume_scores(found, truth):
+    metric = m.VolumeMetric()
+    sample = dict(pred_seg=found, gt_seg=truth, num_classes=2, spacing=[1.0, 1.0, 2.0])
+    metric.process(None, [sample])
+    return metric.compute_metrics(metric.results)
+
+
+def test_volume_scores_are_in_millimeters_and_count_what_is_missed():
+    none, truth, found = torch.zeros(3, 8, 8, 8).long().unbind()
+    truth[2:5, 2:5, 2:5] = 1
+    found[2:5, 2:5, 3:6] = 1  # a voxel away, which is 2 mm
+    scores, missed = volume_scores(found, truth), volume_scores(none, truth)
+    assert scores['Dice'] == pytest.approx(100 * 2 * 18 / 54)
+    assert scores['HD95'] == pytest.approx(2.0) and scores['missed'] == 0
+    assert volume_scores(truth, truth)['NSD'] == 100 > scores['NSD']
+    assert missed == dict(Dice=0, NSD=0, missed=100)
+
+
+def test_white_pixels_are_the_lesion_and_other_masks_refused():
+    read = m.BinaryMask()
+    for mask, expected in ((np.uint8([[0, 255]]), [[0, 1]]), (np.uint8([[0, 1]]), [[0, 1]])):
+        assert read(dict(gt_seg_map=mask))['gt_seg_map'].tolist() == expected
+    with pytest.raises(UserError, match='values up to 3'):
+        read(dict(gt_seg_map=np.uint8([[0, 3]]), seg_map_path='a.png'))
+
+
+def test_medmnist_executes_nothing_and_refuses_damage(tmp_path):
+    path = files.write_medmnist(tmp_path, 'retinamnist', 5, count=20)
+    good, data = path.read_bytes(), dict(np.load(path))
+    cut, pickled = good[: len(good) // 2], {**data, 'train_labels': np.array([{}], dtype=object)}
+    beyond = {**data, 'train_labels': data['train_labels'] + 1}
+    for content, words in ((cut, 'no file'), (pickled, 'allow_pickle'), (beyond, 'label 5')):
+        path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
+        with pytest.raises(UserError, match=words):
+            m.MedMNIST(str(tmp_path), 'retinamnist')
+    with pytest.raises(UserError, match='Did you mean'):
+        m.MedMNIST(str(tmp_path), 'retinamnst')
+
+
+@pytest.mark.parametrize(
+    'flag, labels', [('retinamnist', 1), ('breastmnist', 1), ('chestmnist', 14)]
+)
+def test_medmnist_is_scored_by_its_own_evaluator(flag, labels, tmp_path):
+    from medmnist import Evaluator
+
+    classes, truth = 5 if flag == 'retinamnist' else 2, 'gt_label' if labels == 1 else 'gt_score'
+    files.write_medmnist(tmp_path, flag, classes, count=20, labels=labels)
+    dataset, metric = m.MedMNIST(str(tmp_path), flag, 'test'), m.MedMNISTMetric()
+    metric.dataset_meta, scores = dataset.metainfo, torch.rand(12, max(classes, labels))
+    for row, score in zip(dataset, scores, strict=True):
+        label = torch.as_tensor(row[truth]).view(-1)
+        metric.process(None, [{truth: label, 'pred_score': score}])
+    auc, acc = Evaluator(flag, 'test', root=str(tmp_path)).evaluate(scores.double().numpy())
+    found = metric.compute_metrics(metric.results)
+    assert found == dict(AUC=pytest.approx(100 * auc), ACC=pytest.approx(100 * acc))

@@ -1,0 +1,125 @@
+"""The models of the follow-ups give the released outputs after conversion."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, DefaultScope
+
+from lm4ve.errors import CheckpointError
+from lm4ve.tasks.medical.converters import convert_medical
+from tests.helpers.families import random_model, write_huggingface
+from tests.tasks.image import released as llama
+from tests.tasks.medical import released as r
+
+
+def assert_same(cfg, theirs, x, scope='mmengine', state=None, **options):
+    """Compare outputs with those of our model, which loads the converted state; return it."""
+    with DefaultScope.overwrite_default_scope(scope):
+        model = MODELS.build(cfg)
+    converted = convert_medical(state or theirs.state_dict(), **options)
+    model.load_state_dict(converted, strict=True)
+    torch.testing.assert_close(model.eval()(x), theirs(x), atol=1e-5, rtol=1e-5)
+    return model
+
+
+def neck_of(llm, channels, **fields):
+    fields.setdefault('block', dict(type='LLMBlock', checkpoint=llm))
+    return dict(type='LLMBlockNeck', in_channels=channels, **fields)
+
+
+@pytest.fixture
+def meta(tmp_path):
+    """A language model in Meta's layout; its layer and two mappers by released names."""
+    torch.manual_seed(0)
+    layers = [llama.llama_layer()]
+    return llama.write_meta(tmp_path / 'llama', layers), llama.llama_state(layers, plain=dict)
+
+
+CMUNEXT = dict(type='lm4ve.CMUNeXt', dims=r.DIMS, depths=(1,) * 5)
+LOSS = [dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=0.5)]
+
+
+def segmentor(backbone):
+    head = dict(type='lm4ve.CMUNeXtHead', in_channels=r.DIMS, num_classes=2, out_channels=1)
+    head.update(threshold=0.5, loss_decode=[*LOSS, dict(type='lm4ve.BinaryDiceLoss')])
+    return dict(type='EncoderDecoder', backbone=backbone, decode_head=head)
+
+
+def test_cmunext_gives_the_released_logits_and_loss():
+    theirs, x = r.randomized(r.CMUNeXt()), torch.randn(2, 3, 32, 48)
+    model = assert_same(segmentor(CMUNEXT), theirs, x, 'mmseg')
+    logits, truth = torch.randn(2, 1, 32, 48), torch.randint(0, 2, (2, 32, 48))
+    p, t = logits.sigmoid().flatten(1), truth.flatten(1).float()
+    dice = (2 * (p * t).sum(1) + 1e-5) / (p.sum(1) + t.sum(1) + 1e-5)
+    expected = 0.5 * F.binary_cross_entropy(p, t) + 1 - dice.mean()
+    loss = sum(loss(logits, truth) for loss in model.decode_head.loss_decode)
+    torch.testing.assert_close(loss, expected)
+
+
+@pytest.mark.parametrize('family', ['llama', 'qwen2'])
+def test_llm4seg_gives_the_released_logits(family, tmp_path):
+    llm, theirs = str(write_huggingface(tmp_path / 'llm', family)), r.randomized(r.CMUNeXt())
+    theirs.llm4seg = r.LLM4Seg(random_model(family).layers[-1], 32).eval()
+    block = dict(type='LLMBlock', checkpoint=llm, causal=True, rotary='llm4seg', final_norm=False)
+    neck = neck_of(llm, 16, mapper=dict(bias=True), block=block)
+    backbone = dict(type='LLMBlockInsert', after='encoder5', backbone=CMUNEXT, neck=neck)
+    assert_same(segmentor(backbone), theirs, torch.randn(2, 3, 32, 48), 'mmseg', llm=llm)
+    with pytest.raises(CheckpointError, match='differ from layers'):
+        convert_medical(theirs.state_dict(), llm, layer=0)
+
+
+def test_medvisionllama_gives_the_released_logits(meta):
+    sizes = dict(image_size=r.SIZE, patch_size=r.PATCH, embed_dims=r.WIDTH, depth=r.DEPTH)
+    vit, x = dict(type='lm4ve.VolumeViT', **sizes), torch.randn(2, 1, *r.SIZE)
+    theirs, (llm, block) = r.randomized(r.MedVisionLlama()), meta
+    assert_same(dict(type='lm4ve.VolumeSegmentor', backbone=vit), theirs, x)
+
+    state = theirs.state_dict()
+    state |= {k.replace('llama.', 'llm.'): v for k, v in block.items() if k.startswith('llama.')}
+    for n in (1, 2):
+        name = f'llama_dim_mapper{n}'
+        # loralib adds the update to the weight when a model goes to evaluation.
+        out, width = block[f'{name}.weight'].shape
+        block[f'{name}.bias'] = llama.random(out)
+        state |= {k.replace('llama', 'llm'): v for k, v in block.items() if name in k}
+        state[f'llm_dim_mapper{n}.lora_A'] = llama.random(4, width)
+        state[f'llm_dim_mapper{n}.lora_B'] = llama.random(out, 4)
+    theirs.mapped.forward = lambda x: (
+        llama.llama(block, x)
+        + llama.linear(block, x, 'llama_dim_mapper1') @ block['llama_dim_mapper2.weight'].mT
+    )
+    lora = dict(lora=dict(r=4, alpha=1, bias='lora_only'), mapper=dict(bias=True))
+    neck = neck_of(llm, r.WIDTH, residual='inner', **lora)
+    backbone = dict(type='LLMBlockInsert', after='embed', backbone=vit, neck=neck)
+    cfg = dict(type='lm4ve.VolumeSegmentor', backbone=backbone)
+    assert_same(cfg, theirs, x, state=state, llm=llm)
+
+
+MAPPERS = ('mapper1', 'mapper2', 'dim_mapper')
+
+
+@pytest.mark.parametrize('mode', ['plain', 'none', 'inner', 'outer', 'both', 'skip'])
+def test_vivit_gives_the_released_logits_with_every_residual(mode, meta):
+    theirs, x = r.randomized(r.ViViT()), torch.randn(2, 3, 4, 8, 8)
+    (llm, block), skip, plain = meta, mode == 'skip', mode == 'plain'
+    sizes = dict(image_size=8, frames=4, frame_patch_size=2, depth=r.DEPTH, embed_dims=r.WIDTH)
+    sizes.update(num_heads=2, head_dims=8, out_type='cls_token' if plain else 'raw')
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=r.WIDTH)
+    cfg = dict(type='ImageClassifier', backbone=dict(type='lm4ve.ViViT', **sizes), head=head)
+    if plain:
+        assert_same(cfg, theirs, x, 'mmpretrain')
+        return
+    neck = dict(residual='outer', mapper=dict(skip='LeakyReLU')) if skip else dict(residual=mode)
+    cfg['neck'] = neck_of(llm, r.WIDTH, norm_cfg=None, out_type='cls_token', **neck)
+    block['llama_dim_dim_mapper.weight'] = llama.random(r.WIDTH, r.WIDTH)
+
+    def mapped(x):
+        first, second, beside = (block[f'llama_dim_{n}.weight'] for n in MAPPERS)
+        out = llama.llama(block, x)
+        out = out + x @ first.mT @ second.mT if mode in ('inner', 'both') else out
+        out = out + F.leaky_relu(x @ beside.mT) if skip else out
+        return out + x if mode in ('outer', 'both') else out
+
+    theirs.mapped.forward = mapped
+    state = theirs.state_dict() | block
+    assert_same(cfg, theirs, x, 'mmpretrain', state=state, llm=llm, skip=skip)
