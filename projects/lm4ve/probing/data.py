@@ -5,11 +5,11 @@ score too high, so that files of equal content count as one where splits are mad
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ class ProbeData:
         item = self.items[index]
         if isinstance(item, Path):
             return read_picture(item)
-        info = _info(item)
+        dataset, number = item
+        info = dataset.get_data_info(number)
         if 'img' in info:
             return Image.fromarray(info['img'][..., ::-1])  # mmcv's order is BGR
         return read_picture(info['img_path']) if 'img_path' in info else info
@@ -93,9 +94,8 @@ def read_picture(path: str | Path) -> Image.Image:
         if picture.mode in ('I', 'F'):
             raise OSError('pixels of 32 bits')
         if picture.has_transparency_data:
-            picture = picture.convert('RGBA')
             white = Image.new('RGBA', picture.size, 'white')
-            picture = Image.alpha_composite(white, picture)
+            picture = Image.alpha_composite(white, picture.convert('RGBA'))
         return picture.convert('RGB')
     except Exception as e:  # Pillow's decoders raise anything
         raise DamagedPictureError(f"The picture '{path}' cannot be decoded ({e}).") from e
@@ -129,24 +129,25 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         rows = _rows_of_csv(Path(path))
     if limit is not None:
         check('--limit', limit, least=1)
-        order = rows.sample(frac=1, random_state=seed).groupby(['label', 'split'], sort=False)
+        order = rows.sample(frac=1, random_state=seed).groupby(['label', 'split'])
         rank = (order.cumcount() + 0.5) / order['label'].transform('size')
         rows = rows.loc[rank.sort_values(kind='stable').index[:limit].sort_values()]
-    rows = rows.reset_index(drop=True)
-    with ThreadPoolExecutor() as pool:
-        rows['digest'], rows['defect'] = zip(*pool.map(_examine, rows['item']), strict=True)
-    rows = _with_splits(rows, path, seed)
-    classes = tuple(sorted(rows['label'].unique()))
-    labels = rows['label'].map({name: i for i, name in enumerate(classes)}).to_numpy(np.int64)
-    facts = [classes, *(rows[name].tolist() for name in ('digest', 'label', 'split'))]
-    return ProbeData(
-        path,
-        labels,
-        {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')},
-        classes,
-        hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
-        rows['item'].tolist(),
-    )
+    if 'digest' not in rows:
+        with ThreadPoolExecutor() as pool:
+            rows['digest'] = [*pool.map(_digest, map(str, rows['item']))]
+            rows['defect'] = [*pool.map(partial(find_defect, opencv=False), map(str, rows['item']))]
+    rows = _with_splits(rows.reset_index(drop=True), path, seed)
+    train, damaged = rows['split'] == 'train', rows['defect'].notna()
+    report_damaged(path, [*zip(rows['item'][damaged], train[damaged], strict=True)])
+    if unknown := sorted(set(rows['label']) - set(rows['label'][train & ~damaged])):
+        raise UserError(f"'{path}': classes without a training picture: {listing(unknown)}.")
+    rows = rows[~damaged].reset_index(drop=True)
+    labels, classes = pd.factorize(rows['label'], sort=True)
+    check(f"The number of classes in '{path}'", len(classes), least=2)
+    splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
+    facts = rows[['digest', 'label', 'split']].to_json()
+    fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+    return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
 
 
 def _rows_of_folder(root: Path) -> pd.DataFrame:
@@ -191,35 +192,26 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
             label = info.get('gt_label', info.get('label'))
             if not isinstance(label, (int, np.integer)):
                 raise UserError(f'{settings.type} gives no single label: {label!r}.')
-            rows.append(((dataset, i), str(names[label] if names else label), split, ''))
-    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
+            digest = ''.join(_digest(info[k]) for k in sorted(info) if k != 'sample_idx')
+            rows.append(
+                ((dataset, i), str(names[label] if names else label), split, '', digest, None)
+            )
+    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group', 'digest', 'defect'])
 
 
-def _info(item: tuple[Any, int]) -> dict[str, Any]:
-    dataset, index = item
-    return dataset.get_data_info(index)
-
-
-def _examine(item: Any) -> tuple[str, str]:
-    """Return the hash of an item's content, and what is wrong with it.
+def _digest(value: Any) -> str:
+    """Return the hash of an array, of what is in a file, or of another value.
 
     Contents, not sizes and times: a copy or a checkout keeps its features, and an edit within
     the clock's resolution is seen. 3,000 small files take a second.
     """
-    sha = hashlib.sha256()
-    if isinstance(item, Path):
-        defect = find_defect(str(item), opencv=False)
-        sha.update(item.read_bytes() if item.is_file() else b'')
-        return sha.hexdigest(), defect or ''
-    for key, value in sorted(_info(item).items()):
-        if isinstance(value, np.ndarray):
-            value = f'{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}'
-        elif isinstance(value, str) and Path(value).is_file():
-            value = hashlib.sha256(Path(value).read_bytes()).hexdigest()
-        elif key == 'sample_idx':
-            continue
-        sha.update(f'{key}={value};'.encode())
-    return sha.hexdigest(), ''
+    if isinstance(value, np.ndarray):
+        data = f'{value.dtype}{value.shape}'.encode() + value.tobytes()
+    elif isinstance(value, str) and Path(value).is_file():
+        data = Path(value).read_bytes()
+    else:
+        data = repr(value).encode()
+    return hashlib.sha256(data).hexdigest()
 
 
 def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
@@ -228,26 +220,29 @@ def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
     Raises:
         UserError: See :func:`read_data`.
     """
-    given = set(rows['split'])
     groups = rows['group'].where(rows['group'] != '', rows['digest'])
+    given = set(rows['split'])
     if given == {''}:
         folds = _folds(rows['label'], groups, seed)
-        rows['split'] = np.select([folds == 0, folds == 1], ['test', 'val'], 'train')
-        if (rare := folds < 0).any():
-            names = listing(sorted(rows['label'][rare].unique()))
-            _warn(f"'{name}': left out, since of fewer than {FOLDS} pictures: {names}.")
-            rows, groups = rows[~rare].reset_index(drop=True), groups[~rare].reset_index(drop=True)
-    else:
-        check('The splits given', 'train', choices=given)
-        if 'test' not in given:
-            rows['split'] = rows['split'].replace('val', 'test')
-        check('The splits given', 'test', choices=set(rows['split']))
-        _check_sides(rows, name)
+        rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
+        if rare := sorted(set(rows['label'][folds < 0])):
+            _warn(f"'{name}': left out, since of fewer than {FOLDS} pictures: {listing(rare)}.")
+        return rows[folds >= 0]
+    if 'test' not in given:
+        rows['split'] = rows['split'].replace('val', 'test')
+    for needed in ('train', 'test'):
+        check(f"The splits of '{name}'", needed, choices=set(rows['split']))
+    sides = rows.groupby(groups)['split'].nunique()
+    shared = sides.index[sides > 1]
+    if wrong := sorted(set(shared) & set(rows['group'])):
+        raise UserError(f"'{name}': groups in several splits: {listing(wrong)}.")
+    if len(shared):
+        _warn(f"'{name}': {len(shared)} equal pictures in several splits; scores are too high.")
+    if 'val' not in set(rows['split']):
         train = rows['split'] == 'train'
-        if 'val' not in set(rows['split']):
-            folds = _folds(rows['label'][train], groups[train], seed)
-            rows.loc[folds.index[folds == 0], 'split'] = 'val'
-    return _without_damaged(rows, name)
+        folds = _folds(rows['label'][train], groups[train], seed)
+        rows.loc[folds.index[folds == 0], 'split'] = 'val'
+    return rows
 
 
 def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
@@ -255,32 +250,12 @@ def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
     folds = pd.Series(-1, index=labels.index)
     kept = labels.index[groups.groupby(labels).transform('nunique') >= FOLDS]
     if len(kept):
-        kind = StratifiedGroupKFold if groups[kept].duplicated().any() else StratifiedKFold
-        parts = kind(FOLDS, shuffle=True, random_state=seed)
-        for fold, (_, chosen) in enumerate(parts.split(kept, labels[kept], groups[kept])):
+        together = groups[kept] if groups[kept].duplicated().any() else None
+        kind = StratifiedKFold if together is None else StratifiedGroupKFold
+        parts = kind(FOLDS, shuffle=True, random_state=seed).split(kept, labels[kept], together)
+        for fold, (_, chosen) in enumerate(parts):
             folds[kept[chosen]] = fold
     return folds
-
-
-def _check_sides(rows: pd.DataFrame, name: str) -> None:
-    """Refuse a group on two sides of the given splits; warn of equal files on two sides."""
-    sides = rows[rows['group'] != ''].groupby('group')['split'].nunique()
-    if (sides > 1).any():
-        raise UserError(f"'{name}': in several splits: {listing(list(sides.index[sides > 1]))}.")
-    equal = int((rows.groupby('digest')['split'].nunique() > 1).sum())
-    if equal:
-        _warn(f"'{name}': {equal} pictures stand in several splits: scores are too high.")
-
-
-def _without_damaged(rows: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Leave damaged pictures of the training split out, and check what is left."""
-    train, damaged = rows['split'] == 'train', rows['defect'] != ''
-    report_damaged(name, [*zip(rows['item'][damaged], train[damaged], strict=True)])
-    if unknown := sorted(set(rows['label']) - set(rows['label'][train & ~damaged])):
-        raise UserError(f"'{name}': classes without a training picture: {listing(unknown)}.")
-    rows = rows[~damaged].reset_index(drop=True)
-    check(f"The number of classes in '{name}'", rows['label'].nunique(), least=2)
-    return rows
 
 
 def report_damaged(name: str, damaged: Sequence[tuple[Any, bool]]) -> None:

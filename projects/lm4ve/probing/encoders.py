@@ -178,16 +178,13 @@ def _transformers(name: str, source: str, checkpoint: str | None, size: int | No
         model = AutoModel.from_config(AutoConfig.from_pretrained(source))
         _load(model, checkpoint)
     model = getattr(model, 'vision_model', model).eval()
-    options = {}
-    if size:
-        for field in ('size', 'crop_size'):
-            if sides := getattr(processor, field, None):
-                setattr(processor, field, {side: size for side in dict(sides) if sides[side]})
-        if 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters:
-            options['interpolate_pos_encoding'] = True
+    # A model for one size resamples the places of its tokens for another.
+    resampled = 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters
+    options = dict(interpolate_pos_encoding=True) if size and resampled else {}
+    sizes = dict(size=size, crop_size=size) if size else {}
 
     def transform(picture: Image.Image) -> Tensor:
-        return processor(images=picture, return_tensors='pt')['pixel_values'][0]
+        return processor(images=picture, return_tensors='pt', **sizes)['pixel_values'][0]
 
     def run(model: Any, pictures: Tensor) -> Any:
         return model(pixel_values=pictures, **options).last_hidden_state
@@ -198,11 +195,14 @@ def _transformers(name: str, source: str, checkpoint: str | None, size: int | No
     prefix, patch = 0, getattr(model.config, 'patch_size', None)
     if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
         prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
-    return Encoder(name, _Frozen(model, run), transform, processor.to_json_string(), prefix)
+    return Encoder(
+        name, _Frozen(model, run), transform, f'{processor.to_json_string()}{sizes}', prefix
+    )
 
 
 def _torchvision(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
     from torchvision.models import get_model, get_model_weights
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     weights = get_model_weights(model_name).DEFAULT
     model = get_model(model_name, weights=None)
@@ -213,21 +213,14 @@ def _torchvision(name: str, model_name: str, checkpoint: str | None, size: int |
         load_strictly(model, state, f"'{name}'")
     _load(model, checkpoint)
 
-    def run(model: nn.Module, pictures: Tensor) -> Any:
-        """Return what goes into the pooling, or comes out of the encoder of a ViT."""
-        places, found = dict(model.named_children()), []
-        if 'avgpool' in places:
-            hook = places['avgpool'].register_forward_pre_hook(lambda _, x: found.append(x[0]))
-        else:
-            place = places.get('encoder') or places['features']
-            hook = place.register_forward_hook(lambda _, x, output: found.append(output))
-        with hook:
-            model(pictures)
-        return found[0]
-
+    names = get_graph_node_names(model.eval())[1]
+    pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
+    node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
+    module = create_feature_extractor(model, {node: 'features'})
     transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
     prefix = int(hasattr(model, 'class_token'))
-    return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
+    run = _Frozen(module, lambda module, pictures: module(pictures)['features'])
+    return Encoder(name, run, transform, repr(transform), prefix)
 
 
 _LIBRARIES = dict(timm=_timm, transformers=_transformers, torchvision=_torchvision)

@@ -4,8 +4,8 @@
     <cache>/<fingerprint>/progress.json    their shape, and a checksum of each batch
     <cache>/<fingerprint>/lock             held by the process that writes
 
-A batch is on the disk before the record counts it, so that a kill loses one batch. What the
-record counts is compared with its checksums whenever the file is opened.
+A batch is written before the record counts it, so that a kill loses one batch. What the record
+counts is compared with its checksums whenever the file is opened.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -105,89 +105,96 @@ def extract_features(
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / 'lock')
-    try:
-        held = lock.acquire(blocking=False)
-    except Timeout:
-        print(f'Another run computes these features in {folder}: waiting for it.', flush=True)
-        held = lock.acquire()
-    with held:
-        shape = _fill(folder, encoder, data, views, tokens, batch_size, show_progress)
-    shape = (views, len(data), *shape)
-    found = np.memmap(folder / TOKENS, np.float16, 'r', shape=shape)
+    with FileLock(folder / 'lock', timeout=0):
+        work = _Work(encoder, data, views, tokens)
+        shape = _fill(folder, work, batch_size, show_progress)
+    found = np.memmap(folder / TOKENS, np.float16, 'r', shape=(views, len(data), *shape))
     damaged = np.flatnonzero(np.isnan(found[0, :, 0, 0]))
-    splits = {name: np.setdiff1d(indices, damaged) for name, indices in data.splits.items()}
     report_damaged(data.name, [(data.items[i], i in data.splits['train']) for i in damaged])
-    return Features(
-        found, data.labels, splits, data.classes, fingerprint, folder, encoder.name, data.name
-    )
+    splits = {name: np.setdiff1d(indices, damaged) for name, indices in data.splits.items()}
+    names = encoder.name, data.name
+    return Features(found, data.labels, splits, data.classes, fingerprint, folder, *names)
 
 
-def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
-    """Return the shape of an item's tokens, and size and checksum of the batches on the disk."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        size, batches = 2 * math.prod(record['shape']), []
-        with open(folder / TOKENS, 'rb') as file:
-            for rows, checksum in record['batches']:
-                if zlib.crc32(file.read(rows * size)) != checksum:
-                    break
-                batches.append([rows, checksum])
-        return record['shape'], batches
-    except (OSError, ValueError, KeyError, TypeError):
-        return [], []
+@dataclass(frozen=True)
+class _Work:
+    """The rows of the file: all items in the first view, then all in the second, ..."""
+
+    encoder: Encoder
+    data: ProbeData
+    views: int
+    tokens: int
+
+    def load(self, row: int) -> Any:
+        """Return a row's input of the encoder, or None if it has none."""
+        view, index = divmod(row, len(self.data))
+        if view and index not in self.data.splits['train']:
+            return None
+        try:
+            item = self.data[index]
+        except DamagedPictureError:
+            return None
+        if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
+            text = (
+                f"'{self.encoder.name}' takes {self.encoder.kind}s; '{self.data.name}' has others."
+            )
+            raise UserError(text)
+        return self.encoder.transform(_cut(item, view, index) if view else item)
+
+    @torch.no_grad()
+    def encode(self, inputs: list[Any]) -> np.ndarray:
+        """Return the tokens of a batch, float16 ``[B, N, C]``.
+
+        Raises:
+            UserError: There are none, or float16 does not hold them.
+        """
+        name, batch, sides = self.encoder.name, inputs, (1, 1)
+        if isinstance(inputs[0], Tensor):
+            batch, sides = torch.stack(inputs).to(find_device(None)), inputs[0].shape[-2:]
+            batch = batch.contiguous(memory_format=torch.channels_last)  # faster on CPUs
+        features = self.encoder.module(batch)
+        if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
+            found = list(getattr(features, 'shape', ())) or type(features).__name__
+            raise UserError(f"The encoder '{name}' gives no tokens but {found}.")
+        is_grid = self.encoder.kind == 'image' and features.dim() == 3
+        places = features.shape[1] - self.encoder.prefix
+        grid = proportional_grid(places, *sides) if is_grid else None
+        half = pool_tokens(features.float(), self.tokens, self.encoder.prefix, grid).half()
+        if not half.isfinite().all():
+            largest = f'values up to {float(features.abs().max()):.3g}'
+            raise UserError(f"The encoder '{name}' gives {largest}; float16 holds 65504.")
+        return half.cpu().numpy()
 
 
-def _fill(
-    folder: Path,
-    encoder: Encoder,
-    data: ProbeData,
-    views: int,
-    tokens: int,
-    batch_size: int,
-    show_progress: bool,
-) -> list[int]:
-    """Compute and write the batches that are not on the disk, and return the shape ``[N, C]``."""
+def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> list[int]:
+    """Compute and write what is not on the disk, and return the shape ``[N, C]`` of a row."""
+    total = work.views * len(work.data)
     shape, batches = _verified(folder)
-    total, done = views * len(data), sum(rows for rows, _ in batches)
+    done = sum(rows for rows, _ in batches)
     if done == total:
         return shape
-    is_picture = encoder.kind == 'image'
-    first = Image.new('RGB', (256, 256)) if is_picture else data[0]
-    encoder.module.to(find_device(None), memory_format=torch.channels_last).eval()
-    shape = [*_encode(encoder, [encoder.transform(first)], tokens).shape[1:]]
+    first = next((x for x in map(work.load, range(total)) if x is not None), None)
+    if first is None:
+        raise UserError(f"'{work.data.name}': all pictures are damaged.")
+    work.encoder.module.to(find_device(None), memory_format=torch.channels_last)
+    shape = [*work.encode([first]).shape[1:]]
     size = 2 * math.prod(shape)
-    needed, free = ((total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6)
+    needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
     print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)
     if free < needed:
         raise UserError(f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed.")
-    trained = set(data.splits['train'].tolist())
-
-    def load(row: int) -> Any:
-        view, index = divmod(row, len(data))
-        if view and index not in trained:
-            return None
-        try:
-            item = data[index]
-        except DamagedPictureError:
-            return None
-        if isinstance(item, Image.Image) != is_picture:
-            raise UserError(f"'{encoder.name}' takes {encoder.kind}s, '{data.name}' has others.")
-        return encoder.transform(_cut(item, view, index) if view else item)
-
-    threads = min(os.cpu_count() or 1, 8) if is_picture else 1
     bar = tqdm(total=total, initial=done, disable=not show_progress, desc='features')
-    with open(folder / TOKENS, 'ab') as file, ThreadPoolExecutor(threads) as pool, bar:
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8) if isinstance(first, Tensor) else 1)
+    with open(folder / TOKENS, 'ab') as file, pool, bar:
         file.truncate(done * size)
         while done < total:
-            inputs = list(pool.map(load, range(done, min(done + batch_size, total))))
+            inputs = list(pool.map(work.load, range(done, min(done + batch_size, total))))
             good = [k for k, x in enumerate(inputs) if x is not None]
             batch = np.full((len(inputs), *shape), np.nan, np.float16)
             if good:
-                batch[good] = _encode(encoder, [inputs[k] for k in good], tokens)
+                batch[good] = work.encode([inputs[k] for k in good])
             file.write(batch.tobytes())
             file.flush()
-            os.fsync(file.fileno())
             batches.append([len(batch), zlib.crc32(batch)])
             write_json(dict(shape=shape, batches=batches), folder / RECORD)
             done += len(batch)
@@ -195,34 +202,29 @@ def _fill(
     return shape
 
 
+def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
+    """Return the shape of a row, and rows and checksum of each batch that is on the disk."""
+    batches: list[list[int]] = []
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        with open(folder / TOKENS, 'rb') as file:
+            for rows, checksum in record['batches']:
+                if zlib.crc32(file.read(2 * rows * math.prod(record['shape']))) != checksum:
+                    break
+                batches.append([rows, checksum])
+        return record['shape'], batches
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], []
+
+
 def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
-    """Return a random part of a picture, the same one for a view and an index."""
+    """Return a random part of a picture at its size, the same one for a view and an index."""
     rng = np.random.default_rng((view, index))
     sides = np.array(picture.size)
     cut = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
     corner = rng.integers(sides - cut + 1)
-    return picture.crop((*corner.tolist(), *(corner + cut).tolist()))
-
-
-@torch.no_grad()
-def _encode(encoder: Encoder, inputs: list[Any], limit: int) -> np.ndarray:
-    """Return the tokens of a batch, float16 ``[B, N, C]``."""
-    batch, sides = inputs, (1, 1)
-    if isinstance(inputs[0], Tensor):
-        batch, sides = torch.stack(inputs).to(find_device(None)), inputs[0].shape[-2:]
-        batch = batch.contiguous(memory_format=torch.channels_last)
-    features = encoder.module(batch)
-    if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
-        found = list(getattr(features, 'shape', ())) or type(features).__name__
-        raise UserError(f"The encoder '{encoder.name}' gives no tokens but {found}.")
-    grid = None
-    if encoder.kind == 'image' and features.dim() == 3:
-        grid = proportional_grid(features.shape[1] - encoder.prefix, *sides)
-    half = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
-    if not half.isfinite().all():
-        largest = f'values up to {float(features.abs().max()):.3g}'
-        raise UserError(f"'{encoder.name}' gives {largest}, which float16 does not hold.")
-    return half.cpu().numpy()
+    box = (*corner.tolist(), *(corner + cut).tolist())
+    return picture.resize(picture.size, Image.Resampling.BICUBIC, box)
 
 
 def pool_tokens(
