@@ -37,10 +37,7 @@ from lm4ve.tasks.base.analysis import proportional_grid
 
 TOKENS, RECORD = 'tokens.f16', 'progress.json'
 #: Packages whose version may change pixels or tokens.
-LIBRARIES = (
-    *('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'mmpretrain'),
-    *('mmaction2', 'mmcv-lite', 'opencv-python', 'decord', 'lm4ve'),
-)
+LIBRARIES = ('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'opencv-python')
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,7 @@ def extract_features(
     check('--tokens', tokens, least=0)
     check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
     installed = {d.name: d.version for d in distributions()}
-    facts = [encoder.fingerprint, data.fingerprint, views, tokens]
-    facts += [f'{name} {installed.get(name)}' for name in LIBRARIES]
+    facts = [encoder.fingerprint, data.fingerprint, views, tokens, *map(installed.get, LIBRARIES)]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
