@@ -148,6 +148,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
     splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
+    for name, indices in splits.items():
+        check(f"The number of pictures for {name} in '{path}'", len(indices), least=1)
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
