@@ -84,7 +84,7 @@ def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
     [
         ('image', 'vit-demo_none_digits', '', (17, 64)),
         ('pointcloud', 'pointbert-demo_none_primitives', 'per_class=5', (17, 64)),
-        ('video', 'videomae-demo_none_moving-digits', "data_root='.', clips=CLIPS", (16, 64)),
+        ('video', 'videomae-demo_none_moving-digits', "data_root='clips', clips=CLIPS", (16, 64)),
     ],
 )
 def test_configs_give_data_and_encoders(task, name, fields, shape, tmp_path, monkeypatch):

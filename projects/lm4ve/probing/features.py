@@ -131,10 +131,8 @@ class _Work:
         except DamagedPictureError:
             return None
         if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
-            text = (
-                f"'{self.encoder.name}' takes {self.encoder.kind}s; '{self.data.name}' has others."
-            )
-            raise UserError(text)
+            name, kind = self.encoder.name, self.encoder.kind
+            raise UserError(f"'{name}' takes {kind}s; '{self.data.name}' has others.")
         return self.encoder.transform(_cut(item, view, index) if view else item)
 
     @torch.no_grad()
@@ -172,7 +170,7 @@ def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> li
     first = next((x for x in map(work.load, range(total)) if x is not None), None)
     if first is None:
         raise UserError(f"'{work.data.name}': all pictures are damaged.")
-    work.encoder.module.to(find_device(None), memory_format=torch.channels_last)
+    work.encoder.module.to(find_device(None))
     shape = [*work.encode([first]).shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
