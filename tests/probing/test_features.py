@@ -1,0 +1,126 @@
+"""Tokens of frozen encoders, computed once and stored."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lm4ve.errors import UserError
+from lm4ve.probing.data import read_data
+from lm4ve.probing.encoders import Encoder
+from lm4ve.probing.features import RECORD, TOKENS, extract_features, pool_tokens
+from tests.probing.test_data import write_folder
+
+
+def to_tensor(picture):
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+
+
+class Small(nn.Module):
+    """A convolution of 4 x 4 pixels, a map of 8 channels; does something in its n-th call."""
+
+    def __init__(self, number=0, act=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.calls, self.number, self.act = nn.Conv2d(3, 8, 4, 3), 0, number, act
+
+    def forward(self, x):
+        self.calls += 1
+        return self.act(x) if self.calls == self.number else self.conv(x)
+
+
+def extract(module, data, cache, **options):
+    encoder = Encoder('small', module, to_tensor, 'ab')
+    return extract_features(encoder, data, cache, show_progress=False, batch_size=8, **options)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return read_data(str(write_folder(tmp_path_factory.mktemp('data'), _=dict(a=15, b=15))))
+
+
+@pytest.fixture(scope='module')
+def whole(data, tmp_path_factory):
+    return extract(Small(), data, tmp_path_factory.mktemp('whole'), tokens=0)
+
+
+def test_features_are_the_encoders_outputs(data, whole):
+    expected = Small().conv(torch.stack([to_tensor(data[i]) for i in range(30)])).flatten(2)
+    assert whole.tokens.shape == (1, 30, 6, 8) and whole.tokens.dtype == np.float16
+    assert np.allclose(whole.tokens[0], expected.transpose(1, 2).detach(), atol=2e-3)
+
+
+def killed(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_run_loses_one_batch(data, whole, tmp_path):
+    if not (child := os.fork()):
+        try:
+            extract(Small(4, killed), data, tmp_path, tokens=0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (record,) = tmp_path.glob(f'*/{RECORD}')
+    assert [rows for rows, _ in json.loads(record.read_text())['batches']] == [8, 8]
+    with open(record.with_name(TOKENS), 'r+b') as file:  # and the disk lost the second one
+        file.seek(-3, 2)
+        file.write(b'abc')
+    again = extract(module := Small(), data, tmp_path, tokens=0)
+    assert module.calls == 1 + 3 and again.fingerprint == whole.fingerprint
+    assert again.tokens.tobytes() == whole.tokens.tobytes()
+    extract(module := Small(), data, tmp_path, tokens=0)
+    assert module.calls == 0
+
+
+def test_views_beside_the_first_are_of_training_pictures(data, tmp_path):
+    found = extract(Small(), data, tmp_path, views=3)
+    train, test = found.splits['train'], found.splits['test']
+    assert np.isfinite(found.tokens[:, train]).all() and np.isfinite(found.tokens[0]).all()
+    assert np.isnan(found.tokens[1:, test]).all()
+    assert not np.array_equal(found.tokens[1, train], found.tokens[2, train])
+
+
+@pytest.mark.parametrize(
+    'output, match',
+    [
+        (lambda x: x.mean((2, 3)), r'no tokens but \[1, 3\]'),
+        (lambda x: x + 1e6, 'values up to .*; float16 holds 65504'),
+        (lambda x: x * np.nan, 'values up to nan'),
+    ],
+)
+def test_outputs_that_are_no_features_are_refused(output, match, data, tmp_path):
+    with pytest.raises(UserError, match=match):
+        extract(Small(1, output), data, tmp_path)
+
+
+def test_pictures_found_damaged_later_leave_their_split(tmp_path):
+    classes = dict(a=5, b=6)
+    folder = write_folder(tmp_path / 'data', train=classes, val=classes, test=classes)
+    path = folder / 'train/b/2.png'
+    raw = bytearray(path.read_bytes())
+    raw[60:80] = bytes(20)  # both ends of the file are whole
+    path.write_bytes(raw)
+    data = read_data(str(folder))
+    (lost,) = {*data.splits['train']} - {*extract(Small(), data, tmp_path).splits['train']}
+    assert data.items[lost] == path
+    (folder / 'test/a/0.png').write_bytes(raw)
+    with pytest.raises(UserError, match='damaged pictures in val or test: .*a/0.png'):
+        extract(Small(), read_data(str(folder)), tmp_path)
+
+
+def test_pooling_is_by_place_and_keeps_class_tokens():
+    x = torch.randn(2, 5, 8, 6)
+    pooled = pool_tokens(x, 16).transpose(1, 2).unflatten(2, (4, 4))
+    assert torch.allclose(pooled, nn.functional.adaptive_avg_pool2d(x, 4))
+    tokens = torch.cat((torch.randn(2, 2, 5), x.flatten(2).transpose(1, 2)), 1)
+    kept = pool_tokens(tokens, 16, prefix=2, grid=(8, 6))
+    assert torch.equal(kept[:, :2], tokens[:, :2])
+    assert torch.allclose(kept[:, 2:], pool_tokens(x, 16))
+    clip = torch.randn(2, 5, 2, 4, 4)
+    halves = clip.flatten(2).unflatten(2, (16, 2)).mean(3).transpose(1, 2)
+    assert torch.allclose(pool_tokens(clip, 16), halves, atol=1e-6)
