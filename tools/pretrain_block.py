@@ -63,7 +63,7 @@ def write_copy(rng: np.random.Generator, shape: tuple[int, int], args: Any) -> S
     rows, length = shape
     half = length // 2
     tokens = np.tile(rng.integers(args.symbols, size=(rows, half)), 3)[:, :length]
-    return tokens, np.broadcast_to(np.arange(length) >= half, shape)
+    return tokens, np.tile(np.arange(length) >= half, (rows, 1))
 
 
 def write_set(rng: np.random.Generator, shape: tuple[int, int], args: Any) -> Sequences:
