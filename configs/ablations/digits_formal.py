@@ -1,0 +1,20 @@
+# Real digits: does a block without language help as much? The demo's own training, all 100
+# epochs.
+_base_ = './_base_/formal_controls.py'
+
+name = 'digits_formal'
+title = 'Digits, ViT 64 wide and 3 deep, trained from scratch'
+base = '../lm4ve/vit-demo_none_digits.py'
+metric = 'accuracy/top1'
+
+_block = dict(config='../lm4ve/vit-demo_minilm_digits.py')
+variants = {
+    'frozen pre-trained': _block,
+    'frozen random': _block,
+    'Dyck': _block,
+    'attention layer': _block,
+}
+tune = dict(
+    values=(1e-3, 2e-3, 3e-3, 1e-2),
+    options={'train_dataloader.dataset.split': 'fit', 'test_dataloader.dataset.split': 'val'},
+)

@@ -1,0 +1,44 @@
+"""Variants of one drawing stand on one side of a split, and a set is written as its table says."""
+
+import runpy
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_tool_here
+
+pytest.importorskip('sklearn')
+TOOL = runpy.run_path(str(ROOT / 'tools/image/picture_sets.py'))
+
+
+def test_variants_of_an_emoji_are_one_drawing():
+    drawing = TOOL['drawing_of']
+    # A detective: person; man of dark skin; woman with the style of presentation.
+    variants = '1F575', '1F575-1F3FF-200D-2642-FE0F', '1f575-fe0f-200d-2640-fe0f'
+    assert len({drawing(code) for code in variants}) == 1
+    assert drawing('1F468-1F3FB-200D-1F9B0') == drawing('1F9D1-200D-1F9B1')
+    assert len({drawing(code) for code in ('1F600', '2640', '1F1E6-1F1E8', '1F1E6')}) == 4
+
+
+def test_groups_stay_whole_and_classes_share_alike():
+    names = [f'{label}{i}' for label in 'ab' for i in range(50) for _ in range(3)]
+    table = pd.DataFrame(dict(group=names, label=[name[0] for name in names]))
+    table['split'] = TOOL['split_groups'](table, 0.5, 0.1, np.random.default_rng(0))
+    assert (table.groupby('group')['split'].nunique() == 1).all()
+    shares = pd.crosstab(table['label'], table['split'])
+    assert (shares[['train', 'val', 'test']].to_numpy() == [60, 15, 75]).all()
+
+
+def test_set_of_digits_is_written_as_listed(tmp_path):
+    run_tool_here('image/picture_sets.py', 'digits', '--size', 8, '--out', tmp_path)
+    table = pd.read_csv(tmp_path / 'pictures.csv', dtype=str)
+    assert len(table) == 1797 and sum(table['split'] == 'test') >= 1000
+    assert set(table['split']) == {'train', 'val', 'test'}
+    lines = (tmp_path / 'val.txt').read_text().splitlines()
+    path, label = lines[0].rsplit(' ', 1)
+    assert path.startswith(f'{label}/') and len(lines) == sum(table['split'] == 'val')
+    with Image.open(tmp_path / path) as image:
+        assert image.size == (8, 8) and image.mode == 'RGB'

@@ -1,0 +1,273 @@
+"""Write sets of real pictures from packages, as PNG files and a CSV, for ``lm4ve try``.
+
+    python tools/image/picture_sets.py openmoji --source openmoji/ --out data/openmoji
+    lm4ve try package:efficientnet-lite0 data/openmoji/pictures.csv --block package:all-MiniLM-L6-v2
+
+The CSV has the columns path, label, split and group. The pictures of a group are variants of one
+drawing or fonts of one design, and stand on one side of a split. train.txt, val.txt and test.txt
+hold the same for mmpretrain's CustomDataset. The sets, what --source names,
+and the licences of the pictures:
+
+openmoji: drawings, nine classes (CC BY-SA 4.0). The unpacked npm package openmoji; resvg-py (pip)
+    draws its files.
+emoji-vendors: the same classes, trained on Twemoji's drawings (CC BY 4.0) and tested on Noto's
+    (Apache 2.0) of other emoji. The unpacked npm packages emoji-datasource-twitter and
+    emoji-datasource-google, in this order.
+digits: scikit-learn's handwritten digits, enlarged. No source. CC BY 4.0.
+glyphs: small letters, tested on fonts of unseen designs. Folders of .ttf and .otf files, for
+    example of Debian's font packages, whose licences they keep.
+easy-vqa: one shape of one color, 24 classes. No source: the package easy-vqa. MIT.
+
+The npm packages come with `npm pack NAME`. Flags, clock faces and the like are drawings of their
+own, though they resemble each other.
+"""
+
+import argparse
+import importlib.util
+import io
+import json
+import re
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from lm4ve.errors import UserError, check
+from lm4ve.runner.command_line import run_tool
+
+
+@dataclass
+class Picture:
+    """A picture and its row; ``split`` where the source fixes it."""
+
+    name: str
+    image: Image.Image
+    label: str
+    group: str
+    split: str = ''
+
+
+@dataclass
+class Settings:
+    """What a set is made with: its source, the width of pictures, and the generator of choices."""
+
+    source: list[Path]
+    size: int
+    rng: np.random.Generator
+
+
+# ---------------------------------------------------------------------------- emoji
+#: Code points that make variants of a drawing: skin tones, hair, gender signs, the joiner and the
+#: style of presentation.
+_VARIANT = re.compile('1F3F[B-F]|1F9B[0-3]|2640|2642|200D|FE0F')
+#: Persons who differ by gender or age alone.
+_PERSONS = {
+    **dict.fromkeys(['1F466', '1F467', '1F468', '1F469', '1F9D1', '1F9D2'], 'person'),
+    **dict.fromkeys(['1F474', '1F475', '1F9D3'], 'old person'),
+    **dict.fromkeys(['1F934', '1F478', '1FAC5'], 'royal'),
+    **dict.fromkeys(['1F385', '1F936'], 'Claus'),
+    **dict.fromkeys(['1F57A', '1F483'], 'dancer'),
+    **dict.fromkeys(['1F46B', '1F46C', '1F46D'], 'person person'),
+}
+MOST_VARIANTS = 3
+
+
+def drawing_of(code: str) -> str:
+    """Return what the variants of an emoji share, from its code points in hexadecimal."""
+    points = code.upper().split('-')
+    shared = [_PERSONS.get(p, p) for p in points if not _VARIANT.fullmatch(p)]
+    return ' '.join(dict.fromkeys(shared)) or code.upper()
+
+
+def _choose_variants(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """Return at most MOST_VARIANTS rows of each group, chosen at random, in a stable order."""
+    chosen = table.iloc[rng.permutation(len(table))].groupby('group').head(MOST_VARIANTS)
+    return chosen.sort_index()
+
+
+def read_openmoji(settings: Settings) -> Iterator[Picture]:
+    (root,) = settings.source
+    from resvg_py import svg_to_bytes
+
+    table = pd.read_csv(root / 'data/openmoji.csv', dtype=str, keep_default_na=False)
+    table = table[~table['group'].str.match('extras|component')].rename(columns={'group': 'label'})
+    table['group'] = table['hexcode'].map(drawing_of)
+    for row in _choose_variants(table, settings.rng).itertuples():
+        path = root / f'color/svg/{row.hexcode}.svg'
+        png = svg_to_bytes(svg_path=str(path), width=settings.size, height=settings.size)
+        yield Picture(row.hexcode, Image.open(io.BytesIO(png)), row.label, row.group)
+
+
+def read_vendors(settings: Settings) -> Iterator[Picture]:
+    """Yield Twemoji's pictures for training and Noto's for tests.
+
+    Both are yielded with the split in which they may stand; the other half is left out.
+    """
+    entries = json.loads((settings.source[0] / 'emoji.json').read_text('utf-8'))
+    rows = []
+    for entry in entries:
+        for variant in (entry, *entry.get('skin_variations', {}).values()):
+            if variant['has_img_twitter'] and variant['has_img_google']:
+                label = entry['category'].lower().replace(' & ', '-')
+                rows.append((variant['image'], label, drawing_of(variant['unified'])))
+    table = pd.DataFrame(rows, columns=['image', 'label', 'group'])
+    table = table[table['label'] != 'component']
+    for row in _choose_variants(table, settings.rng).itertuples():
+        for root, vendor, side in zip(
+            settings.source, ('twitter', 'google'), ('train', 'test'), strict=True
+        ):
+            with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
+                image = file.convert('RGBA')
+            name = f'{vendor}-{row.image.removesuffix(".png")}'
+            yield Picture(name, image, row.label, row.group, side)
+
+
+# ---------------------------------------------------------------------------- others
+def read_digits(settings: Settings) -> Iterator[Picture]:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for i, (scan, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        image = Image.fromarray((255 - scan * 255 / 16).round().astype(np.uint8))
+        yield Picture(
+            f'{i:04d}', image.resize((settings.size,) * 2, Image.BICUBIC), str(label), str(i)
+        )
+
+
+def _fonts(folders: Sequence[Path]) -> pd.DataFrame:
+    """List the fonts that have all small letters; those of one design share their first word."""
+    from fontTools.ttLib import TTFont
+
+    rows = []
+    for path in sorted(p for f in folders for p in f.rglob('*') if p.suffix in ('.ttf', '.otf')):
+        with TTFont(path, lazy=True) as font:
+            names, characters = font['name'], font.getBestCmap() or {}
+            family = names.getDebugName(16) or names.getDebugName(1)
+        # Fonts of symbols give them the codes of letters.
+        symbols = re.search('Symbol|Dingbat|D050|Keyboard|Math', family)
+        if not symbols and set(map(ord, string.ascii_lowercase)) <= set(characters):
+            word = re.match('[A-Z]+(?![a-z])|[A-Z]?[a-z]+', family)
+            rows.append((path, word[0] if word else family))
+    return pd.DataFrame(rows, columns=['path', 'group'])
+
+
+def read_glyphs(settings: Settings) -> Iterator[Picture]:
+    """Yield the letters of at most six fonts of a design, which fill two thirds of a picture."""
+    table = _fonts(settings.source)
+    table = table.iloc[settings.rng.permutation(len(table))].groupby('group').head(6)
+    for row in table.sort_values('path').itertuples():
+        font = ImageFont.truetype(str(row.path), settings.size * 2 // 3)
+        for letter in string.ascii_lowercase:
+            image = Image.new('L', (settings.size,) * 2, 255)
+            place = dict(anchor='mm', font=font, fill=0)
+            ImageDraw.Draw(image).text((settings.size / 2,) * 2, letter, **place)
+            yield Picture(f'{letter}-{row.path.stem}', image, letter, row.group)
+
+
+_SHAPES = {'circle', 'rectangle', 'triangle'}
+_COLORS = {'black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'}
+
+
+def read_easy_vqa(settings: Settings) -> Iterator[Picture]:
+    """Yield the pictures whose questions and answers give both shape and color."""
+    spec = importlib.util.find_spec('easy_vqa')
+    if spec is None or spec.origin is None:
+        raise UserError('easy-vqa is not installed. Fix: pip install easy-vqa==1.0')
+    for part in ('train', 'test'):
+        root = Path(spec.origin).parent / 'data' / part
+        words: dict[int, set[str]] = {}
+        for question, answer, index in json.loads((root / 'questions.json').read_text('utf-8')):
+            # What is asked for, or denied, need not be there.
+            if question.startswith('what') or (answer == 'yes' and ' no' not in question):
+                words.setdefault(index, set()).update(re.findall('[a-z]+', question), [answer])
+        for index, known in sorted(words.items()):
+            shapes, colors = known & _SHAPES, known & _COLORS
+            if len(shapes) == len(colors) == 1:
+                with Image.open(root / f'images/{index}.png') as file:
+                    image = file.convert('RGB')
+                name = f'{part}-{index}'
+                yield Picture(name, image, ' '.join([*colors, *shapes]), name)
+
+
+# ---------------------------------------------------------------------------- writing
+#: Set -> its reader, how many sources it needs at least, and how much of it is for tests and
+#: for validation.
+SETS = {
+    'openmoji': (read_openmoji, 1, 0.5, 0.12),
+    'emoji-vendors': (read_vendors, 2, 0.52, 0.12),
+    'digits': (read_digits, 0, 0.56, 0.11),
+    'glyphs': (read_glyphs, 1, 0.45, 0.12),
+    'easy-vqa': (read_easy_vqa, 0, 0.25, 0.1),
+}
+
+
+def split_groups(
+    table: pd.DataFrame, test: float, val: float, rng: np.random.Generator
+) -> pd.Series:
+    """Return a split for each row of a table with group and label: groups stay whole.
+
+    Each class gives the same share of its groups; a group counts to the class of its first row.
+    """
+    firsts = table.drop_duplicates('group')
+    parts = {}
+    for _, own in firsts.groupby('label'):
+        groups = own['group'].to_numpy()[rng.permutation(len(own))]
+        bounds = np.round(np.cumsum([test, val]) * len(groups)).astype(int)
+        for split, names in zip(('test', 'val', 'train'), np.split(groups, bounds), strict=True):
+            parts |= dict.fromkeys(names, split)
+    return table['group'].map(parts)
+
+
+def write_set(name: str, settings: Settings, out: Path) -> pd.DataFrame:
+    """Write a set; return its table."""
+    read, _, test, val = SETS[name]
+    pictures = list(read(settings))
+    rows = [(f'{p.label}/{p.name}.png', p.label, p.split, p.group) for p in pictures]
+    table = pd.DataFrame(rows, columns=['path', 'label', 'given', 'group'])
+    if table.empty:
+        raise UserError(f'--source={settings.source} has no pictures for {name}.')
+    table['split'] = split_groups(table, test, val, settings.rng)
+    is_test = table['split'] == 'test'
+    table = table[(table['given'] == '') | ((table['given'] == 'test') == is_test)]
+    for i in table.index:
+        path = out / table.loc[i, 'path']
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = pictures[i].image.convert('RGBA')
+        white = Image.new('RGBA', image.size, 'white')
+        Image.alpha_composite(white, image).convert('RGB').save(path)
+    table = table[['path', 'label', 'split', 'group']]
+    table.to_csv(out / 'pictures.csv', index=False)
+    numbers = (
+        table['path'] + ' ' + table['label'].rank(method='dense').astype(int).sub(1).astype(str)
+    )
+    for split, lines in numbers.groupby(table['split']):
+        (out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return table
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add('set', choices=SETS)
+    add('--source', type=Path, nargs='*', default=[], help='see above')
+    add('--out', type=Path, required=True)
+    add('--size', type=int, default=64, help='width and height, where a set is drawn')
+    add('--seed', type=int, default=0, help='of variants and splits')
+    args = parser.parse_args(argv)
+    check('The number of --source', len(args.source), least=SETS[args.set][1])
+    table = write_set(
+        args.set, Settings(args.source, args.size, np.random.default_rng(args.seed)), args.out
+    )
+    counts: Any = pd.crosstab(table['label'], table['split'], margins=True)
+    print(counts[['train', 'val', 'test']].to_string())
+
+
+if __name__ == '__main__':
+    run_tool(main)
