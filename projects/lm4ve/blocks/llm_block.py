@@ -25,8 +25,8 @@ from lm4ve.errors import UserError, check
 from lm4ve.llm.fingerprint import fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
-_DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
 _ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
+_DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
 #: What trains -> the types that it trains in: updates are lost in 16-bit weights.
 _TRAINABLE: dict[str, Any] = dict.fromkeys(('norms', 'all'), ('float32',))
 _TRAINABLE |= dict(none=_DTYPES, lora=('float32', 'bfloat16', 'float16'))
@@ -101,21 +101,15 @@ class LLMBlock(ProvenanceMixin):
     ) -> None:
         super().__init__()
         check('block.trainable', trainable, choices=_TRAINABLE)
-        check(
-            f"block.dtype with block.trainable='{trainable}'", dtype, choices=_TRAINABLE[trainable]
-        )
-        check('block.pretrained', pretrained, choices=(True, False, 'permuted'))
-        check('block.causal_suffix', causal_suffix, kind=int, least=0)
-        if causal_suffix:
-            check('block.causal with block.causal_suffix', causal, choices=(False,))
-        if pretrained == 'permuted' and checkpoint is None:
-            raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
-        if lora is not None:
-            check('block.trainable with block.lora', trainable, choices=('lora',))
-        self.checkpoint, self.arch = checkpoint, arch
+        types = _TRAINABLE[trainable]
+        check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=types)
+        if lora is not None or causal_suffix or pretrained not in (True, False):
+            from lm4ve.blocks.variants import check_variants
+
+            check_variants(trainable, lora, causal, causal_suffix, pretrained, checkpoint)
+        self.checkpoint, self.arch, self.seed = checkpoint, arch, seed
         self.pretrained: bool | str = pretrained if checkpoint is not None else False
-        self.seed, self.trainable = seed, trainable
-        self.causal, self.causal_suffix = causal, causal_suffix
+        self.trainable, self.causal, self.causal_suffix = trainable, causal, causal_suffix
         self.dtype = _DTYPES[dtype]
         self.eight_bits = dtype if dtype in EIGHT_BITS else None
         model = LanguageModel(checkpoint, arch)
@@ -129,28 +123,17 @@ class LLMBlock(ProvenanceMixin):
 
             self._rotary = RotaryTables(model, rotary)
         self._logged: set[str] = set()  # the choices of 'auto' that stand in the log
+        self.lora: Any = 'none' if trainable != 'lora' else lora or {}
         self.layers, self.final_norm, digest = self._build(model, final_norm)
-        adapters: Any = 'none'
-        if trainable == 'lora':
-            from lm4ve.blocks.adapters import add_lora
-
-            adapters = add_lora(self.layers, lora or {}, 'block.lora', ('q_proj', 'v_proj'), seed)
-        turned = rotary and any(layer.uses_rotary for layer in self.layers)
+        turned = bool(rotary) and any(layer.uses_rotary for layer in self.layers)
         self.source = dict(
-            format=1,
-            source=model.name,
-            model_type=model.config.model_type,
-            layers=self.layer_indices,
-            pretrained=self.pretrained,
+            **dict(format=1, source=model.name, model_type=model.config.model_type),
+            **dict(layers=self.layer_indices, pretrained=self.pretrained, fingerprint=digest),
             seed=None if self.pretrained is True else seed,
-            fingerprint=digest,
-            causal=causal,
-            causal_suffix=causal_suffix,
+            **dict(causal=causal, causal_suffix=causal_suffix, lora=self.lora, dtype=dtype),
             window=window if any(self.windows) else None,
             rotary=turned and rotary,
             final_norm=self.final_norm is not None,
-            lora=adapters,
-            dtype=dtype,
             config=model.settings(self.layer_indices, turned),
         )
         trained, frozen = count_parameters(self)
@@ -183,7 +166,7 @@ class LLMBlock(ProvenanceMixin):
             if self.trainable == 'lora':
                 from lm4ve.blocks.adapters import expose_linears
 
-                layer.mlp = expose_linears(layer.mlp)
+                layer.mlp = expose_linears(layer.get_submodule('mlp'))
             frozen = {
                 part: Frozen(part)
                 for name, part in layer.named_children()
@@ -192,6 +175,11 @@ class LLMBlock(ProvenanceMixin):
                 or (self.trainable == 'lora' and not (name == 'mlp' or isinstance(part, Frozen)))
             }
             layer._modules.update({n: frozen[m] for n, m in layer._modules.items() if m in frozen})
+        if self.trainable == 'lora':
+            from lm4ve.blocks.adapters import add_lora
+
+            #: What a checkpoint records of the adapters.
+            self.lora = add_lora(layers, self.lora, 'block.lora', ('q_proj', 'v_proj'), self.seed)
         norm = None
         if with_final_norm and model.spec.final_norm:
             norm = model.final_norm(self.dtype).requires_grad_(True)
