@@ -247,6 +247,8 @@ def test_queries_are_refused_where_an_encoder_goes_on():
         LLMBlockInsert(Encoder(), 'blocks.0', neck)
     with pytest.raises(UserError, match='needs a place'):
         LLMBlockInsert(Encoder(), neck=neck)
+    with pytest.raises(UserError, match='as a last layer'):
+        LLMBlockInsert(nn.Sequential(nn.Linear(C, C)), '0', neck)
 
 
 # -------------------------------------------------------------------------------- two stages
