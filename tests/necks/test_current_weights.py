@@ -13,6 +13,7 @@ from lm4ve.blocks import Frozen, LLMBlock, frozen_tensors
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
+from tests.necks.encoder import Encoder
 from tests.necks.test_low_rank import assert_same
 
 C, D = 8, 32
@@ -249,8 +250,8 @@ def test_a_fused_model_loads_nothing(load):
 def test_several_necks_of_a_model_are_fused():
     block = LLMBlock(arch=FAMILIES['llama'])
     control = LLMBlockNeck(C, dict(type='MLPBlock', embed_dims=16))
-    model = nn.Sequential(make('auto', block), nn.Linear(C, C), make('auto', block), control)
-    lm4ve.wrap(model.eval(), '1', dict(arch=FAMILIES['bert']))
+    inner = lm4ve.wrap(Encoder(), 'stem', dict(arch=FAMILIES['bert']))
+    model = nn.Sequential(make('auto', block), make('auto', block), control, inner).eval()
     fused = lm4ve.fuse(model)
     kinds = [type(m.mapper_in) for m in fused.modules() if isinstance(m, LLMBlockNeck)]
     assert sorted(map(str, kinds)) == sorted(map(str, [nn.Identity] * 3 + [nn.Linear]))

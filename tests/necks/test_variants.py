@@ -1,9 +1,12 @@
 """Fields of the papers that followed, each against a computation written by hand."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from mmengine.runner import save_checkpoint
 from torch import nn
 
 import lm4ve
@@ -11,7 +14,7 @@ from lm4ve.blocks import LLMBlock, count_parameters, frozen_tensors
 from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockInsert, LLMBlockNeck
-from tests.helpers.families import FAMILIES
+from tests.helpers.families import FAMILIES, decoder_layers, random_model
 from tests.necks.encoder import Encoder, batch, step, wrapped
 from tests.necks.test_low_rank import MASK, C, assert_same, tokens
 
@@ -66,12 +69,6 @@ def test_causal_suffix_is_a_prefix_mask():
     expected = [plain(x[:, :4])]  # the prefix reads itself
     expected += [plain(x[:, : i + 1])[:, i:] for i in (4, 5)]
     torch.testing.assert_close(block(x), torch.cat(expected, dim=1), atol=1e-5, rtol=1e-4)
-    queries = dict(learned=2, keys=True)
-    neck = make(dict(causal_suffix=2), out_type='query', queries=queries)
-    torch.testing.assert_close(
-        neck(tokens()),
-        neck.mapper_out(neck.block(neck.mapper_in(neck.query(tokens(), None)[0])))[:, 5:].mean(1),
-    )
 
 
 # --------------------------------------------------------------------------- mappers and gate
@@ -123,34 +120,18 @@ def test_several_places_equal_necks_called_by_hand():
 @pytest.mark.parametrize('share', [False, True])
 @pytest.mark.parametrize('places', [dict(after=['stem', 'pair']), dict(before='blocks.0')])
 def test_several_places_train_save_and_load(places, share, tmp_path):
-    model = wrapped(**{'after': None, **places}, share_block=share)
+    block = dict(arch=ARCH, trainable='lora', lora=dict(r=2))
+    options = {'after': None, 'lora': dict(r=2), 'block': block, 'share_block': share, **places}
+    model = wrapped(**options)
+    assert not any(p.any() for n, p in model.named_parameters() if 'lora_B' in n)
     step(model)
-    records = [k for k in model.state_dict() if k.endswith('llm_source')]
-    assert len(records) == (2 if 'after' in places else 1)
+    assert all(p.any() for n, p in model.named_parameters() if 'lora_B' in n)
     lm4ve.save_pretrained(model, tmp_path)
     loaded = lm4ve.from_pretrained(Encoder(), tmp_path)
     assert torch.equal(loaded(batch()), model(batch()))
-    other = wrapped(**{'after': None, **places}, share_block=share, residual='inner')
+    assert torch.equal(copy.deepcopy(model)(batch()), model(batch()))
     with pytest.raises(CheckpointError, match='residual'):
-        other.load_state_dict(model.state_dict(), strict=False)
-
-
-class UNet(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.down, self.bottleneck = nn.Conv2d(3, C, 2), nn.Conv2d(C, C, 2)
-        self.up = nn.ConvTranspose2d(C, 3, 3)
-
-    def forward(self, x, neck=nn.Identity()):
-        return self.up(neck(self.bottleneck(self.down(x))))
-
-
-def test_a_block_in_the_bottleneck_of_a_cnn():
-    x, model, plain = torch.randn(2, 3, 4, 6), UNet(), UNet()
-    plain.load_state_dict(model.state_dict())
-    LLMBlockInsert(model, 'bottleneck', dict(type='LLMBlockNeck', in_channels=C, block=BLOCK))
-    mixed = plain(x, lambda h: model.llm_neck(h.flatten(2).mT).mT.view_as(h))
-    torch.testing.assert_close(model(x), mixed)
+        wrapped(**options, residual='inner').load_state_dict(model.state_dict(), strict=False)
 
 
 # --------------------------------------------------------------------------------- controls
@@ -163,15 +144,9 @@ def test_attention_block_is_plain_attention():
     theirs.out_proj = block.o_proj
     torch.testing.assert_close(block(x, MASK), theirs(x, x, x, key_padding_mask=MASK)[0])
     torch.testing.assert_close(block(x, None, slice(0, 1)), theirs(x, x, x)[0][:, :1])
-    neck = LLMBlockNeck(C, dict(type='lm4ve.AttentionBlock', embed_dims=32, num_heads=4))
-    assert neck(tokens()).shape == (2, 5, C)
-    assert MODELS.build(dict(type='lm4ve.AttentionBlock', embed_dims=32)).num_heads == 8
-
-
-@pytest.mark.parametrize('wanted', [3_000, 20_000])
-def test_attention_block_matches_a_number_of_parameters(wanted):
-    found, _ = count_parameters(AttentionBlock(32, num_heads=2, parameters=wanted))
-    assert abs(found - wanted) <= 2 * (4 * 32 + 3)
+    sized = MODELS.build(dict(type='lm4ve.AttentionBlock', embed_dims=32, parameters=20_000))
+    assert count_parameters(sized)[0] == pytest.approx(20_000, abs=4 * (4 * 32 + 3))
+    assert LLMBlockNeck(C, sized)(tokens()).shape == (2, 5, C)
 
 
 def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
@@ -191,56 +166,33 @@ def test_permuted_weights_keep_their_values_and_nothing_else(checkpoints):
             wrong.load_state_dict(mixed.state_dict())
 
 
-@pytest.mark.parametrize('out_type', ['raw', 'avg_featmap', 'cls_token'])
-def test_shuffled_tokens_change_what_positions_are(out_type):
-    options = dict(out_type=out_type, num_extra_tokens=1)
-    neck, x = make(dict(rotary=True), shuffle_tokens=True, **options), tokens()
-    mask = None if out_type == 'cls_token' else MASK
-    for training in (True, False):
-        generator = torch.manual_seed(5)  # in evaluation the order of 5 tokens has the seed 5
-        keys = torch.rand(2, 4, generator=generator) if training else torch.rand(4).expand(2, -1)
-        order = torch.cat([torch.zeros(2, 1, dtype=torch.long), 1 + keys.argsort(dim=1)], dim=1)
-        out, rows = torch.empty(2, 5, C), torch.arange(2)[:, None]
-        mixed = neck.mapper_in(x[rows, order])
-        mixed = neck.block(mixed, None if mask is None else mask[rows, order])
-        out[rows, order] = neck.mapper_out(mixed)
-        torch.manual_seed(5)
-        found = neck.train(training)(x, padding_mask=mask)
-        if out_type == 'raw':
-            found, out = found[~MASK], out[~MASK]
-        elif out_type == 'avg_featmap':
-            out = torch.stack([o[1:][~m[1:]].mean(0) for o, m in zip(out, MASK, strict=True)])
-        else:
-            out = out[:, 0]
-        torch.testing.assert_close(found, out, atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize('training', [True, False])
+def test_shuffled_tokens_change_what_positions_are(training):
+    neck = make(dict(rotary=True), shuffle_tokens=True, num_extra_tokens=1).train(training)
+    torch.manual_seed(5)  # in evaluation the order of 5 tokens has the seed 5
+    keys = torch.rand(2, 4) if training else torch.rand(4).expand(2, -1)
+    order = torch.cat([torch.zeros(2, 1, dtype=torch.long), 1 + keys.argsort(dim=1)], dim=1)
+    x, out, rows = tokens(), torch.empty(2, 5, C), torch.arange(2)[:, None]
+    mixed = neck.block(neck.mapper_in(x[rows, order]), MASK[rows, order])
+    out[rows, order] = neck.mapper_out(mixed)
+    torch.manual_seed(5)
+    found = neck(x, padding_mask=MASK)
+    torch.testing.assert_close(found[~MASK], out[~MASK], atol=1e-5, rtol=1e-4)
+    torch.manual_seed(5)
+    some = neck(x, padding_mask=MASK, queries=torch.tensor([[2, 0], [4, 1]]))
+    torch.testing.assert_close(some[0, 0], found[0, 2], atol=1e-5, rtol=1e-4)
 
 
 # --------------------------------------------------------------------------- LLM4Seg's forms
-def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency():
-    block = LLMBlock(arch=ARCH, causal=True, rotary='llm4seg', final_norm=False)
-    straight = LLMBlock(arch=ARCH, causal=True, rotary='one-frequency', final_norm=False)
-    from transformers import LlamaConfig
-    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-
-    fields = {k: v for k, v in ARCH.items() if k != 'model_type'}
-    layer = LlamaDecoderLayer(LlamaConfig(**fields, attn_implementation='sdpa'), 1)
-    layer.load_state_dict({n.removeprefix('layers.0.'): t for n, t in named(block).items()})
+def test_llm4seg_is_causal_with_swapped_rotary_of_one_frequency(checkpoints):
+    options = dict(layers=(1,), causal=True, final_norm=False)
+    layer = copy.deepcopy(decoder_layers(random_model('llama'))[1])
+    layer.self_attn.config._attn_implementation = 'sdpa'
     x, n = torch.randn(2, 6, 32), torch.arange(6).view(1, 6, 1).float()
     # As its code calls the layer: no mask, and the sine first.
-    theirs = layer(x, position_embeddings=[n.sin(), n.cos()])
-    torch.testing.assert_close(block(x), theirs)
-    torch.testing.assert_close(straight(x), layer(x, position_embeddings=[n.cos(), n.sin()]))
-
-
-def named(block: LLMBlock) -> dict:
-    """Frozen tensors under transformers' names."""
-    names = dict(attention_norm='input_layernorm', mlp_norm='post_attention_layernorm')
-    out = {}
-    for name, tensor in frozen_tensors(block).items():
-        part = name.split('.')[2]
-        new = names.get(part, f'self_attn.{part}' if part.endswith('_proj') else part)
-        out[name.replace(f'.{part}.', f'.{new}.')] = tensor
-    return out
+    for rotary, tables in (('llm4seg', (n.sin(), n.cos())), ('one-frequency', (n.cos(), n.sin()))):
+        block = LLMBlock(checkpoints('llama'), rotary=rotary, **options)
+        torch.testing.assert_close(block(x), layer(x, position_embeddings=tables))
 
 
 # ----------------------------------------------------------------------- records and refusals
@@ -270,16 +222,11 @@ def test_checkpoints_record_variants(neck, block):
 
 REFUSED = [
     (dict(gate=True), {}, 'neck.residual with neck.gate'),
-    (dict(gate='sigmoid', residual='inner'), {}, "gate='sigmoid'"),
     (dict(queries=dict(mean=True)), {}, 'neck.out_type with neck.queries'),
-    (dict(out_type='query'), {}, 'neck.queries'),
     (dict(out_type='query', queries={}), {}, 'names none'),
-    (dict(out_type='query', queries=dict(learned=17)), {}, 'learned=17'),
     (dict(out_type='query', queries=dict(mean=True, cls_token=True)), {}, 'num_extra_tokens'),
-    (dict(out_type='query', queries=dict(mean=True), keep_others=True), {}, 'keep_others'),
     (dict(out_type='query', queries=dict(mean=True), branch=True), {}, 'do not go with'),
     (dict(out_type='query', queries=dict(learned=1)), dict(causal_suffix=2), 'causal_suffix'),
-    (dict(mapper=dict(depth=3)), {}, 'depth=3'),
     (dict(mapper=dict(skip='ReLU')), {}, 'residual with neck.mapper.skip'),
     (dict(shuffle_tokens=True), {}, 'no effect'),
     ({}, dict(rotary='swapped'), "rotary='swapped'"),
@@ -295,8 +242,39 @@ def test_fields_that_do_not_go_together_are_refused(neck, block, text):
 
 
 def test_queries_are_refused_where_an_encoder_goes_on():
-    neck = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, out_type='query')
+    neck = make(out_type='query', queries=dict(mean=True))
     with pytest.raises(UserError, match='out_type'):
-        LLMBlockInsert(Encoder(), 'blocks.0', dict(neck, queries=dict(mean=True)))
+        LLMBlockInsert(Encoder(), 'blocks.0', neck)
     with pytest.raises(UserError, match='needs a place'):
         LLMBlockInsert(Encoder(), neck=neck)
+    with pytest.raises(UserError, match='as a last layer'):
+        LLMBlockInsert(nn.Sequential(nn.Linear(C, C)), '0', neck)
+
+
+# -------------------------------------------------------------------------------- two stages
+def test_a_second_stage_starts_from_a_masked_autoencoder(tmp_path):
+    backbones = pytest.importorskip('mmpretrain.models').BACKBONES
+    sizes = dict(embed_dims=C, num_layers=2, num_heads=2, feedforward_channels=12)
+    vit = dict(arch=sizes, img_size=16, patch_size=4)
+    block = dict(BLOCK, trainable='lora', lora=dict(r=2))
+
+    def encoder(kind: str, seed: int, block=block, **options) -> nn.Module:
+        torch.manual_seed(seed)
+        built = backbones.build(dict(vit, type=f'mmpretrain.{kind}', **options))
+        return LLMBlockInsert(
+            built, 'layers.1', dict(type='LLMBlockNeck', in_channels=C, block=block)
+        )
+
+    first, file = encoder('MAEViT', 0, mask_ratio=0.5), str(tmp_path / 'stage_one.pth')
+    first(torch.randn(2, 3, 16, 16))[0].square().sum().backward()
+    assert first.llm_neck.block.layers[0].q_proj.lora_B.default.weight.grad.any()
+    save_checkpoint(
+        dict(state_dict={f'backbone.{k}': v for k, v in first.state_dict().items()}), file
+    )
+    start = dict(init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
+    second = encoder('VisionTransformer', 1, **start)
+    second.init_weights()
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(second.state_dict()[name], tensor), name
+    with pytest.raises(CheckpointError, match='block.lora'):
+        encoder('VisionTransformer', 1, BLOCK, **start).init_weights()

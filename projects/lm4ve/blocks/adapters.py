@@ -93,6 +93,11 @@ class LoRALinear(_Linear):
                 b.zero_()
 
 
+def accept_frozen_layers(config: LoraConfig) -> None:
+    """Let a config put LoRA on frozen layers."""
+    config._register_custom_module({Frozen: LoRALinear})
+
+
 def add_lora(
     root: nn.Module, fields: dict[str, Any], field: str, targets: Sequence[str], seed: int
 ) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def add_lora(
         bias=bias,
         target_modules=sorted(chosen),
     )
-    config._register_custom_module({Frozen: LoRALinear, nn.Linear: LoRALinear})
+    config._register_custom_module({nn.Linear: LoRALinear})
     state = torch.default_generator.get_state()  # which the layers' constructors draw from
     holder = nn.Module()
     holder.root, holder.device = root, nn.Parameter(torch.empty(0))  # peft looks for a parameter

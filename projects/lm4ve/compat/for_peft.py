@@ -4,6 +4,7 @@ No defect: ``LoraConfig`` has a table of layers for each kind of module, and thi
 to every config, so that ``peft.get_peft_model`` accepts them by name.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,5 @@ import wrapt
 @wrapt.patch_function_wrapper(peft.LoraConfig, '__post_init__')
 def accept_frozen_layers(make: Callable[..., None], config: Any, args: Any, kwargs: Any) -> None:
     """Complete a config, with the layer for frozen projections."""
-    from lm4ve.blocks.adapters import LoRALinear
-    from lm4ve.blocks.frozen import Frozen
-
     make(*args, **kwargs)
-    config._register_custom_module({Frozen: LoRALinear})
+    importlib.import_module('lm4ve.blocks.adapters').accept_frozen_layers(config)
