@@ -26,7 +26,7 @@ LLAMA = FAMILIES['llama']
         (dict(arch=dict(model_type='mixtral', num_local_experts=10**9)), 'at most 10000'),
         *((dict(checkpoint=p), 'block.checkpoint') for p in ('/no/such', './nowhere', 'a/b/c', '')),
         (dict(arch=LLAMA, trainable='some'), "trainable='some'.*none, norms, all"),
-        (dict(arch=LLAMA, dtype='int8'), "dtype='int8'.*float32, bfloat16"),
+        (dict(arch=LLAMA, dtype='int4'), "='int4'.*float32, bfloat16"),
         (dict(arch=LLAMA, trainable='all', dtype='bfloat16'), 'block.dtype.*float32'),
         *(
             (dict(arch=LLAMA, layers=x), 'block.layers')

@@ -28,8 +28,9 @@ _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.flo
 _ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
 _DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
 #: What trains -> the types that it trains in: updates are lost in 16-bit weights.
-_TRAINABLE: dict[str, Any] = dict.fromkeys(('norms', 'all'), ('float32',))
-_TRAINABLE |= dict(none=_DTYPES, lora=('float32', 'bfloat16', 'float16'))
+_TRAINABLE = dict(
+    none=(*_DTYPES,), norms=('float32',), all=('float32',), lora=('float32', 'bfloat16', 'float16')
+)
 
 
 @MODELS.register_module()
