@@ -15,7 +15,7 @@ SCRIPT = {
     'reveal_type(lm4ve.wrap)': 'def (model',
     'reveal_type(lm4ve.tasks.vqa.VQAInferencer)': 'def (',
     "reveal_type(lm4ve.apis.list_models('*digits'))": 'list[str]',
-    'lm4ve.wrapp': 'Module has no attribute "wrapp"',
+    'lm4ve.warp_model': 'Module has no attribute "warp_model"',
     'from lm4ve.tasks.image import Digits': 'has no attribute "Digits"',
     'lm4ve.wrap(model=None)': 'Missing positional',
 }
