@@ -9,11 +9,13 @@ docs/guides/try.md.
 """
 
 import argparse
+import inspect
+import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -25,10 +27,10 @@ from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import Features, extract_features
 from lm4ve.probing.report import write_report
-from lm4ve.probing.study import Settings, Study
-from lm4ve.probing.training import Pool, default_workers
+from lm4ve.probing.study import Study
+from lm4ve.probing.training import DEVICE, start_workers
 from lm4ve.probing.variants import FAMILIES
-from lm4ve.probing.verdict import compare, describe_rule
+from lm4ve.probing.verdict import compare, decide
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -38,39 +40,41 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add('encoder', help='timm/NAME, a folder, a hub id, package:NAME or a config')
     add('data', help='a folder of class folders, a CSV file or a config')
-    add('--block', required=True, metavar='CHECKPOINT', help='package:NAME, a folder, a hub id')
+    add('--block', required=True, metavar='CHECKPOINT', help='package:NAME, a folder or a hub id')
     add('--layers', type=int, nargs='+', default=[-1], help='a frozen variant each; default: last')
-    add('--formal', nargs='+', default=[], metavar='[NAME=]FOLDER',
-        help='weights of tools/pretrain_block.py, pre-trained on a formal language')  # fmt: skip
-    add('--variants', nargs='+', default=FAMILIES, choices=FAMILIES, help='default: all')
-    add('--seeds', type=int, help='default: 8, or 5 or 6 where 8 do not fit the minutes')
-    add('--minutes', type=float, default=10.0, help='what all may take; the steps follow')
-    add('--steps', type=int, help='of each training, whatever that takes')
+    text = 'weights of a formal language, from tools/pretrain_block.py'
+    add('--formal', nargs='+', default=[], metavar='[NAME=]FOLDER', help=text)
+    add('--variants', nargs='+', default=[*FAMILIES], choices=FAMILIES, help='default: all')
+    add('--seeds', type=int, help='default: 8; 6 or 5 where the minutes are few')
+    add('--minutes', type=float, default=10.0, help='for all of it; the steps follow')
+    add('--steps', type=int, help='of each training, whatever they take')
     add('--rates', type=float, nargs='+', default=[], help='learning rates; default: a ladder')
-    add('--margin', type=float, default=1.0, help='points that matter to you')
+    add('--margin', type=float, default=1.0, help='the smallest difference that matters, points')
     add('--tokens', type=int, default=16, help='average-pool to so many tokens; 0 keeps all')
-    add('--views', type=int, default=1, help='of each picture to train: itself, augmented ones')
+    add('--views', type=int, default=1, help='of a picture to train: itself, and augmented ones')
     add('--dtype', choices=['float32', 'bfloat16'], default='float32', help="the block's")
-    add('--encoder-checkpoint', help='weights of an encoder that is named by a config')
+    add('--encoder-checkpoint', help='weights of an encoder that a config names')
     add('--size', type=int, help="side of the pictures; default: the encoder's")
     add('--limit', type=int, help='take so many pictures at most')
-    add('--cache', type=Path, default=Path('work_dirs/try/features'), help='of tokens, trainings')
+    add('--cache', type=Path, default=Path('work_dirs/try/cache'), help='of tokens and trainings')
     add('--work-dir', type=Path, help='of the report; default: work_dirs/try/ENCODER-DATA')
     add('--workers', type=int, help='processes; default: one for each core, or one on a GPU')
-    text = 'use what was trained before (the default)'
+    text = 'use what was trained before (default), or train all again'
     add('--resume', action=argparse.BooleanOptionalAction, default=True, help=text)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    for name, least in (('layers', 1), ('rates', 3)):
+        values = getattr(args, name)
+        check(f'different --{name}', len({*values}) or least, least=max(least, len(values)))
+    for name, least in (('seeds', 2), ('steps', 10), ('workers', 1)):
+        check(f'--{name}', getattr(args, name) or least, least=least)
+    check('--margin', args.margin, above=0)
+    if 'frozen' not in args.variants or len({*args.variants}) < 2:
+        raise UserError("--variants needs 'frozen', and one to compare it with.")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     started, args = time.monotonic(), parse_args(argv)
-    formal = dict(_named(word) for word in args.formal)
-    fields = 'block', 'layers', 'seeds', 'minutes', 'rates', 'steps', 'dtype', 'resume'
-    picked = {name: getattr(args, name) for name in fields}
-    families = [f for f in args.variants if f != 'formal' or formal]
-    settings = Settings(**picked, formal=formal, families=families)
-    check('--margin', args.margin, above=0)
-    check('--workers', args.workers or 1, least=1)
     MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
@@ -78,41 +82,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     features = extract_features(encoder, data, args.cache, **sizes)
     try:
         with FileLock(features.folder / 'study.lock', timeout=0):
-            run(features, settings, args, started)
+            run(features, args, started)
     except Timeout as e:
         raise UserError(f"Another run is training on these features: '{e.lock_file}'.") from e
 
 
-def run(features: Features, settings: Settings, args: argparse.Namespace, started: float) -> str:
+def run(features: Features, args: argparse.Namespace, started: float) -> str:
     """Run a study and write its report; return the sentence."""
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    with Pool(features, args.workers or default_workers()) as pool:
-        study = Study(features, settings, pool, console, started)
-        study.prepare()
-        steps, seeds = study.plan['steps'], study.plan['seeds']
-        blocks = [v.name for v in study.variants if v.family == 'frozen']
+    named = (word.rpartition('=')[::2] for word in args.formal)
+    formal: Mapping[str, str] = {name or Path(folder).name: folder for name, folder in named}
+    workers = args.workers or (1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0)))
+    with start_workers(features, workers) as call:
+        study = Study(features, args, formal, call, workers, started)
+        blocks = study.names('frozen')
         count = len(blocks) * (len(study.variants) - len(blocks))
-        rule = describe_rule(args.margin, seeds, len(features.splits['test']), count)
-        say(rule)
-        minutes = study.estimate(study.plan) / 60
-        say(
-            f'Plan: {seeds} seeds of {steps} steps; all trainings take about {minutes:.1f} minutes.'
+        about = (
+            f'{study.plan["steps"]} steps, {study.plan["seeds"]} seeds, margin {args.margin:g}, '
+            f'{len(features.splits["test"]):,} test pictures, {count} comparison(s).'
         )
-        outcome = study.run()
-    comparisons = compare(outcome.correct, blocks, args.margin)
+        rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
+        print(f'{rule}\nFrom nothing, all trainings take {study.estimate(study.plan):.0f} s.\n')
+        study.train()
+    comparisons = compare(study.correct, blocks, args.margin)
     name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data}').strip('-')
     out = args.work_dir or Path('work_dirs/try') / name
     facts = dict(rule=rule, command=shlex.join(['lm4ve', 'try', *sys.argv[1:]]))
-    return write_report(features, outcome, comparisons, out, console, facts)
-
-
-def _named(word: str) -> tuple[str, str]:
-    name, found, folder = word.partition('=')
-    return (name, folder) if found else (Path(word).name, word)
+    return write_report(study, comparisons, out, facts, Console())
 
 
 if __name__ == '__main__':

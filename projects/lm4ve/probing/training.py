@@ -5,18 +5,17 @@ its own, no clock. So trainings may run in any order and number at a time, and a
 killed ends with the same numbers.
 """
 
-import base64
-import functools
 import hashlib
 import itertools
 import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from lm4ve.ablation.trial import end_with_parent
-from lm4ve.errors import UserError
 from lm4ve.files import write_json
 from lm4ve.probing.features import Features
 from lm4ve.probing.variants import BATCH, Variant, build_head, count_operations, count_trainable
@@ -35,7 +33,9 @@ from lm4ve.probing.variants import BATCH, Variant, build_head, count_operations,
 #: Part of every result's key: another number for another recipe.
 RECIPE = 1
 WEIGHT_DECAY = 0.01
-_FORKS = multiprocessing.get_context('forkserver')
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+#: Calls a method of :class:`Trainer` for each argument.
+Run = Callable[[str, Iterable[Any]], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ class Job:
     steps: int
     split: str
 
-    def key(self, features: Features) -> str:
-        """Return the name of its result: whatever changes the result changes it."""
+    def path(self, features: Features) -> Path:
+        """Return the file of its result; whatever changes the result changes the name."""
         fields = {k: v for k, v in asdict(self).items() if k != 'variant'}
-        place = torch.__version__, device()
-        return digest([RECIPE, features.fingerprint, place, fields])
+        key = digest([RECIPE, features.fingerprint, torch.__version__, DEVICE, fields])
+        return features.folder / 'trainings' / f'{key}.json'
 
 
 @dataclass(frozen=True)
@@ -72,88 +72,64 @@ class Profile:
     Attributes:
         identity (str): See :class:`Job`.
         embed_dims (int): D of a block; 0 without one.
-        layers (tuple[int, ...]): Of a block, counted from 0.
-        trainable (int): Parameters that train, those of norm and head included.
-        operations (int): Floating-point operations of the forward pass of one sample.
-        neck_operations (int): The same without norm and head.
+        trainable (int): Parameters that train, those of norm and classifier included.
+        operations (int): Floating-point operations up to the norm, for one sample.
         step_seconds, fixed_seconds (float): Of a training; 0 where nothing was measured.
     """
 
     identity: str
     embed_dims: int
-    layers: tuple[int, ...]
     trainable: int
     operations: int
-    neck_operations: int
     step_seconds: float
     fixed_seconds: float
-
-
-def device() -> str:
-    """Return the type of the device that trains."""
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 
-# ---------------------------------------------------------------------------- training
 class Trainer:
     """Trains variants on the tokens of one encoder and data set.
 
-    Tokens are standardized for each channel by the pictures to train.
-
-    Args:
-        features (Features): The tokens.
+    Tokens are standardized for each channel by (at most 1,024 of) the pictures to train.
     """
 
     def __init__(self, features: Features) -> None:
-        self.features, self.device = features, device()
-        self.channels, self.classes = features.tokens.shape[-1], len(features.classes)
-        total, squares, count = 0.0, 0.0, 0
+        self.features = features
+        self.channels = features.tokens.shape[-1]
         train = features.splits['train']
-        for part in np.array_split(train, len(train) // 512 + 1):
-            x = features.tokens[0, part].reshape(-1, self.channels).astype(np.float64)
-            total, squares, count = total + x.sum(0), squares + (x**2).sum(0), count + len(x)
-        mean = total / count
-        deviation = np.sqrt(np.maximum(squares / count - mean**2, 0)) + 1e-6
-        scales = torch.tensor(np.stack([mean, deviation]), dtype=torch.float32)
-        self.mean, self.deviation = scales.to(self.device)
+        part = torch.from_numpy(features.tokens[0, train[:: len(train) // 1024 + 1]]).float()
+        self.mean = part.mean((0, 1)).to(DEVICE)
+        self.deviation = part.std((0, 1)).to(DEVICE) + 1e-6
 
-    def load(self, indices: np.ndarray, views: np.ndarray | int = 0) -> Tensor:
-        """Return standardized tokens, float32 ``[B, N, C]``."""
-        tokens = torch.from_numpy(np.asarray(self.features.tokens[views, indices]))
-        return (tokens.to(self.device).float() - self.mean) / self.deviation
+    def load(self, indices: np.ndarray, views: np.ndarray | int = 0) -> tuple[Tensor, Tensor]:
+        """Return standardized tokens, float32 ``[B, N, C]``, and labels, int64 ``[B]``."""
+        tokens = torch.from_numpy(np.asarray(self.features.tokens[views, indices])).to(DEVICE)
+        labels = torch.from_numpy(self.features.labels[indices]).to(DEVICE)
+        return (tokens.float() - self.mean) / self.deviation, labels
 
     def batches(self, splits: Sequence[str], seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield tokens and labels without end, one permutation of the pictures after another.
+        """Yield batches without end, one permutation of the pictures after another.
 
-        Only pictures to train have further views.
+        Only the split 'train' has further views.
         """
         generator = np.random.default_rng(seed)
-        has_views = np.zeros(len(self.features.labels), bool)
-        has_views[self.features.splits['train']] = True
         pictures = np.concatenate([self.features.splits[s] for s in splits])
         size = min(BATCH, len(pictures))
         while True:
-            order = generator.permutation(pictures)
-            for start in range(0, len(order) - size + 1, size):
-                indices = order[start : start + size]
+            order = generator.permutation(pictures)[: len(pictures) // size * size]
+            for indices in order.reshape(-1, size):
                 views = generator.integers(len(self.features.tokens), size=size)
-                labels = torch.from_numpy(self.features.labels[indices])
-                yield self.load(indices, views * has_views[indices]), labels.to(self.device)
-
-    def build(self, variant: Variant, seed: int) -> nn.Module:
-        return build_head(variant, self.channels, self.classes, seed).to(self.device)
+                yield self.load(indices, views * np.isin(indices, self.features.splits['train']))
 
     def train(self, job: Job) -> nn.Module:
-        """Train; tuned rates are used with the pictures that they were tuned on, too."""
-        splits = ('train',) if job.split == 'val' else ('train', 'val')
+        """Train; with a tuned rate, also on the pictures that it was tuned on."""
         model = self.build(job.variant, job.seed)
-        options = dict(lr=job.rate, weight_decay=WEIGHT_DECAY)
-        optimizer = torch.optim.AdamW(model.parameters(), **options)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, job.rate, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, job.rate, job.steps)
+        splits = ('train',) if job.split == 'val' else ('train', 'val')
         for x, y in itertools.islice(self.batches(splits, job.seed), job.steps):
             optimizer.zero_grad()
             F.cross_entropy(model(x), y).backward()
@@ -161,159 +137,102 @@ class Trainer:
             schedule.step()
         return model
 
+    def build(self, variant: Variant, seed: int) -> nn.Sequential:
+        return build_head(variant, self.channels, len(self.features.classes), seed).to(DEVICE)
+
     @torch.no_grad()
-    def correct(self, model: nn.Module, split: str) -> np.ndarray:
-        """Return which pictures of a split are classified rightly, bool ``[n]``."""
-        indices, found = self.features.splits[split], []
-        model.eval()
-        for part in np.split(indices, range(4 * BATCH, len(indices), 4 * BATCH)):
-            scores = model(self.load(part))
-            labels = torch.from_numpy(self.features.labels[part]).to(self.device)
-            # A training that diverged is right nowhere.
-            found.append((scores.argmax(1) == labels) & scores.isfinite().all(1))
-        return torch.cat(found).cpu().numpy()
-
     def run(self, job: Job) -> None:
-        """Train, score and store the result."""
-        start = time.perf_counter()
-        correct = self.correct(self.train(job), job.split)
-        write_result(self.features, job, correct, time.perf_counter() - start)
+        """Train, score, and store which pictures were right, a bit for each."""
+        start, found = time.perf_counter(), []
+        with torch.enable_grad():
+            model = self.train(job).eval()
+        indices = self.features.splits[job.split]
+        for part in np.split(indices, range(4 * BATCH, len(indices), 4 * BATCH)):
+            x, y = self.load(part)
+            scores = model(x)
+            # A training that diverged is right nowhere.
+            found.append((scores.argmax(1) == y) & scores.isfinite().all(1))
+        bits = np.packbits(torch.cat(found).cpu().numpy()).tobytes().hex()
+        record = dict(asdict(job), correct=bits, seconds=time.perf_counter() - start)
+        write_json(record, job.path(self.features))
 
-    def profile(self, variant: Variant, measured_steps: int) -> Profile:
-        """Build a variant, and count and measure what it costs."""
+    def profile(self, request: tuple[Variant, int]) -> Profile:
+        """Build a variant, count what it costs, and measure some steps if they are not 0."""
+        variant, steps = request
         start = time.perf_counter()
-        model = self.build(variant, 0)
-        built = time.perf_counter() - start
-        block = getattr(model.pool, 'block', None)
-        source = {k: v for k, v in getattr(block, 'source', {}).items() if k != 'source'}
-        tokens = self.features.tokens.shape[2]
-        count = functools.partial(count_operations, tokens=tokens, channels=self.channels)
-        seconds = []
-        if measured_steps:
-            for steps in (2, 2 + measured_steps):
-                start = time.perf_counter()
-                self.train(Job(variant, '', 1e-3, 0, steps, 'test'))
-                seconds.append(time.perf_counter() - start)
-        step = (seconds[1] - seconds[0]) / measured_steps if seconds else 0.0
+        pool = (model := self.build(variant, 0))[0]
+        built = time.perf_counter()
+        if steps:
+            self.train(Job(variant, '', 1e-3, 0, steps, 'test'))
+        trained = time.perf_counter() - 2 * built + start  # which built it again
+        block = getattr(pool, 'block', None)
+        source = dict(getattr(block, 'source', {}), source='')  # the same weights elsewhere
         return Profile(
             identity=digest([variant.family, variant.width, source]),
             embed_dims=getattr(block, 'embed_dims', 0),
-            layers=tuple(source.get('layers', ())),
             trainable=count_trainable(model),
-            operations=count(model, device=self.device),
-            neck_operations=count(model.pool, device=self.device),
-            step_seconds=max(step, 1e-5),
-            fixed_seconds=built,
+            operations=count_operations(pool, *self.features.tokens.shape[2:], DEVICE),
+            step_seconds=max(trained / max(steps, 1), 0.0),
+            fixed_seconds=built - start,
         )
 
 
-# ---------------------------------------------------------------------------- results
-def result_path(features: Features, job: Job) -> Path:
-    return features.folder / 'trainings' / f'{job.key(features)}.json'
-
-
-def write_result(features: Features, job: Job, correct: np.ndarray, seconds: float) -> None:
-    """Store a finished training: what was right, a bit for each picture."""
-    write_json(
-        dict(
-            key=job.key(features),
-            variant=job.variant.name,
-            **{k: v for k, v in asdict(job).items() if k not in ('variant', 'identity')},
-            count=len(correct),
-            correct=base64.b64encode(np.packbits(correct).tobytes()).decode(),
-            seconds=seconds,
-        ),
-        result_path(features, job),
-    )
-
-
 def read_result(features: Features, job: Job) -> tuple[np.ndarray, float] | None:
-    """Return what was right, bool ``[n]``, and the seconds; None where there is no whole result."""
+    """Return which pictures were right, bool ``[n]``, and the seconds; None: not trained yet."""
     try:
-        stored = json.loads(result_path(features, job).read_text())
-        bits = np.frombuffer(base64.b64decode(stored['correct']), np.uint8)
-        correct = np.unpackbits(bits, count=stored['count']).astype(bool)
-        whole = stored['key'] == job.key(features)
-        whole &= len(correct) == len(features.splits[job.split])
-        return (correct, float(stored['seconds'])) if whole else None
+        stored = json.loads(job.path(features).read_text())
+        bits = np.frombuffer(bytes.fromhex(stored['correct']), np.uint8)
+        correct = np.unpackbits(bits).astype(bool)[: len(features.splits[job.split])]
+        return (correct, stored['seconds']) if len(correct) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-# ---------------------------------------------------------------------------- processes
-class Pool:
-    """Processes that train, each with one CPU thread; they end with this one.
+@contextmanager
+def start_workers(features: Features, count: int) -> Iterator[Run]:
+    """Start processes that train, each with one CPU thread; they end with this one.
 
     Args:
         features (Features): The tokens.
         count (int): Processes. 0: train in this process.
+
+    Yields:
+        Run: ``run(method, arguments)`` yields the results in order.
     """
-
-    def __init__(self, features: Features, count: int) -> None:
-        self.features, self.count = features, count
-
-    def __enter__(self) -> 'Pool':
-        if self.count:
-            os.environ['OMP_NUM_THREADS'] = '1'  # libraries read it when the server loads them
-            _FORKS.set_forkserver_preload(['lm4ve.probing.training'])
-            options = dict(mp_context=_FORKS, initializer=_prepare)
-            self.pool = ProcessPoolExecutor(self.count, initargs=(_pack(self.features),), **options)
-        else:
-            _prepare(self.features)
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.count:
-            if kind is not None:  # nobody waits for the trainings that run
-                for child in multiprocessing.active_children():
-                    child.terminate()
-            self.pool.shutdown(cancel_futures=True)
-
-    def run(self, method: str, arguments: Iterable[tuple]) -> Iterator[tuple[tuple, Any]]:
-        """Call a method of :class:`Trainer`; yield arguments and result as calls end."""
-        if not self.count:
-            yield from ((a, _call(method, *a)) for a in arguments)
-            return
-        calls = {self.pool.submit(_call, method, *a): a for a in arguments}
+    if not count:
+        trainer = Trainer(features)
+        yield lambda method, arguments: map(getattr(trainer, method), arguments)
+        return
+    os.environ['OMP_NUM_THREADS'] = '1'  # libraries read it when the server loads them
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    tokens: Any = features.tokens
+    if isinstance(tokens, np.memmap):  # pickle would send what is in the file
+        place = tokens.filename, tokens.dtype, 'r', tokens.offset, tokens.shape
+        features = replace(features, tokens=place)
+    with ProcessPoolExecutor(count, context, _prepare, (features,)) as pool:
         try:
-            for call in as_completed(calls):
-                yield calls[call], call.result()
-        except BrokenProcessPool as e:
-            raise UserError(
-                'A process that trains was killed, perhaps for its memory. Fix: --workers 1; the '
-                'same command goes on where it was.'
-            ) from e
+            yield lambda method, arguments: pool.map(partial(_call, method), arguments)
+        except BaseException:  # nobody waits for the trainings that run
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
 
 
 _trainer: Trainer
 
 
-def _pack(features: Features) -> Features:
-    """Replace a memory map, whose content would be sent, by its place."""
-    t: Any = features.tokens
-    if not isinstance(t, np.memmap):
-        return features
-    return replace(features, tokens=(t.filename, t.dtype, 'r', t.offset, t.shape))
-
-
 def _prepare(features: Features) -> None:
-    global _trainer
-    if multiprocessing.parent_process() is not None:
-        os.setsid()  # Ctrl-C is for the command, which ends its processes
-        end_with_parent()
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # gradients of a block may be as small, and slow
-        # Each block would log its weights.
-        MMLogger.get_instance('lm4ve-try', log_level='WARNING')
+    os.setsid()  # Ctrl-C is for the command, which ends its processes
+    end_with_parent()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # some gradients of a block are as small, and slow
+    MMLogger.get_instance('lm4ve-try', log_level='WARNING')  # each block logs its weights
     if isinstance(features.tokens, tuple):
         features = replace(features, tokens=np.memmap(*features.tokens))
+    global _trainer
     _trainer = Trainer(features)
 
 
-def _call(method: str, *arguments: Any) -> Any:
-    return getattr(_trainer, method)(*arguments)
-
-
-def default_workers() -> int:
-    """Return the cores that this process may use; 1 on a GPU."""
-    return 1 if device() == 'cuda' else len(os.sched_getaffinity(0))
+def _call(method: str, argument: Any) -> Any:
+    return getattr(_trainer, method)(argument)

@@ -1,8 +1,8 @@
 """What is trained on an encoder's tokens: probes, blocks, and controls of the same size.
 
-All variants share pooling, final norm and head, so that they differ in one place only::
+All variants have the same final norm and classifier::
 
-    tokens [B, N, C] -> (mapper -> block -> mapper) -> pool -> LayerNorm -> Linear -> logits
+    tokens [B, N, C] -> (mapper -> block -> mapper) -> mean -> LayerNorm -> Linear -> logits
 
 A frozen block helps only in comparison: with no block, with random weights of the same shape,
 with weights from a formal language, and with trained layers in its place. The trained layers
@@ -11,6 +11,7 @@ the frozen block. Either could explain a gain alone.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,10 +29,9 @@ from lm4ve.necks import LLMBlockNeck
 
 #: Names that ``--variants`` takes.
 FAMILIES = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
-#: Those with layers of a language model's shape.
-BLOCKS = ('frozen', 'random', 'formal')
 #: Samples of a step; operations are counted for as many, since folding depends on their number.
 BATCH = 64
+#: Of trained attention, whose width is a multiple of it.
 _HEADS = 8
 
 
@@ -43,7 +43,7 @@ class Variant:
         name (str): In tables.
         family (str): Of :data:`FAMILIES`.
         words (str): In sentences.
-        block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, for :data:`BLOCKS`.
+        block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
         width (int): Of the layer that is trained in the block's place.
     """
 
@@ -57,7 +57,7 @@ class Variant:
 class AttentiveMean(nn.Module):
     """Weighted mean of tokens ``[B, N, C] -> [B, C]``: attention of one learned query.
 
-    Each head weights its share of the channels. It starts as the plain mean.
+    Each head weights its share of the channels. Without training it is the plain mean.
     """
 
     def __init__(self, channels: int) -> None:
@@ -66,9 +66,9 @@ class AttentiveMean(nn.Module):
         self.query = nn.Parameter(torch.zeros(heads, channels // heads))
 
     def forward(self, x: Tensor) -> Tensor:
-        heads = x.unflatten(-1, self.query.shape)
-        scores = (heads * self.query).sum(-1, keepdim=True) / self.query.shape[1] ** 0.5
-        return (heads * scores.softmax(1)).sum(1).flatten(1)
+        x = x.unflatten(-1, self.query.shape)
+        scores = (x * self.query).sum(-1, keepdim=True) / self.query.shape[1] ** 0.5
+        return (x * scores.softmax(1)).sum(1).flatten(1)
 
 
 class AttentionBlock(nn.Module):
@@ -94,22 +94,11 @@ class AttentionBlock(nn.Module):
         return take_tokens(x + self.out(mixed), queries)
 
 
-class Head(nn.Module):
-    """A way to pool tokens, then LayerNorm and a linear classifier."""
-
-    def __init__(self, pool: Callable[[Tensor], Tensor], channels: int, classes: int) -> None:
-        super().__init__()
-        self.pool = pool
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
-        self.head = nn.Linear(channels, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.norm(self.pool(x)))
-        return out
+_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=AttentionBlock, mlp=MLPBlock)
 
 
-def build_head(variant: Variant, channels: int, classes: int, seed: int) -> Head:
-    """Build a variant for tokens ``[B, N, channels]``.
+def build_head(variant: Variant, channels: int, classes: int, seed: int) -> nn.Sequential:
+    """Build a variant: what pools tokens ``[B, N, channels]``, norm and classifier.
 
     Args:
         variant (Variant): What to build.
@@ -117,69 +106,31 @@ def build_head(variant: Variant, channels: int, classes: int, seed: int) -> Head
         seed (int): Of the initialization; the random block is another one with every seed.
     """
     torch.manual_seed(seed)
-    if variant.family == 'linear':
-        return Head(_Mean(), channels, classes)
-    if variant.family == 'attentive':
-        return Head(AttentiveMean(channels), channels, classes)
-    if variant.family in BLOCKS:
-        neck = build_neck(LLMBlock(**variant.block, seed=seed), channels)
-    else:
-        neck = build_neck(_LAYERS[variant.family](variant.width), channels)
-    initialize(neck, neck.init_cfg)
-    return Head(neck, channels, classes)
+    pool: nn.Module = AttentiveMean(channels).requires_grad_(variant.family == 'attentive')
+    if variant.block or variant.width:
+        build = _LAYERS.get(variant.family)
+        block = build(variant.width) if build else LLMBlock(**variant.block, seed=seed)
+        pool = _build_neck(block, channels)
+        initialize(pool, pool.init_cfg)
+    return nn.Sequential(pool, nn.LayerNorm(channels, eps=1e-6), nn.Linear(channels, classes))
 
 
-def build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
-    """Put a block between mappers; the tokens' mean comes out, before the final norm."""
+def _build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
     return LLMBlockNeck(channels, block, norm_cfg=None, out_type='avg_featmap')
 
 
-class _Mean(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(1)
-
-
-_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=AttentionBlock, mlp=MLPBlock)
-
-
-def count_operations(module: nn.Module, tokens: int, channels: int, device: str = 'cpu') -> int:
+def count_operations(module: nn.Module, tokens: int, channels: int, device: str) -> int:
     """Count the floating-point operations of a forward pass, for one sample of a batch."""
     x = torch.zeros(BATCH, tokens, channels, device=device)
-    # The fused kernels of CPUs are not counted.
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+    # The counter does not know the CPU's fused attention.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(x)
     return counter.get_total_flops() // BATCH
 
 
 def count_trainable(module: nn.Module) -> int:
-    """Count parameters that train."""
+    """Count the parameters that train."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def matching_width(
-    family: str, channels: int, target: int, measure: Callable[[nn.Module], int]
-) -> int:
-    """Return the width at which a trained layer between its mappers comes nearest to a target.
-
-    Args:
-        family (str): 'attention' or 'mlp'.
-        channels (int): C.
-        target (int): What ``measure`` shall give.
-        measure (Callable): Of a neck on the device 'meta'; grows with the width.
-    """
-
-    def size(width: int) -> int:
-        with torch.device('meta'):
-            return measure(build_neck(_LAYERS[family](width), channels))
-
-    low, high = _HEADS, 2 * _HEADS
-    while size(high) < target:
-        low, high = high, 2 * high
-    while high - low > _HEADS:
-        middle = (low + high) // (2 * _HEADS) * _HEADS
-        low, high = (middle, high) if size(middle) < target else (low, middle)
-    return min(low, high, key=lambda width: abs(size(width) - target))
 
 
 def list_blocks(
@@ -194,18 +145,19 @@ def list_blocks(
         dtype (str): Of the block.
     """
     own = dict(checkpoint=checkpoint, dtype=dtype)
-    found = []
-    for i in layers:
-        where = f' (layer {i})' if len(layers) > 1 else ''
-        block = dict(own, layers=(i,))
-        found.append(Variant(f'frozen{where}', 'frozen', f'the frozen block{where}', block))
-    block = dict(own, layers=(layers[-1],), pretrained=False)
-    found.append(Variant('random', 'random', 'a frozen random block', block))
-    for name, folder in formal.items():
-        words = f"a frozen block pre-trained on '{name}'"
-        block = dict(checkpoint=folder, dtype=dtype)
-        found.append(Variant(f'formal ({name})', 'formal', words, block))
-    return found
+    several = {i: f' (layer {i})' if len(layers) > 1 else '' for i in layers}
+    random = dict(own, layers=layers[-1:], pretrained=False)
+    return [
+        *(
+            Variant(f'frozen{text}', 'frozen', f'the frozen block{text}', dict(own, layers=(i,)))
+            for i, text in several.items()
+        ),
+        Variant('random', 'random', 'a frozen random block', random),
+        *(
+            Variant(f'formal ({k})', 'formal', f"a frozen block of '{k}'", dict(own, checkpoint=v))
+            for k, v in formal.items()
+        ),
+    ]
 
 
 def list_controls(channels: int, tokens: int, width: int, operations: int) -> list[Variant]:
@@ -216,17 +168,28 @@ def list_controls(channels: int, tokens: int, width: int, operations: int) -> li
         width (int): D of the frozen block, whose mappers have 2 C D parameters.
         operations (int): Of the frozen block with its mappers, for one sample.
     """
+    found = [Variant(name, name, f'the {name} probe') for name in ('linear', 'attentive')]
     sizes: dict[str, tuple[int, Callable[[nn.Module], int]]] = {
         'parameters': (2 * channels * width, count_trainable),
         'operations': (operations, lambda m: count_operations(m, tokens, channels, 'meta')),
     }
-    found = [
-        Variant('linear', 'linear', 'the linear probe'),
-        Variant('attentive', 'attentive', 'the attentive probe'),
-    ]
-    for family, noun in (('attention', 'a trained attention layer'), ('mlp', 'a trained MLP')):
-        for name, (target, measure) in sizes.items():
-            fitting = matching_width(family, channels, target, measure)
-            words = f'{noun} with as many {name}'
-            found.append(Variant(f'{family} ({name})', family, words, width=fitting))
+    for family, noun in (('attention', 'attention layer'), ('mlp', 'MLP')):
+        for size, (target, count) in sizes.items():
+            fitting = _matching_width(_LAYERS[family], channels, target, count)
+            words = f'a trained {noun} with as many {size}'
+            found.append(Variant(f'{family} ({size})', family, words, width=fitting))
     return found
+
+
+def _matching_width(
+    build: Callable[[int], nn.Module], channels: int, target: int, count: Callable[[nn.Module], int]
+) -> int:
+    """Return the width at which a layer between its mappers comes nearest to a target."""
+
+    def size(width: int) -> int:
+        with torch.device('meta'):
+            return count(_build_neck(build(width), channels))
+
+    widths = range(_HEADS, 1 << 24, _HEADS)
+    above = bisect_left(widths, target, key=size)
+    return min(widths[max(above - 1, 0) : above + 1], key=lambda w: abs(size(w) - target))

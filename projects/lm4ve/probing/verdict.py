@@ -13,19 +13,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import stats
 
-from lm4ve.ablation.report import number, span
 from lm4ve.ablation.statistics import holm, paired_tests
+from lm4ve.probing.variants import Variant
 
 ALPHA = 0.05
 POWER = 0.8
-#: What a verdict is called in tables; '{}' is the margin or a number that would be needed.
-WORDS = {
-    'better': 'better',
-    'worse': 'worse',
-    'equal': 'no difference larger than {}',
-    'few seeds': 'too few seeds to tell: about {} would be needed',
-    'few pictures': 'too few test pictures to tell: about {} would be needed',
-}
 
 
 @dataclass(frozen=True)
@@ -38,9 +30,8 @@ class Comparison:
         seeds (tuple[float, float]): Its 95 % interval over seeds.
         pictures (tuple[float, float]): Its 95 % interval over test pictures.
         p, holm (float): Of the paired t-test over seeds, two-sided; the second corrected.
-        verdict (str): A key of :data:`WORDS`.
-        needed (int): Seeds or pictures that would be needed, for the last two.
-        margin (float): For 'equal'.
+        verdict (str): 'better', 'worse', 'equal', 'few seeds' or 'few pictures'.
+        words (str): The same for tables, with the margin or the number that is needed.
     """
 
     block: str
@@ -51,39 +42,13 @@ class Comparison:
     p: float
     holm: float = math.nan
     verdict: str = ''
-    needed: int = 0
-    margin: float = 1.0
-
-    @property
-    def words(self) -> str:
-        shown = points(self.margin) if self.verdict == 'equal' else f'{self.needed:,}'
-        return WORDS[self.verdict].format(shown)
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """The wider one of both intervals."""
-        return max(self.seeds, self.pictures, key=lambda ends: ends[1] - ends[0])
-
-
-def describe_rule(margin: float, seeds: int, pictures: int, comparisons: int) -> str:
-    """Return the rule in words, to be printed before the first training."""
-    m = points(margin)
-    return (
-        f'The rule, set before the first training. Every frozen block is compared with every other '
-        f'variant:\n{seeds} seeds, paired; {pictures:,} test pictures; {comparisons} comparisons.\n'
-        f'  no difference larger than {m}: the 90 % interval over seeds lies within it (two '
-        f'one-sided t-tests)\n'
-        f'  better, worse: else, if p < {ALPHA} over seeds (paired t-test, corrected by Holm) and '
-        f'the 95 % interval\n'
-        f'    over test pictures excludes zero\n'
-        f'  too few seeds, too few test pictures: else; with the number for a power of {POWER:.0%}'
-        f'\nOf several layers, the sentence is about the one with the best validation accuracy.'
-    )
+    words: str = ''
 
 
 def points(value: float) -> str:
     """Return a number of points in words."""
-    return f'{number(value)} point{"s" * (value != 1)}'
+    text = f'{value:.1f}'.removesuffix('.0')
+    return f'{text} point{"s" * (text != "1")}'
 
 
 def interval(values: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -118,28 +83,39 @@ def compare(
             ends = interval(gain.mean(1), 0.95), interval(gain.mean(0), 0.95)
             p, _ = paired_tests(100.0 * correct[block].mean(1), 100.0 * correct[against].mean(1))
             mean = float(gain.mean())
-            found.append(Comparison(block, against, mean, *ends, p, margin=margin))
+            found.append(Comparison(block, against, mean, *ends, p))
             gains.append(gain)
     corrected = holm([c.p for c in found])
     return [
-        _decide(replace(c, holm=p), gain, len(found))
+        decide(replace(c, holm=p), gain, margin, len(found))
         for c, p, gain in zip(found, corrected, gains, strict=True)
     ]
 
 
-def _decide(c: Comparison, gain: np.ndarray, comparisons: int) -> Comparison:
-    """Apply the rule to ``gain``, points ``[seeds, pictures]``."""
+def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> Comparison:
+    """Decide a comparison of a frozen block with another variant, seed by seed:
+
+    - no difference larger than the margin: the 90 % interval over seeds lies within the
+      margin, so that two one-sided t-tests reject that it is larger;
+    - better, or worse: else, if p < 0.05 over seeds (paired t-test, corrected by Holm for all
+      comparisons), and the 95 % interval over test pictures excludes zero;
+    - too few seeds, or too few test pictures, to tell: else. The number that is given is
+      enough with a chance of 80 %, if mean and spread are as observed.
+
+    Of several layers, the sentence is about the one with the best accuracy in tuning.
+    """
     seeds, pictures = gain.mean(1), gain.mean(0)
     low, high = interval(seeds, 0.9)
-    if -c.margin < low and high < c.margin:
-        return replace(c, verdict='equal')
-    if not c.holm < ALPHA:
-        needed = _needed(seeds, ALPHA / comparisons, c.margin)
-        return replace(c, verdict='few seeds', needed=max(needed, len(seeds) + 1))
-    if not (c.pictures[0] > 0 or c.pictures[1] < 0):
-        needed = _needed(pictures, ALPHA)
-        return replace(c, verdict='few pictures', needed=max(needed, len(pictures) + 1))
-    return replace(c, verdict='better' if c.difference > 0 else 'worse')
+    verdict = words = 'better' if c.difference > 0 else 'worse'
+    if -margin < low and high < margin:
+        verdict, words = 'equal', f'no difference larger than {points(margin)}'
+    elif not c.holm < ALPHA:
+        n = max(_needed(seeds, ALPHA / comparisons, margin), len(seeds) + 1)
+        verdict, words = 'few seeds', f'too few seeds to tell: {n:,} needed'
+    elif not (c.pictures[0] > 0 or c.pictures[1] < 0):
+        n = max(_needed(pictures, ALPHA), len(pictures) + 1)
+        verdict, words = 'few pictures', f'too few test pictures to tell: {n:,} needed'
+    return replace(c, verdict=verdict, words=words)
 
 
 def _needed(values: np.ndarray, alpha: float, margin: float = 0.0) -> int:
@@ -162,73 +138,57 @@ def _needed(values: np.ndarray, alpha: float, margin: float = 0.0) -> int:
 
 
 def conclude(
-    comparisons: Sequence[Comparison], block: str, variants: Mapping[str, tuple[str, str]]
+    comparisons: Sequence[Comparison], variants: Mapping[str, Variant], margin: float
 ) -> str:
     """Return the sentence for a reader.
 
     Args:
-        comparisons (Sequence[Comparison]): From :func:`compare`.
-        block (str): The frozen variant that it is about.
-        variants (Mapping): Name -> family, and words for a sentence.
+        comparisons (Sequence[Comparison]): Those of one block.
+        variants (Mapping[str, Variant]): By name.
+        margin (float): In points.
     """
-    mine = [c for c in comparisons if c.block == block]
-    parts = []
-    for verdict in ('better', 'worse'):
-        found = [
-            f'than {variants[c.against][1]} by {points(abs(c.difference))} ({_span(c)})'
-            for c in mine
-            if c.verdict == verdict
-        ]
-        parts += [f'{verdict} {_join(found)}'] if found else []
-    equal = [variants[c.against][1] for c in mine if c.verdict == 'equal']
-    if equal:
-        parts.append(f'not different from {_join(equal)} by more than {points(mine[0].margin)}')
-    for verdict, noun in (('few seeds', 'seeds'), ('few pictures', 'test pictures')):
-        found = [
-            f'{variants[c.against][1]} (about {c.needed:,} {noun} would be needed)'
-            for c in mine
-            if c.verdict == verdict
-        ]
-        parts += [f'not to be told from {_join(found)}'] if found else []
-    verdicts: dict[str, list[str]] = {}
-    for c in mine:
-        verdicts.setdefault(variants[c.against][0], []).append(c.verdict)
-    end = _meaning(verdicts)
-    return f'On this data {variants[block][1]} is {_join(parts, "; ")}{end and ": "}{end}.'
-
-
-def _span(c: Comparison) -> str:
-    low, high = c.span if c.difference > 0 else (-c.span[1], -c.span[0])
-    return span(low, high)
-
-
-def _join(words: Sequence[str], between: str = ', ') -> str:
-    *first, last = words
-    return (
-        f'{between.join(first)}{between if between == "; " else " "}and {last}' if first else last
-    )
-
-
-def _meaning(verdicts: Mapping[str, Sequence[str]]) -> str:
-    """Return what follows from the verdicts by family."""
-    base = verdicts.get('linear', [''])[0]
-    if base != 'better':
-        words = {'': '', 'equal': 'it does not help here', 'worse': 'it does harm here'}
-        return words.get(base, 'whether it helps here is open')
-    same = {
-        family: any(v in ('equal', 'worse') for v in found) for family, found in verdicts.items()
+    groups: dict[str, list[str]] = {}
+    verdicts: dict[str, set[str]] = {}
+    for c in comparisons:
+        other = variants[c.against]
+        verdicts.setdefault(other.family, set()).add(c.verdict)
+        wider = max(c.seeds, c.pictures, key=lambda ends: ends[1] - ends[0])
+        low, high = sorted(map(abs, wider))
+        size = f' by {points(abs(c.difference))} ({low:.1f} to {high:.1f})'
+        is_clear = c.verdict in ('better', 'worse')
+        groups.setdefault(c.verdict, []).append(f'{other.words}{size if is_clear else ""}')
+    before = {
+        'better': 'is better than {}',
+        'worse': 'is worse than {}',
+        'equal': f'does not differ by more than {points(margin)} from {{}}',
+        'few seeds': 'needs more seeds to be told from {}',
+        'few pictures': 'needs more test pictures to be told from {}',
     }
-    all_better = {family: set(found) == {'better'} for family, found in verdicts.items()}
-    if same.get('random'):
-        text = 'it helps, but its pre-training is not the reason'
-    elif not all_better.get('random'):
-        text = 'it helps; whether its pre-training is the reason is open'
-    elif same.get('formal'):
-        text = 'its pre-training helps, but language is not the reason'
-    elif all_better.get('formal'):
-        text = 'its pre-training helps, and more than that on a formal language'
+    parts = [text.format(_join(groups[v])) for v, text in before.items() if v in groups]
+    block = variants[comparisons[0].block].words
+    return f'On this data {block} {"; it ".join(parts)}. {_meaning(verdicts)}'.strip()
+
+
+def _join(words: Sequence[str]) -> str:
+    *first, last = words
+    return f'{", ".join(first)} and {last}' if first else last
+
+
+def _meaning(verdicts: Mapping[str, set[str]]) -> str:
+    """Return what follows from the verdicts by family."""
+    is_better = {family: found == {'better'} for family, found in verdicts.items()}
+    is_not = {family: bool(found & {'equal', 'worse'}) for family, found in verdicts.items()}
+    if not is_better.get('linear'):
+        return 'So it does not help here.' if is_not.get('linear') else 'Whether it helps is open.'
+    if is_not.get('random'):
+        text = 'it helps, but not by its pre-training'
+    elif not is_better.get('random'):
+        text = 'it helps; whether by its pre-training is open'
+    elif is_not.get('formal'):
+        text = 'its pre-training helps, but it is not the language'
+    elif is_better.get('formal'):
+        text = 'its pre-training helps, more than that on a formal language'
     else:
-        text = 'its pre-training helps; whether language is the reason is open'
-    if any(same.get(family) for family in ('attentive', 'attention', 'mlp')):
-        text += ', and trained layers do as well'
-    return text
+        text = 'its pre-training helps; whether it is the language is open'
+    trained = any(is_not.get(family) for family in ('attentive', 'attention', 'mlp'))
+    return f'So {text}{", and a trained control does as well" if trained else ""}.'
