@@ -58,14 +58,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--limit', type=int, help='take so many pictures at most')
     add('--cache', type=Path, default=Path('work_dirs/try/cache'), help='of tokens and trainings')
     add('--work-dir', type=Path, help='of the report; default: work_dirs/try/ENCODER-DATA')
-    add('--workers', type=int, help='processes; default: one for each core, or one on a GPU')
+    add('--workers', type=int, help='processes; default: one for each core, or for a GPU')
     text = 'use what was trained before (default), or train all again'
     add('--resume', action=argparse.BooleanOptionalAction, default=True, help=text)
     args = parser.parse_args(argv)
-    for name, least in (('layers', 1), ('rates', 3)):
-        values = getattr(args, name)
-        check(f'different --{name}', len({*values}) or least, least=max(least, len(values)))
-    for name, least in (('seeds', 2), ('steps', 10), ('workers', 1)):
+    check('the number of --rates', len({*args.rates}) or 3, least=3)
+    for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
         check(f'--{name}', getattr(args, name) or least, least=least)
     check('--margin', args.margin, above=0)
     if 'frozen' not in args.variants or len({*args.variants}) < 2:
@@ -91,7 +89,8 @@ def run(features: Features, args: argparse.Namespace, started: float) -> str:
     """Run a study and write its report; return the sentence."""
     named = (word.rpartition('=')[::2] for word in args.formal)
     formal: Mapping[str, str] = {name or Path(folder).name: folder for name, folder in named}
-    workers = args.workers or (1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0)))
+    cores = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
+    workers = cores if args.workers is None else args.workers
     with start_workers(features, workers) as call:
         study = Study(features, args, formal, call, workers, started)
         blocks = study.names('frozen')
@@ -101,7 +100,7 @@ def run(features: Features, args: argparse.Namespace, started: float) -> str:
             f'{len(features.splits["test"]):,} test pictures, {count} comparison(s).'
         )
         rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
-        print(f'{rule}\nFrom nothing, all trainings take {study.estimate(study.plan):.0f} s.\n')
+        print(f'{rule}\n')
         study.train()
     comparisons = compare(study.correct, blocks, args.margin)
     name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data}').strip('-')

@@ -24,7 +24,7 @@ _COLORS = dict(better='C2', worse='C3', equal='C0')
 def warn(study: Study) -> list[str]:
     """Return what a reader has to know before the numbers."""
     train, test = (len(study.features.splits[s]) for s in ('train', 'test'))
-    dims = max(profile.embed_dims for profile in study.profiles.values())
+    dims = study.profiles[study.names('frozen')[0]].embed_dims
     mappers, found = 2 * study.features.tokens.shape[-1] * dims, []
     if train < mappers:
         text = f'{train:,} pictures train the {mappers:,} parameters of the two mappers'

@@ -93,7 +93,7 @@ def compare(
 
 
 def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> Comparison:
-    """Decide a comparison of a frozen block with another variant, seed by seed:
+    """The verdict on a frozen block and another variant, whose seeds are paired:
 
     - no difference larger than the margin: the 90 % interval over seeds lies within the
       margin, so that two one-sided t-tests reject that it is larger;
