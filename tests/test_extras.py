@@ -117,7 +117,7 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
 
 @pytest.mark.parametrize(
     'package, extra',
-    [('analysis', 'analysis'), ('analysis.iou', 'iou'), ('ablation', 'slurm')],
+    [('analysis', 'analysis'), ('analysis.iou', 'iou'), ('ablation', 'slurm'), ('probing', 'try')],
     ids=str,
 )
 def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path):
@@ -127,7 +127,9 @@ def test_all_modules_of_an_analysis_need_its_extra_only(package, extra, tmp_path
 def test_the_collective_extras_are_their_parts():
     parts = ('activations', 'iou', 'ablation')
     assert needed_by(('analysis',)) == needed_by(parts)
-    assert needed_by(('all',)) == needed_by((*(t.extra for t in all_tasks()), *parts, 'demo'))
+    assert needed_by(('all',)) == needed_by(
+        (*(t.extra for t in all_tasks()), *parts, 'try', 'demo')
+    )
 
 
 @pytest.mark.slow

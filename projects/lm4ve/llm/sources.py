@@ -79,19 +79,25 @@ class FileSource:
             ) from e
 
 
-def locate_packaged(name: str) -> Path:
-    """Return the weight file of a language model that an installed package carries.
+def locate_packaged(
+    name: str,
+    models: Mapping[str, tuple[str, str, str]] = PACKAGED_MODELS,
+    field: str = 'block.checkpoint',
+) -> Path:
+    """Return the weight file of a model that an installed package carries.
 
     Args:
-        name (str): A key of :data:`PACKAGED_MODELS`.
+        name (str): A key of ``models``.
+        models (Mapping): As :data:`PACKAGED_MODELS`.
+        field (str): What holds the name, for the error.
 
     Raises:
         CheckpointError: The package is not installed, or its weights do not have the
             recorded hash.
         UserError: The name is unknown.
     """
-    check('block.checkpoint=package', name, choices=PACKAGED_MODELS)
-    install, file, sha256 = PACKAGED_MODELS[name]
+    check(f'{field}=package', name, choices=models)
+    install, file, sha256 = models[name]
     dist = install.split()[-1].partition('==')[0]
     try:
         root = importlib.metadata.distribution(dist)

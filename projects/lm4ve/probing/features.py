@@ -1,12 +1,46 @@
-"""Features once: an encoder's tokens over data, in a memory-mapped file."""
+"""Features once: an encoder's tokens over data, in a memory-mapped file.
 
+    <cache>/<fingerprint>/tokens.f16       batches of tokens, one after the other
+    <cache>/<fingerprint>/progress.json    their shape, and a checksum of each batch
+    <cache>/<fingerprint>/lock             held by the process that writes
+
+A batch is written before the record counts it, so that a kill loses one batch. What the record
+counts is compared with its checksums whenever the file is opened.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from filelock import FileLock
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
 
-from lm4ve.probing.data import ProbeData
+from lm4ve.errors import UserError, check
+from lm4ve.files import write_json
+from lm4ve.probing.data import DamagedPictureError, ProbeData, report_damaged
 from lm4ve.probing.encoders import Encoder
+from lm4ve.runner.devices import find_device
+from lm4ve.tasks.base.analysis import proportional_grid
+
+TOKENS, RECORD = 'tokens.f16', 'progress.json'
+#: Packages whose version may change pixels or tokens.
+LIBRARIES = (
+    *('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'mmpretrain'),
+    *('mmaction2', 'mmcv-lite', 'opencv-python', 'decord', 'lm4ve'),
+)
 
 
 @dataclass(frozen=True)
@@ -15,7 +49,8 @@ class Features:
 
     Attributes:
         tokens (np.ndarray): float16 ``[V, n, N, C]``, memory-mapped. View 0 is the plain
-            transform; the others are fixed augmentations, of the training split only.
+            transform; the others are fixed augmentations. NaN: other views than the first of
+            val and test, and damaged pictures, which are in no split.
         labels (np.ndarray): int64 ``[n]``.
         splits (dict[str, np.ndarray]): 'train', 'val' and 'test' -> int64 indices; disjoint.
         classes (tuple[str, ...]): The names of the labels.
@@ -44,5 +79,180 @@ def extract_features(
     batch_size: int = 64,
     show_progress: bool = True,
 ) -> Features:
-    """Run a frozen encoder once over data."""
-    raise NotImplementedError
+    """Run a frozen encoder once over data, on a GPU if there is one.
+
+    What an earlier run computed is used, also where it was killed.
+
+    Args:
+        encoder (Encoder): Is not changed.
+        data (ProbeData): The data.
+        cache (Path): Where features lie, each in a folder named by its fingerprint.
+        views (int): V. From the second on, a picture of the training split is cut at random:
+            half to all of it, never mirrored, since a mirrored digit is none.
+        tokens (int): N, at most, without class and register tokens; see :func:`pool_tokens`.
+        batch_size (int): Inputs at a time.
+        show_progress (bool): Show a bar.
+
+    Raises:
+        UserError: The encoder does not take such data or gives no tokens, values are not finite
+            or exceed float16's range, a picture of val or test is damaged, or the disk is full.
+    """
+    check('--tokens', tokens, least=0)
+    check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
+    installed = {d.name: d.version for d in distributions()}
+    facts = [encoder.fingerprint, data.fingerprint, views, tokens]
+    facts += [f'{name} {installed.get(name)}' for name in LIBRARIES]
+    fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    folder = Path(cache) / fingerprint[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / 'lock', timeout=0):
+        work = _Work(encoder, data, views, tokens)
+        shape = _fill(folder, work, batch_size, show_progress)
+    found = np.memmap(folder / TOKENS, np.float16, 'r', shape=(views, len(data), *shape))
+    damaged = np.flatnonzero(np.isnan(found[0, :, 0, 0]))
+    report_damaged(data.name, [(data.items[i], i in data.splits['train']) for i in damaged])
+    splits = {name: np.setdiff1d(indices, damaged) for name, indices in data.splits.items()}
+    names = encoder.name, data.name
+    return Features(found, data.labels, splits, data.classes, fingerprint, folder, *names)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The rows of the file: all items in the first view, then all in the second, ..."""
+
+    encoder: Encoder
+    data: ProbeData
+    views: int
+    tokens: int
+
+    def load(self, row: int) -> Any:
+        """Return a row's input of the encoder, or None if it has none."""
+        view, index = divmod(row, len(self.data))
+        if view and index not in self.data.splits['train']:
+            return None
+        try:
+            item = self.data[index]
+        except DamagedPictureError:
+            return None
+        if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
+            text = (
+                f"'{self.encoder.name}' takes {self.encoder.kind}s; '{self.data.name}' has others."
+            )
+            raise UserError(text)
+        return self.encoder.transform(_cut(item, view, index) if view else item)
+
+    @torch.no_grad()
+    def encode(self, inputs: list[Any]) -> np.ndarray:
+        """Return the tokens of a batch, float16 ``[B, N, C]``.
+
+        Raises:
+            UserError: There are none, or float16 does not hold them.
+        """
+        name, batch, sides = self.encoder.name, inputs, (1, 1)
+        if isinstance(inputs[0], Tensor):
+            batch, sides = torch.stack(inputs).to(find_device(None)), inputs[0].shape[-2:]
+            batch = batch.contiguous(memory_format=torch.channels_last)  # faster on CPUs
+        features = self.encoder.module(batch)
+        if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
+            found = list(getattr(features, 'shape', ())) or type(features).__name__
+            raise UserError(f"The encoder '{name}' gives no tokens but {found}.")
+        is_grid = self.encoder.kind == 'image' and features.dim() == 3
+        places = features.shape[1] - self.encoder.prefix
+        grid = proportional_grid(places, *sides) if is_grid else None
+        half = pool_tokens(features.float(), self.tokens, self.encoder.prefix, grid).half()
+        if not half.isfinite().all():
+            largest = f'values up to {float(features.abs().max()):.3g}'
+            raise UserError(f"The encoder '{name}' gives {largest}; float16 holds 65504.")
+        return half.cpu().numpy()
+
+
+def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> list[int]:
+    """Compute and write what is not on the disk, and return the shape ``[N, C]`` of a row."""
+    total = work.views * len(work.data)
+    shape, batches = _verified(folder)
+    done = sum(rows for rows, _ in batches)
+    if done == total:
+        return shape
+    first = next((x for x in map(work.load, range(total)) if x is not None), None)
+    if first is None:
+        raise UserError(f"'{work.data.name}': all pictures are damaged.")
+    work.encoder.module.to(find_device(None), memory_format=torch.channels_last)
+    shape = [*work.encode([first]).shape[1:]]
+    size = 2 * math.prod(shape)
+    needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
+    print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)
+    if free < needed:
+        raise UserError(f"'{folder}' has {free:.0f} MB free, {needed:.0f} MB are needed.")
+    bar = tqdm(total=total, initial=done, disable=not show_progress, desc='features')
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8) if isinstance(first, Tensor) else 1)
+    with open(folder / TOKENS, 'ab') as file, pool, bar:
+        file.truncate(done * size)
+        while done < total:
+            inputs = list(pool.map(work.load, range(done, min(done + batch_size, total))))
+            good = [k for k, x in enumerate(inputs) if x is not None]
+            batch = np.full((len(inputs), *shape), np.nan, np.float16)
+            if good:
+                batch[good] = work.encode([inputs[k] for k in good])
+            file.write(batch.tobytes())
+            file.flush()
+            batches.append([len(batch), zlib.crc32(batch)])
+            write_json(dict(shape=shape, batches=batches), folder / RECORD)
+            done += len(batch)
+            bar.update(len(batch))
+    return shape
+
+
+def _verified(folder: Path) -> tuple[list[int], list[list[int]]]:
+    """Return the shape of a row, and rows and checksum of each batch that is on the disk."""
+    batches: list[list[int]] = []
+    try:
+        record = json.loads((folder / RECORD).read_text())
+        with open(folder / TOKENS, 'rb') as file:
+            for rows, checksum in record['batches']:
+                if zlib.crc32(file.read(2 * rows * math.prod(record['shape']))) != checksum:
+                    break
+                batches.append([rows, checksum])
+        return record['shape'], batches
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], []
+
+
+def _cut(picture: Image.Image, view: int, index: int) -> Image.Image:
+    """Return a random part of a picture at its size, the same one for a view and an index."""
+    rng = np.random.default_rng((view, index))
+    sides = np.array(picture.size)
+    cut = np.maximum(sides * np.sqrt(rng.uniform(0.5, 1.0)), 1).astype(int)
+    corner = rng.integers(sides - cut + 1)
+    box = (*corner.tolist(), *(corner + cut).tolist())
+    return picture.resize(picture.size, Image.Resampling.BICUBIC, box)
+
+
+def pool_tokens(
+    features: Tensor, limit: int, prefix: int = 0, grid: tuple[int, int] | None = None
+) -> Tensor:
+    """Average an encoder's output to few tokens.
+
+    Args:
+        features (Tensor): A map ``[B, C, H, W]``, of clips ``[B, C, T, H, W]``, or tokens
+            ``[B, N, C]``.
+        limit (int): A map or grid is averaged to at most s x s places, where s is the root of
+            ``limit``; a sequence (clips, clouds) along its order. 0 keeps all.
+        prefix (int): So many tokens come first and are kept as they are.
+        grid (tuple[int, int], optional): Rows and columns of the others, if they have places.
+
+    Returns:
+        Tensor: Tokens ``[B, N', C]``.
+    """
+    first, places = features[:, :0], features
+    if features.dim() == 3:
+        first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
+        if grid and math.prod(grid) == places.shape[2]:
+            places = places.unflatten(2, grid)
+    if places.dim() == 4 and limit:
+        sides = [min(math.isqrt(limit), side) for side in places.shape[2:]]
+        places = F.adaptive_avg_pool2d(places, sides)
+    places = places.flatten(2)
+    if limit and places.shape[2] > limit:
+        places = F.adaptive_avg_pool1d(places, limit)
+    tokens = places.transpose(1, 2)
+    return torch.cat((first, tokens), 1) if prefix and features.dim() == 3 else tokens

@@ -25,7 +25,9 @@ _LENGTH = 8
 _JPEG_PIXELS = 1024
 
 
-def find_defect(path: str, decode: bool = False, backend_args: dict | None = None) -> str | None:
+def find_defect(
+    path: str, decode: bool = False, backend_args: dict | None = None, opencv: bool = True
+) -> str | None:
     """Return what is wrong with an image file.
 
     Args:
@@ -33,6 +35,7 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         decode (bool): Decode it too (a JPEG at an eighth of its size). Without, a JPEG or PNG with
             both of its end markers passes; all other files are always decoded.
         backend_args (dict, optional): Passed to the file backend, as in ``LoadImageFromFile``.
+        opencv (bool): OpenCV has to read it too, as it does for the pipelines.
 
     Returns:
         str or None: The defect, worded to follow the file's name, or None. Flipped bits inside
@@ -53,7 +56,7 @@ def find_defect(path: str, decode: bool = False, backend_args: dict | None = Non
         return f'cannot be read ({e})'
     if not decode and _are_markers(data, data[-_LENGTH:]):
         return None
-    return _decode(data)
+    return _decode(data, opencv)
 
 
 def _has_markers(path: str) -> bool:
@@ -67,7 +70,7 @@ def _are_markers(head: bytes, tail: bytes) -> bool:
     return any(head.startswith(start) and tail.endswith(end) for start, end in _ENDS.items())
 
 
-def _decode(data: bytes) -> str | None:
+def _decode(data: bytes, opencv: bool) -> str | None:
     """Decode with Pillow, which reports truncation and accepts bytes behind an end marker."""
     try:
         image = Image.open(io.BytesIO(data))
@@ -77,7 +80,10 @@ def _decode(data: bytes) -> str | None:
                 return f'is damaged: {len(data)} bytes cannot hold {pixels / 1e6:.0f} megapixels'
             image.draft(image.mode, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
-        if image.format not in ('JPEG', 'PNG'):  # the pipelines' decoder lacks pixels of 32 bits
+        if opencv and image.format not in (
+            'JPEG',
+            'PNG',
+        ):  # the pipelines' decoder lacks pixels of 32 bits
             if cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is None:
                 return 'cannot be decoded by OpenCV'
     except UnidentifiedImageError:

@@ -1,0 +1,113 @@
+"""Encoders by name: their features are those of their libraries."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from skimage import data as photographs
+from torchvision.models import resnet18
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+from lm4ve.errors import UserError
+from lm4ve.probing.data import read_data
+from lm4ve.probing.encoders import load_encoder
+from lm4ve.probing.features import extract_features
+
+#: ImageNet's classes of tabby, tiger and Egyptian cats, and of espresso.
+SEEN = {'chelsea': {281, 282, 285}, 'coffee': {967}}
+
+
+@pytest.fixture(scope='module')
+def cat():
+    return Image.fromarray(photographs.chelsea())
+
+
+@torch.no_grad()
+def features(encoder, picture):
+    return encoder.module(encoder.transform(picture)[None])
+
+
+def test_the_packaged_encoder_names_a_cat_and_an_espresso():
+    encoder = load_encoder('package:efficientnet-lite0')
+    for name, classes in SEEN.items():
+        maps = features(encoder, Image.fromarray(getattr(photographs, name)()))
+        assert maps.shape == (1, 1280, 7, 7)
+        scores = encoder.module.model.forward_head(maps).softmax(-1)[0]
+        assert scores[[*classes]].sum() > 0.8
+    assert load_encoder('package:efficientnet-lite0', size=96).fingerprint != encoder.fingerprint
+
+
+def test_timm_encoders_load_a_checkpoint_and_another_size(cat, tmp_path):
+    torch.manual_seed(0)
+    model = timm.create_model('vit_tiny_patch16_224', img_size=64).eval()
+    torch.save(model.state_dict(), tmp_path / 'vit.pth')
+    encoder = load_encoder('timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64)
+    picture = encoder.transform(cat)
+    assert picture.shape == (3, 64, 64) and encoder.prefix == 1
+    assert torch.equal(features(encoder, cat), model.forward_features(picture[None]))
+    swin = load_encoder('timm/swin_tiny_patch4_window7_224', 'none')
+    assert features(swin, cat).shape == (1, 768, 7, 7)
+    model.cls_token.data += 1  # another encoder behind the same name
+    torch.save(model.state_dict(), tmp_path / 'vit.pth')
+    again = load_encoder('timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64)
+    assert again.fingerprint != encoder.fingerprint
+
+
+def test_folders_of_transformers_bring_their_own_transform(cat, tmp_path):
+    sizes = dict(image_size=64, hidden_size=32, intermediate_size=48)
+    torch.manual_seed(0)
+    model = ViTModel(ViTConfig(num_hidden_layers=1, num_attention_heads=2, **sizes)).eval()
+    model.save_pretrained(tmp_path)
+    processor = ViTImageProcessor(size=dict(height=64, width=64), image_mean=[0.3] * 3)
+    processor.save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path))
+    expected = model(**processor(cat, return_tensors='pt')).last_hidden_state
+    assert torch.allclose(features(encoder, cat), expected, atol=1e-6) and encoder.prefix == 1
+    larger = load_encoder(str(tmp_path), size=96)
+    assert features(larger, cat).shape == (1, 37, 32) and larger.prefix == 1
+
+
+def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
+    model = resnet18().eval()
+    torch.save(model.state_dict(), tmp_path / 'resnet.pth')
+    encoder = load_encoder('torchvision/resnet18', str(tmp_path / 'resnet.pth'), size=64)
+    maps = features(encoder, cat)
+    assert maps.shape == (1, 512, 2, 2)
+    expected = model(encoder.transform(cat)[None])
+    assert torch.allclose(model.fc(maps.mean((2, 3))), expected, atol=1e-5)
+    vit = load_encoder('torchvision/vit_b_16', 'none')
+    assert features(vit, cat).shape == (1, 197, 768) and vit.prefix == 1
+
+
+@pytest.mark.parametrize(
+    'name, shape',
+    [
+        ('vit-demo_none_digits', (17, 64)),
+        ('pointbert-demo_none_primitives', (17, 64)),
+        ('videomae-demo_none_moving-digits', (16, 64)),
+    ],
+)
+def test_configs_give_data_and_encoders(name, shape, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = read_data(f'config:{name}', limit=40)
+    found = extract_features(load_encoder(name, 'none'), data, tmp_path, show_progress=False)
+    assert found.tokens.shape == (1, 40, *shape) and np.isfinite(found.tokens).all()
+    assert {k: len(v) for k, v in data.splits.items()}.keys() == {'train', 'val', 'test'}
+
+
+@pytest.mark.parametrize(
+    'name, match',
+    [
+        ('timm/vit_tiny_patch16_224', 'Without a network: --encoder-checkpoint'),
+        ('timm/vit_tinny', "timm has no model 'vit_tinny'"),
+        ('transformers/google/vit-base-patch16-224', 'Without a network'),
+        ('torchvision/resnet19', 'Unknown model resnet19'),
+        ('package:resnet', 'ENCODER=package.* must be one of efficientnet-lite0'),
+        ('vit-demo_none_digits', 'Fix: --encoder-checkpoint'),
+        ('vit-demo_none_digit', "Did you mean 'vit-demo_none_digits'"),
+    ],
+)
+def test_encoders_that_are_not_there_are_named(name, match):
+    with pytest.raises(UserError, match=match):
+        load_encoder(name)
