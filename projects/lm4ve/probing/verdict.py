@@ -6,6 +6,7 @@ smaller than a margin is one (equivalence by two one-sided tests: Schuirmann, J.
 Biopharm. 1987).
 """
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,10 @@ class Comparison:
         difference (float): Mean accuracy of the block minus that of the other.
         seeds (tuple[float, float]): Its 95 % interval over seeds.
         pictures (tuple[float, float]): Its 95 % interval over test pictures.
-        p, holm (float): Of the paired t-test over seeds, two-sided; the second corrected.
-        verdict (str): 'better', 'worse', 'equal', 'few seeds' or 'few pictures'.
+        p, holm (float): The larger p of two paired t-tests, over seeds and over test pictures,
+            both two-sided; the second corrected.
+        verdict (str): 'better', 'worse', 'equal', 'few seeds' or
+            'few test pictures'.
         words (str): The same for tables, with the margin or the number that is needed.
     """
 
@@ -77,14 +80,12 @@ def compare(
         list[Comparison]: For each block in turn; Holm's correction is for all of them.
     """
     found, gains = [], []
-    for block in blocks:
-        for against in (name for name in correct if name not in blocks):
-            gain = 100.0 * (correct[block].astype(float) - correct[against].astype(float))
-            ends = interval(gain.mean(1), 0.95), interval(gain.mean(0), 0.95)
-            p, _ = paired_tests(100.0 * correct[block].mean(1), 100.0 * correct[against].mean(1))
-            mean = float(gain.mean())
-            found.append(Comparison(block, against, mean, *ends, p))
-            gains.append(gain)
+    for block, against in itertools.product(blocks, [n for n in correct if n not in blocks]):
+        gain = 100.0 * (correct[block].astype(float) - correct[against].astype(float))
+        ends = interval(gain.mean(1), 0.95), interval(gain.mean(0), 0.95)
+        p = max(_p(gain.mean(1)), _p(gain.mean(0)))
+        found.append(Comparison(block, against, float(gain.mean()), *ends, p))
+        gains.append(gain)
     corrected = holm([c.p for c in found])
     return [
         decide(replace(c, holm=p), gain, margin, len(found))
@@ -97,10 +98,10 @@ def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> 
 
     - no difference larger than the margin: the 90 % interval over seeds lies within the
       margin, so that two one-sided t-tests reject that it is larger;
-    - better, or worse: else, if p < 0.05 over seeds (paired t-test, corrected by Holm for all
-      comparisons), and the 95 % interval over test pictures excludes zero;
-    - too few seeds, or too few test pictures, to tell: else. The number that is given is
-      enough with a chance of 80 %, if mean and spread are as observed.
+    - better, or worse: else, if p < 0.05, where p is the larger one of two paired t-tests,
+      over seeds and over test pictures, corrected by Holm for all comparisons;
+    - too few seeds, or too few test pictures, to tell: else, by which p is larger. The number
+      that is given is enough with a chance of 80 %, if mean and spread are as observed.
 
     Of several layers, the sentence is about the one with the best accuracy in tuning.
     """
@@ -110,12 +111,17 @@ def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> 
     if -margin < low and high < margin:
         verdict, words = 'equal', f'no difference larger than {points(margin)}'
     elif not c.holm < ALPHA:
-        n = max(_needed(seeds, ALPHA / comparisons, margin), len(seeds) + 1)
-        verdict, words = 'few seeds', f'too few seeds to tell: {n:,} needed'
-    elif not (c.pictures[0] > 0 or c.pictures[1] < 0):
-        n = max(_needed(pictures, ALPHA), len(pictures) + 1)
-        verdict, words = 'few pictures', f'too few test pictures to tell: {n:,} needed'
+        few = {'seeds': seeds, 'test pictures': pictures}
+        noun = max(few, key=lambda name: _p(few[name]))
+        # Of pictures, more can only show that there is a difference.
+        n = _needed(few[noun], ALPHA / comparisons, margin if noun == 'seeds' else 0.0)
+        n = max(n, len(few[noun]) + 1)
+        verdict, words = f'few {noun}', f'too few {noun} to tell: {n:,} needed'
     return replace(c, verdict=verdict, words=words)
+
+
+def _p(differences: np.ndarray) -> float:
+    return paired_tests(differences, 0 * differences)[0]
 
 
 def _needed(values: np.ndarray, alpha: float, margin: float = 0.0) -> int:
@@ -162,7 +168,7 @@ def conclude(
         'worse': 'is worse than {}',
         'equal': f'does not differ by more than {points(margin)} from {{}}',
         'few seeds': 'needs more seeds to be told from {}',
-        'few pictures': 'needs more test pictures to be told from {}',
+        'few test pictures': 'needs more test pictures to be told from {}',
     }
     parts = [text.format(_join(groups[v])) for v, text in before.items() if v in groups]
     block = variants[comparisons[0].block].words
