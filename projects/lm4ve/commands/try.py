@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from mmengine.logging import MMLogger
+from mmengine.logging import MessageHub, MMLogger
 from rich.console import Console
 
 from lm4ve.errors import UserError, check
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = read_data(args.data, limit=args.limit)
     sizes = dict(views=args.views, tokens=args.tokens)
     features = extract_features(encoder, data, args.cache, **sizes)
+    # What a stop says is saved.
+    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
     try:
         with FileLock(features.folder / 'study.lock', timeout=0):
             run(features, args, started)

@@ -183,7 +183,8 @@ def read_result(features: Features, job: Job) -> tuple[np.ndarray, float] | None
         stored = json.loads(job.path(features).read_text())
         bits = np.frombuffer(bytes.fromhex(stored['correct']), np.uint8)
         correct = np.unpackbits(bits).astype(bool)[: len(features.splits[job.split])]
-        return (correct, stored['seconds']) if len(correct) else None
+        is_whole = len(correct) == len(features.splits[job.split])
+        return (correct, stored['seconds']) if is_whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
