@@ -44,16 +44,15 @@ def warn(study: Study) -> list[str]:
 def variant_rows(study: Study, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return a row for each variant, with the differences of one block from it."""
     mine, rows = {c.against: c for c in comparisons}, []
+    names = 'difference', 'over seeds', 'over pictures', "Holm's p", f"'{comparisons[0].block}' is"
     for name, scores in accuracies(study).items():
         row = {'variant': name, 'accuracy': f'{scores.mean():.2f}'}
         row['95 % interval'] = _span(interval(scores, 0.95), '')
-        if c := mine.get(name):
-            row['difference'], row['over seeds'] = f'{c.difference:+.2f}', _span(c.seeds)
-            row['over pictures'], row["Holm's p"] = _span(c.pictures), p_value(c.holm)
-            row[f"'{c.block}' is"] = c.words
-        else:
-            keys = 'difference', 'over seeds', 'over pictures', "Holm's p"
-            row |= dict.fromkeys([*keys, f"'{comparisons[0].block}' is"], '')
+        c, cells = mine.get(name), [''] * len(names)
+        if c:
+            cells = [f'{c.difference:+.2f}', _span(c.seeds), _span(c.pictures)]
+            cells += [p_value(c.holm), c.words]
+        row |= dict(zip(names, cells, strict=True))
         profile = study.profiles[name]
         row['trainable'] = f'{profile.trainable:,}'
         row['MFLOP'] = number(profile.operations / 1e6)
