@@ -65,7 +65,7 @@ class Study:
         workers: int,
         started: float,
     ) -> None:
-        self.features, self.args, self.run, self.workers = features, args, run, workers
+        self.features, self.args, self.run, self.workers = features, args, run, max(workers, 1)
         self._since = 0.0 if args.resume else time.time()
         # Not the seeds and which layers: they may be added, and what was trained counts.
         fields = 'block', 'minutes', 'steps', 'dtype', 'variants'

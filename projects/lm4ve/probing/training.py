@@ -166,7 +166,8 @@ class Trainer:
             self.train(Job(variant, '', 1e-3, 0, steps, 'test'))
         trained = time.perf_counter() - 2 * built + start  # which built it again
         block = getattr(pool, 'block', None)
-        source = dict(getattr(block, 'source', {}), source='')  # the same weights elsewhere
+        # The fingerprint names the weights, wherever they come from.
+        source = dict(getattr(block, 'source', {}), source='', layers=0)
         return Profile(
             identity=digest([variant.family, variant.width, source]),
             embed_dims=getattr(block, 'embed_dims', 0),
