@@ -13,7 +13,7 @@ def test_every_command_has_a_tool():
     tools = [p.read_text() for p in (ROOT / 'tools').rglob('*.py') if not p.is_symlink()]
     for name in COMMANDS:
         line = f'from lm4ve.commands.{name} import main'
-        assert name == 'list' or any(line in text for text in tools), name
+        assert name in ('list', 'try') or any(line in text for text in tools), name
 
 
 #: Arguments -> the exit code.
@@ -47,10 +47,12 @@ def test_help_and_mistakes_need_no_torch():
 
 def test_flags_offer_what_their_commands_have():
     from lm4ve.analysis.measures import MEASURES
+    from lm4ve.probing.variants import FAMILIES
     from lm4ve.release.exporting import FORMATS
 
     assert {*FLAGS['visualize']['--measures']['choices']} == {*MEASURES}
     assert {*FLAGS['export']['--format']['choices']} == {*FORMATS}
+    assert [*FLAGS['try']['--variants']['choices']] == [*FAMILIES]
     assert FLAGS.keys() == COMMANDS.keys()
 
 

@@ -15,6 +15,7 @@ from lm4ve.version import __version__
 
 #: Name of a command -> what it does. Each is a module of this folder with a ``main``.
 COMMANDS = {
+    'try': 'ask whether a block helps your encoder on your data',
     'list': 'list the models whose configs come with lm4ve',
     'train': 'train a model of any task',
     'test': 'test a checkpoint',

@@ -1,0 +1,90 @@
+"""Does a language model's block help your encoder on your data, and is it the language?
+
+    lm4ve try timm/vit_small_patch14_dinov2 photos/ --block package:all-MiniLM-L6-v2
+    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0 15 31
+
+DATA is a folder with a folder of pictures for each class, a CSV file, or a config. Started
+again, also with other layers or more seeds, it uses what was trained before. See
+docs/guides/try.md.
+"""
+
+import argparse
+import inspect
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from mmengine.logging import MessageHub, MMLogger
+from rich.console import Console
+
+from lm4ve.commands.flags import parser_of
+from lm4ve.errors import UserError, check
+from lm4ve.probing.data import read_data
+from lm4ve.probing.encoders import load_encoder
+from lm4ve.probing.features import Features, extract_features
+from lm4ve.probing.report import write_report
+from lm4ve.probing.study import Study
+from lm4ve.probing.training import DEVICE, start_workers
+from lm4ve.probing.verdict import compare, decide
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    args = parser_of('try').parse_args(argv)
+    check('the number of --rates', len({*args.rates}) or 3, least=3)
+    for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
+        check(f'--{name}', getattr(args, name) or least, least=least)
+    check('--margin', args.margin, above=0)
+    if 'frozen' not in args.variants or len({*args.variants}) < 2:
+        raise UserError("--variants needs 'frozen', and one to compare it with.")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    started, args = time.monotonic(), parse_args(argv)
+    MMLogger.get_instance('lm4ve-try', log_level='WARNING')
+    encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
+    data = read_data(args.data, limit=args.limit)
+    sizes = dict(views=args.views, tokens=args.tokens)
+    features = extract_features(encoder, data, args.cache, **sizes)
+    # What a stop says is saved.
+    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
+    try:
+        with FileLock(features.folder / 'study.lock', timeout=0):
+            run(features, args, started)
+    except Timeout as e:
+        raise UserError(f"Another run is training on these features: '{e.lock_file}'.") from e
+
+
+def run(features: Features, args: argparse.Namespace, started: float) -> str:
+    """Run a study and write its report; return the sentence."""
+    named = (word.rpartition('=')[::2] for word in args.formal)
+    formal: Mapping[str, str] = {name or Path(folder).name: folder for name, folder in named}
+    cores = 1 if DEVICE == 'cuda' else len(os.sched_getaffinity(0))
+    workers = cores if args.workers is None else args.workers
+    with start_workers(features, workers) as call:
+        study = Study(features, args, formal, call, workers, started)
+        blocks = study.names('frozen')
+        count = len(blocks) * (len(study.variants) - len(blocks))
+        about = (
+            f'{study.plan["steps"]} steps, {study.plan["seeds"]} seeds, margin {args.margin:g}, '
+            f'{len(features.splits["test"]):,} test pictures, {count} comparison(s).'
+        )
+        rule = f'{inspect.getdoc(decide)}\n\nHere: {about}'
+        print(f'{rule}\n')
+        study.train()
+    comparisons = compare(study.correct, blocks, args.margin)
+    name = re.sub(r'[^\w.-]+', '-', f'{features.encoder}-{features.data}').strip('-')
+    out = args.work_dir or Path('work_dirs/try') / name
+    facts = dict(rule=rule, command=shlex.join(['lm4ve', 'try', *sys.argv[1:]]))
+    return write_report(study, comparisons, out, facts, Console())
+
+
+if __name__ == '__main__':
+    from lm4ve.runner.command_line import run_tool
+
+    run_tool(main)

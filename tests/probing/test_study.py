@@ -1,0 +1,192 @@
+"""Studies on tokens made here: what they find, and that a kill loses no digit."""
+
+import itertools
+import time
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from transformers import LlamaConfig, LlamaModel
+
+from lm4ve.errors import UserError
+from lm4ve.probing import training
+from lm4ve.probing.features import Features
+from lm4ve.probing.training import Job, Trainer, start_workers
+from lm4ve.probing.variants import (
+    BATCH,
+    Variant,
+    build_head,
+    count_operations,
+    count_trainable,
+    list_controls,
+)
+
+command = import_module('lm4ve.commands.try')  # a statement cannot name it
+TOKENS, CHANNELS = 2, 4
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """A block of squares: h + 9 h relu(h) of its normed input; its random one is nearly linear."""
+    sizes = dict(hidden_size=16, intermediate_size=16, num_attention_heads=2, vocab_size=8)
+    model = LlamaModel(LlamaConfig(**sizes, num_hidden_layers=2))
+    layer = model.layers[1]
+    layer.self_attn.o_proj.weight.data.zero_()
+    for name, scale in dict(gate_proj=3.0, up_proj=3.0, down_proj=1.0).items():
+        getattr(layer.mlp, name).weight.data = scale * torch.eye(16)
+    folder = tmp_path_factory.mktemp('llm')
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def make_features(folder, labels=None, count=900, views=1, classes=2) -> Features:
+    """Noise as tokens; labels are noise too, or a function of the tokens ``[n, N, C]``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    shape = (views, count, TOKENS, CHANNELS)
+    tokens = np.memmap(folder / 'tokens.f16', np.float16, 'w+', shape=shape)
+    tokens[:] = rng.normal(size=shape)
+    found = labels(torch.from_numpy(tokens[0]).float()) if labels else rng.integers(2, size=count)
+    parts = np.split(rng.permutation(count), [count // 3, count // 2])
+    splits = dict(zip(('train', 'val', 'test'), parts, strict=True))
+    names = tuple(f'<{i}>' for i in range(classes))
+    labels = np.asarray(found, np.int64)
+    return Features(tokens, labels, splits, names, 'f00d', folder, '<encoder>', 'data')
+
+
+def study(features, checkpoint, *words, monkeypatch):
+    """Run the command on features; return its sentence and results."""
+    for name in ('load_encoder', 'read_data'):
+        monkeypatch.setattr(command, name, lambda *a, **k: None)
+    monkeypatch.setattr(command, 'extract_features', lambda *a, **k: features)
+    out = features.folder / 'out'
+    families = ['--variants', 'linear', 'frozen', 'random']
+    short = ['--steps', '20', '--seeds', '3', '--workers', '0', '--rates', '3e-3', '1e-2', '3e-2']
+    common = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
+    command.main([*common, *families, *short, *map(str, words)])
+    return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
+
+
+def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path, count=4500)
+    words = '--seeds', 8, '--margin', 5
+    sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    assert 'does not differ by more than 5 points from the linear probe and a frozen' in sentence
+    assert 'does not help' in sentence
+
+
+def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeypatch):
+    variant = Variant('frozen', 'frozen', '', dict(checkpoint=checkpoint))
+    teacher = build_head(variant, CHANNELS, 2, 0)[0].requires_grad_(False)
+    signs = torch.tensor([1.0, -1.0])
+    teacher.mapper_in.weight.zero_()[:4, :2] = torch.block_diag(signs, signs).T
+    teacher.mapper_out.weight.zero_()[0, :4] = torch.tensor([1.0, 1.0, -1.0, -1.0])
+    # About x0 x0 > x1 x1: of a linear function it has nothing.
+    features = make_features(tmp_path, lambda x: teacher(x)[:, 0] > 0)
+    words = '--seeds', 4, '--steps', 80
+    sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    assert 'is better than the linear probe by' in sentence and 'its pre-training helps' in sentence
+
+
+def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch):
+    whole = study(make_features(tmp_path / 'whole'), checkpoint, monkeypatch=monkeypatch)
+    features, left = make_features(tmp_path / 'torn'), iter(range(20))
+    run = Trainer.run
+
+    def stopped(self, job):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        run(self, job)
+
+    monkeypatch.setattr(Trainer, 'run', stopped)
+    with pytest.raises(KeyboardInterrupt):
+        study(features, checkpoint, monkeypatch=monkeypatch)
+    done = sorted((tmp_path / 'torn/trainings').iterdir())
+    assert len(done) == 20
+    done[3].write_text(done[3].read_text()[:40])
+    times = {path: path.stat().st_mtime_ns for path in done}
+    calls = []
+    monkeypatch.setattr(Trainer, 'run', lambda self, job: calls.append(job) or run(self, job))
+    assert study(features, checkpoint, monkeypatch=monkeypatch) == whole
+    assert [p for p, time in times.items() if p.stat().st_mtime_ns != time] == [done[3]]
+    # More seeds train only what is new; --no-resume trains all.
+    assert len(calls) == 3 * (3 * 2 + 3) - 19
+    calls.clear()
+    study(features, checkpoint, '--seeds', 4, monkeypatch=monkeypatch)
+    assert [job.seed for job in calls] == [3, 3, 3]
+    calls.clear()
+    assert study(features, checkpoint, '--no-resume', monkeypatch=monkeypatch) == whole
+    assert len(calls) == 3 * (3 * 2 + 3)
+
+
+def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path)
+    study(features, checkpoint, '--layers', 1, monkeypatch=monkeypatch)
+    before = {*(tmp_path / 'trainings').iterdir()}
+    study(features, checkpoint, '--layers', 0, monkeypatch=monkeypatch)
+    new = {*(tmp_path / 'trainings').iterdir()} - before
+    # A random layer is the same in every place.
+    assert len(new) == 3 * 2 + 3  # of the frozen one
+    with pytest.raises(UserError, match='are the same'):
+        study(features, checkpoint, '--layers', 1, -1, monkeypatch=monkeypatch)
+
+
+def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path)
+    with FileLock(tmp_path / 'study.lock'), pytest.raises(UserError, match='Another run'):
+        study(features, checkpoint, monkeypatch=monkeypatch)
+
+
+def test_minutes_that_do_not_suffice_are_named(tmp_path, checkpoint, monkeypatch):
+    args = command.parse_args(
+        ['e', 'd', '--block', checkpoint, '--minutes', '0.3', '--workers', '0']
+    )
+    with pytest.raises(UserError, match='needs? about [1-9].*--minutes'):
+        command.run(make_features(tmp_path), args, time.monotonic() - 60)
+
+
+def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
+    study(make_features(tmp_path), checkpoint, monkeypatch=monkeypatch)
+    page = (tmp_path / 'out/report.html').read_text()
+    assert '&lt;encoder&gt; on data' in page and '<encoder>' not in page
+    assert 'src="data:image/png;base64,' in page and 'http' not in page.split('<pre>')[0]
+
+
+def test_controls_have_the_size_they_are_named_for():
+    operations, channels, tokens, width = 9_000_000, 192, 16, 384
+    for control in list_controls(channels, tokens, width, operations):
+        if control.width:
+            head = build_head(control, channels, 10, 0)
+            named = control.name.partition('(')[2][:-1]
+            size, target = count_trainable(head[0]), 2 * channels * width
+            if named == 'operations':
+                size, target = count_operations(head[0], tokens, channels, 'cpu'), operations
+            assert size == pytest.approx(target, rel=0.06), control.name
+
+
+def test_only_pictures_to_train_have_views(tmp_path):
+    features = make_features(tmp_path, views=2)
+    features.tokens[1] = 1000.0
+    trainer = Trainer(features)
+    seen = set()
+    for x, _ in itertools.islice(trainer.batches(('train', 'val'), 0), 40):
+        assert x.shape == (BATCH, TOKENS, CHANNELS)
+        seen |= {*(x.flatten(1).amax(1) > 100).tolist()}
+    assert seen == {False, True}
+    for x, _ in itertools.islice(trainer.batches(('val',), 0), 4):
+        assert x.max() < 100
+
+
+@pytest.mark.slow
+def test_processes_train_what_one_does(tmp_path, checkpoint):
+    features = make_features(tmp_path)
+    variant = Variant('frozen', 'frozen', '', dict(checkpoint=checkpoint))
+    jobs = [Job(variant, '', 1e-2, seed, 20, 'test') for seed in range(3)]
+    found = []
+    for count in (0, 2):
+        with start_workers(features, count) as run:
+            assert len([*run('run', jobs)]) == 3
+        found.append([training.read_result(features, job)[0] for job in jobs])
+    assert np.array_equal(*found)

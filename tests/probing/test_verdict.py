@@ -1,0 +1,109 @@
+"""The rule, as a property over simulated trainings, and its words."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lm4ve.probing.variants import Variant
+from lm4ve.probing.verdict import compare, conclude
+
+CONTROLS = ('linear', 'random', 'mlp')
+VARIANTS = {
+    name: Variant(name, name, f'the {name}') for name in ('frozen', 'linear', 'random', 'formal')
+}
+
+
+def simulate(rng, gain: float, seeds: int = 6, pictures: int = 200):
+    """Trainings that are right with a probability which varies by picture and variant.
+
+    Over all pictures that there could be, its mean is 0.7 for 'frozen', and ``gain`` points
+    less for controls; the test pictures are a draw of them.
+    """
+    ease, found = rng.uniform(-0.1, 0.1, pictures), {}
+    for name in ('frozen', *CONTROLS):
+        mean = 0.7 - 0.01 * gain * (name != 'frozen')
+        p = mean + ease + rng.uniform(-0.2, 0.2, pictures)
+        found[name] = rng.random((seeds, pictures)) < p
+    return found
+
+
+def rate(verdict_of, gain: float) -> float:
+    """Share of 200 simulated studies with one of some verdicts among their comparisons."""
+    rng = np.random.default_rng(0)
+    studies = (compare(simulate(rng, gain), ['frozen'], 1.0) for _ in range(200))
+    return sum(any(c.verdict in verdict_of for c in study) for study in studies) / 200
+
+
+def test_without_a_gain_few_studies_find_one():
+    assert rate(('better', 'worse'), gain=0) <= 0.07
+
+
+def test_a_large_gain_is_found():
+    assert rate(('better',), gain=12) >= 0.95
+
+
+def test_a_gain_of_the_margin_is_rarely_called_equal():
+    """Over seeds: the pictures are all that there are."""
+    rng = np.random.default_rng(0)
+    equal = 0
+    for _ in range(200):
+        seeds = rng.normal(1.0, 0.5, 8).round(2)  # points, that 10,000 pictures can show
+        base = np.arange(10_000) < 5_000
+        frozen = np.stack([np.arange(10_000) < 5_000 + round(100 * s) for s in seeds])
+        one = compare({'frozen': frozen, 'linear': np.stack([base] * 8)}, ['frozen'], 1.0)
+        equal += one[0].verdict == 'equal'
+    assert equal / 200 <= 0.08
+
+
+def test_numbers_are_scipys():
+    correct = simulate(np.random.default_rng(1), 5)
+    found = compare(correct, ['frozen'], 1.0)
+    for one, name in zip(found, CONTROLS, strict=True):
+        gain = 100.0 * correct['frozen'] - 100.0 * correct[name]
+        tests = [stats.ttest_1samp(gain.mean(axis), 0) for axis in (1, 0)]
+        assert one.p == pytest.approx(max(test.pvalue for test in tests))
+        for ends, test in zip((one.seeds, one.pictures), tests, strict=True):
+            assert ends == pytest.approx(test.confidence_interval(0.95))
+
+
+def test_needed_seeds_give_the_power():
+    rng = np.random.default_rng(2)
+    base = np.zeros((3, 10_000), bool)
+    frozen = np.stack([np.arange(10_000) < 200 + 100 * s for s in (-2, 0, 2)])
+    (one,) = compare({'frozen': frozen, 'linear': base}, ['frozen'], 1.0)
+    assert one.verdict == 'few seeds'
+    needed = int(one.words.split()[-2])
+    draws = rng.normal(one.difference, 2.0, (4000, needed))
+    assert np.mean(stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05) == pytest.approx(
+        0.8, abs=0.04
+    )
+
+
+def test_equal_trainings_do_not_differ():
+    same = np.ones((2, 50), bool)
+    (one,) = compare({'frozen': same, 'linear': same}, ['frozen'], 1.0)
+    assert (one.verdict, one.words) == ('equal', 'no difference larger than 1 point')
+    assert one.seeds == one.pictures == (0, 0)
+
+
+@pytest.mark.parametrize(
+    'linear, random, formal, meaning',
+    [
+        (0, 0, 0, 'does not help'),
+        (-9, 0, 0, 'does not help'),
+        (9, 0, 9, 'but not by its pre-training'),
+        (9, 9, 0, 'it is not the language'),
+        (9, 9, 9, 'more than that on a formal language'),
+        (9, 9, None, 'whether it is the language is open'),
+    ],
+)
+def test_the_sentence_says_what_follows(linear, random, formal, meaning):
+    def training(points):
+        right = np.zeros((4, 1000), bool)
+        right[:, : 500 - 10 * points] = True
+        return right
+
+    gains = dict(frozen=0, linear=linear, random=random, formal=formal)
+    correct = {name: training(gain) for name, gain in gains.items() if gain is not None}
+    assert meaning in (text := conclude(compare(correct, ['frozen'], 1.0), VARIANTS, 1.0))
+    assert (linear <= 0) or 'better than the linear by 9 points (7.2 to 10.8)' in text
