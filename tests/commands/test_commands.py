@@ -20,7 +20,7 @@ def test_every_command_has_a_tool():
 LIGHT = {
     **{words: 0 for words in ('', '--help', '--version', 'list --task motion')},
     **{f'{command} --help': 0 for command in COMMANDS},
-    **{f'{command} a b c --colour': 2 for command in COMMANDS if command != 'visualize'},
+    **{f'{command} a b c --block d --colour': 2 for command in COMMANDS if command != 'visualize'},
     'list --task imags': 2,
     'tran': 2,
 }
