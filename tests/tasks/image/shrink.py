@@ -27,6 +27,10 @@ class Shrinker(shrink.Shrinker):
         backbone = model.backbone
         inserted = backbone.type == 'LLMBlockInsert'
         width = self._backbone(backbone.backbone if inserted else backbone, inserted)
+        if model.type == 'MAE':
+            sizes = dict(embed_dim=width, decoder_embed_dim=8, decoder_depth=1)
+            model.neck.update(num_patches=4, decoder_num_heads=2, **sizes)
+            return width
         model.head.in_channels = width
         if model.head.num_classes == 1000:
             model.head.num_classes = len(CLASSES)
@@ -36,13 +40,14 @@ class Shrinker(shrink.Shrinker):
     def _backbone(backbone: ConfigDict, inserted: bool) -> int:
         """Shrink an encoder; return its output width."""
         kind = backbone.type.rpartition('.')[2]
-        if kind == 'VisionTransformer':
+        if kind in ('VisionTransformer', 'MAEViT'):
             if isinstance(backbone.arch, str):
+                # `layers.5` must stay where it is, or `layers.11` of a base model.
+                depth = 12 if backbone.arch.startswith('b') else 7
                 backbone.img_size = 32
                 backbone.arch = dict(
                     embed_dims=16,
-                    # `layers.5` must stay where it is.
-                    num_layers=7 if inserted else 2,
+                    num_layers=depth if inserted else 2,
                     num_heads=2,
                     feedforward_channels=32,
                 )

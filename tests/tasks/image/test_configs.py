@@ -1,6 +1,7 @@
 """Every image config trains, validates, saves and resumes."""
 
 import pytest
+import torch
 from mmengine.registry import FUNCTIONS, MODELS
 
 pytest.importorskip('mmpretrain')
@@ -13,7 +14,9 @@ from tests.tasks.image.shrink import Shrinker  # noqa: E402
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
 #: The robustness configs test what others train: `test_runs.py` runs them.
-TRAINED = [c for c in configs_of('image') if c != FSDP and not c.startswith('robustness/')]
+STAGES = 'mae-vit-b_llama-lora_in1k.py', 'vit-b_llama-lora_in1k.py'
+TRAINED = {*configs_of('image')} - {FSDP, *STAGES}
+TRAINED = sorted(c for c in TRAINED if not c.startswith('robustness/'))
 
 
 @pytest.fixture(scope='module')
@@ -35,3 +38,17 @@ def test_fsdp_config_builds_its_runner_and_model(name, shrinker, tmp_path):
     policy = cfg.strategy.model_wrapper.auto_wrap_policy.type
     assert callable(FUNCTIONS.get(policy))
     assert frozen_tensors(MODELS.build(cfg.model))
+
+
+def test_second_stage_trains_from_the_first(shrinker, tmp_path):
+    first, second = (shrinker.load(name, tmp_path / name) for name in STAGES)
+    runner = build_runner(first)
+    runner.train()
+    assert runner.iter > 0
+    second.model.backbone.backbone.init_cfg.checkpoint = str(tmp_path / STAGES[0] / 'epoch_1.pth')
+    resumed = build_runner(second)
+    resumed.model.init_weights()
+    for name, tensor in runner.model.backbone.state_dict().items():
+        assert torch.equal(resumed.model.backbone.state_dict()[name], tensor), name
+    resumed.train()
+    assert 'val/accuracy/top1' in resumed.message_hub.log_scalars
