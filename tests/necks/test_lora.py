@@ -11,7 +11,7 @@ from mmengine.model import initialize
 from torch import nn
 
 import lm4ve
-from lm4ve.blocks import frozen_tensors
+from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
@@ -72,6 +72,8 @@ def test_adapters_equal_a_hand_written_update():
 @pytest.mark.parametrize('family', ['llama', 'gpt2', 'bert', 't5', 'falcon-40b', 'qwen3_moe'])
 def test_a_fresh_adapter_changes_nothing_and_is_all_that_trains(family):
     options = dict(r=2, targets='all-linear')
+    half = LLMBlock(arch=FAMILIES[family], dtype='bfloat16', trainable='lora', lora=options)
+    assert all(p.dtype == torch.float32 for p in half.parameters())
     neck, plain = make(lora=options, arch=FAMILIES[family]), make(arch=FAMILIES[family])
     neck.block.init_weights()
     assert torch.equal(neck(tokens()), plain(tokens()))

@@ -148,6 +148,8 @@ def add_lora(
     torch.default_generator.set_state(state)
     added = [m for m in root.modules() if isinstance(m, LoRALinear)]
     for i, layer in enumerate(added):
+        for part in (layer.lora_A, layer.lora_B):  # updates are lost in 16-bit weights
+            part.float()
         layer.seed = seed + i
         layer.init_weights()
     return dict(r=options.r, alpha=alpha, targets=sorted(chosen))
