@@ -40,15 +40,19 @@ def test_fsdp_config_builds_its_runner_and_model(name, shrinker, tmp_path):
     assert frozen_tensors(MODELS.build(cfg.model))
 
 
-def test_second_stage_trains_from_the_first(shrinker, tmp_path):
-    first, second = (shrinker.load(name, tmp_path / name) for name in STAGES)
-    runner = build_runner(first)
+@pytest.mark.parametrize('name', STAGES)
+def test_second_stage_starts_from_the_first(name, shrinker, tmp_path):
+    runner = build_runner(shrinker.load(STAGES[0], tmp_path))
     runner.train()
     assert runner.iter > 0
-    second.model.backbone.backbone.init_cfg.checkpoint = str(tmp_path / STAGES[0] / 'epoch_1.pth')
-    resumed = build_runner(second)
-    resumed.model.init_weights()
-    for name, tensor in runner.model.backbone.state_dict().items():
-        assert torch.equal(resumed.model.backbone.state_dict()[name], tensor), name
-    resumed.train()
-    assert 'val/accuracy/top1' in resumed.message_hub.log_scalars
+    if name == STAGES[1]:
+        second = shrinker.load(name, tmp_path)
+        second.model.backbone.backbone.init_cfg.checkpoint = str(tmp_path / 'epoch_1.pth')
+        trained, runner = runner.model.backbone.state_dict(), build_runner(second)
+        runner.model.init_weights()
+        started = runner.model.backbone.state_dict()
+        # All but the last norm, whose place differs.
+        assert {k[:3] for k in trained.keys() ^ started.keys()} == {'ln1', 'ln2'}
+        assert all(torch.equal(trained[key], started[key]) for key in trained.keys() & started)
+        runner.train()
+        assert 'val/accuracy/top1' in runner.message_hub.log_scalars
