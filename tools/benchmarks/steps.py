@@ -7,7 +7,8 @@ The models are those of the configs, at full size and with random weights; a bat
 and the ratio is the median over rounds. One task is held in memory at a time.
 
 Where the head pools over all tokens, the step is measured with some of them, too:
-`--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws.
+`--train-queries 0.5 0.25` are the parts that `LLMBlockNeck(train_queries=...)` draws. A last row
+has few queries in place of all tokens (`out_type='query'`), in evaluation, too.
 """
 
 import gc
@@ -34,8 +35,9 @@ PAIRS = {
     'vqa': ('vision_language/meter_vqav2.py', 'vision_language/meter_llama_vqav2.py', 16),
 }
 
-#: Tasks whose head pools over the block's tokens, so that a step may compute some of them.
-POOLED = ('video', 'cloud')
+#: Tasks whose head pools over the block's tokens, so that a step may compute some of them, and
+#: queries of `out_type='query'` that may stand for all.
+POOLED = {'video': dict(learned=1), 'cloud': dict(cls_token=True, max=True, join='concat')}
 
 
 def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
@@ -89,6 +91,11 @@ def main(argv=None) -> None:
         for part in args.train_queries if task in POOLED else ():
             *_, drawn, _ = configs(task, args.width, args.dtype, train_queries=part)
             named[f'{task} + LLaMA-7B block, {part:.3g} of the tokens'] = drawn
+        if task in POOLED:
+            few = dict(out_type='query', queries=POOLED[task])
+            named[f'{task} + LLaMA-7B block, few queries'] = configs(
+                task, args.width, args.dtype, **few
+            )[1]
         batch = 2 if args.tiny else batch
         steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
         times = in_rounds(steps, args)

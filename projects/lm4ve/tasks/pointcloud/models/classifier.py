@@ -93,9 +93,13 @@ class PointClsHead(BaseModule):
         self.loss = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``."""
-        pooled = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
-        return self.layers(pooled)
+        """Map tokens ``[B, 1 + G, C]`` to logits ``[B, classes]``.
+
+        A neck with ``out_type='query'`` and two joined queries gives ``[B, 2 * C]`` instead.
+        """
+        if tokens.dim() > 2:
+            tokens = torch.cat((tokens[:, 0], tokens[:, 1:].amax(dim=1)), dim=-1)
+        return self.layers(tokens)
 
 
 @MODELS.register_module()
