@@ -1,5 +1,7 @@
 """Encoders by name: their features are those of their libraries."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -13,6 +15,7 @@ from lm4ve.errors import UserError
 from lm4ve.probing.data import read_data
 from lm4ve.probing.encoders import load_encoder
 from lm4ve.probing.features import extract_features
+from tests.helpers.tasks import FOLDERS
 
 #: ImageNet's classes of tabby, tiger and Egyptian cats, and of espresso.
 SEEN = {'chelsea': {281, 282, 285}, 'coffee': {967}}
@@ -46,8 +49,6 @@ def test_timm_encoders_load_a_checkpoint_and_another_size(cat, tmp_path):
     picture = encoder.transform(cat)
     assert picture.shape == (3, 64, 64) and encoder.prefix == 1
     assert torch.equal(features(encoder, cat), model.forward_features(picture[None]))
-    swin = load_encoder('timm/swin_tiny_patch4_window7_224', 'none')
-    assert features(swin, cat).shape == (1, 768, 7, 7)
     model.cls_token.data += 1  # another encoder behind the same name
     torch.save(model.state_dict(), tmp_path / 'vit.pth')
     again = load_encoder('timm/vit_tiny_patch16_224', str(tmp_path / 'vit.pth'), size=64)
@@ -76,24 +77,28 @@ def test_torchvision_encoders_end_before_the_pooling(cat, tmp_path):
     assert maps.shape == (1, 512, 2, 2)
     expected = model(encoder.transform(cat)[None])
     assert torch.allclose(model.fc(maps.mean((2, 3))), expected, atol=1e-5)
-    vit = load_encoder('torchvision/vit_b_16', 'none')
-    assert features(vit, cat).shape == (1, 197, 768) and vit.prefix == 1
 
 
 @pytest.mark.parametrize(
-    'name, shape',
+    'task, name, fields, shape',
     [
-        ('vit-demo_none_digits', (17, 64)),
-        ('pointbert-demo_none_primitives', (17, 64)),
-        ('videomae-demo_none_moving-digits', (16, 64)),
+        ('image', 'vit-demo_none_digits', '', (17, 64)),
+        ('pointcloud', 'pointbert-demo_none_primitives', 'per_class=5', (17, 64)),
+        ('video', 'videomae-demo_none_moving-digits', "data_root='clips', clips=CLIPS", (16, 64)),
     ],
 )
-def test_configs_give_data_and_encoders(name, shape, tmp_path, monkeypatch):
+def test_configs_give_data_and_encoders(task, name, fields, shape, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = read_data(f'config:{name}', limit=40)
-    found = extract_features(load_encoder(name, 'none'), data, tmp_path, show_progress=False)
-    assert found.tokens.shape == (1, 40, *shape) and np.isfinite(found.tokens).all()
-    assert {k: len(v) for k, v in data.splits.items()}.keys() == {'train', 'val', 'test'}
+    fields = fields.replace('CLIPS', 'dict(train=40, val=8, test=8)')
+    loaders = [f'{s}_dataloader = dict(dataset=dict({fields}))' for s in ('train', 'test')]
+    base = f'_base_ = {str(FOLDERS[task] / name) + ".py"!r}'
+    Path('config.py').write_text('\n'.join([base, *loaders]))
+    data = read_data('config.py', limit=150)
+    found = extract_features(load_encoder('config.py', 'none'), data, tmp_path, tokens=16)
+    assert found.tokens.shape == (1, len(data), *shape) and np.isfinite(found.tokens).all()
+    if task != 'image':
+        with pytest.raises(UserError, match="takes images; 'config.py' has others"):
+            extract_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)
 
 
 @pytest.mark.parametrize(

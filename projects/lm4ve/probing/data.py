@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from PIL import Image, ImageOps
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from torchvision.datasets.folder import find_classes, make_dataset
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.config import read_config
@@ -127,6 +128,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         rows = _rows_of_folder(Path(path))
     else:
         rows = _rows_of_csv(Path(path))
+    if not len(rows):
+        raise UserError(f"'{path}' has no pictures. A folder needs them in folders of classes.")
     if limit is not None:
         check('--limit', limit, least=1)
         order = rows.sample(frac=1, random_state=seed).groupby(['label', 'split'])
@@ -145,6 +148,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     labels, classes = pd.factorize(rows['label'], sort=True)
     check(f"The number of classes in '{path}'", len(classes), least=2)
     splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
+    for name, indices in splits.items():
+        check(f"The number of pictures for {name} in '{path}'", len(indices), least=1)
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
@@ -153,17 +158,15 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of class folders; a row has item, label, split and group."""
     Image.init()
-    endings = {end for end, name in Image.EXTENSION.items() if name in Image.OPEN}
+    endings = tuple(end for end, name in Image.EXTENSION.items() if name in Image.OPEN)
     tops = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != '.')
     has_splits = any(p.name == 'train' for p in tops) and all(p.name in SPLITS for p in tops)
     rows = []
-    for split in tops if has_splits else [root]:
-        for folder in sorted(p for p in split.iterdir() if p.is_dir() and p.name[0] != '.'):
-            files = (p for p in sorted(folder.rglob('*')) if p.suffix.lower() in endings)
-            name = SPLITS[split.name] if has_splits and len(tops) > 1 else ''
-            rows += [(p, folder.name, name, '') for p in files if p.name[0] != '.']
-    if not rows:
-        raise UserError(f"'{root}' has no pictures in class folders: {root}/CLASS/PICTURE.")
+    for folder in tops if has_splits else [root]:
+        names, index = find_classes(folder)
+        files = make_dataset(folder, index, endings, allow_empty=True)
+        split = SPLITS[folder.name] if has_splits and len(tops) > 1 else ''
+        rows += [(Path(p), names[k], split, '') for p, k in files if Path(p).name[0] != '.']
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 
 

@@ -85,8 +85,8 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
     """
     library, _, rest = name.partition('/')
     is_folder = (Path(name) / 'config.json').is_file()
-    if library in _LIBRARIES or is_folder or name.startswith('package:'):
-        build = _packaged if name.startswith('package:') else _LIBRARIES.get(library, _transformers)
+    build = _timm if name.startswith('package:') else _LIBRARIES.get(library)
+    if build := _transformers if is_folder else build:
         try:
             found = build(name, name if is_folder else rest, checkpoint, size)
         except UserError:
@@ -123,21 +123,31 @@ def _load(model: nn.Module, checkpoint: str | None) -> None:
 
 # ------------------------------------------------------------------------- libraries
 def _timm(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
-    import timm
+    """Build an encoder of timm, or of a package, of which nothing is imported.
 
-    if checkpoint is None and not timm.is_model_pretrained(model_name):
+    The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong into timm's
+    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
+    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
+    the statistics that the batch norms hold.
+    """
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    package, is_published = name.partition('package:')[2], checkpoint is None
+    if package:
+        path = locate_packaged(package, PACKAGED_ENCODERS, 'ENCODER')
+        model_name, is_published = 'tf_efficientnet_lite0', False
+    elif is_published and not timm.is_model_pretrained(model_name):
         raise UserError(f"timm has no model '{model_name}' with weights.")
-    make = partial(timm.create_model, model_name, pretrained=checkpoint is None)
+    make = partial(timm.create_model, model_name, pretrained=is_published)
     try:  # transformers have tokens for one size, and resample their places for another
         model = make(img_size=size) if size else make()
     except TypeError:
         model = make()
+    if package and checkpoint is None:  # the names differ, the order does not
+        tensors = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
+        load_strictly(model, dict(tensors), f"'{name}'")
     _load(model, checkpoint)
-    return _of_timm(name, model, size)
-
-
-def _of_timm(name: str, model: nn.Module, size: int | None) -> Encoder:
-    from timm.data import create_transform, resolve_data_config
 
     def run(model: Any, pictures: Tensor) -> Any:
         features = model.forward_features(pictures)
@@ -147,25 +157,6 @@ def _of_timm(name: str, model: nn.Module, size: int | None) -> Encoder:
     transform = create_transform(**resolve_data_config({'img_size': size}, model=model))
     prefix = getattr(model, 'num_prefix_tokens', 0)
     return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
-
-
-def _packaged(name: str, _: str, checkpoint: str | None, size: int | None) -> Encoder:
-    """Build an encoder of a package, of which nothing is imported.
-
-    The weights were converted from TensorFlow. So they belong into timm's
-    ``tf_efficientnet_lite0``, which pads as TensorFlow does and scales pixels to -1 to 1, and not
-    into ``efficientnet_lite0``, which has the same tensors: in the latter, pictures do not have
-    the statistics that the batch norms hold.
-    """
-    import timm
-
-    path = locate_packaged(name.partition(':')[2], PACKAGED_ENCODERS, 'ENCODER')
-    model = timm.create_model('tf_efficientnet_lite0')
-    if checkpoint is None:  # the names differ, the order does not
-        names = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
-        load_strictly(model, dict(names), f"'{name}'")
-    _load(model, checkpoint)
-    return _of_timm(name, model, size)
 
 
 def _transformers(name: str, source: str, checkpoint: str | None, size: int | None) -> Encoder:

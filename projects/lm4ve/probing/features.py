@@ -37,10 +37,7 @@ from lm4ve.tasks.base.analysis import proportional_grid
 
 TOKENS, RECORD = 'tokens.f16', 'progress.json'
 #: Packages whose version may change pixels or tokens.
-LIBRARIES = (
-    *('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'mmpretrain'),
-    *('mmaction2', 'mmcv-lite', 'opencv-python', 'decord', 'lm4ve'),
-)
+LIBRARIES = ('numpy', 'pillow', 'torch', 'torchvision', 'timm', 'transformers', 'opencv-python')
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,7 @@ def extract_features(
     check('--tokens', tokens, least=0)
     check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
     installed = {d.name: d.version for d in distributions()}
-    facts = [encoder.fingerprint, data.fingerprint, views, tokens]
-    facts += [f'{name} {installed.get(name)}' for name in LIBRARIES]
+    facts = [encoder.fingerprint, data.fingerprint, views, tokens, *map(installed.get, LIBRARIES)]
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,10 +131,8 @@ class _Work:
         except DamagedPictureError:
             return None
         if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
-            text = (
-                f"'{self.encoder.name}' takes {self.encoder.kind}s; '{self.data.name}' has others."
-            )
-            raise UserError(text)
+            name, kind = self.encoder.name, self.encoder.kind
+            raise UserError(f"'{name}' takes {kind}s; '{self.data.name}' has others.")
         return self.encoder.transform(_cut(item, view, index) if view else item)
 
     @torch.no_grad()
@@ -176,7 +170,7 @@ def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> li
     first = next((x for x in map(work.load, range(total)) if x is not None), None)
     if first is None:
         raise UserError(f"'{work.data.name}': all pictures are damaged.")
-    work.encoder.module.to(find_device(None), memory_format=torch.channels_last)
+    work.encoder.module.to(find_device(None))
     shape = [*work.encode([first]).shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
