@@ -1,5 +1,7 @@
 """The rule, as a property over simulated trainings, and its words."""
 
+import gc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -11,6 +13,12 @@ CONTROLS = ('linear', 'random', 'mlp')
 VARIANTS = {
     name: Variant(name, name, f'the {name}') for name in ('frozen', 'linear', 'random', 'formal')
 }
+
+
+@pytest.fixture(autouse=True)
+def quick_correction(monkeypatch):
+    """statsmodels collects garbage in every correction, for a quarter of a second."""
+    monkeypatch.setattr(gc, 'collect', lambda *args: 0)
 
 
 def simulate(rng, gain: float, seeds: int = 6, pictures: int = 200):
