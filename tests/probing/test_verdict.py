@@ -24,8 +24,8 @@ def quick_correction(monkeypatch):
 def simulate(rng, gain: float, seeds: int = 6, pictures: int = 200):
     """Trainings that are right with a probability which varies by picture, variant and seed.
 
-    Over all pictures and seeds that there could be, its mean is 0.7 for 'frozen', and ``gain`` points
-    less for controls; the test pictures are a draw of them.
+    Over all pictures and seeds that there could be, its mean is 0.7 for 'frozen', and ``gain``
+    points less for controls; the test pictures are a draw of them.
     """
     ease, found = rng.uniform(-0.1, 0.1, pictures), {}
     for name in ('frozen', *CONTROLS):

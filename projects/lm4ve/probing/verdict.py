@@ -1,10 +1,10 @@
 """The rule that turns trainings into one sentence; it is printed before the first training.
 
 Two things vary: the seed of a training, and which pictures happen to be the test. A gain counts
-only if it stands out from both at once: of two tests, one for each, the larger p is below 0.05
-in up to 11 % of studies without a difference. That a difference was not found is not a result; that it is
-smaller than a margin is one (equivalence by two one-sided tests: Schuirmann, J. Pharmacokinet.
-Biopharm. 1987).
+only if it stands out from both at once: of two tests, one for each, the larger p is below 0.05 in
+up to 11 % of studies without a difference. That a difference was not found is not a result; that
+it is smaller than a margin is one (equivalence by two one-sided tests: Schuirmann, J.
+Pharmacokinet. Biopharm. 1987).
 """
 
 import itertools
