@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.logging import MessageHub, MMLogger
 from rich.console import Console
@@ -38,7 +39,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     check('the number of --rates', len({*args.rates}) or 3, least=3)
     for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
         check(f'--{name}', getattr(args, name) or least, least=least)
-    check('--margin', args.margin, above=0)
+    for name in ('margin', 'minutes', 'rates'):
+        for value in np.ravel(getattr(args, name)).tolist():
+            check(f'--{name}', value, above=0)
     if 'frozen' not in args.variants or len({*args.variants}) < 2:
         raise UserError("--variants needs 'frozen', and one to compare it with.")
     return args

@@ -47,7 +47,7 @@ def warn(study: Study) -> list[str]:
 def variant_rows(study: Study, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return a row for each variant, with the differences of one block from it."""
     mine, rows = {c.against: c for c in comparisons}, []
-    names = 'difference', 'over seeds', 'and pictures', "Holm's p", f"'{comparisons[0].block}' is"
+    names = 'difference', 'over seeds', 'over both', "Holm's p", f"'{comparisons[0].block}' is"
     for name, scores in accuracies(study).items():
         row = {'variant': name, 'accuracy': f'{scores.mean():.2f}'}
         row['95 % interval'] = _span(interval(scores, 0.95), '')

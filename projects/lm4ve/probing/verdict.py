@@ -30,8 +30,8 @@ class Comparison:
         block, against (str): Variants' names.
         difference (float): Mean accuracy of the block minus that of the other.
         seeds (tuple[float, float]): Its 95 % interval over seeds, on these test pictures.
-        both (tuple[float, float]): Its 95 % interval over seeds and test pictures.
-        p, holm (float): The larger one of the p of these two, two-sided; the second corrected.
+        both (tuple[float, float]): Over seeds and test pictures, and not within the one before.
+        p, holm (float): The larger p of these two, two-sided; the second corrected.
         verdict (str): 'better', 'worse', 'equal', 'few seeds', 'few test pictures' or
             'few seeds and test pictures'.
         words (str): The same for tables, with the margin or the number that is needed.
@@ -83,7 +83,8 @@ def compare(
     for block, against in itertools.product(blocks, [n for n in correct if n not in blocks]):
         gain = 100.0 * (correct[block].astype(float) - correct[against].astype(float))
         (seeds, p), (both, q) = (_test(gain, kinds) for kinds in (1, 2))
-        found.append(Comparison(block, against, float(gain.mean()), seeds, both, max(p, q)))
+        ends = seeds, (min(seeds[0], both[0]), max(seeds[1], both[1]))
+        found.append(Comparison(block, against, float(gain.mean()), *ends, max(p, q)))
         gains.append(gain)
     corrected = holm([c.p for c in found])
     return [
@@ -95,8 +96,9 @@ def compare(
 def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> Comparison:
     """The verdict on a frozen block and another variant, whose seeds are paired:
 
-    - no difference larger than the margin, on these test pictures: the 90 % interval over seeds
-      lies within the margin, so that two one-sided t-tests reject that it is larger;
+    - no difference larger than the margin, on these test pictures: the 90 % interval over seeds,
+      each of them rounded to whole pictures, lies within the margin, so that two one-sided t-tests
+      reject that it is larger;
     - better, or worse: else, if p < 0.05, where p is the larger one of a paired t-test over seeds
       and of min F' over seeds and test pictures (Clark, J. Verbal Learn. Verbal Behav. 1973),
       both two-sided, corrected by Holm for all comparisons;
@@ -105,9 +107,9 @@ def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> 
 
     Of several layers, the sentence is about the one with the best accuracy in tuning.
     """
-    low, high = interval(gain.mean(1), 0.9)
+    half = math.sqrt(_rounded_error(gain)) * stats.t.ppf(1 - ALPHA, len(gain) - 1)
     verdict = words = 'better' if c.difference > 0 else 'worse'
-    if -margin < low and high < margin:
+    if abs(c.difference) + half < margin:
         verdict, words = 'equal', f'no difference larger than {points(margin)}'
     elif not c.holm < ALPHA:
         needed = _needed(gain, ALPHA / comparisons, margin)
@@ -120,6 +122,11 @@ def decide(c: Comparison, gain: np.ndarray, margin: float, comparisons: int) -> 
 def _errors(gain: np.ndarray) -> np.ndarray:
     """Return the squared standard errors of a mean, over seeds and over test pictures."""
     return np.array([x.var(ddof=1) / len(x) for x in (gain.mean(1), gain.mean(0))])
+
+
+def _rounded_error(gain: np.ndarray) -> float:
+    """Return the squared standard error over seeds, if rounding to whole pictures is one more."""
+    return float(_errors(gain)[0] + (100 / gain.shape[1]) ** 2 / 12 / len(gain))
 
 
 def _test(gain: np.ndarray, kinds: int) -> tuple[tuple[float, float], float]:
@@ -145,7 +152,8 @@ def _needed(gain: np.ndarray, alpha: float, margin: float) -> dict[str, int]:
     rooms = most - errors[::-1]
     growth = [e / room if room > 0 else math.inf for e, room in zip(errors, rooms, strict=True)]
     if margin > effect:  # both one-sided tests have to reject
-        growth[0] = min(growth[0], errors[0] * ((within + half) / (margin - effect)) ** 2)
+        equal = _rounded_error(gain) * ((within + half) / (margin - effect)) ** 2
+        growth[0] = min(growth[0], equal)
     least = min(growth)
     factor = least if least < math.inf else errors.sum() / most
     counts = zip(('seeds', 'test pictures'), gain.shape, growth, strict=True)
