@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
     sizes = dict(views=args.views, tokens=args.tokens)
-    features = extract_features(encoder, data, args.cache, **sizes)
-    # What a stop says is saved.
-    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
     try:
+        features = extract_features(encoder, data, args.cache, **sizes)
+        # What a stop says is saved.
+        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
         with FileLock(features.folder / 'study.lock', timeout=0):
             run(features, args, started)
     except Timeout as e:
-        raise UserError(f"Another run is training on these features: '{e.lock_file}'.") from e
+        raise UserError(f"Another run works on these features: '{e.lock_file}'.") from e
 
 
 def run(features: Features, args: argparse.Namespace, started: float) -> str:

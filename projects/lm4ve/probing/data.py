@@ -148,7 +148,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     check(f"The number of classes in '{path}'", len(classes), least=2)
     splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
     for name, indices in splits.items():
-        check(f"The number of pictures for {name} in '{path}'", len(indices), least=2)
+        least = 1 + (name == 'test')  # a spread needs two
+        check(f"The number of pictures for {name} in '{path}'", len(indices), least=least)
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
@@ -177,6 +178,8 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for column in ('path', 'label'):
         check(f"A column of '{path}'", column, choices=table.columns)
+    if not all(table['label']):
+        raise UserError(f"'{path}' has a row without a label.")
     for value in table.get('split', ()):
         check(f"A split of '{path}'", value, choices=SPLITS)
     columns = dict(item=[path.parent / p for p in table['path']], label=table['label'])
