@@ -27,7 +27,7 @@ _CACHE = Path('work_dirs/try/cache')
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
-        'encoder': dict(help='timm/NAME, a folder, a hub id, package:NAME or a config'),
+        'encoder': dict(help='timm/NAME, transformers/ID, package:NAME, a folder or a config'),
         'data': dict(help='a folder of class folders, a CSV file or a config'),
         '--block': dict(
             required=True, metavar='CHECKPOINT', help='package:NAME, a folder or a hub id'
@@ -49,7 +49,7 @@ FLAGS: dict[str, Flags] = {
         '--dtype': dict(choices=['float32', 'bfloat16'], default='float32', help="the block's"),
         '--encoder-checkpoint': dict(help='weights of an encoder that a config names'),
         '--size': dict(type=int, help="side of the pictures; default: the encoder's"),
-        '--limit': dict(type=int, help='take so many pictures at most'),
+        '--limit': dict(type=int, help='take about so many pictures'),
         '--cache': dict(type=Path, default=_CACHE, help='of tokens and trainings'),
         '--work-dir': dict(type=Path, help='of the report; default: work_dirs/try/ENCODER-DATA'),
         '--workers': dict(type=int, help='processes; default: one for each core, or for a GPU'),

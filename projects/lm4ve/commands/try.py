@@ -18,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
 from mmengine.logging import MessageHub, MMLogger
 from rich.console import Console
@@ -38,7 +39,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     check('the number of --rates', len({*args.rates}) or 3, least=3)
     for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
         check(f'--{name}', getattr(args, name) or least, least=least)
-    check('--margin', args.margin, above=0)
+    for name in ('margin', 'minutes', 'rates'):
+        for value in np.ravel(getattr(args, name)).tolist():
+            check(f'--{name}', value, above=0)
     if 'frozen' not in args.variants or len({*args.variants}) < 2:
         raise UserError("--variants needs 'frozen', and one to compare it with.")
     return args
@@ -50,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
     data = read_data(args.data, limit=args.limit)
     sizes = dict(views=args.views, tokens=args.tokens)
-    features = extract_features(encoder, data, args.cache, **sizes)
-    # What a stop says is saved.
-    MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
     try:
+        features = extract_features(encoder, data, args.cache, **sizes)
+        # What a stop says is saved.
+        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(features.folder))
         with FileLock(features.folder / 'study.lock', timeout=0):
             run(features, args, started)
     except Timeout as e:
-        raise UserError(f"Another run is training on these features: '{e.lock_file}'.") from e
+        raise UserError(f"Another run works on these features: '{e.lock_file}'.") from e
 
 
 def run(features: Features, args: argparse.Namespace, started: float) -> str:

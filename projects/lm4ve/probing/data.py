@@ -8,8 +8,9 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from PIL import Image, ImageOps
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from torchvision.datasets.folder import find_classes, make_dataset
+from sklearn.model_selection import StratifiedGroupKFold
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.config import read_config
@@ -56,7 +56,7 @@ class ProbeData:
     splits: dict[str, np.ndarray]
     classes: tuple[str, ...]
     fingerprint: str
-    items: Sequence[Any] = field(default=(), repr=False)
+    items: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -112,7 +112,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             training and test data sets are used.
         seed (int): Of the splits that are made here: 60 % train, 20 % val, 20 % test, each
             class alike. Where only train and test (or val) are given, val is a fifth of train.
-        limit (int, optional): At most so many items, an equal share of each class and split.
+        limit (int, optional): About so many items, an equal share of each class and split.
 
     Returns:
         ProbeData: Damaged pictures of the training split are left out, and, where the splits
@@ -132,9 +132,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         raise UserError(f"'{path}' has no pictures. A folder needs them in folders of classes.")
     if limit is not None:
         check('--limit', limit, least=1)
-        order = rows.sample(frac=1, random_state=seed).groupby(['label', 'split'])
-        rank = (order.cumcount() + 0.5) / order['label'].transform('size')
-        rows = rows.loc[rank.sort_values(kind='stable').index[:limit].sort_values()]
+        share = min(limit / len(rows), 1.0)
+        rows = rows.groupby(['label', 'split']).sample(frac=share, random_state=seed).sort_index()
     if 'digest' not in rows:
         with ThreadPoolExecutor() as pool:
             rows['digest'] = [*pool.map(_digest, map(str, rows['item']))]
@@ -149,7 +148,8 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
     check(f"The number of classes in '{path}'", len(classes), least=2)
     splits = {name: np.flatnonzero(rows['split'] == name) for name in ('train', 'val', 'test')}
     for name, indices in splits.items():
-        check(f"The number of pictures for {name} in '{path}'", len(indices), least=1)
+        least = 1 + (name == 'test')  # a spread needs two
+        check(f"The number of pictures for {name} in '{path}'", len(indices), least=least)
     facts = rows[['digest', 'label', 'split']].to_json()
     fingerprint = hashlib.sha256(facts.encode()).hexdigest()
     return ProbeData(path, labels, splits, tuple(classes), fingerprint, rows['item'].tolist())
@@ -158,15 +158,16 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
 def _rows_of_folder(root: Path) -> pd.DataFrame:
     """List the pictures of class folders; a row has item, label, split and group."""
     Image.init()
-    endings = tuple(end for end, name in Image.EXTENSION.items() if name in Image.OPEN)
-    tops = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != '.')
-    has_splits = any(p.name == 'train' for p in tops) and all(p.name in SPLITS for p in tops)
-    rows = []
-    for folder in tops if has_splits else [root]:
-        names, index = find_classes(folder)
-        files = make_dataset(folder, index, endings, allow_empty=True)
-        split = SPLITS[folder.name] if has_splits and len(tops) > 1 else ''
-        rows += [(Path(p), names[k], split, '') for p, k in files if Path(p).name[0] != '.']
+    endings = {end for end, name in Image.EXTENSION.items() if name in Image.OPEN}
+    names = sorted(glob('**/*.*', root_dir=root, recursive=True))  # none that is hidden
+    paths = [p.parts for p in map(Path, names) if p.suffix.lower() in endings]
+    tops = {parts[0] for parts in paths if len(parts) > 1}
+    at = int('train' in tops and tops <= {*SPLITS})  # where the class stands
+    rows = [
+        (root.joinpath(*p), p[at], SPLITS[p[0]] if at and len(tops) > 1 else '', '')
+        for p in paths
+        if len(p) > at + 1
+    ]
     return pd.DataFrame(rows, columns=['item', 'label', 'split', 'group'])
 
 
@@ -177,6 +178,8 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     for column in ('path', 'label'):
         check(f"A column of '{path}'", column, choices=table.columns)
+    if not all(table['label']):
+        raise UserError(f"'{path}' has a row without a label.")
     for value in table.get('split', ()):
         check(f"A split of '{path}'", value, choices=SPLITS)
     columns = dict(item=[path.parent / p for p in table['path']], label=table['label'])
@@ -253,10 +256,8 @@ def _folds(labels: pd.Series, groups: pd.Series, seed: int) -> pd.Series:
     folds = pd.Series(-1, index=labels.index)
     kept = labels.index[groups.groupby(labels).transform('nunique') >= FOLDS]
     if len(kept):
-        together = groups[kept] if groups[kept].duplicated().any() else None
-        kind = StratifiedKFold if together is None else StratifiedGroupKFold
-        parts = kind(FOLDS, shuffle=True, random_state=seed).split(kept, labels[kept], together)
-        for fold, (_, chosen) in enumerate(parts):
+        cut = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split
+        for fold, (_, chosen) in enumerate(cut(kept, labels[kept], groups[kept])):
             folds[kept[chosen]] = fold
     return folds
 

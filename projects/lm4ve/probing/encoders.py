@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from mmengine.dataset import Compose
 from PIL import Image
 from torch import Tensor, nn
+from torchvision import transforms
 
 from lm4ve.analysis.loading import UNTRAINED, load_model
 from lm4ve.errors import UserError, check
@@ -86,9 +88,10 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
     library, _, rest = name.partition('/')
     is_folder = (Path(name) / 'config.json').is_file()
     build = _timm if name.startswith('package:') else _LIBRARIES.get(library)
-    if build := _transformers if is_folder else build:
+    build, source = (_transformers, name) if is_folder else (build, rest or name)
+    if build:
         try:
-            found = build(name, name if is_folder else rest, checkpoint, size)
+            model, run, transform, prefix = build(source, checkpoint is None, size)
         except UserError:
             raise
         except Exception as e:  # a library's own words: no such model, no network
@@ -97,11 +100,13 @@ def load_encoder(name: str, checkpoint: str | None = None, size: int | None = No
                 f"The encoder '{name}' cannot be loaded ({cause}). Without a network: "
                 '--encoder-checkpoint, or none for untrained weights.'
             ) from e
+        if checkpoint is not None and checkpoint not in UNTRAINED:
+            load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
+        found = Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
     else:
         found = _of_config(name, checkpoint, size)
     module = found.module.eval().requires_grad_(False)
-    weights = fingerprint(module.state_dict().items())
-    facts = f'{weights}{module!r}{found.fingerprint}'
+    facts = f'{fingerprint(module.state_dict().items())}{module!r}{found.fingerprint}'
     return replace(found, fingerprint=hashlib.sha256(facts.encode()).hexdigest())
 
 
@@ -116,13 +121,10 @@ class _Frozen(nn.Module):
         return self.run(self.model, inputs)
 
 
-def _load(model: nn.Module, checkpoint: str | None) -> None:
-    if checkpoint is not None and checkpoint not in UNTRAINED:
-        load_strictly(model, read_state(checkpoint), f"'{checkpoint}'")
-
-
 # ------------------------------------------------------------------------- libraries
-def _timm(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
+# Each returns a model, with published weights or without, the function that runs it, its transform
+# and the number of its class and register tokens.
+def _timm(name: str, is_published: bool, size: int | None) -> tuple:
     """Build an encoder of timm, or of a package, of which nothing is imported.
 
     The weights of EfficientNet-Lite0 were converted from TensorFlow. So they belong into timm's
@@ -133,21 +135,20 @@ def _timm(name: str, model_name: str, checkpoint: str | None, size: int | None) 
     import timm
     from timm.data import create_transform, resolve_data_config
 
-    package, is_published = name.partition('package:')[2], checkpoint is None
-    if package:
+    if package := name.partition('package:')[2]:
         path = locate_packaged(package, PACKAGED_ENCODERS, 'ENCODER')
-        model_name, is_published = 'tf_efficientnet_lite0', False
-    elif is_published and not timm.is_model_pretrained(model_name):
-        raise UserError(f"timm has no model '{model_name}' with weights.")
-    make = partial(timm.create_model, model_name, pretrained=is_published)
+        make = partial(timm.create_model, 'tf_efficientnet_lite0')
+    elif is_published and not timm.is_model_pretrained(name):
+        raise UserError(f"timm has no model '{name}' with weights.")
+    else:
+        make = partial(timm.create_model, name, pretrained=is_published)
     try:  # transformers have tokens for one size, and resample their places for another
         model = make(img_size=size) if size else make()
     except TypeError:
         model = make()
-    if package and checkpoint is None:  # the names differ, the order does not
+    if package and is_published:  # the names differ, the order does not
         tensors = zip(model.state_dict(), read_checkpoint(path).values(), strict=True)
         load_strictly(model, dict(tensors), f"'{name}'")
-    _load(model, checkpoint)
 
     def run(model: Any, pictures: Tensor) -> Any:
         features = model.forward_features(pictures)
@@ -155,63 +156,51 @@ def _timm(name: str, model_name: str, checkpoint: str | None, size: int | None) 
         return features.permute(0, 3, 1, 2) if is_last else features
 
     transform = create_transform(**resolve_data_config({'img_size': size}, model=model))
-    prefix = getattr(model, 'num_prefix_tokens', 0)
-    return Encoder(name, _Frozen(model, run), transform, repr(transform), prefix)
+    return model, run, transform, getattr(model, 'num_prefix_tokens', 0)
 
 
-def _transformers(name: str, source: str, checkpoint: str | None, size: int | None) -> Encoder:
+def _transformers(name: str, is_published: bool, size: int | None) -> tuple:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    processor = AutoImageProcessor.from_pretrained(source)
-    if checkpoint is None:
-        model = AutoModel.from_pretrained(source, dtype=torch.float32)
+    if is_published:
+        model = AutoModel.from_pretrained(name, dtype=torch.float32)
     else:
-        model = AutoModel.from_config(AutoConfig.from_pretrained(source))
-        _load(model, checkpoint)
-    model = getattr(model, 'vision_model', model).eval()
+        model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+    part = getattr(model.eval(), 'vision_model', model)
     # A model for one size resamples the places of its tokens for another.
-    resampled = 'interpolate_pos_encoding' in inspect.signature(model.forward).parameters
+    resampled = 'interpolate_pos_encoding' in inspect.signature(part.forward).parameters
     options = dict(interpolate_pos_encoding=True) if size and resampled else {}
     sizes = dict(size=size, crop_size=size) if size else {}
+    process = partial(AutoImageProcessor.from_pretrained(name), return_tensors='pt', **sizes)
+    transform = transforms.Compose([process, itemgetter('pixel_values'), itemgetter(0)])
 
-    def transform(picture: Image.Image) -> Tensor:
-        return processor(images=picture, return_tensors='pt', **sizes)['pixel_values'][0]
-
-    def run(model: Any, pictures: Tensor) -> Any:
-        return model(pixel_values=pictures, **options).last_hidden_state
+    def run(_: Any, pictures: Tensor) -> Any:
+        return part(pixel_values=pictures, **options).last_hidden_state
 
     blank = transform(Image.new('RGB', (256, 256)))[None]
     with torch.no_grad():
         features = run(model, blank)
-    prefix, patch = 0, getattr(model.config, 'patch_size', None)
+    prefix, patch = 0, getattr(part.config, 'patch_size', None)
     if features.dim() == 3 and isinstance(patch, int):  # fewer tokens: layers merge patches
         prefix = max(features.shape[1] - math.prod(s // patch for s in blank.shape[2:]), 0)
-    return Encoder(
-        name, _Frozen(model, run), transform, f'{processor.to_json_string()}{sizes}', prefix
-    )
+    return model, run, transform, prefix
 
 
-def _torchvision(name: str, model_name: str, checkpoint: str | None, size: int | None) -> Encoder:
+def _torchvision(name: str, is_published: bool, size: int | None) -> tuple:
     from torchvision.models import get_model, get_model_weights
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    weights = get_model_weights(model_name).DEFAULT
-    model = get_model(model_name, weights=None)
-    if checkpoint is None:
-        state = torch.hub.load_state_dict_from_url(
-            weights.url, map_location='cpu', check_hash=True, weights_only=True
-        )
-        load_strictly(model, state, f"'{name}'")
-    _load(model, checkpoint)
-
-    names = get_graph_node_names(model.eval())[1]
+    weights = get_model_weights(name).DEFAULT
+    model = get_model(name, weights=None).eval()
+    if is_published:
+        load = partial(torch.hub.load_state_dict_from_url, map_location='cpu', check_hash=True)
+        load_strictly(model, load(weights.url, weights_only=True), f"'{name}'")
+    names = get_graph_node_names(model)[1]
     pools = [i for i, name in enumerate(names) if name in ('avgpool', 'adaptive_avg_pool2d')]
     node = names[pools[0] - 1] if pools else 'encoder.ln'  # ViT has none
-    module = create_feature_extractor(model, {node: 'features'})
+    part = create_feature_extractor(model, {node: 'features'})  # of the same tensors
     transform = weights.transforms(**(dict(crop_size=size, resize_size=size) if size else {}))
-    prefix = int(hasattr(model, 'class_token'))
-    run = _Frozen(module, lambda module, pictures: module(pictures)['features'])
-    return Encoder(name, run, transform, repr(transform), prefix)
+    return model, lambda _, x: part(x)['features'], transform, int(hasattr(model, 'class_token'))
 
 
 _LIBRARIES = dict(timm=_timm, transformers=_transformers, torchvision=_torchvision)

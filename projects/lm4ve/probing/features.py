@@ -14,8 +14,10 @@ import math
 import os
 import shutil
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,7 @@ def extract_features(
         UserError: The encoder does not take such data or gives no tokens, values are not finite
             or exceed float16's range, a picture of val or test is damaged, or the disk is full.
     """
+    encoder.module.to(find_device(None))
     check('--tokens', tokens, least=0)
     check('--views', views, least=1, most=None if encoder.kind == 'image' else 1)
     installed = {d.name: d.version for d in distributions()}
@@ -101,9 +104,9 @@ def extract_features(
     fingerprint = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
     folder = Path(cache) / fingerprint[:16]
     folder.mkdir(parents=True, exist_ok=True)
+    load, encode = partial(_load, encoder, data), partial(_encode, encoder, tokens)
     with FileLock(folder / 'lock', timeout=0):
-        work = _Work(encoder, data, views, tokens)
-        shape = _fill(folder, work, batch_size, show_progress)
+        shape = _fill(folder, views * len(data), load, encode, batch_size, show_progress)
     found = np.memmap(folder / TOKENS, np.float16, 'r', shape=(views, len(data), *shape))
     damaged = np.flatnonzero(np.isnan(found[0, :, 0, 0]))
     report_damaged(data.name, [(data.items[i], i in data.splits['train']) for i in damaged])
@@ -112,66 +115,65 @@ def extract_features(
     return Features(found, data.labels, splits, data.classes, fingerprint, folder, *names)
 
 
-@dataclass(frozen=True)
-class _Work:
-    """The rows of the file: all items in the first view, then all in the second, ..."""
+def _load(encoder: Encoder, data: ProbeData, row: int) -> Any:
+    """Return a row's input of the encoder, or None if it has none.
 
-    encoder: Encoder
-    data: ProbeData
-    views: int
-    tokens: int
-
-    def load(self, row: int) -> Any:
-        """Return a row's input of the encoder, or None if it has none."""
-        view, index = divmod(row, len(self.data))
-        if view and index not in self.data.splits['train']:
-            return None
-        try:
-            item = self.data[index]
-        except DamagedPictureError:
-            return None
-        if isinstance(item, Image.Image) != (self.encoder.kind == 'image'):
-            name, kind = self.encoder.name, self.encoder.kind
-            raise UserError(f"'{name}' takes {kind}s; '{self.data.name}' has others.")
-        return self.encoder.transform(_cut(item, view, index) if view else item)
-
-    @torch.no_grad()
-    def encode(self, inputs: list[Any]) -> np.ndarray:
-        """Return the tokens of a batch, float16 ``[B, N, C]``.
-
-        Raises:
-            UserError: There are none, or float16 does not hold them.
-        """
-        name, batch, sides = self.encoder.name, inputs, (1, 1)
-        if isinstance(inputs[0], Tensor):
-            batch, sides = torch.stack(inputs).to(find_device(None)), inputs[0].shape[-2:]
-            batch = batch.contiguous(memory_format=torch.channels_last)  # faster on CPUs
-        features = self.encoder.module(batch)
-        if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
-            found = list(getattr(features, 'shape', ())) or type(features).__name__
-            raise UserError(f"The encoder '{name}' gives no tokens but {found}.")
-        is_grid = self.encoder.kind == 'image' and features.dim() == 3
-        places = features.shape[1] - self.encoder.prefix
-        grid = proportional_grid(places, *sides) if is_grid else None
-        half = pool_tokens(features.float(), self.tokens, self.encoder.prefix, grid).half()
-        if not half.isfinite().all():
-            largest = f'values up to {float(features.abs().max()):.3g}'
-            raise UserError(f"The encoder '{name}' gives {largest}; float16 holds 65504.")
-        return half.cpu().numpy()
+    Rows are all items in the first view, then all in the second, ...
+    """
+    view, index = divmod(row, len(data))
+    if view and index not in data.splits['train']:
+        return None
+    try:
+        item = data[index]
+    except DamagedPictureError:
+        return None
+    if isinstance(item, Image.Image) != (encoder.kind == 'image'):
+        raise UserError(f"'{encoder.name}' takes {encoder.kind}s; '{data.name}' has others.")
+    return encoder.transform(_cut(item, view, index) if view else item)
 
 
-def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> list[int]:
-    """Compute and write what is not on the disk, and return the shape ``[N, C]`` of a row."""
-    total = work.views * len(work.data)
+@torch.no_grad()
+def _encode(encoder: Encoder, limit: int, inputs: list[Any]) -> np.ndarray:
+    """Return the tokens of a batch, float16 ``[B, N, C]``.
+
+    Raises:
+        UserError: There are none, or float16 does not hold them.
+    """
+    batch: Any = inputs
+    if isinstance(inputs[0], Tensor):  # this order is faster on CPUs
+        batch = torch.stack(inputs).to(find_device(None), memory_format=torch.channels_last)
+    features = encoder.module(batch)
+    if not isinstance(features, Tensor) or features.dim() not in (3, 4, 5):
+        found = list(getattr(features, 'shape', ())) or type(features).__name__
+        raise UserError(f"The encoder '{encoder.name}' gives no tokens but {found}.")
+    grid = None
+    if encoder.kind == 'image' and features.dim() == 3:
+        picture = inputs[0] if isinstance(batch, Tensor) else inputs[0]['inputs']
+        grid = proportional_grid(features.shape[1] - encoder.prefix, *picture.shape[-2:])
+    half = pool_tokens(features.float(), limit, encoder.prefix, grid).half()
+    if not half.isfinite().all():
+        largest = f'values up to {float(features.abs().max()):.3g}'
+        raise UserError(f"The encoder '{encoder.name}' gives {largest}; float16 holds 65504.")
+    return half.cpu().numpy()
+
+
+def _fill(
+    folder: Path,
+    total: int,
+    load: Callable[[int], Any],
+    encode: Callable[[list[Any]], np.ndarray],
+    batch_size: int,
+    show_progress: bool,
+) -> list[int]:
+    """Compute and write the rows that are not on the disk; return the shape ``[N, C]`` of one."""
     shape, batches = _verified(folder)
     done = sum(rows for rows, _ in batches)
     if done == total:
         return shape
-    first = next((x for x in map(work.load, range(total)) if x is not None), None)
+    first = next((x for x in map(load, range(total)) if x is not None), None)
     if first is None:
-        raise UserError(f"'{work.data.name}': all pictures are damaged.")
-    work.encoder.module.to(find_device(None))
-    shape = [*work.encode([first]).shape[1:]]
+        raise UserError('All pictures are damaged.')
+    shape = [*encode([first]).shape[1:]]
     size = 2 * math.prod(shape)
     needed, free = (total - done) * size / 1e6, shutil.disk_usage(folder).free / 1e6
     print(f'Features: {total} x {shape} in float16; {needed:.0f} MB for {folder}.', flush=True)
@@ -182,11 +184,11 @@ def _fill(folder: Path, work: _Work, batch_size: int, show_progress: bool) -> li
     with open(folder / TOKENS, 'ab') as file, pool, bar:
         file.truncate(done * size)
         while done < total:
-            inputs = list(pool.map(work.load, range(done, min(done + batch_size, total))))
+            inputs = list(pool.map(load, range(done, min(done + batch_size, total))))
             good = [k for k, x in enumerate(inputs) if x is not None]
             batch = np.full((len(inputs), *shape), np.nan, np.float16)
             if good:
-                batch[good] = work.encode([inputs[k] for k in good])
+                batch[good] = encode([inputs[k] for k in good])
             file.write(batch.tobytes())
             file.flush()
             batches.append([len(batch), zlib.crc32(batch)])
@@ -237,16 +239,13 @@ def pool_tokens(
     Returns:
         Tensor: Tokens ``[B, N', C]``.
     """
-    first, places = features[:, :0], features
-    if features.dim() == 3:
-        first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
-        if grid and math.prod(grid) == places.shape[2]:
-            places = places.unflatten(2, grid)
-    if places.dim() == 4 and limit:
-        sides = [min(math.isqrt(limit), side) for side in places.shape[2:]]
-        places = F.adaptive_avg_pool2d(places, sides)
-    places = places.flatten(2)
+    if features.dim() > 3:  # class tokens are of sequences
+        prefix, grid = 0, (features.shape[2:] if features.dim() == 4 else None)
+        features = features.flatten(2).transpose(1, 2)
+    first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
+    if limit and grid and math.prod(grid) == places.shape[2]:
+        sides = [min(math.isqrt(limit), side) for side in grid]
+        places = F.adaptive_avg_pool2d(places.unflatten(2, grid), sides).flatten(2)
     if limit and places.shape[2] > limit:
         places = F.adaptive_avg_pool1d(places, limit)
-    tokens = places.transpose(1, 2)
-    return torch.cat((first, tokens), 1) if prefix and features.dim() == 3 else tokens
+    return torch.cat((first, places.transpose(1, 2)), 1)

@@ -31,6 +31,9 @@ def warn(study: Study) -> list[str]:
         found.append(f'{text}: more pictures may change the answer.')
     if test < 300:
         found.append(f'Of {test:,} test pictures, one is worth {points(100 / test)}.')
+    if study.plan['steps'] < 300:
+        text = f'Trainings are short ({study.plan["steps"]} steps)'
+        found.append(f'{text}: longer ones (--minutes) may change the answer.')
     edges = [
         f"'{v.name}' ({study.rates[v.name]:g})" for v in study.variants if study.is_edge(v.name)
     ]
@@ -44,13 +47,13 @@ def warn(study: Study) -> list[str]:
 def variant_rows(study: Study, comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """Return a row for each variant, with the differences of one block from it."""
     mine, rows = {c.against: c for c in comparisons}, []
-    names = 'difference', 'over seeds', 'over pictures', "Holm's p", f"'{comparisons[0].block}' is"
+    names = 'difference', 'over seeds', 'over both', "Holm's p", f"'{comparisons[0].block}' is"
     for name, scores in accuracies(study).items():
         row = {'variant': name, 'accuracy': f'{scores.mean():.2f}'}
         row['95 % interval'] = _span(interval(scores, 0.95), '')
         c, cells = mine.get(name), [''] * len(names)
         if c:
-            cells = [f'{c.difference:+.2f}', _span(c.seeds), _span(c.pictures)]
+            cells = [f'{c.difference:+.2f}', _span(c.seeds), _span(c.both)]
             cells += [p_value(c.holm), c.words]
         row |= dict(zip(names, cells, strict=True))
         profile = study.profiles[name]
@@ -86,15 +89,14 @@ def draw(study: Study, comparisons: Sequence[Comparison], title: str) -> Figure:
         left.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
         if c := mine.get(name):
             color = _COLORS.get(c.verdict, '0.4')
-            right.plot(c.pictures, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
+            right.plot(c.both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
             right.plot(c.seeds, [y, y], c=color)
             right.plot(c.difference, y, 'o', ms=6, c=color)
     left.set_yticks(range(len(scores)), scores)
     left.invert_yaxis()
     left.set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
-    text = (
-        f"'{block}' minus the variant [points], 95 % intervals:\nover seeds (thin), over pictures"
-    )
+    text = f"'{block}' minus the variant [points], 95 % intervals:\n"
+    text += 'over seeds (thin), over seeds and pictures (wide)'
     right.set_xlabel(text, fontsize=9)
     right.legend(fontsize=8)
     figure.suptitle(title, fontsize=11, parse_math=False)

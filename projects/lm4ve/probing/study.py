@@ -28,8 +28,8 @@ _FIRST = LADDER[2:5]
 #: Seeds of tuning; those of the comparison count from 0.
 TUNING_SEEDS = (1000, 1001)
 #: Numbers of steps and, where none is given, of seeds that a plan may have; best first.
-_STEPS = (2000, 1500, 1200, 1000, 800, 600, 500, 400, 300, 250, 200, 150, 120, 100)
-_SEEDS = (8, 6, 5)
+_STEPS = (2000, 1500, 1200, 1000, 800, 600, 500, 400, 300, 250, 200, 150, 120, 100, 80, 60)
+_SEEDS = (8, 6, 5, 4)
 #: Most passes over the pictures that a plan spends time on, steps that are measured, and
 #: seconds for the report.
 _EPOCHS, _MEASURED, _REPORT = 60, 6, 15.0

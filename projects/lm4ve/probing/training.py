@@ -31,7 +31,7 @@ from lm4ve.probing.features import Features
 from lm4ve.probing.variants import BATCH, Variant, build_head, count_operations, count_trainable
 
 #: Part of every result's key: another number for another recipe.
-RECIPE = 1
+RECIPE = 2
 WEIGHT_DECAY = 0.01
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 #: Calls a method of :class:`Trainer` for each argument.

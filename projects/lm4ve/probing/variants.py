@@ -17,21 +17,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import initialize
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm4ve.blocks import LLMBlock, MLPBlock
-from lm4ve.blocks.layer import Queries, take_tokens
+from lm4ve.blocks.controls import AttentionBlock
 from lm4ve.necks import LLMBlockNeck
 
 #: Names that ``--variants`` takes.
 FAMILIES = ('linear', 'attentive', 'frozen', 'random', 'formal', 'attention', 'mlp')
 #: Samples of a step; operations are counted for as many, since folding depends on their number.
 BATCH = 64
-#: Of trained attention, whose width is a multiple of it.
+#: Of attention, whose width is a multiple of it.
 _HEADS = 8
 
 
@@ -71,29 +70,6 @@ class AttentiveMean(nn.Module):
         return (x * scores.softmax(1)).sum(1).flatten(1)
 
 
-class AttentionBlock(nn.Module):
-    """A pre-norm self-attention layer with a residual connection.
-
-    Args:
-        embed_dims (int): Its width, a multiple of 8, the number of heads.
-    """
-
-    def __init__(self, embed_dims: int) -> None:
-        super().__init__()
-        self.embed_dims = embed_dims
-        self.norm = nn.LayerNorm(embed_dims)
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims)
-        self.out = nn.Linear(embed_dims, embed_dims)
-
-    def forward(
-        self, x: Tensor, padding_mask: Tensor | None = None, queries: Queries = None
-    ) -> Tensor:
-        """Map ``[B, N, D]`` to ``[B, Q, D]``; no token is padding here."""
-        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, _HEADS, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return take_tokens(x + self.out(mixed), queries)
-
-
 _LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=AttentionBlock, mlp=MLPBlock)
 
 
@@ -116,7 +92,10 @@ def build_head(variant: Variant, channels: int, classes: int, seed: int) -> nn.S
 
 
 def _build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
-    return LLMBlockNeck(channels, block, norm_cfg=None, out_type='avg_featmap')
+    # A language model's layer has a residual connection of its own.
+    residual = 'inner' if isinstance(block, AttentionBlock) else 'none'
+    options = dict(norm_cfg=None, residual=residual, out_type='avg_featmap')
+    return LLMBlockNeck(channels, block, **options)
 
 
 def count_operations(module: nn.Module, tokens: int, channels: int, device: str) -> int:
