@@ -45,10 +45,7 @@ def test_paths_of_the_block_agree_with_the_reference(measured):
 BLOCK = 'ViT-S + LLaMA-7B block'
 #: Benchmark -> its flags, a column that names its rows, and what stands there.
 RUNS = {
-    'train_step': (
-        '--cases 1:bfloat16 --reference',
-        ('path', ['ViT-S', f'{BLOCK} (auto)', f'{BLOCK} (plain reference)']),
-    ),
+    'train_step': ('--cases 1:bfloat16', ('path', ['ViT-S', BLOCK])),
     'steps': (
         '--tasks motion --tiny --dtype float32',
         ('path', ['motion', 'motion + LLaMA-7B block']),

@@ -15,19 +15,7 @@ from common import llama, middle, parse, parser, ratio, report, timed
 from tqdm import tqdm
 
 from lm4ve.blocks import LLMBlock
-
-# Name in Hugging Face's layout -> name in Meta's.
-META = {
-    'self_attn.q_proj': 'attention.wq',
-    'self_attn.k_proj': 'attention.wk',
-    'self_attn.v_proj': 'attention.wv',
-    'self_attn.o_proj': 'attention.wo',
-    'mlp.gate_proj': 'feed_forward.w1',
-    'mlp.up_proj': 'feed_forward.w3',
-    'mlp.down_proj': 'feed_forward.w2',
-    'input_layernorm': 'attention_norm',
-    'post_attention_layernorm': 'ffn_norm',
-}
+from lm4ve.llm.meta_layout import LAYER_NAMES
 
 
 def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
@@ -43,9 +31,9 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
         model = LlamaModel(LlamaConfig(**fields)).half()
         model.save_pretrained(hf, max_shard_size='500MB')
         state = {
-            f'layers.{i}.{theirs}.weight': layer.get_submodule(ours).weight.detach()
+            f'layers.{i}.{theirs}': layer.get_parameter(ours).detach()
             for i, layer in enumerate(model.layers)
-            for ours, theirs in META.items()
+            for theirs, (ours, _) in LAYER_NAMES.items()
         }
         torch.save(state, meta / 'consolidated.00.pth')
         params = dict(dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1)

@@ -44,13 +44,8 @@ SSV2, K400 = (partial(files.clips, **kind) for kind in (files.SSV2, files.K400))
 #: a round.
 CASES = {
     'image': ('lm4ve/vit-s_llama_in1k.py', files.imagenet, 'images', 64),
-    'video': ('video/videomae-s_llama_ssv2.py', partial(files.clips, **files.SSV2), 'clips', 8),
-    'video-k400': (
-        'video/videomae-s_llama_k400.py',
-        partial(files.clips, **files.K400),
-        'clips',
-        8,
-    ),
+    'video': ('video/videomae-s_llama_ssv2.py', SSV2, 'clips', 8),
+    'video-k400': ('video/videomae-s_llama_k400.py', K400, 'clips', 8),
     'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', files.scanobjectnn, 'clouds', 64),
     'cloud-8k': (f'{CLOUD}_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
     'motion': ('motion/vectornet_llama_argoverse1.py', files.full_scenes, 'scenes', 64),

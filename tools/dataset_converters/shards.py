@@ -34,6 +34,7 @@ from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, write_text
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
 from lm4ve.tasks.base.shards import HEADER
@@ -175,9 +176,7 @@ def entries_of(cfg: Config, split: str) -> list[Entry]:
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    p = build_parser(__doc__, {})
     kinds = p.add_subparsers(dest='kind', required=True)
     add = kinds.add_parser('write', help="write a data set's shards").add_argument
     add('config', help='of image classification or action recognition')
