@@ -80,6 +80,14 @@ def checkpoints(tmp_path_factory):
     return get
 
 
+@pytest.fixture(scope='module')
+def shrinker(request, tmp_path_factory):
+    """Makes configs small: that of the task in whose folder the tests are."""
+    from tests.helpers.shrink import shrinker_of
+
+    return shrinker_of(request.path.parent.name, tmp_path_factory.mktemp('stand-ins'))
+
+
 @pytest.fixture
 def fails(monkeypatch, capsys):
     """``fails(name, *args)`` runs a tool as a command and returns its one message."""

@@ -309,6 +309,7 @@ def write_meta(
     family: str = 'llama',
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    sizes: dict[str, int] | None = None,
     **params,
 ) -> Path:
     """Write a random tiny LLaMA as Meta does.
@@ -322,13 +323,14 @@ def write_meta(
         family (str): 'llama' or 'llama-gqa'.
         seed (int): Of the weights.
         dtype (torch.dtype): Of the files.
+        sizes (dict, optional): Other config fields.
         **params: More entries of ``params.json``.
 
     Returns:
         Path: ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = random_model(family, seed)
+    model = random_model(family, seed, **(sizes or {}))
     config = model.config
     state = {
         'tok_embeddings.weight': (model.embed_tokens.weight, 1),

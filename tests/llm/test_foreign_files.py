@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import CheckpointError, UserError
+from tests.helpers import hostile
 from tests.helpers.families import (
     FAMILIES,
     decoder_layers,
@@ -32,8 +33,7 @@ def refused(source, kind=CheckpointError, match: str = '', **options) -> None:
 
 
 def edit(folder: Path, name: str, changes: dict) -> None:
-    path = next(folder.glob(name))
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    hostile.edit(next(folder.glob(name)), lambda content: content.update(changes))
 
 
 def edit_last(path: Path, ending: str, change) -> None:
@@ -157,22 +157,12 @@ def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
     refused(tmp_path, match='up_proj.weight')
 
 
-class Payload:
-    """Creates a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
-
-
 @pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
 def test_a_pickle_never_runs_code(tmp_path, file, how):
     write_meta(tmp_path) if file.endswith('pth') else write_huggingface(tmp_path, 'llama', 'bin')
     trace = tmp_path / 'trace'
-    content = {'weight': torch.zeros(1), 'payload': Payload(trace)}
+    content = {'weight': torch.zeros(1), 'payload': hostile.Payload(trace)}
     if how == 'pickle':
         (tmp_path / file).write_bytes(pickle.dumps(content))
     else:

@@ -13,21 +13,6 @@ from tests.blocks.test_families import tokens
 from tests.helpers.families import _rotary_rows_to_meta, random_model
 
 gguf = pytest.importorskip('gguf')
-NAMES = dict(
-    zip(
-        (
-            *('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj'),
-            *('mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj', 'input_layernorm'),
-            *('post_attention_layernorm', 'self_attn.q_norm', 'self_attn.k_norm'),
-            *('pre_feedforward_layernorm', 'post_feedforward_layernorm'),
-        ),
-        (
-            *('attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up', 'ffn_down'),
-            *('attn_norm', 'ffn_norm', 'attn_q_norm', 'attn_k_norm', 'ffn_norm', 'post_ffw_norm'),
-        ),
-        strict=True,
-    )
-)
 
 
 # What llama.cpp has by the architecture.
@@ -40,9 +25,10 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     q and k are in pairs for llama; gemma3's gains are what they are.
     """
     model = random_model(variant, **changes)
-    config, names = model.config, dict(NAMES)
+    config = model.config
     gemma3 = config.model_type == 'gemma3_text'
-    writer = gguf.GGUFWriter(path, config.model_type.removesuffix('_text'))
+    arch = config.model_type.removesuffix('_text')
+    writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -53,7 +39,6 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     writer.add_rope_freq_base((rope['full_attention'] if gemma3 else rope)['rope_theta'])
     if gemma3:
         writer.add_sliding_window(config.sliding_window)
-        names['post_attention_layernorm'] = 'post_attention_norm'
     if config.model_type in ('qwen3', 'gemma3_text'):
         writer.add_key_length(config.head_dim)
     else:
@@ -63,19 +48,19 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
         writer.add_tensor(name, np.ones(48, np.float32))
     for key, value in dict(fields).items():
         writer.add_float32(key, value)
-    heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
+    heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
     rotated = heads if config.model_type == 'llama' else {}
-    for name, weight in model.layers.state_dict().items():
-        i, _, part = name.rpartition('.')[0].partition('.')
-        ending = name.rpartition('.')[2]
-        if names[part] in rotated:
-            weight = _rotary_rows_to_meta(weight, heads[names[part]])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], len(model.layers))
+    for name, weight in model.layers.state_dict(prefix='model.layers.').items():
+        part = name.split('.')[-2]
+        if part in rotated:
+            weight = _rotary_rows_to_meta(weight, heads[part])
         weight = weight + 1 if gemma3 and part.endswith('norm') else weight
         data, number = weight.contiguous().numpy(), None
         if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
             number = gguf.GGMLQuantizationType[kind]
             data = gguf.quants.quantize(data, number)
-        writer.add_tensor(f'blk.{i}.{names[part]}.{ending}', data, raw_dtype=number)
+        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), data, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -8,17 +8,11 @@ from lm4ve.blocks import frozen_tensors  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
-from tests.tasks.image.shrink import Shrinker  # noqa: E402
 
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
 #: The robustness configs test what others train: `test_runs.py` runs them.
 TRAINED = [c for c in configs_of('image') if c != FSDP and not c.startswith('robustness/')]
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', TRAINED)

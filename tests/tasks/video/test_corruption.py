@@ -11,16 +11,10 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.video.corruption import find_defect
-from tests.tasks.video.videos import write_broken, write_list, write_noise
+from tests.tasks.video.videos import pipeline, write_broken, write_list, write_noise
 
-DEFECTS = dict(
-    empty='is empty',
-    truncated='cannot be read',
-    truncated_late='is truncated',
-    audio='has no video stream',
-    one_frame=r'has 1 frame\(s\)',
-    text='cannot be read',
-)
+DEFECTS = dict(empty='is empty', truncated_late='is truncated', audio='has no video stream')
+DEFECTS |= dict(text='cannot be read', truncated='cannot be read', one_frame=r'has 1 frame\(s\)')
 
 
 @pytest.fixture(scope='module')
@@ -38,15 +32,8 @@ def scope():
 
 
 def dataset(ann_file, decoder='Decord', type='lm4ve.CheckedVideoDataset', **kwargs):
-    pipeline = [
-        dict(type=f'{decoder}Init'),
-        dict(type='UniformSample', clip_len=4),
-        dict(type=f'{decoder}Decode'),
-        dict(type='FormatShape', input_format='NCTHW'),
-        dict(type='PackActionInputs'),
-    ]
     # MMEngine collects garbage when it serializes: slow beside torch.
-    kwargs.update(ann_file=ann_file, pipeline=pipeline, serialize_data=False)
+    kwargs.update(ann_file=ann_file, pipeline=pipeline(decoder), serialize_data=False)
     return DATASETS.build(dict(type=type, **kwargs))
 
 

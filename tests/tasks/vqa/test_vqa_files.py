@@ -1,6 +1,5 @@
 """VQAv2, Visual Genome and own files: what is read, grouped and packed, and what is refused."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from lm4ve.tasks.vqa import AskFirstHook, PackVisionLanguage, VisualGenomeQA, VQ
 from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
 from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
 from lm4ve.tasks.vqa.transforms import SolarizeAdd
+from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
 from tests.tasks.vqa import files
 
@@ -36,13 +36,6 @@ def question_file(root, split='train2014'):
 
 def annotation_file(root, split='train2014'):
     return root / f'vqav2/v2_mscoco_{split}_annotations.json'
-
-
-def edit(path, change):
-    """Change the content of a JSON file."""
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_question_has_image_answers_and_types(coco):
