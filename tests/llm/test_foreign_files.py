@@ -81,13 +81,13 @@ def test_damaged_folders_are_refused(tmp_path, damage):
     refused(tmp_path, UserError, rotary=True)
 
 
-@pytest.mark.parametrize(
-    'variant, changes',
-    [
-        ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
-        *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
-    ],
-)
+LEFT_OUT = [
+    ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
+    *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
+]
+
+
+@pytest.mark.parametrize('variant, changes', LEFT_OUT)
 def test_weights_that_the_config_leaves_out_are_refused(tmp_path, variant, changes):
     edit(write_huggingface(tmp_path, variant), 'config.json', changes)
     refused(tmp_path, match='which a .* of its config.json does not have')
@@ -144,13 +144,13 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
     refused(folder, match='outside the checkpoint.s folder')
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
-        *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
-    ],
-)
+NOT_PLAIN = [
+    *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
+    *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
+]
+
+
+@pytest.mark.parametrize('change', NOT_PLAIN)
 def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
     write_huggingface(tmp_path, 'llama', 'bin')
     edit_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
@@ -173,17 +173,16 @@ def test_a_pickle_never_runs_code(tmp_path, file, how):
     assert trace.exists()
 
 
-@pytest.mark.parametrize(
-    'fields',
-    [
-        dict(auto_map={'AutoModel': 'code.Code', 'AutoConfig': 'code.Code'}),
-        # transformers downloads such "kernels" from the hub and imports them.
-        dict(attn_implementation='somebody/kernel'),
-        dict(_attn_implementation='somebody/kernel', use_kernels=True),
-        dict(_attn_implementation_internal='somebody/kernel'),
-    ],
-    ids=lambda f: next(iter(f)),
-)
+CODE = [
+    dict(auto_map={'AutoModel': 'code.Code', 'AutoConfig': 'code.Code'}),
+    # transformers downloads such "kernels" from the hub and imports them.
+    dict(attn_implementation='somebody/kernel'),
+    dict(_attn_implementation='somebody/kernel', use_kernels=True),
+    dict(_attn_implementation_internal='somebody/kernel'),
+]
+
+
+@pytest.mark.parametrize('fields', CODE, ids=lambda f: next(iter(f)))
 def test_code_that_a_config_names_is_ignored(tmp_path, fields):
     write_huggingface(tmp_path, 'llama')
     (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
@@ -215,33 +214,33 @@ PARAMS = ('dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps')
 LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm')
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
-        lambda f: (f / 'params.json').write_text(DEEP),
-        *(
-            partial(edit, name='params.json', changes={field: value})
-            for field in PARAMS
-            for value in ([4], {'a': 1}, 'x')
-        ),
-        *(
-            lambda f, name=name: [
-                edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
-            ]
-            for name in LOST
-        ),
-        lambda f: [p.unlink() for p in f.glob('*.pth')],
-        lambda f: f.joinpath('consolidated.01.pth').unlink(),
-        lambda f: f.joinpath('consolidated.00.pth').unlink(),
-        lambda f: truncate(f / 'consolidated.01.pth'),
-        lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
-        lambda f: both(f, torch.sum),
-        lambda f: torch.save({}, f / 'consolidated.01.pth'),
-        lambda f: torch.save({}, f / 'consolidated.00.pth'),
-        lambda f: write_meta(f, 2, moe=dict(num_experts=8)),
-    ],
-)
+META_DAMAGE = [
+    *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
+    lambda f: (f / 'params.json').write_text(DEEP),
+    *(
+        partial(edit, name='params.json', changes={field: value})
+        for field in PARAMS
+        for value in ([4], {'a': 1}, 'x')
+    ),
+    *(
+        lambda f, name=name: [
+            edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
+        ]
+        for name in LOST
+    ),
+    lambda f: [p.unlink() for p in f.glob('*.pth')],
+    lambda f: f.joinpath('consolidated.01.pth').unlink(),
+    lambda f: f.joinpath('consolidated.00.pth').unlink(),
+    lambda f: truncate(f / 'consolidated.01.pth'),
+    lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
+    lambda f: both(f, torch.sum),
+    lambda f: torch.save({}, f / 'consolidated.01.pth'),
+    lambda f: torch.save({}, f / 'consolidated.00.pth'),
+    lambda f: write_meta(f, 2, moe=dict(num_experts=8)),
+]
+
+
+@pytest.mark.parametrize('change', META_DAMAGE)
 def test_damaged_meta_folders_are_refused(tmp_path, change):
     change(write_meta(tmp_path, shards=2))
     refused(tmp_path, UserError)

@@ -100,27 +100,26 @@ def name(text: str) -> bytes:
     return struct.pack('<Q', len(text)) + text.encode()
 
 
-@pytest.mark.parametrize(
-    'content',
-    [
-        b'',
-        b'GGML' + bytes(60),
-        b'GGUF' + bytes(2),
-        b'GGUF' + bytes(60),
-        header(tensors=2**60),
-        header(fields=2**63),
-        header(struct.pack('<Q', 2**62), bytes(40), fields=1),
-        header(name('a'), struct.pack('<I', 99), bytes(40), fields=1),
-        header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
-        header(name('a'), struct.pack('<IIQ', 9, 0, 2**61), bytes(40), fields=1),
-        header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQQIQ', 2, 2**63, 2, 0, 0), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1),
-        header(bytes(40)),
-    ],
-    ids=range(15),
-)
+DAMAGED = [
+    b'',
+    b'GGML' + bytes(60),
+    b'GGUF' + bytes(2),
+    b'GGUF' + bytes(60),
+    header(tensors=2**60),
+    header(fields=2**63),
+    header(struct.pack('<Q', 2**62), bytes(40), fields=1),
+    header(name('a'), struct.pack('<I', 99), bytes(40), fields=1),
+    header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
+    header(name('a'), struct.pack('<IIQ', 9, 0, 2**61), bytes(40), fields=1),
+    header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQQIQ', 2, 2**63, 2, 0, 0), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1),
+    header(bytes(40)),
+]
+
+
+@pytest.mark.parametrize('content', DAMAGED, ids=range(15))
 def test_damaged_and_hostile_files_are_refused(tmp_path, content):
     path = tmp_path / 'm.gguf'
     path.write_bytes(content)
@@ -136,16 +135,16 @@ def test_truncated_file_is_refused(tmp_path):
         LLMBlock(path)
 
 
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
-        (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
-        (dict(fields={'llama.attention.value_length': 16.0}), 'rope.dimension_count.*=8 must be'),
-        (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
-        (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
-    ],
-)
+NOT_READ = [
+    (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
+    (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
+    (dict(fields={'llama.attention.value_length': 16.0}), 'rope.dimension_count.*=8 must be'),
+    (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
+    (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
+]
+
+
+@pytest.mark.parametrize('options, message', NOT_READ)
 def test_what_is_not_read_is_refused_not_ignored(tmp_path, options, message):
     path = write(tmp_path / 'm.gguf', 'llama', **options)
     with pytest.raises(UserError, match=message):

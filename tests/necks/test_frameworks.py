@@ -43,14 +43,14 @@ def vit() -> nn.Module:
     return ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, num_labels=3, **small))
 
 
-@pytest.mark.parametrize(
-    'make, after, options',
-    [
-        (timm_vit, 'blocks.1', {}),
-        (timm_swin, 'layers.1', dict(layout='BHWC')),
-        (torchvision_resnet, 'layer3', {}),
-    ],
-)
+MODELS = [
+    (timm_vit, 'blocks.1', {}),
+    (timm_swin, 'layers.1', dict(layout='BHWC')),
+    (torchvision_resnet, 'layer3', {}),
+]
+
+
+@pytest.mark.parametrize('make, after, options', MODELS)
 def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options, tmp_path):
     torch.manual_seed(0)
     model = lm4ve.wrap(make(), after, BLOCK, **options)
@@ -66,15 +66,15 @@ def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options
         assert torch.equal(other.eval()(PIXELS), model.eval()(PIXELS))
 
 
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(target_modules='all-linear'),
-        dict(target_modules=['mapper_in']),
-        dict(target_modules=['q_proj'], exclude_modules='.*llm_neck.*mapper.*'),
-        dict(target_modules=['qkv'], modules_to_save=['llm_neck']),
-    ],
-)
+ADAPTERS = [
+    dict(target_modules='all-linear'),
+    dict(target_modules=['mapper_in']),
+    dict(target_modules=['q_proj'], exclude_modules='.*llm_neck.*mapper.*'),
+    dict(target_modules=['qkv'], modules_to_save=['llm_neck']),
+]
+
+
+@pytest.mark.parametrize('options', ADAPTERS)
 def test_peft_trains_what_it_puts_on_a_neck(options):
     peft = pytest.importorskip('peft')
     model = lm4ve.wrap(timm_vit(), 'blocks.1', dict(BLOCK, trainable='all'))

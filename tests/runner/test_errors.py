@@ -27,40 +27,40 @@ def fail(fails, folder, option: str) -> str:
     return fails('train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split())
 
 
-@pytest.mark.parametrize(
-    'option, words',
-    [
-        ('model.neck.in_chanels=64', "in_chanels is not a known field. Did you mean 'in_channels'"),
-        ('runner_type=Runer', "Did you mean 'Runner'?"),
-        ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
-        ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
-        ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
-        (
-            'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
-            'default_hooks.checkpoint.save_best=precision/top1 '
-            'default_hooks.checkpoint.rule=greater',
-            "save_best='precision/top1' must be one of auto, accuracy/top1.",
-        ),
-    ],
-)
+OWN_ERROR = [
+    ('model.neck.in_chanels=64', "in_chanels is not a known field. Did you mean 'in_channels'"),
+    ('runner_type=Runer', "Did you mean 'Runner'?"),
+    ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
+    ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
+    ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
+    (
+        'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
+        'default_hooks.checkpoint.save_best=precision/top1 '
+        'default_hooks.checkpoint.rule=greater',
+        "save_best='precision/top1' must be one of auto, accuracy/top1.",
+    ),
+]
+
+
+@pytest.mark.parametrize('option, words', OWN_ERROR)
 def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
     said = fail(fails, tmp_path, option)
     assert words in said and 'traceback' not in said and not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.parametrize(
-    'option, words',
-    [
-        ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
-        ('optim_wrapper.optimizer.weight_decay=None', 'ValueError: base_wd should not be None'),
-        (
-            'train_dataloader.batch_size=5000 train_dataloader.drop_last=True',
-            'AssertionError: `epoch_length` must be a positive integer, but got 0',
-        ),
-        ('model.type=5', 'TypeError: type must be a str'),
-        ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
-    ],
-)
+FOREIGN_ERROR = [
+    ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
+    ('optim_wrapper.optimizer.weight_decay=None', 'ValueError: base_wd should not be None'),
+    (
+        'train_dataloader.batch_size=5000 train_dataloader.drop_last=True',
+        'AssertionError: `epoch_length` must be a positive integer, but got 0',
+    ),
+    ('model.type=5', 'TypeError: type must be a str'),
+    ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
+]
+
+
+@pytest.mark.parametrize('option, words', FOREIGN_ERROR)
 def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
     (line,) = fail(fails, tmp_path, option).splitlines()
     assert line.startswith(f'train.py {DEMO}: ') and words in line

@@ -21,14 +21,14 @@ SHORT = [
 ]
 
 
-@pytest.mark.parametrize(
-    'tool, config, words',
-    [
-        ('pointcloud/draw.py', DEMO, 'must be one of'),
-        ('motion/draw.py', CLOUDS, 'must be one of'),
-        ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
-    ],
-)
+UNSUITABLE = [
+    ('pointcloud/draw.py', DEMO, 'must be one of'),
+    ('motion/draw.py', CLOUDS, 'must be one of'),
+    ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
+]
+
+
+@pytest.mark.parametrize('tool, config, words', UNSUITABLE)
 def test_unsuitable_config_is_refused(tool, config, words, fails, tmp_path):
     checkpoint = [tmp_path / 'model.pth'] if 'submit' in tool else []
     assert words in fails(tool, config, *checkpoint, tmp_path / 'out.h5')

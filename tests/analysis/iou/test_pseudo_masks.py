@@ -16,18 +16,16 @@ from lm4ve.analysis.iou.pseudo_masks import (
 )
 from lm4ve.analysis.iou.report import bootstrap_mean, summarize
 
-
 # ---------------------------------------------------------------------- one image
-@pytest.mark.parametrize(
-    'rows, foreground, counted',
-    [
-        # Of each quarter 2, 1, 3 and 4 pixels of 4.
-        (['1100', '0010', '0111', '1111'], [True, False, True, True], [True] * 4),
-        # 1 of 2 that count, none of none, 1 of 4, 1 of 3.
-        (['1xxx', '0xxx', '101x', '0000'], [True, *[False] * 3], [True, False, True, True]),
-    ],
-    ids=['all', 'ignored'],
-)
+AREAS = [
+    # Of each quarter 2, 1, 3 and 4 pixels of 4.
+    (['1100', '0010', '0111', '1111'], [True, False, True, True], [True] * 4),
+    # 1 of 2 that count, none of none, 1 of 4, 1 of 3.
+    (['1xxx', '0xxx', '101x', '0000'], [True, *[False] * 3], [True, False, True, True]),
+]
+
+
+@pytest.mark.parametrize('rows, foreground, counted', AREAS, ids=['all', 'ignored'])
 def test_a_token_is_foreground_from_half_of_its_area(rows, foreground, counted):
     mask = np.array([[IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8)
     truth, valid = token_mask(mask, (2, 2))
@@ -44,17 +42,17 @@ def test_areas_are_exact_where_tokens_cut_pixels():
     assert np.array_equal(token_mask(mask, (3, 4))[0], expected.ravel())
 
 
-@pytest.mark.parametrize(
-    'predicted, valid, expected',
-    [
-        ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
-        ('11001', '11111', 1.0),
-        ('00110', '11111', 0.0),
-        ('00000', '11111', 0.0),
-        ('11111', '11111', 3 / 5),  # the class prior
-        ('10101', '11010', 1 / 2),  # the false positive not counted
-    ],
-)
+IOUS = [
+    ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
+    ('11001', '11111', 1.0),
+    ('00110', '11111', 0.0),
+    ('00000', '11111', 0.0),
+    ('11111', '11111', 3 / 5),  # the class prior
+    ('10101', '11010', 1 / 2),  # the false positive not counted
+]
+
+
+@pytest.mark.parametrize('predicted, valid, expected', IOUS)
 def test_iou_of_cases_done_by_hand(predicted, valid, expected):
     found = (np.array([c == '1' for c in word]) for word in (predicted, '11001', valid))
     assert iou(*found) == pytest.approx(expected, abs=1e-12)

@@ -92,26 +92,26 @@ def test_map_coordinates_keep_their_shape(ending, tmp_path):
 PCD = 'FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 9999999\nHEIGHT 1\n'
 
 
-@pytest.mark.parametrize(
-    'name, content',
-    [
-        ('a.npy', ''),
-        ('a.pcd', PCD + 'POINTS 9999999\nDATA binary\n000'),
-        ('a.pcd', PCD + 'POINTS 1\nDATA ascii\n1 2 3\n'),
-        ('a.off', 'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
-        ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9')),  # more than promised
-        ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999')),
-        # Faces without their vertex.
-        ('a.off', 'OFF\n' + TETRAHEDRON.replace('3 1 2 3', '3 1 2 4')),
-        ('a.obj', f'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 {2**40}\n'),
-        ('a.ply', PLY.format(-9)),
-        ('a.txt', '1,2\n'),
-        ('a.txt', '0,0,0,1,1,1\n1,2,3,1\n'),
-        ('a.xyz', '0 0 0\n1 2 3.12'),
-        ('a.txt', '0 1 2 3\n' * 3),  # [3, N]
-        ('a.laz', 'x'),
-    ],
-)
+FILES = [
+    ('a.npy', ''),
+    ('a.pcd', PCD + 'POINTS 9999999\nDATA binary\n000'),
+    ('a.pcd', PCD + 'POINTS 1\nDATA ascii\n1 2 3\n'),
+    ('a.off', 'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
+    ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9')),  # more than promised
+    ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999')),
+    # Faces without their vertex.
+    ('a.off', 'OFF\n' + TETRAHEDRON.replace('3 1 2 3', '3 1 2 4')),
+    ('a.obj', f'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 {2**40}\n'),
+    ('a.ply', PLY.format(-9)),
+    ('a.txt', '1,2\n'),
+    ('a.txt', '0,0,0,1,1,1\n1,2,3,1\n'),
+    ('a.xyz', '0 0 0\n1 2 3.12'),
+    ('a.txt', '0 1 2 3\n' * 3),  # [3, N]
+    ('a.laz', 'x'),
+]
+
+
+@pytest.mark.parametrize('name, content', FILES)
 def test_files_without_points_are_refused(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=name):
@@ -162,20 +162,20 @@ def half_stored(f, other) -> None:
     f.create_dataset('data', SHAPE, 'f4', chunks=(1, 4, 3))[0] = 1
 
 
-@pytest.mark.parametrize(
-    'write, found',
-    [
-        (external_link, 'is a link'),
-        (external_storage, 'in the file itself'),
-        (virtual, 'in the file itself'),
-        (half_stored, 'in the file itself'),
-        (lambda f, _: f.create_group('data'), 'holds no numbers'),
-        (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
-        (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
-        (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
-        (lambda f, _: f.update(data=np.zeros((2, 3, 40))), '3 rows of 40'),
-    ],
-)
+H5_FILES = [
+    (external_link, 'is a link'),
+    (external_storage, 'in the file itself'),
+    (virtual, 'in the file itself'),
+    (half_stored, 'in the file itself'),
+    (lambda f, _: f.create_group('data'), 'holds no numbers'),
+    (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
+    (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
+    (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
+    (lambda f, _: f.update(data=np.zeros((2, 3, 40))), '3 rows of 40'),
+]
+
+
+@pytest.mark.parametrize('write, found', H5_FILES)
 def test_h5_files_with_other_content_are_refused(write, found, tmp_path):
     path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
     with h5py.File(path, 'w') as f:

@@ -110,24 +110,24 @@ def test_empty_questions_are_kept_in_tests_only(split, count, coco):
         vqav2(coco, split, on_corrupt='refuse')
 
 
-@pytest.mark.parametrize(
-    'name, text',
-    [
-        ('q.csv', 'picture,question\na.png,What?\n'),
-        ('q.csv', 'image,question\na.png,What?,more\n'),
-        ('q.csv', 'image,question\na.png,"What?\n'),
-        ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
-        ('q.csv', 'image,question,answer\na.png,What?,a d'),
-        ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
-        ('q.csv', ''),
-        ('q.jsonl', '["a.png", "What?"]\n'),
-        ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
-        ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
-        ('q.txt', 'a.png What?\n'),
-    ],
-)
+BAD_ROWS = [
+    ('q.csv', 'picture,question\na.png,What?\n'),
+    ('q.csv', 'image,question\na.png,What?,more\n'),
+    ('q.csv', 'image,question\na.png,"What?\n'),
+    ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
+    ('q.csv', 'image,question,answer\na.png,What?,a d'),
+    ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
+    ('q.csv', ''),
+    ('q.jsonl', '["a.png", "What?"]\n'),
+    ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
+    ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
+    ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
+    ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
+    ('q.txt', 'a.png What?\n'),
+]
+
+
+@pytest.mark.parametrize('name, text', BAD_ROWS)
 def test_bad_row_names_the_file(name, text, tmp_path):
     files.write_image(tmp_path / 'a.png')
     (tmp_path / name).write_text(text)
