@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS
+from tests.helpers.tools import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What runs with the wheel: the first config with a block of each task trains an epoch.
@@ -65,9 +66,8 @@ def set_up(tmp_path: Path, **python: str):
         path.chmod(0o755)
     for name in ('bash', 'dirname', 'tail', 'sh'):
         (tmp_path / name).symlink_to(shutil.which(name))
-    command = ['bash', ROOT / 'tools/setup_venv.sh', tmp_path / 'venv']
-    env = {'PATH': str(tmp_path)}
-    return subprocess.run(command, text=True, capture_output=True, check=False, env=env)
+    script = ROOT / 'tools/setup_venv.sh'
+    return run_command('bash', script, tmp_path / 'venv', env={'PATH': str(tmp_path)})
 
 
 #: A Python that cannot make virtual environments, as Debian's without its -venv.

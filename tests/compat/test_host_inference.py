@@ -1,8 +1,6 @@
 """The hosts' own inferencers refuse a checkpoint that is not of the config's model."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from mmengine.registry import init_default_scope
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from tests.helpers.tiny_runs import PLACE, WRONG, state_of, without, write_runs
+from tests.helpers.tools import run_command
 
 for package in ('mmpretrain', 'mmaction'):
     pytest.importorskip(package)
@@ -104,7 +103,5 @@ def test_lm4ve_may_be_imported_by_the_config_alone():
         'from mmpretrain import ImageClassificationInferencer as I\n'
         f"I('{PLACE}/vit_frozen.py', pretrained='given.pth', device='cpu')"
     )
-    done = subprocess.run(
-        [sys.executable, '-c', script], cwd=Path.cwd(), text=True, capture_output=True, check=False
-    )
+    done = run_command(sys.executable, '-c', script)
     assert done.returncode and 'CheckpointError' in done.stderr

@@ -3,7 +3,6 @@
 Each example trains, saves, loads and gives equal outputs; no config and no host.
 """
 
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from torch import nn
 import lm4ve
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.necks.encoder import step
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -182,7 +182,6 @@ print('hosts:', sorted(found & {'mmcv', 'mmpretrain', 'mmaction', 'mmdet', 'mmse
 
 
 def test_wrapping_imports_no_host_and_prints_one_line():
-    command = [sys.executable, '-c', SCRIPT]
-    done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=ROOT)
+    done = run_command(sys.executable, '-c', SCRIPT, cwd=ROOT)
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert lines[-1:] == ['hosts: []'] and len(lines) == 2 and 'LLMBlock: layers' in lines[0]

@@ -16,6 +16,7 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.runner.test_console import DEMO, SHORT
 from tests.runner.test_distributed import environment
 from tests.runner.test_resume import config
@@ -121,13 +122,8 @@ def test_error_of_worker_prints_its_words_only(capsys):
 @pytest.mark.slow
 def test_error_of_several_processes_is_printed_once(tmp_path):
     options = '--work-dir', tmp_path, '--cfg-options', 'model.neck.in_channels=32'
-    done = subprocess.run(
-        ['bash', ROOT / 'tools/dist_train.sh', *map(str, (DEMO, 2, *options))],
-        text=True,
-        capture_output=True,
-        check=False,
-        env=environment(),
-    )
+    words = 'bash', ROOT / 'tools/dist_train.sh', DEMO, 2, *options
+    done = run_command(*words, env=environment())
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
     assert done.stderr.count('in_channels=32 and') == 1
@@ -137,11 +133,8 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_training_names_last_checkpoint(tmp_path, number):
-    every = (
-        'train_cfg.max_epochs=500',
-        'param_scheduler.total_steps=500',
-        'default_hooks.checkpoint.interval=1',
-    )
+    every = 'train_cfg.max_epochs=500 param_scheduler.total_steps=500'
+    every = *every.split(), 'default_hooks.checkpoint.interval=1'
     words = 'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *every
     process = subprocess.Popen(
         [quick_python.folder() / 'lm4ve', *map(str, words)],

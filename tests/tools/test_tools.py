@@ -1,24 +1,18 @@
 """The command line tools, run as a user runs them."""
 
 import os
-import subprocess
 
 import pytest
 
 from tests.helpers.tasks import CONFIGS, ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
 TRAFFIC = CONFIGS / 'motion/vectornet-demo_none_sim.py'
 CLOUDS = CONFIGS / 'pointcloud/pointbert-demo_none_primitives.py'
-SHORT = [
-    'train_cfg.max_epochs=2',
-    'train_cfg.val_interval=2',
-    'param_scheduler.total_steps=2',
-    'default_hooks.checkpoint.interval=1',
-    'train_dataloader.dataset.indices=128',
-]
+SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'.split()
+SHORT += 'default_hooks.checkpoint.interval=1 train_dataloader.dataset.indices=128'.split()
 
 
 UNSUITABLE = [
@@ -42,16 +36,12 @@ def test_demo_prints_one_table_of_what_was_measured(tmp_path, capfd):
         assert word in table
 
 
-def script(name: str, *args, **env) -> subprocess.CompletedProcess:
-    command, env = ['bash', ROOT / 'tools' / name, *args], {**os.environ, **env}
-    return subprocess.run(command, text=True, capture_output=True, check=False, env=env)
-
-
 def test_slurm_script_passes_its_arguments_on(tmp_path):
     srun = tmp_path / 'srun'
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
     words = 'part', 'job', 'cfg.py', 'work', '--amp'
-    done = script('slurm_train.sh', *words, PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='16')
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
+    done = run_command('bash', ROOT / 'tools/slurm_train.sh', *words, env=env)
     wanted = 'part --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 cfg.py --work-dir=work'
     assert {*wanted.split(), '--launcher=slurm', '--amp'} <= {*done.stdout.splitlines()}

@@ -39,13 +39,8 @@ class Shrinker(shrink.Shrinker):
         if kind == 'VisionTransformer':
             if isinstance(backbone.arch, str):
                 backbone.img_size = 32
-                backbone.arch = dict(
-                    embed_dims=16,
-                    # `layers.5` must stay where it is.
-                    num_layers=7 if inserted else 2,
-                    num_heads=2,
-                    feedforward_channels=32,
-                )
+                backbone.arch = dict(embed_dims=16, num_heads=2, feedforward_channels=32)
+                backbone.arch.num_layers = 7 if inserted else 2  # `layers.5` stays where it is
             return backbone.arch['embed_dims']
         if kind == 'ResNet':
             backbone.update(depth=18, base_channels=4, stem_channels=4)
