@@ -11,7 +11,6 @@ files; `lm4ve.ImageNetShards`, `lm4ve.VideoShards` and `lm4ve.RepeatAugVideoShar
 (docs/guides/shards.md).
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -175,7 +174,7 @@ def entries_of(cfg: Config, split: str) -> list[Entry]:
     return found
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def main(argv: Sequence[str] | None = None) -> None:
     p = build_parser(__doc__, {})
     kinds = p.add_subparsers(dest='kind', required=True)
     add = kinds.add_parser('write', help="write a data set's shards").add_argument
@@ -190,11 +189,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--cfg-options', nargs='+', action=DictAction, help='override fields')
     verify = kinds.add_parser('verify', help='compare shards with the hashes in their index')
     verify.add_argument('index', help='<folder>/<split>.index.json')
-    return p.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = p.parse_args(argv)
     if args.kind == 'verify':
         print(f'{verify_shards(args.index)} shards are as they were written.')
         return

@@ -98,12 +98,9 @@ def language_model(folder: Path, name: str) -> Made:
     state, file = model.state_dict(), folder / LANGUAGE_MODELS[name]
     if name == 'gguf':
         writer = gguf.GGUFWriter(file, 'llama')
-        writer.add_block_count(1)
-        writer.add_embedding_length(8)
-        writer.add_feed_forward_length(12)
-        writer.add_head_count(2)
-        writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_token_list(['a', 'b'])
+        fields = dict(block_count=1, embedding_length=8, feed_forward_length=12, head_count=2)
+        for field, value in dict(fields, layer_norm_rms_eps=1e-5, token_list=['a', 'b']).items():
+            getattr(writer, f'add_{field}')(value)
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
         for key, tensor in model.layers.state_dict(prefix='model.layers.').items():
             writer.add_tensor(names.get_name(key, ('.weight',)), tensor.numpy())
