@@ -50,7 +50,6 @@ def trained(request, tmp_path):
     task = request.param
     pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
     name = DEMOS[task]
-    torch.manual_seed(0)
     model = enlarged(lm4ve.apis.get_model(name), 0.1)
     checkpoint = tmp_path / 'model.pth'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)

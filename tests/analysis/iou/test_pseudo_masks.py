@@ -59,7 +59,6 @@ def analysis_of(tokens, weights, row='class token') -> Analysis:
 
 
 def test_maps_are_scaled_measures_and_summed_attention():
-    torch.manual_seed(0)
     weights = torch.softmax(torch.randn(3, 2, 4), -1)
     analysis = analysis_of(torch.randn(3, 4, 5), weights, 'mean over tokens')
     magnitude, frequency, attention = pm.maps_of(analysis)
@@ -76,7 +75,6 @@ def test_maps_are_scaled_measures_and_summed_attention():
 @pytest.mark.parametrize('noise', [0.0, 1e-8], ids=['equal', 'rounding'])
 def test_a_constant_activation_scores_the_class_prior(noise):
     """It ranks no token above another: everything is foreground, inverted too."""
-    torch.manual_seed(0)
     tokens = torch.randn(1, 1, 6).double().expand(2, 4, 6)
     tokens = tokens + noise * torch.randn(2, 4, 6).double()
     weights = torch.full((2, 3, 4), 0.25).double()

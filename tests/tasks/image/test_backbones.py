@@ -25,7 +25,6 @@ SIDES = {name: side for side, names in TINY['pixels'].items() for name in names}
 @pytest.fixture
 def small(entry, monkeypatch):
     """Fields and images of an entry at tiny size."""
-    torch.manual_seed(0)
     name = entry.type.rpartition('.')[2]
     for table, entries in TINY['tables'].get(name, {}).items():
         own = getattr(getattr(host_backbones, name), table)

@@ -46,11 +46,6 @@ def assert_same_logits(model, path, state) -> None:
     torch.testing.assert_close(ours, r.logits(state, images), atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def layers():
     return [r.llama_layer() for _ in range(r.LLM_LAYERS)]

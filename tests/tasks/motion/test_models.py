@@ -139,7 +139,6 @@ def test_huber_is_of_step_offsets():
 
 
 def test_only_proposals_of_region_are_trained():
-    torch.manual_seed(0)
     lines = torch.randn(1, 6, 4, 2, requires_grad=True)
     scores = torch.randn(1, 6, requires_grad=True)
     future, valid = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool)

@@ -20,7 +20,6 @@ def published(model) -> dict:
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
     model = build().eval()
     with torch.no_grad():
         for p in model.parameters():

@@ -24,11 +24,6 @@ def build(kind='PointBERT', neck=None, **changes):
     return MODELS.build(dict(type=kind, backbone=backbone, neck=neck, head=head))
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def samples(*labels):
     return [pc.PointCloudDataSample(gt_label=torch.tensor([label])) for label in labels]
 

@@ -57,7 +57,6 @@ def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
 def test_every_entry_trains_with_the_block(entry, monkeypatch):
     for depth, blocks in SHALLOW.items():
         monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
-    torch.manual_seed(0)
     encoder = walk.build_encoder(entry, HOST, SIZES.get(entry.type, {}))
     inputs, own = inputs_of(entry.type, entry.model)
     encoder, neck, width = walk.with_block(entry, encoder, own, LLMBlockNeck)

@@ -15,11 +15,6 @@ CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', '
 RETRIEVAL = dict(type='lm4ve.RetrievalHead', in_channels=32)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope='module')
 def tokenizer(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
