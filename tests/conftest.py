@@ -1,4 +1,4 @@
-"""What every test gets: one thread, and no word to any network."""
+"""What every test gets: one thread, the same random numbers, and no word to any network."""
 
 import collections
 import os
@@ -6,6 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault('HF_HUB_OFFLINE', '1')
@@ -38,6 +39,12 @@ def quick_mmengine():
     with pytest.MonkeyPatch.context() as patch:
         quicken(patch.setattr)
         yield
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+    np.random.seed(0)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +85,14 @@ def checkpoints(tmp_path_factory):
         return written[key]
 
     return get
+
+
+@pytest.fixture(scope='module')
+def shrinker(request, tmp_path_factory):
+    """Makes configs small: that of the task in whose folder the tests are."""
+    from tests.helpers.shrink import shrinker_of
+
+    return shrinker_of(request.path.parent.name, tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.fixture

@@ -21,13 +21,11 @@ BLOCK = """dict(
     arch=dict(model_type='llama', hidden_size=32, intermediate_size=48,
               num_attention_heads=4, num_hidden_layers=1, vocab_size=8))"""
 
+CLIPS = "data_root='clips', clips=dict(train=8, val=8, test=8)"
 #: Task -> its demo, and the fields that make its data set small.
 DEMOS = dict(
     image=('vit-demo_minilm_digits', ['indices=16'] * 2),
-    video=(
-        'videomae-demo_minilm_moving-digits',
-        ["data_root='clips', clips=dict(train=8, val=8, test=8)"] * 2,
-    ),
+    video=('videomae-demo_minilm_moving-digits', [CLIPS] * 2),
     pointcloud=('pointbert-demo_minilm_primitives', ['per_class=2'] * 2),
     motion=('vectornet-demo_minilm_sim', ["root='traffic', counts=dict(train=6, val=4)"] * 2),
 )
@@ -48,24 +46,12 @@ for name in {names}:
 """
 
 CORE = """
-import torch
-from mmengine.registry import HOOKS, MODELS
-import lm4ve
-import mmengine.model
-
-block = dict(
-    type='LLMBlock', pretrained=False,
-    arch=dict(model_type='llama', hidden_size=32, intermediate_size=48,
-              num_attention_heads=4, num_hidden_layers=1, vocab_size=8))
-neck = MODELS.build(dict(type='LLMBlockNeck', in_channels=16, block=block))
-x = torch.randn(2, 5, 16, requires_grad=True)
-neck((x,))[-1].sum().backward()
-assert x.grad.abs().sum() > 0
-assert MODELS.build(block)(torch.randn(2, 5, 32)).shape == (2, 5, 32)
-assert HOOKS.get('lm4ve.AtomicCheckpointHook').__name__ == 'AtomicCheckpointHook'
-from lm4ve.runner import command_line
+from mmengine.registry import DATASETS, HOOKS, MODELS
+import lm4ve.runner.command_line
 from lm4ve.errors import UserError
-from mmengine.registry import DATASETS
+block = dict(type='LLMBlock', arch=llama)
+assert MODELS.build(dict(type='LLMBlockNeck', in_channels=16, block=block)).block.embed_dims == 1024
+assert HOOKS.get('lm4ve.AtomicCheckpointHook').__name__ == 'AtomicCheckpointHook'
 try:
     DATASETS.get('lm4ve.CheckedImageNet')
 except UserError as e:
@@ -151,21 +137,16 @@ def test_the_demo_trains_the_embedded_language_model_with_its_extra_only(tmp_pat
     train('image', ('demo',), tmp_path, block=None)
 
 
+ANALYSIS = [f'analysis/{n}.py --out-dir out' for n in ('visualize_activations', 'activation_iou')]
+EIGHT = '--cfg-options test_dataloader.dataset.indices=8'
 #: Extras -> a command of their own, and what it writes.
 COMMANDS = {
-    ('image', 'activations'): (
-        'analysis/visualize_activations.py {config} none --indices 0 --out-dir out',
-        'out/*.html',
-    ),
+    ('image', 'activations'): (f'{ANALYSIS[0]} {{config}} none --indices 0', 'out/*.html'),
     ('image', 'export'): (
         'export.py {config} none --format onnx --out out/model.onnx',
-        'out/model.onnx',
+        'out/*.onnx',
     ),
-    ('image', 'iou'): (
-        'analysis/activation_iou.py {textured} none --bootstrap 5 --out-dir out --cfg-options '
-        'test_dataloader.dataset.indices=8',
-        'out/iou.csv',
-    ),
+    ('image', 'iou'): (f'{ANALYSIS[1]} {{textured}} none --bootstrap 5 {EIGHT}', 'out/iou.csv'),
     ('ablation',): ('analysis/ablate.py {grid} --work-dir out', 'out/toy/table.md'),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS
+from tests.helpers.tools import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What runs with the wheel: the first config with a block of each task trains an epoch.
@@ -65,13 +66,8 @@ def set_up(tmp_path: Path, **python: str):
         path.chmod(0o755)
     for name in ('bash', 'dirname', 'tail', 'sh'):
         (tmp_path / name).symlink_to(shutil.which(name))
-    return subprocess.run(
-        ['bash', ROOT / 'tools/setup_venv.sh', tmp_path / 'venv'],
-        text=True,
-        capture_output=True,
-        check=False,
-        env={'PATH': str(tmp_path)},
-    )
+    script = ROOT / 'tools/setup_venv.sh'
+    return run_command('bash', script, tmp_path / 'venv', env={'PATH': str(tmp_path)})
 
 
 #: A Python that cannot make virtual environments, as Debian's without its -venv.
@@ -80,19 +76,16 @@ BARE = 'case "$2" in *ensurepip*) exit 1;; *print*) echo 3.13;; esac'
 WHOLE = 'case "$1" in -m) echo "$0 $*" >&2; exit 1;; esac; echo 3.11'
 
 
-@pytest.mark.parametrize(
-    'pythons, words',
-    [
-        ({}, ['needs Python']),
-        (
-            dict(python3='[ "$1" = -c ] && exit 1; echo Python 3.10.12'),
-            ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12'],
-        ),
-        (dict(python3=BARE), ['apt-get install python3.13-venv']),
-        (dict(python3=BARE, python3_11=WHOLE), ['python3.11 -m venv --clear']),
-    ],
-    ids=['none', 'unsupported', 'without venv', 'another one'],
-)
+OLD = '[ "$1" = -c ] && exit 1; echo Python 3.10.12'
+PYTHONS = {
+    'none': ({}, ['needs Python']),
+    'unsupported': (dict(python3=OLD), ['needs Python 3.11, 3.12, 3.13 or 3.14', '3.10.12']),
+    'without venv': (dict(python3=BARE), ['apt-get install python3.13-venv']),
+    'another one': (dict(python3=BARE, python3_11=WHOLE), ['python3.11 -m venv --clear']),
+}
+
+
+@pytest.mark.parametrize('pythons, words', PYTHONS.values(), ids=PYTHONS)
 def test_the_set_up_answers_in_one_line(pythons, words, tmp_path):
     done = set_up(tmp_path, **pythons)
     (line,) = done.stderr.strip().splitlines()

@@ -63,12 +63,8 @@ def step_time(work_dir: Path, since: float) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        default=[],
-        help='overrides for both trainings, for example train_cfg.max_epochs=5',
-    )
+    overrides = 'overrides for both trainings, for example train_cfg.max_epochs=5'
+    parser.add_argument('--cfg-options', nargs='+', default=[], help=overrides)
     parser.add_argument('--llm', action='store_true', help='SmolLM2-135M too')
     args = parser.parse_args(argv)
     rows, places = [], []

@@ -35,6 +35,7 @@ from transformers import AutoModelForCausalLM, BertConfig, LlamaConfig
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 
 #: Tokens ``[B, L]`` and, of the same shape, which of them the language determines.
 Sequences = tuple[np.ndarray, np.ndarray]
@@ -116,9 +117,8 @@ def build_model(arch: str, layers: int, vocabulary: int, length: int) -> Any:
     numbers = [int(n) for n in sizes.split('x') if n.isdecimal()]
     if len(numbers) != 3 or 0 in numbers or numbers[0] % numbers[2]:
         raise UserError(f'--arch={arch!r} must be FAMILY:WIDTHxHIDDENxHEADS, as llama:576x1536x9.')
-    common = dict(
-        zip(('hidden_size', 'intermediate_size', 'num_attention_heads'), numbers, strict=True)
-    )
+    names = 'hidden_size', 'intermediate_size', 'num_attention_heads'
+    common = dict(zip(names, numbers, strict=True))
     common |= dict(num_hidden_layers=layers, vocab_size=vocabulary, max_position_embeddings=length)
     if family == 'llama':
         return AutoModelForCausalLM.from_config(LlamaConfig(**common))
@@ -168,9 +168,7 @@ def train(args: argparse.Namespace) -> tuple[Any, list[dict[str, float]]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('--language', required=True, choices=LANGUAGES)
     add('--arch', default='bert:384x1536x12', help='llama or bert; width, hidden width, heads')

@@ -77,14 +77,14 @@ def test_any_module_can_be_named():
     assert seen.points['norm'].tokens.shape == (2, 24, D)
 
 
-@pytest.mark.parametrize(
-    'name, message',
-    [
-        ('neck.blok', "'neck.blok' is no module of the model. Did you mean 'neck.block'"),
-        ('neck', 'gives no tensor of tokens'),  # one vector an image
-        ('backbone.layers', 'did not run as a module'),
-    ],
-)
+UNFIT_MODULES = [
+    ('neck.blok', "'neck.blok' is no module of the model. Did you mean 'neck.block'"),
+    ('neck', 'gives no tensor of tokens'),  # one vector an image
+    ('backbone.layers', 'did not run as a module'),
+]
+
+
+@pytest.mark.parametrize('name, message', UNFIT_MODULES)
 def test_unfit_modules_are_refused(name, message):
     model, data = build('image')
     with pytest.raises(UserError, match=message):

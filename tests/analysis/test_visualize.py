@@ -178,15 +178,15 @@ def test_scenes_become_sheets(tmp_path):
 
 
 # ----------------------------------------------------------------------- mistakes
-@pytest.mark.parametrize(
-    'args, message',
-    [
-        (['missing.jpg'], "missing.jpg' does not exist"),
-        (['clip.mp4'], "clip.mp4' does not fit: the config takes an image; .*jpg"),
-        ([], 'no inputs'),
-        (['--indices 0 --points a=neck.blok'], "'neck.blok' is no"),
-    ],
-)
+WRONG_INPUTS = [
+    (['missing.jpg'], "missing.jpg' does not exist"),
+    (['clip.mp4'], "clip.mp4' does not fit: the config takes an image; .*jpg"),
+    ([], 'no inputs'),
+    (['--indices 0 --points a=neck.blok'], "'neck.blok' is no"),
+]
+
+
+@pytest.mark.parametrize('args, message', WRONG_INPUTS)
 def test_wrong_inputs_are_refused(digits, tmp_path, monkeypatch, args, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'clip.mp4').touch()

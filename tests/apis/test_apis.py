@@ -12,6 +12,7 @@ from lm4ve.runner.config import read_config
 from lm4ve.tasks import task_of_config
 from tests.helpers.families import write_huggingface
 from tests.helpers.tasks import FOLDERS, configs_of
+from tests.helpers.tiny_runs import enlarged
 
 #: Task -> a small model of the zoo.
 DEMOS = dict(
@@ -49,11 +50,7 @@ def trained(request, tmp_path):
     task = request.param
     pytest.importorskip({'image': 'mmpretrain', 'video': 'mmaction'}.get(task, 'torch'))
     name = DEMOS[task]
-    torch.manual_seed(0)
-    model = lm4ve.apis.get_model(name)
-    for p in model.parameters():
-        if p.dim() > 1:
-            torch.nn.init.normal_(p, std=0.1)
+    model = enlarged(lm4ve.apis.get_model(name), 0.1)
     checkpoint = tmp_path / 'model.pth'
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
     return task, name, checkpoint, write_inputs(task, tmp_path)

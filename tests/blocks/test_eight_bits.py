@@ -35,7 +35,6 @@ def relative(found, expected):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('bias', [True, False])
 def test_product_equals_that_of_its_codes(kind, bias):
-    torch.manual_seed(0)
     linear = nn.Linear(32, 48, bias=bias)
     layer, x = EightBitLinear(linear, kind), torch.randn(2, 5, 32, requires_grad=True)
     weight = layer.codes.float() * layer.scale[:, None]
@@ -49,7 +48,6 @@ def test_product_equals_that_of_its_codes(kind, bias):
 @pytest.mark.parametrize('kind', KINDS)
 @pytest.mark.parametrize('arch', ARCHS)
 def test_block_is_close_to_full_precision(arch, kind):
-    torch.manual_seed(0)
     x, results = torch.randn(2, 7, 24), {}
     for dtype in ('float32', kind):
         torch.manual_seed(1)
@@ -63,7 +61,6 @@ def test_block_is_close_to_full_precision(arch, kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_outliers_of_a_few_channels_cost_precision(kind):
     """LLaMA's activations have a few channels a hundred times as large: the limit of int8."""
-    torch.manual_seed(0)
     linear, x = nn.Linear(256, 128, bias=False), torch.randn(64, 256)
     layer = EightBitLinear(linear, kind)
     x[:, :3] *= 100

@@ -55,17 +55,17 @@ def test_frozen_parameters_are_counted(checkpoints):
         assert count_parameters(block) == (trained, layer - trained)
 
 
-@pytest.mark.parametrize(
-    'init_cfg',
-    [
-        dict(type='TruncNormal', layer='Linear', std=0.02),
-        dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.02),
-        dict(type='Constant', layer=['Conv1D', 'LlamaRMSNorm'], val=0.5),
-        # MMEngine also matches the names of base classes.
-        dict(type='Constant', layer='Module', val=0.5),
-        dict(type='Normal', layer=['_NormBase', 'NonDynamicallyQuantizableLinear']),
-    ],
-)
+INITIALIZERS = [
+    dict(type='TruncNormal', layer='Linear', std=0.02),
+    dict(type='Constant', layer='LayerNorm', val=1.0, bias=0.02),
+    dict(type='Constant', layer=['Conv1D', 'LlamaRMSNorm'], val=0.5),
+    # MMEngine also matches the names of base classes.
+    dict(type='Constant', layer='Module', val=0.5),
+    dict(type='Normal', layer=['_NormBase', 'NonDynamicallyQuantizableLinear']),
+]
+
+
+@pytest.mark.parametrize('init_cfg', INITIALIZERS)
 @pytest.mark.parametrize('variant', ['llama', 'gpt2', 'bert'])
 def test_initializers_of_a_host_do_not_reach_them(checkpoints, variant, init_cfg):
     block = LLMBlock(checkpoints(variant))
@@ -77,15 +77,15 @@ def test_initializers_of_a_host_do_not_reach_them(checkpoints, variant, init_cfg
     assert_same(frozen_tensors(block), before)
 
 
-@pytest.mark.parametrize(
-    'copied',
-    [
-        copy.deepcopy,
-        lambda block: copy.deepcopy(nn.Sequential(block))[0],
-        lambda block: ExponentialMovingAverage(block).module,
-        lambda block: ExponentialMovingAverage(block, update_buffers=True).module,
-    ],
-)
+COPIES = [
+    copy.deepcopy,
+    lambda block: copy.deepcopy(nn.Sequential(block))[0],
+    lambda block: ExponentialMovingAverage(block).module,
+    lambda block: ExponentialMovingAverage(block, update_buffers=True).module,
+]
+
+
+@pytest.mark.parametrize('copied', COPIES)
 def test_copies_share_the_values_and_cast_alone(block, copied):
     before, twin = snapshot(block), copied(block)
     assert_same(frozen_tensors(twin), frozen_tensors(block), shared=True)
@@ -119,14 +119,14 @@ def test_a_cast_model_computes_in_the_type_of_its_weights(checkpoints, variant, 
     assert model.half()(x.half()).dtype == torch.float16
 
 
-@pytest.mark.parametrize(
-    'move',
-    [
-        lambda block: block.to('meta'),
-        # A wrapper that moves registered parameters only leaves them behind.
-        lambda b: [m.follow(torch.device('meta')) for m in b.modules() if isinstance(m, Frozen)],
-    ],
-)
+MOVES = [
+    lambda block: block.to('meta'),
+    # A wrapper that moves registered parameters only leaves them behind.
+    lambda b: [m.follow(torch.device('meta')) for m in b.modules() if isinstance(m, Frozen)],
+]
+
+
+@pytest.mark.parametrize('move', MOVES)
 def test_weights_move_to_a_device(block, move):
     move(block)
     assert all(t.is_meta and not t.requires_grad for t in frozen_tensors(block).values())

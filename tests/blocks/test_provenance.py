@@ -95,18 +95,18 @@ def test_a_state_without_a_record_is_missing_a_key(checkpoints):
     assert result.missing_keys == [KEY]
 
 
-@pytest.mark.parametrize(
-    'record',
-    [
-        torch.tensor(10**15),
-        torch.tensor(1, dtype=torch.uint8),
-        torch.ones(4),
-        *(
-            torch.tensor(list(text), dtype=torch.uint8)
-            for text in (b'[' * 100_000, b'', b'{', b'[]', b'{}', b'\xff\xfe')
-        ),
-    ],
-)
+DAMAGED = [
+    torch.tensor(10**15),
+    torch.tensor(1, dtype=torch.uint8),
+    torch.ones(4),
+    *(
+        torch.tensor(list(text), dtype=torch.uint8)
+        for text in (b'[' * 100_000, b'', b'{', b'[]', b'{}', b'\xff\xfe')
+    ),
+]
+
+
+@pytest.mark.parametrize('record', DAMAGED)
 def test_a_damaged_record_is_named(checkpoints, record):
     host = Host(checkpoints('llama'))
     with pytest.raises(CheckpointError, match=f'{KEY}.*damaged'):

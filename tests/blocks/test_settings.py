@@ -4,16 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lm4ve.blocks import LLMBlock, MLPBlock
+from lm4ve.blocks import LLMBlock, MLPBlock, provenance
 from lm4ve.blocks.layer import take_tokens
-from lm4ve.blocks.provenance import (
-    NECK_KEY,
-    SETTINGS,
-    SOURCE_KEY,
-    accept_records,
-    decode_source,
-    encode_source,
-)
 from lm4ve.errors import CheckpointError
 from lm4ve.necks import LLMBlockNeck
 from tests.blocks.test_families import tokens
@@ -52,12 +44,12 @@ def test_a_state_of_other_settings_is_refused_by_field(checkpoints, kind, other)
     make(layout='BCHW').load_state_dict(state)  # what it is without a word
     (field,) = other
     field = field.removesuffix('_cfg')
-    with pytest.raises(CheckpointError, match=f'made with {SETTINGS[field]}='):
+    with pytest.raises(CheckpointError, match=f'made with {provenance.SETTINGS[field]}='):
         make(**other).load_state_dict(state, strict=False)
-    key = NECK_KEY if kind == 'mlp' else f'block.{SOURCE_KEY}'
-    record = decode_source(state[key], key)
+    key = provenance.NECK_KEY if kind == 'mlp' else f'block.{provenance.SOURCE_KEY}'
+    record = provenance.decode_source(state[key], key)
     del record[field]
-    state[key] = encode_source(record)
+    state[key] = provenance.encode_source(record)
     make(**other).load_state_dict(state, strict=other != dict(norm_cfg=None))
 
 
@@ -109,7 +101,7 @@ def test_a_checkpoint_from_before_windows_is_used_without(variant, causal):
     with pytest.raises(CheckpointError, match='neck.block.window=False'):
         block.load_state_dict(without.state_dict())
     old = {k: v for k, v in without.source.items() if k not in ('window', 'config')}
-    block.load_state_dict({SOURCE_KEY: encode_source(old)})
+    block.load_state_dict({provenance.SOURCE_KEY: provenance.encode_source(old)})
     assert torch.equal(block(tokens()), expected) and block.source['window'] is False
 
 
@@ -130,9 +122,9 @@ def test_another_residual_around_any_block_is_refused(block):
     for strict in (True, False):
         with pytest.raises(CheckpointError, match="residual='outer', the config has 'inner'"):
             other.load_state_dict(state, strict=strict)
-    accept_records(other, state)
+    provenance.accept_records(other, state)
     other.load_state_dict(state)
-    state[NECK_KEY] = torch.zeros(3, dtype=torch.uint8)
+    state[provenance.NECK_KEY] = torch.zeros(3, dtype=torch.uint8)
     with pytest.raises(CheckpointError, match='neck_settings.* is damaged'):
         other.load_state_dict(state)
 
@@ -145,9 +137,9 @@ def test_settings_that_change_nothing_are_not_compared(checkpoints):
 
 def test_a_record_without_settings_loads_as_before(checkpoints):
     state = neck(checkpoints).state_dict()
-    record = decode_source(state[f'block.{SOURCE_KEY}'])
-    old = {k: v for k, v in record.items() if k not in (*SETTINGS, 'dtype', 'config')}
-    state[f'block.{SOURCE_KEY}'] = encode_source(old)
+    record = provenance.decode_source(state[f'block.{provenance.SOURCE_KEY}'])
+    old = {k: v for k, v in record.items() if k not in (*provenance.SETTINGS, 'dtype', 'config')}
+    state[f'block.{provenance.SOURCE_KEY}'] = provenance.encode_source(old)
     neck(checkpoints, causal=True, residual='inner').load_state_dict(state)
 
 

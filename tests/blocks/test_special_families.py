@@ -35,24 +35,24 @@ def test_the_text_part_of_a_wrapper_makes_a_block(wrapper):
 FULL, LINEAR = 'full_attention', 'linear_attention'
 
 
-@pytest.mark.parametrize(
-    'variant, changes, layer, reason',
-    [
-        *((None, dict(model_type=kind), -1, f"'{kind}' is refused: ") for kind in REFUSED),
-        (
-            *('lfm2', dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3), -1),
-            "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
-        ),
-        (
-            *('qwen3_next', dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3), 0),
-            "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
-        ),
-        ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
-        ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=[FULL] * 2), 1, 'own'),
-        ('gemma4_text', dict(hidden_size_per_layer_input=8), 0, "token's id"),
-        ('albert', dict(inner_group_num=2), 0, 'inner_group_num=2'),
-    ],
-)
+UNUSABLE = [
+    *((None, dict(model_type=kind), -1, f"'{kind}' is refused: ") for kind in REFUSED),
+    (
+        *('lfm2', dict(layer_types=[FULL, 'conv', 'conv'], num_hidden_layers=3), -1),
+        "Layer 2 .*'conv'.*nearest layer that has is 0.*Fix: change block.layers",
+    ),
+    (
+        *('qwen3_next', dict(layer_types=[LINEAR, FULL, LINEAR], num_hidden_layers=3), 0),
+        "Layer 0 .*'linear_attention'.*nearest layer that has is 1",
+    ),
+    ('qwen3_5_text', dict(layer_types=[LINEAR] * 2), 0, 'no layer has'),
+    ('gemma4_text', dict(num_kv_shared_layers=1, layer_types=[FULL] * 2), 1, 'own'),
+    ('gemma4_text', dict(hidden_size_per_layer_input=8), 0, "token's id"),
+    ('albert', dict(inner_group_num=2), 0, 'inner_group_num=2'),
+]
+
+
+@pytest.mark.parametrize('variant, changes, layer, reason', UNUSABLE)
 def test_families_and_layers_are_refused_with_the_reason(variant, changes, layer, reason):
     with pytest.raises(UnsupportedModelError, match=reason):
         LLMBlock(arch=dict(FAMILIES.get(variant, {}), **changes), layers=(layer,))
@@ -76,14 +76,14 @@ def test_joined_experts_equal_stored_ones(tmp_path, variant):
     assert len({block.source['fingerprint'] for block in blocks}) == 1
 
 
-@pytest.mark.parametrize(
-    'damage',
-    [
-        lambda state, name: state.pop(name),
-        lambda state, name: state.update({name: state[name][1:]}),
-        lambda state, name: state.update({name: state[name].half()}),
-    ],
-)
+DAMAGES = [
+    lambda state, name: state.pop(name),
+    lambda state, name: state.update({name: state[name][1:]}),
+    lambda state, name: state.update({name: state[name].half()}),
+]
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
 def test_damaged_experts_are_refused(tmp_path, damage):
     file = write_huggingface(tmp_path, 'mixtral') / 'model.safetensors'
     state = load_file(file)

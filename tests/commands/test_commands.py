@@ -1,12 +1,12 @@
 """The console command: the tools of the same names, installed by the wheel."""
 
-import subprocess
 import sys
 
 from lm4ve.apis import list_models
 from lm4ve.commands import COMMANDS
 from lm4ve.commands.flags import FLAGS
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 
 
 def test_every_command_has_a_tool():
@@ -36,8 +36,7 @@ def test_help_and_mistakes_need_no_torch():
         '    except SystemExit as e: found = e.code or 0',
         "    assert found == code and not {'torch', 'matplotlib'} & {*sys.modules}, words",
     )
-    command = [sys.executable, '-c', '\n'.join(lines)]
-    done = subprocess.run(command, text=True, capture_output=True)
+    done = run_command(sys.executable, '-c', '\n'.join(lines))
     assert done.returncode == 0, done.stderr
     assert '\n'.join(['', *list_models(task='motion'), '\n']) in done.stdout
     assert done.stdout.count('\nusage: lm4ve ') == len(COMMANDS) + 2
@@ -65,7 +64,6 @@ def test_shell_scripts_find_the_environment_of_the_clone(tmp_path):
         folder.mkdir(parents=True)
         (folder / 'python').write_text(f'#!/bin/sh\nexit {code}\n')
         (folder / 'python').chmod(0o755)
-    find = ['bash', '-c', f'. {script}; command -v python']
     path = {'PATH': f'{tmp_path}/other:/usr/bin:/bin'}
-    done = subprocess.run(find, text=True, capture_output=True, check=True, env=path)
+    done = run_command('bash', '-c', f'. {script}; command -v python', check=True, env=path)
     assert done.stdout.strip() == f'{tmp_path}/.venv/bin/python'

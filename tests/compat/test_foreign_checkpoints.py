@@ -1,6 +1,5 @@
 """Nothing of a checkpoint is executed, and nothing that it names is deleted."""
 
-import os
 import pickle
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from mmengine.runner.checkpoint import CheckpointLoader
 
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
+from tests.helpers.hostile import Payload
+from tests.runner.toy import make_runner
 
 HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
 
@@ -26,14 +27,6 @@ class Tiny(BaseModel):
     def forward(self, inputs, mode='tensor'):
         out = self.layer(torch.stack(list(inputs)))
         return dict(loss=out.square().mean()) if mode == 'loss' else list(out)
-
-
-class Data(torch.utils.data.Dataset):
-    def __len__(self) -> int:
-        return 4
-
-    def __getitem__(self, i: int) -> dict:
-        return dict(inputs=torch.ones(2) * i)
 
 
 class Score(BaseMetric):
@@ -50,22 +43,13 @@ class Score(BaseMetric):
 
 
 def train(work_dir: Path, epochs: int, runner=Runner, hook=HOOKS[0], **kwargs) -> None:
-    loader = dict(dataset=Data(), batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
+    data = [dict(inputs=torch.ones(2) * i) for i in range(4)]
+    loader = dict(dataset=data, batch_size=2, sampler=dict(type='DefaultSampler', shuffle=False))
     checkpoint = dict(type=hook, save_best='score', rule='greater', max_keep_ckpts=2)
-    runner(
-        model=Tiny(),
-        work_dir=str(work_dir),
-        train_dataloader=loader,
-        val_dataloader=loader,
-        val_cfg={},
-        val_evaluator=Evaluator(Score()),
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=1e-3)),
-        default_hooks=dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')),
-        log_level='ERROR',
-        experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
-        **kwargs,
-    ).train()
+    hooks = dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook'))
+    kwargs |= dict(val_dataloader=loader, val_cfg={}, val_evaluator=Evaluator(Score()))
+    kwargs |= dict(train_cfg=dict(by_epoch=True, max_epochs=epochs), default_hooks=hooks)
+    make_runner(work_dir, Tiny(), data, 2, runner=runner, **kwargs).train()
 
 
 def change(path: Path, **fields) -> None:
@@ -99,14 +83,6 @@ def test_an_inferencer_does_not_execute_the_config_of_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match='Fix: give the model'):
         inferencer(weights=str(tmp_path / 'a.pth'), scope='mmengine')
     assert not (tmp_path / 'ran').exists()
-
-
-class Payload:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return Path.touch, (self.target,)
 
 
 @pytest.mark.parametrize('zipped', [True, False])

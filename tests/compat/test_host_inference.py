@@ -1,8 +1,6 @@
 """The hosts' own inferencers refuse a checkpoint that is not of the config's model."""
 
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +10,8 @@ from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.tiny_runs import PLACE, write_runs
+from tests.helpers.tiny_runs import PLACE, WRONG, state_of, without, write_runs
+from tests.helpers.tools import run_command
 
 for package in ('mmpretrain', 'mmaction'):
     pytest.importorskip(package)
@@ -21,7 +20,7 @@ for package in ('mmpretrain', 'mmaction'):
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """A copy of small trained models, in the place that their configs name."""
-    write_runs(tmp_path, 'vit_frozen', 'videomae', 'vectornet')
+    write_runs(tmp_path, 'vit_frozen', 'videomae')
     monkeypatch.chdir(tmp_path)
     yield
     init_default_scope('mmengine')
@@ -34,9 +33,9 @@ def image_inferencer(cfg: Config):
 
 
 def image_inferencer_of_a_model(cfg: Config):
-    from mmpretrain import ImageClassificationInferencer, get_model
+    from mmpretrain import get_model
 
-    return ImageClassificationInferencer(get_model(cfg), pretrained='given.pth', device='cpu')
+    return image_inferencer(get_model(cfg))
 
 
 def image_model(cfg: Config):
@@ -57,47 +56,20 @@ def recognizer(cfg: Config):
     return init_recognizer(cfg, 'given.pth', device='cpu')
 
 
-#: What loads a checkpoint -> a function, and the model whose config it gets.
-LOADERS = {
-    f.__name__: (f, model)
-    for f, model in (
-        (image_inferencer, 'vit_frozen'),
-        (image_inferencer_of_a_model, 'vit_frozen'),
-        (image_model, 'vit_frozen'),
-        (video_inferencer, 'videomae'),
-        (recognizer, 'videomae'),
-    )
-}
+#: What loads a checkpoint, and the model whose config it gets.
+LOADERS = [(f, 'vit_frozen') for f in (image_inferencer, image_inferencer_of_a_model, image_model)]
+LOADERS += [(video_inferencer, 'videomae'), (recognizer, 'videomae')]
 
 
-def state_of(name: str) -> dict:
-    return torch.load(f'{PLACE}/{name}.pth', weights_only=True)['state_dict']
-
-
-def without(state: dict, *parts: str) -> dict:
-    return {k: v for k, v in state.items() if not any(p in k for p in parts)}
-
-
-#: What is given -> how it comes from the right state. The last two fit no tensor at all.
-WRONG = {
-    'without a block': lambda s: without(s, 'neck.'),
-    'without its record': lambda s: without(s, 'llm_source'),
-    'without a layer': lambda s: without(s, 'layers.0.', 'blocks.0.'),
-    'of another shape': lambda s: {k: v[:1] if 'head' in k else v for k, v in s.items()},
-    'of another task': lambda _: without(state_of('vectornet'), 'llm_source', 'neck.'),
-    'empty': lambda _: {},
-}
-
-
-@pytest.mark.parametrize('change', WRONG.values(), ids=WRONG)
-@pytest.mark.parametrize('load, model', LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize('change', [change for change, _ in WRONG.values()], ids=WRONG)
+@pytest.mark.parametrize('load, model', LOADERS)
 def test_a_wrong_checkpoint_is_refused(load, model, change):
     torch.save(dict(state_dict=change(state_of(model))), 'given.pth')
-    with pytest.raises((CheckpointError, UserError)):
+    with pytest.raises(UserError):
         load(Config.fromfile(f'{PLACE}/{model}.py'))
 
 
-@pytest.mark.parametrize('load, model', LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize('load, model', LOADERS)
 def test_the_right_checkpoint_loads(load, model):
     torch.save(dict(state_dict=state_of(model)), 'given.pth')
     loaded = load(Config.fromfile(f'{PLACE}/{model}.py'))
@@ -106,7 +78,7 @@ def test_the_right_checkpoint_loads(load, model):
         assert torch.equal(loaded.state_dict()[name], value) or 'llm_source' in name
 
 
-@pytest.mark.parametrize('load, model', LOADERS.values(), ids=LOADERS)
+@pytest.mark.parametrize('load, model', LOADERS)
 def test_a_baseline_without_a_block_refuses_too(load, model):
     """Nothing in the model is ours; the config imports lm4ve."""
     cfg = Config.fromfile(f'{PLACE}/{model}.py')
@@ -119,19 +91,17 @@ def test_a_baseline_without_a_block_refuses_too(load, model):
 def test_who_insists_gets_a_part():
     cfg = Config.fromfile(f'{PLACE}/vit_frozen.py')
     cfg.default_hooks.whole_checkpoint = dict(allow_partial=True)
-    torch.save(dict(state_dict=without(state_of('vit_frozen'), 'head.')), 'given.pth')
+    torch.save(dict(state_dict=without('head.')(state_of('vit_frozen'))), 'given.pth')
     (result,) = image_inferencer(cfg)(np.zeros((8, 8, 3), np.uint8))
     assert result['pred_label'] in range(10)
 
 
 def test_lm4ve_may_be_imported_by_the_config_alone():
     """A script that never names lm4ve: the first load is checked already."""
-    torch.save(dict(state_dict=without(state_of('vit_frozen'), 'head.')), 'given.pth')
+    torch.save(dict(state_dict=without('head.')(state_of('vit_frozen'))), 'given.pth')
     script = (
         'from mmpretrain import ImageClassificationInferencer as I\n'
         f"I('{PLACE}/vit_frozen.py', pretrained='given.pth', device='cpu')"
     )
-    done = subprocess.run(
-        [sys.executable, '-c', script], cwd=Path.cwd(), text=True, capture_output=True, check=False
-    )
+    done = run_command(sys.executable, '-c', script)
     assert done.returncode and 'CheckpointError' in done.stderr

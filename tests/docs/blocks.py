@@ -15,7 +15,7 @@ comment is a fragment of a config, which must parse and name registered types.
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +51,6 @@ class Block:
     language: str
     code: str
     note: str = ''
-    additions: dict[str, str] = field(default_factory=dict)
 
     @property
     def runs(self) -> bool:
@@ -71,11 +70,7 @@ class Block:
     @property
     def reason(self) -> str:
         """Why it does not run, or ''."""
-        return (
-            self.note.removeprefix('not run').strip(' :\n')
-            if (self.note.startswith('not run'))
-            else ''
-        )
+        return self.note[7:].strip(' :\n') if self.note.startswith('not run') else ''
 
     def script(self) -> str:
         """Return the shell commands as they are to be run."""

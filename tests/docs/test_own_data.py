@@ -1,12 +1,12 @@
 """The configs of "Your own data" train, test and predict on made-up files of their layouts."""
 
 import os
-import subprocess
 
 import pytest
 
 from tests.docs.blocks import ROOT, blocks_of
 from tests.helpers import quick_python
+from tests.helpers.tools import run_command
 from tests.tasks.image import images
 from tests.tasks.pointcloud.clouds import cloud, write_cloud
 from tests.tasks.rooms.scenes import write_sqa3d
@@ -76,6 +76,5 @@ def test_config_trains_tests_and_predicts(name, folder):
         f'python -c "{PREDICT.format(f"work_dirs/{stem}", stem, inputs)}"',
     ]
     script, env = '\n'.join(commands), {**os.environ, 'PATH': quick_python.path()}
-    options = dict(cwd=folder, env=env, capture_output=True, text=True, timeout=480)
-    done = subprocess.run(['bash', '-eu', '-c', script], **options)
+    done = run_command('bash', '-eu', '-c', script, cwd=folder, env=env, timeout=480)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-1000:]

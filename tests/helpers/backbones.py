@@ -112,8 +112,8 @@ class Host(torch.nn.Module):
 @torch.no_grad()
 def check_bypass(entry: Entry, host: str, sizes: dict, inputs: tuple) -> None:
     """With a second mapper of zero and the outer residual, the host's own weights and result."""
-    plain = {'type': entry.type, **entry.backbone, **entry.plain}
-    plain = Entry(plain.pop('type'), {k: v for k, v in plain.items() if v is not HOSTS_OWN})
+    own = {} if entry.plain is HOSTS_OWN else entry.backbone | entry.plain
+    plain = Entry(own.pop('type', entry.type), own)
     plain = build_encoder(plain, host, sizes)
     for p in plain.parameters():
         p.add_(torch.randn_like(p), alpha=0.3)

@@ -150,14 +150,8 @@ def run_alone(extras: tuple[str, ...], *command, folder: Path, real: bool = Fals
         python = quick_python.folder(('torch', 'mmengine.runner'), core) / 'python'
     hidden, cache = _hidden_from(extras), str(folder / 'cache')
     own = dict(PYTHONPATH=_paths(), LM4VE_TEST_HIDDEN=hidden, LM4VE_CACHE=cache)
-    done = subprocess.run(
-        [python, *map(str, command)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-        cwd=folder,
-        env=os.environ | own,
-    )
+    both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = dict(cwd=folder, env=os.environ | own, check=False, **both)
+    done = subprocess.run([python, *map(str, command)], **options)
     assert done.returncode == 0, done.stdout[-6000:]
     return done.stdout

@@ -23,15 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
-_SIZES = dict(
-    vocab_size=32,
-    hidden_size=32,
-    intermediate_size=48,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    max_position_embeddings=64,
-    **dict(pad_token_id=0, bos_token_id=1, eos_token_id=2),
-)
+_SIZES = dict(vocab_size=32, hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+_SIZES |= dict(num_attention_heads=4, max_position_embeddings=64)
+_SIZES |= dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
 _GQA = dict(_SIZES, num_key_value_heads=2)
 # A head width that does not follow from the others, as real ones of gemma.
 _GEMMA = dict(_GQA, head_dim=16)
@@ -39,18 +33,20 @@ _GEMMA2 = dict(_GEMMA, query_pre_attn_scalar=24, sliding_window=3, layer_types=N
 # Head widths of t5 do not follow from the others either.
 _T5 = dict(_SIZES, d_kv=16, d_ff=48, num_layers=2, num_heads=4)
 _MOE = dict(_GEMMA, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+_LLAMA4 = dict(_GEMMA, intermediate_size_mlp=48, num_local_experts=4, moe_layers=[0])
 _GLM4_MOE = dict(_MOE, n_routed_experts=4, first_k_dense_replace=1)
 _NEXT = dict(layer_types=['full_attention'] * 2, partial_rotary_factor=0.5)
-_GEMMA4 = dict(
-    _GEMMA,
-    **dict(global_head_dim=24, hidden_size_per_layer_input=0, num_kv_shared_layers=0),
-    layer_types=['sliding_attention', 'full_attention'],
-    sliding_window=3,
-)
 _CAP = dict(attn_logit_softcapping=2.0)
+_FALCON = dict(num_kv_heads=2, new_decoder_architecture=True, alibi=False)
 # Windows are shorter than the tests' sequences.
 _SLIDING = dict(layer_types=['sliding_attention', 'full_attention'], sliding_window=3)
+_GEMMA4 = dict(_GEMMA, **_SLIDING, global_head_dim=24)
+_GEMMA4 |= dict(hidden_size_per_layer_input=0, num_kv_shared_layers=0)
 _SLIDING_LAST = dict(_SLIDING, layer_types=_SLIDING['layer_types'][::-1], use_sliding_window=True)
+
+
+_SCALED = dict(rope_type='default', rope_theta=1e4, llama_4_scaling_beta=0.1)
+_SCALED = dict(rope_parameters=dict(_SCALED, original_max_position_embeddings=64))
 
 
 def _mrope(*section: int) -> dict:
@@ -81,14 +77,7 @@ FAMILIES: dict[str, dict] = {
     'granite_swa': _of('granite_swa', _GQA, **_SLIDING),
     'mistral': _of('mistral', _GQA, sliding_window=2),
     'ministral': _of('ministral', _GEMMA, sliding_window=2),
-    'ministral3': _of(
-        'ministral3',
-        _GEMMA,
-        rope_parameters=dict(
-            **dict(rope_type='default', rope_theta=1e4, llama_4_scaling_beta=0.1),
-            original_max_position_embeddings=64,
-        ),
-    ),
+    'ministral3': _of('ministral3', _GEMMA, **_SCALED),
     'qwen2_vl_text': _of('qwen2_vl_text', _GQA, **_mrope(1, 2, 1)),
     'qwen2_5_vl_text': _of('qwen2_5_vl_text', _GQA, **_mrope(1, 2, 1)),
     'qwen3_vl_text': _of('qwen3_vl_text', _GEMMA, **_mrope(4, 2, 2)),
@@ -118,12 +107,8 @@ FAMILIES: dict[str, dict] = {
     'gpt_neox-serial': _of('gpt_neox', use_parallel_residual=False),
     'falcon-rw': _of('falcon', multi_query=False, parallel_attn=False, bias=True, alibi=False),
     'falcon-7b': _of('falcon', multi_query=True, alibi=False),
-    'falcon-40b': _of('falcon', num_kv_heads=2, new_decoder_architecture=True, alibi=False),
-    'falcon-11b': _of(
-        'falcon',
-        **dict(num_kv_heads=2, num_ln_in_parallel_attn=1, alibi=False),
-        new_decoder_architecture=True,
-    ),
+    'falcon-40b': _of('falcon', **_FALCON),
+    'falcon-11b': _of('falcon', num_ln_in_parallel_attn=1, **_FALCON),
     'gptj': _of('gptj', rotary_dim=4),
     'codegen': _of('codegen', rotary_dim=4),
     # The line of GPT-2, and encoders.
@@ -153,13 +138,7 @@ FAMILIES: dict[str, dict] = {
     'qwen3_moe': _of('qwen3_moe', _MOE, mlp_only_layers=[1]),
     'olmoe': _of('olmoe', _MOE, head_dim=8, clip_qkv=0.5),
     'gpt_oss': _of('gpt_oss', _GEMMA, num_local_experts=4, num_experts_per_tok=2, **_SLIDING),
-    'llama4_text': _of(
-        'llama4_text',
-        _GEMMA,
-        **dict(intermediate_size_mlp=48, num_local_experts=4, moe_layers=[0]),
-        no_rope_layers=[1, 0],
-        attention_chunk_size=3,
-    ),
+    'llama4_text': _of('llama4_text', _LLAMA4, no_rope_layers=[1, 0], attention_chunk_size=3),
     'qwen3_next': _of('qwen3_next', _MOE, **_NEXT),
     'qwen3_5_text': _of('qwen3_5_text', _GQA, **_NEXT),
     'lfm2': _of('lfm2', _GQA, layer_types=['full_attention'] * 2),
@@ -309,6 +288,7 @@ def write_meta(
     family: str = 'llama',
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    sizes: dict[str, int] | None = None,
     **params,
 ) -> Path:
     """Write a random tiny LLaMA as Meta does.
@@ -322,13 +302,14 @@ def write_meta(
         family (str): 'llama' or 'llama-gqa'.
         seed (int): Of the weights.
         dtype (torch.dtype): Of the files.
+        sizes (dict, optional): Other config fields.
         **params: More entries of ``params.json``.
 
     Returns:
         Path: ``folder``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model = random_model(family, seed)
+    model = random_model(family, seed, **(sizes or {}))
     config = model.config
     state = {
         'tok_embeddings.weight': (model.embed_tokens.weight, 1),

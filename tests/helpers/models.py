@@ -27,14 +27,10 @@ def image(block=True, **options):
     raw = dict(out_type='raw', final_norm=False) if block else {}
     sizes = dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=24)
     vit = dict(type='VisionTransformer', img_size=(16, 24), patch_size=4, arch=sizes, **raw)
-    model = MODELS.build(
-        dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=vit,
-            neck=neck(16, **{'out_type': 'cls_token', **options}) if block else None,
-            head=dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16),
-        )
-    )
+    head = dict(type='VisionTransformerClsHead', num_classes=3, in_channels=16)
+    parts = dict(backbone=vit, head=head)
+    parts['neck'] = neck(16, **{'out_type': 'cls_token', **options}) if block else None
+    model = MODELS.build(dict(type='mmpretrain.ImageClassifier', **parts))
     samples = [DataSample().set_gt_label(i) for i in range(2)]
     return model, dict(inputs=torch.randn(2, 3, 16, 24), data_samples=samples)
 
@@ -47,15 +43,10 @@ def video(block=True, **options):
     sizes = dict(img_size=16, patch_size=4, embed_dims=16, depth=2, num_heads=2, mlp_ratio=2.0)
     sizes |= dict(num_frames=4, tubelet_size=2, return_feat_map=block)
     head = dict(type='TimeSformerHead', num_classes=3, in_channels=16, average_clips='prob')
-    model = MODELS.build(
-        dict(
-            type='mmaction.Recognizer3D',
-            backbone=dict(type='VisionTransformer', **sizes),
-            neck=neck(16, **{'out_type': 'avg_featmap', **options}) if block else None,
-            cls_head=head,
-            data_preprocessor=dict(type='ActionDataPreprocessor', format_shape='NCTHW'),
-        )
-    )
+    parts = dict(backbone=dict(type='VisionTransformer', **sizes), cls_head=head)
+    parts['data_preprocessor'] = dict(type='ActionDataPreprocessor', format_shape='NCTHW')
+    parts['neck'] = neck(16, **{'out_type': 'avg_featmap', **options}) if block else None
+    model = MODELS.build(dict(type='mmaction.Recognizer3D', **parts))
     samples = [ActionDataSample().set_gt_label(i) for i in range(2)]
     clips = [torch.randn(2, 3, 4, 16, 16) for _ in range(2)]
     return model, dict(inputs=clips, data_samples=samples)
@@ -67,14 +58,10 @@ def pointcloud(block=True, **options):
 
     sizes = dict(embed_dims=16, depth=2, num_heads=2, num_groups=6, group_size=5)
     sizes |= dict(encoder_dims=8, encoder_channels=(4, 6, 8), final_norm=not block)
-    model = MODELS.build(
-        dict(
-            type='lm4ve.PointCloudClassifier',
-            backbone=dict(type='lm4ve.PointBERT', **sizes),
-            neck=neck(16, **options) if block else None,
-            head=dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3),
-        )
-    )
+    head = dict(type='lm4ve.PointClsHead', in_channels=16, num_classes=3)
+    parts = dict(backbone=dict(type='lm4ve.PointBERT', **sizes), head=head)
+    parts['neck'] = neck(16, **options) if block else None
+    model = MODELS.build(dict(type='lm4ve.PointCloudClassifier', **parts))
     samples = [PointCloudDataSample() for _ in range(2)]
     for i, sample in enumerate(samples):
         sample.gt_label = torch.tensor([i])
@@ -106,14 +93,10 @@ def motion(block=True, encoder='VectorNet', **options):
     else:
         sizes = dict(channels=16, feedforward=24)
         decoder = dict(type='lm4ve.ProposalDecoder', **sizes)
-    model = MODELS.build(
-        dict(
-            type='lm4ve.MotionForecaster',
-            encoder=dict(type=f'lm4ve.{encoder}', **sizes),
-            decoder=dict(decoder, future_steps=30),
-            neck=neck(16, **options) if block else None,
-        )
-    )
+    parts = dict(encoder=dict(type=f'lm4ve.{encoder}', **sizes))
+    parts |= dict(decoder=dict(decoder, future_steps=30))
+    parts['neck'] = neck(16, **options) if block else None
+    model = MODELS.build(dict(type='lm4ve.MotionForecaster', **parts))
     vectorize = VectorizeScene()
     return model, collate_scenes([vectorize(dict(scene=s)) for s in scenes()])
 

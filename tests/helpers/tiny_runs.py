@@ -1,10 +1,13 @@
 """Small runs of every task: configs in ``tests/data/tiny_runs``, and checkpoints made here."""
 
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 
 from lm4ve.runner.config import read_config
 from tests.helpers.tasks import ROOT
@@ -24,15 +27,46 @@ def write_runs(folder: Path, *names: str) -> None:
     """
     shutil.copytree(CONFIGS, folder / PLACE)
     for name in names:
-        cfg = read_config(folder / PLACE / f'{name}.py', set_scope=False)
-        if cfg.get('data_preprocessor') is not None:
-            cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-        torch.manual_seed(3)
-        with DefaultScope.overwrite_default_scope(cfg.default_scope):
-            model = MODELS.build(cfg.model)
-        for p in model.parameters():  # as large as after training, or nothing would be seen
-            if p.requires_grad and p.dim() > 1:
-                torch.nn.init.normal_(p, std=0.3)
-        classes = [str(i) for i in range(10)]
-        meta = dict(epoch=3, iter=60, dataset_meta=dict(classes=classes))
-        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / PLACE / f'{name}.pth')
+        meta = dict(epoch=3, iter=60, dataset_meta=dict(classes=[str(i) for i in range(10)]))
+        torch.save(dict(state_dict=state_of(name), meta=meta), folder / PLACE / f'{name}.pth')
+
+
+@functools.cache
+def state_of(name: str) -> dict[str, torch.Tensor]:
+    """Return the state in the checkpoint of a run."""
+    cfg = read_config(CONFIGS / f'{name}.py', set_scope=False)
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    torch.manual_seed(3)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return enlarged(MODELS.build(cfg.model)).state_dict()
+
+
+def enlarged(model: nn.Module, std: float = 0.3) -> nn.Module:
+    """Give matrices values as large as after training, or nothing would be seen."""
+    for p in model.parameters():
+        if p.requires_grad and p.dim() > 1:
+            nn.init.normal_(p, std=std)
+    return model
+
+
+def without(*parts: str) -> Callable[[dict], dict]:
+    return lambda state: {k: v for k, v in state.items() if not any(p in k for p in parts)}
+
+
+def with_an_mlp(state: dict) -> dict:
+    norm = torch.ones(len(state['neck.mapper_in.weight']))
+    state = without('llm_source')(state)
+    return state | {f'neck.block.norm.{k}': norm for k in ('weight', 'bias')}
+
+
+#: What is wrong with a state -> how it comes from the right one, and what our errors name.
+WRONG = {
+    'of another task': (lambda _: state_of('pointmae'), 'neck|encoder|backbone'),
+    'without a block': (without('neck.'), 'neck'),
+    'without its record': (without('llm_source'), 'llm_source'),
+    'with an MLP': (with_an_mlp, 'llm_source'),
+    'without a layer': (without('layers.0.', 'blocks.0.'), 'layers.0|blocks.0'),
+    'misshapen': (lambda s: s | {'neck.mapper_in.weight': torch.zeros(3, 3)}, 'mapper_in.weight'),
+    'empty': (lambda _: {}, 'no model state'),
+}

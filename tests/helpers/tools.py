@@ -1,6 +1,7 @@
 """Tools of the command line, run in this process."""
 
 import runpy
+import subprocess
 import sys
 from unittest.mock import patch
 
@@ -17,3 +18,9 @@ def run_tool_here(path: str, *args) -> None:
     file = ROOT / 'tools' / path
     with patch.object(sys, 'path', [str(file.parent), *sys.path]):
         runpy.run_path(str(file))['main']([str(a) for a in args])
+
+
+def run_command(*words, **options) -> subprocess.CompletedProcess:
+    """Run a command in a process of its own, and keep what it prints."""
+    options = dict(text=True, capture_output=True, check=False) | options
+    return subprocess.run([*map(str, words)], **options)

@@ -14,13 +14,7 @@ from safetensors.torch import save_file
 from lm4ve.blocks import LLMBlock
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.errors import CheckpointError, UserError
-from tests.helpers.families import (
-    FAMILIES,
-    decoder_layers,
-    random_model,
-    write_huggingface,
-    write_meta,
-)
+from tests.helpers import families, hostile
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*before PyTorch 1.6')
 DEEP = '[' * 100_000 + ']' * 100_000
@@ -32,8 +26,7 @@ def refused(source, kind=CheckpointError, match: str = '', **options) -> None:
 
 
 def edit(folder: Path, name: str, changes: dict) -> None:
-    path = next(folder.glob(name))
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    hostile.edit(next(folder.glob(name)), lambda content: content.update(changes))
 
 
 def edit_last(path: Path, ending: str, change) -> None:
@@ -49,7 +42,7 @@ def truncate(path: Path, share: float = 0.5) -> None:
 
 
 def twins(folder: Path) -> None:
-    state = random_model('llama').state_dict()
+    state = families.random_model('llama').state_dict()
     twice = {p + k: v.clone() for p in ('', 'twin.') for k, v in state.items()}
     save_file(twice, folder / 'model.safetensors')
 
@@ -77,26 +70,26 @@ DAMAGE = [
 
 @pytest.mark.parametrize('damage', DAMAGE)
 def test_damaged_folders_are_refused(tmp_path, damage):
-    damage(write_huggingface(tmp_path, 'llama'))
+    damage(families.write_huggingface(tmp_path, 'llama'))
     refused(tmp_path, UserError, rotary=True)
 
 
-@pytest.mark.parametrize(
-    'variant, changes',
-    [
-        ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
-        *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
-    ],
-)
+LEFT_OUT = [
+    ('llama-bias', dict(attention_bias=False, mlp_bias=False)),
+    *(('qwen3', dict(model_type='llama')), ('phi-qk-norm', dict(qk_layernorm=False))),
+]
+
+
+@pytest.mark.parametrize('variant, changes', LEFT_OUT)
 def test_weights_that_the_config_leaves_out_are_refused(tmp_path, variant, changes):
-    edit(write_huggingface(tmp_path, variant), 'config.json', changes)
+    edit(families.write_huggingface(tmp_path, variant), 'config.json', changes)
     refused(tmp_path, match='which a .* of its config.json does not have')
 
 
-@pytest.mark.parametrize('variant', FAMILIES)
+@pytest.mark.parametrize('variant', families.FAMILIES)
 def test_an_extra_tensor_of_a_layer_is_refused(checkpoints, variant):
-    model, reference = LanguageModel(checkpoints(variant), None), random_model(variant)
-    *_, last = decoder_layers(reference)[-1].modules()
+    model, reference = LanguageModel(checkpoints(variant), None), families.random_model(variant)
+    *_, last = families.decoder_layers(reference)[-1].modules()
     part = next(n for n, m in reference.named_modules() if m is last)
     model.files.weights = {**model.files.weights, f'{part}.extra': lambda: torch.zeros(1)}
     with pytest.raises(CheckpointError, match='extra'):
@@ -106,7 +99,7 @@ def test_an_extra_tensor_of_a_layer_is_refused(checkpoints, variant):
 @pytest.mark.parametrize('layout', ['safetensors', 'bin', 'legacy-bin'])
 @pytest.mark.parametrize('share', [0, 0.01, 0.5, 0.99])
 def test_truncated_files_are_refused(tmp_path, layout, share):
-    write_huggingface(tmp_path, 'llama', layout)
+    families.write_huggingface(tmp_path, 'llama', layout)
     (file,) = (f for f in tmp_path.iterdir() if f.suffix != '.json')
     truncate(file, share)
     refused(tmp_path, match=file.name)
@@ -114,7 +107,7 @@ def test_truncated_files_are_refused(tmp_path, layout, share):
 
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
 def test_damaged_shards_and_indexes_are_refused(tmp_path, layout):
-    write_huggingface(tmp_path, 'llama', layout)
+    families.write_huggingface(tmp_path, 'llama', layout)
     shard = next(tmp_path.glob('*-00003-of-00003.*'))
     truncate(shard)
     refused(tmp_path, match=shard.name)
@@ -134,7 +127,7 @@ def test_damaged_shards_and_indexes_are_refused(tmp_path, layout):
 @pytest.mark.parametrize('layout', ['sharded-safetensors', 'sharded-bin'])
 @pytest.mark.parametrize('way', ['..', 'absolute', 'below'])
 def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
-    folder = write_huggingface(tmp_path / 'model', 'llama', layout)
+    folder = families.write_huggingface(tmp_path / 'model', 'llama', layout)
     index = next(folder.glob('*.index.json'))
     shards = json.loads(index.read_text())['weight_map']
     for shard in set(shards.values()):
@@ -144,35 +137,27 @@ def test_an_index_does_not_lead_out_of_its_folder(tmp_path, layout, way):
     refused(folder, match='outside the checkpoint.s folder')
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
-        *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
-    ],
-)
+NOT_PLAIN = [
+    *(lambda w, t=t: w.to(t) for t in (torch.int8, torch.float8_e4m3fn, torch.complex64)),
+    *(lambda w: w.to_sparse(), lambda w: w.to_sparse_csr(), lambda w: w.to('meta')),
+]
+
+
+@pytest.mark.parametrize('change', NOT_PLAIN)
 def test_weights_that_are_no_plain_numbers_are_refused(tmp_path, change):
-    write_huggingface(tmp_path, 'llama', 'bin')
+    families.write_huggingface(tmp_path, 'llama', 'bin')
     edit_last(tmp_path / 'pytorch_model.bin', 'up_proj.weight', change)
     refused(tmp_path, match='up_proj.weight')
-
-
-class Payload:
-    """Creates a file when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize('file', ['pytorch_model.bin', 'consolidated.00.pth'])
 @pytest.mark.parametrize('how', ['zip', 'legacy', 'pickle'])
 def test_a_pickle_never_runs_code(tmp_path, file, how):
-    write_meta(tmp_path) if file.endswith('pth') else write_huggingface(tmp_path, 'llama', 'bin')
+    families.write_meta(tmp_path) if file.endswith('pth') else families.write_huggingface(
+        tmp_path, 'llama', 'bin'
+    )
     trace = tmp_path / 'trace'
-    content = {'weight': torch.zeros(1), 'payload': Payload(trace)}
+    content = {'weight': torch.zeros(1), 'payload': hostile.Payload(trace)}
     if how == 'pickle':
         (tmp_path / file).write_bytes(pickle.dumps(content))
     else:
@@ -183,19 +168,18 @@ def test_a_pickle_never_runs_code(tmp_path, file, how):
     assert trace.exists()
 
 
-@pytest.mark.parametrize(
-    'fields',
-    [
-        dict(auto_map={'AutoModel': 'code.Code', 'AutoConfig': 'code.Code'}),
-        # transformers downloads such "kernels" from the hub and imports them.
-        dict(attn_implementation='somebody/kernel'),
-        dict(_attn_implementation='somebody/kernel', use_kernels=True),
-        dict(_attn_implementation_internal='somebody/kernel'),
-    ],
-    ids=lambda f: next(iter(f)),
-)
+CODE = [
+    dict(auto_map={'AutoModel': 'code.Code', 'AutoConfig': 'code.Code'}),
+    # transformers downloads such "kernels" from the hub and imports them.
+    dict(attn_implementation='somebody/kernel'),
+    dict(_attn_implementation='somebody/kernel', use_kernels=True),
+    dict(_attn_implementation_internal='somebody/kernel'),
+]
+
+
+@pytest.mark.parametrize('fields', CODE, ids=lambda f: next(iter(f)))
 def test_code_that_a_config_names_is_ignored(tmp_path, fields):
-    write_huggingface(tmp_path, 'llama')
+    families.write_huggingface(tmp_path, 'llama')
     (tmp_path / 'code.py').write_text(f"open('{tmp_path}/ran', 'w')")
     expected = LLMBlock(str(tmp_path))
     edit(tmp_path, 'config.json', fields)
@@ -204,7 +188,7 @@ def test_code_that_a_config_names_is_ignored(tmp_path, fields):
 
 
 def test_deeply_nested_fields_are_refused(tmp_path):
-    path = write_huggingface(tmp_path, 'llama') / 'config.json'
+    path = families.write_huggingface(tmp_path, 'llama') / 'config.json'
     deep = '{"a":' * 600 + '1' + '}' * 600
     path.write_text(path.read_text().rstrip()[:-1] + f', "more": {deep}}}')
     before = sys.getrecursionlimit()
@@ -225,33 +209,33 @@ PARAMS = ('dim', 'n_heads', 'n_layers', 'n_kv_heads', 'norm_eps')
 LOST = ('attention.wq', 'attention.wk', 'attention.wo', 'feed_forward.w1', 'ffn_norm')
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
-        lambda f: (f / 'params.json').write_text(DEEP),
-        *(
-            partial(edit, name='params.json', changes={field: value})
-            for field in PARAMS
-            for value in ([4], {'a': 1}, 'x')
-        ),
-        *(
-            lambda f, name=name: [
-                edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
-            ]
-            for name in LOST
-        ),
-        lambda f: [p.unlink() for p in f.glob('*.pth')],
-        lambda f: f.joinpath('consolidated.01.pth').unlink(),
-        lambda f: f.joinpath('consolidated.00.pth').unlink(),
-        lambda f: truncate(f / 'consolidated.01.pth'),
-        lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
-        lambda f: both(f, torch.sum),
-        lambda f: torch.save({}, f / 'consolidated.01.pth'),
-        lambda f: torch.save({}, f / 'consolidated.00.pth'),
-        lambda f: write_meta(f, 2, moe=dict(num_experts=8)),
-    ],
-)
+META_DAMAGE = [
+    *(lambda f, t=t: (f / 'params.json').write_text(t) for t in ('{', '[]', '{"dim": 32}')),
+    lambda f: (f / 'params.json').write_text(DEEP),
+    *(
+        partial(edit, name='params.json', changes={field: value})
+        for field in PARAMS
+        for value in ([4], {'a': 1}, 'x')
+    ),
+    *(
+        lambda f, name=name: [
+            edit_last(p, f'layers.1.{name}.weight', lambda _: None) for p in f.glob('*.pth')
+        ]
+        for name in LOST
+    ),
+    lambda f: [p.unlink() for p in f.glob('*.pth')],
+    lambda f: f.joinpath('consolidated.01.pth').unlink(),
+    lambda f: f.joinpath('consolidated.00.pth').unlink(),
+    lambda f: truncate(f / 'consolidated.01.pth'),
+    lambda f: edit_last(f / 'consolidated.01.pth', 'w2.weight', lambda w: w[:, :3]),
+    lambda f: both(f, torch.sum),
+    lambda f: torch.save({}, f / 'consolidated.01.pth'),
+    lambda f: torch.save({}, f / 'consolidated.00.pth'),
+    lambda f: families.write_meta(f, 2, moe=dict(num_experts=8)),
+]
+
+
+@pytest.mark.parametrize('change', META_DAMAGE)
 def test_damaged_meta_folders_are_refused(tmp_path, change):
-    change(write_meta(tmp_path, shards=2))
+    change(families.write_meta(tmp_path, shards=2))
     refused(tmp_path, UserError)

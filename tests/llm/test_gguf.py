@@ -13,21 +13,6 @@ from tests.blocks.test_families import tokens
 from tests.helpers.families import _rotary_rows_to_meta, random_model
 
 gguf = pytest.importorskip('gguf')
-NAMES = dict(
-    zip(
-        (
-            *('self_attn.q_proj', 'self_attn.k_proj', 'self_attn.v_proj', 'self_attn.o_proj'),
-            *('mlp.gate_proj', 'mlp.up_proj', 'mlp.down_proj', 'input_layernorm'),
-            *('post_attention_layernorm', 'self_attn.q_norm', 'self_attn.k_norm'),
-            *('pre_feedforward_layernorm', 'post_feedforward_layernorm'),
-        ),
-        (
-            *('attn_q', 'attn_k', 'attn_v', 'attn_output', 'ffn_gate', 'ffn_up', 'ffn_down'),
-            *('attn_norm', 'ffn_norm', 'attn_q_norm', 'attn_k_norm', 'ffn_norm', 'post_ffw_norm'),
-        ),
-        strict=True,
-    )
-)
 
 
 # What llama.cpp has by the architecture.
@@ -40,9 +25,10 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     q and k are in pairs for llama; gemma3's gains are what they are.
     """
     model = random_model(variant, **changes)
-    config, names = model.config, dict(NAMES)
+    config = model.config
     gemma3 = config.model_type == 'gemma3_text'
-    writer = gguf.GGUFWriter(path, config.model_type.removesuffix('_text'))
+    arch = config.model_type.removesuffix('_text')
+    writer = gguf.GGUFWriter(path, arch)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
@@ -53,7 +39,6 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
     writer.add_rope_freq_base((rope['full_attention'] if gemma3 else rope)['rope_theta'])
     if gemma3:
         writer.add_sliding_window(config.sliding_window)
-        names['post_attention_layernorm'] = 'post_attention_norm'
     if config.model_type in ('qwen3', 'gemma3_text'):
         writer.add_key_length(config.head_dim)
     else:
@@ -63,19 +48,19 @@ def write(path, variant, kind='F32', fields=(), tensors=(), **changes):
         writer.add_tensor(name, np.ones(48, np.float32))
     for key, value in dict(fields).items():
         writer.add_float32(key, value)
-    heads = dict(attn_q=config.num_attention_heads, attn_k=config.num_key_value_heads)
+    heads = dict(q_proj=config.num_attention_heads, k_proj=config.num_key_value_heads)
     rotated = heads if config.model_type == 'llama' else {}
-    for name, weight in model.layers.state_dict().items():
-        i, _, part = name.rpartition('.')[0].partition('.')
-        ending = name.rpartition('.')[2]
-        if names[part] in rotated:
-            weight = _rotary_rows_to_meta(weight, heads[names[part]])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[arch.upper()], len(model.layers))
+    for name, weight in model.layers.state_dict(prefix='model.layers.').items():
+        part = name.split('.')[-2]
+        if part in rotated:
+            weight = _rotary_rows_to_meta(weight, heads[part])
         weight = weight + 1 if gemma3 and part.endswith('norm') else weight
         data, number = weight.contiguous().numpy(), None
         if kind != 'F32' and data.ndim == 2 and data.shape[1] % 32 == 0:
             number = gguf.GGMLQuantizationType[kind]
             data = gguf.quants.quantize(data, number)
-        writer.add_tensor(f'blk.{i}.{names[part]}.{ending}', data, raw_dtype=number)
+        writer.add_tensor(names.get_name(name, ('.weight', '.bias')), data, raw_dtype=number)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -115,27 +100,26 @@ def name(text: str) -> bytes:
     return struct.pack('<Q', len(text)) + text.encode()
 
 
-@pytest.mark.parametrize(
-    'content',
-    [
-        b'',
-        b'GGML' + bytes(60),
-        b'GGUF' + bytes(2),
-        b'GGUF' + bytes(60),
-        header(tensors=2**60),
-        header(fields=2**63),
-        header(struct.pack('<Q', 2**62), bytes(40), fields=1),
-        header(name('a'), struct.pack('<I', 99), bytes(40), fields=1),
-        header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
-        header(name('a'), struct.pack('<IIQ', 9, 0, 2**61), bytes(40), fields=1),
-        header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQQIQ', 2, 2**63, 2, 0, 0), bytes(40), tensors=1),
-        header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1),
-        header(bytes(40)),
-    ],
-    ids=range(15),
-)
+DAMAGED = [
+    b'',
+    b'GGML' + bytes(60),
+    b'GGUF' + bytes(2),
+    b'GGUF' + bytes(60),
+    header(tensors=2**60),
+    header(fields=2**63),
+    header(struct.pack('<Q', 2**62), bytes(40), fields=1),
+    header(name('a'), struct.pack('<I', 99), bytes(40), fields=1),
+    header(name('a'), struct.pack('<IIQ', 9, 8, 2**61), bytes(40), fields=1),
+    header(name('a'), struct.pack('<IIQ', 9, 0, 2**61), bytes(40), fields=1),
+    header(name('a'), struct.pack('<I', 2**31), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQIQ', 1, 2**39, 0, 0), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQQIQ', 2, 2**63, 2, 0, 0), bytes(40), tensors=1),
+    header(name('a'), struct.pack('<IQIQ', 1, 32, 99, 0), bytes(40), tensors=1),
+    header(bytes(40)),
+]
+
+
+@pytest.mark.parametrize('content', DAMAGED, ids=range(15))
 def test_damaged_and_hostile_files_are_refused(tmp_path, content):
     path = tmp_path / 'm.gguf'
     path.write_bytes(content)
@@ -151,16 +135,16 @@ def test_truncated_file_is_refused(tmp_path):
         LLMBlock(path)
 
 
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
-        (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
-        (dict(fields={'llama.attention.value_length': 16.0}), 'rope.dimension_count.*=8 must be'),
-        (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
-        (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
-    ],
-)
+NOT_READ = [
+    (dict(fields={'llama.rope.scaling.factor': 4.0}), 'rope.scaling.*safetensors'),
+    (dict(fields={'llama.attention.clamp_kqv': 4.0}), 'clamp_kqv.*safetensors'),
+    (dict(fields={'llama.attention.value_length': 16.0}), 'rope.dimension_count.*=8 must be'),
+    (dict(tensors=['blk.1.ffn_up.bias']), 'mlp.up_proj.bias, which'),
+    (dict(tensors=['blk.1.attn_sinks.weight']), 'attn_sinks.weight, which'),
+]
+
+
+@pytest.mark.parametrize('options, message', NOT_READ)
 def test_what_is_not_read_is_refused_not_ignored(tmp_path, options, message):
     path = write(tmp_path / 'm.gguf', 'llama', **options)
     with pytest.raises(UserError, match=message):

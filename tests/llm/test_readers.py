@@ -47,13 +47,13 @@ def test_metas_layout_gives_the_same_block(checkpoints, tmp_path, shards, family
 SCALED = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)
 
 
-@pytest.mark.parametrize(
-    'params, rope, base',
-    [
-        ({}, dict(rope_type='default'), 500.0),
-        (dict(use_scaled_rope=True), dict(SCALED, original_max_position_embeddings=8192), 5e5),
-    ],
-)
+ROTARY = [
+    ({}, dict(rope_type='default'), 500.0),
+    (dict(use_scaled_rope=True), dict(SCALED, original_max_position_embeddings=8192), 5e5),
+]
+
+
+@pytest.mark.parametrize('params, rope, base', ROTARY)
 def test_metas_rotary_settings_are_used(checkpoints, tmp_path, params, rope, base):
     write_meta(tmp_path, rope_theta=base, **params)
     write_huggingface(tmp_path / 'hf', 'llama', rope_parameters=dict(rope, rope_theta=base))

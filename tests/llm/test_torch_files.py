@@ -64,20 +64,20 @@ def assert_as_torch_reads_it(path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        lambda file: file,
-        # Storages that no name is for: places cannot be told from the zip's directory.
-        lambda file: torch.save({'extra': [torch.ones(9)], **all_kinds()}, file) or file,
-        lambda file: torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file,
-        lambda file: torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file,
-        # Without alignment, and storages in another order.
-        lambda file: rewritten(file),
-        lambda file: rewritten(file, reverse=True),
-        lambda file: torch.save({}, file) or file,
-    ],
-)
+REWRITES = [
+    lambda file: file,
+    # Storages that no name is for: places cannot be told from the zip's directory.
+    lambda file: torch.save({'extra': [torch.ones(9)], **all_kinds()}, file) or file,
+    lambda file: torch.save({'extra': dict(a=torch.ones(9)), **all_kinds()}, file) or file,
+    lambda file: torch.save({'extra': torch.eye(3).to_sparse(), **all_kinds()}, file) or file,
+    # Without alignment, and storages in another order.
+    lambda file: rewritten(file),
+    lambda file: rewritten(file, reverse=True),
+    lambda file: torch.save({}, file) or file,
+]
+
+
+@pytest.mark.parametrize('change', REWRITES)
 def test_every_kind_of_tensor_is_as_torch_reads_it(file, change):
     assert_as_torch_reads_it(change(file))
 
@@ -88,13 +88,13 @@ def test_a_compressed_zip_is_refused(file):
         open_torch(packed)
 
 
-@pytest.mark.parametrize(
-    'content, what',
-    [
-        (b'version https://git-lfs.github.com/spec/v1', 'LFS pointer'),
-        (b'<!doctype', 'neither a zip nor a pickle'),
-    ],
-)
+NO_WEIGHTS = [
+    (b'version https://git-lfs.github.com/spec/v1', 'LFS pointer'),
+    (b'<!doctype', 'neither a zip nor a pickle'),
+]
+
+
+@pytest.mark.parametrize('content, what', NO_WEIGHTS)
 def test_a_pointer_or_a_page_in_the_place_of_weights(file, content, what):
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=what):

@@ -119,15 +119,15 @@ def test_dynamic_quantization_is_used(trainable):
 
 
 # ----------------------------------------------------- changed weights, threads, replicas, traces
+WRITES = [
+    lambda p: p.data.mul_(1.5),
+    lambda p: p.detach().numpy().__imul__(1.5),
+    lambda p: setattr(p, 'data', p.data * 1.5),
+]
+
+
 @pytest.mark.parametrize('method', ['fold', 'absorb', 'auto'])
-@pytest.mark.parametrize(
-    'write',
-    [
-        lambda p: p.data.mul_(1.5),
-        lambda p: p.detach().numpy().__imul__(1.5),
-        lambda p: setattr(p, 'data', p.data * 1.5),
-    ],
-)
+@pytest.mark.parametrize('write', WRITES)
 @torch.no_grad()
 def test_evaluation_uses_the_current_weights(write, method):
     plain, low = (make(m, trainable='all').eval() for m in ('off', method))
@@ -233,14 +233,14 @@ def test_a_fused_model_has_no_projections_left():
     torch.testing.assert_close(lm4ve.fuse(copied)(tokens()), expected)
 
 
-@pytest.mark.parametrize(
-    'load',
-    [
-        lambda fused, state: fused.load_state_dict(state),
-        lambda fused, state: fused.load_state_dict({}, strict=False),
-        lambda fused, state: fused[0].load_state_dict(state),
-    ],
-)
+LOADS = [
+    lambda fused, state: fused.load_state_dict(state),
+    lambda fused, state: fused.load_state_dict({}, strict=False),
+    lambda fused, state: fused[0].load_state_dict(state),
+]
+
+
+@pytest.mark.parametrize('load', LOADS)
 def test_a_fused_model_loads_nothing(load):
     model = nn.Sequential(make('auto'))
     with pytest.raises(UserError, match='takes no checkpoint|is a FusedBlock'):

@@ -3,7 +3,6 @@
 Each example trains, saves, loads and gives equal outputs; no config and no host.
 """
 
-import subprocess
 import sys
 
 import pytest
@@ -14,6 +13,7 @@ from torch import nn
 import lm4ve
 from tests.helpers.models import BLOCK
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.necks.encoder import step
 
 PIXELS = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -43,16 +43,15 @@ def vit() -> nn.Module:
     return ViTForImageClassification(ViTConfig(image_size=16, patch_size=8, num_labels=3, **small))
 
 
-@pytest.mark.parametrize(
-    'make, after, options',
-    [
-        (timm_vit, 'blocks.1', {}),
-        (timm_swin, 'layers.1', dict(layout='BHWC')),
-        (torchvision_resnet, 'layer3', {}),
-    ],
-)
+MODELS = [
+    (timm_vit, 'blocks.1', {}),
+    (timm_swin, 'layers.1', dict(layout='BHWC')),
+    (torchvision_resnet, 'layer3', {}),
+]
+
+
+@pytest.mark.parametrize('make, after, options', MODELS)
 def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options, tmp_path):
-    torch.manual_seed(0)
     model = lm4ve.wrap(make(), after, BLOCK, **options)
     before = model.llm_neck.mapper_in.weight.detach().clone()
     step(model, PIXELS)
@@ -66,15 +65,15 @@ def test_models_of_timm_and_torchvision_train_save_and_load(make, after, options
         assert torch.equal(other.eval()(PIXELS), model.eval()(PIXELS))
 
 
-@pytest.mark.parametrize(
-    'options',
-    [
-        dict(target_modules='all-linear'),
-        dict(target_modules=['mapper_in']),
-        dict(target_modules=['q_proj'], exclude_modules='.*llm_neck.*mapper.*'),
-        dict(target_modules=['qkv'], modules_to_save=['llm_neck']),
-    ],
-)
+ADAPTERS = [
+    dict(target_modules='all-linear'),
+    dict(target_modules=['mapper_in']),
+    dict(target_modules=['q_proj'], exclude_modules='.*llm_neck.*mapper.*'),
+    dict(target_modules=['qkv'], modules_to_save=['llm_neck']),
+]
+
+
+@pytest.mark.parametrize('options', ADAPTERS)
 def test_peft_trains_what_it_puts_on_a_neck(options):
     peft = pytest.importorskip('peft')
     model = lm4ve.wrap(timm_vit(), 'blocks.1', dict(BLOCK, trainable='all'))
@@ -182,7 +181,6 @@ print('hosts:', sorted(found & {'mmcv', 'mmpretrain', 'mmaction', 'mmdet', 'mmse
 
 
 def test_wrapping_imports_no_host_and_prints_one_line():
-    command = [sys.executable, '-c', SCRIPT]
-    done = subprocess.run(command, text=True, capture_output=True, check=False, cwd=ROOT)
+    done = run_command(sys.executable, '-c', SCRIPT, cwd=ROOT)
     lines = (done.stdout + done.stderr).strip().splitlines()
     assert lines[-1:] == ['hosts: []'] and len(lines) == 2 and 'LLMBlock: layers' in lines[0]

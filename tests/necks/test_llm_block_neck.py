@@ -25,15 +25,15 @@ def make(**kwargs) -> LLMBlockNeck:
     return neck
 
 
-@pytest.mark.parametrize(
-    'cfg, norm',
-    [
-        (dict(type='BN1d'), torch.nn.BatchNorm1d(C)),
-        (dict(type='GN', num_groups=3), torch.nn.GroupNorm(3, C)),
-        (dict(type='LN2d', eps=0.1), lambda x: F.layer_norm(x.mT, (C,), eps=0.1).mT),
-        (dict(type='RMSNorm'), lambda x: F.rms_norm(x.mT, (C,)).mT),
-    ],
-)
+NORMS = [
+    (dict(type='BN1d'), torch.nn.BatchNorm1d(C)),
+    (dict(type='GN', num_groups=3), torch.nn.GroupNorm(3, C)),
+    (dict(type='LN2d', eps=0.1), lambda x: F.layer_norm(x.mT, (C,), eps=0.1).mT),
+    (dict(type='RMSNorm'), lambda x: F.rms_norm(x.mT, (C,)).mT),
+]
+
+
+@pytest.mark.parametrize('cfg, norm', NORMS)
 def test_norms_act_on_channels_in_every_layout(cfg, norm):
     x = torch.randn(2, C, 3, 4)
     expected = norm(make(norm_cfg=None)(x).flatten(2))

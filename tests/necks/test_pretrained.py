@@ -66,15 +66,15 @@ def refused(folder, message: str, model=None, error=UserError, **options) -> Non
     assert all(torch.equal(v, after[k]) for k, v in before.items())
 
 
-@pytest.mark.parametrize(
-    'changed, message',
-    [
-        (dict(seed=1), 'other frozen weights'),
-        (dict(layers=(1,)), 'other frozen weights'),
-        (dict(causal=True), 'causal=False, the config has True'),
-        (dict(trainable='all'), 'another neck or block'),
-    ],
-)
+BLOCKS = [
+    (dict(seed=1), 'other frozen weights'),
+    (dict(layers=(1,)), 'other frozen weights'),
+    (dict(causal=True), 'causal=False, the config has True'),
+    (dict(trainable='all'), 'another neck or block'),
+]
+
+
+@pytest.mark.parametrize('changed, message', BLOCKS)
 def test_another_block_is_refused(changed, message, tmp_path):
     lm4ve.save_pretrained(trained(), tmp_path)
     refused(tmp_path, message, block={**BLOCK, **changed})
@@ -86,32 +86,32 @@ def change(model: Encoder, name: str, value) -> Encoder:
     return model
 
 
-@pytest.mark.parametrize(
-    'freeze, make, message',
-    [
-        (0, lambda: wrapped(residual='outer'), "residual='none', the config has 'outer'"),
-        (0, lambda: wrapped('blocks.1'), "after of lm4ve.wrap.*'blocks.1' must be one of blocks.0"),
-        (
-            *(0, lambda: change(Encoder(), 'head', lambda _: torch.nn.Linear(16, 5))),
-            r'another model \(Encoder\).*head.weight \[3, 16\] instead of',
-        ),
-        (0, lambda: change(Encoder(), 'extra', lambda _: torch.nn.Linear(2, 2)), 'extra.weight'),
-        (1, lambda: change(Encoder(), 'stem', lambda _: torch.nn.Linear(8, 16)), 'frozen weights'),
-        (1, lambda: change(Encoder(), 'blocks', lambda x: x[:1]), 'frozen weights'),
-    ],
-)
+ENCODERS = [
+    (0, lambda: wrapped(residual='outer'), "residual='none', the config has 'outer'"),
+    (0, lambda: wrapped('blocks.1'), "after of lm4ve.wrap.*'blocks.1' must be one of blocks.0"),
+    (
+        *(0, lambda: change(Encoder(), 'head', lambda _: torch.nn.Linear(16, 5))),
+        r'another model \(Encoder\).*head.weight \[3, 16\] instead of',
+    ),
+    (0, lambda: change(Encoder(), 'extra', lambda _: torch.nn.Linear(2, 2)), 'extra.weight'),
+    (1, lambda: change(Encoder(), 'stem', lambda _: torch.nn.Linear(8, 16)), 'frozen weights'),
+    (1, lambda: change(Encoder(), 'blocks', lambda x: x[:1]), 'frozen weights'),
+]
+
+
+@pytest.mark.parametrize('freeze, make, message', ENCODERS)
 def test_another_encoder_or_place_is_refused(freeze, make, message, tmp_path):
     lm4ve.save_pretrained(trained(bool(freeze)), tmp_path)
     refused(tmp_path, message, model=make())
 
 
-@pytest.mark.parametrize(
-    'file, content',
-    [
-        *((CONFIG_FILE, text) for text in (None, b'{"format"', b'[1]', b'{"format": 2}')),
-        *((WEIGHTS_FILE, data) for data in (None, b'', b'\x08' + b'\0' * 7 + b'{}      ')),
-    ],
-)
+NOT_WHOLE = [
+    *((CONFIG_FILE, text) for text in (None, b'{"format"', b'[1]', b'{"format": 2}')),
+    *((WEIGHTS_FILE, data) for data in (None, b'', b'\x08' + b'\0' * 7 + b'{}      ')),
+]
+
+
+@pytest.mark.parametrize('file, content', NOT_WHOLE)
 def test_a_folder_that_is_not_whole_is_refused(file, content, tmp_path):
     lm4ve.save_pretrained(wrapped(), tmp_path)
     (tmp_path / file).unlink()

@@ -61,7 +61,6 @@ def test_evaluation_leaves_a_branch_out():
 
 
 def test_one_token_of_each_stretch_is_drawn_equally_often():
-    torch.manual_seed(0)
     drawn = draw_tokens(torch.zeros(6000, 10, C), None, 0, 0.3)
     assert drawn.shape == (6000, 3)
     for i, stretch in enumerate(([0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9])):
@@ -105,37 +104,37 @@ def test_the_part_grows_with_the_progress_of_training():
         assert neck(x).shape[1] == tokens
 
 
-@pytest.mark.parametrize(
-    'fields, message',
-    [
-        (dict(branch=3), 'neck.branch=3 must be of type bool or dict'),
-        (dict(branch=dict(gain=1)), 'gain'),
-        (dict(branch=dict(end=0)), 'neck.branch.end=0 must be'),
-        (dict(branch=dict(weight=float('inf'))), 'neck.branch.weight=inf must be'),
-        (dict(branch=dict(schedule='step')), 'neck.branch.schedule'),
-        (dict(branch=True, residual='outer'), 'neck.residual with neck.branch'),
-        (dict(train_queries=0), 'fraction=0 must be'),
-        (dict(train_queries=True), 'fraction=True must be'),
-        (dict(train_queries=dict(fraction=(0.1, 2))), 'fraction=2 must be'),
-        (dict(train_queries=dict(fraction=(0.1, 0.2, 0.3))), 'number of fractions=3'),
-        (dict(train_queries=dict(part=0.1)), 'part'),
-        (dict(train_queries='some'), 'must be of type dict'),
-        (dict(train_queries=0.1, out_type='cls_token'), 'neck.out_type with neck.train_queries'),
-    ],
-)
+REFUSED = [
+    (dict(branch=3), 'neck.branch=3 must be of type bool or dict'),
+    (dict(branch=dict(gain=1)), 'gain'),
+    (dict(branch=dict(end=0)), 'neck.branch.end=0 must be'),
+    (dict(branch=dict(weight=float('inf'))), 'neck.branch.weight=inf must be'),
+    (dict(branch=dict(schedule='step')), 'neck.branch.schedule'),
+    (dict(branch=True, residual='outer'), 'neck.residual with neck.branch'),
+    (dict(train_queries=0), 'fraction=0 must be'),
+    (dict(train_queries=True), 'fraction=True must be'),
+    (dict(train_queries=dict(fraction=(0.1, 2))), 'fraction=2 must be'),
+    (dict(train_queries=dict(fraction=(0.1, 0.2, 0.3))), 'number of fractions=3'),
+    (dict(train_queries=dict(part=0.1)), 'part'),
+    (dict(train_queries='some'), 'must be of type dict'),
+    (dict(train_queries=0.1, out_type='cls_token'), 'neck.out_type with neck.train_queries'),
+]
+
+
+@pytest.mark.parametrize('fields, message', REFUSED)
 def test_fields_without_sense_are_refused(fields, message):
     with pytest.raises((UserError, TypeError), match=message):
         make(**fields)
 
 
-@pytest.mark.parametrize(
-    'x, options',
-    [
-        (torch.randn(1, 4, C), dict(queries=slice(0, 1))),
-        (torch.randn(1, C, 2, 2), {}),
-        (torch.randn(1, 4, C), dict(padding_mask=torch.zeros(1, 4, dtype=torch.bool))),
-    ],
-)
+HOSTS = [
+    (torch.randn(1, 4, C), dict(queries=slice(0, 1))),
+    (torch.randn(1, C, 2, 2), {}),
+    (torch.randn(1, 4, C), dict(padding_mask=torch.zeros(1, 4, dtype=torch.bool))),
+]
+
+
+@pytest.mark.parametrize('x, options', HOSTS)
 def test_hosts_that_need_certain_tokens_are_refused(x, options):
     with pytest.raises(UserError, match="fewer tokens back.*out_type='avg_featmap'"):
         make(train_queries=0.5)(x, **options)

@@ -62,14 +62,13 @@ def test_a_block_without_use_is_an_error(uses, message):
     lm4ve.check(Host(uses, guard=False), dict(inputs=X))
 
 
-@pytest.mark.parametrize(
-    'options',
-    [
-        *({}, dict(with_cp=True), dict(norm_cfg=None), dict(low_rank='off'), dict(frozen=True)),
-        *(dict(keep_others=True, index=0), dict(out_type='avg_featmap', train_queries=0.5)),
-    ],
-    ids=str,
-)
+IN_USE = [
+    *({}, dict(with_cp=True), dict(norm_cfg=None), dict(low_rank='off'), dict(frozen=True)),
+    *(dict(keep_others=True, index=0), dict(out_type='avg_featmap', train_queries=0.5)),
+]
+
+
+@pytest.mark.parametrize('options', IN_USE, ids=str)
 def test_check_accepts_a_block_in_use(options):
     frozen = options.pop('frozen', False)
     model = Host(**options)
@@ -166,20 +165,20 @@ class SequenceFirst(nn.Module):
         return self.layer(self.norm(x).transpose(0, 1)).transpose(0, 1)
 
 
-@pytest.mark.parametrize(
-    'encoder, after, options, message',
-    [
-        (DropsPixels, 'last', dict(index=1), None),
-        (DropsPixels, 'last', dict(index=0), 'model.llm_neck does not reach.*index='),
-        (DropsPixels, 'last', dict(index=2), r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'),
-        (WalksThrough, 'features', {}, None),  # by its last layer
-        (Unused, 'extra', {}, 'model.llm_neck was built and did not run'),
-        (SequenceFirst, 'layer', dict(layout='NBC'), None),
-        (SequenceFirst, 'norm', dict(layout='BNC'), None),
-        (SequenceFirst, 'layer', dict(layout='BNC'), r'in dimension 0.*another layout'),
-        (SequenceFirst, 'norm', dict(layout='NBC'), r'in dimension 1.*another layout'),
-    ],
-)
+PLACES = [
+    (DropsPixels, 'last', dict(index=1), None),
+    (DropsPixels, 'last', dict(index=0), 'model.llm_neck does not reach.*index='),
+    (DropsPixels, 'last', dict(index=2), r'index=2.*0: \[3, 5, 16\], 1: \[3, 5, 16\]'),
+    (WalksThrough, 'features', {}, None),  # by its last layer
+    (Unused, 'extra', {}, 'model.llm_neck was built and did not run'),
+    (SequenceFirst, 'layer', dict(layout='NBC'), None),
+    (SequenceFirst, 'norm', dict(layout='BNC'), None),
+    (SequenceFirst, 'layer', dict(layout='BNC'), r'in dimension 0.*another layout'),
+    (SequenceFirst, 'norm', dict(layout='NBC'), r'in dimension 1.*another layout'),
+]
+
+
+@pytest.mark.parametrize('encoder, after, options, message', PLACES)
 def test_a_place_without_effect_is_an_error(encoder, after, options, message):
     neck = {**NECK, 'layout': options.get('layout')}
     place = dict(after=after, index=options.get('index', 0))
@@ -203,19 +202,19 @@ def test_a_layer_may_rest_in_the_step_that_is_checked():
 
 
 # ------------------------------------------------------------------------------- normed before
-@pytest.mark.parametrize(
-    'last, after, warns',
-    [
-        (nn.LayerNorm(16), lambda x: x, True),
-        (nn.LayerNorm(16, elementwise_affine=False), lambda x: x, True),
-        (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
-        (nn.GroupNorm(1, 5), lambda x: x, True),
-        (nn.LayerNorm(16), lambda x: x[:, 1:], True),
-        (nn.Linear(16, 16), lambda x: x, False),
-        (nn.LayerNorm(16), lambda x: x.relu(), False),
-        (nn.LayerNorm(16), lambda x: x + 1, False),
-    ],
-)
+NORMED = [
+    (nn.LayerNorm(16), lambda x: x, True),
+    (nn.LayerNorm(16, elementwise_affine=False), lambda x: x, True),
+    (nn.LayerNorm(16), lambda x: x.transpose(1, 2).contiguous().transpose(1, 2), True),
+    (nn.GroupNorm(1, 5), lambda x: x, True),
+    (nn.LayerNorm(16), lambda x: x[:, 1:], True),
+    (nn.Linear(16, 16), lambda x: x, False),
+    (nn.LayerNorm(16), lambda x: x.relu(), False),
+    (nn.LayerNorm(16), lambda x: x + 1, False),
+]
+
+
+@pytest.mark.parametrize('last, after, warns', NORMED)
 def test_features_out_of_a_norm_are_a_warning(last, after, warns, logged):
     lm4ve.check(Plain(last, after), X)
     assert len(logged) == warns and all('norm_cfg=None' in text for text in logged)

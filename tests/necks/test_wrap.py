@@ -54,21 +54,18 @@ def test_a_block_may_be_a_module():
     assert torch.isfinite(wrapped(block=Double())(batch())).all()
 
 
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (
-            dict(after='block.1'),
-            r"after='block.1' is no submodule of Encoder. Did you mean 'blocks",
-        ),
-        (dict(after=''), "after='' is no submodule.*stem, blocks"),
-        (dict(after='blocks'), 'only a container.*blocks.0, blocks.1'),
-        (dict(after='act'), 'does not show the width.*give in_channels='),
-        (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
-        (dict(after='blocks.0', block='no/such/folder'), "block.checkpoint='no/such/folder'"),
-        (dict(after='blocks.0', residuals='outer'), 'residuals'),
-    ],
-)
+WRONG = [
+    (dict(after='block.1'), r"after='block.1' is no submodule of Encoder. Did you mean 'blocks"),
+    (dict(after=''), "after='' is no submodule.*stem, blocks"),
+    (dict(after='blocks'), 'only a container.*blocks.0, blocks.1'),
+    (dict(after='act'), 'does not show the width.*give in_channels='),
+    (dict(after='blocks.0', out_type='cls_token'), 'neck.out_type'),
+    (dict(after='blocks.0', block='no/such/folder'), "block.checkpoint='no/such/folder'"),
+    (dict(after='blocks.0', residuals='outer'), 'residuals'),
+]
+
+
+@pytest.mark.parametrize('options, message', WRONG)
 def test_a_wrong_argument_is_one_message_and_changes_nothing(options, message):
     model = Encoder()
     with pytest.raises((UserError, TypeError), match=message):
@@ -76,14 +73,14 @@ def test_a_wrong_argument_is_one_message_and_changes_nothing(options, message):
     assert set(model.state_dict()) == set(Encoder().state_dict())
 
 
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (dict(after='blocks.0', in_channels=8), f'gives .*{C}.*in_channels={C}'),
-        (dict(after='named'), r"index=0 .*'features': \[2, 5, 16\].*the key"),
-        (dict(after='pair', index=1), r'index=1 .*1: .int'),
-    ],
-)
+UNFIT = [
+    (dict(after='blocks.0', in_channels=8), f'gives .*{C}.*in_channels={C}'),
+    (dict(after='named'), r"index=0 .*'features': \[2, 5, 16\].*the key"),
+    (dict(after='pair', index=1), r'index=1 .*1: .int'),
+]
+
+
+@pytest.mark.parametrize('options, message', UNFIT)
 def test_the_first_batch_shows_other_mistakes(options, message):
     with pytest.raises(UserError, match=message):
         wrapped(**options)(batch())

@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 
 from lm4ve.analysis.loading import load_model
 from lm4ve.runner.config import read_config
-from tests.helpers.tiny_runs import PLACE, write_runs
+from tests.helpers.tiny_runs import PLACE, enlarged, write_runs
 from tests.tasks.vqa import tiny
 
 HEADS = dict(
@@ -23,10 +23,7 @@ def write_models(folder: Path) -> None:
     for name, head in HEADS.items():
         config = tiny.write_config(folder / f'{name}.py', tokenizer, head=head)
         torch.manual_seed(3)
-        model = MODELS.build(read_config(config).model)
-        for p in model.parameters():  # as large as after training, or nothing would be seen
-            if p.requires_grad and p.dim() > 1:
-                torch.nn.init.normal_(p, std=0.3)
+        model = enlarged(MODELS.build(read_config(config).model))
         torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
 
 

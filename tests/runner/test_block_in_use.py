@@ -134,17 +134,13 @@ GCN = dict(
 )
 
 
-@pytest.mark.parametrize(
-    'host, words',
-    [
-        (GCN, 'RecognizerGCN never calls its neck'),
-        (
-            dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'),
-            'Classifier builds no neck',
-        ),
-    ],
-    ids=['RecognizerGCN', 'HuggingFaceClassifier'],
-)
+HOSTS = [
+    (GCN, 'RecognizerGCN never calls its neck'),
+    (dict(type='mmpretrain.HuggingFaceClassifier', model_name='a'), 'Classifier builds no neck'),
+]
+
+
+@pytest.mark.parametrize('host, words', HOSTS, ids=['RecognizerGCN', 'HuggingFaceClassifier'])
 def test_hosts_that_never_call_a_neck_are_refused(host, words):
     pytest.importorskip(host['type'].partition('.')[0])
     with pytest.raises(UserError, match=words):

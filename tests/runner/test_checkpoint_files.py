@@ -13,13 +13,7 @@ from torch import nn
 import lm4ve  # noqa: F401
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.llm.torch_files import open_torch
-from lm4ve.runner.checkpoint_files import (
-    load_partly,
-    load_strictly,
-    read_checkpoint,
-    read_state,
-    write_checkpoint,
-)
+from lm4ve.runner import checkpoint_files as files
 
 
 def model() -> nn.Module:
@@ -33,17 +27,17 @@ def path(tmp_path):
 
 def test_checkpoint_round_trip(path):
     whole = torch.arange(1000.0)
-    size = write_checkpoint(dict(a=whole[:2]), dict(epoch=1), path)
+    size = files.write_checkpoint(dict(a=whole[:2]), dict(epoch=1), path)
     assert size == path.stat().st_size < 3000  # the view alone
-    assert read_checkpoint(path)['meta'] == dict(epoch=1)
-    assert torch.equal(read_state(path)['a'], whole[:2])
+    assert files.read_checkpoint(path)['meta'] == dict(epoch=1)
+    assert torch.equal(files.read_state(path)['a'], whole[:2])
 
 
 @pytest.mark.parametrize('is_zip', [False, True])
 def test_foreign_training_state_is_found(path, is_zip):
     content = dict(model={'module.a': torch.ones(2)}, args=argparse.Namespace(lr=1))
     torch.save(content, path, _use_new_zipfile_serialization=is_zip)
-    assert list(read_state(path)) == ['a']
+    assert list(files.read_state(path)) == ['a']
 
 
 class Pickled:
@@ -58,7 +52,7 @@ class Pickled:
 
 #: The ways in which a foreign checkpoint is read.
 READERS = {
-    'tools': read_checkpoint,
+    'tools': files.read_checkpoint,
     'MMEngine': lambda path: CheckpointLoader.load_checkpoint(str(path)),
     'language models': open_torch,
 }
@@ -133,7 +127,7 @@ def test_broken_files_are_refused_without_their_bytes(path, reader, write):
 def test_files_without_a_state_raise(path, content):
     torch.save(content, path)
     with pytest.raises(UserError, match='holds a list|no model state'):
-        read_state(path)
+        files.read_state(path)
 
 
 CHANGES = {
@@ -148,7 +142,7 @@ def test_misfit_state_names_tensors(name):
     state = model().state_dict()
     CHANGES[name](state)
     with pytest.raises(CheckpointError, match=f"'a.pth' is of another model.*{name}"):
-        load_strictly(model(), state, "'a.pth'")
+        files.load_strictly(model(), state, "'a.pth'")
 
 
 KINDS = {
@@ -161,7 +155,7 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize('load', [load_strictly, load_partly])
+@pytest.mark.parametrize('load', [files.load_strictly, files.load_partly])
 @pytest.mark.parametrize('change', KINDS.values(), ids=KINDS)
 def test_other_number_types_are_refused(change, load):
     ours = model()
@@ -176,5 +170,5 @@ def test_other_number_types_are_refused(change, load):
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
 def test_fitting_state_loads_from_any_precision(dtype):
     ours, state = model(), {k: v.to(dtype) for k, v in model().state_dict().items()}
-    load_strictly(ours, state, "'a.pth'")
+    files.load_strictly(ours, state, "'a.pth'")
     assert torch.equal(ours[0].weight, state['0.weight'].float())

@@ -44,15 +44,15 @@ def test_misspelled_key_is_named_with_suggestion(field):
     check_config(cfg)
 
 
-@pytest.mark.parametrize(
-    'path, name, suggested',
-    [
-        ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
-        ('optim_wrapper.optimizer', 'AdmW', 'AdamW'),
-        ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),
-        ('train_dataloader.collate_fn', 'default_colate', 'default_collate'),
-    ],
-)
+TYPES = [
+    ('model.backbone', 'VisonTransformer', 'VisionTransformer'),
+    ('optim_wrapper.optimizer', 'AdmW', 'AdamW'),
+    ('default_hooks.checkpoint', 'lm4ve.AtomicCheckpointHok', 'AtomicCheckpointHook'),
+    ('train_dataloader.collate_fn', 'default_colate', 'default_collate'),
+]
+
+
+@pytest.mark.parametrize('path, name, suggested', TYPES)
 def test_misspelled_type_is_named_with_suggestion(path, name, suggested):
     cfg = demo({f'{path}.type': name})
     with pytest.raises(UserError, match=f"{path}.type='{name}' is not registered.*'{suggested}'"):
@@ -79,13 +79,13 @@ def test_variables_of_config_files_are_no_fields(tmp_path):
     check_config(read_config(tmp_path / 'a.py', set_scope=False))
 
 
-@pytest.mark.parametrize(
-    'field, words',
-    [
-        ('optim_wraper.optimizer.lr', "^optim_wraper is not .*Did you mean 'optim_wrapper'"),
-        ('train_pipeline.0.scale', "'train_pipeline' is used up"),
-    ],
-)
+WITHOUT_EFFECT = [
+    ('optim_wraper.optimizer.lr', "^optim_wraper is not .*Did you mean 'optim_wrapper'"),
+    ('train_pipeline.0.scale', "'train_pipeline' is used up"),
+]
+
+
+@pytest.mark.parametrize('field, words', WITHOUT_EFFECT)
 def test_override_without_effect_raises(field, words):
     with pytest.raises(UserError, match=words):
         demo({field: 1})
@@ -135,15 +135,15 @@ def test_later_schedules_follow():
     assert (cfg.param_scheduler[1].T_max, cfg.param_scheduler[1].end) == (15, 20)
 
 
-@pytest.mark.parametrize(
-    'text, words',
-    [
-        ("_base_ = 'mmseg::one/of_theirs.py'", 'mmsegmentation is not installed.* extra'),
-        ("_base_ = './below.py'", 'invalid syntax .*line 2.*: b = = 2'),
-        ("_base_ = './model.pth'", 'Only py/yml/yaml/json type'),
-        ('a = 1 / 0', 'division by zero'),
-    ],
-)
+UNREADABLE = [
+    ("_base_ = 'mmseg::one/of_theirs.py'", 'mmsegmentation is not installed.* extra'),
+    ("_base_ = './below.py'", 'invalid syntax .*line 2.*: b = = 2'),
+    ("_base_ = './model.pth'", 'Only py/yml/yaml/json type'),
+    ('a = 1 / 0', 'division by zero'),
+]
+
+
+@pytest.mark.parametrize('text, words', UNREADABLE)
 def test_unreadable_config_is_named_with_reason(text, words, tmp_path, monkeypatch):
     monkeypatch.setattr('mmengine.config.config.is_installed', lambda name: False)
     (tmp_path / 'model.pth').write_bytes(b'weights')

@@ -7,12 +7,8 @@ from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_tool_here
 
 DEMO = ROOT / 'configs/lm4ve/vit-demo_minilm_digits.py'
-SHORT = (
-    'train_cfg.max_epochs=2',
-    'train_cfg.val_interval=2',
-    'param_scheduler.total_steps=2',
-    'train_dataloader.batch_size=256',
-)
+SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'
+SHORT = *SHORT.split(), 'train_dataloader.batch_size=256'
 
 pytest.importorskip('mmpretrain')
 

@@ -16,6 +16,7 @@ from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.runner.test_console import DEMO, SHORT
 from tests.runner.test_distributed import environment
 from tests.runner.test_resume import config
@@ -27,40 +28,40 @@ def fail(fails, folder, option: str) -> str:
     return fails('train.py', DEMO, '--work-dir', folder, '--cfg-options', *SHORT, *option.split())
 
 
-@pytest.mark.parametrize(
-    'option, words',
-    [
-        ('model.neck.in_chanels=64', "in_chanels is not a known field. Did you mean 'in_channels'"),
-        ('runner_type=Runer', "Did you mean 'Runner'?"),
-        ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
-        ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
-        ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
-        (
-            'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
-            'default_hooks.checkpoint.save_best=precision/top1 '
-            'default_hooks.checkpoint.rule=greater',
-            "save_best='precision/top1' must be one of auto, accuracy/top1.",
-        ),
-    ],
-)
+OWN_ERROR = [
+    ('model.neck.in_chanels=64', "in_chanels is not a known field. Did you mean 'in_channels'"),
+    ('runner_type=Runer', "Did you mean 'Runner'?"),
+    ('model.neck.block.checkpoint=./llama', "block.checkpoint='./llama' does not exist"),
+    ('model.neck.in_channels=32', 'Fix: set in_channels=64'),
+    ('load_from=./nowhere/a.pth', "load_from='./nowhere/a.pth' does not exist"),
+    (
+        'train_cfg.val_interval=1 default_hooks.checkpoint.interval=9 '
+        'default_hooks.checkpoint.save_best=precision/top1 '
+        'default_hooks.checkpoint.rule=greater',
+        "save_best='precision/top1' must be one of auto, accuracy/top1.",
+    ),
+]
+
+
+@pytest.mark.parametrize('option, words', OWN_ERROR)
 def test_own_error_is_printed_as_it_is(tmp_path, option, words, fails):
     said = fail(fails, tmp_path, option)
     assert words in said and 'traceback' not in said and not list(tmp_path.glob('*.pth'))
 
 
-@pytest.mark.parametrize(
-    'option, words',
-    [
-        ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
-        ('optim_wrapper.optimizer.weight_decay=None', 'ValueError: base_wd should not be None'),
-        (
-            'train_dataloader.batch_size=5000 train_dataloader.drop_last=True',
-            'AssertionError: `epoch_length` must be a positive integer, but got 0',
-        ),
-        ('model.type=5', 'TypeError: type must be a str'),
-        ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
-    ],
-)
+FOREIGN_ERROR = [
+    ('optim_wrapper.optimizer.eps=-1', 'ValueError: Invalid epsilon'),
+    ('optim_wrapper.optimizer.weight_decay=None', 'ValueError: base_wd should not be None'),
+    (
+        'train_dataloader.batch_size=5000 train_dataloader.drop_last=True',
+        'AssertionError: `epoch_length` must be a positive integer, but got 0',
+    ),
+    ('model.type=5', 'TypeError: type must be a str'),
+    ('model.backbone.arch.embed_dims=63', "RuntimeError: shape '[256, 17, 3, 4, 15]'"),
+]
+
+
+@pytest.mark.parametrize('option, words', FOREIGN_ERROR)
 def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
     (line,) = fail(fails, tmp_path, option).splitlines()
     assert line.startswith(f'train.py {DEMO}: ') and words in line
@@ -121,13 +122,8 @@ def test_error_of_worker_prints_its_words_only(capsys):
 @pytest.mark.slow
 def test_error_of_several_processes_is_printed_once(tmp_path):
     options = '--work-dir', tmp_path, '--cfg-options', 'model.neck.in_channels=32'
-    done = subprocess.run(
-        ['bash', ROOT / 'tools/dist_train.sh', *map(str, (DEMO, 2, *options))],
-        text=True,
-        capture_output=True,
-        check=False,
-        env=environment(),
-    )
+    words = 'bash', ROOT / 'tools/dist_train.sh', DEMO, 2, *options
+    done = run_command(*words, env=environment())
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith('error: in_channels=32')
     assert done.stderr.count('in_channels=32 and') == 1
@@ -137,11 +133,8 @@ def test_error_of_several_processes_is_printed_once(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stopped_training_names_last_checkpoint(tmp_path, number):
-    every = (
-        'train_cfg.max_epochs=500',
-        'param_scheduler.total_steps=500',
-        'default_hooks.checkpoint.interval=1',
-    )
+    every = 'train_cfg.max_epochs=500 param_scheduler.total_steps=500'
+    every = *every.split(), 'default_hooks.checkpoint.interval=1'
     words = 'train', DEMO, '--work-dir', tmp_path, '--cfg-options', *SHORT, *every
     process = subprocess.Popen(
         [quick_python.folder() / 'lm4ve', *map(str, words)],

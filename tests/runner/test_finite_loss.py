@@ -32,13 +32,13 @@ def train(tmp_path: Path, only_gradient: bool, **options) -> None:
     make_runner(tmp_path, Diverges(only_gradient), data, 1, custom_hooks=hooks).train()
 
 
-@pytest.mark.parametrize(
-    'only_gradient, words',
-    [
-        (False, 'iteration 3 .epoch 1. is nan'),
-        (True, 'After iteration 3 .epoch 1. 1 weights are not finite'),
-    ],
-)
+DIVERGING = [
+    (False, 'iteration 3 .epoch 1. is nan'),
+    (True, 'After iteration 3 .epoch 1. 1 weights are not finite'),
+]
+
+
+@pytest.mark.parametrize('only_gradient, words', DIVERGING)
 def test_nan_stops_training_unsaved(tmp_path, only_gradient, words):
     with pytest.raises(UserError, match=words):
         train(tmp_path, only_gradient)

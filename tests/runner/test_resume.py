@@ -19,6 +19,7 @@ import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.console import FOREIGN
+from tests.runner.toy import CHECKPOINT
 from tools.dev.check_resume import is_same, state_of
 
 STEPS, EPOCHS = 5, 3
@@ -73,29 +74,20 @@ class KillHook(Hook):
 
 def config(work_dir: Path, workers=0, loop=None, kill=None, interval=2, **changes) -> Config:
     hooks = changes.pop('hooks', [dict(type='EMAHook', momentum=0.1)])
+    sampler = dict(type=changes.pop('sampler', 'DefaultSampler'), shuffle=True)
+    loader = dict(dataset=dict(type='Augmented'), batch_size=4, sampler=sampler)
+    warm = dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=7)
+    checkpoint = dict(CHECKPOINT, interval=interval)
     cfg = dict(
         model=dict(type='Dropping'),
         work_dir=str(work_dir),
-        train_dataloader=dict(
-            dataset=dict(type='Augmented'),
-            batch_size=4,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            sampler=dict(type=changes.pop('sampler', 'DefaultSampler'), shuffle=True),
-        ),
+        train_dataloader=dict(loader, num_workers=workers, persistent_workers=workers > 0),
         train_cfg=loop or dict(by_epoch=True, max_epochs=EPOCHS),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1e-2)),
-        param_scheduler=[
-            dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=7),
-            dict(type='CosineAnnealingLR', T_max=EPOCHS, by_epoch=True),
-        ],
-        default_hooks=dict(
-            checkpoint=dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=interval),
-            plain=dict(type='lm4ve.PlainCheckpointHook'),
-        ),
+        param_scheduler=[warm, dict(type='CosineAnnealingLR', T_max=EPOCHS, by_epoch=True)],
+        default_hooks=dict(checkpoint=checkpoint, plain=dict(type='lm4ve.PlainCheckpointHook')),
         custom_hooks=[*hooks, dict(type='KillHook', after=kill)],
-        randomness=dict(seed=3),
-        log_level='ERROR',
+        **dict(randomness=dict(seed=3), log_level='ERROR'),
         experiment_name=f'resume-{os.urandom(6).hex()}',
     )
     return Config({**cfg, **changes})

@@ -67,18 +67,18 @@ def runner_of(folder, trained=None, tested=None, score=0.0, **changes):
     return toy.make_runner(folder, Classifier(), trained, 2, **fields, **changes)
 
 
+TESTED = [
+    (CLASSES, False),
+    (CLASSES[:2], False),  # the last one is not tested
+    (None, False),
+    (('cat', 'owl'), True),
+    (('dog', 'owl', 'zcat'), True),
+    ((*CLASSES, 'yak'), True),
+]
+
+
 @pytest.mark.parametrize('loads', [True, False])
-@pytest.mark.parametrize(
-    'tested, shifted',
-    [
-        (CLASSES, False),
-        (CLASSES[:2], False),  # the last one is not tested
-        (None, False),
-        (('cat', 'owl'), True),
-        (('dog', 'owl', 'zcat'), True),
-        ((*CLASSES, 'yak'), True),
-    ],
-)
+@pytest.mark.parametrize('tested, shifted', TESTED)
 def test_classes_of_other_labels_are_refused(tested, shifted, loads, tmp_path):
     runner = runner_of(tmp_path, Samples(CLASSES), Samples(tested, gt_label=torch.tensor([0])))
     runner.train()
@@ -96,17 +96,17 @@ def test_a_resumed_training_keeps_its_classes(tmp_path):
         runner_of(tmp_path, Samples(CLASSES[1:]), Samples(), **more).train()
 
 
-@pytest.mark.parametrize(
-    'fields, score, refused',
-    [
-        (dict(gt_label=torch.tensor([0, 2])), 0.0, None),
-        (dict(gt_label=torch.tensor([0, 3])), 0.0, 'gt_label=3'),  # counted from 1
-        (dict(gt_label=torch.tensor([-1])), 0.0, 'gt_label=-1'),
-        (dict(gt_answers=['yes', 'ja']), 0.0, None),
-        (dict(gt_answers=['Yes.']), 50.0, None),  # metrics may normalize
-        (dict(gt_answers=['ja', 'nein']), 0.0, 'vocabulary'),
-    ],
-)
+TRUTHS = [
+    (dict(gt_label=torch.tensor([0, 2])), 0.0, None),
+    (dict(gt_label=torch.tensor([0, 3])), 0.0, 'gt_label=3'),  # counted from 1
+    (dict(gt_label=torch.tensor([-1])), 0.0, 'gt_label=-1'),
+    (dict(gt_answers=['yes', 'ja']), 0.0, None),
+    (dict(gt_answers=['Yes.']), 50.0, None),  # metrics may normalize
+    (dict(gt_answers=['ja', 'nein']), 0.0, 'vocabulary'),
+]
+
+
+@pytest.mark.parametrize('fields, score, refused', TRUTHS)
 def test_truth_that_the_model_cannot_give_is_refused(fields, score, refused, tmp_path):
     runner = runner_of(tmp_path, Samples(), Samples(**fields), score)
     with pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext():

@@ -21,4 +21,5 @@ def make_runner(work_dir: Path, model, data, batch_size: int, **changes) -> Runn
         log_level='ERROR',
         experiment_name=f'{work_dir.name}-{os.urandom(4).hex()}',
     )
-    return Runner(model=model, work_dir=str(work_dir), **{**fields, **changes})
+    fields |= changes
+    return fields.pop('runner', Runner)(model=model, work_dir=str(work_dir), **fields)

@@ -13,6 +13,7 @@ import pytest
 from tests.ablation.test_ablate import results, run
 from tests.ablation.toy import GRID, HANG, write_grid
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.slurm.cluster import reason_against, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
@@ -104,15 +105,8 @@ def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     env |= {'CPUS_PER_TASK': '1', 'OMP_NUM_THREADS': '1'}
     short = '--cfg-options', 'train_cfg.max_epochs=1', 'train_cfg.val_interval=9'
     for script, words in (('train', [tmp_path, *short]), ('test', [checkpoint])):
-        done = subprocess.run(
-            ['bash', ROOT / f'tools/slurm_{script}.sh', 'debug', 'demo', config, *words],
-            env=env,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-        )
+        words = ROOT / f'tools/slurm_{script}.sh', 'debug', 'demo', config, *words
+        done = run_command('bash', *words, env=env, cwd=tmp_path, timeout=900)
         assert done.returncode == 0, done.stderr
         assert checkpoint.exists()
     assert 'accuracy/top1' in done.stdout

@@ -5,13 +5,6 @@ import pytest
 import torch
 
 from lm4ve.tasks.base import point_ops
-from lm4ve.tasks.base.point_ops import (
-    ball_query,
-    farthest_point_sample,
-    interpolate_features,
-    nearest_neighbors,
-    take_points,
-)
 from tests.tasks.pointcloud.clouds import brute_force_picks
 
 
@@ -52,7 +45,7 @@ def cloud(request):
 
 @pytest.mark.parametrize('num', [1, 7, 60])
 def test_farthest_points_are_those_of_the_definition(cloud, num):
-    picks = farthest_point_sample(cloud, num)
+    picks = point_ops.farthest_point_sample(cloud, num)
     assert picks.dtype == torch.int64
     assert torch.equal(picks, torch.tensor([brute_force_picks(p, num) for p in cloud.numpy()]))
 
@@ -62,7 +55,7 @@ def test_farthest_points_are_those_of_the_definition(cloud, num):
 def test_neighbors_are_the_nearest(cloud, k, chunk, monkeypatch):
     monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     centers = cloud[:, ::7] + 1
-    found = nearest_neighbors(cloud, centers, k)
+    found = point_ops.nearest_neighbors(cloud, centers, k)
     assert found.shape == (2, centers.shape[1], k)
     squares = (centers[:, :, None] - cloud[:, None]).square().sum(-1)
     # Which of equally near points is free; their distances are not.
@@ -73,7 +66,7 @@ def test_neighbors_are_the_nearest(cloud, k, chunk, monkeypatch):
 def test_points_far_from_the_origin_keep_their_neighbors():
     """The matrix-product form of the distance would lose these to rounding."""
     points = torch.arange(8.0)[None, :, None] * torch.tensor([0.125, 0, 0]) + 2048
-    assert nearest_neighbors(points, points, 1).flatten().tolist() == list(range(8))
+    assert point_ops.nearest_neighbors(points, points, 1).flatten().tolist() == list(range(8))
 
 
 @pytest.mark.parametrize('chunk', [point_ops._CHUNK, 300])
@@ -82,7 +75,7 @@ def test_balls_hold_the_first_points_within_the_radius(radius, num, chunk, monke
     monkeypatch.setattr(point_ops, '_CHUNK', chunk)
     points = clouds(2, 60)
     centers = torch.cat((points[:, :9], clouds(2, 4) + 100), dim=1)  # the last see nothing
-    found = ball_query(points, centers, radius, num)
+    found = point_ops.ball_query(points, centers, radius, num)
     assert found.dtype == torch.int64
     assert torch.equal(found, balls_by_hand(points, centers, radius, num, (60, 60)))
 
@@ -91,27 +84,27 @@ def test_padding_is_in_no_ball_and_is_never_picked():
     points, counts = clouds(2, 60), (60, 25)
     padding = torch.arange(60) >= torch.tensor(counts)[:, None]
     points[padding] = torch.nan  # what stands there means nothing
-    found = ball_query(points, points[:, :9], 4.0, 8, padding)
+    found = point_ops.ball_query(points, points[:, :9], 4.0, 8, padding)
     assert torch.equal(found, balls_by_hand(points, points[:, :9], 4.0, 8, counts))
-    picks = farthest_point_sample(points, 20, padding)
+    picks = point_ops.farthest_point_sample(points, 20, padding)
     for i, count in enumerate(counts):
-        alone = farthest_point_sample(points[i : i + 1, :count], 20)
+        alone = point_ops.farthest_point_sample(points[i : i + 1, :count], 20)
         assert torch.equal(picks[i : i + 1], alone)
 
 
 def test_points_in_their_order_of_picking_are_picked_in_that_order():
     """So that a later layer of PointNet++ takes the first points without a search."""
     points = clouds(2, 200)
-    ordered = take_points(points, farthest_point_sample(points, 50))
-    again = farthest_point_sample(ordered, 20)
-    torch.testing.assert_close(take_points(ordered, again), ordered[:, :20])
+    ordered = point_ops.take_points(points, point_ops.farthest_point_sample(points, 50))
+    again = point_ops.farthest_point_sample(ordered, 20)
+    torch.testing.assert_close(point_ops.take_points(ordered, again), ordered[:, :20])
 
 
 @pytest.mark.parametrize('count', [1, 2, 7])
 def test_features_are_interpolated_by_inverse_distance(count):
     targets, sources = clouds(2, 9) + 0.5, clouds(2, count)
     features = torch.randn(2, count, 5, requires_grad=True)
-    found = interpolate_features(targets, sources, features)
+    found = point_ops.interpolate_features(targets, sources, features)
     for b in range(2):
         for n in range(9):
             distances = [float((targets[b, n] - s).norm()) for s in sources[b]]
@@ -133,9 +126,9 @@ def test_gpu_gives_the_same():
 
     def results(points, features, padding):
         some = points[:, :50]
-        yield ball_query(points, some, 0.2, 16, padding)
-        yield nearest_neighbors(points, some[:, :5], 3)
-        yield interpolate_features(points, some, features)
+        yield point_ops.ball_query(points, some, 0.2, 16, padding)
+        yield point_ops.nearest_neighbors(points, some[:, :5], 3)
+        yield point_ops.interpolate_features(points, some, features)
 
     found = results(points.cuda(), features.cuda(), padding.cuda())
     for one, other in zip(results(points, features, padding), found, strict=True):

@@ -42,27 +42,16 @@ def test_paths_of_the_block_agree_with_the_reference(measured):
     assert len(counted) == 10 and all(n == pytest.approx(m, rel=1e-6) for n, m in counted)
 
 
-BLOCK = 'ViT-S + LLaMA-7B block'
+_BLOCK, _SMALL = ' + LLaMA-7B block', '--size 32 --depth 1'
+_LOADED = '--tasks image cloud vqa --samples 2 --tflops 0'
 #: Benchmark -> its flags, a column that names its rows, and what stands there.
 RUNS = {
-    'train_step': (
-        '--cases 1:bfloat16 --reference',
-        ('path', ['ViT-S', f'{BLOCK} (auto)', f'{BLOCK} (plain reference)']),
-    ),
-    'steps': (
-        '--tasks motion --tiny --dtype float32',
-        ('path', ['motion', 'motion + LLaMA-7B block']),
-    ),
-    'export': (
-        '--size 32 --depth 1 --batches 3',
-        ('path', ['eager', 'onnxruntime', 'torch.export']),
-    ),
-    'loader': (
-        '--tasks image cloud vqa --samples 2 --tflops 0',
-        ('samples', ['images', 'clouds', 'questions']),
-    ),
-    'weak_scaling': ('--task motion --batch 1', ('batch', [1, 2])),
-    'load': ('--layers 2 --repeats 1', ('dtype', [None, *['float16', 'float32'] * 2, 'float16'])),
+    'train_step': ('--cases 1:bfloat16', 'path', ['ViT-S', f'ViT-S{_BLOCK}']),
+    'steps': ('--tasks motion --tiny --dtype float32', 'path', ['motion', f'motion{_BLOCK}']),
+    'export': (f'{_SMALL} --batches 3', 'path', ['eager', 'onnxruntime', 'torch.export']),
+    'loader': (_LOADED, 'samples', ['images', 'clouds', 'questions']),
+    'weak_scaling': ('--task motion --batch 1', 'batch', [1, 2]),
+    'load': ('--layers 2 --repeats 1', 'dtype', [None, *['float16', 'float32'] * 2, 'float16']),
 }
 
 
@@ -70,7 +59,7 @@ RUNS = {
 def test_rows_have_names_and_positive_numbers(name, measured, tmp_path):
     for package in dict(export=['onnxscript', 'onnxruntime'], loader=['h5py']).get(name, ()):
         pytest.importorskip(package)
-    flags, (column, names) = RUNS[name]
+    flags, column, names = RUNS[name]
     rows = measured(name, flags + f' --folder {tmp_path}' * (name == 'load'))
     assert [r[column] for r in rows] == names
     assert all(r.get('seconds', r.get('a core')) > 0 for r in rows)

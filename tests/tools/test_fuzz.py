@@ -48,16 +48,15 @@ def refuse(data):
     raise LookupError
 
 
-@pytest.mark.parametrize(
-    'act, outcome',
-    [
-        (lambda _: os.kill(os.getpid(), signal.SIGKILL), 'crash'),
-        (lambda _: time.sleep(9), 'hang'),
-        (refuse, 'refused'),
-        (lambda data: data, 'other'),
-    ],
-    ids=['crash', 'hang', 'refused', 'other'],
-)
+ACTS = [
+    (lambda _: os.kill(os.getpid(), signal.SIGKILL), 'crash'),
+    (lambda _: time.sleep(9), 'hang'),
+    (refuse, 'refused'),
+    (lambda data: data, 'other'),
+]
+
+
+@pytest.mark.parametrize('act, outcome', ACTS, ids=['crash', 'hang', 'refused', 'other'])
 def test_crashes_and_hangs_are_counted(act, outcome, fuzz, monkeypatch):
     def read(data):
         return act(data) if any(data) else 0

@@ -1,54 +1,28 @@
 """The command line tools, run as a user runs them."""
 
-import json
 import os
-import subprocess
 
 import pytest
-import torch
 
 from tests.helpers.tasks import CONFIGS, ROOT
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import run_command, run_tool_here
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_minilm_digits.py'
 TRAFFIC = CONFIGS / 'motion/vectornet-demo_none_sim.py'
 CLOUDS = CONFIGS / 'pointcloud/pointbert-demo_none_primitives.py'
-SHORT = [
-    'train_cfg.max_epochs=2',
-    'train_cfg.val_interval=2',
-    'param_scheduler.total_steps=2',
-    'default_hooks.checkpoint.interval=1',
-    'train_dataloader.dataset.indices=128',
+SHORT = 'train_cfg.max_epochs=2 train_cfg.val_interval=2 param_scheduler.total_steps=2'.split()
+SHORT += 'default_hooks.checkpoint.interval=1 train_dataloader.dataset.indices=128'.split()
+
+
+UNSUITABLE = [
+    ('pointcloud/draw.py', DEMO, 'must be one of'),
+    ('motion/draw.py', CLOUDS, 'must be one of'),
+    ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
 ]
 
 
-@pytest.mark.slow
-def test_train_resume_and_test_agree(tmp_path):
-    arguments = DEMO, '--work-dir', tmp_path
-    run_tool_here('train.py', *arguments, '--cfg-options', *SHORT)
-    longer = [o.replace('=2', '=3') for o in SHORT]
-    run_tool_here('train.py', *arguments, '--resume', '--cfg-options', *longer)
-    checkpoint = tmp_path / 'epoch_3.pth'
-    assert torch.load(checkpoint, weights_only=True)['meta']['epoch'] == 3
-    out = '--out', tmp_path / 'out.json', '--out-item', 'metrics'
-    run_tool_here('test.py', DEMO, checkpoint, '--work-dir', tmp_path, *out)
-    metrics = json.loads((tmp_path / 'out.json').read_text())
-    files = tmp_path.glob('*/vis_data/scalars.json')
-    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
-    (logged,) = (r for r in rows if r.get('step') == 3 and 'accuracy/top1' in r)
-    assert metrics['accuracy/top1'] == pytest.approx(logged['accuracy/top1'])
-    assert list(tmp_path.glob('*/vis_data/events.out.tfevents.*'))
-
-
-@pytest.mark.parametrize(
-    'tool, config, words',
-    [
-        ('pointcloud/draw.py', DEMO, 'must be one of'),
-        ('motion/draw.py', CLOUDS, 'must be one of'),
-        ('motion/submit.py', TRAFFIC, 'Argoverse 1 or 2'),
-    ],
-)
+@pytest.mark.parametrize('tool, config, words', UNSUITABLE)
 def test_unsuitable_config_is_refused(tool, config, words, fails, tmp_path):
     checkpoint = [tmp_path / 'model.pth'] if 'submit' in tool else []
     assert words in fails(tool, config, *checkpoint, tmp_path / 'out.h5')
@@ -62,16 +36,12 @@ def test_demo_prints_one_table_of_what_was_measured(tmp_path, capfd):
         assert word in table
 
 
-def script(name: str, *args, **env) -> subprocess.CompletedProcess:
-    command, env = ['bash', ROOT / 'tools' / name, *args], {**os.environ, **env}
-    return subprocess.run(command, text=True, capture_output=True, check=False, env=env)
-
-
 def test_slurm_script_passes_its_arguments_on(tmp_path):
     srun = tmp_path / 'srun'
     srun.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n')
     srun.chmod(0o755)
     words = 'part', 'job', 'cfg.py', 'work', '--amp'
-    done = script('slurm_train.sh', *words, PATH=f'{tmp_path}:{os.environ["PATH"]}', GPUS='16')
+    env = {**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'GPUS': '16'}
+    done = run_command('bash', ROOT / 'tools/slurm_train.sh', *words, env=env)
     wanted = 'part --gres=gpu:8 --ntasks=16 --ntasks-per-node=8 cfg.py --work-dir=work'
     assert {*wanted.split(), '--launcher=slurm', '--amp'} <= {*done.stdout.splitlines()}

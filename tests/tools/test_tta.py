@@ -15,13 +15,13 @@ pytest.importorskip('mmpretrain')
 pytest.importorskip('mmaction')
 
 
-@pytest.mark.parametrize(
-    'config, words',
-    [
-        ('video/videomae-demo_none_moving-digits.py', '--tta needs .* action recognition'),
-        ('lm4ve/vit-demo_none_digits.py', r"none.pth' does not exist"),
-    ],
-)
+REFUSED = [
+    ('video/videomae-demo_none_moving-digits.py', '--tta needs .* action recognition'),
+    ('lm4ve/vit-demo_none_digits.py', r"none.pth' does not exist"),
+]
+
+
+@pytest.mark.parametrize('config, words', REFUSED)
 def test_only_tasks_with_augmentation_take_it(config, words, tmp_path):
     files = CONFIGS / config, tmp_path / 'none.pth'
     with pytest.raises(UserError, match=words):

@@ -32,14 +32,7 @@ def test_weights_score_what_is_recorded(name, tmp_path):
     fields, share = next(row for end, row in SMALL.items() if name.endswith(end))
     fields = fields and (*fields, f'data_root={tmp_path}/data')
     words = [f'test_dataloader.dataset.{field}' for field in fields]
-    out = [
-        '--out',
-        str(tmp_path / 'out.json'),
-        '--out-item',
-        'metrics',
-        '--work-dir',
-        str(tmp_path),
-    ]
+    out = f'--out {tmp_path}/out.json --out-item metrics --work-dir {tmp_path}'.split()
     test.main([name, 'pretrained', *out, '--cfg-options', 'log_level=INFO', *words])
     found = json.loads((tmp_path / 'out.json').read_text())
     assert all(found[metric] >= share * value for metric, value in SCORES[name].items())

@@ -39,8 +39,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     root = "folder of images and masks; default: the config's data set, which must have masks"
     add('--data-root', help=root)
     layout = 'imagenet-s (ImageNetS50, 300 or 919) or folder (images/NAME.jpg, masks/NAME.png)'
-    layouts = ['folder', 'imagenet-s']
-    add('--layout', choices=layouts, help=f'how --data-root is laid out: {layout}')
+    add('--layout', choices=['folder', 'imagenet-s'], help=f'how --data-root is laid out: {layout}')
     split = "of the config's data set ('train', 'val', 'test'; default: as configured), or of "
     add('--split', help=split + "ImageNet-S ('validation', the default)")
     add('--ignored', type=int, help='with --layout folder: gray level or index not to count')

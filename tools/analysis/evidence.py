@@ -26,6 +26,7 @@ from statsmodels.stats.multitest import multipletests
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ('dyck', 'copy', 'set', 'text')
@@ -52,36 +53,22 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     vit = [config, '--encoder-checkpoint', str(args.encoders / 'vit_glyphs.pth')]
     for name in ('digits', 'openmoji'):
         yield f'vit_{name}', [vit[0], pictures[name], *vit[1:], *main, *formal[:1], *families]
-    for name in (
-        'video/videomae-demo_none_moving-digits',
-        'pointcloud/pointbert-demo_none_primitives',
-    ):
+    hosts = 'video/videomae-demo_none_moving-digits', 'pointcloud/pointbert-demo_none_primitives'
+    for name in hosts:
         config = str(ROOT / f'configs/{name}.py')
         weights = str(args.encoders / f'{Path(name).name}.pth')
         data = [f'config:{config}', '--encoder-checkpoint', weights]
         yield Path(name).name, [config, *data, *main, *formal[:1], *families]
 
-    curve = [
-        '--variants',
-        'linear',
-        'frozen',
-        'random',
-        '--dtype',
-        'bfloat16',
-        '--seeds',
-        '4',
-        '--layers',
-    ]
-    for name in ('openmoji', 'glyphs'):
-        layers = map(str, range(6))
-        yield f'layers_minilm_{name}', [*LITE, pictures[name], '--block', MINILM, *curve, *layers]
-    for name in ('openmoji', 'glyphs'):
-        layers = '0 5 10 15 20 25 29'.split()
-        yield f'layers_smollm2_{name}', [*LITE, pictures[name], '--block', SMOLLM2, *curve, *layers]
-    if args.gemma is not None:
-        layers = '0 8 17'.split()
-        block = ['--block', str(args.gemma), *curve, *layers]
-        yield 'layers_gemma3_openmoji', [*LITE, pictures['openmoji'], *block]
+    curve = '--variants linear frozen random --dtype bfloat16 --seeds 4 --layers'.split()
+    for model, block, layers, names in (
+        ('minilm', MINILM, '0 1 2 3 4 5', ('openmoji', 'glyphs')),
+        ('smollm2', SMOLLM2, '0 5 10 15 20 25 29', ('openmoji', 'glyphs')),
+        ('gemma3', args.gemma, '0 8 17', ('openmoji',) if args.gemma else ()),
+    ):
+        for name in names:
+            words = [*LITE, pictures[name], '--block', str(block), *curve, *layers.split()]
+            yield f'layers_{model}_{name}', words
 
 
 def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
@@ -145,9 +132,7 @@ def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('--data', type=Path, default=Path('data'), help='folder of the sets of pictures')
     add('--blocks', type=Path, default=Path('work_dirs/blocks'), help='of formal languages')

@@ -31,13 +31,7 @@ from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.runner.command_line import (
-    build_runner,
-    config_parser,
-    finish_config,
-    load_config,
-    run_tool,
-)
+from lm4ve.runner import command_line as cli
 
 MEASURES = ['coherence', 'similarity']
 
@@ -89,7 +83,7 @@ def probe(cfg: Config, layer: int | None, samples: int, steps: int) -> dict[str,
     cfg.log_processor, cfg.log_level = ConfigDict(by_epoch=False), 'WARNING'
     # MMEngine's visualizers are found by name, which has the second only.
     cfg.experiment_name = f'probe-{time.time_ns()}'
-    runner = build_runner(cfg)
+    runner = cli.build_runner(cfg)
     runner.train() if steps else runner.model.init_weights()
     model, batches = runner.model.eval(), _batches(runner, samples, seed or 0)
     for neck in (m for m in model.modules() if getattr(m, 'follows_progress', False)):
@@ -155,16 +149,14 @@ def mean_rows(probes: pd.DataFrame) -> list[dict[str, str]]:
     return rows
 
 
-def correlation_rows(
-    probes: pd.DataFrame, path: Path, metric: str | None = None
-) -> list[dict[str, str]]:
+def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
     """Return Spearman's correlation of each measure, its mean over seeds, with the scores.
 
     The scores are the means of a results.csv with variants 'layer 0', ...
     """
     table = pd.read_csv(path)
     layer = table['variant'].astype(str).str.extract(r'^layer (\d+)$')[0].astype(float)
-    column = metric or next(c for c in table.columns if '/' in c)
+    column = next(c for c in table.columns if '/' in c)
     scores = table.groupby(layer)[column].mean().rename('score')
     means = probes.groupby('layer')[MEASURES].mean().join(scores, how='inner')
     rows = []
@@ -177,7 +169,7 @@ def correlation_rows(
 
 # ---------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config_parser(__doc__)
+    parser = cli.config_parser(__doc__)
     add = parser.add_argument
     add('--base', help='config of the same model without a block')
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
@@ -186,7 +178,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     seeds = "of weights, training and samples, one after another; default: the config's"
     add('--seeds', type=int, nargs='+', default=[None], help=seeds)
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
-    add('--metric', help='its column; default: the first metric')
     add('--out', type=Path, help='JSON file for the results')
     args = parser.parse_args(argv)
     models = [(args.base, None)] if args.base else []
@@ -198,18 +189,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             for path, layer in models:
                 options = None if path == args.base else args.cfg_options
                 given = argparse.Namespace(config=path, cfg_options=options, **fixed)
-                cfg = finish_config(load_config(given), given)
+                cfg = cli.finish_config(cli.load_config(given), given)
                 if seed is not None:
                     cfg.setdefault('randomness', {})['seed'] = seed
                 probes.append(probe(cfg, layer, args.samples, args.steps))
     table = pd.DataFrame(probes)
     print_table(f'{args.samples} samples after {args.steps} steps', mean_rows(table))
     if args.scores is not None:
-        rows = correlation_rows(table, args.scores, args.metric)
+        rows = correlation_rows(table, args.scores)
         print_table(f'Against {args.scores}', rows)
     if args.out is not None:
         write_json(probes, args.out)
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

@@ -25,15 +25,9 @@ HELP = dict(
 
 def llama(width: int) -> dict:
     """Return the ``arch`` of one LLaMA layer; 4096 is the width of LLaMA-7B."""
-    return dict(
-        model_type='llama',
-        hidden_size=width,
-        intermediate_size=width * 11008 // 4096,
-        num_attention_heads=32,
-        num_hidden_layers=1,
-        rms_norm_eps=1e-6,
-        vocab_size=8,
-    )
+    sizes = dict(hidden_size=width, intermediate_size=width * 11008 // 4096, vocab_size=8)
+    layer = dict(num_attention_heads=32, num_hidden_layers=1, rms_norm_eps=1e-6)
+    return dict(model_type='llama', **sizes, **layer)
 
 
 def parser(description: str, **numbers: int) -> argparse.ArgumentParser:

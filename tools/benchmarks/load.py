@@ -8,6 +8,8 @@ Writes checkpoints of LLaMA-7B's width (float16) in each layout first.
 import json
 import multiprocessing
 import resource
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,19 +17,7 @@ from common import llama, middle, parse, parser, ratio, report, timed
 from tqdm import tqdm
 
 from lm4ve.blocks import LLMBlock
-
-# Name in Hugging Face's layout -> name in Meta's.
-META = {
-    'self_attn.q_proj': 'attention.wq',
-    'self_attn.k_proj': 'attention.wk',
-    'self_attn.v_proj': 'attention.wv',
-    'self_attn.o_proj': 'attention.wo',
-    'mlp.gate_proj': 'feed_forward.w1',
-    'mlp.up_proj': 'feed_forward.w3',
-    'mlp.down_proj': 'feed_forward.w2',
-    'input_layernorm': 'attention_norm',
-    'post_attention_layernorm': 'ffn_norm',
-}
+from lm4ve.llm.meta_layout import LAYER_NAMES
 
 
 def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
@@ -43,9 +33,9 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
         model = LlamaModel(LlamaConfig(**fields)).half()
         model.save_pretrained(hf, max_shard_size='500MB')
         state = {
-            f'layers.{i}.{theirs}.weight': layer.get_submodule(ours).weight.detach()
+            f'layers.{i}.{theirs}': layer.get_parameter(ours).detach()
             for i, layer in enumerate(model.layers)
-            for ours, theirs in META.items()
+            for theirs, (ours, _) in LAYER_NAMES.items()
         }
         torch.save(state, meta / 'consolidated.00.pth')
         params = dict(dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1)
@@ -53,20 +43,12 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
     return dict(huggingface=hf, meta=meta)
 
 
-def read_layer(folder: Path, layer: int, dtype: str) -> None:
-    LLMBlock(str(folder), layers=(layer,), dtype=dtype)
-
-
 def read_bytes(path: Path, size: int) -> None:
     with path.open('rb', buffering=0) as f:
         f.read(size)
 
 
-def read_whole(path: Path) -> None:
-    torch.load(path, weights_only=True, map_location='cpu')
-
-
-def measure(threads: int, function, *args) -> dict:
+def measure(threads: int, function: Callable) -> dict:
     """Time a call and the rise of this process's peak memory, in MB."""
     torch.set_num_threads(threads)
     LLMBlock(arch=llama(64))  # what is imported on first use is imported before the clock starts
@@ -75,7 +57,7 @@ def measure(threads: int, function, *args) -> dict:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     before = peak()
-    row = timed(lambda: function(*args), 'cpu')
+    row = timed(function, 'cpu')
     return dict(row, peak_mb=(peak() - before) * 1024 / 1e6)
 
 
@@ -87,11 +69,12 @@ def main(argv=None) -> None:
     whole, hidden = folders['meta'] / 'consolidated.00.pth', llama(args.width)['intermediate_size']
     size = 2 * (4 * args.width**2 + 3 * args.width * hidden + 2 * args.width)  # bytes
     raw = "raw read of a layer's bytes", None
-    ways = {raw: (read_bytes, whole, size)}
+    ways = {raw: partial(read_bytes, whole, size)}
     for name, folder in folders.items():
         for dtype in ('float16', 'float32'):
-            ways[f'one layer, {name}', dtype] = read_layer, folder, args.layers // 2, dtype
-    ways['the whole file (torch.load)', 'float16'] = read_whole, whole
+            read = partial(LLMBlock, str(folder), layers=(args.layers // 2,), dtype=dtype)
+            ways[f'one layer, {name}', dtype] = read
+    ways['the whole file (torch.load)', 'float16'] = partial(torch.load, whole, map_location='cpu')
     # Each call has a process of its own, so that its peak is its own.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['lm4ve.blocks', 'transformers.models.llama.modeling_llama'])
@@ -99,7 +82,7 @@ def main(argv=None) -> None:
     with context.Pool(1, maxtasksperchild=1) as pool:
         for _ in tqdm(range(args.repeats), 'rounds of measurements', disable=None):
             for way, call in ways.items():
-                runs[way].append(pool.apply(measure, (args.threads, *call)))
+                runs[way].append(pool.apply(measure, (args.threads, call)))
     rows = []
     for (path, dtype), own in runs.items():
         row = dict(path=path, dtype=dtype, **middle(own))

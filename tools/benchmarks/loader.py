@@ -15,7 +15,6 @@ GPU then needs.
 import contextlib
 import itertools
 import math
-import random
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,11 +24,10 @@ from unittest.mock import patch
 
 import cv2
 import loader_files as files
-import numpy as np
-import torch
 from common import in_rounds, parse, parser, report
 from mmengine.config import Config
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
+from mmengine.runner import set_random_seed
 
 import lm4ve  # noqa: F401
 from lm4ve.compat import for_pillow
@@ -44,13 +42,8 @@ SSV2, K400 = (partial(files.clips, **kind) for kind in (files.SSV2, files.K400))
 #: a round.
 CASES = {
     'image': ('lm4ve/vit-s_llama_in1k.py', files.imagenet, 'images', 64),
-    'video': ('video/videomae-s_llama_ssv2.py', partial(files.clips, **files.SSV2), 'clips', 8),
-    'video-k400': (
-        'video/videomae-s_llama_k400.py',
-        partial(files.clips, **files.K400),
-        'clips',
-        8,
-    ),
+    'video': ('video/videomae-s_llama_ssv2.py', SSV2, 'clips', 8),
+    'video-k400': ('video/videomae-s_llama_k400.py', K400, 'clips', 8),
     'cloud': (f'{CLOUD}_scanobjectnn-hardest.py', files.scanobjectnn, 'clouds', 64),
     'cloud-8k': (f'{CLOUD}_modelnet40-8k.py', files.modelnet40, 'clouds', 16),
     'motion': ('motion/vectornet_llama_argoverse1.py', files.full_scenes, 'scenes', 64),
@@ -80,19 +73,10 @@ def loader(cfg: Config, write, folder: Path, count: int):
 
 def load_a_round(load: Callable, samples: int, seeds: Iterator[int], compiled: bool) -> None:
     """Load samples by the random numbers of the next seed, with or without compiled kernels."""
-    seed = next(seeds)
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    set_random_seed(next(seeds))
     without = patch.object(for_pillow, 'kernels', return_value=None)
     with contextlib.nullcontext() if compiled else without:
         load(samples)
-
-
-def asked_by_gpu(cfg: Config, args) -> float:
-    """Return how many samples a second a GPU trains on, by the operations of a step."""
-    cost = cost_of_step(cfg)
-    return args.tflops * 1e12 * args.utilization / (2 * cost.macs / cost.batch)
 
 
 def measure(name: str, args) -> dict:
@@ -116,7 +100,8 @@ def measure(name: str, args) -> dict:
     if for_pillow.kernels() is None:
         del row['Pillow alone']  # both were
     if args.tflops:
-        row['GPU asks'] = asked = asked_by_gpu(read_config(CONFIGS / config), args)
+        cost = cost_of_step(read_config(CONFIGS / config))
+        row['GPU asks'] = asked = args.tflops * 1e12 * args.utilization * cost.batch / 2 / cost.macs
         row['cores'] = math.ceil(asked / rates['a core'])
     return row
 

@@ -25,17 +25,12 @@ CLIP_SIZE = (340, 256)
 SSV2, K400 = dict(frames=46, fps=12), dict(frames=300, fps=30)
 
 
-def _photographs() -> list[np.ndarray]:
-    """Return uint8 RGB pictures ``[427, 640, 3]``."""
-    from sklearn.datasets import load_sample_image
-
-    return [load_sample_image(name) for name in ('china.jpg', 'flower.jpg')]
-
-
 def _crops(count: int, size: tuple[int, int]) -> list[np.ndarray]:
     """Return RGB pictures of a width and a height, each cut out elsewhere."""
-    rng, photographs = np.random.default_rng(0), _photographs()
-    found = []
+    from sklearn.datasets import load_sample_image
+
+    photographs = [load_sample_image(name) for name in ('china.jpg', 'flower.jpg')]
+    rng, found = np.random.default_rng(0), []
     for i in range(count):
         picture = photographs[i % len(photographs)]
         zoom = rng.uniform(0.8, 1.0)

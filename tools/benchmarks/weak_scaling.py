@@ -9,13 +9,13 @@ median over rounds; `CPU efficiency`: the same of the process's CPU time, which 
 hardly touch: it lacks the time in which a process waits for the other one.
 """
 
-import multiprocessing
 import statistics
 import tempfile
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from common import middle, parse, parser, ratio, report, timed
 from steps import CONFIGS, PAIRS, trainer
 from torch.nn.parallel import DistributedDataParallel
@@ -54,18 +54,10 @@ def main(argv=None) -> None:
     args = parse(p, argv)
     config = args.config or str(CONFIGS / PAIRS[args.task][0])
     # Not forked from this process: where torch has threads, backward passes refuse a fork.
-    context = multiprocessing.get_context('forkserver')
-    results = context.SimpleQueue()
+    results = mp.get_context('forkserver').SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        store = str(Path(folder) / 'store')
-        shared = config, args, store, results
-        jobs = [context.Process(target=work, args=(r, *shared)) for r in range(PROCESSES)]
-        for job in jobs:
-            job.start()
-        for job in jobs:
-            job.join()
-        if any(job.exitcode for job in jobs):
-            raise SystemExit('A process has failed; its message is above.')
+        shared = config, args, f'{folder}/store', results
+        mp.start_processes(work, shared, PROCESSES, start_method='forkserver')
         rounds = results.get()
     alone, together = ([r[i] for r in rounds] for i in range(2))
     sent = cost_of_step(read_config(config), args.batch).bytes_sent(PROCESSES)['DDP']

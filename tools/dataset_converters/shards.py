@@ -11,7 +11,6 @@ files; `lm4ve.ImageNetShards`, `lm4ve.VideoShards` and `lm4ve.RepeatAugVideoShar
 (docs/guides/shards.md).
 """
 
-import argparse
 import hashlib
 import io
 import json
@@ -34,6 +33,7 @@ from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, write_text
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
 from lm4ve.tasks.base.shards import HEADER
@@ -174,10 +174,8 @@ def entries_of(cfg: Config, split: str) -> list[Entry]:
     return found
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    p = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    p = build_parser(__doc__, {})
     kinds = p.add_subparsers(dest='kind', required=True)
     add = kinds.add_parser('write', help="write a data set's shards").add_argument
     add('config', help='of image classification or action recognition')
@@ -191,11 +189,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add('--cfg-options', nargs='+', action=DictAction, help='override fields')
     verify = kinds.add_parser('verify', help='compare shards with the hashes in their index')
     verify.add_argument('index', help='<folder>/<split>.index.json')
-    return p.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    args = parse_args(argv)
+    args = p.parse_args(argv)
     if args.kind == 'verify':
         print(f'{verify_shards(args.index)} shards are as they were written.')
         return

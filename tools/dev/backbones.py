@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-#: The value of a field that has the host's default.
+#: Stands for the defaults of the host.
 HOSTS_OWN = object()
 _MAP = dict(norm_cfg=None)
 _MEAN = dict(out_type='avg_featmap')
@@ -32,8 +32,8 @@ class Entry:
         head (str): The head that takes the features; empty for the usual one.
         note (str): Anything else that a user has to know, a clause.
         unused (str): Parameters that the host itself leaves without a gradient; usually empty.
-        plain (dict): The fields of the plain encoder that differ from ``backbone``, also its
-            type; :data:`HOSTS_OWN` for the host's default.
+        plain (dict or object): The fields of the plain encoder that differ from ``backbone``,
+            also its type; :data:`HOSTS_OWN` where all of them have the host's defaults.
     """
 
     type: str
@@ -46,7 +46,7 @@ class Entry:
     head: str = ''
     note: str = ''
     unused: str = ''
-    plain: dict[str, Any] = field(default_factory=dict)
+    plain: Any = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,25 @@ class Refused:
 
 
 _RAW = dict(out_type='raw', final_norm=False)
-_NOT_RAW = dict(out_type=HOSTS_OWN, final_norm=HOSTS_OWN)
 _CLASS = dict(out_type='cls_token')
 _POOL = (dict(type='GlobalAveragePooling'),)
 _LN = dict(norm_cfg=dict(type='LN', eps=1e-5))
 _COLUMNS = dict(_MEAN, layout='BCN', norm_first=True, **_LN)
 _GROUP = dict(norm_cfg=dict(type='GN', num_groups=1))
-_GAP = dict(gap_before_final_norm=False)
 #: The host averages before its norm by default.
-_GAP_PLAIN = dict(gap_before_final_norm=HOSTS_OWN)
+_GAP = dict(gap_before_final_norm=False)
 
+_BN, _VIT_S = dict(norm_cfg=dict(type='BN')), dict(model_name='vit_small_patch16_224')
+_SCALES = dict(type='HRFuseScales', in_channels=(32, 64, 128, 256))
 _PIXELS = '224 x 224 pixels, as the host asks'
+_CONFORMER = 'the convolutional branch stays as it is'
+_INCEPTION = 'before its last layer, which makes the classes'
+_TIMM = "and any other of timm's models, with its norm's name or without one"
+_HRNET = "the scales' widths are those of `arch='w32'`"
+
+
+def _inside(name: str, model: str = '', head: str = '', note: str = '', **insert: Any) -> Entry:
+    return Entry(name, insert=insert, model=model, head=head, note=note)
 
 
 def _convolutional(*names: str, **backbone: Any) -> tuple[Entry, ...]:
@@ -84,42 +92,31 @@ def _convolutional(*names: str, **backbone: Any) -> tuple[Entry, ...]:
 
 
 IMAGE = (
-    Entry('VisionTransformer', _RAW, _CLASS, plain=_NOT_RAW),
+    Entry('VisionTransformer', _RAW, _CLASS, plain=HOSTS_OWN),
     # Its layers norm both branches by ln1.
-    Entry('DeiT3', _RAW, _CLASS, plain=_NOT_RAW, unused='ln2'),
-    Entry('DistilledVisionTransformer', _RAW, _CLASS, plain=_NOT_RAW),
-    Entry('T2T_ViT', _RAW, dict(_CLASS, **_LN), plain=_NOT_RAW),
-    Entry('RevVisionTransformer', _RAW, dict(_MEAN, norm_first=True), plain=_NOT_RAW),
-    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1), plain=_NOT_RAW),
+    Entry('DeiT3', _RAW, _CLASS, plain=HOSTS_OWN, unused='ln2'),
+    Entry('DistilledVisionTransformer', _RAW, _CLASS, plain=HOSTS_OWN),
+    Entry('T2T_ViT', _RAW, dict(_CLASS, **_LN), plain=HOSTS_OWN),
+    Entry('RevVisionTransformer', _RAW, dict(_MEAN, norm_first=True), plain=HOSTS_OWN),
+    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1), plain=HOSTS_OWN),
     Entry(
         'ViTEVA02',
         _RAW,
         dict(_MEAN, num_extra_tokens=1, **_LN),
         plain=dict(out_type='avg_featmap'),  # as the host's configs have it
     ),
-    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',), plain=_NOT_RAW),
-    Entry(
-        'TIMMBackbone',
-        dict(model_name='vit_small_patch16_224'),
-        _CLASS,
-        norms=('timm_model.norm',),
-        note="and any other of timm's models, with its norm's name or without one",
-    ),
-    Entry('SwinTransformer', dict(norm_cfg=None), _LN, _POOL, plain=dict(norm_cfg=HOSTS_OWN)),
-    Entry('SwinTransformerV2', dict(norm_cfg=None), _LN, _POOL, plain=dict(norm_cfg=HOSTS_OWN)),
-    Entry('MixMIMTransformer', insert=dict(after='layers.3')),
-    Entry('TNT', insert=dict(after='layers.11', index=1)),
-    Entry(
-        'Conformer',
-        insert=dict(after='conv_trans_12', index=1),
-        head='ConformerHead',
-        note='the convolutional branch stays as it is',
-    ),
+    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',), plain=HOSTS_OWN),
+    Entry('TIMMBackbone', _VIT_S, _CLASS, norms=('timm_model.norm',), note=_TIMM),
+    Entry('SwinTransformer', dict(norm_cfg=None), _LN, _POOL, plain=HOSTS_OWN),
+    Entry('SwinTransformerV2', dict(norm_cfg=None), _LN, _POOL, plain=HOSTS_OWN),
+    _inside('MixMIMTransformer', after='layers.3'),
+    _inside('TNT', after='layers.11', index=1),
+    _inside('Conformer', '', 'ConformerHead', _CONFORMER, after='conv_trans_12', index=1),
     Entry('lm4ve.RawConvNeXt', {}, _MEAN, plain=dict(type='ConvNeXt')),
-    Entry('ConvNeXt', _GAP, _MEAN, norms=('norm3',), plain=_GAP_PLAIN),
-    Entry('HorNet', _GAP, _MEAN, norms=('norm3',), plain=_GAP_PLAIN),
-    Entry('EdgeNeXt', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=_GAP_PLAIN),
-    Entry('TinyViT', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=_GAP_PLAIN),
+    Entry('ConvNeXt', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
+    Entry('HorNet', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
+    Entry('EdgeNeXt', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=HOSTS_OWN),
+    Entry('TinyViT', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=HOSTS_OWN),
     Entry('DaViT', {}, _LN, _POOL, norms=('norm3',)),
     Entry('VAN', {}, _LN, _POOL, norms=('norm4',)),
     Entry('PoolFormer', {}, _GROUP, _POOL, norms=('norm6',)),
@@ -127,13 +124,7 @@ IMAGE = (
     Entry('MViT', {}, {}, _POOL, norms=('norm3',)),
     Entry('EfficientFormer', {}, _COLUMNS, norms=('norm3',), note=_PIXELS),
     Entry('MlpMixer', {}, _COLUMNS, norms=('ln1',)),
-    Entry(
-        'RepMLPNet',
-        dict(final_norm=False),
-        dict(norm_cfg=dict(type='BN')),
-        _POOL,
-        plain=dict(final_norm=HOSTS_OWN),
-    ),
+    Entry('RepMLPNet', dict(final_norm=False), _BN, _POOL, plain=HOSTS_OWN),
     *_convolutional('PCPVT', 'SVT', 'LeViT', 'MobileViT', 'RepLKNet', 'HiViT'),
     *_convolutional('ViTSAM', out_channels=0),
     Entry('Vig', {}, _MAP, _POOL, note=_PIXELS),
@@ -145,20 +136,9 @@ IMAGE = (
         *('CSPDarkNet', 'CSPResNet', 'CSPResNeXt', 'DenseNet'),
     ),
     *_convolutional('VGG', 'AlexNet', num_classes=-1),
-    Entry(
-        'HRNet',
-        {},
-        dict(_MAP, keep_others=True),
-        (dict(type='HRFuseScales', in_channels=(32, 64, 128, 256)), *_POOL),
-        note="the scales' widths are those of `arch='w32'`",
-    ),
+    Entry('HRNet', {}, dict(_MAP, keep_others=True), (_SCALES, *_POOL), note=_HRNET),
     Entry('LeNet5', {}, _MAP, _POOL, note='gray pictures; 32 x 32 pixels give one token'),
-    Entry(
-        'InceptionV3',
-        insert=dict(after='Mixed_7c'),
-        head='ClsHead',
-        note='before its last layer, which makes the classes',
-    ),
+    _inside('InceptionV3', '', 'ClsHead', _INCEPTION, after='Mixed_7c'),
 )
 
 _SPARK = (
@@ -179,19 +159,9 @@ def _clips(*names: str, model: str = _3D, head: str = 'I3DHead', **neck: Any) ->
     return [Entry(n, {}, dict(_MAP, **neck), model=model, head=head) for n in names]
 
 
-def _inside(name: str, model: str, head: str, note: str = '', **insert: Any) -> Entry:
-    return Entry(name, insert=insert, model=model, head=head, note=note)
-
-
 _TOKENS = dict(model=_3D, head='TimeSformerHead')
 VIDEO = (
-    Entry(
-        'VisionTransformer',
-        dict(return_feat_map=True),
-        _MEAN,
-        plain=dict(return_feat_map=HOSTS_OWN),
-        **_TOKENS,
-    ),
+    Entry('VisionTransformer', dict(return_feat_map=True), _MEAN, plain=HOSTS_OWN, **_TOKENS),
     Entry('SwinTransformer3D', {}, _LN, norms=('norm3',), model=_3D, head='I3DHead'),
     Entry('MViT', dict(output_cls_token=False), {}, norms=('norm3',), model=_3D, head='I3DHead'),
     _inside('TimeSformer', **_TOKENS, after='transformer_layers.layers.11'),

@@ -9,7 +9,6 @@ checkpoint, and started again with ``--resume``. Weights, optimizer and schedule
 to be equal, bit by bit. Exits with 1 if any run differs.
 """
 
-import argparse
 import contextlib
 import os
 import random
@@ -21,18 +20,15 @@ import time
 from pathlib import Path
 
 import torch
+from torch.utils._pytree import tree_flatten
 
 from lm4ve.files import write_json
+from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
 _EPOCHS = 3
-_FLAGS = (
-    f'train_cfg.max_epochs={_EPOCHS}',
-    f'train_cfg.val_interval={_EPOCHS}',
-    'default_hooks.checkpoint.by_epoch=False',
-    'default_hooks.checkpoint.interval=2',
-    'train_dataloader.batch_size=4',
-)
+_FLAGS = f'train_cfg.max_epochs={_EPOCHS} train_cfg.val_interval={_EPOCHS}'
+_FLAGS += ' default_hooks.checkpoint.by_epoch=False default_hooks.checkpoint.interval=2'
 #: Task -> its demo, and how few samples each of its data sets has.
 DEMOS = {
     'image': ('lm4ve/vit-demo_minilm_digits.py', 'indices=28'),
@@ -58,7 +54,8 @@ def overrides(task: str) -> list[str]:
     """Return the overrides that make a demo's training short and its data sets small."""
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val')]
     small = [f'{loader}.{field}' for loader in loaders for field in DEMOS[task][1].split()]
-    return [*_FLAGS, *small, *_SCHEDULES.get(task, _SCHEDULE).split()]
+    flags = [*_FLAGS.split(), 'train_dataloader.batch_size=4']
+    return [*flags, *small, *_SCHEDULES.get(task, _SCHEDULE).split()]
 
 
 class Run:
@@ -105,15 +102,11 @@ def state_of(path: str | Path) -> dict:
 
 def is_same(a: object, b: object) -> bool:
     """Return whether two nests of containers are equal, bit by bit."""
-    if type(a) is not type(b):
+    one, other = tree_flatten(a), tree_flatten(b)
+    if one[1] != other[1]:
         return False
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(is_same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(is_same, a, b))
-    return a == b
+    pairs = zip(one[0], other[0], strict=True)
+    return all(x.equal(y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
 
 
 def check(task: str, kills: int, seed: int) -> dict:
@@ -154,9 +147,7 @@ def check(task: str, kills: int, seed: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     parser.add_argument('--tasks', nargs='+', choices=list(DEMOS), default=list(DEMOS))
     parser.add_argument('--kills', type=int, default=20, help='for each task')
     parser.add_argument('--seed', type=int, default=0, help='of the moments')

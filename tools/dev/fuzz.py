@@ -18,7 +18,6 @@ a process of its own, so that the run survives a crash or a hang. An outcome is 
 The last three are failures; with one of them the command ends with 1.
 """
 
-import argparse
 import collections
 import contextlib
 import dataclasses
@@ -43,6 +42,7 @@ import torch
 
 from lm4ve.cost.tables import print_table
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 
 GOOD = 'refused', 'same', 'other', 'record'
 BAD = 'cut', 'crash', 'hang'
@@ -175,9 +175,7 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     every = sorted(fuzz_readers.READERS)
     parser.add_argument('--readers', nargs='+', choices=every, default=every, metavar='NAME')
     parser.add_argument('--mutations', type=int, default=100, help='of each reader')

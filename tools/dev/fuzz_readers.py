@@ -24,6 +24,7 @@ from PIL import Image
 from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.llm.meta_layout import LAYER_NAMES
 from lm4ve.runner.checkpoint_files import read_checkpoint, select_state
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
@@ -78,18 +79,6 @@ def samples_of(kind: str, **options: object) -> list:
 
 
 # ------------------------------------------------------------------------- language models
-#: Name in Hugging Face's layout -> in GGUF's and in Meta's.
-NAMES = {
-    'self_attn.q_proj': ('attn_q', 'attention.wq'),
-    'self_attn.k_proj': ('attn_k', 'attention.wk'),
-    'self_attn.v_proj': ('attn_v', 'attention.wv'),
-    'self_attn.o_proj': ('attn_output', 'attention.wo'),
-    'mlp.gate_proj': ('ffn_gate', 'feed_forward.w1'),
-    'mlp.down_proj': ('ffn_down', 'feed_forward.w2'),
-    'mlp.up_proj': ('ffn_up', 'feed_forward.w3'),
-    'input_layernorm': ('attn_norm', 'attention_norm'),
-    'post_attention_layernorm': ('ffn_norm', 'ffn_norm'),
-}
 LANGUAGE_MODELS = {
     'safetensors': 'model.safetensors',
     'hf-config': 'config.json',
@@ -107,23 +96,20 @@ def language_model(folder: Path, name: str) -> Made:
     sizes = dict(hidden_size=8, intermediate_size=12, num_attention_heads=2, vocab_size=8)
     model = LlamaModel(LlamaConfig(num_hidden_layers=1, **sizes))
     state, file = model.state_dict(), folder / LANGUAGE_MODELS[name]
-    layer = {names: state[f'layers.0.{ours}.weight'] for ours, names in NAMES.items()}
     if name == 'gguf':
         writer = gguf.GGUFWriter(file, 'llama')
-        writer.add_block_count(1)
-        writer.add_embedding_length(8)
-        writer.add_feed_forward_length(12)
-        writer.add_head_count(2)
-        writer.add_layer_norm_rms_eps(1e-5)
-        writer.add_token_list(['a', 'b'])
-        for (theirs, _), tensor in layer.items():
-            writer.add_tensor(f'blk.0.{theirs}.weight', tensor.numpy())
+        fields = dict(block_count=1, embedding_length=8, feed_forward_length=12, head_count=2)
+        for field, value in dict(fields, layer_norm_rms_eps=1e-5, token_list=['a', 'b']).items():
+            getattr(writer, f'add_{field}')(value)
+        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 1)
+        for key, tensor in model.layers.state_dict(prefix='model.layers.').items():
+            writer.add_tensor(names.get_name(key, ('.weight',)), tensor.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
     elif name.startswith('meta'):
-        named = {f'layers.0.{theirs}.weight': tensor for (_, theirs), tensor in layer.items()}
+        named = {f'layers.0.{n}': state[f'layers.0.{ours}'] for n, (ours, _) in LAYER_NAMES.items()}
         named |= {'norm.weight': torch.ones(8), 'tok_embeddings.weight': torch.ones(8, 8)}
         torch.save(named, folder / 'consolidated.00.pth')
         params = dict(dim=8, multiple_of=4, n_heads=2, n_layers=1, norm_eps=1e-5, vocab_size=8)

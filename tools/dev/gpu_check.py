@@ -11,7 +11,6 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,15 +57,13 @@ def run_all(named: Mapping[str, Sequence[str]], budget: float, folder: Path) -> 
         row = dict(name=name, state='not begun', seconds=0.0, said='')
         results.append(row)
         if start < end:
-            with tempfile.TemporaryFile() as out:
-                try:
-                    both = dict(stdout=out, stderr=subprocess.STDOUT)
-                    code = subprocess.run(command, timeout=end - start, cwd=ROOT, **both).returncode
-                    row['state'] = 'failed' if code else 'passed'
-                except subprocess.TimeoutExpired:
-                    row['state'] = 'stopped'
-                out.seek(0)
-                row['said'] = out.read().decode(errors='replace')[-4000:]
+            try:
+                both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+                done = subprocess.run(command, timeout=end - start, cwd=ROOT, **both)
+                row['state'] = 'failed' if done.returncode else 'passed'
+            except subprocess.TimeoutExpired as e:
+                row['state'], done = 'stopped', e
+            row['said'] = (done.stdout or b'').decode(errors='replace')[-4000:]
             row['seconds'] = round(time.monotonic() - start, 1)
         if (left := folder / f'{name}.json').is_file():
             row['result'] = json.loads(left.read_text())

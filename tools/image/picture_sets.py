@@ -22,7 +22,6 @@ The npm packages come with `npm pack NAME`. Flags, clock faces and the like are 
 own, though they resemble each other.
 """
 
-import argparse
 import importlib.util
 import io
 import json
@@ -39,6 +38,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 
 
 @dataclass
@@ -118,9 +118,8 @@ def read_vendors(settings: Settings) -> Iterator[Picture]:
     table = pd.DataFrame(rows, columns=['image', 'label', 'group'])
     table = table[table['label'] != 'component']
     for row in _choose_variants(table, settings.rng).itertuples():
-        for root, vendor, side in zip(
-            settings.source, ('twitter', 'google'), ('train', 'test'), strict=True
-        ):
+        halves = zip(settings.source, ('twitter', 'google'), ('train', 'test'), strict=True)
+        for root, vendor, side in halves:
             with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
                 image = file.convert('RGBA')
             name = f'{vendor}-{row.image.removesuffix(".png")}'
@@ -134,9 +133,8 @@ def read_digits(settings: Settings) -> Iterator[Picture]:
     digits = load_digits()
     for i, (scan, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         image = Image.fromarray((255 - scan * 255 / 16).round().astype(np.uint8))
-        yield Picture(
-            f'{i:04d}', image.resize((settings.size,) * 2, Image.BICUBIC), str(label), str(i)
-        )
+        image = image.resize((settings.size,) * 2, Image.BICUBIC)
+        yield Picture(f'{i:04d}', image, str(label), str(i))
 
 
 def _fonts(folders: Sequence[Path]) -> pd.DataFrame:
@@ -242,18 +240,14 @@ def write_set(name: str, settings: Settings, out: Path) -> pd.DataFrame:
         Image.alpha_composite(white, image).convert('RGB').save(path)
     table = table[['path', 'label', 'split', 'group']]
     table.to_csv(out / 'pictures.csv', index=False)
-    numbers = (
-        table['path'] + ' ' + table['label'].rank(method='dense').astype(int).sub(1).astype(str)
-    )
-    for split, lines in numbers.groupby(table['split']):
+    numbers = table['label'].astype('category').cat.codes.astype(str)
+    for split, lines in (table['path'] + ' ' + numbers).groupby(table['split']):
         (out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('set', choices=SETS)
     add('--source', type=Path, nargs='*', default=[], help='see above')
@@ -262,9 +256,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--seed', type=int, default=0, help='of variants and splits')
     args = parser.parse_args(argv)
     check('The number of --source', len(args.source), least=SETS[args.set][1])
-    table = write_set(
-        args.set, Settings(args.source, args.size, np.random.default_rng(args.seed)), args.out
-    )
+    settings = Settings(args.source, args.size, np.random.default_rng(args.seed))
+    table = write_set(args.set, settings, args.out)
     counts: Any = pd.crosstab(table['label'], table['split'], margins=True)
     print(counts[['train', 'val', 'test']].to_string())
 

@@ -16,7 +16,6 @@ from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
-from lm4ve.tasks.motion.datasets.cache import MotionDataset
 
 
 def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
@@ -24,27 +23,19 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     evaluator = Evaluator(evaluator_cfg)
     for scene in tqdm(map(dataset.scene, range(len(dataset))), name, len(dataset), disable=None):
         trajectories, probabilities = forecast(scene)
-        evaluator.process(
-            [dict(scene=scene, trajectories=trajectories, probabilities=probabilities)]
-        )
+        sample = dict(scene=scene, trajectories=trajectories, probabilities=probabilities)
+        evaluator.process([sample])
     return evaluator.evaluate(len(dataset))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('--out', help='JSON file for the results')
-    parser.add_argument(
-        '--train-cache', help="scenes for the nearest neighbors; default: the config's training set"
-    )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'motion')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    known = (
-        MotionDataset(args.train_cache)
-        if args.train_cache
-        else DATASETS.build(cfg.train_dataloader.dataset)
-    )
+    known = DATASETS.build(cfg.train_dataloader.dataset)
     train = map(known.scene, range(len(known)))
     baselines = {
         'constant velocity': constant_velocity,

@@ -8,20 +8,18 @@
 A killed run goes on where it stopped when it is started again.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.base.integrity import POLICIES
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     parser.add_argument('dataset', choices=['argoverse1', 'argoverse2'])
     parser.add_argument('data_dir', help='folder of the split')
     parser.add_argument('out', help='the cache to write')

@@ -1,17 +1,11 @@
-"""Simulate traffic in the file layout of Argoverse 2, to try the reader without a download.
+"""Simulate traffic in the file layout of Argoverse 2, for tests of the reader."""
 
-python tools/motion/simulate_argoverse2.py data/traffic-sim2 --train 3000 --val 500
-"""
-
-import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lm4ve.runner.command_line import run_tool
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader
 from lm4ve.tasks.motion.demo.traffic import OFFSET, Window, build_city, sideways
 from lm4ve.tasks.motion.demo.traffic_files import simulate
@@ -45,7 +39,7 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
 def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
     """Return the rows of a scenario, in av2-api's columns."""
     agents, steps = np.nonzero(window.valid)
-    h = Argoverse2Reader.history_steps
+    h, count, start = Argoverse2Reader.history_steps, window.valid.shape[1], 315968000 * 10**9
     # Tracks of 1 are whole and unscored, fragments are 0, the focal one is 3.
     category = np.where(window.valid.all(axis=1), 1, 0)
     category[window.focal] = 3
@@ -55,20 +49,12 @@ def argoverse2_table(window: Window, name: str) -> pd.DataFrame:
         dict(
             observed=steps < h,
             track_id=ids,
-            object_type='vehicle',
-            object_category=category[agents],
-            timestep=steps,
-            position_x=x,
-            position_y=y,
-            heading=heading,
-            velocity_x=speed * np.cos(heading),
-            velocity_y=speed * np.sin(heading),
-            scenario_id=name,
-            start_timestamp=315968000 * 10**9,
-            end_timestamp=315968000 * 10**9 + int((window.valid.shape[1] - 1) * STEP * 1e9),
-            num_timestamps=window.valid.shape[1],
-            focal_track_id=str(1000 + window.focal),
-            city=CITY_NAMES[window.city],
+            **dict(object_type='vehicle', object_category=category[agents], timestep=steps),
+            **dict(position_x=x, position_y=y, heading=heading, city=CITY_NAMES[window.city]),
+            **dict(velocity_x=speed * np.cos(heading), velocity_y=speed * np.sin(heading)),
+            **dict(scenario_id=name, focal_track_id=str(1000 + window.focal), num_timestamps=count),
+            start_timestamp=start,
+            end_timestamp=start + int((count - 1) * STEP * 1e9),
         )
     )
 
@@ -86,28 +72,9 @@ def argoverse2_map(window: Window) -> dict:
             for line in (lane.line - right, lane.line + right)
         )
         segments[str(i)] = dict(
-            id=i,
-            is_intersection=lane.junction,
-            lane_type='VEHICLE',
-            left_lane_boundary=left,
-            right_lane_boundary=right,
-            left_lane_mark_type='DASHED_YELLOW',
-            right_lane_mark_type='SOLID_WHITE',
-            left_neighbor_id=None,
-            right_neighbor_id=None,
-            successors=lane.successors,
+            **dict(id=i, is_intersection=lane.junction, lane_type='VEHICLE'),
+            **dict(left_lane_boundary=left, right_lane_boundary=right, successors=lane.successors),
+            **dict(left_lane_mark_type='DASHED_YELLOW', right_lane_mark_type='SOLID_WHITE'),
+            **dict(left_neighbor_id=None, right_neighbor_id=None),
         )
     return dict(lane_segments=segments, pedestrian_crossings={}, drivable_areas={})
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('root')
-    for split in ('train', 'val', 'test'):
-        parser.add_argument(f'--{split}', type=int, default=0, help='number of scenarios')
-    splits = vars(parser.parse_args(argv))
-    write_argoverse2(splits.pop('root'), splits)
-
-
-if __name__ == '__main__':
-    run_tool(main)

@@ -13,15 +13,7 @@ from mmengine.registry import init_default_scope
 
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import (
-    add_allow_partial,
-    build_runner,
-    config_parser,
-    evaluate_checkpoint,
-    finish_config,
-    load_config,
-    run_tool,
-)
+from lm4ve.runner import command_line as cli
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.metrics import CONVENTIONS
 
@@ -44,22 +36,22 @@ def check_test_set(cfg: Config, out: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = config_parser('Write a submission', runs=True)
+    parser = cli.config_parser('Write a submission', runs=True)
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as configured')
-    add_allow_partial(parser)
+    cli.add_allow_partial(parser)
     args = parser.parse_args(argv)
-    cfg = load_config(args)
+    cfg = cli.load_config(args)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_test_set(cfg, args.out)
-    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
+    cli.evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial)
     cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache
-    build_runner(finish_config(cfg, args)).test()
+    cli.build_runner(cli.finish_config(cfg, args)).test()
     print(f'written: {args.out}')
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

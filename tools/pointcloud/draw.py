@@ -24,10 +24,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('out')
     parser.add_argument('--index', type=int, default=0, help='which cloud')
-    parser.add_argument(
-        '--values',
-        help='.npy with a number for each group, for example activations, that colors follow',
-    )
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'pointcloud')
@@ -39,13 +35,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
-    if args.values:
-        values, colors = np.load(args.values, allow_pickle=False), 'viridis'
-    else:  # neighbors in number far apart in hue: steps by the golden ratio
-        values, colors = np.arange(len(index[0])) * 0.618034 % 1, 'hsv'
+    # Neighbors in number far apart in hue: steps by the golden ratio.
+    values = np.arange(len(index[0])) * 0.618034 % 1
     figure = Figure(figsize=(6, 6))
     cloud = Cloud(points.double().numpy(), index[0].numpy())
-    cloud.draw_values(figure.subplots(), TokenMap('groups', '', values, values.shape), colors)
+    cloud.draw_values(figure.subplots(), TokenMap('groups', '', values, values.shape), 'hsv')
     save_figure(figure, args.out)
     print(f'{args.out}: {len(points)} points, {len(index[0])} groups')
 

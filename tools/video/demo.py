@@ -14,23 +14,19 @@ from pathlib import Path
 import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.video.inference import VideoInferencer
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     parser.add_argument('video', help='the video to classify')
     parser.add_argument('config', help='config that the model was trained with')
     parser.add_argument('checkpoint', help='its checkpoint')
     parser.add_argument('out', help='the annotated video to write (.mp4)')
-    parser.add_argument(
-        '--classes',
-        help='text file with one class name a line; default: those of the\n'
-        "config's data set, or numbers",
-    )
+    classes = "text file, a class name a line; default: those of the config's data set, or numbers"
+    parser.add_argument('--classes', help=classes)
     parser.add_argument('--topk', type=int, default=3, help='how many classes to show')
     parser.add_argument('--device', default=None, help='default: a GPU if there is one')
     add_allow_partial(parser)

@@ -9,7 +9,6 @@ Something-Something V2 comes with JSON files of its own; VideoMAE reads headerle
 a space between path and label and no frame count. A list of mmaction2 has a ``path label`` a line.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from lm4ve.errors import UserError
 from lm4ve.files import whole_lines, write_text
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 
 Entries = list[tuple[str, int]]
 
@@ -76,9 +76,7 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = build_parser(__doc__, {})
     kinds = parser.add_subparsers(dest='kind', required=True)
     ssv2 = kinds.add_parser('ssv2', help="the data set's official files")
     ssv2.add_argument('labels', help='template -> number, JSON')

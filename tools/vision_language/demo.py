@@ -11,7 +11,6 @@ folder, whose images are ranked. With a config of SQA3D it is a room:
         --situation "I am facing the bed." --config C --checkpoint P
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.cost.tables import print_table
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.pictures import save_figure
 from lm4ve.tasks.rooms import RoomInferencer
@@ -32,7 +32,7 @@ from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
     add('text', help='the question; with a config of retrieval one or more captions')

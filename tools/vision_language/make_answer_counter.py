@@ -7,17 +7,17 @@ The model's answers are the different ones, sorted; how often one occurs says ho
 right answer counts. Name files of training only, or those that a checkpoint was made with.
 """
 
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from lm4ve.errors import check
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.rooms.datasets.questions import read_answers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__, {})
     parser.add_argument('out', help='the JSON file to write (answer_counter.json)')
     parser.add_argument('annotations', nargs='+', help='SQA_train.json, or official annotations')
     args = parser.parse_args(argv)

@@ -12,7 +12,6 @@ The layout is that of ScanRefer, ScanQA and SQA3D, so that files made by either 
 import csv
 import hashlib
 import json
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,6 +23,7 @@ import numpy as np
 from lm4ve.errors import UserError
 from lm4ve.files import replacing, write_json
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.rooms.datasets.scene_files import read_alignment, read_points
 from lm4ve.tasks.rooms.scannet import NO_OBJECTS
 
@@ -32,7 +32,7 @@ NOTES = '.prepared'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('scans', type=Path, help="ScanNet's folder with a folder for each scan")
     add('out', type=Path, help='the folder to write arrays to (scannet_data)')

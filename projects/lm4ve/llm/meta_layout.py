@@ -19,7 +19,7 @@ from lm4ve.llm.torch_files import open_torch
 
 # Meta's name in a layer -> (Hugging Face's, the dimension that is split over the files;
 # None: every file holds all of it).
-_LAYER_NAMES = {
+LAYER_NAMES = {
     'attention.wq.weight': ('self_attn.q_proj.weight', 0),
     'attention.wk.weight': ('self_attn.k_proj.weight', 0),
     'attention.wv.weight': ('self_attn.v_proj.weight', 0),
@@ -125,7 +125,7 @@ def _join(files: Sequence[Tensors], config: dict[str, Any]) -> Tensors:
     for stored in files[0]:
         layer, name = '.'.join(stored.split('.')[:2]), '.'.join(stored.split('.')[2:])
         # A name that no LLaMA has stays as it is, to be refused with the layer.
-        huggingface, dim = _LAYER_NAMES.get(name, (name, None))
+        huggingface, dim = LAYER_NAMES.get(name, (name, None))
         parts = [file[stored] for file in (files[:1] if dim is None else files)]
         read = partial(_read, parts, dim or 0, heads.get(name))
         tensors[f'{layer}.{huggingface}'] = read

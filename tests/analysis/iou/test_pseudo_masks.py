@@ -5,34 +5,24 @@ import pytest
 import torch
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point
-from lm4ve.analysis.iou.pseudo_masks import (
-    IGNORED,
-    Scores,
-    TokenMaps,
-    iou,
-    maps_of,
-    split_images,
-    token_mask,
-)
+from lm4ve.analysis.iou import pseudo_masks as pm
 from lm4ve.analysis.iou.report import bootstrap_mean, summarize
 
-
 # ---------------------------------------------------------------------- one image
-@pytest.mark.parametrize(
-    'rows, foreground, counted',
-    [
-        # Of each quarter 2, 1, 3 and 4 pixels of 4.
-        (['1100', '0010', '0111', '1111'], [True, False, True, True], [True] * 4),
-        # 1 of 2 that count, none of none, 1 of 4, 1 of 3.
-        (['1xxx', '0xxx', '101x', '0000'], [True, *[False] * 3], [True, False, True, True]),
-    ],
-    ids=['all', 'ignored'],
-)
+AREAS = [
+    # Of each quarter 2, 1, 3 and 4 pixels of 4.
+    (['1100', '0010', '0111', '1111'], [True, False, True, True], [True] * 4),
+    # 1 of 2 that count, none of none, 1 of 4, 1 of 3.
+    (['1xxx', '0xxx', '101x', '0000'], [True, *[False] * 3], [True, False, True, True]),
+]
+
+
+@pytest.mark.parametrize('rows, foreground, counted', AREAS, ids=['all', 'ignored'])
 def test_a_token_is_foreground_from_half_of_its_area(rows, foreground, counted):
-    mask = np.array([[IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8)
-    truth, valid = token_mask(mask, (2, 2))
+    mask = np.array([[pm.IGNORED if c == 'x' else int(c) for c in r] for r in rows], np.uint8)
+    truth, valid = pm.token_mask(mask, (2, 2))
     assert (truth.tolist(), valid.tolist()) == (foreground, counted)
-    assert token_mask(mask, (2, 2), 'any')[0].tolist() == counted
+    assert pm.token_mask(mask, (2, 2), 'any')[0].tolist() == counted
 
 
 def test_areas_are_exact_where_tokens_cut_pixels():
@@ -41,23 +31,23 @@ def test_areas_are_exact_where_tokens_cut_pixels():
     # Each pixel as 3 x 4 small ones that tokens do not cut: the area by counting.
     fine = mask.repeat(3, axis=0).repeat(4, axis=1)
     expected = fine.reshape(3, 7, 4, 10).mean(axis=(1, 3)) >= 0.5 - 1e-12
-    assert np.array_equal(token_mask(mask, (3, 4))[0], expected.ravel())
+    assert np.array_equal(pm.token_mask(mask, (3, 4))[0], expected.ravel())
 
 
-@pytest.mark.parametrize(
-    'predicted, valid, expected',
-    [
-        ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
-        ('11001', '11111', 1.0),
-        ('00110', '11111', 0.0),
-        ('00000', '11111', 0.0),
-        ('11111', '11111', 3 / 5),  # the class prior
-        ('10101', '11010', 1 / 2),  # the false positive not counted
-    ],
-)
+IOUS = [
+    ('10101', '11111', 2 / 4),  # TP 2, FN 1, FP 1
+    ('11001', '11111', 1.0),
+    ('00110', '11111', 0.0),
+    ('00000', '11111', 0.0),
+    ('11111', '11111', 3 / 5),  # the class prior
+    ('10101', '11010', 1 / 2),  # the false positive not counted
+]
+
+
+@pytest.mark.parametrize('predicted, valid, expected', IOUS)
 def test_iou_of_cases_done_by_hand(predicted, valid, expected):
     found = (np.array([c == '1' for c in word]) for word in (predicted, '11001', valid))
-    assert iou(*found) == pytest.approx(expected, abs=1e-12)
+    assert pm.iou(*found) == pytest.approx(expected, abs=1e-12)
 
 
 # --------------------------------------------------------------------- activations
@@ -69,10 +59,9 @@ def analysis_of(tokens, weights, row='class token') -> Analysis:
 
 
 def test_maps_are_scaled_measures_and_summed_attention():
-    torch.manual_seed(0)
     weights = torch.softmax(torch.randn(3, 2, 4), -1)
     analysis = analysis_of(torch.randn(3, 4, 5), weights, 'mean over tokens')
-    magnitude, frequency, attention = maps_of(analysis)
+    magnitude, frequency, attention = pm.maps_of(analysis)
     point = analysis.points['encoder']
     for found, name in ((magnitude, 'magnitude'), (frequency, 'frequency')):
         assert np.allclose(found.values, point.measure(name), atol=1e-12)
@@ -86,23 +75,22 @@ def test_maps_are_scaled_measures_and_summed_attention():
 @pytest.mark.parametrize('noise', [0.0, 1e-8], ids=['equal', 'rounding'])
 def test_a_constant_activation_scores_the_class_prior(noise):
     """It ranks no token above another: everything is foreground, inverted too."""
-    torch.manual_seed(0)
     tokens = torch.randn(1, 1, 6).double().expand(2, 4, 6)
     tokens = tokens + noise * torch.randn(2, 4, 6).double()
     weights = torch.full((2, 3, 4), 0.25).double()
     mask = np.array([[1, 0], [0, 0]], np.uint8).repeat(2, 0).repeat(2, 1)
-    scores = Scores()
-    scores.add(maps_of(analysis_of(tokens, weights)), [mask, mask], 'ab')
+    scores = pm.Scores()
+    scores.add(pm.maps_of(analysis_of(tokens, weights)), [mask, mask], 'ab')
     assert len(scores.tables) == 1 + 3 * 3
     for key, table in scores.tables.items():
         assert np.allclose(table, 1 / 4, atol=0), key
 
 
 # ---------------------------------------------------------------------- all images
-def some_scores(truth: np.ndarray, **maps: np.ndarray) -> Scores:
+def some_scores(truth: np.ndarray, **maps: np.ndarray) -> pm.Scores:
     """Scores of maps ``[images, 4]`` by point, with masks of one pixel a token."""
-    scores = Scores()
-    found = [TokenMaps('magnitude', k, v, (2, 2)) for k, v in maps.items()]
+    scores = pm.Scores()
+    found = [pm.TokenMaps('magnitude', k, v, (2, 2)) for k, v in maps.items()]
     masks = list(truth.reshape(-1, 2, 2).astype(np.uint8))
     scores.add(found, masks, [f'{i}' for i in range(len(masks))])
     return scores
@@ -145,7 +133,7 @@ def _by_counting(predicted, truth) -> float:
 
 def test_the_fixed_threshold_comes_from_its_split_alone():
     maps, truth = random_scores(30)
-    fixing, rest = split_images(30, 0.3, seed=4)
+    fixing, rest = pm.split_images(30, 0.3, seed=4)
     assert len(fixing) == 9 and not set(fixing) & set(rest)
     assert sorted([*fixing, *rest]) == list(range(30))
 

@@ -63,18 +63,18 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize(
-    'verify, test_mode, kept',
-    [
-        (None, False, ['a', 'bad', 'deep']),
-        (None, True, ['a', 'deep']),
-        (True, False, ['a', 'deep']),
-        (True, True, ['a', 'deep']),
-        (False, True, ['a', 'bad', 'deep']),
-        ('decode', False, ['a']),
-        ('decode', True, ['a']),
-    ],
-)
+DEPTHS = [
+    (None, False, ['a', 'bad', 'deep']),
+    (None, True, ['a', 'deep']),
+    (True, False, ['a', 'deep']),
+    (True, True, ['a', 'deep']),
+    (False, True, ['a', 'bad', 'deep']),
+    ('decode', False, ['a']),
+    ('decode', True, ['a']),
+]
+
+
+@pytest.mark.parametrize('verify, test_mode, kept', DEPTHS)
 def test_verify_selects_the_depth_of_the_scan(verify, test_mode, kept, write, log):
     data = Notes(write('a', 'bad', 'deep'), verify=verify, test_mode=test_mode)
     texts = [open(data.get_data_info(i)['path']).read() for i in range(len(data))]

@@ -9,6 +9,7 @@ from mmengine import fileio
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.shards import read_samples
+from tests.helpers.hostile import Payload
 from tools.dataset_converters.shards import Entry, verify_shards, write_shards
 
 webdataset = pytest.importorskip('webdataset')
@@ -100,16 +101,12 @@ def test_changed_shard_is_detected_when_read(write):
 
 
 def test_index_leads_to_no_other_folder_and_no_pickle(write, tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return Path.touch, (tmp_path / 'trapped',)
-
     shards, path = write()
     shards[0]['name'] = '../train-000000.tar'
     path.write_text(json.dumps(dict(shards=shards)))
     with pytest.raises(ValueError, match='Invalid name'):
         read_samples(path)
-    path.write_bytes(pickle.dumps(Trap()))
+    path.write_bytes(pickle.dumps(Payload(tmp_path / 'trapped')))
     with pytest.raises(ValueError):
         read_samples(path)
     assert not (tmp_path / 'trapped').exists()

@@ -52,15 +52,9 @@ def blocks() -> dict:
 def llama_layer() -> dict:
     """One layer by Meta's names, in fp16 as Meta publishes it."""
     layer = {f'attention.{n}.weight': random(DIM, DIM) for n in ('wq', 'wk', 'wv', 'wo')}
-    layer.update(
-        {
-            'feed_forward.w1.weight': random(HIDDEN, DIM),
-            'feed_forward.w2.weight': random(DIM, HIDDEN),
-            'feed_forward.w3.weight': random(HIDDEN, DIM),
-            'attention_norm.weight': random(DIM, offset=1.0),
-            'ffn_norm.weight': random(DIM, offset=1.0),
-        }
-    )
+    for n, shape in enumerate(((HIDDEN, DIM), (DIM, HIDDEN), (HIDDEN, DIM)), 1):
+        layer[f'feed_forward.w{n}.weight'] = random(*shape)
+    layer |= {f'{n}_norm.weight': random(DIM, offset=1.0) for n in ('attention', 'ffn')}
     return {k: v.half() for k, v in layer.items()}
 
 

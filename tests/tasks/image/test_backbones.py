@@ -14,15 +14,7 @@ from mmpretrain.models import backbones as host_backbones  # noqa: E402
 from mmpretrain.registry import MODELS as HOST_MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from tests.helpers.backbones import (  # noqa: E402
-    build_encoder,
-    check_a_step,
-    check_bypass,
-    check_page,
-    check_refusal,
-    check_unlisted,
-    with_block,
-)
+from tests.helpers import backbones as walk  # noqa: E402
 from tools.dev.backbones import IMAGE, IMAGE_REFUSED, IMAGE_TABLES  # noqa: E402
 
 HOST = 'mmpretrain'
@@ -33,7 +25,6 @@ SIDES = {name: side for side, names in TINY['pixels'].items() for name in names}
 @pytest.fixture
 def small(entry, monkeypatch):
     """Fields and images of an entry at tiny size."""
-    torch.manual_seed(0)
     name = entry.type.rpartition('.')[2]
     for table, entries in TINY['tables'].get(name, {}).items():
         own = getattr(getattr(host_backbones, name), table)
@@ -48,8 +39,8 @@ def small(entry, monkeypatch):
 @pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
 def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
     name, sizes, images = small
-    encoder = build_encoder(entry, HOST, sizes)
-    encoder, neck, width = with_block(entry, encoder, (images,))
+    encoder = walk.build_encoder(entry, HOST, sizes)
+    encoder, neck, width = walk.with_block(entry, encoder, (images,))
     head = dict(type=entry.head or 'LinearClsHead')
     if entry.head != 'ClsHead':
         head |= dict(num_classes=3, in_channels=width) | TINY['heads'].get(name, {})
@@ -57,24 +48,24 @@ def test_every_entry_trains_with_the_block_before_the_final_norm(entry, small):
         necks = [neck, *entry.then] if neck else None
         model = MODELS.build(dict(type='ImageClassifier', backbone=encoder, neck=necks, head=head))
     model.train()
-    check_a_step(entry, model, images, [DataSample().set_gt_label(i) for i in range(2)])
+    walk.check_a_step(entry, model, images, [DataSample().set_gt_label(i) for i in range(2)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('entry', IMAGE, ids=lambda e: e.type)
 def test_around_the_block_every_entry_computes_as_its_host(entry, small):
-    check_bypass(entry, HOST, small[1], (small[2],))
+    walk.check_bypass(entry, HOST, small[1], (small[2],))
 
 
 @pytest.mark.parametrize('refused', IMAGE_REFUSED, ids=lambda r: r.type)
 def test_a_refused_backbone_fails_as_its_reason_says(refused):
     images = torch.randn(2, 3, 64, 64)
-    check_refusal(refused, HOST_MODELS, HOST, TINY['sizes'].get(refused.type, {}), images)
+    walk.check_refusal(refused, HOST_MODELS, HOST, TINY['sizes'].get(refused.type, {}), images)
 
 
 def test_every_backbone_of_the_host_is_in_a_table(monkeypatch):
-    check_unlisted(HOST_MODELS, host_backbones, [*IMAGE, *IMAGE_REFUSED], monkeypatch)
+    walk.check_unlisted(HOST_MODELS, host_backbones, [*IMAGE, *IMAGE_REFUSED], monkeypatch)
 
 
 def test_the_page_shows_the_tables():
-    check_page('docs/guides/backbones.md', IMAGE_TABLES)
+    walk.check_page('docs/guides/backbones.md', IMAGE_TABLES)

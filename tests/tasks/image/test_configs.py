@@ -9,7 +9,6 @@ from lm4ve.blocks import frozen_tensors  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
-from tests.tasks.image.shrink import Shrinker  # noqa: E402
 
 #: MMEngine's FSDP needs an accelerator to run.
 FSDP = 'vit-b_llama_fsdp_in1k.py'
@@ -17,11 +16,6 @@ FSDP = 'vit-b_llama_fsdp_in1k.py'
 STAGES = 'mae-vit-b_llama-lora_in1k.py', 'vit-b_llama-lora_in1k.py'
 TRAINED = {*configs_of('image')} - {FSDP, *STAGES}
 TRAINED = sorted(c for c in TRAINED if not c.startswith('robustness/'))
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', TRAINED)

@@ -46,11 +46,6 @@ def assert_same_logits(model, path, state) -> None:
     torch.testing.assert_close(ours, r.logits(state, images), atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def layers():
     return [r.llama_layer() for _ in range(r.LLM_LAYERS)]
@@ -101,19 +96,19 @@ def test_vit_llama_gives_the_released_logits(chosen, half, layers, llm, run, cap
     assert not any(r.HIDDEN in t.shape for t in stored.values())
 
 
-@pytest.mark.parametrize(
-    'key, change, message',
-    [
-        ('head_dist.weight', 'add', 'head_dist.weight'),
-        ('llama.layers.1.ffn_norm.weight', 'add', 'llama.layers.1.ffn_norm.weight'),
-        ('norm.weight', 'drop', 'neck.norm.weight'),
-        ('llama_dim_mapper2.weight', 'drop', 'neck.mapper_out.weight'),
-        ('llama.layers.0.attention.wo.weight', 'drop', 'llama.layers.0.attention.wo.weight'),
-        ('llama.layers.0.feed_forward.w3.weight', lambda w: w[3, 4].add_(0.25), '0.25'),
-        ('llama.layers.0.attention.wq.weight', lambda w: w.copy_(w.flip(0)), 'attention.wq'),
-        ('llama.norm.weight', lambda w: w[2].fill_(1.5), 'llama.norm.weight'),
-    ],
-)
+UNLIKE = [
+    ('head_dist.weight', 'add', 'head_dist.weight'),
+    ('llama.layers.1.ffn_norm.weight', 'add', 'llama.layers.1.ffn_norm.weight'),
+    ('norm.weight', 'drop', 'neck.norm.weight'),
+    ('llama_dim_mapper2.weight', 'drop', 'neck.mapper_out.weight'),
+    ('llama.layers.0.attention.wo.weight', 'drop', 'llama.layers.0.attention.wo.weight'),
+    ('llama.layers.0.feed_forward.w3.weight', lambda w: w[3, 4].add_(0.25), '0.25'),
+    ('llama.layers.0.attention.wq.weight', lambda w: w.copy_(w.flip(0)), 'attention.wq'),
+    ('llama.norm.weight', lambda w: w[2].fill_(1.5), 'llama.norm.weight'),
+]
+
+
+@pytest.mark.parametrize('key, change, message', UNLIKE)
 def test_states_unlike_the_release_are_refused(key, change, message, layers, llm, run):
     state = r.llama_state([layers[-1]])
     if change == 'add':

@@ -103,14 +103,14 @@ def test_class_folder_without_images_is_refused(root):
         folder(root)
 
 
+LINES = [
+    *('../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', ''),
+    f'x.jpg {10**20}',
+]
+
+
 @pytest.mark.parametrize('with_label', [True, False])
-@pytest.mark.parametrize(
-    'line',
-    [
-        *('../x.jpg 0', '/etc/x.jpg 0', f'{CLASSES[0]}/../../x.jpg 0', 'http://host/x.jpg 0', ''),
-        f'x.jpg {10**20}',
-    ],
-)
+@pytest.mark.parametrize('line', LINES)
 def test_line_that_cannot_be_used_is_refused(root, line, with_label):
     if not with_label and line.startswith('x.jpg'):
         return

@@ -48,15 +48,15 @@ def load(name: str, data, work_dir) -> Config:
     return cfg
 
 
-@pytest.mark.parametrize(
-    'variant, count, evaluator',
-    [
-        ('a', 200, 'SubsetAccuracy'),
-        ('r', 200, 'SubsetAccuracy'),
-        ('sketch', 1000, 'Accuracy'),
-        ('c', 2000, 'CorruptionAccuracy'),
-    ],
-)
+VARIANTS = [
+    ('a', 200, 'SubsetAccuracy'),
+    ('r', 200, 'SubsetAccuracy'),
+    ('sketch', 1000, 'Accuracy'),
+    ('c', 2000, 'CorruptionAccuracy'),
+]
+
+
+@pytest.mark.parametrize('variant, count, evaluator', VARIANTS)
 def test_config_tests_a_model(variant, count, evaluator, data, tmp_path):
     cfg = load(f'robustness/vit-t_imagenet-{variant}.py', data, tmp_path)
     runner = build_runner(cfg)

@@ -4,12 +4,6 @@ import pytest
 
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import configs_of
-from tests.tasks.medical.shrink import Shrinker
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', configs_of('medical'))

@@ -30,7 +30,6 @@ def neck_of(llm, channels, **fields):
 @pytest.fixture
 def meta(tmp_path):
     """A language model in Meta's layout; its layer and two mappers by released names."""
-    torch.manual_seed(0)
     layers = [llama.llama_layer()]
     return llama.write_meta(tmp_path / 'llama', layers), llama.llama_state(layers, plain=dict)
 

@@ -70,16 +70,16 @@ def test_equals_av2_on_random_input(seed):
     assert found['brier-minFDE'] == pytest.approx(brier[fde.argmin()])
 
 
-@pytest.mark.parametrize(
-    'change',
-    [
-        dict(k=0),
-        dict(probabilities=np.ones(3) / 3),
-        dict(probabilities=np.array([1.5, 0.0])),
-        dict(predictions=np.full((2, 2, 2), np.nan)),
-        dict(valid=np.zeros(2, dtype=bool)),
-    ],
-)
+INVALID_FORECASTS = [
+    dict(k=0),
+    dict(probabilities=np.ones(3) / 3),
+    dict(probabilities=np.array([1.5, 0.0])),
+    dict(predictions=np.full((2, 2, 2), np.nan)),
+    dict(valid=np.zeros(2, dtype=bool)),
+]
+
+
+@pytest.mark.parametrize('change', INVALID_FORECASTS)
 def test_invalid_forecasts_are_refused(change):
     fields = dict(predictions=np.zeros((2, 2, 2)), truth=TRUTH, probabilities=np.array([0.5, 0.5]))
     with pytest.raises((ValueError, IndexError)):

@@ -11,12 +11,7 @@ from torch.nn import functional as F
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.tasks.motion import VectorizeScene, collate_scenes
-from lm4ve.tasks.motion.models.losses import (
-    end_distances,
-    masked_smooth_l1,
-    offset_huber,
-    proposal_losses,
-)
+from lm4ve.tasks.motion.models import losses as losses_of
 from lm4ve.tasks.motion.models.regions import Regions, select_apart
 from lm4ve.tasks.motion.scene import rotation
 from tests.tasks.motion.moving import moved
@@ -127,9 +122,9 @@ def test_unknown_steps_do_not_enter_losses():
     valid = torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
     spoiled = future.clone()
     spoiled[0, 3:] = torch.nan
-    for loss, found in ((masked_smooth_l1, lines[:, 0]), (offset_huber, lines)):
+    for loss, found in ((losses_of.masked_smooth_l1, lines[:, 0]), (losses_of.offset_huber, lines)):
         assert torch.equal(loss(found, spoiled, valid), loss(found, future, valid))
-    ends = end_distances(lines, future, valid)
+    ends = losses_of.end_distances(lines, future, valid)
     for row, last in enumerate((2, 4)):
         assert torch.allclose(ends[row], (lines[row, :, last] - future[row, last]).norm(dim=-1))
 
@@ -139,18 +134,17 @@ def test_huber_is_of_step_offsets():
     zero = torch.zeros(1, 2)
     steps = (torch.cat([zero, x]).diff(dim=0) for x in (lines[0, 0], future[0]))
     expected = F.huber_loss(*steps)
-    found = offset_huber(lines, future, torch.ones(1, 4, dtype=torch.bool))
+    found = losses_of.offset_huber(lines, future, torch.ones(1, 4, dtype=torch.bool))
     assert torch.allclose(found[0, 0], expected)
 
 
 def test_only_proposals_of_region_are_trained():
-    torch.manual_seed(0)
     lines = torch.randn(1, 6, 4, 2, requires_grad=True)
     scores = torch.randn(1, 6, requires_grad=True)
     future, valid = torch.randn(1, 4, 2), torch.ones(1, 4, dtype=torch.bool)
     members = torch.tensor([[0, 0, 1, 1, 0, 0]], dtype=torch.bool)
-    distances = end_distances(lines, future, valid)
-    losses = proposal_losses(lines, scores, future, valid, members)
+    distances = losses_of.end_distances(lines, future, valid)
+    losses = losses_of.proposal_losses(lines, scores, future, valid, members)
     p = scores.detach().softmax(-1)[0]
     assert losses['region'].item() == pytest.approx(-(p[2] + p[3]).log().item(), rel=1e-5)
     inside = scores.detach()[0, 2:4].softmax(-1)

@@ -7,11 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import MODELS
 
 from tests.helpers import shrink
-from tests.tasks.pointcloud.clouds import (
-    write_modelnet40_meshes,
-    write_modelnet40_text,
-    write_scanobjectnn,
-)
+from tests.tasks.pointcloud import clouds
 
 #: Points of a cloud in every data set; draws take fewer.
 POINTS, DRAWN = 64, 48
@@ -29,14 +25,8 @@ class Shrinker(shrink.Shrinker):
         return cfg
 
     def model(self, model: ConfigDict) -> int:
-        model.backbone.update(
-            embed_dims=12,
-            depth=2,
-            num_heads=2,
-            num_groups=6,
-            group_size=5,
-            encoder_channels=(4, 6, 8),
-        )
+        sizes = dict(embed_dims=12, depth=2, num_heads=2, num_groups=6, group_size=5)
+        model.backbone.update(sizes, encoder_channels=(4, 6, 8))
         if model.backbone.type == 'lm4ve.PointBERT':
             model.backbone.encoder_dims = 8
         model.head.in_channels = 12
@@ -50,11 +40,11 @@ class Shrinker(shrink.Shrinker):
         loader.batch_size = 4
         dataset = loader.dataset
         if dataset.type == 'lm4ve.ScanObjectNN':
-            dataset.data_root = self.written('scanobjectnn', write_scanobjectnn)
+            dataset.data_root = self.written('scanobjectnn', clouds.write_scanobjectnn)
         elif dataset.type == 'lm4ve.ModelNet40':
             # Both layouts: text where 1,024 points are asked for, else meshes.
             text = any(t.get('num') == 1024 for t in dataset.pipeline)
-            write = write_modelnet40_text if text else write_modelnet40_meshes
+            write = clouds.write_modelnet40_text if text else clouds.write_modelnet40_meshes
             dataset.data_root = self.written(write.__name__.removeprefix('write_'), write)
             dataset.update(num_points=POINTS, num_samples=100)
             loader.batch_size = 2

@@ -6,12 +6,6 @@ from mmengine.config import Config, ConfigDict
 from lm4ve.runner.command_line import build_runner
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
-from tests.tasks.pointcloud.shrink import Shrinker
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', configs_of('pointcloud'))

@@ -6,19 +6,11 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
-from tests.tasks.pointcloud.clouds import (
-    TETRAHEDRON,
-    cloud,
-    write_cloud,
-    write_mesh,
-    write_modelnet40_meshes,
-    write_modelnet40_text,
-    write_scanobjectnn,
-)
+from tests.tasks.pointcloud import clouds as c
 
 
 def test_scanobjectnn_by_variant(tmp_path):
-    write_scanobjectnn(tmp_path)
+    c.write_scanobjectnn(tmp_path)
     path = tmp_path / 'main_split_nobg/test_objectdataset.h5'
     with h5py.File(path, 'a') as f:
         f['data'][2] = 9.0
@@ -27,7 +19,7 @@ def test_scanobjectnn_by_variant(tmp_path):
         assert len(data) == 15 and len(data.metainfo['classes']) == 15
         sample = data[2]
         assert sample['gt_label'] == 2
-        expected = 9.0 if variant == 'objectonly' else cloud(64, 2)
+        expected = 9.0 if variant == 'objectonly' else c.cloud(64, 2)
         assert (sample['points'] == expected).all()
     # A caller may change a sample.
     data[2]['points'][:] = 0
@@ -35,7 +27,7 @@ def test_scanobjectnn_by_variant(tmp_path):
 
 
 def test_modelnet40_text_comes_in_farthest_point_order(tmp_path):
-    write_modelnet40_text(tmp_path)
+    c.write_modelnet40_text(tmp_path)
     data = pc.ModelNet40(str(tmp_path), 'train', num_points=20)
     assert [d['gt_label'] for d in data] == [0, 0, 23, 23]
     points = data[3]['points']
@@ -45,7 +37,7 @@ def test_modelnet40_text_comes_in_farthest_point_order(tmp_path):
 
 
 def test_modelnet40_is_cached(tmp_path):
-    write_modelnet40_text(tmp_path)
+    c.write_modelnet40_text(tmp_path)
     first = pc.ModelNet40(str(tmp_path), 'test', num_points=20)[0]['points']
     for path in tmp_path.glob('*/*.txt'):  # same sizes, other content
         path.write_bytes(b'0' * path.stat().st_size)
@@ -58,7 +50,7 @@ def test_modelnet40_is_cached(tmp_path):
 
 
 def test_modelnet40_meshes_with_whole_and_glued_headers(tmp_path):
-    write_modelnet40_meshes(tmp_path)
+    c.write_modelnet40_meshes(tmp_path)
     data = pc.ModelNet40(str(tmp_path), num_points=64, num_samples=200)
     assert [d['gt_label'] for d in data] == [0, 39]
     for sample in data:
@@ -75,11 +67,11 @@ def test_shapenet_labels_agree_between_splits(layout, tmp_path):
         if layout == 'arrays':
             path = tmp_path / f'shapenet_pc/{synset}-{name}.npy'
             path.parent.mkdir(exist_ok=True)
-            np.save(path, cloud(30))
+            np.save(path, c.cloud(30))
         else:
             path = tmp_path / synset / name / 'models/model_normalized.off'
             path.parent.mkdir(parents=True)
-            path.write_text('OFF\n' + TETRAHEDRON)
+            path.write_text('OFF\n' + c.TETRAHEDRON)
     assert [d['gt_label'] for d in pc.ShapeNet(str(tmp_path))] == [0, 0, 1]
     (tmp_path / 'test.txt').write_text('03001627-b.npy\n')
     (test,) = pc.ShapeNet(str(tmp_path), 'test', num_samples=30)
@@ -93,15 +85,15 @@ def test_a_folder_of_every_format(tmp_path):
     bird, car = tmp_path / 'train/bird', tmp_path / 'train/car'
     bird.mkdir(parents=True), car.mkdir()
     for ending in ('npy', 'pcd', 'ply', 'xyz'):
-        write_cloud(bird / f'a.{ending}', cloud(40))
+        c.write_cloud(bird / f'a.{ending}', c.cloud(40))
     for ending in ('ply', 'off', 'obj', 'stl'):
-        write_mesh(car / f'b.{ending}')
+        c.write_mesh(car / f'b.{ending}')
     (car / 'notes.md').write_text('no cloud')
     data = pc.PointCloudFolder(str(tmp_path), num_samples=64)
     assert data.metainfo['classes'] == ('bird', 'car')
     assert [d['gt_label'] for d in data] == [0] * 4 + [1] * 4
     for sample in list(data)[:4]:
-        assert np.allclose(sample['points'], cloud(40), atol=1e-5), sample['path']
+        assert np.allclose(sample['points'], c.cloud(40), atol=1e-5), sample['path']
     for i in range(4, 8):
         assert data[i]['points'].shape == (64, 3), data[i]['path']
         assert np.array_equal(data[i]['points'], data[i]['points'])  # the same every time
@@ -110,7 +102,7 @@ def test_a_folder_of_every_format(tmp_path):
 def test_nonfinite_points_are_dropped_or_refused(tmp_path):
     path = tmp_path / 'train/x/a.npy'
     path.parent.mkdir(parents=True)
-    points = cloud(10)
+    points = c.cloud(10)
     points[[3, 7], [1, 0]] = np.nan, np.inf
     np.save(path, points)
     kept = pc.PointCloudFolder(str(tmp_path))[0]['points']

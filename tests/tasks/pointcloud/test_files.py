@@ -8,14 +8,7 @@ from lm4ve.errors import UserError
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.base.meshes import sample_surface
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
-from tests.tasks.pointcloud.clouds import (
-    TETRAHEDRON,
-    cloud,
-    write_cloud,
-    write_mesh,
-    write_modelnet40_text,
-    write_scanobjectnn,
-)
+from tests.tasks.pointcloud import clouds as c
 
 MESHES = [
     ('ply', True),
@@ -42,15 +35,15 @@ def refuses_every_cut(path):
 @pytest.mark.parametrize('kind, text', MESHES)
 def test_meshes_are_sampled_and_cut_ones_refused(kind, text, tmp_path):
     path = tmp_path / f'a.{kind}'
-    mesh = write_mesh(path, text)
+    mesh = c.write_mesh(path, text)
     assert np.allclose(read_points(path, 500, seed=3), sample_surface(mesh, 500, 3), atol=1e-5)
     refuses_every_cut(path)
 
 
 @pytest.mark.parametrize('kind, text, packed', CLOUDS)
 def test_clouds_are_read_and_cut_ones_refused(kind, text, packed, tmp_path):
-    points = np.repeat(cloud(40), 2, axis=0)  # repeats: something to compress
-    path = write_cloud(tmp_path / f'a.{kind}', points, text, packed)
+    points = np.repeat(c.cloud(40), 2, axis=0)  # repeats: something to compress
+    path = c.write_cloud(tmp_path / f'a.{kind}', points, text, packed)
     assert np.allclose(read_points(path), points, atol=1e-5)
     refuses_every_cut(path)
 
@@ -79,39 +72,39 @@ def test_polygons_are_triangulated(tmp_path):
 
 @pytest.mark.parametrize('ending', ['xyz', 'txt', 'npy', 'ply'])
 def test_map_coordinates_keep_their_shape(ending, tmp_path):
-    shape = cloud(200).astype('f8')
+    shape = c.cloud(200).astype('f8')
     path = tmp_path / f'a.{ending}'
-    write_cloud(path, shape + (4_123_456.7, 5_712_345.6, 120.0))
+    c.write_cloud(path, shape + (4_123_456.7, 5_712_345.6, 120.0))
     points = read_points(path)
     assert np.allclose(points - points.mean(0), shape - shape.mean(0), atol=1e-5)
     # Where nothing is lost, nothing is moved.
-    write_cloud(path, shape + 10)
+    c.write_cloud(path, shape + 10)
     assert np.allclose(read_points(path), shape + 10, atol=1e-5)
 
 
 PCD = 'FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 9999999\nHEIGHT 1\n'
 
 
-@pytest.mark.parametrize(
-    'name, content',
-    [
-        ('a.npy', ''),
-        ('a.pcd', PCD + 'POINTS 9999999\nDATA binary\n000'),
-        ('a.pcd', PCD + 'POINTS 1\nDATA ascii\n1 2 3\n'),
-        ('a.off', 'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
-        ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9')),  # more than promised
-        ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999')),
-        # Faces without their vertex.
-        ('a.off', 'OFF\n' + TETRAHEDRON.replace('3 1 2 3', '3 1 2 4')),
-        ('a.obj', f'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 {2**40}\n'),
-        ('a.ply', PLY.format(-9)),
-        ('a.txt', '1,2\n'),
-        ('a.txt', '0,0,0,1,1,1\n1,2,3,1\n'),
-        ('a.xyz', '0 0 0\n1 2 3.12'),
-        ('a.txt', '0 1 2 3\n' * 3),  # [3, N]
-        ('a.laz', 'x'),
-    ],
-)
+FILES = [
+    ('a.npy', ''),
+    ('a.pcd', PCD + 'POINTS 9999999\nDATA binary\n000'),
+    ('a.pcd', PCD + 'POINTS 1\nDATA ascii\n1 2 3\n'),
+    ('a.off', 'OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n'),  # no area
+    ('a.ply', PLY.replace('3 0 1 {}', '3 0 1 2\n9 9 9')),  # more than promised
+    ('a.ply', PLY.replace('vertex 3', 'vertex 99999999999')),
+    # Faces without their vertex.
+    ('a.off', 'OFF\n' + c.TETRAHEDRON.replace('3 1 2 3', '3 1 2 4')),
+    ('a.obj', f'v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\nf 1 2 {2**40}\n'),
+    ('a.ply', PLY.format(-9)),
+    ('a.txt', '1,2\n'),
+    ('a.txt', '0,0,0,1,1,1\n1,2,3,1\n'),
+    ('a.xyz', '0 0 0\n1 2 3.12'),
+    ('a.txt', '0 1 2 3\n' * 3),  # [3, N]
+    ('a.laz', 'x'),
+]
+
+
+@pytest.mark.parametrize('name, content', FILES)
 def test_files_without_points_are_refused(name, content, tmp_path):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=name):
@@ -162,22 +155,22 @@ def half_stored(f, other) -> None:
     f.create_dataset('data', SHAPE, 'f4', chunks=(1, 4, 3))[0] = 1
 
 
-@pytest.mark.parametrize(
-    'write, found',
-    [
-        (external_link, 'is a link'),
-        (external_storage, 'in the file itself'),
-        (virtual, 'in the file itself'),
-        (half_stored, 'in the file itself'),
-        (lambda f, _: f.create_group('data'), 'holds no numbers'),
-        (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
-        (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
-        (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
-        (lambda f, _: f.update(data=np.zeros((2, 3, 40))), '3 rows of 40'),
-    ],
-)
+H5_FILES = [
+    (external_link, 'is a link'),
+    (external_storage, 'in the file itself'),
+    (virtual, 'in the file itself'),
+    (half_stored, 'in the file itself'),
+    (lambda f, _: f.create_group('data'), 'holds no numbers'),
+    (lambda f, _: f.update(points=np.zeros(SHAPE)), 'data'),
+    (lambda f, _: f.update(data=np.zeros((2, 12))), r'data \[2, 12\]'),
+    (lambda f, _: f.update(data=np.zeros((3, 4, 3))), '2 labels'),
+    (lambda f, _: f.update(data=np.zeros((2, 3, 40))), '3 rows of 40'),
+]
+
+
+@pytest.mark.parametrize('write, found', H5_FILES)
 def test_h5_files_with_other_content_are_refused(write, found, tmp_path):
-    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
+    path = c.write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
     with h5py.File(path, 'w') as f:
         f['label'] = [0, 39]
         write(f, tmp_path / 'other')
@@ -186,7 +179,7 @@ def test_h5_files_with_other_content_are_refused(write, found, tmp_path):
 
 
 def test_compressed_h5_files_are_read_and_cut_ones_refused(tmp_path):
-    path = write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
+    path = c.write_scanobjectnn(tmp_path) / 'main_split/test_objectdataset.h5'
     points = np.random.default_rng(0).normal(size=(15, 64, 3)).astype('f4')
     with h5py.File(path, 'w') as f:
         f.create_dataset('data', data=points, compression='gzip', shuffle=True)
@@ -199,7 +192,7 @@ def test_compressed_h5_files_are_read_and_cut_ones_refused(tmp_path):
 
 
 def test_shape_lists_stay_in_their_class_folders(tmp_path):
-    write_modelnet40_text(tmp_path)
+    c.write_modelnet40_text(tmp_path)
     (tmp_path / 'airplane/airplane_..').mkdir()
     (tmp_path / 'modelnet40_train.txt').write_text('airplane_../../../other\n')
     (tmp_path.parent / 'other.txt').write_text('1,2,3\n' * 40)

@@ -18,19 +18,10 @@ def build(kind='PointBERT', neck=None, **changes):
     sizes = dict(TINY, **changes)
     if kind == 'PointMAE':
         sizes.pop('encoder_dims')
-    return MODELS.build(
-        dict(
-            type='lm4ve.PointCloudClassifier',
-            backbone=dict(type=f'lm4ve.{kind}', final_norm=neck is None, **sizes),
-            neck=neck,
-            head=dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5, hidden=(7,)),
-        )
-    )
-
-
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
+    backbone = dict(type=f'lm4ve.{kind}', final_norm=neck is None, **sizes)
+    head = dict(type='lm4ve.PointClsHead', in_channels=12, num_classes=5, hidden=(7,))
+    kind = 'lm4ve.PointCloudClassifier'
+    return MODELS.build(dict(type=kind, backbone=backbone, neck=neck, head=head))
 
 
 def samples(*labels):
@@ -42,9 +33,8 @@ def test_group_encoder_is_exact_for_many_points():
     encoder = pc.PointBERT(**TINY).encoder.train()
     groups = torch.randn(2, 1000, 64, 3) + 3
     exact = copy.deepcopy(encoder).double()
-    torch.testing.assert_close(
-        encoder(groups), exact(groups.double()).float(), atol=5e-6, rtol=1e-5
-    )
+    expected = exact(groups.double()).float()
+    torch.testing.assert_close(encoder(groups), expected, atol=5e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['PointBERT', 'PointMAE'])
@@ -91,9 +81,8 @@ def test_pretrained_encoder_goes_to_where_the_norm_is(tmp_path, checkpoints):
     path = str(tmp_path / 'p.pth')
     torch.save(dict(state_dict=source.state_dict()), path)
     block = dict(type='LLMBlock', checkpoint=checkpoints('llama'))
-    neck = dict(
-        type='LLMBlockNeck', in_channels=12, norm_cfg=dict(type='LN', eps=1e-5), block=block
-    )
+    neck = dict(type='LLMBlockNeck', in_channels=12, block=block)
+    neck['norm_cfg'] = dict(type='LN', eps=1e-5)
     plain, with_block = build(), build(neck=neck)
     for model in (plain, with_block):
         model.checkpoint = path

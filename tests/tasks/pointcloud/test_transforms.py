@@ -8,11 +8,6 @@ from lm4ve.tasks import pointcloud as pc
 from tests.tasks.pointcloud.clouds import brute_force_picks, cloud, whole_cloud
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    np.random.seed(0)
-
-
 def run(transform, points):
     before = points.copy()
     out = transform(dict(points=points, gt_label=1, sample_idx=0))['points']

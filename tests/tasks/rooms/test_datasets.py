@@ -174,7 +174,6 @@ def test_a_mirrored_room_is_the_room_in_a_mirror(root, axis):
 
 
 def test_augmentation_is_one_motion_of_all_parts(root):
-    np.random.seed(0)
     augment = transforms.AugmentScene(flip=0.0, angle=30.0, shift=2.0)
     before, after, looked, looks = moved(root, augment.transform)
     a, b = (r['points'][:, :3].astype(np.float64) for r in (before, after))

@@ -126,24 +126,23 @@ def w_first(root):
     (root / LIST).write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize(
-    'damage',
-    [
-        official_edited(lambda q, a: a.update(rotation=dict(_x=0, _y=0, _z=0))),
-        official_edited(lambda q, a: a.update(scene_id='s')),
-        edited(lambda e: e.update(question_id=220602000001)),
-        edited(lambda e: e.update(scene_id='../scene')),
-        edited(lambda e: e.update(question='\ud800')),
-        edited(lambda e: e.update(answers='text')),
-        edited(lambda e: e.update(position=[0, 0, float('inf'), 0, 0, 0, 1])),
-        w_first,
-        lambda r: (r / LIST).write_text((r / LIST).read_text()[:90]),
-        lambda r: (r / LIST).write_text((r / ANNOTATIONS).read_text()),
-        lambda r: shutil.rmtree(r / 'scannet_data'),
-        lambda r: dict(answers=[]),
-    ],
-    ids=range(12),
-)
+BAD_QUESTIONS = [
+    official_edited(lambda q, a: a.update(rotation=dict(_x=0, _y=0, _z=0))),
+    official_edited(lambda q, a: a.update(scene_id='s')),
+    edited(lambda e: e.update(question_id=220602000001)),
+    edited(lambda e: e.update(scene_id='../scene')),
+    edited(lambda e: e.update(question='\ud800')),
+    edited(lambda e: e.update(answers='text')),
+    edited(lambda e: e.update(position=[0, 0, float('inf'), 0, 0, 0, 1])),
+    w_first,
+    lambda r: (r / LIST).write_text((r / LIST).read_text()[:90]),
+    lambda r: (r / LIST).write_text((r / ANNOTATIONS).read_text()),
+    lambda r: shutil.rmtree(r / 'scannet_data'),
+    lambda r: dict(answers=[]),
+]
+
+
+@pytest.mark.parametrize('damage', BAD_QUESTIONS, ids=range(12))
 def test_damaged_questions_are_refused_before_training(damage, root):
     changes = damage(root)
     with pytest.raises(UserError):

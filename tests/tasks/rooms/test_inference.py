@@ -21,6 +21,7 @@ from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
 from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.rooms.export import EXPORT
 from lm4ve.tasks.rooms.visualization import ASKER, GUESS, draw_room
+from tests.helpers.tiny_runs import enlarged
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms import tiny
 from tests.tasks.rooms.scans import write_ply
@@ -56,10 +57,7 @@ def made(tmp_path_factory):
         (folder / f'{name}.py').write_text(
             f'model = {config!r}\ntest_dataloader = dict(dataset={dataset!r})\n'
         )
-        model = MODELS.build(config)
-        for p in model.parameters():
-            if p.requires_grad and p.dim() > 1:
-                torch.nn.init.normal_(p, std=0.3)
+        model = enlarged(MODELS.build(config))
         torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
     return folder
 

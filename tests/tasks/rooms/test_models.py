@@ -16,11 +16,6 @@ from tests.tasks.vqa.tiny import TEXT, write_tokenizer
 REFUSED = (ValueError, LookupError, TypeError, RuntimeError, OSError)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 def one_of(data, i):
     """A batch of one of the samples."""
     (kind,) = data['inputs']

@@ -7,6 +7,7 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.rooms.datasets.scene_files import read_scene
+from tests.helpers import hostile
 from tests.helpers.tools import run_tool_here
 from tests.tasks.rooms.scans import ALIGNMENT, write_labels, write_scan
 
@@ -67,14 +68,8 @@ def test_drawn_points_are_rows_of_the_whole_scan(prepare, tmp_path):
     np.testing.assert_array_equal(found['aligned_bbox'], whole['aligned_bbox'])
 
 
-def edited(name, edit):
-    def write(folder):
-        path = folder / name.format(folder.name)
-        content = json.loads(path.read_text())
-        edit(content)
-        path.write_text(json.dumps(content))
-
-    return write
+def edited(name, change):
+    return lambda folder: hostile.edit(folder / name.format(folder.name), change)
 
 
 def cut_mesh(folder):

@@ -13,20 +13,10 @@ POINTS = 40
 SIZES = [[0.5, 0.6, 0.7], [1.0, 1.1, 1.2], [2.0, 0.3, 0.4]]
 _ROWS = torch.randn(len(WORDS), 5, generator=torch.Generator().manual_seed(3)).tolist()
 VECTORS = dict(zip(WORDS, _ROWS, strict=True))
-VOTENET = dict(
-    type='lm4ve.VoteNet',
-    in_channels=4,
-    mean_sizes=SIZES,
-    num_points=(16, 12, 8, 6),
-    radii=(0.5, 0.8, 1.2, 1.6),
-    samples=(6, 5, 4, 4),
-    channels=((6, 6, 8), (8, 8, 10), (8, 8, 10), (8, 8, 10)),
-    propagation=((10, 10), (10, 10)),
-    num_proposals=6,
-    proposal_radius=0.8,
-    proposal_samples=4,
-    proposal_channels=7,
-)
+VOTENET = dict(type='lm4ve.VoteNet', in_channels=4, mean_sizes=SIZES)
+VOTENET |= dict(num_points=(16, 12, 8, 6), radii=(0.5, 0.8, 1.2, 1.6), samples=(6, 5, 4, 4))
+VOTENET |= dict(channels=((6, 6, 8), *[(8, 8, 10)] * 3), propagation=((10, 10), (10, 10)))
+VOTENET |= dict(num_proposals=6, proposal_radius=0.8, proposal_samples=4, proposal_channels=7)
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
 STORED = dict(type='lm4ve.StoredObjects', in_channels=9)
 TEXTS = (

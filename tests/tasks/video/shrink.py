@@ -34,13 +34,9 @@ class Shrinker(shrink.Shrinker):
         if kind == 'VisionTransformer':
             if backbone.get('init_cfg') is None:  # the demo's, which is small
                 return backbone.embed_dims
-            backbone.update(
-                img_size=released.SIZE,
-                patch_size=released.PATCH,
-                embed_dims=released.WIDTH,
-                depth=released.DEPTH,
-                num_heads=released.HEADS,
-            )
+            backbone.update(img_size=released.SIZE, patch_size=released.PATCH)
+            sizes = dict(embed_dims=released.WIDTH, num_heads=released.HEADS)
+            backbone.update(sizes, depth=released.DEPTH)
             backbone.init_cfg.checkpoint = self.written('videomae.pth', _write_pretrained)
             return released.WIDTH
         if kind == 'RawSwinTransformer3D':

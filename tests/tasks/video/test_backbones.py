@@ -18,15 +18,7 @@ from mmaction.structures import ActionDataSample  # noqa: E402
 from mmengine.registry import MODELS, DefaultScope  # noqa: E402
 
 from lm4ve.tasks.video.models import LLMBlockNeck  # noqa: E402
-from tests.helpers.backbones import (  # noqa: E402
-    build_encoder,
-    check_a_step,
-    check_bypass,
-    check_page,
-    check_refusal,
-    check_unlisted,
-    with_block,
-)
+from tests.helpers import backbones as walk  # noqa: E402
 from tools.dev.backbones import VIDEO, VIDEO_REFUSED, VIDEO_TABLES  # noqa: E402
 
 HOST = 'mmaction'
@@ -65,10 +57,9 @@ def inputs_of(name: str, model: str) -> tuple[Any, tuple]:
 def test_every_entry_trains_with_the_block(entry, monkeypatch):
     for depth, blocks in SHALLOW.items():
         monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
-    torch.manual_seed(0)
-    encoder = build_encoder(entry, HOST, SIZES.get(entry.type, {}))
+    encoder = walk.build_encoder(entry, HOST, SIZES.get(entry.type, {}))
     inputs, own = inputs_of(entry.type, entry.model)
-    encoder, neck, width = with_block(entry, encoder, own, LLMBlockNeck)
+    encoder, neck, width = walk.with_block(entry, encoder, own, LLMBlockNeck)
     head = dict(type=entry.head, num_classes=3, in_channels=width) | _HEADS.get(entry.head, {})
     if entry.type == 'C3D':  # its linear layers make vectors
         head |= dict(in_channels=4096, spatial_type=None)
@@ -88,7 +79,7 @@ def test_every_entry_trains_with_the_block(entry, monkeypatch):
     with DefaultScope.overwrite_default_scope(HOST):
         model = MODELS.build(dict(type=entry.model, **parts))
     model.train()
-    check_a_step(entry, model, *batch)
+    walk.check_a_step(entry, model, *batch)
 
 
 @pytest.mark.slow
@@ -97,7 +88,7 @@ def test_around_the_block_every_entry_computes_as_its_host(entry, monkeypatch):
     for depth, blocks in SHALLOW.items():
         monkeypatch.setitem(ResNet.arch_settings, depth, blocks)
     own = inputs_of(entry.type, entry.model)[1]
-    check_bypass(entry, HOST, SIZES.get(entry.type, {}), own)
+    walk.check_bypass(entry, HOST, SIZES.get(entry.type, {}), own)
 
 
 @pytest.mark.parametrize('refused', VIDEO_REFUSED, ids=lambda r: r.type)
@@ -105,12 +96,12 @@ def test_a_refused_backbone_fails_as_its_reason_says(refused):
     clips = torch.randn(2, 3, 4, 32, 32)
     if refused.type == 'ResNetTIN':
         clips = clips[0].transpose(0, 1)
-    check_refusal(refused, HOST_MODELS, HOST, SIZES[refused.type], clips)
+    walk.check_refusal(refused, HOST_MODELS, HOST, SIZES[refused.type], clips)
 
 
 def test_every_backbone_of_the_host_is_in_a_table(monkeypatch):
-    check_unlisted(HOST_MODELS, host_backbones, [*VIDEO, *VIDEO_REFUSED], monkeypatch)
+    walk.check_unlisted(HOST_MODELS, host_backbones, [*VIDEO, *VIDEO_REFUSED], monkeypatch)
 
 
 def test_the_page_shows_the_tables():
-    check_page('docs/guides/action_recognition.md', VIDEO_TABLES)
+    walk.check_page('docs/guides/action_recognition.md', VIDEO_TABLES)

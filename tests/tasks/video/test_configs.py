@@ -5,12 +5,6 @@ import pytest
 pytest.importorskip('mmaction')
 from tests.helpers.config_runs import train_and_resume  # noqa: E402
 from tests.helpers.tasks import configs_of  # noqa: E402
-from tests.tasks.video.shrink import Shrinker  # noqa: E402
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', configs_of('video'))

@@ -8,19 +8,10 @@ pytest.importorskip('mmaction')
 from mmengine.registry import DATASETS, init_default_scope
 
 from lm4ve.tasks.video.corruption import find_defect
-from tests.tasks.video.videos import write_list, write_noise
+from tests.tasks.video.videos import pipeline, write_list, write_noise
 from tools.dataset_converters.shards import Entry, write_shards
 
-DECORD, AV = (
-    [
-        dict(type=f'{name}Init'),
-        dict(type='UniformSample', clip_len=4, test_mode=True),
-        dict(type=f'{name}Decode'),
-        dict(type='FormatShape', input_format='NCTHW'),
-        dict(type='PackActionInputs'),
-    ]
-    for name in ('Decord', 'PyAV')
-)
+DECORD, AV = (pipeline(name, test_mode=True) for name in ('Decord', 'PyAV'))
 
 
 @pytest.fixture(scope='module')

@@ -49,11 +49,6 @@ def assert_same_logits(model, state) -> None:
     torch.testing.assert_close(logits(model, clips), r.logits(state, clips), atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def llm(tmp_path):
     layers = [r.llama_layer() for _ in range(3)]

@@ -49,6 +49,13 @@ def write_broken(folder: Path) -> dict:
     return broken
 
 
+def pipeline(decoder: str = 'Decord', **options) -> list[dict]:
+    """Return steps from a file to four frames."""
+    ends = dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')
+    sample = dict(type='UniformSample', clip_len=4, **options)
+    return [dict(type=f'{decoder}Init'), sample, dict(type=f'{decoder}Decode'), *ends]
+
+
 def write_list(path: Path, videos: list) -> str:
     """Write mmaction2's list; labels are 0, 1, 2, ..."""
     path.write_text(''.join(f'{video} {i}\n' for i, video in enumerate(videos)))

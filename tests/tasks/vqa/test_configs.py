@@ -15,7 +15,6 @@ from lm4ve.tasks.vqa.demo import easy_vqa
 from tests.helpers.config_runs import train_and_resume
 from tests.helpers.tasks import FOLDERS, configs_of
 from tests.tasks.vqa import released
-from tests.tasks.vqa.shrink import Shrinker
 
 #: The paper's experiments; the demos are our own.
 PAPER = [c for c in configs_of('vqa') if '-demo' not in c]
@@ -32,11 +31,6 @@ def few_questions():
             easy_vqa.EasyVQA, 'load_questions', lambda self: itertools.islice(every(self), 100)
         )
         yield
-
-
-@pytest.fixture(scope='module')
-def shrinker(tmp_path_factory):
-    return Shrinker(tmp_path_factory.mktemp('stand-ins'))
 
 
 @pytest.mark.parametrize('name', configs_of('vqa'))

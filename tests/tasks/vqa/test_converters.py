@@ -47,15 +47,15 @@ def pooled(model, image, ids):
     return model(data)[:, 0]
 
 
-@pytest.mark.parametrize(
-    ('head', 'task', 'read'),
-    [
-        ('vqa', 'vqa', released.answer_logits),
-        ('pretrain', 'matching', released.matching_logits),
-        ('retrieval', 'retrieval', released.rank_scores),
-        ('pretrain', 'retrieval', released.rank_scores),
-    ],
-)
+READS = [
+    ('vqa', 'vqa', released.answer_logits),
+    ('pretrain', 'matching', released.matching_logits),
+    ('retrieval', 'retrieval', released.rank_scores),
+    ('pretrain', 'retrieval', released.rank_scores),
+]
+
+
+@pytest.mark.parametrize(('head', 'task', 'read'), READS)
 @torch.no_grad()
 def test_logits_equal_a_plain_computation(head, task, read):
     state, ours = converted(head, task)
@@ -129,19 +129,15 @@ def test_tool_converts_both_ways(tmp_path):
     assert all(torch.equal(again[k], state[k]) for k in again) and len(again) > 100
 
 
-@pytest.mark.parametrize(
-    'change, vocabulary, message',
-    [
-        (
-            lambda s: s.pop('vit_model.visual.conv1.weight'),
-            ANSWERS,
-            "METER with CLIP's ViT or Swin",
-        ),
-        (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
-        (lambda s: None, None, '--vocabulary'),
-        (lambda s: None, ['yes'], '--vocabulary.*=1'),
-    ],
-)
+OTHER_FILES = [
+    (lambda s: s.pop('vit_model.visual.conv1.weight'), ANSWERS, "METER with CLIP's ViT or Swin"),
+    (lambda s: s.update({'nlvr2_classifier.0.weight': torch.zeros(1)}), ANSWERS, 'nlvr2'),
+    (lambda s: None, None, '--vocabulary'),
+    (lambda s: None, ['yes'], '--vocabulary.*=1'),
+]
+
+
+@pytest.mark.parametrize('change, vocabulary, message', OTHER_FILES)
 def test_other_files_are_refused(change, vocabulary, message):
     state = released.random_state('vqa')
     change(state)

@@ -78,18 +78,18 @@ def test_text_weights_are_loaded_once(old_names, roberta):
     assert not encoder.model.embeddings.word_embeddings.weight.any()
 
 
-@pytest.mark.parametrize(
-    'kind, options',
-    [
-        (TransformersImageEncoder, dict(config=TEXT)),
-        (TransformersImageEncoder, dict(config=IMAGE, drop_layers=3)),
-        (TransformersImageEncoder, dict(config=IMAGE, head_token=True)),
-        (TransformersTextEncoder, dict(config=dict(model_type='t5'))),
-        # A damaged configuration would fill the memory.
-        (TransformersImageEncoder, dict(config=dict(IMAGE, hidden_size=10**8))),
-        (TransformersTextEncoder, dict(config=dict(TEXT, hidden_size=float('inf')))),
-    ],
-)
+IMPOSSIBLE = [
+    (TransformersImageEncoder, dict(config=TEXT)),
+    (TransformersImageEncoder, dict(config=IMAGE, drop_layers=3)),
+    (TransformersImageEncoder, dict(config=IMAGE, head_token=True)),
+    (TransformersTextEncoder, dict(config=dict(model_type='t5'))),
+    # A damaged configuration would fill the memory.
+    (TransformersImageEncoder, dict(config=dict(IMAGE, hidden_size=10**8))),
+    (TransformersTextEncoder, dict(config=dict(TEXT, hidden_size=float('inf')))),
+]
+
+
+@pytest.mark.parametrize('kind, options', IMPOSSIBLE)
 def test_impossible_encoders_are_refused(kind, options):
     with pytest.raises(UserError, match=r'model\.(image|text)_encoder'):
         kind(**options)

@@ -11,6 +11,7 @@ import torch
 from lm4ve.errors import UserError
 from lm4ve.runner.checkpoint_files import load_partly, load_strictly
 from lm4ve.tasks.vqa import CaptionFiles, VisionLanguagePreprocessor, VQAFiles
+from tests.helpers.hostile import Payload, edit
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import build, write_tokenizer
 
@@ -44,36 +45,23 @@ def test_lists_name_no_image_outside_their_folder(name, tmp_path):
             kind('q.jsonl', str(tmp_path), test_mode=True)
 
 
-class Payload:
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self):
-        return Path.touch, (self.target,)
-
-
-def edit(folder: Path, name: str, **fields) -> None:
-    path = folder / name
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
 def of_code(folder: Path, target: Path) -> None:
     (folder / 'code.py').write_text(f"open({str(target)!r}, 'w')\nclass T: pass\n")
-    edit(folder, 'tokenizer_config.json', auto_map=dict(AutoTokenizer=['code.T', 'code.T']))
+    fields = dict(auto_map=dict(AutoTokenizer=['code.T', 'code.T']))
+    edit(folder / 'tokenizer_config.json', lambda c: c.update(fields))
 
 
 def of_pickles(folder: Path, target: Path) -> None:
     (folder / 'tokenizer.json').unlink()
-    edit(folder, 'tokenizer_config.json', tokenizer_class='TransfoXLTokenizer')
+    fields = dict(tokenizer_class='TransfoXLTokenizer')
+    edit(folder / 'tokenizer_config.json', lambda c: c.update(fields))
     for name in ('vocab.pkl', 'vocab.bin', 'tokenizer.json'):
         (folder / name).write_bytes(pickle.dumps(Payload(target)))
 
 
 def ids(folder: Path, target: Path) -> None:
-    path = folder / 'tokenizer.json'
-    content = json.loads(path.read_text())
-    content['model']['vocab'].pop('<unk>')  # Rust panics once it is looked up
-    path.write_text(json.dumps(content))
+    # Rust panics once it is looked up.
+    edit(folder / 'tokenizer.json', lambda c: c['model']['vocab'].pop('<unk>'))
 
 
 HOSTILE = {
@@ -82,7 +70,7 @@ HOSTILE = {
     'panic': ids,
     'deep': lambda f, _: (f / 'tokenizer.json').write_text('[' * 100_000),
     'a list': lambda f, _: (f / 'tokenizer_config.json').write_text('[]'),
-    'a padding': lambda f, _: edit(f, 'tokenizer_config.json', pad_token=5),
+    'a padding': lambda f, _: edit(f / 'tokenizer_config.json', lambda c: c.update(pad_token=5)),
 }
 
 
@@ -100,9 +88,6 @@ def test_a_hostile_tokenizer_runs_nothing(kind, tmp_path):
 
 def test_token_numbers_beyond_the_encoder_are_refused(tmp_path):
     folder = Path(write_tokenizer(tmp_path))
-    path = folder / 'tokenizer.json'
-    content = json.loads(path.read_text())
-    content['model']['vocab']['cat'] = 10**6
-    path.write_text(json.dumps(content))
+    edit(folder / 'tokenizer.json', lambda c: c['model']['vocab'].update(cat=10**6))
     with pytest.raises(UserError, match='number of tokens=1000001'):
         build(str(folder))

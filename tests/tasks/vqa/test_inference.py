@@ -9,6 +9,7 @@ from mmengine.registry import MODELS
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
+from tests.helpers.tiny_runs import enlarged
 from tests.helpers.tools import run_tool_here
 from tests.tasks.vqa.files import write_image
 from tests.tasks.vqa.tiny import ANSWERS, write_config, write_tokenizer
@@ -29,10 +30,7 @@ def made(tmp_path_factory):
     for name, head in HEADS.items():
         config = write_config(folder / f'{name}.py', tokenizer, head=head)
         torch.manual_seed(3)
-        model = MODELS.build(read_config(config).model)
-        for p in model.parameters():
-            if p.requires_grad and p.dim() > 1:
-                torch.nn.init.normal_(p, std=0.3)
+        model = enlarged(MODELS.build(read_config(config).model))
         torch.save(dict(state_dict=model.state_dict()), folder / f'{name}.pth')
     for i in range(3):
         write_image(folder / f'images/{i}.png', seed=i, size=(32, 32))

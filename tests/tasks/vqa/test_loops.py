@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ import torch
 from lm4ve.tasks.vqa.metrics import recall_at
 from tests.helpers import quick_python
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_command
 from tests.runner.test_distributed import environment
 from tests.tasks.vqa.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write
 
@@ -72,8 +72,7 @@ def test_two_processes_score_as_one(folder, exact, tmp_path):
     launch = [quick_python.folder() / 'python', '-m', 'torch.distributed.run', '--nproc_per_node=2']
     env = dict(environment(), PYTHONPATH=f'{ROOT}{os.pathsep}{ROOT / "projects"}')
     command = [*launch, f'--master_port={env["PORT"]}', '-m', module, folder, tmp_path / 'out']
-    options = dict(cwd=ROOT, env=env, text=True, capture_output=True, timeout=300)
-    done = subprocess.run(command, check=False, **options)
+    done = run_command(*command, cwd=ROOT, env=env, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f'out.{rank}').read_text()) for rank in range(2)]
     assert ranks[0] == ranks[1]

@@ -41,21 +41,21 @@ def test_accuracy_leaves_one_annotator_out(agreed):
     assert vqa_accuracy('blue', answers) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(
-    'prediction, answers, expected',
-    [
-        # Both sides are normalized only if the annotators differ, space apart.
-        ('The dog', ['dog'] * 10, 0),
-        ('The dog', ['dog'] * 9 + ['cat'], 1),
-        ('dog', ['The dog'] * 5 + ['a dog!'] * 5, 1),
-        ('2', ['two'] * 10, 0),
-        (' yes\n', ['yes\t'] * 5 + ['yes'] * 5, 1),
-        ('Yes', ['yes\t'] * 5 + ['yes'] * 5, 0),
-        # Fewer annotators than ten.
-        ('2', ['Two'], 1),
-        ('2', ['two', '2', '2 ', 'three'], (3 * 2 / 3 + 1) / 4),
-    ],
-)
+ACCURACIES = [
+    # Both sides are normalized only if the annotators differ, space apart.
+    ('The dog', ['dog'] * 10, 0),
+    ('The dog', ['dog'] * 9 + ['cat'], 1),
+    ('dog', ['The dog'] * 5 + ['a dog!'] * 5, 1),
+    ('2', ['two'] * 10, 0),
+    (' yes\n', ['yes\t'] * 5 + ['yes'] * 5, 1),
+    ('Yes', ['yes\t'] * 5 + ['yes'] * 5, 0),
+    # Fewer annotators than ten.
+    ('2', ['Two'], 1),
+    ('2', ['two', '2', '2 ', 'three'], (3 * 2 / 3 + 1) / 4),
+]
+
+
+@pytest.mark.parametrize('prediction, answers, expected', ACCURACIES)
 def test_accuracy_of_hand_made_cases(prediction, answers, expected):
     assert vqa_accuracy(prediction, answers) == pytest.approx(expected)
 
@@ -139,27 +139,27 @@ def test_vocabulary_keeps_first_occurrence_order():
         build_vocabulary(['yes', 'no'])
 
 
-@pytest.mark.parametrize(
-    'answers, expected',
-    [
-        (['yes'] * 2 + ['Yes'] + ['no'] * 7, dict(yes=0.6, Yes=0.3, no=1)),
-        (['yes'] * 3 + ['no'] * 4 + ['red'] * 3, dict(yes=0.9, no=1, red=0.9)),
-        (['2'], {'2': 1}),
-        (['2', '3'], {'2': 0.3, '3': 0.3}),
-        ([], {}),
-    ],
-)
+SOFT_SCORES = [
+    (['yes'] * 2 + ['Yes'] + ['no'] * 7, dict(yes=0.6, Yes=0.3, no=1)),
+    (['yes'] * 3 + ['no'] * 4 + ['red'] * 3, dict(yes=0.9, no=1, red=0.9)),
+    (['2'], {'2': 1}),
+    (['2', '3'], {'2': 0.3, '3': 0.3}),
+    ([], {}),
+]
+
+
+@pytest.mark.parametrize('answers, expected', SOFT_SCORES)
 def test_soft_scores_count_agreeing_annotators(answers, expected):
     assert soft_scores(answers) == expected
 
 
-@pytest.mark.parametrize(
-    'content',
-    [
-        b'["yes", "no", "yes"]',
-        *(b'["yes", 2]', b'["yes", "n\\no"]', b'[]', b'{"yes": 0}', pickle.dumps(['yes'])),
-    ],
-)
+BAD_VOCABULARIES = [
+    b'["yes", "no", "yes"]',
+    *(b'["yes", 2]', b'["yes", "n\\no"]', b'[]', b'{"yes": 0}', pickle.dumps(['yes'])),
+]
+
+
+@pytest.mark.parametrize('content', BAD_VOCABULARIES)
 def test_bad_vocabulary_is_refused(content, tmp_path):
     path = tmp_path / 'v.json'
     path.write_bytes(content)

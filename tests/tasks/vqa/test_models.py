@@ -15,11 +15,6 @@ CAPTIONS = [['a cat sits on the mat', 'a dog runs', 'two cat'], ['a dog runs', '
 RETRIEVAL = dict(type='lm4ve.RetrievalHead', in_channels=32)
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope='module')
 def tokenizer(tmp_path_factory):
     return write_tokenizer(tmp_path_factory.mktemp('tokenizer'))
@@ -118,15 +113,15 @@ def test_scores_are_fp32_under_mixed_precision(tokenizer):
     assert all(s.dtype == torch.float32 for s in scores)
 
 
-@pytest.mark.parametrize(
-    'special, words, model_type, length, message',
-    [
-        (['<pad>', '<s>', '</s>', '<unk>'], WORDS, None, 12, 'pad_token_id=0 must be one of 1'),
-        (SPECIAL, WORDS, 'bert', 12, "'bert' must be one of roberta"),
-        (SPECIAL, WORDS, None, 39, 'max_length=39 must be at most 38'),
-        (SPECIAL, [*WORDS, *'bcdefghj'], None, 12, 'tokens=28 must be at most 20'),
-    ],
-)
+TOKENIZERS = [
+    (['<pad>', '<s>', '</s>', '<unk>'], WORDS, None, 12, 'pad_token_id=0 must be one of 1'),
+    (SPECIAL, WORDS, 'bert', 12, "'bert' must be one of roberta"),
+    (SPECIAL, WORDS, None, 39, 'max_length=39 must be at most 38'),
+    (SPECIAL, [*WORDS, *'bcdefghj'], None, 12, 'tokens=28 must be at most 20'),
+]
+
+
+@pytest.mark.parametrize('special, words, model_type, length, message', TOKENIZERS)
 def test_tokenizer_of_another_encoder_is_refused(
     tmp_path, special, words, model_type, length, message
 ):
@@ -169,16 +164,16 @@ OURS = dict(type='mmpretrain.VisionTransformer', arch=SIZES, img_size=32, patch_
 OURS['out_type'] = 'raw'
 
 
-@pytest.mark.parametrize(
-    'encoder, pool, count',
-    [
-        (SIGLIP, 'mean', 16),
-        (dict(SIGLIP, head_token=True), 'first', 17),
-        (VIT, 'mean', 5),
-        (dict(SWIN, depths=(1, 1), num_heads=(1, 2)), 'mean', 16),
-        (OURS, 'first', 17),
-    ],
-)
+ENCODERS = [
+    (SIGLIP, 'mean', 16),
+    (dict(SIGLIP, head_token=True), 'first', 17),
+    (VIT, 'mean', 5),
+    (dict(SWIN, depths=(1, 1), num_heads=(1, 2)), 'mean', 16),
+    (OURS, 'first', 17),
+]
+
+
+@pytest.mark.parametrize('encoder, pool, count', ENCODERS)
 def test_any_encoder_of_tokens_trains(encoder, pool, count, tokenizer):
     model = build(tokenizer, neck=True, image_encoder=encoder, image_pool=pool)
     assert model.encode_images(torch.randn(1, 3, 32, 32)).shape == (1, count, 16)
@@ -197,16 +192,16 @@ def test_frozen_encoders_do_not_train(part, config, tokenizer):
     assert all(p.grad is None for p in frozen.parameters())
 
 
-@pytest.mark.parametrize(
-    'changes',
-    [
-        dict(tokens='all'),
-        dict(head=dict(RETRIEVAL, in_channels=9)),
-        dict(image_encoder=SIGLIP),  # has no first token to pool
-        dict(text_encoder=dict(type='lm4ve.TransformersTextEncoder')),
-        dict(head=dict(RETRIEVAL, itm=dict(weights=1))),
-    ],
-)
+PARTS = [
+    dict(tokens='all'),
+    dict(head=dict(RETRIEVAL, in_channels=9)),
+    dict(image_encoder=SIGLIP),  # has no first token to pool
+    dict(text_encoder=dict(type='lm4ve.TransformersTextEncoder')),
+    dict(head=dict(RETRIEVAL, itm=dict(weights=1))),
+]
+
+
+@pytest.mark.parametrize('changes', PARTS)
 def test_parts_that_do_not_fit_are_refused(changes):
     with pytest.raises(UserError, match=r'model\.'):
         build(**changes)

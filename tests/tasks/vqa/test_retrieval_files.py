@@ -1,6 +1,5 @@
 """Karpathy's splits and own captions: what is read, what is drawn, what bad input ends in."""
 
-import json
 import shutil
 from collections import Counter
 
@@ -9,6 +8,7 @@ import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.tasks.vqa import CaptionFiles, KarpathyRetrieval
+from tests.helpers import hostile
 from tests.tasks.vqa import files
 
 
@@ -24,10 +24,7 @@ def flickr30k(root, split='train', **kwargs):
 
 
 def change(root, edit):
-    path = root / 'dataset_flickr30k.json'
-    content = json.loads(path.read_text())
-    edit(content)
-    path.write_text(json.dumps(content))
+    hostile.edit(root / 'dataset_flickr30k.json', edit)
 
 
 def test_equal_and_empty_captions_do_not_count(flickr):

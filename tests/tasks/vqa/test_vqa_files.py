@@ -1,6 +1,5 @@
 """VQAv2, Visual Genome and own files: what is read, grouped and packed, and what is refused."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -17,6 +16,7 @@ from lm4ve.tasks.vqa import AskFirstHook, PackVisionLanguage, VisualGenomeQA, VQ
 from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
 from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
 from lm4ve.tasks.vqa.transforms import SolarizeAdd
+from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
 from tests.tasks.vqa import files
 
@@ -36,13 +36,6 @@ def question_file(root, split='train2014'):
 
 def annotation_file(root, split='train2014'):
     return root / f'vqav2/v2_mscoco_{split}_annotations.json'
-
-
-def edit(path, change):
-    """Change the content of a JSON file."""
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
 
 
 def test_question_has_image_answers_and_types(coco):
@@ -117,24 +110,24 @@ def test_empty_questions_are_kept_in_tests_only(split, count, coco):
         vqav2(coco, split, on_corrupt='refuse')
 
 
-@pytest.mark.parametrize(
-    'name, text',
-    [
-        ('q.csv', 'picture,question\na.png,What?\n'),
-        ('q.csv', 'image,question\na.png,What?,more\n'),
-        ('q.csv', 'image,question\na.png,"What?\n'),
-        ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
-        ('q.csv', 'image,question,answer\na.png,What?,a d'),
-        ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
-        ('q.csv', ''),
-        ('q.jsonl', '["a.png", "What?"]\n'),
-        ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
-        ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
-        ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
-        ('q.txt', 'a.png What?\n'),
-    ],
-)
+BAD_ROWS = [
+    ('q.csv', 'picture,question\na.png,What?\n'),
+    ('q.csv', 'image,question\na.png,What?,more\n'),
+    ('q.csv', 'image,question\na.png,"What?\n'),
+    ('q.csv', 'question_id,image,question\n1,a.png,A?\n1,a.png,B?\n'),
+    ('q.csv', 'image,question,answer\na.png,What?,a d'),
+    ('q.csv', 'image,question,question\na.png,What?,Who?\n'),
+    ('q.csv', ''),
+    ('q.jsonl', '["a.png", "What?"]\n'),
+    ('q.jsonl', '{"image": "a.png", "question": 3}\n'),
+    ('q.jsonl', '{"image": "a.png", "question": "What?", "answers": [2]}\n'),
+    ('q.jsonl', '{"image": "a.png", "question": "\\ud800?"}\n'),
+    ('q.jsonl', f'{{"image": "a.png", "question": {"[" * 2000}'),
+    ('q.txt', 'a.png What?\n'),
+]
+
+
+@pytest.mark.parametrize('name, text', BAD_ROWS)
 def test_bad_row_names_the_file(name, text, tmp_path):
     files.write_image(tmp_path / 'a.png')
     (tmp_path / name).write_text(text)

@@ -16,45 +16,25 @@ from transformers import PreTrainedTokenizerFast
 
 import lm4ve  # noqa: F401
 from lm4ve.tasks.base.language.structures import VisionLanguageDataSample
+from tests.helpers.families import FAMILIES
 
 WORDS = 'what color is the cat dog a red blue two black white sits on mat runs'.split()
 #: As RoBERTa's: padding is 1, and positions begin behind it.
 SPECIAL = ['<s>', '<pad>', '</s>', '<unk>']
 ANSWERS = ['yes', 'no', 'red', 'blue', '2']
 SIZE = 32
-BLOCK = dict(
-    type='LLMBlock',
-    pretrained=False,
-    arch=dict(
-        model_type='llama',
-        hidden_size=32,
-        intermediate_size=48,
-        num_attention_heads=4,
-        num_hidden_layers=1,
-        vocab_size=8,
-    ),
-)
+BLOCK = dict(type='LLMBlock', pretrained=False, arch=FAMILIES['llama'])
 NECK = dict(type='LLMBlockNeck', in_channels=16, block=BLOCK, norm_cfg=None)
-IMAGE = dict(
-    model_type='clip_vision_model',
-    hidden_size=24,
-    intermediate_size=32,
-    num_attention_heads=2,
-    num_hidden_layers=3,
-    image_size=SIZE,
-    patch_size=8,
-)
-TEXT = dict(
-    model_type='roberta',
-    hidden_size=20,
-    intermediate_size=28,
-    num_attention_heads=2,
-    num_hidden_layers=2,
-    vocab_size=len(SPECIAL) + len(WORDS),
-    max_position_embeddings=40,
-    pad_token_id=1,
-    layer_norm_eps=1e-5,
-)
+
+
+def _sizes(*sizes: int) -> dict[str, int]:
+    names = ('hidden_size', 'intermediate_size', 'num_hidden_layers', 'num_attention_heads')
+    return dict(zip(names, sizes, strict=True))
+
+
+IMAGE = dict(_sizes(24, 32, 3, 2), model_type='clip_vision_model', image_size=SIZE, patch_size=8)
+TEXT = dict(_sizes(20, 28, 2, 2), model_type='roberta', vocab_size=len(SPECIAL) + len(WORDS))
+TEXT.update(max_position_embeddings=40, pad_token_id=1, layer_norm_eps=1e-5)
 
 
 def named(template: str) -> Iterator[str]:
@@ -70,13 +50,8 @@ def write_tokenizer(folder: Path, words=WORDS, special=SPECIAL, model_type=None)
     tokenizer.post_processor = TemplateProcessing(
         single='<s> $A </s>', special_tokens=[(t, vocabulary[t]) for t in ('<s>', '</s>')]
     )
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token='<s>',
-        pad_token='<pad>',
-        eos_token='</s>',
-        unk_token='<unk>',
-    ).save_pretrained(folder)
+    tokens = dict(bos_token='<s>', pad_token='<pad>', eos_token='</s>', unk_token='<unk>')
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens).save_pretrained(folder)
     if model_type is not None:
         (Path(folder) / 'config.json').write_text(json.dumps(dict(model_type=model_type)))
     return str(folder)
@@ -93,11 +68,9 @@ def meter_config(tokenizer: str | None = None, neck: bool = False, **changes) ->
         head=dict(type='lm4ve.VQAHead', vocabulary=ANSWERS, in_channels=32),
     )
     if tokenizer is not None:
-        config['data_preprocessor'] = dict(
-            type='lm4ve.VisionLanguagePreprocessor', tokenizer=tokenizer, max_length=12
-        )
-    config.update(changes)
-    return config
+        kind = dict(type='lm4ve.VisionLanguagePreprocessor', max_length=12)
+        config['data_preprocessor'] = dict(kind, tokenizer=tokenizer)
+    return config | changes
 
 
 def build(*args, **changes):
