@@ -71,7 +71,7 @@ class AttentiveMean(nn.Module):
         return (x * scores.softmax(1)).sum(1).flatten(1)
 
 
-class AttentionBlock(nn.Module):
+class PreNormAttention(nn.Module):
     """A pre-norm self-attention layer with a residual connection.
 
     Args:
@@ -94,7 +94,7 @@ class AttentionBlock(nn.Module):
         return take_tokens(x + self.out(mixed), queries)
 
 
-_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=AttentionBlock, mlp=MLPBlock)
+_LAYERS: dict[str, Callable[[int], nn.Module]] = dict(attention=PreNormAttention, mlp=MLPBlock)
 
 
 def build_head(variant: Variant, channels: int, classes: int, seed: int) -> nn.Sequential:
