@@ -1,9 +1,10 @@
-"""What only a GPU shows: equal results, mixed precision, DDP on nccl and FSDP, one rank each.
+"""What only a GPU shows: equal results, mixed precision, DDP on nccl and FSDP.
 
 `make gpu-check` runs these; without a GPU they are skipped.
 """
 
 import os
+import subprocess
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch
 from lm4ve.runner.command_line import build_runner
 from tests.helpers import models
 from tests.helpers.shrink import shrinker_of
+from tests.helpers.tasks import ROOT
+from tests.runner.test_distributed import environment
 
 pytestmark = [
     pytest.mark.cuda,
@@ -75,3 +78,11 @@ def test_ddp_trains_on_nccl(tmp_path, one_rank):
 
 def test_fsdp_trains(tmp_path, one_rank):
     trained(tmp_path, 'vit-b_llama_fsdp_in1k.py', launcher='pytorch')
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='needs two GPUs')
+def test_two_gpus_train_on_nccl(tmp_path):
+    words = 'tools/dist_train.sh configs/lm4ve/vit-demo_minilm_digits.py 2 --work-dir'.split()
+    flags = [str(tmp_path), '--cfg-options', 'train_cfg.max_epochs=1']
+    subprocess.run(['bash', *words, *flags], cwd=ROOT, env=environment(real=True), check=True)
+    assert (tmp_path / 'epoch_1.pth').exists()

@@ -15,6 +15,7 @@ from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.families import FAMILIES
+from tests.necks.encoder import Encoder, batch
 from tests.necks.test_low_rank import C, assert_same, tokens
 from tests.runner.test_distributed import environment, free_port
 
@@ -133,6 +134,19 @@ def test_peft_unloads_without_touching_copies():
     before = twin(tokens())
     torch.testing.assert_close(model.merge_and_unload()(tokens()), expected)
     assert torch.equal(twin(tokens()), before) and not torch.allclose(before, expected)
+
+
+def test_a_saved_model_of_peft_keeps_mappers_and_adapters(tmp_path):
+    def build() -> nn.Module:
+        model = lm4ve.wrap(Encoder(), 'blocks.0', dict(arch=ARCH))
+        return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=['q_proj']))
+
+    model, again = grown(build()), build()
+    lm4ve.save_pretrained(model, tmp_path)
+    plain = {k: v for k, v in model.state_dict().items() if 'llm_neck' not in k}
+    again.load_state_dict(plain, strict=False)  # the frozen encoder
+    lm4ve.from_pretrained(again, tmp_path)
+    assert torch.equal(again(batch()), model(batch()))
 
 
 @pytest.mark.parametrize('bias', ['all', 'lora_only'])

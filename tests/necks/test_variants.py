@@ -61,6 +61,8 @@ def test_few_queries_are_exact_with_low_rank(low_rank):
     assert_same([make(low_rank=m, **fields) for m in ('off', low_rank)], tokens())
     grid = torch.randn(2, C, 2, 3)
     assert make(**fields)(grid).shape == (2, C)
+    with pytest.raises(UserError, match='a map'):  # which has no class token
+        make(**fields, num_extra_tokens=1)(grid)
 
 
 def test_causal_suffix_is_a_prefix_mask():

@@ -32,8 +32,8 @@ _SDIST = 'import sys; from setuptools import build_meta; build_meta.build_sdist(
 _LINK = re.compile(r'(!?)\[([^\]]*)\]\((?!https?://|#)([^)]+)\)')
 
 
-def run(*words: object, cwd: Path) -> None:
-    subprocess.run([*map(str, words)], cwd=cwd, check=True)
+def run(*words: object, cwd: Path, stdout: int | None = None) -> None:
+    subprocess.run([*map(str, words)], cwd=cwd, stdout=stdout, check=True)
 
 
 def absolute_links(text: str, repository: str) -> str:
@@ -54,7 +54,7 @@ def build(out: Path, repository: str, folder: Path) -> Path:
     shutil.unpack_archive(f'{folder}.tar', folder)
     readme = folder / 'README.md'
     readme.write_text(absolute_links(readme.read_text(), repository))
-    run(sys.executable, '-c', _SDIST, out, cwd=folder)
+    run(sys.executable, '-c', _SDIST, out, cwd=folder, stdout=subprocess.DEVNULL)
     (sdist,) = out.glob('*.tar.gz')
     flags = '--quiet --no-deps --no-build-isolation -w'.split()
     run(sys.executable, '-m', 'pip', 'wheel', *flags, out, sdist, cwd=out)

@@ -3,8 +3,10 @@
     python tools/dev/gpu_check.py --out gpu_check.json
 
 It runs the tests marked `cuda` (paths of the block, a step of every task, mixed precision, DDP
-on nccl and FSDP with one rank) and the benchmarks of the block and of training steps. What has
-no time left is not begun, and the JSON says so.
+on nccl and FSDP, with two ranks where there are two GPUs) and the benchmarks of the block, of
+training steps with a block in 16 and 8 bits, and of the input pipelines, which say how many cores
+the GPU needs. What has no time left is not begun, and the JSON says so. The table that it prints
+belongs into docs/results/gpu.md.
 """
 
 import argparse
@@ -23,19 +25,28 @@ from lm4ve.runner.command_line import run_tool
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds of everything.
 BUDGET = 520.0
+#: Name -> a benchmark with its flags.
 _BENCHMARKS = {
-    'block': '--dtypes float32 bfloat16',
-    'train_step': '--cases 32:bfloat16 256:bfloat16',
-    'steps': '--repeats 3',
+    'block': 'block --dtypes float32 bfloat16',
+    'train_step': 'train_step --cases 32:bfloat16 256:bfloat16',
+    'int8': 'train_step --cases 256:int8',
+    'float8': 'train_step --cases 256:float8',
+    'loader': 'loader --tasks image video --device cpu',
+    'steps': 'steps --repeats 3',
 }
+#: The least compute capability whose tensor cores multiply float8 (Ada).
+_FLOAT8 = (8, 9)
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
     """Return what is run, by name; benchmarks write ``<name>.json`` into the folder."""
     found = {'tests': [sys.executable, *'-m pytest -q -m cuda --durations=0'.split()]}
-    for name, flags in _BENCHMARKS.items():
-        words = f'tools/benchmarks/{name}.py {flags} --device cuda --out'.split()
-        found[name] = [sys.executable, *words, str(folder / f'{name}.json')]
+    for name, line in _BENCHMARKS.items():
+        script, *flags = line.split()
+        words = f'tools/benchmarks/{script}.py --device cuda'.split()
+        found[name] = [sys.executable, *words, *flags, '--out', str(folder / f'{name}.json')]
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLOAT8:
+        del found['float8']
     return found
 
 
@@ -81,8 +92,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = run_all(commands(folder), BUDGET, folder)
     found = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, results=results)
     args.out.write_text(json.dumps(found, indent=1))
+    print(
+        f'{found["device"]}, torch {found["torch"]}\n\n| check | state | seconds |\n|---|---|---:|'
+    )
     for row in results:
-        print(f'{row["name"]:12} {row["state"]:10} {row["seconds"]:7.1f} s')
+        print(f'| {row["name"]} | {row["state"]} | {row["seconds"]:.1f} |')
     print(args.out)
     if any(row['state'] == 'failed' for row in results):
         sys.exit(1)

@@ -11,7 +11,7 @@ from functools import partial
 
 import wrapt
 
-from lm4ve.compat.for_mmcv import resize_sooner
+from lm4ve.compat.for_mmcv import resize_by_kernels
 
 # What other libraries' imports say of themselves: mmcv-lite of an operator that no model here
 # uses, MMEngine's of setuptools.
@@ -51,5 +51,5 @@ for _module, _functions in REPAIRS.items():
         wrapt.register_post_import_hook(f'{__name__}.{_function}', _module)
 
 #: No repair: the same pixels in less time. numba is imported by the first call that asks for it.
-_resize = partial(wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_sooner)
+_resize = partial(wrapt.wrap_function_wrapper, name='imresize', wrapper=resize_by_kernels)
 wrapt.register_post_import_hook(_resize, 'mmcv.image.geometric')

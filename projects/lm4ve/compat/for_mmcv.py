@@ -53,11 +53,10 @@ def _nms(boxes: Any, scores: Any, iou_threshold: float, offset: int = 0) -> Any:
     return nms(boxes, scores, float(iou_threshold))
 
 
-def resize_sooner(plain: Any, _: None, args: tuple, kwargs: dict) -> Any:
-    """Stand for mmcv's ``imresize``, which wrapt calls this with the arguments of.
+def resize_by_kernels(plain: Any, _: None, args: tuple, kwargs: dict) -> Any:
+    """Wrap mmcv's ``imresize``: compiled kernels resize where its backend is Pillow.
 
-    Where Pillow is asked for, the compiled kernels resize. The pixels are the same
-    (:mod:`lm4ve.compat.for_pillow`).
+    The pixels are the same (:mod:`lm4ve.compat.for_pillow`). The arguments are those of wrapt.
     """
     from lm4ve.compat.for_pillow import resize
 

@@ -15,7 +15,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from lm4ve.cost.shapes import shape_of
 from lm4ve.tasks import task_of_config
@@ -34,6 +34,10 @@ class AssumedValues(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         packet, aten = func.overloadpacket, torch.ops.aten
+        on_cpu = str((kwargs or {}).get('device', 'cpu')) == 'cpu'
+        if packet is aten.arange and on_cpu:  # MONAI's losses list the dimensions to sum over
+            with _disable_current_modes():
+                return func(*args, **(kwargs or {}))
         if packet in (aten._local_scalar_dense, aten.item):
             if args[0].dtype == torch.bool:
                 return not hasattr(args[0], 'is_false')

@@ -28,6 +28,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     'llama-7b': _7B,
     'llama-2-7b': _7B,
     'llama-3-8b': _llama(4096, 14336, 32, 32, num_key_value_heads=8),
+    'llama-3.1-8b': _llama(4096, 14336, 32, 32, num_key_value_heads=8),
+    'llama-3.2-1b': _llama(2048, 8192, 32, 16, num_key_value_heads=8),
     'mistral-7b': _llama(4096, 14336, 32, 32, num_key_value_heads=8, model_type='mistral'),
     'qwen2.5-7b': _llama(3584, 18944, 28, 28, num_key_value_heads=4, model_type='qwen2'),
     'smollm2-135m': _llama(576, 1536, 9, 30, num_key_value_heads=3),

@@ -318,7 +318,7 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Raises:
             UserError: The neck's fields leave no choice, or a map has no such tokens.
         """
-        extra = self.num_extra_tokens if self.out_type == 'avg_featmap' else 0
+        extra = self.num_extra_tokens if self.out_type in ('avg_featmap', 'query') else 0
         given, first = queries is not None, self.out_type == 'cls_token'
         if (given and self.out_type != 'raw') or (is_map and (given or first or extra)):
             raise UserError(

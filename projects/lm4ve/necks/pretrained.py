@@ -35,8 +35,8 @@ def save_pretrained(model: nn.Module, folder: str | Path) -> None:
     Frozen parameters of the encoder are not written but fingerprinted.
 
     Args:
-        model (nn.Module): The result of :func:`wrap`; also within DistributedDataParallel
-            or ``torch.compile``.
+        model (nn.Module): The result of :func:`wrap`; also within DistributedDataParallel,
+            ``torch.compile`` or ``peft``.
         folder (str | Path): It is made if it is not there.
 
     Raises:
@@ -130,12 +130,14 @@ def from_pretrained(
 
 
 def _unwrapped(model: Any) -> Any:
-    """Return the model within DistributedDataParallel and ``torch.compile``."""
+    """Return the model within DistributedDataParallel, ``torch.compile`` and ``peft``."""
     while True:
         if hasattr(model, '_orig_mod'):
             model = model._orig_mod
         elif isinstance(model, nn.parallel.DistributedDataParallel):
             model = model.module
+        elif hasattr(model, 'get_base_model'):
+            model = model.get_base_model()
         else:
             return model
 

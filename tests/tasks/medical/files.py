@@ -39,15 +39,16 @@ def write_volume(path: Path, array: np.ndarray, voxel: tuple = (1.0, 1.0, 2.0)) 
     return path
 
 
-def write_decathlon(root: Path, count: int = 6) -> None:
-    """A task of MSD with four channels and four classes: a bright box in three parts."""
+def write_decathlon(root: Path, channels: int = 4, classes: int = 4, count: int = 6) -> None:
+    """A task of MSD: a bright box in parts."""
     label = np.zeros((20, 18, 16), np.uint8)
-    label[4:14, 4:14, 4:12] = np.arange(1, 9) % 3 + 1
-    image = np.random.default_rng(0).random((*label.shape, 4), np.float32) + (label > 0)[..., None]
+    label[4:14, 4:14, 4:12] = np.arange(8) % (classes - 1) + 1
+    image = np.random.default_rng(0).random((*label.shape, channels), np.float32)
+    image = np.squeeze(image + (label > 0)[..., None])
     names = [f'{i}.nii.gz' for i in range(count)]
     for name in names:
         write_volume(root / 'imagesTr' / name, image)
         write_volume(root / 'labelsTr' / name, label)
     pairs = [dict(image=f'./imagesTr/{n}', label=f'./labelsTr/{n}') for n in names]
-    labels = {str(i): f'class {i}' for i in range(4)}
+    labels = {str(i): f'class {i}' for i in range(classes)}
     (root / 'dataset.json').write_text(json.dumps(dict(labels=labels, training=pairs)))

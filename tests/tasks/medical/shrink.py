@@ -52,7 +52,10 @@ class Shrinker(shrink.Shrinker):
             name = dataset.ann_file.partition('_')[0]
             dataset.data_root = self.written(name, partial(files.write_lesions, name=name))
         elif dataset.type == 'lm4ve.Decathlon':
-            dataset.data_root = self.written('msd', files.write_decathlon)
+            load = dataset.pipeline[0]
+            sizes = dict(channels=load.channels, classes=load.num_classes)
+            write = partial(files.write_decathlon, **sizes)
+            dataset.data_root = self.written(f'msd-{load.channels}', write)
             dataset.ratios = (0.5, 0.25, 0.25)
         else:
             dataset.count = 4

@@ -139,8 +139,11 @@ def task_of_model(model_class: Any) -> Task:
     for task in all_tasks():
         if task.recognizes(model_class):
             return task
-    bases = [name for task in all_tasks() for name in task.models]
-    raise UserError(f'{model_class} derives from no model of a task: {listing(bases, 99)}.')
+    titles = [task.title for task in all_tasks()]
+    raise UserError(
+        f'{model_class.__name__} derives from no model of a task ({listing(titles, 99)}). Fix: the '
+        'tools of its own library, such as mmseg.apis.inference_model.'
+    )
 
 
 def task_of_config(cfg: Config) -> Task:

@@ -24,7 +24,7 @@ class ImageAnalysis(TaskAnalysis):
     def read_input(
         self, cfg: Config, path: Path | np.ndarray, pipeline: list[dict], **options: Any
     ) -> dict:
-        """Read a file, or pixels uint8 ``[H, W, 3]``, BGR."""
+        """Read a file, or pixels uint8 ``[H, W, 3]``, BGR, or a volume ``[3, D, H, W]``."""
         array = path if isinstance(path, np.ndarray) else None
         if array is None and (defect := find_defect(str(path), decode=True)):
             raise UserError(f"The image '{path}' {defect}.")
@@ -37,7 +37,7 @@ class ImageAnalysis(TaskAnalysis):
         else:
             # The data set gives arrays, in the order that its preprocessor expects.
             preprocessor = cfg.get('data_preprocessor') or cfg.model.data_preprocessor
-            if not preprocessor.get('to_rgb', False):
+            if not preprocessor.get('to_rgb', False) and pixels.ndim == 3:
                 pixels = np.ascontiguousarray(pixels[..., ::-1])
             size = cfg.model.get('backbone', {}).get('img_size')
             if size and not any('Resize' in t['type'] for t in pipeline):
@@ -61,6 +61,8 @@ class ImageAnalysis(TaskAnalysis):
     def pictures(
         self, model: nn.Module, inputs: Tensor, outputs: Sequence[Any], frames: int
     ) -> list[Frames]:
+        if inputs.dim() == 5:  # MedMNIST's volumes: their middle slice
+            inputs = inputs[:, :, inputs.shape[2] // 2]
         return [Frames(p[None]) for p in pixels_of(inputs, model.data_preprocessor)]
 
 

@@ -1,7 +1,10 @@
 """Inputs and outputs of exported image models."""
 
+import numpy as np
+from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from lm4ve.tasks.base.analysis import tested_dataset
 from lm4ve.tasks.base.export import TaskExport, made_up_pictures, samples_of_files
 from lm4ve.tasks.image import TASK
 
@@ -13,6 +16,11 @@ class ImageExport(TaskExport):
     outputs = {'logits': 'one for each class; softmax gives the probabilities'}
 
     def samples(self, cfg: Config, count: int, pipeline: list[dict] | None = None) -> list[dict]:
+        dataset = tested_dataset(cfg)
+        if str(dataset.get('flag')).endswith('3d'):  # MedMNIST's volumes, which no picture holds
+            shape = (count, 3, *[dataset.get('size', 28)] * 3)
+            noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+            return [Compose(pipeline or dataset.pipeline)(dict(img=volume)) for volume in noise]
         return samples_of_files(self.task, cfg, made_up_pictures(count), '.png', pipeline=pipeline)
 
 

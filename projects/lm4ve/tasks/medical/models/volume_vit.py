@@ -94,9 +94,10 @@ class VolumeViT(BaseModule):
                 f'{list(x.shape)}. Fix: in_channels and image_size of the backbone, or the '
                 'Resized of the pipelines.'
             )
-        for axis, patch in enumerate(self.patch_size, 2):
-            x = x.unfold(axis, patch, patch)  # [B, C, h, w, d, ph, pw, pd] in the end
-        x = self.embed(x.flatten(2, 4).transpose(1, 2).flatten(2))
+        for axis, patch in zip((2, 4, 6), self.patch_size, strict=True):
+            x = x.unflatten(axis, (-1, patch))
+        x = x.permute(0, 2, 4, 6, 1, 3, 5, 7)  # [B, h, w, d, C, ph, pw, pd]
+        x = self.embed(x.flatten(4).flatten(1, 3))
         x = x + self.pos_embed
         for layer in self.layers:
             x = layer(x)
