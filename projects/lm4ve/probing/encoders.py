@@ -238,8 +238,10 @@ def _of_config(name: str, checkpoint: str | None, size: int | None) -> Encoder:
             return task.analysis.read_input(cfg, pixels, pipeline)
         return Compose(pipeline)(copy.deepcopy(source))
 
-    parts = nn.ModuleDict(dict(preprocessor=model.data_preprocessor, backbone=model.backbone))
+    backbone: Any = model.backbone
+    preprocessor: Any = model.data_preprocessor
+    parts = nn.ModuleDict(dict(preprocessor=preprocessor, backbone=backbone))
     facts = json.dumps([cfg.model.to_dict(), pipeline_of(cfg, False)], default=str)
     # Video models of several views lose the place of their class tokens.
-    prefix = prefix_of(model.backbone, -1)
+    prefix = prefix_of(backbone, -1)
     return Encoder(name, _Frozen(parts, run), transform, facts, prefix, task.name)

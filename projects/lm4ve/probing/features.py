@@ -189,9 +189,9 @@ def _fill(
             batch = np.full((len(inputs), *shape), np.nan, np.float16)
             if good:
                 batch[good] = encode([inputs[k] for k in good])
-            file.write(batch.tobytes())
+            file.write(data := batch.tobytes())
             file.flush()
-            batches.append([len(batch), zlib.crc32(batch)])
+            batches.append([len(batch), zlib.crc32(data)])
             write_json(dict(shape=shape, batches=batches), folder / RECORD)
             done += len(batch)
             bar.update(len(batch))
@@ -240,11 +240,13 @@ def pool_tokens(
         Tensor: Tokens ``[B, N', C]``.
     """
     if features.dim() > 3:  # class tokens are of sequences
-        prefix, grid = 0, (features.shape[2:] if features.dim() == 4 else None)
+        rows, *columns = features.shape[2:]
+        prefix, grid = 0, ((rows, columns[0]) if features.dim() == 4 else None)
         features = features.flatten(2).transpose(1, 2)
     first, places = features[:, :prefix], features[:, prefix:].transpose(1, 2)
     if limit and grid and math.prod(grid) == places.shape[2]:
-        sides = [min(math.isqrt(limit), side) for side in grid]
+        most = math.isqrt(limit)
+        sides = min(most, grid[0]), min(most, grid[1])
         places = F.adaptive_avg_pool2d(places.unflatten(2, grid), sides).flatten(2)
     if limit and places.shape[2] > limit:
         places = F.adaptive_avg_pool1d(places, limit)

@@ -76,8 +76,9 @@ class Study:
         self.profiles: dict[str, Profile] = {}
         blocks = self._profile(list_blocks(args.block, args.layers, formal, args.dtype))
         first = self.profiles[blocks[0].name]
-        shape = features.tokens.shape[:1:-1]
-        controls = self._profile(list_controls(*shape, first.embed_dims, first.operations))
+        *_, tokens, channels = features.tokens.shape
+        sizes = channels, tokens, first.embed_dims, first.operations
+        controls = self._profile(list_controls(*sizes))
         self.variants = sorted([*blocks, *controls], key=lambda v: FAMILIES.index(v.family))
         if not self.plan:
             self.plan = self._make_plan(time.monotonic() - started)

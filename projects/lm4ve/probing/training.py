@@ -166,13 +166,14 @@ class Trainer:
             self.train(Job(variant, '', 1e-3, 0, steps, 'test'))
         trained = time.perf_counter() - 2 * built + start  # which built it again
         block = getattr(pool, 'block', None)
+        tokens, channels = self.features.tokens.shape[2:]
         # The fingerprint names the weights, wherever they come from.
         source = dict(getattr(block, 'source', {}), source='', layers=0)
         return Profile(
             identity=digest([variant.family, variant.width, source]),
             embed_dims=getattr(block, 'embed_dims', 0),
             trainable=count_trainable(model),
-            operations=count_operations(pool, *self.features.tokens.shape[2:], DEVICE),
+            operations=count_operations(pool, tokens, channels, DEVICE),
             step_seconds=max(trained / max(steps, 1), 0.0),
             fixed_seconds=built - start,
         )
@@ -210,7 +211,7 @@ def start_workers(features: Features, count: int) -> Iterator[Run]:
     context.set_forkserver_preload([__name__])
     tokens: Any = features.tokens
     if isinstance(tokens, np.memmap):  # pickle would send what is in the file
-        place = tokens.filename, tokens.dtype, 'r', tokens.offset, tokens.shape
+        place: Any = tokens.filename, tokens.dtype, 'r', tokens.offset, tokens.shape
         features = replace(features, tokens=place)
     with ProcessPoolExecutor(count, context, _prepare, (features,)) as pool:
         try:

@@ -94,8 +94,7 @@ def build_head(variant: Variant, channels: int, classes: int, seed: int) -> nn.S
 def _build_neck(block: nn.Module, channels: int) -> LLMBlockNeck:
     # A language model's layer has a residual connection of its own.
     residual = 'inner' if isinstance(block, AttentionBlock) else 'none'
-    options = dict(norm_cfg=None, residual=residual, out_type='avg_featmap')
-    return LLMBlockNeck(channels, block, **options)
+    return LLMBlockNeck(channels, block, None, residual, out_type='avg_featmap')
 
 
 def count_operations(module: nn.Module, tokens: int, channels: int, device: str) -> int:
