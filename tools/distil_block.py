@@ -157,9 +157,10 @@ def main(argv: list[str] | None = None) -> None:
     add('--width', type=int, help="of the layer; default: the encoder's")
     add('--steps', type=int, default=2000, help='batches of training; default: %(default)s')
     add('--seed', type=int, default=0)
-    add('--out', dest='work_dir', required=True, help='folder for config and checkpoint')
+    add('--out', type=Path, required=True, help='folder for config and checkpoint')
     args = parser.parse_args(argv)
-    path = Path(args.work_dir) / f'{Path(args.config).stem}_distilled.py'
+    args.work_dir = str(args.out / 'tests')  # the runner writes a config of the same name
+    path = args.out / f'{Path(args.config).stem}_distilled.py'
     if path.exists():
         raise UserError(f"'{path}' exists. Fix: another --out.")
     cfg = ready(args)

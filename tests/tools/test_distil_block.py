@@ -32,6 +32,7 @@ def test_distilled_model_ships_without_the_language_model(tmp_path):
     assert after['parameters of the neck'] < before['parameters of the neck'] / 50
     config, weights = (tmp_path / 'a' / f'{NAME}.{end}' for end in ('py', 'pth'))
     assert 'MiniLM' not in config.read_text()
+    assert str(tmp_path) not in config.read_text()
     out = '--out', tmp_path / 'out.json', '--out-item', 'metrics'
     run_tool_here('test.py', config, weights, '--work-dir', tmp_path, *out)
     shipped = json.loads((tmp_path / 'out.json').read_text())['accuracy/top1']
