@@ -73,6 +73,16 @@ def test_causal_suffix_is_a_prefix_mask():
     torch.testing.assert_close(block(x), torch.cat(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('block', [dict(causal=True), dict(causal_suffix=3)])
+def test_learned_queries_stand_last_under_causal_masks(block):
+    fields = dict(learned=3, keys=True, join='concat')
+    neck, plain = make(block, out_type='query', queries=fields), LLMBlock(arch=ARCH)
+    hidden = neck.mapper_in(torch.cat([tokens(), neck.query.tokens.expand(2, -1, -1)], dim=1))
+    last = [plain(hidden[:, : i + 1])[:, -1] for i in (5, 6, 7)]  # each reads those before it
+    expected = neck.mapper_out(torch.stack(last, dim=1)).flatten(1)
+    torch.testing.assert_close(neck(tokens()), expected, atol=1e-5, rtol=1e-4)
+
+
 # --------------------------------------------------------------------------- mappers and gate
 @pytest.mark.parametrize('gate', [False, True, 'tanh'])
 @pytest.mark.parametrize('residual', ['inner', 'outer'])

@@ -88,14 +88,11 @@ def main(argv=None) -> None:
     for task in args.tasks:
         plain, other, batch = configs(task, args.width, args.dtype)
         named = {task: plain, f'{task} + LLaMA-7B block': other}
-        for part in args.train_queries if task in POOLED else ():
-            *_, drawn, _ = configs(task, args.width, args.dtype, train_queries=part)
-            named[f'{task} + LLaMA-7B block, {part:.3g} of the tokens'] = drawn
-        if task in POOLED:
-            few = dict(out_type='query', queries=POOLED[task])
-            named[f'{task} + LLaMA-7B block, few queries'] = configs(
-                task, args.width, args.dtype, **few
-            )[1]
+        parts = {f'{p:.3g} of the tokens': dict(train_queries=p) for p in args.train_queries}
+        parts['few queries'] = dict(out_type='query', queries=POOLED.get(task))
+        for name, fields in parts.items() if task in POOLED else ():
+            _, changed, _ = configs(task, args.width, args.dtype, **fields)
+            named[f'{task} + LLaMA-7B block, {name}'] = changed
         batch = 2 if args.tiny else batch
         steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
         times = in_rounds(steps, args)
