@@ -17,7 +17,7 @@ SCRIPT = {
     "reveal_type(lm4ve.apis.list_models('*digits'))": 'list[str]',
     'lm4ve.warp_model': 'Module has no attribute "warp_model"',
     'from lm4ve.tasks.image import Digits': 'has no attribute "Digits"',
-    'lm4ve.wrap(model=None)': 'Missing positional',
+    'lm4ve.wrap()': 'Missing positional',
 }
 #: Without the inside of other libraries, which takes minutes the first time.
 CONFIG = '[mypy]\nignore_missing_imports = True\n[mypy-{}.*]\nfollow_imports = skip\n'.format(

@@ -40,8 +40,8 @@ def damage(path):
     [
         (dict(_=dict(cat=20, dog=10)), [[12, 6], [4, 2], [4, 2]]),
         (dict(train=dict(a=5, b=5), val=dict(a=2, b=1), test=dict(b=3)), [[5, 5], [2, 1], [0, 3]]),
-        (dict(train=dict(a=10, b=20), test=dict(a=3)), [[8, 16], [2, 4], [3, 0]]),
-        (dict(train=dict(a=10, b=20), val=dict(a=3)), [[8, 16], [2, 4], [3, 0]]),
+        (dict(train=dict(a=10, b=20), test=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
+        (dict(train=dict(a=10, b=20), val=dict(a=4)), [[8, 16], [2, 4], [4, 0]]),
         (dict(train=dict(a=20, b=10)), [[12, 6], [4, 2], [4, 2]]),
     ],
     ids=str,
@@ -96,10 +96,12 @@ def test_bad_data_is_refused_by_name(tmp_path):
 def test_rare_classes_and_damaged_training_pictures_are_left_out(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('lm4ve.probing.data._warn', said.append)
-    whole = read_data(str(write_folder(tmp_path, _=dict(a=10, b=10, rare=4))))
+    whole = read_data(str(write_folder(tmp_path / 'rare', _=dict(a=10, b=10, rare=4))))
     assert whole.classes == ('a', 'b') and said.pop().endswith('fewer than 5 pictures: rare.')
+    parts = dict(train=dict(a=10, b=10), val=dict(a=2, b=2), test=dict(a=2, b=2))
+    whole = read_data(str(write_folder(tmp_path / 'split', **parts)))
     damage(path := whole.items[whole.splits['train'][0]])
-    data = read_data(str(tmp_path))
+    data = read_data(str(tmp_path / 'split'))
     assert len(data) == len(whole) - 1 and f'1 damaged pictures left out: {path}.' in said[-1]
     assert data.fingerprint != whole.fingerprint
 
