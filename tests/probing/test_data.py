@@ -77,13 +77,13 @@ def test_bad_data_is_refused_by_name(tmp_path):
     table = pd.DataFrame(dict(path='one/a/0.png', label=['x', 'y'], split=['train', 'test']))
     table.assign(group='g').to_csv(tmp_path / 'd.csv', index=False)
     table.assign(label=['x', '']).to_csv(tmp_path / 'f.csv', index=False)
-    table.rename(columns=dict(label='lable')).to_csv(tmp_path / 'e.csv', index=False)
+    table.rename(columns=dict(label='labels')).to_csv(tmp_path / 'e.csv', index=False)
     cases = {
         'one': 'number of classes .*=1 must be',
         'new': 'without a training picture: c',
         'bad': '1 damaged pictures in val or test: .*b/3.png',
         'd.csv': 'groups in several splits: g',
-        'e.csv': "'label' must be one of path, lable.* Did you mean 'lable'",
+        'e.csv': "'label' must be one of path, labels.* Did you mean 'labels'",
         'f.csv': 'a row without a label',
         'one/a': 'needs them in folders of classes',
         'none': 'is no folder, no CSV and no config',
