@@ -15,7 +15,6 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from lm4ve.blocks.eight_bits import EIGHT_BITS, quantize_products
 from lm4ve.blocks.frozen import Frozen, count_parameters, frozen_tensors, is_plain
 from lm4ve.blocks.language_model import LanguageModel, Window
 from lm4ve.blocks.layer import LLMLayer, Queries, take_tokens
@@ -26,7 +25,8 @@ from lm4ve.llm.fingerprint import fingerprint
 
 _DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 _ORIGINS = {True: 'pre-trained', False: 'random', 'permuted': 'permuted'}
-_DTYPES |= dict.fromkeys(EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
+_EIGHT_BITS = ('int8', 'float8')
+_DTYPES |= dict.fromkeys(_EIGHT_BITS, torch.bfloat16)  # of all but their products in 8 bits
 #: What trains -> the types that it trains in: updates are lost in 16-bit weights.
 _TRAINABLE = dict(
     none=(*_DTYPES,), norms=('float32',), all=('float32',), lora=('float32', 'bfloat16', 'float16')
@@ -112,7 +112,7 @@ class LLMBlock(ProvenanceMixin):
         self.pretrained: bool | str = pretrained if checkpoint is not None else False
         self.trainable, self.causal, self.causal_suffix = trainable, causal, causal_suffix
         self.dtype = _DTYPES[dtype]
-        self.eight_bits = dtype if dtype in EIGHT_BITS else None
+        self.eight_bits = dtype if dtype in _EIGHT_BITS else None
         model = LanguageModel(checkpoint, arch)
         self.embed_dims: int = model.config.hidden_size
         self.layer_indices = model.resolve_layers(layers)
@@ -163,6 +163,8 @@ class LLMBlock(ProvenanceMixin):
         layers.requires_grad_(True)
         for layer in layers:
             if self.eight_bits:
+                from lm4ve.blocks.eight_bits import quantize_products
+
                 quantize_products(layer, self.eight_bits)
             if self.trainable == 'lora':
                 from lm4ve.blocks.adapters import expose_linears
