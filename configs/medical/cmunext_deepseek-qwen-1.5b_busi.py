@@ -1,17 +1,8 @@
-# LLM4Seg with the last layer of DeepSeek-R1-Distill-Qwen-1.5B.
-_base_ = ['./cmunext_none_busi.py', '../_base_/llm/deepseek-qwen-1.5b.py']
+# LLM4Seg with the last layer of DeepSeek-R1-Distill-Qwen-1.5B: 28 layers, D = 1536, 2 KV heads.
+_base_ = './cmunext_llama-3.2-1b_busi.py'
 
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='LLMBlockInsert',
-        after='encoder5',
-        backbone=_base_.model.backbone,
-        neck=dict(
-            type='LLMBlockNeck',
-            in_channels=256,
-            mapper=dict(bias=True),
-            block=dict(_base_.llm_block, layers=(27,), final_norm=False, dtype='float32'),
-        ),
+        neck=dict(block=dict(checkpoint='data/llm/deepseek-r1-distill-qwen-1.5b', layers=(27,)))
     )
 )

@@ -36,7 +36,7 @@ def permuted(weight: Tensor, name: str) -> Tensor:
     """Bring a matrix's elements into a random order.
 
     Args:
-        weight (Tensor): Of any shape; a vector stays as it is.
+        weight (Tensor): It may have any shape; a vector stays as it is.
         name (str): The order depends on it and on the seed of torch's global CPU generator.
     """
     if weight.dim() < 2:

@@ -88,7 +88,7 @@ def locate_packaged(
 
     Args:
         name (str): A key of ``models``.
-        models (Mapping): As :data:`PACKAGED_MODELS`.
+        models (Mapping): It has the form of :data:`PACKAGED_MODELS`.
         field (str): What holds the name, for the error.
 
     Raises:

@@ -110,7 +110,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             CSV with the columns path, label and optionally split and group (a group stands on
             one side of a split only); or ``config:`` and a config's file or name, whose
             training and test data sets are used.
-        seed (int): Of the splits that are made here: 60 % train, 20 % val, 20 % test, each
+        seed (int): It decides the splits that are made here: 60 % train, 20 % val, 20 % test, each
             class alike. Where only train and test (or val) are given, val is a fifth of train.
         limit (int, optional): About so many items, an equal share of each class and split.
 
@@ -266,7 +266,7 @@ def report_damaged(name: str, damaged: Sequence[tuple[Any, bool]]) -> None:
     """Warn of damaged pictures of the training split; refuse those of val and test.
 
     Args:
-        name (str): Of the data.
+        name (str): Messages name the data so.
         damaged (Sequence[tuple[Any, bool]]): Files, and whether they are for training.
 
     Raises:

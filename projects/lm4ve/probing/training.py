@@ -46,7 +46,7 @@ class Job:
         variant (Variant): What is trained.
         identity (str): Hex; of the variant's computation and frozen weights.
         rate (float): The largest learning rate of the one-cycle schedule.
-        seed (int): Of the initialization, of the order, and of a random block.
+        seed (int): Decides the initialization, the order and a random block.
         steps (int): Batches.
         split (str): What is scored: 'val' while rates are tuned, 'test' at the end.
     """
@@ -74,7 +74,7 @@ class Profile:
         embed_dims (int): D of a block; 0 without one.
         trainable (int): Parameters that train, those of norm and classifier included.
         operations (int): Floating-point operations up to the norm, for one sample.
-        step_seconds, fixed_seconds (float): Of a training; 0 where nothing was measured.
+        step_seconds, fixed_seconds (float): A training takes these; 0 was not measured.
     """
 
     identity: str

@@ -40,10 +40,10 @@ class Variant:
 
     Attributes:
         name (str): In tables.
-        family (str): Of :data:`FAMILIES`.
+        family (str): It is one of :data:`FAMILIES`.
         words (str): In sentences.
         block (Mapping): Arguments of :class:`lm4ve.blocks.LLMBlock`, if it has one.
-        width (int): Of the layer that is trained in the block's place.
+        width (int): The layer that trains in the block's place is as wide.
     """
 
     name: str
