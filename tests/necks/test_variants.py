@@ -73,6 +73,31 @@ def test_causal_suffix_is_a_prefix_mask():
     torch.testing.assert_close(block(x), torch.cat(expected, dim=1), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize('low_rank', ['off', 'fold', 'auto'])
+def test_a_soft_mask_closes_while_the_model_trains(low_rank):
+    neck, x = make(dict(causal=dict(soft=0.5)), low_rank=low_rank), tokens()
+    layer, hidden = neck.block.layers[0], neck.mapper_in(x)
+    normed = layer.attention_norm(hidden)
+    projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+    q, k, v = (p(normed).unflatten(-1, (-1, layer.head_dim)).transpose(1, 2) for p in projections)
+    later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+    for progress, factor in ((0.0, 1.0), (0.125, 0.75), (0.5, 0.0), (1.0, 0.0), (None, 0.0)):
+        neck.train(progress is not None).set_progress(progress)
+        weights = (q @ k.transpose(-2, -1) * layer.scale).softmax(-1)
+        weights = torch.where(later, weights * factor, weights)
+        expected = neck.mapper_out(neck.block.final_norm(layer.finish(hidden, normed, weights @ v)))
+        torch.testing.assert_close(neck(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_soft_mask_is_refused_without_progress_and_with_padding():
+    neck = make(dict(causal=dict(soft=0.5))).train()
+    assert neck.follows_progress
+    with pytest.raises(UserError, match='NeckProgressHook'):
+        neck(tokens())
+    with pytest.raises(UserError, match='no padding'):
+        neck.eval()(tokens(), padding_mask=torch.arange(5).expand(2, -1) > 3)
+
+
 @pytest.mark.parametrize('block', [dict(causal=True), dict(causal_suffix=3)])
 def test_learned_queries_stand_last_under_causal_masks(block):
     fields = dict(learned=3, keys=True, join='concat')
@@ -214,6 +239,7 @@ VARIANTS = [
     (dict(out_type='query', queries=dict(mean=True)), {}),
     (dict(shuffle_tokens=True), dict(causal=True)),
     ({}, dict(causal_suffix=2)),
+    ({}, dict(causal=dict(soft=0.2))),
     ({}, dict(rotary='llm4seg')),
     ({}, dict(rotary='one-frequency')),
 ]
@@ -225,7 +251,7 @@ def test_checkpoints_record_variants(neck, block):
     state = made.state_dict()
     make(block, **neck).load_state_dict(dict(state))
     kept = {k: v for k, v in neck.items() if k == 'residual'}
-    plain = make({k: v for k, v in block.items() if k == 'causal'}, **kept)
+    plain = make({k: v for k, v in block.items() if v is True}, **kept)
     with pytest.raises(CheckpointError, match='was made with'):
         plain.load_state_dict(dict(state), strict=False)
     with pytest.raises(CheckpointError, match='was made with'):
@@ -244,6 +270,8 @@ REFUSED = [
     ({}, dict(rotary='swapped'), "rotary='swapped'"),
     ({}, dict(pretrained='permuted'), 'needs weights'),
     ({}, dict(causal=True, causal_suffix=1), 'causal with'),
+    ({}, dict(causal=dict(soft=2.0)), 'causal.soft'),
+    ({}, dict(causal=dict(sift=0.2)), 'fields of block.causal'),
 ]
 
 

@@ -164,8 +164,8 @@ class LLMLayer(nn.Module):
         Args:
             q (Tensor): ``[B, H, Q, d]``.
             k, v (Tensor): ``[B, KV, N, d]`` where KV divides H.
-            mask (Tensor, optional): Bool, broadcastable to ``[B, H, Q, N]``, True
-                where a query may look.
+            mask (Tensor, optional): Broadcastable to ``[B, H, Q, N]``. Bool, True where a query
+                may look; else factors of the weights after softmax.
 
         Returns:
             Tensor: ``[B, H, Q, d]``.
@@ -174,9 +174,13 @@ class LLMLayer(nn.Module):
         if groups > 1:
             k = k.repeat_interleave(groups, dim=1)
             v = v.repeat_interleave(groups, dim=1)
-        if self.softcap is None and self.sinks is None:
+        factors = None
+        if mask is not None and mask.is_floating_point():
+            factors, mask = mask, None
+        if self.softcap is None and self.sinks is None and factors is None:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
-        # The fused kernels neither cap scores (gemma2) nor have keys without values (gpt_oss).
+        # The fused kernels do not cap scores (gemma2), have no keys without values (gpt_oss), and
+        # no factors.
         scores = q @ k.transpose(-2, -1) * self.scale
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap
@@ -186,7 +190,8 @@ class LLMLayer(nn.Module):
             sinks = unwrap(self.sinks).weight.to(scores.dtype).view(1, -1, 1, 1)
             scores = torch.cat((scores, sinks.expand(*scores.shape[:-1], 1)), dim=-1)
         weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype)
-        return weights[..., : k.shape[-2]] @ v
+        weights = weights[..., : k.shape[-2]]
+        return (weights if factors is None else weights * factors.to(v.dtype)) @ v
 
     def finish(self, x: Tensor, normed: Tensor, out: Tensor) -> Tensor:
         """From the heads' outputs on: projection, residuals, norms, MLP.

@@ -53,9 +53,10 @@ class LLMBlock(ProvenanceMixin):
         lora (dict, optional): With 'lora' the fields of :class:`lm4ve.blocks.adapters.LoRA`.
             ``targets`` are parts of a layer: 'q_proj' and 'v_proj' by default, 'k_proj',
             'o_proj', and the layers of its MLP.
-        causal (bool): Keep the language model's causal mask. The code of LLM4Seg
+        causal (bool | dict): Keep the language model's causal mask. The code of LLM4Seg
             (arXiv 2506.18034) has it too, since a layer of ``transformers`` without a mask is
-            causal.
+            causal. dict(soft=0.2) lets training begin without it
+            (:class:`lm4ve.blocks.variants.SoftMask`).
         causal_suffix (int): Only the last so many tokens are causal: they read all tokens before
             them, which read one another (DeepSeek-OCR 2's learned queries).
         window (bool): Keep its sliding or chunked window too, where it has one: with ``causal``,
@@ -91,7 +92,7 @@ class LLMBlock(ProvenanceMixin):
         pretrained: bool | str = True,
         seed: int = 0,
         trainable: str = 'none',
-        causal: bool = False,
+        causal: bool | dict[str, float] = False,
         window: bool = True,
         rotary: bool | str = False,
         final_norm: bool = True,
@@ -104,10 +105,13 @@ class LLMBlock(ProvenanceMixin):
         check('block.trainable', trainable, choices=_TRAINABLE)
         types = _TRAINABLE[trainable]
         check(f"block.dtype with block.trainable='{trainable}'", dtype, choices=types)
-        if lora is not None or causal_suffix or pretrained not in (True, False):
-            from lm4ve.blocks.variants import check_variants
+        self.soft_mask: Any = None
+        plain = pretrained in (True, False) and isinstance(causal, bool)
+        if lora is not None or causal_suffix or not plain:
+            from lm4ve.blocks.variants import SoftMask, check_variants
 
             check_variants(trainable, lora, causal, causal_suffix, pretrained, checkpoint)
+            self.soft_mask = None if isinstance(causal, bool) else SoftMask(causal)
         self.checkpoint, self.arch, self.seed = checkpoint, arch, seed
         self.pretrained: bool | str = pretrained if checkpoint is not None else False
         self.trainable, self.causal, self.causal_suffix = trainable, causal, causal_suffix
@@ -271,7 +275,10 @@ class LLMBlock(ProvenanceMixin):
                 if self.causal or self.causal_suffix or window:
                     prefix = 0 if self.causal else x.shape[1] - self.causal_suffix
                     seen = _seen(x, wanted, prefix, window)
-                    mask = seen if real is None else seen & real
+                    if self.soft_mask is not None:
+                        mask = self.soft_mask(seen, real, self.training)
+                    else:
+                        mask = seen if real is None else seen & real
                 rotary = self._rotary and self._rotary(self.layer_indices[i], x.shape[1], x.device)
                 if i == 0 and mapper is not None:
                     if isinstance(mapper, Tensor):
@@ -289,6 +296,7 @@ class LLMBlock(ProvenanceMixin):
         first: Any = self.layers[0]
         turned = self._rotary is not None and first.uses_rotary
         plain = all(is_plain(norm, nn.Identity) for norm in (first.k_norm, first.v_norm))
+        plain = plain and self.soft_mask is None
         return plain and not turned and first.clip is None and first.sinks is None
 
     def can_fold(self, mapper: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """Forms of a block beside the paper's; a plain block does not import this file."""
 
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from lm4ve.errors import UserError, check
 def check_variants(
     trainable: str,
     lora: Any,
-    causal: bool,
+    causal: Any,
     causal_suffix: int,
     pretrained: Any,
     checkpoint: str | None,
@@ -30,6 +31,50 @@ def check_variants(
         check('block.causal with block.causal_suffix', causal, choices=(False,))
     if pretrained == 'permuted' and checkpoint is None:
         raise UserError("block.pretrained='permuted' needs weights. Fix: block.checkpoint.")
+
+
+class SoftMask:
+    """A causal mask that closes while the model trains (iLLaMA, arXiv 2404.06773).
+
+    A later token's attention weight is multiplied, after softmax, by a factor that falls linearly
+    from 1 to 0; in evaluation it is 0. What remains is not scaled to a sum of 1.
+
+    Args:
+        fields (Mapping): ``soft``, the part of training after which the factor is 0.
+
+    Attributes:
+        progress (float | None): How far training has come, in [0, 1].
+
+    Raises:
+        UserError: A field is wrong.
+    """
+
+    def __init__(self, fields: Mapping[str, float]) -> None:
+        check('block.causal', fields, kind=(bool, dict))
+        check('fields of block.causal', [*fields], choices=(['soft'],))
+        check('block.causal.soft', fields['soft'], kind=(int, float), above=0, most=1)
+        self.end, self.progress = fields['soft'], None
+
+    def __call__(self, seen: Tensor, real: Tensor | None, training: bool) -> Tensor:
+        """Return the factors.
+
+        Args:
+            seen (Tensor): Bool, broadcastable to ``[B, H, Q, N]``, of the causal mask.
+            real (Tensor, optional): Must be None: with padding, what softmax sums is unclear.
+            training (bool): Else the mask is closed.
+
+        Raises:
+            UserError: There is padding, or a training step without progress.
+        """
+        if real is not None:
+            raise UserError('block.causal=dict(soft=...) takes no padding. Fix: block.causal=True.')
+        if training and self.progress is None:
+            raise UserError(
+                'block.causal=dict(soft=...) needs lm4ve.NeckProgressHook in custom_hooks, or '
+                'neck.set_progress(step / steps) before each step.'
+            )
+        factor = max(0.0, 1 - (self.progress or 0) / self.end) if training else 0.0
+        return seen + ~seen * factor
 
 
 def permuted(weight: Tensor, name: str) -> Tensor:

@@ -156,11 +156,13 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             from lm4ve.necks.train_only import TrainOnly
 
             self.train_only = TrainOnly(train_queries, branch, out_type, residual)
-        #: Whether a training step depends on how far training has come.
-        self.follows_progress = self.train_only is not None and self.train_only.scheduled
         self.block = block if isinstance(block, nn.Module) else MODELS.build(block)
+        #: Whether a training step depends on how far training has come.
+        self.follows_progress = getattr(self.block, 'soft_mask', None) is not None or (
+            self.train_only is not None and self.train_only.scheduled
+        )
         if not getattr(self.block, 'may_absorb', True):
-            field = 'neck.low_rank with block.rotary=True, or norms of keys, clipping or sinks'
+            field = 'neck.low_rank with block.rotary=True, a soft mask, norms of keys, clipping or sinks'
             check(field, low_rank, choices=('auto', 'fold', 'off'))
         self.mapper_in: Any = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out: Any = nn.Linear(self.block.embed_dims, in_channels, bias=False)
@@ -335,8 +337,9 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
         Args:
             progress (float): In [0, 1].
         """
-        if self.train_only is not None:
-            self.train_only.progress = progress
+        for part in (self.train_only, getattr(self.block, 'soft_mask', None)):
+            if part is not None:
+                part.progress = progress
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that a checkpoint records, beside the neck's tensors.
