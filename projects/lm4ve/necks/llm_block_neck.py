@@ -162,7 +162,8 @@ class LLMBlockNeck(BaseModule):  # type: ignore[misc]
             self.train_only is not None and self.train_only.scheduled
         )
         if not getattr(self.block, 'may_absorb', True):
-            field = 'neck.low_rank with block.rotary=True, a soft mask, norms of keys, clipping or sinks'
+            forms = 'block.rotary=True, a soft mask, norms of keys, clipping or sinks'
+            field = f'neck.low_rank with {forms}'
             check(field, low_rank, choices=('auto', 'fold', 'off'))
         self.mapper_in: Any = nn.Linear(in_channels, self.block.embed_dims, bias=False)
         self.mapper_out: Any = nn.Linear(self.block.embed_dims, in_channels, bias=False)
