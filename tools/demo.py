@@ -9,7 +9,6 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.registry import MODELS
@@ -60,7 +59,7 @@ def step_time(work_dir: Path, since: float) -> float:
     return statistics.median(times)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
     overrides = 'overrides for both trainings, for example train_cfg.max_epochs=5'

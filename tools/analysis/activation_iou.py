@@ -20,7 +20,6 @@ from mmengine.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis.capture import analyse, read_points
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
 from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of

@@ -25,7 +25,6 @@ from mmengine.runner import Runner
 from scipy.stats import spearmanr
 from torch import Tensor
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.ablation.statistics import interval
 from lm4ve.cost.tables import print_table
 from lm4ve.errors import UserError, check

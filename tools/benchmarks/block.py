@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, parser, ratio, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-import lm4ve  # noqa: F401
 from lm4ve.blocks.layer import take_tokens
 from lm4ve.blocks.low_rank import count_macs
 from lm4ve.cost.step import FORMULAS

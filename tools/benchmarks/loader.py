@@ -29,7 +29,6 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 from mmengine.runner import set_random_seed
 
-import lm4ve  # noqa: F401
 from lm4ve.compat import for_pillow
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config

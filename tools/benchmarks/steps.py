@@ -18,7 +18,6 @@ import torch
 from common import DTYPES, in_rounds, llama, parse, parser, report, step_row
 from mmengine.config import Config
 
-import lm4ve  # noqa: F401
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config

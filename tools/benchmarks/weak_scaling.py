@@ -20,7 +20,6 @@ from common import middle, parse, parser, ratio, report, timed
 from steps import CONFIGS, PAIRS, trainer
 from torch.nn.parallel import DistributedDataParallel
 
-import lm4ve  # noqa: F401
 from lm4ve.cost.step import cost_of_step
 from lm4ve.runner.config import read_config
 

@@ -28,7 +28,6 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, write_text
 from lm4ve.runner.command_line import run_tool

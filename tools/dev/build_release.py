@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from sysconfig import get_path
@@ -89,7 +88,7 @@ def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
     run(*lm4ve, 'test', DEMO, 'pretrained', cwd=folder)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     add = (parser := argparse.ArgumentParser(description=__doc__.splitlines()[0])).add_argument
     add('--out', type=Path, default=Path('dist'), help='new or empty folder of the two files')
     add('--repository', default='', help='address that links to files and pictures begin with')

@@ -3,12 +3,9 @@
 python tools/motion/baselines.py configs/motion/vectornet-demo_none_sim.py
 """
 
-from collections.abc import Sequence
-
 from mmengine.evaluator import Evaluator
 from tqdm import tqdm
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.cost.tables import print_table
 from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
@@ -28,7 +25,7 @@ def score(forecast, dataset, evaluator_cfg, name: str) -> dict:
     return evaluator.evaluate(len(dataset))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('--out', help='JSON file for the results')
     args = parser.parse_args(argv)

@@ -3,11 +3,8 @@
 python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 """
 
-from collections.abc import Sequence
-
 import torch
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.registry import DATASETS
 from lm4ve.runner.command_line import add_allow_partial, config_parser, run_tool
 from lm4ve.runner.config import read_config
@@ -19,7 +16,7 @@ from lm4ve.tasks.motion.transforms import collate_scenes
 from lm4ve.tasks.motion.visualization import scene_grid
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('out', help='PNG')
     parser.add_argument('--checkpoint', help='default: constant velocity')

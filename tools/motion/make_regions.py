@@ -5,7 +5,6 @@
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +64,7 @@ def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: in
     write_json(regions, path)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('cache')
     parser.add_argument('out')

@@ -9,7 +9,6 @@ A killed run goes on where it stopped when it is started again.
 """
 
 import json
-from collections.abc import Sequence
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
@@ -18,7 +17,7 @@ from lm4ve.tasks.base.integrity import POLICIES
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     parser.add_argument('dataset', choices=['argoverse1', 'argoverse2'])
     parser.add_argument('data_dir', help='folder of the split')

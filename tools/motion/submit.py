@@ -5,13 +5,11 @@
         --cache data/argoverse1/test.cache
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.errors import UserError, check
 from lm4ve.runner import command_line as cli
 from lm4ve.tasks import require_task
@@ -35,7 +33,7 @@ def check_test_set(cfg: Config, out: str) -> None:
     check(f"The suffix of '{out}'", Path(out).suffix, choices=(suffix,))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = cli.config_parser('Write a submission', runs=True)
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')

@@ -3,14 +3,11 @@
 python tools/pointcloud/draw.py CONFIG OUT.png --index 3
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
 
-import lm4ve  # noqa: F401
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import config_parser, run_tool
 from lm4ve.runner.config import read_config
@@ -20,7 +17,7 @@ from lm4ve.tasks.pointcloud import group_points
 from lm4ve.tasks.pointcloud.analysis import Cloud
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = config_parser(__doc__)
     parser.add_argument('out')
     parser.add_argument('--index', type=int, default=0, help='which cloud')

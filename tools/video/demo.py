@@ -8,10 +8,8 @@ frames).
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.runner.command_line import add_allow_partial, run_tool
 from lm4ve.runner.config import read_config
 from lm4ve.runner.flags import build_parser
@@ -19,7 +17,7 @@ from lm4ve.tasks.video.inference import VideoInferencer
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser(__doc__, {})
     parser.add_argument('video', help='the video to classify')
     parser.add_argument('config', help='config that the model was trained with')
@@ -33,7 +31,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     names = None
     if args.classes:

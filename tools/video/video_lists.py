@@ -10,7 +10,6 @@ a space between path and label and no frame count. A list of mmaction2 has a ``p
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from lm4ve.errors import UserError
@@ -75,7 +74,7 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
     return entries
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     kinds = parser.add_subparsers(dest='kind', required=True)
     ssv2 = kinds.add_parser('ssv2', help="the data set's official files")

@@ -11,12 +11,10 @@ folder, whose images are ranked. With a config of SQA3D it is a room:
         --situation "I am facing the bed." --config C --checkpoint P
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import DictAction
 
-import lm4ve  # noqa: F401  (registers before the config is read)
 from lm4ve.analysis import analyse
 from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
@@ -31,7 +29,7 @@ from lm4ve.tasks.rooms import RoomInferencer
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')

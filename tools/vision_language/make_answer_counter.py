@@ -7,8 +7,6 @@ The model's answers are the different ones, sorted; how often one occurs says ho
 right answer counts. Name files of training only, or those that a checkpoint was made with.
 """
 
-from collections.abc import Sequence
-
 from lm4ve.errors import check
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
@@ -16,7 +14,7 @@ from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.rooms.datasets.questions import read_answers
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     parser.add_argument('out', help='the JSON file to write (answer_counter.json)')
     parser.add_argument('annotations', nargs='+', help='SQA_train.json, or official annotations')

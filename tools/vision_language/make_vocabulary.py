@@ -10,8 +10,6 @@ Annotations are VQAv2's (.json), or own questions (.csv, .tsv, .jsonl). Answers 
 of their first occurrence in these files.
 """
 
-from collections.abc import Sequence
-
 from lm4ve.files import write_json
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.flags import build_parser
@@ -19,7 +17,7 @@ from lm4ve.tasks.vqa.answers import build_vocabulary
 from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     add = parser.add_argument
     add('out', help='the JSON file to write')

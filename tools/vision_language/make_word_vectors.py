@@ -6,15 +6,13 @@
 Texts are the lists that SQA3D's ScanQA code reads, or the official files of questions.
 """
 
-from collections.abc import Sequence
-
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.flags import build_parser
 from lm4ve.tasks.rooms.datasets.questions import read_texts
 from lm4ve.tasks.rooms.models.language import write_word_vectors
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {})
     parser.add_argument('source', help="GloVe's text file, a word and its numbers a line")
     parser.add_argument('out', help='the .npz to write')

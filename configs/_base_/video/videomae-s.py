@@ -1,5 +1,5 @@
 # VideoMAE's ViT-S, fine-tuned from its pre-training on Something-Something V2
-# (tools/video/convert_checkpoint.py makes that file).
+# (tools/convert_checkpoint.py video makes that file).
 model = dict(
     type='Recognizer3D',
     backbone=dict(

@@ -15,7 +15,7 @@ pytest.importorskip('mmpretrain')
 
 
 def convert(*args) -> None:
-    run_tool_here('image/convert_checkpoint.py', *args)
+    run_tool_here('convert_checkpoint.py', 'image', *args)
 
 
 def build(llm=None, layers=(-1,)):

@@ -30,7 +30,7 @@ def model():
 def convert(tmp_path, state, *args):
     files = tmp_path / 'src.pth', tmp_path / 'dst.pth'
     torch.save(dict(base_model=state, epoch=3, metrics=dict(acc=1.0)), files[0])
-    run_tool_here('pointcloud/convert_checkpoint.py', *files, *args)
+    run_tool_here('convert_checkpoint.py', 'pointcloud', *files, *args)
     return torch.load(files[1], weights_only=True)['state_dict']
 
 

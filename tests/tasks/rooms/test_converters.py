@@ -95,13 +95,13 @@ def test_models_with_other_parts_are_not_converted_back(changes):
 
 @pytest.mark.parametrize('poses', ['aux_reg', 'lang_cls'])
 def test_called_weights_survive_both_conversions(poses, tmp_path):
-    tool, state = 'vision_language/convert_checkpoint.py', released.random_state(poses)
+    tool, state = ('convert_checkpoint.py', 'rooms'), released.random_state(poses)
     torch.save(state, tmp_path / 'model.pth')
     (tmp_path / 'answer_counter.json').write_text(json.dumps(CORPUS))
     paths = [str(tmp_path / n) for n in ('model.pth', 'ours.pth', 'back.pth')]
-    run_tool_here(tool, *paths[:2], '--answers', tmp_path / 'answer_counter.json')
+    run_tool_here(*tool, *paths[:2], '--answers', tmp_path / 'answer_counter.json')
     build().load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
-    run_tool_here(tool, *paths[1:], '--reverse')
+    run_tool_here(*tool, *paths[1:], '--reverse')
     again = torch.load(paths[2], weights_only=True)['state_dict']
     state = {k.replace(poses, 'aux_reg'): v for k, v in state.items()}
     shapes = {k: tuple(v.shape) for k, v in again.items()}

@@ -86,4 +86,4 @@ def _write_pretrained(out: Path) -> None:
     source = out.with_name('pretrain.pth')
     torch.save(dict(model=released.pretrained_state()), source)
     sizes = ('--img-size', released.SIZE, '--num-frames', released.FRAMES)
-    run_tool_here('video/convert_checkpoint.py', source, out, *sizes)
+    run_tool_here('convert_checkpoint.py', 'video', source, out, *sizes)

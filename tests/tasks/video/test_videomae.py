@@ -33,7 +33,7 @@ def build(llm=None, layers=(-1,)):
 def convert(state, tmp_path, *args) -> dict:
     torch.save(dict(model=state), tmp_path / 'src.pth')
     run_tool_here(
-        'video/convert_checkpoint.py', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args
+        'convert_checkpoint.py', 'video', tmp_path / 'src.pth', tmp_path / 'dst.pth', *SIZES, *args
     )
     return torch.load(tmp_path / 'dst.pth', weights_only=True)['state_dict']
 

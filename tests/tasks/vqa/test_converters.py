@@ -117,14 +117,14 @@ def test_positions_are_resized_as_meter_does():
 
 
 def test_tool_converts_both_ways(tmp_path):
-    tool = 'vision_language/convert_checkpoint.py'
+    tool = 'convert_checkpoint.py', 'vqa'
     state = released.random_state('vqa')
     torch.save(dict(state_dict=state, epoch=3), tmp_path / 'meter.ckpt')
     (tmp_path / 'answers.json').write_text(json.dumps(ANSWERS))
     paths = [str(tmp_path / n) for n in ('meter.ckpt', 'ours.pth', 'back.ckpt')]
-    run_tool_here(tool, *paths[:2], '--vocabulary', tmp_path / 'answers.json')
+    run_tool_here(*tool, *paths[:2], '--vocabulary', tmp_path / 'answers.json')
     model_of('vqa').load_state_dict(torch.load(paths[1], weights_only=True)['state_dict'])
-    run_tool_here(tool, *paths[1:], '--reverse')
+    run_tool_here(*tool, *paths[1:], '--reverse')
     again = torch.load(paths[2], weights_only=True)['state_dict']
     assert all(torch.equal(again[k], state[k]) for k in again) and len(again) > 100
 

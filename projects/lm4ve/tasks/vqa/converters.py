@@ -15,8 +15,6 @@ from lm4ve.tasks.base.key_rules import Rules, rename, template_rules
 from lm4ve.tasks.base.language.answering import FINGERPRINT, vocabulary_digest
 from lm4ve.tasks.vqa.answers import read_vocabulary
 
-TASKS = ('auto', 'vqa', 'retrieval', 'matching')
-
 _CLIP = 'vit_model.visual.'
 _BLOCK = f'{_CLIP}transformer.resblocks.{{i}}.'
 _IMAGE = 'image_encoder.model.'

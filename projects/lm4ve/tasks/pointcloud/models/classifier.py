@@ -112,7 +112,7 @@ class PointCloudClassifier(BaseModel):
         neck (dict, optional): Config of a module from tokens to tokens, for example
             LLMBlockNeck.
         checkpoint (str, optional): A checkpoint of this suite (made by
-            ``tools/pointcloud/convert_checkpoint.py`` of a published one) with the encoder
+            ``tools/convert_checkpoint.py pointcloud`` of a published one) with the encoder
             that training starts from; see :func:`load_encoder`.
         data_preprocessor (dict): Defaults to :class:`PointCloudPreprocessor`.
         **kwargs: Passed to MMEngine's ``BaseModel``.

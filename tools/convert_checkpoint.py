@@ -1,0 +1,87 @@
+"""Convert published checkpoints for the configs of a task; METER's and SQA3D's also back.
+
+    python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm data/llm/llama-7b
+    python tools/convert_checkpoint.py TASK --help
+
+image: the paper's ViT and ViT-LLaMA, for mmpretrain. Test the result with
+    configs/lm4ve/vit-s_in1k.py and vit-s_llama_in1k.py.
+video: VideoMAE's and the paper's, for mmaction2. The configs look for a pre-trained model in
+    data/pretrained/videomae-s_ssv2-2400e.pth. Test the others with
+    configs/video/videomae-s_ssv2.py and videomae-s_llama_ssv2.py.
+pointcloud: Point-BERT, Point-MAE and Point-BERT + LLaMA. A pre-trained model becomes a file for
+    model.checkpoint. Test a classifier with the config of its data set.
+motion: mmTransformer, for configs/motion/mmtransformer_argoverse1.py. Test it with --cfg-options
+    model.decoder.learned_weights=False: the release has no weights of losses.
+medical: LLM4Seg, CMUNeXt, MedVisionLlama and LLMBoostMedical's ViViT, whose 2D models are of
+    the task image.
+vqa: METER. Start from a converted file with --cfg-options load_from=OUT.pth and a config of its
+    sizes: the released encoders are CLIP's ViT-B/16 and RoBERTa-base.
+rooms: SQA3D. Start from a converted file in the same way.
+"""
+
+import sys
+from functools import partial
+from pkgutil import resolve_name
+from typing import Any
+
+from torch import Tensor
+
+from lm4ve.errors import check
+from lm4ve.release.command_line import run_converter
+from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.flags import build_parser
+
+_SWITCH = dict(action='store_true')
+_AVERAGE = 'take the moving average (model_ema); the paper evaluates the raw weights'
+_ROWS = 'keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)'
+_METER = dict(choices=('auto', 'vqa', 'retrieval', 'matching'), default='auto')
+_BACK = dict(_SWITCH, help='from our names to the released')
+#: Task -> its converter, and the options of its flags.
+CONVERTERS: dict[str, tuple[str, dict[str, Any]]] = {
+    'image': ('convert_vit', dict(ema=dict(_SWITCH, help=_AVERAGE))),
+    'video': ('convert_videomae', dict(
+        layer=15,
+        img_size=dict(type=int, default=224, help='side in pixels; default: 224'),
+        num_frames=dict(type=int, default=16, help='frames of a clip; default: 16'),
+    )),
+    'pointcloud': ('convert_pointbert', dict(num_classes=dict(type=int, help=_ROWS))),
+    'motion': ('convert_mmtransformer', {}),
+    'medical': ('convert_medical', dict(
+        skip=dict(_SWITCH, help='a ViViT of the mode llm_out_nn'),
+        unmerged=dict(_SWITCH, help='a MedVisionLlama that was saved in training mode'),
+    )),
+    'vqa': ('convert_meter', dict(
+        task=dict(_METER, help='default: by the heads of the file'),
+        vocabulary=dict(help='the answers of a VQA checkpoint, in their order'),
+        reverse=_BACK,
+    )),
+    'rooms': ('convert_sqa3d', dict(
+        answers=dict(help='the answer_counter.json of the checkpoint'), reverse=_BACK,
+    )),
+}  # fmt: skip
+
+
+def both_ways(
+    forth: str, state: dict[str, Tensor], llm: str | None, layer: Any, reverse: bool, **options: Any
+) -> dict[str, Tensor]:
+    """Convert METER's or SQA3D's state, or one of ours into the released names."""
+    check('--llm', llm, choices=(None,))  # the releases have no block
+    if reverse:
+        return resolve_name(forth.replace('convert_', 'to_'))(state, options['origin'])
+    return resolve_name(forth)(state, **options)
+
+
+def main(argv: list[str] | None = None) -> None:
+    words = sys.argv[1:] if argv is None else argv
+    # The flags are those of the task.
+    task = build_parser(__doc__, {'task': dict(choices=CONVERTERS)}).parse_args(words[:1]).task
+    name, flags = CONVERTERS[task]
+    name = f'lm4ve.tasks.{task}.converters:{name}'
+    convert = partial(both_ways, name) if 'reverse' in flags else resolve_name(name)
+    run_converter(
+        words[1:], f'Convert a published checkpoint of the task {task}.', convert, **flags
+    )
+
+
+if __name__ == '__main__':
+    run_tool(main)
