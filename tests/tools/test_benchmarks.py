@@ -46,8 +46,11 @@ _BLOCK, _SMALL = ' + LLaMA-7B block', '--size 32 --depth 1'
 _LOADED = '--tasks image cloud vqa --samples 2 --tflops 0'
 #: Benchmark -> its flags, a column that names its rows, and what stands there.
 RUNS = {
-    'train_step': ('--cases 1:bfloat16', 'path', ['ViT-S', f'ViT-S{_BLOCK}']),
-    'steps': ('--tasks motion --tiny --dtype float32', 'path', ['motion', f'motion{_BLOCK}']),
+    'steps': (
+        '--tasks image motion --batch 2',
+        'path',
+        [task + block for task in ('image', 'motion') for block in ('', _BLOCK)],
+    ),
     'export': (f'{_SMALL} --batches 3', 'path', ['eager', 'onnxruntime', 'torch.export']),
     'loader': (_LOADED, 'samples', ['images', 'clouds', 'questions']),
     'load': ('--layers 2 --repeats 1', 'dtype', [None, *['float16', 'float32'] * 2, 'float16']),

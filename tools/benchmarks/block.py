@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, parser, ratio, report
+from common import DTYPES, in_rounds, llama, matmul_rate, middle, parse, ratio, report
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from lm4ve.blocks.layer import take_tokens
@@ -110,11 +110,12 @@ def gmac_of_run(run: Callable[[], object]) -> float:
 
 
 def main(argv=None) -> None:
-    p = parser(__doc__, batch=8, tokens=197, channels=384, queries=1)
-    p.add_argument('--dtypes', nargs='+', default=['float32', 'bfloat16'], choices=DTYPES)
     compiled = 'also through torch.compile (on a CPU it needs a C++ compiler)'
-    p.add_argument('--compile', action='store_true', help=compiled)
-    args = parse(p, argv)
+    flags = {
+        '--dtypes': dict(nargs='+', default=['float32', 'bfloat16'], choices=DTYPES),
+        '--compile': dict(action='store_true', help=compiled),
+    }
+    args = parse(argv, __doc__, flags, batch=8, tokens=197, channels=384, queries=1)
     arch, asked = llama(args.width), slice(0, args.queries)
     paths = make_paths(args, arch, asked)
     reference, *_ = paths.pop('reference')

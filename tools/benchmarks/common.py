@@ -6,16 +6,18 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from tqdm import tqdm
 
+from lm4ve.cost.tables import print_table
+from lm4ve.runner.flags import Flags, build_parser
+
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
+NUMBERS = dict(threads=2, repeats=5, warmup=1, width=4096)
 HELP = dict(
     width="the language model's width; smaller for a trial",
     layers='layers of the checkpoint that is written',
@@ -30,20 +32,23 @@ def llama(width: int) -> dict:
     return dict(model_type='llama', **sizes, **layer)
 
 
-def parser(description: str, **numbers: int) -> argparse.ArgumentParser:
-    """Return a parser with the flags of every benchmark and a flag for each number."""
-    p = argparse.ArgumentParser(description=description)
+def parse(
+    argv: list[str] | None, description: str, flags: Flags | None = None, **numbers: int
+) -> argparse.Namespace:
+    """Read the command line and limit torch to its threads.
+
+    Args:
+        argv (list[str], optional): The command line. Default: the process's.
+        description (str): The benchmark's docstring.
+        flags (Flags, optional): Its own flags.
+        **numbers (int): Defaults of its own flags that are numbers, and of those of all benchmarks.
+    """
+    p = build_parser(description, flags or {})
     p.add_argument('--device', default='cpu', help="'cpu' or 'cuda'")
     p.add_argument('--out', type=Path, help='write the rows as JSON')
-    numbers = dict(threads=2, repeats=5, warmup=1, width=4096, **numbers)
-    for name, default in numbers.items():
+    for name, default in {**NUMBERS, **numbers}.items():
         words = HELP.get(name, name)
         p.add_argument(f'--{name}', type=int, default=default, help=f'{words}; default {default}')
-    return p
-
-
-def parse(p: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line and limit torch to its threads."""
     args = p.parse_args(argv)
     torch.set_num_threads(args.threads)
     return args
@@ -136,16 +141,11 @@ def machine(device: str) -> str:
 def report(title: str, rows: list[dict], args: argparse.Namespace, note: str) -> None:
     """Print rows as a table, with a dash where a row has no value, and write them as JSON."""
     where = machine(args.device)
-    table = Table(title=f'{title}\n{where}')
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    for column in columns:
-        left = column == 'path'
-        table.add_column(column, justify='left' if left else 'right', no_wrap=left)
+    empty, table = dict.fromkeys((name for row in rows for name in row), '-'), []
     for row in rows:
-        values = (row.get(c) for c in columns)
-        table.add_row(*(f'{v:.4g}' if isinstance(v, float) else str(v or '-') for v in values))
-    console = Console(width=140)
-    console.print(table)
-    console.print(note, highlight=False)
+        cells = {k: f'{v:.4g}' if isinstance(v, float) else str(v or '-') for k, v in row.items()}
+        table.append(empty | cells)
+    print_table(f'{title}\n{where}', table)
+    print(note)
     if args.out:
         args.out.write_text(json.dumps(dict(title=title, machine=where, rows=rows), indent=1))

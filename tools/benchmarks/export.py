@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import in_rounds, middle, parse, parser, ratio, report
+from common import in_rounds, middle, parse, ratio, report
 from steps import configs
 
 from lm4ve.cost.fake import build_fake, fake_config
@@ -47,10 +47,11 @@ def paths_of(function: torch.nn.Module, images: torch.Tensor, compiles: bool) ->
 
 @torch.no_grad()
 def main(argv=None) -> None:
-    p = parser(__doc__, size=224, depth=12)
-    p.add_argument('--batches', nargs='+', type=int, default=[1, 8])
-    p.add_argument('--compile', action='store_true', help='also torch.compile (a C++ compiler)')
-    args = parse(p, argv)
+    flags = {
+        '--batches': dict(nargs='+', type=int, default=[1, 8]),
+        '--compile': dict(action='store_true', help='also torch.compile (a C++ compiler)'),
+    }
+    args = parse(argv, __doc__, flags, size=224, depth=12)
     args.device = 'cpu'  # where onnxruntime is tested
     torch.manual_seed(0)
     function = Exported(get_task('image').export, classifier(args.width, args.size, args.depth))

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from common import llama, middle, parse, parser, ratio, report, timed
+from common import llama, middle, parse, ratio, report, timed
 from tqdm import tqdm
 
 from lm4ve.blocks import LLMBlock
@@ -62,9 +62,7 @@ def measure(threads: int, function: Callable) -> dict:
 
 
 def main(argv=None) -> None:
-    p = parser(__doc__, layers=8)
-    p.add_argument('--folder', type=Path, required=True)
-    args = parse(p, argv)
+    args = parse(argv, __doc__, {'--folder': dict(type=Path, required=True)}, layers=8)
     folders = write_checkpoints(args.folder, args.layers, args.width)
     whole, hidden = folders['meta'] / 'consolidated.00.pth', llama(args.width)['intermediate_size']
     size = 2 * (4 * args.width**2 + 3 * args.width * hidden + 2 * args.width)  # bytes

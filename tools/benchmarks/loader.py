@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import cv2
 import loader_files as files
-from common import in_rounds, parse, parser, report
+from common import in_rounds, parse, report
 from mmengine.config import Config
 from mmengine.registry import DATASETS, FUNCTIONS, init_default_scope
 from mmengine.runner import set_random_seed
@@ -106,15 +106,15 @@ def measure(name: str, args) -> dict:
 
 
 def main(argv=None) -> None:
-    p = parser(__doc__)
-    p.set_defaults(threads=1, repeats=3)
-    p.add_argument('--tasks', nargs='+', default=list(CASES), choices=CASES)
-    p.add_argument('--samples', type=int, help='entries of the data set that a round loads')
     rate = "10^12 operations a second of the GPU's 16-bit products; default 312 (A100); 0: omitted"
-    p.add_argument('--tflops', type=float, default=312, help=rate)
     share = 'the share of them reached; default 0.4'
-    p.add_argument('--utilization', type=float, default=0.4, help=share)
-    args = parse(p, argv)
+    flags = {
+        '--tasks': dict(nargs='+', default=list(CASES), choices=CASES),
+        '--samples': dict(type=int, help='entries of the data set that a round loads'),
+        '--tflops': dict(type=float, default=312, help=rate),
+        '--utilization': dict(type=float, default=0.4, help=share),
+    }
+    args = parse(argv, __doc__, flags, threads=1, repeats=3)
     cv2.setNumThreads(0)  # as the configs set it in workers
     rows = [measure(name, args) for name in args.tasks]
     asked = (

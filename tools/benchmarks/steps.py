@@ -1,6 +1,7 @@
 """Time a whole training step of every task, with and without a LLaMA-7B-sized block.
 
     python tools/benchmarks/steps.py --out steps.json
+    python tools/benchmarks/steps.py --tasks image --batch 16 --dtype float32
 
 The models are those of the configs, at full size and with random weights; a batch is made up
 (lm4ve/tasks/<task>/batches.py). The steps of a task run one after the other, round by round,
@@ -15,7 +16,7 @@ import gc
 from pathlib import Path
 
 import torch
-from common import DTYPES, in_rounds, llama, parse, parser, report, step_row
+from common import in_rounds, llama, parse, report, step_row
 from mmengine.config import Config
 
 from lm4ve.cost.fake import build_fake, fake_config
@@ -75,15 +76,15 @@ def configs(task: str, width: int, dtype: str, **neck: object) -> tuple[Config, 
 
 
 def main(argv=None) -> None:
-    p = parser(__doc__)
-    p.add_argument('--tasks', nargs='+', default=list(PAIRS), choices=PAIRS)
-    p.add_argument('--dtype', default='bfloat16', choices=DTYPES, help='of the frozen weights')
-    p.add_argument('--tiny', action='store_true', help='batches of two, for a trial')
     parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
     text = 'parts of the tokens that a step computes, in (0, 1); default: 0.5 0.25 0.125'
-    p.add_argument('--train-queries', help=text, **parts)
-    args = parse(p, argv)
-    rows = []
+    flags = {
+        '--tasks': dict(nargs='+', default=list(PAIRS), choices=PAIRS),
+        '--dtype': dict(default='bfloat16', help='of the frozen weights, also int8 or float8'),
+        '--batch': dict(type=int, help="samples; default: the task's"),
+        '--train-queries': dict(parts, help=text),
+    }
+    args, rows = parse(argv, __doc__, flags), []
     for task in args.tasks:
         plain, other, batch = configs(task, args.width, args.dtype)
         named = {task: plain, f'{task} + LLaMA-7B block': other}
@@ -92,7 +93,7 @@ def main(argv=None) -> None:
         for name, fields in parts.items() if task in POOLED else ():
             _, changed, _ = configs(task, args.width, args.dtype, **fields)
             named[f'{task} + LLaMA-7B block, {name}'] = changed
-        batch = 2 if args.tiny else batch
+        batch = args.batch or batch
         steps = {name: trainer(cfg, batch, args.device) for name, cfg in named.items()}
         times = in_rounds(steps, args)
         for name, own in times.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from common import middle, parse, parser, ratio, report, timed
+from common import middle, parse, ratio, report, timed
 from steps import CONFIGS, PAIRS, trainer
 from torch.nn.parallel import DistributedDataParallel
 
@@ -46,11 +46,11 @@ def work(rank: int, config: str, args, store: str, results) -> None:
 
 
 def main(argv=None) -> None:
-    p = parser(__doc__, batch=8)
-    p.set_defaults(threads=1, repeats=3)
-    p.add_argument('--task', default='image', choices=PAIRS)
-    p.add_argument('--config', help="default: the task's without a block")
-    args = parse(p, argv)
+    flags = {
+        '--task': dict(default='image', choices=PAIRS),
+        '--config': dict(help="default: the task's without a block"),
+    }
+    args = parse(argv, __doc__, flags, batch=8, threads=1, repeats=3)
     config = args.config or str(CONFIGS / PAIRS[args.task][0])
     # Not forked from this process: where torch has threads, backward passes refuse a fork.
     results = mp.get_context('forkserver').SimpleQueue()

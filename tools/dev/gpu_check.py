@@ -28,9 +28,9 @@ BUDGET = 520.0
 #: Name -> a benchmark with its flags.
 _BENCHMARKS = {
     'block': 'block --dtypes float32 bfloat16',
-    'train_step': 'train_step --cases 32:bfloat16 256:bfloat16',
-    'int8': 'train_step --cases 256:int8',
-    'float8': 'train_step --cases 256:float8',
+    'train_step': 'steps --tasks image --batch 256',
+    'int8': 'steps --tasks image --batch 256 --dtype int8',
+    'float8': 'steps --tasks image --batch 256 --dtype float8',
     'loader': 'loader --tasks image video --device cpu',
     'steps': 'steps --repeats 3',
 }
