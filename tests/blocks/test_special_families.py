@@ -12,7 +12,7 @@ from lm4ve.blocks.families import REFUSED, WRAPPERS
 from lm4ve.errors import CheckpointError, UnsupportedModelError, UserError
 from tests.blocks.test_families import tokens
 from tests.helpers.families import FAMILIES, write_huggingface
-from tools.dev.family_table import with_tables
+from tools.dev.write_tables import with_tables
 
 GUIDE = Path(__file__).resolve().parents[2] / 'docs/guides/language_models.md'
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -32,8 +33,8 @@ def toy(fuzz, monkeypatch, read, mutated, whole=bytes(64), counted=True) -> list
     """Return the outcomes of a reader of one file, whose mutations are given."""
     mutations = iter(mutated)
 
-    def make(folder):
-        path = folder / 'file'
+    def make(name):
+        path = Path(name)
         path.write_bytes(whole)
         return path, lambda: read(path.read_bytes())
 

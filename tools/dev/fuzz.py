@@ -34,7 +34,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import fuzz_readers
 import numpy as np
@@ -126,7 +125,8 @@ def work(name: str, folder: str, seed: int, numbers: Iterable[int], results: Con
     """Read mutated files in this process and send the kind and the outcome of each."""
     torch.set_num_threads(1)  # the parent's pool of threads does not survive the fork
     warnings.simplefilter('ignore')
-    file, read = fuzz_readers.READERS[name](Path(folder))
+    os.chdir(folder)
+    file, read = fuzz_readers.READERS[name](name)
     whole, expected = file.read_bytes(), digest(read())
     gc.freeze()  # MMEngine collects garbage for each data set: a second, among all modules
     with open(os.devnull, 'w') as nothing:

@@ -3,37 +3,337 @@
     python tools/dev/write_tables.py            # write them
     python tools/dev/write_tables.py --check    # name the pages that differ
 
-A test fails while a page and the Python table differ.
+One table has the families of language models, from their specs. The others say which fields let
+a block into the backbones of mmpretrain and mmaction2: every backbone that a host registers is in
+one of its two tables here. Tests fail while a page and the Python table differ; they train a step
+of each entry at tiny size and check that each refused one fails.
 """
 
-import argparse
 import sys
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import family_table as families
-from backbones import IMAGE_TABLES, VIDEO_TABLES
+from lm4ve.blocks.families import FAMILIES, REFUSED, WRAPPERS
+from lm4ve.blocks.families.decoders import DECODERS
+from lm4ve.blocks.families.encoders import ENCODERS
+from lm4ve.blocks.families.hybrids import HYBRIDS
+from lm4ve.runner.flags import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = {
-    'docs/guides/language_models.md': families.TABLES,
-    'docs/guides/backbones.md': IMAGE_TABLES,
-    'docs/guides/action_recognition.md': VIDEO_TABLES,
+PAGES = [f'docs/guides/{n}.md' for n in ('language_models', 'backbones', 'action_recognition')]
+START = '<!-- made by tools/dev/write_tables.py: {} -->'
+END = '<!-- end of {} -->'
+
+# ------------------------------------------------------------------------------- backbones
+#: Stands for the defaults of the host.
+HOSTS_OWN = object()
+_MAP = dict(norm_cfg=None)
+_MEAN = dict(out_type='avg_featmap')
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A backbone that takes the block.
+
+    Attributes:
+        type (str): Its name in the host's registry, or in another one with the scope.
+        backbone (dict): The fields that let it give features before its final norm.
+        neck (dict): The fields of ``LLMBlockNeck`` beside ``in_channels`` and ``block``.
+        then (tuple): Configs of the necks that follow.
+        norms (tuple): The norms that ``lm4ve.WithoutNorms`` takes out.
+        insert (dict): The fields of ``LLMBlockInsert`` beside ``backbone`` and ``neck``, where
+            the block stands inside the backbone.
+        model (str): The host's model; empty where the task has only one.
+        head (str): The head that takes the features; empty for the usual one.
+        note (str): Anything else that a user has to know, a clause.
+        unused (str): Parameters that the host itself leaves without a gradient; usually empty.
+        plain (dict or object): The fields of the plain encoder that differ from ``backbone``,
+            also its type; :data:`HOSTS_OWN` where all of them have the host's defaults.
+    """
+
+    type: str
+    backbone: dict[str, Any] = field(default_factory=dict)
+    neck: dict[str, Any] = field(default_factory=dict)
+    then: tuple[dict[str, Any], ...] = ()
+    norms: tuple[str, ...] = ()
+    insert: dict[str, Any] = field(default_factory=dict)
+    model: str = ''
+    head: str = ''
+    note: str = ''
+    unused: str = ''
+    plain: Any = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A backbone that does not take the block.
+
+    Attributes:
+        type (str): Its name in the host.
+        reason (str): Why, a sentence without a full stop.
+        error (str): The words of the error of building or running it; empty if it is not
+            registered.
+    """
+
+    type: str
+    reason: str
+    error: str = ''
+
+
+_RAW = dict(out_type='raw', final_norm=False)
+_CLASS = dict(out_type='cls_token')
+_POOL = (dict(type='GlobalAveragePooling'),)
+_LN = dict(norm_cfg=dict(type='LN', eps=1e-5))
+_COLUMNS = dict(_MEAN, layout='BCN', norm_first=True, **_LN)
+_GROUP = dict(norm_cfg=dict(type='GN', num_groups=1))
+#: The host averages before its norm by default.
+_GAP = dict(gap_before_final_norm=False)
+
+_BN, _VIT_S = dict(norm_cfg=dict(type='BN')), dict(model_name='vit_small_patch16_224')
+_SCALES = dict(type='HRFuseScales', in_channels=(32, 64, 128, 256))
+_PIXELS = '224 x 224 pixels, as the host asks'
+_CONFORMER = 'the convolutional branch stays as it is'
+_INCEPTION = 'before its last layer, which makes the classes'
+_TIMM = "and any other of timm's models, with its norm's name or without one"
+_HRNET = "the scales' widths are those of `arch='w32'`"
+
+
+def _inside(name: str, model: str = '', head: str = '', note: str = '', **insert: Any) -> Entry:
+    return Entry(name, insert=insert, model=model, head=head, note=note)
+
+
+def _convolutional(*names: str, **backbone: Any) -> tuple[Entry, ...]:
+    return tuple(Entry(n, backbone, _MAP, _POOL) for n in names)
+
+
+IMAGE = (
+    Entry('VisionTransformer', _RAW, _CLASS, plain=HOSTS_OWN),
+    # Its layers norm both branches by ln1.
+    Entry('DeiT3', _RAW, _CLASS, plain=HOSTS_OWN, unused='ln2'),
+    Entry('DistilledVisionTransformer', _RAW, _CLASS, plain=HOSTS_OWN),
+    Entry('T2T_ViT', _RAW, dict(_CLASS, **_LN), plain=HOSTS_OWN),
+    Entry('RevVisionTransformer', _RAW, dict(_MEAN, norm_first=True), plain=HOSTS_OWN),
+    Entry('BEiTViT', _RAW, dict(_MEAN, num_extra_tokens=1), plain=HOSTS_OWN),
+    # The plain one is as the host's configs have it.
+    Entry('ViTEVA02', _RAW, dict(_MEAN, num_extra_tokens=1, **_LN), plain=_MEAN),
+    Entry('XCiT', dict(out_type='raw'), _CLASS, norms=('norm',), plain=HOSTS_OWN),
+    Entry('TIMMBackbone', _VIT_S, _CLASS, norms=('timm_model.norm',), note=_TIMM),
+    Entry('SwinTransformer', dict(norm_cfg=None), _LN, _POOL, plain=HOSTS_OWN),
+    Entry('SwinTransformerV2', dict(norm_cfg=None), _LN, _POOL, plain=HOSTS_OWN),
+    _inside('MixMIMTransformer', after='layers.3'),
+    _inside('TNT', after='layers.11', index=1),
+    _inside('Conformer', '', 'ConformerHead', _CONFORMER, after='conv_trans_12', index=1),
+    Entry('lm4ve.RawConvNeXt', {}, _MEAN, plain=dict(type='ConvNeXt')),
+    Entry('ConvNeXt', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
+    Entry('HorNet', _GAP, _MEAN, norms=('norm3',), plain=HOSTS_OWN),
+    Entry('EdgeNeXt', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=HOSTS_OWN),
+    Entry('TinyViT', _GAP, dict(_MEAN, **_LN), norms=('norm3',), plain=HOSTS_OWN),
+    Entry('DaViT', {}, _LN, _POOL, norms=('norm3',)),
+    Entry('VAN', {}, _LN, _POOL, norms=('norm4',)),
+    Entry('PoolFormer', {}, _GROUP, _POOL, norms=('norm6',)),
+    Entry('RIFormer', {}, _GROUP, _POOL, norms=('norm6',)),
+    Entry('MViT', {}, {}, _POOL, norms=('norm3',)),
+    Entry('EfficientFormer', {}, _COLUMNS, norms=('norm3',), note=_PIXELS),
+    Entry('MlpMixer', {}, _COLUMNS, norms=('ln1',)),
+    Entry('RepMLPNet', dict(final_norm=False), _BN, _POOL, plain=HOSTS_OWN),
+    *_convolutional('PCPVT', 'SVT', 'LeViT', 'MobileViT', 'RepLKNet', 'HiViT'),
+    *_convolutional('ViTSAM', out_channels=0),
+    Entry('Vig', {}, _MAP, _POOL, note=_PIXELS),
+    Entry('PyramidVig', {}, _MAP, _POOL, note=_PIXELS),
+    *_convolutional(
+        *('ResNet', 'ResNetV1c', 'ResNetV1d', 'ResNeXt', 'SEResNet', 'SEResNeXt', 'Res2Net'),
+        *('ResNeSt', 'RegNet', 'ResNet_CIFAR', 'MobileNetV2', 'MobileNetV3', 'ShuffleNetV1'),
+        *('ShuffleNetV2', 'EfficientNet', 'EfficientNetV2', 'RepVGG', 'MobileOne', 'ConvMixer'),
+        *('CSPDarkNet', 'CSPResNet', 'CSPResNeXt', 'DenseNet'),
+    ),
+    *_convolutional('VGG', 'AlexNet', num_classes=-1),
+    Entry('HRNet', {}, dict(_MAP, keep_others=True), (_SCALES, *_POOL), note=_HRNET),
+    Entry('LeNet5', {}, _MAP, _POOL, note='gray pictures; 32 x 32 pixels give one token'),
+    _inside('InceptionV3', '', 'ClsHead', _INCEPTION, after='Mixed_7c'),
+)
+
+_SPARK = (
+    'It runs only in the pre-training of SparK, which sets the mask of the patches that it sees; '
+    'its weights load into `{}`'
+)
+IMAGE_REFUSED = (
+    Refused('CSPNet', 'It is the unregistered base of `CSPDarkNet`, `CSPResNet`, `CSPResNeXt`'),
+    Refused('SparseResNet', _SPARK.format('ResNet'), "'NoneType' object"),
+    Refused('SparseConvNeXt', _SPARK.format('ConvNeXt'), "'NoneType' object"),
+)
+
+
+_3D, _2D = 'Recognizer3D', 'lm4ve.Recognizer2D'
+
+
+def _clips(*names: str, model: str = _3D, head: str = 'I3DHead', **neck: Any) -> list[Entry]:
+    return [Entry(n, {}, dict(_MAP, **neck), model=model, head=head) for n in names]
+
+
+_TOKENS = dict(model=_3D, head='TimeSformerHead')
+_LAST, _FRAMES = dict(after='transformer.resblocks.11'), 'the block sees one frame at a time'
+VIDEO = (
+    Entry('VisionTransformer', dict(return_feat_map=True), _MEAN, plain=HOSTS_OWN, **_TOKENS),
+    Entry('SwinTransformer3D', {}, _LN, norms=('norm3',), model=_3D, head='I3DHead'),
+    Entry('MViT', dict(output_cls_token=False), {}, norms=('norm3',), model=_3D, head='I3DHead'),
+    _inside('TimeSformer', **_TOKENS, after='transformer_layers.layers.11'),
+    Entry('UniFormerV2', {}, dict(layout='NBC'), insert=_LAST, note=_FRAMES, **_TOKENS),
+    *_clips('UniFormer', 'ResNet3d', 'ResNet3dSlowOnly', 'ResNet3dCSN', 'ResNet2Plus1d', 'C2D'),
+    *_clips('X3D', head='X3DHead'),
+    *_clips('ResNet3dSlowFast', head='SlowFastHead', index=0, keep_others=True),
+    _inside('C3D', _3D, 'I3DHead', 'before its two linear layers', after='pool5'),
+    *_clips('ResNet', 'MobileNetV2', model=_2D, head='TSNHead'),
+    *_clips('ResNetTSM', 'MobileNetV2TSM', 'MobileOneTSM', 'TANet', model=_2D, head='TSMHead'),
+    _inside('OmniResNet', 'RecognizerOmni', 'OmniHead', 'pictures and clips', after='layer4'),
+    _inside('RGBPoseConv3D', 'MMRecognizer3D', 'RGBPoseHead', after='rgb_path.layer4'),
+    _inside('STGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
+    _inside('AAGCN', 'RecognizerGCN', 'GCNHead', 'joints and frames are tokens', after='gcn.9'),
+    _inside('ResNetAudio', 'RecognizerAudio', 'TSNAudioHead', after='layer4'),
+)
+
+VIDEO_REFUSED = (
+    Refused('ResNet3dLayer', 'It is one stage of `ResNet3d`, which takes the block', 'channels'),
+    Refused('ResNetTIN', 'mmcv-lite lacks its compiled operator `tin_shift`', 'tin_shift'),
+)
+
+
+# ---------------------------------------------------------------------------------- tables
+def full_type(name: str, host: str) -> str:
+    """Return a registered name with its scope."""
+    return name if '.' in name else f'{host}.{name}'
+
+
+def config_lines(entry: Entry, name: str) -> list[str]:
+    """Return what the documentation shows of an entry: the backbone's fields, the neck's."""
+    backbone: dict[str, Any] = dict(type=name, **entry.backbone)
+    if entry.norms:
+        backbone = dict(type='lm4ve.WithoutNorms', norms=[*entry.norms], backbone=backbone)
+    if entry.insert:
+        backbone = dict(type='LLMBlockInsert', **entry.insert, backbone=backbone, neck=...)
+    neck = ['inside the backbone'] if entry.insert else []
+    if entry.neck:
+        neck.append(f'`{_fields(entry.neck)}`')
+    then = [f', then `{_follower(**cfg)}`' for cfg in entry.then]
+    return [f'`{_fields(backbone)}`', ''.join([': '.join(neck) or 'nothing', *then])]
+
+
+def works_table(entries: Iterable[Entry], host: str, *more: str) -> str:
+    """Return the Markdown table of the backbones that take the block.
+
+    Args:
+        entries (Iterable[Entry]): The rows; those that differ in the type alone are one.
+        host (str): The scope of names that have none.
+        *more (str): The title of a column of models and heads.
+    """
+    names_of: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for entry in entries:
+        cells, head = config_lines(entry, f'{host}.NAME'), f'`{entry.head}`' * bool(entry.head)
+        if more:
+            cells.append(f'`{entry.model}`, {head}')
+        elif head:
+            cells[-1] += f', head {head}'
+        cells[-1] += f'; {entry.note}' if entry.note else ''
+        names_of[tuple(cells)].append(entry.type)
+    rows = []
+    for (backbone, *others), names in names_of.items():
+        if len(names) == 1:
+            backbone = backbone.replace(f'{host}.NAME', full_type(names[0], host))
+        else:
+            backbone += f', NAME one of {", ".join(f"`{n}`" for n in names)}'
+        rows.append([backbone, *others])
+    fields = '`backbone=dict(...)`: these fields and your sizes'
+    necks = "`neck=dict(type='LLMBlockNeck', ...)`: beside `in_channels` and `block`"
+    return markdown([fields, necks, *more], rows)
+
+
+def refused_table(refused: Iterable[Refused]) -> str:
+    """Return the Markdown table of the backbones that do not take it, with the reasons."""
+    return markdown(['backbone', 'why'], [[f'`{r.type}`', r.reason] for r in refused])
+
+
+def families_table() -> str:
+    """Return the Markdown table of families that blocks can be made of."""
+    kinds = [('decoders', DECODERS), ('encoders', ENCODERS), ('hybrids and mixtures', HYBRIDS)]
+    rows = [[f'{name} ({len(table)})', _names(table)] for name, table in kinds]
+    wrapped = sorted(_inverse(WRAPPERS).items())
+    inside = '; '.join(f'{_names(wrappers)} ({family})' for family, wrappers in wrapped)
+    title = f'`model_type`: {len(FAMILIES)} families and {len(WRAPPERS)} wrappers'
+    return markdown(['kind', title], [*rows, [f'text part of ({len(WRAPPERS)})', inside]])
+
+
+def refused_families_table() -> str:
+    """Return the Markdown table of families that are refused by name, with the reason."""
+    rows = [[_names(kinds), reason] for reason, kinds in _inverse(REFUSED).items()]
+    return markdown(['`model_type`', 'why'], rows)
+
+
+def markdown(titles: list[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [f'| {" | ".join(cells)} |' for cells in (titles, *rows)]
+    return '\n'.join([lines[0], '|---' * len(titles) + '|', *lines[1:]])
+
+
+def _names(kinds: Iterable[str]) -> str:
+    return ', '.join(sorted(kinds))
+
+
+def _inverse(table: dict[str, str]) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for key, value in table.items():
+        found[value].append(key)
+    return found
+
+
+def _fields(values: dict[str, Any]) -> str:
+    return ', '.join(f'{k}={_value(v)}' for k, v in values.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f'dict({_fields(value)})'
+    return '...' if value is ... else repr(value)
+
+
+def _follower(type: str, **fields: Any) -> str:
+    return f'{type}({_fields(fields)})' if fields else type
+
+
+#: What stands between the markers of a name.
+TABLES = {
+    'supported families': families_table,
+    'refused families': refused_families_table,
+    'image backbones': partial(works_table, IMAGE, 'mmpretrain'),
+    'refused image backbones': partial(refused_table, IMAGE_REFUSED),
+    'video backbones': partial(works_table, VIDEO, 'mmaction', 'model and head'),
+    'refused video backbones': partial(refused_table, VIDEO_REFUSED),
 }
 
 
+def with_tables(page: str) -> str:
+    """Return a Markdown page with the tables between their markers made anew."""
+    for name, make in TABLES.items():
+        start, end = START.format(name), END.format(name)
+        before, _, rest = page.partition(start)
+        _, found, after = rest.partition(end)
+        if found:
+            page = f'{before}{start}\n\n{make()}\n\n{end}{after}'
+    return page
+
+
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description='Write tables of the documentation.')
-    parser.add_argument('--check', action='store_true', help='write nothing')
-    check = parser.parse_args(argv).check
-    differ = []
-    for name, tables in PAGES.items():
-        page = ROOT / name
-        before = page.read_text(encoding='utf-8')
-        after = families.with_tables(before, tables)
+    flags = {'--check': dict(action='store_true', help='write nothing')}
+    check, differ = build_parser(__doc__, flags).parse_args(argv).check, []
+    for name in PAGES:
+        before = (ROOT / name).read_text(encoding='utf-8')
+        after = with_tables(before)
         if after != before:
             differ.append(name)
             if not check:
-                page.write_text(after, encoding='utf-8')
+                (ROOT / name).write_text(after, encoding='utf-8')
     if check and differ:
         sys.exit(f'{", ".join(differ)}: run python tools/dev/write_tables.py')
 
