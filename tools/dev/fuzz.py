@@ -32,7 +32,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from multiprocessing.connection import Connection
 
 import fuzz_readers
@@ -60,13 +60,11 @@ class EndsProcess:
 def hostile_pickle(rng: random.Random) -> bytes:
     """Return a pickle as itself, in torch's format or in numpy's."""
     out, bomb = io.BytesIO(), EndsProcess()
-    kind = rng.randrange(3)
-    if kind == 0:
-        pickle.dump(bomb, out)
-    elif kind == 1:
-        torch.save(dict(state_dict=bomb), out)
-    else:
+    save = rng.choice([pickle.dump, torch.save, np.save])
+    if save is np.save:
         np.save(out, np.array([bomb], dtype=object), allow_pickle=True)
+    else:
+        save(dict(state_dict=bomb), out)
     return out.getvalue()
 
 
@@ -74,43 +72,39 @@ def mutate(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     """Return the kind of mutation and the mutated bytes."""
     kind = rng.choice(['flip', 'flip', 'word', 'cut', 'cut', 'drop', 'double', 'digit', 'pickle'])
     at = rng.randrange(len(data))
-    length = 1 + rng.randrange(min(64, len(data)))
-    out = bytearray(data)
+    end = min(len(data), at + 1 + rng.randrange(min(64, len(data))))
     if kind == 'flip':
+        out = bytearray(data)
         for _ in range(rng.choice([1, 1, 4, 16])):
             out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-    elif kind == 'word':
-        word = rng.choice(WORDS)
-        out[at : at + len(word)] = word
-    elif kind == 'cut':
-        del out[at:]
-    elif kind == 'drop':
-        del out[at : at + length]
-    elif kind == 'double':
-        out[at:at] = out[at : at + length]
-    elif kind == 'digit':
-        digits = [i for i, b in enumerate(out) if 48 <= b <= 57] or [at]
-        out[rng.choice(digits)] = rng.choice(b'0123456789-')
-    else:
-        out = hostile_pickle(rng)
-    return kind, bytes(out)
+        return kind, bytes(out)
+    if kind == 'digit':
+        at = rng.choice([i for i, b in enumerate(data) if 48 <= b <= 57] or [at])
+    word = rng.choice(WORDS)
+    # What stands in the place of which bytes.
+    start, stop, new = {
+        'word': (at, at + len(word), word),
+        'cut': (at, len(data), b''),
+        'drop': (at, end, b''),
+        'double': (at, at, data[at:end]),
+        'digit': (at, at + 1, bytes([rng.choice(b'0123456789-')])),
+        'pickle': (0, len(data), hostile_pickle(rng)),
+    }[kind]
+    return kind, data[:start] + new + data[stop:]
 
 
 def digest(value: object) -> str:
     """Return a hash of nested containers, data classes, arrays and tensors."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         value = [(k, digest(v)) for k, v in value.items()]
     elif isinstance(value, list | tuple):
         value = [digest(v) for v in value]
-    if isinstance(value, np.ndarray):
-        data = f'{value.dtype} {value.shape}'.encode() + value.tobytes()
-    else:
-        data = repr(value).encode()
-    return hashlib.sha256(data).hexdigest()
+    elif isinstance(value, np.ndarray | torch.Tensor):
+        array = np.asarray(value)
+        value = array.dtype, array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
 def outcome_if_different(name: str, whole: bytes, data: bytes) -> str:
@@ -127,6 +121,7 @@ def work(name: str, folder: str, seed: int, numbers: Iterable[int], results: Con
     warnings.simplefilter('ignore')
     os.chdir(folder)
     file, read = fuzz_readers.READERS[name](name)
+    fuzz_readers.start_anew()
     whole, expected = file.read_bytes(), digest(read())
     gc.freeze()  # MMEngine collects garbage for each data set: a second, among all modules
     with open(os.devnull, 'w') as nothing:
@@ -136,6 +131,7 @@ def work(name: str, folder: str, seed: int, numbers: Iterable[int], results: Con
         kind, data = mutate(whole, random.Random(f'{name} {seed} {number}'))
         file.write_bytes(data)
         results.send(kind)
+        fuzz_readers.start_anew()
         signal.alarm(PATIENCE)  # ends the process
         try:
             is_same = digest(read()) == expected
@@ -174,14 +170,13 @@ def fuzz(name: str, mutations: int, seed: int) -> list[tuple[str, str]]:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
+def main(argv: list[str] | None = None) -> None:
+    add = (parser := build_parser(__doc__, {})).add_argument
     every = sorted(fuzz_readers.READERS)
-    parser.add_argument('--readers', nargs='+', choices=every, default=every, metavar='NAME')
-    parser.add_argument('--mutations', type=int, default=100, help='of each reader')
-    parser.add_argument('--seed', type=int, default=0)
-    args = parser.parse_args(argv)
-    rows, failures = [], []
+    add('--readers', nargs='+', choices=every, default=every, metavar='NAME')
+    add('--mutations', type=int, default=100, help='of each reader')
+    add('--seed', type=int, default=0)
+    args, rows, failures = parser.parse_args(argv), [], []
     for name in args.readers:
         found = fuzz(name, args.mutations, args.seed)
         counts = collections.Counter(outcome for _, outcome in found)

@@ -38,6 +38,16 @@ UNCOUNTED = {*('obj', 'vqa-csv', 'vqa-jsonl', 'image-list', 'video-list', 'word-
 RNG = np.random.default_rng(0)
 
 
+def start_anew() -> None:
+    """Forget the files that were read before, and start the random numbers again."""
+    for module in [m for n, m in sys.modules.items() if n.startswith('lm4ve.tasks')]:
+        for value in list(vars(module).values()):
+            if hasattr(value, 'cache_clear'):
+                value.cache_clear()
+    random.seed(0)
+    np.random.seed(0)
+
+
 def write(name: str, content: object) -> Path:
     """Write a text, bytes, an array or, as JSON, anything else; or let a function write it."""
     path = Path(name)
@@ -119,6 +129,7 @@ _PLY = (
     'property float x\nproperty float y\nproperty float z\n'
     'element face 24\nproperty list uchar int vertex_indices\nend_header\n'
 )
+_BINARY = _PLY.replace('ascii', 'binary_little_endian')
 _PCD = (
     'VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 24\nHEIGHT 1\n'
     'VIEWPOINT 0 0 0 1 0 0 0\nPOINTS 24\nDATA ascii\n'
@@ -136,9 +147,7 @@ CLOUDS = {
     'stl': f'solid a\n{"".join(_LOOPS)}endsolid a\n',
     'pcd': _PCD + lines(POINTS),
     'npy': POINTS,
-    'ply-binary': _PLY.replace('ascii', 'binary_little_endian').encode()
-    + POINTS.tobytes()
-    + _TRIANGLES.tobytes(),
+    'ply-binary': _BINARY.encode() + POINTS.tobytes() + _TRIANGLES.tobytes(),
     'stl-binary': bytes(80) + np.array(24, '<u4').tobytes() + _FACETS.tobytes(),
     'pcd-binary': _PCD.replace('ascii', 'binary').encode() + POINTS.tobytes(),
 }
@@ -215,17 +224,19 @@ AT = dict(position=dict(x=0.5, y=0.25, z=0), rotation=dict(_x=0, _y=0, _z=0.6, _
 LISTED = dict(ASKED, answers=['a'], position=[0.5, 0.25, 0, 0, 0, 0.6, 0.8])
 TWICE = dict(alternative_situation=['a', 'b'])
 VERTICES = RNG.integers(0, 200, (12, 6)).astype(np.float32)
+_SCANS = 'main_split/test_objectdataset_augmentedrot_scale75.h5'
+_QUESTIONS = 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json'
+_ANNOTATIONS = 'vqav2/v2_mscoco_train2014_annotations.json'
+_COCO = 'dataset_coco.json'
 FILES = {
     **{f'val/{i}.{kind}': picture for i in range(4) for kind in ('jpg', 'png')},
     **{f'{kind}.txt': lines((f'{i}.{kind}', 10 + i) for i in range(4)) for kind in ('jpg', 'png')},
     **{'0.mp4': clip, '1.mp4': clip, 'clips.txt': '0.mp4 11\n1.mp4 12\n'},
-    'main_split/test_objectdataset_augmentedrot_scale75.h5': scans,
-    'vqav2/v2_OpenEnded_mscoco_train2014_questions.json': VQA,
-    'vqav2/v2_mscoco_train2014_annotations.json': VQA,
+    **{_SCANS: scans, _QUESTIONS: VQA, _ANNOTATIONS: VQA},
     'q.csv': ''.join(f'{",".join(row)}\n' for row in [ROWS[0], *(r.values() for r in ROWS)]),
     'q.jsonl': ''.join(json.dumps(row).replace('answers', 'answer') + '\n' for row in ROWS),
     'question_answers.json': [dict(id=i, qas=[dict(QA, qa_id=i, image_id=i)]) for i in range(3)],
-    'dataset_coco.json': dict(dataset='coco', images=KARPATHY),
+    _COCO: dict(dataset='coco', images=KARPATHY),
     'qa/SQA_train.json': [i | LISTED for i in ROOM_IDS],
     'qa/questions.json': dict(questions=[i | ASKED | TWICE for i in ROOM_IDS]),
     'qa/annotations.json': dict(annotations=[i | AT | dict(answers=ANSWERS) for i in ROOM_IDS]),
@@ -260,29 +271,13 @@ SETS = {
     'video-decord': ('0.mp4', 'CheckedVideoDataset', dict(_CLIPS, pipeline=_DECORD)),
     'video-pyav': ('0.mp4', 'CheckedVideoDataset', dict(_CLIPS, pipeline=_PYAV)),
     'video-list': ('clips.txt', 'CheckedVideoDataset', dict(_CLIPS, pipeline=_PYAV)),
-    'h5': (
-        next(n for n in FILES if n.endswith('.h5')),
-        'ScanObjectNN',
-        dict(data_root='.', split='test'),
-    ),
-    'vqa-questions': (
-        next(n for n in FILES if 'OpenEnded' in n),
-        'VQAv2',
-        dict(_HERE, split='train2014'),
-    ),
-    'vqa-annotations': (
-        'vqav2/v2_mscoco_train2014_annotations.json',
-        'VQAv2',
-        dict(_HERE, split='train2014'),
-    ),
+    'h5': (_SCANS, 'ScanObjectNN', dict(data_root='.', split='test')),
+    'vqa-questions': (_QUESTIONS, 'VQAv2', dict(_HERE, split='train2014')),
+    'vqa-annotations': (_ANNOTATIONS, 'VQAv2', dict(_HERE, split='train2014')),
     'vqa-csv': ('q.csv', 'VQAFiles', dict(_HERE, ann_file='q.csv')),
     'vqa-jsonl': ('q.jsonl', 'VQAFiles', dict(_HERE, ann_file='q.jsonl')),
     'visual-genome': ('question_answers.json', 'VisualGenomeQA', _HERE),
-    'karpathy': (
-        'dataset_coco.json',
-        'KarpathyRetrieval',
-        dict(_HERE, ann_file='dataset_coco.json', num_negatives=1),
-    ),
+    'karpathy': (_COCO, 'KarpathyRetrieval', dict(_HERE, ann_file=_COCO, num_negatives=1)),
     'sqa3d-list': ('qa/SQA_train.json', 'SQA3DDataset', _ROOMS),
     'sqa3d-questions': ('qa/questions.json', 'SQA3DDataset', _OFFICIAL),
     'sqa3d-annotations': ('qa/annotations.json', 'SQA3DDataset', _OFFICIAL),
@@ -298,12 +293,6 @@ def data_set(name: str) -> Made:
     file, kind, options = SETS[name]
 
     def read() -> list:
-        for module in [m for n, m in sys.modules.items() if n.startswith('lm4ve.tasks')]:
-            for value in list(vars(module).values()):
-                if hasattr(value, 'cache_clear'):  # files that were read before
-                    value.cache_clear()
-        random.seed(0)
-        np.random.seed(0)
         data = DATASETS.build(dict(type=f'lm4ve.{kind}', serialize_data=False, **options))
         read = data.prepare_data if data.pipeline.transforms else data.get_data_info
         return [read(i) for i in range(len(data))]
