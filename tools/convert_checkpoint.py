@@ -28,8 +28,7 @@ from torch import Tensor
 
 from lm4ve.errors import check
 from lm4ve.release.command_line import run_converter
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 _SWITCH = dict(action='store_true')
 _AVERAGE = 'take the moving average (model_ema); the paper evaluates the raw weights'

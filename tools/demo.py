@@ -17,8 +17,7 @@ from lm4ve.blocks import count_parameters
 from lm4ve.commands.test import main as test
 from lm4ve.commands.train import main as train
 from lm4ve.cost.tables import print_table
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.config import read_config
+from lm4ve.runner.command_line import read_config, run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}

@@ -34,8 +34,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, BertConfig, LlamaConfig
 
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 #: Tokens ``[B, L]`` and, of the same shape, which of them the language determines.
 Sequences = tuple[np.ndarray, np.ndarray]

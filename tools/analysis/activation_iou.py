@@ -26,8 +26,7 @@ from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
 from lm4ve.analysis.iou.report import Example, Report, draw_examples, plot, summarize, tables, write
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model, tool_parser
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.config import read_config
+from lm4ve.runner.command_line import read_config, run_tool
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.pictures import pixels_of
 

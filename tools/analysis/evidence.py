@@ -25,8 +25,7 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = ('dyck', 'copy', 'set', 'text')

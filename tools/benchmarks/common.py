@@ -1,7 +1,6 @@
 """What the benchmarks share: flags, timing, the machine's own ceiling, reports."""
 
 import argparse
-import json
 import platform
 import re
 import statistics
@@ -14,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from lm4ve.cost.tables import print_table
+from lm4ve.files import write_json
 from lm4ve.runner.flags import Flags, build_parser
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
@@ -148,4 +148,4 @@ def report(title: str, rows: list[dict], args: argparse.Namespace, note: str) ->
     print_table(f'{title}\n{where}', table)
     print(note)
     if args.out:
-        args.out.write_text(json.dumps(dict(title=title, machine=where, rows=rows), indent=1))
+        write_json(dict(title=title, machine=where, rows=rows), args.out)

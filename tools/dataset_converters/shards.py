@@ -30,9 +30,7 @@ from tqdm import tqdm
 
 from lm4ve.errors import UserError, check, listing
 from lm4ve.files import clear_left_behind, replacing, write_text
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.config import read_config
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.integrity import POLICIES, SkippedFiles
 from lm4ve.tasks.base.shards import HEADER

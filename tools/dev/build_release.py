@@ -7,7 +7,6 @@ lacks, and is installed outside of the clone, where it lists, trains and tests a
 relative links become absolute in the long description; without a repository, their words stay.
 """
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -19,7 +18,7 @@ from sysconfig import get_path
 from tempfile import TemporaryDirectory
 
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.version import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +88,7 @@ def use_wheel(wheel: Path, folder: Path, shared: bool) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := argparse.ArgumentParser(description=__doc__.splitlines()[0])).add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('--out', type=Path, default=Path('dist'), help='new or empty folder of the two files')
     add('--repository', default='', help='address that links to files and pictures begin with')
     add('--shared-packages', action='store_true', help="see this environment's other packages")

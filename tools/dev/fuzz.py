@@ -40,8 +40,7 @@ import numpy as np
 import torch
 
 from lm4ve.cost.tables import print_table
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 GOOD = 'refused', 'same', 'other', 'record'
 BAD = 'cut', 'crash', 'hang'

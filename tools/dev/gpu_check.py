@@ -9,7 +9,6 @@ the GPU needs. What has no time left is not begun, and the JSON says so. The tab
 belongs into docs/results/gpu.md.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -20,19 +19,20 @@ from pathlib import Path
 import torch
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import run_tool
+from lm4ve.files import write_json
+from lm4ve.runner.command_line import build_parser, run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Seconds of everything.
 BUDGET = 520.0
 #: Name -> a benchmark with its flags.
 _BENCHMARKS = {
-    'block': 'block --dtypes float32 bfloat16',
-    'train_step': 'steps --tasks image --batch 256',
-    'int8': 'steps --tasks image --batch 256 --dtype int8',
-    'float8': 'steps --tasks image --batch 256 --dtype float8',
-    'loader': 'loader --tasks image video --device cpu',
-    'steps': 'steps --repeats 3',
+    'block': 'block.py --device cuda --dtypes float32 bfloat16',
+    'train_step': 'steps.py --device cuda --tasks image --batch 256',
+    'int8': 'steps.py --device cuda --tasks image --batch 256 --dtype int8',
+    'float8': 'steps.py --device cuda --tasks image --batch 256 --dtype float8',
+    'loader': 'loader.py --device cpu --tasks image video',
+    'steps': 'steps.py --device cuda --repeats 3',
 }
 #: The least compute capability whose tensor cores multiply float8 (Ada).
 _FLOAT8 = (8, 9)
@@ -42,9 +42,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """Return what is run, by name; benchmarks write ``<name>.json`` into the folder."""
     found = {'tests': [sys.executable, *'-m pytest -q -m cuda --durations=0'.split()]}
     for name, line in _BENCHMARKS.items():
-        script, *flags = line.split()
-        words = f'tools/benchmarks/{script}.py --device cuda'.split()
-        found[name] = [sys.executable, *words, *flags, '--out', str(folder / f'{name}.json')]
+        words = f'tools/benchmarks/{line}'.split()
+        found[name] = [sys.executable, *words, '--out', str(folder / f'{name}.json')]
     if torch.cuda.is_available() and torch.cuda.get_device_capability() < _FLOAT8:
         del found['float8']
     return found
@@ -63,38 +62,36 @@ def run_all(named: Mapping[str, Sequence[str]], budget: float, folder: Path) -> 
         ``seconds``, the end of what it ``said`` and, if it left one, its ``result``.
     """
     results, end = [], time.monotonic() + budget
+    both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     for name, command in named.items():
-        start = time.monotonic()
-        row = dict(name=name, state='not begun', seconds=0.0, said='')
-        results.append(row)
+        start, state, said = time.monotonic(), 'not begun', None
         if start < end:
             try:
-                both = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
                 done = subprocess.run(command, timeout=end - start, cwd=ROOT, **both)
-                row['state'] = 'failed' if done.returncode else 'passed'
+                state, said = 'failed' if done.returncode else 'passed', done.stdout
             except subprocess.TimeoutExpired as e:
-                row['state'], done = 'stopped', e
-            row['said'] = (done.stdout or b'').decode(errors='replace')[-4000:]
-            row['seconds'] = round(time.monotonic() - start, 1)
+                state, said = 'stopped', e.stdout
+        words = (said or b'').decode(errors='replace')[-4000:]
+        seconds = round(time.monotonic() - start, 1)
+        row = dict(name=name, state=state, seconds=seconds, said=words)
+        results.append(row)
         if (left := folder / f'{name}.json').is_file():
             row['result'] = json.loads(left.read_text())
     return results
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/gpu_check.json'))
-    args = parser.parse_args(argv)
+    flags = {'--out': dict(type=Path, default=Path('work_dirs/gpu_check.json'))}
+    args = build_parser(__doc__, flags).parse_args(argv)
     if not torch.cuda.is_available():
         raise UserError('There is no GPU that torch can use. `make test` is what runs without one.')
     folder = args.out.with_suffix('')
     folder.mkdir(parents=True, exist_ok=True)
     results = run_all(commands(folder), BUDGET, folder)
     found = dict(device=torch.cuda.get_device_name(), torch=torch.__version__, results=results)
-    args.out.write_text(json.dumps(found, indent=1))
-    print(
-        f'{found["device"]}, torch {found["torch"]}\n\n| check | state | seconds |\n|---|---|---:|'
-    )
+    write_json(found, args.out)
+    print(f'{found["device"]}, torch {found["torch"]}\n')
+    print('| check | state | seconds |\n|---|---|---:|')
     for row in results:
         print(f'| {row["name"]} | {row["state"]} | {row["seconds"]:.1f} |')
     print(args.out)

@@ -37,8 +37,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from lm4ve.errors import UserError, check
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 
 @dataclass

@@ -9,8 +9,7 @@ from tqdm import tqdm
 from lm4ve.cost.tables import print_table
 from lm4ve.files import write_json
 from lm4ve.registry import DATASETS
-from lm4ve.runner.command_line import config_parser, run_tool
-from lm4ve.runner.config import read_config
+from lm4ve.runner.command_line import config_parser, read_config, run_tool
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.baselines import NearestNeighbor, constant_velocity, kalman_filter
 

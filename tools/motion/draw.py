@@ -6,8 +6,8 @@ python tools/motion/draw.py CONFIG grid.png --checkpoint CHECKPOINT --scenes 6
 import torch
 
 from lm4ve.registry import DATASETS
-from lm4ve.runner.command_line import add_allow_partial, config_parser, run_tool
-from lm4ve.runner.config import read_config
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
+from lm4ve.runner.flags import CONFIG, PARTIAL
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.building import build_model
 from lm4ve.tasks.base.pictures import save_figure
@@ -17,14 +17,13 @@ from lm4ve.tasks.motion.visualization import scene_grid
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = config_parser(__doc__)
+    parser = build_parser(__doc__, {**CONFIG, **PARTIAL})
     parser.add_argument('out', help='PNG')
     parser.add_argument('--checkpoint', help='default: constant velocity')
     parser.add_argument('--scenes', type=int, default=6)
     parser.add_argument('--every', type=int, default=1, help='draw every n-th')
     parser.add_argument('--columns', type=int, default=3)
     parser.add_argument('--extent', type=float, default=45.0, help='meters')
-    add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg = read_config(args.config, args.cfg_options)
     require_task(cfg, 'motion')

@@ -11,8 +11,7 @@ A killed run goes on where it stopped when it is started again.
 import json
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.base.integrity import POLICIES
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 
 from lm4ve.errors import UserError, check
 from lm4ve.runner import command_line as cli
+from lm4ve.runner.flags import PARTIAL, RUN
 from lm4ve.tasks import require_task
 from lm4ve.tasks.motion.metrics import CONVENTIONS
 
@@ -34,11 +35,10 @@ def check_test_set(cfg: Config, out: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = cli.config_parser('Write a submission', runs=True)
+    parser = cli.build_parser(__doc__, {**RUN, **PARTIAL})
     parser.add_argument('checkpoint')
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as configured')
-    cli.add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg = cli.load_config(args)
     init_default_scope(cfg.get('default_scope') or 'mmengine')

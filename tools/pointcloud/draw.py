@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
 
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import config_parser, run_tool
-from lm4ve.runner.config import read_config
+from lm4ve.runner.command_line import config_parser, read_config, run_tool
 from lm4ve.tasks import require_task
 from lm4ve.tasks.base.pictures import TokenMap, save_figure
 from lm4ve.tasks.pointcloud import group_points

@@ -10,15 +10,14 @@ frames).
 import argparse
 from pathlib import Path
 
-from lm4ve.runner.command_line import add_allow_partial, run_tool
-from lm4ve.runner.config import read_config
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
+from lm4ve.runner.flags import PARTIAL
 from lm4ve.tasks.video.inference import VideoInferencer
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = build_parser(__doc__, {})
+    parser = build_parser(__doc__, PARTIAL)
     parser.add_argument('video', help='the video to classify')
     parser.add_argument('config', help='config that the model was trained with')
     parser.add_argument('checkpoint', help='its checkpoint')
@@ -27,7 +26,6 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--classes', help=classes)
     parser.add_argument('--topk', type=int, default=3, help='how many classes to show')
     parser.add_argument('--device', default=None, help='default: a GPU if there is one')
-    add_allow_partial(parser)
     return parser.parse_args(argv)
 
 

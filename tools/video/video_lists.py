@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from lm4ve.errors import UserError
 from lm4ve.files import whole_lines, write_text
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 
 Entries = list[tuple[str, int]]
 

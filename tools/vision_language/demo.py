@@ -20,9 +20,8 @@ from lm4ve.analysis.loading import collate, samples_of_files
 from lm4ve.analysis.samples import samples_of
 from lm4ve.analysis.sheets import draw_sheet
 from lm4ve.cost.tables import print_table
-from lm4ve.runner.command_line import add_allow_partial, run_tool
-from lm4ve.runner.config import read_config
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
+from lm4ve.runner.flags import PARTIAL
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.pictures import save_figure
 from lm4ve.tasks.rooms import RoomInferencer
@@ -30,7 +29,7 @@ from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
+    parser = build_parser(__doc__, PARTIAL)
     add = parser.add_argument
     add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
     add('text', help='the question; with a config of retrieval one or more captions')
@@ -42,7 +41,6 @@ def main(argv: list[str] | None = None) -> None:
     add('--no-sheet', action='store_true', help='write no sheet of activations')
     add('--device', help='default: a GPU if there is one')
     add('--cfg-options', nargs='+', action=DictAction, help='override config fields')
-    add_allow_partial(parser)
     args = parser.parse_args(argv)
     cfg, name = read_config(args.config, args.cfg_options), Path(args.config).stem
     task, many = task_of_config(cfg).name, Path(args.image).is_dir()

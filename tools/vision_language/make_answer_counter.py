@@ -9,8 +9,7 @@ right answer counts. Name files of training only, or those that a checkpoint was
 
 from lm4ve.errors import check
 from lm4ve.files import write_json
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.rooms.datasets.questions import read_answers
 
 

@@ -11,8 +11,7 @@ of their first occurrence in these files.
 """
 
 from lm4ve.files import write_json
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.vqa.answers import build_vocabulary
 from lm4ve.tasks.vqa.datasets.vqa import read_answers
 

@@ -6,8 +6,7 @@
 Texts are the lists that SQA3D's ScanQA code reads, or the official files of questions.
 """
 
-from lm4ve.runner.command_line import run_tool
-from lm4ve.runner.flags import build_parser
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.rooms.datasets.questions import read_texts
 from lm4ve.tasks.rooms.models.language import write_word_vectors
 

@@ -22,8 +22,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub, MMLogger, print_log
 
 from lm4ve.errors import UserError
-from lm4ve.runner.config import check_config, merge_options, read_config
-from lm4ve.runner.flags import CONFIG, PARTIAL, RUN, build_parser
+from lm4ve.runner.config import check_config, merge_options
+from lm4ve.runner.config import read_config as read_config
+from lm4ve.runner.flags import CONFIG, RUN
+from lm4ve.runner.flags import build_parser as build_parser
 from lm4ve.runner.hooks import StopHook
 from lm4ve.runner.runner import build_runner as build_runner
 from lm4ve.runner.runner import load_strictly_by_default
@@ -44,12 +46,6 @@ def config_parser(description: str | None, runs: bool = False) -> argparse.Argum
         runs (bool): Also those that training and testing share.
     """
     return build_parser(description, RUN if runs else CONFIG)
-
-
-def add_allow_partial(parser: argparse.ArgumentParser) -> None:
-    """Add the flag of tools that evaluate a checkpoint."""
-    for name, options in PARTIAL.items():
-        parser.add_argument(name, **options)
 
 
 def load_config(args: argparse.Namespace) -> Config:
