@@ -136,9 +136,11 @@ def write_questions() -> None:
     vqa.write_vqav2(HERE, dict(train2014=2))
     vqa.write_visual_genome(HERE, 3)
     vqa.write_coco(HERE, dict(train=3), captions=1)
-    rows = [dict(image=f'{i}.jpg', question=f'What is {i}?', answer='a|b') for i in range(4)]
+    image = 'train2014/COCO_train2014_000000000001.jpg'
+    rows = [dict(image=image, question=f'What is {i}?', answers='a|b') for i in range(4)]
     vqa.write_csv(Path('q.csv'), rows)
-    Path('q.jsonl').write_text(''.join(f'{json.dumps(row)}\n' for row in rows))
+    lines = [json.dumps(row).replace('answers', 'answer') for row in rows]
+    Path('q.jsonl').write_text('\n'.join([*lines, '']))
 
 
 write_rooms = partial(write_sqa3d, HERE)
