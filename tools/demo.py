@@ -5,7 +5,6 @@ all-MiniLM-L6-v2 and once without, tests both on the held-out 30 %, and prints
 what was measured, whichever is ahead.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -17,7 +16,7 @@ from lm4ve.blocks import count_parameters
 from lm4ve.commands.test import main as test
 from lm4ve.commands.train import main as train
 from lm4ve.cost.tables import print_table
-from lm4ve.runner.command_line import read_config, run_tool
+from lm4ve.runner.command_line import build_parser, read_config, run_tool
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
@@ -25,16 +24,13 @@ VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-d
 DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 
 
-def train_and_test(label: str, config: Path, work_dir: Path, options: list) -> dict[str, str]:
+def train_and_test(label: str, config: str, work_dir: Path, options: list) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
-    config, folder = str(config), str(work_dir)
-    overrides = ['--cfg-options', *options] if options else []
-    start = time.time()
-    train([config, '--work-dir', folder, *overrides])
+    start, metrics = time.time(), work_dir / 'test_metrics.json'
+    words = [config, '--work-dir', str(work_dir)]
+    train([*words, *(['--cfg-options', *options] if options else [])])
     checkpoint = Path((work_dir / 'last_checkpoint').read_text())
-    metrics = work_dir / 'test_metrics.json'
-    out = '--work-dir', folder, '--out', str(metrics), '--out-item', 'metrics'
-    test([config, str(checkpoint), *out])
+    test([*words, str(checkpoint), '--out', str(metrics), '--out-item', 'metrics'])
     wall = time.time() - start
     trainable, frozen = count_parameters(MODELS.build(read_config(config).model))
     return {
@@ -59,22 +55,17 @@ def step_time(work_dir: Path, since: float) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/demo'))
-    overrides = 'overrides for both trainings, for example train_cfg.max_epochs=5'
-    parser.add_argument('--cfg-options', nargs='+', default=[], help=overrides)
-    parser.add_argument('--llm', action='store_true', help='SmolLM2-135M too')
-    args = parser.parse_args(argv)
-    rows, places = [], []
+    add = (parser := build_parser(__doc__, {})).add_argument
+    add('--work-dir', type=Path, default=Path('work_dirs/demo'))
+    add('--cfg-options', nargs='+', default=[], help='for example train_cfg.max_epochs=5')
+    add('--llm', action='store_true', help='SmolLM2-135M too')
+    args, rows, places = parser.parse_args(argv), [], []
     for label, name in {**(DECODER if args.llm else {}), **VARIANTS}.items():
-        config, work_dir = ROOT / f'configs/lm4ve/{name}.py', args.work_dir / name
+        work_dir = args.work_dir / name
+        config = str(ROOT / f'configs/lm4ve/{name}.py')
         rows.append(train_and_test(label, config, work_dir, args.cfg_options))
-        places += [
-            label,
-            f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}',
-            f'  logs         {work_dir}/*/*.log',
-            f'  TensorBoard  {work_dir}/*/vis_data',
-        ]
+        places += [label, f'  checkpoint   {(work_dir / "last_checkpoint").read_text()}']
+        places += [f'  logs         {work_dir}/*/*.log', f'  TensorBoard  {work_dir}/*/vis_data']
     print_table('Handwritten digits, 540 held-out images', rows)
     print(*places, f'\ntensorboard --logdir {args.work_dir}', sep='\n')
 

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
-from rich.console import Console
-from rich.progress import track
+from tqdm import tqdm
 
 from lm4ve.analysis.capture import analyse, read_points
 from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
@@ -32,18 +31,13 @@ from lm4ve.tasks.base.pictures import pixels_of
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = tool_parser(__doc__)
-    add = parser.add_argument
-    root = "folder of images and masks; default: the config's data set, which must have masks"
-    add('--data-root', help=root)
-    layout = 'imagenet-s (ImageNetS50, 300 or 919) or folder (images/NAME.jpg, masks/NAME.png)'
-    add('--layout', choices=['folder', 'imagenet-s'], help=f'how --data-root is laid out: {layout}')
-    split = "of the config's data set ('train', 'val', 'test'; default: as configured), or of "
-    add('--split', help=split + "ImageNet-S ('validation', the default)")
+    add = (parser := tool_parser(__doc__)).add_argument
+    add('--data-root', help="folder of images and masks; default: the config's data set")
+    add('--layout', choices=['folder', 'imagenet-s'], help='images/NAME.jpg, masks/NAME.png')
+    add('--split', help="of the data set; default: as configured, ImageNet-S's validation")
     add('--ignored', type=int, help='with --layout folder: gray level or index not to count')
     add('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
-    rule = 'a token is foreground if at least half of its area is, or any of it'
-    add('--rule', choices=RULES, default='majority', help=rule)
+    add('--rule', choices=RULES, default='majority', help='half of a token is foreground, or any')
     add('--fixed-share', type=float, default=0.2, help='share of images to fix thresholds on')
     add('--skip-empty', action='store_true', help='pass over images without foreground')
     add('--bootstrap', type=int, default=2000, help='resamples')
@@ -98,25 +92,22 @@ def main(argv: Sequence[str] | None = None) -> Report:
     cfg = read_config(args.config, args.cfg_options)
     items, pipeline = open_data(cfg, args)
     model, _ = load_model(cfg, args.checkpoint, args.device, args.allow_partial)
-    console = Console()
     found = batches(items, pipeline, args.batch_size, args.skip_empty, partial(collate, cfg))
-    total = -(-len(items) // args.batch_size)
-    found = track(found, 'images', total=total, console=console, transient=True)
+    found = tqdm(found, 'batches', -(-len(items) // args.batch_size), disable=None)
     scores, examples = score_all(model, found, args)
     report = summarize(scores, args.fixed_share, args.bootstrap, args.seed)
     weights = 'untrained weights' if args.checkpoint in UNTRAINED else Path(args.checkpoint).name
-    name = Path(args.config).stem
-    title = f'{name}, {weights}'
+    title = f'{Path(args.config).stem}, {weights}'
     for heading, table in tables(report, title):
-        console.print(f'\n{heading}\n{table.to_string()}', markup=False, soft_wrap=True)
-    console.print(f'{len(report.empty)} image(s) without a foreground token ({args.rule}) left out')
-    path = Path(args.out_dir or f'work_dirs/{name}/iou') / 'iou.json'
+        print(f'\n{heading}\n{table.to_string()}')
+    print(f'{len(report.empty)} image(s) without a foreground token ({args.rule}) left out')
+    path = Path(args.out_dir or f'work_dirs/{Path(args.config).stem}/iou') / 'iou.json'
     about = {k: v for k, v in vars(args).items() if k not in ('cfg_options', 'out_dir')}
     write(report, path, dict(title=title, **about))
     plot(report, path.with_suffix('.png'), title)
     if examples:
         draw_examples(examples, report, args.rule, path.with_name('pseudo_masks.png'), title)
-    console.print(f'Results: {path.parent}', highlight=False, soft_wrap=True)
+    print(f'Results: {path.parent}')
     return report
 
 

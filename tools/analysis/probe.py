@@ -168,14 +168,12 @@ def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:
 
 # ---------------------------------------------------------------------------- command
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = cli.config_parser(__doc__)
-    add = parser.add_argument
+    add = (parser := cli.config_parser(__doc__)).add_argument
     add('--base', help='config of the same model without a block')
     add('--layers', type=int, nargs='+', required=True, help='of the language model')
     add('--samples', type=int, default=64, help='training samples that are looked at')
     add('--steps', type=int, default=50, help='training steps before, without a schedule')
-    seeds = "of weights, training and samples, one after another; default: the config's"
-    add('--seeds', type=int, nargs='+', default=[None], help=seeds)
+    add('--seeds', type=int, nargs='+', default=[None], help="default: the config's")
     add('--scores', type=Path, help='results.csv of a grid whose x is the layer')
     add('--out', type=Path, help='JSON file for the results')
     args = parser.parse_args(argv)

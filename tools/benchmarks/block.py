@@ -110,10 +110,9 @@ def gmac_of_run(run: Callable[[], object]) -> float:
 
 
 def main(argv=None) -> None:
-    compiled = 'also through torch.compile (on a CPU it needs a C++ compiler)'
     flags = {
         '--dtypes': dict(nargs='+', default=['float32', 'bfloat16'], choices=DTYPES),
-        '--compile': dict(action='store_true', help=compiled),
+        '--compile': dict(action='store_true', help='also torch.compile (a C++ compiler)'),
     }
     args = parse(argv, __doc__, flags, batch=8, tokens=197, channels=384, queries=1)
     arch, asked = llama(args.width), slice(0, args.queries)

@@ -106,13 +106,11 @@ def measure(name: str, args) -> dict:
 
 
 def main(argv=None) -> None:
-    rate = "10^12 operations a second of the GPU's 16-bit products; default 312 (A100); 0: omitted"
-    share = 'the share of them reached; default 0.4'
     flags = {
         '--tasks': dict(nargs='+', default=list(CASES), choices=CASES),
         '--samples': dict(type=int, help='entries of the data set that a round loads'),
-        '--tflops': dict(type=float, default=312, help=rate),
-        '--utilization': dict(type=float, default=0.4, help=share),
+        '--tflops': dict(type=float, default=312, help="of the GPU; 0: omitted; default: A100's"),
+        '--utilization': dict(type=float, default=0.4, help='the share reached; default 0.4'),
     }
     args = parse(argv, __doc__, flags, threads=1, repeats=3)
     cv2.setNumThreads(0)  # as the configs set it in workers

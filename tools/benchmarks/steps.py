@@ -77,12 +77,11 @@ def configs(task: str, width: int, dtype: str, **neck: object) -> tuple[Config, 
 
 def main(argv=None) -> None:
     parts = dict(nargs='*', type=float, default=[0.5, 0.25, 0.125])
-    text = 'parts of the tokens that a step computes, in (0, 1); default: 0.5 0.25 0.125'
     flags = {
         '--tasks': dict(nargs='+', default=list(PAIRS), choices=PAIRS),
         '--dtype': dict(default='bfloat16', help='of the frozen weights, also int8 or float8'),
         '--batch': dict(type=int, help="samples; default: the task's"),
-        '--train-queries': dict(parts, help=text),
+        '--train-queries': dict(parts, help='default: 0.5 0.25 0.125'),
     }
     args, rows = parse(argv, __doc__, flags), []
     for task in args.tasks:

@@ -28,9 +28,8 @@ import json
 import re
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,8 +39,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import build_parser, run_tool
 
 
-@dataclass
-class Picture:
+class Picture(NamedTuple):
     """A picture and its row; ``split`` where the source fixes it."""
 
     name: str
@@ -49,15 +47,6 @@ class Picture:
     label: str
     group: str
     split: str = ''
-
-
-@dataclass
-class Settings:
-    """What a set is made with: its source, the width of pictures, and the generator of choices."""
-
-    source: list[Path]
-    size: int
-    rng: np.random.Generator
 
 
 # ---------------------------------------------------------------------------- emoji
@@ -89,25 +78,25 @@ def _choose_variants(table: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
     return chosen.sort_index()
 
 
-def read_openmoji(settings: Settings) -> Iterator[Picture]:
-    (root,) = settings.source
+def read_openmoji(args: Any) -> Iterator[Picture]:
+    (root,) = args.source
     from resvg_py import svg_to_bytes
 
     table = pd.read_csv(root / 'data/openmoji.csv', dtype=str, keep_default_na=False)
     table = table[~table['group'].str.match('extras|component')].rename(columns={'group': 'label'})
     table['group'] = table['hexcode'].map(drawing_of)
-    for row in _choose_variants(table, settings.rng).itertuples():
+    for row in _choose_variants(table, args.rng).itertuples():
         path = root / f'color/svg/{row.hexcode}.svg'
-        png = svg_to_bytes(svg_path=str(path), width=settings.size, height=settings.size)
+        png = svg_to_bytes(svg_path=str(path), width=args.size, height=args.size)
         yield Picture(row.hexcode, Image.open(io.BytesIO(png)), row.label, row.group)
 
 
-def read_vendors(settings: Settings) -> Iterator[Picture]:
+def read_vendors(args: Any) -> Iterator[Picture]:
     """Yield Twemoji's pictures for training and Noto's for tests.
 
     Both are yielded with the split in which they may stand; the other half is left out.
     """
-    entries = json.loads((settings.source[0] / 'emoji.json').read_text('utf-8'))
+    entries = json.loads((args.source[0] / 'emoji.json').read_text('utf-8'))
     rows = []
     for entry in entries:
         for variant in (entry, *entry.get('skin_variations', {}).values()):
@@ -116,8 +105,8 @@ def read_vendors(settings: Settings) -> Iterator[Picture]:
                 rows.append((variant['image'], label, drawing_of(variant['unified'])))
     table = pd.DataFrame(rows, columns=['image', 'label', 'group'])
     table = table[table['label'] != 'component']
-    for row in _choose_variants(table, settings.rng).itertuples():
-        halves = zip(settings.source, ('twitter', 'google'), ('train', 'test'), strict=True)
+    for row in _choose_variants(table, args.rng).itertuples():
+        halves = zip(args.source, ('twitter', 'google'), ('train', 'test'), strict=True)
         for root, vendor, side in halves:
             with Image.open(root / f'img/{vendor}/64/{row.image}') as file:
                 image = file.convert('RGBA')
@@ -126,13 +115,13 @@ def read_vendors(settings: Settings) -> Iterator[Picture]:
 
 
 # ---------------------------------------------------------------------------- others
-def read_digits(settings: Settings) -> Iterator[Picture]:
+def read_digits(args: Any) -> Iterator[Picture]:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     for i, (scan, label) in enumerate(zip(digits.images, digits.target, strict=True)):
         image = Image.fromarray((255 - scan * 255 / 16).round().astype(np.uint8))
-        image = image.resize((settings.size,) * 2, Image.BICUBIC)
+        image = image.resize((args.size,) * 2, Image.BICUBIC)
         yield Picture(f'{i:04d}', image, str(label), str(i))
 
 
@@ -153,16 +142,16 @@ def _fonts(folders: Sequence[Path]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=['path', 'group'])
 
 
-def read_glyphs(settings: Settings) -> Iterator[Picture]:
+def read_glyphs(args: Any) -> Iterator[Picture]:
     """Yield the letters of at most six fonts of a design, which fill two thirds of a picture."""
-    table = _fonts(settings.source)
-    table = table.iloc[settings.rng.permutation(len(table))].groupby('group').head(6)
+    table = _fonts(args.source)
+    table = table.iloc[args.rng.permutation(len(table))].groupby('group').head(6)
     for row in table.sort_values('path').itertuples():
-        font = ImageFont.truetype(str(row.path), settings.size * 2 // 3)
+        font = ImageFont.truetype(str(row.path), args.size * 2 // 3)
         for letter in string.ascii_lowercase:
-            image = Image.new('L', (settings.size,) * 2, 255)
+            image = Image.new('L', (args.size,) * 2, 255)
             place = dict(anchor='mm', font=font, fill=0)
-            ImageDraw.Draw(image).text((settings.size / 2,) * 2, letter, **place)
+            ImageDraw.Draw(image).text((args.size / 2,) * 2, letter, **place)
             yield Picture(f'{letter}-{row.path.stem}', image, letter, row.group)
 
 
@@ -170,7 +159,7 @@ _SHAPES = {'circle', 'rectangle', 'triangle'}
 _COLORS = {'black', 'blue', 'brown', 'gray', 'green', 'red', 'teal', 'yellow'}
 
 
-def read_easy_vqa(settings: Settings) -> Iterator[Picture]:
+def read_easy_vqa(args: Any) -> Iterator[Picture]:
     """Yield the pictures whose questions and answers give both shape and color."""
     spec = importlib.util.find_spec('easy_vqa')
     if spec is None or spec.origin is None:
@@ -220,34 +209,33 @@ def split_groups(
     return table['group'].map(parts)
 
 
-def write_set(name: str, settings: Settings, out: Path) -> pd.DataFrame:
-    """Write a set; return its table."""
-    read, _, test, val = SETS[name]
-    pictures = list(read(settings))
+def write_set(args: Any) -> pd.DataFrame:
+    """Write a set as the command line says; return its table."""
+    read, _, test, val = SETS[args.set]
+    pictures = list(read(args))
     rows = [(f'{p.label}/{p.name}.png', p.label, p.split, p.group) for p in pictures]
     table = pd.DataFrame(rows, columns=['path', 'label', 'given', 'group'])
     if table.empty:
-        raise UserError(f'--source={settings.source} has no pictures for {name}.')
-    table['split'] = split_groups(table, test, val, settings.rng)
+        raise UserError(f'--source={args.source} has no pictures for {args.set}.')
+    table['split'] = split_groups(table, test, val, args.rng)
     is_test = table['split'] == 'test'
     table = table[(table['given'] == '') | ((table['given'] == 'test') == is_test)]
     for i in table.index:
-        path = out / table.loc[i, 'path']
+        path = args.out / table.loc[i, 'path']
         path.parent.mkdir(parents=True, exist_ok=True)
         image = pictures[i].image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         Image.alpha_composite(white, image).convert('RGB').save(path)
     table = table[['path', 'label', 'split', 'group']]
-    table.to_csv(out / 'pictures.csv', index=False)
+    table.to_csv(args.out / 'pictures.csv', index=False)
     numbers = table['label'].astype('category').cat.codes.astype(str)
     for split, lines in (table['path'] + ' ' + numbers).groupby(table['split']):
-        (out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+        (args.out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
     return table
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('set', choices=SETS)
     add('--source', type=Path, nargs='*', default=[], help='see above')
     add('--out', type=Path, required=True)
@@ -255,8 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--seed', type=int, default=0, help='of variants and splits')
     args = parser.parse_args(argv)
     check('The number of --source', len(args.source), least=SETS[args.set][1])
-    settings = Settings(args.source, args.size, np.random.default_rng(args.seed))
-    table = write_set(args.set, settings, args.out)
+    args.rng = np.random.default_rng(args.seed)
+    table = write_set(args)
     counts: Any = pd.crosstab(table['label'], table['split'], margins=True)
     print(counts[['train', 'val', 'test']].to_string())
 

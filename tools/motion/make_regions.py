@@ -4,7 +4,6 @@
         data/argoverse1/regions.json
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.cluster import KMeans
 
 from lm4ve.errors import check
 from lm4ve.files import write_json
-from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.tasks.motion.datasets.cache import SceneCache
 
 
@@ -65,12 +64,12 @@ def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: in
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('cache')
-    parser.add_argument('out')
-    parser.add_argument('--regions', type=int, default=6)
-    parser.add_argument('--scenes', type=int, default=20000, help='how many, at random')
-    parser.add_argument('--seed', type=int, default=0)
+    add = (parser := build_parser(__doc__, {})).add_argument
+    add('cache')
+    add('out')
+    add('--regions', type=int, default=6)
+    add('--scenes', type=int, default=20000, help='how many, at random')
+    add('--seed', type=int, default=0)
     args = parser.parse_args(argv)
     scenes = SceneCache(args.cache)
     order = np.random.default_rng(args.seed).permutation(len(scenes))

@@ -24,8 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--map-dir', help='map_files of Argoverse 1')
     parser.add_argument('--map-range', type=float, default=142.0, help='meters; default: 142')
     parser.add_argument('--workers', type=int, default=1)
-    corrupt = 'leave corrupt files out and count them, or stop'
-    parser.add_argument('--on-corrupt', choices=POLICIES, default='skip', help=corrupt)
+    parser.add_argument('--on-corrupt', choices=POLICIES, default='skip', help='skip: and count')
     parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args(argv)
     if args.dataset == 'argoverse1':

@@ -7,7 +7,6 @@ with every video config; MMAction2Inferencer does the rest (several videos, arra
 frames).
 """
 
-import argparse
 from pathlib import Path
 
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
@@ -16,27 +15,20 @@ from lm4ve.tasks.video.inference import VideoInferencer
 from lm4ve.tasks.video.visualization import rank, write_annotated
 
 
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = build_parser(__doc__, PARTIAL)
-    parser.add_argument('video', help='the video to classify')
-    parser.add_argument('config', help='config that the model was trained with')
-    parser.add_argument('checkpoint', help='its checkpoint')
-    parser.add_argument('out', help='the annotated video to write (.mp4)')
-    classes = "text file, a class name a line; default: those of the config's data set, or numbers"
-    parser.add_argument('--classes', help=classes)
-    parser.add_argument('--topk', type=int, default=3, help='how many classes to show')
-    parser.add_argument('--device', default=None, help='default: a GPU if there is one')
-    return parser.parse_args(argv)
-
-
 def main(argv: list[str] | None = None) -> None:
-    args = parse_args(argv)
-    names = None
+    add = (parser := build_parser(__doc__, PARTIAL)).add_argument
+    add('video', help='the video to classify')
+    add('config', help='config that the model was trained with')
+    add('checkpoint', help='its checkpoint')
+    add('out', help='the annotated video to write (.mp4)')
+    add('--classes', help="text file, a name a line; default: those of the config's data set")
+    add('--topk', type=int, default=3, help='how many classes to show')
+    add('--device', default=None, help='default: a GPU if there is one')
+    args, names = parser.parse_args(argv), None
     if args.classes:
         names = Path(args.classes).read_text(encoding='utf-8').splitlines()
-    inferencer = VideoInferencer(
-        read_config(args.config), args.checkpoint, args.device, args.allow_partial
-    )
+    cfg = read_config(args.config)
+    inferencer = VideoInferencer(cfg, args.checkpoint, args.device, args.allow_partial)
     (result,) = inferencer(args.video)
     ranking = rank(result['pred_scores'], names or inferencer.classes, args.topk)
     for name, score in ranking:
