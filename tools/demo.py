@@ -5,18 +5,13 @@ all-MiniLM-L6-v2 and once without, tests both on the held-out 30 %, and prints
 what was measured, whichever is ahead.
 """
 
-import json
 import statistics
 import time
 from pathlib import Path
 
-from mmengine.registry import MODELS
-
 from lm4ve.blocks import count_parameters
-from lm4ve.commands.test import main as test
-from lm4ve.commands.train import main as train
 from lm4ve.cost.tables import print_table
-from lm4ve.runner.command_line import build_parser, read_config, run_tool
+from lm4ve.runner import command_line as cli
 
 ROOT = Path(__file__).resolve().parent.parent
 VARIANTS = {'ViT + frozen MiniLM block': 'vit-demo_minilm_digits', 'ViT': 'vit-demo_none_digits'}
@@ -26,36 +21,28 @@ DECODER = {'ViT + frozen SmolLM2 block': 'vit-demo_smollm2_digits'}
 
 def train_and_test(label: str, config: str, work_dir: Path, options: list) -> dict[str, str]:
     """Train and test one config; return its row of the table."""
-    start, metrics = time.time(), work_dir / 'test_metrics.json'
-    words = [config, '--work-dir', str(work_dir)]
-    train([*words, *(['--cfg-options', *options] if options else [])])
-    checkpoint = Path((work_dir / 'last_checkpoint').read_text())
-    test([*words, str(checkpoint), '--out', str(metrics), '--out-item', 'metrics'])
-    wall = time.time() - start
-    trainable, frozen = count_parameters(MODELS.build(read_config(config).model))
+    start, words = time.time(), [config, '--work-dir', str(work_dir)]
+    parser = cli.config_parser(None, runs=True)
+    args = parser.parse_args([*words, *(['--cfg-options', *options] if options else [])])
+    cfg = cli.finish_config(cli.load_config(args), args)
+    runner = cli.build_runner(cfg, short_console=True)
+    runner.train()
+    steps = runner.message_hub.get_scalar('train/time').data[0]
+    metrics, checkpoint = runner.test(), Path((work_dir / 'last_checkpoint').read_text())
+    trainable, frozen = count_parameters(runner.model)
     return {
         '': label,
-        'top-1 %': f'{json.loads(metrics.read_text())["accuracy/top1"]:.2f}',
+        'top-1 %': f'{metrics["accuracy/top1"]:.2f}',
         'trainable': f'{trainable:,}',
         'frozen': f'{frozen:,}',
-        's / step': f'{step_time(work_dir, start):.4f}',
+        's / step': f'{statistics.median(map(float, steps)):.4f}',
         'checkpoint': f'{checkpoint.stat().st_size / 1e6:.2f} MB',
-        'training + test': f'{wall:.0f} s',
+        'training + test': f'{time.time() - start:.0f} s',
     }
 
 
-def step_time(work_dir: Path, since: float) -> float:
-    """Median seconds of a training step, of the logs written since then."""
-    times = []
-    for path in work_dir.glob('*/vis_data/scalars.json'):
-        if path.stat().st_mtime >= since:
-            rows = map(json.loads, path.read_text().splitlines())
-            times += [r['time'] for r in rows if 'lr' in r and 'time' in r]
-    return statistics.median(times)
-
-
 def main(argv: list[str] | None = None) -> None:
-    add = (parser := build_parser(__doc__, {})).add_argument
+    add = (parser := cli.build_parser(__doc__, {})).add_argument
     add('--work-dir', type=Path, default=Path('work_dirs/demo'))
     add('--cfg-options', nargs='+', default=[], help='for example train_cfg.max_epochs=5')
     add('--llm', action='store_true', help='SmolLM2-135M too')
@@ -71,4 +58,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
-    run_tool(main)
+    cli.run_tool(main)

@@ -30,7 +30,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import write_json, write_text
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.necks.layouts import to_tokens
-from lm4ve.release.release import release_config
+from lm4ve.release.release import all_dicts, release_config
 from lm4ve.runner import checkpoint_files, command_line
 from lm4ve.runner.config import read_config
 from lm4ve.runner.devices import find_device
@@ -43,12 +43,10 @@ _REPLACED = ('mapper_in.', 'mapper_out.', 'block.', 'gate', NECK_KEY)
 
 
 # ---------------------------------------------------------------------------- models
-def replace_blocks(node: Any, width: int | None) -> None:
+def replace_blocks(cfg: Any, width: int | None) -> None:
     """Give each neck in a config the small layer, in place."""
-    parts = node.values() if isinstance(node, dict) else node
-    for part in parts if isinstance(node, (dict, list, tuple)) else ():
-        replace_blocks(part, width)
-    if isinstance(node, dict) and str(node.get('type')).endswith(LLMBlockNeck.__name__):
+    necks = [d for d in all_dicts(cfg) if str(d.get('type')).endswith(LLMBlockNeck.__name__)]
+    for node in necks:
         # Without the block in evaluation there is nothing to imitate.
         check('model.neck.branch', node.get('branch') or None, choices=(None,))
         for name in _LEFT_OUT:
@@ -150,8 +148,7 @@ def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, flo
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = command_line.config_parser(__doc__)
-    add = parser.add_argument
+    add = (parser := command_line.config_parser(__doc__)).add_argument
     parser.set_defaults(launcher='none', local_rank=0, no_pin_memory=False)
     add('checkpoint', help="of that config, or 'pretrained'")
     add('--width', type=int, help="of the layer; default: the encoder's")

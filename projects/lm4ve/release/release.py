@@ -86,7 +86,7 @@ def release_config(cfg: Config) -> Config:
         UserError: See :func:`portable_arch`.
     """
     fields = copy.deepcopy(cfg.to_dict())
-    for node in _dicts(fields['model']):
+    for node in all_dicts(fields['model']):
         if _is_block(node):
             _make_portable(node)
         # A class that reads files when it is built describes what it read.
@@ -106,13 +106,14 @@ def release_config(cfg: Config) -> Config:
     return Config(fields)
 
 
-def _dicts(node: object) -> Iterator[dict]:
+def all_dicts(node: object) -> Iterator[dict]:
+    """Yield the dictionaries within plain data, outer ones first."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for value in node:
-            yield from _dicts(value)
+            yield from all_dicts(value)
 
 
 def _is_block(node: object) -> bool:
