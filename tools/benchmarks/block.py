@@ -18,8 +18,6 @@ from lm4ve.blocks.low_rank import count_macs
 from lm4ve.cost.step import FORMULAS
 from lm4ve.necks import LLMBlockNeck
 
-COMPILED = 'all tokens, fold, compiled'
-
 
 def plain_reference(neck: LLMBlockNeck, x, arch: dict):
     """Compute the whole neck in plain code: all tokens, explicit fp32 softmax."""
@@ -88,7 +86,11 @@ def make_paths(args, arch: dict, asked: slice) -> dict:
         paths['all tokens', dtype] = neck, 'off', None
         paths['all tokens, fold', dtype] = neck, 'fold', None
         if args.compile:
-            paths[COMPILED, dtype] = neck_of(neck.block, compile=True), 'fold', None
+            paths['all tokens, fold, compiled', dtype] = (
+                neck_of(neck.block, compile=True),
+                'fold',
+                None,
+            )
         paths['queries only', dtype] = neck, 'off', asked
         paths['queries only, fold', dtype] = neck, 'fold', asked
         paths['queries only, absorb', dtype] = neck, 'absorb', asked
@@ -128,17 +130,17 @@ def main(argv=None) -> None:
         out = neck(t, queries=queries)
         return out if queries else out[:, asked]
 
-    def run_reference():
-        plain = partial(plain_reference, reference, arch=arch)
-        return gradients(reference, lambda t: plain(t)[:, asked], x, direction)
+    def plain(t):
+        return plain_reference(reference, t, arch)[:, asked]
 
     runs = {
         key: partial(gradients, path[0], partial(run_path, *path), x, direction)
         for key, path in paths.items()
     }
-    expected = run_reference()
+    runs['reference'] = partial(gradients, reference, plain, x, direction)
+    expected = runs['reference']()
     errors = {key: worst(expected, run()) for key, run in runs.items()}
-    times = in_rounds({'reference': run_reference, **runs}, args)
+    times = in_rounds(runs, args)
 
     def row(path, dtype, key, **more):
         speedup = ratio(times['reference'], times[key])

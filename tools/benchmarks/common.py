@@ -5,6 +5,7 @@ import platform
 import re
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -123,18 +124,15 @@ def matmul_rate(device: str, rows: int, width: int, dtype: torch.dtype, repeats:
 
 def machine(device: str) -> str:
     """Name the machine, the software and the day."""
-    name = platform.processor()
-    info = Path('/proc/cpuinfo')
+    name, info = platform.processor(), Path('/proc/cpuinfo')
     if torch.device(device).type == 'cuda':
         name = torch.cuda.get_device_name()
     elif info.is_file():
-        values = dict(re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M))
-        if 'model name' in values:
-            # Virtual machines often hide the model's name, but never its numbers.
-            family, model = values.get('cpu family'), values.get('model')
-            name = f'{values["model name"]} (family {family}, model {model})'
-        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {*values.get('flags', '').split()}
-        name = f'{name}, {" ".join(sorted(fast))}'
+        values = defaultdict(str, re.findall(r'^(.*?)\s*: (.*)$', info.read_text(), re.M))
+        # Virtual machines often hide the model's name, but never its numbers.
+        numbers = f'family {values["cpu family"]}, model {values["model"]}'
+        fast = {'avx2', 'avx512f', 'avx512_bf16', 'amx_bf16'} & {*values['flags'].split()}
+        name = f'{values["model name"] or name} ({numbers}), {" ".join(sorted(fast))}'
     return f'{name}; {torch.get_num_threads()} threads; torch {torch.__version__}; {date.today()}'
 
 

@@ -5,18 +5,20 @@
 Writes checkpoints of LLaMA-7B's width (float16) in each layout first.
 """
 
-import json
 import multiprocessing
 import resource
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import llama, middle, parse, ratio, report, timed
 from tqdm import tqdm
+from transformers import AutoConfig, AutoModel
 
 from lm4ve.blocks import LLMBlock
+from lm4ve.files import write_json
 from lm4ve.llm.meta_layout import LAYER_NAMES
 
 
@@ -25,12 +27,9 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
     folder = folder / f'{layers}-layers-of-{width}'
     hf, meta = folder / 'huggingface', folder / 'meta'
     if not (meta / 'params.json').is_file():
-        from transformers import LlamaConfig, LlamaModel
-
         meta.mkdir(parents=True, exist_ok=True)
         fields = dict(llama(width), num_hidden_layers=layers, vocab_size=32000)
-        fields.pop('model_type')
-        model = LlamaModel(LlamaConfig(**fields)).half()
+        model = AutoModel.from_config(AutoConfig.for_model(**fields)).half()
         model.save_pretrained(hf, max_shard_size='500MB')
         state = {
             f'layers.{i}.{theirs}': layer.get_parameter(ours).detach()
@@ -39,26 +38,18 @@ def write_checkpoints(folder: Path, layers: int, width: int) -> dict[str, Path]:
         }
         torch.save(state, meta / 'consolidated.00.pth')
         params = dict(dim=width, n_heads=32, n_layers=layers, norm_eps=1e-6, vocab_size=-1)
-        (meta / 'params.json').write_text(json.dumps(params))
+        write_json(params, meta / 'params.json')
     return dict(huggingface=hf, meta=meta)
-
-
-def read_bytes(path: Path, size: int) -> None:
-    with path.open('rb', buffering=0) as f:
-        f.read(size)
 
 
 def measure(threads: int, function: Callable) -> dict:
     """Time a call and the rise of this process's peak memory, in MB."""
     torch.set_num_threads(threads)
     LLMBlock(arch=llama(64))  # what is imported on first use is imported before the clock starts
-
-    def peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-    before = peak()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     row = timed(function, 'cpu')
-    return dict(row, peak_mb=(peak() - before) * 1024 / 1e6)
+    rise = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return dict(row, peak_mb=rise * 1024 / 1e6)
 
 
 def main(argv=None) -> None:
@@ -67,7 +58,7 @@ def main(argv=None) -> None:
     whole, hidden = folders['meta'] / 'consolidated.00.pth', llama(args.width)['intermediate_size']
     size = 2 * (4 * args.width**2 + 3 * args.width * hidden + 2 * args.width)  # bytes
     raw = "raw read of a layer's bytes", None
-    ways = {raw: partial(read_bytes, whole, size)}
+    ways = {raw: partial(np.fromfile, whole, np.uint8, size)}
     for name, folder in folders.items():
         for dtype in ('float16', 'float32'):
             read = partial(LLMBlock, str(folder), layers=(args.layers // 2,), dtype=dtype)

@@ -86,9 +86,8 @@ def write_shards(
         Timeout: Another run writes there.
         UserError: A file is corrupt, with 'refuse'.
     """
-    order = np.arange(len(entries))
-    if seed is not None:
-        np.random.default_rng(seed).shuffle(order)
+    count = len(entries)
+    order = range(count) if seed is None else np.random.default_rng(seed).permutation(count)
     starts = range(0, len(entries), per_shard)
     groups = [[entries[i] for i in order[n : n + per_shard]] for n in starts]
     paths = [Path(folder, f'{split}-{number:06d}.tar') for number in range(len(groups))]
@@ -124,19 +123,17 @@ def _write_shard(
                     continue
                 labels = entry.label if isinstance(entry.label, list) else [entry.label]
                 key, data = f'{path.stem}-{number:06d}', Path(entry.path).read_bytes()
-                _add(tar, f'{key}.cls', ' '.join(map(str, labels)).encode())
-                rows.append([entry.name, tar.offset + HEADER, len(data), entry.label])
-                _add(tar, f'{key}{Path(entry.name).suffix.lower()}', data)
+                parts = {'.cls': ' '.join(map(str, labels)).encode()}
+                parts[Path(entry.name).suffix.lower()] = data
+                for suffix, content in parts.items():
+                    info, start = tarfile.TarInfo(f'{key}{suffix}'), tar.offset + HEADER
+                    info.size, info.mode = len(content), 0o444
+                    tar.addfile(info, io.BytesIO(content))
+                rows.append([entry.name, start, len(data), entry.label])
         part = dict(name=path.name, bytes=beside.stat().st_size, sha256=_hash(beside))
     part |= dict(samples=rows, skipped=skipped.counts, examples=skipped.examples)
     write_text(json.dumps(part | dict(source=source)), note)
     return part
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o444
-    tar.addfile(info, io.BytesIO(data))
 
 
 def _hash(path: Path) -> str:
@@ -195,10 +192,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     check('The task of the config', task, choices=TASKS)
     module, per_shard = TASKS[task]
     find_defect = partial(import_module(module).find_defect, decode=args.decode)
-    seed = args.seed if args.split == 'train' else None
-    options = dict(seed=seed, on_corrupt=args.on_corrupt, workers=args.workers)
     entries, size = entries_of(cfg, args.split), args.per_shard or per_shard
-    shards = write_shards(entries, args.out, args.split, size, find_defect, **options)
+    seed = args.seed if args.split == 'train' else None
+    further = seed, args.on_corrupt, args.workers
+    shards = write_shards(entries, args.out, args.split, size, find_defect, *further)
     size, count = sum(s['bytes'] for s in shards), sum(len(s['samples']) for s in shards)
     print(f'{count:,} samples in {len(shards):,} shards, {size / 1e9:,.2f} GB.')
 
