@@ -8,8 +8,8 @@ from mmengine.config import ConfigDict
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, preprocess_split
 from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
 from tests.helpers import shrink
+from tests.tasks.motion.argoverse2_files import write_argoverse2
 from tools.motion.make_regions import write_regions
-from tools.motion.simulate_argoverse2 import write_argoverse2
 
 SCENES = dict(train=8, val=5)
 WIDTH = 16

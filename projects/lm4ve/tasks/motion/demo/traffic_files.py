@@ -2,7 +2,7 @@
 
 The embedded default of motion forecasting: one command trains, without a download,
 and through the reader and the preprocessing of real data.
-``tools/motion/simulate_argoverse2.py`` writes the layout of Argoverse 2.
+The tests have a writer of the layout of Argoverse 2.
 """
 
 from pathlib import Path
