@@ -77,9 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     name, flags = CONVERTERS[task]
     name = f'lm4ve.tasks.{task}.converters:{name}'
     convert = partial(both_ways, name) if 'reverse' in flags else resolve_name(name)
-    run_converter(
-        words[1:], f'Convert a published checkpoint of the task {task}.', convert, **flags
-    )
+    run_converter(words[1:], f'Convert a published checkpoint ({task}).', convert, **flags)
 
 
 if __name__ == '__main__':

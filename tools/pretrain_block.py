@@ -167,8 +167,7 @@ def train(args: argparse.Namespace) -> tuple[Any, list[dict[str, float]]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('--language', required=True, choices=LANGUAGES)
     add('--arch', default='bert:384x1536x12', help='llama or bert; width, hidden width, heads')
     add('--layers', type=int, default=2, help='the last one is the block by default')

@@ -34,4 +34,7 @@ if ! [ -x "$venv/bin/python" ] || [ "$(version "$venv/bin/python")" != "$(versio
 fi
 echo "Installing requirements.txt: some minutes at first"
 "$venv/bin/python" -m pip --disable-pip-version-check install -r requirements.txt
-"$venv/bin/python" tools/check_system.py
+if ! "$venv/bin/python" -c 'import cv2'; then
+  echo "error: OpenCV lacks a system library; run: apt-get install libgl1 libglib2.0-0" >&2
+  exit 1
+fi

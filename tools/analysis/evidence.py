@@ -38,10 +38,8 @@ COMMON = '--steps 120 --tokens 16 --margin 1'.split()
 
 def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
     """Yield each study's name and its arguments of ``lm4ve try``."""
-    pictures = {
-        name: str(args.data / name / 'pictures.csv')
-        for name in ('openmoji', 'emoji-vendors', 'glyphs', 'easy-vqa', 'digits')
-    }
+    sets = 'openmoji', 'emoji-vendors', 'glyphs', 'easy-vqa', 'digits'
+    pictures = {name: str(args.data / name / 'pictures.csv') for name in sets}
     formal = [f'{name}={args.blocks / name}' for name in LANGUAGES]
     main = ['--block', MINILM, '--seeds', '8', '--formal']
     for name, path in pictures.items():
@@ -131,8 +129,7 @@ def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('--data', type=Path, default=Path('data'), help='folder of the sets of pictures')
     add('--blocks', type=Path, default=Path('work_dirs/blocks'), help='of formal languages')
     add('--encoders', type=Path, default=Path('work_dirs/encoders'), help='of checkpoints')

@@ -71,14 +71,10 @@ def main(argv=None) -> None:
             own = times['eager'], times[name]
             row |= {'speedup': ratio(*own), 'CPU speedup': ratio(*own, 'cpu_seconds')}
             rows.append(row)
-    report(
-        f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32',
-        rows,
-        args,
-        f'Medians of {args.repeats} rounds; speedup: median of ratios to eager within a round; '
-        'CPU speedup: of the CPU time, which other processes hardly touch. '
-        'error: largest difference of a logit.',
-    )
+    title = f'ViT-S with a block of D={args.width}, {args.size} pixels: forward pass, fp32'
+    note = f'Medians of {args.repeats} rounds; speedup: median of ratios to eager within a round; '
+    note += 'CPU speedup: of the CPU time, which other processes hardly touch. '
+    report(title, rows, args, note + 'error: largest difference of a logit.')
 
 
 if __name__ == '__main__':

@@ -78,15 +78,12 @@ def main(argv=None) -> None:
         row['of raw'] = ratio(own, runs[raw])
         row['of the block'] = row['peak_mb'] * 1e6 / size / (1 + (dtype == 'float32'))
         rows.append(row)
-    report(
-        f'Reading one layer ({size / 1e6:.0f} MB in float16) of {args.layers} '
-        f'({whole.stat().st_size / 1e9:.1f} GB)',
-        rows,
-        args,
-        'of raw: the median over --repeats rounds of the ratio within one; peak_mb: the largest '
-        "rise of a process's peak memory; of the block: the same in units of the block's bytes. "
-        'Seconds include building the block and its fingerprint (SHA-256).',
-    )
+    gigabytes = whole.stat().st_size / 1e9
+    title = f'Reading one layer ({size / 1e6:.0f} MB in float16) of {args.layers} '
+    note = 'of raw: the median over --repeats rounds of the ratio within one; peak_mb: the largest '
+    note += "rise of a process's peak memory; of the block: in units of the block's bytes. "
+    note += 'Seconds include building the block and its fingerprint (SHA-256).'
+    report(f'{title}({gigabytes:.1f} GB)', rows, args, note)
 
 
 if __name__ == '__main__':

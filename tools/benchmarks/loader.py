@@ -115,16 +115,12 @@ def main(argv=None) -> None:
     args = parse(argv, __doc__, flags, threads=1, repeats=3)
     cv2.setNumThreads(0)  # as the configs set it in workers
     rows = [measure(name, args) for name in args.tasks]
-    asked = (
-        f' GPU asks: samples a second at {args.utilization:.0%} of {args.tflops:g} Tflop/s; cores: '
-        'how many keep one such GPU busy.'
-    )
-    report(
-        'Samples a second of CPU time: training data of each config, on files of the real size',
-        rows,
-        args,
-        f'a core: median of {args.repeats} rounds.' + (asked if args.tflops else ''),
-    )
+    title = 'Samples a second of CPU time: training data of each config, on files of the real size'
+    note = f'a core: median of {args.repeats} rounds.'
+    if args.tflops:
+        note += f' GPU asks: samples a second at {args.utilization:.0%} of {args.tflops:g} Tflop/s;'
+        note += ' cores: how many keep one such GPU busy.'
+    report(title, rows, args, note)
 
 
 if __name__ == '__main__':

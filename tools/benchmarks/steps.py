@@ -102,13 +102,9 @@ def main(argv=None) -> None:
             rows.append(row | step_row(own, times[task]))
         del steps, times
         gc.collect()
-    report(
-        'A training step of each task: preprocessor, forward, backward, AdamW',
-        rows,
-        args,
-        'ratio: median over rounds in which all steps run after each other; CPU ratio: the same '
-        "of this process's CPU time.",
-    )
+    title = 'A training step of each task: preprocessor, forward, backward, AdamW'
+    note = 'ratio: median over rounds in which all steps run after each other; CPU ratio: the same '
+    report(title, rows, args, note + "of this process's CPU time.")
 
 
 if __name__ == '__main__':

@@ -68,12 +68,8 @@ def main(argv=None) -> None:
         row['CPU efficiency'] = ratio(alone, times, 'cpu_seconds')
         row['sent MB'] = sent / 1e6 if count > 1 else 0.0
         rows.append(row)
-    report(
-        f'Weak scaling of {Path(config).stem}: a step of {args.batch} samples a process',
-        rows,
-        args,
-        'sent MB: by each process in a step, counted.',
-    )
+    title = f'Weak scaling of {Path(config).stem}: a step of {args.batch} samples a process'
+    report(title, rows, args, 'sent MB: by each process in a step, counted.')
 
 
 if __name__ == '__main__':

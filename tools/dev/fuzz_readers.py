@@ -143,19 +143,17 @@ def write_questions() -> None:
     Path('q.jsonl').write_text('\n'.join([*lines, '']))
 
 
+def clips(decoder: str) -> dict:
+    first, last = (dict(type=f'mmaction.{decoder}{step}') for step in ('Init', 'Decode'))
+    sample = dict(type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True)
+    options = dict(ann_file='clips.txt', test_mode=True, verify='decode', on_corrupt='refuse')
+    return dict(options, type='CheckedVideoDataset', pipeline=[first, sample, last])
+
+
 write_rooms = partial(write_sqa3d, HERE)
 write_scans = partial(clouds.write_scanobjectnn, HERE, per_split=4, points=24)
 _IMAGES = dict(data_root='.', split='val', verify=True, on_corrupt='refuse')
 _IMAGES |= dict(type='CheckedImageNet', pipeline=[dict(type='mmpretrain.LoadImageFromFile')])
-_CLIPS = dict(ann_file='clips.txt', test_mode=True, verify='decode', on_corrupt='refuse')
-_SAMPLE = dict(type='mmaction.SampleFrames', clip_len=4, frame_interval=2, test_mode=True)
-_DECORD, _PYAV = (
-    dict(_CLIPS, type='CheckedVideoDataset', pipeline=[first, _SAMPLE, last])
-    for first, last in (
-        (dict(type=f'mmaction.{name}{step}') for step in ('Init', 'Decode'))
-        for name in ('Decord', 'PyAV')
-    )
-)
 _VQA, _OWN = (dict(type=t, data_root='.', verify=False) for t in ('VQAv2', 'VQAFiles'))
 _VQA['split'] = 'train2014'
 _GENOME = dict(_OWN, type='VisualGenomeQA')
@@ -170,9 +168,9 @@ SETS = {
     'image-jpg': (write_images, 'val/0.jpg', dict(_IMAGES, ann_file='jpg.txt')),
     'image-png': (write_images, 'val/0.png', dict(_IMAGES, ann_file='png.txt')),
     'image-list': (write_images, 'jpg.txt', dict(_IMAGES, ann_file='jpg.txt')),
-    'video-decord': (write_videos, '0.mp4', _DECORD),
-    'video-pyav': (write_videos, '0.mp4', _PYAV),
-    'video-list': (write_videos, 'clips.txt', _PYAV),
+    'video-decord': (write_videos, '0.mp4', clips('Decord')),
+    'video-pyav': (write_videos, '0.mp4', clips('PyAV')),
+    'video-list': (write_videos, 'clips.txt', clips('PyAV')),
     'h5': (write_scans, 'main_split/test_objectdataset_augmentedrot_scale75.h5', _SCANS),
     'vqa-questions': (write_questions, 'vqav2/v2_OpenEnded_mscoco_train2014_questions.json', _VQA),
     'vqa-annotations': (write_questions, 'vqav2/v2_mscoco_train2014_annotations.json', _VQA),

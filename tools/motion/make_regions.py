@@ -56,11 +56,9 @@ def write_regions(path: str | Path, points: np.ndarray, count: int = 6, seed: in
     check('end points', len(points), least=4 * count)  # hulls need them
     labels = equal_clusters(points, count, seed)
     clusters = [points[labels == m] for m in range(count)]
-    regions = dict(
-        centres=[c.mean(0).tolist() for c in clusters],
-        hulls=[c[ConvexHull(c).vertices].tolist() for c in clusters],
-    )
-    write_json(regions, path)
+    centres = [c.mean(0).tolist() for c in clusters]
+    hulls = [c[ConvexHull(c).vertices].tolist() for c in clusters]
+    write_json(dict(centres=centres, hulls=hulls), path)
 
 
 def main(argv: list[str] | None = None) -> None:

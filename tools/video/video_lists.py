@@ -10,6 +10,7 @@ a space between path and label and no frame count. A list of mmaction2 has a ``p
 """
 
 import json
+import re
 from pathlib import Path, PurePosixPath
 
 from lm4ve.errors import UserError
@@ -45,10 +46,8 @@ def read_ssv2(labels: str | Path, split: str | Path, extension: str = 'webm') ->
         samples = [line.split(';', 1) for line in whole_lines(split.read_bytes(), split) if line]
     else:
         samples = [(s['id'], s['template']) for s in json.loads(split.read_bytes())]
-    return [
-        (f'{identity}.{extension}', numbers[template.strip().replace('[', '').replace(']', '')])
-        for identity, template in samples
-    ]
+    labeled = [(i, numbers[re.sub(r'[\[\]]', '', text.strip())]) for i, text in samples]
+    return [(f'{identity}.{extension}', label) for identity, label in labeled]
 
 
 def read_videomae(path: str | Path, root: str = '') -> Entries:

@@ -29,8 +29,7 @@ from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser(__doc__, PARTIAL)
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, PARTIAL)).add_argument
     add('image', help='an image; of retrieval also a folder; of SQA3D a room (.npy, .ply)')
     add('text', help='the question; with a config of retrieval one or more captions')
     add('--situation', help='of SQA3D: what somebody in the room does and sees')

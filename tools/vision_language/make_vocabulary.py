@@ -17,8 +17,7 @@ from lm4ve.tasks.vqa.datasets.vqa import read_answers
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('out', help='the JSON file to write')
     add('annotations', nargs='+', help="VQAv2's annotations, or own questions")
     add('--min-count', type=int, default=9, help='questions with this majority answer; default: 9')

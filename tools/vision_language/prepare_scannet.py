@@ -12,7 +12,6 @@ The layout is that of ScanRefer, ScanQA and SQA3D, so that files made by either 
 import csv
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -28,11 +27,12 @@ from lm4ve.tasks.rooms.scannet import NO_OBJECTS
 
 #: A folder beside the arrays, with a note for each scan that is done: what it was made of.
 NOTES = '.prepared'
+#: What may become of a scan.
+KINDS = 'made', 'done_before', 'skipped'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    add = parser.add_argument
+    add = (parser := build_parser(__doc__, {})).add_argument
     add('scans', type=Path, help="ScanNet's folder with a folder for each scan")
     add('out', type=Path, help='the folder to write arrays to (scannet_data)')
     add('--labels', type=Path, required=True, help='scannetv2-labels.combined.tsv')
@@ -52,11 +52,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = partial(prepare_scan, args.out, ids, args.max_points, args.on_corrupt)
     in_order = map if args.workers == 1 else ProcessPoolExecutor(args.workers).map
     found = list(in_order(work, folders))
-    counts = Counter(kind for kind, _ in found)
+    counts = {kind: [k for k, _ in found].count(kind) for kind in KINDS}
     errors = [error for kind, error in found if kind == 'skipped']
     if len(errors) == len(found):
         raise UserError(f'None of the {len(found)} scans is usable. The first: {errors[:1]}')
-    counts = dict(made=0, done_before=0, skipped=0) | counts
     print(json.dumps(counts | dict(examples=errors[:5]), indent=2))
 
 
