@@ -30,28 +30,6 @@ from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.pictures import pixels_of
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    add = (parser := tool_parser(__doc__)).add_argument
-    add('--data-root', help="folder of images and masks; default: the config's data set")
-    add('--layout', choices=['folder', 'imagenet-s'], help='images/NAME.jpg, masks/NAME.png')
-    add('--split', help="of the data set; default: as configured, ImageNet-S's validation")
-    add('--ignored', type=int, help='with --layout folder: gray level or index not to count')
-    add('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
-    add('--rule', choices=RULES, default='majority', help='half of a token is foreground, or any')
-    add('--fixed-share', type=float, default=0.2, help='share of images to fix thresholds on')
-    add('--skip-empty', action='store_true', help='pass over images without foreground')
-    add('--bootstrap', type=int, default=2000, help='resamples')
-    add('--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps')
-    add('--batch-size', type=int, default=32)
-    add('--figure', type=int, default=6, help='images shown with pseudo-masks; 0: none')
-    args = parser.parse_args(argv)
-    if (args.data_root is None) != (args.layout is None):
-        raise UserError('--data-root and --layout go together.')
-    for threshold in args.thresholds:
-        check('--thresholds', threshold, least=0, most=0.999999)
-    return args
-
-
 def open_data(cfg, args: argparse.Namespace) -> tuple[Items, Sequence]:
     """Return the images with masks, and the transforms of the test pipeline."""
     dataset = tested_loader(cfg).dataset
@@ -88,7 +66,24 @@ def score_all(model, found, args: argparse.Namespace) -> tuple[Scores, list[Exam
 
 
 def main(argv: Sequence[str] | None = None) -> Report:
-    args = parse_args(argv)
+    add = (parser := tool_parser(__doc__)).add_argument
+    add('--data-root', help="folder of images and masks; default: the config's data set")
+    add('--layout', choices=['folder', 'imagenet-s'], help='images/NAME.jpg, masks/NAME.png')
+    add('--split', help="of the data set; default: as configured, ImageNet-S's validation")
+    add('--ignored', type=int, help='with --layout folder: gray level or index not to count')
+    add('--thresholds', nargs='+', type=float, default=list(THRESHOLDS))
+    add('--rule', choices=RULES, default='majority', help='half of a token is foreground, or any')
+    add('--fixed-share', type=float, default=0.2, help='share of images to fix thresholds on')
+    add('--skip-empty', action='store_true', help='pass over images without foreground')
+    add('--bootstrap', type=int, default=2000, help='resamples')
+    add('--seed', type=int, default=0, help='of the split, the bootstrap and shuffled maps')
+    add('--batch-size', type=int, default=32)
+    add('--figure', type=int, default=6, help='images shown with pseudo-masks; 0: none')
+    args = parser.parse_args(argv)
+    if (args.data_root is None) != (args.layout is None):
+        raise UserError('--data-root and --layout go together.')
+    for threshold in args.thresholds:
+        check('--thresholds', threshold, least=0, most=0.999999)
     cfg = read_config(args.config, args.cfg_options)
     items, pipeline = open_data(cfg, args)
     model, _ = load_model(cfg, args.checkpoint, args.device, args.allow_partial)

@@ -86,10 +86,9 @@ def in_rounds(functions: dict, args: argparse.Namespace) -> dict[object, list[di
     Returns:
         dict: For each name one row of :func:`timed` a round, warm-up left out.
     """
-    rounds = [
-        {name: timed(function, args.device) for name, function in functions.items()}
-        for _ in tqdm(range(args.warmup + args.repeats), 'rounds of measurements', disable=None)
-    ]
+    rounds = []
+    for _ in tqdm(range(args.warmup + args.repeats), 'rounds of measurements', disable=None):
+        rounds.append({name: timed(run, args.device) for name, run in functions.items()})
     return {name: [r[name] for r in rounds[args.warmup :]] for name in functions}
 
 

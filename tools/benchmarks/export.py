@@ -56,13 +56,10 @@ def main(argv=None) -> None:
     torch.manual_seed(0)
     function = Exported(get_task('image').export, classifier(args.width, args.size, args.depth))
 
-    def images(batch: int) -> torch.Tensor:
-        return torch.randint(256, (batch, 3, args.size, args.size), dtype=torch.uint8)
-
-    paths = paths_of(function, images(2), args.compile)
-    rows = []
+    images = torch.randint(256, (max(2, *args.batches), 3, args.size, args.size)).byte()
+    paths, rows = paths_of(function, images[:2], args.compile), []
     for batch in args.batches:
-        x = [images(batch)]
+        x = [images[:batch]]
         expected = function(*x)[0]
         errors = {n: float((run(x)[0] - expected).abs().max()) for n, run in paths.items()}
         times = in_rounds({n: partial(run, x) for n, run in paths.items()}, args)

@@ -124,9 +124,8 @@ def vqav2(root: Path, dataset: ConfigDict, count: int) -> None:
     info = dict(version='2.0', year=2017, description='This is v2.0 of the VQA dataset.')
     head = dict(info=info, data_type='mscoco', data_subtype='train2014', license=dict(name=''))
     asked = dict(head, task_type='Open-Ended', questions=questions)
-    path = files / 'v2_OpenEnded_mscoco_train2014_questions.json'
-    path.write_text(json.dumps(asked))
-    path = files / 'v2_mscoco_train2014_annotations.json'
-    path.write_text(json.dumps(dict(head, annotations=annotations)))
+    (files / 'v2_OpenEnded_mscoco_train2014_questions.json').write_text(json.dumps(asked))
+    answered = dict(head, annotations=annotations)
+    (files / 'v2_mscoco_train2014_annotations.json').write_text(json.dumps(answered))
     (files / 'vocabulary.json').write_text('["red"]')
     dataset.update(data_root=str(root), vocabulary=str(files / 'vocabulary.json'))

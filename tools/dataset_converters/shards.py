@@ -194,8 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     find_defect = partial(import_module(module).find_defect, decode=args.decode)
     entries, size = entries_of(cfg, args.split), args.per_shard or per_shard
     seed = args.seed if args.split == 'train' else None
-    further = seed, args.on_corrupt, args.workers
-    shards = write_shards(entries, args.out, args.split, size, find_defect, *further)
+    options = dict(seed=seed, on_corrupt=args.on_corrupt, workers=args.workers)
+    shards = write_shards(entries, args.out, args.split, size, find_defect, **options)
     size, count = sum(s['bytes'] for s in shards), sum(len(s['samples']) for s in shards)
     print(f'{count:,} samples in {len(shards):,} shards, {size / 1e9:,.2f} GB.')
 

@@ -146,8 +146,7 @@ def main() -> None:
         print(f'{task}: {results[task]["equal"]} of {args.kills} equal', flush=True)
     if args.out:
         write_json(results, args.out)
-    if any(r['equal'] < r['kills'] for r in results.values()):
-        sys.exit(1)
+    sys.exit(any(r['equal'] < r['kills'] for r in results.values()))
 
 
 if __name__ == '__main__':

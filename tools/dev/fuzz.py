@@ -184,8 +184,7 @@ def main(argv: list[str] | None = None) -> None:
     print_table(f'Outcomes of {args.mutations} mutations', rows)
     for name, number, kind, outcome in failures:
         print(f'{name}: {outcome} in mutation {number} ({kind})')
-    if failures:
-        sys.exit(1)
+    sys.exit(bool(failures))
 
 
 if __name__ == '__main__':

@@ -154,8 +154,8 @@ write_rooms = partial(write_sqa3d, HERE)
 write_scans = partial(clouds.write_scanobjectnn, HERE, per_split=4, points=24)
 _IMAGES = dict(data_root='.', split='val', verify=True, on_corrupt='refuse')
 _IMAGES |= dict(type='CheckedImageNet', pipeline=[dict(type='mmpretrain.LoadImageFromFile')])
-_VQA, _OWN = (dict(type=t, data_root='.', verify=False) for t in ('VQAv2', 'VQAFiles'))
-_VQA['split'] = 'train2014'
+_OWN = dict(type='VQAFiles', data_root='.', verify=False)
+_VQA = dict(_OWN, type='VQAv2', split='train2014')
 _GENOME = dict(_OWN, type='VisualGenomeQA')
 _COCO = dict(_OWN, type='KarpathyRetrieval', ann_file='dataset_coco.json', num_negatives=1)
 _ROOMS = dict(data_root='.', answers='qa/answer_counter.json', split='train', on_corrupt='refuse')
@@ -192,8 +192,8 @@ def data_set(name: str) -> Made:
     write()
 
     def read() -> list:
-        scoped = dict(options, type=f'lm4ve.{options["type"]}', serialize_data=False)
-        data = DATASETS.build(scoped)
+        kind = f'lm4ve.{options["type"]}'
+        data = DATASETS.build(dict(options, type=kind, serialize_data=False))
         read = data.prepare_data if data.pipeline.transforms else data.get_data_info
         return [read(i) for i in range(len(data))]
 

@@ -95,8 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for row in results:
         print(f'| {row["name"]} | {row["state"]} | {row["seconds"]:.1f} |')
     print(args.out)
-    if any(row['state'] == 'failed' for row in results):
-        sys.exit(1)
+    sys.exit(any(row['state'] == 'failed' for row in results))
 
 
 if __name__ == '__main__':

@@ -226,8 +226,7 @@ def write_set(args: Any) -> pd.DataFrame:
         image = pictures[i].image.convert('RGBA')
         white = Image.new('RGBA', image.size, 'white')
         Image.alpha_composite(white, image).convert('RGB').save(path)
-    table = table[['path', 'label', 'split', 'group']]
-    table.to_csv(args.out / 'pictures.csv', index=False)
+    table[['path', 'label', 'split', 'group']].to_csv(args.out / 'pictures.csv', index=False)
     numbers = table['label'].astype('category').cat.codes.astype(str)
     for split, lines in (table['path'] + ' ' + numbers).groupby(table['split']):
         (args.out / f'{split}.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')

@@ -32,11 +32,10 @@ def main(argv: list[str] | None = None) -> None:
     require_task(cfg, 'motion')
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
     known = DATASETS.build(cfg.train_dataloader.dataset)
-    train = map(known.scene, range(len(known)))
     baselines = {
         'constant velocity': constant_velocity,
         'Kalman filter': kalman_filter,
-        'nearest neighbors': NearestNeighbor(train),
+        'nearest neighbors': NearestNeighbor(map(known.scene, range(len(known)))),
     }
     results = {name: score(b, dataset, cfg.val_evaluator, name) for name, b in baselines.items()}
     rows = [{'': name, **{c: f'{v:.3f}' for c, v in r.items()}} for name, r in results.items()]

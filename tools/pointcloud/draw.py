@@ -3,7 +3,6 @@
 python tools/pointcloud/draw.py CONFIG OUT.png --index 3
 """
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from mmengine.registry import DATASETS
@@ -32,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     points = DATASETS.build(cfg.test_dataloader.dataset)[args.index]['inputs']
     _, index = group_points(points[None], backbone.num_groups, backbone.group_size)
     # Neighbors in number far apart in hue: steps by the golden ratio.
-    values = np.arange(len(index[0])) * 0.618034 % 1
+    values = (torch.arange(len(index[0])).double() * 0.618034 % 1).numpy()
     figure = Figure(figsize=(6, 6))
     cloud = Cloud(points.double().numpy(), index[0].numpy())
     cloud.draw_values(figure.subplots(), TokenMap('groups', '', values, values.shape), 'hsv')

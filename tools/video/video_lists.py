@@ -63,13 +63,10 @@ def read_videomae(path: str | Path, root: str = '') -> Entries:
     Raises:
         ValueError: A line has another form, or a path is not below ``root``.
     """
-    entries = []
-    for line in whole_lines(Path(path).read_bytes(), path):
-        name, label = line.rsplit(maxsplit=1)
-        if root:
-            name = str(PurePosixPath(name).relative_to(root))
-        entries.append((name.strip(), int(label)))
-    return entries
+    rows = [line.rsplit(maxsplit=1) for line in whole_lines(Path(path).read_bytes(), path)]
+    if root:
+        rows = [(str(PurePosixPath(name).relative_to(root)), label) for name, label in rows]
+    return [(name.strip(), int(label)) for name, label in rows]
 
 
 def main(argv: list[str] | None = None) -> None:
