@@ -17,15 +17,15 @@ from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader, SceneCache, p
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser(__doc__, {})
-    parser.add_argument('dataset', choices=['argoverse1', 'argoverse2'])
-    parser.add_argument('data_dir', help='folder of the split')
-    parser.add_argument('out', help='the cache to write')
-    parser.add_argument('--map-dir', help='map_files of Argoverse 1')
-    parser.add_argument('--map-range', type=float, default=142.0, help='meters; default: 142')
-    parser.add_argument('--workers', type=int, default=1)
-    parser.add_argument('--on-corrupt', choices=POLICIES, default='skip', help='skip: and count')
-    parser.add_argument('--no-verify', action='store_true', help='do not hash the finished file')
+    add = (parser := build_parser(__doc__, {})).add_argument
+    add('dataset', choices=['argoverse1', 'argoverse2'])
+    add('data_dir', help='folder of the split')
+    add('out', help='the cache to write')
+    add('--map-dir', help='map_files of Argoverse 1')
+    add('--map-range', type=float, default=142.0, help='meters; default: 142')
+    add('--workers', type=int, default=1)
+    add('--on-corrupt', choices=POLICIES, default='skip', help='leave corrupt files out, or stop')
+    add('--no-verify', action='store_true', help='do not hash the finished file')
     args = parser.parse_args(argv)
     if args.dataset == 'argoverse1':
         if args.map_dir is None:
