@@ -43,14 +43,11 @@ def test_paths_of_the_block_agree_with_the_reference(measured):
 
 
 _BLOCK, _SMALL = ' + LLaMA-7B block', '--size 32 --depth 1'
+_STEPS = [task + block for task in ('image', 'motion') for block in ('', _BLOCK)]
 _LOADED = '--tasks image cloud vqa --samples 2 --tflops 0'
 #: Benchmark -> its flags, a column that names its rows, and what stands there.
 RUNS = {
-    'steps': (
-        '--tasks image motion --batch 2',
-        'path',
-        [task + block for task in ('image', 'motion') for block in ('', _BLOCK)],
-    ),
+    'steps': ('--tasks image motion --batch 2', 'path', _STEPS),
     'export': (f'{_SMALL} --batches 3', 'path', ['eager', 'onnxruntime', 'torch.export']),
     'loader': (_LOADED, 'samples', ['images', 'clouds', 'questions']),
     'load': ('--layers 2 --repeats 1', 'dtype', [None, *['float16', 'float32'] * 2, 'float16']),

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -34,7 +33,7 @@ def toy(fuzz, monkeypatch, read, mutated, whole=bytes(64), counted=True) -> list
     mutations = iter(mutated)
 
     def make(name):
-        path = Path(name)
+        path = fuzz.fuzz_readers.HERE / name
         path.write_bytes(whole)
         return path, lambda: read(path.read_bytes())
 
